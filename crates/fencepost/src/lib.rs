@@ -1,0 +1,2 @@
+//! Device events.
+#![deny(missing_docs, unsafe_code)]
