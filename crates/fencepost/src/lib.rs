@@ -1,2 +1,75 @@
-//! Device events.
+//! Device events: markers on the work queues of an accelerator that tell how far the device has
+//! come, how long work took on the device's own clock, and in which order streams run.
+//!
+//! | noun | what it is |
+//! |---|---|
+//! | [`Device`] | an accelerator opened through one backend: `host`, `metal`, `cuda:0`, `vulkan:0` |
+//! | [`Stream`] | an in-order queue of a device |
+//! | [`Marker`] | one recorded point on a stream: immutable, cheap to clone, complete once all work submitted before it is |
+//! | [`Event`] | a re-recordable slot that holds the latest marker: what torch and CUDA call an event |
+//!
+//! ```
+//! use fencepost::{Device, Event};
+//!
+//! let device = Device::open_best()?;
+//! let stream = device.default_stream();
+//! let (start, end) = (Event::with_timing(&device), Event::with_timing(&device));
+//!
+//! start.record(&stream)?;
+//! # if device.backend() == fencepost::Backend::Host {
+//! stream.launch(|| println!("the work to time"))?;
+//! # }
+//! end.record(&stream)?;
+//! println!("{:.3} ms", start.elapsed_time(&end)?);
+//! # Ok::<(), fencepost::Error>(())
+//! ```
+//!
+//! # What it does
+//! - One meaning on every backend, written down as a conformance suite that ships with the library
+//!   (feature `conformance`) and that `fencepost check` runs on your machine.
+//! - Nothing is used up by looking: query, wait and read times in any order, from any thread.
+//! - Every wait takes a deadline, and a [`Timeout`] explains what was awaited and how far it came.
+//! - A failure is never a `false` and never a hang: it sticks to its stream, travels along waits, and
+//!   names its first cause.
+//!
+//! # What it does not do
+//! - It runs no kernels: submit those with the API you use, on the stream you wrap.
+//! - It does not order memory between host and device beyond what each API promises at an event.
+//! - The host clock never stands in for a device's.
+//!
+//! # Features
+//! - `conformance`: the conformance suite and its mutants, as library code.
 #![deny(missing_docs, unsafe_code)]
+#![cfg_attr(loom, allow(dead_code))]
+
+mod backend;
+mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod device;
+mod error;
+mod event;
+mod marker;
+mod running;
+mod stream;
+mod sync;
+mod timeline;
+
+pub use backend::Backend;
+pub use clock::{Clock, Elapsed, Timestamp};
+pub use device::{Device, Found};
+pub use error::{Cause, Error, Result, Timeout};
+pub use event::Event;
+pub use marker::{Marker, MarkerFuture, Status};
+pub use stream::{Progress, Stream};
+
+// Every type is meant to be shared between threads.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<Device>();
+    shared::<Stream>();
+    shared::<Marker>();
+    shared::<Event>();
+    shared::<MarkerFuture>();
+    shared::<Error>();
+};

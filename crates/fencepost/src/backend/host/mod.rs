@@ -1,0 +1,104 @@
+//! The host backend: streams of closures on threads of this process.
+//!
+//! - **Streams are serial queues multiplexed over a small pool of workers** ([`pool`]), so that ten
+//!   thousand streams cost memory, not threads.
+//! - **A wait parks the queue, not a worker.** A parked queue is a waiter on the other stream's
+//!   timeline; being woken puts it back on the pool.
+//! - **A record on an idle stream completes on the spot**, on the calling thread.
+//! - **No unsafe code.** All the backend's promises about memory are the compiler's.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use super::{Backend, DeviceImpl, StreamImpl};
+use crate::{
+    clock::host_clock,
+    device::Device,
+    error::Result,
+    sync::{Mutex, cores, lock},
+    timeline::DeviceCore,
+};
+
+mod callbacks;
+pub(crate) mod pool;
+mod stream;
+
+pub(crate) use callbacks::CallbackQueue;
+use pool::Pool;
+use stream::HostStream;
+
+struct HostDevice {
+    core: Arc<DeviceCore>,
+    pool: Arc<Pool>,
+    default: Arc<HostStream>,
+    streams: Mutex<Streams>,
+}
+
+/// The streams made so far. Dead ones are swept out whenever as many were added as were alive after
+/// the last sweep, so a stream costs a constant share of sweeping.
+struct Streams {
+    list: Vec<Weak<HostStream>>,
+    sweep_at: usize,
+}
+
+const FIRST_SWEEP: usize = 64;
+
+/// The process's shared host device.
+pub(crate) fn shared() -> Device {
+    static SHARED: OnceLock<Device> = OnceLock::new();
+    SHARED.get_or_init(|| new(cores().max(2))).clone()
+}
+
+/// A host device with a pool of its own.
+pub(crate) fn new(workers: usize) -> Device {
+    let pool = Arc::new(Pool::new(workers.max(1)));
+    let callbacks = Arc::new(CallbackQueue::new(pool.clone()));
+    let core = DeviceCore::new("host", host_clock(), callbacks);
+    let default = HostStream::new(core.clone(), pool.clone());
+    Device::new(Arc::new(HostDevice {
+        streams: Mutex::new(Streams {
+            list: vec![Arc::downgrade(&default)],
+            sweep_at: FIRST_SWEEP,
+        }),
+        core,
+        pool,
+        default,
+    }))
+}
+
+impl DeviceImpl for HostDevice {
+    fn core(&self) -> &Arc<DeviceCore> {
+        &self.core
+    }
+
+    fn backend(&self) -> Backend {
+        Backend::Host
+    }
+
+    fn default_stream(&self) -> Arc<dyn StreamImpl> {
+        self.default.clone()
+    }
+
+    fn new_stream(&self) -> Result<Arc<dyn StreamImpl>> {
+        let stream = HostStream::new(self.core.clone(), self.pool.clone());
+        let mut streams = lock(&self.streams);
+        if streams.list.len() >= streams.sweep_at {
+            streams.list.retain(|stream| stream.strong_count() > 0);
+            streams.sweep_at = (streams.list.len() * 2).max(FIRST_SWEEP);
+        }
+        streams.list.push(Arc::downgrade(&stream));
+        Ok(stream)
+    }
+
+    fn streams(&self) -> Vec<Arc<dyn StreamImpl>> {
+        lock(&self.streams)
+            .list
+            .iter()
+            .filter_map(|stream| Some(stream.upgrade()? as Arc<dyn StreamImpl>))
+            .collect()
+    }
+
+    #[cfg(feature = "conformance")]
+    fn new_log(&self) -> Result<crate::conformance::work::Log> {
+        Ok(crate::conformance::work::Log::in_memory())
+    }
+}

@@ -1,0 +1,97 @@
+//! Work that tests put on a stream: the same on every backend.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::error::Result;
+
+/// Holds a stream's later work back until it is opened; dropping it opens it.
+pub struct Gate {
+    open: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Gate {
+    pub(crate) fn new(open: impl FnOnce() + Send + 'static) -> Gate {
+        Gate {
+            open: Some(Box::new(open)),
+        }
+    }
+
+    /// Lets the stream go on.
+    pub fn open(mut self) {
+        self.release();
+    }
+
+    fn release(&mut self) {
+        if let Some(open) = self.open.take() {
+            open();
+        }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gate")
+    }
+}
+
+/// Where device work leaves its tokens in the order in which it ran.
+#[derive(Clone)]
+pub struct Log {
+    inner: Arc<dyn LogImpl>,
+}
+
+/// What a backend's log provides.
+pub(crate) trait LogImpl: Send + Sync {
+    /// Adds a token from host work; a device's own work adds its tokens itself.
+    fn push(&self, token: u32);
+    /// The tokens so far.
+    fn read(&self) -> Result<Vec<u32>>;
+}
+
+impl Log {
+    pub(crate) fn in_memory() -> Log {
+        struct InMemory(Mutex<Vec<u32>>);
+        impl LogImpl for InMemory {
+            fn push(&self, token: u32) {
+                self.0
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(token);
+            }
+            fn read(&self) -> Result<Vec<u32>> {
+                Ok(self
+                    .0
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone())
+            }
+        }
+        Log {
+            inner: Arc::new(InMemory(Mutex::new(Vec::new()))),
+        }
+    }
+
+    pub(crate) fn push(&self, token: u32) {
+        self.inner.push(token);
+    }
+
+    /// The tokens so far, in the order in which the device wrote them.
+    pub fn read(&self) -> Result<Vec<u32>> {
+        self.inner.read()
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Log")
+    }
+}

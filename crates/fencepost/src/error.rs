@@ -1,0 +1,321 @@
+//! What can go wrong, each with what to do about it.
+
+use std::{fmt, panic::Location, sync::Arc, time::Duration};
+
+/// This crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that an operation of this crate can fail with. Each text names the remedy.
+///
+/// Cheap to clone: a failure that sticks to a stream is handed to everyone who asks.
+///
+/// ```
+/// use fencepost::{Device, Error};
+///
+/// match Device::open("cuda:zero") {
+///     Err(Error::UnknownDevice { name, .. }) => assert_eq!(name, "cuda:zero"),
+///     other => panic!("{other:?}"),
+/// }
+/// ```
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No device has this name.
+    #[error("unknown device \"{name}\": {known}")]
+    UnknownDevice {
+        /// The name as it was given.
+        name: String,
+        /// What would have worked.
+        known: String,
+    },
+
+    /// The device's backend exists, but cannot be used here.
+    #[error("{device} is not available: {why}")]
+    Unavailable {
+        /// The device's name.
+        device: String,
+        /// What is missing, and what would bring it.
+        why: String,
+    },
+
+    /// Two things that belong to different devices (or clocks) met in one call.
+    #[error(
+        "{call} takes two of the same device, but got {left} and {right}; \
+         make both on one device"
+    )]
+    DeviceMismatch {
+        /// The call that was made.
+        call: &'static str,
+        /// The receiver's side.
+        left: String,
+        /// The argument's side.
+        right: String,
+    },
+
+    /// The event was never recorded, and the call needs a recorded one.
+    #[error("the {which} event was never recorded; call record() on it first")]
+    NotRecorded {
+        /// Which event: `start` or `end`.
+        which: &'static str,
+    },
+
+    /// The call never waits, and the marker is still pending.
+    #[error(
+        "the {which} marker is not complete yet ({marker}); \
+         call synchronize() on it first, or elapsed_time(), which waits"
+    )]
+    NotReady {
+        /// Which marker: `start`, `end`, or `held`.
+        which: &'static str,
+        /// The marker in words.
+        marker: String,
+    },
+
+    /// The event or marker was made without timing.
+    #[error(
+        "the {which} event has no timing; make it with Event::with_timing() \
+         (or record the marker with record_timed())"
+    )]
+    TimingDisabled {
+        /// Which: `start`, `end`, or `held`.
+        which: &'static str,
+    },
+
+    /// A wait gave up at its deadline.
+    #[error(transparent)]
+    Timeout(Box<Timeout>),
+
+    /// Waiting would never end: the awaited point lies behind the work that wants to wait.
+    #[error(
+        "this wait would never end: {cycle}; \
+         let a stream wait (Event::wait) instead of blocking inside host work"
+    )]
+    WouldDeadlock {
+        /// The circle of waits in words.
+        cycle: String,
+    },
+
+    /// The stream failed earlier, and its first failure sticks.
+    #[error("{stream} failed: {cause}; call clear_error() on that stream to use it again")]
+    StreamFailed {
+        /// The stream in words.
+        stream: String,
+        /// The first cause.
+        cause: Cause,
+    },
+
+    /// The device is gone for good.
+    #[error("{device} is lost: {cause}; open the device anew and rebuild what lived on it")]
+    DeviceLost {
+        /// The device's name.
+        device: String,
+        /// The first cause.
+        cause: Cause,
+    },
+
+    /// A stream was asked to wait for a pending marker of a backend it cannot see.
+    #[error(
+        "{stream} cannot safely wait for {marker} of another backend; \
+         synchronize() on the marker first, let a host stream wait for it, \
+         or accept a stalled hardware queue with wait_foreign()"
+    )]
+    ForeignWait {
+        /// The stream in words.
+        stream: String,
+        /// The marker in words.
+        marker: String,
+    },
+
+    /// This device, stream or driver cannot do that.
+    #[error("{device} does not support {what}; {remedy}")]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+        /// The device's name.
+        device: String,
+        /// What to do instead.
+        remedy: String,
+    },
+
+    /// The process is a fork of the one that owns the device's threads.
+    #[error(
+        "{device} was opened before fork(), and its threads did not come along; \
+         use it in the parent, or exec() and open it anew"
+    )]
+    Forked {
+        /// The device's name.
+        device: String,
+    },
+
+    /// A native call failed.
+    #[error("{call} failed with {code}: {text}")]
+    Backend {
+        /// The native call.
+        call: &'static str,
+        /// Its code.
+        code: i64,
+        /// What the code means and what to do about it.
+        text: String,
+    },
+}
+
+impl Error {
+    /// The first cause, where this error reports a failure of a stream or device.
+    ///
+    /// ```
+    /// let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// stream.launch(|| std::panic::resume_unwind(Box::new("no more paper")))?;
+    /// let error = stream.synchronize().unwrap_err();
+    /// assert!(error.cause().unwrap().to_string().contains("no more paper"));
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn cause(&self) -> Option<&Cause> {
+        match self {
+            Error::StreamFailed { cause, .. } | Error::DeviceLost { cause, .. } => Some(cause),
+            _ => None,
+        }
+    }
+}
+
+/// Why a stream or device failed: the first cause, and the last wait that carried it here.
+///
+/// A failure travels along waits: a stream that waits for a failed marker fails in turn. However
+/// long that chain, a cause keeps its two ends, the first cause and the last hop.
+///
+/// ```
+/// let device = fencepost::Device::open("host")?;
+/// let (a, b) = (device.new_stream()?, device.new_stream()?);
+/// a.launch(|| std::panic::resume_unwind(Box::new("boom")))?;
+/// b.wait(&a.record()?)?;
+/// let error = b.synchronize().unwrap_err();
+/// let cause = error.cause().unwrap();
+/// assert_eq!(cause.hops(), 1);
+/// assert!(cause.root().contains("boom"));
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Cause(Arc<CauseInner>);
+
+struct CauseInner {
+    root: Arc<str>,
+    via: Option<String>,
+    hops: usize,
+}
+
+impl Cause {
+    pub(crate) fn new(root: impl Into<Arc<str>>) -> Cause {
+        Cause(Arc::new(CauseInner {
+            root: root.into(),
+            via: None,
+            hops: 0,
+        }))
+    }
+
+    /// The cause of a stream that waited for `marker`, which failed with `self`.
+    pub(crate) fn through(&self, marker: String) -> Cause {
+        Cause(Arc::new(CauseInner {
+            root: self.0.root.clone(),
+            via: Some(marker),
+            hops: self.0.hops + 1,
+        }))
+    }
+
+    /// The first cause in words.
+    ///
+    /// ```
+    /// # let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// # stream.launch(|| std::panic::resume_unwind(Box::new("boom")))?;
+    /// # let error = stream.synchronize().unwrap_err();
+    /// assert!(error.cause().unwrap().root().contains("boom"));
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn root(&self) -> &str {
+        &self.0.root
+    }
+
+    /// Over how many waits the failure came here; 0 where it happened.
+    ///
+    /// ```
+    /// # let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// # stream.launch(|| std::panic::resume_unwind(Box::new("boom")))?;
+    /// # let error = stream.synchronize().unwrap_err();
+    /// assert_eq!(error.cause().unwrap().hops(), 0);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn hops(&self) -> usize {
+        self.0.hops
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(via) = &self.0.via {
+            write!(f, "it waited for {via}, which failed")?;
+            match self.0.hops {
+                1 => f.write_str(": ")?,
+                hops => write!(f, ", {hops} waits behind the first failure: ")?,
+            }
+        }
+        f.write_str(&self.0.root)
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cause({self})")
+    }
+}
+
+/// A wait that gave up: what it waited for, and how far that got.
+///
+/// ```
+/// use std::time::Duration;
+/// use fencepost::{Device, Error};
+///
+/// let stream = Device::open("host")?.new_stream()?;
+/// let (go, wait) = std::sync::mpsc::channel::<()>();
+/// stream.launch(move || { let _ = wait.recv(); })?;
+/// let marker = stream.record()?;
+/// let Err(Error::Timeout(timeout)) = marker.synchronize_timeout(Duration::from_millis(1)) else {
+///     panic!("the work is held back");
+/// };
+/// println!("{timeout}");
+/// assert_eq!((timeout.completed, timeout.recorded), (0, 1));
+/// drop(go);
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Timeout {
+    /// How long the caller was ready to wait.
+    pub limit: Duration,
+    /// The marker's number on its stream, counted from 1.
+    pub marker: u64,
+    /// The stream in words.
+    pub stream: String,
+    /// The source line that recorded the marker.
+    pub recorded_at: &'static Location<'static>,
+    /// How many of the stream's markers are complete.
+    pub completed: u64,
+    /// How many markers were recorded on the stream.
+    pub recorded: u64,
+    /// What holds the stream up, where it is known.
+    pub held_up_by: Option<String>,
+}
+
+impl std::error::Error for Timeout {}
+
+impl fmt::Display for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "gave up after {:?}: marker {} of {}, recorded at {}, is pending; \
+             that stream has completed {} of {} markers",
+            self.limit, self.marker, self.stream, self.recorded_at, self.completed, self.recorded,
+        )?;
+        match &self.held_up_by {
+            Some(why) => write!(f, " and {why}"),
+            None => f.write_str("; wait longer, or look at the work submitted before it"),
+        }
+    }
+}

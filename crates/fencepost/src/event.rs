@@ -1,0 +1,518 @@
+//! A re-recordable slot that holds the latest marker.
+
+use std::{
+    fmt,
+    future::IntoFuture,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    clock::Elapsed,
+    device::Device,
+    error::{Error, Result},
+    marker::{Marker, MarkerFuture, Status},
+    stream::Stream,
+    sync::{AtomicU64, Mutex, Ordering, lock},
+    timeline::{Reached, Timeline},
+};
+
+/// A re-recordable slot that holds the latest marker: what torch and CUDA call an event.
+///
+/// [`record`](Event::record) puts a marker on a stream and stores it here; [`wait`](Event::wait)
+/// makes a stream wait for the marker held *now*. Recording again replaces the marker and never
+/// disturbs waits and readings already made. An event that was never recorded counts as complete:
+/// waiting for it is a no-op.
+///
+/// Every call may be made by any number of threads at once. Dropping an event never blocks and
+/// never disturbs the device's work, pending or not.
+///
+/// ```
+/// use fencepost::{Device, Event};
+///
+/// let device = Device::open("host")?;
+/// let (load, compute) = (device.new_stream()?, device.new_stream()?);
+/// let loaded = Event::new(&device);
+///
+/// load.launch(|| println!("load"))?;
+/// loaded.record(&load)?;
+/// loaded.wait(&compute)?;
+/// compute.launch(|| println!("compute, after the load"))?;
+/// compute.synchronize()?;
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub struct Event {
+    device: Device,
+    timing: bool,
+    /// What a query needs to know of the held marker. Written under `slot`'s lock, except that a
+    /// query which found the marker complete replaces exactly the word it had read by `COMPLETE`.
+    ///
+    /// | low two bits | meaning | high bits |
+    /// |---|---|---|
+    /// | `UNRECORDED` | no marker | 0 |
+    /// | `COMPLETE` | the marker is complete | the slot's generation |
+    /// | `ASK` | only the marker itself can tell | the slot's generation |
+    /// | `HOME` | `home` at this value tells | the marker's value |
+    ///
+    /// Generations keep the replacement honest: two words with one tag are equal only when they
+    /// stand for the same marker.
+    word: AtomicU64,
+    /// The timeline of the first stream it was recorded on, where timelines alone tell the status:
+    /// re-recording on that stream, which is what most events do, keeps queries free of locks.
+    home: OnceLock<Arc<Timeline>>,
+    slot: Mutex<Slot>,
+}
+
+struct Slot {
+    marker: Option<Marker>,
+    generation: u64,
+}
+
+const TAG: u64 = 0b11;
+const UNRECORDED: u64 = 0;
+const COMPLETE: u64 = 1;
+const ASK: u64 = 2;
+const HOME: u64 = 3;
+
+impl Event {
+    /// An event without timing: the cheapest kind. No device work, never blocks.
+    ///
+    /// # References
+    /// - [`cuEventCreate` with `CU_EVENT_DISABLE_TIMING`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
+    ///   [`makeSharedEvent`](https://developer.apple.com/documentation/metal/mtldevice/makesharedevent())
+    ///
+    /// ```
+    /// use fencepost::{Device, Event};
+    /// let event = Event::new(&Device::open("host")?);
+    /// assert!(event.query()?, "an unrecorded event counts as complete");
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn new(device: &Device) -> Event {
+        Event::make(device, false)
+    }
+
+    /// An event whose markers carry a device timestamp.
+    ///
+    /// # References
+    /// - [`cuEventCreate`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    ///
+    /// ```
+    /// use fencepost::{Device, Event};
+    /// assert!(Event::with_timing(&Device::open("host")?).has_timing());
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn with_timing(device: &Device) -> Event {
+        Event::make(device, true)
+    }
+
+    fn make(device: &Device, timing: bool) -> Event {
+        Event {
+            device: device.clone(),
+            timing,
+            word: AtomicU64::new(UNRECORDED),
+            home: OnceLock::new(),
+            slot: Mutex::new(Slot {
+                marker: None,
+                generation: 0,
+            }),
+        }
+    }
+
+    /// Marks the point behind everything submitted to `stream` so far, submits it, and holds that
+    /// marker from now on. Never waits for the device.
+    ///
+    /// On a stream that failed, the marker has failed from the start, and asking it tells the
+    /// first cause.
+    ///
+    /// # Errors
+    /// [`Error::DeviceMismatch`] for a stream of another device; what the driver says when it
+    /// refuses the submit. The event then holds what it held before.
+    ///
+    /// # References
+    /// - [`cuEventRecord`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
+    ///   [`vkQueueSubmit2`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkQueueSubmit2.html),
+    ///   [`encodeSignalEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodesignalevent(_:value:))
+    ///
+    /// ```
+    /// use fencepost::{Device, Event};
+    /// let device = Device::open("host")?;
+    /// let event = Event::new(&device);
+    /// event.record(&device.default_stream())?;
+    /// event.synchronize()?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn record(&self, stream: &Stream) -> Result<()> {
+        if self.device != *stream.device() {
+            return Err(Error::DeviceMismatch {
+                call: "record",
+                left: format!("an event of {}", self.device.name()),
+                right: stream.to_string(),
+            });
+        }
+        let marker = stream.mark(self.timing)?;
+        let point = marker.imp().point();
+        let at_home = marker.imp().told_by_timeline()
+            && Arc::ptr_eq(
+                self.home.get_or_init(|| point.timeline.clone()),
+                &point.timeline,
+            );
+        let value = point.value;
+
+        let mut slot = lock(&self.slot);
+        slot.generation += 1;
+        let word = match at_home {
+            true => value << 2 | HOME,
+            false => slot.generation << 2 | ASK,
+        };
+        self.word.store(word, Ordering::Release);
+        let old = slot.marker.replace(marker);
+        drop(slot);
+        // The last owner of a marker may hand native objects back: not under the lock.
+        drop(old);
+        Ok(())
+    }
+
+    /// Makes later work of `stream` run after the marker held now. The calling thread never blocks.
+    ///
+    /// A no-op when the event was never recorded, when the marker is complete, or when it is known
+    /// to be on the same stream. Allowed across devices and, where the API can, device-side. When the
+    /// marker fails, `stream` fails in turn, with the cause chained.
+    ///
+    /// # Errors
+    /// [`Error::ForeignWait`] for a GPU stream and a pending marker of another backend; what the
+    /// driver says when it refuses the wait.
+    ///
+    /// # References
+    /// - [`cuStreamWaitEvent`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html),
+    ///   [`encodeWaitForEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodewaitforevent(_:value:))
+    /// - host: the stream's queue parks, no thread does
+    ///
+    /// ```
+    /// use fencepost::{Device, Event};
+    /// let device = Device::open("host")?;
+    /// let (first, second) = (device.new_stream()?, device.new_stream()?);
+    /// let event = Event::new(&device);
+    /// event.record(&first)?;
+    /// event.wait(&second)?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn wait(&self, stream: &Stream) -> Result<()> {
+        if matches!(
+            self.word.load(Ordering::Acquire) & TAG,
+            UNRECORDED | COMPLETE
+        ) {
+            return Ok(());
+        }
+        match self.marker() {
+            Some(marker) => stream.wait(&marker),
+            None => Ok(()),
+        }
+    }
+
+    /// `true` when the held marker is complete or there is none. Never blocks.
+    ///
+    /// # Errors
+    /// The failure of the marker's stream or device: an error, never `false`.
+    ///
+    /// # References
+    /// - as [`Marker::query`]
+    ///
+    /// ```
+    /// use fencepost::{Device, Event};
+    /// let device = Device::open("host")?;
+    /// let event = Event::new(&device);
+    /// event.record(&device.default_stream())?;
+    /// while !event.query()? { std::thread::yield_now() }
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    #[inline]
+    pub fn query(&self) -> Result<bool> {
+        let word = self.word.load(Ordering::Acquire);
+        match word & TAG {
+            UNRECORDED | COMPLETE => Ok(true),
+            HOME => match self.home.get().map(|home| home.reached(word >> 2)) {
+                Some(Reached::Yes) => Ok(true),
+                Some(Reached::NotYet) => Ok(false),
+                // The held marker may be a later one, of another stream, by now.
+                Some(Reached::Failed) | None => self.ask(),
+            },
+            _ => self.ask(),
+        }
+    }
+
+    /// Asks the held marker itself, and remembers that it is complete.
+    #[cold]
+    fn ask(&self) -> Result<bool> {
+        let word = self.word.load(Ordering::Acquire);
+        let Some(marker) = self.marker() else {
+            return Ok(true);
+        };
+        let complete = marker.query()?;
+        if complete && word & TAG == ASK {
+            // Fails when the slot has changed hands since: then the word speaks of a newer marker.
+            // A marker taken after the word was read is at least as new as the word, and if it is
+            // newer the word differs.
+            let known = word & !TAG | COMPLETE;
+            let _ = self
+                .word
+                .compare_exchange(word, known, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        Ok(complete)
+    }
+
+    /// [`Unrecorded`](Status::Unrecorded), [`Pending`](Status::Pending) or
+    /// [`Complete`](Status::Complete). Never blocks.
+    ///
+    /// # Errors
+    /// As [`query`](Event::query).
+    ///
+    /// ```
+    /// use fencepost::{Device, Event, Status};
+    /// let event = Event::new(&Device::open("host")?);
+    /// assert_eq!(event.status()?, Status::Unrecorded);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn status(&self) -> Result<Status> {
+        match self.marker() {
+            None => Ok(Status::Unrecorded),
+            Some(marker) => marker.status(),
+        }
+    }
+
+    /// Blocks until the marker held now is complete; returns at once when there is none.
+    ///
+    /// A thread blocked here stops no other thread's calls on this event.
+    ///
+    /// # Errors
+    /// As [`Marker::synchronize`].
+    ///
+    /// # References
+    /// - as [`Marker::synchronize`]
+    ///
+    /// ```
+    /// use fencepost::{Device, Event};
+    /// let device = Device::open("host")?;
+    /// let event = Event::new(&device);
+    /// event.record(&device.default_stream())?;
+    /// event.synchronize()?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn synchronize(&self) -> Result<()> {
+        match self.marker() {
+            None => Ok(()),
+            Some(marker) => marker.synchronize(),
+        }
+    }
+
+    /// As [`synchronize`](Event::synchronize), for at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Marker::synchronize_timeout`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use fencepost::{Device, Event};
+    /// let device = Device::open("host")?;
+    /// let event = Event::new(&device);
+    /// event.record(&device.default_stream())?;
+    /// event.synchronize_timeout(Duration::from_secs(5))?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn synchronize_timeout(&self, limit: Duration) -> Result<()> {
+        match self.marker() {
+            None => Ok(()),
+            Some(marker) => marker.synchronize_timeout(limit),
+        }
+    }
+
+    /// The milliseconds from this event to `end` on the device's clock, signed: torch's call. Waits
+    /// for both markers first.
+    ///
+    /// Nothing is used up: it may be called again, also after [`synchronize`](Event::synchronize),
+    /// and with the events in other pairs.
+    ///
+    /// # Errors
+    /// Before any waiting, in this order: [`Error::TimingDisabled`], [`Error::NotRecorded`],
+    /// [`Error::DeviceMismatch`]. Then as [`synchronize`](Event::synchronize).
+    ///
+    /// # References
+    /// - as [`Marker::elapsed`]
+    ///
+    /// ```
+    /// use fencepost::{Device, Event};
+    /// let device = Device::open("host")?;
+    /// let stream = device.default_stream();
+    /// let (start, end) = (Event::with_timing(&device), Event::with_timing(&device));
+    /// start.record(&stream)?;
+    /// stream.launch(|| println!("the work to time"))?;
+    /// end.record(&stream)?;
+    /// println!("{:.3} ms", start.elapsed_time(&end)?);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn elapsed_time(&self, end: &Event) -> Result<f64> {
+        let (start, end) = self.pair(end)?;
+        let elapsed = start.elapsed_after(&end, None, Duration::MAX)?;
+        Ok(elapsed.as_millis_f64())
+    }
+
+    /// As [`elapsed_time`](Event::elapsed_time), waiting for at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], and those of [`elapsed_time`](Event::elapsed_time).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use fencepost::{Device, Event};
+    /// let device = Device::open("host")?;
+    /// let stream = device.default_stream();
+    /// let (start, end) = (Event::with_timing(&device), Event::with_timing(&device));
+    /// start.record(&stream)?;
+    /// end.record(&stream)?;
+    /// assert!(start.elapsed_time_timeout(&end, Duration::from_secs(5))? >= 0.0);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn elapsed_time_timeout(&self, end: &Event, limit: Duration) -> Result<f64> {
+        let deadline = Instant::now().checked_add(limit);
+        let (start, end) = self.pair(end)?;
+        let elapsed = start.elapsed_after(&end, deadline, limit)?;
+        Ok(elapsed.as_millis_f64())
+    }
+
+    /// The time from this event to `end` on the device's clock, signed. Never waits.
+    ///
+    /// # Errors
+    /// [`Error::NotReady`] while either is pending, and those of
+    /// [`elapsed_time`](Event::elapsed_time).
+    ///
+    /// ```
+    /// use fencepost::{Device, Event};
+    /// let device = Device::open("host")?;
+    /// let stream = device.default_stream();
+    /// let (start, end) = (Event::with_timing(&device), Event::with_timing(&device));
+    /// start.record(&stream)?;
+    /// end.record(&stream)?;
+    /// end.synchronize()?;
+    /// let elapsed = start.elapsed(&end)?;
+    /// println!("{elapsed} by {}", elapsed.clock());
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn elapsed(&self, end: &Event) -> Result<Elapsed> {
+        let (start, end) = self.pair(end)?;
+        start.elapsed(&end)
+    }
+
+    /// The two markers held now, once it is clear that a time between them makes sense.
+    fn pair(&self, end: &Event) -> Result<(Marker, Marker)> {
+        for (event, which) in [(self, "start"), (end, "end")] {
+            if !event.timing {
+                return Err(Error::TimingDisabled { which });
+            }
+        }
+        let held = |event: &Event, which| event.marker().ok_or(Error::NotRecorded { which });
+        let pair = (held(self, "start")?, held(end, "end")?);
+        if self.device != end.device {
+            return Err(Error::DeviceMismatch {
+                call: "elapsed",
+                left: format!("an event of {}", self.device.name()),
+                right: format!("an event of {}", end.device.name()),
+            });
+        }
+        Ok(pair)
+    }
+
+    /// Calls `callback` once the marker held now is complete or has failed; soon when there is none.
+    /// Never on the calling thread. See [`Marker::on_complete`].
+    ///
+    /// # Errors
+    /// As [`Marker::on_complete`].
+    ///
+    /// ```
+    /// use fencepost::{Device, Event};
+    /// let device = Device::open("host")?;
+    /// let event = Event::new(&device);
+    /// event.record(&device.default_stream())?;
+    /// event.on_complete(|result| println!("done: {result:?}"))?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn on_complete(&self, callback: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
+        match self.marker() {
+            Some(marker) => marker.on_complete(callback),
+            None => {
+                let callbacks = &self.device.core().callbacks;
+                callbacks.call(Box::new(move || callback(Ok(()))));
+                Ok(())
+            }
+        }
+    }
+
+    /// The marker held now; it stays what it is when the event is recorded again.
+    ///
+    /// ```
+    /// use fencepost::{Device, Event};
+    /// let device = Device::open("host")?;
+    /// let event = Event::new(&device);
+    /// assert!(event.marker().is_none());
+    /// event.record(&device.default_stream())?;
+    /// assert!(event.marker().is_some());
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn marker(&self) -> Option<Marker> {
+        lock(&self.slot).marker.clone()
+    }
+
+    /// The device it was made for.
+    ///
+    /// ```
+    /// use fencepost::{Device, Event};
+    /// let device = Device::open("host")?;
+    /// assert_eq!(Event::new(&device).device(), &device);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Whether its markers carry a timestamp.
+    ///
+    /// ```
+    /// use fencepost::{Device, Event};
+    /// assert!(!Event::new(&Device::open("host")?).has_timing());
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn has_timing(&self) -> bool {
+        self.timing
+    }
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event")
+            .field("device", &self.device.name())
+            .field("timing", &self.timing)
+            .field("marker", &self.marker())
+            .finish()
+    }
+}
+
+/// Awaits the marker held when `.await` is written; ready at once when there is none.
+///
+/// ```
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+/// # runtime.block_on(async {
+/// use fencepost::{Device, Event};
+/// let device = Device::open("host")?;
+/// let event = Event::new(&device);
+/// event.record(&device.default_stream())?;
+/// (&event).await?;
+/// # Ok::<(), fencepost::Error>(())
+/// # }).unwrap();
+/// ```
+impl IntoFuture for &Event {
+    type Output = Result<()>;
+    type IntoFuture = MarkerFuture;
+
+    fn into_future(self) -> MarkerFuture {
+        MarkerFuture::new(self.marker())
+    }
+}

@@ -1,0 +1,490 @@
+//! One recorded point on a stream.
+
+use std::{
+    fmt,
+    future::{Future, IntoFuture},
+    panic::{AssertUnwindSafe, Location, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    backend::MarkerImpl,
+    clock::{Elapsed, Timestamp},
+    error::{Error, Result, Timeout},
+    running,
+    sync::Ordering,
+    timeline::{Ticket, Waiter},
+};
+
+/// One recorded point on a stream: complete once all work submitted before it is.
+///
+/// Immutable and cheap to clone. Nothing about it is used up by looking: any number of threads may
+/// query, wait and read the time in any order. A marker keeps nothing of its stream running; the
+/// stream may be dropped before it.
+///
+/// Made by [`Stream::record`](crate::Stream::record), or taken out of an
+/// [`Event`](crate::Event::marker), which is a slot that holds the latest one.
+///
+/// ```
+/// let stream = fencepost::Device::open("host")?.new_stream()?;
+/// stream.launch(|| println!("work"))?;
+/// let marker = stream.record()?;
+/// marker.synchronize()?;
+/// assert!(marker.query()?);
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Marker {
+    imp: Arc<dyn MarkerImpl>,
+}
+
+/// How far a marker, or the marker an event holds, has come.
+///
+/// ```
+/// use fencepost::{Device, Event, Status};
+///
+/// let device = Device::open("host")?;
+/// let event = Event::new(&device);
+/// assert_eq!(event.status()?, Status::Unrecorded);
+/// event.record(&device.default_stream())?;
+/// event.synchronize()?;
+/// assert_eq!(event.status()?, Status::Complete);
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// The event holds no marker yet.
+    Unrecorded,
+    /// Work submitted before the marker is still under way.
+    Pending,
+    /// All work submitted before the marker is done.
+    Complete,
+}
+
+impl Marker {
+    pub(crate) fn new(imp: Arc<dyn MarkerImpl>) -> Marker {
+        Marker { imp }
+    }
+
+    pub(crate) fn imp(&self) -> &dyn MarkerImpl {
+        &*self.imp
+    }
+
+    /// Whether the marker is complete. Never blocks.
+    ///
+    /// # Errors
+    /// The failure of its stream or device, once the marker can no longer complete: an error, never
+    /// `false`.
+    ///
+    /// # References
+    /// - [`cuEventQuery`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
+    ///   [`vkGetSemaphoreCounterValue`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkGetSemaphoreCounterValue.html),
+    ///   [`MTLSharedEvent.signaledValue`](https://developer.apple.com/documentation/metal/mtlsharedevent/signaledvalue)
+    /// - host: one atomic load
+    ///
+    /// ```
+    /// let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// assert!(stream.record()?.query()?, "nothing was submitted before it");
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn query(&self) -> Result<bool> {
+        self.imp.query()
+    }
+
+    /// [`Pending`](Status::Pending) or [`Complete`](Status::Complete). Never blocks.
+    ///
+    /// # Errors
+    /// As [`query`](Marker::query).
+    ///
+    /// ```
+    /// # use fencepost::Status;
+    /// let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// assert_eq!(stream.record()?.status()?, Status::Complete);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn status(&self) -> Result<Status> {
+        Ok(match self.query()? {
+            true => Status::Complete,
+            false => Status::Pending,
+        })
+    }
+
+    /// Blocks the calling thread until the marker is complete: spins for a few microseconds, then
+    /// sleeps.
+    ///
+    /// In host work it lends the worker to other streams while it blocks.
+    ///
+    /// # Errors
+    /// The failure of the stream or device; [`Error::WouldDeadlock`] when called from host work that
+    /// the marker itself waits for, directly or over other streams; [`Error::Forked`].
+    ///
+    /// # References
+    /// - [`cuEventSynchronize`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
+    ///   [`vkWaitSemaphores`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkWaitSemaphores.html)
+    /// - Metal and host: the marker's own completion cell; [`std::thread::park`]
+    ///
+    /// ```
+    /// let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// stream.launch(|| println!("done before synchronize() returns"))?;
+    /// stream.record()?.synchronize()?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn synchronize(&self) -> Result<()> {
+        self.wait_until(None).map(drop)
+    }
+
+    /// As [`synchronize`](Marker::synchronize), for at most `limit`. Zero looks once.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], which tells which marker of which stream was awaited, the line that
+    /// recorded it, and how far the stream has come; and those of
+    /// [`synchronize`](Marker::synchronize).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// stream.record()?.synchronize_timeout(Duration::from_secs(5))?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn synchronize_timeout(&self, limit: Duration) -> Result<()> {
+        let start = Instant::now();
+        // A limit that no clock can reach is none.
+        if self.wait_until(start.checked_add(limit))? {
+            return Ok(());
+        }
+        Err(self.timeout(limit))
+    }
+
+    /// Blocks until complete (`true`), failed, or `deadline` (`false`).
+    pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
+        if self.imp.query()? {
+            return Ok(true);
+        }
+        running::block_on(self, deadline)
+    }
+
+    pub(crate) fn timeout(&self, limit: Duration) -> Error {
+        let point = self.imp.point();
+        let stream = &point.timeline.stream;
+        Error::Timeout(Box::new(Timeout {
+            limit,
+            marker: point.value,
+            stream: stream.to_string(),
+            recorded_at: point.at,
+            completed: point.timeline.completed(),
+            recorded: stream.recorded.load(Ordering::Relaxed),
+            held_up_by: running::held_up_by(stream),
+        }))
+    }
+
+    /// When the marker completed, on its device's clock. Never blocks.
+    ///
+    /// # Errors
+    /// [`Error::TimingDisabled`] without timing, [`Error::NotReady`] while pending,
+    /// [`Error::Unsupported`] where the API only tells differences (CUDA), and the stream's failure.
+    ///
+    /// ```
+    /// let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// let marker = stream.record_timed()?;
+    /// assert!(marker.timestamp()?.ticks() > 0);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn timestamp(&self) -> Result<Timestamp> {
+        self.require_timing("held")?;
+        self.require_complete("held")?;
+        self.imp.timestamp()
+    }
+
+    /// The time from this marker to `end` on the device's clock, signed. Never blocks.
+    ///
+    /// # Errors
+    /// [`Error::TimingDisabled`], then [`Error::DeviceMismatch`], then [`Error::NotReady`] while
+    /// either is pending; and the failure of a marker that failed.
+    ///
+    /// # References
+    /// - [`cuEventElapsedTime`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
+    ///   [`vkGetQueryPoolResults`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkGetQueryPoolResults.html),
+    ///   [`MTLCommandBuffer.gpuEndTime`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/gpuendtime)
+    /// - host: [`std::time::Instant`]
+    ///
+    /// ```
+    /// let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// let start = stream.record_timed()?;
+    /// let end = stream.record_timed()?;
+    /// println!("{}", start.elapsed(&end)?);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn elapsed(&self, end: &Marker) -> Result<Elapsed> {
+        self.comparable(end)?;
+        self.require_complete("start")?;
+        end.require_complete("end")?;
+        self.imp.elapsed(&*end.imp)
+    }
+
+    /// As [`elapsed`](Marker::elapsed), after waiting for both.
+    pub(crate) fn elapsed_after(
+        &self,
+        end: &Marker,
+        deadline: Option<Instant>,
+        limit: Duration,
+    ) -> Result<Elapsed> {
+        self.comparable(end)?;
+        for marker in [self, end] {
+            if !marker.wait_until(deadline)? {
+                return Err(marker.timeout(limit));
+            }
+        }
+        self.imp.elapsed(&*end.imp)
+    }
+
+    fn comparable(&self, end: &Marker) -> Result<()> {
+        self.require_timing("start")?;
+        end.require_timing("end")?;
+        let (left, right) = (self.imp.point(), end.imp.point());
+        let devices = (&left.timeline.stream.device, &right.timeline.stream.device);
+        if devices.0.id != devices.1.id {
+            return Err(Error::DeviceMismatch {
+                call: "elapsed",
+                left: left.to_string(),
+                right: right.to_string(),
+            });
+        }
+        Ok(())
+    }
+
+    fn require_timing(&self, which: &'static str) -> Result<()> {
+        match self.imp.point().timing {
+            true => Ok(()),
+            false => Err(Error::TimingDisabled { which }),
+        }
+    }
+
+    fn require_complete(&self, which: &'static str) -> Result<()> {
+        match self.query()? {
+            true => Ok(()),
+            false => Err(Error::NotReady {
+                which,
+                marker: self.to_string(),
+            }),
+        }
+    }
+
+    /// Calls `callback` once the marker is complete or has failed: at once when it is so already,
+    /// but never on the calling thread.
+    ///
+    /// Callbacks run on a thread of the library, with no lock of it held, one at a time for each
+    /// device and in order of completion. They may use every call of this crate; a callback that
+    /// blocks delays those behind it. A panic in one is caught: the panic hook prints it, and
+    /// [`Device::callback_panics`](crate::Device::callback_panics) counts it. Callbacks that are
+    /// pending when the process ends never run.
+    ///
+    /// # Errors
+    /// When nothing could be started to watch the marker; the callback is dropped then.
+    ///
+    /// ```
+    /// let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// let (tell, told) = std::sync::mpsc::channel();
+    /// stream.record()?.on_complete(move |result| tell.send(result.is_ok()).unwrap())?;
+    /// assert_eq!(told.recv(), Ok(true));
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn on_complete(&self, callback: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
+        let callbacks = self.imp.point().timeline.stream.device.callbacks.clone();
+        self.notify(Waiter::Call(Box::new(move |result| {
+            callbacks.call(Box::new(move || callback(result)));
+        })))
+        .map(drop)
+    }
+
+    /// Fires `waiter` once the marker is complete or has failed: from another thread, or right here
+    /// when that is so already.
+    pub(crate) fn notify(&self, waiter: Waiter) -> Result<Option<Ticket>> {
+        let point = self.imp.point();
+        match point.timeline.register(point.value, waiter) {
+            Ok(ticket) => match self.imp.arm() {
+                Ok(()) => Ok(Some(ticket)),
+                Err(error) => {
+                    drop(point.timeline.cancel(ticket));
+                    Err(error)
+                }
+            },
+            Err(waiter) => {
+                waiter.fire(&point.timeline.check(point.value).map(drop));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether the marker carries a timestamp once complete.
+    ///
+    /// ```
+    /// let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// assert!(!stream.record()?.has_timing());
+    /// assert!(stream.record_timed()?.has_timing());
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn has_timing(&self) -> bool {
+        self.imp.point().timing
+    }
+
+    /// The marker's number on its stream, counted from 1.
+    ///
+    /// ```
+    /// let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// assert_eq!((stream.record()?.value(), stream.record()?.value()), (1, 2));
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn value(&self) -> u64 {
+        self.imp.point().value
+    }
+
+    /// The [`id`](crate::Stream::id) of the stream it was recorded on.
+    ///
+    /// ```
+    /// let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// assert_eq!(stream.record()?.stream_id(), stream.id());
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn stream_id(&self) -> u64 {
+        self.imp.point().timeline.stream.id
+    }
+
+    /// The source line that recorded it.
+    ///
+    /// ```
+    /// let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// let marker = stream.record()?;
+    /// println!("recorded at {}", marker.recorded_at());
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn recorded_at(&self) -> &'static Location<'static> {
+        self.imp.point().at
+    }
+}
+
+/// Two markers are equal when they are the same recording.
+impl PartialEq for Marker {
+    fn eq(&self, other: &Marker) -> bool {
+        let (a, b) = (self.imp.point(), other.imp.point());
+        a.value == b.value && a.timeline.stream.id == b.timeline.stream.id
+    }
+}
+
+impl Eq for Marker {}
+
+impl fmt::Display for Marker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.imp.point().fmt(f)
+    }
+}
+
+impl fmt::Debug for Marker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Marker({self}, {:?})", self.imp.point().reached())
+    }
+}
+
+impl IntoFuture for Marker {
+    type Output = Result<()>;
+    type IntoFuture = MarkerFuture;
+
+    fn into_future(self) -> MarkerFuture {
+        MarkerFuture::new(Some(self))
+    }
+}
+
+impl IntoFuture for &Marker {
+    type Output = Result<()>;
+    type IntoFuture = MarkerFuture;
+
+    fn into_future(self) -> MarkerFuture {
+        MarkerFuture::new(Some(self.clone()))
+    }
+}
+
+/// Completes with its marker; made by `.await` on a marker or an event.
+///
+/// Needs no runtime of its own and works in any. Dropping it cancels nothing but the wake-up: the
+/// device's work goes on.
+///
+/// ```
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+/// # runtime.block_on(async {
+/// let stream = fencepost::Device::open("host")?.new_stream()?;
+/// stream.launch(|| println!("work"))?;
+/// stream.record()?.await?;
+/// # Ok::<(), fencepost::Error>(())
+/// # }).unwrap();
+/// ```
+#[must_use = "futures do nothing unless awaited"]
+pub struct MarkerFuture {
+    marker: Option<Marker>,
+    registered: Option<(Ticket, Waker)>,
+}
+
+impl MarkerFuture {
+    /// The future of `marker`; without one it is ready at once.
+    pub(crate) fn new(marker: Option<Marker>) -> MarkerFuture {
+        MarkerFuture {
+            marker,
+            registered: None,
+        }
+    }
+
+    fn forget(&mut self) {
+        if let (Some(marker), Some((ticket, _))) = (&self.marker, self.registered.take()) {
+            // Dropping a waker runs its owner's code; so the list's lock is long free, and a panic
+            // in it goes no further.
+            let waiter = marker.imp.point().timeline.cancel(ticket);
+            drop(catch_unwind(AssertUnwindSafe(|| drop(waiter))));
+        }
+    }
+}
+
+impl Future for MarkerFuture {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let Some(marker) = self.marker.clone() else {
+            return Poll::Ready(Ok(()));
+        };
+        match marker.query() {
+            Ok(false) => {}
+            done => {
+                self.forget();
+                return Poll::Ready(done.map(drop));
+            }
+        }
+        if let Some((_, waker)) = &self.registered
+            && waker.will_wake(cx.waker())
+        {
+            return Poll::Pending;
+        }
+        self.forget();
+        let waker = cx.waker().clone();
+        match marker.notify(Waiter::Waker(waker.clone())) {
+            Ok(Some(ticket)) => {
+                self.registered = Some((ticket, waker));
+                Poll::Pending
+            }
+            // It completed just now and has woken us, so the next poll will see it.
+            Ok(None) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+}
+
+impl Drop for MarkerFuture {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+impl fmt::Debug for MarkerFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MarkerFuture").field(&self.marker).finish()
+    }
+}

@@ -1,0 +1,117 @@
+//! The one place where the crate's atomics, locks and threads come from: std, or loom under
+//! `--cfg loom`, so that the code that ships is the code that is model-checked.
+//!
+//! `Arc` is always std's: loom's cannot hold `dyn` types on stable Rust, and none of the protocols
+//! checked here depends on the order of reference counts.
+
+// Under loom the qualified names below are others than the re-exported ones.
+#![allow(unused_qualifications)]
+
+#[cfg(not(loom))]
+pub(crate) use std::{
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+#[cfg(loom)]
+pub(crate) use loom::{
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use std::{
+    sync::atomic as std_atomic,
+    thread as std_thread,
+    time::{Duration, Instant},
+};
+
+/// Locks, and goes on after a poisoning: no user code runs under a lock of this crate, so the data
+/// of a poisoned one is whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Parks until unparked, or for about `left`; may return early.
+pub(crate) fn park(left: Option<Duration>) {
+    #[cfg(not(loom))]
+    match left {
+        Some(left) => thread::park_timeout(left),
+        None => thread::park(),
+    }
+    // loom has no clock: a timed park is a park that may return at once.
+    #[cfg(loom)]
+    match left {
+        Some(_) => thread::yield_now(),
+        None => thread::park(),
+    }
+}
+
+/// How long a thread looks before it sleeps. Sleeping and being woken costs from 5 µs (bare metal)
+/// to 40 µs and more (virtual machines), so looking for about as long at most doubles a wait's cost
+/// and often saves all of it.
+const SPIN: Duration = Duration::from_micros(15);
+
+/// Looks at `done` for a short, bounded time. On a machine with one core nothing can change while
+/// we look, so it looks once.
+pub(crate) fn spin_until(deadline: Option<Instant>, mut done: impl FnMut() -> bool) -> bool {
+    if done() {
+        return true;
+    }
+    if cfg!(any(loom, miri)) || single_core() {
+        return false;
+    }
+    let start = Instant::now();
+    let limit = match deadline.and_then(|d| d.checked_duration_since(start)) {
+        Some(left) => left.min(SPIN),
+        None if deadline.is_some() => return false,
+        None => SPIN,
+    };
+    loop {
+        for _ in 0..32 {
+            if done() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if start.elapsed() >= limit {
+            return false;
+        }
+    }
+}
+
+/// The number of cores, at least one.
+pub(crate) fn cores() -> usize {
+    use std::sync::OnceLock;
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std_thread::available_parallelism().map_or(1, usize::from))
+}
+
+fn single_core() -> bool {
+    cores() == 1
+}
+
+/// Gives out numbers from 1 up. Always std's: loom has no atomics that outlive a model.
+pub(crate) struct Ids(std_atomic::AtomicU64);
+
+impl Ids {
+    pub(crate) const fn new() -> Ids {
+        Ids(std_atomic::AtomicU64::new(1))
+    }
+
+    pub(crate) fn next(&self) -> u64 {
+        self.0.fetch_add(1, std_atomic::Ordering::Relaxed)
+    }
+}
+
+/// Sleeps on the real clock; no loom model gets here.
+pub(crate) fn sleep(time: Duration) {
+    std_thread::sleep(time);
+}

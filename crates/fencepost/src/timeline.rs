@@ -1,0 +1,501 @@
+//! The host's account of one stream: which of its markers are complete, who waits for them, and
+//! the failure that ended it. Every backend embeds one; a backend never reports completion in any
+//! other way.
+//!
+//! **A marker is a value on a timeline.** Values count up from 1 as markers are recorded and
+//! complete in that order, so one number tells the state of every marker of the stream.
+//!
+//! **A timeline fails once and for good.** Its completed value then stays where it is: markers at or
+//! below it are complete for ever, those above it have failed for ever. A stream that is used again
+//! after a failure continues on a new timeline.
+//!
+//! **Nobody is woken under a lock.** [`Timeline::advance`] and [`Timeline::fail`] return the waiters
+//! that are due as a [`Wake`]; the caller drops its own locks first and then fires it.
+//!
+//! # The protocol
+//!
+//! | `state` | meaning |
+//! |---|---|
+//! | low 63 bits | the completed value `c`; only grows |
+//! | bit 63 (`FAILED`) | set once, together with `Inner::failure`; nothing changes after it |
+//!
+//! `waiting` is the number of registered waiters. It exists so that completing a marker nobody
+//! waits for costs one atomic read-modify-write and one load, and no lock.
+//!
+//! *Invariant: a waiter for value `v` that stays registered is fired by whoever makes `c >= v` or
+//! sets `FAILED`.* A registering thread first raises `waiting`, then makes a read-modify-write of
+//! `state`; a completing thread first makes a read-modify-write of `state`, then loads `waiting`.
+//! The two on `state` have an order. If the completer's is first, the registrar sees the new state
+//! and does not stay registered. If the registrar's is first, the completer's reads from it and so
+//! sees the raised `waiting` and takes the lock, which the registrar holds until its waiter is in
+//! the list. `loom_tests` below explores both.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    task::Waker,
+    time::Instant,
+};
+
+use crate::{
+    clock::Clock,
+    error::{Cause, Error, Result},
+    marker::Marker,
+    sync::{AtomicU64, Ids, Mutex, Ordering, lock, park, spin_until, thread},
+};
+
+const FAILED: u64 = 1 << 63;
+
+/// Work to run soon, apart from any stream.
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
+
+/// Where a device runs user callbacks: one at a time, in order, on a thread of ours.
+pub(crate) trait Callbacks: Send + Sync {
+    /// Runs `job` soon; drops it where no thread is left to run it (after a fork).
+    fn call(&self, job: Job);
+
+    /// How many jobs have panicked.
+    fn panics(&self) -> u64;
+}
+
+/// What everything that belongs to one device shares.
+pub(crate) struct DeviceCore {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) clock: Clock,
+    pub(crate) callbacks: Arc<dyn Callbacks>,
+    /// The process that opened it. Threads and drivers do not survive a fork.
+    owner: u32,
+}
+
+impl DeviceCore {
+    pub(crate) fn new(
+        name: impl Into<String>,
+        clock: Clock,
+        callbacks: Arc<dyn Callbacks>,
+    ) -> Arc<DeviceCore> {
+        static NEXT: Ids = Ids::new();
+        Arc::new(DeviceCore {
+            id: NEXT.next(),
+            name: name.into(),
+            clock,
+            callbacks,
+            owner: std::process::id(),
+        })
+    }
+
+    /// An error in a process forked from the one that opened the device: whoever would complete a
+    /// pending marker lives in the parent. Asks the system, so only for paths that sleep anyway.
+    pub(crate) fn check_fork(&self) -> Result<()> {
+        match std::process::id() == self.owner {
+            true => Ok(()),
+            false => Err(Error::Forked {
+                device: self.name.clone(),
+            }),
+        }
+    }
+}
+
+/// What everything that belongs to one stream shares, over all its timelines.
+pub(crate) struct StreamCore {
+    pub(crate) id: u64,
+    pub(crate) device: Arc<DeviceCore>,
+    /// The last value handed out, for [`Timeout`](crate::error::Timeout) and progress.
+    pub(crate) recorded: AtomicU64,
+    /// What the stream waits for right now, where the host can see it.
+    blocked: Mutex<Option<Blocked>>,
+}
+
+/// A stream's wait that the host can see.
+#[derive(Clone)]
+pub(crate) struct Blocked {
+    pub(crate) marker: Marker,
+    /// Whether the wait has no deadline: only such waits can close a deadlock.
+    pub(crate) for_ever: bool,
+    /// Whether host work blocks, or the queue itself is parked.
+    pub(crate) in_work: bool,
+}
+
+impl StreamCore {
+    pub(crate) fn new(device: Arc<DeviceCore>) -> Arc<StreamCore> {
+        static NEXT: Ids = Ids::new();
+        Arc::new(StreamCore {
+            id: NEXT.next(),
+            device,
+            recorded: AtomicU64::new(0),
+            blocked: Mutex::new(None),
+        })
+    }
+
+    pub(crate) fn blocked(&self) -> Option<Blocked> {
+        lock(&self.blocked).clone()
+    }
+
+    /// Publishes what the stream waits for; the old value is dropped without the lock.
+    pub(crate) fn set_blocked(&self, blocked: Option<Blocked>) {
+        let old = std::mem::replace(&mut *lock(&self.blocked), blocked);
+        drop(old);
+    }
+}
+
+impl fmt::Display for StreamCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stream {} of {}", self.id, self.device.name)
+    }
+}
+
+/// One of the three states a marker can be in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reached {
+    Yes,
+    NotYet,
+    Failed,
+}
+
+/// Who is told when a value is reached or the timeline fails.
+pub(crate) enum Waiter {
+    Thread(thread::Thread),
+    Waker(Waker),
+    /// Code of this crate: short, never blocking, never panicking.
+    Call(Box<dyn FnOnce(Result<()>) + Send>),
+}
+
+/// Names a registered waiter, so that it can be taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket {
+    value: u64,
+    number: u64,
+}
+
+/// Waiters that are due, to be fired once the caller holds no lock.
+#[must_use = "waiters that are due and never fired hang"]
+pub(crate) struct Wake {
+    waiters: Vec<Waiter>,
+    result: Result<()>,
+}
+
+pub(crate) struct Timeline {
+    pub(crate) stream: Arc<StreamCore>,
+    state: AtomicU64,
+    waiting: AtomicU64,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    waiters: BTreeMap<Ticket, Waiter>,
+    next_number: u64,
+    failure: Option<Error>,
+}
+
+impl Timeline {
+    /// A timeline on which everything up to `completed` counts as complete.
+    pub(crate) fn new(stream: Arc<StreamCore>, completed: u64) -> Arc<Timeline> {
+        Arc::new(Timeline {
+            stream,
+            state: AtomicU64::new(completed),
+            waiting: AtomicU64::new(0),
+            inner: Mutex::new(Inner {
+                waiters: BTreeMap::new(),
+                next_number: 0,
+                failure: None,
+            }),
+        })
+    }
+
+    /// The last value known to be complete. One atomic load.
+    pub(crate) fn completed(&self) -> u64 {
+        self.state.load(Ordering::Acquire) & !FAILED
+    }
+
+    /// Whether the timeline has ended in a failure. One atomic load.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.state.load(Ordering::Acquire) & FAILED != 0
+    }
+
+    /// The state of the marker at `value`. One atomic load.
+    #[inline]
+    pub(crate) fn reached(&self, value: u64) -> Reached {
+        Self::judge(self.state.load(Ordering::Acquire), value)
+    }
+
+    #[inline]
+    fn judge(state: u64, value: u64) -> Reached {
+        if state & !FAILED >= value {
+            Reached::Yes
+        } else if state & FAILED == 0 {
+            Reached::NotYet
+        } else {
+            Reached::Failed
+        }
+    }
+
+    /// The failure that ended the timeline, if one did.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        lock(&self.inner).failure.clone()
+    }
+
+    /// Whether `value` is complete; the failure when it never will be.
+    pub(crate) fn check(&self, value: u64) -> Result<bool> {
+        match self.reached(value) {
+            Reached::Yes => Ok(true),
+            Reached::NotYet => Ok(false),
+            // FAILED is set under the lock that `failure` takes, so there is one.
+            Reached::Failed => self.failure().map_or(Ok(false), Err),
+        }
+    }
+
+    /// Everything up to `value` is complete. Smaller values and failed timelines stay as they are.
+    pub(crate) fn advance(&self, value: u64) -> Wake {
+        debug_assert!(value < FAILED);
+        // fetch_max leaves a failed state alone: FAILED makes it larger than any value.
+        self.state.fetch_max(value, Ordering::AcqRel);
+        let mut due = Wake {
+            waiters: Vec::new(),
+            result: Ok(()),
+        };
+        if self.waiting.load(Ordering::Acquire) != 0 {
+            let mut inner = lock(&self.inner);
+            while let Some(first) = inner.waiters.first_entry() {
+                if first.key().value > value {
+                    break;
+                }
+                due.waiters.push(first.remove());
+            }
+            self.waiting
+                .store(inner.waiters.len() as u64, Ordering::Release);
+        }
+        due
+    }
+
+    /// Ends the timeline: what is not complete now has failed because of `cause`. The first failure
+    /// wins; `lost` says that the device went with it.
+    pub(crate) fn fail(&self, cause: &Cause, lost: bool) -> Wake {
+        let error = if lost {
+            Error::DeviceLost {
+                device: self.stream.device.name.clone(),
+                cause: cause.clone(),
+            }
+        } else {
+            Error::StreamFailed {
+                stream: self.stream.to_string(),
+                cause: cause.clone(),
+            }
+        };
+        let mut inner = lock(&self.inner);
+        if inner.failure.is_some() {
+            return Wake {
+                waiters: Vec::new(),
+                result: Err(error),
+            };
+        }
+        inner.failure = Some(error.clone());
+        self.state.fetch_or(FAILED, Ordering::AcqRel);
+        self.waiting.store(0, Ordering::Release);
+        Wake {
+            waiters: std::mem::take(&mut inner.waiters).into_values().collect(),
+            result: Err(error),
+        }
+    }
+
+    /// Asks for `waiter` to be fired once `value` is complete or has failed; gives it back when that
+    /// is so already.
+    pub(crate) fn register(&self, value: u64, waiter: Waiter) -> Result<Ticket, Waiter> {
+        let mut inner = lock(&self.inner);
+        self.waiting
+            .store(inner.waiters.len() as u64 + 1, Ordering::Release);
+        // A read-modify-write, not a load: the protocol rests on its place in `state`'s order.
+        let state = self.state.fetch_add(0, Ordering::AcqRel);
+        if Self::judge(state, value) != Reached::NotYet {
+            self.waiting
+                .store(inner.waiters.len() as u64, Ordering::Release);
+            return Err(waiter);
+        }
+        let number = inner.next_number;
+        inner.next_number += 1;
+        let ticket = Ticket { value, number };
+        inner.waiters.insert(ticket, waiter);
+        Ok(ticket)
+    }
+
+    /// Takes a waiter back: `None` when it was fired already, or is about to be.
+    pub(crate) fn cancel(&self, ticket: Ticket) -> Option<Waiter> {
+        let mut inner = lock(&self.inner);
+        let waiter = inner.waiters.remove(&ticket);
+        self.waiting
+            .store(inner.waiters.len() as u64, Ordering::Release);
+        waiter
+    }
+
+    /// Blocks until `value` is complete (`true`), has failed, or `deadline` has passed (`false`).
+    pub(crate) fn wait(&self, value: u64, deadline: Option<Instant>) -> Result<bool> {
+        if spin_until(deadline, || self.reached(value) != Reached::NotYet) {
+            return self.check(value);
+        }
+        self.stream.device.check_fork()?;
+        let Ok(ticket) = self.register(value, Waiter::Thread(thread::current())) else {
+            return self.check(value);
+        };
+        loop {
+            if self.reached(value) != Reached::NotYet {
+                return self.check(value);
+            }
+            match deadline {
+                None => park(None),
+                Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
+                    Some(left) if !left.is_zero() => park(Some(left)),
+                    _ => {
+                        drop(self.cancel(ticket));
+                        return self.check(value);
+                    }
+                },
+            }
+        }
+    }
+}
+
+impl Wake {
+    /// Whether there is nobody to wake.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiters.is_empty()
+    }
+
+    /// Wakes everyone who is due. Call it without any lock held.
+    pub(crate) fn fire(self) {
+        for waiter in self.waiters {
+            waiter.fire(&self.result);
+        }
+    }
+}
+
+impl Waiter {
+    pub(crate) fn fire(self, result: &Result<()>) {
+        match self {
+            Waiter::Thread(thread) => thread.unpark(),
+            // A waker is a user's code: its panic must not stop the others from being woken.
+            Waiter::Waker(waker) => drop(catch_unwind(AssertUnwindSafe(|| waker.wake()))),
+            Waiter::Call(call) => call(result.clone()),
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+pub(crate) mod loom_tests {
+    use super::*;
+    use crate::clock::host_clock;
+    use loom::sync::atomic::AtomicUsize;
+
+    struct NoCallbacks;
+    impl Callbacks for NoCallbacks {
+        fn call(&self, _: Job) {}
+        fn panics(&self) -> u64 {
+            0
+        }
+    }
+
+    pub(crate) fn stream_core() -> Arc<StreamCore> {
+        StreamCore::new(DeviceCore::new("loom", host_clock(), Arc::new(NoCallbacks)))
+    }
+
+    #[test]
+    fn a_blocked_thread_is_always_woken() {
+        loom::model(|| {
+            let timeline = Timeline::new(stream_core(), 0);
+            let completer = {
+                let timeline = timeline.clone();
+                thread::spawn(move || {
+                    timeline.advance(1).fire();
+                    timeline.advance(2).fire();
+                })
+            };
+            assert!(timeline.wait(2, None).unwrap());
+            completer.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_waiter_is_fired_exactly_once_or_given_back() {
+        loom::model(|| {
+            let timeline = Timeline::new(stream_core(), 0);
+            let fired = Arc::new(AtomicUsize::new(0));
+            let completer = {
+                let timeline = timeline.clone();
+                thread::spawn(move || timeline.advance(1).fire())
+            };
+            let count = fired.clone();
+            let call = Waiter::Call(Box::new(move |result| {
+                assert!(result.is_ok());
+                count.fetch_add(1, Ordering::SeqCst);
+            }));
+            if let Err(waiter) = timeline.register(1, call) {
+                waiter.fire(&Ok(()));
+            }
+            completer.join().unwrap();
+            assert_eq!(fired.load(Ordering::SeqCst), 1);
+        });
+    }
+
+    #[test]
+    fn a_cancelled_waiter_is_either_taken_back_or_fired() {
+        loom::model(|| {
+            let timeline = Timeline::new(stream_core(), 0);
+            let fired = Arc::new(AtomicUsize::new(0));
+            let count = fired.clone();
+            let call = Waiter::Call(Box::new(move |_| {
+                count.fetch_add(1, Ordering::SeqCst);
+            }));
+            let Ok(ticket) = timeline.register(1, call) else {
+                unreachable!("nothing has completed it");
+            };
+            let completer = {
+                let timeline = timeline.clone();
+                thread::spawn(move || timeline.advance(1).fire())
+            };
+            let taken = usize::from(timeline.cancel(ticket).is_some());
+            completer.join().unwrap();
+            assert_eq!(taken + fired.load(Ordering::SeqCst), 1);
+        });
+    }
+
+    #[test]
+    fn completion_and_failure_agree_on_every_value() {
+        loom::model(|| {
+            let timeline = Timeline::new(stream_core(), 0);
+            let completer = {
+                let timeline = timeline.clone();
+                thread::spawn(move || timeline.advance(1).fire())
+            };
+            let failer = {
+                let timeline = timeline.clone();
+                thread::spawn(move || timeline.fail(&Cause::new("x"), false).fire())
+            };
+            // Whatever comes first, the waiter is released and the answer never changes again.
+            let first = timeline.wait(1, None);
+            completer.join().unwrap();
+            failer.join().unwrap();
+            assert_eq!(first.is_ok(), timeline.check(1).is_ok());
+            assert!(timeline.check(2).is_err());
+        });
+    }
+
+    #[test]
+    fn two_completers_leave_no_waiter_behind() {
+        loom::model(|| {
+            let timeline = Timeline::new(stream_core(), 0);
+            let completers: Vec<_> = [1, 2]
+                .map(|value| {
+                    let timeline = timeline.clone();
+                    thread::spawn(move || timeline.advance(value).fire())
+                })
+                .into_iter()
+                .collect();
+            assert!(timeline.wait(1, None).unwrap());
+            for completer in completers {
+                completer.join().unwrap();
+            }
+            assert_eq!(timeline.completed(), 2);
+            assert_eq!(timeline.waiting.load(Ordering::SeqCst), 0);
+        });
+    }
+}
