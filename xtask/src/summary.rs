@@ -1,0 +1,447 @@
+//! What the results mean, and the summary that says so.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::count::Tally;
+use crate::run::Ended;
+use crate::steps::{Count, Step};
+
+/// How strictly skipping is judged.
+#[derive(Debug, Default)]
+pub(crate) struct Policy {
+    ci: bool,
+    allowed: Vec<String>,
+}
+
+impl Policy {
+    pub(crate) fn from_env() -> Self {
+        let var = |name| std::env::var(name).unwrap_or_default();
+        Self::new(&var("CI"), &var("FENCEPOST_ALLOW_SKIP"))
+    }
+
+    fn new(ci: &str, allowed: &str) -> Self {
+        let names = allowed.split(',').map(str::trim);
+        Self {
+            ci: matches!(ci, "true" | "1"),
+            allowed: names
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        }
+    }
+
+    fn allows(&self, name: &str) -> bool {
+        self.allowed.iter().any(|allowed| allowed == name)
+    }
+}
+
+/// Something a test wants to be seen in the summary.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) title: String,
+    pub(crate) body: String,
+}
+
+/// One row of the summary, and what is to be said about it below.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    step: &'static str,
+    device: &'static str,
+    /// Whether there were tests to count.
+    counted: bool,
+    tally: Tally,
+    /// What stands in the row of a step that was not run.
+    not_run: Option<&'static str>,
+    failures: Vec<String>,
+    skips: Vec<String>,
+    pub(crate) tables: Vec<Table>,
+    pub(crate) time: Duration,
+}
+
+const ALLOWED: &str = "allowed by FENCEPOST_ALLOW_SKIP";
+
+/// The outcome of a step this machine cannot run.
+pub(crate) fn not_run(step: &Step, reason: String, policy: &Policy) -> Outcome {
+    let mut outcome = Outcome {
+        step: step.name,
+        device: step.device,
+        not_run: Some("NOT RUN"),
+        ..Outcome::default()
+    };
+    if policy.allows(step.name) {
+        outcome.not_run = Some("NOT RUN (allowed by FENCEPOST_ALLOW_SKIP)");
+        outcome.tally.skipped = 1;
+        outcome.skips.push(reason);
+    } else if policy.ci {
+        outcome.tally.failed = 1;
+        outcome
+            .failures
+            .push(format!("not run, which CI does not allow: {reason}"));
+    } else {
+        outcome.tally.skipped = 1;
+        outcome.skips.push(reason);
+    }
+    outcome
+}
+
+/// The outcome of a step whose commands have ended, `noted` being the skips its tests left in files.
+pub(crate) fn judge(step: &Step, ended: &[Ended], noted: &[String], policy: &Policy) -> Outcome {
+    let mut tally = Tally::default();
+    let mut failures = Vec::new();
+    let mut skips: Vec<String> = Vec::new();
+
+    for command in ended {
+        let log = &command.log;
+        let counted = match step.count {
+            Count::Nothing => Tally::default(),
+            Count::Libtest => log.libtest,
+            Count::ClosingLine => log.closing.unwrap_or_default(),
+            Count::EachCommand => Tally {
+                passed: usize::from(command.trouble.is_none()),
+                ..Tally::default()
+            },
+        };
+        tally += counted;
+        failures.extend_from_slice(&log.failed_tests);
+        match &command.trouble {
+            // The build broke or a process died, so the tests had no chance to count themselves.
+            Some(trouble) if counted.failed == 0 => {
+                tally.failed += 1;
+                let colon = if command.command.is_empty() { "" } else { ": " };
+                failures.push(format!("{trouble}{colon}{}", command.command));
+            }
+            _ if counted.failed > 0 && log.failed_tests.is_empty() => {
+                failures.push(format!("{} failed: {}", counted.failed, command.command));
+            }
+            _ => {}
+        }
+        skips.extend(log.ignored.iter().map(|test| format!("ignored: {test}")));
+    }
+    // Before skips are counted off: here a test that ran only to find that it cannot has run.
+    if step.count != Count::Nothing && tally.passed + tally.failed == 0 {
+        tally.failed += 1;
+        failures.push("no test ran".to_owned());
+    }
+
+    let mut said: Vec<&String> = Vec::new();
+    for skip in ended.iter().flat_map(|e| &e.log.skips).chain(noted) {
+        // A test may both print it and note it.
+        if said.contains(&skip) {
+            continue;
+        }
+        said.push(skip);
+        match step.count {
+            // libtest knows no skipping at run time and has counted it as passed.
+            Count::Libtest => tally.passed = tally.passed.saturating_sub(1),
+            // Whoever prints a closing line has counted it as skipped.
+            Count::ClosingLine => tally.skipped = tally.skipped.saturating_sub(1),
+            Count::Nothing | Count::EachCommand => {}
+        }
+        let test = skip.split(':').next().unwrap_or_default().trim();
+        if policy.allows(step.name) || policy.allows(test) {
+            tally.skipped += 1;
+            skips.push(format!("{skip} ({ALLOWED})"));
+        } else if policy.ci {
+            tally.failed += 1;
+            failures.push(format!("skipped, which CI does not allow: {skip}"));
+        } else {
+            tally.skipped += 1;
+            skips.push(skip.clone());
+        }
+    }
+
+    Outcome {
+        step: step.name,
+        device: step.device,
+        counted: step.count != Count::Nothing,
+        tally,
+        failures,
+        skips,
+        ..Outcome::default()
+    }
+}
+
+fn total(outcomes: &[Outcome]) -> Tally {
+    let mut total = Tally::default();
+    for outcome in outcomes {
+        total += outcome.tally;
+    }
+    total
+}
+
+pub(crate) fn failed(outcomes: &[Outcome]) -> bool {
+    total(outcomes).failed > 0
+}
+
+pub(crate) fn closing_line(outcomes: &[Outcome]) -> String {
+    let Tally {
+        passed,
+        failed,
+        skipped,
+    } = total(outcomes);
+    format!("{passed} passed, {failed} failed, {skipped} skipped")
+}
+
+/// Everything between the last step and the closing line.
+pub(crate) fn render(outcomes: &[Outcome]) -> String {
+    let mut text = String::new();
+    for outcome in outcomes {
+        for table in &outcome.tables {
+            // Writing to a String cannot fail, here and below.
+            let _ = writeln!(text, "\n=== {} ({})", table.title, outcome.step);
+            let _ = writeln!(text, "{}", table.body);
+        }
+    }
+
+    let _ = writeln!(text, "\n=== Summary");
+    let width = |header: &str, of: fn(&Outcome) -> &str| {
+        let cells = outcomes.iter().map(|outcome| of(outcome).chars().count());
+        cells.fold(header.len(), usize::max)
+    };
+    let step = width("step", |outcome| outcome.step);
+    let device = width("device", |outcome| outcome.device);
+    let _ = writeln!(
+        text,
+        "{:step$}  {:device$}  {:>7}  {:>7}  {:>7}  {:>8}",
+        "step", "device", "passed", "failed", "skipped", "seconds"
+    );
+    for outcome in outcomes {
+        let _ = write!(text, "{:step$}  {:device$}", outcome.step, outcome.device);
+        let _ = match (outcome.not_run, outcome.tally) {
+            (Some(not_run), _) => writeln!(text, "  {not_run}"),
+            (None, tally) => {
+                let [passed, failed, skipped] =
+                    [tally.passed, tally.failed, tally.skipped].map(|n| {
+                        if outcome.counted || n > 0 {
+                            n.to_string()
+                        } else {
+                            "-".to_owned()
+                        }
+                    });
+                let seconds = outcome.time.as_secs_f64();
+                writeln!(
+                    text,
+                    "  {passed:>7}  {failed:>7}  {skipped:>7}  {seconds:>8.1}"
+                )
+            }
+        };
+    }
+    list(&mut text, "Skipped", outcomes, |outcome| &outcome.skips);
+    list(&mut text, "Failed", outcomes, |outcome| &outcome.failures);
+    text
+}
+
+fn list(text: &mut String, title: &str, outcomes: &[Outcome], of: fn(&Outcome) -> &[String]) {
+    if outcomes.iter().all(|outcome| of(outcome).is_empty()) {
+        return;
+    }
+    let _ = writeln!(text, "\n{title}:");
+    for outcome in outcomes {
+        for line in of(outcome) {
+            let _ = writeln!(text, "  {}: {line}", outcome.step);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::count::Log;
+
+    fn step(count: Count) -> Step {
+        Step {
+            name: "tests",
+            parts: &["host"],
+            device: "host",
+            proves: "something",
+            count,
+            ready: || Ok(()),
+            commands: |_| Ok(Vec::new()),
+        }
+    }
+
+    fn ended(log: &str, trouble: Option<&str>) -> Ended {
+        let mut read = Log::default();
+        log.lines().for_each(|line| read.read(line));
+        Ended {
+            command: "cargo test".to_owned(),
+            log: read,
+            trouble: trouble.map(str::to_owned),
+        }
+    }
+
+    fn judged(count: Count, log: &str, trouble: Option<&str>, policy: &Policy) -> Outcome {
+        judge(&step(count), &[ended(log, trouble)], &[], policy)
+    }
+
+    fn here() -> Policy {
+        Policy::default()
+    }
+
+    fn ci() -> Policy {
+        Policy::new("true", "")
+    }
+
+    const GOOD: &str = "test result: ok. 4 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out";
+    const NONE: &str = "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out";
+
+    #[test]
+    fn good_tests_pass_and_ignored_ones_are_skipped() {
+        let outcomes = [judged(Count::Libtest, GOOD, None, &ci())];
+        assert_eq!(closing_line(&outcomes), "4 passed, 0 failed, 1 skipped");
+        assert!(!failed(&outcomes));
+    }
+
+    #[test]
+    fn a_failed_test_is_named_and_counted_once() {
+        let log = "test a ... FAILED
+test result: FAILED. 4 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out";
+        let outcomes = [judged(
+            Count::Libtest,
+            log,
+            Some("exit status: 101"),
+            &here(),
+        )];
+        assert_eq!(closing_line(&outcomes), "4 passed, 1 failed, 0 skipped");
+        assert!(render(&outcomes).ends_with("\nFailed:\n  tests: a\n"));
+    }
+
+    #[test]
+    fn a_command_that_dies_after_good_tests_is_a_failure() {
+        let outcomes = [judged(Count::Libtest, GOOD, Some("signal: 11"), &here())];
+        assert_eq!(closing_line(&outcomes), "4 passed, 1 failed, 1 skipped");
+        assert!(render(&outcomes).contains("tests: signal: 11: cargo test"));
+    }
+
+    #[test]
+    fn running_no_test_is_a_failure() {
+        for count in [Count::Libtest, Count::ClosingLine] {
+            let outcomes = [judged(count, NONE, None, &here())];
+            assert_eq!(closing_line(&outcomes), "0 passed, 1 failed, 0 skipped");
+            assert!(render(&outcomes).contains("no test ran"));
+        }
+        let nothing = [judge(&step(Count::EachCommand), &[], &[], &here())];
+        assert!(failed(&nothing));
+    }
+
+    #[test]
+    fn a_step_without_tests_counts_only_when_it_fails() {
+        let good = [judged(Count::Nothing, "", None, &here())];
+        assert_eq!(closing_line(&good), "0 passed, 0 failed, 0 skipped");
+        let bad = [judged(Count::Nothing, "", Some("exit status: 1"), &here())];
+        assert_eq!(closing_line(&bad), "0 passed, 1 failed, 0 skipped");
+    }
+
+    #[test]
+    fn each_example_counts() {
+        let both = [ended("", None), ended("", Some("exit status: 1"))];
+        let outcomes = [judge(&step(Count::EachCommand), &both, &[], &here())];
+        assert_eq!(closing_line(&outcomes), "1 passed, 1 failed, 0 skipped");
+    }
+
+    #[test]
+    fn a_closing_line_is_taken_over_even_if_the_exit_code_hides_it() {
+        let log = "40 passed, 2 failed, 1 skipped";
+        for trouble in [None, Some("exit status: 1")] {
+            let outcomes = [judged(Count::ClosingLine, log, trouble, &here())];
+            assert_eq!(closing_line(&outcomes), log);
+            assert!(failed(&outcomes));
+            assert!(render(&outcomes).contains("tests: 2 failed: cargo test"));
+        }
+    }
+
+    #[test]
+    fn a_test_that_skips_itself_did_not_pass_and_fails_in_ci() {
+        let log = format!("SKIPPED: fork: no fork here\n{GOOD}");
+        let line = |policy| closing_line(&[judged(Count::Libtest, &log, None, &policy)]);
+        assert_eq!(line(here()), "3 passed, 0 failed, 2 skipped");
+        assert_eq!(line(ci()), "3 passed, 1 failed, 1 skipped");
+        // By the name of the test, or of the step.
+        for allowed in ["fork", "tests", "miri, fork"] {
+            let policy = Policy::new("1", allowed);
+            assert_eq!(line(policy), "3 passed, 0 failed, 2 skipped");
+        }
+        assert_eq!(
+            line(Policy::new("true", "miri")),
+            "3 passed, 1 failed, 1 skipped"
+        );
+    }
+
+    #[test]
+    fn a_skip_both_printed_and_noted_counts_once() {
+        let commands = [ended(&format!("SKIPPED: fork: no\n{GOOD}"), None)];
+        let noted = ["fork: no".to_owned(), "clock: none".to_owned()];
+        let outcomes = [judge(&step(Count::Libtest), &commands, &noted, &here())];
+        assert_eq!(closing_line(&outcomes), "2 passed, 0 failed, 3 skipped");
+        let text = render(&outcomes);
+        assert!(text.contains("tests: fork: no\n"), "{text}");
+        assert!(text.contains("tests: clock: none\n"), "{text}");
+    }
+
+    #[test]
+    fn a_skip_in_a_closing_line_is_not_counted_twice() {
+        let log = "SKIPPED: fork: no\n4 passed, 0 failed, 1 skipped";
+        let line = |policy| closing_line(&[judged(Count::ClosingLine, log, None, &policy)]);
+        assert_eq!(line(here()), "4 passed, 0 failed, 1 skipped");
+        assert_eq!(line(ci()), "4 passed, 1 failed, 0 skipped");
+    }
+
+    #[test]
+    fn a_step_not_run_is_skipped_here_and_fails_in_ci_unless_allowed() {
+        let outcome = |policy| not_run(&step(Count::Libtest), "no nightly".to_owned(), &policy);
+
+        let skipped = [outcome(here())];
+        assert_eq!(closing_line(&skipped), "0 passed, 0 failed, 1 skipped");
+        assert!(render(&skipped).contains("Skipped:\n  tests: no nightly"));
+
+        let fatal = [outcome(ci())];
+        assert_eq!(closing_line(&fatal), "0 passed, 1 failed, 0 skipped");
+        assert!(render(&fatal).contains("not run, which CI does not allow: no nightly"));
+
+        let allowed = [outcome(Policy::new("true", "tests"))];
+        assert_eq!(closing_line(&allowed), "0 passed, 0 failed, 1 skipped");
+        assert!(render(&allowed).contains("NOT RUN (allowed by FENCEPOST_ALLOW_SKIP)"));
+    }
+
+    #[test]
+    fn only_true_and_1_mean_ci() {
+        for (value, ci) in [("true", true), ("1", true), ("", false), ("false", false)] {
+            assert_eq!(Policy::new(value, "").ci, ci, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_fits_80_columns() {
+        let mut wide = step(Count::Libtest);
+        wide.name = "vulkan-tests";
+        wide.device = "vulkan:llvmpipe";
+        let outcomes = [
+            judged(Count::Nothing, "", None, &here()),
+            judge(&wide, &[ended(GOOD, None)], &[], &here()),
+            not_run(&wide, String::new(), &Policy::new("", "vulkan-tests")),
+        ];
+        let text = render(&outcomes);
+        let table: Vec<&str> = text
+            .lines()
+            .skip_while(|line| !line.starts_with("step"))
+            .take(4)
+            .collect();
+        assert!(table.iter().all(|line| line.len() <= 80), "{text}");
+        assert_eq!(table[0].len(), table[1].len(), "{text}");
+        assert_eq!(table[0].len(), table[2].len(), "{text}");
+        assert!(table[1].contains("      -        -        -"), "{text}");
+    }
+
+    #[test]
+    fn tables_stand_under_their_titles() {
+        let mut outcome = judged(Count::Libtest, GOOD, None, &here());
+        outcome.tables.push(Table {
+            title: "Mutants".to_owned(),
+            body: "a  killed".to_owned(),
+        });
+        assert!(
+            render(&[outcome]).starts_with("\n=== Mutants (tests)\na  killed\n\n=== Summary\n")
+        );
+    }
+}
