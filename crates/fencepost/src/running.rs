@@ -44,8 +44,14 @@ struct Running {
     pool: Arc<dyn Blocking>,
 }
 
+#[cfg(not(loom))]
 thread_local! {
     static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
+}
+// loom runs its threads on one thread of the system, so they need loom's own locals.
+#[cfg(loom)]
+loom::thread_local! {
+    static RUNNING: RefCell<Option<Running>> = RefCell::new(None);
 }
 
 /// Runs `work` as host work of `stream`, or as a callback, on a thread of `pool`.

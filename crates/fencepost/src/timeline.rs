@@ -398,19 +398,21 @@ pub(crate) mod loom_tests {
         StreamCore::new(DeviceCore::new("loom", host_clock(), Arc::new(NoCallbacks)))
     }
 
+    /// A thread that waits for `value`. Never the thread that joins: an unpark that comes late would
+    /// wake it out of loom's join, which loom cannot bear.
+    fn waiting(timeline: &Arc<Timeline>, value: u64) -> thread::JoinHandle<Result<bool>> {
+        let timeline = timeline.clone();
+        thread::spawn(move || timeline.wait(value, None))
+    }
+
     #[test]
     fn a_blocked_thread_is_always_woken() {
         loom::model(|| {
             let timeline = Timeline::new(stream_core(), 0);
-            let completer = {
-                let timeline = timeline.clone();
-                thread::spawn(move || {
-                    timeline.advance(1).fire();
-                    timeline.advance(2).fire();
-                })
-            };
-            assert!(timeline.wait(2, None).unwrap());
-            completer.join().unwrap();
+            let waiter = waiting(&timeline, 2);
+            timeline.advance(1).fire();
+            timeline.advance(2).fire();
+            assert!(waiter.join().unwrap().unwrap());
         });
     }
 
@@ -462,19 +464,16 @@ pub(crate) mod loom_tests {
     fn completion_and_failure_agree_on_every_value() {
         loom::model(|| {
             let timeline = Timeline::new(stream_core(), 0);
-            let completer = {
-                let timeline = timeline.clone();
-                thread::spawn(move || timeline.advance(1).fire())
-            };
+            let waiter = waiting(&timeline, 1);
             let failer = {
                 let timeline = timeline.clone();
                 thread::spawn(move || timeline.fail(&Cause::new("x"), false).fire())
             };
-            // Whatever comes first, the waiter is released and the answer never changes again.
-            let first = timeline.wait(1, None);
-            completer.join().unwrap();
+            timeline.advance(1).fire();
             failer.join().unwrap();
-            assert_eq!(first.is_ok(), timeline.check(1).is_ok());
+            // Whatever came first, the waiter is released and the answer never changes again.
+            let seen = waiter.join().unwrap();
+            assert_eq!(seen.is_ok(), timeline.check(1).is_ok());
             assert!(timeline.check(2).is_err());
         });
     }
@@ -483,17 +482,14 @@ pub(crate) mod loom_tests {
     fn two_completers_leave_no_waiter_behind() {
         loom::model(|| {
             let timeline = Timeline::new(stream_core(), 0);
-            let completers: Vec<_> = [1, 2]
-                .map(|value| {
-                    let timeline = timeline.clone();
-                    thread::spawn(move || timeline.advance(value).fire())
-                })
-                .into_iter()
-                .collect();
-            assert!(timeline.wait(1, None).unwrap());
-            for completer in completers {
-                completer.join().unwrap();
-            }
+            let waiter = waiting(&timeline, 1);
+            let other = {
+                let timeline = timeline.clone();
+                thread::spawn(move || timeline.advance(2).fire())
+            };
+            timeline.advance(1).fire();
+            assert!(waiter.join().unwrap().unwrap());
+            other.join().unwrap();
             assert_eq!(timeline.completed(), 2);
             assert_eq!(timeline.waiting.load(Ordering::SeqCst), 0);
         });

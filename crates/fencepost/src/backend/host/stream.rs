@@ -289,17 +289,8 @@ impl StreamImpl for HostStream {
     #[cfg(feature = "conformance")]
     fn gate(&self) -> Result<crate::conformance::work::Gate> {
         // A marker of a stream that does not exist: completing it opens the gate.
-        let point = Point {
-            timeline: Timeline::new(StreamCore::new(self.core.device.clone()), 0),
-            value: 1,
-            at: Location::caller(),
-            timing: false,
-        };
-        let timeline = point.timeline.clone();
-        self.wait(&Marker::new(Arc::new(HostMarker {
-            point,
-            ticks: AtomicU64::new(0),
-        })))?;
+        let timeline = Timeline::new(StreamCore::new(self.core.device.clone()), 0);
+        self.wait(&held_marker(timeline.clone()))?;
         Ok(crate::conformance::work::Gate::new(move || {
             timeline.advance(1).fire();
         }))
@@ -360,6 +351,21 @@ impl MarkerImpl for HostMarker {
             host_clock(),
         ))
     }
+}
+
+/// The first marker of `timeline`, which is complete once somebody advances it.
+#[cfg(any(feature = "conformance", loom))]
+#[track_caller]
+pub(super) fn held_marker(timeline: Arc<Timeline>) -> Marker {
+    Marker::new(Arc::new(HostMarker {
+        point: Point {
+            timeline,
+            value: 1,
+            at: Location::caller(),
+            timing: false,
+        },
+        ticks: AtomicU64::new(0),
+    }))
 }
 
 fn text_of(payload: &(dyn Any + Send)) -> String {
