@@ -44,8 +44,8 @@ use crate::{
 pub struct Event {
     device: Device,
     timing: bool,
-    /// What a query needs to know of the held marker. Written under `slot`'s lock, except that a
-    /// query which found the marker complete replaces exactly the word it had read by `COMPLETE`.
+    /// What a query needs to know of the held marker. Written under `slot`'s lock only: by `record`,
+    /// and by a query that found the marker complete, if the word still is the one it had read.
     ///
     /// | low two bits | meaning | high bits |
     /// |---|---|---|
@@ -54,8 +54,8 @@ pub struct Event {
     /// | `ASK` | only the marker itself can tell | the slot's generation |
     /// | `HOME` | `home` at this value tells | the marker's value |
     ///
-    /// Generations keep the replacement honest: two words with one tag are equal only when they
-    /// stand for the same marker.
+    /// Generations keep that replacement honest: two words are equal only when they stand for the
+    /// same marker.
     word: AtomicU64,
     /// The timeline of the first stream it was recorded on, where timelines alone tell the status:
     /// re-recording on that stream, which is what most events do, keeps queries free of locks.
@@ -250,13 +250,11 @@ impl Event {
         };
         let complete = marker.query()?;
         if complete && word & TAG == ASK {
-            // Fails when the slot has changed hands since: then the word speaks of a newer marker.
-            // A marker taken after the word was read is at least as new as the word, and if it is
-            // newer the word differs.
-            let known = word & !TAG | COMPLETE;
-            let _ = self
-                .word
-                .compare_exchange(word, known, Ordering::AcqRel, Ordering::Relaxed);
+            // The marker is the word's own or a newer one; in that case the word has changed.
+            let _slot = lock(&self.slot);
+            if self.word.load(Ordering::Relaxed) == word {
+                self.word.store(word & !TAG | COMPLETE, Ordering::Release);
+            }
         }
         Ok(complete)
     }
