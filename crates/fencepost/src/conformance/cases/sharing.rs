@@ -1,0 +1,164 @@
+//! Many threads, and many markers.
+
+use std::{sync::Arc, thread};
+
+use super::case;
+use crate::{
+    conformance::{
+        Case,
+        context::{Context, Stop, Verdict, check},
+    },
+    error::{Error, Result},
+    marker::Status,
+};
+
+pub(super) const CASES: &[Case] = &[
+    case!(
+        "threads",
+        one_event_is_used_by_many_threads,
+        [RecordNotSubmitted]
+    ),
+    case!(
+        "threads",
+        a_blocked_thread_stops_no_other_call,
+        [RecordNotSubmitted, SynchronizeReturnsEarly, QueryAlwaysTrue]
+    ),
+    case!(
+        "threads",
+        many_threads_wait_for_one_marker,
+        [SynchronizeReturnsEarly, QueryAlwaysTrue]
+    ),
+    case!(
+        "threads",
+        an_event_is_dropped_by_another_thread,
+        [RecordNotSubmitted]
+    ),
+    case!(
+        "a full queue",
+        a_hundred_thousand_records_may_be_pending,
+        [RecordBlocks]
+    ),
+];
+
+/// Joins threads that return a result each.
+fn join(handles: Vec<thread::JoinHandle<Result<()>>>) -> Verdict {
+    for handle in handles {
+        match handle.join() {
+            Ok(result) => result?,
+            Err(_) => return Err(Stop::Broken("a thread panicked".into())),
+        }
+    }
+    Ok(())
+}
+
+fn one_event_is_used_by_many_threads(c: &Context) -> Verdict {
+    let event = Arc::new(c.timed());
+    let handles = (0..8)
+        .map(|_| {
+            let (event, stream) = (event.clone(), c.stream()?);
+            let patience = c.options.patience;
+            Ok(thread::spawn(move || {
+                for _ in 0..200 {
+                    event.record(&stream)?;
+                    event.wait(&stream)?;
+                    event.query()?;
+                    event.status()?;
+                    event.synchronize_timeout(patience)?;
+                    event.elapsed_time_timeout(&event, patience)?;
+                }
+                Ok(())
+            }))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    join(handles)?;
+    c.event_done(&event)?;
+    check!(
+        event.status()? == Status::Complete,
+        "status is {:?}",
+        event.status()?
+    );
+    Ok(())
+}
+
+fn a_blocked_thread_stops_no_other_call(c: &Context) -> Verdict {
+    let (held, free, event) = (c.stream()?, c.stream()?, Arc::new(c.event()));
+    let gate = c.gate(&held)?;
+    event.record(&held)?;
+    let blocked = {
+        let (event, patience) = (event.clone(), c.options.patience);
+        thread::spawn(move || event.synchronize_timeout(patience))
+    };
+    c.moment();
+    // Every call on the same event, while a thread is blocked on the marker it held.
+    check!(!event.query()?, "true behind a closed gate");
+    event.wait(&free)?;
+    event.record(&c.stream()?)?;
+    c.event_done(&event)?;
+    event.on_complete(|_| {})?;
+    drop(event);
+    let finished = blocked.is_finished();
+    gate.open();
+    join(vec![blocked])?;
+    check!(
+        !finished,
+        "the blocked thread came back before the gate opened"
+    );
+    c.stream_done(&free)?;
+    Ok(())
+}
+
+fn many_threads_wait_for_one_marker(c: &Context) -> Verdict {
+    let (stream, log) = (c.stream()?, c.log()?);
+    let gate = c.gate(&stream)?;
+    c.append(&stream, &log, 1)?;
+    let marker = stream.record()?;
+    let waiters = (0..16).map(|_| {
+        let (marker, log, patience) = (marker.clone(), log.clone(), c.options.patience);
+        thread::spawn(move || {
+            marker.synchronize_timeout(patience)?;
+            match log.read()?.len() {
+                1 => Ok(()),
+                _ => Err(Error::NotReady {
+                    which: "awaited",
+                    marker: marker.to_string(),
+                }),
+            }
+        })
+    });
+    let waiters: Vec<_> = waiters.collect();
+    c.moment();
+    gate.open();
+    join(waiters)
+}
+
+fn an_event_is_dropped_by_another_thread(c: &Context) -> Verdict {
+    let stream = c.stream()?;
+    let gate = c.gate(&stream)?;
+    let event = c.event();
+    event.record(&stream)?;
+    join(vec![thread::spawn(move || {
+        drop(event);
+        Ok(())
+    })])?;
+    gate.open();
+    c.stream_done(&stream)?;
+    Ok(())
+}
+
+fn a_hundred_thousand_records_may_be_pending(c: &Context) -> Verdict {
+    const RECORDS: u64 = 100_000;
+    let (stream, event) = (c.stream()?, c.event());
+    let gate = c.gate(&stream)?;
+    for _ in 0..RECORDS {
+        event.record(&stream)?;
+    }
+    let progress = stream.progress();
+    let pending = progress.recorded - progress.completed;
+    check!(
+        pending >= RECORDS,
+        "{pending} are pending of {RECORDS} recorded"
+    );
+    gate.open();
+    c.event_done(&event)?;
+    Ok(())
+}
