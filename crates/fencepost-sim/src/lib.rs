@@ -26,7 +26,7 @@
 //!
 //! # What the scheduler may do
 //!
-//! At each step one of the permitted things happens, drawn from the seed. Every batch and handler has a random
+//! At each step one of the permitted things happens, drawn from the seed. Every queue, batch and handler has a random
 //! eagerness, so that some lag far behind the rest. By [`Order`]:
 //!
 //! | rule | `InOrder` | `Overlapping` | `OrderedSignals` |

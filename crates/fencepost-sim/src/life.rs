@@ -161,9 +161,11 @@ impl State {
 
     pub(crate) fn start(&mut self, id: QueueId) {
         let tick = self.tick(id.device);
+        let new_mood = (self.rng.below(8) == 0).then(|| self.rng.eagerness());
         let Some(queue) = self.queues.get_mut(&id) else {
             return;
         };
+        queue.eagerness = new_mood.unwrap_or(queue.eagerness);
         let Some(mut batch) = queue.waiting.pop_front() else {
             return;
         };

@@ -33,6 +33,9 @@ enum Todo {
 /// thousands are pending.
 const HANDLER_WINDOW: usize = 32;
 
+/// Work is weighed by its queue's eagerness as well as its own; this puts handlers on the same scale.
+const HANDLER_SCALE: u64 = 16;
+
 impl Machine {
     /// One step; false when nothing may happen.
     pub(crate) fn step(&self) -> bool {
@@ -138,20 +141,26 @@ impl State {
             let oldest = queue.oldest();
             for batch in &queue.unreported {
                 if in_any_order || oldest == Some(batch.id) {
-                    choices.push((batch.report_eagerness, Choice::Report(id, batch.id)));
+                    choices.push((
+                        queue.eagerness * batch.report_eagerness,
+                        Choice::Report(id, batch.id),
+                    ));
                 }
             }
             for batch in queue.in_flight.iter().filter(|batch| batch.ready) {
-                choices.push((batch.eagerness, Choice::Run(id, batch.id)));
+                choices.push((queue.eagerness * batch.eagerness, Choice::Run(id, batch.id)));
             }
             if let Some(next) = queue.waiting.front()
                 && self.may_start(id, queue, next)
             {
-                choices.push((next.eagerness, Choice::Start(id)));
+                choices.push((queue.eagerness * next.eagerness, Choice::Start(id)));
             }
         }
         for (place, notification) in self.notifications.iter().take(HANDLER_WINDOW).enumerate() {
-            choices.push((notification.eagerness, Choice::Notify(place)));
+            choices.push((
+                HANDLER_SCALE * notification.eagerness,
+                Choice::Notify(place),
+            ));
         }
         choices
     }

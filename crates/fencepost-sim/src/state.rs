@@ -43,6 +43,8 @@ pub(crate) struct DeviceState {
 pub(crate) struct QueueState {
     pub(crate) order: Order,
     pub(crate) channel: Option<usize>,
+    /// How eager the whole queue is, on top of each batch.
+    pub(crate) eagerness: u64,
     /// Accepted, not started; in order of submission.
     pub(crate) waiting: VecDeque<BatchState>,
     /// Started; in order of submission.
@@ -178,6 +180,7 @@ impl State {
         let queue = QueueState {
             order: order.unwrap_or(state.config.order),
             channel: state.config.channels.map(|channels| index % channels),
+            eagerness: self.rng.eagerness(),
             waiting: VecDeque::new(),
             in_flight: Vec::new(),
             unreported: Vec::new(),

@@ -374,3 +374,19 @@ fn a_handler_that_panics_is_written_down_and_the_rest_goes_on() {
     );
     assert_eq!(batch.wait_with_handlers(None), Waited::Reached);
 }
+
+#[test]
+fn a_batch_that_fails_before_it_starts_never_calls_its_scheduled_handler() {
+    let (device, log) = (device(1), Log::default());
+    let queue = queue(&device, Order::InOrder);
+    let completed = log.add(2);
+    let work = Submission::new()
+        .on_scheduled(log.add(1))
+        .on_completed(move |_| completed());
+    let batch = queue.submit(work).unwrap();
+    device.lose("gone");
+    device.run_until_idle();
+    assert_eq!(log.seen(), [2]);
+    assert_eq!(batch.wait_with_handlers(GENEROUS), Waited::Reached);
+    assert_eq!(device.live().handlers, 0);
+}

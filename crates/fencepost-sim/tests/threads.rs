@@ -295,3 +295,37 @@ fn a_driver_may_be_dropped_by_the_work_it_runs() {
     });
     assert_eq!(over, Waited::Reached);
 }
+
+#[test]
+fn work_in_progress_is_neither_run_twice_nor_passed() {
+    with_seeds(50, |seed| {
+        let (device, log) = (device(seed), Log::default());
+        let queue = queue(&device, Order::InOrder);
+        let (again, first) = (device.clone(), log.add(1));
+        let work = Submission::new().run(move || {
+            again.run_until_idle();
+            first();
+        });
+        queue.submit(work.run(log.add(2))).unwrap();
+        queue.submit(Submission::new().run(log.add(3))).unwrap();
+        device.run_until_idle();
+        assert_eq!(log.seen(), [1, 2, 3]);
+    });
+}
+
+#[test]
+fn handlers_of_a_dropped_device_are_never_called() {
+    with_seeds(50, |seed| {
+        let (kept, log) = (device(seed), Log::default());
+        let dropped = kept.another(Config::seeded(0)).unwrap();
+        let handler = log.add(1);
+        let work = Submission::new().on_completed(move |_| handler());
+        let batch = queue(&dropped, Order::InOrder).submit(work).unwrap();
+        assert!(dropped.run_until(|| matches!(batch.status(), Status::Ended(_))));
+        drop(dropped);
+        kept.run_until_idle();
+        assert_eq!(log.seen(), []);
+        assert_eq!(kept.live().handlers, 0);
+        assert_eq!(batch.wait_with_handlers(GENEROUS), Waited::Reached);
+    });
+}
