@@ -1,0 +1,230 @@
+//! Ticks, wraps and calibration.
+
+mod support;
+
+use fencepost_sim::{
+    Config, Error, Order, SimDevice, Submission, Violation, find_seed, with_seeds,
+};
+use support::{device, device_with, queue};
+
+const SEEDS: u64 = 200;
+
+/// Two timestamps with some work between them.
+fn timestamps(config: Config) -> (u64, u64) {
+    let device = device_with(config);
+    let queue = queue(&device, Order::InOrder);
+    let (start, end) = (device.new_slot().unwrap(), device.new_slot().unwrap());
+    assert_eq!(start.read(), None);
+    let mut work = Submission::new().timestamp(&start);
+    for _ in 0..20 {
+        work = work.run(|| ());
+    }
+    queue.submit(work.timestamp(&end)).unwrap();
+    device.run_until_idle();
+    (start.read().unwrap(), end.read().unwrap())
+}
+
+#[test]
+fn ticks_never_go_back() {
+    with_seeds(SEEDS, |seed| {
+        let device = device(seed);
+        let queue = queue(&device, Order::Overlapping);
+        for _ in 0..5 {
+            queue.submit(Submission::new().run(|| ())).unwrap();
+        }
+        let (mut last, first) = (device.tick(), device.tick());
+        while device.step() {
+            assert!(device.tick() >= last);
+            last = device.tick();
+        }
+        assert!(last > first);
+        assert_eq!(device.tick(), last);
+    });
+}
+
+#[test]
+fn timestamps_wrap_at_the_valid_bits() {
+    for bits in [32, 36] {
+        let mask = (1_u64 << bits) - 1;
+        let wraps = |seed: u64| {
+            let plain = timestamps(Config::seeded(seed));
+            let near_the_end = Config {
+                valid_bits: bits,
+                initial_tick: mask - 3000,
+                ..Config::seeded(seed)
+            };
+            let (start, end) = timestamps(near_the_end);
+            assert!(start <= mask && end <= mask);
+            // the difference under the mask is what a clock without a wrap shows
+            assert_eq!(end.wrapping_sub(start) & mask, plain.1 - plain.0);
+            end < start
+        };
+        assert!(find_seed(SEEDS, |&seed| wraps(seed)).is_some());
+    }
+}
+
+#[test]
+fn a_64_bit_clock_wraps_too() {
+    let wraps = |seed: u64| {
+        let (start, end) = timestamps(Config {
+            initial_tick: u64::MAX - 3000,
+            ..Config::seeded(seed)
+        });
+        end < start
+    };
+    assert!(find_seed(SEEDS, |&seed| wraps(seed)).is_some());
+}
+
+#[test]
+fn the_period_scales_ticks() {
+    with_seeds(SEEDS, |seed| {
+        let fine = timestamps(Config::seeded(seed));
+        let coarse = timestamps(Config {
+            period_ns: 100.0,
+            ..Config::seeded(seed)
+        });
+        let (fine, coarse) = (fine.1 - fine.0, coarse.1 - coarse.0);
+        assert!((coarse * 100).abs_diff(fine) <= 100, "{fine} {coarse}");
+    });
+}
+
+#[test]
+fn two_timestamps_may_be_equal() {
+    let ties = |seed: u64| {
+        let device = device(seed);
+        let queue = queue(&device, Order::InOrder);
+        let (a, b) = (device.new_slot().unwrap(), device.new_slot().unwrap());
+        queue
+            .submit(Submission::new().timestamp(&a).timestamp(&b))
+            .unwrap();
+        device.run_until_idle();
+        a.read().unwrap() == b.read().unwrap()
+    };
+    assert!(find_seed(SEEDS, |&seed| ties(seed)).is_some());
+    assert!(find_seed(SEEDS, |&seed| !ties(seed)).is_some());
+}
+
+#[test]
+fn a_timestamp_follows_earlier_batches_where_signals_are_ordered() {
+    let early = |seed: u64, order| {
+        let device = device(seed);
+        let queue = queue(&device, order);
+        let (gate, slot) = (device.new_gate().unwrap(), device.new_slot().unwrap());
+        queue.submit(Submission::new().gate(&gate)).unwrap();
+        queue.submit(Submission::new().timestamp(&slot)).unwrap();
+        device.run_until_idle();
+        slot.read().is_some()
+    };
+    assert!(find_seed(SEEDS, |&seed| early(seed, Order::Overlapping)).is_some());
+    with_seeds(SEEDS, |seed| assert!(!early(seed, Order::OrderedSignals)));
+}
+
+#[test]
+fn a_calibration_is_off_by_no_more_than_it_says() {
+    let off = |seed: u64| {
+        let device = device_with(Config {
+            calibration_error_ns: 500,
+            ..Config::seeded(seed)
+        });
+        let queue = queue(&device, Order::InOrder);
+        for _ in 0..5 {
+            queue.submit(Submission::new().run(|| ())).unwrap();
+        }
+        device.run_until_idle();
+        let reading = device.calibrate();
+        assert_eq!(reading.uncertainty_ns, 500);
+        assert_eq!(reading.device_tick, device.tick());
+        reading.host_ns.abs_diff(device.host_ns())
+    };
+    with_seeds(SEEDS, |seed| assert!(off(seed) <= 500));
+    assert!(find_seed(SEEDS, |&seed| off(seed) > 250).is_some());
+}
+
+#[test]
+fn a_fast_device_clock_runs_ahead_of_the_host() {
+    let device = device_with(Config {
+        drift_ppm: 100_000.0,
+        initial_tick: 0,
+        ..Config::seeded(1)
+    });
+    let queue = queue(&device, Order::InOrder);
+    for _ in 0..100 {
+        queue.submit(Submission::new().run(|| ())).unwrap();
+    }
+    device.run_until_idle();
+    let (ticks, host) = (device.tick(), device.host_ns());
+    assert!(ticks.abs_diff(host + host / 10) <= 2, "{ticks} {host}");
+}
+
+#[test]
+fn devices_of_one_machine_have_clocks_of_their_own() {
+    let here = device(1);
+    let there = here
+        .another(Config {
+            initial_tick: 1000,
+            period_ns: 10.0,
+            ..Config::seeded(1)
+        })
+        .unwrap();
+    here.new_queue()
+        .unwrap()
+        .submit(Submission::new().run(|| ()).run(|| ()))
+        .unwrap();
+    here.run_until_idle();
+    assert_eq!(here.host_ns(), there.host_ns());
+    assert_eq!(there.tick() - 1000, (here.tick() - 1) / 10);
+}
+
+#[test]
+fn a_clock_without_valid_bits_gives_no_timestamps() {
+    let device = device_with(Config {
+        valid_bits: 0,
+        ..Config::seeded(1)
+    });
+    let slot = device.new_slot().unwrap();
+    device
+        .new_queue()
+        .unwrap()
+        .submit(Submission::new().timestamp(&slot))
+        .unwrap();
+    device.run_until_idle();
+    assert_eq!((slot.read(), device.tick()), (None, 0));
+    assert_eq!(device.violations(), [Violation::NoTimestamps]);
+}
+
+#[test]
+fn a_device_that_cannot_be_is_refused() {
+    let plain = || Config::seeded(1);
+    for config in [
+        Config {
+            period_ns: 0.0,
+            ..plain()
+        },
+        Config {
+            period_ns: f64::NAN,
+            ..plain()
+        },
+        Config {
+            drift_ppm: -2e6,
+            ..plain()
+        },
+        Config {
+            valid_bits: 65,
+            ..plain()
+        },
+        Config {
+            max_overlap: 0,
+            ..plain()
+        },
+        Config {
+            max_pending: Some(0),
+            ..plain()
+        },
+        Config {
+            channels: Some(0),
+            ..plain()
+        },
+    ] {
+        assert!(matches!(SimDevice::new(config), Err(Error::BadConfig(_))));
+    }
+}
