@@ -33,8 +33,12 @@ pub(super) type Verdict = Result<(), Stop>;
 /// Ends the case unless the condition holds.
 macro_rules! check {
     ($condition:expr, $($text:tt)+) => {
-        if !$condition {
-            return Err($crate::conformance::context::Stop::Broken(format!($($text)+)));
+        // A match, so that a comparison of floats needs no negation.
+        match $condition {
+            true => {}
+            false => {
+                return Err($crate::conformance::context::Stop::Broken(format!($($text)+)));
+            }
         }
     };
 }
