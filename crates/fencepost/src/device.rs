@@ -54,7 +54,7 @@ impl Device {
         self.imp.core()
     }
 
-    #[cfg(feature = "conformance")]
+    #[cfg_attr(not(any(feature = "conformance", feature = "cuda")), allow(dead_code))]
     pub(crate) fn imp(&self) -> &Arc<dyn DeviceImpl> {
         &self.imp
     }

@@ -38,12 +38,15 @@
 //! - The host clock never stands in for a device's.
 //!
 //! # Features
+//! - `cuda`: NVIDIA's driver, loaded at run time; building needs none.
 //! - `conformance`: the conformance suite and its mutants, as library code.
 #![deny(missing_docs, unsafe_code)]
 #![cfg_attr(loom, allow(dead_code))]
 
 mod backend;
 mod clock;
+#[cfg(all(feature = "cuda", not(loom)))]
+pub mod cuda;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod device;

@@ -73,6 +73,10 @@ impl Marker {
         &*self.imp
     }
 
+    pub(crate) fn imp_mut(&mut self) -> &mut Arc<dyn MarkerImpl> {
+        &mut self.imp
+    }
+
     /// Whether the marker is complete. Never blocks.
     ///
     /// # Errors
