@@ -19,7 +19,7 @@
 //!   of that capture. Nothing in this crate breaks a capture of another thread.
 #![allow(unsafe_code)]
 
-use std::{any::Any, ffi::c_void, sync::Arc};
+use std::{any::Any, ffi::c_void, fmt, sync::Arc};
 
 use crate::{
     backend::cuda,
@@ -127,9 +127,7 @@ pub unsafe fn stream_from_raw(
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn raw_stream(stream: &Stream) -> Option<*mut c_void> {
-    (stream.imp() as &dyn Any)
-        .downcast_ref::<cuda::CudaStream>()
-        .map(cuda::CudaStream::export)
+    of_stream(stream).ok().map(cuda::CudaStream::export)
 }
 
 /// Calls `f` with the `CUevent` of a CUDA marker, for waits inside the caller's own submits; `None` where
@@ -163,6 +161,106 @@ pub fn model(device: &Device) -> Result<String> {
     cuda::model(of(device)?)
 }
 
+/// An event that two processes share: recorded in one, awaited in the other. Linux only; the processes
+/// must share their IPC namespace (`/dev/shm`), as containers often do not.
+///
+/// The other process may record it again at any time, so it is no [`Event`](crate::Event): it holds no
+/// marker, has no time, and each query asks the driver. Dropping it never blocks.
+///
+/// ```no_run
+/// use fencepost::{Device, cuda::InterprocessEvent};
+///
+/// let device = Device::open("cuda:0")?;
+/// let event = InterprocessEvent::new(&device)?;
+/// event.record(&device.default_stream())?;
+/// let handle: [u8; 64] = event.export()?;
+/// // In the other process, which got the handle's bytes by whatever way:
+/// let theirs = InterprocessEvent::open(&device, &handle)?;
+/// theirs.wait(&device.new_stream()?)?;
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+///
+/// # References
+/// - [`cuIpcGetEventHandle`, `cuIpcOpenEventHandle`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
+pub struct InterprocessEvent(cuda::Interprocess);
+
+impl InterprocessEvent {
+    /// A new event, unrecorded, which counts as complete.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a device of another backend; what the driver says.
+    pub fn new(device: &Device) -> Result<InterprocessEvent> {
+        cuda::Interprocess::new(device).map(InterprocessEvent)
+    }
+
+    /// The event that another process exported as `handle`. Good while the exporter keeps its own.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] in the process that exported it, where the event itself is to be used;
+    /// what the driver says of a handle that is none.
+    pub fn open(device: &Device, handle: &[u8; 64]) -> Result<InterprocessEvent> {
+        cuda::Interprocess::open(device, handle).map(InterprocessEvent)
+    }
+
+    /// The bytes by which another process opens it. Any thread may ask, with or without a context.
+    ///
+    /// # Errors
+    /// What the driver says: an opened event cannot be exported again.
+    pub fn export(&self) -> Result<[u8; 64]> {
+        self.0.export()
+    }
+
+    /// Marks the point behind everything submitted to `stream` so far. Never waits for the device.
+    ///
+    /// # Errors
+    /// [`Error::DeviceMismatch`] for a stream of another device; what the driver says.
+    pub fn record(&self, stream: &Stream) -> Result<()> {
+        self.0.record(of_stream(stream)?)
+    }
+
+    /// Makes later work of `stream` run after what was recorded last, by whichever process.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a stream of another backend; what the driver says.
+    pub fn wait(&self, stream: &Stream) -> Result<()> {
+        self.0.wait(of_stream(stream)?)
+    }
+
+    /// Whether what was recorded last is complete. Asks the driver; never blocks.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn query(&self) -> Result<bool> {
+        self.0.query()
+    }
+
+    /// Blocks, spinning, until what was recorded last is complete.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn synchronize(&self) -> Result<()> {
+        self.0.synchronize()
+    }
+}
+
+impl fmt::Debug for InterprocessEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("InterprocessEvent")
+            .field(&self.query())
+            .finish()
+    }
+}
+
+fn of_stream(stream: &Stream) -> Result<&cuda::CudaStream> {
+    (stream.imp() as &dyn Any)
+        .downcast_ref()
+        .ok_or_else(|| Error::Unsupported {
+            what: "a CUDA event on a stream of another backend".into(),
+            device: stream.device().name().into(),
+            remedy: "use a stream of a CUDA device".into(),
+        })
+}
+
 fn of(device: &Device) -> Result<&cuda::CudaDevice> {
     cuda::of_device(device).ok_or_else(|| Error::Unsupported {
         what: "a call of CUDA".into(),
@@ -179,11 +277,19 @@ fn of(device: &Device) -> Result<&cuda::CudaDevice> {
 #[cfg(feature = "conformance")]
 #[doc(hidden)]
 pub fn trap(stream: &Stream) -> Result<()> {
-    of(stream.device())?;
-    match (stream.imp() as &dyn Any).downcast_ref::<cuda::CudaStream>() {
-        Some(stream) => cuda::CudaDevice::trap(stream),
-        None => Ok(()),
-    }
+    let stream = of_stream(stream)?;
+    cuda::CudaDevice::trap(stream)
+}
+
+/// Submits a kernel that spins for `nanos` nanoseconds of the GPU's own clock.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a stream of another backend; what the driver says.
+#[cfg(feature = "conformance")]
+#[doc(hidden)]
+pub fn spin(stream: &Stream, nanos: u64) -> Result<()> {
+    let stream = of_stream(stream)?;
+    cuda::CudaDevice::spin(stream, nanos)
 }
 
 /// Another [`Device`] in the same context, with streams of its own: for suites that run several cases at

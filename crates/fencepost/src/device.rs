@@ -50,6 +50,12 @@ impl Device {
         Device { imp }
     }
 
+    /// Equality, at once where both are clones of one.
+    #[inline]
+    pub(crate) fn is_same(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.imp, &other.imp) || self == other
+    }
+
     pub(crate) fn core(&self) -> &Arc<DeviceCore> {
         self.imp.core()
     }

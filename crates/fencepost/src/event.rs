@@ -150,26 +150,36 @@ impl Event {
     /// ```
     #[track_caller]
     pub fn record(&self, stream: &Stream) -> Result<()> {
-        if self.device != *stream.device() {
+        if !self.device.is_same(stream.device()) {
             return Err(Error::DeviceMismatch {
                 call: "record",
                 left: format!("an event of {}", self.device.name()),
                 right: stream.to_string(),
             });
         }
-        if stream.remarks() {
+        if self.word.load(Ordering::Relaxed) != UNRECORDED && stream.remarks() {
             // Nobody can come to hold the marker meanwhile: it is handed out under this lock only.
             let mut slot = lock(&self.slot);
             if let Some(marker) = &mut slot.marker
-                && stream.remark(marker)
+                && let Some(value) = stream.remark(marker)
             {
-                let word = self.word_of(marker);
+                // The timeline is the same, so what was at home still is.
+                let word = match self.word.load(Ordering::Relaxed) & TAG {
+                    HOME => Some(value << 2 | HOME),
+                    _ => self.word_of(marker),
+                };
                 self.publish(&mut slot, word);
                 return Ok(());
             }
         }
         let marker = stream.mark(self.timing)?;
-        let word = self.word_of(&marker);
+        // Where a pending marker is to be asked anyway, a home is worth its cost only to an event that
+        // is recorded again.
+        let word = match marker.imp().told_by_timeline() {
+            Told::All => self.word_of(&marker),
+            Told::Completion if self.home.get().is_some() => self.word_of(&marker),
+            _ => None,
+        };
         let mut slot = lock(&self.slot);
         self.publish(&mut slot, word);
         let old = slot.marker.replace(marker);
@@ -277,9 +287,7 @@ impl Event {
     /// What the home timeline tells of a marker with a `HOME` word.
     #[inline]
     fn home_reached(&self, word: u64) -> Option<Reached> {
-        self.home
-            .get()
-            .map(|home| home.timeline.reached(word >> 2))
+        self.home.get().map(|home| home.timeline.reached(word >> 2))
     }
 
     /// Asks the held marker itself, and remembers that it is complete.
@@ -521,6 +529,25 @@ impl Event {
     /// ```
     pub fn has_timing(&self) -> bool {
         self.timing
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        #[cfg(not(loom))]
+        let slot = self
+            .slot
+            .get_mut()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        // loom's mutex has no `get_mut`.
+        #[cfg(loom)]
+        let mut slot = lock(&self.slot);
+        let marker = slot.marker.take();
+        #[cfg(loom)]
+        drop(slot);
+        if let Some(marker) = marker {
+            marker.retire();
+        }
     }
 }
 

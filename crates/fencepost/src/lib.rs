@@ -45,10 +45,10 @@
 
 mod backend;
 mod clock;
-#[cfg(all(feature = "cuda", not(loom)))]
-pub mod cuda;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(all(feature = "cuda", not(loom)))]
+pub mod cuda;
 mod device;
 mod error;
 mod event;

@@ -148,7 +148,7 @@ impl Stream {
     /// Records again into `held`; see [`StreamImpl::remark`].
     #[inline]
     #[track_caller]
-    pub(crate) fn remark(&self, held: &mut Marker) -> bool {
+    pub(crate) fn remark(&self, held: &mut Marker) -> Option<u64> {
         self.imp.remark(held.imp_mut(), Location::caller())
     }
 

@@ -73,12 +73,16 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
     }
 
     /// Records again into `held`, where nobody else holds it and the backend can: the same marker object
-    /// with a new value, of the same timeline, asked for by `at`. `false` where not, or where the
-    /// driver refused: nothing has changed then, and [`mark`](StreamImpl::mark) is to be called.
-    /// Fires no waiters.
-    fn remark(&self, held: &mut Arc<dyn MarkerImpl>, at: &'static Location<'static>) -> bool {
+    /// with a new value, of the same timeline, asked for by `at`. Gives the value; `None` where it
+    /// cannot, or where the driver refused: nothing has changed then, and [`mark`](StreamImpl::mark) is
+    /// to be called. Fires no waiters.
+    fn remark(
+        &self,
+        held: &mut Arc<dyn MarkerImpl>,
+        at: &'static Location<'static>,
+    ) -> Option<u64> {
         let _ = (held, at);
-        false
+        None
     }
 
     /// Makes later work run after `marker`, natively for markers of its own kind, else as the
@@ -165,6 +169,10 @@ pub(crate) trait MarkerImpl: Send + Sync + Any {
     fn arm(&self) -> Result<()> {
         Ok(())
     }
+
+    /// An event that held it is dropped: a backend may keep the marker for the next one, if nobody
+    /// else holds it. Never blocks, never calls a driver.
+    fn retire(self: Arc<Self>) {}
 
     /// When it completed. Called only for a complete marker with timing.
     fn timestamp(&self) -> Result<Timestamp>;

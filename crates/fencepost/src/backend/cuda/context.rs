@@ -126,12 +126,34 @@ impl Context {
 
     /// What a device in this context shares.
     pub(super) fn device_core(&self) -> Arc<DeviceCore> {
-        DeviceCore::new(self.name.clone(), self.clock.clone(), self.callbacks.clone())
+        DeviceCore::new(
+            self.name.clone(),
+            self.clock.clone(),
+            self.callbacks.clone(),
+        )
     }
 
     /// Whether it is the context that `raw` names now; `id` is the driver's number for that one.
     pub(super) fn is(&self, raw: RawContext, id: Option<u64>) -> bool {
         self.raw == raw && self.id == id
+    }
+
+    /// Whether the context is still the one it was. Another part of the process may have destroyed or
+    /// reset it; the driver tells that when it is asked for the context's number, and crashes when given a
+    /// stream or event that was in it (seen on driver 580). Between the two calls lies a race that only
+    /// whoever resets can close.
+    #[inline]
+    pub(super) fn check_alive(&self) -> Result<(), Fault> {
+        let Some(id) = self.id else {
+            return Ok(());
+        };
+        let mut now = 0;
+        // SAFETY: `now` is a u64; the driver looks the handle up before it uses it.
+        unsafe { self.driver.ctx_id((self.raw, &raw mut now)) }?;
+        match now == id {
+            true => Ok(()),
+            false => Err(Fault::CONTEXT_GONE),
+        }
     }
 
     pub(super) fn is_forked(&self) -> bool {
@@ -140,6 +162,7 @@ impl Context {
 
     /// Calls the driver with this context current, and puts back what was current before.
     pub(super) fn current<R>(&self, call: impl FnOnce() -> Result<R, Fault>) -> Result<R, Fault> {
+        self.check_alive()?;
         // SAFETY: the context is retained, or its owner keeps it alive (stream_from_raw).
         unsafe { self.driver.ctx_push((self.raw,)) }?;
         let result = call();
@@ -172,7 +195,7 @@ impl Context {
         self.create(kind.flags())
     }
 
-    fn create(&self, flags: u32) -> Result<RawEvent, Fault> {
+    pub(super) fn create(&self, flags: u32) -> Result<RawEvent, Fault> {
         let mut event = RawEvent::NULL;
         self.current(|| {
             // SAFETY: `event` is one handle.
@@ -200,7 +223,7 @@ impl Context {
     /// Destroys an event that must not be recorded again. Without a word: nothing can be done about a
     /// refusal, and after the driver's end there is none to tell.
     pub(super) fn destroy(&self, event: RawEvent) {
-        if !self.is_forked() {
+        if !self.is_forked() && self.check_alive().is_ok() {
             // SAFETY: the event is ours, and its last owner has let go; the driver frees it once it is
             // complete.
             let _ = unsafe { self.driver.event_destroy((event,)) };
@@ -213,6 +236,14 @@ impl Context {
         // SAFETY: the event is one of this context's pool, and alive; the stream is of this context and
         // alive, as its owner promises.
         unsafe { self.driver.event_record((event, stream)) }
+    }
+
+    /// Makes later work of `stream` run after what `event` has captured now. The event may be of another
+    /// context or device.
+    pub(super) fn wait_event(&self, stream: RawStream, event: RawEvent) -> Result<(), Fault> {
+        // SAFETY: both handles come from this driver and are alive: whoever calls holds their owners.
+        // https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html
+        unsafe { self.driver.stream_wait_event((stream, event, 0)) }
     }
 
     /// Whether `event` is complete. Never blocks.
@@ -233,6 +264,7 @@ impl Context {
 
     /// Milliseconds, as the driver gives them; `Ok(None)` while one of the two is pending.
     pub(super) fn elapsed(&self, start: RawEvent, end: RawEvent) -> Result<Option<f32>, Fault> {
+        self.check_alive()?;
         let mut time = 0.0;
         // SAFETY: as in `record`; `time` is one float.
         match self.relaxed(|| unsafe { self.driver.event_elapsed((&raw mut time, start, end)) }) {

@@ -209,6 +209,12 @@ pub(super) const NOT_SUPPORTED: Status = 801;
 const NO_DEVICE: Status = 100;
 
 impl Fault {
+    /// `CUDA_ERROR_CONTEXT_IS_DESTROYED`, as the driver would say it.
+    pub(super) const CONTEXT_GONE: Fault = Fault::Code {
+        call: names::ctx_id,
+        code: 709,
+    };
+
     pub(super) fn code(self) -> Option<Status> {
         match self {
             Fault::Missing(_) => None,
@@ -251,7 +257,10 @@ impl Driver {
         // SAFETY: loading runs the library's initialisers. The default is the system's own driver; the
         // variable is set by whoever runs the process, as LD_PRELOAD would be.
         let library = unsafe { libloading::Library::new(&path) }.map_err(|error| match named {
-            Some(_) => format!("{LIBRARY_VARIABLE} names a library that cannot be loaded ({error})"),
+            Some(_) => format!(
+                "{LIBRARY_VARIABLE} names a library that cannot be loaded ({})",
+                std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string)
+            ),
             None => format!(
                 "NVIDIA's driver is not installed ({LIBRARY} was not found); \
                  install it, or make it visible to this process or container"
@@ -266,10 +275,7 @@ impl Driver {
         // SAFETY: takes no pointer.
         unsafe { driver.init((0,)) }.map_err(|fault| match fault.code() {
             Some(NO_DEVICE) => "NVIDIA's driver is installed and finds no GPU".to_owned(),
-            _ => format!(
-                "NVIDIA's driver does not start: {}",
-                driver.describe(fault)
-            ),
+            _ => format!("NVIDIA's driver does not start: {}", driver.describe(fault)),
         })?;
         let mut version = 0;
         // SAFETY: `version` is an int.
@@ -285,7 +291,11 @@ impl Driver {
             Fault::Missing(symbol) => return format!("the driver has no {symbol}"),
             Fault::Code { call, code } => (call, code),
         };
-        format!("{call} failed with {} ({code}){}", self.text(code), remedy(code))
+        format!(
+            "{call} failed with {} ({code}){}",
+            self.text(code),
+            remedy(code)
+        )
     }
 
     /// `CUDA_ERROR_X: what the driver says of it`.
@@ -295,9 +305,11 @@ impl Driver {
             match function(&raw mut text) {
                 // SAFETY: on success the driver gives a string of static lifetime, or null for a
                 // code it does not know.
-                Ok(()) if !text.is_null() => {
-                    Some(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
-                }
+                Ok(()) if !text.is_null() => Some(
+                    unsafe { CStr::from_ptr(text) }
+                        .to_string_lossy()
+                        .into_owned(),
+                ),
                 _ => None,
             }
         };

@@ -166,8 +166,7 @@ impl<E> Line<E> {
             return;
         }
         let turn = self.turn.load(Ordering::Acquire);
-        self.turn
-            .store((turn + 2) & !1, Ordering::Release);
+        self.turn.store((turn + 2) & !1, Ordering::Release);
         let last = self.core.recorded.fetch_add(0, Ordering::AcqRel);
         now.timeline = Timeline::new(self.core.clone(), last);
         now.end = None;
@@ -187,7 +186,10 @@ mod loom_tests {
                 let line = line.clone();
                 thread::spawn(move || line.place())
             };
-            let end = line.close(|_, before| Ok::<_, ()>(before)).unwrap().unwrap();
+            let end = line
+                .close(|_, before| Ok::<_, ()>(before))
+                .unwrap()
+                .unwrap();
             let place = placing.join().unwrap();
             match place.end {
                 None => assert!(place.value <= *end, "in front, and not counted"),
@@ -214,7 +216,10 @@ mod loom_tests {
                 assert!(place.end.is_some());
             } else {
                 assert!(place.end.is_none());
-                assert!(place.timeline.completed() < place.value, "complete from the start");
+                assert!(
+                    place.timeline.completed() < place.value,
+                    "complete from the start"
+                );
             }
         });
     }

@@ -8,12 +8,16 @@
 //!   It succeeds only when no other owner exists and none can come into being meanwhile, so the marker
 //!   is changed in place: new value, same event.
 //! - *gone*: the marker's drop gives the event back to the pool.
+//! - *kept*: an [`Event`](crate::Event) that is dropped leaves its marker to the thread, one per thread, for
+//!   the next record there; who takes it must prove to be alone, as above. So an event that is made,
+//!   recorded and dropped costs neither memory nor a native event.
 //! - The reactor must outlive markers. [`MarkerImpl::arm`] moves the event into a [`Lease`] that the
 //!   marker and the reactor share; a marker with a lease is never changed in place, and the lease's
 //!   last owner gives the event back.
 
 use std::{
     any::Any,
+    cell::Cell,
     panic::Location,
     sync::{Arc, OnceLock},
     time::Instant,
@@ -81,6 +85,18 @@ pub(super) enum Watch {
     End(Arc<End>),
 }
 
+thread_local! {
+    /// The marker that the last event dropped by this thread held. At the thread's end its native event
+    /// goes to the pool.
+    static KEPT: Cell<Option<Arc<CudaMarker>>> = const { Cell::new(None) };
+}
+
+/// The marker that this thread keeps, if any; perhaps not of the stream or kind that is wanted.
+#[inline]
+pub(super) fn kept() -> Option<Arc<CudaMarker>> {
+    KEPT.try_with(Cell::take).ok().flatten()
+}
+
 impl CudaMarker {
     pub(super) fn new(
         context: &'static Context,
@@ -108,34 +124,27 @@ impl CudaMarker {
         (marker as &dyn Any).downcast_ref()
     }
 
-    /// Records again in place; `false` where that cannot be or was refused, and nothing has changed.
+    /// Records again in place; `None` where that cannot be or was refused, and nothing has changed.
     #[inline]
     pub(super) fn again(
         &mut self,
         context: &'static Context,
+        kind: Kind,
         line: &Line<End>,
         at: &'static Location<'static>,
         record: impl FnOnce(RawEvent) -> Result<(), Fault>,
-    ) -> bool {
+    ) -> Option<u64> {
         let Native::Own(event) = self.native else {
-            return false;
+            return None;
         };
-        if !std::ptr::eq(self.context, context) || self.lease.get().is_some() {
-            return false;
+        if self.kind != kind || !std::ptr::eq(self.context, context) || self.lease.get().is_some() {
+            return None;
         }
-        let Some(value) = line.place_again(&self.point.timeline) else {
-            return false;
-        };
-        if record(event).is_err() {
-            return false;
-        }
+        let value = line.place_again(&self.point.timeline)?;
+        record(event).ok()?;
         self.point.value = value;
         self.point.at = at;
-        true
-    }
-
-    pub(super) fn kind(&self) -> Kind {
-        self.kind
+        Some(value)
     }
 
     /// Asks the driver.
@@ -213,9 +222,6 @@ impl MarkerImpl for CudaMarker {
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
         let timeline = &self.point.timeline;
-        if self.query()? {
-            return Ok(true);
-        }
         if deadline.is_some() {
             // The driver's own wait has no deadline: look for a moment, then let the reactor watch.
             if spin_until(deadline, || !matches!(self.query(), Ok(false))) {
@@ -227,13 +233,17 @@ impl MarkerImpl for CudaMarker {
             self.arm()?;
             return timeline.wait(self.point.value, deadline);
         }
-        timeline.stream.device.check_fork()?;
         let event = match &self.native {
             Native::Own(event) => *event,
             Native::End(end) => end.lease.event,
             Native::Failed | Native::Captured(_) => return self.query(),
         };
+        // In a forked child the driver refuses, and `failed` says why.
         match self.context.synchronize(event) {
+            Ok(()) if matches!(self.native, Native::Own(_)) => {
+                timeline.advance(self.point.value).fire();
+                timeline.check(self.point.value)
+            }
             Ok(()) => self.query(),
             Err(fault) => Err(self.failed(fault)),
         }
@@ -256,6 +266,11 @@ impl MarkerImpl for CudaMarker {
             Native::Failed => Ok(()),
             Native::Captured(_) => Err(self.captured()),
         }
+    }
+
+    fn retire(self: Arc<Self>) {
+        // What is dropped here is the one kept before, or this one when the thread is ending.
+        let _ = KEPT.try_with(|kept| kept.replace(Some(self)));
     }
 
     fn timestamp(&self) -> Result<Timestamp> {

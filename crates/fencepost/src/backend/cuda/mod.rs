@@ -33,6 +33,7 @@ use crate::{
 
 mod context;
 mod driver;
+mod interprocess;
 mod line;
 mod marker;
 mod reactor;
@@ -42,6 +43,7 @@ mod work;
 
 use context::Context;
 use driver::{Driver, Fault, Ordinal, RawContext, RawStream};
+pub(crate) use interprocess::Interprocess;
 pub(crate) use stream::CudaStream;
 use stream::{LEGACY, Origin, PER_THREAD};
 
@@ -153,6 +155,12 @@ impl CudaDevice {
         ))
     }
 
+    /// A kernel that spins, for tests of times.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn spin(stream: &CudaStream, nanos: u64) -> Result<()> {
+        work::spin(stream, nanos)
+    }
+
     /// The kernel that faults, for tests of what that does.
     #[cfg(feature = "conformance")]
     pub(crate) fn trap(stream: &CudaStream) -> Result<()> {
@@ -176,10 +184,7 @@ pub(crate) unsafe fn wrap(
     let raw = RawStream(handle);
     let (raw, origin) = match raw {
         RawStream::NULL | LEGACY => (LEGACY, Origin::Legacy),
-        PER_THREAD => (
-            PER_THREAD,
-            Origin::PerThread(std::thread::current().id()),
-        ),
+        PER_THREAD => (PER_THREAD, Origin::PerThread(std::thread::current().id())),
         _ => (raw, Origin::Caller(keep_alive)),
     };
     let mut context = RawContext::NULL;
@@ -195,14 +200,17 @@ pub(crate) unsafe fn wrap(
         return Err(Error::Unsupported {
             what: "a default stream in a thread without a current context".into(),
             device: "cuda".into(),
-            remedy: "make a context current first, or open the device and take its default_stream()"
-                .into(),
+            remedy:
+                "make a context current first, or open the device and take its default_stream()"
+                    .into(),
         });
     }
     // SAFETY: the context of a stream that is alive.
     let device = match unsafe { primary_index(driver, context) }.map_err(failed)? {
         Some(index) => open(index)?,
-        None => device_of(driver, context, || format!("cuda (context {:p})", context.0)),
+        None => device_of(driver, context, || {
+            format!("cuda (context {:p})", context.0)
+        }),
     };
     let Some(cuda) = of_device(&device) else {
         return Err(failed(Fault::Missing("a CUDA device")));
@@ -283,7 +291,9 @@ impl DeviceImpl for CudaDevice {
     fn streams(&self) -> Vec<Arc<dyn StreamImpl>> {
         let mine = |stream: &Arc<CudaStream>| stream.core().device.id == self.core.id;
         let streams = self.context.streams().into_iter().filter(mine);
-        streams.map(|stream| stream as Arc<dyn StreamImpl>).collect()
+        streams
+            .map(|stream| stream as Arc<dyn StreamImpl>)
+            .collect()
     }
 
     #[cfg(feature = "conformance")]

@@ -79,7 +79,10 @@ impl<W: Watched> Reactor<W> {
     /// Watches `what` from now on; no-op when something with its key is watched already.
     pub(super) fn watch(&self, what: W) -> Result<()> {
         let mut state = lock(&self.shared.state);
-        state.watched.entry(what.key()).or_insert_with(|| Arc::new(what));
+        state
+            .watched
+            .entry(what.key())
+            .or_insert_with(|| Arc::new(what));
         match std::mem::replace(&mut state.thread, Thread::Awake(None)) {
             Thread::Awake(running) => {
                 // It may be in a pause that is long for something new.

@@ -15,7 +15,7 @@ use super::{
     context::{Context, Kind, Word},
     driver::{Fault, RawStream},
     line::{Line, Place},
-    marker::{CudaMarker, End, Native, Watch},
+    marker::{self, CudaMarker, End, Native, Watch},
 };
 use crate::{
     error::{Cause, Error, Result},
@@ -111,7 +111,10 @@ impl CudaStream {
     ) -> Result<R, Fault> {
         match self.origin {
             // These need no current context (seen on driver 580; docs/measurements).
-            Origin::Own | Origin::Caller(_) => call(self.raw),
+            Origin::Own | Origin::Caller(_) => {
+                self.context.check_alive()?;
+                call(self.raw)
+            }
             Origin::Legacy | Origin::PerThread(_) => self.context.current(|| call(self.raw)),
         }
     }
@@ -147,7 +150,11 @@ impl CudaStream {
         let mut status = 0;
         let asked = self.call(|raw| {
             // SAFETY: the stream is alive, `status` is an int.
-            unsafe { self.context.driver.stream_is_capturing((raw, &raw mut status)) }
+            unsafe {
+                self.context
+                    .driver
+                    .stream_is_capturing((raw, &raw mut status))
+            }
         });
         match asked {
             Ok(()) => Ok(status != 0),
@@ -158,6 +165,23 @@ impl CudaStream {
             Err(Fault::Code { code: 906, .. }) => Ok(false),
             Err(fault) => Err(fault),
         }
+    }
+
+    /// Records into a marker that nobody else holds; `None` where that cannot be or was refused, and
+    /// nothing has changed.
+    #[inline]
+    fn record_again(
+        &self,
+        marker: &mut CudaMarker,
+        kind: Kind,
+        at: &'static Location<'static>,
+    ) -> Option<u64> {
+        if self.check_thread().is_err() || !matches!(self.is_capturing(), Ok(false)) {
+            return None;
+        }
+        marker.again(self.context, kind, &self.line, at, |event| {
+            self.call(|raw| self.context.record(event, raw))
+        })
     }
 
     fn kind(&self, timing: bool) -> Kind {
@@ -230,13 +254,8 @@ impl CudaStream {
         if imp.point().reached() == Reached::Failed {
             return self.fail_in_turn(marker);
         }
-        let waited = self.call(|raw| {
-            // SAFETY: the marker is held by the caller, so its event is alive and its own; both handles
-            // come from this driver. Events of other contexts and devices are allowed:
-            // https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html
-            unsafe { self.context.driver.stream_wait_event((raw, event, 0)) }
-        });
-        if let Err(fault) = waited {
+        // The caller holds the marker, so the event is alive, and this marker's.
+        if let Err(fault) = self.call(|raw| self.context.wait_event(raw, event)) {
             return self.refused(fault, &timeline);
         }
         if let Some(cause) = upstream {
@@ -333,11 +352,17 @@ struct Release {
 
 impl Release {
     fn fire(mut self, result: Result<()>) {
-        let (Err(error), Some(end), Some(word)) = (result, self.end.take(), self.word.take()) else {
+        let Err(error) = result else {
+            return;
+        };
+        let (Some(end), Some(word)) = (self.end.take(), self.word.take()) else {
             return;
         };
         let context = self.context;
-        let end = end.with(cause_of(&error).through(std::mem::take(&mut self.text)), word);
+        let end = end.with(
+            cause_of(&error).through(std::mem::take(&mut self.text)),
+            word,
+        );
         let end = match self.stream.upgrade() {
             Some(stream) => stream.line.end_at(end),
             None => Arc::new(end),
@@ -370,10 +395,17 @@ impl StreamImpl for CudaStream {
     }
 
     fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
-        self.check_thread()?;
         let (context, kind) = (self.context, self.kind(timing));
+        if let Some(mut kept) = marker::kept()
+            && let Some(held) = Arc::get_mut(&mut kept)
+            && self.record_again(held, kind, at).is_some()
+        {
+            return Ok(kept);
+        }
+        self.check_thread()?;
         let place = self.line.place();
-        let marker = |native, place| Ok(Arc::new(CudaMarker::new(context, kind, native, place, at)) as _);
+        let marker =
+            |native, place| Ok(Arc::new(CudaMarker::new(context, kind, native, place, at)) as _);
         if let Some(end) = place.end.clone() {
             return marker(Native::End(end), place);
         }
@@ -409,22 +441,15 @@ impl StreamImpl for CudaStream {
         true
     }
 
-    fn remark(&self, held: &mut Arc<dyn MarkerImpl>, at: &'static Location<'static>) -> bool {
-        let Some(held) = Arc::get_mut(held) else {
-            return false;
-        };
-        let Some(marker) = (held as &mut dyn Any).downcast_mut::<CudaMarker>() else {
-            return false;
-        };
-        if marker.kind().blocking != self.blocking
-            || self.check_thread().is_err()
-            || !matches!(self.is_capturing(), Ok(false))
-        {
-            return false;
-        }
-        marker.again(self.context, &self.line, at, |event| {
-            self.call(|raw| self.context.record(event, raw))
-        })
+    fn remark(
+        &self,
+        held: &mut Arc<dyn MarkerImpl>,
+        at: &'static Location<'static>,
+    ) -> Option<u64> {
+        let held: &mut dyn Any = Arc::get_mut(held)?;
+        let marker = held.downcast_mut::<CudaMarker>()?;
+        let kind = self.kind(marker.point().timing);
+        self.record_again(marker, kind, at)
     }
 
     fn wait(&self, marker: &Marker) -> Result<()> {
@@ -517,6 +542,7 @@ impl Drop for CudaStream {
         if matches!(self.origin, Origin::Own)
             && !self.context.is_forked()
             && self.context.lost().is_none()
+            && self.context.check_alive().is_ok()
         {
             // SAFETY: made by us, and this was its last owner.
             let _ = unsafe { self.context.driver.stream_destroy((self.raw,)) };

@@ -31,7 +31,8 @@ const PTX: &str = concat!(include_str!("kernels.ptx"), "\0");
 #[derive(Clone, Copy)]
 pub(in super::super) struct Kernels {
     append: RawFunction,
-    pub(super) trap: RawFunction,
+    spin: RawFunction,
+    trap: RawFunction,
 }
 
 /// A log's memory: a count, a capacity, and the tokens.
@@ -69,6 +70,7 @@ pub(super) fn kernels(context: &Context) -> Result<Kernels> {
                 };
                 Ok(Kernels {
                     append: function(c"fencepost_append")?,
+                    spin: function(c"fencepost_spin")?,
                     trap: function(c"fencepost_trap")?,
                 })
             });
@@ -108,6 +110,14 @@ pub(super) fn append(stream: &CudaStream, log: &Log, token: u32) -> Result<()> {
         (&raw mut token).cast::<c_void>(),
     ];
     launch(stream, kernels.append, arguments.as_mut_ptr())
+}
+
+/// Keeps the device busy for so long by its own clock.
+pub(super) fn spin(stream: &CudaStream, nanos: u64) -> Result<()> {
+    let kernels = kernels(stream.context)?;
+    let mut nanos = nanos;
+    let mut arguments = [(&raw mut nanos).cast::<c_void>()];
+    launch(stream, kernels.spin, arguments.as_mut_ptr())
 }
 
 /// A fault: the context does not survive it.
