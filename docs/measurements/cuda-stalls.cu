@@ -395,6 +395,61 @@ static void other_questions() {
     printf("  recorded again after: %s, query %s\n", name(r1), name(cuEventQuery(c)));
 }
 
+// A thread is blocked in cuEventRecord because its stream's queue is full: which calls of another
+// thread, on other streams, does it hold up?
+static void full_queue() {
+    CUstream s, other;
+    CUevent done, fresh, timed;
+    CK(cuEventCreate(&done, CU_EVENT_DISABLE_TIMING));
+    CK(cuEventCreate(&fresh, CU_EVENT_DISABLE_TIMING));
+    CK(cuEventCreate(&timed, 0));
+    CK(cuStreamCreate(&other, CU_STREAM_NON_BLOCKING));
+    CK(cuEventRecord(done, other));
+    CK(cuStreamSynchronize(other));
+    auto one = [&](const char *what, std::function<CUresult()> call) {
+        CK(cuStreamCreate(&s, CU_STREAM_NON_BLOCKING));
+        CK(cuCtxSynchronize());
+        stall(WAIT_VALUE, s, s, done);
+        std::thread filler([&] {
+            cuCtxSetCurrent(context);
+            for (int i = 0; i < 1500; i++) cuEventRecord(timed, s);
+        });
+        usleep(100000);
+        auto start = Clock::now();
+        bool fired;
+        CUresult r;
+        {
+            Watchdog dog(500);
+            r = call();
+            dog.done = true;
+            fired = dog.fired;
+        }
+        double took = ms_since(start);
+        *word = 1;
+        filler.join();
+        CK(cuCtxSynchronize());
+        printf("  %-44s %-10s %9.3f ms  %s\n", what, fired ? "HELD UP" : "returns", took, name(r));
+        cuStreamDestroy(s);
+    };
+    CUstream made;
+    CUevent made_event;
+    unsigned long long id;
+    CUstreamCaptureStatus status;
+    CUcontext popped;
+    one("cuCtxGetId", [&] { return cuCtxGetId(context, &id); });
+    one("cuCtxPushCurrent + cuCtxPopCurrent", [&] { cuCtxPushCurrent(context); return cuCtxPopCurrent(&popped); });
+    one("cuEventQuery (complete event)", [&] { return cuEventQuery(done); });
+    one("cuEventQuery (pending event of the stream)", [&] { return cuEventQuery(timed); });
+    one("cuStreamIsCapturing (another stream)", [&] { return cuStreamIsCapturing(other, &status); });
+    one("cuEventRecord (another stream)", [&] { return cuEventRecord(fresh, other); });
+    one("cuStreamWaitEvent (another stream)", [&] { return cuStreamWaitEvent(other, done, 0); });
+    one("cuEventSynchronize (complete event)", [&] { return cuEventSynchronize(done); });
+    one("cuLaunchKernel (another stream)", [&] { return cuLaunchKernel(nothing_f, 1, 1, 1, 1, 1, 1, 0, other, nullptr, nullptr); });
+    one("cuEventCreate", [&] { return cuEventCreate(&made_event, CU_EVENT_DISABLE_TIMING); });
+    one("cuStreamCreate", [&] { return cuStreamCreate(&made, CU_STREAM_NON_BLOCKING); });
+    one("cuStreamDestroy", [&] { return cuStreamDestroy(made); });
+}
+
 static void faults() {
     fflush(stdout);
     if (fork() == 0) {
@@ -437,8 +492,14 @@ static void faults() {
     if (st) printf("  (child ended with status %d: signal %d)\n", st, WTERMSIG(st));
 }
 
-int main() {
+int main(int argc, char **) {
     int version;
+    if (argc > 1) {
+        setup();
+        printf("calls of another thread while one is blocked in cuEventRecord by a full queue\n");
+        full_queue();
+        return 0;
+    }
     printf("faults (each in a process of its own)\n");
     faults();
     setup();
@@ -473,6 +534,8 @@ int main() {
         depth("launch of an empty kernel", kind, [&](CUstream s, int) { return cuLaunchKernel(nothing_f, 1, 1, 1, 1, 1, 1, 0, s, nullptr, nullptr); }, 110000);
         fflush(stdout);
     }
+    printf("calls of another thread while one is blocked in cuEventRecord by a full queue\n");
+    full_queue();
     printf("bare costs\n");
     costs();
     printf("other questions\n");

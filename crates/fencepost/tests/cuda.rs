@@ -324,40 +324,48 @@ fn a_fault_of_a_kernel_is_what_everyone_sees() {
 }
 
 #[test]
-fn timed_records_block_in_the_driver_and_nobody_else_with_them() {
+fn a_full_queue_blocks_in_the_driver_and_under_no_lock_of_ours() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;
     let host = Device::new_host(1).new_stream().unwrap();
     let stream = device.new_stream().unwrap();
-    let (go, wait) = mpsc::channel::<()>();
-    host.launch(move || {
-        let _ = wait.recv();
-    })
-    .unwrap();
+    let (event, complete) = (Event::new(device), Event::new(device));
+    complete.record(&stream).unwrap();
+    complete.synchronize().unwrap();
+    // Held by a host stream that goes on by itself: where the driver holds a lock of its own while it
+    // blocks, calls of other threads block with it, this one's too.
+    host.launch(|| std::thread::sleep(Duration::from_secs(1)))
+        .unwrap();
     stream.wait_foreign(&host.record().unwrap()).unwrap();
-    let (recorder, (tell, told)) = (stream.clone(), mpsc::channel());
+    event.record(&stream).unwrap();
+    let recorder = stream.clone();
     let thread = std::thread::spawn(move || {
-        for count in 1..=3000 {
+        for _ in 0..3000 {
             recorder.record_timed().unwrap();
-            let _ = tell.send(count);
         }
     });
-    let mut count = 0;
-    while let Ok(now) = told.recv_timeout(Duration::from_millis(300)) {
-        count = now;
-    }
-    println!("{count} timed records before the driver blocks");
-    // Other streams, other events, and this stream's own progress go on meanwhile.
+    std::thread::sleep(Duration::from_millis(300));
+    let start = Instant::now();
+    let progress = stream.progress();
+    assert!(complete.query().unwrap());
+    complete.wait(&stream).unwrap();
+    assert!(event.marker().is_some());
+    let ours = start.elapsed();
+    println!("{progress:?} with the queue full; calls without the driver took {ours:?}");
+    assert!(progress.recorded > progress.completed);
     let other = device.new_stream().unwrap();
+    println!("a new stream took {:?}", start.elapsed() - ours);
     other
         .record()
         .unwrap()
         .synchronize_timeout(PATIENCE)
         .unwrap();
-    assert!(stream.progress().recorded >= count);
-    drop(go);
+    println!("its record took {:?}", start.elapsed() - ours);
     thread.join().unwrap();
     stream.synchronize_timeout(PATIENCE).unwrap();
+    event.synchronize().unwrap();
+    // A stand-in may queue without end; what the driver measured does is in docs/measurements.
+    assert!(stream.progress().completed >= 3000);
 }
 
 /// What tests of captures and resets call of the driver, apart from the library under test.
