@@ -8,8 +8,11 @@
 //! - A [`Device`]'s default stream is the *legacy* default stream (stream 0). Streams made by
 //!   [`Device::new_stream`] do not wait for it (`CU_STREAM_NON_BLOCKING`).
 //! - Recording never waits for the device, with one exception that is the driver's: once some 1,020
-//!   *timed* records are pending on one stream, `cuEventRecord` blocks until some complete. Untimed
-//!   ones do not block.
+//!   *timed* records are pending on one stream, `cuEventRecord` blocks until some complete (seen on an
+//!   H200 with driver 580; untimed ones do not block there).
+//!   While a thread is blocked there, the driver also holds up whoever makes an event or makes or
+//!   destroys a stream in that context (so dropping a [`Stream`] then waits too); queries, waits and
+//!   records with events that are there go on.
 //! - [`synchronize`](crate::Marker::synchronize) spins in the driver, for the shortest delay; on streams
 //!   made with [`StreamOptions::blocking_sync`] it sleeps. Waits with a limit spin for a moment and
 //!   then sleep, and are told by a thread of the library.

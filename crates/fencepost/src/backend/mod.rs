@@ -142,6 +142,7 @@ pub(crate) enum Told {
     /// Nothing: the marker is to be asked.
     Nothing,
     /// That it is complete, once somebody has learnt of it; while pending, the marker is to be asked.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     Completion,
     /// Everything.
     All,

@@ -7,6 +7,9 @@
 //!   cross threads: the driver API is thread-safe
 //!   ([CUDA programming guide, driver API](https://docs.nvidia.com/cuda/cuda-driver-api/)).
 
+// The suite's work alone calls some of it.
+#![cfg_attr(not(feature = "conformance"), allow(dead_code))]
+
 use std::{
     ffi::{CStr, c_char, c_int, c_uint, c_void},
     fmt,
@@ -41,6 +44,7 @@ macro_rules! handles {
         unsafe impl Sync for $name {}
 
         impl $name {
+            #[allow(dead_code)] // Not every kind of handle is made here.
             pub(super) const NULL: $name = $name(std::ptr::null_mut());
         }
     )*};
