@@ -1,11 +1,46 @@
 //! Work that tests put on a stream: the same on every backend.
+//!
+//! ```
+//! use fencepost::{Device, conformance::work};
+//!
+//! let device = Device::open("host")?;
+//! let (stream, log) = (device.new_stream()?, work::new_log(&device)?);
+//! let gate = work::gate(&stream)?;
+//! work::append(&stream, &log, 7)?;
+//! let marker = stream.record()?;
+//! assert!(!marker.query()?, "the gate holds the stream back");
+//! gate.open();
+//! marker.synchronize()?;
+//! assert_eq!(log.read()?, [7]);
+//! # Ok::<(), fencepost::Error>(())
+//! ```
 
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::error::Result;
+use crate::{device::Device, error::Result, stream::Stream};
+
+/// Holds back what is submitted to `stream` from now on, until the gate is opened or dropped.
+pub fn gate(stream: &Stream) -> Result<Gate> {
+    stream.imp().gate()
+}
+
+/// A log that streams of `device` can append to.
+pub fn new_log(device: &Device) -> Result<Log> {
+    device.imp().new_log()
+}
+
+/// Work on `stream` that writes `token` into `log`, where it ran in the order.
+pub fn append(stream: &Stream, log: &Log, token: u32) -> Result<()> {
+    stream.imp().append(log, token)
+}
+
+/// Work on `stream` that fails, with `text` in the first cause.
+pub fn fail(stream: &Stream, text: &str) -> Result<()> {
+    stream.imp().fail(text)
+}
 
 /// Holds a stream's later work back until it is opened; dropping it opens it.
 pub struct Gate {
