@@ -322,6 +322,7 @@ fn count(bytes: &[u8]) -> Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Seek as _, Write as _};
 
     #[test]
     fn every_byte_is_counted_once() {
@@ -375,5 +376,43 @@ mod tests {
         assert!(buffer.pass_on(Holds::Bytes(1), Holds::Counts(1)).is_err());
         buffer.pass_on(Holds::Nothing, Holds::Bytes(1)).unwrap();
         assert!(buffer.pass_on(Holds::Bytes(2), Holds::Counts(2)).is_err());
+    }
+
+    /// Runs over a file of `bytes` that claims to be of `claimed`.
+    fn run_over(options: &File, claimed: u64, streams: usize) -> Result<Outcome, String> {
+        let plan = Plan {
+            name: "the file".into(),
+            streams,
+            bytes: claimed,
+            chunk: 10,
+        };
+        let file = options.try_clone().unwrap();
+        run(&Device::new_host(2), file, &plan, |_| {})
+    }
+
+    #[test]
+    fn a_file_that_shrinks_ends_every_stage_with_the_reason() {
+        for streams in [1, 2, 3, 8] {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&[1; 105]).unwrap();
+            file.rewind().unwrap();
+            let Err(why) = run_over(&file, 1000, streams) else {
+                panic!("there is less than the plan says");
+            };
+            let expected = "reading the file failed: the file shrank meanwhile";
+            assert!(why.starts_with(expected), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_ends_every_stage_with_the_reason() {
+        for streams in [1, 2, 3, 8] {
+            let folder = tempfile::tempdir().unwrap();
+            let write_only = File::create(folder.path().join("f")).unwrap();
+            let Err(why) = run_over(&write_only, 1000, streams) else {
+                panic!("it is not open for reading");
+            };
+            assert!(why.starts_with("reading the file failed: "), "{why}");
+        }
     }
 }

@@ -37,11 +37,13 @@ pub(crate) struct Args {
     /// How many streams: one to load, one to reduce, and histogram streams in between
     ///
     /// Two streams share the three stages, and one does all of them.
-    #[arg(long, value_name = "N", default_value = "4", value_parser = parse_streams)]
+    #[arg(long, value_name = "N", default_value = "4", value_parser = parse_streams,
+        allow_negative_numbers = true)]
     streams: usize,
 
     /// How many bytes a chunk has; K, M and G stand for KiB, MiB and GiB
-    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = units::parse_chunk)]
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = units::parse_chunk,
+        allow_negative_numbers = true)]
     chunk: usize,
 
     /// Print one JSON object instead of the table

@@ -24,15 +24,16 @@ pub(crate) fn parse_chunk(text: &str) -> Result<usize, String> {
 /// A time with the unit that suits its length, to three digits.
 pub(crate) fn time(nanos: f64) -> String {
     let (scale, unit) = match nanos.abs() {
-        n if n >= 1e9 => (1e9, "s"),
-        n if n >= 1e6 => (1e6, "ms"),
-        n if n >= 1e3 => (1e3, "µs"),
+        // Half a digit early, so that rounding never gives 1000 of a unit.
+        n if n >= 0.9995e9 => (1e9, "s"),
+        n if n >= 0.9995e6 => (1e6, "ms"),
+        n if n >= 0.9995e3 => (1e3, "µs"),
         _ => (1.0, "ns"),
     };
     let value = nanos / scale;
     let digits = match value.abs() {
-        v if v >= 100.0 => 0,
-        v if v >= 10.0 => 1,
+        v if v >= 99.95 => 0,
+        v if v >= 9.995 => 1,
         _ => 2,
     };
     format!("{value:.digits$} {unit}")
@@ -99,6 +100,8 @@ mod tests {
             (1.234, "1.23 ns"),
             (56.78, "56.8 ns"),
             (987.6, "988 ns"),
+            (99.97, "100 ns"),
+            (999.7, "1.00 µs"),
             (1_500.0, "1.50 µs"),
             (-2_500_000.0, "-2.50 ms"),
             (3e9, "3.00 s"),

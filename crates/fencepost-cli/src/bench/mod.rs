@@ -237,7 +237,7 @@ impl Bench {
     fn wake_cold(&self) -> Result<Row, Stop> {
         let pause = Some(Duration::from_micros(1500));
         let how = self.how(801, 1, pause);
-        self.wake("the same, all asleep before", how)
+        self.wake("the same, after 1.5 ms asleep", how)
     }
 
     /// There and back over another thread.
