@@ -176,12 +176,12 @@ fn progress_bar(len: u64, template: &str) -> ProgressBar {
     bar.with_finish(ProgressFinish::AndClear)
 }
 
-/// A table without lines, which reads the same on a terminal and in a file.
+/// A table without lines. It reads the same on a terminal and in a file, and is never squeezed into
+/// what a terminal says its width is: some say 0.
 fn table<const N: usize>(header: [&str; N]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
     table
         .load_style(comfy_table::presets::NOTHING)
-        .set_content_arrangement(comfy_table::ContentArrangement::Dynamic)
         .set_header(header);
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));

@@ -25,6 +25,9 @@ mod harness;
 /// Each row is the median of many rounds, in which the operation and what it is held against take
 /// turns; p5 and p95 show how far the rounds spread. A ratio is one of medians, and `within` its
 /// floor or `OVER` it; the exit code does not depend on it.
+///
+/// The rows that wake another thread also depend on which cores the system gives the two threads: where
+/// p5 and p95 lie far apart, run it again, or on fixed cores (as in `taskset -c 0,1 fencepost bench`).
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 JSON fields of bench: device, cpus, debug_build, quick, and for each of rows: operation,\n\
@@ -196,12 +199,12 @@ impl Bench {
     }
 
     fn record(&self) -> Result<Row, Stop> {
-        self.record_idle("record on an idle stream", Event::new(&self.device))
+        self.record_idle("record on idle stream", Event::new(&self.device))
     }
 
     fn record_timed(&self) -> Result<Row, Stop> {
         let event = Event::with_timing(&self.device);
-        self.record_idle("record on an idle stream, timed", event)
+        self.record_idle("record on idle stream, timed", event)
     }
 
     fn record_idle(&self, operation: &'static str, event: Event) -> Result<Row, Stop> {
@@ -226,7 +229,7 @@ impl Bench {
         });
         let how = self.short();
         let [record, lock_and_clock] = in_turns(how, [record, lock_and_clock])?;
-        let base = ("mutex lock + unlock + clock read", Some(3.0));
+        let base = ("lock + unlock + clock read", Some(3.0));
         Ok(row(operation, how, &record, [(&lock_and_clock, base)]))
     }
 
@@ -237,7 +240,7 @@ impl Bench {
     fn wake_cold(&self) -> Result<Row, Stop> {
         let pause = Some(Duration::from_micros(1500));
         let how = self.how(801, 1, pause);
-        self.wake("the same, after 1.5 ms asleep", how)
+        self.wake("the same after 1.5 ms of sleep", how)
     }
 
     /// There and back over another thread.
@@ -276,7 +279,7 @@ impl Bench {
         let [fencepost, bare, condvars] = in_turns(how, [fencepost, bare, condvars])?;
         let bases = [
             (&bare, ("park/unpark ping-pong", Some(1.3))),
-            (&condvars, ("queue, event of mutex + condvar", Some(1.0))),
+            (&condvars, ("mutex + condvar queue, event", Some(1.0))),
         ];
         Ok(row(operation, how, &fencepost, bases))
     }
