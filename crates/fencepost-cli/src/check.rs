@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
     let device = open(args.device.as_deref())?;
     let filter = &args.filter;
     let chosen = |case: &Case| case.name.contains(filter);
-    if !filter.is_empty() && !conformance::cases().iter().any(chosen) {
+    if !filter.is_empty() && !conformance::cases().any(chosen) {
         return Err(Stop::Usage(format!(
             "no case has \"{filter}\" in its name; check without --filter shows all names"
         )));
