@@ -63,6 +63,11 @@ pub use event::Event;
 pub use marker::{Marker, MarkerFuture, Status};
 pub use stream::{Progress, Stream};
 
+// The README's examples run with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 // No call leaves anything half-changed when a caller's code panics: that code runs under no lock of
 // the library, and in no middle of a change.
 macro_rules! unwind_safe {
