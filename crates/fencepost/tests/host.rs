@@ -19,7 +19,10 @@ fn work_that_blocks_elsewhere_does_not_starve_other_streams() {
     let ends: Vec<_> = (0..STREAMS)
         .map(|_| {
             let (stream, barrier) = (device.new_stream().unwrap(), barrier.clone());
-            stream.launch(move || drop(barrier.wait())).unwrap();
+            let meet = move || {
+                barrier.wait();
+            };
+            stream.launch(meet).unwrap();
             stream.record().unwrap()
         })
         .collect();

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use fencepost::{Device, Event, conformance::work};
+use fencepost::{Device, Event, Marker, Stream, conformance::work};
 
 const PATIENCE: Duration = Duration::from_secs(240);
 
@@ -87,24 +87,31 @@ fn ten_thousand_live_streams_wait_for_each_other_in_a_random_order() {
     }
 }
 
+/// The end of a chain of ten thousand streams, each waiting for the one before; `first` is at its head.
+fn end_of_chain(device: &Device, first: Stream) -> Marker {
+    let mut last = first;
+    for _ in 0..CHAIN {
+        let next = device.new_stream().unwrap();
+        next.wait(&last.record().unwrap()).unwrap();
+        last = next;
+    }
+    last.record().unwrap()
+}
+
+const CHAIN: usize = 10_000;
+
 #[test]
 fn a_failure_runs_down_a_chain_of_ten_thousand_streams() {
     let device = Device::new_host(2);
     let first = device.new_stream().unwrap();
     let gate = work::gate(&first).unwrap();
     work::fail(&first, "at the head").unwrap();
-    let mut last = first;
-    for _ in 0..10_000 {
-        let next = device.new_stream().unwrap();
-        next.wait(&last.record().unwrap()).unwrap();
-        last = next;
-    }
-    let end = last.record().unwrap();
+    let end = end_of_chain(&device, first);
     gate.open();
     let error = end.synchronize_timeout(PATIENCE).unwrap_err();
     let cause = error.cause().unwrap();
     assert!(cause.root().contains("at the head"), "{error}");
-    assert_eq!(cause.hops(), 10_000);
+    assert_eq!(cause.hops(), CHAIN);
     assert!(
         error.to_string().len() < 600,
         "the text grows with the chain: {error}"
@@ -116,13 +123,7 @@ fn completion_runs_down_a_chain_of_ten_thousand_streams() {
     let device = Device::new_host(2);
     let first = device.new_stream().unwrap();
     let gate = work::gate(&first).unwrap();
-    let mut last = first;
-    for _ in 0..10_000 {
-        let next = device.new_stream().unwrap();
-        next.wait(&last.record().unwrap()).unwrap();
-        last = next;
-    }
-    let end = last.record().unwrap();
+    let end = end_of_chain(&device, first);
     gate.open();
     end.synchronize_timeout(PATIENCE).unwrap();
 }
