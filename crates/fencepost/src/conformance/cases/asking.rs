@@ -80,6 +80,12 @@ pub(super) const CASES: &[Case] = &[
             SignalBeforeTheWork
         ]
     ),
+    case!("synchronize", a_device_synchronizes_again_and_again, []),
+    case!(
+        "synchronize",
+        a_waiting_streams_end_completes_what_it_waited_for,
+        [WaitDoesNothing, SynchronizeReturnsEarly]
+    ),
     case!(
         "synchronize",
         progress_counts_markers,
