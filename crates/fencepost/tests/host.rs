@@ -2,8 +2,12 @@
 #![cfg(not(loom))]
 
 use std::{
-    sync::{Arc, Barrier, mpsc},
-    time::Duration,
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
 };
 
 use fencepost::{Device, Error, Event};
@@ -26,6 +30,43 @@ fn work_that_blocks_elsewhere_does_not_starve_other_streams() {
             stream.record().unwrap()
         })
         .collect();
+    for end in ends {
+        end.synchronize_timeout(PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn any_number_of_blocked_work_leaves_a_worker_for_what_it_waits_for() {
+    const STREAMS: usize = 800;
+    let device = Device::new_host(1);
+    let last = device.new_stream().unwrap();
+    let gate = fencepost::conformance::work::gate(&last).unwrap();
+    last.launch(|| {}).unwrap();
+    let awaited = last.record().unwrap();
+    let running = Arc::new(AtomicUsize::new(0));
+    let ends: Vec<_> = (0..STREAMS)
+        .map(|_| {
+            let stream = device.new_stream().unwrap();
+            let (awaited, running) = (awaited.clone(), running.clone());
+            let work = move || {
+                running.fetch_add(1, Ordering::SeqCst);
+                awaited.synchronize().unwrap();
+            };
+            stream.launch(work).unwrap();
+            stream.record().unwrap()
+        })
+        .collect();
+    // All of them block at the same time, more than any sensible number of threads.
+    let deadline = Instant::now() + PATIENCE;
+    while running.load(Ordering::SeqCst) < STREAMS && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(
+        running.load(Ordering::SeqCst),
+        STREAMS,
+        "some work found no worker"
+    );
+    gate.open();
     for end in ends {
         end.synchronize_timeout(PATIENCE).unwrap();
     }
