@@ -65,7 +65,7 @@ pub use stream::{Progress, Stream};
 
 // The README's examples run with the others.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;
 
 // No call leaves anything half-changed when a caller's code panics: that code runs under no lock of
