@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 mod bench;
 mod check;
 mod devices;
+mod gpu;
 mod pipeline;
 mod run;
 mod stats;

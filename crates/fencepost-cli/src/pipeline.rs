@@ -39,11 +39,11 @@ impl Plan {
     }
 
     /// One buffer for each stream keeps all of them busy.
-    fn buffers(&self) -> u64 {
+    pub(crate) fn buffers(&self) -> u64 {
         (self.streams.max(2) as u64).min(self.chunks())
     }
 
-    fn buffer_bytes(&self) -> usize {
+    pub(crate) fn buffer_bytes(&self) -> usize {
         self.bytes.min(self.chunk as u64) as usize
     }
 
@@ -51,7 +51,7 @@ impl Plan {
         self.buffers() * self.buffer_bytes() as u64
     }
 
-    fn len_of(&self, chunk: u64) -> usize {
+    pub(crate) fn len_of(&self, chunk: u64) -> usize {
         let rest = self.bytes - chunk * self.chunk as u64;
         rest.min(self.chunk as u64) as usize
     }
@@ -62,7 +62,8 @@ pub(crate) struct Outcome {
     pub(crate) counts: Counts,
     /// For each stage, what each chunk took on the device's clock, in nanoseconds.
     pub(crate) nanos: [Vec<f64>; 3],
-    /// From the first chunk's first event to the last one's last, on the device's clock.
+    /// From the first chunk's first event to the last one's last, on the device's clock; on a GPU,
+    /// where the load is the host's, on the host's.
     pub(crate) wall_nanos: Option<f64>,
 }
 
@@ -281,12 +282,12 @@ fn stage_streams(streams: &[Stream], chunk: u64) -> [&Stream; 3] {
 }
 
 /// Takes what no other thread may have at this point.
-fn turn<T>(of: &Mutex<T>) -> Result<MutexGuard<'_, T>, String> {
+pub(crate) fn turn<T>(of: &Mutex<T>) -> Result<MutexGuard<'_, T>, String> {
     of.try_lock()
         .map_err(|_| "the events did not keep the stages in order: two met at one buffer".into())
 }
 
-fn read_whole(file: &mut File, mut rest: &mut [u8]) -> Result<(), String> {
+pub(crate) fn read_whole(file: &mut File, mut rest: &mut [u8]) -> Result<(), String> {
     let wanted = rest.len();
     while !rest.is_empty() {
         match file.read(rest) {

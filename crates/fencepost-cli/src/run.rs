@@ -6,11 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fencepost::Device;
+use fencepost::{Backend, Device};
 use serde::Serialize;
 
 use crate::{
-    Stop, align_numbers, open_host,
+    Stop, align_numbers, gpu, open,
     pipeline::{self, Counts, Outcome, Plan, STAGES},
     print, print_json, progress_bar,
     stats::{Stats, entropy},
@@ -36,7 +36,8 @@ pub(crate) struct Args {
 
     /// How many streams: one to load, one to reduce, and histogram streams in between
     ///
-    /// Two streams share the three stages, and one does all of them.
+    /// Two streams share the three stages, and one does all of them. On a GPU the stream that loads
+    /// is the host's, and there are at least three.
     #[arg(long, value_name = "N", default_value = "4", value_parser = parse_streams,
         allow_negative_numbers = true)]
     streams: usize,
@@ -112,7 +113,7 @@ struct Stage {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Stop> {
-    let device = open_host(args.device.as_deref(), "run")?;
+    let device = open(args.device.as_deref())?;
     let path = match &args.input {
         Some(path) => path.clone(),
         None => std::env::current_exe().map_err(|error| {
@@ -137,8 +138,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
         .try_clone()
         .map_err(|error| Stop::Failed(format!("cannot keep {} open: {error}", plan.name)))?;
     bar.set_message("pipeline");
-    let outcome =
-        pipeline::run(&device, file, &plan, |bytes| bar.inc(bytes)).map_err(Stop::Failed)?;
+    let done = |bytes| bar.inc(bytes);
+    let outcome = match device.backend() {
+        Backend::Host => pipeline::run(&device, file, &plan, done),
+        _ => gpu::run(&device, file, &plan, done),
+    }
+    .map_err(Stop::Failed)?;
     bar.set_message("plain count");
     bar.set_position(0);
     let plain = plain_count(&mut again, bytes, |bytes| bar.inc(bytes))

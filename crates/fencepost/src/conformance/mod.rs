@@ -29,6 +29,7 @@ use std::{
 
 use crate::device::Device;
 
+pub(crate) mod bytes;
 mod cases;
 mod context;
 mod mutants;

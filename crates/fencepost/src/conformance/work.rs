@@ -22,6 +22,8 @@ use std::{
 
 use crate::{device::Device, error::Result, stream::Stream};
 
+pub use super::bytes::ByteCounter;
+
 /// Holds back what is submitted to `stream` from now on, until the gate is opened or dropped.
 ///
 /// ```
