@@ -50,11 +50,17 @@ impl Device {
         Device { imp }
     }
 
+    /// Equality, at once where both are clones of one.
+    #[inline]
+    pub(crate) fn is_same(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.imp, &other.imp) || self == other
+    }
+
     pub(crate) fn core(&self) -> &Arc<DeviceCore> {
         self.imp.core()
     }
 
-    #[cfg(feature = "conformance")]
+    #[cfg_attr(not(any(feature = "conformance", feature = "cuda")), allow(dead_code))]
     pub(crate) fn imp(&self) -> &Arc<dyn DeviceImpl> {
         &self.imp
     }

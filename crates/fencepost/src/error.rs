@@ -134,6 +134,16 @@ pub enum Error {
         marker: String,
     },
 
+    /// The marker belongs to a graph that was being captured.
+    #[error(
+        "{marker} was recorded while its stream was captured into a graph, so it has no status of its \
+         own: let streams of that capture wait for it, and record another one outside"
+    )]
+    Captured {
+        /// The marker in words.
+        marker: String,
+    },
+
     /// This device, stream or driver cannot do that.
     #[error("{device} does not support {what}; {remedy}")]
     Unsupported {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    backend::Told,
     clock::Elapsed,
     device::Device,
     error::{Error, Result},
@@ -59,8 +60,14 @@ pub struct Event {
     word: AtomicU64,
     /// The timeline of the first stream it was recorded on, where timelines alone tell the status:
     /// re-recording on that stream, which is what most events do, keeps queries free of locks.
-    home: OnceLock<Arc<Timeline>>,
+    home: OnceLock<Home>,
     slot: Mutex<Slot>,
+}
+
+struct Home {
+    timeline: Arc<Timeline>,
+    /// Whether it also tells that a marker is pending.
+    tells_all: bool,
 }
 
 struct Slot {
@@ -143,34 +150,65 @@ impl Event {
     /// ```
     #[track_caller]
     pub fn record(&self, stream: &Stream) -> Result<()> {
-        if self.device != *stream.device() {
+        if !self.device.is_same(stream.device()) {
             return Err(Error::DeviceMismatch {
                 call: "record",
                 left: format!("an event of {}", self.device.name()),
                 right: stream.to_string(),
             });
         }
+        if self.word.load(Ordering::Relaxed) != UNRECORDED && stream.remarks() {
+            // Nobody can come to hold the marker meanwhile: it is handed out under this lock only.
+            let mut slot = lock(&self.slot);
+            if let Some(marker) = &mut slot.marker
+                && let Some(value) = stream.remark(marker)
+            {
+                // The timeline is the same, so what was at home still is.
+                let word = match self.word.load(Ordering::Relaxed) & TAG {
+                    HOME => Some(value << 2 | HOME),
+                    _ => self.word_of(marker),
+                };
+                self.publish(&mut slot, word);
+                return Ok(());
+            }
+        }
         let marker = stream.mark(self.timing)?;
-        let point = marker.imp().point();
-        let at_home = marker.imp().told_by_timeline()
-            && Arc::ptr_eq(
-                self.home.get_or_init(|| point.timeline.clone()),
-                &point.timeline,
-            );
-        let value = point.value;
-
-        let mut slot = lock(&self.slot);
-        slot.generation += 1;
-        let word = match at_home {
-            true => value << 2 | HOME,
-            false => slot.generation << 2 | ASK,
+        // Where a pending marker is to be asked anyway, a home is worth its cost only to an event that
+        // is recorded again.
+        let word = match marker.imp().told_by_timeline() {
+            Told::All => self.word_of(&marker),
+            Told::Completion if self.home.get().is_some() => self.word_of(&marker),
+            _ => None,
         };
-        self.word.store(word, Ordering::Release);
+        let mut slot = lock(&self.slot);
+        self.publish(&mut slot, word);
         let old = slot.marker.replace(marker);
         drop(slot);
         // The last owner of a marker may hand native objects back: not under the lock.
         drop(old);
         Ok(())
+    }
+
+    /// The word of a marker whose status its home timeline tells.
+    #[inline]
+    fn word_of(&self, marker: &Marker) -> Option<u64> {
+        let (point, told) = (marker.imp().point(), marker.imp().told_by_timeline());
+        if told == Told::Nothing {
+            return None;
+        }
+        let home = self.home.get_or_init(|| Home {
+            timeline: point.timeline.clone(),
+            tells_all: told == Told::All,
+        });
+        Arc::ptr_eq(&home.timeline, &point.timeline).then_some(point.value << 2 | HOME)
+    }
+
+    /// Lets queries know of a new marker, by its own word or as one to be asked.
+    #[inline]
+    fn publish(&self, slot: &mut Slot, word: Option<u64>) {
+        slot.generation += 1;
+        let word = word.unwrap_or(slot.generation << 2 | ASK);
+        self.word.store(word, Ordering::Release);
     }
 
     /// Makes later work of `stream` run after the marker held now. The calling thread never blocks.
@@ -198,10 +236,13 @@ impl Event {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn wait(&self, stream: &Stream) -> Result<()> {
-        if matches!(
-            self.word.load(Ordering::Acquire) & TAG,
-            UNRECORDED | COMPLETE
-        ) {
+        let word = self.word.load(Ordering::Acquire);
+        let complete = match word & TAG {
+            UNRECORDED | COMPLETE => true,
+            HOME => self.home_reached(word) == Some(Reached::Yes),
+            _ => false,
+        };
+        if complete {
             return Ok(());
         }
         match self.marker() {
@@ -231,14 +272,22 @@ impl Event {
         let word = self.word.load(Ordering::Acquire);
         match word & TAG {
             UNRECORDED | COMPLETE => Ok(true),
-            HOME => match self.home.get().map(|home| home.reached(word >> 2)) {
+            HOME => match self.home_reached(word) {
                 Some(Reached::Yes) => Ok(true),
-                Some(Reached::NotYet) => Ok(false),
+                Some(Reached::NotYet) if self.home.get().is_some_and(|home| home.tells_all) => {
+                    Ok(false)
+                }
                 // The held marker may be a later one, of another stream, by now.
-                Some(Reached::Failed) | None => self.ask(),
+                _ => self.ask(),
             },
             _ => self.ask(),
         }
+    }
+
+    /// What the home timeline tells of a marker with a `HOME` word.
+    #[inline]
+    fn home_reached(&self, word: u64) -> Option<Reached> {
+        self.home.get().map(|home| home.timeline.reached(word >> 2))
     }
 
     /// Asks the held marker itself, and remembers that it is complete.
@@ -480,6 +529,25 @@ impl Event {
     /// ```
     pub fn has_timing(&self) -> bool {
         self.timing
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        #[cfg(not(loom))]
+        let slot = self
+            .slot
+            .get_mut()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        // loom's mutex has no `get_mut`.
+        #[cfg(loom)]
+        let mut slot = lock(&self.slot);
+        let marker = slot.marker.take();
+        #[cfg(loom)]
+        drop(slot);
+        if let Some(marker) = marker {
+            marker.retire();
+        }
     }
 }
 

@@ -38,6 +38,7 @@
 //! - The host clock never stands in for a device's.
 //!
 //! # Features
+//! - `cuda`: NVIDIA's driver, loaded at run time; building needs none.
 //! - `conformance`: the conformance suite and its mutants, as library code.
 #![deny(missing_docs, unsafe_code)]
 #![cfg_attr(loom, allow(dead_code))]
@@ -46,6 +47,8 @@ mod backend;
 mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(all(feature = "cuda", not(loom)))]
+pub mod cuda;
 mod device;
 mod error;
 mod event;

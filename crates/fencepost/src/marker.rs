@@ -73,6 +73,15 @@ impl Marker {
         &*self.imp
     }
 
+    /// See [`MarkerImpl::retire`].
+    pub(crate) fn retire(self) {
+        self.imp.retire();
+    }
+
+    pub(crate) fn imp_mut(&mut self) -> &mut Arc<dyn MarkerImpl> {
+        &mut self.imp
+    }
+
     /// Whether the marker is complete. Never blocks.
     ///
     /// # Errors

@@ -52,7 +52,7 @@ impl Stream {
         Stream { imp, device }
     }
 
-    #[cfg(feature = "conformance")]
+    #[cfg_attr(not(any(feature = "conformance", feature = "cuda")), allow(dead_code))]
     pub(crate) fn imp(&self) -> &dyn StreamImpl {
         &*self.imp
     }
@@ -143,6 +143,18 @@ impl Stream {
     #[track_caller]
     pub(crate) fn mark(&self, timing: bool) -> Result<Marker> {
         Ok(Marker::new(self.imp.mark(timing, Location::caller())?))
+    }
+
+    /// Records again into `held`; see [`StreamImpl::remark`].
+    #[inline]
+    #[track_caller]
+    pub(crate) fn remark(&self, held: &mut Marker) -> Option<u64> {
+        self.imp.remark(held.imp_mut(), Location::caller())
+    }
+
+    #[inline]
+    pub(crate) fn remarks(&self) -> bool {
+        self.imp.remarks()
     }
 
     /// Makes later work of this stream run after `marker`. The calling thread never blocks.

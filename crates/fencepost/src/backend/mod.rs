@@ -26,10 +26,18 @@ use crate::{
     timeline::{DeviceCore, Job, Reached, StreamCore, Timeline},
 };
 
+#[cfg(all(feature = "cuda", not(loom)))]
+pub(crate) mod cuda;
+/// The parts of the CUDA backend that know no driver, for their models.
+#[cfg(loom)]
+mod cuda {
+    mod line;
+    mod reactor;
+}
 pub(crate) mod host;
 
 /// What a backend's device provides.
-pub(crate) trait DeviceImpl: Send + Sync {
+pub(crate) trait DeviceImpl: Send + Sync + Any {
     /// The device's facts: name, identity, clock, and where its callbacks run.
     fn core(&self) -> &Arc<DeviceCore>;
 
@@ -61,13 +69,31 @@ pub(crate) trait DeviceImpl: Send + Sync {
 }
 
 /// What a backend's stream provides. No call waits for the device's progress.
-pub(crate) trait StreamImpl: Send + Sync {
+pub(crate) trait StreamImpl: Send + Sync + Any {
     /// Identity and account.
     fn core(&self) -> &Arc<StreamCore>;
 
     /// Puts a marker behind everything submitted so far, and submits it. `at` is the line that
     /// asked. On an error nothing has changed.
     fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>>;
+
+    /// Whether [`remark`](StreamImpl::remark) is worth trying.
+    fn remarks(&self) -> bool {
+        false
+    }
+
+    /// Records again into `held`, where nobody else holds it and the backend can: the same marker object
+    /// with a new value, of the same timeline, asked for by `at`. Gives the value; `None` where it
+    /// cannot, or where the driver refused: nothing has changed then, and [`mark`](StreamImpl::mark) is
+    /// to be called. Fires no waiters.
+    fn remark(
+        &self,
+        held: &mut Arc<dyn MarkerImpl>,
+        at: &'static Location<'static>,
+    ) -> Option<u64> {
+        let _ = (held, at);
+        None
+    }
 
     /// Makes later work run after `marker`, natively for markers of its own kind, else as the
     /// backend can; [`Error::ForeignWait`] where it cannot. A failed marker fails this stream.
@@ -120,15 +146,26 @@ pub(crate) struct Point {
     pub(crate) timing: bool,
 }
 
+/// How much of a marker's status its timeline tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Nothing: the marker is to be asked.
+    Nothing,
+    /// That it is complete, once somebody has learnt of it; while pending, the marker is to be asked.
+    Completion,
+    /// Everything.
+    All,
+}
+
 /// What a backend's marker provides. Immutable; all of it may be called by many threads at once.
 /// `Any`, so that a stream can recognise markers of its own kind.
 pub(crate) trait MarkerImpl: Send + Sync + Any {
     fn point(&self) -> &Point;
 
-    /// Whether the timeline alone, without asking a driver, tells this marker's status: `true` gives
-    /// queries their fastest path.
-    fn told_by_timeline(&self) -> bool {
-        false
+    /// What the timeline alone, without asking a driver, tells of this marker: gives queries their
+    /// fastest path.
+    fn told_by_timeline(&self) -> Told {
+        Told::Nothing
     }
 
     /// `Ok(true)` once complete, the failure once failed. Never blocks.
@@ -142,6 +179,10 @@ pub(crate) trait MarkerImpl: Send + Sync + Any {
     fn arm(&self) -> Result<()> {
         Ok(())
     }
+
+    /// An event that held it is dropped: a backend may keep the marker for the next one, if nobody
+    /// else holds it. Never blocks, never calls a driver.
+    fn retire(self: Arc<Self>) {}
 
     /// When it completed. Called only for a complete marker with timing.
     fn timestamp(&self) -> Result<Timestamp>;
@@ -219,7 +260,7 @@ pub(crate) struct Entry {
 /// Every backend, the one to prefer first.
 pub(crate) const REGISTRY: [Entry; 4] = [
     not_built(Backend::Metal),
-    not_built(Backend::Cuda),
+    CUDA,
     not_built(Backend::Vulkan),
     Entry {
         backend: Backend::Host,
@@ -227,6 +268,20 @@ pub(crate) const REGISTRY: [Entry; 4] = [
         open: |_| Ok(host::shared()),
     },
 ];
+
+#[cfg(all(feature = "cuda", not(loom)))]
+const CUDA: Entry = Entry {
+    backend: Backend::Cuda,
+    count: cuda::count,
+    open: cuda::open,
+};
+#[cfg(not(all(feature = "cuda", not(loom))))]
+const CUDA: Entry = Entry {
+    backend: Backend::Cuda,
+    count: || Err("this build leaves it out; build with the cargo feature \"cuda\"".into()),
+    // Never called: there are no devices to open.
+    open: |_| Ok(host::shared()),
+};
 
 /// The entry of a backend that this version does not have.
 const fn not_built(backend: Backend) -> Entry {

@@ -154,6 +154,10 @@ pub(crate) trait LogImpl: Send + Sync {
     fn push(&self, token: u32);
     /// The tokens so far.
     fn read(&self) -> Result<Vec<u32>>;
+    /// Where a device's own work finds it, where it can.
+    fn device_address(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl Log {
@@ -177,6 +181,17 @@ impl Log {
         Log {
             inner: Arc::new(InMemory(Mutex::new(Vec::new()))),
         }
+    }
+
+    /// A log in memory that a device's own work writes to.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    pub(crate) fn on_device(inner: Arc<dyn LogImpl>) -> Log {
+        Log { inner }
+    }
+
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    pub(crate) fn device_address(&self) -> Option<u64> {
+        self.inner.device_address()
     }
 
     pub(crate) fn push(&self, token: u32) {

@@ -26,7 +26,7 @@ use std::{
 };
 
 use super::{
-    super::{MarkerImpl, Point, StreamImpl},
+    super::{MarkerImpl, Point, StreamImpl, Told},
     pool::{Pool, Task},
 };
 use crate::{
@@ -338,8 +338,8 @@ impl MarkerImpl for HostMarker {
         &self.point
     }
 
-    fn told_by_timeline(&self) -> bool {
-        true
+    fn told_by_timeline(&self) -> Told {
+        Told::All
     }
 
     fn query(&self) -> Result<bool> {

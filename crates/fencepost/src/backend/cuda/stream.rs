@@ -1,0 +1,551 @@
+//! CUDA streams, our own and the caller's.
+
+use std::{
+    any::Any,
+    panic::Location,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, ThreadId},
+};
+
+use super::{
+    super::{MarkerImpl, StreamImpl},
+    context::{Context, Kind, Word},
+    driver::{Fault, RawStream},
+    line::{Line, Place},
+    marker::{self, CudaMarker, End, Native, Watch},
+};
+use crate::{
+    error::{Cause, Error, Result},
+    marker::Marker,
+    timeline::{DeviceCore, Reached, StreamCore, Timeline, Waiter},
+};
+
+pub(crate) struct CudaStream {
+    me: Weak<CudaStream>,
+    core: Arc<StreamCore>,
+    pub(super) context: &'static Context,
+    raw: RawStream,
+    origin: Origin,
+    /// The driver's number for it, never used again; a handle may be.
+    native_id: Option<u64>,
+    /// Whether somebody else may put it into a capture: its handle is known outside.
+    shared: AtomicBool,
+    /// Whether threads that synchronize with its markers sleep in the driver instead of spinning.
+    blocking: bool,
+    line: Line<End>,
+}
+
+/// Whose stream it is, and what a call on it needs.
+pub(super) enum Origin {
+    /// Made by us, destroyed by us.
+    Own,
+    /// The caller's, kept alive by this.
+    Caller(#[allow(dead_code)] Arc<dyn Any + Send + Sync>),
+    /// The legacy default stream: whichever context is current when it is named.
+    Legacy,
+    /// The per-thread default stream of this thread: another stream in every other thread.
+    PerThread(ThreadId),
+}
+
+/// `CU_STREAM_LEGACY`; the null handle means the same to functions compiled without per-thread
+/// default streams, as all of ours are.
+pub(super) const LEGACY: RawStream = RawStream(std::ptr::without_provenance_mut(1));
+/// `CU_STREAM_PER_THREAD`.
+pub(super) const PER_THREAD: RawStream = RawStream(std::ptr::without_provenance_mut(2));
+
+impl CudaStream {
+    pub(super) fn new(
+        device: Arc<DeviceCore>,
+        context: &'static Context,
+        raw: RawStream,
+        origin: Origin,
+        blocking: bool,
+    ) -> Arc<CudaStream> {
+        let mut id = 0;
+        let native_id = match origin {
+            // SAFETY: the stream is alive, `id` is a u64.
+            Origin::Own | Origin::Caller(_) => unsafe {
+                context.driver.stream_id((raw, &raw mut id))
+            },
+            Origin::Legacy | Origin::PerThread(_) => context.current(|| {
+                // SAFETY: as above, with the context current that the handle stands for.
+                unsafe { context.driver.stream_id((raw, &raw mut id)) }
+            }),
+        }
+        .is_ok()
+        .then_some(id);
+        let core = StreamCore::new(device);
+        let stream = Arc::new_cyclic(|me| CudaStream {
+            me: me.clone(),
+            line: Line::new(core.clone()),
+            core,
+            context,
+            raw,
+            shared: AtomicBool::new(!matches!(origin, Origin::Own)),
+            origin,
+            native_id,
+            blocking,
+        });
+        context.add_stream(&stream);
+        stream
+    }
+
+    pub(super) fn native_id(&self) -> Option<u64> {
+        self.native_id
+    }
+
+    /// Its handle, for the caller's own submits.
+    pub(crate) fn export(&self) -> *mut std::ffi::c_void {
+        self.shared.store(true, Ordering::Relaxed);
+        self.raw.0
+    }
+
+    /// Calls the driver with this stream's handle.
+    #[inline]
+    pub(super) fn call<R>(
+        &self,
+        call: impl FnOnce(RawStream) -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
+        match self.origin {
+            // These need no current context (seen on driver 580; docs/measurements).
+            Origin::Own | Origin::Caller(_) => {
+                self.context.check_alive()?;
+                call(self.raw)
+            }
+            Origin::Legacy | Origin::PerThread(_) => self.context.current(|| call(self.raw)),
+        }
+    }
+
+    /// Whether the handle of `other` may be used wherever ours may.
+    pub(super) fn check_same_thread(&self, other: &CudaStream) -> Result<bool> {
+        self.check_thread()?;
+        other.check_thread()?;
+        Ok(matches!(self.origin, Origin::PerThread(_))
+            == matches!(other.origin, Origin::PerThread(_)))
+    }
+
+    fn check_thread(&self) -> Result<()> {
+        match self.origin {
+            Origin::PerThread(thread) if thread != thread::current().id() => {
+                Err(Error::Unsupported {
+                    what: "using one thread's per-thread default stream from another".into(),
+                    device: self.context.name.clone(),
+                    remedy: "its handle means another stream there: use a stream made with \
+                             cuStreamCreate, or wrap the handle in this thread"
+                        .into(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a capture is going on in it.
+    fn is_capturing(&self) -> Result<bool, Fault> {
+        if !self.shared.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let mut status = 0;
+        let asked = self.call(|raw| {
+            // SAFETY: the stream is alive, `status` is an int.
+            unsafe {
+                self.context
+                    .driver
+                    .stream_is_capturing((raw, &raw mut status))
+            }
+        });
+        match asked {
+            Ok(()) => Ok(status != 0),
+            // A driver from before captures.
+            Err(Fault::Missing(_)) => Ok(false),
+            // CUDA_ERROR_STREAM_CAPTURE_IMPLICIT: another stream is captured in a way that the legacy
+            // stream must not disturb. It is not captured itself; the record will tell.
+            Err(Fault::Code { code: 906, .. }) => Ok(false),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Records into a marker that nobody else holds; `None` where that cannot be or was refused, and
+    /// nothing has changed.
+    #[inline]
+    fn record_again(
+        &self,
+        marker: &mut CudaMarker,
+        kind: Kind,
+        at: &'static Location<'static>,
+    ) -> Option<u64> {
+        if self.check_thread().is_err() || !matches!(self.is_capturing(), Ok(false)) {
+            return None;
+        }
+        marker.again(self.context, kind, &self.line, at, |event| {
+            self.call(|raw| self.context.record(event, raw))
+        })
+    }
+
+    fn kind(&self, timing: bool) -> Kind {
+        Kind {
+            timing,
+            blocking: self.blocking,
+        }
+    }
+
+    /// What a refused call means; `Ok` where the stream has failed by it, which its markers tell.
+    #[cold]
+    fn refused(&self, fault: Fault, timeline: &Timeline) -> Result<()> {
+        let error = self.context.failed(fault, Some(timeline));
+        match timeline.has_failed() {
+            true => Ok(()),
+            false => Err(error),
+        }
+    }
+
+    /// Ends the stream here: what is recorded from now on fails with `cause`, once what was submitted so
+    /// far is done.
+    pub(super) fn end(&self, cause: Cause) -> Result<()> {
+        let kind = self.kind(false);
+        let context = self.context;
+        let closed = self.line.close(|timeline, before| {
+            let event = context.take(kind)?;
+            match self.call(|raw| context.record(event, raw)) {
+                Ok(()) => Ok(End::new(
+                    context,
+                    kind,
+                    event,
+                    timeline.clone(),
+                    before,
+                    cause.clone(),
+                    None,
+                )),
+                Err(fault) => {
+                    context.give(kind, event);
+                    Err(fault)
+                }
+            }
+        });
+        match closed {
+            Ok(_) => Ok(()),
+            Err(fault) => {
+                let (timeline, _) = self.line.now();
+                drop(context.failed(fault, Some(&timeline)));
+                timeline.fail(&cause, false).fire();
+                Ok(())
+            }
+        }
+    }
+
+    /// The context is gone, and this stream with it.
+    pub(super) fn lose(&self, cause: &Cause) {
+        let (timeline, _) = self.line.now();
+        timeline.fail(cause, true).fire();
+    }
+
+    fn wait_native(&self, marker: &Marker, imp: &CudaMarker) -> Result<()> {
+        let (timeline, end) = self.line.now();
+        if end.is_some() || timeline.has_failed() {
+            return Ok(());
+        }
+        let (event, upstream) = match &imp.native {
+            Native::Own(event) | Native::Captured(event) => (*event, None),
+            Native::End(end) => (end.event(), Some(&end.cause)),
+            Native::Failed => return self.fail_in_turn(marker),
+        };
+        if imp.point().reached() == Reached::Failed {
+            return self.fail_in_turn(marker);
+        }
+        // The caller holds the marker, so the event is alive, and this marker's.
+        if let Err(fault) = self.call(|raw| self.context.wait_event(raw, event)) {
+            return self.refused(fault, &timeline);
+        }
+        if let Some(cause) = upstream {
+            // The stream it waits for ends before that marker, so this one ends here.
+            return self.end(cause.through(marker.to_string()));
+        }
+        if !std::ptr::eq(self.context, imp.context) {
+            self.follow(marker, imp);
+        }
+        Ok(())
+    }
+
+    /// Fails this stream when the other one does: of another context, so its fault is not ours anyway.
+    fn follow(&self, marker: &Marker, imp: &CudaMarker) {
+        let (me, text) = (self.me.clone(), marker.to_string());
+        let call = Waiter::Call(Box::new(move |result: Result<()>| {
+            if let (Err(error), Some(stream)) = (result, me.upgrade()) {
+                // The driver's word on how a wait for a lost device ends is not known: fail at once.
+                let (timeline, _) = stream.line.now();
+                timeline.fail(&cause_of(&error).through(text), false).fire();
+            }
+        }));
+        let point = imp.point();
+        if let Err(waiter) = point.timeline.register(point.value, call) {
+            waiter.fire(&point.timeline.check(point.value).map(drop));
+        }
+    }
+
+    /// Ends the stream because `marker` has failed.
+    fn fail_in_turn(&self, marker: &Marker) -> Result<()> {
+        match marker.query() {
+            Ok(_) => Ok(()),
+            Err(error) => self.end(cause_of(&error).through(marker.to_string())),
+        }
+    }
+
+    /// Holds the stream until the host has seen `marker`.
+    fn hold_for(&self, marker: &Marker) -> Result<()> {
+        let (timeline, end) = self.line.now();
+        if end.is_some() || timeline.has_failed() {
+            return Ok(());
+        }
+        let context = self.context;
+        let (kind, before) = (self.kind(false), self.line.last());
+        // Should the marker fail, this stream ends where the wait begins: that point needs an event.
+        let event = context
+            .take(kind)
+            .map_err(|fault| context.failed(fault, Some(&timeline)))?;
+        let word = match context.word() {
+            Ok(word) => word,
+            Err(fault) => {
+                context.give(kind, event);
+                return self.refused(fault, &timeline);
+            }
+        };
+        let held = self.call(|raw| {
+            context.record(event, raw)?;
+            context.wait_word(raw, word)
+        });
+        if let Err(fault) = held {
+            context.give(kind, event);
+            context.unused(word);
+            return self.refused(fault, &timeline);
+        }
+        let release = Release {
+            stream: self.me.clone(),
+            end: Some(End::new(
+                context,
+                kind,
+                event,
+                timeline,
+                before,
+                Cause::new(""),
+                None,
+            )),
+            word: Some(word),
+            context,
+            text: marker.to_string(),
+        };
+        let call = Waiter::Call(Box::new(move |result| release.fire(result)));
+        // Refused: the waiter is dropped, which opens the word.
+        marker.notify(call).map(drop)
+    }
+}
+
+/// What opens a held stream's word, whatever happens: also when it is dropped.
+struct Release {
+    stream: Weak<CudaStream>,
+    end: Option<End>,
+    word: Option<Word>,
+    context: &'static Context,
+    text: String,
+}
+
+impl Release {
+    fn fire(mut self, result: Result<()>) {
+        let Err(error) = result else {
+            return;
+        };
+        let (Some(end), Some(word)) = (self.end.take(), self.word.take()) else {
+            return;
+        };
+        let context = self.context;
+        let end = end.with(
+            cause_of(&error).through(std::mem::take(&mut self.text)),
+            word,
+        );
+        let end = match self.stream.upgrade() {
+            Some(stream) => stream.line.end_at(end),
+            None => Arc::new(end),
+        };
+        // The reactor settles it, which opens the word. Where it cannot be asked, settle here.
+        if context.reactor.watch(Watch::End(end.clone())).is_err() {
+            end.give_up();
+        }
+    }
+}
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        if let Some(word) = self.word.take() {
+            self.context.open(word);
+        }
+    }
+}
+
+fn cause_of(error: &Error) -> Cause {
+    match error.cause() {
+        Some(cause) => cause.clone(),
+        None => Cause::new(error.to_string()),
+    }
+}
+
+impl StreamImpl for CudaStream {
+    fn core(&self) -> &Arc<StreamCore> {
+        &self.core
+    }
+
+    fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
+        let (context, kind) = (self.context, self.kind(timing));
+        if let Some(mut kept) = marker::kept()
+            && let Some(held) = Arc::get_mut(&mut kept)
+            && self.record_again(held, kind, at).is_some()
+        {
+            return Ok(kept);
+        }
+        self.check_thread()?;
+        let place = self.line.place();
+        let marker =
+            |native, place| Ok(Arc::new(CudaMarker::new(context, kind, native, place, at)) as _);
+        if let Some(end) = place.end.clone() {
+            return marker(Native::End(end), place);
+        }
+        if place.timeline.has_failed() {
+            return marker(Native::Failed, place);
+        }
+        let recorded = self.is_capturing().and_then(|captured| {
+            let event = context.take(kind)?;
+            match self.call(|raw| context.record(event, raw)) {
+                Ok(()) => Ok((event, captured)),
+                Err(fault) => {
+                    context.give(kind, event);
+                    Err(fault)
+                }
+            }
+        });
+        match recorded {
+            Ok((event, false)) => marker(Native::Own(event), place),
+            Ok((event, true)) => {
+                // It completes never, or each time the graph runs: no timeline may speak for it.
+                let timeline = Timeline::new(self.core.clone(), 0);
+                let place = Place { timeline, ..place };
+                marker(Native::Captured(event), place)
+            }
+            Err(fault) => {
+                self.refused(fault, &place.timeline)?;
+                marker(Native::Failed, place)
+            }
+        }
+    }
+
+    fn remarks(&self) -> bool {
+        true
+    }
+
+    fn remark(
+        &self,
+        held: &mut Arc<dyn MarkerImpl>,
+        at: &'static Location<'static>,
+    ) -> Option<u64> {
+        let held: &mut dyn Any = Arc::get_mut(held)?;
+        let marker = held.downcast_mut::<CudaMarker>()?;
+        let kind = self.kind(marker.point().timing);
+        self.record_again(marker, kind, at)
+    }
+
+    fn wait(&self, marker: &Marker) -> Result<()> {
+        self.check_thread()?;
+        match CudaMarker::of(marker.imp()) {
+            Some(imp) => self.wait_native(marker, imp),
+            None => match marker.query() {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Error::ForeignWait {
+                    stream: self.core.to_string(),
+                    marker: marker.to_string(),
+                }),
+                Err(_) => self.fail_in_turn(marker),
+            },
+        }
+    }
+
+    fn wait_foreign(&self, marker: &Marker) -> Result<()> {
+        match CudaMarker::of(marker.imp()) {
+            Some(_) => self.wait(marker),
+            None => {
+                self.check_thread()?;
+                match marker.query() {
+                    Ok(true) => Ok(()),
+                    Ok(false) => self.hold_for(marker),
+                    Err(_) => self.fail_in_turn(marker),
+                }
+            }
+        }
+    }
+
+    fn completed(&self) -> u64 {
+        self.line.now().0.completed()
+    }
+
+    fn failure(&self) -> Option<Error> {
+        let (timeline, end) = self.line.now();
+        if let Some(end) = end {
+            let _ = end.ask();
+        }
+        timeline.failure()
+    }
+
+    fn clear_error(&self) -> Result<()> {
+        let (_, end) = self.line.now();
+        if let Some(end) = end {
+            let _ = end.ask();
+        }
+        if let Some(lost) = self.context.lost() {
+            return Err(lost);
+        }
+        self.line.reopen();
+        Ok(())
+    }
+
+    #[cfg(feature = "conformance")]
+    fn gate(&self) -> Result<crate::conformance::work::Gate> {
+        super::work::gate(self)
+    }
+
+    #[cfg(feature = "conformance")]
+    fn append(&self, log: &crate::conformance::work::Log, token: u32) -> Result<()> {
+        let (timeline, end) = self.line.now();
+        if end.is_some() {
+            // What is submitted behind a failure is refused or never runs.
+            return Ok(());
+        }
+        match timeline.failure() {
+            Some(error) => Err(error),
+            None => super::work::append(self, log, token),
+        }
+    }
+
+    /// The stream ends here, by the backend's own way of failing a stream, with nothing submitted.
+    ///
+    /// A real fault of a kernel ends the whole context, which no process survives as a user of that
+    /// device; so the cases about streams that fail and go on cannot be shown by one. What a real fault
+    /// does is tested apart, in a process of its own.
+    #[cfg(feature = "conformance")]
+    fn fail(&self, text: &str) -> Result<()> {
+        self.end(Cause::new(text))
+    }
+}
+
+impl Drop for CudaStream {
+    fn drop(&mut self) {
+        // Work that is submitted still runs; the driver frees the stream after it:
+        // https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html
+        // Not in a forked child, and without a word after the driver's end.
+        if matches!(self.origin, Origin::Own)
+            && !self.context.is_forked()
+            && self.context.lost().is_none()
+            && self.context.check_alive().is_ok()
+        {
+            // SAFETY: made by us, and this was its last owner.
+            let _ = unsafe { self.context.driver.stream_destroy((self.raw,)) };
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! CUDA: streams of the caller's own, and the native handles behind ours.
+//!
+//! With the feature `cuda`, [`Device::open`]`("cuda:0")` gives the first GPU in its primary context, which
+//! is the one that the CUDA runtime, PyTorch, cudarc and others use; so their streams, wrapped by
+//! [`stream_from_raw`], belong to the same [`Device`].
+//!
+//! # What to know of CUDA's events
+//! - A [`Device`]'s default stream is the *legacy* default stream (stream 0). Streams made by
+//!   [`Device::new_stream`] do not wait for it (`CU_STREAM_NON_BLOCKING`).
+//! - Recording never waits for the device, with one exception that is the driver's: once some 1,020
+//!   *timed* records are pending on one stream, `cuEventRecord` blocks until some complete. Untimed
+//!   ones do not block.
+//! - [`synchronize`](crate::Marker::synchronize) spins in the driver, for the shortest delay; on streams
+//!   made with [`StreamOptions::blocking_sync`] it sleeps. Waits with a limit spin for a moment and
+//!   then sleep, and are told by a thread of the library.
+//! - A fault of a kernel ends its whole context: all streams and markers of the device then tell that
+//!   first fault as [`Error::DeviceLost`], and only a new process brings it back.
+//! - A marker recorded while its stream is captured into a graph is [`Error::Captured`] to all but waits
+//!   of that capture. Nothing in this crate breaks a capture of another thread.
+#![allow(unsafe_code)]
+
+use std::{any::Any, ffi::c_void, fmt, sync::Arc};
+
+use crate::{
+    backend::cuda,
+    device::Device,
+    error::{Error, Result},
+    marker::Marker,
+    stream::Stream,
+};
+
+/// How a stream is made.
+///
+/// ```
+/// let options = fencepost::cuda::StreamOptions::default().blocking_sync(true);
+/// println!("{options:?}");
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StreamOptions {
+    blocking_sync: bool,
+}
+
+impl StreamOptions {
+    /// Whether threads that synchronize with the stream's markers sleep instead of spinning: less
+    /// work for the processor, some 10 µs more for the wait.
+    ///
+    /// # References
+    /// - [`CU_EVENT_BLOCKING_SYNC`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    ///
+    /// ```
+    /// # use fencepost::cuda::StreamOptions;
+    /// let patient = StreamOptions::default().blocking_sync(true);
+    /// # drop(patient);
+    /// ```
+    #[must_use]
+    pub fn blocking_sync(mut self, on: bool) -> StreamOptions {
+        self.blocking_sync = on;
+        self
+    }
+}
+
+/// A new stream of a CUDA device, made as `options` say. Never blocks on the device's work.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a device of another backend; what the driver says when it makes no more.
+///
+/// # References
+/// - [`cuStreamCreate`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
+///
+/// ```no_run
+/// use fencepost::{Device, cuda};
+/// let device = Device::open("cuda:0")?;
+/// let stream = cuda::new_stream(&device, cuda::StreamOptions::default().blocking_sync(true))?;
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn new_stream(device: &Device, options: StreamOptions) -> Result<Stream> {
+    let stream = of(device)?.make_stream(options.blocking_sync)?;
+    Ok(Stream::new(stream, device.clone()))
+}
+
+/// The stream behind a `CUstream` (or `cudaStream_t`, which is the same): of the CUDA runtime, cudarc,
+/// candle, PyTorch or anybody else. Handle 0 and `CU_STREAM_LEGACY` are the legacy default stream of the
+/// current context, `CU_STREAM_PER_THREAD` is the calling thread's.
+///
+/// The same stream wrapped twice gives equal [`Stream`]s, where the driver numbers its streams
+/// (`cuStreamGetId`, CUDA 12). A per-thread default stream is another stream in every thread, so its
+/// wrapper is refused in all threads but the one that made it. A stream of a context that is no device's
+/// primary one gets a [`Device`] of its own. Never blocks; the stream is not destroyed by us.
+///
+/// # Safety
+/// - `handle` is a stream of this process's CUDA driver and is alive; `keep_alive` keeps it and its context
+///   alive until dropped, which happens after the last clone of the [`Stream`] is gone.
+/// - Its context is not destroyed or reset while the stream, or a marker recorded on it, is in use:
+///   the driver does not check for that on every call.
+///
+/// Any thread may use the stream at any time: the driver locks its own queues.
+///
+/// # Errors
+/// What the driver says of a handle that it can tell is none; [`Error::Unavailable`] without a driver.
+///
+/// # References
+/// - [`cuStreamGetCtx`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// # let (raw, owner) = (std::ptr::null_mut(), Arc::new(()));
+/// // SAFETY: `owner` is what destroys the stream when it is dropped.
+/// let stream = unsafe { fencepost::cuda::stream_from_raw(raw, owner) }?;
+/// stream.record()?.synchronize()?;
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub unsafe fn stream_from_raw(
+    handle: *mut c_void,
+    keep_alive: Arc<dyn Any + Send + Sync>,
+) -> Result<Stream> {
+    // SAFETY: passed on to the caller.
+    let (stream, device) = unsafe { cuda::wrap(handle, keep_alive) }?;
+    Ok(Stream::new(stream, device))
+}
+
+/// The `CUstream` of a CUDA stream, for submitting work to it; `None` for streams of other backends. It is
+/// good while the [`Stream`] or a clone of it is alive. Must not be destroyed.
+///
+/// ```no_run
+/// let stream = fencepost::Device::open("cuda:0")?.new_stream()?;
+/// let raw = fencepost::cuda::raw_stream(&stream).unwrap();
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn raw_stream(stream: &Stream) -> Option<*mut c_void> {
+    of_stream(stream).ok().map(cuda::CudaStream::export)
+}
+
+/// Calls `f` with the `CUevent` of a CUDA marker, for waits inside the caller's own submits; `None` where
+/// there is none: markers of other backends, and of streams that have failed.
+///
+/// Inside `f` the event is this marker's. Afterwards it may be recorded again for others, so it must
+/// not be kept; it must never be recorded or destroyed by the caller.
+///
+/// ```no_run
+/// # let marker = fencepost::Device::open("cuda:0")?.default_stream().record()?;
+/// fencepost::cuda::with_raw_event(&marker, |event| {
+///     // cuStreamWaitEvent(my_stream, event, 0)
+/// # let _ = event;
+/// });
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn with_raw_event<R>(marker: &Marker, f: impl FnOnce(*mut c_void) -> R) -> Option<R> {
+    cuda::raw_event(marker.imp()).map(f)
+}
+
+/// The GPU's name, such as `NVIDIA H200`.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a device of another backend.
+///
+/// ```no_run
+/// println!("{}", fencepost::cuda::model(&fencepost::Device::open("cuda:0")?)?);
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn model(device: &Device) -> Result<String> {
+    cuda::model(of(device)?)
+}
+
+/// An event that two processes share: recorded in one, awaited in the other. Linux only; the processes
+/// must share their IPC namespace (`/dev/shm`), as containers often do not.
+///
+/// The other process may record it again at any time, so it is no [`Event`](crate::Event): it holds no
+/// marker, has no time, and each query asks the driver. Dropping it never blocks.
+///
+/// ```no_run
+/// use fencepost::{Device, cuda::InterprocessEvent};
+///
+/// let device = Device::open("cuda:0")?;
+/// let event = InterprocessEvent::new(&device)?;
+/// event.record(&device.default_stream())?;
+/// let handle: [u8; 64] = event.export()?;
+/// // In the other process, which got the handle's bytes by whatever way:
+/// let theirs = InterprocessEvent::open(&device, &handle)?;
+/// theirs.wait(&device.new_stream()?)?;
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+///
+/// # References
+/// - [`cuIpcGetEventHandle`, `cuIpcOpenEventHandle`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
+pub struct InterprocessEvent(cuda::Interprocess);
+
+impl InterprocessEvent {
+    /// A new event, unrecorded, which counts as complete.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a device of another backend; what the driver says.
+    pub fn new(device: &Device) -> Result<InterprocessEvent> {
+        cuda::Interprocess::new(device).map(InterprocessEvent)
+    }
+
+    /// The event that another process exported as `handle`. Good while the exporter keeps its own.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] in the process that exported it, where the event itself is to be used;
+    /// what the driver says of a handle that is none.
+    pub fn open(device: &Device, handle: &[u8; 64]) -> Result<InterprocessEvent> {
+        cuda::Interprocess::open(device, handle).map(InterprocessEvent)
+    }
+
+    /// The bytes by which another process opens it. Any thread may ask, with or without a context.
+    ///
+    /// # Errors
+    /// What the driver says: an opened event cannot be exported again.
+    pub fn export(&self) -> Result<[u8; 64]> {
+        self.0.export()
+    }
+
+    /// Marks the point behind everything submitted to `stream` so far. Never waits for the device.
+    ///
+    /// # Errors
+    /// [`Error::DeviceMismatch`] for a stream of another device; what the driver says.
+    pub fn record(&self, stream: &Stream) -> Result<()> {
+        self.0.record(of_stream(stream)?)
+    }
+
+    /// Makes later work of `stream` run after what was recorded last, by whichever process.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a stream of another backend; what the driver says.
+    pub fn wait(&self, stream: &Stream) -> Result<()> {
+        self.0.wait(of_stream(stream)?)
+    }
+
+    /// Whether what was recorded last is complete. Asks the driver; never blocks.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn query(&self) -> Result<bool> {
+        self.0.query()
+    }
+
+    /// Blocks, spinning, until what was recorded last is complete.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn synchronize(&self) -> Result<()> {
+        self.0.synchronize()
+    }
+}
+
+impl fmt::Debug for InterprocessEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("InterprocessEvent")
+            .field(&self.query())
+            .finish()
+    }
+}
+
+fn of_stream(stream: &Stream) -> Result<&cuda::CudaStream> {
+    (stream.imp() as &dyn Any)
+        .downcast_ref()
+        .ok_or_else(|| Error::Unsupported {
+            what: "a CUDA event on a stream of another backend".into(),
+            device: stream.device().name().into(),
+            remedy: "use a stream of a CUDA device".into(),
+        })
+}
+
+fn of(device: &Device) -> Result<&cuda::CudaDevice> {
+    cuda::of_device(device).ok_or_else(|| Error::Unsupported {
+        what: "a call of CUDA".into(),
+        device: device.name().into(),
+        remedy: "open a device whose name begins with cuda".into(),
+    })
+}
+
+/// Submits a kernel that faults: the context does not survive it. For tests of what that does, in a
+/// process of their own.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a stream of another backend; what the driver says.
+#[cfg(feature = "conformance")]
+#[doc(hidden)]
+pub fn trap(stream: &Stream) -> Result<()> {
+    let stream = of_stream(stream)?;
+    cuda::CudaDevice::trap(stream)
+}
+
+/// Submits a kernel that spins for `nanos` nanoseconds of the GPU's own clock.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a stream of another backend; what the driver says.
+#[cfg(feature = "conformance")]
+#[doc(hidden)]
+pub fn spin(stream: &Stream, nanos: u64) -> Result<()> {
+    let stream = of_stream(stream)?;
+    cuda::CudaDevice::spin(stream, nanos)
+}
+
+/// Another [`Device`] in the same context, with streams of its own: for suites that run several cases at
+/// the same time.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a device of another backend.
+#[cfg(feature = "conformance")]
+#[doc(hidden)]
+pub fn fresh(device: &Device) -> Result<Device> {
+    of(device)?;
+    Ok(cuda::sibling_in_context(device).unwrap_or_else(|| device.clone()))
+}

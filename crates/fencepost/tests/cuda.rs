@@ -1,0 +1,542 @@
+//! The CUDA backend: on a machine without NVIDIA's driver, that it says so; on one with it, the
+//! conformance suite, its mutants, and what belongs to CUDA alone.
+//!
+//! Tests that need a device pass without one and say that they were left out.
+#![cfg(all(feature = "cuda", not(loom)))]
+
+use std::{
+    process::Command,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    time::{Duration, Instant},
+};
+
+use fencepost::{
+    Backend, Device, Error, Event, Status,
+    conformance::{self, Outcome},
+    cuda,
+};
+
+mod common;
+
+/// The first GPU, if there is one, for one test at a time: they share its queues and its context.
+fn gpu() -> Option<Gpu> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = Device::list()
+        .into_iter()
+        .find(|found| found.backend == Backend::Cuda)
+        .expect("the registry has an entry for CUDA");
+    match found.missing {
+        Some(why) => {
+            println!("left out: {why}");
+            None
+        }
+        None => Some(Gpu {
+            device: Device::open("cuda:0").unwrap(),
+            _alone: alone,
+        }),
+    }
+}
+
+struct Gpu {
+    device: Device,
+    _alone: MutexGuard<'static, ()>,
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn without_a_driver_it_is_an_error_that_says_so() {
+    let found = Device::list()
+        .into_iter()
+        .find(|found| found.backend == Backend::Cuda)
+        .unwrap();
+    match found.missing {
+        Some(why) => {
+            assert!(!why.is_empty());
+            let error = Device::open("cuda:0").unwrap_err();
+            assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+            assert!(error.to_string().contains(&why), "{error}");
+        }
+        None => {
+            assert_eq!(found.devices[0], "cuda:0");
+            let beyond = format!("cuda:{}", found.devices.len());
+            let error = Device::open(&beyond).unwrap_err();
+            assert!(matches!(error, Error::UnknownDevice { .. }), "{error:?}");
+        }
+    }
+}
+
+#[test]
+fn a_library_that_is_no_driver_is_an_error() {
+    if std::env::var_os("FENCEPOST_TEST_CHILD").is_some() {
+        let error = Device::open("cuda:0").unwrap_err();
+        println!("said: {error}");
+        assert!(error.to_string().contains("FENCEPOST_CUDA_LIBRARY") || cfg!(unix));
+        return;
+    }
+    // A library that is not there, and one that is there and has none of the symbols.
+    for library in ["/nowhere/libcuda.so", "libc.so.6"] {
+        let status = child("a_library_that_is_no_driver_is_an_error")
+            .env("FENCEPOST_CUDA_LIBRARY", library)
+            .status()
+            .unwrap();
+        assert!(status.success(), "{library}");
+    }
+}
+
+/// This test program again, running one test.
+fn child(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", test, "--nocapture"])
+        .env("FENCEPOST_TEST_CHILD", test);
+    command
+}
+
+#[test]
+fn a_gpu_keeps_every_promise() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    println!(
+        "{device} is {}, clock: {}",
+        cuda::model(device).unwrap(),
+        device.clock()
+    );
+    let summary = conformance::run(device, "", |case, outcome, time| match outcome {
+        Outcome::Passed => println!("ok {} ({time:?})", case.name),
+        Outcome::Failed(why) => println!("FAILED {}: {why}", case.name),
+        Outcome::Skipped(why) => println!("skipped {}: {why}", case.name),
+    });
+    println!("{summary}");
+    assert_eq!(summary.failed, 0, "see the output");
+    assert!(summary.passed >= 80, "only {} cases ran", summary.passed);
+}
+
+#[test]
+fn every_mutant_dies_by_every_case_that_claims_it() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let table = conformance::kill_mutants(|| cuda::fresh(device).unwrap());
+    common::write_table(
+        "mutants-cuda",
+        "Mutants of the CUDA backend",
+        &table.to_string(),
+    );
+    let complaints = table.complaints();
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}
+
+#[test]
+fn a_record_in_place_keeps_other_holders_of_the_marker() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let stream = device.new_stream().unwrap();
+    let event = Event::with_timing(device);
+    event.record(&stream).unwrap();
+    let mut native = Vec::new();
+    let mut look = |event: &Event| {
+        let marker = event.marker().unwrap();
+        native.push(cuda::with_raw_event(&marker, |raw| raw as usize).unwrap());
+        marker.value()
+    };
+    let first = look(&event);
+    event.record(&stream).unwrap();
+    assert!(look(&event) > first);
+    let held = event.marker().unwrap();
+    event.record(&stream).unwrap();
+    look(&event);
+    assert_eq!(native[0], native[1], "nobody held it: the same CUevent");
+    assert_ne!(native[1], native[2], "it was held: another CUevent");
+    event.synchronize().unwrap();
+    let apart = held.elapsed(&event.marker().unwrap()).unwrap();
+    assert!(apart.as_nanos_f64() > 0.0, "{apart}");
+}
+
+#[test]
+fn a_stream_wrapped_twice_is_the_same() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let stream = device.new_stream().unwrap();
+    let raw = cuda::raw_stream(&stream).unwrap();
+    // SAFETY: the stream is kept alive by what is given along.
+    let again = unsafe { cuda::stream_from_raw(raw, Arc::new(stream.clone())) }.unwrap();
+    assert_eq!(again, stream);
+    assert_eq!(again.device(), device);
+    let other = device.new_stream().unwrap();
+    assert_ne!(other, stream);
+    assert!(cuda::raw_stream(&Device::open("host").unwrap().default_stream()).is_none());
+}
+
+#[test]
+fn default_streams_are_told_apart() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let legacy = device.default_stream();
+    legacy
+        .record()
+        .unwrap()
+        .synchronize_timeout(PATIENCE)
+        .unwrap();
+    let timed = (
+        legacy.record_timed().unwrap(),
+        legacy.record_timed().unwrap(),
+    );
+    timed.1.synchronize_timeout(PATIENCE).unwrap();
+    assert!(!timed.0.elapsed(&timed.1).unwrap().is_negative());
+}
+
+#[test]
+fn blocking_streams_synchronize() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let options = cuda::StreamOptions::default().blocking_sync(true);
+    let stream = cuda::new_stream(device, options).unwrap();
+    for _ in 0..10 {
+        let event = Event::new(device);
+        event.record(&stream).unwrap();
+        event.synchronize().unwrap();
+        assert_eq!(event.status().unwrap(), Status::Complete);
+    }
+}
+
+#[test]
+fn a_gpu_stream_waits_for_the_host_when_asked_to() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let host = Device::new_host(2).new_stream().unwrap();
+    let stream = device.new_stream().unwrap();
+    let (go, wait) = mpsc::channel::<()>();
+    host.launch(move || {
+        let _ = wait.recv();
+    })
+    .unwrap();
+    let marker = host.record().unwrap();
+    let plain = stream.wait(&marker).unwrap_err();
+    assert!(matches!(plain, Error::ForeignWait { .. }), "{plain:?}");
+    let before = stream.record().unwrap();
+    stream.wait_foreign(&marker).unwrap();
+    let after = stream.record().unwrap();
+    before.synchronize_timeout(PATIENCE).unwrap();
+    let early = after.synchronize_timeout(Duration::from_millis(20));
+    assert!(matches!(early, Err(Error::Timeout(_))), "{early:?}");
+    drop(go);
+    after.synchronize_timeout(PATIENCE).unwrap();
+    // And the other way about: the host's stream waits, without blocking a thread.
+    host.wait(&stream.record().unwrap()).unwrap();
+    host.synchronize_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_host_failure_fails_the_gpu_stream_that_waits_for_it() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let host = Device::new_host(2).new_stream().unwrap();
+    let stream = device.new_stream().unwrap();
+    let (go, wait) = mpsc::channel::<()>();
+    host.launch(move || {
+        let _ = wait.recv();
+        std::panic::resume_unwind(Box::new("no more paper"));
+    })
+    .unwrap();
+    let marker = host.record().unwrap();
+    let before = stream.record().unwrap();
+    stream.wait_foreign(&marker).unwrap();
+    let after = stream.record().unwrap();
+    drop(go);
+    let error = after.synchronize_timeout(PATIENCE).unwrap_err();
+    assert!(error.to_string().contains("no more paper"), "{error}");
+    before.synchronize_timeout(PATIENCE).unwrap();
+    let error = stream
+        .record()
+        .unwrap()
+        .synchronize_timeout(PATIENCE)
+        .unwrap_err();
+    assert!(error.to_string().contains("no more paper"), "{error}");
+    stream.clear_error().unwrap();
+    stream.synchronize_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_fault_of_a_kernel_is_what_everyone_sees() {
+    let name = "a_fault_of_a_kernel_is_what_everyone_sees";
+    if gpu().is_none() {
+        return;
+    }
+    if std::env::var_os("FENCEPOST_TEST_CHILD").is_none() {
+        let start = Instant::now();
+        let status = child(name).status().unwrap();
+        assert!(status.success(), "{status}");
+        assert!(start.elapsed() < Duration::from_secs(60));
+        return;
+    }
+    let device = Device::open("cuda:0").unwrap();
+    let (stream, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+    let before = stream.record_timed().unwrap();
+    before.synchronize_timeout(PATIENCE).unwrap();
+    let waiting = other.record().unwrap();
+    waiting.synchronize_timeout(PATIENCE).unwrap();
+    cuda::trap(&stream).unwrap();
+    let after = stream.record().unwrap();
+    let (tell, told) = mpsc::channel();
+    after
+        .on_complete(move |result| drop(tell.send(result)))
+        .unwrap();
+    let first = after.synchronize_timeout(PATIENCE).unwrap_err();
+    assert!(matches!(first, Error::DeviceLost { .. }), "{first:?}");
+    println!("said: {first}");
+    let heard = told.recv_timeout(PATIENCE).unwrap().unwrap_err();
+    assert_eq!(heard.to_string(), first.to_string());
+    assert!(before.query().unwrap(), "complete markers stay complete");
+    for error in [
+        other
+            .record()
+            .and_then(|marker| marker.synchronize())
+            .unwrap_err(),
+        device.new_stream().unwrap_err(),
+        stream.clear_error().unwrap_err(),
+        device.synchronize().unwrap_err(),
+        stream.error().unwrap(),
+    ] {
+        assert!(matches!(error, Error::DeviceLost { .. }), "{error:?}");
+        assert_eq!(error.cause().unwrap().root(), first.cause().unwrap().root());
+    }
+}
+
+#[test]
+fn timed_records_block_in_the_driver_and_nobody_else_with_them() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let host = Device::new_host(1).new_stream().unwrap();
+    let stream = device.new_stream().unwrap();
+    let (go, wait) = mpsc::channel::<()>();
+    host.launch(move || {
+        let _ = wait.recv();
+    })
+    .unwrap();
+    stream.wait_foreign(&host.record().unwrap()).unwrap();
+    let (recorder, (tell, told)) = (stream.clone(), mpsc::channel());
+    let thread = std::thread::spawn(move || {
+        for count in 1..=3000 {
+            recorder.record_timed().unwrap();
+            let _ = tell.send(count);
+        }
+    });
+    let mut count = 0;
+    while let Ok(now) = told.recv_timeout(Duration::from_millis(300)) {
+        count = now;
+    }
+    println!("{count} timed records before the driver blocks");
+    // Other streams, other events, and this stream's own progress go on meanwhile.
+    let other = device.new_stream().unwrap();
+    other
+        .record()
+        .unwrap()
+        .synchronize_timeout(PATIENCE)
+        .unwrap();
+    assert!(stream.progress().recorded >= count);
+    drop(go);
+    thread.join().unwrap();
+    stream.synchronize_timeout(PATIENCE).unwrap();
+}
+
+/// What tests of captures and resets call of the driver, apart from the library under test.
+struct Bare(libloading::Library);
+
+impl Bare {
+    fn new() -> Bare {
+        let name = std::env::var_os("FENCEPOST_CUDA_LIBRARY").unwrap_or("libcuda.so.1".into());
+        // SAFETY: the driver, which the library under test has loaded already.
+        Bare(unsafe { libloading::Library::new(name) }.unwrap())
+    }
+
+    /// A function of this C signature; `None` where the library has none, as a stand-in may.
+    fn find<T: Copy>(&self, name: &str) -> Option<T> {
+        // SAFETY: each caller names the signature of the driver's reference.
+        unsafe { self.0.get::<T>(name.as_bytes()) }
+            .ok()
+            .map(|found| *found)
+    }
+}
+
+type Handle = *mut std::ffi::c_void;
+
+#[test]
+fn a_capture_survives_everything_we_do_meanwhile() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let bare = Bare::new();
+    type Begin = unsafe extern "system" fn(Handle, u32) -> i32;
+    type End = unsafe extern "system" fn(Handle, *mut Handle) -> i32;
+    type Instantiate = unsafe extern "system" fn(*mut Handle, Handle, u64) -> i32;
+    type Launch = unsafe extern "system" fn(Handle, Handle) -> i32;
+    let (Some(begin), Some(end), Some(instantiate), Some(launch)) = (
+        bare.find::<Begin>("cuStreamBeginCapture_v2"),
+        bare.find::<End>("cuStreamEndCapture"),
+        bare.find::<Instantiate>("cuGraphInstantiateWithFlags"),
+        bare.find::<Launch>("cuGraphLaunch"),
+    ) else {
+        println!("left out: the driver has no graphs");
+        return;
+    };
+    let (stream, joined, busy) = (
+        device.new_stream().unwrap(),
+        device.new_stream().unwrap(),
+        device.new_stream().unwrap(),
+    );
+    let raw = cuda::raw_stream(&stream).unwrap();
+    let raw_joined = cuda::raw_stream(&joined).unwrap();
+    assert!(!raw_joined.is_null());
+    // A callback that is pending on another stream while the capture goes on: the reactor asks.
+    cuda::spin(&busy, 50_000_000).unwrap();
+    let pending = busy.record().unwrap();
+    let (tell, told) = mpsc::channel();
+    pending
+        .on_complete(move |result| tell.send(result.is_ok()).unwrap_or(()))
+        .unwrap();
+    let complete = busy.record().unwrap();
+    // SAFETY: the stream is alive; 0 is the global mode, which any unsafe call in any thread breaks.
+    assert_eq!(unsafe { begin(raw, 0) }, 0);
+    let inside = stream.record().unwrap();
+    joined.wait(&inside).unwrap();
+    cuda::spin(&joined, 1000).unwrap();
+    stream.wait(&joined.record().unwrap()).unwrap();
+    for error in [
+        inside.query().unwrap_err(),
+        inside.synchronize().unwrap_err(),
+        inside.synchronize_timeout(PATIENCE).unwrap_err(),
+        inside.on_complete(|_| {}).unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::Captured { .. }), "{error:?}");
+    }
+    let start = stream.record_timed().unwrap();
+    assert!(matches!(start.elapsed(&start), Err(Error::Captured { .. })));
+    drop((inside, start));
+    // In this very thread and in others: queries, waits, records, new streams, events, drops.
+    assert!(!pending.query().unwrap());
+    let elsewhere = device.clone();
+    std::thread::spawn(move || {
+        let stream = elsewhere.new_stream().unwrap();
+        let event = Event::with_timing(&elsewhere);
+        event.record(&stream).unwrap();
+        event.synchronize_timeout(PATIENCE).unwrap();
+        event.record(&stream).unwrap();
+        event.synchronize().unwrap();
+        assert_eq!(event.elapsed_time(&event).unwrap(), 0.0);
+    })
+    .join()
+    .unwrap();
+    assert!(told.recv_timeout(PATIENCE).unwrap());
+    complete.synchronize_timeout(PATIENCE).unwrap();
+    let (mut graph, mut ready) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: out-pointers to handles; the graph and stream are alive.
+    unsafe {
+        assert_eq!(end(raw, &raw mut graph), 0, "something broke the capture");
+        assert_eq!(instantiate(&raw mut ready, graph, 0), 0);
+        for _ in 0..3 {
+            assert_eq!(launch(ready, raw), 0);
+        }
+    }
+    stream.synchronize_timeout(PATIENCE).unwrap();
+    let after = stream.record().unwrap();
+    after.synchronize_timeout(PATIENCE).unwrap();
+    assert!(after.query().unwrap());
+}
+
+#[test]
+fn an_event_is_shared_with_another_process() {
+    let name = "an_event_is_shared_with_another_process";
+    if let Ok(handle) = std::env::var("FENCEPOST_TEST_HANDLE") {
+        let bytes: Vec<u8> = (0..64)
+            .map(|i| u8::from_str_radix(&handle[i * 2..i * 2 + 2], 16).unwrap())
+            .collect();
+        let device = Device::open("cuda:0").unwrap();
+        let event =
+            cuda::InterprocessEvent::open(&device, bytes.as_slice().try_into().unwrap()).unwrap();
+        println!("in the other process: complete {}", event.query().unwrap());
+        let stream = device.new_stream().unwrap();
+        event.wait(&stream).unwrap();
+        stream.synchronize_timeout(PATIENCE).unwrap();
+        assert!(event.query().unwrap());
+        return;
+    }
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let stream = device.new_stream().unwrap();
+    let event = match cuda::InterprocessEvent::new(device) {
+        Err(Error::Unsupported { .. }) => return println!("left out: not supported here"),
+        event => event.unwrap(),
+    };
+    assert!(event.query().unwrap());
+    let handle = match event.export() {
+        Err(Error::Unsupported { .. }) => return println!("left out: not supported here"),
+        handle => handle.unwrap(),
+    };
+    let own = cuda::InterprocessEvent::open(device, &handle).unwrap_err();
+    assert!(
+        own.to_string().contains("process that exported it"),
+        "{own}"
+    );
+    cuda::spin(&stream, 3_000_000_000).unwrap();
+    event.record(&stream).unwrap();
+    assert!(!event.query().unwrap());
+    let text: String = handle.iter().map(|byte| format!("{byte:02x}")).collect();
+    let status = child(name)
+        .env("FENCEPOST_TEST_HANDLE", text)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
+    event.synchronize().unwrap();
+}
+
+#[test]
+fn a_context_reset_under_our_feet_is_an_error() {
+    let name = "a_context_reset_under_our_feet_is_an_error";
+    if gpu().is_none() {
+        return;
+    }
+    if std::env::var_os("FENCEPOST_TEST_CHILD").is_none() {
+        let status = child(name).status().unwrap();
+        assert!(status.success(), "{status}");
+        return;
+    }
+    let device = Device::open("cuda:0").unwrap();
+    let (stream, event) = (device.new_stream().unwrap(), Event::new(&device));
+    event.record(&stream).unwrap();
+    stream.synchronize().unwrap();
+    let pending = stream.record().unwrap();
+    type Reset = unsafe extern "system" fn(i32) -> i32;
+    let Some(reset) = Bare::new().find::<Reset>("cuDevicePrimaryCtxReset_v2") else {
+        return println!("left out: the driver has no reset");
+    };
+    // SAFETY: takes a device's number. Nothing of ours runs on the device.
+    assert_eq!(unsafe { reset(0) }, 0);
+    let fresh = Event::new(&device);
+    for (what, result) in [
+        ("query", pending.query().map(drop)),
+        ("synchronize", pending.synchronize()),
+        (
+            "record",
+            stream.record().and_then(|marker| marker.synchronize()),
+        ),
+        (
+            "record again",
+            event.record(&stream).and_then(|()| event.synchronize()),
+        ),
+        (
+            "a new event's record",
+            fresh.record(&stream).and_then(|()| fresh.synchronize()),
+        ),
+        ("new stream", device.new_stream().map(drop)),
+        ("default stream", device.default_stream().synchronize()),
+        ("device", device.synchronize()),
+    ] {
+        println!("{what}: {result:?}");
+        let error = result.unwrap_err();
+        assert!(
+            matches!(error, Error::DeviceLost { .. }),
+            "{what}: {error:?}"
+        );
+    }
+    drop((stream, event, pending, fresh, device));
+}
