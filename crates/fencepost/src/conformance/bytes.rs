@@ -110,6 +110,12 @@ impl ByteCounter {
     pub fn read(&self) -> Result<[u64; 256]> {
         self.inner.read()
     }
+
+    /// The backend's own.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn inner(&self) -> &dyn ByteCounterImpl {
+        &*self.inner
+    }
 }
 
 /// The error of a device whose streams run closures.
