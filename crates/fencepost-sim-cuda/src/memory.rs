@@ -209,11 +209,13 @@ impl Memory {
     /// The context is gone, and its memory with it.
     pub(crate) fn forget(&self, context: u64) {
         let mut all = self.lock();
-        let gone = all
-            .by_address
-            .extract_if(.., |_, allocation| allocation.context == context);
-        gone.filter(|(_, allocation)| allocation.host)
-            .for_each(|(_, allocation)| haunt(allocation.block));
+        let (gone, kept): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut all.by_address)
+            .into_iter()
+            .partition(|(_, allocation)| allocation.context == context);
+        all.by_address = kept;
+        gone.into_values()
+            .filter(|allocation| allocation.host)
+            .for_each(|allocation| haunt(allocation.block));
     }
 
     pub(crate) fn live(&self, host: bool) -> usize {

@@ -4,6 +4,7 @@ use crate::codes::CUresult;
 use crate::control::*;
 use libloading::Library;
 use std::ffi::{CString, c_char, c_int};
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -56,8 +57,8 @@ functions! {
 #[allow(missing_debug_implementations)]
 pub struct Control {
     functions: Functions,
-    /// Loaded as long as its functions may be called.
-    _library: Option<Library>,
+    /// Never unloaded: the machine's threads run its code.
+    _library: Option<ManuallyDrop<Library>>,
 }
 
 /// How many objects are alive. A leak test compares it with `Live::default()`.
@@ -123,7 +124,7 @@ impl Control {
         let library = unsafe { Library::new(path)? };
         Ok(Control {
             functions: Functions::of(&library)?,
-            _library: Some(library),
+            _library: Some(ManuallyDrop::new(library)),
         })
     }
 

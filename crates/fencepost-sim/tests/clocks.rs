@@ -228,3 +228,21 @@ fn a_device_that_cannot_be_is_refused() {
         assert!(matches!(SimDevice::new(config), Err(Error::BadConfig(_))));
     }
 }
+
+#[test]
+fn work_that_takes_time_moves_the_clock_on() {
+    with_seeds(SEEDS, |seed| {
+        let device = device(seed);
+        let queue = queue(&device, Order::InOrder);
+        let (start, end) = (device.new_slot().unwrap(), device.new_slot().unwrap());
+        let inside = device.clone();
+        let spin = move || inside.advance(1_000_000_000);
+        let work = Submission::new()
+            .timestamp(&start)
+            .run(spin)
+            .timestamp(&end);
+        queue.submit(work).unwrap();
+        device.run_until_idle();
+        assert!(end.read().unwrap() - start.read().unwrap() >= 1_000_000_000);
+    });
+}
