@@ -62,6 +62,8 @@ impl Face {
         let config = Config {
             sticky: Sticky::Device,
             channels: number("FENCEPOST_SIM_CUDA_CHANNELS").filter(|&n| n > 0),
+            // tests hold streams from the host, and look at how long by the device's clock
+            follows_real_time: true,
             trace_capacity: 4096,
             ..Config::seeded(seed)
         };

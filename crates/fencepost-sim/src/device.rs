@@ -57,8 +57,8 @@ impl SimDevice {
         Ok(SimDevice::add(machine, config))
     }
 
-    /// Another device on the same machine. Of its configuration `seed`, `max_step_ns` and `trace_capacity` mean
-    /// nothing: those of the first device count.
+    /// Another device on the same machine. Of its configuration `seed`, `max_step_ns`, `follows_real_time` and
+    /// `trace_capacity` mean nothing: those of the first device count.
     ///
     /// # Errors
     /// `BadConfig`.
