@@ -84,11 +84,12 @@ pub(crate) fn call_then<T>(
         if !INITIALISED.load(Ordering::SeqCst) {
             return Err(CUDA_ERROR_NOT_INITIALIZED);
         }
-        let locked = with_face(|face| {
+        let (locked, room) = with_face(|face| {
             face.calling = name;
-            body(face)
-        })??;
-        then(locked)
+            (body(face), face.room())
+        })?;
+        room();
+        then(locked?)
     })
 }
 

@@ -13,7 +13,7 @@ use crate::stream::Stream;
 use crate::table::{Missing, Table, next_epoch};
 use crate::work::HostFunctions;
 use crate::{control, entry};
-use fencepost_sim::{Config, Driver, SimDevice, Sticky, seed_or};
+use fencepost_sim::{Config, Driver, Queue, SimDevice, Sticky, seed_or};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
@@ -41,6 +41,10 @@ pub(crate) struct Face {
     pub(crate) host_functions: HostFunctions,
     /// Whether handles are given out again, as real drivers do.
     pub(crate) recycle: bool,
+    /// How many pieces of work a stream takes before calls block; 0 for any number.
+    pub(crate) depth: usize,
+    /// What this call has filled up.
+    pub(crate) filled: Option<(Arc<Context>, Queue)>,
     /// Whether an event's handle may be opened in the process that exported it, in place of a second process.
     pub(crate) ipc_in_one_process: bool,
     pub(crate) exported: Vec<(u64, Event)>,
@@ -92,6 +96,8 @@ impl Face {
             memory: Arc::default(),
             host_functions,
             recycle: std::env::var_os("FENCEPOST_SIM_CUDA_RECYCLE").is_some_and(|v| v == "1"),
+            depth: number("FENCEPOST_SIM_CUDA_QUEUE_DEPTH").unwrap_or(0),
+            filled: None,
             ipc_in_one_process: false,
             exported: Vec::new(),
             // a stream's or context's number is never small on hardware either
@@ -103,6 +109,17 @@ impl Face {
     pub(crate) fn new_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
+    }
+
+    /// A call that fills a stream's queue blocks, but not with the lock: what has to be waited for once it is released.
+    pub(crate) fn room(&mut self) -> impl FnOnce() + use<> {
+        let (filled, depth) = (self.filled.take(), self.depth);
+        move || {
+            if let Some((context, queue)) = filled {
+                let room = || queue.pending() < depth || context.trouble.check().is_err();
+                let _ = context.device.wait_until(None, room);
+            }
+        }
     }
 
     /// A handle that names nothing: an error for the caller, and a mistake of his.

@@ -24,6 +24,7 @@
 //! | `FENCEPOST_SIM_SEED` | the scheduler's seed; at random without it, and printed with every fault and violation |
 //! | `FENCEPOST_SIM_CUDA_DEVICES` | how many devices there are: 2 |
 //! | `FENCEPOST_SIM_CUDA_CHANNELS` | over how many hardware channels a context's streams are spread, so that a stopped one stops others; each has its own without it |
+//! | `FENCEPOST_SIM_CUDA_QUEUE_DEPTH` | how many pieces of work a stream takes before calls block: any number |
 //! | `FENCEPOST_SIM_CUDA_RECYCLE` | `1`: handles of destroyed objects are given out again |
 //!
 //! No variable takes a function away, since a library's exports are fixed: what the backend does without a symbol is
@@ -41,7 +42,7 @@
 //!
 //! # What it does not
 //!
-//! Kernels other than those listed in `module`; overlap inside of kernels; launch queues that fill up; lazy loading that
+//! Kernels other than those listed in `module`; overlap inside of kernels; lazy loading that
 //! stalls; streams' priorities; peer access; graphs other than by capture. An exported event can be opened in its own
 //! process alone, and only if a test asks for that. The text of each module names the documentation it was written from;
 //! where that leaves an error code open, this is a guess until compared with a driver.

@@ -247,6 +247,9 @@ impl Face {
             .map_err(|_| CUDA_ERROR_INVALID_HANDLE)?;
         let point = submit_to(&stream.context, &stream.queue, &barriers, commands, slot)?;
         stream.last = Some(point.clone());
+        if self.depth > 0 && stream.queue.pending() >= self.depth {
+            self.filled = Some((stream.context.clone(), stream.queue.clone()));
+        }
         Ok(point)
     }
 

@@ -44,6 +44,8 @@ functions! {
     ipc_in_one_process = fencepost_sim_ipc_in_one_process: fn(c_int);
     hang = fencepost_sim_hang: fn(usize, c_int) -> c_int;
     settle = fencepost_sim_settle: fn(u64) -> c_int;
+    queue_depth = fencepost_sim_queue_depth: fn(usize);
+    pending_work = fencepost_sim_pending_work: fn(*mut c_char, usize) -> usize;
     live = fencepost_sim_live: fn(u32) -> u64;
     violations = fencepost_sim_violations: fn() -> usize;
     violation = fencepost_sim_violation: fn(usize, *mut c_char, usize) -> usize;
@@ -96,6 +98,14 @@ pub fn library_path() -> Option<PathBuf> {
         .take(3)
         .flat_map(|folder| [folder.join(&name), folder.join("deps").join(&name)])
         .find(|path| path.is_file())
+}
+
+/// Reads what `fill` copies to a place of so many bytes; longer texts are cut.
+fn read(fill: impl FnOnce(*mut c_char, usize) -> usize) -> String {
+    let mut bytes = vec![0; 1 << 14];
+    let length = fill(bytes.as_mut_ptr().cast(), bytes.len());
+    bytes.truncate(length.min(bytes.len() - 1));
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn c_name(name: &str) -> CString {
@@ -243,6 +253,16 @@ impl Control {
         unsafe { (self.functions.settle)(milliseconds) != 0 }
     }
 
+    /// How many pieces of work a stream takes before calls block; 0 for any number.
+    pub fn queue_depth(&self, depth: usize) {
+        unsafe { (self.functions.queue_depth)(depth) }
+    }
+
+    /// What the device still has to do, a line each: for a test that found it stuck.
+    pub fn pending_work(&self) -> String {
+        read(|to, room| unsafe { (self.functions.pending_work)(to, room) })
+    }
+
     /// What is alive.
     pub fn live(&self) -> Live {
         let count = |kind| unsafe { (self.functions.live)(kind) };
@@ -263,15 +283,9 @@ impl Control {
     /// What was done that CUDA's documentation forbids, in order.
     pub fn violations(&self) -> Vec<String> {
         let count = unsafe { (self.functions.violations)() };
-        let text = |index| {
-            let mut bytes = vec![0; 1024];
-            let length = unsafe {
-                (self.functions.violation)(index, bytes.as_mut_ptr().cast(), bytes.len())
-            };
-            bytes.truncate(length.min(bytes.len() - 1));
-            String::from_utf8_lossy(&bytes).into_owned()
-        };
-        (0..count).map(text).collect()
+        (0..count)
+            .map(|index| read(|to, room| unsafe { (self.functions.violation)(index, to, room) }))
+            .collect()
     }
 
     /// Forgets the violations so far.

@@ -298,3 +298,29 @@ fn kernels_count_bytes_and_add_bins() {
         destroy_streams(&[stream]);
     });
 }
+
+#[test]
+fn a_full_stream_blocks_its_caller_until_there_is_room() {
+    with_seeds(3, |session| {
+        let (full, other, event, words) = (stream(), stream(), event(NO_TIMING), Words::new(1));
+        gate(full, &words, 0);
+        session.queue_depth(3);
+        ok(cuEventRecord(event, full));
+        assert_eq!(session.pending_work().lines().count(), 2);
+        std::thread::scope(|scope| {
+            let caller = scope.spawn(|| cuEventRecord(event, full));
+            // nobody else is held up
+            ok(cuStreamSynchronize(other));
+            while session.pending_work().lines().count() < 3 {
+                std::thread::yield_now();
+            }
+            assert!(!caller.is_finished());
+            words.set(0, 1);
+            ok(caller.join().unwrap());
+        });
+        session.queue_depth(0);
+        words.free();
+        destroy_events(&[event]);
+        destroy_streams(&[full, other]);
+    });
+}
