@@ -1,19 +1,19 @@
-//! Events: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html>, and their handles for other
-//! processes: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html>. Record, query and synchronise need
+//! Events: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html>. Record, query and synchronise need
 //! no current context, as on driver 580.
 
 use crate::boundary::Out;
 use crate::codes::{
-    CUDA_ERROR_CAPTURED_EVENT, CUDA_ERROR_INVALID_CONTEXT, CUDA_ERROR_INVALID_HANDLE,
-    CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_NOT_READY, CUDA_ERROR_NOT_SUPPORTED, CUresult, Done,
+    CUDA_ERROR_CAPTURED_EVENT, CUDA_ERROR_INVALID_HANDLE, CUDA_ERROR_INVALID_VALUE,
+    CUDA_ERROR_NOT_READY, CUresult, Done,
 };
 use crate::context::Context;
 use crate::entry::{call, call_then};
 use crate::face::Face;
+use crate::ipc::Shared;
 use crate::stream::CUstream;
 use crate::work::{Point, wait_all};
-use fencepost_sim::Slot;
-use std::ffi::{c_int, c_uint};
+use fencepost_sim::{Command, Slot};
+use std::ffi::c_uint;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A key, never a pointer.
@@ -45,16 +45,32 @@ pub(crate) enum State {
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub(crate) context: Arc<Context>,
-    flags: c_uint,
+    pub(crate) flags: c_uint,
     state: Arc<Mutex<State>>,
+    /// What other processes know of it, if it is for them too.
+    pub(crate) shared: Option<Arc<Shared>>,
 }
 
 impl Event {
+    pub(crate) fn new(context: Arc<Context>, flags: c_uint, shared: Option<Arc<Shared>>) -> Event {
+        Event {
+            context,
+            flags,
+            state: Arc::new(Mutex::new(State::Unrecorded)),
+            shared,
+        }
+    }
+
     pub(crate) fn state(&self) -> State {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let own = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*own, &self.shared) {
+            // the latest record may be another process's
+            (State::Unrecorded | State::Recorded(_), Some(shared)) => match shared.recorded() {
+                0 => State::Unrecorded,
+                record => State::Recorded(Point::shared(&self.context, shared.clone(), record)),
+            },
+            (own, _) => own.clone(),
+        }
     }
 
     pub(crate) fn hold(&self, state: State) {
@@ -112,7 +128,16 @@ impl Face {
             None if external => Err(CUDA_ERROR_INVALID_VALUE),
             None => {
                 let slot = event.new_slot()?;
-                let point = self.submit(stream, Vec::new(), slot)?;
+                let Some(shared) = &event.shared else {
+                    let point = self.submit(stream, Vec::new(), slot)?;
+                    event.hold(State::Recorded(point));
+                    return Ok(());
+                };
+                let record = shared.recorded() + 1;
+                let complete = shared.clone();
+                let complete = Command::Run(Box::new(move || complete.complete(record)));
+                let point = self.submit(stream, vec![complete], slot)?;
+                shared.record(record);
                 event.hold(State::Recorded(point));
                 Ok(())
             }
@@ -155,11 +180,8 @@ pub extern "C" fn cuEventCreate(event: Out<'_, CUevent>, flags: c_uint) -> CUres
         if flags & !7 != 0 || across && flags & CU_EVENT_DISABLE_TIMING == 0 {
             return Err(CUDA_ERROR_INVALID_VALUE);
         }
-        event.put(face.events.insert(Event {
-            context,
-            flags,
-            state: Arc::new(Mutex::new(State::Unrecorded)),
-        }));
+        let shared = across.then(|| Shared::new(face.new_id())).transpose()?;
+        event.put(face.events.insert(Event::new(context, flags, shared)));
         Ok(())
     })
 }
@@ -238,83 +260,6 @@ pub extern "C" fn cuEventElapsedTime_v2(
     call("cuEventElapsedTime_v2", |face| {
         let milliseconds = milliseconds.needed()?;
         milliseconds.put(face.elapsed(start, end)?);
-        Ok(())
-    })
-}
-
-/// An event's name in other processes.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct CUipcEventHandle {
-    /// The bytes.
-    pub reserved: [u8; 64],
-}
-
-const MARK: [u8; 16] = *b"fencepost-sim-ev";
-
-impl CUipcEventHandle {
-    fn new(number: u64) -> CUipcEventHandle {
-        let mut reserved = [0; 64];
-        reserved[..16].copy_from_slice(&MARK);
-        reserved[16..20].copy_from_slice(&std::process::id().to_le_bytes());
-        reserved[20..28].copy_from_slice(&number.to_le_bytes());
-        CUipcEventHandle { reserved }
-    }
-
-    /// Which event of which process it names.
-    fn read(&self) -> Option<(u32, u64)> {
-        let process = u32::from_le_bytes(self.reserved[16..20].try_into().ok()?);
-        let number = u64::from_le_bytes(self.reserved[20..28].try_into().ok()?);
-        self.reserved
-            .starts_with(&MARK)
-            .then_some((process, number))
-    }
-}
-
-/// Names an event for other processes. It must have been made for that.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuIpcGetEventHandle(
-    handle: Out<'_, CUipcEventHandle>,
-    event: CUevent,
-) -> CUresult {
-    call("cuIpcGetEventHandle", |face| {
-        let handle = handle.needed()?;
-        let event = face.event(event)?;
-        event.context.trouble.check()?;
-        if event.flags & CU_EVENT_INTERPROCESS == 0 {
-            return Err(CUDA_ERROR_INVALID_HANDLE);
-        }
-        let number = face.new_id();
-        face.exported.push((number, event));
-        handle.put(CUipcEventHandle::new(number));
-        Ok(())
-    })
-}
-
-/// Opens such a name. Not in the process that gave it, as with CUDA, unless a test asked for it; and not across
-/// processes, since each has a simulated machine of its own.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuIpcOpenEventHandle(
-    event: Out<'_, CUevent>,
-    handle: CUipcEventHandle,
-) -> CUresult {
-    call("cuIpcOpenEventHandle", |face| {
-        let event = event.needed()?;
-        let context = face.current()?;
-        let (process, number) = handle.read().ok_or(CUDA_ERROR_INVALID_VALUE)?;
-        if process != std::process::id() {
-            return Err(CUDA_ERROR_NOT_SUPPORTED);
-        }
-        if !face.ipc_in_one_process {
-            return Err(CUDA_ERROR_INVALID_CONTEXT);
-        }
-        let opened = face.exported.iter().find(|(of, _)| *of == number);
-        let (_, opened) = opened.ok_or(CUDA_ERROR_INVALID_HANDLE)?;
-        if opened.context.gpu as c_int != context.gpu as c_int {
-            return Err(CUDA_ERROR_INVALID_CONTEXT);
-        }
-        let opened = opened.clone();
-        event.put(face.events.insert(opened));
         Ok(())
     })
 }

@@ -47,7 +47,6 @@ pub(crate) struct Face {
     pub(crate) filled: Option<(Arc<Context>, Queue)>,
     /// Whether an event's handle may be opened in the process that exported it, in place of a second process.
     pub(crate) ipc_in_one_process: bool,
-    pub(crate) exported: Vec<(u64, Event)>,
     next_id: u64,
     _driver: Driver,
 }
@@ -99,7 +98,6 @@ impl Face {
             depth: number("FENCEPOST_SIM_CUDA_QUEUE_DEPTH").unwrap_or(0),
             filled: None,
             ipc_in_one_process: false,
-            exported: Vec::new(),
             // a stream's or context's number is never small on hardware either
             next_id: 16,
             _driver: driver,

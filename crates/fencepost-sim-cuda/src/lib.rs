@@ -43,8 +43,7 @@
 //! # What it does not
 //!
 //! Kernels other than those listed in `module`; overlap inside of kernels; lazy loading that
-//! stalls; streams' priorities; peer access; graphs other than by capture. An exported event can be opened in its own
-//! process alone, and only if a test asks for that. The text of each module names the documentation it was written from;
+//! stalls; streams' priorities; peer access; graphs other than by capture. The text of each module names the documentation it was written from;
 //! where that leaves an error code open, this is a guess until compared with a driver.
 
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
@@ -61,6 +60,7 @@ mod entry;
 mod errors;
 mod event;
 mod face;
+mod ipc;
 mod memory;
 mod module;
 mod stream;
@@ -74,6 +74,7 @@ pub use context::*;
 pub use control::*;
 pub use errors::*;
 pub use event::*;
+pub use ipc::*;
 pub use memory::*;
 pub use module::*;
 pub use stream::*;

@@ -7,7 +7,7 @@
 //! | `fencepost_append` | `u32* log`, `u32 token` | adds the token to a log: `[count, capacity, tokens…]`; counts on when it is full |
 //! | `fencepost_histogram` | `u8* data`, `u64 len`, `u64* bins` | counts bytes into 256 bins |
 //! | `fencepost_reduce` | `u64* from`, `u64* into` | adds 256 bins to 256 others |
-//! | `fencepost_spin` | `u64 ns` | takes that long by the device's clock |
+//! | `fencepost_spin` | `u64 ns` | takes that long by the device's clock; from 1 ms on, in truth too |
 //! | `fencepost_trap` | | fails with `CUDA_ERROR_LAUNCH_FAILED` |
 
 use crate::boundary::{Out, text};
@@ -22,6 +22,7 @@ use crate::work::Op;
 use std::ffi::{c_char, c_uint, c_void};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// A key, never a pointer.
 pub type CUmodule = usize;
@@ -80,8 +81,18 @@ pub(crate) struct Kernel {
 }
 
 const BINS: usize = 256;
+/// The driver thread looks for the end of a wait this often.
+const WORTH_IT: Duration = Duration::from_millis(1);
 
 impl Kernel {
+    /// How long the kernel holds its stream, for a spin that is worth it: shorter ones only move the clock on.
+    pub(crate) fn held(&self) -> Option<Duration> {
+        match (self.name, &self.arguments[..]) {
+            (Name::Spin, [ns]) => Some(Duration::from_nanos(*ns)).filter(|time| *time >= WORTH_IT),
+            _ => None,
+        }
+    }
+
     pub(crate) fn run(&self, memory: &Memory, context: &Context) -> Done {
         match (self.name, self.arguments[..].as_ref()) {
             (Name::Append, [log, token]) => {

@@ -5,6 +5,7 @@ use crate::context::{Context, Trouble};
 use crate::control;
 use crate::entry::IN_HOST_FUNCTION;
 use crate::face::Face;
+use crate::ipc::Shared;
 use crate::memory::{Memory, Span};
 use crate::module::Kernel;
 use fencepost_sim::{Command, Flag, Slot, Submission};
@@ -12,7 +13,8 @@ use std::ffi::c_void;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The place in a stream behind some piece of work.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub(crate) struct Point {
     /// The context's: once it has failed, a point that is not done never will be.
     trouble: Arc<Trouble>,
     pub(crate) slot: Option<Slot>,
+    /// A record that another process may have made.
+    shared: Option<(Arc<Shared>, u64)>,
 }
 
 impl Point {
@@ -29,12 +33,28 @@ impl Point {
             done: AtomicBool::new(false),
             trouble: context.trouble.clone(),
             slot,
+            shared: None,
         })
+    }
+
+    pub(crate) fn shared(context: &Context, shared: Arc<Shared>, record: u64) -> Arc<Point> {
+        Arc::new(Point {
+            done: AtomicBool::new(false),
+            trouble: context.trouble.clone(),
+            slot: None,
+            shared: Some((shared, record)),
+        })
+    }
+
+    fn is_done(&self) -> bool {
+        let shared = self.shared.as_ref();
+        self.done.load(Ordering::SeqCst)
+            || shared.is_some_and(|(shared, record)| shared.is_complete(*record))
     }
 
     /// `None` while it is pending.
     pub(crate) fn result(&self) -> Option<Done> {
-        if self.done.load(Ordering::SeqCst) {
+        if self.is_done() {
             return Some(Ok(()));
         }
         self.trouble.check().err().map(Err)
@@ -54,7 +74,11 @@ impl Point {
 /// Blocks until the points are done or their context has failed.
 pub(crate) fn wait_all(context: &Context, points: &[Arc<Point>]) -> Done {
     for point in points {
-        let _ = context.device.wait_until(None, || point.settled());
+        // nobody wakes us when another process has gone on
+        let look = point.shared.as_ref().map(|_| Duration::from_millis(1));
+        while !point.settled() {
+            let _ = context.device.wait_until(look, || point.settled());
+        }
         point.result().unwrap_or(Ok(()))?;
     }
     Ok(())
@@ -215,6 +239,17 @@ impl Face {
                     }
                 };
                 Ok(vec![Command::Run(Box::new(start)), Command::WaitFlag(done)])
+            }
+            Op::Kernel(kernel) if kernel.held().is_some() => {
+                // the clock follows real time, and other streams go on
+                let (begun, time) = (Arc::new(OnceLock::new()), kernel.held().unwrap_or_default());
+                let begin = begun.clone();
+                let begin = move || {
+                    let _ = begin.set(Instant::now());
+                };
+                let over = move || begun.get().is_none_or(|begun| begun.elapsed() >= time);
+                let begin = Command::Run(Box::new(begin));
+                Ok(vec![begin, Command::WaitUntil(Box::new(over))])
             }
             _ => {
                 // weak, since work that owned its device would keep it alive

@@ -62,3 +62,55 @@ fn a_forked_child_is_told_that_nothing_is_initialised() {
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     assert_eq!(status, 0);
 }
+
+/// This test program again, running one test; what it is told is in `FENCEPOST_TEST_CHILD`.
+fn child(test: &str, told: &str) -> std::process::Child {
+    std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env("FENCEPOST_TEST_CHILD", told)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn an_event_is_shared_with_another_process() {
+    use fencepost_sim_cuda::*;
+    let control = Control::linked();
+    let _session = control.session(1, 1);
+    let (mut context, mut event, mut stream) = (0, 0, 0);
+    let mut handle = CUipcEventHandle { reserved: [0; 64] };
+    assert_eq!(cuInit(0), 0);
+    assert_eq!(cuDevicePrimaryCtxRetain(Out::to(&mut context), 0), 0);
+    assert_eq!(cuCtxSetCurrent(context), 0);
+    assert_eq!(cuStreamCreate(Out::to(&mut stream), 0), 0);
+    if let Ok(told) = std::env::var("FENCEPOST_TEST_CHILD") {
+        for (byte, text) in handle.reserved.iter_mut().zip(told.split(' ')) {
+            *byte = text.parse().unwrap();
+        }
+        assert_eq!(cuIpcOpenEventHandle(Out::to(&mut event), handle), 0);
+        assert_eq!(cuEventQuery(event), codes::CUDA_ERROR_NOT_READY);
+        println!("looked");
+        assert_eq!(cuStreamWaitEvent(stream, event, 0), 0);
+        assert_eq!(cuStreamSynchronize(stream), 0);
+        assert_eq!(cuEventSynchronize(event), 0);
+        return;
+    }
+    let flags = CU_EVENT_INTERPROCESS | CU_EVENT_DISABLE_TIMING;
+    assert_eq!(cuEventCreate(Out::to(&mut event), flags), 0);
+    assert_eq!(cuEventQuery(event), 0);
+    assert_eq!(cuIpcGetEventHandle(Out::to(&mut handle), event), 0);
+    control.hang(stream);
+    assert_eq!(cuEventRecord(event, stream), 0);
+    assert_eq!(cuEventQuery(event), codes::CUDA_ERROR_NOT_READY);
+    let told: Vec<String> = handle.reserved.iter().map(u8::to_string).collect();
+    let mut other = child("an_event_is_shared_with_another_process", &told.join(" "));
+    let says = std::io::BufReader::new(other.stdout.take().unwrap());
+    let mut lines = std::io::BufRead::lines(says);
+    assert!(lines.any(|line| line.unwrap().contains("looked")));
+    assert!(other.try_wait().unwrap().is_none());
+    control.release(stream);
+    assert!(other.wait().unwrap().success());
+    assert_eq!(cuEventSynchronize(event), 0);
+    assert_eq!(cuEventDestroy_v2(event), 0);
+}
