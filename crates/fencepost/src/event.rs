@@ -157,7 +157,14 @@ impl Event {
                 right: stream.to_string(),
             });
         }
-        if self.word.load(Ordering::Relaxed) != UNRECORDED && stream.remarks() {
+        let word = self.word.load(Ordering::Relaxed);
+        let again = match word & TAG {
+            UNRECORDED => false,
+            // A backend that must be asked is one that may record again; saves the question.
+            HOME if self.home.get().is_some_and(|home| !home.tells_all) => true,
+            _ => stream.remarks(),
+        };
+        if again {
             // Nobody can come to hold the marker meanwhile: it is handed out under this lock only.
             let mut slot = lock(&self.slot);
             if let Some(marker) = &mut slot.marker

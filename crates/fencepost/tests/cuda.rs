@@ -103,21 +103,41 @@ fn a_gpu_keeps_every_promise() {
         cuda::model(device).unwrap(),
         device.clock()
     );
-    let summary = conformance::run(device, "", |case, outcome, time| match outcome {
-        Outcome::Passed => println!("ok {} ({time:?})", case.name),
-        Outcome::Failed(why) => println!("FAILED {}: {why}", case.name),
-        Outcome::Skipped(why) => println!("skipped {}: {why}", case.name),
-    });
-    println!("{summary}");
-    assert_eq!(summary.failed, 0, "see the output");
-    assert!(summary.passed >= 80, "only {} cases ran", summary.passed);
+    // compute-sanitizer waits for a stream's work when it is destroyed, which the driver does not: under it,
+    // the case about that is to be left out.
+    let without = std::env::var("FENCEPOST_TEST_WITHOUT").unwrap_or_default();
+    let (mut passed, mut failed) = (0, 0);
+    for case in conformance::cases().filter(|case| case.name != without) {
+        conformance::run(device, case.name, |ran, outcome, time| match outcome {
+            // The filter is a part of a name, and may fit several.
+            _ if ran.name != case.name => {}
+            Outcome::Passed => {
+                passed += 1;
+                println!("ok {} ({time:?})", case.name);
+            }
+            Outcome::Failed(why) => {
+                failed += 1;
+                println!("FAILED {}: {why}", case.name);
+            }
+            Outcome::Skipped(why) => println!("skipped {}: {why}", case.name),
+        });
+    }
+    println!("{passed} passed, {failed} failed");
+    assert_eq!(failed, 0, "see the output");
+    assert!(passed >= 80, "only {passed} cases ran");
 }
 
+/// In a process of its own: some mutants leave threads behind that hang, and streams that stay stalled.
 #[test]
 fn every_mutant_dies_by_every_case_that_claims_it() {
+    let name = "every_mutant_dies_by_every_case_that_claims_it";
     let Some(gpu) = gpu() else { return };
-    let device = &gpu.device;
-    let table = conformance::kill_mutants(|| cuda::fresh(device).unwrap());
+    if std::env::var_os("FENCEPOST_TEST_CHILD").is_none() {
+        let status = child(name).status().unwrap();
+        assert!(status.success(), "{status}");
+        return;
+    }
+    let table = conformance::kill_mutants(|| cuda::fresh(&gpu.device).unwrap());
     common::write_table(
         "mutants-cuda",
         "Mutants of the CUDA backend",
@@ -429,8 +449,16 @@ fn a_capture_survives_everything_we_do_meanwhile() {
     assert!(told.recv_timeout(PATIENCE).unwrap());
     complete.synchronize_timeout(PATIENCE).unwrap();
     let (mut graph, mut ready) = (std::ptr::null_mut(), std::ptr::null_mut());
-    // SAFETY: out-pointers to handles; the graph and stream are alive.
+    type Retain = unsafe extern "system" fn(*mut Handle, i32) -> i32;
+    type SetCurrent = unsafe extern "system" fn(Handle) -> i32;
+    let retain = bare.find::<Retain>("cuDevicePrimaryCtxRetain").unwrap();
+    let set_current = bare.find::<SetCurrent>("cuCtxSetCurrent").unwrap();
+    // SAFETY: out-pointers to handles; the graph and stream are alive. Making a graph ready needs
+    // a current context.
     unsafe {
+        let mut context = std::ptr::null_mut();
+        assert_eq!(retain(&raw mut context, 0), 0);
+        assert_eq!(set_current(context), 0);
         assert_eq!(end(raw, &raw mut graph), 0, "something broke the capture");
         assert_eq!(instantiate(&raw mut ready, graph, 0), 0);
         for _ in 0..3 {

@@ -397,7 +397,7 @@ impl StreamImpl for CudaStream {
     fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
         let (context, kind) = (self.context, self.kind(timing));
         if let Some(mut kept) = marker::kept()
-            && let Some(held) = Arc::get_mut(&mut kept)
+            && let Some(held) = marker::alone(&mut kept)
             && self.record_again(held, kind, at).is_some()
         {
             return Ok(kept);
@@ -446,7 +446,7 @@ impl StreamImpl for CudaStream {
         held: &mut Arc<dyn MarkerImpl>,
         at: &'static Location<'static>,
     ) -> Option<u64> {
-        let held: &mut dyn Any = Arc::get_mut(held)?;
+        let held: &mut dyn Any = marker::alone(held)?;
         let marker = held.downcast_mut::<CudaMarker>()?;
         let kind = self.kind(marker.point().timing);
         self.record_again(marker, kind, at)
