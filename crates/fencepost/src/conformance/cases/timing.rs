@@ -259,6 +259,7 @@ fn elapsed_never_waits(c: &Context) -> Verdict {
     c.event_done(&start)?;
     let gate = c.gate(&stream)?;
     end.record(&stream)?;
+    c.moment();
     check_error!(
         start.elapsed(&end),
         Error::NotReady { which: "end", .. },
