@@ -40,10 +40,13 @@ const HOST: &[&str] = &["host"];
 const HOST_AND_QUICK: &[&str] = &["host", "quick"];
 
 /// Every set of the library's features that must build by itself.
-const FEATURE_SETS: &[&str] = &["", "conformance"];
+const FEATURE_SETS: &[&str] = &["", "conformance", "cuda", "conformance,cuda"];
 
 /// Packages whose tests open no device. They get a row of their own, so that no device is credited with them.
-const LOGIC: &[&str] = &["fencepost-sim", "xtask"];
+const LOGIC: &[&str] = &["fencepost-sim", "fencepost-sim-cuda", "xtask"];
+
+const CUDA: &[&str] = &["cuda"];
+const CUDA_STAND_IN: &str = "cuda (stand-in)";
 
 const NIGHTLY: &str = "nightly";
 
@@ -67,11 +70,14 @@ pub(crate) fn table() -> Vec<Step> {
             count: Count::Libtest,
             ready: at_once,
             commands: |w| {
-                let mut command = w.cargo("test --workspace --tests --locked --no-fail-fast");
-                for package in LOGIC {
-                    command.args(["--exclude", package]);
+                // The library alone, without the backends that the command line turns on: their tests
+                // have parts of their own.
+                let library = w.cargo("test --package fencepost --tests --locked --no-fail-fast");
+                let mut rest = w.cargo("test --workspace --tests --locked --no-fail-fast");
+                for package in ["fencepost"].iter().chain(LOGIC) {
+                    rest.args(["--exclude", package]);
                 }
-                Ok(vec![command])
+                Ok(vec![library, rest])
             },
         },
         Step {
@@ -122,6 +128,43 @@ pub(crate) fn table() -> Vec<Step> {
                 Ok(vec![
                     w.cargo("run --release --locked -- check --device host"),
                 ])
+            },
+        },
+        Step {
+            name: "cuda",
+            parts: CUDA,
+            device: CUDA_STAND_IN,
+            proves: "the CUDA backend's conformance, mutants, model and faults, on a stand-in for the driver",
+            count: Count::Libtest,
+            ready: stand_ins_load,
+            commands: |w| {
+                let mut test = w.cargo(
+                    "test --package fencepost --features cuda --test cuda --test cuda_model --test cuda_faults \
+                     --locked --no-fail-fast",
+                );
+                on_cuda_stand_in(w, &mut test);
+                let build = w.cargo("build --package fencepost-sim-cuda --locked");
+                Ok(vec![build, test])
+            },
+        },
+        Step {
+            name: "cuda-run",
+            parts: CUDA,
+            device: CUDA_STAND_IN,
+            proves: "fencepost run and devices, on the stand-in",
+            count: Count::EachCommand,
+            ready: stand_ins_load,
+            commands: |w| {
+                let arguments = ["devices", "run --device cuda:0 --chunk 64K --streams 5"];
+                let command = |arguments: &&str| {
+                    let mut command = w.cargo(&format!("run --release --locked -- {arguments}"));
+                    if arguments.starts_with("run") {
+                        command.args(["--input", "Cargo.lock"]);
+                    }
+                    on_cuda_stand_in(w, &mut command);
+                    command
+                };
+                Ok(arguments.iter().map(command).collect())
             },
         },
         Step {
@@ -211,6 +254,20 @@ pub(crate) fn table() -> Vec<Step> {
             },
         },
     ]
+}
+
+/// Has the CUDA backend load the stand-in in place of NVIDIA's driver, also where there is one.
+fn on_cuda_stand_in(w: &Workspace, command: &mut Command) {
+    let library = w.target.join("debug/libfencepost_sim_cuda.so");
+    command.env("FENCEPOST_CUDA_LIBRARY", library);
+    command.env("FENCEPOST_CUDA_STAND_IN", "1");
+}
+
+fn stand_ins_load() -> Result<(), String> {
+    match cfg!(target_os = "linux") {
+        true => Ok(()),
+        false => Err("the stand-in for the CUDA driver needs Linux".to_owned()),
+    }
 }
 
 /// The parts that exist, in the order of the table.

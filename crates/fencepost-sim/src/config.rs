@@ -68,6 +68,9 @@ pub struct Config {
     pub calibration_error_ns: u64,
     /// The most the clock advances in a common step. Some steps take no time, a few a thousand times as much.
     pub max_step_ns: u64,
+    /// Whether the clock also goes on with real time, for tests whose host takes time too: as much as passes between
+    /// two steps passes on the device at least. A seed then no longer fixes timestamps.
+    pub follows_real_time: bool,
     /// Whether objects of other devices of the same machine may be used here (CUDA events, Metal shared events), or
     /// not (Vulkan, without export).
     pub shares_objects: bool,
@@ -92,6 +95,7 @@ impl Config {
             drift_ppm: 0.0,
             calibration_error_ns: 0,
             max_step_ns: 1000,
+            follows_real_time: false,
             shares_objects: true,
             trace_capacity: 1 << 16,
         }

@@ -57,8 +57,8 @@ impl SimDevice {
         Ok(SimDevice::add(machine, config))
     }
 
-    /// Another device on the same machine. Of its configuration `seed`, `max_step_ns` and `trace_capacity` mean
-    /// nothing: those of the first device count.
+    /// Another device on the same machine. Of its configuration `seed`, `max_step_ns`, `follows_real_time` and
+    /// `trace_capacity` mean nothing: those of the first device count.
     ///
     /// # Errors
     /// `BadConfig`.
@@ -275,7 +275,7 @@ impl SimDevice {
 
 /// # Clocks
 impl SimDevice {
-    /// The device clock now, masked by its valid bits. Goes on only with steps.
+    /// The device clock now, masked by its valid bits. Goes on only with steps, or [`SimDevice::advance`].
     pub fn tick(&self) -> u64 {
         self.with(|state| state.tick(self.0.device))
     }
@@ -283,6 +283,14 @@ impl SimDevice {
     /// The machine's simulated time, which is the host clock that calibrations refer to.
     pub fn host_ns(&self) -> u64 {
         self.with(|state| state.now_ns)
+    }
+
+    /// Lets simulated time pass: for work that takes a known time, called from inside of it. Never blocks.
+    pub fn advance(&self, ns: u64) {
+        self.with(|state| {
+            state.now_ns = state.now_ns.saturating_add(ns);
+            state.touch();
+        });
     }
 
     /// The mask of the valid bits: differences of timestamps are taken modulo it.

@@ -8,6 +8,7 @@ use crate::trace::TraceEvent;
 use crate::{Command, Order, QueueId};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 /// Something that may happen next.
 #[derive(Clone, Copy)]
@@ -110,12 +111,18 @@ impl State {
 
     /// How long the step takes: often nothing, so that timestamps tie; sometimes very long.
     fn duration(&mut self) -> u64 {
+        let real = self.real_time.as_mut().map_or(0, |last| {
+            let now = Instant::now();
+            let passed = now.duration_since(std::mem::replace(last, now));
+            u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX)
+        });
         let common = self.rng.below(self.max_step_ns.saturating_add(1));
-        match self.rng.below(64) {
+        let simulated = match self.rng.below(64) {
             0..16 => 0,
             63 => common.saturating_mul(1000),
             _ => common,
-        }
+        };
+        simulated.saturating_add(real)
     }
 
     fn choices(&mut self) -> Vec<(u64, Choice)> {

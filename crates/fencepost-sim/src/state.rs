@@ -10,11 +10,14 @@ use crate::{Command, Config, Error, Order, QueueId};
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 pub(crate) struct State {
     pub(crate) rng: Rng,
     pub(crate) now_ns: u64,
     pub(crate) max_step_ns: u64,
+    /// When real time was last looked at, if the clock follows it.
+    pub(crate) real_time: Option<Instant>,
     pub(crate) steps: u64,
     pub(crate) devices: Vec<DeviceState>,
     pub(crate) queues: BTreeMap<QueueId, QueueState>,
@@ -116,6 +119,7 @@ impl State {
             rng: Rng::new(config.seed),
             now_ns: 0,
             max_step_ns: config.max_step_ns,
+            real_time: config.follows_real_time.then(Instant::now),
             steps: 0,
             devices: Vec::new(),
             queues: BTreeMap::new(),

@@ -228,3 +228,43 @@ fn a_device_that_cannot_be_is_refused() {
         assert!(matches!(SimDevice::new(config), Err(Error::BadConfig(_))));
     }
 }
+
+#[test]
+fn work_that_takes_time_moves_the_clock_on() {
+    with_seeds(SEEDS, |seed| {
+        let device = device(seed);
+        let queue = queue(&device, Order::InOrder);
+        let (start, end) = (device.new_slot().unwrap(), device.new_slot().unwrap());
+        let inside = device.clone();
+        let spin = move || inside.advance(1_000_000_000);
+        let work = Submission::new()
+            .timestamp(&start)
+            .run(spin)
+            .timestamp(&end);
+        queue.submit(work).unwrap();
+        device.run_until_idle();
+        assert!(end.read().unwrap() - start.read().unwrap() >= 1_000_000_000);
+    });
+}
+
+#[test]
+fn a_clock_that_follows_real_time_counts_what_the_host_takes() {
+    with_seeds(10, |seed| {
+        let device = device_with(Config {
+            follows_real_time: true,
+            ..Config::seeded(seed)
+        });
+        let queue = queue(&device, Order::InOrder);
+        let (start, end) = (device.new_slot().unwrap(), device.new_slot().unwrap());
+        let gate = device.new_gate().unwrap();
+        let work = Submission::new().timestamp(&start).gate(&gate);
+        queue.submit(work.timestamp(&end)).unwrap();
+        device.run_until_idle();
+        let held = std::time::Instant::now();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        let held = held.elapsed().as_nanos();
+        gate.open();
+        device.run_until_idle();
+        assert!(u128::from(end.read().unwrap() - start.read().unwrap()) >= held);
+    });
+}

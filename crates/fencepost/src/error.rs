@@ -3,6 +3,14 @@
 use std::{fmt, panic::Location, sync::Arc, time::Duration};
 
 /// This crate's result.
+///
+/// ```
+/// fn ready(device: &fencepost::Device) -> fencepost::Result<bool> {
+///     device.default_stream().query()
+/// }
+/// assert!(ready(&fencepost::Device::open("host")?)?);
+/// # Ok::<(), fencepost::Error>(())
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that an operation of this crate can fail with. Each text names the remedy.

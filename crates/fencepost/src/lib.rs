@@ -66,13 +66,30 @@ pub use event::Event;
 pub use marker::{Marker, MarkerFuture, Status};
 pub use stream::{Progress, Stream};
 
+// The README's examples run with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+// No call leaves anything half-changed when a caller's code panics: that code runs under no lock of
+// the library, and in no middle of a change.
+macro_rules! unwind_safe {
+    ($($name:ty),*) => {$(
+        impl std::panic::UnwindSafe for $name {}
+        impl std::panic::RefUnwindSafe for $name {}
+    )*};
+}
+unwind_safe!(Device, Stream, Marker, Event, MarkerFuture);
+
 // Every type is meant to be shared between threads.
 const _: () = {
-    const fn shared<T: Send + Sync>() {}
+    const fn shared<T: Send + Sync + std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
     shared::<Device>();
     shared::<Stream>();
     shared::<Marker>();
     shared::<Event>();
     shared::<MarkerFuture>();
     shared::<Error>();
+    shared::<Elapsed>();
+    shared::<Timestamp>();
 };

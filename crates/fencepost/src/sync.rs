@@ -84,6 +84,9 @@ pub(crate) fn spin_until(deadline: Option<Instant>, mut done: impl FnMut() -> bo
         if start.elapsed() >= limit {
             return false;
         }
+        // Whoever we wait for may have been woken onto this very core: let it run. Measured: without
+        // this, a wake-up under load costs up to six times as much.
+        std_thread::yield_now();
     }
 }
 

@@ -269,6 +269,17 @@ impl Timeline {
         due
     }
 
+    /// As [`advance`](Timeline::advance) to a value that nobody can be waiting for: handed out under
+    /// the submit lock that is still held, with everything below it complete.
+    ///
+    /// A plain store is enough. Nobody else writes: other completers have nothing left to complete,
+    /// and a failure needs the submit lock. And nobody needs the order with `waiting`: whoever
+    /// registers for a lower value finds it reached.
+    pub(crate) fn advance_alone(&self, value: u64) {
+        debug_assert!(value < FAILED && !self.has_failed());
+        self.state.store(value, Ordering::Release);
+    }
+
     /// Ends the timeline: what is not complete now has failed because of `cause`. The first failure
     /// wins; `lost` says that the device went with it.
     pub(crate) fn fail(&self, cause: &Cause, lost: bool) -> Wake {
@@ -475,6 +486,21 @@ pub(crate) mod loom_tests {
             let seen = waiter.join().unwrap();
             assert_eq!(seen.is_ok(), timeline.check(1).is_ok());
             assert!(timeline.check(2).is_err());
+        });
+    }
+
+    #[test]
+    fn completing_alone_strands_nobody_who_waits_for_less() {
+        loom::model(|| {
+            let timeline = Timeline::new(stream_core(), 0);
+            timeline.advance(1).fire();
+            let waiter = waiting(&timeline, 1);
+            timeline.advance_alone(2);
+            assert!(waiter.join().unwrap().unwrap());
+            // The waiter's own traces are gone, so the next one is woken as well.
+            let waiter = waiting(&timeline, 3);
+            timeline.advance(3).fire();
+            assert!(waiter.join().unwrap().unwrap());
         });
     }
 

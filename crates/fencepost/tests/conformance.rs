@@ -49,3 +49,19 @@ fn case_names_are_unique() {
     names.dedup();
     assert_eq!(names.len(), all);
 }
+
+#[test]
+fn the_document_names_cases_that_exist() {
+    let text = include_str!("../../../docs/conformance.md");
+    let names: Vec<_> = conformance::cases().map(|case| case.name).collect();
+    let mentioned: Vec<_> = text
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| word.matches('_').count() >= 3 && !word.contains(['/', '.', ':']))
+        .collect();
+    assert!(mentioned.len() > 20, "the document has changed its shape");
+    for name in mentioned {
+        assert!(names.contains(&name), "no case is called {name}");
+    }
+}

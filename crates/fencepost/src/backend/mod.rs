@@ -56,6 +56,16 @@ pub(crate) trait DeviceImpl: Send + Sync + Any {
     /// A log that this device's streams can append to.
     #[cfg(feature = "conformance")]
     fn new_log(&self) -> Result<crate::conformance::work::Log>;
+
+    /// Memory for counting bytes by kernels, for `capacity` of them.
+    #[cfg(feature = "conformance")]
+    fn byte_counter(
+        &self,
+        capacity: usize,
+    ) -> Result<Arc<dyn crate::conformance::bytes::ByteCounterImpl>> {
+        let _ = capacity;
+        Err(crate::conformance::bytes::no_counter(&self.core().name))
+    }
 }
 
 /// What a backend's stream provides. No call waits for the device's progress.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Options,
-    work::{Gate, Log},
+    work::{self, Gate, Log},
 };
 use crate::{
     backend::Backend,
@@ -87,22 +87,22 @@ impl Context {
     }
 
     pub(super) fn log(&self) -> Result<Log> {
-        self.device.imp().new_log()
+        work::new_log(&self.device)
     }
 
     /// Holds back what is submitted to `stream` from now on.
     pub(super) fn gate(&self, stream: &Stream) -> Result<Gate> {
-        stream.imp().gate()
+        work::gate(stream)
     }
 
     /// Work that writes `token` where it ran in the order.
     pub(super) fn append(&self, stream: &Stream, log: &Log, token: u32) -> Result<()> {
-        stream.imp().append(log, token)
+        work::append(stream, log, token)
     }
 
     /// Work that fails.
     pub(super) fn fail(&self, stream: &Stream, text: &str) -> Result<()> {
-        stream.imp().fail(text)
+        work::fail(stream, text)
     }
 
     /// The marker must complete.

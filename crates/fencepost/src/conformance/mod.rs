@@ -5,7 +5,7 @@
 //! also run it against [`mutated`] devices, each wrong in one way, and fail when one survives.
 //!
 //! No case asserts how long something takes. What must not happen is given a moment in which a wrong
-//! implementation would show it; what must happen is given [`Options::patience`].
+//! implementation would show it; what must happen is given 20 seconds.
 //!
 //! ```
 //! use fencepost::{Device, conformance};
@@ -29,6 +29,7 @@ use std::{
 
 use crate::device::Device;
 
+pub(crate) mod bytes;
 mod cases;
 mod context;
 mod mutants;
@@ -38,6 +39,12 @@ use context::{Context, Stop};
 pub use mutants::{Mutant, mutated};
 
 /// One promise, and how to see that it is kept.
+///
+/// ```
+/// for case in fencepost::conformance::cases() {
+///     println!("{}: {}, kills {:?}", case.about, case.name, case.kills);
+/// }
+/// ```
 #[non_exhaustive]
 pub struct Case {
     /// The promise, in a few words joined by underscores.
@@ -57,6 +64,16 @@ impl fmt::Debug for Case {
 }
 
 /// How a case ended.
+///
+/// ```
+/// use fencepost::{Device, conformance::{self, Outcome}};
+/// conformance::run(&Device::open("host")?, "unrecorded", |case, outcome, _| match outcome {
+///     Outcome::Passed => println!("{} holds", case.name),
+///     Outcome::Failed(why) => panic!("{}: {why}", case.name),
+///     Outcome::Skipped(why) => println!("{} cannot be seen: {why}", case.name),
+/// });
+/// # Ok::<(), fencepost::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The promise is kept.
@@ -68,6 +85,13 @@ pub enum Outcome {
 }
 
 /// How many cases ended in which way.
+///
+/// ```
+/// use fencepost::{Device, conformance};
+/// let summary = conformance::run(&Device::open("host")?, "drop", |_, _, _| {});
+/// assert_eq!((summary.failed, summary.skipped), (0, 0));
+/// # Ok::<(), fencepost::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
@@ -93,12 +117,11 @@ impl fmt::Display for Summary {
 
 /// How a run goes about it.
 #[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct Options {
+struct Options {
     /// How long what must happen may take, before the case counts as failed.
-    pub patience: Duration,
+    patience: Duration,
     /// How long what must not happen is given to happen.
-    pub moment: Duration,
+    moment: Duration,
 }
 
 impl Default for Options {
@@ -182,6 +205,11 @@ fn run_case(case: &'static Case, device: &Device, options: Options) -> Outcome {
 }
 
 /// Which case killed which mutant of one backend; made by [`kill_mutants`].
+///
+/// ```no_run
+/// use fencepost::{Device, conformance};
+/// println!("{}", conformance::kill_mutants(|| Device::new_host(2)));
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct KillTable {

@@ -23,6 +23,11 @@ use crate::{
 };
 
 /// One way in which a backend can be wrong.
+///
+/// ```
+/// use fencepost::conformance::Mutant;
+/// assert_eq!(Mutant::WaitDoesNothing.to_string(), "WaitDoesNothing");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Mutant {
@@ -58,6 +63,11 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every mutant.
+    ///
+    /// ```
+    /// # use fencepost::conformance::Mutant;
+    /// assert!(Mutant::ALL.contains(&Mutant::QueryAlwaysTrue));
+    /// ```
     pub const ALL: [Mutant; 14] = [
         Mutant::WaitDoesNothing,
         Mutant::WaitBlocksTheCaller,

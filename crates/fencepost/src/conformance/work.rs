@@ -1,13 +1,101 @@
 //! Work that tests put on a stream: the same on every backend.
+//!
+//! ```
+//! use fencepost::{Device, conformance::work};
+//!
+//! let device = Device::open("host")?;
+//! let (stream, log) = (device.new_stream()?, work::new_log(&device)?);
+//! let gate = work::gate(&stream)?;
+//! work::append(&stream, &log, 7)?;
+//! let marker = stream.record()?;
+//! assert!(!marker.query()?, "the gate holds the stream back");
+//! gate.open();
+//! marker.synchronize()?;
+//! assert_eq!(log.read()?, [7]);
+//! # Ok::<(), fencepost::Error>(())
+//! ```
 
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::error::Result;
+use crate::{device::Device, error::Result, stream::Stream};
+
+pub use super::bytes::ByteCounter;
+
+/// Holds back what is submitted to `stream` from now on, until the gate is opened or dropped.
+///
+/// ```
+/// # use fencepost::{Device, conformance::work};
+/// # let device = Device::open("host")?;
+/// # let stream = device.new_stream()?;
+/// let gate = work::gate(&stream)?;
+/// assert!(!stream.query()?);
+/// gate.open();
+/// stream.synchronize()?;
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn gate(stream: &Stream) -> Result<Gate> {
+    stream.imp().gate()
+}
+
+/// A log that streams of `device` can append to.
+///
+/// ```
+/// # use fencepost::{Device, conformance::work};
+/// # let device = Device::open("host")?;
+/// # let stream = device.new_stream()?;
+/// let log = work::new_log(&device)?;
+/// assert!(log.read()?.is_empty());
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn new_log(device: &Device) -> Result<Log> {
+    device.imp().new_log()
+}
+
+/// Work on `stream` that writes `token` into `log`, where it ran in the order.
+///
+/// ```
+/// # use fencepost::{Device, conformance::work};
+/// # let device = Device::open("host")?;
+/// # let stream = device.new_stream()?;
+/// let log = work::new_log(&device)?;
+/// work::append(&stream, &log, 1)?;
+/// stream.synchronize()?;
+/// assert_eq!(log.read()?, [1]);
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn append(stream: &Stream, log: &Log, token: u32) -> Result<()> {
+    stream.imp().append(log, token)
+}
+
+/// Work on `stream` that fails, with `text` in the first cause.
+///
+/// ```
+/// # use fencepost::{Device, conformance::work};
+/// # let device = Device::open("host")?;
+/// # let stream = device.new_stream()?;
+/// work::fail(&stream, "a test's own fault")?;
+/// assert!(stream.synchronize().is_err());
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn fail(stream: &Stream, text: &str) -> Result<()> {
+    stream.imp().fail(text)
+}
 
 /// Holds a stream's later work back until it is opened; dropping it opens it.
+///
+/// ```
+/// # use fencepost::{Device, conformance::work};
+/// # let device = Device::open("host")?;
+/// # let stream = device.new_stream()?;
+/// let gate = work::gate(&stream)?;
+/// let marker = stream.record()?;
+/// drop(gate);
+/// marker.synchronize()?;
+/// # Ok::<(), fencepost::Error>(())
+/// ```
 pub struct Gate {
     open: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -44,6 +132,17 @@ impl fmt::Debug for Gate {
 }
 
 /// Where device work leaves its tokens in the order in which it ran.
+///
+/// ```
+/// # use fencepost::{Device, conformance::work};
+/// # let device = Device::open("host")?;
+/// # let stream = device.new_stream()?;
+/// let log = work::new_log(&device)?;
+/// work::append(&stream, &log, 1)?;
+/// stream.synchronize()?;
+/// assert_eq!(log.clone().read()?, [1]);
+/// # Ok::<(), fencepost::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Log {
     inner: Arc<dyn LogImpl>,

@@ -159,6 +159,11 @@ table! {
     ipc_open_event = "cuIpcOpenEventHandle" (*mut RawEvent, IpcHandle);
     host_alloc = "cuMemHostAlloc" (*mut *mut c_void, usize, c_uint);
     host_pointer = "cuMemHostGetDevicePointer_v2" (*mut DevicePointer, *mut c_void, c_uint);
+    alloc = "cuMemAlloc_v2" (*mut DevicePointer, usize);
+    copy_in = "cuMemcpyHtoD_v2" (DevicePointer, *const c_void, usize);
+    copy_out = "cuMemcpyDtoH_v2" (*mut c_void, DevicePointer, usize);
+    copy_in_async = "cuMemcpyHtoDAsync_v2" (DevicePointer, *const c_void, usize, RawStream);
+    set_async = "cuMemsetD32Async" (DevicePointer, c_uint, usize, RawStream);
     module_load = "cuModuleLoadData" (*mut RawModule, *const c_void);
     module_function = "cuModuleGetFunction" (*mut RawFunction, RawModule, *const c_char);
     launch_kernel = "cuLaunchKernel" (

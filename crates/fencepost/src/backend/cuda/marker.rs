@@ -235,12 +235,17 @@ impl MarkerImpl for CudaMarker {
     fn query(&self) -> Result<bool> {
         match self.point.reached() {
             Reached::Yes => Ok(true),
-            _ => self.ask(),
+            Reached::NotYet => self.ask(),
+            // What failed has failed for good, whatever the driver may say later.
+            Reached::Failed => self.point.timeline.check(self.point.value),
         }
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
         let timeline = &self.point.timeline;
+        if self.point.reached() != Reached::NotYet {
+            return timeline.check(self.point.value);
+        }
         if deadline.is_some() {
             // The driver's own wait has no deadline: look for a moment, then let the reactor watch.
             if spin_until(deadline, || !matches!(self.query(), Ok(false))) {
@@ -435,9 +440,9 @@ impl Watched for Watch {
             Watch::Event {
                 timeline, value, ..
             } => (Arc::as_ptr(timeline) as usize, *value),
-            // In front of the markers that it fails, and behind those it completes: the half between
-            // two values does not exist, but no marker in front of it takes longer to complete.
-            Watch::End(end) => (Arc::as_ptr(&end.timeline) as usize, end.before),
+            // A lane of its own: the marker at `before` may be watched too, and of two things with one
+            // key the second is not watched. No timeline lies at the odd address.
+            Watch::End(end) => (Arc::as_ptr(&end.timeline) as usize + 1, end.before),
         }
     }
 

@@ -31,6 +31,8 @@ use crate::{
     timeline::DeviceCore,
 };
 
+#[cfg(feature = "conformance")]
+mod bytes;
 mod context;
 mod driver;
 mod interprocess;
@@ -299,6 +301,14 @@ impl DeviceImpl for CudaDevice {
     #[cfg(feature = "conformance")]
     fn new_log(&self) -> Result<crate::conformance::work::Log> {
         work::new_log(self.context)
+    }
+
+    #[cfg(feature = "conformance")]
+    fn byte_counter(
+        &self,
+        capacity: usize,
+    ) -> Result<Arc<dyn crate::conformance::bytes::ByteCounterImpl>> {
+        bytes::new(self.context, capacity)
     }
 }
 

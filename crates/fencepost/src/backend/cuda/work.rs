@@ -31,6 +31,8 @@ const PTX: &str = concat!(include_str!("kernels.ptx"), "\0");
 #[derive(Clone, Copy)]
 pub(in super::super) struct Kernels {
     append: RawFunction,
+    pub(super) histogram: RawFunction,
+    pub(super) reduce: RawFunction,
     spin: RawFunction,
     trap: RawFunction,
 }
@@ -70,6 +72,8 @@ pub(super) fn kernels(context: &Context) -> Result<Kernels> {
                 };
                 Ok(Kernels {
                     append: function(c"fencepost_append")?,
+                    histogram: function(c"fencepost_histogram")?,
+                    reduce: function(c"fencepost_reduce")?,
                     spin: function(c"fencepost_spin")?,
                     trap: function(c"fencepost_trap")?,
                 })

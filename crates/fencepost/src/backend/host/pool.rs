@@ -82,8 +82,9 @@ struct Sleeper {
     woken: AtomicBool,
 }
 
-/// More threads than this would cost more than they could free.
-const MOST_WORKERS: usize = 512;
+/// How many workers may be running tasks that we do not know to be blocked. Workers that block
+/// through this crate do not count: whatever they wait for must find a worker.
+const MOST_RUNNING: usize = 512;
 /// How long a surplus worker waits for work before it ends.
 const SURPLUS_IDLE: Duration = Duration::from_secs(1);
 /// How long no task may be taken from a waiting queue before the monitor adds a worker...
@@ -161,7 +162,7 @@ fn summon(shared: &Arc<Shared>, mut state: MutexGuard<'_, State>) {
         drop(state);
         sleeper.woken.store(true, Ordering::Release);
         sleeper.thread.unpark();
-    } else if state.workers < shared.target + state.blocked && state.workers < MOST_WORKERS {
+    } else if state.workers < shared.target + state.blocked {
         state.workers += 1;
         drop(state);
         // Without a thread to be had, the workers there are go on; `start` saw to the first one.
@@ -313,7 +314,7 @@ fn monitor(shared: &Weak<Shared>) {
             true => STALL,
             false => SLOW_STALL,
         };
-        if stalled && state.workers < MOST_WORKERS {
+        if stalled && state.workers < MOST_RUNNING + state.blocked {
             state.workers += 1;
             drop(state);
             drop(spawn_worker(&shared));

@@ -251,8 +251,9 @@ impl StreamImpl for HostStream {
         if queue.phase != Phase::Idle {
             queue.ops.push_back(Op::Mark(marker.clone()));
         } else if !queue.timeline.has_failed() {
-            // Everything before it is complete, so nobody can be waiting for it or for less.
-            marker.complete().fire();
+            // Everything before it is complete, and nobody has it yet to wait for it.
+            marker.stamp();
+            queue.timeline.advance_alone(queue.last);
         }
         Ok(marker)
     }
@@ -321,10 +322,14 @@ struct HostMarker {
 impl HostMarker {
     /// Everything before it is done. Called under the queue's lock, so that times grow with values.
     fn complete(&self) -> Wake {
+        self.stamp();
+        self.point.timeline.advance(self.point.value)
+    }
+
+    fn stamp(&self) {
         if self.point.timing {
             self.ticks.store(host_ticks(), Ordering::Relaxed);
         }
-        self.point.timeline.advance(self.point.value)
     }
 }
 

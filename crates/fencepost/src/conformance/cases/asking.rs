@@ -74,11 +74,13 @@ pub(super) const CASES: &[Case] = &[
     case!(
         "synchronize",
         a_stream_and_its_device_synchronize,
-        [
-            SynchronizeReturnsEarly,
-            QueryAlwaysTrue,
-            SignalBeforeTheWork
-        ]
+        [SynchronizeReturnsEarly, QueryAlwaysTrue]
+    ),
+    case!("synchronize", a_device_synchronizes_again_and_again, []),
+    case!(
+        "synchronize",
+        a_waiting_streams_end_completes_what_it_waited_for,
+        [WaitDoesNothing, SynchronizeReturnsEarly]
     ),
     case!(
         "synchronize",
@@ -131,6 +133,7 @@ fn status_tells_three_states_apart(c: &Context) -> Verdict {
     );
     let gate = c.gate(&stream)?;
     event.record(&stream)?;
+    c.moment();
     check!(
         event.status()? == Status::Pending,
         "held back: {:?}",
@@ -319,6 +322,38 @@ fn a_stream_and_its_device_synchronize(c: &Context) -> Verdict {
     gate.open();
     c.device.synchronize_timeout(c.options.patience)?;
     check!(log.read()? == [2, 1], "the work ran as {:?}", log.read()?);
+    Ok(())
+}
+
+fn a_device_synchronizes_again_and_again(c: &Context) -> Verdict {
+    // With nothing to wait for, and with work that is done.
+    for _ in 0..3 {
+        c.device.synchronize_timeout(c.options.patience)?;
+    }
+    let (stream, log) = (c.stream()?, c.log()?);
+    c.append(&stream, &log, 1)?;
+    for _ in 0..3 {
+        c.device.synchronize_timeout(c.options.patience)?;
+        check!(log.read()? == [1], "the work left {:?}", log.read()?);
+    }
+    Ok(())
+}
+
+fn a_waiting_streams_end_completes_what_it_waited_for(c: &Context) -> Verdict {
+    let (producer, consumer, event) = (c.stream()?, c.stream()?, c.event());
+    let gate = c.gate(&producer)?;
+    event.record(&producer)?;
+    event.wait(&consumer)?;
+    let moment = c.options.moment;
+    let opener = std::thread::spawn(move || {
+        std::thread::sleep(moment);
+        gate.open();
+    });
+    c.stream_done(&consumer)?;
+    let complete = event.query()?;
+    let _ = opener.join();
+    check!(complete, "its waiter is done, and the marker is pending");
+    c.stream_done(&producer)?;
     Ok(())
 }
 

@@ -61,6 +61,11 @@ pub(super) const CASES: &[Case] = &[
         elapsed_never_waits,
         [QueryAlwaysTrue, SignalBeforeTheWork]
     ),
+    case!(
+        "elapsed",
+        a_synchronized_stream_or_device_has_all_its_times,
+        [RecordNotSubmitted]
+    ),
     case!("elapsed", elapsed_names_its_clock, []),
     case!("elapsed", times_grow_along_a_stream, []),
     case!("either", timing_is_checked_first, []),
@@ -254,6 +259,7 @@ fn elapsed_never_waits(c: &Context) -> Verdict {
     c.event_done(&start)?;
     let gate = c.gate(&stream)?;
     end.record(&stream)?;
+    c.moment();
     check_error!(
         start.elapsed(&end),
         Error::NotReady { which: "end", .. },
@@ -267,6 +273,21 @@ fn elapsed_never_waits(c: &Context) -> Verdict {
     gate.open();
     c.event_done(&end)?;
     start.elapsed(&end)?;
+    Ok(())
+}
+
+fn a_synchronized_stream_or_device_has_all_its_times(c: &Context) -> Verdict {
+    for whole_device in [false, true] {
+        let (stream, start, end) = (c.stream()?, c.timed(), c.timed());
+        start.record(&stream)?;
+        end.record(&stream)?;
+        match whole_device {
+            true => c.device.synchronize_timeout(c.options.patience)?,
+            false => c.stream_done(&stream)?,
+        }
+        let elapsed = start.elapsed(&end)?;
+        check!(!elapsed.is_negative(), "{elapsed} in order of the stream");
+    }
     Ok(())
 }
 

@@ -1,0 +1,65 @@
+//! Measuring several sides of a comparison in turns.
+
+use std::time::{Duration, Instant};
+
+use crate::{Stop, stats::Stats};
+
+/// One side: runs its operation this many times.
+pub(super) type Side<'a> = Box<dyn FnMut(u64) -> Result<(), Stop> + 'a>;
+
+/// How a row is measured.
+#[derive(Clone, Copy)]
+pub(super) struct How {
+    /// How often each side gets its turn.
+    pub(super) rounds: usize,
+    /// How many operations a turn has at least; as many more as fill [`SAMPLE`].
+    pub(super) batch: u64,
+    /// A rest before each turn, so that every thread and core involved has gone to sleep.
+    pub(super) pause: Option<Duration>,
+}
+
+/// A turn shorter than this would measure the clock.
+const SAMPLE: Duration = Duration::from_micros(40);
+
+/// Gives each side its turn, `rounds` times over, and tells each one's nanoseconds per operation.
+///
+/// In turns, because what else the machine does, and how fast it clocks, drifts: neighbours in time
+/// see the same, so it cancels out of their ratio.
+pub(super) fn in_turns<const N: usize>(
+    how: How,
+    mut sides: [Side<'_>; N],
+) -> Result<[Stats; N], Stop> {
+    let mut batches = [how.batch; N];
+    if how.pause.is_none() {
+        for (side, batch) in sides.iter_mut().zip(&mut batches) {
+            // Twice, since the first turn warms up.
+            for _ in 0..2 {
+                while turn(side, *batch)? < SAMPLE {
+                    *batch *= 2;
+                }
+            }
+        }
+    }
+    let mut samples = [(); N].map(|()| Vec::with_capacity(how.rounds));
+    for _ in 0..how.rounds {
+        for ((side, &batch), samples) in sides.iter_mut().zip(&batches).zip(&mut samples) {
+            if let Some(pause) = how.pause {
+                std::thread::sleep(pause);
+            }
+            samples.push(turn(side, batch)?.as_nanos() as f64 / batch as f64);
+        }
+    }
+    let mut stats = Vec::with_capacity(N);
+    for samples in samples {
+        stats.extend(Stats::of(samples));
+    }
+    stats
+        .try_into()
+        .map_err(|_| Stop::Failed("a measurement of no rounds".into()))
+}
+
+fn turn(side: &mut Side<'_>, operations: u64) -> Result<Duration, Stop> {
+    let start = Instant::now();
+    side(operations)?;
+    Ok(start.elapsed())
+}

@@ -1,0 +1,442 @@
+//! `fencepost bench`: what each operation costs beside the bare primitive, measured in turns.
+
+use std::{
+    hint::black_box,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use fencepost::{Device, Event};
+use serde::Serialize;
+
+use crate::{Stop, align_numbers, open_host, print, print_json, progress_bar, stats::Stats, table};
+use bare::{Naive, NaiveEvent, PingPong};
+use harness::{How, Side, in_turns};
+
+mod bare;
+mod harness;
+
+/// Measure what each operation costs, in turns with the bare primitive it stands on
+///
+/// Each row is the median of many rounds, in which the operation and what it is held against take
+/// turns; p5 and p95 show how far the rounds spread. A ratio is one of medians, and `within` its
+/// floor or `OVER` it; the exit code does not depend on it.
+///
+/// The rows that wake another thread also depend on which cores the system gives the two threads: where
+/// p5 and p95 lie far apart, run it again, or on fixed cores (as in `taskset -c 0,1 fencepost bench`).
+#[derive(clap::Args)]
+#[command(after_long_help = "\
+JSON fields of bench: device, cpus, debug_build, quick, and for each of rows: operation,\n\
+rounds, median_ns, p5_ns, p95_ns, and for each of against: name, median_ns, p5_ns, p95_ns,\n\
+ratio, floor, verdict (the last two null where there is no floor).")]
+pub(crate) struct Args {
+    /// The device, as `fencepost devices` names it [default: FENCEPOST_DEVICE, or the best there is]
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+
+    /// A few rounds only: shows that everything runs, and its figures mean little
+    #[arg(long)]
+    quick: bool,
+
+    /// Print one JSON object instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    device: String,
+    cpus: usize,
+    debug_build: bool,
+    quick: bool,
+    rows: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    operation: &'static str,
+    rounds: usize,
+    #[serde(flatten)]
+    figures: Figures,
+    against: Vec<Against>,
+}
+
+#[derive(Serialize)]
+struct Against {
+    name: &'static str,
+    #[serde(flatten)]
+    figures: Figures,
+    ratio: f64,
+    floor: Option<f64>,
+    verdict: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Figures {
+    median_ns: f64,
+    p5_ns: f64,
+    p95_ns: f64,
+}
+
+impl Figures {
+    /// Of one of `share` parts of each operation.
+    fn of(stats: &Stats, share: f64) -> Figures {
+        Figures {
+            median_ns: stats.median / share,
+            p5_ns: stats.p5 / share,
+            p95_ns: stats.p95 / share,
+        }
+    }
+}
+
+/// What a row is held against: its name, and the greatest ratio to keep.
+type Base = (&'static str, Option<f64>);
+
+pub(crate) fn run(args: &Args) -> Result<(), Stop> {
+    let device = open_host(args.device.as_deref(), "bench")?;
+    let bench = Bench {
+        device,
+        quick: args.quick,
+    };
+    let measures = [
+        Bench::query_complete,
+        Bench::query_pending,
+        Bench::record,
+        Bench::record_timed,
+        Bench::wake_hot,
+        Bench::wake_cold,
+        Bench::create,
+        Bench::create_record,
+        Bench::streams,
+    ];
+    let bar = progress_bar(measures.len() as u64, "{msg:11} {wide_bar} {pos}/{len}");
+    bar.set_message("measuring");
+    let mut rows = Vec::new();
+    for measure in measures {
+        rows.push(measure(&bench)?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let report = Report {
+        device: bench.device.to_string(),
+        cpus: std::thread::available_parallelism().map_or(1, usize::from),
+        debug_build: cfg!(debug_assertions),
+        quick: bench.quick,
+        rows,
+    };
+    match args.json {
+        true => print_json(&report),
+        false => print(&text(&report)),
+    }
+}
+
+struct Bench {
+    device: Device,
+    quick: bool,
+}
+
+impl Bench {
+    fn how(&self, rounds: usize, batch: u64, pause: Option<Duration>) -> How {
+        let rounds = if self.quick { 5 } else { rounds };
+        How {
+            rounds,
+            batch,
+            pause,
+        }
+    }
+
+    /// For operations of nanoseconds.
+    fn short(&self) -> How {
+        self.how(1001, 64, None)
+    }
+
+    fn query_complete(&self) -> Result<Row, Stop> {
+        let stream = self.device.new_stream()?;
+        let event = Event::new(&self.device);
+        event.record(&stream)?;
+        event.synchronize()?;
+        self.query("query, complete", &event)
+    }
+
+    fn query_pending(&self) -> Result<Row, Stop> {
+        let (holder, stream) = (self.device.new_stream()?, self.device.new_stream()?);
+        let (release, held) = mpsc::channel::<()>();
+        holder.launch(move || {
+            // Ends when the other side is dropped.
+            let _ = held.recv();
+        })?;
+        stream.wait(&holder.record()?)?;
+        let event = Event::new(&self.device);
+        event.record(&stream)?;
+        let row = self.query("query, pending", &event);
+        drop(release);
+        event.synchronize()?;
+        row
+    }
+
+    fn query(&self, operation: &'static str, event: &Event) -> Result<Row, Stop> {
+        let word = Arc::new(AtomicU64::new(1));
+        let query: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                black_box(black_box(event).query()?);
+            }
+            Ok(())
+        });
+        let load: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                black_box(black_box(&word).load(Ordering::Acquire));
+            }
+            Ok(())
+        });
+        let how = self.short();
+        let [query, load] = in_turns(how, [query, load])?;
+        let base = ("an atomic load behind an Arc", Some(3.0));
+        Ok(row(operation, how, &query, [(&load, base)]))
+    }
+
+    fn record(&self) -> Result<Row, Stop> {
+        self.record_idle("record on idle stream", Event::new(&self.device))
+    }
+
+    fn record_timed(&self) -> Result<Row, Stop> {
+        let event = Event::with_timing(&self.device);
+        self.record_idle("record on idle stream, timed", event)
+    }
+
+    fn record_idle(&self, operation: &'static str, event: Event) -> Result<Row, Stop> {
+        let stream = self.device.new_stream()?;
+        let mutex = Mutex::new(0_u64);
+        let record: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                black_box(&event).record(black_box(&stream))?;
+            }
+            Ok(())
+        });
+        let lock_and_clock: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                drop(black_box(
+                    black_box(&mutex)
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner),
+                ));
+                black_box(Instant::now());
+            }
+            Ok(())
+        });
+        let how = self.short();
+        let [record, lock_and_clock] = in_turns(how, [record, lock_and_clock])?;
+        let base = ("lock + unlock + clock read", Some(3.0));
+        Ok(row(operation, how, &record, [(&lock_and_clock, base)]))
+    }
+
+    fn wake_hot(&self) -> Result<Row, Stop> {
+        self.wake("launch + record + synchronize", self.how(801, 32, None))
+    }
+
+    fn wake_cold(&self) -> Result<Row, Stop> {
+        let pause = Some(Duration::from_micros(1500));
+        let how = self.how(801, 1, pause);
+        self.wake("the same after 1.5 ms of sleep", how)
+    }
+
+    /// There and back over another thread.
+    fn wake(&self, operation: &'static str, how: How) -> Result<Row, Stop> {
+        let stream = self.device.new_stream()?;
+        let event = Event::new(&self.device);
+        let ping_pong = PingPong::new()?;
+        let naive = Naive::new()?;
+        let naive_event = Arc::new(NaiveEvent::default());
+        let fencepost: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                stream.launch(|| {
+                    black_box(());
+                })?;
+                event.record(&stream)?;
+                event.synchronize()?;
+            }
+            Ok(())
+        });
+        let bare: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                ping_pong.round_trip();
+            }
+            Ok(())
+        });
+        let condvars: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                naive.launch(|| {
+                    black_box(());
+                });
+                naive.record(&naive_event);
+                naive_event.synchronize();
+            }
+            Ok(())
+        });
+        let [fencepost, bare, condvars] = in_turns(how, [fencepost, bare, condvars])?;
+        let bases = [
+            (&bare, ("park/unpark ping-pong", Some(1.3))),
+            (&condvars, ("mutex + condvar queue, event", Some(1.0))),
+        ];
+        Ok(row(operation, how, &fencepost, bases))
+    }
+
+    fn create(&self) -> Result<Row, Stop> {
+        let create: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                drop(black_box(Event::new(black_box(&self.device))));
+            }
+            Ok(())
+        });
+        let how = self.short();
+        let [create] = in_turns(how, [create])?;
+        Ok(row("create + drop", how, &create, []))
+    }
+
+    fn create_record(&self) -> Result<Row, Stop> {
+        let stream = self.device.new_stream()?;
+        let create: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                let event = Event::new(black_box(&self.device));
+                event.record(&stream)?;
+                drop(black_box(event));
+            }
+            Ok(())
+        });
+        let how = self.short();
+        let [create] = in_turns(how, [create])?;
+        Ok(row("create + record + drop", how, &create, []))
+    }
+
+    /// Many live streams with work and waits across: whether the time for one grows with their
+    /// number.
+    fn streams(&self) -> Result<Row, Stop> {
+        const FEW: usize = 1_000;
+        const MANY: usize = 10_000;
+        let many: Side<'_> = Box::new(|n| (0..n).try_for_each(|_| self.live_streams(MANY)));
+        let few: Side<'_> = Box::new(|n| (0..n).try_for_each(|_| self.live_streams(FEW)));
+        let how = self.how(15, 1, None);
+        let [many, few] = in_turns(how, [many, few])?;
+        let (many, few) = (
+            Figures::of(&many, MANY as f64),
+            Figures::of(&few, FEW as f64),
+        );
+        let against = against(&many, few, ("each of 1,000", None));
+        Ok(Row {
+            operation: "each of 10,000 live streams",
+            rounds: how.rounds,
+            figures: many,
+            against: vec![against],
+        })
+    }
+
+    /// Streams that each work, wait for an earlier one, and work again.
+    fn live_streams(&self, count: usize) -> Result<(), Stop> {
+        let done = Arc::new(AtomicU64::new(0));
+        let work = || {
+            let done = done.clone();
+            move || {
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let mut streams = Vec::with_capacity(count);
+        let mut events: Vec<Event> = Vec::with_capacity(count);
+        for i in 0..count {
+            let stream = self.device.new_stream()?;
+            stream.launch(work())?;
+            // A hash spreads the waits over all that came before.
+            if let Some(earlier) = events.get(i.wrapping_mul(0x9e37_79b1) % i.max(1)) {
+                earlier.wait(&stream)?;
+            }
+            stream.launch(work())?;
+            let event = Event::new(&self.device);
+            event.record(&stream)?;
+            streams.push(stream);
+            events.push(event);
+        }
+        for event in &events {
+            event.synchronize()?;
+        }
+        match done.load(Ordering::Relaxed) {
+            n if n == 2 * count as u64 => Ok(()),
+            n => Err(Stop::Failed(format!(
+                "{n} of {} pieces of work ran: please report this bug",
+                2 * count
+            ))),
+        }
+    }
+}
+
+/// The row of the first side's figures against those of the others.
+fn row<const N: usize>(
+    operation: &'static str,
+    how: How,
+    ours: &Stats,
+    bases: [(&Stats, Base); N],
+) -> Row {
+    let figures = Figures::of(ours, 1.0);
+    let against = bases.map(|(stats, base)| against(&figures, Figures::of(stats, 1.0), base));
+    Row {
+        operation,
+        rounds: how.rounds,
+        against: against.into(),
+        figures,
+    }
+}
+
+fn against(ours: &Figures, theirs: Figures, (name, floor): Base) -> Against {
+    let ratio = ours.median_ns / theirs.median_ns;
+    Against {
+        name,
+        figures: theirs,
+        ratio,
+        floor,
+        verdict: floor.map(|floor| if ratio <= floor { "within" } else { "OVER" }),
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mut table = table(["operation", "median", "p5", "p95", "ratio", "floor", ""]);
+    for row in &report.rows {
+        let [median, p5, p95] = figures(&row.figures);
+        table.add_row([row.operation, &median, &p5, &p95, "", "", ""]);
+        for base in &row.against {
+            let [median, p5, p95] = figures(&base.figures);
+            table.add_row([
+                &format!("- {}", base.name),
+                &median,
+                &p5,
+                &p95,
+                &format!("{:.2}", base.ratio),
+                &base
+                    .floor
+                    .map_or(String::new(), |floor| format!("≤ {floor}")),
+                base.verdict.unwrap_or_default(),
+            ]);
+        }
+    }
+    align_numbers(&mut table, 1);
+    let mut notes = String::new();
+    if report.debug_build {
+        notes.push_str(
+            "This is a debug build: its figures mean nothing; use cargo run --release.\n",
+        );
+    }
+    if report.quick {
+        notes.push_str("A quick run of a few rounds: its figures mean little.\n");
+    }
+    format!(
+        "device: {}, {} CPUs; in turns with the bare primitive (-), time for one operation\n\
+         {notes}\n{}\n",
+        report.device,
+        report.cpus,
+        table.trim_fmt()
+    )
+}
+
+fn figures(figures: &Figures) -> [String; 3] {
+    [figures.median_ns, figures.p5_ns, figures.p95_ns].map(crate::units::time)
+}

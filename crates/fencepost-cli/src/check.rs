@@ -1,0 +1,93 @@
+//! `fencepost check`: what works on this machine, case by case.
+
+use std::{fmt::Write as _, time::Duration};
+
+use fencepost::conformance::{self, Case, Outcome};
+
+use crate::{Stop, open, print, printable, units};
+
+/// Run the conformance suite on a device: what device events promise, case by case
+#[derive(clap::Args)]
+#[command(after_help = "The last line counts: N passed, N failed, N skipped.\n\
+    Exit codes: 0 all promises kept, 1 a case failed, 2 bad arguments.")]
+pub(crate) struct Args {
+    /// The device, as `fencepost devices` names it [default: FENCEPOST_DEVICE, or the best there is]
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+
+    /// Run only the cases whose name contains this
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    filter: String,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Stop> {
+    let device = open(args.device.as_deref())?;
+    let filter = &args.filter;
+    let chosen = |case: &Case| case.name.contains(filter);
+    if !filter.is_empty() && !conformance::cases().any(chosen) {
+        return Err(Stop::Usage(format!(
+            "no case has \"{filter}\" in its name; check without --filter shows all names"
+        )));
+    }
+    let clock = device.clock();
+    print(&format!(
+        "device: {device}, timed by the clock \"{}\" with a resolution of {} ns\n",
+        clock.name(),
+        clock.resolution().as_nanos()
+    ))?;
+
+    let mut failed = Vec::new();
+    let mut written = Ok(());
+    let summary = conformance::run(&device, filter, |case, outcome, took| {
+        if matches!(outcome, Outcome::Failed(_)) {
+            failed.push(case.name);
+        }
+        if written.is_ok() {
+            written = print(&text(case, outcome, took));
+            if let Err(Stop::NobodyReads) = written {
+                // The suite takes its time, and cannot be stopped otherwise.
+                std::process::exit(0);
+            }
+        }
+    });
+    written?;
+
+    let mut end = String::new();
+    if !failed.is_empty() {
+        let _ = writeln!(end, "failed: {}", failed.join(", "));
+    }
+    // Spelled out: scripts read this line.
+    let _ = writeln!(
+        end,
+        "{} passed, {} failed, {} skipped",
+        summary.passed, summary.failed, summary.skipped
+    );
+    print(&end)?;
+    match summary.failed {
+        0 => Ok(()),
+        _ => Err(Stop::Reported),
+    }
+}
+
+/// One line for a case, and what was seen where it failed.
+fn text(case: &Case, outcome: &Outcome, took: Duration) -> String {
+    let took = units::time(took.as_nanos() as f64);
+    match outcome {
+        Outcome::Passed => format!("ok       {took:>8}  {}\n", case.name),
+        Outcome::Skipped(why) => {
+            format!("skipped  {took:>8}  {}: {}\n", case.name, printable(why))
+        }
+        Outcome::Failed(seen) => {
+            let mut text = format!("FAILED   {took:>8}  {}\n", case.name);
+            for line in seen.lines() {
+                let _ = writeln!(text, "    {}", printable(line));
+            }
+            text
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The pipeline on a GPU: a host stream loads, the GPU's streams count and reduce.
+//!
+//! | stage | stream | waits for |
+//! |---|---|---|
+//! | load: reads the next chunk into memory that the GPU can read | a host stream | the reduce that used the memory before, by an event of the GPU |
+//! | histogram: a kernel counts the chunk's bytes | those of the GPU but the last, in turn | the chunk's load |
+//! | reduce: a kernel adds the chunk's counts to the sum | the GPU's last | the chunk's histogram, by an event |
+//!
+//! A host stream waits for a GPU's marker without holding up a thread. The other way round a GPU's
+//! queue would stall on the host, so the submitting thread waits for the load, and loads are submitted
+//! ahead by as many chunks as there are buffers.
+
+use std::{
+    fs::File,
+    panic::resume_unwind,
+    sync::{Arc, Mutex, OnceLock},
+    time::Instant,
+};
+
+use fencepost::{Device, Error, Event, Stream, conformance::work::ByteCounter};
+
+use crate::pipeline::{Outcome, Plan, read_whole, turn};
+
+/// A chunk's memory, and the events before and behind each stage's work.
+struct Slot {
+    counter: ByteCounter,
+    load: (Event, Event),
+    histogram: (Event, Event),
+    reduce: (Event, Event),
+}
+
+/// The streams: the host's, the GPU's that count, and the GPU's that reduces.
+struct Streams {
+    load: Stream,
+    histogram: Vec<Stream>,
+    reduce: Stream,
+}
+
+struct Shared {
+    file: Mutex<File>,
+    name: String,
+    /// Why a load gave up.
+    failure: OnceLock<String>,
+}
+
+/// Runs the pipeline over `file`, and tells `progress` of each chunk's bytes when they are done.
+pub(crate) fn run(
+    device: &Device,
+    file: File,
+    plan: &Plan,
+    mut progress: impl FnMut(u64),
+) -> Result<Outcome, String> {
+    let shared = Arc::new(Shared {
+        file: Mutex::new(file),
+        name: plan.name.clone(),
+        failure: OnceLock::new(),
+    });
+    pump(device, plan, &shared, &mut progress).map_err(|error| {
+        let said = shared.failure.get().cloned();
+        said.unwrap_or_else(|| error.to_string())
+    })
+}
+
+fn pump(
+    device: &Device,
+    plan: &Plan,
+    shared: &Arc<Shared>,
+    progress: &mut impl FnMut(u64),
+) -> Result<Outcome, Error> {
+    let host = Device::open("host")?;
+    let streams = Streams {
+        load: host.new_stream()?,
+        histogram: (2..plan.streams.max(3))
+            .map(|_| device.new_stream())
+            .collect::<Result<_, _>>()?,
+        reduce: device.new_stream()?,
+    };
+    let sum = ByteCounter::new(device, 0)?;
+    let (chunks, buffers) = (plan.chunks(), plan.buffers());
+    let ring = (0..buffers)
+        .map(|_| Slot::new(&host, device, plan.buffer_bytes()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let slot = |chunk: u64| &ring[(chunk % buffers) as usize];
+    let mut nanos = [(); 3].map(|()| Vec::new());
+
+    // The stages' times are of two clocks, which never mix: the whole is timed by the host's.
+    let began = Instant::now();
+    for chunk in 0..buffers {
+        slot(chunk).load(&streams, shared, plan.len_of(chunk))?;
+    }
+    for chunk in 0..chunks {
+        let slot = slot(chunk);
+        slot.load.1.synchronize()?;
+        if chunk >= buffers {
+            // The load waited for them, so both are complete: before they are recorded again.
+            slot.harvest_kernels(&mut nanos)?;
+            progress(plan.len_of(chunk - buffers) as u64);
+        }
+        nanos[0].push(slot.load.0.elapsed(&slot.load.1)?.as_nanos_f64());
+        slot.submit(&streams, &sum, chunk, plan.len_of(chunk))?;
+        if chunk + buffers < chunks {
+            slot.load(&streams, shared, plan.len_of(chunk + buffers))?;
+        }
+    }
+    for chunk in chunks - buffers..chunks {
+        slot(chunk).reduce.1.synchronize()?;
+        slot(chunk).harvest_kernels(&mut nanos)?;
+        progress(plan.len_of(chunk) as u64);
+    }
+    let wall_nanos = (chunks > 0).then(|| began.elapsed().as_nanos() as f64);
+    Ok(Outcome {
+        counts: sum.read()?,
+        nanos,
+        wall_nanos,
+    })
+}
+
+impl Slot {
+    fn new(host: &Device, device: &Device, bytes: usize) -> Result<Slot, Error> {
+        let pair = |device| (Event::with_timing(device), Event::with_timing(device));
+        Ok(Slot {
+            counter: ByteCounter::new(device, bytes)?,
+            load: pair(host),
+            histogram: pair(device),
+            reduce: pair(device),
+        })
+    }
+
+    /// Puts the load of the next chunk on its stream, after the reduce that used the memory before.
+    fn load(&self, streams: &Streams, shared: &Arc<Shared>, len: usize) -> Result<(), Error> {
+        // Never recorded in the first round: a no-op then.
+        self.reduce.1.wait(&streams.load)?;
+        let (shared, counter) = (shared.clone(), self.counter.clone());
+        self.load.0.record(&streams.load)?;
+        streams.load.launch(move || {
+            let filled = turn(&shared.file).and_then(|mut file| {
+                let read = counter.fill(len, |bytes| read_whole(&mut file, bytes));
+                read.unwrap_or_else(|| Err("there is no memory to read into".into()))
+            });
+            if let Err(why) = filled {
+                let why = format!("reading {} failed: {why}", shared.name);
+                let _ = shared.failure.set(why.clone());
+                resume_unwind(Box::new(why));
+            }
+        })?;
+        self.load.1.record(&streams.load)
+    }
+
+    /// Puts the kernels of a chunk, which is loaded, on their streams.
+    fn submit(
+        &self,
+        streams: &Streams,
+        sum: &ByteCounter,
+        chunk: u64,
+        len: usize,
+    ) -> Result<(), Error> {
+        let histogram = &streams.histogram[chunk as usize % streams.histogram.len()];
+        self.load.1.wait(histogram)?;
+        self.histogram.0.record(histogram)?;
+        self.counter.count(histogram, len)?;
+        self.histogram.1.record(histogram)?;
+
+        self.histogram.1.wait(&streams.reduce)?;
+        self.reduce.0.record(&streams.reduce)?;
+        self.counter.add_to(&streams.reduce, sum)?;
+        self.reduce.1.record(&streams.reduce)
+    }
+
+    /// How long the kernels took, which are done.
+    fn harvest_kernels(&self, nanos: &mut [Vec<f64>; 3]) -> Result<(), Error> {
+        for (stage, (start, end)) in [(1, &self.histogram), (2, &self.reduce)] {
+            nanos[stage].push(start.elapsed(end)?.as_nanos_f64());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,419 @@
+//! The byte histogram of a file, by streams that nothing but events put in order.
+//!
+//! | stage | stream | waits for |
+//! |---|---|---|
+//! | load: reads the next chunk into a buffer of the ring | the first | the host, which hands out a buffer when `reduce` is done with it |
+//! | histogram: counts the chunk's bytes | those in between, in turn | the chunk's load |
+//! | reduce: adds the chunk's counts to the sum | the last | the chunk's histogram |
+//!
+//! With two streams the last two stages share one; with one stream everything does. The host's thread
+//! submits, and blocks only on the event of the buffer it wants back: that bounds the memory.
+
+use std::{
+    fs::File,
+    io::{ErrorKind, Read},
+    panic::resume_unwind,
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
+};
+
+use fencepost::{Device, Elapsed, Error, Event, Stream};
+
+/// The stages' names, in their order.
+pub(crate) const STAGES: [&str; 3] = ["load", "histogram", "reduce"];
+
+pub(crate) type Counts = [u64; 256];
+
+/// How the file is cut up.
+pub(crate) struct Plan {
+    /// The file's name, for what there is to say about it.
+    pub(crate) name: String,
+    pub(crate) streams: usize,
+    /// How long the file was when it was opened.
+    pub(crate) bytes: u64,
+    pub(crate) chunk: usize,
+}
+
+impl Plan {
+    pub(crate) fn chunks(&self) -> u64 {
+        self.bytes.div_ceil(self.chunk as u64)
+    }
+
+    /// One buffer for each stream keeps all of them busy.
+    pub(crate) fn buffers(&self) -> u64 {
+        (self.streams.max(2) as u64).min(self.chunks())
+    }
+
+    pub(crate) fn buffer_bytes(&self) -> usize {
+        self.bytes.min(self.chunk as u64) as usize
+    }
+
+    pub(crate) fn memory(&self) -> u64 {
+        self.buffers() * self.buffer_bytes() as u64
+    }
+
+    pub(crate) fn len_of(&self, chunk: u64) -> usize {
+        let rest = self.bytes - chunk * self.chunk as u64;
+        rest.min(self.chunk as u64) as usize
+    }
+}
+
+/// What came out.
+pub(crate) struct Outcome {
+    pub(crate) counts: Counts,
+    /// For each stage, what each chunk took on the device's clock, in nanoseconds.
+    pub(crate) nanos: [Vec<f64>; 3],
+    /// From the first chunk's first event to the last one's last, on the device's clock; on a GPU,
+    /// where the load is the host's, on the host's.
+    pub(crate) wall_nanos: Option<f64>,
+}
+
+/// What the stages share.
+struct Shared {
+    file: Mutex<File>,
+    sum: Mutex<Counts>,
+    /// Why a stage gave up. The stream it ran on fails then, and with it all that wait for it.
+    failure: OnceLock<String>,
+}
+
+/// A buffer of the ring. The stages take turns at it by events alone; the lock is there because safe
+/// code cannot share a buffer otherwise, and is never contended: where it is, or where the buffer is
+/// not as the stage before left it, the events failed to put the stages in order.
+struct Buffer {
+    holds: Holds,
+    bytes: Vec<u8>,
+    len: usize,
+    counts: Counts,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Holds {
+    Nothing,
+    Bytes(u64),
+    Counts(u64),
+}
+
+/// A buffer and the events of its chunk: one before and one behind each stage's work.
+struct Slot {
+    buffer: Arc<Mutex<Buffer>>,
+    events: [(Event, Event); 3],
+}
+
+/// Runs the pipeline over `file`, and tells `progress` of each chunk's bytes when they are done.
+pub(crate) fn run(
+    device: &Device,
+    file: File,
+    plan: &Plan,
+    mut progress: impl FnMut(u64),
+) -> Result<Outcome, String> {
+    let ring: Option<Vec<Slot>> = (0..plan.buffers())
+        .map(|_| Slot::new(device, plan.buffer_bytes()))
+        .collect();
+    let ring = ring.ok_or("not enough memory for the buffers; use a smaller --chunk")?;
+    let shared = Arc::new(Shared {
+        file: Mutex::new(file),
+        sum: Mutex::new([0; 256]),
+        failure: OnceLock::new(),
+    });
+    let mut nanos = [(); 3].map(|()| Vec::new());
+    let wall = pump(device, plan, &ring, &shared, &mut nanos, &mut progress).map_err(|error| {
+        // What a stage says about its failure is clearer than what failing did to the streams.
+        let said = shared.failure.get().cloned();
+        said.unwrap_or_else(|| error.to_string())
+    })?;
+    let counts = *turn(&shared.sum)?;
+    Ok(Outcome {
+        counts,
+        nanos,
+        wall_nanos: wall.map(|wall| wall.as_nanos_f64()),
+    })
+}
+
+/// Submits every chunk, waits for all, and tells how long it took.
+fn pump(
+    device: &Device,
+    plan: &Plan,
+    ring: &[Slot],
+    shared: &Arc<Shared>,
+    nanos: &mut [Vec<f64>; 3],
+    progress: &mut impl FnMut(u64),
+) -> Result<Option<Elapsed>, Error> {
+    let streams = (0..plan.streams).map(|_| device.new_stream());
+    let streams = streams.collect::<Result<Vec<_>, _>>()?;
+    let (chunks, slots) = (plan.chunks(), ring.len() as u64);
+    let slot_of = |chunk: u64| &ring[(chunk % slots) as usize];
+    let mut done = |chunk: u64| {
+        slot_of(chunk).harvest(nanos)?;
+        progress(plan.len_of(chunk) as u64);
+        Ok::<(), Error>(())
+    };
+
+    let mut first = None;
+    for chunk in 0..chunks {
+        if chunk >= slots {
+            done(chunk - slots)?;
+        }
+        slot_of(chunk).submit(plan, &streams, shared, chunk)?;
+        if chunk == 0 {
+            first = slot_of(chunk).events[0].0.marker();
+        }
+    }
+    for chunk in chunks - slots..chunks {
+        done(chunk)?;
+    }
+    let last = match chunks {
+        0 => None,
+        _ => slot_of(chunks - 1).events[2].1.marker(),
+    };
+    first.zip(last).map(|(a, b)| a.elapsed(&b)).transpose()
+}
+
+impl Slot {
+    /// `None` without the memory for it.
+    fn new(device: &Device, bytes: usize) -> Option<Slot> {
+        let mut buffer = Vec::new();
+        buffer.try_reserve_exact(bytes).ok()?;
+        buffer.resize(bytes, 0);
+        Some(Slot {
+            buffer: Arc::new(Mutex::new(Buffer {
+                holds: Holds::Nothing,
+                bytes: buffer,
+                len: 0,
+                counts: [0; 256],
+            })),
+            events: [(); 3].map(|()| (Event::with_timing(device), Event::with_timing(device))),
+        })
+    }
+
+    /// Puts the three stages of a chunk on their streams. The slot's earlier chunk is done.
+    fn submit(
+        &self,
+        plan: &Plan,
+        streams: &[Stream],
+        shared: &Arc<Shared>,
+        chunk: u64,
+    ) -> Result<(), Error> {
+        let [load, histogram, reduce] = stage_streams(streams, chunk);
+        let [loaded, counted, reduced] = &self.events;
+        let name = plan.name.clone();
+        let len = plan.len_of(chunk);
+
+        self.stage(load, loaded, shared, move |shared, buffer| {
+            buffer.pass_on(Holds::Nothing, Holds::Bytes(chunk))?;
+            buffer.len = len;
+            let mut file = turn(&shared.file)?;
+            read_whole(&mut file, &mut buffer.bytes[..len])
+                .map_err(|why| format!("reading {name} failed: {why}"))
+        })?;
+        loaded.1.wait(histogram)?;
+        self.stage(histogram, counted, shared, move |_, buffer| {
+            buffer.pass_on(Holds::Bytes(chunk), Holds::Counts(chunk))?;
+            buffer.counts = count(&buffer.bytes[..buffer.len]);
+            Ok(())
+        })?;
+        counted.1.wait(reduce)?;
+        self.stage(reduce, reduced, shared, move |shared, buffer| {
+            buffer.pass_on(Holds::Counts(chunk), Holds::Nothing)?;
+            let mut sum = turn(&shared.sum)?;
+            for (sum, count) in sum.iter_mut().zip(buffer.counts) {
+                *sum += count;
+            }
+            Ok(())
+        })
+    }
+
+    /// Puts `work` on `stream`, between the two events.
+    fn stage(
+        &self,
+        stream: &Stream,
+        (start, end): &(Event, Event),
+        shared: &Arc<Shared>,
+        work: impl FnOnce(&Shared, &mut Buffer) -> Result<(), String> + Send + 'static,
+    ) -> Result<(), Error> {
+        let (shared, buffer) = (shared.clone(), self.buffer.clone());
+        start.record(stream)?;
+        stream.launch(move || {
+            let done = turn(&buffer).and_then(|mut buffer| work(&shared, &mut buffer));
+            if let Err(why) = done {
+                // The first failure is the cause of all that follow. Unwinding fails the stream, and
+                // with it everything that waits for it; the panic hook has nothing to add.
+                let _ = shared.failure.set(why.clone());
+                resume_unwind(Box::new(why));
+            }
+        })?;
+        end.record(stream)
+    }
+
+    /// Waits for the chunk's last event, then reads how long each stage took.
+    fn harvest(&self, nanos: &mut [Vec<f64>; 3]) -> Result<(), Error> {
+        let [_, _, (_, done)] = &self.events;
+        done.synchronize()?;
+        for ((start, end), nanos) in self.events.iter().zip(nanos) {
+            nanos.push(start.elapsed(end)?.as_nanos_f64());
+        }
+        Ok(())
+    }
+}
+
+impl Buffer {
+    /// Turns from what the stage before left into what the one behind expects.
+    fn pass_on(&mut self, from: Holds, to: Holds) -> Result<(), String> {
+        if self.holds != from {
+            let found = self.holds;
+            return Err(format!(
+                "the events did not keep the stages in order: found {found:?} instead of {from:?}"
+            ));
+        }
+        self.holds = to;
+        Ok(())
+    }
+}
+
+/// The streams of the chunk's load, histogram and reduce.
+fn stage_streams(streams: &[Stream], chunk: u64) -> [&Stream; 3] {
+    match streams {
+        [load, between @ .., reduce] if !between.is_empty() => {
+            let turn = chunk % between.len() as u64;
+            [load, &between[turn as usize], reduce]
+        }
+        [load, .., rest] => [load, rest, rest],
+        [all] => [all; 3],
+        [] => unreachable!("the arguments ask for at least one stream"),
+    }
+}
+
+/// Takes what no other thread may have at this point.
+pub(crate) fn turn<T>(of: &Mutex<T>) -> Result<MutexGuard<'_, T>, String> {
+    of.try_lock()
+        .map_err(|_| "the events did not keep the stages in order: two met at one buffer".into())
+}
+
+pub(crate) fn read_whole(file: &mut File, mut rest: &mut [u8]) -> Result<(), String> {
+    let wanted = rest.len();
+    while !rest.is_empty() {
+        match file.read(rest) {
+            Ok(0) => {
+                let missing = rest.len();
+                return Err(format!(
+                    "the file shrank meanwhile: {missing} of {wanted} bytes are gone"
+                ));
+            }
+            Ok(n) => rest = &mut rest[n..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    Ok(())
+}
+
+/// Counts in four tables, so that a run of equal bytes is no chain of additions to one word.
+fn count(bytes: &[u8]) -> Counts {
+    let mut tables = [[0_u64; 256]; 4];
+    let mut quads = bytes.chunks_exact(4);
+    for quad in &mut quads {
+        for (table, &byte) in tables.iter_mut().zip(quad) {
+            table[byte as usize] += 1;
+        }
+    }
+    for &byte in quads.remainder() {
+        tables[0][byte as usize] += 1;
+    }
+    std::array::from_fn(|byte| tables.iter().map(|table| table[byte]).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Seek as _, Write as _};
+
+    #[test]
+    fn every_byte_is_counted_once() {
+        for len in [0, 1, 2, 3, 4, 5, 1023] {
+            let bytes: Vec<u8> = (0..len).map(|i| (i * 7 % 251) as u8).collect();
+            let mut plain = [0; 256];
+            for &byte in &bytes {
+                plain[byte as usize] += 1;
+            }
+            assert_eq!(count(&bytes), plain, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn each_number_of_streams_has_its_stages() {
+        let device = Device::new_host(1);
+        let streams: Vec<_> = (0..5).map(|_| device.new_stream().unwrap()).collect();
+        let ids = |n: usize, chunk| {
+            stage_streams(&streams[..n], chunk)
+                .map(|s| streams.iter().position(|other| other == s).unwrap())
+        };
+        assert_eq!(ids(1, 3), [0, 0, 0]);
+        assert_eq!(ids(2, 3), [0, 1, 1]);
+        assert_eq!(ids(3, 3), [0, 1, 2]);
+        assert_eq!(ids(5, 3), [0, 1, 4]);
+        assert_eq!(ids(5, 4), [0, 2, 4]);
+    }
+
+    #[test]
+    fn the_ring_is_bounded_whatever_the_file() {
+        let plan = |streams, bytes, chunk| Plan {
+            name: "f".into(),
+            streams,
+            bytes,
+            chunk,
+        };
+        assert_eq!(plan(4, 0, 1024).memory(), 0);
+        assert_eq!(plan(4, 10, 1024).memory(), 10);
+        assert_eq!(plan(1, u64::MAX, 1024).memory(), 2048);
+        assert_eq!(plan(4, 1 << 50, 1024).memory(), 4096);
+        assert_eq!(plan(4, 2500, 1000).chunks(), 3);
+        assert_eq!(plan(4, 2500, 1000).len_of(2), 500);
+    }
+
+    #[test]
+    fn a_stage_out_of_order_is_noticed() {
+        let device = Device::new_host(1);
+        let slot = Slot::new(&device, 1).unwrap();
+        let mut buffer = turn(&slot.buffer).unwrap();
+        assert!(turn(&slot.buffer).is_err(), "somebody has it");
+        assert!(buffer.pass_on(Holds::Bytes(1), Holds::Counts(1)).is_err());
+        buffer.pass_on(Holds::Nothing, Holds::Bytes(1)).unwrap();
+        assert!(buffer.pass_on(Holds::Bytes(2), Holds::Counts(2)).is_err());
+    }
+
+    /// Runs over a file of `bytes` that claims to be of `claimed`.
+    fn run_over(options: &File, claimed: u64, streams: usize) -> Result<Outcome, String> {
+        let plan = Plan {
+            name: "the file".into(),
+            streams,
+            bytes: claimed,
+            chunk: 10,
+        };
+        let file = options.try_clone().unwrap();
+        run(&Device::new_host(2), file, &plan, |_| {})
+    }
+
+    #[test]
+    fn a_file_that_shrinks_ends_every_stage_with_the_reason() {
+        for streams in [1, 2, 3, 8] {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&[1; 105]).unwrap();
+            file.rewind().unwrap();
+            let Err(why) = run_over(&file, 1000, streams) else {
+                panic!("there is less than the plan says");
+            };
+            let expected = "reading the file failed: the file shrank meanwhile";
+            assert!(why.starts_with(expected), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_ends_every_stage_with_the_reason() {
+        for streams in [1, 2, 3, 8] {
+            let folder = tempfile::tempdir().unwrap();
+            let write_only = File::create(folder.path().join("f")).unwrap();
+            let Err(why) = run_over(&write_only, 1000, streams) else {
+                panic!("it is not open for reading");
+            };
+            assert!(why.starts_with("reading the file failed: "), "{why}");
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! `fencepost run`: the main job.
+
+use std::{
+    fs::File,
+    io::{ErrorKind, Read as _, Seek as _},
+    path::{Path, PathBuf},
+};
+
+use fencepost::{Backend, Device};
+use serde::Serialize;
+
+use crate::{
+    Stop, align_numbers, gpu, open,
+    pipeline::{self, Counts, Outcome, Plan, STAGES},
+    print, print_json, progress_bar,
+    stats::{Stats, entropy},
+    table, units,
+};
+
+/// Count a file's bytes by a pipeline of streams ordered by nothing but events, and time each stage
+///
+/// Reads a file in chunks through a pipeline of streams that nothing but events put in order: load,
+/// byte histogram, reduce. Prints what each stage took for each chunk on the device's own clock, the
+/// overlap reached, the throughput and the file's entropy, and checks the histogram against a plain
+/// single-threaded count.
+#[derive(clap::Args)]
+#[command(after_long_help = JSON_HELP)]
+pub(crate) struct Args {
+    /// The device, as `fencepost devices` names it [default: FENCEPOST_DEVICE, or the best there is]
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+
+    /// The file to read [default: this program's own executable]
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+
+    /// How many streams: one to load, one to reduce, and histogram streams in between
+    ///
+    /// Two streams share the three stages, and one does all of them. On a GPU the stream that loads
+    /// is the host's, and there are at least three.
+    #[arg(long, value_name = "N", default_value = "4", value_parser = parse_streams,
+        allow_negative_numbers = true)]
+    streams: usize,
+
+    /// How many bytes a chunk has; K, M and G stand for KiB, MiB and GiB
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = units::parse_chunk,
+        allow_negative_numbers = true)]
+    chunk: usize,
+
+    /// Print one JSON object instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+const JSON_HELP: &str = "\
+JSON fields of run (times in nanoseconds on the device's clock, sizes in bytes):
+  device, clock, clock_resolution_ns   what ran it, and what timed it
+  input, bytes, chunk_bytes, chunks    the file and how it was cut up
+  streams                              how many streams shared the work
+  stages                               for each: stage, n, min_ns, median_ns, p95_ns,
+                                       max_ns, total_ns (null when n is 0)
+  wall_ns                              from the first chunk's start to the last one's end
+  overlap                              the stages' total_ns by wall_ns
+  throughput_bytes_per_s               bytes by wall_ns
+  entropy_bits_per_byte                of the whole file
+  histogram                            256 counts
+  matches                              whether a plain count gives the same
+wall_ns, overlap and throughput_bytes_per_s are null for an empty file.
+
+Exit codes: 0 good, 1 a check or device failed, 2 bad arguments.";
+
+const MOST_STREAMS: usize = 4096;
+/// The ring's buffers together.
+const MOST_MEMORY: u64 = 4 << 30;
+/// What each chunk took is kept until the end, 24 bytes a chunk.
+const MOST_CHUNKS: u64 = 1 << 22;
+
+fn parse_streams(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=MOST_STREAMS) => Ok(n),
+        _ => Err(format!("a number from 1 to {MOST_STREAMS} works")),
+    }
+}
+
+#[derive(Serialize)]
+struct Report {
+    device: String,
+    clock: String,
+    clock_resolution_ns: u64,
+    input: String,
+    bytes: u64,
+    chunk_bytes: usize,
+    chunks: u64,
+    streams: usize,
+    stages: Vec<Stage>,
+    wall_ns: Option<f64>,
+    overlap: Option<f64>,
+    throughput_bytes_per_s: Option<f64>,
+    entropy_bits_per_byte: f64,
+    histogram: Vec<u64>,
+    matches: bool,
+}
+
+#[derive(Serialize)]
+struct Stage {
+    stage: &'static str,
+    n: usize,
+    min_ns: Option<f64>,
+    median_ns: Option<f64>,
+    p95_ns: Option<f64>,
+    max_ns: Option<f64>,
+    total_ns: Option<f64>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Stop> {
+    let device = open(args.device.as_deref())?;
+    let path = match &args.input {
+        Some(path) => path.clone(),
+        None => std::env::current_exe().map_err(|error| {
+            let text = format!("cannot find this program's own file: {error}; name one: --input");
+            Stop::Usage(text)
+        })?,
+    };
+    let (file, bytes) = open_regular(&path)?;
+    let plan = Plan {
+        name: path.display().to_string(),
+        streams: args.streams,
+        bytes,
+        chunk: args.chunk,
+    };
+    refuse_the_absurd(&plan)?;
+
+    let bar = progress_bar(
+        bytes,
+        "{msg:11} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}",
+    );
+    let mut again = file
+        .try_clone()
+        .map_err(|error| Stop::Failed(format!("cannot keep {} open: {error}", plan.name)))?;
+    bar.set_message("pipeline");
+    let done = |bytes| bar.inc(bytes);
+    let outcome = match device.backend() {
+        Backend::Host => pipeline::run(&device, file, &plan, done),
+        _ => gpu::run(&device, file, &plan, done),
+    }
+    .map_err(Stop::Failed)?;
+    bar.set_message("plain count");
+    bar.set_position(0);
+    let plain = plain_count(&mut again, bytes, |bytes| bar.inc(bytes))
+        .map_err(|why| Stop::Failed(format!("reading {} again failed: {why}", plan.name)))?;
+    bar.finish_and_clear();
+
+    let matches = plain == outcome.counts;
+    let report = report(&device, &plan, outcome, matches);
+    match args.json {
+        true => print_json(&report)?,
+        false => print(&text(&report))?,
+    }
+    match matches {
+        true => Ok(()),
+        false => Err(Stop::Failed(format!(
+            "the histogram differs from a plain single-threaded count of {}; unless the file was \
+             written to meanwhile, that is a bug: please report it",
+            plan.name
+        ))),
+    }
+}
+
+/// Opens `path` only when it is a regular file: opening a pipe may block for ever.
+fn open_regular(path: &Path) -> Result<(File, u64), Stop> {
+    let what_works = "; name a regular file that you may read";
+    let name = path.display();
+    let unreadable = |error| Stop::Usage(format!("cannot read {name}: {error}{what_works}"));
+    let kind = std::fs::metadata(path).map_err(unreadable)?.file_type();
+    if kind.is_dir() {
+        let text = format!("{name} is a directory{what_works}");
+        return Err(Stop::Usage(text));
+    }
+    if !kind.is_file() {
+        let text = format!("{name} is a pipe, a device or the like{what_works}");
+        return Err(Stop::Usage(text));
+    }
+    let file = File::open(path).map_err(unreadable)?;
+    let bytes = file.metadata().map_err(unreadable)?.len();
+    Ok((file, bytes))
+}
+
+fn refuse_the_absurd(plan: &Plan) -> Result<(), Stop> {
+    if plan.memory() > MOST_MEMORY {
+        return Err(Stop::Usage(format!(
+            "--streams {} with --chunk {} takes {} of buffers; up to {} works",
+            plan.streams,
+            plan.chunk,
+            units::size(plan.memory() as f64),
+            units::size(MOST_MEMORY as f64),
+        )));
+    }
+    if plan.chunks() > MOST_CHUNKS {
+        return Err(Stop::Usage(format!(
+            "--chunk {} cuts {} into {} chunks; up to {MOST_CHUNKS} work: use --chunk {} or more",
+            plan.chunk,
+            plan.name,
+            plan.chunks(),
+            plan.bytes.div_ceil(MOST_CHUNKS),
+        )));
+    }
+    Ok(())
+}
+
+/// What the pipeline's result is checked against: nothing clever, no streams, one thread.
+fn plain_count(file: &mut File, bytes: u64, progress: impl Fn(u64)) -> Result<Counts, String> {
+    file.rewind().map_err(|error| error.to_string())?;
+    let mut counts = [0; 256];
+    let mut buffer = vec![0; 1 << 16];
+    let mut seen = 0;
+    loop {
+        let n = match file.read(&mut buffer) {
+            Ok(n) => n,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error.to_string()),
+        };
+        for &byte in &buffer[..n] {
+            counts[byte as usize] += 1;
+        }
+        seen += n as u64;
+        progress(n as u64);
+        if seen > bytes {
+            let text = format!("it was {bytes} bytes long at first, and now there is more");
+            return Err(text);
+        }
+        if n == 0 {
+            break;
+        }
+    }
+    match seen == bytes {
+        true => Ok(counts),
+        false => Err(format!("it was {bytes} bytes long at first, now {seen}")),
+    }
+}
+
+fn report(device: &Device, plan: &Plan, outcome: Outcome, matches: bool) -> Report {
+    let clock = device.clock();
+    let stages = STAGES.into_iter().zip(outcome.nanos);
+    let stages: Vec<_> = stages
+        .map(|(stage, nanos)| {
+            let stats = Stats::of(nanos);
+            Stage {
+                stage,
+                n: stats.map_or(0, |stats| stats.n),
+                min_ns: stats.map(|stats| stats.min),
+                median_ns: stats.map(|stats| stats.median),
+                p95_ns: stats.map(|stats| stats.p95),
+                max_ns: stats.map(|stats| stats.max),
+                total_ns: stats.map(|stats| stats.total),
+            }
+        })
+        .collect();
+    // A coarse clock may have seen no time pass.
+    let wall = outcome.wall_nanos.filter(|&wall| wall > 0.0);
+    let busy: f64 = stages.iter().filter_map(|stage| stage.total_ns).sum();
+    Report {
+        device: device.to_string(),
+        clock: clock.name().into(),
+        clock_resolution_ns: clock.resolution().as_nanos() as u64,
+        input: plan.name.clone(),
+        bytes: plan.bytes,
+        chunk_bytes: plan.chunk,
+        chunks: plan.chunks(),
+        streams: plan.streams,
+        stages,
+        wall_ns: outcome.wall_nanos,
+        overlap: wall.map(|wall| busy / wall),
+        throughput_bytes_per_s: wall.map(|wall| plan.bytes as f64 / wall * 1e9),
+        entropy_bits_per_byte: entropy(&outcome.counts),
+        histogram: outcome.counts.to_vec(),
+        matches,
+    }
+}
+
+fn text(report: &Report) -> String {
+    let or_none = |value: Option<f64>| value.map_or("-".into(), units::time);
+    let header = ["stage", "n", "min", "median", "p95", "max", "total"];
+    let mut table = table(header);
+    for stage in &report.stages {
+        let times = [
+            stage.min_ns,
+            stage.median_ns,
+            stage.p95_ns,
+            stage.max_ns,
+            stage.total_ns,
+        ];
+        let mut row = vec![stage.stage.into(), stage.n.to_string()];
+        row.extend(times.map(or_none));
+        table.add_row(row);
+    }
+    align_numbers(&mut table, 1);
+    let (wall, streams) = (or_none(report.wall_ns), report.streams);
+    let overlap = match report.overlap {
+        Some(overlap) => format!(
+            "{overlap:.2}: the stages were at work {overlap:.2} times as long as the whole took, \
+             on {streams} stream{}",
+            if streams == 1 { "" } else { "s" }
+        ),
+        None => "none: there was nothing to do".into(),
+    };
+    let throughput = match report.throughput_bytes_per_s {
+        Some(rate) => format!("{}/s: {wall} in all", units::size(rate)),
+        None => "none: there was nothing to do".into(),
+    };
+    let matches = match report.matches {
+        true => "matches a plain single-threaded count",
+        false => "DIFFERS from a plain single-threaded count",
+    };
+    format!(
+        "device: {}, timed by the clock \"{}\" with a resolution of {} ns\n\
+         file: {}\n\
+         bytes: {} in {} chunk{} of {}\n\
+         \n{}\n\n\
+         overlap: {overlap}\n\
+         throughput: {throughput}\n\
+         entropy: {:.4} bits per byte\n\
+         histogram: {matches}\n",
+        report.device,
+        report.clock,
+        report.clock_resolution_ns,
+        crate::printable(&report.input),
+        report.bytes,
+        report.chunks,
+        if report.chunks == 1 { "" } else { "s" },
+        units::size(report.chunk_bytes as f64),
+        table.trim_fmt(),
+        report.entropy_bits_per_byte,
+    )
+}

@@ -1,0 +1,96 @@
+//! What a set of measured values comes to.
+
+/// The figures that tables and JSON are made of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Stats {
+    pub(crate) n: usize,
+    pub(crate) min: f64,
+    pub(crate) p5: f64,
+    pub(crate) median: f64,
+    pub(crate) p95: f64,
+    pub(crate) max: f64,
+    pub(crate) total: f64,
+}
+
+impl Stats {
+    /// `None` of no values.
+    pub(crate) fn of(mut values: Vec<f64>) -> Option<Stats> {
+        values.sort_by(f64::total_cmp);
+        Some(Stats {
+            n: values.len(),
+            min: *values.first()?,
+            p5: quantile(&values, 0.05),
+            median: quantile(&values, 0.5),
+            p95: quantile(&values, 0.95),
+            max: *values.last()?,
+            total: values.iter().sum(),
+        })
+    }
+}
+
+/// Between the two nearest ranks, in proportion. `sorted` is not empty.
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let rank = q * (sorted.len() - 1) as f64;
+    let (low, high) = (sorted[rank.floor() as usize], sorted[rank.ceil() as usize]);
+    low + (high - low) * rank.fract()
+}
+
+/// The entropy of bytes that occur this often, in bits per byte; 0 of none.
+pub(crate) fn entropy(counts: &[u64; 256]) -> f64 {
+    let total: u64 = counts.iter().sum();
+    let bits = |&count: &u64| match count {
+        0 => 0.0,
+        _ => {
+            let share = count as f64 / total as f64;
+            -share * share.log2()
+        }
+    };
+    // Adding to +0.0 keeps a sum of -0.0s from printing a sign.
+    counts.iter().map(bits).fold(0.0, |sum, bits| sum + bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_has_no_figures() {
+        assert_eq!(Stats::of(Vec::new()), None);
+    }
+
+    #[test]
+    fn one_value_is_all_its_figures() {
+        let stats = Stats::of(vec![7.0]).unwrap();
+        let Stats {
+            min,
+            p5,
+            median,
+            p95,
+            max,
+            total,
+            n,
+        } = stats;
+        assert_eq!([min, p5, median, p95, max, total], [7.0; 6]);
+        assert_eq!(n, 1);
+    }
+
+    #[test]
+    fn quantiles_lie_between_their_neighbours() {
+        let stats = Stats::of((0..=100).rev().map(f64::from).collect()).unwrap();
+        assert_eq!((stats.p5, stats.median, stats.p95), (5.0, 50.0, 95.0));
+        assert_eq!((stats.min, stats.max, stats.total), (0.0, 100.0, 5050.0));
+        assert_eq!(Stats::of(vec![4.0, 1.0, 3.0, 2.0]).unwrap().median, 2.5);
+    }
+
+    #[test]
+    fn entropy_of_known_distributions() {
+        assert_eq!(entropy(&[0; 256]), 0.0);
+        assert_eq!(entropy(&[3; 256]), 8.0);
+        let mut counts = [0; 256];
+        counts[65] = 1000;
+        assert_eq!(entropy(&counts), 0.0);
+        assert!(entropy(&counts).is_sign_positive());
+        counts[66] = 1000;
+        assert_eq!(entropy(&counts), 1.0);
+    }
+}

@@ -1,0 +1,384 @@
+//! A small, obviously right model of streams and events, and a way to hold a device against it.
+//!
+//! The model keeps a list of items for each stream and works out from scratch, after every step, how
+//! far each list can have come: an item is passed when everything before it is, and its gate is open
+//! or its marker is passed. That is all there is to an event's meaning. What must be complete is
+//! waited for; what must be pending must not be complete; a log that the work writes must respect
+//! every order that the model derives.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use fencepost::{
+    Device, Error, Event, Marker, Status, Stream,
+    conformance::work::{self, Gate, Log},
+};
+use proptest::prelude::*;
+
+const STREAMS: usize = 4;
+const EVENTS: usize = 4;
+
+/// One step of a random run. Numbers are taken modulo what there is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Op {
+    Work(usize),
+    Gate(usize),
+    Open(usize),
+    Record(usize, usize),
+    Wait(usize, usize),
+    Query(usize),
+    Synchronize(usize),
+    Replace(usize),
+    Fail(usize),
+    ClearError(usize),
+}
+
+pub(crate) fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let n = 0..64_usize;
+    let op = prop_oneof![
+        6 => n.clone().prop_map(Op::Work),
+        3 => n.clone().prop_map(Op::Gate),
+        3 => n.clone().prop_map(Op::Open),
+        6 => (n.clone(), n.clone()).prop_map(|(e, s)| Op::Record(e, s)),
+        6 => (n.clone(), n.clone()).prop_map(|(e, s)| Op::Wait(e, s)),
+        3 => n.clone().prop_map(Op::Query),
+        2 => n.clone().prop_map(Op::Synchronize),
+        1 => n.clone().prop_map(Op::Replace),
+        1 => n.clone().prop_map(Op::Fail),
+        1 => n.prop_map(Op::ClearError),
+    ];
+    prop::collection::vec(op, 1..80)
+}
+
+#[derive(Clone, Copy)]
+enum Item {
+    Work(u32),
+    Gate(usize),
+    Mark,
+    Wait(usize),
+    Fail,
+    /// Everything before it is over, one way or the other.
+    Cleared,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Pending,
+    Complete,
+    Failed,
+}
+
+#[derive(Default)]
+struct Model {
+    streams: [Vec<Item>; STREAMS],
+    gates: Vec<bool>,
+    /// Where each marker stands: stream and index.
+    markers: Vec<(usize, usize)>,
+    work: u32,
+}
+
+impl Model {
+    /// The fate of every item of every stream.
+    fn fates(&self) -> Vec<Vec<Fate>> {
+        let mut fates: Vec<Vec<_>> = self
+            .streams
+            .iter()
+            .map(|items| vec![Fate::Pending; items.len()])
+            .collect();
+        loop {
+            let before = fates.clone();
+            for (stream, items) in self.streams.iter().enumerate() {
+                let mut state = Fate::Complete;
+                for (index, item) in items.iter().enumerate() {
+                    if state == Fate::Complete {
+                        state = match *item {
+                            Item::Work(_) | Item::Mark | Item::Cleared => Fate::Complete,
+                            Item::Gate(gate) if self.gates[gate] => Fate::Complete,
+                            Item::Gate(_) => Fate::Pending,
+                            Item::Wait(marker) => {
+                                let (other, at) = self.markers[marker];
+                                fates[other][at]
+                            }
+                            Item::Fail => Fate::Failed,
+                        };
+                    } else if state == Fate::Failed && matches!(item, Item::Cleared) {
+                        state = Fate::Complete;
+                    }
+                    fates[stream][index] = state;
+                }
+            }
+            if fates == before {
+                return fates;
+            }
+        }
+    }
+
+    fn marker(&self, marker: usize) -> Fate {
+        let (stream, index) = self.markers[marker];
+        self.fates()[stream][index]
+    }
+
+    fn end_of(&self, stream: usize) -> Fate {
+        *self.fates()[stream].last().unwrap_or(&Fate::Complete)
+    }
+
+    /// Every piece of work that must have run before the item at this place. What a failure skipped
+    /// orders nothing.
+    fn before(&self, fates: &[Vec<Fate>], (stream, index): (usize, usize)) -> BTreeSet<u32> {
+        let mut found = BTreeSet::new();
+        for (at, item) in self.streams[stream][..index].iter().enumerate() {
+            match *item {
+                _ if fates[stream][at] != Fate::Complete => {}
+                Item::Work(token) => drop(found.insert(token)),
+                Item::Wait(marker) => found.extend(self.before(fates, self.markers[marker])),
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+/// A device under the model's eye.
+struct Run<'a> {
+    device: &'a Device,
+    /// How long what must happen may take.
+    patience: Duration,
+    model: Model,
+    streams: Vec<Stream>,
+    log: Log,
+    gates: Vec<Option<Gate>>,
+    events: Vec<Event>,
+    /// The marker that each event holds, by the model's numbers.
+    held: Vec<Option<usize>>,
+    markers: Vec<Marker>,
+}
+
+/// Runs `ops` on `device`; an error tells where it and the model part.
+pub(crate) fn run(device: &Device, ops: &[Op], patience: Duration) -> Result<(), String> {
+    let mut run = Run {
+        device,
+        patience,
+        model: Model::default(),
+        streams: (0..STREAMS)
+            .map(|_| device.new_stream())
+            .collect::<Result<_, _>>()
+            .map_err(text)?,
+        log: work::new_log(device).map_err(text)?,
+        gates: Vec::new(),
+        events: (0..EVENTS).map(|_| Event::with_timing(device)).collect(),
+        held: vec![None; EVENTS],
+        markers: Vec::new(),
+    };
+    let result = ops
+        .iter()
+        .enumerate()
+        .try_for_each(|(number, op)| {
+            run.step(*op)
+                .map_err(|why| format!("step {number}, {op:?}: {why}"))
+        })
+        .and_then(|()| run.finish());
+    // Whatever happened, nobody stays behind a gate.
+    run.gates.clear();
+    result
+}
+
+fn text(error: Error) -> String {
+    error.to_string()
+}
+
+/// A stream that has failed may say so at once; the model knows whether it has.
+fn unless_failed(result: Result<(), Error>, fate: Fate) -> Result<(), String> {
+    match result {
+        Err(Error::StreamFailed { .. }) if fate == Fate::Failed => Ok(()),
+        other => other.map_err(text),
+    }
+}
+
+impl Run<'_> {
+    fn step(&mut self, op: Op) -> Result<(), String> {
+        match op {
+            Op::Work(stream) => {
+                let stream = stream % STREAMS;
+                let token = self.model.work;
+                self.model.work += 1;
+                let result = work::append(&self.streams[stream], &self.log, token);
+                unless_failed(result, self.model.end_of(stream))?;
+                self.model.streams[stream].push(Item::Work(token));
+            }
+            Op::Gate(stream) => {
+                let stream = stream % STREAMS;
+                let gate = work::gate(&self.streams[stream]).map_err(text)?;
+                self.model.streams[stream].push(Item::Gate(self.gates.len()));
+                self.gates.push(Some(gate));
+                self.model.gates.push(false);
+            }
+            Op::Open(gate) if !self.gates.is_empty() => {
+                let gate = gate % self.gates.len();
+                self.gates[gate] = None;
+                self.model.gates[gate] = true;
+            }
+            Op::Open(_) => {}
+            Op::Record(event, stream) => {
+                let (event, stream) = (event % EVENTS, stream % STREAMS);
+                self.events[event]
+                    .record(&self.streams[stream])
+                    .map_err(text)?;
+                let items = &mut self.model.streams[stream];
+                self.held[event] = Some(self.markers.len());
+                self.model.markers.push((stream, items.len()));
+                items.push(Item::Mark);
+                self.markers.push(
+                    self.events[event]
+                        .marker()
+                        .ok_or("no marker after record")?,
+                );
+            }
+            Op::Wait(event, stream) => {
+                let (event, stream) = (event % EVENTS, stream % STREAMS);
+                self.events[event]
+                    .wait(&self.streams[stream])
+                    .map_err(text)?;
+                if let Some(marker) = self.held[event]
+                    && self.model.markers[marker].0 != stream
+                {
+                    self.model.streams[stream].push(Item::Wait(marker));
+                }
+            }
+            Op::Query(event) => self.look_at(event % EVENTS)?,
+            Op::Synchronize(event) => {
+                let event = event % EVENTS;
+                if let Some(marker) = self.held[event] {
+                    self.settle(marker)?;
+                }
+                self.look_at(event)?;
+            }
+            Op::Replace(event) => {
+                let event = event % EVENTS;
+                self.events[event] = Event::with_timing(self.device);
+                self.held[event] = None;
+            }
+            Op::Fail(stream) => {
+                let stream = stream % STREAMS;
+                let result = work::fail(&self.streams[stream], "a step of the model");
+                unless_failed(result, self.model.end_of(stream))?;
+                self.model.streams[stream].push(Item::Fail);
+            }
+            Op::ClearError(stream) => {
+                let stream = stream % STREAMS;
+                // Only where the failure is certain: what it clears depends on what has happened.
+                if self.model.end_of(stream) == Fate::Failed {
+                    let end = self.streams[stream].record().map_err(text)?;
+                    if end.synchronize_timeout(self.patience).is_ok() {
+                        return Err("the stream has failed, and its end completes".into());
+                    }
+                    self.streams[stream].clear_error().map_err(text)?;
+                    self.model.streams[stream].push(Item::Cleared);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for what must happen to a marker, and looks whether it did.
+    fn settle(&self, marker: usize) -> Result<(), String> {
+        let real = &self.markers[marker];
+        let fate = self.model.marker(marker);
+        let outcome = match fate {
+            Fate::Pending => real.query(),
+            _ => real.synchronize_timeout(self.patience).map(|()| true),
+        };
+        // Once it has been waited for, a query must say the same as the wait.
+        match (fate, outcome, real.query()) {
+            (Fate::Pending, Ok(false), Ok(false)) | (Fate::Complete, Ok(true), Ok(true)) => Ok(()),
+            (Fate::Failed, Err(Error::StreamFailed { cause, .. }), Err(_))
+                if cause.root().contains("a step of the model") =>
+            {
+                Ok(())
+            }
+            (fate, outcome, query) => Err(format!(
+                "{real} must be {fate:?}; waiting says {outcome:?}, a query {query:?}"
+            )),
+        }
+    }
+
+    /// Holds what an event says without waiting against the model.
+    fn look_at(&self, event: usize) -> Result<(), String> {
+        let real = &self.events[event];
+        let Some(marker) = self.held[event] else {
+            return match (real.status(), real.query()) {
+                (Ok(Status::Unrecorded), Ok(true)) => Ok(()),
+                other => Err(format!("unrecorded, and says {other:?}")),
+            };
+        };
+        match (self.model.marker(marker), real.query()) {
+            (Fate::Pending, Ok(false)) | (Fate::Complete, Ok(_)) | (Fate::Failed, Err(_)) => Ok(()),
+            // It will fail, but has not come there yet.
+            (Fate::Failed, Ok(false)) => Ok(()),
+            (fate, answer) => Err(format!("must be {fate:?}, and a query says {answer:?}")),
+        }
+    }
+
+    /// Opens every gate, and looks at everything that is left.
+    fn finish(&mut self) -> Result<(), String> {
+        self.gates.clear();
+        self.model.gates.fill(true);
+        for marker in 0..self.markers.len() {
+            self.settle(marker)?;
+        }
+        for (stream, real) in self.streams.iter().enumerate() {
+            let end = real.synchronize_timeout(self.patience);
+            match (self.model.end_of(stream), end) {
+                (Fate::Complete, Ok(())) | (Fate::Failed, Err(Error::StreamFailed { .. })) => {}
+                (fate, end) => return Err(format!("{real} must be {fate:?}, and is {end:?}")),
+            }
+        }
+        self.check_log()?;
+        self.check_times()
+    }
+
+    fn check_log(&self) -> Result<(), String> {
+        let ran = self.log.read().map_err(text)?;
+        let fates = self.model.fates();
+        let position = |token| ran.iter().position(|&seen| seen == token);
+        for (stream, items) in self.model.streams.iter().enumerate() {
+            for (index, item) in items.iter().enumerate() {
+                let Item::Work(token) = *item else { continue };
+                let at = match (fates[stream][index], position(token)) {
+                    (Fate::Complete, Some(at)) => at,
+                    (Fate::Failed, None) => continue,
+                    (fate, at) => {
+                        return Err(format!("work {token} is {fate:?}, and ran at {at:?}"));
+                    }
+                };
+                for before in self.model.before(&fates, (stream, index)) {
+                    if position(before).is_none_or(|before| before > at) {
+                        return Err(format!("work {before} did not run before {token}: {ran:?}"));
+                    }
+                }
+            }
+        }
+        let mut once = ran.clone();
+        once.sort_unstable();
+        once.dedup();
+        match once.len() == ran.len() {
+            true => Ok(()),
+            false => Err(format!("some work ran twice: {ran:?}")),
+        }
+    }
+
+    fn check_times(&self) -> Result<(), String> {
+        for (earlier, &(stream, _)) in self.model.markers.iter().enumerate() {
+            for (later, &(other, _)) in self.model.markers.iter().enumerate().skip(earlier + 1) {
+                let complete = |m| self.model.marker(m) == Fate::Complete;
+                if stream != other || !complete(earlier) || !complete(later) {
+                    continue;
+                }
+                let (from, to) = (&self.markers[earlier], &self.markers[later]);
+                let time = from.elapsed(to).map_err(text)?;
+                if time.is_negative() {
+                    return Err(format!("{time} from {from} to {to}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,293 @@
+//! What the CUDA backend makes of faults, injected call by call into the stand-in for the driver: the
+//! first cause is what the user sees, nothing hangs, nothing leaks, drops stay quiet.
+//!
+//! Each fault in a process of its own: most of them end the context. Nothing here counts as hardware.
+#![cfg(all(feature = "cuda", target_os = "linux", not(loom)))]
+
+use std::{path::Path, sync::mpsc, time::Duration};
+
+use fencepost::{Device, Error, Event, Result, Status, conformance::work};
+use fencepost_sim_cuda::Control;
+
+mod common;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const OUT_OF_MEMORY: u32 = 2;
+const ILLEGAL_ADDRESS: u32 = 700;
+const LAUNCH_FAILED: u32 = 719;
+const UNKNOWN: u32 = 999;
+
+/// Runs `fault` with a device of the stand-in, in a process of its own. Ends by looking for what CUDA's
+/// documentation forbids.
+fn with_stand_in(fault: impl FnOnce(&Device, &Control)) {
+    let library = std::env::var_os("FENCEPOST_CUDA_LIBRARY");
+    let Some(control) = library.and_then(|library| Control::load(Path::new(&library)).ok()) else {
+        return common::skip(
+            &common::test_name(),
+            "FENCEPOST_CUDA_LIBRARY names no stand-in for the CUDA driver",
+        );
+    };
+    common::in_a_process_of_its_own(|| {
+        let device = Device::open("cuda:0").unwrap();
+        fault(&device, &control);
+        assert!(
+            control.violations().is_empty(),
+            "{:?}",
+            control.violations()
+        );
+    });
+}
+
+fn done(event: &Event) -> Result<()> {
+    event.synchronize_timeout(PATIENCE)
+}
+
+/// The error tells of a lost device, and this in its first cause.
+fn is_loss(error: &Error, call: &str) {
+    assert!(matches!(error, Error::DeviceLost { .. }), "{error:?}");
+    let root = error.cause().unwrap().root();
+    assert!(
+        root.contains(call),
+        "\"{call}\" is not in the first cause: {root}"
+    );
+}
+
+#[test]
+fn an_event_that_cannot_be_made_leaves_everything_as_it_was() {
+    with_stand_in(|device, control| {
+        let (stream, event) = (device.new_stream().unwrap(), Event::new(device));
+        event.record(&stream).unwrap();
+        done(&event).unwrap();
+        let held = event.marker();
+        control.fail_calls_from("cuEventCreate", 1, OUT_OF_MEMORY);
+        // More events than any pool has.
+        let gate = work::gate(&stream).unwrap();
+        let mut refused = 0;
+        let mut events = Vec::new();
+        for _ in 0..100 {
+            let fresh = Event::new(device);
+            match fresh.record(&stream) {
+                Ok(()) => events.push(fresh),
+                Err(Error::Backend { call, code, .. }) => {
+                    assert_eq!((call, code), ("cuEventCreate", OUT_OF_MEMORY.into()));
+                    assert_eq!(fresh.status().unwrap(), Status::Unrecorded);
+                    refused += 1;
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        assert!(refused > 0, "every event came from the pool");
+        assert_eq!(event.marker(), held);
+        gate.open();
+        control.clear_faults();
+        let fresh = Event::new(device);
+        fresh.record(&stream).unwrap();
+        done(&fresh).unwrap();
+        for event in &events {
+            done(event).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_refused_record_leaves_the_event_and_the_stream_as_they_were() {
+    with_stand_in(|device, control| {
+        let (stream, event) = (device.new_stream().unwrap(), Event::new(device));
+        event.record(&stream).unwrap();
+        done(&event).unwrap();
+        let events = control.live().events;
+        for _ in 0..50 {
+            let held = event.marker();
+            // The call itself, and the retry where a record in place is refused.
+            control.fail_calls_from("cuEventRecord", 1, OUT_OF_MEMORY);
+            match event.record(&stream) {
+                Err(Error::Backend { call, code, .. }) => {
+                    assert_eq!((call, code), ("cuEventRecord", OUT_OF_MEMORY.into()));
+                }
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(event.marker(), held);
+            assert!(event.query().unwrap());
+            control.clear_faults();
+            event.record(&stream).unwrap();
+            done(&event).unwrap();
+        }
+        let grown = control.live().events - events;
+        assert!(grown <= 2, "{grown} events leaked");
+        assert!(stream.error().is_none());
+    });
+}
+
+#[test]
+fn a_record_that_ends_the_context_is_what_everyone_sees() {
+    with_stand_in(|device, control| {
+        let (stream, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+        let before = stream.record().unwrap();
+        before.synchronize_timeout(PATIENCE).unwrap();
+        control.fail_calls_from("cuEventRecord", 1, ILLEGAL_ADDRESS);
+        let event = Event::new(device);
+        // Either the record says so, or the marker it made does.
+        let first = event
+            .record(&stream)
+            .and_then(|()| done(&event))
+            .unwrap_err();
+        is_loss(&first, "cuEventRecord");
+        is_loss(&stream.error().unwrap(), "cuEventRecord");
+        let later = other.record().and_then(|marker| marker.synchronize());
+        is_loss(&later.unwrap_err(), "cuEventRecord");
+        is_loss(&stream.clear_error().unwrap_err(), "cuEventRecord");
+        assert!(before.query().unwrap(), "a complete marker stays complete");
+    });
+}
+
+#[test]
+fn a_query_that_turns_to_an_error_is_never_false() {
+    with_stand_in(|device, control| {
+        let (stream, event) = (device.new_stream().unwrap(), Event::new(device));
+        let gate = work::gate(&stream).unwrap();
+        event.record(&stream).unwrap();
+        assert!(!event.query().unwrap());
+        control.fail_calls_from("cuEventQuery", 1, LAUNCH_FAILED);
+        is_loss(&event.query().unwrap_err(), "cuEventQuery");
+        control.clear_faults();
+        // It sticks, whatever the driver says from now on.
+        is_loss(&event.query().unwrap_err(), "cuEventQuery");
+        is_loss(&event.status().unwrap_err(), "cuEventQuery");
+        is_loss(&done(&event).unwrap_err(), "cuEventQuery");
+        gate.open();
+    });
+}
+
+#[test]
+fn a_launch_failure_releases_everyone_who_waits() {
+    with_stand_in(|device, control| {
+        let stream = device.new_stream().unwrap();
+        let log = work::new_log(device).unwrap();
+        let gate = work::gate(&stream).unwrap();
+        control.fail_launch(0, 1, LAUNCH_FAILED);
+        work::append(&stream, &log, 1).unwrap();
+        let marker = stream.record().unwrap();
+        let host = Device::new_host(1).new_stream().unwrap();
+        host.wait(&marker).unwrap();
+        let after = host.record().unwrap();
+        let (tell, told) = mpsc::channel();
+        marker
+            .on_complete(move |result| drop(tell.send(result)))
+            .unwrap();
+        let blocked: Vec<_> = (0..3)
+            .map(|_| {
+                let marker = marker.clone();
+                std::thread::spawn(move || marker.synchronize_timeout(PATIENCE))
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(20));
+        gate.open();
+        for thread in blocked {
+            is_loss(&thread.join().unwrap().unwrap_err(), "");
+        }
+        is_loss(&told.recv_timeout(PATIENCE).unwrap().unwrap_err(), "");
+        let chained = after.synchronize_timeout(PATIENCE).unwrap_err();
+        assert_eq!(chained.cause().unwrap().hops(), 1, "{chained}");
+        assert!(log.read().unwrap().is_empty(), "the work that failed ran");
+        is_loss(&device.new_stream().unwrap_err(), "");
+    });
+}
+
+#[test]
+fn a_lost_device_releases_everyone_who_waits() {
+    with_stand_in(|device, control| {
+        let (stream, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+        let gate = work::gate(&stream).unwrap();
+        let marker = stream.record().unwrap();
+        other.wait(&marker).unwrap();
+        let behind = other.record().unwrap();
+        let blocked = {
+            let marker = marker.clone();
+            std::thread::spawn(move || marker.synchronize())
+        };
+        std::thread::sleep(Duration::from_millis(20));
+        control.lose_device(0, UNKNOWN);
+        is_loss(&blocked.join().unwrap().unwrap_err(), "");
+        is_loss(&behind.synchronize_timeout(PATIENCE).unwrap_err(), "");
+        gate.open();
+        drop((stream, other, marker, behind));
+        // The other device of the machine is none the worse.
+        let second = Device::open("cuda:1").unwrap();
+        second.synchronize_timeout(PATIENCE).unwrap();
+    });
+}
+
+#[test]
+fn a_stream_that_cannot_be_made_is_an_error() {
+    with_stand_in(|device, control| {
+        control.fail_call("cuStreamCreate", 1, OUT_OF_MEMORY);
+        match device.new_stream() {
+            Err(Error::Backend { call, code, .. }) => {
+                assert_eq!((call, code), ("cuStreamCreate", OUT_OF_MEMORY.into()));
+            }
+            other => panic!("{other:?}"),
+        }
+        device.new_stream().unwrap().synchronize().unwrap();
+    });
+}
+
+#[test]
+fn a_refused_wait_is_an_error_and_holds_nothing_back() {
+    with_stand_in(|device, control| {
+        let (producer, consumer) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+        let gate = work::gate(&producer).unwrap();
+        let marker = producer.record().unwrap();
+        control.fail_call("cuStreamWaitEvent", 1, OUT_OF_MEMORY);
+        match consumer.wait(&marker) {
+            Err(Error::Backend { call, .. }) => assert_eq!(call, "cuStreamWaitEvent"),
+            other => panic!("{other:?}"),
+        }
+        consumer.synchronize_timeout(PATIENCE).unwrap();
+        gate.open();
+        marker.synchronize_timeout(PATIENCE).unwrap();
+    });
+}
+
+#[test]
+fn after_the_drivers_end_drops_are_quiet_and_calls_are_errors() {
+    with_stand_in(|device, control| {
+        let (stream, event) = (device.new_stream().unwrap(), Event::with_timing(device));
+        event.record(&stream).unwrap();
+        done(&event).unwrap();
+        let gate = work::gate(&stream).unwrap();
+        let pending = stream.record().unwrap();
+        pending.on_complete(|_| ()).unwrap();
+        control.deinitialize();
+        assert!(event.query().unwrap(), "what is known needs no driver");
+        // Errors, in whatever words; no crash, no hang.
+        assert!(Event::new(device).record(&stream).is_err());
+        assert!(device.new_stream().is_err());
+        drop(gate);
+        drop((event, pending, stream));
+    });
+}
+
+#[test]
+fn ten_thousand_events_in_use_and_dropped_leave_a_bounded_pool() {
+    with_stand_in(|device, control| {
+        let before = control.live();
+        for _ in 0..100 {
+            let stream = device.new_stream().unwrap();
+            let events: Vec<_> = (0..100)
+                .map(|i| match i % 2 {
+                    0 => Event::new(device),
+                    _ => Event::with_timing(device),
+                })
+                .collect();
+            for event in &events {
+                event.record(&stream).unwrap();
+            }
+            stream.synchronize_timeout(PATIENCE).unwrap();
+        }
+        let after = control.live();
+        let events = after.events - before.events;
+        assert!(events <= 150, "{events} native events for 100 at a time");
+        let streams = after.streams - before.streams;
+        assert!(streams <= 1, "{streams} streams are left");
+    });
+}

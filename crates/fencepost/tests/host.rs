@@ -1,0 +1,224 @@
+//! What is the host's own: work that blocks, work that panics, threads that run out.
+#![cfg(not(loom))]
+
+use std::{
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use fencepost::{Device, Error, Event};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn work_that_blocks_elsewhere_does_not_starve_other_streams() {
+    const STREAMS: usize = 64;
+    let device = Device::new_host(2);
+    // Each piece of work waits for all the others, in a way the library cannot see.
+    let barrier = Arc::new(Barrier::new(STREAMS));
+    let ends: Vec<_> = (0..STREAMS)
+        .map(|_| {
+            let (stream, barrier) = (device.new_stream().unwrap(), barrier.clone());
+            let meet = move || {
+                barrier.wait();
+            };
+            stream.launch(meet).unwrap();
+            stream.record().unwrap()
+        })
+        .collect();
+    for end in ends {
+        end.synchronize_timeout(PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn any_number_of_blocked_work_leaves_a_worker_for_what_it_waits_for() {
+    const STREAMS: usize = 800;
+    let device = Device::new_host(1);
+    let last = device.new_stream().unwrap();
+    let gate = fencepost::conformance::work::gate(&last).unwrap();
+    last.launch(|| {}).unwrap();
+    let awaited = last.record().unwrap();
+    let running = Arc::new(AtomicUsize::new(0));
+    let ends: Vec<_> = (0..STREAMS)
+        .map(|_| {
+            let stream = device.new_stream().unwrap();
+            let (awaited, running) = (awaited.clone(), running.clone());
+            let work = move || {
+                running.fetch_add(1, Ordering::SeqCst);
+                awaited.synchronize().unwrap();
+            };
+            stream.launch(work).unwrap();
+            stream.record().unwrap()
+        })
+        .collect();
+    // All of them block at the same time, more than any sensible number of threads.
+    let deadline = Instant::now() + PATIENCE;
+    while running.load(Ordering::SeqCst) < STREAMS && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(
+        running.load(Ordering::SeqCst),
+        STREAMS,
+        "some work found no worker"
+    );
+    gate.open();
+    for end in ends {
+        end.synchronize_timeout(PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn a_callback_may_wait_for_any_stream() {
+    let device = Device::new_host(1);
+    let (one, two) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+    let (tell, told) = mpsc::channel();
+    let marker = one.record().unwrap();
+    marker
+        .on_complete(move |_| {
+            two.launch(|| {}).unwrap();
+            tell.send(two.synchronize_timeout(PATIENCE).is_ok())
+                .unwrap();
+        })
+        .unwrap();
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(true));
+}
+
+#[test]
+fn host_work_may_use_its_own_stream_without_waiting() {
+    let device = Device::new_host(1);
+    let stream = device.new_stream().unwrap();
+    let (own, (tell, told)) = (stream.clone(), mpsc::channel());
+    stream
+        .launch(move || {
+            let again = tell.clone();
+            own.launch(move || again.send("second").unwrap()).unwrap();
+            let event = Event::new(own.device());
+            event.record(&own).unwrap();
+            assert!(!event.query().unwrap(), "this very work is in front of it");
+            event.wait(&own).unwrap();
+            tell.send("first").unwrap();
+        })
+        .unwrap();
+    stream.synchronize_timeout(PATIENCE).unwrap();
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), ["first", "second"]);
+}
+
+#[test]
+fn what_a_panic_threw_may_itself_panic_when_dropped() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if !std::thread::panicking() {
+                std::panic::resume_unwind(Box::new("a second panic"));
+            }
+        }
+    }
+    let stream = Device::new_host(1).new_stream().unwrap();
+    stream
+        .launch(|| std::panic::resume_unwind(Box::new(Bomb)))
+        .unwrap();
+    // Skipped work is dropped too, with what it holds.
+    let held = Bomb;
+    let _ = stream.launch(move || {
+        std::hint::black_box(&held);
+    });
+    assert!(matches!(
+        stream.synchronize(),
+        Err(Error::StreamFailed { .. })
+    ));
+    stream.clear_error().unwrap();
+    stream.launch(|| {}).unwrap();
+    stream.synchronize_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_timeout_tells_what_holds_the_stream_up() {
+    let device = Device::new_host(2);
+    let (one, two) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+    let (go, wait) = mpsc::channel::<()>();
+    one.launch(move || wait.recv().unwrap_or(())).unwrap();
+    two.wait(&one.record().unwrap()).unwrap();
+    let end = two.record().unwrap();
+    // The queue parks a moment after the wait was asked for.
+    let error = loop {
+        let error = end
+            .synchronize_timeout(Duration::from_millis(20))
+            .unwrap_err();
+        if error.to_string().contains("waits for") {
+            break error;
+        }
+    };
+    let text = error.to_string();
+    for part in [
+        "gave up after 20ms",
+        &format!("marker 1 of {two}"),
+        "has completed 0 of 1 markers",
+        &format!("waits for marker 1 of {one}"),
+        "host.rs",
+    ] {
+        assert!(text.contains(part), "\"{part}\" is not in: {text}");
+    }
+    println!("{text}");
+    drop(go);
+    end.synchronize_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_progress_is_never_ahead_of_itself() {
+    let stream = Device::new_host(2).new_stream().unwrap();
+    let watched = stream.clone();
+    let watcher = std::thread::spawn(move || {
+        let mut last = watched.progress();
+        while last.completed < 2000 {
+            let now = watched.progress();
+            assert!(
+                now.completed <= now.recorded && now.completed >= last.completed,
+                "{now:?}"
+            );
+            last = now;
+        }
+    });
+    for _ in 0..1000 {
+        stream.launch(|| {}).unwrap();
+        stream.record().unwrap();
+        stream.record().unwrap();
+    }
+    stream.synchronize_timeout(PATIENCE).unwrap();
+    watcher.join().unwrap();
+}
+
+#[test]
+fn open_best_follows_the_environment_and_never_falls_back() {
+    // A process of its own: the environment is shared by all threads.
+    let run = |value: &str| {
+        std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "opens_what_the_environment_names", "--nocapture"])
+            .env("FENCEPOST_DEVICE", value)
+            .output()
+            .unwrap()
+    };
+    for good in ["host", ""] {
+        let output = run(good);
+        assert!(output.status.success(), "{good:?}: {output:?}");
+    }
+    for bad in [
+        "hots", "host:1", "host:00", "cuda:-1", "HOST", " host", "metal:x",
+    ] {
+        let output = run(bad);
+        assert!(!output.status.success(), "{bad:?} was opened");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("UnknownDevice"), "{bad:?}: {text}");
+    }
+}
+
+#[test]
+fn opens_what_the_environment_names() {
+    let device = Device::open_best().unwrap();
+    device.default_stream().synchronize().unwrap();
+}

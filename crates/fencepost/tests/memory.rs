@@ -1,0 +1,193 @@
+//! What lives, and what grows: counted by an allocator of our own.
+#![cfg(not(loom))]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    hint::black_box,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicIsize, Ordering},
+    },
+};
+
+use fencepost::{Device, Event, conformance::work};
+
+mod common;
+
+/// The bytes that are allocated right now, as they were asked for.
+static LIVE: AtomicIsize = AtomicIsize::new(0);
+
+struct Counting;
+
+// SAFETY: every call is handed on to the system's allocator as it came; counting touches no memory
+// that is handed out.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.fetch_add(layout.size() as isize, Ordering::Relaxed);
+        // SAFETY: the caller's promises are the system allocator's own.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size() as isize, Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// One test at a time, so that each counts its own bytes alone.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One device for all tests: threads of a device that ends would free memory while another counts.
+fn device() -> Device {
+    Device::open("host").unwrap()
+}
+
+/// The live bytes, once the workers have dropped what earlier work left them.
+fn live() -> isize {
+    loop {
+        let seen = LIVE.load(Ordering::Relaxed);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        if LIVE.load(Ordering::Relaxed) == seen {
+            return seen;
+        }
+    }
+}
+
+#[test]
+fn a_live_event_takes_at_most_256_bytes() {
+    const EVENTS: usize = 10_000;
+    let _alone = alone();
+    let device = device();
+    let stream = device.new_stream().unwrap();
+    let gate = work::gate(&stream).unwrap();
+    let mut table = String::new();
+    for (name, timing) in [("plain", false), ("timed", true)] {
+        // The stream's own queue is not the events': it has room for all of them before we count.
+        let before = live();
+        let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
+        for _ in 0..EVENTS {
+            let event = if timing {
+                Event::with_timing(&device)
+            } else {
+                Event::new(&device)
+            };
+            events.push(event);
+        }
+        let unrecorded = (live() - before) as usize / EVENTS;
+        let idle = device.new_stream().unwrap();
+        for event in &events {
+            event.record(&idle).unwrap();
+        }
+        let complete = (live() - before) as usize / EVENTS;
+        for event in &events {
+            event.record(&stream).unwrap();
+        }
+        let pending = (live() - before) as usize / EVENTS;
+        black_box(&events);
+        table += &format!(
+            "{name}: {unrecorded} B unrecorded, {complete} B complete, {pending} B pending \
+             (with its place in the stream's queue)\n"
+        );
+        assert!(complete <= 256, "{table}");
+        assert!(pending <= 256, "{table}");
+    }
+    gate.open();
+    stream.synchronize().unwrap();
+    common::write_table("memory-event", "Bytes a live host event", &table);
+}
+
+#[test]
+fn ten_million_records_do_not_grow_memory() {
+    let _alone = alone();
+    let device = device();
+    let stream = device.new_stream().unwrap();
+    let (plain, timed) = (Event::new(&device), Event::with_timing(&device));
+    let round = |records: usize| {
+        for _ in 0..records / 2 {
+            plain.record(&stream).unwrap();
+            timed.record(&stream).unwrap();
+        }
+    };
+    // Idle streams: each record completes on the spot.
+    round(1000);
+    let before = live();
+    round(8_000_000);
+    assert_eq!(live(), before, "8 million records on an idle stream");
+    // A stream with work in it, waited for every now and then, so that records queue up; also from
+    // another stream, so that the event leaves its first one.
+    let other = device.new_stream().unwrap();
+    let busy = |rounds: usize| {
+        for _ in 0..rounds {
+            other.launch(|| {}).unwrap();
+            for _ in 0..500 {
+                plain.record(&other).unwrap();
+                timed.record(&other).unwrap();
+            }
+            timed.wait(&stream).unwrap();
+            timed.synchronize().unwrap();
+        }
+        other.synchronize().unwrap();
+        stream.synchronize().unwrap();
+    };
+    busy(10);
+    let before = live();
+    busy(2000);
+    let grown = live() - before;
+    // A queue keeps the room it once needed, and how much is needed depends on the threads' luck.
+    assert!(
+        grown < 64 * 1024,
+        "2 million records on a busy stream left {grown} bytes"
+    );
+}
+
+#[test]
+fn waits_that_give_up_leave_nothing_behind() {
+    let _alone = alone();
+    let device = device();
+    let stream = device.new_stream().unwrap();
+    let gate = work::gate(&stream).unwrap();
+    let marker = stream.record().unwrap();
+    let give_up = |times: usize| {
+        for _ in 0..times {
+            let early = marker.synchronize_timeout(std::time::Duration::from_micros(20));
+            assert!(early.is_err());
+        }
+    };
+    give_up(10);
+    let before = live();
+    give_up(2000);
+    assert_eq!(live(), before);
+    gate.open();
+    marker.synchronize().unwrap();
+}
+
+#[test]
+fn memory_of_streams_grows_linearly() {
+    let _alone = alone();
+    let device = device();
+    let bytes_each = |count: usize| {
+        let before = live();
+        let streams: Vec<_> = (0..count).map(|_| device.new_stream().unwrap()).collect();
+        let event = Event::new(&device);
+        for stream in &streams {
+            event.wait(stream).unwrap();
+            event.record(stream).unwrap();
+        }
+        let each = (live() - before) as f64 / count as f64;
+        black_box(streams);
+        each
+    };
+    bytes_each(100);
+    let (few, many) = (bytes_each(1_000), bytes_each(10_000));
+    let table = format!("{few:.0} B each of 1,000; {many:.0} B each of 10,000\n");
+    common::write_table("memory-stream", "Bytes a live idle host stream", &table);
+    assert!(many <= few * 1.25, "{table}");
+}
