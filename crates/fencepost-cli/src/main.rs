@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use fencepost::{Backend, Device, Error};
+use fencepost::{Device, Error};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
 mod bench;
@@ -152,17 +152,6 @@ fn open(name: Option<&str>) -> Result<Device, Stop> {
         }),
         error => error.into(),
     })
-}
-
-/// As [`open`], for commands that only know host streams so far.
-fn open_host(name: Option<&str>, command: &str) -> Result<Device, Stop> {
-    let device = open(name)?;
-    match device.backend() {
-        Backend::Host => Ok(device),
-        _ => Err(Stop::Usage(format!(
-            "{command} runs on host devices only so far, not on {device}; use --device host"
-        ))),
-    }
 }
 
 /// Shows progress on a terminal, and nothing elsewhere.

@@ -22,6 +22,12 @@
 //!   of that capture. Nothing in this crate breaks a capture of another thread.
 #![allow(unsafe_code)]
 
+#[cfg(feature = "conformance")]
+pub mod bare {
+    //! The bare driver, for measuring what this crate's calls cost beside it.
+    pub use crate::backend::cuda::bare::{Event, Stream};
+}
+
 use std::{any::Any, ffi::c_void, fmt, sync::Arc};
 
 use crate::{

@@ -33,13 +33,13 @@ fn the_gpu_does_what_the_model_says() {
     let Some(device) = gpu() else { return };
     let config = Config {
         cases: 150,
-        max_shrink_iters: 100,
+        max_shrink_iters: 20,
         failure_persistence: None,
         ..Config::default()
     };
     TestRunner::new(config)
         .run(&model::ops(), |ops| {
-            prop_assert_eq!(model::run(&device, &ops, Duration::from_secs(20)), Ok(()));
+            prop_assert_eq!(model::run(&device, &ops, Duration::from_secs(10)), Ok(()));
             Ok(())
         })
         .unwrap();

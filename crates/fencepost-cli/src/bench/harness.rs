@@ -25,10 +25,22 @@ const SAMPLE: Duration = Duration::from_micros(40);
 ///
 /// In turns, because what else the machine does, and how fast it clocks, drifts: neighbours in time
 /// see the same, so it cancels out of their ratio.
-pub(super) fn in_turns<const N: usize>(
+pub(super) fn in_turns<const N: usize>(how: How, sides: [Side<'_>; N]) -> Result<[Stats; N], Stop> {
+    in_settled_turns(how, &|| Ok(()), sides)
+}
+
+/// As [`in_turns`], with `settle` after each turn, untimed: it lets a device come to rest, so that no
+/// side meets the queue that another filled.
+pub(super) fn in_settled_turns<const N: usize>(
     how: How,
+    settle: &dyn Fn() -> Result<(), Stop>,
     mut sides: [Side<'_>; N],
 ) -> Result<[Stats; N], Stop> {
+    let turn = |side: &mut Side<'_>, operations| {
+        let took = turn(side, operations)?;
+        settle()?;
+        Ok::<Duration, Stop>(took)
+    };
     let mut batches = [how.batch; N];
     if how.pause.is_none() {
         for (side, batch) in sides.iter_mut().zip(&mut batches) {

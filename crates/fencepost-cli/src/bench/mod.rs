@@ -10,14 +10,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fencepost::{Device, Event};
+use fencepost::{Backend, Device, Event};
 use serde::Serialize;
 
-use crate::{Stop, align_numbers, open_host, print, print_json, progress_bar, stats::Stats, table};
+use crate::{Stop, align_numbers, open, print, print_json, progress_bar, stats::Stats, table};
 use bare::{Naive, NaiveEvent, PingPong};
 use harness::{How, Side, in_turns};
 
 mod bare;
+mod cuda;
 mod harness;
 
 /// Measure what each operation costs, in turns with the bare primitive it stands on
@@ -97,12 +98,12 @@ impl Figures {
 type Base = (&'static str, Option<f64>);
 
 pub(crate) fn run(args: &Args) -> Result<(), Stop> {
-    let device = open_host(args.device.as_deref(), "bench")?;
+    let device = open(args.device.as_deref())?;
     let bench = Bench {
         device,
         quick: args.quick,
     };
-    let measures = [
+    let on_host: &[Measure] = &[
         Bench::query_complete,
         Bench::query_pending,
         Bench::record,
@@ -113,6 +114,15 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
         Bench::create_record,
         Bench::streams,
     ];
+    let measures = match bench.device.backend() {
+        Backend::Host => on_host,
+        Backend::Cuda => cuda::MEASURES,
+        other => {
+            return Err(Stop::Usage(format!(
+                "bench has no measures for {other} yet; use --device host"
+            )));
+        }
+    };
     let bar = progress_bar(measures.len() as u64, "{msg:11} {wide_bar} {pos}/{len}");
     bar.set_message("measuring");
     let mut rows = Vec::new();
@@ -122,7 +132,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
     }
     bar.finish_and_clear();
     let report = Report {
-        device: bench.device.to_string(),
+        // The clock names the hardware, or says that there is none.
+        device: format!("{}, {}", bench.device, bench.device.clock().name()),
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
         debug_build: cfg!(debug_assertions),
         quick: bench.quick,
@@ -133,6 +144,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
         false => print(&text(&report)),
     }
 }
+
+/// What makes a row.
+type Measure = fn(&Bench) -> Result<Row, Stop>;
 
 struct Bench {
     device: Device,

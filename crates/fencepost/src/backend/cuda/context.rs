@@ -100,12 +100,16 @@ impl Context {
         raw: RawContext,
         id: Option<u64>,
         name: String,
+        model: Option<String>,
     ) -> &'static Context {
+        // The clock names the GPU, so that every report tells what it was measured on: a stand-in's
+        // name says that it is one.
+        let clock = format!("CUDA events of {}", model.as_ref().unwrap_or(&name));
         Box::leak(Box::new(Context {
             driver,
             raw,
             id,
-            clock: Clock::new(format!("CUDA events of {name}"), 1.0, 64, RESOLUTION),
+            clock: Clock::new(clock, 1.0, 64, RESOLUTION),
             name,
             callbacks: Arc::new(CallbackQueue::new(Arc::new(Pool::new(1)))),
             pools: [const { Vec::new() }; 4].map(Mutex::new),

@@ -32,6 +32,8 @@ use crate::{
 };
 
 #[cfg(feature = "conformance")]
+pub(crate) mod bare;
+#[cfg(feature = "conformance")]
 mod bytes;
 mod context;
 mod driver;
@@ -96,7 +98,7 @@ fn device_of(driver: &'static Driver, raw: RawContext, name: impl FnOnce() -> St
     if let Some((_, device)) = devices.iter().find(|(context, _)| context.is(raw, id)) {
         return device.clone();
     }
-    let context = Context::new(driver, raw, id, name());
+    let context = Context::new(driver, raw, id, name(), model_of(driver, raw).ok());
     let device = new_device(context);
     devices.push((context, device.clone()));
     device
@@ -116,20 +118,22 @@ fn new_device(context: &'static Context) -> Device {
 /// The GPU's own name, such as `NVIDIA H200`; for humans.
 pub(crate) fn model(device: &CudaDevice) -> Result<String> {
     let context = device.context;
-    let mut name = [0_u8; 256];
-    context
-        .current(|| {
-            let mut ordinal: Ordinal = 0;
-            // SAFETY: `ordinal` is an int.
-            unsafe { context.driver.ctx_device((&raw mut ordinal,)) }?;
-            // SAFETY: `name` has room for that many bytes, the last of which stays zero.
-            unsafe {
-                context
-                    .driver
-                    .device_name((name.as_mut_ptr().cast(), 255, ordinal))
-            }
-        })
-        .map_err(|fault| context.failed(fault, None))?;
+    model_of(context.driver, context.raw).map_err(|fault| context.failed(fault, None))
+}
+
+fn model_of(driver: &Driver, context: RawContext) -> Result<String, Fault> {
+    let (mut ordinal, mut name, mut popped): (Ordinal, _, _) = (0, [0_u8; 256], RawContext::NULL);
+    // SAFETY: the context is alive: retained, or of a stream that is.
+    unsafe { driver.ctx_push((context,)) }?;
+    // SAFETY: `ordinal` is an int, and what was pushed above is taken off again.
+    let asked = unsafe {
+        let asked = driver.ctx_device((&raw mut ordinal,));
+        driver.ctx_pop((&raw mut popped,))?;
+        asked
+    };
+    asked?;
+    // SAFETY: `name` has room for that many bytes, the last of which stays zero.
+    unsafe { driver.device_name((name.as_mut_ptr().cast(), 255, ordinal)) }?;
     let length = name.iter().position(|&byte| byte == 0).unwrap_or(0);
     Ok(String::from_utf8_lossy(&name[..length]).into_owned())
 }

@@ -1,0 +1,176 @@
+//! What CUDA's operations cost beside the bare driver's.
+
+use std::hint::black_box;
+
+use fencepost::{Event, Stream, cuda::bare};
+
+use super::{
+    Base, Bench, Measure, Row,
+    harness::{How, Side, in_settled_turns},
+    row,
+};
+use crate::{Stop, stats::Stats};
+
+pub(super) const MEASURES: &[Measure] = &[
+    |bench| bench.cuda_record("record", false, 1.25),
+    |bench| bench.cuda_record("record, timed", true, 1.08),
+    |bench| bench.cuda_cycle("create + record + drop", false, 0.65),
+    |bench| bench.cuda_cycle("create + record + drop, timed", true, 0.85),
+    Bench::cuda_query,
+    Bench::cuda_wait,
+    |bench| bench.cuda_round_trip("record + synchronize, timed", true),
+    |bench| bench.cuda_round_trip("record + synchronize, idle stream", false),
+];
+
+/// Our stream and a bare one of the same device.
+struct Sides {
+    ours: Stream,
+    bare: bare::Stream,
+}
+
+impl Sides {
+    fn settle(&self) -> Result<(), Stop> {
+        self.ours.synchronize()?;
+        Ok(self.bare.synchronize()?)
+    }
+}
+
+impl Bench {
+    fn sides(&self) -> Result<Sides, Stop> {
+        Ok(Sides {
+            ours: self.device.new_stream()?,
+            bare: bare::Stream::new(&self.device)?,
+        })
+    }
+
+    fn new_event(&self, timing: bool) -> Event {
+        match timing {
+            true => Event::with_timing(&self.device),
+            false => Event::new(&self.device),
+        }
+    }
+
+    /// Both sides in turns, with everything done after each.
+    fn compare(
+        &self,
+        operation: &'static str,
+        base: Base,
+        sides: &Sides,
+        ours: Side<'_>,
+        bare: Side<'_>,
+    ) -> Result<Row, Stop> {
+        let how: How = self.how(301, 32, None);
+        let measured: [Stats; 2] = in_settled_turns(how, &|| sides.settle(), [ours, bare])?;
+        let [ours, bare] = measured;
+        Ok(row(operation, how, &ours, [(&bare, base)]))
+    }
+
+    fn cuda_record(&self, operation: &'static str, timing: bool, floor: f64) -> Result<Row, Stop> {
+        let sides = self.sides()?;
+        let (event, native) = (self.new_event(timing), sides.bare.event(timing)?);
+        let ours: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                black_box(&event).record(black_box(&sides.ours))?;
+            }
+            Ok(())
+        });
+        let bare: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                black_box(&sides.bare).record(black_box(&native))?;
+            }
+            Ok(())
+        });
+        let base = ("cuEventRecord", Some(floor));
+        self.compare(operation, base, &sides, ours, bare)
+    }
+
+    fn cuda_cycle(&self, operation: &'static str, timing: bool, floor: f64) -> Result<Row, Stop> {
+        let sides = self.sides()?;
+        let ours: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                let event = self.new_event(timing);
+                event.record(&sides.ours)?;
+                drop(black_box(event));
+            }
+            Ok(())
+        });
+        let bare: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                let event = sides.bare.event(timing)?;
+                sides.bare.record(&event)?;
+                drop(black_box(event));
+            }
+            Ok(())
+        });
+        let base = ("cuEventCreate + Record + Destroy", Some(floor));
+        self.compare(operation, base, &sides, ours, bare)
+    }
+
+    fn cuda_query(&self) -> Result<Row, Stop> {
+        let sides = self.sides()?;
+        let (event, native) = (self.new_event(false), sides.bare.event(false)?);
+        event.record(&sides.ours)?;
+        event.synchronize()?;
+        sides.bare.record(&native)?;
+        native.synchronize()?;
+        let ours: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                black_box(black_box(&event).query()?);
+            }
+            Ok(())
+        });
+        let bare: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                black_box(black_box(&native).query()?);
+            }
+            Ok(())
+        });
+        let base = ("cuEventQuery", Some(0.1));
+        self.compare("query, complete", base, &sides, ours, bare)
+    }
+
+    fn cuda_wait(&self) -> Result<Row, Stop> {
+        let sides = self.sides()?;
+        let waiter = self.device.new_stream()?;
+        let (event, native) = (self.new_event(false), sides.bare.event(false)?);
+        event.record(&sides.ours)?;
+        event.synchronize()?;
+        sides.bare.record(&native)?;
+        native.synchronize()?;
+        let ours: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                black_box(&event).wait(black_box(&waiter))?;
+            }
+            Ok(())
+        });
+        let bare: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                black_box(&sides.bare).wait(black_box(&native))?;
+            }
+            Ok(())
+        });
+        let base = ("cuStreamWaitEvent", Some(0.2));
+        self.compare("wait, complete", base, &sides, ours, bare)
+    }
+
+    fn cuda_round_trip(&self, operation: &'static str, timing: bool) -> Result<Row, Stop> {
+        let sides = self.sides()?;
+        let (event, native) = (self.new_event(timing), sides.bare.event(timing)?);
+        let ours: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                event.record(&sides.ours)?;
+                event.synchronize()?;
+            }
+            Ok(())
+        });
+        let bare: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                sides.bare.record(&native)?;
+                native.synchronize()?;
+            }
+            Ok(())
+        });
+        let base = ("cuEventRecord + Synchronize", Some(1.1));
+        self.compare(operation, base, &sides, ours, bare)
+    }
+}
