@@ -246,15 +246,24 @@ impl Event {
         let word = self.word.load(Ordering::Acquire);
         let complete = match word & TAG {
             UNRECORDED | COMPLETE => true,
-            HOME => self.home_reached(word) == Some(Reached::Yes),
+            HOME => self
+                .home
+                .get()
+                .is_some_and(|home| home.timeline.reached(word >> 2) == Reached::Yes),
             _ => false,
         };
         if complete {
             return Ok(());
         }
         match self.marker() {
-            Some(marker) => stream.wait(&marker),
             None => Ok(()),
+            Some(marker) if marker.is_no_op_for(stream) => {
+                if marker.imp().is_known_complete() {
+                    self.remember(word);
+                }
+                Ok(())
+            }
+            Some(marker) => stream.wait_pending(&marker),
         }
     }
 
@@ -279,22 +288,17 @@ impl Event {
         let word = self.word.load(Ordering::Acquire);
         match word & TAG {
             UNRECORDED | COMPLETE => Ok(true),
-            HOME => match self.home_reached(word) {
-                Some(Reached::Yes) => Ok(true),
-                Some(Reached::NotYet) if self.home.get().is_some_and(|home| home.tells_all) => {
-                    Ok(false)
-                }
-                // The held marker may be a later one, of another stream, by now.
-                _ => self.ask(),
+            HOME => match self.home.get() {
+                Some(home) => match home.timeline.reached(word >> 2) {
+                    Reached::Yes => Ok(true),
+                    Reached::NotYet if home.tells_all => Ok(false),
+                    // The held marker may be a later one, of another stream, by now.
+                    _ => self.ask(),
+                },
+                None => self.ask(),
             },
             _ => self.ask(),
         }
-    }
-
-    /// What the home timeline tells of a marker with a `HOME` word.
-    #[inline]
-    fn home_reached(&self, word: u64) -> Option<Reached> {
-        self.home.get().map(|home| home.timeline.reached(word >> 2))
     }
 
     /// Asks the held marker itself, and remembers that it is complete.
@@ -305,14 +309,21 @@ impl Event {
             return Ok(true);
         };
         let complete = marker.query()?;
-        if complete && word & TAG == ASK {
+        if complete {
             // The marker is the word's own or a newer one; in that case the word has changed.
+            self.remember(word);
+        }
+        Ok(complete)
+    }
+
+    /// The marker that `word` stands for is complete.
+    fn remember(&self, word: u64) {
+        if word & TAG == ASK {
             let _slot = lock(&self.slot);
             if self.word.load(Ordering::Relaxed) == word {
                 self.word.store(word & !TAG | COMPLETE, Ordering::Release);
             }
         }
-        Ok(complete)
     }
 
     /// [`Unrecorded`](Status::Unrecorded), [`Pending`](Status::Pending) or

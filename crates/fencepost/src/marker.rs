@@ -15,6 +15,7 @@ use crate::{
     clock::{Elapsed, Timestamp},
     error::{Error, Result, Timeout},
     running,
+    stream::Stream,
     sync::Ordering,
     timeline::{Ticket, Waiter},
 };
@@ -80,6 +81,11 @@ impl Marker {
 
     pub(crate) fn imp_mut(&mut self) -> &mut Arc<dyn MarkerImpl> {
         &mut self.imp
+    }
+
+    /// Whether a wait of `stream` for this marker needs nothing done.
+    pub(crate) fn is_no_op_for(&self, stream: &Stream) -> bool {
+        self.stream_id() == stream.id() || self.imp.is_known_complete()
     }
 
     /// Whether the marker is complete. Never blocks.

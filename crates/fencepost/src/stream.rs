@@ -172,9 +172,14 @@ impl Stream {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn wait(&self, marker: &Marker) -> Result<()> {
-        if marker.stream_id() == self.id() || matches!(marker.query(), Ok(true)) {
-            return Ok(());
+        match marker.is_no_op_for(self) {
+            true => Ok(()),
+            false => self.wait_pending(marker),
         }
+    }
+
+    /// As [`wait`](Stream::wait), for a marker that is not known to need no waiting.
+    pub(crate) fn wait_pending(&self, marker: &Marker) -> Result<()> {
         self.imp.wait(marker)
     }
 
@@ -197,10 +202,10 @@ impl Stream {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn wait_foreign(&self, marker: &Marker) -> Result<()> {
-        if marker.stream_id() == self.id() || matches!(marker.query(), Ok(true)) {
-            return Ok(());
+        match marker.is_no_op_for(self) {
+            true => Ok(()),
+            false => self.imp.wait_foreign(marker),
         }
-        self.imp.wait_foreign(marker)
     }
 
     /// Whether everything submitted so far is done. Never blocks on the device's work; records a

@@ -172,6 +172,12 @@ pub(crate) trait MarkerImpl: Send + Sync + Any {
     /// `Ok(true)` once complete, the failure once failed. Never blocks.
     fn query(&self) -> Result<bool>;
 
+    /// Whether it is known to be complete. Where asking a driver costs more than a native wait, without
+    /// asking.
+    fn is_known_complete(&self) -> bool {
+        matches!(self.query(), Ok(true))
+    }
+
     /// Blocks until complete (`true`), failed, or the deadline (`false`).
     fn wait_until(&self, deadline: Option<Instant>) -> Result<bool>;
 
