@@ -286,9 +286,16 @@ const CUDA: Entry = Entry {
 const CUDA: Entry = Entry {
     backend: Backend::Cuda,
     count: || Err("this build leaves it out; build with the cargo feature \"cuda\"".into()),
-    // Never called: there are no devices to open.
-    open: |_| Ok(host::shared()),
+    open: none_to_open,
 };
+
+/// For entries that count no devices.
+fn none_to_open(index: usize) -> Result<Device> {
+    Err(Error::Unavailable {
+        device: format!("device {index}"),
+        why: "its backend has no devices here".into(),
+    })
+}
 
 /// The entry of a backend that this version does not have.
 const fn not_built(backend: Backend) -> Entry {
@@ -300,7 +307,6 @@ const fn not_built(backend: Backend) -> Entry {
                 env!("CARGO_PKG_VERSION")
             ))
         },
-        // Never called: there are no devices to open.
-        open: |_| Ok(host::shared()),
+        open: none_to_open,
     }
 }
