@@ -94,10 +94,11 @@ fn span_ms() -> f64 {
 
 fn elapsed_time_covers_the_work_between(c: &Context) -> Verdict {
     let (stream, start, end) = (c.stream()?, c.timed(), c.timed());
-    let before = stream.record_timed()?;
-    c.done(&before)?;
-    start.record(&stream)?;
-    c.event_done(&start)?;
+    c.close_together(|| {
+        c.done(&stream.record_timed()?)?;
+        start.record(&stream)?;
+        c.event_done(&start)
+    })?;
     // The stream is held for at least this long between the two markers, by the host's clock.
     let gate = c.gate(&stream)?;
     end.record(&stream)?;
@@ -239,9 +240,10 @@ fn one_event_serves_several_pairs(c: &Context) -> Verdict {
 fn events_of_several_streams_have_a_time(c: &Context) -> Verdict {
     let (one, two) = (c.stream()?, c.stream()?);
     let (start, end) = (c.timed(), c.timed());
-    for stream in [&one, &two] {
-        c.done(&stream.record_timed()?)?;
-    }
+    c.close_together(|| {
+        c.done(&one.record_timed()?)?;
+        c.done(&two.record_timed()?)
+    })?;
     start.record(&one)?;
     c.event_done(&start)?;
     std::thread::sleep(Context::SPAN);
