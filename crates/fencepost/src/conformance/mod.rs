@@ -262,6 +262,20 @@ impl fmt::Display for KillTable {
     }
 }
 
+/// What a case makes of a mutant. A thread that gets no core for a while may look away from just what is
+/// wrong, so a case that passes is run again: a mutant that survives three times is not found by it.
+fn run_on_mutant(case: &'static Case, mutant: Mutant, make: &impl Fn() -> Device) -> Outcome {
+    const TRIES: usize = 3;
+    let mut outcome = Outcome::Passed;
+    for _ in 0..TRIES {
+        outcome = run_case(case, &mutated(&make(), mutant), Options::for_mutants());
+        if outcome != Outcome::Passed {
+            break;
+        }
+    }
+    outcome
+}
+
 /// Runs every case against the mutants it claims to kill, each on a fresh device from `make`, several
 /// at a time since most of them only wait.
 ///
@@ -285,8 +299,7 @@ pub fn kill_mutants(make: impl Fn() -> Device + Sync) -> KillTable {
                     let Some((case, mutant)) = locked(&claims).next() else {
                         return;
                     };
-                    let device = mutated(&make(), mutant);
-                    let outcome = run_case(case, &device, Options::for_mutants());
+                    let outcome = run_on_mutant(case, mutant, &make);
                     let mut table = locked(&table);
                     let row = table.rows.entry(mutant).or_default();
                     row.push((case.name, outcome));
