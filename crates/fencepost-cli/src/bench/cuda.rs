@@ -50,6 +50,16 @@ impl Bench {
         }
     }
 
+    /// An event of ours and a native one, both recorded and known to be complete.
+    fn complete_events(&self, sides: &Sides) -> Result<(Event, bare::Event), Stop> {
+        let (event, native) = (self.new_event(false), sides.bare.event(false)?);
+        event.record(&sides.ours)?;
+        event.synchronize()?;
+        sides.bare.record(&native)?;
+        native.synchronize()?;
+        Ok((event, native))
+    }
+
     /// Both sides in turns, with everything done after each.
     fn compare(
         &self,
@@ -108,11 +118,7 @@ impl Bench {
 
     fn cuda_query(&self) -> Result<Row, Stop> {
         let sides = self.sides()?;
-        let (event, native) = (self.new_event(false), sides.bare.event(false)?);
-        event.record(&sides.ours)?;
-        event.synchronize()?;
-        sides.bare.record(&native)?;
-        native.synchronize()?;
+        let (event, native) = self.complete_events(&sides)?;
         let ours: Side<'_> = Box::new(|n| {
             for _ in 0..n {
                 black_box(black_box(&event).query()?);
@@ -132,11 +138,7 @@ impl Bench {
     fn cuda_wait(&self) -> Result<Row, Stop> {
         let sides = self.sides()?;
         let waiter = self.device.new_stream()?;
-        let (event, native) = (self.new_event(false), sides.bare.event(false)?);
-        event.record(&sides.ours)?;
-        event.synchronize()?;
-        sides.bare.record(&native)?;
-        native.synchronize()?;
+        let (event, native) = self.complete_events(&sides)?;
         let ours: Side<'_> = Box::new(|n| {
             for _ in 0..n {
                 black_box(&event).wait(black_box(&waiter))?;

@@ -10,9 +10,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use fencepost::{
     Device, Error, Event, Marker, Status, Stream,
-    conformance::work::{self, Gate, Log},
+    conformance::{
+        Mutant, mutated,
+        work::{self, Gate, Log},
+    },
 };
-use proptest::prelude::*;
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 
 const STREAMS: usize = 4;
 const EVENTS: usize = 4;
@@ -150,6 +153,19 @@ struct Run<'a> {
     /// The marker that each event holds, by the model's numbers.
     held: Vec<Option<usize>>,
     markers: Vec<Marker>,
+}
+
+/// Each mutant of the devices that `make` gives must part from the model in one of `runs` runs: a model
+/// that agrees with anything would prove nothing.
+pub(crate) fn tells_apart(make: impl Fn() -> Device, mutants: &[Mutant], runs: usize) {
+    for &mutant in mutants {
+        let mut runner = TestRunner::deterministic();
+        let caught = (0..runs).any(|_| {
+            let ops = ops().new_tree(&mut runner).expect("a strategy").current();
+            run(&mutated(&make(), mutant), &ops, Duration::from_secs(1)).is_err()
+        });
+        assert!(caught, "the model agrees with {mutant} in {runs} runs");
+    }
 }
 
 /// Runs `ops` on `device`; an error tells where it and the model part.
