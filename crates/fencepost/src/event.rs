@@ -600,3 +600,7 @@ impl IntoFuture for &Event {
         MarkerFuture::new(self.marker())
     }
 }
+
+#[cfg(all(test, loom))]
+#[path = "event_loom_tests.rs"]
+mod loom_tests;
