@@ -128,26 +128,38 @@ impl CudaStream {
             == matches!(other.origin, Origin::PerThread(_)))
     }
 
+    #[inline]
     fn check_thread(&self) -> Result<()> {
         match self.origin {
-            Origin::PerThread(thread) if thread != thread::current().id() => {
-                Err(Error::Unsupported {
-                    what: "using one thread's per-thread default stream from another".into(),
-                    device: self.context.name.clone(),
-                    remedy: "its handle means another stream there: use a stream made with \
-                             cuStreamCreate, or wrap the handle in this thread"
-                        .into(),
-                })
-            }
+            Origin::PerThread(thread) => self.check_own_thread(thread),
             _ => Ok(()),
         }
     }
 
-    /// Whether a capture is going on in it.
-    pub(super) fn is_capturing(&self) -> Result<bool, Fault> {
-        if !self.shared.load(Ordering::Relaxed) {
-            return Ok(false);
+    fn check_own_thread(&self, owner: ThreadId) -> Result<()> {
+        if owner == thread::current().id() {
+            return Ok(());
         }
+        Err(Error::Unsupported {
+            what: "using one thread's per-thread default stream from another".into(),
+            device: self.context.name.clone(),
+            remedy: "its handle means another stream there: use a stream made with \
+                     cuStreamCreate, or wrap the handle in this thread"
+                .into(),
+        })
+    }
+
+    /// Whether a capture is going on in it.
+    #[inline]
+    pub(super) fn is_capturing(&self) -> Result<bool, Fault> {
+        match self.shared.load(Ordering::Relaxed) {
+            true => self.ask_whether_capturing(),
+            false => Ok(false),
+        }
+    }
+
+    #[inline(never)]
+    fn ask_whether_capturing(&self) -> Result<bool, Fault> {
         let mut status = 0;
         let asked = self.call(|raw| {
             // SAFETY: the stream is alive, `status` is an int.
