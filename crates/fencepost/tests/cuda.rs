@@ -12,7 +12,7 @@ use std::{
 
 use fencepost::{
     Backend, Device, Error, Event, Marker, Status, Stream,
-    conformance::{self, Outcome},
+    conformance::{self, Outcome, work::Gate},
     cuda,
 };
 
@@ -641,16 +641,19 @@ fn each_thread_has_its_own_default_stream() {
     assert_eq!(mine.device(), device);
     assert_ne!(mine, device.default_stream());
     assert_eq!(mine, wrapped(), "the same stream once more");
-    let gate = conformance::work::gate(&mine).unwrap();
-    let held = mine.record().unwrap();
+    let (ready, go) = (mpsc::channel(), mpsc::channel());
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let (mine, tell, taken) = (&mine, ready.0, go.1);
+        let thread = scope.spawn(move || {
+            // Before any other is stalled: a driver may hold up a thread's first use of its stream until then.
+            let theirs = wrapped();
+            assert_ne!(theirs, *mine);
+            tell.send(()).unwrap();
+            let (held, gate): (Marker, Gate) = taken.recv().unwrap();
             // Here the handle means another stream, so the other thread's wrapper is refused…
             let refused = mine.record().unwrap_err();
             assert!(matches!(refused, Error::Unsupported { .. }), "{refused:?}");
             // …and this thread's own is not held up by it.
-            let theirs = wrapped();
-            assert_ne!(theirs, mine);
             theirs.synchronize_timeout(PATIENCE).unwrap();
             // Markers are anybody's.
             assert!(!held.query().unwrap());
@@ -661,6 +664,10 @@ fn each_thread_has_its_own_default_stream() {
             behind.synchronize_timeout(PATIENCE).unwrap();
             assert!(held.query().unwrap());
         });
+        ready.1.recv().unwrap();
+        let gate = conformance::work::gate(mine).unwrap();
+        go.0.send((mine.record().unwrap(), gate)).unwrap();
+        thread.join().unwrap();
     });
 }
 
