@@ -126,8 +126,13 @@ impl Semaphore {
         value: u64,
         ticket: &Arc<Ticket>,
     ) {
-        let Ok(now) = self.value() else { return };
-        if let Kind::Timeline { signals, waits, .. } = &mut self.kind {
+        if let Kind::Timeline {
+            sim,
+            signals,
+            waits,
+        } = &mut self.kind
+        {
+            let now = sim.value().unwrap_or(0);
             signals.retain(|(_, value, ticket)| *value > now && !ticket.device.lost());
             waits.retain(|(_, ticket)| !ticket.over());
             match signal {
