@@ -4,11 +4,11 @@ use crate::boundary::{Allocator, Done, In, Out, find, pointed, slice};
 use crate::calls::{call, call_then, complain, misuse, void};
 use crate::control;
 use crate::face::Face;
-use crate::instance::{Family, names};
+use crate::instance::names;
+use crate::physical::Family;
 use crate::table::{Child, name_of};
 use ash::vk::{self, Handle};
 use fencepost_sim::{Config, Error, Order, SimDevice};
-use std::ffi::c_void;
 use std::sync::Arc;
 
 /// What waits and work hold of a device.
@@ -398,106 +398,4 @@ pub(crate) extern "system" fn vkDeviceWaitIdle(device: vk::Device) -> vk::Result
             waited(shared.sim.wait_idle(None))
         },
     )
-}
-
-/// Nanoseconds of `CLOCK_MONOTONIC` when the machine was first asked: its own time begins there.
-fn monotonic_base(host_ns: u64) -> u64 {
-    static BASE: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
-    let now = || {
-        let mut time = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        // SAFETY: a place for the time
-        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
-        (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
-    };
-    *BASE.get_or_init(|| now().saturating_sub(host_ns))
-}
-
-const DOMAINS: [vk::TimeDomainKHR; 2] = [
-    vk::TimeDomainKHR::DEVICE,
-    vk::TimeDomainKHR::CLOCK_MONOTONIC,
-];
-
-fn time_domains(
-    name: &'static str,
-    physical: vk::PhysicalDevice,
-    count: *mut u32,
-    domains: Out<'_, vk::TimeDomainKHR>,
-) -> vk::Result {
-    call(name, physical, &[], |face| {
-        face.physicals.find(physical)?;
-        crate::boundary::enumerate(count, domains, DOMAINS.into_iter())
-    })
-}
-
-pub(crate) extern "system" fn vkGetPhysicalDeviceCalibrateableTimeDomainsEXT(
-    physical: vk::PhysicalDevice,
-    count: *mut u32,
-    domains: Out<'_, vk::TimeDomainKHR>,
-) -> vk::Result {
-    let name = "vkGetPhysicalDeviceCalibrateableTimeDomainsEXT";
-    time_domains(name, physical, count, domains)
-}
-
-pub(crate) extern "system" fn vkGetPhysicalDeviceCalibrateableTimeDomainsKHR(
-    physical: vk::PhysicalDevice,
-    count: *mut u32,
-    domains: Out<'_, vk::TimeDomainKHR>,
-) -> vk::Result {
-    let name = "vkGetPhysicalDeviceCalibrateableTimeDomainsKHR";
-    time_domains(name, physical, count, domains)
-}
-
-fn calibrated(
-    name: &'static str,
-    device: vk::Device,
-    count: u32,
-    infos: *const c_void,
-    timestamps: Out<'_, u64>,
-    deviation: Out<'_, u64>,
-) -> vk::Result {
-    call(name, device, &[], |face| {
-        let sim = &face.device(device)?.shared.sim;
-        // SAFETY: a valid pointer to an array of `count` infos
-        let infos = unsafe { slice(infos.cast::<vk::CalibratedTimestampInfoKHR<'_>>(), count) };
-        let (timestamps, deviation) = (timestamps.needed()?, deviation.needed()?);
-        if infos
-            .iter()
-            .any(|info| !DOMAINS.contains(&info.time_domain))
-        {
-            return Err(misuse("a time domain that the device does not have"));
-        }
-        let now = sim.calibrate();
-        let values = infos.iter().map(|info| match info.time_domain {
-            vk::TimeDomainKHR::DEVICE => now.device_tick,
-            _ => monotonic_base(now.host_ns) + now.host_ns,
-        });
-        timestamps.many(infos.len()).fill(values);
-        deviation.put(now.uncertainty_ns);
-        Ok(())
-    })
-}
-
-pub(crate) extern "system" fn vkGetCalibratedTimestampsEXT(
-    device: vk::Device,
-    count: u32,
-    infos: *const c_void,
-    timestamps: Out<'_, u64>,
-    deviation: Out<'_, u64>,
-) -> vk::Result {
-    let name = "vkGetCalibratedTimestampsEXT";
-    calibrated(name, device, count, infos, timestamps, deviation)
-}
-
-pub(crate) extern "system" fn vkGetCalibratedTimestampsKHR(
-    device: vk::Device,
-    count: u32,
-    infos: *const c_void,
-    timestamps: Out<'_, u64>,
-    deviation: Out<'_, u64>,
-) -> vk::Result {
-    let name = "vkGetCalibratedTimestampsKHR";
-    calibrated(name, device, count, infos, timestamps, deviation)
 }

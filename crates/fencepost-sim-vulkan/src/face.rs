@@ -4,18 +4,19 @@ use crate::boundary::Done;
 use crate::buffer::Buffer;
 use crate::calls::{complain, misuse};
 use crate::command::{CommandBuffer, CommandPool};
-use crate::control;
 use crate::descriptor::{DescriptorPool, DescriptorSet, SetLayout};
 use crate::device::{Device, Queue, Shared};
 use crate::fence::Fence;
-use crate::instance::{Instance, Physical};
+use crate::instance::Instance;
 use crate::memory::Memory;
 use crate::options::Options;
+use crate::physical::Physical;
 use crate::pipeline::{Cache, Module, Pipeline, PipelineLayout};
 use crate::procs;
 use crate::query::QueryPool;
 use crate::semaphore::Semaphore;
 use crate::table::{Table, kind_of, name_of, next_epoch};
+use crate::{clock, control};
 use ash::vk::{self, Handle, ObjectType};
 use fencepost_sim::{Config, Driver, Flag, Order, SimDevice, Sticky, seed_or};
 use std::collections::{BTreeMap, VecDeque};
@@ -46,6 +47,8 @@ pub(crate) struct Face {
     /// Never lost: what is made on it can be made on behalf of a lost device too.
     pub(crate) root: SimDevice,
     pub(crate) config: Config,
+    /// `CLOCK_MONOTONIC` then.
+    pub(crate) began: u64,
     pub(crate) instances: Table<vk::Instance, Instance>,
     pub(crate) physicals: Table<vk::PhysicalDevice, Physical>,
     pub(crate) devices: Table<vk::Device, Device>,
@@ -121,6 +124,7 @@ impl Face {
             options,
             root,
             config,
+            began: clock::monotonic(),
             instances: Table::new(epoch),
             physicals: Table::new(epoch),
             devices: Table::new(epoch),

@@ -1,7 +1,7 @@
 //! Fences: <https://docs.vulkan.org/spec/latest/chapters/synchronization.html#synchronization-fences>.
 
 use crate::boundary::{Allocator, Array, Done, In, Out};
-use crate::calls::{call, call_then, complain, misuse, void};
+use crate::calls::{call, call_then, complain, misuse, using, void};
 use crate::device::Shared;
 use crate::semaphore::timeout_of;
 use crate::table::Child;
@@ -130,9 +130,10 @@ pub(crate) extern "system" fn vkWaitForFences(
             }
             let shared = face.device(device)?.shared.clone();
             shared.check()?;
-            Ok((shared, flags))
+            let using = using(fences.iter().map(|fence| fence.as_raw()));
+            Ok((shared, flags, using))
         },
-        |(shared, flags)| {
+        |(shared, flags, _using)| {
             let over = || match all {
                 0 => flags.iter().any(Flag::is_set),
                 _ => flags.iter().all(Flag::is_set),

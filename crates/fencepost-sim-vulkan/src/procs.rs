@@ -4,8 +4,8 @@ use crate::boundary::text;
 use crate::calls::{complain, now_in};
 use crate::face::with_face;
 use crate::{
-    buffer, command, descriptor, device, fence, instance, memory, pipeline, pool, query, semaphore,
-    submit,
+    buffer, clock, command, descriptor, device, fence, instance, memory, physical, pipeline, pool,
+    query, semaphore, submit,
 };
 use ash::vk::{self, Handle};
 use std::ffi::c_char;
@@ -29,13 +29,14 @@ macro_rules! functions {
 functions! {
     instance: vkEnumerateInstanceVersion, vkEnumerateInstanceExtensionProperties,
         vkEnumerateInstanceLayerProperties, vkCreateInstance, vkDestroyInstance,
-        vkEnumeratePhysicalDevices, vkEnumerateDeviceExtensionProperties,
-        vkGetPhysicalDeviceProperties, vkGetPhysicalDeviceProperties2,
+        vkEnumeratePhysicalDevices;
+    physical: vkEnumerateDeviceExtensionProperties, vkGetPhysicalDeviceProperties, vkGetPhysicalDeviceProperties2,
         vkGetPhysicalDeviceFeatures, vkGetPhysicalDeviceFeatures2,
         vkGetPhysicalDeviceQueueFamilyProperties, vkGetPhysicalDeviceQueueFamilyProperties2,
         vkGetPhysicalDeviceMemoryProperties, vkGetPhysicalDeviceMemoryProperties2;
     device: vkCreateDevice, vkDestroyDevice, vkGetDeviceQueue, vkGetDeviceQueue2, vkQueueWaitIdle,
-        vkDeviceWaitIdle, vkGetPhysicalDeviceCalibrateableTimeDomainsEXT,
+        vkDeviceWaitIdle;
+    clock: vkGetPhysicalDeviceCalibrateableTimeDomainsEXT,
         vkGetPhysicalDeviceCalibrateableTimeDomainsKHR, vkGetCalibratedTimestampsEXT,
         vkGetCalibratedTimestampsKHR;
     submit: vkQueueSubmit, vkQueueSubmit2, vkQueueSubmit2KHR;

@@ -1,7 +1,7 @@
 //! Query pools, for timestamps alone: <https://docs.vulkan.org/spec/latest/chapters/queries.html>.
 
 use crate::boundary::{Allocator, Done, In, Out};
-use crate::calls::{call, call_then, misuse, void};
+use crate::calls::{call, call_then, misuse, using, void};
 use crate::control;
 use crate::table::Child;
 use ash::vk::{self, Handle};
@@ -193,9 +193,9 @@ pub(crate) extern "system" fn vkGetQueryPoolResults(
                 return Err(misuse(&format!("query {index} was never reset")));
             }
             shared.check()?;
-            Ok((shared, queries, range))
+            Ok((shared, queries, range, using([pool.as_raw()])))
         },
-        |(shared, queries, range)| {
+        |(shared, queries, range, _using)| {
             let available = |all: &mut [Query]| {
                 let mut all = all[range.clone()].iter();
                 all.all(|query| matches!(query, Query::Available(_)))

@@ -1,7 +1,7 @@
 //! Semaphores: <https://docs.vulkan.org/spec/latest/chapters/synchronization.html#synchronization-semaphores>.
 
 use crate::boundary::{Allocator, Done, In, Out, find, slice};
-use crate::calls::{call, call_then, misuse, void};
+use crate::calls::{call, call_then, misuse, using, void};
 use crate::face::{Face, Ticket, no_room};
 use crate::table::Child;
 use ash::vk::{self, Handle};
@@ -257,9 +257,10 @@ fn wait(
             } else {
                 WaitFor::All
             };
-            Ok((shared, which, all))
+            let using = using(handles.iter().map(|handle| handle.as_raw()));
+            Ok((shared, which, all, using))
         },
-        |(shared, which, all)| {
+        |(shared, which, all, _using)| {
             let all: Vec<_> = all
                 .iter()
                 .map(|(semaphore, value)| (semaphore, *value))

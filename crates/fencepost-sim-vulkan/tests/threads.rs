@@ -106,6 +106,31 @@ fn a_command_pool_is_used_by_one_thread_at_a_time() {
 }
 
 #[test]
+fn what_a_thread_waits_for_is_not_destroyed() {
+    with_seeds(10, |session, gpu| {
+        let done = gpu.timeline(0);
+        gpu.forget(done);
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| gpu.wait(done, 1, FOREVER));
+            session.stall_call("vkDestroySemaphore");
+            let destroyer = scope.spawn(|| {
+                // SAFETY: the stand-in's wait goes on
+                unsafe { gpu.device.destroy_semaphore(done, None) };
+            });
+            while session.stalled() == 0 {
+                std::thread::yield_now();
+            }
+            gpu.signal(done, 1).unwrap();
+            let waited = waiter.join().unwrap();
+            session.release_stalled();
+            destroyer.join().unwrap();
+            assert_eq!(waited, Ok(()));
+        });
+        session.clear_violations_of(&["is in use by"]);
+    });
+}
+
+#[test]
 fn semaphores_are_waited_for_and_signalled_by_many_threads() {
     with_seeds(10, |_, gpu| {
         let (gate, done, queue) = (gpu.timeline(0), gpu.timeline(0), gpu.queue(0, 0));
