@@ -270,10 +270,15 @@ pub extern "C" fn fencepost_sim_release_stalled() {
 /// Waits until no work is pending on any device; 0 if there still is after so many milliseconds.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_settle(milliseconds: u64) -> c_int {
-    let Ok(root) = with_face(|face| face.root.clone()) else {
+    let found = with_face(|face| {
+        let queues = face.queues.iter().map(|(_, queue)| queue.sim.clone());
+        (face.root.clone(), queues.collect::<Vec<_>>())
+    });
+    let Ok((root, queues)) = found else {
         return 0;
     };
-    let idle = || root.pending_work().is_empty();
+    // the work of a device that was destroyed is gone with it
+    let idle = || queues.iter().all(|queue| queue.pending() == 0);
     let timeout = Some(Duration::from_millis(milliseconds));
     let _ = root.wait_until(timeout, idle);
     idle().into()

@@ -5,7 +5,7 @@
 //! | `fencepost_append` | 0: `{count, tokens[]}` | token | adds the token; counts on when it is full |
 //! | `fencepost_histogram` | 0: packed bytes; 1: 512 counts | length | adds the counts of the bytes to the low words |
 //! | `fencepost_reduce` | 0: 512 counts; 1: 512 counts | | adds 256 numbers of 64 bits: low words first, then high words |
-//! | `fencepost_spin` | 0: one word | rounds | takes a nanosecond a round by the device's clock, and no time in truth |
+//! | `fencepost_spin` | 0: one word | rounds | a linear congruence that many times; takes a nanosecond a round by the device's clock, and no time in truth |
 
 use crate::control;
 use crate::device::Shared;
@@ -88,7 +88,9 @@ impl Kernel {
                     into.word(BINS + bin)?.store(high, Ordering::SeqCst);
                 }
             }
-            (Kernel::Spin, [_]) => {
+            (Kernel::Spin, [word]) => {
+                let word = word.word(0)?;
+                word.store(spin(word.load(Ordering::SeqCst), push), Ordering::SeqCst);
                 if let Some(device) = device.upgrade() {
                     device.sim.advance(push.into());
                 }
@@ -96,5 +98,30 @@ impl Kernel {
             _ => return None,
         }
         Some(())
+    }
+}
+
+/// So many rounds of `value * 1664525 + 1013904223`, a power of two of them at a time.
+fn spin(mut value: u32, mut rounds: u32) -> u32 {
+    let (mut factor, mut term) = (1_664_525_u32, 1_013_904_223_u32);
+    while rounds > 0 {
+        if rounds & 1 == 1 {
+            value = value.wrapping_mul(factor).wrapping_add(term);
+        }
+        term = term.wrapping_mul(factor).wrapping_add(term);
+        factor = factor.wrapping_mul(factor);
+        rounds >>= 1;
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_spin_is_that_many_rounds() {
+        for rounds in [0, 1, 2, 3, 1000] {
+            let round = |value: u32, _| value.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            assert_eq!(super::spin(7, rounds), (0..rounds).fold(7, round));
+        }
     }
 }

@@ -6,7 +6,7 @@ use crate::face::{Face, Ticket, no_room};
 use crate::table::Child;
 use ash::vk::{self, Handle};
 use fencepost_sim::{Flag, WaitFor, Waited};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,15 +16,18 @@ pub(crate) struct Semaphore {
     pub(crate) kind: Kind,
 }
 
+type Submitted = (u64, Arc<Ticket>);
+
 #[derive(Debug)]
 pub(crate) enum Kind {
     /// The signal that no wait was submitted for yet, if there is one. Each signal has a flag of its own.
     Binary(Option<Flag>),
     Timeline {
         sim: fencepost_sim::Semaphore,
-        /// Signals and waits that were submitted: queue, value, batch.
-        signals: VecDeque<(vk::Queue, u64, Arc<Ticket>)>,
-        waits: VecDeque<(u64, Arc<Ticket>)>,
+        /// The signals of each queue that may be pending, oldest first: their values grow.
+        signals: BTreeMap<vk::Queue, VecDeque<Submitted>>,
+        /// The highest value that is waited for on a queue.
+        wait: Option<Submitted>,
     },
 }
 
@@ -52,28 +55,40 @@ impl Semaphore {
         self.timeline()?.value().map_err(no_room)
     }
 
-    /// The signals that have not been executed.
-    fn pending(&self) -> impl Iterator<Item = (vk::Queue, u64)> {
+    /// The signals that have not been executed: of each queue the lowest and the highest.
+    fn pending(&self) -> impl Iterator<Item = (vk::Queue, u64, u64)> {
         let signals = match &self.kind {
             Kind::Timeline { signals, .. } => Some(signals),
             Kind::Binary(_) => None,
         };
-        let signals = signals.into_iter().flatten();
-        let left = signals.filter(|(_, value, ticket)| {
-            !ticket.device.lost() && self.value().is_ok_and(|now| now < *value)
-        });
-        left.map(|(queue, value, _)| (*queue, *value))
+        let now = self.sim_value();
+        signals
+            .into_iter()
+            .flatten()
+            .filter_map(move |(queue, all)| {
+                let mut left = all.iter().skip_while(move |signal| executed(signal, now));
+                let first = left.next()?.0;
+                Some((*queue, first, all.back()?.0))
+            })
     }
 
-    /// `maxTimelineSemaphoreValueDifference`: from the counter and everything outstanding.
+    fn sim_value(&self) -> u64 {
+        match &self.kind {
+            Kind::Timeline { sim, .. } => sim.value().unwrap_or(0),
+            Kind::Binary(_) => 0,
+        }
+    }
+
+    /// `maxTimelineSemaphoreValueDifference`: from the counter and everything outstanding. The lowest of that is the
+    /// counter, since waits below it hold nothing any more.
     fn check_difference(&self, value: u64, most: u64) -> Done {
-        let waits = match &self.kind {
-            Kind::Timeline { waits, .. } => Some(waits),
+        let wait = match &self.kind {
+            Kind::Timeline { wait, .. } => wait.as_ref(),
             Kind::Binary(_) => None,
         };
-        let waits = waits.into_iter().flatten();
-        let waits = waits.filter(|(_, t)| !t.over()).map(|(value, _)| *value);
-        let all = self.pending().map(|(_, value)| value).chain(waits);
+        let wait = wait.filter(|(_, ticket)| !ticket.over());
+        let all = self.pending().map(|(_, _, highest)| highest);
+        let all = all.chain(wait.map(|(value, _)| *value));
         let farthest = all
             .chain([self.value()?])
             .map(|other| other.abs_diff(value))
@@ -95,8 +110,8 @@ impl Semaphore {
             )),
             Kind::Timeline { .. } => {
                 let now = self.value()?;
-                let same_queue = self.pending().filter(|(on, _)| *on == queue);
-                let reached = same_queue.map(|(_, value)| value).chain([now]).max();
+                let same_queue = self.pending().filter(|(on, ..)| *on == queue);
+                let reached = same_queue.map(|(_, _, highest)| highest).chain([now]).max();
                 // those of other queues may be ordered by waits: what they break shows when the device comes to it
                 if reached.is_some_and(|reached| value <= reached) {
                     let reached = reached.unwrap_or(0);
@@ -126,21 +141,31 @@ impl Semaphore {
         value: u64,
         ticket: &Arc<Ticket>,
     ) {
-        if let Kind::Timeline {
-            sim,
-            signals,
-            waits,
-        } = &mut self.kind
-        {
-            let now = sim.value().unwrap_or(0);
-            signals.retain(|(_, value, ticket)| *value > now && !ticket.device.lost());
-            waits.retain(|(_, ticket)| !ticket.over());
-            match signal {
-                Some(queue) => signals.push_back((queue, value, ticket.clone())),
-                None => waits.push_back((value, ticket.clone())),
+        let now = self.sim_value();
+        let Kind::Timeline { signals, wait, .. } = &mut self.kind else {
+            return;
+        };
+        match signal {
+            Some(queue) => {
+                let all = signals.entry(queue).or_default();
+                while all.front().is_some_and(|signal| executed(signal, now)) {
+                    all.pop_front();
+                }
+                all.push_back((value, ticket.clone()));
+            }
+            None => {
+                let higher = |(other, of): &Submitted| *other >= value && !of.over();
+                if !wait.as_ref().is_some_and(higher) {
+                    *wait = Some((value, ticket.clone()));
+                }
             }
         }
     }
+}
+
+/// Or given up with its device.
+fn executed((value, ticket): &Submitted, now: u64) -> bool {
+    *value <= now || ticket.device.lost()
 }
 
 pub(crate) extern "system" fn vkCreateSemaphore(
@@ -157,8 +182,8 @@ pub(crate) extern "system" fn vkCreateSemaphore(
                 owner.need(owner.features.timeline, "timelineSemaphore")?;
                 Kind::Timeline {
                     sim: face.root.new_semaphore(it.initial_value).map_err(no_room)?,
-                    signals: VecDeque::new(),
-                    waits: VecDeque::new(),
+                    signals: BTreeMap::new(),
+                    wait: None,
                 }
             }
             Some(it) if it.initial_value != 0 => {
@@ -305,7 +330,7 @@ fn signal(
                 "the counter is at {now} and was signalled with {value}"
             )));
         }
-        if let Some((_, pending)) = semaphore.pending().find(|(_, pending)| value >= *pending) {
+        if let Some((_, pending, _)) = semaphore.pending().find(|(_, lowest, _)| value >= *lowest) {
             return Err(misuse(&format!(
                 "{value} is signalled by the host while {pending} is pending on a queue"
             )));
