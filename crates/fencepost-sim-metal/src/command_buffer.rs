@@ -15,8 +15,8 @@ use objc2::runtime::{AnyObject, NSObject, NSObjectProtocol, ProtocolObject};
 use objc2::{AnyThread, ClassType, DefinedClass, Message, define_class, msg_send};
 use objc2_foundation::{NSError, NSString};
 use objc2_metal::{
-    MTLBlitCommandEncoder, MTLCommandBuffer, MTLCommandBufferStatus, MTLCommandQueue,
-    MTLComputeCommandEncoder, MTLDevice, MTLDispatchType, MTLEvent,
+    MTLBlitCommandEncoder, MTLCommandBuffer, MTLCommandBufferError, MTLCommandBufferStatus,
+    MTLCommandQueue, MTLComputeCommandEncoder, MTLDevice, MTLDispatchType, MTLEvent,
 };
 use std::ptr::NonNull;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,10 +24,6 @@ use std::time::Duration;
 
 type Block = DynBlock<dyn Fn(NonNull<ProtocolObject<dyn MTLCommandBuffer>>)>;
 type Handler = RcBlock<dyn Fn(NonNull<ProtocolObject<dyn MTLCommandBuffer>>)>;
-
-/// `MTLCommandBufferErrorInternal` and `MTLCommandBufferErrorDeviceRemoved`.
-const INTERNAL: isize = 1;
-const DEVICE_REMOVED: isize = 11;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
@@ -437,8 +433,14 @@ impl CommandBuffer {
         state.ended = true;
         let kept = std::mem::take(&mut state.kept);
         let place = state.place.take();
-        // those of one that failed before it was scheduled are never called
-        let never_called = std::mem::take(&mut state.scheduled);
+        // of one that failed before it began they are never called
+        let began = self
+            .outcome(&state)
+            .is_some_and(|outcome| outcome.start.is_some());
+        let never_called = match began {
+            true => Vec::new(),
+            false => std::mem::take(&mut state.scheduled),
+        };
         drop(state);
         self.ivars().changed.notify_all();
         drop((kept, place, never_called));
@@ -504,11 +506,12 @@ impl CommandBuffer {
             false => self.outcome(&state)?.error?,
         };
         if state.error.is_none() {
-            let code = match &state.planned {
-                Some(failure) if failure.text == why => failure.code,
-                _ if self.gpu().is_removed() => DEVICE_REMOVED,
-                _ => INTERNAL,
+            let error = match &state.planned {
+                Some(failure) if failure.text == why => failure.error,
+                _ if self.gpu().is_removed() => MTLCommandBufferError::DeviceRemoved,
+                _ => MTLCommandBufferError::Internal,
             };
+            let code = error.0.cast_signed();
             state.error = Some(foundation::error("MTLCommandBufferErrorDomain", code, &why));
         }
         state.error.clone()

@@ -6,7 +6,7 @@ use crate::queue::CommandQueue;
 use crate::report::{self, Failure};
 use crate::runtime;
 use objc2::runtime::ProtocolObject;
-use objc2_metal::{MTLCommandQueue, MTLDevice};
+use objc2_metal::{MTLCommandBufferError, MTLCommandQueue, MTLDevice};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Deref;
@@ -159,15 +159,25 @@ impl Control {
 
     /// The command buffer of the `nth` commit from now on, counted from 1, ends in this error before anything in it
     /// has run: none of its signals comes. `code` is a [`MTLCommandBufferError`](objc2_metal::MTLCommandBufferError).
-    pub fn fail_commit(&self, nth: u64, code: isize, text: &str) {
-        self.fail_commit_after(nth, 0, code, text);
+    pub fn fail_commit(&self, nth: u64, error: MTLCommandBufferError, text: &str) {
+        self.fail_commit_after(nth, 0, error, text);
     }
 
     /// As [`Control::fail_commit`], after so many of its commands have run. Waits, signals, fills, copies and
     /// dispatches are commands.
-    pub fn fail_commit_after(&self, nth: u64, after: usize, code: isize, text: &str) {
-        let text = text.into();
-        report::fail_commit(nth, Failure { code, text, after });
+    pub fn fail_commit_after(
+        &self,
+        nth: u64,
+        after: usize,
+        error: MTLCommandBufferError,
+        text: &str,
+    ) {
+        let failure = Failure {
+            error,
+            text: text.into(),
+            after,
+        };
+        report::fail_commit(nth, failure);
     }
 
     /// Forgets all planned faults.

@@ -11,13 +11,14 @@ use objc2::rc::Retained;
 use objc2::runtime::{AnyObject, NSObject, NSObjectProtocol, ProtocolObject};
 use objc2::{AnyThread, ClassType, DefinedClass, Message, define_class, msg_send};
 use objc2_foundation::{NSArray, NSError, NSString};
-use objc2_metal::{MTLAllocation, MTLComputePipelineState, MTLDevice, MTLFunction, MTLLibrary};
+use objc2_metal::{
+    MTLAllocation, MTLComputePipelineState, MTLDevice, MTLFunction, MTLLibrary, MTLLibraryError,
+};
 use std::cell::Cell;
 use std::sync::Mutex;
 
-/// `MTLLibraryErrorCompileFailure` and `MTLLibraryErrorInternal`.
-const COMPILE_FAILURE: isize = 3;
-const INTERNAL: isize = 2;
+const COMPILE_FAILURE: isize = MTLLibraryError::CompileFailure.0.cast_signed();
+const INTERNAL: isize = MTLLibraryError::Internal.0.cast_signed();
 const LIBRARY_ERRORS: &str = "MTLLibraryErrorDomain";
 const PIPELINE_ERRORS: &str = "AGXMetal13_3";
 

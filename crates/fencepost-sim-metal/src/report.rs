@@ -1,5 +1,6 @@
 //! What tests plan, and what was done that Metal forbids.
 
+use objc2_metal::MTLCommandBufferError;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,7 +37,7 @@ struct Refusal {
 /// How a command buffer ends that does not end well.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
-    pub(crate) code: isize,
+    pub(crate) error: MTLCommandBufferError,
     pub(crate) text: String,
     /// How many of its commands run before.
     pub(crate) after: usize,

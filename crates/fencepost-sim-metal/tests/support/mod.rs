@@ -125,7 +125,7 @@ pub(crate) struct Seen {
     pub(crate) status: MTLCommandBufferStatus,
     pub(crate) start: f64,
     pub(crate) end: f64,
-    pub(crate) error: Option<(isize, String)>,
+    pub(crate) error: Option<(MTLCommandBufferError, String)>,
 }
 
 pub(crate) fn look(command_buffer: &ProtocolObject<dyn MTLCommandBuffer>) -> Seen {
@@ -133,9 +133,10 @@ pub(crate) fn look(command_buffer: &ProtocolObject<dyn MTLCommandBuffer>) -> See
         status: command_buffer.status(),
         start: command_buffer.GPUStartTime(),
         end: command_buffer.GPUEndTime(),
-        error: command_buffer
-            .error()
-            .map(|error| (error.code(), error.localizedDescription().to_string())),
+        error: command_buffer.error().map(|error| {
+            let code = MTLCommandBufferError(error.code().cast_unsigned());
+            (code, error.localizedDescription().to_string())
+        }),
     }
 }
 
