@@ -97,8 +97,10 @@ define_class!(
     #[ivars = BufferVariables]
     pub(crate) struct Buffer;
 
+    // SAFETY: as every subclass of NSObject
     unsafe impl NSObjectProtocol for Buffer {}
 
+    // SAFETY: the methods have the types that the protocol gives them
     unsafe impl MTLAllocation for Buffer {
         #[unsafe(method(allocatedSize))]
         fn allocated_size(&self) -> usize {
@@ -106,6 +108,7 @@ define_class!(
         }
     }
 
+    // SAFETY: the methods have the types that the protocol gives them
     unsafe impl MTLResource for Buffer {
         #[unsafe(method_id(label))]
         fn label(&self) -> Option<Retained<NSString>> {
@@ -128,6 +131,7 @@ define_class!(
         }
     }
 
+    // SAFETY: the methods have the types that the protocol gives them
     unsafe impl MTLBuffer for Buffer {
         #[unsafe(method(length))]
         fn length(&self) -> usize {

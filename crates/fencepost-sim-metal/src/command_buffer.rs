@@ -1,7 +1,6 @@
 //! `MTLCommandBuffer`: <https://developer.apple.com/documentation/metal/mtlcommandbuffer>
 
 use crate::device::Device;
-use crate::dispatch::Carried;
 use crate::encoder::{BlitEncoder, ComputeEncoder};
 use crate::event::SharedEvent;
 use crate::machine::{Gpu, lock};
@@ -9,7 +8,7 @@ use crate::queue::{CommandQueue, Place};
 use crate::report::{self, Failure};
 use crate::{foundation, runtime};
 use block2::{DynBlock, RcBlock};
-use fencepost_sim::{Batch, Command, Outcome, Status, Submission};
+use fencepost_sim::{Batch, Command, Outcome, Status};
 use objc2::rc::Retained;
 use objc2::runtime::{AnyObject, NSObject, NSObjectProtocol, ProtocolObject};
 use objc2::{AnyThread, ClassType, DefinedClass, Message, define_class, msg_send};
@@ -19,47 +18,46 @@ use objc2_metal::{
     MTLCommandQueue, MTLComputeCommandEncoder, MTLDevice, MTLDispatchType, MTLEvent,
 };
 use std::ptr::NonNull;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 type Block = DynBlock<dyn Fn(NonNull<ProtocolObject<dyn MTLCommandBuffer>>)>;
-type Handler = RcBlock<dyn Fn(NonNull<ProtocolObject<dyn MTLCommandBuffer>>)>;
+pub(crate) type Handler = RcBlock<dyn Fn(NonNull<ProtocolObject<dyn MTLCommandBuffer>>)>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
+pub(crate) enum Stage {
     Encoding,
     Enqueued,
     Committed,
 }
 
-struct State {
-    stage: Stage,
-    encoder_is_open: bool,
-    commands: Vec<Command>,
+pub(crate) struct State {
+    pub(crate) stage: Stage,
+    pub(crate) encoder_is_open: bool,
+    pub(crate) commands: Vec<Command>,
     /// What the commands use, if the command buffer keeps it alive: dropped once it has completed.
-    kept: Vec<Retained<AnyObject>>,
+    pub(crate) kept: Vec<Retained<AnyObject>>,
     /// Each is taken out to be called.
-    scheduled: Vec<Option<Handler>>,
-    completed: Vec<Option<Handler>>,
-    handlers_left: usize,
-    scheduled_left: usize,
+    pub(crate) scheduled: Vec<Option<Handler>>,
+    pub(crate) completed: Vec<Option<Handler>>,
+    pub(crate) handlers_left: usize,
+    pub(crate) scheduled_left: usize,
     /// Until it has completed.
-    place: Option<Place>,
-    batch: Option<Batch>,
-    planned: Option<Failure>,
+    pub(crate) place: Option<Place>,
+    pub(crate) batch: Option<Batch>,
+    pub(crate) planned: Option<Failure>,
     /// The device would not take it.
-    refused: bool,
+    pub(crate) refused: bool,
     /// The stand-in's own bookkeeping at completion is done.
-    ended: bool,
-    error: Option<Retained<NSError>>,
-    label: Option<Retained<NSString>>,
+    pub(crate) ended: bool,
+    pub(crate) error: Option<Retained<NSError>>,
+    pub(crate) label: Option<Retained<NSString>>,
 }
 
 pub(crate) struct BufferVariables {
-    queue: Retained<CommandQueue>,
-    retained: bool,
-    state: Mutex<State>,
-    changed: Condvar,
+    pub(crate) queue: Retained<CommandQueue>,
+    pub(crate) retained: bool,
+    pub(crate) state: Mutex<State>,
+    pub(crate) changed: Condvar,
 }
 
 define_class!(
@@ -69,8 +67,10 @@ define_class!(
     #[ivars = BufferVariables]
     pub(crate) struct CommandBuffer;
 
+    // SAFETY: as every subclass of NSObject
     unsafe impl NSObjectProtocol for CommandBuffer {}
 
+    // SAFETY: the methods have the types that the protocol gives them
     unsafe impl MTLCommandBuffer for CommandBuffer {
         #[unsafe(method_id(device))]
         fn device(&self) -> Retained<ProtocolObject<dyn MTLDevice>> {
@@ -257,7 +257,7 @@ impl CommandBuffer {
         unsafe { msg_send![super(this), init] }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.ivars().state)
     }
 
@@ -265,7 +265,7 @@ impl CommandBuffer {
         self.ivars().queue.device_of()
     }
 
-    fn gpu(&self) -> &Arc<Gpu> {
+    pub(crate) fn gpu(&self) -> &Arc<Gpu> {
         self.device_of().gpu()
     }
 
@@ -347,129 +347,16 @@ impl CommandBuffer {
         add(&mut state, handler);
     }
 
-    // --- the way to the device
-
-    /// False, with the misuse written down, if it is too late for this.
-    fn go_on(&self, what: &str, to: Stage) -> bool {
-        let mut state = self.state();
-        if state.stage >= to {
-            report::violation(&format!(
-                "{what} of a command buffer that was already {:?}",
-                state.stage
-            ));
-            return false;
-        }
-        if to == Stage::Committed {
-            if state.encoder_is_open {
-                report::violation("commit of a command buffer whose encoder is open");
-            }
-            state.planned = report::commit_failure();
-        }
-        state.stage = to;
-        true
-    }
-
-    /// Hands it to the device. With the state locked, so that no handler looks for the batch before it is there.
-    pub(crate) fn submit(&self) {
-        let mut state = self.state();
-        let mut commands = std::mem::take(&mut state.commands);
-        if let Some(failure) = &state.planned {
-            let place = failure.after.min(commands.len());
-            commands.insert(place, Command::Fail(failure.text.clone()));
-        }
-        let mut submission = Submission::new();
-        for command in commands {
-            submission = submission.then(command);
-        }
-        for place in 0..state.scheduled.len() {
-            let this = self.retain();
-            submission = submission.on_scheduled(move || this.deliver_scheduled(place));
-        }
-        for place in 0..state.completed.len() {
-            let this = self.retain();
-            submission = submission.on_completed(move |_| this.deliver_completed(place));
-        }
-        let this = self.retain();
-        submission = submission.on_completed(move |_| this.end());
-        match self.ivars().queue.sim().submit(submission) {
-            Ok(batch) => state.batch = Some(batch),
-            // the device is gone: the handlers hear of it all the same
-            Err(_) => {
-                state.refused = true;
-                let handlers = state.completed.len();
-                drop(state);
-                let this = self.retain();
-                self.gpu().callbacks.complete(Box::new(move || this.end()));
-                (0..handlers).for_each(|place| self.deliver_completed(place));
-            }
-        }
-    }
-
-    fn deliver_scheduled(&self, place: usize) {
-        let handler = self.state().scheduled[place].take();
-        self.deliver(handler, |state| state.scheduled_left -= 1);
-    }
-
-    fn deliver_completed(&self, place: usize) {
-        let handler = self.state().completed[place].take();
-        self.deliver(handler, |state| state.handlers_left -= 1);
-    }
-
-    fn deliver(&self, handler: Option<Handler>, called: impl FnOnce(&mut State) + Send + 'static) {
-        let Some(handler) = handler else {
-            return;
-        };
-        let carried = Carried((self.retain(), handler));
-        self.gpu().callbacks.complete(Box::new(move || {
-            let (this, handler) = carried.into_inner();
-            let _done = Done(&this, Some(called));
-            handler.call((NonNull::from(ProtocolObject::from_ref(&*this)),));
-        }));
-    }
-
-    /// It has completed or failed: what it held is given back.
-    fn end(&self) {
-        let mut state = self.state();
-        state.ended = true;
-        let kept = std::mem::take(&mut state.kept);
-        let place = state.place.take();
-        // of one that failed before it began they are never called
-        let began = self
-            .outcome(&state)
-            .is_some_and(|outcome| outcome.start.is_some());
-        let never_called = match began {
-            true => Vec::new(),
-            false => std::mem::take(&mut state.scheduled),
-        };
-        drop(state);
-        self.ivars().changed.notify_all();
-        drop((kept, place, never_called));
-    }
-
-    fn wait(&self, what: &str, over: impl Fn(&State) -> bool) {
-        let mut state = self.state();
-        if state.stage < Stage::Committed {
-            drop(state);
-            return report::violation(&format!("{what} before commit"));
-        }
-        while !over(&state) {
-            // now and then awake, since nobody tells of the beginning
-            let again = Duration::from_millis(2);
-            let waited = self.ivars().changed.wait_timeout(state, again);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
     // --- what the host sees
 
-    fn outcome(&self, state: &State) -> Option<Outcome> {
+    pub(crate) fn outcome(&self, state: &State) -> Option<Outcome> {
         match state.batch.as_ref()?.status() {
             Status::Ended(outcome) => Some(outcome),
             _ => None,
         }
     }
 
-    fn status_of(&self, state: &State) -> MTLCommandBufferStatus {
+    pub(crate) fn status_of(&self, state: &State) -> MTLCommandBufferStatus {
         match (&state.batch, state.stage) {
             _ if state.refused => MTLCommandBufferStatus::Error,
             (None, Stage::Encoding) => MTLCommandBufferStatus::NotEnqueued,
@@ -515,18 +402,6 @@ impl CommandBuffer {
             state.error = Some(foundation::error("MTLCommandBufferErrorDomain", code, &why));
         }
         state.error.clone()
-    }
-}
-
-/// Tells those who wait that a handler has returned, or panicked.
-struct Done<'a, F: FnOnce(&mut State)>(&'a CommandBuffer, Option<F>);
-
-impl<F: FnOnce(&mut State)> Drop for Done<'_, F> {
-    fn drop(&mut self) {
-        if let Some(called) = self.1.take() {
-            called(&mut self.0.state());
-        }
-        self.0.ivars().changed.notify_all();
     }
 }
 

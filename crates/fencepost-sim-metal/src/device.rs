@@ -12,7 +12,7 @@ use objc2::{AnyThread, ClassType, DefinedClass, define_class, msg_send};
 use objc2_foundation::{NSError, NSString};
 use objc2_metal::{
     MTLBuffer, MTLCommandQueue, MTLCompileOptions, MTLComputePipelineState, MTLDevice, MTLFunction,
-    MTLLibrary, MTLResourceOptions, MTLSharedEvent, MTLSize, MTLTimestamp,
+    MTLGPUFamily, MTLLibrary, MTLResourceOptions, MTLSharedEvent, MTLSize, MTLTimestamp,
 };
 use std::ffi::c_void;
 use std::ptr::{NonNull, null_mut};
@@ -26,8 +26,10 @@ define_class!(
     #[ivars = Arc<Gpu>]
     pub(crate) struct Device;
 
+    // SAFETY: as every subclass of NSObject
     unsafe impl NSObjectProtocol for Device {}
 
+    // SAFETY: the methods have the types that the protocol gives them
     unsafe impl MTLDevice for Device {
         #[unsafe(method_id(name))]
         fn name(&self) -> Retained<NSString> {
@@ -43,6 +45,15 @@ define_class!(
         #[unsafe(method(hasUnifiedMemory))]
         fn has_unified_memory(&self) -> bool {
             true
+        }
+
+        /// As a first Apple silicon Mac.
+        #[unsafe(method(supportsFamily:))]
+        fn supports_family(&self, family: MTLGPUFamily) -> bool {
+            let (apple, common) = (MTLGPUFamily::Apple7, MTLGPUFamily::Common3);
+            (MTLGPUFamily::Apple1..=apple).contains(&family)
+                || (MTLGPUFamily::Common1..=common).contains(&family)
+                || family == MTLGPUFamily::Metal3
         }
 
         #[unsafe(method(isLowPower))]

@@ -101,8 +101,10 @@ define_class!(
     #[ivars = Open]
     pub(crate) struct BlitEncoder;
 
+    // SAFETY: as every subclass of NSObject
     unsafe impl NSObjectProtocol for BlitEncoder {}
 
+    // SAFETY: the methods have the types that the protocol gives them
     unsafe impl MTLCommandEncoder for BlitEncoder {
         #[unsafe(method_id(device))]
         fn device(&self) -> Retained<ProtocolObject<dyn MTLDevice>> {
@@ -125,6 +127,7 @@ define_class!(
         }
     }
 
+    // SAFETY: the methods have the types that the protocol gives them
     unsafe impl MTLBlitCommandEncoder for BlitEncoder {
         #[unsafe(method(fillBuffer:range:value:))]
         fn fill(&self, buffer: &ProtocolObject<dyn MTLBuffer>, range: NSRange, value: u8) {
@@ -196,8 +199,10 @@ define_class!(
     #[ivars = ComputeVariables]
     pub(crate) struct ComputeEncoder;
 
+    // SAFETY: as every subclass of NSObject
     unsafe impl NSObjectProtocol for ComputeEncoder {}
 
+    // SAFETY: the methods have the types that the protocol gives them
     unsafe impl MTLCommandEncoder for ComputeEncoder {
         #[unsafe(method_id(device))]
         fn device(&self) -> Retained<ProtocolObject<dyn MTLDevice>> {
@@ -220,6 +225,7 @@ define_class!(
         }
     }
 
+    // SAFETY: the methods have the types that the protocol gives them
     unsafe impl MTLComputeCommandEncoder for ComputeEncoder {
         #[unsafe(method(setComputePipelineState:))]
         fn set_pipeline(&self, pipeline: &ProtocolObject<dyn MTLComputePipelineState>) {

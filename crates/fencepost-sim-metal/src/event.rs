@@ -30,8 +30,10 @@ define_class!(
     #[ivars = EventVariables]
     pub(crate) struct SharedEvent;
 
+    // SAFETY: as every subclass of NSObject
     unsafe impl NSObjectProtocol for SharedEvent {}
 
+    // SAFETY: the methods have the types that the protocol gives them
     unsafe impl MTLEvent for SharedEvent {
         #[unsafe(method_id(device))]
         fn device(&self) -> Option<Retained<ProtocolObject<dyn MTLDevice>>> {
@@ -49,6 +51,7 @@ define_class!(
         }
     }
 
+    // SAFETY: the methods have the types that the protocol gives them
     unsafe impl MTLSharedEvent for SharedEvent {
         #[unsafe(method(signaledValue))]
         fn signaled_value(&self) -> u64 {

@@ -92,6 +92,7 @@ compile_error!("the stand-in for Metal makes its classes in .init_array, which L
 
 mod buffer;
 mod command_buffer;
+mod commit;
 mod control;
 mod device;
 mod dispatch;

@@ -37,8 +37,10 @@ define_class!(
     #[ivars = LibraryVariables]
     pub(crate) struct Library;
 
+    // SAFETY: as every subclass of NSObject
     unsafe impl NSObjectProtocol for Library {}
 
+    // SAFETY: the methods have the types that the protocol gives them
     unsafe impl MTLLibrary for Library {
         #[unsafe(method_id(device))]
         fn device(&self) -> Retained<ProtocolObject<dyn MTLDevice>> {
@@ -146,8 +148,10 @@ define_class!(
     #[ivars = FunctionVariables]
     pub(crate) struct Function;
 
+    // SAFETY: as every subclass of NSObject
     unsafe impl NSObjectProtocol for Function {}
 
+    // SAFETY: the methods have the types that the protocol gives them
     unsafe impl MTLFunction for Function {
         #[unsafe(method_id(device))]
         fn device(&self) -> Retained<ProtocolObject<dyn MTLDevice>> {
@@ -201,8 +205,10 @@ define_class!(
     #[ivars = PipelineVariables]
     pub(crate) struct Pipeline;
 
+    // SAFETY: as every subclass of NSObject
     unsafe impl NSObjectProtocol for Pipeline {}
 
+    // SAFETY: the methods have the types that the protocol gives them
     unsafe impl MTLAllocation for Pipeline {
         #[unsafe(method(allocatedSize))]
         fn allocated_size(&self) -> usize {
@@ -210,6 +216,7 @@ define_class!(
         }
     }
 
+    // SAFETY: the methods have the types that the protocol gives them
     unsafe impl MTLComputePipelineState for Pipeline {
         #[unsafe(method_id(device))]
         fn device(&self) -> Retained<ProtocolObject<dyn MTLDevice>> {

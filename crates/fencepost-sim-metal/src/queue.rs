@@ -49,8 +49,10 @@ define_class!(
     #[ivars = QueueVariables]
     pub(crate) struct CommandQueue;
 
+    // SAFETY: as every subclass of NSObject
     unsafe impl NSObjectProtocol for CommandQueue {}
 
+    // SAFETY: the methods have the types that the protocol gives them
     unsafe impl MTLCommandQueue for CommandQueue {
         #[unsafe(method_id(device))]
         fn device(&self) -> Retained<ProtocolObject<dyn MTLDevice>> {

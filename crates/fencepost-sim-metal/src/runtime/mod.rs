@@ -13,6 +13,7 @@ mod class;
 mod message;
 mod object;
 mod pool;
+mod reflect;
 
 pub(crate) use object::{count, create, dispose, is_alive, make_permanent};
 pub(crate) use object::{objc_release, objc_retain};
