@@ -498,7 +498,7 @@ fn without_a_session_the_environment_makes_the_machine() {
         .env("FENCEPOST_SIM_SEED", "77")
         .env("FENCEPOST_SIM_METAL_DEVICES", "3")
         .env("FENCEPOST_SIM_METAL_SHARED_EVENTS", "0")
-        .status()
+        .output()
         .unwrap();
-    assert!(child.success());
+    assert!(child.status.success(), "{child:?}");
 }
