@@ -9,22 +9,23 @@
 //! It is made of the Objective-C runtime's C functions, to which objc2, block2 and dispatch2 link, and of classes that
 //! answer Metal's messages. In debug builds objc2 checks each message's selector and types against them.
 //!
-//! ```no_run
+//! ```
 //! use fencepost_sim_metal::{Control, Setup};
 //! use objc2::runtime::ProtocolObject;
-//! use objc2_metal::{MTLCommandBuffer, MTLCommandQueue, MTLCreateSystemDefaultDevice, MTLDevice, MTLSharedEvent};
+//! use objc2_metal::*;
 //! use std::time::Duration;
 //!
 //! let session = Control.session(Setup::seeded(7));
-//! objc2::rc::autoreleasepool(|_| {
+//! let signalled = objc2::rc::autoreleasepool(|_| {
 //!     let device = MTLCreateSystemDefaultDevice()?;
 //!     let (queue, event) = (device.newCommandQueue()?, device.newSharedEvent()?);
-//!     session.fail_commit(2, 2, "Caused GPU Timeout Error");
+//!     session.fail_commit(2, MTLCommandBufferError::Timeout, "Caused GPU Timeout Error");
 //!     let buffer = queue.commandBuffer()?;
 //!     buffer.encodeSignalEvent_value(ProtocolObject::from_ref(&*event), 1);
 //!     buffer.commit();
 //!     event.waitUntilSignaledValue_timeoutMS(1, 60_000).then_some(())
 //! });
+//! assert_eq!(signalled, Some(()));
 //! assert!(session.quiesce(Duration::from_secs(60)));
 //! assert!(session.live().is_empty() && session.violations().is_empty());
 //! ```
@@ -41,6 +42,8 @@
 //! RUSTC_WRAPPER=$PWD/target/debug/metal-sim-rustc RUSTFLAGS="--cfg metal_sim" \
 //!     cargo test -p fencepost-sim-metal --tests --target-dir target/metal-sim
 //! ```
+//!
+//! The same with `RUSTDOCFLAGS="--cfg metal_sim"` as well runs the example above (`--doc`) and builds this page.
 //!
 //! A library that is to be tested says, where it needs Metal, `[target.'cfg(any(target_vendor = "apple", metal_sim))']`,
 //! and its tests say `use fencepost_sim_metal as _;`, which brings the runtime into the link.
