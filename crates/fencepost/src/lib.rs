@@ -53,6 +53,8 @@ mod device;
 mod error;
 mod event;
 mod marker;
+#[cfg(any(feature = "vulkan", loom))]
+mod reservation;
 mod running;
 mod stream;
 mod sync;
@@ -64,6 +66,8 @@ pub use device::{Device, Found};
 pub use error::{Cause, Error, Result, Timeout};
 pub use event::Event;
 pub use marker::{Marker, MarkerFuture, Status};
+#[cfg(any(feature = "vulkan", loom))]
+pub use reservation::Reservation;
 pub use stream::{Progress, Stream};
 
 // The README's examples run with the others.

@@ -113,6 +113,7 @@ fn block_in_work(running: &Running, marker: &Marker, deadline: Option<Instant>) 
         marker: marker.clone(),
         for_ever: deadline.is_none(),
         in_work: true,
+        behind: 0,
     }));
     let mut look = FIRST_LOOK;
     loop {
@@ -166,7 +167,10 @@ fn walk(own: &StreamCore, marker: &Marker) -> Option<Vec<Marker>> {
         if !seen.insert(stream.id) {
             return None;
         }
-        let next = stream.blocked().filter(|blocked| blocked.for_ever)?;
+        let value = last.imp().point().value;
+        let next = stream
+            .blocked()
+            .filter(|blocked| blocked.for_ever && blocked.behind < value)?;
         path.push(next.marker);
     }
 }

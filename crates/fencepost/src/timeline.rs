@@ -116,6 +116,8 @@ pub(crate) struct Blocked {
     pub(crate) for_ever: bool,
     /// Whether host work blocks, or the queue itself is parked.
     pub(crate) in_work: bool,
+    /// The stream's last marker in front of the wait: those up to it are not held up by it.
+    pub(crate) behind: u64,
 }
 
 impl StreamCore {

@@ -26,6 +26,8 @@ use crate::{
     timeline::{DeviceCore, Job, Reached, StreamCore, Timeline},
 };
 
+#[cfg(any(feature = "vulkan", loom))]
+pub(crate) mod counted;
 #[cfg(all(feature = "cuda", not(loom)))]
 pub(crate) mod cuda;
 /// The parts of the CUDA backend that know no driver, for their models.

@@ -147,6 +147,7 @@ impl HostStream {
             marker: marker.clone(),
             for_ever: true,
             in_work: false,
+            behind: 0,
         }));
         let stream = self.clone();
         let awaited = marker.clone();
