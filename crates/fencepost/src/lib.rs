@@ -39,6 +39,7 @@
 //!
 //! # Features
 //! - `cuda`: NVIDIA's driver, loaded at run time; building needs none.
+//! - `vulkan`: Vulkan 1.2 and later, its loader loaded at run time; building needs none.
 //! - `conformance`: the conformance suite and its mutants, as library code.
 #![deny(missing_docs, unsafe_code)]
 #![cfg_attr(loom, allow(dead_code))]
@@ -59,6 +60,8 @@ mod running;
 mod stream;
 mod sync;
 mod timeline;
+#[cfg(all(feature = "vulkan", not(loom)))]
+pub mod vulkan;
 
 pub use backend::Backend;
 pub use clock::{Clock, Elapsed, Timestamp};

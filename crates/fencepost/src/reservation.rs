@@ -30,11 +30,22 @@ use crate::{backend::counted::State, marker::Marker};
 pub struct Reservation {
     marker: Marker,
     state: Arc<State>,
+    /// Lets the backend take back what the work would have used.
+    abandon: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
 impl Reservation {
-    pub(crate) fn new(marker: Marker, state: Arc<State>) -> Reservation {
-        Reservation { marker, state }
+    #[cfg_attr(loom, allow(dead_code))]
+    pub(crate) fn new(
+        marker: Marker,
+        state: Arc<State>,
+        abandon: impl FnOnce() + Send + Sync + 'static,
+    ) -> Reservation {
+        Reservation {
+            marker,
+            state,
+            abandon: Some(Box::new(abandon)),
+        }
     }
 
     /// The marker, for handing out before its work is submitted.
@@ -68,6 +79,9 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         if !self.state.is_submitted() {
             self.state.abandoned();
+            if let Some(abandon) = self.abandon.take() {
+                abandon();
+            }
         }
     }
 }

@@ -28,11 +28,11 @@ mod marker;
 mod reserve;
 mod segment;
 
-pub(crate) use account::{Account, Open, Place};
+pub(crate) use account::Account;
 pub(crate) use holds::Holds;
 pub(crate) use marker::CountedMarker;
 pub(crate) use reserve::{ReservedMarker, State};
-pub(crate) use segment::Segment;
+pub(crate) use segment::{Outlook, Segment};
 
 /// A stream's native counter.
 pub(crate) trait Counter: Send + Sync + 'static {
