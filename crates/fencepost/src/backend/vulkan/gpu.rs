@@ -10,7 +10,7 @@
 use std::{
     any::Any,
     ffi::CStr,
-    sync::{Arc, OnceLock, Weak, atomic::Ordering},
+    sync::{Arc, Once, OnceLock, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -140,7 +140,7 @@ impl Gpu {
             code: result.as_raw().into(),
             text: format!("{result}; enable timelineSemaphore when making the device"),
         })?;
-        Ok(Arc::new(Gpu {
+        let gpu = Arc::new(Gpu {
             submitter: Submitter {
                 // SAFETY: found by this name, which is of a function of this type.
                 two: two.map(|found| unsafe {
@@ -179,7 +179,9 @@ impl Gpu {
             keep_alive: parts.keep_alive,
             #[cfg(feature = "conformance")]
             kernels: OnceLock::new(),
-        }))
+        });
+        leave_at_exit(&gpu);
+        Ok(gpu)
     }
 
     pub(super) fn device_core(&self) -> Arc<DeviceCore> {
@@ -326,6 +328,42 @@ fn clock(model: &str, period: f32, families: &[vk::QueueFamilyProperties]) -> Cl
         bits,
         resolution,
     )
+}
+
+/// Takes the waiter's thread out of the driver before the process takes the driver apart: drivers and layers do that
+/// in handlers of their own, which run after those that were registered later, and crash whoever is in them.
+fn leave_at_exit(gpu: &Arc<Gpu>) {
+    static ALL: Mutex<Vec<Weak<Gpu>>> = Mutex::new(Vec::new());
+    static ONCE: Once = Once::new();
+    unsafe extern "C" {
+        fn atexit(handler: extern "C" fn()) -> std::ffi::c_int;
+    }
+    extern "C" fn leave() {
+        let Ok(all) = ALL.try_lock() else {
+            return;
+        };
+        for gpu in all.iter().filter_map(Weak::upgrade) {
+            // A moment only: a driver that does not come back must not keep the process.
+            for _ in 0..200 {
+                if gpu.is_forked() || gpu.waiter.leave() {
+                    break;
+                }
+                sleep(Duration::from_millis(1));
+            }
+            // Its drop would call the driver.
+            std::mem::forget(gpu);
+        }
+    }
+    let mut all = lock(&ALL);
+    all.retain(|gpu| gpu.strong_count() > 0);
+    all.push(Arc::downgrade(gpu));
+    drop(all);
+    // SAFETY: C's atexit, with a function that never unwinds: it takes no lock that a panic may have poisoned.
+    // https://en.cppreference.com/w/c/program/atexit
+    ONCE.call_once(|| {
+        // Where it is refused, the process ends as it would without.
+        let _ = unsafe { atexit(leave) };
+    });
 }
 
 impl Drop for Gpu {

@@ -56,6 +56,8 @@ struct State<W> {
     /// The last turn that was signalled.
     turn: u64,
     closed: bool,
+    /// The process is ending: the driver is not to be called any more.
+    leaving: bool,
 }
 
 enum Thread {
@@ -74,6 +76,7 @@ impl<W: Watched, S: Sleep<W>> Waiter<W, S> {
                     thread: Thread::None,
                     turn: 0,
                     closed: false,
+                    leaving: false,
                 }),
                 sleep,
             }),
@@ -88,6 +91,9 @@ impl<W: Watched, S: Sleep<W>> Waiter<W, S> {
     pub(super) fn watch(&self, what: W) -> Result<()> {
         let what = Arc::new(what);
         let mut state = lock(&self.shared.state);
+        if state.leaving {
+            return Ok(());
+        }
         state.watched.entry(what.key()).or_insert(what);
         match std::mem::replace(&mut state.thread, Thread::Awake) {
             Thread::Awake => Ok(()),
@@ -127,6 +133,16 @@ impl<W: Watched, S: Sleep<W>> Waiter<W, S> {
         })
     }
 
+    /// Takes the thread out of the driver, for good; `false` while it is still there. What is watched is never told.
+    pub(super) fn leave(&self) -> bool {
+        let mut state = lock(&self.shared.state);
+        if !std::mem::replace(&mut state.leaving, true) && matches!(state.thread, Thread::Asleep) {
+            state.turn += 1;
+            self.shared.sleep.wake(state.turn);
+        }
+        matches!(state.thread, Thread::None | Thread::Parked(_))
+    }
+
     /// Lets the thread end; nothing is watched any more.
     pub(super) fn close(&self) {
         let mut state = lock(&self.shared.state);
@@ -142,6 +158,10 @@ impl<W: Watched, S: Sleep<W>> Waiter<W, S> {
 fn run<W: Watched, S: Sleep<W>>(shared: &Shared<W, S>) {
     loop {
         let mut state = lock(&shared.state);
+        if state.leaving {
+            state.thread = Thread::None;
+            return;
+        }
         if state.watched.is_empty() {
             // Under loom the model ends here, since nothing else would.
             if state.closed || cfg!(loom) {
@@ -158,7 +178,15 @@ fn run<W: Watched, S: Sleep<W>>(shared: &Shared<W, S>) {
         state.thread = Thread::Asleep;
         drop(state);
         shared.sleep.sleep(&lowest, turn);
-        lock(&shared.state).thread = Thread::Awake;
+        let mut state = lock(&shared.state);
+        state.thread = Thread::Awake;
+        let leaving = state.leaving;
+        drop(state);
+        if leaving {
+            // Not even to be dropped: that may call the driver.
+            std::mem::forget(lowest);
+            continue;
+        }
         for what in lowest {
             if what.look() {
                 let settled = lock(&shared.state).watched.remove(&what.key());
