@@ -273,6 +273,11 @@ pub unsafe fn record_into(
     unsafe { vulkan::record_into(device, buffer, family, Location::caller()) }
 }
 
+/// The suite's kernels in SPIR-V, as bytes of little-endian words.
+#[cfg(feature = "conformance")]
+#[doc(hidden)]
+pub const KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.spv"));
+
 /// What the validation layer has said so far.
 #[cfg(feature = "conformance")]
 #[doc(hidden)]

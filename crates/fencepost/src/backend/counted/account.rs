@@ -94,6 +94,25 @@ impl Account {
         })
     }
 
+    /// As [`record`](Account::record), for a marker that is on `segment` already; `None` where the stream has left that
+    /// or the submit was refused, and nothing has changed.
+    #[inline]
+    pub(super) fn record_again<T, R>(
+        &self,
+        segment: &Arc<Segment>,
+        submit: impl FnOnce(u64) -> Result<T, R>,
+    ) -> Option<(u64, T)> {
+        let mut open = self.open();
+        if !Arc::ptr_eq(&open.segment, segment) || segment.is_closed() {
+            return None;
+        }
+        let value = open.last + 1;
+        let submitted = submit(segment.native(value)).ok()?;
+        open.last = value;
+        self.core.recorded.store(value, Ordering::Release);
+        Some((value, submitted))
+    }
+
     /// Other work in the stream's order; `None` behind a failure, where nothing is submitted.
     pub(crate) fn submit<T, R>(
         &self,

@@ -5,7 +5,7 @@ use std::{any::Any, panic::Location, sync::Arc, time::Instant};
 use super::{
     super::{MarkerImpl, Point, Told},
     Counter, Time,
-    account::Place,
+    account::{Account, Place},
     segment::{Outlook, Segment},
 };
 use crate::{
@@ -41,6 +41,22 @@ impl<C: Counter> CountedMarker<C> {
             counter,
             time: place.submitted.flatten(),
         }
+    }
+
+    /// Records again in place, on the stream that it is on already; `None` where that cannot be, and nothing has
+    /// changed. Whoever watches the old value watches the segment, so nobody misses it.
+    #[inline]
+    pub(crate) fn again<R>(
+        &mut self,
+        account: &Account,
+        at: &'static Location<'static>,
+        submit: impl FnOnce(u64) -> Result<Option<C::Time>, R>,
+    ) -> Option<u64> {
+        let (value, time) = account.record_again(&self.segment, submit)?;
+        self.point.value = value;
+        self.point.at = at;
+        self.time = time;
+        Some(value)
     }
 
     /// The value that the counter has once the marker is complete; `None` where it fails instead.

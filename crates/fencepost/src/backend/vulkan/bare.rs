@@ -9,7 +9,7 @@ use ash::vk;
 use super::{
     gpu::{Fault, Gpu},
     of,
-    queue::Queue,
+    queue::{Batch, Queue},
     timer,
 };
 use crate::{
@@ -33,6 +33,8 @@ pub struct Line {
     queue: Arc<Queue>,
     semaphore: vk::Semaphore,
     value: u64,
+    /// What the host holds the queue with, and how often it was held.
+    hold: (vk::Semaphore, u64),
     commands: vk::CommandPool,
     queries: vk::QueryPool,
     buffers: Vec<vk::CommandBuffer>,
@@ -63,7 +65,7 @@ impl Line {
     fn make(gpu: &Arc<Gpu>, queue: Arc<Queue>) -> Result<Line, Fault> {
         let fault = |call| move |result| Fault { call, result };
         let device = &gpu.device;
-        let semaphore = gpu.timeline_semaphore()?;
+        let (semaphore, hold) = (gpu.timeline_semaphore()?, gpu.timeline_semaphore()?);
         let info = vk::CommandPoolCreateInfo::default().queue_family_index(queue.family);
         // SAFETY: the device is alive, here and below; nobody else has the pools.
         let commands = unsafe { device.create_command_pool(&info, None) }
@@ -98,10 +100,45 @@ impl Line {
             queue,
             semaphore,
             value: 0,
+            hold: (hold, 0),
             commands,
             queries,
             buffers,
         })
+    }
+
+    /// Holds back what is submitted to the queue from now on, so that no driver works while calls are measured.
+    ///
+    /// ```no_run
+    /// # use fencepost::{Device, vulkan::bare};
+    /// let mut line = bare::Line::new(&Device::open("vulkan:0")?)?;
+    /// line.hold()?;
+    /// line.record()?;
+    /// line.release();
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn hold(&mut self) -> Result<()> {
+        self.hold.1 += 1;
+        let batch = Batch {
+            wait: Some(self.hold),
+            ..Batch::default()
+        };
+        let held = self.gpu.submitter.submit(&self.queue, batch);
+        held.map_err(|fault| self.gpu.failed(fault))
+    }
+
+    /// Lets the queue go on, if it is held.
+    ///
+    /// ```no_run
+    /// # use fencepost::{Device, vulkan::bare};
+    /// bare::Line::new(&Device::open("vulkan:0")?)?.release();
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn release(&self) {
+        let (hold, times) = self.hold;
+        if self.gpu.counter(hold).is_ok_and(|gone| gone < times) {
+            self.gpu.signal(hold, times);
+        }
     }
 
     /// One submit that signals the next value.
@@ -214,6 +251,7 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
+        self.release();
         let _ = self.synchronize();
         let device = &self.gpu.device;
         // SAFETY: made by us, and everything is complete.
@@ -221,6 +259,7 @@ impl Drop for Line {
             device.destroy_query_pool(self.queries, None);
             device.destroy_command_pool(self.commands, None);
             device.destroy_semaphore(self.semaphore, None);
+            device.destroy_semaphore(self.hold.0, None);
         }
     }
 }

@@ -196,13 +196,6 @@ impl Gpu {
         self.owner != std::process::id()
     }
 
-    /// The valid bits of a queue family's timestamps; 0 where it has none.
-    pub(super) fn valid_bits(&self, family: u32) -> u32 {
-        self.families
-            .get(family as usize)
-            .map_or(0, |family| family.timestamp_valid_bits)
-    }
-
     /// The queue with the fewest streams.
     pub(super) fn quietest_queue(&self) -> Option<Arc<Queue>> {
         let queues = lock(&self.queues);
@@ -430,5 +423,55 @@ impl Sleep<Watch> for Sleeper {
             .value(turn);
         // SAFETY: ours, signalled under the waiter's lock with growing values, by somebody who holds the device.
         let _ = unsafe { self.device.signal_semaphore(&info) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_promises_what_all_families_have() {
+        let families =
+            [64, 36, 0].map(|bits| vk::QueueFamilyProperties::default().timestamp_valid_bits(bits));
+        let clock = clock("a GPU", 52.083_332, &families);
+        assert_eq!(
+            clock.valid_bits(),
+            36,
+            "families without timestamps have no say"
+        );
+        assert_eq!(clock.resolution(), Duration::from_nanos(53));
+        assert!((clock.tick_nanos() - 52.083_332).abs() < 1e-5);
+        assert!(clock.name().contains("a GPU"));
+    }
+
+    #[test]
+    fn a_wrap_between_start_and_end_is_seen_through() {
+        for (bits, tick) in [(64, 1.0), (36, 1.0), (32, 52.5)] {
+            let families = [vk::QueueFamilyProperties::default().timestamp_valid_bits(bits)];
+            let clock = clock("a GPU", tick, &families);
+            let top = super::super::timer::mask(bits);
+            let ten = f64::from(tick) * 10.0;
+            assert_eq!(
+                clock.between(bits, top - 4, 5).as_nanos_f64(),
+                ten,
+                "{bits} bits"
+            );
+            assert_eq!(
+                clock.between(bits, 5, top - 4).as_nanos_f64(),
+                -ten,
+                "{bits} bits"
+            );
+        }
+    }
+
+    #[test]
+    fn two_families_are_compared_by_the_bits_that_both_have() {
+        let families =
+            [64, 36].map(|bits| vk::QueueFamilyProperties::default().timestamp_valid_bits(bits));
+        let clock = clock("a GPU", 1.0, &families);
+        let start = (7 << 36) + 5;
+        let end = (start + 10) & super::super::timer::mask(36);
+        assert_eq!(clock.between(36, start, end).as_nanos_f64(), 10.0);
     }
 }

@@ -14,7 +14,7 @@ use super::{
     gpu::{Fault, Gpu},
     native::Native,
     queue::{Batch, Point, Queue},
-    timer::Timer,
+    timer::{SlotTime, Timer},
 };
 use crate::{
     backend::counted::{Account, CountedMarker, Outlook, ReservedMarker, Segment},
@@ -82,6 +82,16 @@ impl VkStream {
         })?;
         self.native.was_submitted(native);
         Ok(())
+    }
+
+    /// The submit of a marker. Called under the submit lock.
+    #[inline]
+    fn submit_mark(&self, timer: Option<&Timer>, native: u64) -> Result<Option<SlotTime>, Fault> {
+        let Some(timer) = timer else {
+            return self.signal(native, None).map(|()| None);
+        };
+        let (time, buffer) = timer.take(&self.native, native)?;
+        self.signal(native, Some(buffer)).map(|()| Some(time))
     }
 
     /// A batch that marks nothing and uses `uses`. Called under the submit lock.
@@ -367,13 +377,8 @@ impl StreamImpl for VkStream {
     fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
         let timer = timing.then(|| self.timer()).transpose()?;
         let record = || {
-            self.account.record(|native| {
-                let Some(timer) = timer else {
-                    return self.signal(native, None).map(|()| None);
-                };
-                let (time, buffer) = timer.take(&self.native, native)?;
-                self.signal(native, Some(buffer)).map(|()| Some(time))
-            })
+            self.account
+                .record(|native| self.submit_mark(timer, native))
         };
         let place = match record() {
             Ok(place) => place,
@@ -389,6 +394,27 @@ impl StreamImpl for VkStream {
             timing,
             at,
         )))
+    }
+
+    fn remarks(&self) -> bool {
+        true
+    }
+
+    fn remark(
+        &self,
+        held: &mut Arc<dyn MarkerImpl>,
+        at: &'static Location<'static>,
+    ) -> Option<u64> {
+        let held: &mut dyn Any = Arc::get_mut(held)?;
+        let marker = held.downcast_mut::<VkMarker>()?;
+        if !Arc::ptr_eq(&marker.counter, &self.native) {
+            return None;
+        }
+        let timer = match marker.point().timing {
+            true => Some(self.timer().ok()?),
+            false => None,
+        };
+        marker.again(&self.account, at, |native| self.submit_mark(timer, native))
     }
 
     fn wait(&self, marker: &Marker) -> Result<()> {

@@ -56,32 +56,10 @@ impl Timer {
     /// The valid bits of timestamps on queues of `family`; an error where they cannot be written there. `in_queue`
     /// says that queries are reset in the queue, whatever the host may do.
     pub(super) fn supported(gpu: &Gpu, family: u32, in_queue: bool) -> Result<u32> {
-        let bits = gpu.valid_bits(family);
-        let unsupported = |what: String, remedy: &str| Error::Unsupported {
-            what,
-            device: gpu.name.clone(),
-            remedy: remedy.into(),
-        };
-        if bits == 0 {
-            return Err(unsupported(
-                format!(
-                    "timestamps on queue family {family}, which has none (timestampValidBits is 0)"
-                ),
-                "record without timing there, or use a stream on a queue family that has them",
-            ));
-        }
-        let flags = gpu
-            .families
-            .get(family as usize)
-            .map_or(vk::QueueFlags::empty(), |family| family.queue_flags);
-        let resets = flags.intersects(vk::QueueFlags::GRAPHICS | vk::QueueFlags::COMPUTE);
-        if !resets && (in_queue || !gpu.host_reset) {
-            return Err(unsupported(
-                format!("resetting timestamps on queue family {family}, which only transfers"),
-                "enable hostQueryReset when making the device, or use a graphics or compute queue",
-            ));
-        }
-        Ok(bits)
+        let none = vk::QueueFamilyProperties::default();
+        let facts = gpu.families.get(family as usize).unwrap_or(&none);
+        let by_host = gpu.host_reset && !in_queue;
+        supported(&gpu.name, family, facts, by_host)
     }
 
     /// For a stream on queues of `family`.
@@ -193,6 +171,35 @@ impl Timer {
         // SAFETY: as above; its buffers go with it.
         unsafe { device.destroy_command_pool(natives.commands, None) };
     }
+}
+
+fn supported(
+    device: &str,
+    family: u32,
+    facts: &vk::QueueFamilyProperties,
+    reset_by_host: bool,
+) -> Result<u32> {
+    let unsupported = |what: String, remedy: &str| Error::Unsupported {
+        what,
+        device: device.into(),
+        remedy: remedy.into(),
+    };
+    if facts.timestamp_valid_bits == 0 {
+        return Err(unsupported(
+            format!(
+                "timestamps on queue family {family}, which has none (timestampValidBits is 0)"
+            ),
+            "record without timing there, or use a stream on a queue family that has them",
+        ));
+    }
+    let computes = vk::QueueFlags::GRAPHICS | vk::QueueFlags::COMPUTE;
+    if !reset_by_host && !facts.queue_flags.intersects(computes) {
+        return Err(unsupported(
+            format!("resetting timestamps on queue family {family}, which only transfers"),
+            "enable hostQueryReset when making the device, or use a graphics or compute queue",
+        ));
+    }
+    Ok(facts.timestamp_valid_bits)
 }
 
 impl Natives {
@@ -359,5 +366,44 @@ impl Drop for SlotTime {
             let forked = || self.native.gpu.is_forked();
             timer.ring.give(self.slot, self.until, forked);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn family(bits: u32, flags: vk::QueueFlags) -> vk::QueueFamilyProperties {
+        vk::QueueFamilyProperties::default()
+            .timestamp_valid_bits(bits)
+            .queue_flags(flags)
+    }
+
+    #[test]
+    fn bits_that_are_not_valid_are_masked() {
+        assert_eq!(mask(64), u64::MAX);
+        assert_eq!(mask(36), 0xf_ffff_ffff);
+        assert_eq!(mask(32), 0xffff_ffff);
+        assert_eq!(mask(0), 0);
+    }
+
+    #[test]
+    fn a_family_without_timestamps_is_named() {
+        let none = family(0, vk::QueueFlags::COMPUTE);
+        let error = supported("vulkan:0", 3, &none, true).unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+        assert!(error.to_string().contains("queue family 3"), "{error}");
+        assert_eq!(
+            supported("", 0, &family(36, vk::QueueFlags::COMPUTE), false).unwrap(),
+            36
+        );
+    }
+
+    #[test]
+    fn a_transfer_queue_has_timestamps_where_the_host_resets_them() {
+        let transfers = family(64, vk::QueueFlags::TRANSFER);
+        assert_eq!(supported("", 1, &transfers, true).unwrap(), 64);
+        let error = supported("", 1, &transfers, false).unwrap_err();
+        assert!(error.to_string().contains("hostQueryReset"), "{error}");
     }
 }

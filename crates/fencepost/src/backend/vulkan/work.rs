@@ -26,9 +26,6 @@ use crate::{
     sync::{Mutex, lock},
 };
 
-/// Translated by build.rs from kernels.wgsl.
-const SPIRV: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.spv"));
-
 /// The kernels of one device.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kernels {
@@ -55,7 +52,7 @@ pub(super) fn kernels(gpu: &Gpu) -> Result<Kernels> {
 impl Kernels {
     fn new(gpu: &Gpu) -> Result<Kernels, Fault> {
         let device = &gpu.device;
-        let words: Vec<u32> = SPIRV
+        let words: Vec<u32> = crate::vulkan::KERNELS
             .chunks_exact(4)
             .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
             .collect();
