@@ -75,18 +75,18 @@ mod own {
 
     use ash::{prelude::VkResult, vk};
 
-    pub struct Device {
+    pub(crate) struct Device {
         _entry: ash::Entry,
-        pub instance: ash::Instance,
-        pub physical: vk::PhysicalDevice,
-        pub device: ash::Device,
-        pub queue: vk::Queue,
-        pub family: u32,
+        pub(crate) instance: ash::Instance,
+        pub(crate) physical: vk::PhysicalDevice,
+        pub(crate) device: ash::Device,
+        pub(crate) queue: vk::Queue,
+        pub(crate) family: u32,
     }
 
     impl Device {
         /// The first device with timeline semaphores and a queue that computes.
-        pub fn new() -> VkResult<Option<Device>> {
+        pub(crate) fn new() -> VkResult<Option<Device>> {
             let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_2);
             let info = vk::InstanceCreateInfo::default().application_info(&application);
             // SAFETY: what is made here is made in order, of things that are alive.
@@ -142,7 +142,7 @@ mod own {
     }
 
     /// A shader that loops for a while, and what it runs on. It needs no memory but one word.
-    pub struct Dispatch {
+    pub(crate) struct Dispatch {
         own: Arc<Device>,
         module: vk::ShaderModule,
         set_layout: vk::DescriptorSetLayout,
@@ -158,7 +158,7 @@ mod own {
     const ROUNDS: u32 = 10_000_000;
 
     impl Dispatch {
-        pub fn new(own: Arc<Device>) -> VkResult<Dispatch> {
+        pub(crate) fn new(own: Arc<Device>) -> VkResult<Dispatch> {
             let device = &own.device;
             let words: Vec<u32> = fencepost::vulkan::KERNELS
                 .chunks_exact(4)
@@ -240,7 +240,7 @@ mod own {
         }
 
         /// Submits one dispatch. The queue's lock is held.
-        pub fn submit(&self) -> VkResult<()> {
+        pub(crate) fn submit(&self) -> VkResult<()> {
             let ((), buffer) = self.again(|_| ())?;
             let buffers = [buffer];
             let info = [vk::SubmitInfo::default().command_buffers(&buffers)];
@@ -253,7 +253,7 @@ mod own {
         }
 
         /// A command buffer with one dispatch, and what `more` adds behind it.
-        pub fn again<R>(
+        pub(crate) fn again<R>(
             &self,
             more: impl FnOnce(vk::CommandBuffer) -> R,
         ) -> VkResult<(R, vk::CommandBuffer)> {
@@ -284,7 +284,7 @@ mod own {
         }
 
         /// Submits `buffer`, which signals the semaphore behind it. The queue's lock is held.
-        pub fn submit_signalling(
+        pub(crate) fn submit_signalling(
             &self,
             buffer: vk::CommandBuffer,
             semaphore: vk::Semaphore,

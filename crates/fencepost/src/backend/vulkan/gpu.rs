@@ -32,7 +32,9 @@ use crate::{
 
 pub(crate) struct Gpu {
     pub(crate) device: Arc<Table>,
+    #[cfg(feature = "conformance")]
     pub(super) instance: Instance,
+    #[cfg(feature = "conformance")]
     pub(super) physical: vk::PhysicalDevice,
     pub(super) submitter: Submitter,
     /// `vkCmdWriteTimestamp2`, where the device has it.
@@ -164,7 +166,9 @@ impl Gpu {
                 looks: driver.driver_id == vk::DriverId::MESA_LLVMPIPE,
             }),
             device,
+            #[cfg(feature = "conformance")]
             instance: parts.instance,
+            #[cfg(feature = "conformance")]
             physical: parts.physical,
             name: parts.name,
             families,
@@ -351,9 +355,9 @@ fn leave_at_exit(gpu: &Arc<Gpu>) {
     all.retain(|gpu| gpu.strong_count() > 0);
     all.push(Arc::downgrade(gpu));
     drop(all);
-    // SAFETY: C's atexit, with a function that never unwinds: it takes no lock that a panic may have poisoned.
-    // https://en.cppreference.com/w/c/program/atexit
     ONCE.call_once(|| {
+        // SAFETY: C's atexit, with a function that never unwinds: it takes no lock that a panic may have poisoned.
+        // https://en.cppreference.com/w/c/program/atexit
         // Where it is refused, the process ends as it would without.
         let _ = unsafe { atexit(leave) };
     });
