@@ -3,12 +3,16 @@
 //! - [`steps`] is the table of what `cargo xtask test` runs. A new part or step is a new entry there.
 //! - [`run`] starts a step's commands, streams what they print and reads it along the way.
 //! - [`count`] is the reading: which lines of a log are results.
+//! - [`vulkan`] and [`metal`] hold the steps of these, [`packages`] brings what Debian has for them.
 //! - [`summary`] decides what the results mean and prints them.
 
 mod count;
+mod metal;
+mod packages;
 mod run;
 mod steps;
 mod summary;
+mod vulkan;
 
 use std::process::ExitCode;
 

@@ -7,7 +7,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::metal;
 use crate::run::{Workspace, say, shown};
+use crate::vulkan;
 
 /// How a step's tests are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +42,23 @@ const HOST: &[&str] = &["host"];
 const HOST_AND_QUICK: &[&str] = &["host", "quick"];
 
 /// Every set of the library's features that must build by itself.
-const FEATURE_SETS: &[&str] = &["", "conformance", "cuda", "conformance,cuda"];
+const FEATURE_SETS: &[&str] = &[
+    "",
+    "conformance",
+    "cuda",
+    "conformance,cuda",
+    "vulkan",
+    "conformance,vulkan",
+];
 
 /// Packages whose tests open no device. They get a row of their own, so that no device is credited with them.
-const LOGIC: &[&str] = &["fencepost-sim", "fencepost-sim-cuda", "xtask"];
+const LOGIC: &[&str] = &[
+    "fencepost-sim",
+    "fencepost-sim-cuda",
+    "fencepost-sim-metal",
+    "fencepost-sim-vulkan",
+    "xtask",
+];
 
 const CUDA: &[&str] = &["cuda"];
 const CUDA_STAND_IN: &str = "cuda (stand-in)";
@@ -52,6 +67,13 @@ const NIGHTLY: &str = "nightly";
 
 /// The steps in the order they run: what most likely fails, and fails fast, comes first.
 pub(crate) fn table() -> Vec<Step> {
+    let mut table = on_this_machine();
+    table.extend(vulkan::steps());
+    table.extend(metal::steps());
+    table
+}
+
+fn on_this_machine() -> Vec<Step> {
     vec![
         Step {
             name: "build",
@@ -369,7 +391,11 @@ fn examples(w: &Workspace) -> Result<Vec<Command>, String> {
     let names = example_names(&w.root.join("crates/fencepost/examples"))?;
     let built = w.target.join("debug/examples");
     // Those of a backend are named after it, and run where it has a device.
-    let everywhere = |name: &&String| !name.starts_with("cuda_");
+    let everywhere = |name: &&String| {
+        !["cuda_", "metal_", "vulkan_"]
+            .iter()
+            .any(|backend| name.starts_with(backend))
+    };
     Ok(names
         .iter()
         .filter(everywhere)
@@ -456,7 +482,7 @@ fn host_triple() -> Result<String, String> {
 }
 
 /// Adds to the flags the caller set, instead of dropping them.
-fn add_flags(command: &mut Command, name: &str, flags: &str) {
+pub(crate) fn add_flags(command: &mut Command, name: &str, flags: &str) {
     let flags = match std::env::var(name) {
         Ok(given) if !given.is_empty() => format!("{given} {flags}"),
         _ => flags.to_owned(),

@@ -1,0 +1,111 @@
+//! Vulkan: Mesa's driver in software, with the validation layer, and the stand-in for whatever it cannot show.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::packages;
+use crate::run::Workspace;
+use crate::steps::{Count, Step};
+
+const PARTS: &[&str] = &["vulkan"];
+const LAVAPIPE: &str = "vulkan (lavapipe)";
+const STAND_IN: &str = "vulkan (stand-in)";
+
+pub(crate) fn steps() -> Vec<Step> {
+    vec![
+        Step {
+            name: "vulkan",
+            parts: PARTS,
+            device: LAVAPIPE,
+            proves: "the Vulkan backend's conformance and model, with the validation layer on and silent",
+            count: Count::Libtest,
+            ready: mesa,
+            commands: |w| {
+                let mut test = tests(w);
+                on_lavapipe(&mut test);
+                test.env("FENCEPOST_VULKAN_VALIDATION", "1");
+                Ok(vec![test])
+            },
+        },
+        Step {
+            name: "vulkan-stand-in",
+            parts: PARTS,
+            device: STAND_IN,
+            proves: "order over several queues, every mutant's death, and the older calls, on a stand-in for the driver",
+            count: Count::Libtest,
+            ready: stand_in_loads,
+            commands: |w| {
+                let mut commands = vec![w.cargo("build --package fencepost-sim-vulkan --locked")];
+                let without: [&[(&str, &str)]; 2] =
+                    [&[], &[("API", "12"), ("SYNC2", "0"), ("HOST_RESET", "0")]];
+                commands.extend(without.map(|settings| {
+                    let mut test = tests(w);
+                    on_stand_in(w, &mut test);
+                    for (name, value) in settings {
+                        test.env(format!("FENCEPOST_SIM_VULKAN_{name}"), value);
+                    }
+                    test
+                }));
+                Ok(commands)
+            },
+        },
+        Step {
+            name: "vulkan-run",
+            parts: PARTS,
+            device: LAVAPIPE,
+            proves: "fencepost run and devices, and the example with a device of its own",
+            count: Count::EachCommand,
+            ready: mesa,
+            commands: |w| {
+                let run = "run --release --locked -- run --device vulkan:0 --chunk 64K --streams 5 --input Cargo.lock";
+                let example =
+                    "run --package fencepost --features vulkan --locked --example vulkan_ash";
+                let mut commands =
+                    ["run --release --locked -- devices", run, example].map(|c| w.cargo(c));
+                commands.iter_mut().for_each(on_lavapipe);
+                Ok(commands.into())
+            },
+        },
+    ]
+}
+
+fn tests(w: &Workspace) -> Command {
+    w.cargo(
+        "test --package fencepost --features vulkan --test vulkan --test vulkan_model --locked --no-fail-fast",
+    )
+}
+
+/// Has the loader see Mesa's software driver alone, also where there is a GPU.
+fn on_lavapipe(command: &mut Command) {
+    let manifest = format!(
+        "/usr/share/vulkan/icd.d/lvp_icd.{}.json",
+        std::env::consts::ARCH
+    );
+    for variable in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] {
+        command.env(variable, &manifest);
+    }
+}
+
+fn on_stand_in(w: &Workspace, command: &mut Command) {
+    let library = w.target.join("debug/libfencepost_sim_vulkan.so");
+    command.env("FENCEPOST_VULKAN_LIBRARY", library);
+    command.env("FENCEPOST_VULKAN_STAND_IN", "1");
+}
+
+fn mesa() -> Result<(), String> {
+    if !Path::new("/usr/share/vulkan/icd.d").exists() && !cfg!(target_os = "linux") {
+        return Err("Mesa's software driver is looked for on Linux only".to_owned());
+    }
+    packages::installed(&[
+        "mesa-vulkan-drivers",
+        "vulkan-validationlayers",
+        "libvulkan1",
+    ])
+}
+
+fn stand_in_loads() -> Result<(), String> {
+    match cfg!(target_os = "linux") {
+        true => Ok(()),
+        false => Err("the stand-in for the Vulkan driver needs Linux".to_owned()),
+    }
+}
