@@ -286,7 +286,7 @@ impl Gpu {
         let info = vk::SemaphoreSignalInfo::default()
             .semaphore(semaphore)
             .value(value);
-        // SAFETY: a timeline semaphore that only the host signals, with growing values (counted/holds.rs).
+        // SAFETY: a timeline semaphore that only the host signals, with growing values.
         let _ = unsafe { self.device.signal_semaphore(&info) };
     }
 }
