@@ -7,7 +7,8 @@
 //!   ([`Segment::settle`]). A backend whose API calls back instead calls the same function from there.
 //! - **A failure ends a segment** ([`segment`]): what lies in front of the end completes, what lies behind it
 //!   fails, whatever the counter says later.
-//! - **A stream held for the host** waits for turns that are let go in their order ([`holds`]).
+//! - **A stream held for the host is in doubt** until what it waits for is known ([`segment`]): whoever waits behind
+//!   it is doomed with it.
 //!
 //! What differs is in [`Counter`] and [`Time`]: how the counter is read and waited for, who watches it, and
 //! where a marker's time comes from. A time may come from the device's memory (Vulkan) or from the handler
@@ -23,13 +24,11 @@ use crate::{
 };
 
 mod account;
-mod holds;
 mod marker;
 mod reserve;
 mod segment;
 
 pub(crate) use account::Account;
-pub(crate) use holds::Holds;
 pub(crate) use marker::CountedMarker;
 pub(crate) use reserve::{ReservedMarker, State};
 pub(crate) use segment::{Outlook, Segment};

@@ -286,7 +286,7 @@ impl Gpu {
         let info = vk::SemaphoreSignalInfo::default()
             .semaphore(semaphore)
             .value(value);
-        // SAFETY: a timeline semaphore that only the host signals, with growing values (counted/holds.rs).
+        // SAFETY: a timeline semaphore that only the host signals, with growing values.
         let _ = unsafe { self.device.signal_semaphore(&info) };
     }
 }
@@ -377,8 +377,12 @@ impl Drop for Gpu {
         // SAFETY: ours, and nobody sleeps on it: whoever is watched holds this device.
         unsafe { device.destroy_semaphore(self.waiter.sleeper().wake, None) };
         if self.keep_alive.is_none() {
-            // SAFETY: made by us; whatever was made of it held it, and is destroyed.
-            unsafe { device.destroy_device(None) };
+            // SAFETY: made by us; whatever was made of it held it, and is destroyed. Every semaphore has come to its last
+            // value, so this waits at most for what a queue does behind its last signal.
+            unsafe {
+                let _ = device.device_wait_idle();
+                device.destroy_device(None);
+            }
         }
     }
 }

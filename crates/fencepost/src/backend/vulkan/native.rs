@@ -3,7 +3,8 @@
 //! - **The line** is the timeline semaphore whose values are the stream's markers.
 //! - **The trail** is signalled by batches that mark nothing (waits, and the suite's work), so that what they use is
 //!   known to be free. A stream that only records has none.
-//! - **The hold** is signalled by the host, where the stream waits for what the device cannot see.
+//! - **A hold** is a semaphore of its own that the host signals, where the stream waits for what the device cannot see.
+//!   The queue comes to them in their order, so they are let go in the order of the waits, whichever is signalled first.
 //!
 //! Whoever may ask a semaphore holds its [`Native`]: markers, streams, and batches of other streams that wait on it,
 //! until those are known to be complete. Dropped while something is pending, it is buried: the waiter destroys it
@@ -29,7 +30,7 @@ use super::{
     waiter::Watched,
 };
 use crate::{
-    backend::counted::{Counter, Holds, Segment},
+    backend::counted::{Counter, Segment},
     error::Result,
     sync::{Mutex, lock},
     timeline::Reached,
@@ -47,8 +48,6 @@ pub(crate) struct Body {
     /// The last value of the line that was submitted.
     submitted: AtomicU64,
     trail: OnceLock<Trail>,
-    hold: OnceLock<vk::Semaphore>,
-    pub(super) holds: Holds,
     pub(super) timer: OnceLock<Timer>,
     #[cfg(feature = "conformance")]
     pub(super) work: OnceLock<super::work::Work>,
@@ -59,6 +58,35 @@ struct Trail {
     last: AtomicU64,
     /// What batches use, until the trail has come to their value.
     keep: Mutex<Uses>,
+}
+
+/// What holds a stream until the host signals it, with 1.
+pub(super) struct Hold {
+    gpu: Arc<Gpu>,
+    pub(super) semaphore: vk::Semaphore,
+}
+
+impl Hold {
+    pub(super) fn new(gpu: &Arc<Gpu>) -> Result<Arc<Hold>, Fault> {
+        Ok(Arc::new(Hold {
+            semaphore: gpu.timeline_semaphore()?,
+            gpu: gpu.clone(),
+        }))
+    }
+
+    /// Once only.
+    pub(super) fn let_go(&self) {
+        self.gpu.signal(self.semaphore, 1);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if !self.gpu.is_forked() {
+            // SAFETY: made by us; the batch that waits for it holds it until it is complete (`Body::trail`).
+            unsafe { self.gpu.device.destroy_semaphore(self.semaphore, None) };
+        }
+    }
 }
 
 /// What pending batches use, and who keeps it until then.
@@ -88,8 +116,6 @@ impl Native {
                 gpu: gpu.clone(),
                 submitted: AtomicU64::new(0),
                 trail: OnceLock::new(),
-                hold: OnceLock::new(),
-                holds: Holds::new(),
                 timer: OnceLock::new(),
                 #[cfg(feature = "conformance")]
                 work: OnceLock::new(),
@@ -187,29 +213,6 @@ impl Body {
         })
     }
 
-    /// The semaphore that holds the stream for the host.
-    pub(super) fn hold(&self) -> Result<vk::Semaphore, Fault> {
-        if let Some(hold) = self.hold.get() {
-            return Ok(*hold);
-        }
-        let fresh = self.gpu.timeline_semaphore()?;
-        let hold = *self.hold.get_or_init(|| fresh);
-        if hold != fresh {
-            // SAFETY: made here, and used by nobody: another thread was first.
-            unsafe { self.gpu.device.destroy_semaphore(fresh, None) };
-        }
-        Ok(hold)
-    }
-
-    /// A turn of the hold is done.
-    pub(super) fn let_go(&self, turn: u64) {
-        self.holds.done(turn, |gone| {
-            if let Some(hold) = self.hold.get() {
-                self.gpu.signal(*hold, gone);
-            }
-        });
-    }
-
     /// What is pending: the first point that is not reached.
     fn pending(&self) -> Option<Point> {
         let line = Some((self.line, self.submitted.load(Ordering::Acquire)));
@@ -241,10 +244,7 @@ impl Body {
             timer.destroy(device);
         }
         let trail = self.trail.take().map(|trail| trail.semaphore);
-        for semaphore in [Some(self.line), trail, self.hold.take()]
-            .into_iter()
-            .flatten()
-        {
+        for semaphore in [Some(self.line), trail].into_iter().flatten() {
             // SAFETY: made by us of this device; all batches that use it are complete, and nobody else is left to ask.
             unsafe { device.destroy_semaphore(semaphore, None) };
         }

@@ -12,7 +12,7 @@ use ash::vk;
 use super::{
     super::{MarkerImpl, StreamImpl},
     gpu::{Fault, Gpu},
-    native::Native,
+    native::{Hold, Native},
     queue::{Batch, Point, Queue},
     timer::{SlotTime, Timer},
 };
@@ -20,7 +20,7 @@ use crate::{
     backend::counted::{Account, CountedMarker, Outlook, ReservedMarker, Segment},
     error::{Cause, Error, Result},
     marker::Marker,
-    sync::{Mutex, lock},
+    sync::{Ids, Mutex, lock},
     timeline::{Blocked, DeviceCore, Reached, StreamCore, Waiter},
 };
 
@@ -33,7 +33,7 @@ pub(crate) struct VkStream {
     account: Account,
     pub(super) native: Arc<Native>,
     /// The waits that hold its queue, and the numbers by which the core tells of them.
-    held: Mutex<BTreeMap<(u64, u64), u64>>,
+    held: Mutex<BTreeMap<u64, u64>>,
     /// Whatever the caller said keeps the queue alive.
     _keep_alive: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -212,53 +212,48 @@ impl VkStream {
         Ok(())
     }
 
-    /// Holds the stream until the host lets it go: gives the turn that the host is to let go, or `None` behind a
-    /// failure, and calls `held` under the submit lock.
-    fn hold(&self, held: impl FnOnce(u64, &Arc<Segment>, u64)) -> Result<Option<u64>> {
-        let hold = self.native.hold().map_err(|fault| self.gpu.failed(fault))?;
+    /// Holds the stream until the host lets go of what this gives; `None` behind a failure. Calls `held` under the submit
+    /// lock.
+    fn hold(&self, held: impl FnOnce(&Arc<Segment>, u64)) -> Result<Option<Arc<Hold>>> {
+        let hold = Hold::new(&self.gpu).map_err(|fault| self.gpu.failed(fault))?;
         let submitted = self.account.submit(|open| {
-            let turn = self.native.holds.take();
-            match self.trail(Arc::new(()), Some((hold, turn)), None) {
-                Ok(()) => {
-                    held(turn, &open.segment, open.last);
-                    Ok(turn)
-                }
-                Err(fault) => {
-                    self.native.let_go(turn);
-                    Err(fault)
-                }
-            }
+            self.trail(hold.clone(), Some((hold.semaphore, 1)), None)?;
+            held(&open.segment, open.last);
+            Ok(hold)
         });
         match submitted {
-            Ok(turn) => Ok(turn),
+            Ok(hold) => Ok(hold),
             Err(fault) => self.refused(fault).map(|()| None),
         }
     }
 
     /// Holds the stream, and with it its queue, until the host has seen `marker`.
     fn hold_for(&self, marker: &Marker) -> Result<()> {
-        let mut release = None;
+        static NUMBERS: Ids = Ids::new();
+        let number = NUMBERS.next();
+        let mut behind = None;
         let streams: Vec<_> = lock(&self.queue.streams)
             .iter()
             .filter_map(Weak::upgrade)
             .collect();
-        self.hold(|turn, segment, before| {
+        let hold = self.hold(|segment, before| {
             segment.doubt();
             // Everything submitted to the queue from now on is held up by this.
             for stream in &streams {
-                stream.publish((self.core.id, turn), marker);
+                stream.publish(number, marker);
             }
-            release = Some(Release {
-                native: self.native.clone(),
-                queue: self.queue.clone(),
-                segment: segment.clone(),
-                before,
-                hold: (self.core.id, turn),
-                marker: marker.to_string(),
-            });
+            behind = Some((segment.clone(), before));
         })?;
-        let Some(release) = release else {
+        let (Some(hold), Some((segment, before))) = (hold, behind) else {
             return Ok(());
+        };
+        let release = Release {
+            hold,
+            queue: self.queue.clone(),
+            segment,
+            before,
+            number,
+            marker: marker.to_string(),
         };
         let call = Waiter::Call(Box::new(move |result| release.fire(&result)));
         // Refused: the waiter is dropped, which lets go.
@@ -266,7 +261,7 @@ impl VkStream {
     }
 
     /// Tells what holds the stream up, for finding circles.
-    fn publish(&self, hold: (u64, u64), marker: &Marker) {
+    fn publish(&self, hold: u64, marker: &Marker) {
         let after = self.core.recorded.load(crate::sync::Ordering::Acquire);
         let wait = self.core.block(Blocked {
             marker: marker.clone(),
@@ -277,7 +272,7 @@ impl VkStream {
         lock(&self.held).insert(hold, wait);
     }
 
-    fn unpublish(&self, hold: (u64, u64)) {
+    fn unpublish(&self, hold: u64) {
         let wait = lock(&self.held).remove(&hold);
         if let Some(wait) = wait {
             self.core.go_on(wait);
@@ -318,11 +313,11 @@ impl VkStream {
 
 /// What lets a held stream go, whatever happens: also when it is dropped.
 struct Release {
-    native: Arc<Native>,
+    hold: Arc<Hold>,
     queue: Arc<Queue>,
     segment: Arc<Segment>,
     before: u64,
-    hold: (u64, u64),
+    number: u64,
     marker: String,
 }
 
@@ -345,9 +340,9 @@ impl Drop for Release {
             .filter_map(Weak::upgrade)
             .collect();
         for stream in &streams {
-            stream.unpublish(self.hold);
+            stream.unpublish(self.number);
         }
-        self.native.let_go(self.hold.1);
+        self.hold.let_go();
     }
 }
 
@@ -440,12 +435,11 @@ impl StreamImpl for VkStream {
 
     #[cfg(feature = "conformance")]
     fn gate(&self) -> Result<crate::conformance::work::Gate> {
-        let turn = self.hold(|_, _, _| ())?;
-        let native = self.native.clone();
+        let hold = self.hold(|_, _| ())?;
         Ok(crate::conformance::work::Gate::new(move || {
             // Behind a failure there is nothing to hold back.
-            if let Some(turn) = turn {
-                native.let_go(turn);
+            if let Some(hold) = hold {
+                hold.let_go();
             }
         }))
     }
