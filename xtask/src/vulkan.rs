@@ -24,6 +24,8 @@ pub(crate) fn steps() -> Vec<Step> {
                 let mut test = tests(w);
                 on_lavapipe(&mut test);
                 test.env("FENCEPOST_VULKAN_VALIDATION", "1");
+                // The layer is slow, and slower yet with several devices at once.
+                test.args(["--", "--test-threads=1"]);
                 Ok(vec![test])
             },
         },

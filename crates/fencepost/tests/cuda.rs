@@ -263,9 +263,21 @@ fn a_host_failure_fails_the_gpu_stream_that_waits_for_it() {
     let before = stream.record().unwrap();
     stream.wait_foreign(&marker).unwrap();
     let after = stream.record().unwrap();
+    // What waits for that in turn fails too, over whatever streams; what does not is well.
+    let (second, third) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+    let in_front = second.record().unwrap();
+    second.wait(&after).unwrap();
+    third.wait(&second.record().unwrap()).unwrap();
+    let (behind, far_behind) = (second.record().unwrap(), third.record().unwrap());
+    let unharmed = device.new_stream().unwrap();
+    unharmed.wait(&before).unwrap();
     drop(go);
-    let error = after.synchronize_timeout(PATIENCE).unwrap_err();
-    assert!(error.to_string().contains("no more paper"), "{error}");
+    for marker in [&far_behind, &behind, &after] {
+        let error = marker.synchronize_timeout(PATIENCE).unwrap_err();
+        assert!(error.to_string().contains("no more paper"), "{error}");
+    }
+    in_front.synchronize_timeout(PATIENCE).unwrap();
+    unharmed.synchronize_timeout(PATIENCE).unwrap();
     before.synchronize_timeout(PATIENCE).unwrap();
     let error = stream
         .record()

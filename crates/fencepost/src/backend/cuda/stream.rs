@@ -268,7 +268,7 @@ impl CudaStream {
             return self.fail_in_turn(marker);
         }
         // The caller holds the marker, so the event is alive, and this marker's.
-        let crossing = (!std::ptr::eq(self.context, imp.context)).then(|| self.depend_on(marker));
+        let crossing = self.may_fail_unseen(imp).then(|| self.depend_on(marker));
         if let Err(fault) = self.call(|raw| self.context.wait_event(raw, event, 0)) {
             if let Some((number, _)) = crossing {
                 self.context.upstreams.over(number);
@@ -288,7 +288,15 @@ impl CudaStream {
         Ok(())
     }
 
-    /// Counts a wait for a marker of another context: its number, and the last marker in front of it.
+    /// Whether a marker may fail where the driver knows nothing of it, so that it would let this stream go on.
+    fn may_fail_unseen(&self, imp: &CudaMarker) -> bool {
+        let (stream, value) = (&imp.point().timeline.stream, imp.point().value);
+        !std::ptr::eq(self.context, imp.context)
+            || stream.blocked().is_some_and(|wait| wait.after < value)
+            || imp.context.upstreams.concern(stream.id, value)
+    }
+
+    /// Counts a wait for a marker that may fail unseen: its number, and the last marker in front of it.
     fn depend_on(&self, marker: &Marker) -> (u64, u64) {
         static NUMBERS: Ids = Ids::new();
         let (number, after) = (NUMBERS.next(), self.line.last());

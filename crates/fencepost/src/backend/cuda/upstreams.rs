@@ -1,4 +1,5 @@
-//! Waits for markers of another context, whose faults are not this context's.
+//! Waits for markers that may fail without the driver's knowledge: those of another context, whose faults are
+//! not this context's; those behind a wait for another backend's marker; and those behind waits for such.
 //!
 //! What the driver does with a stream that waits for an event of a context that dies is not documented;
 //! where it lets the stream go on, the driver calls the markers behind the wait complete. So before a marker
@@ -72,6 +73,14 @@ impl Upstreams {
             upstream.stream == stream
                 && upstream.marker.imp().point().reached() == crate::timeline::Reached::Failed
         });
+    }
+
+    /// Whether `stream` depends on something in front of `value` that may yet fail.
+    pub(super) fn concern(&self, stream: u64, value: u64) -> bool {
+        self.count.load(Ordering::Acquire) > 0
+            && lock(&self.list)
+                .iter()
+                .any(|upstream| upstream.stream == stream && upstream.after < value)
     }
 
     fn remove(&self, which: impl Fn(&Upstream) -> bool) {
