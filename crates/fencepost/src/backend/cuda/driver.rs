@@ -152,6 +152,7 @@ table! {
     event_create = "cuEventCreate" (*mut RawEvent, c_uint);
     event_destroy = "cuEventDestroy_v2" (RawEvent);
     event_record = "cuEventRecord" (RawEvent, RawStream);
+    event_record_with = "cuEventRecordWithFlags" (RawEvent, RawStream, c_uint);
     event_query = "cuEventQuery" (RawEvent);
     event_synchronize = "cuEventSynchronize" (RawEvent);
     event_elapsed = "cuEventElapsedTime" (*mut f32, RawEvent, RawEvent);

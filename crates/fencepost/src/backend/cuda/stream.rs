@@ -143,7 +143,7 @@ impl CudaStream {
     }
 
     /// Whether a capture is going on in it.
-    fn is_capturing(&self) -> Result<bool, Fault> {
+    pub(super) fn is_capturing(&self) -> Result<bool, Fault> {
         if !self.shared.load(Ordering::Relaxed) {
             return Ok(false);
         }
