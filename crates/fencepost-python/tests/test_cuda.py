@@ -11,9 +11,9 @@ import sys
 import types
 
 import pytest
-from conftest import PATIENCE
 
 import fencepost
+from conftest import PATIENCE
 from fencepost.cuda import Event, wrap_stream
 
 pytestmark = pytest.mark.cuda

@@ -8,9 +8,9 @@ import time
 import weakref
 
 import pytest
-from conftest import PATIENCE
 
 import fencepost
+from conftest import PATIENCE
 from fencepost import Device, Event, Stream
 
 
@@ -39,7 +39,9 @@ def test_a_name_that_no_device_has_is_a_value_error_that_lists_those_there_are()
 
 
 def test_the_environment_names_the_default_device(child):
-    assert "host" in child("import fencepost; print(fencepost.Event().device)", FENCEPOST_DEVICE="host").stdout
+    assert (
+        "host" in child("import fencepost; print(fencepost.Event().device)", FENCEPOST_DEVICE="host").stdout
+    )
     bad = child("import fencepost; fencepost.Event()", check=False, FENCEPOST_DEVICE="toaster")
     assert "ValueError" in bad.stderr
     assert "toaster" in bad.stderr

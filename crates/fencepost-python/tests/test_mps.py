@@ -9,9 +9,9 @@ import types
 from pathlib import Path
 
 import pytest
-from conftest import PATIENCE
 
 import fencepost
+from conftest import PATIENCE
 from fencepost import _C, mps
 
 

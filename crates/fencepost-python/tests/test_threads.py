@@ -9,9 +9,9 @@ import threading
 import time
 
 import pytest
-from conftest import PATIENCE
 
 import fencepost
+from conftest import PATIENCE
 from fencepost import Event
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and forks are POSIX's")
