@@ -168,6 +168,26 @@ pub(crate) fn table() -> Vec<Step> {
             },
         },
         Step {
+            name: "cuda-examples",
+            parts: CUDA,
+            device: CUDA_STAND_IN,
+            proves: "the example with two devices runs on the stand-in, cudarc's own calls too",
+            count: Count::EachCommand,
+            ready: stand_ins_load,
+            commands: |w| {
+                // cudarc looks for the driver by its usual names only.
+                let folder = w.target.join("stand-in");
+                let library = w.target.join("debug/libfencepost_sim_cuda.so");
+                link_as(&library, &folder, "libcuda.so")?;
+                let mut command = w.cargo(
+                    "run --package fencepost --features cuda --locked --example cuda_two_devices -- 65536",
+                );
+                on_cuda_stand_in(w, &mut command);
+                command.env("LD_LIBRARY_PATH", folder);
+                Ok(vec![command])
+            },
+        },
+        Step {
             name: "features",
             parts: HOST,
             device: "-",
@@ -263,6 +283,27 @@ fn on_cuda_stand_in(w: &Workspace, command: &mut Command) {
     command.env("FENCEPOST_CUDA_STAND_IN", "1");
 }
 
+/// Lets `library` be found in `folder` under another name.
+fn link_as(library: &Path, folder: &Path, name: &str) -> Result<(), String> {
+    let link = folder.join(name);
+    fs::create_dir_all(folder)
+        .and_then(|()| match fs::remove_file(&link) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => symlink(library, &link),
+        })
+        .map_err(|error| format!("cannot link {}: {error}", link.display()))
+}
+
+#[cfg(unix)]
+fn symlink(to: &Path, from: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::symlink(to, from)
+}
+
+#[cfg(not(unix))]
+fn symlink(_: &Path, _: &Path) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
 fn stand_ins_load() -> Result<(), String> {
     match cfg!(target_os = "linux") {
         true => Ok(()),
@@ -322,13 +363,16 @@ fn library_with(w: &Workspace, subcommand: &str, features: &str) -> Command {
     command
 }
 
-/// The examples as the build step left them. Built by `cargo run -p fencepost` they would be built a second time:
+/// The examples for every machine, as the build step left them. Built by `cargo run -p fencepost` they would be built a second time:
 /// cargo unites features over the packages it is asked for.
 fn examples(w: &Workspace) -> Result<Vec<Command>, String> {
     let names = example_names(&w.root.join("crates/fencepost/examples"))?;
     let built = w.target.join("debug/examples");
+    // Those of a backend are named after it, and run where it has a device.
+    let everywhere = |name: &&String| !name.starts_with("cuda_");
     Ok(names
         .iter()
+        .filter(everywhere)
         .map(|name| w.command(built.join(format!("{name}{}", std::env::consts::EXE_SUFFIX))))
         .collect())
 }

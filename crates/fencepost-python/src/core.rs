@@ -29,7 +29,6 @@ use pyo3::{exceptions::PyValueError, prelude::*};
 use crate::{
     device::cuda_only,
     error::{timing_disabled, to_py},
-    stream::drop_detached,
     wait::{How, poll, wait},
 };
 
@@ -319,11 +318,7 @@ impl Core {
             let unrecorded = |which| Error::NotRecorded { which };
             let start = self.hand_out()?.ok_or_else(|| unrecorded("start"))?;
             let end = end.hand_out()?.ok_or_else(|| unrecorded("end"))?;
-            let millis = start.event.elapsed_millis(&end.event)?;
-            millis.map(f64::from).ok_or_else(|| Error::NotReady {
-                which: "start or end",
-                marker: format!("on {}", start.device),
-            })
+            Ok(start.event.elapsed(&end.event)?.as_millis_f64())
         })
     }
 
@@ -386,4 +381,10 @@ fn slot(device: &Device, flags: Flags) -> Event {
         true => Event::with_timing(device),
         false => Event::new(device),
     }
+}
+
+/// Drops what may block in a driver, without the interpreter's lock, which the caller holds.
+fn drop_detached<T: Send>(value: T) {
+    // Where there is no interpreter any more, the closure is dropped, and the value with it.
+    Python::try_attach(|py| py.detach(move || drop(value)));
 }

@@ -2,7 +2,7 @@
 
 use std::panic::resume_unwind;
 
-use fencepost::{Backend, Stream, cuda};
+use fencepost::{Stream, cuda};
 use pyo3::{
     exceptions::{PyAttributeError, PyTypeError},
     prelude::*,
@@ -196,22 +196,6 @@ impl PyStream {
     fn __repr__(&self) -> String {
         format!("<fencepost.Stream: {}>", self.stream)
     }
-}
-
-impl Drop for PyStream {
-    fn drop(&mut self) {
-        if self.stream.device().backend() == Backend::Cuda {
-            // Destroying a stream may block in the driver; see `fencepost::cuda`.
-            let placeholder = self.stream.device().default_stream();
-            drop_detached(std::mem::replace(&mut self.stream, placeholder));
-        }
-    }
-}
-
-/// Drops what may block in a driver, without the interpreter's lock, which the caller holds.
-pub(crate) fn drop_detached<T: Send>(value: T) {
-    // Where there is no interpreter any more, the closure is dropped, and the value with it.
-    Python::try_attach(|py| py.detach(move || drop(value)));
 }
 
 /// A stream that is held until ``open()`` is called or the gate is dropped: for tests.

@@ -335,7 +335,7 @@ if pid:
     assert os.waitpid(pid, 0)[1] == 0
 """
     )
-    assert done.stdout == "end\nend\n"
+    assert done.stdout.count("end") == 2
 
 
 @posix

@@ -129,6 +129,7 @@ pub const FUNCTIONS: &[&str] = &[
     "cuMemcpyDtoH_v2",
     "cuMemcpyHtoDAsync_v2",
     "cuMemcpyHtoD_v2",
+    "cuMemcpyPeerAsync",
     "cuMemsetD32Async",
     "cuMemsetD8Async",
     "cuModuleGetFunction",

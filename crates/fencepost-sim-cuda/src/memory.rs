@@ -6,6 +6,7 @@ use crate::codes::{
     CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_MISALIGNED_ADDRESS,
     CUDA_ERROR_OUT_OF_MEMORY, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, CUresult, Done,
 };
+use crate::context::CUcontext;
 use crate::control;
 use crate::entry::{call, call_then};
 use crate::face::Face;
@@ -242,6 +243,13 @@ impl Memory {
         })
     }
 
+    /// Whether the address lies in device memory of that context.
+    fn is_of(&self, context: u64, address: u64) -> bool {
+        let all = self.lock();
+        let found = all.by_address.range(..=address).next_back();
+        found.is_some_and(|(_, allocation)| allocation.context == context && !allocation.host)
+    }
+
     pub(crate) fn read(&self, address: u64, len: usize) -> Done<Vec<u8>> {
         Ok(self.span(address, len)?.read())
     }
@@ -463,6 +471,28 @@ pub unsafe extern "C" fn cuMemcpyHtoDAsync_v2(
             Op::Upload { bytes, to }
         };
         face.push(stream, copy).map(drop)
+    })
+}
+
+/// Copies between two contexts' memory in a stream.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemcpyPeerAsync(
+    to: CUdeviceptr,
+    to_context: CUcontext,
+    from: CUdeviceptr,
+    from_context: CUcontext,
+    len: usize,
+    stream: CUstream,
+) -> CUresult {
+    call("cuMemcpyPeerAsync", |face| {
+        let stream = face.stream(stream)?;
+        for (context, address) in [(to_context, to), (from_context, from)] {
+            let context = face.context(context)?;
+            if !face.memory.is_of(context.id, address) {
+                return Err(CUDA_ERROR_INVALID_VALUE);
+            }
+        }
+        face.push(stream, Op::Copy { from, to, len }).map(drop)
     })
 }
 

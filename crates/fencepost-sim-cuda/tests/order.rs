@@ -240,6 +240,33 @@ fn waits_cross_devices() {
 }
 
 #[test]
+fn memory_is_copied_between_devices() {
+    with_seeds(SEEDS, |_| {
+        let (mut mine, other) = (0, retain(1));
+        ok(cuCtxGetCurrent(Out::to(&mut mine)));
+        let (stream, mut to) = (stream(), 0);
+        ok(cuMemAlloc_v2(Out::to(&mut to), 4));
+        ok(cuCtxPushCurrent_v2(other));
+        let mut from = 0;
+        ok(cuMemAlloc_v2(Out::to(&mut from), 4));
+        // SAFETY: four bytes
+        ok(unsafe { cuMemcpyHtoD_v2(from, b"here".as_ptr().cast(), 4) });
+        ok(cuCtxPopCurrent_v2(Out::null()));
+        let swapped = cuMemcpyPeerAsync(to, other, from, mine, 4, stream);
+        assert_eq!(swapped, CUDA_ERROR_INVALID_VALUE, "each in the other's");
+        ok(cuMemcpyPeerAsync(to, mine, from, other, 4, stream));
+        ok(cuStreamSynchronize(stream));
+        let mut read = [0; 4];
+        // SAFETY: room for four bytes
+        ok(unsafe { cuMemcpyDtoH_v2(read.as_mut_ptr().cast(), to, 4) });
+        assert_eq!(read, *b"here");
+        destroy_streams(&[stream]);
+        ok(cuMemFree_v2(to));
+        ok(cuMemFree_v2(from));
+    });
+}
+
+#[test]
 fn a_stream_that_hangs_stops_no_other() {
     with_seeds(SEEDS, |session| {
         let (held, free, log) = (stream(), stream(), Log::new());

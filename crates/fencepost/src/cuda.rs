@@ -10,9 +10,10 @@
 //! - Recording never waits for the device, with one exception that is the driver's: once some 1,020
 //!   *timed* records are pending on one stream, `cuEventRecord` blocks until some complete (seen on an
 //!   H200 with driver 580; untimed ones do not block there).
-//!   While a thread is blocked there, the driver also holds up whoever makes an event or makes or
-//!   destroys a stream in that context (so dropping a [`Stream`] then waits too); queries, waits and
-//!   records with events that are there go on.
+//!   While a thread is blocked there, the driver also holds up whoever makes an event or a stream in that
+//!   context; queries, waits, drops and records with events that are there go on.
+//! - A [`Stream`] that is dropped goes to a pool and is the next one that is made, once its work is done; the
+//!   driver's own is never destroyed.
 //! - [`synchronize`](crate::Marker::synchronize) spins in the driver, for the shortest delay; on streams
 //!   made with [`StreamOptions::blocking_sync`] it sleeps. Waits with a limit spin for a moment and
 //!   then sleep, and are told by a thread of the library.
@@ -32,6 +33,7 @@ use std::{any::Any, ffi::c_void, fmt, sync::Arc};
 
 use crate::{
     backend::cuda,
+    clock::Elapsed,
     device::Device,
     error::{Error, Result},
     marker::Marker,
@@ -191,7 +193,7 @@ pub fn model(device: &Device) -> Result<String> {
 ///
 /// # References
 /// - [`cuIpcGetEventHandle`, `cuIpcOpenEventHandle`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
-pub struct InterprocessEvent(cuda::Interprocess);
+pub struct InterprocessEvent(cuda::Pinned);
 
 impl InterprocessEvent {
     /// A new event, unrecorded, which counts as complete.
@@ -199,7 +201,7 @@ impl InterprocessEvent {
     /// # Errors
     /// [`Error::Unsupported`] for a device of another backend; what the driver says.
     pub fn new(device: &Device) -> Result<InterprocessEvent> {
-        cuda::Interprocess::new(device).map(InterprocessEvent)
+        cuda::Pinned::interprocess(device).map(InterprocessEvent)
     }
 
     /// The event that another process exported as `handle`. Good while the exporter keeps its own.
@@ -208,7 +210,7 @@ impl InterprocessEvent {
     /// [`Error::Unsupported`] in the process that exported it, where the event itself is to be used;
     /// what the driver says of a handle that is none.
     pub fn open(device: &Device, handle: &[u8; 64]) -> Result<InterprocessEvent> {
-        cuda::Interprocess::open(device, handle).map(InterprocessEvent)
+        cuda::Pinned::open(device, handle).map(InterprocessEvent)
     }
 
     /// The bytes by which another process opens it. Any thread may ask, with or without a context.
@@ -257,6 +259,108 @@ impl fmt::Debug for InterprocessEvent {
         f.debug_tuple("InterprocessEvent")
             .field(&self.query())
             .finish()
+    }
+}
+
+/// An event that a captured graph records each time it runs, or waits for: what CUDA calls *external*. It
+/// times a part of a graph, or orders a graph behind work outside of it.
+///
+/// On a stream that is being captured, [`record`](ExternalEvent::record) and [`wait`](ExternalEvent::wait) become
+/// nodes of the graph; on others they happen at once. Each run of the graph records it again, so it is no
+/// [`Event`](crate::Event): it holds no marker, and each query asks the driver. Any thread may use it.
+/// Dropping it never blocks, and must come after the last run of a graph that knows it has been submitted.
+///
+/// ```no_run
+/// use fencepost::{Device, cuda::ExternalEvent};
+///
+/// let device = Device::open("cuda:0")?;
+/// let stream = device.new_stream()?;
+/// let (start, end) = (ExternalEvent::with_timing(&device)?, ExternalEvent::with_timing(&device)?);
+/// // cuStreamBeginCapture(stream, …)
+/// start.record(&stream)?;
+/// // … kernels …
+/// end.record(&stream)?;
+/// // cuStreamEndCapture(stream, …), cuGraphLaunch(…)
+/// stream.synchronize()?;
+/// println!("{:.3} ms", start.elapsed(&end)?.as_millis_f64());
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+///
+/// # References
+/// - [`cuEventRecordWithFlags`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
+///   [`cuStreamWaitEvent`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
+pub struct ExternalEvent(cuda::Pinned);
+
+impl ExternalEvent {
+    /// A new event without timing, unrecorded, which counts as complete.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a device of another backend; what the driver says.
+    pub fn new(device: &Device) -> Result<ExternalEvent> {
+        cuda::Pinned::external(device, false).map(ExternalEvent)
+    }
+
+    /// A new event with timing.
+    ///
+    /// # Errors
+    /// As [`new`](ExternalEvent::new).
+    pub fn with_timing(device: &Device) -> Result<ExternalEvent> {
+        cuda::Pinned::external(device, true).map(ExternalEvent)
+    }
+
+    /// Marks the point behind everything submitted to `stream` so far; in a capture, the point in the graph.
+    /// Never waits for the device.
+    ///
+    /// # Errors
+    /// [`Error::DeviceMismatch`] for a stream of another device; what the driver says.
+    pub fn record(&self, stream: &Stream) -> Result<()> {
+        self.0.record(of_stream(stream)?)
+    }
+
+    /// Makes later work of `stream` run after what was recorded last; in a capture, what was recorded last
+    /// when the graph runs.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a stream of another backend; what the driver says.
+    pub fn wait(&self, stream: &Stream) -> Result<()> {
+        self.0.wait(of_stream(stream)?)
+    }
+
+    /// Whether what was recorded last is complete. Asks the driver; never blocks.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn query(&self) -> Result<bool> {
+        self.0.query()
+    }
+
+    /// Blocks, spinning, until what was recorded last is complete.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn synchronize(&self) -> Result<()> {
+        self.0.synchronize()
+    }
+
+    /// The time from this event's last record to `end`'s, on the device's clock. Never waits.
+    ///
+    /// # Errors
+    /// [`Error::TimingDisabled`], then [`Error::DeviceMismatch`], then [`Error::NotRecorded`] or
+    /// [`Error::NotReady`]; a failure of the device.
+    pub fn elapsed(&self, end: &ExternalEvent) -> Result<Elapsed> {
+        self.0.elapsed(&end.0)
+    }
+
+    /// Its `CUevent`, the same for life: for the caller's own calls of the driver, which may record it too.
+    /// Good while the event is alive; must not be destroyed.
+    pub fn raw(&self) -> *mut c_void {
+        self.0.raw()
+    }
+}
+
+impl fmt::Debug for ExternalEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ExternalEvent").field(&self.query()).finish()
     }
 }
 
@@ -321,10 +425,7 @@ impl NativeOptions {
 ///
 /// # References
 /// - [`cuEventCreate`, `cuEventRecordWithFlags`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
-pub struct NativeEvent {
-    event: cuda::Interprocess,
-    external: bool,
-}
+pub struct NativeEvent(cuda::Pinned);
 
 impl NativeEvent {
     /// A new event, unrecorded, which counts as complete.
@@ -336,20 +437,14 @@ impl NativeEvent {
         let flags = u32::from(options.blocking_sync)
             | u32::from(!options.timing) << 1
             | u32::from(options.interprocess) << 2;
-        Ok(NativeEvent {
-            event: cuda::Interprocess::with_flags(device, flags)?,
-            external: options.external,
-        })
+        cuda::Pinned::new(device, flags, options.external).map(NativeEvent)
     }
 
     /// The event of a CUDA marker, which holds that marker's recording until it is recorded again; `None`
     /// for markers of other backends, and of streams that have failed. From then on it is never used for
     /// another marker; recording it again changes what that marker tells while it is pending.
     pub fn of_marker(marker: &Marker) -> Option<NativeEvent> {
-        Some(NativeEvent {
-            event: cuda::Interprocess::of(marker)?,
-            external: false,
-        })
+        cuda::Pinned::of(marker).map(NativeEvent)
     }
 
     /// The event that another process exported as `handle`; see [`InterprocessEvent::open`].
@@ -357,10 +452,7 @@ impl NativeEvent {
     /// # Errors
     /// As [`InterprocessEvent::open`].
     pub fn open(device: &Device, handle: &[u8; 64]) -> Result<NativeEvent> {
-        Ok(NativeEvent {
-            event: cuda::Interprocess::open(device, handle)?,
-            external: false,
-        })
+        cuda::Pinned::open(device, handle).map(NativeEvent)
     }
 
     /// The bytes by which another process opens it.
@@ -368,12 +460,12 @@ impl NativeEvent {
     /// # Errors
     /// What the driver says, unless it was made with [`interprocess`](NativeOptions::interprocess).
     pub fn export(&self) -> Result<[u8; 64]> {
-        self.event.export()
+        self.0.export()
     }
 
     /// The `CUevent`. Good while this value lives; must not be destroyed.
     pub fn raw(&self) -> *mut c_void {
-        self.event.raw()
+        self.0.raw()
     }
 
     /// Marks the point behind everything submitted to `stream` so far. Never waits for the device.
@@ -381,11 +473,7 @@ impl NativeEvent {
     /// # Errors
     /// [`Error::DeviceMismatch`] for a stream of another device; what the driver says.
     pub fn record(&self, stream: &Stream) -> Result<()> {
-        let stream = of_stream(stream)?;
-        match self.external {
-            true => self.event.record_external(stream),
-            false => self.event.record(stream),
-        }
+        self.0.record(of_stream(stream)?)
     }
 
     /// Makes later work of `stream` run after what was recorded last, by whoever.
@@ -393,11 +481,7 @@ impl NativeEvent {
     /// # Errors
     /// [`Error::Unsupported`] for a stream of another backend; what the driver says.
     pub fn wait(&self, stream: &Stream) -> Result<()> {
-        let stream = of_stream(stream)?;
-        match self.external {
-            true => self.event.wait_external(stream),
-            false => self.event.wait(stream),
-        }
+        self.0.wait(of_stream(stream)?)
     }
 
     /// Whether what was recorded last is complete. Asks the driver; never blocks.
@@ -405,7 +489,7 @@ impl NativeEvent {
     /// # Errors
     /// A failure of the device.
     pub fn query(&self) -> Result<bool> {
-        self.event.query()
+        self.0.query()
     }
 
     /// Blocks until what was recorded last is complete.
@@ -413,15 +497,15 @@ impl NativeEvent {
     /// # Errors
     /// A failure of the device.
     pub fn synchronize(&self) -> Result<()> {
-        self.event.synchronize()
+        self.0.synchronize()
     }
 
-    /// Milliseconds from this event to `end`, signed; `None` while one of the two is pending.
+    /// The time from this event's last record to `end`'s, on the device's clock. Never waits.
     ///
     /// # Errors
-    /// What the driver says, also where one has no timing, was never recorded, or is of another device.
-    pub fn elapsed_millis(&self, end: &NativeEvent) -> Result<Option<f32>> {
-        self.event.elapsed(&end.event)
+    /// As [`ExternalEvent::elapsed`].
+    pub fn elapsed(&self, end: &NativeEvent) -> Result<Elapsed> {
+        self.0.elapsed(&end.0)
     }
 }
 

@@ -229,6 +229,15 @@ impl Cause {
         }))
     }
 
+    /// The cause that `error` tells, or the error itself as a cause.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    pub(crate) fn of(error: &Error) -> Cause {
+        match error.cause() {
+            Some(cause) => cause.clone(),
+            None => Cause::new(error.to_string()),
+        }
+    }
+
     /// The cause of a stream that waited for `marker`, which failed with `self`.
     pub(crate) fn through(&self, marker: String) -> Cause {
         Cause(Arc::new(CauseInner {

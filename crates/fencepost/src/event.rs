@@ -151,11 +151,7 @@ impl Event {
     #[track_caller]
     pub fn record(&self, stream: &Stream) -> Result<()> {
         if !self.device.is_same(stream.device()) {
-            return Err(Error::DeviceMismatch {
-                call: "record",
-                left: format!("an event of {}", self.device.name()),
-                right: stream.to_string(),
-            });
+            return Err(self.of_another_device(stream));
         }
         let word = self.word.load(Ordering::Relaxed);
         let again = match word & TAG {
@@ -179,6 +175,14 @@ impl Event {
                 return Ok(());
             }
         }
+        self.record_new(stream)
+    }
+
+    /// Records with a marker that is new to the event. Apart from `record`, so that recording in place stays
+    /// short.
+    #[inline(never)]
+    #[track_caller]
+    fn record_new(&self, stream: &Stream) -> Result<()> {
         let marker = stream.mark(self.timing)?;
         // Where a pending marker is to be asked anyway, a home is worth its cost only to an event that
         // is recorded again.
@@ -194,6 +198,15 @@ impl Event {
         // The last owner of a marker may hand native objects back: not under the lock.
         drop(old);
         Ok(())
+    }
+
+    #[cold]
+    fn of_another_device(&self, stream: &Stream) -> Error {
+        Error::DeviceMismatch {
+            call: "record",
+            left: format!("an event of {}", self.device.name()),
+            right: stream.to_string(),
+        }
     }
 
     /// The word of a marker whose status its home timeline tells.
@@ -615,3 +628,7 @@ impl IntoFuture for &Event {
         MarkerFuture::new(self.marker())
     }
 }
+
+#[cfg(all(test, loom))]
+#[path = "event_loom_tests.rs"]
+mod loom_tests;

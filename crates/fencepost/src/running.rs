@@ -5,10 +5,12 @@
 //!
 //! # Finding a circle
 //!
-//! A serial stream waits for at most one marker at a time: its queue is parked on one, or the host
-//! work it is running blocks on one. Each publishes that marker on its stream. Starting from the
-//! marker that we are about to block on, the walk goes from its stream to the marker that stream
-//! waits for, and so on, until a stream waits for nothing or the walk is back at our own.
+//! A serial stream waits for at most one marker at a time: its queue is parked on one, the host work it is
+//! running blocks on one, or a GPU's queue is held for one of another backend. Each publishes that marker on
+//! its stream, and which of the stream's own markers lie behind the wait. Starting from the marker that
+//! we are about to block on, the walk goes from its stream to the marker that holds it up there, and so on,
+//! until a stream waits for nothing or the walk is back at our own. A GPU's queue may have further waits
+//! behind the first; they come first in their turn.
 //!
 //! *A circle that is found is real.* The walk looks twice. A marker completes once and for good, so a
 //! stream that is blocked on the same pending marker in both passes was blocked on it in between: all
@@ -95,25 +97,28 @@ pub(crate) fn block_on(marker: &Marker, deadline: Option<Instant>) -> Result<boo
 }
 
 fn block_in_work(running: &Running, marker: &Marker, deadline: Option<Instant>) -> Result<bool> {
-    struct Unblock<'a>(&'a Running);
+    struct Unblock<'a>(&'a Running, Option<(&'a StreamCore, u64)>);
     impl Drop for Unblock<'_> {
         fn drop(&mut self) {
-            if let Some(stream) = &self.0.stream {
-                stream.set_blocked(None);
+            if let Some((stream, wait)) = self.1 {
+                stream.go_on(wait);
             }
             self.0.pool.end();
         }
     }
     running.pool.begin();
-    let _unblock = Unblock(running);
+    let mut unblock = Unblock(running, None);
     let Some(stream) = &running.stream else {
         return marker.imp().wait_until(deadline);
     };
-    stream.set_blocked(Some(Blocked {
+    let wait = stream.block(Blocked {
         marker: marker.clone(),
         for_ever: deadline.is_none(),
         in_work: true,
-    }));
+        // Running work is behind whatever is complete.
+        after: 0,
+    });
+    unblock.1 = Some((stream, wait));
     let mut look = FIRST_LOOK;
     loop {
         if let Some(cycle) = find_circle(stream, marker) {
@@ -166,7 +171,10 @@ fn walk(own: &StreamCore, marker: &Marker) -> Option<Vec<Marker>> {
         if !seen.insert(stream.id) {
             return None;
         }
-        let next = stream.blocked().filter(|blocked| blocked.for_ever)?;
+        let value = last.imp().point().value;
+        let next = stream
+            .blocked()
+            .filter(|blocked| blocked.for_ever && blocked.after < value)?;
         path.push(next.marker);
     }
 }

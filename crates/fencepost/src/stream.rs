@@ -187,9 +187,11 @@ impl Stream {
     /// it stalls the hardware queue, and with it every stream that shares the queue. On a host stream
     /// it is [`wait`](Stream::wait).
     ///
+    /// A wait for a marker that exists closes no circle by itself. Host work that later blocks on what this
+    /// wait holds up, and would have to end first, gets [`Error::WouldDeadlock`].
+    ///
     /// # Errors
-    /// [`Error::WouldDeadlock`] where the wait would close a circle that can be seen; what the driver
-    /// says when it refuses.
+    /// What the driver says when it refuses.
     ///
     /// # References
     /// - [`cuStreamWaitValue32`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEMOP.html),

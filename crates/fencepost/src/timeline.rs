@@ -31,7 +31,7 @@
 //! the list. `loom_tests` below explores both.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -104,8 +104,14 @@ pub(crate) struct StreamCore {
     pub(crate) device: Arc<DeviceCore>,
     /// The last value handed out, for [`Timeout`](crate::error::Timeout) and progress.
     pub(crate) recorded: AtomicU64,
-    /// What the stream waits for right now, where the host can see it.
-    blocked: Mutex<Option<Blocked>>,
+    /// The waits of the stream that the host can see, in their order. A host stream stands at one at most;
+    /// ahead of a GPU's queue there may be several.
+    waits: Mutex<Waits>,
+}
+
+struct Waits {
+    list: VecDeque<(u64, Blocked)>,
+    next: u64,
 }
 
 /// A stream's wait that the host can see.
@@ -116,6 +122,8 @@ pub(crate) struct Blocked {
     pub(crate) for_ever: bool,
     /// Whether host work blocks, or the queue itself is parked.
     pub(crate) in_work: bool,
+    /// The last marker in front of the wait: those above it are held up.
+    pub(crate) after: u64,
 }
 
 impl StreamCore {
@@ -125,18 +133,37 @@ impl StreamCore {
             id: NEXT.next(),
             device,
             recorded: AtomicU64::new(0),
-            blocked: Mutex::new(None),
+            waits: Mutex::new(Waits {
+                list: VecDeque::new(),
+                next: 0,
+            }),
         })
     }
 
+    /// The first of its waits that is not over.
     pub(crate) fn blocked(&self) -> Option<Blocked> {
-        lock(&self.blocked).clone()
+        lock(&self.waits)
+            .list
+            .front()
+            .map(|(_, blocked)| blocked.clone())
     }
 
-    /// Publishes what the stream waits for; the old value is dropped without the lock.
-    pub(crate) fn set_blocked(&self, blocked: Option<Blocked>) {
-        let old = std::mem::replace(&mut *lock(&self.blocked), blocked);
-        drop(old);
+    /// Publishes a wait, until [`go_on`](StreamCore::go_on) is given the number.
+    pub(crate) fn block(&self, blocked: Blocked) -> u64 {
+        let mut waits = lock(&self.waits);
+        waits.next += 1;
+        let number = waits.next;
+        waits.list.push_back((number, blocked));
+        number
+    }
+
+    /// A wait is over. What it held is dropped without the lock.
+    pub(crate) fn go_on(&self, number: u64) {
+        let mut waits = lock(&self.waits);
+        let at = waits.list.iter().position(|(wait, _)| *wait == number);
+        let over = at.and_then(|at| waits.list.remove(at));
+        drop(waits);
+        drop(over);
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use fencepost::{
-    Backend, Device, Error, Event, Status,
+    Backend, Device, Error, Event, Marker, Status, Stream,
     conformance::{self, Outcome},
     cuda,
 };
@@ -389,32 +389,79 @@ impl Bare {
 
 type Handle = *mut std::ffi::c_void;
 
+/// A stream's work, captured into a graph.
+struct Graph {
+    ready: Handle,
+    stream: Handle,
+    launch: unsafe extern "system" fn(Handle, Handle) -> i32,
+}
+
+impl Graph {
+    /// Captures what `work` submits to `stream`, in the global mode, which any unsafe call of any thread
+    /// breaks; `None` where the driver has no graphs.
+    fn capture(stream: &Stream, work: impl FnOnce()) -> Option<Graph> {
+        let bare = Bare::new();
+        type Begin = unsafe extern "system" fn(Handle, u32) -> i32;
+        type End = unsafe extern "system" fn(Handle, *mut Handle) -> i32;
+        type Instantiate = unsafe extern "system" fn(*mut Handle, Handle, u64) -> i32;
+        let begin = bare.find::<Begin>("cuStreamBeginCapture_v2")?;
+        let end = bare.find::<End>("cuStreamEndCapture")?;
+        let instantiate = bare.find::<Instantiate>("cuGraphInstantiateWithFlags")?;
+        let launch = bare.find("cuGraphLaunch")?;
+        let stream = cuda::raw_stream(stream).unwrap();
+        // SAFETY: the stream is alive; 0 is the global mode.
+        assert_eq!(unsafe { begin(stream, 0) }, 0);
+        work();
+        let (mut graph, mut ready) = (std::ptr::null_mut(), std::ptr::null_mut());
+        make_current(&bare);
+        // SAFETY: out-pointers to handles; the stream is alive. Making a graph ready needs a current
+        // context, which there is.
+        unsafe {
+            assert_eq!(
+                end(stream, &raw mut graph),
+                0,
+                "something broke the capture"
+            );
+            assert_eq!(instantiate(&raw mut ready, graph, 0), 0);
+        }
+        Some(Graph {
+            ready,
+            stream,
+            launch,
+        })
+    }
+
+    fn run(&self) {
+        // SAFETY: both are alive: nothing destroys them.
+        assert_eq!(unsafe { (self.launch)(self.ready, self.stream) }, 0);
+    }
+}
+
+/// Makes the first device's primary context current in this thread.
+fn make_current(bare: &Bare) {
+    type Retain = unsafe extern "system" fn(*mut Handle, i32) -> i32;
+    type SetCurrent = unsafe extern "system" fn(Handle) -> i32;
+    let retain = bare.find::<Retain>("cuDevicePrimaryCtxRetain").unwrap();
+    let set_current = bare.find::<SetCurrent>("cuCtxSetCurrent").unwrap();
+    let mut context = std::ptr::null_mut();
+    // SAFETY: an out-pointer to one handle, which is alive from then on.
+    unsafe {
+        assert_eq!(retain(&raw mut context, 0), 0);
+        assert_eq!(set_current(context), 0);
+    }
+}
+
 #[test]
 fn a_capture_survives_everything_we_do_meanwhile() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;
-    let bare = Bare::new();
-    type Begin = unsafe extern "system" fn(Handle, u32) -> i32;
-    type End = unsafe extern "system" fn(Handle, *mut Handle) -> i32;
-    type Instantiate = unsafe extern "system" fn(*mut Handle, Handle, u64) -> i32;
-    type Launch = unsafe extern "system" fn(Handle, Handle) -> i32;
-    let (Some(begin), Some(end), Some(instantiate), Some(launch)) = (
-        bare.find::<Begin>("cuStreamBeginCapture_v2"),
-        bare.find::<End>("cuStreamEndCapture"),
-        bare.find::<Instantiate>("cuGraphInstantiateWithFlags"),
-        bare.find::<Launch>("cuGraphLaunch"),
-    ) else {
-        println!("left out: the driver has no graphs");
-        return;
-    };
     let (stream, joined, busy) = (
         device.new_stream().unwrap(),
         device.new_stream().unwrap(),
         device.new_stream().unwrap(),
     );
-    let raw = cuda::raw_stream(&stream).unwrap();
-    let raw_joined = cuda::raw_stream(&joined).unwrap();
-    assert!(!raw_joined.is_null());
+    // Known outside, so that its capture is noticed.
+    assert!(!cuda::raw_stream(&joined).unwrap().is_null());
     // A callback that is pending on another stream while the capture goes on: the reactor asks.
     cuda::spin(&busy, 50_000_000).unwrap();
     let pending = busy.record().unwrap();
@@ -423,60 +470,272 @@ fn a_capture_survives_everything_we_do_meanwhile() {
         .on_complete(move |result| tell.send(result.is_ok()).unwrap_or(()))
         .unwrap();
     let complete = busy.record().unwrap();
-    // SAFETY: the stream is alive; 0 is the global mode, which any unsafe call in any thread breaks.
-    assert_eq!(unsafe { begin(raw, 0) }, 0);
-    let inside = stream.record().unwrap();
-    joined.wait(&inside).unwrap();
-    cuda::spin(&joined, 1000).unwrap();
-    stream.wait(&joined.record().unwrap()).unwrap();
-    for error in [
-        inside.query().unwrap_err(),
-        inside.synchronize().unwrap_err(),
-        inside.synchronize_timeout(PATIENCE).unwrap_err(),
-        inside.on_complete(|_| {}).unwrap_err(),
-    ] {
-        assert!(matches!(error, Error::Captured { .. }), "{error:?}");
-    }
-    let start = stream.record_timed().unwrap();
-    assert!(matches!(start.elapsed(&start), Err(Error::Captured { .. })));
-    drop((inside, start));
-    // In this very thread and in others: queries, waits, records, new streams, events, drops.
-    assert!(!pending.query().unwrap());
-    let elsewhere = device.clone();
-    std::thread::spawn(move || {
-        let stream = elsewhere.new_stream().unwrap();
-        let event = Event::with_timing(&elsewhere);
-        event.record(&stream).unwrap();
-        event.synchronize_timeout(PATIENCE).unwrap();
-        event.record(&stream).unwrap();
-        event.synchronize().unwrap();
-        assert_eq!(event.elapsed_time(&event).unwrap(), 0.0);
-    })
-    .join()
-    .unwrap();
-    assert!(told.recv_timeout(PATIENCE).unwrap());
-    complete.synchronize_timeout(PATIENCE).unwrap();
-    let (mut graph, mut ready) = (std::ptr::null_mut(), std::ptr::null_mut());
-    type Retain = unsafe extern "system" fn(*mut Handle, i32) -> i32;
-    type SetCurrent = unsafe extern "system" fn(Handle) -> i32;
-    let retain = bare.find::<Retain>("cuDevicePrimaryCtxRetain").unwrap();
-    let set_current = bare.find::<SetCurrent>("cuCtxSetCurrent").unwrap();
-    // SAFETY: out-pointers to handles; the graph and stream are alive. Making a graph ready needs
-    // a current context.
-    unsafe {
-        let mut context = std::ptr::null_mut();
-        assert_eq!(retain(&raw mut context, 0), 0);
-        assert_eq!(set_current(context), 0);
-        assert_eq!(end(raw, &raw mut graph), 0, "something broke the capture");
-        assert_eq!(instantiate(&raw mut ready, graph, 0), 0);
-        for _ in 0..3 {
-            assert_eq!(launch(ready, raw), 0);
+    let graph = Graph::capture(&stream, || {
+        let inside = stream.record().unwrap();
+        joined.wait(&inside).unwrap();
+        cuda::spin(&joined, 1000).unwrap();
+        stream.wait(&joined.record().unwrap()).unwrap();
+        for error in [
+            inside.query().unwrap_err(),
+            inside.synchronize().unwrap_err(),
+            inside.synchronize_timeout(PATIENCE).unwrap_err(),
+            inside.on_complete(|_| {}).unwrap_err(),
+        ] {
+            assert!(matches!(error, Error::Captured { .. }), "{error:?}");
         }
+        let start = stream.record_timed().unwrap();
+        assert!(matches!(start.elapsed(&start), Err(Error::Captured { .. })));
+        drop((inside, start));
+        // In this very thread and in others: queries, waits, records, new streams, events, drops.
+        assert!(!pending.query().unwrap());
+        let elsewhere = device.clone();
+        std::thread::spawn(move || {
+            let stream = elsewhere.new_stream().unwrap();
+            let event = Event::with_timing(&elsewhere);
+            event.record(&stream).unwrap();
+            event.synchronize_timeout(PATIENCE).unwrap();
+            event.record(&stream).unwrap();
+            event.synchronize().unwrap();
+            assert_eq!(event.elapsed_time(&event).unwrap(), 0.0);
+        })
+        .join()
+        .unwrap();
+        assert!(told.recv_timeout(PATIENCE).unwrap());
+        complete.synchronize_timeout(PATIENCE).unwrap();
+    });
+    let Some(graph) = graph else {
+        return println!("left out: the driver has no graphs");
+    };
+    for _ in 0..3 {
+        graph.run();
     }
     stream.synchronize_timeout(PATIENCE).unwrap();
     let after = stream.record().unwrap();
     after.synchronize_timeout(PATIENCE).unwrap();
     assert!(after.query().unwrap());
+}
+
+#[test]
+fn external_events_time_the_inside_of_a_graph() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let (stream, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+    let timed = || cuda::ExternalEvent::with_timing(device).unwrap();
+    let (start, end, ready) = (timed(), timed(), cuda::ExternalEvent::new(device).unwrap());
+    assert!(ready.query().unwrap(), "unrecorded, so nothing to wait for");
+    let never = start.elapsed(&end).unwrap_err();
+    assert!(matches!(never, Error::NotRecorded { .. }), "{never:?}");
+    let untimed = start.elapsed(&ready).unwrap_err();
+    assert!(
+        matches!(untimed, Error::TimingDisabled { which: "end" }),
+        "{untimed:?}"
+    );
+    let graph = Graph::capture(&stream, || {
+        ready.wait(&stream).unwrap();
+        start.record(&stream).unwrap();
+        cuda::spin(&stream, 2_000_000).unwrap();
+        end.record(&stream).unwrap();
+        // An event of the usual kind beside them belongs to the capture, as before.
+        assert!(matches!(
+            stream.record().unwrap().query(),
+            Err(Error::Captured { .. })
+        ));
+    });
+    let Some(graph) = graph else {
+        return println!("left out: the driver has no graphs");
+    };
+    for _ in 0..3 {
+        // The graph waits for what is recorded outside of it, at each run anew.
+        cuda::spin(&other, 5_000_000).unwrap();
+        ready.record(&other).unwrap();
+        graph.run();
+        end.synchronize().unwrap();
+        assert!(ready.query().unwrap(), "the graph did not wait");
+        let took = start.elapsed(&end).unwrap();
+        println!("the graph's inside took {took}");
+        assert!(took.as_millis_f64() >= 1.9, "{took}");
+    }
+    // Outside of a capture they are recorded at once.
+    start.record(&stream).unwrap();
+    end.record(&stream).unwrap();
+    end.synchronize().unwrap();
+    assert!(start.query().unwrap());
+    assert!(!start.elapsed(&end).unwrap().is_negative());
+}
+
+#[test]
+fn host_work_that_waits_behind_a_held_gpu_stream_is_refused() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let host = Device::new_host(2).new_stream().unwrap();
+    let stream = device.new_stream().unwrap();
+    let (give, given) = mpsc::channel::<(Marker, Marker)>();
+    let (tell, told) = mpsc::channel();
+    host.launch(move || {
+        let (before, behind) = given.recv().unwrap();
+        // What lies in front of the wait completes, though the stream is held.
+        tell.send(before.synchronize()).unwrap();
+        tell.send(behind.synchronize()).unwrap();
+    })
+    .unwrap();
+    let marker = host.record().unwrap();
+    cuda::spin(&stream, 20_000_000).unwrap();
+    let before = stream.record().unwrap();
+    stream.wait_foreign(&marker).unwrap();
+    let behind = stream.record().unwrap();
+    give.send((before, behind.clone())).unwrap();
+    told.recv_timeout(PATIENCE).unwrap().unwrap();
+    let refused = told.recv_timeout(PATIENCE).unwrap().unwrap_err();
+    println!("said: {refused}");
+    assert!(
+        matches!(refused, Error::WouldDeadlock { .. }),
+        "{refused:?}"
+    );
+    behind.synchronize_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_dropped_stream_is_used_again_once_its_work_is_done() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    // More than there can be idle ones from other tests, all busy.
+    let busy: Vec<Stream> = (0..20).map(|_| device.new_stream().unwrap()).collect();
+    let gate = conformance::work::gate(&busy[0]).unwrap();
+    let opened = busy[0].record().unwrap();
+    for stream in &busy {
+        stream.wait(&opened).unwrap();
+    }
+    let handles: Vec<Handle> = busy.iter().filter_map(cuda::raw_stream).collect();
+    let last = busy[19].record().unwrap();
+    drop(busy);
+    for _ in 0..20 {
+        let fresh = device.new_stream().unwrap();
+        assert!(!handles.contains(&cuda::raw_stream(&fresh).unwrap()));
+        fresh.synchronize_timeout(PATIENCE).unwrap();
+    }
+    gate.open();
+    last.synchronize_timeout(PATIENCE).unwrap();
+    device.synchronize().unwrap();
+    let mut again = 0;
+    let streams: Vec<Stream> = (0..20).map(|_| device.new_stream().unwrap()).collect();
+    for stream in &streams {
+        again += usize::from(handles.contains(&cuda::raw_stream(stream).unwrap()));
+        stream.synchronize_timeout(PATIENCE).unwrap();
+    }
+    println!("{again} of 20 streams were used again");
+    assert!(again > 0);
+}
+
+#[test]
+fn each_thread_has_its_own_default_stream() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    const PER_THREAD: usize = 2;
+    let wrapped = || {
+        make_current(&Bare::new());
+        // SAFETY: a handle that is always good, in the context just made current.
+        unsafe { cuda::stream_from_raw(std::ptr::without_provenance_mut(PER_THREAD), Arc::new(())) }
+            .unwrap()
+    };
+    let mine = wrapped();
+    assert_eq!(mine.device(), device);
+    assert_ne!(mine, device.default_stream());
+    assert_eq!(mine, wrapped(), "the same stream once more");
+    let gate = conformance::work::gate(&mine).unwrap();
+    let held = mine.record().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Here the handle means another stream, so the other thread's wrapper is refused…
+            let refused = mine.record().unwrap_err();
+            assert!(matches!(refused, Error::Unsupported { .. }), "{refused:?}");
+            // …and this thread's own is not held up by it.
+            let theirs = wrapped();
+            assert_ne!(theirs, mine);
+            theirs.synchronize_timeout(PATIENCE).unwrap();
+            // Markers are anybody's.
+            assert!(!held.query().unwrap());
+            theirs.wait(&held).unwrap();
+            let behind = theirs.record().unwrap();
+            assert!(!behind.query().unwrap());
+            gate.open();
+            behind.synchronize_timeout(PATIENCE).unwrap();
+            assert!(held.query().unwrap());
+        });
+    });
+}
+
+#[test]
+fn a_context_of_the_callers_own_is_a_device_of_its_own() {
+    let Some(gpu) = gpu() else { return };
+    let bare = Bare::new();
+    type CtxCreate = unsafe extern "system" fn(*mut Handle, u32, i32) -> i32;
+    type StreamCreate = unsafe extern "system" fn(*mut Handle, u32) -> i32;
+    let create = bare.find::<CtxCreate>("cuCtxCreate_v2").unwrap();
+    let new_stream = bare.find::<StreamCreate>("cuStreamCreate").unwrap();
+    let (mut context, mut raw) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: out-pointers to one handle each. Creating a context makes it current.
+    unsafe {
+        assert_eq!(create(&raw mut context, 0, 0), 0);
+        assert_eq!(new_stream(&raw mut raw, 1), 0);
+    }
+    // SAFETY: the stream and its context live as long as the process.
+    let stream = unsafe { cuda::stream_from_raw(raw, Arc::new(())) }.unwrap();
+    let device = stream.device().clone();
+    println!("{device} beside {}", gpu.device);
+    assert_ne!(device, gpu.device);
+    let (start, end) = (Event::with_timing(&device), Event::with_timing(&device));
+    start.record(&stream).unwrap();
+    cuda::spin(&stream, 1_000_000).unwrap();
+    end.record(&stream).unwrap();
+    end.synchronize_timeout(PATIENCE).unwrap();
+    assert!(start.elapsed_time(&end).unwrap() >= 0.9);
+    // Its events are not the primary context's, but its markers are awaited there.
+    let mixed = start.record(&gpu.device.default_stream()).unwrap_err();
+    assert!(matches!(mixed, Error::DeviceMismatch { .. }), "{mixed:?}");
+    let primary = gpu.device.new_stream().unwrap();
+    let gate = conformance::work::gate(&stream).unwrap();
+    primary.wait(&stream.record().unwrap()).unwrap();
+    let behind = primary.record().unwrap();
+    assert!(!behind.query().unwrap());
+    gate.open();
+    behind.synchronize_timeout(PATIENCE).unwrap();
+    // Streams of its own too, and the other way about.
+    let own = device.new_stream().unwrap();
+    own.wait(&primary.record().unwrap()).unwrap();
+    own.synchronize_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_fault_of_one_gpu_reaches_the_streams_of_another_that_wait_for_it() {
+    let name = "a_fault_of_one_gpu_reaches_the_streams_of_another_that_wait_for_it";
+    if gpu().is_none() {
+        return;
+    }
+    let Ok(second) = Device::open("cuda:1") else {
+        return common::skip(name, "there is one GPU");
+    };
+    if std::env::var_os("FENCEPOST_TEST_CHILD").is_none() {
+        let status = child(name).status().unwrap();
+        assert!(status.success(), "{status}");
+        return;
+    }
+    let first = Device::open("cuda:0").unwrap();
+    let (faulty, waiting) = (first.new_stream().unwrap(), second.new_stream().unwrap());
+    let before = waiting.record().unwrap();
+    cuda::spin(&faulty, 50_000_000).unwrap();
+    cuda::trap(&faulty).unwrap();
+    waiting.wait(&faulty.record().unwrap()).unwrap();
+    let behind = waiting.record().unwrap();
+    // Nobody asks the first GPU for anything.
+    let error = behind.synchronize_timeout(PATIENCE).unwrap_err();
+    println!("said: {error}");
+    assert!(matches!(error, Error::StreamFailed { .. }), "{error:?}");
+    assert!(before.query().unwrap());
+    let error = waiting.synchronize_timeout(PATIENCE).unwrap_err();
+    assert!(matches!(error, Error::StreamFailed { .. }), "{error:?}");
+    // The second GPU itself is well.
+    waiting.clear_error().unwrap();
+    waiting.synchronize_timeout(PATIENCE).unwrap();
 }
 
 #[test]

@@ -6,10 +6,14 @@
 //! - **The pool is keyed by context and flags.** An event goes back when its marker's last owner lets go,
 //!   also while it is pending: `cuEventRecord` on a pending event replaces what it captured and leaves
 //!   waits made before alone ([`cuStreamWaitEvent`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)).
+//! - **Streams are not destroyed, they are used again.** `cuStreamDestroy` waits while another thread is
+//!   stuck in the driver's full queue, and a drop must not; so a dropped stream goes to a pool, and the next
+//!   new one is the first there that has nothing left to do.
 //! - **Words are never freed.** Freeing pinned memory blocks while any stream is stalled
 //!   (docs/measurements/cuda-stalls.md), and a stalled stream is what they are for.
 
 use std::{
+    collections::VecDeque,
     ffi::c_void,
     sync::{
         Arc, OnceLock, TryLockError, Weak,
@@ -24,6 +28,7 @@ use super::{
     marker::Watch,
     reactor::Reactor,
     stream::CudaStream,
+    upstreams::Upstreams,
 };
 use crate::{
     clock::Clock,
@@ -38,11 +43,13 @@ pub(super) struct Context {
     /// What the driver calls it; never used again, while `raw` may be. Old drivers have none.
     id: Option<u64>,
     pub(super) name: String,
-    clock: Clock,
+    pub(super) clock: Clock,
     callbacks: Arc<CallbackQueue>,
     pools: [Mutex<Vec<RawEvent>>; 4],
+    idle_streams: Mutex<VecDeque<RawStream>>,
     words: Mutex<Vec<Word>>,
     pub(super) reactor: Reactor<Watch>,
+    pub(super) upstreams: Upstreams,
     streams: Mutex<Streams>,
     /// Why nothing in it works any more.
     dead: OnceLock<Cause>,
@@ -113,8 +120,10 @@ impl Context {
             name,
             callbacks: Arc::new(CallbackQueue::new(Arc::new(Pool::new(1)))),
             pools: [const { Vec::new() }; 4].map(Mutex::new),
+            idle_streams: Mutex::new(VecDeque::new()),
             words: Mutex::new(Vec::new()),
             reactor: Reactor::new(prepare_reactor),
+            upstreams: Upstreams::new(),
             streams: Mutex::new(Streams {
                 list: Vec::new(),
                 sweep_at: FIRST_SWEEP,
@@ -210,17 +219,53 @@ impl Context {
 
     /// Takes an event back. Calls no driver, so it is safe at any time, also after the driver is gone.
     pub(super) fn give(&self, kind: Kind, event: RawEvent) {
-        let pool = &self.pools[kind.index()];
+        self.put_back(&self.pools[kind.index()], |pool| pool.push(event));
+    }
+
+    /// A stream of ours that has nothing to do: a dropped one, or a new one.
+    pub(super) fn take_stream(&self) -> Result<RawStream, Fault> {
+        self.check_alive()?;
+        // Of those dropped lately some may be busy; a few are asked, then making one is cheaper.
+        for _ in 0..STREAMS_TO_ASK {
+            let Some(stream) = lock(&self.idle_streams).pop_front() else {
+                break;
+            };
+            // SAFETY: ours, of this context, which is alive; nobody else has it now.
+            match self.relaxed(|| unsafe { self.driver.stream_query((stream,)) }) {
+                Ok(()) => return Ok(stream),
+                // Busy, or left by its owner in the middle of a capture.
+                Err(fault) if fault.meaning() != Meaning::Fatal => {
+                    lock(&self.idle_streams).push_back(stream);
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+        let mut stream = RawStream::NULL;
+        self.current(|| {
+            // CU_STREAM_NON_BLOCKING: unordered against the legacy default stream too.
+            // SAFETY: `stream` is one handle.
+            unsafe { self.driver.stream_create((&raw mut stream, 1)) }
+        })?;
+        Ok(stream)
+    }
+
+    /// Takes a stream of ours back, perhaps with work still to do. Calls no driver.
+    pub(super) fn give_stream(&self, stream: RawStream) {
+        self.put_back(&self.idle_streams, |streams| streams.push_back(stream));
+    }
+
+    /// Puts something into a pool, from a drop.
+    fn put_back<T>(&self, pool: &Mutex<T>, put: impl FnOnce(&mut T)) {
         // In a forked child the lock may be held by a thread that did not come along.
         for _ in 0..1000 {
             match pool.try_lock() {
-                Ok(mut pool) => return pool.push(event),
-                Err(TryLockError::Poisoned(pool)) => return pool.into_inner().push(event),
+                Ok(mut pool) => return put(&mut pool),
+                Err(TryLockError::Poisoned(pool)) => return put(&mut pool.into_inner()),
                 Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
             }
         }
         if !self.is_forked() {
-            lock(pool).push(event);
+            put(&mut lock(pool));
         }
     }
 
@@ -244,10 +289,15 @@ impl Context {
 
     /// Makes later work of `stream` run after what `event` has captured now. The event may be of another
     /// context or device.
-    pub(super) fn wait_event(&self, stream: RawStream, event: RawEvent) -> Result<(), Fault> {
+    pub(super) fn wait_event(
+        &self,
+        stream: RawStream,
+        event: RawEvent,
+        flags: u32,
+    ) -> Result<(), Fault> {
         // SAFETY: both handles come from this driver and are alive: whoever calls holds their owners.
         // https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html
-        unsafe { self.driver.stream_wait_event((stream, event, 0)) }
+        unsafe { self.driver.stream_wait_event((stream, event, flags)) }
     }
 
     /// Whether `event` is complete. Never blocks.
@@ -356,6 +406,20 @@ impl Context {
         })
     }
 
+    /// The driver calls the marker at `value` complete, and with it those before: so they are, up to the
+    /// first wait for something that has failed. Fires waiters; call it without any lock.
+    #[inline]
+    pub(super) fn complete(&self, timeline: &Timeline, value: u64) {
+        match self.upstreams.failed(timeline.stream.id, value) {
+            None => timeline.advance(value).fire(),
+            Some(failed) => {
+                timeline.advance(failed.after).fire();
+                let cause = Cause::of(&failed.error).through(failed.marker);
+                timeline.fail(&cause, false).fire();
+            }
+        }
+    }
+
     /// What a fault met at a marker or stream of `timeline` is to the caller. One that ends the context
     /// fails all of its streams, with the first such fault as their cause. Call it without any lock.
     pub(super) fn failed(&self, fault: Fault, timeline: Option<&Timeline>) -> Error {
@@ -386,6 +450,7 @@ impl Context {
 /// `CU_STREAM_CAPTURE_MODE_RELAXED`.
 const RELAXED: i32 = 2;
 const PAGE: usize = 4096;
+const STREAMS_TO_ASK: usize = 4;
 
 /// The reactor's thread asks events while anybody may be capturing.
 fn prepare_reactor() {

@@ -142,9 +142,9 @@ table! {
     ctx_device = "cuCtxGetDevice" (*mut Ordinal);
     ctx_id = "cuCtxGetId" (RawContext, *mut u64);
     stream_create = "cuStreamCreate" (*mut RawStream, c_uint);
-    stream_destroy = "cuStreamDestroy_v2" (RawStream);
     stream_ctx = "cuStreamGetCtx" (RawStream, *mut RawContext);
     stream_id = "cuStreamGetId" (RawStream, *mut u64);
+    stream_query = "cuStreamQuery" (RawStream);
     stream_wait_event = "cuStreamWaitEvent" (RawStream, RawEvent, c_uint);
     stream_is_capturing = "cuStreamIsCapturing" (RawStream, *mut c_int);
     exchange_capture_mode = "cuThreadExchangeStreamCaptureMode" (*mut c_int);
@@ -152,7 +152,7 @@ table! {
     event_create = "cuEventCreate" (*mut RawEvent, c_uint);
     event_destroy = "cuEventDestroy_v2" (RawEvent);
     event_record = "cuEventRecord" (RawEvent, RawStream);
-    event_record_with = "cuEventRecordWithFlags" (RawEvent, RawStream, c_uint);
+    event_record_with_flags = "cuEventRecordWithFlags" (RawEvent, RawStream, c_uint);
     event_query = "cuEventQuery" (RawEvent);
     event_synchronize = "cuEventSynchronize" (RawEvent);
     event_elapsed = "cuEventElapsedTime" (*mut f32, RawEvent, RawEvent);
@@ -213,6 +213,7 @@ pub(super) enum Meaning {
 }
 
 pub(super) const NOT_READY: Status = 600;
+pub(super) const INVALID_HANDLE: Status = 400;
 const DEINITIALIZED: Status = 4;
 pub(super) const NOT_INITIALIZED: Status = 3;
 pub(super) const NOT_SUPPORTED: Status = 801;

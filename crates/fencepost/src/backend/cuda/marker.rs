@@ -184,7 +184,7 @@ impl CudaMarker {
         match self.context.query(event) {
             Ok(false) => Ok(false),
             Ok(true) => {
-                timeline.advance(self.point.value).fire();
+                self.context.complete(timeline, self.point.value);
                 timeline.check(self.point.value)
             }
             Err(fault) => Err(self.failed(fault)),
@@ -287,7 +287,7 @@ impl MarkerImpl for CudaMarker {
         // In a forked child the driver refuses, and `failed` says why.
         match self.context.synchronize(event) {
             Ok(()) if matches!(self.native, Native::Own(_)) => {
-                timeline.advance(self.point.value).fire();
+                self.context.complete(timeline, self.point.value);
                 timeline.check(self.point.value)
             }
             Ok(()) => self.query(),
@@ -438,7 +438,7 @@ impl End {
         match context.query(self.lease.event) {
             Ok(false) => Ok(false),
             Ok(true) => {
-                self.timeline.advance(self.before).fire();
+                context.complete(&self.timeline, self.before);
                 self.timeline.fail(&self.cause, false).fire();
                 self.release();
                 Ok(true)
@@ -485,7 +485,7 @@ impl Watched for Watch {
                 match lease.context.query(lease.event) {
                     Ok(false) => false,
                     Ok(true) => {
-                        timeline.advance(*value).fire();
+                        lease.context.complete(timeline, *value);
                         true
                     }
                     // The process is ending: nobody is told any more.

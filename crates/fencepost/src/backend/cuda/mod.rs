@@ -37,17 +37,18 @@ pub(crate) mod bare;
 mod bytes;
 mod context;
 mod driver;
-mod interprocess;
 mod line;
 mod marker;
+mod pinned;
 mod reactor;
 mod stream;
+mod upstreams;
 #[cfg(feature = "conformance")]
 mod work;
 
 use context::Context;
 use driver::{Driver, Fault, Ordinal, RawContext, RawStream};
-pub(crate) use interprocess::Interprocess;
+pub(crate) use pinned::Pinned;
 pub(crate) use stream::CudaStream;
 use stream::{LEGACY, Origin, PER_THREAD};
 
@@ -144,13 +145,8 @@ impl CudaDevice {
         if let Some(lost) = context.lost() {
             return Err(lost);
         }
-        let mut raw = RawStream::NULL;
-        context
-            .current(|| {
-                // CU_STREAM_NON_BLOCKING: unordered against the legacy default stream too.
-                // SAFETY: `raw` is one handle.
-                unsafe { context.driver.stream_create((&raw mut raw, 1)) }
-            })
+        let raw = context
+            .take_stream()
             .map_err(|fault| context.failed(fault, None))?;
         Ok(CudaStream::new(
             self.core.clone(),

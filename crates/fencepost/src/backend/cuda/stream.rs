@@ -20,7 +20,8 @@ use super::{
 use crate::{
     error::{Cause, Error, Result},
     marker::Marker,
-    timeline::{DeviceCore, Reached, StreamCore, Timeline, Waiter},
+    sync::Ids,
+    timeline::{Blocked, DeviceCore, Reached, StreamCore, Timeline, Waiter},
 };
 
 pub(crate) struct CudaStream {
@@ -127,26 +128,38 @@ impl CudaStream {
             == matches!(other.origin, Origin::PerThread(_)))
     }
 
+    #[inline]
     fn check_thread(&self) -> Result<()> {
         match self.origin {
-            Origin::PerThread(thread) if thread != thread::current().id() => {
-                Err(Error::Unsupported {
-                    what: "using one thread's per-thread default stream from another".into(),
-                    device: self.context.name.clone(),
-                    remedy: "its handle means another stream there: use a stream made with \
-                             cuStreamCreate, or wrap the handle in this thread"
-                        .into(),
-                })
-            }
+            Origin::PerThread(thread) => self.check_own_thread(thread),
             _ => Ok(()),
         }
     }
 
-    /// Whether a capture is going on in it.
-    pub(super) fn is_capturing(&self) -> Result<bool, Fault> {
-        if !self.shared.load(Ordering::Relaxed) {
-            return Ok(false);
+    fn check_own_thread(&self, owner: ThreadId) -> Result<()> {
+        if owner == thread::current().id() {
+            return Ok(());
         }
+        Err(Error::Unsupported {
+            what: "using one thread's per-thread default stream from another".into(),
+            device: self.context.name.clone(),
+            remedy: "its handle means another stream there: use a stream made with \
+                     cuStreamCreate, or wrap the handle in this thread"
+                .into(),
+        })
+    }
+
+    /// Whether a capture is going on in it.
+    #[inline]
+    pub(super) fn is_capturing(&self) -> Result<bool, Fault> {
+        match self.shared.load(Ordering::Relaxed) {
+            true => self.ask_whether_capturing(),
+            false => Ok(false),
+        }
+    }
+
+    #[inline(never)]
+    fn ask_whether_capturing(&self) -> Result<bool, Fault> {
         let mut status = 0;
         let asked = self.call(|raw| {
             // SAFETY: the stream is alive, `status` is an int.
@@ -255,32 +268,68 @@ impl CudaStream {
             return self.fail_in_turn(marker);
         }
         // The caller holds the marker, so the event is alive, and this marker's.
-        if let Err(fault) = self.call(|raw| self.context.wait_event(raw, event)) {
+        let crossing = (!std::ptr::eq(self.context, imp.context)).then(|| self.depend_on(marker));
+        if let Err(fault) = self.call(|raw| self.context.wait_event(raw, event, 0)) {
+            if let Some((number, _)) = crossing {
+                self.context.upstreams.over(number);
+            }
             return self.refused(fault, &timeline);
         }
         if let Some(cause) = upstream {
             // The stream it waits for ends before that marker, so this one ends here.
+            if let Some((number, _)) = crossing {
+                self.context.upstreams.over(number);
+            }
             return self.end(cause.through(marker.to_string()));
         }
-        if !std::ptr::eq(self.context, imp.context) {
-            self.follow(marker, imp);
+        if let Some((number, after)) = crossing {
+            self.follow(marker, number, after);
         }
         Ok(())
     }
 
-    /// Fails this stream when the other one does: of another context, so its fault is not ours anyway.
-    fn follow(&self, marker: &Marker, imp: &CudaMarker) {
-        let (me, text) = (self.me.clone(), marker.to_string());
-        let call = Waiter::Call(Box::new(move |result: Result<()>| {
-            if let (Err(error), Some(stream)) = (result, me.upgrade()) {
-                // The driver's word on how a wait for a lost device ends is not known: fail at once.
-                let (timeline, _) = stream.line.now();
-                timeline.fail(&cause_of(&error).through(text), false).fire();
+    /// Counts a wait for a marker of another context: its number, and the last marker in front of it.
+    fn depend_on(&self, marker: &Marker) -> (u64, u64) {
+        static NUMBERS: Ids = Ids::new();
+        let (number, after) = (NUMBERS.next(), self.line.last());
+        let upstreams = &self.context.upstreams;
+        upstreams.add(number, self.core.id, after, marker);
+        (number, after)
+    }
+
+    /// Forgets the wait once its marker is complete; fails this stream, and wakes who waits, when it fails.
+    fn follow(&self, marker: &Marker, number: u64, after: u64) {
+        let (me, context, text) = (self.me.clone(), self.context, marker.to_string());
+        let call = Waiter::Call(Box::new(move |result: Result<()>| match result {
+            Ok(()) => context.upstreams.over(number),
+            Err(error) => {
+                if let Some(stream) = me.upgrade() {
+                    stream.end_behind(after, Cause::of(&error).through(text));
+                }
             }
         }));
-        let point = imp.point();
-        if let Err(waiter) = point.timeline.register(point.value, call) {
-            waiter.fire(&point.timeline.check(point.value).map(drop));
+        // Where nobody can watch it, the markers behind it still ask.
+        drop(marker.notify(call));
+    }
+
+    /// Ends the stream behind its marker `after`, where it may have gone on since.
+    fn end_behind(&self, after: u64, cause: Cause) {
+        let (kind, context) = (self.kind(false), self.context);
+        let (timeline, _) = self.line.now();
+        let recorded = context.take(kind).and_then(|event| {
+            let recorded = self.call(|raw| context.record(event, raw));
+            if recorded.is_err() {
+                context.give(kind, event);
+            }
+            recorded.map(|()| event)
+        });
+        let Ok(event) = recorded else {
+            return timeline.fail(&cause, false).fire();
+        };
+        let end = End::new(context, kind, event, timeline, after, cause, None);
+        let end = self.line.end_at(end);
+        if context.reactor.watch(Watch::End(end.clone())).is_err() {
+            end.give_up();
         }
     }
 
@@ -288,7 +337,7 @@ impl CudaStream {
     fn fail_in_turn(&self, marker: &Marker) -> Result<()> {
         match marker.query() {
             Ok(_) => Ok(()),
-            Err(error) => self.end(cause_of(&error).through(marker.to_string())),
+            Err(error) => self.end(Cause::of(&error).through(marker.to_string())),
         }
     }
 
@@ -320,7 +369,15 @@ impl CudaStream {
             context.unused(word);
             return self.refused(fault, &timeline);
         }
+        let wait = self.core.block(Blocked {
+            marker: marker.clone(),
+            for_ever: true,
+            in_work: false,
+            after: before,
+        });
         let release = Release {
+            wait,
+            core: self.core.clone(),
             stream: self.me.clone(),
             end: Some(End::new(
                 context,
@@ -343,6 +400,8 @@ impl CudaStream {
 
 /// What opens a held stream's word, whatever happens: also when it is dropped.
 struct Release {
+    wait: u64,
+    core: Arc<StreamCore>,
     stream: Weak<CudaStream>,
     end: Option<End>,
     word: Option<Word>,
@@ -360,7 +419,7 @@ impl Release {
         };
         let context = self.context;
         let end = end.with(
-            cause_of(&error).through(std::mem::take(&mut self.text)),
+            Cause::of(&error).through(std::mem::take(&mut self.text)),
             word,
         );
         let end = match self.stream.upgrade() {
@@ -376,16 +435,10 @@ impl Release {
 
 impl Drop for Release {
     fn drop(&mut self) {
+        self.core.go_on(self.wait);
         if let Some(word) = self.word.take() {
             self.context.open(word);
         }
-    }
-}
-
-fn cause_of(error: &Error) -> Cause {
-    match error.cause() {
-        Some(cause) => cause.clone(),
-        None => Cause::new(error.to_string()),
     }
 }
 
@@ -501,6 +554,7 @@ impl StreamImpl for CudaStream {
         if let Some(lost) = self.context.lost() {
             return Err(lost);
         }
+        self.context.upstreams.forget_failed(self.core.id);
         self.line.reopen();
         Ok(())
     }
@@ -542,16 +596,9 @@ impl StreamImpl for CudaStream {
 
 impl Drop for CudaStream {
     fn drop(&mut self) {
-        // Work that is submitted still runs; the driver frees the stream after it:
-        // https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html
-        // Not in a forked child, and without a word after the driver's end.
-        if matches!(self.origin, Origin::Own)
-            && !self.context.is_forked()
-            && self.context.lost().is_none()
-            && self.context.check_alive().is_ok()
-        {
-            // SAFETY: made by us, and this was its last owner.
-            let _ = unsafe { self.context.driver.stream_destroy((self.raw,)) };
+        // Work that is submitted still runs.
+        if matches!(self.origin, Origin::Own) {
+            self.context.give_stream(self.raw);
         }
     }
 }

@@ -143,26 +143,28 @@ impl HostStream {
 
     /// Leaves the queue to the wake-up of `marker`. Called with the right to move it on.
     fn park_on(self: &Arc<Self>, marker: Marker) {
-        self.core.set_blocked(Some(Blocked {
+        let wait = self.core.block(Blocked {
             marker: marker.clone(),
             for_ever: true,
             in_work: false,
-        }));
+            // A parked queue has completed whatever is in front of it.
+            after: 0,
+        });
         let stream = self.clone();
         let awaited = marker.clone();
         let woken = marker.notify(Waiter::Call(Box::new(move |result| {
-            stream.resume(result.err().map(|error| (awaited, error)));
+            stream.resume(wait, result.err().map(|error| (awaited, error)));
         })));
         if let Err(error) = woken {
-            self.resume(Some((marker, error)));
+            self.resume(wait, Some((marker, error)));
         }
     }
 
     /// The marker that the queue was parked on is complete, or has failed. May be called from
     /// anywhere, so it leaves the rest to a worker: completions and failures that travel over
     /// thousands of streams never nest.
-    fn resume(self: &Arc<Self>, upstream: Option<(Marker, Error)>) {
-        self.core.set_blocked(None);
+    fn resume(self: &Arc<Self>, wait: u64, upstream: Option<(Marker, Error)>) {
+        self.core.go_on(wait);
         let mut queue = lock(&self.queue);
         queue.phase = Phase::Scheduled;
         queue.upstream = upstream;

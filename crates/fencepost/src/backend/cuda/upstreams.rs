@@ -1,0 +1,118 @@
+//! Waits for markers of another context, whose faults are not this context's.
+//!
+//! What the driver does with a stream that waits for an event of a context that dies is not documented;
+//! where it lets the stream go on, the driver calls the markers behind the wait complete. So before a marker
+//! counts as complete by the driver's word, the waits in front of it are asked whether what they waited for
+//! has failed. A wait is forgotten once its marker is known to be complete, which the reactor of that
+//! marker's context watches for; so the list stays as short as there are such waits under way.
+//!
+//! Oldest first: each wait that is settled shortens the way of those behind it, so that asking never nests
+//! deeper than a few contexts, however long the chain of waits between them is.
+
+use crate::{
+    error::Error,
+    marker::Marker,
+    sync::{AtomicUsize, Mutex, Ordering, lock},
+};
+
+pub(super) struct Upstreams {
+    /// As long as `list`: who finds 0 need not lock. Whoever asks about a marker got it from a thread that
+    /// has submitted the waits in front of it, and so sees them counted.
+    count: AtomicUsize,
+    list: Mutex<Vec<Upstream>>,
+}
+
+#[derive(Clone)]
+struct Upstream {
+    number: u64,
+    /// The stream that waits, by its core's number.
+    stream: u64,
+    /// The last of its markers in front of the wait.
+    after: u64,
+    marker: Marker,
+}
+
+/// Why what lies behind a wait has failed.
+pub(super) struct Failed {
+    /// The last marker in front of the wait.
+    pub(super) after: u64,
+    pub(super) error: Error,
+    /// The marker that was waited for.
+    pub(super) marker: String,
+}
+
+impl Upstreams {
+    pub(super) const fn new() -> Upstreams {
+        Upstreams {
+            count: AtomicUsize::new(0),
+            list: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// A wait that is about to be submitted. `number` is its own.
+    pub(super) fn add(&self, number: u64, stream: u64, after: u64, marker: &Marker) {
+        let mut list = lock(&self.list);
+        list.push(Upstream {
+            number,
+            stream,
+            after,
+            marker: marker.clone(),
+        });
+        self.count.store(list.len(), Ordering::Release);
+    }
+
+    /// A wait that nothing depends on any more.
+    pub(super) fn over(&self, number: u64) {
+        self.remove(|upstream| upstream.number == number);
+    }
+
+    /// The stream starts anew: failures that it knows of are no longer its own.
+    pub(super) fn forget_failed(&self, stream: u64) {
+        self.remove(|upstream| {
+            upstream.stream == stream
+                && upstream.marker.imp().point().reached() == crate::timeline::Reached::Failed
+        });
+    }
+
+    fn remove(&self, which: impl Fn(&Upstream) -> bool) {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let mut list = lock(&self.list);
+        // A marker's last owner may call for other locks: dropped without this one.
+        let gone: Vec<Upstream> = list.extract_if(.., |upstream| which(upstream)).collect();
+        self.count.store(list.len(), Ordering::Release);
+        drop(list);
+        drop(gone);
+    }
+
+    /// The first failure among what `stream` waited for in front of `value`.
+    #[inline]
+    pub(super) fn failed(&self, stream: u64, value: u64) -> Option<Failed> {
+        match self.count.load(Ordering::Acquire) {
+            0 => None,
+            _ => self.find_failed(stream, value),
+        }
+    }
+
+    #[cold]
+    fn find_failed(&self, stream: u64, value: u64) -> Option<Failed> {
+        let in_front = |upstream: &&Upstream| upstream.stream == stream && upstream.after < value;
+        let waits: Vec<Upstream> = lock(&self.list).iter().filter(in_front).cloned().collect();
+        for wait in waits {
+            match wait.marker.query() {
+                Ok(true) => self.over(wait.number),
+                // The driver let the stream go on, so it knows better than its answer here.
+                Ok(false) => {}
+                Err(error) => {
+                    return Some(Failed {
+                        after: wait.after,
+                        error,
+                        marker: wait.marker.to_string(),
+                    });
+                }
+            }
+        }
+        None
+    }
+}
