@@ -27,7 +27,7 @@ use crate::{
     error::{to_py, to_py_mps},
     event::core_of,
     torch_mps,
-    wait::{How, is_idle, limit, wait},
+    wait::{How, limit, wait},
 };
 
 /// How many streams there are beside the default one.
@@ -256,7 +256,7 @@ impl MpsStream {
     /// Whether everything submitted to it so far is done. Never blocks.
     fn query(&self, py: Python<'_>) -> PyResult<bool> {
         let stream = streams(py)?.get(py, self.number)?;
-        is_idle(py, stream).map_err(to_py_mps)
+        py.detach(|| stream.query()).map_err(to_py_mps)
     }
 
     /// Records ``event``, or a new one without timing, and returns it.

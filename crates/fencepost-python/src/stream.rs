@@ -13,7 +13,7 @@ use crate::{
     error::{in_one_line, to_py},
     event::PyEvent,
     exit::with_python,
-    wait::{How, in_work, is_idle, limit, wait},
+    wait::{How, in_work, limit, wait},
 };
 
 /// An in-order queue of a device. ``Stream(device)`` is a new one; ``Stream()`` is one of the best device.
@@ -156,7 +156,7 @@ impl PyStream {
 
     /// Whether everything submitted so far is done. Never blocks on the device's work.
     fn query(&self, py: Python<'_>) -> PyResult<bool> {
-        is_idle(py, &self.stream).map_err(to_py)
+        py.detach(|| self.stream.query()).map_err(to_py)
     }
 
     /// Blocks until everything submitted so far is done.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fencepost::{Backend, Error, Marker, Stream};
+use fencepost::{Backend, Error, Marker};
 use pyo3::{exceptions::PyValueError, prelude::*};
 
 use crate::error::to_py;
@@ -79,23 +79,6 @@ fn wait_slice(marker: &Marker, slice: Duration, spin: Duration) -> Result<(), Er
         std::hint::spin_loop();
     }
     marker.synchronize_timeout(slice.saturating_sub(start.elapsed()))
-}
-
-/// Whether everything submitted to `stream` so far is done. A GPU needs some microseconds to pass a marker
-/// even on an idle stream, and who asks in a loop would put a new one behind it each time; so it is given a
-/// moment.
-pub(crate) fn is_idle(py: Python<'_>, stream: &Stream) -> Result<bool, Error> {
-    const MOMENT: Duration = Duration::from_micros(50);
-    py.detach(|| {
-        let marker = stream.record()?;
-        let start = Instant::now();
-        loop {
-            match marker.query()? {
-                false if start.elapsed() < MOMENT => std::hint::spin_loop(),
-                done => return Ok(done),
-            }
-        }
-    })
 }
 
 /// Blocks until `done` says so, for at most `limit` (`false`): for what no marker tells.
