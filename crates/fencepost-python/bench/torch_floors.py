@@ -157,9 +157,7 @@ def main():
         kept = bound is None or ratio <= bound
         missed += not kept
         shown = [f"{median:7.0f} ({low:.0f}..{high:.0f})" for median, low, high in (ours, theirs)]
-        print(
-            f"{name:36} {shown[0]:>22} {shown[1]:>24} {ratio:6.2f} {bound or '':>6} {'' if kept else 'MISSED'}"
-        )
+        print(f"{name:36} {shown[0]:>22} {shown[1]:>24} {ratio:6.2f} {bound or '':>6} {'' if kept else 'MISSED'}")
         results.append({"name": name, "fencepost": ours, "torch": theirs, "ratio": ratio, "bound": bound})
     if options.json:
         with open(options.json, "w") as file:

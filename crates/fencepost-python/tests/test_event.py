@@ -39,9 +39,7 @@ def test_a_name_that_no_device_has_is_a_value_error_that_lists_those_there_are()
 
 
 def test_the_environment_names_the_default_device(child):
-    assert (
-        "host" in child("import fencepost; print(fencepost.Event().device)", FENCEPOST_DEVICE="host").stdout
-    )
+    assert "host" in child("import fencepost; print(fencepost.Event().device)", FENCEPOST_DEVICE="host").stdout
     bad = child("import fencepost; fencepost.Event()", check=False, FENCEPOST_DEVICE="toaster")
     assert "ValueError" in bad.stderr
     assert "toaster" in bad.stderr

@@ -147,13 +147,13 @@ def test_other_threads_run_while_one_waits(torch_stream):
 
 
 SUITES = {
-    "test_an_unrecorded_event_is_complete": "assert e.query() is True",
-    "test_handles_are_0_before_the_record_and_equal_after": """
+    "an_unrecorded_event_is_complete": "assert e.query() is True",
+    "handles_are_0_before_the_record_and_equal_after": """
 assert e.cuda_event == 0 and e.event_id == 0
 e.record()
 assert e.cuda_event != 0 and e.event_id == e.cuda_event
 """,
-    "test_work_in_flight_is_seen": """
+    "work_in_flight_is_seen": """
 start = torch.cuda.Event(enable_timing=True)
 e = torch.cuda.Event(enable_timing=True)
 start.record()
@@ -163,7 +163,7 @@ assert not e.query()
 e.synchronize()
 assert e.query() and start.elapsed_time(e) > 0
 """,
-    "test_the_errors_are_pytorchs": r"""
+    "the_errors_are_pytorchs": r"""
 import re
 def fails(kind, text, call):
     try: call()
@@ -177,12 +177,12 @@ a, b = E(enable_timing=True), E(enable_timing=True)
 a.record(); torch.cuda._sleep(50_000_000); b.record()
 fails(RuntimeError, "Both events must be completed before calculating elapsed time", lambda: a.elapsed_time(b))
 """,
-    "test_reprs_name_the_class": """
+    "reprs_name_the_class": """
 assert "torch.cuda.Event" in repr(e)
 e.record()
 assert "torch.cuda.Event" in repr(e)
 """,
-    "test_streams_of_pytorch_make_and_take_events": """
+    "streams_of_pytorch_make_and_take_events": """
 s = torch.cuda.Stream()
 torch.cuda._sleep(50_000_000)
 made = torch.cuda.current_stream().record_event(torch.cuda.Event())
@@ -190,12 +190,13 @@ s.wait_event(made)
 s.synchronize()
 assert made.query()
 """,
-    "test_events_go_to_another_process": """
-import multiprocessing, pickle
+    "events_are_pickled_by_their_handle": """
+import pickle
 e = torch.cuda.Event(interprocess=True)
 e.record()
-text = pickle.dumps(e)
-context = multiprocessing.get_context("spawn")
+rebuild, (device, handle) = e.__reduce__()
+assert device == "cuda:0" and handle == e.ipc_handle() and len(handle) == 64
+pickle.dumps(e)
 """,
 }
 
