@@ -4,8 +4,10 @@
 //! - [`run`] starts a step's commands, streams what they print and reads it along the way.
 //! - [`count`] is the reading: which lines of a log are results.
 //! - [`summary`] decides what the results mean and prints them.
+//! - [`python`] knows how the Python package is built and tested.
 
 mod count;
+mod python;
 mod run;
 mod steps;
 mod summary;
@@ -33,11 +35,14 @@ fn main() -> ExitCode {
             Err(problem) => bad_arguments(&problem),
         },
         ["lint"] => lint(),
+        ["wheel"] => exit(python::wheel(&Workspace::find())),
         ["help" | "-h" | "--help"] => {
             run::say(&usage(&table));
             ExitCode::SUCCESS
         }
-        ["lint", more, ..] => bad_arguments(&format!("lint takes no arguments, got '{more}'")),
+        [command @ ("lint" | "wheel"), more, ..] => {
+            bad_arguments(&format!("{command} takes no arguments, got '{more}'"))
+        }
         [] => bad_arguments(&usage(&table)),
         [unknown, ..] => bad_arguments(&format!("no command '{unknown}'\n\n{}", usage(&table))),
     }
@@ -50,6 +55,7 @@ Usage: cargo xtask COMMAND
 
   test [PART]...  run the tests of these parts (all without a name): {}
   lint            check format and lints
+  wheel           build the Python package for this machine
 
 Exit codes: 0 good, 1 something failed, 2 bad arguments.",
         parts(table).join(", ")
