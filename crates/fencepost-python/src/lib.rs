@@ -1,9 +1,9 @@
 //! The extension module `fencepost._C`: everything native in the Python package.
 //!
-//! - [`core`] is what all three event classes are made of; [`event`], [`cuda`] and [`mps`] are these classes,
+//! - `core` is what all three event classes are made of; `event`, `cuda` and `mps` are these classes,
 //!   each with its own manners.
-//! - [`current`] finds the stream that a call means, whoever's it is.
-//! - [`wait`] blocks without the interpreter's lock and lets Ctrl-C through; [`exit`] keeps our threads out of
+//! - `current` finds the stream that a call means, whoever's it is.
+//! - `wait` blocks without the interpreter's lock and lets Ctrl-C through; `exit` keeps our threads out of
 //!   an interpreter that is ending.
 //!
 //! **The interpreter's lock** is let go in every call that may block, record and wait included. No lock of
