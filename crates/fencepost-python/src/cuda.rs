@@ -57,6 +57,17 @@ fn record_error(core: &Core, stream: &fencepost::Stream, error: fencepost::Error
     to_py(error)
 }
 
+/// The first record binds the device, so it must not be one of another API.
+#[cold]
+fn only_cuda(stream: &fencepost::Stream) -> PyResult<()> {
+    match stream.device().backend() {
+        fencepost::Backend::Cuda => Ok(()),
+        _ => Err(PyTypeError::new_err(format!(
+            "expected a CUDA stream; got {stream}: record it with fencepost.Event"
+        ))),
+    }
+}
+
 #[pymethods]
 impl CudaEvent {
     #[new]
@@ -107,6 +118,9 @@ impl CudaEvent {
         match stream {
             Some(stream) => {
                 let stream = given(py, stream)?;
+                if self.core.device().is_none() {
+                    only_cuda(&stream)?;
+                }
                 self.core
                     .record(py, &stream)
                     .map_err(|error| record_error(&self.core, &stream, error))

@@ -214,9 +214,14 @@ def test_the_first_record_binds_the_device(cuda):
 
 def test_a_stream_of_the_host_is_refused_when_it_cannot_be_recorded(cuda, host):
     event = Event()
+    with pytest.raises(TypeError, match="expected a CUDA stream"):
+        event.record(host.stream())
+    assert event.device is None
     event.record(cuda.stream())
     with pytest.raises(RuntimeError, match="same device"):
         event.record(host.stream())
+    # A host stream waits for any event.
+    event.wait(host.stream())
 
 
 def test_events_without_timing_are_recorded_again_and_again(cuda, stream):
