@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +104,19 @@ print("torch" in sys.modules)
 """
     )
     assert done.stdout.split() == ["0", "1", "False"]
+
+
+def test_the_readmes_first_example_runs(child):
+    readme = (HERE / "README.md").read_text(encoding="utf-8")
+    first = readme.split("```python\n")[1].split("```")[0]
+    said = child(first).stdout.splitlines()
+    assert said[:2] == ["load", "compute, after the load"]
+    assert said[2].endswith(" ms")
+
+
+def test_the_readme_names_tests_that_exist():
+    readme = (HERE / "README.md").read_text(encoding="utf-8")
+    sources = "".join(file.read_text(encoding="utf-8") for file in (HERE / "tests").glob("test_*.py"))
+    named = re.findall(r"::(test_\w+)", readme)
+    assert len(named) > 8
+    assert [name for name in named if f"def {name}(" not in sources] == []
