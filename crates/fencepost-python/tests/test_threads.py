@@ -345,7 +345,7 @@ def test_a_fork_with_events_in_flight_leaves_a_child_that_ends(child, name):
         pytest.skip("no CUDA device")
     done = child(
         f"""
-import gc, os, warnings
+import gc, os, time, warnings
 warnings.simplefilter("ignore")
 import fencepost
 from fencepost import _C
@@ -353,6 +353,8 @@ device = fencepost.Device({name!r})
 stream, event = device.stream(), fencepost.Event(device)
 gate = _C._Gate(stream)
 event.record(stream)
+# A fork in the middle of a call of the library may leave a lock held in the child: let its threads come to rest.
+time.sleep(0.1)
 pid = os.fork()
 if pid == 0:
     try:
