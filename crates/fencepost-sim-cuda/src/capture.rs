@@ -7,11 +7,11 @@
 
 use crate::boundary::Out;
 use crate::codes::{
-    CUDA_ERROR_CAPTURED_EVENT, CUDA_ERROR_ILLEGAL_STATE, CUDA_ERROR_INVALID_VALUE,
-    CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, CUDA_ERROR_STREAM_CAPTURE_INVALIDATED,
-    CUDA_ERROR_STREAM_CAPTURE_ISOLATION, CUDA_ERROR_STREAM_CAPTURE_MERGE,
-    CUDA_ERROR_STREAM_CAPTURE_UNJOINED, CUDA_ERROR_STREAM_CAPTURE_UNMATCHED,
-    CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD, CUresult, Done,
+    CUDA_ERROR_ILLEGAL_STATE, CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_STREAM_CAPTURE_IMPLICIT,
+    CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, CUDA_ERROR_STREAM_CAPTURE_ISOLATION,
+    CUDA_ERROR_STREAM_CAPTURE_MERGE, CUDA_ERROR_STREAM_CAPTURE_UNJOINED,
+    CUDA_ERROR_STREAM_CAPTURE_UNMATCHED, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED,
+    CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD, CUresult, Done,
 };
 use crate::context::Context;
 use crate::entry::{call, plain, this_thread};
@@ -203,10 +203,14 @@ impl Face {
         self.add_node(stream, What::Wait(event.clone()))
     }
 
+    pub(crate) fn is_going_on(&self, capture: u64) -> bool {
+        self.captures.contains_key(&capture)
+    }
+
     /// A wait for an event captured in `capture`: the stream joins it, or depends on more of it.
     pub(crate) fn join_capture(&mut self, stream: usize, capture: u64, after: &[usize]) -> Done {
-        if !self.captures.contains_key(&capture) {
-            return Err(CUDA_ERROR_CAPTURED_EVENT);
+        if !self.is_going_on(capture) {
+            return Err(CUDA_ERROR_INVALID_VALUE);
         }
         let own = self.capture_of(stream);
         if let Some((own, _)) = own

@@ -3,8 +3,8 @@
 
 use crate::boundary::Out;
 use crate::codes::{
-    CUDA_ERROR_CAPTURED_EVENT, CUDA_ERROR_INVALID_HANDLE, CUDA_ERROR_INVALID_VALUE,
-    CUDA_ERROR_NOT_READY, CUresult, Done,
+    CUDA_ERROR_CAPTURED_EVENT, CUDA_ERROR_ILLEGAL_STATE, CUDA_ERROR_INVALID_HANDLE,
+    CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_NOT_READY, CUresult, Done,
 };
 use crate::context::Context;
 use crate::entry::{call, call_then};
@@ -99,6 +99,10 @@ impl Face {
         let event = self.event(event)?;
         event.context.trouble.check()?;
         let point = match event.state() {
+            // once the capture has ended, an H200's driver 580 knows the event as nothing
+            State::Captured { capture, .. } if !self.is_going_on(capture) => {
+                return Err(CUDA_ERROR_INVALID_VALUE);
+            }
             State::Captured { capture, .. } => {
                 self.invalidate(capture);
                 return Err(CUDA_ERROR_CAPTURED_EVENT);
@@ -125,7 +129,7 @@ impl Face {
                 event.hold(State::Captured { capture, after });
                 Ok(())
             }
-            None if external => Err(CUDA_ERROR_INVALID_VALUE),
+            None if external => Err(CUDA_ERROR_ILLEGAL_STATE),
             None => {
                 let slot = event.new_slot()?;
                 let Some(shared) = &event.shared else {

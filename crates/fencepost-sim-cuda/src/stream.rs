@@ -3,8 +3,8 @@
 
 use crate::boundary::Out;
 use crate::codes::{
-    CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_ERROR_INVALID_HANDLE, CUDA_ERROR_INVALID_VALUE,
-    CUDA_ERROR_NOT_READY, CUresult, Done,
+    CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_ERROR_ILLEGAL_STATE, CUDA_ERROR_INVALID_HANDLE,
+    CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_NOT_READY, CUresult, Done,
 };
 use crate::context::{CUcontext, Context};
 use crate::control;
@@ -270,6 +270,7 @@ pub extern "C" fn cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_u
         let external = match flags {
             0 => false,
             1 if capturing.is_some() => true,
+            1 => return Err(CUDA_ERROR_ILLEGAL_STATE),
             _ => return Err(CUDA_ERROR_INVALID_VALUE),
         };
         if external {

@@ -133,11 +133,11 @@ fn a_captured_event_is_for_waits_only() {
         ok(cuEventRecord(event, stream));
         assert_eq!(elapsed(event, other), Err(CUDA_ERROR_CAPTURED_EVENT));
         ok(cuGraphDestroy(end(stream).unwrap()));
-        // and stays so until it is recorded again
-        assert_eq!(cuEventQuery(event), CUDA_ERROR_CAPTURED_EVENT);
+        // and is good for nothing once that has ended, until it is recorded again
+        assert_eq!(cuEventQuery(event), CUDA_ERROR_INVALID_VALUE);
         assert_eq!(
             cuStreamWaitEvent(stream, event, 0),
-            CUDA_ERROR_CAPTURED_EVENT
+            CUDA_ERROR_INVALID_VALUE
         );
         ok(cuEventRecord(event, stream));
         ok(cuEventSynchronize(event));
@@ -153,7 +153,7 @@ fn an_external_record_is_made_by_the_graph() {
         let (module, spin) = kernel(c"fencepost_spin");
         for event in [start, stop] {
             let outside = cuEventRecordWithFlags(event, stream, 1);
-            assert_eq!(outside, CUDA_ERROR_INVALID_VALUE);
+            assert_eq!(outside, CUDA_ERROR_ILLEGAL_STATE);
         }
         begin(stream, GLOBAL);
         ok(cuEventRecordWithFlags(start, stream, 1));

@@ -223,6 +223,15 @@ impl SimDevice {
     }
 }
 
+/// # Being done
+impl SimDevice {
+    /// Whether nothing is left to do on the machine: no batch is pending, no handler is due or running, and nothing
+    /// that others own is being dropped. Listeners for values that were not reached do not count. Never blocks.
+    pub fn is_quiet(&self) -> bool {
+        self.0.machine.is_quiet()
+    }
+}
+
 /// # Waiting on the host
 ///
 /// Somebody else must step the machine meanwhile: a [`Driver`] or another thread. A timeout of `None` waits for ever.

@@ -6,12 +6,15 @@ use crate::life::Full;
 use crate::state::State;
 use crate::{Batch, Command, Config, Error, QueueId, Submission, Waited};
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub(crate) struct Machine {
     pub(crate) ledger: Arc<Ledger>,
     state: Mutex<State>,
+    /// Threads that drop what others own; grows under the lock.
+    dropping: AtomicUsize,
     changed_for_hosts: Condvar,
     changed_for_drivers: Condvar,
 }
@@ -27,6 +30,7 @@ impl Machine {
         Arc::new(Machine {
             ledger: Arc::default(),
             state: Mutex::new(State::new(config)),
+            dropping: AtomicUsize::new(0),
             changed_for_hosts: Condvar::new(),
             changed_for_drivers: Condvar::new(),
         })
@@ -42,6 +46,10 @@ impl Machine {
         let wake_hosts = changed && state.sleeping_hosts > 0;
         let wake_drivers = changed && state.sleeping_drivers > 0;
         let trash = std::mem::take(&mut state.trash);
+        let drops = !trash.is_empty();
+        if drops {
+            self.dropping.fetch_add(1, Ordering::SeqCst);
+        }
         drop(state);
         if wake_hosts {
             self.changed_for_hosts.notify_all();
@@ -49,8 +57,21 @@ impl Machine {
         if wake_drivers {
             self.changed_for_drivers.notify_all();
         }
-        drop(trash);
+        if drops {
+            // a destructor that panics must not leave the count too high
+            let _count = Count(&self.dropping);
+            drop(trash);
+        }
         result
+    }
+
+    /// Whether no batch is pending, no handler is due or running, and nothing is being dropped.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let state = self.lock();
+        state.active.is_empty()
+            && state.notifications.is_empty()
+            && state.calling == 0
+            && self.dropping.load(Ordering::SeqCst) == 0
     }
 
     /// Blocks the calling thread until `over` gives a result or the time is up.
@@ -157,6 +178,14 @@ impl Machine {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Count<'a>(&'a AtomicUsize);
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

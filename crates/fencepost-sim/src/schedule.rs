@@ -61,6 +61,7 @@ impl Machine {
                     });
                 }
                 self.with(|state| {
+                    state.calling -= 1;
                     if let Some(shared) = report {
                         let mut view = view(&shared);
                         view.handlers_left = view.handlers_left.saturating_sub(1);
@@ -222,6 +223,7 @@ impl State {
                         of: notification.of,
                         handler: notification.handler,
                     });
+                    self.calling += 1;
                     return Todo::Call(notification);
                 }
             }

@@ -31,6 +31,8 @@ pub(crate) struct State {
     pub(crate) changes: u64,
     pub(crate) sleeping_hosts: usize,
     pub(crate) sleeping_drivers: usize,
+    /// Handlers that a stepping thread is in.
+    pub(crate) calling: usize,
     /// What others own and the machine is done with. Dropped once the lock is released: a destructor may call back.
     pub(crate) trash: Vec<Box<dyn Any + Send>>,
 }
@@ -131,6 +133,7 @@ impl State {
             changes: 0,
             sleeping_hosts: 0,
             sleeping_drivers: 0,
+            calling: 0,
             trash: Vec::new(),
         }
     }

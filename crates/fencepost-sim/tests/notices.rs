@@ -169,3 +169,26 @@ fn a_handler_may_submit() {
     device.run_until_idle();
     assert_eq!(log.seen(), [1]);
 }
+
+#[test]
+fn a_machine_is_quiet_once_its_handlers_have_run() {
+    with_seeds(SEEDS, |seed| {
+        let device = device(seed);
+        let queue = queue(&device, Order::Overlapping);
+        let never = device.new_semaphore(0).unwrap();
+        never.notify(1, |_| panic!("never reached")).unwrap();
+        assert!(device.is_quiet());
+        let (inside, saw) = (device.clone(), Arc::new(Mutex::new(None)));
+        let seen = saw.clone();
+        queue
+            .submit(Submission::new().on_completed(move |_| {
+                *seen.lock().unwrap() = Some(inside.is_quiet());
+            }))
+            .unwrap();
+        while device.step() {
+            assert!(device.is_quiet() == saw.lock().unwrap().is_some());
+        }
+        assert_eq!(*saw.lock().unwrap(), Some(false));
+        assert!(device.is_quiet());
+    });
+}

@@ -104,14 +104,24 @@ impl Clock {
         self.0.valid_bits
     }
 
-    /// The signed number of ticks from `start` to `end`, right across one wrap.
-    fn ticks_between(&self, start: u64, end: u64) -> i64 {
-        let unused = 64 - self.0.valid_bits;
-        // Shifting the valid bits to the top makes the arithmetic wrap where the counter does and
-        // puts its sign where i64 has its own.
-        let difference = (end << unused).wrapping_sub(start << unused);
-        (difference as i64) >> unused
+    /// The time from one reading of `bits` valid bits to another. A clock's readings may have more valid bits
+    /// than the clock promises for all of them.
+    pub(crate) fn between(&self, bits: u32, start: u64, end: u64) -> Elapsed {
+        let ticks = ticks_between(bits.clamp(1, 64), start, end);
+        Elapsed {
+            nanos: ticks as f64 * self.0.tick_ns,
+            clock: self.clone(),
+        }
     }
+}
+
+/// The signed number of ticks from `start` to `end`, of `bits` valid bits, right across one wrap.
+fn ticks_between(bits: u32, start: u64, end: u64) -> i64 {
+    let unused = 64 - bits;
+    // Shifting the valid bits to the top makes the arithmetic wrap where the counter does and puts its sign where
+    // i64 has its own.
+    let difference = (end << unused).wrapping_sub(start << unused);
+    (difference as i64) >> unused
 }
 
 impl PartialEq for Clock {
@@ -205,11 +215,8 @@ impl Timestamp {
                 right: format!("the clock \"{}\"", end.clock.name()),
             });
         }
-        let ticks = self.clock.ticks_between(self.ticks, end.ticks);
-        Ok(Elapsed {
-            nanos: ticks as f64 * self.clock.0.tick_ns,
-            clock: self.clock.clone(),
-        })
+        let bits = self.clock.0.valid_bits;
+        Ok(self.clock.between(bits, self.ticks, end.ticks))
     }
 }
 

@@ -18,7 +18,8 @@
 //!   made with [`StreamOptions::blocking_sync`] it sleeps. Waits with a limit spin for a moment and
 //!   then sleep, and are told by a thread of the library.
 //! - A fault of a kernel ends its whole context: all streams and markers of the device then tell that
-//!   first fault as [`Error::DeviceLost`], and only a new process brings it back.
+//!   first fault as [`Error::DeviceLost`], and only a new process brings it back. An H200's driver 580 ends the
+//!   contexts of the process's other GPUs with it.
 //! - A marker recorded while its stream is captured into a graph is [`Error::Captured`] to all but waits
 //!   of that capture. Nothing in this crate breaks a capture of another thread.
 #![allow(unsafe_code)]

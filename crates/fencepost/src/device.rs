@@ -61,7 +61,10 @@ impl Device {
         self.imp.core()
     }
 
-    #[cfg_attr(not(any(feature = "conformance", feature = "cuda")), allow(dead_code))]
+    #[cfg_attr(
+        not(any(feature = "conformance", feature = "cuda", feature = "vulkan")),
+        allow(dead_code)
+    )]
     pub(crate) fn imp(&self) -> &Arc<dyn DeviceImpl> {
         &self.imp
     }
@@ -111,7 +114,7 @@ impl Device {
 
     /// Opens the device that the environment variable `FENCEPOST_DEVICE` names; where it is unset or
     /// empty, the first of Metal, CUDA and Vulkan that works here, and else the host, which always
-    /// does.
+    /// does. A Vulkan driver that computes on the processor is taken only when it is named.
     ///
     /// # Errors
     /// A bad `FENCEPOST_DEVICE` is an error, as in [`open`](Device::open): it never falls back.
@@ -127,7 +130,9 @@ impl Device {
             _ => {
                 let mut last = Device::open("host");
                 for entry in &REGISTRY {
-                    if let Ok(1..) = (entry.count)() {
+                    if let Ok(1..) = (entry.count)()
+                        && (entry.preferred)()
+                    {
                         last = (entry.open)(0);
                         if last.is_ok() {
                             break;

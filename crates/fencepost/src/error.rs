@@ -144,6 +144,26 @@ pub enum Error {
         marker: String,
     },
 
+    /// The marker's work is to be submitted by its owner, who has not said that it is.
+    #[error(
+        "{marker} is reserved, and nobody has said that its work is submitted; \
+         submit it and call submitted() on its reservation first"
+    )]
+    NotSubmitted {
+        /// The marker in words.
+        marker: String,
+    },
+
+    /// The marker's reservation was dropped, so nobody will say that its work is submitted.
+    #[error(
+        "{marker} was reserved, and its reservation dropped without submitted(); \
+         reserve another one for work that is to be submitted"
+    )]
+    Abandoned {
+        /// The marker in words.
+        marker: String,
+    },
+
     /// This device, stream or driver cannot do that.
     #[error("{device} does not support {what}; {remedy}")]
     Unsupported {

@@ -39,6 +39,7 @@
 //!
 //! # Features
 //! - `cuda`: NVIDIA's driver, loaded at run time; building needs none.
+//! - `vulkan`: Vulkan 1.2 and later, its loader loaded at run time; building needs none.
 //! - `conformance`: the conformance suite and its mutants, as library code.
 #![deny(missing_docs, unsafe_code)]
 #![cfg_attr(loom, allow(dead_code))]
@@ -53,10 +54,14 @@ mod device;
 mod error;
 mod event;
 mod marker;
+#[cfg(any(feature = "vulkan", loom))]
+mod reservation;
 mod running;
 mod stream;
 mod sync;
 mod timeline;
+#[cfg(all(feature = "vulkan", not(loom)))]
+pub mod vulkan;
 
 pub use backend::Backend;
 pub use clock::{Clock, Elapsed, Timestamp};
@@ -64,6 +69,8 @@ pub use device::{Device, Found};
 pub use error::{Cause, Error, Result, Timeout};
 pub use event::Event;
 pub use marker::{Marker, MarkerFuture, Status};
+#[cfg(any(feature = "vulkan", loom))]
+pub use reservation::Reservation;
 pub use stream::{Progress, Stream};
 
 // The README's examples run with the others.

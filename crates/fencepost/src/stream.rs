@@ -52,7 +52,10 @@ impl Stream {
         Stream { imp, device }
     }
 
-    #[cfg_attr(not(any(feature = "conformance", feature = "cuda")), allow(dead_code))]
+    #[cfg_attr(
+        not(any(feature = "conformance", feature = "cuda", feature = "vulkan")),
+        allow(dead_code)
+    )]
     pub(crate) fn imp(&self) -> &dyn StreamImpl {
         &*self.imp
     }

@@ -12,7 +12,7 @@ use std::{
 
 use fencepost::{
     Backend, Device, Error, Event, Marker, Status, Stream,
-    conformance::{self, Outcome},
+    conformance::{self, Outcome, work::Gate},
     cuda,
 };
 
@@ -641,16 +641,19 @@ fn each_thread_has_its_own_default_stream() {
     assert_eq!(mine.device(), device);
     assert_ne!(mine, device.default_stream());
     assert_eq!(mine, wrapped(), "the same stream once more");
-    let gate = conformance::work::gate(&mine).unwrap();
-    let held = mine.record().unwrap();
+    let (ready, go) = (mpsc::channel(), mpsc::channel());
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let (mine, tell, taken) = (&mine, ready.0, go.1);
+        let thread = scope.spawn(move || {
+            // Before any other is stalled: a driver may hold up a thread's first use of its stream until then.
+            let theirs = wrapped();
+            assert_ne!(theirs, *mine);
+            tell.send(()).unwrap();
+            let (held, gate): (Marker, Gate) = taken.recv().unwrap();
             // Here the handle means another stream, so the other thread's wrapper is refused…
             let refused = mine.record().unwrap_err();
             assert!(matches!(refused, Error::Unsupported { .. }), "{refused:?}");
             // …and this thread's own is not held up by it.
-            let theirs = wrapped();
-            assert_ne!(theirs, mine);
             theirs.synchronize_timeout(PATIENCE).unwrap();
             // Markers are anybody's.
             assert!(!held.query().unwrap());
@@ -661,6 +664,10 @@ fn each_thread_has_its_own_default_stream() {
             behind.synchronize_timeout(PATIENCE).unwrap();
             assert!(held.query().unwrap());
         });
+        ready.1.recv().unwrap();
+        let gate = conformance::work::gate(mine).unwrap();
+        go.0.send((mine.record().unwrap(), gate)).unwrap();
+        thread.join().unwrap();
     });
 }
 
@@ -722,6 +729,7 @@ fn a_fault_of_one_gpu_reaches_the_streams_of_another_that_wait_for_it() {
     let first = Device::open("cuda:0").unwrap();
     let (faulty, waiting) = (first.new_stream().unwrap(), second.new_stream().unwrap());
     let before = waiting.record().unwrap();
+    before.synchronize_timeout(PATIENCE).unwrap();
     cuda::spin(&faulty, 50_000_000).unwrap();
     cuda::trap(&faulty).unwrap();
     waiting.wait(&faulty.record().unwrap()).unwrap();
@@ -729,13 +737,19 @@ fn a_fault_of_one_gpu_reaches_the_streams_of_another_that_wait_for_it() {
     // Nobody asks the first GPU for anything.
     let error = behind.synchronize_timeout(PATIENCE).unwrap_err();
     println!("said: {error}");
-    assert!(matches!(error, Error::StreamFailed { .. }), "{error:?}");
+    assert!(error.cause().is_some(), "{error:?}");
     assert!(before.query().unwrap());
-    let error = waiting.synchronize_timeout(PATIENCE).unwrap_err();
-    assert!(matches!(error, Error::StreamFailed { .. }), "{error:?}");
-    // The second GPU itself is well.
-    waiting.clear_error().unwrap();
-    waiting.synchronize_timeout(PATIENCE).unwrap();
+    waiting.synchronize_timeout(PATIENCE).unwrap_err();
+    // Whether the second GPU itself is well is the driver's to say. An H200's driver 580 ends the contexts of
+    // all GPUs; CUDA's documentation promises neither.
+    let again = waiting
+        .clear_error()
+        .and_then(|()| waiting.synchronize_timeout(PATIENCE));
+    println!("the second GPU afterwards: {again:?}");
+    assert!(
+        matches!(again, Ok(()) | Err(Error::DeviceLost { .. })),
+        "{again:?}"
+    );
 }
 
 #[test]

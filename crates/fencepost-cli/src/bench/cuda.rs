@@ -4,12 +4,8 @@ use std::hint::black_box;
 
 use fencepost::{Event, Stream, cuda::bare};
 
-use super::{
-    Base, Bench, Measure, Row,
-    harness::{How, Side, in_settled_turns},
-    row,
-};
-use crate::{Stop, stats::Stats};
+use super::{Base, Bench, Measure, Row, harness::Side};
+use crate::Stop;
 
 pub(super) const MEASURES: &[Measure] = &[
     |bench| bench.cuda_record("record", false, 1.25),
@@ -43,13 +39,6 @@ impl Bench {
         })
     }
 
-    fn new_event(&self, timing: bool) -> Event {
-        match timing {
-            true => Event::with_timing(&self.device),
-            false => Event::new(&self.device),
-        }
-    }
-
     /// An event of ours and a native one, both recorded and known to be complete.
     fn complete_events(&self, sides: &Sides) -> Result<(Event, bare::Event), Stop> {
         let (event, native) = (self.new_event(false), sides.bare.event(false)?);
@@ -69,10 +58,7 @@ impl Bench {
         ours: Side<'_>,
         bare: Side<'_>,
     ) -> Result<Row, Stop> {
-        let how: How = self.how(301, 32, None);
-        let measured: [Stats; 2] = in_settled_turns(how, &|| sides.settle(), [ours, bare])?;
-        let [ours, bare] = measured;
-        Ok(row(operation, how, &ours, [(&bare, base)]))
+        self.compare_settled(operation, base, &|| sides.settle(), ours, bare)
     }
 
     fn cuda_record(&self, operation: &'static str, timing: bool, floor: f64) -> Result<Row, Stop> {

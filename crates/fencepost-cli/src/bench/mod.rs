@@ -15,11 +15,12 @@ use serde::Serialize;
 
 use crate::{Stop, align_numbers, open, print, print_json, progress_bar, stats::Stats, table};
 use bare::{Naive, NaiveEvent, PingPong};
-use harness::{How, Side, in_turns};
+use harness::{How, Side, in_settled_turns, in_turns};
 
 mod bare;
 mod cuda;
 mod harness;
+mod vulkan;
 
 /// Measure what each operation costs, in turns with the bare primitive it stands on
 ///
@@ -117,6 +118,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
     let measures = match bench.device.backend() {
         Backend::Host => on_host,
         Backend::Cuda => cuda::MEASURES,
+        Backend::Vulkan => vulkan::MEASURES,
         other => {
             return Err(Stop::Usage(format!(
                 "bench has no measures for {other} yet; use --device host"
@@ -166,6 +168,27 @@ impl Bench {
     /// For operations of nanoseconds.
     fn short(&self) -> How {
         self.how(1001, 64, None)
+    }
+
+    fn new_event(&self, timing: bool) -> Event {
+        match timing {
+            true => Event::with_timing(&self.device),
+            false => Event::new(&self.device),
+        }
+    }
+
+    /// Both sides of a GPU in turns; `settle` lets everything be done after each.
+    fn compare_settled(
+        &self,
+        operation: &'static str,
+        base: Base,
+        settle: &dyn Fn() -> Result<(), Stop>,
+        ours: Side<'_>,
+        bare: Side<'_>,
+    ) -> Result<Row, Stop> {
+        let how = self.how(301, 32, None);
+        let [ours, bare] = in_settled_turns(how, settle, [ours, bare])?;
+        Ok(row(operation, how, &ours, [(&bare, base)]))
     }
 
     fn query_complete(&self) -> Result<Row, Stop> {

@@ -26,6 +26,8 @@ use crate::{
     timeline::{DeviceCore, Job, Reached, StreamCore, Timeline},
 };
 
+#[cfg(any(feature = "vulkan", loom))]
+pub(crate) mod counted;
 #[cfg(all(feature = "cuda", not(loom)))]
 pub(crate) mod cuda;
 /// The parts of the CUDA backend that know no driver, for their models.
@@ -35,6 +37,14 @@ mod cuda {
     mod reactor;
 }
 pub(crate) mod host;
+#[cfg(all(feature = "vulkan", not(loom)))]
+pub(crate) mod vulkan;
+/// The parts of the Vulkan backend that know no driver, for their models.
+#[cfg(loom)]
+mod vulkan {
+    mod slots;
+    mod waiter;
+}
 
 /// What a backend's device provides.
 pub(crate) trait DeviceImpl: Send + Sync + Any {
@@ -130,6 +140,13 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
         })
     }
 
+    /// Whether what holds up one of the two also holds up the other, for they share a hardware queue.
+    #[cfg(feature = "conformance")]
+    fn shares_order_with(&self, other: &dyn StreamImpl) -> bool {
+        let _ = other;
+        false
+    }
+
     /// Work that is held until the host opens it.
     #[cfg(feature = "conformance")]
     fn gate(&self) -> Result<crate::conformance::work::Gate>;
@@ -157,7 +174,7 @@ pub(crate) enum Told {
     /// Nothing: the marker is to be asked.
     Nothing,
     /// That it is complete, once somebody has learnt of it; while pending, the marker is to be asked.
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    #[cfg_attr(not(any(feature = "cuda", feature = "vulkan")), allow(dead_code))]
     Completion,
     /// Everything.
     All,
@@ -267,17 +284,20 @@ pub(crate) struct Entry {
     pub(crate) count: fn() -> Result<usize, String>,
     /// Opens the device of this index, below `count`.
     pub(crate) open: fn(usize) -> Result<Device>,
+    /// Whether its first device, if there is one, is better than the host.
+    pub(crate) preferred: fn() -> bool,
 }
 
 /// Every backend, the one to prefer first.
 pub(crate) const REGISTRY: [Entry; 4] = [
     not_built(Backend::Metal),
     CUDA,
-    not_built(Backend::Vulkan),
+    VULKAN,
     Entry {
         backend: Backend::Host,
         count: || Ok(1),
         open: |_| Ok(host::shared()),
+        preferred: || true,
     },
 ];
 
@@ -286,12 +306,29 @@ const CUDA: Entry = Entry {
     backend: Backend::Cuda,
     count: cuda::count,
     open: cuda::open,
+    preferred: || true,
 };
 #[cfg(not(all(feature = "cuda", not(loom))))]
 const CUDA: Entry = Entry {
     backend: Backend::Cuda,
     count: || Err("this build leaves it out; build with the cargo feature \"cuda\"".into()),
     open: none_to_open,
+    preferred: || false,
+};
+
+#[cfg(all(feature = "vulkan", not(loom)))]
+const VULKAN: Entry = Entry {
+    backend: Backend::Vulkan,
+    count: vulkan::count,
+    open: vulkan::open,
+    preferred: vulkan::is_hardware,
+};
+#[cfg(not(all(feature = "vulkan", not(loom))))]
+const VULKAN: Entry = Entry {
+    backend: Backend::Vulkan,
+    count: || Err("this build leaves it out; build with the cargo feature \"vulkan\"".into()),
+    open: none_to_open,
+    preferred: || false,
 };
 
 /// For entries that count no devices.
@@ -313,5 +350,6 @@ const fn not_built(backend: Backend) -> Entry {
             ))
         },
         open: none_to_open,
+        preferred: || false,
     }
 }

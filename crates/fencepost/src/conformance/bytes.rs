@@ -112,7 +112,7 @@ impl ByteCounter {
     }
 
     /// The backend's own.
-    #[cfg(feature = "cuda")]
+    #[cfg(any(feature = "cuda", feature = "vulkan"))]
     pub(crate) fn inner(&self) -> &dyn ByteCounterImpl {
         &*self.inner
     }

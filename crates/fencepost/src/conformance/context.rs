@@ -169,6 +169,21 @@ impl Context {
         }
     }
 
+    /// For cases in which one stream goes on while another is held.
+    pub(super) fn apart(&self, streams: &[&Stream]) -> Verdict {
+        for (i, one) in streams.iter().enumerate() {
+            for two in &streams[..i] {
+                if one.imp().shares_order_with(two.imp()) {
+                    return Err(Stop::Skip(
+                        "its streams share a hardware queue, whose order holds up all of them"
+                            .into(),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// For cases about closures on a stream.
     pub(super) fn needs_host_work(&self) -> Verdict {
         match self.device.backend() {

@@ -259,6 +259,14 @@ impl StreamImpl for MutantStream {
         self.inner.launch(work, at)
     }
 
+    fn shares_order_with(&self, other: &dyn StreamImpl) -> bool {
+        let any: &dyn Any = other;
+        match any.downcast_ref::<MutantStream>() {
+            Some(other) => self.inner.shares_order_with(&*other.inner),
+            None => self.inner.shares_order_with(other),
+        }
+    }
+
     fn gate(&self) -> Result<Gate> {
         self.inner.gate()
     }

@@ -16,6 +16,7 @@
 //! ```
 
 use std::{
+    any::Any,
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -149,7 +150,7 @@ pub struct Log {
 }
 
 /// What a backend's log provides.
-pub(crate) trait LogImpl: Send + Sync {
+pub(crate) trait LogImpl: Send + Sync + Any {
     /// Adds a token from host work; a device's own work adds its tokens itself.
     fn push(&self, token: u32);
     /// The tokens so far.
@@ -184,7 +185,7 @@ impl Log {
     }
 
     /// A log in memory that a device's own work writes to.
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    #[cfg_attr(not(any(feature = "cuda", feature = "vulkan")), allow(dead_code))]
     pub(crate) fn on_device(inner: Arc<dyn LogImpl>) -> Log {
         Log { inner }
     }
@@ -192,6 +193,12 @@ impl Log {
     #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub(crate) fn device_address(&self) -> Option<u64> {
         self.inner.device_address()
+    }
+
+    /// The backend's own.
+    #[cfg(feature = "vulkan")]
+    pub(crate) fn inner(&self) -> &dyn LogImpl {
+        &*self.inner
     }
 
     pub(crate) fn push(&self, token: u32) {

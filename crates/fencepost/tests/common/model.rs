@@ -73,6 +73,12 @@ enum Fate {
 #[derive(Default)]
 struct Model {
     streams: [Vec<Item>; STREAMS],
+    /// When each item was submitted, counted over all streams.
+    turns: [Vec<usize>; STREAMS],
+    submitted: usize,
+    /// The first of the streams that each shares a hardware queue with: such streams share its order, so what
+    /// holds one up holds up what is submitted to the others later.
+    queues: [usize; STREAMS],
     gates: Vec<bool>,
     /// Where each marker stands: stream and index.
     markers: Vec<(usize, usize)>,
@@ -80,8 +86,37 @@ struct Model {
 }
 
 impl Model {
+    fn push(&mut self, stream: usize, item: Item) {
+        self.streams[stream].push(item);
+        self.turns[stream].push(self.submitted);
+        self.submitted += 1;
+    }
+
     /// The fate of every item of every stream.
     fn fates(&self) -> Vec<Vec<Fate>> {
+        // Were every gate open: a gate behind a failure is never submitted, and holds nobody up.
+        let at_last = self.fates_if(|_| true, &[usize::MAX; STREAMS]);
+        let mut held_from = [usize::MAX; STREAMS];
+        for (stream, items) in self.streams.iter().enumerate() {
+            for (index, item) in items.iter().enumerate() {
+                if let Item::Gate(gate) = *item
+                    && !self.gates[gate]
+                    && at_last[stream][index] == Fate::Complete
+                {
+                    let from = &mut held_from[self.queues[stream]];
+                    *from = self.turns[stream][index].min(*from);
+                }
+            }
+        }
+        self.fates_if(|gate| self.gates[gate], &held_from)
+    }
+
+    /// With these gates open, and each queue held up from this turn on.
+    fn fates_if(
+        &self,
+        is_open: impl Fn(usize) -> bool,
+        held_from: &[usize; STREAMS],
+    ) -> Vec<Vec<Fate>> {
         let mut fates: Vec<Vec<_>> = self
             .streams
             .iter()
@@ -92,10 +127,13 @@ impl Model {
             for (stream, items) in self.streams.iter().enumerate() {
                 let mut state = Fate::Complete;
                 for (index, item) in items.iter().enumerate() {
-                    if state == Fate::Complete {
+                    let held = self.turns[stream][index] > held_from[self.queues[stream]];
+                    if state == Fate::Complete && held {
+                        state = Fate::Pending;
+                    } else if state == Fate::Complete {
                         state = match *item {
                             Item::Work(_) | Item::Mark | Item::Cleared => Fate::Complete,
-                            Item::Gate(gate) if self.gates[gate] => Fate::Complete,
+                            Item::Gate(gate) if is_open(gate) => Fate::Complete,
                             Item::Gate(_) => Fate::Pending,
                             Item::Wait(marker) => {
                                 let (other, at) = self.markers[marker];
@@ -170,14 +208,31 @@ pub(crate) fn tells_apart(make: impl Fn() -> Device, mutants: &[Mutant], runs: u
 
 /// Runs `ops` on `device`; an error tells where it and the model part.
 pub(crate) fn run(device: &Device, ops: &[Op], patience: Duration) -> Result<(), String> {
+    run_shared(device, ops, patience, |_, _| false)
+}
+
+/// As [`run`], on a device whose streams may share hardware queues, as `share` tells.
+pub(crate) fn run_shared(
+    device: &Device,
+    ops: &[Op],
+    patience: Duration,
+    share: impl Fn(&Stream, &Stream) -> bool,
+) -> Result<(), String> {
+    let streams: Vec<_> = (0..STREAMS)
+        .map(|_| device.new_stream())
+        .collect::<Result<_, _>>()
+        .map_err(text)?;
+    let first = |stream| {
+        (0..STREAMS).find(|&other| other == stream || share(&streams[other], &streams[stream]))
+    };
     let mut run = Run {
         device,
         patience,
-        model: Model::default(),
-        streams: (0..STREAMS)
-            .map(|_| device.new_stream())
-            .collect::<Result<_, _>>()
-            .map_err(text)?,
+        model: Model {
+            queues: std::array::from_fn(|stream| first(stream).unwrap_or(stream)),
+            ..Model::default()
+        },
+        streams,
         log: work::new_log(device).map_err(text)?,
         gates: Vec::new(),
         events: (0..EVENTS).map(|_| Event::with_timing(device)).collect(),
@@ -218,12 +273,12 @@ impl Run<'_> {
                 self.model.work += 1;
                 let result = work::append(&self.streams[stream], &self.log, token);
                 unless_failed(result, self.model.end_of(stream))?;
-                self.model.streams[stream].push(Item::Work(token));
+                self.model.push(stream, Item::Work(token));
             }
             Op::Gate(stream) => {
                 let stream = stream % STREAMS;
                 let gate = work::gate(&self.streams[stream]).map_err(text)?;
-                self.model.streams[stream].push(Item::Gate(self.gates.len()));
+                self.model.push(stream, Item::Gate(self.gates.len()));
                 self.gates.push(Some(gate));
                 self.model.gates.push(false);
             }
@@ -238,10 +293,10 @@ impl Run<'_> {
                 self.events[event]
                     .record(&self.streams[stream])
                     .map_err(text)?;
-                let items = &mut self.model.streams[stream];
+                let index = self.model.streams[stream].len();
                 self.held[event] = Some(self.markers.len());
-                self.model.markers.push((stream, items.len()));
-                items.push(Item::Mark);
+                self.model.markers.push((stream, index));
+                self.model.push(stream, Item::Mark);
                 self.markers.push(
                     self.events[event]
                         .marker()
@@ -256,7 +311,7 @@ impl Run<'_> {
                 if let Some(marker) = self.held[event]
                     && self.model.markers[marker].0 != stream
                 {
-                    self.model.streams[stream].push(Item::Wait(marker));
+                    self.model.push(stream, Item::Wait(marker));
                 }
             }
             Op::Query(event) => self.look_at(event % EVENTS)?,
@@ -276,7 +331,7 @@ impl Run<'_> {
                 let stream = stream % STREAMS;
                 let result = work::fail(&self.streams[stream], "a step of the model");
                 unless_failed(result, self.model.end_of(stream))?;
-                self.model.streams[stream].push(Item::Fail);
+                self.model.push(stream, Item::Fail);
             }
             Op::ClearError(stream) => {
                 let stream = stream % STREAMS;
@@ -287,7 +342,7 @@ impl Run<'_> {
                         return Err("the stream has failed, and its end completes".into());
                     }
                     self.streams[stream].clear_error().map_err(text)?;
-                    self.model.streams[stream].push(Item::Cleared);
+                    self.model.push(stream, Item::Cleared);
                 }
             }
         }

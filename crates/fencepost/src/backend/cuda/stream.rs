@@ -323,8 +323,13 @@ impl CudaStream {
             }
             recorded.map(|()| event)
         });
-        let Ok(event) = recorded else {
-            return timeline.fail(&cause, false).fire();
+        let event = match recorded {
+            Ok(event) => event,
+            Err(fault) => {
+                timeline.fail(&cause, false).fire();
+                drop(context.failed(fault, None));
+                return;
+            }
         };
         let end = End::new(context, kind, event, timeline, after, cause, None);
         let end = self.line.end_at(end);

@@ -305,6 +305,7 @@ fn an_endless_timeout_is_none(c: &Context) -> Verdict {
 
 fn a_stream_and_its_device_synchronize(c: &Context) -> Verdict {
     let (one, two, log) = (c.stream()?, c.stream()?, c.log()?);
+    c.apart(&[&one, &two])?;
     let gate = c.gate(&one)?;
     c.append(&one, &log, 1)?;
     c.append(&two, &log, 2)?;

@@ -273,6 +273,7 @@ fn record_again_shows_the_new_marker(c: &Context) -> Verdict {
 
 fn record_again_while_pending_keeps_both_markers(c: &Context) -> Verdict {
     let (a, b, event) = (c.stream()?, c.stream()?, c.event());
+    c.apart(&[&a, &b])?;
     let (gate_a, gate_b) = (c.gate(&a)?, c.gate(&b)?);
     event.record(&a)?;
     let first = event.marker();
@@ -296,14 +297,15 @@ fn record_again_while_pending_keeps_both_markers(c: &Context) -> Verdict {
 
 fn record_again_leaves_earlier_waits_alone(c: &Context) -> Verdict {
     let (producer, consumer, event) = (c.stream()?, c.stream()?, c.event());
+    // A wait for a marker recorded before another one on the same stream, asked for after it.
+    let late = c.stream()?;
+    c.apart(&[&producer, &consumer, &late])?;
     let first = c.gate(&producer)?;
     event.record(&producer)?;
     event.wait(&consumer)?;
     let after = consumer.record()?;
     let second = c.gate(&producer)?;
     event.record(&producer)?;
-    // A wait for a marker recorded before another one on the same stream, asked for after it.
-    let late = c.stream()?;
     let Some(held) = event.marker() else {
         check!(false, "a recorded event holds no marker");
         return Ok(());
@@ -379,6 +381,7 @@ fn many_records_in_sequence_complete(c: &Context) -> Verdict {
 
 fn an_event_moves_between_streams(c: &Context) -> Verdict {
     let (a, b, event) = (c.stream()?, c.stream()?, c.event());
+    c.apart(&[&a, &b])?;
     event.record(&a)?;
     c.event_done(&event)?;
     let gate = c.gate(&b)?;

@@ -82,6 +82,8 @@ fn one_event_is_used_by_many_threads(c: &Context) -> Verdict {
 
 fn a_blocked_thread_stops_no_other_call(c: &Context) -> Verdict {
     let (held, free, event) = (c.stream()?, c.stream()?, Arc::new(c.event()));
+    let other = c.stream()?;
+    c.apart(&[&held, &free, &other])?;
     let gate = c.gate(&held)?;
     event.record(&held)?;
     let blocked = {
@@ -92,7 +94,7 @@ fn a_blocked_thread_stops_no_other_call(c: &Context) -> Verdict {
     // Every call on the same event, while a thread is blocked on the marker it held.
     check!(!event.query()?, "true behind a closed gate");
     event.wait(&free)?;
-    event.record(&c.stream()?)?;
+    event.record(&other)?;
     c.event_done(&event)?;
     event.on_complete(|_| {})?;
     drop(event);

@@ -118,6 +118,7 @@ fn a_wait_never_blocks_the_caller(c: &Context) -> Verdict {
 
 fn a_wait_is_for_the_held_marker_not_the_latest(c: &Context) -> Verdict {
     let (producer, consumer) = (c.stream()?, c.stream()?);
+    c.apart(&[&producer, &consumer])?;
     let first_gate = c.gate(&producer)?;
     let event = c.event();
     event.record(&producer)?;
@@ -135,6 +136,7 @@ fn a_wait_is_for_the_held_marker_not_the_latest(c: &Context) -> Verdict {
 
 fn waiting_for_a_complete_marker_is_a_no_op(c: &Context) -> Verdict {
     let (producer, consumer, event) = (c.stream()?, c.stream()?, c.event());
+    c.apart(&[&producer, &consumer])?;
     event.record(&producer)?;
     c.event_done(&event)?;
     let gate = c.gate(&producer)?;
@@ -193,6 +195,7 @@ fn several_streams_wait_for_one_event(c: &Context) -> Verdict {
 
 fn a_wait_holds_back_its_own_stream_only(c: &Context) -> Verdict {
     let (producer, consumer, other) = (c.stream()?, c.stream()?, c.stream()?);
+    c.apart(&[&producer, &consumer, &other])?;
     let (event, log) = (c.event(), c.log()?);
     let gate = c.gate(&producer)?;
     event.record(&producer)?;
@@ -211,6 +214,7 @@ fn a_wait_holds_back_its_own_stream_only(c: &Context) -> Verdict {
 fn work_in_front_of_a_wait_is_not_held_back(c: &Context) -> Verdict {
     let (producer, consumer) = (c.stream()?, c.stream()?);
     let (event, log) = (c.event(), c.log()?);
+    c.apart(&[&producer, &consumer])?;
     let gate = c.gate(&producer)?;
     event.record(&producer)?;
     c.append(&consumer, &log, 1)?;

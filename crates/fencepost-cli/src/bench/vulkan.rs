@@ -1,0 +1,150 @@
+//! What Vulkan's operations cost beside the same submits written by hand.
+
+use std::{cell::RefCell, hint::black_box};
+
+use fencepost::{
+    Stream,
+    conformance::work::{self, Gate},
+    vulkan::bare,
+};
+
+use super::{
+    Bench, Figures, Measure, Row, against,
+    harness::{Side, in_settled_turns},
+};
+use crate::Stop;
+
+pub(super) const MEASURES: &[Measure] = &[
+    |bench| bench.vulkan_record("record behind held work", false),
+    |bench| bench.vulkan_record("record behind held work, timed", true),
+    |bench| bench.vulkan_round_trip("record + synchronize", false),
+    |bench| bench.vulkan_round_trip("record + synchronize, timed", true),
+    Bench::vulkan_query,
+];
+
+/// Records for each operation of a turn.
+const MORE: u64 = 32;
+
+/// Our stream, and a semaphore and queries by hand, on the same device.
+struct Sides {
+    ours: Stream,
+    bare: RefCell<bare::Line>,
+    held: RefCell<Option<Gate>>,
+}
+
+impl Sides {
+    /// Holds the queue of each, so that only the calls are measured: a driver that computes on the processor would
+    /// else be woken, or not, as it happens.
+    fn hold(&self) -> Result<(), Stop> {
+        *self.held.borrow_mut() = Some(work::gate(&self.ours)?);
+        Ok(self.bare.borrow_mut().hold()?)
+    }
+
+    fn settle(&self) -> Result<(), Stop> {
+        drop(self.held.borrow_mut().take());
+        self.bare.borrow().release();
+        self.ours.synchronize()?;
+        Ok(self.bare.borrow().synchronize()?)
+    }
+}
+
+fn record(line: &mut bare::Line, timing: bool) -> Result<(), Stop> {
+    Ok(match timing {
+        true => line.record_timed(),
+        false => line.record(),
+    }?)
+}
+
+fn submit(timing: bool) -> &'static str {
+    match timing {
+        true => "the same submit and query reset by hand",
+        false => "the same submit by hand",
+    }
+}
+
+impl Bench {
+    fn vulkan_sides(&self) -> Result<Sides, Stop> {
+        Ok(Sides {
+            ours: self.device.new_stream()?,
+            bare: RefCell::new(bare::Line::new(&self.device)?),
+            held: RefCell::new(None),
+        })
+    }
+
+    fn vulkan_record(&self, operation: &'static str, timing: bool) -> Result<Row, Stop> {
+        let sides = self.vulkan_sides()?;
+        let event = self.new_event(timing);
+        // A turn is many more records than the two submits that hold the queues.
+        let ours: Side<'_> = Box::new(|n| {
+            sides.hold()?;
+            for _ in 0..n * MORE {
+                black_box(&event).record(black_box(&sides.ours))?;
+            }
+            Ok(())
+        });
+        let bare: Side<'_> = Box::new(|n| {
+            sides.hold()?;
+            let mut line = sides.bare.borrow_mut();
+            (0..n * MORE).try_for_each(|_| record(black_box(&mut line), timing))
+        });
+        let how = self.how(301, 16, None);
+        let [ours, bare] = in_settled_turns(how, &|| sides.settle(), [ours, bare])?;
+        let (ours, bare) = (
+            Figures::of(&ours, MORE as f64),
+            Figures::of(&bare, MORE as f64),
+        );
+        let against = against(&ours, bare, (submit(timing), Some(1.1)));
+        Ok(Row {
+            operation,
+            rounds: how.rounds,
+            figures: ours,
+            against: vec![against],
+        })
+    }
+
+    fn vulkan_round_trip(&self, operation: &'static str, timing: bool) -> Result<Row, Stop> {
+        let sides = self.vulkan_sides()?;
+        let event = self.new_event(timing);
+        let ours: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                event.record(&sides.ours)?;
+                event.synchronize()?;
+            }
+            Ok(())
+        });
+        let bare: Side<'_> = Box::new(|n| {
+            let mut line = sides.bare.borrow_mut();
+            for _ in 0..n {
+                record(&mut line, timing)?;
+                line.synchronize()?;
+            }
+            Ok(())
+        });
+        let base = ("the same by hand", None);
+        self.compare_settled(operation, base, &|| sides.settle(), ours, bare)
+    }
+
+    fn vulkan_query(&self) -> Result<Row, Stop> {
+        let sides = self.vulkan_sides()?;
+        let event = self.new_event(false);
+        event.record(&sides.ours)?;
+        event.synchronize()?;
+        sides.bare.borrow_mut().record()?;
+        sides.settle()?;
+        let ours: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                black_box(black_box(&event).query()?);
+            }
+            Ok(())
+        });
+        let bare: Side<'_> = Box::new(|n| {
+            let line = sides.bare.borrow();
+            for _ in 0..n {
+                black_box(black_box(&*line).query()?);
+            }
+            Ok(())
+        });
+        let base = ("vkGetSemaphoreCounterValue", None);
+        self.compare_settled("query, complete", base, &|| sides.settle(), ours, bare)
+    }
+}

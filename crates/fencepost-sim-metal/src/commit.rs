@@ -1,0 +1,136 @@
+//! A command buffer's way from the commit to its end, and who is told.
+
+use crate::command_buffer::{CommandBuffer, Handler, Stage, State};
+use crate::dispatch::Carried;
+use crate::report;
+use fencepost_sim::{Command, Submission};
+use objc2::runtime::ProtocolObject;
+use objc2::{DefinedClass, Message};
+use std::ptr::NonNull;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+impl CommandBuffer {
+    /// False, with the misuse written down, if it is too late for this.
+    pub(crate) fn go_on(&self, what: &str, to: Stage) -> bool {
+        let mut state = self.state();
+        if state.stage >= to {
+            report::violation(&format!(
+                "{what} of a command buffer that was already {:?}",
+                state.stage
+            ));
+            return false;
+        }
+        if to == Stage::Committed {
+            if state.encoder_is_open {
+                report::violation("commit of a command buffer whose encoder is open");
+            }
+            state.planned = report::commit_failure();
+        }
+        state.stage = to;
+        true
+    }
+
+    /// Hands it to the device. With the state locked, so that no handler looks for the batch before it is there.
+    pub(crate) fn submit(&self) {
+        let mut state = self.state();
+        let mut commands = std::mem::take(&mut state.commands);
+        if let Some(failure) = &state.planned {
+            let place = failure.after.min(commands.len());
+            commands.insert(place, Command::Fail(failure.text.clone()));
+        }
+        let mut submission = Submission::new();
+        for command in commands {
+            submission = submission.then(command);
+        }
+        for place in 0..state.scheduled.len() {
+            let this = self.retain();
+            submission = submission.on_scheduled(move || this.deliver_scheduled(place));
+        }
+        for place in 0..state.completed.len() {
+            let this = self.retain();
+            submission = submission.on_completed(move |_| this.deliver_completed(place));
+        }
+        let this = self.retain();
+        submission = submission.on_completed(move |_| this.end());
+        match self.ivars().queue.sim().submit(submission) {
+            Ok(batch) => state.batch = Some(batch),
+            // the device is gone: the handlers hear of it all the same
+            Err(_) => {
+                state.refused = true;
+                let handlers = state.completed.len();
+                drop(state);
+                let this = self.retain();
+                self.gpu().callbacks.complete(Box::new(move || this.end()));
+                (0..handlers).for_each(|place| self.deliver_completed(place));
+            }
+        }
+    }
+
+    fn deliver_scheduled(&self, place: usize) {
+        let handler = self.state().scheduled[place].take();
+        self.deliver(handler, |state| state.scheduled_left -= 1);
+    }
+
+    fn deliver_completed(&self, place: usize) {
+        let handler = self.state().completed[place].take();
+        self.deliver(handler, |state| state.handlers_left -= 1);
+    }
+
+    fn deliver(&self, handler: Option<Handler>, called: impl FnOnce(&mut State) + Send + 'static) {
+        let Some(handler) = handler else {
+            return;
+        };
+        let carried = Carried((self.retain(), handler));
+        self.gpu().callbacks.complete(Box::new(move || {
+            let (this, handler) = carried.into_inner();
+            let _done = Done(&this, Some(called));
+            handler.call((NonNull::from(ProtocolObject::from_ref(&*this)),));
+        }));
+    }
+
+    /// It has completed or failed: what it held is given back.
+    fn end(&self) {
+        let mut state = self.state();
+        state.ended = true;
+        let kept = std::mem::take(&mut state.kept);
+        let place = state.place.take();
+        // of one that failed before it began they are never called
+        let began = self
+            .outcome(&state)
+            .is_some_and(|outcome| outcome.start.is_some());
+        let never_called = match began {
+            true => Vec::new(),
+            false => std::mem::take(&mut state.scheduled),
+        };
+        drop(state);
+        self.ivars().changed.notify_all();
+        drop((kept, place, never_called));
+    }
+
+    pub(crate) fn wait(&self, what: &str, over: impl Fn(&State) -> bool) {
+        let mut state = self.state();
+        if state.stage < Stage::Committed {
+            drop(state);
+            return report::violation(&format!("{what} before commit"));
+        }
+        while !over(&state) {
+            // now and then awake, since nobody tells of the beginning
+            let again = Duration::from_millis(2);
+            let waited = self.ivars().changed.wait_timeout(state, again);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// Tells those who wait that a handler has returned, or panicked.
+struct Done<'a, F: FnOnce(&mut State)>(&'a CommandBuffer, Option<F>);
+
+impl<F: FnOnce(&mut State)> Drop for Done<'_, F> {
+    fn drop(&mut self) {
+        if let Some(called) = self.1.take() {
+            called(&mut self.0.state());
+        }
+        self.0.ivars().changed.notify_all();
+    }
+}

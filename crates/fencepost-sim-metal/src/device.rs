@@ -1,0 +1,237 @@
+//! `MTLDevice`: <https://developer.apple.com/documentation/metal/mtldevice>
+
+use crate::buffer::Buffer;
+use crate::event::SharedEvent;
+use crate::library::{Library, Pipeline, give};
+use crate::machine::{BOOT_NS, Gpu};
+use crate::queue::CommandQueue;
+use crate::{foundation, machine, report, runtime};
+use objc2::rc::Retained;
+use objc2::runtime::{AnyObject, NSObject, NSObjectProtocol, ProtocolObject};
+use objc2::{AnyThread, ClassType, DefinedClass, define_class, msg_send};
+use objc2_foundation::{NSError, NSString};
+use objc2_metal::{
+    MTLBuffer, MTLCommandQueue, MTLCompileOptions, MTLComputePipelineState, MTLDevice, MTLFunction,
+    MTLGPUFamily, MTLLibrary, MTLResourceOptions, MTLSharedEvent, MTLSize, MTLTimestamp,
+};
+use std::ffi::c_void;
+use std::ptr::{NonNull, null_mut};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+define_class!(
+    // SAFETY: NSObject has no requirements on its subclasses
+    #[unsafe(super(NSObject))]
+    #[name = "SimDevice"]
+    #[ivars = Arc<Gpu>]
+    pub(crate) struct Device;
+
+    // SAFETY: as every subclass of NSObject
+    unsafe impl NSObjectProtocol for Device {}
+
+    // SAFETY: the methods have the types that the protocol gives them
+    unsafe impl MTLDevice for Device {
+        #[unsafe(method_id(name))]
+        fn name(&self) -> Retained<NSString> {
+            let number = self.gpu().sim.number();
+            NSString::from_str(&format!("fencepost stand-in for Metal {number}"))
+        }
+
+        #[unsafe(method(registryID))]
+        fn registry_id(&self) -> u64 {
+            0x5_1e00_0000 + self.gpu().sim.number() as u64
+        }
+
+        #[unsafe(method(hasUnifiedMemory))]
+        fn has_unified_memory(&self) -> bool {
+            true
+        }
+
+        /// As a first Apple silicon Mac.
+        #[unsafe(method(supportsFamily:))]
+        fn supports_family(&self, family: MTLGPUFamily) -> bool {
+            let (apple, common) = (MTLGPUFamily::Apple7, MTLGPUFamily::Common3);
+            (MTLGPUFamily::Apple1..=apple).contains(&family)
+                || (MTLGPUFamily::Common1..=common).contains(&family)
+                || family == MTLGPUFamily::Metal3
+        }
+
+        #[unsafe(method(isLowPower))]
+        fn is_low_power(&self) -> bool {
+            false
+        }
+
+        #[unsafe(method(isHeadless))]
+        fn is_headless(&self) -> bool {
+            true
+        }
+
+        #[unsafe(method(isRemovable))]
+        fn is_removable(&self) -> bool {
+            true
+        }
+
+        #[unsafe(method(maxThreadsPerThreadgroup))]
+        fn max_threads(&self) -> MTLSize {
+            MTLSize { width: 1024, height: 1024, depth: 1024 }
+        }
+
+        #[unsafe(method(maxBufferLength))]
+        fn max_buffer_length(&self) -> usize {
+            1 << 32
+        }
+
+        /// Host nanoseconds and ticks of the device's clock, read at about the same moment.
+        #[unsafe(method(sampleTimestamps:gpuTimestamp:))]
+        fn sample_timestamps(&self, cpu: NonNull<MTLTimestamp>, gpu: NonNull<MTLTimestamp>) {
+            let both = self.gpu().sim.calibrate();
+            // SAFETY: the caller's places for one number each
+            unsafe {
+                cpu.write(BOOT_NS + both.host_ns);
+                gpu.write(both.device_tick);
+            }
+        }
+
+        #[unsafe(method_id(newCommandQueue))]
+        fn new_command_queue(&self) -> Option<Retained<ProtocolObject<dyn MTLCommandQueue>>> {
+            self.make_queue(self.gpu().command_buffers)
+        }
+
+        #[unsafe(method_id(newCommandQueueWithMaxCommandBufferCount:))]
+        fn new_command_queue_with_max(&self, most: usize) -> Option<Retained<ProtocolObject<dyn MTLCommandQueue>>> {
+            self.make_queue(most)
+        }
+
+        #[unsafe(method_id(newSharedEvent))]
+        fn new_shared_event(&self) -> Option<Retained<ProtocolObject<dyn MTLSharedEvent>>> {
+            let refused = report::is_refused("newSharedEvent") || !self.gpu().shared_events.load(Ordering::SeqCst);
+            let event = (!refused).then(|| SharedEvent::make(self)).flatten();
+            event.map(ProtocolObject::from_retained)
+        }
+
+        #[unsafe(method_id(newBufferWithLength:options:))]
+        fn new_buffer(
+            &self,
+            length: usize,
+            options: MTLResourceOptions,
+        ) -> Option<Retained<ProtocolObject<dyn MTLBuffer>>> {
+            self.make_buffer(length, options).map(ProtocolObject::from_retained)
+        }
+
+        #[unsafe(method_id(newBufferWithBytes:length:options:))]
+        fn new_buffer_with_bytes(
+            &self,
+            bytes: NonNull<c_void>,
+            length: usize,
+            options: MTLResourceOptions,
+        ) -> Option<Retained<ProtocolObject<dyn MTLBuffer>>> {
+            let buffer = self.make_buffer(length, options);
+            if let Some(buffer) = &buffer {
+                // SAFETY: the caller says that so many bytes are there
+                let bytes = unsafe { std::slice::from_raw_parts(bytes.cast().as_ptr(), length) };
+                buffer.memory().write(0, bytes);
+            }
+            buffer.map(ProtocolObject::from_retained)
+        }
+
+        #[unsafe(method_id(newLibraryWithSource:options:error:))]
+        fn new_library(
+            &self,
+            source: &NSString,
+            _options: Option<&MTLCompileOptions>,
+            error: *mut *mut NSError,
+        ) -> Option<Retained<ProtocolObject<dyn MTLLibrary>>> {
+            let made = match report::is_refused("newLibraryWithSource:options:error:") {
+                true => Err(Library::refused()),
+                false => Library::compile(self, source),
+            };
+            give(made, error).map(ProtocolObject::from_retained)
+        }
+
+        #[unsafe(method_id(newComputePipelineStateWithFunction:error:))]
+        fn new_pipeline(
+            &self,
+            function: &ProtocolObject<dyn MTLFunction>,
+            error: *mut *mut NSError,
+        ) -> Option<Retained<ProtocolObject<dyn MTLComputePipelineState>>> {
+            let made = match report::is_refused("newComputePipelineStateWithFunction:error:") {
+                true => Err(Pipeline::refused()),
+                false => Pipeline::build(self, function),
+            };
+            give(made, error).map(ProtocolObject::from_retained)
+        }
+    }
+);
+
+// SAFETY: everything in it is thread-safe
+unsafe impl Send for Device {}
+// SAFETY: as above
+unsafe impl Sync for Device {}
+
+impl Device {
+    /// The machine's own, so it counts as live only while somebody else holds it.
+    pub(crate) fn make(gpu: Arc<Gpu>) -> Retained<Device> {
+        let this = Device::alloc().set_ivars(gpu);
+        // SAFETY: NSObject's init
+        let device: Retained<Device> = unsafe { msg_send![super(this), init] };
+        runtime::make_permanent(Retained::as_ptr(&device).cast());
+        device
+    }
+
+    pub(crate) fn gpu(&self) -> &Arc<Gpu> {
+        self.ivars()
+    }
+
+    /// The stand-in's own device behind any.
+    pub(crate) fn behind(device: &ProtocolObject<dyn MTLDevice>) -> Option<&Device> {
+        let object: &AnyObject = device.as_ref();
+        object.downcast_ref()
+    }
+
+    fn make_queue(&self, most: usize) -> Option<Retained<ProtocolObject<dyn MTLCommandQueue>>> {
+        if report::is_refused("newCommandQueue") {
+            return None;
+        }
+        CommandQueue::make(self, most).map(ProtocolObject::from_retained)
+    }
+
+    fn make_buffer(&self, length: usize, options: MTLResourceOptions) -> Option<Retained<Buffer>> {
+        if report::is_refused("newBufferWithLength:options:") || self.gpu().is_removed() {
+            return None;
+        }
+        if length == 0 {
+            report::violation("newBufferWithLength:options: with a length of 0");
+            return None;
+        }
+        Some(Buffer::make(self, length, options))
+    }
+}
+
+/// <https://developer.apple.com/documentation/metal/mtlcreatesystemdefaultdevice()>
+#[unsafe(no_mangle)]
+extern "C-unwind" fn MTLCreateSystemDefaultDevice() -> *mut AnyObject {
+    if report::is_refused("MTLCreateSystemDefaultDevice") {
+        return null_mut();
+    }
+    let machine = machine::current();
+    let first = machine.as_ref().and_then(|machine| machine.devices.first());
+    first.map_or(null_mut(), |device| {
+        Retained::into_raw(device.clone()).cast()
+    })
+}
+
+/// <https://developer.apple.com/documentation/metal/mtlcopyalldevices()>
+#[unsafe(no_mangle)]
+extern "C-unwind" fn MTLCopyAllDevices() -> *mut AnyObject {
+    let machine = machine::current();
+    let devices = machine.iter().flat_map(|machine| &machine.devices);
+    foundation::list(
+        devices
+            .map(|device| device.clone().into_super().into_super())
+            .collect(),
+    )
+}
+
+pub(crate) fn register() {
+    Device::class();
+}

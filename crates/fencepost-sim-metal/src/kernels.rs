@@ -1,0 +1,184 @@
+//! The compute kernels that the stand-in can run, by the names of their entry points. It compiles nothing.
+//!
+//! | kernel | threads a group | buffers | push constants | does |
+//! |---|---|---|---|---|
+//! | `fencepost_append` | 1 | 0: `count`, `tokens…` | token | adds the token; counts on when it is full |
+//! | `fencepost_histogram` | 256 | 0: packed bytes; 1: 256 low and 256 high words | length | counts bytes into the low words |
+//! | `fencepost_reduce` | 256, one group | 0: as 1 above; 1: the same | unused | adds 256 counts to 256 others, with carry |
+//! | `fencepost_spin` | 1 | 0: one word | rounds | takes about as many nanoseconds; from 1 ms on, in truth too |
+//!
+//! Push constants are in buffer 2. Buffer 3 holds the sizes in bytes of the bindings that end in an array without a
+//! length, which `arrayLength` needs: naga's `_mslBufferSizes`. Its order depends on the module, so what is checked is
+//! that the size of such a binding stands somewhere in it.
+
+use crate::buffer::Memory;
+use fencepost_sim::{Command, SimDevice};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+const PUSH_CONSTANTS: usize = 2;
+const SIZES: usize = 3;
+/// From here on a spin takes real time, so that a host can see work under way.
+const WORTH_IT: Duration = Duration::from_millis(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kernel {
+    Append,
+    Histogram,
+    Reduce,
+    Spin,
+}
+
+/// What an index of the argument table holds.
+#[derive(Clone)]
+pub(crate) struct Binding {
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) offset: usize,
+}
+
+impl Binding {
+    fn words(&self) -> &[AtomicU32] {
+        self.memory.words(self.offset)
+    }
+
+    fn length(&self) -> usize {
+        self.memory.length().saturating_sub(self.offset)
+    }
+}
+
+impl Kernel {
+    pub(crate) fn named(name: &str) -> Option<Kernel> {
+        Some(match name {
+            "fencepost_append" => Kernel::Append,
+            "fencepost_histogram" => Kernel::Histogram,
+            "fencepost_reduce" => Kernel::Reduce,
+            "fencepost_spin" => Kernel::Spin,
+            _ => return None,
+        })
+    }
+
+    pub(crate) fn threads(self) -> usize {
+        match self {
+            Kernel::Append | Kernel::Spin => 1,
+            Kernel::Histogram | Kernel::Reduce => 256,
+        }
+    }
+
+    /// How many words each buffer needs at least.
+    fn needs(self) -> &'static [usize] {
+        match self {
+            Kernel::Append => &[1],
+            Kernel::Histogram => &[0, 512],
+            Kernel::Reduce => &[512, 512],
+            Kernel::Spin => &[1],
+        }
+    }
+
+    fn has_array_without_length(self) -> bool {
+        self != Kernel::Reduce
+    }
+
+    /// The commands of one dispatch, or what its arguments lack.
+    pub(crate) fn commands(
+        self,
+        bound: &BTreeMap<usize, Binding>,
+        invocations: usize,
+        device: &SimDevice,
+    ) -> Result<Vec<Command>, String> {
+        let needs = self.needs();
+        let mut buffers = Vec::new();
+        for (index, words) in needs.iter().enumerate() {
+            let binding = bound
+                .get(&index)
+                .ok_or_else(|| format!("nothing is bound at buffer {index}"))?;
+            if binding.words().len() < *words {
+                return Err(format!("buffer {index} has fewer than {words} words"));
+            }
+            buffers.push(binding.clone());
+        }
+        let constant = bound
+            .get(&PUSH_CONSTANTS)
+            .and_then(|bytes| bytes.words().first())
+            .ok_or_else(|| format!("no push constants at buffer {PUSH_CONSTANTS}"))?
+            .load(Ordering::SeqCst);
+        if self.has_array_without_length() {
+            let sizes = bound
+                .get(&SIZES)
+                .ok_or_else(|| format!("no sizes at buffer {SIZES}"))?;
+            let told =
+                |size: &AtomicU32| size.load(Ordering::SeqCst) as usize == buffers[0].length();
+            if !sizes.words().iter().any(told) {
+                return Err(format!("no size at buffer {SIZES} is that of buffer 0"));
+            }
+        }
+        if self == Kernel::Spin {
+            return Ok(spin(buffers.swap_remove(0), constant, device));
+        }
+        Ok(vec![Command::Run(Box::new(move || match self {
+            Kernel::Append => append(buffers[0].words(), constant, invocations),
+            Kernel::Histogram => {
+                histogram(buffers[0].words(), buffers[1].words(), constant as usize)
+            }
+            Kernel::Reduce => reduce(buffers[0].words(), buffers[1].words()),
+            Kernel::Spin => {}
+        }))])
+    }
+}
+
+fn append(log: &[AtomicU32], token: u32, times: usize) {
+    let Some((count, tokens)) = log.split_first() else {
+        return;
+    };
+    for _ in 0..times {
+        let place = count.fetch_add(1, Ordering::SeqCst);
+        if let Some(entry) = tokens.get(place as usize) {
+            entry.store(token, Ordering::SeqCst);
+        }
+    }
+}
+
+fn histogram(packed: &[AtomicU32], counts: &[AtomicU32], length: usize) {
+    let bytes = packed
+        .iter()
+        .flat_map(|word| word.load(Ordering::SeqCst).to_le_bytes());
+    for byte in bytes.take(length) {
+        counts[usize::from(byte)].fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn reduce(from: &[AtomicU32], into: &[AtomicU32]) {
+    let read = |words: &[AtomicU32], place: usize| {
+        let half = |place: usize| u64::from(words[place].load(Ordering::SeqCst));
+        half(place) | half(place + 256) << 32
+    };
+    for place in 0..256 {
+        let sum = read(into, place).wrapping_add(read(from, place));
+        into[place].store(sum as u32, Ordering::SeqCst);
+        into[place + 256].store((sum >> 32) as u32, Ordering::SeqCst);
+    }
+}
+
+fn spin(word: Binding, rounds: u32, device: &SimDevice) -> Vec<Command> {
+    let device = device.clone();
+    let time = Duration::from_nanos(rounds.into());
+    let begun = Arc::new(OnceLock::new());
+    let begin = begun.clone();
+    let run = Command::Run(Box::new(move || {
+        if let Some(word) = word.words().first() {
+            word.fetch_add(rounds, Ordering::SeqCst);
+        }
+        device.advance(rounds.into());
+        let _ = begin.set(Instant::now());
+    }));
+    if time < WORTH_IT {
+        return vec![run];
+    }
+    let over = move || {
+        begun
+            .get()
+            .is_some_and(|begun: &Instant| begun.elapsed() >= time)
+    };
+    vec![run, Command::WaitUntil(Box::new(over))]
+}

@@ -1,0 +1,247 @@
+//! `MTLCommandQueue`: <https://developer.apple.com/documentation/metal/mtlcommandqueue>
+
+use crate::command_buffer::CommandBuffer;
+use crate::device::Device;
+use crate::machine::lock;
+use crate::report;
+use fencepost_sim::Queue;
+use objc2::rc::{Allocated, Retained};
+use objc2::runtime::{AnyObject, NSObject, NSObjectProtocol, ProtocolObject};
+use objc2::{AnyThread, ClassType, DefinedClass, Message, define_class, msg_send};
+use objc2_foundation::NSString;
+use objc2_metal::{MTLCommandBuffer, MTLCommandBufferDescriptor, MTLCommandQueue, MTLDevice};
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How many uncompleted command buffers a queue has, of how many it may have.
+pub(crate) struct Room {
+    used: Mutex<usize>,
+    most: usize,
+    left: Condvar,
+}
+
+/// A command buffer's place among the uncompleted ones of its queue.
+pub(crate) struct Place(Arc<Room>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *lock(&self.0.used) -= 1;
+        self.0.left.notify_one();
+    }
+}
+
+pub(crate) struct QueueVariables {
+    sim: Queue,
+    device: Retained<Device>,
+    room: Arc<Room>,
+    /// Enqueued, and not handed to the device: those behind one that is not committed wait for it.
+    enqueued: Mutex<VecDeque<Retained<CommandBuffer>>>,
+    label: Mutex<Option<Retained<NSString>>>,
+}
+
+define_class!(
+    // SAFETY: NSObject has no requirements on its subclasses
+    #[unsafe(super(NSObject))]
+    #[name = "SimCommandQueue"]
+    #[ivars = QueueVariables]
+    pub(crate) struct CommandQueue;
+
+    // SAFETY: as every subclass of NSObject
+    unsafe impl NSObjectProtocol for CommandQueue {}
+
+    // SAFETY: the methods have the types that the protocol gives them
+    unsafe impl MTLCommandQueue for CommandQueue {
+        #[unsafe(method_id(device))]
+        fn device(&self) -> Retained<ProtocolObject<dyn MTLDevice>> {
+            ProtocolObject::from_retained(self.ivars().device.clone())
+        }
+
+        #[unsafe(method_id(label))]
+        fn label(&self) -> Option<Retained<NSString>> {
+            lock(&self.ivars().label).clone()
+        }
+
+        #[unsafe(method(setLabel:))]
+        fn set_label(&self, label: Option<&NSString>) {
+            *lock(&self.ivars().label) = label.map(Message::retain);
+        }
+
+        #[unsafe(method_id(commandBuffer))]
+        fn command_buffer(&self) -> Option<Retained<ProtocolObject<dyn MTLCommandBuffer>>> {
+            self.make_command_buffer(true)
+        }
+
+        #[unsafe(method_id(commandBufferWithUnretainedReferences))]
+        fn command_buffer_unretained(
+            &self,
+        ) -> Option<Retained<ProtocolObject<dyn MTLCommandBuffer>>> {
+            self.make_command_buffer(false)
+        }
+
+        #[unsafe(method_id(commandBufferWithDescriptor:))]
+        fn command_buffer_described(
+            &self,
+            descriptor: &MTLCommandBufferDescriptor,
+        ) -> Option<Retained<ProtocolObject<dyn MTLCommandBuffer>>> {
+            let object: &AnyObject = descriptor.as_ref();
+            let retained = object
+                .downcast_ref::<Descriptor>()
+                .is_none_or(|described| described.ivars().retained.get());
+            self.make_command_buffer(retained)
+        }
+    }
+);
+
+// SAFETY: everything in it is thread-safe or behind a lock
+unsafe impl Send for CommandQueue {}
+// SAFETY: as above
+unsafe impl Sync for CommandQueue {}
+
+impl CommandQueue {
+    /// None on a device that was removed.
+    pub(crate) fn make(device: &Device, most: usize) -> Option<Retained<CommandQueue>> {
+        if most == 0 {
+            report::violation("newCommandQueueWithMaxCommandBufferCount: with 0");
+        }
+        let this = CommandQueue::alloc().set_ivars(QueueVariables {
+            sim: device.gpu().new_queue()?,
+            device: device.retain(),
+            room: Arc::new(Room {
+                used: Mutex::new(0),
+                most: most.max(1),
+                left: Condvar::new(),
+            }),
+            enqueued: Mutex::default(),
+            label: Mutex::new(None),
+        });
+        // SAFETY: NSObject's init
+        unsafe { msg_send![super(this), init] }
+    }
+
+    /// The stand-in's own queue behind any.
+    pub(crate) fn behind(queue: &ProtocolObject<dyn MTLCommandQueue>) -> Option<&CommandQueue> {
+        let object: &AnyObject = queue.as_ref();
+        object.downcast_ref()
+    }
+
+    pub(crate) fn sim(&self) -> &Queue {
+        &self.ivars().sim
+    }
+
+    pub(crate) fn device_of(&self) -> &Retained<Device> {
+        &self.ivars().device
+    }
+
+    fn make_command_buffer(
+        &self,
+        retained: bool,
+    ) -> Option<Retained<ProtocolObject<dyn MTLCommandBuffer>>> {
+        if report::is_refused("commandBuffer") {
+            return None;
+        }
+        let place = self.place();
+        let buffer = CommandBuffer::make(self.retain(), place, retained);
+        Some(ProtocolObject::from_retained(buffer))
+    }
+
+    /// Blocks while the queue has as many uncompleted command buffers as it may have.
+    fn place(&self) -> Place {
+        let QueueVariables { room, device, .. } = self.ivars();
+        let gpu = device.gpu();
+        let mut used = lock(&room.used);
+        let mut counted = false;
+        while *used >= room.most && !gpu.is_removed() {
+            if !counted {
+                gpu.blocked.fetch_add(1, Ordering::SeqCst);
+                counted = true;
+            }
+            // now and then awake, since nobody tells of a removal
+            let again = Duration::from_millis(50);
+            used = room
+                .left
+                .wait_timeout(used, again)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        if counted {
+            gpu.blocked.fetch_sub(1, Ordering::SeqCst);
+        }
+        *used += 1;
+        Place(room.clone())
+    }
+
+    /// Gives a command buffer its turn.
+    pub(crate) fn enqueue(&self, buffer: &CommandBuffer) {
+        lock(&self.ivars().enqueued).push_back(buffer.retain());
+    }
+
+    /// Hands to the device what is committed and has nothing uncommitted before it.
+    pub(crate) fn flush(&self) {
+        let mut handed = Vec::new();
+        let mut enqueued = lock(&self.ivars().enqueued);
+        while enqueued.front().is_some_and(|first| first.is_committed()) {
+            if let Some(buffer) = enqueued.pop_front() {
+                // with the lock, as another thread's commit may be behind this one
+                buffer.submit();
+                handed.push(buffer);
+            }
+        }
+        drop(enqueued);
+        // what a last release runs may come back here
+        drop(handed);
+    }
+}
+
+pub(crate) struct DescriptorVariables {
+    retained: Cell<bool>,
+    error_options: Cell<usize>,
+}
+
+define_class!(
+    // SAFETY: NSObject has no requirements on its subclasses
+    #[unsafe(super(NSObject))]
+    #[name = "MTLCommandBufferDescriptor"]
+    #[ivars = DescriptorVariables]
+    struct Descriptor;
+
+    impl Descriptor {
+        #[unsafe(method_id(init))]
+        fn init_default(this: Allocated<Self>) -> Retained<Self> {
+            let this = this.set_ivars(DescriptorVariables {
+                retained: Cell::new(true),
+                error_options: Cell::new(0),
+            });
+            // SAFETY: NSObject's init
+            unsafe { msg_send![super(this), init] }
+        }
+
+        #[unsafe(method(retainedReferences))]
+        fn retained_references(&self) -> bool {
+            self.ivars().retained.get()
+        }
+
+        #[unsafe(method(setRetainedReferences:))]
+        fn set_retained_references(&self, retained: bool) {
+            self.ivars().retained.set(retained);
+        }
+
+        /// What it asks for, more detail in errors, is not simulated.
+        #[unsafe(method(errorOptions))]
+        fn error_options(&self) -> usize {
+            self.ivars().error_options.get()
+        }
+
+        #[unsafe(method(setErrorOptions:))]
+        fn set_error_options(&self, options: usize) {
+            self.ivars().error_options.set(options);
+        }
+    }
+);
+
+pub(crate) fn register() {
+    CommandQueue::class();
+    Descriptor::class();
+}

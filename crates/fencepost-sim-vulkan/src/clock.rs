@@ -1,0 +1,107 @@
+//! Both clocks at once: <https://docs.vulkan.org/spec/latest/chapters/synchronization.html#timestamps-calibrated>.
+//!
+//! The host's clock is the simulated machine's own time, counted from what `CLOCK_MONOTONIC` was when the machine began.
+//! It runs ahead of the true one, since steps of the scheduler take simulated time too.
+
+use crate::boundary::{Out, enumerate, slice};
+use crate::calls::{call, misuse};
+use ash::vk;
+use std::ffi::c_void;
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+pub(crate) fn monotonic() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a place for the time
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
+}
+
+const DOMAINS: [vk::TimeDomainKHR; 2] = [
+    vk::TimeDomainKHR::DEVICE,
+    vk::TimeDomainKHR::CLOCK_MONOTONIC,
+];
+
+fn time_domains(
+    name: &'static str,
+    physical: vk::PhysicalDevice,
+    count: *mut u32,
+    domains: Out<'_, vk::TimeDomainKHR>,
+) -> vk::Result {
+    call(name, physical, &[], |face| {
+        face.physicals.find(physical)?;
+        enumerate(count, domains, DOMAINS.into_iter())
+    })
+}
+
+pub(crate) extern "system" fn vkGetPhysicalDeviceCalibrateableTimeDomainsEXT(
+    physical: vk::PhysicalDevice,
+    count: *mut u32,
+    domains: Out<'_, vk::TimeDomainKHR>,
+) -> vk::Result {
+    let name = "vkGetPhysicalDeviceCalibrateableTimeDomainsEXT";
+    time_domains(name, physical, count, domains)
+}
+
+pub(crate) extern "system" fn vkGetPhysicalDeviceCalibrateableTimeDomainsKHR(
+    physical: vk::PhysicalDevice,
+    count: *mut u32,
+    domains: Out<'_, vk::TimeDomainKHR>,
+) -> vk::Result {
+    let name = "vkGetPhysicalDeviceCalibrateableTimeDomainsKHR";
+    time_domains(name, physical, count, domains)
+}
+
+fn calibrated(
+    name: &'static str,
+    device: vk::Device,
+    count: u32,
+    infos: *const c_void,
+    timestamps: Out<'_, u64>,
+    deviation: Out<'_, u64>,
+) -> vk::Result {
+    call(name, device, &[], |face| {
+        let (sim, began) = (&face.device(device)?.shared.sim, face.began);
+        // SAFETY: a valid pointer to an array of `count` infos
+        let infos = unsafe { slice(infos.cast::<vk::CalibratedTimestampInfoKHR<'_>>(), count) };
+        let (timestamps, deviation) = (timestamps.needed()?, deviation.needed()?);
+        if infos
+            .iter()
+            .any(|info| !DOMAINS.contains(&info.time_domain))
+        {
+            return Err(misuse("a time domain that the device does not have"));
+        }
+        let now = sim.calibrate();
+        let values = infos.iter().map(|info| match info.time_domain {
+            vk::TimeDomainKHR::DEVICE => now.device_tick,
+            _ => began + now.host_ns,
+        });
+        timestamps.many(infos.len()).fill(values);
+        deviation.put(now.uncertainty_ns);
+        Ok(())
+    })
+}
+
+pub(crate) extern "system" fn vkGetCalibratedTimestampsEXT(
+    device: vk::Device,
+    count: u32,
+    infos: *const c_void,
+    timestamps: Out<'_, u64>,
+    deviation: Out<'_, u64>,
+) -> vk::Result {
+    let name = "vkGetCalibratedTimestampsEXT";
+    calibrated(name, device, count, infos, timestamps, deviation)
+}
+
+pub(crate) extern "system" fn vkGetCalibratedTimestampsKHR(
+    device: vk::Device,
+    count: u32,
+    infos: *const c_void,
+    timestamps: Out<'_, u64>,
+    deviation: Out<'_, u64>,
+) -> vk::Result {
+    let name = "vkGetCalibratedTimestampsKHR";
+    calibrated(name, device, count, infos, timestamps, deviation)
+}

@@ -1,0 +1,401 @@
+//! Devices and their queues: <https://docs.vulkan.org/spec/latest/chapters/devsandqueues.html>.
+
+use crate::boundary::{Allocator, Done, In, Out, find, pointed, slice};
+use crate::calls::{call, call_then, complain, misuse, void};
+use crate::control;
+use crate::face::Face;
+use crate::instance::names;
+use crate::physical::Family;
+use crate::table::{Child, name_of};
+use ash::vk::{self, Handle};
+use fencepost_sim::{Config, Error, Order, SimDevice};
+use std::sync::Arc;
+
+/// What waits and work hold of a device.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) sim: SimDevice,
+    pub(crate) physical: usize,
+}
+
+impl Shared {
+    pub(crate) fn lost(&self) -> bool {
+        self.sim.lost().is_some()
+    }
+
+    pub(crate) fn check(&self) -> Done {
+        if self.lost() {
+            return Err(vk::Result::ERROR_DEVICE_LOST);
+        }
+        Ok(())
+    }
+
+    /// Pending work is given up: <https://docs.vulkan.org/spec/latest/chapters/devsandqueues.html#devsandqueues-lost-device>.
+    pub(crate) fn lose(&self, why: &str) {
+        if !self.lost() {
+            control::note(&format!("device {} is lost: {why}", self.physical));
+        }
+        self.sim.lose(why);
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Features {
+    pub(crate) timeline: bool,
+    pub(crate) host_reset: bool,
+    pub(crate) sync2: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) physical: vk::PhysicalDevice,
+    /// 10 for 1.0, and so on: of the instance and the device, the lower.
+    pub(crate) version: u32,
+    extensions: Vec<String>,
+    pub(crate) features: Features,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Device {
+    pub(crate) fn has(&self, extension: &str) -> bool {
+        self.extensions.iter().any(|enabled| enabled == extension)
+    }
+
+    /// A feature must have been enabled.
+    pub(crate) fn need(&self, enabled: bool, feature: &str) -> Done {
+        if enabled {
+            return Ok(());
+        }
+        Err(misuse(&format!("the feature {feature} was not enabled")))
+    }
+}
+
+impl Child for Device {
+    fn parent(&self) -> u64 {
+        self.physical.as_raw()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub(crate) device: vk::Device,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) sim: fencepost_sim::Queue,
+    pub(crate) family: u32,
+    index: u32,
+    pub(crate) valid_bits: u32,
+}
+
+impl Child for Queue {
+    fn parent(&self) -> u64 {
+        self.device.as_raw()
+    }
+}
+
+/// The features that a creation asks for.
+fn features(info: &vk::DeviceCreateInfo<'_>) -> Features {
+    let (mut timeline, mut host_reset, mut sync2) = (0, 0, 0);
+    if let Some(it) = find::<vk::PhysicalDeviceVulkan12Features<'_>>(info.p_next) {
+        (timeline, host_reset) = (it.timeline_semaphore, it.host_query_reset);
+    }
+    if let Some(it) = find::<vk::PhysicalDeviceVulkan13Features<'_>>(info.p_next) {
+        sync2 = it.synchronization2;
+    }
+    if let Some(it) = find::<vk::PhysicalDeviceTimelineSemaphoreFeatures<'_>>(info.p_next) {
+        timeline |= it.timeline_semaphore;
+    }
+    if let Some(it) = find::<vk::PhysicalDeviceHostQueryResetFeatures<'_>>(info.p_next) {
+        host_reset |= it.host_query_reset;
+    }
+    if let Some(it) = find::<vk::PhysicalDeviceSynchronization2Features<'_>>(info.p_next) {
+        sync2 |= it.synchronization2;
+    }
+    Features {
+        timeline: timeline != 0,
+        host_reset: host_reset != 0,
+        sync2: sync2 != 0,
+    }
+}
+
+/// The queues that a creation asks for: a family and a count each.
+fn asked_queues(info: &vk::DeviceCreateInfo<'_>, families: &[Family]) -> Done<Vec<(u32, u32)>> {
+    // SAFETY: valid usage of VkDeviceCreateInfo
+    let infos = unsafe { slice(info.p_queue_create_infos, info.queue_create_info_count) };
+    if infos.is_empty() {
+        return Err(misuse("no queues are asked for"));
+    }
+    let mut asked: Vec<(u32, u32)> = Vec::new();
+    for info in infos {
+        let (family, count) = (info.queue_family_index, info.queue_count);
+        let has = families.get(family as usize).map_or(0, |f| f.count);
+        if count == 0 || count > has {
+            return Err(misuse(&format!(
+                "queue family {family} has {has} queues, not {count}"
+            )));
+        }
+        if asked.iter().any(|(other, _)| *other == family) {
+            return Err(misuse(&format!("queue family {family} is named twice")));
+        }
+        // SAFETY: as above
+        let priorities = unsafe { slice(info.p_queue_priorities, count) };
+        if priorities.len() != count as usize || priorities.iter().any(|p| !(0.0..=1.0).contains(p))
+        {
+            return Err(misuse(
+                "priorities must be between 0 and 1, one for each queue",
+            ));
+        }
+        asked.push((family, count));
+    }
+    Ok(asked)
+}
+
+impl Face {
+    fn create_device(
+        &mut self,
+        physical: vk::PhysicalDevice,
+        info: &vk::DeviceCreateInfo<'_>,
+    ) -> Done<vk::Device> {
+        let (instance, index, lost) = {
+            let it = self.physicals.find(physical)?;
+            (it.instance, it.index, it.lost)
+        };
+        if lost {
+            return Err(vk::Result::ERROR_DEVICE_LOST);
+        }
+        let families = self.families();
+        let asked = asked_queues(info, &families)?;
+        // SAFETY: valid usage of VkDeviceCreateInfo
+        let extensions = unsafe {
+            names(
+                info.pp_enabled_extension_names,
+                info.enabled_extension_count,
+            )
+        };
+        let have = self.device_extensions();
+        if extensions.iter().any(|name| !have.contains(&&**name)) {
+            return Err(vk::Result::ERROR_EXTENSION_NOT_PRESENT);
+        }
+        // the stand-in has none of the features of 1.0
+        let old = find::<vk::PhysicalDeviceFeatures2<'_>>(info.p_next).map(|it| &it.features);
+        // SAFETY: as above
+        let old = old.or(unsafe { pointed(info.p_enabled_features) });
+        if old.is_some_and(|f| f.robust_buffer_access != 0 || f.shader_int64 != 0) {
+            return Err(vk::Result::ERROR_FEATURE_NOT_PRESENT);
+        }
+        let features = features(info);
+        let options = &self.options;
+        if features.timeline && !options.timeline
+            || features.host_reset && !options.host_reset
+            || features.sync2 && !options.sync2
+        {
+            return Err(vk::Result::ERROR_FEATURE_NOT_PRESENT);
+        }
+        let version = self.instances.find(instance)?.version;
+        let config = Config {
+            period_ns: Face::period(index).into(),
+            // masked by each queue family's own bits when a timestamp is taken
+            valid_bits: 64,
+            order: Order::OrderedSignals,
+            ..self.config.clone()
+        };
+        let failed = |_| vk::Result::ERROR_INITIALIZATION_FAILED;
+        let sim = self.root.another(config).map_err(failed)?;
+        let shared = Arc::new(Shared {
+            sim: sim.clone(),
+            physical: index,
+        });
+        let device = self.devices.insert(Device {
+            physical,
+            version,
+            extensions,
+            features,
+            shared: shared.clone(),
+        });
+        for (family, count) in asked {
+            let valid_bits = families.get(family as usize).map_or(0, |f| f.valid_bits);
+            for index in 0..count {
+                self.queues.insert(Queue {
+                    device,
+                    shared: shared.clone(),
+                    sim: sim.new_queue().map_err(failed)?,
+                    family,
+                    index,
+                    valid_bits,
+                });
+            }
+        }
+        Ok(device)
+    }
+
+    pub(crate) fn device(&self, device: vk::Device) -> Done<&Device> {
+        self.devices.find(device)
+    }
+
+    /// The handles of a device's queues, of which some calls need all.
+    pub(crate) fn queues_of(&self, device: vk::Device) -> Vec<u64> {
+        let own = self.queues.iter().filter(|(_, q)| q.device == device);
+        own.map(|(handle, _)| handle.as_raw()).collect()
+    }
+
+    fn destroy_device(&mut self, device: vk::Device) -> Done {
+        let gone = self.device(device)?.shared.clone();
+        if !gone.lost()
+            && self
+                .queues
+                .iter()
+                .any(|(_, q)| q.device == device && q.sim.pending() > 0)
+        {
+            complain("its queues are not idle");
+        }
+        self.queues.remove_all(device);
+        let mut left = Vec::new();
+        // pools take with them what came from them
+        for pool in self
+            .command_pools
+            .iter()
+            .filter(|(_, p)| p.parent() == device.as_raw())
+            .map(|(h, _)| h)
+            .collect::<Vec<_>>()
+        {
+            self.command_buffers.remove_all(pool);
+        }
+        for pool in self
+            .descriptor_pools
+            .iter()
+            .filter(|(_, p)| p.parent() == device.as_raw())
+            .map(|(h, _)| h)
+            .collect::<Vec<_>>()
+        {
+            self.descriptor_sets.remove_all(pool);
+        }
+        left.extend(self.semaphores.remove_all(device));
+        left.extend(self.fences.remove_all(device));
+        left.extend(self.query_pools.remove_all(device));
+        left.extend(self.command_pools.remove_all(device));
+        left.extend(self.buffers.remove_all(device));
+        left.extend(self.memories.remove_all(device));
+        left.extend(self.set_layouts.remove_all(device));
+        left.extend(self.descriptor_pools.remove_all(device));
+        left.extend(self.pipeline_layouts.remove_all(device));
+        left.extend(self.modules.remove_all(device));
+        left.extend(self.caches.remove_all(device));
+        left.extend(self.pipelines.remove_all(device));
+        if !left.is_empty() {
+            let left: Vec<String> = left.into_iter().map(name_of).collect();
+            complain(&format!(
+                "these of its objects are left: {}",
+                left.join(", ")
+            ));
+        }
+        let physical = self.device(device)?.physical;
+        self.devices.remove(physical, device)?;
+        // a wait under way ends
+        gone.sim.lose("the device is destroyed");
+        Ok(())
+    }
+}
+
+pub(crate) extern "system" fn vkCreateDevice(
+    physical: vk::PhysicalDevice,
+    info: In<'_, vk::DeviceCreateInfo<'_>>,
+    _: Allocator<'_>,
+    device: Out<'_, vk::Device>,
+) -> vk::Result {
+    call("vkCreateDevice", physical, &[], |face| {
+        let (info, out) = (info.needed()?, device.needed()?);
+        out.put(face.create_device(physical, info)?);
+        Ok(())
+    })
+}
+
+pub(crate) extern "system" fn vkDestroyDevice(device: vk::Device, _: Allocator<'_>) {
+    if device.is_null() {
+        return;
+    }
+    let mut exclusive = crate::face::with_face(|face| face.queues_of(device)).unwrap_or_default();
+    exclusive.push(device.as_raw());
+    void("vkDestroyDevice", device, &exclusive, |face| {
+        face.destroy_device(device)
+    });
+}
+
+fn get_queue(face: &Face, device: vk::Device, family: u32, index: u32) -> Done<vk::Queue> {
+    face.device(device)?;
+    let mut all = face.queues.iter();
+    let found = all.find(|(_, q)| (q.device, q.family, q.index) == (device, family, index));
+    let found = found.map(|(handle, _)| handle);
+    found.ok_or_else(|| {
+        misuse(&format!(
+            "queue {index} of family {family} was not asked for"
+        ))
+    })
+}
+
+pub(crate) extern "system" fn vkGetDeviceQueue(
+    device: vk::Device,
+    family: u32,
+    index: u32,
+    queue: Out<'_, vk::Queue>,
+) {
+    void("vkGetDeviceQueue", device, &[], |face| {
+        let out = queue.needed()?;
+        out.put(get_queue(face, device, family, index).unwrap_or(vk::Queue::null()));
+        Ok(())
+    });
+}
+
+pub(crate) extern "system" fn vkGetDeviceQueue2(
+    device: vk::Device,
+    info: In<'_, vk::DeviceQueueInfo2<'_>>,
+    queue: Out<'_, vk::Queue>,
+) {
+    void("vkGetDeviceQueue2", device, &[], |face| {
+        let (info, out) = (info.needed()?, queue.needed()?);
+        // queues with other flags are none of the stand-in's
+        let found = if info.flags.is_empty() {
+            get_queue(face, device, info.queue_family_index, info.queue_index).ok()
+        } else {
+            None
+        };
+        out.put(found.unwrap_or(vk::Queue::null()));
+        Ok(())
+    });
+}
+
+/// How a wait for work ended.
+fn waited(result: Result<fencepost_sim::Waited, Error>) -> Done {
+    match result {
+        Ok(_) => Ok(()),
+        Err(_) => Err(vk::Result::ERROR_DEVICE_LOST),
+    }
+}
+
+pub(crate) extern "system" fn vkQueueWaitIdle(queue: vk::Queue) -> vk::Result {
+    call_then(
+        "vkQueueWaitIdle",
+        queue,
+        &[queue.as_raw()],
+        |face| {
+            let queue = face.queues.find(queue)?;
+            Ok((queue.shared.clone(), queue.sim.clone()))
+        },
+        |(shared, queue)| {
+            shared.check()?;
+            waited(queue.wait_idle(None))
+        },
+    )
+}
+
+pub(crate) extern "system" fn vkDeviceWaitIdle(device: vk::Device) -> vk::Result {
+    let queues = crate::face::with_face(|face| face.queues_of(device)).unwrap_or_default();
+    call_then(
+        "vkDeviceWaitIdle",
+        device,
+        &queues,
+        |face| Ok(face.device(device)?.shared.clone()),
+        |shared| {
+            shared.check()?;
+            waited(shared.sim.wait_idle(None))
+        },
+    )
+}

@@ -1,0 +1,164 @@
+//! Instances: <https://docs.vulkan.org/spec/latest/chapters/initialization.html>.
+
+use crate::boundary::{Allocator, In, Out, characters, enumerate, slice, text};
+use crate::calls::{call, complain, plain, void};
+use crate::face::with_face;
+use crate::physical::Physical;
+use crate::table::Child;
+use ash::vk::{self, Handle};
+use std::ffi::c_char;
+
+#[derive(Debug)]
+pub(crate) struct Instance {
+    /// The lower of what the application asked for and what there is: 10 for 1.0, and so on.
+    pub(crate) version: u32,
+    extensions: Vec<String>,
+    physicals: Vec<vk::PhysicalDevice>,
+}
+
+impl Instance {
+    pub(crate) fn has(&self, extension: &str) -> bool {
+        self.extensions.iter().any(|enabled| enabled == extension)
+    }
+}
+
+impl Child for Instance {
+    fn parent(&self) -> u64 {
+        0
+    }
+}
+
+pub(crate) extern "system" fn vkEnumerateInstanceVersion(version: Out<'_, u32>) -> vk::Result {
+    plain("vkEnumerateInstanceVersion", 0, &[], || {
+        let version = version.needed()?;
+        version.put(with_face(|face| face.api_version())?);
+        Ok(())
+    })
+}
+
+pub(crate) fn extension(name: &str) -> vk::ExtensionProperties {
+    vk::ExtensionProperties {
+        extension_name: characters(name),
+        spec_version: 1,
+    }
+}
+
+const INSTANCE_EXTENSIONS: &[&str] = &[];
+
+pub(crate) extern "system" fn vkEnumerateInstanceExtensionProperties(
+    layer: *const c_char,
+    count: *mut u32,
+    properties: Out<'_, vk::ExtensionProperties>,
+) -> vk::Result {
+    plain("vkEnumerateInstanceExtensionProperties", 0, &[], || {
+        if !layer.is_null() {
+            return Err(vk::Result::ERROR_LAYER_NOT_PRESENT);
+        }
+        let all = INSTANCE_EXTENSIONS.iter().map(|name| extension(name));
+        enumerate(count, properties, all)
+    })
+}
+
+pub(crate) extern "system" fn vkEnumerateInstanceLayerProperties(
+    count: *mut u32,
+    properties: Out<'_, vk::LayerProperties>,
+) -> vk::Result {
+    plain("vkEnumerateInstanceLayerProperties", 0, &[], || {
+        enumerate(count, properties, std::iter::empty::<vk::LayerProperties>())
+    })
+}
+
+/// The names in an array of C strings.
+///
+/// # Safety
+/// Null, or so many C strings.
+pub(crate) unsafe fn names(first: *const *const c_char, count: u32) -> Vec<String> {
+    // SAFETY: the caller's word
+    let all = unsafe { slice(first, count) };
+    // SAFETY: as above
+    all.iter()
+        .filter_map(|name| unsafe { text(*name) })
+        .collect()
+}
+
+pub(crate) extern "system" fn vkCreateInstance(
+    info: In<'_, vk::InstanceCreateInfo<'_>>,
+    _: Allocator<'_>,
+    instance: Out<'_, vk::Instance>,
+) -> vk::Result {
+    call("vkCreateInstance", vk::Instance::null(), &[], |face| {
+        let (info, out) = (info.needed()?, instance.needed()?);
+        if info.enabled_layer_count > 0 {
+            return Err(vk::Result::ERROR_LAYER_NOT_PRESENT);
+        }
+        // SAFETY: valid usage of VkInstanceCreateInfo
+        let extensions = unsafe {
+            names(
+                info.pp_enabled_extension_names,
+                info.enabled_extension_count,
+            )
+        };
+        if extensions
+            .iter()
+            .any(|name| !INSTANCE_EXTENSIONS.contains(&&**name))
+        {
+            return Err(vk::Result::ERROR_EXTENSION_NOT_PRESENT);
+        }
+        // SAFETY: as above
+        let asked = unsafe { info.p_application_info.as_ref() }.map_or(0, |app| app.api_version);
+        let asked = match asked {
+            0 => 10,
+            version => 10 + vk::api_version_minor(version),
+        };
+        let instance = face.instances.insert(Instance {
+            version: asked.min(face.options.api as u32),
+            extensions,
+            physicals: Vec::new(),
+        });
+        let physicals: Vec<_> = (0..face.options.devices as usize)
+            .map(|index| {
+                face.physicals.insert(Physical {
+                    instance,
+                    index,
+                    lost: false,
+                })
+            })
+            .collect();
+        face.instances.find_mut(instance)?.physicals = physicals;
+        out.put(instance);
+        Ok(())
+    })
+}
+
+pub(crate) extern "system" fn vkDestroyInstance(instance: vk::Instance, _: Allocator<'_>) {
+    if instance.is_null() {
+        return;
+    }
+    void(
+        "vkDestroyInstance",
+        instance,
+        &[instance.as_raw()],
+        |face| {
+            let gone = face.instances.find(instance)?.physicals.clone();
+            let left = face.devices.iter();
+            let left = left.filter(|(_, d)| gone.contains(&d.physical)).count();
+            if left > 0 {
+                complain(&format!("{left} of its devices are left"));
+            }
+            face.physicals.remove_all(instance);
+            face.instances.remove(vk::Instance::null(), instance)?;
+            Ok(())
+        },
+    );
+}
+
+pub(crate) extern "system" fn vkEnumeratePhysicalDevices(
+    instance: vk::Instance,
+    count: *mut u32,
+    devices: Out<'_, vk::PhysicalDevice>,
+) -> vk::Result {
+    call("vkEnumeratePhysicalDevices", instance, &[], |face| {
+        let all = face.instances.find(instance)?.physicals.clone();
+        enumerate(count, devices, all.into_iter())
+    })
+}

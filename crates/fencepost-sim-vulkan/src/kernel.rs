@@ -1,0 +1,127 @@
+//! The kernels that the stand-in knows by their entry points' names, and does itself: it runs no SPIR-V.
+//!
+//! | entry point | bindings | push constant | does |
+//! |---|---|---|---|
+//! | `fencepost_append` | 0: `{count, tokens[]}` | token | adds the token; counts on when it is full |
+//! | `fencepost_histogram` | 0: packed bytes; 1: 512 counts | length | adds the counts of the bytes to the low words |
+//! | `fencepost_reduce` | 0: 512 counts; 1: 512 counts | | adds 256 numbers of 64 bits: low words first, then high words |
+//! | `fencepost_spin` | 0: one word | rounds | a linear congruence that many times; takes a nanosecond a round by the device's clock, and no time in truth |
+
+use crate::control;
+use crate::device::Shared;
+use crate::memory::Span;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kernel {
+    Append,
+    Histogram,
+    Reduce,
+    Spin,
+}
+
+const BINS: usize = 256;
+
+impl Kernel {
+    pub(crate) fn of(name: &str) -> Option<Kernel> {
+        Some(match name {
+            "fencepost_append" => Kernel::Append,
+            "fencepost_histogram" => Kernel::Histogram,
+            "fencepost_reduce" => Kernel::Reduce,
+            "fencepost_spin" => Kernel::Spin,
+            _ => return None,
+        })
+    }
+
+    pub(crate) fn bindings(self) -> u32 {
+        match self {
+            Kernel::Append | Kernel::Spin => 1,
+            Kernel::Histogram | Kernel::Reduce => 2,
+        }
+    }
+
+    pub(crate) fn reads_push_constant(self) -> bool {
+        self != Kernel::Reduce
+    }
+
+    /// Runs so many workgroups.
+    pub(crate) fn run(self, spans: &[Span], push: u32, groups: u32, device: &Weak<Shared>) {
+        // the histogram's loop is strided, and a spin's groups run side by side
+        let times = match self {
+            Kernel::Append | Kernel::Reduce => groups,
+            Kernel::Histogram | Kernel::Spin => groups.min(1),
+        };
+        for _ in 0..times {
+            if self.once(spans, push, device).is_none() {
+                control::violation(&format!("{self:?} runs beyond the end of its buffers"));
+            }
+        }
+    }
+
+    /// `None` when a buffer is too short, which without robustBufferAccess is undefined.
+    fn once(self, spans: &[Span], push: u32, device: &Weak<Shared>) -> Option<()> {
+        match (self, spans) {
+            (Kernel::Append, [log]) => {
+                let place = log.word(0)?.fetch_add(1, Ordering::SeqCst) as usize;
+                if let Some(token) = log.word(1 + place) {
+                    token.store(push, Ordering::SeqCst);
+                }
+            }
+            (Kernel::Histogram, [bytes, counts]) => {
+                counts.word(2 * BINS - 1)?;
+                for index in 0..push as usize {
+                    let word = bytes.word(index / 4)?.load(Ordering::SeqCst);
+                    let byte = word.to_le_bytes()[index % 4];
+                    counts.word(byte.into())?.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+            (Kernel::Reduce, [from, into]) => {
+                for bin in 0..BINS {
+                    let read = |word: &AtomicU32| u64::from(word.load(Ordering::SeqCst));
+                    let number = |span: &Span| {
+                        Some(read(span.word(bin)?) | read(span.word(BINS + bin)?) << 32)
+                    };
+                    let sum = number(from)?.wrapping_add(number(into)?);
+                    into.word(bin)?.store(sum as u32, Ordering::SeqCst);
+                    let high = (sum >> 32) as u32;
+                    into.word(BINS + bin)?.store(high, Ordering::SeqCst);
+                }
+            }
+            (Kernel::Spin, [word]) => {
+                let word = word.word(0)?;
+                word.store(spin(word.load(Ordering::SeqCst), push), Ordering::SeqCst);
+                if let Some(device) = device.upgrade() {
+                    device.sim.advance(push.into());
+                }
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+/// So many rounds of `value * 1664525 + 1013904223`, a power of two of them at a time.
+fn spin(mut value: u32, mut rounds: u32) -> u32 {
+    let (mut factor, mut term) = (1_664_525_u32, 1_013_904_223_u32);
+    while rounds > 0 {
+        if rounds & 1 == 1 {
+            value = value.wrapping_mul(factor).wrapping_add(term);
+        }
+        term = term.wrapping_mul(factor).wrapping_add(term);
+        factor = factor.wrapping_mul(factor);
+        rounds >>= 1;
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_spin_is_that_many_rounds() {
+        for rounds in [0, 1, 2, 3, 1000] {
+            let round = |value: u32, _| value.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            assert_eq!(super::spin(7, rounds), (0..rounds).fold(7, round));
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What kind of machine is simulated: variables of the environment, and what tests say in their place.
+
+use std::sync::{Mutex, PoisonError};
+
+/// Names of options, which are variables with `FENCEPOST_SIM_VULKAN_` in front.
+pub(crate) const NAMES: &[&str] = &[
+    "DEVICES",
+    "API",
+    "SYNC2",
+    "HOST_RESET",
+    "TIMELINE",
+    "CALIBRATED",
+    "SINGLE_QUEUE",
+    "VALID_BITS",
+    "CLOCK",
+    "MAX_DIFFERENCE",
+    "HEAP",
+    "MAX_ALLOCATIONS",
+];
+
+/// What tests have said for the next machine. Its lock is a leaf.
+static SAID: Mutex<Vec<(String, u64)>> = Mutex::new(Vec::new());
+
+/// False if there is no such option.
+pub(crate) fn say(name: String, value: u64) -> bool {
+    let known = NAMES.contains(&&*name);
+    if known {
+        SAID.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((name, value));
+    }
+    known
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) devices: u64,
+    /// 12 or 13: the version of instance and devices.
+    pub(crate) api: u64,
+    pub(crate) sync2: bool,
+    pub(crate) host_reset: bool,
+    pub(crate) timeline: bool,
+    pub(crate) calibrated: bool,
+    pub(crate) single_queue: bool,
+    /// In place of each family's own.
+    pub(crate) valid_bits: Option<u64>,
+    pub(crate) clock: u64,
+    pub(crate) max_difference: u64,
+    pub(crate) heap: u64,
+    pub(crate) max_allocations: u64,
+}
+
+impl Options {
+    /// Uses up what was said.
+    pub(crate) fn read() -> Options {
+        let said = std::mem::take(&mut *SAID.lock().unwrap_or_else(PoisonError::into_inner));
+        let maybe = |name: &str| {
+            let said = said.iter().rev().find(|(option, _)| option == name);
+            said.map(|(_, value)| *value).or_else(|| {
+                let variable = std::env::var(format!("FENCEPOST_SIM_VULKAN_{name}"));
+                variable.ok()?.trim().parse().ok()
+            })
+        };
+        let number = |name, default| maybe(name).unwrap_or(default);
+        Options {
+            devices: number("DEVICES", 2).min(64),
+            api: number("API", 13).clamp(12, 13),
+            sync2: number("SYNC2", 1) != 0,
+            host_reset: number("HOST_RESET", 1) != 0,
+            timeline: number("TIMELINE", 1) != 0,
+            calibrated: number("CALIBRATED", 1) != 0,
+            single_queue: number("SINGLE_QUEUE", 0) != 0,
+            valid_bits: maybe("VALID_BITS").map(|bits| bits.min(64)),
+            clock: number("CLOCK", 1),
+            // the least that a driver may have
+            max_difference: number("MAX_DIFFERENCE", (1 << 31) - 1),
+            heap: number("HEAP", 256 << 20),
+            max_allocations: number("MAX_ALLOCATIONS", 4096),
+        }
+    }
+}

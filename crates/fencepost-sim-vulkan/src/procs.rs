@@ -1,0 +1,196 @@
+//! How functions are found: <https://docs.vulkan.org/spec/latest/chapters/initialization.html#initialization-functionpointers>.
+
+use crate::boundary::text;
+use crate::calls::{complain, now_in};
+use crate::face::with_face;
+use crate::{
+    buffer, clock, command, descriptor, device, fence, instance, memory, physical, pipeline, pool,
+    query, semaphore, submit,
+};
+use ash::vk::{self, Handle};
+use std::ffi::c_char;
+
+macro_rules! functions {
+    ($($module:ident: $($name:ident),+;)*) => {
+        /// The functions that it has, besides `vkGetInstanceProcAddr` and `vkGetDeviceProcAddr`.
+        pub const FUNCTIONS: &[&str] = &[$($(stringify!($name),)+)*];
+
+        fn address(name: &str) -> Option<*const ()> {
+            Some(match name {
+                $($(stringify!($name) => $module::$name as *const (),)+)*
+                "vkGetInstanceProcAddr" => vkGetInstanceProcAddr as *const (),
+                "vkGetDeviceProcAddr" => vkGetDeviceProcAddr as *const (),
+                _ => return None,
+            })
+        }
+    };
+}
+
+functions! {
+    instance: vkEnumerateInstanceVersion, vkEnumerateInstanceExtensionProperties,
+        vkEnumerateInstanceLayerProperties, vkCreateInstance, vkDestroyInstance,
+        vkEnumeratePhysicalDevices;
+    physical: vkEnumerateDeviceExtensionProperties, vkGetPhysicalDeviceProperties, vkGetPhysicalDeviceProperties2,
+        vkGetPhysicalDeviceFeatures, vkGetPhysicalDeviceFeatures2,
+        vkGetPhysicalDeviceQueueFamilyProperties, vkGetPhysicalDeviceQueueFamilyProperties2,
+        vkGetPhysicalDeviceMemoryProperties, vkGetPhysicalDeviceMemoryProperties2;
+    device: vkCreateDevice, vkDestroyDevice, vkGetDeviceQueue, vkGetDeviceQueue2, vkQueueWaitIdle,
+        vkDeviceWaitIdle;
+    clock: vkGetPhysicalDeviceCalibrateableTimeDomainsEXT,
+        vkGetPhysicalDeviceCalibrateableTimeDomainsKHR, vkGetCalibratedTimestampsEXT,
+        vkGetCalibratedTimestampsKHR;
+    submit: vkQueueSubmit, vkQueueSubmit2, vkQueueSubmit2KHR;
+    fence: vkCreateFence, vkDestroyFence, vkGetFenceStatus, vkResetFences, vkWaitForFences;
+    semaphore: vkCreateSemaphore, vkDestroySemaphore, vkGetSemaphoreCounterValue,
+        vkGetSemaphoreCounterValueKHR, vkWaitSemaphores, vkWaitSemaphoresKHR, vkSignalSemaphore,
+        vkSignalSemaphoreKHR;
+    query: vkCreateQueryPool, vkDestroyQueryPool, vkResetQueryPool, vkResetQueryPoolEXT,
+        vkGetQueryPoolResults;
+    pool: vkCreateCommandPool, vkDestroyCommandPool, vkResetCommandPool, vkTrimCommandPool,
+        vkAllocateCommandBuffers, vkFreeCommandBuffers, vkBeginCommandBuffer, vkEndCommandBuffer,
+        vkResetCommandBuffer;
+    command: vkCmdResetQueryPool, vkCmdWriteTimestamp, vkCmdWriteTimestamp2,
+        vkCmdWriteTimestamp2KHR, vkCmdPipelineBarrier, vkCmdPipelineBarrier2,
+        vkCmdPipelineBarrier2KHR, vkCmdFillBuffer, vkCmdUpdateBuffer, vkCmdCopyBuffer,
+        vkCmdBindPipeline, vkCmdBindDescriptorSets, vkCmdPushConstants, vkCmdDispatch;
+    buffer: vkCreateBuffer, vkDestroyBuffer, vkGetBufferMemoryRequirements,
+        vkGetBufferMemoryRequirements2, vkBindBufferMemory, vkBindBufferMemory2;
+    memory: vkAllocateMemory, vkFreeMemory, vkMapMemory, vkUnmapMemory, vkFlushMappedMemoryRanges,
+        vkInvalidateMappedMemoryRanges;
+    descriptor: vkCreateDescriptorSetLayout, vkDestroyDescriptorSetLayout, vkCreateDescriptorPool,
+        vkDestroyDescriptorPool, vkResetDescriptorPool, vkAllocateDescriptorSets,
+        vkFreeDescriptorSets, vkUpdateDescriptorSets;
+    pipeline: vkCreateShaderModule, vkDestroyShaderModule, vkCreatePipelineLayout,
+        vkDestroyPipelineLayout, vkCreatePipelineCache, vkGetPipelineCacheData,
+        vkDestroyPipelineCache, vkCreateComputePipelines, vkDestroyPipeline;
+}
+
+pub(crate) fn is_function(name: &str) -> bool {
+    FUNCTIONS.contains(&name)
+}
+
+/// What must be enabled before a function may be called: a version, or one of some extensions.
+pub(crate) struct Needs {
+    /// 11 for 1.1, and so on.
+    pub(crate) core: u32,
+    pub(crate) extensions: &'static [&'static str],
+}
+
+/// `None` for the functions of 1.0.
+pub(crate) fn needs(name: &str) -> Option<Needs> {
+    const NEVER: u32 = u32::MAX;
+    let (core, extensions): (u32, &[&str]) = match name {
+        "vkGetPhysicalDeviceProperties2"
+        | "vkGetPhysicalDeviceFeatures2"
+        | "vkGetPhysicalDeviceQueueFamilyProperties2"
+        | "vkGetPhysicalDeviceMemoryProperties2"
+        | "vkGetDeviceQueue2"
+        | "vkTrimCommandPool"
+        | "vkGetBufferMemoryRequirements2"
+        | "vkBindBufferMemory2" => (11, &[]),
+        "vkGetSemaphoreCounterValue"
+        | "vkWaitSemaphores"
+        | "vkSignalSemaphore"
+        | "vkResetQueryPool" => (12, &[]),
+        "vkQueueSubmit2" | "vkCmdWriteTimestamp2" | "vkCmdPipelineBarrier2" => (13, &[]),
+        "vkGetSemaphoreCounterValueKHR" | "vkWaitSemaphoresKHR" | "vkSignalSemaphoreKHR" => {
+            (NEVER, &["VK_KHR_timeline_semaphore"])
+        }
+        "vkResetQueryPoolEXT" => (NEVER, &["VK_EXT_host_query_reset"]),
+        "vkQueueSubmit2KHR" | "vkCmdWriteTimestamp2KHR" | "vkCmdPipelineBarrier2KHR" => {
+            (NEVER, &["VK_KHR_synchronization2"])
+        }
+        "vkGetPhysicalDeviceCalibrateableTimeDomainsEXT" | "vkGetCalibratedTimestampsEXT" => {
+            (NEVER, &["VK_EXT_calibrated_timestamps"])
+        }
+        "vkGetPhysicalDeviceCalibrateableTimeDomainsKHR" | "vkGetCalibratedTimestampsKHR" => {
+            (NEVER, &["VK_KHR_calibrated_timestamps"])
+        }
+        _ => return None,
+    };
+    Some(Needs { core, extensions })
+}
+
+/// Which handle a function is called on.
+#[derive(PartialEq, Eq)]
+enum Level {
+    Global,
+    Instance,
+    Device,
+}
+
+fn level(name: &str) -> Level {
+    match name {
+        "vkCreateInstance" | "vkGetInstanceProcAddr" => Level::Global,
+        "vkDestroyInstance"
+        | "vkCreateDevice"
+        | "vkEnumeratePhysicalDevices"
+        | "vkEnumerateDeviceExtensionProperties" => Level::Instance,
+        _ if name.starts_with("vkEnumerateInstance") => Level::Global,
+        _ if name.starts_with("vkGetPhysicalDevice") => Level::Instance,
+        _ => Level::Device,
+    }
+}
+
+fn function(name: &str) -> vk::PFN_vkVoidFunction {
+    let address = address(name)?;
+    // SAFETY: the address of a function; it is the caller's to give it the type that belongs to the name
+    unsafe { std::mem::transmute::<*const (), vk::PFN_vkVoidFunction>(address) }
+}
+
+/// Finds a function by its name: without an instance those that need none, with one all.
+///
+/// # Safety
+/// `name` is null or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn vkGetInstanceProcAddr(
+    instance: vk::Instance,
+    name: *const c_char,
+) -> vk::PFN_vkVoidFunction {
+    // SAFETY: the caller's word
+    let name = unsafe { text(name) }?;
+    now_in("vkGetInstanceProcAddr");
+    let level = level(&name);
+    if instance.is_null() {
+        return function(&name).filter(|_| level == Level::Global);
+    }
+    let known = with_face(|face| face.instances.find(instance).is_ok()).unwrap_or(false);
+    function(&name).filter(|_| known && (level != Level::Global || name == "vkGetInstanceProcAddr"))
+}
+
+/// Finds a function of a device by its name, if it is enabled there.
+///
+/// # Safety
+/// `name` is null or a C string.
+unsafe extern "system" fn vkGetDeviceProcAddr(
+    device: vk::Device,
+    name: *const c_char,
+) -> vk::PFN_vkVoidFunction {
+    // SAFETY: the caller's word
+    let name = unsafe { text(name) }?;
+    now_in("vkGetDeviceProcAddr");
+    let enabled = with_face(|face| {
+        let Some(device) = face.devices.peek(device) else {
+            complain(&format!("device {:#x} is none", device.as_raw()));
+            return false;
+        };
+        needs(&name).is_none_or(|needs| {
+            device.version >= needs.core || needs.extensions.iter().any(|e| device.has(e))
+        })
+    });
+    let enabled = enabled.unwrap_or(false) && level(&name) == Level::Device;
+    function(&name).filter(|_| enabled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FUNCTIONS, Level, function, level};
+
+    #[test]
+    fn every_function_has_an_address_and_four_are_global() {
+        assert!(FUNCTIONS.iter().all(|name| function(name).is_some()));
+        let global = FUNCTIONS.iter().filter(|name| level(name) == Level::Global);
+        assert_eq!(global.count(), 4);
+        assert!(function("vkCmdDraw").is_none());
+    }
+}

@@ -1,0 +1,276 @@
+//! Query pools, for timestamps alone: <https://docs.vulkan.org/spec/latest/chapters/queries.html>.
+
+use crate::boundary::{Allocator, Done, In, Out};
+use crate::calls::{call, call_then, misuse, using, void};
+use crate::control;
+use crate::table::Child;
+use ash::vk::{self, Handle};
+use std::ffi::c_void;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Query {
+    /// Neither reset nor written since the pool was made.
+    Undefined,
+    Unavailable,
+    Available(u64),
+}
+
+/// The queries of a pool, which work writes. Its lock is a leaf.
+#[derive(Clone, Debug)]
+pub(crate) struct Queries(Arc<Mutex<Vec<Query>>>);
+
+impl Queries {
+    pub(crate) fn with<R>(&self, body: impl FnOnce(&mut [Query]) -> R) -> R {
+        body(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn reset(&self, range: Range<usize>) {
+        self.with(|all| all[range].fill(Query::Unavailable));
+    }
+
+    /// The device has come to a timestamp.
+    pub(crate) fn write(&self, index: usize, tick: u64) {
+        let before = self.with(|all| {
+            let before = all[index];
+            if before == Query::Unavailable {
+                all[index] = Query::Available(tick);
+            }
+            before
+        });
+        if before != Query::Unavailable {
+            control::violation(&format!(
+                "a timestamp was written to query {index}, which was not reset"
+            ));
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct QueryPool {
+    device: vk::Device,
+    count: u32,
+    pub(crate) queries: Queries,
+}
+
+impl Child for QueryPool {
+    fn parent(&self) -> u64 {
+        self.device.as_raw()
+    }
+}
+
+impl QueryPool {
+    pub(crate) fn range(&self, first: u32, count: u32) -> Done<Range<usize>> {
+        let end = first
+            .checked_add(count)
+            .filter(|end| *end <= self.count && count > 0);
+        let Some(end) = end else {
+            let have = self.count;
+            return Err(misuse(&format!(
+                "queries {first} and {count} on are not all in a pool of {have}"
+            )));
+        };
+        Ok(first as usize..end as usize)
+    }
+}
+
+pub(crate) extern "system" fn vkCreateQueryPool(
+    device: vk::Device,
+    info: In<'_, vk::QueryPoolCreateInfo<'_>>,
+    _: Allocator<'_>,
+    pool: Out<'_, vk::QueryPool>,
+) -> vk::Result {
+    call("vkCreateQueryPool", device, &[], |face| {
+        let (info, out) = (info.needed()?, pool.needed()?);
+        face.device(device)?;
+        if info.query_type != vk::QueryType::TIMESTAMP {
+            return Err(misuse("the stand-in has timestamp queries only"));
+        }
+        if info.query_count == 0 {
+            return Err(misuse("a pool must have queries"));
+        }
+        let queries = vec![Query::Undefined; info.query_count as usize];
+        out.put(face.query_pools.insert(QueryPool {
+            device,
+            count: info.query_count,
+            queries: Queries(Arc::new(Mutex::new(queries))),
+        }));
+        Ok(())
+    })
+}
+
+pub(crate) extern "system" fn vkDestroyQueryPool(
+    device: vk::Device,
+    pool: vk::QueryPool,
+    _: Allocator<'_>,
+) {
+    if pool.is_null() {
+        return;
+    }
+    void("vkDestroyQueryPool", device, &[pool.as_raw()], |face| {
+        face.query_pools.get(device, pool)?;
+        face.retire(pool);
+        let gone = face.query_pools.remove(device, pool)?;
+        (0..gone.count as usize).for_each(|index| face.forget_uses(query_key(pool, index)));
+        Ok(())
+    });
+}
+
+fn reset(name: &'static str, device: vk::Device, pool: vk::QueryPool, first: u32, count: u32) {
+    void(name, device, &[], |face| {
+        let owner = face.device(device)?;
+        owner.need(owner.features.host_reset, "hostQueryReset")?;
+        let it = face.query_pools.get(device, pool)?;
+        let range = it.range(first, count)?;
+        let queries = it.queries.clone();
+        for index in range.clone() {
+            if face.in_use(query_key(pool, index)) {
+                return Err(misuse(&format!(
+                    "query {index} is reset while pending work uses it"
+                )));
+            }
+        }
+        queries.reset(range);
+        Ok(())
+    });
+}
+
+/// A name for one query among the objects that work uses: no handle, since those end with four zeros.
+pub(crate) fn query_key(pool: vk::QueryPool, index: usize) -> u64 {
+    // pools have serials of less than 24 bits here, so that an index fits above them
+    pool.as_raw() ^ 1 ^ (index as u64) << 28
+}
+
+pub(crate) extern "system" fn vkResetQueryPool(
+    device: vk::Device,
+    pool: vk::QueryPool,
+    first: u32,
+    count: u32,
+) {
+    reset("vkResetQueryPool", device, pool, first, count);
+}
+
+pub(crate) extern "system" fn vkResetQueryPoolEXT(
+    device: vk::Device,
+    pool: vk::QueryPool,
+    first: u32,
+    count: u32,
+) {
+    reset("vkResetQueryPoolEXT", device, pool, first, count);
+}
+
+pub(crate) extern "system" fn vkGetQueryPoolResults(
+    device: vk::Device,
+    pool: vk::QueryPool,
+    first: u32,
+    count: u32,
+    size: usize,
+    data: *mut c_void,
+    stride: vk::DeviceSize,
+    flags: vk::QueryResultFlags,
+) -> vk::Result {
+    call_then(
+        "vkGetQueryPoolResults",
+        device,
+        &[],
+        |face| {
+            let shared = face.device(device)?.shared.clone();
+            let it = face.query_pools.get(device, pool)?;
+            let range = it.range(first, count)?;
+            if flags.contains(vk::QueryResultFlags::PARTIAL) {
+                return Err(misuse("timestamps have no partial results"));
+            }
+            let queries = it.queries.clone();
+            // one that pending work resets is not found fault with, as by the validation layers
+            let never = queries.with(|all| {
+                let mut all = range
+                    .clone()
+                    .filter(|index| all[*index] == Query::Undefined);
+                all.find(|index| !face.in_use(query_key(pool, *index)))
+            });
+            if let Some(index) = never {
+                return Err(misuse(&format!("query {index} was never reset")));
+            }
+            shared.check()?;
+            Ok((shared, queries, range, using([pool.as_raw()])))
+        },
+        |(shared, queries, range, _using)| {
+            let available = |all: &mut [Query]| {
+                let mut all = all[range.clone()].iter();
+                all.all(|query| matches!(query, Query::Available(_)))
+            };
+            if flags.contains(vk::QueryResultFlags::WAIT) {
+                let over = || queries.with(available) || shared.lost();
+                let _ = shared.sim.wait_until(None, over);
+                if !queries.with(available) {
+                    return Err(vk::Result::ERROR_DEVICE_LOST);
+                }
+            }
+            let values = queries.with(|all| all[range.clone()].to_vec());
+            write_results(&values, size, data, stride, flags)
+        },
+    )
+}
+
+fn write_results(
+    values: &[Query],
+    size: usize,
+    data: *mut c_void,
+    stride: u64,
+    flags: vk::QueryResultFlags,
+) -> Done {
+    let width = if flags.contains(vk::QueryResultFlags::TYPE_64) {
+        8
+    } else {
+        4
+    };
+    let with_availability = flags.contains(vk::QueryResultFlags::WITH_AVAILABILITY);
+    let each = width * (1 + usize::from(with_availability));
+    let stride = usize::try_from(stride).unwrap_or(usize::MAX);
+    let last = stride
+        .checked_mul(values.len() - 1)
+        .and_then(|last| last.checked_add(each));
+    if data.is_null() || last.is_none_or(|end| end > size) {
+        return Err(misuse("the results do not fit into the data"));
+    }
+    if values.len() > 1 && stride < each
+        || !stride.is_multiple_of(width)
+        || !data.addr().is_multiple_of(width)
+    {
+        return Err(misuse("the data or the stride is not aligned"));
+    }
+    let put = |at: usize, value: u64| {
+        let to = data.wrapping_byte_add(at);
+        // SAFETY: `pData` must be a valid pointer to `dataSize` bytes, in which this lies; it is aligned
+        unsafe {
+            match width {
+                8 => to.cast::<u64>().write(value),
+                _ => to.cast::<u32>().write(value as u32),
+            }
+        }
+    };
+    let mut ready = true;
+    for (index, query) in values.iter().enumerate() {
+        let at = index * stride;
+        let available = match query {
+            Query::Available(tick) => {
+                put(at, *tick);
+                1
+            }
+            // the place keeps what it holds
+            _ => {
+                ready = false;
+                0
+            }
+        };
+        if with_availability {
+            put(at + width, available);
+        }
+    }
+    if ready {
+        Ok(())
+    } else {
+        Err(vk::Result::NOT_READY)
+    }
+}

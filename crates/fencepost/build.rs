@@ -1,0 +1,81 @@
+//! Translates the kernels of the conformance suite: one source for Vulkan and Metal.
+
+fn main() {
+    println!("cargo::rerun-if-changed=src/backend/kernels.wgsl");
+    #[cfg(feature = "conformance")]
+    kernels::translate();
+}
+
+#[cfg(feature = "conformance")]
+mod kernels {
+    use std::{env, fs, path::Path};
+
+    use naga::{
+        back::{msl, spv},
+        front::wgsl,
+        valid::{Capabilities, ModuleInfo, ValidationFlags, Validator},
+    };
+
+    pub(super) fn translate() {
+        let source = fs::read_to_string("src/backend/kernels.wgsl").expect("the kernels are there");
+        let module = wgsl::parse_str(&source)
+            .unwrap_or_else(|error| panic!("{}", error.emit_to_string(&source)));
+        let info = Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES)
+            .validate(&module)
+            .unwrap_or_else(|error| panic!("{}", error.emit_to_string(&source)));
+        let out = env::var_os("OUT_DIR").expect("cargo names a folder");
+        let write = |name: &str, bytes: &[u8]| {
+            fs::write(Path::new(&out).join(name), bytes).expect("the folder is writable");
+        };
+        let words = spirv(&module, &info);
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        write("kernels.spv", &bytes);
+        write("kernels.metal", metal(&module, &info).as_bytes());
+    }
+
+    /// All entry points in one module.
+    fn spirv(module: &naga::Module, info: &ModuleInfo) -> Vec<u32> {
+        // SPIR-V 1.3 is what every device with Vulkan 1.1 takes.
+        let options = spv::Options {
+            lang_version: (1, 3),
+            flags: spv::WriterFlags::empty(),
+            ..spv::Options::default()
+        };
+        spv::write_vec(module, info, &options, None).expect("the kernels are valid")
+    }
+
+    /// Buffer index = binding; the push constants are buffer 2, the buffers' sizes buffer 3.
+    fn metal(module: &naga::Module, info: &ModuleInfo) -> String {
+        let resources = |sizes: &[u8]| {
+            let bind = |&binding: &u8| {
+                let target = msl::BindTarget {
+                    buffer: Some(binding),
+                    mutable: true,
+                    ..msl::BindTarget::default()
+                };
+                let resource = naga::ResourceBinding {
+                    group: 0,
+                    binding: binding.into(),
+                };
+                (resource, target)
+            };
+            msl::EntryPointResources {
+                resources: sizes.iter().map(bind).collect(),
+                immediates_buffer: Some(2),
+                sizes_buffer: Some(3),
+            }
+        };
+        let entry_points = module.entry_points.iter();
+        let options = msl::Options {
+            lang_version: (2, 0),
+            per_entry_point_map: entry_points
+                .map(|entry| (entry.name.clone(), resources(&[0, 1])))
+                .collect(),
+            fake_missing_bindings: false,
+            ..msl::Options::default()
+        };
+        let (text, _) = msl::write_string(module, info, &options, &msl::PipelineOptions::default())
+            .expect("the kernels are valid");
+        text
+    }
+}

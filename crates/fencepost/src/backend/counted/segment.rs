@@ -1,0 +1,340 @@
+//! A stretch of a stream's markers between two failures, and how it ends.
+//!
+//! A counter's value is a marker's value plus the segment's `offset`: an end takes a native value of its own,
+//! which no marker has.
+//!
+//! # The protocol
+//!
+//! | `limit` | meaning |
+//! |---|---|
+//! | `NONE` | nothing ends the segment: the counter alone tells what is complete |
+//! | `v` | what is above `v` never completes; [`Fate::ends`] tells when it fails, and why |
+//!
+//! *Invariant: when a native signal can make the counter pass what an end covers, `limit` is set.* An end that
+//! is submitted ([`Segment::close`]) sets `limit` before its submit; one that is found out later
+//! ([`Segment::doom`]) sets it before whoever holds the stream back lets go. A thread that settles reads the
+//! counter first and `limit` second, so with the counter's new value it sees the limit.
+//!
+//! # Doubt
+//!
+//! While a stream is held for a marker that the device cannot see, its later markers may still turn out to have
+//! failed, although they are submitted: the segment is *in doubt*. Who waits for such a marker on the device
+//! *follows* the segment, and is in doubt in turn. An end found out later dooms all followers before the
+//! stream is let go, so that no marker behind a failure is ever seen complete.
+
+use std::sync::{Arc, Weak};
+
+use crate::{
+    error::Cause,
+    sync::{AtomicU64, Mutex, Ordering, lock},
+    timeline::{StreamCore, Timeline},
+};
+
+pub(crate) struct Segment {
+    pub(crate) timeline: Arc<Timeline>,
+    offset: u64,
+    limit: AtomicU64,
+    fate: Mutex<Fate>,
+}
+
+struct Fate {
+    /// By what they cover, the least first.
+    ends: Vec<End>,
+    /// How many things may still doom it.
+    doubts: usize,
+    followers: Vec<Follower>,
+}
+
+/// Once the counter has reached `native`, markers up to `before` are complete and the others have failed.
+struct End {
+    before: u64,
+    native: u64,
+    cause: Cause,
+}
+
+/// A segment whose markers above `before` wait for the marker `value` of this one.
+struct Follower {
+    value: u64,
+    segment: Weak<Segment>,
+    before: u64,
+    marker: String,
+}
+
+/// What waiting for a marker on the device comes to.
+#[derive(Clone, Debug)]
+pub(crate) enum Outlook {
+    /// It completes when the counter reaches this.
+    Completes(u64),
+    /// It fails when the counter reaches this, and why.
+    Fails(u64, Cause),
+}
+
+const NONE: u64 = u64::MAX;
+
+impl Segment {
+    /// Goes on behind `last`, the last value handed out; native values are larger by `offset`.
+    pub(super) fn new(core: &Arc<StreamCore>, last: u64, offset: u64) -> Arc<Segment> {
+        Arc::new(Segment {
+            timeline: Timeline::new(core.clone(), last),
+            offset,
+            limit: AtomicU64::new(NONE),
+            fate: Mutex::new(Fate {
+                ends: Vec::new(),
+                doubts: 0,
+                followers: Vec::new(),
+            }),
+        })
+    }
+
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    pub(super) fn native(&self, value: u64) -> u64 {
+        value + self.offset
+    }
+
+    /// Whether what is submitted now would lie behind a failure.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.limit.load(Ordering::Acquire) != NONE || self.timeline.has_failed()
+    }
+
+    /// The counter was read, and had this value. Fires those who wait: call it without a lock.
+    pub(crate) fn settle(&self, counter: u64) {
+        let value = counter.saturating_sub(self.offset);
+        let limit = self.limit.load(Ordering::Acquire);
+        if limit == NONE {
+            return self.timeline.advance(value).fire();
+        }
+        let fate = lock(&self.fate);
+        let reached = fate.ends.first().filter(|end| counter >= end.native);
+        let reached = reached.map(|end| (end.before, end.cause.clone()));
+        drop(fate);
+        match reached {
+            Some((before, cause)) => {
+                self.timeline.advance(before).fire();
+                self.timeline.fail(&cause, false).fire();
+            }
+            None => self.timeline.advance(value.min(limit)).fire(),
+        }
+    }
+
+    /// Sets the limit in front of an end that is about to be submitted and takes the native value behind
+    /// `last`. Called under the submit lock, on a segment that is not closed.
+    pub(super) fn close(&self, last: u64, cause: Cause) -> u64 {
+        let native = self.native(last) + 1;
+        let mut fate = lock(&self.fate);
+        fate.add(End {
+            before: last,
+            native,
+            cause,
+        });
+        self.lower(&fate);
+        native
+    }
+
+    /// What waiting for `value` comes to, as far as it is known.
+    pub(crate) fn outlook(&self, value: u64) -> Outlook {
+        if self.limit.load(Ordering::Acquire) >= value {
+            return Outlook::Completes(self.native(value));
+        }
+        lock(&self.fate).outlook(value, self.offset)
+    }
+
+    /// As [`outlook`](Segment::outlook), for a wait of `follower`, whose markers above `before` will lie behind
+    /// it: should this segment be doomed later, so is that one. Call it before that wait is submitted, under
+    /// the follower's submit lock.
+    pub(crate) fn follow(
+        &self,
+        value: u64,
+        follower: &Arc<Segment>,
+        before: u64,
+        marker: impl FnOnce() -> String,
+    ) -> Outlook {
+        let fate = lock(&self.fate);
+        let outlook = fate.outlook(value, self.offset);
+        if fate.doubts == 0 || std::ptr::eq(self, &**follower) {
+            return outlook;
+        }
+        drop(fate);
+        // Counted first: whoever clears or dooms it takes one off. Never two locks at a time, for two segments
+        // may follow each other.
+        follower.doubt();
+        let mut fate = lock(&self.fate);
+        let outlook = fate.outlook(value, self.offset);
+        if fate.doubts > 0 && matches!(outlook, Outlook::Completes(_)) {
+            fate.followers.push(Follower {
+                value,
+                segment: Arc::downgrade(follower),
+                before,
+                marker: marker(),
+            });
+        } else {
+            drop(fate);
+            follower.clear();
+        }
+        outlook
+    }
+
+    /// Something may doom the segment from now on: call [`clear`](Segment::clear) or [`doom`](Segment::doom)
+    /// once it is known.
+    pub(crate) fn doubt(&self) {
+        lock(&self.fate).doubts += 1;
+    }
+
+    /// One doubt less: all went well.
+    pub(crate) fn clear(&self) {
+        let mut cleared = Vec::new();
+        let mut fate = lock(&self.fate);
+        fate.doubts = fate.doubts.saturating_sub(1);
+        if fate.doubts == 0 {
+            cleared.append(&mut fate.followers);
+        }
+        drop(fate);
+        // A chain of thousands must not nest.
+        while let Some(follower) = cleared.pop() {
+            let Some(segment) = follower.segment.upgrade() else {
+                continue;
+            };
+            let mut fate = lock(&segment.fate);
+            fate.doubts = fate.doubts.saturating_sub(1);
+            if fate.doubts == 0 {
+                cleared.append(&mut fate.followers);
+            }
+        }
+    }
+
+    /// One doubt less: markers above `before` fail, with `cause`, once those up to it are complete. Returns when
+    /// everybody who waits for one of them is doomed too; what holds the stream back may then let go.
+    pub(crate) fn doom(&self, before: u64, cause: &Cause) {
+        let mut due = self.end_here(before, cause);
+        self.clear();
+        while let Some((follower, cause)) = due.pop() {
+            if let Some(segment) = follower.segment.upgrade() {
+                due.extend(segment.end_here(follower.before, &cause.through(follower.marker)));
+                segment.clear();
+            }
+        }
+    }
+
+    fn end_here(&self, before: u64, cause: &Cause) -> Vec<(Follower, Cause)> {
+        let mut fate = lock(&self.fate);
+        fate.add(End {
+            before,
+            native: self.native(before),
+            cause: cause.clone(),
+        });
+        self.lower(&fate);
+        let (due, stay) = std::mem::take(&mut fate.followers)
+            .into_iter()
+            .partition(|follower| follower.value > before);
+        fate.followers = stay;
+        due.into_iter()
+            .map(|follower: Follower| (follower, cause.clone()))
+            .collect()
+    }
+
+    fn lower(&self, fate: &Fate) {
+        if let Some(end) = fate.ends.first() {
+            self.limit.fetch_min(end.before, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Fate {
+    fn add(&mut self, end: End) {
+        let at = self
+            .ends
+            .partition_point(|other| other.before <= end.before);
+        self.ends.insert(at, end);
+    }
+
+    fn outlook(&self, value: u64, offset: u64) -> Outlook {
+        match self.ends.first() {
+            Some(end) if end.before < value => Outlook::Fails(end.native, end.cause.clone()),
+            _ => Outlook::Completes(value + offset),
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::{
+        sync::thread,
+        timeline::{Reached, loom_tests::stream_core},
+    };
+
+    /// A device's counter, which whoever settles reads first.
+    fn device() -> Arc<AtomicU64> {
+        Arc::new(AtomicU64::new(0))
+    }
+
+    #[test]
+    fn a_marker_behind_a_submitted_end_never_completes() {
+        loom::model(|| {
+            let (segment, counter) = (Segment::new(&stream_core(), 0, 0), device());
+            let looking = {
+                let (segment, counter) = (segment.clone(), counter.clone());
+                thread::spawn(move || segment.settle(counter.load(Ordering::Acquire)))
+            };
+            counter.store(1, Ordering::Release);
+            let native = segment.close(1, Cause::new("x"));
+            // The submit, and the device that comes to it at once. Marker 2 has the same number.
+            counter.store(native, Ordering::Release);
+            looking.join().unwrap();
+            assert_ne!(segment.timeline.reached(2), Reached::Yes);
+            segment.settle(counter.load(Ordering::Acquire));
+            assert_eq!(segment.timeline.reached(1), Reached::Yes);
+            assert_eq!(segment.timeline.reached(2), Reached::Failed);
+        });
+    }
+
+    #[test]
+    fn a_failed_hold_dooms_those_that_wait_behind_it_before_it_lets_go() {
+        loom::model(|| {
+            let (one, two) = (
+                Segment::new(&stream_core(), 0, 0),
+                Segment::new(&stream_core(), 0, 0),
+            );
+            let (first, second) = (device(), device());
+            one.doubt();
+            let outlook = one.follow(1, &two, 0, || "marker 1".into());
+            assert!(matches!(outlook, Outlook::Completes(1)));
+            let looking = {
+                let (two, second) = (two.clone(), second.clone());
+                thread::spawn(move || two.settle(second.load(Ordering::Acquire)))
+            };
+            one.doom(0, &Cause::new("x"));
+            // The hold lets go, and the device runs through both.
+            first.store(1, Ordering::Release);
+            second.store(1, Ordering::Release);
+            looking.join().unwrap();
+            assert_ne!(two.timeline.reached(1), Reached::Yes);
+            one.settle(first.load(Ordering::Acquire));
+            two.settle(second.load(Ordering::Acquire));
+            assert_eq!(one.timeline.reached(1), Reached::Failed);
+            assert_eq!(two.timeline.reached(1), Reached::Failed);
+        });
+    }
+
+    #[test]
+    fn a_follower_is_doomed_or_knows_of_the_doom() {
+        loom::model(|| {
+            let (one, two) = (
+                Segment::new(&stream_core(), 0, 0),
+                Segment::new(&stream_core(), 0, 0),
+            );
+            one.doubt();
+            let waiting = {
+                let (one, two) = (one.clone(), two.clone());
+                thread::spawn(move || one.follow(1, &two, 0, || "marker 1".into()))
+            };
+            one.doom(0, &Cause::new("x"));
+            match waiting.join().unwrap() {
+                Outlook::Completes(_) => assert!(two.is_closed(), "nobody told it"),
+                Outlook::Fails(native, _) => assert_eq!(native, 0),
+            }
+        });
+    }
+}

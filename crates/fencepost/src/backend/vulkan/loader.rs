@@ -1,0 +1,218 @@
+//! The Vulkan loader and our own instance, both found at run time.
+
+use std::{
+    ffi::{CStr, c_void},
+    sync::{OnceLock, PoisonError},
+};
+
+use ash::{Entry, Instance, ext, vk};
+
+use crate::sync::Mutex;
+
+/// The loader, our instance, and the devices worth opening.
+pub(super) struct Loader {
+    /// Unloading it would take the driver away under everybody.
+    _entry: Entry,
+    pub(super) instance: Instance,
+    pub(super) devices: Vec<Found>,
+}
+
+/// A device that this backend can use.
+pub(super) struct Found {
+    pub(super) raw: vk::PhysicalDevice,
+    pub(super) name: String,
+    /// A driver that computes on the processor.
+    pub(super) software: bool,
+}
+
+/// What the validation layer said, where it was asked for.
+static MESSAGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Names the library to load in place of the system's loader.
+const LIBRARY: &str = "FENCEPOST_VULKAN_LIBRARY";
+/// Asks for the validation layer.
+const VALIDATION: &str = "FENCEPOST_VULKAN_VALIDATION";
+
+impl Loader {
+    /// The one loader of this process; or why there is none, and what would bring it.
+    pub(super) fn get() -> Result<&'static Loader, String> {
+        static LOADER: OnceLock<Result<Loader, String>> = OnceLock::new();
+        // Two threads that come first load one after the other: loaders are not always ready for both.
+        static LOADING: Mutex<()> = Mutex::new(());
+        let _alone = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
+        match LOADER.get_or_init(load) {
+            Ok(loader) => Ok(loader),
+            Err(why) => Err(why.clone()),
+        }
+    }
+}
+
+fn load() -> Result<Loader, String> {
+    let named = std::env::var_os(LIBRARY).filter(|name| !name.is_empty());
+    let entry = match &named {
+        // SAFETY: loading runs the library's initialisers; the user named it as a Vulkan loader.
+        Some(path) => unsafe { Entry::load_from(path) }.map_err(|error| {
+            format!(
+                "{LIBRARY} names {}, which cannot be loaded as one: {error}; unset it, or name a Vulkan loader",
+                path.to_string_lossy()
+            )
+        })?,
+        // SAFETY: the system's loader, by the name that its installation uses.
+        None => unsafe { Entry::load() }.map_err(|error| {
+            format!(
+                "no Vulkan loader: {error}; install one (as the package libvulkan1 or vulkan-loader) \
+                 and the GPU's driver, or name a loader in {LIBRARY}"
+            )
+        })?,
+    };
+    // SAFETY: the entry was just loaded.
+    let version = unsafe { entry.try_enumerate_instance_version() }
+        .map_err(|error| format!("the Vulkan loader does not work: {error}"))?
+        .unwrap_or(vk::API_VERSION_1_0);
+    if version < vk::API_VERSION_1_2 {
+        return Err(format!(
+            "the Vulkan loader is of version {}, and this needs 1.2; update it",
+            shown(version)
+        ));
+    }
+    let instance = instance(&entry, version)?;
+    let devices = devices(&instance)?;
+    Ok(Loader {
+        _entry: entry,
+        instance,
+        devices,
+    })
+}
+
+fn shown(version: u32) -> String {
+    let (major, minor) = (
+        vk::api_version_major(version),
+        vk::api_version_minor(version),
+    );
+    format!("{major}.{minor}")
+}
+
+fn instance(entry: &Entry, version: u32) -> Result<Instance, String> {
+    let application = vk::ApplicationInfo::default()
+        .engine_name(c"fencepost")
+        .api_version(version.min(vk::API_VERSION_1_3));
+    let mut info = vk::InstanceCreateInfo::default().application_info(&application);
+    let validate = std::env::var_os(VALIDATION).is_some_and(|on| on == "1");
+    let layers = [c"VK_LAYER_KHRONOS_validation".as_ptr()];
+    let extensions = [ext::debug_utils::NAME.as_ptr()];
+    let enabled = [vk::ValidationFeatureEnableEXT::SYNCHRONIZATION_VALIDATION];
+    let mut features = vk::ValidationFeaturesEXT::default().enabled_validation_features(&enabled);
+    let mut messenger = messenger();
+    if validate {
+        info = info
+            .enabled_layer_names(&layers)
+            .enabled_extension_names(&extensions)
+            .push_next(&mut features)
+            .push_next(&mut messenger);
+    }
+    // SAFETY: everything that `info` points to is alive until the call is over.
+    let instance = unsafe { entry.create_instance(&info, None) }.map_err(|error| match error {
+        vk::Result::ERROR_INCOMPATIBLE_DRIVER => {
+            "the Vulkan loader finds no driver; install the GPU's (or mesa-vulkan-drivers for a software one)"
+                .to_owned()
+        }
+        vk::Result::ERROR_LAYER_NOT_PRESENT => format!(
+            "{VALIDATION} asks for the validation layer, which is not installed; unset it, or install \
+             vulkan-validationlayers"
+        ),
+        error => format!("vkCreateInstance failed: {error}; try vulkaninfo, and reinstall the driver"),
+    })?;
+    if validate {
+        let debug = ext::debug_utils::Instance::new(entry, &instance);
+        // SAFETY: the instance is alive and has the extension. The messenger is never destroyed, as the instance.
+        let made = unsafe { debug.create_debug_utils_messenger(&self::messenger(), None) };
+        made.map_err(|error| format!("the validation layer takes no messenger: {error}"))?;
+    }
+    Ok(instance)
+}
+
+fn messenger() -> vk::DebugUtilsMessengerCreateInfoEXT<'static> {
+    use vk::{
+        DebugUtilsMessageSeverityFlagsEXT as Severity, DebugUtilsMessageTypeFlagsEXT as Kind,
+    };
+    vk::DebugUtilsMessengerCreateInfoEXT::default()
+        .message_severity(Severity::WARNING | Severity::ERROR)
+        .message_type(Kind::VALIDATION | Kind::PERFORMANCE)
+        .pfn_user_callback(Some(heard))
+}
+
+unsafe extern "system" fn heard(
+    _: vk::DebugUtilsMessageSeverityFlagsEXT,
+    _: vk::DebugUtilsMessageTypeFlagsEXT,
+    data: *const vk::DebugUtilsMessengerCallbackDataEXT<'_>,
+    _: *mut c_void,
+) -> vk::Bool32 {
+    // SAFETY: the layer gives a message that is alive during the call, or none.
+    if let Some(data) = unsafe { data.as_ref() }
+        && !data.p_message.is_null()
+    {
+        // SAFETY: a C string, by the specification of the structure.
+        let text = unsafe { CStr::from_ptr(data.p_message) }.to_string_lossy();
+        eprintln!("vulkan validation: {text}");
+        MESSAGES
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(text.into_owned());
+    }
+    vk::FALSE
+}
+
+/// What the validation layer has said so far.
+#[cfg(feature = "conformance")]
+pub(crate) fn validation_messages() -> Vec<String> {
+    MESSAGES
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
+}
+
+/// The devices that this backend can use, hardware first; or why there is none.
+fn devices(instance: &Instance) -> Result<Vec<Found>, String> {
+    // SAFETY: the instance is alive.
+    let all = unsafe { instance.enumerate_physical_devices() }.map_err(|error| {
+        format!("vkEnumeratePhysicalDevices failed: {error}; reinstall the GPU's driver")
+    })?;
+    let (mut usable, mut unusable) = (Vec::new(), Vec::new());
+    for raw in all {
+        // SAFETY: a device of this instance.
+        let facts = unsafe { instance.get_physical_device_properties(raw) };
+        let name = facts
+            .device_name_as_c_str()
+            .map_or("a device".into(), |name| {
+                name.to_string_lossy().into_owned()
+            });
+        if facts.api_version < vk::API_VERSION_1_2 {
+            unusable.push(format!("{name} has Vulkan {}", shown(facts.api_version)));
+            continue;
+        }
+        let mut timeline = vk::PhysicalDeviceTimelineSemaphoreFeatures::default();
+        let mut features = vk::PhysicalDeviceFeatures2::default().push_next(&mut timeline);
+        // SAFETY: as above; the chain is alive during the call.
+        unsafe { instance.get_physical_device_features2(raw, &mut features) };
+        if timeline.timeline_semaphore == vk::FALSE {
+            unusable.push(format!("{name} has no timeline semaphores"));
+            continue;
+        }
+        usable.push(Found {
+            raw,
+            name,
+            software: facts.device_type == vk::PhysicalDeviceType::CPU,
+        });
+    }
+    usable.sort_by_key(|found| found.software);
+    match (usable.is_empty(), unusable.is_empty()) {
+        (false, _) => Ok(usable),
+        (true, true) => Err(
+            "the Vulkan loader is installed and finds no device; install the GPU's driver".into(),
+        ),
+        (true, false) => Err(format!(
+            "no device here has Vulkan 1.2 with timeline semaphores ({}); update the GPU's driver",
+            unusable.join(", ")
+        )),
+    }
+}

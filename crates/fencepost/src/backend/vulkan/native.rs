@@ -1,0 +1,381 @@
+//! What a stream has of Vulkan's: its semaphores and query slots, and how long they live.
+//!
+//! - **The line** is the timeline semaphore whose values are the stream's markers.
+//! - **The trail** is signalled by batches that mark nothing (waits, and the suite's work), so that what they use is
+//!   known to be free. A stream that only records has none.
+//! - **The hold** is signalled by the host, where the stream waits for what the device cannot see.
+//!
+//! Whoever may ask a semaphore holds its [`Native`]: markers, streams, and batches of other streams that wait on it,
+//! until those are known to be complete. Dropped while something is pending, it is buried: the waiter destroys it
+//! once the device is through.
+
+use std::{
+    any::Any,
+    collections::VecDeque,
+    mem::ManuallyDrop,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use ash::vk;
+
+use super::{
+    gpu::{Fault, Gpu},
+    queue::Point,
+    timer::{SlotTime, Timer},
+    waiter::Watched,
+};
+use crate::{
+    backend::counted::{Counter, Holds, Segment},
+    error::Result,
+    sync::{Mutex, lock},
+    timeline::Reached,
+};
+
+pub(crate) struct Native {
+    /// `None` only while it is dropped.
+    body: Option<Body>,
+}
+
+/// The native objects; destroyed when nothing is pending.
+pub(crate) struct Body {
+    pub(super) gpu: Arc<Gpu>,
+    pub(super) line: vk::Semaphore,
+    /// The last value of the line that was submitted.
+    submitted: AtomicU64,
+    trail: OnceLock<Trail>,
+    hold: OnceLock<vk::Semaphore>,
+    pub(super) holds: Holds,
+    pub(super) timer: OnceLock<Timer>,
+    #[cfg(feature = "conformance")]
+    pub(super) work: OnceLock<super::work::Work>,
+}
+
+struct Trail {
+    semaphore: vk::Semaphore,
+    last: AtomicU64,
+    /// What batches use, until the trail has come to their value.
+    keep: Mutex<Uses>,
+}
+
+/// What pending batches use, and who keeps it until then.
+type Uses = VecDeque<(u64, Arc<dyn Any + Send + Sync>)>;
+
+/// What the waiter watches.
+pub(super) enum Watch {
+    /// What the last batches of a dropped stream use.
+    Uses {
+        native: Arc<Native>,
+        trail: Point,
+        _uses: Uses,
+    },
+    Marker {
+        native: Arc<Native>,
+        segment: Arc<Segment>,
+        value: u64,
+    },
+    Burial(ManuallyDrop<Box<Body>>),
+}
+
+impl Native {
+    pub(super) fn new(gpu: &Arc<Gpu>) -> Result<Arc<Native>, Fault> {
+        Ok(Arc::new(Native {
+            body: Some(Body {
+                line: gpu.timeline_semaphore()?,
+                gpu: gpu.clone(),
+                submitted: AtomicU64::new(0),
+                trail: OnceLock::new(),
+                hold: OnceLock::new(),
+                holds: Holds::new(),
+                timer: OnceLock::new(),
+                #[cfg(feature = "conformance")]
+                work: OnceLock::new(),
+            }),
+        }))
+    }
+}
+
+impl Native {
+    /// The stream is gone: nothing prunes what its batches use any more. Streams that waited for each other would
+    /// keep each other for ever.
+    pub(super) fn leave(self: &Arc<Self>) {
+        let Some(trail) = self.trail.get() else {
+            return;
+        };
+        if self.gpu.is_forked() {
+            return;
+        }
+        let uses = std::mem::take(&mut *lock(&trail.keep));
+        let last = trail.last.load(Ordering::Acquire);
+        if uses.is_empty()
+            || self
+                .gpu
+                .counter(trail.semaphore)
+                .is_ok_and(|reached| reached >= last)
+        {
+            return drop(uses);
+        }
+        let _ = self.gpu.waiter.watch(Watch::Uses {
+            native: self.clone(),
+            trail: (trail.semaphore, last),
+            _uses: uses,
+        });
+    }
+}
+
+impl std::ops::Deref for Native {
+    type Target = Body;
+
+    #[inline]
+    fn deref(&self) -> &Body {
+        match &self.body {
+            Some(body) => body,
+            // Taken by the drop, which has the only reference.
+            None => unreachable!("a native in use is not dropped"),
+        }
+    }
+}
+
+impl Body {
+    /// A marker's value was submitted.
+    #[inline]
+    pub(super) fn was_submitted(&self, native: u64) {
+        self.submitted.store(native, Ordering::Release);
+    }
+
+    /// Submits a batch that marks nothing: `submit` signals the point that it is given. `uses` lives until then.
+    /// Called under the submit lock.
+    pub(super) fn trail(
+        &self,
+        uses: Arc<dyn Any + Send + Sync>,
+        submit: impl FnOnce(Point) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let trail = match self.trail.get() {
+            Some(trail) => trail,
+            None => {
+                let fresh = Trail {
+                    semaphore: self.gpu.timeline_semaphore()?,
+                    last: AtomicU64::new(0),
+                    keep: Mutex::new(VecDeque::new()),
+                };
+                self.trail.get_or_init(|| fresh)
+            }
+        };
+        let value = trail.last.load(Ordering::Relaxed) + 1;
+        submit((trail.semaphore, value))?;
+        trail.last.store(value, Ordering::Release);
+        let reached = self.gpu.counter(trail.semaphore).unwrap_or(0);
+        let mut keep = lock(&trail.keep);
+        let gone = keep.partition_point(|(value, _)| *value <= reached);
+        let gone: Vec<_> = keep.drain(..gone).collect();
+        keep.push_back((value, uses));
+        drop(keep);
+        // The last owner of another stream's native may be among them: without the lock.
+        drop(gone);
+        Ok(())
+    }
+
+    /// How far batches that mark nothing have come, and the value of the next.
+    #[cfg(feature = "conformance")]
+    pub(super) fn trail_reached(&self) -> (u64, u64) {
+        self.trail.get().map_or((0, 1), |trail| {
+            let reached = self.gpu.counter(trail.semaphore).unwrap_or(0);
+            (reached, trail.last.load(Ordering::Relaxed) + 1)
+        })
+    }
+
+    /// The semaphore that holds the stream for the host.
+    pub(super) fn hold(&self) -> Result<vk::Semaphore, Fault> {
+        if let Some(hold) = self.hold.get() {
+            return Ok(*hold);
+        }
+        let fresh = self.gpu.timeline_semaphore()?;
+        let hold = *self.hold.get_or_init(|| fresh);
+        if hold != fresh {
+            // SAFETY: made here, and used by nobody: another thread was first.
+            unsafe { self.gpu.device.destroy_semaphore(fresh, None) };
+        }
+        Ok(hold)
+    }
+
+    /// A turn of the hold is done.
+    pub(super) fn let_go(&self, turn: u64) {
+        self.holds.done(turn, |gone| {
+            if let Some(hold) = self.hold.get() {
+                self.gpu.signal(*hold, gone);
+            }
+        });
+    }
+
+    /// What is pending: the first point that is not reached.
+    fn pending(&self) -> Option<Point> {
+        let line = Some((self.line, self.submitted.load(Ordering::Acquire)));
+        let trail = self.trail.get();
+        let trail = trail.map(|trail| (trail.semaphore, trail.last.load(Ordering::Acquire)));
+        if self.gpu.lost().is_some() {
+            return None;
+        }
+        [line, trail]
+            .into_iter()
+            .flatten()
+            .find(|&(semaphore, value)| {
+                match self.gpu.counter(semaphore) {
+                    Ok(reached) => reached < value,
+                    // Nothing runs on a lost device.
+                    Err(fault) => fault.result != vk::Result::ERROR_DEVICE_LOST,
+                }
+            })
+    }
+
+    /// Destroys everything. Nothing is pending.
+    fn destroy(&mut self) {
+        let device = &self.gpu.device;
+        #[cfg(feature = "conformance")]
+        if let Some(work) = self.work.take() {
+            work.destroy(device);
+        }
+        if let Some(timer) = self.timer.take() {
+            timer.destroy(device);
+        }
+        let trail = self.trail.take().map(|trail| trail.semaphore);
+        for semaphore in [Some(self.line), trail, self.hold.take()]
+            .into_iter()
+            .flatten()
+        {
+            // SAFETY: made by us of this device; all batches that use it are complete, and nobody else is left to ask.
+            unsafe { device.destroy_semaphore(semaphore, None) };
+        }
+    }
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        let Some(mut body) = self.body.take() else {
+            return;
+        };
+        if body.gpu.is_forked() {
+            // The driver did not come along.
+            return std::mem::forget(body);
+        }
+        if body.pending().is_none() {
+            return body.destroy();
+        }
+        let gpu = body.gpu.clone();
+        // Where no thread can be started the objects are left to the process's end.
+        let _ = gpu
+            .waiter
+            .watch(Watch::Burial(ManuallyDrop::new(Box::new(body))));
+    }
+}
+
+impl Counter for Native {
+    type Time = SlotTime;
+
+    #[inline]
+    fn read(&self) -> Result<u64> {
+        self.gpu
+            .counter(self.line)
+            .map_err(|fault| self.gpu.failed(fault))
+    }
+
+    fn wait(&self, _: &Segment, native: u64, deadline: Option<Instant>) -> Result<()> {
+        let timeout = match deadline {
+            None => u64::MAX,
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                u64::try_from(left.as_nanos()).unwrap_or(u64::MAX)
+            }
+        };
+        let (semaphores, values) = ([self.line], [native]);
+        let info = vk::SemaphoreWaitInfo::default()
+            .semaphores(&semaphores)
+            .values(&values);
+        // SAFETY: our own timeline semaphore, alive while `self` is borrowed.
+        match unsafe { self.gpu.device.wait_semaphores(&info, timeout) } {
+            Ok(()) | Err(vk::Result::TIMEOUT) => Ok(()),
+            Err(result) => Err(self.gpu.failed(Fault {
+                call: "vkWaitSemaphores",
+                result,
+            })),
+        }
+    }
+
+    fn watch(self: &Arc<Self>, segment: &Arc<Segment>, native: u64) -> Result<()> {
+        self.gpu.waiter.watch(Watch::Marker {
+            native: self.clone(),
+            segment: segment.clone(),
+            value: native,
+        })
+    }
+}
+
+impl Watch {
+    /// What to sleep for; `None` when it is due.
+    pub(super) fn point(&self) -> Option<Point> {
+        match self {
+            Watch::Marker { native, value, .. } => Some((native.line, *value)),
+            Watch::Uses { trail, .. } => Some(*trail),
+            Watch::Burial(body) => body.pending(),
+        }
+    }
+}
+
+impl Watched for Watch {
+    fn key(&self) -> (usize, u64) {
+        match self {
+            Watch::Marker { segment, value, .. } => (Arc::as_ptr(segment) as usize, *value),
+            // Lanes of their own: no two of these lie within two bytes.
+            Watch::Uses { native, .. } => (Arc::as_ptr(native) as usize + 2, 0),
+            Watch::Burial(body) => ((&raw const ***body) as usize + 1, 0),
+        }
+    }
+
+    fn look(&self) -> bool {
+        match self {
+            Watch::Marker {
+                native,
+                segment,
+                value,
+            } => match native.read() {
+                Ok(counter) => {
+                    segment.settle(counter);
+                    counter >= *value
+                }
+                // A loss has failed every stream; what else the driver says is told by who asks.
+                Err(error) => {
+                    if segment.timeline.reached(u64::MAX >> 1) == Reached::NotYet {
+                        let cause = crate::error::Cause::new(error.to_string());
+                        segment.timeline.fail(&cause, false).fire();
+                    }
+                    true
+                }
+            },
+            Watch::Uses { native, trail, .. } => {
+                native.gpu.lost().is_some()
+                    || native.gpu.counter(trail.0).map_or_else(
+                        |fault| fault.result == vk::Result::ERROR_DEVICE_LOST,
+                        |reached| reached >= trail.1,
+                    )
+            }
+            Watch::Burial(body) => body.pending().is_none(),
+        }
+    }
+}
+
+/// Destroyed when the waiter lets go of it with nothing pending. Else it is left to the process's end: what is
+/// pending may not lose what it uses.
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Watch::Burial(body) = self
+            && !body.gpu.is_forked()
+            && body.pending().is_none()
+        {
+            body.destroy();
+            // SAFETY: dropped once, here, and not used after.
+            unsafe { ManuallyDrop::drop(body) };
+        }
+    }
+}

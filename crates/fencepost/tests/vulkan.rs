@@ -1,0 +1,732 @@
+//! The Vulkan backend: on a machine without a loader or driver, that it says so; on one with them, the conformance
+//! suite, its mutants where a stand-in has queues enough to show them, and what belongs to Vulkan alone.
+//!
+//! Tests that need a device count as skipped without one. With `FENCEPOST_VULKAN_VALIDATION=1` every test fails
+//! on whatever the validation layer says.
+#![cfg(all(feature = "vulkan", not(loom)))]
+
+use std::{
+    process::Command,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    time::Duration,
+};
+
+use fencepost::{
+    Backend, Device, Error, Event,
+    conformance::{self, Outcome, work},
+    vulkan::{self, Features},
+};
+
+mod common;
+
+/// The first device, if there is one, for one test at a time: they share its queues.
+fn gpu() -> Option<Gpu> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = Device::list()
+        .into_iter()
+        .find(|found| found.backend == Backend::Vulkan)
+        .expect("the registry has an entry for Vulkan");
+    match found.missing {
+        Some(why) => {
+            common::skip(&common::test_name(), &why);
+            None
+        }
+        None => Some(Gpu {
+            device: Device::open("vulkan:0").unwrap(),
+            said: vulkan::validation_messages().len(),
+            _alone: alone,
+        }),
+    }
+}
+
+struct Gpu {
+    device: Device,
+    /// How many messages of the validation layer came before.
+    said: usize,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        let messages = vulkan::validation_messages();
+        let serious: Vec<_> = messages[self.said..]
+            .iter()
+            .filter(|text| !text.contains(LAYERS_OWN_BUG))
+            .collect();
+        if !std::thread::panicking() {
+            assert!(serious.is_empty(), "{serious:#?}");
+        }
+    }
+}
+
+/// The layer's word for a fault of its own, which host signals under several waiting threads bring about
+/// ([Vulkan-ValidationLayers #8519](https://github.com/KhronosGroup/Vulkan-ValidationLayers/pull/8519) mended it).
+const LAYERS_OWN_BUG: &str = "UNASSIGNED-VkSemaphore-state-timeout";
+
+/// Whether the validation layer is on, which takes minutes for 100,000 submits that wait.
+fn is_validating() -> bool {
+    std::env::var("FENCEPOST_VULKAN_VALIDATION").is_ok_and(|on| on == "1")
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Whether the device is the stand-in, which has several queues and an order of its own.
+fn is_stand_in() -> bool {
+    std::env::var("FENCEPOST_VULKAN_STAND_IN").is_ok_and(|on| on == "1")
+}
+
+#[test]
+fn without_a_driver_it_is_an_error_that_says_so() {
+    let found = Device::list()
+        .into_iter()
+        .find(|found| found.backend == Backend::Vulkan)
+        .unwrap();
+    match found.missing {
+        Some(why) => {
+            assert!(!why.is_empty());
+            let error = Device::open("vulkan:0").unwrap_err();
+            assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+            assert!(error.to_string().contains(&why), "{error}");
+        }
+        None => {
+            assert_eq!(found.devices[0], "vulkan:0");
+            let beyond = format!("vulkan:{}", found.devices.len());
+            let error = Device::open(&beyond).unwrap_err();
+            assert!(matches!(error, Error::UnknownDevice { .. }), "{error:?}");
+        }
+    }
+}
+
+/// This test program again, running one test.
+fn child(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", test, "--nocapture"])
+        .env("FENCEPOST_TEST_CHILD", test);
+    command
+}
+
+#[test]
+fn a_library_that_is_no_loader_is_an_error() {
+    if std::env::var_os("FENCEPOST_TEST_CHILD").is_some() {
+        let error = Device::open("vulkan:0").unwrap_err();
+        println!("said: {error}");
+        assert!(error.to_string().contains("FENCEPOST_VULKAN_LIBRARY"));
+        return;
+    }
+    // A library that is not there, and one that is there and has none of the symbols.
+    for library in ["/nowhere/libvulkan.so", "libc.so.6"] {
+        let status = child("a_library_that_is_no_loader_is_an_error")
+            .env("FENCEPOST_VULKAN_LIBRARY", library)
+            .status()
+            .unwrap();
+        assert!(status.success(), "{library}");
+    }
+}
+
+/// Runs the whole suite, and returns how many cases passed.
+fn keeps_every_promise(device: &Device) -> usize {
+    println!("{device}, clock: {}", device.clock());
+    let (mut passed, mut failed) = (0, Vec::new());
+    for case in conformance::cases() {
+        if is_validating() && case.about == "a full queue" {
+            println!("left out {}: the validation layer is on", case.name);
+            continue;
+        }
+        conformance::run(device, case.name, |ran, outcome, time| match outcome {
+            // The filter is a part of a name, and may fit several.
+            _ if ran.name != case.name => {}
+            Outcome::Passed => {
+                passed += 1;
+                println!("ok {} ({time:?})", case.name);
+            }
+            Outcome::Failed(why) => {
+                println!("FAILED {}: {why}", case.name);
+                failed.push(case.name);
+            }
+            Outcome::Skipped(why) => println!("skipped {}: {why}", case.name),
+        });
+    }
+    println!("{passed} passed, {} failed", failed.len());
+    assert!(failed.is_empty(), "{failed:?}: see the output");
+    passed
+}
+
+#[test]
+fn a_device_keeps_every_promise() {
+    let Some(gpu) = gpu() else { return };
+    let passed = keeps_every_promise(&gpu.device);
+    let least = if is_stand_in() { 80 } else { 70 };
+    assert!(passed >= least, "only {passed} cases passed");
+}
+
+#[test]
+fn a_device_without_the_newer_calls_keeps_every_promise() {
+    let Some(_gpu) = gpu() else { return };
+    for only in [
+        Features::default(),
+        Features {
+            synchronization2: true,
+            ..Features::default()
+        },
+    ] {
+        let device = vulkan::fresh(0, Some(only)).unwrap();
+        assert!(keeps_every_promise(&device) >= 70);
+    }
+}
+
+/// In a process of its own: some mutants leave threads behind that hang, and queues that stay held.
+#[test]
+fn every_mutant_dies_by_every_case_that_claims_it() {
+    if gpu().is_none() {
+        return;
+    }
+    if !is_stand_in() {
+        return common::skip(
+            &common::test_name(),
+            "the stand-in shows it (FENCEPOST_VULKAN_STAND_IN=1): a driver with one queue hides missing waits",
+        );
+    }
+    common::in_a_process_of_its_own(|| {
+        let table = conformance::kill_mutants(|| vulkan::fresh(0, None).unwrap());
+        common::write_table(
+            "mutants-vulkan",
+            "Mutants of the Vulkan backend (stand-in)",
+            &table.to_string(),
+        );
+        let complaints = table.complaints();
+        assert!(complaints.is_empty(), "{complaints:#?}");
+    });
+}
+
+#[test]
+fn a_thousand_timed_events_are_alive_at_once() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.device.new_stream().unwrap();
+    let events: Vec<_> = (0..1000)
+        .map(|_| {
+            let event = Event::with_timing(&gpu.device);
+            event.record(&stream).unwrap();
+            event
+        })
+        .collect();
+    events[999].synchronize_timeout(PATIENCE).unwrap();
+    let ticks: Vec<_> = events
+        .iter()
+        .map(|event| event.marker().unwrap().timestamp().unwrap().ticks())
+        .collect();
+    assert!(ticks.is_sorted(), "a time is not its own marker's");
+    let whole = events[0].elapsed_time(&events[999]).unwrap();
+    let steps: f64 = events
+        .windows(2)
+        .map(|pair| pair[0].elapsed_time(&pair[1]).unwrap())
+        .sum();
+    assert!(
+        (whole - steps).abs() < 1e-3,
+        "{whole} ms, in steps {steps} ms"
+    );
+}
+
+/// What this process has in memory, in KiB.
+#[cfg(target_os = "linux")]
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn recording_again_and_again_takes_no_more_memory() {
+    if gpu().is_none() {
+        return;
+    }
+    if is_validating() {
+        return common::skip(
+            &common::test_name(),
+            "the validation layer keeps memory of its own",
+        );
+    }
+    common::in_a_process_of_its_own(|| {
+        let device = Device::open("vulkan:0").unwrap();
+        let (one, two) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+        let events = [Event::new(&device), Event::with_timing(&device)];
+        let round = |count: u32| {
+            for _ in 0..count {
+                for event in &events {
+                    event.record(&one).unwrap();
+                    event.wait(&two).unwrap();
+                }
+                two.record().unwrap();
+                // The queue's own backlog is not what is measured.
+                events[1].synchronize_timeout(PATIENCE).unwrap();
+            }
+        };
+        round(2_000);
+        let before = resident();
+        round(20_000);
+        let grown = resident().saturating_sub(before);
+        println!("{grown} KiB more after 40,000 records and 40,000 waits");
+        assert!(grown < 1024, "{grown} KiB more after 40,000 records");
+    });
+}
+
+#[test]
+fn a_stream_waits_for_the_host_when_asked_to() {
+    let Some(gpu) = gpu() else { return };
+    let host = Device::new_host(2).new_stream().unwrap();
+    let stream = gpu.device.new_stream().unwrap();
+    let (go, wait) = mpsc::channel::<()>();
+    host.launch(move || {
+        let _ = wait.recv();
+    })
+    .unwrap();
+    let marker = host.record().unwrap();
+    let plain = stream.wait(&marker).unwrap_err();
+    assert!(matches!(plain, Error::ForeignWait { .. }), "{plain:?}");
+    let before = stream.record().unwrap();
+    stream.wait_foreign(&marker).unwrap();
+    let after = stream.record().unwrap();
+    before.synchronize_timeout(PATIENCE).unwrap();
+    let early = after
+        .synchronize_timeout(Duration::from_millis(20))
+        .unwrap_err();
+    assert!(matches!(early, Error::Timeout(_)), "{early:?}");
+    assert!(
+        early.to_string().contains(&marker.to_string()),
+        "it names what holds it: {early}"
+    );
+    drop(go);
+    after.synchronize_timeout(PATIENCE).unwrap();
+    // And the other way about: the host's stream waits, without blocking a thread.
+    host.wait(&stream.record().unwrap()).unwrap();
+    host.synchronize_timeout(PATIENCE).unwrap();
+}
+
+/// A host stream whose marker waits until it is told to go on.
+fn held_host_marker(fails: bool) -> (mpsc::Sender<()>, fencepost::Marker) {
+    let host = Device::new_host(2).new_stream().unwrap();
+    let (go, wait) = mpsc::channel::<()>();
+    host.launch(move || {
+        let _ = wait.recv();
+        if fails {
+            std::panic::resume_unwind(Box::new("no more paper"));
+        }
+    })
+    .unwrap();
+    (go, host.record().unwrap())
+}
+
+#[test]
+fn waits_for_the_host_are_let_go_in_their_order() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.device.new_stream().unwrap();
+    let (go_one, one) = held_host_marker(false);
+    let (go_two, two) = held_host_marker(false);
+    stream.wait_foreign(&one).unwrap();
+    let first = stream.record().unwrap();
+    stream.wait_foreign(&two).unwrap();
+    let second = stream.record().unwrap();
+    drop(go_two);
+    two.synchronize_timeout(PATIENCE).unwrap();
+    for held in [&first, &second] {
+        let early = held.synchronize_timeout(Duration::from_millis(20));
+        assert!(matches!(early, Err(Error::Timeout(_))), "{early:?}");
+    }
+    drop(go_one);
+    second.synchronize_timeout(PATIENCE).unwrap();
+    assert!(first.query().unwrap());
+}
+
+#[test]
+fn a_host_failure_fails_whoever_waits_for_it_at_any_distance() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let streams: Vec<_> = (0..4).map(|_| device.new_stream().unwrap()).collect();
+    let (go, marker) = held_host_marker(true);
+    let before = streams[0].record().unwrap();
+    streams[0].wait_foreign(&marker).unwrap();
+    let mut ends = vec![streams[0].record().unwrap()];
+    for stream in &streams[1..] {
+        stream.wait(ends.last().unwrap()).unwrap();
+        ends.push(stream.record().unwrap());
+    }
+    drop(go);
+    for (hops, end) in (1..).zip(&ends) {
+        let error = end.synchronize_timeout(PATIENCE).unwrap_err();
+        assert!(error.to_string().contains("no more paper"), "{error}");
+        assert_eq!(error.cause().unwrap().hops(), hops);
+    }
+    before.synchronize_timeout(PATIENCE).unwrap();
+    for stream in &streams {
+        assert!(stream.synchronize_timeout(PATIENCE).is_err());
+        stream.clear_error().unwrap();
+        stream.synchronize_timeout(PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn a_circle_through_a_held_stream_is_refused() {
+    let Some(gpu) = gpu() else { return };
+    let host = Device::new_host(2).new_stream().unwrap();
+    let stream = gpu.device.new_stream().unwrap();
+    let (tell, told) = mpsc::channel();
+    let (own, held) = (host.clone(), stream.clone());
+    host.launch(move || {
+        let circle = || {
+            // In front of the hold: that one completes.
+            let before = held.record()?;
+            held.wait_foreign(&own.record()?)?;
+            before.synchronize_timeout(PATIENCE)?;
+            held.record()?.synchronize()
+        };
+        let _ = tell.send(circle());
+    })
+    .unwrap();
+    let error = told.recv_timeout(PATIENCE).unwrap().unwrap_err();
+    assert!(matches!(error, Error::WouldDeadlock { .. }), "{error:?}");
+    stream.synchronize_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn two_devices_wait_for_each_other_through_the_host() {
+    let Some(gpu) = gpu() else { return };
+    let other = vulkan::fresh(0, None).unwrap();
+    let (here, there) = (
+        gpu.device.new_stream().unwrap(),
+        other.new_stream().unwrap(),
+    );
+    let gate = work::gate(&here).unwrap();
+    there.wait(&here.record().unwrap()).unwrap();
+    let passed = there.record().unwrap();
+    let early = passed.synchronize_timeout(Duration::from_millis(20));
+    assert!(matches!(early, Err(Error::Timeout(_))), "{early:?}");
+    let start = here.record_timed().unwrap();
+    let mixed = start.elapsed(&there.record_timed().unwrap());
+    assert!(
+        matches!(mixed, Err(Error::DeviceMismatch { .. })),
+        "{mixed:?}"
+    );
+    gate.open();
+    passed.synchronize_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn streams_that_waited_for_each_other_go_when_they_are_dropped() {
+    let Some(gpu) = gpu() else { return };
+    let owner = Arc::new(());
+    let device = vulkan::fresh(0, None).unwrap();
+    let (one, two) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+    let gate = work::gate(&one).unwrap();
+    let log = work::new_log(&device).unwrap();
+    work::append(&one, &log, 1).unwrap();
+    two.wait(&one.record().unwrap()).unwrap();
+    one.wait(&two.record_timed().unwrap()).unwrap();
+    let last = one.record().unwrap();
+    drop((one, two, device, owner));
+    gate.open();
+    last.synchronize_timeout(PATIENCE).unwrap();
+    assert_eq!(log.read().unwrap(), [1]);
+    drop((last, log));
+    drop(gpu);
+}
+
+/// Command buffers on a device, by hand.
+struct Commands {
+    device: ash::Device,
+    pool: ash::vk::CommandPool,
+}
+
+impl Commands {
+    fn new(device: ash::Device, family: u32) -> Commands {
+        use ash::vk;
+        let info = vk::CommandPoolCreateInfo::default().queue_family_index(family);
+        // SAFETY: the device is alive.
+        let pool = unsafe { device.create_command_pool(&info, None) }.unwrap();
+        Commands { device, pool }
+    }
+
+    /// A command buffer with what `record` puts into it.
+    fn buffer<R>(
+        &self,
+        record: impl FnOnce(ash::vk::CommandBuffer) -> R,
+    ) -> (ash::vk::CommandBuffer, R) {
+        use ash::vk;
+        let info = vk::CommandBufferAllocateInfo::default()
+            .command_pool(self.pool)
+            .command_buffer_count(1);
+        // SAFETY: the pool is alive, and used by this thread only.
+        unsafe {
+            let buffer = self.device.allocate_command_buffers(&info).unwrap()[0];
+            self.device
+                .begin_command_buffer(buffer, &vk::CommandBufferBeginInfo::default())
+                .unwrap();
+            let result = record(buffer);
+            self.device.end_command_buffer(buffer).unwrap();
+            (buffer, result)
+        }
+    }
+
+    /// Submits `buffer`, which signals `point` behind it.
+    fn submit(
+        &self,
+        queue: ash::vk::Queue,
+        buffer: ash::vk::CommandBuffer,
+        point: (ash::vk::Semaphore, u64),
+    ) {
+        use ash::vk;
+        let (buffers, semaphores, values) = ([buffer], [point.0], [point.1]);
+        let mut timeline =
+            vk::TimelineSemaphoreSubmitInfo::default().signal_semaphore_values(&values);
+        let info = vk::SubmitInfo::default()
+            .command_buffers(&buffers)
+            .signal_semaphores(&semaphores)
+            .push_next(&mut timeline);
+        // SAFETY: the caller holds the queue; buffer and semaphore are alive.
+        unsafe { self.device.queue_submit(queue, &[info], vk::Fence::null()) }.unwrap();
+    }
+}
+
+impl Drop for Commands {
+    fn drop(&mut self) {
+        // SAFETY: the tests wait for what they submit.
+        unsafe { self.device.destroy_command_pool(self.pool, None) };
+    }
+}
+
+#[test]
+fn a_reservation_is_pending_until_its_work_is_done() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let stream = device.new_stream().unwrap();
+    let family = vulkan::with_queue(&stream, |_, family| family).unwrap();
+    let commands = Commands::new(vulkan::raw_device(device).unwrap(), family);
+    let record = || {
+        // SAFETY: recording, outside a render pass, for that family.
+        commands.buffer(|buffer| unsafe { vulkan::record_into(device, buffer, family) }.unwrap())
+    };
+    // Submitted the other way round than reserved.
+    let ((first_buffer, first), (second_buffer, second)) = (record(), record());
+    let (one, two) = (first.marker(), second.marker());
+    for marker in [&one, &two] {
+        assert!(!marker.query().unwrap() && marker.has_timing());
+        for refused in [
+            marker.synchronize().unwrap_err(),
+            marker.synchronize_timeout(PATIENCE).unwrap_err(),
+            stream.wait(marker).unwrap_err(),
+            marker.on_complete(|_| {}).unwrap_err(),
+        ] {
+            assert!(matches!(refused, Error::NotSubmitted { .. }), "{refused:?}");
+        }
+    }
+    let gate = work::gate(&stream).unwrap();
+    let mut told = [(second_buffer, second, &two), (first_buffer, first, &one)]
+        .into_iter()
+        .map(|(buffer, reservation, marker)| {
+            vulkan::with_queue(&stream, |queue, _| {
+                commands.submit(queue, buffer, vulkan::native(marker).unwrap());
+            })
+            .unwrap();
+            reservation.submitted()
+        });
+    let (two, one) = (told.next().unwrap(), told.next().unwrap());
+    let after = device.new_stream().unwrap();
+    after.wait(&one).unwrap();
+    let after = after.record().unwrap();
+    let early = one.synchronize_timeout(Duration::from_millis(20));
+    assert!(matches!(early, Err(Error::Timeout(_))), "{early:?}");
+    gate.open();
+    after.synchronize_timeout(PATIENCE).unwrap();
+    assert!(one.query().unwrap() && two.query().unwrap());
+    let between = two.elapsed(&one).unwrap();
+    assert!(!between.is_negative(), "{between} in order of submission");
+    // Beside a marker of a stream.
+    let end = stream.record_timed().unwrap();
+    end.synchronize_timeout(PATIENCE).unwrap();
+    assert!(!one.elapsed(&end).unwrap().is_negative());
+    assert!(!two.elapsed(&end).unwrap().is_negative());
+    assert!(end.elapsed(&one).unwrap().as_nanos_f64() <= 0.0);
+}
+
+#[test]
+fn a_dropped_reservation_is_abandoned() {
+    let Some(gpu) = gpu() else { return };
+    let reservation = vulkan::reserve(&gpu.device).unwrap();
+    let marker = reservation.marker();
+    drop(reservation);
+    for error in [
+        marker.query().unwrap_err(),
+        marker.synchronize().unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::Abandoned { .. }), "{error:?}");
+    }
+    let stream = gpu.device.new_stream().unwrap();
+    assert!(matches!(stream.wait(&marker), Err(Error::Abandoned { .. })));
+    stream.synchronize_timeout(PATIENCE).unwrap();
+}
+
+/// A device that is not ours: made with ash alone, and destroyed when the last owner lets go.
+struct Theirs {
+    _entry: ash::Entry,
+    instance: ash::Instance,
+    physical: ash::vk::PhysicalDevice,
+    device: ash::Device,
+    gone: mpsc::Sender<()>,
+}
+
+impl Theirs {
+    fn new(gone: mpsc::Sender<()>) -> Theirs {
+        use ash::vk;
+        let library = std::env::var_os("FENCEPOST_VULKAN_LIBRARY");
+        let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_2);
+        let mut timeline =
+            vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
+        let queue = [vk::DeviceQueueCreateInfo::default()
+            .queue_family_index(0)
+            .queue_priorities(&[1.0])];
+        // SAFETY: what is made here is made in order, of things that are alive.
+        unsafe {
+            let entry = match library {
+                Some(library) => ash::Entry::load_from(library),
+                None => ash::Entry::load(),
+            }
+            .unwrap();
+            let info = vk::InstanceCreateInfo::default().application_info(&application);
+            let instance = entry.create_instance(&info, None).unwrap();
+            let physical = instance.enumerate_physical_devices().unwrap()[0];
+            let info = vk::DeviceCreateInfo::default()
+                .queue_create_infos(&queue)
+                .push_next(&mut timeline);
+            let device = instance.create_device(physical, &info, None).unwrap();
+            Theirs {
+                _entry: entry,
+                instance,
+                physical,
+                device,
+                gone,
+            }
+        }
+    }
+}
+
+impl Drop for Theirs {
+    fn drop(&mut self) {
+        // SAFETY: whoever used them has let go.
+        unsafe {
+            self.device.destroy_device(None);
+            self.instance.destroy_instance(None);
+        }
+        let _ = self.gone.send(());
+    }
+}
+
+#[test]
+fn a_device_of_the_callers_lives_until_its_work_is_done() {
+    let Some(_gpu) = gpu() else { return };
+    let (tell, gone) = mpsc::channel();
+    let theirs = Arc::new(Theirs::new(tell));
+    // SAFETY: the queue is of the device, and guarded by this lock.
+    let queue = unsafe { theirs.device.get_device_queue(0, 0) };
+    let lock = Arc::new(Mutex::new(0_u32));
+    // SAFETY: they belong together, made with timeline semaphores for Vulkan 1.2; the owner goes along.
+    let device = unsafe {
+        vulkan::device_from_raw(
+            theirs.instance.clone(),
+            theirs.physical,
+            theirs.device.clone(),
+            Features::default(),
+            queue,
+            0,
+            lock.clone(),
+            theirs.clone(),
+        )
+    }
+    .unwrap();
+    // SAFETY: the same queue once more, with the same lock.
+    let stream =
+        unsafe { vulkan::stream_from_raw(&device, queue, 0, lock.clone(), theirs.clone()) }
+            .unwrap();
+    drop(theirs);
+    assert!(vulkan::share_a_queue(&stream, &device.default_stream()));
+    assert!(keeps_every_promise(&device) >= 70);
+
+    // While the caller has the queue, nobody of ours takes it: what is told needs no queue.
+    let pending = {
+        let gate = work::gate(&stream).unwrap();
+        let marker = stream.record().unwrap();
+        let (tell, told) = mpsc::channel();
+        marker
+            .on_complete(move |result| tell.send(result.is_ok()).unwrap_or(()))
+            .unwrap();
+        let held = lock.lock().unwrap();
+        gate.open();
+        assert!(told.recv_timeout(PATIENCE).unwrap());
+        drop(held);
+        let gate = work::gate(&stream).unwrap();
+        drop(stream.record_timed().unwrap());
+        gate
+    };
+    drop((stream, device));
+    assert!(
+        gone.recv_timeout(Duration::from_millis(50)).is_err(),
+        "its work is pending"
+    );
+    pending.open();
+    gone.recv_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_process_may_end_with_anything_pending() {
+    if gpu().is_none() {
+        return;
+    }
+    common::in_a_process_of_its_own(|| {
+        static KEPT: Mutex<Vec<(Event, work::Gate)>> = Mutex::new(Vec::new());
+        let device = Device::open("vulkan:0").unwrap();
+        let stream = device.new_stream().unwrap();
+        let gate = work::gate(&stream).unwrap();
+        let event = Event::with_timing(&device);
+        event.record(&stream).unwrap();
+        event
+            .on_complete(|_| unreachable!("it never completes"))
+            .unwrap();
+        KEPT.lock().unwrap().push((event, gate));
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn a_forked_child_is_told_so_and_may_drop_everything() {
+    if gpu().is_none() {
+        return;
+    }
+    common::in_a_process_of_its_own(|| {
+        let device = Device::open("vulkan:0").unwrap();
+        let stream = device.new_stream().unwrap();
+        let gate = work::gate(&stream).unwrap();
+        let event = Event::with_timing(&device);
+        event.record(&stream).unwrap();
+        // SAFETY: the child does nothing that needs the threads it lost, and leaves by _exit.
+        match unsafe { libc::fork() } {
+            0 => {
+                let told = matches!(event.synchronize(), Err(Error::Forked { .. }))
+                    && event.on_complete(|_| {}).is_err();
+                drop((event, gate, stream, device));
+                // SAFETY: ends the child at once.
+                unsafe { libc::_exit(i32::from(!told)) };
+            }
+            child => {
+                let mut status = -1;
+                // SAFETY: a child of ours; `status` is an int.
+                assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+                assert_eq!(status, 0, "the child was not told, or crashed");
+            }
+        }
+        gate.open();
+        event.synchronize_timeout(PATIENCE).unwrap();
+    });
+}
