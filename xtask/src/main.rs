@@ -5,10 +5,12 @@
 //! - [`count`] is the reading: which lines of a log are results.
 //! - [`vulkan`] and [`metal`] hold the steps of these, [`packages`] brings what Debian has for them.
 //! - [`summary`] decides what the results mean and prints them.
+//! - [`python`] knows how the Python package is built and tested.
 
 mod count;
 mod metal;
 mod packages;
+mod python;
 mod run;
 mod steps;
 mod summary;
@@ -37,11 +39,14 @@ fn main() -> ExitCode {
             Err(problem) => bad_arguments(&problem),
         },
         ["lint"] => lint(),
+        ["wheel"] => exit(python::wheel(&Workspace::find())),
         ["help" | "-h" | "--help"] => {
             run::say(&usage(&table));
             ExitCode::SUCCESS
         }
-        ["lint", more, ..] => bad_arguments(&format!("lint takes no arguments, got '{more}'")),
+        [command @ ("lint" | "wheel"), more, ..] => {
+            bad_arguments(&format!("{command} takes no arguments, got '{more}'"))
+        }
         [] => bad_arguments(&usage(&table)),
         [unknown, ..] => bad_arguments(&format!("no command '{unknown}'\n\n{}", usage(&table))),
     }
@@ -54,6 +59,7 @@ Usage: cargo xtask COMMAND
 
   test [PART]...  run the tests of these parts (all without a name): {}
   lint            check format and lints
+  wheel           build the Python package for this machine
 
 Exit codes: 0 good, 1 something failed, 2 bad arguments.",
         parts(table).join(", ")

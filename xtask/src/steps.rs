@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::metal;
+use crate::python;
 use crate::run::{Workspace, say, shown};
 use crate::vulkan;
 
@@ -207,6 +208,21 @@ fn on_this_machine() -> Vec<Step> {
                 on_cuda_stand_in(w, &mut command);
                 command.env("LD_LIBRARY_PATH", folder);
                 Ok(vec![command])
+            },
+        },
+        Step {
+            name: "python",
+            parts: &["python"],
+            device: "host, cuda (stand-in)",
+            proves: "the Python package, as its wheel is installed, keeps its promises",
+            count: Count::ClosingLine,
+            ready: || python::ready().and_then(|()| stand_ins_load()),
+            commands: |w| {
+                let mut commands = python::tests(w);
+                if let Some(test) = commands.last_mut() {
+                    on_cuda_stand_in(w, test);
+                }
+                Ok(commands)
             },
         },
         Step {

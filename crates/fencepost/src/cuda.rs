@@ -365,6 +365,180 @@ impl fmt::Debug for ExternalEvent {
     }
 }
 
+/// How a [`NativeEvent`] is made: without anything, it has no timing and threads that wait for it spin.
+///
+/// ```
+/// let options = fencepost::cuda::NativeOptions::default().timing(true).external(true);
+/// println!("{options:?}");
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NativeOptions {
+    timing: bool,
+    blocking_sync: bool,
+    interprocess: bool,
+    external: bool,
+}
+
+impl NativeOptions {
+    /// Whether it carries a time. Not together with [`interprocess`](NativeOptions::interprocess), which
+    /// the driver refuses.
+    #[must_use]
+    pub fn timing(mut self, on: bool) -> NativeOptions {
+        self.timing = on;
+        self
+    }
+
+    /// Whether threads that wait for it sleep instead of spinning.
+    #[must_use]
+    pub fn blocking_sync(mut self, on: bool) -> NativeOptions {
+        self.blocking_sync = on;
+        self
+    }
+
+    /// Whether it can be exported to other processes.
+    #[must_use]
+    pub fn interprocess(mut self, on: bool) -> NativeOptions {
+        self.interprocess = on;
+        self
+    }
+
+    /// Whether, in a stream that is being captured, it is the graph that records it and waits for it each
+    /// time it runs.
+    #[must_use]
+    pub fn external(mut self, on: bool) -> NativeOptions {
+        self.external = on;
+        self
+    }
+}
+
+/// One `CUevent` for life, whose handle the caller may have, and may record and wait for by calls of their
+/// own. It holds no marker, so each query asks the driver. Dropping it never blocks.
+///
+/// ```no_run
+/// use fencepost::{Device, cuda::{NativeEvent, NativeOptions}};
+///
+/// let device = Device::open("cuda:0")?;
+/// let event = NativeEvent::new(&device, NativeOptions::default())?;
+/// event.record(&device.default_stream())?;
+/// let handle = event.raw(); // for cuStreamWaitEvent and its like
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+///
+/// # References
+/// - [`cuEventCreate`, `cuEventRecordWithFlags`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+pub struct NativeEvent(cuda::Pinned);
+
+impl NativeEvent {
+    /// A new event, unrecorded, which counts as complete.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a device of another backend; what the driver says.
+    pub fn new(device: &Device, options: NativeOptions) -> Result<NativeEvent> {
+        // CU_EVENT_BLOCKING_SYNC, CU_EVENT_DISABLE_TIMING, CU_EVENT_INTERPROCESS.
+        let flags = u32::from(options.blocking_sync)
+            | u32::from(!options.timing) << 1
+            | u32::from(options.interprocess) << 2;
+        cuda::Pinned::new(device, flags, options.external).map(NativeEvent)
+    }
+
+    /// The event of a CUDA marker, which holds that marker's recording until it is recorded again; `None`
+    /// for markers of other backends, and of streams that have failed. From then on it is never used for
+    /// another marker; recording it again changes what that marker tells while it is pending.
+    pub fn of_marker(marker: &Marker) -> Option<NativeEvent> {
+        cuda::Pinned::of(marker).map(NativeEvent)
+    }
+
+    /// The event that another process exported as `handle`; see [`InterprocessEvent::open`].
+    ///
+    /// # Errors
+    /// As [`InterprocessEvent::open`].
+    pub fn open(device: &Device, handle: &[u8; 64]) -> Result<NativeEvent> {
+        cuda::Pinned::open(device, handle).map(NativeEvent)
+    }
+
+    /// The bytes by which another process opens it.
+    ///
+    /// # Errors
+    /// What the driver says, unless it was made with [`interprocess`](NativeOptions::interprocess).
+    pub fn export(&self) -> Result<[u8; 64]> {
+        self.0.export()
+    }
+
+    /// The `CUevent`. Good while this value lives; must not be destroyed.
+    pub fn raw(&self) -> *mut c_void {
+        self.0.raw()
+    }
+
+    /// Marks the point behind everything submitted to `stream` so far. Never waits for the device.
+    ///
+    /// # Errors
+    /// [`Error::DeviceMismatch`] for a stream of another device; what the driver says.
+    pub fn record(&self, stream: &Stream) -> Result<()> {
+        self.0.record(of_stream(stream)?)
+    }
+
+    /// Makes later work of `stream` run after what was recorded last, by whoever.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a stream of another backend; what the driver says.
+    pub fn wait(&self, stream: &Stream) -> Result<()> {
+        self.0.wait(of_stream(stream)?)
+    }
+
+    /// Whether what was recorded last is complete. Asks the driver; never blocks.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn query(&self) -> Result<bool> {
+        self.0.query()
+    }
+
+    /// Blocks until what was recorded last is complete.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn synchronize(&self) -> Result<()> {
+        self.0.synchronize()
+    }
+
+    /// The time from this event's last record to `end`'s, on the device's clock. Never waits.
+    ///
+    /// # Errors
+    /// As [`ExternalEvent::elapsed`].
+    pub fn elapsed(&self, end: &NativeEvent) -> Result<Elapsed> {
+        self.0.elapsed(&end.0)
+    }
+}
+
+impl fmt::Debug for NativeEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NativeEvent({:p})", self.raw())
+    }
+}
+
+/// The driver's own number for a stream (`cuStreamGetId`), which names it while the process lives: a handle
+/// may name another stream once the first is destroyed. `None` where the driver has no such numbers (before
+/// CUDA 12), or knows no such stream.
+///
+/// # Safety
+/// `handle` is a stream of this process's CUDA driver and is alive; or it names one of the default streams,
+/// and a context is current in this thread.
+///
+/// # References
+/// - [`cuStreamGetId`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
+///
+/// ```no_run
+/// let stream = fencepost::Device::open("cuda:0")?.new_stream()?;
+/// let raw = fencepost::cuda::raw_stream(&stream).unwrap();
+/// // SAFETY: `stream` is alive.
+/// println!("{:?}", unsafe { fencepost::cuda::stream_number(raw) });
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub unsafe fn stream_number(handle: *mut c_void) -> Option<u64> {
+    // SAFETY: passed on to the caller.
+    unsafe { cuda::native_id(handle) }
+}
+
 fn of_stream(stream: &Stream) -> Result<&cuda::CudaStream> {
     (stream.imp() as &dyn Any)
         .downcast_ref()

@@ -6,6 +6,7 @@ use crate::{
     backend::{Backend, DeviceImpl, Entry, REGISTRY, host},
     clock::Clock,
     error::{Error, Result},
+    marker::Marker,
     stream::Stream,
     timeline::DeviceCore,
 };
@@ -290,8 +291,8 @@ impl Device {
     fn synchronize_until(&self, deadline: Option<Instant>, limit: Duration) -> Result<()> {
         let mut first = Ok(());
         let mut markers = Vec::new();
-        for stream in self.imp.streams() {
-            match Stream::new(stream, self.clone()).record() {
+        for marker in self.record_all() {
+            match marker {
                 Ok(marker) => markers.push(marker),
                 Err(error) => first = first.and(Err(error)),
             }
@@ -304,6 +305,26 @@ impl Device {
             });
         }
         first
+    }
+
+    /// A marker behind everything submitted so far on each of its live streams, for waiting for all of
+    /// them in a way of one's own. Never waits for the device.
+    ///
+    /// Each has the errors of [`Stream::record`].
+    ///
+    /// ```
+    /// let device = fencepost::Device::new_host(1);
+    /// device.new_stream()?.launch(|| println!("work"))?;
+    /// for marker in device.record_all() {
+    ///     marker?.synchronize()?;
+    /// }
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn record_all(&self) -> Vec<Result<Marker>> {
+        let streams = self.imp.streams().into_iter();
+        let record = |stream| Stream::new(stream, self.clone()).record();
+        streams.map(record).collect()
     }
 
     /// How many user callbacks of this device have panicked. Each panic was caught and printed by the

@@ -298,19 +298,34 @@ impl Event {
     /// ```
     #[inline]
     pub fn query(&self) -> Result<bool> {
+        match self.peek() {
+            Some(known) => Ok(known),
+            None => self.ask(),
+        }
+    }
+
+    /// What [`query`](Event::query) can tell by a few atomic loads: `None` where it would take a lock or
+    /// ask a driver. For callers that hold a lock of their own, such as an interpreter's, and let go of
+    /// it first in that case.
+    ///
+    /// ```
+    /// use fencepost::{Device, Event};
+    /// let event = Event::new(&Device::open("host")?);
+    /// assert_eq!(event.peek(), Some(true), "an unrecorded event counts as complete");
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    #[inline]
+    pub fn peek(&self) -> Option<bool> {
         let word = self.word.load(Ordering::Acquire);
         match word & TAG {
-            UNRECORDED | COMPLETE => Ok(true),
-            HOME => match self.home.get() {
-                Some(home) => match home.timeline.reached(word >> 2) {
-                    Reached::Yes => Ok(true),
-                    Reached::NotYet if home.tells_all => Ok(false),
-                    // The held marker may be a later one, of another stream, by now.
-                    _ => self.ask(),
-                },
-                None => self.ask(),
+            UNRECORDED | COMPLETE => Some(true),
+            HOME => match self.home.get()?.timeline.reached(word >> 2) {
+                Reached::Yes => Some(true),
+                Reached::NotYet if self.home.get()?.tells_all => Some(false),
+                // The held marker may be a later one, of another stream, by now.
+                _ => None,
             },
-            _ => self.ask(),
+            _ => None,
         }
     }
 

@@ -213,11 +213,14 @@ impl Stream {
         }
     }
 
-    /// Whether everything submitted so far is done. Never blocks on the device's work; records a
-    /// marker of its own, which [`progress`](Stream::progress) counts.
+    /// Whether everything submitted so far is done. Never blocks on the device's work. Where the API does
+    /// not tell, it records a marker of its own, which [`progress`](Stream::progress) counts.
     ///
     /// # Errors
     /// The stream's failure, and those of [`record`](Stream::record).
+    ///
+    /// # References
+    /// - [`cuStreamQuery`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -226,7 +229,10 @@ impl Stream {
     /// ```
     #[track_caller]
     pub fn query(&self) -> Result<bool> {
-        self.record()?.query()
+        match self.imp.is_idle()? {
+            Some(idle) => Ok(idle),
+            None => self.record()?.query(),
+        }
     }
 
     /// Blocks until everything submitted so far is done. Records a marker of its own, which

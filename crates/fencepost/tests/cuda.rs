@@ -861,3 +861,54 @@ fn a_context_reset_under_our_feet_is_an_error() {
     }
     drop((stream, event, pending, fresh, device));
 }
+
+#[test]
+fn an_idle_stream_says_so_at_once() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.device.new_stream().unwrap();
+    let gate = conformance::work::gate(&stream).unwrap();
+    assert!(!stream.query().unwrap());
+    gate.open();
+    stream.synchronize().unwrap();
+    let before = stream.progress().recorded;
+    assert!(stream.query().unwrap());
+    assert_eq!(stream.progress().recorded, before, "no marker was needed");
+}
+
+#[test]
+fn a_native_event_is_one_event_for_life() {
+    use fencepost::cuda::{NativeEvent, NativeOptions};
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.device.new_stream().unwrap();
+    let timed = NativeOptions::default().timing(true);
+    let own = NativeEvent::new(&gpu.device, timed.blocking_sync(true)).unwrap();
+    assert!(own.query().unwrap());
+
+    // A marker's event, with what the marker holds.
+    let event = Event::with_timing(&gpu.device);
+    let gate = conformance::work::gate(&stream).unwrap();
+    event.record(&stream).unwrap();
+    let held = NativeEvent::of_marker(&event.marker().unwrap()).unwrap();
+    let raw = held.raw();
+    assert!(!held.query().unwrap());
+    assert!(matches!(
+        own.elapsed(&held),
+        Err(Error::NotRecorded { .. }) | Err(Error::NotReady { .. })
+    ));
+    own.record(&stream).unwrap();
+    // Recorded again, the event takes another native one: this one has an owner.
+    event.record(&stream).unwrap();
+    cuda::with_raw_event(&event.marker().unwrap(), |other| assert_ne!(other, raw));
+    gate.open();
+    held.record(&stream).unwrap();
+    held.synchronize().unwrap();
+    own.synchronize().unwrap();
+    assert!(own.elapsed(&held).unwrap().as_millis_f64() >= 0.0);
+    drop(event);
+    // Nobody else is given the native event of that marker.
+    for _ in 0..100 {
+        let marker = stream.record_timed().unwrap();
+        cuda::with_raw_event(&marker, |other| assert_ne!(other, raw));
+        marker.synchronize().unwrap();
+    }
+}

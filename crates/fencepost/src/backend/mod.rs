@@ -118,6 +118,11 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
     /// Markers complete so far, by the freshest cheap knowledge.
     fn completed(&self) -> u64;
 
+    /// Whether everything submitted so far is done, where the API tells without a marker; else `None`.
+    fn is_idle(&self) -> Result<Option<bool>> {
+        Ok(None)
+    }
+
     /// The failure that sticks to the stream, if one does.
     fn failure(&self) -> Option<Error>;
 

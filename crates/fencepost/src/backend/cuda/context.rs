@@ -310,6 +310,16 @@ impl Context {
         }
     }
 
+    /// Whether `stream` has nothing left to do. Never blocks.
+    pub(super) fn is_idle(&self, stream: RawStream) -> Result<bool, Fault> {
+        // SAFETY: as in `record`.
+        match self.relaxed(|| unsafe { self.driver.stream_query((stream,)) }) {
+            Ok(()) => Ok(true),
+            Err(fault) if fault.code() == Some(NOT_READY) => Ok(false),
+            Err(fault) => Err(fault),
+        }
+    }
+
     /// Blocks until `event` is complete.
     pub(super) fn synchronize(&self, event: RawEvent) -> Result<(), Fault> {
         // SAFETY: as in `record`.

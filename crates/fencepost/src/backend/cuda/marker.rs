@@ -21,7 +21,7 @@ use std::{
     panic::Location,
     sync::{
         Arc, OnceLock,
-        atomic::{Ordering, fence},
+        atomic::{AtomicBool, Ordering, fence},
     },
     time::Instant,
 };
@@ -60,11 +60,13 @@ pub(super) enum Native {
     Captured(RawEvent),
 }
 
-/// An event that the reactor may be asking.
+/// An event that the reactor may be asking, or the caller recording.
 pub(super) struct Lease {
     context: &'static Context,
     kind: Kind,
     event: RawEvent,
+    /// Whether the caller has it, for good: then it is destroyed in the end, and never used again.
+    handed_out: AtomicBool,
 }
 
 /// Where a stream ends: once `event` is complete, so are the markers up to `before`, and those above
@@ -198,6 +200,21 @@ impl CudaMarker {
         match timeline.check(self.point.value) {
             Err(first) => first,
             Ok(_) => error,
+        }
+    }
+
+    /// Its native event, for the caller to keep while the marker lives, and to record again.
+    pub(super) fn hand_out(&self) -> Option<RawEvent> {
+        match &self.native {
+            Native::Own(event) => {
+                let lease = self
+                    .lease
+                    .get_or_init(|| Arc::new(Lease::new(self.context, self.kind, *event)));
+                lease.handed_out.store(true, Ordering::Relaxed);
+                Some(*event)
+            }
+            Native::Captured(event) => Some(*event),
+            Native::End(_) | Native::Failed => None,
         }
     }
 
@@ -358,13 +375,17 @@ impl Lease {
             context,
             kind,
             event,
+            handed_out: AtomicBool::new(false),
         }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.context.give(self.kind, self.event);
+        match *self.handed_out.get_mut() {
+            true => self.context.destroy(self.event),
+            false => self.context.give(self.kind, self.event),
+        }
     }
 }
 

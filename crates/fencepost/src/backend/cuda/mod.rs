@@ -312,6 +312,23 @@ impl DeviceImpl for CudaDevice {
     }
 }
 
+/// The driver's number for a stream, which is never used again while its handle may be; `None` where the
+/// driver has none, or says that the handle is no stream.
+///
+/// # Safety
+/// The stream is alive, or one of the default streams of the context that is current.
+pub(crate) unsafe fn native_id(handle: *mut std::ffi::c_void) -> Option<u64> {
+    let mut id = 0;
+    // SAFETY: the stream is alive; `id` is a u64.
+    unsafe {
+        Driver::get()
+            .ok()?
+            .stream_id((RawStream(handle), &raw mut id))
+    }
+    .ok()?;
+    Some(id)
+}
+
 /// The native event of a CUDA marker that has one.
 pub(crate) fn raw_event(marker: &dyn super::MarkerImpl) -> Option<*mut std::ffi::c_void> {
     match &marker::CudaMarker::of(marker)?.native {

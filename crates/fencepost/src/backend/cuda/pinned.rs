@@ -4,6 +4,7 @@
 use super::{
     context::Context,
     driver::{Fault, INVALID_HANDLE, IpcHandle, RawEvent},
+    marker::CudaMarker,
     of_device,
     stream::CudaStream,
 };
@@ -11,6 +12,7 @@ use crate::{
     clock::Elapsed,
     device::Device,
     error::{Error, Result},
+    marker::Marker,
     sync::{Mutex, lock},
 };
 
@@ -20,6 +22,8 @@ pub(crate) struct Pinned {
     /// Whether a stream that is captured makes the graph record it, or wait for it.
     external: bool,
     timing: bool,
+    /// The marker whose event it is, where it is not ours.
+    owner: Option<Marker>,
 }
 
 /// `CU_EVENT_DISABLE_TIMING`.
@@ -36,15 +40,16 @@ static EXPORTED: Mutex<Vec<[u8; 64]>> = Mutex::new(Vec::new());
 impl Pinned {
     /// An event that graphs record, or wait for.
     pub(crate) fn external(device: &Device, timing: bool) -> Result<Pinned> {
-        Pinned::new(device, if timing { 0 } else { NO_TIMING })
+        Pinned::new(device, if timing { 0 } else { NO_TIMING }, true)
     }
 
     /// An event that can be exported.
     pub(crate) fn interprocess(device: &Device) -> Result<Pinned> {
-        Pinned::new(device, NO_TIMING | INTERPROCESS)
+        Pinned::new(device, NO_TIMING | INTERPROCESS, false)
     }
 
-    fn new(device: &Device, flags: u32) -> Result<Pinned> {
+    /// With the flags of `cuEventCreate`.
+    pub(crate) fn new(device: &Device, flags: u32, external: bool) -> Result<Pinned> {
         let context = context_of(device)?;
         let event = context
             .create(flags)
@@ -52,8 +57,21 @@ impl Pinned {
         Ok(Pinned {
             context,
             event,
-            external: flags & INTERPROCESS == 0,
+            external,
             timing: flags & NO_TIMING == 0,
+            owner: None,
+        })
+    }
+
+    /// The event of a marker, with what it holds; `None` where that has none.
+    pub(crate) fn of(marker: &Marker) -> Option<Pinned> {
+        let imp = CudaMarker::of(marker.imp())?;
+        Some(Pinned {
+            context: imp.context,
+            event: imp.hand_out()?,
+            external: false,
+            timing: marker.has_timing(),
+            owner: Some(marker.clone()),
         })
     }
 
@@ -79,6 +97,7 @@ impl Pinned {
             event,
             external: false,
             timing: false,
+            owner: None,
         })
     }
 
@@ -196,7 +215,9 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        self.context.destroy(self.event);
+        if self.owner.is_none() {
+            self.context.destroy(self.event);
+        }
     }
 }
 

@@ -551,6 +551,25 @@ impl StreamImpl for CudaStream {
         self.line.now().0.completed()
     }
 
+    /// A marker would be pending for some microseconds even on an idle stream, so that who asks in a loop
+    /// would never hear that it is idle.
+    fn is_idle(&self) -> Result<Option<bool>> {
+        self.check_thread()?;
+        let (timeline, end) = self.line.now();
+        if end.is_some() || timeline.has_failed() {
+            return Ok(None);
+        }
+        let asked = self.is_capturing().and_then(|capturing| match capturing {
+            // Asking would break the capture.
+            true => Ok(None),
+            false => self.call(|raw| self.context.is_idle(raw)).map(Some),
+        });
+        match asked {
+            Err(Fault::Missing(_)) => Ok(None),
+            asked => asked.map_err(|fault| self.context.failed(fault, Some(&timeline))),
+        }
+    }
+
     fn failure(&self) -> Option<Error> {
         let (timeline, end) = self.line.now();
         if let Some(end) = end {

@@ -1,0 +1,214 @@
+//! The command line of fencepost as a library, for programs that carry it inside them: the Python
+//! package runs it as `python -m fencepost`.
+#![deny(missing_docs)]
+
+use std::{
+    ffi::OsString,
+    fmt::Write as _,
+    io::{ErrorKind, IsTerminal as _, Write as _},
+};
+
+use clap::{Parser, Subcommand};
+use fencepost::{Device, Error};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+
+mod bench;
+mod check;
+mod devices;
+mod gpu;
+mod pipeline;
+mod run;
+mod stats;
+mod units;
+
+/// Device events on this machine: run a pipeline ordered by them, list the devices, check what they
+/// promise, and measure what they cost.
+///
+/// Without a command it does `run`, whose options also work without the word.
+#[derive(Parser)]
+#[command(name = "fencepost", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: run::Args,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Args),
+    Devices(devices::Args),
+    Check(check::Args),
+    Bench(bench::Args),
+}
+
+/// Why a command ended before its result.
+enum Stop {
+    /// The arguments cannot work: exit code 2.
+    Usage(String),
+    /// A check, a device or the machine failed: exit code 1.
+    Failed(String),
+    /// Exit code 1, and what there is to say is in the output already.
+    Reported,
+    /// Whoever read our output has gone: nothing to say to anybody.
+    NobodyReads,
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Failed(error.to_string())
+    }
+}
+
+/// Runs the command that `args` name, the first of which is the program's own name, and gives the exit
+/// code: 0 good, 1 a check or a device failed, 2 bad arguments.
+///
+/// It writes to the standard output and error of the process, and blocks until the command is done.
+///
+/// ```
+/// assert_eq!(fencepost_cli::run(["fencepost", "devices", "--json"]), 0);
+/// assert_eq!(fencepost_cli::run(["fencepost", "no-such-command"]), 2);
+/// ```
+pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) if !error.use_stderr() => {
+            // Help or the version, asked for. Nobody is there to be told that it cannot be written.
+            let _ = error.print();
+            return 0;
+        }
+        Err(error) => return end(&Stop::Usage(one_line(&error.render().to_string()))),
+    };
+    let result = match cli.command {
+        None => run::run(&cli.run),
+        Some(Command::Run(args)) => run::run(&args),
+        Some(Command::Devices(args)) => devices::run(&args),
+        Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Bench(args)) => bench::run(&args),
+    };
+    match result {
+        Ok(()) => 0,
+        Err(stop) => end(&stop),
+    }
+}
+
+fn end(stop: &Stop) -> u8 {
+    let (code, text) = match stop {
+        Stop::Usage(text) => (2, text),
+        Stop::Failed(text) => (1, text),
+        Stop::Reported => return 1,
+        Stop::NobodyReads => return 0,
+    };
+    // Not `eprintln!`, which panics when stderr is closed.
+    let _ = writeln!(std::io::stderr().lock(), "fencepost: {}", printable(text));
+    code
+}
+
+/// What clap has to say, in one line: the reason and the hints, without the usage.
+fn one_line(rendered: &str) -> String {
+    let said = rendered
+        .split("\nUsage:")
+        .next()
+        .unwrap_or(rendered)
+        .lines()
+        .map(|line| line.trim().trim_start_matches("error: "))
+        .filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+    let mut text = said.collect::<Vec<_>>().join("; ");
+    text.push_str("; see fencepost --help");
+    text
+}
+
+/// Names of files and devices may hold anything, and must not break the one line they are told in.
+fn printable(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => {
+                let _ = write!(line, "{}", c.escape_default());
+            }
+            false => line.push(c),
+        }
+    }
+    line
+}
+
+/// Writes to stdout at once.
+fn print(text: &str) -> Result<(), Stop> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Stop::NobodyReads),
+        Err(error) => Err(Stop::Failed(format!("cannot write the result: {error}"))),
+    }
+}
+
+/// One JSON object on a line of its own.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Stop> {
+    match serde_json::to_string(value) {
+        Ok(text) => print(&(text + "\n")),
+        Err(error) => Err(Stop::Failed(format!("cannot write the result: {error}"))),
+    }
+}
+
+/// The device that was named, or else the best there is.
+fn open(name: Option<&str>) -> Result<Device, Stop> {
+    let opened = match name {
+        Some(name) => Device::open(name),
+        None => Device::open_best(),
+    };
+    opened.map_err(|error| match error {
+        Error::UnknownDevice { .. } | Error::Unavailable { .. } => Stop::Usage(match name {
+            Some(_) => error.to_string(),
+            None => format!("FENCEPOST_DEVICE: {error}"),
+        }),
+        error => error.into(),
+    })
+}
+
+/// Shows progress on a terminal, and nothing elsewhere.
+fn progress_bar(len: u64, template: &str) -> ProgressBar {
+    let bar = match std::io::stderr().is_terminal() {
+        true => ProgressBar::new(len),
+        false => ProgressBar::hidden(),
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.with_finish(ProgressFinish::AndClear)
+}
+
+/// A table without lines. It reads the same on a terminal and in a file, and is never squeezed into
+/// what a terminal says its width is: some say 0.
+fn table<const N: usize>(header: [&str; N]) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table
+        .load_style(comfy_table::presets::NOTHING)
+        .set_header(header);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+/// Sets the columns from the `first`th on to the right.
+fn align_numbers(table: &mut comfy_table::Table, first: usize) {
+    for column in table.column_iter_mut().skip(first) {
+        column.set_cell_alignment(comfy_table::CellAlignment::Right);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn control_characters_stay_in_their_line() {
+        assert_eq!(printable("a\nb\u{1b}[31mc µ"), "a\\nb\\u{1b}[31mc µ");
+    }
+}

@@ -1,0 +1,169 @@
+"""What each call costs beside ``torch.cuda.Event``, on a real GPU, measured in turns in one run.
+
+    python bench/torch_floors.py [--rounds N] [--json FILE]
+
+Each round runs a batch of calls on the one side and on the other, in changing order; the GPU is drained
+between batches, outside of what is measured. Printed are the medians over the rounds with the 10th and 90th
+percentile, their ratio, and the bound that this project sets itself. The exit code is 1 when a bound is missed.
+"""
+
+import argparse
+import gc
+import json
+import platform
+import statistics
+import sys
+import time
+
+import torch
+
+import fencepost
+
+BATCH = 400
+
+
+def record(module, event, stream):
+    """Record one event again and again on a given stream."""
+    for _ in range(BATCH):
+        event.record(stream)
+
+
+def record_current(module, event, stream):
+    """Record without a stream: the current one has to be found."""
+    for _ in range(BATCH):
+        event.record()
+
+
+def wait(module, event, stream):
+    """Wait for a complete event on a given stream."""
+    for _ in range(BATCH):
+        event.wait(stream)
+
+
+def query(module, event, stream):
+    """Ask an event."""
+    for _ in range(BATCH):
+        event.query()
+
+
+def create(module, event, stream):
+    """Make an event and drop it."""
+    make = module.Event
+    for _ in range(BATCH):
+        make()
+
+
+def life(module, event, stream):
+    """Make an event, record it, drop it."""
+    make = module.Event
+    for _ in range(BATCH):
+        make().record(stream)
+
+
+def timed_life(module, event, stream):
+    """Make an event with timing, record it, drop it."""
+    make = module.Event
+    for _ in range(BATCH):
+        make(enable_timing=True).record(stream)
+
+
+def record_two(module, event, stream):
+    """Record on two streams in turn, so that the last stream is never the one."""
+    other = OTHER
+    for _ in range(BATCH // 2):
+        event.record(stream)
+        event.record(other)
+
+
+# What is measured, with timing or without, the bound on the ratio if there is one, and whether the event is
+# to be pending meanwhile.
+ROWS = [
+    ("record(stream)", record, False, 0.4, False),
+    ("record(stream), timing", record, True, 0.75, False),
+    ("record()", record_current, False, 0.15, False),
+    ("record(), timing", record_current, True, None, False),
+    ("record on two streams in turn", record_two, False, None, False),
+    ("query(), complete", query, False, 0.4, False),
+    ("query(), pending", query, False, None, True),
+    ("wait(stream), complete", wait, False, None, False),
+    ("Event()", create, False, 0.25, False),
+    ("Event().record(stream), drop", life, False, 0.25, False),
+    ("Event(timing).record(stream), drop", timed_life, True, 0.45, False),
+]
+
+OTHER = None
+
+
+def measure(batch, timing, pending, rounds):
+    """Give nanoseconds a call of each side, a list over the rounds."""
+    stream = torch.cuda.Stream()
+    sides = {"fencepost": fencepost.cuda, "torch": torch.cuda}
+    events = {name: module.Event(enable_timing=timing) for name, module in sides.items()}
+    times = {name: [] for name in sides}
+    for turn in range(rounds + 3):
+        names = list(sides) if turn % 2 else list(reversed(sides))
+        for name in names:
+            event = events[name]
+            event.record(stream)
+            torch.cuda.synchronize()
+            event.query()
+            if pending:
+                with torch.cuda.stream(stream):
+                    torch.cuda._sleep(20_000_000)
+                event.record(stream)
+            gc.disable()
+            with torch.cuda.stream(stream):
+                start = time.perf_counter_ns()
+                batch(sides[name], event, stream)
+                taken = time.perf_counter_ns() - start
+            gc.enable()
+            if pending and event.query():
+                raise SystemExit("the GPU was done before the measurement was")
+            torch.cuda.synchronize()
+            # The first ones warm up.
+            if turn >= 3:
+                times[name].append(taken / BATCH)
+    return times
+
+
+def spread(values):
+    """Give the median and the 10th and 90th percentile."""
+    deciles = statistics.quantiles(values, n=10)
+    return statistics.median(values), deciles[0], deciles[-1]
+
+
+def main():
+    """Measure every row and print it."""
+    global OTHER
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--json", help="also write the results to this file")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("this needs PyTorch with a CUDA device", file=sys.stderr)
+        return 2
+    torch.cuda.init()
+    OTHER = torch.cuda.Stream()
+    print(
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CPython {platform.python_version()}, "
+        f"fencepost {fencepost.__version__}, {options.rounds} rounds of {BATCH} calls; ns a call"
+    )
+    print(f"{'':36} {'fencepost':>22} {'torch':>24} {'ratio':>6} {'bound':>6}")
+    results, missed = [], 0
+    for name, batch, timing, bound, pending in ROWS:
+        times = measure(batch, timing, pending, options.rounds)
+        ours, theirs = spread(times["fencepost"]), spread(times["torch"])
+        ratio = ours[0] / theirs[0]
+        kept = bound is None or ratio <= bound
+        missed += not kept
+        shown = [f"{median:7.0f} ({low:.0f}..{high:.0f})" for median, low, high in (ours, theirs)]
+        print(f"{name:36} {shown[0]:>22} {shown[1]:>24} {ratio:6.2f} {bound or '':>6} {'' if kept else 'MISSED'}")
+        results.append({"name": name, "fencepost": ours, "torch": theirs, "ratio": ratio, "bound": bound})
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(results, file, indent=1)
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""Device events: markers on the work queues of an accelerator.
+
+They tell how far the device has come, how long work took on the device's own clock, and in which order
+streams run.
+
+>>> import fencepost
+>>> device = fencepost.Device("host")
+>>> stream = device.stream()
+>>> start, end = (fencepost.Event(device, enable_timing=True) for _ in range(2))
+>>> start.record(stream)
+>>> stream.launch(lambda: print("the work to time"))
+>>> end.record(stream)
+>>> print(f"{end - start:.3f} ms")  # doctest: +SKIP
+
+- :mod:`fencepost.mps` stands in for ``torch.mps``: its events and streams, on any machine.
+- :mod:`fencepost.cuda` stands in for ``torch.cuda.Event``, on the streams of any library.
+- :mod:`fencepost._C` has the functions that PyTorch's own ``torch.mps.Event`` is written against.
+"""
+
+import atexit
+
+from fencepost import _C, cuda, mps
+from fencepost._C import Device, Event, Stream, __version__, devices
+
+__all__ = ["_C", "Device", "Event", "Stream", "__version__", "cuda", "devices", "mps"]
+
+# Threads of the library may run Python only for as long as there is an interpreter.
+atexit.register(_C._close)

@@ -1,0 +1,74 @@
+"""Events and streams as in ``torch.mps``: on a Mac on Metal, elsewhere on the best device there is.
+
+So code that was written for MPS runs, and can be tested, on any machine. Where PyTorch is loaded and uses
+MPS, a call without a stream means PyTorch's own stream.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Optional
+
+from fencepost import _C
+from fencepost._C import _MpsEvent as Event
+from fencepost._C import _MpsStream as Stream
+
+__all__ = [
+    "Event",
+    "Stream",
+    "current_stream",
+    "default_stream",
+    "device_count",
+    "is_available",
+    "set_stream",
+    "stream",
+    "synchronize",
+]
+
+
+def is_available() -> bool:
+    """Return whether there is a device: on a Mac, whether Metal works; elsewhere there always is one."""
+    try:
+        _C._mps_device()
+    except (RuntimeError, ValueError):
+        return False
+    return True
+
+
+def device_count() -> int:
+    """Return how many devices there are: 1, or 0 where none is available."""
+    return int(is_available())
+
+
+def synchronize(timeout: Optional[float] = None) -> None:
+    """Block until everything submitted to any stream of the device is done.
+
+    With a ``timeout`` in seconds, which PyTorch's lacks, it gives up with a TimeoutError.
+    """
+    _C._mps_device().synchronize(timeout)
+
+
+def default_stream() -> Stream:
+    """Return the stream that exists from the start, number 0."""
+    return Stream(stream_id=0)
+
+
+def current_stream() -> Stream:
+    """Return the stream that calls of this thread without a stream go to."""
+    return _C._mps_current_stream()
+
+
+def set_stream(stream: Optional[Stream]) -> None:
+    """Make ``stream`` the current one of this thread; None changes nothing."""
+    if stream is not None:
+        _C._mps_set_stream(stream)
+
+
+@contextmanager
+def stream(stream: Optional[Stream]) -> Iterator[None]:
+    """Make ``stream`` the current one of this thread within a ``with``; None changes nothing."""
+    before = current_stream()
+    set_stream(stream)
+    try:
+        yield
+    finally:
+        set_stream(before)

@@ -1,0 +1,368 @@
+//! Which stream a call means: the one that it was given, in whatever form the caller's library has streams,
+//! or the current one, which is PyTorch's where PyTorch is at work.
+//!
+//! Wrapping a CUDA stream costs microseconds, so what was wrapped is remembered:
+//! - **By object**, for the last `torch.cuda.Stream` used: such an object never changes its stream, and it
+//!   is kept alive meanwhile, so the same address is the same object. Objects of other kinds may be
+//!   closed and are asked for their handle each time.
+//! - **By handle**, for the last few streams, and only while the driver's own number for the handle is the
+//!   one it was: a driver gives the handle of a destroyed stream out again, but never its number.
+//!   Drivers without such numbers (before CUDA 12) have everything wrapped anew.
+
+use std::{
+    ffi::c_void,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use fencepost::{Device, Error, Stream, cuda};
+use pyo3::{
+    exceptions::{PyTypeError, PyValueError},
+    intern,
+    prelude::*,
+    sync::PyOnceLock,
+    types::{PyBool, PyDict, PyInt, PyTuple},
+};
+
+use crate::{device::cuda_index, error::to_py, stream::PyStream};
+
+struct Wrapped {
+    /// The last `torch.cuda.Stream` used.
+    last: Option<(Py<PyAny>, Arc<Stream>)>,
+    by_handle: Vec<(usize, u64, Arc<Stream>)>,
+    /// The default streams of the devices, by index.
+    defaults: Vec<Option<Arc<Stream>>>,
+}
+
+static WRAPPED: Mutex<Wrapped> = Mutex::new(Wrapped {
+    last: None,
+    by_handle: Vec::new(),
+    defaults: Vec::new(),
+});
+
+/// How many streams are remembered by handle, and so kept alive where an object owns them.
+const REMEMBERED: usize = 16;
+
+/// Held for a few instructions, never while Python code or a driver runs: so it may be taken by a thread
+/// that has the interpreter's lock.
+fn wrapped() -> MutexGuard<'static, Wrapped> {
+    WRAPPED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Forgets the streams that were wrapped.
+pub(crate) fn forget_wrapped() {
+    let mut wrapped = wrapped();
+    let forgotten = (wrapped.last.take(), std::mem::take(&mut wrapped.by_handle));
+    drop(wrapped);
+    // Owners of streams may run Python code when they are dropped.
+    drop(forgotten);
+}
+
+/// A stream as a call got it: ours, or one of somebody else.
+pub(crate) enum Given<'a> {
+    Ours(&'a Stream),
+    Theirs(Arc<Stream>),
+}
+
+impl std::ops::Deref for Given<'_> {
+    type Target = Stream;
+
+    fn deref(&self) -> &Stream {
+        match self {
+            Given::Ours(stream) => stream,
+            Given::Theirs(stream) => stream,
+        }
+    }
+}
+
+/// The stream that `object` is or has.
+#[inline]
+pub(crate) fn given<'a>(py: Python<'_>, object: &'a Bound<'_, PyAny>) -> PyResult<Given<'a>> {
+    if let Ok(ours) = object.cast_exact::<PyStream>() {
+        return Ok(Given::Ours(&ours.get().stream));
+    }
+    if let Some((last, stream)) = &wrapped().last
+        && last.is(object)
+    {
+        return Ok(Given::Theirs(stream.clone()));
+    }
+    theirs(py, object).map(Given::Theirs)
+}
+
+/// A stream of another library.
+#[cold]
+fn theirs(py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<Arc<Stream>> {
+    let Some((handle, device)) = handle_of(object)? else {
+        return Err(PyTypeError::new_err(format!(
+            "expected a stream: a fencepost.Stream, a stream of PyTorch, CuPy, cuda.core or Numba, any object \
+             with __cuda_stream__, or an integer CUDA handle; got {}",
+            object.get_type().name()?
+        )));
+    };
+    let stream = match device {
+        Some(index) if handle == 0 => default_stream(py, index)?,
+        _ => by_handle(py, handle, Some(object))?,
+    };
+    if is_torch_stream(object) {
+        let old = wrapped()
+            .last
+            .replace((object.clone().unbind(), stream.clone()));
+        drop(old);
+    }
+    Ok(stream)
+}
+
+/// The handle of a stream of another library, and the index of its device where it says so.
+fn handle_of(object: &Bound<'_, PyAny>) -> PyResult<Option<(usize, Option<usize>)>> {
+    let py = object.py();
+    let ask = |name| match object.getattr(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_instance_of::<pyo3::exceptions::PyAttributeError>(py) => Ok(None),
+        Err(error) => Err(error),
+    };
+    // PyTorch; first, since it is the most frequent.
+    if let Some(handle) = ask(intern!(py, "cuda_stream"))? {
+        let index = ask(intern!(py, "device_index"))?.and_then(|index| index.extract().ok());
+        return Ok(Some((integer(&handle)?, index)));
+    }
+    // https://nvidia.github.io/cuda-python/cuda-core/latest/interoperability.html
+    if let Some(protocol) = ask(intern!(py, "__cuda_stream__"))? {
+        let told = match protocol.is_callable() {
+            true => protocol.call0()?,
+            false => protocol,
+        };
+        let (version, handle): (u32, Bound<'_, PyAny>) =
+            told.cast_into::<PyTuple>()?.as_any().extract()?;
+        if version != 0 {
+            return Err(PyTypeError::new_err(format!(
+                "{}.__cuda_stream__ speaks version {version} of the protocol, of which only version 0 is known",
+                object.get_type().name()?
+            )));
+        }
+        return Ok(Some((integer(&handle)?, None)));
+    }
+    // CuPy has `ptr`, Numba `handle`.
+    for name in [intern!(py, "ptr"), intern!(py, "handle")] {
+        if let Some(handle) = ask(name)? {
+            return Ok(Some((integer(&handle)?, None)));
+        }
+    }
+    if object.cast::<PyInt>().is_ok() {
+        return Ok(Some((integer(object)?, None)));
+    }
+    Ok(None)
+}
+
+/// A handle as a number: an int, or an object that holds one (`ctypes.c_void_p`, `CUstream`).
+fn integer(handle: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let py = handle.py();
+    if handle.cast::<PyBool>().is_err() {
+        if let Ok(number) = handle.extract::<usize>() {
+            return Ok(number);
+        }
+        if let Ok(value) = handle.getattr(intern!(py, "value")) {
+            // A null pointer's value is None.
+            return value
+                .extract::<Option<usize>>()
+                .map(Option::unwrap_or_default);
+        }
+        if let Ok(number) = handle.call_method0(intern!(py, "__int__"))
+            && let Ok(number) = number.extract()
+        {
+            return Ok(number);
+        }
+    }
+    Err(PyValueError::new_err(format!(
+        "not a handle of a CUDA stream: {}",
+        handle.repr()?
+    )))
+}
+
+/// Handles that name default streams, of the current context and of the calling thread.
+const LEGACY: usize = 1;
+const PER_THREAD: usize = 2;
+
+/// The stream behind a CUDA handle that somebody else owns.
+fn by_handle(
+    py: Python<'_>,
+    handle: usize,
+    owner: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Arc<Stream>> {
+    let raw = handle as *mut c_void;
+    if handle <= PER_THREAD {
+        // SAFETY: the default streams live as long as their context, which is current or refused.
+        let wrapped = unsafe { cuda::stream_from_raw(raw, Arc::new(())) };
+        return match wrapped {
+            // The thread has no context yet; what the CUDA runtime would take then.
+            Err(Error::Unsupported { .. }) if handle <= LEGACY => default_stream(py, 0),
+            wrapped => wrapped.map(Arc::new).map_err(to_py),
+        };
+    }
+    // SAFETY: the caller's word: a handle that they pass is of a stream that is alive.
+    let number = unsafe { cuda::stream_number(raw) };
+    if let Some(number) = number {
+        let known = wrapped()
+            .by_handle
+            .iter()
+            .find(|known| (known.0, known.1) == (handle, number))
+            .map(|known| known.2.clone());
+        if let Some(known) = known {
+            return Ok(known);
+        }
+    }
+    let keep_alive: Arc<dyn std::any::Any + Send + Sync> = match owner {
+        Some(owner) => Arc::new(owner.clone().unbind()),
+        None => Arc::new(()),
+    };
+    // SAFETY: alive by the caller's word, and as long as its owner, which we keep. An owner may close it all
+    // the same, and an integer has none: so what is remembered is used again only once the driver's number
+    // for the handle proved that the stream is there, and forgotten before all streams of a device are
+    // recorded on; beyond those calls nothing touches the handle of a wrapped stream.
+    let stream = unsafe { cuda::stream_from_raw(raw, keep_alive) };
+    let stream = Arc::new(stream.map_err(to_py)?);
+    if let Some(number) = number {
+        let mut wrapped = wrapped();
+        let known = &mut wrapped.by_handle;
+        let old = (known.len() >= REMEMBERED).then(|| known.remove(0));
+        known.push((handle, number, stream.clone()));
+        drop(wrapped);
+        drop(old);
+    }
+    Ok(stream)
+}
+
+/// The default stream of a CUDA device.
+fn default_stream(py: Python<'_>, index: usize) -> PyResult<Arc<Stream>> {
+    if let Some(Some(known)) = wrapped().defaults.get(index) {
+        return Ok(known.clone());
+    }
+    let device = py
+        .detach(|| Device::open(&format!("cuda:{index}")))
+        .map_err(to_py)?;
+    let stream = Arc::new(device.default_stream());
+    let defaults = &mut wrapped().defaults;
+    if defaults.len() <= index {
+        defaults.resize(index + 1, None);
+    }
+    defaults[index] = Some(stream.clone());
+    Ok(stream)
+}
+
+/// What PyTorch tells of its current streams, once it uses CUDA.
+struct Torch {
+    /// The index of the current device.
+    device: Py<PyAny>,
+    /// The handle of the current stream of a device.
+    stream: Py<PyAny>,
+}
+
+static TORCH: PyOnceLock<Torch> = PyOnceLock::new();
+
+/// A module, if somebody has loaded it: loading it is not for us to do.
+pub(crate) fn loaded<'py>(py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let modules = py.import(intern!(py, "sys"))?.getattr("modules")?;
+    Ok(modules
+        .cast_into::<PyDict>()?
+        .get_item(name)?
+        .filter(|module| !module.is_none()))
+}
+
+/// PyTorch, if it is loaded and uses CUDA. Once it does, it does so until the process ends.
+fn torch(py: Python<'_>) -> PyResult<Option<&'static Torch>> {
+    if let Some(torch) = TORCH.get(py) {
+        return Ok(Some(torch));
+    }
+    let Some(torch) = loaded(py, "torch")? else {
+        return Ok(None);
+    };
+    // A module that is just being imported has no `cuda` yet, and uses nothing.
+    let Ok(is_initialized) = torch
+        .getattr("cuda")
+        .and_then(|cuda| cuda.getattr("is_initialized"))
+    else {
+        return Ok(None);
+    };
+    if !is_initialized.call0()?.is_truthy()? {
+        return Ok(None);
+    }
+    let native = torch.getattr("_C")?;
+    let found = Torch {
+        device: native.getattr("_cuda_getDevice")?.unbind(),
+        stream: native.getattr("_cuda_getCurrentRawStream")?.unbind(),
+    };
+    Ok(Some(TORCH.get_or_init(py, || found)))
+}
+
+/// The type that owns no stream of its own: PyTorch's streams come from pools that live as long as the
+/// process. Not its subclasses, such as `ExternalStream`.
+fn is_torch_stream(object: &Bound<'_, PyAny>) -> bool {
+    static TYPE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = object.py();
+    if let Some(known) = TYPE.get(py) {
+        return object.get_type().is(known);
+    }
+    let of_torch = loaded(py, "torch")
+        .ok()
+        .flatten()
+        .and_then(|torch| torch.getattr("cuda").ok()?.getattr("Stream").ok());
+    match of_torch {
+        Some(of_torch) => {
+            let same = object.get_type().is(&of_torch);
+            TYPE.get_or_init(py, || of_torch.unbind());
+            same
+        }
+        None => false,
+    }
+}
+
+/// The current CUDA stream: PyTorch's where PyTorch uses CUDA, else the default stream. Of `device` where
+/// that is given, else of the device that is current.
+pub(crate) fn current(py: Python<'_>, device: Option<&Device>) -> PyResult<Arc<Stream>> {
+    let index = device.map(|device| {
+        cuda_index(device).ok_or_else(|| {
+            PyValueError::new_err(format!(
+                "{device} has no current stream: pass the stream to use"
+            ))
+        })
+    });
+    let index = index.transpose()?;
+    let Some(torch) = torch(py)? else {
+        return match index {
+            Some(index) => default_stream(py, index),
+            None => by_handle(py, 0, None),
+        };
+    };
+    let index = match index {
+        Some(index) => index,
+        None => torch.device.call0(py)?.extract(py)?,
+    };
+    let handle: usize = torch.stream.call1(py, (index,))?.extract(py)?;
+    match handle {
+        0 => default_stream(py, index),
+        handle => by_handle(py, handle, None),
+    }
+}
+
+/// The current stream of a device of any backend.
+pub(crate) fn current_of(py: Python<'_>, device: &Device) -> PyResult<Arc<Stream>> {
+    match device.backend() {
+        fencepost::Backend::Cuda if cuda_index(device).is_some() => current(py, Some(device)),
+        _ => Ok(Arc::new(device.default_stream())),
+    }
+}
+
+/// A stream of another library as a `fencepost.Stream`.
+///
+/// ``stream`` is a stream of PyTorch, CuPy, cuda.core or Numba, any object with ``__cuda_stream__``, or an
+/// integer CUDA handle; without it, the current stream as events take it. The object is kept alive with
+/// the result; who passes an integer keeps its stream alive themselves.
+#[pyfunction]
+#[pyo3(signature = (stream = None))]
+pub(crate) fn wrap_stream(py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<PyStream> {
+    match stream {
+        Some(object) => {
+            let wrapped = (*given(py, object)?).clone();
+            Ok(PyStream::owned(wrapped, object.clone().unbind()))
+        }
+        None => current(py, None).map(|stream| PyStream::of((*stream).clone())),
+    }
+}

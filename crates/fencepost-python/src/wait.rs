@@ -1,0 +1,131 @@
+//! Waiting without the interpreter's lock, so that Ctrl-C gets through.
+
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
+
+use fencepost::{Backend, Error, Marker};
+use pyo3::{exceptions::PyValueError, prelude::*};
+
+use crate::error::to_py;
+
+/// How long a wait goes on before it looks for signals: Ctrl-C is to be answered within 100 ms.
+const SLICE: Duration = Duration::from_millis(50);
+/// How long a thread that waits for a GPU asks again and again before it sleeps, unless told to sleep at
+/// once: a driver's own wait spins for as long as it takes.
+const SPIN: Duration = Duration::from_millis(5);
+
+thread_local! {
+    static IN_WORK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f` as host work of a stream: Python handles no signals on this thread.
+pub(crate) fn in_work<R>(f: impl FnOnce() -> R) -> R {
+    IN_WORK.set(true);
+    let result = f();
+    IN_WORK.set(false);
+    result
+}
+
+/// How a thread waits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// A GPU is asked again and again for a while, for the shortest delay.
+    Spin,
+    Sleep,
+}
+
+/// Blocks until `marker` is complete, for at most `limit`.
+pub(crate) fn wait(
+    py: Python<'_>,
+    marker: &Marker,
+    device: Backend,
+    limit: Option<Duration>,
+    how: How,
+) -> PyResult<()> {
+    // The library sees circles of waits, and reports them, where they have no deadline.
+    if IN_WORK.get() && limit.is_none() {
+        return py.detach(|| marker.synchronize()).map_err(to_py);
+    }
+    let start = Instant::now();
+    let spin = how == How::Spin && device != Backend::Host;
+    let mut spin = if spin { SPIN } else { Duration::ZERO };
+    loop {
+        let slice = limit.map_or(SLICE, |limit| {
+            SLICE.min(limit.saturating_sub(start.elapsed()))
+        });
+        let spun = std::mem::take(&mut spin).min(slice);
+        match py.detach(|| wait_slice(marker, slice, spun)) {
+            Ok(()) => return Ok(()),
+            Err(Error::Timeout(mut timeout)) => {
+                py.check_signals()?;
+                if let Some(limit) = limit.filter(|limit| start.elapsed() >= *limit) {
+                    timeout.limit = limit;
+                    return Err(to_py(Error::Timeout(timeout)));
+                }
+            }
+            Err(error) => return Err(to_py(error)),
+        }
+    }
+}
+
+fn wait_slice(marker: &Marker, slice: Duration, spin: Duration) -> Result<(), Error> {
+    let start = Instant::now();
+    while start.elapsed() < spin {
+        if marker.query()? {
+            return Ok(());
+        }
+        std::hint::spin_loop();
+    }
+    marker.synchronize_timeout(slice.saturating_sub(start.elapsed()))
+}
+
+/// Blocks until `done` says so, for at most `limit` (`false`): for what no marker tells.
+pub(crate) fn poll(
+    py: Python<'_>,
+    limit: Option<Duration>,
+    how: How,
+    mut done: impl FnMut() -> Result<bool, Error> + Send,
+) -> PyResult<bool> {
+    let start = Instant::now();
+    loop {
+        let asked = py.detach(|| {
+            let slice = Instant::now();
+            let mut pause = Duration::from_micros(10);
+            loop {
+                if done()? {
+                    return Ok(Some(true));
+                }
+                if limit.is_some_and(|limit| start.elapsed() >= limit) {
+                    return Ok(Some(false));
+                }
+                if slice.elapsed() >= SLICE {
+                    return Ok(None);
+                }
+                if how == How::Spin && start.elapsed() < SPIN {
+                    std::hint::spin_loop();
+                } else {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(1));
+                }
+            }
+        });
+        if let Some(done) = asked.map_err(to_py)? {
+            return Ok(done);
+        }
+        py.check_signals()?;
+    }
+}
+
+/// Seconds, as Python gives them.
+pub(crate) fn limit(timeout: Option<f64>) -> PyResult<Option<Duration>> {
+    match timeout {
+        None => Ok(None),
+        Some(seconds) if seconds.is_nan() || seconds < 0.0 => Err(PyValueError::new_err(format!(
+            "timeout must be a number of seconds of at least 0, or None to wait without one; got {seconds}"
+        ))),
+        // Longer than any clock reaches is no limit.
+        Some(seconds) => Ok(Duration::try_from_secs_f64(seconds).ok()),
+    }
+}

@@ -1,0 +1,397 @@
+"""``fencepost.cuda.Event``: what ``torch.cuda.Event`` promises, on any library's streams.
+
+On the stand-in for NVIDIA's driver where ``FENCEPOST_CUDA_LIBRARY`` names it; that never counts as hardware.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import pickle
+import sys
+import types
+
+import pytest
+
+import fencepost
+from conftest import PATIENCE
+from fencepost.cuda import Event, wrap_stream
+
+pytestmark = pytest.mark.cuda
+
+
+@pytest.fixture
+def stream(cuda):
+    return cuda.stream()
+
+
+class Streams:
+    """A stream in every form that libraries have."""
+
+    @staticmethod
+    def protocol(handle):
+        return type("CoreStream", (), {"__cuda_stream__": lambda self: (0, handle)})()
+
+    @staticmethod
+    def protocol_attribute(handle):
+        return types.SimpleNamespace(__cuda_stream__=(0, handle))
+
+    @staticmethod
+    def torch(handle):
+        return types.SimpleNamespace(cuda_stream=handle, device_index=0)
+
+    @staticmethod
+    def cupy(handle):
+        return types.SimpleNamespace(ptr=handle)
+
+    @staticmethod
+    def numba(handle):
+        return types.SimpleNamespace(handle=ctypes.c_void_p(handle))
+
+    @staticmethod
+    def numba_of_cuda_python(handle):
+        of_cuda_python = type("CUstream", (), {"__int__": lambda self: handle})()
+        return types.SimpleNamespace(handle=of_cuda_python)
+
+    @staticmethod
+    def integer(handle):
+        return handle
+
+
+FORMS = [name for name in vars(Streams) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_any_librarys_stream_is_taken(cuda, stream, gate, form):
+    theirs = getattr(Streams, form)(stream.cuda_stream)
+    held = gate(stream)
+    event = Event()
+    event.record(theirs)
+    assert event.query() is False
+    assert str(event.device) == "cuda:0"
+    held.open()
+    event.synchronize(timeout=PATIENCE)
+    event.wait(theirs)
+    assert wrap_stream(theirs) == stream
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_handle_0_is_the_default_stream(cuda, form):
+    event = Event(enable_timing=True)
+    event.record(getattr(Streams, form)(0))
+    event.synchronize(timeout=PATIENCE)
+    assert wrap_stream(getattr(Streams, form)(0)) == cuda.default_stream()
+
+
+def test_what_is_no_stream_is_an_error_that_lists_what_is(cuda):
+    for nothing in ("stream", 3.5, object()):
+        with pytest.raises(TypeError, match="__cuda_stream__, or an integer"):
+            Event().record(nothing)
+    for bad in (True, -1, 2**70):
+        with pytest.raises(ValueError, match="not a handle"):
+            Event().record(bad)
+    with pytest.raises(TypeError, match="version 7"):
+        Event().record(types.SimpleNamespace(__cuda_stream__=(7, 0)))
+
+
+def test_a_recycled_handle_is_another_stream(cuda, child):
+    # The stand-in gives handles of destroyed streams out again when told to.
+    child(
+        """
+import fencepost
+from fencepost.cuda import Event, wrap_stream
+device = fencepost.Device("cuda:0")
+seen = {}
+for _ in range(50):
+    stream = device.stream()
+    handle = stream.cuda_stream
+    event = Event()
+    event.record(handle)
+    event.synchronize(timeout=20)
+    wrapped = wrap_stream(handle)
+    assert wrapped == stream
+    if handle in seen:
+        assert seen[handle] != wrapped.id
+    seen[handle] = wrapped.id
+    del stream, wrapped
+device.synchronize(timeout=20)
+import os
+assert len(seen) < 50 or "FENCEPOST_CUDA_LIBRARY" not in os.environ, "no handle was used again"
+""",
+        FENCEPOST_SIM_CUDA_RECYCLE="1",
+    )
+
+
+def test_an_event_is_nothing_before_the_first_record(cuda):
+    event = Event()
+    assert event.query() is True
+    assert event.device is None
+    assert event.cuda_event == 0
+    assert event.event_id == 0
+    assert event._as_parameter_.value is None
+    event.synchronize()
+    event.wait()
+    assert "torch.cuda.Event" in repr(event)
+
+
+def test_the_native_handle_is_the_same_for_life(cuda, stream, gate):
+    event = Event(enable_timing=True)
+    event.record(stream)
+    handle = event.cuda_event
+    assert handle != 0
+    assert event.event_id == handle
+    assert event._as_parameter_.value == handle
+    held = gate(stream)
+    event.record(stream)
+    assert event.query() is False
+    assert event.cuda_event == handle
+    with pytest.raises(TimeoutError, match="gave up after"):
+        event.synchronize(timeout=0.01)
+    held.open()
+    event.synchronize(timeout=PATIENCE)
+    assert event.query() is True
+    other = Event(enable_timing=True)
+    other.record(stream)
+    other.synchronize()
+    assert event.elapsed_time(other) >= 0.0
+    assert other.cuda_event != handle
+
+
+def test_what_others_record_on_the_handle_is_seen(cuda, stream, gate):
+    driver = ctypes.CDLL(fencepost_driver())
+    event = Event()
+    event.record(stream)
+    event.synchronize(timeout=PATIENCE)
+    held = gate(stream)
+    raw, queue = ctypes.c_void_p(event.cuda_event), ctypes.c_void_p(stream.cuda_stream)
+    assert driver.cuEventRecord(raw, queue) == 0
+    assert event.query() is False
+    held.open()
+    event.synchronize(timeout=PATIENCE)
+
+
+def fencepost_driver():
+    return os.environ.get("FENCEPOST_CUDA_LIBRARY", "libcuda.so.1")
+
+
+def test_errors_come_in_pytorchs_order_and_kinds(cuda, stream, gate):
+    timed, plain = Event(enable_timing=True), Event()
+    with pytest.raises(ValueError, match="Both events must be created with argument 'enable_timing=True'"):
+        timed.elapsed_time(plain)
+    with pytest.raises(ValueError, match="Both events must be recorded before calculating elapsed time"):
+        timed.elapsed_time(Event(enable_timing=True))
+    timed.record(stream)
+    held = gate(stream)
+    end = Event(enable_timing=True)
+    end.record(stream)
+    with pytest.raises(RuntimeError, match="Both events must be completed before calculating elapsed time"):
+        timed.elapsed_time(end)
+    held.open()
+    end.synchronize(timeout=PATIENCE)
+    assert timed.elapsed_time(end) >= 0.0
+    assert end.elapsed_time(timed) <= 0.0
+    assert timed.elapsed_time(timed) == 0.0
+
+
+def test_the_first_record_binds_the_device(cuda):
+    if fencepost.cuda.device_count() < 2:
+        pytest.skip("one CUDA device; this takes two")
+    second = fencepost.Device("cuda:1").stream()
+    event = Event(enable_timing=True)
+    event.record(second)
+    assert str(event.device) == "cuda:1"
+    with pytest.raises(RuntimeError, match="Event device 1 does not match recording stream's device 0"):
+        event.record(cuda.stream())
+    assert str(event.device) == "cuda:1"
+    # Waits go across devices; times do not.
+    event.wait(cuda.stream())
+    here = Event(enable_timing=True)
+    here.record(cuda.stream())
+    here.synchronize()
+    event.synchronize()
+    with pytest.raises(RuntimeError, match="same device"):
+        event.elapsed_time(here)
+
+
+def test_a_stream_of_the_host_is_refused_when_it_cannot_be_recorded(cuda, host):
+    event = Event()
+    with pytest.raises(TypeError, match="expected a CUDA stream"):
+        event.record(host.stream())
+    assert event.device is None
+    event.record(cuda.stream())
+    with pytest.raises(RuntimeError, match="same device"):
+        event.record(host.stream())
+    # A host stream waits for any event.
+    event.wait(host.stream())
+
+
+def test_events_without_timing_are_recorded_again_and_again(cuda, stream):
+    event = Event()
+    for _ in range(1000):
+        event.record(stream)
+    event.synchronize(timeout=PATIENCE)
+    assert event.query()
+
+
+@pytest.mark.parametrize("flags", [{"blocking": True}, {"external": True}, {"interprocess": True}])
+def test_flags_change_nothing_for_plain_use(cuda, stream, gate, flags):
+    event = Event(**flags)
+    assert event.query() is True
+    held = gate(stream)
+    event.record(stream)
+    assert event.query() is False
+    other = cuda.stream()
+    event.wait(other)
+    done = Event()
+    done.record(other)
+    held.open()
+    event.synchronize(timeout=PATIENCE)
+    done.synchronize(timeout=PATIENCE)
+    assert event.query() is True
+    assert event.cuda_event != 0
+
+
+def test_external_events_have_times(cuda, stream):
+    start, end = (Event(enable_timing=True, external=True) for _ in range(2))
+    with pytest.raises(ValueError, match="must be recorded"):
+        start.elapsed_time(end)
+    start.record(stream)
+    end.record(stream)
+    end.synchronize(timeout=PATIENCE)
+    start.synchronize(timeout=PATIENCE)
+    assert start.elapsed_time(end) >= 0.0
+
+
+def test_only_interprocess_events_are_exported(cuda, stream):
+    event = Event(interprocess=True)
+    handle = event.ipc_handle()
+    assert len(handle) == 64
+    assert str(event.device) == "cuda:0"
+    assert event.cuda_event == 0
+    event.record(stream)
+    assert event.ipc_handle() == handle
+    with pytest.raises(RuntimeError, match="interprocess=True"):
+        Event().ipc_handle()
+    with pytest.raises(TypeError, match="interprocess=True"):
+        pickle.dumps(Event())
+    with pytest.raises(ValueError, match="64 bytes"):
+        Event.from_ipc_handle("cuda:0", b"short")
+    # CUDA opens no event in the process that made it.
+    with pytest.raises(NotImplementedError, match="process"):
+        Event.from_ipc_handle(0, handle)
+
+
+def child_waits(pipe):
+    event = pipe.recv()
+    pipe.send(event.query())
+    event.synchronize(timeout=PATIENCE)
+    pipe.send(event.query())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="CUDA shares events on Linux only")
+def test_a_pickled_event_is_the_same_in_another_process(cuda, stream, gate):
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=child_waits, args=(theirs,))
+    process.start()
+    event = Event(interprocess=True)
+    held = gate(stream)
+    event.record(stream)
+    try:
+        ours.send(event)
+        assert ours.poll(PATIENCE)
+        first = ours.recv()
+        held.open()
+        assert ours.poll(PATIENCE)
+        assert (first, ours.recv()) == (False, True)
+    finally:
+        process.join(PATIENCE)
+        process.kill()
+
+
+def test_without_pytorch_the_current_stream_is_the_default_one(cuda, gate):
+    held = gate(cuda.default_stream())
+    event = Event()
+    event.record()
+    assert event.query() is False
+    held.open()
+    event.synchronize(timeout=PATIENCE)
+
+
+@pytest.fixture
+def torch(monkeypatch, cuda):
+    """A module that looks like a PyTorch that uses CUDA, in a Python of its own."""
+    return """
+import sys, types
+import fencepost
+from fencepost import _C
+from fencepost.cuda import Event, wrap_stream
+torch = types.ModuleType("torch")
+device = fencepost.Device("cuda:0")
+class Stream:
+    def __init__(self, stream): self.cuda_stream, self.device_index = stream.cuda_stream, 0
+mine = device.stream()
+state = types.SimpleNamespace(initialized=False, current=mine.cuda_stream, device=0)
+torch.cuda = types.SimpleNamespace(is_initialized=lambda: state.initialized, Stream=Stream)
+torch._C = types.SimpleNamespace(
+    _cuda_getDevice=lambda: state.device, _cuda_getCurrentRawStream=lambda index: state.current)
+torch.device = lambda name: f"torch.device({name})"
+sys.modules["torch"] = torch
+"""
+
+
+def test_with_pytorch_the_current_stream_is_pytorchs(torch, child):
+    child(
+        torch
+        + """
+gate = _C._Gate(mine)
+# Loaded, but not using CUDA: the default stream.
+event = Event(); event.record(); event.synchronize(timeout=20)
+state.initialized = True
+for event in (Event(), fencepost.Event("cuda:0")):
+    event.record()
+    assert event.query() is False
+other = Event()
+state.current = 0
+other.record()
+other.synchronize(timeout=20)
+assert wrap_stream() == device.default_stream()
+state.current = mine.cuda_stream
+assert wrap_stream() == mine
+assert event.device is not None and other.device == "torch.device(cuda:0)", other.device
+gate.open()
+event.synchronize(timeout=20)
+"""
+    )
+
+
+def test_pytorchs_stream_objects_are_known_again(torch, child):
+    child(
+        torch
+        + """
+streams = [device.stream() for _ in range(3)]
+theirs = [Stream(stream) for stream in streams]
+gate = _C._Gate(streams[0])
+for _ in range(50):
+    events = [Event() for _ in streams]
+    for event, stream in zip(events, theirs):
+        event.record(stream)
+        event.record(stream)
+    assert events[0].query() is False
+    for event in events[1:]:
+        event.synchronize(timeout=20)
+gate.open()
+device.synchronize(timeout=20)
+assert all(event.query() for event in events)
+"""
+    )
+
+
+def test_a_subclass_keeps_what_it_adds(cuda, stream):
+    class Named(Event):
+        def __init__(self, *args, **kwargs):
+            self.name = "mine"
+
+    event = Named(enable_timing=True)
+    event.record(stream)
+    assert event.name == "mine"
+    assert isinstance(stream.record_event(event), Named)

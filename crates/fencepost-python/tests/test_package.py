@@ -1,0 +1,122 @@
+"""The package itself: its types, its docstrings, its style, its command line."""
+
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fencepost
+from fencepost import _C
+
+HERE = Path(__file__).parent.parent
+
+
+def tool(*args, **env):
+    return subprocess.run(
+        [sys.executable, "-m", *args],
+        capture_output=True,
+        text=True,
+        cwd=HERE,
+        env={**os.environ, **env},
+        timeout=300,
+    )
+
+
+def passes(*args):
+    done = tool(*args)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_stubs_tell_what_the_modules_have():
+    pytest.importorskip("mypy")
+    passes("mypy.stubtest", "fencepost", "--mypy-config-file", "pyproject.toml", "--ignore-disjoint-bases")
+
+
+def test_the_python_sources_are_typed():
+    pytest.importorskip("mypy")
+    passes("mypy", "--no-incremental", "--config-file", "pyproject.toml", "-p", "fencepost")
+
+
+def test_the_python_sources_are_clean():
+    pytest.importorskip("ruff")
+    passes("ruff", "check", "--no-cache", ".")
+    passes("ruff", "format", "--no-cache", "--check", ".")
+
+
+def public(module):
+    for name, value in vars(module).items():
+        ours = str(getattr(value, "__module__", "")).startswith("fencepost")
+        if (ours or inspect.isbuiltin(value)) and not inspect.ismodule(value):
+            yield f"{module.__name__}.{name}", value
+
+
+@pytest.mark.parametrize("module", [fencepost, fencepost.mps, fencepost.cuda, _C], ids=lambda m: m.__name__)
+def test_everything_says_what_it_does(module):
+    assert module.__doc__
+    for name, value in public(module):
+        assert inspect.getdoc(value), f"{name} has no docstring"
+        if not inspect.isclass(value):
+            continue
+        for member, what in vars(value).items():
+            if not member.startswith("_") and not isinstance(what, type):
+                assert inspect.getdoc(what), f"{name}.{member} has no docstring"
+
+
+def test_the_version_is_the_librarys():
+    assert fencepost.__version__ in tool("fencepost", "--version").stdout
+
+
+def test_the_command_line_is_the_binarys():
+    done = tool("fencepost", "devices", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "host" in done.stdout
+    assert json.loads(done.stdout)
+    bad = tool("fencepost", "no-such-command")
+    assert bad.returncode == 2
+    assert bad.stdout == ""
+    assert bad.stderr.startswith("fencepost: ")
+    assert len(bad.stderr.splitlines()) == 1
+    few = tool("fencepost", "check", "--device", "host", "--filter", "record_again")
+    assert few.returncode == 0, few.stdout + few.stderr
+
+
+def test_a_pipeline_runs_from_python(tmp_path):
+    text = tmp_path / "input"
+    text.write_bytes(os.urandom(100_000))
+    done = tool("fencepost", "run", "--device", "host", "--input", str(text), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+
+
+def test_importing_opens_no_device_and_starts_no_thread(child):
+    done = child(
+        """
+import sys, threading
+import fencepost, fencepost.mps, fencepost.cuda
+print(len([1 for _ in open("/proc/self/maps") if "cuda" in _]) if sys.platform == "linux" else 0)
+print(len(__import__("os").listdir("/proc/self/task")) if sys.platform == "linux" else 1)
+print("torch" in sys.modules)
+"""
+    )
+    assert done.stdout.split() == ["0", "1", "False"]
+
+
+def test_the_readmes_first_example_runs(child):
+    readme = (HERE / "README.md").read_text(encoding="utf-8")
+    first = readme.split("```python\n")[1].split("```")[0]
+    said = child(first).stdout.splitlines()
+    assert said[:2] == ["load", "compute, after the load"]
+    assert said[2].endswith(" ms")
+
+
+def test_the_readme_names_tests_that_exist():
+    readme = (HERE / "README.md").read_text(encoding="utf-8")
+    sources = "".join(file.read_text(encoding="utf-8") for file in (HERE / "tests").glob("test_*.py"))
+    named = re.findall(r"::(test_\w+)", readme)
+    assert len(named) > 8
+    assert [name for name in named if f"def {name}(" not in sources] == []
