@@ -97,18 +97,30 @@ impl Model {
         // Were every gate open: a gate behind a failure is never submitted, and holds nobody up.
         let at_last = self.fates_if(|_| true, &[usize::MAX; STREAMS]);
         let mut held_from = [usize::MAX; STREAMS];
-        for (stream, items) in self.streams.iter().enumerate() {
-            for (index, item) in items.iter().enumerate() {
-                if let Item::Gate(gate) = *item
-                    && !self.gates[gate]
-                    && at_last[stream][index] == Fate::Complete
-                {
-                    let from = &mut held_from[self.queues[stream]];
-                    *from = self.turns[stream][index].min(*from);
+        loop {
+            let fates = self.fates_if(|gate| self.gates[gate], &held_from);
+            let before = held_from;
+            for (stream, items) in self.streams.iter().enumerate() {
+                for (index, item) in items.iter().enumerate() {
+                    let holds = match *item {
+                        Item::Gate(gate) => !self.gates[gate],
+                        // A wait is its queue's, as a gate is.
+                        Item::Wait(marker) => {
+                            let (other, at) = self.markers[marker];
+                            fates[other][at] == Fate::Pending
+                        }
+                        _ => false,
+                    };
+                    if holds && at_last[stream][index] == Fate::Complete {
+                        let from = &mut held_from[self.queues[stream]];
+                        *from = self.turns[stream][index].min(*from);
+                    }
                 }
             }
+            if held_from == before {
+                return fates;
+            }
         }
-        self.fates_if(|gate| self.gates[gate], &held_from)
     }
 
     /// With these gates open, and each queue held up from this turn on.
