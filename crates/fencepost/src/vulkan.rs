@@ -16,6 +16,11 @@
 //!   it, so the host stands in between, and the queue is held until it has seen the marker.
 //! - [`Stream::wait_foreign`] holds the whole hardware queue until the host has seen the marker; holds are let go in
 //!   their order.
+//! - A driver may block a submit while its queue is full, and with it whoever submits to that queue: on an H200 with
+//!   driver 580 from some 6,550 pending submits on. When none of them has come to an end after some ten seconds, that
+//!   driver takes the device for lost.
+//! - When the process ends, queues that the host holds are let go, since a driver may wait for them: the work behind
+//!   may still run.
 //! - Timestamps are compared by the bits that are valid in both queue families. The specification promises meaning
 //!   only for those of one queue
 //!   ([vkCmdWriteTimestamp](https://registry.khronos.org/vulkan/specs/latest/man/html/vkCmdWriteTimestamp.html)); all

@@ -24,7 +24,7 @@ use std::{
 
 use super::{
     super::host::{CallbackQueue, pool::Pool},
-    driver::{Driver, Fault, Meaning, NOT_READY, RawContext, RawEvent, RawStream},
+    driver::{Driver, Fault, Meaning, NOT_READY, RELAXED, RawContext, RawEvent, RawStream},
     marker::Watch,
     reactor::Reactor,
     stream::CudaStream,
@@ -185,19 +185,8 @@ impl Context {
         result
     }
 
-    /// Calls the driver so that no capture in global mode, of whatever thread, is broken by it: asking an
-    /// event is among the calls that break one
-    /// ([stream capture](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)).
     fn relaxed<R>(&self, call: impl FnOnce() -> R) -> R {
-        let mut mode = RELAXED;
-        // SAFETY: `mode` is an int. The old mode comes back in it.
-        let changed = unsafe { self.driver.exchange_capture_mode((&raw mut mode,)) }.is_ok();
-        let result = call();
-        if changed {
-            // SAFETY: as above.
-            let _ = unsafe { self.driver.exchange_capture_mode((&raw mut mode,)) };
-        }
-        result
+        self.driver.relaxed(call)
     }
 
     /// An event to record, from the pool or new.
@@ -457,8 +446,6 @@ impl Context {
     }
 }
 
-/// `CU_STREAM_CAPTURE_MODE_RELAXED`.
-const RELAXED: i32 = 2;
 const PAGE: usize = 4096;
 const STREAMS_TO_ASK: usize = 4;
 

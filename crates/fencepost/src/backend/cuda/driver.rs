@@ -212,6 +212,8 @@ pub(super) enum Meaning {
     Refused,
 }
 
+/// `CU_STREAM_CAPTURE_MODE_RELAXED`.
+pub(super) const RELAXED: c_int = 2;
 pub(super) const NOT_READY: Status = 600;
 pub(super) const INVALID_HANDLE: Status = 400;
 const DEINITIALIZED: Status = 4;
@@ -294,6 +296,21 @@ impl Driver {
             driver.version = version;
         }
         Ok(driver)
+    }
+
+    /// Calls the driver so that no capture in global mode, of whatever thread, is broken by it: asking an
+    /// event is among the calls that break one
+    /// ([stream capture](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)).
+    pub(super) fn relaxed<R>(&self, call: impl FnOnce() -> R) -> R {
+        let mut mode = RELAXED;
+        // SAFETY: `mode` is an int. The old mode comes back in it.
+        let changed = unsafe { self.exchange_capture_mode((&raw mut mode,)) }.is_ok();
+        let result = call();
+        if changed {
+            // SAFETY: as above.
+            let _ = unsafe { self.exchange_capture_mode((&raw mut mode,)) };
+        }
+        result
     }
 
     /// The fault in words, with what to do about it where that is known.

@@ -18,7 +18,7 @@ use ash::{Device as Table, Instance, vk};
 
 use super::{
     super::host::{CallbackQueue, pool::Pool},
-    native::Watch,
+    native::{Hold, Watch},
     queue::{Queue, Submitter},
     stream::VkStream,
     waiter::{Sleep, Waiter},
@@ -47,6 +47,8 @@ pub(crate) struct Gpu {
     callbacks: Arc<CallbackQueue>,
     pub(super) queues: Mutex<Vec<Arc<Queue>>>,
     streams: Mutex<Streams>,
+    /// What the host holds queues with.
+    holds: Mutex<Vec<Weak<Hold>>>,
     pub(super) waiter: Waiter<Watch, Sleeper>,
     dead: OnceLock<Cause>,
     owner: u32,
@@ -178,6 +180,7 @@ impl Gpu {
                 list: Vec::new(),
                 sweep_at: FIRST_SWEEP,
             }),
+            holds: Mutex::new(Vec::new()),
             dead: OnceLock::new(),
             owner: std::process::id(),
             keep_alive: parts.keep_alive,
@@ -278,6 +281,28 @@ impl Gpu {
         })
     }
 
+    pub(super) fn add_hold(&self, hold: &Arc<Hold>) {
+        let mut holds = lock(&self.holds);
+        if holds.len() == holds.capacity() {
+            // Before it grows: so sweeping costs no more than growing would.
+            holds.retain(|hold| hold.strong_count() > 0);
+        }
+        holds.push(Arc::downgrade(hold));
+    }
+
+    /// Lets go of whatever the host holds, where the process is ending.
+    fn let_all_go(&self) {
+        let holds: Vec<_> = match self.holds.try_lock() {
+            Ok(holds) => holds.iter().filter_map(Weak::upgrade).collect(),
+            Err(_) => return,
+        };
+        for hold in holds {
+            hold.let_go();
+            // Its drop would call the driver.
+            std::mem::forget(hold);
+        }
+    }
+
     /// Signals a timeline semaphore from the host. A refusal is that of a lost device: nothing waits there.
     pub(super) fn signal(&self, semaphore: vk::Semaphore, value: u64) {
         if self.is_forked() {
@@ -328,7 +353,8 @@ fn clock(model: &str, period: f32, families: &[vk::QueueFamilyProperties]) -> Cl
 }
 
 /// Takes the waiter's thread out of the driver before the process takes the driver apart: drivers and layers do that
-/// in handlers of their own, which run after those that were registered later, and crash whoever is in them.
+/// in handlers of their own, which run after those that were registered later, and crash whoever is in them. NVIDIA's
+/// also waits there for every queue to come to rest, so what the host holds is let go.
 fn leave_at_exit(gpu: &Arc<Gpu>) {
     static ALL: Mutex<Vec<Weak<Gpu>>> = Mutex::new(Vec::new());
     static ONCE: Once = Once::new();
@@ -346,6 +372,9 @@ fn leave_at_exit(gpu: &Arc<Gpu>) {
                     break;
                 }
                 sleep(Duration::from_millis(1));
+            }
+            if !gpu.is_forked() {
+                gpu.let_all_go();
             }
             // Its drop would call the driver.
             std::mem::forget(gpu);

@@ -16,6 +16,8 @@
 //! | has no `synchronization2` | call `vkQueueSubmit` and `vkCmdWriteTimestamp` (at the bottom of the pipe) |
 //! | has no `hostQueryReset` | reset each query in the buffer that writes it, which a transfer-only queue cannot |
 //! | writes no timestamps in a queue family | refuse timing there, and name the family |
+//! | blocks a submit while its queue is full (NVIDIA's, from some 6,550 submits on), and takes the device for lost after ten seconds of that | say so in [`crate::vulkan`]; the submit lock of that queue is held meanwhile |
+//! | waits at the process's end for queues to come to rest (NVIDIA's) | let go of what the host holds before |
 //! | computes on the processor | take it only when it is asked for by name |
 //! | spins in `vkWaitSemaphores` for any of several (Mesa's llvmpipe) | look, and pause in between |
 

@@ -16,7 +16,7 @@ use std::{
     mem::ManuallyDrop,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -64,19 +64,25 @@ struct Trail {
 pub(super) struct Hold {
     gpu: Arc<Gpu>,
     pub(super) semaphore: vk::Semaphore,
+    gone: AtomicBool,
 }
 
 impl Hold {
     pub(super) fn new(gpu: &Arc<Gpu>) -> Result<Arc<Hold>, Fault> {
-        Ok(Arc::new(Hold {
+        let hold = Arc::new(Hold {
             semaphore: gpu.timeline_semaphore()?,
             gpu: gpu.clone(),
-        }))
+            gone: AtomicBool::new(false),
+        });
+        gpu.add_hold(&hold);
+        Ok(hold)
     }
 
-    /// Once only.
+    /// No-op from the second time on: a value is signalled once.
     pub(super) fn let_go(&self) {
-        self.gpu.signal(self.semaphore, 1);
+        if !self.gone.swap(true, Ordering::AcqRel) {
+            self.gpu.signal(self.semaphore, 1);
+        }
     }
 }
 
