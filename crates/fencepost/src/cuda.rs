@@ -21,7 +21,7 @@
 //!   first fault as [`Error::DeviceLost`], and only a new process brings it back. An H200's driver 580 ends the
 //!   contexts of the process's other GPUs with it.
 //! - A marker recorded while its stream is captured into a graph is [`Error::Captured`] to all but waits
-//!   of that capture. Nothing in this crate breaks a capture of another thread.
+//!   of that capture. Nothing in this crate breaks a capture, except wrapping a stream in the thread that captures.
 #![allow(unsafe_code)]
 
 #[cfg(feature = "conformance")]
@@ -98,6 +98,9 @@ pub fn new_stream(device: &Device, options: StreamOptions) -> Result<Stream> {
 /// (`cuStreamGetId`, CUDA 12). A per-thread default stream is another stream in every thread, so its
 /// wrapper is refused in all threads but the one that made it. A stream of a context that is no device's
 /// primary one gets a [`Device`] of its own. Never blocks; the stream is not destroyed by us.
+///
+/// Wrap it before a capture begins: in a thread that captures in global mode, an H200's driver 580 takes one of the
+/// calls made here as a break of the capture.
 ///
 /// # Safety
 /// - `handle` is a stream of this process's CUDA driver and is alive; `keep_alive` keeps it and its context

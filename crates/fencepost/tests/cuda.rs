@@ -576,33 +576,6 @@ fn external_events_time_the_inside_of_a_graph() {
 }
 
 #[test]
-fn streams_are_wrapped_and_made_while_one_is_captured() {
-    let Some(gpu) = gpu() else { return };
-    let device = &gpu.device;
-    let (captured, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
-    let raw = [&captured, &other].map(|stream| cuda::raw_stream(stream).unwrap());
-    let graph = Graph::capture(&captured, || {
-        make_current(&Bare::new());
-        for (raw, stream) in raw.into_iter().zip([&captured, &other]) {
-            // SAFETY: the stream is kept alive by what is given along.
-            let wrapped = unsafe { cuda::stream_from_raw(raw, Arc::new(stream.clone())) };
-            assert_eq!(&wrapped.unwrap(), stream);
-        }
-        let timed = cuda::ExternalEvent::with_timing(device).unwrap();
-        timed.record(&captured).unwrap();
-        let made = device.new_stream().unwrap();
-        made.synchronize_timeout(PATIENCE).unwrap();
-        // A graph may know it.
-        std::mem::forget(timed);
-    });
-    match graph {
-        Some(graph) => graph.run(),
-        None => return println!("left out: the driver has no graphs"),
-    }
-    captured.synchronize_timeout(PATIENCE).unwrap();
-}
-
-#[test]
 fn host_work_that_waits_behind_a_held_gpu_stream_is_refused() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;

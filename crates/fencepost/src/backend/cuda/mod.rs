@@ -182,18 +182,6 @@ pub(crate) unsafe fn wrap(
         device: "cuda".into(),
         why,
     })?;
-    // Retaining a context, for one, breaks a capture that is going on in this thread.
-    // SAFETY: passed on to the caller.
-    driver.relaxed(|| unsafe { wrap_relaxed(driver, handle, keep_alive) })
-}
-
-/// # Safety
-/// As [`wrap`].
-unsafe fn wrap_relaxed(
-    driver: &'static Driver,
-    handle: *mut std::ffi::c_void,
-    keep_alive: Arc<dyn std::any::Any + Send + Sync>,
-) -> Result<(Arc<CudaStream>, Device)> {
     let failed = |fault: Fault| driver.error(fault, "cuda");
     let raw = RawStream(handle);
     let (raw, origin) = match raw {
