@@ -38,7 +38,7 @@ pub(crate) fn steps() -> Vec<Step> {
             name: "vulkan-stand-in",
             parts: PARTS,
             device: STAND_IN,
-            proves: "order over several queues, every mutant's death, and the older calls, on a stand-in for the driver",
+            proves: "order over several queues, every mutant's death, faults, and the older calls, on a stand-in for the driver",
             count: Count::Libtest,
             ready: stand_in_loads,
             commands: |w| {
@@ -47,6 +47,7 @@ pub(crate) fn steps() -> Vec<Step> {
                     [&[], &[("API", "12"), ("SYNC2", "0"), ("HOST_RESET", "0")]];
                 commands.extend(without.map(|settings| {
                     let mut test = tests(w);
+                    test.args(["--test", "vulkan_faults"]);
                     on_stand_in(w, &mut test);
                     test.arg("--");
                     leave_out(&mut test, MEMORY);

@@ -1,0 +1,260 @@
+//! What the Vulkan backend makes of faults, injected into the stand-in for the driver: the first cause is what the user
+//! sees, nothing hangs, nothing leaks, drops stay quiet.
+//!
+//! Each in a process of its own: most of them end the device. Nothing here counts as hardware.
+#![cfg(all(feature = "vulkan", target_os = "linux", not(loom)))]
+
+use std::{path::Path, sync::mpsc, time::Duration};
+
+use ash::vk;
+use fencepost::{Backend, Device, Error, Event, Result, conformance::work, vulkan};
+use fencepost_sim_vulkan::Control;
+
+mod common;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs `fault` on a stand-in with these options, in a process of its own. Ends by looking for what the specification
+/// forbids.
+fn with_driver(options: &[(&str, u64)], fault: impl FnOnce(&Control)) {
+    let library = std::env::var_os("FENCEPOST_VULKAN_LIBRARY");
+    let Some(control) = library.and_then(|library| Control::load(Path::new(&library)).ok()) else {
+        return common::skip(
+            &common::test_name(),
+            "FENCEPOST_VULKAN_LIBRARY names no stand-in for the Vulkan driver",
+        );
+    };
+    common::in_a_process_of_its_own(|| {
+        control.restart(control.seed(), options);
+        fault(&control);
+        let violations = control.violations();
+        assert!(violations.is_empty(), "{violations:?}");
+    });
+}
+
+fn with_device(fault: impl FnOnce(&Device, &Control)) {
+    with_driver(&[], |control| {
+        fault(&Device::open("vulkan:0").unwrap(), control);
+    });
+}
+
+fn done(event: &Event) -> Result<()> {
+    event.synchronize_timeout(PATIENCE)
+}
+
+fn is_loss(error: &Error, call: &str) {
+    assert!(matches!(error, Error::DeviceLost { .. }), "{error:?}");
+    let root = error.cause().unwrap().root();
+    assert!(
+        root.contains(call),
+        "\"{call}\" is not in the first cause: {root}"
+    );
+}
+
+#[test]
+fn a_lost_device_releases_everyone_who_waits() {
+    with_device(|device, control| {
+        let (stream, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+        let before = stream.record().unwrap();
+        before.synchronize_timeout(PATIENCE).unwrap();
+        let gate = work::gate(&stream).unwrap();
+        let event = Event::new(device);
+        event.record(&stream).unwrap();
+        other.wait(&event.marker().unwrap()).unwrap();
+        let behind = other.record().unwrap();
+        let (tell, told) = mpsc::channel();
+        event
+            .on_complete(move |result| drop(tell.send(result)))
+            .unwrap();
+        let host = Device::open("host").unwrap().new_stream().unwrap();
+        host.wait(&behind).unwrap();
+        let waiting = {
+            let behind = behind.clone();
+            std::thread::spawn(move || behind.synchronize_timeout(PATIENCE))
+        };
+        control.lose_device(0);
+        let first = done(&event).unwrap_err();
+        println!("said: {first}");
+        assert!(matches!(first, Error::DeviceLost { .. }), "{first:?}");
+        let root = first.cause().unwrap().root().to_owned();
+        for error in [
+            waiting.join().unwrap().unwrap_err(),
+            told.recv_timeout(PATIENCE).unwrap().unwrap_err(),
+            host.synchronize_timeout(PATIENCE).unwrap_err(),
+            event.query().unwrap_err(),
+            stream.error().unwrap(),
+            other.error().unwrap(),
+            stream.clear_error().unwrap_err(),
+            device.new_stream().unwrap_err(),
+        ] {
+            assert_eq!(error.cause().unwrap().root(), root, "{error:?}");
+        }
+        assert!(before.query().unwrap(), "complete markers stay complete");
+        drop((gate, event, behind, stream, other));
+    });
+}
+
+#[test]
+fn a_refused_submit_leaves_the_event_and_the_stream_as_they_were() {
+    with_device(|device, control| {
+        let (stream, event) = (device.new_stream().unwrap(), Event::new(device));
+        event.record(&stream).unwrap();
+        done(&event).unwrap();
+        for _ in 0..20 {
+            let held = event.marker();
+            let recorded = stream.progress().recorded;
+            control.fail_calls_from("vkQueueSubmit2", 1, vk::Result::ERROR_OUT_OF_DEVICE_MEMORY);
+            match event.record(&stream) {
+                Err(Error::Backend { call, code, text }) => {
+                    assert_eq!((call, code), ("vkQueueSubmit2", -2), "{text}");
+                }
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(event.marker(), held);
+            assert_eq!(stream.progress().recorded, recorded);
+            control.clear_faults();
+            event.record(&stream).unwrap();
+            done(&event).unwrap();
+        }
+        assert!(stream.error().is_none());
+    });
+}
+
+#[test]
+fn a_submit_that_loses_the_device_is_what_everyone_sees() {
+    with_device(|device, control| {
+        let (stream, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+        control.fail_calls_from("vkQueueSubmit2", 1, vk::Result::ERROR_DEVICE_LOST);
+        let event = Event::new(device);
+        let first = event
+            .record(&stream)
+            .and_then(|()| done(&event))
+            .unwrap_err();
+        is_loss(&first, "vkQueueSubmit2");
+        let later = other.record().and_then(|marker| marker.synchronize());
+        is_loss(&later.unwrap_err(), "vkQueueSubmit2");
+        is_loss(&stream.clear_error().unwrap_err(), "vkQueueSubmit2");
+    });
+}
+
+#[test]
+fn a_query_that_turns_to_an_error_is_never_false() {
+    with_device(|device, control| {
+        let stream = device.new_stream().unwrap();
+        let gate = work::gate(&stream).unwrap();
+        let marker = stream.record().unwrap();
+        assert!(!marker.query().unwrap());
+        control.fail_calls_from(
+            "vkGetSemaphoreCounterValue",
+            1,
+            vk::Result::ERROR_DEVICE_LOST,
+        );
+        is_loss(&marker.query().unwrap_err(), "vkGetSemaphoreCounterValue");
+        drop(gate);
+    });
+}
+
+#[test]
+fn a_stream_that_cannot_be_made_is_an_error() {
+    with_device(|device, control| {
+        control.fail_calls_from("vkCreateSemaphore", 1, vk::Result::ERROR_OUT_OF_HOST_MEMORY);
+        let error = device.new_stream().unwrap_err();
+        assert!(error.to_string().contains("vkCreateSemaphore"), "{error}");
+        control.clear_faults();
+        let stream = device.new_stream().unwrap();
+        stream.synchronize_timeout(PATIENCE).unwrap();
+    });
+}
+
+#[test]
+fn a_device_that_cannot_be_made_is_an_error() {
+    with_driver(&[], |control| {
+        control.fail_calls_from("vkCreateDevice", 1, vk::Result::ERROR_INITIALIZATION_FAILED);
+        let error = Device::open("vulkan:0").unwrap_err();
+        assert!(error.to_string().contains("vkCreateDevice"), "{error}");
+        control.clear_faults();
+        Device::open("vulkan:0").unwrap().synchronize().unwrap();
+    });
+}
+
+#[test]
+fn a_driver_without_timeline_semaphores_is_an_error_that_says_so() {
+    with_driver(&[("API", 12), ("TIMELINE", 0)], |_| {
+        let found = Device::list()
+            .into_iter()
+            .find(|found| found.backend == Backend::Vulkan)
+            .unwrap();
+        let why = found.missing.expect("there is no device");
+        assert!(why.contains("timeline semaphores"), "{why}");
+        let error = Device::open("vulkan:0").unwrap_err();
+        assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+        assert!(error.to_string().contains("timeline semaphores"), "{error}");
+    });
+}
+
+#[test]
+fn a_family_without_timestamps_is_named_and_does_all_else() {
+    with_driver(&[("VALID_BITS", 0)], |_| {
+        let device = Device::open("vulkan:0").unwrap();
+        let stream = device.new_stream().unwrap();
+        let error = stream.record_timed().unwrap_err();
+        println!("said: {error}");
+        assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+        assert!(error.to_string().contains("queue family 0"), "{error}");
+        assert!(stream.error().is_none());
+        stream.synchronize_timeout(PATIENCE).unwrap();
+    });
+}
+
+#[test]
+fn a_clock_that_wraps_between_two_markers_gives_the_time_between_them() {
+    let almost = (1_u64 << 36) - 2_000;
+    with_driver(&[("VALID_BITS", 36), ("CLOCK", almost)], |_| {
+        let device = Device::open("vulkan:0").unwrap();
+        let stream = device.new_stream().unwrap();
+        let mut last = stream.record_timed().unwrap();
+        for _ in 0..50 {
+            vulkan::spin(&stream, 1000).unwrap();
+            let next = stream.record_timed().unwrap();
+            next.synchronize_timeout(PATIENCE).unwrap();
+            let took = last.elapsed(&next).unwrap();
+            let back = next.elapsed(&last).unwrap();
+            assert!(!took.is_negative(), "{took}");
+            assert!(took.as_secs_f64() < 1.0, "{took}");
+            assert_eq!(took.as_nanos_f64(), -back.as_nanos_f64());
+            last = next;
+        }
+    });
+}
+
+#[test]
+fn what_is_dropped_leaves_nothing_behind() {
+    with_device(|device, control| {
+        let once = || {
+            let stream = device.new_stream().unwrap();
+            let (start, end) = (Event::with_timing(device), Event::with_timing(device));
+            start.record(&stream).unwrap();
+            end.record(&stream).unwrap();
+            drop(stream);
+            done(&end).unwrap();
+        };
+        (0..20).for_each(|_| once());
+        device.synchronize().unwrap();
+        let before = control.live();
+        (0..200).for_each(|_| once());
+        device.synchronize().unwrap();
+        // What is pending is buried by another thread.
+        let mut after = control.live();
+        for _ in 0..200 {
+            if after.semaphores <= before.semaphores + 8 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            after = control.live();
+        }
+        println!("{before:?}\n{after:?}");
+        assert!(after.semaphores <= before.semaphores + 8);
+        assert!(after.query_pools <= before.query_pools + 8);
+        assert!(after.command_buffers <= before.command_buffers + 600);
+    });
+}
