@@ -53,7 +53,12 @@ impl Stream {
     }
 
     #[cfg_attr(
-        not(any(feature = "conformance", feature = "cuda", feature = "vulkan")),
+        not(any(
+            feature = "conformance",
+            feature = "cuda",
+            feature = "vulkan",
+            has_metal
+        )),
         allow(dead_code)
     )]
     pub(crate) fn imp(&self) -> &dyn StreamImpl {

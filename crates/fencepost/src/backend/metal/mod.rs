@@ -1,0 +1,269 @@
+//! The Metal backend: streams on command queues of our own or of the caller's.
+//!
+//! - **A stream has one `MTLSharedEvent`, and a marker is a value on it.** Each command buffer of the stream waits for
+//!   the value of the one before it first, and signals its own last ([`native`]).
+//! - **The host hears of completion from completed handlers alone**, and takes the news in the stream's order
+//!   ([`ledger`]). A blocked thread, a future and a host stream wait on the timeline, with any deadline.
+//! - **A time is the `GPUEndTime` of the command buffer that marks**, read in its handler. Never the host's clock.
+//! - **Waits cost no command buffer**: the stream's next one begins with them. Nor do markers without timing behind
+//!   which nothing was submitted: they are the last buffer's.
+//! - **What the caller's own queue and command buffers do is marked inside of those** ([`reserve`]).
+//!
+//! | Metal | so we |
+//! |---|---|
+//! | starts the buffers of a queue in order, and lets them overlap | chain them by the event; offer no plain record on a queue that is not ours |
+//! | may show an event's value before its buffer has a status or an end time | never look at the value |
+//! | calls handlers in any order, late, on its own threads | put them in order in the ledger; a handler keeps alive what it uses |
+//! | leaves the events of a buffer that failed unsignalled | raise the value from the host, in the buffer's turn; what was committed behind it runs, and its markers have failed |
+//! | blocks in `commandBuffer` when a queue has as many uncompleted ones as it may have | make queues with room for many, count, and give `WouldBlock` |
+//! | may not wake its own host-side waiters for a value that the host sets | wait on the timeline |
+//! | promises no time for an empty buffer, and 0 until it has completed | encode a small fill; take 0 for an error |
+//! | gives nil for events in some sandboxes, and for anything when it cannot | say so in an error |
+//! | autoreleases what it returns | open a pool around each call and in each handler |
+
+#![allow(unsafe_code)]
+
+use std::{panic::Location, sync::Arc};
+
+use objc2::{rc::Retained, runtime::ProtocolObject};
+use objc2_metal::{
+    MTLCommandQueue, MTLCopyAllDevices, MTLCreateSystemDefaultDevice, MTLDevice, MTLSharedEvent,
+};
+
+use super::{Backend, DeviceImpl, StreamImpl};
+use crate::{
+    device::Device,
+    error::{Error, Result},
+    marker::Marker,
+    reservation::Reservation,
+    stream::Stream,
+    sync::{Mutex, lock},
+    timeline::DeviceCore,
+};
+
+#[cfg(feature = "conformance")]
+mod bytes;
+mod gpu;
+mod ledger;
+mod native;
+mod objects;
+mod reserve;
+mod stream;
+#[cfg(feature = "conformance")]
+mod work;
+
+use gpu::Gpu;
+use native::pooled;
+use objects::{CommandBuffer, Object};
+pub(crate) use stream::{MtlStream, Taken};
+
+// MTLCreateSystemDefaultDevice gives nil in a process that has not linked it:
+// https://developer.apple.com/documentation/metal/mtlcreatesystemdefaultdevice()
+#[cfg(target_os = "macos")]
+#[link(name = "CoreGraphics", kind = "framework")]
+unsafe extern "C" {}
+
+pub(crate) struct MtlDevice {
+    gpu: Arc<Gpu>,
+    default: Arc<MtlStream>,
+}
+
+/// The system's devices, its default first.
+fn devices() -> Vec<Object<dyn MTLDevice>> {
+    pooled(|| {
+        let mut all = Vec::new();
+        if let Some(first) = MTLCreateSystemDefaultDevice() {
+            all.push(Object::new(first));
+        }
+        for device in &MTLCopyAllDevices() {
+            if !all.iter().any(|known| known.is(&device)) {
+                all.push(Object::new(device));
+            }
+        }
+        all
+    })
+}
+
+/// How many devices there are.
+pub(crate) fn count() -> Result<usize, String> {
+    match devices().len() {
+        0 => Err("Metal is there, and has no device; run on a Mac with a GPU, outside of sandboxes that hide it".into()),
+        count => Ok(count),
+    }
+}
+
+fn name(index: usize) -> String {
+    match index {
+        0 => "metal".into(),
+        _ => format!("metal:{index}"),
+    }
+}
+
+/// The devices that were opened.
+static OPENED: Mutex<Vec<Device>> = Mutex::new(Vec::new());
+
+/// The device of this index; the same one each time, as long as the system has it there.
+pub(crate) fn open(index: usize) -> Result<Device> {
+    known(&find(index)?, index)
+}
+
+fn find(index: usize) -> Result<Object<dyn MTLDevice>> {
+    devices()
+        .into_iter()
+        .nth(index)
+        .ok_or_else(|| Error::Unavailable {
+            device: name(index),
+            why: "it is not there any more; list the devices again".into(),
+        })
+}
+
+fn known(raw: &Object<dyn MTLDevice>, index: usize) -> Result<Device> {
+    let mut opened = lock(&OPENED);
+    for device in opened.iter() {
+        if of(device)?.gpu.is(raw) {
+            return Ok(device.clone());
+        }
+    }
+    let device = make(raw.clone(), index)?;
+    opened.push(device.clone());
+    Ok(device)
+}
+
+fn make(raw: Object<dyn MTLDevice>, index: usize) -> Result<Device> {
+    let gpu = Gpu::new(name(index), raw);
+    let default = MtlStream::new(&gpu, None)?;
+    Ok(Device::new(Arc::new(MtlDevice { gpu, default })))
+}
+
+/// The device of this index once more, with streams and a clock of its own.
+#[cfg(feature = "conformance")]
+pub(crate) fn fresh(index: usize) -> Result<Device> {
+    make(find(index)?, index)
+}
+
+/// The Metal side of a device.
+fn of(device: &Device) -> Result<&MtlDevice> {
+    let any: &dyn std::any::Any = &**device.imp();
+    any.downcast_ref().ok_or_else(|| Error::Unsupported {
+        what: "a call of Metal".into(),
+        device: device.name().into(),
+        remedy: "open a device whose name begins with metal".into(),
+    })
+}
+
+/// The Metal side of a stream.
+fn of_stream(stream: &Stream) -> Result<&MtlStream> {
+    let any: &dyn std::any::Any = stream.imp();
+    any.downcast_ref().ok_or_else(|| Error::Unsupported {
+        what: "a call of Metal".into(),
+        device: stream.device().name().into(),
+        remedy: "use a stream of a Metal device".into(),
+    })
+}
+
+/// See [`crate::metal::stream_from_queue`].
+pub(crate) fn stream_from_queue(queue: &ProtocolObject<dyn MTLCommandQueue>) -> Result<Stream> {
+    let queue = Object::new(pooled(|| objc2::Message::retain(queue)));
+    let raw = Object::new(pooled(|| queue.device()));
+    let index = devices().iter().position(|known| known.is(&raw));
+    let device = known(&raw, index.unwrap_or(usize::MAX))?;
+    let stream = MtlStream::new(&of(&device)?.gpu, Some(queue))?;
+    Ok(Stream::new(stream, device))
+}
+
+/// See [`crate::metal::raw_device`].
+pub(crate) fn raw_device(device: &Device) -> Result<Retained<ProtocolObject<dyn MTLDevice>>> {
+    Ok(of(device)?.gpu.device.retained().clone())
+}
+
+/// See [`crate::metal::command_buffer`].
+pub(crate) fn command_buffer(stream: &Stream) -> Result<Taken> {
+    let taken = pooled(|| of_stream(stream)?.command_buffer())?;
+    taken.ok_or_else(|| match stream.error() {
+        Some(error) => error,
+        None => Error::Unsupported {
+            what: "work on a stream that is about to fail".into(),
+            device: stream.device().name().into(),
+            remedy: "synchronize() the stream to see the failure, and call clear_error()".into(),
+        },
+    })
+}
+
+impl Taken {
+    pub(crate) fn buffer(&self) -> &CommandBuffer {
+        &self.buffer
+    }
+
+    /// Signals the stream's event, and commits.
+    pub(crate) fn go(self) {
+        pooled(|| self.commit());
+    }
+}
+
+/// See [`crate::metal::record_into`].
+pub(crate) fn record_into(
+    device: &Device,
+    buffer: &CommandBuffer,
+    at: &'static Location<'static>,
+) -> Result<Reservation> {
+    reserve::record_into(&of(device)?.gpu, buffer, at)
+}
+
+/// See [`crate::metal::wait_into`].
+pub(crate) fn wait_into(marker: &Marker, buffer: &CommandBuffer) -> Result<()> {
+    reserve::wait_into(marker, buffer)
+}
+
+/// See [`crate::metal::native`].
+pub(crate) fn native(
+    marker: &Marker,
+) -> Option<(Retained<ProtocolObject<dyn MTLSharedEvent>>, u64)> {
+    let (event, value) = reserve::native(marker.imp())?;
+    Some((event.retained().clone(), value))
+}
+
+/// See [`crate::metal::spin`].
+#[cfg(feature = "conformance")]
+pub(crate) fn spin(stream: &Stream, rounds: u32) -> Result<()> {
+    work::spin(of_stream(stream)?, rounds)
+}
+
+impl DeviceImpl for MtlDevice {
+    fn core(&self) -> &Arc<DeviceCore> {
+        &self.gpu.core
+    }
+
+    fn backend(&self) -> Backend {
+        Backend::Metal
+    }
+
+    fn default_stream(&self) -> Arc<dyn StreamImpl> {
+        self.default.clone()
+    }
+
+    fn new_stream(&self) -> Result<Arc<dyn StreamImpl>> {
+        Ok(MtlStream::new(&self.gpu, None)?)
+    }
+
+    /// Without those on queues of the caller's, which nobody can record on.
+    fn streams(&self) -> Vec<Arc<dyn StreamImpl>> {
+        let streams = self.gpu.streams().into_iter();
+        streams
+            .filter(|stream| !stream.is_wrapped())
+            .map(|stream| stream as Arc<dyn StreamImpl>)
+            .collect()
+    }
+
+    #[cfg(feature = "conformance")]
+    fn new_log(&self) -> Result<crate::conformance::work::Log> {
+        work::new_log(&self.gpu)
+    }
+
+    #[cfg(feature = "conformance")]
+    fn byte_counter(
+        &self,
+        capacity: usize,
+    ) -> Result<Arc<dyn crate::conformance::bytes::ByteCounterImpl>> {
+        bytes::new(&self.gpu, capacity)
+    }
+}
