@@ -180,6 +180,9 @@ pub fn native(marker: &Marker) -> Option<(Retained<ProtocolObject<dyn MTLSharedE
 /// Lets what is encoded into `buffer` from now on wait for `marker` on the device, also of another Metal device. No-op
 /// where it is complete. Never blocks.
 ///
+/// A failure does not travel along this wait: the buffer runs when the marker has completed or failed, and which of the two,
+/// the marker tells.
+///
 /// `buffer` has no open encoder, or Metal ends the process.
 ///
 /// # Errors

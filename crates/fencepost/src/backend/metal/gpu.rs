@@ -10,6 +10,7 @@ use objc2_metal::MTLDevice;
 
 use super::{
     super::host::{CallbackQueue, pool::Pool},
+    ledger,
     objects::{Event, Object, nil},
     stream::MtlStream,
 };
@@ -103,9 +104,9 @@ impl Gpu {
     /// The device is gone: every stream fails, with the first cause. Call it without any lock.
     pub(super) fn lose(&self, cause: &Cause) {
         let cause = self.dead.get_or_init(|| cause.clone());
-        for stream in self.streams() {
-            stream.lose(cause);
-        }
+        // All of them first: whoever is told would else fail those that waited, by a wait.
+        let streams = self.streams();
+        ledger::fire(streams.iter().map(|stream| stream.lose(cause)).collect());
     }
 }
 

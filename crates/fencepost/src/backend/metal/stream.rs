@@ -17,7 +17,7 @@ use crate::{
     error::{Cause, Error, Result},
     marker::Marker,
     sync::lock,
-    timeline::{Blocked, Reached, StreamCore, Waiter},
+    timeline::{Blocked, Reached, StreamCore, Waiter, Wake},
 };
 
 pub(super) type MtlMarker = CountedMarker<Native>;
@@ -54,9 +54,9 @@ impl MtlStream {
         Ok(stream)
     }
 
-    /// The device is gone, and this stream with it.
-    pub(super) fn lose(&self, cause: &Cause) {
-        self.account.now().timeline.fail(cause, true).fire();
+    /// The device is gone, and this stream with it: who is to be told.
+    pub(super) fn lose(&self, cause: &Cause) -> Wake {
+        self.account.now().timeline.fail(cause, true)
     }
 
     pub(super) fn is_wrapped(&self) -> bool {
