@@ -357,6 +357,7 @@ const VULKAN: Entry = Entry {
 };
 
 /// For entries that count no devices.
+#[cfg_attr(all(feature = "cuda", feature = "vulkan", has_metal), allow(dead_code))]
 fn none_to_open(index: usize) -> Result<Device> {
     Err(Error::Unavailable {
         device: format!("device {index}"),

@@ -22,13 +22,10 @@
 //! *follows* the segment, and is in doubt in turn. An end found out later dooms all followers before the
 //! stream is let go, so that no marker behind a failure is ever seen complete.
 
-use std::{
-    sync::{Arc, Weak},
-    time::Instant,
-};
+use std::sync::{Arc, Weak};
 
 use crate::{
-    error::{Cause, Result},
+    error::Cause,
     sync::{AtomicU64, Mutex, Ordering, lock},
     timeline::{StreamCore, Timeline, Wake},
 };
@@ -103,13 +100,19 @@ impl Segment {
     }
 
     /// The marker in front of the one with this native value.
+    #[cfg(has_metal)]
     pub(crate) fn before(&self, native: u64) -> u64 {
         native.saturating_sub(self.offset + 1)
     }
 
     /// Blocks until the counter is known to have reached `native`, or the segment has failed, or until `deadline`: for
     /// counters whose markers are completed by callbacks.
-    pub(crate) fn wait(&self, native: u64, deadline: Option<Instant>) -> Result<()> {
+    #[cfg(has_metal)]
+    pub(crate) fn wait(
+        &self,
+        native: u64,
+        deadline: Option<std::time::Instant>,
+    ) -> crate::error::Result<()> {
         let value = native.saturating_sub(self.offset);
         self.timeline.wait(value, deadline).map(drop)
     }
