@@ -9,17 +9,19 @@
 //!   which nothing was submitted: they are the last buffer's.
 //! - **What the caller's own queue and command buffers do is marked inside of those** ([`reserve`]).
 //!
-//! | Metal | so we |
-//! |---|---|
-//! | starts the buffers of a queue in order, and lets them overlap | chain them by the event; offer no plain record on a queue that is not ours |
-//! | may show an event's value before its buffer has a status or an end time | never look at the value |
-//! | calls handlers in any order, late, on its own threads | put them in order in the ledger; a handler keeps alive what it uses |
-//! | leaves the events of a buffer that failed unsignalled | raise the value from the host, in the buffer's turn; what was committed behind it runs, and its markers have failed |
-//! | blocks in `commandBuffer` when a queue has as many uncompleted ones as it may have | make queues with room for many, count, and give `WouldBlock` |
-//! | may not wake its own host-side waiters for a value that the host sets | wait on the timeline |
-//! | promises no time for an empty buffer, and 0 until it has completed | encode a small fill; take 0 for an error |
-//! | gives nil for events in some sandboxes, and for anything when it cannot | say so in an error |
-//! | autoreleases what it returns | open a pool around each call and in each handler |
+//! | Metal | so we | shown by |
+//! |---|---|---|
+//! | starts the buffers of a queue in order, and lets them overlap | chain them by the event; offer no plain record on a queue that is not ours | `command_buffers_of_a_stream_run_in_its_order`, `a_plain_mark_on_the_callers_queue_names_what_to_do_instead` |
+//! | may show an event's value before its buffer has a status or an end time | never look at the value | `a_complete_marker_has_its_time_in_the_order_of_the_stream` |
+//! | calls handlers in any order, late, on its own threads | put them in order in the ledger; a handler keeps alive what it uses | `a_complete_marker_means_that_those_its_stream_waited_for_are_complete`, `a_handler_may_come_after_everything_was_dropped` |
+//! | leaves the events of a buffer that failed unsignalled | raise the value from the host, in the buffer's turn; what was committed behind it runs, and its markers have failed | `a_buffer_that_fails_without_its_signals_fails_its_stream_and_releases_everyone`, `a_later_buffer_that_fails_first_releases_nobody_too_early` |
+//! | blocks in `commandBuffer` when a queue has as many uncompleted ones as it may have, be it the thread that would commit what they wait for | make queues with room for many, count, and give `WouldBlock` | `a_full_queue_is_an_error_and_never_blocks` |
+//! | may not wake its own host-side waiters for a value that the host sets | wait on the timeline, never in Metal | nothing here calls those waiters |
+//! | promises no time for an empty buffer, and 0 until it has completed | encode a small fill; take 0 for an error | `a_timed_marker_has_a_command_buffer_with_work_in_it`, `no_time_is_told_from_a_time` |
+//! | ends the process at a second commit | let the one who took a buffer's ordinal commit it, which uses it up | `many_threads_use_one_stream` |
+//! | gives nil for events in some sandboxes, and for anything when it cannot | say so in an error | `a_sandbox_without_shared_events_says_so`, `a_refused_record_leaves_the_event_and_the_stream_as_they_were` |
+//! | autoreleases what it returns | open a pool around each call and in each handler | all tests of the stand-in: it counts objects and pools |
+//! | loses a device that is unplugged | fail its streams, with the first cause | `a_removed_device_releases_everyone_who_waits` |
 
 #![allow(unsafe_code)]
 

@@ -136,11 +136,17 @@ impl Ended {
             }
         });
         Ended {
-            // A bad time turns to 0 by the cast, which counts as none.
-            ticks: (seconds * 1e9) as u64,
+            ticks: ticks(seconds),
             failure,
         }
     }
+}
+
+/// Nanoseconds; 0 for what is no time. The seconds count from the start of the system: after a year an f64 still tells 4 ns
+/// apart.
+fn ticks(seconds: f64) -> u64 {
+    // The cast takes what is negative or not a number to 0.
+    (seconds * 1e9) as u64
 }
 
 /// Calls `handler` when the buffer has completed or failed, which it has not been committed for yet: on a thread of
@@ -178,5 +184,22 @@ pub(super) fn nil(call: &'static str, remedy: &str) -> Error {
         call,
         code: 0,
         text: format!("it gave nil; {remedy}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_time_is_told_from_a_time() {
+        let time = Time::default();
+        assert_eq!(time.get(), None, "no handler has come");
+        for none in [0.0, -1.0, f64::NAN] {
+            time.set(ticks(none));
+            assert_eq!(time.get(), None, "{none} s");
+        }
+        time.set(ticks(86_400.000_000_042));
+        assert_eq!(time.get(), Some(86_400_000_000_042));
     }
 }
