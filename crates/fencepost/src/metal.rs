@@ -25,6 +25,12 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(feature = "conformance")]
+pub mod bare {
+    //! The same command buffers by hand, for measuring what this crate's calls cost beside them.
+    pub use crate::backend::metal::bare::Line;
+}
+
 use std::{fmt, mem::ManuallyDrop, ops::Deref, panic::Location};
 
 use objc2::{rc::Retained, runtime::ProtocolObject};
@@ -47,7 +53,7 @@ use crate::{
 /// What comes later waits for it, so commit it soon. Dropped, it is committed with what is encoded so far: its place
 /// is taken, and would hold up the stream for ever. Metal ends the process when an encoder is open then.
 ///
-/// Do not commit or enqueue it by Metal's own methods, and let nothing keep it: Metal ends the process at a second
+/// It stays on the thread that made it, as Metal wants of what encodes. Do not commit or enqueue it by Metal's own methods, and let nothing keep it: Metal ends the process at a second
 /// commit.
 pub struct CommandBuffer {
     taken: ManuallyDrop<Taken>,
@@ -73,7 +79,7 @@ impl CommandBuffer {
 impl Drop for CommandBuffer {
     fn drop(&mut self) {
         // SAFETY: taken once, here, and not used after.
-        unsafe { ManuallyDrop::take(&mut self.taken) }.go();
+        unsafe { ManuallyDrop::take(&mut self.taken) }.commit();
     }
 }
 

@@ -65,7 +65,7 @@ impl Gpu {
         self.owner != std::process::id()
     }
 
-    /// Whether Metal may be called: not in a forked child, and not once the device is gone.
+    /// Whether Metal may be called: not in a forked child.
     pub(super) fn check(&self) -> Result<()> {
         self.core.check_fork()
     }

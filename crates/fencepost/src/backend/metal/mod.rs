@@ -44,6 +44,8 @@ use crate::{
 };
 
 #[cfg(feature = "conformance")]
+pub(crate) mod bare;
+#[cfg(feature = "conformance")]
 mod bytes;
 mod gpu;
 mod ledger;
@@ -106,7 +108,7 @@ static OPENED: Mutex<Vec<Device>> = Mutex::new(Vec::new());
 
 /// The device of this index; the same one each time, as long as the system has it there.
 pub(crate) fn open(index: usize) -> Result<Device> {
-    known(&find(index)?, index)
+    known(&find(index)?, name(index))
 }
 
 fn find(index: usize) -> Result<Object<dyn MTLDevice>> {
@@ -119,20 +121,20 @@ fn find(index: usize) -> Result<Object<dyn MTLDevice>> {
         })
 }
 
-fn known(raw: &Object<dyn MTLDevice>, index: usize) -> Result<Device> {
+fn known(raw: &Object<dyn MTLDevice>, name: String) -> Result<Device> {
     let mut opened = lock(&OPENED);
     for device in opened.iter() {
         if of(device)?.gpu.is(raw) {
             return Ok(device.clone());
         }
     }
-    let device = make(raw.clone(), index)?;
+    let device = make(raw.clone(), name)?;
     opened.push(device.clone());
     Ok(device)
 }
 
-fn make(raw: Object<dyn MTLDevice>, index: usize) -> Result<Device> {
-    let gpu = Gpu::new(name(index), raw);
+fn make(raw: Object<dyn MTLDevice>, name: String) -> Result<Device> {
+    let gpu = Gpu::new(name, raw);
     let default = MtlStream::new(&gpu, None)?;
     Ok(Device::new(Arc::new(MtlDevice { gpu, default })))
 }
@@ -140,7 +142,7 @@ fn make(raw: Object<dyn MTLDevice>, index: usize) -> Result<Device> {
 /// The device of this index once more, with streams and a clock of its own.
 #[cfg(feature = "conformance")]
 pub(crate) fn fresh(index: usize) -> Result<Device> {
-    make(find(index)?, index)
+    make(find(index)?, name(index))
 }
 
 /// The Metal side of a device.
@@ -168,7 +170,9 @@ pub(crate) fn stream_from_queue(queue: &ProtocolObject<dyn MTLCommandQueue>) -> 
     let queue = Object::new(pooled(|| objc2::Message::retain(queue)));
     let raw = Object::new(pooled(|| queue.device()));
     let index = devices().iter().position(|known| known.is(&raw));
-    let device = known(&raw, index.unwrap_or(usize::MAX))?;
+    // One that the system does not list has no number.
+    let name = index.map_or_else(|| pooled(|| format!("metal ({})", raw.name())), name);
+    let device = known(&raw, name)?;
     let stream = MtlStream::new(&of(&device)?.gpu, Some(queue))?;
     Ok(Stream::new(stream, device))
 }
@@ -189,17 +193,6 @@ pub(crate) fn command_buffer(stream: &Stream) -> Result<Taken> {
             remedy: "synchronize() the stream to see the failure, and call clear_error()".into(),
         },
     })
-}
-
-impl Taken {
-    pub(crate) fn buffer(&self) -> &CommandBuffer {
-        &self.buffer
-    }
-
-    /// Signals the stream's event, and commits.
-    pub(crate) fn go(self) {
-        pooled(|| self.commit());
-    }
 }
 
 /// See [`crate::metal::record_into`].

@@ -35,12 +35,13 @@ use crate::{
     timeline::Wake,
 };
 
-/// How many command buffers of ours may be uncompleted. Metal's own default is 64, and then `commandBuffer` blocks.
-const MOST_BUFFERS: usize = 1024;
+/// How many command buffers of ours may be uncompleted. Metal's own default is 64, and then `commandBuffer` blocks;
+/// nothing says what more room costs.
+pub(super) const MOST_BUFFERS: usize = 1024;
 /// In a queue of the caller's, which may have any number of its own besides.
 const MOST_OF_CALLERS: usize = 48;
 /// A buffer's handler may run a little before its place is free.
-const SLACK: usize = 64;
+pub(super) const SLACK: usize = 64;
 
 pub(crate) struct Native {
     pub(super) gpu: Arc<Gpu>,

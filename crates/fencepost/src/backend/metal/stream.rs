@@ -265,16 +265,28 @@ impl MtlStream {
 
 /// A command buffer that has its place in the stream and is not committed.
 pub(crate) struct Taken {
-    pub(super) buffer: Retained<CommandBuffer>,
+    buffer: Retained<CommandBuffer>,
     ordinal: u64,
     turn: Turn,
 }
 
 impl Taken {
-    pub(super) fn commit(self) {
-        let native = self.turn.native.clone();
-        native.finish_buffer(&self.buffer, self.ordinal, self.turn, None);
-        self.buffer.commit();
+    pub(crate) fn buffer(&self) -> &CommandBuffer {
+        &self.buffer
+    }
+
+    /// Signals the stream's event, and commits.
+    pub(crate) fn commit(self) {
+        if self.turn.native.gpu.is_forked() {
+            // Metal did not come along.
+            return std::mem::forget(self);
+        }
+        pooled(|| {
+            let native = self.turn.native.clone();
+            native.finish_buffer(&self.buffer, self.ordinal, self.turn, None);
+            self.buffer.commit();
+            drop(self.buffer);
+        });
     }
 }
 
