@@ -1,6 +1,13 @@
-//! Translates the kernels of the conformance suite: one source for Vulkan and Metal.
+//! Says where the Metal backend is built, and translates the kernels of the conformance suite: one source for Vulkan
+//! and Metal.
 
 fn main() {
+    println!("cargo::rustc-check-cfg=cfg(has_metal)");
+    let is = |name: &str| std::env::var_os(name).is_some();
+    let apple = std::env::var("CARGO_CFG_TARGET_VENDOR").is_ok_and(|vendor| vendor == "apple");
+    if is("CARGO_FEATURE_METAL") && (apple || is("CARGO_CFG_METAL_SIM")) && !is("CARGO_CFG_LOOM") {
+        println!("cargo::rustc-cfg=has_metal");
+    }
     println!("cargo::rerun-if-changed=src/backend/kernels.wgsl");
     #[cfg(feature = "conformance")]
     kernels::translate();

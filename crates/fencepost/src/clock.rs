@@ -368,13 +368,14 @@ impl fmt::Display for Elapsed {
 /// - Linux: `clock_getres(CLOCK_MONOTONIC)` is 1 ns with high-resolution timers.
 /// - Apple: `mach_absolute_time` ticks at 24 MHz on Apple silicon and 1 GHz on Intel.
 /// - Windows: `QueryPerformanceFrequency` is 10 MHz.
-const HOST_RESOLUTION: Duration = if cfg!(all(target_vendor = "apple", target_arch = "aarch64")) {
-    Duration::from_nanos(42)
-} else if cfg!(windows) {
-    Duration::from_nanos(100)
-} else {
-    Duration::from_nanos(1)
-};
+pub(crate) const HOST_RESOLUTION: Duration =
+    if cfg!(all(target_vendor = "apple", target_arch = "aarch64")) {
+        Duration::from_nanos(42)
+    } else if cfg!(windows) {
+        Duration::from_nanos(100)
+    } else {
+        Duration::from_nanos(1)
+    };
 
 /// The one clock that every host device shares, so that their markers may be compared.
 pub(crate) fn host_clock() -> Clock {

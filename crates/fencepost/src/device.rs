@@ -62,7 +62,12 @@ impl Device {
     }
 
     #[cfg_attr(
-        not(any(feature = "conformance", feature = "cuda", feature = "vulkan")),
+        not(any(
+            feature = "conformance",
+            feature = "cuda",
+            feature = "vulkan",
+            has_metal
+        )),
         allow(dead_code)
     )]
     pub(crate) fn imp(&self) -> &Arc<dyn DeviceImpl> {

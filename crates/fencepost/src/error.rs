@@ -134,6 +134,18 @@ pub enum Error {
         marker: String,
     },
 
+    /// The driver has no room for more work, and would block the caller until there is.
+    #[error(
+        "{stream} has {pending} command buffers that are not complete, and making another one would block until one \
+         is; synchronize() on an earlier marker first, or put more work into each command buffer"
+    )]
+    WouldBlock {
+        /// The stream in words.
+        stream: String,
+        /// How many there are.
+        pending: usize,
+    },
+
     /// The marker belongs to a graph that was being captured.
     #[error(
         "{marker} was recorded while its stream was captured into a graph, so it has no status of its \

@@ -133,7 +133,8 @@ impl Event {
     ///
     /// # Errors
     /// [`Error::DeviceMismatch`] for a stream of another device; what the driver says when it
-    /// refuses the submit. The event then holds what it held before.
+    /// refuses the submit; [`Error::WouldBlock`] where a Metal stream has too many command buffers that are not complete.
+    /// The event then holds what it held before.
     ///
     /// # References
     /// - [`cuEventRecord`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),

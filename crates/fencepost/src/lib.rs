@@ -38,6 +38,7 @@
 //! - The host clock never stands in for a device's.
 //!
 //! # Features
+//! - `metal`, on by default: Apple's Metal. It does nothing on other systems, and brings nothing in there.
 //! - `cuda`: NVIDIA's driver, loaded at run time; building needs none.
 //! - `vulkan`: Vulkan 1.2 and later, its loader loaded at run time; building needs none.
 //! - `conformance`: the conformance suite and its mutants, as library code.
@@ -54,7 +55,9 @@ mod device;
 mod error;
 mod event;
 mod marker;
-#[cfg(any(feature = "vulkan", loom))]
+#[cfg(has_metal)]
+pub mod metal;
+#[cfg(any(feature = "vulkan", has_metal, loom))]
 mod reservation;
 mod running;
 mod stream;
@@ -69,7 +72,7 @@ pub use device::{Device, Found};
 pub use error::{Cause, Error, Result, Timeout};
 pub use event::Event;
 pub use marker::{Marker, MarkerFuture, Status};
-#[cfg(any(feature = "vulkan", loom))]
+#[cfg(any(feature = "vulkan", has_metal, loom))]
 pub use reservation::Reservation;
 pub use stream::{Progress, Stream};
 

@@ -97,8 +97,8 @@ impl Marker {
     /// # References
     /// - [`cuEventQuery`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
     ///   [`vkGetSemaphoreCounterValue`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkGetSemaphoreCounterValue.html),
-    ///   [`MTLSharedEvent.signaledValue`](https://developer.apple.com/documentation/metal/mtlsharedevent/signaledvalue)
-    /// - host: one atomic load
+    ///   [`MTLCommandBuffer.addCompletedHandler`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/addcompletedhandler(_:))
+    /// - Metal and host: one atomic load
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;

@@ -12,6 +12,8 @@ use crate::{backend::counted::State, marker::Marker};
 /// [`Error::NotSubmitted`](crate::Error::NotSubmitted) instead of a hang. A reservation that is dropped leaves
 /// its marker with [`Error::Abandoned`](crate::Error::Abandoned).
 ///
+/// With Metal, `metal::record_into` makes it.
+///
 /// Reservations may be submitted in any order: each has a native event of its own. So a reserved marker
 /// belongs to no [`Stream`](crate::Stream): a stream that waits for it always does so on the device.
 ///

@@ -53,7 +53,12 @@ impl Stream {
     }
 
     #[cfg_attr(
-        not(any(feature = "conformance", feature = "cuda", feature = "vulkan")),
+        not(any(
+            feature = "conformance",
+            feature = "cuda",
+            feature = "vulkan",
+            has_metal
+        )),
         allow(dead_code)
     )]
     pub(crate) fn imp(&self) -> &dyn StreamImpl {
@@ -110,7 +115,8 @@ impl Stream {
     /// device.
     ///
     /// # Errors
-    /// What the driver says when it refuses the submit.
+    /// What the driver says when it refuses the submit; [`Error::WouldBlock`] where a Metal stream has too many command
+    /// buffers that are not complete.
     ///
     /// # References
     /// - as [`Event::record`](crate::Event::record)
@@ -198,7 +204,8 @@ impl Stream {
     ///
     /// # References
     /// - [`cuStreamWaitValue32`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEMOP.html),
-    ///   [`vkSignalSemaphore`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkSignalSemaphore.html)
+    ///   [`vkSignalSemaphore`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkSignalSemaphore.html),
+    ///   [`MTLSharedEvent.signaledValue`](https://developer.apple.com/documentation/metal/mtlsharedevent/signaledvalue)
     ///
     /// ```
     /// let device = fencepost::Device::open("host")?;

@@ -20,6 +20,8 @@ use harness::{How, Side, in_settled_turns, in_turns};
 mod bare;
 mod cuda;
 mod harness;
+#[cfg(target_vendor = "apple")]
+mod metal;
 mod vulkan;
 
 /// Measure what each operation costs, in turns with the bare primitive it stands on
@@ -119,6 +121,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
         Backend::Host => on_host,
         Backend::Cuda => cuda::MEASURES,
         Backend::Vulkan => vulkan::MEASURES,
+        #[cfg(target_vendor = "apple")]
+        Backend::Metal => metal::MEASURES,
         other => {
             return Err(Stop::Usage(format!(
                 "bench has no measures for {other} yet; use --device host"

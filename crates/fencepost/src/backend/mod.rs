@@ -26,7 +26,7 @@ use crate::{
     timeline::{DeviceCore, Job, Reached, StreamCore, Timeline},
 };
 
-#[cfg(any(feature = "vulkan", loom))]
+#[cfg(any(feature = "vulkan", has_metal, loom))]
 pub(crate) mod counted;
 #[cfg(all(feature = "cuda", not(loom)))]
 pub(crate) mod cuda;
@@ -37,6 +37,13 @@ mod cuda {
     mod reactor;
 }
 pub(crate) mod host;
+#[cfg(has_metal)]
+pub(crate) mod metal;
+/// The part of the Metal backend that knows no Metal, for its models.
+#[cfg(loom)]
+mod metal {
+    mod ledger;
+}
 #[cfg(all(feature = "vulkan", not(loom)))]
 pub(crate) mod vulkan;
 /// The parts of the Vulkan backend that know no driver, for their models.
@@ -174,7 +181,10 @@ pub(crate) enum Told {
     /// Nothing: the marker is to be asked.
     Nothing,
     /// That it is complete, once somebody has learnt of it; while pending, the marker is to be asked.
-    #[cfg_attr(not(any(feature = "cuda", feature = "vulkan")), allow(dead_code))]
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "vulkan", has_metal)),
+        allow(dead_code)
+    )]
     Completion,
     /// Everything.
     All,
@@ -290,7 +300,7 @@ pub(crate) struct Entry {
 
 /// Every backend, the one to prefer first.
 pub(crate) const REGISTRY: [Entry; 4] = [
-    not_built(Backend::Metal),
+    METAL,
     CUDA,
     VULKAN,
     Entry {
@@ -300,6 +310,26 @@ pub(crate) const REGISTRY: [Entry; 4] = [
         preferred: || true,
     },
 ];
+
+#[cfg(has_metal)]
+const METAL: Entry = Entry {
+    backend: Backend::Metal,
+    count: metal::count,
+    open: metal::open,
+    preferred: || true,
+};
+#[cfg(not(has_metal))]
+const METAL: Entry = Entry {
+    backend: Backend::Metal,
+    count: || {
+        Err(match cfg!(target_vendor = "apple") {
+            true => "this build leaves it out; build with the cargo feature \"metal\"".into(),
+            false => format!("{} has no Metal; a Mac brings it", std::env::consts::OS),
+        })
+    },
+    open: none_to_open,
+    preferred: || false,
+};
 
 #[cfg(all(feature = "cuda", not(loom)))]
 const CUDA: Entry = Entry {
@@ -332,24 +362,10 @@ const VULKAN: Entry = Entry {
 };
 
 /// For entries that count no devices.
+#[cfg_attr(all(feature = "cuda", feature = "vulkan", has_metal), allow(dead_code))]
 fn none_to_open(index: usize) -> Result<Device> {
     Err(Error::Unavailable {
         device: format!("device {index}"),
         why: "its backend has no devices here".into(),
     })
-}
-
-/// The entry of a backend that this version does not have.
-const fn not_built(backend: Backend) -> Entry {
-    Entry {
-        backend,
-        count: || {
-            Err(format!(
-                "fencepost {} has no such backend yet; a later version brings it",
-                env!("CARGO_PKG_VERSION")
-            ))
-        },
-        open: none_to_open,
-        preferred: || false,
-    }
 }

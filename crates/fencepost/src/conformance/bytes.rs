@@ -112,7 +112,7 @@ impl ByteCounter {
     }
 
     /// The backend's own.
-    #[cfg(any(feature = "cuda", feature = "vulkan"))]
+    #[cfg(any(feature = "cuda", feature = "vulkan", has_metal))]
     pub(crate) fn inner(&self) -> &dyn ByteCounterImpl {
         &*self.inner
     }

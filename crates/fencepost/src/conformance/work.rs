@@ -185,7 +185,10 @@ impl Log {
     }
 
     /// A log in memory that a device's own work writes to.
-    #[cfg_attr(not(any(feature = "cuda", feature = "vulkan")), allow(dead_code))]
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "vulkan", has_metal)),
+        allow(dead_code)
+    )]
     pub(crate) fn on_device(inner: Arc<dyn LogImpl>) -> Log {
         Log { inner }
     }
@@ -196,7 +199,7 @@ impl Log {
     }
 
     /// The backend's own.
-    #[cfg(feature = "vulkan")]
+    #[cfg(any(feature = "vulkan", has_metal))]
     pub(crate) fn inner(&self) -> &dyn LogImpl {
         &*self.inner
     }

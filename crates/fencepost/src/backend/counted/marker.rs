@@ -67,6 +67,12 @@ impl<C: Counter> CountedMarker<C> {
         }
     }
 
+    /// What its submit gave; `None` behind a failure.
+    #[cfg(has_metal)]
+    pub(crate) fn submitted(&self) -> Option<&C::Time> {
+        self.time.as_ref()
+    }
+
     /// The value of the counter at which the marker's fate is known.
     fn known_at(&self) -> u64 {
         match self.segment.outlook(self.point.value) {

@@ -8,13 +8,15 @@
 //! - **A failure ends a segment** ([`segment`]): what lies in front of the end completes, what lies behind it
 //!   fails, whatever the counter says later.
 //! - **A stream held for the host is in doubt** until what it waits for is known ([`segment`]): whoever waits behind
-//!   it is doomed with it.
+//!   it is doomed with it. Where one event holds all of a stream's waits (Metal), they are let go in their order.
 //!
 //! What differs is in [`Counter`] and [`Time`]: how the counter is read and waited for, who watches it, and
 //! where a marker's time comes from. A time may come from the device's memory (Vulkan) or from the handler
 //! that completes the marker, which then must write it before it settles the segment (Metal).
 
 #![cfg_attr(loom, allow(unused_imports))]
+// Metal records nothing in place, and tells of failures by its ledger.
+#![cfg_attr(not(feature = "vulkan"), allow(dead_code))]
 
 use std::{sync::Arc, time::Instant};
 
@@ -24,11 +26,15 @@ use crate::{
 };
 
 mod account;
+#[cfg(any(has_metal, loom))]
+mod holds;
 mod marker;
 mod reserve;
 mod segment;
 
 pub(crate) use account::Account;
+#[cfg(any(has_metal, loom))]
+pub(crate) use holds::Holds;
 pub(crate) use marker::CountedMarker;
 pub(crate) use reserve::{ReservedMarker, State};
 pub(crate) use segment::{Outlook, Segment};

@@ -27,7 +27,7 @@ use std::sync::{Arc, Weak};
 use crate::{
     error::Cause,
     sync::{AtomicU64, Mutex, Ordering, lock},
-    timeline::{StreamCore, Timeline},
+    timeline::{StreamCore, Timeline, Wake},
 };
 
 pub(crate) struct Segment {
@@ -90,7 +90,7 @@ impl Segment {
         self.offset
     }
 
-    pub(super) fn native(&self, value: u64) -> u64 {
+    pub(crate) fn native(&self, value: u64) -> u64 {
         value + self.offset
     }
 
@@ -99,12 +99,38 @@ impl Segment {
         self.limit.load(Ordering::Acquire) != NONE || self.timeline.has_failed()
     }
 
+    /// The marker in front of the one with this native value.
+    #[cfg(has_metal)]
+    pub(crate) fn before(&self, native: u64) -> u64 {
+        native.saturating_sub(self.offset + 1)
+    }
+
+    /// Blocks until the counter is known to have reached `native`, or the segment has failed, or until `deadline`: for
+    /// counters whose markers are completed by callbacks.
+    #[cfg(has_metal)]
+    pub(crate) fn wait(
+        &self,
+        native: u64,
+        deadline: Option<std::time::Instant>,
+    ) -> crate::error::Result<()> {
+        let value = native.saturating_sub(self.offset);
+        self.timeline.wait(value, deadline).map(drop)
+    }
+
     /// The counter was read, and had this value. Fires those who wait: call it without a lock.
     pub(crate) fn settle(&self, counter: u64) {
+        for wake in self.reach(counter).into_iter().flatten() {
+            wake.fire();
+        }
+    }
+
+    /// As [`settle`](Segment::settle), for a caller that holds a lock: gives those who are to be fired without it.
+    #[inline]
+    pub(crate) fn reach(&self, counter: u64) -> [Option<Wake>; 2] {
         let value = counter.saturating_sub(self.offset);
         let limit = self.limit.load(Ordering::Acquire);
         if limit == NONE {
-            return self.timeline.advance(value).fire();
+            return [Some(self.timeline.advance(value)), None];
         }
         let fate = lock(&self.fate);
         let reached = fate.ends.first().filter(|end| counter >= end.native);
@@ -112,10 +138,10 @@ impl Segment {
         drop(fate);
         match reached {
             Some((before, cause)) => {
-                self.timeline.advance(before).fire();
-                self.timeline.fail(&cause, false).fire();
+                let advanced = self.timeline.advance(before);
+                [Some(advanced), Some(self.timeline.fail(&cause, false))]
             }
-            None => self.timeline.advance(value.min(limit)).fire(),
+            None => [Some(self.timeline.advance(value.min(limit))), None],
         }
     }
 

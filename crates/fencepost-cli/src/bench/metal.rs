@@ -1,0 +1,81 @@
+//! What Metal's operations cost beside the same command buffers written by hand.
+
+use std::{cell::RefCell, hint::black_box};
+
+use fencepost::metal::bare;
+
+use super::{Bench, Measure, Row, harness::Side};
+use crate::Stop;
+
+pub(super) const MEASURES: &[Measure] = &[
+    Bench::metal_record,
+    Bench::metal_round_trip,
+    Bench::metal_query,
+];
+
+impl Bench {
+    fn metal_record(&self) -> Result<Row, Stop> {
+        let (stream, event) = (self.device.new_stream()?, self.new_event(true));
+        let line = RefCell::new(bare::Line::new(&self.device)?);
+        let settle = || {
+            line.borrow().synchronize();
+            Ok(stream.synchronize()?)
+        };
+        let ours: Side<'_> = Box::new(|n| {
+            (0..n).try_for_each(|_| black_box(&event).record(black_box(&stream)))?;
+            Ok(())
+        });
+        let bare: Side<'_> = Box::new(|n| {
+            let mut line = line.borrow_mut();
+            (0..n).try_for_each(|_| black_box(&mut line).record_timed())?;
+            Ok(())
+        });
+        let base = ("a blit, a signal and a commit by hand", None);
+        self.compare_settled("record, timed", base, &settle, ours, bare)
+    }
+
+    fn metal_round_trip(&self) -> Result<Row, Stop> {
+        let (stream, event) = (self.device.new_stream()?, self.new_event(true));
+        let line = RefCell::new(bare::Line::new(&self.device)?);
+        let ours: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                event.record(&stream)?;
+                event.synchronize()?;
+            }
+            Ok(())
+        });
+        let bare: Side<'_> = Box::new(|n| {
+            let mut line = line.borrow_mut();
+            for _ in 0..n {
+                line.record_timed()?;
+                line.synchronize();
+            }
+            Ok(())
+        });
+        let base = ("the same and waitUntilCompleted", None);
+        self.compare_settled("record + synchronize, timed", base, &|| Ok(()), ours, bare)
+    }
+
+    fn metal_query(&self) -> Result<Row, Stop> {
+        let (stream, event) = (self.device.new_stream()?, self.new_event(true));
+        event.record(&stream)?;
+        event.synchronize()?;
+        let mut line = bare::Line::new(&self.device)?;
+        line.record_timed()?;
+        line.synchronize();
+        let ours: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                black_box(black_box(&event).query()?);
+            }
+            Ok(())
+        });
+        let bare: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                black_box(black_box(&line).query());
+            }
+            Ok(())
+        });
+        let base = ("MTLCommandBuffer.status", None);
+        self.compare_settled("query, complete", base, &|| Ok(()), ours, bare)
+    }
+}

@@ -1,0 +1,661 @@
+//! The Metal backend on the stand-in for Metal: the conformance suite, its mutants, and what belongs to Metal alone.
+//! Nothing here counts as Apple hardware. Where there is no Metal, that the library says so.
+#![cfg(not(loom))]
+
+#[cfg(not(any(target_vendor = "apple", metal_sim)))]
+#[test]
+fn without_metal_it_is_an_error_that_says_what_brings_it() {
+    let found = fencepost::Device::list()
+        .into_iter()
+        .find(|found| found.backend == fencepost::Backend::Metal)
+        .unwrap();
+    let why = found.missing.unwrap();
+    assert!(why.contains("a Mac brings it"), "{why}");
+    let error = fencepost::Device::open("metal").unwrap_err();
+    assert!(error.to_string().contains(&why), "{error}");
+}
+
+#[cfg(metal_sim)]
+mod common;
+#[cfg(metal_sim)]
+#[path = "metal/support.rs"]
+mod support;
+
+#[cfg(metal_sim)]
+mod stand_in {
+    use std::{
+        sync::{Arc, Mutex, mpsc},
+        time::Duration,
+    };
+
+    use fencepost::{
+        Device, Error, Event,
+        conformance::{self, Outcome, work},
+        metal,
+    };
+    use fencepost_sim_metal::{Control, Setup};
+    use objc2::rc::autoreleasepool;
+    use objc2_metal::{MTLCommandBuffer, MTLSharedEvent};
+
+    use super::{common, support::*};
+
+    /// Runs the whole suite, and returns how many cases passed.
+    fn keeps_every_promise(device: &Device) -> usize {
+        println!("{device}, clock: {}", device.clock());
+        let (mut passed, mut failed) = (0, Vec::new());
+        for case in conformance::cases() {
+            conformance::run(device, case.name, |ran, outcome, time| match outcome {
+                // The filter is a part of a name, and may fit several.
+                _ if ran.name != case.name => {}
+                Outcome::Passed => {
+                    passed += 1;
+                    println!("ok {} ({time:?})", case.name);
+                }
+                Outcome::Failed(why) => {
+                    println!("FAILED {}: {why}", case.name);
+                    failed.push(case.name);
+                }
+                Outcome::Skipped(why) => println!("skipped {}: {why}", case.name),
+            });
+        }
+        println!("{passed} passed, {} failed", failed.len());
+        assert!(failed.is_empty(), "{failed:?}: see the output");
+        passed
+    }
+
+    /// In a process of its own, for devices that are opened by name stay open.
+    #[test]
+    fn a_device_keeps_every_promise() {
+        common::in_a_process_of_its_own(|| {
+            let passed = keeps_every_promise(&Device::open("metal").unwrap());
+            assert!(passed >= 80, "only {passed} cases passed");
+            let said = Control.violations();
+            assert!(said.is_empty(), "{said:#?}");
+        });
+    }
+
+    #[test]
+    fn a_device_that_kept_every_promise_leaves_nothing_behind() {
+        let one = Setup {
+            devices: 1,
+            ..Setup::seeded(fencepost_sim::seed_or(5))
+        };
+        with_setup(one, |_| {
+            assert!(keeps_every_promise(&gpu()) >= 80);
+        });
+    }
+
+    /// In a process of its own: some mutants leave threads behind that hang.
+    #[test]
+    fn every_mutant_dies_by_every_case_that_claims_it() {
+        common::in_a_process_of_its_own(|| {
+            let table = conformance::kill_mutants(|| metal::fresh(0).unwrap());
+            common::write_table(
+                "mutants-metal",
+                "Mutants of the Metal backend (stand-in)",
+                &table.to_string(),
+            );
+            let complaints = table.complaints();
+            assert!(complaints.is_empty(), "{complaints:#?}");
+        });
+    }
+
+    #[test]
+    fn a_machine_without_a_device_says_so() {
+        let none = Setup {
+            devices: 0,
+            ..Setup::seeded(1)
+        };
+        with_setup(none, |_| {
+            let error = Device::open("metal").unwrap_err();
+            assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+            assert!(error.to_string().contains("has no device"), "{error}");
+        });
+    }
+
+    #[test]
+    fn devices_are_opened_by_name_and_stay_the_same() {
+        common::in_a_process_of_its_own(|| {
+            let (first, second) = (Device::open("metal"), Device::open("metal:1"));
+            let (first, second) = (first.unwrap(), second.unwrap());
+            assert_eq!(first, Device::open("metal:0").unwrap());
+            assert_eq!((first.name(), second.name()), ("metal", "metal:1"));
+            assert_ne!(first, second);
+            assert!(Device::open("metal:2").is_err());
+            assert_eq!(Device::open_best().unwrap(), first);
+            assert!(first.clock().name().contains("stand-in"));
+        });
+    }
+
+    /// Buffers of one queue overlap; nothing but the stream's chain orders them.
+    #[test]
+    fn command_buffers_of_a_stream_run_in_its_order() {
+        with_gpu(|device, session| {
+            let (stream, theirs) = (device.new_stream().unwrap(), Theirs::new(device));
+            let log = work::new_log(device).unwrap();
+            session.hold();
+            for value in 1..=40 {
+                work::append(&stream, &log, value).unwrap();
+                let buffer = metal::command_buffer(&stream).unwrap();
+                theirs.fill(&buffer, value as u8);
+                buffer.commit();
+            }
+            let marker = stream.record().unwrap();
+            session.release();
+            done(&marker);
+            assert_eq!(theirs.value(), 40);
+            assert_eq!(log.read().unwrap(), (1..=40).collect::<Vec<_>>());
+        });
+    }
+
+    /// Its place is the one where it was made, whenever it is committed.
+    #[test]
+    fn a_command_buffer_has_its_place_before_it_is_committed() {
+        with_gpu(|device, _| {
+            let (stream, theirs) = (device.new_stream().unwrap(), Theirs::new(device));
+            let first = metal::command_buffer(&stream).unwrap();
+            let second = metal::command_buffer(&stream).unwrap();
+            let behind = stream.record_timed().unwrap();
+            theirs.fill(&second, 2);
+            second.commit();
+            is_pending(&behind);
+            theirs.fill(&first, 1);
+            // Dropped is committed: it would hold up the stream for ever.
+            drop(first);
+            done(&behind);
+            assert_eq!(theirs.value(), 2);
+        });
+    }
+
+    /// The event may show its value before the buffer has a time, and handlers come in any order.
+    #[test]
+    fn a_complete_marker_has_its_time_in_the_order_of_the_stream() {
+        with_gpu(|device, session| {
+            let stream = device.new_stream().unwrap();
+            session.hold();
+            let markers: Vec<_> = (0..100).map(|_| stream.record_timed().unwrap()).collect();
+            session.release();
+            for marker in markers.iter().rev() {
+                while !marker.query().unwrap() {
+                    std::thread::yield_now();
+                }
+                marker.timestamp().unwrap();
+            }
+            let ticks = markers
+                .iter()
+                .map(|marker| marker.timestamp().unwrap().ticks());
+            assert!(ticks.is_sorted(), "a time is not its own marker's");
+        });
+    }
+
+    /// Nothing promises a time to an empty command buffer.
+    #[test]
+    fn a_timed_marker_has_a_command_buffer_with_work_in_it() {
+        with_gpu(|device, session| {
+            let stream = device.new_stream().unwrap();
+            let before = session.calls("blitCommandEncoder");
+            let (start, end) = (
+                stream.record_timed().unwrap(),
+                stream.record_timed().unwrap(),
+            );
+            done(&end);
+            assert_eq!(session.calls("blitCommandEncoder"), before + 2);
+            assert!(!start.elapsed(&end).unwrap().is_negative());
+        });
+    }
+
+    /// Handlers of two queues come in any order too.
+    #[test]
+    fn a_complete_marker_means_that_those_its_stream_waited_for_are_complete() {
+        with_gpu(|device, session| {
+            let streams: Vec<_> = (0..4).map(|_| device.new_stream().unwrap()).collect();
+            session.hold();
+            let mut markers = vec![streams[0].record_timed().unwrap()];
+            for turn in 1..60 {
+                let stream = &streams[turn % 4];
+                stream.wait(&markers[turn - 1]).unwrap();
+                markers.push(stream.record_timed().unwrap());
+            }
+            session.release();
+            done(&markers[59]);
+            for marker in &markers {
+                assert!(marker.query().unwrap(), "{marker} is not complete");
+                marker.timestamp().unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn records_and_waits_take_no_command_buffer_where_none_is_needed() {
+        with_gpu(|device, session| {
+            let (one, two) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+            let before = session.calls("commandBuffer");
+            let marker = one.record().unwrap();
+            assert!(marker.query().unwrap(), "nothing was submitted before it");
+            let gate = work::gate(&one).unwrap();
+            let markers: Vec<_> = (0..1000).map(|_| one.record().unwrap()).collect();
+            for marker in &markers {
+                two.wait(marker).unwrap();
+            }
+            assert_eq!(
+                session.calls("commandBuffer"),
+                before + 1,
+                "one behind the gate"
+            );
+            let behind = two.record().unwrap();
+            assert_eq!(
+                session.calls("commandBuffer"),
+                before + 2,
+                "one behind the waits"
+            );
+            is_pending(&behind);
+            gate.open();
+            done(&behind);
+        });
+    }
+
+    /// Streams that wait for each other in turn, thousands deep, whose handlers all come at once.
+    #[test]
+    fn a_long_chain_of_waits_does_not_nest() {
+        with_setup(Setup::seeded(fencepost_sim::seed_or(3)), |session| {
+            let device = gpu();
+            let (one, two) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+            session.hold_callbacks();
+            let gate = work::gate(&one).unwrap();
+            let mut last = one.record().unwrap();
+            for _ in 0..900 {
+                for stream in [&two, &one] {
+                    stream.wait(&last).unwrap();
+                    last = stream.record().unwrap();
+                }
+            }
+            gate.open();
+            session.release_callbacks();
+            done(&last);
+        });
+    }
+
+    #[test]
+    fn two_devices_wait_for_each_other_on_the_device() {
+        with_gpu(|device, session| {
+            let other = metal::fresh(1).unwrap();
+            let (here, there) = (device.new_stream().unwrap(), other.new_stream().unwrap());
+            let gate = work::gate(&here).unwrap();
+            there.wait(&here.record().unwrap()).unwrap();
+            let behind = there.record_timed().unwrap();
+            is_pending(&behind);
+            assert!(
+                session.pending_work().len() >= 2,
+                "{:?}",
+                session.pending_work()
+            );
+            let mixed = here.record_timed().unwrap().elapsed(&behind);
+            assert!(
+                matches!(mixed, Err(Error::DeviceMismatch { .. })),
+                "{mixed:?}"
+            );
+            gate.open();
+            done(&behind);
+        });
+    }
+
+    #[test]
+    fn the_callers_own_command_buffers_are_marked_inside() {
+        with_gpu(|device, session| {
+            let (stream, theirs) = (device.new_stream().unwrap(), Theirs::new(device));
+            let gate = work::gate(&stream).unwrap();
+            let loaded = stream.record().unwrap();
+            let (first, second) = (theirs.buffer(), theirs.buffer());
+            metal::wait_into(&loaded, &first).unwrap();
+            theirs.fill(&first, 1);
+            let reserved = metal::record_into(device, &first).unwrap();
+            let marker = reserved.marker();
+            assert!(marker.has_timing() && !marker.query().unwrap());
+            for refused in [
+                marker.synchronize_timeout(PATIENCE).unwrap_err(),
+                stream.wait(&marker).unwrap_err(),
+                metal::wait_into(&marker, &second).unwrap_err(),
+                marker.on_complete(|_| {}).unwrap_err(),
+            ] {
+                assert!(matches!(refused, Error::NotSubmitted { .. }), "{refused:?}");
+            }
+            first.commit();
+            let marker = reserved.submitted();
+            metal::wait_into(&marker, &second).unwrap();
+            theirs.fill(&second, 2);
+            let last = metal::record_into(device, &second).unwrap();
+            second.commit();
+            let last = last.submitted();
+            stream.wait(&last).unwrap();
+            let behind = stream.record_timed().unwrap();
+            is_pending(&last);
+            assert!(session.quiesce(Duration::from_millis(1)) || !behind.query().unwrap());
+            gate.open();
+            done(&behind);
+            assert!(last.query().unwrap(), "the stream waited for it");
+            // What a buffer of the caller's waited for is known to the device alone.
+            done(&marker);
+            assert_eq!(theirs.value(), 2);
+            for (earlier, later) in [(&marker, &last), (&last, &behind)] {
+                assert!(!earlier.elapsed(later).unwrap().is_negative());
+            }
+            let late = metal::record_into(device, &second).unwrap_err();
+            assert!(matches!(late, Error::Unsupported { .. }), "{late:?}");
+            let late = metal::wait_into(&behind, &second).unwrap_err();
+            assert!(late.to_string().contains("before you commit"), "{late}");
+        });
+    }
+
+    #[test]
+    fn a_dropped_reservation_is_abandoned() {
+        with_gpu(|device, _| {
+            let theirs = Theirs::new(device);
+            for is_committed in [false, true] {
+                let buffer = theirs.buffer();
+                let reserved = metal::record_into(device, &buffer).unwrap();
+                let marker = reserved.marker();
+                drop(reserved);
+                if is_committed {
+                    buffer.commit();
+                    autoreleasepool(|_| buffer.waitUntilCompleted());
+                }
+                let error = marker.synchronize().unwrap_err();
+                assert!(matches!(error, Error::Abandoned { .. }), "{error:?}");
+            }
+        });
+    }
+
+    /// In a process of its own, for the device that the queue belongs to stays open.
+    #[test]
+    fn a_plain_mark_on_the_callers_queue_names_what_to_do_instead() {
+        common::in_a_process_of_its_own(|| {
+            let theirs = Theirs::new(&Device::open("metal:1").unwrap());
+            let stream = metal::stream_from_queue(&theirs.queue).unwrap();
+            assert_eq!(stream.device(), &Device::open("metal:1").unwrap());
+            let other = Device::open("metal").unwrap().new_stream().unwrap();
+            let gate = work::gate(&other).unwrap();
+            let pending = other.record().unwrap();
+            for error in [
+                stream.record().unwrap_err(),
+                Event::with_timing(stream.device())
+                    .record(&stream)
+                    .unwrap_err(),
+                stream.wait(&pending).unwrap_err(),
+                stream.wait_foreign(&pending).unwrap_err(),
+            ] {
+                assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+                let text = error.to_string();
+                assert!(
+                    text.contains("record_into") && text.contains("wait_into"),
+                    "{text}"
+                );
+            }
+            gate.open();
+            stream.device().synchronize().unwrap();
+            // Those that the stream makes are in order among themselves, whatever else is in the queue.
+            for value in 1..=20 {
+                let buffer = metal::command_buffer(&stream).unwrap();
+                theirs.fill(&buffer, value);
+                let last =
+                    (value == 20).then(|| metal::record_into(stream.device(), &buffer).unwrap());
+                buffer.commit();
+                if let Some(last) = last {
+                    done(&last.submitted());
+                }
+            }
+            assert_eq!(theirs.value(), 20);
+            assert!(
+                Control.violations().is_empty(),
+                "{:#?}",
+                Control.violations()
+            );
+        });
+    }
+
+    #[test]
+    fn the_native_event_comes_to_the_markers_value() {
+        with_gpu(|device, _| {
+            let stream = device.new_stream().unwrap();
+            let gate = work::gate(&stream).unwrap();
+            let marker = stream.record().unwrap();
+            let (event, value) = metal::native(&marker).unwrap();
+            assert!(event.signaledValue() < value);
+            gate.open();
+            done(&marker);
+            assert!(event.signaledValue() >= value);
+            let host = Device::open("host").unwrap().default_stream();
+            assert!(metal::native(&host.record().unwrap()).is_none());
+            work::fail(&stream, "boom").unwrap();
+            assert!(metal::native(&stream.record().unwrap()).is_none());
+        });
+    }
+
+    #[test]
+    fn a_stream_waits_for_the_host_when_asked_to() {
+        with_gpu(|device, _| {
+            let stream = device.new_stream().unwrap();
+            let (go, marker) = held_host_marker(false);
+            let plain = stream.wait(&marker).unwrap_err();
+            assert!(matches!(plain, Error::ForeignWait { .. }), "{plain:?}");
+            let before = stream.record_timed().unwrap();
+            stream.wait_foreign(&marker).unwrap();
+            let after = stream.record_timed().unwrap();
+            done(&before);
+            let early = after
+                .synchronize_timeout(Duration::from_millis(10))
+                .unwrap_err();
+            assert!(
+                early.to_string().contains(&marker.to_string()),
+                "it names what holds it: {early}"
+            );
+            drop(go);
+            done(&after);
+            // And the other way about: the host's stream waits, without blocking a thread.
+            let host = Device::new_host(1).new_stream().unwrap();
+            host.wait(&stream.record_timed().unwrap()).unwrap();
+            host.synchronize_timeout(PATIENCE).unwrap();
+        });
+    }
+
+    #[test]
+    fn waits_for_the_host_are_let_go_in_their_order() {
+        with_gpu(|device, _| {
+            let stream = device.new_stream().unwrap();
+            let ((go_one, one), (go_two, two)) = (held_host_marker(false), held_host_marker(false));
+            stream.wait_foreign(&one).unwrap();
+            let first = stream.record_timed().unwrap();
+            stream.wait_foreign(&two).unwrap();
+            let second = stream.record_timed().unwrap();
+            drop(go_two);
+            done(&two);
+            is_pending(&first);
+            is_pending(&second);
+            drop(go_one);
+            done(&second);
+            assert!(first.query().unwrap());
+        });
+    }
+
+    #[test]
+    fn a_host_failure_fails_whoever_waits_for_it_at_any_distance() {
+        with_gpu(|device, _| {
+            let streams: Vec<_> = (0..4).map(|_| device.new_stream().unwrap()).collect();
+            let (go, marker) = held_host_marker(true);
+            let before = streams[0].record_timed().unwrap();
+            streams[0].wait_foreign(&marker).unwrap();
+            let mut ends = vec![streams[0].record_timed().unwrap()];
+            for stream in &streams[1..] {
+                stream.wait(ends.last().unwrap()).unwrap();
+                ends.push(stream.record_timed().unwrap());
+            }
+            drop(go);
+            for (hops, end) in (1..).zip(&ends) {
+                fails(end, "no more paper", hops);
+            }
+            done(&before);
+            for stream in &streams {
+                assert!(stream.error().is_some());
+                stream.clear_error().unwrap();
+                stream.synchronize_timeout(PATIENCE).unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn a_circle_through_a_held_stream_is_refused() {
+        with_gpu(|device, _| {
+            let host = Device::new_host(2).new_stream().unwrap();
+            let stream = device.new_stream().unwrap();
+            let (tell, told) = mpsc::channel();
+            let (own, held) = (host.clone(), stream.clone());
+            host.launch(move || {
+                let circle = || {
+                    // In front of the hold: that one completes.
+                    let before = held.record_timed()?;
+                    held.wait_foreign(&own.record()?)?;
+                    before.synchronize_timeout(PATIENCE)?;
+                    held.record()?.synchronize()
+                };
+                let result = circle();
+                drop(held);
+                let _ = tell.send(result);
+            })
+            .unwrap();
+            let error = told.recv_timeout(PATIENCE).unwrap().unwrap_err();
+            assert!(matches!(error, Error::WouldDeadlock { .. }), "{error:?}");
+            stream.synchronize_timeout(PATIENCE).unwrap();
+            host.synchronize_timeout(PATIENCE).unwrap();
+        });
+    }
+
+    #[test]
+    fn streams_that_waited_for_each_other_go_when_they_are_dropped() {
+        with_gpu(|device, _| {
+            let (one, two) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+            let gate = work::gate(&one).unwrap();
+            let log = work::new_log(device).unwrap();
+            work::append(&one, &log, 1).unwrap();
+            two.wait(&one.record().unwrap()).unwrap();
+            one.wait(&two.record_timed().unwrap()).unwrap();
+            let last = one.record().unwrap();
+            drop((one, two));
+            gate.open();
+            done(&last);
+            assert_eq!(log.read().unwrap(), [1]);
+        });
+    }
+
+    #[test]
+    fn callbacks_and_futures_are_told_by_handlers() {
+        with_gpu(|device, _| {
+            let stream = device.new_stream().unwrap();
+            let gate = work::gate(&stream).unwrap();
+            let marker = stream.record_timed().unwrap();
+            let (tell, told) = mpsc::channel();
+            marker
+                .on_complete(move |result| tell.send(result.is_ok()).unwrap())
+                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap();
+            gate.open();
+            runtime.block_on(async { marker.clone().await }).unwrap();
+            assert!(told.recv_timeout(PATIENCE).unwrap());
+        });
+    }
+
+    #[test]
+    fn bytes_are_counted_by_kernels() {
+        with_gpu(|device, _| {
+            let (one, two) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+            let counter = work::ByteCounter::new(device, 1000).unwrap();
+            let sum = work::ByteCounter::new(device, 0).unwrap();
+            counter.fill(1000, |bytes| bytes.fill(7)).unwrap();
+            let counted = Event::new(device);
+            for _ in 0..3 {
+                counter.count(&one, 999).unwrap();
+                counted.record(&one).unwrap();
+                counted.wait(&two).unwrap();
+                counter.add_to(&two, &sum).unwrap();
+                counted.record(&two).unwrap();
+                counted.wait(&one).unwrap();
+            }
+            counted.synchronize_timeout(PATIENCE).unwrap();
+            let counts = sum.read().unwrap();
+            assert_eq!((counts[7], counts.iter().sum::<u64>()), (2997, 2997));
+        });
+    }
+
+    #[test]
+    fn many_threads_use_one_stream() {
+        with_gpu(|device, _| {
+            let stream = Arc::new(device.new_stream().unwrap());
+            let log = work::new_log(device).unwrap();
+            std::thread::scope(|threads| {
+                for thread in 0..4 {
+                    let (stream, log) = (&stream, &log);
+                    threads.spawn(move || {
+                        for turn in 0..20 {
+                            work::append(stream, log, thread * 100 + turn).unwrap();
+                            let marker = stream.record_timed().unwrap();
+                            done(&marker);
+                        }
+                    });
+                }
+            });
+            let tokens = log.read().unwrap();
+            assert_eq!(tokens.len(), 80);
+            for thread in 0..4 {
+                let own = tokens.iter().filter(|token| **token / 100 == thread);
+                assert!(own.is_sorted(), "{tokens:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_process_may_end_with_anything_pending() {
+        common::in_a_process_of_its_own(|| {
+            static KEPT: Mutex<Vec<(Event, work::Gate)>> = Mutex::new(Vec::new());
+            let device = Device::open("metal").unwrap();
+            let stream = device.new_stream().unwrap();
+            let gate = work::gate(&stream).unwrap();
+            let event = Event::with_timing(&device);
+            event.record(&stream).unwrap();
+            event
+                .on_complete(|_| unreachable!("it never completes"))
+                .unwrap();
+            KEPT.lock().unwrap().push((event, gate));
+        });
+    }
+
+    #[test]
+    fn a_forked_child_is_told_so_and_may_drop_everything() {
+        common::in_a_process_of_its_own(|| {
+            let device = Device::open("metal").unwrap();
+            let stream = device.new_stream().unwrap();
+            let gate = work::gate(&stream).unwrap();
+            let event = Event::with_timing(&device);
+            event.record(&stream).unwrap();
+            // SAFETY: the child does nothing that needs the threads it lost, and leaves by _exit.
+            match unsafe { libc::fork() } {
+                0 => {
+                    let told = matches!(event.synchronize(), Err(Error::Forked { .. }))
+                        && matches!(stream.record(), Err(Error::Forked { .. }))
+                        && matches!(device.new_stream(), Err(Error::Forked { .. }))
+                        && event.on_complete(|_| {}).is_err();
+                    drop((event, gate, stream, device));
+                    // SAFETY: ends the child at once.
+                    unsafe { libc::_exit(i32::from(!told)) };
+                }
+                child => {
+                    let mut status = -1;
+                    // SAFETY: a child of ours; `status` is an int.
+                    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+                    assert_eq!(status, 0, "the child was not told, or crashed");
+                }
+            }
+            gate.open();
+            event.synchronize_timeout(PATIENCE).unwrap();
+        });
+    }
+}

@@ -1,0 +1,123 @@
+//! What the tests of the Metal backend on the stand-in share.
+//!
+//! Tests run outside of any autorelease pool, so that a call of the library without one of its own is found out.
+#![allow(dead_code)]
+
+use std::{
+    collections::BTreeMap,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use fencepost::{Device, Error, Marker, metal};
+use fencepost_sim_metal::{Control, Session, Setup};
+use objc2::{
+    rc::{Retained, autoreleasepool},
+    runtime::ProtocolObject,
+};
+use objc2_metal::{
+    MTLBlitCommandEncoder, MTLBuffer, MTLCommandBuffer, MTLCommandEncoder, MTLCommandQueue,
+    MTLDevice, MTLResourceOptions,
+};
+
+/// So long that a test which takes it has hung.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) type Obj<T> = Retained<ProtocolObject<T>>;
+
+/// The first device of the machine of now. Never the one that `Device::open` keeps, which may be of another machine.
+pub(crate) fn gpu() -> Device {
+    metal::fresh(0).unwrap()
+}
+
+/// Runs a test with some seeds, each on a machine of its own, and sees that nothing is left: no object of Metal's, no
+/// release too many, nothing done that Metal forbids.
+pub(crate) fn with_gpu(test: impl Fn(&Device, &Session)) {
+    fencepost_sim::with_seeds(8, |seed| {
+        with_setup(Setup::seeded(seed), |session| {
+            let device = gpu();
+            test(&device, session);
+        });
+    });
+}
+
+pub(crate) fn with_setup(setup: Setup, test: impl FnOnce(&Session)) {
+    let session = Control.session(setup);
+    test(&session);
+    assert!(session.quiesce(PATIENCE), "{:?}", session.pending_work());
+    // Threads of a host device or of callbacks may let go of a marker a little later.
+    let start = Instant::now();
+    while !session.live().is_empty() && start.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(session.live(), BTreeMap::new());
+    assert_eq!(session.violations(), Vec::<String>::new());
+}
+
+/// A host stream whose marker waits until it is told to go on.
+pub(crate) fn held_host_marker(fails: bool) -> (mpsc::Sender<()>, Marker) {
+    let host = Device::new_host(2).new_stream().unwrap();
+    let (go, wait) = mpsc::channel::<()>();
+    host.launch(move || {
+        let _ = wait.recv();
+        if fails {
+            std::panic::resume_unwind(Box::new("no more paper"));
+        }
+    })
+    .unwrap();
+    (go, host.record().unwrap())
+}
+
+pub(crate) fn is_pending(marker: &Marker) {
+    let early = marker.synchronize_timeout(Duration::from_millis(10));
+    assert!(matches!(early, Err(Error::Timeout(_))), "{early:?}");
+}
+
+pub(crate) fn done(marker: &Marker) {
+    marker.synchronize_timeout(PATIENCE).unwrap();
+}
+
+/// The marker fails, with this in its first cause, so many waits behind it.
+pub(crate) fn fails(marker: &Marker, text: &str, hops: usize) {
+    let error = marker.synchronize_timeout(PATIENCE).unwrap_err();
+    let cause = error.cause().unwrap_or_else(|| panic!("{error:?}"));
+    assert!(cause.root().contains(text), "{error}");
+    assert_eq!(cause.hops(), hops, "{error}");
+}
+
+/// A queue of the caller's, with memory.
+pub(crate) struct Theirs {
+    pub(crate) queue: Obj<dyn MTLCommandQueue>,
+    pub(crate) memory: Obj<dyn MTLBuffer>,
+}
+
+impl Theirs {
+    pub(crate) fn new(device: &Device) -> Theirs {
+        autoreleasepool(|_| {
+            let raw = metal::raw_device(device).unwrap();
+            let shared = MTLResourceOptions::StorageModeShared;
+            Theirs {
+                queue: raw.newCommandQueue().unwrap(),
+                memory: raw.newBufferWithLength_options(4, shared).unwrap(),
+            }
+        })
+    }
+
+    pub(crate) fn buffer(&self) -> Obj<dyn MTLCommandBuffer> {
+        autoreleasepool(|_| self.queue.commandBuffer().unwrap())
+    }
+
+    /// Encodes work that fills the memory.
+    pub(crate) fn fill(&self, buffer: &ProtocolObject<dyn MTLCommandBuffer>, value: u8) {
+        autoreleasepool(|_| {
+            let encoder = buffer.blitCommandEncoder().unwrap();
+            encoder.fillBuffer_range_value(&self.memory, (0..4).into(), value);
+            encoder.endEncoding();
+        });
+    }
+
+    pub(crate) fn value(&self) -> u8 {
+        // SAFETY: four bytes of shared memory, on which no work is pending when this is called.
+        unsafe { self.memory.contents().cast::<u8>().as_ptr().read_volatile() }
+    }
+}
