@@ -148,10 +148,11 @@ mod stand_in {
         });
     }
 
-    /// Its place is the one where it was made, whenever it is committed.
+    /// Its place is the one where it was made, whenever it is committed: in the queue too, for hardware on which a buffer
+    /// that waits stops those behind it.
     #[test]
     fn a_command_buffer_has_its_place_before_it_is_committed() {
-        with_gpu(|device, _| {
+        let place = |device: &Device| {
             let (stream, theirs) = (device.new_stream().unwrap(), Theirs::new(device));
             let first = metal::command_buffer(&stream).unwrap();
             let second = metal::command_buffer(&stream).unwrap();
@@ -164,7 +165,13 @@ mod stand_in {
             drop(first);
             done(&behind);
             assert_eq!(theirs.value(), 2);
-        });
+        };
+        with_gpu(|device, _| place(device));
+        let one_channel = Setup {
+            channels: Some(1),
+            ..Setup::seeded(fencepost_sim::seed_or(2))
+        };
+        with_setup(one_channel, |_| place(&gpu()));
     }
 
     /// The event may show its value before the buffer has a time, and handlers come in any order.
