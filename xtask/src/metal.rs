@@ -46,6 +46,20 @@ pub(crate) fn steps() -> Vec<Step> {
             },
         },
         Step {
+            name: "metal-example",
+            parts: PARTS,
+            device: "metal (stand-in)",
+            proves: "the example with the caller's own queue and command buffers",
+            count: Count::EachCommand,
+            ready: linux,
+            commands: |w| {
+                let mut example =
+                    w.cargo("run --package fencepost --locked --example metal_command_buffer");
+                simulated(w, &mut example);
+                Ok(vec![example])
+            },
+        },
+        Step {
             name: "apple",
             parts: PARTS,
             device: "-",
