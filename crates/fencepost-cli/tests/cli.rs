@@ -36,7 +36,7 @@ fn stderr(out: &Output) -> String {
 fn good(command: Command) -> String {
     let out = output(command);
     assert_eq!(stderr(&out), "");
-    assert_eq!(out.status.code(), Some(0));
+    assert_eq!(out.status.code(), Some(0), "{}", stdout(&out));
     stdout(&out)
 }
 
