@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Result},
     marker::{Marker, MarkerFuture, Status},
     stream::Stream,
-    sync::{AtomicU64, Mutex, Ordering, lock},
+    sync::{AtomicU64, BriefLock, Ordering},
     timeline::{Reached, Timeline},
 };
 
@@ -61,7 +61,7 @@ pub struct Event {
     /// The timeline of the first stream it was recorded on, where timelines alone tell the status:
     /// re-recording on that stream, which is what most events do, keeps queries free of locks.
     home: OnceLock<Home>,
-    slot: Mutex<Slot>,
+    slot: BriefLock<Slot>,
 }
 
 struct Home {
@@ -118,7 +118,7 @@ impl Event {
             timing,
             word: AtomicU64::new(UNRECORDED),
             home: OnceLock::new(),
-            slot: Mutex::new(Slot {
+            slot: BriefLock::new(Slot {
                 marker: None,
                 generation: 0,
             }),
@@ -163,7 +163,7 @@ impl Event {
         };
         if again {
             // Nobody can come to hold the marker meanwhile: it is handed out under this lock only.
-            let mut slot = lock(&self.slot);
+            let mut slot = self.slot.lock();
             if let Some(marker) = &mut slot.marker
                 && let Some(value) = stream.remark(marker)
             {
@@ -192,7 +192,7 @@ impl Event {
             Told::Completion if self.home.get().is_some() => self.word_of(&marker),
             _ => None,
         };
-        let mut slot = lock(&self.slot);
+        let mut slot = self.slot.lock();
         self.publish(&mut slot, word);
         let old = slot.marker.replace(marker);
         drop(slot);
@@ -348,7 +348,7 @@ impl Event {
     /// The marker that `word` stands for is complete.
     fn remember(&self, word: u64) {
         if word & TAG == ASK {
-            let _slot = lock(&self.slot);
+            let _slot = self.slot.lock();
             if self.word.load(Ordering::Relaxed) == word {
                 self.word.store(word & !TAG | COMPLETE, Ordering::Release);
             }
@@ -552,7 +552,7 @@ impl Event {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn marker(&self) -> Option<Marker> {
-        lock(&self.slot).marker.clone()
+        self.slot.lock().marker.clone()
     }
 
     /// The device it was made for.
@@ -582,13 +582,10 @@ impl Event {
 impl Drop for Event {
     fn drop(&mut self) {
         #[cfg(not(loom))]
-        let slot = self
-            .slot
-            .get_mut()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let slot = self.slot.get_mut();
         // loom's mutex has no `get_mut`.
         #[cfg(loom)]
-        let mut slot = lock(&self.slot);
+        let mut slot = self.slot.lock();
         let marker = slot.marker.take();
         #[cfg(loom)]
         drop(slot);

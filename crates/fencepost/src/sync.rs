@@ -39,6 +39,59 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+/// A lock for the shortest sections of the busiest paths: taken by one atomic read-modify-write, let go of by a
+/// plain store, where [`Mutex`] needs a second read-modify-write to learn whether somebody waits.
+///
+/// So nobody wakes those who wait: they look for a moment, then sleep, longer each time up to a millisecond.
+/// A holder can be long inside only where a driver's queue is full or the system took its core away, and
+/// then a millisecond is little.
+#[cfg(not(loom))]
+pub(crate) struct BriefLock<T>(spin::mutex::SpinMutex<T>);
+#[cfg(loom)]
+pub(crate) struct BriefLock<T>(Mutex<T>);
+
+#[cfg(loom)]
+pub(crate) use loom::sync::MutexGuard as BriefGuard;
+#[cfg(not(loom))]
+pub(crate) use spin::mutex::SpinMutexGuard as BriefGuard;
+
+impl<T> BriefLock<T> {
+    pub(crate) fn new(value: T) -> BriefLock<T> {
+        #[cfg(not(loom))]
+        return BriefLock(spin::mutex::SpinMutex::new(value));
+        #[cfg(loom)]
+        return BriefLock(Mutex::new(value));
+    }
+
+    #[inline]
+    pub(crate) fn lock(&self) -> BriefGuard<'_, T> {
+        #[cfg(not(loom))]
+        return self.0.try_lock().unwrap_or_else(|| self.wait());
+        #[cfg(loom)]
+        return lock(&self.0);
+    }
+
+    #[cfg(not(loom))]
+    #[cold]
+    fn wait(&self) -> BriefGuard<'_, T> {
+        let mut pause = Duration::from_micros(10);
+        loop {
+            spin_until(None, || !self.0.is_locked());
+            if let Some(guard) = self.0.try_lock() {
+                return guard;
+            }
+            sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(1));
+        }
+    }
+
+    /// Without locking: nobody else can be inside.
+    #[cfg(not(loom))]
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut()
+    }
+}
+
 /// Parks until unparked, or for about `left`; may return early.
 pub(crate) fn park(left: Option<Duration>) {
     #[cfg(not(loom))]
