@@ -120,10 +120,6 @@ def test_external_streams_and_default_streams_are_taken():
     event.synchronize(timeout=PATIENCE)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a stream first seen inside its capture is wrapped there, which breaks the capture on driver 580",
-)
 def test_a_captured_graph_records_external_events():
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
     start, end = (Event(enable_timing=True, external=True) for _ in range(2))

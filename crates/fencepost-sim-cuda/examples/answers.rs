@@ -48,6 +48,9 @@ cuda! {
     cuStreamDestroy_v2(stream: Handle);
     cuStreamQuery(stream: Handle);
     cuStreamSynchronize(stream: Handle);
+    cuStreamGetCtx(stream: Handle, context: *mut Handle);
+    cuStreamGetId(stream: Handle, id: *mut u64);
+    cuStreamGetFlags(stream: Handle, flags: *mut c_uint);
     cuStreamWaitEvent(stream: Handle, event: Handle, flags: c_uint);
     cuStreamWaitValue32_v2(stream: Handle, address: u64, value: u32, flags: c_uint);
     cuStreamBeginCapture_v2(stream: Handle, mode: c_uint);
@@ -237,6 +240,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         cuda.cuStreamWaitEvent(s, fresh, 0)
     });
     cuda.beside("query of the stream", 2, |s| cuda.cuStreamQuery(s));
+    cuda.beside("context of the stream", 2, |s| {
+        cuda.cuStreamGetCtx(s, &mut 0)
+    });
+    cuda.beside("number of the stream", 2, |s| cuda.cuStreamGetId(s, &mut 0));
+    cuda.beside("flags of the stream", 2, |s| {
+        cuda.cuStreamGetFlags(s, &mut 0)
+    });
     cuda.beside("synchronise with the stream", 2, |s| {
         cuda.cuStreamSynchronize(s)
     });

@@ -3,7 +3,7 @@
 //! <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__GRAPH.html>.
 //!
 //! Taken as potentially unsafe calls: allocating and freeing memory, synchronous copies, loading and unloading modules,
-//! `cuEventQuery`, `cuEventSynchronize`, `cuStreamQuery`, `cuStreamSynchronize`, `cuCtxSynchronize`.
+//! `cuEventQuery`, `cuEventSynchronize`, `cuStreamQuery`, `cuStreamGetId`, `cuStreamGetFlags`, `cuStreamSynchronize`, `cuCtxSynchronize`.
 
 use crate::boundary::Out;
 use crate::codes::{

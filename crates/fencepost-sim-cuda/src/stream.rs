@@ -238,6 +238,7 @@ pub extern "C" fn cuStreamGetId(stream: CUstream, id: Out<'_, u64>) -> CUresult 
     call("cuStreamGetId", |face| {
         let id = id.needed()?;
         let stream = face.stream(stream)?;
+        face.refuse_in_capture(stream)?;
         let stream = face.stream_ref(stream)?;
         stream.context.trouble.check()?;
         id.put(stream.id);
@@ -251,6 +252,7 @@ pub extern "C" fn cuStreamGetFlags(stream: CUstream, flags: Out<'_, c_uint>) -> 
     call("cuStreamGetFlags", |face| {
         let flags = flags.needed()?;
         let stream = face.stream(stream)?;
+        face.refuse_in_capture(stream)?;
         let stream = face.stream_ref(stream)?;
         stream.context.trouble.check()?;
         flags.put(stream.flags);

@@ -302,6 +302,17 @@ fn a_capturing_stream_is_not_asked_even_in_relaxed_mode() {
             assert_eq!(ask(stream), CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
             assert_eq!(end(stream), Err(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED));
         }
+        begin(stream, RELAXED);
+        let number = cuStreamGetId(stream, Out::to(&mut 0));
+        assert_eq!(number, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+        assert_eq!(end(stream), Err(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED));
+        begin(stream, RELAXED);
+        let flags = cuStreamGetFlags(stream, Out::to(&mut 0));
+        assert_eq!(flags, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+        assert_eq!(end(stream), Err(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED));
+        begin(stream, RELAXED);
+        ok(cuStreamGetCtx(stream, Out::to(&mut 0)));
+        ok(cuGraphDestroy(end(stream).unwrap()));
         destroy_streams(&[stream]);
     });
 }

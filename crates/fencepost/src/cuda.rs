@@ -21,7 +21,7 @@
 //!   first fault as [`Error::DeviceLost`], and only a new process brings it back. An H200's driver 580 ends the
 //!   contexts of the process's other GPUs with it.
 //! - A marker recorded while its stream is captured into a graph is [`Error::Captured`] to all but waits
-//!   of that capture. Nothing in this crate breaks a capture, except wrapping a stream in the thread that captures.
+//!   of that capture. Nothing in this crate breaks a capture.
 #![allow(unsafe_code)]
 
 #[cfg(feature = "conformance")]
@@ -99,8 +99,8 @@ pub fn new_stream(device: &Device, options: StreamOptions) -> Result<Stream> {
 /// wrapper is refused in all threads but the one that made it. A stream of a context that is no device's
 /// primary one gets a [`Device`] of its own. Never blocks; the stream is not destroyed by us.
 ///
-/// Wrap it before a capture begins: in a thread that captures in global mode, an H200's driver 580 takes one of the
-/// calls made here as a break of the capture.
+/// A stream may be wrapped while it is captured; it then has no number, since asking for it would break the
+/// capture, and does not equal what wraps it at other times.
 ///
 /// # Safety
 /// - `handle` is a stream of this process's CUDA driver and is alive; `keep_alive` keeps it and its context
@@ -521,7 +521,8 @@ impl fmt::Debug for NativeEvent {
 
 /// The driver's own number for a stream (`cuStreamGetId`), which names it while the process lives: a handle
 /// may name another stream once the first is destroyed. `None` where the driver has no such numbers (before
-/// CUDA 12), or knows no such stream.
+/// CUDA 12), or knows no such stream; and while the stream is
+/// captured into a graph, since asking would break the capture.
 ///
 /// # Safety
 /// `handle` is a stream of this process's CUDA driver and is alive; or it names one of the default streams,

@@ -15,6 +15,7 @@
 //! |---|---|
 //! | breaks any capture in global mode when an event is asked, from whatever thread | ask in relaxed mode |
 //! | breaks a capture when a captured event is asked | know which are, and never ask them |
+//! | breaks a capture when its stream is asked for its number (`cuStreamGetId`), in whatever mode | ask whether it is captured first |
 //! | blocks `cuEventRecord` with timing when 1,020 are pending | hold no lock there, and say so |
 //! | blocks `cuMemFree`, `cuMemFreeHost` and `cuModuleLoadData` while any stream is stalled | never free pinned memory, and load test kernels before the first stall |
 //! | needs a current context for creating, and for the default streams' handles, only | push it there only |
@@ -313,19 +314,31 @@ impl DeviceImpl for CudaDevice {
 }
 
 /// The driver's number for a stream, which is never used again while its handle may be; `None` where the
-/// driver has none, or says that the handle is no stream.
+/// driver has none, or says that the handle is no stream; and while the stream is captured, since asking would
+/// break the capture, in whatever mode.
 ///
 /// # Safety
 /// The stream is alive, or one of the default streams of the context that is current.
 pub(crate) unsafe fn native_id(handle: *mut std::ffi::c_void) -> Option<u64> {
-    let mut id = 0;
-    // SAFETY: the stream is alive; `id` is a u64.
-    unsafe {
-        Driver::get()
-            .ok()?
-            .stream_id((RawStream(handle), &raw mut id))
+    // SAFETY: passed on to the caller.
+    unsafe { number_of(Driver::get().ok()?, RawStream(handle)) }
+}
+
+/// As [`native_id`].
+///
+/// # Safety
+/// As there.
+unsafe fn number_of(driver: &Driver, stream: RawStream) -> Option<u64> {
+    let (mut status, mut id) = (0, 0);
+    // SAFETY: the stream is alive; `status` is an int.
+    match unsafe { driver.stream_is_capturing((stream, &raw mut status)) } {
+        Ok(()) if status == 0 => {}
+        // From before captures.
+        Err(Fault::Missing(_)) => {}
+        _ => return None,
     }
-    .ok()?;
+    // SAFETY: the stream is alive; `id` is a u64.
+    unsafe { driver.stream_id((stream, &raw mut id)) }.ok()?;
     Some(id)
 }
 

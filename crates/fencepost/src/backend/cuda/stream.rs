@@ -65,19 +65,12 @@ impl CudaStream {
         origin: Origin,
         blocking: bool,
     ) -> Arc<CudaStream> {
-        let mut id = 0;
+        // SAFETY: the stream is alive; for a default one its context is made current below.
+        let ask = || unsafe { super::number_of(context.driver, raw) };
         let native_id = match origin {
-            // SAFETY: the stream is alive, `id` is a u64.
-            Origin::Own | Origin::Caller(_) => unsafe {
-                context.driver.stream_id((raw, &raw mut id))
-            },
-            Origin::Legacy | Origin::PerThread(_) => context.current(|| {
-                // SAFETY: as above, with the context current that the handle stands for.
-                unsafe { context.driver.stream_id((raw, &raw mut id)) }
-            }),
-        }
-        .is_ok()
-        .then_some(id);
+            Origin::Own | Origin::Caller(_) => ask(),
+            Origin::Legacy | Origin::PerThread(_) => context.current(|| Ok(ask())).ok().flatten(),
+        };
         let core = StreamCore::new(device);
         let stream = Arc::new_cyclic(|me| CudaStream {
             me: me.clone(),
