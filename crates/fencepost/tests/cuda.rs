@@ -5,7 +5,6 @@
 #![cfg(all(feature = "cuda", not(loom)))]
 
 use std::{
-    process::Command,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     time::{Duration, Instant},
 };
@@ -69,7 +68,7 @@ fn without_a_driver_it_is_an_error_that_says_so() {
 
 #[test]
 fn a_library_that_is_no_driver_is_an_error() {
-    if std::env::var_os("FENCEPOST_TEST_CHILD").is_some() {
+    if common::is_child() {
         let error = Device::open("cuda:0").unwrap_err();
         println!("said: {error}");
         assert!(error.to_string().contains("FENCEPOST_CUDA_LIBRARY") || cfg!(unix));
@@ -77,21 +76,12 @@ fn a_library_that_is_no_driver_is_an_error() {
     }
     // A library that is not there, and one that is there and has none of the symbols.
     for library in ["/nowhere/libcuda.so", "libc.so.6"] {
-        let status = child("a_library_that_is_no_driver_is_an_error")
+        let status = common::child("a_library_that_is_no_driver_is_an_error")
             .env("FENCEPOST_CUDA_LIBRARY", library)
             .status()
             .unwrap();
         assert!(status.success(), "{library}");
     }
-}
-
-/// This test program again, running one test.
-fn child(test: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--exact", test, "--nocapture"])
-        .env("FENCEPOST_TEST_CHILD", test);
-    command
 }
 
 #[test]
@@ -130,21 +120,17 @@ fn a_gpu_keeps_every_promise() {
 /// In a process of its own: some mutants leave threads behind that hang, and streams that stay stalled.
 #[test]
 fn every_mutant_dies_by_every_case_that_claims_it() {
-    let name = "every_mutant_dies_by_every_case_that_claims_it";
     let Some(gpu) = gpu() else { return };
-    if std::env::var_os("FENCEPOST_TEST_CHILD").is_none() {
-        let status = child(name).status().unwrap();
-        assert!(status.success(), "{status}");
-        return;
-    }
-    let table = conformance::kill_mutants(|| cuda::fresh(&gpu.device).unwrap());
-    common::write_table(
-        "mutants-cuda",
-        "Mutants of the CUDA backend",
-        &table.to_string(),
-    );
-    let complaints = table.complaints();
-    assert!(complaints.is_empty(), "{complaints:#?}");
+    common::in_a_process_of_its_own(|| {
+        let table = conformance::kill_mutants(|| cuda::fresh(&gpu.device).unwrap());
+        common::write_table(
+            "mutants-cuda",
+            "Mutants of the CUDA backend",
+            &table.to_string(),
+        );
+        let complaints = table.complaints();
+        assert!(complaints.is_empty(), "{complaints:#?}");
+    });
 }
 
 #[test]
@@ -291,48 +277,42 @@ fn a_host_failure_fails_the_gpu_stream_that_waits_for_it() {
 
 #[test]
 fn a_fault_of_a_kernel_is_what_everyone_sees() {
-    let name = "a_fault_of_a_kernel_is_what_everyone_sees";
     if gpu().is_none() {
         return;
     }
-    if std::env::var_os("FENCEPOST_TEST_CHILD").is_none() {
-        let start = Instant::now();
-        let status = child(name).status().unwrap();
-        assert!(status.success(), "{status}");
-        assert!(start.elapsed() < Duration::from_secs(60));
-        return;
-    }
-    let device = Device::open("cuda:0").unwrap();
-    let (stream, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
-    let before = stream.record_timed().unwrap();
-    before.synchronize_timeout(PATIENCE).unwrap();
-    let waiting = other.record().unwrap();
-    waiting.synchronize_timeout(PATIENCE).unwrap();
-    cuda::trap(&stream).unwrap();
-    let after = stream.record().unwrap();
-    let (tell, told) = mpsc::channel();
-    after
-        .on_complete(move |result| drop(tell.send(result)))
-        .unwrap();
-    let first = after.synchronize_timeout(PATIENCE).unwrap_err();
-    assert!(matches!(first, Error::DeviceLost { .. }), "{first:?}");
-    println!("said: {first}");
-    let heard = told.recv_timeout(PATIENCE).unwrap().unwrap_err();
-    assert_eq!(heard.to_string(), first.to_string());
-    assert!(before.query().unwrap(), "complete markers stay complete");
-    for error in [
-        other
-            .record()
-            .and_then(|marker| marker.synchronize())
-            .unwrap_err(),
-        device.new_stream().unwrap_err(),
-        stream.clear_error().unwrap_err(),
-        device.synchronize().unwrap_err(),
-        stream.error().unwrap(),
-    ] {
-        assert!(matches!(error, Error::DeviceLost { .. }), "{error:?}");
-        assert_eq!(error.cause().unwrap().root(), first.cause().unwrap().root());
-    }
+    common::in_a_process_of_its_own(|| {
+        let device = Device::open("cuda:0").unwrap();
+        let (stream, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+        let before = stream.record_timed().unwrap();
+        before.synchronize_timeout(PATIENCE).unwrap();
+        let waiting = other.record().unwrap();
+        waiting.synchronize_timeout(PATIENCE).unwrap();
+        cuda::trap(&stream).unwrap();
+        let after = stream.record().unwrap();
+        let (tell, told) = mpsc::channel();
+        after
+            .on_complete(move |result| drop(tell.send(result)))
+            .unwrap();
+        let first = after.synchronize_timeout(PATIENCE).unwrap_err();
+        assert!(matches!(first, Error::DeviceLost { .. }), "{first:?}");
+        println!("said: {first}");
+        let heard = told.recv_timeout(PATIENCE).unwrap().unwrap_err();
+        assert_eq!(heard.to_string(), first.to_string());
+        assert!(before.query().unwrap(), "complete markers stay complete");
+        for error in [
+            other
+                .record()
+                .and_then(|marker| marker.synchronize())
+                .unwrap_err(),
+            device.new_stream().unwrap_err(),
+            stream.clear_error().unwrap_err(),
+            device.synchronize().unwrap_err(),
+            stream.error().unwrap(),
+        ] {
+            assert!(matches!(error, Error::DeviceLost { .. }), "{error:?}");
+            assert_eq!(error.cause().unwrap().root(), first.cause().unwrap().root());
+        }
+    });
 }
 
 #[test]
@@ -576,6 +556,39 @@ fn external_events_time_the_inside_of_a_graph() {
 }
 
 #[test]
+fn a_stream_is_wrapped_and_marked_inside_its_own_capture() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let theirs = device.new_stream().unwrap();
+    let raw = cuda::raw_stream(&theirs).unwrap();
+    let (start, end) = (
+        cuda::ExternalEvent::with_timing(device).unwrap(),
+        cuda::ExternalEvent::with_timing(device).unwrap(),
+    );
+    let graph = Graph::capture(&theirs, || {
+        // SAFETY: `theirs` owns it and is kept.
+        let wrapped = unsafe { cuda::stream_from_raw(raw, Arc::new(theirs.clone())) }.unwrap();
+        // SAFETY: the same.
+        let number = unsafe { cuda::stream_number(raw) };
+        assert_eq!(number, None, "asking would break the capture");
+        start.record(&wrapped).unwrap();
+        cuda::spin(&theirs, 1_000_000).unwrap();
+        end.record(&wrapped).unwrap();
+        let marker = wrapped.record().unwrap();
+        assert!(matches!(marker.query(), Err(Error::Captured { .. })));
+    });
+    let Some(graph) = graph else {
+        return println!("left out: the driver has no graphs");
+    };
+    graph.run();
+    end.synchronize().unwrap();
+    assert!(!start.elapsed(&end).unwrap().is_negative());
+    // SAFETY: as above.
+    let again = unsafe { cuda::stream_from_raw(raw, Arc::new(theirs.clone())) }.unwrap();
+    assert_eq!(again, theirs, "known again once the capture is over");
+}
+
+#[test]
 fn host_work_that_waits_behind_a_held_gpu_stream_is_refused() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;
@@ -733,35 +746,32 @@ fn a_fault_of_one_gpu_reaches_the_streams_of_another_that_wait_for_it() {
     let Ok(second) = Device::open("cuda:1") else {
         return common::skip(name, "there is one GPU");
     };
-    if std::env::var_os("FENCEPOST_TEST_CHILD").is_none() {
-        let status = child(name).status().unwrap();
-        assert!(status.success(), "{status}");
-        return;
-    }
-    let first = Device::open("cuda:0").unwrap();
-    let (faulty, waiting) = (first.new_stream().unwrap(), second.new_stream().unwrap());
-    let before = waiting.record().unwrap();
-    before.synchronize_timeout(PATIENCE).unwrap();
-    cuda::spin(&faulty, 50_000_000).unwrap();
-    cuda::trap(&faulty).unwrap();
-    waiting.wait(&faulty.record().unwrap()).unwrap();
-    let behind = waiting.record().unwrap();
-    // Nobody asks the first GPU for anything.
-    let error = behind.synchronize_timeout(PATIENCE).unwrap_err();
-    println!("said: {error}");
-    assert!(error.cause().is_some(), "{error:?}");
-    assert!(before.query().unwrap());
-    waiting.synchronize_timeout(PATIENCE).unwrap_err();
-    // Whether the second GPU itself is well is the driver's to say. An H200's driver 580 ends the contexts of
-    // all GPUs; CUDA's documentation promises neither.
-    let again = waiting
-        .clear_error()
-        .and_then(|()| waiting.synchronize_timeout(PATIENCE));
-    println!("the second GPU afterwards: {again:?}");
-    assert!(
-        matches!(again, Ok(()) | Err(Error::DeviceLost { .. })),
-        "{again:?}"
-    );
+    common::in_a_process_of_its_own(|| {
+        let first = Device::open("cuda:0").unwrap();
+        let (faulty, waiting) = (first.new_stream().unwrap(), second.new_stream().unwrap());
+        let before = waiting.record().unwrap();
+        before.synchronize_timeout(PATIENCE).unwrap();
+        cuda::spin(&faulty, 50_000_000).unwrap();
+        cuda::trap(&faulty).unwrap();
+        waiting.wait(&faulty.record().unwrap()).unwrap();
+        let behind = waiting.record().unwrap();
+        // Nobody asks the first GPU for anything.
+        let error = behind.synchronize_timeout(PATIENCE).unwrap_err();
+        println!("said: {error}");
+        assert!(error.cause().is_some(), "{error:?}");
+        assert!(before.query().unwrap());
+        waiting.synchronize_timeout(PATIENCE).unwrap_err();
+        // Whether the second GPU itself is well is the driver's to say. An H200's driver 580 ends the contexts of
+        // all GPUs; CUDA's documentation promises neither.
+        let again = waiting
+            .clear_error()
+            .and_then(|()| waiting.synchronize_timeout(PATIENCE));
+        println!("the second GPU afterwards: {again:?}");
+        assert!(
+            matches!(again, Ok(()) | Err(Error::DeviceLost { .. })),
+            "{again:?}"
+        );
+    });
 }
 
 #[test]
@@ -802,7 +812,7 @@ fn an_event_is_shared_with_another_process() {
     event.record(&stream).unwrap();
     assert!(!event.query().unwrap());
     let text: String = handle.iter().map(|byte| format!("{byte:02x}")).collect();
-    let status = child(name)
+    let status = common::child(name)
         .env("FENCEPOST_TEST_HANDLE", text)
         .status()
         .unwrap();
@@ -812,54 +822,50 @@ fn an_event_is_shared_with_another_process() {
 
 #[test]
 fn a_context_reset_under_our_feet_is_an_error() {
-    let name = "a_context_reset_under_our_feet_is_an_error";
     if gpu().is_none() {
         return;
     }
-    if std::env::var_os("FENCEPOST_TEST_CHILD").is_none() {
-        let status = child(name).status().unwrap();
-        assert!(status.success(), "{status}");
-        return;
-    }
-    let device = Device::open("cuda:0").unwrap();
-    let (stream, event) = (device.new_stream().unwrap(), Event::new(&device));
-    event.record(&stream).unwrap();
-    stream.synchronize().unwrap();
-    let pending = stream.record().unwrap();
-    type Reset = unsafe extern "system" fn(i32) -> i32;
-    let Some(reset) = Bare::new().find::<Reset>("cuDevicePrimaryCtxReset_v2") else {
-        return println!("left out: the driver has no reset");
-    };
-    // SAFETY: takes a device's number. Nothing of ours runs on the device.
-    assert_eq!(unsafe { reset(0) }, 0);
-    let fresh = Event::new(&device);
-    for (what, result) in [
-        ("query", pending.query().map(drop)),
-        ("synchronize", pending.synchronize()),
-        (
-            "record",
-            stream.record().and_then(|marker| marker.synchronize()),
-        ),
-        (
-            "record again",
-            event.record(&stream).and_then(|()| event.synchronize()),
-        ),
-        (
-            "a new event's record",
-            fresh.record(&stream).and_then(|()| fresh.synchronize()),
-        ),
-        ("new stream", device.new_stream().map(drop)),
-        ("default stream", device.default_stream().synchronize()),
-        ("device", device.synchronize()),
-    ] {
-        println!("{what}: {result:?}");
-        let error = result.unwrap_err();
-        assert!(
-            matches!(error, Error::DeviceLost { .. }),
-            "{what}: {error:?}"
-        );
-    }
-    drop((stream, event, pending, fresh, device));
+    common::in_a_process_of_its_own(|| {
+        let device = Device::open("cuda:0").unwrap();
+        let (stream, event) = (device.new_stream().unwrap(), Event::new(&device));
+        event.record(&stream).unwrap();
+        stream.synchronize().unwrap();
+        let pending = stream.record().unwrap();
+        type Reset = unsafe extern "system" fn(i32) -> i32;
+        let Some(reset) = Bare::new().find::<Reset>("cuDevicePrimaryCtxReset_v2") else {
+            return println!("left out: the driver has no reset");
+        };
+        // SAFETY: takes a device's number. Nothing of ours runs on the device.
+        assert_eq!(unsafe { reset(0) }, 0);
+        let fresh = Event::new(&device);
+        for (what, result) in [
+            ("query", pending.query().map(drop)),
+            ("synchronize", pending.synchronize()),
+            (
+                "record",
+                stream.record().and_then(|marker| marker.synchronize()),
+            ),
+            (
+                "record again",
+                event.record(&stream).and_then(|()| event.synchronize()),
+            ),
+            (
+                "a new event's record",
+                fresh.record(&stream).and_then(|()| fresh.synchronize()),
+            ),
+            ("new stream", device.new_stream().map(drop)),
+            ("default stream", device.default_stream().synchronize()),
+            ("device", device.synchronize()),
+        ] {
+            println!("{what}: {result:?}");
+            let error = result.unwrap_err();
+            assert!(
+                matches!(error, Error::DeviceLost { .. }),
+                "{what}: {error:?}"
+            );
+        }
+        drop((stream, event, pending, fresh, device));
+    });
 }
 
 #[test]

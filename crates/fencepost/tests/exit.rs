@@ -2,12 +2,14 @@
 #![cfg(all(unix, not(loom)))]
 
 use std::{
-    process::{Command, Output, Stdio},
+    process::{Output, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use fencepost::{Device, Error, Event, Marker, Stream, conformance::work};
+
+mod common;
 
 /// What the ends are about: alive until the process is not.
 struct Statics {
@@ -124,14 +126,11 @@ fn fork(statics: &Statics) {
 /// Runs `scenario`, which ends its process, in a process of its own: the test `name` once more, told by
 /// a variable that it is the child.
 fn ends_quietly(name: &str, scenario: fn(&'static Statics)) {
-    const CHILD: &str = "FENCEPOST_TEST_CHILD";
-    if std::env::var_os(CHILD).is_some() {
+    if common::is_child() {
         scenario(fill());
         unreachable!("a scenario ends its process");
     }
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(CHILD, "1")
+    let mut child = common::child(name)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

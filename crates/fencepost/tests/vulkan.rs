@@ -6,7 +6,6 @@
 #![cfg(all(feature = "vulkan", not(loom)))]
 
 use std::{
-    process::Command,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     time::Duration,
 };
@@ -98,18 +97,9 @@ fn without_a_driver_it_is_an_error_that_says_so() {
     }
 }
 
-/// This test program again, running one test.
-fn child(test: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--exact", test, "--nocapture"])
-        .env("FENCEPOST_TEST_CHILD", test);
-    command
-}
-
 #[test]
 fn a_library_that_is_no_loader_is_an_error() {
-    if std::env::var_os("FENCEPOST_TEST_CHILD").is_some() {
+    if common::is_child() {
         let error = Device::open("vulkan:0").unwrap_err();
         println!("said: {error}");
         assert!(error.to_string().contains("FENCEPOST_VULKAN_LIBRARY"));
@@ -117,7 +107,7 @@ fn a_library_that_is_no_loader_is_an_error() {
     }
     // A library that is not there, and one that is there and has none of the symbols.
     for library in ["/nowhere/libvulkan.so", "libc.so.6"] {
-        let status = child("a_library_that_is_no_loader_is_an_error")
+        let status = common::child("a_library_that_is_no_loader_is_an_error")
             .env("FENCEPOST_VULKAN_LIBRARY", library)
             .status()
             .unwrap();
@@ -185,7 +175,8 @@ fn every_mutant_dies_by_every_case_that_claims_it() {
     if !is_stand_in() {
         return common::skip(
             &common::test_name(),
-            "the stand-in shows it (FENCEPOST_VULKAN_STAND_IN=1): a driver with one queue hides missing waits",
+            "the stand-in shows it (FENCEPOST_VULKAN_STAND_IN=1): one queue hides missing waits, and drivers \
+             make only so many devices",
         );
     }
     common::in_a_process_of_its_own(|| {
@@ -272,6 +263,38 @@ fn recording_again_and_again_takes_no_more_memory() {
         let grown = resident().saturating_sub(before);
         println!("{grown} KiB more after 40,000 records and 40,000 waits");
         assert!(grown < 1024, "{grown} KiB more after 40,000 records");
+    });
+}
+
+/// The bound of the design, whole.
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "takes minutes; the case above is its short form"]
+fn ten_million_records_take_no_more_memory() {
+    if gpu().is_none() || is_validating() || is_stand_in() {
+        return common::skip(&common::test_name(), "it is about a driver's own memory");
+    }
+    common::in_a_process_of_its_own(|| {
+        const MILLION: u32 = 1_000_000;
+        let device = Device::open("vulkan:0").unwrap();
+        let stream = device.new_stream().unwrap();
+        let (plain, timed) = (Event::new(&device), Event::with_timing(&device));
+        let mut first = 0;
+        for million in 1..=10 {
+            for turn in 0..MILLION {
+                let event = if turn % 8 == 0 { &timed } else { &plain };
+                event.record(&stream).unwrap();
+                if turn % 64 == 63 {
+                    stream.synchronize().unwrap();
+                }
+            }
+            println!("{} KiB after {million} million records", resident());
+            if million == 1 {
+                first = resident();
+            }
+        }
+        let grown = resident().saturating_sub(first);
+        assert!(grown < 1024, "{grown} KiB more after ten million records");
     });
 }
 

@@ -33,19 +33,39 @@ pub(crate) fn test_name() -> String {
 /// Says to a child which test it is to run.
 pub(crate) const CHILD: &str = "FENCEPOST_TEST_CHILD";
 
-/// Runs `scenario` in a process of its own: this test once more, told by a variable that it is the child.
-/// For what a process does not survive, or what leaves it changed.
+/// This test program again, running one test, which is told by a variable that it is the child.
+pub(crate) fn child(test: &str) -> std::process::Command {
+    let run = |args: &[&str]| {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", test]).args(args);
+        command
+    };
+    // A child that has no such test would end well.
+    let listed = run(&["--list"]).output().unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(
+        listed.contains(test),
+        "no test is called {test}: with --test-threads=1 a test does not know its name"
+    );
+    let mut command = run(&["--nocapture", "--test-threads=1", "--include-ignored"]);
+    command.env(CHILD, "1");
+    command
+}
+
+pub(crate) fn is_child() -> bool {
+    std::env::var_os(CHILD).is_some()
+}
+
+/// Runs `scenario` in a process of its own: this test once more. For what a process does not survive, or
+/// what leaves it changed.
 pub(crate) fn in_a_process_of_its_own(scenario: impl FnOnce()) {
-    if std::env::var_os(CHILD).is_some() {
+    if is_child() {
         return scenario();
     }
     let name = test_name();
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &name, "--nocapture", "--test-threads=1"])
-        .env(CHILD, "1")
-        .spawn()
-        .unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    let mut child = child(&name).spawn().unwrap();
+    // A deadline against hanging, not for speed.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(400);
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
