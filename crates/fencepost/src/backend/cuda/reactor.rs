@@ -101,13 +101,12 @@ impl<W: Watched> Reactor<W> {
                 Ok(())
             }
             Thread::None => {
-                drop(state);
                 let shared = self.shared.clone();
+                // Under the lock: whoever came meanwhile would count on a thread that there may never be.
                 let spawned = thread::Builder::new()
                     .name("fencepost-cuda".into())
                     .spawn(move || run(&shared));
                 spawned.map(drop).map_err(|error| {
-                    let mut state = lock(&self.shared.state);
                     state.thread = Thread::None;
                     state.watched.clear();
                     Error::Backend {
