@@ -256,8 +256,8 @@ impl Device {
     /// Records a marker on each live stream. Streams of other threads may go on meanwhile.
     ///
     /// # Errors
-    /// The first failure met, after all streams were waited for; [`Error::WouldDeadlock`] from host
-    /// work of one of its own streams.
+    /// [`Error::WouldDeadlock`] from host work of one of its own streams; else the first failure met. Either
+    /// after all streams were waited for.
     ///
     /// # References
     /// - [`cuCtxSynchronize`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__CTX.html),
@@ -303,11 +303,13 @@ impl Device {
             }
         }
         for marker in markers {
-            first = first.and(match marker.wait_until(deadline) {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(marker.timeout(limit)),
-                Err(error) => Err(error),
-            });
+            match marker.wait_until(deadline) {
+                Ok(true) => {}
+                Ok(false) => first = first.and(Err(marker.timeout(limit))),
+                // The caller's own mistake, which must not depend on what else has failed.
+                Err(error @ Error::WouldDeadlock { .. }) => first = Err(error),
+                Err(error) => first = first.and(Err(error)),
+            }
         }
         first
     }

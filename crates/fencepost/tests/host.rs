@@ -109,6 +109,24 @@ fn host_work_may_use_its_own_stream_without_waiting() {
 }
 
 #[test]
+fn a_wait_for_its_own_device_is_refused_whatever_else_has_failed() {
+    let device = Device::new_host(2);
+    let failed = device.new_stream().unwrap();
+    failed.launch(|| panic!("an earlier failure")).unwrap();
+    failed.synchronize_timeout(PATIENCE).unwrap_err();
+    let stream = device.new_stream().unwrap();
+    let (tell, told) = mpsc::channel();
+    let own = device.clone();
+    stream
+        .launch(move || tell.send(own.synchronize()).unwrap())
+        .unwrap();
+    let error = told.recv_timeout(PATIENCE).unwrap().unwrap_err();
+    assert!(matches!(error, Error::WouldDeadlock { .. }), "{error:?}");
+    let error = device.synchronize().unwrap_err();
+    assert!(matches!(error, Error::StreamFailed { .. }), "{error:?}");
+}
+
+#[test]
 fn what_a_panic_threw_may_itself_panic_when_dropped() {
     struct Bomb;
     impl Drop for Bomb {
