@@ -74,7 +74,8 @@ mod kernels {
         };
         let entry_points = module.entry_points.iter();
         let options = msl::Options {
-            lang_version: (2, 0),
+            // From 2.1 on (macOS 10.14) the source says how many threads a group has, so that a pipeline takes that many.
+            lang_version: (2, 1),
             per_entry_point_map: entry_points
                 .map(|entry| (entry.name.clone(), resources(&[0, 1])))
                 .collect(),

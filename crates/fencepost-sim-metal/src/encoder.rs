@@ -182,6 +182,8 @@ pub(crate) struct ComputeVariables {
 struct Arguments {
     kernel: Option<Kernel>,
     bound: BTreeMap<usize, Binding>,
+    /// The lengths of arguments in threadgroup memory.
+    threadgroup: BTreeMap<usize, usize>,
     /// What is bound, to be kept alive by a dispatch.
     objects: BTreeMap<usize, Retained<AnyObject>>,
 }
@@ -280,6 +282,22 @@ define_class!(
             self.bind(what, index, Binding { memory, offset: 0 }, None);
         }
 
+        /// <https://developer.apple.com/documentation/metal/mtlcomputecommandencoder/setthreadgroupmemorylength(_:index:)>
+        #[unsafe(method(setThreadgroupMemoryLength:atIndex:))]
+        fn set_threadgroup_memory(&self, length: usize, index: usize) {
+            let what = "setThreadgroupMemoryLength:atIndex:";
+            if !length.is_multiple_of(16) {
+                return report::violation(&format!("{what}: {length} is no multiple of 16"));
+            }
+            if index >= MOST_BUFFERS {
+                return report::violation(&format!("{what}: index {index} of {MOST_BUFFERS}"));
+            }
+            if self.open().is_open(what) {
+                let mut state = lock(&self.ivars().state);
+                state.threadgroup.insert(index, length);
+            }
+        }
+
         #[unsafe(method(dispatchThreadgroups:threadsPerThreadgroup:))]
         fn dispatch_groups(&self, groups: MTLSize, threads: MTLSize) {
             let all = volume(groups).saturating_mul(volume(threads));
@@ -354,7 +372,7 @@ impl ComputeEncoder {
             ));
         }
         let device = &self.open().command_buffer.device_of().gpu().sim;
-        match kernel.commands(&state.bound, invocations, device) {
+        match kernel.commands(&state.bound, &state.threadgroup, invocations, device) {
             Ok(commands) => {
                 let used: Vec<&AnyObject> =
                     state.objects.values().map(|object| &**object).collect();

@@ -337,14 +337,17 @@ fn kernels_want_their_arguments() {
         "no size at buffer 3 is that of buffer 0",
         "Append runs in groups of 1, not of 32",
         "buffer 0 has fewer than 512 words",
+        "threadgroup memory 0 has 0 bytes, not 1024",
+        "100 is no multiple of 16",
         "index 31 of 31",
         "more than 4096 bytes",
     ];
     violates(&words, |_| {
         let gpu = Gpu::open();
-        let (append, reduce) = (
+        let (append, reduce, histogram) = (
             pipeline(&gpu, "fencepost_append"),
             pipeline(&gpu, "fencepost_reduce"),
+            pipeline(&gpu, "fencepost_histogram"),
         );
         let (bytes, buffer) = (gpu.buffer(64), gpu.command_buffer());
         let encoder = buffer.computeCommandEncoder().unwrap();
@@ -364,6 +367,10 @@ fn kernels_want_their_arguments() {
         go(32);
         encoder.setComputePipelineState(&reduce);
         go(256);
+        encoder.setComputePipelineState(&histogram);
+        go(256);
+        // SAFETY: Metal takes no such length
+        unsafe { encoder.setThreadgroupMemoryLength_atIndex(100, 0) };
         set_word(&encoder, 31, 1);
         let long = [0_u8; 4100];
         // SAFETY: so many bytes are there
