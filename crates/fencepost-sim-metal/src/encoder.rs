@@ -86,6 +86,18 @@ impl Drop for Open {
     }
 }
 
+/// What blits want on macOS: <https://developer.apple.com/documentation/metal/mtlblitcommandencoder/fill(buffer:range:value:)>
+fn is_whole_words(what: &str, numbers: &[usize], length: usize) -> bool {
+    if length == 0 {
+        report::violation(&format!("{what}: no bytes"));
+    }
+    let whole = numbers.iter().all(|number| number.is_multiple_of(4)) && length.is_multiple_of(4);
+    if !whole {
+        report::violation(&format!("{what}: no multiples of 4"));
+    }
+    length > 0 && whole
+}
+
 fn is_inside(what: &str, memory: &Memory, offset: usize, length: usize) -> bool {
     let inside = memory.has(offset, length);
     if !inside {
@@ -136,7 +148,9 @@ define_class!(
                 return;
             };
             let memory = buffer.memory().clone();
-            if is_inside(what, &memory, range.location, range.length) {
+            if is_inside(what, &memory, range.location, range.length)
+                && is_whole_words(what, &[range.location], range.length)
+            {
                 let run = Command::Run(Box::new(move || memory.fill(range, value)));
                 self.ivars().encode(what, &[buffer], vec![run]);
             }
@@ -157,7 +171,10 @@ define_class!(
                 return;
             };
             let (source, target) = (from.memory().clone(), to.memory().clone());
-            if is_inside(what, &source, offset, size) && is_inside(what, &target, at, size) {
+            if is_inside(what, &source, offset, size)
+                && is_inside(what, &target, at, size)
+                && is_whole_words(what, &[offset, at], size)
+            {
                 let run = Command::Run(Box::new(move || source.copy(offset, &target, at, size)));
                 open.encode(what, &[from, to], vec![run]);
             }

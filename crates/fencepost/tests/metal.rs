@@ -35,7 +35,7 @@ mod stand_in {
     };
     use fencepost_sim_metal::{Control, Setup};
     use objc2::rc::autoreleasepool;
-    use objc2_metal::{MTLCommandBuffer, MTLSharedEvent};
+    use objc2_metal::{MTLCommandBuffer, MTLCommandQueue, MTLSharedEvent};
 
     use super::{common, support::*};
 
@@ -350,6 +350,33 @@ mod stand_in {
             assert!(matches!(late, Error::Unsupported { .. }), "{late:?}");
             let late = metal::wait_into(&behind, &second).unwrap_err();
             assert!(late.to_string().contains("before you commit"), "{late}");
+        });
+    }
+
+    /// The caller's buffer may be one without retained references, and Metal says of none that it keeps events.
+    #[test]
+    fn an_event_lives_as_long_as_a_command_buffer_that_uses_it() {
+        with_gpu(|device, session| {
+            let theirs = Theirs::new(device);
+            session.hold();
+            let reserved = {
+                let (stream, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+                let log = work::new_log(device).unwrap();
+                work::append(&stream, &log, 1).unwrap();
+                let buffer = autoreleasepool(|_| {
+                    let queue = &theirs.queue;
+                    queue.commandBufferWithUnretainedReferences().unwrap()
+                });
+                let loaded = stream.record().unwrap();
+                metal::wait_into(&loaded, &buffer).unwrap();
+                other.wait(&loaded).unwrap();
+                let _behind = other.record_timed().unwrap();
+                let reserved = metal::record_into(device, &buffer).unwrap();
+                buffer.commit();
+                reserved.submitted()
+            };
+            session.release();
+            done(&reserved);
         });
     }
 

@@ -108,6 +108,9 @@ pub(crate) struct Turn {
     pub(super) native: Arc<Native>,
     turn: u64,
     over: bool,
+    /// The events that its buffer waits for. Metal says of resources that a command buffer keeps them alive, and of events
+    /// nothing.
+    _kept: Vec<(Event, u64)>,
 }
 
 impl Turn {
@@ -213,13 +216,11 @@ impl Native {
         before: u64,
     ) -> (u64, Turn) {
         tail.ordinal += 1;
-        tail.waits.clear();
         self.uncompleted.fetch_add(1, Ordering::AcqRel);
         let ordinal = tail.ordinal;
-        (
-            ordinal,
-            self.push(segment, Step::Buffer { ordinal, before }),
-        )
+        let mut turn = self.push(segment, Step::Buffer { ordinal, before });
+        turn._kept = std::mem::take(&mut tail.waits);
+        (ordinal, turn)
     }
 
     pub(super) fn push(self: &Arc<Self>, segment: &Arc<Segment>, step: Step) -> Turn {
@@ -227,6 +228,7 @@ impl Native {
             turn: self.ledger.push(segment, step),
             native: self.clone(),
             over: false,
+            _kept: Vec::new(),
         }
     }
 

@@ -164,6 +164,17 @@ pub(super) fn on_completed(
     unsafe { buffer.addCompletedHandler(RcBlock::as_ptr(&block)) };
 }
 
+/// Keeps an event alive until the buffer, which has no open encoder and is not committed, has completed: nothing says
+/// that Metal does, and a buffer without retained references does not.
+pub(super) fn keep(buffer: &CommandBuffer, event: &Event) {
+    let event = event.clone();
+    let block = RcBlock::new(move |_: NonNull<CommandBuffer>| {
+        let _kept = &event;
+    });
+    // SAFETY: as in `on_completed`; what the closure holds may be dropped on any thread.
+    unsafe { buffer.addCompletedHandler(RcBlock::as_ptr(&block)) };
+}
+
 /// Where a handler leaves the time of its buffer.
 #[derive(Default)]
 pub(crate) struct Time(AtomicU64);

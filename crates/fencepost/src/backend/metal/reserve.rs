@@ -8,7 +8,7 @@ use super::{
     gpu::Gpu,
     ledger,
     native::{Native, pooled},
-    objects::{CommandBuffer, Event, Time},
+    objects::{CommandBuffer, Event, Time, keep},
     stream::{MtlMarker, MtlStream},
 };
 use crate::{
@@ -70,7 +70,10 @@ pub(super) fn wait_into(marker: &Marker, buffer: &CommandBuffer) -> Result<()> {
     }
     match point(imp) {
         Some((event, value)) => {
-            pooled(|| event.wait_in(buffer, value));
+            pooled(|| {
+                event.wait_in(buffer, value);
+                keep(buffer, event);
+            });
             Ok(())
         }
         // Behind a failure: what it fails with is known when its stream has come there.
