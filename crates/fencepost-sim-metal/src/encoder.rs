@@ -70,7 +70,7 @@ impl Open {
             report::violation(&format!("{what} with a buffer that is not the stand-in's"));
             return None;
         };
-        if !std::ptr::eq(buffer.device_of(), &**self.command_buffer.device_of()) {
+        if !Arc::ptr_eq(buffer.device_of().gpu(), self.command_buffer.gpu()) {
             report::violation(&format!("{what} with a buffer of another device"));
             return None;
         }

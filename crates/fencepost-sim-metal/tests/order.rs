@@ -473,7 +473,7 @@ fn a_queue_takes_thousands_of_buffers_one_after_the_other() {
             });
         }
         assert!(event.waitUntilSignaledValue_timeoutMS(MANY, 60_000));
-        assert!(fencepost_sim_metal::Control.quiesce(GENEROUS));
+        assert!(Control.quiesce(GENEROUS));
     });
 }
 

@@ -1,7 +1,7 @@
 //! Metal: command buffers in a stream's order, marks inside the caller's own, and the native shared events.
 //!
 //! With the feature `metal`, which is on by default, [`Device::open`]`("metal")` opens the system's default device,
-//! and `metal:1` and so on the others. Types of Metal are those of [objc2-metal](https://docs.rs/objc2-metal) 0.3.
+//! and `metal:1` and so on the others. It takes macOS 10.15 or newer. Types of Metal are those of [objc2-metal](https://docs.rs/objc2-metal) 0.3.
 //!
 //! # What to know of Metal's order
 //! - Command buffers of one `MTLCommandQueue` start in the order of their commits and may overlap: a signal in one says
@@ -220,8 +220,8 @@ pub fn wait_into(marker: &Marker, buffer: &ProtocolObject<dyn MTLCommandBuffer>)
 /// `buffer` has no open encoder, or Metal ends the process.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a committed buffer, or a device of another backend; [`Error::Backend`] where Metal gives
-/// no shared event.
+/// [`Error::Unsupported`] for a committed buffer, or a device of another backend; [`Error::DeviceMismatch`] for a buffer
+/// of another device; [`Error::Backend`] where Metal gives no shared event.
 ///
 /// # References
 /// - [`encodeSignalEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodesignalevent(_:value:)),

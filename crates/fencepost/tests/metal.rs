@@ -35,7 +35,9 @@ mod stand_in {
     };
     use fencepost_sim_metal::{Control, Setup};
     use objc2::rc::autoreleasepool;
-    use objc2_metal::{MTLCommandBuffer, MTLCommandQueue, MTLSharedEvent};
+    use objc2_metal::{
+        MTLCommandBuffer, MTLCommandQueue, MTLCopyAllDevices, MTLDevice, MTLSharedEvent,
+    };
 
     use super::{common, support::*};
 
@@ -110,6 +112,36 @@ mod stand_in {
             let error = Device::open("metal").unwrap_err();
             assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
             assert!(error.to_string().contains("has no device"), "{error}");
+        });
+    }
+
+    #[test]
+    fn a_system_before_macos_10_15_says_so() {
+        let old = Setup {
+            is_before_10_15: true,
+            ..Setup::seeded(1)
+        };
+        with_setup(old, |_| {
+            let error = metal::fresh(0).unwrap_err();
+            assert!(error.to_string().contains("macOS 10.15"), "{error}");
+        });
+    }
+
+    /// Metal may give another object for the same device each time.
+    #[test]
+    fn devices_are_told_apart_by_more_than_their_objects() {
+        common::in_a_process_of_its_own(|| {
+            let device = Device::open("metal").unwrap();
+            let found = Device::list()
+                .into_iter()
+                .find(|found| found.backend == fencepost::Backend::Metal)
+                .unwrap();
+            assert_eq!(found.devices, ["metal", "metal:1"]);
+            let stream = autoreleasepool(|_| {
+                let raw = MTLCopyAllDevices().iter().next().unwrap();
+                metal::stream_from_queue(&raw.newCommandQueue().unwrap()).unwrap()
+            });
+            assert_eq!(stream.device(), &device);
         });
     }
 
@@ -377,6 +409,15 @@ mod stand_in {
             };
             session.release();
             done(&reserved);
+        });
+    }
+
+    #[test]
+    fn a_mark_in_a_command_buffer_of_another_device_is_refused() {
+        with_gpu(|device, _| {
+            let other = metal::fresh(1).unwrap();
+            let error = metal::record_into(&other, &Theirs::new(device).buffer()).unwrap_err();
+            assert!(matches!(error, Error::DeviceMismatch { .. }), "{error:?}");
         });
     }
 
@@ -676,7 +717,10 @@ mod stand_in {
                     let told = matches!(event.synchronize(), Err(Error::Forked { .. }))
                         && matches!(stream.record(), Err(Error::Forked { .. }))
                         && matches!(device.new_stream(), Err(Error::Forked { .. }))
-                        && event.on_complete(|_| {}).is_err();
+                        && event.on_complete(|_| {}).is_err()
+                        // Also what looks for devices: nothing of Objective-C can be called there.
+                        && Device::open("metal").is_err_and(|error| error.to_string().contains("fork()"))
+                        && metal::fresh(0).is_err();
                     drop((event, gate, stream, device));
                     // SAFETY: ends the child at once.
                     unsafe { libc::_exit(i32::from(!told)) };

@@ -26,12 +26,17 @@
 
 #![allow(unsafe_code)]
 
-use std::{panic::Location, sync::Arc};
-
-use objc2::{rc::Retained, runtime::ProtocolObject};
-use objc2_metal::{
-    MTLCommandQueue, MTLCopyAllDevices, MTLCreateSystemDefaultDevice, MTLDevice, MTLSharedEvent,
+use std::{
+    panic::Location,
+    sync::{Arc, OnceLock},
 };
+
+use objc2::{
+    rc::Retained,
+    runtime::{NSObjectProtocol, ProtocolObject},
+    sel,
+};
+use objc2_metal::{MTLCommandQueue, MTLCreateSystemDefaultDevice, MTLDevice, MTLSharedEvent};
 
 use super::{Backend, DeviceImpl, StreamImpl};
 use crate::{
@@ -73,25 +78,54 @@ pub(crate) struct MtlDevice {
     default: Arc<MtlStream>,
 }
 
+/// An error in a child forked behind the first look at Metal: Objective-C ends one that calls it.
+fn check_fork() -> Result<()> {
+    static CALLER: OnceLock<u32> = OnceLock::new();
+    let here = std::process::id();
+    match *CALLER.get_or_init(|| here) == here {
+        true => Ok(()),
+        false => Err(Error::Forked {
+            device: "metal".into(),
+        }),
+    }
+}
+
 /// The system's devices, its default first.
-fn devices() -> Vec<Object<dyn MTLDevice>> {
-    pooled(|| {
-        let mut all = Vec::new();
-        if let Some(first) = MTLCreateSystemDefaultDevice() {
-            all.push(Object::new(first));
-        }
-        for device in &MTLCopyAllDevices() {
-            if !all.iter().any(|known| known.is(&device)) {
+fn devices() -> Result<Vec<Object<dyn MTLDevice>>> {
+    check_fork()?;
+    Ok(pooled(|| {
+        let mut all: Vec<Object<dyn MTLDevice>> = Vec::new();
+        for device in MTLCreateSystemDefaultDevice().into_iter().chain(others()) {
+            if !all.iter().any(|known| is_same_device(known, &device)) {
                 all.push(Object::new(device));
             }
         }
         all
-    })
+    }))
+}
+
+#[cfg(any(target_os = "macos", metal_sim))]
+fn others() -> Vec<Retained<ProtocolObject<dyn MTLDevice>>> {
+    objc2_metal::MTLCopyAllDevices().to_vec()
+}
+
+/// The other systems have one device, and before iOS 18 no call that lists it.
+#[cfg(not(any(target_os = "macos", metal_sim)))]
+fn others() -> Vec<Retained<ProtocolObject<dyn MTLDevice>>> {
+    Vec::new()
+}
+
+/// By its number in the system: nothing says that a device is the same object each time.
+fn is_same_device(
+    one: &ProtocolObject<dyn MTLDevice>,
+    other: &ProtocolObject<dyn MTLDevice>,
+) -> bool {
+    one.registryID() == other.registryID()
 }
 
 /// How many devices there are.
 pub(crate) fn count() -> Result<usize, String> {
-    match devices().len() {
+    match devices().map_err(|error| error.to_string())?.len() {
         0 => Err("Metal is there, and has no device; run on a Mac with a GPU, outside of sandboxes that hide it".into()),
         count => Ok(count),
     }
@@ -113,7 +147,7 @@ pub(crate) fn open(index: usize) -> Result<Device> {
 }
 
 fn find(index: usize) -> Result<Object<dyn MTLDevice>> {
-    devices()
+    devices()?
         .into_iter()
         .nth(index)
         .ok_or_else(|| Error::Unavailable {
@@ -135,6 +169,13 @@ fn known(raw: &Object<dyn MTLDevice>, name: String) -> Result<Device> {
 }
 
 fn make(raw: Object<dyn MTLDevice>, name: String) -> Result<Device> {
+    // It came with the last that is called here, GPUEndTime. A message that an object does not know ends the process.
+    if !raw.respondsToSelector(sel!(supportsFamily:)) {
+        return Err(Error::Unavailable {
+            device: name,
+            why: "its times came with macOS 10.15; run on that or a newer system".into(),
+        });
+    }
     let gpu = Gpu::new(name, raw);
     let default = MtlStream::new(&gpu, None)?;
     Ok(Device::new(Arc::new(MtlDevice { gpu, default })))
@@ -168,9 +209,12 @@ fn of_stream(stream: &Stream) -> Result<&MtlStream> {
 
 /// See [`crate::metal::stream_from_queue`].
 pub(crate) fn stream_from_queue(queue: &ProtocolObject<dyn MTLCommandQueue>) -> Result<Stream> {
+    check_fork()?;
     let queue = Object::new(pooled(|| objc2::Message::retain(queue)));
     let raw = Object::new(pooled(|| queue.device()));
-    let index = devices().iter().position(|known| known.is(&raw));
+    let index = devices()?
+        .iter()
+        .position(|known| is_same_device(known, &raw));
     // One that the system does not list has no number.
     let name = index.map_or_else(|| pooled(|| format!("metal ({})", raw.name())), name);
     let device = known(&raw, name)?;

@@ -2,7 +2,7 @@
 
 use std::{any::Any, panic::Location, sync::Arc};
 
-use objc2_metal::{MTLCommandBuffer, MTLCommandBufferStatus};
+use objc2_metal::{MTLCommandBuffer, MTLCommandBufferStatus, MTLDevice};
 
 use super::{
     gpu::Gpu,
@@ -31,6 +31,14 @@ pub(super) fn record_into(
 ) -> Result<Reservation> {
     gpu.check()?;
     is_open(gpu, buffer)?;
+    let theirs = pooled(|| buffer.device());
+    if !gpu.is(&theirs) {
+        return Err(Error::DeviceMismatch {
+            call: "record_into",
+            left: gpu.core.name.clone(),
+            right: pooled(|| theirs.name().to_string()),
+        });
+    }
     let native = pooled(|| Native::single(gpu))?;
     let account = Account::new(StreamCore::new(gpu.core.clone()));
     let time = Arc::<Time>::default();
