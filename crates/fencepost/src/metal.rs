@@ -133,7 +133,8 @@ pub fn command_buffer(stream: &Stream) -> Result<CommandBuffer> {
 /// unordered against the caller's own. Wrapping a queue again gives another stream. Never blocks.
 ///
 /// Plain records and waits on it are [`Error::Unsupported`]: mark your command buffers with [`record_into`] and
-/// [`wait_into`]. Where you have filled the queue, which by default has room for 64 uncompleted command buffers,
+/// [`wait_into`]. A command buffer that the stream has made holds its place in the queue: those that you commit later start
+/// behind it, so commit it before you wait for one of them. Where you have filled the queue, which by default has room for 64 uncompleted command buffers,
 /// [`command_buffer`] blocks in Metal.
 ///
 /// # Errors
@@ -192,8 +193,9 @@ pub fn native(marker: &Marker) -> Option<(Retained<ProtocolObject<dyn MTLSharedE
 /// `buffer` has no open encoder, or Metal ends the process.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a committed buffer; [`Error::ForeignWait`] for a pending marker of another backend;
-/// [`Error::NotSubmitted`] for a reserved one; the marker's failure.
+/// [`Error::Unsupported`] for a committed buffer, and for one that the marker's own stream has made before it was recorded;
+/// [`Error::ForeignWait`] for a pending marker of another backend; [`Error::NotSubmitted`] for a reserved one; the
+/// marker's failure.
 ///
 /// # References
 /// - [`encodeWaitForEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodewaitforevent(_:value:))

@@ -413,6 +413,25 @@ mod stand_in {
     }
 
     #[test]
+    fn a_command_buffer_never_waits_for_a_marker_behind_itself() {
+        with_gpu(|device, _| {
+            let stream = device.new_stream().unwrap();
+            let first = metal::command_buffer(&stream).unwrap();
+            let between = stream.record().unwrap();
+            let second = metal::command_buffer(&stream).unwrap();
+            let behind = stream.record_timed().unwrap();
+            for (marker, buffer) in [(&between, &first), (&behind, &first), (&behind, &second)] {
+                let error = metal::wait_into(marker, buffer).unwrap_err();
+                assert!(error.to_string().contains("would never end"), "{error}");
+            }
+            metal::wait_into(&between, &second).unwrap();
+            first.commit();
+            second.commit();
+            done(&behind);
+        });
+    }
+
+    #[test]
     fn a_mark_in_a_command_buffer_of_another_device_is_refused() {
         with_gpu(|device, _| {
             let other = metal::fresh(1).unwrap();

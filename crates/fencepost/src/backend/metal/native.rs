@@ -52,6 +52,8 @@ pub(crate) struct Native {
     /// Under the stream's submit lock only.
     pub(super) tail: Mutex<Tail>,
     uncompleted: AtomicUsize,
+    /// The buffers that somebody encodes into, by address, and their ordinals.
+    open: Mutex<Vec<(usize, u64)>>,
     /// How many there may be.
     most: usize,
     /// What the host holds the stream with, and the turns of it.
@@ -167,6 +169,7 @@ impl Native {
             ledger: Ledger::new(),
             tail: Mutex::new(Tail::default()),
             uncompleted: AtomicUsize::new(0),
+            open: Mutex::new(Vec::new()),
             most,
             hold: OnceLock::new(),
             holds: Holds::new(),
@@ -221,6 +224,23 @@ impl Native {
         let mut turn = self.push(segment, Step::Buffer { ordinal, before });
         turn._kept = std::mem::take(&mut tail.waits);
         (ordinal, turn)
+    }
+
+    /// Somebody encodes into the buffer, until it is [closed](Native::close).
+    pub(super) fn open(&self, buffer: &CommandBuffer, ordinal: u64) {
+        lock(&self.open).push((std::ptr::from_ref(buffer).addr(), ordinal));
+    }
+
+    pub(super) fn close(&self, ordinal: u64) {
+        lock(&self.open).retain(|(_, open)| *open != ordinal);
+    }
+
+    /// Whether what has this ordinal completes only when the buffer has.
+    pub(super) fn is_behind(&self, ordinal: u64, buffer: &CommandBuffer) -> bool {
+        let address = std::ptr::from_ref(buffer).addr();
+        let open = lock(&self.open);
+        let mut behind = open.iter().filter(|(_, open)| *open <= ordinal);
+        behind.any(|(open, _)| *open == address)
     }
 
     pub(super) fn push(self: &Arc<Self>, segment: &Arc<Segment>, step: Step) -> Turn {

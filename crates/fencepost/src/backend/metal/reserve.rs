@@ -77,6 +77,13 @@ pub(super) fn wait_into(marker: &Marker, buffer: &CommandBuffer) -> Result<()> {
         return Ok(());
     }
     match point(imp) {
+        Some((_, value)) if imp.counter.is_behind(value, buffer) => Err(Error::Unsupported {
+            what: format!(
+                "a wait for {marker}, which lies behind the very command buffer and would never end,"
+            ),
+            device: gpu.core.name.clone(),
+            remedy: "record the marker before you ask its stream for the command buffer".into(),
+        }),
         Some((event, value)) => {
             pooled(|| {
                 event.wait_in(buffer, value);

@@ -124,6 +124,7 @@ impl MtlStream {
             let (ordinal, turn) = self.native.take(&mut tail, &open.segment, open.last);
             // Its place in the queue too: a buffer that waits for it must not stand in front of it.
             buffer.enqueue();
+            self.native.open(&buffer, ordinal);
             Ok(Taken {
                 buffer,
                 ordinal,
@@ -283,6 +284,7 @@ impl Taken {
         }
         pooled(|| {
             let native = self.turn.native.clone();
+            native.close(self.ordinal);
             native.finish_buffer(&self.buffer, self.ordinal, self.turn, None);
             self.buffer.commit();
             drop(self.buffer);
