@@ -19,7 +19,8 @@
 //!   [`Error::WouldBlock`] instead.
 //! - When a command buffer fails, its stream has failed. What was committed behind it still runs, and its markers have
 //!   failed with it.
-//! - [`Stream::wait_foreign`] holds the stream's queue until the host has seen the marker.
+//! - [`Stream::wait_foreign`] holds the stream's queue until the host has seen the marker. Metal says of no number of
+//!   queues that they never hold each other up, nor how long it lets a command buffer wait.
 //!
 //! No part of this has run on Apple hardware yet: it is checked for Apple's targets and runs on a stand-in.
 
@@ -218,6 +219,8 @@ pub fn wait_into(marker: &Marker, buffer: &ProtocolObject<dyn MTLCommandBuffer>)
 /// Reserves a marker in a command buffer of the caller's, behind what is encoded into it so far. Other command buffers
 /// and streams that wait for it do so from that point on; for the host it completes, with its time, when the whole
 /// buffer does. Say [`submitted`](Reservation::submitted) once it is committed. Never blocks.
+///
+/// Metal promises no time for a command buffer without work in it: the marker completes, and its time may be an error.
 ///
 /// `buffer` has no open encoder, or Metal ends the process.
 ///

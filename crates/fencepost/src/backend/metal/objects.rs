@@ -175,7 +175,8 @@ pub(super) fn keep(buffer: &CommandBuffer, event: &Event) {
     unsafe { buffer.addCompletedHandler(RcBlock::as_ptr(&block)) };
 }
 
-/// Where a handler leaves the time of its buffer.
+/// Where a handler leaves the time of its buffer. Each record has its own, so one that comes late stamps nothing that was
+/// recorded since.
 #[derive(Default)]
 pub(crate) struct Time(AtomicU64);
 
