@@ -173,6 +173,8 @@ pub fn raw_device(device: &Device) -> Result<Retained<ProtocolObject<dyn MTLDevi
 /// A larger value says the same. The value may be seen a little before the marker says that it is complete, and it is
 /// raised by the host where a command buffer has failed: whether the work went well, the marker tells.
 ///
+/// Keep the event until the command buffers that you encode it into have completed: nothing says that Metal does.
+///
 /// # References
 /// - [`MTLSharedEvent`](https://developer.apple.com/documentation/metal/mtlsharedevent)
 ///

@@ -36,7 +36,9 @@ use objc2::{
     runtime::{NSObjectProtocol, ProtocolObject},
     sel,
 };
-use objc2_metal::{MTLCommandQueue, MTLCreateSystemDefaultDevice, MTLDevice, MTLSharedEvent};
+use objc2_metal::{
+    MTLCommandQueue, MTLCopyAllDevices, MTLCreateSystemDefaultDevice, MTLDevice, MTLSharedEvent,
+};
 
 use super::{Backend, DeviceImpl, StreamImpl};
 use crate::{
@@ -95,24 +97,16 @@ fn devices() -> Result<Vec<Object<dyn MTLDevice>>> {
     check_fork()?;
     Ok(pooled(|| {
         let mut all: Vec<Object<dyn MTLDevice>> = Vec::new();
-        for device in MTLCreateSystemDefaultDevice().into_iter().chain(others()) {
+        for device in MTLCreateSystemDefaultDevice()
+            .into_iter()
+            .chain(&MTLCopyAllDevices())
+        {
             if !all.iter().any(|known| is_same_device(known, &device)) {
                 all.push(Object::new(device));
             }
         }
         all
     }))
-}
-
-#[cfg(any(target_os = "macos", metal_sim))]
-fn others() -> Vec<Retained<ProtocolObject<dyn MTLDevice>>> {
-    objc2_metal::MTLCopyAllDevices().to_vec()
-}
-
-/// The other systems have one device, and before iOS 18 no call that lists it.
-#[cfg(not(any(target_os = "macos", metal_sim)))]
-fn others() -> Vec<Retained<ProtocolObject<dyn MTLDevice>>> {
-    Vec::new()
 }
 
 /// By its number in the system: nothing says that a device is the same object each time.
