@@ -114,7 +114,9 @@ fn is_same_device(
     one: &ProtocolObject<dyn MTLDevice>,
     other: &ProtocolObject<dyn MTLDevice>,
 ) -> bool {
-    one.registryID() == other.registryID()
+    // Asked for first: a system before macOS 10.13 has no such number, and no device of it gets further than `make`.
+    std::ptr::addr_eq(one, other)
+        || (one.respondsToSelector(sel!(registryID)) && one.registryID() == other.registryID())
 }
 
 /// How many devices there are.
@@ -163,11 +165,15 @@ fn known(raw: &Object<dyn MTLDevice>, name: String) -> Result<Device> {
 }
 
 fn make(raw: Object<dyn MTLDevice>, name: String) -> Result<Device> {
-    // It came with the last that is called here, GPUEndTime. A message that an object does not know ends the process.
-    if !raw.respondsToSelector(sel!(supportsFamily:)) {
+    // A message that an object does not know ends the process. The second came with the last that is called here,
+    // GPUEndTime; devices that are simulated for virtual machines lack more.
+    let lacks = |selector| !raw.respondsToSelector(selector);
+    if lacks(sel!(newSharedEvent)) || lacks(sel!(supportsFamily:)) {
         return Err(Error::Unavailable {
             device: name,
-            why: "its times came with macOS 10.15; run on that or a newer system".into(),
+            why: "it has no shared events or no times, which came with macOS 10.15; run on that or a newer system, \
+                  and on a GPU that the system knows"
+                .into(),
         });
     }
     let gpu = Gpu::new(name, raw);
