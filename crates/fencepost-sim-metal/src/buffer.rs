@@ -140,6 +140,13 @@ define_class!(
 
         #[unsafe(method(contents))]
         fn contents(&self) -> NonNull<c_void> {
+            if self
+                .ivars()
+                .options
+                .contains(MTLResourceOptions::StorageModePrivate)
+            {
+                crate::report::violation("contents of a private buffer, which gives NULL");
+            }
             self.memory().start()
         }
 

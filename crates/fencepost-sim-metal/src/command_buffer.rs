@@ -36,6 +36,9 @@ pub(crate) struct State {
     pub(crate) commands: Vec<Command>,
     /// What the commands use, if the command buffer keeps it alive: dropped once it has completed.
     pub(crate) kept: Vec<Retained<AnyObject>>,
+    /// Where the events are that it uses. They are no resources, so nothing says that it keeps them alive, whatever it
+    /// does with those: whoever encodes them does, until it has completed.
+    pub(crate) events: Vec<usize>,
     /// Each is taken out to be called.
     pub(crate) scheduled: Vec<Option<Handler>>,
     pub(crate) completed: Vec<Option<Handler>>,
@@ -235,6 +238,7 @@ impl CommandBuffer {
             encoder_is_open: false,
             commands: Vec::new(),
             kept: Vec::new(),
+            events: Vec::new(),
             scheduled: Vec::new(),
             completed: Vec::new(),
             handlers_left: 0,
@@ -306,7 +310,19 @@ impl CommandBuffer {
         if self.state().encoder_is_open {
             report::violation(&format!("{what} while an encoder is open"));
         }
-        self.encode(what, &[event], vec![command(event)]);
+        self.encode(what, &[], vec![command(event)]);
+        self.state().events.push(std::ptr::from_ref(event).addr());
+    }
+
+    /// It has completed, and none of its handlers has been called.
+    pub(crate) fn check_events(&self) {
+        let events = std::mem::take(&mut self.state().events);
+        let is_dead = |address: &usize| !runtime::is_alive(std::ptr::without_provenance(*address));
+        if events.iter().any(is_dead) {
+            report::violation(
+                "a command buffer uses a deallocated SimSharedEvent, which it does not keep alive",
+            );
+        }
     }
 
     /// Appends commands that use these objects.
@@ -343,6 +359,10 @@ impl CommandBuffer {
         if state.stage == Stage::Committed {
             drop(state);
             return report::violation(&format!("{what} after commit"));
+        }
+        if state.encoder_is_open {
+            // seen to end the process on macOS 26.4: https://github.com/ml-explore/mlx/pull/3714
+            report::violation(&format!("{what} while an encoder is open"));
         }
         add(&mut state, handler);
     }

@@ -49,10 +49,16 @@ impl CommandBuffer {
         }
         for place in 0..state.completed.len() {
             let this = self.retain();
-            submission = submission.on_completed(move |_| this.deliver_completed(place));
+            submission = submission.on_completed(move |_| {
+                this.check_events();
+                this.deliver_completed(place);
+            });
         }
         let this = self.retain();
-        submission = submission.on_completed(move |_| this.end());
+        submission = submission.on_completed(move |_| {
+            this.check_events();
+            this.end();
+        });
         match self.ivars().queue.sim().submit(submission) {
             Ok(batch) => state.batch = Some(batch),
             // the device is gone: the handlers hear of it all the same

@@ -30,6 +30,8 @@ pub struct Setup {
     /// Over how many hardware channels the queues of a device are spread, so that one which stands at a wait stops
     /// others, and what comes later in itself; each has its own without it, and then a wait stops its buffer only.
     pub channels: Option<usize>,
+    /// Whether the system says that it lacks what came with macOS 10.15.
+    pub is_before_10_15: bool,
 }
 
 fn variable<T: FromStr>(name: &str) -> Option<T> {
@@ -45,6 +47,7 @@ impl Setup {
             shared_events: true,
             command_buffers: 64,
             channels: None,
+            is_before_10_15: false,
         }
     }
 

@@ -224,7 +224,7 @@ extern "C-unwind" fn MTLCreateSystemDefaultDevice() -> *mut AnyObject {
 #[unsafe(no_mangle)]
 extern "C-unwind" fn MTLCopyAllDevices() -> *mut AnyObject {
     let machine = machine::current();
-    let devices = machine.iter().flat_map(|machine| &machine.devices);
+    let devices = machine.iter().flat_map(|machine| &machine.copies);
     foundation::list(
         devices
             .map(|device| device.clone().into_super().into_super())

@@ -70,7 +70,7 @@ impl Open {
             report::violation(&format!("{what} with a buffer that is not the stand-in's"));
             return None;
         };
-        if !std::ptr::eq(buffer.device_of(), &**self.command_buffer.device_of()) {
+        if !Arc::ptr_eq(buffer.device_of().gpu(), self.command_buffer.gpu()) {
             report::violation(&format!("{what} with a buffer of another device"));
             return None;
         }
@@ -84,6 +84,18 @@ impl Drop for Open {
             report::violation("a command encoder was released without endEncoding");
         }
     }
+}
+
+/// What blits want on macOS: <https://developer.apple.com/documentation/metal/mtlblitcommandencoder/fill(buffer:range:value:)>
+fn is_whole_words(what: &str, numbers: &[usize], length: usize) -> bool {
+    if length == 0 {
+        report::violation(&format!("{what}: no bytes"));
+    }
+    let whole = numbers.iter().all(|number| number.is_multiple_of(4)) && length.is_multiple_of(4);
+    if !whole {
+        report::violation(&format!("{what}: no multiples of 4"));
+    }
+    length > 0 && whole
 }
 
 fn is_inside(what: &str, memory: &Memory, offset: usize, length: usize) -> bool {
@@ -136,7 +148,9 @@ define_class!(
                 return;
             };
             let memory = buffer.memory().clone();
-            if is_inside(what, &memory, range.location, range.length) {
+            if is_inside(what, &memory, range.location, range.length)
+                && is_whole_words(what, &[range.location], range.length)
+            {
                 let run = Command::Run(Box::new(move || memory.fill(range, value)));
                 self.ivars().encode(what, &[buffer], vec![run]);
             }
@@ -157,7 +171,10 @@ define_class!(
                 return;
             };
             let (source, target) = (from.memory().clone(), to.memory().clone());
-            if is_inside(what, &source, offset, size) && is_inside(what, &target, at, size) {
+            if is_inside(what, &source, offset, size)
+                && is_inside(what, &target, at, size)
+                && is_whole_words(what, &[offset, at], size)
+            {
                 let run = Command::Run(Box::new(move || source.copy(offset, &target, at, size)));
                 open.encode(what, &[from, to], vec![run]);
             }
@@ -182,6 +199,8 @@ pub(crate) struct ComputeVariables {
 struct Arguments {
     kernel: Option<Kernel>,
     bound: BTreeMap<usize, Binding>,
+    /// The lengths of arguments in threadgroup memory.
+    threadgroup: BTreeMap<usize, usize>,
     /// What is bound, to be kept alive by a dispatch.
     objects: BTreeMap<usize, Retained<AnyObject>>,
 }
@@ -280,6 +299,22 @@ define_class!(
             self.bind(what, index, Binding { memory, offset: 0 }, None);
         }
 
+        /// <https://developer.apple.com/documentation/metal/mtlcomputecommandencoder/setthreadgroupmemorylength(_:index:)>
+        #[unsafe(method(setThreadgroupMemoryLength:atIndex:))]
+        fn set_threadgroup_memory(&self, length: usize, index: usize) {
+            let what = "setThreadgroupMemoryLength:atIndex:";
+            if !length.is_multiple_of(16) {
+                return report::violation(&format!("{what}: {length} is no multiple of 16"));
+            }
+            if index >= MOST_BUFFERS {
+                return report::violation(&format!("{what}: index {index} of {MOST_BUFFERS}"));
+            }
+            if self.open().is_open(what) {
+                let mut state = lock(&self.ivars().state);
+                state.threadgroup.insert(index, length);
+            }
+        }
+
         #[unsafe(method(dispatchThreadgroups:threadsPerThreadgroup:))]
         fn dispatch_groups(&self, groups: MTLSize, threads: MTLSize) {
             let all = volume(groups).saturating_mul(volume(threads));
@@ -354,7 +389,7 @@ impl ComputeEncoder {
             ));
         }
         let device = &self.open().command_buffer.device_of().gpu().sim;
-        match kernel.commands(&state.bound, invocations, device) {
+        match kernel.commands(&state.bound, &state.threadgroup, invocations, device) {
             Ok(commands) => {
                 let used: Vec<&AnyObject> =
                     state.objects.values().map(|object| &**object).collect();

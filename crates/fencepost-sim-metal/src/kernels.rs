@@ -7,6 +7,9 @@
 //! | `fencepost_reduce` | 256, one group | 0: as 1 above; 1: the same | unused | adds 256 counts to 256 others, with carry |
 //! | `fencepost_spin` | 1 | 0: one word | rounds | takes about as many nanoseconds; from 1 ms on, in truth too |
 //!
+//! The histogram counts in threadgroup memory first: naga makes that an argument of the kernel, for which the host is to
+//! set a length, as wgpu does. Without one a GPU has no such memory.
+//!
 //! Push constants are in buffer 2. Buffer 3 holds the sizes in bytes of the bindings that end in an array without a
 //! length, which `arrayLength` needs: naga's `_mslBufferSizes`. Its order depends on the module, so what is checked is
 //! that the size of such a binding stands somewhere in it.
@@ -76,6 +79,14 @@ impl Kernel {
         }
     }
 
+    /// How many bytes each of its arguments in threadgroup memory has.
+    fn threadgroup_memory(self) -> &'static [usize] {
+        match self {
+            Kernel::Histogram => &[256 * 4],
+            Kernel::Append | Kernel::Reduce | Kernel::Spin => &[],
+        }
+    }
+
     fn has_array_without_length(self) -> bool {
         self != Kernel::Reduce
     }
@@ -84,9 +95,18 @@ impl Kernel {
     pub(crate) fn commands(
         self,
         bound: &BTreeMap<usize, Binding>,
+        threadgroup: &BTreeMap<usize, usize>,
         invocations: usize,
         device: &SimDevice,
     ) -> Result<Vec<Command>, String> {
+        for (index, bytes) in self.threadgroup_memory().iter().enumerate() {
+            let set = threadgroup.get(&index).copied().unwrap_or(0);
+            if set < *bytes {
+                return Err(format!(
+                    "threadgroup memory {index} has {set} bytes, not {bytes}"
+                ));
+            }
+        }
         let needs = self.needs();
         let mut buffers = Vec::new();
         for (index, words) in needs.iter().enumerate() {

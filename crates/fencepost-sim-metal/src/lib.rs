@@ -23,7 +23,8 @@
 //!     let buffer = queue.commandBuffer()?;
 //!     buffer.encodeSignalEvent_value(ProtocolObject::from_ref(&*event), 1);
 //!     buffer.commit();
-//!     event.waitUntilSignaledValue_timeoutMS(1, 60_000).then_some(())
+//!     buffer.waitUntilCompleted();
+//!     (event.signaledValue() == 1).then_some(())
 //! });
 //! assert_eq!(signalled, Some(()));
 //! assert!(session.quiesce(Duration::from_secs(60)));
@@ -71,8 +72,9 @@
 //!   name, and is a violation.
 //! * Violations ([`Control::violations`]) are also: an object autoreleased without a pool, a missing or second
 //!   `endEncoding`, encoding or adding handlers after the commit, a second commit, a commit with an open encoder, a
-//!   lowered value, a freed object in a command buffer without retained references, a panic that leaves a block, and a
-//!   kernel's missing or short arguments.
+//!   lowered value, a freed object in a command buffer without retained references, a freed event in any, a handler added
+//!   beside an open encoder, a blit of nothing or not of whole words, a panic that leaves a block, and a kernel's missing
+//!   or short arguments.
 //!
 //! Guesses, where the documentation says nothing: a listener does not keep its event alive, and a notification that is
 //! due is lost with it; a buffer that fails before it was scheduled has its scheduled handlers dropped; removing a device

@@ -21,6 +21,8 @@ pub(crate) struct Machine {
     pub(crate) root: SimDevice,
     /// The first is the system's default device.
     pub(crate) devices: Vec<Retained<Device>>,
+    /// Other objects for the same devices: nothing says that Metal gives the same ones each time.
+    pub(crate) copies: Vec<Retained<Device>>,
     pub(crate) callbacks: Arc<Callbacks>,
     _driver: Driver,
 }
@@ -84,7 +86,7 @@ impl Machine {
             completion: Worker::serial("Metal completion handlers (stand-in)")?,
             held: Mutex::new(None),
         });
-        let mut devices = Vec::new();
+        let (mut devices, mut copies) = (Vec::new(), Vec::new());
         for number in 0..setup.devices {
             let sim = match number {
                 0 => root.clone(),
@@ -102,12 +104,15 @@ impl Machine {
                     held: false,
                 }),
             };
-            devices.push(Device::make(Arc::new(gpu)));
+            let gpu = Arc::new(gpu);
+            devices.push(Device::make(gpu.clone()));
+            copies.push(Device::make(gpu));
         }
         Ok(Machine {
             setup,
             root,
             devices,
+            copies,
             callbacks,
             _driver: driver,
         })

@@ -245,6 +245,7 @@ fn held_work_stays_pending() {
         assert!(!session.quiesce(std::time::Duration::from_millis(1)));
         session.release();
         assert!(event.waitUntilSignaledValue_timeoutMS(2, 60_000));
+        assert!(session.quiesce(GENEROUS));
     });
 }
 
@@ -285,8 +286,9 @@ fn a_handler_may_come_after_everything_was_dropped() {
             on_scheduled(&buffer, move |_| scheduled.send(100).unwrap());
             buffer.commit();
             assert!(event.waitUntilSignaledValue_timeoutMS(1, 60_000));
+            // an event stays until its command buffers have completed
+            assert!(session.quiesce(GENEROUS));
         }
-        assert!(session.quiesce(GENEROUS));
         assert_eq!(told.try_iter().count(), 0);
         assert_eq!(session.held_callbacks(), 2);
         session.release_callbacks();

@@ -142,6 +142,7 @@ fn a_queue_waits_for_another_and_for_the_host() {
         assert_eq!(second.GPUEndTime(), 0.0);
         host.setSignaledValue(1);
         second.waitUntilCompleted();
+        first.waitUntilCompleted();
         assert_eq!(word(&buffer, 0), 0x0202_0202);
     });
 }
@@ -277,7 +278,7 @@ fn an_enqueued_buffer_keeps_its_turn() {
         assert_eq!(second.status(), MTLCommandBufferStatus::Committed);
         first.commit();
         assert!(event.waitUntilSignaledValue_timeoutMS(1, 60_000));
-        first.waitUntilCompleted();
+        second.waitUntilCompleted();
     });
 }
 
@@ -352,6 +353,7 @@ fn a_wait_may_stop_what_comes_later_in_its_queue() {
         assert!(!event.waitUntilSignaledValue_timeoutMS(1, 20));
         host.setSignaledValue(1);
         assert!(event.waitUntilSignaledValue_timeoutMS(1, 60_000));
+        second.waitUntilCompleted();
     });
 }
 
@@ -400,6 +402,7 @@ fn events_are_shared_among_devices() {
         signal(&first, &event, 1);
         first.commit();
         second.waitUntilCompleted();
+        first.waitUntilCompleted();
         assert_eq!(second.device().registryID(), devices[1].registryID());
     });
 }
@@ -470,6 +473,7 @@ fn a_queue_takes_thousands_of_buffers_one_after_the_other() {
             });
         }
         assert!(event.waitUntilSignaledValue_timeoutMS(MANY, 60_000));
+        assert!(Control.quiesce(GENEROUS));
     });
 }
 

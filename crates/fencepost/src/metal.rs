@@ -1,7 +1,7 @@
 //! Metal: command buffers in a stream's order, marks inside the caller's own, and the native shared events.
 //!
 //! With the feature `metal`, which is on by default, [`Device::open`]`("metal")` opens the system's default device,
-//! and `metal:1` and so on the others. Types of Metal are those of [objc2-metal](https://docs.rs/objc2-metal) 0.3.
+//! and `metal:1` and so on the others. It takes macOS 10.15 or newer. Types of Metal are those of [objc2-metal](https://docs.rs/objc2-metal) 0.3.
 //!
 //! # What to know of Metal's order
 //! - Command buffers of one `MTLCommandQueue` start in the order of their commits and may overlap: a signal in one says
@@ -19,7 +19,8 @@
 //!   [`Error::WouldBlock`] instead.
 //! - When a command buffer fails, its stream has failed. What was committed behind it still runs, and its markers have
 //!   failed with it.
-//! - [`Stream::wait_foreign`] holds the stream's queue until the host has seen the marker.
+//! - [`Stream::wait_foreign`] holds the stream's queue until the host has seen the marker. Metal says of no number of
+//!   queues that they never hold each other up, nor how long it lets a command buffer wait.
 //!
 //! No part of this has run on Apple hardware yet: it is checked for Apple's targets and runs on a stand-in.
 
@@ -133,7 +134,8 @@ pub fn command_buffer(stream: &Stream) -> Result<CommandBuffer> {
 /// unordered against the caller's own. Wrapping a queue again gives another stream. Never blocks.
 ///
 /// Plain records and waits on it are [`Error::Unsupported`]: mark your command buffers with [`record_into`] and
-/// [`wait_into`]. Where you have filled the queue, which by default has room for 64 uncompleted command buffers,
+/// [`wait_into`]. A command buffer that the stream has made holds its place in the queue: those that you commit later start
+/// behind it, so commit it before you wait for one of them. Where you have filled the queue, which by default has room for 64 uncompleted command buffers,
 /// [`command_buffer`] blocks in Metal.
 ///
 /// # Errors
@@ -171,6 +173,8 @@ pub fn raw_device(device: &Device) -> Result<Retained<ProtocolObject<dyn MTLDevi
 /// A larger value says the same. The value may be seen a little before the marker says that it is complete, and it is
 /// raised by the host where a command buffer has failed: whether the work went well, the marker tells.
 ///
+/// Keep the event until the command buffers that you encode it into have completed: nothing says that Metal does.
+///
 /// # References
 /// - [`MTLSharedEvent`](https://developer.apple.com/documentation/metal/mtlsharedevent)
 ///
@@ -192,8 +196,9 @@ pub fn native(marker: &Marker) -> Option<(Retained<ProtocolObject<dyn MTLSharedE
 /// `buffer` has no open encoder, or Metal ends the process.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a committed buffer; [`Error::ForeignWait`] for a pending marker of another backend;
-/// [`Error::NotSubmitted`] for a reserved one; the marker's failure.
+/// [`Error::Unsupported`] for a committed buffer, and for one that the marker's own stream has made before it was recorded;
+/// [`Error::ForeignWait`] for a pending marker of another backend; [`Error::NotSubmitted`] for a reserved one; the
+/// marker's failure.
 ///
 /// # References
 /// - [`encodeWaitForEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodewaitforevent(_:value:))
@@ -217,11 +222,13 @@ pub fn wait_into(marker: &Marker, buffer: &ProtocolObject<dyn MTLCommandBuffer>)
 /// and streams that wait for it do so from that point on; for the host it completes, with its time, when the whole
 /// buffer does. Say [`submitted`](Reservation::submitted) once it is committed. Never blocks.
 ///
+/// Metal promises no time for a command buffer without work in it: the marker completes, and its time may be an error.
+///
 /// `buffer` has no open encoder, or Metal ends the process.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a committed buffer, or a device of another backend; [`Error::Backend`] where Metal gives
-/// no shared event.
+/// [`Error::Unsupported`] for a committed buffer, or a device of another backend; [`Error::DeviceMismatch`] for a buffer
+/// of another device; [`Error::Backend`] where Metal gives no shared event.
 ///
 /// # References
 /// - [`encodeSignalEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodesignalevent(_:value:)),

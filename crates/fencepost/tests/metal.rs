@@ -35,7 +35,9 @@ mod stand_in {
     };
     use fencepost_sim_metal::{Control, Setup};
     use objc2::rc::autoreleasepool;
-    use objc2_metal::{MTLCommandBuffer, MTLSharedEvent};
+    use objc2_metal::{
+        MTLCommandBuffer, MTLCommandQueue, MTLCopyAllDevices, MTLDevice, MTLSharedEvent,
+    };
 
     use super::{common, support::*};
 
@@ -110,6 +112,36 @@ mod stand_in {
             let error = Device::open("metal").unwrap_err();
             assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
             assert!(error.to_string().contains("has no device"), "{error}");
+        });
+    }
+
+    #[test]
+    fn a_system_before_macos_10_15_says_so() {
+        let old = Setup {
+            is_before_10_15: true,
+            ..Setup::seeded(1)
+        };
+        with_setup(old, |_| {
+            let error = metal::fresh(0).unwrap_err();
+            assert!(error.to_string().contains("macOS 10.15"), "{error}");
+        });
+    }
+
+    /// Metal may give another object for the same device each time.
+    #[test]
+    fn devices_are_told_apart_by_more_than_their_objects() {
+        common::in_a_process_of_its_own(|| {
+            let device = Device::open("metal").unwrap();
+            let found = Device::list()
+                .into_iter()
+                .find(|found| found.backend == fencepost::Backend::Metal)
+                .unwrap();
+            assert_eq!(found.devices, ["metal", "metal:1"]);
+            let stream = autoreleasepool(|_| {
+                let raw = MTLCopyAllDevices().iter().next().unwrap();
+                metal::stream_from_queue(&raw.newCommandQueue().unwrap()).unwrap()
+            });
+            assert_eq!(stream.device(), &device);
         });
     }
 
@@ -350,6 +382,61 @@ mod stand_in {
             assert!(matches!(late, Error::Unsupported { .. }), "{late:?}");
             let late = metal::wait_into(&behind, &second).unwrap_err();
             assert!(late.to_string().contains("before you commit"), "{late}");
+        });
+    }
+
+    /// The caller's buffer may be one without retained references, and Metal says of none that it keeps events.
+    #[test]
+    fn an_event_lives_as_long_as_a_command_buffer_that_uses_it() {
+        with_gpu(|device, session| {
+            let theirs = Theirs::new(device);
+            session.hold();
+            let reserved = {
+                let (stream, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+                let log = work::new_log(device).unwrap();
+                work::append(&stream, &log, 1).unwrap();
+                let buffer = autoreleasepool(|_| {
+                    let queue = &theirs.queue;
+                    queue.commandBufferWithUnretainedReferences().unwrap()
+                });
+                let loaded = stream.record().unwrap();
+                metal::wait_into(&loaded, &buffer).unwrap();
+                other.wait(&loaded).unwrap();
+                let _behind = other.record_timed().unwrap();
+                let reserved = metal::record_into(device, &buffer).unwrap();
+                buffer.commit();
+                reserved.submitted()
+            };
+            session.release();
+            done(&reserved);
+        });
+    }
+
+    #[test]
+    fn a_command_buffer_never_waits_for_a_marker_behind_itself() {
+        with_gpu(|device, _| {
+            let stream = device.new_stream().unwrap();
+            let first = metal::command_buffer(&stream).unwrap();
+            let between = stream.record().unwrap();
+            let second = metal::command_buffer(&stream).unwrap();
+            let behind = stream.record_timed().unwrap();
+            for (marker, buffer) in [(&between, &first), (&behind, &first), (&behind, &second)] {
+                let error = metal::wait_into(marker, buffer).unwrap_err();
+                assert!(error.to_string().contains("would never end"), "{error}");
+            }
+            metal::wait_into(&between, &second).unwrap();
+            first.commit();
+            second.commit();
+            done(&behind);
+        });
+    }
+
+    #[test]
+    fn a_mark_in_a_command_buffer_of_another_device_is_refused() {
+        with_gpu(|device, _| {
+            let other = metal::fresh(1).unwrap();
+            let error = metal::record_into(&other, &Theirs::new(device).buffer()).unwrap_err();
+            assert!(matches!(error, Error::DeviceMismatch { .. }), "{error:?}");
         });
     }
 
@@ -649,7 +736,10 @@ mod stand_in {
                     let told = matches!(event.synchronize(), Err(Error::Forked { .. }))
                         && matches!(stream.record(), Err(Error::Forked { .. }))
                         && matches!(device.new_stream(), Err(Error::Forked { .. }))
-                        && event.on_complete(|_| {}).is_err();
+                        && event.on_complete(|_| {}).is_err()
+                        // Also what looks for devices: nothing of Objective-C can be called there.
+                        && Device::open("metal").is_err_and(|error| error.to_string().contains("fork()"))
+                        && metal::fresh(0).is_err();
                     drop((event, gate, stream, device));
                     // SAFETY: ends the child at once.
                     unsafe { libc::_exit(i32::from(!told)) };

@@ -285,6 +285,8 @@ pub(crate) fn dispatch(
     }
     set_word(&encoder, 2, constant);
     set_word(&encoder, 3, buffers[0].length() as u32);
+    // SAFETY: of the one index that a kernel may have
+    unsafe { encoder.setThreadgroupMemoryLength_atIndex(1024, 0) };
     encoder.dispatchThreadgroups_threadsPerThreadgroup(size(groups), size(threads));
     encoder.endEncoding();
 }

@@ -58,7 +58,7 @@ impl Gpu {
     }
 
     pub(super) fn is(&self, device: &ProtocolObject<dyn MTLDevice>) -> bool {
-        self.device.is(device)
+        super::is_same_device(&self.device, device)
     }
 
     pub(super) fn is_forked(&self) -> bool {

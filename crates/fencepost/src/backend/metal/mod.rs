@@ -18,6 +18,7 @@
 //! | blocks in `commandBuffer` when a queue has as many uncompleted ones as it may have, be it the thread that would commit what they wait for | make queues with room for many, count, and give `WouldBlock` | `a_full_queue_is_an_error_and_never_blocks` |
 //! | may not wake its own host-side waiters for a value that the host sets | wait on the timeline, never in Metal | nothing here calls those waiters |
 //! | promises no time for an empty buffer, and 0 until it has completed | encode a small fill; take 0 for an error | `a_timed_marker_has_a_command_buffer_with_work_in_it`, `no_time_is_told_from_a_time` |
+//! | keeps resources alive that a command buffer uses, and says nothing of events | keep an event in a handler of each buffer that waits for it or signals it | `an_event_lives_as_long_as_a_command_buffer_that_uses_it` |
 //! | ends the process at a second commit | let the one who took a buffer's ordinal commit it, which uses it up | `many_threads_use_one_stream` |
 //! | gives nil for events in some sandboxes, and for anything when it cannot | say so in an error | `a_sandbox_without_shared_events_says_so`, `a_refused_record_leaves_the_event_and_the_stream_as_they_were` |
 //! | autoreleases what it returns | open a pool around each call and in each handler | all tests of the stand-in: it counts objects and pools |
@@ -25,9 +26,16 @@
 
 #![allow(unsafe_code)]
 
-use std::{panic::Location, sync::Arc};
+use std::{
+    panic::Location,
+    sync::{Arc, OnceLock},
+};
 
-use objc2::{rc::Retained, runtime::ProtocolObject};
+use objc2::{
+    rc::Retained,
+    runtime::{NSObjectProtocol, ProtocolObject},
+    sel,
+};
 use objc2_metal::{
     MTLCommandQueue, MTLCopyAllDevices, MTLCreateSystemDefaultDevice, MTLDevice, MTLSharedEvent,
 };
@@ -72,25 +80,48 @@ pub(crate) struct MtlDevice {
     default: Arc<MtlStream>,
 }
 
+/// An error in a child forked behind the first look at Metal: Objective-C ends one that calls it.
+fn check_fork() -> Result<()> {
+    static CALLER: OnceLock<u32> = OnceLock::new();
+    let here = std::process::id();
+    match *CALLER.get_or_init(|| here) == here {
+        true => Ok(()),
+        false => Err(Error::Forked {
+            device: "metal".into(),
+        }),
+    }
+}
+
 /// The system's devices, its default first.
-fn devices() -> Vec<Object<dyn MTLDevice>> {
-    pooled(|| {
-        let mut all = Vec::new();
-        if let Some(first) = MTLCreateSystemDefaultDevice() {
-            all.push(Object::new(first));
-        }
-        for device in &MTLCopyAllDevices() {
-            if !all.iter().any(|known| known.is(&device)) {
+fn devices() -> Result<Vec<Object<dyn MTLDevice>>> {
+    check_fork()?;
+    Ok(pooled(|| {
+        let mut all: Vec<Object<dyn MTLDevice>> = Vec::new();
+        for device in MTLCreateSystemDefaultDevice()
+            .into_iter()
+            .chain(&MTLCopyAllDevices())
+        {
+            if !all.iter().any(|known| is_same_device(known, &device)) {
                 all.push(Object::new(device));
             }
         }
         all
-    })
+    }))
+}
+
+/// By its number in the system: nothing says that a device is the same object each time.
+fn is_same_device(
+    one: &ProtocolObject<dyn MTLDevice>,
+    other: &ProtocolObject<dyn MTLDevice>,
+) -> bool {
+    // Asked for first: a system before macOS 10.13 has no such number, and no device of it gets further than `make`.
+    std::ptr::addr_eq(one, other)
+        || (one.respondsToSelector(sel!(registryID)) && one.registryID() == other.registryID())
 }
 
 /// How many devices there are.
 pub(crate) fn count() -> Result<usize, String> {
-    match devices().len() {
+    match devices().map_err(|error| error.to_string())?.len() {
         0 => Err("Metal is there, and has no device; run on a Mac with a GPU, outside of sandboxes that hide it".into()),
         count => Ok(count),
     }
@@ -112,7 +143,7 @@ pub(crate) fn open(index: usize) -> Result<Device> {
 }
 
 fn find(index: usize) -> Result<Object<dyn MTLDevice>> {
-    devices()
+    devices()?
         .into_iter()
         .nth(index)
         .ok_or_else(|| Error::Unavailable {
@@ -134,6 +165,17 @@ fn known(raw: &Object<dyn MTLDevice>, name: String) -> Result<Device> {
 }
 
 fn make(raw: Object<dyn MTLDevice>, name: String) -> Result<Device> {
+    // A message that an object does not know ends the process. The second came with the last that is called here,
+    // GPUEndTime; devices that are simulated for virtual machines lack more.
+    let lacks = |selector| !raw.respondsToSelector(selector);
+    if lacks(sel!(newSharedEvent)) || lacks(sel!(supportsFamily:)) {
+        return Err(Error::Unavailable {
+            device: name,
+            why: "it has no shared events or no times, which came with macOS 10.15; run on that or a newer system, \
+                  and on a GPU that the system knows"
+                .into(),
+        });
+    }
     let gpu = Gpu::new(name, raw);
     let default = MtlStream::new(&gpu, None)?;
     Ok(Device::new(Arc::new(MtlDevice { gpu, default })))
@@ -167,9 +209,12 @@ fn of_stream(stream: &Stream) -> Result<&MtlStream> {
 
 /// See [`crate::metal::stream_from_queue`].
 pub(crate) fn stream_from_queue(queue: &ProtocolObject<dyn MTLCommandQueue>) -> Result<Stream> {
+    check_fork()?;
     let queue = Object::new(pooled(|| objc2::Message::retain(queue)));
     let raw = Object::new(pooled(|| queue.device()));
-    let index = devices().iter().position(|known| known.is(&raw));
+    let index = devices()?
+        .iter()
+        .position(|known| is_same_device(known, &raw));
     // One that the system does not list has no number.
     let name = index.map_or_else(|| pooled(|| format!("metal ({})", raw.name())), name);
     let device = known(&raw, name)?;

@@ -52,6 +52,8 @@ pub(crate) struct Native {
     /// Under the stream's submit lock only.
     pub(super) tail: Mutex<Tail>,
     uncompleted: AtomicUsize,
+    /// The buffers that somebody encodes into, by address, and their ordinals.
+    open: Mutex<Vec<(usize, u64)>>,
     /// How many there may be.
     most: usize,
     /// What the host holds the stream with, and the turns of it.
@@ -108,6 +110,9 @@ pub(crate) struct Turn {
     pub(super) native: Arc<Native>,
     turn: u64,
     over: bool,
+    /// The events that its buffer waits for. Metal says of resources that a command buffer keeps them alive, and of events
+    /// nothing.
+    _kept: Vec<(Event, u64)>,
 }
 
 impl Turn {
@@ -164,6 +169,7 @@ impl Native {
             ledger: Ledger::new(),
             tail: Mutex::new(Tail::default()),
             uncompleted: AtomicUsize::new(0),
+            open: Mutex::new(Vec::new()),
             most,
             hold: OnceLock::new(),
             holds: Holds::new(),
@@ -213,13 +219,28 @@ impl Native {
         before: u64,
     ) -> (u64, Turn) {
         tail.ordinal += 1;
-        tail.waits.clear();
         self.uncompleted.fetch_add(1, Ordering::AcqRel);
         let ordinal = tail.ordinal;
-        (
-            ordinal,
-            self.push(segment, Step::Buffer { ordinal, before }),
-        )
+        let mut turn = self.push(segment, Step::Buffer { ordinal, before });
+        turn._kept = std::mem::take(&mut tail.waits);
+        (ordinal, turn)
+    }
+
+    /// Somebody encodes into the buffer, until it is [closed](Native::close).
+    pub(super) fn open(&self, buffer: &CommandBuffer, ordinal: u64) {
+        lock(&self.open).push((std::ptr::from_ref(buffer).addr(), ordinal));
+    }
+
+    pub(super) fn close(&self, ordinal: u64) {
+        lock(&self.open).retain(|(_, open)| *open != ordinal);
+    }
+
+    /// Whether what has this ordinal completes only when the buffer has.
+    pub(super) fn is_behind(&self, ordinal: u64, buffer: &CommandBuffer) -> bool {
+        let address = std::ptr::from_ref(buffer).addr();
+        let open = lock(&self.open);
+        let mut behind = open.iter().filter(|(_, open)| *open <= ordinal);
+        behind.any(|(open, _)| *open == address)
     }
 
     pub(super) fn push(self: &Arc<Self>, segment: &Arc<Segment>, step: Step) -> Turn {
@@ -227,6 +248,7 @@ impl Native {
             turn: self.ledger.push(segment, step),
             native: self.clone(),
             over: false,
+            _kept: Vec::new(),
         }
     }
 

@@ -164,7 +164,19 @@ pub(super) fn on_completed(
     unsafe { buffer.addCompletedHandler(RcBlock::as_ptr(&block)) };
 }
 
-/// Where a handler leaves the time of its buffer.
+/// Keeps an event alive until the buffer, which has no open encoder and is not committed, has completed: nothing says
+/// that Metal does, and a buffer without retained references does not.
+pub(super) fn keep(buffer: &CommandBuffer, event: &Event) {
+    let event = event.clone();
+    let block = RcBlock::new(move |_: NonNull<CommandBuffer>| {
+        let _kept = &event;
+    });
+    // SAFETY: as in `on_completed`; what the closure holds may be dropped on any thread.
+    unsafe { buffer.addCompletedHandler(RcBlock::as_ptr(&block)) };
+}
+
+/// Where a handler leaves the time of its buffer. Each record has its own, so one that comes late stamps nothing that was
+/// recorded since.
 #[derive(Default)]
 pub(crate) struct Time(AtomicU64);
 

@@ -2,13 +2,13 @@
 
 use std::{any::Any, panic::Location, sync::Arc};
 
-use objc2_metal::{MTLCommandBuffer, MTLCommandBufferStatus};
+use objc2_metal::{MTLCommandBuffer, MTLCommandBufferStatus, MTLDevice};
 
 use super::{
     gpu::Gpu,
     ledger,
     native::{Native, pooled},
-    objects::{CommandBuffer, Event, Time},
+    objects::{CommandBuffer, Event, Time, keep},
     stream::{MtlMarker, MtlStream},
 };
 use crate::{
@@ -31,6 +31,14 @@ pub(super) fn record_into(
 ) -> Result<Reservation> {
     gpu.check()?;
     is_open(gpu, buffer)?;
+    let theirs = pooled(|| buffer.device());
+    if !gpu.is(&theirs) {
+        return Err(Error::DeviceMismatch {
+            call: "record_into",
+            left: gpu.core.name.clone(),
+            right: pooled(|| theirs.name().to_string()),
+        });
+    }
     let native = pooled(|| Native::single(gpu))?;
     let account = Account::new(StreamCore::new(gpu.core.clone()));
     let time = Arc::<Time>::default();
@@ -69,8 +77,18 @@ pub(super) fn wait_into(marker: &Marker, buffer: &CommandBuffer) -> Result<()> {
         return Ok(());
     }
     match point(imp) {
+        Some((_, value)) if imp.counter.is_behind(value, buffer) => Err(Error::Unsupported {
+            what: format!(
+                "a wait for {marker}, which lies behind the very command buffer and would never end,"
+            ),
+            device: gpu.core.name.clone(),
+            remedy: "record the marker before you ask its stream for the command buffer".into(),
+        }),
         Some((event, value)) => {
-            pooled(|| event.wait_in(buffer, value));
+            pooled(|| {
+                event.wait_in(buffer, value);
+                keep(buffer, event);
+            });
             Ok(())
         }
         // Behind a failure: what it fails with is known when its stream has come there.

@@ -124,6 +124,7 @@ impl MtlStream {
             let (ordinal, turn) = self.native.take(&mut tail, &open.segment, open.last);
             // Its place in the queue too: a buffer that waits for it must not stand in front of it.
             buffer.enqueue();
+            self.native.open(&buffer, ordinal);
             Ok(Taken {
                 buffer,
                 ordinal,
@@ -211,7 +212,8 @@ impl MtlStream {
         MtlStream::follow(marker, turn)
     }
 
-    /// Holds the stream until the host lets it go: gives the turn that the host is to let go, what it is in the stream's
+    /// Holds the stream until the host lets it go, by an event and never by a kernel that spins, which keeps a GPU busy for
+    /// ever when its process dies: gives the turn that the host is to let go, what it is in the stream's
     /// order, and what `held` gave under the submit lock; `None` behind a failure.
     fn hold<R>(&self, held: impl FnOnce() -> R) -> Result<Option<(u64, Turn, R)>> {
         let hold = pooled(|| self.native.hold())?;
@@ -225,7 +227,8 @@ impl MtlStream {
 
     /// Holds the stream until the host has seen `marker`.
     fn hold_for(&self, marker: &Marker) -> Result<()> {
-        // Told of while it lasts, for finding circles. The queue is this stream's alone, so it holds up no other.
+        // Told of while it lasts, for finding circles. The queue is this stream's alone, so it holds up no other, unless
+        // the system puts several queues on one channel: then nothing but the caller knows what it does.
         let publish = || {
             self.core.block(Blocked {
                 marker: marker.clone(),
@@ -283,6 +286,7 @@ impl Taken {
         }
         pooled(|| {
             let native = self.turn.native.clone();
+            native.close(self.ordinal);
             native.finish_buffer(&self.buffer, self.ordinal, self.turn, None);
             self.buffer.commit();
             drop(self.buffer);

@@ -33,11 +33,13 @@ use crate::{
 
 const SOURCE: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.metal"));
 
-/// A kernel, and how many threads a group of it has.
+/// A kernel, and what a group of it has: threads, and bytes of memory.
 #[derive(Clone)]
 pub(super) struct Kernel {
     pipeline: Object<dyn MTLComputePipelineState>,
     threads: usize,
+    /// naga makes workgroup memory an argument of the kernel, whose length the host sets: a multiple of 16. 0 for none.
+    group_bytes: usize,
 }
 
 /// The kernels of one device.
@@ -68,7 +70,7 @@ impl Kernels {
             let text = error.localizedDescription();
             refused("MTLDevice.newLibraryWithSource", error.code(), &text)
         })?;
-        let kernel = |name: &str, threads| {
+        let kernel = |name: &str, threads, group_bytes| {
             let function = library.newFunctionWithName(&NSString::from_str(name));
             let function =
                 function.ok_or_else(|| nil("MTLLibrary.newFunctionWithName", "report it"))?;
@@ -83,16 +85,25 @@ impl Kernels {
                     &text,
                 )
             })?;
+            let most = pipeline.maxTotalThreadsPerThreadgroup();
+            if most < threads {
+                return Err(Error::Unsupported {
+                    what: format!("{name}, which wants {threads} threads a group, of {most},"),
+                    device: gpu.core.name.clone(),
+                    remedy: "report it, with the name of the GPU".into(),
+                });
+            }
             Ok(Kernel {
                 pipeline: Object::new(pipeline),
                 threads,
+                group_bytes,
             })
         };
         Ok(Kernels {
-            append: kernel("fencepost_append", 1)?,
-            histogram: kernel("fencepost_histogram", 256)?,
-            reduce: kernel("fencepost_reduce", 256)?,
-            spin: kernel("fencepost_spin", 1)?,
+            append: kernel("fencepost_append", 1, 0)?,
+            histogram: kernel("fencepost_histogram", 256, 256 * 4)?,
+            reduce: kernel("fencepost_reduce", 256, 0)?,
+            spin: kernel("fencepost_spin", 1, 0)?,
         })
     }
 }
@@ -130,7 +141,7 @@ impl Memory {
     /// One word of it.
     pub(super) fn word(&self, index: usize) -> &AtomicU32 {
         assert!(index < self.bytes / 4);
-        // SAFETY: within memory that lives as long as `self`, aligned to a page, and read and written as whole words.
+        // SAFETY: within memory that lives as long as `self`, aligned for any word, and read and written as whole words.
         unsafe { AtomicU32::from_ptr(self.start().cast::<u32>().add(index).as_ptr()) }
     }
 }
@@ -171,6 +182,10 @@ fn encode(buffer: &CommandBuffer, work: &Dispatch<'_>) -> Result<()> {
     unsafe {
         encoder.setBytes_length_atIndex(NonNull::from(&work.word).cast(), 4, 2);
         encoder.setBytes_length_atIndex(NonNull::from(&sizes).cast(), size_of_val(&sizes), 3);
+    }
+    if work.kernel.group_bytes > 0 {
+        // SAFETY: each kernel has one such argument at most.
+        unsafe { encoder.setThreadgroupMemoryLength_atIndex(work.kernel.group_bytes, 0) };
     }
     let size = |width| MTLSize {
         width,
