@@ -13,7 +13,7 @@ use pyo3::{
 use crate::{
     awaiting,
     core::{Core, Flags},
-    current::{current, given, loaded},
+    current::{current, loaded, with_given},
     device::{PyDevice, cuda_device_of, cuda_index},
     error::to_py,
     event::core_of,
@@ -114,23 +114,18 @@ impl CudaEvent {
     /// Never waits for the device, with the driver's one exception: when some 1,020 timed records are pending
     /// on one stream, CUDA itself blocks until some complete; other Python threads go on meanwhile.
     #[pyo3(signature = (stream = None))]
-    fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    pub(crate) fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let record = |stream: &fencepost::Stream| {
+            if self.core.device().is_none() {
+                only_cuda(stream)?;
+            }
+            self.core
+                .record(py, stream)
+                .map_err(|error| record_error(&self.core, stream, error))
+        };
         match stream {
-            Some(stream) => {
-                let stream = given(py, stream)?;
-                if self.core.device().is_none() {
-                    only_cuda(&stream)?;
-                }
-                self.core
-                    .record(py, &stream)
-                    .map_err(|error| record_error(&self.core, &stream, error))
-            }
-            None => {
-                let stream = self.current(py)?;
-                self.core
-                    .record(py, &stream)
-                    .map_err(|error| record_error(&self.core, &stream, error))
-            }
+            Some(stream) => with_given(py, stream, record)?,
+            None => record(&*self.current(py)?),
         }
     }
 
@@ -139,9 +134,9 @@ impl CudaEvent {
     /// The calling thread never blocks, whatever ``blocking`` says. Nothing happens when the event was never
     /// recorded or is complete.
     #[pyo3(signature = (stream = None))]
-    fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    pub(crate) fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         match stream {
-            Some(stream) => self.core.wait(py, &*given(py, stream)?),
+            Some(stream) => with_given(py, stream, |stream| self.core.wait(py, stream))?,
             None => self.core.wait(py, &*self.current(py)?),
         }
         .map_err(to_py)

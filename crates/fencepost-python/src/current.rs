@@ -2,14 +2,15 @@
 //! or the current one, which is PyTorch's where PyTorch is at work.
 //!
 //! Wrapping a CUDA stream costs microseconds, so what was wrapped is remembered:
-//! - **By object**, for the last `torch.cuda.Stream` used: such an object never changes its stream, and it
-//!   is kept alive meanwhile, so the same address is the same object. Objects of other kinds may be
-//!   closed and are asked for their handle each time.
+//! - **By object**, for the last few `torch.cuda.Stream`s that a thread used, by that thread, which so takes
+//!   no lock: such an object never changes its stream, and it is kept alive meanwhile, so the same address
+//!   is the same object. Objects of other kinds may be closed and are asked for their handle each time.
 //! - **By handle**, for the last few streams, and only while the driver's own number for the handle is the
 //!   one it was: a driver gives the handle of a destroyed stream out again, but never its number.
 //!   Drivers without such numbers (before CUDA 12) have everything wrapped anew.
 
 use std::{
+    cell::Cell,
     ffi::c_void,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -17,7 +18,7 @@ use std::{
 use fencepost::{Device, Error, Stream, cuda};
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
-    intern,
+    ffi, intern,
     prelude::*,
     sync::PyOnceLock,
     types::{PyBool, PyDict, PyInt, PyTuple},
@@ -25,16 +26,27 @@ use pyo3::{
 
 use crate::{device::cuda_index, error::to_py, stream::PyStream};
 
+/// A `torch.cuda.Stream` and what it is.
+struct Known {
+    object: Py<PyAny>,
+    stream: Arc<Stream>,
+}
+
+thread_local! {
+    /// The last ones that this thread used.
+    static KNOWN: Cell<Vec<Known>> = const { Cell::new(Vec::new()) };
+}
+
+/// How many streams a thread remembers by object: looked through on each call.
+const KNOWN_AT_MOST: usize = 4;
+
 struct Wrapped {
-    /// The last `torch.cuda.Stream` used.
-    last: Option<(Py<PyAny>, Arc<Stream>)>,
     by_handle: Vec<(usize, u64, Arc<Stream>)>,
     /// The default streams of the devices, by index.
     defaults: Vec<Option<Arc<Stream>>>,
 }
 
 static WRAPPED: Mutex<Wrapped> = Mutex::new(Wrapped {
-    last: None,
     by_handle: Vec::new(),
     defaults: Vec::new(),
 });
@@ -48,44 +60,59 @@ fn wrapped() -> MutexGuard<'static, Wrapped> {
     WRAPPED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Forgets the streams that were wrapped.
+/// Forgets the streams that may end before the process does.
 pub(crate) fn forget_wrapped() {
-    let mut wrapped = wrapped();
-    let forgotten = (wrapped.last.take(), std::mem::take(&mut wrapped.by_handle));
-    drop(wrapped);
+    let forgotten = std::mem::take(&mut wrapped().by_handle);
     // Owners of streams may run Python code when they are dropped.
     drop(forgotten);
 }
 
-/// A stream as a call got it: ours, or one of somebody else.
-pub(crate) enum Given<'a> {
-    Ours(&'a Stream),
-    Theirs(Arc<Stream>),
-}
-
-impl std::ops::Deref for Given<'_> {
-    type Target = Stream;
-
-    fn deref(&self) -> &Stream {
-        match self {
-            Given::Ours(stream) => stream,
-            Given::Theirs(stream) => stream,
-        }
+/// Calls `f` with the stream that `object` is or has.
+#[inline]
+pub(crate) fn with_given<R>(
+    py: Python<'_>,
+    object: &Bound<'_, PyAny>,
+    f: impl FnOnce(&Stream) -> R,
+) -> PyResult<R> {
+    // Asked first: a cast that fails makes an error, which costs as much as all of this.
+    if object.is_exact_instance_of::<PyStream>()
+        && let Ok(ours) = object.cast_exact::<PyStream>()
+    {
+        return Ok(f(&ours.get().stream));
     }
+    // Taken out meanwhile: `f` may let go of the interpreter's lock, and Python code that then runs on this
+    // thread may come here again. It finds none.
+    let known = KNOWN.try_with(Cell::take).unwrap_or_default();
+    let Some(found) = known.iter().find(|known| known.object.is(object)) else {
+        put_back(known);
+        return theirs(py, object).map(|stream| f(&stream));
+    };
+    let result = f(&found.stream);
+    put_back(known);
+    Ok(result)
 }
 
 /// The stream that `object` is or has.
+pub(crate) fn given(py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<Stream> {
+    with_given(py, object, Stream::clone)
+}
+
 #[inline]
-pub(crate) fn given<'a>(py: Python<'_>, object: &'a Bound<'_, PyAny>) -> PyResult<Given<'a>> {
-    if let Ok(ours) = object.cast_exact::<PyStream>() {
-        return Ok(Given::Ours(&ours.get().stream));
-    }
-    if let Some((last, stream)) = &wrapped().last
-        && last.is(object)
-    {
-        return Ok(Given::Theirs(stream.clone()));
-    }
-    theirs(py, object).map(Given::Theirs)
+fn put_back(known: Vec<Known>) {
+    // There is none any more on a thread that is ending.
+    let _ = KNOWN.try_with(|cell| cell.set(known));
+}
+
+fn remember(object: &Bound<'_, PyAny>, stream: &Arc<Stream>) {
+    let mut known = KNOWN.try_with(Cell::take).unwrap_or_default();
+    let old = (known.len() >= KNOWN_AT_MOST).then(|| known.remove(0));
+    known.push(Known {
+        object: object.clone().unbind(),
+        stream: stream.clone(),
+    });
+    put_back(known);
+    // The object's end may run Python code.
+    drop(old);
 }
 
 /// A stream of another library.
@@ -102,11 +129,8 @@ fn theirs(py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<Arc<Stream>> {
         Some(index) if handle == 0 => default_stream(py, index)?,
         _ => by_handle(py, handle, Some(object))?,
     };
-    if is_torch_stream(object) {
-        let old = wrapped()
-            .last
-            .replace((object.clone().unbind(), stream.clone()));
-        drop(old);
+    if is_torch_stream(object) && lives_as_long_as_the_process(object) {
+        remember(object, &stream);
     }
     Ok(stream)
 }
@@ -314,6 +338,17 @@ fn is_torch_stream(object: &Bound<'_, PyAny>) -> bool {
     }
 }
 
+/// Whether a `torch.cuda.Stream` is one of PyTorch's own: what was a stream of somebody else's comes back from
+/// `torch.cuda.current_stream()` as an object of this very type, with its handle, an even number, for an id;
+/// ids of streams of the pools are odd, and that of the default stream is 0
+/// ([c10/cuda/CUDAStream.cpp](https://github.com/pytorch/pytorch/blob/main/c10/cuda/CUDAStream.cpp)).
+fn lives_as_long_as_the_process(stream: &Bound<'_, PyAny>) -> bool {
+    match stream.getattr(intern!(stream.py(), "stream_id")) {
+        Ok(id) => id.extract().is_ok_and(|id: i64| id == 0 || id % 2 != 0),
+        Err(_) => false,
+    }
+}
+
 /// The current CUDA stream: PyTorch's where PyTorch uses CUDA, else the default stream. Of `device` where
 /// that is given, else of the device that is current.
 pub(crate) fn current(py: Python<'_>, device: Option<&Device>) -> PyResult<Arc<Stream>> {
@@ -332,13 +367,35 @@ pub(crate) fn current(py: Python<'_>, device: Option<&Device>) -> PyResult<Arc<S
         };
     };
     let index = match index {
-        Some(index) => index,
-        None => torch.device.call0(py)?.extract(py)?,
+        Some(index) => index.into_pyobject(py)?.into_any(),
+        None => torch.device.bind(py).call0()?,
     };
-    let handle: usize = torch.stream.call1(py, (index,))?.extract(py)?;
+    let handle = call_with_one(torch.stream.bind(py), &index)?;
+    // SAFETY: `handle` is an object; anything but an int in range is an error.
+    let handle = unsafe { ffi::PyLong_AsSize_t(handle.as_ptr()) };
+    if handle == usize::MAX
+        && let Some(error) = PyErr::take(py)
+    {
+        return Err(error);
+    }
     match handle {
-        0 => default_stream(py, index),
+        0 => default_stream(py, index.extract()?),
         handle => by_handle(py, handle, None),
+    }
+}
+
+/// `function(argument)`, without the tuple that PyO3 makes for it where it keeps to what CPython 3.9 has.
+fn call_with_one<'py>(
+    function: &Bound<'py, PyAny>,
+    argument: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let end = std::ptr::null_mut::<ffi::PyObject>();
+    // SAFETY: both are objects, and a null pointer ends the arguments; the result is an object of our own,
+    // or null with an exception set
+    // (https://docs.python.org/3/c-api/call.html#c.PyObject_CallFunctionObjArgs).
+    unsafe {
+        let result = ffi::PyObject_CallFunctionObjArgs(function.as_ptr(), argument.as_ptr(), end);
+        Bound::from_owned_ptr_or_err(function.py(), result)
     }
 }
 
@@ -360,7 +417,7 @@ pub(crate) fn current_of(py: Python<'_>, device: &Device) -> PyResult<Arc<Stream
 pub(crate) fn wrap_stream(py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<PyStream> {
     match stream {
         Some(object) => {
-            let wrapped = (*given(py, object)?).clone();
+            let wrapped = given(py, object)?;
             Ok(PyStream::owned(wrapped, object.clone().unbind()))
         }
         None => current(py, None).map(|stream| PyStream::of((*stream).clone())),

@@ -7,7 +7,7 @@ use crate::{
     awaiting,
     core::{Core, Flags},
     cuda::CudaEvent,
-    current::{current_of, given},
+    current::{current_of, with_given},
     device::{PyDevice, device_of},
     error::to_py,
     mps::MpsEvent,
@@ -106,9 +106,9 @@ impl PyEvent {
     /// PyTorch's current stream. Never waits for the device. Raises RuntimeError for a stream of another
     /// device; the event then holds what it held before.
     #[pyo3(signature = (stream = None))]
-    fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    pub(crate) fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         match stream {
-            Some(stream) => self.core.record(py, &*given(py, stream)?),
+            Some(stream) => with_given(py, stream, |stream| self.core.record(py, stream))?,
             None => self.core.record(py, &*current_of(py, &self.device)?),
         }
         .map_err(to_py)
@@ -118,9 +118,9 @@ impl PyEvent {
     ///
     /// The calling thread never blocks. Nothing happens when the event was never recorded or is complete.
     #[pyo3(signature = (stream = None))]
-    fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    pub(crate) fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         match stream {
-            Some(stream) => self.core.wait(py, &*given(py, stream)?),
+            Some(stream) => with_given(py, stream, |stream| self.core.wait(py, stream))?,
             None => self.core.wait(py, &*current_of(py, &self.device)?),
         }
         .map_err(to_py)

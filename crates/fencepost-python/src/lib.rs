@@ -2,6 +2,7 @@
 //!
 //! - `core` is what all three event classes are made of; `event`, `cuda` and `mps` are these classes,
 //!   each with its own manners.
+//! - `fast` is the way into the calls that are made most.
 //! - `current` finds the stream that a call means, whoever's it is.
 //! - `wait` blocks without the interpreter's lock and lets Ctrl-C through; `exit` keeps our threads out of
 //!   an interpreter that is ending.
@@ -21,6 +22,7 @@ mod device;
 mod error;
 mod event;
 mod exit;
+mod fast;
 mod mps;
 mod stream;
 mod torch_mps;
@@ -58,6 +60,7 @@ mod _C {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        crate::fast::install(py)?;
         module.add("_CudaEvent", py.get_type::<CudaEvent>())?;
         module.add("_MpsEvent", py.get_type::<MpsEvent>())?;
         module.add("_MpsStream", py.get_type::<MpsStream>())

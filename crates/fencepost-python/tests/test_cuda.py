@@ -4,6 +4,8 @@ On the stand-in for NVIDIA's driver where ``FENCEPOST_CUDA_LIBRARY`` names it; t
 """
 
 import ctypes
+import functools
+import inspect
 import multiprocessing
 import os
 import pickle
@@ -328,7 +330,9 @@ from fencepost.cuda import Event, wrap_stream
 torch = types.ModuleType("torch")
 device = fencepost.Device("cuda:0")
 class Stream:
-    def __init__(self, stream): self.cuda_stream, self.device_index = stream.cuda_stream, 0
+    # PyTorch's own streams have odd ids; a stream of somebody else's has its handle for one.
+    def __init__(self, stream, stream_id=3):
+        self.cuda_stream, self.device_index, self.stream_id = stream.cuda_stream, 0, stream_id
 mine = device.stream()
 state = types.SimpleNamespace(initialized=False, current=mine.cuda_stream, device=0)
 torch.cuda = types.SimpleNamespace(is_initialized=lambda: state.initialized, Stream=Stream)
@@ -384,6 +388,104 @@ device.synchronize(timeout=20)
 assert all(event.query() for event in events)
 """
     )
+
+
+def test_only_streams_that_pytorch_never_ends_are_kept_by_object(torch, child):
+    child(
+        torch
+        + """
+import weakref
+def is_kept(stream_id):
+    theirs = Stream(device.stream(), stream_id)
+    theirs.handle = theirs.cuda_stream
+    event = Event(); event.record(theirs); event.synchronize(timeout=20)
+    device.synchronize(timeout=20)
+    kept = weakref.ref(theirs)
+    del theirs
+    return kept() is not None
+assert is_kept(3) and not is_kept(mine.cuda_stream)
+"""
+    )
+
+
+def test_a_streams_end_may_record_while_a_record_goes_on(torch, child):
+    # What was remembered is pushed out by other streams, and its end calls in again.
+    child(
+        torch
+        + """
+ended = []
+class Last(Stream): pass
+event, theirs = Event(), Stream(mine)
+def end(self):
+    event.record(theirs); event.wait(theirs); ended.append(1)
+Stream.__del__ = end
+for _ in range(40):
+    event.record(Stream(mine)); event.record(theirs)
+del Stream.__del__
+assert len(ended) > 20, ended
+event.synchronize(timeout=20)
+"""
+    )
+
+
+def test_threads_record_on_the_same_streams_of_pytorch(torch, child):
+    child(
+        torch
+        + """
+import threading
+theirs = [Stream(device.stream()) for _ in range(6)]
+shared, errors = Event(), []
+def work():
+    try:
+        for turn in range(300):
+            shared.record(theirs[turn % 6])
+            shared.wait(theirs[turn // 6 % 6])
+    except BaseException as error:
+        errors.append(error)
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert not errors, errors
+shared.synchronize(timeout=20)
+"""
+    )
+
+
+@pytest.mark.parametrize("make", [Event, lambda: fencepost.Event("cuda:0")], ids=["cuda", "generic"])
+def test_arguments_may_come_in_every_form(cuda, stream, gate, make):
+    held = gate(stream)
+    for form in (lambda call: call(stream), lambda call: call(stream=stream)):
+        event = make()
+        form(event.record)
+        assert event.query() is False
+        form(event.wait)
+        form(functools.partial(type(event).wait, event))
+    held.open()
+    for form in (lambda call: call(), lambda call: call(None), lambda call: call(stream=None)):
+        event = make()
+        form(event.record)
+        event.synchronize(timeout=PATIENCE)
+    assert form(event.record) is None
+
+
+@pytest.mark.parametrize("make", [Event, lambda: fencepost.Event("cuda:0")], ids=["cuda", "generic"])
+def test_wrong_arguments_are_told_as_by_any_method(cuda, stream, make):
+    event = make()
+    for call in (event.record, event.wait):
+        with pytest.raises(TypeError, match="takes from 0 to 1 positional arguments but 2 were given"):
+            call(stream, stream)
+        with pytest.raises(TypeError, match="multiple values for argument 'stream'"):
+            call(stream, stream=stream)
+        with pytest.raises(TypeError, match="unexpected keyword argument 'streams'"):
+            call(streams=stream)
+        with pytest.raises(TypeError, match="expected a stream"):
+            call("stream")
+        assert str(inspect.signature(call)) == "(stream=None)"
+        assert inspect.getdoc(call)
+    for method in (type(event).record, type(event).wait):
+        with pytest.raises(TypeError, match="doesn't apply to"):
+            method(stream)
+    assert event.query() is True
 
 
 def test_a_subclass_keeps_what_it_adds(cuda, stream):
