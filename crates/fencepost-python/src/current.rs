@@ -17,7 +17,7 @@ use std::{
 
 use fencepost::{Device, Error, Stream, cuda};
 use pyo3::{
-    exceptions::{PyTypeError, PyValueError},
+    exceptions::{PyRuntimeError, PyTypeError, PyValueError},
     ffi, intern,
     prelude::*,
     sync::PyOnceLock,
@@ -80,16 +80,23 @@ pub(crate) fn with_given<R>(
     {
         return Ok(f(&ours.get().stream));
     }
-    // Taken out meanwhile: `f` may let go of the interpreter's lock, and Python code that then runs on this
-    // thread may come here again. It finds none.
-    let known = KNOWN.try_with(Cell::take).unwrap_or_default();
-    let Some(found) = known.iter().find(|known| known.object.is(object)) else {
-        put_back(known);
-        return theirs(py, object).map(|stream| f(&stream));
-    };
-    let result = f(&found.stream);
-    put_back(known);
-    Ok(result)
+    let mut f = Some(f);
+    let result = KNOWN.try_with(|cell| {
+        // Taken out meanwhile: `f` may let go of the interpreter's lock, and Python code that then runs on this
+        // thread may come here again. It finds none.
+        let known = cell.take();
+        let found = known.iter().find(|known| known.object.is(object));
+        let result = found.and_then(|found| f.take().map(|f| f(&found.stream)));
+        cell.set(known);
+        result
+    });
+    if let Ok(Some(result)) = result {
+        return Ok(result);
+    }
+    let stream = theirs(py, object)?;
+    // Still here: it was called only where there is a result.
+    f.map(|f| f(&stream))
+        .ok_or_else(|| PyRuntimeError::new_err("a stream was looked up twice; report this"))
 }
 
 /// The stream that `object` is or has.

@@ -153,15 +153,18 @@ impl CudaStream {
 
     #[inline(never)]
     fn ask_whether_capturing(&self) -> Result<bool, Fault> {
+        self.call(|raw| self.raw_is_capturing(raw))
+    }
+
+    #[inline]
+    fn raw_is_capturing(&self, raw: RawStream) -> Result<bool, Fault> {
         let mut status = 0;
-        let asked = self.call(|raw| {
-            // SAFETY: the stream is alive, `status` is an int.
-            unsafe {
-                self.context
-                    .driver
-                    .stream_is_capturing((raw, &raw mut status))
-            }
-        });
+        // SAFETY: the stream is alive, `status` is an int.
+        let asked = unsafe {
+            self.context
+                .driver
+                .stream_is_capturing((raw, &raw mut status))
+        };
         match asked {
             Ok(()) => Ok(status != 0),
             // A driver from before captures.
@@ -177,6 +180,28 @@ impl CudaStream {
     /// nothing has changed.
     #[inline]
     fn record_again(
+        &self,
+        marker: &mut CudaMarker,
+        kind: Kind,
+        at: &'static Location<'static>,
+    ) -> Option<u64> {
+        if let Origin::Legacy | Origin::PerThread(_) = self.origin {
+            return self.record_default_again(marker, kind, at);
+        }
+        let (context, raw) = (self.context, self.raw);
+        // As `call`, once for both of its uses.
+        context.check_alive().ok()?;
+        if self.shared.load(Ordering::Relaxed) && !matches!(self.raw_is_capturing(raw), Ok(false)) {
+            return None;
+        }
+        marker.again(context, kind, &self.line, at, |event| {
+            context.record(event, raw)
+        })
+    }
+
+    /// As [`record_again`](CudaStream::record_again), on one of the default streams.
+    #[inline(never)]
+    fn record_default_again(
         &self,
         marker: &mut CudaMarker,
         kind: Kind,
