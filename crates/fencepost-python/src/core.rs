@@ -125,6 +125,21 @@ impl Core {
         })
     }
 
+    /// Holds a marker of `device` that was made in work of others.
+    #[cfg(any(target_vendor = "apple", metal_sim))]
+    pub(crate) fn hold(&self, device: &Device, marker: Marker) -> Result<()> {
+        if let Some(native) = self.native.get() {
+            return Err(Error::DeviceMismatch {
+                call: "record",
+                left: format!("an event of {}", native.device),
+                right: marker.to_string(),
+            });
+        }
+        self.slot
+            .get_or_init(|| slot(device, self.flags))
+            .hold(marker)
+    }
+
     #[cold]
     fn record_native(&self, stream: &Stream) -> Result<()> {
         let native = self.native_on(stream.device())?;
