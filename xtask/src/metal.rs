@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use crate::packages;
+use crate::python;
 use crate::run::Workspace;
 use crate::steps::{Count, Step, add_flags};
 
@@ -57,6 +58,18 @@ pub(crate) fn steps() -> Vec<Step> {
                     w.cargo("run --package fencepost --locked --example metal_command_buffer");
                 simulated(w, &mut example);
                 Ok(vec![example])
+            },
+        },
+        Step {
+            name: "python-mps",
+            parts: &["metal", "python"],
+            device: "metal (stand-in)",
+            proves: "fencepost.mps, and PyTorch's own MPS stream, for which a library stands in",
+            count: Count::ClosingLine,
+            ready: || linux().and_then(|()| python::ready()),
+            commands: |w| {
+                let tests = python::mps_tests(w, |build| simulated(w, build))?;
+                Ok(std::iter::once(wrapper(w)).chain(tests).collect())
             },
         },
         Step {

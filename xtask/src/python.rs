@@ -2,10 +2,11 @@
 //!
 //! Everything that is installed goes there; nothing of the machine's Python is touched.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::run::{Workspace, complain, plainly, say, shown};
+use crate::steps::link_as;
 
 const PACKAGE: &str = "crates/fencepost-python";
 
@@ -27,40 +28,124 @@ pub(crate) fn ready() -> Result<(), String> {
     }
 }
 
-fn folder(w: &Workspace) -> PathBuf {
-    w.target.join("python")
+/// A free-threaded interpreter: `FENCEPOST_FREE_THREADED_PYTHON`, or the first in the path that is one.
+fn free_threaded() -> Option<String> {
+    let named = std::env::var("FENCEPOST_FREE_THREADED_PYTHON").ok();
+    let names = match named.filter(|name| !name.is_empty()) {
+        Some(named) => vec![named],
+        None => vec!["python3.15t".to_owned(), "python3.14t".to_owned()],
+    };
+    // PyO3 supports none before 3.14.
+    let check = "import sys, sysconfig, venv, ensurepip; \
+                 sys.exit(not sysconfig.get_config_var('Py_GIL_DISABLED') or sys.version_info < (3, 14))";
+    names.into_iter().find(|python| {
+        let output = Command::new(python).args(["-c", check]).output();
+        output.is_ok_and(|output| output.status.success())
+    })
 }
 
-/// The environment's own interpreter.
-fn inside(w: &Workspace) -> PathBuf {
-    let bin = if cfg!(windows) { "Scripts" } else { "bin" };
-    folder(w).join("venv").join(bin).join("python")
+/// Whether there is a free-threaded one.
+pub(crate) fn free_threaded_ready() -> Result<(), String> {
+    match free_threaded() {
+        Some(_) => Ok(()),
+        None => Err(
+            "no free-threaded CPython of 3.14 or later with venv; put python3.14t into the path, or name one in \
+             FENCEPOST_FREE_THREADED_PYTHON"
+                .to_owned(),
+        ),
+    }
 }
 
-fn module(w: &Workspace, module: &str, args: &[&str]) -> Command {
-    let mut command = w.command(inside(w));
-    command.args(["-m", module]).args(args);
-    command
+/// An environment under the target folder, and the wheel for its interpreter.
+struct Environment {
+    interpreter: String,
+    folder: PathBuf,
+    /// What is installed besides the package.
+    requirements: Vec<String>,
+    /// What cargo is told of features.
+    features: &'static [&'static str],
 }
 
-/// Makes the environment, or brings it up to date.
-fn environment(w: &Workspace) -> Vec<Command> {
-    let mut venv = w.command(interpreter());
-    venv.args(["-m", "venv"]).arg(folder(w).join("venv"));
-    let requirements = format!("{PACKAGE}/requirements-test.txt");
-    let quiet = ["install", "--quiet", "--disable-pip-version-check"];
-    let mut install = module(w, "pip", &quiet);
-    install.args(["--requirement", &requirements]);
-    vec![venv, install]
-}
+impl Environment {
+    fn plain(w: &Workspace) -> Environment {
+        Environment {
+            interpreter: interpreter(),
+            folder: w.target.join("python"),
+            requirements: vec![
+                "--requirement".to_owned(),
+                format!("{PACKAGE}/requirements-test.txt"),
+            ],
+            features: &[],
+        }
+    }
 
-fn build(w: &Workspace, profile: &str, out: PathBuf) -> Command {
-    let mut command = module(w, "maturin", &["build", "--locked", "--quiet"]);
-    command.args(["--profile", profile, "--manifest-path"]);
-    command.arg(format!("{PACKAGE}/Cargo.toml"));
-    command.arg("--interpreter").arg(inside(w));
-    command.arg("--out").arg(out);
-    command
+    /// The types and the style are checked in the plain one.
+    fn free_threaded(w: &Workspace, interpreter: String) -> Environment {
+        Environment {
+            interpreter,
+            folder: w.target.join("python-free-threaded"),
+            requirements: ["maturin>=1.16,<2", "pytest>=8", "typing_extensions>=4"]
+                .map(str::to_owned)
+                .to_vec(),
+            // No stable ABI covers it.
+            features: &["--no-default-features"],
+        }
+    }
+
+    /// The environment's own interpreter.
+    fn inside(&self) -> PathBuf {
+        let bin = if cfg!(windows) { "Scripts" } else { "bin" };
+        self.folder.join("venv").join(bin).join("python")
+    }
+
+    fn module(&self, w: &Workspace, module: &str, args: &[&str]) -> Command {
+        let mut command = w.command(self.inside());
+        command.args(["-m", module]).args(args);
+        command
+    }
+
+    /// Makes the environment, or brings it up to date.
+    fn make(&self, w: &Workspace) -> Vec<Command> {
+        let mut venv = w.command(&self.interpreter);
+        venv.args(["-m", "venv"]).arg(self.folder.join("venv"));
+        let quiet = ["install", "--quiet", "--disable-pip-version-check"];
+        let mut install = self.module(w, "pip", &quiet);
+        install.args(&self.requirements);
+        vec![venv, install]
+    }
+
+    fn build(&self, w: &Workspace, profile: &str, out: &Path) -> Command {
+        let mut command = self.module(w, "maturin", &["build", "--locked", "--quiet"]);
+        command.args(self.features);
+        command.args(["--profile", profile, "--manifest-path"]);
+        command.arg(format!("{PACKAGE}/Cargo.toml"));
+        command.arg("--interpreter").arg(self.inside());
+        command.arg("--out").arg(out);
+        command
+    }
+
+    /// Builds the wheel and installs it.
+    fn install(&self, w: &Workspace) -> Vec<Command> {
+        let wheels = self.folder.join("wheels");
+        let again = [
+            "install",
+            "--quiet",
+            "--no-index",
+            "--no-deps",
+            "--force-reinstall",
+            "--disable-pip-version-check",
+            "--find-links",
+        ];
+        let mut install = self.module(w, "pip", &again);
+        install.arg(&wheels).arg("fencepost");
+        vec![self.build(w, "dev", &wheels), install]
+    }
+
+    fn pytest(&self, w: &Workspace) -> Command {
+        let mut test = self.module(w, "pytest", &["--quiet"]);
+        test.current_dir(w.root.join(PACKAGE));
+        test
+    }
 }
 
 /// Builds the wheel that users get.
@@ -70,8 +155,9 @@ pub(crate) fn wheel(w: &Workspace) -> bool {
         return false;
     }
     let out = w.target.join("wheels");
-    let mut commands = environment(w);
-    commands.push(build(w, "release", out.clone()));
+    let environment = Environment::plain(w);
+    let mut commands = environment.make(w);
+    commands.push(environment.build(w, "release", &out));
     for command in commands {
         say(&format!("$ {}", shown(&command)));
         if !plainly(command) {
@@ -82,37 +168,64 @@ pub(crate) fn wheel(w: &Workspace) -> bool {
     true
 }
 
-/// Builds a wheel, installs it in the environment, and runs the tests on what is installed.
+/// Builds a wheel, installs it in the environment, and runs the tests on what is installed: the last command.
 pub(crate) fn tests(w: &Workspace) -> Vec<Command> {
-    let mut commands = environment(w);
-    let wheels = folder(w).join("wheels");
-    commands.push(build(w, "dev", wheels.clone()));
-    let again = [
-        "install",
-        "--quiet",
-        "--no-index",
-        "--no-deps",
-        "--force-reinstall",
-        "--disable-pip-version-check",
-        "--find-links",
-    ];
-    let mut install = module(w, "pip", &again);
-    install.arg(wheels).arg("fencepost");
-    commands.push(install);
+    tests_in(w, &Environment::plain(w))
+}
 
-    // What stands in for a driver, and for the library that PyTorch brings on a Mac.
+/// The same on a free-threaded interpreter.
+pub(crate) fn free_threaded_tests(w: &Workspace) -> Result<Vec<Command>, String> {
+    let interpreter = free_threaded().ok_or("the free-threaded interpreter is gone")?;
+    let mut commands = tests_in(w, &Environment::free_threaded(w, interpreter));
+    if let Some(test) = commands.last_mut() {
+        test.args(["-k", "not the_stubs and not the_python_sources"]);
+    }
+    Ok(commands)
+}
+
+fn tests_in(w: &Workspace, environment: &Environment) -> Vec<Command> {
+    let mut commands = environment.make(w);
+    commands.extend(environment.install(w));
+    // What stands in for a driver.
     commands.push(w.cargo("build --package fencepost-sim-cuda --locked"));
-    commands.push(w.cargo("build --package fencepost-python --examples --locked"));
-
-    let mut test = module(w, "pytest", &["--quiet"]);
-    test.current_dir(w.root.join(PACKAGE));
-    let symbols = format!(
-        "{}torch_mps_symbols{}",
-        std::env::consts::DLL_PREFIX,
-        std::env::consts::DLL_SUFFIX
-    );
-    let examples = w.target.join("debug").join("examples");
-    test.env("FENCEPOST_TORCH_SYMBOLS", examples.join(symbols));
-    commands.push(test);
+    commands.push(environment.pytest(w));
     commands
+}
+
+/// Builds the module and a stand-in for PyTorch's MPS stream with the stand-in for Metal, both by `simulated`, and runs the
+/// tests of what goes there.
+pub(crate) fn mps_tests(
+    w: &Workspace,
+    simulated: impl Fn(&mut Command),
+) -> Result<Vec<Command>, String> {
+    let environment = Environment::plain(w);
+    let mut commands = environment.make(w);
+    let mut build =
+        w.cargo("build --package fencepost-python --locked --lib --example torch_mps_symbols");
+    build.env("PYO3_PYTHON", environment.inside());
+    simulated(&mut build);
+    commands.push(build);
+
+    // The package as it is installed, but for where its files lie.
+    let built = w.target.join("metal-sim/debug");
+    let folder = environment.folder.join("metal-sim");
+    let package = folder.join("fencepost");
+    let sources = w.root.join(PACKAGE).join("python/fencepost");
+    for source in ["__init__.py", "__main__.py", "cuda.py", "mps.py"] {
+        link_as(&sources.join(source), &package, source)?;
+    }
+    link_as(&built.join("lib_C.so"), &package, "_C.abi3.so")?;
+
+    let mut test = environment.pytest(w);
+    test.args(["tests/test_mps.py", "tests/test_torch_mps.py"]);
+    test.env("PYTHONPATH", folder);
+    test.env("FENCEPOST_DEVICE", "metal");
+    // As PyTorch itself adds them.
+    test.env("FENCEPOST_SIM_METAL_HANDLERS_BESIDE_ENCODERS", "1");
+    test.env(
+        "FENCEPOST_TORCH_LIBRARY",
+        built.join("examples/libtorch_mps_symbols.so"),
+    );
+    commands.push(test);
+    Ok(commands)
 }

@@ -64,6 +64,8 @@ const LOGIC: &[&str] = &[
 const CUDA: &[&str] = &["cuda"];
 const CUDA_STAND_IN: &str = "cuda (stand-in)";
 
+const PYTHON: &[&str] = &["python"];
+
 const NIGHTLY: &str = "nightly";
 
 /// The steps in the order they run: what most likely fails, and fails fast, comes first.
@@ -212,13 +214,28 @@ fn on_this_machine() -> Vec<Step> {
         },
         Step {
             name: "python",
-            parts: &["python"],
+            parts: PYTHON,
             device: "host, cuda (stand-in)",
             proves: "the Python package, as its wheel is installed, keeps its promises",
             count: Count::ClosingLine,
             ready: || python::ready().and_then(|()| stand_ins_load()),
             commands: |w| {
                 let mut commands = python::tests(w);
+                if let Some(test) = commands.last_mut() {
+                    on_cuda_stand_in(w, test);
+                }
+                Ok(commands)
+            },
+        },
+        Step {
+            name: "python-free-threaded",
+            parts: PYTHON,
+            device: "host, cuda (stand-in)",
+            proves: "the same on a free-threaded interpreter, with a wheel of its own",
+            count: Count::ClosingLine,
+            ready: || python::free_threaded_ready().and_then(|()| stand_ins_load()),
+            commands: |w| {
+                let mut commands = python::free_threaded_tests(w)?;
                 if let Some(test) = commands.last_mut() {
                     on_cuda_stand_in(w, test);
                 }
@@ -322,7 +339,7 @@ fn on_cuda_stand_in(w: &Workspace, command: &mut Command) {
 }
 
 /// Lets `library` be found in `folder` under another name.
-fn link_as(library: &Path, folder: &Path, name: &str) -> Result<(), String> {
+pub(crate) fn link_as(library: &Path, folder: &Path, name: &str) -> Result<(), String> {
     let link = folder.join(name);
     fs::create_dir_all(folder)
         .and_then(|()| match fs::remove_file(&link) {

@@ -1,20 +1,283 @@
-//! A library with the functions that PyTorch exports for custom Metal kernels, for tests of how they are
-//! found. They are a stand-in: nothing of PyTorch, and no Metal.
+//! A stand-in for PyTorch's MPS stream, on the stand-in for Metal: nothing of PyTorch, nothing of Apple. It exports what
+//! PyTorch exports for custom Metal kernels, by the same names, and behaves as PyTorch 2.1 to 2.11 do there:
+//!
+//! - The stream has a queue, a serial dispatch queue, and one object for its command buffer, for good. That object
+//!   answers only to what is listed in [`OpenBuffer`], and goes on to a new command buffer with each commit.
+//! - An encoder stays open from one operation to the next. The commit ends it.
+//! - Nothing is to be called but on the dispatch queue. What is, is counted in `torch_off_queue`.
+//!
+//! Functions whose names begin with `torch_` are for the tests. It has no Metal of its own: load it behind
+//! `fencepost._C`, with that one's symbols made global.
+#![cfg(metal_sim)]
+#![allow(missing_docs, non_snake_case, unreachable_pub)]
 
-use std::ffi::c_void;
+use std::{
+    ffi::c_void,
+    ptr::NonNull,
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
 
-/// The command buffer that is open; here there is none.
+use block2::DynBlock;
+use objc2::{
+    AnyThread, DefinedClass, define_class, msg_send,
+    rc::{Retained, autoreleasepool},
+    runtime::{NSObject, ProtocolObject},
+};
+use objc2_metal::{
+    MTLBlitCommandEncoder, MTLBuffer, MTLCommandBuffer, MTLCommandBufferStatus, MTLCommandEncoder,
+    MTLCommandQueue, MTLCreateSystemDefaultDevice, MTLDevice, MTLEvent, MTLResourceOptions,
+    MTLSharedEvent,
+};
+
+type Function = unsafe extern "C" fn(*mut c_void);
+
+unsafe extern "C" {
+    fn dispatch_queue_create(label: *const i8, attributes: *const c_void) -> *mut c_void;
+    fn dispatch_sync_f(queue: *mut c_void, context: *mut c_void, work: Function);
+    fn dispatch_queue_set_specific(
+        queue: *mut c_void,
+        key: *const c_void,
+        context: *mut c_void,
+        destructor: Option<Function>,
+    );
+    fn dispatch_get_specific(key: *const c_void) -> *mut c_void;
+}
+
+struct Stream {
+    queue: Retained<ProtocolObject<dyn MTLCommandQueue>>,
+    open: Retained<OpenBuffer>,
+    encoder: Mutex<Option<Retained<ProtocolObject<dyn MTLBlitCommandEncoder>>>>,
+    memory: Retained<ProtocolObject<dyn MTLBuffer>>,
+    gate: Retained<ProtocolObject<dyn MTLSharedEvent>>,
+    serial: *mut c_void,
+}
+
+// SAFETY: used on its serial dispatch queue only, but for the gate, the memory and the dispatch queue, which any thread
+// may use.
+unsafe impl Send for Stream {}
+// SAFETY: as above.
+unsafe impl Sync for Stream {}
+
+static KEY: u8 = 0;
+static GATES: AtomicU64 = AtomicU64::new(0);
+static COMMITS: AtomicU64 = AtomicU64::new(0);
+static OFF_QUEUE: AtomicU64 = AtomicU64::new(0);
+static GIVES_NIL: AtomicBool = AtomicBool::new(false);
+
+type Root = Retained<ProtocolObject<dyn MTLCommandBuffer>>;
+
+struct Variables {
+    root: Mutex<Root>,
+}
+
+define_class!(
+    /// What an `MPSCommandBuffer` is to others, in this stand-in: the command buffer of now.
+    // SAFETY: NSObject has no requirements on its subclasses.
+    #[unsafe(super(NSObject))]
+    #[name = "SimMPSCommandBuffer"]
+    #[ivars = Variables]
+    struct OpenBuffer;
+
+    impl OpenBuffer {
+        #[unsafe(method(status))]
+        fn status(&self) -> MTLCommandBufferStatus {
+            self.root().status()
+        }
+
+        #[unsafe(method_id(commandQueue))]
+        fn command_queue(&self) -> Retained<ProtocolObject<dyn MTLCommandQueue>> {
+            self.root().commandQueue()
+        }
+
+        #[unsafe(method(addCompletedHandler:))]
+        fn add_completed_handler(
+            &self,
+            block: *mut DynBlock<dyn Fn(NonNull<ProtocolObject<dyn MTLCommandBuffer>>)>,
+        ) {
+            // SAFETY: the caller's block, of the same method.
+            unsafe { self.root().addCompletedHandler(block) };
+        }
+
+        #[unsafe(method(encodeWaitForEvent:value:))]
+        fn encode_wait(&self, event: &ProtocolObject<dyn MTLEvent>, value: u64) {
+            self.root().encodeWaitForEvent_value(event, value);
+        }
+
+        #[unsafe(method(encodeSignalEvent:value:))]
+        fn encode_signal(&self, event: &ProtocolObject<dyn MTLEvent>, value: u64) {
+            self.root().encodeSignalEvent_value(event, value);
+        }
+    }
+);
+
+impl OpenBuffer {
+    fn new(root: Root) -> Retained<OpenBuffer> {
+        let root = Mutex::new(root);
+        let this = OpenBuffer::alloc().set_ivars(Variables { root });
+        // SAFETY: NSObject's init.
+        unsafe { msg_send![super(this), init] }
+    }
+
+    fn root(&self) -> Root {
+        lock(&self.ivars().root).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn stream() -> &'static Stream {
+    static STREAM: OnceLock<Stream> = OnceLock::new();
+    STREAM.get_or_init(|| autoreleasepool(|_| make().expect("the stand-in has a device")))
+}
+
+fn make() -> Option<Stream> {
+    let device = MTLCreateSystemDefaultDevice()?;
+    let queue = device.newCommandQueue()?;
+    // SAFETY: a C string, and a queue that nobody releases.
+    let serial = unsafe {
+        let serial = dispatch_queue_create(
+            c"metal gpu stream (stand-in)".as_ptr().cast(),
+            std::ptr::null(),
+        );
+        let key: *const c_void = (&raw const KEY).cast();
+        dispatch_queue_set_specific(serial, key, serial, None);
+        serial
+    };
+    Some(Stream {
+        open: OpenBuffer::new(queue.commandBuffer()?),
+        encoder: Mutex::new(None),
+        memory: device.newBufferWithLength_options(4, MTLResourceOptions::StorageModeShared)?,
+        gate: device.newSharedEvent()?,
+        queue,
+        serial,
+    })
+}
+
+impl Stream {
+    /// Runs `work` on the dispatch queue, in an autorelease pool.
+    fn run(&self, mut work: impl FnMut(&Stream)) {
+        let mut work: &mut dyn FnMut() = &mut || autoreleasepool(|_| work(self));
+        unsafe extern "C" fn call(work: *mut c_void) {
+            // SAFETY: the one below, which waits for this.
+            unsafe { (*work.cast::<&mut dyn FnMut()>())() };
+        }
+        // SAFETY: it returns when the work is done.
+        unsafe { dispatch_sync_f(self.serial, (&raw mut work).cast(), call) };
+    }
+
+    fn is_here(&self) {
+        // SAFETY: the key is only compared.
+        if unsafe { dispatch_get_specific((&raw const KEY).cast()) } != self.serial {
+            OFF_QUEUE.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn end_encoder(&self) {
+        if let Some(encoder) = lock(&self.encoder).take() {
+            encoder.endEncoding();
+        }
+    }
+
+    fn commit(&self) {
+        self.end_encoder();
+        COMMITS.fetch_add(1, Ordering::SeqCst);
+        let next = self.queue.commandBuffer().expect("a command buffer");
+        let last = std::mem::replace(&mut *lock(&self.open.ivars().root), next);
+        last.commit();
+    }
+}
+
 #[unsafe(export_name = "_ZN5torch3mps18get_command_bufferEv")]
-pub extern "C" fn get_command_buffer() -> *mut c_void {
-    std::ptr::null_mut()
+extern "C" fn get_command_buffer() -> *const c_void {
+    stream().is_here();
+    match GIVES_NIL.load(Ordering::SeqCst) {
+        true => std::ptr::null(),
+        false => Retained::as_ptr(&stream().open).cast(),
+    }
 }
 
-/// The queue under which that buffer may be touched; here there is none.
 #[unsafe(export_name = "_ZN5torch3mps18get_dispatch_queueEv")]
-pub extern "C" fn get_dispatch_queue() -> *mut c_void {
-    std::ptr::null_mut()
+extern "C" fn get_dispatch_queue() -> *mut c_void {
+    stream().serial
 }
 
-/// Commits that buffer.
 #[unsafe(export_name = "_ZN5torch3mps6commitEv")]
-pub extern "C" fn commit() {}
+extern "C" fn commit() {
+    stream().is_here();
+    stream().commit();
+}
+
+/// An operation: fills the memory with `value`, and leaves its encoder open.
+#[unsafe(no_mangle)]
+extern "C" fn torch_work(value: u8) {
+    stream().run(|stream| {
+        let mut encoder = lock(&stream.encoder);
+        let encoder = encoder
+            .get_or_insert_with(|| stream.open.root().blitCommandEncoder().expect("an encoder"));
+        encoder.fillBuffer_range_value(&stream.memory, (0..4).into(), value);
+    });
+}
+
+/// What the memory holds.
+#[unsafe(no_mangle)]
+extern "C" fn torch_value() -> u8 {
+    // SAFETY: four bytes of shared memory; the stand-in copies bytes as atomics do.
+    unsafe {
+        stream()
+            .memory
+            .contents()
+            .cast::<u8>()
+            .as_ptr()
+            .read_volatile()
+    }
+}
+
+/// Holds back what is encoded from now on until the next commit.
+#[unsafe(no_mangle)]
+extern "C" fn torch_hold() {
+    stream().run(|stream| {
+        stream.end_encoder();
+        let value = GATES.fetch_add(1, Ordering::SeqCst) + 1;
+        let gate = ProtocolObject::from_ref(&*stream.gate);
+        stream.open.root().encodeWaitForEvent_value(gate, value);
+    });
+}
+
+/// Lets go what is held back.
+#[unsafe(no_mangle)]
+extern "C" fn torch_open() {
+    autoreleasepool(|_| stream().gate.setSignaledValue(GATES.load(Ordering::SeqCst)));
+}
+
+/// A commit by PyTorch itself.
+#[unsafe(no_mangle)]
+extern "C" fn torch_commit() {
+    stream().run(Stream::commit);
+}
+
+/// Calls `work` on the dispatch queue.
+#[unsafe(no_mangle)]
+extern "C" fn torch_on_queue(work: extern "C" fn()) {
+    stream().run(|_| work());
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn torch_commits() -> u64 {
+    COMMITS.load(Ordering::SeqCst)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn torch_off_queue() -> u64 {
+    OFF_QUEUE.load(Ordering::SeqCst)
+}
+
+/// Whether there is no command buffer from now on.
+#[unsafe(no_mangle)]
+extern "C" fn torch_give_nil(nil: bool) {
+    GIVES_NIL.store(nil, Ordering::SeqCst);
+}

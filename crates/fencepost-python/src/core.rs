@@ -125,6 +125,21 @@ impl Core {
         })
     }
 
+    /// Holds a marker of `device` that was made in work of others.
+    #[cfg(any(target_vendor = "apple", metal_sim))]
+    pub(crate) fn hold(&self, device: &Device, marker: Marker) -> Result<()> {
+        if let Some(native) = self.native.get() {
+            return Err(Error::DeviceMismatch {
+                call: "record",
+                left: format!("an event of {}", native.device),
+                right: marker.to_string(),
+            });
+        }
+        self.slot
+            .get_or_init(|| slot(device, self.flags))
+            .hold(marker)
+    }
+
     #[cold]
     fn record_native(&self, stream: &Stream) -> Result<()> {
         let native = self.native_on(stream.device())?;
@@ -332,9 +347,18 @@ impl Core {
     ) -> PyResult<f64> {
         self.check_pair(py, end).map_err(map)?;
         let started = std::time::Instant::now();
+        let left = || limit.map(|limit| limit.saturating_sub(started.elapsed()));
+        // The markers of now: another thread may record again while this one waits.
+        if let (Some(first), Some(last)) = (self.marker(py), end.marker(py)) {
+            for (core, marker) in [(self, &first), (end, &last)] {
+                let backend = core.device().map_or(Backend::Host, Device::backend);
+                wait(py, marker, backend, left(), core.how())?;
+            }
+            let elapsed = py.detach(|| first.elapsed(&last)).map_err(map)?;
+            return Ok(elapsed.as_millis_f64());
+        }
         for core in [self, end] {
-            let left = limit.map(|limit| limit.saturating_sub(started.elapsed()));
-            core.synchronize(py, left)?;
+            core.synchronize(py, left())?;
         }
         self.elapsed_now(py, end).map_err(map)
     }

@@ -11,6 +11,7 @@ use crate::{
     device::{PyDevice, device_of},
     error::to_py,
     mps::MpsEvent,
+    torch_mps,
     wait::limit,
 };
 
@@ -102,14 +103,17 @@ impl PyEvent {
 
     /// Marks the point behind everything submitted to ``stream`` so far, and holds it from now on.
     ///
-    /// Without a stream it is the default stream of the device; on CUDA, where PyTorch is loaded and uses it,
-    /// PyTorch's current stream. Never waits for the device. Raises RuntimeError for a stream of another
+    /// Without a stream it is the default stream of the device; where PyTorch is loaded and uses the device,
+    /// PyTorch's current stream, on CUDA, and its MPS stream, on a Mac. Never waits for the device. Raises RuntimeError for a stream of another
     /// device; the event then holds what it held before.
     #[pyo3(signature = (stream = None))]
     pub(crate) fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         match stream {
             Some(stream) => with_given(py, stream, |stream| self.core.record(py, stream))?,
-            None => self.core.record(py, &*current_of(py, &self.device)?),
+            None => match torch_mps::in_use_on(py, &self.device)? {
+                Some(torch) => return torch.record(py, &self.core),
+                None => self.core.record(py, &*current_of(py, &self.device)?),
+            },
         }
         .map_err(to_py)
     }
@@ -121,7 +125,10 @@ impl PyEvent {
     pub(crate) fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         match stream {
             Some(stream) => with_given(py, stream, |stream| self.core.wait(py, stream))?,
-            None => self.core.wait(py, &*current_of(py, &self.device)?),
+            None => match torch_mps::in_use_on(py, &self.device)? {
+                Some(torch) => return torch.wait(py, &self.core),
+                None => self.core.wait(py, &*current_of(py, &self.device)?),
+            },
         }
         .map_err(to_py)
     }

@@ -4,6 +4,7 @@
 //!   each with its own manners.
 //! - `fast` is the way into the calls that are made most.
 //! - `current` finds the stream that a call means, whoever's it is.
+//! - `torch_mps` marks PyTorch's own stream on a Mac, under PyTorch's dispatch queue (`dispatch`).
 //! - `wait` blocks without the interpreter's lock and lets Ctrl-C through; `exit` keeps our threads out of
 //!   an interpreter that is ending.
 //!
@@ -12,6 +13,9 @@
 //! taken with the interpreter's lock in hand: the driver's progress may need Python.
 #![allow(non_snake_case)]
 
+// Brings the stand-in for Metal into the link.
+#[cfg(metal_sim)]
+use fencepost_sim_metal as _;
 use pyo3::prelude::*;
 
 mod awaiting;
@@ -19,6 +23,8 @@ mod core;
 mod cuda;
 mod current;
 mod device;
+#[cfg(any(target_vendor = "apple", metal_sim))]
+mod dispatch;
 mod error;
 mod event;
 mod exit;

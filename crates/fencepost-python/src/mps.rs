@@ -81,20 +81,36 @@ thread_local! {
     static CURRENT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Marks or holds up the stream that a call means; PyTorch's own where that is what the caller times.
-fn on_stream(
-    py: Python<'_>,
-    number: Option<usize>,
-    call: impl FnOnce(&Stream) -> fencepost::Result<()>,
-) -> PyResult<()> {
+/// The stream that a call means.
+enum Target {
+    Ours(&'static Stream),
+    Torch(&'static torch_mps::Torch),
+}
+
+/// The stream of that number; without one PyTorch's own, where PyTorch uses MPS, else the current one.
+fn target(py: Python<'_>, number: Option<usize>) -> PyResult<Target> {
     let number = match number {
         Some(number) => number,
-        None => {
-            torch_mps::refuse_if_in_use(py)?;
-            CURRENT.get()
-        }
+        None => match torch_mps::in_use(py)? {
+            Some(torch) => return Ok(Target::Torch(torch)),
+            None => CURRENT.get(),
+        },
     };
-    call(streams(py)?.get(py, number)?).map_err(to_py_mps)
+    streams(py)?.get(py, number).map(Target::Ours)
+}
+
+fn record_on(py: Python<'_>, core: &Core, number: Option<usize>) -> PyResult<()> {
+    match target(py, number)? {
+        Target::Ours(stream) => core.record(py, stream).map_err(to_py_mps),
+        Target::Torch(torch) => torch.record(py, core),
+    }
+}
+
+fn wait_on(py: Python<'_>, core: &Core, number: Option<usize>) -> PyResult<()> {
+    match target(py, number)? {
+        Target::Ours(stream) => core.wait(py, stream).map_err(to_py_mps),
+        Target::Torch(torch) => torch.wait(py, core),
+    }
 }
 
 /// As in `torch.mps`, not the default for an event that was never recorded.
@@ -117,7 +133,7 @@ fn elapsed(py: Python<'_>, start: &Core, end: &Core) -> PyResult<f64> {
 /// A drop-in for ``torch.mps.Event``: on a Mac on Metal, elsewhere on the best device there is.
 ///
 /// Without a stream it is the current one (``fencepost.mps.current_stream``); on a Mac where PyTorch is
-/// loaded and uses MPS, PyTorch's own.
+/// loaded and uses MPS, PyTorch's own, or an error where that cannot be reached.
 ///
 /// It is what ``fencepost.Event`` is but for three things, as in PyTorch: ``query()`` is False before the
 /// first record; ``elapsed_time`` of events in reverse order is a RuntimeError; and so is one of events
@@ -139,18 +155,19 @@ impl MpsEvent {
 
     /// Marks the point behind everything submitted to ``stream`` so far, and holds it from now on.
     ///
-    /// Never waits for the device. Raises RuntimeError for what is no ``fencepost.mps.Stream``.
+    /// Never waits for the device. Raises RuntimeError for what is no ``fencepost.mps.Stream``. On PyTorch's stream
+    /// it commits what PyTorch has encoded, as ``torch.mps.Event.record`` does.
     #[pyo3(signature = (stream = None))]
     fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        let number = number_of(stream)?;
-        on_stream(py, number, |stream| self.core.record(py, stream))
+        record_on(py, &self.core, number_of(stream)?)
     }
 
     /// Makes later work of ``stream`` run after what this event holds now. The calling thread never blocks.
+    ///
+    /// PyTorch's stream cannot be made to fail: where this event has failed, the call raises instead.
     #[pyo3(signature = (stream = None))]
     fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        let number = number_of(stream)?;
-        on_stream(py, number, |stream| self.core.wait(py, stream))
+        wait_on(py, &self.core, number_of(stream)?)
     }
 
     /// Whether what it holds is complete; False before the first record, as in PyTorch. Never blocks.
@@ -399,10 +416,7 @@ pub(crate) fn record(
     id: &Bound<'_, PyAny>,
     stream_id: Option<i64>,
 ) -> PyResult<()> {
-    let event = event(id)?;
-    on_stream(py, stream_number(stream_id)?, |stream| {
-        event.record(py, stream)
-    })
+    record_on(py, &*event(id)?, stream_number(stream_id)?)
 }
 
 /// Makes later work of the stream of that number, or of the current one, run after what the event holds now.
@@ -413,10 +427,7 @@ pub(crate) fn wait_for(
     id: &Bound<'_, PyAny>,
     stream_id: Option<i64>,
 ) -> PyResult<()> {
-    let event = event(id)?;
-    on_stream(py, stream_number(stream_id)?, |stream| {
-        event.wait(py, stream)
-    })
+    wait_on(py, &*event(id)?, stream_number(stream_id)?)
 }
 
 fn stream_number(id: Option<i64>) -> PyResult<Option<usize>> {

@@ -1,12 +1,8 @@
 """``fencepost.mps`` and the native functions of ``fencepost._C`` behind ``torch.mps.Event``."""
 
 import gc
-import os
-import sys
 import threading
 import time
-import types
-from pathlib import Path
 
 import pytest
 
@@ -299,50 +295,3 @@ def test_synchronize_waits_for_every_stream(gate):
 def test_there_is_a_device_off_the_mac_too():
     assert mps.is_available()
     assert mps.device_count() == 1
-
-
-@pytest.fixture
-def torch_with_mps(monkeypatch):
-    """A module that looks like a PyTorch that uses MPS."""
-    torch = types.ModuleType("torch")
-    torch.__file__ = "/nowhere/torch/__init__.py"
-    torch.backends = types.SimpleNamespace(mps=types.SimpleNamespace(is_available=lambda: True))
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    return torch
-
-
-def symbols():
-    """The library that exports what PyTorch exports."""
-    path = Path(os.environ.get("FENCEPOST_TORCH_SYMBOLS", "/nowhere"))
-    if not path.is_file():
-        pytest.skip("FENCEPOST_TORCH_SYMBOLS names no library: cargo build -p fencepost-python --examples")
-    return path
-
-
-def test_pytorchs_stream_is_found_by_its_symbols_and_no_other_is_marked(torch_with_mps, monkeypatch):
-    monkeypatch.setenv("FENCEPOST_TORCH_LIBRARY", str(symbols()))
-    event = mps.Event()
-    with pytest.raises(NotImplementedError, match="its stream was found"):
-        event.record()
-    with pytest.raises(NotImplementedError, match=r"torch\.mps\.Event"):
-        event.wait()
-    assert not event.query()
-    # A stream of the caller's own is another matter.
-    event.record(mps.default_stream())
-    event.synchronize(timeout=PATIENCE)
-    assert event.query()
-
-
-def test_a_pytorch_without_mps_changes_nothing(torch_with_mps, monkeypatch):
-    monkeypatch.setenv("FENCEPOST_TORCH_LIBRARY", "/nowhere/libtorch_cpu.dylib")
-    torch_with_mps.backends.mps.is_available = lambda: False
-    mps.Event().record()
-
-
-def test_a_missing_library_or_symbol_is_an_error_that_names_it(torch_with_mps, monkeypatch):
-    monkeypatch.setenv("FENCEPOST_TORCH_LIBRARY", "/nowhere/libtorch_cpu.dylib")
-    with pytest.raises(RuntimeError, match="libtorch_cpu.dylib cannot be opened"):
-        mps.Event().record()
-    monkeypatch.setenv("FENCEPOST_TORCH_LIBRARY", _C.__file__)
-    with pytest.raises(RuntimeError, match=r"has no torch::mps::get_command_buffer\(\)"):
-        mps.Event().record()

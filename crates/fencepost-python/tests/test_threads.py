@@ -221,6 +221,175 @@ def test_a_handle_asked_for_by_many_threads_is_one(cuda):
     event.synchronize(timeout=PATIENCE)
 
 
+def at_once(work, threads=8):
+    """Run ``work(number)`` on so many threads, which begin together."""
+    start, failures = threading.Barrier(threads), []
+
+    def run(number):
+        try:
+            start.wait(PATIENCE)
+            work(number)
+        except BaseException as error:
+            failures.append(error)
+
+    running = [threading.Thread(target=run, args=(number,)) for number in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(PATIENCE * 3)
+    assert not any(thread.is_alive() for thread in running)
+    assert failures == []
+
+
+def test_importing_does_not_turn_the_interpreters_lock_on(child):
+    # A free-threaded interpreter turns it on, for good, for a module that does not say it can do without.
+    said = child(
+        """
+import sys, sysconfig
+import fencepost
+print(getattr(sys, "_is_gil_enabled", lambda: True)(), not sysconfig.get_config_var("Py_GIL_DISABLED"))
+"""
+    ).stdout.split()
+    assert said[0] == said[1]
+
+
+def test_many_threads_share_events_streams_and_host_work(host):
+    streams = [host.stream() for _ in range(3)]
+    events = [Event(host, enable_timing=True) for _ in range(4)]
+    ran, rounds = [], 100
+
+    def work(number):
+        for turn in range(rounds):
+            stream, other = streams[(number + turn) % 3], streams[turn % 3]
+            event = events[(number * turn) % 4]
+            stream.launch(lambda: ran.append(number))
+            event.record(stream)
+            event.wait(other)
+            stream.record_event().wait(other)
+            other.wait_stream(stream)
+            assert event.query() in (True, False)
+            assert event.enable_timing
+            repr(event), repr(stream), hash(stream)
+            if turn % 10 == 0:
+                event.synchronize(timeout=PATIENCE)
+                events[0].record(stream)
+                events[1].record(stream)
+                events[0].elapsed_time(events[1], timeout=PATIENCE)
+
+    at_once(work)
+    host.synchronize(PATIENCE)
+    assert sorted(ran) == sorted(list(range(8)) * rounds)
+
+
+def test_a_first_use_by_many_threads_makes_one_of_each(child):
+    done = child(
+        """
+import threading
+import fencepost
+from fencepost import _C, mps
+start, seen, failures = threading.Barrier(16), [], []
+event = mps.Event(enable_timing=True)
+
+def first():
+    try:
+        start.wait()
+        device = fencepost.Device()
+        stream = mps.Stream(stream_id=5)
+        event.record(stream)
+        event.synchronize(timeout=20)
+        seen.append((str(_C._mps_device()), stream.stream.id, fencepost.Device("host") == fencepost.Device("host")))
+    except BaseException as error:
+        failures.append(error)
+
+threads = [threading.Thread(target=first) for _ in range(16)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert not failures, failures
+assert len(set(seen)) == 1 and len(seen) == 16, seen
+print("one of each")
+"""
+    )
+    assert done.stdout == "one of each\n"
+
+
+def test_numbers_of_events_are_told_apart_by_many_threads():
+    shared, taken = fencepost._C._mps_acquireEvent(True), []
+
+    def work(_):
+        for _ in range(200):
+            own = fencepost._C._mps_acquireEvent(True)
+            taken.append(own)
+            for event in (own, shared):
+                fencepost._C._mps_recordEvent(event)
+                fencepost._C._mps_waitForEvent(event)
+                fencepost._C._mps_queryEvent(event)
+            fencepost._C._mps_synchronizeEvent(own)
+            fencepost._C._mps_releaseEvent(own)
+            with pytest.raises(RuntimeError, match="Invalid Event ID"):
+                fencepost._C._mps_queryEvent(own)
+
+    at_once(work)
+    assert len(set(taken)) == len(taken) == 1600
+    fencepost._C._mps_synchronizeEvent(shared)
+    fencepost._C._mps_releaseEvent(shared)
+
+
+def test_one_handle_and_one_object_given_by_many_threads_at_once(cuda):
+    class Theirs:
+        def __init__(self, handle):
+            self.handle = handle
+
+        def __cuda_stream__(self):
+            return (0, self.handle)
+
+    streams = [cuda.stream() for _ in range(4)]
+    events = [fencepost.cuda.Event(enable_timing=True) for _ in range(4)]
+
+    def work(number):
+        for turn in range(100):
+            stream, event = streams[(number + turn) % 4], events[turn % 4]
+            event.record(stream.cuda_stream)
+            event.wait(Theirs(stream.cuda_stream))
+            assert fencepost.cuda.wrap_stream(stream.cuda_stream).cuda_stream == stream.cuda_stream
+            assert event.cuda_event == event.event_id != 0
+            event.query()
+            if turn % 25 == 0:
+                event.synchronize(timeout=PATIENCE)
+                cuda.synchronize(PATIENCE)
+
+    at_once(work)
+
+
+def test_many_loops_await_events_that_others_record(device):
+    import asyncio
+
+    events = [Event(device) for _ in range(4)]
+    stop = threading.Event()
+
+    def records():
+        stream = device.stream()
+        while not stop.is_set():
+            for event in events:
+                event.record(stream)
+        stream.synchronize(timeout=PATIENCE)
+
+    async def awaits():
+        for turn in range(50):
+            await asyncio.wait_for(wrap(events[turn % 4]), PATIENCE)
+
+    async def wrap(event):
+        await event
+
+    recorder = threading.Thread(target=records)
+    recorder.start()
+    try:
+        at_once(lambda _: asyncio.run(awaits()), threads=4)
+    finally:
+        stop.set()
+        recorder.join(PATIENCE)
+    assert not recorder.is_alive()
+
+
 ENDS = {
     "pending events": """
 events = [fencepost.Event(device) for _ in range(10)]

@@ -30,6 +30,9 @@ pub struct Setup {
     /// Over how many hardware channels the queues of a device are spread, so that one which stands at a wait stops
     /// others, and what comes later in itself; each has its own without it, and then a wait stops its buffer only.
     pub channels: Option<usize>,
+    /// Whether handlers may be added to a command buffer while an encoder is open on it. macOS 26.4 is reported to end the
+    /// process then (<https://github.com/ml-explore/mlx/pull/3714>); PyTorch does so on every version.
+    pub handlers_beside_encoders: bool,
     /// Whether the system says that it lacks what came with macOS 10.15.
     pub is_before_10_15: bool,
 }
@@ -47,6 +50,7 @@ impl Setup {
             shared_events: true,
             command_buffers: 64,
             channels: None,
+            handlers_beside_encoders: false,
             is_before_10_15: false,
         }
     }
@@ -63,6 +67,8 @@ impl Setup {
                 .filter(|&most| most > 0)
                 .unwrap_or(plain.command_buffers),
             channels: variable("FENCEPOST_SIM_METAL_CHANNELS").filter(|&channels| channels > 0),
+            handlers_beside_encoders: variable("FENCEPOST_SIM_METAL_HANDLERS_BESIDE_ENCODERS")
+                == Some(1),
             ..plain
         }
     }

@@ -8,6 +8,8 @@ use objc2::rc::{Allocated, Retained, autoreleasepool};
 use objc2::runtime::NSObject;
 use objc2::{AnyThread, ClassType, DefinedClass, define_class, msg_send};
 use std::any::Any;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -58,12 +60,24 @@ pub(crate) enum Worker {
 pub(crate) struct Serial {
     work: Mutex<Sender<Work>>,
     thread: ThreadId,
+    specifics: Specifics,
+}
+
+/// What was stored with a queue, by the address that is its key.
+type Specifics = Arc<Mutex<HashMap<usize, usize>>>;
+
+thread_local! {
+    /// Those of the queue that this thread works for.
+    static SPECIFICS: RefCell<Option<Specifics>> = const { RefCell::new(None) };
 }
 
 impl Worker {
     pub(crate) fn serial(name: &str) -> io::Result<Worker> {
         let (sender, receiver) = channel::<Work>();
+        let specifics = Specifics::default();
+        let here = specifics.clone();
         let thread = Builder::new().name(name.replace('\0', "")).spawn(move || {
+            SPECIFICS.set(Some(here));
             for work in receiver {
                 perform(work);
             }
@@ -71,6 +85,7 @@ impl Worker {
         Ok(Worker::Serial(Arc::new(Serial {
             work: Mutex::new(sender),
             thread: thread.thread().id(),
+            specifics,
         })))
     }
 
@@ -232,6 +247,31 @@ extern "C" fn dispatch_sync_f(queue: &DispatchQueue, context: *mut c_void, funct
     }));
     // an error says that the work panicked, which is written down
     let _ = over.recv();
+}
+
+/// Serial queues only; no destructor is ever called.
+#[unsafe(no_mangle)]
+extern "C" fn dispatch_queue_set_specific(
+    queue: &DispatchQueue,
+    key: *const c_void,
+    context: *mut c_void,
+    _destructor: Option<Function>,
+) {
+    match queue.worker() {
+        Worker::Serial(serial) => {
+            lock(&serial.specifics).insert(key.addr(), context.expose_provenance());
+        }
+        Worker::Concurrent => report::violation("a global queue takes no specifics"),
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn dispatch_get_specific(key: *const c_void) -> *mut c_void {
+    let found = SPECIFICS.with_borrow(|specifics| {
+        let specifics = specifics.as_ref()?;
+        lock(specifics).get(&key.addr()).copied()
+    });
+    std::ptr::with_exposed_provenance_mut(found.unwrap_or(0))
 }
 
 pub(crate) fn register() {

@@ -55,6 +55,7 @@
 //! | `FENCEPOST_SIM_METAL_DEVICES` | how many devices there are: 2 |
 //! | `FENCEPOST_SIM_METAL_SHARED_EVENTS` | `0`: `newSharedEvent` gives nil, as in some sandboxes |
 //! | `FENCEPOST_SIM_METAL_COMMAND_BUFFERS` | how many uncompleted command buffers a queue has room for: 64 |
+//! | `FENCEPOST_SIM_METAL_HANDLERS_BESIDE_ENCODERS` | `1`: handlers may be added to a command buffer whose encoder is open; a violation without it |
 //! | `FENCEPOST_SIM_METAL_CHANNELS` | over how many hardware channels a device's queues are spread: each has its own without it |
 //!
 //! # What it holds

@@ -93,6 +93,12 @@ pub(crate) fn violations() -> Vec<String> {
     plan().violations.clone()
 }
 
+/// How many violations there were, for tests that are not written in Rust; each was printed.
+#[unsafe(no_mangle)]
+extern "C" fn fencepost_sim_metal_violations() -> usize {
+    crate::Control.violations().len()
+}
+
 pub(crate) fn clear_violations() {
     plan().violations.clear();
 }

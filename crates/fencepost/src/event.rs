@@ -184,7 +184,39 @@ impl Event {
     #[inline(never)]
     #[track_caller]
     fn record_new(&self, stream: &Stream) -> Result<()> {
-        let marker = stream.mark(self.timing)?;
+        self.put(stream.mark(self.timing)?);
+        Ok(())
+    }
+
+    /// Holds `marker` from now on, as if this event had been recorded where the marker is: for marks in work that the
+    /// caller submits. Never blocks.
+    ///
+    /// # Errors
+    /// [`Error::DeviceMismatch`] for a marker of another device. The event then holds what it held before.
+    ///
+    /// ```
+    /// use fencepost::{Device, Event};
+    /// let device = Device::open("host")?;
+    /// let event = Event::new(&device);
+    /// event.hold(device.default_stream().record()?)?;
+    /// event.synchronize()?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn hold(&self, marker: Marker) -> Result<()> {
+        let of = &marker.imp().point().timeline.stream.device;
+        if !Arc::ptr_eq(of, self.device.core()) {
+            return Err(Error::DeviceMismatch {
+                call: "hold",
+                left: format!("an event of {}", self.device.name()),
+                right: marker.to_string(),
+            });
+        }
+        self.put(marker);
+        Ok(())
+    }
+
+    #[inline]
+    fn put(&self, marker: Marker) {
         // Where a pending marker is to be asked anyway, a home is worth its cost only to an event that
         // is recorded again.
         let word = match marker.imp().told_by_timeline() {
@@ -198,7 +230,6 @@ impl Event {
         drop(slot);
         // The last owner of a marker may hand native objects back: not under the lock.
         drop(old);
-        Ok(())
     }
 
     #[cold]

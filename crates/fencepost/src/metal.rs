@@ -8,7 +8,7 @@
 //!   nothing about those before it. So a [`Stream`] chains its command buffers by an `MTLSharedEvent`. Put work into
 //!   its order with [`command_buffer`].
 //! - Nobody can chain what you commit to a queue of your own. There, mark inside your command buffers with [`record_into`]
-//!   and [`wait_into`]; a stream of [`stream_from_queue`] gives [`Error::Unsupported`] for a plain record or wait.
+//!   and [`wait_into`], or their ends with [`record_end`]; a stream of [`stream_from_queue`] gives [`Error::Unsupported`] for a plain record or wait.
 //! - A marker completes with its command buffer: the host learns of it from the completed handler, perhaps a little
 //!   later than the device goes on.
 //! - A time is the `GPUEndTime` of a command buffer: of one of our own behind the work for
@@ -252,6 +252,53 @@ pub fn record_into(
     buffer: &ProtocolObject<dyn MTLCommandBuffer>,
 ) -> Result<Reservation> {
     metal::record_into(device, buffer, Location::caller())
+}
+
+/// Reserves a marker for the end of command buffers of the caller's: it completes when all of them have, and its time is the
+/// latest of theirs. Say [`submitted`](Reservation::submitted) once they are committed. Never blocks.
+///
+/// Unlike [`record_into`] it encodes nothing, so encoders may be open: for buffers that others encode into. Whatever is
+/// encoded into them until they are committed counts. Command buffers and streams that wait for the marker are let go by
+/// the host, in the completed handlers.
+///
+/// Buffers of one queue may overlap. With `after`, the marker completes no sooner than that one, with no earlier time, and
+/// fails with it: for several marks of what is one order to those who encode.
+///
+/// A handler is added while encoders may be open, as PyTorch does; macOS 26.4 is
+/// [reported](https://github.com/ml-explore/mlx/pull/3714) to end the process then.
+///
+/// Metal promises no time for a buffer without work. Where that may come, give it a second one with some behind it.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a committed buffer, none at all, or a device of another backend; [`Error::DeviceMismatch`] for
+/// a buffer of another device; [`Error::NotSubmitted`] for a reserved `after`, or its failure; [`Error::Backend`] where Metal
+/// gives no shared event.
+///
+/// # References
+/// - [`addCompletedHandler`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/addcompletedhandler(_:)),
+///   [`gpuEndTime`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/gpuendtime)
+///
+/// ```no_run
+/// # fn f(queue: &objc2::runtime::ProtocolObject<dyn objc2_metal::MTLCommandQueue>) -> fencepost::Result<()> {
+/// use objc2_metal::{MTLCommandBuffer, MTLCommandEncoder, MTLCommandQueue};
+/// let device = fencepost::Device::open("metal")?;
+/// let buffer = queue.commandBuffer().expect("a command buffer");
+/// let encoder = buffer.computeCommandEncoder().expect("an encoder");
+/// let reservation = fencepost::metal::record_end(&device, &[&buffer], None)?;
+/// // … encode work …
+/// encoder.endEncoding();
+/// buffer.commit();
+/// reservation.submitted().synchronize()?;
+/// # Ok(())
+/// # }
+/// ```
+#[track_caller]
+pub fn record_end(
+    device: &Device,
+    buffers: &[&ProtocolObject<dyn MTLCommandBuffer>],
+    after: Option<&Marker>,
+) -> Result<Reservation> {
+    metal::record_end(device, buffers, after, Location::caller())
 }
 
 /// A device of this index with streams and a clock of its own.

@@ -36,7 +36,8 @@ mod stand_in {
     use fencepost_sim_metal::{Control, Setup};
     use objc2::rc::autoreleasepool;
     use objc2_metal::{
-        MTLCommandBuffer, MTLCommandQueue, MTLCopyAllDevices, MTLDevice, MTLSharedEvent,
+        MTLBlitCommandEncoder, MTLCommandBuffer, MTLCommandEncoder, MTLCommandQueue,
+        MTLCopyAllDevices, MTLDevice, MTLSharedEvent,
     };
 
     use super::{common, support::*};
@@ -441,12 +442,134 @@ mod stand_in {
     }
 
     #[test]
+    fn the_end_of_a_command_buffer_is_marked_while_others_encode() {
+        with_gpu_of(
+            |setup| setup.handlers_beside_encoders = true,
+            |device, session| {
+                let (stream, theirs) = (device.new_stream().unwrap(), Theirs::new(device));
+                let (first, second) = (theirs.buffer(), theirs.buffer());
+                let encoder = autoreleasepool(|_| first.blitCommandEncoder().unwrap());
+                let reserved = metal::record_end(device, &[&first], None).unwrap();
+                let marker = reserved.marker();
+                assert!(marker.has_timing() && !marker.query().unwrap());
+                let early = stream.wait(&marker).unwrap_err();
+                assert!(matches!(early, Error::NotSubmitted { .. }), "{early:?}");
+                // What is encoded from now on counts, too.
+                autoreleasepool(|_| {
+                    encoder.fillBuffer_range_value(&theirs.memory, (0..4).into(), 1);
+                    encoder.endEncoding();
+                });
+                assert!(session.hold_queue(&theirs.queue, true));
+                first.commit();
+                let marker = reserved.submitted();
+                let event = Event::with_timing(device);
+                event.hold(marker.clone()).unwrap();
+                stream.wait(&marker).unwrap();
+                let behind = stream.record_timed().unwrap();
+                metal::wait_into(&marker, &second).unwrap();
+                theirs.fill(&second, 2);
+                let last = metal::record_end(device, &[&second], None).unwrap();
+                second.commit();
+                let last = last.submitted();
+                is_pending(&marker);
+                assert!(!event.query().unwrap() && !behind.query().unwrap());
+                session.hold_queue(&theirs.queue, false);
+                for marker in [&behind, &last] {
+                    done(marker);
+                }
+                assert!(event.query().unwrap(), "the stream waited for it");
+                assert_eq!(theirs.value(), 2, "the second waited for the first");
+                for later in [&behind, &last] {
+                    assert!(!marker.elapsed(later).unwrap().is_negative());
+                }
+                let late = metal::record_end(device, &[&first], None).unwrap_err();
+                assert!(late.to_string().contains("before you commit"), "{late}");
+                let none = metal::record_end(device, &[], None).unwrap_err();
+                assert!(matches!(none, Error::Unsupported { .. }), "{none:?}");
+            },
+        );
+    }
+
+    #[test]
+    fn the_end_of_several_command_buffers_is_that_of_the_last_in_any_order() {
+        with_gpu(|device, session| {
+            let (here, there) = (Theirs::new(device), Theirs::new(device));
+            for held in [&here, &there] {
+                let (one, other) = (here.buffer(), there.buffer());
+                let reserved = metal::record_end(device, &[&one, &other], None).unwrap();
+                session.hold_queue(&held.queue, true);
+                one.commit();
+                other.commit();
+                let marker = reserved.submitted();
+                let waits = here.buffer();
+                metal::wait_into(&marker, &waits).unwrap();
+                let reserved = metal::record_end(device, &[&waits], None).unwrap();
+                waits.commit();
+                let behind = reserved.submitted();
+                is_pending(&marker);
+                is_pending(&behind);
+                session.hold_queue(&held.queue, false);
+                done(&behind);
+                done(&marker);
+                assert!(!marker.elapsed(&behind).unwrap().is_negative());
+            }
+        });
+    }
+
+    #[test]
+    fn an_end_behind_another_comes_no_sooner() {
+        with_gpu(|device, session| {
+            let (here, there) = (Theirs::new(device), Theirs::new(device));
+            let reserved = metal::record_end(device, &[&here.buffer()], None).unwrap();
+            let early = metal::record_end(device, &[&there.buffer()], Some(&reserved.marker()));
+            assert!(
+                matches!(early, Err(Error::NotSubmitted { .. })),
+                "{early:?}"
+            );
+            let first = here.buffer();
+            here.fill(&first, 1);
+            let reserved = metal::record_end(device, &[&first], None).unwrap();
+            session.hold_queue(&here.queue, true);
+            first.commit();
+            let mut markers = vec![reserved.submitted()];
+            for _ in 0..100 {
+                let next = there.buffer();
+                there.fill(&next, 2);
+                let reserved = metal::record_end(device, &[&next], markers.last()).unwrap();
+                next.commit();
+                markers.push(reserved.submitted());
+                // Buffers may be as few as the queue has room for.
+                autoreleasepool(|_| next.waitUntilCompleted());
+            }
+            let waits = there.buffer();
+            metal::wait_into(&markers[100], &waits).unwrap();
+            let reserved = metal::record_end(device, &[&waits], None).unwrap();
+            waits.commit();
+            let waits = reserved.submitted();
+            is_pending(&markers[100]);
+            is_pending(&waits);
+            session.hold_queue(&here.queue, false);
+            done(&waits);
+            done(&markers[100]);
+            for pair in markers.windows(2) {
+                assert!(pair[0].query().unwrap());
+                assert!(!pair[0].elapsed(&pair[1]).unwrap().is_negative());
+            }
+        });
+    }
+
+    #[test]
     fn a_dropped_reservation_is_abandoned() {
         with_gpu(|device, _| {
             let theirs = Theirs::new(device);
-            for is_committed in [false, true] {
+            let end: fn(&_, &_) -> _ = |device, buffer| metal::record_end(device, &[buffer], None);
+            for (is_committed, record) in [
+                (false, metal::record_into as fn(&_, &_) -> _),
+                (true, metal::record_into),
+                (true, end),
+            ] {
                 let buffer = theirs.buffer();
-                let reserved = metal::record_into(device, &buffer).unwrap();
+                let reserved = record(device, &buffer).unwrap();
                 let marker = reserved.marker();
                 drop(reserved);
                 if is_committed {

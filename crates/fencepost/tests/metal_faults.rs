@@ -312,3 +312,60 @@ fn a_removed_device_releases_everyone_who_waits() {
         done(&there.record_timed().unwrap());
     });
 }
+
+#[test]
+fn the_end_of_buffers_of_which_one_fails_has_failed_and_releases_everyone() {
+    with_gpu(|device, session| {
+        for first_fails in [true, false] {
+            let (stream, theirs) = (device.new_stream().unwrap(), Theirs::new(device));
+            let (one, other) = (theirs.buffer(), theirs.buffer());
+            for buffer in [&one, &other] {
+                theirs.fill(buffer, 1);
+            }
+            let reserved = metal::record_end(device, &[&one, &other], None).unwrap();
+            session.hold();
+            if first_fails {
+                session.fail_commit(1, TIMEOUT, TEXT);
+            }
+            one.commit();
+            let marker = reserved.submitted();
+            stream.wait(&marker).unwrap();
+            let behind = stream.record_timed().unwrap();
+            let buffer = theirs.buffer();
+            metal::wait_into(&marker, &buffer).unwrap();
+            let waits = metal::record_end(device, &[&buffer], None).unwrap();
+            buffer.commit();
+            let waits = waits.submitted();
+            session.release();
+            is_pending(&waits);
+            if !first_fails {
+                session.fail_commit(1, TIMEOUT, TEXT);
+            }
+            other.commit();
+            fails(&marker, TEXT, 0);
+            fails(&behind, TEXT, 1);
+            done(&waits);
+            let refused = metal::record_end(device, &[&theirs.buffer()], Some(&marker));
+            assert!(refused.unwrap_err().to_string().contains(TEXT));
+        }
+    });
+}
+
+#[test]
+fn an_end_behind_one_that_fails_fails_with_it() {
+    with_gpu(|device, session| {
+        let theirs = Theirs::new(device);
+        let (one, other) = (theirs.buffer(), theirs.buffer());
+        session.fail_commit(1, TIMEOUT, TEXT);
+        session.hold();
+        let reserved = metal::record_end(device, &[&one], None).unwrap();
+        one.commit();
+        let marker = reserved.submitted();
+        let reserved = metal::record_end(device, &[&other], Some(&marker)).unwrap();
+        other.commit();
+        let behind = reserved.submitted();
+        session.release();
+        fails(&behind, TEXT, 1);
+        fails(&marker, TEXT, 0);
+    });
+}

@@ -4,6 +4,7 @@ So code that was written for MPS runs, and can be tested, on any machine. Where 
 MPS, a call without a stream means PyTorch's own stream.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Optional
@@ -40,11 +41,16 @@ def device_count() -> int:
 
 
 def synchronize(timeout: Optional[float] = None) -> None:
-    """Block until everything submitted to any stream of the device is done.
+    """Block until everything submitted to any stream of the device is done, PyTorch's own stream included.
 
     With a ``timeout`` in seconds, which PyTorch's lacks, it gives up with a TimeoutError.
     """
-    _C._mps_device().synchronize(timeout)
+    event = Event()
+    event.record()
+    start = time.monotonic()
+    event.synchronize(timeout)
+    left = None if timeout is None else max(0.0, timeout - (time.monotonic() - start))
+    _C._mps_device().synchronize(left)
 
 
 def default_stream() -> Stream:

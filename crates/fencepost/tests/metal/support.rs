@@ -33,8 +33,15 @@ pub(crate) fn gpu() -> Device {
 /// Runs a test with some seeds, each on a machine of its own, and sees that nothing is left: no object of Metal's, no
 /// release too many, nothing done that Metal forbids.
 pub(crate) fn with_gpu(test: impl Fn(&Device, &Session)) {
+    with_gpu_of(|_| (), test);
+}
+
+/// As [`with_gpu`], on machines that `set_up` has changed.
+pub(crate) fn with_gpu_of(set_up: impl Fn(&mut Setup), test: impl Fn(&Device, &Session)) {
     fencepost_sim::with_seeds(8, |seed| {
-        with_setup(Setup::seeded(seed), |session| {
+        let mut setup = Setup::seeded(seed);
+        set_up(&mut setup);
+        with_setup(setup, |session| {
             let device = gpu();
             test(&device, session);
         });

@@ -19,6 +19,7 @@
 //! | may not wake its own host-side waiters for a value that the host sets | wait on the timeline, never in Metal | nothing here calls those waiters |
 //! | promises no time for an empty buffer, and 0 until it has completed | encode a small fill; take 0 for an error | `a_timed_marker_has_a_command_buffer_with_work_in_it`, `no_time_is_told_from_a_time` |
 //! | keeps resources alive that a command buffer uses, and says nothing of events | keep an event in a handler of each buffer that waits for it or signals it | `an_event_lives_as_long_as_a_command_buffer_that_uses_it` |
+//! | ends the process when anything is encoded beside an open encoder | mark the end of buffers that others encode into by their handlers, and raise the event from the host | `the_end_of_a_command_buffer_is_marked_while_others_encode` |
 //! | ends the process at a second commit | let the one who took a buffer's ordinal commit it, which uses it up | `many_threads_use_one_stream` |
 //! | gives nil for events in some sandboxes, and for anything when it cannot | say so in an error | `a_sandbox_without_shared_events_says_so`, `a_refused_record_leaves_the_event_and_the_stream_as_they_were` |
 //! | autoreleases what it returns | open a pool around each call and in each handler | all tests of the stand-in: it counts objects and pools |
@@ -247,6 +248,16 @@ pub(crate) fn record_into(
     at: &'static Location<'static>,
 ) -> Result<Reservation> {
     reserve::record_into(&of(device)?.gpu, buffer, at)
+}
+
+/// See [`crate::metal::record_end`].
+pub(crate) fn record_end(
+    device: &Device,
+    buffers: &[&CommandBuffer],
+    after: Option<&Marker>,
+    at: &'static Location<'static>,
+) -> Result<Reservation> {
+    reserve::record_end(&of(device)?.gpu, buffers, after, at)
 }
 
 /// See [`crate::metal::wait_into`].

@@ -131,6 +131,20 @@ impl Drop for Turn {
     }
 }
 
+/// Raises the event from the host when the last who holds this lets it go.
+pub(super) struct Raise {
+    native: Arc<Native>,
+    ordinal: u64,
+}
+
+impl Drop for Raise {
+    fn drop(&mut self) {
+        if !self.native.gpu.is_forked() {
+            self.native.event.raise(self.ordinal);
+        }
+    }
+}
+
 impl Native {
     /// A native of its own queue, or of the caller's.
     pub(super) fn new(
@@ -267,14 +281,37 @@ impl Native {
         time: Option<Arc<Time>>,
     ) {
         self.event.signal_in(buffer, ordinal);
-        // Called once; the type of a block cannot say so.
-        let turn = Mutex::new(Some(turn));
-        on_completed(buffer, move |ended| {
-            let turn = lock(&turn).take();
-            if let Some(turn) = turn {
-                completed(turn, time.as_deref(), ended);
-            }
+        tell(buffer, turn, time, || {});
+    }
+
+    /// As [`finish_buffer`](Native::finish_buffer) for several, where encoders may be open: nothing is encoded, and the
+    /// host raises the event to the ordinal that this gives once all is over: them, and whatever drops the other part.
+    pub(super) fn follow_buffers(
+        self: &Arc<Self>,
+        buffers: &[&CommandBuffer],
+        segment: &Arc<Segment>,
+        before: u64,
+        time: &Arc<Time>,
+    ) -> (u64, Arc<Raise>) {
+        let mut tail = lock(&self.tail);
+        let turns: Vec<_> = buffers
+            .iter()
+            .map(|_| self.take(&mut tail, segment, before).1)
+            .collect();
+        let ordinal = tail.ordinal;
+        drop(tail);
+        let raise = Arc::new(Raise {
+            native: self.clone(),
+            ordinal,
         });
+        for (buffer, turn) in buffers.iter().zip(turns) {
+            // Let go within the handler, which Metal may keep for longer.
+            let raise = Mutex::new(Some(raise.clone()));
+            tell(buffer, turn, Some(time.clone()), move || {
+                drop(lock(&raise).take())
+            });
+        }
+        (ordinal, raise)
     }
 
     /// Encodes the least work there is: nothing promises a time to a buffer without any.
@@ -332,6 +369,24 @@ impl Native {
             }
         });
     }
+}
+
+/// Has a buffer that was taken tell when it is over; `over` is called first.
+fn tell(
+    buffer: &CommandBuffer,
+    turn: Turn,
+    time: Option<Arc<Time>>,
+    over: impl Fn() + Send + Sync + 'static,
+) {
+    // Called once; the type of a block cannot say so.
+    let turn = Mutex::new(Some(turn));
+    on_completed(buffer, move |ended| {
+        let turn = lock(&turn).take();
+        if let Some(turn) = turn {
+            over();
+            completed(turn, time.as_deref(), ended);
+        }
+    });
 }
 
 /// A buffer has ended: its time first, then who waits for it.

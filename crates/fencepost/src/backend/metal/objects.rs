@@ -175,14 +175,14 @@ pub(super) fn keep(buffer: &CommandBuffer, event: &Event) {
     unsafe { buffer.addCompletedHandler(RcBlock::as_ptr(&block)) };
 }
 
-/// Where a handler leaves the time of its buffer. Each record has its own, so one that comes late stamps nothing that was
-/// recorded since.
+/// Where a handler leaves the time of its buffer, and several the latest of theirs. Each record has its own, so one that
+/// comes late stamps nothing that was recorded since.
 #[derive(Default)]
 pub(crate) struct Time(AtomicU64);
 
 impl Time {
     pub(super) fn set(&self, ticks: u64) {
-        self.0.store(ticks, Ordering::Release);
+        self.0.fetch_max(ticks, Ordering::AcqRel);
     }
 
     pub(super) fn get(&self) -> Option<u64> {
@@ -213,5 +213,7 @@ mod tests {
         }
         time.set(ticks(86_400.000_000_042));
         assert_eq!(time.get(), Some(86_400_000_000_042));
+        time.set(ticks(86_399.0));
+        assert_eq!(time.get(), Some(86_400_000_000_042), "the latest counts");
     }
 }

@@ -6,7 +6,7 @@ use objc2_metal::{MTLCommandBuffer, MTLCommandBufferStatus, MTLDevice};
 
 use super::{
     gpu::Gpu,
-    ledger,
+    ledger::{self, Step},
     native::{Native, pooled},
     objects::{CommandBuffer, Event, Time, keep},
     stream::{MtlMarker, MtlStream},
@@ -14,13 +14,13 @@ use super::{
 use crate::{
     backend::{
         MarkerImpl,
-        counted::{Account, ReservedMarker, State},
+        counted::{Account, ReservedMarker, Segment, State},
     },
-    error::{Error, Result},
+    error::{Cause, Error, Result},
     marker::Marker,
     reservation::Reservation,
     sync::lock,
-    timeline::StreamCore,
+    timeline::{StreamCore, Waiter},
 };
 
 /// Reserves a marker with an event of its own, which `buffer` signals with 1 behind what is encoded so far.
@@ -31,14 +31,79 @@ pub(super) fn record_into(
 ) -> Result<Reservation> {
     gpu.check()?;
     is_open(gpu, buffer)?;
-    let theirs = pooled(|| buffer.device());
-    if !gpu.is(&theirs) {
-        return Err(Error::DeviceMismatch {
-            call: "record_into",
-            left: gpu.core.name.clone(),
-            right: pooled(|| theirs.name().to_string()),
+    is_of(gpu, buffer, "record_into")?;
+    reserve(gpu, at, |native, segment, before, time| {
+        let (ordinal, turn) = native.take(&mut lock(&native.tail), segment, before);
+        native.finish_buffer(buffer, ordinal, turn, Some(time.clone()));
+        ordinal
+    })
+}
+
+/// Reserves a marker with an event of its own, which the host raises when all of `buffers` are over, and `after` is.
+pub(super) fn record_end(
+    gpu: &Arc<Gpu>,
+    buffers: &[&CommandBuffer],
+    after: Option<&Marker>,
+    at: &'static Location<'static>,
+) -> Result<Reservation> {
+    gpu.check()?;
+    if buffers.is_empty() {
+        return Err(Error::Unsupported {
+            what: "the end of no command buffer".into(),
+            device: gpu.core.name.clone(),
+            remedy: "name one at least".into(),
         });
     }
+    for buffer in buffers {
+        is_open(gpu, buffer)?;
+        is_of(gpu, buffer, "record_end")?;
+    }
+    if let Some(after) = after {
+        after.query()?;
+        // Of a reserved one nobody knows yet.
+        MtlStream::metal(after.imp()).transpose()?;
+    }
+    let mut behind = None;
+    let reservation = reserve(gpu, at, |native, segment, before, time| {
+        let turn = after.map(|_| native.push(segment, Step::Wait { before }));
+        let (ordinal, raise) = native.follow_buffers(buffers, segment, before, time);
+        behind = turn.map(|turn| (turn, raise, time.clone()));
+        ordinal
+    })?;
+    if let (Some(after), Some((turn, raise, time))) = (after, behind) {
+        let (text, earlier) = (after.to_string(), after.clone());
+        let call = Waiter::Call(Box::new(move |result: Result<()>| {
+            if let Ok(stamp) = earlier.timestamp() {
+                time.set(stamp.ticks());
+            }
+            drop(raise);
+            turn.finish(result.map_err(|error| Cause::of(&error).through(text)));
+        }));
+        // Refused: the turn is dropped, which fails the marker.
+        after.notify(call)?;
+    }
+    Ok(reservation)
+}
+
+/// An error for a buffer of another device.
+fn is_of(gpu: &Gpu, buffer: &CommandBuffer, call: &'static str) -> Result<()> {
+    let theirs = pooled(|| buffer.device());
+    if gpu.is(&theirs) {
+        return Ok(());
+    }
+    Err(Error::DeviceMismatch {
+        call,
+        left: gpu.core.name.clone(),
+        right: pooled(|| theirs.name().to_string()),
+    })
+}
+
+/// A reserved marker at the ordinal that `submit` gives, which is called in an autorelease pool.
+fn reserve(
+    gpu: &Arc<Gpu>,
+    at: &'static Location<'static>,
+    submit: impl FnOnce(&Arc<Native>, &Arc<Segment>, u64, &Arc<Time>) -> u64,
+) -> Result<Reservation> {
     let native = pooled(|| Native::single(gpu))?;
     let account = Account::new(StreamCore::new(gpu.core.clone()));
     let time = Arc::<Time>::default();
@@ -46,11 +111,9 @@ pub(super) fn record_into(
     let place = account.record(|value| {
         let segment = account.now();
         let before = segment.before(value);
-        let (ordinal, turn) = native.take(&mut lock(&native.tail), &segment, before);
+        let ordinal = pooled(|| submit(&native, &segment, before, &time));
         wakes = native.value(&segment, value);
-        let left = Some(time.clone());
-        pooled(|| native.finish_buffer(buffer, ordinal, turn, left));
-        Ok::<_, Error>(Some(native.stamp(ordinal, Some(time))))
+        Ok::<_, Error>(Some(native.stamp(ordinal, Some(time.clone()))))
     })?;
     ledger::fire(wakes);
     let state = State::reserved();
