@@ -41,9 +41,21 @@ impl CudaEvent {
     fn current(&self, py: Python<'_>) -> PyResult<std::sync::Arc<fencepost::Stream>> {
         current(py, None)
     }
+
+    #[inline]
+    fn record_on(&self, py: Python<'_>, stream: &fencepost::Stream) -> PyResult<()> {
+        if self.core.device().is_none() {
+            only_cuda(stream)?;
+        }
+        match self.core.record(py, stream) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(record_error(&self.core, stream, error)),
+        }
+    }
 }
 
 /// What the drop-in says of a stream of another device, as PyTorch does.
+#[cold]
 fn record_error(core: &Core, stream: &fencepost::Stream, error: fencepost::Error) -> PyErr {
     if let fencepost::Error::DeviceMismatch { .. } = error
         && let Some(mine) = core.device().and_then(cuda_index)
@@ -115,17 +127,9 @@ impl CudaEvent {
     /// on one stream, CUDA itself blocks until some complete; other Python threads go on meanwhile.
     #[pyo3(signature = (stream = None))]
     pub(crate) fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        let record = |stream: &fencepost::Stream| {
-            if self.core.device().is_none() {
-                only_cuda(stream)?;
-            }
-            self.core
-                .record(py, stream)
-                .map_err(|error| record_error(&self.core, stream, error))
-        };
         match stream {
-            Some(stream) => with_given(py, stream, record)?,
-            None => record(&*self.current(py)?),
+            Some(stream) => with_given(py, stream, |stream| self.record_on(py, stream)),
+            None => self.record_on(py, &*self.current(py)?),
         }
     }
 
@@ -136,10 +140,11 @@ impl CudaEvent {
     #[pyo3(signature = (stream = None))]
     pub(crate) fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         match stream {
-            Some(stream) => with_given(py, stream, |stream| self.core.wait(py, stream))?,
-            None => self.core.wait(py, &*self.current(py)?),
+            Some(stream) => with_given(py, stream, |stream| {
+                self.core.wait(py, stream).map_err(to_py)
+            }),
+            None => self.core.wait(py, &*self.current(py)?).map_err(to_py),
         }
-        .map_err(to_py)
     }
 
     /// Whether what it holds is complete; True before the first record. Never blocks.

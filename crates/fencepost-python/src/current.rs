@@ -10,7 +10,7 @@
 //!   Drivers without such numbers (before CUDA 12) have everything wrapped anew.
 
 use std::{
-    cell::Cell,
+    cell::RefCell,
     ffi::c_void,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -34,7 +34,7 @@ struct Known {
 
 thread_local! {
     /// The last ones that this thread used.
-    static KNOWN: Cell<Vec<Known>> = const { Cell::new(Vec::new()) };
+    static KNOWN: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) };
 }
 
 /// How many streams a thread remembers by object: looked through on each call.
@@ -72,52 +72,47 @@ pub(crate) fn forget_wrapped() {
 pub(crate) fn with_given<R>(
     py: Python<'_>,
     object: &Bound<'_, PyAny>,
-    f: impl FnOnce(&Stream) -> R,
+    f: impl FnOnce(&Stream) -> PyResult<R>,
 ) -> PyResult<R> {
     // Asked first: a cast that fails makes an error, which costs as much as all of this.
     if object.is_exact_instance_of::<PyStream>()
         && let Ok(ours) = object.cast_exact::<PyStream>()
     {
-        return Ok(f(&ours.get().stream));
+        return f(&ours.get().stream);
     }
     let mut f = Some(f);
-    let result = KNOWN.try_with(|cell| {
-        // Taken out meanwhile: `f` may let go of the interpreter's lock, and Python code that then runs on this
-        // thread may come here again. It finds none.
-        let known = cell.take();
-        let found = known.iter().find(|known| known.object.is(object));
-        let result = found.and_then(|found| f.take().map(|f| f(&found.stream)));
-        cell.set(known);
-        result
+    let result = KNOWN.try_with(|known| {
+        // Nobody changes them meanwhile: `f` may let go of the interpreter's lock, and Python code that then
+        // runs on this thread may come here again.
+        let known = known.try_borrow().ok()?;
+        let found = known.iter().find(|known| known.object.is(object))?;
+        f.take().map(|f| f(&found.stream))
     });
-    if let Ok(Some(result)) = result {
-        return Ok(result);
+    match (result, f) {
+        (Ok(Some(result)), _) => result,
+        (_, Some(f)) => f(&*theirs(py, object)?),
+        (_, None) => Err(PyRuntimeError::new_err(
+            "a stream was looked up twice; report this",
+        )),
     }
-    let stream = theirs(py, object)?;
-    // Still here: it was called only where there is a result.
-    f.map(|f| f(&stream))
-        .ok_or_else(|| PyRuntimeError::new_err("a stream was looked up twice; report this"))
 }
 
 /// The stream that `object` is or has.
 pub(crate) fn given(py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<Stream> {
-    with_given(py, object, Stream::clone)
-}
-
-#[inline]
-fn put_back(known: Vec<Known>) {
-    // There is none any more on a thread that is ending.
-    let _ = KNOWN.try_with(|cell| cell.set(known));
+    with_given(py, object, |stream| Ok(stream.clone()))
 }
 
 fn remember(object: &Bound<'_, PyAny>, stream: &Arc<Stream>) {
-    let mut known = KNOWN.try_with(Cell::take).unwrap_or_default();
-    let old = (known.len() >= KNOWN_AT_MOST).then(|| known.remove(0));
-    known.push(Known {
-        object: object.clone().unbind(),
-        stream: stream.clone(),
+    // Left out on a thread that is ending, and inside a call that uses them.
+    let old = KNOWN.try_with(|known| {
+        let mut known = known.try_borrow_mut().ok()?;
+        let old = (known.len() >= KNOWN_AT_MOST).then(|| known.remove(0));
+        known.push(Known {
+            object: object.clone().unbind(),
+            stream: stream.clone(),
+        });
+        old
     });
-    put_back(known);
     // The object's end may run Python code.
     drop(old);
 }

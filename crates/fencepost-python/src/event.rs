@@ -109,7 +109,11 @@ impl PyEvent {
     #[pyo3(signature = (stream = None))]
     pub(crate) fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         match stream {
-            Some(stream) => with_given(py, stream, |stream| self.core.record(py, stream))?,
+            Some(stream) => {
+                return with_given(py, stream, |stream| {
+                    self.core.record(py, stream).map_err(to_py)
+                });
+            }
             None => match torch_mps::in_use_on(py, &self.device)? {
                 Some(torch) => return torch.record(py, &self.core),
                 None => self.core.record(py, &*current_of(py, &self.device)?),
@@ -124,7 +128,11 @@ impl PyEvent {
     #[pyo3(signature = (stream = None))]
     pub(crate) fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         match stream {
-            Some(stream) => with_given(py, stream, |stream| self.core.wait(py, stream))?,
+            Some(stream) => {
+                return with_given(py, stream, |stream| {
+                    self.core.wait(py, stream).map_err(to_py)
+                });
+            }
             None => match torch_mps::in_use_on(py, &self.device)? {
                 Some(torch) => return torch.wait(py, &self.core),
                 None => self.core.wait(py, &*current_of(py, &self.device)?),
