@@ -49,6 +49,39 @@ fn refuse_submits(control: &Control, code: vk::Result) {
     }
 }
 
+/// Markers, callbacks and host streams that wait for what never comes: of a living stream, and of one that is dropped.
+fn everyone_is_told(device: &Device, lose: impl FnOnce()) {
+    let (stream, gone) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+    let host = Device::open("host").unwrap();
+    let gates = [&stream, &gone].map(|stream| work::gate(stream).unwrap());
+    let markers = [&stream, &gone].map(|stream| stream.record().unwrap());
+    drop(gone);
+    let (tell, told) = mpsc::channel();
+    let hosts = markers.each_ref().map(|marker| {
+        let tell = tell.clone();
+        marker
+            .on_complete(move |result| drop(tell.send(result)))
+            .unwrap();
+        let host = host.new_stream().unwrap();
+        host.wait(marker).unwrap();
+        host
+    });
+    lose();
+    for (marker, host) in markers.iter().zip(&hosts) {
+        for error in [
+            told.recv_timeout(PATIENCE).unwrap().unwrap_err(),
+            marker.query().unwrap_err(),
+            marker.synchronize_timeout(PATIENCE).unwrap_err(),
+        ] {
+            is_loss(&error, "said that the device is lost");
+        }
+        let error = host.synchronize_timeout(PATIENCE).unwrap_err();
+        let root = error.cause().unwrap().root();
+        assert!(root.contains("said that the device is lost"), "{root}");
+    }
+    drop(gates);
+}
+
 fn is_loss(error: &Error, call: &str) {
     assert!(matches!(error, Error::DeviceLost { .. }), "{error:?}");
     let root = error.cause().unwrap().root();
@@ -264,5 +297,28 @@ fn what_is_dropped_leaves_nothing_behind() {
         assert!(after.semaphores <= before.semaphores + 8);
         assert!(after.query_pools <= before.query_pools + 8);
         assert!(after.command_buffers <= before.command_buffers + 600);
+    });
+}
+
+#[test]
+fn a_loss_reaches_markers_whose_stream_is_dropped() {
+    with_device(|device, control| everyone_is_told(device, || control.lose_device(0)));
+}
+
+/// As NVIDIA's driver was seen to
+/// ([Vulkan-ValidationLayers #4566](https://github.com/KhronosGroup/Vulkan-ValidationLayers/issues/4566)).
+#[test]
+fn a_counter_with_all_bits_set_is_a_lost_device() {
+    with_driver(&[("LOST_COUNTERS", 1)], |control| {
+        let device = Device::open("vulkan:0").unwrap();
+        everyone_is_told(&device, || control.lose_device(0));
+    });
+}
+
+#[test]
+fn a_lost_device_whose_counters_stand_still_is_told_by_waiting() {
+    with_driver(&[("LOST_COUNTERS", 2)], |control| {
+        let device = Device::open("vulkan:0").unwrap();
+        everyone_is_told(&device, || control.lose_device(0));
     });
 }

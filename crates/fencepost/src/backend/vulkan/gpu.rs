@@ -274,8 +274,15 @@ impl Gpu {
     /// The value of a timeline semaphore. Never blocks.
     #[inline]
     pub(super) fn counter(&self, semaphore: vk::Semaphore) -> Result<u64, Fault> {
+        /// No stream gets there: so some drivers tell of a lost device, and call it a success
+        /// ([Vulkan-ValidationLayers #4566](https://github.com/KhronosGroup/Vulkan-ValidationLayers/issues/4566)).
+        const BEYOND: u64 = 1 << 63;
         // SAFETY: a timeline semaphore of this device, which its owner keeps alive.
-        unsafe { self.device.get_semaphore_counter_value(semaphore) }.map_err(|result| Fault {
+        let value = match unsafe { self.device.get_semaphore_counter_value(semaphore) } {
+            Ok(BEYOND..) => Err(vk::Result::ERROR_DEVICE_LOST),
+            other => other,
+        };
+        value.map_err(|result| Fault {
             call: "vkGetSemaphoreCounterValue",
             result,
         })
@@ -447,8 +454,15 @@ impl Sleep<Watch> for Sleeper {
                     sleep(pause);
                     pause = (pause * 2).min(Duration::from_millis(1));
                 }
-                // A lost device is told by looking. A wait that fails at once must not spin.
-                Err(_) => return sleep(Duration::from_millis(1)),
+                Err(result) => {
+                    // Counters need not tell of a loss: it is known from here on.
+                    if let Some(watch) = lowest.first() {
+                        let call = "vkWaitSemaphores";
+                        watch.gpu().failed(Fault { call, result });
+                    }
+                    // A wait that fails at once must not spin.
+                    return sleep(Duration::from_millis(1));
+                }
                 Ok(()) => return,
             }
         }

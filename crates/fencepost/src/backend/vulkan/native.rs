@@ -26,14 +26,14 @@ use ash::vk;
 use super::{
     gpu::{Fault, Gpu},
     queue::Point,
+    stream::cause_of,
     timer::{SlotTime, Timer},
     waiter::Watched,
 };
 use crate::{
     backend::counted::{Counter, Segment},
-    error::Result,
+    error::{Error, Result},
     sync::{Mutex, lock},
-    timeline::Reached,
 };
 
 pub(crate) struct Native {
@@ -282,6 +282,10 @@ impl Counter for Native {
 
     #[inline]
     fn read(&self) -> Result<u64> {
+        // Counters of a lost device may stand still, and markers of dropped streams have heard of no loss.
+        if let Some(lost) = self.gpu.lost() {
+            return Err(lost);
+        }
         self.gpu
             .counter(self.line)
             .map_err(|fault| self.gpu.failed(fault))
@@ -319,6 +323,13 @@ impl Counter for Native {
 }
 
 impl Watch {
+    pub(super) fn gpu(&self) -> &Arc<Gpu> {
+        match self {
+            Watch::Uses { native, .. } | Watch::Marker { native, .. } => &native.gpu,
+            Watch::Burial(body) => &body.gpu,
+        }
+    }
+
     /// What to sleep for; `None` when it is due.
     pub(super) fn point(&self) -> Option<Point> {
         match self {
@@ -350,12 +361,10 @@ impl Watched for Watch {
                     segment.settle(counter);
                     counter >= *value
                 }
-                // A loss has failed every stream; what else the driver says is told by who asks.
+                // A loss has failed the streams that are alive; this one may be dropped, or a reservation's.
                 Err(error) => {
-                    if segment.timeline.reached(u64::MAX >> 1) == Reached::NotYet {
-                        let cause = crate::error::Cause::new(error.to_string());
-                        segment.timeline.fail(&cause, false).fire();
-                    }
+                    let lost = matches!(error, Error::DeviceLost { .. });
+                    segment.timeline.fail(&cause_of(&error), lost).fire();
                     true
                 }
             },

@@ -346,7 +346,7 @@ impl Drop for Release {
     }
 }
 
-fn cause_of(error: &Error) -> Cause {
+pub(super) fn cause_of(error: &Error) -> Cause {
     match error.cause() {
         Some(cause) => cause.clone(),
         None => Cause::new(error.to_string()),
