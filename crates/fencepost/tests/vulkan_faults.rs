@@ -322,3 +322,16 @@ fn a_lost_device_whose_counters_stand_still_is_told_by_waiting() {
         everyone_is_told(&device, || control.lose_device(0));
     });
 }
+
+#[test]
+fn a_device_that_was_lost_is_opened_anew() {
+    with_device(|device, control| {
+        control.lose_device(0);
+        assert!(device.synchronize().is_err());
+        let anew = Device::open("vulkan:0").unwrap();
+        assert_ne!(anew.default_stream(), device.default_stream());
+        anew.default_stream().synchronize_timeout(PATIENCE).unwrap();
+        let again = Device::open("vulkan:0").unwrap();
+        assert_eq!(again.default_stream(), anew.default_stream());
+    });
+}

@@ -82,15 +82,23 @@ pub(crate) fn is_hardware() -> bool {
     Loader::get().is_ok_and(|loader| loader.devices.first().is_some_and(|first| !first.software))
 }
 
-/// The device of this index; the same one each time.
+/// The device of this index; the same one each time, until it is lost.
 pub(crate) fn open(index: usize) -> Result<Device> {
     static DEVICES: OnceLock<Mutex<Vec<(usize, Device)>>> = OnceLock::new();
     let mut devices = lock(DEVICES.get_or_init(|| Mutex::new(Vec::new())));
-    if let Some((_, device)) = devices.iter().find(|(known, _)| *known == index) {
+    if let Some((_, device)) = devices.iter().find(|(known, _)| *known == index)
+        && of(device)?.gpu.lost().is_none()
+    {
         return Ok(device.clone());
     }
     let device = make(index, None)?;
+    let lost: Vec<_> = devices
+        .extract_if(.., |(known, _)| *known == index)
+        .collect();
     devices.push((index, device.clone()));
+    drop(devices);
+    // Without the lock: it may be the last owner.
+    drop(lost);
     Ok(device)
 }
 
