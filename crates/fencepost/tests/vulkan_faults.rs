@@ -335,3 +335,20 @@ fn a_device_that_was_lost_is_opened_anew() {
         assert_eq!(again.default_stream(), anew.default_stream());
     });
 }
+
+#[test]
+fn a_device_that_cannot_be_used_is_destroyed_again() {
+    with_driver(&[], |control| {
+        for nth in [1, 2] {
+            control.fail_call(
+                "vkCreateSemaphore",
+                nth,
+                vk::Result::ERROR_OUT_OF_HOST_MEMORY,
+            );
+            let error = Device::open("vulkan:0").unwrap_err();
+            assert!(error.to_string().contains("vkCreateSemaphore"), "{error}");
+            assert_eq!(control.live().devices, 0);
+            control.clear_faults();
+        }
+    });
+}

@@ -173,6 +173,7 @@ pub(crate) fn make(index: usize, only: Option<Features>) -> Result<Device> {
             found.name
         ))
     })?;
+    let table = device.clone();
     // SAFETY: the device was just made, with these features; the instance lives as long as the process.
     let gpu = unsafe {
         Gpu::new(Parts {
@@ -184,7 +185,11 @@ pub(crate) fn make(index: usize, only: Option<Features>) -> Result<Device> {
             name,
             keep_alive: None,
         })
-    }?;
+    };
+    let gpu = gpu.inspect_err(|_| {
+        // SAFETY: made just now; nothing was made of it that is still there.
+        unsafe { table.destroy_device(None) }
+    })?;
     for index in 0..queues {
         // SAFETY: the device was made with that many queues of the family.
         let raw = unsafe { gpu.device.get_device_queue(family, index) };
