@@ -352,3 +352,28 @@ fn a_device_that_cannot_be_used_is_destroyed_again() {
         }
     });
 }
+
+#[test]
+fn queries_that_cannot_be_made_leave_nothing_behind() {
+    with_device(|device, control| {
+        let stream = device.new_stream().unwrap();
+        // Makes the stream's pool of command buffers.
+        let first = stream.record_timed().unwrap();
+        let held: Vec<_> = (0..63).map(|_| stream.record_timed().unwrap()).collect();
+        let before = control.live();
+        for call in [
+            "vkCreateQueryPool",
+            "vkAllocateCommandBuffers",
+            "vkBeginCommandBuffer",
+            "vkEndCommandBuffer",
+        ] {
+            control.fail_call(call, 1, vk::Result::ERROR_OUT_OF_DEVICE_MEMORY);
+            let error = stream.record_timed().unwrap_err();
+            assert!(error.to_string().contains(call), "{error}");
+            assert_eq!(control.live(), before, "after {call}");
+        }
+        stream.record_timed().unwrap();
+        drop((first, held));
+        stream.synchronize_timeout(PATIENCE).unwrap();
+    });
+}

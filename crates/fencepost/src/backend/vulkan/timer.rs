@@ -236,28 +236,31 @@ fn queries(
         .command_buffer_count(count);
     // SAFETY: the command pool is alive and used by nobody else: the submit lock is held.
     let buffers = unsafe { device.allocate_command_buffers(&info) };
-    let recorded = buffers
-        .map_err(fault("vkAllocateCommandBuffers"))
-        .and_then(|buffers| {
-            for (index, &buffer) in (0..).zip(&buffers) {
-                let info = vk::CommandBufferBeginInfo::default();
-                // SAFETY: a new buffer of a pool that nobody else uses; recorded once.
-                unsafe {
-                    device
-                        .begin_command_buffer(buffer, &info)
-                        .map_err(fault("vkBeginCommandBuffer"))?;
-                    write(gpu, buffer, pool, index, false);
-                    device
-                        .end_command_buffer(buffer)
-                        .map_err(fault("vkEndCommandBuffer"))?;
-                }
+    let buffers = buffers.map_err(fault("vkAllocateCommandBuffers"));
+    let recorded = buffers.and_then(|buffers| {
+        let recorded = (0..).zip(&buffers).try_for_each(|(index, &buffer)| {
+            let info = vk::CommandBufferBeginInfo::default();
+            // SAFETY: a new buffer of a pool that nobody else uses; recorded once.
+            unsafe {
+                device
+                    .begin_command_buffer(buffer, &info)
+                    .map_err(fault("vkBeginCommandBuffer"))?;
+                write(gpu, buffer, pool, index, false);
+                device
+                    .end_command_buffer(buffer)
+                    .map_err(fault("vkEndCommandBuffer"))
             }
-            Ok(buffers)
         });
+        if recorded.is_err() {
+            // SAFETY: of this pool, which nobody else uses; never submitted.
+            unsafe { device.free_command_buffers(commands, &buffers) };
+        }
+        recorded.map(|()| buffers)
+    });
     match recorded {
         Ok(buffers) => Ok((pool, buffers)),
         Err(fault) => {
-            // SAFETY: made just now, never submitted.
+            // SAFETY: made just now; no buffer that names it is left.
             unsafe { device.destroy_query_pool(pool, None) };
             Err(fault)
         }
