@@ -104,7 +104,7 @@ pub(super) enum Watch {
     Uses {
         native: Arc<Native>,
         trail: Point,
-        _uses: Uses,
+        uses: Uses,
     },
     Marker {
         native: Arc<Native>,
@@ -153,7 +153,7 @@ impl Native {
         let _ = self.gpu.waiter.watch(Watch::Uses {
             native: self.clone(),
             trail: (trail.semaphore, last),
-            _uses: uses,
+            uses,
         });
     }
 }
@@ -323,6 +323,21 @@ impl Counter for Native {
 }
 
 impl Watch {
+    /// Whether the device is through with what a burial or a dropped stream's batches use.
+    fn is_over(&self) -> bool {
+        match self {
+            Watch::Uses { native, trail, .. } => {
+                native.gpu.lost().is_some()
+                    || native.gpu.counter(trail.0).map_or_else(
+                        |fault| fault.result == vk::Result::ERROR_DEVICE_LOST,
+                        |reached| reached >= trail.1,
+                    )
+            }
+            Watch::Burial(body) => body.pending().is_none(),
+            Watch::Marker { .. } => true,
+        }
+    }
+
     pub(super) fn gpu(&self) -> &Arc<Gpu> {
         match self {
             Watch::Uses { native, .. } | Watch::Marker { native, .. } => &native.gpu,
@@ -368,14 +383,7 @@ impl Watched for Watch {
                     true
                 }
             },
-            Watch::Uses { native, trail, .. } => {
-                native.gpu.lost().is_some()
-                    || native.gpu.counter(trail.0).map_or_else(
-                        |fault| fault.result == vk::Result::ERROR_DEVICE_LOST,
-                        |reached| reached >= trail.1,
-                    )
-            }
-            Watch::Burial(body) => body.pending().is_none(),
+            Watch::Uses { .. } | Watch::Burial(_) => self.is_over(),
         }
     }
 }
@@ -384,13 +392,15 @@ impl Watched for Watch {
 /// pending may not lose what it uses.
 impl Drop for Watch {
     fn drop(&mut self) {
-        if let Watch::Burial(body) = self
-            && !body.gpu.is_forked()
-            && body.pending().is_none()
-        {
-            body.destroy();
-            // SAFETY: dropped once, here, and not used after.
-            unsafe { ManuallyDrop::drop(body) };
+        let over = !self.gpu().is_forked() && self.is_over();
+        match self {
+            Watch::Burial(body) if over => {
+                body.destroy();
+                // SAFETY: dropped once, here, and not used after.
+                unsafe { ManuallyDrop::drop(body) };
+            }
+            Watch::Uses { uses, .. } if !over => std::mem::forget(std::mem::take(uses)),
+            _ => {}
         }
     }
 }

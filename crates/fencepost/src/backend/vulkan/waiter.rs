@@ -107,29 +107,27 @@ impl<W: Watched, S: Sleep<W>> Waiter<W, S> {
                 thread.unpark();
                 Ok(())
             }
-            Thread::None => {
+            Thread::None => self.start(&mut state).map_err(|error| {
+                // Without a thread there was nothing to watch before.
+                state.thread = Thread::None;
+                let refused = std::mem::take(&mut state.watched);
                 drop(state);
-                self.start()
-            }
+                drop(refused);
+                error
+            }),
         }
     }
 
-    fn start(&self) -> Result<()> {
+    /// Under the lock: what others watch meanwhile would be lost with a thread that cannot be started.
+    fn start(&self, _: &mut State<W>) -> Result<()> {
         let shared = self.shared.clone();
         let spawned = thread::Builder::new()
             .name("fencepost-vulkan".into())
             .spawn(move || run(&shared));
-        spawned.map(drop).map_err(|error| {
-            let mut state = lock(&self.shared.state);
-            state.thread = Thread::None;
-            let watched = std::mem::take(&mut state.watched);
-            drop(state);
-            drop(watched);
-            Error::Backend {
-                call: "std::thread::Builder::spawn",
-                code: error.raw_os_error().unwrap_or(-1).into(),
-                text: format!("{error}; end some threads, or raise the process's limit"),
-            }
+        spawned.map(drop).map_err(|error| Error::Backend {
+            call: "std::thread::Builder::spawn",
+            code: error.raw_os_error().unwrap_or(-1).into(),
+            text: format!("{error}; end some threads, or raise the process's limit"),
         })
     }
 
