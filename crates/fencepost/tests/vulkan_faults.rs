@@ -4,7 +4,11 @@
 //! Each in a process of its own: most of them end the device. Nothing here counts as hardware.
 #![cfg(all(feature = "vulkan", target_os = "linux", not(loom)))]
 
-use std::{path::Path, sync::mpsc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Mutex, mpsc},
+    time::Duration,
+};
 
 use ash::vk;
 use fencepost::{Backend, Device, Error, Event, Result, conformance::work, vulkan};
@@ -419,5 +423,45 @@ fn whoever_asks_to_be_told_while_no_thread_starts_gets_an_error() {
             .unwrap();
         gate.open();
         told.recv_timeout(PATIENCE).unwrap().unwrap();
+    });
+}
+
+/// An exit handler of a program, which runs behind the driver's own.
+#[test]
+fn drops_behind_the_end_of_the_driver_call_nothing_of_it() {
+    type Kept = (Device, Event, work::Gate, fencepost::Stream);
+    static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
+    extern "C" fn drop_all() {
+        let library = std::env::var_os("FENCEPOST_VULKAN_LIBRARY").unwrap();
+        let control = Control::load(Path::new(&library)).unwrap();
+        let calls = || {
+            [
+                "vkDestroySemaphore",
+                "vkDestroyCommandPool",
+                "vkDestroyQueryPool",
+                "vkGetSemaphoreCounterValue",
+                "vkWaitSemaphores",
+                "vkSignalSemaphore",
+            ]
+            .map(|name| control.calls(name))
+        };
+        let before = calls();
+        drop(KEPT.lock().map(|mut kept| kept.take()));
+        if calls() != before {
+            // SAFETY: ends the process at once.
+            unsafe { libc::_exit(3) }
+        }
+    }
+    with_driver(&[], |_| {
+        // SAFETY: the handler is a function of this program, and does not unwind.
+        assert_eq!(unsafe { libc::atexit(drop_all) }, 0);
+        let device = Device::open("vulkan:0").unwrap();
+        let stream = device.new_stream().unwrap();
+        let done = Event::with_timing(&device);
+        done.record(&stream).unwrap();
+        stream.synchronize_timeout(PATIENCE).unwrap();
+        let gate = work::gate(&stream).unwrap();
+        done.record(&stream).unwrap();
+        *KEPT.lock().unwrap() = Some((device, done, gate, stream));
     });
 }

@@ -10,7 +10,10 @@
 use std::{
     any::Any,
     ffi::CStr,
-    sync::{Arc, Once, OnceLock, Weak, atomic::Ordering},
+    sync::{
+        Arc, Once, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -51,6 +54,8 @@ pub(crate) struct Gpu {
     holds: Mutex<Vec<Weak<Hold>>>,
     pub(super) waiter: Waiter<Watch, Sleeper>,
     dead: OnceLock<Cause>,
+    /// The process is ending, and its driver may be taken apart.
+    left: AtomicBool,
     owner: u32,
     /// `None` for a device of ours.
     keep_alive: Option<Arc<dyn Any + Send + Sync>>,
@@ -182,6 +187,7 @@ impl Gpu {
             }),
             holds: Mutex::new(Vec::new()),
             dead: OnceLock::new(),
+            left: AtomicBool::new(false),
             owner: std::process::id(),
             keep_alive: parts.keep_alive,
             #[cfg(feature = "conformance")]
@@ -201,6 +207,12 @@ impl Gpu {
 
     pub(super) fn is_forked(&self) -> bool {
         self.owner != std::process::id()
+    }
+
+    /// Whether the driver is out of reach: in a forked child, and when the process is ending. Drops then leave
+    /// everything where it is.
+    pub(super) fn is_gone(&self) -> bool {
+        self.left.load(Ordering::Acquire) || self.is_forked()
     }
 
     /// The queue with the fewest streams.
@@ -312,7 +324,7 @@ impl Gpu {
 
     /// Signals a timeline semaphore from the host. A refusal is that of a lost device: nothing waits there.
     pub(super) fn signal(&self, semaphore: vk::Semaphore, value: u64) {
-        if self.is_forked() {
+        if self.is_gone() {
             return;
         }
         let info = vk::SemaphoreSignalInfo::default()
@@ -383,6 +395,7 @@ fn leave_at_exit(gpu: &Arc<Gpu>) {
             if !gpu.is_forked() {
                 gpu.let_all_go();
             }
+            gpu.left.store(true, Ordering::Release);
             // Its drop would call the driver.
             std::mem::forget(gpu);
         }
@@ -402,7 +415,7 @@ fn leave_at_exit(gpu: &Arc<Gpu>) {
 impl Drop for Gpu {
     fn drop(&mut self) {
         self.waiter.close();
-        if self.is_forked() {
+        if self.is_gone() {
             return;
         }
         let device = &self.device;

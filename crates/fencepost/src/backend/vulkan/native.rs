@@ -88,7 +88,7 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        if !self.gpu.is_forked() {
+        if !self.gpu.is_gone() {
             // SAFETY: made by us; the batch that waits for it holds it until it is complete (`Body::trail`).
             unsafe { self.gpu.device.destroy_semaphore(self.semaphore, None) };
         }
@@ -137,7 +137,7 @@ impl Native {
         let Some(trail) = self.trail.get() else {
             return;
         };
-        if self.gpu.is_forked() {
+        if self.gpu.is_gone() {
             return;
         }
         let uses = std::mem::take(&mut *lock(&trail.keep));
@@ -262,7 +262,7 @@ impl Drop for Native {
         let Some(mut body) = self.body.take() else {
             return;
         };
-        if body.gpu.is_forked() {
+        if body.gpu.is_gone() {
             // The driver did not come along.
             return std::mem::forget(body);
         }
@@ -392,7 +392,7 @@ impl Watched for Watch {
 /// pending may not lose what it uses.
 impl Drop for Watch {
     fn drop(&mut self) {
-        let over = !self.gpu().is_forked() && self.is_over();
+        let over = !self.gpu().is_gone() && self.is_over();
         match self {
             Watch::Burial(body) if over => {
                 body.destroy();

@@ -366,7 +366,7 @@ impl Time for SlotTime {
 impl Drop for SlotTime {
     fn drop(&mut self) {
         if let Some(timer) = self.native.timer.get() {
-            let forked = || self.native.gpu.is_forked();
+            let forked = || self.native.gpu.is_gone();
             timer.ring.give(self.slot, self.until, forked);
         }
     }
