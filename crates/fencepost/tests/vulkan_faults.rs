@@ -465,3 +465,15 @@ fn drops_behind_the_end_of_the_driver_call_nothing_of_it() {
         *KEPT.lock().unwrap() = Some((device, done, gate, stream));
     });
 }
+
+#[test]
+fn an_older_loader_before_a_newer_driver_is_used_as_an_older_device() {
+    with_driver(&[("API", 13), ("LOADER", 12)], |control| {
+        let device = Device::open("vulkan:0").unwrap();
+        let stream = device.new_stream().unwrap();
+        stream.record_timed().unwrap();
+        stream.synchronize_timeout(PATIENCE).unwrap();
+        // The extension is there, so its calls are too.
+        assert!(control.calls("vkQueueSubmit2KHR") > 0);
+    });
+}

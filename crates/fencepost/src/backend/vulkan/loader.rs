@@ -14,6 +14,8 @@ pub(super) struct Loader {
     /// Unloading it would take the driver away under everybody.
     _entry: Entry,
     pub(super) instance: Instance,
+    /// What the instance was made for: newer parts of a device are no use to it.
+    pub(super) version: u32,
     pub(super) devices: Vec<Found>,
 }
 
@@ -75,11 +77,13 @@ fn load() -> Result<Loader, String> {
             shown(version)
         ));
     }
+    let version = version.min(vk::API_VERSION_1_3);
     let instance = instance(&entry, version)?;
     let devices = devices(&instance)?;
     Ok(Loader {
         _entry: entry,
         instance,
+        version,
         devices,
     })
 }
@@ -95,7 +99,7 @@ fn shown(version: u32) -> String {
 fn instance(entry: &Entry, version: u32) -> Result<Instance, String> {
     let application = vk::ApplicationInfo::default()
         .engine_name(c"fencepost")
-        .api_version(version.min(vk::API_VERSION_1_3));
+        .api_version(version);
     let mut info = vk::InstanceCreateInfo::default().application_info(&application);
     let validate = std::env::var_os(VALIDATION).is_some_and(|on| on == "1");
     let layers = [c"VK_LAYER_KHRONOS_validation".as_ptr()];

@@ -119,7 +119,9 @@ pub(crate) fn make(index: usize, only: Option<Features>) -> Result<Device> {
     let instance = &loader.instance;
     // SAFETY: a device of this instance, here and below.
     let facts = unsafe { instance.get_physical_device_properties(found.raw) };
-    let one_three = facts.api_version >= vk::API_VERSION_1_3;
+    // A device is as new as its instance at most:
+    // https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#extendingvulkan-coreversions
+    let one_three = facts.api_version.min(loader.version) >= vk::API_VERSION_1_3;
     // SAFETY: as above.
     let extensions = unsafe { instance.enumerate_device_extension_properties(found.raw) };
     let extension = extensions.is_ok_and(|all| {
