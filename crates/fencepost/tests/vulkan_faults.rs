@@ -468,12 +468,20 @@ fn drops_behind_the_end_of_the_driver_call_nothing_of_it() {
 
 #[test]
 fn an_older_loader_before_a_newer_driver_is_used_as_an_older_device() {
-    with_driver(&[("API", 13), ("LOADER", 12)], |control| {
+    with_driver(&[("API", 13), ("LOADER", 12), ("SYNC2", 1)], |control| {
         let device = Device::open("vulkan:0").unwrap();
         let stream = device.new_stream().unwrap();
         stream.record_timed().unwrap();
         stream.synchronize_timeout(PATIENCE).unwrap();
         // The extension is there, so its calls are too.
         assert!(control.calls("vkQueueSubmit2KHR") > 0);
+    });
+}
+
+#[test]
+fn drivers_that_do_not_conform_are_found() {
+    with_driver(&[("PORTABILITY", 1)], |_| {
+        let device = Device::open("vulkan:0").unwrap();
+        device.synchronize().unwrap();
     });
 }

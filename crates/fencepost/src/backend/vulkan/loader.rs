@@ -5,7 +5,7 @@ use std::{
     sync::{OnceLock, PoisonError},
 };
 
-use ash::{Entry, Instance, ext, vk};
+use ash::{Entry, Instance, ext, khr, vk};
 
 use crate::sync::Mutex;
 
@@ -96,6 +96,10 @@ fn shown(version: u32) -> String {
     format!("{major}.{minor}")
 }
 
+pub(super) fn is_named(extension: &vk::ExtensionProperties, name: &CStr) -> bool {
+    extension.extension_name_as_c_str() == Ok(name)
+}
+
 fn instance(entry: &Entry, version: u32) -> Result<Instance, String> {
     let application = vk::ApplicationInfo::default()
         .engine_name(c"fencepost")
@@ -103,17 +107,26 @@ fn instance(entry: &Entry, version: u32) -> Result<Instance, String> {
     let mut info = vk::InstanceCreateInfo::default().application_info(&application);
     let validate = std::env::var_os(VALIDATION).is_some_and(|on| on == "1");
     let layers = [c"VK_LAYER_KHRONOS_validation".as_ptr()];
-    let extensions = [ext::debug_utils::NAME.as_ptr()];
+    // SAFETY: the entry was loaded.
+    let known = unsafe { entry.enumerate_instance_extension_properties(None) };
+    let portability = khr::portability_enumeration::NAME;
+    let mut extensions = Vec::new();
+    if known.is_ok_and(|known| known.iter().any(|one| is_named(one, portability))) {
+        // Else the loader hides drivers that do not conform, such as MoltenVK.
+        extensions.push(portability.as_ptr());
+        info = info.flags(vk::InstanceCreateFlags::ENUMERATE_PORTABILITY_KHR);
+    }
     let enabled = [vk::ValidationFeatureEnableEXT::SYNCHRONIZATION_VALIDATION];
     let mut features = vk::ValidationFeaturesEXT::default().enabled_validation_features(&enabled);
     let mut messenger = messenger();
     if validate {
+        extensions.push(ext::debug_utils::NAME.as_ptr());
         info = info
             .enabled_layer_names(&layers)
-            .enabled_extension_names(&extensions)
             .push_next(&mut features)
             .push_next(&mut messenger);
     }
+    info = info.enabled_extension_names(&extensions);
     // SAFETY: everything that `info` points to is alive until the call is over.
     let instance = unsafe { entry.create_instance(&info, None) }.map_err(|error| match error {
         vk::Result::ERROR_INCOMPATIBLE_DRIVER => {

@@ -124,10 +124,9 @@ pub(crate) fn make(index: usize, only: Option<Features>) -> Result<Device> {
     let one_three = facts.api_version.min(loader.version) >= vk::API_VERSION_1_3;
     // SAFETY: as above.
     let extensions = unsafe { instance.enumerate_device_extension_properties(found.raw) };
-    let extension = extensions.is_ok_and(|all| {
-        all.iter()
-            .any(|one| one.extension_name_as_c_str() == Ok(ash::khr::synchronization2::NAME))
-    });
+    let extensions = extensions.unwrap_or_default();
+    let has = |name| extensions.iter().any(|one| loader::is_named(one, name));
+    let extension = has(ash::khr::synchronization2::NAME);
     let mut two = vk::PhysicalDeviceSynchronization2Features::default();
     let mut reset = vk::PhysicalDeviceHostQueryResetFeatures::default();
     let mut all = vk::PhysicalDeviceFeatures2::default().push_next(&mut reset);
@@ -155,19 +154,24 @@ pub(crate) fn make(index: usize, only: Option<Features>) -> Result<Device> {
         vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
     let mut two = vk::PhysicalDeviceSynchronization2Features::default().synchronization2(true);
     let mut reset = vk::PhysicalDeviceHostQueryResetFeatures::default().host_query_reset(true);
-    let names = [ash::khr::synchronization2::NAME.as_ptr()];
+    let mut names = Vec::new();
+    if has(ash::khr::portability_subset::NAME) {
+        // To be enabled where it is there: VUID-VkDeviceCreateInfo-pProperties-04451.
+        names.push(ash::khr::portability_subset::NAME.as_ptr());
+    }
     let mut info = vk::DeviceCreateInfo::default()
         .queue_create_infos(&queue)
         .push_next(&mut timeline);
     if synchronization2 {
         info = info.push_next(&mut two);
         if !one_three {
-            info = info.enabled_extension_names(&names);
+            names.push(ash::khr::synchronization2::NAME.as_ptr());
         }
     }
     if host_reset {
         info = info.push_next(&mut reset);
     }
+    info = info.enabled_extension_names(&names);
     // SAFETY: the features and extensions were asked for above; the chain is alive during the call.
     let device = unsafe { instance.create_device(found.raw, &info, None) }.map_err(|error| {
         unavailable(format!(
