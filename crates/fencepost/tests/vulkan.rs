@@ -598,6 +598,8 @@ struct Theirs {
     instance: ash::Instance,
     physical: ash::vk::PhysicalDevice,
     device: ash::Device,
+    /// How many of family 0.
+    queues: u32,
     gone: mpsc::Sender<()>,
 }
 
@@ -608,9 +610,6 @@ impl Theirs {
         let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_2);
         let mut timeline =
             vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
-        let queue = [vk::DeviceQueueCreateInfo::default()
-            .queue_family_index(0)
-            .queue_priorities(&[1.0])];
         // SAFETY: what is made here is made in order, of things that are alive.
         unsafe {
             let entry = match library {
@@ -621,11 +620,18 @@ impl Theirs {
             let info = vk::InstanceCreateInfo::default().application_info(&application);
             let instance = entry.create_instance(&info, None).unwrap();
             let physical = instance.enumerate_physical_devices().unwrap()[0];
+            let families = instance.get_physical_device_queue_family_properties(physical);
+            let queues = families[0].queue_count.min(2);
+            let priorities = vec![1.0; queues as usize];
+            let queue = [vk::DeviceQueueCreateInfo::default()
+                .queue_family_index(0)
+                .queue_priorities(&priorities)];
             let info = vk::DeviceCreateInfo::default()
                 .queue_create_infos(&queue)
                 .push_next(&mut timeline);
             let device = instance.create_device(physical, &info, None).unwrap();
             Theirs {
+                queues,
                 _entry: entry,
                 instance,
                 physical,
@@ -699,6 +705,54 @@ fn a_device_of_the_callers_lives_until_its_work_is_done() {
         "its work is pending"
     );
     pending.open();
+    gone.recv_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_queue_that_is_wrapped_twice_is_one_queue() {
+    let Some(_gpu) = gpu() else { return };
+    let (tell, gone) = mpsc::channel();
+    let theirs = Arc::new(Theirs::new(tell));
+    if theirs.queues < 2 {
+        return common::skip(&common::test_name(), "the family has one queue");
+    }
+    // SAFETY: two queues were asked for; nobody else submits to them.
+    let queues = [0, 1].map(|index| unsafe { theirs.device.get_device_queue(0, index) });
+    let lock = || Arc::new(Mutex::new(()));
+    // SAFETY: they belong together, made with timeline semaphores for Vulkan 1.2; the owner goes along.
+    let device = unsafe {
+        vulkan::device_from_raw(
+            theirs.instance.clone(),
+            theirs.physical,
+            theirs.device.clone(),
+            Features::default(),
+            queues[0],
+            0,
+            lock(),
+            theirs.clone(),
+        )
+    }
+    .unwrap();
+    // SAFETY: a queue of the device that nobody else submits to.
+    let wrap = || unsafe {
+        vulkan::stream_from_raw(&device, queues[1], 0, lock(), theirs.clone()).unwrap()
+    };
+    let streams = [wrap(), wrap()];
+    assert!(vulkan::share_a_queue(&streams[0], &streams[1]));
+    assert!(!vulkan::share_a_queue(
+        &streams[0],
+        &device.default_stream()
+    ));
+    // Two threads at once: by one lock, or the stand-in tells of it.
+    std::thread::scope(|scope| {
+        for stream in &streams {
+            scope.spawn(|| (0..500).for_each(|_| drop(stream.record().unwrap())));
+        }
+    });
+    for stream in &streams {
+        stream.synchronize_timeout(PATIENCE).unwrap();
+    }
+    drop((streams, device, theirs));
     gone.recv_timeout(PATIENCE).unwrap();
 }
 

@@ -31,6 +31,7 @@ use crate::{
     error::{Cause, Error, Result},
     sync::{Mutex, lock, sleep},
     timeline::DeviceCore,
+    vulkan::QueueLock,
 };
 
 pub(crate) struct Gpu {
@@ -48,7 +49,10 @@ pub(crate) struct Gpu {
     pub(super) families: Vec<vk::QueueFamilyProperties>,
     pub(super) clock: Clock,
     callbacks: Arc<CallbackQueue>,
+    /// Those that new streams are put on.
     pub(super) queues: Mutex<Vec<Arc<Queue>>>,
+    /// Others of the caller's, as long as they have streams.
+    wrapped: Mutex<Vec<Weak<Queue>>>,
     streams: Mutex<Streams>,
     /// What the host holds queues with.
     holds: Mutex<Vec<Weak<Hold>>>,
@@ -181,6 +185,7 @@ impl Gpu {
             families,
             callbacks: Arc::new(CallbackQueue::new(Arc::new(Pool::new(1)))),
             queues: Mutex::new(Vec::new()),
+            wrapped: Mutex::new(Vec::new()),
             streams: Mutex::new(Streams {
                 list: Vec::new(),
                 sweep_at: FIRST_SWEEP,
@@ -222,6 +227,34 @@ impl Gpu {
             .iter()
             .min_by_key(|queue| queue.users.load(Ordering::Relaxed))
             .cloned()
+    }
+
+    /// A queue of the caller's. One that is known keeps the lock it has: two locks would guard nothing.
+    pub(super) fn wrapped(
+        &self,
+        raw: vk::Queue,
+        family: u32,
+        guard: Arc<dyn QueueLock>,
+    ) -> Arc<Queue> {
+        let known = lock(&self.queues)
+            .iter()
+            .find(|queue| queue.raw == raw)
+            .cloned();
+        if let Some(known) = known {
+            return known;
+        }
+        let mut wrapped = lock(&self.wrapped);
+        wrapped.retain(|queue| queue.strong_count() > 0);
+        if let Some(known) = wrapped
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|queue| queue.raw == raw)
+        {
+            return known;
+        }
+        let queue = Arc::new(Queue::new(raw, family, Some(guard)));
+        wrapped.push(Arc::downgrade(&queue));
+        queue
     }
 
     pub(super) fn add_stream(&self, stream: &Arc<VkStream>) {

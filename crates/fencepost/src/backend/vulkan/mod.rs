@@ -276,12 +276,7 @@ pub(crate) unsafe fn stream_on(
     keep_alive: Arc<dyn Any + Send + Sync>,
 ) -> Result<Stream> {
     let vulkan = of(device)?;
-    // A queue that is known keeps the lock it has: two locks would guard nothing.
-    let known = lock(&vulkan.gpu.queues)
-        .iter()
-        .find(|queue| queue.raw == raw)
-        .cloned();
-    let queue = known.unwrap_or_else(|| Arc::new(Queue::new(raw, family, Some(guard))));
+    let queue = vulkan.gpu.wrapped(raw, family, guard);
     let stream = VkStream::new(vulkan.core.clone(), &vulkan.gpu, queue, Some(keep_alive))?;
     Ok(Stream::new(stream, device.clone()))
 }
