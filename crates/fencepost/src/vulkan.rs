@@ -229,6 +229,9 @@ pub fn native(marker: &Marker) -> Option<(vk::Semaphore, u64)> {
 /// `VkTimelineSemaphoreSubmitInfo`. Signalled twice, the second signal is not valid usage; so work that is submitted
 /// again needs another reservation.
 ///
+/// The semaphore is destroyed with the marker once it is signalled, or at once where the reservation was dropped without
+/// [`submitted`](Reservation::submitted): so nothing that signals it may then be pending.
+///
 /// # Errors
 /// [`Error::Unsupported`] for a device of another backend; what the driver says.
 ///

@@ -58,8 +58,12 @@ impl Timer {
     pub(super) fn supported(gpu: &Gpu, family: u32, in_queue: bool) -> Result<u32> {
         let none = vk::QueueFamilyProperties::default();
         let facts = gpu.families.get(family as usize).unwrap_or(&none);
-        let by_host = gpu.host_reset && !in_queue;
-        supported(&gpu.name, family, facts, by_host)
+        let reset = match (in_queue, gpu.host_reset) {
+            (true, _) => Reset::InTheQueue,
+            (false, true) => Reset::ByTheHost,
+            (false, false) => Reset::NotByTheHost,
+        };
+        supported(&gpu.name, family, facts, reset)
     }
 
     /// For a stream on queues of `family`.
@@ -173,11 +177,21 @@ impl Timer {
     }
 }
 
+/// How queries are reset.
+#[derive(Clone, Copy, PartialEq)]
+enum Reset {
+    ByTheHost,
+    /// In the queue, since the device was made without `hostQueryReset`.
+    NotByTheHost,
+    /// In the queue, whatever the host may do.
+    InTheQueue,
+}
+
 fn supported(
     device: &str,
     family: u32,
     facts: &vk::QueueFamilyProperties,
-    reset_by_host: bool,
+    reset: Reset,
 ) -> Result<u32> {
     let unsupported = |what: String, remedy: &str| Error::Unsupported {
         what,
@@ -193,10 +207,17 @@ fn supported(
         ));
     }
     let computes = vk::QueueFlags::GRAPHICS | vk::QueueFlags::COMPUTE;
-    if !reset_by_host && !facts.queue_flags.intersects(computes) {
+    if reset != Reset::ByTheHost && !facts.queue_flags.intersects(computes) {
         return Err(unsupported(
             format!("resetting timestamps on queue family {family}, which only transfers"),
-            "enable hostQueryReset when making the device, or use a graphics or compute queue",
+            match reset {
+                Reset::InTheQueue => {
+                    "record on a stream of that queue, or use a graphics or compute queue"
+                }
+                _ => {
+                    "enable hostQueryReset when making the device, or use a graphics or compute queue"
+                }
+            },
         ));
     }
     Ok(facts.timestamp_valid_bits)
@@ -393,11 +414,17 @@ mod tests {
     #[test]
     fn a_family_without_timestamps_is_named() {
         let none = family(0, vk::QueueFlags::COMPUTE);
-        let error = supported("vulkan:0", 3, &none, true).unwrap_err();
+        let error = supported("vulkan:0", 3, &none, Reset::ByTheHost).unwrap_err();
         assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
         assert!(error.to_string().contains("queue family 3"), "{error}");
         assert_eq!(
-            supported("", 0, &family(36, vk::QueueFlags::COMPUTE), false).unwrap(),
+            supported(
+                "",
+                0,
+                &family(36, vk::QueueFlags::COMPUTE),
+                Reset::NotByTheHost
+            )
+            .unwrap(),
             36
         );
     }
@@ -405,8 +432,12 @@ mod tests {
     #[test]
     fn a_transfer_queue_has_timestamps_where_the_host_resets_them() {
         let transfers = family(64, vk::QueueFlags::TRANSFER);
-        assert_eq!(supported("", 1, &transfers, true).unwrap(), 64);
-        let error = supported("", 1, &transfers, false).unwrap_err();
-        assert!(error.to_string().contains("hostQueryReset"), "{error}");
+        assert_eq!(supported("", 1, &transfers, Reset::ByTheHost).unwrap(), 64);
+        let refused = |reset| supported("", 1, &transfers, reset).unwrap_err().to_string();
+        let error = refused(Reset::NotByTheHost);
+        assert!(error.contains("hostQueryReset"), "{error}");
+        // Enabling it would not help a mark in the caller's buffer.
+        let error = refused(Reset::InTheQueue);
+        assert!(!error.contains("hostQueryReset"), "{error}");
     }
 }
