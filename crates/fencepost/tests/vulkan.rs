@@ -393,6 +393,39 @@ fn a_host_failure_fails_whoever_waits_for_it_at_any_distance() {
 }
 
 #[test]
+fn a_failure_is_told_while_another_wait_still_holds_the_stream() {
+    let Some(gpu) = gpu() else { return };
+    let [held, behind] = [(); 2].map(|()| gpu.device.new_stream().unwrap());
+    let (go_one, one) = held_host_marker(true);
+    let (go_two, two) = held_host_marker(false);
+    held.wait_foreign(&one).unwrap();
+    held.wait_foreign(&two).unwrap();
+    let first = held.record().unwrap();
+    behind.wait(&first).unwrap();
+    let second = behind.record().unwrap();
+    let (tell, told) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for marker in [&first, &second] {
+            let tell_too = tell.clone();
+            marker
+                .on_complete(move |result| drop(tell_too.send(result)))
+                .unwrap();
+            let tell = tell.clone();
+            scope.spawn(move || tell.send(marker.synchronize_timeout(PATIENCE)));
+        }
+        // Long enough for both to be asleep; the test holds, and shows less, where they are not.
+        std::thread::sleep(Duration::from_millis(20));
+        drop(go_one);
+        let results: Vec<_> = (0..4).map(|_| told.recv_timeout(PATIENCE / 2)).collect();
+        drop(go_two);
+        for result in results {
+            let error = result.unwrap().unwrap_err();
+            assert!(error.to_string().contains("no more paper"), "{error}");
+        }
+    });
+}
+
+#[test]
 fn a_circle_through_a_held_stream_is_refused() {
     let Some(gpu) = gpu() else { return };
     let host = Device::new_host(2).new_stream().unwrap();

@@ -78,6 +78,13 @@ impl Hold {
         Ok(hold)
     }
 
+    /// Has the waiter look at markers that may have failed by now.
+    pub(super) fn look_again(&self) {
+        if !self.gpu.is_gone() {
+            self.gpu.waiter.look_again();
+        }
+    }
+
     /// No-op from the second time on: a value is signalled once.
     pub(super) fn let_go(&self) {
         if !self.gone.swap(true, Ordering::AcqRel) {
@@ -291,13 +298,19 @@ impl Counter for Native {
             .map_err(|fault| self.gpu.failed(fault))
     }
 
-    fn wait(&self, _: &Segment, native: u64, deadline: Option<Instant>) -> Result<()> {
+    fn wait(&self, segment: &Segment, native: u64, deadline: Option<Instant>) -> Result<()> {
+        /// How long to be in the driver at once, where the host may learn of a failure that comes in front.
+        const AT_ONCE: u64 = 10_000_000;
         let timeout = match deadline {
             None => u64::MAX,
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 u64::try_from(left.as_nanos()).unwrap_or(u64::MAX)
             }
+        };
+        let timeout = match segment.is_in_doubt() {
+            true => timeout.min(AT_ONCE),
+            false => timeout,
         };
         let (semaphores, values) = ([self.line], [native]);
         let info = vk::SemaphoreWaitInfo::default()
@@ -348,7 +361,11 @@ impl Watch {
     /// What to sleep for; `None` when it is due.
     pub(super) fn point(&self) -> Option<Point> {
         match self {
-            Watch::Marker { native, value, .. } => Some((native.line, *value)),
+            Watch::Marker {
+                native,
+                segment,
+                value,
+            } => Some((native.line, segment.known_at(*value))),
             Watch::Uses { trail, .. } => Some(*trail),
             Watch::Burial(body) => body.pending(),
         }
@@ -374,7 +391,7 @@ impl Watched for Watch {
             } => match native.read() {
                 Ok(counter) => {
                     segment.settle(counter);
-                    counter >= *value
+                    counter >= *value || segment.timeline.has_failed()
                 }
                 // A loss has failed the streams that are alive; this one may be dropped, or a reservation's.
                 Err(error) => {

@@ -328,6 +328,8 @@ impl Release {
             self.segment.doubt();
             let cause = cause_of(error).through(self.marker.clone());
             self.segment.doom(self.before, &cause);
+            // Who waits behind another hold is to hear of it now.
+            self.hold.look_again();
         }
     }
 }

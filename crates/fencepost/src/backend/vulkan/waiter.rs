@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | `None` | no thread yet | `watch`, which starts it |
 //! | `Awake` | it will look at everything in `watched` before it sleeps | itself |
-//! | `Asleep` | it sleeps in the driver until something is due or `turn` is signalled | itself, or `watch`, which signals |
+//! | `Asleep` | it sleeps in the driver until something is due or `turn` is signalled | itself, or `watch` and `look_again`, which signal |
 //! | `Parked` | nothing is watched | `watch`, which unparks it, or `close` |
 //!
 //! *Invariant: what is in `watched` is slept for, or the thread is `Awake`.* All of it is under one lock, also the
@@ -129,6 +129,16 @@ impl<W: Watched, S: Sleep<W>> Waiter<W, S> {
             code: error.raw_os_error().unwrap_or(-1).into(),
             text: format!("{error}; end some threads, or raise the process's limit"),
         })
+    }
+
+    /// Has everything looked at again: what is waited for may have changed.
+    pub(super) fn look_again(&self) {
+        let mut state = lock(&self.shared.state);
+        if matches!(state.thread, Thread::Asleep) && !state.leaving {
+            state.thread = Thread::Awake;
+            state.turn += 1;
+            self.shared.sleep.wake(state.turn);
+        }
     }
 
     /// Takes the thread out of the driver, for good; `false` while it is still there. What is watched is never told.
