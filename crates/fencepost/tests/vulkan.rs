@@ -820,12 +820,25 @@ fn a_forked_child_is_told_so_and_may_drop_everything() {
         let gate = work::gate(&stream).unwrap();
         let event = Event::with_timing(&device);
         event.record(&stream).unwrap();
+        let other = device.new_stream().unwrap();
         // SAFETY: the child does nothing that needs the threads it lost, and leaves by _exit.
         match unsafe { libc::fork() } {
             0 => {
-                let told = matches!(event.synchronize(), Err(Error::Forked { .. }))
-                    && event.on_complete(|_| {}).is_err();
-                drop((event, gate, stream, device));
+                let told = [
+                    event.query().map(drop),
+                    event.synchronize(),
+                    event.on_complete(|_| {}),
+                    event.record(&stream),
+                    other.wait(&event.marker().unwrap()),
+                    other.record_timed().map(drop),
+                    device.new_stream().map(drop),
+                    vulkan::reserve(&device).map(drop),
+                ];
+                let told = told
+                    .iter()
+                    .all(|told| matches!(told, Err(Error::Forked { .. })))
+                    && vulkan::fresh(0, None).is_err();
+                drop((event, gate, stream, other, device));
                 // SAFETY: ends the child at once.
                 unsafe { libc::_exit(i32::from(!told)) };
             }

@@ -382,6 +382,25 @@ fn queries_that_cannot_be_made_leave_nothing_behind() {
     });
 }
 
+/// How much memory this process may have from now on; gives what it was.
+fn limit_memory(bytes: libc::rlim_t) -> libc::rlim_t {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: a place for the limit, and a limit.
+    let results = unsafe {
+        let asked = libc::getrlimit(libc::RLIMIT_AS, &raw mut limit);
+        let new = libc::rlimit {
+            rlim_cur: bytes,
+            ..limit
+        };
+        (asked, libc::setrlimit(libc::RLIMIT_AS, &raw const new))
+    };
+    assert_eq!(results, (0, 0));
+    limit.rlim_cur
+}
+
 /// Where a thread needs more memory than there is, it cannot be started.
 #[test]
 fn whoever_asks_to_be_told_while_no_thread_starts_gets_an_error() {
@@ -389,32 +408,11 @@ fn whoever_asks_to_be_told_while_no_thread_starts_gets_an_error() {
         let stream = device.new_stream().unwrap();
         let gate = work::gate(&stream).unwrap();
         let marker = stream.record().unwrap();
-        let mut limit = libc::rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
-        // SAFETY: a place for the limit.
-        assert_eq!(
-            unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) },
-            0
-        );
-        let little = libc::rlimit {
-            rlim_cur: 1 << 20,
-            rlim_max: limit.rlim_max,
-        };
-        // SAFETY: a valid limit, here and below.
-        assert_eq!(
-            unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const little) },
-            0
-        );
+        let limit = limit_memory(1 << 20);
         let told = marker.on_complete(|_| {});
         // Its wait is pending: what holds it may not be destroyed.
         drop(stream);
-        // SAFETY: as above.
-        assert_eq!(
-            unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) },
-            0
-        );
+        limit_memory(limit);
         let error = told.unwrap_err();
         assert!(error.to_string().contains("spawn"), "{error}");
         let (tell, told) = mpsc::channel();

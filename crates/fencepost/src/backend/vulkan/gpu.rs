@@ -21,6 +21,7 @@ use ash::{Device as Table, Instance, vk};
 
 use super::{
     super::host::{CallbackQueue, pool::Pool},
+    fork,
     native::{Hold, Watch},
     queue::{Queue, Submitter},
     stream::VkStream,
@@ -61,6 +62,8 @@ pub(crate) struct Gpu {
     /// The process is ending, and its driver may be taken apart.
     left: AtomicBool,
     owner: u32,
+    /// The same, by the count of forks.
+    home: u32,
     /// `None` for a device of ours.
     keep_alive: Option<Arc<dyn Any + Send + Sync>>,
     #[cfg(feature = "conformance")]
@@ -194,6 +197,7 @@ impl Gpu {
             dead: OnceLock::new(),
             left: AtomicBool::new(false),
             owner: std::process::id(),
+            home: fork::number(),
             keep_alive: parts.keep_alive,
             #[cfg(feature = "conformance")]
             kernels: OnceLock::new(),
@@ -212,6 +216,17 @@ impl Gpu {
 
     pub(super) fn is_forked(&self) -> bool {
         self.owner != std::process::id()
+    }
+
+    /// An error in a forked child, before any lock that a thread of the parent may hold, and before the driver.
+    #[inline]
+    pub(super) fn check_fork(&self) -> Result<()> {
+        match self.home == fork::current() {
+            true => Ok(()),
+            false => Err(Error::Forked {
+                device: self.name.clone(),
+            }),
+        }
     }
 
     /// Whether the driver is out of reach: in a forked child, and when the process is ending. Drops then leave

@@ -7,6 +7,7 @@ use std::{
 
 use ash::{Entry, Instance, ext, khr, vk};
 
+use super::fork;
 use crate::sync::Mutex;
 
 /// The loader, our instance, and the devices worth opening.
@@ -16,6 +17,8 @@ pub(super) struct Loader {
     pub(super) instance: Instance,
     /// What the instance was made for: newer parts of a device are no use to it.
     pub(super) version: u32,
+    /// The process that it was loaded in.
+    home: u32,
     pub(super) devices: Vec<Found>,
 }
 
@@ -43,6 +46,10 @@ impl Loader {
         static LOADING: Mutex<()> = Mutex::new(());
         let _alone = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
         match LOADER.get_or_init(load) {
+            Ok(loader) if loader.home != fork::current() => Err(
+                "this process was forked from one that uses Vulkan; exec() first, or fork before it is used"
+                    .into(),
+            ),
             Ok(loader) => Ok(loader),
             Err(why) => Err(why.clone()),
         }
@@ -84,6 +91,7 @@ fn load() -> Result<Loader, String> {
         _entry: entry,
         instance,
         version,
+        home: fork::number(),
         devices,
     })
 }

@@ -47,6 +47,7 @@ use crate::{
 pub(crate) mod bare;
 #[cfg(feature = "conformance")]
 mod bytes;
+mod fork;
 mod gpu;
 mod loader;
 mod native;

@@ -289,6 +289,7 @@ impl Counter for Native {
 
     #[inline]
     fn read(&self) -> Result<u64> {
+        self.gpu.check_fork()?;
         // Counters of a lost device may stand still, and markers of dropped streams have heard of no loss.
         if let Some(lost) = self.gpu.lost() {
             return Err(lost);

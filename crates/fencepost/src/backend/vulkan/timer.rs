@@ -320,6 +320,7 @@ pub(super) unsafe fn write(
 
 /// Reads a timestamp, if it is there.
 pub(super) fn read(gpu: &Gpu, pool: vk::QueryPool, index: u32) -> Result<Option<u64>> {
+    gpu.check_fork()?;
     let mut result = [[0_u64; 2]];
     let flags = vk::QueryResultFlags::TYPE_64 | vk::QueryResultFlags::WITH_AVAILABILITY;
     // SAFETY: the pool is alive and the query in it was reset before; room for its value and availability.

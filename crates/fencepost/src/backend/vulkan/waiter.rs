@@ -107,13 +107,12 @@ impl<W: Watched, S: Sleep<W>> Waiter<W, S> {
                 thread.unpark();
                 Ok(())
             }
-            Thread::None => self.start(&mut state).map_err(|error| {
+            Thread::None => self.start(&mut state).inspect_err(|_| {
                 // Without a thread there was nothing to watch before.
                 state.thread = Thread::None;
                 let refused = std::mem::take(&mut state.watched);
                 drop(state);
                 drop(refused);
-                error
             }),
         }
     }
