@@ -2,6 +2,7 @@
 
 use std::{
     ffi::{CStr, c_void},
+    io::Write,
     sync::{OnceLock, PoisonError},
 };
 
@@ -178,7 +179,8 @@ unsafe extern "system" fn heard(
     {
         // SAFETY: a C string, by the specification of the structure.
         let text = unsafe { CStr::from_ptr(data.p_message) }.to_string_lossy();
-        eprintln!("vulkan validation: {text}");
+        // Not eprintln, which panics where stderr is closed.
+        let _ = writeln!(std::io::stderr(), "vulkan validation: {text}");
         MESSAGES
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
