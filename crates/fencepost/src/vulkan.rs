@@ -77,7 +77,8 @@ pub struct Features {
 /// assert!(ran);
 /// ```
 pub trait QueueLock: Send + Sync {
-    /// Calls `submit` once, with nobody else at the queue.
+    /// Calls `submit` once, with nobody else at the queue. A panic in front of that reaches whoever called us; one behind
+    /// it goes no further.
     fn locked(&self, submit: &mut dyn FnMut());
 }
 

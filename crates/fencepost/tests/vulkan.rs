@@ -789,6 +789,47 @@ fn a_queue_that_is_wrapped_twice_is_one_queue() {
     gone.recv_timeout(PATIENCE).unwrap();
 }
 
+/// Calls what it is given, and panics behind it.
+struct Panics;
+
+impl vulkan::QueueLock for Panics {
+    fn locked(&self, submit: &mut dyn FnMut()) {
+        submit();
+        std::panic::resume_unwind(Box::new("a lock that fails"));
+    }
+}
+
+#[test]
+fn a_lock_of_the_callers_that_panics_behind_a_submit_takes_nothing_back() {
+    let Some(_gpu) = gpu() else { return };
+    let (tell, gone) = mpsc::channel();
+    let theirs = Arc::new(Theirs::new(tell));
+    // SAFETY: the queue is of the device; this thread alone submits to it. The parts belong together, made with timeline
+    // semaphores for Vulkan 1.2; the owner goes along.
+    let device = unsafe {
+        vulkan::device_from_raw(
+            theirs.instance.clone(),
+            theirs.physical,
+            theirs.device.clone(),
+            Features::default(),
+            theirs.device.get_device_queue(0, 0),
+            0,
+            Arc::new(Panics),
+            theirs.clone(),
+        )
+    }
+    .unwrap();
+    let stream = device.default_stream();
+    let event = Event::with_timing(&device);
+    for value in 1..4 {
+        event.record(&stream).unwrap();
+        assert_eq!(event.marker().unwrap().value(), value);
+        event.synchronize_timeout(PATIENCE).unwrap();
+    }
+    drop((event, stream, device, theirs));
+    gone.recv_timeout(PATIENCE).unwrap();
+}
+
 #[test]
 fn a_process_may_end_with_anything_pending() {
     if gpu().is_none() {
