@@ -76,9 +76,7 @@ impl<C: Counter> CountedMarker<C> {
 
     /// The value of the counter at which the marker's fate is known.
     fn known_at(&self) -> u64 {
-        match self.segment.outlook(self.point.value) {
-            Outlook::Completes(native) | Outlook::Fails(native, _) => native,
-        }
+        self.segment.known_at(self.segment.native(self.point.value))
     }
 
     /// Reads the counter.

@@ -6,6 +6,8 @@
 //!   share its order, and what holds one up holds up the others.
 //! - **Nothing of a stream is destroyed while the device may use it**, and no drop waits: what is pending is buried by
 //!   the waiter ([`native`]).
+//! - **A forked child, and the end of the process, are out of the driver's reach**: calls of a child are errors, by one
+//!   atomic load ([`fork`]); drops leave everything where it is.
 //! - **One thread per device waits for all** who asked to be told ([`waiter`]). It reads and waits for semaphores,
 //!   and signals those that the host holds streams with; it never takes a queue's lock.
 //! - **The time between two markers is taken on the ticks they wrote**, masked by the valid bits of their queue
@@ -18,6 +20,8 @@
 //! | writes no timestamps in a queue family | refuse timing there, and name the family |
 //! | blocks a submit while its queue is full (NVIDIA's, from some 6,550 submits on), and takes the device for lost after ten seconds of that | say so in [`crate::vulkan`]; the submit lock of that queue is held meanwhile |
 //! | waits at the process's end for queues to come to rest (NVIDIA's) | let go of what the host holds before |
+//! | reads a lost device's counters as all bits set (NVIDIA's), as what they were at, or as an error | take each for a loss: a wait that says so tells everyone |
+//! | does not conform (MoltenVK) | ask the loader for it, and enable `VK_KHR_portability_subset` |
 //! | computes on the processor | take it only when it is asked for by name |
 //! | spins in `vkWaitSemaphores` for any of several (Mesa's llvmpipe) | look, and pause in between |
 
