@@ -483,3 +483,22 @@ fn drivers_that_do_not_conform_are_found() {
         device.synchronize().unwrap();
     });
 }
+
+#[test]
+fn a_loader_without_a_driver_is_an_error_that_says_what_to_install() {
+    with_driver(&[("DEVICES", 0)], |_| {
+        let error = Device::open("vulkan:0").unwrap_err();
+        assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+        assert!(error.to_string().contains("install the GPU's"), "{error}");
+    });
+}
+
+#[test]
+fn an_instance_that_no_driver_takes_is_an_error_that_says_what_to_install() {
+    with_driver(&[], |control| {
+        control.fail_call("vkCreateInstance", 1, vk::Result::ERROR_INCOMPATIBLE_DRIVER);
+        let error = Device::open("vulkan:0").unwrap_err();
+        assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+        assert!(error.to_string().contains("install the GPU's"), "{error}");
+    });
+}
