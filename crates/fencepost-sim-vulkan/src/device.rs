@@ -5,7 +5,7 @@ use crate::calls::{call, call_then, complain, misuse, void};
 use crate::control;
 use crate::face::Face;
 use crate::instance::names;
-use crate::physical::Family;
+use crate::physical::{Family, PORTABILITY_SUBSET};
 use crate::table::{Child, name_of};
 use ash::vk::{self, Handle};
 use fencepost_sim::{Config, Error, Order, SimDevice};
@@ -175,6 +175,11 @@ impl Face {
         if extensions.iter().any(|name| !have.contains(&&**name)) {
             return Err(vk::Result::ERROR_EXTENSION_NOT_PRESENT);
         }
+        if have.contains(&PORTABILITY_SUBSET)
+            && !extensions.iter().any(|name| name == PORTABILITY_SUBSET)
+        {
+            return Err(misuse("VK_KHR_portability_subset is there and not enabled"));
+        }
         // the stand-in has none of the features of 1.0
         let old = find::<vk::PhysicalDeviceFeatures2<'_>>(info.p_next).map(|it| &it.features);
         // SAFETY: as above
@@ -190,7 +195,19 @@ impl Face {
         {
             return Err(vk::Result::ERROR_FEATURE_NOT_PRESENT);
         }
-        let version = self.instances.find(instance)?.version;
+        let version = self
+            .instances
+            .find(instance)?
+            .version
+            .min(options.api as u32);
+        if features.sync2
+            && version < 13
+            && !extensions.iter().any(|n| n == "VK_KHR_synchronization2")
+        {
+            return Err(misuse(
+                "synchronization2 is of Vulkan 1.3 or an extension, and neither is enabled",
+            ));
+        }
         let config = Config {
             period_ns: Face::period(index).into(),
             // masked by each queue family's own bits when a timestamp is taken

@@ -1,9 +1,9 @@
 //! Instances: <https://docs.vulkan.org/spec/latest/chapters/initialization.html>.
 
 use crate::boundary::{Allocator, In, Out, characters, enumerate, slice, text};
-use crate::calls::{call, complain, plain, void};
+use crate::calls::{call, complain, misuse, plain, void};
 use crate::face::with_face;
-use crate::physical::Physical;
+use crate::physical::{Physical, version_of};
 use crate::table::Child;
 use ash::vk::{self, Handle};
 use std::ffi::c_char;
@@ -31,7 +31,7 @@ impl Child for Instance {
 pub(crate) extern "system" fn vkEnumerateInstanceVersion(version: Out<'_, u32>) -> vk::Result {
     plain("vkEnumerateInstanceVersion", 0, &[], || {
         let version = version.needed()?;
-        version.put(with_face(|face| face.api_version())?);
+        version.put(with_face(|face| version_of(face.options.loader))?);
         Ok(())
     })
 }
@@ -43,7 +43,14 @@ pub(crate) fn extension(name: &str) -> vk::ExtensionProperties {
     }
 }
 
-const INSTANCE_EXTENSIONS: &[&str] = &[];
+const PORTABILITY: &str = "VK_KHR_portability_enumeration";
+
+fn extensions(portability: bool) -> &'static [&'static str] {
+    match portability {
+        true => &[PORTABILITY],
+        false => &[],
+    }
+}
 
 pub(crate) extern "system" fn vkEnumerateInstanceExtensionProperties(
     layer: *const c_char,
@@ -54,7 +61,8 @@ pub(crate) extern "system" fn vkEnumerateInstanceExtensionProperties(
         if !layer.is_null() {
             return Err(vk::Result::ERROR_LAYER_NOT_PRESENT);
         }
-        let all = INSTANCE_EXTENSIONS.iter().map(|name| extension(name));
+        let portability = with_face(|face| face.options.portability)?;
+        let all = extensions(portability).iter().map(|name| extension(name));
         enumerate(count, properties, all)
     })
 }
@@ -98,11 +106,19 @@ pub(crate) extern "system" fn vkCreateInstance(
                 info.enabled_extension_count,
             )
         };
-        if extensions
-            .iter()
-            .any(|name| !INSTANCE_EXTENSIONS.contains(&&**name))
-        {
+        let have = self::extensions(face.options.portability);
+        if extensions.iter().any(|name| !have.contains(&&**name)) {
             return Err(vk::Result::ERROR_EXTENSION_NOT_PRESENT);
+        }
+        let all = info
+            .flags
+            .contains(vk::InstanceCreateFlags::ENUMERATE_PORTABILITY_KHR);
+        if all && !extensions.iter().any(|name| name == PORTABILITY) {
+            return Err(misuse("a flag of an extension that is not enabled"));
+        }
+        if face.options.portability && !all {
+            // as the true loader, where it finds no other driver
+            return Err(vk::Result::ERROR_INCOMPATIBLE_DRIVER);
         }
         // SAFETY: as above
         let asked = unsafe { info.p_application_info.as_ref() }.map_or(0, |app| app.api_version);
@@ -111,7 +127,7 @@ pub(crate) extern "system" fn vkCreateInstance(
             version => 10 + vk::api_version_minor(version),
         };
         let instance = face.instances.insert(Instance {
-            version: asked.min(face.options.api as u32),
+            version: asked.min(face.options.loader as u32),
             extensions,
             physicals: Vec::new(),
         });

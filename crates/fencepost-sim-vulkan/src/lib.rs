@@ -37,6 +37,9 @@
 //! | `SINGLE_QUEUE` | 1: one family with one queue | 3 families, as below |
 //! | `VALID_BITS` | the bits of a timestamp in the families that have any; 0 for none | 64 and 36 |
 //! | `CLOCK` | the first tick, to put a wrap where a test wants it | 1 |
+//! | `LOADER` | 12: instances of Vulkan 1.2 at most | as `API` |
+//! | `PORTABILITY` | 1: devices for those only who ask for such that do not conform | 0 |
+//! | `LOST_COUNTERS` | what a lost device's counters read as: 1 all bits set, 2 what they were at | 0: an error |
 //! | `MAX_DIFFERENCE` | `maxTimelineSemaphoreValueDifference` | 2³¹ − 1, the least there may be |
 //! | `HEAP` | bytes in each of the two heaps | 256 MiB |
 //! | `MAX_ALLOCATIONS` | `maxMemoryAllocationCount` | 4096 |

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 pub(crate) const NAMES: &[&str] = &[
     "DEVICES",
     "API",
+    "LOADER",
     "SYNC2",
     "HOST_RESET",
     "TIMELINE",
@@ -16,6 +17,8 @@ pub(crate) const NAMES: &[&str] = &[
     "MAX_DIFFERENCE",
     "HEAP",
     "MAX_ALLOCATIONS",
+    "LOST_COUNTERS",
+    "PORTABILITY",
 ];
 
 /// What tests have said for the next machine. Its lock is a leaf.
@@ -37,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) devices: u64,
     /// 12 or 13: the version of instance and devices.
     pub(crate) api: u64,
+    /// 12 or 13: the highest version of an instance.
+    pub(crate) loader: u64,
     pub(crate) sync2: bool,
     pub(crate) host_reset: bool,
     pub(crate) timeline: bool,
@@ -48,6 +53,10 @@ pub(crate) struct Options {
     pub(crate) max_difference: u64,
     pub(crate) heap: u64,
     pub(crate) max_allocations: u64,
+    /// What the counters of a lost device read as: 0 an error, 1 all bits set, 2 what they were at.
+    pub(crate) lost_counters: u64,
+    /// Its devices are shown to those only who ask for such that do not conform.
+    pub(crate) portability: bool,
 }
 
 impl Options {
@@ -62,9 +71,11 @@ impl Options {
             })
         };
         let number = |name, default| maybe(name).unwrap_or(default);
+        let api = number("API", 13).clamp(12, 13);
         Options {
             devices: number("DEVICES", 2).min(64),
-            api: number("API", 13).clamp(12, 13),
+            api,
+            loader: number("LOADER", api).clamp(12, 13),
             sync2: number("SYNC2", 1) != 0,
             host_reset: number("HOST_RESET", 1) != 0,
             timeline: number("TIMELINE", 1) != 0,
@@ -76,6 +87,8 @@ impl Options {
             max_difference: number("MAX_DIFFERENCE", (1 << 31) - 1),
             heap: number("HEAP", 256 << 20),
             max_allocations: number("MAX_ALLOCATIONS", 4096),
+            lost_counters: number("LOST_COUNTERS", 0),
+            portability: number("PORTABILITY", 0) != 0,
         }
     }
 }

@@ -26,6 +26,9 @@ impl Child for Physical {
     }
 }
 
+/// To be enabled where it is there: VUID-VkDeviceCreateInfo-pProperties-04451.
+pub(crate) const PORTABILITY_SUBSET: &str = "VK_KHR_portability_subset";
+
 /// Queues of one kind.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Family {
@@ -69,6 +72,9 @@ impl Face {
         if options.sync2 {
             all.push("VK_KHR_synchronization2");
         }
+        if options.portability {
+            all.push(PORTABILITY_SUBSET);
+        }
         if options.calibrated {
             all.extend([
                 "VK_EXT_calibrated_timestamps",
@@ -79,7 +85,7 @@ impl Face {
     }
 
     pub(crate) fn api_version(&self) -> u32 {
-        vk::make_api_version(0, 1, self.options.api as u32 % 10, 0)
+        version_of(self.options.api)
     }
 
     /// Nanoseconds a tick: another on each device.
@@ -141,6 +147,11 @@ impl Face {
         }
         all
     }
+}
+
+/// 12 is 1.2, and so on.
+pub(crate) fn version_of(number: u64) -> u32 {
+    vk::make_api_version(0, 1, number as u32 % 10, 0)
 }
 
 /// Sixteen bytes that begin with `fencepost-sim`.

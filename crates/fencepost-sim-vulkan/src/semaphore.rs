@@ -226,8 +226,12 @@ fn counter_value(
         let value = value.needed()?;
         let semaphore = face.semaphores.get(device, semaphore)?;
         let now = semaphore.value()?;
-        face.device(device)?.shared.check()?;
-        value.put(now);
+        let lost = face.device(device)?.shared.lost();
+        value.put(match (lost, face.options.lost_counters) {
+            (true, 0) => return Err(vk::Result::ERROR_DEVICE_LOST),
+            (true, 1) => u64::MAX,
+            _ => now,
+        });
         Ok(())
     })
 }

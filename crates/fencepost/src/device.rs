@@ -75,7 +75,8 @@ impl Device {
     }
 
     /// Opens the device of this name: a backend, and an index behind a colon where it has several.
-    /// `cuda` means `cuda:0`. The same name gives the same device each time.
+    /// `cuda` means `cuda:0`. The same name gives the same device each time, but for
+    /// a Vulkan device that was lost: then a new one.
     ///
     /// # Errors
     /// [`Error::UnknownDevice`] for a name that no backend has; [`Error::Unavailable`] when the

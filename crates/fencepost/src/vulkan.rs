@@ -77,7 +77,8 @@ pub struct Features {
 /// assert!(ran);
 /// ```
 pub trait QueueLock: Send + Sync {
-    /// Calls `submit` once, with nobody else at the queue.
+    /// Calls `submit` once, with nobody else at the queue. A panic in front of that reaches whoever called us; one behind
+    /// it goes no further.
     fn locked(&self, submit: &mut dyn FnMut());
 }
 
@@ -228,6 +229,9 @@ pub fn native(marker: &Marker) -> Option<(vk::Semaphore, u64)> {
 /// The submit signals the semaphore behind its work, by `VkSemaphoreSubmitInfo` or
 /// `VkTimelineSemaphoreSubmitInfo`. Signalled twice, the second signal is not valid usage; so work that is submitted
 /// again needs another reservation.
+///
+/// The semaphore is destroyed with the marker once it is signalled, or at once where the reservation was dropped without
+/// [`submitted`](Reservation::submitted): so nothing that signals it may then be pending.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a device of another backend; what the driver says.

@@ -393,6 +393,39 @@ fn a_host_failure_fails_whoever_waits_for_it_at_any_distance() {
 }
 
 #[test]
+fn a_failure_is_told_while_another_wait_still_holds_the_stream() {
+    let Some(gpu) = gpu() else { return };
+    let [held, behind] = [(); 2].map(|()| gpu.device.new_stream().unwrap());
+    let (go_one, one) = held_host_marker(true);
+    let (go_two, two) = held_host_marker(false);
+    held.wait_foreign(&one).unwrap();
+    held.wait_foreign(&two).unwrap();
+    let first = held.record().unwrap();
+    behind.wait(&first).unwrap();
+    let second = behind.record().unwrap();
+    let (tell, told) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for marker in [&first, &second] {
+            let tell_too = tell.clone();
+            marker
+                .on_complete(move |result| drop(tell_too.send(result)))
+                .unwrap();
+            let tell = tell.clone();
+            scope.spawn(move || tell.send(marker.synchronize_timeout(PATIENCE)));
+        }
+        // Long enough for both to be asleep; the test holds, and shows less, where they are not.
+        std::thread::sleep(Duration::from_millis(20));
+        drop(go_one);
+        let results: Vec<_> = (0..4).map(|_| told.recv_timeout(PATIENCE / 2)).collect();
+        drop(go_two);
+        for result in results {
+            let error = result.unwrap().unwrap_err();
+            assert!(error.to_string().contains("no more paper"), "{error}");
+        }
+    });
+}
+
+#[test]
 fn a_circle_through_a_held_stream_is_refused() {
     let Some(gpu) = gpu() else { return };
     let host = Device::new_host(2).new_stream().unwrap();
@@ -598,6 +631,8 @@ struct Theirs {
     instance: ash::Instance,
     physical: ash::vk::PhysicalDevice,
     device: ash::Device,
+    /// How many of family 0.
+    queues: u32,
     gone: mpsc::Sender<()>,
 }
 
@@ -608,9 +643,6 @@ impl Theirs {
         let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_2);
         let mut timeline =
             vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
-        let queue = [vk::DeviceQueueCreateInfo::default()
-            .queue_family_index(0)
-            .queue_priorities(&[1.0])];
         // SAFETY: what is made here is made in order, of things that are alive.
         unsafe {
             let entry = match library {
@@ -621,11 +653,18 @@ impl Theirs {
             let info = vk::InstanceCreateInfo::default().application_info(&application);
             let instance = entry.create_instance(&info, None).unwrap();
             let physical = instance.enumerate_physical_devices().unwrap()[0];
+            let families = instance.get_physical_device_queue_family_properties(physical);
+            let queues = families[0].queue_count.min(2);
+            let priorities = vec![1.0; queues as usize];
+            let queue = [vk::DeviceQueueCreateInfo::default()
+                .queue_family_index(0)
+                .queue_priorities(&priorities)];
             let info = vk::DeviceCreateInfo::default()
                 .queue_create_infos(&queue)
                 .push_next(&mut timeline);
             let device = instance.create_device(physical, &info, None).unwrap();
             Theirs {
+                queues,
                 _entry: entry,
                 instance,
                 physical,
@@ -703,6 +742,95 @@ fn a_device_of_the_callers_lives_until_its_work_is_done() {
 }
 
 #[test]
+fn a_queue_that_is_wrapped_twice_is_one_queue() {
+    let Some(_gpu) = gpu() else { return };
+    let (tell, gone) = mpsc::channel();
+    let theirs = Arc::new(Theirs::new(tell));
+    if theirs.queues < 2 {
+        return common::skip(&common::test_name(), "the family has one queue");
+    }
+    // SAFETY: two queues were asked for; nobody else submits to them.
+    let queues = [0, 1].map(|index| unsafe { theirs.device.get_device_queue(0, index) });
+    let lock = || Arc::new(Mutex::new(()));
+    // SAFETY: they belong together, made with timeline semaphores for Vulkan 1.2; the owner goes along.
+    let device = unsafe {
+        vulkan::device_from_raw(
+            theirs.instance.clone(),
+            theirs.physical,
+            theirs.device.clone(),
+            Features::default(),
+            queues[0],
+            0,
+            lock(),
+            theirs.clone(),
+        )
+    }
+    .unwrap();
+    // SAFETY: a queue of the device that nobody else submits to.
+    let wrap = || unsafe {
+        vulkan::stream_from_raw(&device, queues[1], 0, lock(), theirs.clone()).unwrap()
+    };
+    let streams = [wrap(), wrap()];
+    assert!(vulkan::share_a_queue(&streams[0], &streams[1]));
+    assert!(!vulkan::share_a_queue(
+        &streams[0],
+        &device.default_stream()
+    ));
+    // Two threads at once: by one lock, or the stand-in tells of it.
+    std::thread::scope(|scope| {
+        for stream in &streams {
+            scope.spawn(|| (0..500).for_each(|_| drop(stream.record().unwrap())));
+        }
+    });
+    for stream in &streams {
+        stream.synchronize_timeout(PATIENCE).unwrap();
+    }
+    drop((streams, device, theirs));
+    gone.recv_timeout(PATIENCE).unwrap();
+}
+
+/// Calls what it is given, and panics behind it.
+struct Panics;
+
+impl vulkan::QueueLock for Panics {
+    fn locked(&self, submit: &mut dyn FnMut()) {
+        submit();
+        std::panic::resume_unwind(Box::new("a lock that fails"));
+    }
+}
+
+#[test]
+fn a_lock_of_the_callers_that_panics_behind_a_submit_takes_nothing_back() {
+    let Some(_gpu) = gpu() else { return };
+    let (tell, gone) = mpsc::channel();
+    let theirs = Arc::new(Theirs::new(tell));
+    // SAFETY: the queue is of the device; this thread alone submits to it. The parts belong together, made with timeline
+    // semaphores for Vulkan 1.2; the owner goes along.
+    let device = unsafe {
+        vulkan::device_from_raw(
+            theirs.instance.clone(),
+            theirs.physical,
+            theirs.device.clone(),
+            Features::default(),
+            theirs.device.get_device_queue(0, 0),
+            0,
+            Arc::new(Panics),
+            theirs.clone(),
+        )
+    }
+    .unwrap();
+    let stream = device.default_stream();
+    let event = Event::with_timing(&device);
+    for value in 1..4 {
+        event.record(&stream).unwrap();
+        assert_eq!(event.marker().unwrap().value(), value);
+        event.synchronize_timeout(PATIENCE).unwrap();
+    }
+    drop((event, stream, device, theirs));
+    gone.recv_timeout(PATIENCE).unwrap();
+}
+
+#[test]
 fn a_process_may_end_with_anything_pending() {
     if gpu().is_none() {
         return;
@@ -733,12 +861,25 @@ fn a_forked_child_is_told_so_and_may_drop_everything() {
         let gate = work::gate(&stream).unwrap();
         let event = Event::with_timing(&device);
         event.record(&stream).unwrap();
+        let other = device.new_stream().unwrap();
         // SAFETY: the child does nothing that needs the threads it lost, and leaves by _exit.
         match unsafe { libc::fork() } {
             0 => {
-                let told = matches!(event.synchronize(), Err(Error::Forked { .. }))
-                    && event.on_complete(|_| {}).is_err();
-                drop((event, gate, stream, device));
+                let told = [
+                    event.query().map(drop),
+                    event.synchronize(),
+                    event.on_complete(|_| {}),
+                    event.record(&stream),
+                    other.wait(&event.marker().unwrap()),
+                    other.record_timed().map(drop),
+                    device.new_stream().map(drop),
+                    vulkan::reserve(&device).map(drop),
+                ];
+                let told = told
+                    .iter()
+                    .all(|told| matches!(told, Err(Error::Forked { .. })))
+                    && vulkan::fresh(0, None).is_err();
+                drop((event, gate, stream, other, device));
                 // SAFETY: ends the child at once.
                 unsafe { libc::_exit(i32::from(!told)) };
             }

@@ -4,7 +4,11 @@
 //! Each in a process of its own: most of them end the device. Nothing here counts as hardware.
 #![cfg(all(feature = "vulkan", target_os = "linux", not(loom)))]
 
-use std::{path::Path, sync::mpsc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Mutex, mpsc},
+    time::Duration,
+};
 
 use ash::vk;
 use fencepost::{Backend, Device, Error, Event, Result, conformance::work, vulkan};
@@ -47,6 +51,39 @@ fn refuse_submits(control: &Control, code: vk::Result) {
     for call in ["vkQueueSubmit", "vkQueueSubmit2"] {
         control.fail_calls_from(call, 1, code);
     }
+}
+
+/// Markers, callbacks and host streams that wait for what never comes: of a living stream, and of one that is dropped.
+fn everyone_is_told(device: &Device, lose: impl FnOnce()) {
+    let (stream, gone) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+    let host = Device::open("host").unwrap();
+    let gates = [&stream, &gone].map(|stream| work::gate(stream).unwrap());
+    let markers = [&stream, &gone].map(|stream| stream.record().unwrap());
+    drop(gone);
+    let (tell, told) = mpsc::channel();
+    let hosts = markers.each_ref().map(|marker| {
+        let tell = tell.clone();
+        marker
+            .on_complete(move |result| drop(tell.send(result)))
+            .unwrap();
+        let host = host.new_stream().unwrap();
+        host.wait(marker).unwrap();
+        host
+    });
+    lose();
+    for (marker, host) in markers.iter().zip(&hosts) {
+        for error in [
+            told.recv_timeout(PATIENCE).unwrap().unwrap_err(),
+            marker.query().unwrap_err(),
+            marker.synchronize_timeout(PATIENCE).unwrap_err(),
+        ] {
+            is_loss(&error, "said that the device is lost");
+        }
+        let error = host.synchronize_timeout(PATIENCE).unwrap_err();
+        let root = error.cause().unwrap().root();
+        assert!(root.contains("said that the device is lost"), "{root}");
+    }
+    drop(gates);
 }
 
 fn is_loss(error: &Error, call: &str) {
@@ -264,5 +301,204 @@ fn what_is_dropped_leaves_nothing_behind() {
         assert!(after.semaphores <= before.semaphores + 8);
         assert!(after.query_pools <= before.query_pools + 8);
         assert!(after.command_buffers <= before.command_buffers + 600);
+    });
+}
+
+#[test]
+fn a_loss_reaches_markers_whose_stream_is_dropped() {
+    with_device(|device, control| everyone_is_told(device, || control.lose_device(0)));
+}
+
+/// As NVIDIA's driver was seen to
+/// ([Vulkan-ValidationLayers #4566](https://github.com/KhronosGroup/Vulkan-ValidationLayers/issues/4566)).
+#[test]
+fn a_counter_with_all_bits_set_is_a_lost_device() {
+    with_driver(&[("LOST_COUNTERS", 1)], |control| {
+        let device = Device::open("vulkan:0").unwrap();
+        everyone_is_told(&device, || control.lose_device(0));
+    });
+}
+
+#[test]
+fn a_lost_device_whose_counters_stand_still_is_told_by_waiting() {
+    with_driver(&[("LOST_COUNTERS", 2)], |control| {
+        let device = Device::open("vulkan:0").unwrap();
+        everyone_is_told(&device, || control.lose_device(0));
+    });
+}
+
+#[test]
+fn a_device_that_was_lost_is_opened_anew() {
+    with_device(|device, control| {
+        control.lose_device(0);
+        assert!(device.synchronize().is_err());
+        let anew = Device::open("vulkan:0").unwrap();
+        assert_ne!(anew.default_stream(), device.default_stream());
+        anew.default_stream().synchronize_timeout(PATIENCE).unwrap();
+        let again = Device::open("vulkan:0").unwrap();
+        assert_eq!(again.default_stream(), anew.default_stream());
+    });
+}
+
+#[test]
+fn a_device_that_cannot_be_used_is_destroyed_again() {
+    with_driver(&[], |control| {
+        for nth in [1, 2] {
+            control.fail_call(
+                "vkCreateSemaphore",
+                nth,
+                vk::Result::ERROR_OUT_OF_HOST_MEMORY,
+            );
+            let error = Device::open("vulkan:0").unwrap_err();
+            assert!(error.to_string().contains("vkCreateSemaphore"), "{error}");
+            assert_eq!(control.live().devices, 0);
+            control.clear_faults();
+        }
+    });
+}
+
+#[test]
+fn queries_that_cannot_be_made_leave_nothing_behind() {
+    with_device(|device, control| {
+        let stream = device.new_stream().unwrap();
+        // Makes the stream's pool of command buffers.
+        let first = stream.record_timed().unwrap();
+        let held: Vec<_> = (0..63).map(|_| stream.record_timed().unwrap()).collect();
+        let before = control.live();
+        for call in [
+            "vkCreateQueryPool",
+            "vkAllocateCommandBuffers",
+            "vkBeginCommandBuffer",
+            "vkEndCommandBuffer",
+        ] {
+            control.fail_call(call, 1, vk::Result::ERROR_OUT_OF_DEVICE_MEMORY);
+            let error = stream.record_timed().unwrap_err();
+            assert!(error.to_string().contains(call), "{error}");
+            assert_eq!(control.live(), before, "after {call}");
+        }
+        stream.record_timed().unwrap();
+        drop((first, held));
+        stream.synchronize_timeout(PATIENCE).unwrap();
+    });
+}
+
+/// How much memory this process may have from now on; gives what it was.
+fn limit_memory(bytes: libc::rlim_t) -> libc::rlim_t {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: a place for the limit, and a limit.
+    let results = unsafe {
+        let asked = libc::getrlimit(libc::RLIMIT_AS, &raw mut limit);
+        let new = libc::rlimit {
+            rlim_cur: bytes,
+            ..limit
+        };
+        (asked, libc::setrlimit(libc::RLIMIT_AS, &raw const new))
+    };
+    assert_eq!(results, (0, 0));
+    limit.rlim_cur
+}
+
+/// Where a thread needs more memory than there is, it cannot be started.
+#[test]
+fn whoever_asks_to_be_told_while_no_thread_starts_gets_an_error() {
+    with_device(|device, _| {
+        let stream = device.new_stream().unwrap();
+        let gate = work::gate(&stream).unwrap();
+        let marker = stream.record().unwrap();
+        let limit = limit_memory(1 << 20);
+        let told = marker.on_complete(|_| {});
+        // Its wait is pending: what holds it may not be destroyed.
+        drop(stream);
+        limit_memory(limit);
+        let error = told.unwrap_err();
+        assert!(error.to_string().contains("spawn"), "{error}");
+        let (tell, told) = mpsc::channel();
+        marker
+            .on_complete(move |result| drop(tell.send(result)))
+            .unwrap();
+        gate.open();
+        told.recv_timeout(PATIENCE).unwrap().unwrap();
+    });
+}
+
+/// An exit handler of a program, which runs behind the driver's own.
+#[test]
+fn drops_behind_the_end_of_the_driver_call_nothing_of_it() {
+    type Kept = (Device, Event, work::Gate, fencepost::Stream);
+    static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
+    extern "C" fn drop_all() {
+        let library = std::env::var_os("FENCEPOST_VULKAN_LIBRARY").unwrap();
+        let control = Control::load(Path::new(&library)).unwrap();
+        let calls = || {
+            [
+                "vkDestroySemaphore",
+                "vkDestroyCommandPool",
+                "vkDestroyQueryPool",
+                "vkGetSemaphoreCounterValue",
+                "vkWaitSemaphores",
+                "vkSignalSemaphore",
+            ]
+            .map(|name| control.calls(name))
+        };
+        let before = calls();
+        drop(KEPT.lock().map(|mut kept| kept.take()));
+        if calls() != before {
+            // SAFETY: ends the process at once.
+            unsafe { libc::_exit(3) }
+        }
+    }
+    with_driver(&[], |_| {
+        // SAFETY: the handler is a function of this program, and does not unwind.
+        assert_eq!(unsafe { libc::atexit(drop_all) }, 0);
+        let device = Device::open("vulkan:0").unwrap();
+        let stream = device.new_stream().unwrap();
+        let done = Event::with_timing(&device);
+        done.record(&stream).unwrap();
+        stream.synchronize_timeout(PATIENCE).unwrap();
+        let gate = work::gate(&stream).unwrap();
+        done.record(&stream).unwrap();
+        *KEPT.lock().unwrap() = Some((device, done, gate, stream));
+    });
+}
+
+#[test]
+fn an_older_loader_before_a_newer_driver_is_used_as_an_older_device() {
+    with_driver(&[("API", 13), ("LOADER", 12), ("SYNC2", 1)], |control| {
+        let device = Device::open("vulkan:0").unwrap();
+        let stream = device.new_stream().unwrap();
+        stream.record_timed().unwrap();
+        stream.synchronize_timeout(PATIENCE).unwrap();
+        // The extension is there, so its calls are too.
+        assert!(control.calls("vkQueueSubmit2KHR") > 0);
+    });
+}
+
+#[test]
+fn drivers_that_do_not_conform_are_found() {
+    with_driver(&[("PORTABILITY", 1)], |_| {
+        let device = Device::open("vulkan:0").unwrap();
+        device.synchronize().unwrap();
+    });
+}
+
+#[test]
+fn a_loader_without_a_driver_is_an_error_that_says_what_to_install() {
+    with_driver(&[("DEVICES", 0)], |_| {
+        let error = Device::open("vulkan:0").unwrap_err();
+        assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+        assert!(error.to_string().contains("install the GPU's"), "{error}");
+    });
+}
+
+#[test]
+fn an_instance_that_no_driver_takes_is_an_error_that_says_what_to_install() {
+    with_driver(&[], |control| {
+        control.fail_call("vkCreateInstance", 1, vk::Result::ERROR_INCOMPATIBLE_DRIVER);
+        let error = Device::open("vulkan:0").unwrap_err();
+        assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+        assert!(error.to_string().contains("install the GPU's"), "{error}");
     });
 }

@@ -6,6 +6,7 @@ use super::{
     super::{MarkerImpl, Point, Told},
     Counter, Time,
     account::{Account, Place},
+    reserve::ReservedMarker,
     segment::{Outlook, Segment},
 };
 use crate::{
@@ -75,9 +76,7 @@ impl<C: Counter> CountedMarker<C> {
 
     /// The value of the counter at which the marker's fate is known.
     fn known_at(&self) -> u64 {
-        match self.segment.outlook(self.point.value) {
-            Outlook::Completes(native) | Outlook::Fails(native, _) => native,
-        }
+        self.segment.known_at(self.segment.native(self.point.value))
     }
 
     /// Reads the counter.
@@ -155,9 +154,12 @@ impl<C: Counter> MarkerImpl for CountedMarker<C> {
     }
 
     fn elapsed(&self, end: &dyn MarkerImpl) -> Result<Elapsed> {
-        match (end as &dyn Any).downcast_ref::<CountedMarker<C>>() {
+        let any: &dyn Any = end;
+        if let Some(reserved) = any.downcast_ref::<ReservedMarker<C>>() {
+            return self.elapsed(reserved.submitted()?);
+        }
+        match any.downcast_ref::<CountedMarker<C>>() {
             Some(end) => self.time()?.elapsed(end.time()?),
-            // Within another type of marker, such as a reserved one.
             None => self.timestamp()?.elapsed(&end.timestamp()?),
         }
     }

@@ -134,3 +134,72 @@ mod loom_tests {
         });
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::panic::Location;
+
+    use super::*;
+    use crate::{
+        backend::counted::{Account, Time},
+        clock::host_clock,
+        timeline::{Callbacks, DeviceCore, Job, StreamCore},
+    };
+
+    struct Never;
+    impl Callbacks for Never {
+        fn call(&self, _: Job) {}
+        fn panics(&self) -> u64 {
+            0
+        }
+    }
+
+    /// A time that tells more beside its like than alone, as one of a family with more valid bits than others have.
+    struct Ticks(u64);
+    impl Time for Ticks {
+        fn timestamp(&self) -> Result<Timestamp> {
+            Ok(Timestamp::new(self.0 & 0xf, host_clock()))
+        }
+        fn elapsed(&self, end: &Ticks) -> Result<Elapsed> {
+            Ok(host_clock().between(64, self.0, end.0))
+        }
+    }
+
+    struct Done;
+    impl Counter for Done {
+        type Time = Ticks;
+        fn read(&self) -> Result<u64> {
+            Ok(1)
+        }
+        fn wait(&self, _: &super::super::Segment, _: u64, _: Option<Instant>) -> Result<()> {
+            Ok(())
+        }
+        fn watch(self: &Arc<Self>, _: &Arc<super::super::Segment>, _: u64) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn times_are_compared_whole_whichever_marker_is_reserved() {
+        let device = DeviceCore::new("", host_clock(), Arc::new(Never));
+        let marker = |ticks| {
+            let account = Account::new(StreamCore::new(device.clone()));
+            let time = |_| Ok::<_, Error>(Some(Ticks(ticks)));
+            let place = account.record(time).unwrap();
+            CountedMarker::new(Arc::new(Done), place, true, Location::caller())
+        };
+        let reserved = |ticks| {
+            let state = State::reserved();
+            state.submitted();
+            ReservedMarker::new(marker(ticks), state)
+        };
+        for elapsed in [
+            marker(1).elapsed(&marker(21)),
+            reserved(1).elapsed(&marker(21)),
+            reserved(1).elapsed(&reserved(21)),
+            marker(1).elapsed(&reserved(21)),
+        ] {
+            assert_eq!(elapsed.unwrap().as_nanos_f64(), 20.0);
+        }
+    }
+}

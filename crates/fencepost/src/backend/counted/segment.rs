@@ -167,6 +167,19 @@ impl Segment {
         lock(&self.fate).outlook(value, self.offset)
     }
 
+    /// The counter's value at which the fate of the marker with this native value is known: an end in front of it comes
+    /// earlier than itself.
+    pub(crate) fn known_at(&self, native: u64) -> u64 {
+        match self.outlook(native.saturating_sub(self.offset)) {
+            Outlook::Completes(native) | Outlook::Fails(native, _) => native,
+        }
+    }
+
+    /// Whether something may still doom it.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        lock(&self.fate).doubts > 0
+    }
+
     /// As [`outlook`](Segment::outlook), for a wait of `follower`, whose markers above `before` will lie behind
     /// it: should this segment be doomed later, so is that one. Call it before that wait is submitted, under
     /// the follower's submit lock.

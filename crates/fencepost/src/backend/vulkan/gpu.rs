@@ -10,7 +10,10 @@
 use std::{
     any::Any,
     ffi::CStr,
-    sync::{Arc, Once, OnceLock, Weak, atomic::Ordering},
+    sync::{
+        Arc, Once, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,6 +21,7 @@ use ash::{Device as Table, Instance, vk};
 
 use super::{
     super::host::{CallbackQueue, pool::Pool},
+    fork,
     native::{Hold, Watch},
     queue::{Queue, Submitter},
     stream::VkStream,
@@ -28,6 +32,7 @@ use crate::{
     error::{Cause, Error, Result},
     sync::{Mutex, lock, sleep},
     timeline::DeviceCore,
+    vulkan::QueueLock,
 };
 
 pub(crate) struct Gpu {
@@ -45,13 +50,20 @@ pub(crate) struct Gpu {
     pub(super) families: Vec<vk::QueueFamilyProperties>,
     pub(super) clock: Clock,
     callbacks: Arc<CallbackQueue>,
+    /// Those that new streams are put on.
     pub(super) queues: Mutex<Vec<Arc<Queue>>>,
+    /// Others of the caller's, as long as they have streams.
+    wrapped: Mutex<Vec<Weak<Queue>>>,
     streams: Mutex<Streams>,
     /// What the host holds queues with.
     holds: Mutex<Vec<Weak<Hold>>>,
     pub(super) waiter: Waiter<Watch, Sleeper>,
     dead: OnceLock<Cause>,
+    /// The process is ending, and its driver may be taken apart.
+    left: AtomicBool,
     owner: u32,
+    /// The same, by the count of forks.
+    home: u32,
     /// `None` for a device of ours.
     keep_alive: Option<Arc<dyn Any + Send + Sync>>,
     #[cfg(feature = "conformance")]
@@ -176,13 +188,16 @@ impl Gpu {
             families,
             callbacks: Arc::new(CallbackQueue::new(Arc::new(Pool::new(1)))),
             queues: Mutex::new(Vec::new()),
+            wrapped: Mutex::new(Vec::new()),
             streams: Mutex::new(Streams {
                 list: Vec::new(),
                 sweep_at: FIRST_SWEEP,
             }),
             holds: Mutex::new(Vec::new()),
             dead: OnceLock::new(),
+            left: AtomicBool::new(false),
             owner: std::process::id(),
+            home: fork::number(),
             keep_alive: parts.keep_alive,
             #[cfg(feature = "conformance")]
             kernels: OnceLock::new(),
@@ -203,6 +218,23 @@ impl Gpu {
         self.owner != std::process::id()
     }
 
+    /// An error in a forked child, before any lock that a thread of the parent may hold, and before the driver.
+    #[inline]
+    pub(super) fn check_fork(&self) -> Result<()> {
+        match self.home == fork::current() {
+            true => Ok(()),
+            false => Err(Error::Forked {
+                device: self.name.clone(),
+            }),
+        }
+    }
+
+    /// Whether the driver is out of reach: in a forked child, and when the process is ending. Drops then leave
+    /// everything where it is.
+    pub(super) fn is_gone(&self) -> bool {
+        self.left.load(Ordering::Acquire) || self.is_forked()
+    }
+
     /// The queue with the fewest streams.
     pub(super) fn quietest_queue(&self) -> Option<Arc<Queue>> {
         let queues = lock(&self.queues);
@@ -210,6 +242,34 @@ impl Gpu {
             .iter()
             .min_by_key(|queue| queue.users.load(Ordering::Relaxed))
             .cloned()
+    }
+
+    /// A queue of the caller's. One that is known keeps the lock it has: two locks would guard nothing.
+    pub(super) fn wrapped(
+        &self,
+        raw: vk::Queue,
+        family: u32,
+        guard: Arc<dyn QueueLock>,
+    ) -> Arc<Queue> {
+        let known = lock(&self.queues)
+            .iter()
+            .find(|queue| queue.raw == raw)
+            .cloned();
+        if let Some(known) = known {
+            return known;
+        }
+        let mut wrapped = lock(&self.wrapped);
+        wrapped.retain(|queue| queue.strong_count() > 0);
+        if let Some(known) = wrapped
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|queue| queue.raw == raw)
+        {
+            return known;
+        }
+        let queue = Arc::new(Queue::new(raw, family, Some(guard)));
+        wrapped.push(Arc::downgrade(&queue));
+        queue
     }
 
     pub(super) fn add_stream(&self, stream: &Arc<VkStream>) {
@@ -274,8 +334,15 @@ impl Gpu {
     /// The value of a timeline semaphore. Never blocks.
     #[inline]
     pub(super) fn counter(&self, semaphore: vk::Semaphore) -> Result<u64, Fault> {
+        /// No stream gets there: so some drivers tell of a lost device, and call it a success
+        /// ([Vulkan-ValidationLayers #4566](https://github.com/KhronosGroup/Vulkan-ValidationLayers/issues/4566)).
+        const BEYOND: u64 = 1 << 63;
         // SAFETY: a timeline semaphore of this device, which its owner keeps alive.
-        unsafe { self.device.get_semaphore_counter_value(semaphore) }.map_err(|result| Fault {
+        let value = match unsafe { self.device.get_semaphore_counter_value(semaphore) } {
+            Ok(BEYOND..) => Err(vk::Result::ERROR_DEVICE_LOST),
+            other => other,
+        };
+        value.map_err(|result| Fault {
             call: "vkGetSemaphoreCounterValue",
             result,
         })
@@ -305,7 +372,7 @@ impl Gpu {
 
     /// Signals a timeline semaphore from the host. A refusal is that of a lost device: nothing waits there.
     pub(super) fn signal(&self, semaphore: vk::Semaphore, value: u64) {
-        if self.is_forked() {
+        if self.is_gone() {
             return;
         }
         let info = vk::SemaphoreSignalInfo::default()
@@ -376,6 +443,7 @@ fn leave_at_exit(gpu: &Arc<Gpu>) {
             if !gpu.is_forked() {
                 gpu.let_all_go();
             }
+            gpu.left.store(true, Ordering::Release);
             // Its drop would call the driver.
             std::mem::forget(gpu);
         }
@@ -395,7 +463,7 @@ fn leave_at_exit(gpu: &Arc<Gpu>) {
 impl Drop for Gpu {
     fn drop(&mut self) {
         self.waiter.close();
-        if self.is_forked() {
+        if self.is_gone() {
             return;
         }
         let device = &self.device;
@@ -447,8 +515,15 @@ impl Sleep<Watch> for Sleeper {
                     sleep(pause);
                     pause = (pause * 2).min(Duration::from_millis(1));
                 }
-                // A lost device is told by looking. A wait that fails at once must not spin.
-                Err(_) => return sleep(Duration::from_millis(1)),
+                Err(result) => {
+                    // Counters need not tell of a loss: it is known from here on.
+                    if let Some(watch) = lowest.first() {
+                        let call = "vkWaitSemaphores";
+                        watch.gpu().failed(Fault { call, result });
+                    }
+                    // A wait that fails at once must not spin.
+                    return sleep(Duration::from_millis(1));
+                }
                 Ok(()) => return,
             }
         }

@@ -2,11 +2,13 @@
 
 use std::{
     ffi::{CStr, c_void},
+    io::Write,
     sync::{OnceLock, PoisonError},
 };
 
-use ash::{Entry, Instance, ext, vk};
+use ash::{Entry, Instance, ext, khr, vk};
 
+use super::fork;
 use crate::sync::Mutex;
 
 /// The loader, our instance, and the devices worth opening.
@@ -14,6 +16,10 @@ pub(super) struct Loader {
     /// Unloading it would take the driver away under everybody.
     _entry: Entry,
     pub(super) instance: Instance,
+    /// What the instance was made for: newer parts of a device are no use to it.
+    pub(super) version: u32,
+    /// The process that it was loaded in.
+    home: u32,
     pub(super) devices: Vec<Found>,
 }
 
@@ -41,6 +47,10 @@ impl Loader {
         static LOADING: Mutex<()> = Mutex::new(());
         let _alone = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
         match LOADER.get_or_init(load) {
+            Ok(loader) if loader.home != fork::current() => Err(
+                "this process was forked from one that uses Vulkan; exec() first, or fork before it is used"
+                    .into(),
+            ),
             Ok(loader) => Ok(loader),
             Err(why) => Err(why.clone()),
         }
@@ -75,11 +85,14 @@ fn load() -> Result<Loader, String> {
             shown(version)
         ));
     }
+    let version = version.min(vk::API_VERSION_1_3);
     let instance = instance(&entry, version)?;
     let devices = devices(&instance)?;
     Ok(Loader {
         _entry: entry,
         instance,
+        version,
+        home: fork::number(),
         devices,
     })
 }
@@ -92,24 +105,37 @@ fn shown(version: u32) -> String {
     format!("{major}.{minor}")
 }
 
+pub(super) fn is_named(extension: &vk::ExtensionProperties, name: &CStr) -> bool {
+    extension.extension_name_as_c_str() == Ok(name)
+}
+
 fn instance(entry: &Entry, version: u32) -> Result<Instance, String> {
     let application = vk::ApplicationInfo::default()
         .engine_name(c"fencepost")
-        .api_version(version.min(vk::API_VERSION_1_3));
+        .api_version(version);
     let mut info = vk::InstanceCreateInfo::default().application_info(&application);
     let validate = std::env::var_os(VALIDATION).is_some_and(|on| on == "1");
     let layers = [c"VK_LAYER_KHRONOS_validation".as_ptr()];
-    let extensions = [ext::debug_utils::NAME.as_ptr()];
+    // SAFETY: the entry was loaded.
+    let known = unsafe { entry.enumerate_instance_extension_properties(None) };
+    let portability = khr::portability_enumeration::NAME;
+    let mut extensions = Vec::new();
+    if known.is_ok_and(|known| known.iter().any(|one| is_named(one, portability))) {
+        // Else the loader hides drivers that do not conform, such as MoltenVK.
+        extensions.push(portability.as_ptr());
+        info = info.flags(vk::InstanceCreateFlags::ENUMERATE_PORTABILITY_KHR);
+    }
     let enabled = [vk::ValidationFeatureEnableEXT::SYNCHRONIZATION_VALIDATION];
     let mut features = vk::ValidationFeaturesEXT::default().enabled_validation_features(&enabled);
     let mut messenger = messenger();
     if validate {
+        extensions.push(ext::debug_utils::NAME.as_ptr());
         info = info
             .enabled_layer_names(&layers)
-            .enabled_extension_names(&extensions)
             .push_next(&mut features)
             .push_next(&mut messenger);
     }
+    info = info.enabled_extension_names(&extensions);
     // SAFETY: everything that `info` points to is alive until the call is over.
     let instance = unsafe { entry.create_instance(&info, None) }.map_err(|error| match error {
         vk::Result::ERROR_INCOMPATIBLE_DRIVER => {
@@ -153,7 +179,8 @@ unsafe extern "system" fn heard(
     {
         // SAFETY: a C string, by the specification of the structure.
         let text = unsafe { CStr::from_ptr(data.p_message) }.to_string_lossy();
-        eprintln!("vulkan validation: {text}");
+        // Not eprintln, which panics where stderr is closed.
+        let _ = writeln!(std::io::stderr(), "vulkan validation: {text}");
         MESSAGES
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

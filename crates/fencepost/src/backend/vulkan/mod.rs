@@ -6,6 +6,8 @@
 //!   share its order, and what holds one up holds up the others.
 //! - **Nothing of a stream is destroyed while the device may use it**, and no drop waits: what is pending is buried by
 //!   the waiter ([`native`]).
+//! - **A forked child, and the end of the process, are out of the driver's reach**: calls of a child are errors, by one
+//!   atomic load ([`fork`]); drops leave everything where it is.
 //! - **One thread per device waits for all** who asked to be told ([`waiter`]). It reads and waits for semaphores,
 //!   and signals those that the host holds streams with; it never takes a queue's lock.
 //! - **The time between two markers is taken on the ticks they wrote**, masked by the valid bits of their queue
@@ -18,6 +20,8 @@
 //! | writes no timestamps in a queue family | refuse timing there, and name the family |
 //! | blocks a submit while its queue is full (NVIDIA's, from some 6,550 submits on), and takes the device for lost after ten seconds of that | say so in [`crate::vulkan`]; the submit lock of that queue is held meanwhile |
 //! | waits at the process's end for queues to come to rest (NVIDIA's) | let go of what the host holds before |
+//! | reads a lost device's counters as all bits set (NVIDIA's), as what they were at, or as an error | take each for a loss: a wait that says so tells everyone |
+//! | does not conform (MoltenVK) | ask the loader for it, and enable `VK_KHR_portability_subset` |
 //! | computes on the processor | take it only when it is asked for by name |
 //! | spins in `vkWaitSemaphores` for any of several (Mesa's llvmpipe) | look, and pause in between |
 
@@ -47,6 +51,7 @@ use crate::{
 pub(crate) mod bare;
 #[cfg(feature = "conformance")]
 mod bytes;
+mod fork;
 mod gpu;
 mod loader;
 mod native;
@@ -82,15 +87,23 @@ pub(crate) fn is_hardware() -> bool {
     Loader::get().is_ok_and(|loader| loader.devices.first().is_some_and(|first| !first.software))
 }
 
-/// The device of this index; the same one each time.
+/// The device of this index; the same one each time, until it is lost.
 pub(crate) fn open(index: usize) -> Result<Device> {
     static DEVICES: OnceLock<Mutex<Vec<(usize, Device)>>> = OnceLock::new();
     let mut devices = lock(DEVICES.get_or_init(|| Mutex::new(Vec::new())));
-    if let Some((_, device)) = devices.iter().find(|(known, _)| *known == index) {
+    if let Some((_, device)) = devices.iter().find(|(known, _)| *known == index)
+        && of(device)?.gpu.lost().is_none()
+    {
         return Ok(device.clone());
     }
     let device = make(index, None)?;
+    let lost: Vec<_> = devices
+        .extract_if(.., |(known, _)| *known == index)
+        .collect();
     devices.push((index, device.clone()));
+    drop(devices);
+    // Without the lock: it may be the last owner.
+    drop(lost);
     Ok(device)
 }
 
@@ -111,13 +124,14 @@ pub(crate) fn make(index: usize, only: Option<Features>) -> Result<Device> {
     let instance = &loader.instance;
     // SAFETY: a device of this instance, here and below.
     let facts = unsafe { instance.get_physical_device_properties(found.raw) };
-    let one_three = facts.api_version >= vk::API_VERSION_1_3;
+    // A device is as new as its instance at most:
+    // https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#extendingvulkan-coreversions
+    let one_three = facts.api_version.min(loader.version) >= vk::API_VERSION_1_3;
     // SAFETY: as above.
     let extensions = unsafe { instance.enumerate_device_extension_properties(found.raw) };
-    let extension = extensions.is_ok_and(|all| {
-        all.iter()
-            .any(|one| one.extension_name_as_c_str() == Ok(ash::khr::synchronization2::NAME))
-    });
+    let extensions = extensions.unwrap_or_default();
+    let has = |name| extensions.iter().any(|one| loader::is_named(one, name));
+    let extension = has(ash::khr::synchronization2::NAME);
     let mut two = vk::PhysicalDeviceSynchronization2Features::default();
     let mut reset = vk::PhysicalDeviceHostQueryResetFeatures::default();
     let mut all = vk::PhysicalDeviceFeatures2::default().push_next(&mut reset);
@@ -145,19 +159,24 @@ pub(crate) fn make(index: usize, only: Option<Features>) -> Result<Device> {
         vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
     let mut two = vk::PhysicalDeviceSynchronization2Features::default().synchronization2(true);
     let mut reset = vk::PhysicalDeviceHostQueryResetFeatures::default().host_query_reset(true);
-    let names = [ash::khr::synchronization2::NAME.as_ptr()];
+    let mut names = Vec::new();
+    if has(ash::khr::portability_subset::NAME) {
+        // To be enabled where it is there: VUID-VkDeviceCreateInfo-pProperties-04451.
+        names.push(ash::khr::portability_subset::NAME.as_ptr());
+    }
     let mut info = vk::DeviceCreateInfo::default()
         .queue_create_infos(&queue)
         .push_next(&mut timeline);
     if synchronization2 {
         info = info.push_next(&mut two);
         if !one_three {
-            info = info.enabled_extension_names(&names);
+            names.push(ash::khr::synchronization2::NAME.as_ptr());
         }
     }
     if host_reset {
         info = info.push_next(&mut reset);
     }
+    info = info.enabled_extension_names(&names);
     // SAFETY: the features and extensions were asked for above; the chain is alive during the call.
     let device = unsafe { instance.create_device(found.raw, &info, None) }.map_err(|error| {
         unavailable(format!(
@@ -165,6 +184,7 @@ pub(crate) fn make(index: usize, only: Option<Features>) -> Result<Device> {
             found.name
         ))
     })?;
+    let table = device.clone();
     // SAFETY: the device was just made, with these features; the instance lives as long as the process.
     let gpu = unsafe {
         Gpu::new(Parts {
@@ -176,7 +196,11 @@ pub(crate) fn make(index: usize, only: Option<Features>) -> Result<Device> {
             name,
             keep_alive: None,
         })
-    }?;
+    };
+    let gpu = gpu.inspect_err(|_| {
+        // SAFETY: made just now; nothing was made of it that is still there.
+        unsafe { table.destroy_device(None) }
+    })?;
     for index in 0..queues {
         // SAFETY: the device was made with that many queues of the family.
         let raw = unsafe { gpu.device.get_device_queue(family, index) };
@@ -257,12 +281,7 @@ pub(crate) unsafe fn stream_on(
     keep_alive: Arc<dyn Any + Send + Sync>,
 ) -> Result<Stream> {
     let vulkan = of(device)?;
-    // A queue that is known keeps the lock it has: two locks would guard nothing.
-    let known = lock(&vulkan.gpu.queues)
-        .iter()
-        .find(|queue| queue.raw == raw)
-        .cloned();
-    let queue = known.unwrap_or_else(|| Arc::new(Queue::new(raw, family, Some(guard))));
+    let queue = vulkan.gpu.wrapped(raw, family, guard);
     let stream = VkStream::new(vulkan.core.clone(), &vulkan.gpu, queue, Some(keep_alive))?;
     Ok(Stream::new(stream, device.clone()))
 }

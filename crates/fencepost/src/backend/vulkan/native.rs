@@ -26,14 +26,14 @@ use ash::vk;
 use super::{
     gpu::{Fault, Gpu},
     queue::Point,
+    stream::cause_of,
     timer::{SlotTime, Timer},
     waiter::Watched,
 };
 use crate::{
     backend::counted::{Counter, Segment},
-    error::Result,
+    error::{Error, Result},
     sync::{Mutex, lock},
-    timeline::Reached,
 };
 
 pub(crate) struct Native {
@@ -78,6 +78,13 @@ impl Hold {
         Ok(hold)
     }
 
+    /// Has the waiter look at markers that may have failed by now.
+    pub(super) fn look_again(&self) {
+        if !self.gpu.is_gone() {
+            self.gpu.waiter.look_again();
+        }
+    }
+
     /// No-op from the second time on: a value is signalled once.
     pub(super) fn let_go(&self) {
         if !self.gone.swap(true, Ordering::AcqRel) {
@@ -88,7 +95,7 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        if !self.gpu.is_forked() {
+        if !self.gpu.is_gone() {
             // SAFETY: made by us; the batch that waits for it holds it until it is complete (`Body::trail`).
             unsafe { self.gpu.device.destroy_semaphore(self.semaphore, None) };
         }
@@ -104,7 +111,7 @@ pub(super) enum Watch {
     Uses {
         native: Arc<Native>,
         trail: Point,
-        _uses: Uses,
+        uses: Uses,
     },
     Marker {
         native: Arc<Native>,
@@ -137,7 +144,7 @@ impl Native {
         let Some(trail) = self.trail.get() else {
             return;
         };
-        if self.gpu.is_forked() {
+        if self.gpu.is_gone() {
             return;
         }
         let uses = std::mem::take(&mut *lock(&trail.keep));
@@ -153,7 +160,7 @@ impl Native {
         let _ = self.gpu.waiter.watch(Watch::Uses {
             native: self.clone(),
             trail: (trail.semaphore, last),
-            _uses: uses,
+            uses,
         });
     }
 }
@@ -262,7 +269,7 @@ impl Drop for Native {
         let Some(mut body) = self.body.take() else {
             return;
         };
-        if body.gpu.is_forked() {
+        if body.gpu.is_gone() {
             // The driver did not come along.
             return std::mem::forget(body);
         }
@@ -282,18 +289,29 @@ impl Counter for Native {
 
     #[inline]
     fn read(&self) -> Result<u64> {
+        self.gpu.check_fork()?;
+        // Counters of a lost device may stand still, and markers of dropped streams have heard of no loss.
+        if let Some(lost) = self.gpu.lost() {
+            return Err(lost);
+        }
         self.gpu
             .counter(self.line)
             .map_err(|fault| self.gpu.failed(fault))
     }
 
-    fn wait(&self, _: &Segment, native: u64, deadline: Option<Instant>) -> Result<()> {
+    fn wait(&self, segment: &Segment, native: u64, deadline: Option<Instant>) -> Result<()> {
+        /// How long to be in the driver at once, where the host may learn of a failure that comes in front.
+        const AT_ONCE: u64 = 10_000_000;
         let timeout = match deadline {
             None => u64::MAX,
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 u64::try_from(left.as_nanos()).unwrap_or(u64::MAX)
             }
+        };
+        let timeout = match segment.is_in_doubt() {
+            true => timeout.min(AT_ONCE),
+            false => timeout,
         };
         let (semaphores, values) = ([self.line], [native]);
         let info = vk::SemaphoreWaitInfo::default()
@@ -319,10 +337,36 @@ impl Counter for Native {
 }
 
 impl Watch {
+    /// Whether the device is through with what a burial or a dropped stream's batches use.
+    fn is_over(&self) -> bool {
+        match self {
+            Watch::Uses { native, trail, .. } => {
+                native.gpu.lost().is_some()
+                    || native.gpu.counter(trail.0).map_or_else(
+                        |fault| fault.result == vk::Result::ERROR_DEVICE_LOST,
+                        |reached| reached >= trail.1,
+                    )
+            }
+            Watch::Burial(body) => body.pending().is_none(),
+            Watch::Marker { .. } => true,
+        }
+    }
+
+    pub(super) fn gpu(&self) -> &Arc<Gpu> {
+        match self {
+            Watch::Uses { native, .. } | Watch::Marker { native, .. } => &native.gpu,
+            Watch::Burial(body) => &body.gpu,
+        }
+    }
+
     /// What to sleep for; `None` when it is due.
     pub(super) fn point(&self) -> Option<Point> {
         match self {
-            Watch::Marker { native, value, .. } => Some((native.line, *value)),
+            Watch::Marker {
+                native,
+                segment,
+                value,
+            } => Some((native.line, segment.known_at(*value))),
             Watch::Uses { trail, .. } => Some(*trail),
             Watch::Burial(body) => body.pending(),
         }
@@ -348,25 +392,16 @@ impl Watched for Watch {
             } => match native.read() {
                 Ok(counter) => {
                     segment.settle(counter);
-                    counter >= *value
+                    counter >= *value || segment.timeline.has_failed()
                 }
-                // A loss has failed every stream; what else the driver says is told by who asks.
+                // A loss has failed the streams that are alive; this one may be dropped, or a reservation's.
                 Err(error) => {
-                    if segment.timeline.reached(u64::MAX >> 1) == Reached::NotYet {
-                        let cause = crate::error::Cause::new(error.to_string());
-                        segment.timeline.fail(&cause, false).fire();
-                    }
+                    let lost = matches!(error, Error::DeviceLost { .. });
+                    segment.timeline.fail(&cause_of(&error), lost).fire();
                     true
                 }
             },
-            Watch::Uses { native, trail, .. } => {
-                native.gpu.lost().is_some()
-                    || native.gpu.counter(trail.0).map_or_else(
-                        |fault| fault.result == vk::Result::ERROR_DEVICE_LOST,
-                        |reached| reached >= trail.1,
-                    )
-            }
-            Watch::Burial(body) => body.pending().is_none(),
+            Watch::Uses { .. } | Watch::Burial(_) => self.is_over(),
         }
     }
 }
@@ -375,13 +410,15 @@ impl Watched for Watch {
 /// pending may not lose what it uses.
 impl Drop for Watch {
     fn drop(&mut self) {
-        if let Watch::Burial(body) = self
-            && !body.gpu.is_forked()
-            && body.pending().is_none()
-        {
-            body.destroy();
-            // SAFETY: dropped once, here, and not used after.
-            unsafe { ManuallyDrop::drop(body) };
+        let over = !self.gpu().is_gone() && self.is_over();
+        match self {
+            Watch::Burial(body) if over => {
+                body.destroy();
+                // SAFETY: dropped once, here, and not used after.
+                unsafe { ManuallyDrop::drop(body) };
+            }
+            Watch::Uses { uses, .. } if !over => std::mem::forget(std::mem::take(uses)),
+            _ => {}
         }
     }
 }

@@ -1,8 +1,11 @@
 //! A hardware queue and the lock that guards it.
 
-use std::sync::{
-    Arc, Weak,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use ash::vk;
@@ -63,10 +66,18 @@ impl Queue {
             }
             Guard::Callers(theirs) => {
                 let (mut call, mut result) = (Some(call), None);
-                theirs.locked(&mut || {
-                    result = call.take().map(|call| call(self.raw));
-                });
-                result
+                let mut once = || {
+                    if let Some(call) = call.take() {
+                        result = Some(call(self.raw));
+                    }
+                };
+                let locked = catch_unwind(AssertUnwindSafe(|| theirs.locked(&mut once)));
+                match (locked, result) {
+                    // Nothing was submitted.
+                    (Err(panic), None) => resume_unwind(panic),
+                    // What was submitted counts, whatever the lock does behind it.
+                    (_, result) => result,
+                }
             }
         }
     }

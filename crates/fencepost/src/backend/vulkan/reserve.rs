@@ -33,6 +33,7 @@ pub(super) unsafe fn reserve(
     at: &'static Location<'static>,
 ) -> Result<Reservation> {
     let gpu = &device.gpu;
+    gpu.check_fork()?;
     let failed = |fault| gpu.failed(fault);
     let native = Native::new(gpu).map_err(failed)?;
     // As if it were submitted: what the work uses stays until that is known not to be so.

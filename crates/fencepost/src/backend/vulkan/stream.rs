@@ -45,6 +45,7 @@ impl VkStream {
         queue: Arc<Queue>,
         keep_alive: Option<Arc<dyn Any + Send + Sync>>,
     ) -> Result<Arc<VkStream>> {
+        gpu.check_fork()?;
         if let Some(lost) = gpu.lost() {
             return Err(lost);
         }
@@ -289,6 +290,7 @@ impl VkStream {
     }
 
     fn wait_for(&self, marker: &Marker, foreign: bool) -> Result<()> {
+        self.gpu.check_fork()?;
         let native = match VkStream::vulkan(marker.imp()).transpose()? {
             Some(imp) if Arc::ptr_eq(&imp.counter.gpu, &self.gpu) => {
                 return self.wait_native(marker, imp);
@@ -328,6 +330,8 @@ impl Release {
             self.segment.doubt();
             let cause = cause_of(error).through(self.marker.clone());
             self.segment.doom(self.before, &cause);
+            // Who waits behind another hold is to hear of it now.
+            self.hold.look_again();
         }
     }
 }
@@ -346,7 +350,7 @@ impl Drop for Release {
     }
 }
 
-fn cause_of(error: &Error) -> Cause {
+pub(super) fn cause_of(error: &Error) -> Cause {
     match error.cause() {
         Some(cause) => cause.clone(),
         None => Cause::new(error.to_string()),
@@ -359,6 +363,7 @@ impl StreamImpl for VkStream {
     }
 
     fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
+        self.gpu.check_fork()?;
         let timer = timing.then(|| self.timer()).transpose()?;
         let record = || {
             self.account
@@ -389,6 +394,7 @@ impl StreamImpl for VkStream {
         held: &mut Arc<dyn MarkerImpl>,
         at: &'static Location<'static>,
     ) -> Option<u64> {
+        self.gpu.check_fork().ok()?;
         let held: &mut dyn Any = Arc::get_mut(held)?;
         let marker = held.downcast_mut::<VkMarker>()?;
         if !Arc::ptr_eq(&marker.counter, &self.native) {

@@ -58,8 +58,12 @@ impl Timer {
     pub(super) fn supported(gpu: &Gpu, family: u32, in_queue: bool) -> Result<u32> {
         let none = vk::QueueFamilyProperties::default();
         let facts = gpu.families.get(family as usize).unwrap_or(&none);
-        let by_host = gpu.host_reset && !in_queue;
-        supported(&gpu.name, family, facts, by_host)
+        let reset = match (in_queue, gpu.host_reset) {
+            (true, _) => Reset::InTheQueue,
+            (false, true) => Reset::ByTheHost,
+            (false, false) => Reset::NotByTheHost,
+        };
+        supported(&gpu.name, family, facts, reset)
     }
 
     /// For a stream on queues of `family`.
@@ -173,11 +177,21 @@ impl Timer {
     }
 }
 
+/// How queries are reset.
+#[derive(Clone, Copy, PartialEq)]
+enum Reset {
+    ByTheHost,
+    /// In the queue, since the device was made without `hostQueryReset`.
+    NotByTheHost,
+    /// In the queue, whatever the host may do.
+    InTheQueue,
+}
+
 fn supported(
     device: &str,
     family: u32,
     facts: &vk::QueueFamilyProperties,
-    reset_by_host: bool,
+    reset: Reset,
 ) -> Result<u32> {
     let unsupported = |what: String, remedy: &str| Error::Unsupported {
         what,
@@ -193,10 +207,17 @@ fn supported(
         ));
     }
     let computes = vk::QueueFlags::GRAPHICS | vk::QueueFlags::COMPUTE;
-    if !reset_by_host && !facts.queue_flags.intersects(computes) {
+    if reset != Reset::ByTheHost && !facts.queue_flags.intersects(computes) {
         return Err(unsupported(
             format!("resetting timestamps on queue family {family}, which only transfers"),
-            "enable hostQueryReset when making the device, or use a graphics or compute queue",
+            match reset {
+                Reset::InTheQueue => {
+                    "record on a stream of that queue, or use a graphics or compute queue"
+                }
+                _ => {
+                    "enable hostQueryReset when making the device, or use a graphics or compute queue"
+                }
+            },
         ));
     }
     Ok(facts.timestamp_valid_bits)
@@ -236,28 +257,31 @@ fn queries(
         .command_buffer_count(count);
     // SAFETY: the command pool is alive and used by nobody else: the submit lock is held.
     let buffers = unsafe { device.allocate_command_buffers(&info) };
-    let recorded = buffers
-        .map_err(fault("vkAllocateCommandBuffers"))
-        .and_then(|buffers| {
-            for (index, &buffer) in (0..).zip(&buffers) {
-                let info = vk::CommandBufferBeginInfo::default();
-                // SAFETY: a new buffer of a pool that nobody else uses; recorded once.
-                unsafe {
-                    device
-                        .begin_command_buffer(buffer, &info)
-                        .map_err(fault("vkBeginCommandBuffer"))?;
-                    write(gpu, buffer, pool, index, false);
-                    device
-                        .end_command_buffer(buffer)
-                        .map_err(fault("vkEndCommandBuffer"))?;
-                }
+    let buffers = buffers.map_err(fault("vkAllocateCommandBuffers"));
+    let recorded = buffers.and_then(|buffers| {
+        let recorded = (0..).zip(&buffers).try_for_each(|(index, &buffer)| {
+            let info = vk::CommandBufferBeginInfo::default();
+            // SAFETY: a new buffer of a pool that nobody else uses; recorded once.
+            unsafe {
+                device
+                    .begin_command_buffer(buffer, &info)
+                    .map_err(fault("vkBeginCommandBuffer"))?;
+                write(gpu, buffer, pool, index, false);
+                device
+                    .end_command_buffer(buffer)
+                    .map_err(fault("vkEndCommandBuffer"))
             }
-            Ok(buffers)
         });
+        if recorded.is_err() {
+            // SAFETY: of this pool, which nobody else uses; never submitted.
+            unsafe { device.free_command_buffers(commands, &buffers) };
+        }
+        recorded.map(|()| buffers)
+    });
     match recorded {
         Ok(buffers) => Ok((pool, buffers)),
         Err(fault) => {
-            // SAFETY: made just now, never submitted.
+            // SAFETY: made just now; no buffer that names it is left.
             unsafe { device.destroy_query_pool(pool, None) };
             Err(fault)
         }
@@ -296,6 +320,7 @@ pub(super) unsafe fn write(
 
 /// Reads a timestamp, if it is there.
 pub(super) fn read(gpu: &Gpu, pool: vk::QueryPool, index: u32) -> Result<Option<u64>> {
+    gpu.check_fork()?;
     let mut result = [[0_u64; 2]];
     let flags = vk::QueryResultFlags::TYPE_64 | vk::QueryResultFlags::WITH_AVAILABILITY;
     // SAFETY: the pool is alive and the query in it was reset before; room for its value and availability.
@@ -363,7 +388,7 @@ impl Time for SlotTime {
 impl Drop for SlotTime {
     fn drop(&mut self) {
         if let Some(timer) = self.native.timer.get() {
-            let forked = || self.native.gpu.is_forked();
+            let forked = || self.native.gpu.is_gone();
             timer.ring.give(self.slot, self.until, forked);
         }
     }
@@ -390,11 +415,17 @@ mod tests {
     #[test]
     fn a_family_without_timestamps_is_named() {
         let none = family(0, vk::QueueFlags::COMPUTE);
-        let error = supported("vulkan:0", 3, &none, true).unwrap_err();
+        let error = supported("vulkan:0", 3, &none, Reset::ByTheHost).unwrap_err();
         assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
         assert!(error.to_string().contains("queue family 3"), "{error}");
         assert_eq!(
-            supported("", 0, &family(36, vk::QueueFlags::COMPUTE), false).unwrap(),
+            supported(
+                "",
+                0,
+                &family(36, vk::QueueFlags::COMPUTE),
+                Reset::NotByTheHost
+            )
+            .unwrap(),
             36
         );
     }
@@ -402,8 +433,12 @@ mod tests {
     #[test]
     fn a_transfer_queue_has_timestamps_where_the_host_resets_them() {
         let transfers = family(64, vk::QueueFlags::TRANSFER);
-        assert_eq!(supported("", 1, &transfers, true).unwrap(), 64);
-        let error = supported("", 1, &transfers, false).unwrap_err();
-        assert!(error.to_string().contains("hostQueryReset"), "{error}");
+        assert_eq!(supported("", 1, &transfers, Reset::ByTheHost).unwrap(), 64);
+        let refused = |reset| supported("", 1, &transfers, reset).unwrap_err().to_string();
+        let error = refused(Reset::NotByTheHost);
+        assert!(error.contains("hostQueryReset"), "{error}");
+        // Enabling it would not help a mark in the caller's buffer.
+        let error = refused(Reset::InTheQueue);
+        assert!(!error.contains("hostQueryReset"), "{error}");
     }
 }

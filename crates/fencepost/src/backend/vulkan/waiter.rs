@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | `None` | no thread yet | `watch`, which starts it |
 //! | `Awake` | it will look at everything in `watched` before it sleeps | itself |
-//! | `Asleep` | it sleeps in the driver until something is due or `turn` is signalled | itself, or `watch`, which signals |
+//! | `Asleep` | it sleeps in the driver until something is due or `turn` is signalled | itself, or `watch` and `look_again`, which signal |
 //! | `Parked` | nothing is watched | `watch`, which unparks it, or `close` |
 //!
 //! *Invariant: what is in `watched` is slept for, or the thread is `Awake`.* All of it is under one lock, also the
@@ -107,30 +107,37 @@ impl<W: Watched, S: Sleep<W>> Waiter<W, S> {
                 thread.unpark();
                 Ok(())
             }
-            Thread::None => {
+            Thread::None => self.start(&mut state).inspect_err(|_| {
+                // Without a thread there was nothing to watch before.
+                state.thread = Thread::None;
+                let refused = std::mem::take(&mut state.watched);
                 drop(state);
-                self.start()
-            }
+                drop(refused);
+            }),
         }
     }
 
-    fn start(&self) -> Result<()> {
+    /// Under the lock: what others watch meanwhile would be lost with a thread that cannot be started.
+    fn start(&self, _: &mut State<W>) -> Result<()> {
         let shared = self.shared.clone();
         let spawned = thread::Builder::new()
             .name("fencepost-vulkan".into())
             .spawn(move || run(&shared));
-        spawned.map(drop).map_err(|error| {
-            let mut state = lock(&self.shared.state);
-            state.thread = Thread::None;
-            let watched = std::mem::take(&mut state.watched);
-            drop(state);
-            drop(watched);
-            Error::Backend {
-                call: "std::thread::Builder::spawn",
-                code: error.raw_os_error().unwrap_or(-1).into(),
-                text: format!("{error}; end some threads, or raise the process's limit"),
-            }
+        spawned.map(drop).map_err(|error| Error::Backend {
+            call: "std::thread::Builder::spawn",
+            code: error.raw_os_error().unwrap_or(-1).into(),
+            text: format!("{error}; end some threads, or raise the process's limit"),
         })
+    }
+
+    /// Has everything looked at again: what is waited for may have changed.
+    pub(super) fn look_again(&self) {
+        let mut state = lock(&self.shared.state);
+        if matches!(state.thread, Thread::Asleep) && !state.leaving {
+            state.thread = Thread::Awake;
+            state.turn += 1;
+            self.shared.sleep.wake(state.turn);
+        }
     }
 
     /// Takes the thread out of the driver, for good; `false` while it is still there. What is watched is never told.

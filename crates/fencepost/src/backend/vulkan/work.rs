@@ -200,7 +200,7 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        if self.gpu.is_forked() {
+        if self.gpu.is_gone() {
             return;
         }
         // SAFETY: made by us; work that uses it holds it until it is done.
@@ -270,7 +270,7 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        if !self.gpu.is_forked() {
+        if !self.gpu.is_gone() {
             // SAFETY: made by us; work that uses its set holds it until it is done.
             unsafe { self.gpu.device.destroy_descriptor_pool(self.pool, None) };
         }
