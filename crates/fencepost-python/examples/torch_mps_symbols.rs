@@ -92,6 +92,11 @@ define_class!(
             self.root().commandQueue()
         }
 
+        #[unsafe(method_id(device))]
+        fn device(&self) -> Retained<ProtocolObject<dyn MTLDevice>> {
+            self.root().device()
+        }
+
         #[unsafe(method(addCompletedHandler:))]
         fn add_completed_handler(
             &self,
