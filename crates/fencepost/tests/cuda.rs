@@ -234,6 +234,36 @@ fn a_gpu_stream_waits_for_the_host_when_asked_to() {
 }
 
 #[test]
+fn a_failure_is_told_while_another_wait_still_holds_the_stream() {
+    let Some(gpu) = gpu() else { return };
+    let [held, behind] = [(); 2].map(|()| gpu.device.new_stream().unwrap());
+    let host_marker = |fails: bool| {
+        let host = Device::new_host(2).new_stream().unwrap();
+        let (go, wait) = mpsc::channel::<()>();
+        host.launch(move || {
+            let _ = wait.recv();
+            if fails {
+                std::panic::resume_unwind(Box::new("no more paper"));
+            }
+        })
+        .unwrap();
+        (go, host.record().unwrap())
+    };
+    let ((go_one, one), (go_two, two)) = (host_marker(true), host_marker(false));
+    held.wait_foreign(&one).unwrap();
+    held.wait_foreign(&two).unwrap();
+    let first = held.record().unwrap();
+    behind.wait(&first).unwrap();
+    let second = behind.record().unwrap();
+    drop(go_one);
+    for marker in [&first, &second] {
+        let error = marker.synchronize_timeout(PATIENCE / 2).unwrap_err();
+        assert!(error.to_string().contains("no more paper"), "{error}");
+    }
+    drop(go_two);
+}
+
+#[test]
 fn a_host_failure_fails_the_gpu_stream_that_waits_for_it() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;

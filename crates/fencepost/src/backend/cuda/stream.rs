@@ -13,7 +13,7 @@ use std::{
 use super::{
     super::{MarkerImpl, StreamImpl},
     context::{Context, Kind, Word},
-    driver::{Fault, RawStream},
+    driver::{Fault, RawEvent, RawStream},
     line::{Line, Place},
     marker::{self, CudaMarker, End, Native, Watch},
 };
@@ -285,25 +285,28 @@ impl CudaStream {
         if imp.point().reached() == Reached::Failed {
             return self.fail_in_turn(marker);
         }
+        // Waits inside a capture are the graph's, which a failure of now says nothing about.
+        let crossing = match self.may_fail_unseen(imp) && !matches!(self.is_capturing(), Ok(true)) {
+            true => Some(self.depend_on(marker, &timeline)?),
+            false => None,
+        };
         // The caller holds the marker, so the event is alive, and this marker's.
-        let crossing = self.may_fail_unseen(imp).then(|| self.depend_on(marker));
-        if let Err(fault) = self.call(|raw| self.context.wait_event(raw, event, 0)) {
-            if let Some((number, _)) = crossing {
-                self.context.upstreams.over(number);
+        let waited = self.call(|raw| self.context.wait_event(raw, event, 0));
+        if let (Ok(()), None) = (&waited, upstream) {
+            if let Some(crossing) = crossing {
+                self.follow(marker, crossing);
             }
-            return self.refused(fault, &timeline);
+            return Ok(());
         }
-        if let Some(cause) = upstream {
+        if let Some(crossing) = crossing {
+            self.context.upstreams.over(crossing.number);
+        }
+        match (waited, upstream) {
             // The stream it waits for ends before that marker, so this one ends here.
-            if let Some((number, _)) = crossing {
-                self.context.upstreams.over(number);
-            }
-            return self.end(cause.through(marker.to_string()));
+            (Ok(()), Some(cause)) => self.end(cause.through(marker.to_string())),
+            (Ok(()), None) => Ok(()),
+            (Err(fault), _) => self.refused(fault, &timeline),
         }
-        if let Some((number, after)) = crossing {
-            self.follow(marker, number, after);
-        }
-        Ok(())
     }
 
     /// Whether a marker may fail where the driver knows nothing of it, so that it would let this stream go on.
@@ -314,23 +317,38 @@ impl CudaStream {
             || imp.context.upstreams.concern(stream.id, value)
     }
 
-    /// Counts a wait for a marker that may fail unseen: its number, and the last marker in front of it.
-    fn depend_on(&self, marker: &Marker) -> (u64, u64) {
+    /// Counts a wait for a marker that may fail unseen, and marks where it begins: should the marker fail,
+    /// the stream ends there. What is behind the wait may be held by others for longer.
+    fn depend_on(&self, marker: &Marker, timeline: &Timeline) -> Result<Crossing> {
         static NUMBERS: Ids = Ids::new();
+        let (context, kind) = (self.context, self.kind(false));
         let (number, after) = (NUMBERS.next(), self.line.last());
-        let upstreams = &self.context.upstreams;
+        let failed = |fault| context.failed(fault, Some(timeline));
+        let crossing = Crossing {
+            context,
+            kind,
+            event: Some(context.take(kind).map_err(failed)?),
+            number,
+            after,
+        };
+        if let Some(event) = crossing.event {
+            self.call(|raw| context.record(event, raw))
+                .map_err(failed)?;
+        }
+        let upstreams = &context.upstreams;
         upstreams.add(number, self.core.id, after, marker);
-        (number, after)
+        Ok(crossing)
     }
 
-    /// Forgets the wait once its marker is complete; fails this stream, and wakes who waits, when it fails.
-    fn follow(&self, marker: &Marker, number: u64, after: u64) {
-        let (me, context, text) = (self.me.clone(), self.context, marker.to_string());
+    /// Forgets the wait once its marker is complete; fails this stream, and wakes who waits, when it fails. Then
+    /// the wait stays known until `clear_error`: what was recorded behind it may be complete for the driver.
+    fn follow(&self, marker: &Marker, crossing: Crossing) {
+        let (me, text) = (self.me.clone(), marker.to_string());
         let call = Waiter::Call(Box::new(move |result: Result<()>| match result {
-            Ok(()) => context.upstreams.over(number),
+            Ok(()) => crossing.context.upstreams.over(crossing.number),
             Err(error) => {
                 if let Some(stream) = me.upgrade() {
-                    stream.end_behind(after, Cause::of(&error).through(text));
+                    stream.end_at(crossing, Cause::of(&error).through(text));
                 }
             }
         }));
@@ -338,27 +356,16 @@ impl CudaStream {
         drop(marker.notify(call));
     }
 
-    /// Ends the stream behind its marker `after`, where it may have gone on since.
-    fn end_behind(&self, after: u64, cause: Cause) {
-        let (kind, context) = (self.kind(false), self.context);
+    /// Ends the stream where a wait begins, whose marker has failed.
+    fn end_at(&self, mut crossing: Crossing, cause: Cause) {
         let (timeline, _) = self.line.now();
-        let recorded = context.take(kind).and_then(|event| {
-            let recorded = self.call(|raw| context.record(event, raw));
-            if recorded.is_err() {
-                context.give(kind, event);
-            }
-            recorded.map(|()| event)
-        });
-        let event = match recorded {
-            Ok(event) => event,
-            Err(fault) => {
-                timeline.fail(&cause, false).fire();
-                drop(context.failed(fault, None));
-                return;
-            }
+        let Some(event) = crossing.event.take() else {
+            return;
         };
-        let end = End::new(context, kind, event, timeline, after, cause, None);
-        let end = self.line.end_at(end);
+        let (context, kind, after) = (crossing.context, crossing.kind, crossing.after);
+        let end = self
+            .line
+            .end_at(End::new(context, kind, event, timeline, after, cause, None));
         if context.reactor.watch(Watch::End(end.clone())).is_err() {
             end.give_up();
         }
@@ -426,6 +433,25 @@ impl CudaStream {
         let call = Waiter::Call(Box::new(move |result| release.fire(result)));
         // Refused: the waiter is dropped, which opens the word.
         marker.notify(call).map(drop)
+    }
+}
+
+/// A wait for what may fail unseen, until that is settled.
+struct Crossing {
+    context: &'static Context,
+    kind: Kind,
+    /// Recorded in front of the wait.
+    event: Option<RawEvent>,
+    number: u64,
+    /// The last marker in front of it.
+    after: u64,
+}
+
+impl Drop for Crossing {
+    fn drop(&mut self) {
+        if let Some(event) = self.event.take() {
+            self.context.give(self.kind, event);
+        }
     }
 }
 
