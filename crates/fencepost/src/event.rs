@@ -72,6 +72,9 @@ struct Home {
 
 struct Slot {
     marker: Option<Marker>,
+    /// Whether the marker has timing exactly if the event has, as one of [`Event::hold`] need not: then it may be
+    /// recorded again.
+    is_like_ours: bool,
     generation: u64,
 }
 
@@ -120,6 +123,7 @@ impl Event {
             home: OnceLock::new(),
             slot: BriefLock::new(Slot {
                 marker: None,
+                is_like_ours: true,
                 generation: 0,
             }),
         }
@@ -164,7 +168,8 @@ impl Event {
         if again {
             // Nobody can come to hold the marker meanwhile: it is handed out under this lock only.
             let mut slot = self.slot.lock();
-            if let Some(marker) = &mut slot.marker
+            if slot.is_like_ours
+                && let Some(marker) = &mut slot.marker
                 && let Some(value) = stream.remark(marker)
             {
                 // The timeline is the same, so what was at home still is.
@@ -189,7 +194,7 @@ impl Event {
     }
 
     /// Holds `marker` from now on, as if this event had been recorded where the marker is: for marks in work that the
-    /// caller submits. Never blocks.
+    /// caller submits. Never blocks. Without timing in both there is no time.
     ///
     /// # Errors
     /// [`Error::DeviceMismatch`] for a marker of another device. The event then holds what it held before.
@@ -224,8 +229,10 @@ impl Event {
             Told::Completion if self.home.get().is_some() => self.word_of(&marker),
             _ => None,
         };
+        let is_like_ours = marker.has_timing() == self.timing;
         let mut slot = self.slot.lock();
         self.publish(&mut slot, word);
+        slot.is_like_ours = is_like_ours;
         let old = slot.marker.replace(marker);
         drop(slot);
         // The last owner of a marker may hand native objects back: not under the lock.

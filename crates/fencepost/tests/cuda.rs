@@ -619,6 +619,29 @@ fn a_stream_is_wrapped_and_marked_inside_its_own_capture() {
 }
 
 #[test]
+fn an_event_that_held_a_marker_without_timing_has_timing_again_once_it_is_recorded() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.device.new_stream().unwrap();
+    let (start, end) = (
+        Event::with_timing(&gpu.device),
+        Event::with_timing(&gpu.device),
+    );
+    for event in [&start, &end] {
+        event.record(&stream).unwrap();
+        event.hold(stream.record().unwrap()).unwrap();
+    }
+    let untimed = start.elapsed_time(&end).unwrap_err();
+    assert!(
+        matches!(untimed, Error::TimingDisabled { .. }),
+        "{untimed:?}"
+    );
+    // Nobody else holds the markers, which may thus be recorded again in place.
+    start.record(&stream).unwrap();
+    end.record(&stream).unwrap();
+    assert!(start.elapsed_time(&end).unwrap() >= 0.0);
+}
+
+#[test]
 fn host_work_that_waits_behind_a_held_gpu_stream_is_refused() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;
