@@ -43,8 +43,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// plain store, where [`Mutex`] needs a second read-modify-write to learn whether somebody waits.
 ///
 /// So nobody wakes those who wait: they look for a moment, then sleep, longer each time up to a millisecond.
-/// A holder can be long inside only where a driver's queue is full or the system took its core away, and
-/// then a millisecond is little.
+/// A holder can be long inside only where a driver's queue is full, a caller's own lock of a queue is held, or
+/// the system took its core away, and then a millisecond is little.
 #[cfg(not(loom))]
 pub(crate) struct BriefLock<T>(spin::mutex::SpinMutex<T>);
 #[cfg(loom)]
