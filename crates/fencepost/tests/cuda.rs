@@ -234,36 +234,6 @@ fn a_gpu_stream_waits_for_the_host_when_asked_to() {
 }
 
 #[test]
-fn a_failure_is_told_while_another_wait_still_holds_the_stream() {
-    let Some(gpu) = gpu() else { return };
-    let [held, behind] = [(); 2].map(|()| gpu.device.new_stream().unwrap());
-    let host_marker = |fails: bool| {
-        let host = Device::new_host(2).new_stream().unwrap();
-        let (go, wait) = mpsc::channel::<()>();
-        host.launch(move || {
-            let _ = wait.recv();
-            if fails {
-                std::panic::resume_unwind(Box::new("no more paper"));
-            }
-        })
-        .unwrap();
-        (go, host.record().unwrap())
-    };
-    let ((go_one, one), (go_two, two)) = (host_marker(true), host_marker(false));
-    held.wait_foreign(&one).unwrap();
-    held.wait_foreign(&two).unwrap();
-    let first = held.record().unwrap();
-    behind.wait(&first).unwrap();
-    let second = behind.record().unwrap();
-    drop(go_one);
-    for marker in [&first, &second] {
-        let error = marker.synchronize_timeout(PATIENCE / 2).unwrap_err();
-        assert!(error.to_string().contains("no more paper"), "{error}");
-    }
-    drop(go_two);
-}
-
-#[test]
 fn a_host_failure_fails_the_gpu_stream_that_waits_for_it() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;
@@ -616,29 +586,6 @@ fn a_stream_is_wrapped_and_marked_inside_its_own_capture() {
     // SAFETY: as above.
     let again = unsafe { cuda::stream_from_raw(raw, Arc::new(theirs.clone())) }.unwrap();
     assert_eq!(again, theirs, "known again once the capture is over");
-}
-
-#[test]
-fn an_event_that_held_a_marker_without_timing_has_timing_again_once_it_is_recorded() {
-    let Some(gpu) = gpu() else { return };
-    let stream = gpu.device.new_stream().unwrap();
-    let (start, end) = (
-        Event::with_timing(&gpu.device),
-        Event::with_timing(&gpu.device),
-    );
-    for event in [&start, &end] {
-        event.record(&stream).unwrap();
-        event.hold(stream.record().unwrap()).unwrap();
-    }
-    let untimed = start.elapsed_time(&end).unwrap_err();
-    assert!(
-        matches!(untimed, Error::TimingDisabled { .. }),
-        "{untimed:?}"
-    );
-    // Nobody else holds the markers, which may thus be recorded again in place.
-    start.record(&stream).unwrap();
-    end.record(&stream).unwrap();
-    assert!(start.elapsed_time(&end).unwrap() >= 0.0);
 }
 
 #[test]

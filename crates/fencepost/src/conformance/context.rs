@@ -105,6 +105,16 @@ impl Context {
         work::fail(stream, text)
     }
 
+    /// A host stream's marker that is pending until its gate is opened; with a text it fails then.
+    pub(super) fn host_marker(&self, fails: Option<&str>) -> Result<(Gate, Marker)> {
+        let host = self.stranger().new_stream()?;
+        let gate = self.gate(&host)?;
+        if let Some(text) = fails {
+            self.fail(&host, text)?;
+        }
+        Ok((gate, host.record()?))
+    }
+
     /// The marker must complete.
     pub(super) fn done(&self, marker: &Marker) -> Result<()> {
         marker.synchronize_timeout(self.options.patience)

@@ -182,6 +182,29 @@ impl MutantStream {
         let ours = (marker.imp() as &dyn Any).downcast_ref::<MutantMarker>()?;
         Some(Marker::new(ours.inner.clone()))
     }
+
+    fn wait_by(&self, marker: &Marker, wait: impl Fn(&Marker) -> Result<()>) -> Result<()> {
+        let genuine = self.genuine(marker).unwrap_or_else(|| marker.clone());
+        match self.shared.mutant {
+            Mutant::WaitDoesNothing => Ok(()),
+            Mutant::WaitBlocksTheCaller => {
+                let _ = genuine.synchronize();
+                wait(&genuine)
+            }
+            Mutant::WaitForTheLatest => {
+                let latest = self
+                    .shared
+                    .latest
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .get(&marker.stream_id())
+                    .cloned();
+                wait(&latest.map_or(genuine, Marker::new))
+            }
+            Mutant::FailureStopsAtTheWait if genuine.query().is_err() => Ok(()),
+            _ => wait(&genuine),
+        }
+    }
 }
 
 impl StreamImpl for MutantStream {
@@ -221,26 +244,11 @@ impl StreamImpl for MutantStream {
     }
 
     fn wait(&self, marker: &Marker) -> Result<()> {
-        let genuine = self.genuine(marker).unwrap_or_else(|| marker.clone());
-        match self.shared.mutant {
-            Mutant::WaitDoesNothing => Ok(()),
-            Mutant::WaitBlocksTheCaller => {
-                let _ = genuine.synchronize();
-                self.inner.wait(&genuine)
-            }
-            Mutant::WaitForTheLatest => {
-                let latest = self
-                    .shared
-                    .latest
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .get(&marker.stream_id())
-                    .cloned();
-                self.inner.wait(&latest.map_or(genuine, Marker::new))
-            }
-            Mutant::FailureStopsAtTheWait if genuine.query().is_err() => Ok(()),
-            _ => self.inner.wait(&genuine),
-        }
+        self.wait_by(marker, |marker| self.inner.wait(marker))
+    }
+
+    fn wait_foreign(&self, marker: &Marker) -> Result<()> {
+        self.wait_by(marker, |marker| self.inner.wait_foreign(marker))
     }
 
     fn completed(&self) -> u64 {

@@ -55,6 +55,11 @@ pub(super) const CASES: &[Case] = &[
     case!("failure", a_failure_travels_along_waits, [WaitDoesNothing]),
     case!(
         "failure",
+        a_failure_is_told_while_another_wait_holds_the_stream,
+        [WaitDoesNothing, SignalBeforeTheWork]
+    ),
+    case!(
+        "failure",
         other_streams_are_not_harmed,
         [RecordNotSubmitted]
     ),
@@ -215,6 +220,22 @@ fn a_failure_travels_along_waits(c: &Context) -> Verdict {
     let end = last.record()?;
     gate.open();
     c.failed(&end, "far upstream")
+}
+
+fn a_failure_is_told_while_another_wait_holds_the_stream(c: &Context) -> Verdict {
+    let (held, behind) = (c.stream()?, c.stream()?);
+    let (failing, one) = c.host_marker(Some("under two waits"))?;
+    let (holding, two) = c.host_marker(None)?;
+    held.wait_foreign(&one)?;
+    held.wait_foreign(&two)?;
+    let first = held.record()?;
+    behind.wait(&first)?;
+    let second = behind.record()?;
+    c.still_pending(&second, "it is behind two waits for the host")?;
+    failing.open();
+    let told = [&first, &second].map(|marker| c.failed(marker, "under two waits"));
+    holding.open();
+    told.into_iter().collect()
 }
 
 fn other_streams_are_not_harmed(c: &Context) -> Verdict {

@@ -31,6 +31,11 @@ pub(super) const CASES: &[Case] = &[
     case!("record", markers_are_told_apart, []),
     case!("record", a_marker_names_its_source_line, []),
     case!(
+        "record",
+        an_event_holds_a_marker_made_elsewhere,
+        [QueryAlwaysTrue, SignalBeforeTheWork]
+    ),
+    case!(
         "record again",
         record_again_shows_the_new_marker,
         [QueryAlwaysTrue, SignalBeforeTheWork]
@@ -450,5 +455,40 @@ fn a_new_event_after_drops_starts_fresh(c: &Context) -> Verdict {
         event.record(&stream)?;
     }
     c.stream_done(&stream)?;
+    Ok(())
+}
+
+fn an_event_holds_a_marker_made_elsewhere(c: &Context) -> Verdict {
+    let stream = c.stream()?;
+    let (event, timed, end) = (c.event(), c.timed(), c.timed());
+    let gate = c.gate(&stream)?;
+    let marker = stream.record()?;
+    event.hold(marker.clone())?;
+    timed.hold(marker)?;
+    end.record(&stream)?;
+    c.moment();
+    check!(!event.query()?, "complete behind a closed gate");
+    gate.open();
+    c.event_done(&event)?;
+    check!(event.query()?, "pending after it was waited for");
+    c.event_done(&end)?;
+    check_error!(
+        timed.elapsed(&end),
+        Error::TimingDisabled { .. },
+        "a marker without timing"
+    );
+    // Recorded again, the event is what it was made as.
+    timed.record(&stream)?;
+    end.record(&stream)?;
+    c.event_done(&end)?;
+    let time = timed.elapsed(&end)?;
+    check!(!time.is_negative(), "{time}");
+    let foreign = c.stranger().new_stream()?.record()?;
+    check_error!(
+        event.hold(foreign),
+        Error::DeviceMismatch { .. },
+        "a marker of another device"
+    );
+    check!(event.query()?, "changed by a refused marker");
     Ok(())
 }

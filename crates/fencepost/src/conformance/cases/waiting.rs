@@ -71,6 +71,11 @@ pub(super) const CASES: &[Case] = &[
         a_host_stream_waits_for_any_marker,
         [SignalBeforeTheWork, QueryAlwaysTrue]
     ),
+    case!(
+        "wait across backends",
+        a_stream_waits_for_the_host_when_asked_to,
+        [WaitDoesNothing, SignalBeforeTheWork, QueryAlwaysTrue]
+    ),
 ];
 
 fn waiting_for_an_unrecorded_event_is_a_no_op(c: &Context) -> Verdict {
@@ -313,5 +318,26 @@ fn a_host_stream_waits_for_any_marker(c: &Context) -> Verdict {
         "released before the work: {:?}",
         log.read()?
     );
+    Ok(())
+}
+
+fn a_stream_waits_for_the_host_when_asked_to(c: &Context) -> Verdict {
+    let (stream, log) = (c.stream()?, c.log()?);
+    let before = stream.record()?;
+    let (gate, marker) = c.host_marker(None)?;
+    stream.wait_foreign(&marker)?;
+    c.append(&stream, &log, 1)?;
+    let after = stream.record()?;
+    c.done(&before)?;
+    c.still_pending(
+        &after,
+        "it waits for a marker of a host stream that is held",
+    )?;
+    gate.open();
+    c.done(&after)?;
+    check!(log.read()? == [1], "the work left {:?}", log.read()?);
+    // A marker that is complete holds up nothing.
+    stream.wait_foreign(&marker)?;
+    c.stream_done(&stream)?;
     Ok(())
 }
