@@ -39,6 +39,7 @@ mod cuda {
 pub(crate) mod host;
 #[cfg(has_metal)]
 pub(crate) mod metal;
+pub(crate) mod streams;
 /// The part of the Metal backend that knows no Metal, for its models.
 #[cfg(loom)]
 mod metal {

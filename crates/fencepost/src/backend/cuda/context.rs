@@ -16,14 +16,17 @@ use std::{
     collections::VecDeque,
     ffi::c_void,
     sync::{
-        Arc, OnceLock, TryLockError, Weak,
+        Arc, OnceLock, TryLockError,
         atomic::{AtomicU32, Ordering as StdOrdering},
     },
     time::Duration,
 };
 
 use super::{
-    super::host::{CallbackQueue, pool::Pool},
+    super::{
+        host::{CallbackQueue, pool::Pool},
+        streams::Streams,
+    },
     driver::{Driver, Fault, Meaning, NOT_READY, RELAXED, RawContext, RawEvent, RawStream},
     marker::Watch,
     reactor::Reactor,
@@ -50,7 +53,7 @@ pub(super) struct Context {
     words: Mutex<Vec<Word>>,
     pub(super) reactor: Reactor<Watch>,
     pub(super) upstreams: Upstreams,
-    streams: Mutex<Streams>,
+    streams: Streams<CudaStream>,
     /// Why nothing in it works any more.
     dead: OnceLock<Cause>,
     owner: u32,
@@ -58,12 +61,6 @@ pub(super) struct Context {
     pub(super) kernels: OnceLock<Result<super::work::Kernels>>,
     #[cfg(feature = "conformance")]
     pub(super) logs: Mutex<Vec<super::work::Pages>>,
-}
-
-/// Dead ones are swept out whenever as many were added as were alive after the last sweep.
-struct Streams {
-    list: Vec<Weak<CudaStream>>,
-    sweep_at: usize,
 }
 
 /// Which pool an event belongs to.
@@ -98,8 +95,6 @@ pub(super) struct Word {
 /// The error of the events, by the driver's reference of `cuEventElapsedTime`: about half a microsecond.
 const RESOLUTION: Duration = Duration::from_nanos(500);
 
-const FIRST_SWEEP: usize = 64;
-
 impl Context {
     /// Lives as long as the process.
     pub(super) fn new(
@@ -124,10 +119,7 @@ impl Context {
             words: Mutex::new(Vec::new()),
             reactor: Reactor::new(prepare_reactor),
             upstreams: Upstreams::new(),
-            streams: Mutex::new(Streams {
-                list: Vec::new(),
-                sweep_at: FIRST_SWEEP,
-            }),
+            streams: Streams::new(),
             dead: OnceLock::new(),
             owner: std::process::id(),
             #[cfg(feature = "conformance")]
@@ -384,17 +376,11 @@ impl Context {
     }
 
     pub(super) fn add_stream(&self, stream: &Arc<CudaStream>) {
-        let mut streams = lock(&self.streams);
-        if streams.list.len() >= streams.sweep_at {
-            streams.list.retain(|stream| stream.strong_count() > 0);
-            streams.sweep_at = (streams.list.len() * 2).max(FIRST_SWEEP);
-        }
-        streams.list.push(Arc::downgrade(stream));
+        self.streams.add(stream);
     }
 
     pub(super) fn streams(&self) -> Vec<Arc<CudaStream>> {
-        let streams = lock(&self.streams);
-        streams.list.iter().filter_map(Weak::upgrade).collect()
+        self.streams.alive()
     }
 
     /// The error of everything in a context that has died.

@@ -7,16 +7,10 @@
 //! - **A record on an idle stream completes on the spot**, on the calling thread.
 //! - **No unsafe code.** All the backend's promises about memory are the compiler's.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 
-use super::{Backend, DeviceImpl, StreamImpl};
-use crate::{
-    clock::host_clock,
-    device::Device,
-    error::Result,
-    sync::{Mutex, cores, lock},
-    timeline::DeviceCore,
-};
+use super::{Backend, DeviceImpl, StreamImpl, streams::Streams};
+use crate::{clock::host_clock, device::Device, error::Result, sync::cores, timeline::DeviceCore};
 
 mod callbacks;
 pub(crate) mod pool;
@@ -30,17 +24,8 @@ struct HostDevice {
     core: Arc<DeviceCore>,
     pool: Arc<Pool>,
     default: Arc<HostStream>,
-    streams: Mutex<Streams>,
+    streams: Streams<HostStream>,
 }
-
-/// The streams made so far. Dead ones are swept out whenever as many were added as were alive after
-/// the last sweep, so a stream costs a constant share of sweeping.
-struct Streams {
-    list: Vec<Weak<HostStream>>,
-    sweep_at: usize,
-}
-
-const FIRST_SWEEP: usize = 64;
 
 /// The process's shared host device.
 pub(crate) fn shared() -> Device {
@@ -54,11 +39,10 @@ pub(crate) fn new(workers: usize) -> Device {
     let callbacks = Arc::new(CallbackQueue::new(pool.clone()));
     let core = DeviceCore::new("host", host_clock(), callbacks);
     let default = HostStream::new(core.clone(), pool.clone());
+    let streams = Streams::new();
+    streams.add(&default);
     Device::new(Arc::new(HostDevice {
-        streams: Mutex::new(Streams {
-            list: vec![Arc::downgrade(&default)],
-            sweep_at: FIRST_SWEEP,
-        }),
+        streams,
         core,
         pool,
         default,
@@ -80,20 +64,14 @@ impl DeviceImpl for HostDevice {
 
     fn new_stream(&self) -> Result<Arc<dyn StreamImpl>> {
         let stream = HostStream::new(self.core.clone(), self.pool.clone());
-        let mut streams = lock(&self.streams);
-        if streams.list.len() >= streams.sweep_at {
-            streams.list.retain(|stream| stream.strong_count() > 0);
-            streams.sweep_at = (streams.list.len() * 2).max(FIRST_SWEEP);
-        }
-        streams.list.push(Arc::downgrade(&stream));
+        self.streams.add(&stream);
         Ok(stream)
     }
 
     fn streams(&self) -> Vec<Arc<dyn StreamImpl>> {
-        lock(&self.streams)
-            .list
-            .iter()
-            .filter_map(|stream| Some(stream.upgrade()? as Arc<dyn StreamImpl>))
+        let streams = self.streams.alive().into_iter();
+        streams
+            .map(|stream| stream as Arc<dyn StreamImpl>)
             .collect()
     }
 

@@ -1,7 +1,7 @@
 //! One `MTLDevice`: its clock, the streams on it, and the loss that ended it.
 
 use std::{
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -9,7 +9,10 @@ use objc2::{rc::autoreleasepool, runtime::ProtocolObject};
 use objc2_metal::MTLDevice;
 
 use super::{
-    super::host::{CallbackQueue, pool::Pool},
+    super::{
+        host::{CallbackQueue, pool::Pool},
+        streams::Streams,
+    },
     ledger,
     objects::{Event, Object, nil},
     stream::MtlStream,
@@ -17,27 +20,18 @@ use super::{
 use crate::{
     clock::{Clock, HOST_RESOLUTION},
     error::{Cause, Error, Result},
-    sync::{Mutex, lock},
     timeline::DeviceCore,
 };
 
 pub(crate) struct Gpu {
     pub(super) device: Object<dyn MTLDevice>,
     pub(super) core: Arc<DeviceCore>,
-    streams: Mutex<Streams>,
+    streams: Streams<MtlStream>,
     dead: OnceLock<Cause>,
     owner: u32,
     #[cfg(feature = "conformance")]
     pub(super) kernels: OnceLock<Result<super::work::Kernels>>,
 }
-
-/// Dead ones are swept out whenever as many were added as were alive after the last sweep.
-struct Streams {
-    list: Vec<Weak<MtlStream>>,
-    sweep_at: usize,
-}
-
-const FIRST_SWEEP: usize = 64;
 
 impl Gpu {
     pub(super) fn new(name: String, device: Object<dyn MTLDevice>) -> Arc<Gpu> {
@@ -46,10 +40,7 @@ impl Gpu {
         Arc::new(Gpu {
             core: DeviceCore::new(name, clock(&model), callbacks),
             device,
-            streams: Mutex::new(Streams {
-                list: Vec::new(),
-                sweep_at: FIRST_SWEEP,
-            }),
+            streams: Streams::new(),
             dead: OnceLock::new(),
             owner: std::process::id(),
             #[cfg(feature = "conformance")]
@@ -81,17 +72,11 @@ impl Gpu {
     }
 
     pub(super) fn add_stream(&self, stream: &Arc<MtlStream>) {
-        let mut streams = lock(&self.streams);
-        if streams.list.len() >= streams.sweep_at {
-            streams.list.retain(|stream| stream.strong_count() > 0);
-            streams.sweep_at = (streams.list.len() * 2).max(FIRST_SWEEP);
-        }
-        streams.list.push(Arc::downgrade(stream));
+        self.streams.add(stream);
     }
 
     pub(super) fn streams(&self) -> Vec<Arc<MtlStream>> {
-        let streams = lock(&self.streams);
-        streams.list.iter().filter_map(Weak::upgrade).collect()
+        self.streams.alive()
     }
 
     pub(super) fn lost(&self) -> Option<Error> {

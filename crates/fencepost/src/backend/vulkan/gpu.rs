@@ -20,7 +20,10 @@ use std::{
 use ash::{Device as Table, Instance, vk};
 
 use super::{
-    super::host::{CallbackQueue, pool::Pool},
+    super::{
+        host::{CallbackQueue, pool::Pool},
+        streams::Streams,
+    },
     fork,
     native::{Hold, Watch},
     queue::{Queue, Submitter},
@@ -54,7 +57,7 @@ pub(crate) struct Gpu {
     pub(super) queues: Mutex<Vec<Arc<Queue>>>,
     /// Others of the caller's, as long as they have streams.
     wrapped: Mutex<Vec<Weak<Queue>>>,
-    streams: Mutex<Streams>,
+    streams: Streams<VkStream>,
     /// What the host holds queues with.
     holds: Mutex<Vec<Weak<Hold>>>,
     pub(super) waiter: Waiter<Watch, Sleeper>,
@@ -69,14 +72,6 @@ pub(crate) struct Gpu {
     #[cfg(feature = "conformance")]
     pub(super) kernels: OnceLock<Result<super::work::Kernels>>,
 }
-
-/// Dead ones are swept out whenever as many were added as were alive after the last sweep.
-struct Streams {
-    list: Vec<Weak<VkStream>>,
-    sweep_at: usize,
-}
-
-const FIRST_SWEEP: usize = 64;
 
 /// A call that the driver refused.
 #[derive(Clone, Copy, Debug)]
@@ -189,10 +184,7 @@ impl Gpu {
             callbacks: Arc::new(CallbackQueue::new(Arc::new(Pool::new(1)))),
             queues: Mutex::new(Vec::new()),
             wrapped: Mutex::new(Vec::new()),
-            streams: Mutex::new(Streams {
-                list: Vec::new(),
-                sweep_at: FIRST_SWEEP,
-            }),
+            streams: Streams::new(),
             holds: Mutex::new(Vec::new()),
             dead: OnceLock::new(),
             left: AtomicBool::new(false),
@@ -273,17 +265,11 @@ impl Gpu {
     }
 
     pub(super) fn add_stream(&self, stream: &Arc<VkStream>) {
-        let mut streams = lock(&self.streams);
-        if streams.list.len() >= streams.sweep_at {
-            streams.list.retain(|stream| stream.strong_count() > 0);
-            streams.sweep_at = (streams.list.len() * 2).max(FIRST_SWEEP);
-        }
-        streams.list.push(Arc::downgrade(stream));
+        self.streams.add(stream);
     }
 
     pub(super) fn streams(&self) -> Vec<Arc<VkStream>> {
-        let streams = lock(&self.streams);
-        streams.list.iter().filter_map(Weak::upgrade).collect()
+        self.streams.alive()
     }
 
     pub(super) fn lost(&self) -> Option<Error> {
