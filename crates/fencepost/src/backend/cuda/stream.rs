@@ -324,19 +324,18 @@ impl CudaStream {
         let (context, kind) = (self.context, self.kind(false));
         let (number, after) = (NUMBERS.next(), self.line.last());
         let failed = |fault| context.failed(fault, Some(timeline));
+        let event = context.take(kind).map_err(failed)?;
+        // From here on it goes back to the pool on every way out.
         let crossing = Crossing {
             context,
             kind,
-            event: Some(context.take(kind).map_err(failed)?),
+            event: Some(event),
             number,
             after,
         };
-        if let Some(event) = crossing.event {
-            self.call(|raw| context.record(event, raw))
-                .map_err(failed)?;
-        }
-        let upstreams = &context.upstreams;
-        upstreams.add(number, self.core.id, after, marker);
+        self.call(|raw| context.record(event, raw))
+            .map_err(failed)?;
+        context.upstreams.add(number, self.core.id, after, marker);
         Ok(crossing)
     }
 
