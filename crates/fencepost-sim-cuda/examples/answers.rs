@@ -9,7 +9,6 @@
 //! Each difference is a fault of the stand-in. It needs one GPU that nobody else in the process uses.
 
 #![allow(non_snake_case)] // the names are the driver's
-#![allow(clippy::undocumented_unsafe_blocks)] // one reason for all, at `Cuda`
 
 use libloading::Library;
 use std::ffi::{c_int, c_uint, c_void};
@@ -25,13 +24,21 @@ macro_rules! cuda {
 
         impl Cuda {
             fn load(path: &str) -> Result<Cuda, libloading::Error> {
+                // SAFETY: a driver, or its stand-in, as whoever runs this says; loading one does nothing else.
                 let library = unsafe { Library::new(path)? };
-                let cuda = Cuda { $($name: *unsafe { library.get(concat!(stringify!($name), "\0"))? },)* };
+                let cuda = Cuda { $(
+                    // SAFETY: of the signature of the driver's reference, as named below; never unloaded.
+                    $name: *unsafe { library.get(concat!(stringify!($name), "\0"))? },
+                )* };
                 std::mem::forget(library);
                 Ok(cuda)
             }
 
-            $(fn $name(&self, $($argument: $ty),*) -> c_uint { unsafe { (self.$name)($($argument),*) } })*
+            $(fn $name(&self, $($argument: $ty),*) -> c_uint {
+                // SAFETY: pointers are to local variables of the right type; handles are the driver's own, stale only
+                // where what it then answers is the question.
+                unsafe { (self.$name)($($argument),*) }
+            })*
         }
     };
 }
