@@ -11,11 +11,13 @@ use std::{
 
 use fencepost::{
     Backend, Device, Error, Event, Marker, Status, Stream,
-    conformance::{self, Outcome, work::Gate},
+    conformance::work::{self, Gate},
     cuda,
 };
 
 mod common;
+#[path = "common/suite.rs"]
+mod suite;
 
 /// The first GPU, if there is one, for one test at a time: they share its queues and its context.
 fn gpu() -> Option<Gpu> {
@@ -88,32 +90,11 @@ fn a_library_that_is_no_driver_is_an_error() {
 fn a_gpu_keeps_every_promise() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;
-    println!(
-        "{device} is {}, clock: {}",
-        cuda::model(device).unwrap(),
-        device.clock()
-    );
+    println!("{device} is {}", cuda::model(device).unwrap());
     // compute-sanitizer waits for a stream's work when it is destroyed, which the driver does not: under it,
     // the case about that is to be left out.
     let without = std::env::var("FENCEPOST_TEST_WITHOUT").unwrap_or_default();
-    let (mut passed, mut failed) = (0, 0);
-    for case in conformance::cases().filter(|case| case.name != without) {
-        conformance::run(device, case.name, |ran, outcome, time| match outcome {
-            // The filter is a part of a name, and may fit several.
-            _ if ran.name != case.name => {}
-            Outcome::Passed => {
-                passed += 1;
-                println!("ok {} ({time:?})", case.name);
-            }
-            Outcome::Failed(why) => {
-                failed += 1;
-                println!("FAILED {}: {why}", case.name);
-            }
-            Outcome::Skipped(why) => println!("skipped {}: {why}", case.name),
-        });
-    }
-    println!("{passed} passed, {failed} failed");
-    assert_eq!(failed, 0, "see the output");
+    let passed = suite::keeps_every_promise(device, |case| case.name == without);
     assert!(passed >= 80, "only {passed} cases ran");
 }
 
@@ -122,14 +103,9 @@ fn a_gpu_keeps_every_promise() {
 fn every_mutant_dies_by_every_case_that_claims_it() {
     let Some(gpu) = gpu() else { return };
     common::in_a_process_of_its_own(|| {
-        let table = conformance::kill_mutants(|| cuda::fresh(&gpu.device).unwrap());
-        common::write_table(
-            "mutants-cuda",
-            "Mutants of the CUDA backend",
-            &table.to_string(),
-        );
-        let complaints = table.complaints();
-        assert!(complaints.is_empty(), "{complaints:#?}");
+        suite::every_mutant_dies("mutants-cuda", "Mutants of the CUDA backend", || {
+            cuda::fresh(&gpu.device).unwrap()
+        });
     });
 }
 
@@ -625,7 +601,7 @@ fn a_dropped_stream_is_used_again_once_its_work_is_done() {
     let device = &gpu.device;
     // More than there can be idle ones from other tests, all busy.
     let busy: Vec<Stream> = (0..20).map(|_| device.new_stream().unwrap()).collect();
-    let gate = conformance::work::gate(&busy[0]).unwrap();
+    let gate = work::gate(&busy[0]).unwrap();
     let opened = busy[0].record().unwrap();
     for stream in &busy {
         stream.wait(&opened).unwrap();
@@ -690,7 +666,7 @@ fn each_thread_has_its_own_default_stream() {
             assert!(held.query().unwrap());
         });
         ready.1.recv().unwrap();
-        let gate = conformance::work::gate(mine).unwrap();
+        let gate = work::gate(mine).unwrap();
         go.0.send((mine.record().unwrap(), gate)).unwrap();
         thread.join().unwrap();
     });
@@ -725,7 +701,7 @@ fn a_context_of_the_callers_own_is_a_device_of_its_own() {
     let mixed = start.record(&gpu.device.default_stream()).unwrap_err();
     assert!(matches!(mixed, Error::DeviceMismatch { .. }), "{mixed:?}");
     let primary = gpu.device.new_stream().unwrap();
-    let gate = conformance::work::gate(&stream).unwrap();
+    let gate = work::gate(&stream).unwrap();
     primary.wait(&stream.record().unwrap()).unwrap();
     let behind = primary.record().unwrap();
     assert!(!behind.query().unwrap());
@@ -872,7 +848,7 @@ fn a_context_reset_under_our_feet_is_an_error() {
 fn an_idle_stream_says_so_at_once() {
     let Some(gpu) = gpu() else { return };
     let stream = gpu.device.new_stream().unwrap();
-    let gate = conformance::work::gate(&stream).unwrap();
+    let gate = work::gate(&stream).unwrap();
     assert!(!stream.query().unwrap());
     gate.open();
     stream.synchronize().unwrap();
@@ -892,7 +868,7 @@ fn a_native_event_is_one_event_for_life() {
 
     // A marker's event, with what the marker holds.
     let event = Event::with_timing(&gpu.device);
-    let gate = conformance::work::gate(&stream).unwrap();
+    let gate = work::gate(&stream).unwrap();
     event.record(&stream).unwrap();
     let held = NativeEvent::of_marker(&event.marker().unwrap()).unwrap();
     let raw = held.raw();

@@ -18,6 +18,9 @@ fn without_metal_it_is_an_error_that_says_what_brings_it() {
 #[cfg(metal_sim)]
 mod common;
 #[cfg(metal_sim)]
+#[path = "common/suite.rs"]
+mod suite;
+#[cfg(metal_sim)]
 #[path = "metal/support.rs"]
 mod support;
 
@@ -28,11 +31,7 @@ mod stand_in {
         time::Duration,
     };
 
-    use fencepost::{
-        Device, Error, Event,
-        conformance::{self, Outcome, work},
-        metal,
-    };
+    use fencepost::{Device, Error, Event, conformance::work, metal};
     use fencepost_sim_metal::{Control, Setup};
     use objc2::rc::autoreleasepool;
     use objc2_metal::{
@@ -40,30 +39,11 @@ mod stand_in {
         MTLCopyAllDevices, MTLDevice, MTLSharedEvent,
     };
 
-    use super::{common, support::*};
+    use super::{common, suite, support::*};
 
     /// Runs the whole suite, and returns how many cases passed.
     fn keeps_every_promise(device: &Device) -> usize {
-        println!("{device}, clock: {}", device.clock());
-        let (mut passed, mut failed) = (0, Vec::new());
-        for case in conformance::cases() {
-            conformance::run(device, case.name, |ran, outcome, time| match outcome {
-                // The filter is a part of a name, and may fit several.
-                _ if ran.name != case.name => {}
-                Outcome::Passed => {
-                    passed += 1;
-                    println!("ok {} ({time:?})", case.name);
-                }
-                Outcome::Failed(why) => {
-                    println!("FAILED {}: {why}", case.name);
-                    failed.push(case.name);
-                }
-                Outcome::Skipped(why) => println!("skipped {}: {why}", case.name),
-            });
-        }
-        println!("{passed} passed, {} failed", failed.len());
-        assert!(failed.is_empty(), "{failed:?}: see the output");
-        passed
+        suite::keeps_every_promise(device, |_| false)
     }
 
     /// In a process of its own, for devices that are opened by name stay open.
@@ -92,14 +72,11 @@ mod stand_in {
     #[test]
     fn every_mutant_dies_by_every_case_that_claims_it() {
         common::in_a_process_of_its_own(|| {
-            let table = conformance::kill_mutants(|| metal::fresh(0).unwrap());
-            common::write_table(
+            suite::every_mutant_dies(
                 "mutants-metal",
                 "Mutants of the Metal backend (stand-in)",
-                &table.to_string(),
+                || metal::fresh(0).unwrap(),
             );
-            let complaints = table.complaints();
-            assert!(complaints.is_empty(), "{complaints:#?}");
         });
     }
 
@@ -651,7 +628,7 @@ mod stand_in {
     fn a_stream_waits_for_the_host_when_asked_to() {
         with_gpu(|device, _| {
             let stream = device.new_stream().unwrap();
-            let (go, marker) = held_host_marker(false);
+            let (go, marker) = common::held_host_marker(false);
             let plain = stream.wait(&marker).unwrap_err();
             assert!(matches!(plain, Error::ForeignWait { .. }), "{plain:?}");
             let before = stream.record_timed().unwrap();
@@ -678,7 +655,10 @@ mod stand_in {
     fn waits_for_the_host_are_let_go_in_their_order() {
         with_gpu(|device, _| {
             let stream = device.new_stream().unwrap();
-            let ((go_one, one), (go_two, two)) = (held_host_marker(false), held_host_marker(false));
+            let ((go_one, one), (go_two, two)) = (
+                common::held_host_marker(false),
+                common::held_host_marker(false),
+            );
             stream.wait_foreign(&one).unwrap();
             let first = stream.record_timed().unwrap();
             stream.wait_foreign(&two).unwrap();
@@ -697,7 +677,7 @@ mod stand_in {
     fn a_host_failure_fails_whoever_waits_for_it_at_any_distance() {
         with_gpu(|device, _| {
             let streams: Vec<_> = (0..4).map(|_| device.new_stream().unwrap()).collect();
-            let (go, marker) = held_host_marker(true);
+            let (go, marker) = common::held_host_marker(true);
             let before = streams[0].record_timed().unwrap();
             streams[0].wait_foreign(&marker).unwrap();
             let mut ends = vec![streams[0].record_timed().unwrap()];

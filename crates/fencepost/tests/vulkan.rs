@@ -12,11 +12,13 @@ use std::{
 
 use fencepost::{
     Backend, Device, Error, Event,
-    conformance::{self, Outcome, work},
+    conformance::work,
     vulkan::{self, Features},
 };
 
 mod common;
+#[path = "common/suite.rs"]
+mod suite;
 
 /// The first device, if there is one, for one test at a time: they share its queues.
 fn gpu() -> Option<Gpu> {
@@ -115,32 +117,11 @@ fn a_library_that_is_no_loader_is_an_error() {
     }
 }
 
-/// Runs the whole suite, and returns how many cases passed.
+/// Runs the whole suite, and returns how many cases passed. The validation layer takes minutes for a full queue.
 fn keeps_every_promise(device: &Device) -> usize {
-    println!("{device}, clock: {}", device.clock());
-    let (mut passed, mut failed) = (0, Vec::new());
-    for case in conformance::cases() {
-        if is_validating() && case.about == "a full queue" {
-            println!("left out {}: the validation layer is on", case.name);
-            continue;
-        }
-        conformance::run(device, case.name, |ran, outcome, time| match outcome {
-            // The filter is a part of a name, and may fit several.
-            _ if ran.name != case.name => {}
-            Outcome::Passed => {
-                passed += 1;
-                println!("ok {} ({time:?})", case.name);
-            }
-            Outcome::Failed(why) => {
-                println!("FAILED {}: {why}", case.name);
-                failed.push(case.name);
-            }
-            Outcome::Skipped(why) => println!("skipped {}: {why}", case.name),
-        });
-    }
-    println!("{passed} passed, {} failed", failed.len());
-    assert!(failed.is_empty(), "{failed:?}: see the output");
-    passed
+    suite::keeps_every_promise(device, |case| {
+        is_validating() && case.about == "a full queue"
+    })
 }
 
 #[test]
@@ -180,14 +161,11 @@ fn every_mutant_dies_by_every_case_that_claims_it() {
         );
     }
     common::in_a_process_of_its_own(|| {
-        let table = conformance::kill_mutants(|| vulkan::fresh(0, None).unwrap());
-        common::write_table(
+        suite::every_mutant_dies(
             "mutants-vulkan",
             "Mutants of the Vulkan backend (stand-in)",
-            &table.to_string(),
+            || vulkan::fresh(0, None).unwrap(),
         );
-        let complaints = table.complaints();
-        assert!(complaints.is_empty(), "{complaints:#?}");
     });
 }
 
@@ -330,26 +308,12 @@ fn a_stream_waits_for_the_host_when_asked_to() {
     host.synchronize_timeout(PATIENCE).unwrap();
 }
 
-/// A host stream whose marker waits until it is told to go on.
-fn held_host_marker(fails: bool) -> (mpsc::Sender<()>, fencepost::Marker) {
-    let host = Device::new_host(2).new_stream().unwrap();
-    let (go, wait) = mpsc::channel::<()>();
-    host.launch(move || {
-        let _ = wait.recv();
-        if fails {
-            std::panic::resume_unwind(Box::new("no more paper"));
-        }
-    })
-    .unwrap();
-    (go, host.record().unwrap())
-}
-
 #[test]
 fn waits_for_the_host_are_let_go_in_their_order() {
     let Some(gpu) = gpu() else { return };
     let stream = gpu.device.new_stream().unwrap();
-    let (go_one, one) = held_host_marker(false);
-    let (go_two, two) = held_host_marker(false);
+    let (go_one, one) = common::held_host_marker(false);
+    let (go_two, two) = common::held_host_marker(false);
     stream.wait_foreign(&one).unwrap();
     let first = stream.record().unwrap();
     stream.wait_foreign(&two).unwrap();
@@ -370,7 +334,7 @@ fn a_host_failure_fails_whoever_waits_for_it_at_any_distance() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;
     let streams: Vec<_> = (0..4).map(|_| device.new_stream().unwrap()).collect();
-    let (go, marker) = held_host_marker(true);
+    let (go, marker) = common::held_host_marker(true);
     let before = streams[0].record().unwrap();
     streams[0].wait_foreign(&marker).unwrap();
     let mut ends = vec![streams[0].record().unwrap()];
@@ -396,8 +360,8 @@ fn a_host_failure_fails_whoever_waits_for_it_at_any_distance() {
 fn a_failure_is_told_while_another_wait_still_holds_the_stream() {
     let Some(gpu) = gpu() else { return };
     let [held, behind] = [(); 2].map(|()| gpu.device.new_stream().unwrap());
-    let (go_one, one) = held_host_marker(true);
-    let (go_two, two) = held_host_marker(false);
+    let (go_one, one) = common::held_host_marker(true);
+    let (go_two, two) = common::held_host_marker(false);
     held.wait_foreign(&one).unwrap();
     held.wait_foreign(&two).unwrap();
     let first = held.record().unwrap();

@@ -1,13 +1,7 @@
 //! Random runs of operations, held against the model, on the first Vulkan device or its stand-in.
 #![cfg(all(feature = "vulkan", not(loom)))]
 
-use std::time::Duration;
-
-use fencepost::{Device, conformance::Mutant, vulkan};
-use proptest::{
-    prelude::*,
-    test_runner::{Config, TestRunner},
-};
+use fencepost::{Device, vulkan};
 
 mod common;
 #[path = "common/model.rs"]
@@ -26,20 +20,7 @@ fn gpu() -> Option<Device> {
 #[test]
 fn the_device_does_what_the_model_says() {
     let Some(device) = gpu() else { return };
-    let config = Config {
-        cases: 150,
-        max_shrink_iters: 20,
-        failure_persistence: None,
-        ..Config::default()
-    };
-    TestRunner::new(config)
-        .run(&model::ops(), |ops| {
-            let patience = Duration::from_secs(10);
-            let told = model::run_shared(&device, &ops, patience, vulkan::share_a_queue);
-            prop_assert_eq!(told, Ok(()));
-            Ok(())
-        })
-        .unwrap();
+    model::holds_for(&device, 150, vulkan::share_a_queue);
     let messages = vulkan::validation_messages();
     let serious = messages
         .iter()
@@ -58,13 +39,7 @@ fn the_model_tells_mutants_of_the_device_apart() {
             "the stand-in shows it (FENCEPOST_VULKAN_STAND_IN=1): a driver with one queue hides missing waits",
         );
     }
-    let mutants = [
-        Mutant::WaitDoesNothing,
-        Mutant::QueryAlwaysTrue,
-        Mutant::FailureLooksPending,
-        Mutant::SignalBeforeTheWork,
-    ];
     common::in_a_process_of_its_own(|| {
-        model::tells_apart(|| vulkan::fresh(0, None).unwrap(), &mutants, 1000);
+        model::tells_gpus_apart(|| vulkan::fresh(0, None).unwrap());
     });
 }

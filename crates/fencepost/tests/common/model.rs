@@ -15,7 +15,11 @@ use fencepost::{
         work::{self, Gate, Log},
     },
 };
-use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
+use proptest::{
+    prelude::*,
+    strategy::ValueTree,
+    test_runner::{Config, TestRunner},
+};
 
 const STREAMS: usize = 4;
 const EVENTS: usize = 4;
@@ -216,6 +220,36 @@ pub(crate) fn tells_apart(make: impl Fn() -> Device, mutants: &[Mutant], runs: u
         });
         assert!(caught, "the model agrees with {mutant} in {runs} runs");
     }
+}
+
+/// Holds so many random runs on a GPU, or on its stand-in, against the model; `share` as in [`run_shared`].
+#[allow(dead_code)] // The host has its own.
+pub(crate) fn holds_for(device: &Device, runs: u32, share: impl Fn(&Stream, &Stream) -> bool) {
+    let config = Config {
+        cases: runs,
+        max_shrink_iters: 20,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    TestRunner::new(config)
+        .run(&ops(), |ops| {
+            let told = run_shared(device, &ops, Duration::from_secs(10), &share);
+            prop_assert_eq!(told, Ok(()));
+            Ok(())
+        })
+        .unwrap();
+}
+
+/// As [`tells_apart`], for the mutants that runs on a GPU show.
+#[allow(dead_code)] // The host shows more.
+pub(crate) fn tells_gpus_apart(make: impl Fn() -> Device) {
+    let mutants = [
+        Mutant::WaitDoesNothing,
+        Mutant::QueryAlwaysTrue,
+        Mutant::FailureLooksPending,
+        Mutant::SignalBeforeTheWork,
+    ];
+    tells_apart(make, &mutants, 1000);
 }
 
 /// Runs `ops` on `device`; an error tells where it and the model part.

@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeMap,
-    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -59,20 +58,6 @@ pub(crate) fn with_setup(setup: Setup, test: impl FnOnce(&Session)) {
     }
     assert_eq!(session.live(), BTreeMap::new());
     assert_eq!(session.violations(), Vec::<String>::new());
-}
-
-/// A host stream whose marker waits until it is told to go on.
-pub(crate) fn held_host_marker(fails: bool) -> (mpsc::Sender<()>, Marker) {
-    let host = Device::new_host(2).new_stream().unwrap();
-    let (go, wait) = mpsc::channel::<()>();
-    host.launch(move || {
-        let _ = wait.recv();
-        if fails {
-            std::panic::resume_unwind(Box::new("no more paper"));
-        }
-    })
-    .unwrap();
-    (go, host.record().unwrap())
 }
 
 pub(crate) fn is_pending(marker: &Marker) {
