@@ -104,22 +104,22 @@ impl PyEvent {
     /// Marks the point behind everything submitted to ``stream`` so far, and holds it from now on.
     ///
     /// Without a stream it is the default stream of the device; where PyTorch is loaded and uses the device,
-    /// PyTorch's current stream, on CUDA, and its MPS stream, on a Mac. Never waits for the device. Raises RuntimeError for a stream of another
-    /// device; the event then holds what it held before.
+    /// PyTorch's current stream, on CUDA, and its MPS stream, on a Mac. Never waits for the device. Raises
+    /// RuntimeError for a stream of another device; the event then holds what it held before.
     #[pyo3(signature = (stream = None))]
     pub(crate) fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         match stream {
-            Some(stream) => {
-                return with_given(py, stream, |stream| {
-                    self.core.record(py, stream).map_err(to_py)
-                });
-            }
+            Some(stream) => with_given(py, stream, |stream| {
+                self.core.record(py, stream).map_err(to_py)
+            }),
             None => match torch_mps::in_use_on(py, &self.device)? {
-                Some(torch) => return torch.record(py, &self.core),
-                None => self.core.record(py, &*current_of(py, &self.device)?),
+                Some(torch) => torch.record(py, &self.core),
+                None => {
+                    let stream = current_of(py, &self.device)?;
+                    self.core.record(py, &stream).map_err(to_py)
+                }
             },
         }
-        .map_err(to_py)
     }
 
     /// Makes later work of ``stream`` (as in ``record``) run after what this event holds now.
@@ -128,17 +128,17 @@ impl PyEvent {
     #[pyo3(signature = (stream = None))]
     pub(crate) fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         match stream {
-            Some(stream) => {
-                return with_given(py, stream, |stream| {
-                    self.core.wait(py, stream).map_err(to_py)
-                });
-            }
+            Some(stream) => with_given(py, stream, |stream| {
+                self.core.wait(py, stream).map_err(to_py)
+            }),
             None => match torch_mps::in_use_on(py, &self.device)? {
-                Some(torch) => return torch.wait(py, &self.core),
-                None => self.core.wait(py, &*current_of(py, &self.device)?),
+                Some(torch) => torch.wait(py, &self.core),
+                None => {
+                    let stream = current_of(py, &self.device)?;
+                    self.core.wait(py, &stream).map_err(to_py)
+                }
             },
         }
-        .map_err(to_py)
     }
 
     /// Whether what it holds is complete; True before the first record. Never blocks.
