@@ -3,19 +3,23 @@
 use std::{
     fmt,
     future::IntoFuture,
-    sync::{Arc, OnceLock},
+    panic::Location,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
-    backend::Told,
+    backend::{
+        Told,
+        slot::{Held, Lock, Slot},
+    },
     clock::Elapsed,
     device::Device,
     error::{Error, Result},
     marker::{Marker, MarkerFuture, Status},
     stream::Stream,
-    sync::{AtomicU64, BriefLock, Ordering},
-    timeline::{Reached, Timeline},
+    sync::{AtomicU64, Ordering},
+    timeline::Reached,
 };
 
 /// A re-recordable slot that holds the latest marker: what torch and CUDA call an event.
@@ -45,7 +49,7 @@ use crate::{
 pub struct Event {
     device: Device,
     timing: bool,
-    /// What a query needs to know of the held marker. Written under `slot`'s lock only: by `record`,
+    /// What a query needs to know of the held marker. Written by an owner of `slot` only: by `record`,
     /// and by a query that found the marker complete, if the word still is the one it had read.
     ///
     /// | low two bits | meaning | high bits |
@@ -53,29 +57,12 @@ pub struct Event {
     /// | `UNRECORDED` | no marker | 0 |
     /// | `COMPLETE` | the marker is complete | the slot's generation |
     /// | `ASK` | only the marker itself can tell | the slot's generation |
-    /// | `HOME` | `home` at this value tells | the marker's value |
+    /// | `HOME` | `slot`'s home at this value tells | the marker's value |
     ///
     /// Generations keep that replacement honest: two words are equal only when they stand for the
     /// same marker.
     word: AtomicU64,
-    /// The timeline of the first stream it was recorded on, where timelines alone tell the status:
-    /// re-recording on that stream, which is what most events do, keeps queries free of locks.
-    home: OnceLock<Home>,
-    slot: BriefLock<Slot>,
-}
-
-struct Home {
-    timeline: Arc<Timeline>,
-    /// Whether it also tells that a marker is pending.
-    tells_all: bool,
-}
-
-struct Slot {
-    marker: Option<Marker>,
-    /// Whether the marker has timing exactly if the event has, as one of [`Event::hold`] need not: then it may be
-    /// recorded again.
-    is_like_ours: bool,
-    generation: u64,
+    slot: Slot,
 }
 
 const TAG: u64 = 0b11;
@@ -120,12 +107,7 @@ impl Event {
             device: device.clone(),
             timing,
             word: AtomicU64::new(UNRECORDED),
-            home: OnceLock::new(),
-            slot: BriefLock::new(Slot {
-                marker: None,
-                is_like_ours: true,
-                generation: 0,
-            }),
+            slot: Slot::new(),
         }
     }
 
@@ -162,26 +144,44 @@ impl Event {
         let again = match word & TAG {
             UNRECORDED => false,
             // A backend that must be asked is one that may record again; saves the question.
-            HOME if self.home.get().is_some_and(|home| !home.tells_all) => true,
+            HOME if self.slot.home().is_some_and(|home| !home.tells_all) => true,
             _ => stream.remarks(),
         };
-        if again {
-            // Nobody can come to hold the marker meanwhile: it is handed out under this lock only.
-            let mut slot = self.slot.lock();
-            if slot.is_like_ours
-                && let Some(marker) = &mut slot.marker
-                && let Some(value) = stream.remark(marker)
-            {
-                // The timeline is the same, so what was at home still is.
-                let word = match self.word.load(Ordering::Relaxed) & TAG {
-                    HOME => Some(value << 2 | HOME),
-                    _ => self.word_of(marker),
-                };
-                self.publish(&mut slot, word);
-                return Ok(());
-            }
+        // Nobody can come to hold the marker meanwhile: only an owner of the slot hands it out.
+        let at = Location::caller();
+        if again
+            && self
+                .slot
+                .take(|held, lock| self.record_again(held, lock, stream, at))
+        {
+            return Ok(());
         }
         self.record_new(stream)
+    }
+
+    /// Records into the marker that is held; `false` where that cannot be, and nothing has changed.
+    #[inline]
+    fn record_again(
+        &self,
+        held: &mut Held,
+        lock: Lock<'_>,
+        stream: &Stream,
+        at: &'static Location<'static>,
+    ) -> bool {
+        if held.is_like_ours
+            && let Some(marker) = &mut held.marker
+            && let Some(value) = stream.remark(marker, lock, at)
+        {
+            // The timeline is the same, so what was at home still is.
+            let word = match self.word.load(Ordering::Relaxed) & TAG {
+                HOME => Some(value << 2 | HOME),
+                _ => self.word_of(marker),
+            };
+            held.lend = word.is_some();
+            self.publish(held, word);
+            return true;
+        }
+        false
     }
 
     /// Records with a marker that is new to the event. Apart from `record`, so that recording in place stays
@@ -226,15 +226,16 @@ impl Event {
         // is recorded again.
         let word = match marker.imp().told_by_timeline() {
             Told::All => self.word_of(&marker),
-            Told::Completion if self.home.get().is_some() => self.word_of(&marker),
+            Told::Completion if self.slot.home().is_some() => self.word_of(&marker),
             _ => None,
         };
         let is_like_ours = marker.has_timing() == self.timing;
-        let mut slot = self.slot.lock();
-        self.publish(&mut slot, word);
-        slot.is_like_ours = is_like_ours;
-        let old = slot.marker.replace(marker);
-        drop(slot);
+        let old = self.slot.with(|held| {
+            self.publish(held, word);
+            held.is_like_ours = is_like_ours;
+            held.lend = false;
+            held.marker.replace(marker)
+        });
         // The last owner of a marker may hand native objects back: not under the lock.
         drop(old);
     }
@@ -255,18 +256,15 @@ impl Event {
         if told == Told::Nothing {
             return None;
         }
-        let home = self.home.get_or_init(|| Home {
-            timeline: point.timeline.clone(),
-            tells_all: told == Told::All,
-        });
+        let home = self.slot.home_or(&point.timeline, told == Told::All);
         Arc::ptr_eq(&home.timeline, &point.timeline).then_some(point.value << 2 | HOME)
     }
 
     /// Lets queries know of a new marker, by its own word or as one to be asked.
     #[inline]
-    fn publish(&self, slot: &mut Slot, word: Option<u64>) {
-        slot.generation += 1;
-        let word = word.unwrap_or(slot.generation << 2 | ASK);
+    fn publish(&self, held: &mut Held, word: Option<u64>) {
+        held.generation += 1;
+        let word = word.unwrap_or(held.generation << 2 | ASK);
         self.word.store(word, Ordering::Release);
     }
 
@@ -299,8 +297,8 @@ impl Event {
         let complete = match word & TAG {
             UNRECORDED | COMPLETE => true,
             HOME => self
-                .home
-                .get()
+                .slot
+                .home()
                 .is_some_and(|home| home.timeline.reached(word >> 2) == Reached::Yes),
             _ => false,
         };
@@ -358,9 +356,9 @@ impl Event {
         let word = self.word.load(Ordering::Acquire);
         match word & TAG {
             UNRECORDED | COMPLETE => Some(true),
-            HOME => match self.home.get()?.timeline.reached(word >> 2) {
+            HOME => match self.slot.home()?.timeline.reached(word >> 2) {
                 Reached::Yes => Some(true),
-                Reached::NotYet if self.home.get()?.tells_all => Some(false),
+                Reached::NotYet if self.slot.home()?.tells_all => Some(false),
                 // The held marker may be a later one, of another stream, by now.
                 _ => None,
             },
@@ -386,10 +384,11 @@ impl Event {
     /// The marker that `word` stands for is complete.
     fn remember(&self, word: u64) {
         if word & TAG == ASK {
-            let _slot = self.slot.lock();
-            if self.word.load(Ordering::Relaxed) == word {
-                self.word.store(word & !TAG | COMPLETE, Ordering::Release);
-            }
+            self.slot.with(|_| {
+                if self.word.load(Ordering::Relaxed) == word {
+                    self.word.store(word & !TAG | COMPLETE, Ordering::Release);
+                }
+            });
         }
     }
 
@@ -590,7 +589,7 @@ impl Event {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn marker(&self) -> Option<Marker> {
-        self.slot.lock().marker.clone()
+        self.slot.with(|held| held.marker.clone())
     }
 
     /// The device it was made for.
@@ -619,15 +618,7 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        #[cfg(not(loom))]
-        let slot = self.slot.get_mut();
-        // loom's mutex has no `get_mut`.
-        #[cfg(loom)]
-        let mut slot = self.slot.lock();
-        let marker = slot.marker.take();
-        #[cfg(loom)]
-        drop(slot);
-        if let Some(marker) = marker {
+        if let Some(marker) = self.slot.take_marker() {
             marker.retire();
         }
     }

@@ -5,12 +5,12 @@ use std::{any::Any, panic::Location, sync::Arc, time::Instant};
 
 use super::Event;
 use crate::{
-    backend::{Backend, DeviceImpl, MarkerImpl, Point, StreamImpl, Told},
+    backend::{Backend, DeviceImpl, MarkerImpl, Point, StreamImpl, Told, slot::Lock},
     device::Device,
     error::{Error, Result},
     marker::Marker,
     stream::Stream,
-    sync::{Ordering, thread},
+    sync::thread,
     timeline::{DeviceCore, StreamCore, Timeline, loom_tests::stream_core},
 };
 
@@ -45,12 +45,6 @@ impl MarkerImpl for FakeMarker {
     }
 }
 
-impl FakeStream {
-    fn next(&self) -> u64 {
-        self.core.recorded.fetch_add(1, Ordering::AcqRel) + 1
-    }
-}
-
 impl StreamImpl for FakeStream {
     fn core(&self) -> &Arc<StreamCore> {
         &self.core
@@ -58,7 +52,7 @@ impl StreamImpl for FakeStream {
     fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
         let point = Point {
             timeline: self.timeline.clone(),
-            value: self.next(),
+            value: self.core.next_value(None),
             at,
             timing,
         };
@@ -68,10 +62,18 @@ impl StreamImpl for FakeStream {
     fn remarks(&self) -> bool {
         true
     }
-    fn remark(&self, held: &mut Arc<dyn MarkerImpl>, _: &'static Location<'static>) -> Option<u64> {
+    fn remark(
+        &self,
+        held: &mut Arc<dyn MarkerImpl>,
+        lock: Lock<'_>,
+        _: &'static Location<'static>,
+    ) -> Option<u64> {
         let held: &mut dyn Any = Arc::get_mut(held)?;
         let marker = held.downcast_mut::<FakeMarker>()?;
-        let value = self.next();
+        if !Arc::ptr_eq(&marker.point.timeline, &self.timeline) {
+            return None;
+        }
+        let value = self.core.next_value(Some(lock));
         // Where a backend calls its driver: another thread may run meanwhile.
         thread::yield_now();
         marker.point.value = value;
@@ -109,21 +111,45 @@ impl DeviceImpl for FakeDevice {
     }
 }
 
+/// A device with two streams, whose markers complete when their timelines are advanced.
+fn streams(told: Told) -> (Device, [(Stream, Arc<Timeline>); 2]) {
+    let core = stream_core();
+    let fake = |core: Arc<StreamCore>| {
+        let timeline = Timeline::new(core.clone(), 0);
+        Arc::new(FakeStream {
+            core,
+            timeline,
+            told,
+        })
+    };
+    let other = fake(StreamCore::new(core.device.clone()));
+    let first = fake(core);
+    let device = Device::new(Arc::new(FakeDevice(first.clone())));
+    let stream = |fake: Arc<FakeStream>| {
+        let timeline = fake.timeline.clone();
+        (Stream::new(fake, device.clone()), timeline)
+    };
+    let streams = [stream(first), stream(other)];
+    (device, streams)
+}
+
 /// An event that was recorded once, and completed.
 fn recorded(told: Told) -> (Arc<Event>, Stream, Arc<Timeline>) {
-    let core = stream_core();
-    let timeline = Timeline::new(core.clone(), 0);
-    let fake = Arc::new(FakeStream {
-        core,
-        timeline: timeline.clone(),
-        told,
-    });
-    let device = Device::new(Arc::new(FakeDevice(fake.clone())));
-    let stream = Stream::new(fake, device.clone());
+    let (device, [(stream, timeline), _]) = streams(told);
     let event = Arc::new(Event::new(&device));
     event.record(&stream).unwrap();
     timeline.advance(1).fire();
     (event, stream, timeline)
+}
+
+/// An event that was recorded twice on the first stream, so that this one's lock guards it.
+fn lent() -> (Arc<Event>, [(Stream, Arc<Timeline>); 2]) {
+    let (device, streams) = streams(Told::Completion);
+    let event = Arc::new(Event::new(&device));
+    event.record(&streams[0].0).unwrap();
+    event.record(&streams[0].0).unwrap();
+    assert!(event.slot.is_lent());
+    (event, streams)
 }
 
 /// Whatever a query by another thread remembers meanwhile, after a record the new marker counts.
@@ -198,5 +224,94 @@ fn two_threads_that_record_leave_the_later_marker_pending() {
         assert!(!event.query().unwrap());
         timeline.advance(held).fire();
         assert!(event.query().unwrap(), "the word stands for another marker");
+    });
+}
+
+#[test]
+fn whoever_holds_a_marker_of_a_lent_slot_keeps_it_as_it_was() {
+    loom::model(|| {
+        let (event, [(stream, _), _]) = lent();
+        let holding = {
+            let event = event.clone();
+            thread::spawn(move || {
+                let marker = event.marker().unwrap();
+                let value = marker.imp().point().value;
+                thread::yield_now();
+                assert_eq!(marker.imp().point().value, value, "changed");
+                assert!(value == 2 || value == 3);
+            })
+        };
+        event.record(&stream).unwrap();
+        holding.join().unwrap();
+        assert_eq!(event.marker().unwrap().imp().point().value, 3);
+    });
+}
+
+/// The lock of the slot changes from the home stream's to its own and back, while another thread looks for it.
+#[test]
+fn a_slot_is_taken_back_while_others_use_it() {
+    loom::model(|| {
+        let (event, [home, other]) = lent();
+        let asking = {
+            let event = event.clone();
+            thread::spawn(move || {
+                let marker = event.marker().unwrap();
+                let value = marker.imp().point().value;
+                thread::yield_now();
+                assert_eq!(marker.imp().point().value, value, "changed");
+            })
+        };
+        event.record(&other.0).unwrap();
+        event.record(&other.0).unwrap();
+        asking.join().unwrap();
+        assert!(!event.slot.is_lent(), "to a stream that is not home");
+        event.record(&home.0).unwrap();
+        let marker = event.marker().unwrap();
+        assert!(Arc::ptr_eq(&marker.imp().point().timeline, &home.1));
+    });
+}
+
+#[test]
+fn two_threads_that_record_on_two_streams_leave_one_whole_marker() {
+    loom::model(|| {
+        let (event, [home, other]) = lent();
+        let recording = {
+            let (event, stream) = (event.clone(), other.0.clone());
+            thread::spawn(move || event.record(&stream).unwrap())
+        };
+        event.record(&home.0).unwrap();
+        recording.join().unwrap();
+        let held = event.marker().unwrap();
+        let (point, at_home) = (held.imp().point(), 3);
+        match Arc::ptr_eq(&point.timeline, &home.1) {
+            true => assert_eq!(point.value, at_home),
+            false => assert_eq!(point.value, 1),
+        }
+        assert!(!event.query().unwrap());
+        point.timeline.advance(point.value).fire();
+        assert!(event.query().unwrap(), "the word stands for another marker");
+    });
+}
+
+/// Two events that one lock guards, and the values of their stream.
+#[test]
+fn events_of_one_stream_never_share_a_value() {
+    loom::model(|| {
+        let (device, [(stream, _), _]) = streams(Told::Completion);
+        let events = [(); 2].map(|()| Arc::new(Event::new(&device)));
+        for event in &events {
+            event.record(&stream).unwrap();
+            event.record(&stream).unwrap();
+        }
+        let recording = {
+            let (event, stream) = (events[0].clone(), stream.clone());
+            thread::spawn(move || event.record(&stream).unwrap())
+        };
+        events[1].record(&stream).unwrap();
+        recording.join().unwrap();
+        let values = events
+            .each_ref()
+            .map(|event| event.marker().unwrap().imp().point().value);
+        assert!(values == [5, 6] || values == [6, 5], "{values:?}");
     });
 }

@@ -3,7 +3,7 @@
 use std::{fmt, panic::Location, sync::Arc, time::Duration};
 
 use crate::{
-    backend::StreamImpl,
+    backend::{StreamImpl, slot::Lock},
     device::Device,
     error::{Error, Result},
     marker::Marker,
@@ -156,9 +156,13 @@ impl Stream {
 
     /// Records again into `held`; see [`StreamImpl::remark`].
     #[inline]
-    #[track_caller]
-    pub(crate) fn remark(&self, held: &mut Marker) -> Option<u64> {
-        self.imp.remark(held.imp_mut(), Location::caller())
+    pub(crate) fn remark(
+        &self,
+        held: &mut Marker,
+        lock: Lock<'_>,
+        at: &'static Location<'static>,
+    ) -> Option<u64> {
+        self.imp.remark(held.imp_mut(), lock, at)
     }
 
     #[inline]

@@ -43,28 +43,27 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// plain store, where [`Mutex`] needs a second read-modify-write to learn whether somebody waits.
 ///
 /// So nobody wakes those who wait: they look for a moment, then sleep, longer each time up to a millisecond.
-/// A holder can be long inside only where a driver's queue is full, a caller's own lock of a queue is held, or
-/// the system took its core away, and then a millisecond is little.
+/// A holder can be long inside only where the system took its core away, and then a millisecond is little.
 #[cfg(not(loom))]
-pub(crate) struct BriefLock<T>(spin::mutex::SpinMutex<T>);
+pub(crate) struct BriefLock(spin::mutex::SpinMutex<()>);
 #[cfg(loom)]
-pub(crate) struct BriefLock<T>(Mutex<T>);
+pub(crate) struct BriefLock(Mutex<()>);
 
-#[cfg(loom)]
-pub(crate) use loom::sync::MutexGuard as BriefGuard;
 #[cfg(not(loom))]
-pub(crate) use spin::mutex::SpinMutexGuard as BriefGuard;
+pub(crate) type BriefGuard<'a> = spin::mutex::SpinMutexGuard<'a, ()>;
+#[cfg(loom)]
+pub(crate) type BriefGuard<'a> = MutexGuard<'a, ()>;
 
-impl<T> BriefLock<T> {
-    pub(crate) fn new(value: T) -> BriefLock<T> {
+impl BriefLock {
+    pub(crate) fn new() -> BriefLock {
         #[cfg(not(loom))]
-        return BriefLock(spin::mutex::SpinMutex::new(value));
+        return BriefLock(spin::mutex::SpinMutex::new(()));
         #[cfg(loom)]
-        return BriefLock(Mutex::new(value));
+        return BriefLock(Mutex::new(()));
     }
 
     #[inline]
-    pub(crate) fn lock(&self) -> BriefGuard<'_, T> {
+    pub(crate) fn lock(&self) -> BriefGuard<'_> {
         #[cfg(not(loom))]
         return self.0.try_lock().unwrap_or_else(|| self.wait());
         #[cfg(loom)]
@@ -73,22 +72,49 @@ impl<T> BriefLock<T> {
 
     #[cfg(not(loom))]
     #[cold]
-    fn wait(&self) -> BriefGuard<'_, T> {
-        let mut pause = Duration::from_micros(10);
+    fn wait(&self) -> BriefGuard<'_> {
         loop {
-            spin_until(None, || !self.0.is_locked());
+            look_until(|| !self.0.is_locked());
             if let Some(guard) = self.0.try_lock() {
                 return guard;
             }
+        }
+    }
+}
+
+/// Looks at `done` until it is so, of which nobody tells: for a moment without a pause, then with sleeps, longer
+/// each time up to a millisecond.
+pub(crate) fn look_until(mut done: impl FnMut() -> bool) {
+    #[cfg(loom)]
+    while !done() {
+        thread::yield_now();
+    }
+    #[cfg(not(loom))]
+    {
+        let mut pause = Duration::from_micros(10);
+        while !spin_until(None, &mut done) {
             sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(1));
         }
     }
+}
 
-    /// Without locking: nobody else can be inside.
-    #[cfg(not(loom))]
-    pub(crate) fn get_mut(&mut self) -> &mut T {
-        self.0.get_mut()
+/// What a protocol of atomics guards, so that loom sees every use of it.
+#[cfg(loom)]
+pub(crate) use loom::cell::UnsafeCell;
+
+#[cfg(not(loom))]
+pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(loom))]
+impl<T> UnsafeCell<T> {
+    pub(crate) fn new(value: T) -> UnsafeCell<T> {
+        UnsafeCell(std::cell::UnsafeCell::new(value))
+    }
+
+    #[inline]
+    pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        f(self.0.get())
     }
 }
 

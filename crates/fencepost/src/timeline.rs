@@ -40,10 +40,11 @@ use std::{
 };
 
 use crate::{
+    backend::slot::Lock,
     clock::Clock,
     error::{Cause, Error, Result},
     marker::Marker,
-    sync::{AtomicU64, Ids, Mutex, Ordering, lock, park, spin_until, thread},
+    sync::{AtomicU64, BriefLock, Ids, Mutex, Ordering, lock, park, spin_until, thread},
 };
 
 const FAILED: u64 = 1 << 63;
@@ -104,6 +105,9 @@ pub(crate) struct StreamCore {
     pub(crate) device: Arc<DeviceCore>,
     /// The last value handed out, for [`Timeout`](crate::error::Timeout) and progress.
     pub(crate) recorded: AtomicU64,
+    /// The lock under which values are handed out, where the backend has none of its own for it. It may guard
+    /// the slots of events too ([`Slot`](crate::backend::slot::Slot)), so no other lock is taken under it.
+    pub(crate) order: BriefLock,
     /// The waits of the stream that the host can see, in their order. A host stream stands at one at most;
     /// ahead of a GPU's queue there may be several.
     waits: Mutex<Waits>,
@@ -133,11 +137,37 @@ impl StreamCore {
             id: NEXT.next(),
             device,
             recorded: AtomicU64::new(0),
+            order: BriefLock::new(),
             waits: Mutex::new(Waits {
                 list: VecDeque::new(),
                 next: 0,
             }),
         })
+    }
+
+    /// Hands out the next value, under the lock of the order, which `lock` may be already; drops it.
+    #[inline]
+    pub(crate) fn next_value(&self, lock: Option<Lock<'_>>) -> u64 {
+        let next = || {
+            let value = self.recorded.load(Ordering::Relaxed) + 1;
+            self.recorded.store(value, Ordering::Release);
+            value
+        };
+        match lock {
+            Some(lock) if lock.is_of(self) => next(),
+            other => {
+                // No two locks at once.
+                drop(other);
+                let _order = self.order.lock();
+                next()
+            }
+        }
+    }
+
+    /// The last value handed out: whoever gets the next one sees what the caller did before.
+    pub(crate) fn last_value(&self) -> u64 {
+        let _order = self.order.lock();
+        self.recorded.load(Ordering::Relaxed)
     }
 
     /// The first of its waits that is not over.

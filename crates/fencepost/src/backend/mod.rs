@@ -25,6 +25,7 @@ use crate::{
     marker::Marker,
     timeline::{DeviceCore, Job, Reached, StreamCore, Timeline},
 };
+use slot::Lock;
 
 #[cfg(any(feature = "vulkan", has_metal, loom))]
 pub(crate) mod counted;
@@ -39,6 +40,7 @@ mod cuda {
 pub(crate) mod host;
 #[cfg(has_metal)]
 pub(crate) mod metal;
+pub(crate) mod slot;
 pub(crate) mod streams;
 /// The part of the Metal backend that knows no Metal, for its models.
 #[cfg(loom)]
@@ -103,13 +105,15 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
     /// Records again into `held`, where nobody else holds it and the backend can: the same marker object
     /// with a new value, of the same timeline, asked for by `at`. Gives the value; `None` where it
     /// cannot, or where the driver refused: nothing has changed then, and [`mark`](StreamImpl::mark) is
-    /// to be called. Fires no waiters.
+    /// to be called. Fires no waiters. `lock` may be that of this stream's
+    /// [`order`](crate::timeline::StreamCore::order); drop it before anything that takes time.
     fn remark(
         &self,
         held: &mut Arc<dyn MarkerImpl>,
+        lock: Lock<'_>,
         at: &'static Location<'static>,
     ) -> Option<u64> {
-        let _ = (held, at);
+        let _ = (held, lock, at);
         None
     }
 

@@ -7,8 +7,8 @@
 //! measured; see docs/measurements/cuda-stalls.md), and then nobody else should block with it.
 //!
 //! *Invariant: work submitted before a marker with value `v` took its value is covered by every native
-//! record whose marker took a value `>= v`.* Values come from one atomic counter, so whoever has
-//! a later value took it later, and records natively later still. So completing a marker completes
+//! record whose marker took a value `>= v`.* Values are counted under one lock, the stream's `order`, so whoever
+//! has a later value took it later, and records natively later still. So completing a marker completes
 //! all markers with lower values, although two threads may make their native records in either order.
 //! A refused record leaves a gap in the values, which later ones pass over.
 //!
@@ -23,13 +23,13 @@
 //! and those above fail with it.
 //!
 //! *Invariant: a marker placed on a timeline with `turn` t has a value that an end made in a later
-//! turn counts in its `before`.* `place` adds to the counter, then looks at `turn` again; `close`
-//! moves `turn` on, then reads the counter by a read-modify-write. If `place`'s addition is first in
-//! the counter's order, `close` sees it. Otherwise `place` reads from `close`'s write, so it sees the
-//! moved `turn` and takes another value. `loom_tests` explores both.
+//! turn counts in its `before`.* `place` counts, then looks at `turn` again; `close` moves `turn` on, then
+//! reads the count under the lock. If `place` had the lock first, `close` sees what it counted. Otherwise
+//! `place` sees the moved `turn`, and takes another value. `loom_tests` explores both.
 
 use std::sync::Arc;
 
+use super::super::slot::Lock;
 use crate::{
     sync::{AtomicU64, Mutex, Ordering, lock},
     timeline::{StreamCore, Timeline},
@@ -81,7 +81,7 @@ impl<E> Line<E> {
                 let now = lock(&self.now);
                 (now.timeline.clone(), now.end.clone())
             };
-            let value = self.core.recorded.fetch_add(1, Ordering::AcqRel) + 1;
+            let value = self.core.next_value(None);
             if self.turn.load(Ordering::Acquire) == turn {
                 return Place {
                     timeline,
@@ -93,16 +93,20 @@ impl<E> Line<E> {
     }
 
     /// As [`place`](Line::place), for a marker that is on `timeline` already; `None` where that is not
-    /// the first timeline with nothing to end it.
+    /// the first timeline with nothing to end it. `lock` may be that of the order already.
     #[inline]
-    pub(super) fn place_again(&self, timeline: &Arc<Timeline>) -> Option<u64> {
+    pub(super) fn place_again(
+        &self,
+        timeline: &Arc<Timeline>,
+        lock: Option<Lock<'_>>,
+    ) -> Option<u64> {
         if self.turn.load(Ordering::Acquire) != 0
             || !Arc::ptr_eq(timeline, &self.first)
             || timeline.has_failed()
         {
             return None;
         }
-        let value = self.core.recorded.fetch_add(1, Ordering::AcqRel) + 1;
+        let value = self.core.next_value(lock);
         (self.turn.load(Ordering::Acquire) == 0).then_some(value)
     }
 
@@ -126,7 +130,7 @@ impl<E> Line<E> {
             return Ok(None);
         }
         let turn = self.turn.fetch_add(1, Ordering::AcqRel);
-        let before = self.core.recorded.fetch_add(0, Ordering::AcqRel);
+        let before = self.last();
         match make(&now.timeline, before) {
             Ok(end) => {
                 let end = Arc::new(end);
@@ -144,7 +148,7 @@ impl<E> Line<E> {
 
     /// The last value taken.
     pub(super) fn last(&self) -> u64 {
-        self.core.recorded.fetch_add(0, Ordering::AcqRel)
+        self.core.last_value()
     }
 
     /// Puts `end`, which was recorded some time ago, where there is none: its record was made after
@@ -167,7 +171,7 @@ impl<E> Line<E> {
         }
         let turn = self.turn.load(Ordering::Acquire);
         self.turn.store((turn + 2) & !1, Ordering::Release);
-        let last = self.core.recorded.fetch_add(0, Ordering::AcqRel);
+        let last = self.last();
         now.timeline = Timeline::new(self.core.clone(), last);
         now.end = None;
     }
@@ -233,7 +237,7 @@ mod loom_tests {
                 thread::spawn(move || line.place().value)
             };
             let (timeline, _) = line.now();
-            let mine = line.place_again(&timeline);
+            let mine = line.place_again(&timeline, None);
             assert_ne!(mine, Some(other.join().unwrap()));
         });
     }

@@ -27,7 +27,7 @@ use std::{
 };
 
 use super::{
-    super::{MarkerImpl, Point, Told},
+    super::{MarkerImpl, Point, Told, slot::Lock},
     context::{Context, Kind, Word},
     driver::{Fault, Meaning, RawEvent},
     line::{Line, Place},
@@ -145,15 +145,17 @@ impl CudaMarker {
         (marker as &dyn Any).downcast_ref()
     }
 
-    /// Records again in place; `None` where that cannot be or was refused, and nothing has changed.
+    /// Records again in place; `None` where that cannot be or was refused, and nothing has changed. `lock` is
+    /// what the caller still has when it need not: it is dropped before the driver is called.
     #[inline]
     pub(super) fn again(
         &mut self,
         context: &'static Context,
         kind: Kind,
         line: &Line<End>,
+        lock: Option<Lock<'_>>,
         at: &'static Location<'static>,
-        record: impl FnOnce(RawEvent) -> Result<(), Fault>,
+        record: impl FnOnce(RawEvent) -> Option<()>,
     ) -> Option<u64> {
         let Native::Own(event) = self.native else {
             return None;
@@ -161,8 +163,8 @@ impl CudaMarker {
         if self.kind != kind || !std::ptr::eq(self.context, context) || self.lease.get().is_some() {
             return None;
         }
-        let value = line.place_again(&self.point.timeline)?;
-        record(event).ok()?;
+        let value = line.place_again(&self.point.timeline, lock)?;
+        record(event)?;
         self.point.value = value;
         self.point.at = at;
         Some(value)

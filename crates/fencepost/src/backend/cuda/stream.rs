@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    super::{MarkerImpl, StreamImpl},
+    super::{MarkerImpl, StreamImpl, slot::Lock},
     context::{Context, Kind, Word},
     driver::{Fault, RawEvent, RawStream},
     line::{Line, Place},
@@ -183,19 +183,21 @@ impl CudaStream {
         &self,
         marker: &mut CudaMarker,
         kind: Kind,
+        lock: Option<Lock<'_>>,
         at: &'static Location<'static>,
     ) -> Option<u64> {
         if let Origin::Legacy | Origin::PerThread(_) = self.origin {
-            return self.record_default_again(marker, kind, at);
+            return self.record_default_again(marker, kind, lock, at);
         }
         let (context, raw) = (self.context, self.raw);
-        // As `call`, once for both of its uses.
-        context.check_alive().ok()?;
-        if self.shared.load(Ordering::Relaxed) && !matches!(self.raw_is_capturing(raw), Ok(false)) {
-            return None;
-        }
-        marker.again(context, kind, &self.line, at, |event| {
-            context.record(event, raw)
+        let shared = self.shared.load(Ordering::Relaxed);
+        marker.again(context, kind, &self.line, lock, at, |event| {
+            // As `call`, once for both of its uses.
+            context.check_alive().ok()?;
+            if shared && !matches!(self.raw_is_capturing(raw), Ok(false)) {
+                return None;
+            }
+            context.record(event, raw).ok()
         })
     }
 
@@ -205,14 +207,23 @@ impl CudaStream {
         &self,
         marker: &mut CudaMarker,
         kind: Kind,
+        lock: Option<Lock<'_>>,
         at: &'static Location<'static>,
     ) -> Option<u64> {
-        if self.check_thread().is_err() || !matches!(self.is_capturing(), Ok(false)) {
+        if self.check_thread().is_err() {
             return None;
         }
-        marker.again(self.context, kind, &self.line, at, |event| {
-            self.call(|raw| self.context.record(event, raw))
-        })
+        marker.again(
+            self.context,
+            kind,
+            &self.line,
+            lock,
+            at,
+            |event| match self.is_capturing() {
+                Ok(false) => self.call(|raw| self.context.record(event, raw)).ok(),
+                _ => None,
+            },
+        )
     }
 
     fn kind(&self, timing: bool) -> Kind {
@@ -507,7 +518,7 @@ impl StreamImpl for CudaStream {
         let (context, kind) = (self.context, self.kind(timing));
         if let Some(mut kept) = marker::kept()
             && let Some(held) = marker::alone(&mut kept)
-            && self.record_again(held, kind, at).is_some()
+            && self.record_again(held, kind, None, at).is_some()
         {
             return Ok(kept);
         }
@@ -553,12 +564,13 @@ impl StreamImpl for CudaStream {
     fn remark(
         &self,
         held: &mut Arc<dyn MarkerImpl>,
+        lock: Lock<'_>,
         at: &'static Location<'static>,
     ) -> Option<u64> {
         let held: &mut dyn Any = marker::alone(held)?;
         let marker = held.downcast_mut::<CudaMarker>()?;
         let kind = self.kind(marker.point().timing);
-        self.record_again(marker, kind, at)
+        self.record_again(marker, kind, Some(lock), at)
     }
 
     fn wait(&self, marker: &Marker) -> Result<()> {

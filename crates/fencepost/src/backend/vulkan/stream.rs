@@ -10,7 +10,7 @@ use std::{
 use ash::vk;
 
 use super::{
-    super::{MarkerImpl, StreamImpl},
+    super::{MarkerImpl, StreamImpl, slot::Lock},
     gpu::{Fault, Gpu},
     native::{Hold, Native},
     queue::{Batch, Point, Queue},
@@ -392,8 +392,10 @@ impl StreamImpl for VkStream {
     fn remark(
         &self,
         held: &mut Arc<dyn MarkerImpl>,
+        lock: Lock<'_>,
         at: &'static Location<'static>,
     ) -> Option<u64> {
+        drop(lock);
         self.gpu.check_fork().ok()?;
         let held: &mut dyn Any = Arc::get_mut(held)?;
         let marker = held.downcast_mut::<VkMarker>()?;
