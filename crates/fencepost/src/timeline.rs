@@ -146,7 +146,7 @@ impl StreamCore {
     }
 
     /// Hands out the next value, under the lock of the order, which `lock` may be already; drops it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next_value(&self, lock: Option<Lock<'_>>) -> u64 {
         let next = || {
             let value = self.recorded.load(Ordering::Relaxed) + 1;

@@ -147,7 +147,7 @@ impl Context {
     /// reset it; the driver tells that when it is asked for the context's number, and crashes when given a
     /// stream or event that was in it (seen on driver 580). Between the two calls lies a race that only
     /// whoever resets can close.
-    #[inline]
+    #[inline(always)]
     pub(super) fn check_alive(&self) -> Result<(), Fault> {
         let Some(id) = self.id else {
             return Ok(());
@@ -261,7 +261,7 @@ impl Context {
     }
 
     /// Records `event` on `stream`. No lock is held: the driver may block here while its queue is full.
-    #[inline]
+    #[inline(always)]
     pub(super) fn record(&self, event: RawEvent, stream: RawStream) -> Result<(), Fault> {
         // SAFETY: the event is one of this context's pool, and alive; the stream is of this context and
         // alive, as its owner promises.

@@ -94,7 +94,7 @@ impl<E> Line<E> {
 
     /// As [`place`](Line::place), for a marker that is on `timeline` already; `None` where that is not
     /// the first timeline with nothing to end it. `lock` may be that of the order already.
-    #[inline]
+    #[inline(always)]
     pub(super) fn place_again(
         &self,
         timeline: &Arc<Timeline>,

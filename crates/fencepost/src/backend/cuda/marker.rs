@@ -27,10 +27,10 @@ use std::{
 };
 
 use super::{
-    super::{MarkerImpl, Point, Told, slot::Lock},
+    super::{MarkerImpl, Point, Told},
     context::{Context, Kind, Word},
     driver::{Fault, Meaning, RawEvent},
-    line::{Line, Place},
+    line::Place,
     reactor::Watched,
 };
 use crate::{
@@ -145,29 +145,27 @@ impl CudaMarker {
         (marker as &dyn Any).downcast_ref()
     }
 
-    /// Records again in place; `None` where that cannot be or was refused, and nothing has changed. `lock` is
-    /// what the caller still has when it need not: it is dropped before the driver is called.
-    #[inline]
-    pub(super) fn again(
-        &mut self,
-        context: &'static Context,
-        kind: Kind,
-        line: &Line<End>,
-        lock: Option<Lock<'_>>,
-        at: &'static Location<'static>,
-        record: impl FnOnce(RawEvent) -> Option<()>,
-    ) -> Option<u64> {
-        let Native::Own(event) = self.native else {
-            return None;
-        };
-        if self.kind != kind || !std::ptr::eq(self.context, context) || self.lease.get().is_some() {
-            return None;
+    /// The event to record again in place, where the marker is of `context` and `kind`, and nothing but the
+    /// marker knows the event.
+    #[inline(always)]
+    pub(super) fn event_again(&self, context: &'static Context, kind: Kind) -> Option<RawEvent> {
+        match self.native {
+            Native::Own(event)
+                if self.kind == kind
+                    && std::ptr::eq(self.context, context)
+                    && self.lease.get().is_none() =>
+            {
+                Some(event)
+            }
+            _ => None,
         }
-        let value = line.place_again(&self.point.timeline, lock)?;
-        record(event)?;
+    }
+
+    /// Its event was recorded again.
+    #[inline(always)]
+    pub(super) fn is_now(&mut self, value: u64, at: &'static Location<'static>) {
         self.point.value = value;
         self.point.at = at;
-        Some(value)
     }
 
     /// Asks the driver.

@@ -177,8 +177,9 @@ impl CudaStream {
     }
 
     /// Records into a marker that nobody else holds; `None` where that cannot be or was refused, and
-    /// nothing has changed.
-    #[inline]
+    /// nothing has changed. `lock` is what the caller still has when it need not: it is dropped before the
+    /// driver is called.
+    #[inline(always)]
     fn record_again(
         &self,
         marker: &mut CudaMarker,
@@ -186,44 +187,44 @@ impl CudaStream {
         lock: Option<Lock<'_>>,
         at: &'static Location<'static>,
     ) -> Option<u64> {
-        if let Origin::Legacy | Origin::PerThread(_) = self.origin {
-            return self.record_default_again(marker, kind, lock, at);
-        }
         let (context, raw) = (self.context, self.raw);
-        let shared = self.shared.load(Ordering::Relaxed);
-        marker.again(context, kind, &self.line, lock, at, |event| {
+        let event = marker.event_again(context, kind)?;
+        self.check_thread().ok()?;
+        let value = self.line.place_again(&marker.point().timeline, lock)?;
+        match self.origin {
             // As `call`, once for both of its uses.
-            context.check_alive().ok()?;
-            if shared && !matches!(self.raw_is_capturing(raw), Ok(false)) {
-                return None;
+            Origin::Own | Origin::Caller(_) => {
+                context.check_alive().ok()?;
+                if self.shared.load(Ordering::Relaxed)
+                    && !matches!(self.raw_is_capturing(raw), Ok(false))
+                {
+                    return None;
+                }
+                context.record(event, raw).ok()?;
             }
-            context.record(event, raw).ok()
-        })
+            Origin::Legacy | Origin::PerThread(_) => self.record_default(event)?,
+        }
+        marker.is_now(value, at);
+        Some(value)
     }
 
-    /// As [`record_again`](CudaStream::record_again), on one of the default streams.
     #[inline(never)]
-    fn record_default_again(
+    fn record_default(&self, event: RawEvent) -> Option<()> {
+        match self.is_capturing() {
+            Ok(false) => self.call(|raw| self.context.record(event, raw)).ok(),
+            _ => None,
+        }
+    }
+
+    /// As [`record_again`](CudaStream::record_again), for a marker that no event holds.
+    #[inline(never)]
+    fn record_kept(
         &self,
         marker: &mut CudaMarker,
         kind: Kind,
-        lock: Option<Lock<'_>>,
         at: &'static Location<'static>,
     ) -> Option<u64> {
-        if self.check_thread().is_err() {
-            return None;
-        }
-        marker.again(
-            self.context,
-            kind,
-            &self.line,
-            lock,
-            at,
-            |event| match self.is_capturing() {
-                Ok(false) => self.call(|raw| self.context.record(event, raw)).ok(),
-                _ => None,
-            },
-        )
+        self.record_again(marker, kind, None, at)
     }
 
     fn kind(&self, timing: bool) -> Kind {
@@ -518,7 +519,7 @@ impl StreamImpl for CudaStream {
         let (context, kind) = (self.context, self.kind(timing));
         if let Some(mut kept) = marker::kept()
             && let Some(held) = marker::alone(&mut kept)
-            && self.record_again(held, kind, None, at).is_some()
+            && self.record_kept(held, kind, at).is_some()
         {
             return Ok(kept);
         }
