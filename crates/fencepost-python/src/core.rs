@@ -108,18 +108,18 @@ impl Core {
     /// Marks the point behind everything submitted to `stream`. The interpreter's lock is let go: the driver
     /// may block while its queue is full.
     #[inline]
-    pub(crate) fn record(&self, py: Python<'_>, stream: &Stream) -> Result<()> {
+    pub(crate) fn record(&self, py: Python<'_>, stream: &Stream) -> Result<(), Box<Error>> {
         if self.native.get().is_some() || self.is_native_from_the_start() {
-            return py.detach(|| self.record_native(stream));
+            return py.detach(|| self.record_native(stream).map_err(Box::new));
         }
         let slot = match self.slot.get() {
             Some(slot) => slot,
             None => self.slot.get_or_init(|| slot(stream.device(), self.flags)),
         };
         py.detach(|| {
-            slot.record(stream)?;
+            slot.record(stream).map_err(Box::new)?;
             match self.native.get() {
-                Some(_) => self.record_native(stream),
+                Some(_) => self.record_native(stream).map_err(Box::new),
                 None => Ok(()),
             }
         })
@@ -222,15 +222,15 @@ impl Core {
     }
 
     #[inline]
-    pub(crate) fn wait(&self, py: Python<'_>, stream: &Stream) -> Result<()> {
+    pub(crate) fn wait(&self, py: Python<'_>, stream: &Stream) -> Result<(), Box<Error>> {
         if let Some(native) = self.native.get() {
-            return py.detach(|| native.event.wait(stream));
+            return py.detach(|| native.event.wait(stream).map_err(Box::new));
         }
         match self.slot.get() {
             None => Ok(()),
             // Nothing to submit, so nothing that could block.
             Some(slot) if slot.peek() == Some(true) => Ok(()),
-            Some(slot) => py.detach(|| slot.wait(stream)),
+            Some(slot) => py.detach(|| slot.wait(stream).map_err(Box::new)),
         }
     }
 

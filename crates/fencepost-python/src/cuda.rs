@@ -15,7 +15,7 @@ use crate::{
     core::{Core, Flags},
     current::{current, loaded, with_given},
     device::{PyDevice, cuda_device_of, cuda_index},
-    error::to_py,
+    error::{Done, to_py},
     event::core_of,
     wait::limit,
 };
@@ -43,14 +43,13 @@ impl CudaEvent {
     }
 
     #[inline]
-    fn record_on(&self, py: Python<'_>, stream: &fencepost::Stream) -> PyResult<()> {
+    fn record_on(&self, py: Python<'_>, stream: &fencepost::Stream) -> Done {
         if self.core.device().is_none() {
             only_cuda(stream)?;
         }
-        match self.core.record(py, stream) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(record_error(&self.core, stream, error)),
-        }
+        self.core
+            .record(py, stream)
+            .map_err(|error| record_error(&self.core, stream, *error).into())
     }
 }
 
@@ -126,7 +125,8 @@ impl CudaEvent {
     /// Never waits for the device, with the driver's one exception: when some 1,020 timed records are pending
     /// on one stream, CUDA itself blocks until some complete; other Python threads go on meanwhile.
     #[pyo3(signature = (stream = None))]
-    pub(crate) fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    #[inline]
+    pub(crate) fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> Done {
         match stream {
             Some(stream) => with_given(py, stream, |stream| self.record_on(py, stream)),
             None => self.record_on(py, &*self.current(py)?),
@@ -138,12 +138,11 @@ impl CudaEvent {
     /// The calling thread never blocks, whatever ``blocking`` says. Nothing happens when the event was never
     /// recorded or is complete.
     #[pyo3(signature = (stream = None))]
-    pub(crate) fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    #[inline]
+    pub(crate) fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> Done {
         match stream {
-            Some(stream) => with_given(py, stream, |stream| {
-                self.core.wait(py, stream).map_err(to_py)
-            }),
-            None => self.core.wait(py, &*self.current(py)?).map_err(to_py),
+            Some(stream) => with_given(py, stream, |stream| Ok(self.core.wait(py, stream)?)),
+            None => Ok(self.core.wait(py, &*self.current(py)?)?),
         }
     }
 

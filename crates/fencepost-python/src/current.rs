@@ -17,14 +17,18 @@ use std::{
 
 use fencepost::{Device, Error, Stream, cuda};
 use pyo3::{
-    exceptions::{PyRuntimeError, PyTypeError, PyValueError},
+    exceptions::{PyTypeError, PyValueError},
     ffi, intern,
     prelude::*,
     sync::PyOnceLock,
     types::{PyBool, PyDict, PyInt, PyTuple},
 };
 
-use crate::{device::cuda_index, error::to_py, stream::PyStream};
+use crate::{
+    device::cuda_index,
+    error::{Raised, to_py},
+    stream::PyStream,
+};
 
 /// A `torch.cuda.Stream` and what it is.
 struct Known {
@@ -72,34 +76,30 @@ pub(crate) fn forget_wrapped() {
 pub(crate) fn with_given<R>(
     py: Python<'_>,
     object: &Bound<'_, PyAny>,
-    f: impl FnOnce(&Stream) -> PyResult<R>,
-) -> PyResult<R> {
-    // Asked first: a cast that fails makes an error, which costs as much as all of this.
-    if object.is_exact_instance_of::<PyStream>()
-        && let Ok(ours) = object.cast_exact::<PyStream>()
-    {
-        return f(&ours.get().stream);
-    }
-    let mut f = Some(f);
+    f: impl Fn(&Stream) -> Result<R, Raised>,
+) -> Result<R, Raised> {
+    // The most frequent first; none of these asks by a cast, since one that fails makes an error.
     let result = KNOWN.try_with(|known| {
         // Nobody changes them meanwhile: `f` may let go of the interpreter's lock, and Python code that then
         // runs on this thread may come here again.
         let known = known.try_borrow().ok()?;
         let found = known.iter().find(|known| known.object.is(object))?;
-        f.take().map(|f| f(&found.stream))
+        Some(f(&found.stream))
     });
-    match (result, f) {
-        (Ok(Some(result)), _) => result,
-        (_, Some(f)) => f(&*theirs(py, object)?),
-        (_, None) => Err(PyRuntimeError::new_err(
-            "a stream was looked up twice; report this",
-        )),
+    if let Ok(Some(result)) = result {
+        return result;
     }
+    if object.is_exact_instance_of::<PyStream>()
+        && let Ok(ours) = object.cast_exact::<PyStream>()
+    {
+        return f(&ours.get().stream);
+    }
+    f(&*theirs(py, object)?)
 }
 
 /// The stream that `object` is or has.
 pub(crate) fn given(py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<Stream> {
-    with_given(py, object, |stream| Ok(stream.clone()))
+    Ok(with_given(py, object, |stream| Ok(stream.clone()))?)
 }
 
 fn remember(object: &Bound<'_, PyAny>, stream: &Arc<Stream>) {

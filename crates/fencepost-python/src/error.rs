@@ -25,6 +25,32 @@ pub(crate) fn to_py(error: Error) -> PyErr {
     }
 }
 
+/// An exception in one word: the calls that are made most pass their results on, and so pass on a word.
+pub(crate) struct Raised(Box<PyErr>);
+
+pub(crate) type Done = Result<(), Raised>;
+
+impl From<PyErr> for Raised {
+    #[cold]
+    fn from(error: PyErr) -> Raised {
+        Raised(Box::new(error))
+    }
+}
+
+impl From<Box<Error>> for Raised {
+    #[cold]
+    fn from(error: Box<Error>) -> Raised {
+        to_py(*error).into()
+    }
+}
+
+impl From<Raised> for PyErr {
+    #[cold]
+    fn from(raised: Raised) -> PyErr {
+        *raised.0
+    }
+}
+
 /// As [`to_py`], of the one kind that `torch.mps` knows.
 pub(crate) fn to_py_mps(error: Error) -> PyErr {
     match error {

@@ -9,7 +9,7 @@ use crate::{
     cuda::CudaEvent,
     current::{current_of, with_given},
     device::{PyDevice, device_of},
-    error::to_py,
+    error::{Done, to_py},
     mps::MpsEvent,
     torch_mps,
     wait::limit,
@@ -107,16 +107,15 @@ impl PyEvent {
     /// PyTorch's current stream, on CUDA, and its MPS stream, on a Mac. Never waits for the device. Raises
     /// RuntimeError for a stream of another device; the event then holds what it held before.
     #[pyo3(signature = (stream = None))]
-    pub(crate) fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    #[inline]
+    pub(crate) fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> Done {
         match stream {
-            Some(stream) => with_given(py, stream, |stream| {
-                self.core.record(py, stream).map_err(to_py)
-            }),
+            Some(stream) => with_given(py, stream, |stream| Ok(self.core.record(py, stream)?)),
             None => match torch_mps::in_use_on(py, &self.device)? {
-                Some(torch) => torch.record(py, &self.core),
+                Some(torch) => Ok(torch.record(py, &self.core)?),
                 None => {
                     let stream = current_of(py, &self.device)?;
-                    self.core.record(py, &stream).map_err(to_py)
+                    Ok(self.core.record(py, &stream)?)
                 }
             },
         }
@@ -126,16 +125,15 @@ impl PyEvent {
     ///
     /// The calling thread never blocks. Nothing happens when the event was never recorded or is complete.
     #[pyo3(signature = (stream = None))]
-    pub(crate) fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    #[inline]
+    pub(crate) fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> Done {
         match stream {
-            Some(stream) => with_given(py, stream, |stream| {
-                self.core.wait(py, stream).map_err(to_py)
-            }),
+            Some(stream) => with_given(py, stream, |stream| Ok(self.core.wait(py, stream)?)),
             None => match torch_mps::in_use_on(py, &self.device)? {
-                Some(torch) => torch.wait(py, &self.core),
+                Some(torch) => Ok(torch.wait(py, &self.core)?),
                 None => {
                     let stream = current_of(py, &self.device)?;
-                    self.core.wait(py, &stream).map_err(to_py)
+                    Ok(self.core.wait(py, &stream)?)
                 }
             },
         }

@@ -27,7 +27,7 @@ use pyo3::{
     types::{PyDict, PyTuple},
 };
 
-use crate::{cuda::CudaEvent, event::PyEvent};
+use crate::{cuda::CudaEvent, error::Done, event::PyEvent};
 
 /// `METH_FASTCALL | METH_KEYWORDS`; PyO3 has the first only where 3.9 is not asked for.
 const FASTCALL_KEYWORDS: c_int = 0x80 | ffi::METH_KEYWORDS;
@@ -44,8 +44,7 @@ trait Method {
     type Class: PyClass<Frozen = True> + Sync;
     const NAME: &CStr;
 
-    fn call(event: &Self::Class, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>)
-    -> PyResult<()>;
+    fn call(event: &Self::Class, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> Done;
 
     /// The method that PyO3 has made.
     fn ordinary() -> &'static PyOnceLock<Py<PyAny>>;
@@ -64,7 +63,7 @@ macro_rules! methods {
                 event: &$class,
                 py: Python<'_>,
                 stream: Option<&Bound<'_, PyAny>>,
-            ) -> PyResult<()> {
+            ) -> Done {
                 event.$method(py, stream)
             }
 
@@ -130,20 +129,22 @@ unsafe extern "C" fn enter<M: Method>(
 ) -> *mut ffi::PyObject {
     // SAFETY: CPython calls methods on a thread that is attached, and it is so again whenever this goes on.
     let py = unsafe { Python::assume_attached() };
-    // SAFETY: what the method is called on, alive until this returns.
-    let event = unsafe { Borrowed::from_ptr(py, event) };
+    // SAFETY: what the method is called on, alive until this returns. It is of the class: CPython looks at the
+    // type before it calls a method made in C, PyO3's methods rely on that too, and a call that got past it was
+    // a bug of CPython's (https://github.com/python/cpython/issues/92063).
+    let event = unsafe { Borrowed::from_ptr(py, event).cast_unchecked::<M::Class>() };
     let stream = match (count, names.is_null()) {
         (0, true) => None,
         // SAFETY: as many objects in a row as `count` says, alive until this returns.
         (1, true) => Some(unsafe { Borrowed::from_ptr(py, *arguments) }),
         // SAFETY: passed on to the caller.
-        _ => return unsafe { pass_on::<M>(&event, arguments, count, names) },
+        _ => return unsafe { pass_on::<M>(event.as_any(), arguments, count, names) },
     };
     let stream = stream.filter(|stream| !stream.is_none());
-    let call = || M::call(event.cast::<M::Class>()?.get(), py, stream.as_deref());
+    let call = || M::call(event.get(), py, stream.as_deref());
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(())) => py.None().into_ptr(),
-        Ok(Err(error)) => raise(error),
+        Ok(Err(error)) => raise(error.into()),
         Err(_) => raise(PanicException::new_err(
             "this call panicked, which is a bug of fencepost",
         )),

@@ -101,14 +101,14 @@ fn target(py: Python<'_>, number: Option<usize>) -> PyResult<Target> {
 
 fn record_on(py: Python<'_>, core: &Core, number: Option<usize>) -> PyResult<()> {
     match target(py, number)? {
-        Target::Ours(stream) => core.record(py, stream).map_err(to_py_mps),
+        Target::Ours(stream) => core.record(py, stream).map_err(|error| to_py_mps(*error)),
         Target::Torch(torch) => torch.record(py, core),
     }
 }
 
 fn wait_on(py: Python<'_>, core: &Core, number: Option<usize>) -> PyResult<()> {
     match target(py, number)? {
-        Target::Ours(stream) => core.wait(py, stream).map_err(to_py_mps),
+        Target::Ours(stream) => core.wait(py, stream).map_err(|error| to_py_mps(*error)),
         Target::Torch(torch) => torch.wait(py, core),
     }
 }
