@@ -93,6 +93,13 @@ impl Core {
         Ok(core)
     }
 
+    /// Becomes the event that `opened` is: of an event that nobody else knows yet.
+    pub(crate) fn adopt(&self, opened: Core) {
+        if let Some(native) = opened.native.into_inner() {
+            let _ = self.native.set(native);
+        }
+    }
+
     /// The device, once it has one.
     pub(crate) fn device(&self) -> Option<&Device> {
         match self.native.get() {
@@ -247,9 +254,9 @@ impl Core {
 
     /// `true` when what it holds is complete, or it was never recorded.
     #[inline]
-    pub(crate) fn query(&self, py: Python<'_>) -> Result<bool> {
+    pub(crate) fn query(&self, py: Python<'_>) -> Result<bool, Box<Error>> {
         if let Some(native) = self.native.get() {
-            return py.detach(|| native.event.query());
+            return py.detach(|| native.event.query().map_err(Box::new));
         }
         match self.slot.get() {
             None => Ok(true),
@@ -257,7 +264,7 @@ impl Core {
             // may be blocked in the driver, whose progress may need Python.
             Some(slot) => match slot.peek() {
                 Some(known) => Ok(known),
-                None => py.detach(|| slot.query()),
+                None => py.detach(|| slot.query().map_err(Box::new)),
             },
         }
     }

@@ -7,11 +7,11 @@ use pyo3::{
     exceptions::{PyRuntimeError, PyTypeError},
     intern,
     prelude::*,
-    types::{PyBytes, PyTuple},
+    types::{IntoPyDict, PyBytes, PyTuple},
 };
 
 use crate::{
-    awaiting,
+    awaiting, class,
     core::{Core, Flags},
     current::{current, loaded, with_given},
     device::{PyDevice, cuda_device_of, cuda_index},
@@ -32,6 +32,7 @@ use crate::{
 /// else the default stream. Its device is that of the first stream it is recorded on.
 ///
 /// As in PyTorch, ``elapsed_time`` never waits: while either event is incomplete it is a RuntimeError.
+// The base of what users see (`class`).
 #[pyclass(frozen, subclass, name = "Event", module = "fencepost.cuda")]
 pub(crate) struct CudaEvent {
     pub(crate) core: Core,
@@ -69,14 +70,19 @@ fn record_error(core: &Core, stream: &fencepost::Stream, error: fencepost::Error
 }
 
 /// The first record binds the device, so it must not be one of another API.
-#[cold]
-fn only_cuda(stream: &fencepost::Stream) -> PyResult<()> {
+#[inline]
+fn only_cuda(stream: &fencepost::Stream) -> Done {
     match stream.device().backend() {
         fencepost::Backend::Cuda => Ok(()),
-        _ => Err(PyTypeError::new_err(format!(
-            "expected a CUDA stream; got {stream}: record it with fencepost.Event"
-        ))),
+        _ => Err(no_cuda(stream).into()),
     }
+}
+
+#[cold]
+fn no_cuda(stream: &fencepost::Stream) -> PyErr {
+    PyTypeError::new_err(format!(
+        "expected a CUDA stream; got {stream}: record it with fencepost.Event"
+    ))
 }
 
 #[pymethods]
@@ -106,8 +112,12 @@ impl CudaEvent {
         py: Python<'_>,
         device: &Bound<'_, PyAny>,
         handle: &Bound<'_, PyBytes>,
-    ) -> PyResult<CudaEvent> {
-        open(py, device, handle).map(|core| CudaEvent { core })
+    ) -> PyResult<Py<PyAny>> {
+        let opened = open(py, device, handle)?;
+        let interprocess = [(intern!(py, "interprocess"), true)].into_py_dict(py)?;
+        let event = class::cuda_event(py)?.call((), Some(&interprocess))?;
+        event.cast::<CudaEvent>()?.get().core.adopt(opened);
+        Ok(event.unbind())
     }
 
     /// The bytes by which another process opens it; only with ``interprocess=True``.
@@ -147,8 +157,9 @@ impl CudaEvent {
     }
 
     /// Whether what it holds is complete; True before the first record. Never blocks.
-    fn query(&self, py: Python<'_>) -> PyResult<bool> {
-        self.core.query(py).map_err(to_py)
+    #[inline]
+    pub(crate) fn query(&self, py: Python<'_>) -> Done<bool> {
+        Ok(self.core.query(py)?)
     }
 
     /// Blocks until what it holds is complete; returns at once before the first record.

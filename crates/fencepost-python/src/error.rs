@@ -28,7 +28,7 @@ pub(crate) fn to_py(error: Error) -> PyErr {
 /// An exception in one word: the calls that are made most pass their results on, and so pass on a word.
 pub(crate) struct Raised(Box<PyErr>);
 
-pub(crate) type Done = Result<(), Raised>;
+pub(crate) type Done<T = ()> = Result<T, Raised>;
 
 impl From<PyErr> for Raised {
     #[cold]

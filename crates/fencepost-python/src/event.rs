@@ -142,8 +142,8 @@ impl PyEvent {
     /// Whether what it holds is complete; True before the first record. Never blocks.
     ///
     /// A failure of the stream or device is a RuntimeError, never False.
-    fn query(&self, py: Python<'_>) -> PyResult<bool> {
-        self.core.query(py).map_err(to_py)
+    fn query(&self, py: Python<'_>) -> Done<bool> {
+        Ok(self.core.query(py)?)
     }
 
     /// Blocks until what it holds is complete; returns at once before the first record.

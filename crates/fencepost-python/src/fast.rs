@@ -1,4 +1,4 @@
-//! The way into the calls that are made most: `record` and `wait` of an event.
+//! The way into the calls that are made most: `record`, `wait` and `query` of an event.
 //!
 //! In a wheel for every CPython from 3.9 on, PyO3 has methods called by `METH_VARARGS | METH_KEYWORDS`: each
 //! call makes a tuple for its arguments and takes it apart again, for a third of what `record(stream)` costs in
@@ -10,6 +10,9 @@
 //! convention with the same number, outside of the stable ABI
 //! ([methods in 3.9](https://docs.python.org/3.9/c-api/structures.html#METH_FASTCALL)), and the releases of
 //! one version are compatible with each other ([stability](https://docs.python.org/3/c-api/stable.html)).
+//!
+//! They are methods of the very class that users make events of: CPython calls those of a base in a slower way
+//! ([specialized calls](https://peps.python.org/pep-0659/)). Therefore `query` is among them, too.
 
 use std::{
     ffi::{CStr, CString, c_int},
@@ -24,10 +27,10 @@ use pyo3::{
     prelude::*,
     pyclass::boolean_struct::True,
     sync::PyOnceLock,
-    types::{PyDict, PyTuple},
+    types::{PyBool, PyDict, PyTuple, PyType},
 };
 
-use crate::{cuda::CudaEvent, error::Done, event::PyEvent};
+use crate::{class, cuda::CudaEvent, error::Done, event::PyEvent};
 
 /// `METH_FASTCALL | METH_KEYWORDS`; PyO3 has the first only where 3.9 is not asked for.
 const FASTCALL_KEYWORDS: c_int = 0x80 | ffi::METH_KEYWORDS;
@@ -44,6 +47,9 @@ trait Method {
     type Class: PyClass<Frozen = True> + Sync;
     const NAME: &CStr;
 
+    /// The class that users see.
+    fn class(py: Python<'_>) -> PyResult<Bound<'_, PyType>>;
+
     fn call(event: &Self::Class, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> Done;
 
     /// The method that PyO3 has made.
@@ -51,12 +57,16 @@ trait Method {
 }
 
 macro_rules! methods {
-    ($($name:ident = $class:ident . $method:ident $text:literal)*) => {
+    ($($name:ident = $class:ident . $method:ident $text:literal of $seen:expr;)*) => {
         $(struct $name;
 
         impl Method for $name {
             type Class = $class;
             const NAME: &CStr = $text;
+
+            fn class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+                $seen(py)
+            }
 
             #[inline]
             fn call(
@@ -76,47 +86,95 @@ macro_rules! methods {
         /// Puts these entries in the place of PyO3's.
         pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
             $(put::<$name>(py)?;)*
-            Ok(())
+            put_query(py)
         }
     };
 }
 
 methods! {
-    CudaRecord = CudaEvent.record c"record"
-    CudaWait = CudaEvent.wait c"wait"
-    Record = PyEvent.record c"record"
-    Wait = PyEvent.wait c"wait"
+    CudaRecord = CudaEvent.record c"record" of cuda_event;
+    CudaWait = CudaEvent.wait c"wait" of cuda_event;
+    Record = PyEvent.record c"record" of event;
+    Wait = PyEvent.wait c"wait" of event;
+}
+
+fn cuda_event(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    class::cuda_event(py).cloned()
+}
+
+fn event(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    Ok(py.get_type::<PyEvent>())
 }
 
 fn put<M: Method>(py: Python<'_>) -> PyResult<()> {
-    let class = py.get_type::<M::Class>();
-    let name = M::NAME.to_string_lossy();
-    let ordinary = class.getattr(&*name)?;
+    let class = M::class(py)?;
+    let ordinary = class.getattr(&*M::NAME.to_string_lossy())?;
+    if M::ordinary().set(py, ordinary.clone().unbind()).is_err() {
+        return Ok(());
+    }
+    // SAFETY: functions of all conventions go through this one field, and the flags tell which it is
+    // (https://docs.python.org/3/c-api/structures.html#c.PyMethodDef).
+    let function = unsafe { std::mem::transmute::<Entry, ffi::PyCFunction>(enter::<M>) };
+    replace(&class, M::NAME, &ordinary, function, FASTCALL_KEYWORDS)
+}
+
+/// Puts `function`, called as `flags` say, in the place of a method that PyO3 has made.
+fn replace(
+    class: &Bound<'_, PyType>,
+    name: &CStr,
+    ordinary: &Bound<'_, PyAny>,
+    function: ffi::PyCFunction,
+    flags: c_int,
+) -> PyResult<()> {
     // What `help` and `inspect.signature` show stays as it was.
     let signature: String = ordinary.getattr("__text_signature__")?.extract()?;
     let text: String = ordinary.getattr("__doc__")?.extract()?;
-    let text = CString::new(format!("{name}{signature}\n--\n\n{text}"))?;
-    if M::ordinary().set(py, ordinary.unbind()).is_err() {
-        return Ok(());
-    }
+    let shown = name.to_string_lossy();
+    let text = CString::new(format!("{shown}{signature}\n--\n\n{text}"))?;
     // Never freed: the method points to it.
     let definition = Box::leak(Box::new(ffi::PyMethodDef {
-        ml_name: M::NAME.as_ptr(),
+        ml_name: name.to_owned().into_raw(),
         ml_meth: ffi::PyMethodDefPointer {
-            // SAFETY: functions of all conventions go through this one field, and the flags tell which it is
-            // (https://docs.python.org/3/c-api/structures.html#c.PyMethodDef).
-            PyCFunction: unsafe { std::mem::transmute::<Entry, ffi::PyCFunction>(enter::<M>) },
+            PyCFunction: function,
         },
-        ml_flags: FASTCALL_KEYWORDS,
+        ml_flags: flags,
         ml_doc: text.into_raw(),
     }));
     // SAFETY: a class, and a definition that stays; the result is an object of our own, or null with an
     // exception set.
     let method = unsafe {
         let method = ffi::PyDescr_NewMethod(class.as_type_ptr(), definition);
-        Bound::from_owned_ptr_or_err(py, method)?
+        Bound::from_owned_ptr_or_err(class.py(), method)?
     };
-    class.setattr(&*name, method)
+    class.setattr(&*shown, method)
+}
+
+fn put_query(py: Python<'_>) -> PyResult<()> {
+    let class = class::cuda_event(py)?;
+    let ordinary = class.getattr("query")?;
+    replace(class, c"query", &ordinary, query, ffi::METH_NOARGS)
+}
+
+/// # Safety
+/// To be called by CPython alone, as the method that [`put_query`] makes of it.
+unsafe extern "C" fn query(
+    event: *mut ffi::PyObject,
+    _nothing: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls methods on a thread that is attached, and it is so again whenever this goes on.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: as in `enter`.
+    let event = unsafe { Borrowed::from_ptr(py, event).cast_unchecked::<CudaEvent>() };
+    match catch_unwind(AssertUnwindSafe(|| event.get().query(py))) {
+        Ok(Ok(complete)) => PyBool::new(py, complete).to_owned().into_ptr(),
+        Ok(Err(error)) => raise(error.into()),
+        Err(_) => raise(panicked()),
+    }
+}
+
+#[cold]
+fn panicked() -> PyErr {
+    PanicException::new_err("this call panicked, which is a bug of fencepost")
 }
 
 /// # Safety
@@ -145,9 +203,7 @@ unsafe extern "C" fn enter<M: Method>(
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(())) => py.None().into_ptr(),
         Ok(Err(error)) => raise(error.into()),
-        Err(_) => raise(PanicException::new_err(
-            "this call panicked, which is a bug of fencepost",
-        )),
+        Err(_) => raise(panicked()),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! - `core` is what all three event classes are made of; `event`, `cuda` and `mps` are these classes,
 //!   each with its own manners.
-//! - `fast` is the way into the calls that are made most.
+//! - `class` is how events of CUDA are made, `fast` the way into the calls that are made most.
 //! - `current` finds the stream that a call means, whoever's it is.
 //! - `torch_mps` marks PyTorch's own stream on a Mac, under PyTorch's dispatch queue (`dispatch`).
 //! - `wait` blocks without the interpreter's lock and lets Ctrl-C through; `exit` keeps our threads out of
@@ -19,6 +19,7 @@ use fencepost_sim_metal as _;
 use pyo3::prelude::*;
 
 mod awaiting;
+mod class;
 mod core;
 mod cuda;
 mod current;
@@ -67,7 +68,9 @@ mod _C {
         let py = module.py();
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         crate::fast::install(py)?;
-        module.add("_CudaEvent", py.get_type::<CudaEvent>())?;
+        module.add("_CudaEvent", crate::class::cuda_event(py)?)?;
+        // Where pickle finds it; none of the names that the module has for others.
+        module.setattr("_CudaEventBase", py.get_type::<CudaEvent>())?;
         module.add("_MpsEvent", py.get_type::<MpsEvent>())?;
         module.add("_MpsStream", py.get_type::<MpsStream>())
     }

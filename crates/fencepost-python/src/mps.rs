@@ -115,7 +115,7 @@ fn wait_on(py: Python<'_>, core: &Core, number: Option<usize>) -> PyResult<()> {
 
 /// As in `torch.mps`, not the default for an event that was never recorded.
 fn query(py: Python<'_>, core: &Core) -> PyResult<bool> {
-    Ok(core.query(py).map_err(to_py_mps)? && core.is_recorded(py))
+    Ok(core.query(py).map_err(|error| to_py_mps(*error))? && core.is_recorded(py))
 }
 
 fn elapsed(py: Python<'_>, start: &Core, end: &Core) -> PyResult<f64> {

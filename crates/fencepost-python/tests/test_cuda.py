@@ -284,6 +284,7 @@ def test_only_interprocess_events_are_exported(cuda, stream):
 
 def child_waits(pipe):
     event = pipe.recv()
+    assert type(event) is Event
     pipe.send(event.query())
     event.synchronize(timeout=PATIENCE)
     pipe.send(event.query())
@@ -486,6 +487,122 @@ def test_wrong_arguments_are_told_as_by_any_method(cuda, stream, make):
         with pytest.raises(TypeError, match="doesn't apply to"):
             method(stream)
     assert event.query() is True
+
+
+def has_timing(event, stream):
+    event.record(stream)
+    event.synchronize(timeout=PATIENCE)
+    try:
+        return event.elapsed_time(event) == 0
+    except ValueError:
+        return False
+
+
+NO_LITERAL = "".join(["enable", "_", "timing"])
+
+
+@pytest.mark.parametrize(
+    ("make", "timing"),
+    [
+        (lambda kind: kind(), False),
+        (lambda kind: kind(False), False),
+        (lambda kind: kind(True), True),
+        (lambda kind: kind(enable_timing=False), False),
+        (lambda kind: kind(enable_timing=True), True),
+        (lambda kind: kind(**{NO_LITERAL: True}), True),
+        (lambda kind: kind(enable_timing=True, blocking=True), True),
+        (lambda kind: kind(True, blocking=True), True),
+        (lambda kind: kind(blocking=True), False),
+        (lambda kind: functools.partial(kind, enable_timing=True)(), True),
+        (lambda kind: functools.partial(kind, enable_timing=True)(enable_timing=False), False),
+        (lambda kind: kind.__new__(kind, enable_timing=True), True),
+    ],
+)
+def test_events_are_made_by_every_form_of_the_call(cuda, stream, make, timing):
+    class Derived(Event):
+        pass
+
+    for kind in (Event, Derived):
+        event = make(kind)
+        assert type(event) is kind
+        assert has_timing(event, stream) is timing
+
+
+def test_wrong_arguments_of_the_constructor_are_told(cuda):
+    with pytest.raises(TypeError, match=r"Event.__new__\(\) got an unexpected keyword argument 'timing'"):
+        Event(timing=True)
+    with pytest.raises(TypeError, match=r"Event.__new__\(\) takes from 0 to 4 positional arguments but 5 were given"):
+        Event(True, True, True, True, True)
+    with pytest.raises(TypeError, match=r"Event.__new__\(\) got multiple values for argument 'enable_timing'"):
+        Event(True, enable_timing=True)
+    for wrong in (1, None, "True"):
+        with pytest.raises(TypeError, match="not an instance of 'bool'|cannot be cast as 'bool'"):
+            Event(enable_timing=wrong)
+    with pytest.raises(ValueError, match="has no timing"):
+        Event(enable_timing=True, interprocess=True)
+    with pytest.raises(TypeError, match="not a subtype"):
+        Event.__new__(object, enable_timing=True)
+
+
+def test_the_class_is_shown_by_its_own_name(cuda):
+    assert (Event.__module__, Event.__qualname__, Event.__name__) == ("fencepost.cuda", "Event", "Event")
+    assert [kind.__name__ for kind in Event.__mro__] == ["Event", "_CudaEventBase", "object"]
+    assert repr(Event) == "<class 'fencepost.cuda.Event'>"
+    assert inspect.getdoc(Event).startswith("A CUDA event: a drop-in for ``torch.cuda.Event``")
+    assert Event.record.__qualname__ == "Event.record"
+    assert Event.query.__qualname__ == "Event.query"
+    assert pickle.loads(pickle.dumps(Event)) is Event
+    assert pickle.loads(pickle.dumps(Event.from_ipc_handle)) == Event.from_ipc_handle
+    # CPython 3.9 has no signatures of classes that were made at run time.
+    if sys.version_info >= (3, 10):
+        signature = "(enable_timing=False, blocking=False, interprocess=False, external=False)"
+        assert str(inspect.signature(Event)) == signature
+
+
+def test_a_subclass_may_take_other_arguments(cuda, stream):
+    class Named(Event):
+        def __new__(cls, name, **flags):
+            return super().__new__(cls, **flags)
+
+        def __init__(self, name, **flags):
+            super().__init__()
+            self.name = name
+
+    for flags in ({}, {"enable_timing": True}, {"enable_timing": False}):
+        event = Named("mine", **flags)
+        assert (type(event), event.name) == (Named, "mine")
+        assert has_timing(event, stream) is flags.get("enable_timing", False)
+
+
+def test_what_was_made_goes_with_the_event(cuda):
+    class Derived(Event):
+        pass
+
+    def counts():
+        return [sys.getrefcount(kind) for kind in (Derived, *Event.__mro__[:2])]
+
+    for kind in (Event, Derived):
+        before = counts()
+        for _ in range(1000):
+            kind()
+            kind(enable_timing=True)
+            kind(enable_timing=False)
+            with pytest.raises(TypeError):
+                kind(timing=True)
+        for now, then in zip(counts(), before):
+            assert abs(now - then) < 100
+
+
+def test_query_takes_nothing_and_is_of_events_only(cuda, stream):
+    with pytest.raises(TypeError, match="takes no arguments"):
+        Event().query(stream)
+    for _ in range(100):
+        with pytest.raises(TypeError, match="doesn't apply to"):
+            Event.query(stream)
+    assert Event().query() is True
+    assert Event.query(Event()) is True
+    assert str(inspect.signature(Event().query)) == "()"
+    assert inspect.getdoc(Event.query)
 
 
 def test_a_subclass_keeps_what_it_adds(cuda, stream):
