@@ -13,7 +13,7 @@ use pyo3::{
 use crate::{
     awaiting, class,
     core::{Core, Flags},
-    current::{current, loaded, with_given},
+    current::{Found, current, loaded, with_given},
     device::{PyDevice, cuda_device_of, cuda_index},
     error::{Done, to_py},
     event::core_of,
@@ -39,7 +39,7 @@ pub(crate) struct CudaEvent {
 }
 
 impl CudaEvent {
-    fn current(&self, py: Python<'_>) -> PyResult<std::sync::Arc<fencepost::Stream>> {
+    fn current(&self, py: Python<'_>) -> PyResult<Found> {
         current(py, None)
     }
 

@@ -8,11 +8,14 @@
 //! - **By handle**, for the last few streams, and only while the driver's own number for the handle is the
 //!   one it was: a driver gives the handle of a destroyed stream out again, but never its number.
 //!   Drivers without such numbers (before CUDA 12) have everything wrapped anew.
+//!
+//! Default streams are wrapped once and kept for ever.
 
 use std::{
     cell::RefCell,
     ffi::c_void,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    ops::Deref,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use fencepost::{Device, Error, Stream, cuda};
@@ -33,7 +36,7 @@ use crate::{
 /// A `torch.cuda.Stream` and what it is.
 struct Known {
     object: Py<PyAny>,
-    stream: Arc<Stream>,
+    stream: Stream,
 }
 
 thread_local! {
@@ -44,16 +47,10 @@ thread_local! {
 /// How many streams a thread remembers by object: looked through on each call.
 const KNOWN_AT_MOST: usize = 4;
 
-struct Wrapped {
-    by_handle: Vec<(usize, u64, Arc<Stream>)>,
-    /// The default streams of the devices, by index.
-    defaults: Vec<Option<Arc<Stream>>>,
-}
+type Wrapped = Vec<(usize, u64, Arc<Stream>)>;
 
-static WRAPPED: Mutex<Wrapped> = Mutex::new(Wrapped {
-    by_handle: Vec::new(),
-    defaults: Vec::new(),
-});
+/// Streams by handle, with the driver's number.
+static WRAPPED: Mutex<Wrapped> = Mutex::new(Vec::new());
 
 /// How many streams are remembered by handle, and so kept alive where an object owns them.
 const REMEMBERED: usize = 16;
@@ -64,9 +61,30 @@ fn wrapped() -> MutexGuard<'static, Wrapped> {
     WRAPPED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The default streams of the first devices, by index; those of more devices are wrapped each time.
+static DEFAULTS: [OnceLock<Stream>; 64] = [const { OnceLock::new() }; 64];
+
+/// A stream to use in one call.
+pub(crate) enum Found {
+    Default(&'static Stream),
+    Shared(Arc<Stream>),
+}
+
+impl Deref for Found {
+    type Target = Stream;
+
+    #[inline]
+    fn deref(&self) -> &Stream {
+        match self {
+            Found::Default(stream) => stream,
+            Found::Shared(stream) => stream,
+        }
+    }
+}
+
 /// Forgets the streams that may end before the process does.
 pub(crate) fn forget_wrapped() {
-    let forgotten = std::mem::take(&mut wrapped().by_handle);
+    let forgotten = std::mem::take(&mut *wrapped());
     // Owners of streams may run Python code when they are dropped.
     drop(forgotten);
 }
@@ -102,7 +120,7 @@ pub(crate) fn given(py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<Strea
     Ok(with_given(py, object, |stream| Ok(stream.clone()))?)
 }
 
-fn remember(object: &Bound<'_, PyAny>, stream: &Arc<Stream>) {
+fn remember(object: &Bound<'_, PyAny>, stream: &Stream) {
     // Left out on a thread that is ending, and inside a call that uses them.
     let old = KNOWN.try_with(|known| {
         let mut known = known.try_borrow_mut().ok()?;
@@ -119,7 +137,7 @@ fn remember(object: &Bound<'_, PyAny>, stream: &Arc<Stream>) {
 
 /// A stream of another library.
 #[cold]
-fn theirs(py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<Arc<Stream>> {
+fn theirs(py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<Found> {
     let Some((handle, device)) = handle_of(object)? else {
         return Err(PyTypeError::new_err(format!(
             "expected a stream: a fencepost.Stream, a stream of PyTorch, CuPy, cuda.core or Numba, any object \
@@ -208,11 +226,7 @@ const LEGACY: usize = 1;
 const PER_THREAD: usize = 2;
 
 /// The stream behind a CUDA handle that somebody else owns.
-fn by_handle(
-    py: Python<'_>,
-    handle: usize,
-    owner: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Arc<Stream>> {
+fn by_handle(py: Python<'_>, handle: usize, owner: Option<&Bound<'_, PyAny>>) -> PyResult<Found> {
     let raw = handle as *mut c_void;
     if handle <= PER_THREAD {
         // SAFETY: the default streams live as long as their context, which is current or refused.
@@ -220,19 +234,19 @@ fn by_handle(
         return match wrapped {
             // The thread has no context yet; what the CUDA runtime would take then.
             Err(Error::Unsupported { .. }) if handle <= LEGACY => default_stream(py, 0),
-            wrapped => wrapped.map(Arc::new).map_err(to_py),
+            Ok(wrapped) => Ok(Found::Shared(Arc::new(wrapped))),
+            Err(error) => Err(to_py(error)),
         };
     }
     // SAFETY: the caller's word: a handle that they pass is of a stream that is alive.
     let number = unsafe { cuda::stream_number(raw) };
     if let Some(number) = number {
         let known = wrapped()
-            .by_handle
             .iter()
             .find(|known| (known.0, known.1) == (handle, number))
             .map(|known| known.2.clone());
         if let Some(known) = known {
-            return Ok(known);
+            return Ok(Found::Shared(known));
         }
     }
     let keep_alive: Arc<dyn std::any::Any + Send + Sync> = match owner {
@@ -246,31 +260,34 @@ fn by_handle(
     let stream = unsafe { cuda::stream_from_raw(raw, keep_alive) };
     let stream = Arc::new(stream.map_err(to_py)?);
     if let Some(number) = number {
-        let mut wrapped = wrapped();
-        let known = &mut wrapped.by_handle;
+        let mut known = wrapped();
         let old = (known.len() >= REMEMBERED).then(|| known.remove(0));
         known.push((handle, number, stream.clone()));
-        drop(wrapped);
+        drop(known);
         drop(old);
     }
-    Ok(stream)
+    Ok(Found::Shared(stream))
 }
 
 /// The default stream of a CUDA device.
-fn default_stream(py: Python<'_>, index: usize) -> PyResult<Arc<Stream>> {
-    if let Some(Some(known)) = wrapped().defaults.get(index) {
-        return Ok(known.clone());
+#[inline]
+fn default_stream(py: Python<'_>, index: usize) -> PyResult<Found> {
+    match DEFAULTS.get(index).and_then(OnceLock::get) {
+        Some(known) => Ok(Found::Default(known)),
+        None => open_default(py, index),
     }
+}
+
+#[cold]
+fn open_default(py: Python<'_>, index: usize) -> PyResult<Found> {
     let device = py
         .detach(|| Device::open(&format!("cuda:{index}")))
         .map_err(to_py)?;
-    let stream = Arc::new(device.default_stream());
-    let defaults = &mut wrapped().defaults;
-    if defaults.len() <= index {
-        defaults.resize(index + 1, None);
-    }
-    defaults[index] = Some(stream.clone());
-    Ok(stream)
+    let stream = device.default_stream();
+    Ok(match DEFAULTS.get(index) {
+        Some(kept) => Found::Default(kept.get_or_init(|| stream)),
+        None => Found::Shared(Arc::new(stream)),
+    })
 }
 
 /// What PyTorch tells of its current streams, once it uses CUDA.
@@ -279,6 +296,9 @@ struct Torch {
     device: Py<PyAny>,
     /// The handle of the current stream of a device.
     stream: Py<PyAny>,
+    /// What that takes for the current device: as its `c10::cuda::getCurrentCUDAStream`, -1
+    /// ([c10/cuda/CUDAStream.h](https://github.com/pytorch/pytorch/blob/main/c10/cuda/CUDAStream.h)).
+    current_device: Py<PyTuple>,
 }
 
 static TORCH: PyOnceLock<Torch> = PyOnceLock::new();
@@ -314,6 +334,7 @@ fn torch(py: Python<'_>) -> PyResult<Option<&'static Torch>> {
     let found = Torch {
         device: native.getattr("_cuda_getDevice")?.unbind(),
         stream: native.getattr("_cuda_getCurrentRawStream")?.unbind(),
+        current_device: PyTuple::new(py, [-1])?.unbind(),
     };
     Ok(Some(TORCH.get_or_init(py, || found)))
 }
@@ -353,7 +374,7 @@ fn lives_as_long_as_the_process(stream: &Bound<'_, PyAny>) -> bool {
 
 /// The current CUDA stream: PyTorch's where PyTorch uses CUDA, else the default stream. Of `device` where
 /// that is given, else of the device that is current.
-pub(crate) fn current(py: Python<'_>, device: Option<&Device>) -> PyResult<Arc<Stream>> {
+pub(crate) fn current(py: Python<'_>, device: Option<&Device>) -> PyResult<Found> {
     let index = device.map(|device| {
         cuda_index(device).ok_or_else(|| {
             PyValueError::new_err(format!(
@@ -368,11 +389,11 @@ pub(crate) fn current(py: Python<'_>, device: Option<&Device>) -> PyResult<Arc<S
             None => by_handle(py, 0, None),
         };
     };
-    let index = match index {
-        Some(index) => index.into_pyobject(py)?.into_any(),
-        None => torch.device.bind(py).call0()?,
+    let stream = torch.stream.bind(py);
+    let handle = match index {
+        Some(index) => call_with_one(stream, index.into_pyobject(py)?.as_any())?,
+        None => stream.call1(torch.current_device.bind(py))?,
     };
-    let handle = call_with_one(torch.stream.bind(py), &index)?;
     // SAFETY: `handle` is an object; anything but an int in range is an error.
     let handle = unsafe { ffi::PyLong_AsSize_t(handle.as_ptr()) };
     if handle == usize::MAX
@@ -380,9 +401,10 @@ pub(crate) fn current(py: Python<'_>, device: Option<&Device>) -> PyResult<Arc<S
     {
         return Err(error);
     }
-    match handle {
-        0 => default_stream(py, index.extract()?),
-        handle => by_handle(py, handle, None),
+    match (handle, index) {
+        (0, Some(index)) => default_stream(py, index),
+        (0, None) => default_stream(py, torch.device.bind(py).call0()?.extract()?),
+        _ => by_handle(py, handle, None),
     }
 }
 
@@ -402,10 +424,10 @@ fn call_with_one<'py>(
 }
 
 /// The current stream of a device of any backend.
-pub(crate) fn current_of(py: Python<'_>, device: &Device) -> PyResult<Arc<Stream>> {
+pub(crate) fn current_of(py: Python<'_>, device: &Device) -> PyResult<Found> {
     match device.backend() {
         fencepost::Backend::Cuda if cuda_index(device).is_some() => current(py, Some(device)),
-        _ => Ok(Arc::new(device.default_stream())),
+        _ => Ok(Found::Shared(Arc::new(device.default_stream()))),
     }
 }
 

@@ -337,8 +337,10 @@ class Stream:
 mine = device.stream()
 state = types.SimpleNamespace(initialized=False, current=mine.cuda_stream, device=0)
 torch.cuda = types.SimpleNamespace(is_initialized=lambda: state.initialized, Stream=Stream)
-torch._C = types.SimpleNamespace(
-    _cuda_getDevice=lambda: state.device, _cuda_getCurrentRawStream=lambda index: state.current)
+# As PyTorch's, this takes -1 for the current device.
+def raw_stream(index):
+    return state.current if index in (-1, state.device) else 0
+torch._C = types.SimpleNamespace(_cuda_getDevice=lambda: state.device, _cuda_getCurrentRawStream=raw_stream)
 torch.device = lambda name: f"torch.device({name})"
 sys.modules["torch"] = torch
 """
@@ -365,6 +367,29 @@ assert wrap_stream() == mine
 assert event.device is not None and other.device == "torch.device(cuda:0)", other.device
 gate.open()
 event.synchronize(timeout=20)
+"""
+    )
+
+
+def test_with_pytorch_the_current_device_is_pytorchs(torch, child):
+    child(
+        torch
+        + """
+if fencepost.cuda.device_count() < 2:
+    sys.exit()
+state.initialized = True
+second = fencepost.Device("cuda:1")
+state.device, state.current = 1, 0
+for _ in range(2):
+    event = Event(); event.record()
+    assert event.device == "torch.device(cuda:1)", event.device
+    assert wrap_stream() == second.default_stream()
+    # The first is not current, and its current stream is its default one.
+    event = fencepost.Event("cuda:0"); event.record()
+    assert event.device == device
+theirs = second.stream()
+state.current = theirs.cuda_stream
+assert wrap_stream() == theirs
 """
     )
 
