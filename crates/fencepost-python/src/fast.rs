@@ -115,11 +115,15 @@ fn put<M: Method>(py: Python<'_>) -> PyResult<()> {
     // SAFETY: functions of all conventions go through this one field, and the flags tell which it is
     // (https://docs.python.org/3/c-api/structures.html#c.PyMethodDef).
     let function = unsafe { std::mem::transmute::<Entry, ffi::PyCFunction>(enter::<M>) };
-    replace(&class, M::NAME, &ordinary, function, FASTCALL_KEYWORDS)
+    // SAFETY: `enter` is what these flags mean, and instances of the class are of PyO3's.
+    unsafe { replace(&class, M::NAME, &ordinary, function, FASTCALL_KEYWORDS) }
 }
 
-/// Puts `function`, called as `flags` say, in the place of a method that PyO3 has made.
-fn replace(
+/// Puts `function` in the place of a method that PyO3 has made.
+///
+/// # Safety
+/// The function may be called as `flags` say, on any instance of the class.
+unsafe fn replace(
     class: &Bound<'_, PyType>,
     name: &CStr,
     ordinary: &Bound<'_, PyAny>,
@@ -152,7 +156,8 @@ fn replace(
 fn put_query(py: Python<'_>) -> PyResult<()> {
     let class = class::cuda_event(py)?;
     let ordinary = class.getattr("query")?;
-    replace(class, c"query", &ordinary, query, ffi::METH_NOARGS)
+    // SAFETY: a method without arguments gets its object and nothing, and instances of the class are of PyO3's.
+    unsafe { replace(class, c"query", &ordinary, query, ffi::METH_NOARGS) }
 }
 
 /// # Safety
