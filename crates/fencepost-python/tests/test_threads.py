@@ -369,9 +369,10 @@ def test_many_loops_await_events_that_others_record(device):
     def records():
         stream = device.stream()
         while not stop.is_set():
-            for event in events:
+            for event in events * 16:
                 event.record(stream)
-        stream.synchronize(timeout=PATIENCE)
+            # The stand-in's queue has no end, and its device may be slower than this loop.
+            stream.synchronize(timeout=PATIENCE)
 
     async def awaits():
         for turn in range(50):
