@@ -22,7 +22,14 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Device {
-    imp: Arc<dyn DeviceImpl>,
+    imp: Imp,
+}
+
+#[derive(Clone)]
+enum Imp {
+    Counted(Arc<dyn DeviceImpl>),
+    /// One that stays until the process ends: events of it are made and dropped without counting.
+    Static(&'static dyn DeviceImpl),
 }
 
 /// What was found of one backend; made by [`Device::list`].
@@ -48,30 +55,37 @@ pub struct Found {
 
 impl Device {
     pub(crate) fn new(imp: Arc<dyn DeviceImpl>) -> Device {
-        Device { imp }
+        Device {
+            imp: Imp::Counted(imp),
+        }
+    }
+
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    pub(crate) fn new_static(imp: &'static dyn DeviceImpl) -> Device {
+        Device {
+            imp: Imp::Static(imp),
+        }
     }
 
     /// Equality, at once where both are clones of one.
     #[inline]
     pub(crate) fn is_same(&self, other: &Device) -> bool {
-        Arc::ptr_eq(&self.imp, &other.imp) || self == other
+        match (&self.imp, &other.imp) {
+            (Imp::Static(one), Imp::Static(two)) if std::ptr::addr_eq(*one, *two) => true,
+            (Imp::Counted(one), Imp::Counted(two)) if Arc::ptr_eq(one, two) => true,
+            _ => self.core().id == other.core().id,
+        }
     }
 
     pub(crate) fn core(&self) -> &Arc<DeviceCore> {
-        self.imp.core()
+        self.imp().core()
     }
 
-    #[cfg_attr(
-        not(any(
-            feature = "conformance",
-            feature = "cuda",
-            feature = "vulkan",
-            has_metal
-        )),
-        allow(dead_code)
-    )]
-    pub(crate) fn imp(&self) -> &Arc<dyn DeviceImpl> {
-        &self.imp
+    pub(crate) fn imp(&self) -> &dyn DeviceImpl {
+        match &self.imp {
+            Imp::Counted(imp) => &**imp,
+            Imp::Static(imp) => *imp,
+        }
     }
 
     /// Opens the device of this name: a backend, and an index behind a colon where it has several.
@@ -204,7 +218,7 @@ impl Device {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn backend(&self) -> Backend {
-        self.imp.backend()
+        self.imp().backend()
     }
 
     /// The clock that stamps its markers.
@@ -228,7 +242,7 @@ impl Device {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn default_stream(&self) -> Stream {
-        Stream::new(self.imp.default_stream(), self.clone())
+        Stream::new(self.imp().default_stream(), self.clone())
     }
 
     /// A new stream, in order within itself and unordered against all others.
@@ -249,7 +263,7 @@ impl Device {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn new_stream(&self) -> Result<Stream> {
-        Ok(Stream::new(self.imp.new_stream()?, self.clone()))
+        Ok(Stream::new(self.imp().new_stream()?, self.clone()))
     }
 
     /// Blocks until everything submitted so far to any of its streams is done.
@@ -330,7 +344,7 @@ impl Device {
     /// ```
     #[track_caller]
     pub fn record_all(&self) -> Vec<Result<Marker>> {
-        let streams = self.imp.streams().into_iter();
+        let streams = self.imp().streams().into_iter();
         let record = |stream| Stream::new(stream, self.clone()).record();
         streams.map(record).collect()
     }
@@ -366,8 +380,7 @@ fn known_names() -> String {
 /// Two devices are equal when events of one may be recorded on streams of the other.
 impl PartialEq for Device {
     fn eq(&self, other: &Device) -> bool {
-        // The first is enough, and nearly always so.
-        Arc::ptr_eq(&self.imp, &other.imp) || self.core().id == other.core().id
+        self.is_same(other)
     }
 }
 

@@ -104,7 +104,7 @@ impl fmt::Display for Mutant {
 /// ```
 pub fn mutated(device: &Device, mutant: Mutant) -> Device {
     Device::new(Arc::new(MutantDevice {
-        inner: device.imp().clone(),
+        inner: device.clone(),
         shared: Arc::new(Shared {
             mutant,
             latest: Mutex::new(HashMap::new()),
@@ -119,7 +119,7 @@ struct Shared {
 }
 
 struct MutantDevice {
-    inner: Arc<dyn DeviceImpl>,
+    inner: Device,
     shared: Arc<Shared>,
 }
 
@@ -149,30 +149,37 @@ impl MutantDevice {
 
 impl DeviceImpl for MutantDevice {
     fn core(&self) -> &Arc<DeviceCore> {
-        self.inner.core()
+        self.inner.imp().core()
     }
 
     fn backend(&self) -> Backend {
-        self.inner.backend()
+        self.inner.imp().backend()
     }
 
     fn default_stream(&self) -> Arc<dyn StreamImpl> {
-        let inner = self.inner.default_stream();
-        let idle = self.inner.new_stream().unwrap_or_else(|_| inner.clone());
+        let inner = self.inner.imp().default_stream();
+        let idle = self
+            .inner
+            .imp()
+            .new_stream()
+            .unwrap_or_else(|_| inner.clone());
         self.wrap(inner, idle)
     }
 
     fn new_stream(&self) -> Result<Arc<dyn StreamImpl>> {
-        Ok(self.wrap(self.inner.new_stream()?, self.inner.new_stream()?))
+        Ok(self.wrap(
+            self.inner.imp().new_stream()?,
+            self.inner.imp().new_stream()?,
+        ))
     }
 
     fn streams(&self) -> Vec<Arc<dyn StreamImpl>> {
-        let streams = self.inner.streams().into_iter();
+        let streams = self.inner.imp().streams().into_iter();
         streams.map(|s| self.wrap(s.clone(), s)).collect()
     }
 
     fn new_log(&self) -> Result<Log> {
-        self.inner.new_log()
+        self.inner.imp().new_log()
     }
 }
 

@@ -101,20 +101,21 @@ fn device_of(driver: &'static Driver, raw: RawContext, name: impl FnOnce() -> St
         return device.clone();
     }
     let context = Context::new(driver, raw, id, name(), model_of(driver, raw).ok());
-    let device = new_device(context);
+    // As the context, it is never forgotten.
+    let device = Device::new_static(Box::leak(Box::new(new_device(context))));
     devices.push((context, device.clone()));
     device
 }
 
 /// A device in `context`, with streams and an identity of its own.
-fn new_device(context: &'static Context) -> Device {
+fn new_device(context: &'static Context) -> CudaDevice {
     let core = context.device_core();
     let default = CudaStream::new(core.clone(), context, LEGACY, Origin::Legacy, false);
-    Device::new(Arc::new(CudaDevice {
+    CudaDevice {
         core,
         context,
         default,
-    }))
+    }
 }
 
 /// The GPU's own name, such as `NVIDIA H200`; for humans.
@@ -264,14 +265,14 @@ unsafe fn primary_index(driver: &Driver, context: RawContext) -> Result<Option<u
 
 /// The CUDA side of a device.
 pub(crate) fn of_device(device: &Device) -> Option<&CudaDevice> {
-    (&**device.imp() as &dyn std::any::Any).downcast_ref()
+    (device.imp() as &dyn std::any::Any).downcast_ref()
 }
 
 /// Another device in the same context, with streams of its own, so that tests that run at the same time
 /// do not wait for each other's.
 #[cfg(feature = "conformance")]
 pub(crate) fn sibling_in_context(device: &Device) -> Option<Device> {
-    of_device(device).map(|cuda| new_device(cuda.context))
+    of_device(device).map(|cuda| Device::new(Arc::new(new_device(cuda.context))))
 }
 
 impl DeviceImpl for CudaDevice {

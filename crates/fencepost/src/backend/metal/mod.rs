@@ -190,7 +190,7 @@ pub(crate) fn fresh(index: usize) -> Result<Device> {
 
 /// The Metal side of a device.
 fn of(device: &Device) -> Result<&MtlDevice> {
-    let any: &dyn std::any::Any = &**device.imp();
+    let any: &dyn std::any::Any = device.imp();
     any.downcast_ref().ok_or_else(|| Error::Unsupported {
         what: "a call of Metal".into(),
         device: device.name().into(),

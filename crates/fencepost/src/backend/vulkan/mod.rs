@@ -288,7 +288,7 @@ pub(crate) unsafe fn stream_on(
 
 /// The Vulkan side of a device.
 pub(crate) fn of(device: &Device) -> Result<&VkDevice> {
-    (&**device.imp() as &dyn Any)
+    (device.imp() as &dyn Any)
         .downcast_ref()
         .ok_or_else(|| Error::Unsupported {
             what: "a call of Vulkan".into(),
