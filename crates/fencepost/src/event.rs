@@ -3,23 +3,17 @@
 use std::{
     fmt,
     future::IntoFuture,
-    panic::Location,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
-    backend::{
-        Told,
-        slot::{Held, Lock, Slot},
-    },
+    backend::slot::Slot,
     clock::Elapsed,
     device::Device,
     error::{Error, Result},
     marker::{Marker, MarkerFuture, Status},
     stream::Stream,
-    sync::{AtomicU64, Ordering},
-    timeline::Reached,
 };
 
 /// A re-recordable slot that holds the latest marker: what torch and CUDA call an event.
@@ -49,27 +43,8 @@ use crate::{
 pub struct Event {
     device: Device,
     timing: bool,
-    /// What a query needs to know of the held marker. Written by an owner of `slot` only: by `record`,
-    /// and by a query that found the marker complete, if the word still is the one it had read.
-    ///
-    /// | low two bits | meaning | high bits |
-    /// |---|---|---|
-    /// | `UNRECORDED` | no marker | 0 |
-    /// | `COMPLETE` | the marker is complete | the slot's generation |
-    /// | `ASK` | only the marker itself can tell | the slot's generation |
-    /// | `HOME` | `slot`'s home at this value tells | the marker's value |
-    ///
-    /// Generations keep that replacement honest: two words are equal only when they stand for the
-    /// same marker.
-    word: AtomicU64,
     slot: Slot,
 }
-
-const TAG: u64 = 0b11;
-const UNRECORDED: u64 = 0;
-const COMPLETE: u64 = 1;
-const ASK: u64 = 2;
-const HOME: u64 = 3;
 
 impl Event {
     /// An event without timing: the cheapest kind. No device work, never blocks.
@@ -106,7 +81,6 @@ impl Event {
         Event {
             device: device.clone(),
             timing,
-            word: AtomicU64::new(UNRECORDED),
             slot: Slot::new(),
         }
     }
@@ -135,53 +109,13 @@ impl Event {
     /// event.synchronize()?;
     /// # Ok::<(), fencepost::Error>(())
     /// ```
+    #[inline]
     #[track_caller]
     pub fn record(&self, stream: &Stream) -> Result<()> {
-        if !self.device.is_same(stream.device()) {
-            return Err(self.of_another_device(stream));
+        match stream.record_again(&self.slot) {
+            true => Ok(()),
+            false => self.record_new(stream),
         }
-        let word = self.word.load(Ordering::Relaxed);
-        let again = match word & TAG {
-            UNRECORDED => false,
-            // A backend that must be asked is one that may record again; saves the question.
-            HOME if self.slot.home().is_some_and(|home| !home.tells_all) => true,
-            _ => stream.remarks(),
-        };
-        // Nobody can come to hold the marker meanwhile: only an owner of the slot hands it out.
-        let at = Location::caller();
-        if again
-            && self
-                .slot
-                .take(|held, lock| self.record_again(held, lock, stream, at))
-        {
-            return Ok(());
-        }
-        self.record_new(stream)
-    }
-
-    /// Records into the marker that is held; `false` where that cannot be, and nothing has changed.
-    #[inline]
-    fn record_again(
-        &self,
-        held: &mut Held,
-        lock: Lock<'_>,
-        stream: &Stream,
-        at: &'static Location<'static>,
-    ) -> bool {
-        if held.is_like_ours
-            && let Some(marker) = &mut held.marker
-            && let Some(value) = stream.remark(marker, lock, at)
-        {
-            // The timeline is the same, so what was at home still is.
-            let word = match self.word.load(Ordering::Relaxed) & TAG {
-                HOME => Some(value << 2 | HOME),
-                _ => self.word_of(marker),
-            };
-            held.lend = word.is_some();
-            self.publish(held, word);
-            return true;
-        }
-        false
     }
 
     /// Records with a marker that is new to the event. Apart from `record`, so that recording in place stays
@@ -189,7 +123,10 @@ impl Event {
     #[inline(never)]
     #[track_caller]
     fn record_new(&self, stream: &Stream) -> Result<()> {
-        self.put(stream.mark(self.timing)?);
+        if !self.device.is_same(stream.device()) {
+            return Err(self.of_another_device(stream));
+        }
+        self.slot.put(stream.mark(self.timing)?, true);
         Ok(())
     }
 
@@ -216,28 +153,9 @@ impl Event {
                 right: marker.to_string(),
             });
         }
-        self.put(marker);
-        Ok(())
-    }
-
-    #[inline]
-    fn put(&self, marker: Marker) {
-        // Where a pending marker is to be asked anyway, a home is worth its cost only to an event that
-        // is recorded again.
-        let word = match marker.imp().told_by_timeline() {
-            Told::All => self.word_of(&marker),
-            Told::Completion if self.slot.home().is_some() => self.word_of(&marker),
-            _ => None,
-        };
         let is_like_ours = marker.has_timing() == self.timing;
-        let old = self.slot.with(|held| {
-            self.publish(held, word);
-            held.is_like_ours = is_like_ours;
-            held.lend = false;
-            held.marker.replace(marker)
-        });
-        // The last owner of a marker may hand native objects back: not under the lock.
-        drop(old);
+        self.slot.put(marker, is_like_ours);
+        Ok(())
     }
 
     #[cold]
@@ -247,25 +165,6 @@ impl Event {
             left: format!("an event of {}", self.device.name()),
             right: stream.to_string(),
         }
-    }
-
-    /// The word of a marker whose status its home timeline tells.
-    #[inline]
-    fn word_of(&self, marker: &Marker) -> Option<u64> {
-        let (point, told) = (marker.imp().point(), marker.imp().told_by_timeline());
-        if told == Told::Nothing {
-            return None;
-        }
-        let home = self.slot.home_or(&point.timeline, told == Told::All);
-        Arc::ptr_eq(&home.timeline, &point.timeline).then_some(point.value << 2 | HOME)
-    }
-
-    /// Lets queries know of a new marker, by its own word or as one to be asked.
-    #[inline]
-    fn publish(&self, held: &mut Held, word: Option<u64>) {
-        held.generation += 1;
-        let word = word.unwrap_or(held.generation << 2 | ASK);
-        self.word.store(word, Ordering::Release);
     }
 
     /// Makes later work of `stream` run after the marker held now. The calling thread never blocks.
@@ -293,23 +192,15 @@ impl Event {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn wait(&self, stream: &Stream) -> Result<()> {
-        let word = self.word.load(Ordering::Acquire);
-        let complete = match word & TAG {
-            UNRECORDED | COMPLETE => true,
-            HOME => self
-                .slot
-                .home()
-                .is_some_and(|home| home.timeline.reached(word >> 2) == Reached::Yes),
-            _ => false,
-        };
-        if complete {
+        if self.slot.peek() == Some(true) {
             return Ok(());
         }
+        let word = self.slot.word();
         match self.marker() {
             None => Ok(()),
             Some(marker) if marker.is_no_op_for(stream) => {
                 if marker.imp().is_known_complete() {
-                    self.remember(word);
+                    self.slot.remember(word);
                 }
                 Ok(())
             }
@@ -353,43 +244,22 @@ impl Event {
     /// ```
     #[inline]
     pub fn peek(&self) -> Option<bool> {
-        let word = self.word.load(Ordering::Acquire);
-        match word & TAG {
-            UNRECORDED | COMPLETE => Some(true),
-            HOME => match self.slot.home()?.timeline.reached(word >> 2) {
-                Reached::Yes => Some(true),
-                Reached::NotYet if self.slot.home()?.tells_all => Some(false),
-                // The held marker may be a later one, of another stream, by now.
-                _ => None,
-            },
-            _ => None,
-        }
+        self.slot.peek()
     }
 
     /// Asks the held marker itself, and remembers that it is complete.
     #[cold]
     fn ask(&self) -> Result<bool> {
-        let word = self.word.load(Ordering::Acquire);
+        let word = self.slot.word();
         let Some(marker) = self.marker() else {
             return Ok(true);
         };
         let complete = marker.query()?;
         if complete {
             // The marker is the word's own or a newer one; in that case the word has changed.
-            self.remember(word);
+            self.slot.remember(word);
         }
         Ok(complete)
-    }
-
-    /// The marker that `word` stands for is complete.
-    fn remember(&self, word: u64) {
-        if word & TAG == ASK {
-            self.slot.with(|_| {
-                if self.word.load(Ordering::Relaxed) == word {
-                    self.word.store(word & !TAG | COMPLETE, Ordering::Release);
-                }
-            });
-        }
     }
 
     /// [`Unrecorded`](Status::Unrecorded), [`Pending`](Status::Pending) or
@@ -589,7 +459,7 @@ impl Event {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn marker(&self) -> Option<Marker> {
-        self.slot.with(|held| held.marker.clone())
+        self.slot.marker()
     }
 
     /// The device it was made for.

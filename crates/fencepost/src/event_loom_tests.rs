@@ -5,7 +5,10 @@ use std::{any::Any, panic::Location, sync::Arc, time::Instant};
 
 use super::Event;
 use crate::{
-    backend::{Backend, DeviceImpl, MarkerImpl, Point, StreamImpl, Told, slot::Lock},
+    backend::{
+        Backend, DeviceImpl, MarkerImpl, Point, StreamImpl, Told,
+        slot::{Lock, Slot},
+    },
     device::Device,
     error::{Error, Result},
     marker::Marker,
@@ -52,32 +55,28 @@ impl StreamImpl for FakeStream {
     fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
         let point = Point {
             timeline: self.timeline.clone(),
-            value: self.core.next_value(None),
+            value: self.core.next_value(),
             at,
             timing,
         };
         let told = self.told;
         Ok(Arc::new(FakeMarker { point, told }))
     }
-    fn remarks(&self) -> bool {
-        true
-    }
-    fn remark(
-        &self,
-        held: &mut Arc<dyn MarkerImpl>,
-        lock: Lock<'_>,
-        _: &'static Location<'static>,
-    ) -> Option<u64> {
-        let held: &mut dyn Any = Arc::get_mut(held)?;
-        let marker = held.downcast_mut::<FakeMarker>()?;
-        if !Arc::ptr_eq(&marker.point.timeline, &self.timeline) {
-            return None;
-        }
-        let value = self.core.next_value(Some(lock));
-        // Where a backend calls its driver: another thread may run meanwhile.
-        thread::yield_now();
-        marker.point.value = value;
-        Some(value)
+    fn record_again(&self, slot: &Slot, _: &'static Location<'static>) -> bool {
+        slot.again(&self.core, |held, lock| {
+            let held: &mut dyn Any = Arc::get_mut(held)?;
+            let marker = held.downcast_mut::<FakeMarker>()?;
+            if !Arc::ptr_eq(&marker.point.timeline, &self.timeline) {
+                return None;
+            }
+            let lock = Lock::of(&self.core, lock);
+            let value = self.core.count();
+            drop(lock);
+            // Where a backend calls its driver: another thread may run meanwhile.
+            thread::yield_now();
+            marker.point.value = value;
+            Some(value)
+        })
     }
     fn wait(&self, _: &Marker) -> Result<()> {
         Ok(())

@@ -3,7 +3,7 @@
 use std::{fmt, panic::Location, sync::Arc, time::Duration};
 
 use crate::{
-    backend::{StreamImpl, slot::Lock},
+    backend::{StreamImpl, slot::Slot},
     device::Device,
     error::{Error, Result},
     marker::Marker,
@@ -154,20 +154,11 @@ impl Stream {
         Ok(Marker::new(self.imp.mark(timing, Location::caller())?))
     }
 
-    /// Records again into `held`; see [`StreamImpl::remark`].
+    /// Records again what `slot` holds; see [`StreamImpl::record_again`].
     #[inline]
-    pub(crate) fn remark(
-        &self,
-        held: &mut Marker,
-        lock: Lock<'_>,
-        at: &'static Location<'static>,
-    ) -> Option<u64> {
-        self.imp.remark(held.imp_mut(), lock, at)
-    }
-
-    #[inline]
-    pub(crate) fn remarks(&self) -> bool {
-        self.imp.remarks()
+    #[track_caller]
+    pub(crate) fn record_again(&self, slot: &Slot) -> bool {
+        self.imp.record_again(slot, Location::caller())
     }
 
     /// Makes later work of this stream run after `marker`. The calling thread never blocks.

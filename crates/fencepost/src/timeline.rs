@@ -40,7 +40,6 @@ use std::{
 };
 
 use crate::{
-    backend::slot::Lock,
     clock::Clock,
     error::{Cause, Error, Result},
     marker::Marker,
@@ -145,23 +144,18 @@ impl StreamCore {
         })
     }
 
-    /// Hands out the next value, under the lock of the order, which `lock` may be already; drops it.
-    #[inline(always)]
-    pub(crate) fn next_value(&self, lock: Option<Lock<'_>>) -> u64 {
-        let next = || {
-            let value = self.recorded.load(Ordering::Relaxed) + 1;
-            self.recorded.store(value, Ordering::Release);
-            value
-        };
-        match lock {
-            Some(lock) if lock.is_of(self) => next(),
-            other => {
-                // No two locks at once.
-                drop(other);
-                let _order = self.order.lock();
-                next()
-            }
-        }
+    /// Hands out the next value, under the lock of the order.
+    pub(crate) fn next_value(&self) -> u64 {
+        let _order = self.order.lock();
+        self.count()
+    }
+
+    /// The next value, for who has the lock of the order.
+    #[inline]
+    pub(crate) fn count(&self) -> u64 {
+        let value = self.recorded.load(Ordering::Relaxed) + 1;
+        self.recorded.store(value, Ordering::Release);
+        value
     }
 
     /// The last value handed out: whoever gets the next one sees what the caller did before.

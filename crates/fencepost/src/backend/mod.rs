@@ -25,7 +25,7 @@ use crate::{
     marker::Marker,
     timeline::{DeviceCore, Job, Reached, StreamCore, Timeline},
 };
-use slot::Lock;
+use slot::Slot;
 
 #[cfg(any(feature = "vulkan", has_metal, loom))]
 pub(crate) mod counted;
@@ -97,24 +97,13 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
     /// asked. On an error nothing has changed.
     fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>>;
 
-    /// Whether [`remark`](StreamImpl::remark) is worth trying.
-    fn remarks(&self) -> bool {
+    /// Records again into the marker that `slot` holds, by [`Slot::again`], where nobody else holds it and the
+    /// backend can: the same marker object with a new value, of the same timeline, asked for by `at`. `false`
+    /// where it cannot, or where the driver refused: nothing has changed then, and [`mark`](StreamImpl::mark) is
+    /// to be called. Fires no waiters.
+    fn record_again(&self, slot: &Slot, at: &'static Location<'static>) -> bool {
+        let _ = (slot, at);
         false
-    }
-
-    /// Records again into `held`, where nobody else holds it and the backend can: the same marker object
-    /// with a new value, of the same timeline, asked for by `at`. Gives the value; `None` where it
-    /// cannot, or where the driver refused: nothing has changed then, and [`mark`](StreamImpl::mark) is
-    /// to be called. Fires no waiters. `lock` may be that of this stream's
-    /// [`order`](crate::timeline::StreamCore::order); drop it before anything that takes time.
-    fn remark(
-        &self,
-        held: &mut Arc<dyn MarkerImpl>,
-        lock: Lock<'_>,
-        at: &'static Location<'static>,
-    ) -> Option<u64> {
-        let _ = (held, lock, at);
-        None
     }
 
     /// Makes later work run after `marker`, natively for markers of its own kind, else as the

@@ -1,11 +1,24 @@
-//! What an event holds, and the lock of it.
+//! What an event holds: the marker, what a query needs to know of it, and the lock of both.
+//!
+//! # The word
+//!
+//! | low two bits | meaning | high bits |
+//! |---|---|---|
+//! | `UNRECORDED` | no marker | 0 |
+//! | `COMPLETE` | the marker is complete | the generation |
+//! | `ASK` | only the marker itself can tell | the generation |
+//! | `HOME` | the home timeline at this value tells | the marker's value |
+//!
+//! An owner of the slot writes it: with a new marker, and after a query that found the marker complete, if the
+//! word still is the one that the query had read. Each marker to be asked has a generation of its own, which keeps
+//! that replacement honest: two words are equal only when they stand for the same marker.
+//!
+//! # The lock
 //!
 //! A record that changes the held marker in place needs two things to itself: the slot, and the next value of
 //! its stream. Each has a lock, and an atomic read-modify-write is the dearest part of a record that is ours. So
 //! a slot whose marker was changed in place is *lent* to the stream: from then on the stream's own lock, which
 //! such a record takes anyway, guards the slot as well.
-//!
-//! # The protocol
 //!
 //! | `state` | who owns what is held |
 //! |---|---|
@@ -26,14 +39,16 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::{MarkerImpl, Told};
 use crate::{
     marker::Marker,
     sync::{AtomicU64, BriefGuard, BriefLock, Ordering, UnsafeCell, look_until},
-    timeline::{StreamCore, Timeline},
+    timeline::{Reached, StreamCore, Timeline},
 };
 
 /// The place for a marker, which any number of threads may use.
 pub(crate) struct Slot {
+    word: AtomicU64,
     state: AtomicU64,
     lock: BriefLock,
     home: OnceLock<Home>,
@@ -46,45 +61,60 @@ unsafe impl Sync for Slot where Held: Send {}
 
 /// The timeline of the first stream whose records the event has made again, where timelines alone tell the
 /// status: re-recording on that stream, which is what most events do, keeps queries free of locks.
-pub(crate) struct Home {
-    pub(crate) timeline: Arc<Timeline>,
+struct Home {
+    timeline: Arc<Timeline>,
     /// Whether it also tells that a marker is pending.
-    pub(crate) tells_all: bool,
+    tells_all: bool,
 }
 
-/// What an event holds.
-pub(crate) struct Held {
-    pub(crate) marker: Option<Marker>,
-    /// Whether the marker has timing exactly if the event has: then it may be recorded again.
-    pub(crate) is_like_ours: bool,
-    /// Counts the markers.
-    pub(crate) generation: u64,
+struct Held {
+    marker: Option<Marker>,
+    /// Whether the marker may be recorded again: it has timing exactly if the event has.
+    is_like_ours: bool,
+    generation: u64,
     /// Whether the slot is to be lent to the home stream.
-    pub(crate) lend: bool,
+    lend: bool,
 }
 
-/// The lock that guards a slot now.
+/// The lock that guards a slot, or that of a stream's order, or both in one.
 pub(crate) struct Lock<'a> {
     _guard: BriefGuard<'a>,
     /// The stream whose lock it is.
     stream: Option<&'a StreamCore>,
 }
 
+const TAG: u64 = 0b11;
+const UNRECORDED: u64 = 0;
+const COMPLETE: u64 = 1;
+const ASK: u64 = 2;
+const HOME: u64 = 3;
+
 const OWN: u64 = 0;
 const LENT: u64 = 1;
 const TAKEN: u64 = 2;
 
-impl Lock<'_> {
-    /// Whether it is the lock of `stream`.
-    #[inline]
-    pub(crate) fn is_of(&self, stream: &StreamCore) -> bool {
-        self.stream.is_some_and(|mine| std::ptr::eq(mine, stream))
+impl<'a> Lock<'a> {
+    /// The lock of the order of `stream`, which `had` may be already; else that is dropped first, so that nobody
+    /// has two.
+    #[inline(always)]
+    pub(crate) fn of(stream: &'a StreamCore, had: Option<Lock<'a>>) -> Lock<'a> {
+        match had {
+            Some(had) if had.stream.is_some_and(|mine| std::ptr::eq(mine, stream)) => had,
+            other => {
+                drop(other);
+                Lock {
+                    _guard: stream.order.lock(),
+                    stream: Some(stream),
+                }
+            }
+        }
     }
 }
 
 impl Slot {
     pub(crate) fn new() -> Slot {
         Slot {
+            word: AtomicU64::new(UNRECORDED),
             state: AtomicU64::new(OWN),
             lock: BriefLock::new(),
             home: OnceLock::new(),
@@ -97,22 +127,155 @@ impl Slot {
         }
     }
 
+    /// What the marker is known by until another one comes; for [`remember`](Slot::remember).
     #[inline]
-    pub(crate) fn home(&self) -> Option<&Home> {
-        self.home.get()
+    pub(crate) fn word(&self) -> u64 {
+        self.word.load(Ordering::Acquire)
     }
 
-    /// The home: `timeline`, from now on, if there was none.
+    /// Whether the marker is complete, or there is none, where that can be told without a lock and a driver.
     #[inline]
-    pub(crate) fn home_or(&self, timeline: &Arc<Timeline>, tells_all: bool) -> &Home {
-        self.home.get_or_init(|| Home {
-            timeline: timeline.clone(),
-            tells_all,
+    pub(crate) fn peek(&self) -> Option<bool> {
+        let word = self.word();
+        match word & TAG {
+            UNRECORDED | COMPLETE => Some(true),
+            HOME => {
+                let home = self.home.get()?;
+                match home.timeline.reached(word >> 2) {
+                    Reached::Yes => Some(true),
+                    Reached::NotYet if home.tells_all => Some(false),
+                    // The held marker may be a later one, of another stream, by now.
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// The marker that `word` stands for is complete.
+    pub(crate) fn remember(&self, word: u64) {
+        if word & TAG == ASK {
+            self.with(|_| {
+                if self.word.load(Ordering::Relaxed) == word {
+                    let complete = word & !TAG | COMPLETE;
+                    self.word.store(complete, Ordering::Release);
+                }
+            });
+        }
+    }
+
+    /// The marker that is held now.
+    pub(crate) fn marker(&self) -> Option<Marker> {
+        self.with(|held| held.marker.clone())
+    }
+
+    /// Holds `marker` from now on; `is_like_ours` says whether it may be recorded again.
+    #[inline]
+    pub(crate) fn put(&self, marker: Marker, is_like_ours: bool) {
+        // Where a pending marker is to be asked anyway, a home is worth its cost only to an event that
+        // is recorded again.
+        let word = match marker.imp().told_by_timeline() {
+            Told::All => self.word_of(&marker),
+            Told::Completion if self.home.get().is_some() => self.word_of(&marker),
+            _ => None,
+        };
+        let old = self.with(|held| {
+            self.publish(held, word);
+            held.is_like_ours = is_like_ours;
+            held.lend = false;
+            held.marker.replace(marker)
+        });
+        // The last owner of a marker may hand native objects back: not under the lock.
+        drop(old);
+    }
+
+    /// Calls `record` to record again into the marker that is held, with what [`Lock::of`] takes: it is the marker's
+    /// alone until it returns, also once it has dropped the lock, so it may take its time then. It gives the new
+    /// value, on the same timeline. `false` where it gives none, or there is nothing to record into.
+    ///
+    /// Nobody can come to hold the marker meanwhile: only an owner of the slot hands it out.
+    #[inline(always)]
+    pub(crate) fn again<'a>(
+        &'a self,
+        stream: &'a StreamCore,
+        record: impl FnOnce(&mut Arc<dyn MarkerImpl>, Option<Lock<'a>>) -> Option<u64>,
+    ) -> bool {
+        if self.word.load(Ordering::Relaxed) == UNRECORDED {
+            return false;
+        }
+        let lock = self.lock_first(stream);
+        self.state.store(TAKEN, Ordering::Release);
+        let _leave = Leave(self);
+        self.held.with_mut(|held| {
+            // SAFETY: whoever has this lock while `state` names it is the only owner, and with `TAKEN` it stays
+            // so without the lock.
+            let held = unsafe { &mut *held };
+            let again = match &mut held.marker {
+                Some(marker) if held.is_like_ours => record(marker.imp_mut(), Some(lock)),
+                _ => None,
+            };
+            let Some(value) = again else {
+                return false;
+            };
+            match self.word.load(Ordering::Relaxed) & TAG {
+                // The timeline is the same, so what was at home still is.
+                HOME => {
+                    self.word.store(value << 2 | HOME, Ordering::Release);
+                    held.lend = true;
+                }
+                _ => self.publish_again(held),
+            }
+            true
         })
     }
 
-    /// Takes the lock that guards what is held, once nobody changes that in place.
+    #[inline(never)]
+    fn publish_again(&self, held: &mut Held) {
+        let word = held.marker.as_ref().and_then(|marker| self.word_of(marker));
+        self.publish(held, word);
+        held.lend = word.is_some();
+    }
+
+    /// The word of a marker whose status its home timeline tells.
     #[inline]
+    fn word_of(&self, marker: &Marker) -> Option<u64> {
+        let (point, told) = (marker.imp().point(), marker.imp().told_by_timeline());
+        if told == Told::Nothing {
+            return None;
+        }
+        let home = self.home.get_or_init(|| Home {
+            timeline: point.timeline.clone(),
+            tells_all: told == Told::All,
+        });
+        Arc::ptr_eq(&home.timeline, &point.timeline).then_some(point.value << 2 | HOME)
+    }
+
+    /// Lets queries know of a new marker, by its own word or as one to be asked.
+    #[inline]
+    fn publish(&self, held: &mut Held, word: Option<u64>) {
+        let word = word.unwrap_or_else(|| {
+            held.generation += 1;
+            held.generation << 2 | ASK
+        });
+        self.word.store(word, Ordering::Release);
+    }
+
+    /// As [`lock`](Slot::lock), shorter where the slot is lent to `stream`.
+    #[inline(always)]
+    fn lock_first<'a>(&'a self, stream: &'a StreamCore) -> Lock<'a> {
+        if self.state.load(Ordering::Acquire) == LENT
+            && let Some(home) = self.home.get()
+            && std::ptr::eq(&*home.timeline.stream, stream)
+        {
+            let lock = Lock::of(stream, None);
+            if self.state.load(Ordering::Acquire) == LENT {
+                return lock;
+            }
+        }
+        self.lock()
+    }
+
+    /// Takes the lock that guards what is held, once nobody changes that in place.
     fn lock(&self) -> Lock<'_> {
         loop {
             let state = self.state.load(Ordering::Acquire);
@@ -121,19 +284,15 @@ impl Slot {
                 continue;
             }
             // Nothing is lent before there is a home.
-            let stream = match (state, self.home.get()) {
-                (LENT, Some(home)) => Some(&*home.timeline.stream),
-                _ => None,
-            };
-            let guard = match stream {
-                Some(stream) => stream.order.lock(),
-                None => self.lock.lock(),
+            let lock = match (state, self.home.get()) {
+                (LENT, Some(home)) => Lock::of(&home.timeline.stream, None),
+                _ => Lock {
+                    _guard: self.lock.lock(),
+                    stream: None,
+                },
             };
             if self.state.load(Ordering::Acquire) == state {
-                return Lock {
-                    _guard: guard,
-                    stream,
-                };
+                return lock;
             }
         }
     }
@@ -146,7 +305,7 @@ impl Slot {
 
     /// Calls `f` with what is held, under the lock: briefly, calling no driver and taking no lock.
     #[inline]
-    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Held) -> R) -> R {
+    fn with<R>(&self, f: impl FnOnce(&mut Held) -> R) -> R {
         let lock = self.lock();
         let (result, lend) = self.held.with_mut(|held| {
             // SAFETY: whoever has this lock while `state` names it is the only owner.
@@ -157,31 +316,6 @@ impl Slot {
             self.leave(lend);
         }
         result
-    }
-
-    /// Calls `f` with what is held, which is the caller's alone until `f` returns, also once `f` has dropped
-    /// the lock: then it may take its time.
-    #[inline]
-    pub(crate) fn take<R>(&self, f: impl FnOnce(&mut Held, Lock<'_>) -> R) -> R {
-        struct Leave<'a>(&'a Slot);
-        impl Drop for Leave<'_> {
-            fn drop(&mut self) {
-                let lend = self.0.held.with_mut(|held| {
-                    // SAFETY: still the only owner, and `f` has returned.
-                    unsafe { (*held).lend }
-                });
-                self.0.leave(lend);
-            }
-        }
-
-        let lock = self.lock();
-        self.state.store(TAKEN, Ordering::Release);
-        let _leave = Leave(self);
-        self.held.with_mut(|held| {
-            // SAFETY: whoever has this lock while `state` names it is the only owner, and with `TAKEN` it stays
-            // so without the lock.
-            f(unsafe { &mut *held }, lock)
-        })
     }
 
     /// Lets the next owner in.
@@ -206,5 +340,19 @@ impl Slot {
             // SAFETY: `self` is borrowed exclusively.
             unsafe { (*held).marker.take() }
         })
+    }
+}
+
+/// Lets the next owner in, whatever happens.
+struct Leave<'a>(&'a Slot);
+
+impl Drop for Leave<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let lend = self.0.held.with_mut(|held| {
+            // SAFETY: still the only owner, and nothing is borrowed from it any more.
+            unsafe { (*held).lend }
+        });
+        self.0.leave(lend);
     }
 }

@@ -23,9 +23,10 @@
 //! and those above fail with it.
 //!
 //! *Invariant: a marker placed on a timeline with `turn` t has a value that an end made in a later
-//! turn counts in its `before`.* `place` counts, then looks at `turn` again; `close` moves `turn` on, then
-//! reads the count under the lock. If `place` had the lock first, `close` sees what it counted. Otherwise
-//! `place` sees the moved `turn`, and takes another value. `loom_tests` explores both.
+//! turn counts in its `before`.* `close` moves `turn` on and reads the count while it has the lock.
+//! `place_again` looks at `turn` and counts while it has it. `place` counts, then looks at `turn` again: if it had
+//! the lock first, `close` sees what it counted; otherwise it sees the moved `turn`, and takes another value.
+//! `loom_tests` explores both.
 
 use std::sync::Arc;
 
@@ -81,7 +82,7 @@ impl<E> Line<E> {
                 let now = lock(&self.now);
                 (now.timeline.clone(), now.end.clone())
             };
-            let value = self.core.next_value(None);
+            let value = self.core.next_value();
             if self.turn.load(Ordering::Acquire) == turn {
                 return Place {
                     timeline,
@@ -100,14 +101,14 @@ impl<E> Line<E> {
         timeline: &Arc<Timeline>,
         lock: Option<Lock<'_>>,
     ) -> Option<u64> {
-        if self.turn.load(Ordering::Acquire) != 0
-            || !Arc::ptr_eq(timeline, &self.first)
-            || timeline.has_failed()
-        {
+        if !Arc::ptr_eq(timeline, &self.first) || timeline.has_failed() {
             return None;
         }
-        let value = self.core.next_value(lock);
-        (self.turn.load(Ordering::Acquire) == 0).then_some(value)
+        let _order = Lock::of(&self.core, lock);
+        match self.turn.load(Ordering::Relaxed) {
+            0 => Some(self.core.count()),
+            _ => None,
+        }
     }
 
     /// The current timeline, and its end if it has one.
@@ -129,8 +130,11 @@ impl<E> Line<E> {
         if now.end.is_some() || now.timeline.has_failed() {
             return Ok(None);
         }
-        let turn = self.turn.fetch_add(1, Ordering::AcqRel);
-        let before = self.last();
+        let (turn, before) = {
+            let _order = self.core.order.lock();
+            let turn = self.turn.fetch_add(1, Ordering::AcqRel);
+            (turn, self.core.recorded.load(Ordering::Relaxed))
+        };
         match make(&now.timeline, before) {
             Ok(end) => {
                 let end = Arc::new(end);

@@ -145,18 +145,11 @@ impl CudaMarker {
         (marker as &dyn Any).downcast_ref()
     }
 
-    /// The event to record again in place, where the marker is of `context` and `kind`, and nothing but the
-    /// marker knows the event.
+    /// The event to record again in place, where nothing but the marker knows it.
     #[inline(always)]
-    pub(super) fn event_again(&self, context: &'static Context, kind: Kind) -> Option<RawEvent> {
+    pub(super) fn event_again(&self) -> Option<RawEvent> {
         match self.native {
-            Native::Own(event)
-                if self.kind == kind
-                    && std::ptr::eq(self.context, context)
-                    && self.lease.get().is_none() =>
-            {
-                Some(event)
-            }
+            Native::Own(event) if self.lease.get().is_none() => Some(event),
             _ => None,
         }
     }

@@ -11,7 +11,10 @@ use std::{
 };
 
 use super::{
-    super::{MarkerImpl, StreamImpl, slot::Lock},
+    super::{
+        MarkerImpl, StreamImpl,
+        slot::{Lock, Slot},
+    },
     context::{Context, Kind, Word},
     driver::{Fault, RawEvent, RawStream},
     line::{Line, Place},
@@ -180,16 +183,15 @@ impl CudaStream {
     /// nothing has changed. `lock` is what the caller still has when it need not: it is dropped before the
     /// driver is called.
     #[inline(always)]
-    fn record_again(
+    fn record_into(
         &self,
         marker: &mut CudaMarker,
-        kind: Kind,
         lock: Option<Lock<'_>>,
         at: &'static Location<'static>,
     ) -> Option<u64> {
         let (context, raw) = (self.context, self.raw);
-        let event = marker.event_again(context, kind)?;
-        self.check_thread().ok()?;
+        let event = marker.event_again()?;
+        // What is on this stream's timeline is of its context, and of its kind but for timing.
         let value = self.line.place_again(&marker.point().timeline, lock)?;
         match self.origin {
             // As `call`, once for both of its uses.
@@ -210,21 +212,23 @@ impl CudaStream {
 
     #[inline(never)]
     fn record_default(&self, event: RawEvent) -> Option<()> {
+        self.check_thread().ok()?;
         match self.is_capturing() {
             Ok(false) => self.call(|raw| self.context.record(event, raw)).ok(),
             _ => None,
         }
     }
 
-    /// As [`record_again`](CudaStream::record_again), for a marker that no event holds.
-    #[inline(never)]
-    fn record_kept(
-        &self,
-        marker: &mut CudaMarker,
-        kind: Kind,
-        at: &'static Location<'static>,
-    ) -> Option<u64> {
-        self.record_again(marker, kind, None, at)
+    /// Records into the marker that this thread has kept, if it is one that nobody else holds.
+    #[inline]
+    fn record_kept(&self, timing: bool, at: &'static Location<'static>) -> Option<Arc<CudaMarker>> {
+        let mut kept = marker::kept()?;
+        let held = marker::alone(&mut kept)?;
+        if held.point().timing != timing {
+            return None;
+        }
+        self.record_into(held, None, at)?;
+        Some(kept)
     }
 
     fn kind(&self, timing: bool) -> Kind {
@@ -517,10 +521,7 @@ impl StreamImpl for CudaStream {
 
     fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
         let (context, kind) = (self.context, self.kind(timing));
-        if let Some(mut kept) = marker::kept()
-            && let Some(held) = marker::alone(&mut kept)
-            && self.record_kept(held, kind, at).is_some()
-        {
+        if let Some(kept) = self.record_kept(timing, at) {
             return Ok(kept);
         }
         self.check_thread()?;
@@ -558,20 +559,11 @@ impl StreamImpl for CudaStream {
         }
     }
 
-    fn remarks(&self) -> bool {
-        true
-    }
-
-    fn remark(
-        &self,
-        held: &mut Arc<dyn MarkerImpl>,
-        lock: Lock<'_>,
-        at: &'static Location<'static>,
-    ) -> Option<u64> {
-        let held: &mut dyn Any = marker::alone(held)?;
-        let marker = held.downcast_mut::<CudaMarker>()?;
-        let kind = self.kind(marker.point().timing);
-        self.record_again(marker, kind, Some(lock), at)
+    fn record_again(&self, slot: &Slot, at: &'static Location<'static>) -> bool {
+        slot.again(&self.core, |held, lock| {
+            let held: &mut dyn Any = marker::alone(held)?;
+            self.record_into(held.downcast_mut()?, lock, at)
+        })
     }
 
     fn wait(&self, marker: &Marker) -> Result<()> {

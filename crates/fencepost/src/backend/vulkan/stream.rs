@@ -10,7 +10,7 @@ use std::{
 use ash::vk;
 
 use super::{
-    super::{MarkerImpl, StreamImpl, slot::Lock},
+    super::{MarkerImpl, StreamImpl, slot::Slot},
     gpu::{Fault, Gpu},
     native::{Hold, Native},
     queue::{Batch, Point, Queue},
@@ -385,28 +385,21 @@ impl StreamImpl for VkStream {
         )))
     }
 
-    fn remarks(&self) -> bool {
-        true
-    }
-
-    fn remark(
-        &self,
-        held: &mut Arc<dyn MarkerImpl>,
-        lock: Lock<'_>,
-        at: &'static Location<'static>,
-    ) -> Option<u64> {
-        drop(lock);
-        self.gpu.check_fork().ok()?;
-        let held: &mut dyn Any = Arc::get_mut(held)?;
-        let marker = held.downcast_mut::<VkMarker>()?;
-        if !Arc::ptr_eq(&marker.counter, &self.native) {
-            return None;
-        }
-        let timer = match marker.point().timing {
-            true => Some(self.timer().ok()?),
-            false => None,
-        };
-        marker.again(&self.account, at, |native| self.submit_mark(timer, native))
+    fn record_again(&self, slot: &Slot, at: &'static Location<'static>) -> bool {
+        slot.again(&self.core, |held, lock| {
+            drop(lock);
+            self.gpu.check_fork().ok()?;
+            let held: &mut dyn Any = Arc::get_mut(held)?;
+            let marker = held.downcast_mut::<VkMarker>()?;
+            if !Arc::ptr_eq(&marker.counter, &self.native) {
+                return None;
+            }
+            let timer = match marker.point().timing {
+                true => Some(self.timer().ok()?),
+                false => None,
+            };
+            marker.again(&self.account, at, |native| self.submit_mark(timer, native))
+        })
     }
 
     fn wait(&self, marker: &Marker) -> Result<()> {
