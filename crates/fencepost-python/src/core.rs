@@ -15,7 +15,7 @@
 use std::{
     sync::{
         OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -24,7 +24,7 @@ use fencepost::{
     Backend, Device, Error, Event, Marker, Result, Stream,
     cuda::{NativeEvent, NativeOptions},
 };
-use pyo3::{exceptions::PyValueError, prelude::*};
+use pyo3::{exceptions::PyValueError, ffi, prelude::*};
 
 use crate::{
     device::cuda_only,
@@ -58,6 +58,9 @@ pub(crate) struct Core {
     pub(crate) flags: Flags,
     slot: OnceLock<Event>,
     native: OnceLock<Native>,
+    /// Where the stream lay that `slot` was recorded on last, in part: a hint that the next record can be made in
+    /// place.
+    recorded_on: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -123,6 +126,15 @@ impl Core {
             Some(slot) => slot,
             None => self.slot.get_or_init(|| slot(stream.device(), self.flags)),
         };
+        // Not the same stream, or another at its place: then it is recorded the longer way.
+        let at = (std::ptr::from_ref(stream).addr() >> 4) as u32;
+        if self.recorded_on.load(Ordering::Relaxed) == at {
+            if record_in_place(py, slot, stream) && self.native.get().is_none() {
+                return Ok(());
+            }
+        } else {
+            self.recorded_on.store(at, Ordering::Relaxed);
+        }
         py.detach(|| {
             slot.record(stream).map_err(Box::new)?;
             match self.native.get() {
@@ -405,6 +417,27 @@ impl Core {
             drop_detached(native);
         }
     }
+}
+
+/// `py.detach(|| event.record_in_place(stream))`, for less: without PyO3's account of who is attached.
+#[inline]
+fn record_in_place(_py: Python<'_>, event: &Event, stream: &Stream) -> bool {
+    /// Takes the interpreter's lock again, whatever happens.
+    struct Attach(*mut ffi::PyThreadState);
+
+    impl Drop for Attach {
+        fn drop(&mut self) {
+            // SAFETY: what `PyEval_SaveThread` gave to this thread, which has taken the lock by no other way since
+            // (https://docs.python.org/3/c-api/init.html#c.PyEval_RestoreThread).
+            unsafe { ffi::PyEval_RestoreThread(self.0) }
+        }
+    }
+
+    // SAFETY: this thread is attached, as `_py` says. Until it is so again nothing of Python's is touched:
+    // recording in place runs no code but the library's and the driver's, and drops nothing, so no object of
+    // Python's either, which would ask PyO3's account.
+    let _attach = Attach(unsafe { ffi::PyEval_SaveThread() });
+    event.record_in_place(stream)
 }
 
 fn slot(device: &Device, flags: Flags) -> Event {

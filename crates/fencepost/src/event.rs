@@ -112,10 +112,36 @@ impl Event {
     #[inline]
     #[track_caller]
     pub fn record(&self, stream: &Stream) -> Result<()> {
-        match stream.record_again(&self.slot) {
+        match self.record_in_place(stream) {
             true => Ok(()),
             false => self.record_new(stream),
         }
+    }
+
+    /// [`record`](Event::record), where that makes no new marker and drops none: when the event was last recorded
+    /// on the same stream, of CUDA or Vulkan, and nobody else holds that marker. Else nothing is done, and `false`
+    /// returned, also when the driver refuses: `record` tells why.
+    ///
+    /// For callers in a place where nothing of others may be dropped, such as one that has let go of an
+    /// interpreter's lock by hand.
+    ///
+    /// # References
+    /// - as [`record`](Event::record)
+    ///
+    /// ```
+    /// use fencepost::{Device, Event};
+    /// let device = Device::open("host")?;
+    /// let (event, stream) = (Event::new(&device), device.default_stream());
+    /// if !event.record_in_place(&stream) {
+    ///     event.record(&stream)?;
+    /// }
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    #[inline]
+    #[track_caller]
+    #[must_use = "where it gives false, nothing was recorded"]
+    pub fn record_in_place(&self, stream: &Stream) -> bool {
+        stream.record_again(&self.slot)
     }
 
     /// Records with a marker that is new to the event. Apart from `record`, so that recording in place stays
