@@ -157,7 +157,7 @@ pub(crate) fn wheel(w: &Workspace) -> bool {
     let out = w.target.join("wheels");
     let environment = Environment::plain(w);
     let mut commands = environment.make(w);
-    commands.push(environment.build(w, "release", &out));
+    commands.push(environment.build(w, "wheel", &out));
     for command in commands {
         say(&format!("$ {}", shown(&command)));
         if !plainly(command) {
