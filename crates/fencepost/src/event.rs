@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    backend::slot::Slot,
+    backend::slot::{Slot, Taken},
     clock::Elapsed,
     device::Device,
     error::{Error, Result},
@@ -118,12 +118,13 @@ impl Event {
         }
     }
 
-    /// [`record`](Event::record), where that makes no new marker and drops none: when the event was last recorded
-    /// on the same stream, of CUDA or Vulkan, and nobody else holds that marker. Else nothing is done, and `false`
-    /// returned, also when the driver refuses: `record` tells why.
+    /// [`record`](Event::record), where that makes no new marker and drops none: at most when the event was last
+    /// recorded on the same stream, of CUDA or Vulkan, and nobody else holds that marker. Else nothing is recorded,
+    /// and `false` returned, also when the driver refuses: `record` tells why.
     ///
     /// For callers in a place where nothing of others may be dropped, such as one that has let go of an
-    /// interpreter's lock by hand.
+    /// interpreter's lock by hand. Code of others runs in it only where a Vulkan queue is guarded by a lock of the
+    /// caller's own.
     ///
     /// # References
     /// - as [`record`](Event::record)
@@ -277,8 +278,11 @@ impl Event {
     #[cold]
     fn ask(&self) -> Result<bool> {
         let word = self.slot.word();
-        let Some(marker) = self.marker() else {
-            return Ok(true);
+        let marker = match self.slot.try_marker() {
+            Ok(Some(marker)) => marker,
+            Ok(None) => return Ok(true),
+            // Its record goes on at this moment, and the driver may block it.
+            Err(Taken) => return Ok(false),
         };
         let complete = marker.query()?;
         if complete {
@@ -301,9 +305,10 @@ impl Event {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn status(&self) -> Result<Status> {
-        match self.marker() {
-            None => Ok(Status::Unrecorded),
-            Some(marker) => marker.status(),
+        match self.slot.try_marker() {
+            Ok(None) => Ok(Status::Unrecorded),
+            Ok(Some(marker)) => marker.status(),
+            Err(Taken) => Ok(Status::Pending),
         }
     }
 
@@ -474,6 +479,10 @@ impl Event {
     }
 
     /// The marker held now; it stays what it is when the event is recorded again.
+    ///
+    /// While another thread records this very event, and the driver holds that up because its queue is full, this waits
+    /// for it, and so do the calls that need the marker: all but [`query`](Event::query), [`peek`](Event::peek) and
+    /// [`status`](Event::status), which say that it is pending.
     ///
     /// ```
     /// use fencepost::{Device, Event};

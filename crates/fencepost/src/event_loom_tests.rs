@@ -1,7 +1,12 @@
 //! The event's word and its slot, on a backend made for loom: markers that are recorded again in place, as
 //! CUDA's are, and complete when the test says so.
 
-use std::{any::Any, panic::Location, sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    panic::Location,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use super::Event;
 use crate::{
@@ -11,7 +16,7 @@ use crate::{
     },
     device::Device,
     error::{Error, Result},
-    marker::Marker,
+    marker::{Marker, Status},
     stream::Stream,
     sync::thread,
     timeline::{DeviceCore, StreamCore, Timeline, loom_tests::stream_core},
@@ -23,6 +28,8 @@ struct FakeStream {
     core: Arc<StreamCore>,
     timeline: Arc<Timeline>,
     told: Told,
+    /// What happens while the driver records.
+    meanwhile: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 struct FakeMarker {
@@ -74,6 +81,9 @@ impl StreamImpl for FakeStream {
             drop(lock);
             // Where a backend calls its driver: another thread may run meanwhile.
             thread::yield_now();
+            if let Some(meanwhile) = self.meanwhile.get() {
+                meanwhile();
+            }
             marker.point.value = value;
             Some(value)
         })
@@ -119,6 +129,7 @@ fn streams(told: Told) -> (Device, [(Stream, Arc<Timeline>); 2]) {
             core,
             timeline,
             told,
+            meanwhile: OnceLock::new(),
         })
     };
     let other = fake(StreamCore::new(core.device.clone()));
@@ -312,5 +323,26 @@ fn events_of_one_stream_never_share_a_value() {
             .each_ref()
             .map(|event| event.marker().unwrap().imp().point().value);
         assert!(values == [5, 6] || values == [6, 5], "{values:?}");
+    });
+}
+
+/// A query answers while the driver holds up a record of the event: whoever asks may be who lets the driver go on.
+#[test]
+fn a_query_does_not_wait_for_a_record_that_goes_on() {
+    loom::model(|| {
+        let (event, [(stream, timeline), _]) = lent();
+        timeline.advance(1).fire();
+        let fake: &dyn Any = stream.imp();
+        let fake = fake.downcast_ref::<FakeStream>().unwrap();
+        let asked = Arc::downgrade(&event);
+        let meanwhile = Box::new(move || {
+            let event = asked.upgrade().unwrap();
+            assert!(!event.query().unwrap());
+            assert_eq!(event.status().unwrap(), Status::Pending);
+        });
+        assert!(fake.meanwhile.set(meanwhile).is_ok());
+        event.record(&stream).unwrap();
+        timeline.advance(3).fire();
+        assert!(event.query().unwrap());
     });
 }

@@ -79,6 +79,7 @@ impl Marker {
         self.imp.retire();
     }
 
+    #[cfg_attr(not(any(feature = "cuda", feature = "vulkan", loom)), allow(dead_code))]
     pub(crate) fn imp_mut(&mut self) -> &mut Arc<dyn MarkerImpl> {
         &mut self.imp
     }

@@ -145,12 +145,14 @@ impl StreamCore {
     }
 
     /// Hands out the next value, under the lock of the order.
+    #[cfg_attr(not(any(feature = "cuda", loom)), allow(dead_code))]
     pub(crate) fn next_value(&self) -> u64 {
         let _order = self.order.lock();
         self.count()
     }
 
     /// The next value, for who has the lock of the order.
+    #[cfg_attr(not(any(feature = "cuda", loom)), allow(dead_code))]
     #[inline]
     pub(crate) fn count(&self) -> u64 {
         let value = self.recorded.load(Ordering::Relaxed) + 1;
@@ -159,6 +161,7 @@ impl StreamCore {
     }
 
     /// The last value handed out: whoever gets the next one sees what the caller did before.
+    #[cfg_attr(not(any(feature = "cuda", loom)), allow(dead_code))]
     pub(crate) fn last_value(&self) -> u64 {
         let _order = self.order.lock();
         self.recorded.load(Ordering::Relaxed)

@@ -66,7 +66,7 @@ pub struct Features {
 /// What the caller guards a queue with: Vulkan wants whoever submits to be alone.
 ///
 /// Streams take it in the calling thread, for one submit at a time; no thread of the library ever does. So a thread
-/// that holds it must not call a stream of that queue.
+/// that holds it must not call a stream of that queue, nor an event that another thread may be recording there.
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};

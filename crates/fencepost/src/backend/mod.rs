@@ -99,8 +99,8 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
 
     /// Records again into the marker that `slot` holds, by [`Slot::again`], where nobody else holds it and the
     /// backend can: the same marker object with a new value, of the same timeline, asked for by `at`. `false`
-    /// where it cannot, or where the driver refused: nothing has changed then, and [`mark`](StreamImpl::mark) is
-    /// to be called. Fires no waiters.
+    /// where it cannot, or where the driver refused: nothing has changed then, but for a value that may be used up,
+    /// and [`mark`](StreamImpl::mark) is to be called. Fires no waiters.
     fn record_again(&self, slot: &Slot, at: &'static Location<'static>) -> bool {
         let _ = (slot, at);
         false

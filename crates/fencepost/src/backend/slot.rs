@@ -26,16 +26,19 @@
 //! | `LENT` | whoever has the lock of the stream that is `home` |
 //! | `TAKEN` | one thread, which changes the marker in place, and may be inside the driver: it has no lock |
 //!
-//! *Invariant: only an owner writes `state`, as the last thing it does while it is one, and at no time are there
-//! two.* A thread takes the lock that `state` names, then looks again. What it sees then is true: each change
+//! *Invariant: only an owner writes `state`, and but for `TAKEN`, with which it stays one, as the last thing it
+//! does; at no time are there two.* A thread takes the lock that `state` names, then looks again. What it sees then is true: each change
 //! away from a lock's own state is made by a holder of that lock, so whoever takes the lock later sees it. So
 //! of two threads that each hold one of the locks, one at most finds its own state, and nobody finds his while
-//! the slot is taken. Every change of `state` is a release, and every look an acquire, so the next owner sees
-//! what the last one did. `loom_tests` explores it.
+//! the slot is taken. Every change of `state` is a release, and every look before entering an acquire, so the next
+//! owner sees what the last one did. The event's `loom_tests` explore it.
 //!
-//! Nobody who has one of these locks waits for another: the locks need no order.
+//! Nobody who has one of these locks waits for another: the locks need no order. As with any lock, a process that is
+//! forked while another thread is inside finds it held for ever.
 
 #![allow(unsafe_code)]
+// The host records nothing again, and Metal makes a marker for each record.
+#![cfg_attr(not(any(feature = "cuda", feature = "vulkan", loom)), allow(dead_code))]
 
 use std::sync::{Arc, OnceLock};
 
@@ -59,8 +62,9 @@ pub(crate) struct Slot {
 // it is what a `Mutex` is, which is `Sync` for what is `Send`.
 unsafe impl Sync for Slot where Held: Send {}
 
-/// The timeline of the first stream whose records the event has made again, where timelines alone tell the
-/// status: re-recording on that stream, which is what most events do, keeps queries free of locks.
+/// The timeline of the event's first stream, or of the first that it was recorded on again where markers must be
+/// asked while they are pending: recording on that stream, which is what most events do, keeps queries free of
+/// locks.
 struct Home {
     timeline: Arc<Timeline>,
     /// Whether it also tells that a marker is pending.
@@ -75,6 +79,9 @@ struct Held {
     /// Whether the slot is to be lent to the home stream.
     lend: bool,
 }
+
+/// Somebody changes the marker in place.
+pub(crate) struct Taken;
 
 /// The lock that guards a slot, or that of a stream's order, or both in one.
 pub(crate) struct Lock<'a> {
@@ -164,9 +171,17 @@ impl Slot {
         }
     }
 
-    /// The marker that is held now.
+    /// The marker that is held now. Waits while it is changed in place.
     pub(crate) fn marker(&self) -> Option<Marker> {
         self.with(|held| held.marker.clone())
+    }
+
+    /// As [`marker`](Slot::marker), without waiting.
+    pub(crate) fn try_marker(&self) -> Result<Option<Marker>, Taken> {
+        match self.try_lock() {
+            Some(lock) => Ok(self.with_lock(lock, |held| held.marker.clone())),
+            None => Err(Taken),
+        }
     }
 
     /// Holds `marker` from now on; `is_like_ours` says whether it may be recorded again.
@@ -278,10 +293,19 @@ impl Slot {
     /// Takes the lock that guards what is held, once nobody changes that in place.
     fn lock(&self) -> Lock<'_> {
         loop {
+            match self.try_lock() {
+                Some(lock) => return lock,
+                None => self.wait(),
+            }
+        }
+    }
+
+    /// As [`lock`](Slot::lock); `None` while somebody changes what is held in place.
+    fn try_lock(&self) -> Option<Lock<'_>> {
+        loop {
             let state = self.state.load(Ordering::Acquire);
             if state == TAKEN {
-                self.wait();
-                continue;
+                return None;
             }
             // Nothing is lent before there is a home.
             let lock = match (state, self.home.get()) {
@@ -292,12 +316,13 @@ impl Slot {
                 },
             };
             if self.state.load(Ordering::Acquire) == state {
-                return lock;
+                return Some(lock);
             }
         }
     }
 
-    /// Waits while somebody changes it in place: for long only where the driver's queue is full.
+    /// Waits while somebody changes it in place: for long only where the driver's queue is full, or a lock of the
+    /// caller's own is held that guards a Vulkan queue.
     #[cold]
     fn wait(&self) {
         look_until(|| self.state.load(Ordering::Relaxed) != TAKEN);
@@ -306,7 +331,11 @@ impl Slot {
     /// Calls `f` with what is held, under the lock: briefly, calling no driver and taking no lock.
     #[inline]
     fn with<R>(&self, f: impl FnOnce(&mut Held) -> R) -> R {
-        let lock = self.lock();
+        self.with_lock(self.lock(), f)
+    }
+
+    #[inline]
+    fn with_lock<R>(&self, lock: Lock<'_>, f: impl FnOnce(&mut Held) -> R) -> R {
         let (result, lend) = self.held.with_mut(|held| {
             // SAFETY: whoever has this lock while `state` names it is the only owner.
             let held = unsafe { &mut *held };

@@ -14,7 +14,7 @@
 //!
 //! | `turn` | meaning |
 //! |---|---|
-//! | 0 | `first` is the timeline, and nothing ends it: the fast path, which takes no lock |
+//! | 0 | `first` is the timeline, and nothing ends it: the fast path, which takes no lock but the order's |
 //! | odd | the current timeline has an end: [`Now::end`] tells which |
 //! | even, not 0 | a later timeline, without an end |
 //!
@@ -26,7 +26,7 @@
 //! turn counts in its `before`.* `close` moves `turn` on and reads the count while it has the lock.
 //! `place_again` looks at `turn` and counts while it has it. `place` counts, then looks at `turn` again: if it had
 //! the lock first, `close` sees what it counted; otherwise it sees the moved `turn`, and takes another value.
-//! `loom_tests` explores both.
+//! `loom_tests` explores each.
 
 use std::sync::Arc;
 
@@ -202,6 +202,25 @@ mod loom_tests {
             match place.end {
                 None => assert!(place.value <= *end, "in front, and not counted"),
                 Some(_) => assert!(place.value > *end, "behind, and counted"),
+            }
+        });
+    }
+
+    #[test]
+    fn an_end_counts_every_marker_recorded_again_in_front_of_it() {
+        loom::model(|| {
+            let line = Arc::new(Line::<u64>::new(stream_core()));
+            let (timeline, _) = line.now();
+            let placing = {
+                let line = line.clone();
+                thread::spawn(move || line.place_again(&timeline, None))
+            };
+            let end = line
+                .close(|_, before| Ok::<_, ()>(before))
+                .unwrap()
+                .unwrap();
+            if let Some(value) = placing.join().unwrap() {
+                assert!(value <= *end, "in front, and not counted");
             }
         });
     }

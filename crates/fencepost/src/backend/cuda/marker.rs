@@ -4,7 +4,7 @@
 //!
 //! A marker owns its `CUevent` alone. So whoever holds the marker may ask the event, and when the last
 //! holder lets go, or proves to be alone, the event may be recorded again:
-//! - *alone*: [`alone`] on the marker that an [`Event`](crate::Event) holds, under the event's lock.
+//! - *alone*: [`alone`] on the marker that an [`Event`](crate::Event) holds, by the owner of its slot.
 //!   It succeeds only when no other owner exists and none can come into being meanwhile, so the marker
 //!   is changed in place: new value, same event.
 //! - *gone*: the marker's drop gives the event back to the pool.

@@ -180,8 +180,8 @@ impl CudaStream {
     }
 
     /// Records into a marker that nobody else holds; `None` where that cannot be or was refused, and
-    /// nothing has changed. `lock` is what the caller still has when it need not: it is dropped before the
-    /// driver is called.
+    /// nothing has changed, but for a value that may be used up. `lock` is what the caller still has when it need
+    /// not: it is dropped before the driver is called.
     #[inline(always)]
     fn record_into(
         &self,
@@ -191,6 +191,7 @@ impl CudaStream {
     ) -> Option<u64> {
         let (context, raw) = (self.context, self.raw);
         let event = marker.event_again()?;
+        self.check_thread().ok()?;
         // What is on this stream's timeline is of its context, and of its kind but for timing.
         let value = self.line.place_again(&marker.point().timeline, lock)?;
         match self.origin {
@@ -212,7 +213,6 @@ impl CudaStream {
 
     #[inline(never)]
     fn record_default(&self, event: RawEvent) -> Option<()> {
-        self.check_thread().ok()?;
         match self.is_capturing() {
             Ok(false) => self.call(|raw| self.context.record(event, raw)).ok(),
             _ => None,
