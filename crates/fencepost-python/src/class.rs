@@ -118,7 +118,7 @@ unsafe extern "C" fn new(
         return null_mut();
     };
     // SAFETY: CPython passes a tuple, and null or a dict, all alive until this returns
-    // (https://docs.python.org/3/c-api/typeobj.html#c.PyTypeObject.tp_new). The dict does not change meanwhile, and
+    // (https://docs.python.org/3/c-api/typeobj.html#c.PyTypeObject.tp_new). The dict is the call's own, and
     // what it gives is compared, no more. The class is passed on to the `tp_new` of its base, with a tuple and no
     // keywords or with what came.
     unsafe {

@@ -9,13 +9,15 @@
 //! | empty | `slot`, or nothing yet while that is empty too |
 //! | set, once and for good | the native event |
 //!
-//! A record that raced with the change finds `native` set after it has recorded the slot, and records that
-//! one as well: so no record is lost.
+//! A record that races with the change may be too late for the marker that is handed out. So who hands out says
+//! so first (`handing_out`), and takes the marker second; who records puts the marker first, and looks second. The
+//! slot's lock orders the two: either the marker handed out is the new one, or the record sees that one is being
+//! handed out, waits for it, and records the native event as well. So no record is lost.
 
 use std::{
     sync::{
         OnceLock,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     time::Duration,
 };
@@ -59,8 +61,10 @@ pub(crate) struct Core {
     slot: OnceLock<Event>,
     native: OnceLock<Native>,
     /// Where the stream lay that `slot` was recorded on last, in part: a hint that the next record can be made in
-    /// place.
-    recorded_on: AtomicU32,
+    /// place. 0 is no hint.
+    recorded_on: AtomicU16,
+    /// Whether `native` may be set soon.
+    handing_out: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -127,21 +131,43 @@ impl Core {
             None => self.slot.get_or_init(|| slot(stream.device(), self.flags)),
         };
         // Not the same stream, or another at its place: then it is recorded the longer way.
-        let at = (std::ptr::from_ref(stream).addr() >> 4) as u32;
-        if self.recorded_on.load(Ordering::Relaxed) == at {
-            if record_in_place(py, slot, stream) && self.native.get().is_none() {
-                return Ok(());
+        let at = (std::ptr::from_ref(stream).addr() >> 4) as u16;
+        if self.recorded_on.load(Ordering::Relaxed) == at && at != 0 {
+            if record_in_place(py, slot, stream) {
+                return match self.is_handed_out() {
+                    false => Ok(()),
+                    true => py.detach(|| self.record_handed_out(stream)),
+                };
             }
-        } else {
+            self.recorded_on.store(0, Ordering::Relaxed);
+        } else if let Backend::Cuda | Backend::Vulkan = stream.device().backend() {
             self.recorded_on.store(at, Ordering::Relaxed);
         }
         py.detach(|| {
             slot.record(stream).map_err(Box::new)?;
-            match self.native.get() {
-                Some(_) => self.record_native(stream).map_err(Box::new),
-                None => Ok(()),
+            match self.is_handed_out() {
+                false => Ok(()),
+                true => self.record_handed_out(stream),
             }
         })
+    }
+
+    /// Whether the native event is handed out, or may be at this moment.
+    #[inline]
+    fn is_handed_out(&self) -> bool {
+        self.handing_out.load(Ordering::Acquire) || self.native.get().is_some()
+    }
+
+    /// Records the native event too, if it comes to be handed out.
+    #[cold]
+    fn record_handed_out(&self, stream: &Stream) -> Result<(), Box<Error>> {
+        while self.handing_out.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        match self.native.get() {
+            Some(_) => self.record_native(stream).map_err(Box::new),
+            None => Ok(()),
+        }
     }
 
     /// Holds a marker of `device` that was made in work of others.
@@ -200,6 +226,24 @@ impl Core {
     /// The native event with what this one holds now, from now on for good; `None` while it was never
     /// recorded.
     fn hand_out(&self) -> Result<Option<&Native>> {
+        /// It is settled, whether there is a native event now or not.
+        struct Settled<'a>(&'a AtomicBool);
+
+        impl Drop for Settled<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::Release);
+            }
+        }
+
+        // One at a time: who comes second finds the native event of the first, or hands out for itself.
+        while self
+            .handing_out
+            .compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed)
+            .is_err()
+        {
+            std::thread::yield_now();
+        }
+        let _settled = Settled(&self.handing_out);
         if let Some(native) = self.native.get() {
             return Ok(Some(native));
         }

@@ -391,6 +391,46 @@ def test_many_loops_await_events_that_others_record(device):
     assert not recorder.is_alive()
 
 
+def test_a_record_beside_the_handing_out_of_the_native_event_is_not_lost(gate):
+    if not fencepost.cuda.is_available():
+        pytest.skip("no CUDA device; FENCEPOST_CUDA_LIBRARY may name the stand-in for the driver")
+    device = fencepost.Device("cuda:0")
+    done, held = device.stream(), device.stream()
+    events, asked, lost = [], [], 0
+
+    def asks():
+        while len(asked) < 400:
+            if len(events) > len(asked):
+                asked.append(events[-1].cuda_event)
+
+    interval = sys.getswitchinterval()
+    # Else one of the two threads would be done before the other begins.
+    sys.setswitchinterval(1e-6)
+    try:
+        asking = threading.Thread(target=asks, daemon=True)
+        asking.start()
+        for turn in range(400):
+            event = fencepost.cuda.Event()
+            event.record(done)
+            event.synchronize()
+            opened = gate(held)
+            events.append(event)
+            for _ in range(turn % 40):
+                pass
+            event.record(held)
+            deadline = time.monotonic() + PATIENCE
+            while len(asked) <= turn and time.monotonic() < deadline:
+                pass
+            lost += event.query()
+            opened.open()
+            event.synchronize()
+        asking.join(PATIENCE)
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(asked) == 400
+    assert lost == 0, "the handle is of the record before"
+
+
 ENDS = {
     "pending events": """
 events = [fencepost.Event(device) for _ in range(10)]
