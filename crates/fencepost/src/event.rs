@@ -150,7 +150,7 @@ impl Event {
     #[inline(never)]
     #[track_caller]
     fn record_new(&self, stream: &Stream) -> Result<()> {
-        if !self.device.is_same(stream.device()) {
+        if self.device != *stream.device() {
             return Err(self.of_another_device(stream));
         }
         self.slot.put(stream.mark(self.timing)?, true);

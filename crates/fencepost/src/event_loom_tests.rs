@@ -70,13 +70,13 @@ impl StreamImpl for FakeStream {
         Ok(Arc::new(FakeMarker { point, told }))
     }
     fn record_again(&self, slot: &Slot, _: &'static Location<'static>) -> bool {
-        slot.again(&self.core, |held, lock| {
+        slot.again(|held, lock| {
             let held: &mut dyn Any = Arc::get_mut(held)?;
             let marker = held.downcast_mut::<FakeMarker>()?;
             if !Arc::ptr_eq(&marker.point.timeline, &self.timeline) {
                 return None;
             }
-            let lock = Lock::of(&self.core, lock);
+            let lock = Lock::of(&self.core, Some(lock));
             let value = self.core.count();
             drop(lock);
             // Where a backend calls its driver: another thread may run meanwhile.
@@ -195,24 +195,24 @@ fn a_query_while_recording_where_the_timeline_tells_all() {
     a_query_never_takes_the_old_marker_for_the_new(Told::All);
 }
 
+/// A thread that takes the marker out, and sees that it stays as it is: its value.
+fn holding(event: &Arc<Event>) -> thread::JoinHandle<u64> {
+    let event = event.clone();
+    thread::spawn(move || {
+        let marker = event.marker().unwrap();
+        let value = marker.imp().point().value;
+        thread::yield_now();
+        let now = marker.imp().point().value;
+        assert_eq!(now, value, "changed under its holder");
+        value
+    })
+}
+
 #[test]
 fn whoever_holds_a_marker_keeps_it_as_it_was() {
     loom::model(|| {
         let (event, stream, _) = recorded(Told::Completion);
-        let holding = {
-            let event = event.clone();
-            thread::spawn(move || {
-                let marker = event.marker().unwrap();
-                let value = marker.imp().point().value;
-                thread::yield_now();
-                assert_eq!(
-                    marker.imp().point().value,
-                    value,
-                    "changed under its holder"
-                );
-                value
-            })
-        };
+        let holding = holding(&event);
         event.record(&stream).unwrap();
         let seen = holding.join().unwrap();
         assert!(seen == 1 || seen == 2);
@@ -241,18 +241,10 @@ fn two_threads_that_record_leave_the_later_marker_pending() {
 fn whoever_holds_a_marker_of_a_lent_slot_keeps_it_as_it_was() {
     loom::model(|| {
         let (event, [(stream, _), _]) = lent();
-        let holding = {
-            let event = event.clone();
-            thread::spawn(move || {
-                let marker = event.marker().unwrap();
-                let value = marker.imp().point().value;
-                thread::yield_now();
-                assert_eq!(marker.imp().point().value, value, "changed");
-                assert!(value == 2 || value == 3);
-            })
-        };
+        let holding = holding(&event);
         event.record(&stream).unwrap();
-        holding.join().unwrap();
+        let seen = holding.join().unwrap();
+        assert!(seen == 2 || seen == 3);
         assert_eq!(event.marker().unwrap().imp().point().value, 3);
     });
 }
@@ -262,18 +254,10 @@ fn whoever_holds_a_marker_of_a_lent_slot_keeps_it_as_it_was() {
 fn a_slot_is_taken_back_while_others_use_it() {
     loom::model(|| {
         let (event, [home, other]) = lent();
-        let asking = {
-            let event = event.clone();
-            thread::spawn(move || {
-                let marker = event.marker().unwrap();
-                let value = marker.imp().point().value;
-                thread::yield_now();
-                assert_eq!(marker.imp().point().value, value, "changed");
-            })
-        };
+        let holding = holding(&event);
         event.record(&other.0).unwrap();
         event.record(&other.0).unwrap();
-        asking.join().unwrap();
+        holding.join().unwrap();
         assert!(!event.slot.is_lent(), "to a stream that is not home");
         event.record(&home.0).unwrap();
         let marker = event.marker().unwrap();

@@ -16,9 +16,9 @@
 //! # The lock
 //!
 //! A record that changes the held marker in place needs two things to itself: the slot, and the next value of
-//! its stream. Each has a lock, and an atomic read-modify-write is the dearest part of a record that is ours. So
-//! a slot whose marker was changed in place is *lent* to the stream: from then on the stream's own lock, which
-//! such a record takes anyway, guards the slot as well.
+//! its stream. Each has a lock, which costs an atomic read-modify-write. So a slot whose marker was changed in place
+//! is *lent* to the stream: from then on the stream's own lock, which such a record takes anyway, guards the slot
+//! as well.
 //!
 //! | `state` | who owns what is held |
 //! |---|---|
@@ -27,11 +27,11 @@
 //! | `TAKEN` | one thread, which changes the marker in place, and may be inside the driver: it has no lock |
 //!
 //! *Invariant: only an owner writes `state`, and but for `TAKEN`, with which it stays one, as the last thing it
-//! does; at no time are there two.* A thread takes the lock that `state` names, then looks again. What it sees then is true: each change
-//! away from a lock's own state is made by a holder of that lock, so whoever takes the lock later sees it. So
-//! of two threads that each hold one of the locks, one at most finds its own state, and nobody finds his while
-//! the slot is taken. Every change of `state` is a release, and every look before entering an acquire, so the next
-//! owner sees what the last one did. The event's `loom_tests` explore it.
+//! does; at no time are there two.* A thread takes the lock that `state` names, then looks again. What it sees then
+//! is true: each change away from a lock's own state is made by a holder of that lock, so whoever takes the lock
+//! later sees it. So of two threads that each hold one of the locks, one at most finds its own state, and nobody
+//! finds his while the slot is taken. Every change of `state` is a release, and every look before entering an
+//! acquire, so the next owner sees what the last one did. The event's `loom_tests` explore it.
 //!
 //! Nobody who has one of these locks waits for another: the locks need no order. As with any lock, a process that is
 //! forked while another thread is inside finds it held for ever.
@@ -204,21 +204,20 @@ impl Slot {
         drop(old);
     }
 
-    /// Calls `record` to record again into the marker that is held, with what [`Lock::of`] takes: it is the marker's
-    /// alone until it returns, also once it has dropped the lock, so it may take its time then. It gives the new
+    /// Calls `record` to record again into the marker that is held: that is its alone until it returns, also once it
+    /// has dropped the lock, so it may take its time then. It gives the new
     /// value, on the same timeline. `false` where it gives none, or there is nothing to record into.
     ///
     /// Nobody can come to hold the marker meanwhile: only an owner of the slot hands it out.
     #[inline(always)]
     pub(crate) fn again<'a>(
         &'a self,
-        stream: &'a StreamCore,
-        record: impl FnOnce(&mut Arc<dyn MarkerImpl>, Option<Lock<'a>>) -> Option<u64>,
+        record: impl FnOnce(&mut Arc<dyn MarkerImpl>, Lock<'a>) -> Option<u64>,
     ) -> bool {
         if self.word.load(Ordering::Relaxed) == UNRECORDED {
             return false;
         }
-        let lock = self.lock_first(stream);
+        let lock = self.lock();
         self.state.store(TAKEN, Ordering::Release);
         let _leave = Leave(self);
         self.held.with_mut(|held| {
@@ -226,7 +225,7 @@ impl Slot {
             // so without the lock.
             let held = unsafe { &mut *held };
             let again = match &mut held.marker {
-                Some(marker) if held.is_like_ours => record(marker.imp_mut(), Some(lock)),
+                Some(marker) if held.is_like_ours => record(marker.imp_mut(), lock),
                 _ => None,
             };
             let Some(value) = again else {
@@ -273,21 +272,6 @@ impl Slot {
             held.generation << 2 | ASK
         });
         self.word.store(word, Ordering::Release);
-    }
-
-    /// As [`lock`](Slot::lock), shorter where the slot is lent to `stream`.
-    #[inline(always)]
-    fn lock_first<'a>(&'a self, stream: &'a StreamCore) -> Lock<'a> {
-        if self.state.load(Ordering::Acquire) == LENT
-            && let Some(home) = self.home.get()
-            && std::ptr::eq(&*home.timeline.stream, stream)
-        {
-            let lock = Lock::of(stream, None);
-            if self.state.load(Ordering::Acquire) == LENT {
-                return lock;
-            }
-        }
-        self.lock()
     }
 
     /// Takes the lock that guards what is held, once nobody changes that in place.

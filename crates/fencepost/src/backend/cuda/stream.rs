@@ -560,9 +560,9 @@ impl StreamImpl for CudaStream {
     }
 
     fn record_again(&self, slot: &Slot, at: &'static Location<'static>) -> bool {
-        slot.again(&self.core, |held, lock| {
+        slot.again(|held, lock| {
             let held: &mut dyn Any = marker::alone(held)?;
-            self.record_into(held.downcast_mut()?, lock, at)
+            self.record_into(held.downcast_mut()?, Some(lock), at)
         })
     }
 

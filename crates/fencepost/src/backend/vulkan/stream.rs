@@ -386,7 +386,7 @@ impl StreamImpl for VkStream {
     }
 
     fn record_again(&self, slot: &Slot, at: &'static Location<'static>) -> bool {
-        slot.again(&self.core, |held, lock| {
+        slot.again(|held, lock| {
             drop(lock);
             self.gpu.check_fork().ok()?;
             let held: &mut dyn Any = Arc::get_mut(held)?;
