@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::run::{Workspace, complain, plainly, say, shown};
 use crate::steps::link_as;
 
-const PACKAGE: &str = "crates/fencepost-python";
+const PACKAGE: &str = "crates/python";
 
 /// The interpreter to build and test with: `FENCEPOST_PYTHON`, or the one in the path.
 fn interpreter() -> String {
