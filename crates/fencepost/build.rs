@@ -8,7 +8,7 @@ fn main() {
     if is("CARGO_FEATURE_METAL") && (apple || is("CARGO_CFG_METAL_SIM")) && !is("CARGO_CFG_LOOM") {
         println!("cargo::rustc-cfg=has_metal");
     }
-    println!("cargo::rerun-if-changed=src/backend/kernels.wgsl");
+    println!("cargo::rerun-if-changed=src/testing/kernels.wgsl");
     #[cfg(feature = "conformance")]
     kernels::translate();
 }
@@ -24,7 +24,7 @@ mod kernels {
     };
 
     pub(super) fn translate() {
-        let source = fs::read_to_string("src/backend/kernels.wgsl").expect("the kernels are there");
+        let source = fs::read_to_string("src/testing/kernels.wgsl").expect("the kernels are there");
         let module = wgsl::parse_str(&source)
             .unwrap_or_else(|error| panic!("{}", error.emit_to_string(&source)));
         let info = Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES)
@@ -84,7 +84,7 @@ mod kernels {
         };
         let (text, _) = msl::write_string(module, info, &options, &msl::PipelineOptions::default())
             .expect("the kernels are valid");
-        // What src/backend/metal/work.rs gives each kernel. More would be read past the end on a GPU, and nothing says so.
+        // What src/metal/work.rs gives each kernel. More would be read past the end on a GPU, and nothing says so.
         let count = |what: &str| text.matches(what).count();
         assert_eq!(count("    uint size"), 3, "bindings without a length");
         assert_eq!(count("\n, threadgroup "), 1, "threadgroup memory");

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use fencepost::conformance::{self, Case, Outcome};
+use fencepost::testing::{self, Case, Outcome};
 
 use crate::{Stop, open, print, printable, units};
 
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
     let device = open(args.device.as_deref())?;
     let filter = &args.filter;
     let chosen = |case: &Case| case.name.contains(filter);
-    if !filter.is_empty() && !conformance::cases().any(chosen) {
+    if !filter.is_empty() && !testing::cases().any(chosen) {
         return Err(Stop::Usage(format!(
             "no case has \"{filter}\" in its name; check without --filter shows all names"
         )));
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
 
     let mut failed = Vec::new();
     let mut written = Ok(());
-    let summary = conformance::run(&device, filter, |case, outcome, took| {
+    let summary = testing::run(&device, filter, |case, outcome, took| {
         if matches!(outcome, Outcome::Failed(_)) {
             failed.push(case.name);
         }

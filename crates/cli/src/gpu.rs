@@ -17,7 +17,7 @@ use std::{
     time::Instant,
 };
 
-use fencepost::{Device, Error, Event, Stream, conformance::work::ByteCounter};
+use fencepost::{Device, Error, Event, Stream, testing::work::ByteCounter};
 
 use crate::pipeline::{Outcome, Plan, read_whole, turn};
 

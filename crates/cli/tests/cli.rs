@@ -374,16 +374,14 @@ fn check_ends_with_its_counts() {
         panic!("{last}");
     };
     let cases = passed.parse::<usize>().unwrap() + skipped.parse::<usize>().unwrap();
-    assert_eq!(cases, fencepost::conformance::cases().count());
+    assert_eq!(cases, fencepost::testing::cases().count());
     // The device, the cases, the counts.
     assert_eq!(text.lines().count(), cases + 2);
 }
 
 #[test]
 fn a_filter_picks_cases() {
-    let case = fencepost::conformance::cases()
-        .next()
-        .expect("there are cases");
+    let case = fencepost::testing::cases().next().expect("there are cases");
     let text = good(fencepost(&[
         "check", "--device", "host", "--filter", case.name,
     ]));

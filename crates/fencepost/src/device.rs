@@ -3,10 +3,12 @@
 use std::{fmt, sync::Arc, time::Duration, time::Instant};
 
 use crate::{
-    backend::{Backend, DeviceImpl, Entry, REGISTRY, host},
     clock::Clock,
+    contract::{Backend, DeviceImpl},
     error::{Error, Result},
+    host,
     marker::Marker,
+    registry::{Entry, REGISTRY},
     stream::Stream,
     timeline::DeviceCore,
 };

@@ -8,11 +8,11 @@ use std::{
 };
 
 use crate::{
-    backend::slot::{Slot, Taken},
     clock::Elapsed,
     device::Device,
     error::{Error, Result},
     marker::{Marker, MarkerFuture, Status},
+    rerecord::{Slot, Taken},
     stream::Stream,
 };
 

@@ -10,13 +10,11 @@ use std::{
 
 use super::Event;
 use crate::{
-    backend::{
-        Backend, DeviceImpl, MarkerImpl, Point, StreamImpl, Told,
-        slot::{Lock, Slot},
-    },
+    contract::{Backend, DeviceImpl, MarkerImpl, Point, StreamImpl, Told},
     device::Device,
     error::{Error, Result},
     marker::{Marker, Status},
+    rerecord::{Lock, Slot},
     stream::Stream,
     sync::thread,
     timeline::{DeviceCore, StreamCore, Timeline, loom_tests::stream_core},

@@ -45,29 +45,52 @@
 #![deny(missing_docs, unsafe_code)]
 #![cfg_attr(loom, allow(dead_code))]
 
-mod backend;
 mod clock;
-#[cfg(feature = "conformance")]
-pub mod conformance;
+mod contract;
 #[cfg(all(feature = "cuda", not(loom)))]
 pub mod cuda;
+/// The parts of the CUDA backend that know no driver, for their models.
+#[cfg(loom)]
+mod cuda {
+    mod line;
+    mod reactor;
+}
+mod deadlock;
 mod device;
+#[cfg(any(feature = "vulkan", has_metal, loom))]
+mod epochs;
 mod error;
 mod event;
+mod host;
 mod marker;
 #[cfg(has_metal)]
 pub mod metal;
+/// The part of the Metal backend that knows no Metal, for its models.
+#[cfg(loom)]
+mod metal {
+    mod ledger;
+}
+mod registry;
+mod rerecord;
 #[cfg(any(feature = "vulkan", has_metal, loom))]
 mod reservation;
-mod running;
 mod stream;
+mod streams;
 mod sync;
+#[cfg(feature = "conformance")]
+pub mod testing;
 mod timeline;
 #[cfg(all(feature = "vulkan", not(loom)))]
 pub mod vulkan;
+/// The parts of the Vulkan backend that know no driver, for their models.
+#[cfg(loom)]
+mod vulkan {
+    mod slots;
+    mod waiter;
+}
 
-pub use backend::Backend;
 pub use clock::{Clock, Elapsed, Timestamp};
+pub use contract::Backend;
 pub use device::{Device, Found};
 pub use error::{Cause, Error, Result, Timeout};
 pub use event::Event;

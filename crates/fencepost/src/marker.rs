@@ -11,10 +11,10 @@ use std::{
 };
 
 use crate::{
-    backend::MarkerImpl,
     clock::{Elapsed, Timestamp},
+    contract::MarkerImpl,
+    deadlock,
     error::{Error, Result, Timeout},
-    running,
     stream::Stream,
     sync::Ordering,
     timeline::{Ticket, Waiter},
@@ -179,7 +179,7 @@ impl Marker {
         if self.imp.query()? {
             return Ok(true);
         }
-        running::block_on(self, deadline)
+        deadlock::block_on(self, deadline)
     }
 
     pub(crate) fn timeout(&self, limit: Duration) -> Error {
@@ -192,7 +192,7 @@ impl Marker {
             recorded_at: point.at,
             completed: point.timeline.completed(),
             recorded: stream.recorded.load(Ordering::Relaxed),
-            held_up_by: running::held_up_by(stream),
+            held_up_by: deadlock::held_up_by(stream),
         }))
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{backend::counted::State, marker::Marker};
+use crate::{epochs::State, marker::Marker};
 
 /// A place for a marker in work that the caller submits: in a command buffer of its own, at a time that only
 /// the caller knows.

@@ -3,10 +3,11 @@
 use std::{fmt, panic::Location, sync::Arc, time::Duration};
 
 use crate::{
-    backend::{StreamImpl, slot::Slot},
+    contract::StreamImpl,
     device::Device,
     error::{Error, Result},
     marker::Marker,
+    rerecord::Slot,
     sync::Ordering,
 };
 

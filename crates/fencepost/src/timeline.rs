@@ -105,7 +105,7 @@ pub(crate) struct StreamCore {
     /// The last value handed out, for [`Timeout`](crate::error::Timeout) and progress.
     pub(crate) recorded: AtomicU64,
     /// The lock under which values are handed out, where the backend has none of its own for it. It may guard
-    /// the slots of events too ([`Slot`](crate::backend::slot::Slot)), so no other lock is taken under it.
+    /// the slots of events too ([`Slot`](crate::rerecord::Slot)), so no other lock is taken under it.
     pub(crate) order: BriefLock,
     /// The waits of the stream that the host can see, in their order. A host stream stands at one at most;
     /// ahead of a GPU's queue there may be several.

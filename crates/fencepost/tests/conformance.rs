@@ -3,7 +3,7 @@
 
 use fencepost::{
     Device,
-    conformance::{self, Outcome},
+    testing::{self, Outcome},
 };
 
 mod common;
@@ -12,7 +12,7 @@ mod common;
 fn the_host_keeps_every_promise() {
     let device = Device::new_host(2);
     let mut skipped = Vec::new();
-    let summary = conformance::run(&device, "", |case, outcome, time| match outcome {
+    let summary = testing::run(&device, "", |case, outcome, time| match outcome {
         Outcome::Passed => println!("ok {} ({time:?})", case.name),
         Outcome::Failed(why) => println!("FAILED {}: {why}", case.name),
         Outcome::Skipped(why) => skipped.push(format!("{}: {why}", case.name)),
@@ -27,7 +27,7 @@ fn the_host_keeps_every_promise() {
 
 #[test]
 fn the_host_keeps_every_promise_with_one_worker() {
-    let summary = conformance::run(&Device::new_host(1), "", |case, outcome, _| {
+    let summary = testing::run(&Device::new_host(1), "", |case, outcome, _| {
         assert_eq!(*outcome, Outcome::Passed, "{}", case.name);
     });
     assert_eq!(summary.failed, 0);
@@ -35,7 +35,7 @@ fn the_host_keeps_every_promise_with_one_worker() {
 
 #[test]
 fn every_mutant_dies_by_every_case_that_claims_it() {
-    let table = conformance::kill_mutants(|| Device::new_host(2));
+    let table = testing::kill_mutants(|| Device::new_host(2));
     common::write_table("mutants", "Mutants of the host backend", &table.to_string());
     let complaints = table.complaints();
     assert!(complaints.is_empty(), "{complaints:#?}");
@@ -43,7 +43,7 @@ fn every_mutant_dies_by_every_case_that_claims_it() {
 
 #[test]
 fn case_names_are_unique() {
-    let mut names: Vec<_> = conformance::cases().map(|case| case.name).collect();
+    let mut names: Vec<_> = testing::cases().map(|case| case.name).collect();
     let all = names.len();
     names.sort_unstable();
     names.dedup();
@@ -53,7 +53,7 @@ fn case_names_are_unique() {
 #[test]
 fn the_document_names_cases_that_exist() {
     let text = include_str!("../../../docs/conformance.md");
-    let names: Vec<_> = conformance::cases().map(|case| case.name).collect();
+    let names: Vec<_> = testing::cases().map(|case| case.name).collect();
     let mentioned: Vec<_> = text
         .split('`')
         .skip(1)

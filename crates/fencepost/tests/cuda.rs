@@ -10,9 +10,8 @@ use std::{
 };
 
 use fencepost::{
-    Backend, Device, Error, Event, Marker, Status, Stream,
-    conformance::work::{self, Gate},
-    cuda,
+    Backend, Device, Error, Event, Marker, Status, Stream, cuda,
+    testing::work::{self, Gate},
 };
 
 mod common;

@@ -6,7 +6,7 @@
 
 use std::{path::Path, sync::mpsc, time::Duration};
 
-use fencepost::{Device, Error, Event, Result, Status, conformance::work};
+use fencepost::{Device, Error, Event, Result, Status, testing::work};
 use fencepost_sim_cuda::Control;
 
 mod common;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fencepost::{Device, Error, Event, Marker, Stream, conformance::work};
+use fencepost::{Device, Error, Event, Marker, Stream, testing::work};
 
 mod common;
 

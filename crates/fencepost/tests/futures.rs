@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use fencepost::{Device, Error, Event, conformance::work};
+use fencepost::{Device, Error, Event, testing::work};
 
 /// The smallest executor: polls, parks, polls.
 fn block_on<T>(future: impl IntoFuture<Output = T>) -> T {

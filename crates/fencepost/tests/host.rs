@@ -40,7 +40,7 @@ fn any_number_of_blocked_work_leaves_a_worker_for_what_it_waits_for() {
     const STREAMS: usize = 800;
     let device = Device::new_host(1);
     let last = device.new_stream().unwrap();
-    let gate = fencepost::conformance::work::gate(&last).unwrap();
+    let gate = fencepost::testing::work::gate(&last).unwrap();
     last.launch(|| {}).unwrap();
     let awaited = last.record().unwrap();
     let running = Arc::new(AtomicUsize::new(0));

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use fencepost::{Device, Event, conformance::work};
+use fencepost::{Device, Event, testing::work};
 
 mod common;
 

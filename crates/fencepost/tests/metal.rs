@@ -31,7 +31,7 @@ mod stand_in {
         time::Duration,
     };
 
-    use fencepost::{Device, Error, Event, conformance::work, metal};
+    use fencepost::{Device, Error, Event, metal, testing::work};
     use fencepost_sim_metal::{Control, Setup};
     use objc2::rc::autoreleasepool;
     use objc2_metal::{

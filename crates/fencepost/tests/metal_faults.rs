@@ -4,7 +4,7 @@
 
 use std::{sync::mpsc, time::Duration};
 
-use fencepost::{Device, Error, Event, Status, conformance::work, metal};
+use fencepost::{Device, Error, Event, Status, metal, testing::work};
 use fencepost_sim_metal::Setup;
 use objc2_metal::{MTLCommandBuffer, MTLCommandBufferError, MTLSharedEvent};
 

@@ -6,14 +6,14 @@ use std::{sync::Arc, thread};
 
 use fencepost::{
     Device, Event,
-    conformance::{self, Outcome, work},
+    testing::{self, Outcome, work},
 };
 
 #[test]
 fn the_conformance_cases_hold() {
     let device = Device::new_host(2);
     let mut ran = 0;
-    for case in conformance::cases() {
+    for case in testing::cases() {
         // Interpreted, a hundred thousand records take minutes; 200 rounds in 8 threads too.
         if [
             "a_hundred_thousand_records_may_be_pending",
@@ -23,7 +23,7 @@ fn the_conformance_cases_hold() {
         {
             continue;
         }
-        conformance::run(&device, case.name, |case, outcome, _| {
+        testing::run(&device, case.name, |case, outcome, _| {
             assert_eq!(*outcome, Outcome::Passed, "{}", case.name);
             ran += 1;
         });

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use fencepost::{Device, conformance::Mutant};
+use fencepost::{Device, testing::Mutant};
 use proptest::{prelude::*, test_runner::Config};
 
 #[path = "common/model.rs"]

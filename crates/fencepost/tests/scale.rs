@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use fencepost::{Device, Event, Marker, Stream, conformance::work};
+use fencepost::{Device, Event, Marker, Stream, testing::work};
 
 const PATIENCE: Duration = Duration::from_secs(240);
 

@@ -12,7 +12,7 @@ use std::{
 
 use fencepost::{
     Backend, Device, Error, Event,
-    conformance::work,
+    testing::work,
     vulkan::{self, Features},
 };
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use ash::vk;
-use fencepost::{Backend, Device, Error, Event, Result, conformance::work, vulkan};
+use fencepost::{Backend, Device, Error, Event, Result, testing::work, vulkan};
 use fencepost_sim_vulkan::Control;
 
 mod common;

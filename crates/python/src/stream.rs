@@ -200,7 +200,7 @@ impl PyStream {
 
 /// A stream that is held until ``open()`` is called or the gate is dropped: for tests.
 #[pyclass(frozen, name = "_Gate", module = "fencepost")]
-pub(crate) struct PyGate(std::sync::Mutex<Option<fencepost::conformance::work::Gate>>);
+pub(crate) struct PyGate(std::sync::Mutex<Option<fencepost::testing::work::Gate>>);
 
 #[pymethods]
 impl PyGate {
@@ -208,7 +208,7 @@ impl PyGate {
     fn new(py: Python<'_>, stream: &Bound<'_, PyAny>) -> PyResult<PyGate> {
         let stream = crate::current::given(py, stream)?;
         let gate = py
-            .detach(|| fencepost::conformance::work::gate(&stream))
+            .detach(|| fencepost::testing::work::gate(&stream))
             .map_err(to_py)?;
         Ok(PyGate(std::sync::Mutex::new(Some(gate))))
     }

@@ -4,7 +4,7 @@ use std::{cell::RefCell, hint::black_box};
 
 use fencepost::{
     Stream,
-    conformance::work::{self, Gate},
+    testing::work::{self, Gate},
     vulkan::bare,
 };
 

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use fencepost::{
     Device, Error, Event, Marker, Status, Stream,
-    conformance::{
+    testing::{
         Mutant, mutated,
         work::{self, Gate, Log},
     },

@@ -2,19 +2,19 @@
 
 use fencepost::{
     Device,
-    conformance::{self, Case, Outcome},
+    testing::{self, Case, Outcome},
 };
 
 /// Runs every case but those that are left out, and returns how many passed.
 pub(crate) fn keeps_every_promise(device: &Device, leave_out: impl Fn(&Case) -> bool) -> usize {
     println!("{device}, clock: {}", device.clock());
     let (mut passed, mut failed) = (0, Vec::new());
-    for case in conformance::cases() {
+    for case in testing::cases() {
         if leave_out(case) {
             println!("left out {}", case.name);
             continue;
         }
-        conformance::run(device, case.name, |ran, outcome, time| match outcome {
+        testing::run(device, case.name, |ran, outcome, time| match outcome {
             // The filter is a part of a name, and may fit several.
             _ if ran.name != case.name => {}
             Outcome::Passed => {
@@ -35,7 +35,7 @@ pub(crate) fn keeps_every_promise(device: &Device, leave_out: impl Fn(&Case) -> 
 
 /// Runs the mutants of a backend, keeps the table under `name`, and sees that each dies.
 pub(crate) fn every_mutant_dies(name: &str, title: &str, make: impl Fn() -> Device + Sync) {
-    let table = conformance::kill_mutants(make);
+    let table = testing::kill_mutants(make);
     super::common::write_table(name, title, &table.to_string());
     let complaints = table.complaints();
     assert!(complaints.is_empty(), "{complaints:#?}");

@@ -1,0 +1,252 @@
+//! The contract: what a backend provides, in one place.
+//!
+//! The nouns ([`Device`], [`Stream`], [`Marker`], [`Event`](crate::Event)) reach a backend through
+//! these three traits alone, and a backend never knows `Event`. A call goes down once and comes back
+//! once. A new backend is a folder here, one line in [`REGISTRY`], and a run of the conformance
+//! suite.
+//!
+//! What every backend builds on:
+//! - **One [`Timeline`](crate::timeline::Timeline) per stream** is the host's account of it.
+//!   A marker is a value on it. Values are handed out under the stream's submit lock, and only for a
+//!   submit that succeeded.
+//! - **Completion is reported through the timeline** (`advance`, `fail`), by whoever learns of it: the
+//!   host's workers, a reactor thread, a completed handler, or a query that asked the driver. Blocked
+//!   threads, futures, callbacks and parked host streams all wait there, so every backend serves all
+//!   of them once [`MarkerImpl::arm`] makes sure that somebody watches.
+//! - **A failed stream still records**: the marker has failed from the start. So what a user sees does
+//!   not depend on who learnt of the failure first.
+
+use std::{any::Any, fmt, panic::Location, sync::Arc, time::Instant};
+
+use crate::{
+    clock::{Elapsed, Timestamp},
+    error::{Error, Result},
+    marker::Marker,
+    rerecord::Slot,
+    timeline::{DeviceCore, Job, Reached, StreamCore, Timeline},
+};
+
+/// What a backend's device provides.
+pub(crate) trait DeviceImpl: Send + Sync + Any {
+    /// The device's facts: name, identity, clock, and where its callbacks run.
+    fn core(&self) -> &Arc<DeviceCore>;
+
+    /// The API it is reached through.
+    fn backend(&self) -> Backend;
+
+    /// The stream that exists from the start. The same one each time.
+    fn default_stream(&self) -> Arc<dyn StreamImpl>;
+
+    /// A stream of its own.
+    fn new_stream(&self) -> Result<Arc<dyn StreamImpl>>;
+
+    /// The streams that are alive, for waiting for all of them.
+    fn streams(&self) -> Vec<Arc<dyn StreamImpl>>;
+
+    /// A log that this device's streams can append to.
+    #[cfg(feature = "conformance")]
+    fn new_log(&self) -> Result<crate::testing::work::Log>;
+
+    /// Memory for counting bytes by kernels, for `capacity` of them.
+    #[cfg(feature = "conformance")]
+    fn byte_counter(
+        &self,
+        capacity: usize,
+    ) -> Result<Arc<dyn crate::testing::bytes::ByteCounterImpl>> {
+        let _ = capacity;
+        Err(crate::testing::bytes::no_counter(&self.core().name))
+    }
+}
+
+/// What a backend's stream provides. No call waits for the device's progress.
+pub(crate) trait StreamImpl: Send + Sync + Any {
+    /// Identity and account.
+    fn core(&self) -> &Arc<StreamCore>;
+
+    /// Puts a marker behind everything submitted so far, and submits it. `at` is the line that
+    /// asked. On an error nothing has changed.
+    fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>>;
+
+    /// Records again into the marker that `slot` holds, by [`Slot::again`], where nobody else holds it and the
+    /// backend can: the same marker object with a new value, of the same timeline, asked for by `at`. `false`
+    /// where it cannot, or where the driver refused: nothing has changed then, but for a value that may be used up,
+    /// and [`mark`](StreamImpl::mark) is to be called. Fires no waiters.
+    fn record_again(&self, slot: &Slot, at: &'static Location<'static>) -> bool {
+        let _ = (slot, at);
+        false
+    }
+
+    /// Makes later work run after `marker`, natively for markers of its own kind, else as the
+    /// backend can; [`Error::ForeignWait`] where it cannot. A failed marker fails this stream.
+    fn wait(&self, marker: &Marker) -> Result<()>;
+
+    /// As [`wait`](StreamImpl::wait), also for pending markers of other backends, at the price of
+    /// stalling the hardware queue.
+    fn wait_foreign(&self, marker: &Marker) -> Result<()> {
+        self.wait(marker)
+    }
+
+    /// Markers complete so far, by the freshest cheap knowledge.
+    fn completed(&self) -> u64;
+
+    /// Whether everything submitted so far is done, where the API tells without a marker; else `None`.
+    fn is_idle(&self) -> Result<Option<bool>> {
+        Ok(None)
+    }
+
+    /// The failure that sticks to the stream, if one does.
+    fn failure(&self) -> Option<Error>;
+
+    /// Forgets a failure, so that what is submitted from now on runs; the lost device's error
+    /// where there is no way back.
+    fn clear_error(&self) -> Result<()>;
+
+    /// Runs a closure on the stream: host streams only.
+    fn launch(&self, work: Job, at: &'static Location<'static>) -> Result<()> {
+        let _ = (work, at);
+        Err(Error::Unsupported {
+            what: "launching a host closure".into(),
+            device: self.core().device.name.clone(),
+            remedy: "launch it on a host stream, and let one stream wait for the other".into(),
+        })
+    }
+
+    /// Whether what holds up one of the two also holds up the other, for they share a hardware queue.
+    #[cfg(feature = "conformance")]
+    fn shares_order_with(&self, other: &dyn StreamImpl) -> bool {
+        let _ = other;
+        false
+    }
+
+    /// Work that is held until the host opens it.
+    #[cfg(feature = "conformance")]
+    fn gate(&self) -> Result<crate::testing::work::Gate>;
+
+    /// Device work that writes `token` where it ran in the order.
+    #[cfg(feature = "conformance")]
+    fn append(&self, log: &crate::testing::work::Log, token: u32) -> Result<()>;
+
+    /// Device work that fails, naming `text`, as a fault of a user's own work would.
+    #[cfg(feature = "conformance")]
+    fn fail(&self, text: &str) -> Result<()>;
+}
+
+/// Where a marker stands: on which timeline, at which value, asked for by which line.
+pub(crate) struct Point {
+    pub(crate) timeline: Arc<Timeline>,
+    pub(crate) value: u64,
+    pub(crate) at: &'static Location<'static>,
+    pub(crate) timing: bool,
+}
+
+/// How much of a marker's status its timeline tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Nothing: the marker is to be asked.
+    Nothing,
+    /// That it is complete, once somebody has learnt of it; while pending, the marker is to be asked.
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "vulkan", has_metal)),
+        allow(dead_code)
+    )]
+    Completion,
+    /// Everything.
+    All,
+}
+
+/// What a backend's marker provides. Immutable; all of it may be called by many threads at once.
+/// `Any`, so that a stream can recognise markers of its own kind.
+pub(crate) trait MarkerImpl: Send + Sync + Any {
+    fn point(&self) -> &Point;
+
+    /// What the timeline alone, without asking a driver, tells of this marker: gives queries their
+    /// fastest path.
+    fn told_by_timeline(&self) -> Told {
+        Told::Nothing
+    }
+
+    /// `Ok(true)` once complete, the failure once failed. Never blocks.
+    fn query(&self) -> Result<bool>;
+
+    /// Whether it is known to be complete. Where asking a driver costs more than a native wait, without
+    /// asking.
+    fn is_known_complete(&self) -> bool {
+        matches!(self.query(), Ok(true))
+    }
+
+    /// Blocks until complete (`true`), failed, or the deadline (`false`).
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool>;
+
+    /// Makes sure that somebody advances the timeline when this marker completes, for those who
+    /// registered there. The host needs nothing.
+    fn arm(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// An event that held it is dropped: a backend may keep the marker for the next one, if nobody
+    /// else holds it. Never blocks, never calls a driver.
+    fn retire(self: Arc<Self>) {}
+
+    /// When it completed. Called only for a complete marker with timing.
+    fn timestamp(&self) -> Result<Timestamp>;
+
+    /// The time from this marker to `end`, both complete, timed and of one device.
+    fn elapsed(&self, end: &dyn MarkerImpl) -> Result<Elapsed> {
+        self.timestamp()?.elapsed(&end.timestamp()?)
+    }
+}
+
+impl Point {
+    /// What the timeline knows of this point. One atomic load.
+    pub(crate) fn reached(&self) -> Reached {
+        self.timeline.reached(self.value)
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "marker {} of {}", self.value, self.timeline.stream)
+    }
+}
+
+/// An API that devices are reached through.
+///
+/// ```
+/// use fencepost::{Backend, Device};
+/// assert_eq!(Device::open("host")?.backend(), Backend::Host);
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Backend {
+    /// Threads of this process. Always there.
+    Host,
+    /// Apple's Metal.
+    Metal,
+    /// NVIDIA's CUDA driver.
+    Cuda,
+    /// Vulkan 1.2 and later.
+    Vulkan,
+}
+
+impl Backend {
+    /// The name that device names begin with.
+    ///
+    /// ```
+    /// assert_eq!(fencepost::Backend::Cuda.name(), "cuda");
+    /// ```
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::Host => "host",
+            Backend::Metal => "metal",
+            Backend::Cuda => "cuda",
+            Backend::Vulkan => "vulkan",
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,193 @@
+//! Counting bytes by a kernel: what `fencepost run` puts on CUDA streams.
+//!
+//! Its memory is never freed: freeing blocks while any stream is stalled
+//! (docs/measurements/cuda-stalls.md), and a run needs a few buffers for as long as it lasts.
+
+use std::{any::Any, ffi::c_void, sync::Arc};
+
+use super::{
+    context::Context,
+    driver::{Fault, RawFunction},
+    stream::CudaStream,
+    work,
+};
+use crate::{
+    error::{Error, Result},
+    stream::Stream,
+    sync::{Mutex, lock},
+    testing::{bytes::ByteCounterImpl, work::ByteCounter},
+};
+
+/// Pinned memory that the host fills, device memory that it is copied to, and 256 counts.
+struct Memory {
+    capacity: usize,
+    host: usize,
+    data: u64,
+    bins: u64,
+}
+
+struct CudaCounter {
+    context: &'static Context,
+    /// The lock makes whoever fills the host's memory the only one.
+    memory: Mutex<Memory>,
+    bins: u64,
+}
+
+const BINS: usize = 256;
+const THREADS: u32 = 256;
+/// Enough blocks to fill any GPU; each goes over its share in steps.
+const MOST_BLOCKS: usize = 1024;
+const BYTES_A_BLOCK: usize = 16 * 1024;
+
+pub(super) fn new(context: &'static Context, capacity: usize) -> Result<Arc<dyn ByteCounterImpl>> {
+    work::kernels(context)?;
+    let failed = |fault| context.failed(fault, None);
+    let memory = allocate(context, capacity).map_err(failed)?;
+    let zeroes = [0_u64; BINS];
+    context
+        .current(|| {
+            // SAFETY: `bins` is device memory of that size, and nobody else's.
+            unsafe {
+                let from = zeroes.as_ptr().cast::<c_void>();
+                context
+                    .driver
+                    .copy_in((memory.bins, from, size_of_val(&zeroes)))
+            }
+        })
+        .map_err(failed)?;
+    Ok(Arc::new(CudaCounter {
+        context,
+        bins: memory.bins,
+        memory: Mutex::new(memory),
+    }))
+}
+
+fn allocate(context: &Context, capacity: usize) -> Result<Memory, Fault> {
+    let (host, _) = context.pinned(capacity.max(1))?;
+    let on_device = |bytes: usize| {
+        context.current(|| {
+            let mut address = 0;
+            // SAFETY: `address` is one device pointer.
+            unsafe { context.driver.alloc((&raw mut address, bytes)) }?;
+            Ok(address)
+        })
+    };
+    Ok(Memory {
+        capacity,
+        host,
+        data: on_device(capacity.max(1))?,
+        bins: on_device(BINS * size_of::<u64>())?,
+    })
+}
+
+impl CudaCounter {
+    fn stream<'a>(&self, stream: &'a Stream) -> Result<&'a CudaStream> {
+        (stream.imp() as &dyn Any)
+            .downcast_ref::<CudaStream>()
+            .filter(|cuda| std::ptr::eq(cuda.context, self.context))
+            .ok_or_else(|| Error::DeviceMismatch {
+                call: "count",
+                left: format!("memory of {}", self.context.name),
+                right: stream.to_string(),
+            })
+    }
+
+    fn launch(
+        &self,
+        stream: &CudaStream,
+        function: RawFunction,
+        blocks: u32,
+        arguments: &mut [*mut c_void],
+    ) -> Result<(), Fault> {
+        let none = std::ptr::null_mut();
+        let arguments = arguments.as_mut_ptr();
+        stream.call(|raw| {
+            // SAFETY: the function is of this context; the arguments point to values of the types it
+            // takes (kernels.cu), and the driver copies them before it returns. What they address is
+            // device memory of this context, which is never freed.
+            unsafe {
+                self.context.driver.launch_kernel((
+                    function, blocks, 1, 1, THREADS, 1, 1, 0, raw, arguments, none,
+                ))
+            }
+        })
+    }
+}
+
+impl ByteCounterImpl for CudaCounter {
+    fn fill(&self, len: usize, fill: &mut dyn FnMut(&mut [u8])) {
+        let memory = lock(&self.memory);
+        let len = len.min(memory.capacity);
+        // SAFETY: pinned memory of at least that size, initialised when it was allocated and never
+        // freed; the lock is held, so no other slice of it exists in this process.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(memory.host as *mut u8, len) };
+        fill(bytes);
+    }
+
+    fn count(&self, stream: &Stream, len: usize) -> Result<()> {
+        let cuda = self.stream(stream)?;
+        let kernels = work::kernels(self.context)?;
+        let memory = lock(&self.memory);
+        let len = len.min(memory.capacity);
+        let driver = self.context.driver;
+        let (mut data, mut bytes, mut bins) = (memory.data, len as u64, memory.bins);
+        let queued = cuda
+            .call(|raw| {
+                // SAFETY: `bins` is device memory of 512 words of 32 bits.
+                unsafe { driver.set_async((bins, 0, BINS * 2, raw)) }?;
+                match len {
+                    0 => Ok(()),
+                    // SAFETY: both are of at least `len` bytes and never freed; the host's is pinned.
+                    _ => unsafe {
+                        driver.copy_in_async((data, memory.host as *const c_void, len, raw))
+                    },
+                }
+            })
+            .and_then(|()| {
+                let blocks = len.div_ceil(BYTES_A_BLOCK).clamp(1, MOST_BLOCKS) as u32;
+                let mut arguments = [
+                    (&raw mut data).cast::<c_void>(),
+                    (&raw mut bytes).cast::<c_void>(),
+                    (&raw mut bins).cast::<c_void>(),
+                ];
+                self.launch(cuda, kernels.histogram, blocks, &mut arguments)
+            });
+        queued.map_err(|fault| self.context.failed(fault, None))
+    }
+
+    fn add_to(&self, stream: &Stream, into: &ByteCounter) -> Result<()> {
+        let cuda = self.stream(stream)?;
+        let kernels = work::kernels(self.context)?;
+        let into: &dyn Any = into.inner();
+        let Some(into) = into.downcast_ref::<CudaCounter>() else {
+            return Err(Error::DeviceMismatch {
+                call: "add_to",
+                left: format!("counts of {}", self.context.name),
+                right: "counts of another device".into(),
+            });
+        };
+        let (mut from, mut to) = (self.bins, into.bins);
+        let mut arguments = [
+            (&raw mut from).cast::<c_void>(),
+            (&raw mut to).cast::<c_void>(),
+        ];
+        self.launch(cuda, kernels.reduce, 1, &mut arguments)
+            .map_err(|fault| self.context.failed(fault, None))
+    }
+
+    fn read(&self) -> Result<[u64; BINS]> {
+        let mut counts = [0; BINS];
+        self.context
+            .current(|| {
+                let to = counts.as_mut_ptr().cast::<c_void>();
+                // SAFETY: `to` has room for that many bytes, and `bins` is device memory of as many.
+                unsafe {
+                    self.context
+                        .driver
+                        .copy_out((to, self.bins, BINS * size_of::<u64>()))
+                }
+            })
+            .map_err(|fault| self.context.failed(fault, None))?;
+        Ok(counts)
+    }
+}

@@ -1,0 +1,335 @@
+//! The CUDA backend: streams and events of NVIDIA's driver, which is loaded at run time.
+//!
+//! - **A marker is a `CUevent` of its own** while anybody may ask it, from a pool keyed by context and
+//!   flags ([`context`]); the [`marker`] module tells who owns it and when it is used again.
+//! - **Completion is remembered** through the stream's timeline: asking again is one atomic load, and
+//!   a later marker of the stream completes the earlier ones ([`line`](mod@line)).
+//! - **No lock is held across a call that may block in the driver.**
+//! - **One reactor thread per context** serves callbacks, futures, waits with a deadline and parked
+//!   host streams ([`reactor`]).
+//! - **Identity is the driver's number** (`cuStreamGetId`, `cuCtxGetId`), not the handle, which is used
+//!   again. Where a driver has no such number, nothing is taken to be the same.
+//! - **A fault ends its context**: the first one is what every marker and stream of it tells.
+//!
+//! | the driver does | so we |
+//! |---|---|
+//! | breaks any capture in global mode when an event is asked, from whatever thread | ask in relaxed mode |
+//! | breaks a capture when a captured event is asked | know which are, and never ask them |
+//! | breaks a capture when its stream is asked for its number (`cuStreamGetId`), in whatever mode | ask whether it is captured first |
+//! | blocks `cuEventRecord` with timing when 1,020 are pending | hold no lock there, and say so |
+//! | blocks `cuMemFree`, `cuMemFreeHost` and `cuModuleLoadData` while any stream is stalled | never free pinned memory, and load test kernels before the first stall |
+//! | needs a current context for creating, and for the default streams' handles, only | push it there only |
+
+use std::sync::Arc;
+
+use crate::{
+    contract::{Backend, DeviceImpl, StreamImpl},
+    device::Device,
+    error::{Error, Result},
+    sync::{Mutex, lock},
+    timeline::DeviceCore,
+};
+
+use super::context::Context;
+use super::driver::{Driver, Fault, Ordinal, RawContext, RawStream};
+pub(crate) use super::pinned::Pinned;
+pub(crate) use super::stream::CudaStream;
+use super::stream::{LEGACY, Origin, PER_THREAD};
+
+pub(crate) struct CudaDevice {
+    core: Arc<DeviceCore>,
+    pub(super) context: &'static Context,
+    default: Arc<CudaStream>,
+}
+
+/// How many GPUs there are.
+pub(crate) fn count() -> Result<usize, String> {
+    let driver = Driver::get()?;
+    let mut count = 0;
+    // SAFETY: `count` is an int.
+    match unsafe { driver.device_count((&raw mut count,)) } {
+        Ok(()) if count > 0 => Ok(count as usize),
+        Ok(()) => Err("NVIDIA's driver is installed and finds no GPU".into()),
+        Err(fault) => Err(driver.describe(fault)),
+    }
+}
+
+/// The device of this index, in its primary context; the same one each time.
+pub(crate) fn open(index: usize) -> Result<Device> {
+    let name = format!("cuda:{index}");
+    let driver = Driver::get().map_err(|why| Error::Unavailable {
+        device: name.clone(),
+        why,
+    })?;
+    let failed = |fault| driver.error(fault, &name);
+    let mut ordinal: Ordinal = 0;
+    // SAFETY: `ordinal` is an int; the driver checks the index.
+    unsafe { driver.device_get((&raw mut ordinal, index as i32)) }.map_err(failed)?;
+    let mut raw = RawContext::NULL;
+    // SAFETY: `raw` is one handle. It is kept for as long as the process lives, so never released.
+    unsafe { driver.primary_retain((&raw mut raw, ordinal)) }.map_err(failed)?;
+    Ok(device_of(driver, raw, || name.clone()))
+}
+
+/// The device of a context: made when it is first seen.
+fn device_of(driver: &'static Driver, raw: RawContext, name: impl FnOnce() -> String) -> Device {
+    static DEVICES: Mutex<Vec<(&'static Context, Device)>> = Mutex::new(Vec::new());
+    let mut id = 0;
+    // SAFETY: the context is alive: retained, or of a stream that is. `id` is a u64.
+    let id = unsafe { driver.ctx_id((raw, &raw mut id)) }
+        .is_ok()
+        .then_some(id);
+    let mut devices = lock(&DEVICES);
+    if let Some((_, device)) = devices.iter().find(|(context, _)| context.is(raw, id)) {
+        return device.clone();
+    }
+    let context = Context::new(driver, raw, id, name(), model_of(driver, raw).ok());
+    // As the context, it is never forgotten.
+    let device = Device::new_static(Box::leak(Box::new(new_device(context))));
+    devices.push((context, device.clone()));
+    device
+}
+
+/// A device in `context`, with streams and an identity of its own.
+fn new_device(context: &'static Context) -> CudaDevice {
+    let core = context.device_core();
+    let default = CudaStream::new(core.clone(), context, LEGACY, Origin::Legacy, false);
+    CudaDevice {
+        core,
+        context,
+        default,
+    }
+}
+
+/// The GPU's own name, such as `NVIDIA H200`; for humans.
+pub(crate) fn model(device: &CudaDevice) -> Result<String> {
+    let context = device.context;
+    model_of(context.driver, context.raw).map_err(|fault| context.failed(fault, None))
+}
+
+fn model_of(driver: &Driver, context: RawContext) -> Result<String, Fault> {
+    let (mut ordinal, mut name, mut popped): (Ordinal, _, _) = (0, [0_u8; 256], RawContext::NULL);
+    // SAFETY: the context is alive: retained, or of a stream that is.
+    unsafe { driver.ctx_push((context,)) }?;
+    // SAFETY: `ordinal` is an int, and what was pushed above is taken off again.
+    let asked = unsafe {
+        let asked = driver.ctx_device((&raw mut ordinal,));
+        driver.ctx_pop((&raw mut popped,))?;
+        asked
+    };
+    asked?;
+    // SAFETY: `name` has room for that many bytes, the last of which stays zero.
+    unsafe { driver.device_name((name.as_mut_ptr().cast(), 255, ordinal)) }?;
+    let length = name.iter().position(|&byte| byte == 0).unwrap_or(0);
+    Ok(String::from_utf8_lossy(&name[..length]).into_owned())
+}
+
+impl CudaDevice {
+    pub(crate) fn make_stream(&self, blocking: bool) -> Result<Arc<CudaStream>> {
+        let context = self.context;
+        if let Some(lost) = context.lost() {
+            return Err(lost);
+        }
+        let raw = context
+            .take_stream()
+            .map_err(|fault| context.failed(fault, None))?;
+        Ok(CudaStream::new(
+            self.core.clone(),
+            context,
+            raw,
+            Origin::Own,
+            blocking,
+        ))
+    }
+
+    /// A kernel that spins, for tests of times.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn spin(stream: &CudaStream, nanos: u64) -> Result<()> {
+        super::work::spin(stream, nanos)
+    }
+
+    /// The kernel that faults, for tests of what that does.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn trap(stream: &CudaStream) -> Result<()> {
+        super::work::trap(stream)
+    }
+}
+
+/// Wraps the caller's stream.
+///
+/// # Safety
+/// As [`crate::cuda::stream_from_raw`], which passes it on.
+pub(crate) unsafe fn wrap(
+    handle: *mut std::ffi::c_void,
+    keep_alive: Arc<dyn std::any::Any + Send + Sync>,
+) -> Result<(Arc<CudaStream>, Device)> {
+    let driver = Driver::get().map_err(|why| Error::Unavailable {
+        device: "cuda".into(),
+        why,
+    })?;
+    let failed = |fault: Fault| driver.error(fault, "cuda");
+    let raw = RawStream(handle);
+    let (raw, origin) = match raw {
+        RawStream::NULL | LEGACY => (LEGACY, Origin::Legacy),
+        PER_THREAD => (PER_THREAD, Origin::PerThread(std::thread::current().id())),
+        _ => (raw, Origin::Caller(keep_alive)),
+    };
+    let mut context = RawContext::NULL;
+    match origin {
+        // SAFETY: the stream is alive, as the caller promises; `context` is one handle.
+        Origin::Caller(_) => unsafe { driver.stream_ctx((raw, &raw mut context)) },
+        // The default streams are those of the context that is current.
+        // SAFETY: `context` is one handle.
+        _ => unsafe { driver.ctx_current((&raw mut context,)) },
+    }
+    .map_err(failed)?;
+    if context == RawContext::NULL {
+        return Err(Error::Unsupported {
+            what: "a default stream in a thread without a current context".into(),
+            device: "cuda".into(),
+            remedy:
+                "make a context current first, or open the device and take its default_stream()"
+                    .into(),
+        });
+    }
+    // SAFETY: the context of a stream that is alive.
+    let device = match unsafe { primary_index(driver, context) }.map_err(failed)? {
+        Some(index) => open(index)?,
+        None => device_of(driver, context, || {
+            format!("cuda (context {:p})", context.0)
+        }),
+    };
+    let Some(cuda) = of_device(&device) else {
+        return Err(failed(Fault::Missing("a CUDA device")));
+    };
+    if matches!(origin, Origin::Legacy) {
+        return Ok((cuda.default.clone(), device));
+    }
+    let stream = CudaStream::new(cuda.core.clone(), cuda.context, raw, origin, false);
+    // The same stream once more: the one that is there, so that the two are equal.
+    let known = cuda.context.streams().into_iter().find(|known| {
+        !Arc::ptr_eq(known, &stream)
+            && known.native_id().is_some()
+            && known.native_id() == stream.native_id()
+            && known.core().device.id == cuda.core.id
+            && matches!(stream.check_same_thread(known), Ok(true))
+    });
+    Ok((known.unwrap_or(stream), device))
+}
+
+/// Which device `context` is the primary context of, if it is one.
+///
+/// # Safety
+/// The context is alive.
+unsafe fn primary_index(driver: &Driver, context: RawContext) -> Result<Option<usize>, Fault> {
+    for index in 0..count().unwrap_or(0) {
+        let (mut ordinal, mut flags, mut active): (Ordinal, u32, i32) = (0, 0, 0);
+        // SAFETY: each pointer is to one value of its type; the driver checks the index.
+        unsafe {
+            driver.device_get((&raw mut ordinal, index as i32))?;
+            driver.primary_state((ordinal, &raw mut flags, &raw mut active))?;
+        }
+        if active == 0 {
+            continue;
+        }
+        // An active primary context is only counted once more, not made.
+        let mut primary = RawContext::NULL;
+        // SAFETY: `primary` is one handle; the count taken is given back.
+        unsafe {
+            driver.primary_retain((&raw mut primary, ordinal))?;
+            driver.primary_release((ordinal,))?;
+        }
+        if primary == context {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
+}
+
+/// The CUDA side of a device.
+pub(crate) fn of_device(device: &Device) -> Option<&CudaDevice> {
+    (device.imp() as &dyn std::any::Any).downcast_ref()
+}
+
+/// Another device in the same context, with streams of its own, so that tests that run at the same time
+/// do not wait for each other's.
+#[cfg(feature = "conformance")]
+pub(crate) fn sibling_in_context(device: &Device) -> Option<Device> {
+    of_device(device).map(|cuda| Device::new(Arc::new(new_device(cuda.context))))
+}
+
+impl DeviceImpl for CudaDevice {
+    fn core(&self) -> &Arc<DeviceCore> {
+        &self.core
+    }
+
+    fn backend(&self) -> Backend {
+        Backend::Cuda
+    }
+
+    fn default_stream(&self) -> Arc<dyn StreamImpl> {
+        self.default.clone()
+    }
+
+    fn new_stream(&self) -> Result<Arc<dyn StreamImpl>> {
+        Ok(self.make_stream(false)?)
+    }
+
+    fn streams(&self) -> Vec<Arc<dyn StreamImpl>> {
+        let mine = |stream: &Arc<CudaStream>| stream.core().device.id == self.core.id;
+        let streams = self.context.streams().into_iter().filter(mine);
+        streams
+            .map(|stream| stream as Arc<dyn StreamImpl>)
+            .collect()
+    }
+
+    #[cfg(feature = "conformance")]
+    fn new_log(&self) -> Result<crate::testing::work::Log> {
+        super::work::new_log(self.context)
+    }
+
+    #[cfg(feature = "conformance")]
+    fn byte_counter(
+        &self,
+        capacity: usize,
+    ) -> Result<Arc<dyn crate::testing::bytes::ByteCounterImpl>> {
+        super::bytes::new(self.context, capacity)
+    }
+}
+
+/// The driver's number for a stream, which is never used again while its handle may be; `None` where the
+/// driver has none, or says that the handle is no stream; and while the stream is captured, since asking would
+/// break the capture, in whatever mode.
+///
+/// # Safety
+/// The stream is alive, or one of the default streams of the context that is current.
+pub(crate) unsafe fn native_id(handle: *mut std::ffi::c_void) -> Option<u64> {
+    // SAFETY: passed on to the caller.
+    unsafe { number_of(Driver::get().ok()?, RawStream(handle)) }
+}
+
+/// As [`native_id`].
+///
+/// # Safety
+/// As there.
+pub(super) unsafe fn number_of(driver: &Driver, stream: RawStream) -> Option<u64> {
+    let (mut status, mut id) = (0, 0);
+    // SAFETY: the stream is alive; `status` is an int.
+    match unsafe { driver.stream_is_capturing((stream, &raw mut status)) } {
+        Ok(()) if status == 0 => {}
+        // From before captures.
+        Err(Fault::Missing(_)) => {}
+        _ => return None,
+    }
+    // SAFETY: the stream is alive; `id` is a u64.
+    unsafe { driver.stream_id((stream, &raw mut id)) }.ok()?;
+    Some(id)
+}
+
+/// The native event of a CUDA marker that has one.
+pub(crate) fn raw_event(marker: &dyn crate::contract::MarkerImpl) -> Option<*mut std::ffi::c_void> {
+    match &super::marker::CudaMarker::of(marker)?.native {
+        super::marker::Native::Own(event) | super::marker::Native::Captured(event) => Some(event.0),
+        super::marker::Native::End(_) | super::marker::Native::Failed => None,
+    }
+}

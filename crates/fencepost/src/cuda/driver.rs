@@ -1,0 +1,399 @@
+//! The driver's functions, found at run time: the one place that knows their C signatures.
+//!
+//! - **Own table, each symbol optional.** A library that is not there makes the backend unavailable; a
+//!   symbol that is not there makes the one call that needs it [`Fault::Missing`]. Nothing panics.
+//! - **Loaded once, never unloaded.** The driver has threads and exit handlers of its own.
+//! - **Handles are opaque.** They are passed back as they came and never read through, so they may
+//!   cross threads: the driver API is thread-safe
+//!   ([CUDA programming guide, driver API](https://docs.nvidia.com/cuda/cuda-driver-api/)).
+
+// The suite's work alone calls some of it.
+#![cfg_attr(not(feature = "conformance"), allow(dead_code))]
+
+use std::{
+    ffi::{CStr, c_char, c_int, c_uint, c_void},
+    fmt,
+    sync::OnceLock,
+};
+
+use crate::error::Error;
+
+/// Names a library to load in place of the driver's.
+const LIBRARY_VARIABLE: &str = "FENCEPOST_CUDA_LIBRARY";
+
+const LIBRARY: &str = if cfg!(windows) {
+    "nvcuda.dll"
+} else {
+    "libcuda.so.1"
+};
+
+/// What every function of the driver returns.
+pub(super) type Status = c_int;
+
+macro_rules! handles {
+    ($($name:ident $what:literal)*) => {$(
+        #[doc = $what]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(transparent)]
+        pub(super) struct $name(pub(super) *mut c_void);
+
+        // SAFETY: an opaque name of something in the driver, which the driver's functions take from
+        // any thread; nothing here reads through it.
+        unsafe impl Send for $name {}
+        // SAFETY: as above; and it is plain data.
+        unsafe impl Sync for $name {}
+
+        impl $name {
+            #[allow(dead_code)] // Not every kind of handle is made here.
+            pub(super) const NULL: $name = $name(std::ptr::null_mut());
+        }
+    )*};
+}
+
+handles! {
+    RawContext "A `CUcontext`."
+    RawStream "A `CUstream`."
+    RawEvent "A `CUevent`."
+    RawModule "A `CUmodule`."
+    RawFunction "A `CUfunction`."
+}
+
+/// A `CUdeviceptr`.
+pub(super) type DevicePointer = u64;
+/// A `CUdevice`.
+pub(super) type Ordinal = c_int;
+/// A `CUipcEventHandle`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct IpcHandle(pub(super) [u8; 64]);
+
+macro_rules! table {
+    ($($field:ident = $symbol:literal ($($argument:ty),*);)*) => {
+        /// The functions that were found.
+        pub(super) struct Table {
+            $($field: Option<unsafe extern "system" fn($($argument),*) -> Status>,)*
+        }
+
+        impl Table {
+            fn load(library: &libloading::Library) -> Table {
+                Table {
+                    // SAFETY: the symbol is a function of the driver API with this C signature; see
+                    // https://docs.nvidia.com/cuda/cuda-driver-api/. The library is never unloaded,
+                    // so the pointer stays good.
+                    $($field: unsafe { library.get(concat!($symbol, "\0").as_bytes()) }
+                        .ok()
+                        .map(|found| *found),)*
+                }
+            }
+        }
+
+        /// The names of the functions, by the fields of the table.
+        #[allow(non_upper_case_globals)]
+        pub(super) mod names {
+            $(pub(in crate::cuda) const $field: &str = $symbol;)*
+        }
+
+        impl Driver {
+            $(
+                /// Calls the driver.
+                ///
+                /// # Safety
+                /// What the driver's own reference asks of the arguments: pointers to memory of
+                /// the right size, handles that are alive.
+                #[allow(clippy::too_many_arguments)]
+                #[inline]
+                pub(super) unsafe fn $field(&self, call: table!(@tuple $($argument),*))
+                    -> Result<(), Fault>
+                {
+                    match self.table.$field {
+                        // SAFETY: passed on to the caller.
+                        Some(function) => check(names::$field, unsafe {
+                            table!(@spread function, call, $($argument),*)
+                        }),
+                        None => Err(Fault::Missing(names::$field)),
+                    }
+                }
+            )*
+        }
+    };
+    (@tuple $($argument:ty),*) => { ($($argument,)*) };
+    (@spread $f:ident, $c:ident, ) => {{ let () = $c; $f() }};
+    (@spread $f:ident, $c:ident, $a:ty) => { $f($c.0) };
+    (@spread $f:ident, $c:ident, $a:ty, $b:ty) => { $f($c.0, $c.1) };
+    (@spread $f:ident, $c:ident, $a:ty, $b:ty, $d:ty) => { $f($c.0, $c.1, $c.2) };
+    (@spread $f:ident, $c:ident, $a:ty, $b:ty, $d:ty, $e:ty) => { $f($c.0, $c.1, $c.2, $c.3) };
+    (@spread $f:ident, $c:ident, $($a:ty),*) => {
+        $f($c.0, $c.1, $c.2, $c.3, $c.4, $c.5, $c.6, $c.7, $c.8, $c.9, $c.10)
+    };
+}
+
+table! {
+    init = "cuInit" (c_uint);
+    driver_version = "cuDriverGetVersion" (*mut c_int);
+    device_count = "cuDeviceGetCount" (*mut c_int);
+    device_get = "cuDeviceGet" (*mut Ordinal, c_int);
+    device_name = "cuDeviceGetName" (*mut c_char, c_int, Ordinal);
+    primary_retain = "cuDevicePrimaryCtxRetain" (*mut RawContext, Ordinal);
+    primary_release = "cuDevicePrimaryCtxRelease_v2" (Ordinal);
+    primary_state = "cuDevicePrimaryCtxGetState" (Ordinal, *mut c_uint, *mut c_int);
+    ctx_current = "cuCtxGetCurrent" (*mut RawContext);
+    ctx_push = "cuCtxPushCurrent_v2" (RawContext);
+    ctx_pop = "cuCtxPopCurrent_v2" (*mut RawContext);
+    ctx_device = "cuCtxGetDevice" (*mut Ordinal);
+    ctx_id = "cuCtxGetId" (RawContext, *mut u64);
+    stream_create = "cuStreamCreate" (*mut RawStream, c_uint);
+    stream_ctx = "cuStreamGetCtx" (RawStream, *mut RawContext);
+    stream_id = "cuStreamGetId" (RawStream, *mut u64);
+    stream_query = "cuStreamQuery" (RawStream);
+    stream_wait_event = "cuStreamWaitEvent" (RawStream, RawEvent, c_uint);
+    stream_is_capturing = "cuStreamIsCapturing" (RawStream, *mut c_int);
+    exchange_capture_mode = "cuThreadExchangeStreamCaptureMode" (*mut c_int);
+    stream_wait_value = "cuStreamWaitValue32_v2" (RawStream, DevicePointer, u32, c_uint);
+    event_create = "cuEventCreate" (*mut RawEvent, c_uint);
+    event_destroy = "cuEventDestroy_v2" (RawEvent);
+    event_record = "cuEventRecord" (RawEvent, RawStream);
+    event_record_with_flags = "cuEventRecordWithFlags" (RawEvent, RawStream, c_uint);
+    event_query = "cuEventQuery" (RawEvent);
+    event_synchronize = "cuEventSynchronize" (RawEvent);
+    event_elapsed = "cuEventElapsedTime" (*mut f32, RawEvent, RawEvent);
+    ipc_get_event = "cuIpcGetEventHandle" (*mut IpcHandle, RawEvent);
+    ipc_open_event = "cuIpcOpenEventHandle" (*mut RawEvent, IpcHandle);
+    host_alloc = "cuMemHostAlloc" (*mut *mut c_void, usize, c_uint);
+    host_pointer = "cuMemHostGetDevicePointer_v2" (*mut DevicePointer, *mut c_void, c_uint);
+    alloc = "cuMemAlloc_v2" (*mut DevicePointer, usize);
+    copy_in = "cuMemcpyHtoD_v2" (DevicePointer, *const c_void, usize);
+    copy_out = "cuMemcpyDtoH_v2" (*mut c_void, DevicePointer, usize);
+    copy_in_async = "cuMemcpyHtoDAsync_v2" (DevicePointer, *const c_void, usize, RawStream);
+    set_async = "cuMemsetD32Async" (DevicePointer, c_uint, usize, RawStream);
+    module_load = "cuModuleLoadData" (*mut RawModule, *const c_void);
+    module_function = "cuModuleGetFunction" (*mut RawFunction, RawModule, *const c_char);
+    launch_kernel = "cuLaunchKernel" (
+        RawFunction, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, RawStream,
+        *mut *mut c_void, *mut *mut c_void
+    );
+    error_name = "cuGetErrorName" (Status, *mut *const c_char);
+    error_string = "cuGetErrorString" (Status, *mut *const c_char);
+}
+
+#[inline]
+fn check(call: &'static str, status: Status) -> Result<(), Fault> {
+    match status {
+        0 => Ok(()),
+        code => Err(Fault::Code { call, code }),
+    }
+}
+
+/// The driver, loaded and initialised.
+pub(super) struct Driver {
+    table: Table,
+    /// `major * 1000 + minor * 10`, as the driver counts.
+    pub(super) version: c_int,
+}
+
+/// Why a call failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The driver has no such function.
+    Missing(&'static str),
+    /// It returned this code.
+    Code { call: &'static str, code: Status },
+}
+
+/// What a code means for what the call belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// `CUDA_ERROR_NOT_READY`: no error.
+    NotReady,
+    /// The driver has shut down: the process is about to end.
+    Gone,
+    /// The context is beyond repair, and everything in it.
+    Fatal,
+    /// This call alone failed.
+    Refused,
+}
+
+/// `CU_STREAM_CAPTURE_MODE_RELAXED`.
+pub(super) const RELAXED: c_int = 2;
+pub(super) const NOT_READY: Status = 600;
+pub(super) const INVALID_HANDLE: Status = 400;
+const DEINITIALIZED: Status = 4;
+pub(super) const NOT_INITIALIZED: Status = 3;
+pub(super) const NOT_SUPPORTED: Status = 801;
+const NO_DEVICE: Status = 100;
+
+impl Fault {
+    /// `CUDA_ERROR_CONTEXT_IS_DESTROYED`, as the driver would say it.
+    pub(super) const CONTEXT_GONE: Fault = Fault::Code {
+        call: names::ctx_id,
+        code: 709,
+    };
+
+    pub(super) fn code(self) -> Option<Status> {
+        match self {
+            Fault::Missing(_) => None,
+            Fault::Code { code, .. } => Some(code),
+        }
+    }
+
+    /// By the driver's reference: errors that leave the process in an inconsistent state, where any
+    /// further work returns the same error, end the context.
+    /// <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__TYPES.html>
+    pub(super) fn meaning(self) -> Meaning {
+        match self {
+            Fault::Missing(_) => Meaning::Refused,
+            Fault::Code { code, .. } => match code {
+                NOT_READY => Meaning::NotReady,
+                DEINITIALIZED => Meaning::Gone,
+                // ECC, NVLink; MPS and other exceptions on the device; a context that is gone.
+                214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 => Meaning::Fatal,
+                // Device unavailable, external device, unknown: nothing is known to work after them.
+                46 | 911 | 999 => Meaning::Fatal,
+                _ => Meaning::Refused,
+            },
+        }
+    }
+}
+
+impl Driver {
+    /// The driver; or why it is not there, and what would bring it.
+    pub(super) fn get() -> Result<&'static Driver, String> {
+        static DRIVER: OnceLock<Result<Driver, String>> = OnceLock::new();
+        DRIVER
+            .get_or_init(Driver::load)
+            .as_ref()
+            .map_err(Clone::clone)
+    }
+
+    fn load() -> Result<Driver, String> {
+        let named = std::env::var_os(LIBRARY_VARIABLE).filter(|name| !name.is_empty());
+        let path = named.clone().unwrap_or_else(|| LIBRARY.into());
+        // SAFETY: loading runs the library's initialisers. The default is the system's own driver; the
+        // variable is set by whoever runs the process, as LD_PRELOAD would be.
+        let library = unsafe { libloading::Library::new(&path) }.map_err(|error| match named {
+            Some(_) => format!(
+                "{LIBRARY_VARIABLE} names a library that cannot be loaded ({})",
+                std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string)
+            ),
+            None => format!(
+                "NVIDIA's driver is not installed ({LIBRARY} was not found); \
+                 install it, or make it visible to this process or container"
+            ),
+        })?;
+        let mut driver = Driver {
+            table: Table::load(&library),
+            version: 0,
+        };
+        // The driver has threads and exit handlers: unloading it is never safe.
+        std::mem::forget(library);
+        // SAFETY: takes no pointer.
+        unsafe { driver.init((0,)) }.map_err(|fault| match fault.code() {
+            Some(NO_DEVICE) => "NVIDIA's driver is installed and finds no GPU".to_owned(),
+            _ => format!("NVIDIA's driver does not start: {}", driver.describe(fault)),
+        })?;
+        let mut version = 0;
+        // SAFETY: `version` is an int.
+        if unsafe { driver.driver_version((&raw mut version,)) }.is_ok() {
+            driver.version = version;
+        }
+        Ok(driver)
+    }
+
+    /// Calls the driver so that no capture in global mode, of whatever thread, is broken by it: asking an
+    /// event is among the calls that break one
+    /// ([stream capture](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)).
+    pub(super) fn relaxed<R>(&self, call: impl FnOnce() -> R) -> R {
+        let mut mode = RELAXED;
+        // SAFETY: `mode` is an int. The old mode comes back in it.
+        let changed = unsafe { self.exchange_capture_mode((&raw mut mode,)) }.is_ok();
+        let result = call();
+        if changed {
+            // SAFETY: as above.
+            let _ = unsafe { self.exchange_capture_mode((&raw mut mode,)) };
+        }
+        result
+    }
+
+    /// The fault in words, with what to do about it where that is known.
+    pub(super) fn describe(&self, fault: Fault) -> String {
+        let (call, code) = match fault {
+            Fault::Missing(symbol) => return format!("the driver has no {symbol}"),
+            Fault::Code { call, code } => (call, code),
+        };
+        format!(
+            "{call} failed with {} ({code}){}",
+            self.text(code),
+            remedy(code)
+        )
+    }
+
+    /// `CUDA_ERROR_X: what the driver says of it`.
+    pub(super) fn text(&self, code: Status) -> String {
+        let ask = |function: &dyn Fn(*mut *const c_char) -> Result<(), Fault>| {
+            let mut text: *const c_char = std::ptr::null();
+            match function(&raw mut text) {
+                // SAFETY: on success the driver gives a string of static lifetime, or null for a
+                // code it does not know.
+                Ok(()) if !text.is_null() => Some(
+                    unsafe { CStr::from_ptr(text) }
+                        .to_string_lossy()
+                        .into_owned(),
+                ),
+                _ => None,
+            }
+        };
+        // SAFETY: the pointer is to one pointer.
+        let name = ask(&|text| unsafe { self.error_name((code, text)) });
+        // SAFETY: as above.
+        let text = ask(&|text| unsafe { self.error_string((code, text)) });
+        match (name, text) {
+            (Some(name), Some(text)) => format!("{name}: {text}"),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => format!("code {code}"),
+        }
+    }
+
+    /// The error that a fault of one call is to its caller.
+    pub(super) fn error(&self, fault: Fault, device: &str) -> Error {
+        match fault {
+            Fault::Missing(symbol) => Error::Unsupported {
+                what: format!("a call that needs {symbol}, which this driver lacks"),
+                device: device.into(),
+                remedy: "install a newer driver".into(),
+            },
+            Fault::Code { call, code } if code == NOT_SUPPORTED => Error::Unsupported {
+                what: call.into(),
+                device: device.into(),
+                remedy: "the driver refuses it on this device".into(),
+            },
+            Fault::Code { call, code } => Error::Backend {
+                call,
+                code: code.into(),
+                text: format!("{}{}", self.text(code), remedy(code)),
+            },
+        }
+    }
+}
+
+/// What to do about a code.
+fn remedy(code: Status) -> &'static str {
+    match code {
+        2 => "; free device memory, or use fewer streams and events",
+        NOT_INITIALIZED => "; a process forked from one that uses CUDA must exec() before it does",
+        DEINITIALIZED => "; the process is shutting down",
+        201 | 709 => {
+            "; the context was destroyed or reset while streams or events of it were in use"
+        }
+        400 => "; the stream or event was destroyed elsewhere",
+        700 | 714..=719 => {
+            "; a kernel failed: compute-sanitizer finds which, and the process must be restarted"
+        }
+        900..=907 => "; the stream is being captured into a graph",
+        _ => "",
+    }
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Driver({})", self.version)
+    }
+}

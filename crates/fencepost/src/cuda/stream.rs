@@ -1,0 +1,684 @@
+//! CUDA streams, our own and the caller's.
+
+use std::{
+    any::Any,
+    panic::Location,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, ThreadId},
+};
+
+use super::{
+    context::{Context, Kind, Word},
+    driver::{Fault, RawEvent, RawStream},
+    line::{Line, Place},
+    marker::{self, CudaMarker, End, Native, Watch},
+};
+use crate::{
+    contract::{MarkerImpl, StreamImpl},
+    rerecord::{Lock, Slot},
+};
+use crate::{
+    error::{Cause, Error, Result},
+    marker::Marker,
+    sync::Ids,
+    timeline::{Blocked, DeviceCore, Reached, StreamCore, Timeline, Waiter},
+};
+
+pub(crate) struct CudaStream {
+    me: Weak<CudaStream>,
+    core: Arc<StreamCore>,
+    pub(super) context: &'static Context,
+    raw: RawStream,
+    origin: Origin,
+    /// The driver's number for it, never used again; a handle may be.
+    native_id: Option<u64>,
+    /// Whether somebody else may put it into a capture: its handle is known outside.
+    shared: AtomicBool,
+    /// Whether threads that synchronize with its markers sleep in the driver instead of spinning.
+    blocking: bool,
+    line: Line<End>,
+}
+
+/// Whose stream it is, and what a call on it needs.
+pub(super) enum Origin {
+    /// Made by us, destroyed by us.
+    Own,
+    /// The caller's, kept alive by this.
+    Caller(#[allow(dead_code)] Arc<dyn Any + Send + Sync>),
+    /// The legacy default stream: whichever context is current when it is named.
+    Legacy,
+    /// The per-thread default stream of this thread: another stream in every other thread.
+    PerThread(ThreadId),
+}
+
+/// `CU_STREAM_LEGACY`; the null handle means the same to functions compiled without per-thread
+/// default streams, as all of ours are.
+pub(super) const LEGACY: RawStream = RawStream(std::ptr::without_provenance_mut(1));
+/// `CU_STREAM_PER_THREAD`.
+pub(super) const PER_THREAD: RawStream = RawStream(std::ptr::without_provenance_mut(2));
+
+impl CudaStream {
+    pub(super) fn new(
+        device: Arc<DeviceCore>,
+        context: &'static Context,
+        raw: RawStream,
+        origin: Origin,
+        blocking: bool,
+    ) -> Arc<CudaStream> {
+        // SAFETY: the stream is alive; for a default one its context is made current below.
+        let ask = || unsafe { super::device::number_of(context.driver, raw) };
+        let native_id = match origin {
+            Origin::Own | Origin::Caller(_) => ask(),
+            Origin::Legacy | Origin::PerThread(_) => context.current(|| Ok(ask())).ok().flatten(),
+        };
+        let core = StreamCore::new(device);
+        let stream = Arc::new_cyclic(|me| CudaStream {
+            me: me.clone(),
+            line: Line::new(core.clone()),
+            core,
+            context,
+            raw,
+            shared: AtomicBool::new(!matches!(origin, Origin::Own)),
+            origin,
+            native_id,
+            blocking,
+        });
+        context.add_stream(&stream);
+        stream
+    }
+
+    pub(super) fn native_id(&self) -> Option<u64> {
+        self.native_id
+    }
+
+    /// Its handle, for the caller's own submits.
+    pub(crate) fn export(&self) -> *mut std::ffi::c_void {
+        self.shared.store(true, Ordering::Relaxed);
+        self.raw.0
+    }
+
+    /// Calls the driver with this stream's handle.
+    #[inline]
+    pub(super) fn call<R>(
+        &self,
+        call: impl FnOnce(RawStream) -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
+        match self.origin {
+            // These need no current context (seen on driver 580; docs/measurements).
+            Origin::Own | Origin::Caller(_) => {
+                self.context.check_alive()?;
+                call(self.raw)
+            }
+            Origin::Legacy | Origin::PerThread(_) => self.context.current(|| call(self.raw)),
+        }
+    }
+
+    /// Whether the handle of `other` may be used wherever ours may.
+    pub(super) fn check_same_thread(&self, other: &CudaStream) -> Result<bool> {
+        self.check_thread()?;
+        other.check_thread()?;
+        Ok(matches!(self.origin, Origin::PerThread(_))
+            == matches!(other.origin, Origin::PerThread(_)))
+    }
+
+    #[inline]
+    fn check_thread(&self) -> Result<()> {
+        match self.origin {
+            Origin::PerThread(thread) => self.check_own_thread(thread),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_own_thread(&self, owner: ThreadId) -> Result<()> {
+        if owner == thread::current().id() {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            what: "using one thread's per-thread default stream from another".into(),
+            device: self.context.name.clone(),
+            remedy: "its handle means another stream there: use a stream made with \
+                     cuStreamCreate, or wrap the handle in this thread"
+                .into(),
+        })
+    }
+
+    /// Whether a capture is going on in it.
+    #[inline]
+    pub(super) fn is_capturing(&self) -> Result<bool, Fault> {
+        match self.shared.load(Ordering::Relaxed) {
+            true => self.ask_whether_capturing(),
+            false => Ok(false),
+        }
+    }
+
+    #[inline(never)]
+    fn ask_whether_capturing(&self) -> Result<bool, Fault> {
+        self.call(|raw| self.raw_is_capturing(raw))
+    }
+
+    #[inline]
+    fn raw_is_capturing(&self, raw: RawStream) -> Result<bool, Fault> {
+        let mut status = 0;
+        // SAFETY: the stream is alive, `status` is an int.
+        let asked = unsafe {
+            self.context
+                .driver
+                .stream_is_capturing((raw, &raw mut status))
+        };
+        match asked {
+            Ok(()) => Ok(status != 0),
+            // A driver from before captures.
+            Err(Fault::Missing(_)) => Ok(false),
+            // CUDA_ERROR_STREAM_CAPTURE_IMPLICIT: another stream is captured in a way that the legacy
+            // stream must not disturb. It is not captured itself; the record will tell.
+            Err(Fault::Code { code: 906, .. }) => Ok(false),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Records into a marker that nobody else holds; `None` where that cannot be or was refused, and
+    /// nothing has changed, but for a value that may be used up. `lock` is what the caller still has when it need
+    /// not: it is dropped before the driver is called.
+    #[inline(always)]
+    fn record_into(
+        &self,
+        marker: &mut CudaMarker,
+        lock: Option<Lock<'_>>,
+        at: &'static Location<'static>,
+    ) -> Option<u64> {
+        let (context, raw) = (self.context, self.raw);
+        let event = marker.event_again()?;
+        self.check_thread().ok()?;
+        // What is on this stream's timeline is of its context, and of its kind but for timing.
+        let value = self.line.place_again(&marker.point().timeline, lock)?;
+        match self.origin {
+            // As `call`, once for both of its uses.
+            Origin::Own | Origin::Caller(_) => {
+                context.check_alive().ok()?;
+                if self.shared.load(Ordering::Relaxed)
+                    && !matches!(self.raw_is_capturing(raw), Ok(false))
+                {
+                    return None;
+                }
+                context.record(event, raw).ok()?;
+            }
+            Origin::Legacy | Origin::PerThread(_) => self.record_default(event)?,
+        }
+        marker.is_now(value, at);
+        Some(value)
+    }
+
+    #[inline(never)]
+    fn record_default(&self, event: RawEvent) -> Option<()> {
+        match self.is_capturing() {
+            Ok(false) => self.call(|raw| self.context.record(event, raw)).ok(),
+            _ => None,
+        }
+    }
+
+    /// Records into the marker that this thread has kept, if it is one that nobody else holds.
+    #[inline]
+    fn record_kept(&self, timing: bool, at: &'static Location<'static>) -> Option<Arc<CudaMarker>> {
+        let mut kept = marker::kept()?;
+        let held = marker::alone(&mut kept)?;
+        if held.point().timing != timing {
+            return None;
+        }
+        self.record_into(held, None, at)?;
+        Some(kept)
+    }
+
+    fn kind(&self, timing: bool) -> Kind {
+        Kind {
+            timing,
+            blocking: self.blocking,
+        }
+    }
+
+    /// What a refused call means; `Ok` where the stream has failed by it, which its markers tell.
+    #[cold]
+    fn refused(&self, fault: Fault, timeline: &Timeline) -> Result<()> {
+        let error = self.context.failed(fault, Some(timeline));
+        match timeline.has_failed() {
+            true => Ok(()),
+            false => Err(error),
+        }
+    }
+
+    /// Ends the stream here: what is recorded from now on fails with `cause`, once what was submitted so
+    /// far is done.
+    pub(super) fn end(&self, cause: Cause) -> Result<()> {
+        let kind = self.kind(false);
+        let context = self.context;
+        let closed = self.line.close(|timeline, before| {
+            let event = context.take(kind)?;
+            match self.call(|raw| context.record(event, raw)) {
+                Ok(()) => Ok(End::new(
+                    context,
+                    kind,
+                    event,
+                    timeline.clone(),
+                    before,
+                    cause.clone(),
+                    None,
+                )),
+                Err(fault) => {
+                    context.give(kind, event);
+                    Err(fault)
+                }
+            }
+        });
+        match closed {
+            Ok(_) => Ok(()),
+            Err(fault) => {
+                let (timeline, _) = self.line.now();
+                drop(context.failed(fault, Some(&timeline)));
+                timeline.fail(&cause, false).fire();
+                Ok(())
+            }
+        }
+    }
+
+    /// The context is gone, and this stream with it.
+    pub(super) fn lose(&self, cause: &Cause) {
+        let (timeline, _) = self.line.now();
+        timeline.fail(cause, true).fire();
+    }
+
+    fn wait_native(&self, marker: &Marker, imp: &CudaMarker) -> Result<()> {
+        let (timeline, end) = self.line.now();
+        if end.is_some() || timeline.has_failed() {
+            return Ok(());
+        }
+        let (event, upstream) = match &imp.native {
+            Native::Own(event) | Native::Captured(event) => (*event, None),
+            Native::End(end) => (end.event(), Some(&end.cause)),
+            Native::Failed => return self.fail_in_turn(marker),
+        };
+        if imp.point().reached() == Reached::Failed {
+            return self.fail_in_turn(marker);
+        }
+        // Waits inside a capture are the graph's, which a failure of now says nothing about.
+        let crossing = match self.may_fail_unseen(imp) && !matches!(self.is_capturing(), Ok(true)) {
+            true => Some(self.depend_on(marker, &timeline)?),
+            false => None,
+        };
+        // The caller holds the marker, so the event is alive, and this marker's.
+        let waited = self.call(|raw| self.context.wait_event(raw, event, 0));
+        if let (Ok(()), None) = (&waited, upstream) {
+            if let Some(crossing) = crossing {
+                self.follow(marker, crossing);
+            }
+            return Ok(());
+        }
+        if let Some(crossing) = crossing {
+            self.context.upstreams.over(crossing.number);
+        }
+        match (waited, upstream) {
+            // The stream it waits for ends before that marker, so this one ends here.
+            (Ok(()), Some(cause)) => self.end(cause.through(marker.to_string())),
+            (Ok(()), None) => Ok(()),
+            (Err(fault), _) => self.refused(fault, &timeline),
+        }
+    }
+
+    /// Whether a marker may fail where the driver knows nothing of it, so that it would let this stream go on.
+    fn may_fail_unseen(&self, imp: &CudaMarker) -> bool {
+        let (stream, value) = (&imp.point().timeline.stream, imp.point().value);
+        !std::ptr::eq(self.context, imp.context)
+            || stream.blocked().is_some_and(|wait| wait.after < value)
+            || imp.context.upstreams.concern(stream.id, value)
+    }
+
+    /// Counts a wait for a marker that may fail unseen, and marks where it begins: should the marker fail,
+    /// the stream ends there. What is behind the wait may be held by others for longer.
+    fn depend_on(&self, marker: &Marker, timeline: &Timeline) -> Result<Crossing> {
+        static NUMBERS: Ids = Ids::new();
+        let (context, kind) = (self.context, self.kind(false));
+        let (number, after) = (NUMBERS.next(), self.line.last());
+        let failed = |fault| context.failed(fault, Some(timeline));
+        let event = context.take(kind).map_err(failed)?;
+        // From here on it goes back to the pool on every way out.
+        let crossing = Crossing {
+            context,
+            kind,
+            event: Some(event),
+            number,
+            after,
+        };
+        self.call(|raw| context.record(event, raw))
+            .map_err(failed)?;
+        context.upstreams.add(number, self.core.id, after, marker);
+        Ok(crossing)
+    }
+
+    /// Forgets the wait once its marker is complete; fails this stream, and wakes who waits, when it fails. Then
+    /// the wait stays known until `clear_error`: what was recorded behind it may be complete for the driver.
+    fn follow(&self, marker: &Marker, crossing: Crossing) {
+        let (me, text) = (self.me.clone(), marker.to_string());
+        let call = Waiter::Call(Box::new(move |result: Result<()>| match result {
+            Ok(()) => crossing.context.upstreams.over(crossing.number),
+            Err(error) => {
+                if let Some(stream) = me.upgrade() {
+                    stream.end_at(crossing, Cause::of(&error).through(text));
+                }
+            }
+        }));
+        // Where nobody can watch it, the markers behind it still ask.
+        drop(marker.notify(call));
+    }
+
+    /// Ends the stream where a wait begins, whose marker has failed.
+    fn end_at(&self, mut crossing: Crossing, cause: Cause) {
+        let (timeline, _) = self.line.now();
+        let Some(event) = crossing.event.take() else {
+            return;
+        };
+        let (context, kind, after) = (crossing.context, crossing.kind, crossing.after);
+        let end = self
+            .line
+            .end_at(End::new(context, kind, event, timeline, after, cause, None));
+        if context.reactor.watch(Watch::End(end.clone())).is_err() {
+            end.give_up();
+        }
+    }
+
+    /// Ends the stream because `marker` has failed.
+    fn fail_in_turn(&self, marker: &Marker) -> Result<()> {
+        match marker.query() {
+            Ok(_) => Ok(()),
+            Err(error) => self.end(Cause::of(&error).through(marker.to_string())),
+        }
+    }
+
+    /// Holds the stream until the host has seen `marker`.
+    fn hold_for(&self, marker: &Marker) -> Result<()> {
+        let (timeline, end) = self.line.now();
+        if end.is_some() || timeline.has_failed() {
+            return Ok(());
+        }
+        let context = self.context;
+        let (kind, before) = (self.kind(false), self.line.last());
+        // Should the marker fail, this stream ends where the wait begins: that point needs an event.
+        let event = context
+            .take(kind)
+            .map_err(|fault| context.failed(fault, Some(&timeline)))?;
+        let word = match context.word() {
+            Ok(word) => word,
+            Err(fault) => {
+                context.give(kind, event);
+                return self.refused(fault, &timeline);
+            }
+        };
+        let held = self.call(|raw| {
+            context.record(event, raw)?;
+            context.wait_word(raw, word)
+        });
+        if let Err(fault) = held {
+            context.give(kind, event);
+            context.unused(word);
+            return self.refused(fault, &timeline);
+        }
+        let wait = self.core.block(Blocked {
+            marker: marker.clone(),
+            for_ever: true,
+            in_work: false,
+            after: before,
+        });
+        let release = Release {
+            wait,
+            core: self.core.clone(),
+            stream: self.me.clone(),
+            end: Some(End::new(
+                context,
+                kind,
+                event,
+                timeline,
+                before,
+                Cause::new(""),
+                None,
+            )),
+            word: Some(word),
+            context,
+            text: marker.to_string(),
+        };
+        let call = Waiter::Call(Box::new(move |result| release.fire(result)));
+        // Refused: the waiter is dropped, which opens the word.
+        marker.notify(call).map(drop)
+    }
+}
+
+/// A wait for what may fail unseen, until that is settled.
+struct Crossing {
+    context: &'static Context,
+    kind: Kind,
+    /// Recorded in front of the wait.
+    event: Option<RawEvent>,
+    number: u64,
+    /// The last marker in front of it.
+    after: u64,
+}
+
+impl Drop for Crossing {
+    fn drop(&mut self) {
+        if let Some(event) = self.event.take() {
+            self.context.give(self.kind, event);
+        }
+    }
+}
+
+/// What opens a held stream's word, whatever happens: also when it is dropped.
+struct Release {
+    wait: u64,
+    core: Arc<StreamCore>,
+    stream: Weak<CudaStream>,
+    end: Option<End>,
+    word: Option<Word>,
+    context: &'static Context,
+    text: String,
+}
+
+impl Release {
+    fn fire(mut self, result: Result<()>) {
+        let Err(error) = result else {
+            return;
+        };
+        let (Some(end), Some(word)) = (self.end.take(), self.word.take()) else {
+            return;
+        };
+        let context = self.context;
+        let end = end.with(
+            Cause::of(&error).through(std::mem::take(&mut self.text)),
+            word,
+        );
+        let end = match self.stream.upgrade() {
+            Some(stream) => stream.line.end_at(end),
+            None => Arc::new(end),
+        };
+        // The reactor settles it, which opens the word. Where it cannot be asked, settle here.
+        if context.reactor.watch(Watch::End(end.clone())).is_err() {
+            end.give_up();
+        }
+    }
+}
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        self.core.go_on(self.wait);
+        if let Some(word) = self.word.take() {
+            self.context.open(word);
+        }
+    }
+}
+
+impl StreamImpl for CudaStream {
+    fn core(&self) -> &Arc<StreamCore> {
+        &self.core
+    }
+
+    fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
+        let (context, kind) = (self.context, self.kind(timing));
+        if let Some(kept) = self.record_kept(timing, at) {
+            return Ok(kept);
+        }
+        self.check_thread()?;
+        let place = self.line.place();
+        let marker =
+            |native, place| Ok(Arc::new(CudaMarker::new(context, kind, native, place, at)) as _);
+        if let Some(end) = place.end.clone() {
+            return marker(Native::End(end), place);
+        }
+        if place.timeline.has_failed() {
+            return marker(Native::Failed, place);
+        }
+        let recorded = self.is_capturing().and_then(|captured| {
+            let event = context.take(kind)?;
+            match self.call(|raw| context.record(event, raw)) {
+                Ok(()) => Ok((event, captured)),
+                Err(fault) => {
+                    context.give(kind, event);
+                    Err(fault)
+                }
+            }
+        });
+        match recorded {
+            Ok((event, false)) => marker(Native::Own(event), place),
+            Ok((event, true)) => {
+                // It completes never, or each time the graph runs: no timeline may speak for it.
+                let timeline = Timeline::new(self.core.clone(), 0);
+                let place = Place { timeline, ..place };
+                marker(Native::Captured(event), place)
+            }
+            Err(fault) => {
+                self.refused(fault, &place.timeline)?;
+                marker(Native::Failed, place)
+            }
+        }
+    }
+
+    fn record_again(&self, slot: &Slot, at: &'static Location<'static>) -> bool {
+        slot.again(|held, lock| {
+            let held: &mut dyn Any = marker::alone(held)?;
+            self.record_into(held.downcast_mut()?, Some(lock), at)
+        })
+    }
+
+    fn wait(&self, marker: &Marker) -> Result<()> {
+        self.check_thread()?;
+        match CudaMarker::of(marker.imp()) {
+            Some(imp) => self.wait_native(marker, imp),
+            None => match marker.query() {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Error::ForeignWait {
+                    stream: self.core.to_string(),
+                    marker: marker.to_string(),
+                }),
+                Err(_) => self.fail_in_turn(marker),
+            },
+        }
+    }
+
+    fn wait_foreign(&self, marker: &Marker) -> Result<()> {
+        match CudaMarker::of(marker.imp()) {
+            Some(_) => self.wait(marker),
+            None => {
+                self.check_thread()?;
+                match marker.query() {
+                    Ok(true) => Ok(()),
+                    Ok(false) => self.hold_for(marker),
+                    Err(_) => self.fail_in_turn(marker),
+                }
+            }
+        }
+    }
+
+    fn completed(&self) -> u64 {
+        self.line.now().0.completed()
+    }
+
+    /// A marker would be pending for some microseconds even on an idle stream, so that who asks in a loop
+    /// would never hear that it is idle.
+    fn is_idle(&self) -> Result<Option<bool>> {
+        self.check_thread()?;
+        let (timeline, end) = self.line.now();
+        if end.is_some() || timeline.has_failed() {
+            return Ok(None);
+        }
+        let asked = self.is_capturing().and_then(|capturing| match capturing {
+            // Asking would break the capture.
+            true => Ok(None),
+            false => self.call(|raw| self.context.is_idle(raw)).map(Some),
+        });
+        match asked {
+            Err(Fault::Missing(_)) => Ok(None),
+            asked => asked.map_err(|fault| self.context.failed(fault, Some(&timeline))),
+        }
+    }
+
+    fn failure(&self) -> Option<Error> {
+        let (timeline, end) = self.line.now();
+        if let Some(end) = end {
+            let _ = end.ask();
+        }
+        timeline.failure()
+    }
+
+    fn clear_error(&self) -> Result<()> {
+        let (_, end) = self.line.now();
+        if let Some(end) = end {
+            let _ = end.ask();
+        }
+        if let Some(lost) = self.context.lost() {
+            return Err(lost);
+        }
+        self.context.upstreams.forget_failed(self.core.id);
+        self.line.reopen();
+        Ok(())
+    }
+
+    #[cfg(feature = "conformance")]
+    fn gate(&self) -> Result<crate::testing::work::Gate> {
+        let (timeline, end) = self.line.now();
+        if end.is_some() || timeline.has_failed() {
+            // Behind a failure there is nothing to hold back; the driver's stream would be held, and
+            // with it what comes after clear_error.
+            return Ok(crate::testing::work::Gate::new(|| ()));
+        }
+        super::work::gate(self)
+    }
+
+    #[cfg(feature = "conformance")]
+    fn append(&self, log: &crate::testing::work::Log, token: u32) -> Result<()> {
+        let (timeline, end) = self.line.now();
+        if end.is_some() {
+            // What is submitted behind a failure is refused or never runs.
+            return Ok(());
+        }
+        match timeline.failure() {
+            Some(error) => Err(error),
+            None => super::work::append(self, log, token),
+        }
+    }
+
+    /// The stream ends here, by the backend's own way of failing a stream, with nothing submitted.
+    ///
+    /// A real fault of a kernel ends the whole context, which no process survives as a user of that
+    /// device; so the cases about streams that fail and go on cannot be shown by one. What a real fault
+    /// does is tested apart, in a process of its own.
+    #[cfg(feature = "conformance")]
+    fn fail(&self, text: &str) -> Result<()> {
+        self.end(Cause::new(text))
+    }
+}
+
+impl Drop for CudaStream {
+    fn drop(&mut self) {
+        // Work that is submitted still runs.
+        if matches!(self.origin, Origin::Own) {
+            self.context.give_stream(self.raw);
+        }
+    }
+}

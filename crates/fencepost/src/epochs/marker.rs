@@ -1,0 +1,166 @@
+//! Markers that are values on a counter.
+
+use std::{any::Any, panic::Location, sync::Arc, time::Instant};
+
+use super::{
+    Counter, Time,
+    account::{Account, Place},
+    reserve::ReservedMarker,
+    segment::{Outlook, Segment},
+};
+use crate::contract::{MarkerImpl, Point, Told};
+use crate::{
+    clock::{Elapsed, Timestamp},
+    error::{Error, Result},
+    sync::spin_until,
+    timeline::Reached,
+};
+
+pub(crate) struct CountedMarker<C: Counter> {
+    point: Point,
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) counter: Arc<C>,
+    time: Option<C::Time>,
+}
+
+impl<C: Counter> CountedMarker<C> {
+    /// The marker at `place`, whose submit gave it a time if it has timing.
+    pub(crate) fn new(
+        counter: Arc<C>,
+        place: Place<Option<C::Time>>,
+        timing: bool,
+        at: &'static Location<'static>,
+    ) -> CountedMarker<C> {
+        CountedMarker {
+            point: Point {
+                timeline: place.segment.timeline.clone(),
+                value: place.value,
+                at,
+                timing,
+            },
+            segment: place.segment,
+            counter,
+            time: place.submitted.flatten(),
+        }
+    }
+
+    /// Records again in place, on the stream that it is on already; `None` where that cannot be, and nothing has
+    /// changed. Whoever watches the old value watches the segment, so nobody misses it.
+    #[inline]
+    pub(crate) fn again<R>(
+        &mut self,
+        account: &Account,
+        at: &'static Location<'static>,
+        submit: impl FnOnce(u64) -> Result<Option<C::Time>, R>,
+    ) -> Option<u64> {
+        let (value, time) = account.record_again(&self.segment, submit)?;
+        self.point.value = value;
+        self.point.at = at;
+        self.time = time;
+        Some(value)
+    }
+
+    /// The value that the counter has once the marker is complete; `None` where it fails instead.
+    pub(crate) fn native(&self) -> Option<u64> {
+        match self.segment.outlook(self.point.value) {
+            Outlook::Completes(native) => Some(native),
+            Outlook::Fails(..) => None,
+        }
+    }
+
+    /// What its submit gave; `None` behind a failure.
+    #[cfg(has_metal)]
+    pub(crate) fn submitted(&self) -> Option<&C::Time> {
+        self.time.as_ref()
+    }
+
+    /// The value of the counter at which the marker's fate is known.
+    fn known_at(&self) -> u64 {
+        self.segment.known_at(self.segment.native(self.point.value))
+    }
+
+    /// Reads the counter.
+    #[cold]
+    fn ask(&self) -> Result<bool> {
+        match self.counter.read() {
+            Ok(counter) => {
+                self.segment.settle(counter);
+                self.check()
+            }
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn check(&self) -> Result<bool> {
+        self.point.timeline.check(self.point.value)
+    }
+
+    /// What sticks to the stream is what everyone sees.
+    fn failed(&self, error: Error) -> Error {
+        self.check().err().unwrap_or(error)
+    }
+
+    fn time(&self) -> Result<&C::Time> {
+        self.time
+            .as_ref()
+            .ok_or(Error::TimingDisabled { which: "held" })
+    }
+}
+
+impl<C: Counter> MarkerImpl for CountedMarker<C> {
+    fn point(&self) -> &Point {
+        &self.point
+    }
+
+    fn told_by_timeline(&self) -> Told {
+        Told::Completion
+    }
+
+    fn query(&self) -> Result<bool> {
+        match self.point.reached() {
+            Reached::Yes => Ok(true),
+            Reached::NotYet => self.ask(),
+            Reached::Failed => self.check(),
+        }
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
+        if spin_until(deadline, || !matches!(self.query(), Ok(false))) {
+            return self.query();
+        }
+        self.point.timeline.stream.device.check_fork()?;
+        loop {
+            // An end may have come in front of it meanwhile, so both are asked for anew.
+            self.counter
+                .wait(&self.segment, self.known_at(), deadline)
+                .map_err(|error| self.failed(error))?;
+            match self.query() {
+                Ok(false) => {}
+                known => return known,
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn arm(&self) -> Result<()> {
+        self.point.timeline.stream.device.check_fork()?;
+        self.counter.watch(&self.segment, self.known_at())
+    }
+
+    fn timestamp(&self) -> Result<Timestamp> {
+        self.time()?.timestamp()
+    }
+
+    fn elapsed(&self, end: &dyn MarkerImpl) -> Result<Elapsed> {
+        let any: &dyn Any = end;
+        if let Some(reserved) = any.downcast_ref::<ReservedMarker<C>>() {
+            return self.elapsed(reserved.submitted()?);
+        }
+        match any.downcast_ref::<CountedMarker<C>>() {
+            Some(end) => self.time()?.elapsed(end.time()?),
+            None => self.timestamp()?.elapsed(&end.timestamp()?),
+        }
+    }
+}

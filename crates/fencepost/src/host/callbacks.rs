@@ -1,0 +1,88 @@
+//! Where user callbacks run: one at a time, in order, on a worker, with no lock held.
+//!
+//! Apart from every stream, so that a slow callback delays other callbacks but no stream, and never
+//! on the thread that completed the marker or asked for the callback, so that a callback cannot run
+//! under a lock of its own caller, nor nest in another callback.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use super::pool::{Pool, Task};
+use crate::{
+    deadlock,
+    sync::{AtomicU64, Mutex, Ordering, lock},
+    timeline::{Callbacks, Job},
+};
+
+/// A serial queue of callbacks on a pool.
+pub(crate) struct CallbackQueue {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    pool: Arc<Pool>,
+    queue: Mutex<Queue>,
+    panics: AtomicU64,
+}
+
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// Whether the pool has this queue, or a worker is running it.
+    scheduled: bool,
+}
+
+impl CallbackQueue {
+    pub(crate) fn new(pool: Arc<Pool>) -> CallbackQueue {
+        CallbackQueue {
+            shared: Arc::new(Shared {
+                pool,
+                queue: Mutex::new(Queue {
+                    jobs: VecDeque::new(),
+                    scheduled: false,
+                }),
+                panics: AtomicU64::new(0),
+            }),
+        }
+    }
+}
+
+impl Callbacks for CallbackQueue {
+    fn call(&self, job: Job) {
+        if self.shared.pool.is_forked() {
+            return;
+        }
+        let mut queue = lock(&self.shared.queue);
+        queue.jobs.push_back(job);
+        if std::mem::replace(&mut queue.scheduled, true) {
+            return;
+        }
+        drop(queue);
+        self.shared.pool.push(self.shared.clone());
+    }
+
+    fn panics(&self) -> u64 {
+        self.shared.panics.load(Ordering::Relaxed)
+    }
+}
+
+impl Task for Shared {
+    fn run(self: Arc<Self>) {
+        deadlock::enter(None, self.pool.blocking(), || {
+            loop {
+                let mut queue = lock(&self.queue);
+                let Some(job) = queue.jobs.pop_front() else {
+                    queue.scheduled = false;
+                    return;
+                };
+                drop(queue);
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(job)) {
+                    self.panics.fetch_add(1, Ordering::Relaxed);
+                    super::stream::discard(payload);
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,172 @@
+//! The host backend: streams of closures on threads of this process.
+//!
+//! - **Streams are serial queues multiplexed over a small pool of workers** ([`pool`]), so that ten
+//!   thousand streams cost memory, not threads.
+//! - **A wait parks the queue, not a worker.** A parked queue is a waiter on the other stream's
+//!   timeline; being woken puts it back on the pool.
+//! - **A record on an idle stream completes on the spot**, on the calling thread.
+//! - **No unsafe code.** All the backend's promises about memory are the compiler's.
+
+use std::sync::{Arc, OnceLock};
+
+use crate::{clock::host_clock, device::Device, error::Result, sync::cores, timeline::DeviceCore};
+use crate::{
+    contract::{Backend, DeviceImpl, StreamImpl},
+    streams::Streams,
+};
+
+mod callbacks;
+pub(crate) mod pool;
+mod stream;
+
+pub(crate) use callbacks::CallbackQueue;
+use pool::Pool;
+use stream::HostStream;
+
+struct HostDevice {
+    core: Arc<DeviceCore>,
+    pool: Arc<Pool>,
+    default: Arc<HostStream>,
+    streams: Streams<HostStream>,
+}
+
+/// The process's shared host device.
+pub(crate) fn shared() -> Device {
+    static SHARED: OnceLock<Device> = OnceLock::new();
+    SHARED.get_or_init(|| new(cores().max(2))).clone()
+}
+
+/// A host device with a pool of its own.
+pub(crate) fn new(workers: usize) -> Device {
+    let pool = Arc::new(Pool::new(workers.max(1)));
+    let callbacks = Arc::new(CallbackQueue::new(pool.clone()));
+    let core = DeviceCore::new("host", host_clock(), callbacks);
+    let default = HostStream::new(core.clone(), pool.clone());
+    let streams = Streams::new();
+    streams.add(&default);
+    Device::new(Arc::new(HostDevice {
+        streams,
+        core,
+        pool,
+        default,
+    }))
+}
+
+impl DeviceImpl for HostDevice {
+    fn core(&self) -> &Arc<DeviceCore> {
+        &self.core
+    }
+
+    fn backend(&self) -> Backend {
+        Backend::Host
+    }
+
+    fn default_stream(&self) -> Arc<dyn StreamImpl> {
+        self.default.clone()
+    }
+
+    fn new_stream(&self) -> Result<Arc<dyn StreamImpl>> {
+        let stream = HostStream::new(self.core.clone(), self.pool.clone());
+        self.streams.add(&stream);
+        Ok(stream)
+    }
+
+    fn streams(&self) -> Vec<Arc<dyn StreamImpl>> {
+        let streams = self.streams.alive().into_iter();
+        streams
+            .map(|stream| stream as Arc<dyn StreamImpl>)
+            .collect()
+    }
+
+    #[cfg(feature = "conformance")]
+    fn new_log(&self) -> Result<crate::testing::work::Log> {
+        Ok(crate::testing::work::Log::in_memory())
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::{
+        event::Event,
+        sync::{AtomicUsize, Ordering, thread},
+    };
+
+    /// Work that counts itself, after checking how many came before.
+    fn count(stream: &crate::Stream, counter: &Arc<AtomicUsize>, before: std::ops::Range<usize>) {
+        let counter = counter.clone();
+        stream
+            .launch(move || {
+                let seen = counter.fetch_add(1, Ordering::SeqCst);
+                assert!(before.contains(&seen), "{seen} came before, not {before:?}");
+            })
+            .unwrap();
+    }
+
+    #[test]
+    fn two_submitters_leave_no_work_behind() {
+        loom::model(|| {
+            let device = new(1);
+            let stream = device.new_stream().unwrap();
+            let counter = Arc::new(AtomicUsize::new(0));
+            let other = {
+                let (stream, counter) = (stream.clone(), counter.clone());
+                thread::spawn(move || {
+                    count(&stream, &counter, 0..2);
+                    stream.record().unwrap().synchronize().unwrap();
+                    assert!(counter.load(Ordering::SeqCst) >= 1);
+                })
+            };
+            count(&stream, &counter, 0..2);
+            other.join().unwrap();
+            drop((stream, device));
+        });
+    }
+
+    #[test]
+    fn a_parked_stream_goes_on_once_its_marker_completes() {
+        loom::model(|| {
+            let device = new(1);
+            let (first, second) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+            let counter = Arc::new(AtomicUsize::new(0));
+            count(&first, &counter, 0..1);
+            let event = Event::new(&device);
+            event.record(&first).unwrap();
+            event.wait(&second).unwrap();
+            count(&second, &counter, 1..2);
+            let waiter = thread::spawn(move || second.record().unwrap().synchronize().unwrap());
+            waiter.join().unwrap();
+            assert_eq!(counter.load(Ordering::SeqCst), 2);
+            drop((first, event, device));
+        });
+    }
+
+    #[test]
+    fn a_query_never_speaks_for_a_newer_marker() {
+        loom::model(|| {
+            let device = new(1);
+            let (home, away) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+            let event = Arc::new(Event::new(&device));
+            event.record(&home).unwrap();
+            // Away from home the word says nothing, so queries replace it.
+            event.record(&away).unwrap();
+            let asking = {
+                let event = event.clone();
+                thread::spawn(move || drop(event.query()))
+            };
+            // A marker that never completes: its stream is held by a gate.
+            let gate = crate::timeline::Timeline::new(
+                crate::timeline::StreamCore::new(device.core().clone()),
+                0,
+            );
+            let held = stream::held_marker(gate.clone());
+            away.wait(&held).unwrap();
+            event.record(&away).unwrap();
+            assert!(!event.query().unwrap());
+            asking.join().unwrap();
+            assert!(!event.query().unwrap());
+            gate.advance(1).fire();
+            drop((home, away, event, device));
+        });
+    }
+}

@@ -1,0 +1,391 @@
+//! A serial queue of host work.
+//!
+//! # The protocol
+//!
+//! | phase | the operations in `ops` | who may move it on |
+//! |---|---|---|
+//! | `Idle` | none | whoever submits |
+//! | `Scheduled` | any | the pool, which holds the queue |
+//! | `Running` | any | the one worker that runs it |
+//! | `Parked` | any, behind a wait for a pending marker | the wake-up of that marker |
+//!
+//! *Invariant: outside `Idle` exactly one party holds the right to move the queue on, and it hands it
+//! over under the lock.* So operations run one at a time and in order, and none is left behind: a
+//! submitter that finds `Idle` takes the right itself, any other only appends.
+//!
+//! Values are handed out under the lock in the order of `ops`, and the timeline advances to a value
+//! only when everything before it is done. A failure empties `ops`, and no operation is accepted on a
+//! failed timeline, until `clear_error` puts a new timeline in its place.
+
+use std::{
+    any::Any,
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, Location, catch_unwind},
+    sync::{Arc, Weak},
+    time::Instant,
+};
+
+use super::pool::{Pool, Task};
+use crate::contract::{MarkerImpl, Point, StreamImpl, Told};
+use crate::{
+    clock::{Timestamp, host_clock, host_ticks},
+    deadlock,
+    error::{Cause, Error, Result},
+    marker::Marker,
+    sync::{AtomicU64, Mutex, Ordering, lock},
+    timeline::{Blocked, DeviceCore, Job, StreamCore, Timeline, Waiter, Wake},
+};
+
+pub(super) struct HostStream {
+    /// Itself, for handing to the pool.
+    me: Weak<HostStream>,
+    core: Arc<StreamCore>,
+    pool: Arc<Pool>,
+    queue: Mutex<Queue>,
+}
+
+struct Queue {
+    ops: VecDeque<Op>,
+    phase: Phase,
+    timeline: Arc<Timeline>,
+    /// The last value handed out.
+    last: u64,
+    /// The failure of the marker the queue was parked on, for the worker that runs it next.
+    upstream: Option<(Marker, Error)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Scheduled,
+    Running,
+    Parked,
+}
+
+enum Op {
+    Work(Job, &'static Location<'static>),
+    Mark(Arc<HostMarker>),
+    Wait(Marker),
+}
+
+/// How many operations a worker runs before others get their turn.
+const TURN: usize = 256;
+
+impl HostStream {
+    pub(super) fn new(device: Arc<DeviceCore>, pool: Arc<Pool>) -> Arc<HostStream> {
+        let core = StreamCore::new(device);
+        Arc::new_cyclic(|me| HostStream {
+            me: me.clone(),
+            queue: Mutex::new(Queue {
+                ops: VecDeque::new(),
+                phase: Phase::Idle,
+                timeline: Timeline::new(core.clone(), 0),
+                last: 0,
+                upstream: None,
+            }),
+            core,
+            pool,
+        })
+    }
+
+    /// Runs the queue until it is empty, parked, or has had its turn.
+    fn run_queue(self: Arc<Self>) {
+        let mut queue = lock(&self.queue);
+        queue.phase = Phase::Running;
+        if let Some((marker, error)) = queue.upstream.take() {
+            drop(queue);
+            return self.fail_after(&marker, &error);
+        }
+        for _ in 0..TURN {
+            match queue.ops.pop_front() {
+                None => {
+                    queue.phase = Phase::Idle;
+                    return;
+                }
+                Some(Op::Mark(marker)) => {
+                    let wake = marker.complete();
+                    if !wake.is_empty() {
+                        drop(queue);
+                        wake.fire();
+                        queue = lock(&self.queue);
+                    }
+                }
+                Some(Op::Work(work, at)) => {
+                    drop(queue);
+                    if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
+                        let what = text_of(&*payload);
+                        discard(payload);
+                        let root = format!("host work launched at {at} panicked: {what}");
+                        return self.fail_with(&Cause::new(root));
+                    }
+                    queue = lock(&self.queue);
+                }
+                Some(Op::Wait(marker)) => match marker.query() {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        queue.phase = Phase::Parked;
+                        drop(queue);
+                        return self.park_on(marker);
+                    }
+                    Err(error) => {
+                        drop(queue);
+                        return self.fail_after(&marker, &error);
+                    }
+                },
+            }
+        }
+        queue.phase = Phase::Scheduled;
+        drop(queue);
+        self.pool.push(self.clone());
+    }
+
+    /// Leaves the queue to the wake-up of `marker`. Called with the right to move it on.
+    fn park_on(self: &Arc<Self>, marker: Marker) {
+        let wait = self.core.block(Blocked {
+            marker: marker.clone(),
+            for_ever: true,
+            in_work: false,
+            // A parked queue has completed whatever is in front of it.
+            after: 0,
+        });
+        let stream = self.clone();
+        let awaited = marker.clone();
+        let woken = marker.notify(Waiter::Call(Box::new(move |result| {
+            stream.resume(wait, result.err().map(|error| (awaited, error)));
+        })));
+        if let Err(error) = woken {
+            self.resume(wait, Some((marker, error)));
+        }
+    }
+
+    /// The marker that the queue was parked on is complete, or has failed. May be called from
+    /// anywhere, so it leaves the rest to a worker: completions and failures that travel over
+    /// thousands of streams never nest.
+    fn resume(self: &Arc<Self>, wait: u64, upstream: Option<(Marker, Error)>) {
+        self.core.go_on(wait);
+        let mut queue = lock(&self.queue);
+        queue.phase = Phase::Scheduled;
+        queue.upstream = upstream;
+        drop(queue);
+        self.pool.push(self.clone());
+    }
+
+    fn fail_after(&self, marker: &Marker, error: &Error) {
+        let cause = match error.cause() {
+            Some(cause) => cause.through(marker.to_string()),
+            None => Cause::new(error.to_string()).through(marker.to_string()),
+        };
+        self.fail_with(&cause);
+    }
+
+    /// Ends the timeline: what is queued never runs. Called with the right to move the queue on.
+    fn fail_with(&self, cause: &Cause) {
+        let mut queue = lock(&self.queue);
+        // Failed before it is idle: nobody can record in between and complete behind the failure.
+        let wake = queue.timeline.fail(cause, false);
+        queue.phase = Phase::Idle;
+        let skipped = std::mem::take(&mut queue.ops);
+        drop(queue);
+        wake.fire();
+        for op in skipped {
+            if let Op::Work(work, _) = op {
+                // Dropping a closure runs its captures' code.
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(work))) {
+                    discard(payload);
+                }
+            }
+        }
+    }
+
+    /// Appends `op`, and takes the queue to the pool if nobody has it.
+    fn submit(&self, op: Op) -> Result<()> {
+        self.pool.start()?;
+        let mut queue = lock(&self.queue);
+        if queue.timeline.has_failed() {
+            let failure = queue.timeline.failure();
+            drop(queue);
+            return failure.map_or(Ok(()), Err);
+        }
+        queue.ops.push_back(op);
+        if queue.phase != Phase::Idle {
+            return Ok(());
+        }
+        // Submitting needs a stream, so there is one.
+        let Some(stream) = self.me.upgrade() else {
+            return Ok(());
+        };
+        queue.phase = Phase::Scheduled;
+        drop(queue);
+        self.pool.push(stream);
+        Ok(())
+    }
+}
+
+impl Task for HostStream {
+    fn run(self: Arc<Self>) {
+        let stream = self.clone();
+        deadlock::enter(Some(&stream.core), stream.pool.blocking(), || {
+            self.run_queue();
+        });
+    }
+}
+
+impl StreamImpl for HostStream {
+    fn core(&self) -> &Arc<StreamCore> {
+        &self.core
+    }
+
+    fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
+        let mut queue = lock(&self.queue);
+        queue.last += 1;
+        self.core.recorded.store(queue.last, Ordering::Release);
+        let marker = Arc::new(HostMarker {
+            point: Point {
+                timeline: queue.timeline.clone(),
+                value: queue.last,
+                at,
+                timing,
+            },
+            ticks: AtomicU64::new(0),
+        });
+        if queue.phase != Phase::Idle {
+            queue.ops.push_back(Op::Mark(marker.clone()));
+        } else if !queue.timeline.has_failed() {
+            // Everything before it is complete, and nobody has it yet to wait for it.
+            marker.stamp();
+            queue.timeline.advance_alone(queue.last);
+        }
+        Ok(marker)
+    }
+
+    fn wait(&self, marker: &Marker) -> Result<()> {
+        match self.submit(Op::Wait(marker.clone())) {
+            // The stream's failure is what its markers tell; a wait adds nothing to it.
+            Err(Error::StreamFailed { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn completed(&self) -> u64 {
+        lock(&self.queue).timeline.completed()
+    }
+
+    fn failure(&self) -> Option<Error> {
+        let timeline = lock(&self.queue).timeline.clone();
+        timeline.failure()
+    }
+
+    fn clear_error(&self) -> Result<()> {
+        let mut queue = lock(&self.queue);
+        if queue.timeline.has_failed() {
+            queue.timeline = Timeline::new(self.core.clone(), queue.last);
+        }
+        Ok(())
+    }
+
+    fn launch(&self, work: Job, at: &'static Location<'static>) -> Result<()> {
+        self.submit(Op::Work(work, at))
+    }
+
+    #[cfg(feature = "conformance")]
+    fn gate(&self) -> Result<crate::testing::work::Gate> {
+        // A marker of a stream that does not exist: completing it opens the gate.
+        let timeline = Timeline::new(StreamCore::new(self.core.device.clone()), 0);
+        self.wait(&held_marker(timeline.clone()))?;
+        Ok(crate::testing::work::Gate::new(move || {
+            timeline.advance(1).fire();
+        }))
+    }
+
+    #[cfg(feature = "conformance")]
+    fn append(&self, log: &crate::testing::work::Log, token: u32) -> Result<()> {
+        let log = log.clone();
+        self.launch(Box::new(move || log.push(token)), Location::caller())
+    }
+
+    #[cfg(feature = "conformance")]
+    fn fail(&self, text: &str) -> Result<()> {
+        let text = text.to_owned();
+        // Unwinding without the panic hook: a test's own fault needs no report.
+        let work = move || std::panic::resume_unwind(Box::new(text));
+        self.launch(Box::new(work), Location::caller())
+    }
+}
+
+struct HostMarker {
+    point: Point,
+    /// When it completed, by the host's clock; 0 until then. Written before the timeline advances
+    /// to it, so whoever sees it complete sees the time.
+    ticks: AtomicU64,
+}
+
+impl HostMarker {
+    /// Everything before it is done. Called under the queue's lock, so that times grow with values.
+    fn complete(&self) -> Wake {
+        self.stamp();
+        self.point.timeline.advance(self.point.value)
+    }
+
+    fn stamp(&self) {
+        if self.point.timing {
+            self.ticks.store(host_ticks(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl MarkerImpl for HostMarker {
+    fn point(&self) -> &Point {
+        &self.point
+    }
+
+    fn told_by_timeline(&self) -> Told {
+        Told::All
+    }
+
+    fn query(&self) -> Result<bool> {
+        self.point.timeline.check(self.point.value)
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
+        self.point.timeline.wait(self.point.value, deadline)
+    }
+
+    fn timestamp(&self) -> Result<Timestamp> {
+        Ok(Timestamp::new(
+            self.ticks.load(Ordering::Relaxed),
+            host_clock(),
+        ))
+    }
+}
+
+/// The first marker of `timeline`, which is complete once somebody advances it.
+#[cfg(any(feature = "conformance", loom))]
+#[track_caller]
+pub(super) fn held_marker(timeline: Arc<Timeline>) -> Marker {
+    Marker::new(Arc::new(HostMarker {
+        point: Point {
+            timeline,
+            value: 1,
+            at: Location::caller(),
+            timing: false,
+        },
+        ticks: AtomicU64::new(0),
+    }))
+}
+
+fn text_of(payload: &(dyn Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).into()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "(a value that is no text)".into()
+    }
+}
+
+/// Drops what a panic threw; should its drop panic too, leaks what is left.
+pub(super) fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(second);
+    }
+}

@@ -1,0 +1,97 @@
+//! Names to backends: the one list.
+
+#[cfg(all(feature = "cuda", not(loom)))]
+use crate::cuda;
+#[cfg(has_metal)]
+use crate::metal;
+#[cfg(all(feature = "vulkan", not(loom)))]
+use crate::vulkan;
+use crate::{
+    contract::Backend,
+    device::Device,
+    error::{Error, Result},
+    host,
+};
+
+/// How the registry reaches a backend.
+pub(crate) struct Entry {
+    pub(crate) backend: Backend,
+    /// How many devices there are; or why there is none, and what would bring one.
+    pub(crate) count: fn() -> Result<usize, String>,
+    /// Opens the device of this index, below `count`.
+    pub(crate) open: fn(usize) -> Result<Device>,
+    /// Whether its first device, if there is one, is better than the host.
+    pub(crate) preferred: fn() -> bool,
+}
+
+/// Every backend, the one to prefer first.
+pub(crate) const REGISTRY: [Entry; 4] = [
+    METAL,
+    CUDA,
+    VULKAN,
+    Entry {
+        backend: Backend::Host,
+        count: || Ok(1),
+        open: |_| Ok(host::shared()),
+        preferred: || true,
+    },
+];
+
+#[cfg(has_metal)]
+const METAL: Entry = Entry {
+    backend: Backend::Metal,
+    count: metal::device::count,
+    open: metal::device::open,
+    preferred: || true,
+};
+#[cfg(not(has_metal))]
+const METAL: Entry = Entry {
+    backend: Backend::Metal,
+    count: || {
+        Err(match cfg!(target_vendor = "apple") {
+            true => "this build leaves it out; build with the cargo feature \"metal\"".into(),
+            false => format!("{} has no Metal; a Mac brings it", std::env::consts::OS),
+        })
+    },
+    open: none_to_open,
+    preferred: || false,
+};
+
+#[cfg(all(feature = "cuda", not(loom)))]
+const CUDA: Entry = Entry {
+    backend: Backend::Cuda,
+    count: cuda::device::count,
+    open: cuda::device::open,
+    preferred: || true,
+};
+#[cfg(not(all(feature = "cuda", not(loom))))]
+const CUDA: Entry = Entry {
+    backend: Backend::Cuda,
+    count: || Err("this build leaves it out; build with the cargo feature \"cuda\"".into()),
+    open: none_to_open,
+    preferred: || false,
+};
+
+#[cfg(all(feature = "vulkan", not(loom)))]
+const VULKAN: Entry = Entry {
+    backend: Backend::Vulkan,
+    count: vulkan::device::count,
+    open: vulkan::device::open,
+    preferred: vulkan::device::is_hardware,
+};
+#[cfg(not(all(feature = "vulkan", not(loom))))]
+const VULKAN: Entry = Entry {
+    backend: Backend::Vulkan,
+    count: || Err("this build leaves it out; build with the cargo feature \"vulkan\"".into()),
+    open: none_to_open,
+    preferred: || false,
+};
+
+/// For entries that count no devices.
+#[cfg_attr(all(feature = "cuda", feature = "vulkan", has_metal), allow(dead_code))]
+fn none_to_open(index: usize) -> Result<Device> {
+    Err(Error::Unavailable {
+        device: format!("device {index}"),
+        why: "its backend has no devices here".into(),
+    })
+}

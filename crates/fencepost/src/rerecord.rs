@@ -1,0 +1,371 @@
+//! What an event holds: the marker, what a query needs to know of it, and the lock of both.
+//!
+//! # The word
+//!
+//! | low two bits | meaning | high bits |
+//! |---|---|---|
+//! | `UNRECORDED` | no marker | 0 |
+//! | `COMPLETE` | the marker is complete | the generation |
+//! | `ASK` | only the marker itself can tell | the generation |
+//! | `HOME` | the home timeline at this value tells | the marker's value |
+//!
+//! An owner of the slot writes it: with a new marker, and after a query that found the marker complete, if the
+//! word still is the one that the query had read. Each marker to be asked has a generation of its own, which keeps
+//! that replacement honest: two words are equal only when they stand for the same marker.
+//!
+//! # The lock
+//!
+//! A record that changes the held marker in place needs two things to itself: the slot, and the next value of
+//! its stream. Each has a lock, which costs an atomic read-modify-write. So a slot whose marker was changed in place
+//! is *lent* to the stream: from then on the stream's own lock, which such a record takes anyway, guards the slot
+//! as well.
+//!
+//! | `state` | who owns what is held |
+//! |---|---|
+//! | `OWN` | whoever has the slot's own lock |
+//! | `LENT` | whoever has the lock of the stream that is `home` |
+//! | `TAKEN` | one thread, which changes the marker in place, and may be inside the driver: it has no lock |
+//!
+//! *Invariant: only an owner writes `state`, and but for `TAKEN`, with which it stays one, as the last thing it
+//! does; at no time are there two.* A thread takes the lock that `state` names, then looks again. What it sees then
+//! is true: each change away from a lock's own state is made by a holder of that lock, so whoever takes the lock
+//! later sees it. So of two threads that each hold one of the locks, one at most finds its own state, and nobody
+//! finds his while the slot is taken. Every change of `state` is a release, and every look before entering an
+//! acquire, so the next owner sees what the last one did. The event's `loom_tests` explore it.
+//!
+//! Nobody who has one of these locks waits for another: the locks need no order. As with any lock, a process that is
+//! forked while another thread is inside finds it held for ever.
+
+#![allow(unsafe_code)]
+// The host records nothing again, and Metal makes a marker for each record.
+#![cfg_attr(not(any(feature = "cuda", feature = "vulkan", loom)), allow(dead_code))]
+
+use std::sync::{Arc, OnceLock};
+
+use crate::{
+    contract::{MarkerImpl, Told},
+    marker::Marker,
+    sync::{AtomicU64, BriefGuard, BriefLock, Ordering, UnsafeCell, look_until},
+    timeline::{Reached, StreamCore, Timeline},
+};
+
+/// The place for a marker, which any number of threads may use.
+pub(crate) struct Slot {
+    word: AtomicU64,
+    state: AtomicU64,
+    lock: BriefLock,
+    home: OnceLock<Home>,
+    held: UnsafeCell<Held>,
+}
+
+// SAFETY: `held` is reached by its owner alone, and one owner sees what the last one did: the protocol above. So
+// it is what a `Mutex` is, which is `Sync` for what is `Send`.
+unsafe impl Sync for Slot where Held: Send {}
+
+/// The timeline of the event's first stream, or of the first that it was recorded on again where markers must be
+/// asked while they are pending: recording on that stream, which is what most events do, keeps queries free of
+/// locks.
+struct Home {
+    timeline: Arc<Timeline>,
+    /// Whether it also tells that a marker is pending.
+    tells_all: bool,
+}
+
+struct Held {
+    marker: Option<Marker>,
+    /// Whether the marker may be recorded again: it has timing exactly if the event has.
+    is_like_ours: bool,
+    generation: u64,
+    /// Whether the slot is to be lent to the home stream.
+    lend: bool,
+}
+
+/// Somebody changes the marker in place.
+pub(crate) struct Taken;
+
+/// The lock that guards a slot, or that of a stream's order, or both in one.
+pub(crate) struct Lock<'a> {
+    _guard: BriefGuard<'a>,
+    /// The stream whose lock it is.
+    stream: Option<&'a StreamCore>,
+}
+
+const TAG: u64 = 0b11;
+const UNRECORDED: u64 = 0;
+const COMPLETE: u64 = 1;
+const ASK: u64 = 2;
+const HOME: u64 = 3;
+
+const OWN: u64 = 0;
+const LENT: u64 = 1;
+const TAKEN: u64 = 2;
+
+impl<'a> Lock<'a> {
+    /// The lock of the order of `stream`, which `had` may be already; else that is dropped first, so that nobody
+    /// has two.
+    #[inline(always)]
+    pub(crate) fn of(stream: &'a StreamCore, had: Option<Lock<'a>>) -> Lock<'a> {
+        match had {
+            Some(had) if had.stream.is_some_and(|mine| std::ptr::eq(mine, stream)) => had,
+            other => {
+                drop(other);
+                Lock {
+                    _guard: stream.order.lock(),
+                    stream: Some(stream),
+                }
+            }
+        }
+    }
+}
+
+impl Slot {
+    pub(crate) fn new() -> Slot {
+        Slot {
+            word: AtomicU64::new(UNRECORDED),
+            state: AtomicU64::new(OWN),
+            lock: BriefLock::new(),
+            home: OnceLock::new(),
+            held: UnsafeCell::new(Held {
+                marker: None,
+                is_like_ours: true,
+                generation: 0,
+                lend: false,
+            }),
+        }
+    }
+
+    /// What the marker is known by until another one comes; for [`remember`](Slot::remember).
+    #[inline]
+    pub(crate) fn word(&self) -> u64 {
+        self.word.load(Ordering::Acquire)
+    }
+
+    /// Whether the marker is complete, or there is none, where that can be told without a lock and a driver.
+    #[inline]
+    pub(crate) fn peek(&self) -> Option<bool> {
+        let word = self.word();
+        match word & TAG {
+            UNRECORDED | COMPLETE => Some(true),
+            HOME => {
+                let home = self.home.get()?;
+                match home.timeline.reached(word >> 2) {
+                    Reached::Yes => Some(true),
+                    Reached::NotYet if home.tells_all => Some(false),
+                    // The held marker may be a later one, of another stream, by now.
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// The marker that `word` stands for is complete.
+    pub(crate) fn remember(&self, word: u64) {
+        if word & TAG == ASK {
+            self.with(|_| {
+                if self.word.load(Ordering::Relaxed) == word {
+                    let complete = word & !TAG | COMPLETE;
+                    self.word.store(complete, Ordering::Release);
+                }
+            });
+        }
+    }
+
+    /// The marker that is held now. Waits while it is changed in place.
+    pub(crate) fn marker(&self) -> Option<Marker> {
+        self.with(|held| held.marker.clone())
+    }
+
+    /// As [`marker`](Slot::marker), without waiting.
+    pub(crate) fn try_marker(&self) -> Result<Option<Marker>, Taken> {
+        match self.try_lock() {
+            Some(lock) => Ok(self.with_lock(lock, |held| held.marker.clone())),
+            None => Err(Taken),
+        }
+    }
+
+    /// Holds `marker` from now on; `is_like_ours` says whether it may be recorded again.
+    #[inline]
+    pub(crate) fn put(&self, marker: Marker, is_like_ours: bool) {
+        // Where a pending marker is to be asked anyway, a home is worth its cost only to an event that
+        // is recorded again.
+        let word = match marker.imp().told_by_timeline() {
+            Told::All => self.word_of(&marker),
+            Told::Completion if self.home.get().is_some() => self.word_of(&marker),
+            _ => None,
+        };
+        let old = self.with(|held| {
+            self.publish(held, word);
+            held.is_like_ours = is_like_ours;
+            held.lend = false;
+            held.marker.replace(marker)
+        });
+        // The last owner of a marker may hand native objects back: not under the lock.
+        drop(old);
+    }
+
+    /// Calls `record` to record again into the marker that is held: that is its alone until it returns, also once it
+    /// has dropped the lock, so it may take its time then. It gives the new
+    /// value, on the same timeline. `false` where it gives none, or there is nothing to record into.
+    ///
+    /// Nobody can come to hold the marker meanwhile: only an owner of the slot hands it out.
+    #[inline(always)]
+    pub(crate) fn again<'a>(
+        &'a self,
+        record: impl FnOnce(&mut Arc<dyn MarkerImpl>, Lock<'a>) -> Option<u64>,
+    ) -> bool {
+        if self.word.load(Ordering::Relaxed) == UNRECORDED {
+            return false;
+        }
+        let lock = self.lock();
+        self.state.store(TAKEN, Ordering::Release);
+        let _leave = Leave(self);
+        self.held.with_mut(|held| {
+            // SAFETY: whoever has this lock while `state` names it is the only owner, and with `TAKEN` it stays
+            // so without the lock.
+            let held = unsafe { &mut *held };
+            let again = match &mut held.marker {
+                Some(marker) if held.is_like_ours => record(marker.imp_mut(), lock),
+                _ => None,
+            };
+            let Some(value) = again else {
+                return false;
+            };
+            match self.word.load(Ordering::Relaxed) & TAG {
+                // The timeline is the same, so what was at home still is.
+                HOME => {
+                    self.word.store(value << 2 | HOME, Ordering::Release);
+                    held.lend = true;
+                }
+                _ => self.publish_again(held),
+            }
+            true
+        })
+    }
+
+    #[inline(never)]
+    fn publish_again(&self, held: &mut Held) {
+        let word = held.marker.as_ref().and_then(|marker| self.word_of(marker));
+        self.publish(held, word);
+        held.lend = word.is_some();
+    }
+
+    /// The word of a marker whose status its home timeline tells.
+    #[inline]
+    fn word_of(&self, marker: &Marker) -> Option<u64> {
+        let (point, told) = (marker.imp().point(), marker.imp().told_by_timeline());
+        if told == Told::Nothing {
+            return None;
+        }
+        let home = self.home.get_or_init(|| Home {
+            timeline: point.timeline.clone(),
+            tells_all: told == Told::All,
+        });
+        Arc::ptr_eq(&home.timeline, &point.timeline).then_some(point.value << 2 | HOME)
+    }
+
+    /// Lets queries know of a new marker, by its own word or as one to be asked.
+    #[inline]
+    fn publish(&self, held: &mut Held, word: Option<u64>) {
+        let word = word.unwrap_or_else(|| {
+            held.generation += 1;
+            held.generation << 2 | ASK
+        });
+        self.word.store(word, Ordering::Release);
+    }
+
+    /// Takes the lock that guards what is held, once nobody changes that in place.
+    fn lock(&self) -> Lock<'_> {
+        loop {
+            match self.try_lock() {
+                Some(lock) => return lock,
+                None => self.wait(),
+            }
+        }
+    }
+
+    /// As [`lock`](Slot::lock); `None` while somebody changes what is held in place.
+    fn try_lock(&self) -> Option<Lock<'_>> {
+        loop {
+            let state = self.state.load(Ordering::Acquire);
+            if state == TAKEN {
+                return None;
+            }
+            // Nothing is lent before there is a home.
+            let lock = match (state, self.home.get()) {
+                (LENT, Some(home)) => Lock::of(&home.timeline.stream, None),
+                _ => Lock {
+                    _guard: self.lock.lock(),
+                    stream: None,
+                },
+            };
+            if self.state.load(Ordering::Acquire) == state {
+                return Some(lock);
+            }
+        }
+    }
+
+    /// Waits while somebody changes it in place: for long only where the driver's queue is full, or a lock of the
+    /// caller's own is held that guards a Vulkan queue.
+    #[cold]
+    fn wait(&self) {
+        look_until(|| self.state.load(Ordering::Relaxed) != TAKEN);
+    }
+
+    /// Calls `f` with what is held, under the lock: briefly, calling no driver and taking no lock.
+    #[inline]
+    fn with<R>(&self, f: impl FnOnce(&mut Held) -> R) -> R {
+        self.with_lock(self.lock(), f)
+    }
+
+    #[inline]
+    fn with_lock<R>(&self, lock: Lock<'_>, f: impl FnOnce(&mut Held) -> R) -> R {
+        let (result, lend) = self.held.with_mut(|held| {
+            // SAFETY: whoever has this lock while `state` names it is the only owner.
+            let held = unsafe { &mut *held };
+            (f(held), held.lend)
+        });
+        if lend != lock.stream.is_some() {
+            self.leave(lend);
+        }
+        result
+    }
+
+    /// Lets the next owner in.
+    #[inline]
+    fn leave(&self, lend: bool) {
+        let state = match lend {
+            true => LENT,
+            false => OWN,
+        };
+        self.state.store(state, Ordering::Release);
+    }
+
+    /// Whether the home stream's lock guards it.
+    #[cfg(all(test, loom))]
+    pub(crate) fn is_lent(&self) -> bool {
+        self.state.load(Ordering::Acquire) == LENT
+    }
+
+    /// Without locking: nobody else can be inside.
+    pub(crate) fn take_marker(&mut self) -> Option<Marker> {
+        self.held.with_mut(|held| {
+            // SAFETY: `self` is borrowed exclusively.
+            unsafe { (*held).marker.take() }
+        })
+    }
+}
+
+/// Lets the next owner in, whatever happens.
+struct Leave<'a>(&'a Slot);
+
+impl Drop for Leave<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let lend = self.0.held.with_mut(|held| {
+            // SAFETY: still the only owner, and nothing is borrowed from it any more.
+            unsafe { (*held).lend }
+        });
+        self.0.leave(lend);
+    }
+}

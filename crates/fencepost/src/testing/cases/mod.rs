@@ -1,0 +1,34 @@
+//! The cases, by what they are about.
+
+use super::Case;
+
+mod asking;
+mod failing;
+mod recording;
+mod sharing;
+mod telling;
+mod timing;
+mod waiting;
+
+pub(super) const ALL: &[&[Case]] = &[
+    recording::CASES,
+    waiting::CASES,
+    asking::CASES,
+    timing::CASES,
+    telling::CASES,
+    failing::CASES,
+    sharing::CASES,
+];
+
+/// A case from the function of the same name.
+macro_rules! case {
+    ($about:literal, $name:ident, [$($mutant:ident),*]) => {
+        $crate::testing::Case {
+            name: stringify!($name),
+            about: $about,
+            kills: &[$($crate::testing::Mutant::$mutant),*],
+            run: $name,
+        }
+    };
+}
+use case;

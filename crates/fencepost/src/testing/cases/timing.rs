@@ -1,0 +1,403 @@
+//! The time between markers.
+
+use std::time::{Duration, Instant};
+
+use super::case;
+use crate::{
+    error::Error,
+    event::Event,
+    testing::{
+        Case,
+        context::{Context, Verdict, check, check_error},
+    },
+};
+
+pub(super) const CASES: &[Case] = &[
+    case!(
+        "elapsed_time",
+        elapsed_time_covers_the_work_between,
+        [TimeOfTheWrongMarker]
+    ),
+    case!(
+        "elapsed_time",
+        elapsed_time_waits_for_both_events,
+        [SignalBeforeTheWork]
+    ),
+    case!(
+        "elapsed_time",
+        elapsed_time_gives_up_at_a_deadline,
+        [
+            DeadlineIgnored,
+            QueryAlwaysTrue,
+            SynchronizeReturnsEarly,
+            SignalBeforeTheWork
+        ]
+    ),
+    case!(
+        "elapsed_time",
+        any_synchronize_before_elapsed_time_is_fine,
+        [RecordNotSubmitted]
+    ),
+    case!("elapsed_time", records_back_to_back_have_a_time, []),
+    case!(
+        "elapsed_time",
+        reversed_events_give_a_negative_time,
+        [NegativeTimeClamped]
+    ),
+    case!("elapsed_time", start_equal_to_end_gives_zero, []),
+    case!("elapsed_time", elapsed_time_may_be_repeated, []),
+    case!(
+        "elapsed_time",
+        one_event_serves_several_pairs,
+        [NegativeTimeClamped]
+    ),
+    case!(
+        "elapsed_time",
+        events_of_several_streams_have_a_time,
+        [TimeOfTheWrongMarker, NegativeTimeClamped]
+    ),
+    case!(
+        "elapsed",
+        elapsed_never_waits,
+        [QueryAlwaysTrue, SignalBeforeTheWork]
+    ),
+    case!(
+        "elapsed",
+        a_synchronized_stream_or_device_has_all_its_times,
+        [RecordNotSubmitted]
+    ),
+    case!("elapsed", elapsed_names_its_clock, []),
+    case!("elapsed", times_grow_along_a_stream, []),
+    case!("either", timing_is_checked_first, []),
+    case!("either", a_missing_record_is_checked_second, []),
+    case!("either", the_device_is_checked_third, []),
+];
+
+/// Two markers of one stream with at least `SPAN` between them on any clock.
+fn spaced(c: &Context) -> Result<(Event, Event), crate::testing::context::Stop> {
+    let (stream, start, end) = (c.stream()?, c.timed(), c.timed());
+    // A marker in front, whose time a wrong reading could tell.
+    let before = stream.record_timed()?;
+    c.done(&before)?;
+    start.record(&stream)?;
+    c.event_done(&start)?;
+    std::thread::sleep(Context::SPAN);
+    end.record(&stream)?;
+    c.event_done(&end)?;
+    Ok((start, end))
+}
+
+/// `SPAN` in milliseconds, less what two clocks may drift apart in that time.
+fn span_ms() -> f64 {
+    Context::SPAN.as_secs_f64() * 1e3 * 0.999
+}
+
+fn elapsed_time_covers_the_work_between(c: &Context) -> Verdict {
+    let (stream, start, end) = (c.stream()?, c.timed(), c.timed());
+    c.close_together(|| {
+        c.done(&stream.record_timed()?)?;
+        start.record(&stream)?;
+        c.event_done(&start)
+    })?;
+    // The stream is held for at least this long between the two markers, by the host's clock.
+    let gate = c.gate(&stream)?;
+    end.record(&stream)?;
+    let held = Instant::now();
+    std::thread::sleep(Context::SPAN);
+    let held = held.elapsed();
+    gate.open();
+    let took = start.elapsed_time_timeout(&end, c.options.patience)?;
+    let least = held.as_secs_f64() * 1e3 * 0.999;
+    check!(took >= least, "held for {least} ms, and it took {took} ms");
+    let whole = held + c.options.patience;
+    check!(
+        took < whole.as_secs_f64() * 1e3,
+        "it took {took} ms, longer than the case"
+    );
+    Ok(())
+}
+
+fn elapsed_time_waits_for_both_events(c: &Context) -> Verdict {
+    let (stream, log) = (c.stream()?, c.log()?);
+    let (start, end) = (c.timed(), c.timed());
+    let gate = c.gate(&stream)?;
+    start.record(&stream)?;
+    c.append(&stream, &log, 1)?;
+    end.record(&stream)?;
+    let moment = c.options.moment;
+    let opener = std::thread::spawn(move || {
+        std::thread::sleep(moment);
+        gate.open();
+    });
+    let took = start.elapsed_time_timeout(&end, c.options.patience)?;
+    let seen = log.read()?;
+    let _ = opener.join();
+    check!(seen == [1], "returned with {seen:?} done");
+    check!(took >= 0.0, "{took} ms in order of the stream");
+    Ok(())
+}
+
+fn elapsed_time_gives_up_at_a_deadline(c: &Context) -> Verdict {
+    let (stream, start, end) = (c.stream()?, c.timed(), c.timed());
+    start.record(&stream)?;
+    let gate = c.gate(&stream)?;
+    end.record(&stream)?;
+    let early = start.elapsed_time_timeout(&end, c.options.moment);
+    check_error!(early, Error::Timeout(_), "the end is held back");
+    gate.open();
+    start.elapsed_time_timeout(&end, c.options.patience)?;
+    Ok(())
+}
+
+fn any_synchronize_before_elapsed_time_is_fine(c: &Context) -> Verdict {
+    let stream = c.stream()?;
+    for (first, second) in [(false, false), (true, false), (false, true), (true, true)] {
+        let (start, end) = (c.timed(), c.timed());
+        start.record(&stream)?;
+        end.record(&stream)?;
+        if second {
+            c.event_done(&end)?;
+        }
+        if first {
+            c.event_done(&start)?;
+        }
+        let took = start.elapsed_time_timeout(&end, c.options.patience)?;
+        check!(
+            took >= 0.0,
+            "{took} ms after synchronizing {first}, {second}"
+        );
+    }
+    Ok(())
+}
+
+fn records_back_to_back_have_a_time(c: &Context) -> Verdict {
+    let stream = c.stream()?;
+    for round in 0..100 {
+        let (start, end) = (c.timed(), c.timed());
+        start.record(&stream)?;
+        end.record(&stream)?;
+        let took = start.elapsed_time_timeout(&end, c.options.patience)?;
+        check!(took >= 0.0, "{took} ms in round {round}");
+    }
+    Ok(())
+}
+
+fn reversed_events_give_a_negative_time(c: &Context) -> Verdict {
+    let (start, end) = spaced(c)?;
+    let (forward, backward) = (start.elapsed_time(&end)?, end.elapsed_time(&start)?);
+    check!(forward >= span_ms(), "forward: {forward} ms");
+    check!(
+        backward == -forward,
+        "{forward} ms forward, {backward} ms backward"
+    );
+    Ok(())
+}
+
+fn start_equal_to_end_gives_zero(c: &Context) -> Verdict {
+    let (stream, event) = (c.stream()?, c.timed());
+    event.record(&stream)?;
+    let none = event.elapsed_time_timeout(&event, c.options.patience)?;
+    check!(none == 0.0, "{none} ms from an event to itself");
+    Ok(())
+}
+
+fn elapsed_time_may_be_repeated(c: &Context) -> Verdict {
+    let (start, end) = spaced(c)?;
+    let first = start.elapsed_time(&end)?;
+    for _ in 0..3 {
+        c.event_done(&end)?;
+        c.event_done(&start)?;
+        let again = start.elapsed_time(&end)?;
+        check!(again == first, "{first} ms, then {again} ms");
+    }
+    Ok(())
+}
+
+fn one_event_serves_several_pairs(c: &Context) -> Verdict {
+    let stream = c.stream()?;
+    let events = [c.timed(), c.timed(), c.timed()];
+    for event in &events {
+        event.record(&stream)?;
+        c.event_done(event)?;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let [a, b, c] = &events;
+    let (ab, bc, ac) = (a.elapsed_time(b)?, b.elapsed_time(c)?, a.elapsed_time(c)?);
+    // Each is rounded by itself to what the clock can tell.
+    let slack = 1e-3;
+    check!(
+        (ab + bc - ac).abs() <= slack,
+        "{ab} ms + {bc} ms is not {ac} ms"
+    );
+    let ca = c.elapsed_time(a)?;
+    check!(
+        (ca + ac).abs() <= slack,
+        "{ac} ms forward, {ca} ms backward"
+    );
+    Ok(())
+}
+
+fn events_of_several_streams_have_a_time(c: &Context) -> Verdict {
+    let (one, two) = (c.stream()?, c.stream()?);
+    let (start, end) = (c.timed(), c.timed());
+    c.close_together(|| {
+        c.done(&one.record_timed()?)?;
+        c.done(&two.record_timed()?)
+    })?;
+    start.record(&one)?;
+    c.event_done(&start)?;
+    std::thread::sleep(Context::SPAN);
+    end.record(&two)?;
+    c.event_done(&end)?;
+    let (forward, backward) = (start.elapsed_time(&end)?, end.elapsed_time(&start)?);
+    check!(forward >= span_ms(), "forward: {forward} ms");
+    check!(backward <= -span_ms(), "backward: {backward} ms");
+    Ok(())
+}
+
+fn elapsed_never_waits(c: &Context) -> Verdict {
+    let (stream, start, end) = (c.stream()?, c.timed(), c.timed());
+    start.record(&stream)?;
+    c.event_done(&start)?;
+    let gate = c.gate(&stream)?;
+    end.record(&stream)?;
+    c.moment();
+    check_error!(
+        start.elapsed(&end),
+        Error::NotReady { which: "end", .. },
+        "the end is pending"
+    );
+    check_error!(
+        end.elapsed(&start),
+        Error::NotReady { which: "start", .. },
+        "start is pending"
+    );
+    gate.open();
+    c.event_done(&end)?;
+    start.elapsed(&end)?;
+    Ok(())
+}
+
+fn a_synchronized_stream_or_device_has_all_its_times(c: &Context) -> Verdict {
+    for whole_device in [false, true] {
+        let (stream, start, end) = (c.stream()?, c.timed(), c.timed());
+        start.record(&stream)?;
+        end.record(&stream)?;
+        match whole_device {
+            true => c.device.synchronize_timeout(c.options.patience)?,
+            false => c.stream_done(&stream)?,
+        }
+        let elapsed = start.elapsed(&end)?;
+        check!(!elapsed.is_negative(), "{elapsed} in order of the stream");
+    }
+    Ok(())
+}
+
+fn elapsed_names_its_clock(c: &Context) -> Verdict {
+    let (start, end) = spaced(c)?;
+    let elapsed = start.elapsed(&end)?;
+    check!(
+        elapsed.clock() == c.device.clock(),
+        "it names {}",
+        elapsed.clock()
+    );
+    check!(
+        elapsed.resolution() == c.device.clock().resolution(),
+        "another resolution"
+    );
+    check!(
+        elapsed.as_millis_f64() == start.elapsed_time(&end)?,
+        "two calls, two times"
+    );
+    Ok(())
+}
+
+fn times_grow_along_a_stream(c: &Context) -> Verdict {
+    let stream = c.stream()?;
+    let markers: Vec<_> = (0..100)
+        .map(|_| stream.record_timed())
+        .collect::<Result<_, _>>()?;
+    if let Some(last) = markers.last() {
+        c.done(last)?;
+    }
+    for pair in markers.windows(2) {
+        let step = pair[0].elapsed(&pair[1])?;
+        check!(
+            !step.is_negative(),
+            "{step} from {} to {}",
+            pair[0],
+            pair[1]
+        );
+    }
+    Ok(())
+}
+
+fn timing_is_checked_first(c: &Context) -> Verdict {
+    let stranger = Event::new(&c.stranger());
+    // Unrecorded, of two devices, and without timing: the last is what is said.
+    check_error!(
+        c.timed().elapsed_time(&stranger),
+        Error::TimingDisabled { which: "end" },
+        "no timing at the end"
+    );
+    check_error!(
+        c.event().elapsed(&stranger),
+        Error::TimingDisabled { which: "start" },
+        "no timing at either"
+    );
+    let stream = c.stream()?;
+    let gate = c.gate(&stream)?;
+    let (start, end) = (c.event(), c.timed());
+    start.record(&stream)?;
+    end.record(&stream)?;
+    // Only this thread opens the gate: the check must come before any waiting.
+    check_error!(
+        start.elapsed_time(&end),
+        Error::TimingDisabled { .. },
+        "behind a closed gate"
+    );
+    gate.open();
+    c.stream_done(&stream)?;
+    Ok(())
+}
+
+fn a_missing_record_is_checked_second(c: &Context) -> Verdict {
+    let stranger = Event::with_timing(&c.stranger());
+    check_error!(
+        c.timed().elapsed_time(&stranger),
+        Error::NotRecorded { which: "start" },
+        "neither is recorded, and they are of two devices"
+    );
+    let (stream, start) = (c.stream()?, c.timed());
+    let gate = c.gate(&stream)?;
+    start.record(&stream)?;
+    check_error!(
+        start.elapsed_time(&c.timed()),
+        Error::NotRecorded { which: "end" },
+        "the start is pending, the end was never recorded"
+    );
+    gate.open();
+    c.stream_done(&stream)?;
+    Ok(())
+}
+
+fn the_device_is_checked_third(c: &Context) -> Verdict {
+    let stranger = c.stranger();
+    let (stream, start, end) = (c.stream()?, c.timed(), Event::with_timing(&stranger));
+    let gate = c.gate(&stream)?;
+    start.record(&stream)?;
+    end.record(&stranger.new_stream()?)?;
+    check_error!(
+        start.elapsed_time(&end),
+        Error::DeviceMismatch { .. },
+        "the start is pending"
+    );
+    check_error!(
+        end.elapsed(&start),
+        Error::DeviceMismatch { .. },
+        "the end is pending"
+    );
+    gate.open();
+    c.stream_done(&stream)?;
+    Ok(())
+}

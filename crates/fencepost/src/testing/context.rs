@@ -1,0 +1,225 @@
+//! What a case works with.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    Options,
+    work::{self, Gate, Log},
+};
+use crate::{
+    contract::Backend,
+    device::Device,
+    error::{Error, Result},
+    event::Event,
+    marker::Marker,
+    stream::Stream,
+};
+
+/// Why a case ended early.
+pub(super) enum Stop {
+    Broken(String),
+    Skip(String),
+}
+
+/// A call that must work did not.
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Broken(format!("unexpected error: {error}"))
+    }
+}
+
+pub(super) type Verdict = Result<(), Stop>;
+
+/// Ends the case unless the condition holds.
+macro_rules! check {
+    ($condition:expr, $($text:tt)+) => {
+        // A match, so that a comparison of floats needs no negation.
+        match $condition {
+            true => {}
+            false => {
+                return Err($crate::testing::context::Stop::Broken(format!($($text)+)));
+            }
+        }
+    };
+}
+/// Ends the case unless the result is an error of this shape.
+macro_rules! check_error {
+    ($result:expr, $pattern:pat, $what:expr) => {
+        match $result {
+            Err($pattern) => {}
+            Err(other) => {
+                return Err($crate::testing::context::Stop::Broken(format!(
+                    "{}: got another error: {other}",
+                    $what
+                )));
+            }
+            Ok(value) => {
+                return Err($crate::testing::context::Stop::Broken(format!(
+                    "{}: got {value:?} and no error",
+                    $what
+                )));
+            }
+        }
+    };
+}
+pub(super) use {check, check_error};
+
+pub(super) struct Context {
+    pub(super) device: Device,
+    pub(super) options: Options,
+}
+
+impl Context {
+    pub(super) fn new(device: Device, options: Options) -> Context {
+        Context { device, options }
+    }
+
+    pub(super) fn stream(&self) -> Result<Stream> {
+        self.device.new_stream()
+    }
+
+    pub(super) fn event(&self) -> Event {
+        Event::new(&self.device)
+    }
+
+    pub(super) fn timed(&self) -> Event {
+        Event::with_timing(&self.device)
+    }
+
+    pub(super) fn log(&self) -> Result<Log> {
+        work::new_log(&self.device)
+    }
+
+    /// Holds back what is submitted to `stream` from now on.
+    pub(super) fn gate(&self, stream: &Stream) -> Result<Gate> {
+        work::gate(stream)
+    }
+
+    /// Work that writes `token` where it ran in the order.
+    pub(super) fn append(&self, stream: &Stream, log: &Log, token: u32) -> Result<()> {
+        work::append(stream, log, token)
+    }
+
+    /// Work that fails.
+    pub(super) fn fail(&self, stream: &Stream, text: &str) -> Result<()> {
+        work::fail(stream, text)
+    }
+
+    /// A host stream's marker that is pending until its gate is opened; with a text it fails then.
+    pub(super) fn host_marker(&self, fails: Option<&str>) -> Result<(Gate, Marker)> {
+        let host = self.stranger().new_stream()?;
+        let gate = self.gate(&host)?;
+        if let Some(text) = fails {
+            self.fail(&host, text)?;
+        }
+        Ok((gate, host.record()?))
+    }
+
+    /// The marker must complete.
+    pub(super) fn done(&self, marker: &Marker) -> Result<()> {
+        marker.synchronize_timeout(self.options.patience)
+    }
+
+    /// The event must complete.
+    pub(super) fn event_done(&self, event: &Event) -> Result<()> {
+        event.synchronize_timeout(self.options.patience)
+    }
+
+    /// Everything submitted to the stream must complete.
+    pub(super) fn stream_done(&self, stream: &Stream) -> Result<()> {
+        stream.synchronize_timeout(self.options.patience)
+    }
+
+    /// The marker must stay pending; it is given a moment to show that it does not.
+    pub(super) fn still_pending(&self, marker: &Marker, why: &str) -> Verdict {
+        match marker.synchronize_timeout(self.options.moment) {
+            Err(Error::Timeout(_)) => Ok(()),
+            Err(error) => Err(Stop::Broken(format!("{why}, but {marker} failed: {error}"))),
+            Ok(()) => Err(Stop::Broken(format!("{why}, but {marker} is complete"))),
+        }
+    }
+
+    /// The marker must fail, with this text in its first cause.
+    pub(super) fn failed(&self, marker: &Marker, text: &str) -> Verdict {
+        self.is_failure(self.done(marker), text)
+    }
+
+    /// The result must be a failure with this text in its first cause.
+    pub(super) fn is_failure<T: std::fmt::Debug>(&self, result: Result<T>, text: &str) -> Verdict {
+        match result {
+            Ok(value) => Err(Stop::Broken(format!(
+                "expected the failure \"{text}\", got {value:?}"
+            ))),
+            Err(error) => {
+                let found = error
+                    .cause()
+                    .is_some_and(|cause| cause.root().contains(text));
+                check!(found, "expected the failure \"{text}\", got: {error}");
+                Ok(())
+            }
+        }
+    }
+
+    /// A device whose events do not belong on this one.
+    pub(super) fn stranger(&self) -> Device {
+        Device::new_host(1)
+    }
+
+    /// Another device of the same API.
+    pub(super) fn sibling(&self) -> Result<Device, Stop> {
+        let backend = self.device.backend();
+        if backend == Backend::Host {
+            return Ok(Device::new_host(1));
+        }
+        let found = Device::list().into_iter().find(|f| f.backend == backend);
+        let names = found.map(|found| found.devices).unwrap_or_default();
+        match names.iter().find(|name| *name != self.device.name()) {
+            Some(name) => Ok(Device::open(name)?),
+            None => Err(Stop::Skip(format!("there is one {backend} device only"))),
+        }
+    }
+
+    /// For cases in which one stream goes on while another is held.
+    pub(super) fn apart(&self, streams: &[&Stream]) -> Verdict {
+        for (i, one) in streams.iter().enumerate() {
+            for two in &streams[..i] {
+                if one.imp().shares_order_with(two.imp()) {
+                    return Err(Stop::Skip(
+                        "its streams share a hardware queue, whose order holds up all of them"
+                            .into(),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// For cases about closures on a stream.
+    pub(super) fn needs_host_work(&self) -> Verdict {
+        match self.device.backend() {
+            Backend::Host => Ok(()),
+            other => Err(Stop::Skip(format!("{other} streams run no host closures"))),
+        }
+    }
+
+    /// Lets pass a moment in which something wrong could happen.
+    pub(super) fn moment(&self) {
+        std::thread::sleep(self.options.moment);
+    }
+
+    /// Does it again until it took much less than a `SPAN`: on a busy machine markers that follow each other
+    /// may lie so far apart that a wrong time looks right.
+    pub(super) fn close_together(&self, mut markers: impl FnMut() -> Result<()>) -> Result<()> {
+        for _ in 0..200 {
+            let start = Instant::now();
+            markers()?;
+            if start.elapsed() < Self::SPAN / 2 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// A time that a device can surely tell from none.
+    pub(super) const SPAN: Duration = Duration::from_millis(5);
+}

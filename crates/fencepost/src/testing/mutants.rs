@@ -1,0 +1,379 @@
+//! Devices that are wrong in one way each, around any backend's device.
+//!
+//! They stand on the contract, so they exist for every backend the day it does. A case that passes on
+//! a mutant it claims to kill proves nothing about a device that it passes on.
+
+use std::{
+    any::Any,
+    collections::HashMap,
+    fmt,
+    panic::Location,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use super::work::{Gate, Log};
+use crate::{
+    clock::{Elapsed, Timestamp},
+    contract::{Backend, DeviceImpl, MarkerImpl, Point, StreamImpl},
+    device::Device,
+    error::{Error, Result},
+    marker::Marker,
+    timeline::{DeviceCore, Job, StreamCore, Timeline},
+};
+
+/// One way in which a backend can be wrong.
+///
+/// ```
+/// use fencepost::testing::Mutant;
+/// assert_eq!(Mutant::WaitDoesNothing.to_string(), "WaitDoesNothing");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Mutant {
+    /// A stream's wait holds nothing back.
+    WaitDoesNothing,
+    /// A stream's wait blocks the thread that asks for it.
+    WaitBlocksTheCaller,
+    /// A stream waits for the latest marker of the other stream, not for the one it was given.
+    WaitForTheLatest,
+    /// A stream that waits for a failed marker goes on as if nothing had happened.
+    FailureStopsAtTheWait,
+    /// Every marker says that it is complete.
+    QueryAlwaysTrue,
+    /// A failed marker says that it is pending.
+    FailureLooksPending,
+    /// Blocking on a marker returns at once.
+    SynchronizeReturnsEarly,
+    /// Blocking on a marker ignores the deadline.
+    DeadlineIgnored,
+    /// A recorded marker never reaches the device.
+    RecordNotSubmitted,
+    /// Recording waits until the device has come to the marker.
+    RecordBlocks,
+    /// A marker completes before the work in front of it.
+    SignalBeforeTheWork,
+    /// A marker tells the time of the one before it.
+    TimeOfTheWrongMarker,
+    /// A time from a later to an earlier marker is clamped to nothing.
+    NegativeTimeClamped,
+    /// The next record forgets that the stream failed.
+    FirstErrorForgotten,
+}
+
+impl Mutant {
+    /// Every mutant.
+    ///
+    /// ```
+    /// # use fencepost::testing::Mutant;
+    /// assert!(Mutant::ALL.contains(&Mutant::QueryAlwaysTrue));
+    /// ```
+    pub const ALL: [Mutant; 14] = [
+        Mutant::WaitDoesNothing,
+        Mutant::WaitBlocksTheCaller,
+        Mutant::WaitForTheLatest,
+        Mutant::FailureStopsAtTheWait,
+        Mutant::QueryAlwaysTrue,
+        Mutant::FailureLooksPending,
+        Mutant::SynchronizeReturnsEarly,
+        Mutant::DeadlineIgnored,
+        Mutant::RecordNotSubmitted,
+        Mutant::RecordBlocks,
+        Mutant::SignalBeforeTheWork,
+        Mutant::TimeOfTheWrongMarker,
+        Mutant::NegativeTimeClamped,
+        Mutant::FirstErrorForgotten,
+    ];
+}
+
+impl fmt::Display for Mutant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// `device`, wrong in the way of `mutant`.
+///
+/// ```
+/// use fencepost::{Device, Event, testing::{Mutant, mutated}};
+/// let device = mutated(&Device::new_host(1), Mutant::RecordNotSubmitted);
+/// let event = Event::new(&device);
+/// event.record(&device.default_stream())?;
+/// assert!(!event.query()?, "nothing was submitted before it, and still it is pending");
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn mutated(device: &Device, mutant: Mutant) -> Device {
+    Device::new(Arc::new(MutantDevice {
+        inner: device.clone(),
+        shared: Arc::new(Shared {
+            mutant,
+            latest: Mutex::new(HashMap::new()),
+        }),
+    }))
+}
+
+struct Shared {
+    mutant: Mutant,
+    /// The latest marker of each stream.
+    latest: Mutex<HashMap<u64, Arc<dyn MarkerImpl>>>,
+}
+
+struct MutantDevice {
+    inner: Device,
+    shared: Arc<Shared>,
+}
+
+struct MutantStream {
+    inner: Arc<dyn StreamImpl>,
+    /// An idle stream, for markers that complete too early.
+    idle: Arc<dyn StreamImpl>,
+    shared: Arc<Shared>,
+}
+
+struct MutantMarker {
+    inner: Arc<dyn MarkerImpl>,
+    /// The marker before this one on its stream.
+    before: Option<Arc<dyn MarkerImpl>>,
+    mutant: Mutant,
+}
+
+impl MutantDevice {
+    fn wrap(&self, inner: Arc<dyn StreamImpl>, idle: Arc<dyn StreamImpl>) -> Arc<dyn StreamImpl> {
+        Arc::new(MutantStream {
+            inner,
+            idle,
+            shared: self.shared.clone(),
+        })
+    }
+}
+
+impl DeviceImpl for MutantDevice {
+    fn core(&self) -> &Arc<DeviceCore> {
+        self.inner.imp().core()
+    }
+
+    fn backend(&self) -> Backend {
+        self.inner.imp().backend()
+    }
+
+    fn default_stream(&self) -> Arc<dyn StreamImpl> {
+        let inner = self.inner.imp().default_stream();
+        let idle = self
+            .inner
+            .imp()
+            .new_stream()
+            .unwrap_or_else(|_| inner.clone());
+        self.wrap(inner, idle)
+    }
+
+    fn new_stream(&self) -> Result<Arc<dyn StreamImpl>> {
+        Ok(self.wrap(
+            self.inner.imp().new_stream()?,
+            self.inner.imp().new_stream()?,
+        ))
+    }
+
+    fn streams(&self) -> Vec<Arc<dyn StreamImpl>> {
+        let streams = self.inner.imp().streams().into_iter();
+        streams.map(|s| self.wrap(s.clone(), s)).collect()
+    }
+
+    fn new_log(&self) -> Result<Log> {
+        self.inner.imp().new_log()
+    }
+}
+
+impl MutantStream {
+    /// The backend's own marker behind one of ours, where there is one.
+    fn genuine(&self, marker: &Marker) -> Option<Marker> {
+        let ours = (marker.imp() as &dyn Any).downcast_ref::<MutantMarker>()?;
+        Some(Marker::new(ours.inner.clone()))
+    }
+
+    fn wait_by(&self, marker: &Marker, wait: impl Fn(&Marker) -> Result<()>) -> Result<()> {
+        let genuine = self.genuine(marker).unwrap_or_else(|| marker.clone());
+        match self.shared.mutant {
+            Mutant::WaitDoesNothing => Ok(()),
+            Mutant::WaitBlocksTheCaller => {
+                let _ = genuine.synchronize();
+                wait(&genuine)
+            }
+            Mutant::WaitForTheLatest => {
+                let latest = self
+                    .shared
+                    .latest
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .get(&marker.stream_id())
+                    .cloned();
+                wait(&latest.map_or(genuine, Marker::new))
+            }
+            Mutant::FailureStopsAtTheWait if genuine.query().is_err() => Ok(()),
+            _ => wait(&genuine),
+        }
+    }
+}
+
+impl StreamImpl for MutantStream {
+    fn core(&self) -> &Arc<StreamCore> {
+        self.inner.core()
+    }
+
+    fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
+        let mutant = self.shared.mutant;
+        if mutant == Mutant::FirstErrorForgotten {
+            self.inner.clear_error()?;
+        }
+        let inner = match mutant {
+            Mutant::SignalBeforeTheWork => self.idle.mark(timing, at)?,
+            Mutant::RecordNotSubmitted => Arc::new(NeverSubmitted(Point {
+                timeline: Timeline::new(StreamCore::new(self.core().device.clone()), 0),
+                value: 1,
+                at,
+                timing,
+            })),
+            _ => self.inner.mark(timing, at)?,
+        };
+        if mutant == Mutant::RecordBlocks {
+            inner.wait_until(None)?;
+        }
+        let mut latest = self
+            .shared
+            .latest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let before = latest.insert(self.core().id, inner.clone());
+        Ok(Arc::new(MutantMarker {
+            inner,
+            before,
+            mutant,
+        }))
+    }
+
+    fn wait(&self, marker: &Marker) -> Result<()> {
+        self.wait_by(marker, |marker| self.inner.wait(marker))
+    }
+
+    fn wait_foreign(&self, marker: &Marker) -> Result<()> {
+        self.wait_by(marker, |marker| self.inner.wait_foreign(marker))
+    }
+
+    fn completed(&self) -> u64 {
+        self.inner.completed()
+    }
+
+    fn failure(&self) -> Option<Error> {
+        self.inner.failure()
+    }
+
+    fn clear_error(&self) -> Result<()> {
+        self.inner.clear_error()
+    }
+
+    fn launch(&self, work: Job, at: &'static Location<'static>) -> Result<()> {
+        self.inner.launch(work, at)
+    }
+
+    fn shares_order_with(&self, other: &dyn StreamImpl) -> bool {
+        let any: &dyn Any = other;
+        match any.downcast_ref::<MutantStream>() {
+            Some(other) => self.inner.shares_order_with(&*other.inner),
+            None => self.inner.shares_order_with(other),
+        }
+    }
+
+    fn gate(&self) -> Result<Gate> {
+        self.inner.gate()
+    }
+
+    fn append(&self, log: &Log, token: u32) -> Result<()> {
+        self.inner.append(log, token)
+    }
+
+    fn fail(&self, text: &str) -> Result<()> {
+        self.inner.fail(text)
+    }
+}
+
+impl MutantMarker {
+    /// The marker whose time this one tells.
+    fn timed(&self) -> &Arc<dyn MarkerImpl> {
+        match (&self.before, self.mutant) {
+            (Some(before), Mutant::TimeOfTheWrongMarker)
+                if before.point().timing && matches!(before.query(), Ok(true)) =>
+            {
+                before
+            }
+            _ => &self.inner,
+        }
+    }
+}
+
+impl MarkerImpl for MutantMarker {
+    fn point(&self) -> &Point {
+        self.inner.point()
+    }
+
+    fn query(&self) -> Result<bool> {
+        match self.mutant {
+            Mutant::QueryAlwaysTrue => Ok(true),
+            Mutant::FailureLooksPending => Ok(self.inner.query().unwrap_or(false)),
+            _ => self.inner.query(),
+        }
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
+        match self.mutant {
+            Mutant::SynchronizeReturnsEarly => Ok(true),
+            Mutant::DeadlineIgnored => self.inner.wait_until(None),
+            _ => self.inner.wait_until(deadline),
+        }
+    }
+
+    fn arm(&self) -> Result<()> {
+        self.inner.arm()
+    }
+
+    fn timestamp(&self) -> Result<Timestamp> {
+        self.timed().timestamp()
+    }
+
+    fn elapsed(&self, end: &dyn MarkerImpl) -> Result<Elapsed> {
+        let end = match (end as &dyn Any).downcast_ref::<MutantMarker>() {
+            Some(end) => &**end.timed(),
+            None => end,
+        };
+        let elapsed = self.timed().elapsed(end)?;
+        match self.mutant {
+            Mutant::NegativeTimeClamped if elapsed.is_negative() => {
+                self.inner.elapsed(&*self.inner)
+            }
+            _ => Ok(elapsed),
+        }
+    }
+}
+
+/// A marker that no device knows of.
+struct NeverSubmitted(Point);
+
+impl MarkerImpl for NeverSubmitted {
+    fn point(&self) -> &Point {
+        &self.0
+    }
+
+    fn query(&self) -> Result<bool> {
+        self.0.timeline.check(self.0.value)
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
+        self.0.timeline.wait(self.0.value, deadline)
+    }
+
+    fn timestamp(&self) -> Result<Timestamp> {
+        // Only asked for complete markers, and this one never is.
+        Ok(Timestamp::new(
+            0,
+            self.0.timeline.stream.device.clock.clone(),
+        ))
+    }
+}

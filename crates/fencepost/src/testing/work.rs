@@ -1,0 +1,221 @@
+//! Work that tests put on a stream: the same on every backend.
+//!
+//! ```
+//! use fencepost::{Device, testing::work};
+//!
+//! let device = Device::open("host")?;
+//! let (stream, log) = (device.new_stream()?, work::new_log(&device)?);
+//! let gate = work::gate(&stream)?;
+//! work::append(&stream, &log, 7)?;
+//! let marker = stream.record()?;
+//! assert!(!marker.query()?, "the gate holds the stream back");
+//! gate.open();
+//! marker.synchronize()?;
+//! assert_eq!(log.read()?, [7]);
+//! # Ok::<(), fencepost::Error>(())
+//! ```
+
+use std::{
+    any::Any,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::{device::Device, error::Result, stream::Stream};
+
+pub use super::bytes::ByteCounter;
+
+/// Holds back what is submitted to `stream` from now on, until the gate is opened or dropped.
+///
+/// ```
+/// # use fencepost::{Device, testing::work};
+/// # let device = Device::open("host")?;
+/// # let stream = device.new_stream()?;
+/// let gate = work::gate(&stream)?;
+/// assert!(!stream.query()?);
+/// gate.open();
+/// stream.synchronize()?;
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn gate(stream: &Stream) -> Result<Gate> {
+    stream.imp().gate()
+}
+
+/// A log that streams of `device` can append to.
+///
+/// ```
+/// # use fencepost::{Device, testing::work};
+/// # let device = Device::open("host")?;
+/// # let stream = device.new_stream()?;
+/// let log = work::new_log(&device)?;
+/// assert!(log.read()?.is_empty());
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn new_log(device: &Device) -> Result<Log> {
+    device.imp().new_log()
+}
+
+/// Work on `stream` that writes `token` into `log`, where it ran in the order.
+///
+/// ```
+/// # use fencepost::{Device, testing::work};
+/// # let device = Device::open("host")?;
+/// # let stream = device.new_stream()?;
+/// let log = work::new_log(&device)?;
+/// work::append(&stream, &log, 1)?;
+/// stream.synchronize()?;
+/// assert_eq!(log.read()?, [1]);
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn append(stream: &Stream, log: &Log, token: u32) -> Result<()> {
+    stream.imp().append(log, token)
+}
+
+/// Work on `stream` that fails, with `text` in the first cause.
+///
+/// ```
+/// # use fencepost::{Device, testing::work};
+/// # let device = Device::open("host")?;
+/// # let stream = device.new_stream()?;
+/// work::fail(&stream, "a test's own fault")?;
+/// assert!(stream.synchronize().is_err());
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn fail(stream: &Stream, text: &str) -> Result<()> {
+    stream.imp().fail(text)
+}
+
+/// Holds a stream's later work back until it is opened; dropping it opens it.
+///
+/// ```
+/// # use fencepost::{Device, testing::work};
+/// # let device = Device::open("host")?;
+/// # let stream = device.new_stream()?;
+/// let gate = work::gate(&stream)?;
+/// let marker = stream.record()?;
+/// drop(gate);
+/// marker.synchronize()?;
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub struct Gate {
+    open: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Gate {
+    pub(crate) fn new(open: impl FnOnce() + Send + 'static) -> Gate {
+        Gate {
+            open: Some(Box::new(open)),
+        }
+    }
+
+    /// Lets the stream go on.
+    pub fn open(mut self) {
+        self.release();
+    }
+
+    fn release(&mut self) {
+        if let Some(open) = self.open.take() {
+            open();
+        }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gate")
+    }
+}
+
+/// Where device work leaves its tokens in the order in which it ran.
+///
+/// ```
+/// # use fencepost::{Device, testing::work};
+/// # let device = Device::open("host")?;
+/// # let stream = device.new_stream()?;
+/// let log = work::new_log(&device)?;
+/// work::append(&stream, &log, 1)?;
+/// stream.synchronize()?;
+/// assert_eq!(log.clone().read()?, [1]);
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Log {
+    inner: Arc<dyn LogImpl>,
+}
+
+/// What a backend's log provides.
+pub(crate) trait LogImpl: Send + Sync + Any {
+    /// Adds a token from host work; a device's own work adds its tokens itself.
+    fn push(&self, token: u32);
+    /// The tokens so far.
+    fn read(&self) -> Result<Vec<u32>>;
+    /// Where a device's own work finds it, where it can.
+    fn device_address(&self) -> Option<u64> {
+        None
+    }
+}
+
+impl Log {
+    pub(crate) fn in_memory() -> Log {
+        struct InMemory(Mutex<Vec<u32>>);
+        impl LogImpl for InMemory {
+            fn push(&self, token: u32) {
+                self.0
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(token);
+            }
+            fn read(&self) -> Result<Vec<u32>> {
+                Ok(self
+                    .0
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone())
+            }
+        }
+        Log {
+            inner: Arc::new(InMemory(Mutex::new(Vec::new()))),
+        }
+    }
+
+    /// A log in memory that a device's own work writes to.
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "vulkan", has_metal)),
+        allow(dead_code)
+    )]
+    pub(crate) fn on_device(inner: Arc<dyn LogImpl>) -> Log {
+        Log { inner }
+    }
+
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    pub(crate) fn device_address(&self) -> Option<u64> {
+        self.inner.device_address()
+    }
+
+    /// The backend's own.
+    #[cfg(any(feature = "vulkan", has_metal))]
+    pub(crate) fn inner(&self) -> &dyn LogImpl {
+        &*self.inner
+    }
+
+    pub(crate) fn push(&self, token: u32) {
+        self.inner.push(token);
+    }
+
+    /// The tokens so far, in the order in which the device wrote them.
+    pub fn read(&self) -> Result<Vec<u32>> {
+        self.inner.read()
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Log")
+    }
+}

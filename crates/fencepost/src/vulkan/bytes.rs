@@ -1,0 +1,113 @@
+//! Counting bytes by a kernel: what `fencepost run` puts on Vulkan streams.
+
+use std::{
+    any::Any,
+    sync::{Arc, atomic::Ordering},
+};
+
+use super::{
+    device::of_stream,
+    gpu::Gpu,
+    stream::VkStream,
+    work::{self, Bound, Dispatch, Memory},
+};
+use crate::{
+    error::{Error, Result},
+    stream::Stream,
+    sync::{Mutex, lock},
+    testing::{bytes::ByteCounterImpl, work::ByteCounter},
+};
+
+struct VkCounter {
+    gpu: Arc<Gpu>,
+    /// The lock makes whoever fills the memory the only one.
+    data: Mutex<Arc<Memory>>,
+    bins: Arc<Memory>,
+    bound: Arc<Bound>,
+    capacity: usize,
+}
+
+const BINS: usize = 256;
+/// Enough workgroups to fill any device; each goes over its share in steps.
+const MOST_GROUPS: usize = 1024;
+const BYTES_A_GROUP: usize = 16 * 1024;
+
+pub(super) fn new(gpu: &Arc<Gpu>, capacity: usize) -> Result<Arc<dyn ByteCounterImpl>> {
+    let (data, bins) = (Memory::new(gpu, capacity)?, Memory::new(gpu, BINS * 8)?);
+    Ok(Arc::new(VkCounter {
+        gpu: gpu.clone(),
+        bound: Bound::new(gpu, vec![data.clone(), bins.clone()])?,
+        data: Mutex::new(data),
+        bins,
+        capacity,
+    }))
+}
+
+impl VkCounter {
+    fn stream<'a>(&self, stream: &'a Stream) -> Result<&'a VkStream> {
+        of_stream(stream)
+            .ok()
+            .filter(|vulkan| Arc::ptr_eq(&vulkan.gpu, &self.gpu))
+            .ok_or_else(|| Error::DeviceMismatch {
+                call: "count",
+                left: format!("memory of {}", self.gpu.name),
+                right: stream.to_string(),
+            })
+    }
+}
+
+impl ByteCounterImpl for VkCounter {
+    fn fill(&self, len: usize, fill: &mut dyn FnMut(&mut [u8])) {
+        let data = lock(&self.data);
+        let len = len.min(self.capacity);
+        // SAFETY: mapped memory of at least that size, initialised when it was made; the lock is held, so no other
+        // slice of it exists in this process.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(data.at as *mut u8, len) };
+        fill(bytes);
+    }
+
+    fn count(&self, stream: &Stream, len: usize) -> Result<()> {
+        let len = len.min(self.capacity);
+        let word = u32::try_from(len).map_err(|_| Error::Unsupported {
+            what: format!("counting {len} bytes at once"),
+            device: self.gpu.name.clone(),
+            remedy: "count chunks of less than 4 GiB".into(),
+        })?;
+        let counting = Dispatch {
+            pipeline: work::kernels(&self.gpu)?.histogram,
+            groups: len.div_ceil(BYTES_A_GROUP).clamp(1, MOST_GROUPS) as u32,
+            word,
+            zeroed: Some(self.bins.buffer),
+        };
+        work::dispatch(self.stream(stream)?, &self.bound, &counting).map(drop)
+    }
+
+    fn add_to(&self, stream: &Stream, into: &ByteCounter) -> Result<()> {
+        let into: &dyn Any = into.inner();
+        let Some(into) = into
+            .downcast_ref::<VkCounter>()
+            .filter(|into| Arc::ptr_eq(&into.gpu, &self.gpu))
+        else {
+            return Err(Error::DeviceMismatch {
+                call: "add_to",
+                left: format!("counts of {}", self.gpu.name),
+                right: "counts of another device".into(),
+            });
+        };
+        let bound = Bound::new(&self.gpu, vec![self.bins.clone(), into.bins.clone()])?;
+        let adding = Dispatch {
+            pipeline: work::kernels(&self.gpu)?.reduce,
+            groups: 1,
+            word: 0,
+            zeroed: None,
+        };
+        work::dispatch(self.stream(stream)?, &bound, &adding).map(drop)
+    }
+
+    fn read(&self) -> Result<[u64; BINS]> {
+        let word = |index| u64::from(self.bins.word(index).load(Ordering::SeqCst));
+        Ok(std::array::from_fn(|bin| {
+            word(bin) | word(BINS + bin) << 32
+        }))
+    }
+}

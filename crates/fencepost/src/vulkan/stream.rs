@@ -1,0 +1,473 @@
+//! Vulkan streams: an order of our own on a hardware queue, which several may share.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    panic::Location,
+    sync::{Arc, Weak, atomic::Ordering as StdOrdering},
+};
+
+use ash::vk;
+
+use super::{
+    gpu::{Fault, Gpu},
+    native::{Hold, Native},
+    queue::{Batch, Point, Queue},
+    timer::{SlotTime, Timer},
+};
+use crate::{
+    contract::{MarkerImpl, StreamImpl},
+    rerecord::Slot,
+};
+use crate::{
+    epochs::{Account, CountedMarker, Outlook, ReservedMarker, Segment},
+    error::{Cause, Error, Result},
+    marker::Marker,
+    sync::{Ids, Mutex, lock},
+    timeline::{Blocked, DeviceCore, Reached, StreamCore, Waiter},
+};
+
+pub(super) type VkMarker = CountedMarker<Native>;
+
+pub(crate) struct VkStream {
+    core: Arc<StreamCore>,
+    pub(super) gpu: Arc<Gpu>,
+    pub(super) queue: Arc<Queue>,
+    account: Account,
+    pub(super) native: Arc<Native>,
+    /// The waits that hold its queue, and the numbers by which the core tells of them.
+    held: Mutex<BTreeMap<u64, u64>>,
+    /// Whatever the caller said keeps the queue alive.
+    _keep_alive: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl VkStream {
+    pub(super) fn new(
+        device: Arc<DeviceCore>,
+        gpu: &Arc<Gpu>,
+        queue: Arc<Queue>,
+        keep_alive: Option<Arc<dyn Any + Send + Sync>>,
+    ) -> Result<Arc<VkStream>> {
+        gpu.check_fork()?;
+        if let Some(lost) = gpu.lost() {
+            return Err(lost);
+        }
+        let native = Native::new(gpu).map_err(|fault| gpu.failed(fault))?;
+        let core = StreamCore::new(device);
+        let stream = Arc::new(VkStream {
+            account: Account::new(core.clone()),
+            core,
+            gpu: gpu.clone(),
+            queue,
+            native,
+            held: Mutex::new(BTreeMap::new()),
+            _keep_alive: keep_alive,
+        });
+        gpu.add_stream(&stream);
+        stream.queue.add(&stream);
+        Ok(stream)
+    }
+
+    /// The device is gone, and this stream with it.
+    pub(super) fn lose(&self, cause: &Cause) {
+        self.account.now().timeline.fail(cause, true).fire();
+    }
+
+    fn submit(&self, batch: Batch) -> Result<(), Fault> {
+        self.gpu.submitter.submit(&self.queue, batch)
+    }
+
+    /// Signals a value of the line, behind everything submitted so far.
+    fn signal(&self, native: u64, buffer: Option<vk::CommandBuffer>) -> Result<(), Fault> {
+        self.submit(Batch {
+            wait: None,
+            buffer,
+            signal: Some((self.native.line, native)),
+        })?;
+        self.native.was_submitted(native);
+        Ok(())
+    }
+
+    /// The submit of a marker. Called under the submit lock.
+    #[inline]
+    fn submit_mark(&self, timer: Option<&Timer>, native: u64) -> Result<Option<SlotTime>, Fault> {
+        let Some(timer) = timer else {
+            return self.signal(native, None).map(|()| None);
+        };
+        let (time, buffer) = timer.take(&self.native, native)?;
+        self.signal(native, Some(buffer)).map(|()| Some(time))
+    }
+
+    /// A batch that marks nothing and uses `uses`. Called under the submit lock.
+    fn trail(
+        &self,
+        uses: Arc<dyn Any + Send + Sync>,
+        wait: Option<Point>,
+        buffer: Option<vk::CommandBuffer>,
+    ) -> Result<(), Fault> {
+        self.native.trail(uses, |signal| {
+            self.submit(Batch {
+                wait,
+                buffer,
+                signal: Some(signal),
+            })
+        })
+    }
+
+    /// Work of the suite, in the stream's order; `Ok(false)` where it lies behind a failure.
+    #[cfg(feature = "conformance")]
+    pub(super) fn run(
+        &self,
+        uses: Arc<dyn Any + Send + Sync>,
+        prepare: impl FnOnce() -> Result<vk::CommandBuffer, Fault>,
+    ) -> Result<bool> {
+        let ran = self.account.submit(|_| {
+            let buffer = prepare()?;
+            self.trail(uses, None, Some(buffer))
+        });
+        match ran {
+            Ok(ran) => Ok(ran.is_some()),
+            Err(fault) => self.refused(fault).map(|()| false),
+        }
+    }
+
+    /// What a refused call means; `Ok` where the stream has failed by it, which its markers tell.
+    #[cold]
+    fn refused(&self, fault: Fault) -> Result<()> {
+        let error = self.gpu.failed(fault);
+        match self.account.now().timeline.has_failed() {
+            true => Ok(()),
+            false => Err(error),
+        }
+    }
+
+    /// The query slots, made with the first timed record.
+    fn timer(&self) -> Result<&Timer> {
+        let timer = &self.native.timer;
+        if let Some(timer) = timer.get() {
+            return Ok(timer);
+        }
+        let fresh = Timer::new(&self.gpu, self.queue.family)?;
+        if let Err(second) = timer.set(fresh) {
+            second.destroy(&self.gpu.device);
+        }
+        timer.get().ok_or_else(|| {
+            self.gpu.failed(Fault {
+                call: "vkCreateCommandPool",
+                result: vk::Result::ERROR_UNKNOWN,
+            })
+        })
+    }
+
+    /// Learns how far the device has come.
+    fn refresh(&self) -> Arc<Segment> {
+        use crate::epochs::Counter;
+        let segment = self.account.now();
+        if segment.is_closed()
+            && let Ok(counter) = self.native.read()
+        {
+            segment.settle(counter);
+        }
+        segment
+    }
+
+    /// Ends the stream here: what is recorded from now on fails with `cause`, once what was submitted so far is done.
+    fn end(&self, cause: &Cause) {
+        self.account.end(cause, |native| self.signal(native, None));
+    }
+
+    /// Ends the stream because `marker` has failed.
+    fn fail_in_turn(&self, marker: &Marker, error: &Error) {
+        self.end(&cause_of(error).through(marker.to_string()));
+    }
+
+    fn wait_native(&self, marker: &Marker, imp: &VkMarker) -> Result<()> {
+        if imp.point().reached() == Reached::Failed {
+            if let Err(error) = marker.query() {
+                self.fail_in_turn(marker, &error);
+            }
+            return Ok(());
+        }
+        let open = self.account.open();
+        if open.segment.is_closed() {
+            return Ok(());
+        }
+        let value = imp.point().value;
+        let text = || marker.to_string();
+        let (native, upstream) = match imp.segment.follow(value, &open.segment, open.last, text) {
+            Outlook::Completes(native) => (native, None),
+            Outlook::Fails(native, cause) => (native, Some(cause)),
+        };
+        let point = (imp.counter.line, native);
+        if let Err(fault) = self.trail(imp.counter.clone(), Some(point), None) {
+            drop(open);
+            return self.refused(fault);
+        }
+        // The stream it waits for ends before that marker, so this one ends here.
+        let wake = upstream.and_then(|cause| {
+            open.end(&cause.through(marker.to_string()), |native| {
+                self.signal(native, None)
+            })
+        });
+        drop(open);
+        if let Some(wake) = wake {
+            wake.fire();
+        }
+        Ok(())
+    }
+
+    /// Holds the stream until the host lets go of what this gives; `None` behind a failure. Calls `held` under the submit
+    /// lock.
+    fn hold(&self, held: impl FnOnce(&Arc<Segment>, u64)) -> Result<Option<Arc<Hold>>> {
+        let hold = Hold::new(&self.gpu).map_err(|fault| self.gpu.failed(fault))?;
+        let submitted = self.account.submit(|open| {
+            self.trail(hold.clone(), Some((hold.semaphore, 1)), None)?;
+            held(&open.segment, open.last);
+            Ok(hold)
+        });
+        match submitted {
+            Ok(hold) => Ok(hold),
+            Err(fault) => self.refused(fault).map(|()| None),
+        }
+    }
+
+    /// Holds the stream, and with it its queue, until the host has seen `marker`.
+    fn hold_for(&self, marker: &Marker) -> Result<()> {
+        static NUMBERS: Ids = Ids::new();
+        let number = NUMBERS.next();
+        let mut behind = None;
+        let streams: Vec<_> = lock(&self.queue.streams)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
+        let hold = self.hold(|segment, before| {
+            segment.doubt();
+            // Everything submitted to the queue from now on is held up by this.
+            for stream in &streams {
+                stream.publish(number, marker);
+            }
+            behind = Some((segment.clone(), before));
+        })?;
+        let (Some(hold), Some((segment, before))) = (hold, behind) else {
+            return Ok(());
+        };
+        let release = Release {
+            hold,
+            queue: self.queue.clone(),
+            segment,
+            before,
+            number,
+            marker: marker.to_string(),
+        };
+        let call = Waiter::Call(Box::new(move |result| release.fire(&result)));
+        // Refused: the waiter is dropped, which lets go.
+        marker.notify(call).map(drop)
+    }
+
+    /// Tells what holds the stream up, for finding circles.
+    fn publish(&self, hold: u64, marker: &Marker) {
+        let after = self.core.recorded.load(crate::sync::Ordering::Acquire);
+        let wait = self.core.block(Blocked {
+            marker: marker.clone(),
+            for_ever: true,
+            in_work: false,
+            after,
+        });
+        lock(&self.held).insert(hold, wait);
+    }
+
+    fn unpublish(&self, hold: u64) {
+        let wait = lock(&self.held).remove(&hold);
+        if let Some(wait) = wait {
+            self.core.go_on(wait);
+        }
+    }
+
+    /// The Vulkan marker behind a marker of any backend; an error while nobody has said that it is submitted.
+    pub(super) fn vulkan(marker: &dyn MarkerImpl) -> Option<Result<&VkMarker>> {
+        let any: &dyn Any = marker;
+        match any.downcast_ref::<ReservedMarker<Native>>() {
+            Some(reserved) => Some(reserved.submitted()),
+            None => any.downcast_ref().map(Ok),
+        }
+    }
+
+    fn wait_for(&self, marker: &Marker, foreign: bool) -> Result<()> {
+        self.gpu.check_fork()?;
+        let native = match VkStream::vulkan(marker.imp()).transpose()? {
+            Some(imp) if Arc::ptr_eq(&imp.counter.gpu, &self.gpu) => {
+                return self.wait_native(marker, imp);
+            }
+            other => other.is_some(),
+        };
+        match marker.query() {
+            Ok(true) => Ok(()),
+            // Semaphores of one device mean nothing to another, so the host stands in between.
+            Ok(false) if native || foreign => self.hold_for(marker),
+            Ok(false) => Err(Error::ForeignWait {
+                stream: self.core.to_string(),
+                marker: marker.to_string(),
+            }),
+            Err(error) => {
+                self.fail_in_turn(marker, &error);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What lets a held stream go, whatever happens: also when it is dropped.
+struct Release {
+    hold: Arc<Hold>,
+    queue: Arc<Queue>,
+    segment: Arc<Segment>,
+    before: u64,
+    number: u64,
+    marker: String,
+}
+
+impl Release {
+    fn fire(&self, result: &Result<()>) {
+        if let Err(error) = result {
+            // Counted once more, for the drop takes one off.
+            self.segment.doubt();
+            let cause = cause_of(error).through(self.marker.clone());
+            self.segment.doom(self.before, &cause);
+            // Who waits behind another hold is to hear of it now.
+            self.hold.look_again();
+        }
+    }
+}
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        self.segment.clear();
+        let streams: Vec<_> = lock(&self.queue.streams)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
+        for stream in &streams {
+            stream.unpublish(self.number);
+        }
+        self.hold.let_go();
+    }
+}
+
+pub(super) fn cause_of(error: &Error) -> Cause {
+    match error.cause() {
+        Some(cause) => cause.clone(),
+        None => Cause::new(error.to_string()),
+    }
+}
+
+impl StreamImpl for VkStream {
+    fn core(&self) -> &Arc<StreamCore> {
+        &self.core
+    }
+
+    fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
+        self.gpu.check_fork()?;
+        let timer = timing.then(|| self.timer()).transpose()?;
+        let record = || {
+            self.account
+                .record(|native| self.submit_mark(timer, native))
+        };
+        let place = match record() {
+            Ok(place) => place,
+            Err(fault) => {
+                self.refused(fault)?;
+                // The stream has failed by it: this one fails from the start.
+                record().map_err(|fault| self.gpu.failed(fault))?
+            }
+        };
+        Ok(Arc::new(VkMarker::new(
+            self.native.clone(),
+            place,
+            timing,
+            at,
+        )))
+    }
+
+    fn record_again(&self, slot: &Slot, at: &'static Location<'static>) -> bool {
+        slot.again(|held, lock| {
+            drop(lock);
+            self.gpu.check_fork().ok()?;
+            let held: &mut dyn Any = Arc::get_mut(held)?;
+            let marker = held.downcast_mut::<VkMarker>()?;
+            if !Arc::ptr_eq(&marker.counter, &self.native) {
+                return None;
+            }
+            let timer = match marker.point().timing {
+                true => Some(self.timer().ok()?),
+                false => None,
+            };
+            marker.again(&self.account, at, |native| self.submit_mark(timer, native))
+        })
+    }
+
+    fn wait(&self, marker: &Marker) -> Result<()> {
+        self.wait_for(marker, false)
+    }
+
+    fn wait_foreign(&self, marker: &Marker) -> Result<()> {
+        self.wait_for(marker, true)
+    }
+
+    fn completed(&self) -> u64 {
+        self.account.now().timeline.completed()
+    }
+
+    fn failure(&self) -> Option<Error> {
+        self.refresh().timeline.failure()
+    }
+
+    fn clear_error(&self) -> Result<()> {
+        self.refresh();
+        if let Some(lost) = self.gpu.lost() {
+            return Err(lost);
+        }
+        self.account.reopen();
+        Ok(())
+    }
+
+    #[cfg(feature = "conformance")]
+    fn shares_order_with(&self, other: &dyn StreamImpl) -> bool {
+        let other: &dyn Any = other;
+        let other = other.downcast_ref::<VkStream>();
+        other.is_some_and(|other| Arc::ptr_eq(&self.queue, &other.queue))
+    }
+
+    #[cfg(feature = "conformance")]
+    fn gate(&self) -> Result<crate::testing::work::Gate> {
+        let hold = self.hold(|_, _| ())?;
+        Ok(crate::testing::work::Gate::new(move || {
+            // Behind a failure there is nothing to hold back.
+            if let Some(hold) = hold {
+                hold.let_go();
+            }
+        }))
+    }
+
+    #[cfg(feature = "conformance")]
+    fn append(&self, log: &crate::testing::work::Log, token: u32) -> Result<()> {
+        match super::work::append(self, log, token)? {
+            true => Ok(()),
+            // What is submitted behind a failure never runs.
+            false => self.failure().map_or(Ok(()), Err),
+        }
+    }
+
+    /// The stream ends here, by the backend's own way of ending one: a real fault loses the whole device.
+    #[cfg(feature = "conformance")]
+    fn fail(&self, text: &str) -> Result<()> {
+        self.end(&Cause::new(text));
+        Ok(())
+    }
+}
+
+impl Drop for VkStream {
+    fn drop(&mut self) {
+        self.queue.users.fetch_sub(1, StdOrdering::Relaxed);
+        self.native.leave();
+    }
+}
