@@ -12,7 +12,7 @@
 //! - **Completion is reported through the timeline** (`advance`, `fail`), by whoever learns of it: the
 //!   host's workers, a reactor thread, a completed handler, or a query that asked the driver. Blocked
 //!   threads, futures, callbacks and parked host streams all wait there, so every backend serves all
-//!   of them once [`MarkerImpl::arm`] makes sure that somebody watches.
+//!   of them once [`MarkerImpl::ensure_watched`] makes sure that somebody watches.
 //! - **A failed stream still records**: the marker has failed from the start. So what a user sees does
 //!   not depend on who learnt of the failure first.
 
@@ -141,7 +141,7 @@ pub(crate) struct Point {
 
 /// How much of a marker's status its timeline tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum TimelineKnowledge {
     /// Nothing: the marker is to be asked.
     Nothing,
     /// That it is complete, once somebody has learnt of it; while pending, the marker is to be asked.
@@ -161,8 +161,8 @@ pub(crate) trait MarkerImpl: Send + Sync + Any {
 
     /// What the timeline alone, without asking a driver, tells of this marker: gives queries their
     /// fastest path.
-    fn told_by_timeline(&self) -> Told {
-        Told::Nothing
+    fn timeline_knowledge(&self) -> TimelineKnowledge {
+        TimelineKnowledge::Nothing
     }
 
     /// `Ok(true)` once complete, the failure once failed. Never blocks.
@@ -179,7 +179,7 @@ pub(crate) trait MarkerImpl: Send + Sync + Any {
 
     /// Makes sure that somebody advances the timeline when this marker completes, for those who
     /// registered there. The host needs nothing.
-    fn arm(&self) -> Result<()> {
+    fn ensure_watched(&self) -> Result<()> {
         Ok(())
     }
 

@@ -101,7 +101,7 @@ fn block_in_work(running: &Running, marker: &Marker, deadline: Option<Instant>) 
     impl Drop for Unblock<'_> {
         fn drop(&mut self) {
             if let Some((stream, wait)) = self.1 {
-                stream.go_on(wait);
+                stream.unblock(wait);
             }
             self.0.pool.end();
         }

@@ -167,15 +167,15 @@ impl Event {
     /// use fencepost::{Device, Event};
     /// let device = Device::open("host")?;
     /// let event = Event::new(&device);
-    /// event.hold(device.default_stream().record()?)?;
+    /// event.set_marker(device.default_stream().record()?)?;
     /// event.synchronize()?;
     /// # Ok::<(), fencepost::Error>(())
     /// ```
-    pub fn hold(&self, marker: Marker) -> Result<()> {
+    pub fn set_marker(&self, marker: Marker) -> Result<()> {
         let of = &marker.imp().point().timeline.stream.device;
         if !Arc::ptr_eq(of, self.device.core()) {
             return Err(Error::DeviceMismatch {
-                call: "hold",
+                call: "set_marker",
                 left: format!("an event of {}", self.device.name()),
                 right: marker.to_string(),
             });

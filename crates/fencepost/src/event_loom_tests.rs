@@ -10,7 +10,7 @@ use std::{
 
 use super::Event;
 use crate::{
-    contract::{Backend, DeviceImpl, MarkerImpl, Point, StreamImpl, Told},
+    contract::{Backend, DeviceImpl, MarkerImpl, Point, StreamImpl, TimelineKnowledge},
     device::Device,
     error::{Error, Result},
     marker::{Marker, Status},
@@ -25,21 +25,21 @@ struct FakeDevice(Arc<FakeStream>);
 struct FakeStream {
     core: Arc<StreamCore>,
     timeline: Arc<Timeline>,
-    told: Told,
+    told: TimelineKnowledge,
     /// What happens while the driver records.
     meanwhile: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 struct FakeMarker {
     point: Point,
-    told: Told,
+    told: TimelineKnowledge,
 }
 
 impl MarkerImpl for FakeMarker {
     fn point(&self) -> &Point {
         &self.point
     }
-    fn told_by_timeline(&self) -> Told {
+    fn timeline_knowledge(&self) -> TimelineKnowledge {
         self.told
     }
     fn query(&self) -> Result<bool> {
@@ -119,7 +119,7 @@ impl DeviceImpl for FakeDevice {
 }
 
 /// A device with two streams, whose markers complete when their timelines are advanced.
-fn streams(told: Told) -> (Device, [(Stream, Arc<Timeline>); 2]) {
+fn streams(told: TimelineKnowledge) -> (Device, [(Stream, Arc<Timeline>); 2]) {
     let core = stream_core();
     let fake = |core: Arc<StreamCore>| {
         let timeline = Timeline::new(core.clone(), 0);
@@ -142,7 +142,7 @@ fn streams(told: Told) -> (Device, [(Stream, Arc<Timeline>); 2]) {
 }
 
 /// An event that was recorded once, and completed.
-fn recorded(told: Told) -> (Arc<Event>, Stream, Arc<Timeline>) {
+fn recorded(told: TimelineKnowledge) -> (Arc<Event>, Stream, Arc<Timeline>) {
     let (device, [(stream, timeline), _]) = streams(told);
     let event = Arc::new(Event::new(&device));
     event.record(&stream).unwrap();
@@ -151,17 +151,17 @@ fn recorded(told: Told) -> (Arc<Event>, Stream, Arc<Timeline>) {
 }
 
 /// An event that was recorded twice on the first stream, so that this one's lock guards it.
-fn lent() -> (Arc<Event>, [(Stream, Arc<Timeline>); 2]) {
-    let (device, streams) = streams(Told::Completion);
+fn delegated() -> (Arc<Event>, [(Stream, Arc<Timeline>); 2]) {
+    let (device, streams) = streams(TimelineKnowledge::Completion);
     let event = Arc::new(Event::new(&device));
     event.record(&streams[0].0).unwrap();
     event.record(&streams[0].0).unwrap();
-    assert!(event.slot.is_lent());
+    assert!(event.slot.is_delegated());
     (event, streams)
 }
 
 /// Whatever a query by another thread remembers meanwhile, after a record the new marker counts.
-fn a_query_never_takes_the_old_marker_for_the_new(told: Told) {
+fn a_query_never_takes_the_old_marker_for_the_new(told: TimelineKnowledge) {
     loom::model(move || {
         let (event, stream, timeline) = recorded(told);
         let asking = {
@@ -180,17 +180,17 @@ fn a_query_never_takes_the_old_marker_for_the_new(told: Told) {
 
 #[test]
 fn a_query_while_recording_where_the_marker_is_asked() {
-    a_query_never_takes_the_old_marker_for_the_new(Told::Nothing);
+    a_query_never_takes_the_old_marker_for_the_new(TimelineKnowledge::Nothing);
 }
 
 #[test]
 fn a_query_while_recording_where_the_timeline_tells_completion() {
-    a_query_never_takes_the_old_marker_for_the_new(Told::Completion);
+    a_query_never_takes_the_old_marker_for_the_new(TimelineKnowledge::Completion);
 }
 
 #[test]
 fn a_query_while_recording_where_the_timeline_tells_all() {
-    a_query_never_takes_the_old_marker_for_the_new(Told::All);
+    a_query_never_takes_the_old_marker_for_the_new(TimelineKnowledge::All);
 }
 
 /// A thread that takes the marker out, and sees that it stays as it is: its value.
@@ -209,7 +209,7 @@ fn holding(event: &Arc<Event>) -> thread::JoinHandle<u64> {
 #[test]
 fn whoever_holds_a_marker_keeps_it_as_it_was() {
     loom::model(|| {
-        let (event, stream, _) = recorded(Told::Completion);
+        let (event, stream, _) = recorded(TimelineKnowledge::Completion);
         let holding = holding(&event);
         event.record(&stream).unwrap();
         let seen = holding.join().unwrap();
@@ -221,7 +221,7 @@ fn whoever_holds_a_marker_keeps_it_as_it_was() {
 #[test]
 fn two_threads_that_record_leave_the_later_marker_pending() {
     loom::model(|| {
-        let (event, stream, timeline) = recorded(Told::Completion);
+        let (event, stream, timeline) = recorded(TimelineKnowledge::Completion);
         let other = {
             let (event, stream) = (event.clone(), stream.clone());
             thread::spawn(move || event.record(&stream).unwrap())
@@ -238,7 +238,7 @@ fn two_threads_that_record_leave_the_later_marker_pending() {
 #[test]
 fn whoever_holds_a_marker_of_a_lent_slot_keeps_it_as_it_was() {
     loom::model(|| {
-        let (event, [(stream, _), _]) = lent();
+        let (event, [(stream, _), _]) = delegated();
         let holding = holding(&event);
         event.record(&stream).unwrap();
         let seen = holding.join().unwrap();
@@ -247,35 +247,38 @@ fn whoever_holds_a_marker_of_a_lent_slot_keeps_it_as_it_was() {
     });
 }
 
-/// The lock of the slot changes from the home stream's to its own and back, while another thread looks for it.
+/// The lock of the slot changes from the primary stream's to its own and back, while another thread looks for it.
 #[test]
 fn a_slot_is_taken_back_while_others_use_it() {
     loom::model(|| {
-        let (event, [home, other]) = lent();
+        let (event, [primary, other]) = delegated();
         let holding = holding(&event);
         event.record(&other.0).unwrap();
         event.record(&other.0).unwrap();
         holding.join().unwrap();
-        assert!(!event.slot.is_lent(), "to a stream that is not home");
-        event.record(&home.0).unwrap();
+        assert!(
+            !event.slot.is_delegated(),
+            "to a stream that is not primary"
+        );
+        event.record(&primary.0).unwrap();
         let marker = event.marker().unwrap();
-        assert!(Arc::ptr_eq(&marker.imp().point().timeline, &home.1));
+        assert!(Arc::ptr_eq(&marker.imp().point().timeline, &primary.1));
     });
 }
 
 #[test]
 fn two_threads_that_record_on_two_streams_leave_one_whole_marker() {
     loom::model(|| {
-        let (event, [home, other]) = lent();
+        let (event, [primary, other]) = delegated();
         let recording = {
             let (event, stream) = (event.clone(), other.0.clone());
             thread::spawn(move || event.record(&stream).unwrap())
         };
-        event.record(&home.0).unwrap();
+        event.record(&primary.0).unwrap();
         recording.join().unwrap();
         let held = event.marker().unwrap();
         let (point, at_home) = (held.imp().point(), 3);
-        match Arc::ptr_eq(&point.timeline, &home.1) {
+        match Arc::ptr_eq(&point.timeline, &primary.1) {
             true => assert_eq!(point.value, at_home),
             false => assert_eq!(point.value, 1),
         }
@@ -289,7 +292,7 @@ fn two_threads_that_record_on_two_streams_leave_one_whole_marker() {
 #[test]
 fn events_of_one_stream_never_share_a_value() {
     loom::model(|| {
-        let (device, [(stream, _), _]) = streams(Told::Completion);
+        let (device, [(stream, _), _]) = streams(TimelineKnowledge::Completion);
         let events = [(); 2].map(|()| Arc::new(Event::new(&device)));
         for event in &events {
             event.record(&stream).unwrap();
@@ -312,7 +315,7 @@ fn events_of_one_stream_never_share_a_value() {
 #[test]
 fn a_query_does_not_wait_for_a_record_that_goes_on() {
     loom::model(|| {
-        let (event, [(stream, timeline), _]) = lent();
+        let (event, [(stream, timeline), _]) = delegated();
         timeline.advance(1).fire();
         let fake: &dyn Any = stream.imp();
         let fake = fake.downcast_ref::<FakeStream>().unwrap();

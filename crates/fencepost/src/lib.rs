@@ -52,8 +52,8 @@ pub mod cuda;
 /// The parts of the CUDA backend that know no driver, for their models.
 #[cfg(loom)]
 mod cuda {
-    mod line;
-    mod reactor;
+    mod values;
+    mod watcher;
 }
 mod deadlock;
 mod device;
@@ -68,7 +68,7 @@ pub mod metal;
 /// The part of the Metal backend that knows no Metal, for its models.
 #[cfg(loom)]
 mod metal {
-    mod ledger;
+    mod completion_order;
 }
 mod registry;
 mod rerecord;
@@ -86,7 +86,7 @@ pub mod vulkan;
 #[cfg(loom)]
 mod vulkan {
     mod slots;
-    mod waiter;
+    mod watcher;
 }
 
 pub use clock::{Clock, Elapsed, Timestamp};

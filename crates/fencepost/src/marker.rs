@@ -320,7 +320,7 @@ impl Marker {
     pub(crate) fn notify(&self, waiter: Waiter) -> Result<Option<Ticket>> {
         let point = self.imp.point();
         match point.timeline.register(point.value, waiter) {
-            Ok(ticket) => match self.imp.arm() {
+            Ok(ticket) => match self.imp.ensure_watched() {
                 Ok(()) => Ok(Some(ticket)),
                 Err(error) => {
                     drop(point.timeline.cancel(ticket));

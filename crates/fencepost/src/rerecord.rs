@@ -7,7 +7,7 @@
 //! | `UNRECORDED` | no marker | 0 |
 //! | `COMPLETE` | the marker is complete | the generation |
 //! | `ASK` | only the marker itself can tell | the generation |
-//! | `HOME` | the home timeline at this value tells | the marker's value |
+//! | `PRIMARY` | the primary timeline at this value tells | the marker's value |
 //!
 //! An owner of the slot writes it: with a new marker, and after a query that found the marker complete, if the
 //! word still is the one that the query had read. Each marker to be asked has a generation of its own, which keeps
@@ -17,13 +17,13 @@
 //!
 //! A record that changes the held marker in place needs two things to itself: the slot, and the next value of
 //! its stream. Each has a lock, which costs an atomic read-modify-write. So a slot whose marker was changed in place
-//! is *lent* to the stream: from then on the stream's own lock, which such a record takes anyway, guards the slot
+//! is *delegated* to the stream: from then on the stream's own lock, which such a record takes anyway, guards the slot
 //! as well.
 //!
 //! | `state` | who owns what is held |
 //! |---|---|
 //! | `OWN` | whoever has the slot's own lock |
-//! | `LENT` | whoever has the lock of the stream that is `home` |
+//! | `DELEGATED` | whoever has the lock of the stream that is `primary` |
 //! | `TAKEN` | one thread, which changes the marker in place, and may be inside the driver: it has no lock |
 //!
 //! *Invariant: only an owner writes `state`, and but for `TAKEN`, with which it stays one, as the last thing it
@@ -43,7 +43,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::{
-    contract::{MarkerImpl, Told},
+    contract::{MarkerImpl, TimelineKnowledge},
     marker::Marker,
     sync::{AtomicU64, BriefGuard, BriefLock, Ordering, UnsafeCell, look_until},
     timeline::{Reached, StreamCore, Timeline},
@@ -54,7 +54,7 @@ pub(crate) struct Slot {
     word: AtomicU64,
     state: AtomicU64,
     lock: BriefLock,
-    home: OnceLock<Home>,
+    primary: OnceLock<Primary>,
     held: UnsafeCell<Held>,
 }
 
@@ -65,7 +65,7 @@ unsafe impl Sync for Slot where Held: Send {}
 /// The timeline of the event's first stream, or of the first that it was recorded on again where markers must be
 /// asked while they are pending: recording on that stream, which is what most events do, keeps queries free of
 /// locks.
-struct Home {
+struct Primary {
     timeline: Arc<Timeline>,
     /// Whether it also tells that a marker is pending.
     tells_all: bool,
@@ -76,8 +76,8 @@ struct Held {
     /// Whether the marker may be recorded again: it has timing exactly if the event has.
     is_like_ours: bool,
     generation: u64,
-    /// Whether the slot is to be lent to the home stream.
-    lend: bool,
+    /// Whether the slot is to be delegated to the primary stream.
+    delegate: bool,
 }
 
 /// Somebody changes the marker in place.
@@ -94,10 +94,10 @@ const TAG: u64 = 0b11;
 const UNRECORDED: u64 = 0;
 const COMPLETE: u64 = 1;
 const ASK: u64 = 2;
-const HOME: u64 = 3;
+const PRIMARY: u64 = 3;
 
 const OWN: u64 = 0;
-const LENT: u64 = 1;
+const DELEGATED: u64 = 1;
 const TAKEN: u64 = 2;
 
 impl<'a> Lock<'a> {
@@ -124,12 +124,12 @@ impl Slot {
             word: AtomicU64::new(UNRECORDED),
             state: AtomicU64::new(OWN),
             lock: BriefLock::new(),
-            home: OnceLock::new(),
+            primary: OnceLock::new(),
             held: UnsafeCell::new(Held {
                 marker: None,
                 is_like_ours: true,
                 generation: 0,
-                lend: false,
+                delegate: false,
             }),
         }
     }
@@ -146,11 +146,11 @@ impl Slot {
         let word = self.word();
         match word & TAG {
             UNRECORDED | COMPLETE => Some(true),
-            HOME => {
-                let home = self.home.get()?;
-                match home.timeline.reached(word >> 2) {
+            PRIMARY => {
+                let primary = self.primary.get()?;
+                match primary.timeline.reached(word >> 2) {
                     Reached::Yes => Some(true),
-                    Reached::NotYet if home.tells_all => Some(false),
+                    Reached::NotYet if primary.tells_all => Some(false),
                     // The held marker may be a later one, of another stream, by now.
                     _ => None,
                 }
@@ -187,17 +187,17 @@ impl Slot {
     /// Holds `marker` from now on; `is_like_ours` says whether it may be recorded again.
     #[inline]
     pub(crate) fn put(&self, marker: Marker, is_like_ours: bool) {
-        // Where a pending marker is to be asked anyway, a home is worth its cost only to an event that
+        // Where a pending marker is to be asked anyway, a primary is worth its cost only to an event that
         // is recorded again.
-        let word = match marker.imp().told_by_timeline() {
-            Told::All => self.word_of(&marker),
-            Told::Completion if self.home.get().is_some() => self.word_of(&marker),
+        let word = match marker.imp().timeline_knowledge() {
+            TimelineKnowledge::All => self.word_of(&marker),
+            TimelineKnowledge::Completion if self.primary.get().is_some() => self.word_of(&marker),
             _ => None,
         };
         let old = self.with(|held| {
             self.publish(held, word);
             held.is_like_ours = is_like_ours;
-            held.lend = false;
+            held.delegate = false;
             held.marker.replace(marker)
         });
         // The last owner of a marker may hand native objects back: not under the lock.
@@ -232,10 +232,10 @@ impl Slot {
                 return false;
             };
             match self.word.load(Ordering::Relaxed) & TAG {
-                // The timeline is the same, so what was at home still is.
-                HOME => {
-                    self.word.store(value << 2 | HOME, Ordering::Release);
-                    held.lend = true;
+                // The timeline is the same, so what was at primary still is.
+                PRIMARY => {
+                    self.word.store(value << 2 | PRIMARY, Ordering::Release);
+                    held.delegate = true;
                 }
                 _ => self.publish_again(held),
             }
@@ -247,21 +247,21 @@ impl Slot {
     fn publish_again(&self, held: &mut Held) {
         let word = held.marker.as_ref().and_then(|marker| self.word_of(marker));
         self.publish(held, word);
-        held.lend = word.is_some();
+        held.delegate = word.is_some();
     }
 
-    /// The word of a marker whose status its home timeline tells.
+    /// The word of a marker whose status its primary timeline tells.
     #[inline]
     fn word_of(&self, marker: &Marker) -> Option<u64> {
-        let (point, told) = (marker.imp().point(), marker.imp().told_by_timeline());
-        if told == Told::Nothing {
+        let (point, told) = (marker.imp().point(), marker.imp().timeline_knowledge());
+        if told == TimelineKnowledge::Nothing {
             return None;
         }
-        let home = self.home.get_or_init(|| Home {
+        let primary = self.primary.get_or_init(|| Primary {
             timeline: point.timeline.clone(),
-            tells_all: told == Told::All,
+            tells_all: told == TimelineKnowledge::All,
         });
-        Arc::ptr_eq(&home.timeline, &point.timeline).then_some(point.value << 2 | HOME)
+        Arc::ptr_eq(&primary.timeline, &point.timeline).then_some(point.value << 2 | PRIMARY)
     }
 
     /// Lets queries know of a new marker, by its own word or as one to be asked.
@@ -291,9 +291,9 @@ impl Slot {
             if state == TAKEN {
                 return None;
             }
-            // Nothing is lent before there is a home.
-            let lock = match (state, self.home.get()) {
-                (LENT, Some(home)) => Lock::of(&home.timeline.stream, None),
+            // Nothing is delegated before there is a primary.
+            let lock = match (state, self.primary.get()) {
+                (DELEGATED, Some(primary)) => Lock::of(&primary.timeline.stream, None),
                 _ => Lock {
                     _guard: self.lock.lock(),
                     stream: None,
@@ -320,31 +320,31 @@ impl Slot {
 
     #[inline]
     fn with_lock<R>(&self, lock: Lock<'_>, f: impl FnOnce(&mut Held) -> R) -> R {
-        let (result, lend) = self.held.with_mut(|held| {
+        let (result, delegate) = self.held.with_mut(|held| {
             // SAFETY: whoever has this lock while `state` names it is the only owner.
             let held = unsafe { &mut *held };
-            (f(held), held.lend)
+            (f(held), held.delegate)
         });
-        if lend != lock.stream.is_some() {
-            self.leave(lend);
+        if delegate != lock.stream.is_some() {
+            self.leave(delegate);
         }
         result
     }
 
     /// Lets the next owner in.
     #[inline]
-    fn leave(&self, lend: bool) {
-        let state = match lend {
-            true => LENT,
+    fn leave(&self, delegate: bool) {
+        let state = match delegate {
+            true => DELEGATED,
             false => OWN,
         };
         self.state.store(state, Ordering::Release);
     }
 
-    /// Whether the home stream's lock guards it.
+    /// Whether the primary stream's lock guards it.
     #[cfg(all(test, loom))]
-    pub(crate) fn is_lent(&self) -> bool {
-        self.state.load(Ordering::Acquire) == LENT
+    pub(crate) fn is_delegated(&self) -> bool {
+        self.state.load(Ordering::Acquire) == DELEGATED
     }
 
     /// Without locking: nobody else can be inside.
@@ -362,10 +362,10 @@ struct Leave<'a>(&'a Slot);
 impl Drop for Leave<'_> {
     #[inline]
     fn drop(&mut self) {
-        let lend = self.0.held.with_mut(|held| {
+        let delegate = self.0.held.with_mut(|held| {
             // SAFETY: still the only owner, and nothing is borrowed from it any more.
-            unsafe { (*held).lend }
+            unsafe { (*held).delegate }
         });
-        self.0.leave(lend);
+        self.0.leave(delegate);
     }
 }

@@ -175,7 +175,7 @@ impl StreamCore {
             .map(|(_, blocked)| blocked.clone())
     }
 
-    /// Publishes a wait, until [`go_on`](StreamCore::go_on) is given the number.
+    /// Publishes a wait, until [`unblock`](StreamCore::unblock) is given the number.
     pub(crate) fn block(&self, blocked: Blocked) -> u64 {
         let mut waits = lock(&self.waits);
         waits.next += 1;
@@ -185,7 +185,7 @@ impl StreamCore {
     }
 
     /// A wait is over. What it held is dropped without the lock.
-    pub(crate) fn go_on(&self, number: u64) {
+    pub(crate) fn unblock(&self, number: u64) {
         let mut waits = lock(&self.waits);
         let at = waits.list.iter().position(|(wait, _)| *wait == number);
         let over = at.and_then(|at| waits.list.remove(at));

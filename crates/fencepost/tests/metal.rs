@@ -440,7 +440,7 @@ mod stand_in {
                 first.commit();
                 let marker = reserved.submitted();
                 let event = Event::with_timing(device);
-                event.hold(marker.clone()).unwrap();
+                event.set_marker(marker.clone()).unwrap();
                 stream.wait(&marker).unwrap();
                 let behind = stream.record_timed().unwrap();
                 metal::wait_into(&marker, &second).unwrap();

@@ -182,7 +182,7 @@ impl Core {
         }
         self.slot
             .get_or_init(|| slot(device, self.flags))
-            .hold(marker)
+            .set_marker(marker)
     }
 
     #[cold]

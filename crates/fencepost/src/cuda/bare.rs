@@ -3,7 +3,7 @@
 use super::{
     context::Context,
     device::of_device,
-    driver::{Fault, RawEvent, RawStream},
+    driver::{EventHandle, Fault, StreamHandle},
 };
 use crate::{
     device::Device,
@@ -25,7 +25,7 @@ use crate::{
 /// ```
 pub struct Stream {
     context: &'static Context,
-    raw: RawStream,
+    raw: StreamHandle,
 }
 
 /// A native event; destroyed when dropped.
@@ -38,7 +38,7 @@ pub struct Stream {
 /// ```
 pub struct Event {
     context: &'static Context,
-    raw: RawEvent,
+    raw: EventHandle,
 }
 
 impl Stream {
@@ -59,7 +59,7 @@ impl Stream {
             });
         };
         let context = cuda.context;
-        let mut raw = RawStream::NULL;
+        let mut raw = StreamHandle::NULL;
         // SAFETY: the context is retained for the life of the process.
         told(context, unsafe { context.driver.ctx_push((context.raw,)) })?;
         // SAFETY: `raw` is one handle.
@@ -78,7 +78,7 @@ impl Stream {
     /// ```
     #[inline]
     pub fn event(&self, timing: bool) -> Result<Event> {
-        let mut raw = RawEvent::NULL;
+        let mut raw = EventHandle::NULL;
         let flags = if timing { 0 } else { 2 };
         // SAFETY: `raw` is one handle.
         told(self.context, unsafe {

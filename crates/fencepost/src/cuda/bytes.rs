@@ -7,7 +7,7 @@ use std::{any::Any, ffi::c_void, sync::Arc};
 
 use super::{
     context::Context,
-    driver::{Fault, RawFunction},
+    driver::{Fault, FunctionHandle},
     stream::CudaStream,
     work,
 };
@@ -18,7 +18,7 @@ use crate::{
     testing::{bytes::ByteCounterImpl, work::ByteCounter},
 };
 
-/// Pinned memory that the host fills, device memory that it is copied to, and 256 counts.
+/// RawEvent memory that the host fills, device memory that it is copied to, and 256 counts.
 struct Memory {
     capacity: usize,
     host: usize,
@@ -95,7 +95,7 @@ impl CudaCounter {
     fn launch(
         &self,
         stream: &CudaStream,
-        function: RawFunction,
+        function: FunctionHandle,
         blocks: u32,
         arguments: &mut [*mut c_void],
     ) -> Result<(), Fault> {

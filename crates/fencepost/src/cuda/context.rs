@@ -23,11 +23,13 @@ use std::{
 };
 
 use super::{
-    driver::{Driver, Fault, Meaning, NOT_READY, RELAXED, RawContext, RawEvent, RawStream},
+    driver::{
+        ContextHandle, Driver, EventHandle, Fault, Meaning, NOT_READY, RELAXED, StreamHandle,
+    },
     marker::Watch,
-    reactor::Reactor,
     stream::CudaStream,
     upstreams::Upstreams,
+    watcher::Watcher,
 };
 use crate::{
     clock::Clock,
@@ -42,16 +44,16 @@ use crate::{
 
 pub(super) struct Context {
     pub(super) driver: &'static Driver,
-    pub(super) raw: RawContext,
+    pub(super) raw: ContextHandle,
     /// What the driver calls it; never used again, while `raw` may be. Old drivers have none.
     id: Option<u64>,
     pub(super) name: String,
     pub(super) clock: Clock,
     callbacks: Arc<CallbackQueue>,
-    pools: [Mutex<Vec<RawEvent>>; 4],
-    idle_streams: Mutex<VecDeque<RawStream>>,
-    words: Mutex<Vec<Word>>,
-    pub(super) reactor: Reactor<Watch>,
+    pools: [Mutex<Vec<EventHandle>>; 4],
+    idle_streams: Mutex<VecDeque<StreamHandle>>,
+    words: Mutex<Vec<HostGate>>,
+    pub(super) watcher: Watcher<Watch>,
     pub(super) upstreams: Upstreams,
     streams: Streams<CudaStream>,
     /// Why nothing in it works any more.
@@ -86,7 +88,7 @@ impl Kind {
 /// Each use waits for one more than the last, so a word can be used again as soon as it was opened: what
 /// was opened stays open.
 #[derive(Clone, Copy)]
-pub(super) struct Word {
+pub(super) struct HostGate {
     host: usize,
     device: u64,
     turn: u32,
@@ -99,7 +101,7 @@ impl Context {
     /// Lives as long as the process.
     pub(super) fn new(
         driver: &'static Driver,
-        raw: RawContext,
+        raw: ContextHandle,
         id: Option<u64>,
         name: String,
         model: Option<String>,
@@ -117,7 +119,7 @@ impl Context {
             pools: [const { Vec::new() }; 4].map(Mutex::new),
             idle_streams: Mutex::new(VecDeque::new()),
             words: Mutex::new(Vec::new()),
-            reactor: Reactor::new(prepare_reactor),
+            watcher: Watcher::new(prepare_reactor),
             upstreams: Upstreams::new(),
             streams: Streams::new(),
             dead: OnceLock::new(),
@@ -139,7 +141,7 @@ impl Context {
     }
 
     /// Whether it is the context that `raw` names now; `id` is the driver's number for that one.
-    pub(super) fn is(&self, raw: RawContext, id: Option<u64>) -> bool {
+    pub(super) fn is(&self, raw: ContextHandle, id: Option<u64>) -> bool {
         self.raw == raw && self.id == id
     }
 
@@ -171,7 +173,7 @@ impl Context {
         // SAFETY: the context is retained, or its owner keeps it alive (stream_from_raw).
         unsafe { self.driver.ctx_push((self.raw,)) }?;
         let result = call();
-        let mut popped = RawContext::NULL;
+        let mut popped = ContextHandle::NULL;
         // SAFETY: takes off what was pushed above.
         let _ = unsafe { self.driver.ctx_pop((&raw mut popped,)) };
         result
@@ -182,15 +184,15 @@ impl Context {
     }
 
     /// An event to record, from the pool or new.
-    pub(super) fn take(&self, kind: Kind) -> Result<RawEvent, Fault> {
+    pub(super) fn take(&self, kind: Kind) -> Result<EventHandle, Fault> {
         if let Some(event) = lock(&self.pools[kind.index()]).pop() {
             return Ok(event);
         }
         self.create(kind.flags())
     }
 
-    pub(super) fn create(&self, flags: u32) -> Result<RawEvent, Fault> {
-        let mut event = RawEvent::NULL;
+    pub(super) fn create(&self, flags: u32) -> Result<EventHandle, Fault> {
+        let mut event = EventHandle::NULL;
         self.current(|| {
             // SAFETY: `event` is one handle.
             unsafe { self.driver.event_create((&raw mut event, flags)) }
@@ -199,12 +201,12 @@ impl Context {
     }
 
     /// Takes an event back. Calls no driver, so it is safe at any time, also after the driver is gone.
-    pub(super) fn give(&self, kind: Kind, event: RawEvent) {
+    pub(super) fn give(&self, kind: Kind, event: EventHandle) {
         self.put_back(&self.pools[kind.index()], |pool| pool.push(event));
     }
 
     /// A stream of ours that has nothing to do: a dropped one, or a new one.
-    pub(super) fn take_stream(&self) -> Result<RawStream, Fault> {
+    pub(super) fn take_stream(&self) -> Result<StreamHandle, Fault> {
         self.check_alive()?;
         // Of those dropped lately some may be busy; a few are asked, then making one is cheaper.
         for _ in 0..STREAMS_TO_ASK {
@@ -221,7 +223,7 @@ impl Context {
                 Err(fault) => return Err(fault),
             }
         }
-        let mut stream = RawStream::NULL;
+        let mut stream = StreamHandle::NULL;
         self.current(|| {
             // CU_STREAM_NON_BLOCKING: unordered against the legacy default stream too.
             // SAFETY: `stream` is one handle.
@@ -231,7 +233,7 @@ impl Context {
     }
 
     /// Takes a stream of ours back, perhaps with work still to do. Calls no driver.
-    pub(super) fn give_stream(&self, stream: RawStream) {
+    pub(super) fn give_stream(&self, stream: StreamHandle) {
         self.put_back(&self.idle_streams, |streams| streams.push_back(stream));
     }
 
@@ -252,7 +254,7 @@ impl Context {
 
     /// Destroys an event that must not be recorded again. Without a word: nothing can be done about a
     /// refusal, and after the driver's end there is none to tell.
-    pub(super) fn destroy(&self, event: RawEvent) {
+    pub(super) fn destroy(&self, event: EventHandle) {
         if !self.is_forked() && self.check_alive().is_ok() {
             // SAFETY: the event is ours, and its last owner has let go; the driver frees it once it is
             // complete.
@@ -262,7 +264,7 @@ impl Context {
 
     /// Records `event` on `stream`. No lock is held: the driver may block here while its queue is full.
     #[inline(always)]
-    pub(super) fn record(&self, event: RawEvent, stream: RawStream) -> Result<(), Fault> {
+    pub(super) fn record(&self, event: EventHandle, stream: StreamHandle) -> Result<(), Fault> {
         // SAFETY: the event is one of this context's pool, and alive; the stream is of this context and
         // alive, as its owner promises.
         unsafe { self.driver.event_record((event, stream)) }
@@ -272,8 +274,8 @@ impl Context {
     /// context or device.
     pub(super) fn wait_event(
         &self,
-        stream: RawStream,
-        event: RawEvent,
+        stream: StreamHandle,
+        event: EventHandle,
         flags: u32,
     ) -> Result<(), Fault> {
         // SAFETY: both handles come from this driver and are alive: whoever calls holds their owners.
@@ -282,7 +284,7 @@ impl Context {
     }
 
     /// Whether `event` is complete. Never blocks.
-    pub(super) fn query(&self, event: RawEvent) -> Result<bool, Fault> {
+    pub(super) fn query(&self, event: EventHandle) -> Result<bool, Fault> {
         // SAFETY: as in `record`.
         match self.relaxed(|| unsafe { self.driver.event_query((event,)) }) {
             Ok(()) => Ok(true),
@@ -292,7 +294,7 @@ impl Context {
     }
 
     /// Whether `stream` has nothing left to do. Never blocks.
-    pub(super) fn is_idle(&self, stream: RawStream) -> Result<bool, Fault> {
+    pub(super) fn is_idle(&self, stream: StreamHandle) -> Result<bool, Fault> {
         // SAFETY: as in `record`.
         match self.relaxed(|| unsafe { self.driver.stream_query((stream,)) }) {
             Ok(()) => Ok(true),
@@ -302,13 +304,17 @@ impl Context {
     }
 
     /// Blocks until `event` is complete.
-    pub(super) fn synchronize(&self, event: RawEvent) -> Result<(), Fault> {
+    pub(super) fn synchronize(&self, event: EventHandle) -> Result<(), Fault> {
         // SAFETY: as in `record`.
         self.relaxed(|| unsafe { self.driver.event_synchronize((event,)) })
     }
 
     /// Milliseconds, as the driver gives them; `Ok(None)` while one of the two is pending.
-    pub(super) fn elapsed(&self, start: RawEvent, end: RawEvent) -> Result<Option<f32>, Fault> {
+    pub(super) fn elapsed(
+        &self,
+        start: EventHandle,
+        end: EventHandle,
+    ) -> Result<Option<f32>, Fault> {
         self.check_alive()?;
         let mut time = 0.0;
         // SAFETY: as in `record`; `time` is one float.
@@ -320,11 +326,11 @@ impl Context {
     }
 
     /// A closed word, and what to wait for.
-    pub(super) fn word(&self) -> Result<Word, Fault> {
+    pub(super) fn take_gate(&self) -> Result<HostGate, Fault> {
         let mut words = lock(&self.words);
         if words.is_empty() {
             let (host, device) = self.pinned(PAGE)?;
-            words.extend((0..PAGE / 4).map(|i| Word {
+            words.extend((0..PAGE / 4).map(|i| HostGate {
                 host: host + i * 4,
                 device: device + i as u64 * 4,
                 turn: 0,
@@ -336,7 +342,7 @@ impl Context {
     }
 
     /// Lets whoever waits for the word go on, and takes it back.
-    pub(super) fn open(&self, word: Word) {
+    pub(super) fn open(&self, word: HostGate) {
         // SAFETY: aligned, part of a page that is never freed, and written by nobody else: a word has
         // one holder, and the device only reads it.
         let cell = unsafe { AtomicU32::from_ptr(word.host as *mut u32) };
@@ -345,12 +351,12 @@ impl Context {
     }
 
     /// Takes back a word that nobody waits for.
-    pub(super) fn unused(&self, word: Word) {
+    pub(super) fn unused(&self, word: HostGate) {
         self.open(word);
     }
 
     /// Holds `stream` until `word` is opened.
-    pub(super) fn wait_word(&self, stream: RawStream, word: Word) -> Result<(), Fault> {
+    pub(super) fn wait_gate(&self, stream: StreamHandle, word: HostGate) -> Result<(), Fault> {
         // SAFETY: the address is device-visible pinned memory that is never freed.
         // CU_STREAM_WAIT_VALUE_GEQ is 0, and compares cyclically.
         unsafe {
@@ -435,7 +441,7 @@ impl Context {
 const PAGE: usize = 4096;
 const STREAMS_TO_ASK: usize = 4;
 
-/// The reactor's thread asks events while anybody may be capturing.
+/// The watcher's thread asks events while anybody may be capturing.
 fn prepare_reactor() {
     if let Ok(driver) = Driver::get() {
         let mut mode = RELAXED;

@@ -5,8 +5,8 @@
 //! - **Completion is remembered** through the stream's timeline: asking again is one atomic load, and
 //!   a later marker of the stream completes the earlier ones ([`line`](mod@line)).
 //! - **No lock is held across a call that may block in the driver.**
-//! - **One reactor thread per context** serves callbacks, futures, waits with a deadline and parked
-//!   host streams ([`reactor`]).
+//! - **One watcher thread per context** serves callbacks, futures, waits with a deadline and parked
+//!   host streams ([`watcher`]).
 //! - **Identity is the driver's number** (`cuStreamGetId`, `cuCtxGetId`), not the handle, which is used
 //!   again. Where a driver has no such number, nothing is taken to be the same.
 //! - **A fault ends its context**: the first one is what every marker and stream of it tells.
@@ -31,8 +31,8 @@ use crate::{
 };
 
 use super::context::Context;
-use super::driver::{Driver, Fault, Ordinal, RawContext, RawStream};
-pub(crate) use super::pinned::Pinned;
+use super::driver::{ContextHandle, Driver, Fault, Ordinal, StreamHandle};
+pub(crate) use super::raw_event::RawEvent;
 pub(crate) use super::stream::CudaStream;
 use super::stream::{LEGACY, Origin, PER_THREAD};
 
@@ -65,14 +65,14 @@ pub(crate) fn open(index: usize) -> Result<Device> {
     let mut ordinal: Ordinal = 0;
     // SAFETY: `ordinal` is an int; the driver checks the index.
     unsafe { driver.device_get((&raw mut ordinal, index as i32)) }.map_err(failed)?;
-    let mut raw = RawContext::NULL;
+    let mut raw = ContextHandle::NULL;
     // SAFETY: `raw` is one handle. It is kept for as long as the process lives, so never released.
     unsafe { driver.primary_retain((&raw mut raw, ordinal)) }.map_err(failed)?;
     Ok(device_of(driver, raw, || name.clone()))
 }
 
 /// The device of a context: made when it is first seen.
-fn device_of(driver: &'static Driver, raw: RawContext, name: impl FnOnce() -> String) -> Device {
+fn device_of(driver: &'static Driver, raw: ContextHandle, name: impl FnOnce() -> String) -> Device {
     static DEVICES: Mutex<Vec<(&'static Context, Device)>> = Mutex::new(Vec::new());
     let mut id = 0;
     // SAFETY: the context is alive: retained, or of a stream that is. `id` is a u64.
@@ -107,8 +107,9 @@ pub(crate) fn model(device: &CudaDevice) -> Result<String> {
     model_of(context.driver, context.raw).map_err(|fault| context.failed(fault, None))
 }
 
-fn model_of(driver: &Driver, context: RawContext) -> Result<String, Fault> {
-    let (mut ordinal, mut name, mut popped): (Ordinal, _, _) = (0, [0_u8; 256], RawContext::NULL);
+fn model_of(driver: &Driver, context: ContextHandle) -> Result<String, Fault> {
+    let (mut ordinal, mut name, mut popped): (Ordinal, _, _) =
+        (0, [0_u8; 256], ContextHandle::NULL);
     // SAFETY: the context is alive: retained, or of a stream that is.
     unsafe { driver.ctx_push((context,)) }?;
     // SAFETY: `ordinal` is an int, and what was pushed above is taken off again.
@@ -168,13 +169,13 @@ pub(crate) unsafe fn wrap(
         why,
     })?;
     let failed = |fault: Fault| driver.error(fault, "cuda");
-    let raw = RawStream(handle);
+    let raw = StreamHandle(handle);
     let (raw, origin) = match raw {
-        RawStream::NULL | LEGACY => (LEGACY, Origin::Legacy),
+        StreamHandle::NULL | LEGACY => (LEGACY, Origin::Legacy),
         PER_THREAD => (PER_THREAD, Origin::PerThread(std::thread::current().id())),
         _ => (raw, Origin::Caller(keep_alive)),
     };
-    let mut context = RawContext::NULL;
+    let mut context = ContextHandle::NULL;
     match origin {
         // SAFETY: the stream is alive, as the caller promises; `context` is one handle.
         Origin::Caller(_) => unsafe { driver.stream_ctx((raw, &raw mut context)) },
@@ -183,7 +184,7 @@ pub(crate) unsafe fn wrap(
         _ => unsafe { driver.ctx_current((&raw mut context,)) },
     }
     .map_err(failed)?;
-    if context == RawContext::NULL {
+    if context == ContextHandle::NULL {
         return Err(Error::Unsupported {
             what: "a default stream in a thread without a current context".into(),
             device: "cuda".into(),
@@ -221,7 +222,7 @@ pub(crate) unsafe fn wrap(
 ///
 /// # Safety
 /// The context is alive.
-unsafe fn primary_index(driver: &Driver, context: RawContext) -> Result<Option<usize>, Fault> {
+unsafe fn primary_index(driver: &Driver, context: ContextHandle) -> Result<Option<usize>, Fault> {
     for index in 0..count().unwrap_or(0) {
         let (mut ordinal, mut flags, mut active): (Ordinal, u32, i32) = (0, 0, 0);
         // SAFETY: each pointer is to one value of its type; the driver checks the index.
@@ -233,7 +234,7 @@ unsafe fn primary_index(driver: &Driver, context: RawContext) -> Result<Option<u
             continue;
         }
         // An active primary context is only counted once more, not made.
-        let mut primary = RawContext::NULL;
+        let mut primary = ContextHandle::NULL;
         // SAFETY: `primary` is one handle; the count taken is given back.
         unsafe {
             driver.primary_retain((&raw mut primary, ordinal))?;
@@ -305,14 +306,14 @@ impl DeviceImpl for CudaDevice {
 /// The stream is alive, or one of the default streams of the context that is current.
 pub(crate) unsafe fn native_id(handle: *mut std::ffi::c_void) -> Option<u64> {
     // SAFETY: passed on to the caller.
-    unsafe { number_of(Driver::get().ok()?, RawStream(handle)) }
+    unsafe { number_of(Driver::get().ok()?, StreamHandle(handle)) }
 }
 
 /// As [`native_id`].
 ///
 /// # Safety
 /// As there.
-pub(super) unsafe fn number_of(driver: &Driver, stream: RawStream) -> Option<u64> {
+pub(super) unsafe fn number_of(driver: &Driver, stream: StreamHandle) -> Option<u64> {
     let (mut status, mut id) = (0, 0);
     // SAFETY: the stream is alive; `status` is an int.
     match unsafe { driver.stream_is_capturing((stream, &raw mut status)) } {
@@ -330,6 +331,6 @@ pub(super) unsafe fn number_of(driver: &Driver, stream: RawStream) -> Option<u64
 pub(crate) fn raw_event(marker: &dyn crate::contract::MarkerImpl) -> Option<*mut std::ffi::c_void> {
     match &super::marker::CudaMarker::of(marker)?.native {
         super::marker::Native::Own(event) | super::marker::Native::Captured(event) => Some(event.0),
-        super::marker::Native::End(_) | super::marker::Native::Failed => None,
+        super::marker::Native::FailurePoint(_) | super::marker::Native::Failed => None,
     }
 }

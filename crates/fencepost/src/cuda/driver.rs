@@ -51,11 +51,11 @@ macro_rules! handles {
 }
 
 handles! {
-    RawContext "A `CUcontext`."
-    RawStream "A `CUstream`."
-    RawEvent "A `CUevent`."
-    RawModule "A `CUmodule`."
-    RawFunction "A `CUfunction`."
+    ContextHandle "A `CUcontext`."
+    StreamHandle "A `CUstream`."
+    EventHandle "A `CUevent`."
+    ModuleHandle "A `CUmodule`."
+    FunctionHandle "A `CUfunction`."
 }
 
 /// A `CUdeviceptr`.
@@ -133,42 +133,42 @@ table! {
     device_count = "cuDeviceGetCount" (*mut c_int);
     device_get = "cuDeviceGet" (*mut Ordinal, c_int);
     device_name = "cuDeviceGetName" (*mut c_char, c_int, Ordinal);
-    primary_retain = "cuDevicePrimaryCtxRetain" (*mut RawContext, Ordinal);
+    primary_retain = "cuDevicePrimaryCtxRetain" (*mut ContextHandle, Ordinal);
     primary_release = "cuDevicePrimaryCtxRelease_v2" (Ordinal);
     primary_state = "cuDevicePrimaryCtxGetState" (Ordinal, *mut c_uint, *mut c_int);
-    ctx_current = "cuCtxGetCurrent" (*mut RawContext);
-    ctx_push = "cuCtxPushCurrent_v2" (RawContext);
-    ctx_pop = "cuCtxPopCurrent_v2" (*mut RawContext);
+    ctx_current = "cuCtxGetCurrent" (*mut ContextHandle);
+    ctx_push = "cuCtxPushCurrent_v2" (ContextHandle);
+    ctx_pop = "cuCtxPopCurrent_v2" (*mut ContextHandle);
     ctx_device = "cuCtxGetDevice" (*mut Ordinal);
-    ctx_id = "cuCtxGetId" (RawContext, *mut u64);
-    stream_create = "cuStreamCreate" (*mut RawStream, c_uint);
-    stream_ctx = "cuStreamGetCtx" (RawStream, *mut RawContext);
-    stream_id = "cuStreamGetId" (RawStream, *mut u64);
-    stream_query = "cuStreamQuery" (RawStream);
-    stream_wait_event = "cuStreamWaitEvent" (RawStream, RawEvent, c_uint);
-    stream_is_capturing = "cuStreamIsCapturing" (RawStream, *mut c_int);
+    ctx_id = "cuCtxGetId" (ContextHandle, *mut u64);
+    stream_create = "cuStreamCreate" (*mut StreamHandle, c_uint);
+    stream_ctx = "cuStreamGetCtx" (StreamHandle, *mut ContextHandle);
+    stream_id = "cuStreamGetId" (StreamHandle, *mut u64);
+    stream_query = "cuStreamQuery" (StreamHandle);
+    stream_wait_event = "cuStreamWaitEvent" (StreamHandle, EventHandle, c_uint);
+    stream_is_capturing = "cuStreamIsCapturing" (StreamHandle, *mut c_int);
     exchange_capture_mode = "cuThreadExchangeStreamCaptureMode" (*mut c_int);
-    stream_wait_value = "cuStreamWaitValue32_v2" (RawStream, DevicePointer, u32, c_uint);
-    event_create = "cuEventCreate" (*mut RawEvent, c_uint);
-    event_destroy = "cuEventDestroy_v2" (RawEvent);
-    event_record = "cuEventRecord" (RawEvent, RawStream);
-    event_record_with_flags = "cuEventRecordWithFlags" (RawEvent, RawStream, c_uint);
-    event_query = "cuEventQuery" (RawEvent);
-    event_synchronize = "cuEventSynchronize" (RawEvent);
-    event_elapsed = "cuEventElapsedTime" (*mut f32, RawEvent, RawEvent);
-    ipc_get_event = "cuIpcGetEventHandle" (*mut IpcHandle, RawEvent);
-    ipc_open_event = "cuIpcOpenEventHandle" (*mut RawEvent, IpcHandle);
+    stream_wait_value = "cuStreamWaitValue32_v2" (StreamHandle, DevicePointer, u32, c_uint);
+    event_create = "cuEventCreate" (*mut EventHandle, c_uint);
+    event_destroy = "cuEventDestroy_v2" (EventHandle);
+    event_record = "cuEventRecord" (EventHandle, StreamHandle);
+    event_record_with_flags = "cuEventRecordWithFlags" (EventHandle, StreamHandle, c_uint);
+    event_query = "cuEventQuery" (EventHandle);
+    event_synchronize = "cuEventSynchronize" (EventHandle);
+    event_elapsed = "cuEventElapsedTime" (*mut f32, EventHandle, EventHandle);
+    ipc_get_event = "cuIpcGetEventHandle" (*mut IpcHandle, EventHandle);
+    ipc_open_event = "cuIpcOpenEventHandle" (*mut EventHandle, IpcHandle);
     host_alloc = "cuMemHostAlloc" (*mut *mut c_void, usize, c_uint);
     host_pointer = "cuMemHostGetDevicePointer_v2" (*mut DevicePointer, *mut c_void, c_uint);
     alloc = "cuMemAlloc_v2" (*mut DevicePointer, usize);
     copy_in = "cuMemcpyHtoD_v2" (DevicePointer, *const c_void, usize);
     copy_out = "cuMemcpyDtoH_v2" (*mut c_void, DevicePointer, usize);
-    copy_in_async = "cuMemcpyHtoDAsync_v2" (DevicePointer, *const c_void, usize, RawStream);
-    set_async = "cuMemsetD32Async" (DevicePointer, c_uint, usize, RawStream);
-    module_load = "cuModuleLoadData" (*mut RawModule, *const c_void);
-    module_function = "cuModuleGetFunction" (*mut RawFunction, RawModule, *const c_char);
+    copy_in_async = "cuMemcpyHtoDAsync_v2" (DevicePointer, *const c_void, usize, StreamHandle);
+    set_async = "cuMemsetD32Async" (DevicePointer, c_uint, usize, StreamHandle);
+    module_load = "cuModuleLoadData" (*mut ModuleHandle, *const c_void);
+    module_function = "cuModuleGetFunction" (*mut FunctionHandle, ModuleHandle, *const c_char);
     launch_kernel = "cuLaunchKernel" (
-        RawFunction, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, RawStream,
+        FunctionHandle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, StreamHandle,
         *mut *mut c_void, *mut *mut c_void
     );
     error_name = "cuGetErrorName" (Status, *mut *const c_char);

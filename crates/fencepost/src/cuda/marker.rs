@@ -11,8 +11,8 @@
 //! - *kept*: an [`Event`](crate::Event) that is dropped leaves its marker to the thread, one per thread, for
 //!   the next record there; who takes it must prove to be alone, as above. So an event that is made,
 //!   recorded and dropped costs neither memory nor a native event.
-//! - The reactor must outlive markers. [`MarkerImpl::arm`] moves the event into a [`Lease`] that the
-//!   marker and the reactor share; a marker with a lease is never changed in place, and the lease's
+//! - The watcher must outlive markers. [`MarkerImpl::ensure_watched`] moves the event into a [`Lease`] that the
+//!   marker and the watcher share; a marker with a lease is never changed in place, and the lease's
 //!   last owner gives the event back.
 
 use std::{
@@ -27,12 +27,12 @@ use std::{
 };
 
 use super::{
-    context::{Context, Kind, Word},
-    driver::{Fault, Meaning, RawEvent},
-    line::Place,
-    reactor::Watched,
+    context::{Context, HostGate, Kind},
+    driver::{EventHandle, Fault, Meaning},
+    values::Allocated,
+    watcher::Watched,
 };
-use crate::contract::{MarkerImpl, Point, Told};
+use crate::contract::{MarkerImpl, Point, TimelineKnowledge};
 use crate::{
     clock::{Elapsed, Timestamp},
     error::{Cause, Error, Result},
@@ -51,43 +51,43 @@ pub(super) struct CudaMarker {
 /// What the driver knows of a marker.
 pub(super) enum Native {
     /// An event of its own.
-    Own(RawEvent),
+    Own(EventHandle),
     /// It is behind the end of its stream, and fails when that is reached.
-    End(Arc<End>),
+    FailurePoint(Arc<FailurePoint>),
     /// Its stream had failed before: nothing was recorded.
     Failed,
     /// An event that belongs to a graph being captured; only waits of that capture know it.
-    Captured(RawEvent),
+    Captured(EventHandle),
 }
 
-/// An event that the reactor may be asking, or the caller recording.
+/// An event that the watcher may be asking, or the caller recording.
 pub(super) struct Lease {
     context: &'static Context,
     kind: Kind,
-    event: RawEvent,
+    event: EventHandle,
     /// Whether the caller has it, for good: then it is destroyed in the end, and never used again.
     handed_out: AtomicBool,
 }
 
 /// Where a stream ends: once `event` is complete, so are the markers up to `before`, and those above
 /// have failed.
-pub(super) struct End {
+pub(super) struct FailurePoint {
     lease: Lease,
     pub(super) timeline: Arc<Timeline>,
     before: u64,
     pub(super) cause: Cause,
     /// A word to open once the stream counts as failed.
-    held: Mutex<Option<Word>>,
+    held: Mutex<Option<HostGate>>,
 }
 
-/// What the reactor watches.
+/// What the watcher watches.
 pub(super) enum Watch {
     Event {
         lease: Arc<Lease>,
         timeline: Arc<Timeline>,
         value: u64,
     },
-    End(Arc<End>),
+    FailurePoint(Arc<FailurePoint>),
 }
 
 thread_local! {
@@ -123,7 +123,7 @@ impl CudaMarker {
         context: &'static Context,
         kind: Kind,
         native: Native,
-        place: Place<End>,
+        place: Allocated<FailurePoint>,
         at: &'static Location<'static>,
     ) -> CudaMarker {
         CudaMarker {
@@ -147,7 +147,7 @@ impl CudaMarker {
 
     /// The event to record again in place, where nothing but the marker knows it.
     #[inline(always)]
-    pub(super) fn event_again(&self) -> Option<RawEvent> {
+    pub(super) fn event_again(&self) -> Option<EventHandle> {
         match self.native {
             Native::Own(event) if self.lease.get().is_none() => Some(event),
             _ => None,
@@ -167,7 +167,7 @@ impl CudaMarker {
         let timeline = &self.point.timeline;
         let event = match &self.native {
             Native::Own(event) => *event,
-            Native::End(end) => {
+            Native::FailurePoint(end) => {
                 end.ask()?;
                 return timeline.check(self.point.value);
             }
@@ -197,7 +197,7 @@ impl CudaMarker {
     }
 
     /// Its native event, for the caller to keep while the marker lives, and to record again.
-    pub(super) fn hand_out(&self) -> Option<RawEvent> {
+    pub(super) fn hand_out(&self) -> Option<EventHandle> {
         match &self.native {
             Native::Own(event) => {
                 let lease = self
@@ -207,7 +207,7 @@ impl CudaMarker {
                 Some(*event)
             }
             Native::Captured(event) => Some(*event),
-            Native::End(_) | Native::Failed => None,
+            Native::FailurePoint(_) | Native::Failed => None,
         }
     }
 
@@ -217,12 +217,12 @@ impl CudaMarker {
         }
     }
 
-    fn own_event(&self) -> Result<RawEvent> {
+    fn own_event(&self) -> Result<EventHandle> {
         match &self.native {
             Native::Own(event) => Ok(*event),
             Native::Captured(_) => Err(self.captured()),
             // A marker that has failed is never asked for its time.
-            Native::End(_) | Native::Failed => self.point.timeline.failure().map_or_else(
+            Native::FailurePoint(_) | Native::Failed => self.point.timeline.failure().map_or_else(
                 || Err(self.context.driver.error(Fault::Missing("a time"), "CUDA")),
                 Err,
             ),
@@ -235,10 +235,10 @@ impl MarkerImpl for CudaMarker {
         &self.point
     }
 
-    fn told_by_timeline(&self) -> Told {
+    fn timeline_knowledge(&self) -> TimelineKnowledge {
         match self.native {
-            Native::Captured(_) => Told::Nothing,
-            _ => Told::Completion,
+            Native::Captured(_) => TimelineKnowledge::Nothing,
+            _ => TimelineKnowledge::Completion,
         }
     }
 
@@ -262,19 +262,19 @@ impl MarkerImpl for CudaMarker {
             return timeline.check(self.point.value);
         }
         if deadline.is_some() {
-            // The driver's own wait has no deadline: look for a moment, then let the reactor watch.
+            // The driver's own wait has no deadline: look for a moment, then let the watcher watch.
             if spin_until(deadline, || !matches!(self.query(), Ok(false))) {
                 return self.query();
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(false);
             }
-            self.arm()?;
+            self.ensure_watched()?;
             return timeline.wait(self.point.value, deadline);
         }
         let event = match &self.native {
             Native::Own(event) => *event,
-            Native::End(end) => end.lease.event,
+            Native::FailurePoint(end) => end.lease.event,
             Native::Failed | Native::Captured(_) => return self.query(),
         };
         // In a forked child the driver refuses, and `failed` says why.
@@ -288,12 +288,12 @@ impl MarkerImpl for CudaMarker {
         }
     }
 
-    fn arm(&self) -> Result<()> {
+    fn ensure_watched(&self) -> Result<()> {
         let stream = &self.point.timeline.stream;
         stream.device.check_fork()?;
-        let reactor = &self.context.reactor;
+        let watcher = &self.context.watcher;
         match &self.native {
-            Native::Own(event) => reactor.watch(Watch::Event {
+            Native::Own(event) => watcher.watch(Watch::Event {
                 lease: self
                     .lease
                     .get_or_init(|| Arc::new(Lease::new(self.context, self.kind, *event)))
@@ -301,7 +301,7 @@ impl MarkerImpl for CudaMarker {
                 timeline: self.point.timeline.clone(),
                 value: self.point.value,
             }),
-            Native::End(end) => reactor.watch(Watch::End(end.clone())),
+            Native::FailurePoint(end) => watcher.watch(Watch::FailurePoint(end.clone())),
             Native::Failed => Ok(()),
             Native::Captured(_) => Err(self.captured()),
         }
@@ -363,7 +363,7 @@ impl Drop for CudaMarker {
 }
 
 impl Lease {
-    fn new(context: &'static Context, kind: Kind, event: RawEvent) -> Lease {
+    fn new(context: &'static Context, kind: Kind, event: EventHandle) -> Lease {
         Lease {
             context,
             kind,
@@ -382,18 +382,18 @@ impl Drop for Lease {
     }
 }
 
-impl End {
+impl FailurePoint {
     /// An end at `event`, which is recorded and the end's from now on.
     pub(super) fn new(
         context: &'static Context,
         kind: Kind,
-        event: RawEvent,
+        event: EventHandle,
         timeline: Arc<Timeline>,
         before: u64,
         cause: Cause,
-        held: Option<Word>,
-    ) -> End {
-        End {
+        held: Option<HostGate>,
+    ) -> FailurePoint {
+        FailurePoint {
             lease: Lease::new(context, kind, event),
             timeline,
             before,
@@ -403,8 +403,8 @@ impl End {
     }
 
     /// The same end, with a cause, and a word to open once the stream has failed by it.
-    pub(super) fn with(self, cause: Cause, word: Word) -> End {
-        End {
+    pub(super) fn with(self, cause: Cause, word: HostGate) -> FailurePoint {
+        FailurePoint {
             cause,
             held: Mutex::new(Some(word)),
             ..self
@@ -417,7 +417,7 @@ impl End {
         self.release();
     }
 
-    pub(super) fn event(&self) -> RawEvent {
+    pub(super) fn event(&self) -> EventHandle {
         self.lease.event
     }
 
@@ -461,7 +461,7 @@ impl Watched for Watch {
             } => (Arc::as_ptr(timeline) as usize, *value),
             // A lane of its own: the marker at `before` may be watched too, and of two things with one
             // key the second is not watched. No timeline lies at the odd address.
-            Watch::End(end) => (Arc::as_ptr(&end.timeline) as usize + 1, end.before),
+            Watch::FailurePoint(end) => (Arc::as_ptr(&end.timeline) as usize + 1, end.before),
         }
     }
 
@@ -493,7 +493,7 @@ impl Watched for Watch {
                     }
                 }
             }
-            Watch::End(end) => !matches!(end.ask(), Ok(false)),
+            Watch::FailurePoint(end) => !matches!(end.ask(), Ok(false)),
         }
     }
 }

@@ -31,12 +31,12 @@ mod bytes;
 mod context;
 pub(crate) mod device;
 mod driver;
-mod line;
 mod marker;
-mod pinned;
-mod reactor;
+mod raw_event;
 mod stream;
 mod upstreams;
+mod values;
+mod watcher;
 #[cfg(feature = "conformance")]
 mod work;
 
@@ -206,7 +206,7 @@ pub fn model(device: &Device) -> Result<String> {
 ///
 /// # References
 /// - [`cuIpcGetEventHandle`, `cuIpcOpenEventHandle`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
-pub struct InterprocessEvent(device::Pinned);
+pub struct InterprocessEvent(device::RawEvent);
 
 impl InterprocessEvent {
     /// A new event, unrecorded, which counts as complete.
@@ -214,7 +214,7 @@ impl InterprocessEvent {
     /// # Errors
     /// [`Error::Unsupported`] for a device of another backend; what the driver says.
     pub fn new(device: &Device) -> Result<InterprocessEvent> {
-        device::Pinned::interprocess(device).map(InterprocessEvent)
+        device::RawEvent::interprocess(device).map(InterprocessEvent)
     }
 
     /// The event that another process exported as `handle`. Good while the exporter keeps its own.
@@ -223,7 +223,7 @@ impl InterprocessEvent {
     /// [`Error::Unsupported`] in the process that exported it, where the event itself is to be used;
     /// what the driver says of a handle that is none.
     pub fn open(device: &Device, handle: &[u8; 64]) -> Result<InterprocessEvent> {
-        device::Pinned::open(device, handle).map(InterprocessEvent)
+        device::RawEvent::open(device, handle).map(InterprocessEvent)
     }
 
     /// The bytes by which another process opens it. Any thread may ask, with or without a context.
@@ -302,7 +302,7 @@ impl fmt::Debug for InterprocessEvent {
 /// # References
 /// - [`cuEventRecordWithFlags`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
 ///   [`cuStreamWaitEvent`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
-pub struct ExternalEvent(device::Pinned);
+pub struct ExternalEvent(device::RawEvent);
 
 impl ExternalEvent {
     /// A new event without timing, unrecorded, which counts as complete.
@@ -310,7 +310,7 @@ impl ExternalEvent {
     /// # Errors
     /// [`Error::Unsupported`] for a device of another backend; what the driver says.
     pub fn new(device: &Device) -> Result<ExternalEvent> {
-        device::Pinned::external(device, false).map(ExternalEvent)
+        device::RawEvent::external(device, false).map(ExternalEvent)
     }
 
     /// A new event with timing.
@@ -318,7 +318,7 @@ impl ExternalEvent {
     /// # Errors
     /// As [`new`](ExternalEvent::new).
     pub fn with_timing(device: &Device) -> Result<ExternalEvent> {
-        device::Pinned::external(device, true).map(ExternalEvent)
+        device::RawEvent::external(device, true).map(ExternalEvent)
     }
 
     /// Marks the point behind everything submitted to `stream` so far; in a capture, the point in the graph.
@@ -438,7 +438,7 @@ impl NativeOptions {
 ///
 /// # References
 /// - [`cuEventCreate`, `cuEventRecordWithFlags`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
-pub struct NativeEvent(device::Pinned);
+pub struct NativeEvent(device::RawEvent);
 
 impl NativeEvent {
     /// A new event, unrecorded, which counts as complete.
@@ -450,14 +450,14 @@ impl NativeEvent {
         let flags = u32::from(options.blocking_sync)
             | u32::from(!options.timing) << 1
             | u32::from(options.interprocess) << 2;
-        device::Pinned::new(device, flags, options.external).map(NativeEvent)
+        device::RawEvent::new(device, flags, options.external).map(NativeEvent)
     }
 
     /// The event of a CUDA marker, which holds that marker's recording until it is recorded again; `None`
     /// for markers of other backends, and of streams that have failed. From then on it is never used for
     /// another marker; recording it again changes what that marker tells while it is pending.
     pub fn of_marker(marker: &Marker) -> Option<NativeEvent> {
-        device::Pinned::of(marker).map(NativeEvent)
+        device::RawEvent::of(marker).map(NativeEvent)
     }
 
     /// The event that another process exported as `handle`; see [`InterprocessEvent::open`].
@@ -465,7 +465,7 @@ impl NativeEvent {
     /// # Errors
     /// As [`InterprocessEvent::open`].
     pub fn open(device: &Device, handle: &[u8; 64]) -> Result<NativeEvent> {
-        device::Pinned::open(device, handle).map(NativeEvent)
+        device::RawEvent::open(device, handle).map(NativeEvent)
     }
 
     /// The bytes by which another process opens it.

@@ -11,10 +11,10 @@ use std::{
 };
 
 use super::{
-    context::{Context, Kind, Word},
-    driver::{Fault, RawEvent, RawStream},
-    line::{Line, Place},
-    marker::{self, CudaMarker, End, Native, Watch},
+    context::{Context, HostGate, Kind},
+    driver::{EventHandle, Fault, StreamHandle},
+    marker::{self, CudaMarker, FailurePoint, Native, Watch},
+    values::{Allocated, ValueAllocator},
 };
 use crate::{
     contract::{MarkerImpl, StreamImpl},
@@ -31,7 +31,7 @@ pub(crate) struct CudaStream {
     me: Weak<CudaStream>,
     core: Arc<StreamCore>,
     pub(super) context: &'static Context,
-    raw: RawStream,
+    raw: StreamHandle,
     origin: Origin,
     /// The driver's number for it, never used again; a handle may be.
     native_id: Option<u64>,
@@ -39,7 +39,7 @@ pub(crate) struct CudaStream {
     shared: AtomicBool,
     /// Whether threads that synchronize with its markers sleep in the driver instead of spinning.
     blocking: bool,
-    line: Line<End>,
+    values: ValueAllocator<FailurePoint>,
 }
 
 /// Whose stream it is, and what a call on it needs.
@@ -56,15 +56,15 @@ pub(super) enum Origin {
 
 /// `CU_STREAM_LEGACY`; the null handle means the same to functions compiled without per-thread
 /// default streams, as all of ours are.
-pub(super) const LEGACY: RawStream = RawStream(std::ptr::without_provenance_mut(1));
+pub(super) const LEGACY: StreamHandle = StreamHandle(std::ptr::without_provenance_mut(1));
 /// `CU_STREAM_PER_THREAD`.
-pub(super) const PER_THREAD: RawStream = RawStream(std::ptr::without_provenance_mut(2));
+pub(super) const PER_THREAD: StreamHandle = StreamHandle(std::ptr::without_provenance_mut(2));
 
 impl CudaStream {
     pub(super) fn new(
         device: Arc<DeviceCore>,
         context: &'static Context,
-        raw: RawStream,
+        raw: StreamHandle,
         origin: Origin,
         blocking: bool,
     ) -> Arc<CudaStream> {
@@ -77,7 +77,7 @@ impl CudaStream {
         let core = StreamCore::new(device);
         let stream = Arc::new_cyclic(|me| CudaStream {
             me: me.clone(),
-            line: Line::new(core.clone()),
+            values: ValueAllocator::new(core.clone()),
             core,
             context,
             raw,
@@ -104,7 +104,7 @@ impl CudaStream {
     #[inline]
     pub(super) fn call<R>(
         &self,
-        call: impl FnOnce(RawStream) -> Result<R, Fault>,
+        call: impl FnOnce(StreamHandle) -> Result<R, Fault>,
     ) -> Result<R, Fault> {
         match self.origin {
             // These need no current context (seen on driver 580; docs/measurements).
@@ -160,7 +160,7 @@ impl CudaStream {
     }
 
     #[inline]
-    fn raw_is_capturing(&self, raw: RawStream) -> Result<bool, Fault> {
+    fn raw_is_capturing(&self, raw: StreamHandle) -> Result<bool, Fault> {
         let mut status = 0;
         // SAFETY: the stream is alive, `status` is an int.
         let asked = unsafe {
@@ -193,7 +193,7 @@ impl CudaStream {
         let event = marker.event_again()?;
         self.check_thread().ok()?;
         // What is on this stream's timeline is of its context, and of its kind but for timing.
-        let value = self.line.place_again(&marker.point().timeline, lock)?;
+        let value = self.values.allocate_again(&marker.point().timeline, lock)?;
         match self.origin {
             // As `call`, once for both of its uses.
             Origin::Own | Origin::Caller(_) => {
@@ -212,7 +212,7 @@ impl CudaStream {
     }
 
     #[inline(never)]
-    fn record_default(&self, event: RawEvent) -> Option<()> {
+    fn record_default(&self, event: EventHandle) -> Option<()> {
         match self.is_capturing() {
             Ok(false) => self.call(|raw| self.context.record(event, raw)).ok(),
             _ => None,
@@ -253,10 +253,10 @@ impl CudaStream {
     pub(super) fn end(&self, cause: Cause) -> Result<()> {
         let kind = self.kind(false);
         let context = self.context;
-        let closed = self.line.close(|timeline, before| {
+        let closed = self.values.close(|timeline, before| {
             let event = context.take(kind)?;
             match self.call(|raw| context.record(event, raw)) {
-                Ok(()) => Ok(End::new(
+                Ok(()) => Ok(FailurePoint::new(
                     context,
                     kind,
                     event,
@@ -274,7 +274,7 @@ impl CudaStream {
         match closed {
             Ok(_) => Ok(()),
             Err(fault) => {
-                let (timeline, _) = self.line.now();
+                let (timeline, _) = self.values.now();
                 drop(context.failed(fault, Some(&timeline)));
                 timeline.fail(&cause, false).fire();
                 Ok(())
@@ -284,18 +284,18 @@ impl CudaStream {
 
     /// The context is gone, and this stream with it.
     pub(super) fn lose(&self, cause: &Cause) {
-        let (timeline, _) = self.line.now();
+        let (timeline, _) = self.values.now();
         timeline.fail(cause, true).fire();
     }
 
     fn wait_native(&self, marker: &Marker, imp: &CudaMarker) -> Result<()> {
-        let (timeline, end) = self.line.now();
+        let (timeline, end) = self.values.now();
         if end.is_some() || timeline.has_failed() {
             return Ok(());
         }
         let (event, upstream) = match &imp.native {
             Native::Own(event) | Native::Captured(event) => (*event, None),
-            Native::End(end) => (end.event(), Some(&end.cause)),
+            Native::FailurePoint(end) => (end.event(), Some(&end.cause)),
             Native::Failed => return self.fail_in_turn(marker),
         };
         if imp.point().reached() == Reached::Failed {
@@ -338,7 +338,7 @@ impl CudaStream {
     fn depend_on(&self, marker: &Marker, timeline: &Timeline) -> Result<Crossing> {
         static NUMBERS: Ids = Ids::new();
         let (context, kind) = (self.context, self.kind(false));
-        let (number, after) = (NUMBERS.next(), self.line.last());
+        let (number, after) = (NUMBERS.next(), self.values.last());
         let failed = |fault| context.failed(fault, Some(timeline));
         let event = context.take(kind).map_err(failed)?;
         // From here on it goes back to the pool on every way out.
@@ -373,15 +373,19 @@ impl CudaStream {
 
     /// Ends the stream where a wait begins, whose marker has failed.
     fn end_at(&self, mut crossing: Crossing, cause: Cause) {
-        let (timeline, _) = self.line.now();
+        let (timeline, _) = self.values.now();
         let Some(event) = crossing.event.take() else {
             return;
         };
         let (context, kind, after) = (crossing.context, crossing.kind, crossing.after);
-        let end = self
-            .line
-            .end_at(End::new(context, kind, event, timeline, after, cause, None));
-        if context.reactor.watch(Watch::End(end.clone())).is_err() {
+        let end = self.values.end_at(FailurePoint::new(
+            context, kind, event, timeline, after, cause, None,
+        ));
+        if context
+            .watcher
+            .watch(Watch::FailurePoint(end.clone()))
+            .is_err()
+        {
             end.give_up();
         }
     }
@@ -395,18 +399,18 @@ impl CudaStream {
     }
 
     /// Holds the stream until the host has seen `marker`.
-    fn hold_for(&self, marker: &Marker) -> Result<()> {
-        let (timeline, end) = self.line.now();
+    fn block_until(&self, marker: &Marker) -> Result<()> {
+        let (timeline, end) = self.values.now();
         if end.is_some() || timeline.has_failed() {
             return Ok(());
         }
         let context = self.context;
-        let (kind, before) = (self.kind(false), self.line.last());
+        let (kind, before) = (self.kind(false), self.values.last());
         // Should the marker fail, this stream ends where the wait begins: that point needs an event.
         let event = context
             .take(kind)
             .map_err(|fault| context.failed(fault, Some(&timeline)))?;
-        let word = match context.word() {
+        let word = match context.take_gate() {
             Ok(word) => word,
             Err(fault) => {
                 context.give(kind, event);
@@ -415,7 +419,7 @@ impl CudaStream {
         };
         let held = self.call(|raw| {
             context.record(event, raw)?;
-            context.wait_word(raw, word)
+            context.wait_gate(raw, word)
         });
         if let Err(fault) = held {
             context.give(kind, event);
@@ -432,7 +436,7 @@ impl CudaStream {
             wait,
             core: self.core.clone(),
             stream: self.me.clone(),
-            end: Some(End::new(
+            end: Some(FailurePoint::new(
                 context,
                 kind,
                 event,
@@ -456,7 +460,7 @@ struct Crossing {
     context: &'static Context,
     kind: Kind,
     /// Recorded in front of the wait.
-    event: Option<RawEvent>,
+    event: Option<EventHandle>,
     number: u64,
     /// The last marker in front of it.
     after: u64,
@@ -475,8 +479,8 @@ struct Release {
     wait: u64,
     core: Arc<StreamCore>,
     stream: Weak<CudaStream>,
-    end: Option<End>,
-    word: Option<Word>,
+    end: Option<FailurePoint>,
+    word: Option<HostGate>,
     context: &'static Context,
     text: String,
 }
@@ -495,11 +499,15 @@ impl Release {
             word,
         );
         let end = match self.stream.upgrade() {
-            Some(stream) => stream.line.end_at(end),
+            Some(stream) => stream.values.end_at(end),
             None => Arc::new(end),
         };
-        // The reactor settles it, which opens the word. Where it cannot be asked, settle here.
-        if context.reactor.watch(Watch::End(end.clone())).is_err() {
+        // The watcher settles it, which opens the word. Where it cannot be asked, settle here.
+        if context
+            .watcher
+            .watch(Watch::FailurePoint(end.clone()))
+            .is_err()
+        {
             end.give_up();
         }
     }
@@ -507,7 +515,7 @@ impl Release {
 
 impl Drop for Release {
     fn drop(&mut self) {
-        self.core.go_on(self.wait);
+        self.core.unblock(self.wait);
         if let Some(word) = self.word.take() {
             self.context.open(word);
         }
@@ -525,11 +533,11 @@ impl StreamImpl for CudaStream {
             return Ok(kept);
         }
         self.check_thread()?;
-        let place = self.line.place();
+        let place = self.values.allocate();
         let marker =
             |native, place| Ok(Arc::new(CudaMarker::new(context, kind, native, place, at)) as _);
         if let Some(end) = place.end.clone() {
-            return marker(Native::End(end), place);
+            return marker(Native::FailurePoint(end), place);
         }
         if place.timeline.has_failed() {
             return marker(Native::Failed, place);
@@ -549,7 +557,7 @@ impl StreamImpl for CudaStream {
             Ok((event, true)) => {
                 // It completes never, or each time the graph runs: no timeline may speak for it.
                 let timeline = Timeline::new(self.core.clone(), 0);
-                let place = Place { timeline, ..place };
+                let place = Allocated { timeline, ..place };
                 marker(Native::Captured(event), place)
             }
             Err(fault) => {
@@ -588,7 +596,7 @@ impl StreamImpl for CudaStream {
                 self.check_thread()?;
                 match marker.query() {
                     Ok(true) => Ok(()),
-                    Ok(false) => self.hold_for(marker),
+                    Ok(false) => self.block_until(marker),
                     Err(_) => self.fail_in_turn(marker),
                 }
             }
@@ -596,14 +604,14 @@ impl StreamImpl for CudaStream {
     }
 
     fn completed(&self) -> u64 {
-        self.line.now().0.completed()
+        self.values.now().0.completed()
     }
 
     /// A marker would be pending for some microseconds even on an idle stream, so that who asks in a loop
     /// would never hear that it is idle.
     fn is_idle(&self) -> Result<Option<bool>> {
         self.check_thread()?;
-        let (timeline, end) = self.line.now();
+        let (timeline, end) = self.values.now();
         if end.is_some() || timeline.has_failed() {
             return Ok(None);
         }
@@ -619,7 +627,7 @@ impl StreamImpl for CudaStream {
     }
 
     fn failure(&self) -> Option<Error> {
-        let (timeline, end) = self.line.now();
+        let (timeline, end) = self.values.now();
         if let Some(end) = end {
             let _ = end.ask();
         }
@@ -627,7 +635,7 @@ impl StreamImpl for CudaStream {
     }
 
     fn clear_error(&self) -> Result<()> {
-        let (_, end) = self.line.now();
+        let (_, end) = self.values.now();
         if let Some(end) = end {
             let _ = end.ask();
         }
@@ -635,13 +643,13 @@ impl StreamImpl for CudaStream {
             return Err(lost);
         }
         self.context.upstreams.forget_failed(self.core.id);
-        self.line.reopen();
+        self.values.reopen();
         Ok(())
     }
 
     #[cfg(feature = "conformance")]
     fn gate(&self) -> Result<crate::testing::work::Gate> {
-        let (timeline, end) = self.line.now();
+        let (timeline, end) = self.values.now();
         if end.is_some() || timeline.has_failed() {
             // Behind a failure there is nothing to hold back; the driver's stream would be held, and
             // with it what comes after clear_error.
@@ -652,7 +660,7 @@ impl StreamImpl for CudaStream {
 
     #[cfg(feature = "conformance")]
     fn append(&self, log: &crate::testing::work::Log, token: u32) -> Result<()> {
-        let (timeline, end) = self.line.now();
+        let (timeline, end) = self.values.now();
         if end.is_some() {
             // What is submitted behind a failure is refused or never runs.
             return Ok(());

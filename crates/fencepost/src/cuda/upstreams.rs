@@ -4,7 +4,7 @@
 //! What the driver does with a stream that waits for an event of a context that dies is not documented;
 //! where it lets the stream go on, the driver calls the markers behind the wait complete. So before a marker
 //! counts as complete by the driver's word, the waits in front of it are asked whether what they waited for
-//! has failed. A wait is forgotten once its marker is known to be complete, which the reactor of that
+//! has failed. A wait is forgotten once its marker is known to be complete, which the watcher of that
 //! marker's context watches for; so the list stays as short as there are such waits under way.
 //!
 //! Oldest first: each wait that is settled shortens the way of those behind it, so that asking never nests

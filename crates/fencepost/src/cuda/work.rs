@@ -15,7 +15,7 @@ use std::{
 
 use super::{
     context::Context,
-    driver::{Fault, RawFunction, RawModule},
+    driver::{Fault, FunctionHandle, ModuleHandle},
     stream::CudaStream,
 };
 use crate::{
@@ -30,11 +30,11 @@ const PTX: &str = concat!(include_str!("../testing/cuda/kernels.ptx"), "\0");
 /// The kernels of one context.
 #[derive(Clone, Copy)]
 pub(in crate::cuda) struct Kernels {
-    append: RawFunction,
-    pub(super) histogram: RawFunction,
-    pub(super) reduce: RawFunction,
-    spin: RawFunction,
-    trap: RawFunction,
+    append: FunctionHandle,
+    pub(super) histogram: FunctionHandle,
+    pub(super) reduce: FunctionHandle,
+    spin: FunctionHandle,
+    trap: FunctionHandle,
 }
 
 /// A log's memory: a count, a capacity, and the tokens.
@@ -53,7 +53,7 @@ pub(super) fn kernels(context: &Context) -> Result<Kernels> {
         .kernels
         .get_or_init(|| {
             let load = context.current(|| {
-                let mut module = RawModule::NULL;
+                let mut module = ModuleHandle::NULL;
                 // SAFETY: PTX text that ends with a zero, which the driver copies.
                 unsafe {
                     context
@@ -61,7 +61,7 @@ pub(super) fn kernels(context: &Context) -> Result<Kernels> {
                         .module_load((&raw mut module, PTX.as_ptr().cast::<c_void>()))
                 }?;
                 let function = |name: &std::ffi::CStr| {
-                    let mut function = RawFunction::NULL;
+                    let mut function = FunctionHandle::NULL;
                     // SAFETY: the module was just loaded and is never unloaded; the name is a C string.
                     unsafe {
                         context
@@ -87,9 +87,9 @@ pub(super) fn gate(stream: &CudaStream) -> Result<Gate> {
     let context = stream.context;
     kernels(context)?;
     let word = context
-        .word()
+        .take_gate()
         .map_err(|fault| context.failed(fault, None))?;
-    match stream.call(|raw| context.wait_word(raw, word)) {
+    match stream.call(|raw| context.wait_gate(raw, word)) {
         Ok(()) => Ok(Gate::new(move || context.open(word))),
         Err(fault) => {
             context.unused(word);
@@ -131,7 +131,11 @@ pub(super) fn trap(stream: &CudaStream) -> Result<()> {
 }
 
 /// Launches one thread of `function`, whose parameters `arguments` point to.
-fn launch(stream: &CudaStream, function: RawFunction, arguments: *mut *mut c_void) -> Result<()> {
+fn launch(
+    stream: &CudaStream,
+    function: FunctionHandle,
+    arguments: *mut *mut c_void,
+) -> Result<()> {
     let context = stream.context;
     stream
         .call(|raw| {

@@ -4,11 +4,11 @@ use std::{any::Any, panic::Location, sync::Arc, time::Instant};
 
 use super::{
     Counter, Time,
-    account::{Account, Place},
+    epoch::{Epoch, Outlook},
     reserve::ReservedMarker,
-    segment::{Outlook, Segment},
+    values::{Allocated, ValueAllocator},
 };
-use crate::contract::{MarkerImpl, Point, Told};
+use crate::contract::{MarkerImpl, Point, TimelineKnowledge};
 use crate::{
     clock::{Elapsed, Timestamp},
     error::{Error, Result},
@@ -18,7 +18,7 @@ use crate::{
 
 pub(crate) struct CountedMarker<C: Counter> {
     point: Point,
-    pub(crate) segment: Arc<Segment>,
+    pub(crate) epoch: Arc<Epoch>,
     pub(crate) counter: Arc<C>,
     time: Option<C::Time>,
 }
@@ -27,33 +27,33 @@ impl<C: Counter> CountedMarker<C> {
     /// The marker at `place`, whose submit gave it a time if it has timing.
     pub(crate) fn new(
         counter: Arc<C>,
-        place: Place<Option<C::Time>>,
+        place: Allocated<Option<C::Time>>,
         timing: bool,
         at: &'static Location<'static>,
     ) -> CountedMarker<C> {
         CountedMarker {
             point: Point {
-                timeline: place.segment.timeline.clone(),
+                timeline: place.epoch.timeline.clone(),
                 value: place.value,
                 at,
                 timing,
             },
-            segment: place.segment,
+            epoch: place.epoch,
             counter,
             time: place.submitted.flatten(),
         }
     }
 
     /// Records again in place, on the stream that it is on already; `None` where that cannot be, and nothing has
-    /// changed. Whoever watches the old value watches the segment, so nobody misses it.
+    /// changed. Whoever watches the old value watches the epoch, so nobody misses it.
     #[inline]
     pub(crate) fn again<R>(
         &mut self,
-        account: &Account,
+        values: &ValueAllocator,
         at: &'static Location<'static>,
         submit: impl FnOnce(u64) -> Result<Option<C::Time>, R>,
     ) -> Option<u64> {
-        let (value, time) = account.record_again(&self.segment, submit)?;
+        let (value, time) = values.record_again(&self.epoch, submit)?;
         self.point.value = value;
         self.point.at = at;
         self.time = time;
@@ -62,7 +62,7 @@ impl<C: Counter> CountedMarker<C> {
 
     /// The value that the counter has once the marker is complete; `None` where it fails instead.
     pub(crate) fn native(&self) -> Option<u64> {
-        match self.segment.outlook(self.point.value) {
+        match self.epoch.outlook(self.point.value) {
             Outlook::Completes(native) => Some(native),
             Outlook::Fails(..) => None,
         }
@@ -76,7 +76,7 @@ impl<C: Counter> CountedMarker<C> {
 
     /// The value of the counter at which the marker's fate is known.
     fn known_at(&self) -> u64 {
-        self.segment.known_at(self.segment.native(self.point.value))
+        self.epoch.known_at(self.epoch.native(self.point.value))
     }
 
     /// Reads the counter.
@@ -84,7 +84,7 @@ impl<C: Counter> CountedMarker<C> {
     fn ask(&self) -> Result<bool> {
         match self.counter.read() {
             Ok(counter) => {
-                self.segment.settle(counter);
+                self.epoch.settle(counter);
                 self.check()
             }
             Err(error) => Err(self.failed(error)),
@@ -112,8 +112,8 @@ impl<C: Counter> MarkerImpl for CountedMarker<C> {
         &self.point
     }
 
-    fn told_by_timeline(&self) -> Told {
-        Told::Completion
+    fn timeline_knowledge(&self) -> TimelineKnowledge {
+        TimelineKnowledge::Completion
     }
 
     fn query(&self) -> Result<bool> {
@@ -132,7 +132,7 @@ impl<C: Counter> MarkerImpl for CountedMarker<C> {
         loop {
             // An end may have come in front of it meanwhile, so both are asked for anew.
             self.counter
-                .wait(&self.segment, self.known_at(), deadline)
+                .wait(&self.epoch, self.known_at(), deadline)
                 .map_err(|error| self.failed(error))?;
             match self.query() {
                 Ok(false) => {}
@@ -144,9 +144,9 @@ impl<C: Counter> MarkerImpl for CountedMarker<C> {
         }
     }
 
-    fn arm(&self) -> Result<()> {
+    fn ensure_watched(&self) -> Result<()> {
         self.point.timeline.stream.device.check_fork()?;
-        self.counter.watch(&self.segment, self.known_at())
+        self.counter.watch(&self.epoch, self.known_at())
     }
 
     fn timestamp(&self) -> Result<Timestamp> {

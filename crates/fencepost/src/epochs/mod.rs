@@ -1,21 +1,21 @@
 //! What backends with a counter share: Vulkan's timeline semaphore and Metal's shared event are both a
 //! number on the device that only grows. Nothing in here knows either API.
 //!
-//! - **One counter per stream, and a marker is a value on it** ([`account`]). Values are handed out under
+//! - **One counter per stream, and a marker is a value on it** ([`values`]). Values are handed out under
 //!   the stream's submit lock, and only for a submit that succeeded.
 //! - **A query reads the counter** and tells the stream's timeline how far it has come
-//!   ([`Segment::settle`]). A backend whose API calls back instead calls the same function from there.
-//! - **A failure ends a segment** ([`segment`]): what lies in front of the end completes, what lies behind it
+//!   ([`Epoch::settle`]). A backend whose API calls back instead calls the same function from there.
+//! - **A failure ends a epoch** ([`epoch`]): what lies in front of the end completes, what lies behind it
 //!   fails, whatever the counter says later.
-//! - **A stream held for the host is in doubt** until what it waits for is known ([`segment`]): whoever waits behind
+//! - **A stream held for the host is in doubt** until what it waits for is known ([`epoch`]): whoever waits behind
 //!   it is doomed with it. Where one event holds all of a stream's waits (Metal), they are let go in their order.
 //!
 //! What differs is in [`Counter`] and [`Time`]: how the counter is read and waited for, who watches it, and
 //! where a marker's time comes from. A time may come from the device's memory (Vulkan) or from the handler
-//! that completes the marker, which then must write it before it settles the segment (Metal).
+//! that completes the marker, which then must write it before it settles the epoch (Metal).
 
 #![cfg_attr(loom, allow(unused_imports))]
-// Metal records nothing in place, and tells of failures by its ledger.
+// Metal records nothing in place, and tells of failures by its completion_order.
 #![cfg_attr(not(feature = "vulkan"), allow(dead_code))]
 
 use std::{sync::Arc, time::Instant};
@@ -25,19 +25,19 @@ use crate::{
     error::Result,
 };
 
-mod account;
+mod epoch;
 #[cfg(any(has_metal, loom))]
-mod holds;
+mod host_gates;
 mod marker;
 mod reserve;
-mod segment;
+mod values;
 
-pub(crate) use account::Account;
+pub(crate) use epoch::{Epoch, Outlook};
 #[cfg(any(has_metal, loom))]
-pub(crate) use holds::Holds;
+pub(crate) use host_gates::HostGates;
 pub(crate) use marker::CountedMarker;
 pub(crate) use reserve::{ReservedMarker, State};
-pub(crate) use segment::{Outlook, Segment};
+pub(crate) use values::ValueAllocator;
 
 /// A stream's native counter.
 pub(crate) trait Counter: Send + Sync + 'static {
@@ -48,11 +48,11 @@ pub(crate) trait Counter: Send + Sync + 'static {
     fn read(&self) -> Result<u64>;
 
     /// Blocks until the counter has reached `native`, or until `deadline`; it may also come back early, for
-    /// the caller looks again. `segment` is where whoever completes markers by callbacks would wait.
-    fn wait(&self, segment: &Segment, native: u64, deadline: Option<Instant>) -> Result<()>;
+    /// the caller looks again. `epoch` is where whoever completes markers by callbacks would wait.
+    fn wait(&self, epoch: &Epoch, native: u64, deadline: Option<Instant>) -> Result<()>;
 
-    /// Makes sure that somebody settles `segment` once the counter has reached `native`.
-    fn watch(self: &Arc<Self>, segment: &Arc<Segment>, native: u64) -> Result<()>;
+    /// Makes sure that somebody settles `epoch` once the counter has reached `native`.
+    fn watch(self: &Arc<Self>, epoch: &Arc<Epoch>, native: u64) -> Result<()>;
 }
 
 /// Where the time of a complete marker comes from.

@@ -87,8 +87,8 @@ impl<C: Counter> MarkerImpl for ReservedMarker<C> {
         self.submitted()?.wait_until(deadline)
     }
 
-    fn arm(&self) -> Result<()> {
-        self.submitted()?.arm()
+    fn ensure_watched(&self) -> Result<()> {
+        self.submitted()?.ensure_watched()
     }
 
     fn timestamp(&self) -> Result<Timestamp> {
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::host_clock,
-        epochs::{Account, Time},
+        epochs::{Time, ValueAllocator},
         timeline::{Callbacks, DeviceCore, Job, StreamCore},
     };
 
@@ -169,10 +169,10 @@ mod tests {
         fn read(&self) -> Result<u64> {
             Ok(1)
         }
-        fn wait(&self, _: &crate::epochs::Segment, _: u64, _: Option<Instant>) -> Result<()> {
+        fn wait(&self, _: &crate::epochs::Epoch, _: u64, _: Option<Instant>) -> Result<()> {
             Ok(())
         }
-        fn watch(self: &Arc<Self>, _: &Arc<crate::epochs::Segment>, _: u64) -> Result<()> {
+        fn watch(self: &Arc<Self>, _: &Arc<crate::epochs::Epoch>, _: u64) -> Result<()> {
             Ok(())
         }
     }
@@ -181,9 +181,9 @@ mod tests {
     fn times_are_compared_whole_whichever_marker_is_reserved() {
         let device = DeviceCore::new("", host_clock(), Arc::new(Never));
         let marker = |ticks| {
-            let account = Account::new(StreamCore::new(device.clone()));
+            let values = ValueAllocator::new(StreamCore::new(device.clone()));
             let time = |_| Ok::<_, Error>(Some(Ticks(ticks)));
-            let place = account.record(time).unwrap();
+            let place = values.record(time).unwrap();
             CountedMarker::new(Arc::new(Done), place, true, Location::caller())
         };
         let reserved = |ticks| {

@@ -26,7 +26,7 @@ use std::{
 };
 
 use super::pool::{Pool, Task};
-use crate::contract::{MarkerImpl, Point, StreamImpl, Told};
+use crate::contract::{MarkerImpl, Point, StreamImpl, TimelineKnowledge};
 use crate::{
     clock::{Timestamp, host_clock, host_ticks},
     deadlock,
@@ -162,7 +162,7 @@ impl HostStream {
     /// anywhere, so it leaves the rest to a worker: completions and failures that travel over
     /// thousands of streams never nest.
     fn resume(self: &Arc<Self>, wait: u64, upstream: Option<(Marker, Error)>) {
-        self.core.go_on(wait);
+        self.core.unblock(wait);
         let mut queue = lock(&self.queue);
         queue.phase = Phase::Scheduled;
         queue.upstream = upstream;
@@ -338,8 +338,8 @@ impl MarkerImpl for HostMarker {
         &self.point
     }
 
-    fn told_by_timeline(&self) -> Told {
-        Told::All
+    fn timeline_knowledge(&self) -> TimelineKnowledge {
+        TimelineKnowledge::All
     }
 
     fn query(&self) -> Result<bool> {

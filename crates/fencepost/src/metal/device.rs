@@ -3,7 +3,7 @@
 //! - **A stream has one `MTLSharedEvent`, and a marker is a value on it.** Each command buffer of the stream waits for
 //!   the value of the one before it first, and signals its own last ([`native`]).
 //! - **The host hears of completion from completed handlers alone**, and takes the news in the stream's order
-//!   ([`ledger`]). A blocked thread, a future and a host stream wait on the timeline, with any deadline.
+//!   ([`completion_order`]). A blocked thread, a future and a host stream wait on the timeline, with any deadline.
 //! - **A time is the `GPUEndTime` of the command buffer that marks**, read in its handler. Never the host's clock.
 //! - **Waits cost no command buffer**: the stream's next one begins with them. Nor do markers without timing behind
 //!   which nothing was submitted: they are the last buffer's.
@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | starts the buffers of a queue in order, and lets them overlap | chain them by the event; offer no plain record on a queue that is not ours | `command_buffers_of_a_stream_run_in_its_order`, `a_plain_mark_on_the_callers_queue_names_what_to_do_instead` |
 //! | may show an event's value before its buffer has a status or an end time | never look at the value | `a_complete_marker_has_its_time_in_the_order_of_the_stream` |
-//! | calls handlers in any order, late, on its own threads | put them in order in the ledger; a handler keeps alive what it uses | `a_complete_marker_means_that_those_its_stream_waited_for_are_complete`, `a_handler_may_come_after_everything_was_dropped` |
+//! | calls handlers in any order, late, on its own threads | put them in order in the completion_order; a handler keeps alive what it uses | `a_complete_marker_means_that_those_its_stream_waited_for_are_complete`, `a_handler_may_come_after_everything_was_dropped` |
 //! | leaves the events of a buffer that failed unsignalled | raise the value from the host, in the buffer's turn; what was committed behind it runs, and its markers have failed | `a_buffer_that_fails_without_its_signals_fails_its_stream_and_releases_everyone`, `a_later_buffer_that_fails_first_releases_nobody_too_early` |
 //! | blocks in `commandBuffer` when a queue has as many uncompleted ones as it may have, be it the thread that would commit what they wait for | make queues with room for many, count, and give `WouldBlock` | `a_full_queue_is_an_error_and_never_blocks` |
 //! | may not wake its own host-side waiters for a value that the host sets | wait on the timeline, never in Metal | nothing here calls those waiters |

@@ -9,7 +9,7 @@ use objc2::{rc::autoreleasepool, runtime::ProtocolObject};
 use objc2_metal::MTLDevice;
 
 use super::{
-    ledger,
+    completion_order,
     objects::{Event, Object, nil},
     stream::MtlStream,
 };
@@ -91,7 +91,7 @@ impl Gpu {
         let cause = self.dead.get_or_init(|| cause.clone());
         // All of them first: whoever is told would else fail those that waited, by a wait.
         let streams = self.streams();
-        ledger::fire(streams.iter().map(|stream| stream.lose(cause)).collect());
+        completion_order::fire(streams.iter().map(|stream| stream.lose(cause)).collect());
     }
 }
 

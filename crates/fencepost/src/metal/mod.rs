@@ -30,9 +30,9 @@
 pub mod bare;
 #[cfg(feature = "conformance")]
 mod bytes;
+mod completion_order;
 pub(crate) mod device;
 mod gpu;
-mod ledger;
 mod native;
 mod objects;
 mod reserve;

@@ -5,7 +5,7 @@
 //! - **A marker is an ordinal.** Where nothing was submitted since the last buffer, a marker without timing is that
 //!   buffer's, and costs no buffer of its own.
 //! - **A wait costs no buffer either**: the next one begins with it.
-//! - **The host learns of completion from completed handlers alone**, through the [`Ledger`]. The event's value may be
+//! - **The host learns of completion from completed handlers alone**, through the [`CompletionOrder`]. The event's value may be
 //!   seen before the buffer has a status or an end time, so nobody looks at it.
 
 use std::{
@@ -23,13 +23,13 @@ use objc2_metal::{
 };
 
 use super::{
+    completion_order::{self, CompletionOrder, Step},
     gpu::Gpu,
-    ledger::{self, Ledger, Step},
     objects::{CommandBuffer, Ended, Event, Object, Time, nil, on_completed},
 };
 use crate::{
     clock::{Clock, Timestamp},
-    epochs::{self, Counter, Holds, Segment},
+    epochs::{self, Counter, Epoch, HostGates},
     error::{Cause, Error, Result},
     sync::{Mutex, lock},
     timeline::Wake,
@@ -48,7 +48,7 @@ pub(crate) struct Native {
     /// `None` for a reservation, whose buffer is the caller's.
     queue: Option<Object<dyn MTLCommandQueue>>,
     pub(super) event: Event,
-    ledger: Ledger,
+    completion_order: CompletionOrder,
     /// Under the stream's submit lock only.
     pub(super) tail: Mutex<Tail>,
     uncompleted: AtomicUsize,
@@ -58,7 +58,7 @@ pub(crate) struct Native {
     most: usize,
     /// What the host holds the stream with, and the turns of it.
     hold: OnceLock<Event>,
-    holds: Holds,
+    holds: HostGates,
     /// What the blits of timed markers write to.
     scratch: OnceLock<Object<dyn MTLBuffer>>,
 }
@@ -180,13 +180,13 @@ impl Native {
             event: gpu.event()?,
             gpu: gpu.clone(),
             queue,
-            ledger: Ledger::new(),
+            completion_order: CompletionOrder::new(),
             tail: Mutex::new(Tail::default()),
             uncompleted: AtomicUsize::new(0),
             open: Mutex::new(Vec::new()),
             most,
             hold: OnceLock::new(),
-            holds: Holds::new(),
+            holds: HostGates::new(),
             scratch: OnceLock::new(),
         }))
     }
@@ -229,13 +229,13 @@ impl Native {
     pub(super) fn take(
         self: &Arc<Self>,
         tail: &mut Tail,
-        segment: &Arc<Segment>,
+        epoch: &Arc<Epoch>,
         before: u64,
     ) -> (u64, Turn) {
         tail.ordinal += 1;
         self.uncompleted.fetch_add(1, Ordering::AcqRel);
         let ordinal = tail.ordinal;
-        let mut turn = self.push(segment, Step::Buffer { ordinal, before });
+        let mut turn = self.push(epoch, Step::Buffer { ordinal, before });
         turn._kept = std::mem::take(&mut tail.waits);
         (ordinal, turn)
     }
@@ -257,9 +257,9 @@ impl Native {
         behind.any(|(open, _)| *open == address)
     }
 
-    pub(super) fn push(self: &Arc<Self>, segment: &Arc<Segment>, step: Step) -> Turn {
+    pub(super) fn push(self: &Arc<Self>, epoch: &Arc<Epoch>, step: Step) -> Turn {
         Turn {
-            turn: self.ledger.push(segment, step),
+            turn: self.completion_order.push(epoch, step),
             native: self.clone(),
             over: false,
             _kept: Vec::new(),
@@ -267,8 +267,8 @@ impl Native {
     }
 
     /// A marker's value, or an end's, behind everything so far. Called under the submit lock; fire it without.
-    pub(super) fn value(&self, segment: &Arc<Segment>, native: u64) -> Vec<Wake> {
-        self.ledger.value(segment, native)
+    pub(super) fn value(&self, epoch: &Arc<Epoch>, native: u64) -> Vec<Wake> {
+        self.completion_order.value(epoch, native)
     }
 
     /// Ends a buffer that was taken, and is to be committed: it signals its ordinal behind what it holds now, and tells
@@ -289,14 +289,14 @@ impl Native {
     pub(super) fn follow_buffers(
         self: &Arc<Self>,
         buffers: &[&CommandBuffer],
-        segment: &Arc<Segment>,
+        epoch: &Arc<Epoch>,
         before: u64,
         time: &Arc<Time>,
     ) -> (u64, Arc<Raise>) {
         let mut tail = lock(&self.tail);
         let turns: Vec<_> = buffers
             .iter()
-            .map(|_| self.take(&mut tail, segment, before).1)
+            .map(|_| self.take(&mut tail, epoch, before).1)
             .collect();
         let ordinal = tail.ordinal;
         drop(tail);
@@ -337,8 +337,8 @@ impl Native {
 
     fn finish(&self, turn: u64, result: Result<(), Cause>) {
         if !self.gpu.is_forked() {
-            ledger::fire(
-                self.ledger
+            completion_order::fire(
+                self.completion_order
                     .finish(turn, result, |ordinal| self.event.raise(ordinal)),
             );
         }
@@ -411,16 +411,16 @@ impl Counter for Native {
     type Time = Stamp;
 
     fn read(&self) -> Result<u64> {
-        Ok(self.ledger.reached())
+        Ok(self.completion_order.reached())
     }
 
     /// By the timeline, with its deadline: a value that the host raises may not wake Metal's own waiters.
-    fn wait(&self, segment: &Segment, native: u64, deadline: Option<Instant>) -> Result<()> {
-        segment.wait(native, deadline)
+    fn wait(&self, epoch: &Epoch, native: u64, deadline: Option<Instant>) -> Result<()> {
+        epoch.wait(native, deadline)
     }
 
     /// The handlers do.
-    fn watch(self: &Arc<Self>, _: &Arc<Segment>, _: u64) -> Result<()> {
+    fn watch(self: &Arc<Self>, _: &Arc<Epoch>, _: u64) -> Result<()> {
         Ok(())
     }
 }

@@ -5,15 +5,15 @@ use std::{any::Any, panic::Location, sync::Arc};
 use objc2_metal::{MTLCommandBuffer, MTLCommandBufferStatus, MTLDevice};
 
 use super::{
+    completion_order::{self, Step},
     gpu::Gpu,
-    ledger::{self, Step},
     native::{Native, pooled},
     objects::{CommandBuffer, Event, Time, keep},
     stream::{MtlMarker, MtlStream},
 };
 use crate::{
     contract::MarkerImpl,
-    epochs::{Account, ReservedMarker, Segment, State},
+    epochs::{Epoch, ReservedMarker, State, ValueAllocator},
     error::{Cause, Error, Result},
     marker::Marker,
     reservation::Reservation,
@@ -30,8 +30,8 @@ pub(super) fn record_into(
     gpu.check()?;
     is_open(gpu, buffer)?;
     is_of(gpu, buffer, "record_into")?;
-    reserve(gpu, at, |native, segment, before, time| {
-        let (ordinal, turn) = native.take(&mut lock(&native.tail), segment, before);
+    reserve(gpu, at, |native, epoch, before, time| {
+        let (ordinal, turn) = native.take(&mut lock(&native.tail), epoch, before);
         native.finish_buffer(buffer, ordinal, turn, Some(time.clone()));
         ordinal
     })
@@ -62,9 +62,9 @@ pub(super) fn record_end(
         MtlStream::metal(after.imp()).transpose()?;
     }
     let mut behind = None;
-    let reservation = reserve(gpu, at, |native, segment, before, time| {
-        let turn = after.map(|_| native.push(segment, Step::Wait { before }));
-        let (ordinal, raise) = native.follow_buffers(buffers, segment, before, time);
+    let reservation = reserve(gpu, at, |native, epoch, before, time| {
+        let turn = after.map(|_| native.push(epoch, Step::Wait { before }));
+        let (ordinal, raise) = native.follow_buffers(buffers, epoch, before, time);
         behind = turn.map(|turn| (turn, raise, time.clone()));
         ordinal
     })?;
@@ -100,20 +100,20 @@ fn is_of(gpu: &Gpu, buffer: &CommandBuffer, call: &'static str) -> Result<()> {
 fn reserve(
     gpu: &Arc<Gpu>,
     at: &'static Location<'static>,
-    submit: impl FnOnce(&Arc<Native>, &Arc<Segment>, u64, &Arc<Time>) -> u64,
+    submit: impl FnOnce(&Arc<Native>, &Arc<Epoch>, u64, &Arc<Time>) -> u64,
 ) -> Result<Reservation> {
     let native = pooled(|| Native::single(gpu))?;
-    let account = Account::new(StreamCore::new(gpu.core.clone()));
+    let values = ValueAllocator::new(StreamCore::new(gpu.core.clone()));
     let time = Arc::<Time>::default();
     let mut wakes = Vec::new();
-    let place = account.record(|value| {
-        let segment = account.now();
-        let before = segment.before(value);
-        let ordinal = pooled(|| submit(&native, &segment, before, &time));
-        wakes = native.value(&segment, value);
+    let place = values.record(|value| {
+        let epoch = values.now();
+        let before = epoch.before(value);
+        let ordinal = pooled(|| submit(&native, &epoch, before, &time));
+        wakes = native.value(&epoch, value);
         Ok::<_, Error>(Some(native.stamp(ordinal, Some(time.clone()))))
     })?;
-    ledger::fire(wakes);
+    completion_order::fire(wakes);
     let state = State::reserved();
     let marker = MtlMarker::new(native, place, true, at);
     let marker = Arc::new(ReservedMarker::new(marker, state.clone()));

@@ -6,14 +6,14 @@ use objc2::rc::Retained;
 use objc2_metal::{MTLCommandBuffer, MTLCommandQueue};
 
 use super::{
+    completion_order::{self, Step},
     gpu::Gpu,
-    ledger::{self, Step},
     native::{Native, Stamp, Tail, Turn, pooled},
     objects::{CommandBuffer, Object, Time},
 };
 use crate::contract::{MarkerImpl, StreamImpl};
 use crate::{
-    epochs::{Account, CountedMarker, Outlook, ReservedMarker, Segment},
+    epochs::{CountedMarker, Epoch, Outlook, ReservedMarker, ValueAllocator},
     error::{Cause, Error, Result},
     marker::Marker,
     sync::lock,
@@ -25,7 +25,7 @@ pub(super) type MtlMarker = CountedMarker<Native>;
 pub(crate) struct MtlStream {
     core: Arc<StreamCore>,
     pub(super) gpu: Arc<Gpu>,
-    account: Account,
+    values: ValueAllocator,
     native: Arc<Native>,
     /// Whether the queue is the caller's, who may put anything into it.
     wrapped: bool,
@@ -45,7 +45,7 @@ impl MtlStream {
         let wrapped = queue.is_some();
         let stream = Arc::new(MtlStream {
             native: pooled(|| Native::new(gpu, queue))?,
-            account: Account::new(core.clone()),
+            values: ValueAllocator::new(core.clone()),
             core,
             gpu: gpu.clone(),
             wrapped,
@@ -56,7 +56,7 @@ impl MtlStream {
 
     /// The device is gone, and this stream with it: who is to be told.
     pub(super) fn lose(&self, cause: &Cause) -> Wake {
-        self.account.now().timeline.fail(cause, true)
+        self.values.now().timeline.fail(cause, true)
     }
 
     pub(super) fn is_wrapped(&self) -> bool {
@@ -93,7 +93,7 @@ impl MtlStream {
     fn submit_mark(
         &self,
         tail: &mut Tail,
-        segment: &Arc<Segment>,
+        epoch: &Arc<Epoch>,
         native: u64,
         timing: bool,
     ) -> Result<Stamp> {
@@ -106,7 +106,7 @@ impl MtlStream {
             if timing {
                 self.native.blit(&buffer)?;
             }
-            let (ordinal, turn) = self.native.take(tail, segment, segment.before(native));
+            let (ordinal, turn) = self.native.take(tail, epoch, epoch.before(native));
             let left = time.clone();
             self.native.finish_buffer(&buffer, ordinal, turn, left);
             buffer.commit();
@@ -118,10 +118,10 @@ impl MtlStream {
     /// failure.
     pub(super) fn command_buffer(&self) -> Result<Option<Taken>> {
         self.gpu.check()?;
-        let taken = self.account.submit(|open| {
+        let taken = self.values.submit(|open| {
             let mut tail = lock(&self.native.tail);
             let buffer = self.native.begin(&tail)?;
-            let (ordinal, turn) = self.native.take(&mut tail, &open.segment, open.last);
+            let (ordinal, turn) = self.native.take(&mut tail, &open.epoch, open.last);
             // Its place in the queue too: a buffer that waits for it must not stand in front of it.
             buffer.enqueue();
             self.native.open(&buffer, ordinal);
@@ -138,12 +138,12 @@ impl MtlStream {
     #[cfg(feature = "conformance")]
     pub(super) fn run(&self, encode: impl FnOnce(&CommandBuffer) -> Result<()>) -> Result<bool> {
         self.check("dispatch")?;
-        let ran = self.account.submit(|open| {
+        let ran = self.values.submit(|open| {
             pooled(|| {
                 let mut tail = lock(&self.native.tail);
                 let buffer = self.native.begin(&tail)?;
                 encode(&buffer)?;
-                let (ordinal, turn) = self.native.take(&mut tail, &open.segment, open.last);
+                let (ordinal, turn) = self.native.take(&mut tail, &open.epoch, open.last);
                 self.native.finish_buffer(&buffer, ordinal, turn, None);
                 buffer.commit();
                 Ok(())
@@ -155,11 +155,11 @@ impl MtlStream {
     /// Ends the stream here: what is recorded from now on fails with `cause`, once what was submitted so far is done.
     fn end(&self, cause: &Cause) {
         let mut wakes = Vec::new();
-        self.account.end(cause, |native| {
-            wakes = self.native.value(&self.account.now(), native);
+        self.values.end(cause, |native| {
+            wakes = self.native.value(&self.values.now(), native);
             Ok::<_, Error>(())
         });
-        ledger::fire(wakes);
+        completion_order::fire(wakes);
     }
 
     /// Ends the stream because `marker` has failed.
@@ -184,14 +184,14 @@ impl MtlStream {
             }
             return Ok(());
         }
-        let open = self.account.open();
-        if open.segment.is_closed() {
+        let open = self.values.open();
+        if open.epoch.is_closed() {
             return Ok(());
         }
         let turn = self
             .native
-            .push(&open.segment, Step::Wait { before: open.last });
-        match (imp.segment.outlook(imp.point().value), imp.submitted()) {
+            .push(&open.epoch, Step::Wait { before: open.last });
+        match (imp.epoch.outlook(imp.point().value), imp.submitted()) {
             (Outlook::Completes(_), Some(stamp)) => {
                 lock(&self.native.tail).wait_for(&imp.counter.event, stamp.ordinal);
                 drop(open);
@@ -200,11 +200,11 @@ impl MtlStream {
             (Outlook::Fails(_, cause), _) => {
                 let mut wakes = Vec::new();
                 let failed = open.end(&cause.through(marker.to_string()), |native| {
-                    wakes = self.native.value(&open.segment, native);
+                    wakes = self.native.value(&open.epoch, native);
                     Ok::<_, Error>(())
                 });
                 drop(open);
-                ledger::fire(failed.into_iter().chain(wakes).collect());
+                completion_order::fire(failed.into_iter().chain(wakes).collect());
             }
             // Recorded behind a failure that its timeline tells of.
             (Outlook::Completes(_), None) => drop(open),
@@ -212,21 +212,21 @@ impl MtlStream {
         MtlStream::follow(marker, turn)
     }
 
-    /// Holds the stream until the host lets it go, by an event and never by a kernel that spins, which keeps a GPU busy for
+    /// HostGates the stream until the host lets it go, by an event and never by a kernel that spins, which keeps a GPU busy for
     /// ever when its process dies: gives the turn that the host is to let go, what it is in the stream's
     /// order, and what `held` gave under the submit lock; `None` behind a failure.
     fn hold<R>(&self, held: impl FnOnce() -> R) -> Result<Option<(u64, Turn, R)>> {
         let hold = pooled(|| self.native.hold())?;
-        self.account.submit(|open| {
+        self.values.submit(|open| {
             let hold_turn = self.native.take_hold();
             lock(&self.native.tail).wait_for(hold, hold_turn);
             let step = Step::Wait { before: open.last };
-            Ok((hold_turn, self.native.push(&open.segment, step), held()))
+            Ok((hold_turn, self.native.push(&open.epoch, step), held()))
         })
     }
 
-    /// Holds the stream until the host has seen `marker`.
-    fn hold_for(&self, marker: &Marker) -> Result<()> {
+    /// HostGates the stream until the host has seen `marker`.
+    fn block_until(&self, marker: &Marker) -> Result<()> {
         // Told of while it lasts, for finding circles. The queue is this stream's alone, so it holds up no other, unless
         // the system puts several queues on one channel: then nothing but the caller knows what it does.
         let publish = || {
@@ -304,7 +304,7 @@ struct Release {
 
 impl Drop for Release {
     fn drop(&mut self) {
-        self.core.go_on(self.wait);
+        self.core.unblock(self.wait);
         self.native.let_go(self.hold);
     }
 }
@@ -318,7 +318,7 @@ impl MtlStream {
         }
         match marker.query() {
             Ok(true) => Ok(()),
-            Ok(false) if foreign => self.hold_for(marker),
+            Ok(false) if foreign => self.block_until(marker),
             Ok(false) => Err(Error::ForeignWait {
                 stream: self.core.to_string(),
                 marker: marker.to_string(),
@@ -339,14 +339,14 @@ impl StreamImpl for MtlStream {
     fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
         self.check("record")?;
         let mut wakes = Vec::new();
-        let place = self.account.record(|native| {
-            let segment = self.account.now();
+        let place = self.values.record(|native| {
+            let epoch = self.values.now();
             let mut tail = lock(&self.native.tail);
-            let stamp = self.submit_mark(&mut tail, &segment, native, timing)?;
-            wakes = self.native.value(&segment, native);
+            let stamp = self.submit_mark(&mut tail, &epoch, native, timing)?;
+            wakes = self.native.value(&epoch, native);
             Ok(Some(stamp))
         });
-        ledger::fire(wakes);
+        completion_order::fire(wakes);
         let place = place.map_err(|error| self.named(error))?;
         Ok(Arc::new(MtlMarker::new(
             self.native.clone(),
@@ -365,18 +365,18 @@ impl StreamImpl for MtlStream {
     }
 
     fn completed(&self) -> u64 {
-        self.account.now().timeline.completed()
+        self.values.now().timeline.completed()
     }
 
     fn failure(&self) -> Option<Error> {
-        self.account.now().timeline.failure()
+        self.values.now().timeline.failure()
     }
 
     fn clear_error(&self) -> Result<()> {
         if let Some(lost) = self.gpu.lost() {
             return Err(lost);
         }
-        self.account.reopen();
+        self.values.reopen();
         Ok(())
     }
 

@@ -330,8 +330,8 @@ impl MarkerImpl for MutantMarker {
         }
     }
 
-    fn arm(&self) -> Result<()> {
-        self.inner.arm()
+    fn ensure_watched(&self) -> Result<()> {
+        self.inner.ensure_watched()
     }
 
     fn timestamp(&self) -> Result<Timestamp> {

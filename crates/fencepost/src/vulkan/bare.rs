@@ -24,8 +24,8 @@ use crate::{
 /// ```no_run
 /// use fencepost::{Device, vulkan::bare};
 /// let mut line = bare::Line::new(&Device::open("vulkan:0")?)?;
-/// line.record()?;
-/// line.synchronize()?;
+/// marker_timeline.record()?;
+/// marker_timeline.synchronize()?;
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub struct Line {
@@ -107,14 +107,14 @@ impl Line {
         })
     }
 
-    /// Holds back what is submitted to the queue from now on, so that no driver works while calls are measured.
+    /// HostGates back what is submitted to the queue from now on, so that no driver works while calls are measured.
     ///
     /// ```no_run
     /// # use fencepost::{Device, vulkan::bare};
     /// let mut line = bare::Line::new(&Device::open("vulkan:0")?)?;
-    /// line.hold()?;
-    /// line.record()?;
-    /// line.release();
+    /// marker_timeline.hold()?;
+    /// marker_timeline.record()?;
+    /// marker_timeline.release();
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn hold(&mut self) -> Result<()> {

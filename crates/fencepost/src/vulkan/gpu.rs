@@ -21,10 +21,10 @@ use ash::{Device as Table, Instance, vk};
 
 use super::{
     fork,
-    native::{Hold, Watch},
+    native::{HostGate, Watch},
     queue::{Queue, Submitter},
     stream::VkStream,
-    waiter::{Sleep, Waiter},
+    watcher::{Sleep, Watcher},
 };
 use crate::{
     clock::Clock,
@@ -59,8 +59,8 @@ pub(crate) struct Gpu {
     wrapped: Mutex<Vec<Weak<Queue>>>,
     streams: Streams<VkStream>,
     /// What the host holds queues with.
-    holds: Mutex<Vec<Weak<Hold>>>,
-    pub(super) waiter: Waiter<Watch, Sleeper>,
+    holds: Mutex<Vec<Weak<HostGate>>>,
+    pub(super) waiter: Watcher<Watch, Sleeper>,
     dead: OnceLock<Cause>,
     /// The process is ending, and its driver may be taken apart.
     left: AtomicBool,
@@ -169,7 +169,7 @@ impl Gpu {
             }),
             host_reset,
             clock: clock(&model, facts.limits.timestamp_period, &families),
-            waiter: Waiter::new(Sleeper {
+            waiter: Watcher::new(Sleeper {
                 device: device.clone(),
                 wake,
                 looks: driver.driver_id == vk::DriverId::MESA_LLVMPIPE,
@@ -334,7 +334,7 @@ impl Gpu {
         })
     }
 
-    pub(super) fn add_hold(&self, hold: &Arc<Hold>) {
+    pub(super) fn add_hold(&self, hold: &Arc<HostGate>) {
         let mut holds = lock(&self.holds);
         if holds.len() == holds.capacity() {
             // Before it grows: so sweeping costs no more than growing would.

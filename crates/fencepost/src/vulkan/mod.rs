@@ -43,7 +43,7 @@ mod reserve;
 mod slots;
 mod stream;
 mod timer;
-mod waiter;
+mod watcher;
 #[cfg(feature = "conformance")]
 mod work;
 

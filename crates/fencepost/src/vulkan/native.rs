@@ -1,7 +1,7 @@
 //! What a stream has of Vulkan's: its semaphores and query slots, and how long they live.
 //!
-//! - **The line** is the timeline semaphore whose values are the stream's markers.
-//! - **The trail** is signalled by batches that mark nothing (waits, and the suite's work), so that what they use is
+//! - **The marker timeline** is the timeline semaphore whose values are the stream's markers.
+//! - **The work timeline** is signalled by batches that mark nothing (waits, and the suite's work), so that what they use is
 //!   known to be free. A stream that only records has none.
 //! - **A hold** is a semaphore of its own that the host signals, where the stream waits for what the device cannot see.
 //!   The queue comes to them in their order, so they are let go in the order of the waits, whichever is signalled first.
@@ -28,10 +28,10 @@ use super::{
     queue::Point,
     stream::cause_of,
     timer::{SlotTime, Timer},
-    waiter::Watched,
+    watcher::Watched,
 };
 use crate::{
-    epochs::{Counter, Segment},
+    epochs::{Counter, Epoch},
     error::{Error, Result},
     sync::{Mutex, lock},
 };
@@ -44,10 +44,10 @@ pub(crate) struct Native {
 /// The native objects; destroyed when nothing is pending.
 pub(crate) struct Body {
     pub(super) gpu: Arc<Gpu>,
-    pub(super) line: vk::Semaphore,
-    /// The last value of the line that was submitted.
+    pub(super) marker_timeline: vk::Semaphore,
+    /// The last value of the marker timeline that was submitted.
     submitted: AtomicU64,
-    trail: OnceLock<Trail>,
+    work_timeline: OnceLock<Trail>,
     pub(super) timer: OnceLock<Timer>,
     #[cfg(feature = "conformance")]
     pub(super) work: OnceLock<super::work::Work>,
@@ -56,20 +56,20 @@ pub(crate) struct Body {
 struct Trail {
     semaphore: vk::Semaphore,
     last: AtomicU64,
-    /// What batches use, until the trail has come to their value.
+    /// What batches use, until the work timeline has come to their value.
     keep: Mutex<Uses>,
 }
 
 /// What holds a stream until the host signals it, with 1.
-pub(super) struct Hold {
+pub(super) struct HostGate {
     gpu: Arc<Gpu>,
     pub(super) semaphore: vk::Semaphore,
     gone: AtomicBool,
 }
 
-impl Hold {
-    pub(super) fn new(gpu: &Arc<Gpu>) -> Result<Arc<Hold>, Fault> {
-        let hold = Arc::new(Hold {
+impl HostGate {
+    pub(super) fn new(gpu: &Arc<Gpu>) -> Result<Arc<HostGate>, Fault> {
+        let hold = Arc::new(HostGate {
             semaphore: gpu.timeline_semaphore()?,
             gpu: gpu.clone(),
             gone: AtomicBool::new(false),
@@ -93,10 +93,10 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for HostGate {
     fn drop(&mut self) {
         if !self.gpu.is_gone() {
-            // SAFETY: made by us; the batch that waits for it holds it until it is complete (`Body::trail`).
+            // SAFETY: made by us; the batch that waits for it holds it until it is complete (`Body::work_timeline`).
             unsafe { self.gpu.device.destroy_semaphore(self.semaphore, None) };
         }
     }
@@ -110,12 +110,12 @@ pub(super) enum Watch {
     /// What the last batches of a dropped stream use.
     Uses {
         native: Arc<Native>,
-        trail: Point,
+        work_timeline: Point,
         uses: Uses,
     },
     Marker {
         native: Arc<Native>,
-        segment: Arc<Segment>,
+        epoch: Arc<Epoch>,
         value: u64,
     },
     Burial(ManuallyDrop<Box<Body>>),
@@ -125,10 +125,10 @@ impl Native {
     pub(super) fn new(gpu: &Arc<Gpu>) -> Result<Arc<Native>, Fault> {
         Ok(Arc::new(Native {
             body: Some(Body {
-                line: gpu.timeline_semaphore()?,
+                marker_timeline: gpu.timeline_semaphore()?,
                 gpu: gpu.clone(),
                 submitted: AtomicU64::new(0),
-                trail: OnceLock::new(),
+                work_timeline: OnceLock::new(),
                 timer: OnceLock::new(),
                 #[cfg(feature = "conformance")]
                 work: OnceLock::new(),
@@ -141,25 +141,25 @@ impl Native {
     /// The stream is gone: nothing prunes what its batches use any more. Streams that waited for each other would
     /// keep each other for ever.
     pub(super) fn leave(self: &Arc<Self>) {
-        let Some(trail) = self.trail.get() else {
+        let Some(work_timeline) = self.work_timeline.get() else {
             return;
         };
         if self.gpu.is_gone() {
             return;
         }
-        let uses = std::mem::take(&mut *lock(&trail.keep));
-        let last = trail.last.load(Ordering::Acquire);
+        let uses = std::mem::take(&mut *lock(&work_timeline.keep));
+        let last = work_timeline.last.load(Ordering::Acquire);
         if uses.is_empty()
             || self
                 .gpu
-                .counter(trail.semaphore)
+                .counter(work_timeline.semaphore)
                 .is_ok_and(|reached| reached >= last)
         {
             return drop(uses);
         }
         let _ = self.gpu.waiter.watch(Watch::Uses {
             native: self.clone(),
-            trail: (trail.semaphore, last),
+            work_timeline: (work_timeline.semaphore, last),
             uses,
         });
     }
@@ -187,27 +187,27 @@ impl Body {
 
     /// Submits a batch that marks nothing: `submit` signals the point that it is given. `uses` lives until then.
     /// Called under the submit lock.
-    pub(super) fn trail(
+    pub(super) fn submit_work(
         &self,
         uses: Arc<dyn Any + Send + Sync>,
         submit: impl FnOnce(Point) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        let trail = match self.trail.get() {
-            Some(trail) => trail,
+        let work_timeline = match self.work_timeline.get() {
+            Some(work_timeline) => work_timeline,
             None => {
                 let fresh = Trail {
                     semaphore: self.gpu.timeline_semaphore()?,
                     last: AtomicU64::new(0),
                     keep: Mutex::new(VecDeque::new()),
                 };
-                self.trail.get_or_init(|| fresh)
+                self.work_timeline.get_or_init(|| fresh)
             }
         };
-        let value = trail.last.load(Ordering::Relaxed) + 1;
-        submit((trail.semaphore, value))?;
-        trail.last.store(value, Ordering::Release);
-        let reached = self.gpu.counter(trail.semaphore).unwrap_or(0);
-        let mut keep = lock(&trail.keep);
+        let value = work_timeline.last.load(Ordering::Relaxed) + 1;
+        submit((work_timeline.semaphore, value))?;
+        work_timeline.last.store(value, Ordering::Release);
+        let reached = self.gpu.counter(work_timeline.semaphore).unwrap_or(0);
+        let mut keep = lock(&work_timeline.keep);
         let gone = keep.partition_point(|(value, _)| *value <= reached);
         let gone: Vec<_> = keep.drain(..gone).collect();
         keep.push_back((value, uses));
@@ -220,21 +220,26 @@ impl Body {
     /// How far batches that mark nothing have come, and the value of the next.
     #[cfg(feature = "conformance")]
     pub(super) fn trail_reached(&self) -> (u64, u64) {
-        self.trail.get().map_or((0, 1), |trail| {
-            let reached = self.gpu.counter(trail.semaphore).unwrap_or(0);
-            (reached, trail.last.load(Ordering::Relaxed) + 1)
+        self.work_timeline.get().map_or((0, 1), |work_timeline| {
+            let reached = self.gpu.counter(work_timeline.semaphore).unwrap_or(0);
+            (reached, work_timeline.last.load(Ordering::Relaxed) + 1)
         })
     }
 
     /// What is pending: the first point that is not reached.
     fn pending(&self) -> Option<Point> {
-        let line = Some((self.line, self.submitted.load(Ordering::Acquire)));
-        let trail = self.trail.get();
-        let trail = trail.map(|trail| (trail.semaphore, trail.last.load(Ordering::Acquire)));
+        let marker_timeline = Some((self.marker_timeline, self.submitted.load(Ordering::Acquire)));
+        let work_timeline = self.work_timeline.get();
+        let work_timeline = work_timeline.map(|work_timeline| {
+            (
+                work_timeline.semaphore,
+                work_timeline.last.load(Ordering::Acquire),
+            )
+        });
         if self.gpu.lost().is_some() {
             return None;
         }
-        [line, trail]
+        [marker_timeline, work_timeline]
             .into_iter()
             .flatten()
             .find(|&(semaphore, value)| {
@@ -256,8 +261,14 @@ impl Body {
         if let Some(timer) = self.timer.take() {
             timer.destroy(device);
         }
-        let trail = self.trail.take().map(|trail| trail.semaphore);
-        for semaphore in [Some(self.line), trail].into_iter().flatten() {
+        let work_timeline = self
+            .work_timeline
+            .take()
+            .map(|work_timeline| work_timeline.semaphore);
+        for semaphore in [Some(self.marker_timeline), work_timeline]
+            .into_iter()
+            .flatten()
+        {
             // SAFETY: made by us of this device; all batches that use it are complete, and nobody else is left to ask.
             unsafe { device.destroy_semaphore(semaphore, None) };
         }
@@ -295,11 +306,11 @@ impl Counter for Native {
             return Err(lost);
         }
         self.gpu
-            .counter(self.line)
+            .counter(self.marker_timeline)
             .map_err(|fault| self.gpu.failed(fault))
     }
 
-    fn wait(&self, segment: &Segment, native: u64, deadline: Option<Instant>) -> Result<()> {
+    fn wait(&self, epoch: &Epoch, native: u64, deadline: Option<Instant>) -> Result<()> {
         /// How long to be in the driver at once, where the host may learn of a failure that comes in front.
         const AT_ONCE: u64 = 10_000_000;
         let timeout = match deadline {
@@ -309,11 +320,11 @@ impl Counter for Native {
                 u64::try_from(left.as_nanos()).unwrap_or(u64::MAX)
             }
         };
-        let timeout = match segment.is_in_doubt() {
+        let timeout = match epoch.may_fail() {
             true => timeout.min(AT_ONCE),
             false => timeout,
         };
-        let (semaphores, values) = ([self.line], [native]);
+        let (semaphores, values) = ([self.marker_timeline], [native]);
         let info = vk::SemaphoreWaitInfo::default()
             .semaphores(&semaphores)
             .values(&values);
@@ -327,10 +338,10 @@ impl Counter for Native {
         }
     }
 
-    fn watch(self: &Arc<Self>, segment: &Arc<Segment>, native: u64) -> Result<()> {
+    fn watch(self: &Arc<Self>, epoch: &Arc<Epoch>, native: u64) -> Result<()> {
         self.gpu.waiter.watch(Watch::Marker {
             native: self.clone(),
-            segment: segment.clone(),
+            epoch: epoch.clone(),
             value: native,
         })
     }
@@ -340,11 +351,15 @@ impl Watch {
     /// Whether the device is through with what a burial or a dropped stream's batches use.
     fn is_over(&self) -> bool {
         match self {
-            Watch::Uses { native, trail, .. } => {
+            Watch::Uses {
+                native,
+                work_timeline,
+                ..
+            } => {
                 native.gpu.lost().is_some()
-                    || native.gpu.counter(trail.0).map_or_else(
+                    || native.gpu.counter(work_timeline.0).map_or_else(
                         |fault| fault.result == vk::Result::ERROR_DEVICE_LOST,
-                        |reached| reached >= trail.1,
+                        |reached| reached >= work_timeline.1,
                     )
             }
             Watch::Burial(body) => body.pending().is_none(),
@@ -364,10 +379,10 @@ impl Watch {
         match self {
             Watch::Marker {
                 native,
-                segment,
+                epoch,
                 value,
-            } => Some((native.line, segment.known_at(*value))),
-            Watch::Uses { trail, .. } => Some(*trail),
+            } => Some((native.marker_timeline, epoch.known_at(*value))),
+            Watch::Uses { work_timeline, .. } => Some(*work_timeline),
             Watch::Burial(body) => body.pending(),
         }
     }
@@ -376,7 +391,7 @@ impl Watch {
 impl Watched for Watch {
     fn key(&self) -> (usize, u64) {
         match self {
-            Watch::Marker { segment, value, .. } => (Arc::as_ptr(segment) as usize, *value),
+            Watch::Marker { epoch, value, .. } => (Arc::as_ptr(epoch) as usize, *value),
             // Lanes of their own: no two of these lie within two bytes.
             Watch::Uses { native, .. } => (Arc::as_ptr(native) as usize + 2, 0),
             Watch::Burial(body) => ((&raw const ***body) as usize + 1, 0),
@@ -387,17 +402,17 @@ impl Watched for Watch {
         match self {
             Watch::Marker {
                 native,
-                segment,
+                epoch,
                 value,
             } => match native.read() {
                 Ok(counter) => {
-                    segment.settle(counter);
-                    counter >= *value || segment.timeline.has_failed()
+                    epoch.settle(counter);
+                    counter >= *value || epoch.timeline.has_failed()
                 }
                 // A loss has failed the streams that are alive; this one may be dropped, or a reservation's.
                 Err(error) => {
                     let lost = matches!(error, Error::DeviceLost { .. });
-                    segment.timeline.fail(&cause_of(&error), lost).fire();
+                    epoch.timeline.fail(&cause_of(&error), lost).fire();
                     true
                 }
             },

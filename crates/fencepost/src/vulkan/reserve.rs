@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     contract::MarkerImpl,
-    epochs::{Account, ReservedMarker, State},
+    epochs::{ReservedMarker, State, ValueAllocator},
     error::{Error, Result},
     marker::Marker,
     reservation::Reservation,
@@ -42,7 +42,7 @@ pub(super) unsafe fn reserve(
         Some((buffer, family)) => Some(write(gpu, &native, buffer, family)?),
     };
     let timing = time.is_some();
-    let place = Account::new(core).record(|_| Ok::<_, Error>(time))?;
+    let place = ValueAllocator::new(core).record(|_| Ok::<_, Error>(time))?;
     let state = State::reserved();
     let marker = VkMarker::new(native.clone(), place, timing, at);
     let marker = Arc::new(ReservedMarker::new(marker, state.clone()));
@@ -74,5 +74,5 @@ pub(super) fn native(marker: &dyn MarkerImpl) -> Option<(vk::Semaphore, u64)> {
         Some(reserved) => &reserved.inner,
         None => VkStream::vulkan(marker)?.ok()?,
     };
-    Some((imp.counter.line, imp.native()?))
+    Some((imp.counter.marker_timeline, imp.native()?))
 }

@@ -11,7 +11,7 @@ use ash::vk;
 
 use super::{
     gpu::{Fault, Gpu},
-    native::{Hold, Native},
+    native::{HostGate, Native},
     queue::{Batch, Point, Queue},
     timer::{SlotTime, Timer},
 };
@@ -20,7 +20,7 @@ use crate::{
     rerecord::Slot,
 };
 use crate::{
-    epochs::{Account, CountedMarker, Outlook, ReservedMarker, Segment},
+    epochs::{CountedMarker, Epoch, Outlook, ReservedMarker, ValueAllocator},
     error::{Cause, Error, Result},
     marker::Marker,
     sync::{Ids, Mutex, lock},
@@ -33,7 +33,7 @@ pub(crate) struct VkStream {
     core: Arc<StreamCore>,
     pub(super) gpu: Arc<Gpu>,
     pub(super) queue: Arc<Queue>,
-    account: Account,
+    values: ValueAllocator,
     pub(super) native: Arc<Native>,
     /// The waits that hold its queue, and the numbers by which the core tells of them.
     held: Mutex<BTreeMap<u64, u64>>,
@@ -55,7 +55,7 @@ impl VkStream {
         let native = Native::new(gpu).map_err(|fault| gpu.failed(fault))?;
         let core = StreamCore::new(device);
         let stream = Arc::new(VkStream {
-            account: Account::new(core.clone()),
+            values: ValueAllocator::new(core.clone()),
             core,
             gpu: gpu.clone(),
             queue,
@@ -70,19 +70,19 @@ impl VkStream {
 
     /// The device is gone, and this stream with it.
     pub(super) fn lose(&self, cause: &Cause) {
-        self.account.now().timeline.fail(cause, true).fire();
+        self.values.now().timeline.fail(cause, true).fire();
     }
 
     fn submit(&self, batch: Batch) -> Result<(), Fault> {
         self.gpu.submitter.submit(&self.queue, batch)
     }
 
-    /// Signals a value of the line, behind everything submitted so far.
+    /// Signals a value of the marker_timeline, behind everything submitted so far.
     fn signal(&self, native: u64, buffer: Option<vk::CommandBuffer>) -> Result<(), Fault> {
         self.submit(Batch {
             wait: None,
             buffer,
-            signal: Some((self.native.line, native)),
+            signal: Some((self.native.marker_timeline, native)),
         })?;
         self.native.was_submitted(native);
         Ok(())
@@ -99,13 +99,13 @@ impl VkStream {
     }
 
     /// A batch that marks nothing and uses `uses`. Called under the submit lock.
-    fn trail(
+    fn submit_work(
         &self,
         uses: Arc<dyn Any + Send + Sync>,
         wait: Option<Point>,
         buffer: Option<vk::CommandBuffer>,
     ) -> Result<(), Fault> {
-        self.native.trail(uses, |signal| {
+        self.native.submit_work(uses, |signal| {
             self.submit(Batch {
                 wait,
                 buffer,
@@ -121,9 +121,9 @@ impl VkStream {
         uses: Arc<dyn Any + Send + Sync>,
         prepare: impl FnOnce() -> Result<vk::CommandBuffer, Fault>,
     ) -> Result<bool> {
-        let ran = self.account.submit(|_| {
+        let ran = self.values.submit(|_| {
             let buffer = prepare()?;
-            self.trail(uses, None, Some(buffer))
+            self.submit_work(uses, None, Some(buffer))
         });
         match ran {
             Ok(ran) => Ok(ran.is_some()),
@@ -135,7 +135,7 @@ impl VkStream {
     #[cold]
     fn refused(&self, fault: Fault) -> Result<()> {
         let error = self.gpu.failed(fault);
-        match self.account.now().timeline.has_failed() {
+        match self.values.now().timeline.has_failed() {
             true => Ok(()),
             false => Err(error),
         }
@@ -160,20 +160,20 @@ impl VkStream {
     }
 
     /// Learns how far the device has come.
-    fn refresh(&self) -> Arc<Segment> {
+    fn refresh(&self) -> Arc<Epoch> {
         use crate::epochs::Counter;
-        let segment = self.account.now();
-        if segment.is_closed()
+        let epoch = self.values.now();
+        if epoch.is_closed()
             && let Ok(counter) = self.native.read()
         {
-            segment.settle(counter);
+            epoch.settle(counter);
         }
-        segment
+        epoch
     }
 
     /// Ends the stream here: what is recorded from now on fails with `cause`, once what was submitted so far is done.
     fn end(&self, cause: &Cause) {
-        self.account.end(cause, |native| self.signal(native, None));
+        self.values.end(cause, |native| self.signal(native, None));
     }
 
     /// Ends the stream because `marker` has failed.
@@ -188,18 +188,18 @@ impl VkStream {
             }
             return Ok(());
         }
-        let open = self.account.open();
-        if open.segment.is_closed() {
+        let open = self.values.open();
+        if open.epoch.is_closed() {
             return Ok(());
         }
         let value = imp.point().value;
         let text = || marker.to_string();
-        let (native, upstream) = match imp.segment.follow(value, &open.segment, open.last, text) {
+        let (native, upstream) = match imp.epoch.follow(value, &open.epoch, open.last, text) {
             Outlook::Completes(native) => (native, None),
             Outlook::Fails(native, cause) => (native, Some(cause)),
         };
-        let point = (imp.counter.line, native);
-        if let Err(fault) = self.trail(imp.counter.clone(), Some(point), None) {
+        let point = (imp.counter.marker_timeline, native);
+        if let Err(fault) = self.submit_work(imp.counter.clone(), Some(point), None) {
             drop(open);
             return self.refused(fault);
         }
@@ -216,13 +216,13 @@ impl VkStream {
         Ok(())
     }
 
-    /// Holds the stream until the host lets go of what this gives; `None` behind a failure. Calls `held` under the submit
+    /// HostGates the stream until the host lets go of what this gives; `None` behind a failure. Calls `held` under the submit
     /// lock.
-    fn hold(&self, held: impl FnOnce(&Arc<Segment>, u64)) -> Result<Option<Arc<Hold>>> {
-        let hold = Hold::new(&self.gpu).map_err(|fault| self.gpu.failed(fault))?;
-        let submitted = self.account.submit(|open| {
-            self.trail(hold.clone(), Some((hold.semaphore, 1)), None)?;
-            held(&open.segment, open.last);
+    fn hold(&self, held: impl FnOnce(&Arc<Epoch>, u64)) -> Result<Option<Arc<HostGate>>> {
+        let hold = HostGate::new(&self.gpu).map_err(|fault| self.gpu.failed(fault))?;
+        let submitted = self.values.submit(|open| {
+            self.submit_work(hold.clone(), Some((hold.semaphore, 1)), None)?;
+            held(&open.epoch, open.last);
             Ok(hold)
         });
         match submitted {
@@ -231,8 +231,8 @@ impl VkStream {
         }
     }
 
-    /// Holds the stream, and with it its queue, until the host has seen `marker`.
-    fn hold_for(&self, marker: &Marker) -> Result<()> {
+    /// HostGates the stream, and with it its queue, until the host has seen `marker`.
+    fn block_until(&self, marker: &Marker) -> Result<()> {
         static NUMBERS: Ids = Ids::new();
         let number = NUMBERS.next();
         let mut behind = None;
@@ -240,21 +240,21 @@ impl VkStream {
             .iter()
             .filter_map(Weak::upgrade)
             .collect();
-        let hold = self.hold(|segment, before| {
-            segment.doubt();
+        let hold = self.hold(|epoch, before| {
+            epoch.begin_may_fail();
             // Everything submitted to the queue from now on is held up by this.
             for stream in &streams {
                 stream.publish(number, marker);
             }
-            behind = Some((segment.clone(), before));
+            behind = Some((epoch.clone(), before));
         })?;
-        let (Some(hold), Some((segment, before))) = (hold, behind) else {
+        let (Some(hold), Some((epoch, before))) = (hold, behind) else {
             return Ok(());
         };
         let release = Release {
             hold,
             queue: self.queue.clone(),
-            segment,
+            epoch,
             before,
             number,
             marker: marker.to_string(),
@@ -279,7 +279,7 @@ impl VkStream {
     fn unpublish(&self, hold: u64) {
         let wait = lock(&self.held).remove(&hold);
         if let Some(wait) = wait {
-            self.core.go_on(wait);
+            self.core.unblock(wait);
         }
     }
 
@@ -303,7 +303,7 @@ impl VkStream {
         match marker.query() {
             Ok(true) => Ok(()),
             // Semaphores of one device mean nothing to another, so the host stands in between.
-            Ok(false) if native || foreign => self.hold_for(marker),
+            Ok(false) if native || foreign => self.block_until(marker),
             Ok(false) => Err(Error::ForeignWait {
                 stream: self.core.to_string(),
                 marker: marker.to_string(),
@@ -318,9 +318,9 @@ impl VkStream {
 
 /// What lets a held stream go, whatever happens: also when it is dropped.
 struct Release {
-    hold: Arc<Hold>,
+    hold: Arc<HostGate>,
     queue: Arc<Queue>,
-    segment: Arc<Segment>,
+    epoch: Arc<Epoch>,
     before: u64,
     number: u64,
     marker: String,
@@ -330,9 +330,9 @@ impl Release {
     fn fire(&self, result: &Result<()>) {
         if let Err(error) = result {
             // Counted once more, for the drop takes one off.
-            self.segment.doubt();
+            self.epoch.begin_may_fail();
             let cause = cause_of(error).through(self.marker.clone());
-            self.segment.doom(self.before, &cause);
+            self.epoch.fail_after(self.before, &cause);
             // Who waits behind another hold is to hear of it now.
             self.hold.look_again();
         }
@@ -341,7 +341,7 @@ impl Release {
 
 impl Drop for Release {
     fn drop(&mut self) {
-        self.segment.clear();
+        self.epoch.clear();
         let streams: Vec<_> = lock(&self.queue.streams)
             .iter()
             .filter_map(Weak::upgrade)
@@ -368,10 +368,7 @@ impl StreamImpl for VkStream {
     fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
         self.gpu.check_fork()?;
         let timer = timing.then(|| self.timer()).transpose()?;
-        let record = || {
-            self.account
-                .record(|native| self.submit_mark(timer, native))
-        };
+        let record = || self.values.record(|native| self.submit_mark(timer, native));
         let place = match record() {
             Ok(place) => place,
             Err(fault) => {
@@ -401,7 +398,7 @@ impl StreamImpl for VkStream {
                 true => Some(self.timer().ok()?),
                 false => None,
             };
-            marker.again(&self.account, at, |native| self.submit_mark(timer, native))
+            marker.again(&self.values, at, |native| self.submit_mark(timer, native))
         })
     }
 
@@ -414,7 +411,7 @@ impl StreamImpl for VkStream {
     }
 
     fn completed(&self) -> u64 {
-        self.account.now().timeline.completed()
+        self.values.now().timeline.completed()
     }
 
     fn failure(&self) -> Option<Error> {
@@ -426,7 +423,7 @@ impl StreamImpl for VkStream {
         if let Some(lost) = self.gpu.lost() {
             return Err(lost);
         }
-        self.account.reopen();
+        self.values.reopen();
         Ok(())
     }
 

@@ -135,7 +135,9 @@ impl Timer {
         until: u64,
     ) -> Result<(SlotTime, vk::CommandBuffer), Fault> {
         let gpu = &native.gpu;
-        let taken = self.ring.take(|| gpu.counter(native.line).unwrap_or(0));
+        let taken = self
+            .ring
+            .take(|| gpu.counter(native.marker_timeline).unwrap_or(0));
         let mut natives = lock(&self.natives);
         let slot = match taken {
             Some(slot) => slot,

@@ -463,8 +463,8 @@ fn an_event_holds_a_marker_made_elsewhere(c: &Context) -> Verdict {
     let (event, timed, end) = (c.event(), c.timed(), c.timed());
     let gate = c.gate(&stream)?;
     let marker = stream.record()?;
-    event.hold(marker.clone())?;
-    timed.hold(marker)?;
+    event.set_marker(marker.clone())?;
+    timed.set_marker(marker)?;
     end.record(&stream)?;
     c.moment();
     check!(!event.query()?, "complete behind a closed gate");
@@ -485,7 +485,7 @@ fn an_event_holds_a_marker_made_elsewhere(c: &Context) -> Verdict {
     check!(!time.is_negative(), "{time}");
     let foreign = c.stranger().new_stream()?.record()?;
     check_error!(
-        event.hold(foreign),
+        event.set_marker(foreign),
         Error::DeviceMismatch { .. },
         "a marker of another device"
     );

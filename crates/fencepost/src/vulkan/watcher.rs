@@ -1,7 +1,7 @@
 //! A thread that waits for what others want to be told of, without any Vulkan.
 //!
 //! It sleeps in the driver until one of many semaphores has come to its value; one more semaphore is there to
-//! wake it for something new. Of a lane (a stream's segment) it waits only for the lowest, for a lane completes
+//! wake it for something new. Of a lane (a stream's epoch) it waits only for the lowest, for a lane completes
 //! in order.
 //!
 //! # The protocol
@@ -10,11 +10,11 @@
 //! |---|---|---|
 //! | `None` | no thread yet | `watch`, which starts it |
 //! | `Awake` | it will look at everything in `watched` before it sleeps | itself |
-//! | `Asleep` | it sleeps in the driver until something is due or `turn` is signalled | itself, or `watch` and `look_again`, which signal |
+//! | `Asleep` | it sleeps in the driver until something is due or `sequence` is signalled | itself, or `watch` and `look_again`, which signal |
 //! | `Parked` | nothing is watched | `watch`, which unparks it, or `close` |
 //!
 //! *Invariant: what is in `watched` is slept for, or the thread is `Awake`.* All of it is under one lock, also the
-//! signal of a turn, so that turns are signalled in order; looking and sleeping happen outside of it.
+//! signal of a sequence, so that turns are signalled in order; looking and sleeping happen outside of it.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -34,14 +34,14 @@ pub(super) trait Watched: Send + Sync + 'static {
 
 /// How the thread sleeps.
 pub(super) trait Sleep<W>: Send + Sync + 'static {
-    /// Until one of `lowest` may be settled or `turn` is signalled. May come back early.
-    fn sleep(&self, lowest: &[Arc<W>], turn: u64);
+    /// Until one of `lowest` may be settled or `sequence` is signalled. May come back early.
+    fn sleep(&self, lowest: &[Arc<W>], sequence: u64);
 
-    /// Signals `turn`. Called under a lock, with growing turns.
-    fn wake(&self, turn: u64);
+    /// Signals `sequence`. Called under a lock, with growing turns.
+    fn wake(&self, sequence: u64);
 }
 
-pub(super) struct Waiter<W, S> {
+pub(super) struct Watcher<W, S> {
     shared: Arc<Shared<W, S>>,
 }
 
@@ -53,8 +53,8 @@ struct Shared<W, S> {
 struct State<W> {
     watched: BTreeMap<(usize, u64), Arc<W>>,
     thread: Thread,
-    /// The last turn that was signalled.
-    turn: u64,
+    /// The last sequence that was signalled.
+    sequence: u64,
     closed: bool,
     /// The process is ending: the driver is not to be called any more.
     leaving: bool,
@@ -67,14 +67,14 @@ enum Thread {
     Parked(thread::Thread),
 }
 
-impl<W: Watched, S: Sleep<W>> Waiter<W, S> {
-    pub(super) fn new(sleep: S) -> Waiter<W, S> {
-        Waiter {
+impl<W: Watched, S: Sleep<W>> Watcher<W, S> {
+    pub(super) fn new(sleep: S) -> Watcher<W, S> {
+        Watcher {
             shared: Arc::new(Shared {
                 state: Mutex::new(State {
                     watched: BTreeMap::new(),
                     thread: Thread::None,
-                    turn: 0,
+                    sequence: 0,
                     closed: false,
                     leaving: false,
                 }),
@@ -98,8 +98,8 @@ impl<W: Watched, S: Sleep<W>> Waiter<W, S> {
         match std::mem::replace(&mut state.thread, Thread::Awake) {
             Thread::Awake => Ok(()),
             Thread::Asleep => {
-                state.turn += 1;
-                self.shared.sleep.wake(state.turn);
+                state.sequence += 1;
+                self.shared.sleep.wake(state.sequence);
                 Ok(())
             }
             Thread::Parked(thread) => {
@@ -135,8 +135,8 @@ impl<W: Watched, S: Sleep<W>> Waiter<W, S> {
         let mut state = lock(&self.shared.state);
         if matches!(state.thread, Thread::Asleep) && !state.leaving {
             state.thread = Thread::Awake;
-            state.turn += 1;
-            self.shared.sleep.wake(state.turn);
+            state.sequence += 1;
+            self.shared.sleep.wake(state.sequence);
         }
     }
 
@@ -144,8 +144,8 @@ impl<W: Watched, S: Sleep<W>> Waiter<W, S> {
     pub(super) fn leave(&self) -> bool {
         let mut state = lock(&self.shared.state);
         if !std::mem::replace(&mut state.leaving, true) && matches!(state.thread, Thread::Asleep) {
-            state.turn += 1;
-            self.shared.sleep.wake(state.turn);
+            state.sequence += 1;
+            self.shared.sleep.wake(state.sequence);
         }
         matches!(state.thread, Thread::None | Thread::Parked(_))
     }
@@ -181,10 +181,10 @@ fn run<W: Watched, S: Sleep<W>>(shared: &Shared<W, S>) {
             continue;
         }
         let lowest = lowest(&state.watched);
-        let turn = state.turn + 1;
+        let sequence = state.sequence + 1;
         state.thread = Thread::Asleep;
         drop(state);
-        shared.sleep.sleep(&lowest, turn);
+        shared.sleep.sleep(&lowest, sequence);
         let mut state = lock(&shared.state);
         state.thread = Thread::Awake;
         let leaving = state.leaving;
@@ -220,7 +220,7 @@ mod loom_tests {
     use super::*;
     use crate::{
         sync::{AtomicU64, AtomicUsize, Ordering},
-        timeline::{Timeline, Waiter as Told, loom_tests::stream_core},
+        timeline::{Timeline, Waiter, loom_tests::stream_core},
     };
 
     /// Sleeps by looking; what is due is due at once, so that the model ends.
@@ -230,11 +230,11 @@ mod loom_tests {
         fn sleep(&self, _: &[Arc<Ready>], _: u64) {
             thread::yield_now();
         }
-        fn wake(&self, turn: u64) {
+        fn wake(&self, sequence: u64) {
             assert_eq!(
-                self.0.swap(turn, Ordering::SeqCst) + 1,
-                turn,
-                "turns are in order"
+                self.0.swap(sequence, Ordering::SeqCst) + 1,
+                sequence,
+                "wake sequence is in order"
             );
         }
     }
@@ -258,19 +258,19 @@ mod loom_tests {
     #[test]
     fn whoever_registers_and_watches_is_told() {
         loom::model(|| {
-            let waiter = Waiter::<Ready, Nap>::new(Nap(AtomicU64::new(0)));
+            let watcher = Watcher::<Ready, Nap>::new(Nap(AtomicU64::new(0)));
             let told = Arc::new(AtomicUsize::new(0));
             let timeline = Timeline::new(stream_core(), 0);
             for value in [1, 2] {
                 let count = told.clone();
-                let call = Told::Call(Box::new(move |_| {
+                let call = Waiter::Call(Box::new(move |_| {
                     count.fetch_add(1, Ordering::SeqCst);
                 }));
                 if let Err(waiter) = timeline.register(value, call) {
                     waiter.fire(&Ok(()));
                 }
                 let timeline = timeline.clone();
-                waiter.watch(Ready { timeline, value }).unwrap();
+                watcher.watch(Ready { timeline, value }).unwrap();
             }
             // Were one never told, this would never end, which loom reports.
             while told.load(Ordering::SeqCst) != 2 {

@@ -1,25 +1,25 @@
 //! A stretch of a stream's markers between two failures, and how it ends.
 //!
-//! A counter's value is a marker's value plus the segment's `offset`: an end takes a native value of its own,
+//! A counter's value is a marker's value plus the epoch's `offset`: an end takes a native value of its own,
 //! which no marker has.
 //!
 //! # The protocol
 //!
 //! | `limit` | meaning |
 //! |---|---|
-//! | `NONE` | nothing ends the segment: the counter alone tells what is complete |
+//! | `NONE` | nothing ends the epoch: the counter alone tells what is complete |
 //! | `v` | what is above `v` never completes; [`Fate::ends`] tells when it fails, and why |
 //!
 //! *Invariant: when a native signal can make the counter pass what an end covers, `limit` is set.* An end that
-//! is submitted ([`Segment::close`]) sets `limit` before its submit; one that is found out later
-//! ([`Segment::doom`]) sets it before whoever holds the stream back lets go. A thread that settles reads the
+//! is submitted ([`Epoch::close`]) sets `limit` before its submit; one that is found out later
+//! ([`Epoch::fail_after`]) sets it before whoever holds the stream back lets go. A thread that settles reads the
 //! counter first and `limit` second, so with the counter's new value it sees the limit.
 //!
 //! # Doubt
 //!
 //! While a stream is held for a marker that the device cannot see, its later markers may still turn out to have
-//! failed, although they are submitted: the segment is *in doubt*. Who waits for such a marker on the device
-//! *follows* the segment, and is in doubt in turn. An end found out later dooms all followers before the
+//! failed, although they are submitted: the epoch is *in doubt*. Who waits for such a marker on the device
+//! *follows* the epoch, and is in doubt in turn. An end found out later dooms all followers before the
 //! stream is let go, so that no marker behind a failure is ever seen complete.
 
 use std::sync::{Arc, Weak};
@@ -30,7 +30,7 @@ use crate::{
     timeline::{StreamCore, Timeline, Wake},
 };
 
-pub(crate) struct Segment {
+pub(crate) struct Epoch {
     pub(crate) timeline: Arc<Timeline>,
     offset: u64,
     limit: AtomicU64,
@@ -41,7 +41,7 @@ struct Fate {
     /// By what they cover, the least first.
     ends: Vec<End>,
     /// How many things may still doom it.
-    doubts: usize,
+    may_fail: usize,
     followers: Vec<Follower>,
 }
 
@@ -52,10 +52,10 @@ struct End {
     cause: Cause,
 }
 
-/// A segment whose markers above `before` wait for the marker `value` of this one.
+/// A epoch whose markers above `before` wait for the marker `value` of this one.
 struct Follower {
     value: u64,
-    segment: Weak<Segment>,
+    epoch: Weak<Epoch>,
     before: u64,
     marker: String,
 }
@@ -71,16 +71,16 @@ pub(crate) enum Outlook {
 
 const NONE: u64 = u64::MAX;
 
-impl Segment {
+impl Epoch {
     /// Goes on behind `last`, the last value handed out; native values are larger by `offset`.
-    pub(super) fn new(core: &Arc<StreamCore>, last: u64, offset: u64) -> Arc<Segment> {
-        Arc::new(Segment {
+    pub(super) fn new(core: &Arc<StreamCore>, last: u64, offset: u64) -> Arc<Epoch> {
+        Arc::new(Epoch {
             timeline: Timeline::new(core.clone(), last),
             offset,
             limit: AtomicU64::new(NONE),
             fate: Mutex::new(Fate {
                 ends: Vec::new(),
-                doubts: 0,
+                may_fail: 0,
                 followers: Vec::new(),
             }),
         })
@@ -105,7 +105,7 @@ impl Segment {
         native.saturating_sub(self.offset + 1)
     }
 
-    /// Blocks until the counter is known to have reached `native`, or the segment has failed, or until `deadline`: for
+    /// Blocks until the counter is known to have reached `native`, or the epoch has failed, or until `deadline`: for
     /// counters whose markers are completed by callbacks.
     #[cfg(has_metal)]
     pub(crate) fn wait(
@@ -124,7 +124,7 @@ impl Segment {
         }
     }
 
-    /// As [`settle`](Segment::settle), for a caller that holds a lock: gives those who are to be fired without it.
+    /// As [`settle`](Epoch::settle), for a caller that holds a lock: gives those who are to be fired without it.
     #[inline]
     pub(crate) fn reach(&self, counter: u64) -> [Option<Wake>; 2] {
         let value = counter.saturating_sub(self.offset);
@@ -146,7 +146,7 @@ impl Segment {
     }
 
     /// Sets the limit in front of an end that is about to be submitted and takes the native value behind
-    /// `last`. Called under the submit lock, on a segment that is not closed.
+    /// `last`. Called under the submit lock, on a epoch that is not closed.
     pub(super) fn close(&self, last: u64, cause: Cause) -> u64 {
         let native = self.native(last) + 1;
         let mut fate = lock(&self.fate);
@@ -176,35 +176,35 @@ impl Segment {
     }
 
     /// Whether something may still doom it.
-    pub(crate) fn is_in_doubt(&self) -> bool {
-        lock(&self.fate).doubts > 0
+    pub(crate) fn may_fail(&self) -> bool {
+        lock(&self.fate).may_fail > 0
     }
 
-    /// As [`outlook`](Segment::outlook), for a wait of `follower`, whose markers above `before` will lie behind
-    /// it: should this segment be doomed later, so is that one. Call it before that wait is submitted, under
+    /// As [`outlook`](Epoch::outlook), for a wait of `follower`, whose markers above `before` will lie behind
+    /// it: should this epoch be doomed later, so is that one. Call it before that wait is submitted, under
     /// the follower's submit lock.
     pub(crate) fn follow(
         &self,
         value: u64,
-        follower: &Arc<Segment>,
+        follower: &Arc<Epoch>,
         before: u64,
         marker: impl FnOnce() -> String,
     ) -> Outlook {
         let fate = lock(&self.fate);
         let outlook = fate.outlook(value, self.offset);
-        if fate.doubts == 0 || std::ptr::eq(self, &**follower) {
+        if fate.may_fail == 0 || std::ptr::eq(self, &**follower) {
             return outlook;
         }
         drop(fate);
-        // Counted first: whoever clears or dooms it takes one off. Never two locks at a time, for two segments
+        // Counted first: whoever clears or dooms it takes one off. Never two locks at a time, for two epochs
         // may follow each other.
-        follower.doubt();
+        follower.begin_may_fail();
         let mut fate = lock(&self.fate);
         let outlook = fate.outlook(value, self.offset);
-        if fate.doubts > 0 && matches!(outlook, Outlook::Completes(_)) {
+        if fate.may_fail > 0 && matches!(outlook, Outlook::Completes(_)) {
             fate.followers.push(Follower {
                 value,
-                segment: Arc::downgrade(follower),
+                epoch: Arc::downgrade(follower),
                 before,
                 marker: marker(),
             });
@@ -215,29 +215,29 @@ impl Segment {
         outlook
     }
 
-    /// Something may doom the segment from now on: call [`clear`](Segment::clear) or [`doom`](Segment::doom)
+    /// Something may doom the epoch from now on: call [`clear`](Epoch::clear) or [`doom`](Epoch::fail_after)
     /// once it is known.
-    pub(crate) fn doubt(&self) {
-        lock(&self.fate).doubts += 1;
+    pub(crate) fn begin_may_fail(&self) {
+        lock(&self.fate).may_fail += 1;
     }
 
     /// One doubt less: all went well.
     pub(crate) fn clear(&self) {
         let mut cleared = Vec::new();
         let mut fate = lock(&self.fate);
-        fate.doubts = fate.doubts.saturating_sub(1);
-        if fate.doubts == 0 {
+        fate.may_fail = fate.may_fail.saturating_sub(1);
+        if fate.may_fail == 0 {
             cleared.append(&mut fate.followers);
         }
         drop(fate);
         // A chain of thousands must not nest.
         while let Some(follower) = cleared.pop() {
-            let Some(segment) = follower.segment.upgrade() else {
+            let Some(epoch) = follower.epoch.upgrade() else {
                 continue;
             };
-            let mut fate = lock(&segment.fate);
-            fate.doubts = fate.doubts.saturating_sub(1);
-            if fate.doubts == 0 {
+            let mut fate = lock(&epoch.fate);
+            fate.may_fail = fate.may_fail.saturating_sub(1);
+            if fate.may_fail == 0 {
                 cleared.append(&mut fate.followers);
             }
         }
@@ -245,13 +245,13 @@ impl Segment {
 
     /// One doubt less: markers above `before` fail, with `cause`, once those up to it are complete. Returns when
     /// everybody who waits for one of them is doomed too; what holds the stream back may then let go.
-    pub(crate) fn doom(&self, before: u64, cause: &Cause) {
+    pub(crate) fn fail_after(&self, before: u64, cause: &Cause) {
         let mut due = self.end_here(before, cause);
         self.clear();
         while let Some((follower, cause)) = due.pop() {
-            if let Some(segment) = follower.segment.upgrade() {
-                due.extend(segment.end_here(follower.before, &cause.through(follower.marker)));
-                segment.clear();
+            if let Some(epoch) = follower.epoch.upgrade() {
+                due.extend(epoch.end_here(follower.before, &cause.through(follower.marker)));
+                epoch.clear();
             }
         }
     }
@@ -312,20 +312,20 @@ mod loom_tests {
     #[test]
     fn a_marker_behind_a_submitted_end_never_completes() {
         loom::model(|| {
-            let (segment, counter) = (Segment::new(&stream_core(), 0, 0), device());
+            let (epoch, counter) = (Epoch::new(&stream_core(), 0, 0), device());
             let looking = {
-                let (segment, counter) = (segment.clone(), counter.clone());
-                thread::spawn(move || segment.settle(counter.load(Ordering::Acquire)))
+                let (epoch, counter) = (epoch.clone(), counter.clone());
+                thread::spawn(move || epoch.settle(counter.load(Ordering::Acquire)))
             };
             counter.store(1, Ordering::Release);
-            let native = segment.close(1, Cause::new("x"));
+            let native = epoch.close(1, Cause::new("x"));
             // The submit, and the device that comes to it at once. Marker 2 has the same number.
             counter.store(native, Ordering::Release);
             looking.join().unwrap();
-            assert_ne!(segment.timeline.reached(2), Reached::Yes);
-            segment.settle(counter.load(Ordering::Acquire));
-            assert_eq!(segment.timeline.reached(1), Reached::Yes);
-            assert_eq!(segment.timeline.reached(2), Reached::Failed);
+            assert_ne!(epoch.timeline.reached(2), Reached::Yes);
+            epoch.settle(counter.load(Ordering::Acquire));
+            assert_eq!(epoch.timeline.reached(1), Reached::Yes);
+            assert_eq!(epoch.timeline.reached(2), Reached::Failed);
         });
     }
 
@@ -333,18 +333,18 @@ mod loom_tests {
     fn a_failed_hold_dooms_those_that_wait_behind_it_before_it_lets_go() {
         loom::model(|| {
             let (one, two) = (
-                Segment::new(&stream_core(), 0, 0),
-                Segment::new(&stream_core(), 0, 0),
+                Epoch::new(&stream_core(), 0, 0),
+                Epoch::new(&stream_core(), 0, 0),
             );
             let (first, second) = (device(), device());
-            one.doubt();
+            one.begin_may_fail();
             let outlook = one.follow(1, &two, 0, || "marker 1".into());
             assert!(matches!(outlook, Outlook::Completes(1)));
             let looking = {
                 let (two, second) = (two.clone(), second.clone());
                 thread::spawn(move || two.settle(second.load(Ordering::Acquire)))
             };
-            one.doom(0, &Cause::new("x"));
+            one.fail_after(0, &Cause::new("x"));
             // The hold lets go, and the device runs through both.
             first.store(1, Ordering::Release);
             second.store(1, Ordering::Release);
@@ -361,15 +361,15 @@ mod loom_tests {
     fn a_follower_is_doomed_or_knows_of_the_doom() {
         loom::model(|| {
             let (one, two) = (
-                Segment::new(&stream_core(), 0, 0),
-                Segment::new(&stream_core(), 0, 0),
+                Epoch::new(&stream_core(), 0, 0),
+                Epoch::new(&stream_core(), 0, 0),
             );
-            one.doubt();
+            one.begin_may_fail();
             let waiting = {
                 let (one, two) = (one.clone(), two.clone());
                 thread::spawn(move || one.follow(1, &two, 0, || "marker 1".into()))
             };
-            one.doom(0, &Cause::new("x"));
+            one.fail_after(0, &Cause::new("x"));
             match waiting.join().unwrap() {
                 Outlook::Completes(_) => assert!(two.is_closed(), "nobody told it"),
                 Outlook::Fails(native, _) => assert_eq!(native, 0),

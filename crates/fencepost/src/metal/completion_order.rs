@@ -1,6 +1,6 @@
 //! What a stream was given to do, in its order, and how much of it is over. Knows no Metal.
 //!
-//! Metal tells of completed command buffers in any order, and late. The ledger puts the news into the stream's order
+//! Metal tells of completed command buffers in any order, and late. The completion_order puts the news into the stream's order
 //! before anybody hears of it: a step takes effect when all steps in front of it have.
 //!
 //! | step | over | takes effect by |
@@ -19,13 +19,13 @@
 use std::{cell::RefCell, collections::VecDeque, sync::Arc};
 
 use crate::{
-    epochs::Segment,
+    epochs::Epoch,
     error::Cause,
     sync::{AtomicU64, Mutex, Ordering, lock},
     timeline::Wake,
 };
 
-pub(crate) struct Ledger {
+pub(crate) struct CompletionOrder {
     state: Mutex<State>,
     /// The last native value that took effect.
     reached: AtomicU64,
@@ -38,7 +38,7 @@ struct State {
 }
 
 struct Entry {
-    segment: Arc<Segment>,
+    epoch: Arc<Epoch>,
     step: Step,
     over: Option<Result<(), Cause>>,
 }
@@ -54,9 +54,9 @@ pub(crate) enum Step {
     Value(u64),
 }
 
-impl Ledger {
-    pub(crate) fn new() -> Ledger {
-        Ledger {
+impl CompletionOrder {
+    pub(crate) fn new() -> CompletionOrder {
+        CompletionOrder {
             state: Mutex::new(State {
                 gone: 0,
                 steps: VecDeque::new(),
@@ -71,10 +71,10 @@ impl Ledger {
     }
 
     /// Adds a step that is not over, and gives its turn. Call it under the stream's submit lock.
-    pub(crate) fn push(&self, segment: &Arc<Segment>, step: Step) -> u64 {
+    pub(crate) fn push(&self, epoch: &Arc<Epoch>, step: Step) -> u64 {
         let mut state = lock(&self.state);
         state.steps.push_back(Entry {
-            segment: segment.clone(),
+            epoch: epoch.clone(),
             step,
             over: None,
         });
@@ -84,18 +84,18 @@ impl Ledger {
     /// Adds a native value, behind everything that was added. Call it under the stream's submit lock, and fire what it
     /// gives without.
     #[must_use]
-    pub(crate) fn value(&self, segment: &Arc<Segment>, native: u64) -> Vec<Wake> {
+    pub(crate) fn value(&self, epoch: &Arc<Epoch>, native: u64) -> Vec<Wake> {
         let mut state = lock(&self.state);
         if let Some(last) = state.steps.back_mut()
             && let Step::Value(value) = &mut last.step
-            && Arc::ptr_eq(&last.segment, segment)
+            && Arc::ptr_eq(&last.epoch, epoch)
         {
             // Nothing lies between them.
             *value = native;
             return Vec::new();
         }
         state.steps.push_back(Entry {
-            segment: segment.clone(),
+            epoch: epoch.clone(),
             step: Step::Value(native),
             over: Some(Ok(())),
         });
@@ -131,22 +131,22 @@ impl Ledger {
                 break;
             };
             state.gone += 1;
-            let segment = &entry.segment;
+            let epoch = &entry.epoch;
             let reached = match (entry.step, result) {
                 (Step::Value(native), _) => native,
                 (_, Ok(())) => continue,
                 (Step::Buffer { before, ordinal }, Err(cause)) => {
-                    segment.doom(before, &cause);
+                    epoch.fail_after(before, &cause);
                     release(ordinal);
-                    segment.native(before)
+                    epoch.native(before)
                 }
                 (Step::Wait { before }, Err(cause)) => {
-                    segment.doom(before, &cause);
-                    segment.native(before)
+                    epoch.fail_after(before, &cause);
+                    epoch.native(before)
                 }
             };
             self.reached.fetch_max(reached, Ordering::AcqRel);
-            let wakes = segment.reach(reached).into_iter().flatten();
+            let wakes = epoch.reach(reached).into_iter().flatten();
             due.extend(wakes.filter(|wake| !wake.is_empty()));
         }
         due
@@ -163,7 +163,7 @@ loom::thread_local! {
     static DUE: RefCell<Option<VecDeque<Wake>>> = RefCell::new(None);
 }
 
-/// Fires them one after the other. Whoever is told may end a step of another ledger, and so on through thousands of
+/// Fires them one after the other. Whoever is told may end a step of another completion_order, and so on through thousands of
 /// streams: those come behind, they do not nest.
 pub(crate) fn fire(wakes: Vec<Wake>) {
     if wakes.is_empty() {
@@ -203,63 +203,65 @@ pub(crate) fn fire(wakes: Vec<Wake>) {
 mod loom_tests {
     use super::*;
     use crate::{
-        epochs::Account,
+        epochs::ValueAllocator,
         sync::thread,
         timeline::{Reached, loom_tests::stream_core},
     };
 
     /// A stream with a marker behind each of two buffers; gives their turns.
-    fn two_buffers() -> (Arc<Segment>, Arc<Ledger>, [u64; 2]) {
-        let segment = Account::new(stream_core()).now();
-        let ledger = Arc::new(Ledger::new());
+    fn two_buffers() -> (Arc<Epoch>, Arc<CompletionOrder>, [u64; 2]) {
+        let epoch = ValueAllocator::new(stream_core()).now();
+        let completion_order = Arc::new(CompletionOrder::new());
         let turns = [1, 2].map(|value| {
             let (ordinal, before) = (value, value - 1);
-            let turn = ledger.push(&segment, Step::Buffer { ordinal, before });
-            fire(ledger.value(&segment, value));
+            let turn = completion_order.push(&epoch, Step::Buffer { ordinal, before });
+            fire(completion_order.value(&epoch, value));
             turn
         });
-        (segment, ledger, turns)
+        (epoch, completion_order, turns)
     }
 
     #[test]
     fn handlers_in_any_order_complete_all_markers() {
         loom::model(|| {
-            let (segment, ledger, turns) = two_buffers();
+            let (epoch, completion_order, turns) = two_buffers();
             let other = {
-                let ledger = ledger.clone();
-                thread::spawn(move || fire(ledger.finish(turns[1], Ok(()), |_| {})))
+                let completion_order = completion_order.clone();
+                thread::spawn(move || fire(completion_order.finish(turns[1], Ok(()), |_| {})))
             };
-            fire(ledger.finish(turns[0], Ok(()), |_| {}));
+            fire(completion_order.finish(turns[0], Ok(()), |_| {}));
             other.join().unwrap();
-            assert_eq!(segment.timeline.reached(2), Reached::Yes);
-            assert_eq!(ledger.reached(), 2);
+            assert_eq!(epoch.timeline.reached(2), Reached::Yes);
+            assert_eq!(completion_order.reached(), 2);
         });
     }
 
     #[test]
     fn nothing_behind_a_failed_buffer_is_ever_complete() {
         loom::model(|| {
-            let (segment, ledger, turns) = two_buffers();
+            let (epoch, completion_order, turns) = two_buffers();
             let other = {
-                let ledger = ledger.clone();
-                thread::spawn(move || fire(ledger.finish(turns[1], Ok(()), |_| {})))
+                let completion_order = completion_order.clone();
+                thread::spawn(move || fire(completion_order.finish(turns[1], Ok(()), |_| {})))
             };
             let looking = {
-                let (segment, ledger) = (segment.clone(), ledger.clone());
+                let (epoch, completion_order) = (epoch.clone(), completion_order.clone());
                 thread::spawn(move || {
-                    segment.settle(ledger.reached());
-                    assert_ne!(segment.timeline.reached(1), Reached::Yes);
+                    epoch.settle(completion_order.reached());
+                    assert_ne!(epoch.timeline.reached(1), Reached::Yes);
                 })
             };
             let mut released = Vec::new();
-            fire(ledger.finish(turns[0], Err(Cause::new("x")), |ordinal| {
-                released.push(ordinal);
-            }));
+            fire(
+                completion_order.finish(turns[0], Err(Cause::new("x")), |ordinal| {
+                    released.push(ordinal);
+                }),
+            );
             other.join().unwrap();
             looking.join().unwrap();
             assert_eq!(released, [1]);
             for value in [1, 2] {
-                assert_eq!(segment.timeline.reached(value), Reached::Failed);
+                assert_eq!(epoch.timeline.reached(value), Reached::Failed);
             }
         });
     }

@@ -1,10 +1,10 @@
-//! Pinned events: one native event for life, which others may record again at any time, another process
+//! RawEvent events: one native event for life, which others may record again at any time, another process
 //! or a graph. So nothing about it is remembered, each query asks the driver, and it is never pooled.
 
 use super::{
     context::Context,
     device::of_device,
-    driver::{Fault, INVALID_HANDLE, IpcHandle, RawEvent},
+    driver::{EventHandle, Fault, INVALID_HANDLE, IpcHandle},
     marker::CudaMarker,
     stream::CudaStream,
 };
@@ -16,9 +16,9 @@ use crate::{
     sync::{Mutex, lock},
 };
 
-pub(crate) struct Pinned {
+pub(crate) struct RawEvent {
     context: &'static Context,
-    event: RawEvent,
+    event: EventHandle,
     /// Whether a stream that is captured makes the graph record it, or wait for it.
     external: bool,
     timing: bool,
@@ -37,24 +37,24 @@ const EXTERNAL: u32 = 1;
 /// does not say what is wrong.
 static EXPORTED: Mutex<Vec<[u8; 64]>> = Mutex::new(Vec::new());
 
-impl Pinned {
+impl RawEvent {
     /// An event that graphs record, or wait for.
-    pub(crate) fn external(device: &Device, timing: bool) -> Result<Pinned> {
-        Pinned::new(device, if timing { 0 } else { NO_TIMING }, true)
+    pub(crate) fn external(device: &Device, timing: bool) -> Result<RawEvent> {
+        RawEvent::new(device, if timing { 0 } else { NO_TIMING }, true)
     }
 
     /// An event that can be exported.
-    pub(crate) fn interprocess(device: &Device) -> Result<Pinned> {
-        Pinned::new(device, NO_TIMING | INTERPROCESS, false)
+    pub(crate) fn interprocess(device: &Device) -> Result<RawEvent> {
+        RawEvent::new(device, NO_TIMING | INTERPROCESS, false)
     }
 
     /// With the flags of `cuEventCreate`.
-    pub(crate) fn new(device: &Device, flags: u32, external: bool) -> Result<Pinned> {
+    pub(crate) fn new(device: &Device, flags: u32, external: bool) -> Result<RawEvent> {
         let context = context_of(device)?;
         let event = context
             .create(flags)
             .map_err(|fault| context.failed(fault, None))?;
-        Ok(Pinned {
+        Ok(RawEvent {
             context,
             event,
             external,
@@ -64,9 +64,9 @@ impl Pinned {
     }
 
     /// The event of a marker, with what it holds; `None` where that has none.
-    pub(crate) fn of(marker: &Marker) -> Option<Pinned> {
+    pub(crate) fn of(marker: &Marker) -> Option<RawEvent> {
         let imp = CudaMarker::of(marker.imp())?;
-        Some(Pinned {
+        Some(RawEvent {
             context: imp.context,
             event: imp.hand_out()?,
             external: false,
@@ -75,7 +75,7 @@ impl Pinned {
         })
     }
 
-    pub(crate) fn open(device: &Device, handle: &[u8; 64]) -> Result<Pinned> {
+    pub(crate) fn open(device: &Device, handle: &[u8; 64]) -> Result<RawEvent> {
         let context = context_of(device)?;
         if lock(&EXPORTED).contains(handle) {
             return Err(Error::Unsupported {
@@ -84,7 +84,7 @@ impl Pinned {
                 remedy: "use the event itself here, and open the handle in another process".into(),
             });
         }
-        let mut event = RawEvent::NULL;
+        let mut event = EventHandle::NULL;
         context
             .current(|| {
                 let handle = IpcHandle(*handle);
@@ -92,7 +92,7 @@ impl Pinned {
                 unsafe { context.driver.ipc_open_event((&raw mut event, handle)) }
             })
             .map_err(|fault| context.failed(fault, None))?;
-        Ok(Pinned {
+        Ok(RawEvent {
             context,
             event,
             external: false,
@@ -172,7 +172,7 @@ impl Pinned {
     }
 
     /// The time from this event to `end`, as they were recorded last.
-    pub(crate) fn elapsed(&self, end: &Pinned) -> Result<Elapsed> {
+    pub(crate) fn elapsed(&self, end: &RawEvent) -> Result<Elapsed> {
         let name = &self.context.name;
         for (which, event) in [("start", self), ("end", end)] {
             if !event.timing {
@@ -213,7 +213,7 @@ impl Pinned {
     }
 }
 
-impl Drop for Pinned {
+impl Drop for RawEvent {
     fn drop(&mut self) {
         if self.owner.is_none() {
             self.context.destroy(self.event);

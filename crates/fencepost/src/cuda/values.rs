@@ -12,7 +12,7 @@
 //! all markers with lower values, although two threads may make their native records in either order.
 //! A refused record leaves a gap in the values, which later ones pass over.
 //!
-//! | `turn` | meaning |
+//! | `epoch` | meaning |
 //! |---|---|
 //! | 0 | `first` is the timeline, and nothing ends it: the fast path, which takes no lock but the order's |
 //! | odd | the current timeline has an end: [`Now::end`] tells which |
@@ -22,10 +22,10 @@
 //! a wait for a marker that failed. It covers every value up to `before`; those complete with it,
 //! and those above fail with it.
 //!
-//! *Invariant: a marker placed on a timeline with `turn` t has a value that an end made in a later
-//! turn counts in its `before`.* `close` moves `turn` on and reads the count while it has the lock.
-//! `place_again` looks at `turn` and counts while it has it. `place` counts, then looks at `turn` again: if it had
-//! the lock first, `close` sees what it counted; otherwise it sees the moved `turn`, and takes another value.
+//! *Invariant: a marker placed on a timeline with `epoch` t has a value that an end made in a later
+//! epoch counts in its `before`.* `close` moves `epoch` on and reads the count while it has the lock.
+//! `allocate_again` looks at `epoch` and counts while it has it. `place` counts, then looks at `epoch` again: if it had
+//! the lock first, `close` sees what it counted; otherwise it sees the moved `epoch`, and takes another value.
 //! `loom_tests` explores each.
 
 use std::sync::Arc;
@@ -37,10 +37,10 @@ use crate::{
 };
 
 /// Gives out a stream's values. `E` is what the backend knows of an end.
-pub(super) struct Line<E> {
+pub(super) struct ValueAllocator<E> {
     core: Arc<StreamCore>,
     first: Arc<Timeline>,
-    turn: AtomicU64,
+    epoch: AtomicU64,
     now: Mutex<Now<E>>,
 }
 
@@ -50,19 +50,19 @@ struct Now<E> {
 }
 
 /// Where a marker goes.
-pub(super) struct Place<E> {
+pub(super) struct Allocated<E> {
     pub(super) timeline: Arc<Timeline>,
     pub(super) value: u64,
     /// The end in front of it: it fails when that is reached.
     pub(super) end: Option<Arc<E>>,
 }
 
-impl<E> Line<E> {
-    pub(super) fn new(core: Arc<StreamCore>) -> Line<E> {
+impl<E> ValueAllocator<E> {
+    pub(super) fn new(core: Arc<StreamCore>) -> ValueAllocator<E> {
         let first = Timeline::new(core.clone(), 0);
-        Line {
+        ValueAllocator {
             core,
-            turn: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
             now: Mutex::new(Now {
                 timeline: first.clone(),
                 end: None,
@@ -73,18 +73,18 @@ impl<E> Line<E> {
 
     /// Takes the next value. Call it before the native record.
     #[inline]
-    pub(super) fn place(&self) -> Place<E> {
+    pub(super) fn allocate(&self) -> Allocated<E> {
         loop {
-            let turn = self.turn.load(Ordering::Acquire);
-            let (timeline, end) = if turn == 0 {
+            let epoch = self.epoch.load(Ordering::Acquire);
+            let (timeline, end) = if epoch == 0 {
                 (self.first.clone(), None)
             } else {
                 let now = lock(&self.now);
                 (now.timeline.clone(), now.end.clone())
             };
             let value = self.core.next_value();
-            if self.turn.load(Ordering::Acquire) == turn {
-                return Place {
+            if self.epoch.load(Ordering::Acquire) == epoch {
+                return Allocated {
                     timeline,
                     value,
                     end,
@@ -93,10 +93,10 @@ impl<E> Line<E> {
         }
     }
 
-    /// As [`place`](Line::place), for a marker that is on `timeline` already; `None` where that is not
+    /// As [`place`](ValueAllocator::allocate), for a marker that is on `timeline` already; `None` where that is not
     /// the first timeline with nothing to end it. `lock` may be that of the order already.
     #[inline(always)]
-    pub(super) fn place_again(
+    pub(super) fn allocate_again(
         &self,
         timeline: &Arc<Timeline>,
         lock: Option<Lock<'_>>,
@@ -105,7 +105,7 @@ impl<E> Line<E> {
             return None;
         }
         let _order = Lock::of(&self.core, lock);
-        match self.turn.load(Ordering::Relaxed) {
+        match self.epoch.load(Ordering::Relaxed) {
             0 => Some(self.core.count()),
             _ => None,
         }
@@ -113,7 +113,7 @@ impl<E> Line<E> {
 
     /// The current timeline, and its end if it has one.
     pub(super) fn now(&self) -> (Arc<Timeline>, Option<Arc<E>>) {
-        if self.turn.load(Ordering::Acquire) == 0 {
+        if self.epoch.load(Ordering::Acquire) == 0 {
             return (self.first.clone(), None);
         }
         let now = lock(&self.now);
@@ -130,10 +130,10 @@ impl<E> Line<E> {
         if now.end.is_some() || now.timeline.has_failed() {
             return Ok(None);
         }
-        let (turn, before) = {
+        let (epoch, before) = {
             let _order = self.core.order.lock();
-            let turn = self.turn.fetch_add(1, Ordering::AcqRel);
-            (turn, self.core.recorded.load(Ordering::Relaxed))
+            let epoch = self.epoch.fetch_add(1, Ordering::AcqRel);
+            (epoch, self.core.recorded.load(Ordering::Relaxed))
         };
         match make(&now.timeline, before) {
             Ok(end) => {
@@ -142,9 +142,9 @@ impl<E> Line<E> {
                 Ok(Some(end))
             }
             Err(error) => {
-                // No end: an even turn again. Never back to an earlier one, or a marker that took its
+                // No end: an even epoch again. Never back to an earlier one, or a marker that took its
                 // place meanwhile would miss the change.
-                self.turn.store(turn + 2, Ordering::Release);
+                self.epoch.store(epoch + 2, Ordering::Release);
                 Err(error)
             }
         }
@@ -156,12 +156,12 @@ impl<E> Line<E> {
     }
 
     /// Puts `end`, which was recorded some time ago, where there is none: its record was made after
-    /// [`last`](Line::last) told the value that it covers.
+    /// [`last`](ValueAllocator::last) told the value that it covers.
     pub(super) fn end_at(&self, end: E) -> Arc<E> {
         let end = Arc::new(end);
         let mut now = lock(&self.now);
         if now.end.is_none() && !now.timeline.has_failed() {
-            self.turn.fetch_add(1, Ordering::AcqRel);
+            self.epoch.fetch_add(1, Ordering::AcqRel);
             now.end = Some(end.clone());
         }
         end
@@ -173,8 +173,8 @@ impl<E> Line<E> {
         if !now.timeline.has_failed() {
             return;
         }
-        let turn = self.turn.load(Ordering::Acquire);
-        self.turn.store((turn + 2) & !1, Ordering::Release);
+        let epoch = self.epoch.load(Ordering::Acquire);
+        self.epoch.store((epoch + 2) & !1, Ordering::Release);
         let last = self.last();
         now.timeline = Timeline::new(self.core.clone(), last);
         now.end = None;
@@ -189,12 +189,12 @@ mod loom_tests {
     #[test]
     fn an_end_counts_every_marker_placed_in_front_of_it() {
         loom::model(|| {
-            let line = Arc::new(Line::<u64>::new(stream_core()));
+            let values = Arc::new(ValueAllocator::<u64>::new(stream_core()));
             let placing = {
-                let line = line.clone();
-                thread::spawn(move || line.place())
+                let values = values.clone();
+                thread::spawn(move || values.allocate())
             };
-            let end = line
+            let end = values
                 .close(|_, before| Ok::<_, ()>(before))
                 .unwrap()
                 .unwrap();
@@ -209,13 +209,13 @@ mod loom_tests {
     #[test]
     fn an_end_counts_every_marker_recorded_again_in_front_of_it() {
         loom::model(|| {
-            let line = Arc::new(Line::<u64>::new(stream_core()));
-            let (timeline, _) = line.now();
+            let values = Arc::new(ValueAllocator::<u64>::new(stream_core()));
+            let (timeline, _) = values.now();
             let placing = {
-                let line = line.clone();
-                thread::spawn(move || line.place_again(&timeline, None))
+                let values = values.clone();
+                thread::spawn(move || values.allocate_again(&timeline, None))
             };
-            let end = line
+            let end = values
                 .close(|_, before| Ok::<_, ()>(before))
                 .unwrap()
                 .unwrap();
@@ -228,16 +228,16 @@ mod loom_tests {
     #[test]
     fn a_place_on_a_new_timeline_is_beyond_what_it_starts_from() {
         loom::model(|| {
-            let line = Arc::new(Line::<u64>::new(stream_core()));
-            line.place();
-            line.close(|_, before| Ok::<_, ()>(before)).unwrap();
-            let (old, _) = line.now();
+            let values = Arc::new(ValueAllocator::<u64>::new(stream_core()));
+            values.allocate();
+            values.close(|_, before| Ok::<_, ()>(before)).unwrap();
+            let (old, _) = values.now();
             old.fail(&crate::error::Cause::new("x"), false).fire();
             let placing = {
-                let line = line.clone();
-                thread::spawn(move || line.place())
+                let values = values.clone();
+                thread::spawn(move || values.allocate())
             };
-            line.reopen();
+            values.reopen();
             let place = placing.join().unwrap();
             if Arc::ptr_eq(&place.timeline, &old) {
                 assert!(place.end.is_some());
@@ -254,13 +254,13 @@ mod loom_tests {
     #[test]
     fn two_markers_get_two_values() {
         loom::model(|| {
-            let line = Arc::new(Line::<u64>::new(stream_core()));
+            let values = Arc::new(ValueAllocator::<u64>::new(stream_core()));
             let other = {
-                let line = line.clone();
-                thread::spawn(move || line.place().value)
+                let values = values.clone();
+                thread::spawn(move || values.allocate().value)
             };
-            let (timeline, _) = line.now();
-            let mine = line.place_again(&timeline, None);
+            let (timeline, _) = values.now();
+            let mine = values.allocate_again(&timeline, None);
             assert_ne!(mine, Some(other.join().unwrap()));
         });
     }

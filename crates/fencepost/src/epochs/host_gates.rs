@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use crate::sync::{Mutex, lock};
 
-pub(crate) struct Holds {
+pub(crate) struct HostGates {
     state: Mutex<State>,
 }
 
@@ -19,9 +19,9 @@ struct State {
     done: VecDeque<bool>,
 }
 
-impl Holds {
-    pub(crate) fn new() -> Holds {
-        Holds {
+impl HostGates {
+    pub(crate) fn new() -> HostGates {
+        HostGates {
             state: Mutex::new(State {
                 gone: 0,
                 done: VecDeque::new(),
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn turns_go_in_the_order_in_which_they_were_taken() {
-        let holds = Holds::new();
+        let holds = HostGates::new();
         let turns = [holds.take(), holds.take(), holds.take()];
         let mut went = Vec::new();
         for at in [1, 2, 0] {
@@ -86,7 +86,7 @@ mod loom_tests {
     #[test]
     fn signals_only_grow_and_reach_the_last_turn() {
         loom::model(|| {
-            let (holds, counter) = (Arc::new(Holds::new()), Arc::new(AtomicU64::new(0)));
+            let (holds, counter) = (Arc::new(HostGates::new()), Arc::new(AtomicU64::new(0)));
             let turns = [holds.take(), holds.take()];
             let done = |turn| {
                 let (holds, counter) = (holds.clone(), counter.clone());

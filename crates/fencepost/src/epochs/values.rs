@@ -5,70 +5,70 @@
 
 use std::sync::Arc;
 
-use super::segment::Segment;
+use super::epoch::Epoch;
 use crate::{
     error::Cause,
     sync::{Mutex, MutexGuard, Ordering, lock},
     timeline::{StreamCore, Wake},
 };
 
-pub(crate) struct Account {
+pub(crate) struct ValueAllocator {
     core: Arc<StreamCore>,
-    open: Mutex<Open>,
-    shown: Mutex<Arc<Segment>>,
+    open: Mutex<SubmitState>,
+    shown: Mutex<Arc<Epoch>>,
 }
 
 /// What is known under the submit lock.
-pub(crate) struct Open {
-    pub(crate) segment: Arc<Segment>,
+pub(crate) struct SubmitState {
+    pub(crate) epoch: Arc<Epoch>,
     /// The last value handed out.
     pub(crate) last: u64,
 }
 
 /// Where a marker stands.
-pub(crate) struct Place<T> {
-    pub(crate) segment: Arc<Segment>,
+pub(crate) struct Allocated<T> {
+    pub(crate) epoch: Arc<Epoch>,
     pub(crate) value: u64,
     /// What its submit gave; `None` behind a failure, where nothing is submitted.
     pub(crate) submitted: Option<T>,
 }
 
-impl Open {
-    /// As [`Account::end`]; what it gives is to be fired without the submit lock.
+impl SubmitState {
+    /// As [`ValueAllocator::end`]; what it gives is to be fired without the submit lock.
     #[must_use]
     pub(crate) fn end<R>(
         &self,
         cause: &Cause,
         submit: impl FnOnce(u64) -> Result<(), R>,
     ) -> Option<Wake> {
-        if self.segment.is_closed() {
+        if self.epoch.is_closed() {
             return None;
         }
-        let native = self.segment.close(self.last, cause.clone());
+        let native = self.epoch.close(self.last, cause.clone());
         match submit(native) {
             Ok(()) => None,
-            Err(_) => Some(self.segment.timeline.fail(cause, false)),
+            Err(_) => Some(self.epoch.timeline.fail(cause, false)),
         }
     }
 }
 
-impl Account {
-    pub(crate) fn new(core: Arc<StreamCore>) -> Account {
-        let segment = Segment::new(&core, 0, 0);
-        Account {
+impl ValueAllocator {
+    pub(crate) fn new(core: Arc<StreamCore>) -> ValueAllocator {
+        let epoch = Epoch::new(&core, 0, 0);
+        ValueAllocator {
             core,
-            shown: Mutex::new(segment.clone()),
-            open: Mutex::new(Open { segment, last: 0 }),
+            shown: Mutex::new(epoch.clone()),
+            open: Mutex::new(SubmitState { epoch, last: 0 }),
         }
     }
 
-    /// The segment that is recorded on now. Never blocks on a submit.
-    pub(crate) fn now(&self) -> Arc<Segment> {
+    /// The epoch that is recorded on now. Never blocks on a submit.
+    pub(crate) fn now(&self) -> Arc<Epoch> {
         lock(&self.shown).clone()
     }
 
     /// The submit lock.
-    pub(crate) fn open(&self) -> MutexGuard<'_, Open> {
+    pub(crate) fn open(&self) -> MutexGuard<'_, SubmitState> {
         lock(&self.open)
     }
 
@@ -78,36 +78,36 @@ impl Account {
     pub(crate) fn record<T, R>(
         &self,
         submit: impl FnOnce(u64) -> Result<T, R>,
-    ) -> Result<Place<T>, R> {
+    ) -> Result<Allocated<T>, R> {
         let mut open = self.open();
         let value = open.last + 1;
-        let submitted = match open.segment.is_closed() {
+        let submitted = match open.epoch.is_closed() {
             true => None,
-            false => Some(submit(open.segment.native(value))?),
+            false => Some(submit(open.epoch.native(value))?),
         };
         open.last = value;
         self.core.recorded.store(value, Ordering::Release);
-        Ok(Place {
-            segment: open.segment.clone(),
+        Ok(Allocated {
+            epoch: open.epoch.clone(),
             value,
             submitted,
         })
     }
 
-    /// As [`record`](Account::record), for a marker that is on `segment` already; `None` where the stream has left that
+    /// As [`record`](ValueAllocator::record), for a marker that is on `epoch` already; `None` where the stream has left that
     /// or the submit was refused, and nothing has changed.
     #[inline]
     pub(super) fn record_again<T, R>(
         &self,
-        segment: &Arc<Segment>,
+        epoch: &Arc<Epoch>,
         submit: impl FnOnce(u64) -> Result<T, R>,
     ) -> Option<(u64, T)> {
         let mut open = self.open();
-        if !Arc::ptr_eq(&open.segment, segment) || segment.is_closed() {
+        if !Arc::ptr_eq(&open.epoch, epoch) || epoch.is_closed() {
             return None;
         }
         let value = open.last + 1;
-        let submitted = submit(segment.native(value)).ok()?;
+        let submitted = submit(epoch.native(value)).ok()?;
         open.last = value;
         self.core.recorded.store(value, Ordering::Release);
         Some((value, submitted))
@@ -116,10 +116,10 @@ impl Account {
     /// Other work in the stream's order; `None` behind a failure, where nothing is submitted.
     pub(crate) fn submit<T, R>(
         &self,
-        submit: impl FnOnce(&Open) -> Result<T, R>,
+        submit: impl FnOnce(&SubmitState) -> Result<T, R>,
     ) -> Result<Option<T>, R> {
         let open = self.open();
-        match open.segment.is_closed() {
+        match open.epoch.is_closed() {
             true => Ok(None),
             false => submit(&open).map(Some),
         }
@@ -137,12 +137,12 @@ impl Account {
     /// Goes on behind a failure; no-op without one.
     pub(crate) fn reopen(&self) {
         let mut open = self.open();
-        if !open.segment.timeline.has_failed() {
+        if !open.epoch.timeline.has_failed() {
             return;
         }
         // One more than the old offset: the end took a native value.
-        let fresh = Segment::new(&self.core, open.last, open.segment.offset() + 1);
-        open.segment = fresh.clone();
+        let fresh = Epoch::new(&self.core, open.last, open.epoch.offset() + 1);
+        open.epoch = fresh.clone();
         let old = std::mem::replace(&mut *lock(&self.shown), fresh);
         drop(open);
         drop(old);
@@ -167,18 +167,18 @@ mod loom_tests {
     #[test]
     fn two_recorders_get_two_values_in_order_of_their_signals() {
         loom::model(|| {
-            let account = Arc::new(Account::new(stream_core()));
+            let values = Arc::new(ValueAllocator::new(stream_core()));
             let counter = Arc::new(AtomicU64::new(0));
             let other = {
-                let (account, counter) = (account.clone(), counter.clone());
+                let (values, counter) = (values.clone(), counter.clone());
                 thread::spawn(move || {
-                    account
+                    values
                         .record(|native| signal(&counter, native))
                         .unwrap()
                         .value
                 })
             };
-            let mine = account
+            let mine = values
                 .record(|native| signal(&counter, native))
                 .unwrap()
                 .value;
@@ -189,35 +189,35 @@ mod loom_tests {
     #[test]
     fn a_refused_submit_takes_no_value() {
         loom::model(|| {
-            let account = Account::new(stream_core());
-            assert!(account.record(|_| Err::<(), ()>(())).is_err());
-            assert_eq!(account.record(|_| Ok::<(), ()>(())).unwrap().value, 1);
+            let values = ValueAllocator::new(stream_core());
+            assert!(values.record(|_| Err::<(), ()>(())).is_err());
+            assert_eq!(values.record(|_| Ok::<(), ()>(())).unwrap().value, 1);
         });
     }
 
     #[test]
     fn a_record_beside_an_end_is_in_front_of_it_or_fails() {
         loom::model(|| {
-            let account = Arc::new(Account::new(stream_core()));
+            let values = Arc::new(ValueAllocator::new(stream_core()));
             let counter = Arc::new(AtomicU64::new(0));
             let recording = {
-                let (account, counter) = (account.clone(), counter.clone());
-                thread::spawn(move || account.record(|native| signal(&counter, native)).unwrap())
+                let (values, counter) = (values.clone(), counter.clone());
+                thread::spawn(move || values.record(|native| signal(&counter, native)).unwrap())
             };
-            account.end(&Cause::new("x"), |native| signal(&counter, native));
+            values.end(&Cause::new("x"), |native| signal(&counter, native));
             let place = recording.join().unwrap();
-            place.segment.settle(counter.load(Ordering::Acquire));
+            place.epoch.settle(counter.load(Ordering::Acquire));
             let expected = match place.submitted {
                 Some(()) => Reached::Yes,
                 None => Reached::Failed,
             };
-            assert_eq!(place.segment.timeline.reached(place.value), expected);
-            account.reopen();
-            let next = account.record(|native| signal(&counter, native)).unwrap();
-            assert_eq!(next.segment.timeline.reached(next.value), Reached::NotYet);
-            next.segment.settle(counter.load(Ordering::Acquire));
-            assert_eq!(next.segment.timeline.reached(next.value), Reached::Yes);
-            assert_eq!(place.segment.timeline.reached(place.value), expected);
+            assert_eq!(place.epoch.timeline.reached(place.value), expected);
+            values.reopen();
+            let next = values.record(|native| signal(&counter, native)).unwrap();
+            assert_eq!(next.epoch.timeline.reached(next.value), Reached::NotYet);
+            next.epoch.settle(counter.load(Ordering::Acquire));
+            assert_eq!(next.epoch.timeline.reached(next.value), Reached::Yes);
+            assert_eq!(place.epoch.timeline.reached(place.value), expected);
         });
     }
 }

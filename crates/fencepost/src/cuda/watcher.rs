@@ -1,6 +1,6 @@
 //! A thread that watches what others wait for, without any CUDA.
 //!
-//! The driver has no way to wait for one of many events, so the reactor looks at them in turn. It
+//! The driver has no way to wait for one of many events, so the watcher looks at them in turn. It
 //! looks only at the lowest of each lane (a stream's timeline), for a lane completes in order; and it
 //! pauses for a sixteenth of the time that nothing has happened, at most a millisecond, so that a wait is
 //! told late by at most that share and a long one costs next to nothing.
@@ -37,13 +37,13 @@ pub(super) trait Watched: Send + Sync + 'static {
     fn look(&self) -> bool;
 }
 
-pub(super) struct Reactor<W> {
+pub(super) struct Watcher<W> {
     shared: Arc<Shared<W>>,
 }
 
 struct Shared<W> {
     state: Mutex<State<W>>,
-    /// Called first on the reactor's thread.
+    /// Called first on the watcher's thread.
     prepare: fn(),
 }
 
@@ -63,9 +63,9 @@ const EAGER: Duration = Duration::from_micros(50);
 const SHORTEST: Duration = Duration::from_micros(10);
 const LONGEST: Duration = Duration::from_millis(1);
 
-impl<W: Watched> Reactor<W> {
-    pub(super) fn new(prepare: fn()) -> Reactor<W> {
-        Reactor {
+impl<W: Watched> Watcher<W> {
+    pub(super) fn new(prepare: fn()) -> Watcher<W> {
+        Watcher {
             shared: Arc::new(Shared {
                 state: Mutex::new(State {
                     watched: BTreeMap::new(),
@@ -209,7 +209,7 @@ mod loom_tests {
     #[test]
     fn whoever_registers_and_watches_is_told() {
         loom::model(|| {
-            let reactor = Arc::new(Reactor::<Ready>::new(|| ()));
+            let watcher = Arc::new(Watcher::<Ready>::new(|| ()));
             let told = Arc::new(AtomicUsize::new(0));
             let timeline = Timeline::new(stream_core(), 0);
             for value in [1, 2] {
@@ -221,7 +221,7 @@ mod loom_tests {
                     waiter.fire(&Ok(()));
                 }
                 let timeline = timeline.clone();
-                reactor.watch(Ready { timeline, value }).unwrap();
+                watcher.watch(Ready { timeline, value }).unwrap();
             }
             let waiter = {
                 let timeline = timeline.clone();
