@@ -1,5 +1,5 @@
-//! Says where the Metal backend is built, and translates the kernels of the conformance suite: one source for Vulkan
-//! and Metal.
+//! Says where the Metal backend is built, and translates the kernels of the conformance suite: one
+//! source for Vulkan and Metal.
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(has_metal)");
@@ -74,7 +74,8 @@ mod kernels {
         };
         let entry_points = module.entry_points.iter();
         let options = msl::Options {
-            // From 2.1 on (macOS 10.14) the source says how many threads a group has, so that a pipeline takes that many.
+            // From 2.1 on (macOS 10.14) the source says how many threads a group has, so that a
+            // pipeline takes that many.
             lang_version: (2, 1),
             per_entry_point_map: entry_points
                 .map(|entry| (entry.name.clone(), resources(&[0, 1])))
@@ -84,7 +85,8 @@ mod kernels {
         };
         let (text, _) = msl::write_string(module, info, &options, &msl::PipelineOptions::default())
             .expect("the kernels are valid");
-        // What src/metal/work.rs gives each kernel. More would be read past the end on a GPU, and nothing says so.
+        // What src/metal/work.rs gives each kernel. More would be read past the end on a GPU, and
+        // nothing says so.
         let count = |what: &str| text.matches(what).count();
         assert_eq!(count("    uint size"), 3, "bindings without a length");
         assert_eq!(count("\n, threadgroup "), 1, "threadgroup memory");

@@ -1,5 +1,6 @@
-//! objc2, dispatch2 and objc2-foundation ask the linker for `-lobjc`, `-ldispatch` and `-lgnustep-base`. Every symbol
-//! that they need from there is in this crate, so the linker gets empty archives by those names.
+//! objc2, dispatch2 and objc2-foundation ask the linker for `-lobjc`, `-ldispatch` and
+//! `-lgnustep-base`. Every symbol that they need from there is in this crate, so the linker gets
+//! empty archives by those names.
 
 use std::error::Error;
 use std::fs;

@@ -1,9 +1,11 @@
 //! `cargo xtask`: the one way this repository is tested and linted, here and in CI.
 //!
-//! - [`steps`] is the table of what `cargo xtask test` runs. A new part or step is a new entry there.
+//! - [`steps`] is the table of what `cargo xtask test` runs. A new part or step is a new entry
+//!   there.
 //! - [`run`] starts a step's commands, streams what they print and reads it along the way.
 //! - [`count`] is the reading: which lines of a log are results.
-//! - [`vulkan`] and [`metal`] hold the steps of these, [`packages`] brings what Debian has for them.
+//! - [`vulkan`] and [`metal`] hold the steps of these, [`packages`] brings what Debian has for
+//!   them.
 //! - [`summary`] decides what the results mean and prints them.
 //! - [`python`] knows how the Python package is built and tested.
 

@@ -12,7 +12,8 @@ const PARTS: &[&str] = &["metal"];
 /// What users on a Mac build.
 const FOR_APPLE: &[&str] = &["fencepost", "fencepost-cli", "fencepost-python"];
 const APPLE_TARGETS: &[&str] = &["aarch64-apple-darwin", "x86_64-apple-darwin"];
-/// Debian's compiler, in a version of its own, its sources, which hold the standard library, and its lints.
+/// Debian's compiler, in a version of its own, its sources, which hold the standard library, and
+/// its lints.
 const DEBIAN: &[&str] = &["cargo-web", "rustc-web", "rust-web-src", "rust-web-clippy"];
 
 pub(crate) fn steps() -> Vec<Step> {

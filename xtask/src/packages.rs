@@ -5,7 +5,8 @@ use std::process::Command;
 
 use crate::run::say;
 
-/// Whether these packages are there. Installs what is missing where that can be done without asking: by root, on a Debian.
+/// Whether these packages are there. Installs what is missing where that can be done without
+/// asking: by root, on a Debian.
 pub(crate) fn installed(packages: &[&str]) -> Result<(), String> {
     let missing: Vec<&str> = packages
         .iter()

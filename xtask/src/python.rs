@@ -1,4 +1,5 @@
-//! The Python package: its wheel, and its tests in an environment of their own under the target folder.
+//! The Python package: its wheel, and its tests in an environment of their own under the target
+//! folder.
 //!
 //! Everything that is installed goes there; nothing of the machine's Python is touched.
 
@@ -28,7 +29,8 @@ pub(crate) fn ready() -> Result<(), String> {
     }
 }
 
-/// A free-threaded interpreter: `FENCEPOST_FREE_THREADED_PYTHON`, or the first in the path that is one.
+/// A free-threaded interpreter: `FENCEPOST_FREE_THREADED_PYTHON`, or the first in the path that is
+/// one.
 fn free_threaded() -> Option<String> {
     let named = std::env::var("FENCEPOST_FREE_THREADED_PYTHON").ok();
     let names = match named.filter(|name| !name.is_empty()) {
@@ -168,7 +170,8 @@ pub(crate) fn wheel(w: &Workspace) -> bool {
     true
 }
 
-/// Builds a wheel, installs it in the environment, and runs the tests on what is installed: the last command.
+/// Builds a wheel, installs it in the environment, and runs the tests on what is installed: the
+/// last command.
 pub(crate) fn tests(w: &Workspace) -> Vec<Command> {
     tests_in(w, &Environment::plain(w))
 }
@@ -192,8 +195,8 @@ fn tests_in(w: &Workspace, environment: &Environment) -> Vec<Command> {
     commands
 }
 
-/// Builds the module and a stand-in for PyTorch's MPS stream with the stand-in for Metal, both by `simulated`, and runs the
-/// tests of what goes there.
+/// Builds the module and a stand-in for PyTorch's MPS stream with the stand-in for Metal, both by
+/// `simulated`, and runs the tests of what goes there.
 pub(crate) fn mps_tests(
     w: &Workspace,
     simulated: impl Fn(&mut Command),

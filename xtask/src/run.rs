@@ -11,7 +11,8 @@ use crate::count::Log;
 use crate::steps::Step;
 use crate::summary::{Outcome, Policy, Table, judge, not_run};
 
-/// Prints a line. A reader that went away (`cargo xtask test | head`) is no reason to stop or to panic.
+/// Prints a line. A reader that went away (`cargo xtask test | head`) is no reason to stop or to
+/// panic.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }
@@ -30,7 +31,8 @@ pub(crate) struct Workspace {
 
 impl Workspace {
     pub(crate) fn find() -> Self {
-        // The variable first: a binary that was built elsewhere still works on the checkout it is run in.
+        // The variable first: a binary that was built elsewhere still works on the checkout it is
+        // run in.
         let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
         let root = manifest.parent().unwrap_or(&manifest).to_owned();
@@ -135,7 +137,8 @@ fn run(mut command: Command, notes: &Path) -> Ended {
     }
 }
 
-/// Runs a command, passing on and reading each line as it comes. Gives the exit status if it was a bad one.
+/// Runs a command, passing on and reading each line as it comes. Gives the exit status if it was a
+/// bad one.
 fn stream(mut command: Command, log: &mut Log, out: &mut dyn Write) -> io::Result<Option<String>> {
     // One pipe for both, so that cargo's lines stay in order with those of the tests it runs.
     let (reader, writer) = io::pipe()?;
@@ -195,7 +198,8 @@ pub(crate) fn shown(command: &Command) -> String {
     words.join(" ")
 }
 
-/// What the tests of a step left behind: `*.txt`, a table under its title each, and `*.skip`, a skip a line.
+/// What the tests of a step left behind: `*.txt`, a table under its title each, and `*.skip`, a
+/// skip a line.
 fn read_notes(folder: &Path) -> (Vec<Table>, Vec<String>) {
     let mut paths: Vec<PathBuf> = fs::read_dir(folder)
         .map(|entries| entries.flatten().map(|entry| entry.path()).collect())

@@ -52,7 +52,8 @@ const FEATURE_SETS: &[&str] = &[
     "conformance,vulkan",
 ];
 
-/// Packages whose tests open no device. They get a row of their own, so that no device is credited with them.
+/// Packages whose tests open no device. They get a row of their own, so that no device is credited
+/// with them.
 const LOGIC: &[&str] = &[
     "fencepost-sim",
     "fencepost-sim-cuda",
@@ -95,8 +96,8 @@ fn on_this_machine() -> Vec<Step> {
             count: Count::Libtest,
             ready: at_once,
             commands: |w| {
-                // The library alone, without the backends that the command line turns on: their tests
-                // have parts of their own.
+                // The library alone, without the backends that the command line turns on: their
+                // tests have parts of their own.
                 let library = w.cargo("test --package fencepost --tests --locked --no-fail-fast");
                 let mut rest = w.cargo("test --workspace --tests --locked --no-fail-fast");
                 for package in ["fencepost"].iter().chain(LOGIC) {
@@ -262,7 +263,8 @@ fn on_this_machine() -> Vec<Step> {
             count: Count::Nothing,
             ready: at_once,
             commands: |w| {
-                // Libraries only: the binary bears the library's name, and its pages would overwrite it.
+                // Libraries only: the binary bears the library's name, and its pages would
+                // overwrite it.
                 let mut command = w.cargo("doc --workspace --lib --no-deps --locked");
                 command.env("RUSTDOCFLAGS", "-Dwarnings");
                 Ok(vec![command])
@@ -320,7 +322,8 @@ fn on_this_machine() -> Vec<Step> {
                 }
             },
             commands: |w| {
-                // std is built too: one without the sanitizer hides its locks and gives false alarms.
+                // std is built too: one without the sanitizer hides its locks and gives false
+                // alarms.
                 let mut command = w.nightly("test -Zbuild-std --package fencepost --locked");
                 command.args(["--test", "stress", "--target", &host_triple()?]);
                 command.arg("--target-dir").arg(w.target.join("tsan"));
@@ -418,8 +421,8 @@ fn library_with(w: &Workspace, subcommand: &str, features: &str) -> Command {
     command
 }
 
-/// The examples for every machine, as the build step left them. Built by `cargo run -p fencepost` they would be built a second time:
-/// cargo unites features over the packages it is asked for.
+/// The examples for every machine, as the build step left them. Built by `cargo run -p fencepost`
+/// they would be built a second time: cargo unites features over the packages it is asked for.
 fn examples(w: &Workspace) -> Result<Vec<Command>, String> {
     let names = example_names(&w.root.join("crates/fencepost/examples"))?;
     let built = w.target.join("debug/examples");
@@ -454,8 +457,8 @@ fn at_once() -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the nightly toolchain is there with these components. Adds components to a toolchain that is there, but
-/// brings no toolchain: that is a decision for whoever owns the machine.
+/// Whether the nightly toolchain is there with these components. Adds components to a toolchain
+/// that is there, but brings no toolchain: that is a decision for whoever owns the machine.
 fn nightly_with(components: &[&str]) -> Result<(), String> {
     let remedy = format!(
         "rustup toolchain install {NIGHTLY} --component {}",

@@ -85,7 +85,8 @@ pub(crate) fn not_run(step: &Step, reason: String, policy: &Policy) -> Outcome {
     outcome
 }
 
-/// The outcome of a step whose commands have ended, `noted` being the skips its tests left in files.
+/// The outcome of a step whose commands have ended, `noted` being the skips its tests left in
+/// files.
 pub(crate) fn judge(step: &Step, ended: &[Ended], noted: &[String], policy: &Policy) -> Outcome {
     let mut tally = Tally::default();
     let mut failures = Vec::new();

@@ -1,4 +1,5 @@
-//! Vulkan: Mesa's driver in software, with the validation layer, and the stand-in for whatever it cannot show.
+//! Vulkan: Mesa's driver in software, with the validation layer, and the stand-in for whatever it
+//! cannot show.
 
 use std::path::Path;
 use std::process::Command;
@@ -79,8 +80,8 @@ pub(crate) fn steps() -> Vec<Step> {
     ]
 }
 
-/// What a driver with one queue cannot show: its order hides a missing wait, and there is no second queue. The
-/// stand-in shows it.
+/// What a driver with one queue cannot show: its order hides a missing wait, and there is no second
+/// queue. The stand-in shows it.
 const SEVERAL_QUEUES: &[&str] = &[
     "a_queue_that_is_wrapped_twice_is_one_queue",
     "every_mutant_dies_by_every_case_that_claims_it",

@@ -11,7 +11,8 @@ use crate::{Stop, open, print, printable, units};
 #[command(after_help = "The last line counts: N passed, N failed, N skipped.\n\
     Exit codes: 0 all promises kept, 1 a case failed, 2 bad arguments.")]
 pub(crate) struct Args {
-    /// The device, as `fencepost devices` names it [default: FENCEPOST_DEVICE, or the best there is]
+    /// The device, as `fencepost devices` names it [default: FENCEPOST_DEVICE, or the best there
+    /// is]
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
 

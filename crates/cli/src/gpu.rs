@@ -7,8 +7,8 @@
 //! | reduce: a kernel adds the chunk's counts to the sum | the GPU's last | the chunk's histogram, by an event |
 //!
 //! A host stream waits for a GPU's marker without holding up a thread. The other way round a GPU's
-//! queue would stall on the host, so the submitting thread waits for the load, and loads are submitted
-//! ahead by as many chunks as there are buffers.
+//! queue would stall on the host, so the submitting thread waits for the load, and loads are
+//! submitted ahead by as many chunks as there are buffers.
 
 use std::{
     fs::File,

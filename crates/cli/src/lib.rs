@@ -60,8 +60,8 @@ impl From<Error> for Stop {
     }
 }
 
-/// Runs the command that `args` name, the first of which is the program's own name, and gives the exit
-/// code: 0 good, 1 a check or a device failed, 2 bad arguments.
+/// Runs the command that `args` name, the first of which is the program's own name, and gives the
+/// exit code: 0 good, 1 a check or a device failed, 2 bad arguments.
 ///
 /// It writes to the standard output and error of the process, and blocks until the command is done.
 ///

@@ -6,8 +6,9 @@
 //! | histogram: counts the chunk's bytes | those in between, in turn | the chunk's load |
 //! | reduce: adds the chunk's counts to the sum | the last | the chunk's histogram |
 //!
-//! With two streams the last two stages share one; with one stream everything does. The host's thread
-//! submits, and blocks only on the event of the buffer it wants back: that bounds the memory.
+//! With two streams the last two stages share one; with one stream everything does. The host's
+//! thread submits, and blocks only on the event of the buffer it wants back: that bounds the
+//! memory.
 
 use std::{
     fs::File,
@@ -75,9 +76,9 @@ struct Shared {
     failure: OnceLock<String>,
 }
 
-/// A buffer of the ring. The stages take turns at it by events alone; the lock is there because safe
-/// code cannot share a buffer otherwise, and is never contended: where it is, or where the buffer is
-/// not as the stage before left it, the events failed to put the stages in order.
+/// A buffer of the ring. The stages take turns at it by events alone; the lock is there because
+/// safe code cannot share a buffer otherwise, and is never contended: where it is, or where the
+/// buffer is not as the stage before left it, the events failed to put the stages in order.
 struct Buffer {
     holds: Holds,
     bytes: Vec<u8>,
@@ -234,8 +235,8 @@ impl Slot {
         stream.launch(move || {
             let done = turn(&buffer).and_then(|mut buffer| work(&shared, &mut buffer));
             if let Err(why) = done {
-                // The first failure is the cause of all that follow. Unwinding fails the stream, and
-                // with it everything that waits for it; the panic hook has nothing to add.
+                // The first failure is the cause of all that follow. Unwinding fails the stream,
+                // and with it everything that waits for it; the panic hook has nothing to add.
                 let _ = shared.failure.set(why.clone());
                 resume_unwind(Box::new(why));
             }

@@ -20,13 +20,14 @@ use crate::{
 /// Count a file's bytes by a pipeline of streams ordered by nothing but events, and time each stage
 ///
 /// Reads a file in chunks through a pipeline of streams that nothing but events put in order: load,
-/// byte histogram, reduce. Prints what each stage took for each chunk on the device's own clock, the
-/// overlap reached, the throughput and the file's entropy, and checks the histogram against a plain
-/// single-threaded count.
+/// byte histogram, reduce. Prints what each stage took for each chunk on the device's own clock,
+/// the overlap reached, the throughput and the file's entropy, and checks the histogram against a
+/// plain single-threaded count.
 #[derive(clap::Args)]
 #[command(after_long_help = JSON_HELP)]
 pub(crate) struct Args {
-    /// The device, as `fencepost devices` names it [default: FENCEPOST_DEVICE, or the best there is]
+    /// The device, as `fencepost devices` names it [default: FENCEPOST_DEVICE, or the best there
+    /// is]
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
 

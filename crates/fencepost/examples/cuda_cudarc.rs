@@ -58,8 +58,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let x = theirs.clone_htod(&vec![2.0_f32; LENGTH as usize])?;
     let mut y = theirs.alloc_zeros::<f32>(LENGTH as usize)?;
 
-    // SAFETY: a stream of this process's driver. cudarc destroys it when the last `Arc` goes, and ours goes
-    // with the last clone of `stream`.
+    // SAFETY: a stream of this process's driver. cudarc destroys it when the last `Arc` goes, and
+    // ours goes with the last clone of `stream`.
     let stream = unsafe { cuda::stream_from_raw(theirs.cu_stream().cast(), theirs.clone()) }?;
     assert_eq!(
         stream.device(),

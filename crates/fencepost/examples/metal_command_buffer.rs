@@ -1,4 +1,5 @@
-//! Times work on a Metal command queue of your own, and orders it with a stream: marks inside your command buffers.
+//! Times work on a Metal command queue of your own, and orders it with a stream: marks inside your
+//! command buffers.
 //!
 //!     cargo run --release --example metal_command_buffer
 //!
@@ -55,7 +56,8 @@ mod example {
         second.commit();
         let end = end.submitted();
 
-        // In a stream's order, without thinking of buffers before and after: let the stream make them.
+        // In a stream's order, without thinking of buffers before and after: let the stream make
+        // them.
         let stream = device.new_stream()?;
         stream.wait(&end)?;
         let third = metal::command_buffer(&stream)?;

@@ -21,8 +21,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let work = own::Dispatch::new(own.clone())?;
     // Whoever submits to the queue does so under this lock, fencepost too.
     let lock = Arc::new(Mutex::new(()));
-    // SAFETY: the parts belong together; Vulkan 1.2 with timeline semaphores and no optional feature; the owner goes
-    // along, and destroys the device when it is dropped.
+    // SAFETY: the parts belong together; Vulkan 1.2 with timeline semaphores and no optional
+    // feature; the owner goes along, and destroys the device when it is dropped.
     let device = unsafe {
         vulkan::device_from_raw(
             own.instance.clone(),
@@ -261,7 +261,8 @@ mod own {
             let info = vk::CommandBufferAllocateInfo::default()
                 .command_pool(self.commands)
                 .command_buffer_count(1);
-            // SAFETY: the pool is used by this thread only; pipeline, layout and set belong together.
+            // SAFETY: the pool is used by this thread only; pipeline, layout and set belong
+            // together.
             unsafe {
                 let buffer = device.allocate_command_buffers(&info)?[0];
                 device.begin_command_buffer(buffer, &vk::CommandBufferBeginInfo::default())?;

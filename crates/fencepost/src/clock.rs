@@ -30,7 +30,8 @@ use crate::{
 ///
 /// # References
 /// - host: [`std::time::Instant`]
-/// - Vulkan: [`timestampPeriod`, `timestampValidBits`](https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#queries-timestamps)
+/// - Vulkan: [`timestampPeriod`,
+///   `timestampValidBits`](https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#queries-timestamps)
 #[derive(Clone)]
 pub struct Clock(Arc<Facts>);
 
@@ -104,8 +105,8 @@ impl Clock {
         self.0.valid_bits
     }
 
-    /// The time from one reading of `bits` valid bits to another. A clock's readings may have more valid bits
-    /// than the clock promises for all of them.
+    /// The time from one reading of `bits` valid bits to another. A clock's readings may have more
+    /// valid bits than the clock promises for all of them.
     pub(crate) fn between(&self, bits: u32, start: u64, end: u64) -> Elapsed {
         let ticks = ticks_between(bits.clamp(1, 64), start, end);
         Elapsed {
@@ -118,8 +119,8 @@ impl Clock {
 /// The signed number of ticks from `start` to `end`, of `bits` valid bits, right across one wrap.
 fn ticks_between(bits: u32, start: u64, end: u64) -> i64 {
     let unused = 64 - bits;
-    // Shifting the valid bits to the top makes the arithmetic wrap where the counter does and puts its sign where
-    // i64 has its own.
+    // Shifting the valid bits to the top makes the arithmetic wrap where the counter does and puts
+    // its sign where i64 has its own.
     let difference = (end << unused).wrapping_sub(start << unused);
     (difference as i64) >> unused
 }

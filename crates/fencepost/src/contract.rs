@@ -1,20 +1,20 @@
 //! The contract: what a backend provides, in one place.
 //!
 //! The nouns ([`Device`], [`Stream`], [`Marker`], [`Event`](crate::Event)) reach a backend through
-//! these three traits alone, and a backend never knows `Event`. A call goes down once and comes back
-//! once. A new backend is a folder here, one line in [`REGISTRY`], and a run of the conformance
-//! suite.
+//! these three traits alone, and a backend never knows `Event`. A call goes down once and comes
+//! back once. A new backend is a folder here, one line in [`REGISTRY`], and a run of the
+//! conformance suite.
 //!
 //! What every backend builds on:
-//! - **One [`Timeline`](crate::timeline::Timeline) per stream** is the host's account of it.
-//!   A marker is a value on it. Values are handed out under the stream's submit lock, and only for a
+//! - **One [`Timeline`](crate::timeline::Timeline) per stream** is the host's account of it. A
+//!   marker is a value on it. Values are handed out under the stream's submit lock, and only for a
 //!   submit that succeeded.
-//! - **Completion is reported through the timeline** (`advance`, `fail`), by whoever learns of it: the
-//!   host's workers, a reactor thread, a completed handler, or a query that asked the driver. Blocked
-//!   threads, futures, callbacks and parked host streams all wait there, so every backend serves all
-//!   of them once [`MarkerImpl::ensure_watched`] makes sure that somebody watches.
-//! - **A failed stream still records**: the marker has failed from the start. So what a user sees does
-//!   not depend on who learnt of the failure first.
+//! - **Completion is reported through the timeline** (`advance`, `fail`), by whoever learns of it:
+//!   the host's workers, a reactor thread, a completed handler, or a query that asked the driver.
+//!   Blocked threads, futures, callbacks and parked host streams all wait there, so every backend
+//!   serves all of them once [`MarkerImpl::ensure_watched`] makes sure that somebody watches.
+//! - **A failed stream still records**: the marker has failed from the start. So what a user sees
+//!   does not depend on who learnt of the failure first.
 
 use std::{any::Any, fmt, panic::Location, sync::Arc, time::Instant};
 
@@ -67,10 +67,11 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
     /// asked. On an error nothing has changed.
     fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>>;
 
-    /// Records again into the marker that `slot` holds, by [`Slot::again`], where nobody else holds it and the
-    /// backend can: the same marker object with a new value, of the same timeline, asked for by `at`. `false`
-    /// where it cannot, or where the driver refused: nothing has changed then, but for a value that may be used up,
-    /// and [`mark`](StreamImpl::mark) is to be called. Fires no waiters.
+    /// Records again into the marker that `slot` holds, by [`Slot::again`], where nobody else holds
+    /// it and the backend can: the same marker object with a new value, of the same timeline, asked
+    /// for by `at`. `false` where it cannot, or where the driver refused: nothing has changed then,
+    /// but for a value that may be used up, and [`mark`](StreamImpl::mark) is to be called. Fires
+    /// no waiters.
     fn record_again(&self, slot: &Slot, at: &'static Location<'static>) -> bool {
         let _ = (slot, at);
         false
@@ -89,7 +90,8 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
     /// Markers complete so far, by the freshest cheap knowledge.
     fn completed(&self) -> u64;
 
-    /// Whether everything submitted so far is done, where the API tells without a marker; else `None`.
+    /// Whether everything submitted so far is done, where the API tells without a marker; else
+    /// `None`.
     fn is_idle(&self) -> Result<Option<bool>> {
         Ok(None)
     }
@@ -111,7 +113,8 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
         })
     }
 
-    /// Whether what holds up one of the two also holds up the other, for they share a hardware queue.
+    /// Whether what holds up one of the two also holds up the other, for they share a hardware
+    /// queue.
     #[cfg(feature = "conformance")]
     fn shares_order_with(&self, other: &dyn StreamImpl) -> bool {
         let _ = other;
@@ -144,7 +147,8 @@ pub(crate) struct Point {
 pub(crate) enum TimelineKnowledge {
     /// Nothing: the marker is to be asked.
     Nothing,
-    /// That it is complete, once somebody has learnt of it; while pending, the marker is to be asked.
+    /// That it is complete, once somebody has learnt of it; while pending, the marker is to be
+    /// asked.
     #[cfg_attr(
         not(any(feature = "cuda", feature = "vulkan", has_metal)),
         allow(dead_code)
@@ -168,8 +172,8 @@ pub(crate) trait MarkerImpl: Send + Sync + Any {
     /// `Ok(true)` once complete, the failure once failed. Never blocks.
     fn query(&self) -> Result<bool>;
 
-    /// Whether it is known to be complete. Where asking a driver costs more than a native wait, without
-    /// asking.
+    /// Whether it is known to be complete. Where asking a driver costs more than a native wait,
+    /// without asking.
     fn is_known_complete(&self) -> bool {
         matches!(self.query(), Ok(true))
     }

@@ -5,20 +5,21 @@
 //!
 //! # Finding a circle
 //!
-//! A serial stream waits for at most one marker at a time: its queue is parked on one, the host work it is
-//! running blocks on one, or a GPU's queue is held for one of another backend. Each publishes that marker on
-//! its stream, and which of the stream's own markers lie behind the wait. Starting from the marker that
-//! we are about to block on, the walk goes from its stream to the marker that holds it up there, and so on,
-//! until a stream waits for nothing or the walk is back at our own. A GPU's queue may have further waits
-//! behind the first; they come first in their turn.
+//! A serial stream waits for at most one marker at a time: its queue is parked on one, the host
+//! work it is running blocks on one, or a GPU's queue is held for one of another backend. Each
+//! publishes that marker on its stream, and which of the stream's own markers lie behind the wait.
+//! Starting from the marker that we are about to block on, the walk goes from its stream to the
+//! marker that holds it up there, and so on, until a stream waits for nothing or the walk is back
+//! at our own. A GPU's queue may have further waits behind the first; they come first in their
+//! turn.
 //!
-//! *A circle that is found is real.* The walk looks twice. A marker completes once and for good, so a
-//! stream that is blocked on the same pending marker in both passes was blocked on it in between: all
-//! edges held at one moment, the one between the passes. Waits with a deadline end by themselves and
-//! are no edges, except our own, which is about to begin.
+//! *A circle that is found is real.* The walk looks twice. A marker completes once and for good, so
+//! a stream that is blocked on the same pending marker in both passes was blocked on it in between:
+//! all edges held at one moment, the one between the passes. Waits with a deadline end by
+//! themselves and are no edges, except our own, which is about to begin.
 //!
-//! *A circle that is real is found.* It can close after we looked, so a blocked thread looks again, in
-//! growing steps; the edges of a real circle are still there.
+//! *A circle that is real is found.* It can close after we looked, so a blocked thread looks again,
+//! in growing steps; the edges of a real circle are still there.
 
 use std::{
     cell::RefCell,

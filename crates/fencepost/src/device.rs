@@ -13,7 +13,8 @@ use crate::{
     timeline::DeviceCore,
 };
 
-/// An accelerator opened through one backend: `host`, `metal`, `cuda:0`, `vulkan:0`. Cheap to clone.
+/// An accelerator opened through one backend: `host`, `metal`, `cuda:0`, `vulkan:0`. Cheap to
+/// clone.
 ///
 /// ```
 /// use fencepost::Device;
@@ -124,9 +125,9 @@ impl Device {
         }
     }
 
-    /// Opens the device that the environment variable `FENCEPOST_DEVICE` names; where it is unset or
-    /// empty, the first of Metal, CUDA and Vulkan that works here, and else the host, which always
-    /// does. A Vulkan driver that computes on the processor is taken only when it is named.
+    /// Opens the device that the environment variable `FENCEPOST_DEVICE` names; where it is unset
+    /// or empty, the first of Metal, CUDA and Vulkan that works here, and else the host, which
+    /// always does. A Vulkan driver that computes on the processor is taken only when it is named.
     ///
     /// # Errors
     /// A bad `FENCEPOST_DEVICE` is an error, as in [`open`](Device::open): it never falls back.
@@ -263,8 +264,8 @@ impl Device {
     /// Records a marker on each live stream. Streams of other threads may go on meanwhile.
     ///
     /// # Errors
-    /// [`Error::WouldDeadlock`] from host work of one of its own streams; else the first failure met. Either
-    /// after all streams were waited for.
+    /// [`Error::WouldDeadlock`] from host work of one of its own streams; else the first failure
+    /// met. Either after all streams were waited for.
     ///
     /// # References
     /// - [`cuCtxSynchronize`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__CTX.html),
@@ -321,8 +322,8 @@ impl Device {
         first
     }
 
-    /// A marker behind everything submitted so far on each of its live streams, for waiting for all of
-    /// them in a way of one's own. Never waits for the device.
+    /// A marker behind everything submitted so far on each of its live streams, for waiting for all
+    /// of them in a way of one's own. Never waits for the device.
     ///
     /// Each has the errors of [`Stream::record`].
     ///
@@ -341,8 +342,8 @@ impl Device {
         streams.map(record).collect()
     }
 
-    /// How many user callbacks of this device have panicked. Each panic was caught and printed by the
-    /// panic hook; it harmed no stream and no other callback.
+    /// How many user callbacks of this device have panicked. Each panic was caught and printed by
+    /// the panic hook; it harmed no stream and no other callback.
     ///
     /// ```
     /// # let device = fencepost::Device::new_host(1);

@@ -50,7 +50,8 @@ impl Event {
     /// An event without timing: the cheapest kind. No device work, never blocks.
     ///
     /// # References
-    /// - [`cuEventCreate` with `CU_EVENT_DISABLE_TIMING`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
+    /// - [`cuEventCreate` with
+    ///   `CU_EVENT_DISABLE_TIMING`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
     ///   [`makeSharedEvent`](https://developer.apple.com/documentation/metal/mtldevice/makesharedevent())
     ///
     /// ```
@@ -93,8 +94,8 @@ impl Event {
     ///
     /// # Errors
     /// [`Error::DeviceMismatch`] for a stream of another device; what the driver says when it
-    /// refuses the submit; [`Error::WouldBlock`] where a Metal stream has too many command buffers that are not complete.
-    /// The event then holds what it held before.
+    /// refuses the submit; [`Error::WouldBlock`] where a Metal stream has too many command buffers
+    /// that are not complete. The event then holds what it held before.
     ///
     /// # References
     /// - [`cuEventRecord`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
@@ -118,13 +119,14 @@ impl Event {
         }
     }
 
-    /// [`record`](Event::record), where that makes no new marker and drops none: at most when the event was last
-    /// recorded on the same stream, of CUDA or Vulkan, and nobody else holds that marker. Else nothing is recorded,
-    /// and `false` returned, also when the driver refuses: `record` tells why.
+    /// [`record`](Event::record), where that makes no new marker and drops none: at most when the
+    /// event was last recorded on the same stream, of CUDA or Vulkan, and nobody else holds that
+    /// marker. Else nothing is recorded, and `false` returned, also when the driver refuses:
+    /// `record` tells why.
     ///
-    /// For callers in a place where nothing of others may be dropped, such as one that has let go of an
-    /// interpreter's lock by hand. Code of others runs in it only where a Vulkan queue is guarded by a lock of the
-    /// caller's own.
+    /// For callers in a place where nothing of others may be dropped, such as one that has let go
+    /// of an interpreter's lock by hand. Code of others runs in it only where a Vulkan queue is
+    /// guarded by a lock of the caller's own.
     ///
     /// # References
     /// - as [`record`](Event::record)
@@ -145,8 +147,8 @@ impl Event {
         stream.record_again(&self.slot)
     }
 
-    /// Records with a marker that is new to the event. Apart from `record`, so that recording in place stays
-    /// short.
+    /// Records with a marker that is new to the event. Apart from `record`, so that recording in
+    /// place stays short.
     #[inline(never)]
     #[track_caller]
     fn record_new(&self, stream: &Stream) -> Result<()> {
@@ -157,11 +159,13 @@ impl Event {
         Ok(())
     }
 
-    /// Holds `marker` from now on, as if this event had been recorded where the marker is: for marks in work that the
-    /// caller submits. Never blocks. Without timing in both there is no time.
+    /// Holds `marker` from now on, as if this event had been recorded where the marker is: for
+    /// marks in work that the caller submits. Never blocks. Without timing in both there is no
+    /// time.
     ///
     /// # Errors
-    /// [`Error::DeviceMismatch`] for a marker of another device. The event then holds what it held before.
+    /// [`Error::DeviceMismatch`] for a marker of another device. The event then holds what it held
+    /// before.
     ///
     /// ```
     /// use fencepost::{Device, Event};
@@ -197,15 +201,16 @@ impl Event {
     /// Makes later work of `stream` run after the marker held now. The calling thread never blocks.
     ///
     /// A no-op when the event was never recorded, when the marker is complete, or when it is known
-    /// to be on the same stream. Allowed across devices and, where the API can, device-side. When the
-    /// marker fails, `stream` fails in turn, with the cause chained.
+    /// to be on the same stream. Allowed across devices and, where the API can, device-side. When
+    /// the marker fails, `stream` fails in turn, with the cause chained.
     ///
     /// # Errors
     /// [`Error::ForeignWait`] for a GPU stream and a pending marker of another backend; what the
     /// driver says when it refuses the wait.
     ///
     /// # References
-    /// - [`cuStreamWaitEvent`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html),
+    /// -
+    ///   [`cuStreamWaitEvent`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html),
     ///   [`encodeWaitForEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodewaitforevent(_:value:))
     /// - host: the stream's queue parks, no thread does
     ///
@@ -259,9 +264,9 @@ impl Event {
         }
     }
 
-    /// What [`query`](Event::query) can tell by a few atomic loads: `None` where it would take a lock or
-    /// ask a driver. For callers that hold a lock of their own, such as an interpreter's, and let go of
-    /// it first in that case.
+    /// What [`query`](Event::query) can tell by a few atomic loads: `None` where it would take a
+    /// lock or ask a driver. For callers that hold a lock of their own, such as an interpreter's,
+    /// and let go of it first in that case.
     ///
     /// ```
     /// use fencepost::{Device, Event};
@@ -453,8 +458,8 @@ impl Event {
         Ok(pair)
     }
 
-    /// Calls `callback` once the marker held now is complete or has failed; soon when there is none.
-    /// Never on the calling thread. See [`Marker::on_complete`].
+    /// Calls `callback` once the marker held now is complete or has failed; soon when there is
+    /// none. Never on the calling thread. See [`Marker::on_complete`].
     ///
     /// # Errors
     /// As [`Marker::on_complete`].
@@ -480,9 +485,10 @@ impl Event {
 
     /// The marker held now; it stays what it is when the event is recorded again.
     ///
-    /// While another thread records this very event, and the driver holds that up because its queue is full, this waits
-    /// for it, and so do the calls that need the marker: all but [`query`](Event::query), [`peek`](Event::peek) and
-    /// [`status`](Event::status), which say that it is pending.
+    /// While another thread records this very event, and the driver holds that up because its queue
+    /// is full, this waits for it, and so do the calls that need the marker: all but
+    /// [`query`](Event::query), [`peek`](Event::peek) and [`status`](Event::status), which say that
+    /// it is pending.
     ///
     /// ```
     /// use fencepost::{Device, Event};

@@ -1,5 +1,5 @@
-//! The event's word and its slot, on a backend made for loom: markers that are recorded again in place, as
-//! CUDA's are, and complete when the test says so.
+//! The event's word and its slot, on a backend made for loom: markers that are recorded again in
+//! place, as CUDA's are, and complete when the test says so.
 
 use std::{
     any::Any,
@@ -247,7 +247,8 @@ fn whoever_holds_a_marker_of_a_lent_slot_keeps_it_as_it_was() {
     });
 }
 
-/// The lock of the slot changes from the primary stream's to its own and back, while another thread looks for it.
+/// The lock of the slot changes from the primary stream's to its own and back, while another thread
+/// looks for it.
 #[test]
 fn a_slot_is_taken_back_while_others_use_it() {
     loom::model(|| {
@@ -311,7 +312,8 @@ fn events_of_one_stream_never_share_a_value() {
     });
 }
 
-/// A query answers while the driver holds up a record of the event: whoever asks may be who lets the driver go on.
+/// A query answers while the driver holds up a record of the event: whoever asks may be who lets
+/// the driver go on.
 #[test]
 fn a_query_does_not_wait_for_a_record_that_goes_on() {
     loom::model(|| {

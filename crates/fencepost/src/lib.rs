@@ -29,8 +29,8 @@
 //!   (feature `conformance`) and that `fencepost check` runs on your machine.
 //! - Nothing is used up by looking: query, wait and read times in any order, from any thread.
 //! - Every wait takes a deadline, and a [`Timeout`] explains what was awaited and how far it came.
-//! - A failure is never a `false` and never a hang: it sticks to its stream, travels along waits, and
-//!   names its first cause.
+//! - A failure is never a `false` and never a hang: it sticks to its stream, travels along waits,
+//!   and names its first cause.
 //!
 //! # What it does not do
 //! - It runs no kernels: submit those with the API you use, on the stream you wrap.
@@ -38,7 +38,8 @@
 //! - The host clock never stands in for a device's.
 //!
 //! # Features
-//! - `metal`, on by default: Apple's Metal. It does nothing on other systems, and brings nothing in there.
+//! - `metal`, on by default: Apple's Metal. It does nothing on other systems, and brings nothing in
+//!   there.
 //! - `cuda`: NVIDIA's driver, loaded at run time; building needs none.
 //! - `vulkan`: Vulkan 1.2 and later, its loader loaded at run time; building needs none.
 //! - `conformance`: the conformance suite and its mutants, as library code.

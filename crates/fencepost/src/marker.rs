@@ -134,11 +134,12 @@ impl Marker {
     /// In host work it lends the worker to other streams while it blocks.
     ///
     /// # Errors
-    /// The failure of the stream or device; [`Error::WouldDeadlock`] when called from host work that
-    /// the marker itself waits for, directly or over other streams; [`Error::Forked`].
+    /// The failure of the stream or device; [`Error::WouldDeadlock`] when called from host work
+    /// that the marker itself waits for, directly or over other streams; [`Error::Forked`].
     ///
     /// # References
-    /// - [`cuEventSynchronize`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
+    /// -
+    ///   [`cuEventSynchronize`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
     ///   [`vkWaitSemaphores`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkWaitSemaphores.html)
     /// - Metal and host: the marker's own completion cell; [`std::thread::park`]
     ///
@@ -200,7 +201,8 @@ impl Marker {
     ///
     /// # Errors
     /// [`Error::TimingDisabled`] without timing, [`Error::NotReady`] while pending,
-    /// [`Error::Unsupported`] where the API only tells differences (CUDA), and the stream's failure.
+    /// [`Error::Unsupported`] where the API only tells differences (CUDA), and the stream's
+    /// failure.
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -221,7 +223,8 @@ impl Marker {
     /// either is pending; and the failure of a marker that failed.
     ///
     /// # References
-    /// - [`cuEventElapsedTime`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
+    /// -
+    ///   [`cuEventElapsedTime`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
     ///   [`vkGetQueryPoolResults`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkGetQueryPoolResults.html),
     ///   [`MTLCommandBuffer.gpuEndTime`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/gpuendtime)
     /// - host: [`std::time::Instant`]

@@ -9,16 +9,17 @@
 //! | `ASK` | only the marker itself can tell | the generation |
 //! | `PRIMARY` | the primary timeline at this value tells | the marker's value |
 //!
-//! An owner of the slot writes it: with a new marker, and after a query that found the marker complete, if the
-//! word still is the one that the query had read. Each marker to be asked has a generation of its own, which keeps
-//! that replacement honest: two words are equal only when they stand for the same marker.
+//! An owner of the slot writes it: with a new marker, and after a query that found the marker
+//! complete, if the word still is the one that the query had read. Each marker to be asked has a
+//! generation of its own, which keeps that replacement honest: two words are equal only when they
+//! stand for the same marker.
 //!
 //! # The lock
 //!
-//! A record that changes the held marker in place needs two things to itself: the slot, and the next value of
-//! its stream. Each has a lock, which costs an atomic read-modify-write. So a slot whose marker was changed in place
-//! is *delegated* to the stream: from then on the stream's own lock, which such a record takes anyway, guards the slot
-//! as well.
+//! A record that changes the held marker in place needs two things to itself: the slot, and the
+//! next value of its stream. Each has a lock, which costs an atomic read-modify-write. So a slot
+//! whose marker was changed in place is *delegated* to the stream: from then on the stream's own
+//! lock, which such a record takes anyway, guards the slot as well.
 //!
 //! | `state` | who owns what is held |
 //! |---|---|
@@ -26,15 +27,16 @@
 //! | `DELEGATED` | whoever has the lock of the stream that is `primary` |
 //! | `TAKEN` | one thread, which changes the marker in place, and may be inside the driver: it has no lock |
 //!
-//! *Invariant: only an owner writes `state`, and but for `TAKEN`, with which it stays one, as the last thing it
-//! does; at no time are there two.* A thread takes the lock that `state` names, then looks again. What it sees then
-//! is true: each change away from a lock's own state is made by a holder of that lock, so whoever takes the lock
-//! later sees it. So of two threads that each hold one of the locks, one at most finds its own state, and nobody
-//! finds his while the slot is taken. Every change of `state` is a release, and every look before entering an
-//! acquire, so the next owner sees what the last one did. The event's `loom_tests` explore it.
+//! *Invariant: only an owner writes `state`, and but for `TAKEN`, with which it stays one, as the
+//! last thing it does; at no time are there two.* A thread takes the lock that `state` names, then
+//! looks again. What it sees then is true: each change away from a lock's own state is made by a
+//! holder of that lock, so whoever takes the lock later sees it. So of two threads that each hold
+//! one of the locks, one at most finds its own state, and nobody finds his while the slot is taken.
+//! Every change of `state` is a release, and every look before entering an acquire, so the next
+//! owner sees what the last one did. The event's `loom_tests` explore it.
 //!
-//! Nobody who has one of these locks waits for another: the locks need no order. As with any lock, a process that is
-//! forked while another thread is inside finds it held for ever.
+//! Nobody who has one of these locks waits for another: the locks need no order. As with any lock,
+//! a process that is forked while another thread is inside finds it held for ever.
 
 #![allow(unsafe_code)]
 // The host records nothing again, and Metal makes a marker for each record.
@@ -58,13 +60,13 @@ pub(crate) struct Slot {
     held: UnsafeCell<Held>,
 }
 
-// SAFETY: `held` is reached by its owner alone, and one owner sees what the last one did: the protocol above. So
-// it is what a `Mutex` is, which is `Sync` for what is `Send`.
+// SAFETY: `held` is reached by its owner alone, and one owner sees what the last one did: the
+// protocol above. So it is what a `Mutex` is, which is `Sync` for what is `Send`.
 unsafe impl Sync for Slot where Held: Send {}
 
-/// The timeline of the event's first stream, or of the first that it was recorded on again where markers must be
-/// asked while they are pending: recording on that stream, which is what most events do, keeps queries free of
-/// locks.
+/// The timeline of the event's first stream, or of the first that it was recorded on again where
+/// markers must be asked while they are pending: recording on that stream, which is what most
+/// events do, keeps queries free of locks.
 struct Primary {
     timeline: Arc<Timeline>,
     /// Whether it also tells that a marker is pending.
@@ -101,8 +103,8 @@ const DELEGATED: u64 = 1;
 const TAKEN: u64 = 2;
 
 impl<'a> Lock<'a> {
-    /// The lock of the order of `stream`, which `had` may be already; else that is dropped first, so that nobody
-    /// has two.
+    /// The lock of the order of `stream`, which `had` may be already; else that is dropped first,
+    /// so that nobody has two.
     #[inline(always)]
     pub(crate) fn of(stream: &'a StreamCore, had: Option<Lock<'a>>) -> Lock<'a> {
         match had {
@@ -140,7 +142,8 @@ impl Slot {
         self.word.load(Ordering::Acquire)
     }
 
-    /// Whether the marker is complete, or there is none, where that can be told without a lock and a driver.
+    /// Whether the marker is complete, or there is none, where that can be told without a lock and
+    /// a driver.
     #[inline]
     pub(crate) fn peek(&self) -> Option<bool> {
         let word = self.word();
@@ -187,8 +190,8 @@ impl Slot {
     /// Holds `marker` from now on; `is_like_ours` says whether it may be recorded again.
     #[inline]
     pub(crate) fn put(&self, marker: Marker, is_like_ours: bool) {
-        // Where a pending marker is to be asked anyway, a primary is worth its cost only to an event that
-        // is recorded again.
+        // Where a pending marker is to be asked anyway, a primary is worth its cost only to an
+        // event that is recorded again.
         let word = match marker.imp().timeline_knowledge() {
             TimelineKnowledge::All => self.word_of(&marker),
             TimelineKnowledge::Completion if self.primary.get().is_some() => self.word_of(&marker),
@@ -204,9 +207,10 @@ impl Slot {
         drop(old);
     }
 
-    /// Calls `record` to record again into the marker that is held: that is its alone until it returns, also once it
-    /// has dropped the lock, so it may take its time then. It gives the new
-    /// value, on the same timeline. `false` where it gives none, or there is nothing to record into.
+    /// Calls `record` to record again into the marker that is held: that is its alone until it
+    /// returns, also once it has dropped the lock, so it may take its time then. It gives the new
+    /// value, on the same timeline. `false` where it gives none, or there is nothing to record
+    /// into.
     ///
     /// Nobody can come to hold the marker meanwhile: only an owner of the slot hands it out.
     #[inline(always)]
@@ -221,8 +225,8 @@ impl Slot {
         self.state.store(TAKEN, Ordering::Release);
         let _leave = Leave(self);
         self.held.with_mut(|held| {
-            // SAFETY: whoever has this lock while `state` names it is the only owner, and with `TAKEN` it stays
-            // so without the lock.
+            // SAFETY: whoever has this lock while `state` names it is the only owner, and with
+            // `TAKEN` it stays so without the lock.
             let held = unsafe { &mut *held };
             let again = match &mut held.marker {
                 Some(marker) if held.is_like_ours => record(marker.imp_mut(), lock),
@@ -305,8 +309,8 @@ impl Slot {
         }
     }
 
-    /// Waits while somebody changes it in place: for long only where the driver's queue is full, or a lock of the
-    /// caller's own is held that guards a Vulkan queue.
+    /// Waits while somebody changes it in place: for long only where the driver's queue is full, or
+    /// a lock of the caller's own is held that guards a Vulkan queue.
     #[cold]
     fn wait(&self) {
         look_until(|| self.state.load(Ordering::Relaxed) != TAKEN);

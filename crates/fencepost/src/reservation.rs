@@ -4,18 +4,19 @@ use std::{fmt, sync::Arc};
 
 use crate::{epochs::State, marker::Marker};
 
-/// A place for a marker in work that the caller submits: in a command buffer of its own, at a time that only
-/// the caller knows.
+/// A place for a marker in work that the caller submits: in a command buffer of its own, at a time
+/// that only the caller knows.
 ///
-/// The marker is there from the start. Until [`submitted`](Reservation::submitted) says that its work is on
-/// its way, the marker is pending, and whoever would wait for it gets
-/// [`Error::NotSubmitted`](crate::Error::NotSubmitted) instead of a hang. A reservation that is dropped leaves
-/// its marker with [`Error::Abandoned`](crate::Error::Abandoned).
+/// The marker is there from the start. Until [`submitted`](Reservation::submitted) says that its
+/// work is on its way, the marker is pending, and whoever would wait for it gets
+/// [`Error::NotSubmitted`](crate::Error::NotSubmitted) instead of a hang. A reservation that is
+/// dropped leaves its marker with [`Error::Abandoned`](crate::Error::Abandoned).
 ///
 /// With Metal, `metal::record_into` makes it.
 ///
-/// Reservations may be submitted in any order: each has a native event of its own. So a reserved marker
-/// belongs to no [`Stream`](crate::Stream): a stream that waits for it always does so on the device.
+/// Reservations may be submitted in any order: each has a native event of its own. So a reserved
+/// marker belongs to no [`Stream`](crate::Stream): a stream that waits for it always does so on the
+/// device.
 ///
 /// ```no_run
 /// # fn submit() {}

@@ -92,7 +92,8 @@ impl Stream {
     ///
     /// Returns at once; the work runs on a thread of the library. It may use every call of this
     /// crate, and may block: a wait through this crate lends the worker to other streams, and when
-    /// other kinds of blocking starve them, more workers are started. A panic in it fails the stream.
+    /// other kinds of blocking starve them, more workers are started. A panic in it fails the
+    /// stream.
     ///
     /// # Errors
     /// [`Error::StreamFailed`] when the stream has failed and the work would never run;
@@ -116,8 +117,8 @@ impl Stream {
     /// device.
     ///
     /// # Errors
-    /// What the driver says when it refuses the submit; [`Error::WouldBlock`] where a Metal stream has too many command
-    /// buffers that are not complete.
+    /// What the driver says when it refuses the submit; [`Error::WouldBlock`] where a Metal stream
+    /// has too many command buffers that are not complete.
     ///
     /// # References
     /// - as [`Event::record`](crate::Event::record)
@@ -188,18 +189,19 @@ impl Stream {
         self.imp.wait(marker)
     }
 
-    /// As [`wait`](Stream::wait), also for a pending marker of another backend, at a price: on a GPU
-    /// it stalls the hardware queue, and with it every stream that shares the queue. On a host stream
-    /// it is [`wait`](Stream::wait).
+    /// As [`wait`](Stream::wait), also for a pending marker of another backend, at a price: on a
+    /// GPU it stalls the hardware queue, and with it every stream that shares the queue. On a host
+    /// stream it is [`wait`](Stream::wait).
     ///
-    /// A wait for a marker that exists closes no circle by itself. Host work that later blocks on what this
-    /// wait holds up, and would have to end first, gets [`Error::WouldDeadlock`].
+    /// A wait for a marker that exists closes no circle by itself. Host work that later blocks on
+    /// what this wait holds up, and would have to end first, gets [`Error::WouldDeadlock`].
     ///
     /// # Errors
     /// What the driver says when it refuses.
     ///
     /// # References
-    /// - [`cuStreamWaitValue32`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEMOP.html),
+    /// -
+    ///   [`cuStreamWaitValue32`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEMOP.html),
     ///   [`vkSignalSemaphore`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkSignalSemaphore.html),
     ///   [`MTLSharedEvent.signaledValue`](https://developer.apple.com/documentation/metal/mtlsharedevent/signaledvalue)
     ///
@@ -216,8 +218,9 @@ impl Stream {
         }
     }
 
-    /// Whether everything submitted so far is done. Never blocks on the device's work. Where the API does
-    /// not tell, it records a marker of its own, which [`progress`](Stream::progress) counts.
+    /// Whether everything submitted so far is done. Never blocks on the device's work. Where the
+    /// API does not tell, it records a marker of its own, which [`progress`](Stream::progress)
+    /// counts.
     ///
     /// # Errors
     /// The stream's failure, and those of [`record`](Stream::record).
@@ -276,8 +279,8 @@ impl Stream {
 
     /// How many markers were recorded here, and how many are complete. Never blocks.
     ///
-    /// The two are read one after the other, so a stream in use may have gone on in between; what is
-    /// `completed` never exceeds what is `recorded`.
+    /// The two are read one after the other, so a stream in use may have gone on in between; what
+    /// is `completed` never exceeds what is `recorded`.
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;

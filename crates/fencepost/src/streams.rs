@@ -4,8 +4,8 @@ use std::sync::{Arc, Weak};
 
 use crate::sync::{Mutex, lock};
 
-/// The streams made so far, without owning them. Dead ones are swept out whenever as many were added as were alive
-/// after the last sweep, so a stream costs a constant share of sweeping.
+/// The streams made so far, without owning them. Dead ones are swept out whenever as many were
+/// added as were alive after the last sweep, so a stream costs a constant share of sweeping.
 pub(crate) struct Streams<S>(Mutex<List<S>>);
 
 struct List<S> {

@@ -39,11 +39,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// A lock for the shortest sections of the busiest paths: taken by one atomic read-modify-write, let go of by a
-/// plain store, where [`Mutex`] needs a second read-modify-write to learn whether somebody waits.
+/// A lock for the shortest sections of the busiest paths: taken by one atomic read-modify-write,
+/// let go of by a plain store, where [`Mutex`] needs a second read-modify-write to learn whether
+/// somebody waits.
 ///
-/// So nobody wakes those who wait: they look for a moment, then sleep, longer each time up to a millisecond.
-/// A holder can be long inside only where the system took its core away, and then a millisecond is little.
+/// So nobody wakes those who wait: they look for a moment, then sleep, longer each time up to a
+/// millisecond. A holder can be long inside only where the system took its core away, and then a
+/// millisecond is little.
 #[cfg(not(loom))]
 pub(crate) struct BriefLock(spin::mutex::SpinMutex<()>);
 #[cfg(loom)]
@@ -82,8 +84,8 @@ impl BriefLock {
     }
 }
 
-/// Looks at `done` until it is so, of which nobody tells: for a moment without a pause, then with sleeps, longer
-/// each time up to a millisecond.
+/// Looks at `done` until it is so, of which nobody tells: for a moment without a pause, then with
+/// sleeps, longer each time up to a millisecond.
 pub(crate) fn look_until(mut done: impl FnMut() -> bool) {
     #[cfg(loom)]
     while !done() {
@@ -163,8 +165,8 @@ pub(crate) fn spin_until(deadline: Option<Instant>, mut done: impl FnMut() -> bo
         if start.elapsed() >= limit {
             return false;
         }
-        // Whoever we wait for may have been woken onto this very core: let it run. Measured: without
-        // this, a wake-up under load costs up to six times as much.
+        // Whoever we wait for may have been woken onto this very core: let it run. Measured:
+        // without this, a wake-up under load costs up to six times as much.
         std_thread::yield_now();
     }
 }

@@ -5,12 +5,12 @@
 //! **A marker is a value on a timeline.** Values count up from 1 as markers are recorded and
 //! complete in that order, so one number tells the state of every marker of the stream.
 //!
-//! **A timeline fails once and for good.** Its completed value then stays where it is: markers at or
-//! below it are complete for ever, those above it have failed for ever. A stream that is used again
-//! after a failure continues on a new timeline.
+//! **A timeline fails once and for good.** Its completed value then stays where it is: markers at
+//! or below it are complete for ever, those above it have failed for ever. A stream that is used
+//! again after a failure continues on a new timeline.
 //!
-//! **Nobody is woken under a lock.** [`Timeline::advance`] and [`Timeline::fail`] return the waiters
-//! that are due as a [`Wake`]; the caller drops its own locks first and then fires it.
+//! **Nobody is woken under a lock.** [`Timeline::advance`] and [`Timeline::fail`] return the
+//! waiters that are due as a [`Wake`]; the caller drops its own locks first and then fires it.
 //!
 //! # The protocol
 //!
@@ -104,11 +104,12 @@ pub(crate) struct StreamCore {
     pub(crate) device: Arc<DeviceCore>,
     /// The last value handed out, for [`Timeout`](crate::error::Timeout) and progress.
     pub(crate) recorded: AtomicU64,
-    /// The lock under which values are handed out, where the backend has none of its own for it. It may guard
-    /// the slots of events too ([`Slot`](crate::rerecord::Slot)), so no other lock is taken under it.
+    /// The lock under which values are handed out, where the backend has none of its own for it. It
+    /// may guard the slots of events too ([`Slot`](crate::rerecord::Slot)), so no other lock is
+    /// taken under it.
     pub(crate) order: BriefLock,
-    /// The waits of the stream that the host can see, in their order. A host stream stands at one at most;
-    /// ahead of a GPU's queue there may be several.
+    /// The waits of the stream that the host can see, in their order. A host stream stands at one
+    /// at most; ahead of a GPU's queue there may be several.
     waits: Mutex<Waits>,
 }
 
@@ -323,8 +324,8 @@ impl Timeline {
         due
     }
 
-    /// As [`advance`](Timeline::advance) to a value that nobody can be waiting for: handed out under
-    /// the submit lock that is still held, with everything below it complete.
+    /// As [`advance`](Timeline::advance) to a value that nobody can be waiting for: handed out
+    /// under the submit lock that is still held, with everything below it complete.
     ///
     /// A plain store is enough. Nobody else writes: other completers have nothing left to complete,
     /// and a failure needs the submit lock. And nobody needs the order with `waiting`: whoever
@@ -364,8 +365,8 @@ impl Timeline {
         }
     }
 
-    /// Asks for `waiter` to be fired once `value` is complete or has failed; gives it back when that
-    /// is so already.
+    /// Asks for `waiter` to be fired once `value` is complete or has failed; gives it back when
+    /// that is so already.
     pub(crate) fn register(&self, value: u64, waiter: Waiter) -> Result<Ticket, Waiter> {
         let mut inner = lock(&self.inner);
         self.waiting
@@ -463,8 +464,8 @@ pub(crate) mod loom_tests {
         StreamCore::new(DeviceCore::new("loom", host_clock(), Arc::new(NoCallbacks)))
     }
 
-    /// A thread that waits for `value`. Never the thread that joins: an unpark that comes late would
-    /// wake it out of loom's join, which loom cannot bear.
+    /// A thread that waits for `value`. Never the thread that joins: an unpark that comes late
+    /// would wake it out of loom's join, which loom cannot bear.
     fn waiting(timeline: &Arc<Timeline>, value: u64) -> thread::JoinHandle<Result<bool>> {
         let timeline = timeline.clone();
         thread::spawn(move || timeline.wait(value, None))

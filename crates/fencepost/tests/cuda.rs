@@ -90,14 +90,15 @@ fn a_gpu_keeps_every_promise() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;
     println!("{device} is {}", cuda::model(device).unwrap());
-    // compute-sanitizer waits for a stream's work when it is destroyed, which the driver does not: under it,
-    // the case about that is to be left out.
+    // compute-sanitizer waits for a stream's work when it is destroyed, which the driver does not:
+    // under it, the case about that is to be left out.
     let without = std::env::var("FENCEPOST_TEST_WITHOUT").unwrap_or_default();
     let passed = suite::keeps_every_promise(device, |case| case.name == without);
     assert!(passed >= 80, "only {passed} cases ran");
 }
 
-/// In a process of its own: some mutants leave threads behind that hang, and streams that stay stalled.
+/// In a process of its own: some mutants leave threads behind that hang, and streams that stay
+/// stalled.
 #[test]
 fn every_mutant_dies_by_every_case_that_claims_it() {
     let Some(gpu) = gpu() else { return };
@@ -299,8 +300,8 @@ fn a_full_queue_blocks_in_the_driver_and_under_no_lock_of_ours() {
     let (event, complete) = (Event::new(device), Event::new(device));
     complete.record(&stream).unwrap();
     complete.synchronize().unwrap();
-    // Held by a host stream that goes on by itself: where the driver holds a lock of its own while it
-    // blocks, calls of other threads block with it, this one's too.
+    // Held by a host stream that goes on by itself: where the driver holds a lock of its own while
+    // it blocks, calls of other threads block with it, this one's too.
     host.launch(|| std::thread::sleep(Duration::from_secs(1)))
         .unwrap();
     stream.wait_foreign(&host.record().unwrap()).unwrap();
@@ -364,8 +365,8 @@ struct Graph {
 }
 
 impl Graph {
-    /// Captures what `work` submits to `stream`, in the global mode, which any unsafe call of any thread
-    /// breaks; `None` where the driver has no graphs.
+    /// Captures what `work` submits to `stream`, in the global mode, which any unsafe call of any
+    /// thread breaks; `None` where the driver has no graphs.
     fn capture(stream: &Stream, work: impl FnOnce()) -> Option<Graph> {
         let bare = Bare::new();
         type Begin = unsafe extern "system" fn(Handle, u32) -> i32;
@@ -381,8 +382,8 @@ impl Graph {
         work();
         let (mut graph, mut ready) = (std::ptr::null_mut(), std::ptr::null_mut());
         make_current(&bare);
-        // SAFETY: out-pointers to handles; the stream is alive. Making a graph ready needs a current
-        // context, which there is.
+        // SAFETY: out-pointers to handles; the stream is alive. Making a graph ready needs a
+        // current context, which there is.
         unsafe {
             assert_eq!(
                 end(stream, &raw mut graph),
@@ -645,7 +646,8 @@ fn each_thread_has_its_own_default_stream() {
     std::thread::scope(|scope| {
         let (mine, tell, taken) = (&mine, ready.0, go.1);
         let thread = scope.spawn(move || {
-            // Before any other is stalled: a driver may hold up a thread's first use of its stream until then.
+            // Before any other is stalled: a driver may hold up a thread's first use of its stream
+            // until then.
             let theirs = wrapped();
             assert_ne!(theirs, *mine);
             tell.send(()).unwrap();
@@ -736,8 +738,8 @@ fn a_fault_of_one_gpu_reaches_the_streams_of_another_that_wait_for_it() {
         assert!(error.cause().is_some(), "{error:?}");
         assert!(before.query().unwrap());
         waiting.synchronize_timeout(PATIENCE).unwrap_err();
-        // Whether the second GPU itself is well is the driver's to say. An H200's driver 580 ends the contexts of
-        // all GPUs; CUDA's documentation promises neither.
+        // Whether the second GPU itself is well is the driver's to say. An H200's driver 580 ends
+        // the contexts of all GPUs; CUDA's documentation promises neither.
         let again = waiting
             .clear_error()
             .and_then(|()| waiting.synchronize_timeout(PATIENCE));

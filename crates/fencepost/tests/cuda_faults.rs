@@ -1,7 +1,8 @@
-//! What the CUDA backend makes of faults, injected call by call into the stand-in for the driver: the
-//! first cause is what the user sees, nothing hangs, nothing leaks, drops stay quiet.
+//! What the CUDA backend makes of faults, injected call by call into the stand-in for the driver:
+//! the first cause is what the user sees, nothing hangs, nothing leaks, drops stay quiet.
 //!
-//! Each fault in a process of its own: most of them end the context. Nothing here counts as hardware.
+//! Each fault in a process of its own: most of them end the context. Nothing here counts as
+//! hardware.
 #![cfg(all(feature = "cuda", target_os = "linux", not(loom)))]
 
 use std::{path::Path, sync::mpsc, time::Duration};
@@ -17,8 +18,8 @@ const ILLEGAL_ADDRESS: u32 = 700;
 const LAUNCH_FAILED: u32 = 719;
 const UNKNOWN: u32 = 999;
 
-/// Runs `fault` with a device of the stand-in, in a process of its own. Ends by looking for what CUDA's
-/// documentation forbids.
+/// Runs `fault` with a device of the stand-in, in a process of its own. Ends by looking for what
+/// CUDA's documentation forbids.
 fn with_stand_in(fault: impl FnOnce(&Device, &Control)) {
     let library = std::env::var_os("FENCEPOST_CUDA_LIBRARY");
     let Some(control) = library.and_then(|library| Control::load(Path::new(&library)).ok()) else {

@@ -1,5 +1,5 @@
-//! What CUDA's operations cost beside the bare driver's, in turns in one process; and how their times
-//! compare. Run by hand on a machine with a GPU:
+//! What CUDA's operations cost beside the bare driver's, in turns in one process; and how their
+//! times compare. Run by hand on a machine with a GPU:
 //!
 //!     cargo test --release -p fencepost --features cuda --test cuda_floors -- --ignored --nocapture
 #![cfg(all(feature = "cuda", not(loom)))]

@@ -78,8 +78,8 @@ impl Drop for OnDrop {
 
 /// The child of a fork has the memory and none of the threads.
 fn fork(statics: &Statics) {
-    // SAFETY: the parent's other threads are workers of the library, idle on a futex; the child calls
-    // nothing but this crate, which is what is tested, and _exit.
+    // SAFETY: the parent's other threads are workers of the library, idle on a futex; the child
+    // calls nothing but this crate, which is what is tested, and _exit.
     match unsafe { libc::fork() } {
         -1 => panic!("fork failed"),
         0 => {
@@ -123,8 +123,8 @@ fn fork(statics: &Statics) {
     }
 }
 
-/// Runs `scenario`, which ends its process, in a process of its own: the test `name` once more, told by
-/// a variable that it is the child.
+/// Runs `scenario`, which ends its process, in a process of its own: the test `name` once more,
+/// told by a variable that it is the child.
 fn ends_quietly(name: &str, scenario: fn(&'static Statics)) {
     if common::is_child() {
         scenario(fill());

@@ -1,5 +1,6 @@
-//! The Metal backend on the stand-in for Metal: the conformance suite, its mutants, and what belongs to Metal alone.
-//! Nothing here counts as Apple hardware. Where there is no Metal, that the library says so.
+//! The Metal backend on the stand-in for Metal: the conformance suite, its mutants, and what
+//! belongs to Metal alone. Nothing here counts as Apple hardware. Where there is no Metal, that the
+//! library says so.
 #![cfg(not(loom))]
 
 #[cfg(not(any(target_vendor = "apple", metal_sim)))]
@@ -158,8 +159,8 @@ mod stand_in {
         });
     }
 
-    /// Its place is the one where it was made, whenever it is committed: in the queue too, for hardware on which a buffer
-    /// that waits stops those behind it.
+    /// Its place is the one where it was made, whenever it is committed: in the queue too, for
+    /// hardware on which a buffer that waits stops those behind it.
     #[test]
     fn a_command_buffer_has_its_place_before_it_is_committed() {
         let place = |device: &Device| {
@@ -363,7 +364,8 @@ mod stand_in {
         });
     }
 
-    /// The caller's buffer may be one without retained references, and Metal says of none that it keeps events.
+    /// The caller's buffer may be one without retained references, and Metal says of none that it
+    /// keeps events.
     #[test]
     fn an_event_lives_as_long_as_a_command_buffer_that_uses_it() {
         with_gpu(|device, session| {
@@ -586,7 +588,8 @@ mod stand_in {
             }
             gate.open();
             stream.device().synchronize().unwrap();
-            // Those that the stream makes are in order among themselves, whatever else is in the queue.
+            // Those that the stream makes are in order among themselves, whatever else is in the
+            // queue.
             for value in 1..=20 {
                 let buffer = metal::command_buffer(&stream).unwrap();
                 theirs.fill(&buffer, value);

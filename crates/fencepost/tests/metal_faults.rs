@@ -1,5 +1,5 @@
-//! What the Metal backend makes of faults of the stand-in for Metal: the first cause is what the user sees, nothing hangs,
-//! nothing leaks. Nothing here counts as Apple hardware.
+//! What the Metal backend makes of faults of the stand-in for Metal: the first cause is what the
+//! user sees, nothing hangs, nothing leaks. Nothing here counts as Apple hardware.
 #![cfg(all(metal_sim, not(loom)))]
 
 use std::{sync::mpsc, time::Duration};
@@ -26,7 +26,8 @@ fn a_buffer_that_fails_without_its_signals_fails_its_stream_and_releases_everyon
         session.fail_commit(1, TIMEOUT, TEXT);
         work::append(&stream, &log, 1).unwrap();
         let marker = stream.record_timed().unwrap();
-        // Everybody who may wait: another stream, a buffer of the caller's, a host stream, a callback, a thread.
+        // Everybody who may wait: another stream, a buffer of the caller's, a host stream, a
+        // callback, a thread.
         other.wait(&marker).unwrap();
         let behind = other.record_timed().unwrap();
         let buffer = theirs.buffer();

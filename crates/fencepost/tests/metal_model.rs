@@ -1,4 +1,5 @@
-//! Random runs of operations, held against the model, on the stand-in for Metal. Nothing here counts as Apple hardware.
+//! Random runs of operations, held against the model, on the stand-in for Metal. Nothing here
+//! counts as Apple hardware.
 #![cfg(all(metal_sim, not(loom)))]
 
 use fencepost::{Device, metal};

@@ -1,5 +1,5 @@
-//! What Miri can run of the host's tests: the conformance cases, and a race or two, in small numbers.
-//! Runs natively as well.
+//! What Miri can run of the host's tests: the conformance cases, and a race or two, in small
+//! numbers. Runs natively as well.
 #![cfg(not(loom))]
 
 use std::{sync::Arc, thread};

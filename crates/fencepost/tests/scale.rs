@@ -87,7 +87,8 @@ fn ten_thousand_live_streams_wait_for_each_other_in_a_random_order() {
     }
 }
 
-/// The end of a chain of ten thousand streams, each waiting for the one before; `first` is at its head.
+/// The end of a chain of ten thousand streams, each waiting for the one before; `first` is at its
+/// head.
 fn end_of_chain(device: &Device, first: Stream) -> Marker {
     let mut last = first;
     for _ in 0..CHAIN {

@@ -136,7 +136,8 @@ fn failures_and_clear_error_race_with_everything_else() {
                 let event = Event::new(&device);
                 for _ in 0..500 {
                     let stream = &streams[random(&mut state, streams.len())];
-                    // Each may fail because another thread has just failed the stream; none may hang.
+                    // Each may fail because another thread has just failed the stream; none may
+                    // hang.
                     match random(&mut state, 6) {
                         0 => drop(stream.launch(|| std::panic::resume_unwind(Box::new("x")))),
                         1 => stream.clear_error().unwrap(),

@@ -1,8 +1,9 @@
-//! The Vulkan backend: on a machine without a loader or driver, that it says so; on one with them, the conformance
-//! suite, its mutants where a stand-in has queues enough to show them, and what belongs to Vulkan alone.
+//! The Vulkan backend: on a machine without a loader or driver, that it says so; on one with them,
+//! the conformance suite, its mutants where a stand-in has queues enough to show them, and what
+//! belongs to Vulkan alone.
 //!
-//! Tests that need a device count as skipped without one. With `FENCEPOST_VULKAN_VALIDATION=1` every test fails
-//! on whatever the validation layer says.
+//! Tests that need a device count as skipped without one. With `FENCEPOST_VULKAN_VALIDATION=1`
+//! every test fails on whatever the validation layer says.
 #![cfg(all(feature = "vulkan", not(loom)))]
 
 use std::{
@@ -61,8 +62,9 @@ impl Drop for Gpu {
     }
 }
 
-/// The layer's word for a fault of its own, which host signals under several waiting threads bring about
-/// ([Vulkan-ValidationLayers #8519](https://github.com/KhronosGroup/Vulkan-ValidationLayers/pull/8519) mended it).
+/// The layer's word for a fault of its own, which host signals under several waiting threads bring
+/// about ([Vulkan-ValidationLayers
+/// #8519](https://github.com/KhronosGroup/Vulkan-ValidationLayers/pull/8519) mended it).
 const LAYERS_OWN_BUG: &str = "UNASSIGNED-VkSemaphore-state-timeout";
 
 /// Whether the validation layer is on, which takes minutes for 100,000 submits that wait.
@@ -117,7 +119,8 @@ fn a_library_that_is_no_loader_is_an_error() {
     }
 }
 
-/// Runs the whole suite, and returns how many cases passed. The validation layer takes minutes for a full queue.
+/// Runs the whole suite, and returns how many cases passed. The validation layer takes minutes for
+/// a full queue.
 fn keeps_every_promise(device: &Device) -> usize {
     suite::keeps_every_promise(device, |case| {
         is_validating() && case.about == "a full queue"
@@ -658,7 +661,8 @@ fn a_device_of_the_callers_lives_until_its_work_is_done() {
     // SAFETY: the queue is of the device, and guarded by this lock.
     let queue = unsafe { theirs.device.get_device_queue(0, 0) };
     let lock = Arc::new(Mutex::new(0_u32));
-    // SAFETY: they belong together, made with timeline semaphores for Vulkan 1.2; the owner goes along.
+    // SAFETY: they belong together, made with timeline semaphores for Vulkan 1.2; the owner goes
+    // along.
     let device = unsafe {
         vulkan::device_from_raw(
             theirs.instance.clone(),
@@ -716,7 +720,8 @@ fn a_queue_that_is_wrapped_twice_is_one_queue() {
     // SAFETY: two queues were asked for; nobody else submits to them.
     let queues = [0, 1].map(|index| unsafe { theirs.device.get_device_queue(0, index) });
     let lock = || Arc::new(Mutex::new(()));
-    // SAFETY: they belong together, made with timeline semaphores for Vulkan 1.2; the owner goes along.
+    // SAFETY: they belong together, made with timeline semaphores for Vulkan 1.2; the owner goes
+    // along.
     let device = unsafe {
         vulkan::device_from_raw(
             theirs.instance.clone(),
@@ -768,8 +773,8 @@ fn a_lock_of_the_callers_that_panics_behind_a_submit_takes_nothing_back() {
     let Some(_gpu) = gpu() else { return };
     let (tell, gone) = mpsc::channel();
     let theirs = Arc::new(Theirs::new(tell));
-    // SAFETY: the queue is of the device; this thread alone submits to it. The parts belong together, made with timeline
-    // semaphores for Vulkan 1.2; the owner goes along.
+    // SAFETY: the queue is of the device; this thread alone submits to it. The parts belong
+    // together, made with timeline semaphores for Vulkan 1.2; the owner goes along.
     let device = unsafe {
         vulkan::device_from_raw(
             theirs.instance.clone(),

@@ -1,5 +1,5 @@
-//! What the Vulkan backend makes of faults, injected into the stand-in for the driver: the first cause is what the user
-//! sees, nothing hangs, nothing leaks, drops stay quiet.
+//! What the Vulkan backend makes of faults, injected into the stand-in for the driver: the first
+//! cause is what the user sees, nothing hangs, nothing leaks, drops stay quiet.
 //!
 //! Each in a process of its own: most of them end the device. Nothing here counts as hardware.
 #![cfg(all(feature = "vulkan", target_os = "linux", not(loom)))]
@@ -18,8 +18,8 @@ mod common;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs `fault` on a stand-in with these options, in a process of its own. Ends by looking for what the specification
-/// forbids.
+/// Runs `fault` on a stand-in with these options, in a process of its own. Ends by looking for what
+/// the specification forbids.
 fn with_driver(options: &[(&str, u64)], fault: impl FnOnce(&Control)) {
     let library = std::env::var_os("FENCEPOST_VULKAN_LIBRARY");
     let Some(control) = library.and_then(|library| Control::load(Path::new(&library)).ok()) else {
@@ -53,7 +53,8 @@ fn refuse_submits(control: &Control, code: vk::Result) {
     }
 }
 
-/// Markers, callbacks and host streams that wait for what never comes: of a living stream, and of one that is dropped.
+/// Markers, callbacks and host streams that wait for what never comes: of a living stream, and of
+/// one that is dropped.
 fn everyone_is_told(device: &Device, lose: impl FnOnce()) {
     let (stream, gone) = (device.new_stream().unwrap(), device.new_stream().unwrap());
     let host = Device::open("host").unwrap();
@@ -309,8 +310,8 @@ fn a_loss_reaches_markers_whose_stream_is_dropped() {
     with_device(|device, control| everyone_is_told(device, || control.lose_device(0)));
 }
 
-/// As NVIDIA's driver was seen to
-/// ([Vulkan-ValidationLayers #4566](https://github.com/KhronosGroup/Vulkan-ValidationLayers/issues/4566)).
+/// As NVIDIA's driver was seen to ([Vulkan-ValidationLayers
+/// #4566](https://github.com/KhronosGroup/Vulkan-ValidationLayers/issues/4566)).
 #[test]
 fn a_counter_with_all_bits_set_is_a_lost_device() {
     with_driver(&[("LOST_COUNTERS", 1)], |control| {

@@ -1,13 +1,15 @@
-//! A stand-in for PyTorch's MPS stream, on the stand-in for Metal: nothing of PyTorch, nothing of Apple. It exports what
-//! PyTorch exports for custom Metal kernels, by the same names, and behaves as PyTorch 2.1 to 2.11 do there:
+//! A stand-in for PyTorch's MPS stream, on the stand-in for Metal: nothing of PyTorch, nothing of
+//! Apple. It exports what PyTorch exports for custom Metal kernels, by the same names, and behaves
+//! as PyTorch 2.1 to 2.11 do there:
 //!
-//! - The stream has a queue, a serial dispatch queue, and one object for its command buffer, for good. That object
-//!   answers only to what is listed in [`OpenBuffer`], and goes on to a new command buffer with each commit.
+//! - The stream has a queue, a serial dispatch queue, and one object for its command buffer, for
+//!   good. That object answers only to what is listed in [`OpenBuffer`], and goes on to a new
+//!   command buffer with each commit.
 //! - An encoder stays open from one operation to the next. The commit ends it.
 //! - Nothing is to be called but on the dispatch queue. What is, is counted in `torch_off_queue`.
 //!
-//! Functions whose names begin with `torch_` are for the tests. It has no Metal of its own: load it behind
-//! `fencepost._C`, with that one's symbols made global.
+//! Functions whose names begin with `torch_` are for the tests. It has no Metal of its own: load it
+//! behind `fencepost._C`, with that one's symbols made global.
 #![cfg(metal_sim)]
 #![allow(missing_docs, non_snake_case, unreachable_pub)]
 
@@ -55,8 +57,8 @@ struct Stream {
     serial: *mut c_void,
 }
 
-// SAFETY: used on its serial dispatch queue only, but for the gate, the memory and the dispatch queue, which any thread
-// may use.
+// SAFETY: used on its serial dispatch queue only, but for the gate, the memory and the dispatch
+// queue, which any thread may use.
 unsafe impl Send for Stream {}
 // SAFETY: as above.
 unsafe impl Sync for Stream {}

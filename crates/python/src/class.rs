@@ -1,10 +1,11 @@
 //! How `fencepost.cuda.Event` is made.
 //!
-//! In a wheel for every CPython from 3.9 on, PyO3 copies the name of each keyword argument to compare it, which is
-//! a third of what `Event(enable_timing=True)` costs in all. It lets nobody else make the objects of its classes.
-//! So its class is a base, `fencepost._C._CudaEventBase`, as PyTorch's event has one, and the class that users see
-//! is derived from it, with a `tp_new` of our own: this knows the usual calls, and hands PyO3's `tp_new` the same
-//! without a keyword. Every other call goes on to that as it came.
+//! In a wheel for every CPython from 3.9 on, PyO3 copies the name of each keyword argument to
+//! compare it, which is a third of what `Event(enable_timing=True)` costs in all. It lets nobody
+//! else make the objects of its classes. So its class is a base, `fencepost._C._CudaEventBase`, as
+//! PyTorch's event has one, and the class that users see is derived from it, with a `tp_new` of our
+//! own: this knows the usual calls, and hands PyO3's `tp_new` the same without a keyword. Every
+//! other call goes on to that as it came.
 //!
 //! All of this is in the stable ABI since 3.4
 //! ([contents](https://docs.python.org/3/c-api/stable.html#contents-of-limited-api)).
@@ -52,8 +53,8 @@ fn make(py: Python<'_>) -> PyResult<Made> {
         None => text,
     };
     let text = CString::new(text)?;
-    // SAFETY: a class made at run time, as all of PyO3's, which has both slots; what the slots hold is of these
-    // types (https://docs.python.org/3/c-api/type.html#c.PyType_GetSlot).
+    // SAFETY: a class made at run time, as all of PyO3's, which has both slots; what the slots hold
+    // is of these types (https://docs.python.org/3/c-api/type.html#c.PyType_GetSlot).
     let (ordinary, dealloc) = unsafe {
         let slot = |slot| ffi::PyType_GetSlot(base.as_type_ptr(), slot);
         let ordinary = slot(ffi::Py_tp_new);
@@ -83,11 +84,11 @@ fn make(py: Python<'_>) -> PyResult<Made> {
         slots: slots.as_mut_ptr(),
     };
     let bases = PyTuple::new(py, [&base])?;
-    // SAFETY: a spec as documented, whose name lives for ever; the text is copied. What is not in it, the
-    // collector's functions with their flag among it, is the base's
-    // (https://docs.python.org/3/c-api/type.html#c.PyType_FromSpecWithBases). `tp_dealloc` of PyO3 is written for
-    // subclasses, those made in Python too, and so is `tp_new`. The result is an object of our own, or null with
-    // an exception set.
+    // SAFETY: a spec as documented, whose name lives for ever; the text is copied. What is not in
+    // it, the collector's functions with their flag among it, is the base's
+    // (https://docs.python.org/3/c-api/type.html#c.PyType_FromSpecWithBases). `tp_dealloc` of PyO3
+    // is written for subclasses, those made in Python too, and so is `tp_new`. The result is an
+    // object of our own, or null with an exception set.
     let class = unsafe {
         let class = ffi::PyType_FromSpecWithBases(&mut spec, bases.as_ptr());
         Bound::from_owned_ptr_or_err(py, class)?.cast_into::<PyType>()?
@@ -118,9 +119,9 @@ unsafe extern "C" fn new(
         return null_mut();
     };
     // SAFETY: CPython passes a tuple, and null or a dict, all alive until this returns
-    // (https://docs.python.org/3/c-api/typeobj.html#c.PyTypeObject.tp_new). The dict is the call's own, and
-    // what it gives is compared, no more. The class is passed on to the `tp_new` of its base, with a tuple and no
-    // keywords or with what came.
+    // (https://docs.python.org/3/c-api/typeobj.html#c.PyTypeObject.tp_new). The dict is the call's
+    // own, and what it gives is compared, no more. The class is passed on to the `tp_new` of its
+    // base, with a tuple and no keywords or with what came.
     unsafe {
         if !keywords.is_null()
             && ffi::PyDict_Size(keywords) == 1
@@ -128,7 +129,8 @@ unsafe extern "C" fn new(
         {
             let (mut at, mut name, mut value) = (0, null_mut(), null_mut());
             ffi::PyDict_Next(keywords, &mut at, &mut name, &mut value);
-            // Names in the source of a program are interned, as this is; other strings go the long way.
+            // Names in the source of a program are interned, as this is; other strings go the long
+            // way.
             if name == made.keyword.as_ptr() {
                 if value == ffi::Py_True() {
                     return (made.ordinary)(class, made.timing.as_ptr(), null_mut());

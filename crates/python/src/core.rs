@@ -1,18 +1,20 @@
 //! What all three event classes are made of.
 //!
-//! An event is a slot of the library's until somebody needs its native event for themselves: another
-//! process, a graph, or a caller who was given the handle. From then on it is that one native event
-//! ([`NativeEvent`]), which others may record too, so that nothing about it is remembered.
+//! An event is a slot of the library's until somebody needs its native event for themselves:
+//! another process, a graph, or a caller who was given the handle. From then on it is that one
+//! native event ([`NativeEvent`]), which others may record too, so that nothing about it is
+//! remembered.
 //!
 //! | `native` | what the event is |
 //! |---|---|
 //! | empty | `slot`, or nothing yet while that is empty too |
 //! | set, once and for good | the native event |
 //!
-//! A record that races with the change may be too late for the marker that is handed out. So who hands out says
-//! so first (`handing_out`), and takes the marker second; who records puts the marker first, and looks second. The
-//! slot's lock orders the two: either the marker handed out is the new one, or the record sees that one is being
-//! handed out, waits for it, and records the native event as well. So no record is lost.
+//! A record that races with the change may be too late for the marker that is handed out. So who
+//! hands out says so first (`handing_out`), and takes the marker second; who records puts the
+//! marker first, and looks second. The slot's lock orders the two: either the marker handed out is
+//! the new one, or the record sees that one is being handed out, waits for it, and records the
+//! native event as well. So no record is lost.
 
 use std::{
     sync::{
@@ -60,8 +62,8 @@ pub(crate) struct Core {
     pub(crate) flags: Flags,
     slot: OnceLock<Event>,
     native: OnceLock<Native>,
-    /// Where the stream lay that `slot` was recorded on last, in part: a hint that the next record can be made in
-    /// place. 0 is no hint.
+    /// Where the stream lay that `slot` was recorded on last, in part: a hint that the next record
+    /// can be made in place. 0 is no hint.
     recorded_on: AtomicU16,
     /// Whether `native` may be set soon.
     handing_out: AtomicBool,
@@ -119,8 +121,8 @@ impl Core {
         self.flags.interprocess || self.flags.external
     }
 
-    /// Marks the point behind everything submitted to `stream`. The interpreter's lock is let go: the driver
-    /// may block while its queue is full.
+    /// Marks the point behind everything submitted to `stream`. The interpreter's lock is let go:
+    /// the driver may block while its queue is full.
     #[inline]
     pub(crate) fn record(&self, py: Python<'_>, stream: &Stream) -> Result<(), Box<Error>> {
         if self.native.get().is_some() || self.is_native_from_the_start() {
@@ -223,8 +225,8 @@ impl Core {
         Ok(self.native.get_or_init(|| native))
     }
 
-    /// The native event with what this one holds now, from now on for good; `None` while it was never
-    /// recorded.
+    /// The native event with what this one holds now, from now on for good; `None` while it was
+    /// never recorded.
     fn hand_out(&self) -> Result<Option<&Native>> {
         /// It is settled, whether there is a native event now or not.
         struct Settled<'a>(&'a AtomicBool);
@@ -235,7 +237,8 @@ impl Core {
             }
         }
 
-        // One at a time: who comes second finds the native event of the first, or hands out for itself.
+        // One at a time: who comes second finds the native event of the first, or hands out for
+        // itself.
         while self
             .handing_out
             .compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed)
@@ -316,8 +319,8 @@ impl Core {
         }
         match self.slot.get() {
             None => Ok(true),
-            // What may wait for a lock of the library must not hold the interpreter's meanwhile: the holder
-            // may be blocked in the driver, whose progress may need Python.
+            // What may wait for a lock of the library must not hold the interpreter's meanwhile:
+            // the holder may be blocked in the driver, whose progress may need Python.
             Some(slot) => match slot.peek() {
                 Some(known) => Ok(known),
                 None => py.detach(|| slot.query().map_err(Box::new)),
@@ -455,7 +458,8 @@ impl Core {
         }
     }
 
-    /// Lets go of a native event, whose destruction may block in the driver, without the interpreter's lock.
+    /// Lets go of a native event, whose destruction may block in the driver, without the
+    /// interpreter's lock.
     pub(crate) fn release(&mut self) {
         if let Some(native) = self.native.take() {
             drop_detached(native);
@@ -463,7 +467,8 @@ impl Core {
     }
 }
 
-/// `py.detach(|| event.record_in_place(stream))`, for less: without PyO3's account of who is attached.
+/// `py.detach(|| event.record_in_place(stream))`, for less: without PyO3's account of who is
+/// attached.
 #[inline]
 fn record_in_place(_py: Python<'_>, event: &Event, stream: &Stream) -> bool {
     /// Takes the interpreter's lock again, whatever happens.
@@ -471,15 +476,15 @@ fn record_in_place(_py: Python<'_>, event: &Event, stream: &Stream) -> bool {
 
     impl Drop for Attach {
         fn drop(&mut self) {
-            // SAFETY: what `PyEval_SaveThread` gave to this thread, which has taken the lock by no other way since
-            // (https://docs.python.org/3/c-api/init.html#c.PyEval_RestoreThread).
+            // SAFETY: what `PyEval_SaveThread` gave to this thread, which has taken the lock by no
+            // other way since (https://docs.python.org/3/c-api/init.html#c.PyEval_RestoreThread).
             unsafe { ffi::PyEval_RestoreThread(self.0) }
         }
     }
 
-    // SAFETY: this thread is attached, as `_py` says. Until it is so again nothing of Python's is touched:
-    // recording in place runs no code but the library's and the driver's, and drops nothing, so no object of
-    // Python's either, which would ask PyO3's account.
+    // SAFETY: this thread is attached, as `_py` says. Until it is so again nothing of Python's is
+    // touched: recording in place runs no code but the library's and the driver's, and drops
+    // nothing, so no object of Python's either, which would ask PyO3's account.
     let _attach = Attach(unsafe { ffi::PyEval_SaveThread() });
     event.record_in_place(stream)
 }

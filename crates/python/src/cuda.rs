@@ -22,16 +22,18 @@ use crate::{
 
 /// A CUDA event: a drop-in for ``torch.cuda.Event``, on the streams of any library.
 ///
-/// ``enable_timing`` lets times be taken between two such events. ``blocking`` lets waiting threads sleep at
-/// once where they would else ask the GPU for some milliseconds first. ``interprocess`` (Linux, without
-/// timing) lets other processes share it. ``external`` makes it a node of its own in graphs that are
-/// captured.
+/// ``enable_timing`` lets times be taken between two such events. ``blocking`` lets waiting threads
+/// sleep at once where they would else ask the GPU for some milliseconds first. ``interprocess``
+/// (Linux, without timing) lets other processes share it. ``external`` makes it a node of its own
+/// in graphs that are captured.
 ///
-/// Streams may be of PyTorch, CuPy, cuda.core, Numba or fencepost, anything with ``__cuda_stream__``, or
-/// integer handles. Without a stream it is the current one: PyTorch's where PyTorch is loaded and uses CUDA,
-/// else the default stream. Its device is that of the first stream it is recorded on.
+/// Streams may be of PyTorch, CuPy, cuda.core, Numba or fencepost, anything with
+/// ``__cuda_stream__``, or integer handles. Without a stream it is the current one: PyTorch's where
+/// PyTorch is loaded and uses CUDA, else the default stream. Its device is that of the first stream
+/// it is recorded on.
 ///
-/// As in PyTorch, ``elapsed_time`` never waits: while either event is incomplete it is a RuntimeError.
+/// As in PyTorch, ``elapsed_time`` never waits: while either event is incomplete it is a
+/// RuntimeError.
 // The base of what users see (`class`).
 #[pyclass(frozen, subclass, name = "Event", module = "fencepost.cuda")]
 pub(crate) struct CudaEvent {
@@ -106,7 +108,8 @@ impl CudaEvent {
         })
     }
 
-    /// Opens the event that another process exported by ``ipc_handle()``. Good while that one keeps its own.
+    /// Opens the event that another process exported by ``ipc_handle()``. Good while that one keeps
+    /// its own.
     #[staticmethod]
     fn from_ipc_handle(
         py: Python<'_>,
@@ -132,8 +135,9 @@ impl CudaEvent {
 
     /// Marks the point behind everything submitted to ``stream`` so far, and holds it from now on.
     ///
-    /// Never waits for the device, with the driver's one exception: when some 1,020 timed records are pending
-    /// on one stream, CUDA itself blocks until some complete; other Python threads go on meanwhile.
+    /// Never waits for the device, with the driver's one exception: when some 1,020 timed records
+    /// are pending on one stream, CUDA itself blocks until some complete; other Python threads go
+    /// on meanwhile.
     #[pyo3(signature = (stream = None))]
     #[inline]
     pub(crate) fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> Done {
@@ -145,8 +149,8 @@ impl CudaEvent {
 
     /// Makes later work of ``stream`` run after what this event holds now.
     ///
-    /// The calling thread never blocks, whatever ``blocking`` says. Nothing happens when the event was never
-    /// recorded or is complete.
+    /// The calling thread never blocks, whatever ``blocking`` says. Nothing happens when the event
+    /// was never recorded or is complete.
     #[pyo3(signature = (stream = None))]
     #[inline]
     pub(crate) fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> Done {
@@ -164,23 +168,25 @@ impl CudaEvent {
 
     /// Blocks until what it holds is complete; returns at once before the first record.
     ///
-    /// With a ``timeout`` in seconds, which PyTorch's lacks, it gives up with a TimeoutError that says what it
-    /// waited for. Other threads go on meanwhile, and Ctrl-C ends the wait.
+    /// With a ``timeout`` in seconds, which PyTorch's lacks, it gives up with a TimeoutError that
+    /// says what it waited for. Other threads go on meanwhile, and Ctrl-C ends the wait.
     #[pyo3(signature = (timeout = None))]
     fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         self.core.synchronize(py, limit(timeout)?)
     }
 
-    /// The milliseconds from this event to ``end_event`` on the GPU's clock; negative when the end came first.
+    /// The milliseconds from this event to ``end_event`` on the GPU's clock; negative when the end
+    /// came first.
     ///
-    /// Raises ValueError when either has no timing or was never recorded, RuntimeError while either is
-    /// incomplete and for events of two devices: in this order, as PyTorch.
+    /// Raises ValueError when either has no timing or was never recorded, RuntimeError while either
+    /// is incomplete and for events of two devices: in this order, as PyTorch.
     fn elapsed_time(&self, py: Python<'_>, end_event: &Bound<'_, PyAny>) -> PyResult<f64> {
         let end = core_of(end_event)?;
         self.core.elapsed_now(py, end).map_err(to_py)
     }
 
-    /// Waits for what it holds when ``await`` is written, in a running asyncio loop. PyTorch's lacks this.
+    /// Waits for what it holds when ``await`` is written, in a running asyncio loop. PyTorch's
+    /// lacks this.
     fn __await__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         awaiting::await_event(slf.as_any(), &slf.get().core)
     }
@@ -203,8 +209,8 @@ impl CudaEvent {
 
     /// The native handle (``CUevent``) as an integer; 0 before the first record.
     ///
-    /// Whoever has it may record it, so asking for it binds the object to that one native event for life, and
-    /// has the driver asked on every query from then on.
+    /// Whoever has it may record it, so asking for it binds the object to that one native event for
+    /// life, and has the driver asked on every query from then on.
     #[getter]
     fn cuda_event(&self, py: Python<'_>) -> PyResult<usize> {
         self.core.handle(py)

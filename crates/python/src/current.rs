@@ -1,13 +1,14 @@
-//! Which stream a call means: the one that it was given, in whatever form the caller's library has streams,
-//! or the current one, which is PyTorch's where PyTorch is at work.
+//! Which stream a call means: the one that it was given, in whatever form the caller's library has
+//! streams, or the current one, which is PyTorch's where PyTorch is at work.
 //!
 //! Wrapping a CUDA stream costs microseconds, so what was wrapped is remembered:
-//! - **By object**, for the last few `torch.cuda.Stream`s that a thread used, by that thread, which so takes
-//!   no lock: such an object never changes its stream, and it is kept alive meanwhile, so the same address
-//!   is the same object. Objects of other kinds may be closed and are asked for their handle each time.
-//! - **By handle**, for the last few streams, and only while the driver's own number for the handle is the
-//!   one it was: a driver gives the handle of a destroyed stream out again, but never its number.
-//!   Drivers without such numbers (before CUDA 12) have everything wrapped anew.
+//! - **By object**, for the last few `torch.cuda.Stream`s that a thread used, by that thread, which
+//!   so takes no lock: such an object never changes its stream, and it is kept alive meanwhile, so
+//!   the same address is the same object. Objects of other kinds may be closed and are asked for
+//!   their handle each time.
+//! - **By handle**, for the last few streams, and only while the driver's own number for the handle
+//!   is the one it was: a driver gives the handle of a destroyed stream out again, but never its
+//!   number. Drivers without such numbers (before CUDA 12) have everything wrapped anew.
 //!
 //! Default streams are wrapped once and kept for ever.
 
@@ -55,8 +56,8 @@ static WRAPPED: Mutex<Wrapped> = Mutex::new(Vec::new());
 /// How many streams are remembered by handle, and so kept alive where an object owns them.
 const REMEMBERED: usize = 16;
 
-/// Held for a few instructions, never while Python code or a driver runs: so it may be taken by a thread
-/// that has the interpreter's lock.
+/// Held for a few instructions, never while Python code or a driver runs: so it may be taken by a
+/// thread that has the interpreter's lock.
 fn wrapped() -> MutexGuard<'static, Wrapped> {
     WRAPPED.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -98,8 +99,8 @@ pub(crate) fn with_given<R>(
 ) -> Result<R, Raised> {
     // The most frequent first; none of these asks by a cast, since one that fails makes an error.
     let result = KNOWN.try_with(|known| {
-        // Nobody changes them meanwhile: `f` may let go of the interpreter's lock, and Python code that then
-        // runs on this thread may come here again.
+        // Nobody changes them meanwhile: `f` may let go of the interpreter's lock, and Python code
+        // that then runs on this thread may come here again.
         let known = known.try_borrow().ok()?;
         let found = known.iter().find(|known| known.object.is(object))?;
         Some(f(&found.stream))
@@ -253,10 +254,11 @@ fn by_handle(py: Python<'_>, handle: usize, owner: Option<&Bound<'_, PyAny>>) ->
         Some(owner) => Arc::new(owner.clone().unbind()),
         None => Arc::new(()),
     };
-    // SAFETY: alive by the caller's word, and as long as its owner, which we keep. An owner may close it all
-    // the same, and an integer has none: so what is remembered is used again only once the driver's number
-    // for the handle proved that the stream is there, and forgotten before all streams of a device are
-    // recorded on; beyond those calls nothing touches the handle of a wrapped stream.
+    // SAFETY: alive by the caller's word, and as long as its owner, which we keep. An owner may
+    // close it all the same, and an integer has none: so what is remembered is used again only once
+    // the driver's number for the handle proved that the stream is there, and forgotten before all
+    // streams of a device are recorded on; beyond those calls nothing touches the handle of a
+    // wrapped stream.
     let stream = unsafe { cuda::stream_from_raw(raw, keep_alive) };
     let stream = Arc::new(stream.map_err(to_py)?);
     if let Some(number) = number {
@@ -339,8 +341,8 @@ fn torch(py: Python<'_>) -> PyResult<Option<&'static Torch>> {
     Ok(Some(TORCH.get_or_init(py, || found)))
 }
 
-/// The type that owns no stream of its own: PyTorch's streams come from pools that live as long as the
-/// process. Not its subclasses, such as `ExternalStream`.
+/// The type that owns no stream of its own: PyTorch's streams come from pools that live as long as
+/// the process. Not its subclasses, such as `ExternalStream`.
 fn is_torch_stream(object: &Bound<'_, PyAny>) -> bool {
     static TYPE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = object.py();
@@ -361,9 +363,10 @@ fn is_torch_stream(object: &Bound<'_, PyAny>) -> bool {
     }
 }
 
-/// Whether a `torch.cuda.Stream` is one of PyTorch's own: what was a stream of somebody else's comes back from
-/// `torch.cuda.current_stream()` as an object of this very type, with its handle, an even number, for an id;
-/// ids of streams of the pools are odd, and that of the default stream is 0
+/// Whether a `torch.cuda.Stream` is one of PyTorch's own: what was a stream of somebody else's
+/// comes back from `torch.cuda.current_stream()` as an object of this very type, with its handle,
+/// an even number, for an id; ids of streams of the pools are odd, and that of the default stream
+/// is 0
 /// ([c10/cuda/CUDAStream.cpp](https://github.com/pytorch/pytorch/blob/main/c10/cuda/CUDAStream.cpp)).
 fn lives_as_long_as_the_process(stream: &Bound<'_, PyAny>) -> bool {
     match stream.getattr(intern!(stream.py(), "stream_id")) {
@@ -372,8 +375,8 @@ fn lives_as_long_as_the_process(stream: &Bound<'_, PyAny>) -> bool {
     }
 }
 
-/// The current CUDA stream: PyTorch's where PyTorch uses CUDA, else the default stream. Of `device` where
-/// that is given, else of the device that is current.
+/// The current CUDA stream: PyTorch's where PyTorch uses CUDA, else the default stream. Of `device`
+/// where that is given, else of the device that is current.
 pub(crate) fn current(py: Python<'_>, device: Option<&Device>) -> PyResult<Found> {
     let index = device.map(|device| {
         cuda_index(device).ok_or_else(|| {
@@ -408,14 +411,15 @@ pub(crate) fn current(py: Python<'_>, device: Option<&Device>) -> PyResult<Found
     }
 }
 
-/// `function(argument)`, without the tuple that PyO3 makes for it where it keeps to what CPython 3.9 has.
+/// `function(argument)`, without the tuple that PyO3 makes for it where it keeps to what CPython
+/// 3.9 has.
 fn call_with_one<'py>(
     function: &Bound<'py, PyAny>,
     argument: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let end = std::ptr::null_mut::<ffi::PyObject>();
-    // SAFETY: both are objects, and a null pointer ends the arguments; the result is an object of our own,
-    // or null with an exception set
+    // SAFETY: both are objects, and a null pointer ends the arguments; the result is an object of
+    // our own, or null with an exception set
     // (https://docs.python.org/3/c-api/call.html#c.PyObject_CallFunctionObjArgs).
     unsafe {
         let result = ffi::PyObject_CallFunctionObjArgs(function.as_ptr(), argument.as_ptr(), end);
@@ -433,9 +437,10 @@ pub(crate) fn current_of(py: Python<'_>, device: &Device) -> PyResult<Found> {
 
 /// A stream of another library as a `fencepost.Stream`.
 ///
-/// ``stream`` is a stream of PyTorch, CuPy, cuda.core or Numba, any object with ``__cuda_stream__``, or an
-/// integer CUDA handle; without it, the current stream as events take it. The object is kept alive with
-/// the result; who passes an integer keeps its stream alive themselves.
+/// ``stream`` is a stream of PyTorch, CuPy, cuda.core or Numba, any object with
+/// ``__cuda_stream__``, or an integer CUDA handle; without it, the current stream as events take
+/// it. The object is kept alive with the result; who passes an integer keeps its stream alive
+/// themselves.
 #[pyfunction]
 #[pyo3(signature = (stream = None))]
 pub(crate) fn wrap_stream(py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<PyStream> {

@@ -22,8 +22,9 @@ use crate::{
 
 /// An accelerator: ``host``, ``cuda:0``, ``vulkan:0``, ``metal``.
 ///
-/// ``Device()`` is the best one there is, or the one that the environment variable ``FENCEPOST_DEVICE``
-/// names. It is opened when it is first used. ``str(device)`` is its name, and two of one name are equal.
+/// ``Device()`` is the best one there is, or the one that the environment variable
+/// ``FENCEPOST_DEVICE`` names. It is opened when it is first used. ``str(device)`` is its name, and
+/// two of one name are equal.
 ///
 /// Raises ValueError for a name that no device here has.
 #[pyclass(frozen, name = "Device", module = "fencepost")]
@@ -50,7 +51,8 @@ impl PyDevice {
     }
 }
 
-/// The device that an argument means: a `Device`, a name, a `torch.device`; the best one for `None`.
+/// The device that an argument means: a `Device`, a name, a `torch.device`; the best one for
+/// `None`.
 pub(crate) fn device_of(py: Python<'_>, given: Option<&Bound<'_, PyAny>>) -> PyResult<Device> {
     let Some(given) = given else {
         return py.detach(Device::open_best).map_err(to_py);
@@ -121,8 +123,8 @@ impl PyDevice {
     /// Blocks until everything submitted so far to any of its streams is done.
     ///
     /// With a ``timeout`` in seconds it gives up with a TimeoutError that says what it waited for.
-    /// Other threads go on meanwhile, and Ctrl-C ends the wait. Raises RuntimeError for the first stream
-    /// that failed, after all were waited for.
+    /// Other threads go on meanwhile, and Ctrl-C ends the wait. Raises RuntimeError for the first
+    /// stream that failed, after all were waited for.
     #[pyo3(signature = (timeout = None))]
     fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         synchronize(py, self.open(py)?, limit(timeout)?)

@@ -23,8 +23,8 @@ unsafe extern "C" {
 /// Its address is the key under which a queue has its own address.
 static KEY: u8 = 0;
 
-/// Runs `work` on `queue`, and returns what it gives. On a thread that is on that queue already, where
-/// `dispatch_sync` would wait for itself, it runs at once.
+/// Runs `work` on `queue`, and returns what it gives. On a thread that is on that queue already,
+/// where `dispatch_sync` would wait for itself, it runs at once.
 ///
 /// # Safety
 /// `queue` is a serial `dispatch_queue_t` that nobody releases meanwhile.
@@ -34,8 +34,9 @@ pub(crate) unsafe fn on_queue<R: Send>(
 ) -> R {
     let key: *const c_void = (&raw const KEY).cast();
     let queue = queue.as_ptr();
-    // SAFETY: nobody reads through the key, which is ours alone, or through the value, which needs no destructor.
-    // Setting it anew sets the same value. https://developer.apple.com/documentation/dispatch/dispatch_queue_set_specific
+    // SAFETY: nobody reads through the key, which is ours alone, or through the value, which needs
+    // no destructor. Setting it anew sets the same value.
+    // https://developer.apple.com/documentation/dispatch/dispatch_queue_set_specific
     let is_here = unsafe {
         dispatch_queue_set_specific(queue, key, queue, None);
         dispatch_get_specific(key) == queue
@@ -47,8 +48,8 @@ pub(crate) unsafe fn on_queue<R: Send>(
         work: Some(work),
         result: None,
     };
-    // SAFETY: the function gets the call, of its type, which outlives it, since dispatch_sync_f returns when the function
-    // has; both may be used on another thread, being `Send`.
+    // SAFETY: the function gets the call, of its type, which outlives it, since dispatch_sync_f
+    // returns when the function has; both may be used on another thread, being `Send`.
     unsafe { dispatch_sync_f(queue, (&raw mut call).cast(), of(&call)) };
     match call.result {
         Some(Ok(result)) => result,

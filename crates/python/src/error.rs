@@ -1,5 +1,5 @@
-//! The library's errors as Python's exceptions: PyTorch's kinds, with texts that name the remedy in Python's
-//! words.
+//! The library's errors as Python's exceptions: PyTorch's kinds, with texts that name the remedy in
+//! Python's words.
 
 use fencepost::Error;
 use pyo3::{
@@ -25,7 +25,8 @@ pub(crate) fn to_py(error: Error) -> PyErr {
     }
 }
 
-/// An exception in one word: the calls that are made most pass their results on, and so pass on a word.
+/// An exception in one word: the calls that are made most pass their results on, and so pass on a
+/// word.
 pub(crate) struct Raised(Box<PyErr>);
 
 pub(crate) type Done<T = ()> = Result<T, Raised>;

@@ -17,13 +17,13 @@ use crate::{
 
 /// A device event: holds the point of a stream that it was last recorded at.
 ///
-/// ``device`` is a name, a ``fencepost.Device`` or a ``torch.device``; without it, the best device there is.
-/// ``enable_timing`` lets times be taken between two such events. ``blocking`` lets waiting threads sleep at
-/// once where they would else ask the GPU for some milliseconds first. ``interprocess`` (CUDA on Linux) lets
-/// other processes share it.
+/// ``device`` is a name, a ``fencepost.Device`` or a ``torch.device``; without it, the best device
+/// there is. ``enable_timing`` lets times be taken between two such events. ``blocking`` lets
+/// waiting threads sleep at once where they would else ask the GPU for some milliseconds first.
+/// ``interprocess`` (CUDA on Linux) lets other processes share it.
 ///
-/// An event that was never recorded counts as complete. Recording again never disturbs waits already made.
-/// Any number of threads may use one event. Dropping it never blocks, pending or not.
+/// An event that was never recorded counts as complete. Recording again never disturbs waits
+/// already made. Any number of threads may use one event. Dropping it never blocks, pending or not.
 #[pyclass(frozen, subclass, name = "Event", module = "fencepost")]
 pub(crate) struct PyEvent {
     device: Device,
@@ -103,9 +103,10 @@ impl PyEvent {
 
     /// Marks the point behind everything submitted to ``stream`` so far, and holds it from now on.
     ///
-    /// Without a stream it is the default stream of the device; where PyTorch is loaded and uses the device,
-    /// PyTorch's current stream, on CUDA, and its MPS stream, on a Mac. Never waits for the device. Raises
-    /// RuntimeError for a stream of another device; the event then holds what it held before.
+    /// Without a stream it is the default stream of the device; where PyTorch is loaded and uses
+    /// the device, PyTorch's current stream, on CUDA, and its MPS stream, on a Mac. Never waits for
+    /// the device. Raises RuntimeError for a stream of another device; the event then holds what it
+    /// held before.
     #[pyo3(signature = (stream = None))]
     #[inline]
     pub(crate) fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> Done {
@@ -123,7 +124,8 @@ impl PyEvent {
 
     /// Makes later work of ``stream`` (as in ``record``) run after what this event holds now.
     ///
-    /// The calling thread never blocks. Nothing happens when the event was never recorded or is complete.
+    /// The calling thread never blocks. Nothing happens when the event was never recorded or is
+    /// complete.
     #[pyo3(signature = (stream = None))]
     #[inline]
     pub(crate) fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> Done {
@@ -148,8 +150,8 @@ impl PyEvent {
 
     /// Blocks until what it holds is complete; returns at once before the first record.
     ///
-    /// With a ``timeout`` in seconds it gives up with a TimeoutError that says what it waited for and how far
-    /// that stream has come. Other threads go on meanwhile, and Ctrl-C ends the wait.
+    /// With a ``timeout`` in seconds it gives up with a TimeoutError that says what it waited for
+    /// and how far that stream has come. Other threads go on meanwhile, and Ctrl-C ends the wait.
     #[pyo3(signature = (timeout = None))]
     fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         self.core.synchronize(py, limit(timeout)?)
@@ -157,8 +159,9 @@ impl PyEvent {
 
     /// The milliseconds from this event to ``end_event`` on the device's clock. Waits for both.
     ///
-    /// Negative when the end came first. May be called again, and with the events in other pairs. Raises
-    /// ValueError without timing or before the first record, RuntimeError for events of two devices.
+    /// Negative when the end came first. May be called again, and with the events in other pairs.
+    /// Raises ValueError without timing or before the first record, RuntimeError for events of two
+    /// devices.
     #[pyo3(signature = (end_event, timeout = None))]
     fn elapsed_time(
         &self,

@@ -1,9 +1,9 @@
-//! The interpreter's end. Threads of the library call Python (host work, callbacks), and may not do so once
-//! the interpreter is on its way out: CPython before 3.14 would end such a thread by unwinding it, which
-//! Rust answers by ending the process.
+//! The interpreter's end. Threads of the library call Python (host work, callbacks), and may not do
+//! so once the interpreter is on its way out: CPython before 3.14 would end such a thread by
+//! unwinding it, which Rust answers by ending the process.
 //!
-//! So every such call goes through [`with_python`]. At exit, while Python still works, [`close`] lets no
-//! more in and waits for those that are inside; what comes later is dropped in silence.
+//! So every such call goes through [`with_python`]. At exit, while Python still works, [`close`]
+//! lets no more in and waits for those that are inside; what comes later is dropped in silence.
 
 use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
@@ -26,8 +26,8 @@ static GATE: Mutex<Gate> = Mutex::new(Gate {
 });
 static LEFT: Condvar = Condvar::new();
 
-/// How long the end of the process waits for Python code on our threads. What blocks for longer is left
-/// to its fate, as a daemon thread is.
+/// How long the end of the process waits for Python code on our threads. What blocks for longer is
+/// left to its fate, as a daemon thread is.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 fn gate() -> MutexGuard<'static, Gate> {
@@ -40,7 +40,8 @@ fn gate() -> MutexGuard<'static, Gate> {
     gate
 }
 
-/// Runs `f` with the interpreter, on a thread of the library; `None` when the interpreter is ending.
+/// Runs `f` with the interpreter, on a thread of the library; `None` when the interpreter is
+/// ending.
 pub(crate) fn with_python<R>(f: impl FnOnce(Python<'_>) -> R) -> Option<R> {
     struct Leave;
     impl Drop for Leave {

@@ -1,18 +1,21 @@
 //! The way into the calls that are made most: `record`, `wait` and `query` of an event.
 //!
-//! In a wheel for every CPython from 3.9 on, PyO3 has methods called by `METH_VARARGS | METH_KEYWORDS`: each
-//! call makes a tuple for its arguments and takes it apart again, for a third of what `record(stream)` costs in
-//! all. So these are entered by `METH_FASTCALL | METH_KEYWORDS` where the arguments have the usual form; every
-//! other call goes on to the method that PyO3 has made.
+//! In a wheel for every CPython from 3.9 on, PyO3 has methods called by `METH_VARARGS |
+//! METH_KEYWORDS`: each call makes a tuple for its arguments and takes it apart again, for a third
+//! of what `record(stream)` costs in all. So these are entered by `METH_FASTCALL | METH_KEYWORDS`
+//! where the arguments have the usual form; every other call goes on to the method that PyO3 has
+//! made.
 //!
-//! **That convention is there in each of these CPythons.** From 3.10 on it is part of the stable ABI
-//! ([methods](https://docs.python.org/3/c-api/structures.html#c.METH_FASTCALL)). In 3.9 it is the same
-//! convention with the same number, outside of the stable ABI
-//! ([methods in 3.9](https://docs.python.org/3.9/c-api/structures.html#METH_FASTCALL)), and the releases of
-//! one version are compatible with each other ([stability](https://docs.python.org/3/c-api/stable.html)).
+//! **That convention is there in each of these CPythons.** From 3.10 on it is part of the stable
+//! ABI ([methods](https://docs.python.org/3/c-api/structures.html#c.METH_FASTCALL)). In 3.9 it is
+//! the same convention with the same number, outside of the stable ABI ([methods in
+//! 3.9](https://docs.python.org/3.9/c-api/structures.html#METH_FASTCALL)), and the releases of one
+//! version are compatible with each other
+//! ([stability](https://docs.python.org/3/c-api/stable.html)).
 //!
-//! They are methods of the very class that users make events of: CPython calls those of a base in a slower way
-//! ([specialized calls](https://peps.python.org/pep-0659/)). Therefore `query` is among them, too.
+//! They are methods of the very class that users make events of: CPython calls those of a base in a
+//! slower way ([specialized calls](https://peps.python.org/pep-0659/)). Therefore `query` is among
+//! them, too.
 
 use std::{
     ffi::{CStr, CString, c_int},
@@ -112,8 +115,8 @@ fn put<M: Method>(py: Python<'_>) -> PyResult<()> {
     if M::ordinary().set(py, ordinary.clone().unbind()).is_err() {
         return Ok(());
     }
-    // SAFETY: functions of all conventions go through this one field, and the flags tell which it is
-    // (https://docs.python.org/3/c-api/structures.html#c.PyMethodDef).
+    // SAFETY: functions of all conventions go through this one field, and the flags tell which it
+    // is (https://docs.python.org/3/c-api/structures.html#c.PyMethodDef).
     let function = unsafe { std::mem::transmute::<Entry, ffi::PyCFunction>(enter::<M>) };
     // SAFETY: `enter` is what these flags mean, and instances of the class are of PyO3's.
     unsafe { replace(&class, M::NAME, &ordinary, function, FASTCALL_KEYWORDS) }
@@ -144,8 +147,8 @@ unsafe fn replace(
         ml_flags: flags,
         ml_doc: text.into_raw(),
     }));
-    // SAFETY: a class, and a definition that stays; the result is an object of our own, or null with an
-    // exception set.
+    // SAFETY: a class, and a definition that stays; the result is an object of our own, or null
+    // with an exception set.
     let method = unsafe {
         let method = ffi::PyDescr_NewMethod(class.as_type_ptr(), definition);
         Bound::from_owned_ptr_or_err(class.py(), method)?
@@ -156,7 +159,8 @@ unsafe fn replace(
 fn put_query(py: Python<'_>) -> PyResult<()> {
     let class = class::cuda_event(py)?;
     let ordinary = class.getattr("query")?;
-    // SAFETY: a method without arguments gets its object and nothing, and instances of the class are of PyO3's.
+    // SAFETY: a method without arguments gets its object and nothing, and instances of the class
+    // are of PyO3's.
     unsafe { replace(class, c"query", &ordinary, query, ffi::METH_NOARGS) }
 }
 
@@ -166,7 +170,8 @@ unsafe extern "C" fn query(
     event: *mut ffi::PyObject,
     _nothing: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: CPython calls methods on a thread that is attached, and it is so again whenever this goes on.
+    // SAFETY: CPython calls methods on a thread that is attached, and it is so again whenever this
+    // goes on.
     let py = unsafe { Python::assume_attached() };
     // SAFETY: as in `enter`.
     let event = unsafe { Borrowed::from_ptr(py, event).cast_unchecked::<CudaEvent>() };
@@ -190,11 +195,13 @@ unsafe extern "C" fn enter<M: Method>(
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: CPython calls methods on a thread that is attached, and it is so again whenever this goes on.
+    // SAFETY: CPython calls methods on a thread that is attached, and it is so again whenever this
+    // goes on.
     let py = unsafe { Python::assume_attached() };
-    // SAFETY: what the method is called on, alive until this returns. It is of the class: CPython looks at the
-    // type before it calls a method made in C, PyO3's methods rely on that too, and a call that got past it was
-    // a bug of CPython's (https://github.com/python/cpython/issues/92063).
+    // SAFETY: what the method is called on, alive until this returns. It is of the class: CPython
+    // looks at the type before it calls a method made in C, PyO3's methods rely on that too, and a
+    // call that got past it was a bug of CPython's
+    // (https://github.com/python/cpython/issues/92063).
     let event = unsafe { Borrowed::from_ptr(py, event).cast_unchecked::<M::Class>() };
     let stream = match (count, names.is_null()) {
         (0, true) => None,

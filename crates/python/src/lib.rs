@@ -1,16 +1,16 @@
 //! The extension module `fencepost._C`: everything native in the Python package.
 //!
-//! - `core` is what all three event classes are made of; `event`, `cuda` and `mps` are these classes,
-//!   each with its own manners.
+//! - `core` is what all three event classes are made of; `event`, `cuda` and `mps` are these
+//!   classes, each with its own manners.
 //! - `class` is how events of CUDA are made, `fast` the way into the calls that are made most.
 //! - `current` finds the stream that a call means, whoever's it is.
 //! - `torch_mps` marks PyTorch's own stream on a Mac, under PyTorch's dispatch queue (`dispatch`).
-//! - `wait` blocks without the interpreter's lock and lets Ctrl-C through; `exit` keeps our threads out of
-//!   an interpreter that is ending.
+//! - `wait` blocks without the interpreter's lock and lets Ctrl-C through; `exit` keeps our threads
+//!   out of an interpreter that is ending.
 //!
-//! **The interpreter's lock** is let go in every call that may block, record and wait included. No lock of
-//! ours is held while Python code runs, and none that a thread may hold while it is blocked in a driver is
-//! taken with the interpreter's lock in hand: the driver's progress may need Python.
+//! **The interpreter's lock** is let go in every call that may block, record and wait included. No
+//! lock of ours is held while Python code runs, and none that a thread may hold while it is blocked
+//! in a driver is taken with the interpreter's lock in hand: the driver's progress may need Python.
 #![allow(non_snake_case)]
 
 // Brings the stand-in for Metal into the link.
@@ -41,7 +41,8 @@ fn _run(py: Python<'_>, args: Vec<std::ffi::OsString>) -> u8 {
     py.detach(|| fencepost_cli::run(args))
 }
 
-/// The native part of fencepost, and the functions that PyTorch's ``torch.mps.Event`` is written against.
+/// The native part of fencepost, and the functions that PyTorch's ``torch.mps.Event`` is written
+/// against.
 #[pymodule(gil_used = false)]
 mod _C {
     use pyo3::prelude::*;

@@ -1,7 +1,8 @@
-//! `fencepost.mps` and the native functions that PyTorch's own `torch.mps.Event` is written against.
+//! `fencepost.mps` and the native functions that PyTorch's own `torch.mps.Event` is written
+//! against.
 //!
-//! Streams are those of a pool of 32, made when they are first used and kept for ever, as PyTorch's are: so
-//! a stream's number names it for good. Number 0 is the default stream.
+//! Streams are those of a pool of 32, made when they are first used and kept for ever, as PyTorch's
+//! are: so a stream's number names it for good. Number 0 is the default stream.
 
 use std::{
     cell::Cell,
@@ -87,7 +88,8 @@ enum Target {
     Torch(&'static torch_mps::Torch),
 }
 
-/// The stream of that number; without one PyTorch's own, where PyTorch uses MPS, else the current one.
+/// The stream of that number; without one PyTorch's own, where PyTorch uses MPS, else the current
+/// one.
 fn target(py: Python<'_>, number: Option<usize>) -> PyResult<Target> {
     let number = match number {
         Some(number) => number,
@@ -132,12 +134,12 @@ fn elapsed(py: Python<'_>, start: &Core, end: &Core) -> PyResult<f64> {
 
 /// A drop-in for ``torch.mps.Event``: on a Mac on Metal, elsewhere on the best device there is.
 ///
-/// Without a stream it is the current one (``fencepost.mps.current_stream``); on a Mac where PyTorch is
-/// loaded and uses MPS, PyTorch's own, or an error where that cannot be reached.
+/// Without a stream it is the current one (``fencepost.mps.current_stream``); on a Mac where
+/// PyTorch is loaded and uses MPS, PyTorch's own, or an error where that cannot be reached.
 ///
-/// It is what ``fencepost.Event`` is but for three things, as in PyTorch: ``query()`` is False before the
-/// first record; ``elapsed_time`` of events in reverse order is a RuntimeError; and so is one of events
-/// without timing or never recorded.
+/// It is what ``fencepost.Event`` is but for three things, as in PyTorch: ``query()`` is False
+/// before the first record; ``elapsed_time`` of events in reverse order is a RuntimeError; and so
+/// is one of events without timing or never recorded.
 #[pyclass(frozen, subclass, name = "Event", module = "fencepost.mps")]
 pub(crate) struct MpsEvent {
     pub(crate) core: Core,
@@ -155,30 +157,33 @@ impl MpsEvent {
 
     /// Marks the point behind everything submitted to ``stream`` so far, and holds it from now on.
     ///
-    /// Never waits for the device. Raises RuntimeError for what is no ``fencepost.mps.Stream``. On PyTorch's stream
-    /// it commits what PyTorch has encoded, as ``torch.mps.Event.record`` does.
+    /// Never waits for the device. Raises RuntimeError for what is no ``fencepost.mps.Stream``. On
+    /// PyTorch's stream it commits what PyTorch has encoded, as ``torch.mps.Event.record`` does.
     #[pyo3(signature = (stream = None))]
     fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         record_on(py, &self.core, number_of(stream)?)
     }
 
-    /// Makes later work of ``stream`` run after what this event holds now. The calling thread never blocks.
+    /// Makes later work of ``stream`` run after what this event holds now. The calling thread never
+    /// blocks.
     ///
-    /// PyTorch's stream cannot be made to fail: where this event has failed, the call raises instead.
+    /// PyTorch's stream cannot be made to fail: where this event has failed, the call raises
+    /// instead.
     #[pyo3(signature = (stream = None))]
     fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         wait_on(py, &self.core, number_of(stream)?)
     }
 
-    /// Whether what it holds is complete; False before the first record, as in PyTorch. Never blocks.
+    /// Whether what it holds is complete; False before the first record, as in PyTorch. Never
+    /// blocks.
     fn query(&self, py: Python<'_>) -> PyResult<bool> {
         query(py, &self.core)
     }
 
     /// Blocks until what it holds is complete; returns at once before the first record.
     ///
-    /// With a ``timeout`` in seconds, which PyTorch's lacks, it gives up with a TimeoutError that says what it
-    /// waited for. Other threads go on meanwhile, and Ctrl-C ends the wait.
+    /// With a ``timeout`` in seconds, which PyTorch's lacks, it gives up with a TimeoutError that
+    /// says what it waited for. Other threads go on meanwhile, and Ctrl-C ends the wait.
     #[pyo3(signature = (timeout = None))]
     fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         self.core.synchronize(py, limit(timeout)?)
@@ -186,8 +191,8 @@ impl MpsEvent {
 
     /// The milliseconds from this event to ``end_event``. Waits for both, and for nothing else.
     ///
-    /// May be called again, before or after ``synchronize()``. Raises RuntimeError without timing, before the
-    /// first record, and when the end came before the start.
+    /// May be called again, before or after ``synchronize()``. Raises RuntimeError without timing,
+    /// before the first record, and when the end came before the start.
     fn elapsed_time(&self, py: Python<'_>, end_event: &Bound<'_, PyAny>) -> PyResult<f64> {
         elapsed(py, &self.core, core_of(end_event)?)
     }
@@ -224,9 +229,11 @@ fn number_of(stream: Option<&Bound<'_, PyAny>>) -> PyResult<Option<usize>> {
     }
 }
 
-/// A stream of the MPS pool: ``Stream()`` is the next of 32, in turn; ``Stream(stream_id=n)`` is number ``n``.
+/// A stream of the MPS pool: ``Stream()`` is the next of 32, in turn; ``Stream(stream_id=n)`` is
+/// number ``n``.
 ///
-/// They are kept for as long as the process lives, as PyTorch's are, so the thirty-third is the first again.
+/// They are kept for as long as the process lives, as PyTorch's are, so the thirty-third is the
+/// first again.
 #[pyclass(frozen, name = "Stream", module = "fencepost.mps")]
 pub(crate) struct MpsStream {
     number: usize,
@@ -261,7 +268,8 @@ impl MpsStream {
         Ok(crate::stream::PyStream::of(stream.clone()))
     }
 
-    /// Blocks until everything submitted to it so far is done; with a ``timeout`` in seconds, for at most that.
+    /// Blocks until everything submitted to it so far is done; with a ``timeout`` in seconds, for
+    /// at most that.
     #[pyo3(signature = (timeout = None))]
     fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         let limit = limit(timeout)?;
@@ -419,7 +427,8 @@ pub(crate) fn record(
     record_on(py, &*event(id)?, stream_number(stream_id)?)
 }
 
-/// Makes later work of the stream of that number, or of the current one, run after what the event holds now.
+/// Makes later work of the stream of that number, or of the current one, run after what the event
+/// holds now.
 #[pyfunction]
 #[pyo3(name = "_mps_waitForEvent", signature = (id, stream_id = None))]
 pub(crate) fn wait_for(

@@ -16,11 +16,12 @@ use crate::{
     wait::{How, in_work, limit, wait},
 };
 
-/// An in-order queue of a device. ``Stream(device)`` is a new one; ``Stream()`` is one of the best device.
+/// An in-order queue of a device. ``Stream(device)`` is a new one; ``Stream()`` is one of the best
+/// device.
 ///
-/// What is submitted takes effect in order: work, records and waits. Streams of GPUs run no Python; submit
-/// kernels with the library you use, on the handle ``cuda_stream``. Objects of this class go wherever a
-/// library takes an object with ``__cuda_stream__``.
+/// What is submitted takes effect in order: work, records and waits. Streams of GPUs run no Python;
+/// submit kernels with the library you use, on the handle ``cuda_stream``. Objects of this class go
+/// wherever a library takes an object with ``__cuda_stream__``.
 #[pyclass(frozen, name = "Stream", module = "fencepost")]
 pub(crate) struct PyStream {
     pub(crate) stream: Stream,
@@ -77,7 +78,8 @@ impl PyStream {
         self.stream.id()
     }
 
-    /// Its CUDA handle, as an integer, for submitting work to it; AttributeError on streams of other APIs.
+    /// Its CUDA handle, as an integer, for submitting work to it; AttributeError on streams of
+    /// other APIs.
     #[getter]
     fn cuda_stream(&self) -> PyResult<usize> {
         self.raw()
@@ -90,9 +92,9 @@ impl PyStream {
 
     /// Runs ``work()`` on this stream, behind everything submitted before: host streams only.
     ///
-    /// Returns at once; ``work`` runs on a thread of the library, which takes the interpreter's lock for
-    /// it. Its result is dropped. An exception in it fails the stream: what is recorded later has failed
-    /// too, and every error tells that exception, until ``clear_error()``.
+    /// Returns at once; ``work`` runs on a thread of the library, which takes the interpreter's
+    /// lock for it. Its result is dropped. An exception in it fails the stream: what is recorded
+    /// later has failed too, and every error tells that exception, until ``clear_error()``.
     ///
     /// Raises NotImplementedError on a GPU's stream, RuntimeError when the stream has failed.
     fn launch(&self, py: Python<'_>, work: Py<PyAny>) -> PyResult<()> {
@@ -139,7 +141,8 @@ impl PyStream {
         Ok(event.unbind())
     }
 
-    /// Makes later work of this stream run after what ``event`` holds now. The calling thread never blocks.
+    /// Makes later work of this stream run after what ``event`` holds now. The calling thread never
+    /// blocks.
     fn wait_event(slf: &Bound<'_, Self>, event: &Bound<'_, PyAny>) -> PyResult<()> {
         event.call_method1("wait", (slf,)).map(drop)
     }
@@ -161,8 +164,9 @@ impl PyStream {
 
     /// Blocks until everything submitted so far is done.
     ///
-    /// With a ``timeout`` in seconds it gives up with a TimeoutError that says what it waited for. Other
-    /// threads go on meanwhile, and Ctrl-C ends the wait. Raises RuntimeError when the stream failed.
+    /// With a ``timeout`` in seconds it gives up with a TimeoutError that says what it waited for.
+    /// Other threads go on meanwhile, and Ctrl-C ends the wait. Raises RuntimeError when the stream
+    /// failed.
     #[pyo3(signature = (timeout = None))]
     fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         let limit = limit(timeout)?;

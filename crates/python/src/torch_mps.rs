@@ -1,10 +1,10 @@
-//! PyTorch's own MPS stream, which is what a drop-in for `torch.mps.Event` has to mark where PyTorch is at
-//! work: a marker on any other queue would time nothing of PyTorch's.
+//! PyTorch's own MPS stream, which is what a drop-in for `torch.mps.Event` has to mark where
+//! PyTorch is at work: a marker on any other queue would time nothing of PyTorch's.
 //!
-//! PyTorch has no Python call for it. It is reached through the functions that PyTorch exports for custom
-//! Metal kernels (`torch/mps.h`): the command buffer that it encodes into, the dispatch queue under which
-//! that may be touched, and its commit. They are looked up at run time, in the library that the loaded
-//! PyTorch came with.
+//! PyTorch has no Python call for it. It is reached through the functions that PyTorch exports for
+//! custom Metal kernels (`torch/mps.h`): the command buffer that it encodes into, the dispatch
+//! queue under which that may be touched, and its commit. They are looked up at run time, in the
+//! library that the loaded PyTorch came with.
 //!
 //! | state | a call without a stream |
 //! |---|---|
@@ -17,26 +17,27 @@
 //!
 //! # What is done to PyTorch's stream
 //!
-//! PyTorch leaves its compute encoder open from one operation to the next, and Metal ends the process when
-//! anything is encoded beside it. Of the three functions only the commit ends that encoder, and then what was
-//! encoded is on its way in a command buffer that nobody can add to.
+//! PyTorch leaves its compute encoder open from one operation to the next, and Metal ends the
+//! process when anything is encoded beside it. Of the three functions only the commit ends that
+//! encoder, and then what was encoded is on its way in a command buffer that nobody can add to.
 //!
-//! - **A record encodes nothing into that buffer.** It has it tell when it has completed (`metal::record_end`),
-//!   which Metal allows beside an open encoder, and commits it, as `torch.mps.Event.record` does. A signal in a
-//!   buffer of its own behind it would be no substitute: Metal starts the buffers of a queue in order, and lets
-//!   them overlap. `MPSCommandBuffer` promises that handlers stay with what was committed:
+//! - **A record encodes nothing into that buffer.** It has it tell when it has completed
+//!   (`metal::record_end`), which Metal allows beside an open encoder, and commits it, as
+//!   `torch.mps.Event.record` does. A signal in a buffer of its own behind it would be no
+//!   substitute: Metal starts the buffers of a queue in order, and lets them overlap.
+//!   `MPSCommandBuffer` promises that handlers stay with what was committed:
 //!   <https://developer.apple.com/documentation/metalperformanceshaders/mpscommandbuffer/commitandcontinue()>
-//! - **With timing, a small buffer of ours follows on the same queue**: PyTorch's may be empty, and nothing
-//!   promises a time to an empty one. The time is the later of both.
-//! - **Marks are in order among themselves**: each completes no sooner than the one before it, with no earlier
-//!   time, whatever their buffers do.
-//! - **A wait commits first, encodes into PyTorch's next buffer, and leaves that open**: so what PyTorch encodes
-//!   next is in the buffer that waits. `torch.mps.Event.wait` commits there, and what follows is in buffers
-//!   that Metal's documentation would let overtake the wait.
+//! - **With timing, a small buffer of ours follows on the same queue**: PyTorch's may be empty, and
+//!   nothing promises a time to an empty one. The time is the later of both.
+//! - **Marks are in order among themselves**: each completes no sooner than the one before it, with
+//!   no earlier time, whatever their buffers do.
+//! - **A wait commits first, encodes into PyTorch's next buffer, and leaves that open**: so what
+//!   PyTorch encodes next is in the buffer that waits. `torch.mps.Event.wait` commits there, and
+//!   what follows is in buffers that Metal's documentation would let overtake the wait.
 //!
-//! What PyTorch committed by itself before, and what it commits by itself after, is before and behind these
-//! buffers as far as PyTorch's own synchronize() and events rely on it: they too look at the last buffer
-//! only.
+//! What PyTorch committed by itself before, and what it commits by itself after, is before and
+//! behind these buffers as far as PyTorch's own synchronize() and events rely on it: they too look
+//! at the last buffer only.
 
 #[cfg(not(any(target_vendor = "apple", metal_sim)))]
 pub(crate) use elsewhere::*;
@@ -109,8 +110,8 @@ mod metal {
 
     type Buffer = ProtocolObject<dyn MTLCommandBuffer>;
 
-    /// PyTorch's functions, by the types that `torch/mps.h` gives them. A C++ exception that leaves one ends
-    /// the process; they throw where PyTorch has no MPS, which is asked before.
+    /// PyTorch's functions, by the types that `torch/mps.h` gives them. A C++ exception that leaves
+    /// one ends the process; they throw where PyTorch has no MPS, which is asked before.
     pub(crate) struct Torch {
         get_command_buffer: unsafe extern "C" fn() -> *mut Buffer,
         get_dispatch_queue: unsafe extern "C" fn() -> *mut c_void,
@@ -189,7 +190,8 @@ mod metal {
         Ok((its == *device).then_some(torch))
     }
 
-    /// Whether a stream of PyTorch's is there: it makes it with the first use, which it does not tell.
+    /// Whether a stream of PyTorch's is there: it makes it with the first use, which it does not
+    /// tell.
     fn uses_mps(torch: &Bound<'_, PyAny>) -> bool {
         let ask = || -> PyResult<bool> {
             let mps = torch.getattr("backends")?.getattr("mps")?;
@@ -198,7 +200,8 @@ mod metal {
         ask().unwrap_or(false)
     }
 
-    /// The functions reach the default stream. Versions of PyTorch that have others tell which is current.
+    /// The functions reach the default stream. Versions of PyTorch that have others tell which is
+    /// current.
     fn on_its_default_stream(torch: &Bound<'_, PyAny>) -> PyResult<()> {
         let Ok(current) = torch
             .getattr("mps")
@@ -227,14 +230,14 @@ mod metal {
     }
 
     fn find(path: &Path) -> Result<Torch, String> {
-        // SAFETY: PyTorch has loaded this library already, so nothing of it runs for this; a library that a test
-        // names is the test's own.
+        // SAFETY: PyTorch has loaded this library already, so nothing of it runs for this; a
+        // library that a test names is the test's own.
         let library = unsafe { libloading::Library::new(path) }.map_err(|error| {
             unreachable_because(&format!("{} cannot be opened ({error})", path.display()))
         })?;
-        // By the names that the C++ compilers of macOS give them.
-        // SAFETY: the types of torch/mps.h for these names, which hold no argument: an id<MTLCommandBuffer>, a
-        // dispatch_queue_t and nothing.
+        // By the names that the C++ compilers of macOS give them. SAFETY: the types of torch/mps.h
+        // for these names, which hold no argument: an id<MTLCommandBuffer>, a dispatch_queue_t and
+        // nothing.
         let functions = unsafe {
             Torch {
                 get_command_buffer: look_up(
@@ -291,7 +294,8 @@ mod metal {
     }
 
     impl Torch {
-        /// Marks the point behind everything that PyTorch has encoded so far; `core` holds it from now on.
+        /// Marks the point behind everything that PyTorch has encoded so far; `core` holds it from
+        /// now on.
         pub(crate) fn record(&self, py: Python<'_>, core: &Core) -> PyResult<()> {
             let held = py.detach(|| {
                 let (device, marker) = self.mark(core.flags.timing)?;
@@ -370,7 +374,8 @@ mod metal {
             &self,
             work: impl FnOnce() -> Result<R, Refused> + Send,
         ) -> Result<R, Refused> {
-            // SAFETY: any thread may ask for the queue; the stream keeps it, and lives as long as the process.
+            // SAFETY: any thread may ask for the queue; the stream keeps it, and lives as long as
+            // the process.
             let queue = unsafe { (self.get_dispatch_queue)() };
             let queue =
                 NonNull::new(queue).ok_or(Refused::Nil("torch::mps::get_dispatch_queue()"))?;
@@ -380,14 +385,16 @@ mod metal {
 
         /// The command buffer that PyTorch encodes into. Call it under PyTorch's dispatch queue.
         fn command_buffer(&self) -> Result<Retained<Buffer>, Refused> {
-            // SAFETY: called under the queue that guards it, and what it gives, of which the stream is the owner, is
-            // retained before anybody else may come to commit and release it. An MPSCommandBuffer answers to
-            // MTLCommandBuffer: https://developer.apple.com/documentation/metalperformanceshaders/mpscommandbuffer
+            // SAFETY: called under the queue that guards it, and what it gives, of which the stream
+            // is the owner, is retained before anybody else may come to commit and release it. An
+            // MPSCommandBuffer answers to MTLCommandBuffer:
+            // https://developer.apple.com/documentation/metalperformanceshaders/mpscommandbuffer
             let buffer = unsafe { Retained::retain((self.get_command_buffer)()) };
             buffer.ok_or(Refused::Nil("torch::mps::get_command_buffer()"))
         }
 
-        /// Commits what PyTorch has encoded, and ends its encoder first. Call it under PyTorch's dispatch queue.
+        /// Commits what PyTorch has encoded, and ends its encoder first. Call it under PyTorch's
+        /// dispatch queue.
         fn commit(&self) {
             // SAFETY: called under the queue that guards the stream.
             unsafe { (self.commit)() };

@@ -12,8 +12,8 @@ use crate::error::to_py;
 
 /// How long a wait goes on before it looks for signals: Ctrl-C is to be answered within 100 ms.
 const SLICE: Duration = Duration::from_millis(50);
-/// How long a thread that waits for a GPU asks again and again before it sleeps, unless told to sleep at
-/// once: a driver's own wait spins for as long as it takes.
+/// How long a thread that waits for a GPU asks again and again before it sleeps, unless told to
+/// sleep at once: a driver's own wait spins for as long as it takes.
 const SPIN: Duration = Duration::from_millis(5);
 
 thread_local! {

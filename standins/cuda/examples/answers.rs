@@ -1,4 +1,5 @@
-//! Puts the questions that CUDA's documentation leaves open to a driver, and prints what it answers:
+//! Puts the questions that CUDA's documentation leaves open to a driver, and prints what it
+//! answers:
 //!
 //! ```text
 //! cargo run -p fencepost-sim-cuda --example answers -- libcuda.so.1 >real
@@ -6,7 +7,8 @@
 //! diff real stand-in
 //! ```
 //!
-//! Each difference is a fault of the stand-in. It needs one GPU that nobody else in the process uses.
+//! Each difference is a fault of the stand-in. It needs one GPU that nobody else in the process
+//! uses.
 
 #![allow(non_snake_case)] // the names are the driver's
 
@@ -18,16 +20,18 @@ type Handle = usize;
 
 macro_rules! cuda {
     ($($name:ident($($argument:ident: $ty:ty),*);)*) => {
-        /// The driver. Every call is given pointers to local variables of the right type, and handles the driver made;
-        /// stale ones only where that is the question.
+        /// The driver. Every call is given pointers to local variables of the right type, and
+        /// handles the driver made; stale ones only where that is the question.
         struct Cuda { $($name: unsafe extern "C" fn($($ty),*) -> c_uint,)* }
 
         impl Cuda {
             fn load(path: &str) -> Result<Cuda, libloading::Error> {
-                // SAFETY: a driver, or its stand-in, as whoever runs this says; loading one does nothing else.
+                // SAFETY: a driver, or its stand-in, as whoever runs this says; loading one does
+                // nothing else.
                 let library = unsafe { Library::new(path)? };
                 let cuda = Cuda { $(
-                    // SAFETY: of the signature of the driver's reference, as named below; never unloaded.
+                    // SAFETY: of the signature of the driver's reference, as named below; never
+                    // unloaded.
                     $name: *unsafe { library.get(concat!(stringify!($name), "\0"))? },
                 )* };
                 std::mem::forget(library);
@@ -35,8 +39,8 @@ macro_rules! cuda {
             }
 
             $(fn $name(&self, $($argument: $ty),*) -> c_uint {
-                // SAFETY: pointers are to local variables of the right type; handles are the driver's own, stale only
-                // where what it then answers is the question.
+                // SAFETY: pointers are to local variables of the right type; handles are the
+                // driver's own, stale only where what it then answers is the question.
                 unsafe { (self.$name)($($argument),*) }
             })*
         }

@@ -1,12 +1,12 @@
-//! Types of the C boundary that carry what the documentation promises about pointers, so that most functions need no
-//! unsafe code.
+//! Types of the C boundary that carry what the documentation promises about pointers, so that most
+//! functions need no unsafe code.
 
 use crate::codes::{CUDA_ERROR_INVALID_VALUE, Done};
 use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
 
-/// A place for a result: a pointer that is null or, as every function of the driver API asks, may be written. It is
-/// passed as a plain pointer.
+/// A place for a result: a pointer that is null or, as every function of the driver API asks, may
+/// be written. It is passed as a plain pointer.
 #[repr(transparent)]
 #[derive(Debug)]
 pub struct Out<'a, T>(Option<&'a mut MaybeUninit<T>>);
@@ -14,7 +14,8 @@ pub struct Out<'a, T>(Option<&'a mut MaybeUninit<T>>);
 impl<'a, T> Out<'a, T> {
     /// The place to write to.
     pub fn to(place: &'a mut T) -> Out<'a, T> {
-        // SAFETY: the layouts are the same, and only whole values of `T` are ever written through it
+        // SAFETY: the layouts are the same, and only whole values of `T` are ever written through
+        // it
         Out(Some(unsafe { &mut *std::ptr::from_mut(place).cast() }))
     }
 

@@ -1,9 +1,11 @@
-//! Stream capture and graphs: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html>
-//! (`cuStreamBeginCapture`, `cuThreadExchangeStreamCaptureMode`),
+//! Stream capture and graphs:
+//! <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html> (`cuStreamBeginCapture`,
+//! `cuThreadExchangeStreamCaptureMode`),
 //! <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__GRAPH.html>.
 //!
-//! Taken as potentially unsafe calls: allocating and freeing memory, synchronous copies, loading and unloading modules,
-//! `cuEventQuery`, `cuEventSynchronize`, `cuStreamQuery`, `cuStreamGetId`, `cuStreamGetFlags`, `cuStreamSynchronize`, `cuCtxSynchronize`.
+//! Taken as potentially unsafe calls: allocating and freeing memory, synchronous copies, loading
+//! and unloading modules, `cuEventQuery`, `cuEventSynchronize`, `cuStreamQuery`, `cuStreamGetId`,
+//! `cuStreamGetFlags`, `cuStreamSynchronize`, `cuCtxSynchronize`.
 
 use crate::boundary::Out;
 use crate::codes::{
@@ -73,7 +75,8 @@ pub(crate) struct GraphExec {
 
 /// # What captures forbid
 impl Face {
-    /// Refuses a potentially unsafe call where the thread's mode forbids it, and spoils the captures it would upset.
+    /// Refuses a potentially unsafe call where the thread's mode forbids it, and spoils the
+    /// captures it would upset.
     pub(crate) fn unsafe_call(&mut self) -> Done {
         let thread = this_thread();
         let mode = MODE.try_with(Cell::get).unwrap_or(GLOBAL);
@@ -130,7 +133,8 @@ impl Face {
         self.refuse(context, true, true, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED)
     }
 
-    /// Refuses the legacy default stream while a blocking stream is captured, as that would depend on it.
+    /// Refuses the legacy default stream while a blocking stream is captured, as that would depend
+    /// on it.
     pub(crate) fn refuse_implicit(&mut self, context: &Context, invalidate: bool) -> Done {
         self.refuse(
             context,
@@ -269,7 +273,8 @@ impl Face {
         Ok(self.graphs.insert(capture.nodes))
     }
 
-    /// Each node goes into a queue of its own, so that whatever the graph does not order runs in any order.
+    /// Each node goes into a queue of its own, so that whatever the graph does not order runs in
+    /// any order.
     fn launch(&mut self, exec: CUgraphExec, stream: usize) -> Done {
         let context = self.enter(stream)?;
         let (nodes, last) = match self.execs.get(exec) {

@@ -1,4 +1,5 @@
-//! Results of calls: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__TYPES.html>, `CUresult`.
+//! Results of calls: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__TYPES.html>,
+//! `CUresult`.
 
 /// What every function returns: 0 or an error.
 pub type CUresult = u32;

@@ -43,7 +43,8 @@ impl Trouble {
     }
 }
 
-/// A context is one simulated device: resetting it makes another, and the error that stuck to it is gone.
+/// A context is one simulated device: resetting it makes another, and the error that stuck to it is
+/// gone.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) id: u64,
@@ -218,8 +219,8 @@ impl Face {
         Ok(())
     }
 
-    /// Its objects stay in their tables until they are destroyed by name: code that did not see the reset coming will
-    /// still do so.
+    /// Its objects stay in their tables until they are destroyed by name: code that did not see the
+    /// reset coming will still do so.
     fn forget(&mut self, context: &Context) {
         context.destroy();
         self.memory.forget(context.id);
@@ -341,7 +342,8 @@ pub extern "C" fn cuDeviceGetAttribute(
             33 => device + 1,
             // COMPUTE_CAPABILITY_MAJOR
             75 => 9,
-            // CAN_USE_STREAM_MEM_OPS_V1, CAN_USE_STREAM_WAIT_VALUE_NOR (both numbers), IPC_EVENT_SUPPORTED
+            // CAN_USE_STREAM_MEM_OPS_V1, CAN_USE_STREAM_WAIT_VALUE_NOR (both numbers),
+            // IPC_EVENT_SUPPORTED
             92 | 94 | 123 | 125 => 1,
             _ => 0,
         });
@@ -416,7 +418,8 @@ pub extern "C" fn cuDevicePrimaryCtxGetState(
     })
 }
 
-/// Destroys everything in the primary context, and the error that sticks to it. Its retain count stays.
+/// Destroys everything in the primary context, and the error that sticks to it. Its retain count
+/// stays.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDevicePrimaryCtxReset_v2(device: CUdevice) -> CUresult {
     call("cuDevicePrimaryCtxReset_v2", |face| {

@@ -1,4 +1,5 @@
-//! What tests plan and count: functions of the library that no driver has. [`crate::Control`] is their safe wrapper.
+//! What tests plan and count: functions of the library that no driver has. [`crate::Control`] is
+//! their safe wrapper.
 
 use crate::boundary::{put_text, text};
 use crate::codes::{CUDA_ERROR_DEINITIALIZED, CUresult};
@@ -79,13 +80,15 @@ pub(crate) fn on_call(name: &'static str) -> Option<CUresult> {
     Some(code)
 }
 
-/// Throws the simulated machine away, with everything on it, and starts another: `devices` of them, or as many as
-/// `FENCEPOST_SIM_CUDA_DEVICES` says if that is negative. Counts, faults and violations are cleared.
+/// Throws the simulated machine away, with everything on it, and starts another: `devices` of them,
+/// or as many as `FENCEPOST_SIM_CUDA_DEVICES` says if that is negative. Counts, faults and
+/// violations are cleared.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_restart(seed: u64, devices: c_int) {
     let old = FACE.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(old) = old {
-        // its waiters go on; and it is dropped without the lock, as that waits for its driver thread
+        // its waiters go on; and it is dropped without the lock, as that waits for its driver
+        // thread
         end_all(&old, crate::codes::CUDA_ERROR_CONTEXT_IS_DESTROYED);
     }
     TORN_DOWN.store(false, Ordering::SeqCst);
@@ -130,7 +133,8 @@ pub unsafe extern "C" fn fencepost_sim_calls(name: *const c_char) -> u64 {
     }
 }
 
-/// The `nth` call of a function from now on returns `code` and does nothing else. 0 if there is no such function.
+/// The `nth` call of a function from now on returns `code` and does nothing else. 0 if there is no
+/// such function.
 ///
 /// # Safety
 /// `name` is null or a C string.
@@ -187,7 +191,8 @@ pub extern "C" fn fencepost_sim_clear_faults() {
     });
 }
 
-/// The `nth` kernel launched on a device from now on fails with `code`, which sticks to its context, when it runs.
+/// The `nth` kernel launched on a device from now on fails with `code`, which sticks to its
+/// context, when it runs.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_fail_launch(device: CUdevice, nth: u64, code: CUresult) {
     let _ = with_face(|face| {
@@ -226,16 +231,16 @@ pub extern "C" fn fencepost_sim_reset_primary(device: CUdevice) {
     let _ = with_face(|face| face.reset_primary(device));
 }
 
-/// From now on, until a restart, every call and every wait under way returns `CUDA_ERROR_DEINITIALIZED`, as at the end
-/// of a process.
+/// From now on, until a restart, every call and every wait under way returns
+/// `CUDA_ERROR_DEINITIALIZED`, as at the end of a process.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_deinitialize() {
     TORN_DOWN.store(true, Ordering::SeqCst);
     let _ = with_face(|face| end_all(face, CUDA_ERROR_DEINITIALIZED));
 }
 
-/// Whether the handle of a destroyed object is given to the next one, as real drivers do. Off at first, so that uses of
-/// destroyed objects are found; `FENCEPOST_SIM_CUDA_RECYCLE=1` turns it on.
+/// Whether the handle of a destroyed object is given to the next one, as real drivers do. Off at
+/// first, so that uses of destroyed objects are found; `FENCEPOST_SIM_CUDA_RECYCLE=1` turns it on.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_recycle_handles(on: c_int) {
     let _ = with_face(|face| face.recycle = on != 0);
@@ -275,14 +280,16 @@ pub extern "C" fn fencepost_sim_settle(milliseconds: u64) -> c_int {
     idle().into()
 }
 
-/// How many pieces of work a stream takes before a call that adds one more blocks until there is room, as drivers do
-/// (1,020 timed records were measured); 0, as at first, for any number. `FENCEPOST_SIM_CUDA_QUEUE_DEPTH` says it too.
+/// How many pieces of work a stream takes before a call that adds one more blocks until there is
+/// room, as drivers do (1,020 timed records were measured); 0, as at first, for any number.
+/// `FENCEPOST_SIM_CUDA_QUEUE_DEPTH` says it too.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_queue_depth(depth: usize) {
     let _ = with_face(|face| face.depth = depth);
 }
 
-/// Copies what fits of a list of the pending work, a line each, with a zero at its end, and gives its whole length.
+/// Copies what fits of a list of the pending work, a line each, with a zero at its end, and gives
+/// its whole length.
 ///
 /// # Safety
 /// `to` is null or has room for `room` bytes.
@@ -327,7 +334,8 @@ pub extern "C" fn fencepost_sim_violations() -> usize {
     all_violations().len()
 }
 
-/// Copies what fits of a violation's text, with a zero at its end, and gives its whole length; 0 if there is none.
+/// Copies what fits of a violation's text, with a zero at its end, and gives its whole length; 0 if
+/// there is none.
 ///
 /// # Safety
 /// `to` is null or has room for `room` bytes.

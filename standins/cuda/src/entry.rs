@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 pub(crate) static INITIALISED: AtomicBool = AtomicBool::new(false);
 pub(crate) static TORN_DOWN: AtomicBool = AtomicBool::new(false);
-/// The process that made the simulated machine: a fork has neither its threads nor, perhaps, its locks.
+/// The process that made the simulated machine: a fork has neither its threads nor, perhaps, its
+/// locks.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {

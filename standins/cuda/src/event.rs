@@ -1,5 +1,5 @@
-//! Events: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html>. Record, query and synchronise need
-//! no current context, as on driver 580.
+//! Events: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html>. Record, query
+//! and synchronise need no current context, as on driver 580.
 
 use crate::boundary::Out;
 use crate::codes::{
@@ -26,7 +26,8 @@ pub const CU_EVENT_DISABLE_TIMING: c_uint = 2;
 /// The event may be opened in another process.
 pub const CU_EVENT_INTERPROCESS: c_uint = 4;
 
-/// What times are rounded down to, in ticks of a nanosecond: about half a microsecond, as the documentation says.
+/// What times are rounded down to, in ticks of a nanosecond: about half a microsecond, as the
+/// documentation says.
 const RESOLUTION: u64 = 500;
 
 /// What an event holds.
@@ -190,7 +191,8 @@ pub extern "C" fn cuEventCreate(event: Out<'_, CUevent>, flags: c_uint) -> CUres
     })
 }
 
-/// Destroys an event, at once for the caller. Waits for it that were submitted before are not disturbed.
+/// Destroys an event, at once for the caller. Waits for it that were submitted before are not
+/// disturbed.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventDestroy_v2(event: CUevent) -> CUresult {
     call("cuEventDestroy_v2", |face| {
@@ -208,7 +210,8 @@ pub extern "C" fn cuEventRecord(event: CUevent, stream: CUstream) -> CUresult {
     call("cuEventRecord", |face| face.record(event, stream, false))
 }
 
-/// The same; with the flag `CU_EVENT_RECORD_EXTERNAL`, in a capture, the graph records the event when it runs.
+/// The same; with the flag `CU_EVENT_RECORD_EXTERNAL`, in a capture, the graph records the event
+/// when it runs.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventRecordWithFlags(
     event: CUevent,
@@ -240,7 +243,8 @@ pub extern "C" fn cuEventSynchronize(event: CUevent) -> CUresult {
     )
 }
 
-/// The milliseconds between two events that are done, with a resolution of about half a microsecond.
+/// The milliseconds between two events that are done, with a resolution of about half a
+/// microsecond.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventElapsedTime(
     milliseconds: Out<'_, f32>,

@@ -45,7 +45,8 @@ pub(crate) struct Face {
     pub(crate) depth: usize,
     /// What this call has filled up.
     pub(crate) filled: Option<(Arc<Context>, Queue)>,
-    /// Whether an event's handle may be opened in the process that exported it, in place of a second process.
+    /// Whether an event's handle may be opened in the process that exported it, in place of a
+    /// second process.
     pub(crate) ipc_in_one_process: bool,
     next_id: u64,
     _driver: Driver,
@@ -109,7 +110,8 @@ impl Face {
         self.next_id
     }
 
-    /// A call that fills a stream's queue blocks, but not with the lock: what has to be waited for once it is released.
+    /// A call that fills a stream's queue blocks, but not with the lock: what has to be waited for
+    /// once it is released.
     pub(crate) fn room(&mut self) -> impl FnOnce() + use<> {
         let (filled, depth) = (self.filled.take(), self.depth);
         move || {

@@ -1,7 +1,9 @@
-//! Events across processes: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html>, `cuIpc…EventHandle`.
+//! Events across processes: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html>,
+//! `cuIpc…EventHandle`.
 //!
-//! Each process has a simulated machine of its own. What they share of an event is a small file: how many records of it
-//! there were, and the latest that is complete. A process that ends with records pending leaves them so.
+//! Each process has a simulated machine of its own. What they share of an event is a small file:
+//! how many records of it there were, and the latest that is complete. A process that ends with
+//! records pending leaves them so.
 
 use crate::boundary::Out;
 use crate::codes::{

@@ -1,12 +1,14 @@
-//! The CUDA face of the simulated device: a library, for tests only, with the functions of the CUDA driver API that
-//! fencepost's CUDA backend calls.
+//! The CUDA face of the simulated device: a library, for tests only, with the functions of the CUDA
+//! driver API that fencepost's CUDA backend calls.
 //!
-//! It is a **stand-in**: no NVIDIA hardware, no NVIDIA code. Its devices say so in their name, and **nothing that it
-//! shows counts as hardware**. What passes here is known not to rely on what CUDA's documentation does not promise, as
-//! this crate reads it, under the seeded scheduler of [`fencepost_sim`]. A real driver is the judge of everything else.
+//! It is a **stand-in**: no NVIDIA hardware, no NVIDIA code. Its devices say so in their name, and
+//! **nothing that it shows counts as hardware**. What passes here is known not to rely on what
+//! CUDA's documentation does not promise, as this crate reads it, under the seeded scheduler of
+//! [`fencepost_sim`]. A real driver is the judge of everything else.
 //!
-//! The backend finds it with `FENCEPOST_CUDA_LIBRARY=…/libfencepost_sim_cuda.so` ([`library_path`]). Tests plan faults
-//! and look at counts and violations through a [`Control`] loaded from the same path:
+//! The backend finds it with `FENCEPOST_CUDA_LIBRARY=…/libfencepost_sim_cuda.so`
+//! ([`library_path`]). Tests plan faults and look at counts and violations through a [`Control`]
+//! loaded from the same path:
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,24 +29,29 @@
 //! | `FENCEPOST_SIM_CUDA_QUEUE_DEPTH` | how many pieces of work a stream takes before calls block: any number |
 //! | `FENCEPOST_SIM_CUDA_RECYCLE` | `1`: handles of destroyed objects are given out again |
 //!
-//! No variable takes a function away, since a library's exports are fixed: what the backend does without a symbol is
-//! for a test of its own to show.
+//! No variable takes a function away, since a library's exports are fixed: what the backend does
+//! without a symbol is for a test of its own to show.
 //!
 //! # What it holds
 //!
-//! * Streams run in order each, and in any order among each other but for waits and the legacy default stream.
-//! * An event holds the point of its latest record. Waits keep the point they were given. Nothing is said about an
-//!   event before it is so: a record's timestamp and its completion are steps of the scheduler.
-//! * Errors of work stick to the context, and every later call on it returns the first one until the primary context is
-//!   reset. Pending work is given up, and waits for it, also those of other contexts' streams, end.
-//! * Handles are keys, never pointers: one that is stale, foreign or made up gives an error and a violation.
+//! * Streams run in order each, and in any order among each other but for waits and the legacy
+//!   default stream.
+//! * An event holds the point of its latest record. Waits keep the point they were given. Nothing
+//!   is said about an event before it is so: a record's timestamp and its completion are steps of
+//!   the scheduler.
+//! * Errors of work stick to the context, and every later call on it returns the first one until
+//!   the primary context is reset. Pending work is given up, and waits for it, also those of other
+//!   contexts' streams, end.
+//! * Handles are keys, never pointers: one that is stale, foreign or made up gives an error and a
+//!   violation.
 //! * The child of a fork gets `CUDA_ERROR_NOT_INITIALIZED` from every call.
 //!
 //! # What it does not
 //!
 //! Kernels other than those listed in `module`; overlap inside of kernels; lazy loading that
-//! stalls; streams' priorities; peer access; graphs other than by capture. The text of each module names the documentation it was written from;
-//! where that leaves an error code open, this is a guess until compared with a driver.
+//! stalls; streams' priorities; peer access; graphs other than by capture. The text of each module
+//! names the documentation it was written from; where that leaves an error code open, this is a
+//! guess until compared with a driver.
 
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 #![allow(non_snake_case)]

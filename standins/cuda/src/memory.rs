@@ -1,5 +1,5 @@
-//! Memory: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html>. Device memory has addresses that the
-//! host cannot use; page-locked host memory has the same address on both sides.
+//! Memory: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html>. Device memory has
+//! addresses that the host cannot use; page-locked host memory has the same address on both sides.
 
 use crate::boundary::Out;
 use crate::codes::{
@@ -86,7 +86,8 @@ impl Span {
     /// The word at a place counted in words.
     pub(crate) fn word(&self, index: usize) -> Done<&AtomicU32> {
         let at = self.at(index.saturating_mul(4), 4, 4)?;
-        // SAFETY: in bounds, aligned, and alive as long as `self`; a host that reads it meanwhile must do so atomically
+        // SAFETY: in bounds, aligned, and alive as long as `self`; a host that reads it meanwhile
+        // must do so atomically
         Ok(unsafe { AtomicU32::from_ptr(at.cast()) })
     }
 
@@ -140,7 +141,8 @@ struct Allocations {
 #[derive(Debug)]
 pub(crate) struct Memory(Mutex<Allocations>);
 
-/// Host memory of contexts and machines that are gone: whoever holds a pointer to it must not crash.
+/// Host memory of contexts and machines that are gone: whoever holds a pointer to it must not
+/// crash.
 static GHOSTS: Mutex<Vec<Arc<Block>>> = Mutex::new(Vec::new());
 
 fn haunt(block: Arc<Block>) {
@@ -154,7 +156,8 @@ impl Default for Memory {
     fn default() -> Memory {
         Memory(Mutex::new(Allocations {
             by_address: BTreeMap::new(),
-            // outside of what user space can map on Linux, so that the host cannot read it by mistake
+            // outside of what user space can map on Linux, so that the host cannot read it by
+            // mistake
             next: 0x00f0_0000_0000_0000,
         }))
     }
@@ -299,7 +302,8 @@ pub extern "C" fn cuMemHostAlloc(
     })
 }
 
-/// Frees page-locked host memory. Waits for all work submitted to the context before, as drivers do.
+/// Frees page-locked host memory. Waits for all work submitted to the context before, as drivers
+/// do.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemFreeHost(pointer: *mut c_void) -> CUresult {
     free("cuMemFreeHost", pointer.addr() as u64, true)
@@ -415,7 +419,8 @@ unsafe fn download(
             Ok((context, face.push(stream, copy)?, into))
         },
         |(context, end, into)| {
-            // the device never touches the caller's memory: it may be freed once an error has come back
+            // the device never touches the caller's memory: it may be freed once an error has come
+            // back
             wait_all(&context, end.as_slice())?;
             let bytes = into.lock().unwrap_or_else(PoisonError::into_inner);
             // SAFETY: the caller gave room for `len` bytes, which is what `bytes` holds

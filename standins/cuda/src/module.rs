@@ -85,7 +85,8 @@ const BINS: usize = 256;
 const WORTH_IT: Duration = Duration::from_millis(1);
 
 impl Kernel {
-    /// How long the kernel holds its stream, for a spin that is worth it: shorter ones only move the clock on.
+    /// How long the kernel holds its stream, for a spin that is worth it: shorter ones only move
+    /// the clock on.
     pub(crate) fn held(&self) -> Option<Duration> {
         match (self.name, &self.arguments[..]) {
             (Name::Spin, [ns]) => Some(Duration::from_nanos(*ns)).filter(|time| *time >= WORTH_IT),

@@ -1,5 +1,5 @@
-//! Streams: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html>, waits for and writes of words:
-//! <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEMOP.html>.
+//! Streams: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html>, waits for and
+//! writes of words: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEMOP.html>.
 
 use crate::boundary::Out;
 use crate::codes::{
@@ -104,7 +104,8 @@ impl Face {
         self.streams.get(key).map_err(|_| CUDA_ERROR_INVALID_HANDLE)
     }
 
-    /// What every use of a stream begins with: its context, in good health and with no capture in the way.
+    /// What every use of a stream begins with: its context, in good health and with no capture in
+    /// the way.
     pub(crate) fn enter(&mut self, key: usize) -> Done<Arc<Context>> {
         let stream = self.stream_ref(key)?;
         let context = stream.context.clone();
@@ -338,7 +339,8 @@ pub extern "C" fn cuStreamWriteValue32_v2(
 }
 
 /// Calls a function on a thread of the driver's when the stream comes to it:
-/// <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EXEC.html>. Not called once the context has failed.
+/// <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EXEC.html>. Not called once the
+/// context has failed.
 ///
 /// # Safety
 /// `function` may then be called with `data`.

@@ -1,4 +1,5 @@
-//! Handles: keys of tables with a generation, so that a stale or made-up one is found out and never followed.
+//! Handles: keys of tables with a generation, so that a stale or made-up one is found out and never
+//! followed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -24,8 +25,8 @@ struct Place<T> {
     value: Option<T>,
 }
 
-/// A handle is `kind: 8 | epoch: 8 | generation: 20 | place + 1: 24 | 0000`: never small, so never one of the special
-/// stream handles, and of another kind than the handles of other tables.
+/// A handle is `kind: 8 | epoch: 8 | generation: 20 | place + 1: 24 | 0000`: never small, so never
+/// one of the special stream handles, and of another kind than the handles of other tables.
 #[derive(Debug)]
 pub(crate) struct Table<T> {
     base: usize,
@@ -72,7 +73,8 @@ impl<T> Table<T> {
         self.handle(place)
     }
 
-    /// With `recycle` the next insert gives the same handle again, as real drivers do: their handles are addresses.
+    /// With `recycle` the next insert gives the same handle again, as real drivers do: their
+    /// handles are addresses.
     pub(crate) fn remove(&mut self, handle: usize, recycle: bool) -> Result<T, Missing> {
         let Some(place) = self.place(handle).filter(|&p| self.handle(p) == handle) else {
             return Err(self.missing(handle));

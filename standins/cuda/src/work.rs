@@ -1,4 +1,5 @@
-//! Work on streams: what it does when it runs, and how it gets into a queue of the simulated device.
+//! Work on streams: what it does when it runs, and how it gets into a queue of the simulated
+//! device.
 
 use crate::codes::{CUDA_ERROR_INVALID_HANDLE, CUDA_ERROR_OPERATING_SYSTEM, CUresult, Done};
 use crate::context::{Context, Trouble};
@@ -60,7 +61,8 @@ impl Point {
         self.trouble.check().err().map(Err)
     }
 
-    /// Done, or never to be: streams of other contexts that wait for it go on then, since nothing may hang.
+    /// Done, or never to be: streams of other contexts that wait for it go on then, since nothing
+    /// may hang.
     pub(crate) fn settled(&self) -> bool {
         self.result().is_some()
     }
@@ -112,8 +114,8 @@ pub(crate) struct HostFunction {
     pub(crate) data: *mut c_void,
 }
 
-// SAFETY: cuLaunchHostFunc calls the function on a thread of the driver's, so whoever launches it must see to it that
-// this is sound
+// SAFETY: cuLaunchHostFunc calls the function on a thread of the driver's, so whoever launches it
+// must see to it that this is sound
 unsafe impl Send for HostFunction {}
 // SAFETY: as above; nothing is done with it but to copy it
 unsafe impl Sync for HostFunction {}
@@ -186,8 +188,9 @@ impl Op {
     }
 }
 
-/// The thread of the driver that host functions run on, one after the other. It is not the one that steps the device:
-/// a host function that blocks holds up other host functions, which the driver may do, but not the GPU.
+/// The thread of the driver that host functions run on, one after the other. It is not the one that
+/// steps the device: a host function that blocks holds up other host functions, which the driver
+/// may do, but not the GPU.
 #[derive(Clone, Debug)]
 pub(crate) struct HostFunctions(Sender<(HostFunction, Flag)>);
 
@@ -199,8 +202,8 @@ impl HostFunctions {
             .spawn(move || {
                 IN_HOST_FUNCTION.set(true);
                 for (function, done) in jobs {
-                    // SAFETY: cuLaunchHostFunc asks for a function that may be called with this argument when its
-                    // turn in the stream has come
+                    // SAFETY: cuLaunchHostFunc asks for a function that may be called with this
+                    // argument when its turn in the stream has come
                     unsafe { (function.call)(function.data) };
                     done.set();
                 }

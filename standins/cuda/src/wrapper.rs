@@ -20,7 +20,8 @@ macro_rules! functions {
 
             fn of(library: &Library) -> Result<Functions, libloading::Error> {
                 Ok(Functions {
-                    // SAFETY: these are the types of the functions of these names, and `Control` keeps the library
+                    // SAFETY: these are the types of the functions of these names, and `Control`
+                    // keeps the library
                     $($field: *unsafe { library.get(concat!(stringify!($name), "\0"))? },)*
                 })
             }
@@ -54,8 +55,9 @@ functions! {
 
 /// Plans faults and looks at what happened.
 ///
-/// A program that links this crate and also loads the library has two simulated machines. Code that loads the library
-/// is controlled through [`Control::load`] with the same path, not through [`Control::linked`].
+/// A program that links this crate and also loads the library has two simulated machines. Code that
+/// loads the library is controlled through [`Control::load`] with the same path, not through
+/// [`Control::linked`].
 #[allow(missing_debug_implementations)]
 pub struct Control {
     functions: Functions,
@@ -114,8 +116,8 @@ fn c_name(name: &str) -> CString {
 
 #[allow(clippy::undocumented_unsafe_blocks)] // one reason for all, below
 impl Control {
-    // Each block calls a function of `control`: those without pointers ask for nothing, and those with get C strings
-    // and buffers that live through the call.
+    // Each block calls a function of `control`: those without pointers ask for nothing, and those
+    // with get C strings and buffers that live through the call.
 
     /// Controls the copy of the stand-in that is linked into this program.
     pub fn linked() -> Control {
@@ -138,8 +140,8 @@ impl Control {
         })
     }
 
-    /// A new machine with this seed, for the caller alone: others of this process wait until the session is dropped.
-    /// Code that still holds handles of the machine before gets errors.
+    /// A new machine with this seed, for the caller alone: others of this process wait until the
+    /// session is dropped. Code that still holds handles of the machine before gets errors.
     pub fn session(&self, seed: u64, devices: u32) -> Session<'_> {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -170,7 +172,8 @@ impl Control {
         calls
     }
 
-    /// The `nth` call of a function from now on, counted from 1, returns `code` and does nothing else.
+    /// The `nth` call of a function from now on, counted from 1, returns `code` and does nothing
+    /// else.
     ///
     /// # Panics
     /// There is no such function.
@@ -193,7 +196,8 @@ impl Control {
         unsafe { (self.functions.clear_faults)() }
     }
 
-    /// The `nth` kernel launched on a device from now on fails when it runs, and its context with it.
+    /// The `nth` kernel launched on a device from now on fails when it runs, and its context with
+    /// it.
     pub fn fail_launch(&self, device: i32, nth: u64, code: CUresult) {
         unsafe { (self.functions.fail_launch)(device, nth, code) }
     }

@@ -199,7 +199,8 @@ fn an_external_wait_is_made_by_the_graph() {
     });
 }
 
-/// What the query of an event that has nothing to do with the capture does to it, from a thread in `thread_mode`.
+/// What the query of an event that has nothing to do with the capture does to it, from a thread in
+/// `thread_mode`.
 fn query_beside(capture_mode: u32, thread_mode: u32, same_thread: bool) -> (CUresult, CUresult) {
     let results = std::cell::Cell::new((0, 0));
     with_seed(0, |_| {

@@ -12,7 +12,8 @@ use support::*;
 
 const SEEDS: u64 = 60;
 
-/// The orders that two streams of these kinds take over many seeds, the second submitted after the first.
+/// The orders that two streams of these kinds take over many seeds, the second submitted after the
+/// first.
 fn orders(make: fn() -> [CUstream; 2], wait: bool) -> BTreeSet<Vec<u32>> {
     let seen = RefCell::new(BTreeSet::new());
     // the one seed of a replay cannot show two orders

@@ -12,7 +12,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 
-/// Memory that host and device share. As on hardware, who looks at it while work writes to it sees anything.
+/// Memory that host and device share. As on hardware, who looks at it while work writes to it sees
+/// anything.
 pub(crate) struct Memory {
     words: Box<[AtomicU32]>,
     length: usize,
@@ -51,7 +52,8 @@ impl Memory {
     pub(crate) fn fill(&self, range: NSRange, value: u8) {
         if self.has(range.location, range.length) {
             let to = self.start().cast::<u8>();
-            // SAFETY: inside of the memory, and its words are atomics, which may be written through a shared reference
+            // SAFETY: inside of the memory, and its words are atomics, which may be written through
+            // a shared reference
             unsafe { to.add(range.location).write_bytes(value, range.length) };
         }
     }

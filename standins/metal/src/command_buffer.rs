@@ -36,8 +36,8 @@ pub(crate) struct State {
     pub(crate) commands: Vec<Command>,
     /// What the commands use, if the command buffer keeps it alive: dropped once it has completed.
     pub(crate) kept: Vec<Retained<AnyObject>>,
-    /// Where the events are that it uses. They are no resources, so nothing says that it keeps them alive, whatever it
-    /// does with those: whoever encodes them does, until it has completed.
+    /// Where the events are that it uses. They are no resources, so nothing says that it keeps them
+    /// alive, whatever it does with those: whoever encodes them does, until it has completed.
     pub(crate) events: Vec<usize>,
     /// Each is taken out to be called.
     pub(crate) scheduled: Vec<Option<Handler>>,
@@ -221,8 +221,8 @@ define_class!(
     }
 );
 
-// SAFETY: everything in it is thread-safe or behind a lock; blocks are only called, on other threads, as the methods
-// that take them say
+// SAFETY: everything in it is thread-safe or behind a lock; blocks are only called, on other
+// threads, as the methods that take them say
 unsafe impl Send for CommandBuffer {}
 // SAFETY: as above
 unsafe impl Sync for CommandBuffer {}

@@ -31,7 +31,8 @@ impl CommandBuffer {
         true
     }
 
-    /// Hands it to the device. With the state locked, so that no handler looks for the batch before it is there.
+    /// Hands it to the device. With the state locked, so that no handler looks for the batch before
+    /// it is there.
     pub(crate) fn submit(&self) {
         let mut state = self.state();
         let mut commands = std::mem::take(&mut state.commands);

@@ -15,7 +15,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What kind of machine is simulated. `Setup::seeded(n)` is a plain one; change what the test is about.
+/// What kind of machine is simulated. `Setup::seeded(n)` is a plain one; change what the test is
+/// about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
     /// Drives every choice of the scheduler.
@@ -27,11 +28,13 @@ pub struct Setup {
     /// How many uncompleted command buffers a queue may have before `commandBuffer` blocks, unless
     /// `newCommandQueueWithMaxCommandBufferCount:` says otherwise.
     pub command_buffers: usize,
-    /// Over how many hardware channels the queues of a device are spread, so that one which stands at a wait stops
-    /// others, and what comes later in itself; each has its own without it, and then a wait stops its buffer only.
+    /// Over how many hardware channels the queues of a device are spread, so that one which stands
+    /// at a wait stops others, and what comes later in itself; each has its own without it, and
+    /// then a wait stops its buffer only.
     pub channels: Option<usize>,
-    /// Whether handlers may be added to a command buffer while an encoder is open on it. macOS 26.4 is reported to end the
-    /// process then (<https://github.com/ml-explore/mlx/pull/3714>); PyTorch does so on every version.
+    /// Whether handlers may be added to a command buffer while an encoder is open on it. macOS 26.4
+    /// is reported to end the process then (<https://github.com/ml-explore/mlx/pull/3714>); PyTorch
+    /// does so on every version.
     pub handlers_beside_encoders: bool,
     /// Whether the system says that it lacks what came with macOS 10.15.
     pub is_before_10_15: bool,
@@ -55,7 +58,8 @@ impl Setup {
         }
     }
 
-    /// As the environment says: see the crate's documentation. The seed is a random one without `FENCEPOST_SIM_SEED`.
+    /// As the environment says: see the crate's documentation. The seed is a random one without
+    /// `FENCEPOST_SIM_SEED`.
     pub fn from_environment() -> Setup {
         // a hasher's keys are the one source of chance in the standard library
         let seed = fencepost_sim::seed_or(RandomState::new().hash_one(0) >> 32);
@@ -74,8 +78,8 @@ impl Setup {
     }
 }
 
-/// Plans faults and looks at what happened. Everything is about the one machine of this process, which is made by the
-/// first call of Metal if no [`Session`] has made it.
+/// Plans faults and looks at what happened. Everything is about the one machine of this process,
+/// which is made by the first call of Metal if no [`Session`] has made it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Control;
 
@@ -110,8 +114,9 @@ fn machine() -> Option<Arc<Machine>> {
 }
 
 impl Control {
-    /// A new machine, for the caller alone: others of this process wait until the session is dropped. Counts, faults
-    /// and violations are cleared. Objects of the machine before are of no more use: nothing happens on them.
+    /// A new machine, for the caller alone: others of this process wait until the session is
+    /// dropped. Counts, faults and violations are cleared. Objects of the machine before are of no
+    /// more use: nothing happens on them.
     ///
     /// # Panics
     /// The operating system has no thread to give.
@@ -149,8 +154,8 @@ impl Control {
 
     // --- faults
 
-    /// The `nth` call of a method from now on, counted from 1, gives nil (and, where it takes one, an error). The names
-    /// are in [`CALLS`](crate::CALLS).
+    /// The `nth` call of a method from now on, counted from 1, gives nil (and, where it takes one,
+    /// an error). The names are in [`CALLS`](crate::CALLS).
     ///
     /// # Panics
     /// There is no such name.
@@ -166,15 +171,17 @@ impl Control {
         report::refuse(name, nth, true);
     }
 
-    /// The command buffer of the `nth` commit from now on, counted from 1, ends in this error before anything in it
-    /// has run: none of its signals comes. `code` is a [`MTLCommandBufferError`](objc2_metal::MTLCommandBufferError).
+    /// The command buffer of the `nth` commit from now on, counted from 1, ends in this error
+    /// before anything in it has run: none of its signals comes. `code` is a
+    /// [`MTLCommandBufferError`](objc2_metal::MTLCommandBufferError).
     pub fn fail_commit(&self, nth: u64, error: MTLCommandBufferError, text: &str) {
         self.fail_commit_after(nth, 0, error, text);
     }
 
-    /// As [`Control::fail_commit`], after so many of its commands have run. Waits, signals, fills, copies and
-    /// dispatches are commands; a spin that takes real time is two, and a command buffer without retained references
-    /// has one more, a check, before each for every object that it uses.
+    /// As [`Control::fail_commit`], after so many of its commands have run. Waits, signals, fills,
+    /// copies and dispatches are commands; a spin that takes real time is two, and a command buffer
+    /// without retained references has one more, a check, before each for every object that it
+    /// uses.
     pub fn fail_commit_after(
         &self,
         nth: u64,
@@ -195,8 +202,8 @@ impl Control {
         report::clear_faults();
     }
 
-    /// Stops all queues of all devices, also those made later, until [`Control::release`]: what is committed stays
-    /// pending.
+    /// Stops all queues of all devices, also those made later, until [`Control::release`]: what is
+    /// committed stays pending.
     pub fn hold(&self) {
         self.each(|device| device.gpu().hold(true));
     }
@@ -218,8 +225,8 @@ impl Control {
         })
     }
 
-    /// Keeps all handlers and listeners' blocks from being called until [`Control::release_callbacks`], as a busy
-    /// system may: they then come after everything else.
+    /// Keeps all handlers and listeners' blocks from being called until
+    /// [`Control::release_callbacks`], as a busy system may: they then come after everything else.
     pub fn hold_callbacks(&self) {
         if let Some(machine) = machine() {
             machine.callbacks.hold();
@@ -238,8 +245,9 @@ impl Control {
         machine().map_or(0, |machine| machine.callbacks.held())
     }
 
-    /// Removes the device: what is pending on it fails, and everything after; what makes objects gives nil. Command
-    /// buffers can still be made, and end in `MTLCommandBufferErrorDeviceRemoved`. False if it is not the stand-in's.
+    /// Removes the device: what is pending on it fails, and everything after; what makes objects
+    /// gives nil. Command buffers can still be made, and end in
+    /// `MTLCommandBufferErrorDeviceRemoved`. False if it is not the stand-in's.
     pub fn remove(&self, device: &ProtocolObject<dyn MTLDevice>) -> bool {
         let known = Device::behind(device);
         if let Some(device) = known {
@@ -267,15 +275,15 @@ impl Control {
         blocked
     }
 
-    /// Waits until nothing is left to do: no work is pending, no callback is due or running, nothing is being freed.
-    /// False if there still is when the time is up. What is held back, and listeners for values that were not reached,
-    /// do not count.
+    /// Waits until nothing is left to do: no work is pending, no callback is due or running,
+    /// nothing is being freed. False if there still is when the time is up. What is held back, and
+    /// listeners for values that were not reached, do not count.
     pub fn quiesce(&self, timeout: Duration) -> bool {
         machine().is_none_or(|machine| machine.quiesce(timeout))
     }
 
-    /// The objects that are alive, by class, and blocks as `block`; classes of which there are none are not in it. A
-    /// device counts while somebody holds it.
+    /// The objects that are alive, by class, and blocks as `block`; classes of which there are none
+    /// are not in it. A device counts while somebody holds it.
     pub fn live(&self) -> BTreeMap<String, usize> {
         runtime::live()
     }
@@ -294,7 +302,8 @@ impl Control {
         report::clear_violations();
     }
 
-    /// What every pending command buffer stands at, a line each: for a test that found the device stuck.
+    /// What every pending command buffer stands at, a line each: for a test that found the device
+    /// stuck.
     pub fn pending_work(&self) -> Vec<String> {
         machine().map_or_else(Vec::new, |machine| machine.root.pending_work())
     }

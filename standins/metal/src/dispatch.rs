@@ -35,7 +35,8 @@ pub(crate) fn accepted() -> u64 {
 
 /// Something a block or its caller may carry to another thread.
 ///
-/// objc2 cannot know that a block may be called elsewhere; the methods that take one are `unsafe` and say that it must.
+/// objc2 cannot know that a block may be called elsewhere; the methods that take one are `unsafe`
+/// and say that it must.
 pub(crate) struct Carried<T>(pub(crate) T);
 
 // SAFETY: made only of what callers of unsafe methods hand over for use on other threads
@@ -50,7 +51,8 @@ impl<T> Carried<T> {
     }
 }
 
-/// Runs work in other threads. Cheap to clone. When the last clone is gone, a serial one's thread ends after its work.
+/// Runs work in other threads. Cheap to clone. When the last clone is gone, a serial one's thread
+/// ends after its work.
 #[derive(Clone)]
 pub(crate) enum Worker {
     Serial(Arc<Serial>),

@@ -86,7 +86,8 @@ impl Drop for Open {
     }
 }
 
-/// What blits want on macOS: <https://developer.apple.com/documentation/metal/mtlblitcommandencoder/fill(buffer:range:value:)>
+/// What blits want on macOS:
+/// <https://developer.apple.com/documentation/metal/mtlblitcommandencoder/fill(buffer:range:value:)>
 fn is_whole_words(what: &str, numbers: &[usize], length: usize) -> bool {
     if length == 0 {
         report::violation(&format!("{what}: no bytes"));
@@ -205,7 +206,8 @@ struct Arguments {
     objects: BTreeMap<usize, Retained<AnyObject>>,
 }
 
-/// Metal takes bytes up to this length: <https://developer.apple.com/documentation/metal/mtlcomputecommandencoder/setbytes(_:length:index:)>
+/// Metal takes bytes up to this length:
+/// <https://developer.apple.com/documentation/metal/mtlcomputecommandencoder/setbytes(_:length:index:)>
 const MOST_BYTES: usize = 4096;
 const MOST_BUFFERS: usize = 31;
 /// Where the pipeline stands among the objects.

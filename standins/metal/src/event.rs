@@ -1,4 +1,5 @@
-//! `MTLSharedEvent` and its listener: <https://developer.apple.com/documentation/metal/mtlsharedevent>
+//! `MTLSharedEvent` and its listener:
+//! <https://developer.apple.com/documentation/metal/mtlsharedevent>
 
 use crate::device::Device;
 use crate::dispatch::{Carried, DispatchQueue};

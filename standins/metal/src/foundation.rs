@@ -1,6 +1,8 @@
-//! The classes of Foundation that Metal's methods take and give: `NSObject`, `NSString`, `NSError`, `NSArray`.
+//! The classes of Foundation that Metal's methods take and give: `NSObject`, `NSString`, `NSError`,
+//! `NSArray`.
 //!
-//! <https://developer.apple.com/documentation/foundation>, <https://developer.apple.com/documentation/objectivec/nsobject>
+//! <https://developer.apple.com/documentation/foundation>,
+//! <https://developer.apple.com/documentation/objectivec/nsobject>
 
 use crate::{machine, runtime};
 use objc2::rc::{Allocated, Retained};

@@ -1,4 +1,5 @@
-//! The compute kernels that the stand-in can run, by the names of their entry points. It compiles nothing.
+//! The compute kernels that the stand-in can run, by the names of their entry points. It compiles
+//! nothing.
 //!
 //! | kernel | threads a group | buffers | push constants | does |
 //! |---|---|---|---|---|
@@ -7,12 +8,12 @@
 //! | `fencepost_reduce` | 256, one group | 0: as 1 above; 1: the same | unused | adds 256 counts to 256 others, with carry |
 //! | `fencepost_spin` | 1 | 0: one word | rounds | takes about as many nanoseconds; from 1 ms on, in truth too |
 //!
-//! The histogram counts in threadgroup memory first: naga makes that an argument of the kernel, for which the host is to
-//! set a length, as wgpu does. Without one a GPU has no such memory.
+//! The histogram counts in threadgroup memory first: naga makes that an argument of the kernel, for
+//! which the host is to set a length, as wgpu does. Without one a GPU has no such memory.
 //!
-//! Push constants are in buffer 2. Buffer 3 holds the sizes in bytes of the bindings that end in an array without a
-//! length, which `arrayLength` needs: naga's `_mslBufferSizes`. Its order depends on the module, so what is checked is
-//! that the size of such a binding stands somewhere in it.
+//! Push constants are in buffer 2. Buffer 3 holds the sizes in bytes of the bindings that end in an
+//! array without a length, which `arrayLength` needs: naga's `_mslBufferSizes`. Its order depends
+//! on the module, so what is checked is that the size of such a binding stands somewhere in it.
 
 use crate::buffer::Memory;
 use fencepost_sim::{Command, SimDevice};

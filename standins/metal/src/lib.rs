@@ -1,13 +1,15 @@
 #![cfg(metal_sim)]
-//! The Metal face of the simulated device: a stand-in for Metal, for tests only, on which code written against
-//! objc2-metal's public interface runs where there is no Metal.
+//! The Metal face of the simulated device: a stand-in for Metal, for tests only, on which code
+//! written against objc2-metal's public interface runs where there is no Metal.
 //!
-//! It is a **stand-in**: no Apple hardware, no Apple code. Its devices say so in their name, and **nothing that it shows
-//! counts as Apple hardware**. What passes here is known not to rely on what Metal's documentation does not promise, as
-//! this crate reads it, under the seeded scheduler of [`fencepost_sim`]. A Mac is the judge of everything else.
+//! It is a **stand-in**: no Apple hardware, no Apple code. Its devices say so in their name, and
+//! **nothing that it shows counts as Apple hardware**. What passes here is known not to rely on
+//! what Metal's documentation does not promise, as this crate reads it, under the seeded scheduler
+//! of [`fencepost_sim`]. A Mac is the judge of everything else.
 //!
-//! It is made of the Objective-C runtime's C functions, to which objc2, block2 and dispatch2 link, and of classes that
-//! answer Metal's messages. In debug builds objc2 checks each message's selector and types against them.
+//! It is made of the Objective-C runtime's C functions, to which objc2, block2 and dispatch2 link,
+//! and of classes that answer Metal's messages. In debug builds objc2 checks each message's
+//! selector and types against them.
 //!
 //! ```
 //! use fencepost_sim_metal::{Control, Setup};
@@ -33,10 +35,11 @@
 //!
 //! # Building with it
 //!
-//! Everything is behind `--cfg metal_sim`; without it this crate is empty and has no dependencies. Two things are needed,
-//! since rustc rejects objc2-metal's link line off Apple: a wrapper for rustc, which is a program of this package and
-//! built first without the cfg, and a target folder of its own, so that neither build throws the other's results away.
-//! Linux only; no network beyond what cargo fetches anyway.
+//! Everything is behind `--cfg metal_sim`; without it this crate is empty and has no dependencies.
+//! Two things are needed, since rustc rejects objc2-metal's link line off Apple: a wrapper for
+//! rustc, which is a program of this package and built first without the cfg, and a target folder
+//! of its own, so that neither build throws the other's results away. Linux only; no network beyond
+//! what cargo fetches anyway.
 //!
 //! ```text
 //! cargo build -p fencepost-sim-metal --bin metal-sim-rustc
@@ -44,10 +47,12 @@
 //!     cargo test -p fencepost-sim-metal --tests --target-dir target/metal-sim
 //! ```
 //!
-//! The same with `RUSTDOCFLAGS="--cfg metal_sim"` as well runs the example above (`--doc`) and builds this page.
+//! The same with `RUSTDOCFLAGS="--cfg metal_sim"` as well runs the example above (`--doc`) and
+//! builds this page.
 //!
-//! A library that is to be tested says, where it needs Metal, `[target.'cfg(any(target_vendor = "apple", metal_sim))']`,
-//! and its tests say `use fencepost_sim_metal as _;`, which brings the runtime into the link.
+//! A library that is to be tested says, where it needs Metal, `[target.'cfg(any(target_vendor =
+//! "apple", metal_sim))']`, and its tests say `use fencepost_sim_metal as _;`, which brings the
+//! runtime into the link.
 //!
 //! | variable | says |
 //! |---|---|
@@ -60,35 +65,43 @@
 //!
 //! # What it holds
 //!
-//! * Command buffers of a queue start in the order of their commits, or of `enqueue`, and overlap from then on: only an
-//!   event orders one behind another. A signal says nothing about earlier buffers.
-//! * A shared event's value may be seen before the buffer that signals it has a status or an end time. `GPUEndTime` is 0
-//!   till then, and in some failed buffers for ever.
-//! * Completed handlers, and notifications, come at once or late and in any order, also among those of one buffer or one
-//!   event. `waitUntilCompleted` returns after the buffer's handlers have. Handlers run one at a time in a thread of the
-//!   stand-in, listeners' blocks on their dispatch queues; each has an autorelease pool.
-//! * A command buffer that fails stops where the fault says; the signals after that never come, its handlers do.
+//! * Command buffers of a queue start in the order of their commits, or of `enqueue`, and overlap
+//!   from then on: only an event orders one behind another. A signal says nothing about earlier
+//!   buffers.
+//! * A shared event's value may be seen before the buffer that signals it has a status or an end
+//!   time. `GPUEndTime` is 0 till then, and in some failed buffers for ever.
+//! * Completed handlers, and notifications, come at once or late and in any order, also among those
+//!   of one buffer or one event. `waitUntilCompleted` returns after the buffer's handlers have.
+//!   Handlers run one at a time in a thread of the stand-in, listeners' blocks on their dispatch
+//!   queues; each has an autorelease pool.
+//! * A command buffer that fails stops where the fault says; the signals after that never come, its
+//!   handlers do.
 //! * `commandBuffer` blocks while its queue has 64 uncompleted command buffers, committed or not.
-//! * The memory of a dead object is never used again: a message to it, a retain or a release panics with its class's
-//!   name, and is a violation.
-//! * Violations ([`Control::violations`]) are also: an object autoreleased without a pool, a missing or second
-//!   `endEncoding`, encoding or adding handlers after the commit, a second commit, a commit with an open encoder, a
-//!   lowered value, a freed object in a command buffer without retained references, a freed event in any, a handler added
-//!   beside an open encoder, a blit of nothing or not of whole words, a panic that leaves a block, and a kernel's missing
-//!   or short arguments.
+//! * The memory of a dead object is never used again: a message to it, a retain or a release panics
+//!   with its class's name, and is a violation.
+//! * Violations ([`Control::violations`]) are also: an object autoreleased without a pool, a
+//!   missing or second `endEncoding`, encoding or adding handlers after the commit, a second
+//!   commit, a commit with an open encoder, a lowered value, a freed object in a command buffer
+//!   without retained references, a freed event in any, a handler added beside an open encoder, a
+//!   blit of nothing or not of whole words, a panic that leaves a block, and a kernel's missing or
+//!   short arguments.
 //!
-//! Guesses, where the documentation says nothing: a listener does not keep its event alive, and a notification that is
-//! due is lost with it; a buffer that fails before it was scheduled has its scheduled handlers dropped; removing a device
-//! ends no wait on an event's value.
+//! Guesses, where the documentation says nothing: a listener does not keep its event alive, and a
+//! notification that is due is lost with it; a buffer that fails before it was scheduled has its
+//! scheduled handlers dropped; removing a device ends no wait on an event's value.
 //!
 //! # What it does not
 //!
-//! * Compute beyond the four kernels listed in `kernels`, which are known by name: shaders are not compiled, and a source
-//!   that Metal would reject is taken.
-//! * Metal's hazard tracking, which orders buffers of one queue that use the same tracked memory: here they overlap.
-//! * Memory that becomes visible late, overlap inside of one command buffer, real timing, priorities, residency.
-//! * Objective-C exceptions, protocol objects, the arm64 ABI, and mistakes in objc2-metal's own bindings.
-//! * Other classes and methods: a message to one panics with its selector, and a class that is missing fails to link.
+//! * Compute beyond the four kernels listed in `kernels`, which are known by name: shaders are not
+//!   compiled, and a source that Metal would reject is taken.
+//! * Metal's hazard tracking, which orders buffers of one queue that use the same tracked memory:
+//!   here they overlap.
+//! * Memory that becomes visible late, overlap inside of one command buffer, real timing,
+//!   priorities, residency.
+//! * Objective-C exceptions, protocol objects, the arm64 ABI, and mistakes in objc2-metal's own
+//!   bindings.
+//! * Other classes and methods: a message to one panics with its selector, and a class that is
+//!   missing fails to link.
 
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 #![allow(non_snake_case)]

@@ -1,4 +1,5 @@
-//! `MTLLibrary`, `MTLFunction`, `MTLComputePipelineState`: names of kernels, found in the source and never compiled.
+//! `MTLLibrary`, `MTLFunction`, `MTLComputePipelineState`: names of kernels, found in the source
+//! and never compiled.
 //!
 //! <https://developer.apple.com/documentation/metal/mtllibrary>
 

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 static MACHINE: Mutex<Option<Arc<Machine>>> = Mutex::new(None);
 
-/// What the host's clock stood at when the machine came to be: times are seconds since some boot, and never near zero.
+/// What the host's clock stood at when the machine came to be: times are seconds since some boot,
+/// and never near zero.
 pub(crate) const BOOT_NS: u64 = 1_000_000_000_000;
 
 pub(crate) struct Machine {
@@ -120,7 +121,8 @@ impl Machine {
 
     /// Whether nothing is left to do but what the test holds back.
     fn is_quiet(&self) -> bool {
-        // work goes from the device to a worker and may come back; a hop in between shows in the count
+        // work goes from the device to a worker and may come back; a hop in between shows in the
+        // count
         let before = dispatch::accepted();
         self.root.is_quiet()
             && dispatch::is_idle()

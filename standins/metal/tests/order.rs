@@ -45,7 +45,8 @@ fn work_signals_handlers_and_times_go_together() {
     });
 }
 
-/// The order in which two buffers of one queue run that nothing orders, and those with an event between them.
+/// The order in which two buffers of one queue run that nothing orders, and those with an event
+/// between them.
 fn two_buffers(seed: u64, chained: bool) -> u8 {
     let mut last = 0;
     with_setup(Setup::seeded(seed), |session| {
@@ -168,7 +169,8 @@ fn a_value_may_be_seen_before_its_buffer_has_an_end_time() {
     assert!(find_seed(SEARCH, early).is_some());
 }
 
-/// In which order the handlers of two chained buffers come, and the listener of the first one's signal (9).
+/// In which order the handlers of two chained buffers come, and the listener of the first one's
+/// signal (9).
 fn callbacks(seed: u64) -> Vec<u64> {
     let log = Log::default();
     with_setup(Setup::seeded(seed), |session| {
@@ -336,7 +338,8 @@ fn a_handler_may_use_metal_and_commit() {
 
 #[test]
 fn a_wait_may_stop_what_comes_later_in_its_queue() {
-    // the other reading of Apple's text: with a channel for each queue, no buffer passes one that waits
+    // the other reading of Apple's text: with a channel for each queue, no buffer passes one that
+    // waits
     let setup = Setup {
         channels: Some(1),
         ..Setup::seeded(fencepost_sim::seed_or(3))

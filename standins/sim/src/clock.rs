@@ -50,7 +50,8 @@ impl Slot {
         self.object.id()
     }
 
-    /// The timestamp, masked by the clock's valid bits, or `None` while none was written. Never blocks.
+    /// The timestamp, masked by the clock's valid bits, or `None` while none was written. Never
+    /// blocks.
     pub fn read(&self) -> Option<u64> {
         self.object.check("read a slot");
         *self.lock()
@@ -67,7 +68,8 @@ impl Slot {
         self.clear();
     }
 
-    /// Ends the slot's life, for APIs with an explicit destroy. A violation while pending work uses it.
+    /// Ends the slot's life, for APIs with an explicit destroy. A violation while pending work uses
+    /// it.
     pub fn destroy(&self) {
         self.object.destroy();
     }

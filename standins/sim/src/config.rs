@@ -7,13 +7,14 @@ use crate::Error;
 pub enum Order {
     /// A CUDA stream: each command starts after the one before it has finished, across batches too.
     InOrder,
-    /// A Metal command queue: batches start in order, but overlap and finish in any order unless a semaphore orders
-    /// them. A signal says nothing about earlier batches. Commands of one batch run in order.
+    /// A Metal command queue: batches start in order, but overlap and finish in any order unless a
+    /// semaphore orders them. A signal says nothing about earlier batches. Commands of one batch
+    /// run in order.
     Overlapping,
-    /// A Vulkan queue: work of different batches overlaps as in `Overlapping`, but signals, flag changes and
-    /// timestamps come after everything submitted earlier to the queue, and a wait holds back everything submitted
-    /// later. Batches are reported complete in order. Commands of one batch run in order, as with a full barrier
-    /// after each.
+    /// A Vulkan queue: work of different batches overlaps as in `Overlapping`, but signals, flag
+    /// changes and timestamps come after everything submitted earlier to the queue, and a wait
+    /// holds back everything submitted later. Batches are reported complete in order. Commands of
+    /// one batch run in order, as with a full barrier after each.
     OrderedSignals,
 }
 
@@ -38,15 +39,17 @@ pub enum Sticky {
     Device,
 }
 
-/// What kind of device to simulate. `Config::seeded(n)` is a plain one; change what the test is about.
+/// What kind of device to simulate. `Config::seeded(n)` is a plain one; change what the test is
+/// about.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Drives every choice of the scheduler.
     pub seed: u64,
     /// How new queues order their batches.
     pub order: Order,
-    /// How many hardware channels the queues are spread over, in turns; `None` gives each its own. A batch cannot
-    /// start while one submitted earlier to the same channel has not started, or is stopped at a wait.
+    /// How many hardware channels the queues are spread over, in turns; `None` gives each its own.
+    /// A batch cannot start while one submitted earlier to the same channel has not started, or is
+    /// stopped at a wait.
     pub channels: Option<usize>,
     /// How many batches of one queue may overlap.
     pub max_overlap: usize,
@@ -58,7 +61,8 @@ pub struct Config {
     pub sticky: Sticky,
     /// Nanoseconds per tick of the device clock.
     pub period_ns: f64,
-    /// How many low bits of a timestamp count: 36 to 64 with Vulkan, 0 where there are no timestamps.
+    /// How many low bits of a timestamp count: 36 to 64 with Vulkan, 0 where there are no
+    /// timestamps.
     pub valid_bits: u32,
     /// The clock's first value, so that a test can put a wrap where it wants it. Not masked.
     pub initial_tick: u64,
@@ -66,13 +70,15 @@ pub struct Config {
     pub drift_ppm: f64,
     /// How far a calibration's host time may be off.
     pub calibration_error_ns: u64,
-    /// The most the clock advances in a common step. Some steps take no time, a few a thousand times as much.
+    /// The most the clock advances in a common step. Some steps take no time, a few a thousand
+    /// times as much.
     pub max_step_ns: u64,
-    /// Whether the clock also goes on with real time, for tests whose host takes time too: as much as passes between
-    /// two steps passes on the device at least. A seed then no longer fixes timestamps.
+    /// Whether the clock also goes on with real time, for tests whose host takes time too: as much
+    /// as passes between two steps passes on the device at least. A seed then no longer fixes
+    /// timestamps.
     pub follows_real_time: bool,
-    /// Whether objects of other devices of the same machine may be used here (CUDA events, Metal shared events), or
-    /// not (Vulkan, without export).
+    /// Whether objects of other devices of the same machine may be used here (CUDA events, Metal
+    /// shared events), or not (Vulkan, without export).
     pub shares_objects: bool,
     /// How many of the latest trace entries are kept.
     pub trace_capacity: usize,

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 /// One simulated device. Cheap to clone.
 ///
-/// When the last clone is dropped its pending work is thrown away without running, waits for it end, and calls on its
-/// queues fail with `DeviceClosed`; dropping never blocks.
+/// When the last clone is dropped its pending work is thrown away without running, waits for it
+/// end, and calls on its queues fail with `DeviceClosed`; dropping never blocks.
 #[derive(Clone, Debug)]
 pub struct SimDevice(Arc<DeviceHandle>);
 
@@ -57,8 +57,8 @@ impl SimDevice {
         Ok(SimDevice::add(machine, config))
     }
 
-    /// Another device on the same machine. Of its configuration `seed`, `max_step_ns`, `follows_real_time` and
-    /// `trace_capacity` mean nothing: those of the first device count.
+    /// Another device on the same machine. Of its configuration `seed`, `max_step_ns`,
+    /// `follows_real_time` and `trace_capacity` mean nothing: those of the first device count.
     ///
     /// # Errors
     /// `BadConfig`.
@@ -159,16 +159,17 @@ impl SimDevice {
 
 /// # Letting it run
 ///
-/// Nothing happens on a device unless somebody steps its machine. One thread that makes all calls and all steps is
-/// fully deterministic for a seed.
+/// Nothing happens on a device unless somebody steps its machine. One thread that makes all calls
+/// and all steps is fully deterministic for a seed.
 impl SimDevice {
-    /// Lets one thing happen, anywhere on the machine; false if nothing may. Work and handlers run on this thread.
+    /// Lets one thing happen, anywhere on the machine; false if nothing may. Work and handlers run
+    /// on this thread.
     pub fn step(&self) -> bool {
         self.0.machine.step()
     }
 
-    /// Steps until nothing may happen, and tells how many steps that took. Never returns while handlers keep
-    /// submitting.
+    /// Steps until nothing may happen, and tells how many steps that took. Never returns while
+    /// handlers keep submitting.
     pub fn run_until_idle(&self) -> u64 {
         let mut steps = 0;
         while self.step() {
@@ -195,7 +196,8 @@ impl SimDevice {
         Driver::spawn(&self.0.machine, self.seed())
     }
 
-    /// What every pending batch of the machine stands at, a line each: for a test that found the device stuck.
+    /// What every pending batch of the machine stands at, a line each: for a test that found the
+    /// device stuck.
     pub fn pending_work(&self) -> Vec<String> {
         self.with(|state| {
             let mut lines = Vec::new();
@@ -225,8 +227,9 @@ impl SimDevice {
 
 /// # Being done
 impl SimDevice {
-    /// Whether nothing is left to do on the machine: no batch is pending, no handler is due or running, and nothing
-    /// that others own is being dropped. Listeners for values that were not reached do not count. Never blocks.
+    /// Whether nothing is left to do on the machine: no batch is pending, no handler is due or
+    /// running, and nothing that others own is being dropped. Listeners for values that were not
+    /// reached do not count. Never blocks.
     pub fn is_quiet(&self) -> bool {
         self.0.machine.is_quiet()
     }
@@ -234,12 +237,14 @@ impl SimDevice {
 
 /// # Waiting on the host
 ///
-/// Somebody else must step the machine meanwhile: a [`Driver`] or another thread. A timeout of `None` waits for ever.
+/// Somebody else must step the machine meanwhile: a [`Driver`] or another thread. A timeout of
+/// `None` waits for ever.
 impl SimDevice {
     /// Blocks until all or any of the semaphores have reached their values, or the time is up.
     ///
     /// # Errors
-    /// `Destroyed`; `DeviceLost` or `DeviceClosed` if this device is, and the values were not reached before.
+    /// `Destroyed`; `DeviceLost` or `DeviceClosed` if this device is, and the values were not
+    /// reached before.
     pub fn wait_semaphores(
         &self,
         which: WaitFor,
@@ -276,7 +281,8 @@ impl SimDevice {
         })
     }
 
-    /// Blocks until `over` is true, which is asked, with nothing locked, whenever something happened on the machine.
+    /// Blocks until `over` is true, which is asked, with nothing locked, whenever something
+    /// happened on the machine.
     pub fn wait_until(&self, timeout: Option<Duration>, over: impl FnMut() -> bool) -> Waited {
         self.0.machine.host_wait_unlocked(timeout, over)
     }
@@ -284,7 +290,8 @@ impl SimDevice {
 
 /// # Clocks
 impl SimDevice {
-    /// The device clock now, masked by its valid bits. Goes on only with steps, or [`SimDevice::advance`].
+    /// The device clock now, masked by its valid bits. Goes on only with steps, or
+    /// [`SimDevice::advance`].
     pub fn tick(&self) -> u64 {
         self.with(|state| state.tick(self.0.device))
     }
@@ -294,7 +301,8 @@ impl SimDevice {
         self.with(|state| state.now_ns)
     }
 
-    /// Lets simulated time pass: for work that takes a known time, called from inside of it. Never blocks.
+    /// Lets simulated time pass: for work that takes a known time, called from inside of it. Never
+    /// blocks.
     pub fn advance(&self, ns: u64) {
         self.with(|state| {
             state.now_ns = state.now_ns.saturating_add(ns);
@@ -354,7 +362,8 @@ impl SimDevice {
         })
     }
 
-    /// Stops everything on the queue with this index until [`SimDevice::release`]; false if there is none.
+    /// Stops everything on the queue with this index until [`SimDevice::release`]; false if there
+    /// is none.
     pub fn hang(&self, index: usize) -> bool {
         self.set_hung(index, true)
     }

@@ -8,8 +8,8 @@ use std::thread::{JoinHandle, ThreadId};
 
 /// Steps the machine in the background until it is dropped, and sleeps while nothing may happen.
 ///
-/// Dropping it waits for the work or handler that its thread is in, unless it is dropped by that very one; pending
-/// work stays pending.
+/// Dropping it waits for the work or handler that its thread is in, unless it is dropped by that
+/// very one; pending work stays pending.
 #[derive(Debug)]
 pub struct Driver {
     machine: Arc<Machine>,

@@ -1,10 +1,11 @@
 //! Faults that a test plans.
 
-/// Something that will go wrong, given to [`SimDevice::inject`](crate::SimDevice::inject). Each happens once.
+/// Something that will go wrong, given to [`SimDevice::inject`](crate::SimDevice::inject). Each
+/// happens once.
 ///
-/// `queue` is the queue's place in the order of creation on its device (see [`QueueId`](crate::QueueId)), and may name
-/// one that does not exist yet; `None` counts the submits of all queues. Counting starts when the fault is injected,
-/// and the next one is number 1.
+/// `queue` is the queue's place in the order of creation on its device (see
+/// [`QueueId`](crate::QueueId)), and may name one that does not exist yet; `None` counts the
+/// submits of all queues. Counting starts when the fault is injected, and the next one is number 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The `nth` submit fails and nothing of it runs.
@@ -20,7 +21,8 @@ pub enum Fault {
         queue: Option<usize>,
         /// Which submit.
         nth: u64,
-        /// How many of its commands run before it fails; as many as it has, or more, means at its end.
+        /// How many of its commands run before it fails; as many as it has, or more, means at its
+        /// end.
         after: usize,
     },
     /// The `nth` creation of an object fails with out of memory.

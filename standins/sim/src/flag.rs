@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// A binary event: a `VkEvent`, a fence, or, waited for and then reset, a binary semaphore. Cheap to clone; all clones
-/// are the same flag.
+/// A binary event: a `VkEvent`, a fence, or, waited for and then reset, a binary semaphore. Cheap
+/// to clone; all clones are the same flag.
 #[derive(Clone, Debug)]
 pub struct Flag {
     pub(crate) object: Arc<Object>,
@@ -48,10 +48,12 @@ impl Flag {
         self.change(false);
     }
 
-    /// Blocks until it is set or the time is up; `None` waits for ever. Somebody else must step the device meanwhile.
+    /// Blocks until it is set or the time is up; `None` waits for ever. Somebody else must step the
+    /// device meanwhile.
     ///
     /// # Errors
-    /// `Destroyed`; `DeviceLost` or `DeviceClosed` when the device that made it is, and it was not set before.
+    /// `Destroyed`; `DeviceLost` or `DeviceClosed` when the device that made it is, and it was not
+    /// set before.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<Waited, Error> {
         if !self.object.check("wait for a flag") {
             return Err(Error::Destroyed(self.object.kind()));
@@ -73,7 +75,8 @@ impl Flag {
         })
     }
 
-    /// Ends the flag's life, for APIs with an explicit destroy. A violation while pending work uses it.
+    /// Ends the flag's life, for APIs with an explicit destroy. A violation while pending work uses
+    /// it.
     pub fn destroy(&self) {
         self.object.destroy();
     }
@@ -103,7 +106,8 @@ impl Flag {
     }
 }
 
-/// Work that runs until the test opens it: a kernel of unknown length. Cheap to clone; all clones are the same gate.
+/// Work that runs until the test opens it: a kernel of unknown length. Cheap to clone; all clones
+/// are the same gate.
 #[derive(Clone, Debug)]
 pub struct Gate(pub(crate) Flag);
 
@@ -128,8 +132,9 @@ pub enum Reuse {
     WhenComplete,
 }
 
-/// The identity of a recorded command buffer, given to [`Submission::recording`](crate::Submission::recording) so that
-/// a double submit is seen. Cheap to clone; all clones are the same recording.
+/// The identity of a recorded command buffer, given to
+/// [`Submission::recording`](crate::Submission::recording) so that a double submit is seen. Cheap
+/// to clone; all clones are the same recording.
 #[derive(Clone, Debug)]
 pub struct Recording {
     pub(crate) object: Arc<Object>,

@@ -39,7 +39,8 @@ impl fmt::Display for Kind {
 
 /// How many objects of each kind are alive. A leak test compares it with `Live::default()`.
 ///
-/// An object lives until it is destroyed, or until its last handle is gone and no pending work uses it.
+/// An object lives until it is destroyed, or until its last handle is gone and no pending work uses
+/// it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Live {
     /// Queues with a handle.
@@ -58,8 +59,8 @@ pub struct Live {
     pub handlers: usize,
 }
 
-/// A use of the device that its API forbids. Real drivers may ignore it, crash or hang; the simulated device writes it
-/// down and carries on.
+/// A use of the device that its API forbids. Real drivers may ignore it, crash or hang; the
+/// simulated device writes it down and carries on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// A timeline value was to be signalled that is not greater than the present one.
@@ -126,8 +127,8 @@ pub enum Violation {
     Reported(String),
 }
 
-/// One per machine. Its locks are leaves: nothing else is locked while they are held, so that objects may be dropped
-/// anywhere.
+/// One per machine. Its locks are leaves: nothing else is locked while they are held, so that
+/// objects may be dropped anywhere.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     live: [AtomicUsize; 7],

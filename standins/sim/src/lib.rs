@@ -1,15 +1,17 @@
 //! A simulated device, for tests only.
 //!
-//! It is a **stand-in**: it has queues, semaphores, timestamps and faults, and a scheduler that does whatever the real
-//! APIs permit, so that a missing wait or a wrong assumption about order shows on some seed. It runs no kernels, has
-//! no memory model and no real timing, and knows no driver's bugs. **It never counts as hardware**: what passes here is
-//! only known not to rely on what the APIs do not promise, as this crate reads them.
+//! It is a **stand-in**: it has queues, semaphores, timestamps and faults, and a scheduler that
+//! does whatever the real APIs permit, so that a missing wait or a wrong assumption about order
+//! shows on some seed. It runs no kernels, has no memory model and no real timing, and knows no
+//! driver's bugs. **It never counts as hardware**: what passes here is only known not to rely on
+//! what the APIs do not promise, as this crate reads them.
 //!
-//! A [`SimDevice`] has [`Queue`]s; a queue takes a [`Submission`], a list of [`Command`]s, and gives back a [`Batch`].
-//! [`Semaphore`]s, [`Flag`]s and [`Gate`]s hold commands back, [`Slot`]s take timestamps, [`Fault`]s break things. What
-//! happened is in [`SimDevice::trace`], what should not have been done in [`SimDevice::violations`], what still lives
-//! in [`SimDevice::live`]. Devices made with [`SimDevice::another`] stand on one machine: they share its scheduler and
-//! host clock, and may use each other's objects.
+//! A [`SimDevice`] has [`Queue`]s; a queue takes a [`Submission`], a list of [`Command`]s, and
+//! gives back a [`Batch`]. [`Semaphore`]s, [`Flag`]s and [`Gate`]s hold commands back, [`Slot`]s
+//! take timestamps, [`Fault`]s break things. What happened is in [`SimDevice::trace`], what should
+//! not have been done in [`SimDevice::violations`], what still lives in [`SimDevice::live`].
+//! Devices made with [`SimDevice::another`] stand on one machine: they share its scheduler and host
+//! clock, and may use each other's objects.
 //!
 //! ```
 //! use fencepost_sim::{Config, SimDevice, Submission};
@@ -26,8 +28,8 @@
 //!
 //! # What the scheduler may do
 //!
-//! At each step one of the permitted things happens, drawn from the seed. Every queue, batch and handler has a random
-//! eagerness, so that some lag far behind the rest. By [`Order`]:
+//! At each step one of the permitted things happens, drawn from the seed. Every queue, batch and
+//! handler has a random eagerness, so that some lag far behind the rest. By [`Order`]:
 //!
 //! | rule | `InOrder` | `Overlapping` | `OrderedSignals` |
 //! |---|---|---|---|
@@ -55,11 +57,12 @@
 //! | a timestamp has fewer than 64 valid bits and wraps | Vulkan | [Vulkan][vk-timestamps] |
 //! | a submit to a full queue blocks or is refused | CUDA blocks; Metal blocks for a new buffer | [CUDA][cuda-streams], [Metal][mtl-queue] |
 //!
-//! Apple's text on events can also be read so that a wait holds back the later buffers of its queue. A test that wants
-//! this reading too gives each queue a channel of its own: `channels: Some(n)` with as many as there are queues.
+//! Apple's text on events can also be read so that a wait holds back the later buffers of its
+//! queue. A test that wants this reading too gives each queue a channel of its own: `channels:
+//! Some(n)` with as many as there are queues.
 //!
-//! Not simulated: stages and access masks, overlap of the commands inside one batch, memory that becomes visible late,
-//! priorities, time-outs by the driver's watchdog.
+//! Not simulated: stages and access masks, overlap of the commands inside one batch, memory that
+//! becomes visible late, priorities, time-outs by the driver's watchdog.
 //!
 //! [cuda-streams]: https://docs.nvidia.com/cuda/cuda-driver-api/stream-sync-behavior.html
 //! [cuda-wait]: https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html

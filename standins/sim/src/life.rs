@@ -1,4 +1,5 @@
-//! The life of a batch: submitted, started, run, ended, reported; or failed; or thrown away with its device.
+//! The life of a batch: submitted, started, run, ended, reported; or failed; or thrown away with
+//! its device.
 
 use crate::ledger::{Ledger, Object, Use};
 use crate::queue::{SharedView, View, view};
@@ -57,7 +58,8 @@ impl State {
             .map_or(Ok(()), |recording| recording.check_submit())
     }
 
-    /// Takes the submission only when it is accepted, so that the caller can try again, or drop it without the lock.
+    /// Takes the submission only when it is accepted, so that the caller can try again, or drop it
+    /// without the lock.
     pub(crate) fn submit(
         &mut self,
         id: QueueId,
@@ -364,7 +366,8 @@ impl State {
         }
     }
 
-    /// The last handle of the device is gone: its pending work, which may own handles of the machine, is thrown away.
+    /// The last handle of the device is gone: its pending work, which may own handles of the
+    /// machine, is thrown away.
     pub(crate) fn close(&mut self, device: usize) {
         if let Some(state) = self.devices.get_mut(device) {
             state.closed = true;

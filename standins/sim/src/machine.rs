@@ -1,5 +1,6 @@
-//! The lock that all devices of a machine share, and who sleeps on it. Nothing that a test or a face handed over is
-//! called or dropped while it is held (but [`Command::WaitUntil`], which says so).
+//! The lock that all devices of a machine share, and who sleeps on it. Nothing that a test or a
+//! face handed over is called or dropped while it is held (but [`Command::WaitUntil`], which says
+//! so).
 
 use crate::ledger::Ledger;
 use crate::life::Full;
@@ -36,7 +37,8 @@ impl Machine {
         })
     }
 
-    /// Runs `f` with the state locked; afterwards wakes who may go on and drops what is to be dropped.
+    /// Runs `f` with the state locked; afterwards wakes who may go on and drops what is to be
+    /// dropped.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.lock();
         let before = state.changes;

@@ -7,7 +7,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Which queue: its device's number on the machine, and its place in the order of creation on that device, both from 0.
+/// Which queue: its device's number on the machine, and its place in the order of creation on that
+/// device, both from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueId {
     /// The device's number.
@@ -35,10 +36,12 @@ pub enum Command {
     SetFlag(Flag),
     /// Resets the flag.
     ResetFlag(Flag),
-    /// Goes on once the closure returns true (a stream that waits for a word in memory). It is asked again and again,
-    /// with the machine locked: it must be quick and call nothing of this crate. A panic in it counts as false.
+    /// Goes on once the closure returns true (a stream that waits for a word in memory). It is
+    /// asked again and again, with the machine locked: it must be quick and call nothing of this
+    /// crate. A panic in it counts as false.
     WaitUntil(Box<dyn FnMut() -> bool + Send>),
-    /// Host-visible work, run on the thread that steps the device, with nothing locked. A panic in it fails the batch.
+    /// Host-visible work, run on the thread that steps the device, with nothing locked. A panic in
+    /// it fails the batch.
     Run(Box<dyn FnOnce() + Send>),
     /// Writes the device clock to the slot.
     Timestamp(Slot),
@@ -109,8 +112,8 @@ impl fmt::Debug for Command {
 
 pub(crate) type CompletedHandler = Box<dyn FnOnce(Outcome) + Send>;
 
-/// A batch in the making: commands, and handlers that are told about it. A CUDA call, a Vulkan submit, a Metal command
-/// buffer.
+/// A batch in the making: commands, and handlers that are told about it. A CUDA call, a Vulkan
+/// submit, a Metal command buffer.
 #[derive(Default)]
 #[must_use = "nothing happens until it is submitted"]
 pub struct Submission {
@@ -168,13 +171,15 @@ impl Submission {
         self
     }
 
-    /// Calls `handler` some time after the batch was reported complete or failed, on the thread that steps the device.
+    /// Calls `handler` some time after the batch was reported complete or failed, on the thread
+    /// that steps the device.
     pub fn on_completed(mut self, handler: impl FnOnce(Outcome) + Send + 'static) -> Submission {
         self.completed.push(Box::new(handler));
         self
     }
 
-    /// Says which recorded command buffer this is, so that a double submit is refused and written down.
+    /// Says which recorded command buffer this is, so that a double submit is refused and written
+    /// down.
     pub fn recording(mut self, recording: &Recording) -> Submission {
         self.recording = Some(recording.clone());
         self
@@ -205,7 +210,8 @@ pub struct Outcome {
 pub enum Status {
     /// Accepted, not started.
     Queued,
-    /// Started. It stays so for a while after its last command: its signals may be seen earlier than its end.
+    /// Started. It stays so for a while after its last command: its signals may be seen earlier
+    /// than its end.
     Running,
     /// Complete or failed.
     Ended(Outcome),
@@ -243,13 +249,14 @@ impl Batch {
         view(&self.view).status.clone()
     }
 
-    /// Blocks until the batch has ended, well or not, or the time is up. Its handlers may still be to come. Somebody
-    /// else must step the device meanwhile.
+    /// Blocks until the batch has ended, well or not, or the time is up. Its handlers may still be
+    /// to come. Somebody else must step the device meanwhile.
     pub fn wait(&self, timeout: Option<Duration>) -> Waited {
         self.wait_for(timeout, |view| matches!(view.status, Status::Ended(_)))
     }
 
-    /// As [`Batch::wait`], and until its handlers have returned too, as Metal's `waitUntilCompleted`.
+    /// As [`Batch::wait`], and until its handlers have returned too, as Metal's
+    /// `waitUntilCompleted`.
     pub fn wait_with_handlers(&self, timeout: Option<Duration>) -> Waited {
         self.wait_for(timeout, |view| {
             matches!(view.status, Status::Ended(_)) && view.handlers_left == 0
@@ -290,11 +297,13 @@ impl Queue {
             .with(|state| state.queue(self.0.id).map(|queue| queue.order))
     }
 
-    /// Hands a batch to the device. Blocks only while the queue is full, and only if the configuration says so.
+    /// Hands a batch to the device. Blocks only while the queue is full, and only if the
+    /// configuration says so.
     ///
     /// # Errors
-    /// The batch is then gone and nothing of it runs: `DeviceLost`, `DeviceClosed`, `QueueFailed`, `QueueFull`,
-    /// `SubmitFailed` (a fault), `Destroyed` or `OtherDevice` for an object it names, `AlreadySubmitted`.
+    /// The batch is then gone and nothing of it runs: `DeviceLost`, `DeviceClosed`, `QueueFailed`,
+    /// `QueueFull`, `SubmitFailed` (a fault), `Destroyed` or `OtherDevice` for an object it names,
+    /// `AlreadySubmitted`.
     pub fn submit(&self, submission: Submission) -> Result<Batch, Error> {
         self.0.machine.submit(self.0.id, submission)
     }
@@ -306,7 +315,8 @@ impl Queue {
             .with(|state| state.queue(self.0.id).map_or(0, |queue| queue.pending()))
     }
 
-    /// Blocks until no batch is pending or the time is up. Somebody else must step the device meanwhile.
+    /// Blocks until no batch is pending or the time is up. Somebody else must step the device
+    /// meanwhile.
     ///
     /// # Errors
     /// `DeviceLost`, `DeviceClosed`; `QueueFailed` when an earlier failure sticks to the queue.

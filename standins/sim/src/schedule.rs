@@ -30,11 +30,12 @@ enum Todo {
     Call(Notification),
 }
 
-/// Of the undelivered handlers only so many are in the draw: enough to upset any order, and a step stays cheap while
-/// thousands are pending.
+/// Of the undelivered handlers only so many are in the draw: enough to upset any order, and a step
+/// stays cheap while thousands are pending.
 const HANDLER_WINDOW: usize = 32;
 
-/// Work is weighed by its queue's eagerness as well as its own; this puts handlers on the same scale.
+/// Work is weighed by its queue's eagerness as well as its own; this puts handlers on the same
+/// scale.
 const HANDLER_SCALE: u64 = 16;
 
 impl Machine {
@@ -190,7 +191,8 @@ impl State {
             && self.channel_is_free(id, queue, next)
     }
 
-    /// A channel hands batches out in the order of submission, and stops where one stands at a wait.
+    /// A channel hands batches out in the order of submission, and stops where one stands at a
+    /// wait.
     fn channel_is_free(&self, id: QueueId, queue: &QueueState, next: &BatchState) -> bool {
         let Some(channel) = queue.channel else {
             return true;
@@ -250,7 +252,8 @@ impl State {
                 Command::Wait(..) | Command::WaitFlag(_) | Command::WaitUntil(_) | Command::Gate(_),
             ) => {}
             Some(Command::Run(work)) => {
-                // the command stays in its place until the work is done: the batch must not end before
+                // the command stays in its place until the work is done: the batch must not end
+                // before
                 let work = std::mem::replace(work, Box::new(|| ()));
                 batch.busy = true;
                 return Todo::Work {
@@ -286,7 +289,8 @@ impl State {
     }
 }
 
-/// Whether the batch's next command may run. `first` says that nothing submitted earlier has to be waited for.
+/// Whether the batch's next command may run. `first` says that nothing submitted earlier has to be
+/// waited for.
 fn may_run(batch: &mut BatchState, first: bool) -> bool {
     if batch.fault_is_due() {
         return true;

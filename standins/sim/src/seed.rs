@@ -8,8 +8,8 @@ pub fn seed_or(default: u64) -> u64 {
     seed_from_env().unwrap_or(default)
 }
 
-/// Runs `test` with the seeds `0..count`, or only with the one in `FENCEPOST_SIM_SEED`. When it panics, the seed and
-/// the way to replay it are printed.
+/// Runs `test` with the seeds `0..count`, or only with the one in `FENCEPOST_SIM_SEED`. When it
+/// panics, the seed and the way to replay it are printed.
 ///
 /// A seed fixes the order of everything as long as one thread makes all calls and all steps. With a
 /// [`Driver`](crate::Driver) or several calling threads it fixes only the scheduler's choices.
@@ -24,7 +24,8 @@ pub fn with_seeds(count: u64, mut test: impl FnMut(u64)) {
     }
 }
 
-/// The first of the seeds `0..count` for which `shows` is true: proof that the scheduler can do something.
+/// The first of the seeds `0..count` for which `shows` is true: proof that the scheduler can do
+/// something.
 ///
 /// `FENCEPOST_SIM_SEED` has no say here, since one seed cannot prove it.
 pub fn find_seed(count: u64, shows: impl FnMut(&u64) -> bool) -> Option<u64> {
@@ -48,8 +49,8 @@ impl Drop for NameOnPanic {
     }
 }
 
-/// SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>): small, and the same on every machine and in every release,
-/// which a seed in a bug report relies on.
+/// SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>): small, and the same on every machine and
+/// in every release, which a seed in a bug report relies on.
 #[derive(Debug)]
 pub(crate) struct Rng(u64);
 
@@ -66,13 +67,14 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number in `0..bound`, 0 for a bound of 0. The bias of the remainder does not matter for schedules.
+    /// A number in `0..bound`, 0 for a bound of 0. The bias of the remainder does not matter for
+    /// schedules.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 
-    /// How eager something is to happen. The wide spread lets one batch or handler lag behind dozens of steps of the
-    /// others, which even chances would almost never do.
+    /// How eager something is to happen. The wide spread lets one batch or handler lag behind
+    /// dozens of steps of the others, which even chances would almost never do.
     pub(crate) fn eagerness(&mut self) -> u64 {
         1 << (2 * self.below(4))
     }

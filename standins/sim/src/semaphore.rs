@@ -9,8 +9,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-/// A value that only grows, starting where its creator says. Queues and the host wait for it to reach a value and
-/// signal it. Cheap to clone; all clones are the same semaphore.
+/// A value that only grows, starting where its creator says. Queues and the host wait for it to
+/// reach a value and signal it. Cheap to clone; all clones are the same semaphore.
 ///
 /// A Vulkan timeline semaphore, a Metal shared event, or (one value a record) a CUDA event.
 #[derive(Clone)]
@@ -59,7 +59,8 @@ impl Semaphore {
         Ok(self.reached())
     }
 
-    /// Sets the value from the host. A value that is not greater changes nothing and is a violation. Never blocks.
+    /// Sets the value from the host. A value that is not greater changes nothing and is a
+    /// violation. Never blocks.
     ///
     /// # Errors
     /// `Destroyed`.
@@ -81,12 +82,12 @@ impl Semaphore {
         Ok(())
     }
 
-    /// Blocks until the value is reached or the time is up; `None` waits for ever. Somebody else must step the device
-    /// meanwhile: a [`Driver`](crate::Driver) or another thread.
+    /// Blocks until the value is reached or the time is up; `None` waits for ever. Somebody else
+    /// must step the device meanwhile: a [`Driver`](crate::Driver) or another thread.
     ///
     /// # Errors
-    /// `Destroyed`; `DeviceLost` or `DeviceClosed` when the device that made the semaphore is, and the value was not
-    /// reached before.
+    /// `Destroyed`; `DeviceLost` or `DeviceClosed` when the device that made the semaphore is, and
+    /// the value was not reached before.
     pub fn wait(&self, value: u64, timeout: Option<Duration>) -> Result<Waited, Error> {
         self.usable("wait for a semaphore")?;
         let Some(machine) = self.machine.upgrade() else {
@@ -106,8 +107,9 @@ impl Semaphore {
         })
     }
 
-    /// Calls `handler` with the value then reached, some time after it is `value` or more: at once, late, and in any
-    /// order among handlers, as the scheduler likes, on the thread that steps the device. Never blocks.
+    /// Calls `handler` with the value then reached, some time after it is `value` or more: at once,
+    /// late, and in any order among handlers, as the scheduler likes, on the thread that steps the
+    /// device. Never blocks.
     ///
     /// # Errors
     /// `Destroyed`; `DeviceClosed` once the machine is gone.
@@ -136,8 +138,8 @@ impl Semaphore {
         Ok(())
     }
 
-    /// Ends the semaphore's life, for APIs with an explicit destroy. A violation while pending work uses it; that work
-    /// carries on as if it had not happened.
+    /// Ends the semaphore's life, for APIs with an explicit destroy. A violation while pending work
+    /// uses it; that work carries on as if it had not happened.
     pub fn destroy(&self) {
         self.object.destroy();
     }

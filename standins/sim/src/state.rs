@@ -33,7 +33,8 @@ pub(crate) struct State {
     pub(crate) sleeping_drivers: usize,
     /// Handlers that a stepping thread is in.
     pub(crate) calling: usize,
-    /// What others own and the machine is done with. Dropped once the lock is released: a destructor may call back.
+    /// What others own and the machine is done with. Dropped once the lock is released: a
+    /// destructor may call back.
     pub(crate) trash: Vec<Box<dyn Any + Send>>,
 }
 

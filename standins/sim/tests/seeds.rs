@@ -3,7 +3,8 @@
 use fencepost_sim::{SEED_VARIABLE, find_seed, seed_or, with_seeds};
 use std::process::{Command, Output};
 
-/// Runs one of the ignored tests below in a process of its own, since the environment belongs to the whole process.
+/// Runs one of the ignored tests below in a process of its own, since the environment belongs to
+/// the whole process.
 fn run(test: &str, seed: Option<&str>) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command

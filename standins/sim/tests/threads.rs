@@ -221,7 +221,8 @@ fn dropping_a_device_with_pending_work_throws_the_work_away() {
         let (device, log) = (device(seed), Log::default());
         let queue = queue(&device, Order::Overlapping);
         let (gate, never) = (device.new_gate().unwrap(), device.new_semaphore(0).unwrap());
-        // handlers and work that own handles of the device must neither keep it alive nor dead-lock its drop
+        // handlers and work that own handles of the device must neither keep it alive nor dead-lock
+        // its drop
         let (held, token) = (queue.clone(), log.add(1));
         let work = Submission::new()
             .run(|| ())

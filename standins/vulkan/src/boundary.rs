@@ -1,5 +1,6 @@
-//! Types of the C boundary that carry what Vulkan's valid usage promises about pointers, so that most functions need
-//! no unsafe code: <https://docs.vulkan.org/spec/latest/chapters/fundamentals.html#fundamentals-validusage>.
+//! Types of the C boundary that carry what Vulkan's valid usage promises about pointers, so that
+//! most functions need no unsafe code:
+//! <https://docs.vulkan.org/spec/latest/chapters/fundamentals.html#fundamentals-validusage>.
 
 use crate::calls::misuse;
 use ash::vk;
@@ -26,7 +27,8 @@ impl<'a, T> In<'a, T> {
     }
 }
 
-/// A place for a result: a pointer that is null, or may be written. It is passed as a plain pointer.
+/// A place for a result: a pointer that is null, or may be written. It is passed as a plain
+/// pointer.
 #[repr(transparent)]
 pub(crate) struct Out<'a, T>(Option<&'a mut MaybeUninit<T>>);
 
@@ -71,8 +73,8 @@ pub(crate) struct Places<T> {
 impl<T> Places<T> {
     pub(crate) fn fill(self, values: impl IntoIterator<Item = T>) {
         for (index, value) in values.into_iter().take(self.count).enumerate() {
-            // SAFETY: a `pX` parameter with a count must be a valid pointer to an array of that many, and the index is
-            // below the count
+            // SAFETY: a `pX` parameter with a count must be a valid pointer to an array of that
+            // many, and the index is below the count
             unsafe { self.first.add(index).write(value) };
         }
     }
@@ -117,7 +119,8 @@ pub(crate) fn chain<'a>(
 ) -> impl Iterator<Item = &'a vk::BaseInStructure<'a>> {
     let mut next: *const vk::BaseInStructure<'_> = first.cast();
     std::iter::from_fn(move || {
-        // SAFETY: `pNext` must be null or a valid pointer to a structure that begins with a type and the next pointer
+        // SAFETY: `pNext` must be null or a valid pointer to a structure that begins with a type
+        // and the next pointer
         let found = unsafe { next.as_ref() }?;
         next = found.p_next;
         Some(found)
@@ -138,14 +141,16 @@ pub(crate) fn fill_chain(
 ) {
     let mut next: *mut vk::BaseOutStructure<'_> = first.cast();
     while !next.is_null() {
-        // SAFETY: `pNext` must be null or a valid pointer to a structure that begins with a type and the next pointer
+        // SAFETY: `pNext` must be null or a valid pointer to a structure that begins with a type
+        // and the next pointer
         let (kind, after) = unsafe { ((*next).s_type, (*next).p_next) };
         fill(kind, next.cast());
         next = after;
     }
 }
 
-/// Two calls, the first for the count: `vkEnumerate…` and `vkGet…` functions with a count and an array.
+/// Two calls, the first for the count: `vkEnumerate…` and `vkGet…` functions with a count and an
+/// array.
 pub(crate) fn enumerate<T>(
     count: *mut u32,
     places: Out<'_, T>,

@@ -36,7 +36,8 @@ pub(crate) fn now_in(name: &'static str) {
 }
 
 /// Which objects calls are using that no other thread may use meanwhile:
-/// <https://docs.vulkan.org/spec/latest/chapters/fundamentals.html#fundamentals-threadingbehavior>. Its lock is a leaf.
+/// <https://docs.vulkan.org/spec/latest/chapters/fundamentals.html#fundamentals-threadingbehavior>.
+/// Its lock is a leaf.
 static BUSY: Mutex<Vec<Busy>> = Mutex::new(Vec::new());
 
 struct Busy {
@@ -115,7 +116,8 @@ pub(crate) fn using(handles: impl IntoIterator<Item = u64>) -> Using {
     Using::new(by, &handles, false)
 }
 
-/// Calls that a test holds up: the functions that are, and how many calls stand there. Its lock is a leaf.
+/// Calls that a test holds up: the functions that are, and how many calls stand there. Its lock is
+/// a leaf.
 static STALLS: Mutex<(Vec<String>, usize)> = Mutex::new((Vec::new(), 0));
 static STALLS_CHANGED: Condvar = Condvar::new();
 
@@ -152,8 +154,8 @@ fn stall(name: &'static str) {
     }
 }
 
-/// A call that does not need the machine, or that locks it itself. `target` is the handle that the function is called
-/// on; `exclusive` are those that no other thread may use meanwhile.
+/// A call that does not need the machine, or that locks it itself. `target` is the handle that the
+/// function is called on; `exclusive` are those that no other thread may use meanwhile.
 pub(crate) fn plain(
     name: &'static str,
     target: u64,

@@ -1,7 +1,9 @@
-//! Both clocks at once: <https://docs.vulkan.org/spec/latest/chapters/synchronization.html#timestamps-calibrated>.
+//! Both clocks at once:
+//! <https://docs.vulkan.org/spec/latest/chapters/synchronization.html#timestamps-calibrated>.
 //!
-//! The host's clock is the simulated machine's own time, counted from what `CLOCK_MONOTONIC` was when the machine began.
-//! It runs ahead of the true one, since steps of the scheduler take simulated time too.
+//! The host's clock is the simulated machine's own time, counted from what `CLOCK_MONOTONIC` was
+//! when the machine began. It runs ahead of the true one, since steps of the scheduler take
+//! simulated time too.
 
 use crate::boundary::{Out, enumerate, slice};
 use crate::calls::{call, misuse};

@@ -1,4 +1,5 @@
-//! What tests plan and count: functions of the library that no Vulkan has. [`crate::Control`] is their safe wrapper.
+//! What tests plan and count: functions of the library that no Vulkan has. [`crate::Control`] is
+//! their safe wrapper.
 
 use crate::boundary::{put_text, text};
 use crate::calls;
@@ -80,13 +81,14 @@ pub(crate) fn on_call(name: &'static str) -> Option<vk::Result> {
     Some(code)
 }
 
-/// Throws the simulated machine away, with everything on it, and starts another, with the options said since the last
-/// one. Counts, faults, stalls and violations are cleared.
+/// Throws the simulated machine away, with everything on it, and starts another, with the options
+/// said since the last one. Counts, faults, stalls and violations are cleared.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_restart(seed: u64) {
     let old = FACE.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(old) = old {
-        // its waiters go on; and it is dropped without the lock, as that waits for its driver thread
+        // its waiters go on; and it is dropped without the lock, as that waits for its driver
+        // thread
         old.keep_mapped();
         for (_, device) in old.devices.iter() {
             device.shared.sim.lose("the machine is gone");
@@ -137,8 +139,8 @@ pub unsafe extern "C" fn fencepost_sim_calls(name: *const c_char) -> u64 {
     }
 }
 
-/// The `nth` call of a function from now on, and with `stays` all after it, return `code` and do nothing else. 0 if
-/// there is no such function.
+/// The `nth` call of a function from now on, and with `stays` all after it, return `code` and do
+/// nothing else. 0 if there is no such function.
 ///
 /// # Safety
 /// `name` is null or a C string.
@@ -171,8 +173,8 @@ pub extern "C" fn fencepost_sim_clear_faults() {
     let _ = with_face(|face| face.submit_faults.clear());
 }
 
-/// Something happens to the `nth` submit from now on: 0 its work hangs until it is released, 1 it signals nothing,
-/// 2 its work fails and the device is lost.
+/// Something happens to the `nth` submit from now on: 0 its work hangs until it is released, 1 it
+/// signals nothing, 2 its work fails and the device is lost.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_fault_submit(nth: u64, what: u32) {
     let fault = match what {
@@ -193,7 +195,8 @@ pub extern "C" fn fencepost_sim_release_submits() {
     });
 }
 
-/// Every device made of the physical device with this number is lost after so many steps of the scheduler; 0 is now.
+/// Every device made of the physical device with this number is lost after so many steps of the
+/// scheduler; 0 is now.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_lose_device(physical: usize, after_steps: u64) {
     let _ = with_face(|face| {
@@ -208,7 +211,8 @@ pub extern "C" fn fencepost_sim_lose_device(physical: usize, after_steps: u64) {
     });
 }
 
-/// The physical device with this number is gone for good: its devices are lost, and no other is made of it.
+/// The physical device with this number is gone for good: its devices are lost, and no other is
+/// made of it.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_remove_physical(physical: usize) {
     let _ = with_face(|face| {
@@ -238,8 +242,8 @@ pub extern "C" fn fencepost_sim_hang(queue: u64, on: c_int) -> c_int {
     matches!(found, Ok(Some(true))).into()
 }
 
-/// The next call of a function stops before it does anything, with its objects in use, until stalls are released. 0 if
-/// there is no such function.
+/// The next call of a function stops before it does anything, with its objects in use, until stalls
+/// are released. 0 if there is no such function.
 ///
 /// # Safety
 /// `name` is null or a C string.
@@ -284,7 +288,8 @@ pub extern "C" fn fencepost_sim_settle(milliseconds: u64) -> c_int {
     idle().into()
 }
 
-/// Copies what fits of a list of the pending work, a line each, with a zero at its end, and gives its whole length.
+/// Copies what fits of a list of the pending work, a line each, with a zero at its end, and gives
+/// its whole length.
 ///
 /// # Safety
 /// `to` is null or has room for `room` bytes.
@@ -330,7 +335,8 @@ pub extern "C" fn fencepost_sim_violations() -> usize {
     all_violations().len()
 }
 
-/// Copies what fits of a violation's text, with a zero at its end, and gives its whole length; 0 if there is none.
+/// Copies what fits of a violation's text, with a zero at its end, and gives its whole length; 0 if
+/// there is none.
 ///
 /// # Safety
 /// `to` is null or has room for `room` bytes.

@@ -1,4 +1,5 @@
-//! Descriptor sets of storage buffers: <https://docs.vulkan.org/spec/latest/chapters/descriptorsets.html>.
+//! Descriptor sets of storage buffers:
+//! <https://docs.vulkan.org/spec/latest/chapters/descriptorsets.html>.
 
 use crate::boundary::{Allocator, Array, Done, In, Out, slice};
 use crate::calls::{call, misuse, void};

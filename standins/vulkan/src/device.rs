@@ -30,7 +30,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Pending work is given up: <https://docs.vulkan.org/spec/latest/chapters/devsandqueues.html#devsandqueues-lost-device>.
+    /// Pending work is given up:
+    /// <https://docs.vulkan.org/spec/latest/chapters/devsandqueues.html#devsandqueues-lost-device>.
     pub(crate) fn lose(&self, why: &str) {
         if !self.lost() {
             control::note(&format!("device {} is lost: {why}", self.physical));

@@ -27,7 +27,8 @@ pub(crate) static FACE: Mutex<Option<Face>> = Mutex::new(None);
 
 /// One batch of work as far as its objects are concerned: they are in use until it is over.
 ///
-/// `done` is set before the batch's signals, so that whoever has seen one of those may destroy and reset.
+/// `done` is set before the batch's signals, so that whoever has seen one of those may destroy and
+/// reset.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     pub(crate) done: Flag,
@@ -234,7 +235,8 @@ impl Face {
                     let physical = vk::PhysicalDevice::from_raw(target);
                     let instance = self.physicals.find(physical)?.instance;
                     let instance = self.instances.find(instance)?;
-                    // physical-device functions of a device extension need that the device has it, no more
+                    // physical-device functions of a device extension need that the device has it,
+                    // no more
                     let device_level = |e: &&&str| self.device_extensions().contains(&**e);
                     instance.version >= needs.core
                         || needs.extensions.iter().any(|e| instance.has(e))

@@ -1,4 +1,5 @@
-//! Fences: <https://docs.vulkan.org/spec/latest/chapters/synchronization.html#synchronization-fences>.
+//! Fences:
+//! <https://docs.vulkan.org/spec/latest/chapters/synchronization.html#synchronization-fences>.
 
 use crate::boundary::{Allocator, Array, Done, In, Out};
 use crate::calls::{call, call_then, complain, misuse, using, void};
@@ -8,7 +9,8 @@ use crate::table::Child;
 use ash::vk::{self, Handle};
 use fencepost_sim::{Flag, Waited};
 
-/// Each submission has a flag of its own, so that a late signal never reaches a fence that was reset.
+/// Each submission has a flag of its own, so that a late signal never reaches a fence that was
+/// reset.
 #[derive(Debug)]
 pub(crate) struct Fence {
     device: vk::Device,

@@ -1,4 +1,5 @@
-//! The kernels that the stand-in knows by their entry points' names, and does itself: it runs no SPIR-V.
+//! The kernels that the stand-in knows by their entry points' names, and does itself: it runs no
+//! SPIR-V.
 //!
 //! | entry point | bindings | push constant | does |
 //! |---|---|---|---|

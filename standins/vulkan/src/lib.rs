@@ -1,14 +1,15 @@
-//! The Vulkan face of the simulated device: a library, for tests only, with the functions of Vulkan 1.2 and 1.3 that
-//! fencepost's Vulkan backend calls.
+//! The Vulkan face of the simulated device: a library, for tests only, with the functions of Vulkan
+//! 1.2 and 1.3 that fencepost's Vulkan backend calls.
 //!
-//! It is a **stand-in**: no GPU, no driver's code, no SPIR-V run. Its devices say so in their name, and **nothing that
-//! it shows counts as hardware**. What passes here is known not to rely on what the specification does not promise, as
-//! this crate reads it, under the seeded scheduler of [`fencepost_sim`]. A real driver and the validation layers are
-//! the judges of everything else.
+//! It is a **stand-in**: no GPU, no driver's code, no SPIR-V run. Its devices say so in their name,
+//! and **nothing that it shows counts as hardware**. What passes here is known not to rely on what
+//! the specification does not promise, as this crate reads it, under the seeded scheduler of
+//! [`fencepost_sim`]. A real driver and the validation layers are the judges of everything else.
 //!
-//! The backend finds it with `FENCEPOST_VULKAN_LIBRARY=…/libfencepost_sim_vulkan.so` ([`library_path`]), in place of the
-//! loader: it exports [`vkGetInstanceProcAddr`], and everything else ([`FUNCTIONS`]) is reached through that. Tests plan
-//! faults and look at counts and violations through a [`Control`] loaded from the same path:
+//! The backend finds it with `FENCEPOST_VULKAN_LIBRARY=…/libfencepost_sim_vulkan.so`
+//! ([`library_path`]), in place of the loader: it exports [`vkGetInstanceProcAddr`], and everything
+//! else ([`FUNCTIONS`]) is reached through that. Tests plan faults and look at counts and
+//! violations through a [`Control`] loaded from the same path:
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,7 +25,8 @@
 //! # }
 //! ```
 //!
-//! Each of these is a variable with `FENCEPOST_SIM_VULKAN_` in front, or an option of [`Control::session`]:
+//! Each of these is a variable with `FENCEPOST_SIM_VULKAN_` in front, or an option of
+//! [`Control::session`]:
 //!
 //! | option | says | without it |
 //! |---|---|---|
@@ -44,7 +46,8 @@
 //! | `HEAP` | bytes in each of the two heaps | 256 MiB |
 //! | `MAX_ALLOCATIONS` | `maxMemoryAllocationCount` | 4096 |
 //!
-//! `FENCEPOST_SIM_SEED` is the scheduler's seed; at random without it, and printed with every fault and violation.
+//! `FENCEPOST_SIM_SEED` is the scheduler's seed; at random without it, and printed with every fault
+//! and violation.
 //!
 //! | family | queues | can | bits of a timestamp |
 //! |---|---|---|---|
@@ -52,28 +55,31 @@
 //! | 1 | 2 | compute, transfer | 36 |
 //! | 2 | 1 | compute, transfer | none |
 //!
-//! A tick of device 0 is 1 ns, one of device 1 is 52.083332 ns. Memory of type 0 is the device's alone; type 1 is
-//! coherent; in type 2 the host sees a copy of its own, and only flushes and invalidations move data.
+//! A tick of device 0 is 1 ns, one of device 1 is 52.083332 ns. Memory of type 0 is the device's
+//! alone; type 1 is coherent; in type 2 the host sees a copy of its own, and only flushes and
+//! invalidations move data.
 //!
 //! # What it holds
 //!
-//! * Queues run in any order among each other. Commands of one queue run in any order too, across command buffers and
-//!   submits, unless a barrier with stages of work stands between them. Signals come after everything submitted earlier
-//!   to the queue; waits hold everything later.
-//! * Waits and signals whose stages are none that work has hold no work. A timestamp at the top of the pipe waits for
-//!   nothing.
+//! * Queues run in any order among each other. Commands of one queue run in any order too, across
+//!   command buffers and submits, unless a barrier with stages of work stands between them. Signals
+//!   come after everything submitted earlier to the queue; waits hold everything later.
+//! * Waits and signals whose stages are none that work has hold no work. A timestamp at the top of
+//!   the pipe waits for nothing.
 //! * A counter's value is seen before the fence of its batch, and before the queue is idle.
 //! * Waits may be submitted before their signals, and are then held, for ever if need be.
-//! * A query is unavailable until the device comes to it, and still has its old result until the device comes to its
-//!   reset.
-//! * A lost device gives up what is pending. Waits under way end with `VK_ERROR_DEVICE_LOST`, and so does every later
-//!   call that may say it; what is left can be destroyed.
-//! * Handles are keys, never pointers, dispatchable ones too: one that is stale, foreign or made up is a violation.
-//! * Calls that name the same externally synchronized object at the same time on two threads are violations: found only
-//!   when they do overlap, which [`Control::stall_call`] brings about.
+//! * A query is unavailable until the device comes to it, and still has its old result until the
+//!   device comes to its reset.
+//! * A lost device gives up what is pending. Waits under way end with `VK_ERROR_DEVICE_LOST`, and
+//!   so does every later call that may say it; what is left can be destroyed.
+//! * Handles are keys, never pointers, dispatchable ones too: one that is stale, foreign or made up
+//!   is a violation.
+//! * Calls that name the same externally synchronized object at the same time on two threads are
+//!   violations: found only when they do overlap, which [`Control::stall_call`] brings about.
 //!
 //! A call that is found wrong does nothing where the specification leaves it undefined, and gives
-//! `VK_ERROR_VALIDATION_FAILED_EXT` if it gives anything; destroying what pending work uses is only written down.
+//! `VK_ERROR_VALIDATION_FAILED_EXT` if it gives anything; destroying what pending work uses is only
+//! written down.
 //!
 //! | found wrong | by |
 //! |---|---|
@@ -90,15 +96,16 @@
 //!
 //! # What it does not
 //!
-//! * Access masks, caches and hazards beyond order: a barrier with wrong access masks passes, and two commands run in
-//!   either order, never at the same time. Which stages a barrier names matters only as work or no work: it never tells
-//!   compute from transfer.
-//! * Graphics, images, events, render passes, secondary command buffers, sparse binding, device groups, export, device
-//!   addresses, debug messengers, private data, other descriptors than single storage buffers. Timestamps are its only
-//!   queries, and have no partial results, as the specification says.
+//! * Access masks, caches and hazards beyond order: a barrier with wrong access masks passes, and
+//!   two commands run in either order, never at the same time. Which stages a barrier names matters
+//!   only as work or no work: it never tells compute from transfer.
+//! * Graphics, images, events, render passes, secondary command buffers, sparse binding, device
+//!   groups, export, device addresses, debug messengers, private data, other descriptors than
+//!   single storage buffers. Timestamps are its only queries, and have no partial results, as the
+//!   specification says.
 //! * Kernels other than the four listed in the module `kernel`, known by their entry points' names.
-//! * Features that it does not know are not refused when a device asks for them. Layouts are not compared for
-//!   compatibility. Structures that it does not know in a chain are passed over.
+//! * Features that it does not know are not refused when a device asks for them. Layouts are not
+//!   compared for compatibility. Structures that it does not know in a chain are passed over.
 //! * True `CLOCK_MONOTONIC`: a calibration's host time is the machine's own, which runs ahead.
 //! * Handles are never given out again, as true drivers do.
 //!

@@ -1,5 +1,6 @@
-//! Memory: <https://docs.vulkan.org/spec/latest/chapters/memory.html>. Type 0 is the device's alone, type 1 is coherent,
-//! and type 2 has two copies, of which the host sees one: only a flush and an invalidation copy from one to the other.
+//! Memory: <https://docs.vulkan.org/spec/latest/chapters/memory.html>. Type 0 is the device's
+//! alone, type 1 is coherent, and type 2 has two copies, of which the host sees one: only a flush
+//! and an invalidation copy from one to the other.
 
 use crate::boundary::{Allocator, Array, In, Out};
 use crate::calls::{call, misuse, void};

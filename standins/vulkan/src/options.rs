@@ -1,4 +1,5 @@
-//! What kind of machine is simulated: variables of the environment, and what tests say in their place.
+//! What kind of machine is simulated: variables of the environment, and what tests say in their
+//! place.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -1,6 +1,7 @@
 //! Shader modules, pipeline layouts, caches and compute pipelines:
-//! <https://docs.vulkan.org/spec/latest/chapters/pipelines.html>. Of a module only the names of its entry points are
-//! read: <https://registry.khronos.org/SPIR-V/specs/unified1/SPIRV.html#OpEntryPoint>.
+//! <https://docs.vulkan.org/spec/latest/chapters/pipelines.html>. Of a module only the names of its
+//! entry points are read:
+//! <https://registry.khronos.org/SPIR-V/specs/unified1/SPIRV.html#OpEntryPoint>.
 
 use crate::boundary::{Allocator, Array, Done, In, Out, slice, text};
 use crate::calls::{call, misuse, void};

@@ -1,4 +1,5 @@
-//! How functions are found: <https://docs.vulkan.org/spec/latest/chapters/initialization.html#initialization-functionpointers>.
+//! How functions are found:
+//! <https://docs.vulkan.org/spec/latest/chapters/initialization.html#initialization-functionpointers>.
 
 use crate::boundary::text;
 use crate::calls::{complain, now_in};
@@ -134,7 +135,8 @@ fn level(name: &str) -> Level {
 
 fn function(name: &str) -> vk::PFN_vkVoidFunction {
     let address = address(name)?;
-    // SAFETY: the address of a function; it is the caller's to give it the type that belongs to the name
+    // SAFETY: the address of a function; it is the caller's to give it the type that belongs to the
+    // name
     unsafe { std::mem::transmute::<*const (), vk::PFN_vkVoidFunction>(address) }
 }
 

@@ -136,7 +136,8 @@ fn reset(name: &'static str, device: vk::Device, pool: vk::QueryPool, first: u32
     });
 }
 
-/// A name for one query among the objects that work uses: no handle, since those end with four zeros.
+/// A name for one query among the objects that work uses: no handle, since those end with four
+/// zeros.
 pub(crate) fn query_key(pool: vk::QueryPool, index: usize) -> u64 {
     // pools have serials of less than 24 bits here, so that an index fits above them
     pool.as_raw() ^ 1 ^ (index as u64) << 28
@@ -242,7 +243,8 @@ fn write_results(
     }
     let put = |at: usize, value: u64| {
         let to = data.wrapping_byte_add(at);
-        // SAFETY: `pData` must be a valid pointer to `dataSize` bytes, in which this lies; it is aligned
+        // SAFETY: `pData` must be a valid pointer to `dataSize` bytes, in which this lies; it is
+        // aligned
         unsafe {
             match width {
                 8 => to.cast::<u64>().write(value),

@@ -1,4 +1,5 @@
-//! Semaphores: <https://docs.vulkan.org/spec/latest/chapters/synchronization.html#synchronization-semaphores>.
+//! Semaphores:
+//! <https://docs.vulkan.org/spec/latest/chapters/synchronization.html#synchronization-semaphores>.
 
 use crate::boundary::{Allocator, Done, In, Out, find, slice};
 use crate::calls::{call, call_then, misuse, using, void};
@@ -20,7 +21,8 @@ type Submitted = (u64, Arc<Ticket>);
 
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// The signal that no wait was submitted for yet, if there is one. Each signal has a flag of its own.
+    /// The signal that no wait was submitted for yet, if there is one. Each signal has a flag of
+    /// its own.
     Binary(Option<Flag>),
     Timeline {
         sim: fencepost_sim::Semaphore,
@@ -79,8 +81,8 @@ impl Semaphore {
         }
     }
 
-    /// `maxTimelineSemaphoreValueDifference`: from the counter and everything outstanding. The lowest of that is the
-    /// counter, since waits below it hold nothing any more.
+    /// `maxTimelineSemaphoreValueDifference`: from the counter and everything outstanding. The
+    /// lowest of that is the counter, since waits below it hold nothing any more.
     fn check_difference(&self, value: u64, most: u64) -> Done {
         let wait = match &self.kind {
             Kind::Timeline { wait, .. } => wait.as_ref(),
@@ -112,7 +114,8 @@ impl Semaphore {
                 let now = self.value()?;
                 let same_queue = self.pending().filter(|(on, ..)| *on == queue);
                 let reached = same_queue.map(|(_, _, highest)| highest).chain([now]).max();
-                // those of other queues may be ordered by waits: what they break shows when the device comes to it
+                // those of other queues may be ordered by waits: what they break shows when the
+                // device comes to it
                 if reached.is_some_and(|reached| value <= reached) {
                     let reached = reached.unwrap_or(0);
                     return Err(misuse(&format!(

@@ -1,8 +1,9 @@
-//! Submitting: <https://docs.vulkan.org/spec/latest/chapters/cmdbuffers.html#commandbuffers-submission>.
+//! Submitting:
+//! <https://docs.vulkan.org/spec/latest/chapters/cmdbuffers.html#commandbuffers-submission>.
 //!
-//! Each command becomes a batch of its own on the simulated queue, so that commands without a barrier between them run
-//! in any order, across command buffers and submits too. A barrier is a flag that everything earlier sets and
-//! everything later waits for.
+//! Each command becomes a batch of its own on the simulated queue, so that commands without a
+//! barrier between them run in any order, across command buffers and submits too. A barrier is a
+//! flag that everything earlier sets and everything later waits for.
 
 use crate::boundary::{Array, Done, find, slice};
 use crate::calls::{call, misuse};

@@ -1,4 +1,5 @@
-//! Handles: keys of tables, so that a stale, foreign or made-up one is found out and never followed.
+//! Handles: keys of tables, so that a stale, foreign or made-up one is found out and never
+//! followed.
 
 use crate::boundary::Done;
 use crate::calls::misuse;
@@ -20,8 +21,8 @@ pub(crate) trait Child {
     fn parent(&self) -> u64;
 }
 
-/// A handle is `kind + 1: 8 | epoch: 8 | serial: 44 | 0000`, and none is given out twice. Kinds are numbered as in
-/// `VkObjectType`.
+/// A handle is `kind + 1: 8 | epoch: 8 | serial: 44 | 0000`, and none is given out twice. Kinds are
+/// numbered as in `VkObjectType`.
 #[derive(Debug)]
 pub(crate) struct Table<H, T> {
     base: u64,

@@ -20,7 +20,8 @@ macro_rules! functions {
 
             fn of(library: &Library) -> Result<Functions, libloading::Error> {
                 Ok(Functions {
-                    // SAFETY: these are the types of the functions of these names, and `Control` keeps the library
+                    // SAFETY: these are the types of the functions of these names, and `Control`
+                    // keeps the library
                     $($field: *unsafe { library.get(concat!(stringify!($name), "\0"))? },)*
                 })
             }
@@ -53,8 +54,9 @@ functions! {
 
 /// Plans faults and looks at what happened.
 ///
-/// A program that links this crate and also loads the library has two simulated machines. Code that loads the library
-/// is controlled through [`Control::load`] with the same path, not through [`Control::linked`].
+/// A program that links this crate and also loads the library has two simulated machines. Code that
+/// loads the library is controlled through [`Control::load`] with the same path, not through
+/// [`Control::linked`].
 #[allow(missing_debug_implementations)]
 pub struct Control {
     functions: Functions,
@@ -145,9 +147,9 @@ impl Control {
         })
     }
 
-    /// A new machine with this seed and these options, for the caller alone: others of this process wait until the
-    /// session is dropped. Code that still holds handles of the machine before gets errors. Options are those of the
-    /// variables, without `FENCEPOST_SIM_VULKAN_`.
+    /// A new machine with this seed and these options, for the caller alone: others of this process
+    /// wait until the session is dropped. Code that still holds handles of the machine before gets
+    /// errors. Options are those of the variables, without `FENCEPOST_SIM_VULKAN_`.
     ///
     /// # Panics
     /// There is no such option.
@@ -192,8 +194,8 @@ impl Control {
         calls
     }
 
-    /// The `nth` call of a function from now on, counted from 1, returns `code` and does nothing else; one that returns
-    /// nothing does nothing. `ERROR_DEVICE_LOST` loses the device too.
+    /// The `nth` call of a function from now on, counted from 1, returns `code` and does nothing
+    /// else; one that returns nothing does nothing. `ERROR_DEVICE_LOST` loses the device too.
     ///
     /// # Panics
     /// There is no such function.
@@ -230,7 +232,8 @@ impl Control {
         unsafe { (self.functions.fault_submit)(nth, 0) }
     }
 
-    /// The work of the `nth` submit from now on runs, and its semaphores and fence are never signalled.
+    /// The work of the `nth` submit from now on runs, and its semaphores and fence are never
+    /// signalled.
     pub fn silence_submit(&self, nth: u64) {
         // SAFETY: it asks for nothing
         unsafe { (self.functions.fault_submit)(nth, 1) }
@@ -259,7 +262,8 @@ impl Control {
         unsafe { (self.functions.lose_device)(physical, steps) }
     }
 
-    /// The physical device with this number is gone for good: making a device of it says that it is lost.
+    /// The physical device with this number is gone for good: making a device of it says that it is
+    /// lost.
     pub fn remove_physical(&self, physical: usize) {
         // SAFETY: it asks for nothing
         unsafe { (self.functions.remove_physical)(physical) }

@@ -158,8 +158,8 @@ impl Bench {
             }
             Ok(())
         });
-        // The bound is for trips that reach the GPU: the driver completes an untimed event of an idle stream on
-        // the spot.
+        // The bound is for trips that reach the GPU: the driver completes an untimed event of an
+        // idle stream on the spot.
         let base = ("cuEventRecord + Synchronize", timing.then_some(1.1));
         self.compare(operation, base, &sides, ours, bare)
     }

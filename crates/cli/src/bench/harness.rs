@@ -24,14 +24,14 @@ const SAMPLE: Duration = Duration::from_micros(40);
 /// Gives each side its turn, `rounds` times over, and tells each one's nanoseconds per operation.
 ///
 /// In turns, because what else the machine does, and how fast it clocks, drifts: neighbours in time
-/// see the same, so it cancels out of their ratio. Each round goes the other way round than the last, because
-/// who comes after whom matters too: beside timed records of CUDA by up to 4 %.
+/// see the same, so it cancels out of their ratio. Each round goes the other way round than the
+/// last, because who comes after whom matters too: beside timed records of CUDA by up to 4 %.
 pub(super) fn in_turns<const N: usize>(how: How, sides: [Side<'_>; N]) -> Result<[Stats; N], Stop> {
     in_settled_turns(how, &|| Ok(()), sides)
 }
 
-/// As [`in_turns`], with `settle` after each turn, untimed: it lets a device come to rest, so that no
-/// side meets the queue that another filled.
+/// As [`in_turns`], with `settle` after each turn, untimed: it lets a device come to rest, so that
+/// no side meets the queue that another filled.
 pub(super) fn in_settled_turns<const N: usize>(
     how: How,
     settle: &dyn Fn() -> Result<(), Stop>,

@@ -30,15 +30,17 @@ mod vulkan;
 /// turns; p5 and p95 show how far the rounds spread. A ratio is one of medians, and `within` its
 /// floor or `OVER` it; the exit code does not depend on it.
 ///
-/// The rows that wake another thread also depend on which cores the system gives the two threads: where
-/// p5 and p95 lie far apart, run it again, or on fixed cores (as in `taskset -c 0,1 fencepost bench`).
+/// The rows that wake another thread also depend on which cores the system gives the two threads:
+/// where p5 and p95 lie far apart, run it again, or on fixed cores (as in `taskset -c 0,1 fencepost
+/// bench`).
 #[derive(clap::Args)]
 #[command(after_long_help = "\
 JSON fields of bench: device, cpus, debug_build, quick, and for each of rows: operation,\n\
 rounds, median_ns, p5_ns, p95_ns, and for each of against: name, median_ns, p5_ns, p95_ns,\n\
 ratio, floor, verdict (the last two null where there is no floor).")]
 pub(crate) struct Args {
-    /// The device, as `fencepost devices` names it [default: FENCEPOST_DEVICE, or the best there is]
+    /// The device, as `fencepost devices` names it [default: FENCEPOST_DEVICE, or the best there
+    /// is]
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
 

@@ -33,8 +33,8 @@ struct Sides {
 }
 
 impl Sides {
-    /// Holds the queue of each, so that only the calls are measured: a driver that computes on the processor would
-    /// else be woken, or not, as it happens.
+    /// Holds the queue of each, so that only the calls are measured: a driver that computes on the
+    /// processor would else be woken, or not, as it happens.
     fn hold(&self) -> Result<(), Stop> {
         *self.held.borrow_mut() = Some(work::gate(&self.ours)?);
         Ok(self.bare.borrow_mut().hold()?)

@@ -1,4 +1,5 @@
-//! The bare driver, for measuring what our calls cost beside it: one native call each, nothing kept.
+//! The bare driver, for measuring what our calls cost beside it: one native call each, nothing
+//! kept.
 
 use super::{
     context::Context,
@@ -42,8 +43,8 @@ pub struct Event {
 }
 
 impl Stream {
-    /// `cuStreamCreate` with `CU_STREAM_NON_BLOCKING`. The device's context stays current in the calling
-    /// thread, so that bare calls pay for nothing but themselves.
+    /// `cuStreamCreate` with `CU_STREAM_NON_BLOCKING`. The device's context stays current in the
+    /// calling thread, so that bare calls pay for nothing but themselves.
     ///
     /// ```no_run
     /// # use fencepost::{Device, cuda::bare};

@@ -102,9 +102,9 @@ impl CudaCounter {
         let none = std::ptr::null_mut();
         let arguments = arguments.as_mut_ptr();
         stream.call(|raw| {
-            // SAFETY: the function is of this context; the arguments point to values of the types it
-            // takes (kernels.cu), and the driver copies them before it returns. What they address is
-            // device memory of this context, which is never freed.
+            // SAFETY: the function is of this context; the arguments point to values of the types
+            // it takes (kernels.cu), and the driver copies them before it returns. What they
+            // address is device memory of this context, which is never freed.
             unsafe {
                 self.context.driver.launch_kernel((
                     function, blocks, 1, 1, THREADS, 1, 1, 0, raw, arguments, none,
@@ -137,7 +137,8 @@ impl ByteCounterImpl for CudaCounter {
                 unsafe { driver.set_async((bins, 0, BINS * 2, raw)) }?;
                 match len {
                     0 => Ok(()),
-                    // SAFETY: both are of at least `len` bytes and never freed; the host's is pinned.
+                    // SAFETY: both are of at least `len` bytes and never freed; the host's is
+                    // pinned.
                     _ => unsafe {
                         driver.copy_in_async((data, memory.host as *const c_void, len, raw))
                     },
@@ -180,7 +181,8 @@ impl ByteCounterImpl for CudaCounter {
         self.context
             .current(|| {
                 let to = counts.as_mut_ptr().cast::<c_void>();
-                // SAFETY: `to` has room for that many bytes, and `bins` is device memory of as many.
+                // SAFETY: `to` has room for that many bytes, and `bins` is device memory of as
+                // many.
                 unsafe {
                     self.context
                         .driver

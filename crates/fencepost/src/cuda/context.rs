@@ -1,14 +1,16 @@
-//! One CUDA context: its event pool, its words for host signals, the streams that live in it, and the
-//! fault that ended it.
+//! One CUDA context: its event pool, its words for host signals, the streams that live in it, and
+//! the fault that ended it.
 //!
-//! - **A context is never forgotten.** There are as many as GPUs, and a few more where the caller brings
-//!   some; so markers and streams borrow it for ever and no counting is needed on the hot path.
-//! - **The pool is keyed by context and flags.** An event goes back when its marker's last owner lets go,
-//!   also while it is pending: `cuEventRecord` on a pending event replaces what it captured and leaves
-//!   waits made before alone ([`cuStreamWaitEvent`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)).
-//! - **Streams are not destroyed, they are used again.** `cuStreamDestroy` waits while another thread is
-//!   stuck in the driver's full queue, and a drop must not; so a dropped stream goes to a pool, and the next
-//!   new one is the first there that has nothing left to do.
+//! - **A context is never forgotten.** There are as many as GPUs, and a few more where the caller
+//!   brings some; so markers and streams borrow it for ever and no counting is needed on the hot
+//!   path.
+//! - **The pool is keyed by context and flags.** An event goes back when its marker's last owner
+//!   lets go, also while it is pending: `cuEventRecord` on a pending event replaces what it
+//!   captured and leaves waits made before alone
+//!   ([`cuStreamWaitEvent`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)).
+//! - **Streams are not destroyed, they are used again.** `cuStreamDestroy` waits while another
+//!   thread is stuck in the driver's full queue, and a drop must not; so a dropped stream goes to a
+//!   pool, and the next new one is the first there that has nothing left to do.
 //! - **Words are never freed.** Freeing pinned memory blocks while any stream is stalled
 //!   (docs/measurements/cuda-stalls.md), and a stalled stream is what they are for.
 
@@ -84,9 +86,9 @@ impl Kind {
     }
 }
 
-/// What a stream waits for when the host is to let it go on: 32 bits of pinned memory that only grow.
-/// Each use waits for one more than the last, so a word can be used again as soon as it was opened: what
-/// was opened stays open.
+/// What a stream waits for when the host is to let it go on: 32 bits of pinned memory that only
+/// grow. Each use waits for one more than the last, so a word can be used again as soon as it was
+/// opened: what was opened stays open.
 #[derive(Clone, Copy)]
 pub(super) struct HostGate {
     host: usize,
@@ -94,7 +96,8 @@ pub(super) struct HostGate {
     turn: u32,
 }
 
-/// The error of the events, by the driver's reference of `cuEventElapsedTime`: about half a microsecond.
+/// The error of the events, by the driver's reference of `cuEventElapsedTime`: about half a
+/// microsecond.
 const RESOLUTION: Duration = Duration::from_nanos(500);
 
 impl Context {
@@ -145,10 +148,10 @@ impl Context {
         self.raw == raw && self.id == id
     }
 
-    /// Whether the context is still the one it was. Another part of the process may have destroyed or
-    /// reset it; the driver tells that when it is asked for the context's number, and crashes when given a
-    /// stream or event that was in it (seen on driver 580). Between the two calls lies a race that only
-    /// whoever resets can close.
+    /// Whether the context is still the one it was. Another part of the process may have destroyed
+    /// or reset it; the driver tells that when it is asked for the context's number, and crashes
+    /// when given a stream or event that was in it (seen on driver 580). Between the two calls lies
+    /// a race that only whoever resets can close.
     #[inline(always)]
     pub(super) fn check_alive(&self) -> Result<(), Fault> {
         let Some(id) = self.id else {
@@ -200,7 +203,8 @@ impl Context {
         Ok(event)
     }
 
-    /// Takes an event back. Calls no driver, so it is safe at any time, also after the driver is gone.
+    /// Takes an event back. Calls no driver, so it is safe at any time, also after the driver is
+    /// gone.
     pub(super) fn give(&self, kind: Kind, event: EventHandle) {
         self.put_back(&self.pools[kind.index()], |pool| pool.push(event));
     }
@@ -252,34 +256,35 @@ impl Context {
         }
     }
 
-    /// Destroys an event that must not be recorded again. Without a word: nothing can be done about a
-    /// refusal, and after the driver's end there is none to tell.
+    /// Destroys an event that must not be recorded again. Without a word: nothing can be done about
+    /// a refusal, and after the driver's end there is none to tell.
     pub(super) fn destroy(&self, event: EventHandle) {
         if !self.is_forked() && self.check_alive().is_ok() {
-            // SAFETY: the event is ours, and its last owner has let go; the driver frees it once it is
-            // complete.
+            // SAFETY: the event is ours, and its last owner has let go; the driver frees it once it
+            // is complete.
             let _ = unsafe { self.driver.event_destroy((event,)) };
         }
     }
 
-    /// Records `event` on `stream`. No lock is held: the driver may block here while its queue is full.
+    /// Records `event` on `stream`. No lock is held: the driver may block here while its queue is
+    /// full.
     #[inline(always)]
     pub(super) fn record(&self, event: EventHandle, stream: StreamHandle) -> Result<(), Fault> {
-        // SAFETY: the event is one of this context's pool, and alive; the stream is of this context and
-        // alive, as its owner promises.
+        // SAFETY: the event is one of this context's pool, and alive; the stream is of this context
+        // and alive, as its owner promises.
         unsafe { self.driver.event_record((event, stream)) }
     }
 
-    /// Makes later work of `stream` run after what `event` has captured now. The event may be of another
-    /// context or device.
+    /// Makes later work of `stream` run after what `event` has captured now. The event may be of
+    /// another context or device.
     pub(super) fn wait_event(
         &self,
         stream: StreamHandle,
         event: EventHandle,
         flags: u32,
     ) -> Result<(), Fault> {
-        // SAFETY: both handles come from this driver and are alive: whoever calls holds their owners.
-        // https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html
+        // SAFETY: both handles come from this driver and are alive: whoever calls holds their
+        // owners. https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html
         unsafe { self.driver.stream_wait_event((stream, event, flags)) }
     }
 
@@ -343,8 +348,8 @@ impl Context {
 
     /// Lets whoever waits for the word go on, and takes it back.
     pub(super) fn open(&self, word: HostGate) {
-        // SAFETY: aligned, part of a page that is never freed, and written by nobody else: a word has
-        // one holder, and the device only reads it.
+        // SAFETY: aligned, part of a page that is never freed, and written by nobody else: a word
+        // has one holder, and the device only reads it.
         let cell = unsafe { AtomicU32::from_ptr(word.host as *mut u32) };
         cell.store(word.turn, StdOrdering::Release);
         lock(&self.words).push(word);
@@ -365,8 +370,8 @@ impl Context {
         }
     }
 
-    /// Zeroed pinned memory that the device sees: its addresses for the host and for the device. Never
-    /// freed.
+    /// Zeroed pinned memory that the device sees: its addresses for the host and for the device.
+    /// Never freed.
     pub(super) fn pinned(&self, bytes: usize) -> Result<(usize, u64), Fault> {
         let (mut host, mut device): (*mut c_void, u64) = (std::ptr::null_mut(), 0);
         self.current(|| {
@@ -397,8 +402,8 @@ impl Context {
         })
     }
 
-    /// The driver calls the marker at `value` complete, and with it those before: so they are, up to the
-    /// first wait for something that has failed. Fires waiters; call it without any lock.
+    /// The driver calls the marker at `value` complete, and with it those before: so they are, up
+    /// to the first wait for something that has failed. Fires waiters; call it without any lock.
     #[inline]
     pub(super) fn complete(&self, timeline: &Timeline, value: u64) {
         match self.upstreams.failed(timeline.stream.id, value) {
@@ -411,8 +416,9 @@ impl Context {
         }
     }
 
-    /// What a fault met at a marker or stream of `timeline` is to the caller. One that ends the context
-    /// fails all of its streams, with the first such fault as their cause. Call it without any lock.
+    /// What a fault met at a marker or stream of `timeline` is to the caller. One that ends the
+    /// context fails all of its streams, with the first such fault as their cause. Call it without
+    /// any lock.
     pub(super) fn failed(&self, fault: Fault, timeline: Option<&Timeline>) -> Error {
         if self.is_forked() {
             return Error::Forked {

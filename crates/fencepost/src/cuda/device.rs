@@ -1,14 +1,14 @@
 //! The CUDA backend: streams and events of NVIDIA's driver, which is loaded at run time.
 //!
-//! - **A marker is a `CUevent` of its own** while anybody may ask it, from a pool keyed by context and
-//!   flags ([`context`]); the [`marker`] module tells who owns it and when it is used again.
-//! - **Completion is remembered** through the stream's timeline: asking again is one atomic load, and
-//!   a later marker of the stream completes the earlier ones ([`line`](mod@line)).
+//! - **A marker is a `CUevent` of its own** while anybody may ask it, from a pool keyed by context
+//!   and flags ([`context`]); the [`marker`] module tells who owns it and when it is used again.
+//! - **Completion is remembered** through the stream's timeline: asking again is one atomic load,
+//!   and a later marker of the stream completes the earlier ones ([`line`](mod@line)).
 //! - **No lock is held across a call that may block in the driver.**
 //! - **One watcher thread per context** serves callbacks, futures, waits with a deadline and parked
 //!   host streams ([`watcher`]).
-//! - **Identity is the driver's number** (`cuStreamGetId`, `cuCtxGetId`), not the handle, which is used
-//!   again. Where a driver has no such number, nothing is taken to be the same.
+//! - **Identity is the driver's number** (`cuStreamGetId`, `cuCtxGetId`), not the handle, which is
+//!   used again. Where a driver has no such number, nothing is taken to be the same.
 //! - **A fault ends its context**: the first one is what every marker and stream of it tells.
 //!
 //! | the driver does | so we |
@@ -252,8 +252,8 @@ pub(crate) fn of_device(device: &Device) -> Option<&CudaDevice> {
     (device.imp() as &dyn std::any::Any).downcast_ref()
 }
 
-/// Another device in the same context, with streams of its own, so that tests that run at the same time
-/// do not wait for each other's.
+/// Another device in the same context, with streams of its own, so that tests that run at the same
+/// time do not wait for each other's.
 #[cfg(feature = "conformance")]
 pub(crate) fn sibling_in_context(device: &Device) -> Option<Device> {
     of_device(device).map(|cuda| Device::new(Arc::new(new_device(cuda.context))))
@@ -298,9 +298,9 @@ impl DeviceImpl for CudaDevice {
     }
 }
 
-/// The driver's number for a stream, which is never used again while its handle may be; `None` where the
-/// driver has none, or says that the handle is no stream; and while the stream is captured, since asking would
-/// break the capture, in whatever mode.
+/// The driver's number for a stream, which is never used again while its handle may be; `None`
+/// where the driver has none, or says that the handle is no stream; and while the stream is
+/// captured, since asking would break the capture, in whatever mode.
 ///
 /// # Safety
 /// The stream is alive, or one of the default streams of the context that is current.

@@ -1,7 +1,8 @@
 //! The driver's functions, found at run time: the one place that knows their C signatures.
 //!
-//! - **Own table, each symbol optional.** A library that is not there makes the backend unavailable; a
-//!   symbol that is not there makes the one call that needs it [`Fault::Missing`]. Nothing panics.
+//! - **Own table, each symbol optional.** A library that is not there makes the backend
+//!   unavailable; a symbol that is not there makes the one call that needs it [`Fault::Missing`].
+//!   Nothing panics.
 //! - **Loaded once, never unloaded.** The driver has threads and exit handlers of its own.
 //! - **Handles are opaque.** They are passed back as they came and never read through, so they may
 //!   cross threads: the driver API is thread-safe
@@ -246,7 +247,8 @@ impl Fault {
                 DEINITIALIZED => Meaning::Gone,
                 // ECC, NVLink; MPS and other exceptions on the device; a context that is gone.
                 214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 => Meaning::Fatal,
-                // Device unavailable, external device, unknown: nothing is known to work after them.
+                // Device unavailable, external device, unknown: nothing is known to work after
+                // them.
                 46 | 911 | 999 => Meaning::Fatal,
                 _ => Meaning::Refused,
             },
@@ -267,8 +269,8 @@ impl Driver {
     fn load() -> Result<Driver, String> {
         let named = std::env::var_os(LIBRARY_VARIABLE).filter(|name| !name.is_empty());
         let path = named.clone().unwrap_or_else(|| LIBRARY.into());
-        // SAFETY: loading runs the library's initialisers. The default is the system's own driver; the
-        // variable is set by whoever runs the process, as LD_PRELOAD would be.
+        // SAFETY: loading runs the library's initialisers. The default is the system's own driver;
+        // the variable is set by whoever runs the process, as LD_PRELOAD would be.
         let library = unsafe { libloading::Library::new(&path) }.map_err(|error| match named {
             Some(_) => format!(
                 "{LIBRARY_VARIABLE} names a library that cannot be loaded ({})",
@@ -298,9 +300,9 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Calls the driver so that no capture in global mode, of whatever thread, is broken by it: asking an
-    /// event is among the calls that break one
-    /// ([stream capture](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)).
+    /// Calls the driver so that no capture in global mode, of whatever thread, is broken by it:
+    /// asking an event is among the calls that break one ([stream
+    /// capture](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)).
     pub(super) fn relaxed<R>(&self, call: impl FnOnce() -> R) -> R {
         let mut mode = RELAXED;
         // SAFETY: `mode` is an int. The old mode comes back in it.

@@ -2,18 +2,18 @@
 //!
 //! # Who owns a native event
 //!
-//! A marker owns its `CUevent` alone. So whoever holds the marker may ask the event, and when the last
-//! holder lets go, or proves to be alone, the event may be recorded again:
-//! - *alone*: [`alone`] on the marker that an [`Event`](crate::Event) holds, by the owner of its slot.
-//!   It succeeds only when no other owner exists and none can come into being meanwhile, so the marker
-//!   is changed in place: new value, same event.
+//! A marker owns its `CUevent` alone. So whoever holds the marker may ask the event, and when the
+//! last holder lets go, or proves to be alone, the event may be recorded again:
+//! - *alone*: [`alone`] on the marker that an [`Event`](crate::Event) holds, by the owner of its
+//!   slot. It succeeds only when no other owner exists and none can come into being meanwhile, so
+//!   the marker is changed in place: new value, same event.
 //! - *gone*: the marker's drop gives the event back to the pool.
-//! - *kept*: an [`Event`](crate::Event) that is dropped leaves its marker to the thread, one per thread, for
-//!   the next record there; who takes it must prove to be alone, as above. So an event that is made,
-//!   recorded and dropped costs neither memory nor a native event.
-//! - The watcher must outlive markers. [`MarkerImpl::ensure_watched`] moves the event into a [`Lease`] that the
-//!   marker and the watcher share; a marker with a lease is never changed in place, and the lease's
-//!   last owner gives the event back.
+//! - *kept*: an [`Event`](crate::Event) that is dropped leaves its marker to the thread, one per
+//!   thread, for the next record there; who takes it must prove to be alone, as above. So an event
+//!   that is made, recorded and dropped costs neither memory nor a native event.
+//! - The watcher must outlive markers. [`MarkerImpl::ensure_watched`] moves the event into a
+//!   [`Lease`] that the marker and the watcher share; a marker with a lease is never changed in
+//!   place, and the lease's last owner gives the event back.
 
 use std::{
     any::Any,
@@ -69,8 +69,8 @@ pub(super) struct Lease {
     handed_out: AtomicBool,
 }
 
-/// Where a stream ends: once `event` is complete, so are the markers up to `before`, and those above
-/// have failed.
+/// Where a stream ends: once `event` is complete, so are the markers up to `before`, and those
+/// above have failed.
 pub(super) struct FailurePoint {
     lease: Lease,
     pub(super) timeline: Arc<Timeline>,
@@ -91,13 +91,13 @@ pub(super) enum Watch {
 }
 
 thread_local! {
-    /// The marker that the last event dropped by this thread held. At the thread's end its native event
-    /// goes to the pool.
+    /// The marker that the last event dropped by this thread held. At the thread's end its native
+    /// event goes to the pool.
     static KEPT: Cell<Option<Arc<CudaMarker>>> = const { Cell::new(None) };
 }
 
-/// The marker, if this is its only owner: as [`Arc::get_mut`], for less. That one locks the count of weak
-/// owners, which markers never have.
+/// The marker, if this is its only owner: as [`Arc::get_mut`], for less. That one locks the count
+/// of weak owners, which markers never have.
 #[inline]
 pub(super) fn alone<T: ?Sized>(marker: &mut Arc<T>) -> Option<&mut T> {
     debug_assert_eq!(Arc::weak_count(marker), 0);
@@ -106,9 +106,9 @@ pub(super) fn alone<T: ?Sized>(marker: &mut Arc<T>) -> Option<&mut T> {
     }
     // What former owners did with the marker happened before they let go of it.
     fence(Ordering::Acquire);
-    // SAFETY: the count is one and this `Arc` is borrowed exclusively, so no other owner exists, and
-    // none can come from a clone meanwhile. None can come from a `Weak` either: nothing in this crate
-    // makes one of a marker, and markers leave the crate only inside types that cannot.
+    // SAFETY: the count is one and this `Arc` is borrowed exclusively, so no other owner exists,
+    // and none can come from a clone meanwhile. None can come from a `Weak` either: nothing in this
+    // crate makes one of a marker, and markers leave the crate only inside types that cannot.
     Some(unsafe { &mut *Arc::as_ptr(marker).cast_mut() })
 }
 
@@ -459,8 +459,8 @@ impl Watched for Watch {
             Watch::Event {
                 timeline, value, ..
             } => (Arc::as_ptr(timeline) as usize, *value),
-            // A lane of its own: the marker at `before` may be watched too, and of two things with one
-            // key the second is not watched. No timeline lies at the odd address.
+            // A lane of its own: the marker at `before` may be watched too, and of two things with
+            // one key the second is not watched. No timeline lies at the odd address.
             Watch::FailurePoint(end) => (Arc::as_ptr(&end.timeline) as usize + 1, end.before),
         }
     }
@@ -486,7 +486,8 @@ impl Watched for Watch {
                     Err(fault) => {
                         let error = lease.context.failed(fault, Some(timeline));
                         if !timeline.has_failed() {
-                            // Nobody can watch it any more, so those who wait must not wait for ever.
+                            // Nobody can watch it any more, so those who wait must not wait for
+                            // ever.
                             timeline.fail(&Cause::new(error.to_string()), false).fire();
                         }
                         true

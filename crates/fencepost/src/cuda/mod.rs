@@ -1,27 +1,27 @@
 //! CUDA: streams of the caller's own, and the native handles behind ours.
 //!
-//! With the feature `cuda`, [`Device::open`]`("cuda:0")` gives the first GPU in its primary context, which
-//! is the one that the CUDA runtime, PyTorch, cudarc and others use; so their streams, wrapped by
-//! [`stream_from_raw`], belong to the same [`Device`].
+//! With the feature `cuda`, [`Device::open`]`("cuda:0")` gives the first GPU in its primary
+//! context, which is the one that the CUDA runtime, PyTorch, cudarc and others use; so their
+//! streams, wrapped by [`stream_from_raw`], belong to the same [`Device`].
 //!
 //! # What to know of CUDA's events
 //! - A [`Device`]'s default stream is the *legacy* default stream (stream 0). Streams made by
 //!   [`Device::new_stream`] do not wait for it (`CU_STREAM_NON_BLOCKING`).
 //! - Recording never waits for the device, with one exception that is the driver's: once some 1,020
-//!   *timed* records are pending on one stream, `cuEventRecord` blocks until some complete (seen on an
-//!   H200 with driver 580; untimed ones do not block there).
-//!   While a thread is blocked there, the driver also holds up whoever makes an event or a stream in that
-//!   context; queries, waits, drops and records with events that are there go on.
-//! - A [`Stream`] that is dropped goes to a pool and is the next one that is made, once its work is done; the
-//!   driver's own is never destroyed.
-//! - [`synchronize`](crate::Marker::synchronize) spins in the driver, for the shortest delay; on streams
-//!   made with [`StreamOptions::blocking_sync`] it sleeps. Waits with a limit spin for a moment and
-//!   then sleep, and are told by a thread of the library.
-//! - A fault of a kernel ends its whole context: all streams and markers of the device then tell that
-//!   first fault as [`Error::DeviceLost`], and only a new process brings it back. An H200's driver 580 ends the
-//!   contexts of the process's other GPUs with it.
-//! - A marker recorded while its stream is captured into a graph is [`Error::Captured`] to all but waits
-//!   of that capture. Nothing in this crate breaks a capture.
+//!   *timed* records are pending on one stream, `cuEventRecord` blocks until some complete (seen on
+//!   an H200 with driver 580; untimed ones do not block there). While a thread is blocked there,
+//!   the driver also holds up whoever makes an event or a stream in that context; queries, waits,
+//!   drops and records with events that are there go on.
+//! - A [`Stream`] that is dropped goes to a pool and is the next one that is made, once its work is
+//!   done; the driver's own is never destroyed.
+//! - [`synchronize`](crate::Marker::synchronize) spins in the driver, for the shortest delay; on
+//!   streams made with [`StreamOptions::blocking_sync`] it sleeps. Waits with a limit spin for a
+//!   moment and then sleep, and are told by a thread of the library.
+//! - A fault of a kernel ends its whole context: all streams and markers of the device then tell
+//!   that first fault as [`Error::DeviceLost`], and only a new process brings it back. An H200's
+//!   driver 580 ends the contexts of the process's other GPUs with it.
+//! - A marker recorded while its stream is captured into a graph is [`Error::Captured`] to all but
+//!   waits of that capture. Nothing in this crate breaks a capture.
 #![allow(unsafe_code)]
 
 #[cfg(feature = "conformance")]
@@ -66,7 +66,8 @@ impl StreamOptions {
     /// work for the processor, some 10 µs more for the wait.
     ///
     /// # References
-    /// - [`CU_EVENT_BLOCKING_SYNC`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    /// -
+    ///   [`CU_EVENT_BLOCKING_SYNC`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
     ///
     /// ```
     /// # use fencepost::cuda::StreamOptions;
@@ -83,7 +84,8 @@ impl StreamOptions {
 /// A new stream of a CUDA device, made as `options` say. Never blocks on the device's work.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a device of another backend; what the driver says when it makes no more.
+/// [`Error::Unsupported`] for a device of another backend; what the driver says when it makes no
+/// more.
 ///
 /// # References
 /// - [`cuStreamCreate`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
@@ -99,28 +101,30 @@ pub fn new_stream(device: &Device, options: StreamOptions) -> Result<Stream> {
     Ok(Stream::new(stream, device.clone()))
 }
 
-/// The stream behind a `CUstream` (or `cudaStream_t`, which is the same): of the CUDA runtime, cudarc,
-/// candle, PyTorch or anybody else. Handle 0 and `CU_STREAM_LEGACY` are the legacy default stream of the
-/// current context, `CU_STREAM_PER_THREAD` is the calling thread's.
+/// The stream behind a `CUstream` (or `cudaStream_t`, which is the same): of the CUDA runtime,
+/// cudarc, candle, PyTorch or anybody else. Handle 0 and `CU_STREAM_LEGACY` are the legacy default
+/// stream of the current context, `CU_STREAM_PER_THREAD` is the calling thread's.
 ///
 /// The same stream wrapped twice gives equal [`Stream`]s, where the driver numbers its streams
-/// (`cuStreamGetId`, CUDA 12). A per-thread default stream is another stream in every thread, so its
-/// wrapper is refused in all threads but the one that made it. A stream of a context that is no device's
-/// primary one gets a [`Device`] of its own. Never blocks; the stream is not destroyed by us.
+/// (`cuStreamGetId`, CUDA 12). A per-thread default stream is another stream in every thread, so
+/// its wrapper is refused in all threads but the one that made it. A stream of a context that is no
+/// device's primary one gets a [`Device`] of its own. Never blocks; the stream is not destroyed by
+/// us.
 ///
-/// A stream may be wrapped while it is captured; it then has no number, since asking for it would break the
-/// capture, and does not equal what wraps it at other times.
+/// A stream may be wrapped while it is captured; it then has no number, since asking for it would
+/// break the capture, and does not equal what wraps it at other times.
 ///
 /// # Safety
-/// - `handle` is a stream of this process's CUDA driver and is alive; `keep_alive` keeps it and its context
-///   alive until dropped, which happens after the last clone of the [`Stream`] is gone.
+/// - `handle` is a stream of this process's CUDA driver and is alive; `keep_alive` keeps it and its
+///   context alive until dropped, which happens after the last clone of the [`Stream`] is gone.
 /// - Its context is not destroyed or reset while the stream, or a marker recorded on it, is in use:
 ///   the driver does not check for that on every call.
 ///
 /// Any thread may use the stream at any time: the driver locks its own queues.
 ///
 /// # Errors
-/// What the driver says of a handle that it can tell is none; [`Error::Unavailable`] without a driver.
+/// What the driver says of a handle that it can tell is none; [`Error::Unavailable`] without a
+/// driver.
 ///
 /// # References
 /// - [`cuStreamGetCtx`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
@@ -142,8 +146,8 @@ pub unsafe fn stream_from_raw(
     Ok(Stream::new(stream, device))
 }
 
-/// The `CUstream` of a CUDA stream, for submitting work to it; `None` for streams of other backends. It is
-/// good while the [`Stream`] or a clone of it is alive. Must not be destroyed.
+/// The `CUstream` of a CUDA stream, for submitting work to it; `None` for streams of other
+/// backends. It is good while the [`Stream`] or a clone of it is alive. Must not be destroyed.
 ///
 /// ```no_run
 /// let stream = fencepost::Device::open("cuda:0")?.new_stream()?;
@@ -154,11 +158,11 @@ pub fn raw_stream(stream: &Stream) -> Option<*mut c_void> {
     of_stream(stream).ok().map(device::CudaStream::export)
 }
 
-/// Calls `f` with the `CUevent` of a CUDA marker, for waits inside the caller's own submits; `None` where
-/// there is none: markers of other backends, and of streams that have failed.
+/// Calls `f` with the `CUevent` of a CUDA marker, for waits inside the caller's own submits; `None`
+/// where there is none: markers of other backends, and of streams that have failed.
 ///
-/// Inside `f` the event is this marker's. Afterwards it may be recorded again for others, so it must
-/// not be kept; it must never be recorded or destroyed by the caller.
+/// Inside `f` the event is this marker's. Afterwards it may be recorded again for others, so it
+/// must not be kept; it must never be recorded or destroyed by the caller.
 ///
 /// ```no_run
 /// # let marker = fencepost::Device::open("cuda:0")?.default_stream().record()?;
@@ -185,11 +189,11 @@ pub fn model(device: &Device) -> Result<String> {
     device::model(of(device)?)
 }
 
-/// An event that two processes share: recorded in one, awaited in the other. Linux only; the processes
-/// must share their IPC namespace (`/dev/shm`), as containers often do not.
+/// An event that two processes share: recorded in one, awaited in the other. Linux only; the
+/// processes must share their IPC namespace (`/dev/shm`), as containers often do not.
 ///
-/// The other process may record it again at any time, so it is no [`Event`](crate::Event): it holds no
-/// marker, has no time, and each query asks the driver. Dropping it never blocks.
+/// The other process may record it again at any time, so it is no [`Event`](crate::Event): it holds
+/// no marker, has no time, and each query asks the driver. Dropping it never blocks.
 ///
 /// ```no_run
 /// use fencepost::{Device, cuda::InterprocessEvent};
@@ -205,7 +209,8 @@ pub fn model(device: &Device) -> Result<String> {
 /// ```
 ///
 /// # References
-/// - [`cuIpcGetEventHandle`, `cuIpcOpenEventHandle`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
+/// - [`cuIpcGetEventHandle`,
+///   `cuIpcOpenEventHandle`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
 pub struct InterprocessEvent(device::RawEvent);
 
 impl InterprocessEvent {
@@ -220,8 +225,8 @@ impl InterprocessEvent {
     /// The event that another process exported as `handle`. Good while the exporter keeps its own.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] in the process that exported it, where the event itself is to be used;
-    /// what the driver says of a handle that is none.
+    /// [`Error::Unsupported`] in the process that exported it, where the event itself is to be
+    /// used; what the driver says of a handle that is none.
     pub fn open(device: &Device, handle: &[u8; 64]) -> Result<InterprocessEvent> {
         device::RawEvent::open(device, handle).map(InterprocessEvent)
     }
@@ -275,13 +280,14 @@ impl fmt::Debug for InterprocessEvent {
     }
 }
 
-/// An event that a captured graph records each time it runs, or waits for: what CUDA calls *external*. It
-/// times a part of a graph, or orders a graph behind work outside of it.
+/// An event that a captured graph records each time it runs, or waits for: what CUDA calls
+/// *external*. It times a part of a graph, or orders a graph behind work outside of it.
 ///
-/// On a stream that is being captured, [`record`](ExternalEvent::record) and [`wait`](ExternalEvent::wait) become
-/// nodes of the graph; on others they happen at once. Each run of the graph records it again, so it is no
-/// [`Event`](crate::Event): it holds no marker, and each query asks the driver. Any thread may use it.
-/// Dropping it never blocks, and must come after the last run of a graph that knows it has been submitted.
+/// On a stream that is being captured, [`record`](ExternalEvent::record) and
+/// [`wait`](ExternalEvent::wait) become nodes of the graph; on others they happen at once. Each run
+/// of the graph records it again, so it is no [`Event`](crate::Event): it holds no marker, and each
+/// query asks the driver. Any thread may use it. Dropping it never blocks, and must come after the
+/// last run of a graph that knows it has been submitted.
 ///
 /// ```no_run
 /// use fencepost::{Device, cuda::ExternalEvent};
@@ -300,7 +306,8 @@ impl fmt::Debug for InterprocessEvent {
 /// ```
 ///
 /// # References
-/// - [`cuEventRecordWithFlags`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
+/// -
+///   [`cuEventRecordWithFlags`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
 ///   [`cuStreamWaitEvent`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
 pub struct ExternalEvent(device::RawEvent);
 
@@ -321,8 +328,8 @@ impl ExternalEvent {
         device::RawEvent::external(device, true).map(ExternalEvent)
     }
 
-    /// Marks the point behind everything submitted to `stream` so far; in a capture, the point in the graph.
-    /// Never waits for the device.
+    /// Marks the point behind everything submitted to `stream` so far; in a capture, the point in
+    /// the graph. Never waits for the device.
     ///
     /// # Errors
     /// [`Error::DeviceMismatch`] for a stream of another device; what the driver says.
@@ -330,8 +337,8 @@ impl ExternalEvent {
         self.0.record(of_stream(stream)?)
     }
 
-    /// Makes later work of `stream` run after what was recorded last; in a capture, what was recorded last
-    /// when the graph runs.
+    /// Makes later work of `stream` run after what was recorded last; in a capture, what was
+    /// recorded last when the graph runs.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a stream of another backend; what the driver says.
@@ -364,8 +371,8 @@ impl ExternalEvent {
         self.0.elapsed(&end.0)
     }
 
-    /// Its `CUevent`, the same for life: for the caller's own calls of the driver, which may record it too.
-    /// Good while the event is alive; must not be destroyed.
+    /// Its `CUevent`, the same for life: for the caller's own calls of the driver, which may record
+    /// it too. Good while the event is alive; must not be destroyed.
     pub fn raw(&self) -> *mut c_void {
         self.0.raw()
     }
@@ -377,7 +384,8 @@ impl fmt::Debug for ExternalEvent {
     }
 }
 
-/// How a [`NativeEvent`] is made: without anything, it has no timing and threads that wait for it spin.
+/// How a [`NativeEvent`] is made: without anything, it has no timing and threads that wait for it
+/// spin.
 ///
 /// ```
 /// let options = fencepost::cuda::NativeOptions::default().timing(true).external(true);
@@ -392,8 +400,8 @@ pub struct NativeOptions {
 }
 
 impl NativeOptions {
-    /// Whether it carries a time. Not together with [`interprocess`](NativeOptions::interprocess), which
-    /// the driver refuses.
+    /// Whether it carries a time. Not together with [`interprocess`](NativeOptions::interprocess),
+    /// which the driver refuses.
     #[must_use]
     pub fn timing(mut self, on: bool) -> NativeOptions {
         self.timing = on;
@@ -414,8 +422,8 @@ impl NativeOptions {
         self
     }
 
-    /// Whether, in a stream that is being captured, it is the graph that records it and waits for it each
-    /// time it runs.
+    /// Whether, in a stream that is being captured, it is the graph that records it and waits for
+    /// it each time it runs.
     #[must_use]
     pub fn external(mut self, on: bool) -> NativeOptions {
         self.external = on;
@@ -423,8 +431,8 @@ impl NativeOptions {
     }
 }
 
-/// One `CUevent` for life, whose handle the caller may have, and may record and wait for by calls of their
-/// own. It holds no marker, so each query asks the driver. Dropping it never blocks.
+/// One `CUevent` for life, whose handle the caller may have, and may record and wait for by calls
+/// of their own. It holds no marker, so each query asks the driver. Dropping it never blocks.
 ///
 /// ```no_run
 /// use fencepost::{Device, cuda::{NativeEvent, NativeOptions}};
@@ -437,7 +445,8 @@ impl NativeOptions {
 /// ```
 ///
 /// # References
-/// - [`cuEventCreate`, `cuEventRecordWithFlags`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+/// - [`cuEventCreate`,
+///   `cuEventRecordWithFlags`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
 pub struct NativeEvent(device::RawEvent);
 
 impl NativeEvent {
@@ -453,9 +462,10 @@ impl NativeEvent {
         device::RawEvent::new(device, flags, options.external).map(NativeEvent)
     }
 
-    /// The event of a CUDA marker, which holds that marker's recording until it is recorded again; `None`
-    /// for markers of other backends, and of streams that have failed. From then on it is never used for
-    /// another marker; recording it again changes what that marker tells while it is pending.
+    /// The event of a CUDA marker, which holds that marker's recording until it is recorded again;
+    /// `None` for markers of other backends, and of streams that have failed. From then on it is
+    /// never used for another marker; recording it again changes what that marker tells while it is
+    /// pending.
     pub fn of_marker(marker: &Marker) -> Option<NativeEvent> {
         device::RawEvent::of(marker).map(NativeEvent)
     }
@@ -528,14 +538,14 @@ impl fmt::Debug for NativeEvent {
     }
 }
 
-/// The driver's own number for a stream (`cuStreamGetId`), which names it while the process lives: a handle
-/// may name another stream once the first is destroyed. `None` where the driver has no such numbers (before
-/// CUDA 12), or knows no such stream; and while the stream is
-/// captured into a graph, since asking would break the capture.
+/// The driver's own number for a stream (`cuStreamGetId`), which names it while the process lives:
+/// a handle may name another stream once the first is destroyed. `None` where the driver has no
+/// such numbers (before CUDA 12), or knows no such stream; and while the stream is captured into a
+/// graph, since asking would break the capture.
 ///
 /// # Safety
-/// `handle` is a stream of this process's CUDA driver and is alive; or it names one of the default streams,
-/// and a context is current in this thread.
+/// `handle` is a stream of this process's CUDA driver and is alive; or it names one of the default
+/// streams, and a context is current in this thread.
 ///
 /// # References
 /// - [`cuStreamGetId`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
@@ -593,8 +603,8 @@ pub fn spin(stream: &Stream, nanos: u64) -> Result<()> {
     device::CudaDevice::spin(stream, nanos)
 }
 
-/// Another [`Device`] in the same context, with streams of its own: for suites that run several cases at
-/// the same time.
+/// Another [`Device`] in the same context, with streams of its own: for suites that run several
+/// cases at the same time.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a device of another backend.

@@ -1,5 +1,6 @@
-//! RawEvent events: one native event for life, which others may record again at any time, another process
-//! or a graph. So nothing about it is remembered, each query asks the driver, and it is never pooled.
+//! RawEvent events: one native event for life, which others may record again at any time, another
+//! process or a graph. So nothing about it is remembered, each query asks the driver, and it is
+//! never pooled.
 
 use super::{
     context::Context,
@@ -33,8 +34,8 @@ const INTERPROCESS: u32 = 0b100;
 /// `CU_EVENT_RECORD_EXTERNAL` and `CU_EVENT_WAIT_EXTERNAL`.
 const EXTERNAL: u32 = 1;
 
-/// The handles that this process has given out, since the driver's error for opening one of them here
-/// does not say what is wrong.
+/// The handles that this process has given out, since the driver's error for opening one of them
+/// here does not say what is wrong.
 static EXPORTED: Mutex<Vec<[u8; 64]>> = Mutex::new(Vec::new());
 
 impl RawEvent {

@@ -172,16 +172,16 @@ impl CudaStream {
             Ok(()) => Ok(status != 0),
             // A driver from before captures.
             Err(Fault::Missing(_)) => Ok(false),
-            // CUDA_ERROR_STREAM_CAPTURE_IMPLICIT: another stream is captured in a way that the legacy
-            // stream must not disturb. It is not captured itself; the record will tell.
+            // CUDA_ERROR_STREAM_CAPTURE_IMPLICIT: another stream is captured in a way that the
+            // legacy stream must not disturb. It is not captured itself; the record will tell.
             Err(Fault::Code { code: 906, .. }) => Ok(false),
             Err(fault) => Err(fault),
         }
     }
 
-    /// Records into a marker that nobody else holds; `None` where that cannot be or was refused, and
-    /// nothing has changed, but for a value that may be used up. `lock` is what the caller still has when it need
-    /// not: it is dropped before the driver is called.
+    /// Records into a marker that nobody else holds; `None` where that cannot be or was refused,
+    /// and nothing has changed, but for a value that may be used up. `lock` is what the caller
+    /// still has when it need not: it is dropped before the driver is called.
     #[inline(always)]
     fn record_into(
         &self,
@@ -248,8 +248,8 @@ impl CudaStream {
         }
     }
 
-    /// Ends the stream here: what is recorded from now on fails with `cause`, once what was submitted so
-    /// far is done.
+    /// Ends the stream here: what is recorded from now on fails with `cause`, once what was
+    /// submitted so far is done.
     pub(super) fn end(&self, cause: Cause) -> Result<()> {
         let kind = self.kind(false);
         let context = self.context;
@@ -325,7 +325,8 @@ impl CudaStream {
         }
     }
 
-    /// Whether a marker may fail where the driver knows nothing of it, so that it would let this stream go on.
+    /// Whether a marker may fail where the driver knows nothing of it, so that it would let this
+    /// stream go on.
     fn may_fail_unseen(&self, imp: &CudaMarker) -> bool {
         let (stream, value) = (&imp.point().timeline.stream, imp.point().value);
         !std::ptr::eq(self.context, imp.context)
@@ -333,8 +334,9 @@ impl CudaStream {
             || imp.context.upstreams.concern(stream.id, value)
     }
 
-    /// Counts a wait for a marker that may fail unseen, and marks where it begins: should the marker fail,
-    /// the stream ends there. What is behind the wait may be held by others for longer.
+    /// Counts a wait for a marker that may fail unseen, and marks where it begins: should the
+    /// marker fail, the stream ends there. What is behind the wait may be held by others for
+    /// longer.
     fn depend_on(&self, marker: &Marker, timeline: &Timeline) -> Result<Crossing> {
         static NUMBERS: Ids = Ids::new();
         let (context, kind) = (self.context, self.kind(false));
@@ -355,8 +357,9 @@ impl CudaStream {
         Ok(crossing)
     }
 
-    /// Forgets the wait once its marker is complete; fails this stream, and wakes who waits, when it fails. Then
-    /// the wait stays known until `clear_error`: what was recorded behind it may be complete for the driver.
+    /// Forgets the wait once its marker is complete; fails this stream, and wakes who waits, when
+    /// it fails. Then the wait stays known until `clear_error`: what was recorded behind it may be
+    /// complete for the driver.
     fn follow(&self, marker: &Marker, crossing: Crossing) {
         let (me, text) = (self.me.clone(), marker.to_string());
         let call = Waiter::Call(Box::new(move |result: Result<()>| match result {
@@ -406,7 +409,8 @@ impl CudaStream {
         }
         let context = self.context;
         let (kind, before) = (self.kind(false), self.values.last());
-        // Should the marker fail, this stream ends where the wait begins: that point needs an event.
+        // Should the marker fail, this stream ends where the wait begins: that point needs an
+        // event.
         let event = context
             .take(kind)
             .map_err(|fault| context.failed(fault, Some(&timeline)))?;
@@ -607,8 +611,8 @@ impl StreamImpl for CudaStream {
         self.values.now().0.completed()
     }
 
-    /// A marker would be pending for some microseconds even on an idle stream, so that who asks in a loop
-    /// would never hear that it is idle.
+    /// A marker would be pending for some microseconds even on an idle stream, so that who asks in
+    /// a loop would never hear that it is idle.
     fn is_idle(&self) -> Result<Option<bool>> {
         self.check_thread()?;
         let (timeline, end) = self.values.now();
@@ -651,8 +655,8 @@ impl StreamImpl for CudaStream {
     fn gate(&self) -> Result<crate::testing::work::Gate> {
         let (timeline, end) = self.values.now();
         if end.is_some() || timeline.has_failed() {
-            // Behind a failure there is nothing to hold back; the driver's stream would be held, and
-            // with it what comes after clear_error.
+            // Behind a failure there is nothing to hold back; the driver's stream would be held,
+            // and with it what comes after clear_error.
             return Ok(crate::testing::work::Gate::new(|| ()));
         }
         super::work::gate(self)
@@ -674,8 +678,8 @@ impl StreamImpl for CudaStream {
     /// The stream ends here, by the backend's own way of failing a stream, with nothing submitted.
     ///
     /// A real fault of a kernel ends the whole context, which no process survives as a user of that
-    /// device; so the cases about streams that fail and go on cannot be shown by one. What a real fault
-    /// does is tested apart, in a process of its own.
+    /// device; so the cases about streams that fail and go on cannot be shown by one. What a real
+    /// fault does is tested apart, in a process of its own.
     #[cfg(feature = "conformance")]
     fn fail(&self, text: &str) -> Result<()> {
         self.end(Cause::new(text))

@@ -1,14 +1,16 @@
-//! Waits for markers that may fail without the driver's knowledge: those of another context, whose faults are
-//! not this context's; those behind a wait for another backend's marker; and those behind waits for such.
+//! Waits for markers that may fail without the driver's knowledge: those of another context, whose
+//! faults are not this context's; those behind a wait for another backend's marker; and those
+//! behind waits for such.
 //!
-//! What the driver does with a stream that waits for an event of a context that dies is not documented;
-//! where it lets the stream go on, the driver calls the markers behind the wait complete. So before a marker
-//! counts as complete by the driver's word, the waits in front of it are asked whether what they waited for
-//! has failed. A wait is forgotten once its marker is known to be complete, which the watcher of that
-//! marker's context watches for; so the list stays as short as there are such waits under way.
+//! What the driver does with a stream that waits for an event of a context that dies is not
+//! documented; where it lets the stream go on, the driver calls the markers behind the wait
+//! complete. So before a marker counts as complete by the driver's word, the waits in front of it
+//! are asked whether what they waited for has failed. A wait is forgotten once its marker is known
+//! to be complete, which the watcher of that marker's context watches for; so the list stays as
+//! short as there are such waits under way.
 //!
-//! Oldest first: each wait that is settled shortens the way of those behind it, so that asking never nests
-//! deeper than a few contexts, however long the chain of waits between them is.
+//! Oldest first: each wait that is settled shortens the way of those behind it, so that asking
+//! never nests deeper than a few contexts, however long the chain of waits between them is.
 
 use crate::{
     error::Error,
@@ -17,8 +19,8 @@ use crate::{
 };
 
 pub(super) struct Upstreams {
-    /// As long as `list`: who finds 0 need not lock. Whoever asks about a marker got it from a thread that
-    /// has submitted the waits in front of it, and so sees them counted.
+    /// As long as `list`: who finds 0 need not lock. Whoever asks about a marker got it from a
+    /// thread that has submitted the waits in front of it, and so sees them counted.
     count: AtomicUsize,
     list: Mutex<Vec<Upstream>>,
 }

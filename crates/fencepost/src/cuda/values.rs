@@ -2,15 +2,17 @@
 //!
 //! # The protocol
 //!
-//! A marker takes its value first and makes its native record second, with no lock held over the two:
-//! a native record may block while the driver's queue is full (1,020 timed records on the drivers
-//! measured; see docs/measurements/cuda-stalls.md), and then nobody else should block with it.
+//! A marker takes its value first and makes its native record second, with no lock held over the
+//! two: a native record may block while the driver's queue is full (1,020 timed records on the
+//! drivers measured; see docs/measurements/cuda-stalls.md), and then nobody else should block with
+//! it.
 //!
-//! *Invariant: work submitted before a marker with value `v` took its value is covered by every native
-//! record whose marker took a value `>= v`.* Values are counted under one lock, the stream's `order`, so whoever
-//! has a later value took it later, and records natively later still. So completing a marker completes
-//! all markers with lower values, although two threads may make their native records in either order.
-//! A refused record leaves a gap in the values, which later ones pass over.
+//! *Invariant: work submitted before a marker with value `v` took its value is covered by every
+//! native record whose marker took a value `>= v`.* Values are counted under one lock, the stream's
+//! `order`, so whoever has a later value took it later, and records natively later still. So
+//! completing a marker completes all markers with lower values, although two threads may make their
+//! native records in either order. A refused record leaves a gap in the values, which later ones
+//! pass over.
 //!
 //! | `epoch` | meaning |
 //! |---|---|
@@ -23,10 +25,10 @@
 //! and those above fail with it.
 //!
 //! *Invariant: a marker placed on a timeline with `epoch` t has a value that an end made in a later
-//! epoch counts in its `before`.* `close` moves `epoch` on and reads the count while it has the lock.
-//! `allocate_again` looks at `epoch` and counts while it has it. `place` counts, then looks at `epoch` again: if it had
-//! the lock first, `close` sees what it counted; otherwise it sees the moved `epoch`, and takes another value.
-//! `loom_tests` explores each.
+//! epoch counts in its `before`.* `close` moves `epoch` on and reads the count while it has the
+//! lock. `allocate_again` looks at `epoch` and counts while it has it. `place` counts, then looks
+//! at `epoch` again: if it had the lock first, `close` sees what it counted; otherwise it sees the
+//! moved `epoch`, and takes another value. `loom_tests` explores each.
 
 use std::sync::Arc;
 
@@ -93,8 +95,9 @@ impl<E> ValueAllocator<E> {
         }
     }
 
-    /// As [`place`](ValueAllocator::allocate), for a marker that is on `timeline` already; `None` where that is not
-    /// the first timeline with nothing to end it. `lock` may be that of the order already.
+    /// As [`place`](ValueAllocator::allocate), for a marker that is on `timeline` already; `None`
+    /// where that is not the first timeline with nothing to end it. `lock` may be that of the order
+    /// already.
     #[inline(always)]
     pub(super) fn allocate_again(
         &self,
@@ -121,7 +124,8 @@ impl<E> ValueAllocator<E> {
     }
 
     /// Puts an end behind everything placed so far: `make` is given the timeline and the last value
-    /// in front of it, and makes the native record. No-op on a timeline that has an end or has failed.
+    /// in front of it, and makes the native record. No-op on a timeline that has an end or has
+    /// failed.
     pub(super) fn close<R>(
         &self,
         make: impl FnOnce(&Arc<Timeline>, u64) -> Result<E, R>,
@@ -142,8 +146,8 @@ impl<E> ValueAllocator<E> {
                 Ok(Some(end))
             }
             Err(error) => {
-                // No end: an even epoch again. Never back to an earlier one, or a marker that took its
-                // place meanwhile would miss the change.
+                // No end: an even epoch again. Never back to an earlier one, or a marker that took
+                // its place meanwhile would miss the change.
                 self.epoch.store(epoch + 2, Ordering::Release);
                 Err(error)
             }

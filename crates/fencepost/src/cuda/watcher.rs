@@ -1,9 +1,9 @@
 //! A thread that watches what others wait for, without any CUDA.
 //!
 //! The driver has no way to wait for one of many events, so the watcher looks at them in turn. It
-//! looks only at the lowest of each lane (a stream's timeline), for a lane completes in order; and it
-//! pauses for a sixteenth of the time that nothing has happened, at most a millisecond, so that a wait is
-//! told late by at most that share and a long one costs next to nothing.
+//! looks only at the lowest of each lane (a stream's timeline), for a lane completes in order; and
+//! it pauses for a sixteenth of the time that nothing has happened, at most a millisecond, so that
+//! a wait is told late by at most that share and a long one costs next to nothing.
 //!
 //! # The protocol
 //!
@@ -13,8 +13,8 @@
 //! | `Awake` | it will look at everything in `watched` | itself, when it sees `watched` empty |
 //! | `Asleep` | it parks until woken | `watch`, which makes it `Awake` and unparks it |
 //!
-//! *Invariant: while `watched` is not empty, the thread is `Awake` or about to be started.* All of it
-//! is under one lock; looking happens outside of it.
+//! *Invariant: while `watched` is not empty, the thread is `Awake` or about to be started.* All of
+//! it is under one lock; looking happens outside of it.
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +33,8 @@ pub(super) trait Watched: Send + Sync + 'static {
     /// Its lane, and its place there: of a lane, only the lowest is looked at.
     fn key(&self) -> (usize, u64);
 
-    /// Looks, without blocking, and tells those who wait. `true` when there is nothing more to watch.
+    /// Looks, without blocking, and tells those who wait. `true` when there is nothing more to
+    /// watch.
     fn look(&self) -> bool;
 }
 
@@ -102,7 +103,8 @@ impl<W: Watched> Watcher<W> {
             }
             Thread::None => {
                 let shared = self.shared.clone();
-                // Under the lock: whoever came meanwhile would count on a thread that there may never be.
+                // Under the lock: whoever came meanwhile would count on a thread that there may
+                // never be.
                 let spawned = thread::Builder::new()
                     .name("fencepost-cuda".into())
                     .spawn(move || run(&shared));
@@ -134,8 +136,8 @@ fn run<W: Watched>(shared: &Shared<W>) {
             state.thread = Thread::Asleep(thread::current());
             drop(state);
             park(None);
-            // An unpark that was meant for a pause: whoever watches next finds `Asleep` or has made it
-            // `Awake`; looking once more harms nothing.
+            // An unpark that was meant for a pause: whoever watches next finds `Asleep` or has made
+            // it `Awake`; looking once more harms nothing.
             let mut state = lock(&shared.state);
             if !state.watched.is_empty() {
                 state.thread = Thread::Awake(Some(thread::current()));
@@ -228,8 +230,8 @@ mod loom_tests {
                 thread::spawn(move || timeline.wait(2, None).unwrap())
             };
             assert!(waiter.join().unwrap());
-            // A thread that looks may see the value before the callbacks are fired; they are, though:
-            // were they not, this would never end, which loom reports.
+            // A thread that looks may see the value before the callbacks are fired; they are,
+            // though: were they not, this would never end, which loom reports.
             while told.load(Ordering::SeqCst) != 2 {
                 thread::yield_now();
             }

@@ -1,9 +1,9 @@
 //! The conformance suite's work on CUDA streams: gates, and kernels that write to logs.
 //!
-//! **Nothing here frees memory or loads a module while a gate is closed**: both would block until it
-//! opens, and the thread that blocks may be the one that opens it (docs/measurements/cuda-stalls.md).
-//! So logs are pinned pages that are used again and never freed, and the module is loaded before the
-//! first gate closes.
+//! **Nothing here frees memory or loads a module while a gate is closed**: both would block until
+//! it opens, and the thread that blocks may be the one that opens it
+//! (docs/measurements/cuda-stalls.md). So logs are pinned pages that are used again and never
+//! freed, and the module is loaded before the first gate closes.
 
 use std::{
     ffi::c_void,
@@ -62,7 +62,8 @@ pub(super) fn kernels(context: &Context) -> Result<Kernels> {
                 }?;
                 let function = |name: &std::ffi::CStr| {
                     let mut function = FunctionHandle::NULL;
-                    // SAFETY: the module was just loaded and is never unloaded; the name is a C string.
+                    // SAFETY: the module was just loaded and is never unloaded; the name is a C
+                    // string.
                     unsafe {
                         context
                             .driver
@@ -171,8 +172,8 @@ pub(super) fn new_log(context: &'static Context) -> Result<Log> {
 impl Pages {
     fn word(&self, index: usize) -> &AtomicU32 {
         debug_assert!(index < BYTES / 4);
-        // SAFETY: within pinned memory that is never freed, aligned, and read and written by host and
-        // device as whole words only.
+        // SAFETY: within pinned memory that is never freed, aligned, and read and written by host
+        // and device as whole words only.
         unsafe { AtomicU32::from_ptr((self.host + index * 4) as *mut u32) }
     }
 }
@@ -204,8 +205,8 @@ impl LogImpl for PinnedLog {
 
 impl Drop for PinnedLog {
     fn drop(&mut self) {
-        // A case that failed may have left work behind that still writes here: then a later case sees
-        // tokens that are not its own, and fails too; it does not pass wrongly.
+        // A case that failed may have left work behind that still writes here: then a later case
+        // sees tokens that are not its own, and fails too; it does not pass wrongly.
         lock(&self.context.logs).push(self.pages);
     }
 }

@@ -1,7 +1,7 @@
 //! A stretch of a stream's markers between two failures, and how it ends.
 //!
-//! A counter's value is a marker's value plus the epoch's `offset`: an end takes a native value of its own,
-//! which no marker has.
+//! A counter's value is a marker's value plus the epoch's `offset`: an end takes a native value of
+//! its own, which no marker has.
 //!
 //! # The protocol
 //!
@@ -10,17 +10,19 @@
 //! | `NONE` | nothing ends the epoch: the counter alone tells what is complete |
 //! | `v` | what is above `v` never completes; [`Fate::ends`] tells when it fails, and why |
 //!
-//! *Invariant: when a native signal can make the counter pass what an end covers, `limit` is set.* An end that
-//! is submitted ([`Epoch::close`]) sets `limit` before its submit; one that is found out later
-//! ([`Epoch::fail_after`]) sets it before whoever holds the stream back lets go. A thread that settles reads the
-//! counter first and `limit` second, so with the counter's new value it sees the limit.
+//! *Invariant: when a native signal can make the counter pass what an end covers, `limit` is set.*
+//! An end that is submitted ([`Epoch::close`]) sets `limit` before its submit; one that is found
+//! out later ([`Epoch::fail_after`]) sets it before whoever holds the stream back lets go. A thread
+//! that settles reads the counter first and `limit` second, so with the counter's new value it sees
+//! the limit.
 //!
 //! # Doubt
 //!
-//! While a stream is held for a marker that the device cannot see, its later markers may still turn out to have
-//! failed, although they are submitted: the epoch is *in doubt*. Who waits for such a marker on the device
-//! *follows* the epoch, and is in doubt in turn. An end found out later dooms all followers before the
-//! stream is let go, so that no marker behind a failure is ever seen complete.
+//! While a stream is held for a marker that the device cannot see, its later markers may still turn
+//! out to have failed, although they are submitted: the epoch is *in doubt*. Who waits for such a
+//! marker on the device *follows* the epoch, and is in doubt in turn. An end found out later dooms
+//! all followers before the stream is let go, so that no marker behind a failure is ever seen
+//! complete.
 
 use std::sync::{Arc, Weak};
 
@@ -45,7 +47,8 @@ struct Fate {
     followers: Vec<Follower>,
 }
 
-/// Once the counter has reached `native`, markers up to `before` are complete and the others have failed.
+/// Once the counter has reached `native`, markers up to `before` are complete and the others have
+/// failed.
 struct End {
     before: u64,
     native: u64,
@@ -105,8 +108,8 @@ impl Epoch {
         native.saturating_sub(self.offset + 1)
     }
 
-    /// Blocks until the counter is known to have reached `native`, or the epoch has failed, or until `deadline`: for
-    /// counters whose markers are completed by callbacks.
+    /// Blocks until the counter is known to have reached `native`, or the epoch has failed, or
+    /// until `deadline`: for counters whose markers are completed by callbacks.
     #[cfg(has_metal)]
     pub(crate) fn wait(
         &self,
@@ -124,7 +127,8 @@ impl Epoch {
         }
     }
 
-    /// As [`settle`](Epoch::settle), for a caller that holds a lock: gives those who are to be fired without it.
+    /// As [`settle`](Epoch::settle), for a caller that holds a lock: gives those who are to be
+    /// fired without it.
     #[inline]
     pub(crate) fn reach(&self, counter: u64) -> [Option<Wake>; 2] {
         let value = counter.saturating_sub(self.offset);
@@ -145,8 +149,8 @@ impl Epoch {
         }
     }
 
-    /// Sets the limit in front of an end that is about to be submitted and takes the native value behind
-    /// `last`. Called under the submit lock, on a epoch that is not closed.
+    /// Sets the limit in front of an end that is about to be submitted and takes the native value
+    /// behind `last`. Called under the submit lock, on a epoch that is not closed.
     pub(super) fn close(&self, last: u64, cause: Cause) -> u64 {
         let native = self.native(last) + 1;
         let mut fate = lock(&self.fate);
@@ -167,8 +171,8 @@ impl Epoch {
         lock(&self.fate).outlook(value, self.offset)
     }
 
-    /// The counter's value at which the fate of the marker with this native value is known: an end in front of it comes
-    /// earlier than itself.
+    /// The counter's value at which the fate of the marker with this native value is known: an end
+    /// in front of it comes earlier than itself.
     pub(crate) fn known_at(&self, native: u64) -> u64 {
         match self.outlook(native.saturating_sub(self.offset)) {
             Outlook::Completes(native) | Outlook::Fails(native, _) => native,
@@ -180,9 +184,9 @@ impl Epoch {
         lock(&self.fate).may_fail > 0
     }
 
-    /// As [`outlook`](Epoch::outlook), for a wait of `follower`, whose markers above `before` will lie behind
-    /// it: should this epoch be doomed later, so is that one. Call it before that wait is submitted, under
-    /// the follower's submit lock.
+    /// As [`outlook`](Epoch::outlook), for a wait of `follower`, whose markers above `before` will
+    /// lie behind it: should this epoch be doomed later, so is that one. Call it before that wait
+    /// is submitted, under the follower's submit lock.
     pub(crate) fn follow(
         &self,
         value: u64,
@@ -196,8 +200,8 @@ impl Epoch {
             return outlook;
         }
         drop(fate);
-        // Counted first: whoever clears or dooms it takes one off. Never two locks at a time, for two epochs
-        // may follow each other.
+        // Counted first: whoever clears or dooms it takes one off. Never two locks at a time, for
+        // two epochs may follow each other.
         follower.begin_may_fail();
         let mut fate = lock(&self.fate);
         let outlook = fate.outlook(value, self.offset);
@@ -215,8 +219,8 @@ impl Epoch {
         outlook
     }
 
-    /// Something may doom the epoch from now on: call [`clear`](Epoch::clear) or [`doom`](Epoch::fail_after)
-    /// once it is known.
+    /// Something may doom the epoch from now on: call [`clear`](Epoch::clear) or
+    /// [`doom`](Epoch::fail_after) once it is known.
     pub(crate) fn begin_may_fail(&self) {
         lock(&self.fate).may_fail += 1;
     }
@@ -243,8 +247,9 @@ impl Epoch {
         }
     }
 
-    /// One doubt less: markers above `before` fail, with `cause`, once those up to it are complete. Returns when
-    /// everybody who waits for one of them is doomed too; what holds the stream back may then let go.
+    /// One doubt less: markers above `before` fail, with `cause`, once those up to it are complete.
+    /// Returns when everybody who waits for one of them is doomed too; what holds the stream back
+    /// may then let go.
     pub(crate) fn fail_after(&self, before: u64, cause: &Cause) {
         let mut due = self.end_here(before, cause);
         self.clear();

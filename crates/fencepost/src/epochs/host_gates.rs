@@ -1,8 +1,9 @@
-//! The turns for which the host holds a stream back: they let go in the order in which they were taken.
+//! The turns for which the host holds a stream back: they let go in the order in which they were
+//! taken.
 //!
-//! A stream waits for turn after turn on one native counter, so signalling a turn lets all before it go too.
-//! Hence a turn that is done early waits for those in front of it. The signal is made under the lock:
-//! two threads must not signal two turns the wrong way round.
+//! A stream waits for turn after turn on one native counter, so signalling a turn lets all before
+//! it go too. Hence a turn that is done early waits for those in front of it. The signal is made
+//! under the lock: two threads must not signal two turns the wrong way round.
 
 use std::collections::VecDeque;
 

@@ -44,8 +44,9 @@ impl<C: Counter> CountedMarker<C> {
         }
     }
 
-    /// Records again in place, on the stream that it is on already; `None` where that cannot be, and nothing has
-    /// changed. Whoever watches the old value watches the epoch, so nobody misses it.
+    /// Records again in place, on the stream that it is on already; `None` where that cannot be,
+    /// and nothing has changed. Whoever watches the old value watches the epoch, so nobody misses
+    /// it.
     #[inline]
     pub(crate) fn again<R>(
         &mut self,

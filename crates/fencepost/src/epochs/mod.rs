@@ -1,18 +1,21 @@
-//! What backends with a counter share: Vulkan's timeline semaphore and Metal's shared event are both a
-//! number on the device that only grows. Nothing in here knows either API.
+//! What backends with a counter share: Vulkan's timeline semaphore and Metal's shared event are
+//! both a number on the device that only grows. Nothing in here knows either API.
 //!
-//! - **One counter per stream, and a marker is a value on it** ([`values`]). Values are handed out under
-//!   the stream's submit lock, and only for a submit that succeeded.
+//! - **One counter per stream, and a marker is a value on it** ([`values`]). Values are handed out
+//!   under the stream's submit lock, and only for a submit that succeeded.
 //! - **A query reads the counter** and tells the stream's timeline how far it has come
-//!   ([`Epoch::settle`]). A backend whose API calls back instead calls the same function from there.
-//! - **A failure ends a epoch** ([`epoch`]): what lies in front of the end completes, what lies behind it
-//!   fails, whatever the counter says later.
-//! - **A stream held for the host is in doubt** until what it waits for is known ([`epoch`]): whoever waits behind
-//!   it is doomed with it. Where one event holds all of a stream's waits (Metal), they are let go in their order.
+//!   ([`Epoch::settle`]). A backend whose API calls back instead calls the same function from
+//!   there.
+//! - **A failure ends a epoch** ([`epoch`]): what lies in front of the end completes, what lies
+//!   behind it fails, whatever the counter says later.
+//! - **A stream held for the host is in doubt** until what it waits for is known ([`epoch`]):
+//!   whoever waits behind it is doomed with it. Where one event holds all of a stream's waits
+//!   (Metal), they are let go in their order.
 //!
-//! What differs is in [`Counter`] and [`Time`]: how the counter is read and waited for, who watches it, and
-//! where a marker's time comes from. A time may come from the device's memory (Vulkan) or from the handler
-//! that completes the marker, which then must write it before it settles the epoch (Metal).
+//! What differs is in [`Counter`] and [`Time`]: how the counter is read and waited for, who watches
+//! it, and where a marker's time comes from. A time may come from the device's memory (Vulkan) or
+//! from the handler that completes the marker, which then must write it before it settles the epoch
+//! (Metal).
 
 #![cfg_attr(loom, allow(unused_imports))]
 // Metal records nothing in place, and tells of failures by its completion_order.
@@ -47,8 +50,9 @@ pub(crate) trait Counter: Send + Sync + 'static {
     /// The counter's value. Never blocks. An error has been told to every stream it concerns.
     fn read(&self) -> Result<u64>;
 
-    /// Blocks until the counter has reached `native`, or until `deadline`; it may also come back early, for
-    /// the caller looks again. `epoch` is where whoever completes markers by callbacks would wait.
+    /// Blocks until the counter has reached `native`, or until `deadline`; it may also come back
+    /// early, for the caller looks again. `epoch` is where whoever completes markers by callbacks
+    /// would wait.
     fn wait(&self, epoch: &Epoch, native: u64, deadline: Option<Instant>) -> Result<()>;
 
     /// Makes sure that somebody settles `epoch` once the counter has reached `native`.

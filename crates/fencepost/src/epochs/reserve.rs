@@ -152,7 +152,8 @@ mod tests {
         }
     }
 
-    /// A time that tells more beside its like than alone, as one of a family with more valid bits than others have.
+    /// A time that tells more beside its like than alone, as one of a family with more valid bits
+    /// than others have.
     struct Ticks(u64);
     impl Time for Ticks {
         fn timestamp(&self) -> Result<Timestamp> {

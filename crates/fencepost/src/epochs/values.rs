@@ -1,7 +1,8 @@
 //! Who hands out a stream's values.
 //!
-//! `open` is the submit lock: whoever holds it submits, and the order of values is the order of submits. The
-//! driver may block under it, so nothing that must not block takes it; readers look at `shown`.
+//! `open` is the submit lock: whoever holds it submits, and the order of values is the order of
+//! submits. The driver may block under it, so nothing that must not block takes it; readers look at
+//! `shown`.
 
 use std::sync::Arc;
 
@@ -72,8 +73,8 @@ impl ValueAllocator {
         lock(&self.open)
     }
 
-    /// Hands out a value for which `submit` signals the native value that it is given. Where that fails,
-    /// nothing has changed.
+    /// Hands out a value for which `submit` signals the native value that it is given. Where that
+    /// fails, nothing has changed.
     #[inline]
     pub(crate) fn record<T, R>(
         &self,
@@ -94,8 +95,8 @@ impl ValueAllocator {
         })
     }
 
-    /// As [`record`](ValueAllocator::record), for a marker that is on `epoch` already; `None` where the stream has left that
-    /// or the submit was refused, and nothing has changed.
+    /// As [`record`](ValueAllocator::record), for a marker that is on `epoch` already; `None` where
+    /// the stream has left that or the submit was refused, and nothing has changed.
     #[inline]
     pub(super) fn record_again<T, R>(
         &self,
@@ -125,8 +126,8 @@ impl ValueAllocator {
         }
     }
 
-    /// Ends the stream behind what was submitted so far: `submit` signals the native value that it is given.
-    /// Where that fails, the stream has failed at once. No-op where it has an end.
+    /// Ends the stream behind what was submitted so far: `submit` signals the native value that it
+    /// is given. Where that fails, the stream has failed at once. No-op where it has an end.
     pub(crate) fn end<R>(&self, cause: &Cause, submit: impl FnOnce(u64) -> Result<(), R>) {
         let wake = self.open().end(cause, submit);
         if let Some(wake) = wake {

@@ -9,13 +9,13 @@
 //! | `Running` | any | the one worker that runs it |
 //! | `Parked` | any, behind a wait for a pending marker | the wake-up of that marker |
 //!
-//! *Invariant: outside `Idle` exactly one party holds the right to move the queue on, and it hands it
-//! over under the lock.* So operations run one at a time and in order, and none is left behind: a
-//! submitter that finds `Idle` takes the right itself, any other only appends.
+//! *Invariant: outside `Idle` exactly one party holds the right to move the queue on, and it hands
+//! it over under the lock.* So operations run one at a time and in order, and none is left behind:
+//! a submitter that finds `Idle` takes the right itself, any other only appends.
 //!
 //! Values are handed out under the lock in the order of `ops`, and the timeline advances to a value
-//! only when everything before it is done. A failure empties `ops`, and no operation is accepted on a
-//! failed timeline, until `clear_error` puts a new timeline in its place.
+//! only when everything before it is done. A failure empties `ops`, and no operation is accepted on
+//! a failed timeline, until `clear_error` puts a new timeline in its place.
 
 use std::{
     any::Any,

@@ -15,7 +15,8 @@ use crate::{device::Device, error::Result};
 
 /// A queue and a shared event of a device.
 ///
-/// For measuring only: nothing orders it with streams of this crate, nor its own command buffers against each other.
+/// For measuring only: nothing orders it with streams of this crate, nor its own command buffers
+/// against each other.
 ///
 /// ```no_run
 /// use fencepost::{Device, metal::bare};
@@ -63,8 +64,8 @@ impl Line {
         })
     }
 
-    /// A command buffer that fills four bytes and signals the next value. Blocks in Metal where too many are
-    /// uncompleted.
+    /// A command buffer that fills four bytes and signals the next value. Blocks in Metal where too
+    /// many are uncompleted.
     ///
     /// ```no_run
     /// # use fencepost::{Device, metal::bare};

@@ -55,8 +55,8 @@ impl ByteCounterImpl for MtlCounter {
     fn fill(&self, len: usize, fill: &mut dyn FnMut(&mut [u8])) {
         let data = lock(&self.data);
         let len = len.min(self.capacity);
-        // SAFETY: shared memory of at least that size, initialised when it was made; the lock is held, so no other slice
-        // of it exists in this process.
+        // SAFETY: shared memory of at least that size, initialised when it was made; the lock is
+        // held, so no other slice of it exists in this process.
         fill(unsafe { std::slice::from_raw_parts_mut(data.start().as_ptr(), len) });
     }
 

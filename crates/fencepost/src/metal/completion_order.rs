@@ -1,7 +1,8 @@
 //! What a stream was given to do, in its order, and how much of it is over. Knows no Metal.
 //!
-//! Metal tells of completed command buffers in any order, and late. The completion_order puts the news into the stream's order
-//! before anybody hears of it: a step takes effect when all steps in front of it have.
+//! Metal tells of completed command buffers in any order, and late. The completion_order puts the
+//! news into the stream's order before anybody hears of it: a step takes effect when all steps in
+//! front of it have.
 //!
 //! | step | over | takes effect by |
 //! |---|---|---|
@@ -9,12 +10,13 @@
 //! | `Wait` | when the marker it is for has completed or failed | nothing; or, if that failed, by dooming what lies behind it |
 //! | `Value` | from the start | completing the markers up to it, or failing them if they are doomed |
 //!
-//! *Invariant: a marker is told complete only when all buffers in front of it are, and all markers that its stream waited
-//! for.* So whoever sees a marker complete sees those complete that it waited for, on whichever stream, though their
-//! handlers may come later. And a failure is known before anything behind it: both happen under the one lock, in order.
+//! *Invariant: a marker is told complete only when all buffers in front of it are, and all markers
+//! that its stream waited for.* So whoever sees a marker complete sees those complete that it
+//! waited for, on whichever stream, though their handlers may come later. And a failure is known
+//! before anything behind it: both happen under the one lock, in order.
 //!
-//! A failed buffer leaves its event unsignalled. It is released in its turn, and not before: a value that is signalled
-//! early would let later buffers overtake those in front of it.
+//! A failed buffer leaves its event unsignalled. It is released in its turn, and not before: a
+//! value that is signalled early would let later buffers overtake those in front of it.
 
 use std::{cell::RefCell, collections::VecDeque, sync::Arc};
 
@@ -81,8 +83,8 @@ impl CompletionOrder {
         state.gone + state.steps.len() as u64
     }
 
-    /// Adds a native value, behind everything that was added. Call it under the stream's submit lock, and fire what it
-    /// gives without.
+    /// Adds a native value, behind everything that was added. Call it under the stream's submit
+    /// lock, and fire what it gives without.
     #[must_use]
     pub(crate) fn value(&self, epoch: &Arc<Epoch>, native: u64) -> Vec<Wake> {
         let mut state = lock(&self.state);
@@ -102,8 +104,8 @@ impl CompletionOrder {
         self.take_effect(&mut state, |_| {})
     }
 
-    /// A step is over. `release` is called for failed buffers, with their ordinals, in order. Fire what it gives without
-    /// any lock.
+    /// A step is over. `release` is called for failed buffers, with their ordinals, in order. Fire
+    /// what it gives without any lock.
     #[must_use]
     pub(crate) fn finish(
         &self,
@@ -163,8 +165,8 @@ loom::thread_local! {
     static DUE: RefCell<Option<VecDeque<Wake>>> = RefCell::new(None);
 }
 
-/// Fires them one after the other. Whoever is told may end a step of another completion_order, and so on through thousands of
-/// streams: those come behind, they do not nest.
+/// Fires them one after the other. Whoever is told may end a step of another completion_order, and
+/// so on through thousands of streams: those come behind, they do not nest.
 pub(crate) fn fire(wakes: Vec<Wake>) {
     if wakes.is_empty() {
         return;

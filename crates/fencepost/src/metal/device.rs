@@ -1,13 +1,17 @@
 //! The Metal backend: streams on command queues of our own or of the caller's.
 //!
-//! - **A stream has one `MTLSharedEvent`, and a marker is a value on it.** Each command buffer of the stream waits for
-//!   the value of the one before it first, and signals its own last ([`native`]).
-//! - **The host hears of completion from completed handlers alone**, and takes the news in the stream's order
-//!   ([`completion_order`]). A blocked thread, a future and a host stream wait on the timeline, with any deadline.
-//! - **A time is the `GPUEndTime` of the command buffer that marks**, read in its handler. Never the host's clock.
-//! - **Waits cost no command buffer**: the stream's next one begins with them. Nor do markers without timing behind
-//!   which nothing was submitted: they are the last buffer's.
-//! - **What the caller's own queue and command buffers do is marked inside of those** ([`reserve`]).
+//! - **A stream has one `MTLSharedEvent`, and a marker is a value on it.** Each command buffer of
+//!   the stream waits for the value of the one before it first, and signals its own last
+//!   ([`native`]).
+//! - **The host hears of completion from completed handlers alone**, and takes the news in the
+//!   stream's order ([`completion_order`]). A blocked thread, a future and a host stream wait on
+//!   the timeline, with any deadline.
+//! - **A time is the `GPUEndTime` of the command buffer that marks**, read in its handler. Never
+//!   the host's clock.
+//! - **Waits cost no command buffer**: the stream's next one begins with them. Nor do markers
+//!   without timing behind which nothing was submitted: they are the last buffer's.
+//! - **What the caller's own queue and command buffers do is marked inside of those**
+//!   ([`reserve`]).
 //!
 //! | Metal | so we | shown by |
 //! |---|---|---|
@@ -100,7 +104,8 @@ pub(super) fn is_same_device(
     one: &ProtocolObject<dyn MTLDevice>,
     other: &ProtocolObject<dyn MTLDevice>,
 ) -> bool {
-    // Asked for first: a system before macOS 10.13 has no such number, and no device of it gets further than `make`.
+    // Asked for first: a system before macOS 10.13 has no such number, and no device of it gets
+    // further than `make`.
     std::ptr::addr_eq(one, other)
         || (one.respondsToSelector(sel!(registryID)) && one.registryID() == other.registryID())
 }
@@ -151,8 +156,8 @@ fn known(raw: &Object<dyn MTLDevice>, name: String) -> Result<Device> {
 }
 
 fn make(raw: Object<dyn MTLDevice>, name: String) -> Result<Device> {
-    // A message that an object does not know ends the process. The second came with the last that is called here,
-    // GPUEndTime; devices that are simulated for virtual machines lack more.
+    // A message that an object does not know ends the process. The second came with the last that
+    // is called here, GPUEndTime; devices that are simulated for virtual machines lack more.
     let lacks = |selector| !raw.respondsToSelector(selector);
     if lacks(sel!(newSharedEvent)) || lacks(sel!(supportsFamily:)) {
         return Err(Error::Unavailable {

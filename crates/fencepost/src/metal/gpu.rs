@@ -95,9 +95,9 @@ impl Gpu {
     }
 }
 
-/// The clock names the device, so that every report tells what it was measured on: a stand-in's name says that it is
-/// one. `GPUEndTime` is in seconds on the host's time base, and is kept in nanoseconds; nothing says how fine it is,
-/// so it is taken to be no finer than that time base.
+/// The clock names the device, so that every report tells what it was measured on: a stand-in's
+/// name says that it is one. `GPUEndTime` is in seconds on the host's time base, and is kept in
+/// nanoseconds; nothing says how fine it is, so it is taken to be no finer than that time base.
 fn clock(model: &str) -> Clock {
     let resolution = HOST_RESOLUTION.max(Duration::from_nanos(1));
     Clock::new(format!("GPUEndTime of {model}"), 1.0, 64, resolution)

@@ -1,12 +1,15 @@
-//! What a stream has of Metal's: its queue, its shared event, and the handlers that tell how far it has come.
+//! What a stream has of Metal's: its queue, its shared event, and the handlers that tell how far it
+//! has come.
 //!
-//! - **Each command buffer of a stream has an ordinal**: it waits for the one before it first, and signals its own last.
-//!   Buffers of a queue start in order but may overlap; this chain makes them run one after the other.
-//! - **A marker is an ordinal.** Where nothing was submitted since the last buffer, a marker without timing is that
-//!   buffer's, and costs no buffer of its own.
+//! - **Each command buffer of a stream has an ordinal**: it waits for the one before it first, and
+//!   signals its own last. Buffers of a queue start in order but may overlap; this chain makes them
+//!   run one after the other.
+//! - **A marker is an ordinal.** Where nothing was submitted since the last buffer, a marker
+//!   without timing is that buffer's, and costs no buffer of its own.
 //! - **A wait costs no buffer either**: the next one begins with it.
-//! - **The host learns of completion from completed handlers alone**, through the [`CompletionOrder`]. The event's value may be
-//!   seen before the buffer has a status or an end time, so nobody looks at it.
+//! - **The host learns of completion from completed handlers alone**, through the
+//!   [`CompletionOrder`]. The event's value may be seen before the buffer has a status or an end
+//!   time, so nobody looks at it.
 
 use std::{
     sync::{
@@ -35,8 +38,8 @@ use crate::{
     timeline::Wake,
 };
 
-/// How many command buffers of ours may be uncompleted. Metal's own default is 64, and then `commandBuffer` blocks;
-/// nothing says what more room costs.
+/// How many command buffers of ours may be uncompleted. Metal's own default is 64, and then
+/// `commandBuffer` blocks; nothing says what more room costs.
 pub(super) const MOST_BUFFERS: usize = 1024;
 /// In a queue of the caller's, which may have any number of its own besides.
 const MOST_OF_CALLERS: usize = 48;
@@ -105,13 +108,14 @@ impl epochs::Time for Stamp {
     }
 }
 
-/// A step that somebody will say is over. Dropped unsaid, it has failed, so that nobody waits for ever.
+/// A step that somebody will say is over. Dropped unsaid, it has failed, so that nobody waits for
+/// ever.
 pub(crate) struct Turn {
     pub(super) native: Arc<Native>,
     turn: u64,
     over: bool,
-    /// The events that its buffer waits for. Metal says of resources that a command buffer keeps them alive, and of events
-    /// nothing.
+    /// The events that its buffer waits for. Metal says of resources that a command buffer keeps
+    /// them alive, and of events nothing.
     _kept: Vec<(Event, u64)>,
 }
 
@@ -199,8 +203,9 @@ impl Native {
         }
     }
 
-    /// A command buffer that begins where the stream ends. Nothing has changed until it is [taken](Native::take).
-    /// Called under the submit lock, in an autorelease pool. Never blocks: it counts what is uncompleted.
+    /// A command buffer that begins where the stream ends. Nothing has changed until it is
+    /// [taken](Native::take). Called under the submit lock, in an autorelease pool. Never blocks:
+    /// it counts what is uncompleted.
     pub(super) fn begin(&self, tail: &Tail) -> Result<Retained<CommandBuffer>> {
         let pending = self.uncompleted.load(Ordering::Acquire);
         if pending >= self.most {
@@ -225,7 +230,8 @@ impl Native {
         Ok(buffer)
     }
 
-    /// Gives the buffer that was begun its ordinal, and what says that it is over. Called under the submit lock.
+    /// Gives the buffer that was begun its ordinal, and what says that it is over. Called under the
+    /// submit lock.
     pub(super) fn take(
         self: &Arc<Self>,
         tail: &mut Tail,
@@ -266,13 +272,14 @@ impl Native {
         }
     }
 
-    /// A marker's value, or an end's, behind everything so far. Called under the submit lock; fire it without.
+    /// A marker's value, or an end's, behind everything so far. Called under the submit lock; fire
+    /// it without.
     pub(super) fn value(&self, epoch: &Arc<Epoch>, native: u64) -> Vec<Wake> {
         self.completion_order.value(epoch, native)
     }
 
-    /// Ends a buffer that was taken, and is to be committed: it signals its ordinal behind what it holds now, and tells
-    /// when it is complete. All its encoders have ended.
+    /// Ends a buffer that was taken, and is to be committed: it signals its ordinal behind what it
+    /// holds now, and tells when it is complete. All its encoders have ended.
     pub(super) fn finish_buffer(
         &self,
         buffer: &CommandBuffer,
@@ -284,8 +291,9 @@ impl Native {
         tell(buffer, turn, time, || {});
     }
 
-    /// As [`finish_buffer`](Native::finish_buffer) for several, where encoders may be open: nothing is encoded, and the
-    /// host raises the event to the ordinal that this gives once all is over: them, and whatever drops the other part.
+    /// As [`finish_buffer`](Native::finish_buffer) for several, where encoders may be open: nothing
+    /// is encoded, and the host raises the event to the ordinal that this gives once all is over:
+    /// them, and whatever drops the other part.
     pub(super) fn follow_buffers(
         self: &Arc<Self>,
         buffers: &[&CommandBuffer],
@@ -414,7 +422,8 @@ impl Counter for Native {
         Ok(self.completion_order.reached())
     }
 
-    /// By the timeline, with its deadline: a value that the host raises may not wake Metal's own waiters.
+    /// By the timeline, with its deadline: a value that the host raises may not wake Metal's own
+    /// waiters.
     fn wait(&self, epoch: &Epoch, native: u64, deadline: Option<Instant>) -> Result<()> {
         epoch.wait(native, deadline)
     }

@@ -20,15 +20,16 @@ use crate::error::{Cause, Error};
 
 pub(super) type CommandBuffer = ProtocolObject<dyn MTLCommandBuffer>;
 
-/// A retained object that any thread may use, let go within an autorelease pool, and never in a forked child: Metal
-/// did not come along there.
+/// A retained object that any thread may use, let go within an autorelease pool, and never in a
+/// forked child: Metal did not come along there.
 pub(crate) struct Object<P: ?Sized> {
     retained: ManuallyDrop<Retained<ProtocolObject<P>>>,
     owner: u32,
 }
 
-// SAFETY: devices, queues, events, buffers, libraries and pipelines are made by `Object::new` only, and Metal lets any
-// thread call them; encoders and command buffers, which it does not, are never put into one.
+// SAFETY: devices, queues, events, buffers, libraries and pipelines are made by `Object::new` only,
+// and Metal lets any thread call them; encoders and command buffers, which it does not, are never
+// put into one.
 // https://developer.apple.com/library/archive/documentation/3DDrawing/Conceptual/MTLBestPracticesGuide/CommandBuffers.html
 unsafe impl<P: ?Sized> Send for Object<P> {}
 // SAFETY: as above.
@@ -78,7 +79,8 @@ impl<P: ?Sized> Drop for Object<P> {
     }
 }
 
-/// A shared event, whose value only grows: Metal does not say what lowering it does to those who wait.
+/// A shared event, whose value only grows: Metal does not say what lowering it does to those who
+/// wait.
 pub(crate) type Event = Object<dyn MTLSharedEvent>;
 
 impl Event {
@@ -94,8 +96,8 @@ impl Event {
         buffer.encodeSignalEvent_value(self.as_event(), value);
     }
 
-    /// Raises the value from the host, for those who wait on the device. Metal's own host-side waiters may miss it,
-    /// so nobody here uses them.
+    /// Raises the value from the host, for those who wait on the device. Metal's own host-side
+    /// waiters may miss it, so nobody here uses them.
     pub(super) fn raise(&self, value: u64) {
         autoreleasepool(|_| {
             if self.signaledValue() < value {
@@ -142,15 +144,15 @@ impl Ended {
     }
 }
 
-/// Nanoseconds; 0 for what is no time. The seconds count from the start of the system: after a year an f64 still tells 4 ns
-/// apart.
+/// Nanoseconds; 0 for what is no time. The seconds count from the start of the system: after a year
+/// an f64 still tells 4 ns apart.
 fn ticks(seconds: f64) -> u64 {
     // The cast takes what is negative or not a number to 0.
     (seconds * 1e9) as u64
 }
 
-/// Calls `handler` when the buffer has completed or failed, which it has not been committed for yet: on a thread of
-/// Metal's, in an autorelease pool.
+/// Calls `handler` when the buffer has completed or failed, which it has not been committed for
+/// yet: on a thread of Metal's, in an autorelease pool.
 pub(super) fn on_completed(
     buffer: &CommandBuffer,
     handler: impl Fn(Ended) + Send + Sync + 'static,
@@ -159,13 +161,14 @@ pub(super) fn on_completed(
         // SAFETY: Metal keeps the buffer while it calls its handler.
         autoreleasepool(|_| handler(Ended::of(unsafe { buffer.as_ref() })));
     });
-    // SAFETY: a block of the right type, which Metal copies; it may be called on any thread, as its closure is
-    // `Send` and `Sync`. https://developer.apple.com/documentation/metal/mtlcommandbuffer/addcompletedhandler(_:)
+    // SAFETY: a block of the right type, which Metal copies; it may be called on any thread, as its
+    // closure is `Send` and `Sync`.
+    // https://developer.apple.com/documentation/metal/mtlcommandbuffer/addcompletedhandler(_:)
     unsafe { buffer.addCompletedHandler(RcBlock::as_ptr(&block)) };
 }
 
-/// Keeps an event alive until the buffer, which has no open encoder and is not committed, has completed: nothing says
-/// that Metal does, and a buffer without retained references does not.
+/// Keeps an event alive until the buffer, which has no open encoder and is not committed, has
+/// completed: nothing says that Metal does, and a buffer without retained references does not.
 pub(super) fn keep(buffer: &CommandBuffer, event: &Event) {
     let event = event.clone();
     let block = RcBlock::new(move |_: NonNull<CommandBuffer>| {
@@ -175,8 +178,8 @@ pub(super) fn keep(buffer: &CommandBuffer, event: &Event) {
     unsafe { buffer.addCompletedHandler(RcBlock::as_ptr(&block)) };
 }
 
-/// Where a handler leaves the time of its buffer, and several the latest of theirs. Each record has its own, so one that
-/// comes late stamps nothing that was recorded since.
+/// Where a handler leaves the time of its buffer, and several the latest of theirs. Each record has
+/// its own, so one that comes late stamps nothing that was recorded since.
 #[derive(Default)]
 pub(crate) struct Time(AtomicU64);
 

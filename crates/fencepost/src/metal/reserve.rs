@@ -21,7 +21,8 @@ use crate::{
     timeline::{StreamCore, Waiter},
 };
 
-/// Reserves a marker with an event of its own, which `buffer` signals with 1 behind what is encoded so far.
+/// Reserves a marker with an event of its own, which `buffer` signals with 1 behind what is encoded
+/// so far.
 pub(super) fn record_into(
     gpu: &Arc<Gpu>,
     buffer: &CommandBuffer,
@@ -37,7 +38,8 @@ pub(super) fn record_into(
     })
 }
 
-/// Reserves a marker with an event of its own, which the host raises when all of `buffers` are over, and `after` is.
+/// Reserves a marker with an event of its own, which the host raises when all of `buffers` are
+/// over, and `after` is.
 pub(super) fn record_end(
     gpu: &Arc<Gpu>,
     buffers: &[&CommandBuffer],

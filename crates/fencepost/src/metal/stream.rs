@@ -114,8 +114,8 @@ impl MtlStream {
         })
     }
 
-    /// A command buffer of the caller's that comes next in the stream's order, whenever it is committed; `None` behind a
-    /// failure.
+    /// A command buffer of the caller's that comes next in the stream's order, whenever it is
+    /// committed; `None` behind a failure.
     pub(super) fn command_buffer(&self) -> Result<Option<Taken>> {
         self.gpu.check()?;
         let taken = self.values.submit(|open| {
@@ -152,7 +152,8 @@ impl MtlStream {
         Ok(ran.map_err(|error| self.named(error))?.is_some())
     }
 
-    /// Ends the stream here: what is recorded from now on fails with `cause`, once what was submitted so far is done.
+    /// Ends the stream here: what is recorded from now on fails with `cause`, once what was
+    /// submitted so far is done.
     fn end(&self, cause: &Cause) {
         let mut wakes = Vec::new();
         self.values.end(cause, |native| {
@@ -196,7 +197,8 @@ impl MtlStream {
                 lock(&self.native.tail).wait_for(&imp.counter.event, stamp.ordinal);
                 drop(open);
             }
-            // Its stream ends in front of the marker, so this one ends here; what was to come later is never submitted.
+            // Its stream ends in front of the marker, so this one ends here; what was to come later
+            // is never submitted.
             (Outlook::Fails(_, cause), _) => {
                 let mut wakes = Vec::new();
                 let failed = open.end(&cause.through(marker.to_string()), |native| {
@@ -212,9 +214,10 @@ impl MtlStream {
         MtlStream::follow(marker, turn)
     }
 
-    /// HostGates the stream until the host lets it go, by an event and never by a kernel that spins, which keeps a GPU busy for
-    /// ever when its process dies: gives the turn that the host is to let go, what it is in the stream's
-    /// order, and what `held` gave under the submit lock; `None` behind a failure.
+    /// HostGates the stream until the host lets it go, by an event and never by a kernel that
+    /// spins, which keeps a GPU busy for ever when its process dies: gives the turn that the host
+    /// is to let go, what it is in the stream's order, and what `held` gave under the submit lock;
+    /// `None` behind a failure.
     fn hold<R>(&self, held: impl FnOnce() -> R) -> Result<Option<(u64, Turn, R)>> {
         let hold = pooled(|| self.native.hold())?;
         self.values.submit(|open| {
@@ -227,8 +230,9 @@ impl MtlStream {
 
     /// HostGates the stream until the host has seen `marker`.
     fn block_until(&self, marker: &Marker) -> Result<()> {
-        // Told of while it lasts, for finding circles. The queue is this stream's alone, so it holds up no other, unless
-        // the system puts several queues on one channel: then nothing but the caller knows what it does.
+        // Told of while it lasts, for finding circles. The queue is this stream's alone, so it
+        // holds up no other, unless the system puts several queues on one channel: then nothing but
+        // the caller knows what it does.
         let publish = || {
             self.core.block(Blocked {
                 marker: marker.clone(),
@@ -256,7 +260,8 @@ impl MtlStream {
         marker.notify(call).map(drop)
     }
 
-    /// The Metal marker behind a marker of any backend; an error while nobody has said that it is submitted.
+    /// The Metal marker behind a marker of any backend; an error while nobody has said that it is
+    /// submitted.
     pub(super) fn metal(marker: &dyn MarkerImpl) -> Option<Result<&MtlMarker>> {
         let any: &dyn Any = marker;
         match any.downcast_ref::<ReservedMarker<Native>>() {
@@ -403,8 +408,8 @@ impl StreamImpl for MtlStream {
         }
     }
 
-    /// The stream ends here, by the backend's own way of ending one: no kernel faults on purpose on every GPU. The
-    /// stand-in's faults show what a buffer does that ends in an error.
+    /// The stream ends here, by the backend's own way of ending one: no kernel faults on purpose on
+    /// every GPU. The stand-in's faults show what a buffer does that ends in an error.
     #[cfg(feature = "conformance")]
     fn fail(&self, text: &str) -> Result<()> {
         self.end(&Cause::new(text));

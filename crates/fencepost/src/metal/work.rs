@@ -1,8 +1,8 @@
 //! The conformance suite's work on Metal streams: kernels that write to memory the host sees.
 //!
-//! Each piece of work is a command buffer of its own. Metal makes what a completed buffer wrote visible to the host, where
-//! the memory is shared between both
-//! ([resource storage modes](https://developer.apple.com/documentation/metal/mtlstoragemode/shared)).
+//! Each piece of work is a command buffer of its own. Metal makes what a completed buffer wrote
+//! visible to the host, where the memory is shared between both ([resource storage
+//! modes](https://developer.apple.com/documentation/metal/mtlstoragemode/shared)).
 
 use std::{
     any::Any,
@@ -38,7 +38,8 @@ const SOURCE: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.metal"));
 pub(super) struct Kernel {
     pipeline: Object<dyn MTLComputePipelineState>,
     threads: usize,
-    /// naga makes workgroup memory an argument of the kernel, whose length the host sets: a multiple of 16. 0 for none.
+    /// naga makes workgroup memory an argument of the kernel, whose length the host sets: a
+    /// multiple of 16. 0 for none.
     group_bytes: usize,
 }
 
@@ -141,12 +142,14 @@ impl Memory {
     /// One word of it.
     pub(super) fn word(&self, index: usize) -> &AtomicU32 {
         assert!(index < self.bytes / 4);
-        // SAFETY: within memory that lives as long as `self`, aligned for any word, and read and written as whole words.
+        // SAFETY: within memory that lives as long as `self`, aligned for any word, and read and
+        // written as whole words.
         unsafe { AtomicU32::from_ptr(self.start().cast::<u32>().add(index).as_ptr()) }
     }
 }
 
-/// One kernel, `groups` threadgroups of it, with `word` to push; in front of it, `zeroed` is filled with zeroes.
+/// One kernel, `groups` threadgroups of it, with `word` to push; in front of it, `zeroed` is filled
+/// with zeroes.
 pub(super) struct Dispatch<'a> {
     pub(super) kernel: &'a Kernel,
     pub(super) memory: &'a [&'a Memory],
@@ -155,7 +158,8 @@ pub(super) struct Dispatch<'a> {
     pub(super) zeroed: Option<&'a Memory>,
 }
 
-/// Submits a kernel to `stream`; `Ok(false)` where it lies behind a failure. Metal keeps the memory until it is done.
+/// Submits a kernel to `stream`; `Ok(false)` where it lies behind a failure. Metal keeps the memory
+/// until it is done.
 pub(super) fn dispatch(stream: &MtlStream, work: &Dispatch<'_>) -> Result<bool> {
     stream.run(|buffer| encode(buffer, work))
 }

@@ -10,8 +10,8 @@ use crate::{
 
 /// Memory of a device for one chunk of bytes and the 256 counts of their values.
 ///
-/// The host fills it, a stream counts, another may add the counts to a sum. Nothing in it puts these
-/// in order: that is what events are for.
+/// The host fills it, a stream counts, another may add the counts to a sum. Nothing in it puts
+/// these in order: that is what events are for.
 ///
 /// ```
 /// use fencepost::{Device, Error, testing::work::ByteCounter};

@@ -207,8 +207,8 @@ impl Context {
         std::thread::sleep(self.options.moment);
     }
 
-    /// Does it again until it took much less than a `SPAN`: on a busy machine markers that follow each other
-    /// may lie so far apart that a wrong time looks right.
+    /// Does it again until it took much less than a `SPAN`: on a busy machine markers that follow
+    /// each other may lie so far apart that a wrong time looks right.
     pub(super) fn close_together(&self, mut markers: impl FnMut() -> Result<()>) -> Result<()> {
         for _ in 0..200 {
             let start = Instant::now();

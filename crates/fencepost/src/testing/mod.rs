@@ -1,11 +1,12 @@
 //! The conformance suite: the meaning of every operation, as cases that run on any device.
 //!
 //! `fencepost check` runs it; so do every backend's own tests. Each case is named after the promise
-//! it holds, and says which [`Mutant`]s it kills: a suite is worth what it kills, so a backend's tests
-//! also run it against [`mutated`] devices, each wrong in one way, and fail when one survives.
+//! it holds, and says which [`Mutant`]s it kills: a suite is worth what it kills, so a backend's
+//! tests also run it against [`mutated`] devices, each wrong in one way, and fail when one
+//! survives.
 //!
-//! No case asserts how long something takes. What must not happen is given a moment in which a wrong
-//! implementation would show it; what must happen is given 20 seconds.
+//! No case asserts how long something takes. What must not happen is given a moment in which a
+//! wrong implementation would show it; what must happen is given 20 seconds.
 //!
 //! ```
 //! use fencepost::{Device, testing};
@@ -153,8 +154,8 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
     cases::ALL.iter().copied().flatten()
 }
 
-/// Runs the cases whose name contains `filter` on `device`, one after the other, and tells `report` of
-/// each as it ends, with the time it took.
+/// Runs the cases whose name contains `filter` on `device`, one after the other, and tells `report`
+/// of each as it ends, with the time it took.
 ///
 /// A case that hangs counts as failed, and its thread is left behind.
 ///
@@ -218,8 +219,8 @@ pub struct KillTable {
 }
 
 impl KillTable {
-    /// What is wrong with the suite: claims that did not hold, and mutants that nobody kills. A case
-    /// that was skipped makes no claim.
+    /// What is wrong with the suite: claims that did not hold, and mutants that nobody kills. A
+    /// case that was skipped makes no claim.
     ///
     /// ```
     /// assert!(fencepost::testing::KillTable::default().complaints().len() > 0);
@@ -262,8 +263,9 @@ impl fmt::Display for KillTable {
     }
 }
 
-/// What a case makes of a mutant. A thread that gets no core for a while may look away from just what is
-/// wrong, so a case that passes is run again: a mutant that survives three times is not found by it.
+/// What a case makes of a mutant. A thread that gets no core for a while may look away from just
+/// what is wrong, so a case that passes is run again: a mutant that survives three times is not
+/// found by it.
 fn run_on_mutant(case: &'static Case, mutant: Mutant, make: &impl Fn() -> Device) -> Outcome {
     const TRIES: usize = 3;
     let mut outcome = Outcome::Passed;
@@ -276,8 +278,8 @@ fn run_on_mutant(case: &'static Case, mutant: Mutant, make: &impl Fn() -> Device
     outcome
 }
 
-/// Runs every case against the mutants it claims to kill, each on a fresh device from `make`, several
-/// at a time since most of them only wait.
+/// Runs every case against the mutants it claims to kill, each on a fresh device from `make`,
+/// several at a time since most of them only wait.
 ///
 /// ```no_run
 /// use fencepost::{Device, testing};

@@ -1,7 +1,7 @@
 //! Devices that are wrong in one way each, around any backend's device.
 //!
-//! They stand on the contract, so they exist for every backend the day it does. A case that passes on
-//! a mutant it claims to kill proves nothing about a device that it passes on.
+//! They stand on the contract, so they exist for every backend the day it does. A case that passes
+//! on a mutant it claims to kill proves nothing about a device that it passes on.
 
 use std::{
     any::Any,

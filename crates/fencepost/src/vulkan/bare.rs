@@ -107,7 +107,8 @@ impl Line {
         })
     }
 
-    /// HostGates back what is submitted to the queue from now on, so that no driver works while calls are measured.
+    /// HostGates back what is submitted to the queue from now on, so that no driver works while
+    /// calls are measured.
     ///
     /// ```no_run
     /// # use fencepost::{Device, vulkan::bare};
@@ -153,7 +154,8 @@ impl Line {
         self.submit(&[])
     }
 
-    /// The same with a timestamp. Call [`synchronize`](Line::synchronize) at least every 1024 times.
+    /// The same with a timestamp. Call [`synchronize`](Line::synchronize) at least every 1024
+    /// times.
     ///
     /// ```no_run
     /// # use fencepost::{Device, vulkan::bare};
@@ -186,7 +188,8 @@ impl Line {
                 let info = vk::SubmitInfo2::default()
                     .command_buffer_infos(&buffer[..buffers.len()])
                     .signal_semaphore_infos(&signal);
-                // SAFETY: the queue's lock is held; the semaphore and buffer are alive, the buffer not pending.
+                // SAFETY: the queue's lock is held; the semaphore and buffer are alive, the buffer
+                // not pending.
                 unsafe { submit(queue, 1, &raw const info, vk::Fence::null()) }
             }
             None => {

@@ -60,8 +60,8 @@ impl ByteCounterImpl for VkCounter {
     fn fill(&self, len: usize, fill: &mut dyn FnMut(&mut [u8])) {
         let data = lock(&self.data);
         let len = len.min(self.capacity);
-        // SAFETY: mapped memory of at least that size, initialised when it was made; the lock is held, so no other
-        // slice of it exists in this process.
+        // SAFETY: mapped memory of at least that size, initialised when it was made; the lock is
+        // held, so no other slice of it exists in this process.
         let bytes = unsafe { std::slice::from_raw_parts_mut(data.at as *mut u8, len) };
         fill(bytes);
     }

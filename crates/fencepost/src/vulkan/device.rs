@@ -1,17 +1,20 @@
 //! The Vulkan backend: streams on the queues of Vulkan 1.2 devices, ours or the caller's.
 //!
-//! - **A marker is a value on its stream's timeline semaphore** ([`counted`](super::counted)). Recording is one
-//!   submit that signals it; a command buffer that writes a timestamp goes along only when timing was asked for.
-//! - **The order of a stream is the order of its queue.** Streams may outnumber queues: those that share a queue
-//!   share its order, and what holds one up holds up the others.
-//! - **Nothing of a stream is destroyed while the device may use it**, and no drop waits: what is pending is buried by
-//!   the waiter ([`native`]).
-//! - **A forked child, and the end of the process, are out of the driver's reach**: calls of a child are errors, by one
-//!   atomic load ([`fork`]); drops leave everything where it is.
-//! - **One thread per device waits for all** who asked to be told ([`waiter`]). It reads and waits for semaphores,
-//!   and signals those that the host holds streams with; it never takes a queue's lock.
-//! - **The time between two markers is taken on the ticks they wrote**, masked by the valid bits of their queue
-//!   families ([`timer`]); the slots they are in are used again behind the device only ([`slots`]).
+//! - **A marker is a value on its stream's timeline semaphore** ([`counted`](super::counted)).
+//!   Recording is one submit that signals it; a command buffer that writes a timestamp goes along
+//!   only when timing was asked for.
+//! - **The order of a stream is the order of its queue.** Streams may outnumber queues: those that
+//!   share a queue share its order, and what holds one up holds up the others.
+//! - **Nothing of a stream is destroyed while the device may use it**, and no drop waits: what is
+//!   pending is buried by the waiter ([`native`]).
+//! - **A forked child, and the end of the process, are out of the driver's reach**: calls of a
+//!   child are errors, by one atomic load ([`fork`]); drops leave everything where it is.
+//! - **One thread per device waits for all** who asked to be told ([`waiter`]). It reads and waits
+//!   for semaphores, and signals those that the host holds streams with; it never takes a queue's
+//!   lock.
+//! - **The time between two markers is taken on the ticks they wrote**, masked by the valid bits of
+//!   their queue families ([`timer`]); the slots they are in are used again behind the device only
+//!   ([`slots`]).
 //!
 //! | the driver | so we |
 //! |---|---|
@@ -88,7 +91,8 @@ pub(crate) fn open(index: usize) -> Result<Device> {
     Ok(device)
 }
 
-/// A `VkDevice` of our own, with the optional features that it has; or with those of `only` at most.
+/// A `VkDevice` of our own, with the optional features that it has; or with those of `only` at
+/// most.
 pub(crate) fn make(index: usize, only: Option<Features>) -> Result<Device> {
     let name = format!("vulkan:{index}");
     let unavailable = |why: String| Error::Unavailable {
@@ -170,7 +174,8 @@ pub(crate) fn make(index: usize, only: Option<Features>) -> Result<Device> {
         ))
     })?;
     let table = device.clone();
-    // SAFETY: the device was just made, with these features; the instance lives as long as the process.
+    // SAFETY: the device was just made, with these features; the instance lives as long as the
+    // process.
     let gpu = unsafe {
         Gpu::new(Parts {
             instance: instance.clone(),
@@ -194,8 +199,8 @@ pub(crate) fn make(index: usize, only: Option<Features>) -> Result<Device> {
     device_of(gpu)
 }
 
-/// The family for our streams, and how many of its queues: it computes, has timestamps rather than not, and then
-/// as many queues as can be. One family only, so that all times are of one kind.
+/// The family for our streams, and how many of its queues: it computes, has timestamps rather than
+/// not, and then as many queues as can be. One family only, so that all times are of one kind.
 fn best_family(families: &[vk::QueueFamilyProperties]) -> Option<(u32, u32)> {
     const MOST: u32 = 16;
     (0..)

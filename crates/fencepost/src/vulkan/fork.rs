@@ -1,4 +1,5 @@
-//! Whether this process was forked, by one atomic load: for calls that cannot afford to ask the system.
+//! Whether this process was forked, by one atomic load: for calls that cannot afford to ask the
+//! system.
 //!
 //! Drivers and their threads stay with the parent, so in the child nothing of them is to be called.
 
@@ -23,9 +24,10 @@ pub(super) fn number() -> u32 {
             FORKS.fetch_add(1, Ordering::Relaxed);
         }
         ONCE.call_once(|| {
-            // SAFETY: POSIX's pthread_atfork, with a function that does one atomic addition, as a child may.
-            // https://pubs.opengroup.org/onlinepubs/9799919799/functions/pthread_atfork.html
-            // Where it is refused, for lack of memory, those who ask the system still know.
+            // SAFETY: POSIX's pthread_atfork, with a function that does one atomic addition, as a
+            // child may.
+            // https://pubs.opengroup.org/onlinepubs/9799919799/functions/pthread_atfork.html Where
+            // it is refused, for lack of memory, those who ask the system still know.
             let _ = unsafe { pthread_atfork(None, None, Some(count)) };
         });
     }

@@ -1,11 +1,11 @@
-//! One `VkDevice`, ours or the caller's: its functions, its queues, the streams on it, the thread that waits for
-//! them, and the loss that ended it.
+//! One `VkDevice`, ours or the caller's: its functions, its queues, the streams on it, the thread
+//! that waits for them, and the loss that ended it.
 //!
-//! - **Everything that belongs to the device holds it.** A stream that is dropped while its work is pending is
-//!   buried by the waiter, which holds the device until then; so the device's children are always gone before the
-//!   device, ours or the caller's, and no drop waits.
-//! - **Functions that a device may lack are looked up by name**, not assumed from a version: a caller's device may
-//!   be older than its driver.
+//! - **Everything that belongs to the device holds it.** A stream that is dropped while its work is
+//!   pending is buried by the waiter, which holds the device until then; so the device's children
+//!   are always gone before the device, ours or the caller's, and no drop waits.
+//! - **Functions that a device may lack are looked up by name**, not assumed from a version: a
+//!   caller's device may be older than its driver.
 
 use std::{
     any::Any,
@@ -103,8 +103,8 @@ const NEEDED: [&CStr; 6] = [
 
 impl Gpu {
     /// # Safety
-    /// The parts belong together and are alive, until `keep_alive` is dropped where there is one; the features that
-    /// they name, and timeline semaphores, are enabled.
+    /// The parts belong together and are alive, until `keep_alive` is dropped where there is one;
+    /// the features that they name, and timeline semaphores, are enabled.
     pub(super) unsafe fn new(parts: Parts) -> Result<Arc<Gpu>> {
         let Parts {
             instance,
@@ -127,7 +127,8 @@ impl Gpu {
                 ),
             });
         }
-        // The caller said that the feature is enabled; a driver without its functions is used as an older one.
+        // The caller said that the feature is enabled; a driver without its functions is used as an
+        // older one.
         let two =
             find(&[c"vkQueueSubmit2", c"vkQueueSubmit2KHR"]).filter(|_| parts.synchronization2);
         let write2 = find(&[c"vkCmdWriteTimestamp2", c"vkCmdWriteTimestamp2KHR"])
@@ -210,7 +211,8 @@ impl Gpu {
         self.owner != std::process::id()
     }
 
-    /// An error in a forked child, before any lock that a thread of the parent may hold, and before the driver.
+    /// An error in a forked child, before any lock that a thread of the parent may hold, and before
+    /// the driver.
     #[inline]
     pub(super) fn check_fork(&self) -> Result<()> {
         match self.home == fork::current() {
@@ -221,8 +223,8 @@ impl Gpu {
         }
     }
 
-    /// Whether the driver is out of reach: in a forked child, and when the process is ending. Drops then leave
-    /// everything where it is.
+    /// Whether the driver is out of reach: in a forked child, and when the process is ending. Drops
+    /// then leave everything where it is.
     pub(super) fn is_gone(&self) -> bool {
         self.left.load(Ordering::Acquire) || self.is_forked()
     }
@@ -236,7 +238,8 @@ impl Gpu {
             .cloned()
     }
 
-    /// A queue of the caller's. One that is known keeps the lock it has: two locks would guard nothing.
+    /// A queue of the caller's. One that is known keeps the lock it has: two locks would guard
+    /// nothing.
     pub(super) fn wrapped(
         &self,
         raw: vk::Queue,
@@ -279,8 +282,8 @@ impl Gpu {
         })
     }
 
-    /// What a refused call is to the caller. A loss fails every stream, with the first such call as their cause.
-    /// Call it without any lock.
+    /// What a refused call is to the caller. A loss fails every stream, with the first such call as
+    /// their cause. Call it without any lock.
     #[cold]
     pub(super) fn failed(&self, fault: Fault) -> Error {
         let Fault { call, result } = fault;
@@ -321,7 +324,8 @@ impl Gpu {
     #[inline]
     pub(super) fn counter(&self, semaphore: vk::Semaphore) -> Result<u64, Fault> {
         /// No stream gets there: so some drivers tell of a lost device, and call it a success
-        /// ([Vulkan-ValidationLayers #4566](https://github.com/KhronosGroup/Vulkan-ValidationLayers/issues/4566)).
+        /// ([Vulkan-ValidationLayers
+        /// #4566](https://github.com/KhronosGroup/Vulkan-ValidationLayers/issues/4566)).
         const BEYOND: u64 = 1 << 63;
         // SAFETY: a timeline semaphore of this device, which its owner keeps alive.
         let value = match unsafe { self.device.get_semaphore_counter_value(semaphore) } {
@@ -356,7 +360,8 @@ impl Gpu {
         }
     }
 
-    /// Signals a timeline semaphore from the host. A refusal is that of a lost device: nothing waits there.
+    /// Signals a timeline semaphore from the host. A refusal is that of a lost device: nothing
+    /// waits there.
     pub(super) fn signal(&self, semaphore: vk::Semaphore, value: u64) {
         if self.is_gone() {
             return;
@@ -389,8 +394,9 @@ pub(super) fn timeline_semaphore(device: &Table) -> Result<vk::Semaphore, vk::Re
     unsafe { device.create_semaphore(&info, None) }
 }
 
-/// The clock names the device, so that every report tells what it was measured on: a stand-in's name says that it
-/// is one. Its bits are those that all its families have; the time between two markers uses those of their own.
+/// The clock names the device, so that every report tells what it was measured on: a stand-in's
+/// name says that it is one. Its bits are those that all its families have; the time between two
+/// markers uses those of their own.
 fn clock(model: &str, period: f32, families: &[vk::QueueFamilyProperties]) -> Clock {
     let bits = families.iter().map(|family| family.timestamp_valid_bits);
     let bits = bits.filter(|&bits| bits > 0).min().unwrap_or(64);
@@ -405,9 +411,10 @@ fn clock(model: &str, period: f32, families: &[vk::QueueFamilyProperties]) -> Cl
     )
 }
 
-/// Takes the waiter's thread out of the driver before the process takes the driver apart: drivers and layers do that
-/// in handlers of their own, which run after those that were registered later, and crash whoever is in them. NVIDIA's
-/// also waits there for every queue to come to rest, so what the host holds is let go.
+/// Takes the waiter's thread out of the driver before the process takes the driver apart: drivers
+/// and layers do that in handlers of their own, which run after those that were registered later,
+/// and crash whoever is in them. NVIDIA's also waits there for every queue to come to rest, so what
+/// the host holds is let go.
 fn leave_at_exit(gpu: &Arc<Gpu>) {
     static ALL: Mutex<Vec<Weak<Gpu>>> = Mutex::new(Vec::new());
     static ONCE: Once = Once::new();
@@ -439,9 +446,9 @@ fn leave_at_exit(gpu: &Arc<Gpu>) {
     all.push(Arc::downgrade(gpu));
     drop(all);
     ONCE.call_once(|| {
-        // SAFETY: C's atexit, with a function that never unwinds: it takes no lock that a panic may have poisoned.
-        // https://en.cppreference.com/w/c/program/atexit
-        // Where it is refused, the process ends as it would without.
+        // SAFETY: C's atexit, with a function that never unwinds: it takes no lock that a panic may
+        // have poisoned. https://en.cppreference.com/w/c/program/atexit Where it is refused, the
+        // process ends as it would without.
         let _ = unsafe { atexit(leave) };
     });
 }
@@ -460,8 +467,9 @@ impl Drop for Gpu {
         // SAFETY: ours, and nobody sleeps on it: whoever is watched holds this device.
         unsafe { device.destroy_semaphore(self.waiter.sleeper().wake, None) };
         if self.keep_alive.is_none() {
-            // SAFETY: made by us; whatever was made of it held it, and is destroyed. Every semaphore has come to its last
-            // value, so this waits at most for what a queue does behind its last signal.
+            // SAFETY: made by us; whatever was made of it held it, and is destroyed. Every
+            // semaphore has come to its last value, so this waits at most for what a queue does
+            // behind its last signal.
             unsafe {
                 let _ = device.device_wait_idle();
                 device.destroy_device(None);
@@ -474,7 +482,8 @@ impl Drop for Gpu {
 pub(super) struct Sleeper {
     device: Arc<Table>,
     wake: vk::Semaphore,
-    /// Whether the driver spins while it waits for one of many, so that looking now and then is better.
+    /// Whether the driver spins while it waits for one of many, so that looking now and then is
+    /// better.
     looks: bool,
 }
 
@@ -495,7 +504,8 @@ impl Sleep<Watch> for Sleeper {
         let timeout = if self.looks { 0 } else { u64::MAX };
         let mut pause = Duration::from_micros(20);
         loop {
-            // SAFETY: timeline semaphores of this device; what is watched keeps them alive, and the device.
+            // SAFETY: timeline semaphores of this device; what is watched keeps them alive, and the
+            // device.
             match unsafe { self.device.wait_semaphores(&info, timeout) } {
                 Err(vk::Result::TIMEOUT) => {
                     sleep(pause);
@@ -519,7 +529,8 @@ impl Sleep<Watch> for Sleeper {
         let info = vk::SemaphoreSignalInfo::default()
             .semaphore(self.wake)
             .value(turn);
-        // SAFETY: ours, signalled under the waiter's lock with growing values, by somebody who holds the device.
+        // SAFETY: ours, signalled under the waiter's lock with growing values, by somebody who
+        // holds the device.
         let _ = unsafe { self.device.signal_semaphore(&info) };
     }
 }

@@ -43,7 +43,8 @@ impl Loader {
     /// The one loader of this process; or why there is none, and what would bring it.
     pub(super) fn get() -> Result<&'static Loader, String> {
         static LOADER: OnceLock<Result<Loader, String>> = OnceLock::new();
-        // Two threads that come first load one after the other: loaders are not always ready for both.
+        // Two threads that come first load one after the other: loaders are not always ready for
+        // both.
         static LOADING: Mutex<()> = Mutex::new(());
         let _alone = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
         match LOADER.get_or_init(load) {
@@ -150,7 +151,8 @@ fn instance(entry: &Entry, version: u32) -> Result<Instance, String> {
     })?;
     if validate {
         let debug = ext::debug_utils::Instance::new(entry, &instance);
-        // SAFETY: the instance is alive and has the extension. The messenger is never destroyed, as the instance.
+        // SAFETY: the instance is alive and has the extension. The messenger is never destroyed, as
+        // the instance.
         let made = unsafe { debug.create_debug_utils_messenger(&self::messenger(), None) };
         made.map_err(|error| format!("the validation layer takes no messenger: {error}"))?;
     }

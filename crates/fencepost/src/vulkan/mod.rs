@@ -1,32 +1,37 @@
-//! Vulkan: devices and queues of the caller's own, marks inside the caller's submits, and the native semaphores.
+//! Vulkan: devices and queues of the caller's own, marks inside the caller's submits, and the
+//! native semaphores.
 //!
-//! With the feature `vulkan`, [`Device::open`]`("vulkan:0")` makes a `VkDevice` of our own on the first device with
-//! Vulkan 1.2 and timeline semaphores. [`device_from_raw`] takes one that the caller made with
-//! [ash](https://docs.rs/ash), and [`stream_from_raw`] further queues of it.
+//! With the feature `vulkan`, [`Device::open`]`("vulkan:0")` makes a `VkDevice` of our own on the
+//! first device with Vulkan 1.2 and timeline semaphores. [`device_from_raw`] takes one that the
+//! caller made with [ash](https://docs.rs/ash), and [`stream_from_raw`] further queues of it.
 //!
 //! # What to know of Vulkan's semaphores
-//! - A [`Stream`] is an order on a hardware queue. Streams may outnumber queues: those that share a queue share its
-//!   order, so what holds one up holds up the others. [`Device::new_stream`] takes the queue with the fewest.
-//! - Recording is one submit to the queue, under its lock. It covers everything submitted to the *queue* before,
-//!   by whomever.
-//! - A marker orders the device's work, and makes its writes visible to later work that waits for it. It does *not*
-//!   make them visible to the host: that takes a barrier to `VK_PIPELINE_STAGE_HOST_BIT` in the work itself
-//!   ([host access](https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#synchronization-pipeline-barriers)).
-//! - A stream waits for markers of the same `VkDevice` on the device. Semaphores of another `VkDevice` mean nothing to
-//!   it, so the host stands in between, and the queue is held until it has seen the marker.
-//! - [`Stream::wait_foreign`] holds the whole hardware queue until the host has seen the marker; holds are let go in
-//!   their order.
-//! - A driver may block a submit while its queue is full, and with it whoever submits to that queue: on an H200 with
-//!   driver 580 from some 6,550 pending submits on. When none of them has come to an end after some ten seconds, that
-//!   driver takes the device for lost.
-//! - When the process ends, queues that the host holds are let go, since a driver may wait for them: the work behind
-//!   may still run.
-//! - Timestamps are compared by the bits that are valid in both queue families. The specification promises meaning
-//!   only for those of one queue
-//!   ([vkCmdWriteTimestamp](https://registry.khronos.org/vulkan/specs/latest/man/html/vkCmdWriteTimestamp.html)); all
-//!   known devices have one counter.
-//! - `FENCEPOST_VULKAN_LIBRARY` names a loader in place of the system's; `FENCEPOST_VULKAN_VALIDATION=1` turns on the
-//!   validation layer for devices of our own, with synchronization validation, and prints what it says.
+//! - A [`Stream`] is an order on a hardware queue. Streams may outnumber queues: those that share a
+//!   queue share its order, so what holds one up holds up the others. [`Device::new_stream`] takes
+//!   the queue with the fewest.
+//! - Recording is one submit to the queue, under its lock. It covers everything submitted to the
+//!   *queue* before, by whomever.
+//! - A marker orders the device's work, and makes its writes visible to later work that waits for
+//!   it. It does *not* make them visible to the host: that takes a barrier to
+//!   `VK_PIPELINE_STAGE_HOST_BIT` in the work itself ([host
+//!   access](https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#synchronization-pipeline-barriers)).
+//! - A stream waits for markers of the same `VkDevice` on the device. Semaphores of another
+//!   `VkDevice` mean nothing to it, so the host stands in between, and the queue is held until it
+//!   has seen the marker.
+//! - [`Stream::wait_foreign`] holds the whole hardware queue until the host has seen the marker;
+//!   holds are let go in their order.
+//! - A driver may block a submit while its queue is full, and with it whoever submits to that
+//!   queue: on an H200 with driver 580 from some 6,550 pending submits on. When none of them has
+//!   come to an end after some ten seconds, that driver takes the device for lost.
+//! - When the process ends, queues that the host holds are let go, since a driver may wait for
+//!   them: the work behind may still run.
+//! - Timestamps are compared by the bits that are valid in both queue families. The specification
+//!   promises meaning only for those of one queue
+//!   ([vkCmdWriteTimestamp](https://registry.khronos.org/vulkan/specs/latest/man/html/vkCmdWriteTimestamp.html));
+//!   all known devices have one counter.
+//! - `FENCEPOST_VULKAN_LIBRARY` names a loader in place of the system's;
+//!   `FENCEPOST_VULKAN_VALIDATION=1` turns on the validation layer for devices of our own, with
+//!   synchronization validation, and prints what it says.
 #![allow(unsafe_code)]
 
 #[cfg(feature = "conformance")]
@@ -59,8 +64,8 @@ use crate::{
     stream::Stream,
 };
 
-/// Which optional features the caller enabled when making the device: they cannot be asked for. Without them the
-/// older calls do the same.
+/// Which optional features the caller enabled when making the device: they cannot be asked for.
+/// Without them the older calls do the same.
 ///
 /// ```
 /// let features = fencepost::vulkan::Features { synchronization2: true, ..Default::default() };
@@ -68,7 +73,8 @@ use crate::{
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
-    /// `VkPhysicalDeviceSynchronization2Features::synchronization2`, with Vulkan 1.3 or the extension.
+    /// `VkPhysicalDeviceSynchronization2Features::synchronization2`, with Vulkan 1.3 or the
+    /// extension.
     pub synchronization2: bool,
     /// `VkPhysicalDeviceHostQueryResetFeatures::hostQueryReset`.
     pub host_query_reset: bool,
@@ -76,8 +82,9 @@ pub struct Features {
 
 /// What the caller guards a queue with: Vulkan wants whoever submits to be alone.
 ///
-/// Streams take it in the calling thread, for one submit at a time; no thread of the library ever does. So a thread
-/// that holds it must not call a stream of that queue, nor an event that another thread may be recording there.
+/// Streams take it in the calling thread, for one submit at a time; no thread of the library ever
+/// does. So a thread that holds it must not call a stream of that queue, nor an event that another
+/// thread may be recording there.
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
@@ -88,8 +95,8 @@ pub struct Features {
 /// assert!(ran);
 /// ```
 pub trait QueueLock: Send + Sync {
-    /// Calls `submit` once, with nobody else at the queue. A panic in front of that reaches whoever called us; one behind
-    /// it goes no further.
+    /// Calls `submit` once, with nobody else at the queue. A panic in front of that reaches whoever
+    /// called us; one behind it goes no further.
     fn locked(&self, submit: &mut dyn FnMut());
 }
 
@@ -100,16 +107,18 @@ impl<T: Send> QueueLock for std::sync::Mutex<T> {
     }
 }
 
-/// A device that the caller made with ash, with one of its queues, on which its default stream is. Never blocks; the
-/// device is not destroyed by us.
+/// A device that the caller made with ash, with one of its queues, on which its default stream is.
+/// Never blocks; the device is not destroyed by us.
 ///
 /// # Safety
-/// - The handles belong together and are alive; `keep_alive` keeps the device and its instance alive until dropped,
-///   which happens when the last stream and marker is gone *and* the device is through with their work: perhaps a while
-///   later, on a thread of the library. Destroy the device in its drop, or after it.
-/// - The device was made for Vulkan 1.2 or later, with `timelineSemaphore`, and with the features that `features` says.
-/// - `queue` is a queue of the device, of the family `family`; whoever submits to it, presents on it or waits for it
-///   to be idle does so under `lock`.
+/// - The handles belong together and are alive; `keep_alive` keeps the device and its instance
+///   alive until dropped, which happens when the last stream and marker is gone *and* the device is
+///   through with their work: perhaps a while later, on a thread of the library. Destroy the device
+///   in its drop, or after it.
+/// - The device was made for Vulkan 1.2 or later, with `timelineSemaphore`, and with the features
+///   that `features` says.
+/// - `queue` is a queue of the device, of the family `family`; whoever submits to it, presents on
+///   it or waits for it to be idle does so under `lock`.
 /// - Nothing that streams or markers of it export is destroyed by the caller.
 ///
 /// # Errors
@@ -153,13 +162,13 @@ pub unsafe fn device_from_raw(
     }
 }
 
-/// A stream on a queue of `device`'s `VkDevice`. Wrapping a queue again gives another stream in the same order. Never
-/// blocks.
+/// A stream on a queue of `device`'s `VkDevice`. Wrapping a queue again gives another stream in the
+/// same order. Never blocks.
 ///
 /// # Safety
 /// - `queue` is a queue of that device, of the family `family`, and alive while `keep_alive` is.
-/// - Whoever submits to it does so under `lock`. Where this crate knows the queue already, the lock that was given
-///   first is the one it takes.
+/// - Whoever submits to it does so under `lock`. Where this crate knows the queue already, the lock
+///   that was given first is the one it takes.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a device of another backend; what the driver says.
@@ -185,8 +194,8 @@ pub unsafe fn stream_from_raw(
     unsafe { device::stream_on(device, queue, family, lock, keep_alive) }
 }
 
-/// The `VkDevice` of a device, with its functions, for making what a stream's work needs. It is good while the
-/// [`Device`] is alive.
+/// The `VkDevice` of a device, with its functions, for making what a stream's work needs. It is
+/// good while the [`Device`] is alive.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a device of another backend.
@@ -200,8 +209,8 @@ pub fn raw_device(device: &Device) -> Result<ash::Device> {
     Ok((*device::of(device)?.gpu.device).clone())
 }
 
-/// Calls `submit` with the queue of a stream and its family, and nobody else at the queue: for submitting work to the
-/// stream. It must call no stream of that queue.
+/// Calls `submit` with the queue of a stream and its family, and nobody else at the queue: for
+/// submitting work to the stream. It must call no stream of that queue.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a stream of another backend, or a [`QueueLock`] that calls nothing.
@@ -220,9 +229,9 @@ pub fn with_queue<R>(stream: &Stream, submit: impl FnOnce(vk::Queue, u32) -> R) 
     })
 }
 
-/// The timeline semaphore of a marker and the value that it has once the marker is complete, for waiting in the
-/// caller's own submits; `None` for markers of other backends and those behind a failure. Of a reserved marker:
-/// what the caller's submit is to signal.
+/// The timeline semaphore of a marker and the value that it has once the marker is complete, for
+/// waiting in the caller's own submits; `None` for markers of other backends and those behind a
+/// failure. Of a reserved marker: what the caller's submit is to signal.
 ///
 /// The semaphore is good while the marker is alive: keep it until what waits is complete.
 ///
@@ -235,14 +244,16 @@ pub fn native(marker: &Marker) -> Option<(vk::Semaphore, u64)> {
     device::native(marker)
 }
 
-/// Reserves a marker for a submit of the caller's, which is to signal what [`native`] says of it. Never blocks.
+/// Reserves a marker for a submit of the caller's, which is to signal what [`native`] says of it.
+/// Never blocks.
 ///
 /// The submit signals the semaphore behind its work, by `VkSemaphoreSubmitInfo` or
-/// `VkTimelineSemaphoreSubmitInfo`. Signalled twice, the second signal is not valid usage; so work that is submitted
-/// again needs another reservation.
+/// `VkTimelineSemaphoreSubmitInfo`. Signalled twice, the second signal is not valid usage; so work
+/// that is submitted again needs another reservation.
 ///
-/// The semaphore is destroyed with the marker once it is signalled, or at once where the reservation was dropped without
-/// [`submitted`](Reservation::submitted): so nothing that signals it may then be pending.
+/// The semaphore is destroyed with the marker once it is signalled, or at once where the
+/// reservation was dropped without [`submitted`](Reservation::submitted): so nothing that signals
+/// it may then be pending.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a device of another backend; what the driver says.
@@ -260,20 +271,22 @@ pub fn reserve(device: &Device) -> Result<Reservation> {
     device::reserve(device, Location::caller())
 }
 
-/// As [`reserve`], with timing: writes the time at which everything before in `buffer`, and before it on its queue, is
-/// done.
+/// As [`reserve`], with timing: writes the time at which everything before in `buffer`, and before
+/// it on its queue, is done.
 ///
 /// # Safety
-/// - `buffer` is a command buffer of that `VkDevice` in the recording state, outside a render pass, of a pool for the
-///   family `family`; nobody else records into it meanwhile.
-/// - Once the reservation is dropped without [`submitted`](Reservation::submitted), the buffer is not pending, and not
-///   submitted again; otherwise not once the marker is dropped.
+/// - `buffer` is a command buffer of that `VkDevice` in the recording state, outside a render pass,
+///   of a pool for the family `family`; nobody else records into it meanwhile.
+/// - Once the reservation is dropped without [`submitted`](Reservation::submitted), the buffer is
+///   not pending, and not submitted again; otherwise not once the marker is dropped.
 ///
 /// # Errors
-/// [`Error::Unsupported`] where the family has no timestamps, or cannot reset them; what the driver says.
+/// [`Error::Unsupported`] where the family has no timestamps, or cannot reset them; what the driver
+/// says.
 ///
 /// # References
-/// - [`vkCmdWriteTimestamp2`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkCmdWriteTimestamp2.html)
+/// -
+///   [`vkCmdWriteTimestamp2`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkCmdWriteTimestamp2.html)
 ///
 /// ```no_run
 /// # fn f(device: fencepost::Device, buffer: ash::vk::CommandBuffer) -> fencepost::Result<()> {

@@ -1,14 +1,15 @@
 //! What a stream has of Vulkan's: its semaphores and query slots, and how long they live.
 //!
 //! - **The marker timeline** is the timeline semaphore whose values are the stream's markers.
-//! - **The work timeline** is signalled by batches that mark nothing (waits, and the suite's work), so that what they use is
-//!   known to be free. A stream that only records has none.
-//! - **A hold** is a semaphore of its own that the host signals, where the stream waits for what the device cannot see.
-//!   The queue comes to them in their order, so they are let go in the order of the waits, whichever is signalled first.
+//! - **The work timeline** is signalled by batches that mark nothing (waits, and the suite's work),
+//!   so that what they use is known to be free. A stream that only records has none.
+//! - **A hold** is a semaphore of its own that the host signals, where the stream waits for what
+//!   the device cannot see. The queue comes to them in their order, so they are let go in the order
+//!   of the waits, whichever is signalled first.
 //!
-//! Whoever may ask a semaphore holds its [`Native`]: markers, streams, and batches of other streams that wait on it,
-//! until those are known to be complete. Dropped while something is pending, it is buried: the waiter destroys it
-//! once the device is through.
+//! Whoever may ask a semaphore holds its [`Native`]: markers, streams, and batches of other streams
+//! that wait on it, until those are known to be complete. Dropped while something is pending, it is
+//! buried: the waiter destroys it once the device is through.
 
 use std::{
     any::Any,
@@ -96,7 +97,8 @@ impl HostGate {
 impl Drop for HostGate {
     fn drop(&mut self) {
         if !self.gpu.is_gone() {
-            // SAFETY: made by us; the batch that waits for it holds it until it is complete (`Body::work_timeline`).
+            // SAFETY: made by us; the batch that waits for it holds it until it is complete
+            // (`Body::work_timeline`).
             unsafe { self.gpu.device.destroy_semaphore(self.semaphore, None) };
         }
     }
@@ -138,8 +140,8 @@ impl Native {
 }
 
 impl Native {
-    /// The stream is gone: nothing prunes what its batches use any more. Streams that waited for each other would
-    /// keep each other for ever.
+    /// The stream is gone: nothing prunes what its batches use any more. Streams that waited for
+    /// each other would keep each other for ever.
     pub(super) fn leave(self: &Arc<Self>) {
         let Some(work_timeline) = self.work_timeline.get() else {
             return;
@@ -185,8 +187,8 @@ impl Body {
         self.submitted.store(native, Ordering::Release);
     }
 
-    /// Submits a batch that marks nothing: `submit` signals the point that it is given. `uses` lives until then.
-    /// Called under the submit lock.
+    /// Submits a batch that marks nothing: `submit` signals the point that it is given. `uses`
+    /// lives until then. Called under the submit lock.
     pub(super) fn submit_work(
         &self,
         uses: Arc<dyn Any + Send + Sync>,
@@ -269,7 +271,8 @@ impl Body {
             .into_iter()
             .flatten()
         {
-            // SAFETY: made by us of this device; all batches that use it are complete, and nobody else is left to ask.
+            // SAFETY: made by us of this device; all batches that use it are complete, and nobody
+            // else is left to ask.
             unsafe { device.destroy_semaphore(semaphore, None) };
         }
     }
@@ -301,7 +304,8 @@ impl Counter for Native {
     #[inline]
     fn read(&self) -> Result<u64> {
         self.gpu.check_fork()?;
-        // Counters of a lost device may stand still, and markers of dropped streams have heard of no loss.
+        // Counters of a lost device may stand still, and markers of dropped streams have heard of
+        // no loss.
         if let Some(lost) = self.gpu.lost() {
             return Err(lost);
         }
@@ -311,7 +315,8 @@ impl Counter for Native {
     }
 
     fn wait(&self, epoch: &Epoch, native: u64, deadline: Option<Instant>) -> Result<()> {
-        /// How long to be in the driver at once, where the host may learn of a failure that comes in front.
+        /// How long to be in the driver at once, where the host may learn of a failure that comes
+        /// in front.
         const AT_ONCE: u64 = 10_000_000;
         let timeout = match deadline {
             None => u64::MAX,
@@ -409,7 +414,8 @@ impl Watched for Watch {
                     epoch.settle(counter);
                     counter >= *value || epoch.timeline.has_failed()
                 }
-                // A loss has failed the streams that are alive; this one may be dropped, or a reservation's.
+                // A loss has failed the streams that are alive; this one may be dropped, or a
+                // reservation's.
                 Err(error) => {
                     let lost = matches!(error, Error::DeviceLost { .. });
                     epoch.timeline.fail(&cause_of(&error), lost).fire();
@@ -421,8 +427,8 @@ impl Watched for Watch {
     }
 }
 
-/// Destroyed when the waiter lets go of it with nothing pending. Else it is left to the process's end: what is
-/// pending may not lose what it uses.
+/// Destroyed when the waiter lets go of it with nothing pending. Else it is left to the process's
+/// end: what is pending may not lose what it uses.
 impl Drop for Watch {
     fn drop(&mut self) {
         let over = !self.gpu().is_gone() && self.is_over();

@@ -101,8 +101,8 @@ pub(super) struct Submitter {
 impl Submitter {
     /// Submits `batch`. The device may begin before this returns.
     ///
-    /// A wait holds back everything that is submitted to the queue later, and a signal comes after everything
-    /// that was submitted before it: both scopes cover the submission order
+    /// A wait holds back everything that is submitted to the queue later, and a signal comes after
+    /// everything that was submitted before it: both scopes cover the submission order
     /// ([semaphores](https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#synchronization-semaphores-signaling)).
     #[inline]
     pub(super) fn submit(&self, queue: &Queue, batch: Batch) -> Result<(), Fault> {
@@ -143,8 +143,9 @@ fn two_infos(submit: vk::PFN_vkQueueSubmit2, queue: &Queue, batch: Batch) -> Opt
         .command_buffer_infos(buffer.as_slice())
         .signal_semaphore_infos(signal.as_slice());
     queue.locked(|raw| {
-        // SAFETY: the queue's lock is held. The semaphores and the buffer are of this device, and alive until the
-        // batch is complete: streams keep what they submit (native.rs). The buffer is not pending.
+        // SAFETY: the queue's lock is held. The semaphores and the buffer are of this device, and
+        // alive until the batch is complete: streams keep what they submit (native.rs). The buffer
+        // is not pending.
         // https://registry.khronos.org/vulkan/specs/latest/man/html/vkQueueSubmit2.html
         unsafe { submit(raw, 1, &raw const info, vk::Fence::null()) }
     })

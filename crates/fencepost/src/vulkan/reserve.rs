@@ -20,11 +20,12 @@ use crate::{
     timeline::StreamCore,
 };
 
-/// Reserves a marker with a semaphore of its own, which the caller's submit signals with 1. With a buffer, its time is
-/// written there.
+/// Reserves a marker with a semaphore of its own, which the caller's submit signals with 1. With a
+/// buffer, its time is written there.
 ///
 /// # Safety
-/// With a buffer: it is being recorded, outside a render pass, for queues of the family that is named with it.
+/// With a buffer: it is being recorded, outside a render pass, for queues of the family that is
+/// named with it.
 pub(super) unsafe fn reserve(
     device: &VkDevice,
     timed: Option<(vk::CommandBuffer, u32)>,
@@ -67,7 +68,8 @@ fn write(
     Ok(time)
 }
 
-/// The semaphore and the value that it has once `marker` is complete: also of a marker that is reserved only.
+/// The semaphore and the value that it has once `marker` is complete: also of a marker that is
+/// reserved only.
 pub(super) fn native(marker: &dyn MarkerImpl) -> Option<(vk::Semaphore, u64)> {
     let any: &dyn Any = marker;
     let imp = match any.downcast_ref::<ReservedMarker<Native>>() {

@@ -8,9 +8,10 @@
 //! | taken | a marker has it, until its owner drops the marker | leaving |
 //! | leaving | its marker is gone, and the device may still write it | free, once the stream's counter has reached the marker's value |
 //!
-//! Each taking has a generation of its own. *Invariant: a slot is written by the device only between its taking and
-//! the counter's reaching the value it left with*; so who reads a slot of the generation it took reads what its own
-//! marker wrote. Where no slot is free the caller grows the ring; nobody waits.
+//! Each taking has a generation of its own. *Invariant: a slot is written by the device only
+//! between its taking and the counter's reaching the value it left with*; so who reads a slot of
+//! the generation it took reads what its own marker wrote. Where no slot is free the caller grows
+//! the ring; nobody waits.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -48,8 +49,8 @@ impl Ring {
         }
     }
 
-    /// Takes a slot; `None` where the ring must grow. `counter` reads the stream's counter, and is called only when
-    /// that may help.
+    /// Takes a slot; `None` where the ring must grow. `counter` reads the stream's counter, and is
+    /// called only when that may help.
     pub(super) fn take(&self, counter: impl FnOnce() -> u64) -> Option<Slot> {
         let mut state = lock(&self.state);
         let index = match state.free.pop() {
@@ -95,8 +96,9 @@ impl Ring {
         state.generations.get(slot.index as usize) == Some(&slot.generation)
     }
 
-    /// Gives a slot back that the device may write until the counter has reached `native`. `forked` tells whether
-    /// this is a child of the process that took it, where the lock may be held by a thread that did not come along.
+    /// Gives a slot back that the device may write until the counter has reached `native`. `forked`
+    /// tells whether this is a child of the process that took it, where the lock may be held by a
+    /// thread that did not come along.
     pub(super) fn give(&self, slot: Slot, native: u64, forked: impl Fn() -> bool) {
         let Some(mut state) = self.lock_unless(forked) else {
             return;

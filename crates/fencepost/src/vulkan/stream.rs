@@ -171,7 +171,8 @@ impl VkStream {
         epoch
     }
 
-    /// Ends the stream here: what is recorded from now on fails with `cause`, once what was submitted so far is done.
+    /// Ends the stream here: what is recorded from now on fails with `cause`, once what was
+    /// submitted so far is done.
     fn end(&self, cause: &Cause) {
         self.values.end(cause, |native| self.signal(native, None));
     }
@@ -216,8 +217,8 @@ impl VkStream {
         Ok(())
     }
 
-    /// HostGates the stream until the host lets go of what this gives; `None` behind a failure. Calls `held` under the submit
-    /// lock.
+    /// HostGates the stream until the host lets go of what this gives; `None` behind a failure.
+    /// Calls `held` under the submit lock.
     fn hold(&self, held: impl FnOnce(&Arc<Epoch>, u64)) -> Result<Option<Arc<HostGate>>> {
         let hold = HostGate::new(&self.gpu).map_err(|fault| self.gpu.failed(fault))?;
         let submitted = self.values.submit(|open| {
@@ -283,7 +284,8 @@ impl VkStream {
         }
     }
 
-    /// The Vulkan marker behind a marker of any backend; an error while nobody has said that it is submitted.
+    /// The Vulkan marker behind a marker of any backend; an error while nobody has said that it is
+    /// submitted.
     pub(super) fn vulkan(marker: &dyn MarkerImpl) -> Option<Result<&VkMarker>> {
         let any: &dyn Any = marker;
         match any.downcast_ref::<ReservedMarker<Native>>() {
@@ -454,7 +456,8 @@ impl StreamImpl for VkStream {
         }
     }
 
-    /// The stream ends here, by the backend's own way of ending one: a real fault loses the whole device.
+    /// The stream ends here, by the backend's own way of ending one: a real fault loses the whole
+    /// device.
     #[cfg(feature = "conformance")]
     fn fail(&self, text: &str) -> Result<()> {
         self.end(&Cause::new(text));

@@ -1,7 +1,9 @@
-//! Timestamps of one stream's markers: query pools, and for each query a command buffer that writes it.
+//! Timestamps of one stream's markers: query pools, and for each query a command buffer that writes
+//! it.
 //!
-//! The buffers are recorded once, when the ring grows, so that a timed record is still one submit. Where the host may
-//! reset queries it does so before each submit; elsewhere the buffer resets its query first.
+//! The buffers are recorded once, when the ring grows, so that a timed record is still one submit.
+//! Where the host may reset queries it does so before each submit; elsewhere the buffer resets its
+//! query first.
 
 use std::sync::Arc;
 
@@ -53,8 +55,8 @@ const FIRST: u32 = 64;
 const MOST: u32 = 4096;
 
 impl Timer {
-    /// The valid bits of timestamps on queues of `family`; an error where they cannot be written there. `in_queue`
-    /// says that queries are reset in the queue, whatever the host may do.
+    /// The valid bits of timestamps on queues of `family`; an error where they cannot be written
+    /// there. `in_queue` says that queries are reset in the queue, whatever the host may do.
     pub(super) fn supported(gpu: &Gpu, family: u32, in_queue: bool) -> Result<u32> {
         let none = vk::QueueFamilyProperties::default();
         let facts = gpu.families.get(family as usize).unwrap_or(&none);
@@ -127,8 +129,8 @@ impl Timer {
         Some((time, query.pool))
     }
 
-    /// A query for the marker whose native value is `until`, ready to be written, and the buffer that writes it.
-    /// Called under the submit lock.
+    /// A query for the marker whose native value is `until`, ready to be written, and the buffer
+    /// that writes it. Called under the submit lock.
     pub(super) fn take(
         &self,
         native: &Arc<Native>,
@@ -155,7 +157,8 @@ impl Timer {
         };
         drop(natives);
         if gpu.host_reset {
-            // SAFETY: the pool is alive; no submitted work uses the query, and nobody else reads it (slots.rs).
+            // SAFETY: the pool is alive; no submitted work uses the query, and nobody else reads it
+            // (slots.rs).
             unsafe { gpu.device.reset_query_pool(query.pool, query.index, 1) };
         }
         let time = SlotTime {
@@ -290,8 +293,8 @@ fn queries(
     }
 }
 
-/// Writes the time at which everything before is done. Resets the query first where the host cannot, or where
-/// the caller may submit more than once (`again`).
+/// Writes the time at which everything before is done. Resets the query first where the host
+/// cannot, or where the caller may submit more than once (`again`).
 ///
 /// # Safety
 /// The buffer is being recorded, outside a render pass; the query is alive.
@@ -325,7 +328,8 @@ pub(super) fn read(gpu: &Gpu, pool: vk::QueryPool, index: u32) -> Result<Option<
     gpu.check_fork()?;
     let mut result = [[0_u64; 2]];
     let flags = vk::QueryResultFlags::TYPE_64 | vk::QueryResultFlags::WITH_AVAILABILITY;
-    // SAFETY: the pool is alive and the query in it was reset before; room for its value and availability.
+    // SAFETY: the pool is alive and the query in it was reset before; room for its value and
+    // availability.
     match unsafe {
         gpu.device
             .get_query_pool_results(pool, index, &mut result, flags)
@@ -344,7 +348,8 @@ impl SlotTime {
     fn ticks(&self) -> Result<u64> {
         let gpu = &self.native.gpu;
         let mut ticks = Ok(None);
-        // The marker is complete, so the time is there. A driver that makes it visible a moment later gets that.
+        // The marker is complete, so the time is there. A driver that makes it visible a moment
+        // later gets that.
         spin_until(None, || {
             ticks = read(gpu, self.query.pool, self.query.index);
             !matches!(ticks, Ok(None))

@@ -1,8 +1,8 @@
 //! A thread that waits for what others want to be told of, without any Vulkan.
 //!
-//! It sleeps in the driver until one of many semaphores has come to its value; one more semaphore is there to
-//! wake it for something new. Of a lane (a stream's epoch) it waits only for the lowest, for a lane completes
-//! in order.
+//! It sleeps in the driver until one of many semaphores has come to its value; one more semaphore
+//! is there to wake it for something new. Of a lane (a stream's epoch) it waits only for the
+//! lowest, for a lane completes in order.
 //!
 //! # The protocol
 //!
@@ -13,8 +13,9 @@
 //! | `Asleep` | it sleeps in the driver until something is due or `sequence` is signalled | itself, or `watch` and `look_again`, which signal |
 //! | `Parked` | nothing is watched | `watch`, which unparks it, or `close` |
 //!
-//! *Invariant: what is in `watched` is slept for, or the thread is `Awake`.* All of it is under one lock, also the
-//! signal of a sequence, so that turns are signalled in order; looking and sleeping happen outside of it.
+//! *Invariant: what is in `watched` is slept for, or the thread is `Awake`.* All of it is under one
+//! lock, also the signal of a sequence, so that turns are signalled in order; looking and sleeping
+//! happen outside of it.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -28,7 +29,8 @@ pub(super) trait Watched: Send + Sync + 'static {
     /// Its lane, and its place there: of a lane, only the lowest is waited for.
     fn key(&self) -> (usize, u64);
 
-    /// Looks, without blocking, and tells those who wait. `true` when there is nothing more to watch.
+    /// Looks, without blocking, and tells those who wait. `true` when there is nothing more to
+    /// watch.
     fn look(&self) -> bool;
 }
 
@@ -117,7 +119,8 @@ impl<W: Watched, S: Sleep<W>> Watcher<W, S> {
         }
     }
 
-    /// Under the lock: what others watch meanwhile would be lost with a thread that cannot be started.
+    /// Under the lock: what others watch meanwhile would be lost with a thread that cannot be
+    /// started.
     fn start(&self, _: &mut State<W>) -> Result<()> {
         let shared = self.shared.clone();
         let spawned = thread::Builder::new()
@@ -140,7 +143,8 @@ impl<W: Watched, S: Sleep<W>> Watcher<W, S> {
         }
     }
 
-    /// Takes the thread out of the driver, for good; `false` while it is still there. What is watched is never told.
+    /// Takes the thread out of the driver, for good; `false` while it is still there. What is
+    /// watched is never told.
     pub(super) fn leave(&self) -> bool {
         let mut state = lock(&self.shared.state);
         if !std::mem::replace(&mut state.leaving, true) && matches!(state.thread, Thread::Asleep) {

@@ -1,8 +1,9 @@
 //! The conformance suite's work on Vulkan streams: kernels that write to memory the host sees.
 //!
-//! Each piece of work is a command buffer of its own, between two barriers: one that puts it behind everything
-//! submitted to the queue before it, and one that shows the host what it wrote. A semaphore does the second for the
-//! device only ([host access](https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#synchronization-submission-host-writes)).
+//! Each piece of work is a command buffer of its own, between two barriers: one that puts it behind
+//! everything submitted to the queue before it, and one that shows the host what it wrote. A
+//! semaphore does the second for the device only ([host
+//! access](https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#synchronization-submission-host-writes)).
 
 use std::{
     any::Any,
@@ -57,8 +58,9 @@ impl Kernels {
             .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
             .collect();
         let info = vk::ShaderModuleCreateInfo::default().code(&words);
-        // SAFETY: valid SPIR-V, checked by naga when it was made. Here and below, the device is alive, and what the
-        // structures point to is alive during the call. What a failure leaves behind goes with the device.
+        // SAFETY: valid SPIR-V, checked by naga when it was made. Here and below, the device is
+        // alive, and what the structures point to is alive during the call. What a failure leaves
+        // behind goes with the device.
         let module = unsafe { device.create_shader_module(&info, None) }
             .map_err(fault("vkCreateShaderModule"))?;
         let binding = |binding| {
@@ -145,7 +147,8 @@ impl Memory {
         let info = vk::BufferCreateInfo::default()
             .size(bytes as u64)
             .usage(usage);
-        // SAFETY: the device is alive, here and below. What a failure leaves behind goes with the process.
+        // SAFETY: the device is alive, here and below. What a failure leaves behind goes with the
+        // process.
         let buffer =
             unsafe { device.create_buffer(&info, None) }.map_err(fault("vkCreateBuffer"))?;
         // SAFETY: the buffer was just made.
@@ -167,7 +170,8 @@ impl Memory {
         let info = vk::MemoryAllocateInfo::default()
             .allocation_size(needs.size)
             .memory_type_index(kind);
-        // SAFETY: the memory is bound to the buffer it was sized for, and mapped once for its whole life.
+        // SAFETY: the memory is bound to the buffer it was sized for, and mapped once for its whole
+        // life.
         let (memory, at) = unsafe {
             let memory = device
                 .allocate_memory(&info, None)
@@ -193,7 +197,8 @@ impl Memory {
     /// One word of it.
     pub(super) fn word(&self, index: usize) -> &AtomicU32 {
         assert!(index < self.bytes / 4);
-        // SAFETY: within memory that is mapped as long as `self` lives, aligned, and read and written as whole words.
+        // SAFETY: within memory that is mapped as long as `self` lives, aligned, and read and
+        // written as whole words.
         unsafe { AtomicU32::from_ptr((self.at + index * 4) as *mut u32) }
     }
 }
@@ -304,7 +309,8 @@ impl Work {
     }
 }
 
-/// One kernel, `groups` workgroups of it, with `word` to push; in front of it, `zeroed` is filled with zeroes.
+/// One kernel, `groups` workgroups of it, with `word` to push; in front of it, `zeroed` is filled
+/// with zeroes.
 pub(super) struct Dispatch {
     pub(super) pipeline: vk::Pipeline,
     pub(super) groups: u32,
@@ -337,7 +343,8 @@ pub(super) fn dispatch(stream: &VkStream, bound: &Arc<Bound>, dispatch: &Dispatc
         };
         used.push_back((next, buffer));
         drop(used);
-        // SAFETY: the buffer is new or no longer pending, and the pool is used under the submit lock only.
+        // SAFETY: the buffer is new or no longer pending, and the pool is used under the submit
+        // lock only.
         unsafe { record(gpu, buffer, layout, bound.set, dispatch) }?;
         Ok(buffer)
     })

@@ -10,7 +10,8 @@ pub(crate) fn write_table(name: &str, title: &str, text: &str) {
     }
 }
 
-/// Tells whoever runs the tests that one could not run here: the text of a passing test is not shown.
+/// Tells whoever runs the tests that one could not run here: the text of a passing test is not
+/// shown.
 pub(crate) fn skip(test: &str, reason: &str) {
     use std::io::Write as _;
     println!("SKIPPED: {test}: {reason}");
@@ -56,8 +57,8 @@ pub(crate) fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
 
-/// Runs `scenario` in a process of its own: this test once more. For what a process does not survive, or
-/// what leaves it changed.
+/// Runs `scenario` in a process of its own: this test once more. For what a process does not
+/// survive, or what leaves it changed.
 pub(crate) fn in_a_process_of_its_own(scenario: impl FnOnce()) {
     if is_child() {
         return scenario();
@@ -79,7 +80,8 @@ pub(crate) fn in_a_process_of_its_own(scenario: impl FnOnce()) {
     assert!(status.success(), "{name}: {status}");
 }
 
-/// A host stream's marker that is pending until the sender is dropped; then it completes, or fails with "no more paper".
+/// A host stream's marker that is pending until the sender is dropped; then it completes, or fails
+/// with "no more paper".
 pub(crate) fn held_host_marker(fails: bool) -> (std::sync::mpsc::Sender<()>, fencepost::Marker) {
     let host = fencepost::Device::new_host(2).new_stream().unwrap();
     let (go, wait) = std::sync::mpsc::channel::<()>();

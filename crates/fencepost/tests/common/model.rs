@@ -1,10 +1,10 @@
 //! A small, obviously right model of streams and events, and a way to hold a device against it.
 //!
-//! The model keeps a list of items for each stream and works out from scratch, after every step, how
-//! far each list can have come: an item is passed when everything before it is, and its gate is open
-//! or its marker is passed. That is all there is to an event's meaning. What must be complete is
-//! waited for; what must be pending must not be complete; a log that the work writes must respect
-//! every order that the model derives.
+//! The model keeps a list of items for each stream and works out from scratch, after every step,
+//! how far each list can have come: an item is passed when everything before it is, and its gate is
+//! open or its marker is passed. That is all there is to an event's meaning. What must be complete
+//! is waited for; what must be pending must not be complete; a log that the work writes must
+//! respect every order that the model derives.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -80,8 +80,8 @@ struct Model {
     /// When each item was submitted, counted over all streams.
     turns: [Vec<usize>; STREAMS],
     submitted: usize,
-    /// The first of the streams that each shares a hardware queue with: such streams share its order, so what
-    /// holds one up holds up what is submitted to the others later.
+    /// The first of the streams that each shares a hardware queue with: such streams share its
+    /// order, so what holds one up holds up what is submitted to the others later.
     queues: [usize; STREAMS],
     gates: Vec<bool>,
     /// Where each marker stands: stream and index.
@@ -209,8 +209,8 @@ struct Run<'a> {
     markers: Vec<Marker>,
 }
 
-/// Each mutant of the devices that `make` gives must part from the model in one of `runs` runs: a model
-/// that agrees with anything would prove nothing.
+/// Each mutant of the devices that `make` gives must part from the model in one of `runs` runs: a
+/// model that agrees with anything would prove nothing.
 pub(crate) fn tells_apart(make: impl Fn() -> Device, mutants: &[Mutant], runs: usize) {
     for &mutant in mutants {
         let mut runner = TestRunner::deterministic();
@@ -222,7 +222,8 @@ pub(crate) fn tells_apart(make: impl Fn() -> Device, mutants: &[Mutant], runs: u
     }
 }
 
-/// Holds so many random runs on a GPU, or on its stand-in, against the model; `share` as in [`run_shared`].
+/// Holds so many random runs on a GPU, or on its stand-in, against the model; `share` as in
+/// [`run_shared`].
 #[allow(dead_code)] // The host has its own.
 pub(crate) fn holds_for(device: &Device, runs: u32, share: impl Fn(&Stream, &Stream) -> bool) {
     let config = Config {

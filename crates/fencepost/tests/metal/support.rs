@@ -1,6 +1,7 @@
 //! What the tests of the Metal backend on the stand-in share.
 //!
-//! Tests run outside of any autorelease pool, so that a call of the library without one of its own is found out.
+//! Tests run outside of any autorelease pool, so that a call of the library without one of its own
+//! is found out.
 #![allow(dead_code)]
 
 use std::{
@@ -24,13 +25,14 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) type Obj<T> = Retained<ProtocolObject<T>>;
 
-/// The first device of the machine of now. Never the one that `Device::open` keeps, which may be of another machine.
+/// The first device of the machine of now. Never the one that `Device::open` keeps, which may be of
+/// another machine.
 pub(crate) fn gpu() -> Device {
     metal::fresh(0).unwrap()
 }
 
-/// Runs a test with some seeds, each on a machine of its own, and sees that nothing is left: no object of Metal's, no
-/// release too many, nothing done that Metal forbids.
+/// Runs a test with some seeds, each on a machine of its own, and sees that nothing is left: no
+/// object of Metal's, no release too many, nothing done that Metal forbids.
 pub(crate) fn with_gpu(test: impl Fn(&Device, &Session)) {
     with_gpu_of(|_| (), test);
 }

@@ -1,4 +1,5 @@
-//! What the tests of the CUDA face share. Every test gets a machine of its own, and leaves nothing behind on it.
+//! What the tests of the CUDA face share. Every test gets a machine of its own, and leaves nothing
+//! behind on it.
 
 #![allow(dead_code, reason = "not every test file needs everything")]
 
@@ -24,7 +25,8 @@ pub(crate) fn ok(code: CUresult) {
     assert_eq!(code, CUDA_SUCCESS);
 }
 
-/// Runs a test with device 0's primary context current, with the seeds `0..count` or the one in the environment.
+/// Runs a test with device 0's primary context current, with the seeds `0..count` or the one in the
+/// environment.
 pub(crate) fn with_seeds(count: u64, test: impl Fn(&Session<'_>)) {
     fencepost_sim::with_seeds(count, |seed| with_seed(seed, &test));
 }
@@ -181,7 +183,8 @@ pub(crate) fn kernel(name: &std::ffi::CStr) -> (CUmodule, CUfunction) {
     (module, function)
 }
 
-/// Launches a kernel with arguments of eight bytes each; one of four bytes lies in the first four of them.
+/// Launches a kernel with arguments of eight bytes each; one of four bytes lies in the first four
+/// of them.
 pub(crate) fn launch(function: CUfunction, stream: CUstream, arguments: &mut [u64]) -> CUresult {
     let mut pointers: Vec<*mut c_void> = arguments
         .iter_mut()

@@ -1,16 +1,20 @@
-//! A `RUSTC_WRAPPER` for builds with `--cfg metal_sim`: it lets rustc compile objc2-metal where there is no Metal.
+//! A `RUSTC_WRAPPER` for builds with `--cfg metal_sim`: it lets rustc compile objc2-metal where
+//! there is no Metal.
 //!
-//! objc2-metal 0.3 links the framework whatever the target is, and off Apple rustc rejects that (E0455). It also keeps
-//! `MTLCopyAllDevices` to macOS. No setting of cargo reaches into a dependency's source, and a `[patch]` would change
-//! Cargo.lock for everybody. So when that one crate is compiled, a copy of its source with those two places changed is
-//! compiled instead; everything else goes to rustc as it came. It uses no network and writes only beside cargo's output.
+//! objc2-metal 0.3 links the framework whatever the target is, and off Apple rustc rejects that
+//! (E0455). It also keeps `MTLCopyAllDevices` to macOS. No setting of cargo reaches into a
+//! dependency's source, and a `[patch]` would change Cargo.lock for everybody. So when that one
+//! crate is compiled, a copy of its source with those two places changed is compiled instead;
+//! everything else goes to rustc as it came. It uses no network and writes only beside cargo's
+//! output.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// Where it has changed, the new version of objc2-metal has to be looked at: better an error than a silent guess.
+/// Where it has changed, the new version of objc2-metal has to be looked at: better an error than a
+/// silent guess.
 const CHANGES: &[Change] = &[
     Change {
         file: "generated/mod.rs",

@@ -28,7 +28,8 @@ const NEEDS_FREE: c_int = 1 << 24;
 const HAS_HELPERS: c_int = 1 << 25;
 const IS_GLOBAL: c_int = 1 << 28;
 
-/// The counts of the blocks on the heap. Those with none left are gone; their memory is never used again.
+/// The counts of the blocks on the heap. Those with none left are gone; their memory is never used
+/// again.
 static BLOCKS: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
 
 fn counts() -> MutexGuard<'static, BTreeMap<usize, usize>> {
@@ -74,7 +75,8 @@ pub(super) extern "C-unwind" fn _Block_copy(block: *const c_void) -> *mut c_void
     if to.is_null() {
         handle_alloc_error(layout);
     }
-    // SAFETY: the block has as many bytes as its descriptor says, and the new memory has room for them
+    // SAFETY: the block has as many bytes as its descriptor says, and the new memory has room for
+    // them
     unsafe { to.copy_from_nonoverlapping(block.cast(), size) };
     let copy = to.cast::<Block>();
     // SAFETY: new memory of this function, filled above

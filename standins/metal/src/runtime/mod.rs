@@ -1,12 +1,16 @@
-//! The part of an Objective-C runtime that objc2, block2 and dispatch2 call: C functions by the names of GNUstep's.
+//! The part of an Objective-C runtime that objc2, block2 and dispatch2 call: C functions by the
+//! names of GNUstep's.
 //!
-//! It checks rather than hurries. No memory of a dead object is used again, so that a message to it, a retain or a
-//! release names its class instead of doing something. What it knows of classes and objects is in tables by address;
-//! a pointer from outside is looked up there and never followed, but for blocks, which their callers put on the stack.
+//! It checks rather than hurries. No memory of a dead object is used again, so that a message to
+//! it, a retain or a release names its class instead of doing something. What it knows of classes
+//! and objects is in tables by address; a pointer from outside is looked up there and never
+//! followed, but for blocks, which their callers put on the stack.
 //!
-//! The functions' meaning: <https://developer.apple.com/documentation/objectivec/objective-c-runtime>, and
-//! <https://clang.llvm.org/docs/AutomaticReferenceCounting.html#runtime-support> for those of reference counts. None of
-//! them is `unsafe` here: the `extern` declarations through which they are called say what callers must keep to.
+//! The functions' meaning:
+//! <https://developer.apple.com/documentation/objectivec/objective-c-runtime>, and
+//! <https://clang.llvm.org/docs/AutomaticReferenceCounting.html#runtime-support> for those of
+//! reference counts. None of them is `unsafe` here: the `extern` declarations through which they
+//! are called say what callers must keep to.
 
 mod block;
 mod class;
@@ -57,8 +61,8 @@ pub(crate) fn live() -> BTreeMap<String, usize> {
     live
 }
 
-// The classes have to be there before anybody names one, and a class that a program names is a symbol, not a call. So
-// they are made before main, when there is one thread.
+// The classes have to be there before anybody names one, and a class that a program names is a
+// symbol, not a call. So they are made before main, when there is one thread.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static BEFORE_MAIN: extern "C" fn() = before_main;

@@ -24,8 +24,8 @@ pub(super) struct Object {
 /// By address; dead ones stay, as their memory does.
 static OBJECTS: RwLock<BTreeMap<usize, &'static Object>> = RwLock::new(BTreeMap::new());
 static SERIAL: AtomicU64 = AtomicU64::new(1);
-/// The places that weakly refer to an object, by its address. Held while a count falls, so that nobody takes a strong
-/// reference from a weak one to an object that is on its way out.
+/// The places that weakly refer to an object, by its address. Held while a count falls, so that
+/// nobody takes a strong reference from a weak one to an object that is on its way out.
 static WEAK: Mutex<BTreeMap<usize, BTreeSet<usize>>> = Mutex::new(BTreeMap::new());
 
 /// What a pointer from outside points to.
@@ -49,8 +49,8 @@ pub(super) fn kind(id: Id) -> Kind {
     if let Some(class) = class::find_unmade(id) {
         fail(format_args!("class {} is not simulated", class.shown()));
     }
-    // SAFETY: objc2's callers have a pointer to an object, and of those only blocks, whose first word is their class,
-    // are made by others than this runtime
+    // SAFETY: objc2's callers have a pointer to an object, and of those only blocks, whose first
+    // word is their class, are made by others than this runtime
     let first = unsafe { *id.cast::<*const c_void>() };
     match class::find(first) {
         Some(class) if class::is_block(first) => Kind::Block(class),
@@ -199,8 +199,8 @@ fn is_last(id: Id, object: &Object) -> bool {
     let before = object.count.fetch_sub(1, Ordering::SeqCst);
     if before == 1 {
         for place in weak.remove(&id.addr()).into_iter().flatten() {
-            // SAFETY: a place stays in the table only between objc_initWeak and objc_destroyWeak, while it is valid,
-            // and the lock keeps the latter waiting
+            // SAFETY: a place stays in the table only between objc_initWeak and objc_destroyWeak,
+            // while it is valid, and the lock keeps the latter waiting
             unsafe { *std::ptr::with_exposed_provenance_mut::<Id>(place) = null_mut() };
         }
     }

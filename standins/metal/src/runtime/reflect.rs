@@ -37,8 +37,8 @@ extern "C-unwind" fn ivar_getTypeEncoding(variable: &'static Variable) -> *const
     variable.types.as_ptr()
 }
 
-// There are no protocol objects. objc2 then skips its check that a class has every required method, which stand-ins
-// rightly lack.
+// There are no protocol objects. objc2 then skips its check that a class has every required method,
+// which stand-ins rightly lack.
 
 #[unsafe(no_mangle)]
 extern "C-unwind" fn objc_getProtocol(_: *const c_char) -> *const c_void {

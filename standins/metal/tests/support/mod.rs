@@ -1,4 +1,5 @@
-//! What the tests of the Metal face share: the calls that a Metal backend makes, through objc2-metal's own interface.
+//! What the tests of the Metal face share: the calls that a Metal backend makes, through
+//! objc2-metal's own interface.
 
 #![allow(dead_code, reason = "not every test file needs everything")]
 
@@ -20,8 +21,8 @@ pub(crate) const GENEROUS: Duration = Duration::from_secs(60);
 
 pub(crate) type Obj<T> = Retained<ProtocolObject<T>>;
 
-/// Runs a test with the seeds `0..count` or the one in the environment, each on a machine of its own, on which it must
-/// leave nothing behind.
+/// Runs a test with the seeds `0..count` or the one in the environment, each on a machine of its
+/// own, on which it must leave nothing behind.
 pub(crate) fn with_seeds(count: u64, test: impl Fn(&Session)) {
     fencepost_sim::with_seeds(count, |seed| with_setup(Setup::seeded(seed), &test));
 }
@@ -206,7 +207,8 @@ pub(crate) fn listener_on_a_queue() -> (
 
 pub(crate) fn words(buffer: &ProtocolObject<dyn MTLBuffer>) -> &[AtomicU32] {
     let start = buffer.contents().cast();
-    // SAFETY: so many words are there as long as the buffer is, and atomics may be written by others
+    // SAFETY: so many words are there as long as the buffer is, and atomics may be written by
+    // others
     unsafe { std::slice::from_raw_parts(start.as_ptr(), buffer.length() / 4) }
 }
 

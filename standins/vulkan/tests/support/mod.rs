@@ -1,4 +1,5 @@
-//! What the tests of the Vulkan face share. Every test gets a machine of its own, and leaves nothing behind on it.
+//! What the tests of the Vulkan face share. Every test gets a machine of its own, and leaves
+//! nothing behind on it.
 
 #![allow(dead_code, reason = "not every test file needs everything")]
 
@@ -169,8 +170,9 @@ pub(crate) struct Batch<'a> {
     pub(crate) fence: vk::Fence,
 }
 
-/// What the calls of `Gpu` rely on: its handles are alive unless a test of misuse says otherwise, which the stand-in
-/// finds out without following them; arrays and structures live through the calls.
+/// What the calls of `Gpu` rely on: its handles are alive unless a test of misuse says otherwise,
+/// which the stand-in finds out without following them; arrays and structures live through the
+/// calls.
 impl Gpu {
     pub(crate) fn new(setup: Setup) -> Gpu {
         let entry = entry();

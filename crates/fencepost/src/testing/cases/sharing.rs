@@ -157,8 +157,9 @@ fn an_event_is_dropped_by_another_thread(c: &Context) -> Verdict {
 
 fn a_hundred_thousand_records_may_be_pending(c: &Context) -> Verdict {
     const RECORDS: u64 = 100_000;
-    // A driver of Vulkan may block a submit while its queue is full, as NVIDIA's does from some 6,550 on; within
-    // ten seconds it would take the device for lost. There the gate opens before that.
+    // A driver of Vulkan may block a submit while its queue is full, as NVIDIA's does from some
+    // 6,550 on; within ten seconds it would take the device for lost. There the gate opens before
+    // that.
     const AT_LEAST: u64 = 1_000;
     let may_block = c.device.backend() == Backend::Vulkan;
     let (stream, event) = (c.stream()?, c.event());
