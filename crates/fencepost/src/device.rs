@@ -322,21 +322,9 @@ impl Device {
         first
     }
 
-    /// A marker behind everything submitted so far on each of its live streams, for waiting for all
-    /// of them in a way of one's own. Never waits for the device.
-    ///
-    /// Each has the errors of [`Stream::record`].
-    ///
-    /// ```
-    /// let device = fencepost::Device::new_host(1);
-    /// device.new_stream()?.launch(|| println!("work"))?;
-    /// for marker in device.record_all() {
-    ///     marker?.synchronize()?;
-    /// }
-    /// # Ok::<(), fencepost::Error>(())
-    /// ```
+    /// See [`crate::bindings::record_all`].
     #[track_caller]
-    pub fn record_all(&self) -> Vec<Result<Marker>> {
+    pub(crate) fn record_all(&self) -> Vec<Result<Marker>> {
         let streams = self.imp().streams().into_iter();
         let record = |stream| Stream::new(stream, self.clone()).record();
         streams.map(record).collect()

@@ -119,31 +119,10 @@ impl Event {
         }
     }
 
-    /// [`record`](Event::record), where that makes no new marker and drops none: at most when the
-    /// event was last recorded on the same stream, of CUDA or Vulkan, and nobody else holds that
-    /// marker. Else nothing is recorded, and `false` returned, also when the driver refuses:
-    /// `record` tells why.
-    ///
-    /// For callers in a place where nothing of others may be dropped, such as one that has let go
-    /// of an interpreter's lock by hand. Code of others runs in it only where a Vulkan queue is
-    /// guarded by a lock of the caller's own.
-    ///
-    /// # References
-    /// - as [`record`](Event::record)
-    ///
-    /// ```
-    /// use fencepost::{Device, Event};
-    /// let device = Device::open("host")?;
-    /// let (event, stream) = (Event::new(&device), device.default_stream());
-    /// if !event.record_in_place(&stream) {
-    ///     event.record(&stream)?;
-    /// }
-    /// # Ok::<(), fencepost::Error>(())
-    /// ```
+    /// See [`crate::bindings::record_in_place`].
     #[inline]
     #[track_caller]
-    #[must_use = "where it gives false, nothing was recorded"]
-    pub fn record_in_place(&self, stream: &Stream) -> bool {
+    pub(crate) fn record_in_place(&self, stream: &Stream) -> bool {
         stream.record_again(&self.slot)
     }
 
@@ -264,18 +243,9 @@ impl Event {
         }
     }
 
-    /// What [`query`](Event::query) can tell by a few atomic loads: `None` where it would take a
-    /// lock or ask a driver. For callers that hold a lock of their own, such as an interpreter's,
-    /// and let go of it first in that case.
-    ///
-    /// ```
-    /// use fencepost::{Device, Event};
-    /// let event = Event::new(&Device::open("host")?);
-    /// assert_eq!(event.peek(), Some(true), "an unrecorded event counts as complete");
-    /// # Ok::<(), fencepost::Error>(())
-    /// ```
+    /// See [`crate::bindings::peek`].
     #[inline]
-    pub fn peek(&self) -> Option<bool> {
+    pub(crate) fn peek(&self) -> Option<bool> {
         self.slot.peek()
     }
 
@@ -487,8 +457,7 @@ impl Event {
     ///
     /// While another thread records this very event, and the driver holds that up because its queue
     /// is full, this waits for it, and so do the calls that need the marker: all but
-    /// [`query`](Event::query), [`peek`](Event::peek) and [`status`](Event::status), which say that
-    /// it is pending.
+    /// [`query`](Event::query) and [`status`](Event::status), which say that it is pending.
     ///
     /// ```
     /// use fencepost::{Device, Event};

@@ -46,6 +46,8 @@
 #![deny(missing_docs, unsafe_code)]
 #![cfg_attr(loom, allow(dead_code))]
 
+#[doc(hidden)]
+pub mod bindings;
 mod clock;
 mod contract;
 #[cfg(all(feature = "cuda", not(loom)))]

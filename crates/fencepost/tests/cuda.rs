@@ -10,7 +10,7 @@ use std::{
 };
 
 use fencepost::{
-    Backend, Device, Error, Event, Marker, Status, Stream, cuda,
+    Backend, Device, Error, Event, Marker, Status, Stream, bindings, cuda,
     testing::work::{self, Gate},
 };
 
@@ -545,7 +545,7 @@ fn a_stream_is_wrapped_and_marked_inside_its_own_capture() {
         // SAFETY: `theirs` owns it and is kept.
         let wrapped = unsafe { cuda::stream_from_raw(raw, Arc::new(theirs.clone())) }.unwrap();
         // SAFETY: the same.
-        let number = unsafe { cuda::stream_number(raw) };
+        let number = unsafe { bindings::stream_number(raw) };
         assert_eq!(number, None, "asking would break the capture");
         start.record(&wrapped).unwrap();
         cuda::spin(&theirs, 1_000_000).unwrap();
@@ -871,7 +871,7 @@ fn a_native_event_is_one_event_for_life() {
     let event = Event::with_timing(&gpu.device);
     let gate = work::gate(&stream).unwrap();
     event.record(&stream).unwrap();
-    let held = NativeEvent::of_marker(&event.marker().unwrap()).unwrap();
+    let held = bindings::native_event_of(&event.marker().unwrap()).unwrap();
     let raw = held.raw();
     assert!(!held.query().unwrap());
     assert!(matches!(

@@ -25,7 +25,7 @@ use std::{
 };
 
 use fencepost::{
-    Backend, Device, Error, Event, Marker, Result, Stream,
+    Backend, Device, Error, Event, Marker, Result, Stream, bindings,
     cuda::{NativeEvent, NativeOptions},
 };
 use pyo3::{exceptions::PyValueError, ffi, prelude::*};
@@ -254,7 +254,7 @@ impl Core {
             return Ok(None);
         };
         let device = self.slot.get().map(Event::device).cloned();
-        let (Some(event), Some(device)) = (NativeEvent::of_marker(&marker), device) else {
+        let (Some(event), Some(device)) = (bindings::native_event_of(&marker), device) else {
             // It has failed, and says so; or it is none of CUDA.
             marker.query()?;
             let why = "a native event";
@@ -295,7 +295,7 @@ impl Core {
         match self.slot.get() {
             None => Ok(()),
             // Nothing to submit, so nothing that could block.
-            Some(slot) if slot.peek() == Some(true) => Ok(()),
+            Some(slot) if bindings::peek(slot) == Some(true) => Ok(()),
             Some(slot) => py.detach(|| slot.wait(stream).map_err(Box::new)),
         }
     }
@@ -321,7 +321,7 @@ impl Core {
             None => Ok(true),
             // What may wait for a lock of the library must not hold the interpreter's meanwhile:
             // the holder may be blocked in the driver, whose progress may need Python.
-            Some(slot) => match slot.peek() {
+            Some(slot) => match bindings::peek(slot) {
                 Some(known) => Ok(known),
                 None => py.detach(|| slot.query().map_err(Box::new)),
             },
@@ -450,7 +450,7 @@ impl Core {
         match (self.native.get(), self.slot.get()) {
             (Some(native), _) if native.recorded.load(Ordering::Acquire) => "recorded",
             (Some(_), _) | (None, None) => "never recorded",
-            (None, Some(slot)) => match slot.peek() {
+            (None, Some(slot)) => match bindings::peek(slot) {
                 Some(true) => "complete or never recorded",
                 Some(false) => "pending",
                 None => "recorded",
@@ -486,7 +486,7 @@ fn record_in_place(_py: Python<'_>, event: &Event, stream: &Stream) -> bool {
     // touched: recording in place runs no code but the library's and the driver's, and drops
     // nothing, so no object of Python's either, which would ask PyO3's account.
     let _attach = Attach(unsafe { ffi::PyEval_SaveThread() });
-    event.record_in_place(stream)
+    bindings::record_in_place(event, stream)
 }
 
 fn slot(device: &Device, flags: Flags) -> Event {

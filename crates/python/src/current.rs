@@ -19,7 +19,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use fencepost::{Device, Error, Stream, cuda};
+use fencepost::{Device, Error, Stream, bindings, cuda};
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
     ffi, intern,
@@ -240,7 +240,7 @@ fn by_handle(py: Python<'_>, handle: usize, owner: Option<&Bound<'_, PyAny>>) ->
         };
     }
     // SAFETY: the caller's word: a handle that they pass is of a stream that is alive.
-    let number = unsafe { cuda::stream_number(raw) };
+    let number = unsafe { bindings::stream_number(raw) };
     if let Some(number) = number {
         let known = wrapped()
             .iter()

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fencepost::{Device, Error};
+use fencepost::{Device, Error, bindings};
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
     prelude::*,
@@ -165,7 +165,7 @@ pub(crate) fn synchronize(
     current::forget_wrapped();
     let start = Instant::now();
     let mut first = Ok(());
-    for marker in py.detach(|| device.record_all()) {
+    for marker in py.detach(|| bindings::record_all(device)) {
         let waited = marker.map_err(to_py).and_then(|marker| {
             let left = limit.map(|limit| limit.saturating_sub(start.elapsed()));
             wait(py, &marker, device.backend(), left, How::Sleep)

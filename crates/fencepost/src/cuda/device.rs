@@ -298,18 +298,23 @@ impl DeviceImpl for CudaDevice {
     }
 }
 
-/// The driver's number for a stream, which is never used again while its handle may be; `None`
-/// where the driver has none, or says that the handle is no stream; and while the stream is
+/// The driver's own number for a stream (`cuStreamGetId`), which names it while the process lives:
+/// a handle may name another stream once the first is destroyed. `None` where the driver has no
+/// such numbers (before CUDA 12), or says that the handle is no stream; and while the stream is
 /// captured, since asking would break the capture, in whatever mode.
 ///
 /// # Safety
-/// The stream is alive, or one of the default streams of the context that is current.
-pub(crate) unsafe fn native_id(handle: *mut std::ffi::c_void) -> Option<u64> {
+/// `handle` is a stream of this process's CUDA driver and is alive; or it names one of the default
+/// streams, and a context is current in this thread.
+///
+/// # References
+/// - [`cuStreamGetId`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
+pub unsafe fn stream_number(handle: *mut std::ffi::c_void) -> Option<u64> {
     // SAFETY: passed on to the caller.
     unsafe { number_of(Driver::get().ok()?, StreamHandle(handle)) }
 }
 
-/// As [`native_id`].
+/// As [`stream_number`].
 ///
 /// # Safety
 /// As there.

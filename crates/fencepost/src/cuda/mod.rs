@@ -462,11 +462,8 @@ impl NativeEvent {
         device::RawEvent::new(device, flags, options.external).map(NativeEvent)
     }
 
-    /// The event of a CUDA marker, which holds that marker's recording until it is recorded again;
-    /// `None` for markers of other backends, and of streams that have failed. From then on it is
-    /// never used for another marker; recording it again changes what that marker tells while it is
-    /// pending.
-    pub fn of_marker(marker: &Marker) -> Option<NativeEvent> {
+    /// See [`crate::bindings::native_event_of`].
+    pub(crate) fn of_marker(marker: &Marker) -> Option<NativeEvent> {
         device::RawEvent::of(marker).map(NativeEvent)
     }
 
@@ -536,30 +533,6 @@ impl fmt::Debug for NativeEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "NativeEvent({:p})", self.raw())
     }
-}
-
-/// The driver's own number for a stream (`cuStreamGetId`), which names it while the process lives:
-/// a handle may name another stream once the first is destroyed. `None` where the driver has no
-/// such numbers (before CUDA 12), or knows no such stream; and while the stream is captured into a
-/// graph, since asking would break the capture.
-///
-/// # Safety
-/// `handle` is a stream of this process's CUDA driver and is alive; or it names one of the default
-/// streams, and a context is current in this thread.
-///
-/// # References
-/// - [`cuStreamGetId`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
-///
-/// ```no_run
-/// let stream = fencepost::Device::open("cuda:0")?.new_stream()?;
-/// let raw = fencepost::cuda::raw_stream(&stream).unwrap();
-/// // SAFETY: `stream` is alive.
-/// println!("{:?}", unsafe { fencepost::cuda::stream_number(raw) });
-/// # Ok::<(), fencepost::Error>(())
-/// ```
-pub unsafe fn stream_number(handle: *mut c_void) -> Option<u64> {
-    // SAFETY: passed on to the caller.
-    unsafe { device::native_id(handle) }
 }
 
 fn of_stream(stream: &Stream) -> Result<&device::CudaStream> {

@@ -1,0 +1,47 @@
+//! For the Python package of this repository alone: no promise of stability is made for anything
+//! in here, and any release may change it.
+//!
+//! Bindings hold a lock of their own, the interpreter's, and must know whether a call may block
+//! before they make it.
+
+#[cfg(all(feature = "cuda", not(loom)))]
+use crate::cuda::NativeEvent;
+#[cfg(all(feature = "cuda", not(loom)))]
+pub use crate::cuda::device::stream_number;
+use crate::{Device, Event, Marker, Result, Stream};
+
+/// [`Event::record`], where that makes no new marker and drops none: at most when the event was
+/// last recorded on the same stream, of CUDA or Vulkan, and nobody else holds that marker. Else
+/// nothing is recorded, and it returns `false`, also when the driver refuses: `record` tells why.
+///
+/// It drops nothing of the caller's, so it may run with the interpreter's lock released by hand.
+/// Code of the caller's runs in it only where a Vulkan queue is guarded by a lock of the caller's.
+#[inline]
+#[track_caller]
+#[must_use = "where it returns false, nothing was recorded"]
+pub fn record_in_place(event: &Event, stream: &Stream) -> bool {
+    event.record_in_place(stream)
+}
+
+/// What [`Event::query`] can tell by a few atomic loads; `None` where it would take a lock or ask
+/// a driver.
+#[inline]
+pub fn peek(event: &Event) -> Option<bool> {
+    event.peek()
+}
+
+/// A marker behind everything submitted so far on each live stream of `device`, for waits that
+/// look for signals now and then. Never waits for the device. Each has the errors of
+/// [`Stream::record`].
+#[track_caller]
+pub fn record_all(device: &Device) -> Vec<Result<Marker>> {
+    device.record_all()
+}
+
+/// The event of a CUDA marker, which holds that marker's recording until it is recorded again;
+/// `None` for markers of other backends, and of streams that have failed. From then on it is never
+/// used for another marker; recording it again changes what that marker tells while it is pending.
+#[cfg(all(feature = "cuda", not(loom)))]
+pub fn native_event_of(marker: &Marker) -> Option<NativeEvent> {
+    NativeEvent::of_marker(marker)
+}
