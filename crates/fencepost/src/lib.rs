@@ -44,6 +44,7 @@
 //! - `vulkan`: Vulkan 1.2 and later, its loader loaded at run time; building needs none.
 //! - `conformance`: the conformance suite and its mutants, as library code.
 #![deny(missing_docs, unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(has_metal, loom))))]
 #![cfg_attr(loom, allow(dead_code))]
 
 #[doc(hidden)]
@@ -67,6 +68,7 @@ mod event;
 mod host;
 mod marker;
 #[cfg(has_metal)]
+#[cfg_attr(docsrs, doc(cfg(feature = "metal")))]
 pub mod metal;
 /// The part of the Metal backend that knows no Metal, for its models.
 #[cfg(loom)]
@@ -99,6 +101,7 @@ pub use error::{Cause, Error, Result, Timeout};
 pub use event::Event;
 pub use marker::{Marker, MarkerFuture, Status};
 #[cfg(any(feature = "vulkan", has_metal, loom))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "vulkan", feature = "metal"))))]
 pub use reservation::Reservation;
 pub use stream::{Progress, Stream};
 
