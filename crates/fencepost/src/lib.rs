@@ -42,7 +42,8 @@
 //!   there.
 //! - `cuda`: NVIDIA's driver, loaded at run time; building needs none.
 //! - `vulkan`: Vulkan 1.2 and later, its loader loaded at run time; building needs none.
-//! - `conformance`: the conformance suite and its mutants, as library code.
+//! - `conformance`: the conformance suite, as library code. `mutants`: devices that are wrong in one
+//!   way each, to prove the suite on.
 #![deny(missing_docs, unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(has_metal, loom))))]
 #![cfg_attr(loom, allow(dead_code))]

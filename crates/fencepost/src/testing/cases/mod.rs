@@ -26,6 +26,7 @@ macro_rules! case {
         $crate::testing::Case {
             name: stringify!($name),
             about: $about,
+            #[cfg(feature = "mutants")]
             kills: &[$($crate::testing::Mutant::$mutant),*],
             run: $name,
         }
