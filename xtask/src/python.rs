@@ -11,6 +11,9 @@ use crate::steps::link_as;
 
 const PACKAGE: &str = "crates/python";
 
+/// What the tests need beside what users get: a class that holds a stream back.
+const FOR_TESTS: &[&str] = &["--features", "testing"];
+
 /// The interpreter to build and test with: `FENCEPOST_PYTHON`, or the one in the path.
 fn interpreter() -> String {
     let default = if cfg!(windows) { "python" } else { "python3" };
@@ -116,9 +119,9 @@ impl Environment {
         vec![venv, install]
     }
 
-    fn build(&self, w: &Workspace, profile: &str, out: &Path) -> Command {
+    fn build(&self, w: &Workspace, profile: &str, features: &[&str], out: &Path) -> Command {
         let mut command = self.module(w, "maturin", &["build", "--locked", "--quiet"]);
-        command.args(self.features);
+        command.args(self.features).args(features);
         command.args(["--profile", profile, "--manifest-path"]);
         command.arg(format!("{PACKAGE}/Cargo.toml"));
         command.arg("--interpreter").arg(self.inside());
@@ -140,7 +143,7 @@ impl Environment {
         ];
         let mut install = self.module(w, "pip", &again);
         install.arg(&wheels).arg("fencepost");
-        vec![self.build(w, "dev", &wheels), install]
+        vec![self.build(w, "dev", FOR_TESTS, &wheels), install]
     }
 
     fn pytest(&self, w: &Workspace) -> Command {
@@ -159,7 +162,7 @@ pub(crate) fn wheel(w: &Workspace) -> bool {
     let out = w.target.join("wheels");
     let environment = Environment::plain(w);
     let mut commands = environment.make(w);
-    commands.push(environment.build(w, "wheel", &out));
+    commands.push(environment.build(w, "wheel", &[], &out));
     for command in commands {
         say(&format!("$ {}", shown(&command)));
         if !plainly(command) {
@@ -205,6 +208,7 @@ pub(crate) fn mps_tests(
     let mut commands = environment.make(w);
     let mut build =
         w.cargo("build --package fencepost-python --locked --lib --example torch_mps_symbols");
+    build.args(FOR_TESTS);
     build.env("PYO3_PYTHON", environment.inside());
     simulated(&mut build);
     commands.push(build);

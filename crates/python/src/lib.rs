@@ -30,6 +30,8 @@ mod error;
 mod event;
 mod exit;
 mod fast;
+#[cfg(feature = "testing")]
+mod gate;
 mod mps;
 mod stream;
 mod torch_mps;
@@ -60,7 +62,7 @@ mod _C {
             _mps_current_stream, _mps_device, _mps_live_events, _mps_set_stream, acquire,
             elapsed_of, query_event, record, release, synchronize_event, wait_for,
         },
-        stream::{PyGate, PyStream},
+        stream::PyStream,
     };
 
     /// The classes that share their names with others, and are found in modules of their own.
@@ -72,6 +74,8 @@ mod _C {
         module.add("_CudaEvent", crate::class::cuda_event(py)?)?;
         // Where pickle finds it; none of the names that the module has for others.
         module.setattr("_CudaEventBase", py.get_type::<CudaEvent>())?;
+        #[cfg(feature = "testing")]
+        module.setattr("_Gate", py.get_type::<crate::gate::PyGate>())?;
         module.add("_MpsEvent", py.get_type::<MpsEvent>())?;
         module.add("_MpsStream", py.get_type::<MpsStream>())
     }

@@ -201,25 +201,3 @@ impl PyStream {
         format!("<fencepost.Stream: {}>", self.stream)
     }
 }
-
-/// A stream that is held until ``open()`` is called or the gate is dropped: for tests.
-#[pyclass(frozen, name = "_Gate", module = "fencepost")]
-pub(crate) struct PyGate(std::sync::Mutex<Option<fencepost::testing::work::Gate>>);
-
-#[pymethods]
-impl PyGate {
-    #[new]
-    fn new(py: Python<'_>, stream: &Bound<'_, PyAny>) -> PyResult<PyGate> {
-        let stream = crate::current::given(py, stream)?;
-        let gate = py
-            .detach(|| fencepost::testing::work::gate(&stream))
-            .map_err(to_py)?;
-        Ok(PyGate(std::sync::Mutex::new(Some(gate))))
-    }
-
-    /// Lets the stream go on.
-    fn open(&self, py: Python<'_>) {
-        let gate = self.0.lock().ok().and_then(|mut gate| gate.take());
-        py.detach(|| drop(gate));
-    }
-}

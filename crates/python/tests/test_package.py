@@ -85,6 +85,17 @@ def test_the_command_line_is_the_binarys():
     assert few.returncode == 0, few.stdout + few.stderr
 
 
+def test_no_mutant_of_the_conformance_suite_is_in_the_module():
+    """The command line brings the suite itself; the devices that are wrong stay in the library's tests."""
+    mutants = HERE.parent / "fencepost" / "src" / "testing" / "mutants.rs"
+    names = re.findall(r"^        Mutant::(\w+),$", mutants.read_text(encoding="utf-8"), re.MULTILINE)
+    assert "WaitDoesNothing" in names
+    module = Path(_C.__file__).read_bytes()
+    assert b"query_is_true_without_a_record" in module, "names of cases are found in it"
+    # The last one is what the linker calls their Rust module, where symbols are not stripped.
+    assert [name for name in [*names, "7mutants"] if name.encode() in module] == []
+
+
 def test_a_pipeline_runs_from_python(tmp_path):
     text = tmp_path / "input"
     text.write_bytes(os.urandom(100_000))
