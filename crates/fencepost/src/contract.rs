@@ -16,14 +16,14 @@
 //! - **A failed stream still records**: the marker has failed from the start. So what a user sees
 //!   does not depend on who learnt of the failure first.
 
-use std::{any::Any, fmt, panic::Location, sync::Arc, time::Instant};
+use std::{any::Any, fmt, ops::Deref, panic::Location, sync::Arc, time::Instant};
 
 use crate::{
     clock::{Elapsed, Timestamp},
+    core::{DeviceCore, Job, StreamCore},
     error::{Error, Result},
-    marker::Marker,
     rerecord::Slot,
-    timeline::{DeviceCore, Job, Reached, StreamCore, Timeline},
+    timeline::{Awaited, Ticket, Waiter},
 };
 
 /// What a backend's device provides.
@@ -79,11 +79,11 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
 
     /// Makes later work run after `marker`, natively for markers of its own kind, else as the
     /// backend can; [`Error::ForeignWait`] where it cannot. A failed marker fails this stream.
-    fn wait(&self, marker: &Marker) -> Result<()>;
+    fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()>;
 
     /// As [`wait`](StreamImpl::wait), also for pending markers of other backends, at the price of
     /// stalling the hardware queue.
-    fn wait_foreign(&self, marker: &Marker) -> Result<()> {
+    fn wait_foreign(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         self.wait(marker)
     }
 
@@ -134,14 +134,6 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
     fn fail(&self, text: &str) -> Result<()>;
 }
 
-/// Where a marker stands: on which timeline, at which value, asked for by which line.
-pub(crate) struct Point {
-    pub(crate) timeline: Arc<Timeline>,
-    pub(crate) value: u64,
-    pub(crate) at: &'static Location<'static>,
-    pub(crate) timing: bool,
-}
-
 /// How much of a marker's status its timeline tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TimelineKnowledge {
@@ -160,17 +152,12 @@ pub(crate) enum TimelineKnowledge {
 
 /// What a backend's marker provides. Immutable; all of it may be called by many threads at once.
 /// `Any`, so that a stream can recognise markers of its own kind.
-pub(crate) trait MarkerImpl: Send + Sync + Any {
-    fn point(&self) -> &Point;
-
+pub(crate) trait MarkerImpl: Awaited + Any {
     /// What the timeline alone, without asking a driver, tells of this marker: gives queries their
     /// fastest path.
     fn timeline_knowledge(&self) -> TimelineKnowledge {
         TimelineKnowledge::Nothing
     }
-
-    /// `Ok(true)` once complete, the failure once failed. Never blocks.
-    fn query(&self) -> Result<bool>;
 
     /// Whether it is known to be complete. Where asking a driver costs more than a native wait,
     /// without asking.
@@ -200,16 +187,72 @@ pub(crate) trait MarkerImpl: Send + Sync + Any {
     }
 }
 
-impl Point {
-    /// What the timeline knows of this point. One atomic load.
-    pub(crate) fn reached(&self) -> Reached {
-        self.timeline.reached(self.value)
+impl dyn MarkerImpl {
+    /// Fires `waiter` once the marker is complete or has failed: from another thread, or right here
+    /// when that is so already.
+    pub(crate) fn notify(&self, waiter: Waiter) -> Result<Option<Ticket>> {
+        let point = self.point();
+        match point.timeline.register(point.value, waiter) {
+            Ok(ticket) => match self.ensure_watched() {
+                Ok(()) => Ok(Some(ticket)),
+                Err(error) => {
+                    drop(point.timeline.cancel(ticket));
+                    Err(error)
+                }
+            },
+            Err(waiter) => {
+                waiter.fire(&point.timeline.check(point.value).map(drop));
+                Ok(None)
+            }
+        }
     }
 }
 
-impl fmt::Display for Point {
+impl fmt::Display for dyn MarkerImpl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "marker {} of {}", self.value, self.timeline.stream)
+        self.point().fmt(f)
+    }
+}
+
+/// A device, as whoever needs it holds it.
+#[derive(Clone)]
+pub(crate) enum DeviceRef {
+    Counted(Arc<dyn DeviceImpl>),
+    /// One that stays until the process ends: what holds it is made and dropped without counting.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    Static(&'static dyn DeviceImpl),
+}
+
+impl Deref for DeviceRef {
+    type Target = dyn DeviceImpl;
+
+    #[inline]
+    fn deref(&self) -> &dyn DeviceImpl {
+        match self {
+            DeviceRef::Counted(device) => &**device,
+            DeviceRef::Static(device) => *device,
+        }
+    }
+}
+
+impl DeviceRef {
+    pub(crate) fn new(device: impl DeviceImpl) -> DeviceRef {
+        DeviceRef::Counted(Arc::new(device))
+    }
+}
+
+/// Two are equal when events of one may be recorded on streams of the other.
+impl PartialEq for DeviceRef {
+    #[inline]
+    fn eq(&self, other: &DeviceRef) -> bool {
+        match (self, other) {
+            // Clones of one: nearly always so.
+            (DeviceRef::Static(one), DeviceRef::Static(two)) if std::ptr::addr_eq(*one, *two) => {
+                true
+            }
+            (DeviceRef::Counted(one), DeviceRef::Counted(two)) if Arc::ptr_eq(one, two) => true,
+            _ => self.core().id == other.core().id,
+        }
     }
 }
 

@@ -29,9 +29,10 @@ use std::{
 };
 
 use crate::{
+    contract::MarkerImpl,
+    core::{Blocked, StreamCore},
     error::{Error, Result},
-    marker::Marker,
-    timeline::{Blocked, StreamCore},
+    timeline::Awaited,
 };
 
 /// Told when a thread that runs host work blocks, so that others can go on meanwhile.
@@ -90,14 +91,18 @@ const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LONGEST_LOOK: Duration = Duration::from_millis(50);
 
 /// Blocks on `marker` until it completes (`true`) or `deadline` passes (`false`).
-pub(crate) fn block_on(marker: &Marker, deadline: Option<Instant>) -> Result<bool> {
+pub(crate) fn block_on(marker: &Arc<dyn MarkerImpl>, deadline: Option<Instant>) -> Result<bool> {
     match current() {
-        None => marker.imp().wait_until(deadline),
+        None => marker.wait_until(deadline),
         Some(running) => block_in_work(&running, marker, deadline),
     }
 }
 
-fn block_in_work(running: &Running, marker: &Marker, deadline: Option<Instant>) -> Result<bool> {
+fn block_in_work(
+    running: &Running,
+    marker: &Arc<dyn MarkerImpl>,
+    deadline: Option<Instant>,
+) -> Result<bool> {
     struct Unblock<'a>(&'a Running, Option<(&'a StreamCore, u64)>);
     impl Drop for Unblock<'_> {
         fn drop(&mut self) {
@@ -110,7 +115,7 @@ fn block_in_work(running: &Running, marker: &Marker, deadline: Option<Instant>) 
     running.pool.begin();
     let mut unblock = Unblock(running, None);
     let Some(stream) = &running.stream else {
-        return marker.imp().wait_until(deadline);
+        return marker.wait_until(deadline);
     };
     let wait = stream.block(Blocked {
         marker: marker.clone(),
@@ -127,7 +132,7 @@ fn block_in_work(running: &Running, marker: &Marker, deadline: Option<Instant>) 
         }
         let next = Instant::now() + look;
         let until = deadline.map_or(next, |deadline| deadline.min(next));
-        if marker.imp().wait_until(Some(until))? {
+        if marker.wait_until(Some(until))? {
             return Ok(true);
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -138,14 +143,19 @@ fn block_in_work(running: &Running, marker: &Marker, deadline: Option<Instant>) 
 }
 
 /// The circle that blocking host work of `own` on `marker` closes, in words.
-fn find_circle(own: &StreamCore, marker: &Marker) -> Option<String> {
+fn find_circle(own: &StreamCore, marker: &Arc<dyn MarkerImpl>) -> Option<String> {
     let path = walk(own, marker)?;
-    if walk(own, marker)? != path {
+    let again = walk(own, marker)?;
+    if !path
+        .iter()
+        .map(|m| m.point())
+        .eq(again.iter().map(|m| m.point()))
+    {
         return None;
     }
     let mut words = format!("host work of {own} waits for {marker}");
     for marker in &path[1..] {
-        words += &format!(", which waits for {marker}");
+        words += &format!(", which waits for {}", marker.point());
     }
     words += if path.len() == 1 {
         ", which comes after that very work"
@@ -156,12 +166,12 @@ fn find_circle(own: &StreamCore, marker: &Marker) -> Option<String> {
 }
 
 /// The pending markers from `marker` back to `own`; `None` when the way ends elsewhere.
-fn walk(own: &StreamCore, marker: &Marker) -> Option<Vec<Marker>> {
-    let mut path = vec![marker.clone()];
+fn walk(own: &StreamCore, marker: &Arc<dyn MarkerImpl>) -> Option<Vec<Arc<dyn Awaited>>> {
+    let mut path: Vec<Arc<dyn Awaited>> = vec![marker.clone()];
     let mut seen = HashSet::new();
     loop {
         let last = path.last()?;
-        let stream = &last.imp().point().timeline.stream;
+        let stream = &last.point().timeline.stream;
         if !matches!(last.query(), Ok(false)) {
             return None;
         }
@@ -172,7 +182,7 @@ fn walk(own: &StreamCore, marker: &Marker) -> Option<Vec<Marker>> {
         if !seen.insert(stream.id) {
             return None;
         }
-        let value = last.imp().point().value;
+        let value = last.point().value;
         let next = stream
             .blocked()
             .filter(|blocked| blocked.for_ever && blocked.after < value)?;
@@ -188,7 +198,7 @@ pub(crate) fn held_up_by(stream: &StreamCore) -> Option<String> {
     } else {
         "it"
     };
-    let point = blocked.marker.imp().point();
+    let point = blocked.marker.point();
     Some(format!(
         "{who} waits for {point}, recorded at {}; that stream has completed {} of {} markers",
         point.at,

@@ -1,16 +1,15 @@
 //! An accelerator, opened through one backend.
 
-use std::{fmt, sync::Arc, time::Duration, time::Instant};
+use std::fmt;
+use std::sync::Arc;
 
 use crate::{
     clock::Clock,
-    contract::{Backend, DeviceImpl},
+    contract::{Backend, DeviceImpl, DeviceRef},
+    core::DeviceCore,
     error::{Error, Result},
     host,
-    marker::Marker,
     registry::{Entry, REGISTRY},
-    stream::Stream,
-    timeline::DeviceCore,
 };
 
 /// An accelerator opened through one backend: `host`, `metal`, `cuda:0`, `vulkan:0`. Cheap to
@@ -25,14 +24,7 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Device {
-    imp: Imp,
-}
-
-#[derive(Clone)]
-enum Imp {
-    Counted(Arc<dyn DeviceImpl>),
-    /// One that stays until the process ends: events of it are made and dropped without counting.
-    Static(&'static dyn DeviceImpl),
+    imp: DeviceRef,
 }
 
 /// What was found of one backend; made by [`Device::list`].
@@ -57,17 +49,8 @@ pub struct Found {
 }
 
 impl Device {
-    pub(crate) fn new(imp: Arc<dyn DeviceImpl>) -> Device {
-        Device {
-            imp: Imp::Counted(imp),
-        }
-    }
-
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
-    pub(crate) fn new_static(imp: &'static dyn DeviceImpl) -> Device {
-        Device {
-            imp: Imp::Static(imp),
-        }
+    pub(crate) fn new(imp: DeviceRef) -> Device {
+        Device { imp }
     }
 
     pub(crate) fn core(&self) -> &Arc<DeviceCore> {
@@ -75,10 +58,7 @@ impl Device {
     }
 
     pub(crate) fn imp(&self) -> &dyn DeviceImpl {
-        match &self.imp {
-            Imp::Counted(imp) => &**imp,
-            Imp::Static(imp) => *imp,
-        }
+        &*self.imp
     }
 
     /// Opens the device of this name: a backend, and an index behind a colon where it has several.
@@ -121,7 +101,7 @@ impl Device {
                 why: format!("{why}; {}", known_names()),
             }),
             Ok(count) if index >= count => Err(unknown()),
-            Ok(_) => (entry.open)(index),
+            Ok(_) => (entry.open)(index).map(Device::new),
         }
     }
 
@@ -146,7 +126,7 @@ impl Device {
                     if let Ok(1..) = (entry.count)()
                         && (entry.preferred)()
                     {
-                        last = (entry.open)(0);
+                        last = (entry.open)(0).map(Device::new);
                         if last.is_ok() {
                             break;
                         }
@@ -190,7 +170,7 @@ impl Device {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn new_host(workers: usize) -> Device {
-        host::new(workers)
+        Device::new(host::new(workers))
     }
 
     /// The name that [`open`](Device::open) takes.
@@ -222,112 +202,6 @@ impl Device {
     /// ```
     pub fn clock(&self) -> &Clock {
         &self.core().clock
-    }
-
-    /// The stream that exists from the start; the same one each time.
-    ///
-    /// # Panics
-    /// Never: a backend that cannot give its default stream fails in [`open`](Device::open).
-    ///
-    /// ```
-    /// let device = fencepost::Device::open("host")?;
-    /// assert_eq!(device.default_stream(), device.default_stream());
-    /// # Ok::<(), fencepost::Error>(())
-    /// ```
-    pub fn default_stream(&self) -> Stream {
-        Stream::new(self.imp().default_stream(), self.clone())
-    }
-
-    /// A new stream, in order within itself and unordered against all others.
-    ///
-    /// # Errors
-    /// What the driver says when it makes no more.
-    ///
-    /// # References
-    /// - [`cuStreamCreate`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
-    ///   with `CU_STREAM_NON_BLOCKING`,
-    ///   [`makeCommandQueue`](https://developer.apple.com/documentation/metal/mtldevice/makecommandqueue())
-    /// - host: memory, no thread
-    ///
-    /// ```
-    /// let stream = fencepost::Device::open("host")?.new_stream()?;
-    /// stream.launch(|| println!("work"))?;
-    /// stream.synchronize()?;
-    /// # Ok::<(), fencepost::Error>(())
-    /// ```
-    pub fn new_stream(&self) -> Result<Stream> {
-        Ok(Stream::new(self.imp().new_stream()?, self.clone()))
-    }
-
-    /// Blocks until everything submitted so far to any of its streams is done.
-    ///
-    /// Records a marker on each live stream. Streams of other threads may go on meanwhile.
-    ///
-    /// # Errors
-    /// [`Error::WouldDeadlock`] from host work of one of its own streams; else the first failure
-    /// met. Either after all streams were waited for.
-    ///
-    /// # References
-    /// - [`cuCtxSynchronize`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__CTX.html),
-    ///   [`vkDeviceWaitIdle`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkDeviceWaitIdle.html)
-    ///
-    /// ```
-    /// let device = fencepost::Device::new_host(1);
-    /// let stream = device.new_stream()?;
-    /// stream.launch(|| println!("work"))?;
-    /// device.synchronize()?;
-    /// # Ok::<(), fencepost::Error>(())
-    /// ```
-    #[track_caller]
-    pub fn synchronize(&self) -> Result<()> {
-        self.synchronize_until(None, Duration::MAX)
-    }
-
-    /// As [`synchronize`](Device::synchronize), for at most `limit` in all.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`] for the first stream that was not done in time, and those of
-    /// [`synchronize`](Device::synchronize).
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// let device = fencepost::Device::new_host(1);
-    /// device.synchronize_timeout(Duration::from_secs(5))?;
-    /// # Ok::<(), fencepost::Error>(())
-    /// ```
-    #[track_caller]
-    pub fn synchronize_timeout(&self, limit: Duration) -> Result<()> {
-        self.synchronize_until(Instant::now().checked_add(limit), limit)
-    }
-
-    #[track_caller]
-    fn synchronize_until(&self, deadline: Option<Instant>, limit: Duration) -> Result<()> {
-        let mut first = Ok(());
-        let mut markers = Vec::new();
-        for marker in self.record_all() {
-            match marker {
-                Ok(marker) => markers.push(marker),
-                Err(error) => first = first.and(Err(error)),
-            }
-        }
-        for marker in markers {
-            match marker.wait_until(deadline) {
-                Ok(true) => {}
-                Ok(false) => first = first.and(Err(marker.timeout(limit))),
-                // The caller's own mistake, which must not depend on what else has failed.
-                Err(error @ Error::WouldDeadlock { .. }) => first = Err(error),
-                Err(error) => first = first.and(Err(error)),
-            }
-        }
-        first
-    }
-
-    /// See [`crate::bindings::record_all`].
-    #[track_caller]
-    pub(crate) fn record_all(&self) -> Vec<Result<Marker>> {
-        let streams = self.imp().streams().into_iter();
-        let record = |stream| Stream::new(stream, self.clone()).record();
-        streams.map(record).collect()
     }
 
     /// How many user callbacks of this device have panicked. Each panic was caught and printed by
@@ -362,12 +236,7 @@ fn known_names() -> String {
 impl PartialEq for Device {
     #[inline]
     fn eq(&self, other: &Device) -> bool {
-        match (&self.imp, &other.imp) {
-            // Clones of one: nearly always so.
-            (Imp::Static(one), Imp::Static(two)) if std::ptr::addr_eq(*one, *two) => true,
-            (Imp::Counted(one), Imp::Counted(two)) if Arc::ptr_eq(one, two) => true,
-            _ => self.core().id == other.core().id,
-        }
+        self.imp == other.imp
     }
 }
 

@@ -134,7 +134,7 @@ impl Event {
         if self.device != *stream.device() {
             return Err(self.of_another_device(stream));
         }
-        self.slot.put(stream.mark(self.timing)?, true);
+        self.slot.put(stream.mark_raw(self.timing)?, true);
         Ok(())
     }
 
@@ -164,7 +164,7 @@ impl Event {
             });
         }
         let is_like_ours = marker.has_timing() == self.timing;
-        self.slot.put(marker, is_like_ours);
+        self.slot.put(marker.imp().clone(), is_like_ours);
         Ok(())
     }
 
@@ -207,15 +207,15 @@ impl Event {
             return Ok(());
         }
         let word = self.slot.word();
-        match self.marker() {
+        match self.slot.marker() {
             None => Ok(()),
-            Some(marker) if marker.is_no_op_for(stream) => {
-                if marker.imp().is_known_complete() {
+            Some(marker) if stream.is_behind(&*marker) => {
+                if marker.is_known_complete() {
                     self.slot.remember(word);
                 }
                 Ok(())
             }
-            Some(marker) => stream.wait_pending(&marker),
+            Some(marker) => stream.imp().wait(&marker),
         }
     }
 
@@ -282,7 +282,7 @@ impl Event {
     pub fn status(&self) -> Result<Status> {
         match self.slot.try_marker() {
             Ok(None) => Ok(Status::Unrecorded),
-            Ok(Some(marker)) => marker.status(),
+            Ok(Some(marker)) => Ok(Status::of(marker.query()?)),
             Err(Taken) => Ok(Status::Pending),
         }
     }
@@ -469,7 +469,8 @@ impl Event {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn marker(&self) -> Option<Marker> {
-        self.slot.marker()
+        let imp = self.slot.marker()?;
+        Some(Marker::new(imp, self.device.clone()))
     }
 
     /// The device it was made for.

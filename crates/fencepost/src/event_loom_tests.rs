@@ -9,15 +9,17 @@ use std::{
 };
 
 use super::Event;
+use crate::timeline::Point;
 use crate::{
-    contract::{Backend, DeviceImpl, MarkerImpl, Point, StreamImpl, TimelineKnowledge},
+    contract::{Backend, DeviceImpl, DeviceRef, MarkerImpl, StreamImpl, TimelineKnowledge},
+    core::{DeviceCore, StreamCore},
     device::Device,
     error::{Error, Result},
-    marker::{Marker, Status},
+    marker::Status,
     rerecord::{Lock, Slot},
     stream::Stream,
     sync::thread,
-    timeline::{DeviceCore, StreamCore, Timeline, loom_tests::stream_core},
+    timeline::{Awaited, Timeline, loom_tests::stream_core},
 };
 
 struct FakeDevice(Arc<FakeStream>);
@@ -35,15 +37,19 @@ struct FakeMarker {
     told: TimelineKnowledge,
 }
 
-impl MarkerImpl for FakeMarker {
+impl Awaited for FakeMarker {
     fn point(&self) -> &Point {
         &self.point
     }
-    fn timeline_knowledge(&self) -> TimelineKnowledge {
-        self.told
-    }
+
     fn query(&self) -> Result<bool> {
         self.point.timeline.check(self.point.value)
+    }
+}
+
+impl MarkerImpl for FakeMarker {
+    fn timeline_knowledge(&self) -> TimelineKnowledge {
+        self.told
     }
     fn wait_until(&self, _: Option<Instant>) -> Result<bool> {
         self.query()
@@ -86,7 +92,7 @@ impl StreamImpl for FakeStream {
             Some(value)
         })
     }
-    fn wait(&self, _: &Marker) -> Result<()> {
+    fn wait(&self, _: &Arc<dyn MarkerImpl>) -> Result<()> {
         Ok(())
     }
     fn completed(&self) -> u64 {
@@ -132,7 +138,7 @@ fn streams(told: TimelineKnowledge) -> (Device, [(Stream, Arc<Timeline>); 2]) {
     };
     let other = fake(StreamCore::new(core.device.clone()));
     let first = fake(core);
-    let device = Device::new(Arc::new(FakeDevice(first.clone())));
+    let device = Device::new(DeviceRef::new(FakeDevice(first.clone())));
     let stream = |fake: Arc<FakeStream>| {
         let timeline = fake.timeline.clone();
         (Stream::new(fake, device.clone()), timeline)

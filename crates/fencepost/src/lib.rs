@@ -52,6 +52,7 @@
 pub mod bindings;
 mod clock;
 mod contract;
+mod core;
 #[cfg(all(feature = "cuda", not(loom)))]
 pub mod cuda;
 /// The parts of the CUDA backend that know no driver, for their models.
@@ -81,7 +82,6 @@ mod rerecord;
 #[cfg(any(feature = "vulkan", has_metal, loom))]
 mod reservation;
 mod stream;
-mod streams;
 mod sync;
 #[cfg(feature = "conformance")]
 pub mod testing;

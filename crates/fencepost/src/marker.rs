@@ -14,8 +14,8 @@ use crate::{
     clock::{Elapsed, Timestamp},
     contract::MarkerImpl,
     deadlock,
+    device::Device,
     error::{Error, Result, Timeout},
-    stream::Stream,
     sync::Ordering,
     timeline::{Ticket, Waiter},
 };
@@ -40,6 +40,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Marker {
     imp: Arc<dyn MarkerImpl>,
+    device: Device,
 }
 
 /// How far a marker, or the marker an event holds, has come.
@@ -65,28 +66,34 @@ pub enum Status {
     Complete,
 }
 
+impl Status {
+    /// That of a marker.
+    pub(crate) fn of(complete: bool) -> Status {
+        match complete {
+            true => Status::Complete,
+            false => Status::Pending,
+        }
+    }
+}
+
 impl Marker {
-    pub(crate) fn new(imp: Arc<dyn MarkerImpl>) -> Marker {
-        Marker { imp }
+    pub(crate) fn new(imp: Arc<dyn MarkerImpl>, device: Device) -> Marker {
+        Marker { imp, device }
     }
 
-    pub(crate) fn imp(&self) -> &dyn MarkerImpl {
-        &*self.imp
+    pub(crate) fn imp(&self) -> &Arc<dyn MarkerImpl> {
+        &self.imp
     }
 
-    /// See [`MarkerImpl::retire`].
-    pub(crate) fn retire(self) {
-        self.imp.retire();
-    }
-
-    #[cfg_attr(not(any(feature = "cuda", feature = "vulkan", loom)), allow(dead_code))]
-    pub(crate) fn imp_mut(&mut self) -> &mut Arc<dyn MarkerImpl> {
-        &mut self.imp
-    }
-
-    /// Whether a wait of `stream` for this marker needs nothing done.
-    pub(crate) fn is_no_op_for(&self, stream: &Stream) -> bool {
-        self.stream_id() == stream.id() || self.imp.is_known_complete()
+    /// The device it was recorded on.
+    ///
+    /// ```
+    /// let device = fencepost::Device::open("host")?;
+    /// assert_eq!(device.default_stream().record()?.device(), &device);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Whether the marker is complete. Never blocks.
@@ -122,10 +129,7 @@ impl Marker {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn status(&self) -> Result<Status> {
-        Ok(match self.query()? {
-            true => Status::Complete,
-            false => Status::Pending,
-        })
+        Ok(Status::of(self.query()?))
     }
 
     /// Blocks the calling thread until the marker is complete: spins for a few microseconds, then
@@ -180,7 +184,7 @@ impl Marker {
         if self.imp.query()? {
             return Ok(true);
         }
-        deadlock::block_on(self, deadline)
+        deadlock::block_on(&self.imp, deadline)
     }
 
     pub(crate) fn timeout(&self, limit: Duration) -> Error {
@@ -312,29 +316,11 @@ impl Marker {
     /// ```
     pub fn on_complete(&self, callback: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
         let callbacks = self.imp.point().timeline.stream.device.callbacks.clone();
-        self.notify(Waiter::Call(Box::new(move |result| {
-            callbacks.call(Box::new(move || callback(result)));
-        })))
-        .map(drop)
-    }
-
-    /// Fires `waiter` once the marker is complete or has failed: from another thread, or right here
-    /// when that is so already.
-    pub(crate) fn notify(&self, waiter: Waiter) -> Result<Option<Ticket>> {
-        let point = self.imp.point();
-        match point.timeline.register(point.value, waiter) {
-            Ok(ticket) => match self.imp.ensure_watched() {
-                Ok(()) => Ok(Some(ticket)),
-                Err(error) => {
-                    drop(point.timeline.cancel(ticket));
-                    Err(error)
-                }
-            },
-            Err(waiter) => {
-                waiter.fire(&point.timeline.check(point.value).map(drop));
-                Ok(None)
-            }
-        }
+        self.imp
+            .notify(Waiter::Call(Box::new(move |result| {
+                callbacks.call(Box::new(move || callback(result)));
+            })))
+            .map(drop)
     }
 
     /// Whether the marker carries a timestamp once complete.
@@ -387,8 +373,7 @@ impl Marker {
 /// Two markers are equal when they are the same recording.
 impl PartialEq for Marker {
     fn eq(&self, other: &Marker) -> bool {
-        let (a, b) = (self.imp.point(), other.imp.point());
-        a.value == b.value && a.timeline.stream.id == b.timeline.stream.id
+        self.imp.point() == other.imp.point()
     }
 }
 
@@ -484,7 +469,7 @@ impl Future for MarkerFuture {
         }
         self.forget();
         let waker = cx.waker().clone();
-        match marker.notify(Waiter::Waker(waker.clone())) {
+        match marker.imp.notify(Waiter::Waker(waker.clone())) {
             Ok(Some(ticket)) => {
                 self.registered = Some((ticket, waker));
                 Poll::Pending

@@ -7,8 +7,7 @@ use crate::metal;
 #[cfg(all(feature = "vulkan", not(loom)))]
 use crate::vulkan;
 use crate::{
-    contract::Backend,
-    device::Device,
+    contract::{Backend, DeviceRef},
     error::{Error, Result},
     host,
 };
@@ -19,7 +18,7 @@ pub(crate) struct Entry {
     /// How many devices there are; or why there is none, and what would bring one.
     pub(crate) count: fn() -> Result<usize, String>,
     /// Opens the device of this index, below `count`.
-    pub(crate) open: fn(usize) -> Result<Device>,
+    pub(crate) open: fn(usize) -> Result<DeviceRef>,
     /// Whether its first device, if there is one, is better than the host.
     pub(crate) preferred: fn() -> bool,
 }
@@ -89,7 +88,7 @@ const VULKAN: Entry = Entry {
 
 /// For entries that count no devices.
 #[cfg_attr(all(feature = "cuda", feature = "vulkan", has_metal), allow(dead_code))]
-fn none_to_open(index: usize) -> Result<Device> {
+fn none_to_open(index: usize) -> Result<DeviceRef> {
     Err(Error::Unavailable {
         device: format!("device {index}"),
         why: "its backend has no devices here".into(),

@@ -46,9 +46,9 @@ use std::sync::{Arc, OnceLock};
 
 use crate::{
     contract::{MarkerImpl, TimelineKnowledge},
-    marker::Marker,
+    core::StreamCore,
     sync::{AtomicU64, BriefGuard, BriefLock, Ordering, UnsafeCell, look_until},
-    timeline::{Reached, StreamCore, Timeline},
+    timeline::{Reached, Timeline},
 };
 
 /// The place for a marker, which any number of threads may use.
@@ -74,7 +74,7 @@ struct Primary {
 }
 
 struct Held {
-    marker: Option<Marker>,
+    marker: Option<Arc<dyn MarkerImpl>>,
     /// Whether the marker may be recorded again: it has timing exactly if the event has.
     is_like_ours: bool,
     generation: u64,
@@ -175,12 +175,12 @@ impl Slot {
     }
 
     /// The marker that is held now. Waits while it is changed in place.
-    pub(crate) fn marker(&self) -> Option<Marker> {
+    pub(crate) fn marker(&self) -> Option<Arc<dyn MarkerImpl>> {
         self.with(|held| held.marker.clone())
     }
 
     /// As [`marker`](Slot::marker), without waiting.
-    pub(crate) fn try_marker(&self) -> Result<Option<Marker>, Taken> {
+    pub(crate) fn try_marker(&self) -> Result<Option<Arc<dyn MarkerImpl>>, Taken> {
         match self.try_lock() {
             Some(lock) => Ok(self.with_lock(lock, |held| held.marker.clone())),
             None => Err(Taken),
@@ -189,10 +189,10 @@ impl Slot {
 
     /// Holds `marker` from now on; `is_like_ours` says whether it may be recorded again.
     #[inline]
-    pub(crate) fn put(&self, marker: Marker, is_like_ours: bool) {
+    pub(crate) fn put(&self, marker: Arc<dyn MarkerImpl>, is_like_ours: bool) {
         // Where a pending marker is to be asked anyway, a primary is worth its cost only to an
         // event that is recorded again.
-        let word = match marker.imp().timeline_knowledge() {
+        let word = match marker.timeline_knowledge() {
             TimelineKnowledge::All => self.word_of(&marker),
             TimelineKnowledge::Completion if self.primary.get().is_some() => self.word_of(&marker),
             _ => None,
@@ -229,7 +229,7 @@ impl Slot {
             // `TAKEN` it stays so without the lock.
             let held = unsafe { &mut *held };
             let again = match &mut held.marker {
-                Some(marker) if held.is_like_ours => record(marker.imp_mut(), lock),
+                Some(marker) if held.is_like_ours => record(marker, lock),
                 _ => None,
             };
             let Some(value) = again else {
@@ -256,8 +256,8 @@ impl Slot {
 
     /// The word of a marker whose status its primary timeline tells.
     #[inline]
-    fn word_of(&self, marker: &Marker) -> Option<u64> {
-        let (point, told) = (marker.imp().point(), marker.imp().timeline_knowledge());
+    fn word_of(&self, marker: &Arc<dyn MarkerImpl>) -> Option<u64> {
+        let (point, told) = (marker.point(), marker.timeline_knowledge());
         if told == TimelineKnowledge::Nothing {
             return None;
         }
@@ -352,7 +352,7 @@ impl Slot {
     }
 
     /// Without locking: nobody else can be inside.
-    pub(crate) fn take_marker(&mut self) -> Option<Marker> {
+    pub(crate) fn take_marker(&mut self) -> Option<Arc<dyn MarkerImpl>> {
         self.held.with_mut(|held| {
             // SAFETY: `self` is borrowed exclusively.
             unsafe { (*held).marker.take() }

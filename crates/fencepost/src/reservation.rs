@@ -2,7 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{epochs::State, marker::Marker};
+use crate::{
+    device::Device,
+    epochs::{Reserved, State},
+    marker::Marker,
+};
 
 /// A place for a marker in work that the caller submits: in a command buffer of its own, at a time
 /// that only the caller knows.
@@ -39,15 +43,11 @@ pub struct Reservation {
 
 impl Reservation {
     #[cfg_attr(loom, allow(dead_code))]
-    pub(crate) fn new(
-        marker: Marker,
-        state: Arc<State>,
-        abandon: impl FnOnce() + Send + Sync + 'static,
-    ) -> Reservation {
+    pub(crate) fn new(reserved: Reserved, device: &Device) -> Reservation {
         Reservation {
-            marker,
-            state,
-            abandon: Some(Box::new(abandon)),
+            marker: Marker::new(reserved.marker, device.clone()),
+            state: reserved.state,
+            abandon: Some(reserved.abandon),
         }
     }
 

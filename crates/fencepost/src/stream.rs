@@ -1,9 +1,14 @@
 //! An in-order queue of a device.
 
-use std::{fmt, panic::Location, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    panic::Location,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
-    contract::StreamImpl,
+    contract::{MarkerImpl, StreamImpl},
     device::Device,
     error::{Error, Result},
     marker::Marker,
@@ -153,7 +158,12 @@ impl Stream {
 
     #[track_caller]
     pub(crate) fn mark(&self, timing: bool) -> Result<Marker> {
-        Ok(Marker::new(self.imp.mark(timing, Location::caller())?))
+        Ok(Marker::new(self.mark_raw(timing)?, self.device.clone()))
+    }
+
+    #[track_caller]
+    pub(crate) fn mark_raw(&self, timing: bool) -> Result<Arc<dyn MarkerImpl>> {
+        self.imp.mark(timing, Location::caller())
     }
 
     /// Records again what `slot` holds; see [`StreamImpl::record_again`].
@@ -178,15 +188,15 @@ impl Stream {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn wait(&self, marker: &Marker) -> Result<()> {
-        match marker.is_no_op_for(self) {
+        match self.is_behind(&**marker.imp()) {
             true => Ok(()),
-            false => self.wait_pending(marker),
+            false => self.imp.wait(marker.imp()),
         }
     }
 
-    /// As [`wait`](Stream::wait), for a marker that is not known to need no waiting.
-    pub(crate) fn wait_pending(&self, marker: &Marker) -> Result<()> {
-        self.imp.wait(marker)
+    /// Whether a wait of this stream for `marker` needs nothing done.
+    pub(crate) fn is_behind(&self, marker: &dyn MarkerImpl) -> bool {
+        marker.point().timeline.stream.id == self.id() || marker.is_known_complete()
     }
 
     /// As [`wait`](Stream::wait), also for a pending marker of another backend, at a price: on a
@@ -212,9 +222,9 @@ impl Stream {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn wait_foreign(&self, marker: &Marker) -> Result<()> {
-        match marker.is_no_op_for(self) {
+        match self.is_behind(&**marker.imp()) {
             true => Ok(()),
-            false => self.imp.wait_foreign(marker),
+            false => self.imp.wait_foreign(marker.imp()),
         }
     }
 
@@ -325,6 +335,115 @@ impl Stream {
     /// ```
     pub fn clear_error(&self) -> Result<()> {
         self.imp.clear_error()
+    }
+}
+
+/// A device's streams.
+impl Device {
+    /// The stream that exists from the start; the same one each time.
+    ///
+    /// # Panics
+    /// Never: a backend that cannot give its default stream fails in [`open`](Device::open).
+    ///
+    /// ```
+    /// let device = fencepost::Device::open("host")?;
+    /// assert_eq!(device.default_stream(), device.default_stream());
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn default_stream(&self) -> Stream {
+        Stream::new(self.imp().default_stream(), self.clone())
+    }
+
+    /// A new stream, in order within itself and unordered against all others.
+    ///
+    /// # Errors
+    /// What the driver says when it makes no more.
+    ///
+    /// # References
+    /// - [`cuStreamCreate`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
+    ///   with `CU_STREAM_NON_BLOCKING`,
+    ///   [`makeCommandQueue`](https://developer.apple.com/documentation/metal/mtldevice/makecommandqueue())
+    /// - host: memory, no thread
+    ///
+    /// ```
+    /// let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// stream.launch(|| println!("work"))?;
+    /// stream.synchronize()?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn new_stream(&self) -> Result<Stream> {
+        Ok(Stream::new(self.imp().new_stream()?, self.clone()))
+    }
+
+    /// Blocks until everything submitted so far to any of its streams is done.
+    ///
+    /// Records a marker on each live stream. Streams of other threads may go on meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::WouldDeadlock`] from host work of one of its own streams; else the first failure
+    /// met. Either after all streams were waited for.
+    ///
+    /// # References
+    /// - [`cuCtxSynchronize`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__CTX.html),
+    ///   [`vkDeviceWaitIdle`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkDeviceWaitIdle.html)
+    ///
+    /// ```
+    /// let device = fencepost::Device::new_host(1);
+    /// let stream = device.new_stream()?;
+    /// stream.launch(|| println!("work"))?;
+    /// device.synchronize()?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn synchronize(&self) -> Result<()> {
+        self.synchronize_until(None, Duration::MAX)
+    }
+
+    /// As [`synchronize`](Device::synchronize), for at most `limit` in all.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] for the first stream that was not done in time, and those of
+    /// [`synchronize`](Device::synchronize).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let device = fencepost::Device::new_host(1);
+    /// device.synchronize_timeout(Duration::from_secs(5))?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn synchronize_timeout(&self, limit: Duration) -> Result<()> {
+        self.synchronize_until(Instant::now().checked_add(limit), limit)
+    }
+
+    #[track_caller]
+    fn synchronize_until(&self, deadline: Option<Instant>, limit: Duration) -> Result<()> {
+        let mut first = Ok(());
+        let mut markers = Vec::new();
+        for marker in self.record_all() {
+            match marker {
+                Ok(marker) => markers.push(marker),
+                Err(error) => first = first.and(Err(error)),
+            }
+        }
+        for marker in markers {
+            match marker.wait_until(deadline) {
+                Ok(true) => {}
+                Ok(false) => first = first.and(Err(marker.timeout(limit))),
+                // The caller's own mistake, which must not depend on what else has failed.
+                Err(error @ Error::WouldDeadlock { .. }) => first = Err(error),
+                Err(error) => first = first.and(Err(error)),
+            }
+        }
+        first
+    }
+
+    /// See [`crate::bindings::record_all`].
+    #[track_caller]
+    pub(crate) fn record_all(&self) -> Vec<Result<Marker>> {
+        let streams = self.imp().streams().into_iter();
+        let record = |stream| Stream::new(stream, self.clone()).record();
+        streams.map(record).collect()
     }
 }
 

@@ -31,175 +31,21 @@
 //! the list. `loom_tests` below explores both.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, Location, catch_unwind},
     sync::Arc,
     task::Waker,
     time::Instant,
 };
 
 use crate::{
-    clock::Clock,
+    core::StreamCore,
     error::{Cause, Error, Result},
-    marker::Marker,
-    sync::{AtomicU64, BriefLock, Ids, Mutex, Ordering, lock, park, spin_until, thread},
+    sync::{AtomicU64, Mutex, Ordering, lock, park, spin_until, thread},
 };
 
 const FAILED: u64 = 1 << 63;
-
-/// Work to run soon, apart from any stream.
-pub(crate) type Job = Box<dyn FnOnce() + Send>;
-
-/// Where a device runs user callbacks: one at a time, in order, on a thread of ours.
-pub(crate) trait Callbacks: Send + Sync {
-    /// Runs `job` soon; drops it where no thread is left to run it (after a fork).
-    fn call(&self, job: Job);
-
-    /// How many jobs have panicked.
-    fn panics(&self) -> u64;
-}
-
-/// What everything that belongs to one device shares.
-pub(crate) struct DeviceCore {
-    pub(crate) id: u64,
-    pub(crate) name: String,
-    pub(crate) clock: Clock,
-    pub(crate) callbacks: Arc<dyn Callbacks>,
-    /// The process that opened it. Threads and drivers do not survive a fork.
-    owner: u32,
-}
-
-impl DeviceCore {
-    pub(crate) fn new(
-        name: impl Into<String>,
-        clock: Clock,
-        callbacks: Arc<dyn Callbacks>,
-    ) -> Arc<DeviceCore> {
-        static NEXT: Ids = Ids::new();
-        Arc::new(DeviceCore {
-            id: NEXT.next(),
-            name: name.into(),
-            clock,
-            callbacks,
-            owner: std::process::id(),
-        })
-    }
-
-    /// An error in a process forked from the one that opened the device: whoever would complete a
-    /// pending marker lives in the parent. Asks the system, so only for paths that sleep anyway.
-    pub(crate) fn check_fork(&self) -> Result<()> {
-        match std::process::id() == self.owner {
-            true => Ok(()),
-            false => Err(Error::Forked {
-                device: self.name.clone(),
-            }),
-        }
-    }
-}
-
-/// What everything that belongs to one stream shares, over all its timelines.
-pub(crate) struct StreamCore {
-    pub(crate) id: u64,
-    pub(crate) device: Arc<DeviceCore>,
-    /// The last value handed out, for [`Timeout`](crate::error::Timeout) and progress.
-    pub(crate) recorded: AtomicU64,
-    /// The lock under which values are handed out, where the backend has none of its own for it. It
-    /// may guard the slots of events too ([`Slot`](crate::rerecord::Slot)), so no other lock is
-    /// taken under it.
-    pub(crate) order: BriefLock,
-    /// The waits of the stream that the host can see, in their order. A host stream stands at one
-    /// at most; ahead of a GPU's queue there may be several.
-    waits: Mutex<Waits>,
-}
-
-struct Waits {
-    list: VecDeque<(u64, Blocked)>,
-    next: u64,
-}
-
-/// A stream's wait that the host can see.
-#[derive(Clone)]
-pub(crate) struct Blocked {
-    pub(crate) marker: Marker,
-    /// Whether the wait has no deadline: only such waits can close a deadlock.
-    pub(crate) for_ever: bool,
-    /// Whether host work blocks, or the queue itself is parked.
-    pub(crate) in_work: bool,
-    /// The last marker in front of the wait: those above it are held up.
-    pub(crate) after: u64,
-}
-
-impl StreamCore {
-    pub(crate) fn new(device: Arc<DeviceCore>) -> Arc<StreamCore> {
-        static NEXT: Ids = Ids::new();
-        Arc::new(StreamCore {
-            id: NEXT.next(),
-            device,
-            recorded: AtomicU64::new(0),
-            order: BriefLock::new(),
-            waits: Mutex::new(Waits {
-                list: VecDeque::new(),
-                next: 0,
-            }),
-        })
-    }
-
-    /// Hands out the next value, under the lock of the order.
-    #[cfg_attr(not(any(feature = "cuda", loom)), allow(dead_code))]
-    pub(crate) fn next_value(&self) -> u64 {
-        let _order = self.order.lock();
-        self.count()
-    }
-
-    /// The next value, for who has the lock of the order.
-    #[cfg_attr(not(any(feature = "cuda", loom)), allow(dead_code))]
-    #[inline]
-    pub(crate) fn count(&self) -> u64 {
-        let value = self.recorded.load(Ordering::Relaxed) + 1;
-        self.recorded.store(value, Ordering::Release);
-        value
-    }
-
-    /// The last value handed out: whoever gets the next one sees what the caller did before.
-    #[cfg_attr(not(any(feature = "cuda", loom)), allow(dead_code))]
-    pub(crate) fn last_value(&self) -> u64 {
-        let _order = self.order.lock();
-        self.recorded.load(Ordering::Relaxed)
-    }
-
-    /// The first of its waits that is not over.
-    pub(crate) fn blocked(&self) -> Option<Blocked> {
-        lock(&self.waits)
-            .list
-            .front()
-            .map(|(_, blocked)| blocked.clone())
-    }
-
-    /// Publishes a wait, until [`unblock`](StreamCore::unblock) is given the number.
-    pub(crate) fn block(&self, blocked: Blocked) -> u64 {
-        let mut waits = lock(&self.waits);
-        waits.next += 1;
-        let number = waits.next;
-        waits.list.push_back((number, blocked));
-        number
-    }
-
-    /// A wait is over. What it held is dropped without the lock.
-    pub(crate) fn unblock(&self, number: u64) {
-        let mut waits = lock(&self.waits);
-        let at = waits.list.iter().position(|(wait, _)| *wait == number);
-        let over = at.and_then(|at| waits.list.remove(at));
-        drop(waits);
-        drop(over);
-    }
-}
-
-impl fmt::Display for StreamCore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "stream {} of {}", self.id, self.device.name)
-    }
-}
 
 /// One of the three states a marker can be in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,6 +53,43 @@ pub(crate) enum Reached {
     Yes,
     NotYet,
     Failed,
+}
+
+/// Where a marker stands: on which timeline, at which value, asked for by which line.
+pub(crate) struct Point {
+    pub(crate) timeline: Arc<Timeline>,
+    pub(crate) value: u64,
+    pub(crate) at: &'static Location<'static>,
+    pub(crate) timing: bool,
+}
+
+impl Point {
+    /// What the timeline knows of this point. One atomic load.
+    pub(crate) fn reached(&self) -> Reached {
+        self.timeline.reached(self.value)
+    }
+}
+
+/// Two points are equal when they are the same recording.
+impl PartialEq for Point {
+    fn eq(&self, other: &Point) -> bool {
+        self.value == other.value && self.timeline.stream.id == other.timeline.stream.id
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "marker {} of {}", self.value, self.timeline.stream)
+    }
+}
+
+/// What a wait is for: a marker, as far as whoever looks for what is stuck needs to know it.
+pub(crate) trait Awaited: Send + Sync {
+    /// Where it stands.
+    fn point(&self) -> &Point;
+
+    /// `Ok(true)` once complete, the failure once failed. Never blocks.
+    fn query(&self) -> Result<bool>;
 }
 
 /// Who is told when a value is reached or the timeline fails.
@@ -449,7 +332,10 @@ impl Waiter {
 #[cfg(all(test, loom))]
 pub(crate) mod loom_tests {
     use super::*;
-    use crate::clock::host_clock;
+    use crate::{
+        clock::host_clock,
+        core::{Callbacks, DeviceCore, Job},
+    };
     use loom::sync::atomic::AtomicUsize;
 
     struct NoCallbacks;

@@ -52,7 +52,7 @@ impl Stream {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn new(device: &Device) -> Result<Stream> {
-        let Some(cuda) = of_device(device) else {
+        let Some(cuda) = of_device(device.imp()) else {
             return Err(Error::Unsupported {
                 what: "bare calls of CUDA's driver".into(),
                 device: device.name().into(),

@@ -35,13 +35,14 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    core::DeviceCore,
     error::{Cause, Error, Result},
     sync::{Mutex, lock},
-    timeline::{DeviceCore, Timeline},
+    timeline::Timeline,
 };
 use crate::{
+    core::Streams,
     host::{CallbackQueue, pool::Pool},
-    streams::Streams,
 };
 
 pub(super) struct Context {

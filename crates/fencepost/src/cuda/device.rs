@@ -23,11 +23,10 @@
 use std::sync::Arc;
 
 use crate::{
-    contract::{Backend, DeviceImpl, StreamImpl},
-    device::Device,
+    contract::{Backend, DeviceImpl, DeviceRef, StreamImpl},
+    core::DeviceCore,
     error::{Error, Result},
     sync::{Mutex, lock},
-    timeline::DeviceCore,
 };
 
 use super::context::Context;
@@ -55,7 +54,7 @@ pub(crate) fn count() -> Result<usize, String> {
 }
 
 /// The device of this index, in its primary context; the same one each time.
-pub(crate) fn open(index: usize) -> Result<Device> {
+pub(crate) fn open(index: usize) -> Result<DeviceRef> {
     let name = format!("cuda:{index}");
     let driver = Driver::get().map_err(|why| Error::Unavailable {
         device: name.clone(),
@@ -72,8 +71,12 @@ pub(crate) fn open(index: usize) -> Result<Device> {
 }
 
 /// The device of a context: made when it is first seen.
-fn device_of(driver: &'static Driver, raw: ContextHandle, name: impl FnOnce() -> String) -> Device {
-    static DEVICES: Mutex<Vec<(&'static Context, Device)>> = Mutex::new(Vec::new());
+fn device_of(
+    driver: &'static Driver,
+    raw: ContextHandle,
+    name: impl FnOnce() -> String,
+) -> DeviceRef {
+    static DEVICES: Mutex<Vec<(&'static Context, DeviceRef)>> = Mutex::new(Vec::new());
     let mut id = 0;
     // SAFETY: the context is alive: retained, or of a stream that is. `id` is a u64.
     let id = unsafe { driver.ctx_id((raw, &raw mut id)) }
@@ -85,7 +88,7 @@ fn device_of(driver: &'static Driver, raw: ContextHandle, name: impl FnOnce() ->
     }
     let context = Context::new(driver, raw, id, name(), model_of(driver, raw).ok());
     // As the context, it is never forgotten.
-    let device = Device::new_static(Box::leak(Box::new(new_device(context))));
+    let device = DeviceRef::Static(Box::leak(Box::new(new_device(context))));
     devices.push((context, device.clone()));
     device
 }
@@ -163,7 +166,7 @@ impl CudaDevice {
 pub(crate) unsafe fn wrap(
     handle: *mut std::ffi::c_void,
     keep_alive: Arc<dyn std::any::Any + Send + Sync>,
-) -> Result<(Arc<CudaStream>, Device)> {
+) -> Result<(Arc<CudaStream>, DeviceRef)> {
     let driver = Driver::get().map_err(|why| Error::Unavailable {
         device: "cuda".into(),
         why,
@@ -200,7 +203,7 @@ pub(crate) unsafe fn wrap(
             format!("cuda (context {:p})", context.0)
         }),
     };
-    let Some(cuda) = of_device(&device) else {
+    let Some(cuda) = of_device(&*device) else {
         return Err(failed(Fault::Missing("a CUDA device")));
     };
     if matches!(origin, Origin::Legacy) {
@@ -248,15 +251,15 @@ unsafe fn primary_index(driver: &Driver, context: ContextHandle) -> Result<Optio
 }
 
 /// The CUDA side of a device.
-pub(crate) fn of_device(device: &Device) -> Option<&CudaDevice> {
-    (device.imp() as &dyn std::any::Any).downcast_ref()
+pub(crate) fn of_device(device: &dyn DeviceImpl) -> Option<&CudaDevice> {
+    (device as &dyn std::any::Any).downcast_ref()
 }
 
 /// Another device in the same context, with streams of its own, so that tests that run at the same
 /// time do not wait for each other's.
 #[cfg(feature = "conformance")]
-pub(crate) fn sibling_in_context(device: &Device) -> Option<Device> {
-    of_device(device).map(|cuda| Device::new(Arc::new(new_device(cuda.context))))
+pub(crate) fn sibling_in_context(device: &dyn DeviceImpl) -> Option<DeviceRef> {
+    of_device(device).map(|cuda| DeviceRef::new(new_device(cuda.context)))
 }
 
 impl DeviceImpl for CudaDevice {

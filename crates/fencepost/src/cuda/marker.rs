@@ -32,12 +32,13 @@ use super::{
     values::Allocated,
     watcher::Watched,
 };
-use crate::contract::{MarkerImpl, Point, TimelineKnowledge};
+use crate::contract::{MarkerImpl, TimelineKnowledge};
+use crate::timeline::Point;
 use crate::{
     clock::{Elapsed, Timestamp},
     error::{Cause, Error, Result},
     sync::{Mutex, lock, spin_until},
-    timeline::{Reached, Timeline},
+    timeline::{Awaited, Reached, Timeline},
 };
 
 pub(super) struct CudaMarker {
@@ -230,16 +231,9 @@ impl CudaMarker {
     }
 }
 
-impl MarkerImpl for CudaMarker {
+impl Awaited for CudaMarker {
     fn point(&self) -> &Point {
         &self.point
-    }
-
-    fn timeline_knowledge(&self) -> TimelineKnowledge {
-        match self.native {
-            Native::Captured(_) => TimelineKnowledge::Nothing,
-            _ => TimelineKnowledge::Completion,
-        }
     }
 
     fn query(&self) -> Result<bool> {
@@ -248,6 +242,15 @@ impl MarkerImpl for CudaMarker {
             Reached::NotYet => self.ask(),
             // What failed has failed for good, whatever the driver may say later.
             Reached::Failed => self.point.timeline.check(self.point.value),
+        }
+    }
+}
+
+impl MarkerImpl for CudaMarker {
+    fn timeline_knowledge(&self) -> TimelineKnowledge {
+        match self.native {
+            Native::Captured(_) => TimelineKnowledge::Nothing,
+            _ => TimelineKnowledge::Completion,
         }
     }
 

@@ -143,7 +143,7 @@ pub unsafe fn stream_from_raw(
 ) -> Result<Stream> {
     // SAFETY: passed on to the caller.
     let (stream, device) = unsafe { device::wrap(handle, keep_alive) }?;
-    Ok(Stream::new(stream, device))
+    Ok(Stream::new(stream, Device::new(device)))
 }
 
 /// The `CUstream` of a CUDA stream, for submitting work to it; `None` for streams of other
@@ -173,7 +173,7 @@ pub fn raw_stream(stream: &Stream) -> Option<*mut c_void> {
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn with_raw_event<R>(marker: &Marker, f: impl FnOnce(*mut c_void) -> R) -> Option<R> {
-    device::raw_event(marker.imp()).map(f)
+    device::raw_event(&**marker.imp()).map(f)
 }
 
 /// The GPU's name, such as `NVIDIA H200`.
@@ -219,7 +219,7 @@ impl InterprocessEvent {
     /// # Errors
     /// [`Error::Unsupported`] for a device of another backend; what the driver says.
     pub fn new(device: &Device) -> Result<InterprocessEvent> {
-        device::RawEvent::interprocess(device).map(InterprocessEvent)
+        device::RawEvent::interprocess(device.imp()).map(InterprocessEvent)
     }
 
     /// The event that another process exported as `handle`. Good while the exporter keeps its own.
@@ -228,7 +228,7 @@ impl InterprocessEvent {
     /// [`Error::Unsupported`] in the process that exported it, where the event itself is to be
     /// used; what the driver says of a handle that is none.
     pub fn open(device: &Device, handle: &[u8; 64]) -> Result<InterprocessEvent> {
-        device::RawEvent::open(device, handle).map(InterprocessEvent)
+        device::RawEvent::open(device.imp(), handle).map(InterprocessEvent)
     }
 
     /// The bytes by which another process opens it. Any thread may ask, with or without a context.
@@ -317,7 +317,7 @@ impl ExternalEvent {
     /// # Errors
     /// [`Error::Unsupported`] for a device of another backend; what the driver says.
     pub fn new(device: &Device) -> Result<ExternalEvent> {
-        device::RawEvent::external(device, false).map(ExternalEvent)
+        device::RawEvent::external(device.imp(), false).map(ExternalEvent)
     }
 
     /// A new event with timing.
@@ -325,7 +325,7 @@ impl ExternalEvent {
     /// # Errors
     /// As [`new`](ExternalEvent::new).
     pub fn with_timing(device: &Device) -> Result<ExternalEvent> {
-        device::RawEvent::external(device, true).map(ExternalEvent)
+        device::RawEvent::external(device.imp(), true).map(ExternalEvent)
     }
 
     /// Marks the point behind everything submitted to `stream` so far; in a capture, the point in
@@ -459,12 +459,12 @@ impl NativeEvent {
         let flags = u32::from(options.blocking_sync)
             | u32::from(!options.timing) << 1
             | u32::from(options.interprocess) << 2;
-        device::RawEvent::new(device, flags, options.external).map(NativeEvent)
+        device::RawEvent::new(device.imp(), flags, options.external).map(NativeEvent)
     }
 
     /// See [`crate::bindings::native_event_of`].
     pub(crate) fn of_marker(marker: &Marker) -> Option<NativeEvent> {
-        device::RawEvent::of(marker).map(NativeEvent)
+        device::RawEvent::of(marker.imp()).map(NativeEvent)
     }
 
     /// The event that another process exported as `handle`; see [`InterprocessEvent::open`].
@@ -472,7 +472,7 @@ impl NativeEvent {
     /// # Errors
     /// As [`InterprocessEvent::open`].
     pub fn open(device: &Device, handle: &[u8; 64]) -> Result<NativeEvent> {
-        device::RawEvent::open(device, handle).map(NativeEvent)
+        device::RawEvent::open(device.imp(), handle).map(NativeEvent)
     }
 
     /// The bytes by which another process opens it.
@@ -546,7 +546,7 @@ fn of_stream(stream: &Stream) -> Result<&device::CudaStream> {
 }
 
 fn of(device: &Device) -> Result<&device::CudaDevice> {
-    device::of_device(device).ok_or_else(|| Error::Unsupported {
+    device::of_device(device.imp()).ok_or_else(|| Error::Unsupported {
         what: "a call of CUDA".into(),
         device: device.name().into(),
         remedy: "open a device whose name begins with cuda".into(),
@@ -585,5 +585,5 @@ pub fn spin(stream: &Stream, nanos: u64) -> Result<()> {
 #[doc(hidden)]
 pub fn fresh(device: &Device) -> Result<Device> {
     of(device)?;
-    Ok(device::sibling_in_context(device).unwrap_or_else(|| device.clone()))
+    Ok(device::sibling_in_context(device.imp()).map_or_else(|| device.clone(), Device::new))
 }

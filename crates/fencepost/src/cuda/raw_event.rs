@@ -2,6 +2,8 @@
 //! process or a graph. So nothing about it is remembered, each query asks the driver, and it is
 //! never pooled.
 
+use std::sync::Arc;
+
 use super::{
     context::Context,
     device::of_device,
@@ -11,9 +13,8 @@ use super::{
 };
 use crate::{
     clock::Elapsed,
-    device::Device,
+    contract::{DeviceImpl, MarkerImpl},
     error::{Error, Result},
-    marker::Marker,
     sync::{Mutex, lock},
 };
 
@@ -24,7 +25,7 @@ pub(crate) struct RawEvent {
     external: bool,
     timing: bool,
     /// The marker whose event it is, where it is not ours.
-    owner: Option<Marker>,
+    owner: Option<Arc<dyn MarkerImpl>>,
 }
 
 /// `CU_EVENT_DISABLE_TIMING`.
@@ -40,17 +41,17 @@ static EXPORTED: Mutex<Vec<[u8; 64]>> = Mutex::new(Vec::new());
 
 impl RawEvent {
     /// An event that graphs record, or wait for.
-    pub(crate) fn external(device: &Device, timing: bool) -> Result<RawEvent> {
+    pub(crate) fn external(device: &dyn DeviceImpl, timing: bool) -> Result<RawEvent> {
         RawEvent::new(device, if timing { 0 } else { NO_TIMING }, true)
     }
 
     /// An event that can be exported.
-    pub(crate) fn interprocess(device: &Device) -> Result<RawEvent> {
+    pub(crate) fn interprocess(device: &dyn DeviceImpl) -> Result<RawEvent> {
         RawEvent::new(device, NO_TIMING | INTERPROCESS, false)
     }
 
     /// With the flags of `cuEventCreate`.
-    pub(crate) fn new(device: &Device, flags: u32, external: bool) -> Result<RawEvent> {
+    pub(crate) fn new(device: &dyn DeviceImpl, flags: u32, external: bool) -> Result<RawEvent> {
         let context = context_of(device)?;
         let event = context
             .create(flags)
@@ -65,18 +66,18 @@ impl RawEvent {
     }
 
     /// The event of a marker, with what it holds; `None` where that has none.
-    pub(crate) fn of(marker: &Marker) -> Option<RawEvent> {
-        let imp = CudaMarker::of(marker.imp())?;
+    pub(crate) fn of(marker: &Arc<dyn MarkerImpl>) -> Option<RawEvent> {
+        let imp = CudaMarker::of(&**marker)?;
         Some(RawEvent {
             context: imp.context,
             event: imp.hand_out()?,
             external: false,
-            timing: marker.has_timing(),
+            timing: marker.point().timing,
             owner: Some(marker.clone()),
         })
     }
 
-    pub(crate) fn open(device: &Device, handle: &[u8; 64]) -> Result<RawEvent> {
+    pub(crate) fn open(device: &dyn DeviceImpl, handle: &[u8; 64]) -> Result<RawEvent> {
         let context = context_of(device)?;
         if lock(&EXPORTED).contains(handle) {
             return Err(Error::Unsupported {
@@ -222,12 +223,12 @@ impl Drop for RawEvent {
     }
 }
 
-fn context_of(device: &Device) -> Result<&'static Context> {
+fn context_of(device: &dyn DeviceImpl) -> Result<&'static Context> {
     match of_device(device) {
         Some(cuda) => Ok(cuda.context),
         None => Err(Error::Unsupported {
             what: "a CUDA event".into(),
-            device: device.name().into(),
+            device: device.core().name.as_str().into(),
             remedy: "open a device whose name begins with cuda".into(),
         }),
     }

@@ -21,10 +21,10 @@ use crate::{
     rerecord::{Lock, Slot},
 };
 use crate::{
+    core::{Blocked, DeviceCore, StreamCore},
     error::{Cause, Error, Result},
-    marker::Marker,
     sync::Ids,
-    timeline::{Blocked, DeviceCore, Reached, StreamCore, Timeline, Waiter},
+    timeline::{Awaited, Reached, Timeline, Waiter},
 };
 
 pub(crate) struct CudaStream {
@@ -288,7 +288,7 @@ impl CudaStream {
         timeline.fail(cause, true).fire();
     }
 
-    fn wait_native(&self, marker: &Marker, imp: &CudaMarker) -> Result<()> {
+    fn wait_native(&self, marker: &Arc<dyn MarkerImpl>, imp: &CudaMarker) -> Result<()> {
         let (timeline, end) = self.values.now();
         if end.is_some() || timeline.has_failed() {
             return Ok(());
@@ -337,7 +337,7 @@ impl CudaStream {
     /// Counts a wait for a marker that may fail unseen, and marks where it begins: should the
     /// marker fail, the stream ends there. What is behind the wait may be held by others for
     /// longer.
-    fn depend_on(&self, marker: &Marker, timeline: &Timeline) -> Result<Crossing> {
+    fn depend_on(&self, marker: &Arc<dyn MarkerImpl>, timeline: &Timeline) -> Result<Crossing> {
         static NUMBERS: Ids = Ids::new();
         let (context, kind) = (self.context, self.kind(false));
         let (number, after) = (NUMBERS.next(), self.values.last());
@@ -360,7 +360,7 @@ impl CudaStream {
     /// Forgets the wait once its marker is complete; fails this stream, and wakes who waits, when
     /// it fails. Then the wait stays known until `clear_error`: what was recorded behind it may be
     /// complete for the driver.
-    fn follow(&self, marker: &Marker, crossing: Crossing) {
+    fn follow(&self, marker: &Arc<dyn MarkerImpl>, crossing: Crossing) {
         let (me, text) = (self.me.clone(), marker.to_string());
         let call = Waiter::Call(Box::new(move |result: Result<()>| match result {
             Ok(()) => crossing.context.upstreams.over(crossing.number),
@@ -394,7 +394,7 @@ impl CudaStream {
     }
 
     /// Ends the stream because `marker` has failed.
-    fn fail_in_turn(&self, marker: &Marker) -> Result<()> {
+    fn fail_in_turn(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         match marker.query() {
             Ok(_) => Ok(()),
             Err(error) => self.end(Cause::of(&error).through(marker.to_string())),
@@ -402,7 +402,7 @@ impl CudaStream {
     }
 
     /// Holds the stream until the host has seen `marker`.
-    fn block_until(&self, marker: &Marker) -> Result<()> {
+    fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         let (timeline, end) = self.values.now();
         if end.is_some() || timeline.has_failed() {
             return Ok(());
@@ -578,9 +578,9 @@ impl StreamImpl for CudaStream {
         })
     }
 
-    fn wait(&self, marker: &Marker) -> Result<()> {
+    fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         self.check_thread()?;
-        match CudaMarker::of(marker.imp()) {
+        match CudaMarker::of(&**marker) {
             Some(imp) => self.wait_native(marker, imp),
             None => match marker.query() {
                 Ok(true) => Ok(()),
@@ -593,8 +593,8 @@ impl StreamImpl for CudaStream {
         }
     }
 
-    fn wait_foreign(&self, marker: &Marker) -> Result<()> {
-        match CudaMarker::of(marker.imp()) {
+    fn wait_foreign(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
+        match CudaMarker::of(&**marker) {
             Some(_) => self.wait(marker),
             None => {
                 self.check_thread()?;

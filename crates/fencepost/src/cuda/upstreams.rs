@@ -12,9 +12,11 @@
 //! Oldest first: each wait that is settled shortens the way of those behind it, so that asking
 //! never nests deeper than a few contexts, however long the chain of waits between them is.
 
+use std::sync::Arc;
+
 use crate::{
+    contract::MarkerImpl,
     error::Error,
-    marker::Marker,
     sync::{AtomicUsize, Mutex, Ordering, lock},
 };
 
@@ -32,7 +34,7 @@ struct Upstream {
     stream: u64,
     /// The last of its markers in front of the wait.
     after: u64,
-    marker: Marker,
+    marker: Arc<dyn MarkerImpl>,
 }
 
 /// Why what lies behind a wait has failed.
@@ -53,7 +55,7 @@ impl Upstreams {
     }
 
     /// A wait that is about to be submitted. `number` is its own.
-    pub(super) fn add(&self, number: u64, stream: u64, after: u64, marker: &Marker) {
+    pub(super) fn add(&self, number: u64, stream: u64, after: u64, marker: &Arc<dyn MarkerImpl>) {
         let mut list = lock(&self.list);
         list.push(Upstream {
             number,
@@ -73,7 +75,7 @@ impl Upstreams {
     pub(super) fn forget_failed(&self, stream: u64) {
         self.remove(|upstream| {
             upstream.stream == stream
-                && upstream.marker.imp().point().reached() == crate::timeline::Reached::Failed
+                && upstream.marker.point().reached() == crate::timeline::Reached::Failed
         });
     }
 

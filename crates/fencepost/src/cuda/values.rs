@@ -34,8 +34,9 @@ use std::sync::Arc;
 
 use crate::rerecord::Lock;
 use crate::{
+    core::StreamCore,
     sync::{AtomicU64, Mutex, Ordering, lock},
-    timeline::{StreamCore, Timeline},
+    timeline::Timeline,
 };
 
 /// Gives out a stream's values. `E` is what the backend knows of an end.

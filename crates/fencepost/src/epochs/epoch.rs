@@ -27,9 +27,10 @@
 use std::sync::{Arc, Weak};
 
 use crate::{
+    core::StreamCore,
     error::Cause,
     sync::{AtomicU64, Mutex, Ordering, lock},
-    timeline::{StreamCore, Timeline, Wake},
+    timeline::{Timeline, Wake},
 };
 
 pub(crate) struct Epoch {

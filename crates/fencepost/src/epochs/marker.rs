@@ -8,12 +8,13 @@ use super::{
     reserve::ReservedMarker,
     values::{Allocated, ValueAllocator},
 };
-use crate::contract::{MarkerImpl, Point, TimelineKnowledge};
+use crate::contract::{MarkerImpl, TimelineKnowledge};
+use crate::timeline::Point;
 use crate::{
     clock::{Elapsed, Timestamp},
     error::{Error, Result},
     sync::spin_until,
-    timeline::Reached,
+    timeline::{Awaited, Reached},
 };
 
 pub(crate) struct CountedMarker<C: Counter> {
@@ -108,13 +109,9 @@ impl<C: Counter> CountedMarker<C> {
     }
 }
 
-impl<C: Counter> MarkerImpl for CountedMarker<C> {
+impl<C: Counter> Awaited for CountedMarker<C> {
     fn point(&self) -> &Point {
         &self.point
-    }
-
-    fn timeline_knowledge(&self) -> TimelineKnowledge {
-        TimelineKnowledge::Completion
     }
 
     fn query(&self) -> Result<bool> {
@@ -123,6 +120,12 @@ impl<C: Counter> MarkerImpl for CountedMarker<C> {
             Reached::NotYet => self.ask(),
             Reached::Failed => self.check(),
         }
+    }
+}
+
+impl<C: Counter> MarkerImpl for CountedMarker<C> {
+    fn timeline_knowledge(&self) -> TimelineKnowledge {
+        TimelineKnowledge::Completion
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {

@@ -39,7 +39,7 @@ pub(crate) use epoch::{Epoch, Outlook};
 #[cfg(any(has_metal, loom))]
 pub(crate) use host_gates::HostGates;
 pub(crate) use marker::CountedMarker;
-pub(crate) use reserve::{ReservedMarker, State};
+pub(crate) use reserve::{Reserved, ReservedMarker, State};
 pub(crate) use values::ValueAllocator;
 
 /// A stream's native counter.

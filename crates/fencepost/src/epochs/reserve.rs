@@ -9,7 +9,8 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{CountedMarker, Counter};
-use crate::contract::{MarkerImpl, Point};
+use crate::contract::MarkerImpl;
+use crate::timeline::{Awaited, Point};
 use crate::{
     clock::{Elapsed, Timestamp},
     error::{Error, Result},
@@ -41,6 +42,29 @@ impl State {
     }
 }
 
+/// What a reservation is made of.
+pub(crate) struct Reserved {
+    pub(crate) marker: Arc<dyn MarkerImpl>,
+    pub(crate) state: Arc<State>,
+    /// Lets the backend take back what the work would have used.
+    pub(crate) abandon: Box<dyn FnOnce() + Send + Sync>,
+}
+
+impl Reserved {
+    #[cfg_attr(loom, allow(dead_code))]
+    pub(crate) fn new(
+        marker: Arc<dyn MarkerImpl>,
+        state: Arc<State>,
+        abandon: impl FnOnce() + Send + Sync + 'static,
+    ) -> Reserved {
+        Reserved {
+            marker,
+            state,
+            abandon: Box::new(abandon),
+        }
+    }
+}
+
 /// A marker with a counter of its own, that counts once.
 pub(crate) struct ReservedMarker<C: Counter> {
     pub(crate) inner: CountedMarker<C>,
@@ -66,7 +90,7 @@ impl<C: Counter> ReservedMarker<C> {
     }
 }
 
-impl<C: Counter> MarkerImpl for ReservedMarker<C> {
+impl<C: Counter> Awaited for ReservedMarker<C> {
     fn point(&self) -> &Point {
         self.inner.point()
     }
@@ -78,7 +102,9 @@ impl<C: Counter> MarkerImpl for ReservedMarker<C> {
             Err(error) => Err(error),
         }
     }
+}
 
+impl<C: Counter> MarkerImpl for ReservedMarker<C> {
     fn is_known_complete(&self) -> bool {
         self.state.is_submitted() && self.inner.is_known_complete()
     }
@@ -140,8 +166,8 @@ mod tests {
     use super::*;
     use crate::{
         clock::host_clock,
+        core::{Callbacks, DeviceCore, Job, StreamCore},
         epochs::{Time, ValueAllocator},
-        timeline::{Callbacks, DeviceCore, Job, StreamCore},
     };
 
     struct Never;

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use super::epoch::Epoch;
 use crate::{
+    core::StreamCore,
     error::Cause,
     sync::{Mutex, MutexGuard, Ordering, lock},
-    timeline::{StreamCore, Wake},
+    timeline::Wake,
 };
 
 pub(crate) struct ValueAllocator {

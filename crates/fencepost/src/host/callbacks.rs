@@ -12,9 +12,9 @@ use std::{
 
 use super::pool::{Pool, Task};
 use crate::{
+    core::{Callbacks, Job},
     deadlock,
     sync::{AtomicU64, Mutex, Ordering, lock},
-    timeline::{Callbacks, Job},
 };
 
 /// A serial queue of callbacks on a pool.

@@ -9,10 +9,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::{clock::host_clock, device::Device, error::Result, sync::cores, timeline::DeviceCore};
+use crate::{clock::host_clock, contract::DeviceRef, core::DeviceCore, error::Result, sync::cores};
 use crate::{
     contract::{Backend, DeviceImpl, StreamImpl},
-    streams::Streams,
+    core::Streams,
 };
 
 mod callbacks;
@@ -31,25 +31,25 @@ struct HostDevice {
 }
 
 /// The process's shared host device.
-pub(crate) fn shared() -> Device {
-    static SHARED: OnceLock<Device> = OnceLock::new();
+pub(crate) fn shared() -> DeviceRef {
+    static SHARED: OnceLock<DeviceRef> = OnceLock::new();
     SHARED.get_or_init(|| new(cores().max(2))).clone()
 }
 
 /// A host device with a pool of its own.
-pub(crate) fn new(workers: usize) -> Device {
+pub(crate) fn new(workers: usize) -> DeviceRef {
     let pool = Arc::new(Pool::new(workers.max(1)));
     let callbacks = Arc::new(CallbackQueue::new(pool.clone()));
     let core = DeviceCore::new("host", host_clock(), callbacks);
     let default = HostStream::new(core.clone(), pool.clone());
     let streams = Streams::new();
     streams.add(&default);
-    Device::new(Arc::new(HostDevice {
+    DeviceRef::new(HostDevice {
         streams,
         core,
         pool,
         default,
-    }))
+    })
 }
 
 impl DeviceImpl for HostDevice {
@@ -88,6 +88,7 @@ impl DeviceImpl for HostDevice {
 mod loom_tests {
     use super::*;
     use crate::{
+        device::Device,
         event::Event,
         sync::{AtomicUsize, Ordering, thread},
     };
@@ -106,7 +107,7 @@ mod loom_tests {
     #[test]
     fn two_submitters_leave_no_work_behind() {
         loom::model(|| {
-            let device = new(1);
+            let device = Device::new(new(1));
             let stream = device.new_stream().unwrap();
             let counter = Arc::new(AtomicUsize::new(0));
             let other = {
@@ -126,7 +127,7 @@ mod loom_tests {
     #[test]
     fn a_parked_stream_goes_on_once_its_marker_completes() {
         loom::model(|| {
-            let device = new(1);
+            let device = Device::new(new(1));
             let (first, second) = (device.new_stream().unwrap(), device.new_stream().unwrap());
             let counter = Arc::new(AtomicUsize::new(0));
             count(&first, &counter, 0..1);
@@ -144,7 +145,7 @@ mod loom_tests {
     #[test]
     fn a_query_never_speaks_for_a_newer_marker() {
         loom::model(|| {
-            let device = new(1);
+            let device = Device::new(new(1));
             let (home, away) = (device.new_stream().unwrap(), device.new_stream().unwrap());
             let event = Arc::new(Event::new(&device));
             event.record(&home).unwrap();
@@ -156,11 +157,11 @@ mod loom_tests {
             };
             // A marker that never completes: its stream is held by a gate.
             let gate = crate::timeline::Timeline::new(
-                crate::timeline::StreamCore::new(device.core().clone()),
+                crate::core::StreamCore::new(device.core().clone()),
                 0,
             );
             let held = stream::held_marker(gate.clone());
-            away.wait(&held).unwrap();
+            away.imp().wait(&held).unwrap();
             event.record(&away).unwrap();
             assert!(!event.query().unwrap());
             asking.join().unwrap();

@@ -26,14 +26,15 @@ use std::{
 };
 
 use super::pool::{Pool, Task};
-use crate::contract::{MarkerImpl, Point, StreamImpl, TimelineKnowledge};
+use crate::contract::{MarkerImpl, StreamImpl, TimelineKnowledge};
+use crate::timeline::Point;
 use crate::{
     clock::{Timestamp, host_clock, host_ticks},
+    core::{Blocked, DeviceCore, Job, StreamCore},
     deadlock,
     error::{Cause, Error, Result},
-    marker::Marker,
     sync::{AtomicU64, Mutex, Ordering, lock},
-    timeline::{Blocked, DeviceCore, Job, StreamCore, Timeline, Waiter, Wake},
+    timeline::{Awaited, Timeline, Waiter, Wake},
 };
 
 pub(super) struct HostStream {
@@ -51,7 +52,7 @@ struct Queue {
     /// The last value handed out.
     last: u64,
     /// The failure of the marker the queue was parked on, for the worker that runs it next.
-    upstream: Option<(Marker, Error)>,
+    upstream: Option<(Arc<dyn MarkerImpl>, Error)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,7 +66,7 @@ enum Phase {
 enum Op {
     Work(Job, &'static Location<'static>),
     Mark(Arc<HostMarker>),
-    Wait(Marker),
+    Wait(Arc<dyn MarkerImpl>),
 }
 
 /// How many operations a worker runs before others get their turn.
@@ -140,7 +141,7 @@ impl HostStream {
     }
 
     /// Leaves the queue to the wake-up of `marker`. Called with the right to move it on.
-    fn park_on(self: &Arc<Self>, marker: Marker) {
+    fn park_on(self: &Arc<Self>, marker: Arc<dyn MarkerImpl>) {
         let wait = self.core.block(Blocked {
             marker: marker.clone(),
             for_ever: true,
@@ -161,7 +162,7 @@ impl HostStream {
     /// The marker that the queue was parked on is complete, or has failed. May be called from
     /// anywhere, so it leaves the rest to a worker: completions and failures that travel over
     /// thousands of streams never nest.
-    fn resume(self: &Arc<Self>, wait: u64, upstream: Option<(Marker, Error)>) {
+    fn resume(self: &Arc<Self>, wait: u64, upstream: Option<(Arc<dyn MarkerImpl>, Error)>) {
         self.core.unblock(wait);
         let mut queue = lock(&self.queue);
         queue.phase = Phase::Scheduled;
@@ -170,7 +171,7 @@ impl HostStream {
         self.pool.push(self.clone());
     }
 
-    fn fail_after(&self, marker: &Marker, error: &Error) {
+    fn fail_after(&self, marker: &Arc<dyn MarkerImpl>, error: &Error) {
         let cause = match error.cause() {
             Some(cause) => cause.through(marker.to_string()),
             None => Cause::new(error.to_string()).through(marker.to_string()),
@@ -258,7 +259,7 @@ impl StreamImpl for HostStream {
         Ok(marker)
     }
 
-    fn wait(&self, marker: &Marker) -> Result<()> {
+    fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         match self.submit(Op::Wait(marker.clone())) {
             // The stream's failure is what its markers tell; a wait adds nothing to it.
             Err(Error::StreamFailed { .. }) => Ok(()),
@@ -333,17 +334,19 @@ impl HostMarker {
     }
 }
 
-impl MarkerImpl for HostMarker {
+impl Awaited for HostMarker {
     fn point(&self) -> &Point {
         &self.point
     }
 
-    fn timeline_knowledge(&self) -> TimelineKnowledge {
-        TimelineKnowledge::All
-    }
-
     fn query(&self) -> Result<bool> {
         self.point.timeline.check(self.point.value)
+    }
+}
+
+impl MarkerImpl for HostMarker {
+    fn timeline_knowledge(&self) -> TimelineKnowledge {
+        TimelineKnowledge::All
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
@@ -361,8 +364,8 @@ impl MarkerImpl for HostMarker {
 /// The first marker of `timeline`, which is complete once somebody advances it.
 #[cfg(any(feature = "conformance", loom))]
 #[track_caller]
-pub(super) fn held_marker(timeline: Arc<Timeline>) -> Marker {
-    Marker::new(Arc::new(HostMarker {
+pub(super) fn held_marker(timeline: Arc<Timeline>) -> Arc<dyn MarkerImpl> {
+    Arc::new(HostMarker {
         point: Point {
             timeline,
             value: 1,
@@ -370,7 +373,7 @@ pub(super) fn held_marker(timeline: Arc<Timeline>) -> Marker {
             timing: false,
         },
         ticks: AtomicU64::new(0),
-    }))
+    })
 }
 
 fn text_of(payload: &(dyn Any + Send)) -> String {

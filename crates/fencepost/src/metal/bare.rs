@@ -42,7 +42,7 @@ impl Line {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn new(device: &Device) -> Result<Line> {
-        let gpu = &of(device)?.gpu;
+        let gpu = &of(device.imp())?.gpu;
         pooled(|| {
             let queue = gpu
                 .device

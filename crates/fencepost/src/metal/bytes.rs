@@ -40,7 +40,7 @@ pub(super) fn new(gpu: &Arc<Gpu>, capacity: usize) -> Result<Arc<dyn ByteCounter
 
 impl MtlCounter {
     fn stream<'a>(&self, stream: &'a Stream) -> Result<&'a MtlStream> {
-        of_stream(stream)
+        of_stream(stream.imp())
             .ok()
             .filter(|metal| Arc::ptr_eq(&metal.gpu, &self.bins.gpu))
             .ok_or_else(|| Error::DeviceMismatch {

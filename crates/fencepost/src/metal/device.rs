@@ -44,14 +44,11 @@ use objc2_metal::{
 };
 
 use crate::{
-    contract::{Backend, DeviceImpl, StreamImpl},
-    device::Device,
+    contract::{Backend, DeviceImpl, DeviceRef, MarkerImpl, StreamImpl},
+    core::DeviceCore,
+    epochs::Reserved,
     error::{Error, Result},
-    marker::Marker,
-    reservation::Reservation,
-    stream::Stream,
     sync::{Mutex, lock},
-    timeline::DeviceCore,
 };
 
 use super::gpu::Gpu;
@@ -126,10 +123,10 @@ fn name(index: usize) -> String {
 }
 
 /// The devices that were opened.
-static OPENED: Mutex<Vec<Device>> = Mutex::new(Vec::new());
+static OPENED: Mutex<Vec<DeviceRef>> = Mutex::new(Vec::new());
 
 /// The device of this index; the same one each time, as long as the system has it there.
-pub(crate) fn open(index: usize) -> Result<Device> {
+pub(crate) fn open(index: usize) -> Result<DeviceRef> {
     known(&find(index)?, name(index))
 }
 
@@ -143,10 +140,10 @@ fn find(index: usize) -> Result<Object<dyn MTLDevice>> {
         })
 }
 
-fn known(raw: &Object<dyn MTLDevice>, name: String) -> Result<Device> {
+fn known(raw: &Object<dyn MTLDevice>, name: String) -> Result<DeviceRef> {
     let mut opened = lock(&OPENED);
     for device in opened.iter() {
-        if of(device)?.gpu.is(raw) {
+        if of(&**device)?.gpu.is(raw) {
             return Ok(device.clone());
         }
     }
@@ -155,7 +152,7 @@ fn known(raw: &Object<dyn MTLDevice>, name: String) -> Result<Device> {
     Ok(device)
 }
 
-fn make(raw: Object<dyn MTLDevice>, name: String) -> Result<Device> {
+fn make(raw: Object<dyn MTLDevice>, name: String) -> Result<DeviceRef> {
     // A message that an object does not know ends the process. The second came with the last that
     // is called here, GPUEndTime; devices that are simulated for virtual machines lack more.
     let lacks = |selector| !raw.respondsToSelector(selector);
@@ -169,37 +166,39 @@ fn make(raw: Object<dyn MTLDevice>, name: String) -> Result<Device> {
     }
     let gpu = Gpu::new(name, raw);
     let default = MtlStream::new(&gpu, None)?;
-    Ok(Device::new(Arc::new(MtlDevice { gpu, default })))
+    Ok(DeviceRef::new(MtlDevice { gpu, default }))
 }
 
 /// The device of this index once more, with streams and a clock of its own.
 #[cfg(feature = "conformance")]
-pub(crate) fn fresh(index: usize) -> Result<Device> {
+pub(crate) fn fresh(index: usize) -> Result<DeviceRef> {
     make(find(index)?, name(index))
 }
 
 /// The Metal side of a device.
-pub(super) fn of(device: &Device) -> Result<&MtlDevice> {
-    let any: &dyn std::any::Any = device.imp();
+pub(super) fn of(device: &dyn DeviceImpl) -> Result<&MtlDevice> {
+    let any: &dyn std::any::Any = device;
     any.downcast_ref().ok_or_else(|| Error::Unsupported {
         what: "a call of Metal".into(),
-        device: device.name().into(),
+        device: device.core().name.clone(),
         remedy: "open a device whose name begins with metal".into(),
     })
 }
 
 /// The Metal side of a stream.
-pub(super) fn of_stream(stream: &Stream) -> Result<&MtlStream> {
-    let any: &dyn std::any::Any = stream.imp();
+pub(super) fn of_stream(stream: &dyn StreamImpl) -> Result<&MtlStream> {
+    let any: &dyn std::any::Any = stream;
     any.downcast_ref().ok_or_else(|| Error::Unsupported {
         what: "a call of Metal".into(),
-        device: stream.device().name().into(),
+        device: stream.core().device.name.clone(),
         remedy: "use a stream of a Metal device".into(),
     })
 }
 
 /// See [`crate::metal::stream_from_queue`].
-pub(crate) fn stream_from_queue(queue: &ProtocolObject<dyn MTLCommandQueue>) -> Result<Stream> {
+pub(crate) fn stream_from_queue(
+    queue: &ProtocolObject<dyn MTLCommandQueue>,
+) -> Result<(Arc<MtlStream>, DeviceRef)> {
     check_fork()?;
     let queue = Object::new(pooled(|| objc2::Message::retain(queue)));
     let raw = Object::new(pooled(|| queue.device()));
@@ -209,23 +208,25 @@ pub(crate) fn stream_from_queue(queue: &ProtocolObject<dyn MTLCommandQueue>) -> 
     // One that the system does not list has no number.
     let name = index.map_or_else(|| pooled(|| format!("metal ({})", raw.name())), name);
     let device = known(&raw, name)?;
-    let stream = MtlStream::new(&of(&device)?.gpu, Some(queue))?;
-    Ok(Stream::new(stream, device))
+    let stream = MtlStream::new(&of(&*device)?.gpu, Some(queue))?;
+    Ok((stream, device))
 }
 
 /// See [`crate::metal::raw_device`].
-pub(crate) fn raw_device(device: &Device) -> Result<Retained<ProtocolObject<dyn MTLDevice>>> {
+pub(crate) fn raw_device(
+    device: &dyn DeviceImpl,
+) -> Result<Retained<ProtocolObject<dyn MTLDevice>>> {
     Ok(of(device)?.gpu.device.retained().clone())
 }
 
 /// See [`crate::metal::command_buffer`].
-pub(crate) fn command_buffer(stream: &Stream) -> Result<Taken> {
+pub(crate) fn command_buffer(stream: &dyn StreamImpl) -> Result<Taken> {
     let taken = pooled(|| of_stream(stream)?.command_buffer())?;
-    taken.ok_or_else(|| match stream.error() {
+    taken.ok_or_else(|| match stream.failure() {
         Some(error) => error,
         None => Error::Unsupported {
             what: "work on a stream that is about to fail".into(),
-            device: stream.device().name().into(),
+            device: stream.core().device.name.clone(),
             remedy: "synchronize() the stream to see the failure, and call clear_error()".into(),
         },
     })
@@ -233,39 +234,39 @@ pub(crate) fn command_buffer(stream: &Stream) -> Result<Taken> {
 
 /// See [`crate::metal::record_into`].
 pub(crate) fn record_into(
-    device: &Device,
+    device: &dyn DeviceImpl,
     buffer: &CommandBuffer,
     at: &'static Location<'static>,
-) -> Result<Reservation> {
+) -> Result<Reserved> {
     super::reserve::record_into(&of(device)?.gpu, buffer, at)
 }
 
 /// See [`crate::metal::record_end`].
 pub(crate) fn record_end(
-    device: &Device,
+    device: &dyn DeviceImpl,
     buffers: &[&CommandBuffer],
-    after: Option<&Marker>,
+    after: Option<&Arc<dyn MarkerImpl>>,
     at: &'static Location<'static>,
-) -> Result<Reservation> {
+) -> Result<Reserved> {
     super::reserve::record_end(&of(device)?.gpu, buffers, after, at)
 }
 
 /// See [`crate::metal::wait_into`].
-pub(crate) fn wait_into(marker: &Marker, buffer: &CommandBuffer) -> Result<()> {
+pub(crate) fn wait_into(marker: &Arc<dyn MarkerImpl>, buffer: &CommandBuffer) -> Result<()> {
     super::reserve::wait_into(marker, buffer)
 }
 
 /// See [`crate::metal::native`].
 pub(crate) fn native(
-    marker: &Marker,
+    marker: &Arc<dyn MarkerImpl>,
 ) -> Option<(Retained<ProtocolObject<dyn MTLSharedEvent>>, u64)> {
-    let (event, value) = super::reserve::native(marker.imp())?;
+    let (event, value) = super::reserve::native(&**marker)?;
     Some((event.retained().clone(), value))
 }
 
 /// See [`crate::metal::spin`].
 #[cfg(feature = "conformance")]
-pub(crate) fn spin(stream: &Stream, rounds: u32) -> Result<()> {
+pub(crate) fn spin(stream: &dyn StreamImpl, rounds: u32) -> Result<()> {
     super::work::spin(of_stream(stream)?, rounds)
 }
 

@@ -15,12 +15,12 @@ use super::{
 };
 use crate::{
     clock::{Clock, HOST_RESOLUTION},
+    core::DeviceCore,
     error::{Cause, Error, Result},
-    timeline::DeviceCore,
 };
 use crate::{
+    core::Streams,
     host::{CallbackQueue, pool::Pool},
-    streams::Streams,
 };
 
 pub(crate) struct Gpu {

@@ -139,7 +139,7 @@ impl fmt::Debug for CommandBuffer {
 /// ```
 pub fn command_buffer(stream: &Stream) -> Result<CommandBuffer> {
     Ok(CommandBuffer {
-        taken: ManuallyDrop::new(device::command_buffer(stream)?),
+        taken: ManuallyDrop::new(device::command_buffer(stream.imp())?),
     })
 }
 
@@ -164,7 +164,8 @@ pub fn command_buffer(stream: &Stream) -> Result<CommandBuffer> {
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn stream_from_queue(queue: &ProtocolObject<dyn MTLCommandQueue>) -> Result<Stream> {
-    device::stream_from_queue(queue)
+    let (stream, device) = device::stream_from_queue(queue)?;
+    Ok(Stream::new(stream, Device::new(device)))
 }
 
 /// The `MTLDevice` of a device.
@@ -179,7 +180,7 @@ pub fn stream_from_queue(queue: &ProtocolObject<dyn MTLCommandQueue>) -> Result<
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn raw_device(device: &Device) -> Result<Retained<ProtocolObject<dyn MTLDevice>>> {
-    device::raw_device(device)
+    device::raw_device(device.imp())
 }
 
 /// The shared event of a marker and the value that it has once the marker is complete, for waiting
@@ -202,7 +203,7 @@ pub fn raw_device(device: &Device) -> Result<Retained<ProtocolObject<dyn MTLDevi
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn native(marker: &Marker) -> Option<(Retained<ProtocolObject<dyn MTLSharedEvent>>, u64)> {
-    device::native(marker)
+    device::native(marker.imp())
 }
 
 /// Lets what is encoded into `buffer` from now on wait for `marker` on the device, also of another
@@ -234,7 +235,7 @@ pub fn native(marker: &Marker) -> Option<(Retained<ProtocolObject<dyn MTLSharedE
 /// # }
 /// ```
 pub fn wait_into(marker: &Marker, buffer: &ProtocolObject<dyn MTLCommandBuffer>) -> Result<()> {
-    device::wait_into(marker, buffer)
+    device::wait_into(marker.imp(), buffer)
 }
 
 /// Reserves a marker in a command buffer of the caller's, behind what is encoded into it so far.
@@ -274,7 +275,8 @@ pub fn record_into(
     device: &Device,
     buffer: &ProtocolObject<dyn MTLCommandBuffer>,
 ) -> Result<Reservation> {
-    device::record_into(device, buffer, Location::caller())
+    let reserved = device::record_into(device.imp(), buffer, Location::caller())?;
+    Ok(Reservation::new(reserved, device))
 }
 
 /// Reserves a marker for the end of command buffers of the caller's: it completes when all of them
@@ -325,7 +327,9 @@ pub fn record_end(
     buffers: &[&ProtocolObject<dyn MTLCommandBuffer>],
     after: Option<&Marker>,
 ) -> Result<Reservation> {
-    device::record_end(device, buffers, after, Location::caller())
+    let after = after.map(Marker::imp);
+    let reserved = device::record_end(device.imp(), buffers, after, Location::caller())?;
+    Ok(Reservation::new(reserved, device))
 }
 
 /// A device of this index with streams and a clock of its own.
@@ -335,7 +339,7 @@ pub fn record_end(
 #[cfg(feature = "conformance")]
 #[doc(hidden)]
 pub fn fresh(index: usize) -> Result<Device> {
-    device::fresh(index)
+    device::fresh(index).map(Device::new)
 }
 
 /// Submits a kernel that spins for so many rounds.
@@ -345,5 +349,5 @@ pub fn fresh(index: usize) -> Result<Device> {
 #[cfg(feature = "conformance")]
 #[doc(hidden)]
 pub fn spin(stream: &Stream, rounds: u32) -> Result<()> {
-    device::spin(stream, rounds)
+    device::spin(stream.imp(), rounds)
 }

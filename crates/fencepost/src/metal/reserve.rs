@@ -13,12 +13,11 @@ use super::{
 };
 use crate::{
     contract::MarkerImpl,
-    epochs::{Epoch, ReservedMarker, State, ValueAllocator},
+    core::StreamCore,
+    epochs::{Epoch, Reserved, ReservedMarker, State, ValueAllocator},
     error::{Cause, Error, Result},
-    marker::Marker,
-    reservation::Reservation,
     sync::lock,
-    timeline::{StreamCore, Waiter},
+    timeline::Waiter,
 };
 
 /// Reserves a marker with an event of its own, which `buffer` signals with 1 behind what is encoded
@@ -27,7 +26,7 @@ pub(super) fn record_into(
     gpu: &Arc<Gpu>,
     buffer: &CommandBuffer,
     at: &'static Location<'static>,
-) -> Result<Reservation> {
+) -> Result<Reserved> {
     gpu.check()?;
     is_open(gpu, buffer)?;
     is_of(gpu, buffer, "record_into")?;
@@ -43,9 +42,9 @@ pub(super) fn record_into(
 pub(super) fn record_end(
     gpu: &Arc<Gpu>,
     buffers: &[&CommandBuffer],
-    after: Option<&Marker>,
+    after: Option<&Arc<dyn MarkerImpl>>,
     at: &'static Location<'static>,
-) -> Result<Reservation> {
+) -> Result<Reserved> {
     gpu.check()?;
     if buffers.is_empty() {
         return Err(Error::Unsupported {
@@ -61,7 +60,7 @@ pub(super) fn record_end(
     if let Some(after) = after {
         after.query()?;
         // Of a reserved one nobody knows yet.
-        MtlStream::metal(after.imp()).transpose()?;
+        MtlStream::metal(&**after).transpose()?;
     }
     let mut behind = None;
     let reservation = reserve(gpu, at, |native, epoch, before, time| {
@@ -103,7 +102,7 @@ fn reserve(
     gpu: &Arc<Gpu>,
     at: &'static Location<'static>,
     submit: impl FnOnce(&Arc<Native>, &Arc<Epoch>, u64, &Arc<Time>) -> u64,
-) -> Result<Reservation> {
+) -> Result<Reserved> {
     let native = pooled(|| Native::single(gpu))?;
     let values = ValueAllocator::new(StreamCore::new(gpu.core.clone()));
     let time = Arc::<Time>::default();
@@ -119,12 +118,12 @@ fn reserve(
     let state = State::reserved();
     let marker = MtlMarker::new(native, place, true, at);
     let marker = Arc::new(ReservedMarker::new(marker, state.clone()));
-    Ok(Reservation::new(Marker::new(marker), state, || {}))
+    Ok(Reserved::new(marker, state, || {}))
 }
 
 /// Lets what is encoded into `buffer` from now on wait for `marker`.
-pub(super) fn wait_into(marker: &Marker, buffer: &CommandBuffer) -> Result<()> {
-    let Some(imp) = MtlStream::metal(marker.imp()).transpose()? else {
+pub(super) fn wait_into(marker: &Arc<dyn MarkerImpl>, buffer: &CommandBuffer) -> Result<()> {
+    let Some(imp) = MtlStream::metal(&**marker).transpose()? else {
         return match marker.query()? {
             true => Ok(()),
             false => Err(Error::ForeignWait {

@@ -13,11 +13,11 @@ use super::{
 };
 use crate::contract::{MarkerImpl, StreamImpl};
 use crate::{
+    core::{Blocked, StreamCore},
     epochs::{CountedMarker, Epoch, Outlook, ReservedMarker, ValueAllocator},
     error::{Cause, Error, Result},
-    marker::Marker,
     sync::lock,
-    timeline::{Blocked, Reached, StreamCore, Waiter, Wake},
+    timeline::{Awaited, Reached, Waiter, Wake},
 };
 
 pub(super) type MtlMarker = CountedMarker<Native>;
@@ -164,12 +164,12 @@ impl MtlStream {
     }
 
     /// Ends the stream because `marker` has failed.
-    fn fail_in_turn(&self, marker: &Marker, error: &Error) {
+    fn fail_in_turn(&self, marker: &Arc<dyn MarkerImpl>, error: &Error) {
         self.end(&Cause::of(error).through(marker.to_string()));
     }
 
     /// Says that the wait for `marker` is over once it is, or fails what lies behind the wait.
-    fn follow(marker: &Marker, turn: Turn) -> Result<()> {
+    fn follow(marker: &Arc<dyn MarkerImpl>, turn: Turn) -> Result<()> {
         let text = marker.to_string();
         let call = Waiter::Call(Box::new(move |result: Result<()>| {
             turn.finish(result.map_err(|error| Cause::of(&error).through(text)));
@@ -178,7 +178,7 @@ impl MtlStream {
         marker.notify(call).map(drop)
     }
 
-    fn wait_native(&self, marker: &Marker, imp: &MtlMarker) -> Result<()> {
+    fn wait_native(&self, marker: &Arc<dyn MarkerImpl>, imp: &MtlMarker) -> Result<()> {
         if imp.point().reached() == Reached::Failed {
             if let Err(error) = marker.query() {
                 self.fail_in_turn(marker, &error);
@@ -229,7 +229,7 @@ impl MtlStream {
     }
 
     /// HostGates the stream until the host has seen `marker`.
-    fn block_until(&self, marker: &Marker) -> Result<()> {
+    fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         // Told of while it lasts, for finding circles. The queue is this stream's alone, so it
         // holds up no other, unless the system puts several queues on one channel: then nothing but
         // the caller knows what it does.
@@ -315,10 +315,10 @@ impl Drop for Release {
 }
 
 impl MtlStream {
-    fn wait_for(&self, marker: &Marker, foreign: bool) -> Result<()> {
+    fn wait_for(&self, marker: &Arc<dyn MarkerImpl>, foreign: bool) -> Result<()> {
         self.check("wait")?;
         // A shared event orders the work of any two devices.
-        if let Some(imp) = MtlStream::metal(marker.imp()).transpose()? {
+        if let Some(imp) = MtlStream::metal(&**marker).transpose()? {
             return self.wait_native(marker, imp);
         }
         match marker.query() {
@@ -361,11 +361,11 @@ impl StreamImpl for MtlStream {
         )))
     }
 
-    fn wait(&self, marker: &Marker) -> Result<()> {
+    fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         self.wait_for(marker, false)
     }
 
-    fn wait_foreign(&self, marker: &Marker) -> Result<()> {
+    fn wait_foreign(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         self.wait_for(marker, true)
     }
 

@@ -13,13 +13,15 @@ use std::{
 };
 
 use super::work::{Gate, Log};
+use crate::timeline::Point;
 use crate::{
     clock::{Elapsed, Timestamp},
-    contract::{Backend, DeviceImpl, MarkerImpl, Point, StreamImpl},
+    contract::{Backend, DeviceImpl, DeviceRef, MarkerImpl, StreamImpl},
+    core::{DeviceCore, Job, StreamCore},
+    deadlock,
     device::Device,
     error::{Error, Result},
-    marker::Marker,
-    timeline::{DeviceCore, Job, StreamCore, Timeline},
+    timeline::{Awaited, Timeline},
 };
 
 /// One way in which a backend can be wrong.
@@ -103,7 +105,7 @@ impl fmt::Display for Mutant {
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn mutated(device: &Device, mutant: Mutant) -> Device {
-    Device::new(Arc::new(MutantDevice {
+    Device::new(DeviceRef::new(MutantDevice {
         inner: device.clone(),
         shared: Arc::new(Shared {
             mutant,
@@ -185,17 +187,21 @@ impl DeviceImpl for MutantDevice {
 
 impl MutantStream {
     /// The backend's own marker behind one of ours, where there is one.
-    fn genuine(&self, marker: &Marker) -> Option<Marker> {
-        let ours = (marker.imp() as &dyn Any).downcast_ref::<MutantMarker>()?;
-        Some(Marker::new(ours.inner.clone()))
+    fn genuine(&self, marker: &Arc<dyn MarkerImpl>) -> Option<Arc<dyn MarkerImpl>> {
+        let ours = (&**marker as &dyn Any).downcast_ref::<MutantMarker>()?;
+        Some(ours.inner.clone())
     }
 
-    fn wait_by(&self, marker: &Marker, wait: impl Fn(&Marker) -> Result<()>) -> Result<()> {
+    fn wait_by(
+        &self,
+        marker: &Arc<dyn MarkerImpl>,
+        wait: impl Fn(&Arc<dyn MarkerImpl>) -> Result<()>,
+    ) -> Result<()> {
         let genuine = self.genuine(marker).unwrap_or_else(|| marker.clone());
         match self.shared.mutant {
             Mutant::WaitDoesNothing => Ok(()),
             Mutant::WaitBlocksTheCaller => {
-                let _ = genuine.synchronize();
+                let _ = deadlock::block_on(&genuine, None);
                 wait(&genuine)
             }
             Mutant::WaitForTheLatest => {
@@ -204,9 +210,9 @@ impl MutantStream {
                     .latest
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
-                    .get(&marker.stream_id())
+                    .get(&marker.point().timeline.stream.id)
                     .cloned();
-                wait(&latest.map_or(genuine, Marker::new))
+                wait(&latest.unwrap_or(genuine))
             }
             Mutant::FailureStopsAtTheWait if genuine.query().is_err() => Ok(()),
             _ => wait(&genuine),
@@ -250,11 +256,11 @@ impl StreamImpl for MutantStream {
         }))
     }
 
-    fn wait(&self, marker: &Marker) -> Result<()> {
+    fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         self.wait_by(marker, |marker| self.inner.wait(marker))
     }
 
-    fn wait_foreign(&self, marker: &Marker) -> Result<()> {
+    fn wait_foreign(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         self.wait_by(marker, |marker| self.inner.wait_foreign(marker))
     }
 
@@ -309,7 +315,7 @@ impl MutantMarker {
     }
 }
 
-impl MarkerImpl for MutantMarker {
+impl Awaited for MutantMarker {
     fn point(&self) -> &Point {
         self.inner.point()
     }
@@ -321,7 +327,9 @@ impl MarkerImpl for MutantMarker {
             _ => self.inner.query(),
         }
     }
+}
 
+impl MarkerImpl for MutantMarker {
     fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
         match self.mutant {
             Mutant::SynchronizeReturnsEarly => Ok(true),
@@ -356,7 +364,7 @@ impl MarkerImpl for MutantMarker {
 /// A marker that no device knows of.
 struct NeverSubmitted(Point);
 
-impl MarkerImpl for NeverSubmitted {
+impl Awaited for NeverSubmitted {
     fn point(&self) -> &Point {
         &self.0
     }
@@ -364,7 +372,9 @@ impl MarkerImpl for NeverSubmitted {
     fn query(&self) -> Result<bool> {
         self.0.timeline.check(self.0.value)
     }
+}
 
+impl MarkerImpl for NeverSubmitted {
     fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
         self.0.timeline.wait(self.0.value, deadline)
     }

@@ -51,7 +51,7 @@ impl Line {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn new(device: &Device) -> Result<Line> {
-        let gpu = of(device)?.gpu.clone();
+        let gpu = of(device.imp())?.gpu.clone();
         let Some(queue) = gpu.quietest_queue() else {
             return Err(Error::Unavailable {
                 device: gpu.name.clone(),

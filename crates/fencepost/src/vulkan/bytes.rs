@@ -45,7 +45,7 @@ pub(super) fn new(gpu: &Arc<Gpu>, capacity: usize) -> Result<Arc<dyn ByteCounter
 
 impl VkCounter {
     fn stream<'a>(&self, stream: &'a Stream) -> Result<&'a VkStream> {
-        of_stream(stream)
+        of_stream(stream.imp())
             .ok()
             .filter(|vulkan| Arc::ptr_eq(&vulkan.gpu, &self.gpu))
             .ok_or_else(|| Error::DeviceMismatch {

@@ -37,14 +37,11 @@ use std::{
 use ash::vk;
 
 use crate::{
-    contract::{Backend, DeviceImpl, StreamImpl},
-    device::Device,
+    contract::{Backend, DeviceImpl, DeviceRef, MarkerImpl, StreamImpl},
+    core::DeviceCore,
+    epochs::Reserved,
     error::{Error, Result},
-    marker::Marker,
-    reservation::Reservation,
-    stream::Stream,
     sync::{Mutex, lock},
-    timeline::DeviceCore,
     vulkan::{Features, QueueLock},
 };
 
@@ -72,11 +69,11 @@ pub(crate) fn is_hardware() -> bool {
 }
 
 /// The device of this index; the same one each time, until it is lost.
-pub(crate) fn open(index: usize) -> Result<Device> {
-    static DEVICES: OnceLock<Mutex<Vec<(usize, Device)>>> = OnceLock::new();
+pub(crate) fn open(index: usize) -> Result<DeviceRef> {
+    static DEVICES: OnceLock<Mutex<Vec<(usize, DeviceRef)>>> = OnceLock::new();
     let mut devices = lock(DEVICES.get_or_init(|| Mutex::new(Vec::new())));
     if let Some((_, device)) = devices.iter().find(|(known, _)| *known == index)
-        && of(device)?.gpu.lost().is_none()
+        && of(&**device)?.gpu.lost().is_none()
     {
         return Ok(device.clone());
     }
@@ -93,7 +90,7 @@ pub(crate) fn open(index: usize) -> Result<Device> {
 
 /// A `VkDevice` of our own, with the optional features that it has; or with those of `only` at
 /// most.
-pub(crate) fn make(index: usize, only: Option<Features>) -> Result<Device> {
+pub(crate) fn make(index: usize, only: Option<Features>) -> Result<DeviceRef> {
     let name = format!("vulkan:{index}");
     let unavailable = |why: String| Error::Unavailable {
         device: name.clone(),
@@ -217,7 +214,7 @@ fn best_family(families: &[vk::QueueFamilyProperties]) -> Option<(u32, u32)> {
         .map(|(index, family)| (index, family.queue_count.min(MOST)))
 }
 
-fn device_of(gpu: Arc<Gpu>) -> Result<Device> {
+fn device_of(gpu: Arc<Gpu>) -> Result<DeviceRef> {
     let core = gpu.device_core();
     let Some(queue) = gpu.quietest_queue() else {
         return Err(Error::Unavailable {
@@ -226,7 +223,7 @@ fn device_of(gpu: Arc<Gpu>) -> Result<Device> {
         });
     };
     let default = VkStream::new(core.clone(), &gpu, queue, None)?;
-    Ok(Device::new(Arc::new(VkDevice { core, gpu, default })))
+    Ok(DeviceRef::new(VkDevice { core, gpu, default }))
 }
 
 /// A device of the caller's, with its first queue.
@@ -240,7 +237,7 @@ pub(crate) unsafe fn wrap(
     features: Features,
     queue: (vk::Queue, u32, Arc<dyn QueueLock>),
     keep_alive: Arc<dyn Any + Send + Sync>,
-) -> Result<Device> {
+) -> Result<DeviceRef> {
     let name = format!("vulkan ({:?})", device.handle());
     // SAFETY: passed on to the caller.
     let gpu = unsafe {
@@ -264,42 +261,41 @@ pub(crate) unsafe fn wrap(
 /// # Safety
 /// As [`crate::vulkan::stream_from_raw`], which passes it on.
 pub(crate) unsafe fn stream_on(
-    device: &Device,
+    device: &dyn DeviceImpl,
     raw: vk::Queue,
     family: u32,
     guard: Arc<dyn QueueLock>,
     keep_alive: Arc<dyn Any + Send + Sync>,
-) -> Result<Stream> {
+) -> Result<Arc<VkStream>> {
     let vulkan = of(device)?;
     let queue = vulkan.gpu.wrapped(raw, family, guard);
-    let stream = VkStream::new(vulkan.core.clone(), &vulkan.gpu, queue, Some(keep_alive))?;
-    Ok(Stream::new(stream, device.clone()))
+    VkStream::new(vulkan.core.clone(), &vulkan.gpu, queue, Some(keep_alive))
 }
 
 /// The Vulkan side of a device.
-pub(crate) fn of(device: &Device) -> Result<&VkDevice> {
-    (device.imp() as &dyn Any)
+pub(crate) fn of(device: &dyn DeviceImpl) -> Result<&VkDevice> {
+    (device as &dyn Any)
         .downcast_ref()
         .ok_or_else(|| Error::Unsupported {
             what: "a call of Vulkan".into(),
-            device: device.name().into(),
+            device: device.core().name.clone(),
             remedy: "open a device whose name begins with vulkan".into(),
         })
 }
 
 /// The Vulkan side of a stream.
-pub(crate) fn of_stream(stream: &Stream) -> Result<&VkStream> {
-    (stream.imp() as &dyn Any)
+pub(crate) fn of_stream(stream: &dyn StreamImpl) -> Result<&VkStream> {
+    (stream as &dyn Any)
         .downcast_ref()
         .ok_or_else(|| Error::Unsupported {
             what: "a call of Vulkan".into(),
-            device: stream.device().name().into(),
+            device: stream.core().device.name.clone(),
             remedy: "use a stream of a Vulkan device".into(),
         })
 }
 
 /// See [`crate::vulkan::reserve`].
-pub(crate) fn reserve(device: &Device, at: &'static Location<'static>) -> Result<Reservation> {
+pub(crate) fn reserve(device: &dyn DeviceImpl, at: &'static Location<'static>) -> Result<Reserved> {
     // SAFETY: without a buffer, nothing is asked of the caller.
     unsafe { super::reserve::reserve(of(device)?, None, at) }
 }
@@ -309,18 +305,18 @@ pub(crate) fn reserve(device: &Device, at: &'static Location<'static>) -> Result
 /// # Safety
 /// As there.
 pub(crate) unsafe fn record_into(
-    device: &Device,
+    device: &dyn DeviceImpl,
     buffer: vk::CommandBuffer,
     family: u32,
     at: &'static Location<'static>,
-) -> Result<Reservation> {
+) -> Result<Reserved> {
     // SAFETY: passed on to the caller.
     unsafe { super::reserve::reserve(of(device)?, Some((buffer, family)), at) }
 }
 
 /// See [`crate::vulkan::native`].
-pub(crate) fn native(marker: &Marker) -> Option<(vk::Semaphore, u64)> {
-    super::reserve::native(marker.imp())
+pub(crate) fn native(marker: &dyn MarkerImpl) -> Option<(vk::Semaphore, u64)> {
+    super::reserve::native(marker)
 }
 
 impl VkStream {
@@ -373,6 +369,6 @@ impl DeviceImpl for VkDevice {
 
 /// See [`crate::vulkan::spin`].
 #[cfg(feature = "conformance")]
-pub(crate) fn spin(stream: &Stream, rounds: u32) -> Result<()> {
+pub(crate) fn spin(stream: &dyn StreamImpl, rounds: u32) -> Result<()> {
     super::work::spin(of_stream(stream)?, rounds)
 }

@@ -28,14 +28,14 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    core::DeviceCore,
     error::{Cause, Error, Result},
     sync::{Mutex, lock, sleep},
-    timeline::DeviceCore,
     vulkan::QueueLock,
 };
 use crate::{
+    core::Streams,
     host::{CallbackQueue, pool::Pool},
-    streams::Streams,
 };
 
 pub(crate) struct Gpu {

@@ -160,6 +160,7 @@ pub unsafe fn device_from_raw(
             keep_alive,
         )
     }
+    .map(Device::new)
 }
 
 /// A stream on a queue of `device`'s `VkDevice`. Wrapping a queue again gives another stream in the
@@ -191,7 +192,8 @@ pub unsafe fn stream_from_raw(
     keep_alive: Arc<dyn Any + Send + Sync>,
 ) -> Result<Stream> {
     // SAFETY: passed on to the caller.
-    unsafe { device::stream_on(device, queue, family, lock, keep_alive) }
+    let stream = unsafe { device::stream_on(device.imp(), queue, family, lock, keep_alive) }?;
+    Ok(Stream::new(stream, device.clone()))
 }
 
 /// The `VkDevice` of a device, with its functions, for making what a stream's work needs. It is
@@ -206,7 +208,7 @@ pub unsafe fn stream_from_raw(
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn raw_device(device: &Device) -> Result<ash::Device> {
-    Ok((*device::of(device)?.gpu.device).clone())
+    Ok((*device::of(device.imp())?.gpu.device).clone())
 }
 
 /// Calls `submit` with the queue of a stream and its family, and nobody else at the queue: for
@@ -221,7 +223,7 @@ pub fn raw_device(device: &Device) -> Result<ash::Device> {
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn with_queue<R>(stream: &Stream, submit: impl FnOnce(vk::Queue, u32) -> R) -> Result<R> {
-    let called = device::of_stream(stream)?.with_queue(submit);
+    let called = device::of_stream(stream.imp())?.with_queue(submit);
     called.ok_or_else(|| Error::Unsupported {
         what: "submitting under a lock that calls nothing".into(),
         device: stream.device().name().into(),
@@ -241,7 +243,7 @@ pub fn with_queue<R>(stream: &Stream, submit: impl FnOnce(vk::Queue, u32) -> R) 
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn native(marker: &Marker) -> Option<(vk::Semaphore, u64)> {
-    device::native(marker)
+    device::native(&**marker.imp())
 }
 
 /// Reserves a marker for a submit of the caller's, which is to signal what [`native`] says of it.
@@ -268,7 +270,8 @@ pub fn native(marker: &Marker) -> Option<(vk::Semaphore, u64)> {
 /// ```
 #[track_caller]
 pub fn reserve(device: &Device) -> Result<Reservation> {
-    device::reserve(device, Location::caller())
+    let reserved = device::reserve(device.imp(), Location::caller())?;
+    Ok(Reservation::new(reserved, device))
 }
 
 /// As [`reserve`], with timing: writes the time at which everything before in `buffer`, and before
@@ -303,7 +306,9 @@ pub unsafe fn record_into(
     family: u32,
 ) -> Result<Reservation> {
     // SAFETY: passed on to the caller.
-    unsafe { device::record_into(device, buffer, family, Location::caller()) }
+    let reserved =
+        unsafe { device::record_into(device.imp(), buffer, family, Location::caller()) }?;
+    Ok(Reservation::new(reserved, device))
 }
 
 /// The suite's kernels in SPIR-V, as bytes of little-endian words.
@@ -325,7 +330,7 @@ pub fn validation_messages() -> Vec<String> {
 #[cfg(feature = "conformance")]
 #[doc(hidden)]
 pub fn fresh(index: usize, only: Option<Features>) -> Result<Device> {
-    device::make(index, only)
+    device::make(index, only).map(Device::new)
 }
 
 /// Submits a kernel that spins for so many rounds.
@@ -335,7 +340,7 @@ pub fn fresh(index: usize, only: Option<Features>) -> Result<Device> {
 #[cfg(feature = "conformance")]
 #[doc(hidden)]
 pub fn spin(stream: &Stream, rounds: u32) -> Result<()> {
-    device::spin(stream, rounds)
+    device::spin(stream.imp(), rounds)
 }
 
 /// Whether the two streams share a hardware queue.

@@ -13,11 +13,9 @@ use super::{
 };
 use crate::{
     contract::MarkerImpl,
-    epochs::{ReservedMarker, State, ValueAllocator},
+    core::StreamCore,
+    epochs::{Reserved, ReservedMarker, State, ValueAllocator},
     error::{Error, Result},
-    marker::Marker,
-    reservation::Reservation,
-    timeline::StreamCore,
 };
 
 /// Reserves a marker with a semaphore of its own, which the caller's submit signals with 1. With a
@@ -30,7 +28,7 @@ pub(super) unsafe fn reserve(
     device: &VkDevice,
     timed: Option<(vk::CommandBuffer, u32)>,
     at: &'static Location<'static>,
-) -> Result<Reservation> {
+) -> Result<Reserved> {
     let gpu = &device.gpu;
     gpu.check_fork()?;
     let failed = |fault| gpu.failed(fault);
@@ -48,7 +46,7 @@ pub(super) unsafe fn reserve(
     let marker = VkMarker::new(native.clone(), place, timing, at);
     let marker = Arc::new(ReservedMarker::new(marker, state.clone()));
     let abandon = move || native.was_submitted(0);
-    Ok(Reservation::new(Marker::new(marker), state, abandon))
+    Ok(Reserved::new(marker, state, abandon))
 }
 
 fn write(

@@ -20,11 +20,11 @@ use crate::{
     rerecord::Slot,
 };
 use crate::{
+    core::{Blocked, DeviceCore, StreamCore},
     epochs::{CountedMarker, Epoch, Outlook, ReservedMarker, ValueAllocator},
     error::{Cause, Error, Result},
-    marker::Marker,
     sync::{Ids, Mutex, lock},
-    timeline::{Blocked, DeviceCore, Reached, StreamCore, Waiter},
+    timeline::{Awaited, Reached, Waiter},
 };
 
 pub(super) type VkMarker = CountedMarker<Native>;
@@ -178,11 +178,11 @@ impl VkStream {
     }
 
     /// Ends the stream because `marker` has failed.
-    fn fail_in_turn(&self, marker: &Marker, error: &Error) {
+    fn fail_in_turn(&self, marker: &Arc<dyn MarkerImpl>, error: &Error) {
         self.end(&cause_of(error).through(marker.to_string()));
     }
 
-    fn wait_native(&self, marker: &Marker, imp: &VkMarker) -> Result<()> {
+    fn wait_native(&self, marker: &Arc<dyn MarkerImpl>, imp: &VkMarker) -> Result<()> {
         if imp.point().reached() == Reached::Failed {
             if let Err(error) = marker.query() {
                 self.fail_in_turn(marker, &error);
@@ -233,7 +233,7 @@ impl VkStream {
     }
 
     /// HostGates the stream, and with it its queue, until the host has seen `marker`.
-    fn block_until(&self, marker: &Marker) -> Result<()> {
+    fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         static NUMBERS: Ids = Ids::new();
         let number = NUMBERS.next();
         let mut behind = None;
@@ -266,7 +266,7 @@ impl VkStream {
     }
 
     /// Tells what holds the stream up, for finding circles.
-    fn publish(&self, hold: u64, marker: &Marker) {
+    fn publish(&self, hold: u64, marker: &Arc<dyn MarkerImpl>) {
         let after = self.core.recorded.load(crate::sync::Ordering::Acquire);
         let wait = self.core.block(Blocked {
             marker: marker.clone(),
@@ -294,9 +294,9 @@ impl VkStream {
         }
     }
 
-    fn wait_for(&self, marker: &Marker, foreign: bool) -> Result<()> {
+    fn wait_for(&self, marker: &Arc<dyn MarkerImpl>, foreign: bool) -> Result<()> {
         self.gpu.check_fork()?;
-        let native = match VkStream::vulkan(marker.imp()).transpose()? {
+        let native = match VkStream::vulkan(&**marker).transpose()? {
             Some(imp) if Arc::ptr_eq(&imp.counter.gpu, &self.gpu) => {
                 return self.wait_native(marker, imp);
             }
@@ -404,11 +404,11 @@ impl StreamImpl for VkStream {
         })
     }
 
-    fn wait(&self, marker: &Marker) -> Result<()> {
+    fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         self.wait_for(marker, false)
     }
 
-    fn wait_foreign(&self, marker: &Marker) -> Result<()> {
+    fn wait_foreign(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         self.wait_for(marker, true)
     }
 
