@@ -7,6 +7,7 @@
 
 use std::{
     fmt,
+    hash::{Hash, Hasher},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -133,6 +134,12 @@ impl PartialEq for Clock {
 
 impl Eq for Clock {}
 
+impl Hash for Clock {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.hash(state);
+    }
+}
+
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Clock({self})")
@@ -157,7 +164,7 @@ impl fmt::Display for Clock {
 /// println!("{} ticks of {}", stamp.ticks(), stamp.clock());
 /// # Ok::<(), fencepost::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Timestamp {
     ticks: u64,
     clock: Clock,
@@ -346,6 +353,23 @@ impl Elapsed {
     /// ```
     pub fn resolution(&self) -> Duration {
         self.clock.resolution()
+    }
+}
+
+/// Two times are in order when they were measured on the same clock; else they do not compare.
+///
+/// ```
+/// let stream = fencepost::Device::open("host")?.default_stream();
+/// let (a, b) = (stream.record_timed()?, stream.record_timed()?);
+/// assert!(a.elapsed(&a)? <= a.elapsed(&b)?);
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+impl PartialOrd for Elapsed {
+    fn partial_cmp(&self, other: &Elapsed) -> Option<std::cmp::Ordering> {
+        match self.clock == other.clock {
+            true => self.nanos.partial_cmp(&other.nanos),
+            false => None,
+        }
     }
 }
 

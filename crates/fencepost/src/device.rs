@@ -1,7 +1,10 @@
 //! An accelerator, opened through one backend.
 
-use std::fmt;
 use std::sync::Arc;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+};
 
 use crate::{
     clock::Clock,
@@ -241,6 +244,12 @@ impl PartialEq for Device {
 }
 
 impl Eq for Device {}
+
+impl Hash for Device {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.core().id.hash(state);
+    }
+}
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

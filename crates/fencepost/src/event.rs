@@ -1,11 +1,6 @@
 //! A re-recordable slot that holds the latest marker.
 
-use std::{
-    fmt,
-    future::IntoFuture,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, future::IntoFuture, sync::Arc, time::Duration};
 
 use crate::{
     clock::Elapsed,
@@ -334,7 +329,8 @@ impl Event {
     }
 
     /// The milliseconds from this event to `end` on the device's clock, signed: torch's call. Waits
-    /// for both markers first.
+    /// for both markers first. To wait with a deadline, call
+    /// [`synchronize_timeout`](Event::synchronize_timeout), then [`elapsed`](Event::elapsed).
     ///
     /// Nothing is used up: it may be called again, also after [`synchronize`](Event::synchronize),
     /// and with the events in other pairs.
@@ -359,31 +355,7 @@ impl Event {
     /// ```
     pub fn elapsed_time(&self, end: &Event) -> Result<f64> {
         let (start, end) = self.pair(end)?;
-        let elapsed = start.elapsed_after(&end, None, Duration::MAX)?;
-        Ok(elapsed.as_millis_f64())
-    }
-
-    /// As [`elapsed_time`](Event::elapsed_time), waiting for at most `limit`.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`], and those of [`elapsed_time`](Event::elapsed_time).
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use fencepost::{Device, Event};
-    /// let device = Device::open("host")?;
-    /// let stream = device.default_stream();
-    /// let (start, end) = (Event::with_timing(&device), Event::with_timing(&device));
-    /// start.record(&stream)?;
-    /// end.record(&stream)?;
-    /// assert!(start.elapsed_time_timeout(&end, Duration::from_secs(5))? >= 0.0);
-    /// # Ok::<(), fencepost::Error>(())
-    /// ```
-    pub fn elapsed_time_timeout(&self, end: &Event, limit: Duration) -> Result<f64> {
-        let deadline = Instant::now().checked_add(limit);
-        let (start, end) = self.pair(end)?;
-        let elapsed = start.elapsed_after(&end, deadline, limit)?;
-        Ok(elapsed.as_millis_f64())
+        Ok(start.elapsed_after(&end)?.as_millis_f64())
     }
 
     /// The time from this event to `end` on the device's clock, signed. Never waits.

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::{Future, IntoFuture},
+    hash::{Hash, Hasher},
     panic::{AssertUnwindSafe, Location, catch_unwind},
     pin::Pin,
     sync::Arc,
@@ -248,18 +249,10 @@ impl Marker {
     }
 
     /// As [`elapsed`](Marker::elapsed), after waiting for both.
-    pub(crate) fn elapsed_after(
-        &self,
-        end: &Marker,
-        deadline: Option<Instant>,
-        limit: Duration,
-    ) -> Result<Elapsed> {
+    pub(crate) fn elapsed_after(&self, end: &Marker) -> Result<Elapsed> {
         self.comparable(end)?;
-        for marker in [self, end] {
-            if !marker.wait_until(deadline)? {
-                return Err(marker.timeout(limit));
-            }
-        }
+        self.synchronize()?;
+        end.synchronize()?;
         self.imp.elapsed(&*end.imp)
     }
 
@@ -378,6 +371,12 @@ impl PartialEq for Marker {
 }
 
 impl Eq for Marker {}
+
+impl Hash for Marker {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.imp.point().hash(state);
+    }
+}
 
 impl fmt::Display for Marker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

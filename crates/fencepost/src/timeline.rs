@@ -33,6 +33,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    hash::{Hash, Hasher},
     panic::{AssertUnwindSafe, Location, catch_unwind},
     sync::Arc,
     task::Waker,
@@ -74,6 +75,14 @@ impl Point {
 impl PartialEq for Point {
     fn eq(&self, other: &Point) -> bool {
         self.value == other.value && self.timeline.stream.id == other.timeline.stream.id
+    }
+}
+
+impl Eq for Point {}
+
+impl Hash for Point {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.value, self.timeline.stream.id).hash(state);
     }
 }
 

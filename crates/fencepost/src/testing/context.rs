@@ -125,6 +125,13 @@ impl Context {
         event.synchronize_timeout(self.options.patience)
     }
 
+    /// The milliseconds between two events, both of which must complete.
+    pub(super) fn took(&self, start: &Event, end: &Event) -> Result<f64> {
+        self.event_done(start)?;
+        self.event_done(end)?;
+        start.elapsed_time(end)
+    }
+
     /// Everything submitted to the stream must complete.
     pub(super) fn stream_done(&self, stream: &Stream) -> Result<()> {
         stream.synchronize_timeout(self.options.patience)

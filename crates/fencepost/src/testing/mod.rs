@@ -83,7 +83,7 @@ impl fmt::Debug for Case {
 /// });
 /// # Ok::<(), fencepost::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The promise is kept.
     Passed,
@@ -101,7 +101,7 @@ pub enum Outcome {
 /// assert_eq!((summary.failed, summary.skipped), (0, 0));
 /// # Ok::<(), fencepost::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Summary {
     /// Kept promises.

@@ -71,7 +71,7 @@ use crate::{
 /// let features = fencepost::vulkan::Features { synchronization2: true, ..Default::default() };
 /// assert!(!features.host_query_reset);
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Features {
     /// `VkPhysicalDeviceSynchronization2Features::synchronization2`, with Vulkan 1.3 or the
     /// extension.

@@ -25,7 +25,7 @@ pub(super) const CASES: &[Case] = &[
     ),
     case!(
         "elapsed_time",
-        elapsed_time_gives_up_at_a_deadline,
+        a_deadline_and_a_time_are_two_calls,
         [
             DeadlineIgnored,
             QueryAlwaysTrue,
@@ -106,7 +106,7 @@ fn elapsed_time_covers_the_work_between(c: &Context) -> Verdict {
     std::thread::sleep(Context::SPAN);
     let held = held.elapsed();
     gate.open();
-    let took = start.elapsed_time_timeout(&end, c.options.patience)?;
+    let took = c.took(&start, &end)?;
     let least = held.as_secs_f64() * 1e3 * 0.999;
     check!(took >= least, "held for {least} ms, and it took {took} ms");
     let whole = held + c.options.patience;
@@ -129,7 +129,7 @@ fn elapsed_time_waits_for_both_events(c: &Context) -> Verdict {
         std::thread::sleep(moment);
         gate.open();
     });
-    let took = start.elapsed_time_timeout(&end, c.options.patience)?;
+    let took = start.elapsed_time(&end)?;
     let seen = log.read()?;
     let _ = opener.join();
     check!(seen == [1], "returned with {seen:?} done");
@@ -137,15 +137,21 @@ fn elapsed_time_waits_for_both_events(c: &Context) -> Verdict {
     Ok(())
 }
 
-fn elapsed_time_gives_up_at_a_deadline(c: &Context) -> Verdict {
+fn a_deadline_and_a_time_are_two_calls(c: &Context) -> Verdict {
     let (stream, start, end) = (c.stream()?, c.timed(), c.timed());
     start.record(&stream)?;
     let gate = c.gate(&stream)?;
     end.record(&stream)?;
-    let early = start.elapsed_time_timeout(&end, c.options.moment);
+    let early = end.synchronize_timeout(c.options.moment);
     check_error!(early, Error::Timeout(_), "the end is held back");
+    check_error!(
+        start.elapsed(&end),
+        Error::NotReady { .. },
+        "the end is pending"
+    );
     gate.open();
-    start.elapsed_time_timeout(&end, c.options.patience)?;
+    c.event_done(&end)?;
+    start.elapsed(&end)?;
     Ok(())
 }
 
@@ -161,7 +167,7 @@ fn any_synchronize_before_elapsed_time_is_fine(c: &Context) -> Verdict {
         if first {
             c.event_done(&start)?;
         }
-        let took = start.elapsed_time_timeout(&end, c.options.patience)?;
+        let took = start.elapsed_time(&end)?;
         check!(
             took >= 0.0,
             "{took} ms after synchronizing {first}, {second}"
@@ -176,7 +182,7 @@ fn records_back_to_back_have_a_time(c: &Context) -> Verdict {
         let (start, end) = (c.timed(), c.timed());
         start.record(&stream)?;
         end.record(&stream)?;
-        let took = start.elapsed_time_timeout(&end, c.options.patience)?;
+        let took = c.took(&start, &end)?;
         check!(took >= 0.0, "{took} ms in round {round}");
     }
     Ok(())
@@ -196,7 +202,7 @@ fn reversed_events_give_a_negative_time(c: &Context) -> Verdict {
 fn start_equal_to_end_gives_zero(c: &Context) -> Verdict {
     let (stream, event) = (c.stream()?, c.timed());
     event.record(&stream)?;
-    let none = event.elapsed_time_timeout(&event, c.options.patience)?;
+    let none = c.took(&event, &event)?;
     check!(none == 0.0, "{none} ms from an event to itself");
     Ok(())
 }
