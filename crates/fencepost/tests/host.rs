@@ -139,14 +139,22 @@ fn what_a_panic_threw_may_itself_panic_when_dropped() {
         }
     }
     let stream = Device::new_host(1).new_stream().unwrap();
+    // The stream must not fail before the second closure is queued behind the first.
+    let (go, wait) = mpsc::channel::<()>();
     stream
-        .launch(|| std::panic::resume_unwind(Box::new(Bomb)))
+        .launch(move || {
+            let _ = wait.recv();
+            std::panic::resume_unwind(Box::new(Bomb))
+        })
         .unwrap();
     // Skipped work is dropped too, with what it holds.
     let held = Bomb;
-    let _ = stream.launch(move || {
-        std::hint::black_box(&held);
-    });
+    stream
+        .launch(move || {
+            std::hint::black_box(&held);
+        })
+        .unwrap();
+    drop(go);
     assert!(matches!(
         stream.synchronize(),
         Err(Error::StreamFailed { .. })
