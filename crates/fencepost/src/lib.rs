@@ -94,6 +94,7 @@ mod vulkan {
     mod slots;
     mod watcher;
 }
+mod workers;
 
 pub use clock::{Clock, Elapsed, Timestamp};
 pub use contract::Backend;

@@ -42,7 +42,7 @@ use crate::{
 };
 use crate::{
     core::Streams,
-    host::{CallbackQueue, pool::Pool},
+    workers::{CallbackQueue, Pool},
 };
 
 pub(super) struct Context {

@@ -1,6 +1,6 @@
 //! The host backend: streams of closures on threads of this process.
 //!
-//! - **Streams are serial queues multiplexed over a small pool of workers** ([`pool`]), so that ten
+//! - **Streams are serial queues multiplexed over a small pool of workers** ([`Pool`]), so that ten
 //!   thousand streams cost memory, not threads.
 //! - **A wait parks the queue, not a worker.** A parked queue is a waiter on the other stream's
 //!   timeline; being woken puts it back on the pool.
@@ -13,14 +13,11 @@ use crate::{clock::host_clock, contract::DeviceRef, core::DeviceCore, error::Res
 use crate::{
     contract::{Backend, DeviceImpl, StreamImpl},
     core::Streams,
+    workers::{CallbackQueue, Pool},
 };
 
-mod callbacks;
-pub(crate) mod pool;
 mod stream;
 
-pub(crate) use callbacks::CallbackQueue;
-use pool::Pool;
 use stream::HostStream;
 
 struct HostDevice {

@@ -18,14 +18,12 @@
 //! a failed timeline, until `clear_error` puts a new timeline in its place.
 
 use std::{
-    any::Any,
     collections::VecDeque,
     panic::{AssertUnwindSafe, Location, catch_unwind},
     sync::{Arc, Weak},
     time::Instant,
 };
 
-use super::pool::{Pool, Task};
 use crate::contract::{MarkerImpl, StreamImpl, TimelineKnowledge};
 use crate::timeline::Point;
 use crate::{
@@ -35,6 +33,7 @@ use crate::{
     error::{Cause, Error, Result},
     sync::{AtomicU64, Mutex, Ordering, lock},
     timeline::{Awaited, Timeline, Waiter, Wake},
+    workers::{Pool, Task, discard, text_of},
 };
 
 pub(super) struct HostStream {
@@ -374,21 +373,4 @@ pub(super) fn held_marker(timeline: Arc<Timeline>) -> Arc<dyn MarkerImpl> {
         },
         ticks: AtomicU64::new(0),
     })
-}
-
-fn text_of(payload: &(dyn Any + Send)) -> String {
-    if let Some(text) = payload.downcast_ref::<&str>() {
-        (*text).into()
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "(a value that is no text)".into()
-    }
-}
-
-/// Drops what a panic threw; should its drop panic too, leaks what is left.
-pub(super) fn discard(payload: Box<dyn Any + Send>) {
-    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        std::mem::forget(second);
-    }
 }

@@ -20,7 +20,7 @@ use crate::{
 };
 use crate::{
     core::Streams,
-    host::{CallbackQueue, pool::Pool},
+    workers::{CallbackQueue, Pool},
 };
 
 pub(crate) struct Gpu {

@@ -35,7 +35,7 @@ use crate::{
 };
 use crate::{
     core::Streams,
-    host::{CallbackQueue, pool::Pool},
+    workers::{CallbackQueue, Pool},
 };
 
 pub(crate) struct Gpu {

@@ -10,7 +10,10 @@ use std::{
     sync::Arc,
 };
 
-use super::pool::{Pool, Task};
+use super::{
+    panics::discard,
+    pool::{Pool, Task},
+};
 use crate::{
     core::{Callbacks, Job},
     deadlock,
@@ -80,7 +83,7 @@ impl Task for Shared {
                 drop(queue);
                 if let Err(payload) = catch_unwind(AssertUnwindSafe(job)) {
                     self.panics.fetch_add(1, Ordering::Relaxed);
-                    super::stream::discard(payload);
+                    discard(payload);
                 }
             }
         });

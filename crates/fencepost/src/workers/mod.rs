@@ -1,0 +1,10 @@
+//! The library's own threads for host work: a pool of workers, and the queue of user callbacks that
+//! every backend runs on such a pool.
+
+mod callbacks;
+mod panics;
+mod pool;
+
+pub(crate) use callbacks::CallbackQueue;
+pub(crate) use panics::{discard, text_of};
+pub(crate) use pool::{Pool, Task};
