@@ -1,13 +1,13 @@
-//! The library's errors as Python's exceptions: PyTorch's kinds, with texts that name the remedy in
-//! Python's words.
+//! The library's errors as Python exceptions: of the types that PyTorch raises, with texts that
+//! name the remedy in Python's terms.
 
-use fencepost::Error;
+use fencepost::{Device, Error};
 use pyo3::{
     exceptions::{PyNotImplementedError, PyRuntimeError, PyTimeoutError, PyValueError},
     prelude::*,
 };
 
-/// What programs written for PyTorch look for in these texts.
+/// Phrases that programs written for PyTorch look for.
 const TIMING: &str = "Both events must be created with argument 'enable_timing=True'";
 const RECORDED: &str = "Both events must be recorded before calculating elapsed time";
 const COMPLETED: &str = "Both events must be completed before calculating elapsed time";
@@ -15,21 +15,20 @@ const COMPLETED: &str = "Both events must be completed before calculating elapse
 /// The exception for `error`.
 pub(crate) fn to_py(error: Error) -> PyErr {
     match error {
-        Error::Timeout(_) => PyTimeoutError::new_err(in_python_words(&error)),
-        Error::UnknownDevice { .. } => PyValueError::new_err(in_python_words(&error)),
+        Error::Timeout(_) => PyTimeoutError::new_err(in_python_terms(&error)),
+        Error::UnknownDevice { .. } => PyValueError::new_err(in_python_terms(&error)),
         Error::TimingDisabled { .. } | Error::NotRecorded { .. } => {
-            PyValueError::new_err(in_python_words(&error))
+            PyValueError::new_err(in_python_terms(&error))
         }
-        Error::Unsupported { .. } => PyNotImplementedError::new_err(in_python_words(&error)),
-        _ => PyRuntimeError::new_err(in_python_words(&error)),
+        Error::Unsupported { .. } => PyNotImplementedError::new_err(in_python_terms(&error)),
+        _ => PyRuntimeError::new_err(in_python_terms(&error)),
     }
 }
 
-/// An exception in one word: the calls that are made most pass their results on, and so pass on a
-/// word.
+/// An exception in the size of a pointer, so that the most frequent calls return small results.
 pub(crate) struct Raised(Box<PyErr>);
 
-pub(crate) type Done<T = ()> = Result<T, Raised>;
+pub(crate) type CallResult<T = ()> = Result<T, Raised>;
 
 impl From<PyErr> for Raised {
     #[cold]
@@ -52,21 +51,17 @@ impl From<Raised> for PyErr {
     }
 }
 
-/// As [`to_py`], of the one kind that `torch.mps` knows.
-pub(crate) fn to_py_mps(error: Error) -> PyErr {
-    match error {
-        Error::TimingDisabled { .. } | Error::NotRecorded { .. } => {
-            PyRuntimeError::new_err(in_python_words(&error))
-        }
-        error => to_py(error),
+/// The error for what only CUDA devices have.
+pub(crate) fn cuda_only(what: &str, device: &Device) -> Error {
+    Error::Unsupported {
+        what: what.into(),
+        device: device.name().into(),
+        remedy: "use it with a device whose name begins with cuda".into(),
     }
 }
 
-pub(crate) fn timing_disabled(which: &'static str) -> Error {
-    Error::TimingDisabled { which }
-}
-
-fn in_python_words(error: &Error) -> String {
+/// The text of `error`, in Python's terms.
+pub(crate) fn in_python_terms(error: &Error) -> String {
     match error {
         Error::TimingDisabled { which } => format!("{TIMING}: the {which} event was not"),
         Error::NotRecorded { which } => {
@@ -79,7 +74,8 @@ fn in_python_words(error: &Error) -> String {
     }
 }
 
-/// Drops where in the Rust code a marker was recorded: in Python that is always the same line.
+/// Removes the line of Rust code where a marker was recorded: for Python programs it is always the
+/// same one.
 fn without_rust_lines(text: &str) -> String {
     let mut rest = text;
     let mut kept = String::with_capacity(text.len());
@@ -87,13 +83,13 @@ fn without_rust_lines(text: &str) -> String {
         kept += before;
         let end = after.find([',', ';', ' ']).unwrap_or(after.len());
         rest = &after[end..];
-        // The sentence went on behind it: "…, recorded at FILE:1:2, is pending".
+        // The sentence continues after the place: "…, recorded at FILE:1:2, is pending".
         rest = rest.strip_prefix(", is").map_or(rest, |_| &rest[1..]);
     }
     kept + rest
 }
 
-/// A Python exception in one line, for those who cannot be given the exception itself.
+/// A Python exception in one line, for texts that cannot carry the exception itself.
 pub(crate) fn in_one_line(py: Python<'_>, error: &PyErr) -> String {
     let mut line = error.to_string();
     if let Some(place) = raised_at(py, error) {

@@ -1,70 +1,49 @@
-//! `fencepost.Event`.
+//! The methods of `fencepost.Event`.
 
-use fencepost::Device;
-use pyo3::{exceptions::PyTypeError, prelude::*};
+use std::borrow::Cow;
+
+use fencepost::{Error, Stream};
+use pyo3::{prelude::*, types::PyBytes};
 
 use crate::{
+    arguments::{core_of, device_of, with_stream},
     awaiting,
-    core::{Core, Flags},
-    cuda::CudaEvent,
-    current::{current_of, with_given},
-    device::{PyDevice, device_of},
-    error::{Done, to_py},
-    mps::MpsEvent,
-    torch_mps,
+    cuda_streams::current_of,
+    elapsed::elapsed_after,
+    error::{CallResult, to_py},
+    interprocess,
+    mps::torch_stream::{self, TorchStream},
+    objects::{PyDevice, PyEvent},
+    raw::Flags,
     wait::limit,
 };
 
-/// A device event: holds the point of a stream that it was last recorded at.
-///
-/// ``device`` is a name, a ``fencepost.Device`` or a ``torch.device``; without it, the best device
-/// there is. ``enable_timing`` lets times be taken between two such events. ``blocking`` lets
-/// waiting threads sleep at once where they would else ask the GPU for some milliseconds first.
-/// ``interprocess`` (CUDA on Linux) lets other processes share it.
-///
-/// An event that was never recorded counts as complete. Recording again never disturbs waits
-/// already made. Any number of threads may use one event. Dropping it never blocks, pending or not.
-#[pyclass(frozen, subclass, name = "Event", module = "fencepost")]
-pub(crate) struct PyEvent {
-    device: Device,
-    core: Core,
-}
-
 impl PyEvent {
-    /// An event of `device` without timing.
-    pub(crate) fn on(device: Device) -> PyEvent {
-        PyEvent::with(device, Flags::default())
-    }
-
-    fn with(device: Device, flags: Flags) -> PyEvent {
-        PyEvent {
-            core: Core::on(&device, flags),
-            device,
+    /// Calls `ours` with the stream that a call means, or `torch` if that is PyTorch's MPS stream.
+    #[inline]
+    fn on_stream(
+        &self,
+        py: Python<'_>,
+        stream: Option<&Bound<'_, PyAny>>,
+        ours: impl Fn(&Stream) -> Result<(), Box<Error>>,
+        torch: impl FnOnce(&TorchStream) -> PyResult<()>,
+    ) -> CallResult {
+        match stream {
+            Some(stream) => with_stream(py, stream, |stream| Ok(ours(stream)?)),
+            None => match torch_stream::in_use_on(py, &self.device)? {
+                Some(stream) => Ok(torch(stream)?),
+                None => Ok(ours(&*current_of(py, &self.device)?)?),
+            },
         }
     }
-}
-
-/// The parts of any event class of this package.
-pub(crate) fn core_of<'a>(object: &'a Bound<'_, PyAny>) -> PyResult<&'a Core> {
-    if let Ok(event) = object.cast::<PyEvent>() {
-        return Ok(&event.get().core);
-    }
-    if let Ok(event) = object.cast::<CudaEvent>() {
-        return Ok(&event.get().core);
-    }
-    if let Ok(event) = object.cast::<MpsEvent>() {
-        return Ok(&event.get().core);
-    }
-    Err(PyTypeError::new_err(format!(
-        "expected an event of fencepost; got {}",
-        object.get_type().name()?
-    )))
 }
 
 #[pymethods]
 impl PyEvent {
     #[new]
-    #[pyo3(signature = (device = None, *, enable_timing = false, blocking = false, interprocess = false))]
+    #[pyo3(signature = (
+        device = None, *, enable_timing = false, blocking = false, interprocess = false
+    ))]
     fn new(
         py: Python<'_>,
         device: Option<&Bound<'_, PyAny>>,
@@ -78,88 +57,78 @@ impl PyEvent {
             interprocess,
             external: false,
         };
-        Ok(PyEvent::with(device_of(py, device)?, flags.check()?))
+        Ok(PyEvent::on(device_of(py, device)?, flags.check()?))
     }
 
-    /// Opens the event that another process exported by ``ipc_handle()``.
+    /// Open the event that another process exported by ``ipc_handle()``.
     #[staticmethod]
     fn from_ipc_handle(
         py: Python<'_>,
         device: &Bound<'_, PyAny>,
-        handle: &Bound<'_, pyo3::types::PyBytes>,
+        handle: &Bound<'_, PyBytes>,
     ) -> PyResult<PyEvent> {
-        let core = crate::cuda::open(py, device, handle)?;
-        let device = core
-            .device()
-            .cloned()
-            .map_or_else(|| device_of(py, Some(device)), Ok)?;
+        let (device, core) = interprocess::open(py, device, handle)?;
         Ok(PyEvent { device, core })
     }
 
-    /// The bytes by which another process opens it; only with ``interprocess=True``.
-    fn ipc_handle(&self, py: Python<'_>) -> PyResult<std::borrow::Cow<'static, [u8]>> {
-        crate::cuda::export(py, &self.core, &self.device)
+    /// Return the bytes by which another process opens it. Only with ``interprocess=True``.
+    fn ipc_handle(&self, py: Python<'_>) -> PyResult<Cow<'static, [u8]>> {
+        interprocess::export(py, &self.core, &self.device)
     }
 
-    /// Marks the point behind everything submitted to ``stream`` so far, and holds it from now on.
+    /// Mark the point behind everything submitted to ``stream`` so far, and hold it from now on.
     ///
-    /// Without a stream it is the default stream of the device; where PyTorch is loaded and uses
-    /// the device, PyTorch's current stream, on CUDA, and its MPS stream, on a Mac. Never waits for
-    /// the device. Raises RuntimeError for a stream of another device; the event then holds what it
+    /// The default is the device's default stream. Where PyTorch is loaded and uses the device, it
+    /// is PyTorch's current stream on CUDA, and its MPS stream on a Mac. Never waits for the
+    /// device. Raises RuntimeError for a stream of another device; the event then holds what it
     /// held before.
     #[pyo3(signature = (stream = None))]
     #[inline]
-    pub(crate) fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> Done {
-        match stream {
-            Some(stream) => with_given(py, stream, |stream| Ok(self.core.record(py, stream)?)),
-            None => match torch_mps::in_use_on(py, &self.device)? {
-                Some(torch) => Ok(torch.record(py, &self.core)?),
-                None => {
-                    let stream = current_of(py, &self.device)?;
-                    Ok(self.core.record(py, &stream)?)
-                }
-            },
-        }
+    pub(crate) fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> CallResult {
+        self.on_stream(
+            py,
+            stream,
+            |stream| self.core.record(py, stream),
+            |torch| torch.record(py, &self.core),
+        )
     }
 
-    /// Makes later work of ``stream`` (as in ``record``) run after what this event holds now.
+    /// Make later work of ``stream`` (by default as in ``record``) run after what this event holds
+    /// now.
     ///
-    /// The calling thread never blocks. Nothing happens when the event was never recorded or is
+    /// Never blocks the calling thread. Does nothing if the event was never recorded or is
     /// complete.
     #[pyo3(signature = (stream = None))]
     #[inline]
-    pub(crate) fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> Done {
-        match stream {
-            Some(stream) => with_given(py, stream, |stream| Ok(self.core.wait(py, stream)?)),
-            None => match torch_mps::in_use_on(py, &self.device)? {
-                Some(torch) => Ok(torch.wait(py, &self.core)?),
-                None => {
-                    let stream = current_of(py, &self.device)?;
-                    Ok(self.core.wait(py, &stream)?)
-                }
-            },
-        }
+    pub(crate) fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> CallResult {
+        self.on_stream(
+            py,
+            stream,
+            |stream| self.core.wait(py, stream),
+            |torch| torch.wait(py, &self.core),
+        )
     }
 
-    /// Whether what it holds is complete; True before the first record. Never blocks.
+    /// Return whether what it holds is complete; True before the first record. Never blocks.
     ///
-    /// A failure of the stream or device is a RuntimeError, never False.
-    fn query(&self, py: Python<'_>) -> Done<bool> {
+    /// Raises RuntimeError, never returns False, if the stream or the device has failed.
+    fn query(&self, py: Python<'_>) -> CallResult<bool> {
         Ok(self.core.query(py)?)
     }
 
-    /// Blocks until what it holds is complete; returns at once before the first record.
+    /// Block until what it holds is complete. Returns at once before the first record.
     ///
-    /// With a ``timeout`` in seconds it gives up with a TimeoutError that says what it waited for
-    /// and how far that stream has come. Other threads go on meanwhile, and Ctrl-C ends the wait.
+    /// After ``timeout`` seconds it raises TimeoutError, which says what it waited for and how far
+    /// that stream has come. Other threads keep running meanwhile, and Ctrl-C ends the wait.
     #[pyo3(signature = (timeout = None))]
     fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         self.core.synchronize(py, limit(timeout)?)
     }
 
-    /// The milliseconds from this event to ``end_event`` on the device's clock. Waits for both.
+    /// Return the milliseconds from this event to ``end_event`` on the device's clock. Waits for
+    /// both.
     ///
-    /// Negative when the end came first. May be called again, and with the events in other pairs.
+    /// Negative if the end came first. It may be called again, and with the events in other pairs.
     /// Raises ValueError without timing or before the first record, RuntimeError for events of two
     /// devices.
     #[pyo3(signature = (end_event, timeout = None))]
@@ -170,21 +139,21 @@ impl PyEvent {
         timeout: Option<f64>,
     ) -> PyResult<f64> {
         let end = core_of(end_event)?;
-        self.core.elapsed_after(py, end, limit(timeout)?, to_py)
+        elapsed_after(py, &self.core, end, limit(timeout)?, to_py)
     }
 
-    /// ``end - start``: the milliseconds between them, as ``start.elapsed_time(end)``.
+    /// Return ``start.elapsed_time(end)`` for ``end - start``: the milliseconds between them.
     fn __sub__(&self, py: Python<'_>, start: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         match core_of(start) {
             Ok(start) => {
-                let millis = start.elapsed_after(py, &self.core, None, to_py)?;
+                let millis = elapsed_after(py, start, &self.core, None, to_py)?;
                 Ok(millis.into_pyobject(py)?.into_any().unbind())
             }
             Err(_) => Ok(py.NotImplemented()),
         }
     }
 
-    /// Waits for what it holds when ``await`` is written, in a running asyncio loop.
+    /// Wait for what it holds when ``await`` is evaluated, in a running asyncio loop.
     fn __await__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         awaiting::await_event(slf.as_any(), &slf.get().core)
     }
@@ -215,12 +184,6 @@ impl PyEvent {
 
     fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         let event = slf.get();
-        crate::cuda::reduce(slf.as_any(), &event.core, event.device.name())
-    }
-}
-
-impl Drop for PyEvent {
-    fn drop(&mut self) {
-        self.core.release();
+        interprocess::reduce(slf.as_any(), &event.core, event.device.name())
     }
 }

@@ -1,9 +1,10 @@
-//! The interpreter's end. Threads of the library call Python (host work, callbacks), and may not do
-//! so once the interpreter is on its way out: CPython before 3.14 would end such a thread by
-//! unwinding it, which Rust answers by ending the process.
+//! The end of the interpreter. Threads of the library call Python, for host work and callbacks, and
+//! must not do so while the interpreter shuts down: CPython before 3.14 ends such a thread by
+//! unwinding it, and Rust then aborts the process.
 //!
-//! So every such call goes through [`with_python`]. At exit, while Python still works, [`close`]
-//! lets no more in and waits for those that are inside; what comes later is dropped in silence.
+//! So each of these calls goes through [`with_python`]. At exit, while Python still works,
+//! [`close`] admits no further call and waits for those that are running. Later calls are dropped
+//! silently.
 
 use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
@@ -12,66 +13,65 @@ use std::{
 
 use pyo3::prelude::*;
 
-struct Gate {
+struct Calls {
     closed: bool,
-    inside: usize,
-    /// Whose threads are inside: after a fork they are in the parent.
+    /// How many calls are running.
+    running: usize,
+    /// The process that the count belongs to. In a forked child none of these threads exist.
     process: u32,
 }
 
-static GATE: Mutex<Gate> = Mutex::new(Gate {
+static CALLS: Mutex<Calls> = Mutex::new(Calls {
     closed: false,
-    inside: 0,
+    running: 0,
     process: 0,
 });
-static LEFT: Condvar = Condvar::new();
+static RETURNED: Condvar = Condvar::new();
 
-/// How long the end of the process waits for Python code on our threads. What blocks for longer is
-/// left to its fate, as a daemon thread is.
+/// How long the end of the process waits for Python code on the library's threads. A call that
+/// takes longer is left behind, as a daemon thread is.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-fn gate() -> MutexGuard<'static, Gate> {
-    let mut gate = GATE.lock().unwrap_or_else(PoisonError::into_inner);
+fn calls() -> MutexGuard<'static, Calls> {
+    let mut calls = CALLS.lock().unwrap_or_else(PoisonError::into_inner);
     let process = std::process::id();
-    if gate.process != process {
-        gate.process = process;
-        gate.inside = 0;
+    if calls.process != process {
+        calls.process = process;
+        calls.running = 0;
     }
-    gate
+    calls
 }
 
-/// Runs `f` with the interpreter, on a thread of the library; `None` when the interpreter is
-/// ending.
+/// Calls `f` with the GIL, on a thread of the library; `None` when the interpreter is shutting
+/// down.
 pub(crate) fn with_python<R>(f: impl FnOnce(Python<'_>) -> R) -> Option<R> {
-    struct Leave;
-    impl Drop for Leave {
+    struct Returned;
+    impl Drop for Returned {
         fn drop(&mut self) {
-            let mut gate = gate();
-            gate.inside = gate.inside.saturating_sub(1);
-            drop(gate);
-            LEFT.notify_all();
+            let mut calls = calls();
+            calls.running = calls.running.saturating_sub(1);
+            drop(calls);
+            RETURNED.notify_all();
         }
     }
     {
-        let mut gate = gate();
-        if gate.closed {
+        let mut calls = calls();
+        if calls.closed {
             return None;
         }
-        gate.inside += 1;
+        calls.running += 1;
     }
-    let _leave = Leave;
+    let _returned = Returned;
     Python::try_attach(f)
 }
 
-/// Called by `atexit`: no call of Python from our threads begins after it.
+/// Called by `atexit`: no call of Python from the library's threads begins after it.
 #[pyfunction]
 #[pyo3(name = "_close")]
 pub(crate) fn close(py: Python<'_>) {
     py.detach(|| {
-        let mut gate = gate();
-        gate.closed = true;
-        let inside = |gate: &mut Gate| gate.inside > 0;
-        // Whoever is still inside after it is left there.
-        drop(LEFT.wait_timeout_while(gate, PATIENCE, inside));
+        let mut calls = calls();
+        calls.closed = true;
+        drop(RETURNED.wait_timeout_while(calls, PATIENCE, |calls| calls.running > 0));
     });
 }

@@ -5,9 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use fencepost::testing::work::{self, Gate};
 use pyo3::prelude::*;
 
-use crate::{current, error::to_py};
+use crate::{arguments::stream_of, error::to_py};
 
-/// Holds back what is submitted to ``stream`` from now on, until ``open()`` is called or the gate
+/// Hold back what is submitted to ``stream`` from now on, until ``open()`` is called or the gate
 /// is dropped: for tests.
 #[pyclass(frozen, name = "_Gate", module = "fencepost")]
 pub(crate) struct PyGate(Mutex<Option<Gate>>);
@@ -16,12 +16,12 @@ pub(crate) struct PyGate(Mutex<Option<Gate>>);
 impl PyGate {
     #[new]
     fn new(py: Python<'_>, stream: &Bound<'_, PyAny>) -> PyResult<PyGate> {
-        let stream = current::given(py, stream)?;
+        let stream = stream_of(py, stream)?;
         let gate = py.detach(|| work::gate(&stream)).map_err(to_py)?;
         Ok(PyGate(Mutex::new(Some(gate))))
     }
 
-    /// Lets the stream go on.
+    /// Open the gate: the stream continues.
     fn open(&self, py: Python<'_>) {
         let gate = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         py.detach(|| drop(gate));

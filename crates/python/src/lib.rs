@@ -1,43 +1,52 @@
 //! The extension module `fencepost._C`: everything native in the Python package.
 //!
-//! - `core` is what all three event classes are made of; `event`, `cuda` and `mps` are these
-//!   classes, each with its own manners.
-//! - `class` is how events of CUDA are made, `fast` the way into the calls that are made most.
-//! - `current` finds the stream that a call means, whoever's it is.
-//! - `torch_mps` marks PyTorch's own stream on a Mac, under PyTorch's dispatch queue (`dispatch`).
-//! - `wait` blocks without the interpreter's lock and lets Ctrl-C through; `exit` keeps our threads
-//!   out of an interpreter that is ending.
+//! Each module uses only modules that are above it in this list:
 //!
-//! **The interpreter's lock** is let go in every call that may block, record and wait included. No
-//! lock of ours is held while Python code runs, and none that a thread may hold while it is blocked
-//! in a driver is taken with the interpreter's lock in hand: the driver's progress may need Python.
+//! - `error`: the library's errors as exceptions. `exit`: no Python runs on the library's threads
+//!   once the interpreter ends. `wait`: blocking without the GIL.
+//! - `torch`: what PyTorch says about itself. `cuda_streams`: CUDA streams of other libraries, and
+//!   the current one.
+//! - `raw`, `core`, `elapsed`: what all three event classes are made of.
+//! - `objects`: the Rust side of the classes. `arguments`: what a Python argument means.
+//! - `awaiting`: `await event`. `interprocess`: events that two processes share.
+//! - `cuda_class`: the class that `fencepost.cuda.Event` is.
+//! - `mps`: `fencepost.mps`, and PyTorch's own MPS stream.
+//! - `device`, `stream`, `event`, `cuda`: the methods of the classes. `fastcall`: faster entries to
+//!   the most frequent of them.
+//!
+//! **The GIL** is released in every call that may block, record and wait included. No lock of this
+//! crate is held while Python code runs. A lock that a thread may hold while it is blocked in a
+//! driver is never taken with the GIL held, because the driver's progress may need Python.
 #![allow(non_snake_case)]
 
-// Brings the stand-in for Metal into the link.
+// Links the stand-in for Metal.
 #[cfg(metal_sim)]
 use fencepost_sim_metal as _;
 use pyo3::prelude::*;
 
+mod arguments;
 mod awaiting;
-mod class;
 mod core;
 mod cuda;
-mod current;
+mod cuda_class;
+mod cuda_streams;
 mod device;
-#[cfg(any(target_vendor = "apple", metal_sim))]
-mod dispatch;
+mod elapsed;
 mod error;
 mod event;
 mod exit;
-mod fast;
+mod fastcall;
 #[cfg(feature = "testing")]
 mod gate;
+mod interprocess;
 mod mps;
+mod objects;
+mod raw;
 mod stream;
-mod torch_mps;
+mod torch;
 mod wait;
 
-/// Runs the command line; returns its exit code. The first of ``args`` is the program's name.
+/// Run the command line, and return its exit code. The first of ``args`` is the program's name.
 #[pyfunction]
 fn _run(py: Python<'_>, args: Vec<std::ffi::OsString>) -> u8 {
     py.detach(|| fencepost_cli::run(args))
@@ -49,34 +58,40 @@ fn _run(py: Python<'_>, args: Vec<std::ffi::OsString>) -> u8 {
 mod _C {
     use pyo3::prelude::*;
 
-    use super::{cuda::CudaEvent, mps::MpsEvent, mps::MpsStream};
-
     #[pymodule_export]
     use super::{
         _run,
-        current::wrap_stream,
-        device::{PyDevice, devices},
-        event::PyEvent,
+        device::devices,
         exit::close,
-        mps::{
-            _mps_current_stream, _mps_device, _mps_live_events, _mps_set_stream, acquire,
-            elapsed_of, query_event, record, release, synchronize_event, wait_for,
+        mps::functions::{
+            _mps_live_events, acquire, elapsed_of, query_event, record, release, synchronize_event,
+            wait_for,
         },
-        stream::PyStream,
+        mps::stream::{_mps_current_stream, _mps_device, _mps_set_stream},
+        objects::{PyDevice, PyEvent, PyStream},
+        stream::wrap_stream,
+    };
+    use super::{
+        cuda_class::cuda_event,
+        fastcall,
+        mps::stream::MpsStream,
+        objects::{CudaEvent, MpsEvent},
     };
 
-    /// The classes that share their names with others, and are found in modules of their own.
+    /// Adds the classes whose names would clash with others. Python modules export them under their
+    /// own names.
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-        crate::fast::install(py)?;
-        module.add("_CudaEvent", crate::class::cuda_event(py)?)?;
-        // Where pickle finds it; none of the names that the module has for others.
+        fastcall::install(py)?;
+        module.add("_CudaEvent", cuda_event(py)?)?;
+        module.add("_MpsEvent", py.get_type::<MpsEvent>())?;
+        module.add("_MpsStream", py.get_type::<MpsStream>())?;
+        // These are not in `__all__`. Pickle looks for the first.
         module.setattr("_CudaEventBase", py.get_type::<CudaEvent>())?;
         #[cfg(feature = "testing")]
         module.setattr("_Gate", py.get_type::<crate::gate::PyGate>())?;
-        module.add("_MpsEvent", py.get_type::<MpsEvent>())?;
-        module.add("_MpsStream", py.get_type::<MpsStream>())
+        Ok(())
     }
 }

@@ -1,55 +1,29 @@
-//! `fencepost.Stream`.
+//! The methods of `fencepost.Stream`, and `wrap_stream`.
 
 use std::panic::resume_unwind;
 
-use fencepost::{Stream, cuda};
+use fencepost::cuda;
 use pyo3::{
     exceptions::{PyAttributeError, PyTypeError},
     prelude::*,
 };
 
 use crate::{
-    device::{PyDevice, device_of},
+    arguments::{device_of, stream_of},
+    cuda_streams::current,
     error::{in_one_line, to_py},
-    event::PyEvent,
     exit::with_python,
-    wait::{How, in_work, limit, wait},
+    objects::{PyDevice, PyEvent, PyStream},
+    raw::Flags,
+    wait::{in_work, limit, synchronize},
 };
 
-/// An in-order queue of a device. ``Stream(device)`` is a new one; ``Stream()`` is one of the best
-/// device.
-///
-/// What is submitted takes effect in order: work, records and waits. Streams of GPUs run no Python;
-/// submit kernels with the library you use, on the handle ``cuda_stream``. Objects of this class go
-/// wherever a library takes an object with ``__cuda_stream__``.
-#[pyclass(frozen, name = "Stream", module = "fencepost")]
-pub(crate) struct PyStream {
-    pub(crate) stream: Stream,
-    /// Whose stream it is, where it is not ours: kept alive with this.
-    #[allow(dead_code)]
-    owner: Option<Py<PyAny>>,
-}
-
 impl PyStream {
-    pub(crate) fn of(stream: Stream) -> PyStream {
-        PyStream {
-            stream,
-            owner: None,
-        }
-    }
-
-    pub(crate) fn owned(stream: Stream, owner: Py<PyAny>) -> PyStream {
-        PyStream {
-            stream,
-            owner: Some(owner),
-        }
-    }
-
-    fn raw(&self) -> PyResult<usize> {
+    fn handle(&self) -> PyResult<usize> {
         match cuda::raw_stream(&self.stream) {
             Some(handle) => Ok(handle as usize),
             None => Err(PyAttributeError::new_err(format!(
-                "{} is no stream of CUDA and has no CUDA handle",
+                "{} is no CUDA stream and has no CUDA handle",
                 self.stream
             ))),
         }
@@ -72,31 +46,31 @@ impl PyStream {
         PyDevice::of(self.stream.device().clone())
     }
 
-    /// A number that names it while the process lives; never used again.
+    /// A number that names it while the process lives, and is never used again.
     #[getter]
     fn id(&self) -> u64 {
         self.stream.id()
     }
 
-    /// Its CUDA handle, as an integer, for submitting work to it; AttributeError on streams of
-    /// other APIs.
+    /// Its CUDA handle as an integer, for submitting work to it. AttributeError on streams of other
+    /// APIs.
     #[getter]
     fn cuda_stream(&self) -> PyResult<usize> {
-        self.raw()
+        self.handle()
     }
 
-    /// What libraries that know CUDA's stream protocol ask: its version and the handle.
+    /// Return the version of CUDA's stream protocol and the handle, for libraries that know it.
     fn __cuda_stream__(&self) -> PyResult<(u32, usize)> {
-        Ok((0, self.raw()?))
+        Ok((0, self.handle()?))
     }
 
-    /// Runs ``work()`` on this stream, behind everything submitted before: host streams only.
+    /// Run ``work()`` on this stream, after everything submitted before. Host streams only.
     ///
-    /// Returns at once; ``work`` runs on a thread of the library, which takes the interpreter's
-    /// lock for it. Its result is dropped. An exception in it fails the stream: what is recorded
-    /// later has failed too, and every error tells that exception, until ``clear_error()``.
+    /// Returns at once. ``work`` runs on a thread of the library, with the GIL, and its result is
+    /// dropped. An exception in it fails the stream: later records fail too, and every error quotes
+    /// that exception, until ``clear_error()``.
     ///
-    /// Raises NotImplementedError on a GPU's stream, RuntimeError when the stream has failed.
+    /// Raises NotImplementedError on a GPU's stream, RuntimeError if the stream has failed.
     fn launch(&self, py: Python<'_>, work: Py<PyAny>) -> PyResult<()> {
         if !work.bind(py).is_callable() {
             let got = work.bind(py).get_type();
@@ -108,7 +82,7 @@ impl PyStream {
         let work = move || {
             let ran = in_work(|| {
                 with_python(|py| {
-                    // Dropped in here, with the interpreter.
+                    // Moved in here, so that it is dropped with the GIL.
                     let work = work;
                     work.call0(py)
                         .map(drop)
@@ -120,59 +94,53 @@ impl PyStream {
                 Some(Err(text)) => text,
                 None => "the interpreter ended before this work could run".into(),
             };
-            // How host work fails; without the panic hook's word on stderr.
+            // A panic is how host work fails. This one calls no panic hook, which would print it.
             resume_unwind(Box::new(failure));
         };
         py.detach(|| self.stream.launch(work)).map_err(to_py)
     }
 
-    /// Records ``event``, or a new one without timing, and returns it.
+    /// Record ``event``, or a new one without timing, and return it.
     #[pyo3(signature = (event = None))]
     fn record_event(slf: &Bound<'_, Self>, event: Option<Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
-        let py = slf.py();
         let event = match event {
             Some(event) => event,
             None => {
                 let device = slf.get().stream.device().clone();
-                Bound::new(py, PyEvent::on(device))?.into_any()
+                let event = PyEvent::on(device, Flags::default());
+                Bound::new(slf.py(), event)?.into_any()
             }
         };
         event.call_method1("record", (slf,))?;
         Ok(event.unbind())
     }
 
-    /// Makes later work of this stream run after what ``event`` holds now. The calling thread never
-    /// blocks.
+    /// Make later work of this stream run after what ``event`` holds now. Never blocks the calling
+    /// thread.
     fn wait_event(slf: &Bound<'_, Self>, event: &Bound<'_, PyAny>) -> PyResult<()> {
         event.call_method1("wait", (slf,)).map(drop)
     }
 
-    /// Makes later work of this stream run after everything submitted to ``stream`` so far.
+    /// Make later work of this stream run after everything submitted to ``stream`` so far.
     fn wait_stream(&self, py: Python<'_>, stream: &Bound<'_, PyAny>) -> PyResult<()> {
-        let other = crate::current::given(py, stream)?;
-        py.detach(|| {
-            let marker = other.record()?;
-            self.stream.wait(&marker)
-        })
-        .map_err(to_py)
+        let other = stream_of(py, stream)?;
+        py.detach(|| self.stream.wait(&other.record()?))
+            .map_err(to_py)
     }
 
-    /// Whether everything submitted so far is done. Never blocks on the device's work.
+    /// Return whether everything submitted so far is done. Never blocks.
     fn query(&self, py: Python<'_>) -> PyResult<bool> {
         py.detach(|| self.stream.query()).map_err(to_py)
     }
 
-    /// Blocks until everything submitted so far is done.
+    /// Block until everything submitted so far is done.
     ///
-    /// With a ``timeout`` in seconds it gives up with a TimeoutError that says what it waited for.
-    /// Other threads go on meanwhile, and Ctrl-C ends the wait. Raises RuntimeError when the stream
+    /// After ``timeout`` seconds it raises TimeoutError, which says what it waited for. Other
+    /// threads keep running meanwhile, and Ctrl-C ends the wait. Raises RuntimeError if the stream
     /// failed.
     #[pyo3(signature = (timeout = None))]
     fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
-        let limit = limit(timeout)?;
-        let marker = py.detach(|| self.stream.record()).map_err(to_py)?;
-        let backend = self.stream.device().backend();
-        wait(py, &marker, backend, limit, How::Spin)
+        synchronize(py, &self.stream, limit(timeout)?)
     }
 
     /// The failure that sticks to the stream, in words; None while there is none.
@@ -182,7 +150,7 @@ impl PyStream {
             .map(|error| error.to_string())
     }
 
-    /// Forgets a failure: what is submitted from now on runs. Events that failed stay failed.
+    /// Forget a failure: what is submitted from now on runs. Events that failed stay failed.
     fn clear_error(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.stream.clear_error()).map_err(to_py)
     }
@@ -199,5 +167,23 @@ impl PyStream {
 
     fn __repr__(&self) -> String {
         format!("<fencepost.Stream: {}>", self.stream)
+    }
+}
+
+/// Return a stream of another library as a ``fencepost.Stream``.
+///
+/// ``stream`` is a stream of PyTorch, CuPy, cuda.core or Numba, any object with
+/// ``__cuda_stream__``, or an integer CUDA handle; by default the stream that is current for
+/// events. The object is kept alive with the result. Whoever passes an integer keeps its stream
+/// alive themselves.
+#[pyfunction]
+#[pyo3(signature = (stream = None))]
+pub(crate) fn wrap_stream(py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<PyStream> {
+    match stream {
+        Some(object) => {
+            let wrapped = stream_of(py, object)?;
+            Ok(PyStream::owned(wrapped, object.clone().unbind()))
+        }
+        None => current(py, None).map(|stream| PyStream::of((*stream).clone())),
     }
 }

@@ -1,26 +1,26 @@
-//! Waiting without the interpreter's lock, so that Ctrl-C gets through.
+//! Blocking waits. They release the GIL, and let Ctrl-C end them.
 
 use std::{
     cell::Cell,
     time::{Duration, Instant},
 };
 
-use fencepost::{Backend, Error, Marker};
+use fencepost::{Backend, Error, Marker, Stream};
 use pyo3::{exceptions::PyValueError, prelude::*};
 
 use crate::error::to_py;
 
-/// How long a wait goes on before it looks for signals: Ctrl-C is to be answered within 100 ms.
+/// How long a wait goes on before it looks for signals. Ctrl-C must be answered within 100 ms.
 const SLICE: Duration = Duration::from_millis(50);
-/// How long a thread that waits for a GPU asks again and again before it sleeps, unless told to
-/// sleep at once: a driver's own wait spins for as long as it takes.
+/// How long a thread polls a GPU before it sleeps. A driver's own wait polls for as long as it
+/// takes.
 const SPIN: Duration = Duration::from_millis(5);
 
 thread_local! {
     static IN_WORK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `f` as host work of a stream: Python handles no signals on this thread.
+/// Runs `f` as host work of a stream. Python handles no signals on this thread.
 pub(crate) fn in_work<R>(f: impl FnOnce() -> R) -> R {
     IN_WORK.set(true);
     let result = f();
@@ -30,9 +30,10 @@ pub(crate) fn in_work<R>(f: impl FnOnce() -> R) -> R {
 
 /// How a thread waits.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum How {
-    /// A GPU is asked again and again for a while, for the shortest delay.
+pub(crate) enum WaitMode {
+    /// Polls a GPU for a while before it sleeps, for the shortest delay.
     Spin,
+    /// Sleeps at once.
     Sleep,
 }
 
@@ -42,21 +43,24 @@ pub(crate) fn wait(
     marker: &Marker,
     device: Backend,
     limit: Option<Duration>,
-    how: How,
+    mode: WaitMode,
 ) -> PyResult<()> {
-    // The library sees circles of waits, and reports them, where they have no deadline.
+    // The library detects circles of waits inside host work, but only among waits without a
+    // deadline. Such a wait cannot be cut into slices.
     if IN_WORK.get() && limit.is_none() {
         return py.detach(|| marker.synchronize()).map_err(to_py);
     }
     let start = Instant::now();
-    let spin = how == How::Spin && device != Backend::Host;
-    let mut spin = if spin { SPIN } else { Duration::ZERO };
+    let mut spin = match mode == WaitMode::Spin && device != Backend::Host {
+        true => SPIN,
+        false => Duration::ZERO,
+    };
     loop {
         let slice = limit.map_or(SLICE, |limit| {
             SLICE.min(limit.saturating_sub(start.elapsed()))
         });
-        let spun = std::mem::take(&mut spin).min(slice);
-        match py.detach(|| wait_slice(marker, slice, spun)) {
+        let spin_now = std::mem::take(&mut spin).min(slice);
+        match py.detach(|| wait_slice(marker, slice, spin_now)) {
             Ok(()) => return Ok(()),
             Err(Error::Timeout(mut timeout)) => {
                 py.check_signals()?;
@@ -81,16 +85,28 @@ fn wait_slice(marker: &Marker, slice: Duration, spin: Duration) -> Result<(), Er
     marker.synchronize_timeout(slice.saturating_sub(start.elapsed()))
 }
 
-/// Blocks until `done` says so, for at most `limit` (`false`): for what no marker tells.
+/// Blocks until everything submitted to `stream` so far is done, for at most `limit`.
+pub(crate) fn synchronize(
+    py: Python<'_>,
+    stream: &Stream,
+    limit: Option<Duration>,
+) -> PyResult<()> {
+    let marker = py.detach(|| stream.record()).map_err(to_py)?;
+    let backend = stream.device().backend();
+    wait(py, &marker, backend, limit, WaitMode::Spin)
+}
+
+/// Blocks until `done` returns `true`, for at most `limit`; returns whether it did. For raw events,
+/// which have no marker.
 pub(crate) fn poll(
     py: Python<'_>,
     limit: Option<Duration>,
-    how: How,
+    mode: WaitMode,
     mut done: impl FnMut() -> Result<bool, Error> + Send,
 ) -> PyResult<bool> {
     let start = Instant::now();
     loop {
-        let asked = py.detach(|| {
+        let polled = py.detach(|| {
             let slice = Instant::now();
             let mut pause = Duration::from_micros(10);
             loop {
@@ -103,7 +119,7 @@ pub(crate) fn poll(
                 if slice.elapsed() >= SLICE {
                     return Ok(None);
                 }
-                if how == How::Spin && start.elapsed() < SPIN {
+                if mode == WaitMode::Spin && start.elapsed() < SPIN {
                     std::hint::spin_loop();
                 } else {
                     std::thread::sleep(pause);
@@ -111,21 +127,22 @@ pub(crate) fn poll(
                 }
             }
         });
-        if let Some(done) = asked.map_err(to_py)? {
+        if let Some(done) = polled.map_err(to_py)? {
             return Ok(done);
         }
         py.check_signals()?;
     }
 }
 
-/// Seconds, as Python gives them.
+/// The limit that an argument `timeout`, in seconds, means.
 pub(crate) fn limit(timeout: Option<f64>) -> PyResult<Option<Duration>> {
     match timeout {
         None => Ok(None),
         Some(seconds) if seconds.is_nan() || seconds < 0.0 => Err(PyValueError::new_err(format!(
-            "timeout must be a number of seconds of at least 0, or None to wait without one; got {seconds}"
+            "timeout must be a number of seconds of at least 0, or None to wait without one; \
+             got {seconds}"
         ))),
-        // Longer than any clock reaches is no limit.
+        // A duration that no clock can reach is no limit.
         Some(seconds) => Ok(Duration::try_from_secs_f64(seconds).ok()),
     }
 }

@@ -355,7 +355,7 @@ def test_no_command_buffer_is_an_error_that_names_the_call(torch, gate):
     pending.record(stream)
     torch.torch_give_nil(True)
     try:
-        with pytest.raises(RuntimeError, match=r"torch\.?:*mps.*get_command_buffer\(\) gave nothing"):
+        with pytest.raises(RuntimeError, match=r"torch\.?:*mps.*get_command_buffer\(\) returned nil"):
             event.record()
         with pytest.raises(RuntimeError, match="get_command_buffer"):
             pending.wait()

@@ -1,4 +1,4 @@
-//! Work on a dispatch queue of somebody else.
+//! Running work on a dispatch queue of another owner.
 
 use std::{
     ffi::c_void,
@@ -8,7 +8,7 @@ use std::{
 
 type Function = unsafe extern "C" fn(*mut c_void);
 
-// libdispatch, which every program on Apple's systems is linked with.
+// libdispatch, which every program on Apple's systems links.
 unsafe extern "C" {
     fn dispatch_sync_f(queue: *mut c_void, context: *mut c_void, work: Function);
     fn dispatch_queue_set_specific(
@@ -20,11 +20,11 @@ unsafe extern "C" {
     fn dispatch_get_specific(key: *const c_void) -> *mut c_void;
 }
 
-/// Its address is the key under which a queue has its own address.
+/// Its address is a key, under which each queue stores its own address.
 static KEY: u8 = 0;
 
-/// Runs `work` on `queue`, and returns what it gives. On a thread that is on that queue already,
-/// where `dispatch_sync` would wait for itself, it runs at once.
+/// Runs `work` on `queue`, and returns its result. Called on that queue itself, where
+/// `dispatch_sync` would deadlock, it runs `work` at once.
 ///
 /// # Safety
 /// `queue` is a serial `dispatch_queue_t` that nobody releases meanwhile.
@@ -34,23 +34,23 @@ pub(crate) unsafe fn on_queue<R: Send>(
 ) -> R {
     let key: *const c_void = (&raw const KEY).cast();
     let queue = queue.as_ptr();
-    // SAFETY: nobody reads through the key, which is ours alone, or through the value, which needs
-    // no destructor. Setting it anew sets the same value.
+    // SAFETY: the key belongs to this module. Nobody dereferences the key or the value, and the
+    // value needs no destructor. Setting it again sets the same value.
     // https://developer.apple.com/documentation/dispatch/dispatch_queue_set_specific
-    let is_here = unsafe {
+    let on_it_already = unsafe {
         dispatch_queue_set_specific(queue, key, queue, None);
         dispatch_get_specific(key) == queue
     };
-    if is_here {
+    if on_it_already {
         return work();
     }
     let mut call = Call {
         work: Some(work),
         result: None,
     };
-    // SAFETY: the function gets the call, of its type, which outlives it, since dispatch_sync_f
-    // returns when the function has; both may be used on another thread, being `Send`.
-    unsafe { dispatch_sync_f(queue, (&raw mut call).cast(), of(&call)) };
+    // SAFETY: the function gets the call that it was made for. The call outlives it, because
+    // dispatch_sync_f returns after the function. The work and its result are `Send`.
+    unsafe { dispatch_sync_f(queue, (&raw mut call).cast(), function_for(&call)) };
     match call.result {
         Some(Ok(result)) => result,
         Some(Err(panic)) => resume_unwind(panic),
@@ -64,9 +64,9 @@ struct Call<F, R> {
 }
 
 /// The function that runs a call of this type.
-fn of<F: FnOnce() -> R, R>(_: &Call<F, R>) -> Function {
+fn function_for<F: FnOnce() -> R, R>(_: &Call<F, R>) -> Function {
     unsafe extern "C" fn run<F: FnOnce() -> R, R>(call: *mut c_void) {
-        // SAFETY: a call of this type, and nobody else's until dispatch_sync_f returns.
+        // SAFETY: a call of this type, which nobody else uses until dispatch_sync_f returns.
         let call = unsafe { &mut *call.cast::<Call<F, R>>() };
         if let Some(work) = call.work.take() {
             call.result = Some(catch_unwind(AssertUnwindSafe(work)));

@@ -1,11 +1,11 @@
 //! How `fencepost.cuda.Event` is made.
 //!
-//! In a wheel for every CPython from 3.9 on, PyO3 copies the name of each keyword argument to
-//! compare it, which is a third of what `Event(enable_timing=True)` costs in all. It lets nobody
-//! else make the objects of its classes. So its class is a base, `fencepost._C._CudaEventBase`, as
-//! PyTorch's event has one, and the class that users see is derived from it, with a `tp_new` of our
-//! own: this knows the usual calls, and hands PyO3's `tp_new` the same without a keyword. Every
-//! other call goes on to that as it came.
+//! In a wheel for the stable ABI of CPython 3.9, PyO3 copies the name of each keyword argument to
+//! compare it, which is a third of the cost of `Event(enable_timing=True)`. PyO3 lets no other code
+//! make objects of its classes. So its class is a base, `fencepost._C._CudaEventBase` (PyTorch's
+//! event has a base too), and users see a class that is derived from it, with its own `tp_new`.
+//! That function knows the usual calls, and passes them to PyO3's `tp_new` without a keyword. It
+//! passes every other call on as it is.
 //!
 //! All of this is in the stable ABI since 3.4
 //! ([contents](https://docs.python.org/3/c-api/stable.html#contents-of-limited-api)).
@@ -23,16 +23,17 @@ use pyo3::{
     types::{PyBool, PyString, PyTuple, PyType},
 };
 
-use crate::cuda::CudaEvent;
+use crate::objects::CudaEvent;
 
 const NAME: &CStr = c"fencepost.cuda.Event";
 
 struct Made {
     class: Py<PyType>,
     /// PyO3's `tp_new`.
-    ordinary: ffi::newfunc,
+    pyo3_new: ffi::newfunc,
+    /// `"enable_timing"`.
     keyword: Py<PyString>,
-    /// What says the same as `enable_timing=True`.
+    /// The positional arguments that mean `enable_timing=True`.
     timing: Py<PyTuple>,
 }
 
@@ -45,7 +46,7 @@ pub(crate) fn cuda_event(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
 
 fn make(py: Python<'_>) -> PyResult<Made> {
     let base = py.get_type::<CudaEvent>();
-    // What `help` and `inspect.signature` show is what PyO3 has written.
+    // `help` and `inspect.signature` show what PyO3 has written.
     let text: String = base.getattr("__doc__")?.extract()?;
     let signature: Option<String> = base.getattr("__text_signature__")?.extract()?;
     let text = match signature {
@@ -53,17 +54,18 @@ fn make(py: Python<'_>) -> PyResult<Made> {
         None => text,
     };
     let text = CString::new(text)?;
-    // SAFETY: a class made at run time, as all of PyO3's, which has both slots; what the slots hold
-    // is of these types (https://docs.python.org/3/c-api/type.html#c.PyType_GetSlot).
-    let (ordinary, dealloc) = unsafe {
+    // SAFETY: PyO3 makes its classes at run time, as this function requires, with both slots. The
+    // slots hold functions of these types
+    // (https://docs.python.org/3/c-api/type.html#c.PyType_GetSlot).
+    let (pyo3_new, dealloc) = unsafe {
         let slot = |slot| ffi::PyType_GetSlot(base.as_type_ptr(), slot);
-        let ordinary = slot(ffi::Py_tp_new);
+        let pyo3_new = slot(ffi::Py_tp_new);
         let dealloc = slot(ffi::Py_tp_dealloc);
-        if ordinary.is_null() || dealloc.is_null() {
+        if pyo3_new.is_null() || dealloc.is_null() {
             return Err(PyRuntimeError::new_err("PyO3's class lacks a slot"));
         }
         (
-            std::mem::transmute::<*mut c_void, ffi::newfunc>(ordinary),
+            std::mem::transmute::<*mut c_void, ffi::newfunc>(pyo3_new),
             dealloc,
         )
     };
@@ -71,57 +73,57 @@ fn make(py: Python<'_>) -> PyResult<Made> {
     let mut slots = [
         slot(ffi::Py_tp_doc, text.as_ptr().cast_mut().cast()),
         slot(ffi::Py_tp_new, new as ffi::newfunc as *mut c_void),
-        // It ends as PyO3's objects do, having nothing of its own.
+        // The derived class adds nothing to an object, so PyO3's function frees it.
         slot(ffi::Py_tp_dealloc, dealloc),
         slot(0, null_mut()),
     ];
     let mut spec = ffi::PyType_Spec {
         name: NAME.as_ptr(),
-        // That of the base.
+        // 0 inherits the base's size.
         basicsize: 0,
         itemsize: 0,
         flags: (ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE) as _,
         slots: slots.as_mut_ptr(),
     };
     let bases = PyTuple::new(py, [&base])?;
-    // SAFETY: a spec as documented, whose name lives for ever; the text is copied. What is not in
-    // it, the collector's functions with their flag among it, is the base's
-    // (https://docs.python.org/3/c-api/type.html#c.PyType_FromSpecWithBases). `tp_dealloc` of PyO3
-    // is written for subclasses, those made in Python too, and so is `tp_new`. The result is an
-    // object of our own, or null with an exception set.
+    // SAFETY: the spec is as documented, its name lives for ever, and CPython copies the text. All
+    // other slots, also those of the garbage collector with their flag, are inherited from the base
+    // (https://docs.python.org/3/c-api/type.html#c.PyType_FromSpecWithBases). PyO3 writes its
+    // `tp_dealloc` and `tp_new` for subclasses too, since Python code may derive from its classes.
+    // The result is a new reference, or null with an exception set.
     let class = unsafe {
         let class = ffi::PyType_FromSpecWithBases(&mut spec, bases.as_ptr());
         Bound::from_owned_ptr_or_err(py, class)?.cast_into::<PyType>()?
     };
-    // The base goes by another name: pickle finds classes by theirs.
+    // The base takes another name, because pickle finds classes by name.
     base.setattr("__name__", "_CudaEventBase")?;
     base.setattr("__qualname__", "_CudaEventBase")?;
     base.setattr("__module__", "fencepost._C")?;
     Ok(Made {
         class: class.unbind(),
-        ordinary,
+        pyo3_new,
         keyword: intern!(py, "enable_timing").clone().unbind(),
         timing: PyTuple::new(py, [PyBool::new(py, true)])?.unbind(),
     })
 }
 
 /// # Safety
-/// To be called by CPython alone, as the `tp_new` that [`make`] makes of it.
+/// Only CPython may call it, as the `tp_new` of the class that [`make`] makes.
 unsafe extern "C" fn new(
     class: *mut ffi::PyTypeObject,
     arguments: *mut ffi::PyObject,
     keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: CPython makes objects on a thread that is attached.
+    // SAFETY: CPython makes objects on attached threads only.
     let py = unsafe { Python::assume_attached() };
     let Some(made) = MADE.get(py) else {
         PyRuntimeError::new_err("fencepost is not imported; import it first").restore(py);
         return null_mut();
     };
-    // SAFETY: CPython passes a tuple, and null or a dict, all alive until this returns
-    // (https://docs.python.org/3/c-api/typeobj.html#c.PyTypeObject.tp_new). The dict is the call's
-    // own, and what it gives is compared, no more. The class is passed on to the `tp_new` of its
-    // base, with a tuple and no keywords or with what came.
+    // SAFETY: CPython passes a tuple, and null or a dict, which live until this returns
+    // (https://docs.python.org/3/c-api/typeobj.html#c.PyTypeObject.tp_new). The dict belongs to
+    // this call, and its borrowed items are compared only. PyO3's `tp_new` gets the class with a
+    // tuple and no keywords, or with the arguments of this call.
     unsafe {
         if !keywords.is_null()
             && ffi::PyDict_Size(keywords) == 1
@@ -129,17 +131,17 @@ unsafe extern "C" fn new(
         {
             let (mut at, mut name, mut value) = (0, null_mut(), null_mut());
             ffi::PyDict_Next(keywords, &mut at, &mut name, &mut value);
-            // Names in the source of a program are interned, as this is; other strings go the long
-            // way.
+            // Names in the source of a program are interned, as `keyword` is. Other strings are
+            // left to PyO3.
             if name == made.keyword.as_ptr() {
                 if value == ffi::Py_True() {
-                    return (made.ordinary)(class, made.timing.as_ptr(), null_mut());
+                    return (made.pyo3_new)(class, made.timing.as_ptr(), null_mut());
                 }
                 if value == ffi::Py_False() {
-                    return (made.ordinary)(class, arguments, null_mut());
+                    return (made.pyo3_new)(class, arguments, null_mut());
                 }
             }
         }
-        (made.ordinary)(class, arguments, keywords)
+        (made.pyo3_new)(class, arguments, keywords)
     }
 }

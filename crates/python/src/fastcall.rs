@@ -1,21 +1,22 @@
-//! The way into the calls that are made most: `record`, `wait` and `query` of an event.
+//! Faster entries to the most frequent calls: `record`, `wait` and `query` of an event.
 //!
-//! In a wheel for every CPython from 3.9 on, PyO3 has methods called by `METH_VARARGS |
-//! METH_KEYWORDS`: each call makes a tuple for its arguments and takes it apart again, for a third
-//! of what `record(stream)` costs in all. So these are entered by `METH_FASTCALL | METH_KEYWORDS`
-//! where the arguments have the usual form; every other call goes on to the method that PyO3 has
-//! made.
+//! In a wheel for the stable ABI of CPython 3.9, PyO3's methods have the calling convention
+//! `METH_VARARGS | METH_KEYWORDS`: each call makes a tuple of its arguments and takes it apart
+//! again, which is a third of the cost of `record(stream)`. The entries in this file have the
+//! convention `METH_FASTCALL | METH_KEYWORDS`. They handle the usual arguments, and pass every
+//! other call on to PyO3's method.
 //!
-//! **That convention is there in each of these CPythons.** From 3.10 on it is part of the stable
-//! ABI ([methods](https://docs.python.org/3/c-api/structures.html#c.METH_FASTCALL)). In 3.9 it is
-//! the same convention with the same number, outside of the stable ABI ([methods in
-//! 3.9](https://docs.python.org/3.9/c-api/structures.html#METH_FASTCALL)), and the releases of one
-//! version are compatible with each other
+//! **Each of these CPythons has that convention.** From 3.10 on it is part of the stable ABI
+//! ([methods](https://docs.python.org/3/c-api/structures.html#c.METH_FASTCALL)). In 3.9 it is the
+//! same convention with the same number, outside of the stable ABI
+//! ([methods in 3.9](https://docs.python.org/3.9/c-api/structures.html#METH_FASTCALL)), and the
+//! releases of one minor version are compatible with each other
 //! ([stability](https://docs.python.org/3/c-api/stable.html)).
 //!
-//! They are methods of the very class that users make events of: CPython calls those of a base in a
-//! slower way ([specialized calls](https://peps.python.org/pep-0659/)). Therefore `query` is among
-//! them, too.
+//! The methods are attributes of the class that users make events of, because CPython calls the
+//! methods of a base class in a slower way
+//! ([specialized calls](https://peps.python.org/pep-0659/)). That is why `query`, which takes no
+//! argument, is among them.
 
 use std::{
     ffi::{CStr, CString, c_int},
@@ -33,9 +34,13 @@ use pyo3::{
     types::{PyBool, PyDict, PyTuple, PyType},
 };
 
-use crate::{class, cuda::CudaEvent, error::Done, event::PyEvent};
+use crate::{
+    cuda_class,
+    error::CallResult,
+    objects::{CudaEvent, PyEvent},
+};
 
-/// `METH_FASTCALL | METH_KEYWORDS`; PyO3 has the first only where 3.9 is not asked for.
+/// `METH_FASTCALL | METH_KEYWORDS`. PyO3 lacks the first for the stable ABI of 3.9.
 const FASTCALL_KEYWORDS: c_int = 0x80 | ffi::METH_KEYWORDS;
 
 type Entry = unsafe extern "C" fn(
@@ -53,10 +58,10 @@ trait Method {
     /// The class that users see.
     fn class(py: Python<'_>) -> PyResult<Bound<'_, PyType>>;
 
-    fn call(event: &Self::Class, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> Done;
+    fn call(event: &Self::Class, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> CallResult;
 
-    /// The method that PyO3 has made.
-    fn ordinary() -> &'static PyOnceLock<Py<PyAny>>;
+    /// PyO3's method.
+    fn pyo3_method() -> &'static PyOnceLock<Py<PyAny>>;
 }
 
 macro_rules! methods {
@@ -76,17 +81,17 @@ macro_rules! methods {
                 event: &$class,
                 py: Python<'_>,
                 stream: Option<&Bound<'_, PyAny>>,
-            ) -> Done {
+            ) -> CallResult {
                 event.$method(py, stream)
             }
 
-            fn ordinary() -> &'static PyOnceLock<Py<PyAny>> {
-                static ORDINARY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-                &ORDINARY
+            fn pyo3_method() -> &'static PyOnceLock<Py<PyAny>> {
+                static METHOD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+                &METHOD
             }
         })*
 
-        /// Puts these entries in the place of PyO3's.
+        /// Replaces PyO3's methods by these entries.
         pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
             $(put::<$name>(py)?;)*
             put_query(py)
@@ -102,7 +107,7 @@ methods! {
 }
 
 fn cuda_event(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
-    class::cuda_event(py).cloned()
+    cuda_class::cuda_event(py).cloned()
 }
 
 fn event(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
@@ -111,34 +116,39 @@ fn event(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
 
 fn put<M: Method>(py: Python<'_>) -> PyResult<()> {
     let class = M::class(py)?;
-    let ordinary = class.getattr(&*M::NAME.to_string_lossy())?;
-    if M::ordinary().set(py, ordinary.clone().unbind()).is_err() {
+    let pyo3_method = class.getattr(&*M::NAME.to_string_lossy())?;
+    if M::pyo3_method()
+        .set(py, pyo3_method.clone().unbind())
+        .is_err()
+    {
         return Ok(());
     }
-    // SAFETY: functions of all conventions go through this one field, and the flags tell which it
-    // is (https://docs.python.org/3/c-api/structures.html#c.PyMethodDef).
+    // SAFETY: this field takes functions of all conventions, and the flags say which one it is
+    // (https://docs.python.org/3/c-api/structures.html#c.PyMethodDef).
     let function = unsafe { std::mem::transmute::<Entry, ffi::PyCFunction>(enter::<M>) };
-    // SAFETY: `enter` is what these flags mean, and instances of the class are of PyO3's.
-    unsafe { replace(&class, M::NAME, &ordinary, function, FASTCALL_KEYWORDS) }
+    // SAFETY: `enter` has the convention of these flags, and instances of the class are instances
+    // of PyO3's class.
+    unsafe { replace(&class, M::NAME, &pyo3_method, function, FASTCALL_KEYWORDS) }
 }
 
-/// Puts `function` in the place of a method that PyO3 has made.
+/// Replaces a method of PyO3's by `function`.
 ///
 /// # Safety
-/// The function may be called as `flags` say, on any instance of the class.
+/// `function` has the calling convention that `flags` say, and works on every instance of the
+/// class.
 unsafe fn replace(
     class: &Bound<'_, PyType>,
     name: &CStr,
-    ordinary: &Bound<'_, PyAny>,
+    pyo3_method: &Bound<'_, PyAny>,
     function: ffi::PyCFunction,
     flags: c_int,
 ) -> PyResult<()> {
-    // What `help` and `inspect.signature` show stays as it was.
-    let signature: String = ordinary.getattr("__text_signature__")?.extract()?;
-    let text: String = ordinary.getattr("__doc__")?.extract()?;
+    // `help` and `inspect.signature` show what they showed before.
+    let signature: String = pyo3_method.getattr("__text_signature__")?.extract()?;
+    let text: String = pyo3_method.getattr("__doc__")?.extract()?;
     let shown = name.to_string_lossy();
     let text = CString::new(format!("{shown}{signature}\n--\n\n{text}"))?;
-    // Never freed: the method points to it.
+    // Leaked, because the method points to it.
     let definition = Box::leak(Box::new(ffi::PyMethodDef {
         ml_name: name.to_owned().into_raw(),
         ml_meth: ffi::PyMethodDefPointer {
@@ -147,7 +157,7 @@ unsafe fn replace(
         ml_flags: flags,
         ml_doc: text.into_raw(),
     }));
-    // SAFETY: a class, and a definition that stays; the result is an object of our own, or null
+    // SAFETY: a class, and a definition that is never freed. The result is a new reference, or null
     // with an exception set.
     let method = unsafe {
         let method = ffi::PyDescr_NewMethod(class.as_type_ptr(), definition);
@@ -157,21 +167,21 @@ unsafe fn replace(
 }
 
 fn put_query(py: Python<'_>) -> PyResult<()> {
-    let class = class::cuda_event(py)?;
-    let ordinary = class.getattr("query")?;
-    // SAFETY: a method without arguments gets its object and nothing, and instances of the class
-    // are of PyO3's.
-    unsafe { replace(class, c"query", &ordinary, query, ffi::METH_NOARGS) }
+    let class = cuda_class::cuda_event(py)?;
+    let pyo3_method = class.getattr("query")?;
+    // SAFETY: METH_NOARGS calls a function with the object and a null pointer, and instances of the
+    // class are instances of PyO3's class.
+    unsafe { replace(class, c"query", &pyo3_method, query, ffi::METH_NOARGS) }
 }
 
 /// # Safety
-/// To be called by CPython alone, as the method that [`put_query`] makes of it.
+/// Only CPython may call it, as the method that [`put_query`] makes.
 unsafe extern "C" fn query(
     event: *mut ffi::PyObject,
     _nothing: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: CPython calls methods on a thread that is attached, and it is so again whenever this
-    // goes on.
+    // SAFETY: CPython calls methods on attached threads only, and whatever detaches this thread in
+    // here attaches it again.
     let py = unsafe { Python::assume_attached() };
     // SAFETY: as in `enter`.
     let event = unsafe { Borrowed::from_ptr(py, event).cast_unchecked::<CudaEvent>() };
@@ -188,26 +198,26 @@ fn panicked() -> PyErr {
 }
 
 /// # Safety
-/// To be called by CPython alone, as the method that [`put`] makes of it.
+/// Only CPython may call it, as the method that [`put`] makes.
 unsafe extern "C" fn enter<M: Method>(
     event: *mut ffi::PyObject,
     arguments: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: CPython calls methods on a thread that is attached, and it is so again whenever this
-    // goes on.
+    // SAFETY: CPython calls methods on attached threads only, and whatever detaches this thread in
+    // here attaches it again.
     let py = unsafe { Python::assume_attached() };
-    // SAFETY: what the method is called on, alive until this returns. It is of the class: CPython
-    // looks at the type before it calls a method made in C, PyO3's methods rely on that too, and a
-    // call that got past it was a bug of CPython's
+    // SAFETY: the object that the method is called on lives until this returns. It is an instance
+    // of the class: CPython checks the type before it calls a method made in C, and PyO3's methods
+    // rely on that too. A call without the check was a bug of CPython's
     // (https://github.com/python/cpython/issues/92063).
     let event = unsafe { Borrowed::from_ptr(py, event).cast_unchecked::<M::Class>() };
     let stream = match (count, names.is_null()) {
         (0, true) => None,
-        // SAFETY: as many objects in a row as `count` says, alive until this returns.
+        // SAFETY: an array of `count` objects, which live until this returns.
         (1, true) => Some(unsafe { Borrowed::from_ptr(py, *arguments) }),
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller's promise.
         _ => return unsafe { pass_on::<M>(event.as_any(), arguments, count, names) },
     };
     let stream = stream.filter(|stream| !stream.is_none());
@@ -225,7 +235,7 @@ fn raise(error: PyErr) -> *mut ffi::PyObject {
     std::ptr::null_mut()
 }
 
-/// A call as it came, to PyO3's method.
+/// Calls PyO3's method with the same arguments.
 ///
 /// # Safety
 /// As [`enter`].
@@ -236,12 +246,13 @@ unsafe fn pass_on<M: Method>(
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // What may panic in here is behind PyO3's own entry.
+    // No `catch_unwind`: PyO3's own entry catches panics.
     let called = Python::attach(|py| {
-        // SAFETY: null, or a tuple that is alive until this returns.
+        // SAFETY: null, or a tuple that lives until this returns.
         let names = unsafe { Borrowed::from_ptr_or_opt(py, names) };
         let names = names.map(|names| names.cast::<PyTuple>()).transpose()?;
-        // SAFETY: `count` objects in a row and one more for each name, alive until this returns.
+        // SAFETY: an array of `count` objects and one more for each name, which live until this
+        // returns.
         let argument = |index| unsafe { Borrowed::from_ptr(py, *arguments.add(index)) };
         let count = count.unsigned_abs();
         let mut positional = vec![event.as_borrowed()];
@@ -250,12 +261,12 @@ unsafe fn pass_on<M: Method>(
         for (index, name) in names.iter().flat_map(|names| names.iter()).enumerate() {
             keywords.set_item(name, argument(count + index))?;
         }
-        let Some(ordinary) = M::ordinary().get(py) else {
+        let Some(pyo3_method) = M::pyo3_method().get(py) else {
             return Err(PyRuntimeError::new_err(
                 "fencepost is not imported; import it first",
             ));
         };
-        ordinary.call(py, PyTuple::new(py, positional)?, Some(&keywords))
+        pyo3_method.call(py, PyTuple::new(py, positional)?, Some(&keywords))
     });
     match called {
         Ok(result) => result.into_ptr(),

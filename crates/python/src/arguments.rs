@@ -1,0 +1,239 @@
+//! What an argument means: the device, stream or event that a Python object stands for.
+//!
+//! A `torch.cuda.Stream` never changes its stream. So each thread remembers the last few of them
+//! with the stream that they mean, and needs no lock to look them up. It keeps the objects alive,
+//! so that no other object can get the same address. Objects of other types may be closed; they
+//! are asked for their handle on each call.
+
+use std::cell::RefCell;
+
+use fencepost::{Backend, Device, Stream};
+use pyo3::{
+    exceptions::{PyAttributeError, PyTypeError, PyValueError},
+    intern,
+    prelude::*,
+    types::{PyBool, PyInt, PyString, PyTuple},
+};
+
+use crate::{
+    core::Core,
+    cuda_streams::{StreamRef, by_handle, default_stream},
+    error::{CallResult, to_py},
+    objects::{CudaEvent, MpsEvent, PyDevice, PyEvent, PyStream},
+    torch,
+};
+
+/// The device that an argument means: a `Device`, a name, a `torch.device`; the best one for
+/// `None`.
+pub(crate) fn device_of(py: Python<'_>, given: Option<&Bound<'_, PyAny>>) -> PyResult<Device> {
+    let Some(given) = given else {
+        return py.detach(Device::open_best).map_err(to_py);
+    };
+    if let Ok(device) = given.cast::<PyDevice>() {
+        return device.get().open(py).cloned();
+    }
+    let name = device_name(given)?;
+    py.detach(|| Device::open(&name)).map_err(to_py)
+}
+
+fn device_name(given: &Bound<'_, PyAny>) -> PyResult<String> {
+    // `str` of a torch.device is its name, but the object itself is no `str`.
+    let is_name =
+        given.cast::<PyString>().is_ok() || (given.hasattr("type")? && given.hasattr("index")?);
+    if !is_name {
+        return Err(PyTypeError::new_err(format!(
+            "expected a device: a fencepost.Device, a name such as \"cuda:0\", or a torch.device; \
+             got {}",
+            given.get_type().name()?
+        )));
+    }
+    let name = given.str()?.to_string();
+    Ok(match name.as_str() {
+        "cpu" => "host".into(),
+        "mps" | "mps:0" => "metal".into(),
+        _ => name,
+    })
+}
+
+/// The CUDA device that an argument means: an index, a name, a `Device`, a `torch.device`.
+pub(crate) fn cuda_device_of(py: Python<'_>, given: &Bound<'_, PyAny>) -> PyResult<Device> {
+    if let Ok(index) = given.extract::<i64>() {
+        return py
+            .detach(|| Device::open(&format!("cuda:{index}")))
+            .map_err(to_py);
+    }
+    let device = device_of(py, Some(given))?;
+    match device.backend() {
+        Backend::Cuda => Ok(device),
+        _ => Err(PyValueError::new_err(format!(
+            "expected a CUDA device such as \"cuda:0\"; got {}",
+            device.name()
+        ))),
+    }
+}
+
+/// The parts that an event of any class of this package is made of.
+pub(crate) fn core_of<'a>(object: &'a Bound<'_, PyAny>) -> PyResult<&'a Core> {
+    if let Ok(event) = object.cast::<PyEvent>() {
+        return Ok(&event.get().core);
+    }
+    if let Ok(event) = object.cast::<CudaEvent>() {
+        return Ok(&event.get().core);
+    }
+    if let Ok(event) = object.cast::<MpsEvent>() {
+        return Ok(&event.get().core);
+    }
+    Err(PyTypeError::new_err(format!(
+        "expected an event of fencepost; got {}",
+        object.get_type().name()?
+    )))
+}
+
+/// A `torch.cuda.Stream`, and the stream that it means.
+struct Known {
+    object: Py<PyAny>,
+    stream: Stream,
+}
+
+thread_local! {
+    /// The ones that this thread used last.
+    static KNOWN: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How many of them a thread remembers. Each call searches through all of them.
+const KNOWN_AT_MOST: usize = 4;
+
+/// Calls `f` with the stream that `object` is, or stands for.
+#[inline]
+pub(crate) fn with_stream<R>(
+    py: Python<'_>,
+    object: &Bound<'_, PyAny>,
+    f: impl Fn(&Stream) -> CallResult<R>,
+) -> CallResult<R> {
+    // The most frequent types come first. None of the checks is a cast, since a failed cast makes
+    // an exception.
+    let result = KNOWN.try_with(|known| {
+        // Borrowed while `f` runs: it may release the GIL, and Python code that then runs on this
+        // thread may come here again.
+        let known = known.try_borrow().ok()?;
+        let found = known.iter().find(|known| known.object.is(object))?;
+        Some(f(&found.stream))
+    });
+    if let Ok(Some(result)) = result {
+        return result;
+    }
+    if object.is_exact_instance_of::<PyStream>()
+        && let Ok(ours) = object.cast_exact::<PyStream>()
+    {
+        return f(&ours.get().stream);
+    }
+    f(&*stream_of_library(py, object)?)
+}
+
+/// The stream that `object` is, or stands for.
+pub(crate) fn stream_of(py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<Stream> {
+    Ok(with_stream(py, object, |stream| Ok(stream.clone()))?)
+}
+
+/// The stream of an object of another library.
+#[cold]
+fn stream_of_library(py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<StreamRef> {
+    let Some((handle, device)) = handle_of(object)? else {
+        return Err(PyTypeError::new_err(format!(
+            "expected a stream: a fencepost.Stream, a stream of PyTorch, CuPy, cuda.core or Numba, \
+             any object with __cuda_stream__, or an integer CUDA handle; got {}",
+            object.get_type().name()?
+        )));
+    };
+    let stream = match device {
+        Some(index) if handle == 0 => default_stream(py, index)?,
+        _ => by_handle(py, handle, Some(object))?,
+    };
+    if torch::is_lasting_stream(object) {
+        remember(object, &stream);
+    }
+    Ok(stream)
+}
+
+fn remember(object: &Bound<'_, PyAny>, stream: &Stream) {
+    // Skipped on a thread that is ending, and inside a call that has borrowed the list.
+    let oldest = KNOWN.try_with(|known| {
+        let mut known = known.try_borrow_mut().ok()?;
+        let oldest = (known.len() >= KNOWN_AT_MOST).then(|| known.remove(0));
+        known.push(Known {
+            object: object.clone().unbind(),
+            stream: stream.clone(),
+        });
+        oldest
+    });
+    // Dropped after the borrow: dropping the object may run Python code.
+    drop(oldest);
+}
+
+/// The handle of a stream of another library, and the index of its device where the object tells
+/// it; `None` for an object that is no stream.
+fn handle_of(object: &Bound<'_, PyAny>) -> PyResult<Option<(usize, Option<usize>)>> {
+    let py = object.py();
+    let attribute = |name| match object.getattr(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_instance_of::<PyAttributeError>(py) => Ok(None),
+        Err(error) => Err(error),
+    };
+    // PyTorch, the most frequent one, comes first.
+    if let Some(handle) = attribute(intern!(py, "cuda_stream"))? {
+        let index = attribute(intern!(py, "device_index"))?.and_then(|index| index.extract().ok());
+        return Ok(Some((integer(&handle)?, index)));
+    }
+    // https://nvidia.github.io/cuda-python/cuda-core/latest/interoperability.html
+    if let Some(protocol) = attribute(intern!(py, "__cuda_stream__"))? {
+        let answer = match protocol.is_callable() {
+            true => protocol.call0()?,
+            false => protocol,
+        };
+        let (version, handle): (u32, Bound<'_, PyAny>) =
+            answer.cast_into::<PyTuple>()?.as_any().extract()?;
+        if version != 0 {
+            return Err(PyTypeError::new_err(format!(
+                "{}.__cuda_stream__ has version {version} of the protocol; only version 0 is \
+                 supported",
+                object.get_type().name()?
+            )));
+        }
+        return Ok(Some((integer(&handle)?, None)));
+    }
+    // CuPy has `ptr`, Numba `handle`.
+    for name in [intern!(py, "ptr"), intern!(py, "handle")] {
+        if let Some(handle) = attribute(name)? {
+            return Ok(Some((integer(&handle)?, None)));
+        }
+    }
+    if object.cast::<PyInt>().is_ok() {
+        return Ok(Some((integer(object)?, None)));
+    }
+    Ok(None)
+}
+
+/// A handle as a number: an int, or an object that holds one (`ctypes.c_void_p`, `CUstream`).
+fn integer(handle: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let py = handle.py();
+    if handle.cast::<PyBool>().is_err() {
+        if let Ok(number) = handle.extract::<usize>() {
+            return Ok(number);
+        }
+        if let Ok(value) = handle.getattr(intern!(py, "value")) {
+            // The value of a null pointer is None.
+            return value
+                .extract::<Option<usize>>()
+                .map(Option::unwrap_or_default);
+        }
+        if let Ok(number) = handle.call_method0(intern!(py, "__int__"))
+            && let Ok(number) = number.extract()
+        {
+            return Ok(number);
+        }
+    }
+    Err(PyValueError::new_err(format!(
+        "not a handle of a CUDA stream: {}",
+        handle.repr()?
+    )))
+}

@@ -1,0 +1,180 @@
+//! CUDA streams that other libraries own, by their handle, and the stream that is current.
+//!
+//! Wrapping a CUDA stream takes microseconds, so the last few wrapped streams are kept by handle. A
+//! driver may give the handle of a destroyed stream to a new one, but it never reuses the stream's
+//! number (`cuStreamGetId`). So a kept stream is used only while the driver's number for its handle
+//! is still the same. Drivers without such numbers (before CUDA 12) have every stream wrapped anew.
+//!
+//! Default streams are wrapped once and kept for ever.
+
+use std::{
+    any::Any,
+    ffi::c_void,
+    ops::Deref,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use fencepost::{Backend, Device, Error, Stream, bindings, cuda};
+use pyo3::prelude::*;
+
+use crate::{error::to_py, torch};
+
+struct Wrapped {
+    handle: usize,
+    /// The driver's number for the stream.
+    number: u64,
+    stream: Arc<Stream>,
+}
+
+static WRAPPED: Mutex<Vec<Wrapped>> = Mutex::new(Vec::new());
+
+/// How many wrapped streams are kept, together with the objects that own them.
+const WRAPPED_AT_MOST: usize = 16;
+
+/// The lock is held for a few instructions, never while Python code or a driver runs. So a thread
+/// may take it while it holds the GIL.
+fn wrapped() -> MutexGuard<'static, Vec<Wrapped>> {
+    WRAPPED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The default streams of the first devices, by index. Those of further devices are wrapped on
+/// each call.
+static DEFAULTS: [OnceLock<Stream>; 64] = [const { OnceLock::new() }; 64];
+
+/// A stream, for the length of one call.
+pub(crate) enum StreamRef {
+    Default(&'static Stream),
+    Shared(Arc<Stream>),
+}
+
+impl Deref for StreamRef {
+    type Target = Stream;
+
+    #[inline]
+    fn deref(&self) -> &Stream {
+        match self {
+            StreamRef::Default(stream) => stream,
+            StreamRef::Shared(stream) => stream,
+        }
+    }
+}
+
+/// Forgets the wrapped streams that may be destroyed before the process ends.
+pub(crate) fn forget_wrapped() {
+    let forgotten = std::mem::take(&mut *wrapped());
+    // Dropped without the lock: dropping the owner of a stream may run Python code.
+    drop(forgotten);
+}
+
+/// Handles that name default streams, of the current context and of the calling thread.
+const LEGACY: usize = 1;
+const PER_THREAD: usize = 2;
+
+/// The stream of a CUDA handle that somebody else owns. `owner` is kept alive with it.
+pub(crate) fn by_handle(
+    py: Python<'_>,
+    handle: usize,
+    owner: Option<&Bound<'_, PyAny>>,
+) -> PyResult<StreamRef> {
+    let raw = handle as *mut c_void;
+    if handle <= PER_THREAD {
+        // SAFETY: a default stream lives as long as its context, which is the current one; without
+        // a current context the driver refuses.
+        let wrapped = unsafe { cuda::stream_from_raw(raw, Arc::new(())) };
+        return match wrapped {
+            // Without a current context: the device that the CUDA runtime would use.
+            Err(Error::Unsupported { .. }) if handle <= LEGACY => default_stream(py, 0),
+            Ok(wrapped) => Ok(StreamRef::Shared(Arc::new(wrapped))),
+            Err(error) => Err(to_py(error)),
+        };
+    }
+    // SAFETY: whoever passes a handle promises that its stream is alive.
+    let number = unsafe { bindings::stream_number(raw) };
+    if let Some(number) = number {
+        let known = wrapped()
+            .iter()
+            .find(|known| known.handle == handle && known.number == number)
+            .map(|known| known.stream.clone());
+        if let Some(known) = known {
+            return Ok(StreamRef::Shared(known));
+        }
+    }
+    let keep_alive: Arc<dyn Any + Send + Sync> = match owner {
+        Some(owner) => Arc::new(owner.clone().unbind()),
+        None => Arc::new(()),
+    };
+    // SAFETY: the stream is alive now, by the caller's promise, and while its owner, which is kept,
+    // keeps it. An owner may close it nevertheless, and an integer has no owner. So a kept stream
+    // is used again only after the driver's number for its handle has shown that it is there, and
+    // all of them are forgotten before every stream of a device is recorded on. No other call uses
+    // the handle of a wrapped stream.
+    let stream = unsafe { cuda::stream_from_raw(raw, keep_alive) };
+    let stream = Arc::new(stream.map_err(to_py)?);
+    if let Some(number) = number {
+        keep(handle, number, &stream);
+    }
+    Ok(StreamRef::Shared(stream))
+}
+
+fn keep(handle: usize, number: u64, stream: &Arc<Stream>) {
+    let mut known = wrapped();
+    let oldest = (known.len() >= WRAPPED_AT_MOST).then(|| known.remove(0));
+    known.push(Wrapped {
+        handle,
+        number,
+        stream: stream.clone(),
+    });
+    // The oldest is dropped without the lock.
+    drop(known);
+    drop(oldest);
+}
+
+/// The default stream of a CUDA device.
+#[inline]
+pub(crate) fn default_stream(py: Python<'_>, index: usize) -> PyResult<StreamRef> {
+    match DEFAULTS.get(index).and_then(OnceLock::get) {
+        Some(known) => Ok(StreamRef::Default(known)),
+        None => open_default(py, index),
+    }
+}
+
+#[cold]
+fn open_default(py: Python<'_>, index: usize) -> PyResult<StreamRef> {
+    let device = py
+        .detach(|| Device::open(&format!("cuda:{index}")))
+        .map_err(to_py)?;
+    let stream = device.default_stream();
+    Ok(match DEFAULTS.get(index) {
+        Some(kept) => StreamRef::Default(kept.get_or_init(|| stream)),
+        None => StreamRef::Shared(Arc::new(stream)),
+    })
+}
+
+/// The current CUDA stream of a device, or of the current device: PyTorch's where PyTorch uses
+/// CUDA, otherwise the default stream.
+pub(crate) fn current(py: Python<'_>, index: Option<usize>) -> PyResult<StreamRef> {
+    let Some(torch) = torch::cuda_in_use(py)? else {
+        return match index {
+            Some(index) => default_stream(py, index),
+            None => by_handle(py, 0, None),
+        };
+    };
+    match (torch.current_stream(py, index)?, index) {
+        (0, Some(index)) => default_stream(py, index),
+        (0, None) => default_stream(py, torch.current_device(py)?),
+        (handle, _) => by_handle(py, handle, None),
+    }
+}
+
+/// The current stream of a device of any backend.
+pub(crate) fn current_of(py: Python<'_>, device: &Device) -> PyResult<StreamRef> {
+    match (device.backend(), index_of(device)) {
+        (Backend::Cuda, Some(index)) => current(py, Some(index)),
+        _ => Ok(StreamRef::Shared(Arc::new(device.default_stream()))),
+    }
+}
+
+/// The index of a CUDA device, where its name has one.
+pub(crate) fn index_of(device: &Device) -> Option<usize> {
+    device.name().strip_prefix("cuda:")?.parse().ok()
+}

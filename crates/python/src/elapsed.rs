@@ -1,0 +1,76 @@
+//! The time between two events of any of the three classes.
+
+use std::time::{Duration, Instant};
+
+use fencepost::{Backend, Device, Error, Result};
+use pyo3::prelude::*;
+
+use crate::{core::Core, wait::wait};
+
+/// Checks that a time between the two makes sense. The order of the checks is PyTorch's.
+fn check_pair(py: Python<'_>, start: &Core, end: &Core) -> Result<()> {
+    let pair = [(start, "start"), (end, "end")];
+    for (event, which) in pair {
+        if !event.flags.timing {
+            return Err(Error::TimingDisabled { which });
+        }
+    }
+    for (event, which) in pair {
+        if !event.is_recorded(py) {
+            return Err(Error::NotRecorded { which });
+        }
+    }
+    let (left, right) = (start.device(), end.device());
+    if left != right {
+        let name = |device: Option<&Device>| {
+            device.map_or("no device".into(), |device| format!("an event of {device}"))
+        };
+        return Err(Error::DeviceMismatch {
+            call: "elapsed_time",
+            left: name(left),
+            right: name(right),
+        });
+    }
+    Ok(())
+}
+
+/// The milliseconds from `start` to `end`, signed; an error while either is pending.
+pub(crate) fn elapsed_now(py: Python<'_>, start: &Core, end: &Core) -> Result<f64> {
+    check_pair(py, start, end)?;
+    if let (Some(start), Some(end)) = (start.event(), end.event()) {
+        let elapsed = py.detach(|| start.elapsed(end))?;
+        return Ok(elapsed.as_millis_f64());
+    }
+    py.detach(|| {
+        let unrecorded = |which| Error::NotRecorded { which };
+        let start = start.expose()?.ok_or_else(|| unrecorded("start"))?;
+        let end = end.expose()?.ok_or_else(|| unrecorded("end"))?;
+        Ok(start.event.elapsed(&end.event)?.as_millis_f64())
+    })
+}
+
+/// As [`elapsed_now`], after waiting for both, for at most `limit`. `map` makes the exceptions.
+pub(crate) fn elapsed_after(
+    py: Python<'_>,
+    start: &Core,
+    end: &Core,
+    limit: Option<Duration>,
+    map: fn(Error) -> PyErr,
+) -> PyResult<f64> {
+    check_pair(py, start, end).map_err(map)?;
+    let began = Instant::now();
+    let left = || limit.map(|limit| limit.saturating_sub(began.elapsed()));
+    // The markers are taken first: another thread may record again while this one waits.
+    if let (Some(first), Some(last)) = (start.marker(py), end.marker(py)) {
+        for (event, marker) in [(start, &first), (end, &last)] {
+            let backend = event.device().map_or(Backend::Host, Device::backend);
+            wait(py, marker, backend, left(), event.wait_mode())?;
+        }
+        let elapsed = py.detach(|| first.elapsed(&last)).map_err(map)?;
+        return Ok(elapsed.as_millis_f64());
+    }
+    for event in [start, end] {
+        event.synchronize(py, left())?;
+    }
+    elapsed_now(py, start, end).map_err(map)
+}

@@ -1,0 +1,62 @@
+//! The methods of `fencepost.mps.Event`.
+
+use pyo3::prelude::*;
+
+use super::{calls, stream::number_of};
+use crate::{arguments::core_of, objects::MpsEvent, wait::limit};
+
+#[pymethods]
+impl MpsEvent {
+    #[new]
+    #[pyo3(signature = (enable_timing = false))]
+    fn new(enable_timing: bool) -> MpsEvent {
+        MpsEvent::with_timing(enable_timing)
+    }
+
+    /// Mark the point behind everything submitted to ``stream`` so far, and hold it from now on.
+    ///
+    /// Never waits for the device. Raises RuntimeError for an object that is no
+    /// ``fencepost.mps.Stream``. On PyTorch's stream it commits what PyTorch has encoded, as
+    /// ``torch.mps.Event.record`` does.
+    #[pyo3(signature = (stream = None))]
+    fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        calls::record(py, &self.core, number_of(stream)?)
+    }
+
+    /// Make later work of ``stream`` run after what this event holds now. Never blocks the calling
+    /// thread.
+    ///
+    /// PyTorch's stream cannot be made to fail. If this event has failed, the call raises instead.
+    #[pyo3(signature = (stream = None))]
+    fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        calls::wait(py, &self.core, number_of(stream)?)
+    }
+
+    /// Return whether what it holds is complete; False before the first record, as in PyTorch.
+    /// Never blocks.
+    fn query(&self, py: Python<'_>) -> PyResult<bool> {
+        calls::query(py, &self.core)
+    }
+
+    /// Block until what it holds is complete. Returns at once before the first record.
+    ///
+    /// After ``timeout`` seconds, an argument that PyTorch's lacks, it raises TimeoutError, which
+    /// says what it waited for. Other threads keep running meanwhile, and Ctrl-C ends the wait.
+    #[pyo3(signature = (timeout = None))]
+    fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        self.core.synchronize(py, limit(timeout)?)
+    }
+
+    /// Return the milliseconds from this event to ``end_event``. Waits for both, and for nothing
+    /// else.
+    ///
+    /// It may be called again, before or after ``synchronize()``. Raises RuntimeError without
+    /// timing, before the first record, and if the end came before the start.
+    fn elapsed_time(&self, py: Python<'_>, end_event: &Bound<'_, PyAny>) -> PyResult<f64> {
+        calls::elapsed(py, &self.core, core_of(end_event)?)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<fencepost.mps.Event, {}>", self.core.state())
+    }
+}

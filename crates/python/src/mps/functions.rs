@@ -1,0 +1,165 @@
+//! The native functions that PyTorch's own `torch.mps.Event` is written against. They name events
+//! by numbers.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use pyo3::{
+    exceptions::{PyRuntimeError, PyTypeError},
+    intern,
+    prelude::*,
+    sync::PyOnceLock,
+    types::{PyBool, PyInt},
+};
+
+use super::{calls, pool::unknown_stream};
+use crate::{core::Core, raw::Flags};
+
+/// The events by number. The lock is held for a look-up only.
+static EVENTS: Mutex<Option<HashMap<u64, Arc<Core>>>> = Mutex::new(None);
+/// Counts up while the process lives, so that no number ever names a second event.
+static NEXT_EVENT: AtomicU64 = AtomicU64::new(1);
+
+fn events() -> MutexGuard<'static, Option<HashMap<u64, Arc<Core>>>> {
+    EVENTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Calls `f` with the event of a number.
+fn with_event<R>(id: &Bound<'_, PyAny>, f: impl FnOnce(&Core) -> PyResult<R>) -> PyResult<R> {
+    f(&*event(id)?)
+}
+
+/// The event of a number.
+fn event(id: &Bound<'_, PyAny>) -> PyResult<Arc<Core>> {
+    let number = event_number(id)?;
+    let found = events()
+        .as_ref()
+        .and_then(|events| events.get(&number?).cloned());
+    found.ok_or_else(|| invalid(id))
+}
+
+/// An ID as a number that an event could have; `None` for integers out of range.
+fn event_number(id: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+    static INDEX: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = id.py();
+    if id.cast::<PyBool>().is_ok() {
+        return Err(no_number(id));
+    }
+    if id.cast::<PyInt>().is_ok() {
+        return Ok(id.extract().ok());
+    }
+    // Integers of NumPy and the like.
+    let index = INDEX.get_or_try_init(py, || {
+        let operator = py.import(intern!(py, "operator"))?;
+        PyResult::Ok(operator.getattr("index")?.unbind())
+    })?;
+    let number = index.call1(py, (id,)).map_err(|_| no_number(id))?;
+    Ok(number.extract(py).ok())
+}
+
+fn no_number(id: &Bound<'_, PyAny>) -> PyErr {
+    PyTypeError::new_err(format!(
+        "an event ID is an integer that _mps_acquireEvent returned; got {}",
+        id.get_type()
+            .name()
+            .map_or_else(|_| "something else".into(), |name| name.to_string())
+    ))
+}
+
+fn invalid(id: &Bound<'_, PyAny>) -> PyErr {
+    let shown = id.str().map(|text| text.to_string());
+    PyRuntimeError::new_err(format!(
+        "Invalid Event ID: {}; use one that _mps_acquireEvent returned and that is not released \
+         yet",
+        shown.unwrap_or_default()
+    ))
+}
+
+fn stream_number(id: Option<i64>) -> PyResult<Option<usize>> {
+    id.map(|id| usize::try_from(id).map_err(|_| unknown_stream(id)))
+        .transpose()
+}
+
+/// Make a new event, and return the number that names it. Numbers are never used again.
+#[pyfunction]
+#[pyo3(name = "_mps_acquireEvent")]
+pub(crate) fn acquire(enable_timing: bool) -> u64 {
+    let id = NEXT_EVENT.fetch_add(1, Ordering::Relaxed);
+    let event = Arc::new(Core::new(Flags::with_timing(enable_timing)));
+    events().get_or_insert_default().insert(id, event);
+    id
+}
+
+/// Release an event. Pending work and waits are not disturbed.
+#[pyfunction]
+#[pyo3(name = "_mps_releaseEvent")]
+pub(crate) fn release(id: &Bound<'_, PyAny>) -> PyResult<()> {
+    let number = event_number(id)?;
+    let released = events().as_mut().and_then(|events| events.remove(&number?));
+    // Dropped without the lock.
+    released.map(drop).ok_or_else(|| invalid(id))
+}
+
+/// Record an event on the stream of that number, by default on the current one.
+#[pyfunction]
+#[pyo3(name = "_mps_recordEvent", signature = (id, stream_id = None))]
+pub(crate) fn record(
+    py: Python<'_>,
+    id: &Bound<'_, PyAny>,
+    stream_id: Option<i64>,
+) -> PyResult<()> {
+    with_event(id, |event| {
+        calls::record(py, event, stream_number(stream_id)?)
+    })
+}
+
+/// Make later work of the stream of that number, by default of the current one, run after what the
+/// event holds now.
+#[pyfunction]
+#[pyo3(name = "_mps_waitForEvent", signature = (id, stream_id = None))]
+pub(crate) fn wait_for(
+    py: Python<'_>,
+    id: &Bound<'_, PyAny>,
+    stream_id: Option<i64>,
+) -> PyResult<()> {
+    with_event(id, |event| {
+        calls::wait(py, event, stream_number(stream_id)?)
+    })
+}
+
+/// Return whether what the event holds is complete; False before the first record.
+#[pyfunction]
+#[pyo3(name = "_mps_queryEvent")]
+pub(crate) fn query_event(py: Python<'_>, id: &Bound<'_, PyAny>) -> PyResult<bool> {
+    with_event(id, |event| calls::query(py, event))
+}
+
+/// Block until what the event holds is complete.
+#[pyfunction]
+#[pyo3(name = "_mps_synchronizeEvent")]
+pub(crate) fn synchronize_event(py: Python<'_>, id: &Bound<'_, PyAny>) -> PyResult<()> {
+    with_event(id, |event| event.synchronize(py, None))
+}
+
+/// Return the milliseconds between two events. Waits for both.
+#[pyfunction]
+#[pyo3(name = "_mps_elapsedTimeOfEvents")]
+pub(crate) fn elapsed_of(
+    py: Python<'_>,
+    start_id: &Bound<'_, PyAny>,
+    end_id: &Bound<'_, PyAny>,
+) -> PyResult<f64> {
+    let (start, end) = (event(start_id)?, event(end_id)?);
+    calls::elapsed(py, &start, &end)
+}
+
+/// Return how many events these functions hold. For tests.
+#[pyfunction]
+pub(crate) fn _mps_live_events() -> usize {
+    events().as_ref().map_or(0, HashMap::len)
+}

@@ -1,0 +1,136 @@
+//! `fencepost.mps.Stream`, and the functions for the current stream.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use pyo3::{exceptions::PyRuntimeError, prelude::*};
+
+use super::pool::{self, POOL, unknown_stream};
+use crate::{
+    error::to_py,
+    objects::{MpsEvent, PyDevice, PyStream},
+    wait::{limit, synchronize},
+};
+
+/// A stream of the MPS pool. ``Stream()`` is the next of the 32, in turn; ``Stream(stream_id=n)``
+/// is number ``n``.
+///
+/// They live as long as the process, as PyTorch's do, so the thirty-third is the first again.
+#[pyclass(frozen, name = "Stream", module = "fencepost.mps")]
+pub(crate) struct MpsStream {
+    number: usize,
+}
+
+/// The number of a stream that an argument names.
+pub(crate) fn number_of(stream: Option<&Bound<'_, PyAny>>) -> PyResult<Option<usize>> {
+    match stream {
+        None => Ok(None),
+        Some(stream) => match stream.cast::<MpsStream>() {
+            Ok(stream) => Ok(Some(stream.get().number)),
+            Err(_) => Err(PyRuntimeError::new_err(format!(
+                "expected an MPS stream (fencepost.mps.Stream), but got {}",
+                stream.get_type().name()?
+            ))),
+        },
+    }
+}
+
+#[pymethods]
+impl MpsStream {
+    #[new]
+    #[pyo3(signature = (*, stream_id = None))]
+    fn new(stream_id: Option<i64>) -> PyResult<MpsStream> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = match stream_id {
+            None => 1 + NEXT.fetch_add(1, Ordering::Relaxed) % POOL,
+            Some(id) => usize::try_from(id)
+                .ok()
+                .filter(|number| *number <= POOL)
+                .ok_or_else(|| unknown_stream(id))?,
+        };
+        Ok(MpsStream { number })
+    }
+
+    /// Its number: 0 for the default stream.
+    #[getter]
+    fn stream_id(&self) -> usize {
+        self.number
+    }
+
+    /// The same stream as a ``fencepost.Stream``, for submitting work to it.
+    #[getter]
+    fn stream(&self, py: Python<'_>) -> PyResult<PyStream> {
+        let stream = pool::stream(py, self.number)?;
+        Ok(PyStream::of(stream.clone()))
+    }
+
+    /// Block until everything submitted to it so far is done. Raises TimeoutError after ``timeout``
+    /// seconds.
+    #[pyo3(signature = (timeout = None))]
+    fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        let limit = limit(timeout)?;
+        synchronize(py, pool::stream(py, self.number)?, limit)
+    }
+
+    /// Return whether everything submitted to it so far is done. Never blocks.
+    fn query(&self, py: Python<'_>) -> PyResult<bool> {
+        let stream = pool::stream(py, self.number)?;
+        py.detach(|| stream.query()).map_err(to_py)
+    }
+
+    /// Record ``event``, or a new one without timing, and return it.
+    #[pyo3(signature = (event = None))]
+    fn record_event(slf: &Bound<'_, Self>, event: Option<Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+        let event = match event {
+            Some(event) => event,
+            None => Bound::new(slf.py(), MpsEvent::with_timing(false))?.into_any(),
+        };
+        event.call_method1("record", (slf,))?;
+        Ok(event.unbind())
+    }
+
+    /// Make later work of this stream run after what ``event`` holds now.
+    fn wait_event(slf: &Bound<'_, Self>, event: &Bound<'_, PyAny>) -> PyResult<()> {
+        event.call_method1("wait", (slf,)).map(drop)
+    }
+
+    /// Make later work of this stream run after everything submitted to ``stream`` so far.
+    fn wait_stream(&self, py: Python<'_>, stream: &MpsStream) -> PyResult<()> {
+        let ours = pool::stream(py, self.number)?;
+        let other = pool::stream(py, stream.number)?;
+        py.detach(|| ours.wait(&other.record()?)).map_err(to_py)
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other
+            .cast::<MpsStream>()
+            .is_ok_and(|other| other.get().number == self.number)
+    }
+
+    fn __hash__(&self) -> usize {
+        self.number
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<fencepost.mps.Stream {}>", self.number)
+    }
+}
+
+/// Return this thread's current stream.
+#[pyfunction]
+pub(crate) fn _mps_current_stream() -> MpsStream {
+    MpsStream {
+        number: pool::current(),
+    }
+}
+
+/// Make ``stream`` this thread's current one.
+#[pyfunction]
+pub(crate) fn _mps_set_stream(stream: &MpsStream) {
+    pool::set_current(stream.number);
+}
+
+/// Return the device of ``fencepost.mps``.
+#[pyfunction]
+pub(crate) fn _mps_device(py: Python<'_>) -> PyResult<PyDevice> {
+    Ok(PyDevice::of(pool::device(py)?.clone()))
+}

@@ -1,0 +1,300 @@
+//! PyTorch's own MPS stream. A drop-in for `torch.mps.Event` has to mark this stream where PyTorch
+//! is at work: a marker on any other queue would time none of PyTorch's work.
+//!
+//! PyTorch has no Python call for its stream. It is reached through the functions that PyTorch
+//! exports for custom Metal kernels: the command buffer that it encodes into, the dispatch queue on
+//! which that buffer may be used, and its commit.
+//!
+//! | state | a call without a stream |
+//! |---|---|
+//! | PyTorch is not loaded, or has no MPS | uses the current stream of `fencepost.mps` |
+//! | it has MPS, and its current stream is the default one | uses PyTorch's stream |
+//! | it has MPS, and another stream is current, which the functions do not reach | raises an error |
+//! | it has MPS, and a function is missing or returns null | raises an error that names it |
+//!
+//! A call never measures another queue silently.
+//!
+//! # What a call does to PyTorch's stream
+//!
+//! PyTorch leaves its compute encoder open from one operation to the next, and Metal aborts the
+//! process if another encoder is made for that command buffer. Of the three functions only the
+//! commit ends the encoder, and then the command buffer is submitted and takes no more work.
+//!
+//! - **A record encodes nothing into that buffer.** It adds a completed handler
+//!   (`metal::record_end`), which Metal allows while an encoder is open, and commits the buffer, as
+//!   `torch.mps.Event.record` does. A signal in a separate buffer after it would be no substitute:
+//!   Metal starts the buffers of a queue in order, and lets them overlap. `MPSCommandBuffer`
+//!   promises that handlers stay with what was committed:
+//!   <https://developer.apple.com/documentation/metalperformanceshaders/mpscommandbuffer/commitandcontinue()>
+//! - **With timing, a small buffer of ours follows on the same queue.** PyTorch's buffer may be
+//!   empty, and Metal promises no time for an empty one. The marker's time is the later of both.
+//! - **Markers are ordered among themselves.** Each completes no sooner than the one before it,
+//!   with no earlier time, whatever their buffers do.
+//! - **A wait commits first, encodes into PyTorch's next buffer, and leaves that open.** So what
+//!   PyTorch encodes next is in the buffer that waits. `torch.mps.Event.wait` commits that buffer
+//!   too, and Metal's documentation would let later buffers overtake the wait.
+//!
+//! PyTorch also commits by itself, before and after. Those buffers are ordered against these
+//! markers as far as PyTorch's own synchronize() and events rely on it: they too look at the last
+//! buffer only.
+
+use std::{
+    ptr::NonNull,
+    sync::{Mutex, OnceLock, PoisonError},
+};
+
+use fencepost::{Backend, Device, Error, Marker, metal};
+use objc2::{
+    rc::{Retained, autoreleasepool},
+    runtime::ProtocolObject,
+};
+use objc2_metal::{
+    MTLBlitCommandEncoder, MTLBuffer, MTLCommandBuffer, MTLCommandEncoder, MTLCommandQueue,
+    MTLDevice, MTLResourceOptions,
+};
+use pyo3::{exceptions::PyRuntimeError, prelude::*, sync::PyOnceLock};
+
+use super::{
+    dispatch::on_queue,
+    torch_symbols::{Buffer, INSTEAD, Symbols, find},
+};
+use crate::{core::Core, error::to_py, torch::loaded};
+
+pub(crate) struct TorchStream {
+    symbols: Symbols,
+    device: OnceLock<Device>,
+    scratch: OnceLock<Scratch>,
+    /// The last marker. Used on PyTorch's dispatch queue only.
+    last: Mutex<Option<Marker>>,
+}
+
+/// Four bytes of GPU memory that nobody reads.
+struct Scratch(Retained<ProtocolObject<dyn MTLBuffer>>);
+
+// SAFETY: command buffers only refer to it, and Metal lets any thread encode that and release it:
+// https://developer.apple.com/library/archive/documentation/3DDrawing/Conceptual/MTLBestPracticesGuide/CommandBuffers.html
+unsafe impl Send for Scratch {}
+// SAFETY: as above.
+unsafe impl Sync for Scratch {}
+
+/// Why a marker could not be made.
+enum Refused {
+    /// A call returned nil.
+    Nil(&'static str),
+    By(Error),
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Refused {
+        Refused::By(error)
+    }
+}
+
+impl From<Refused> for PyErr {
+    fn from(refused: Refused) -> PyErr {
+        match refused {
+            Refused::By(error) => to_py(error),
+            Refused::Nil(call) => PyRuntimeError::new_err(format!(
+                "PyTorch uses MPS, but its stream cannot be reached: {call} returned nil; use \
+                 PyTorch's MPS device once before, free memory, or {INSTEAD}"
+            )),
+        }
+    }
+}
+
+/// PyTorch's stream, if a call without a stream has to use it.
+pub(crate) fn in_use(py: Python<'_>) -> PyResult<Option<&'static TorchStream>> {
+    static STREAM: PyOnceLock<TorchStream> = PyOnceLock::new();
+    let Some(torch) = loaded(py, "torch")? else {
+        return Ok(None);
+    };
+    if !uses_mps(&torch) {
+        return Ok(None);
+    }
+    let stream = match STREAM.get(py) {
+        Some(stream) => stream,
+        None => {
+            let symbols = find(&torch)?;
+            STREAM.get_or_init(py, || TorchStream {
+                symbols,
+                device: OnceLock::new(),
+                scratch: OnceLock::new(),
+                last: Mutex::new(None),
+            })
+        }
+    };
+    check_default_stream(&torch)?;
+    Ok(Some(stream))
+}
+
+/// As [`in_use`], if PyTorch's device is `device`.
+pub(crate) fn in_use_on(py: Python<'_>, device: &Device) -> PyResult<Option<&'static TorchStream>> {
+    if device.backend() != Backend::Metal {
+        return Ok(None);
+    }
+    let Some(torch) = in_use(py)? else {
+        return Ok(None);
+    };
+    let its = py.detach(|| torch.device())?;
+    Ok((its == *device).then_some(torch))
+}
+
+/// Whether PyTorch has MPS. It makes its stream on first use, and does not tell whether it has.
+fn uses_mps(torch: &Bound<'_, PyAny>) -> bool {
+    let ask = || -> PyResult<bool> {
+        let mps = torch.getattr("backends")?.getattr("mps")?;
+        mps.call_method0("is_available")?.is_truthy()
+    };
+    ask().unwrap_or(false)
+}
+
+/// Checks that PyTorch's current stream is the default one, which the functions reach. Versions of
+/// PyTorch that have other streams tell which one is current.
+fn check_default_stream(torch: &Bound<'_, PyAny>) -> PyResult<()> {
+    let Ok(current) = torch
+        .getattr("mps")
+        .and_then(|mps| mps.getattr("current_stream"))
+    else {
+        return Ok(());
+    };
+    let number: i64 = current.call0()?.getattr("stream_id")?.extract()?;
+    match number {
+        0 => Ok(()),
+        number => Err(PyRuntimeError::new_err(format!(
+            "PyTorch's current MPS stream is number {number}, and the functions that PyTorch \
+             exports reach its default stream only: leave torch.mps.stream(…) for this call, or \
+             {INSTEAD}"
+        ))),
+    }
+}
+
+impl TorchStream {
+    /// Marks the point behind everything that PyTorch has encoded so far; `event` holds it from now
+    /// on.
+    pub(crate) fn record(&self, py: Python<'_>, event: &Core) -> PyResult<()> {
+        let held = py.detach(|| {
+            let (device, marker) = self.mark(event.flags.timing)?;
+            event.set_marker(&device, marker).map_err(Refused::By)
+        });
+        Ok(held?)
+    }
+
+    /// Makes what PyTorch encodes from now on run after what `event` holds now.
+    pub(crate) fn wait(&self, py: Python<'_>, event: &Core) -> PyResult<()> {
+        match event.marker(py) {
+            Some(marker) => py.detach(|| self.wait_for(&marker)).map_err(PyErr::from),
+            None if event.is_raw() => Err(to_py(Error::Unsupported {
+                what: "a wait of PyTorch's MPS stream for an event of CUDA".into(),
+                device: "metal".into(),
+                remedy: "synchronize() on the event first".into(),
+            })),
+            None => Ok(()),
+        }
+    }
+
+    fn mark(&self, timing: bool) -> Result<(Device, Marker), Refused> {
+        self.on_its_queue(|| {
+            let open = self.command_buffer()?;
+            let device = self.device_of(&open)?;
+            let behind = match timing {
+                true => Some(self.small_buffer_behind(&open)?),
+                false => None,
+            };
+            let mut buffers = vec![&*open];
+            buffers.extend(behind.as_deref());
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            // A marker that failed must not fail the next one.
+            let after = last.as_ref().filter(|last| last.query().is_ok());
+            let reservation = metal::record_end(&device, &buffers, after)?;
+            self.commit();
+            if let Some(behind) = &behind {
+                behind.commit();
+            }
+            let marker = reservation.submitted();
+            *last = Some(marker.clone());
+            Ok((device, marker))
+        })
+    }
+
+    fn wait_for(&self, marker: &Marker) -> Result<(), Refused> {
+        // PyTorch's stream cannot be made to fail, so a failure is raised here.
+        if marker.query()? {
+            return Ok(());
+        }
+        self.on_its_queue(|| {
+            // Ends the encoder that may be open.
+            self.commit();
+            Ok(metal::wait_into(marker, &*self.command_buffer()?)?)
+        })
+    }
+
+    fn device(&self) -> Result<Device, Refused> {
+        match self.device.get() {
+            Some(device) => Ok(device.clone()),
+            None => self.on_its_queue(|| Ok(self.device_of(&*self.command_buffer()?)?)),
+        }
+    }
+
+    /// The device of PyTorch's command buffers, which never changes.
+    fn device_of(&self, buffer: &Buffer) -> Result<Device, Error> {
+        if let Some(device) = self.device.get() {
+            return Ok(device.clone());
+        }
+        let stream = metal::stream_from_queue(&buffer.commandQueue())?;
+        Ok(self.device.get_or_init(|| stream.device().clone()).clone())
+    }
+
+    /// Runs `work` on PyTorch's dispatch queue, where nobody else uses its command buffer, in an
+    /// autorelease pool.
+    fn on_its_queue<R: Send>(
+        &self,
+        work: impl FnOnce() -> Result<R, Refused> + Send,
+    ) -> Result<R, Refused> {
+        // SAFETY: any thread may ask for the queue. The stream owns it, and lives as long as the
+        // process.
+        let queue = unsafe { (self.symbols.get_dispatch_queue)() };
+        let queue = NonNull::new(queue).ok_or(Refused::Nil("torch::mps::get_dispatch_queue()"))?;
+        // SAFETY: a serial dispatch_queue_t that lives as long as the process.
+        unsafe { on_queue(queue, || autoreleasepool(|_| work())) }
+    }
+
+    /// The command buffer that PyTorch encodes into. Call it on PyTorch's dispatch queue.
+    fn command_buffer(&self) -> Result<Retained<Buffer>, Refused> {
+        // SAFETY: called on the queue that guards the buffer. The stream owns the buffer, which is
+        // retained before anybody else can commit and release it. An MPSCommandBuffer conforms to
+        // MTLCommandBuffer:
+        // https://developer.apple.com/documentation/metalperformanceshaders/mpscommandbuffer
+        let buffer = unsafe { Retained::retain((self.symbols.get_command_buffer)()) };
+        buffer.ok_or(Refused::Nil("torch::mps::get_command_buffer()"))
+    }
+
+    /// Ends PyTorch's encoder, and commits what PyTorch has encoded. Call it on PyTorch's dispatch
+    /// queue.
+    fn commit(&self) {
+        // SAFETY: called on the queue that guards the stream.
+        unsafe { (self.symbols.commit)() };
+    }
+
+    /// A command buffer of ours with the smallest possible work, to be committed behind `open`.
+    fn small_buffer_behind(&self, open: &Buffer) -> Result<Retained<Buffer>, Refused> {
+        let nil = Refused::Nil;
+        let queue = open.commandQueue();
+        let scratch = match self.scratch.get() {
+            Some(scratch) => scratch,
+            None => {
+                let options = MTLResourceOptions::StorageModePrivate
+                    | MTLResourceOptions::HazardTrackingModeUntracked;
+                let fresh = queue.device().newBufferWithLength_options(4, options);
+                let fresh = fresh.ok_or(nil("newBufferWithLength"))?;
+                self.scratch.get_or_init(|| Scratch(fresh))
+            }
+        };
+        let buffer = queue.commandBuffer().ok_or(nil("commandBuffer"))?;
+        let encoder = buffer
+            .blitCommandEncoder()
+            .ok_or(nil("blitCommandEncoder"))?;
+        encoder.fillBuffer_range_value(&scratch.0, (0..4).into(), 0);
+        encoder.endEncoding();
+        Ok(buffer)
+    }
+}

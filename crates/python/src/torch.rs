@@ -1,0 +1,136 @@
+//! What PyTorch says about itself, where the program has loaded it. Nothing here loads PyTorch.
+
+use pyo3::{
+    ffi, intern,
+    prelude::*,
+    sync::PyOnceLock,
+    types::{PyDict, PyTuple},
+};
+
+/// PyTorch's functions for its current CUDA streams.
+pub(crate) struct TorchCuda {
+    /// The index of the current device.
+    device: Py<PyAny>,
+    /// The handle of the current stream of a device.
+    stream: Py<PyAny>,
+    /// The argument with which `stream` means the current device: -1, as in
+    /// `c10::cuda::getCurrentCUDAStream`
+    /// ([c10/cuda/CUDAStream.h](https://github.com/pytorch/pytorch/blob/main/c10/cuda/CUDAStream.h)).
+    current_device: Py<PyTuple>,
+}
+
+/// A module, if it is loaded already.
+pub(crate) fn loaded<'py>(py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let modules = py.import(intern!(py, "sys"))?.getattr("modules")?;
+    Ok(modules
+        .cast_into::<PyDict>()?
+        .get_item(name)?
+        .filter(|module| !module.is_none()))
+}
+
+/// PyTorch's CUDA side, once PyTorch uses CUDA. From then on it uses CUDA until the process ends.
+pub(crate) fn cuda_in_use(py: Python<'_>) -> PyResult<Option<&'static TorchCuda>> {
+    static TORCH: PyOnceLock<TorchCuda> = PyOnceLock::new();
+    if let Some(torch) = TORCH.get(py) {
+        return Ok(Some(torch));
+    }
+    let Some(torch) = loaded(py, "torch")? else {
+        return Ok(None);
+    };
+    // While the module is being imported it has no `cuda` yet.
+    let Ok(is_initialized) = torch
+        .getattr("cuda")
+        .and_then(|cuda| cuda.getattr("is_initialized"))
+    else {
+        return Ok(None);
+    };
+    if !is_initialized.call0()?.is_truthy()? {
+        return Ok(None);
+    }
+    let native = torch.getattr("_C")?;
+    let found = TorchCuda {
+        device: native.getattr("_cuda_getDevice")?.unbind(),
+        stream: native.getattr("_cuda_getCurrentRawStream")?.unbind(),
+        current_device: PyTuple::new(py, [-1])?.unbind(),
+    };
+    Ok(Some(TORCH.get_or_init(py, || found)))
+}
+
+impl TorchCuda {
+    /// The index of the current device.
+    pub(crate) fn current_device(&self, py: Python<'_>) -> PyResult<usize> {
+        self.device.bind(py).call0()?.extract()
+    }
+
+    /// The handle of the current stream of a device, or of the current device.
+    pub(crate) fn current_stream(&self, py: Python<'_>, device: Option<usize>) -> PyResult<usize> {
+        let stream = self.stream.bind(py);
+        let handle = match device {
+            Some(index) => call_with_one(stream, index.into_pyobject(py)?.as_any())?,
+            None => stream.call1(self.current_device.bind(py))?,
+        };
+        // SAFETY: `handle` is an object; anything but an int in range sets an exception.
+        let handle = unsafe { ffi::PyLong_AsSize_t(handle.as_ptr()) };
+        match handle {
+            usize::MAX => PyErr::take(py).map_or(Ok(handle), Err),
+            _ => Ok(handle),
+        }
+    }
+}
+
+/// `function(argument)`, without the tuple that PyO3 makes for the argument when it keeps to the
+/// stable ABI of CPython 3.9.
+fn call_with_one<'py>(
+    function: &Bound<'py, PyAny>,
+    argument: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let end = std::ptr::null_mut::<ffi::PyObject>();
+    // SAFETY: both are objects, and a null pointer ends the arguments. The result is a new
+    // reference, or null with an exception set
+    // (https://docs.python.org/3/c-api/call.html#c.PyObject_CallFunctionObjArgs).
+    unsafe {
+        let result = ffi::PyObject_CallFunctionObjArgs(function.as_ptr(), argument.as_ptr(), end);
+        Bound::from_owned_ptr_or_err(function.py(), result)
+    }
+}
+
+/// Whether `object` is a `torch.cuda.Stream` whose stream lives as long as the process.
+pub(crate) fn is_lasting_stream(object: &Bound<'_, PyAny>) -> bool {
+    is_torch_stream(object) && is_of_torch_pool(object)
+}
+
+/// Whether `object` is exactly a `torch.cuda.Stream`, and not of a subclass such as
+/// `ExternalStream`.
+fn is_torch_stream(object: &Bound<'_, PyAny>) -> bool {
+    static TYPE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = object.py();
+    if let Some(known) = TYPE.get(py) {
+        return object.get_type().is(known);
+    }
+    let of_torch = loaded(py, "torch")
+        .ok()
+        .flatten()
+        .and_then(|torch| torch.getattr("cuda").ok()?.getattr("Stream").ok());
+    match of_torch {
+        Some(of_torch) => {
+            let same = object.get_type().is(&of_torch);
+            TYPE.get_or_init(py, || of_torch.unbind());
+            same
+        }
+        None => false,
+    }
+}
+
+/// Whether a `torch.cuda.Stream` is from PyTorch's pools, which are never destroyed, or is the
+/// default stream.
+///
+/// `torch.cuda.current_stream()` wraps another library's stream in an object of the same type, with
+/// the handle, an even number, as its ID. IDs of streams from the pools are odd, and the default
+/// stream has the ID 0
+/// ([c10/cuda/CUDAStream.cpp](https://github.com/pytorch/pytorch/blob/main/c10/cuda/CUDAStream.cpp)).
+fn is_of_torch_pool(stream: &Bound<'_, PyAny>) -> bool {
+    match stream.getattr(intern!(stream.py(), "stream_id")) {
+        Ok(id) => id.extract().is_ok_and(|id: i64| id == 0 || id % 2 != 0),
+        Err(_) => false,
+    }
+}
