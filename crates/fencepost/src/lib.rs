@@ -55,11 +55,10 @@ mod contract;
 mod core;
 #[cfg(all(feature = "cuda", not(loom)))]
 pub mod cuda;
-/// The parts of the CUDA backend that know no driver, for their models.
+/// The part of the CUDA backend that knows no driver, for its models.
 #[cfg(loom)]
 mod cuda {
     mod values;
-    mod watcher;
 }
 mod deadlock;
 mod device;
@@ -88,12 +87,13 @@ pub mod testing;
 mod timeline;
 #[cfg(all(feature = "vulkan", not(loom)))]
 pub mod vulkan;
-/// The parts of the Vulkan backend that know no driver, for their models.
+/// The part of the Vulkan backend that knows no driver, for its models.
 #[cfg(loom)]
 mod vulkan {
     mod slots;
-    mod watcher;
 }
+#[cfg(any(feature = "cuda", feature = "vulkan", loom))]
+mod watcher;
 mod workers;
 
 pub use clock::{Clock, Elapsed, Timestamp};

@@ -31,7 +31,6 @@ use super::{
     marker::Watch,
     stream::CudaStream,
     upstreams::Upstreams,
-    watcher::Watcher,
 };
 use crate::{
     clock::Clock,
@@ -39,6 +38,7 @@ use crate::{
     error::{Cause, Error, Result},
     sync::{Mutex, lock},
     timeline::Timeline,
+    watcher::{Pauses, Watcher},
 };
 use crate::{
     core::Streams,
@@ -56,7 +56,7 @@ pub(super) struct Context {
     pools: [Mutex<Vec<EventHandle>>; 4],
     idle_streams: Mutex<VecDeque<StreamHandle>>,
     words: Mutex<Vec<HostGate>>,
-    pub(super) watcher: Watcher<Watch>,
+    pub(super) watcher: Watcher<Watch, Pauses>,
     pub(super) upstreams: Upstreams,
     streams: Streams<CudaStream>,
     /// Why nothing in it works any more.
@@ -123,7 +123,12 @@ impl Context {
             pools: [const { Vec::new() }; 4].map(Mutex::new),
             idle_streams: Mutex::new(VecDeque::new()),
             words: Mutex::new(Vec::new()),
-            watcher: Watcher::new(prepare_reactor),
+            watcher: Watcher::new(
+                "fencepost-cuda",
+                Pauses {
+                    prepare: prepare_watcher,
+                },
+            ),
             upstreams: Upstreams::new(),
             streams: Streams::new(),
             dead: OnceLock::new(),
@@ -449,7 +454,7 @@ const PAGE: usize = 4096;
 const STREAMS_TO_ASK: usize = 4;
 
 /// The watcher's thread asks events while anybody may be capturing.
-fn prepare_reactor() {
+fn prepare_watcher() {
     if let Ok(driver) = Driver::get() {
         let mut mode = RELAXED;
         // SAFETY: `mode` is an int.

@@ -6,7 +6,7 @@
 //!   and a later marker of the stream completes the earlier ones ([`line`](mod@line)).
 //! - **No lock is held across a call that may block in the driver.**
 //! - **One watcher thread per context** serves callbacks, futures, waits with a deadline and parked
-//!   host streams ([`watcher`]).
+//!   host streams (`watcher.rs`).
 //! - **Identity is the driver's number** (`cuStreamGetId`, `cuCtxGetId`), not the handle, which is
 //!   used again. Where a driver has no such number, nothing is taken to be the same.
 //! - **A fault ends its context**: the first one is what every marker and stream of it tells.

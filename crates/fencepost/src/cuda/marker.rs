@@ -30,7 +30,6 @@ use super::{
     context::{Context, HostGate, Kind},
     driver::{EventHandle, Fault, Meaning},
     values::Allocated,
-    watcher::Watched,
 };
 use crate::contract::{MarkerImpl, TimelineKnowledge};
 use crate::timeline::Point;
@@ -39,6 +38,7 @@ use crate::{
     error::{Cause, Error, Result},
     sync::{Mutex, lock, spin_until},
     timeline::{Awaited, Reached, Timeline},
+    watcher::Watched,
 };
 
 pub(super) struct CudaMarker {

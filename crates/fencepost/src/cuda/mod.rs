@@ -36,7 +36,6 @@ mod raw_event;
 mod stream;
 mod upstreams;
 mod values;
-mod watcher;
 #[cfg(feature = "conformance")]
 mod work;
 

@@ -24,7 +24,6 @@ use super::{
     native::{HostGate, Watch},
     queue::{Queue, Submitter},
     stream::VkStream,
-    watcher::{Sleep, Watcher},
 };
 use crate::{
     clock::Clock,
@@ -32,6 +31,7 @@ use crate::{
     error::{Cause, Error, Result},
     sync::{Mutex, lock, sleep},
     vulkan::QueueLock,
+    watcher::{Sleep, Watcher},
 };
 use crate::{
     core::Streams,
@@ -170,11 +170,14 @@ impl Gpu {
             }),
             host_reset,
             clock: clock(&model, facts.limits.timestamp_period, &families),
-            waiter: Watcher::new(Sleeper {
-                device: device.clone(),
-                wake,
-                looks: driver.driver_id == vk::DriverId::MESA_LLVMPIPE,
-            }),
+            waiter: Watcher::new(
+                "fencepost-vulkan",
+                Sleeper {
+                    device: device.clone(),
+                    wake,
+                    looks: driver.driver_id == vk::DriverId::MESA_LLVMPIPE,
+                },
+            ),
             device,
             #[cfg(feature = "conformance")]
             instance: parts.instance,
@@ -488,7 +491,7 @@ pub(super) struct Sleeper {
 }
 
 impl Sleep<Watch> for Sleeper {
-    fn sleep(&self, lowest: &[Arc<Watch>], turn: u64) {
+    fn sleep(&self, lowest: &[Arc<Watch>], sequence: u64, _: Duration) {
         let points: Option<Vec<_>> = lowest.iter().map(|watch| watch.point()).collect();
         let Some(points) = points else {
             // Something is due already.
@@ -496,7 +499,7 @@ impl Sleep<Watch> for Sleeper {
         };
         let (mut semaphores, mut values): (Vec<_>, Vec<_>) = points.into_iter().unzip();
         semaphores.push(self.wake);
-        values.push(turn);
+        values.push(sequence);
         let info = vk::SemaphoreWaitInfo::default()
             .flags(vk::SemaphoreWaitFlags::ANY)
             .semaphores(&semaphores)
@@ -525,10 +528,10 @@ impl Sleep<Watch> for Sleeper {
         }
     }
 
-    fn wake(&self, turn: u64) {
+    fn wake(&self, sequence: u64) {
         let info = vk::SemaphoreSignalInfo::default()
             .semaphore(self.wake)
-            .value(turn);
+            .value(sequence);
         // SAFETY: ours, signalled under the waiter's lock with growing values, by somebody who
         // holds the device.
         let _ = unsafe { self.device.signal_semaphore(&info) };

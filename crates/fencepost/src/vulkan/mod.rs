@@ -48,7 +48,6 @@ mod reserve;
 mod slots;
 mod stream;
 mod timer;
-mod watcher;
 #[cfg(feature = "conformance")]
 mod work;
 

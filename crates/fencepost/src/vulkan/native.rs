@@ -29,12 +29,12 @@ use super::{
     queue::Point,
     stream::cause_of,
     timer::{SlotTime, Timer},
-    watcher::Watched,
 };
 use crate::{
     epochs::{Counter, Epoch},
     error::{Error, Result},
     sync::{Mutex, lock},
+    watcher::Watched,
 };
 
 pub(crate) struct Native {
