@@ -71,10 +71,11 @@ mod marker;
 #[cfg(has_metal)]
 #[cfg_attr(docsrs, doc(cfg(feature = "metal")))]
 pub mod metal;
-/// The part of the Metal backend that knows no Metal, for its models.
+/// The parts of the Metal backend that know no Metal, for its models.
 #[cfg(loom)]
 mod metal {
     mod completion_order;
+    mod wakes;
 }
 mod registry;
 mod rerecord;

@@ -8,8 +8,8 @@ use objc2_metal::{
 
 use super::{
     device::of,
-    native::{MOST_BUFFERS, SLACK, pooled},
-    objects::{CommandBuffer, Event, Object, nil},
+    native::{MAX_UNCOMPLETED, SLACK},
+    objects::{CommandBuffer, Event, Object, nil, pooled},
 };
 use crate::{device::Device, error::Result};
 
@@ -46,7 +46,7 @@ impl Line {
         pooled(|| {
             let queue = gpu
                 .device
-                .newCommandQueueWithMaxCommandBufferCount(MOST_BUFFERS + SLACK);
+                .newCommandQueueWithMaxCommandBufferCount(MAX_UNCOMPLETED + SLACK);
             let options = MTLResourceOptions::StorageModePrivate
                 | MTLResourceOptions::HazardTrackingModeUntracked;
             let scratch = gpu.device.newBufferWithLength_options(4, options);
@@ -57,7 +57,7 @@ impl Line {
                 scratch: Object::new(
                     scratch.ok_or_else(|| nil("MTLDevice.newBufferWithLength", "free memory"))?,
                 ),
-                event: gpu.event()?,
+                event: gpu.new_event()?,
                 value: 0,
                 last: None,
             })
@@ -83,7 +83,7 @@ impl Line {
             encoder.fillBuffer_range_value(&self.scratch, (0..4).into(), 0);
             encoder.endEncoding();
             self.value += 1;
-            self.event.signal_in(&buffer, self.value);
+            self.event.encode_signal(&buffer, self.value);
             buffer.commit();
             self.last = Some(buffer);
             Ok(())

@@ -6,9 +6,8 @@ use std::{
 };
 
 use super::{
-    device::of_stream,
     gpu::Gpu,
-    stream::MtlStream,
+    stream::{MtlStream, of_stream},
     work::{self, Dispatch, Memory},
 };
 use crate::{

@@ -1,33 +1,32 @@
-//! One `MTLDevice`: its clock, the streams on it, and the loss that ended it.
+//! One `MTLDevice`: its identity, the loss that ended it, and the streams that fail with it.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
+use std::sync::{Arc, OnceLock};
+
+use objc2::{
+    runtime::{NSObjectProtocol, ProtocolObject},
+    sel,
 };
-
-use objc2::{rc::autoreleasepool, runtime::ProtocolObject};
 use objc2_metal::MTLDevice;
 
 use super::{
-    completion_order,
-    objects::{Event, Object, nil},
-    stream::MtlStream,
+    objects::{Event, Object, nil, pooled},
+    time,
+    wakes::fire_all,
 };
 use crate::{
-    clock::{Clock, HOST_RESOLUTION},
-    core::DeviceCore,
+    core::{DeviceCore, Streams},
+    epochs::ValueAllocator,
     error::{Cause, Error, Result},
-};
-use crate::{
-    core::Streams,
     workers::{CallbackQueue, Pool},
 };
 
 pub(crate) struct Gpu {
     pub(super) device: Object<dyn MTLDevice>,
     pub(super) core: Arc<DeviceCore>,
-    streams: Streams<MtlStream>,
-    dead: OnceLock<Cause>,
+    /// The values of its streams, which fail when the device is lost.
+    streams: Streams<ValueAllocator>,
+    loss: OnceLock<Cause>,
+    /// The process that opened it.
     owner: u32,
     #[cfg(feature = "conformance")]
     pub(super) kernels: OnceLock<Result<super::work::Kernels>>,
@@ -35,13 +34,13 @@ pub(crate) struct Gpu {
 
 impl Gpu {
     pub(super) fn new(name: String, device: Object<dyn MTLDevice>) -> Arc<Gpu> {
-        let model = autoreleasepool(|_| device.name().to_string());
+        let model = pooled(|| device.name().to_string());
         let callbacks = Arc::new(CallbackQueue::new(Arc::new(Pool::new(1))));
         Arc::new(Gpu {
-            core: DeviceCore::new(name, clock(&model), callbacks),
+            core: DeviceCore::new(name, time::clock(&model), callbacks),
             device,
             streams: Streams::new(),
-            dead: OnceLock::new(),
+            loss: OnceLock::new(),
             owner: std::process::id(),
             #[cfg(feature = "conformance")]
             kernels: OnceLock::new(),
@@ -49,56 +48,59 @@ impl Gpu {
     }
 
     pub(super) fn is(&self, device: &ProtocolObject<dyn MTLDevice>) -> bool {
-        super::device::is_same_device(&self.device, device)
+        is_same_device(&self.device, device)
     }
 
     pub(super) fn is_forked(&self) -> bool {
         self.owner != std::process::id()
     }
 
-    /// Whether Metal may be called: not in a forked child.
+    /// An error in a forked child, where Metal must not be called.
     pub(super) fn check(&self) -> Result<()> {
         self.core.check_fork()
     }
 
-    pub(super) fn event(&self) -> Result<Event> {
+    pub(super) fn new_event(&self) -> Result<Event> {
         let event = self.device.newSharedEvent().ok_or_else(|| {
             nil(
                 "MTLDevice.newSharedEvent",
-                "some sandboxes have no shared events, on which everything here rests: run outside of one",
+                "some sandboxes have no shared events, which every stream needs: run outside of one",
             )
         })?;
         Ok(Object::new(event))
     }
 
-    pub(super) fn add_stream(&self, stream: &Arc<MtlStream>) {
-        self.streams.add(stream);
+    /// Has the stream whose values these are fail when the device is lost.
+    pub(super) fn add_stream(&self, values: &Arc<ValueAllocator>) {
+        self.streams.add(values);
     }
 
-    pub(super) fn streams(&self) -> Vec<Arc<MtlStream>> {
-        self.streams.alive()
-    }
-
+    /// The error for a device that is lost.
     pub(super) fn lost(&self) -> Option<Error> {
-        self.dead.get().map(|cause| Error::DeviceLost {
+        self.loss.get().map(|cause| Error::DeviceLost {
             device: self.core.name.clone(),
             cause: cause.clone(),
         })
     }
 
-    /// The device is gone: every stream fails, with the first cause. Call it without any lock.
+    /// The device is lost: every stream fails, with the first cause. Call it without any lock.
     pub(super) fn lose(&self, cause: &Cause) {
-        let cause = self.dead.get_or_init(|| cause.clone());
-        // All of them first: whoever is told would else fail those that waited, by a wait.
-        let streams = self.streams();
-        completion_order::fire(streams.iter().map(|stream| stream.lose(cause)).collect());
+        let cause = self.loss.get_or_init(|| cause.clone());
+        // All fail before any waiter is fired. Else a stream would fail by its wait for another,
+        // and not as one whose device is lost.
+        let streams = self.streams.alive();
+        let fail = |values: &Arc<ValueAllocator>| values.now().timeline.fail(cause, true);
+        fire_all(streams.iter().map(fail).collect());
     }
 }
 
-/// The clock names the device, so that every report tells what it was measured on: a stand-in's
-/// name says that it is one. `GPUEndTime` is in seconds on the host's time base, and is kept in
-/// nanoseconds; nothing says how fine it is, so it is taken to be no finer than that time base.
-fn clock(model: &str) -> Clock {
-    let resolution = HOST_RESOLUTION.max(Duration::from_nanos(1));
-    Clock::new(format!("GPUEndTime of {model}"), 1.0, 64, resolution)
+/// Compares by registry ID: nothing says that a device is the same object each time.
+pub(super) fn is_same_device(
+    one: &ProtocolObject<dyn MTLDevice>,
+    other: &ProtocolObject<dyn MTLDevice>,
+) -> bool {
+    // A system before macOS 10.13 has no registry IDs, so the method is looked for first. Devices of
+    // such a system are refused when they are opened.
+    std::ptr::addr_eq(one, other)
+        || (one.respondsToSelector(sel!(registryID)) && one.registryID() == other.registryID())
 }

@@ -38,10 +38,15 @@ mod bytes;
 mod completion_order;
 pub(crate) mod device;
 mod gpu;
+mod handlers;
+mod marker;
 mod native;
 mod objects;
+mod placed;
 mod reserve;
 mod stream;
+mod time;
+mod wakes;
 #[cfg(feature = "conformance")]
 mod work;
 
@@ -49,6 +54,9 @@ use std::{fmt, mem::ManuallyDrop, ops::Deref, panic::Location};
 
 use objc2::{rc::Retained, runtime::ProtocolObject};
 use objc2_metal::{MTLCommandBuffer, MTLCommandQueue, MTLDevice, MTLSharedEvent};
+
+use placed::PlacedBuffer;
+use stream::of_stream;
 
 #[allow(unused_imports, reason = "for the documentation")]
 use crate::error::Error;
@@ -67,7 +75,7 @@ use crate::{
 /// It stays on the thread that made it, as Metal wants of what encodes. Do not commit or enqueue it
 /// by Metal's own methods, and let nothing keep it: Metal ends the process at a second commit.
 pub struct CommandBuffer {
-    taken: ManuallyDrop<device::Taken>,
+    placed: ManuallyDrop<PlacedBuffer>,
 }
 
 impl CommandBuffer {
@@ -91,7 +99,7 @@ impl CommandBuffer {
 impl Drop for CommandBuffer {
     fn drop(&mut self) {
         // SAFETY: taken once, here, and not used after.
-        unsafe { ManuallyDrop::take(&mut self.taken) }.commit();
+        unsafe { ManuallyDrop::take(&mut self.placed) }.commit();
     }
 }
 
@@ -99,7 +107,7 @@ impl Deref for CommandBuffer {
     type Target = ProtocolObject<dyn MTLCommandBuffer>;
 
     fn deref(&self) -> &Self::Target {
-        self.taken.buffer()
+        self.placed.buffer()
     }
 }
 
@@ -139,7 +147,7 @@ impl fmt::Debug for CommandBuffer {
 /// ```
 pub fn command_buffer(stream: &Stream) -> Result<CommandBuffer> {
     Ok(CommandBuffer {
-        taken: ManuallyDrop::new(device::command_buffer(stream.imp())?),
+        placed: ManuallyDrop::new(of_stream(stream.imp())?.command_buffer()?),
     })
 }
 
@@ -164,7 +172,7 @@ pub fn command_buffer(stream: &Stream) -> Result<CommandBuffer> {
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn stream_from_queue(queue: &ProtocolObject<dyn MTLCommandQueue>) -> Result<Stream> {
-    let (stream, device) = device::stream_from_queue(queue)?;
+    let (stream, device) = device::stream_from_raw(queue)?;
     Ok(Stream::new(stream, Device::new(device)))
 }
 
@@ -180,7 +188,7 @@ pub fn stream_from_queue(queue: &ProtocolObject<dyn MTLCommandQueue>) -> Result<
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn raw_device(device: &Device) -> Result<Retained<ProtocolObject<dyn MTLDevice>>> {
-    device::raw_device(device.imp())
+    Ok(device::of(device.imp())?.gpu.device.retained().clone())
 }
 
 /// The shared event of a marker and the value that it has once the marker is complete, for waiting
@@ -203,7 +211,8 @@ pub fn raw_device(device: &Device) -> Result<Retained<ProtocolObject<dyn MTLDevi
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn native(marker: &Marker) -> Option<(Retained<ProtocolObject<dyn MTLSharedEvent>>, u64)> {
-    device::native(marker.imp())
+    let (event, value) = marker::as_raw(&**marker.imp())?;
+    Some((event.retained().clone(), value))
 }
 
 /// Lets what is encoded into `buffer` from now on wait for `marker` on the device, also of another
@@ -235,7 +244,7 @@ pub fn native(marker: &Marker) -> Option<(Retained<ProtocolObject<dyn MTLSharedE
 /// # }
 /// ```
 pub fn wait_into(marker: &Marker, buffer: &ProtocolObject<dyn MTLCommandBuffer>) -> Result<()> {
-    device::wait_into(marker.imp(), buffer)
+    reserve::wait_into(marker.imp(), buffer)
 }
 
 /// Reserves a marker in a command buffer of the caller's, behind what is encoded into it so far.
@@ -275,7 +284,8 @@ pub fn record_into(
     device: &Device,
     buffer: &ProtocolObject<dyn MTLCommandBuffer>,
 ) -> Result<Reservation> {
-    let reserved = device::record_into(device.imp(), buffer, Location::caller())?;
+    let gpu = &device::of(device.imp())?.gpu;
+    let reserved = reserve::record_into(gpu, buffer, Location::caller())?;
     Ok(Reservation::new(reserved, device))
 }
 
@@ -328,7 +338,8 @@ pub fn record_end(
     after: Option<&Marker>,
 ) -> Result<Reservation> {
     let after = after.map(Marker::imp);
-    let reserved = device::record_end(device.imp(), buffers, after, Location::caller())?;
+    let gpu = &device::of(device.imp())?.gpu;
+    let reserved = reserve::record_end(gpu, buffers, after, Location::caller())?;
     Ok(Reservation::new(reserved, device))
 }
 
@@ -349,5 +360,5 @@ pub fn fresh(index: usize) -> Result<Device> {
 #[cfg(feature = "conformance")]
 #[doc(hidden)]
 pub fn spin(stream: &Stream, rounds: u32) -> Result<()> {
-    device::spin(stream.imp(), rounds)
+    work::spin(of_stream(stream.imp())?, rounds)
 }

@@ -1,15 +1,14 @@
-//! What a stream has of Metal's: its queue, its shared event, and the handlers that tell how far it
-//! has come.
+//! The Metal side of a stream: its queue, its shared event, and what was submitted to them.
 //!
-//! - **Each command buffer of a stream has an ordinal**: it waits for the one before it first, and
-//!   signals its own last. Buffers of a queue start in order but may overlap; this chain makes them
-//!   run one after the other.
-//! - **A marker is an ordinal.** Where nothing was submitted since the last buffer, a marker
-//!   without timing is that buffer's, and costs no buffer of its own.
-//! - **A wait costs no buffer either**: the next one begins with it.
+//! - **Each command buffer of a stream has an ordinal.** It begins by waiting until the stream's
+//!   shared event has the ordinal before its own, and ends by signalling its own. Command buffers
+//!   of one queue start in order but may overlap; this chain makes them run one after the other.
+//! - **A marker is an ordinal.** Where nothing was submitted since the last command buffer, a
+//!   marker without timing has that buffer's ordinal, and needs no buffer of its own.
+//! - **A wait needs no command buffer either**: the next one begins with it.
 //! - **The host learns of completion from completed handlers alone**, through the
-//!   [`CompletionOrder`]. The event's value may be seen before the buffer has a status or an end
-//!   time, so nobody looks at it.
+//!   [`CompletionOrder`]. The event may have a value before the command buffer has a status or an
+//!   end time, so the host never reads it.
 
 use std::{
     sync::{
@@ -19,63 +18,66 @@ use std::{
     time::Instant,
 };
 
-use objc2::rc::{Retained, autoreleasepool};
+use objc2::rc::Retained;
 use objc2_metal::{
     MTLBlitCommandEncoder, MTLBuffer, MTLCommandBuffer, MTLCommandEncoder, MTLCommandQueue,
     MTLDevice, MTLResourceOptions,
 };
 
 use super::{
-    completion_order::{self, CompletionOrder, Step},
+    completion_order::{CompletionOrder, Step},
     gpu::Gpu,
-    objects::{CommandBuffer, Ended, Event, Object, Time, nil, on_completed},
+    handlers::{Ended, on_completed},
+    objects::{CommandBuffer, Event, Object, nil},
+    time::{EndTime, Submission},
+    wakes::fire_all,
 };
 use crate::{
-    clock::{Clock, Timestamp},
-    epochs::{self, Counter, Epoch, HostGates},
+    epochs::{Counter, Epoch, HostGates},
     error::{Cause, Error, Result},
     sync::{Mutex, lock},
     timeline::Wake,
 };
 
-/// How many command buffers of ours may be uncompleted. Metal's own default is 64, and then
-/// `commandBuffer` blocks; nothing says what more room costs.
-pub(super) const MOST_BUFFERS: usize = 1024;
-/// In a queue of the caller's, which may have any number of its own besides.
-const MOST_OF_CALLERS: usize = 48;
-/// A buffer's handler may run a little before its place is free.
+/// How many uncompleted command buffers a stream may have on its own queue. Metal's default limit
+/// is 64, and `commandBuffer` blocks there; what a larger one costs is undocumented.
+pub(super) const MAX_UNCOMPLETED: usize = 1024;
+/// The same on a queue of the caller's, who may have any number of command buffers there too.
+const MAX_ON_CALLERS_QUEUE: usize = 48;
+/// Room in a queue beyond [`MAX_UNCOMPLETED`]: a completed handler may run a little before Metal
+/// frees the place of its command buffer.
 pub(super) const SLACK: usize = 64;
 
 pub(crate) struct Native {
     pub(super) gpu: Arc<Gpu>,
-    /// `None` for a reservation, whose buffer is the caller's.
+    /// `None` for a reservation, whose command buffers are the caller's.
     queue: Option<Object<dyn MTLCommandQueue>>,
     pub(super) event: Event,
-    completion_order: CompletionOrder,
-    /// Under the stream's submit lock only.
-    pub(super) tail: Mutex<Tail>,
+    order: CompletionOrder,
+    /// Locked under the stream's submit lock only.
+    pub(super) next: Mutex<NextBuffer>,
     uncompleted: AtomicUsize,
-    /// The buffers that somebody encodes into, by address, and their ordinals.
-    open: Mutex<Vec<(usize, u64)>>,
-    /// How many there may be.
-    most: usize,
-    /// What the host holds the stream with, and the turns of it.
-    hold: OnceLock<Event>,
-    holds: HostGates,
+    /// The limit on `uncompleted`.
+    max_uncompleted: usize,
+    /// The command buffers that the caller is encoding into: their addresses and ordinals.
+    encoding: Mutex<Vec<(usize, u64)>>,
+    /// What a stream that the host holds back waits for: one ticket of `gates` after the other.
+    gate_event: OnceLock<Event>,
+    gates: HostGates,
     /// What the blits of timed markers write to.
     scratch: OnceLock<Object<dyn MTLBuffer>>,
 }
 
-/// The end of what was submitted.
+/// What the stream's next command buffer waits for.
 #[derive(Default)]
-pub(super) struct Tail {
-    /// The ordinal of the last buffer.
-    pub(super) ordinal: u64,
-    /// What the next buffer waits for: each event once, with the largest value.
+pub(super) struct NextBuffer {
+    /// The ordinal of the last command buffer, on the stream's own event.
+    pub(super) last: u64,
+    /// Other events, each once, with the largest value that was asked for.
     pub(super) waits: Vec<(Event, u64)>,
 }
 
-impl Tail {
+impl NextBuffer {
     pub(super) fn wait_for(&mut self, event: &Event, value: u64) {
         match self.waits.iter_mut().find(|(known, _)| known.is(event)) {
             Some((_, known)) => *known = value.max(*known),
@@ -84,131 +86,109 @@ impl Tail {
     }
 }
 
-/// Where a marker is on its stream's event, and its time.
-pub(crate) struct Stamp {
-    pub(super) ordinal: u64,
-    time: Option<Arc<Time>>,
-    clock: Clock,
-}
-
-impl epochs::Time for Stamp {
-    fn timestamp(&self) -> Result<Timestamp> {
-        let Some(time) = &self.time else {
-            return Err(Error::TimingDisabled { which: "held" });
-        };
-        match time.get() {
-            Some(ticks) => Ok(Timestamp::new(ticks, self.clock.clone())),
-            None => Err(Error::Backend {
-                call: "MTLCommandBuffer.GPUEndTime",
-                code: 0,
-                text: "Metal gave no time for a command buffer that is complete; record again"
-                    .into(),
-            }),
-        }
-    }
-}
-
-/// A step that somebody will say is over. Dropped unsaid, it has failed, so that nobody waits for
-/// ever.
-pub(crate) struct Turn {
+/// A step in the completion order that is not over. Whoever owns it must call
+/// [`finish`](PendingStep::finish). If it is dropped instead, the step has failed: else everything
+/// behind it would wait for ever.
+pub(crate) struct PendingStep {
     pub(super) native: Arc<Native>,
-    turn: u64,
-    over: bool,
-    /// The events that its buffer waits for. Metal says of resources that a command buffer keeps
-    /// them alive, and of events nothing.
-    _kept: Vec<(Event, u64)>,
+    ticket: u64,
+    finished: bool,
+    /// The events that its command buffer waits for. Metal promises that a command buffer keeps
+    /// resources alive, and says nothing of events.
+    _kept_alive: Vec<(Event, u64)>,
 }
 
-impl Turn {
+impl PendingStep {
     pub(super) fn finish(mut self, result: Result<(), Cause>) {
-        self.over = true;
-        self.native.finish(self.turn, result);
+        self.finished = true;
+        self.native.finish(self.ticket, result);
     }
 }
 
-impl Drop for Turn {
+impl Drop for PendingStep {
     fn drop(&mut self) {
-        if !self.over {
-            let cause = Cause::new("what it was to run behind was given up without a word");
-            self.native.finish(self.turn, Err(cause));
+        if !self.finished {
+            let cause = "the command buffer or wait in front of this work was dropped before it \
+                         completed";
+            self.native.finish(self.ticket, Err(Cause::new(cause)));
         }
     }
 }
 
-/// Raises the event from the host when the last who holds this lets it go.
-pub(super) struct Raise {
+/// Signals an ordinal from the host when its last owner drops it.
+pub(super) struct SignalOnDrop {
     native: Arc<Native>,
     ordinal: u64,
 }
 
-impl Drop for Raise {
+impl Drop for SignalOnDrop {
     fn drop(&mut self) {
         if !self.native.gpu.is_forked() {
-            self.native.event.raise(self.ordinal);
+            self.native.event.signal_from_host(self.ordinal);
         }
     }
 }
 
 impl Native {
-    /// A native of its own queue, or of the caller's.
+    /// For a stream on a queue of its own, or on the caller's.
     pub(super) fn new(
         gpu: &Arc<Gpu>,
         queue: Option<Object<dyn MTLCommandQueue>>,
     ) -> Result<Arc<Native>> {
-        let (queue, most) = match queue {
-            Some(queue) => (queue, MOST_OF_CALLERS),
+        let (queue, max_uncompleted) = match queue {
+            Some(queue) => (queue, MAX_ON_CALLERS_QUEUE),
             None => {
-                let most = MOST_BUFFERS + SLACK;
-                let queue = gpu.device.newCommandQueueWithMaxCommandBufferCount(most);
+                let room = MAX_UNCOMPLETED + SLACK;
+                let queue = gpu.device.newCommandQueueWithMaxCommandBufferCount(room);
                 let queue = queue.ok_or_else(|| {
                     let remedy = "drop streams, of which each has a queue";
                     nil("MTLDevice.newCommandQueueWithMaxCommandBufferCount", remedy)
                 })?;
-                (Object::new(queue), MOST_BUFFERS)
+                (Object::new(queue), MAX_UNCOMPLETED)
             }
         };
-        Native::make(gpu, Some(queue), most)
+        Native::with_event(gpu, Some(queue), max_uncompleted)
     }
 
-    /// A native for one marker in a buffer of the caller's.
-    pub(super) fn single(gpu: &Arc<Gpu>) -> Result<Arc<Native>> {
-        Native::make(gpu, None, 0)
+    /// For one marker in command buffers of the caller's.
+    pub(super) fn for_reservation(gpu: &Arc<Gpu>) -> Result<Arc<Native>> {
+        Native::with_event(gpu, None, 0)
     }
 
-    fn make(
+    fn with_event(
         gpu: &Arc<Gpu>,
         queue: Option<Object<dyn MTLCommandQueue>>,
-        most: usize,
+        max_uncompleted: usize,
     ) -> Result<Arc<Native>> {
         Ok(Arc::new(Native {
-            event: gpu.event()?,
+            event: gpu.new_event()?,
             gpu: gpu.clone(),
             queue,
-            completion_order: CompletionOrder::new(),
-            tail: Mutex::new(Tail::default()),
+            order: CompletionOrder::new(),
+            next: Mutex::new(NextBuffer::default()),
             uncompleted: AtomicUsize::new(0),
-            open: Mutex::new(Vec::new()),
-            most,
-            hold: OnceLock::new(),
-            holds: HostGates::new(),
+            max_uncompleted,
+            encoding: Mutex::new(Vec::new()),
+            gate_event: OnceLock::new(),
+            gates: HostGates::new(),
             scratch: OnceLock::new(),
         }))
     }
 
-    pub(super) fn stamp(&self, ordinal: u64, time: Option<Arc<Time>>) -> Stamp {
-        Stamp {
+    pub(super) fn submission(&self, ordinal: u64, end_time: Option<Arc<EndTime>>) -> Submission {
+        Submission {
             ordinal,
-            time,
+            end_time,
             clock: self.gpu.core.clock.clone(),
         }
     }
 
-    /// A command buffer that begins where the stream ends. Nothing has changed until it is
-    /// [taken](Native::take). Called under the submit lock, in an autorelease pool. Never blocks:
-    /// it counts what is uncompleted.
-    pub(super) fn begin(&self, tail: &Tail) -> Result<Retained<CommandBuffer>> {
+    /// A command buffer that runs behind everything submitted so far. It has no place in the order
+    /// until it is given to [`place`](Native::place), so it may still be dropped. Call it under the
+    /// submit lock, in an autorelease pool. Never blocks: it counts what is uncompleted.
+    pub(super) fn new_buffer(&self, next: &NextBuffer) -> Result<Retained<CommandBuffer>> {
         let pending = self.uncompleted.load(Ordering::Acquire);
-        if pending >= self.most {
+        if pending >= self.max_uncompleted {
             return Err(Error::WouldBlock {
                 stream: self.gpu.core.name.clone(),
                 pending,
@@ -221,109 +201,111 @@ impl Native {
                 "free memory, or see whether the device is still there",
             )
         })?;
-        if tail.ordinal > 0 {
-            self.event.wait_in(&buffer, tail.ordinal);
+        if next.last > 0 {
+            self.event.encode_wait(&buffer, next.last);
         }
-        for (event, value) in &tail.waits {
-            event.wait_in(&buffer, *value);
+        for (event, value) in &next.waits {
+            event.encode_wait(&buffer, *value);
         }
         Ok(buffer)
     }
 
-    /// Gives the buffer that was begun its ordinal, and what says that it is over. Called under the
-    /// submit lock.
-    pub(super) fn take(
+    /// Gives a command buffer its ordinal and its place in the completion order, behind the marker
+    /// `before`. Call it under the submit lock.
+    pub(super) fn place(
         self: &Arc<Self>,
-        tail: &mut Tail,
+        next: &mut NextBuffer,
         epoch: &Arc<Epoch>,
         before: u64,
-    ) -> (u64, Turn) {
-        tail.ordinal += 1;
+    ) -> (u64, PendingStep) {
+        next.last += 1;
         self.uncompleted.fetch_add(1, Ordering::AcqRel);
-        let ordinal = tail.ordinal;
-        let mut turn = self.push(epoch, Step::Buffer { ordinal, before });
-        turn._kept = std::mem::take(&mut tail.waits);
-        (ordinal, turn)
+        let ordinal = next.last;
+        let mut step = self.push(epoch, Step::Buffer { ordinal, before });
+        step._kept_alive = std::mem::take(&mut next.waits);
+        (ordinal, step)
     }
 
-    /// Somebody encodes into the buffer, until it is [closed](Native::close).
-    pub(super) fn open(&self, buffer: &CommandBuffer, ordinal: u64) {
-        lock(&self.open).push((std::ptr::from_ref(buffer).addr(), ordinal));
+    /// The caller encodes into the command buffer from now on, until
+    /// [`end_encoding`](Native::end_encoding).
+    pub(super) fn begin_encoding(&self, buffer: &CommandBuffer, ordinal: u64) {
+        lock(&self.encoding).push((std::ptr::from_ref(buffer).addr(), ordinal));
     }
 
-    pub(super) fn close(&self, ordinal: u64) {
-        lock(&self.open).retain(|(_, open)| *open != ordinal);
+    pub(super) fn end_encoding(&self, ordinal: u64) {
+        lock(&self.encoding).retain(|(_, open)| *open != ordinal);
     }
 
-    /// Whether what has this ordinal completes only when the buffer has.
+    /// Whether `ordinal` is signalled only after `buffer`, which the caller is encoding into, has
+    /// completed.
     pub(super) fn is_behind(&self, ordinal: u64, buffer: &CommandBuffer) -> bool {
         let address = std::ptr::from_ref(buffer).addr();
-        let open = lock(&self.open);
-        let mut behind = open.iter().filter(|(_, open)| *open <= ordinal);
-        behind.any(|(open, _)| *open == address)
+        let encoding = lock(&self.encoding);
+        let mut in_front = encoding.iter().filter(|(_, open)| *open <= ordinal);
+        in_front.any(|(open, _)| *open == address)
     }
 
-    pub(super) fn push(self: &Arc<Self>, epoch: &Arc<Epoch>, step: Step) -> Turn {
-        Turn {
-            turn: self.completion_order.push(epoch, step),
+    /// Adds a step to the completion order. Call it under the submit lock.
+    pub(super) fn push(self: &Arc<Self>, epoch: &Arc<Epoch>, step: Step) -> PendingStep {
+        PendingStep {
+            ticket: self.order.push(epoch, step),
             native: self.clone(),
-            over: false,
-            _kept: Vec::new(),
+            finished: false,
+            _kept_alive: Vec::new(),
         }
     }
 
-    /// A marker's value, or an end's, behind everything so far. Called under the submit lock; fire
-    /// it without.
-    pub(super) fn value(&self, epoch: &Arc<Epoch>, native: u64) -> Vec<Wake> {
-        self.completion_order.value(epoch, native)
+    /// Adds the native value of a marker or of a failure point to the completion order. Call it
+    /// under the submit lock, and fire what it gives without.
+    pub(super) fn push_value(&self, epoch: &Arc<Epoch>, native: u64) -> Vec<Wake> {
+        self.order.push_value(epoch, native)
     }
 
-    /// Ends a buffer that was taken, and is to be committed: it signals its ordinal behind what it
-    /// holds now, and tells when it is complete. All its encoders have ended.
-    pub(super) fn finish_buffer(
+    /// Ends a command buffer that has a place and is about to be committed: it signals its ordinal
+    /// behind what is encoded so far, and its handler finishes the step. All its encoders have
+    /// ended.
+    pub(super) fn end_buffer(
         &self,
         buffer: &CommandBuffer,
         ordinal: u64,
-        turn: Turn,
-        time: Option<Arc<Time>>,
+        step: PendingStep,
+        end_time: Option<Arc<EndTime>>,
     ) {
-        self.event.signal_in(buffer, ordinal);
-        tell(buffer, turn, time, || {});
+        self.event.encode_signal(buffer, ordinal);
+        finish_on_completed(buffer, step, end_time, || {});
     }
 
-    /// As [`finish_buffer`](Native::finish_buffer) for several, where encoders may be open: nothing
-    /// is encoded, and the host raises the event to the ordinal that this gives once all is over:
-    /// them, and whatever drops the other part.
+    /// As [`end_buffer`](Native::end_buffer), for several command buffers whose encoders may be
+    /// open: nothing is encoded. Instead, the host signals the ordinal that is given here once all
+    /// owners have dropped the other part: each buffer's handler, and the caller.
     pub(super) fn follow_buffers(
         self: &Arc<Self>,
         buffers: &[&CommandBuffer],
         epoch: &Arc<Epoch>,
         before: u64,
-        time: &Arc<Time>,
-    ) -> (u64, Arc<Raise>) {
-        let mut tail = lock(&self.tail);
-        let turns: Vec<_> = buffers
-            .iter()
-            .map(|_| self.take(&mut tail, epoch, before).1)
-            .collect();
-        let ordinal = tail.ordinal;
-        drop(tail);
-        let raise = Arc::new(Raise {
+        end_time: &Arc<EndTime>,
+    ) -> (u64, Arc<SignalOnDrop>) {
+        let mut next = lock(&self.next);
+        let place = |_| self.place(&mut next, epoch, before).1;
+        let steps: Vec<_> = buffers.iter().map(place).collect();
+        let ordinal = next.last;
+        drop(next);
+        let signal = Arc::new(SignalOnDrop {
             native: self.clone(),
             ordinal,
         });
-        for (buffer, turn) in buffers.iter().zip(turns) {
-            // Let go within the handler, which Metal may keep for longer.
-            let raise = Mutex::new(Some(raise.clone()));
-            tell(buffer, turn, Some(time.clone()), move || {
-                drop(lock(&raise).take())
+        for (buffer, step) in buffers.iter().zip(steps) {
+            // Dropped by the handler when it runs: Metal may keep the handler itself for longer.
+            let signal = Mutex::new(Some(signal.clone()));
+            finish_on_completed(buffer, step, Some(end_time.clone()), move || {
+                drop(lock(&signal).take())
             });
         }
-        (ordinal, raise)
+        (ordinal, signal)
     }
 
-    /// Encodes the least work there is: nothing promises a time to a buffer without any.
-    pub(super) fn blit(&self, buffer: &CommandBuffer) -> Result<()> {
+    /// Encodes a fill of four bytes: Metal promises no time for a command buffer without work.
+    pub(super) fn encode_least_work(&self, buffer: &CommandBuffer) -> Result<()> {
         let scratch = match self.scratch.get() {
             Some(scratch) => scratch,
             None => {
@@ -343,98 +325,91 @@ impl Native {
         Ok(())
     }
 
-    fn finish(&self, turn: u64, result: Result<(), Cause>) {
+    fn finish(&self, ticket: u64, result: Result<(), Cause>) {
         if !self.gpu.is_forked() {
-            completion_order::fire(
-                self.completion_order
-                    .finish(turn, result, |ordinal| self.event.raise(ordinal)),
-            );
+            let signal = |ordinal| self.event.signal_from_host(ordinal);
+            fire_all(self.order.finish(ticket, result, signal));
         }
     }
 
-    /// The event that the host holds the stream with.
-    pub(super) fn hold(&self) -> Result<&Event> {
-        if let Some(hold) = self.hold.get() {
-            return Ok(hold);
+    /// The event that host gates open by.
+    pub(super) fn gate_event(&self) -> Result<&Event> {
+        if let Some(event) = self.gate_event.get() {
+            return Ok(event);
         }
-        let fresh = self.gpu.event()?;
-        Ok(self.hold.get_or_init(|| fresh))
+        let fresh = self.gpu.new_event()?;
+        Ok(self.gate_event.get_or_init(|| fresh))
     }
 
-    /// Takes a turn of the hold. Called under the submit lock.
-    pub(super) fn take_hold(&self) -> u64 {
-        self.holds.take()
+    /// The ticket of a new host gate. Call it under the submit lock.
+    pub(super) fn take_gate(&self) -> u64 {
+        self.gates.take()
     }
 
-    /// A turn of the hold is done.
-    pub(super) fn let_go(&self, turn: u64) {
+    /// Opens a host gate, once all gates in front of it are open.
+    pub(super) fn open_gate(&self, ticket: u64) {
         if self.gpu.is_forked() {
             return;
         }
-        self.holds.done(turn, |gone| {
-            if let Some(hold) = self.hold.get() {
-                hold.raise(gone);
+        self.gates.done(ticket, |opened| {
+            if let Some(event) = self.gate_event.get() {
+                event.signal_from_host(opened);
             }
         });
     }
 }
 
-/// Has a buffer that was taken tell when it is over; `over` is called first.
-fn tell(
+/// Finishes `step` when the buffer has completed or failed. `first` is called before that.
+fn finish_on_completed(
     buffer: &CommandBuffer,
-    turn: Turn,
-    time: Option<Arc<Time>>,
-    over: impl Fn() + Send + Sync + 'static,
+    step: PendingStep,
+    end_time: Option<Arc<EndTime>>,
+    first: impl Fn() + Send + Sync + 'static,
 ) {
-    // Called once; the type of a block cannot say so.
-    let turn = Mutex::new(Some(turn));
+    // Metal calls a handler once, which the type of a block cannot say.
+    let step = Mutex::new(Some(step));
     on_completed(buffer, move |ended| {
-        let turn = lock(&turn).take();
-        if let Some(turn) = turn {
-            over();
-            completed(turn, time.as_deref(), ended);
+        let step = lock(&step).take();
+        if let Some(step) = step {
+            first();
+            buffer_ended(step, end_time.as_deref(), ended);
         }
     });
 }
 
-/// A buffer has ended: its time first, then who waits for it.
-fn completed(turn: Turn, time: Option<&Time>, ended: Ended) {
-    turn.native.uncompleted.fetch_sub(1, Ordering::AcqRel);
-    if let Some(time) = time {
-        time.set(ended.ticks);
+/// Stores the time before the step is finished, so that a complete marker has it.
+fn buffer_ended(step: PendingStep, end_time: Option<&EndTime>, ended: Ended) {
+    step.native.uncompleted.fetch_sub(1, Ordering::AcqRel);
+    if let Some(end_time) = end_time {
+        end_time.set(ended.ticks);
     }
     let result = match ended.failure {
         None => Ok(()),
-        Some((cause, gone)) => {
-            if gone {
-                turn.native.gpu.lose(&cause);
+        Some(failure) => {
+            if failure.is_device_lost {
+                step.native.gpu.lose(&failure.cause);
             }
-            Err(cause)
+            Err(failure.cause)
         }
     };
-    turn.finish(result);
+    step.finish(result);
 }
 
 impl Counter for Native {
-    type Time = Stamp;
+    type Time = Submission;
 
     fn read(&self) -> Result<u64> {
-        Ok(self.completion_order.reached())
+        Ok(self.order.reached())
     }
 
-    /// By the timeline, with its deadline: a value that the host raises may not wake Metal's own
-    /// waiters.
+    /// Waits on the timeline, with its deadline: a signal from the host may not wake Metal's own
+    /// host-side waiters.
     fn wait(&self, epoch: &Epoch, native: u64, deadline: Option<Instant>) -> Result<()> {
         epoch.wait(native, deadline)
     }
 
-    /// The handlers do.
+    /// Nothing to do: the completed handlers report every value.
     fn watch(self: &Arc<Self>, _: &Arc<Epoch>, _: u64) -> Result<()> {
         Ok(())
     }
-}
-
-/// In an autorelease pool: for every call of ours that calls Metal.
-pub(super) fn pooled<R>(call: impl FnOnce() -> R) -> R {
-    autoreleasepool(|_| call())
 }

@@ -1,15 +1,18 @@
 //! Markers in command buffers that the caller makes and commits.
 
-use std::{any::Any, panic::Location, sync::Arc};
+use std::{panic::Location, sync::Arc};
 
 use objc2_metal::{MTLCommandBuffer, MTLCommandBufferStatus, MTLDevice};
 
 use super::{
-    completion_order::{self, Step},
+    completion_order::Step,
     gpu::Gpu,
-    native::{Native, pooled},
-    objects::{CommandBuffer, Event, Time, keep},
-    stream::{MtlMarker, MtlStream},
+    handlers::keep_alive,
+    marker::{MtlMarker, as_metal, event_and_value},
+    native::Native,
+    objects::{CommandBuffer, pooled},
+    time::EndTime,
+    wakes::fire_all,
 };
 use crate::{
     contract::MarkerImpl,
@@ -20,25 +23,23 @@ use crate::{
     timeline::Waiter,
 };
 
-/// Reserves a marker with an event of its own, which `buffer` signals with 1 behind what is encoded
-/// so far.
+/// See [`crate::metal::record_into`].
 pub(super) fn record_into(
     gpu: &Arc<Gpu>,
     buffer: &CommandBuffer,
     at: &'static Location<'static>,
 ) -> Result<Reserved> {
     gpu.check()?;
-    is_open(gpu, buffer)?;
-    is_of(gpu, buffer, "record_into")?;
-    reserve(gpu, at, |native, epoch, before, time| {
-        let (ordinal, turn) = native.take(&mut lock(&native.tail), epoch, before);
-        native.finish_buffer(buffer, ordinal, turn, Some(time.clone()));
+    check_uncommitted(gpu, buffer)?;
+    check_device(gpu, buffer, "record_into")?;
+    reserve(gpu, at, |native, epoch, before, end_time| {
+        let (ordinal, step) = native.place(&mut lock(&native.next), epoch, before);
+        native.end_buffer(buffer, ordinal, step, Some(end_time.clone()));
         ordinal
     })
 }
 
-/// Reserves a marker with an event of its own, which the host raises when all of `buffers` are
-/// over, and `after` is.
+/// See [`crate::metal::record_end`].
 pub(super) fn record_end(
     gpu: &Arc<Gpu>,
     buffers: &[&CommandBuffer],
@@ -54,38 +55,38 @@ pub(super) fn record_end(
         });
     }
     for buffer in buffers {
-        is_open(gpu, buffer)?;
-        is_of(gpu, buffer, "record_end")?;
+        check_uncommitted(gpu, buffer)?;
+        check_device(gpu, buffer, "record_end")?;
     }
     if let Some(after) = after {
         after.query()?;
-        // Of a reserved one nobody knows yet.
-        MtlStream::metal(&**after).transpose()?;
+        // The work of a reserved marker may never be submitted.
+        as_metal(&**after).transpose()?;
     }
-    let mut behind = None;
-    let reservation = reserve(gpu, at, |native, epoch, before, time| {
-        let turn = after.map(|_| native.push(epoch, Step::Wait { before }));
-        let (ordinal, raise) = native.follow_buffers(buffers, epoch, before, time);
-        behind = turn.map(|turn| (turn, raise, time.clone()));
+    let mut rest = None;
+    let reservation = reserve(gpu, at, |native, epoch, before, end_time| {
+        let step = after.map(|_| native.push(epoch, Step::Wait { before }));
+        let (ordinal, signal) = native.follow_buffers(buffers, epoch, before, end_time);
+        rest = step.map(|step| (step, signal, end_time.clone()));
         ordinal
     })?;
-    if let (Some(after), Some((turn, raise, time))) = (after, behind) {
+    if let (Some(after), Some((step, signal, end_time))) = (after, rest) {
         let (text, earlier) = (after.to_string(), after.clone());
         let call = Waiter::Call(Box::new(move |result: Result<()>| {
-            if let Ok(stamp) = earlier.timestamp() {
-                time.set(stamp.ticks());
+            if let Ok(timestamp) = earlier.timestamp() {
+                end_time.set(timestamp.ticks());
             }
-            drop(raise);
-            turn.finish(result.map_err(|error| Cause::of(&error).through(text)));
+            drop(signal);
+            step.finish(result.map_err(|error| Cause::of(&error).through(text)));
         }));
-        // Refused: the turn is dropped, which fails the marker.
+        // Where this is refused, the step is dropped, and the marker fails.
         after.notify(call)?;
     }
     Ok(reservation)
 }
 
-/// An error for a buffer of another device.
-fn is_of(gpu: &Gpu, buffer: &CommandBuffer, call: &'static str) -> Result<()> {
+/// An error for a command buffer of another device.
+fn check_device(gpu: &Gpu, buffer: &CommandBuffer, call: &'static str) -> Result<()> {
     let theirs = pooled(|| buffer.device());
     if gpu.is(&theirs) {
         return Ok(());
@@ -97,73 +98,8 @@ fn is_of(gpu: &Gpu, buffer: &CommandBuffer, call: &'static str) -> Result<()> {
     })
 }
 
-/// A reserved marker at the ordinal that `submit` gives, which is called in an autorelease pool.
-fn reserve(
-    gpu: &Arc<Gpu>,
-    at: &'static Location<'static>,
-    submit: impl FnOnce(&Arc<Native>, &Arc<Epoch>, u64, &Arc<Time>) -> u64,
-) -> Result<Reserved> {
-    let native = pooled(|| Native::single(gpu))?;
-    let values = ValueAllocator::new(StreamCore::new(gpu.core.clone()));
-    let time = Arc::<Time>::default();
-    let mut wakes = Vec::new();
-    let place = values.record(|value| {
-        let epoch = values.now();
-        let before = epoch.before(value);
-        let ordinal = pooled(|| submit(&native, &epoch, before, &time));
-        wakes = native.value(&epoch, value);
-        Ok::<_, Error>(Some(native.stamp(ordinal, Some(time.clone()))))
-    })?;
-    completion_order::fire(wakes);
-    let state = State::reserved();
-    let marker = MtlMarker::new(native, place, true, at);
-    let marker = Arc::new(ReservedMarker::new(marker, state.clone()));
-    Ok(Reserved::new(marker, state, || {}))
-}
-
-/// Lets what is encoded into `buffer` from now on wait for `marker`.
-pub(super) fn wait_into(marker: &Arc<dyn MarkerImpl>, buffer: &CommandBuffer) -> Result<()> {
-    let Some(imp) = MtlStream::metal(&**marker).transpose()? else {
-        return match marker.query()? {
-            true => Ok(()),
-            false => Err(Error::ForeignWait {
-                stream: "a command buffer".into(),
-                marker: marker.to_string(),
-            }),
-        };
-    };
-    let gpu = &imp.counter.gpu;
-    gpu.check()?;
-    is_open(gpu, buffer)?;
-    if marker.query()? {
-        return Ok(());
-    }
-    match point(imp) {
-        Some((_, value)) if imp.counter.is_behind(value, buffer) => Err(Error::Unsupported {
-            what: format!(
-                "a wait for {marker}, which lies behind the very command buffer and would never end,"
-            ),
-            device: gpu.core.name.clone(),
-            remedy: "record the marker before you ask its stream for the command buffer".into(),
-        }),
-        Some((event, value)) => {
-            pooled(|| {
-                event.wait_in(buffer, value);
-                keep(buffer, event);
-            });
-            Ok(())
-        }
-        // Behind a failure: what it fails with is known when its stream has come there.
-        None => Err(Error::Unsupported {
-            what: format!("a wait for {marker}, which comes behind a failure and"),
-            device: gpu.core.name.clone(),
-            remedy: "synchronize() on it to see the failure, and call clear_error() on its stream"
-                .into(),
-        }),
-    }
-}
-
-fn is_open(gpu: &Gpu, buffer: &CommandBuffer) -> Result<()> {
+/// An error for a command buffer that is committed.
+fn check_uncommitted(gpu: &Gpu, buffer: &CommandBuffer) -> Result<()> {
     match buffer.status() < MTLCommandBufferStatus::Committed {
         true => Ok(()),
         false => Err(Error::Unsupported {
@@ -174,17 +110,70 @@ fn is_open(gpu: &Gpu, buffer: &CommandBuffer) -> Result<()> {
     }
 }
 
-/// The event, and the value that it has once the marker is complete.
-fn point(imp: &MtlMarker) -> Option<(&Event, u64)> {
-    let _completes = imp.native()?;
-    Some((&imp.counter.event, imp.submitted()?.ordinal))
+/// A reserved marker with a shared event of its own, at the ordinal that `submit` gives. That is
+/// called in an autorelease pool.
+fn reserve(
+    gpu: &Arc<Gpu>,
+    at: &'static Location<'static>,
+    submit: impl FnOnce(&Arc<Native>, &Arc<Epoch>, u64, &Arc<EndTime>) -> u64,
+) -> Result<Reserved> {
+    let native = pooled(|| Native::for_reservation(gpu))?;
+    let values = ValueAllocator::new(StreamCore::new(gpu.core.clone()));
+    let end_time = Arc::<EndTime>::default();
+    let mut wakes = Vec::new();
+    let place = values.record(|value| {
+        let epoch = values.now();
+        let before = epoch.before(value);
+        let ordinal = pooled(|| submit(&native, &epoch, before, &end_time));
+        wakes = native.push_value(&epoch, value);
+        Ok::<_, Error>(Some(native.submission(ordinal, Some(end_time.clone()))))
+    })?;
+    fire_all(wakes);
+    let state = State::reserved();
+    let marker = MtlMarker::new(native, place, true, at);
+    let marker = Arc::new(ReservedMarker::new(marker, state.clone()));
+    Ok(Reserved::new(marker, state, || {}))
 }
 
-/// As [`point`], for a marker of any backend: also of one that is reserved only.
-pub(super) fn native(marker: &dyn MarkerImpl) -> Option<(&Event, u64)> {
-    let any: &dyn Any = marker;
-    match any.downcast_ref::<ReservedMarker<Native>>() {
-        Some(reserved) => point(&reserved.inner),
-        None => point(MtlStream::metal(marker)?.ok()?),
+/// See [`crate::metal::wait_into`].
+pub(super) fn wait_into(marker: &Arc<dyn MarkerImpl>, buffer: &CommandBuffer) -> Result<()> {
+    let Some(imp) = as_metal(&**marker).transpose()? else {
+        return match marker.query()? {
+            true => Ok(()),
+            false => Err(Error::ForeignWait {
+                stream: "a command buffer".into(),
+                marker: marker.to_string(),
+            }),
+        };
+    };
+    let gpu = &imp.counter.gpu;
+    gpu.check()?;
+    check_uncommitted(gpu, buffer)?;
+    if marker.query()? {
+        return Ok(());
+    }
+    match event_and_value(imp) {
+        Some((_, value)) if imp.counter.is_behind(value, buffer) => Err(Error::Unsupported {
+            what: format!(
+                "a wait for {marker}, which lies behind the very command buffer and would never \
+                 end,"
+            ),
+            device: gpu.core.name.clone(),
+            remedy: "record the marker before you ask its stream for the command buffer".into(),
+        }),
+        Some((event, value)) => {
+            pooled(|| {
+                event.encode_wait(buffer, value);
+                keep_alive(buffer, event);
+            });
+            Ok(())
+        }
+        // The failure is not known yet: something in front of it is pending.
+        None => Err(Error::Unsupported {
+            what: format!("a wait for {marker}, which comes behind a failure and"),
+            device: gpu.core.name.clone(),
+            remedy: "synchronize() on it to see the failure, and call clear_error() on its stream"
+                .into(),
+        }),
     }
 }

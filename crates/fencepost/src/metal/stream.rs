@@ -2,33 +2,44 @@
 
 use std::{any::Any, panic::Location, sync::Arc};
 
-use objc2::rc::Retained;
 use objc2_metal::{MTLCommandBuffer, MTLCommandQueue};
 
 use super::{
-    completion_order::{self, Step},
+    completion_order::Step,
     gpu::Gpu,
-    native::{Native, Stamp, Tail, Turn, pooled},
-    objects::{CommandBuffer, Object, Time},
+    marker::{MtlMarker, as_metal},
+    native::{Native, NextBuffer, PendingStep},
+    objects::{Object, pooled},
+    placed::PlacedBuffer,
+    time::{EndTime, Submission},
+    wakes::fire_all,
 };
-use crate::contract::{MarkerImpl, StreamImpl};
 use crate::{
+    contract::{MarkerImpl, StreamImpl},
     core::{Blocked, StreamCore},
-    epochs::{CountedMarker, Epoch, Outlook, ReservedMarker, ValueAllocator},
+    epochs::{Epoch, Outlook, ValueAllocator},
     error::{Cause, Error, Result},
     sync::lock,
-    timeline::{Awaited, Reached, Waiter, Wake},
+    timeline::{Awaited, Reached, Waiter},
 };
-
-pub(super) type MtlMarker = CountedMarker<Native>;
 
 pub(crate) struct MtlStream {
     core: Arc<StreamCore>,
     pub(super) gpu: Arc<Gpu>,
-    values: ValueAllocator,
+    values: Arc<ValueAllocator>,
     native: Arc<Native>,
     /// Whether the queue is the caller's, who may put anything into it.
     wrapped: bool,
+}
+
+/// The Metal stream behind a stream of any backend.
+pub(super) fn of_stream(stream: &dyn StreamImpl) -> Result<&MtlStream> {
+    let any: &dyn Any = stream;
+    any.downcast_ref().ok_or_else(|| Error::Unsupported {
+        what: "a call of Metal".into(),
+        device: stream.core().device.name.clone(),
+        remedy: "use a stream of a Metal device".into(),
+    })
 }
 
 impl MtlStream {
@@ -45,40 +56,35 @@ impl MtlStream {
         let wrapped = queue.is_some();
         let stream = Arc::new(MtlStream {
             native: pooled(|| Native::new(gpu, queue))?,
-            values: ValueAllocator::new(core.clone()),
+            values: Arc::new(ValueAllocator::new(core.clone())),
             core,
             gpu: gpu.clone(),
             wrapped,
         });
-        gpu.add_stream(&stream);
+        gpu.add_stream(&stream.values);
         Ok(stream)
     }
 
-    /// The device is gone, and this stream with it: who is to be told.
-    pub(super) fn lose(&self, cause: &Cause) -> Wake {
-        self.values.now().timeline.fail(cause, true)
-    }
-
-    pub(super) fn is_wrapped(&self) -> bool {
-        self.wrapped
-    }
-
-    /// On a queue of the caller's, a command buffer of ours says nothing about theirs.
+    /// An error where `what` cannot be done: in a forked child, and on a queue of the caller's,
+    /// where a command buffer of ours says nothing about theirs.
     fn check(&self, what: &str) -> Result<()> {
         self.gpu.check()?;
         match self.wrapped {
             false => Ok(()),
             true => Err(Error::Unsupported {
-                what: format!("a plain {what} on a command queue of the caller's, whose command buffers may overlap"),
+                what: format!(
+                    "a plain {what} on a command queue of the caller's, whose command buffers may \
+                     overlap"
+                ),
                 device: self.gpu.core.name.clone(),
-                remedy: "mark your command buffers with metal::record_into and metal::wait_into, or make them with \
-                         metal::command_buffer"
+                remedy: "mark your command buffers with metal::record_into and metal::wait_into, \
+                         or make them with metal::command_buffer"
                     .into(),
             }),
         }
     }
 
-    /// What stands behind the text of an error about this stream, not about its queue.
+    /// The same error, which names this stream and not only its device.
     fn named(&self, error: Error) -> Error {
         match error {
             Error::WouldBlock { pending, .. } => Error::WouldBlock {
@@ -89,62 +95,68 @@ impl MtlStream {
         }
     }
 
-    /// The submit of a marker. Called under the submit lock.
-    fn submit_mark(
+    /// Submits a marker with this native value. Called under the submit lock.
+    fn submit_marker(
         &self,
-        tail: &mut Tail,
+        next: &mut NextBuffer,
         epoch: &Arc<Epoch>,
         native: u64,
         timing: bool,
-    ) -> Result<Stamp> {
-        if !timing && tail.waits.is_empty() {
-            return Ok(self.native.stamp(tail.ordinal, None));
+    ) -> Result<Submission> {
+        if !timing && next.waits.is_empty() {
+            return Ok(self.native.submission(next.last, None));
         }
-        let time = timing.then(Arc::<Time>::default);
+        let end_time = timing.then(Arc::<EndTime>::default);
         pooled(|| {
-            let buffer = self.native.begin(tail)?;
+            let buffer = self.native.new_buffer(next)?;
             if timing {
-                self.native.blit(&buffer)?;
+                self.native.encode_least_work(&buffer)?;
             }
-            let (ordinal, turn) = self.native.take(tail, epoch, epoch.before(native));
-            let left = time.clone();
-            self.native.finish_buffer(&buffer, ordinal, turn, left);
+            let (ordinal, step) = self.native.place(next, epoch, epoch.before(native));
+            self.native
+                .end_buffer(&buffer, ordinal, step, end_time.clone());
             buffer.commit();
-            Ok(self.native.stamp(ordinal, time))
+            Ok(self.native.submission(ordinal, end_time))
         })
     }
 
-    /// A command buffer of the caller's that comes next in the stream's order, whenever it is
-    /// committed; `None` behind a failure.
-    pub(super) fn command_buffer(&self) -> Result<Option<Taken>> {
+    /// See [`crate::metal::command_buffer`].
+    pub(super) fn command_buffer(&self) -> Result<PlacedBuffer> {
         self.gpu.check()?;
-        let taken = self.values.submit(|open| {
-            let mut tail = lock(&self.native.tail);
-            let buffer = self.native.begin(&tail)?;
-            let (ordinal, turn) = self.native.take(&mut tail, &open.epoch, open.last);
-            // Its place in the queue too: a buffer that waits for it must not stand in front of it.
-            buffer.enqueue();
-            self.native.open(&buffer, ordinal);
-            Ok(Taken {
-                buffer,
-                ordinal,
-                turn,
+        let placed = self.values.submit(|open| {
+            pooled(|| {
+                let mut next = lock(&self.native.next);
+                let buffer = self.native.new_buffer(&next)?;
+                let (ordinal, step) = self.native.place(&mut next, &open.epoch, open.last);
+                Ok(PlacedBuffer::new(buffer, ordinal, step))
             })
         });
-        taken.map_err(|error| self.named(error))
+        let placed = placed.map_err(|error| self.named(error))?;
+        placed.ok_or_else(|| match self.failure() {
+            Some(error) => error,
+            None => Error::Unsupported {
+                what: "work on a stream that is about to fail".into(),
+                device: self.gpu.core.name.clone(),
+                remedy: "synchronize() the stream to see the failure, and call clear_error()"
+                    .into(),
+            },
+        })
     }
 
     /// Work of the suite, in the stream's order; `Ok(false)` where it lies behind a failure.
     #[cfg(feature = "conformance")]
-    pub(super) fn run(&self, encode: impl FnOnce(&CommandBuffer) -> Result<()>) -> Result<bool> {
+    pub(super) fn run(
+        &self,
+        encode: impl FnOnce(&super::objects::CommandBuffer) -> Result<()>,
+    ) -> Result<bool> {
         self.check("dispatch")?;
         let ran = self.values.submit(|open| {
             pooled(|| {
-                let mut tail = lock(&self.native.tail);
-                let buffer = self.native.begin(&tail)?;
+                let mut next = lock(&self.native.next);
+                let buffer = self.native.new_buffer(&next)?;
                 encode(&buffer)?;
-                let (ordinal, turn) = self.native.take(&mut tail, &open.epoch, open.last);
-                self.native.finish_buffer(&buffer, ordinal, turn, None);
+                let (ordinal, step) = self.native.place(&mut next, &open.epoch, open.last);
+                self.native.end_buffer(&buffer, ordinal, step, None);
                 buffer.commit();
                 Ok(())
             })
@@ -152,36 +164,37 @@ impl MtlStream {
         Ok(ran.map_err(|error| self.named(error))?.is_some())
     }
 
-    /// Ends the stream here: what is recorded from now on fails with `cause`, once what was
-    /// submitted so far is done.
-    fn end(&self, cause: &Cause) {
+    /// Ends the stream here: what is recorded from now on fails with `cause`, once everything
+    /// submitted so far is complete.
+    fn fail_from_here(&self, cause: &Cause) {
         let mut wakes = Vec::new();
         self.values.end(cause, |native| {
-            wakes = self.native.value(&self.values.now(), native);
+            wakes = self.native.push_value(&self.values.now(), native);
             Ok::<_, Error>(())
         });
-        completion_order::fire(wakes);
+        fire_all(wakes);
     }
 
-    /// Ends the stream because `marker` has failed.
-    fn fail_in_turn(&self, marker: &Arc<dyn MarkerImpl>, error: &Error) {
-        self.end(&Cause::of(error).through(marker.to_string()));
+    /// Fails the stream because it waits for `marker`, which has failed with `error`.
+    fn fail_by_wait(&self, marker: &Arc<dyn MarkerImpl>, error: &Error) {
+        self.fail_from_here(&Cause::of(error).through(marker.to_string()));
     }
 
-    /// Says that the wait for `marker` is over once it is, or fails what lies behind the wait.
-    fn follow(marker: &Arc<dyn MarkerImpl>, turn: Turn) -> Result<()> {
+    /// Finishes `step` when `marker` completes or fails; in the second case, what lies behind the
+    /// step fails.
+    fn finish_with(step: PendingStep, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         let text = marker.to_string();
         let call = Waiter::Call(Box::new(move |result: Result<()>| {
-            turn.finish(result.map_err(|error| Cause::of(&error).through(text)));
+            step.finish(result.map_err(|error| Cause::of(&error).through(text)));
         }));
-        // Refused: the turn is dropped, which fails it.
+        // Where this is refused, the step is dropped and so has failed.
         marker.notify(call).map(drop)
     }
 
     fn wait_native(&self, marker: &Arc<dyn MarkerImpl>, imp: &MtlMarker) -> Result<()> {
         if imp.point().reached() == Reached::Failed {
             if let Err(error) = marker.query() {
-                self.fail_in_turn(marker, &error);
+                self.fail_by_wait(marker, &error);
             }
             return Ok(());
         }
@@ -189,50 +202,56 @@ impl MtlStream {
         if open.epoch.is_closed() {
             return Ok(());
         }
-        let turn = self
-            .native
-            .push(&open.epoch, Step::Wait { before: open.last });
+        let step = Step::Wait { before: open.last };
+        let step = self.native.push(&open.epoch, step);
         match (imp.epoch.outlook(imp.point().value), imp.submitted()) {
-            (Outlook::Completes(_), Some(stamp)) => {
-                lock(&self.native.tail).wait_for(&imp.counter.event, stamp.ordinal);
+            (Outlook::Completes(_), Some(submission)) => {
+                lock(&self.native.next).wait_for(&imp.counter.event, submission.ordinal);
                 drop(open);
             }
-            // Its stream ends in front of the marker, so this one ends here; what was to come later
-            // is never submitted.
+            // The marker will fail, so this stream ends here. Later work is never submitted.
             (Outlook::Fails(_, cause), _) => {
                 let mut wakes = Vec::new();
                 let failed = open.end(&cause.through(marker.to_string()), |native| {
-                    wakes = self.native.value(&open.epoch, native);
+                    wakes = self.native.push_value(&open.epoch, native);
                     Ok::<_, Error>(())
                 });
                 drop(open);
-                completion_order::fire(failed.into_iter().chain(wakes).collect());
+                fire_all(failed.into_iter().chain(wakes).collect());
             }
-            // Recorded behind a failure that its timeline tells of.
+            // Recorded behind a failure that its timeline reports.
             (Outlook::Completes(_), None) => drop(open),
         }
-        MtlStream::follow(marker, turn)
+        MtlStream::finish_with(step, marker)
     }
 
-    /// HostGates the stream until the host lets it go, by an event and never by a kernel that
-    /// spins, which keeps a GPU busy for ever when its process dies: gives the turn that the host
-    /// is to let go, what it is in the stream's order, and what `held` gave under the submit lock;
-    /// `None` behind a failure.
-    fn hold<R>(&self, held: impl FnOnce() -> R) -> Result<Option<(u64, Turn, R)>> {
-        let hold = pooled(|| self.native.hold())?;
+    /// Holds the stream back until the gate that this gives is dropped. The step is to be finished
+    /// before that. `under_lock` is called under the submit lock. `None` behind a failure.
+    ///
+    /// The gate is an event, never a kernel that spins: that would keep a GPU busy for ever if its
+    /// process died.
+    fn add_gate<R>(
+        &self,
+        under_lock: impl FnOnce() -> R,
+    ) -> Result<Option<(HostGate, PendingStep, R)>> {
+        let event = pooled(|| self.native.gate_event())?;
         self.values.submit(|open| {
-            let hold_turn = self.native.take_hold();
-            lock(&self.native.tail).wait_for(hold, hold_turn);
+            let ticket = self.native.take_gate();
+            lock(&self.native.next).wait_for(event, ticket);
+            let gate = HostGate {
+                native: self.native.clone(),
+                ticket,
+            };
             let step = Step::Wait { before: open.last };
-            Ok((hold_turn, self.native.push(&open.epoch, step), held()))
+            Ok((gate, self.native.push(&open.epoch, step), under_lock()))
         })
     }
 
-    /// HostGates the stream until the host has seen `marker`.
+    /// Holds the stream back until the host has learnt that `marker` is complete.
     fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
-        // Told of while it lasts, for finding circles. The queue is this stream's alone, so it
-        // holds up no other, unless the system puts several queues on one channel: then nothing but
-        // the caller knows what it does.
+        // Published while it lasts, so that circles of waits are found. The queue belongs to this
+        // stream, so the gate holds up no other: unless the system puts several queues on one
+        // hardware channel, of which nothing but the caller can know.
         let publish = || {
             self.core.block(Blocked {
                 marker: marker.clone(),
@@ -241,84 +260,28 @@ impl MtlStream {
                 after: self.core.recorded.load(crate::sync::Ordering::Acquire),
             })
         };
-        let Some((hold, turn, wait)) = self.hold(publish)? else {
+        let Some((gate, step, wait)) = self.add_gate(publish)? else {
             return Ok(());
         };
         let release = Release {
-            native: self.native.clone(),
             core: self.core.clone(),
             wait,
-            hold,
+            _gate: gate,
         };
         let text = marker.to_string();
         let call = Waiter::Call(Box::new(move |result: Result<()>| {
-            // What lies behind fails before it is let go.
-            turn.finish(result.map_err(|error| Cause::of(&error).through(text)));
+            // If the marker has failed, what lies behind fails before the gate opens.
+            step.finish(result.map_err(|error| Cause::of(&error).through(text)));
             drop(release);
         }));
-        // Refused: both are dropped, which fails the stream and lets it go.
+        // Where this is refused, both are dropped: the stream fails, and the gate opens.
         marker.notify(call).map(drop)
     }
 
-    /// The Metal marker behind a marker of any backend; an error while nobody has said that it is
-    /// submitted.
-    pub(super) fn metal(marker: &dyn MarkerImpl) -> Option<Result<&MtlMarker>> {
-        let any: &dyn Any = marker;
-        match any.downcast_ref::<ReservedMarker<Native>>() {
-            Some(reserved) => Some(reserved.submitted()),
-            None => any.downcast_ref().map(Ok),
-        }
-    }
-}
-
-/// A command buffer that has its place in the stream and is not committed.
-pub(crate) struct Taken {
-    buffer: Retained<CommandBuffer>,
-    ordinal: u64,
-    turn: Turn,
-}
-
-impl Taken {
-    pub(crate) fn buffer(&self) -> &CommandBuffer {
-        &self.buffer
-    }
-
-    /// Signals the stream's event, and commits.
-    pub(crate) fn commit(self) {
-        if self.turn.native.gpu.is_forked() {
-            // Metal did not come along.
-            return std::mem::forget(self);
-        }
-        pooled(|| {
-            let native = self.turn.native.clone();
-            native.close(self.ordinal);
-            native.finish_buffer(&self.buffer, self.ordinal, self.turn, None);
-            self.buffer.commit();
-            drop(self.buffer);
-        });
-    }
-}
-
-/// What lets a held stream go, whatever happens: when it is dropped.
-struct Release {
-    native: Arc<Native>,
-    core: Arc<StreamCore>,
-    wait: u64,
-    hold: u64,
-}
-
-impl Drop for Release {
-    fn drop(&mut self) {
-        self.core.unblock(self.wait);
-        self.native.let_go(self.hold);
-    }
-}
-
-impl MtlStream {
     fn wait_for(&self, marker: &Arc<dyn MarkerImpl>, foreign: bool) -> Result<()> {
         self.check("wait")?;
         // A shared event orders the work of any two devices.
-        if let Some(imp) = MtlStream::metal(&**marker).transpose()? {
+        if let Some(imp) = as_metal(&**marker).transpose()? {
             return self.wait_native(marker, imp);
         }
         match marker.query() {
@@ -329,10 +292,35 @@ impl MtlStream {
                 marker: marker.to_string(),
             }),
             Err(error) => {
-                self.fail_in_turn(marker, &error);
+                self.fail_by_wait(marker, &error);
                 Ok(())
             }
         }
+    }
+}
+
+/// What holds a stream back. It opens when this is dropped.
+struct HostGate {
+    native: Arc<Native>,
+    ticket: u64,
+}
+
+impl Drop for HostGate {
+    fn drop(&mut self) {
+        self.native.open_gate(self.ticket);
+    }
+}
+
+/// Ends a wait for the host when it is dropped: takes back its publication, then opens its gate.
+struct Release {
+    core: Arc<StreamCore>,
+    wait: u64,
+    _gate: HostGate,
+}
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        self.core.unblock(self.wait);
     }
 }
 
@@ -346,12 +334,12 @@ impl StreamImpl for MtlStream {
         let mut wakes = Vec::new();
         let place = self.values.record(|native| {
             let epoch = self.values.now();
-            let mut tail = lock(&self.native.tail);
-            let stamp = self.submit_mark(&mut tail, &epoch, native, timing)?;
-            wakes = self.native.value(&epoch, native);
-            Ok(Some(stamp))
+            let mut next = lock(&self.native.next);
+            let submission = self.submit_marker(&mut next, &epoch, native, timing)?;
+            wakes = self.native.push_value(&epoch, native);
+            Ok(Some(submission))
         });
-        completion_order::fire(wakes);
+        fire_all(wakes);
         let place = place.map_err(|error| self.named(error))?;
         Ok(Arc::new(MtlMarker::new(
             self.native.clone(),
@@ -388,13 +376,12 @@ impl StreamImpl for MtlStream {
     #[cfg(feature = "conformance")]
     fn gate(&self) -> Result<crate::testing::work::Gate> {
         self.check("gate")?;
-        let held = self.hold(|| ())?;
-        let native = self.native.clone();
+        let held = self.add_gate(|| ())?;
         Ok(crate::testing::work::Gate::new(move || {
             // Behind a failure there is nothing to hold back.
-            if let Some((hold, turn, ())) = held {
-                turn.finish(Ok(()));
-                native.let_go(hold);
+            if let Some((gate, step, ())) = held {
+                step.finish(Ok(()));
+                drop(gate);
             }
         }))
     }
@@ -412,7 +399,7 @@ impl StreamImpl for MtlStream {
     /// every GPU. The stand-in's faults show what a buffer does that ends in an error.
     #[cfg(feature = "conformance")]
     fn fail(&self, text: &str) -> Result<()> {
-        self.end(&Cause::new(text));
+        self.fail_from_here(&Cause::new(text));
         Ok(())
     }
 }

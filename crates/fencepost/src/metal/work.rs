@@ -22,8 +22,7 @@ use objc2_metal::{
 
 use super::{
     gpu::Gpu,
-    native::pooled,
-    objects::{CommandBuffer, Object, nil},
+    objects::{CommandBuffer, Object, nil, pooled},
     stream::MtlStream,
 };
 use crate::{
