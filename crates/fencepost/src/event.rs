@@ -183,9 +183,8 @@ impl Event {
     /// driver says when it refuses the wait.
     ///
     /// # References
-    /// -
-    ///   [`cuStreamWaitEvent`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html),
-    ///   [`encodeWaitForEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodewaitforevent(_:value:))
+    /// - [`cuStreamWaitEvent`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
+    /// - [`encodeWaitForEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodewaitforevent(_:value:))
     /// - host: the stream's queue parks, no thread does
     ///
     /// ```

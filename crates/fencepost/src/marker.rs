@@ -143,9 +143,8 @@ impl Marker {
     /// that the marker itself waits for, directly or over other streams; [`Error::Forked`].
     ///
     /// # References
-    /// -
-    ///   [`cuEventSynchronize`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
-    ///   [`vkWaitSemaphores`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkWaitSemaphores.html)
+    /// - [`cuEventSynchronize`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    /// - [`vkWaitSemaphores`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkWaitSemaphores.html)
     /// - Metal and host: the marker's own completion cell; [`std::thread::park`]
     ///
     /// ```
@@ -228,10 +227,9 @@ impl Marker {
     /// either is pending; and the failure of a marker that failed.
     ///
     /// # References
-    /// -
-    ///   [`cuEventElapsedTime`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
-    ///   [`vkGetQueryPoolResults`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkGetQueryPoolResults.html),
-    ///   [`MTLCommandBuffer.gpuEndTime`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/gpuendtime)
+    /// - [`cuEventElapsedTime`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    /// - [`vkGetQueryPoolResults`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkGetQueryPoolResults.html)
+    /// - [`MTLCommandBuffer.gpuEndTime`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/gpuendtime)
     /// - host: [`std::time::Instant`]
     ///
     /// ```

@@ -65,8 +65,7 @@ impl StreamOptions {
     /// work for the processor, some 10 µs more for the wait.
     ///
     /// # References
-    /// -
-    ///   [`CU_EVENT_BLOCKING_SYNC`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    /// - [`CU_EVENT_BLOCKING_SYNC`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
     ///
     /// ```
     /// # use fencepost::cuda::StreamOptions;
@@ -305,9 +304,8 @@ impl fmt::Debug for InterprocessEvent {
 /// ```
 ///
 /// # References
-/// -
-///   [`cuEventRecordWithFlags`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
-///   [`cuStreamWaitEvent`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
+/// - [`cuEventRecordWithFlags`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+/// - [`cuStreamWaitEvent`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
 pub struct ExternalEvent(device::RawEvent);
 
 impl ExternalEvent {

@@ -82,8 +82,7 @@ impl CommandBuffer {
     /// Commits it. Never blocks.
     ///
     /// # References
-    /// -
-    ///   [`MTLCommandBuffer.commit`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/commit())
+    /// - [`MTLCommandBuffer.commit`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/commit())
     ///
     /// ```no_run
     /// let stream = fencepost::Device::open("metal")?.new_stream()?;
@@ -125,9 +124,8 @@ impl fmt::Debug for CommandBuffer {
 /// none.
 ///
 /// # References
-/// -
-///   [`makeCommandBuffer`](https://developer.apple.com/documentation/metal/mtlcommandqueue/makecommandbuffer()),
-///   [`encodeWaitForEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodewaitforevent(_:value:))
+/// - [`makeCommandBuffer`](https://developer.apple.com/documentation/metal/mtlcommandqueue/makecommandbuffer())
+/// - [`encodeWaitForEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodewaitforevent(_:value:))
 ///
 /// ```no_run
 /// use objc2_metal::{MTLBlitCommandEncoder, MTLBuffer, MTLCommandBuffer, MTLCommandEncoder};
@@ -229,8 +227,7 @@ pub fn native(marker: &Marker) -> Option<(Retained<ProtocolObject<dyn MTLSharedE
 /// [`Error::NotSubmitted`] for a reserved one; the marker's failure.
 ///
 /// # References
-/// -
-///   [`encodeWaitForEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodewaitforevent(_:value:))
+/// - [`encodeWaitForEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodewaitforevent(_:value:))
 ///
 /// ```no_run
 /// # fn f(queue: &objc2::runtime::ProtocolObject<dyn objc2_metal::MTLCommandQueue>, loaded: fencepost::Marker)
@@ -263,9 +260,8 @@ pub fn wait_into(marker: &Marker, buffer: &ProtocolObject<dyn MTLCommandBuffer>)
 /// no shared event.
 ///
 /// # References
-/// -
-///   [`encodeSignalEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodesignalevent(_:value:)),
-///   [`gpuEndTime`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/gpuendtime)
+/// - [`encodeSignalEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodesignalevent(_:value:))
+/// - [`gpuEndTime`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/gpuendtime)
 ///
 /// ```no_run
 /// # fn f(queue: &objc2::runtime::ProtocolObject<dyn objc2_metal::MTLCommandQueue>) -> fencepost::Result<()> {
@@ -313,9 +309,8 @@ pub fn record_into(
 /// `after`, or its failure; [`Error::Backend`] where Metal gives no shared event.
 ///
 /// # References
-/// -
-///   [`addCompletedHandler`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/addcompletedhandler(_:)),
-///   [`gpuEndTime`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/gpuendtime)
+/// - [`addCompletedHandler`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/addcompletedhandler(_:))
+/// - [`gpuEndTime`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/gpuendtime)
 ///
 /// ```no_run
 /// # fn f(queue: &objc2::runtime::ProtocolObject<dyn objc2_metal::MTLCommandQueue>) -> fencepost::Result<()> {

@@ -287,8 +287,7 @@ pub fn reserve(device: &Device) -> Result<Reservation> {
 /// says.
 ///
 /// # References
-/// -
-///   [`vkCmdWriteTimestamp2`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkCmdWriteTimestamp2.html)
+/// - [`vkCmdWriteTimestamp2`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkCmdWriteTimestamp2.html)
 ///
 /// ```no_run
 /// # fn f(device: fencepost::Device, buffer: ash::vk::CommandBuffer) -> fencepost::Result<()> {
