@@ -8,7 +8,7 @@
 use crate::cuda::NativeEvent;
 #[cfg(all(feature = "cuda", not(loom)))]
 pub use crate::cuda::device::stream_number;
-use crate::{Device, Event, Marker, Result, Stream};
+use crate::{Device, Error, Event, Marker, Result, Stream};
 
 /// [`Event::record`], where that makes no new marker and drops none: at most when the event was
 /// last recorded on the same stream, of CUDA or Vulkan, and nobody else holds that marker. Else
@@ -44,4 +44,28 @@ pub fn record_all(device: &Device) -> Vec<Result<Marker>> {
 #[cfg(all(feature = "cuda", not(loom)))]
 pub fn native_event_of(marker: &Marker) -> Option<NativeEvent> {
     NativeEvent::of_marker(marker)
+}
+
+/// [`Error::DeviceMismatch`]: its variants are made by this crate alone.
+pub fn device_mismatch(call: &'static str, left: String, right: String) -> Error {
+    Error::DeviceMismatch { call, left, right }
+}
+
+/// [`Error::NotRecorded`].
+pub fn not_recorded(which: &'static str) -> Error {
+    Error::NotRecorded { which }
+}
+
+/// [`Error::TimingDisabled`].
+pub fn timing_disabled(which: &'static str) -> Error {
+    Error::TimingDisabled { which }
+}
+
+/// [`Error::Unsupported`].
+pub fn unsupported(what: &str, device: &str, remedy: &str) -> Error {
+    Error::Unsupported {
+        what: what.into(),
+        device: device.into(),
+        remedy: remedy.into(),
+    }
 }

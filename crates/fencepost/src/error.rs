@@ -30,6 +30,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// No device has this name.
     #[error("unknown device \"{name}\": {known}")]
+    #[non_exhaustive]
     UnknownDevice {
         /// The name as it was given.
         name: String,
@@ -39,6 +40,7 @@ pub enum Error {
 
     /// The device's backend exists, but cannot be used here.
     #[error("{device} is not available: {why}")]
+    #[non_exhaustive]
     Unavailable {
         /// The device's name.
         device: String,
@@ -51,6 +53,7 @@ pub enum Error {
         "{call} takes two of the same device, but got {left} and {right}; \
          make both on one device"
     )]
+    #[non_exhaustive]
     DeviceMismatch {
         /// The call that was made.
         call: &'static str,
@@ -62,6 +65,7 @@ pub enum Error {
 
     /// The event was never recorded, and the call needs a recorded one.
     #[error("the {which} event was never recorded; call record() on it first")]
+    #[non_exhaustive]
     NotRecorded {
         /// Which event: `start` or `end`.
         which: &'static str,
@@ -72,6 +76,7 @@ pub enum Error {
         "the {which} marker is not complete yet ({marker}); \
          call synchronize() on it first, or elapsed_time(), which waits"
     )]
+    #[non_exhaustive]
     NotReady {
         /// Which marker: `start`, `end`, or `held`.
         which: &'static str,
@@ -84,6 +89,7 @@ pub enum Error {
         "the {which} event has no timing; make it with Event::with_timing() \
          (or record the marker with record_timed())"
     )]
+    #[non_exhaustive]
     TimingDisabled {
         /// Which: `start`, `end`, or `held`.
         which: &'static str,
@@ -98,6 +104,7 @@ pub enum Error {
         "this wait would never end: {cycle}; \
          let a stream wait (Event::wait) instead of blocking inside host work"
     )]
+    #[non_exhaustive]
     WouldDeadlock {
         /// The circle of waits in words.
         cycle: String,
@@ -105,19 +112,23 @@ pub enum Error {
 
     /// The stream failed earlier, and its first failure sticks.
     #[error("{stream} failed: {cause}; call clear_error() on that stream to use it again")]
+    #[non_exhaustive]
     StreamFailed {
         /// The stream in words.
         stream: String,
         /// The first cause.
+        #[source]
         cause: Cause,
     },
 
     /// The device is gone for good.
     #[error("{device} is lost: {cause}; open the device anew and rebuild what lived on it")]
+    #[non_exhaustive]
     DeviceLost {
         /// The device's name.
         device: String,
         /// The first cause.
+        #[source]
         cause: Cause,
     },
 
@@ -127,6 +138,7 @@ pub enum Error {
          synchronize() on the marker first, let a host stream wait for it, \
          or accept a stalled hardware queue with wait_foreign()"
     )]
+    #[non_exhaustive]
     ForeignWait {
         /// The stream in words.
         stream: String,
@@ -139,6 +151,7 @@ pub enum Error {
         "{stream} has {pending} command buffers that are not complete, and making another one would block until one \
          is; synchronize() on an earlier marker first, or put more work into each command buffer"
     )]
+    #[non_exhaustive]
     WouldBlock {
         /// The stream in words.
         stream: String,
@@ -151,6 +164,7 @@ pub enum Error {
         "{marker} was recorded while its stream was captured into a graph, so it has no status of its \
          own: let streams of that capture wait for it, and record another one outside"
     )]
+    #[non_exhaustive]
     Captured {
         /// The marker in words.
         marker: String,
@@ -161,6 +175,7 @@ pub enum Error {
         "{marker} is reserved, and nobody has said that its work is submitted; \
          submit it and call submitted() on its reservation first"
     )]
+    #[non_exhaustive]
     NotSubmitted {
         /// The marker in words.
         marker: String,
@@ -171,6 +186,7 @@ pub enum Error {
         "{marker} was reserved, and its reservation dropped without submitted(); \
          reserve another one for work that is to be submitted"
     )]
+    #[non_exhaustive]
     Abandoned {
         /// The marker in words.
         marker: String,
@@ -178,6 +194,7 @@ pub enum Error {
 
     /// This device, stream or driver cannot do that.
     #[error("{device} does not support {what}; {remedy}")]
+    #[non_exhaustive]
     Unsupported {
         /// What was asked for.
         what: String,
@@ -192,6 +209,7 @@ pub enum Error {
         "{device} was opened before fork(), and its threads did not come along; \
          use it in the parent, or exec() and open it anew"
     )]
+    #[non_exhaustive]
     Forked {
         /// The device's name.
         device: String,
@@ -199,6 +217,7 @@ pub enum Error {
 
     /// A native call failed.
     #[error("{call} failed with {code}: {text}")]
+    #[non_exhaustive]
     Backend {
         /// The native call.
         call: &'static str,
@@ -247,15 +266,16 @@ impl Error {
 pub struct Cause(Arc<CauseInner>);
 
 struct CauseInner {
-    root: Arc<str>,
-    via: Option<String>,
+    text: Arc<str>,
+    /// The last wait that the failure came by, and the first cause; `None` in the first cause.
+    via: Option<(String, Cause)>,
     hops: usize,
 }
 
 impl Cause {
     pub(crate) fn new(root: impl Into<Arc<str>>) -> Cause {
         Cause(Arc::new(CauseInner {
-            root: root.into(),
+            text: root.into(),
             via: None,
             hops: 0,
         }))
@@ -273,10 +293,14 @@ impl Cause {
     /// The cause of a stream that waited for `marker`, which failed with `self`.
     pub(crate) fn through(&self, marker: String) -> Cause {
         Cause(Arc::new(CauseInner {
-            root: self.0.root.clone(),
-            via: Some(marker),
+            text: self.0.text.clone(),
+            via: Some((marker, self.first().clone())),
             hops: self.0.hops + 1,
         }))
+    }
+
+    fn first(&self) -> &Cause {
+        self.0.via.as_ref().map_or(self, |(_, first)| first)
     }
 
     /// The first cause in words.
@@ -289,7 +313,7 @@ impl Cause {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn root(&self) -> &str {
-        &self.0.root
+        &self.0.text
     }
 
     /// Over how many waits the failure came here; 0 where it happened.
@@ -306,16 +330,36 @@ impl Cause {
     }
 }
 
+/// The source of a cause that came by a wait is the first cause.
+///
+/// ```
+/// use std::error::Error;
+/// let device = fencepost::Device::open("host")?;
+/// let (a, b) = (device.new_stream()?, device.new_stream()?);
+/// a.launch(|| std::panic::resume_unwind(Box::new("boom")))?;
+/// b.wait(&a.record()?)?;
+/// let error = b.synchronize().unwrap_err();
+/// let cause = error.source().unwrap();
+/// assert!(cause.to_string().starts_with("it waited for"));
+/// assert!(cause.source().unwrap().to_string().ends_with("boom"));
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.via.as_ref().map(|(_, first)| first as _)
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(via) = &self.0.via {
+        if let Some((via, _)) = &self.0.via {
             write!(f, "it waited for {via}, which failed")?;
             match self.0.hops {
                 1 => f.write_str(": ")?,
                 hops => write!(f, ", {hops} waits behind the first failure: ")?,
             }
         }
-        f.write_str(&self.0.root)
+        f.write_str(&self.0.text)
     }
 }
 

@@ -495,7 +495,7 @@ fn external_events_time_the_inside_of_a_graph() {
     assert!(matches!(never, Error::NotRecorded { .. }), "{never:?}");
     let untimed = start.elapsed(&ready).unwrap_err();
     assert!(
-        matches!(untimed, Error::TimingDisabled { which: "end" }),
+        matches!(untimed, Error::TimingDisabled { which: "end", .. }),
         "{untimed:?}"
     );
     let graph = Graph::capture(&stream, || {

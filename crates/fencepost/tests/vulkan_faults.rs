@@ -150,7 +150,9 @@ fn a_refused_submit_leaves_the_event_and_the_stream_as_they_were() {
             let recorded = stream.progress().recorded;
             refuse_submits(control, vk::Result::ERROR_OUT_OF_DEVICE_MEMORY);
             match event.record(&stream) {
-                Err(Error::Backend { call, code, text }) => {
+                Err(Error::Backend {
+                    call, code, text, ..
+                }) => {
                     assert!(call.starts_with("vkQueueSubmit"), "{call}: {text}");
                     assert_eq!(code, -2, "{text}");
                 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fencepost::{Backend, Device, Error, Result};
+use fencepost::{Backend, Device, Error, Result, bindings};
 use pyo3::prelude::*;
 
 use crate::{core::Core, wait::wait};
@@ -12,12 +12,12 @@ fn check_pair(py: Python<'_>, start: &Core, end: &Core) -> Result<()> {
     let pair = [(start, "start"), (end, "end")];
     for (event, which) in pair {
         if !event.flags.timing {
-            return Err(Error::TimingDisabled { which });
+            return Err(bindings::timing_disabled(which));
         }
     }
     for (event, which) in pair {
         if !event.is_recorded(py) {
-            return Err(Error::NotRecorded { which });
+            return Err(bindings::not_recorded(which));
         }
     }
     let (left, right) = (start.device(), end.device());
@@ -25,11 +25,11 @@ fn check_pair(py: Python<'_>, start: &Core, end: &Core) -> Result<()> {
         let name = |device: Option<&Device>| {
             device.map_or("no device".into(), |device| format!("an event of {device}"))
         };
-        return Err(Error::DeviceMismatch {
-            call: "elapsed_time",
-            left: name(left),
-            right: name(right),
-        });
+        return Err(bindings::device_mismatch(
+            "elapsed_time",
+            name(left),
+            name(right),
+        ));
     }
     Ok(())
 }
@@ -42,7 +42,7 @@ pub(crate) fn elapsed_now(py: Python<'_>, start: &Core, end: &Core) -> Result<f6
         return Ok(elapsed.as_millis_f64());
     }
     py.detach(|| {
-        let unrecorded = |which| Error::NotRecorded { which };
+        let unrecorded = |which| bindings::not_recorded(which);
         let start = start.expose()?.ok_or_else(|| unrecorded("start"))?;
         let end = end.expose()?.ok_or_else(|| unrecorded("end"))?;
         Ok(start.event.elapsed(&end.event)?.as_millis_f64())

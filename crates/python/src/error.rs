@@ -1,7 +1,7 @@
 //! The library's errors as Python exceptions: of the types that PyTorch raises, with texts that
 //! name the remedy in Python's terms.
 
-use fencepost::{Device, Error};
+use fencepost::{Device, Error, bindings};
 use pyo3::{
     exceptions::{PyNotImplementedError, PyRuntimeError, PyTimeoutError, PyValueError},
     prelude::*,
@@ -53,21 +53,21 @@ impl From<Raised> for PyErr {
 
 /// The error for what only CUDA devices have.
 pub(crate) fn cuda_only(what: &str, device: &Device) -> Error {
-    Error::Unsupported {
-        what: what.into(),
-        device: device.name().into(),
-        remedy: "use it with a device whose name begins with cuda".into(),
-    }
+    bindings::unsupported(
+        what,
+        device.name(),
+        "use it with a device whose name begins with cuda",
+    )
 }
 
 /// The text of `error`, in Python's terms.
 pub(crate) fn in_python_terms(error: &Error) -> String {
     match error {
-        Error::TimingDisabled { which } => format!("{TIMING}: the {which} event was not"),
-        Error::NotRecorded { which } => {
+        Error::TimingDisabled { which, .. } => format!("{TIMING}: the {which} event was not"),
+        Error::NotRecorded { which, .. } => {
             format!("{RECORDED}: call record() on the {which} event first")
         }
-        Error::NotReady { which, marker } => format!(
+        Error::NotReady { which, marker, .. } => format!(
             "{COMPLETED}: the {which} event is pending ({marker}); call synchronize() on it first"
         ),
         error => without_rust_lines(&error.to_string()).replace("::", "."),

@@ -81,11 +81,11 @@ impl RawEvent {
 
     /// The error for a record on `other`, a stream or marker of another device.
     pub(crate) fn mismatch(&self, other: &impl ToString) -> Error {
-        Error::DeviceMismatch {
-            call: "record",
-            left: format!("an event of {}", self.device),
-            right: other.to_string(),
-        }
+        bindings::device_mismatch(
+            "record",
+            format!("an event of {}", self.device),
+            other.to_string(),
+        )
     }
 
     /// The `CUevent` as an integer; 0 before the first record.

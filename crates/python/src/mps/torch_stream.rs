@@ -43,7 +43,7 @@ use std::{
     sync::{Mutex, OnceLock, PoisonError},
 };
 
-use fencepost::{Backend, Device, Error, Marker, metal};
+use fencepost::{Backend, Device, Error, Marker, bindings, metal};
 use objc2::{
     rc::{Retained, autoreleasepool},
     runtime::ProtocolObject,
@@ -183,11 +183,11 @@ impl TorchStream {
     pub(crate) fn wait(&self, py: Python<'_>, event: &Core) -> PyResult<()> {
         match event.marker(py) {
             Some(marker) => py.detach(|| self.wait_for(&marker)).map_err(PyErr::from),
-            None if event.is_raw() => Err(to_py(Error::Unsupported {
-                what: "a wait of PyTorch's MPS stream for an event of CUDA".into(),
-                device: "metal".into(),
-                remedy: "synchronize() on the event first".into(),
-            })),
+            None if event.is_raw() => Err(to_py(bindings::unsupported(
+                "a wait of PyTorch's MPS stream for an event of CUDA",
+                "metal",
+                "synchronize() on the event first",
+            ))),
             None => Ok(()),
         }
     }
