@@ -112,6 +112,8 @@ fn a_signal_in_a_buffer_of_its_own_proves_nothing_about_those_before_it() {
             session.release();
             assert_eq!(told.recv_timeout(GENEROUS), Ok(1));
             copy.waitUntilCompleted();
+            // the event must outlive every buffer that uses it
+            mark.waitUntilCompleted();
             early = word(&memory, 0) == 0;
         });
         early
@@ -356,6 +358,8 @@ fn a_wait_may_stop_what_comes_later_in_its_queue() {
         assert!(!event.waitUntilSignaledValue_timeoutMS(1, 20));
         host.setSignaledValue(1);
         assert!(event.waitUntilSignaledValue_timeoutMS(1, 60_000));
+        // the events must outlive the buffers that use them
+        first.waitUntilCompleted();
         second.waitUntilCompleted();
     });
 }
