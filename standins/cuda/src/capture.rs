@@ -291,9 +291,9 @@ impl Face {
         for node in &nodes {
             let mut after = start.clone();
             after.extend(node.after.iter().map(|&earlier| points[earlier].clone()));
-            let (commands, slot) = match &node.what {
+            let (commands, query) = match &node.what {
                 What::Work(op) => (self.commands(&node.context, op)?, None),
-                What::Record(event) => (Vec::new(), event.new_slot()?),
+                What::Record(event) => (Vec::new(), event.new_query()?),
                 What::Wait(event) => {
                     if let State::Recorded(point) = event.state() {
                         after.push(point);
@@ -303,7 +303,7 @@ impl Face {
             };
             let queue = node.context.device.new_queue();
             let queue = queue.map_err(|error| node.context.code_of(&error))?;
-            let point = submit_to(&node.context, &queue, &after, commands, slot)?;
+            let point = submit_to(&node.context, &queue, &after, commands, query)?;
             if let What::Record(event) = &node.what {
                 event.hold(State::Recorded(point.clone()));
             }

@@ -260,9 +260,9 @@ pub extern "C" fn fencepost_sim_hang(stream: CUstream, on: c_int) -> c_int {
         let stream = face.stream_ref(key)?;
         let (device, index) = (&stream.context.device, stream.queue.id().index);
         Ok::<_, CUresult>(if on != 0 {
-            device.hang(index)
+            device.pause_queue(index)
         } else {
-            device.release(index)
+            device.resume_queue(index)
         })
     });
     matches!(found, Ok(Ok(true))).into()

@@ -12,7 +12,7 @@ use crate::face::Face;
 use crate::ipc::Shared;
 use crate::stream::CUstream;
 use crate::work::{Point, wait_all};
-use fencepost_sim::{Command, Slot};
+use fencepost_sim::{Command, TimestampQuery};
 use std::ffi::c_uint;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -78,12 +78,14 @@ impl Event {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
-    pub(crate) fn new_slot(&self) -> Done<Option<Slot>> {
+    pub(crate) fn new_query(&self) -> Done<Option<TimestampQuery>> {
         if self.flags & CU_EVENT_DISABLE_TIMING != 0 {
             return Ok(None);
         }
-        let slot = self.context.device.new_slot();
-        slot.map(Some).map_err(|error| self.context.code_of(&error))
+        let query = self.context.device.new_query();
+        query
+            .map(Some)
+            .map_err(|error| self.context.code_of(&error))
     }
 }
 
@@ -132,16 +134,16 @@ impl Face {
             }
             None if external => Err(CUDA_ERROR_ILLEGAL_STATE),
             None => {
-                let slot = event.new_slot()?;
+                let query = event.new_query()?;
                 let Some(shared) = &event.shared else {
-                    let point = self.submit(stream, Vec::new(), slot)?;
+                    let point = self.submit(stream, Vec::new(), query)?;
                     event.hold(State::Recorded(point));
                     return Ok(());
                 };
                 let record = shared.recorded() + 1;
                 let complete = shared.clone();
-                let complete = Command::Run(Box::new(move || complete.complete(record)));
-                let point = self.submit(stream, vec![complete], slot)?;
+                let complete = Command::run(move || complete.complete(record));
+                let point = self.submit(stream, vec![complete], query)?;
                 shared.record(record);
                 event.hold(State::Recorded(point));
                 Ok(())
@@ -165,7 +167,7 @@ impl Face {
         let [start, end] = ends;
         let tick = |point: Arc<Point>| {
             point.result().unwrap_or(Err(CUDA_ERROR_NOT_READY))?;
-            let tick = point.slot.as_ref().and_then(Slot::read);
+            let tick = point.query.as_ref().and_then(TimestampQuery::read);
             tick.ok_or(CUDA_ERROR_NOT_READY)
         };
         let (start, end) = (start?, end?);

@@ -13,7 +13,7 @@ use crate::stream::Stream;
 use crate::table::{Missing, Table, next_epoch};
 use crate::work::HostFunctions;
 use crate::{control, entry};
-use fencepost_sim::{Config, Driver, Queue, SimDevice, Sticky, seed_or};
+use fencepost_sim::{Config, Queue, SimDevice, Stepper, Sticky, seed_or};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
@@ -49,7 +49,7 @@ pub(crate) struct Face {
     /// second process.
     pub(crate) ipc_in_one_process: bool,
     next_id: u64,
-    _driver: Driver,
+    _stepper: Stepper,
 }
 
 fn number(variable: &str) -> Option<usize> {
@@ -72,8 +72,8 @@ impl Face {
             ..Config::seeded(seed)
         };
         let root = SimDevice::new(config.clone()).map_err(|_| CUDA_ERROR_OPERATING_SYSTEM)?;
-        let driver = root
-            .spawn_driver()
+        let stepper = root
+            .spawn_stepper()
             .map_err(|_| CUDA_ERROR_OPERATING_SYSTEM)?;
         let host_functions = HostFunctions::spawn()?;
         let epoch = next_epoch();
@@ -101,7 +101,7 @@ impl Face {
             ipc_in_one_process: false,
             // a stream's or context's number is never small on hardware either
             next_id: 16,
-            _driver: driver,
+            _stepper: stepper,
         })
     }
 

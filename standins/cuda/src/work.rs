@@ -9,7 +9,7 @@ use crate::face::Face;
 use crate::ipc::Shared;
 use crate::memory::{Memory, Span};
 use crate::module::Kernel;
-use fencepost_sim::{Command, Flag, Slot, Submission};
+use fencepost_sim::{Command, Flag, Submission, TimestampQuery};
 use std::ffi::c_void;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,17 +23,17 @@ pub(crate) struct Point {
     done: AtomicBool,
     /// The context's: once it has failed, a point that is not done never will be.
     trouble: Arc<Trouble>,
-    pub(crate) slot: Option<Slot>,
+    pub(crate) query: Option<TimestampQuery>,
     /// A record that another process may have made.
     shared: Option<(Arc<Shared>, u64)>,
 }
 
 impl Point {
-    fn new(context: &Context, slot: Option<Slot>) -> Arc<Point> {
+    fn new(context: &Context, query: Option<TimestampQuery>) -> Arc<Point> {
         Arc::new(Point {
             done: AtomicBool::new(false),
             trouble: context.trouble.clone(),
-            slot,
+            query,
             shared: None,
         })
     }
@@ -42,7 +42,7 @@ impl Point {
         Arc::new(Point {
             done: AtomicBool::new(false),
             trouble: context.trouble.clone(),
-            slot: None,
+            query: None,
             shared: Some((shared, record)),
         })
     }
@@ -69,7 +69,7 @@ impl Point {
 
     pub(crate) fn wait(self: &Arc<Point>) -> Command {
         let point = self.clone();
-        Command::WaitUntil(Box::new(move || point.settled()))
+        Command::wait_until(move || point.settled())
     }
 }
 
@@ -227,7 +227,7 @@ impl Face {
                     word.word(0)
                         .is_ok_and(|word| compare.holds(word.load(Ordering::SeqCst), value))
                 };
-                Ok(vec![Command::WaitUntil(Box::new(holds))])
+                Ok(vec![Command::wait_until(holds)])
             }
             Op::Host(function) => {
                 let done = context
@@ -241,7 +241,7 @@ impl Face {
                         told.set();
                     }
                 };
-                Ok(vec![Command::Run(Box::new(start)), Command::WaitFlag(done)])
+                Ok(vec![Command::run(start), Command::wait_flag(&done)])
             }
             Op::Kernel(kernel) if kernel.held().is_some() => {
                 // the clock follows real time, and other streams go on
@@ -251,8 +251,8 @@ impl Face {
                     let _ = begin.set(Instant::now());
                 };
                 let over = move || begun.get().is_none_or(|begun| begun.elapsed() >= time);
-                let begin = Command::Run(Box::new(begin));
-                Ok(vec![begin, Command::WaitUntil(Box::new(over))])
+                let begin = Command::run(begin);
+                Ok(vec![begin, Command::wait_until(over)])
             }
             _ => {
                 // weak, since work that owned its device would keep it alive
@@ -266,7 +266,7 @@ impl Face {
                         context.fail(code, "work on a stream failed");
                     }
                 };
-                Ok(vec![Command::Run(Box::new(work))])
+                Ok(vec![Command::run(work)])
             }
         }
     }
@@ -276,14 +276,14 @@ impl Face {
         &mut self,
         stream: usize,
         commands: Vec<Command>,
-        slot: Option<Slot>,
+        query: Option<TimestampQuery>,
     ) -> Done<Arc<Point>> {
         let barriers = self.barriers(stream)?;
         let stream = self
             .streams
             .get_mut(stream)
             .map_err(|_| CUDA_ERROR_INVALID_HANDLE)?;
-        let point = submit_to(&stream.context, &stream.queue, &barriers, commands, slot)?;
+        let point = submit_to(&stream.context, &stream.queue, &barriers, commands, query)?;
         stream.last = Some(point.clone());
         if self.depth > 0 && stream.queue.pending() >= self.depth {
             self.filled = Some((stream.context.clone(), stream.queue.clone()));
@@ -344,9 +344,9 @@ pub(crate) fn submit_to(
     queue: &fencepost_sim::Queue,
     after: &[Arc<Point>],
     commands: Vec<Command>,
-    slot: Option<Slot>,
+    query: Option<TimestampQuery>,
 ) -> Done<Arc<Point>> {
-    let point = Point::new(context, slot);
+    let point = Point::new(context, query);
     let mut submission = Submission::new();
     for earlier in after {
         submission = submission.then(earlier.wait());
@@ -354,8 +354,8 @@ pub(crate) fn submit_to(
     for command in commands {
         submission = submission.then(command);
     }
-    if let Some(slot) = &point.slot {
-        submission = submission.timestamp(slot);
+    if let Some(query) = &point.query {
+        submission = submission.timestamp(query);
     }
     let behind = point.clone();
     submission = submission.run(move || behind.done.store(true, Ordering::SeqCst));

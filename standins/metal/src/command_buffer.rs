@@ -133,14 +133,14 @@ define_class!(
         #[unsafe(method(encodeWaitForEvent:value:))]
         fn encode_wait(&self, event: &ProtocolObject<dyn MTLEvent>, value: u64) {
             self.encode_event("encodeWaitForEvent:value:", event, |event| {
-                Command::Wait(event.semaphore().clone(), value)
+                Command::wait(event.semaphore(), value)
             });
         }
 
         #[unsafe(method(encodeSignalEvent:value:))]
         fn encode_signal(&self, event: &ProtocolObject<dyn MTLEvent>, value: u64) {
             self.encode_event("encodeSignalEvent:value:", event, |event| {
-                Command::Signal(event.semaphore().clone(), value)
+                Command::signal(event.semaphore(), value)
             });
         }
 
@@ -344,7 +344,7 @@ impl CommandBuffer {
                         ));
                     }
                 };
-                state.commands.push(Command::Run(Box::new(check)));
+                state.commands.push(Command::run(check));
             }
         }
         state.commands.append(&mut commands);

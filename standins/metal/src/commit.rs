@@ -38,7 +38,7 @@ impl CommandBuffer {
         let mut commands = std::mem::take(&mut state.commands);
         if let Some(failure) = &state.planned {
             let place = failure.after.min(commands.len());
-            commands.insert(place, Command::Fail(failure.text.clone()));
+            commands.insert(place, Command::fail(failure.text.clone()));
         }
         let mut submission = Submission::new();
         for command in commands {

@@ -218,9 +218,9 @@ impl Control {
         CommandQueue::behind(queue).is_some_and(|queue| {
             let (sim, index) = (&queue.device_of().gpu().sim, queue.sim().id().index);
             if held {
-                sim.hang(index)
+                sim.pause_queue(index)
             } else {
-                sim.release(index)
+                sim.resume_queue(index)
             }
         })
     }

@@ -152,7 +152,7 @@ define_class!(
             if is_inside(what, &memory, range.location, range.length)
                 && is_whole_words(what, &[range.location], range.length)
             {
-                let run = Command::Run(Box::new(move || memory.fill(range, value)));
+                let run = Command::run(move || memory.fill(range, value));
                 self.ivars().encode(what, &[buffer], vec![run]);
             }
         }
@@ -176,7 +176,7 @@ define_class!(
                 && is_inside(what, &target, at, size)
                 && is_whole_words(what, &[offset, at], size)
             {
-                let run = Command::Run(Box::new(move || source.copy(offset, &target, at, size)));
+                let run = Command::run(move || source.copy(offset, &target, at, size));
                 open.encode(what, &[from, to], vec![run]);
             }
         }

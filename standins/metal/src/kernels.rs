@@ -137,14 +137,14 @@ impl Kernel {
         if self == Kernel::Spin {
             return Ok(spin(buffers.swap_remove(0), constant, device));
         }
-        Ok(vec![Command::Run(Box::new(move || match self {
+        Ok(vec![Command::run(move || match self {
             Kernel::Append => append(buffers[0].words(), constant, invocations),
             Kernel::Histogram => {
                 histogram(buffers[0].words(), buffers[1].words(), constant as usize)
             }
             Kernel::Reduce => reduce(buffers[0].words(), buffers[1].words()),
             Kernel::Spin => {}
-        }))])
+        })])
     }
 }
 
@@ -186,13 +186,13 @@ fn spin(word: Binding, rounds: u32, device: &SimDevice) -> Vec<Command> {
     let time = Duration::from_nanos(rounds.into());
     let begun = Arc::new(OnceLock::new());
     let begin = begun.clone();
-    let run = Command::Run(Box::new(move || {
+    let run = Command::run(move || {
         if let Some(word) = word.words().first() {
             word.fetch_add(rounds, Ordering::SeqCst);
         }
         device.advance(rounds.into());
         let _ = begin.set(Instant::now());
-    }));
+    });
     if time < WORTH_IT {
         return vec![run];
     }
@@ -201,5 +201,5 @@ fn spin(word: Binding, rounds: u32, device: &SimDevice) -> Vec<Command> {
             .get()
             .is_some_and(|begun: &Instant| begun.elapsed() >= time)
     };
-    vec![run, Command::WaitUntil(Box::new(over))]
+    vec![run, Command::wait_until(over)]
 }

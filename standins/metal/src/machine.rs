@@ -4,7 +4,7 @@ use crate::control::Setup;
 use crate::device::Device;
 use crate::dispatch::{self, Work, Worker};
 use crate::report;
-use fencepost_sim::{Config, Driver, Order, Queue, SimDevice, Sticky};
+use fencepost_sim::{Config, Order, Queue, SimDevice, Stepper, Sticky};
 use objc2::rc::Retained;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ pub(crate) struct Machine {
     /// Other objects for the same devices: nothing says that Metal gives the same ones each time.
     pub(crate) copies: Vec<Retained<Device>>,
     pub(crate) callbacks: Arc<Callbacks>,
-    _driver: Driver,
+    _stepper: Stepper,
 }
 
 /// What the objects made from a device share.
@@ -82,7 +82,7 @@ impl Machine {
             ..Config::seeded(setup.seed)
         };
         let root = SimDevice::new(config.clone()).map_err(io::Error::other)?;
-        let driver = root.spawn_driver()?;
+        let stepper = root.spawn_stepper()?;
         let callbacks = Arc::new(Callbacks {
             completion: Worker::serial("Metal completion handlers (stand-in)")?,
             held: Mutex::new(None),
@@ -115,7 +115,7 @@ impl Machine {
             devices,
             copies,
             callbacks,
-            _driver: driver,
+            _stepper: stepper,
         })
     }
 
@@ -124,9 +124,9 @@ impl Machine {
         // work goes from the device to a worker and may come back; a hop in between shows in the
         // count
         let before = dispatch::accepted();
-        self.root.is_quiet()
+        self.root.is_quiescent()
             && dispatch::is_idle()
-            && self.root.is_quiet()
+            && self.root.is_quiescent()
             && dispatch::accepted() == before
     }
 
@@ -152,7 +152,7 @@ impl Gpu {
         let index = queue.id().index;
         queues.made = queues.made.max(index + 1);
         if queues.held {
-            self.sim.hang(index);
+            self.sim.pause_queue(index);
         }
         Some(queue)
     }
@@ -163,9 +163,9 @@ impl Gpu {
         for index in 0..queues.made {
             // one that is gone has nothing to hold
             let _ = if held {
-                self.sim.hang(index)
+                self.sim.pause_queue(index)
             } else {
-                self.sim.release(index)
+                self.sim.resume_queue(index)
             };
         }
     }

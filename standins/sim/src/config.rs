@@ -1,20 +1,20 @@
-//! What kind of device is simulated.
+//! The configuration of a simulated device.
 
 use crate::Error;
 
-/// In which order the batches of one queue run.
+/// How the batches of one queue are ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// A CUDA stream: each command starts after the one before it has finished, across batches too.
+    /// A CUDA stream: each command starts once the previous one has finished, also across batches.
     InOrder,
-    /// A Metal command queue: batches start in order, but overlap and finish in any order unless a
-    /// semaphore orders them. A signal says nothing about earlier batches. Commands of one batch
-    /// run in order.
+    /// A Metal command queue: batches start in order, then overlap and finish in any order unless
+    /// a semaphore orders them. A signal does not imply that earlier batches are complete.
+    /// Commands of one batch run in order.
     Overlapping,
-    /// A Vulkan queue: work of different batches overlaps as in `Overlapping`, but signals, flag
-    /// changes and timestamps come after everything submitted earlier to the queue, and a wait
-    /// holds back everything submitted later. Batches are reported complete in order. Commands of
-    /// one batch run in order, as with a full barrier after each.
+    /// A Vulkan queue: work of different batches overlaps as in `Overlapping`. Signals, flag
+    /// changes and timestamps follow everything submitted earlier to the queue, and a wait blocks
+    /// everything submitted later. Batches are reported complete in order. Commands of one batch
+    /// run in order, as with a full barrier after each.
     OrderedSignals,
 }
 
@@ -27,10 +27,10 @@ pub enum WhenFull {
     Block,
 }
 
-/// What a failed batch does to what comes after it.
+/// How far the failure of a batch reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sticky {
-    /// Nothing (Metal): only the batch itself fails.
+    /// Only the batch itself fails (Metal).
     Batch,
     /// The queue fails: its pending batches fail without running, and submits are refused until
     /// [`Queue::clear_error`](crate::Queue::clear_error).
@@ -39,17 +39,16 @@ pub enum Sticky {
     Device,
 }
 
-/// What kind of device to simulate. `Config::seeded(n)` is a plain one; change what the test is
-/// about.
+/// The device to simulate. Start from `Config::seeded(n)` and change what the test needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Drives every choice of the scheduler.
+    /// The seed of every random choice of the scheduler.
     pub seed: u64,
-    /// How new queues order their batches.
+    /// The order of new queues.
     pub order: Order,
-    /// How many hardware channels the queues are spread over, in turns; `None` gives each its own.
-    /// A batch cannot start while one submitted earlier to the same channel has not started, or is
-    /// stopped at a wait.
+    /// The number of hardware channels, to which queues are assigned round robin; `None` gives each
+    /// queue its own. A batch cannot start while an earlier one on the same channel has not
+    /// started or is blocked by a wait.
     pub channels: Option<usize>,
     /// How many batches of one queue may overlap.
     pub max_overlap: usize,
@@ -57,35 +56,34 @@ pub struct Config {
     pub max_pending: Option<usize>,
     /// What a submit to a full queue does.
     pub when_full: WhenFull,
-    /// What a failed batch does to the others.
+    /// How far the failure of a batch reaches.
     pub sticky: Sticky,
     /// Nanoseconds per tick of the device clock.
     pub period_ns: f64,
-    /// How many low bits of a timestamp count: 36 to 64 with Vulkan, 0 where there are no
+    /// How many low bits of a timestamp are valid: 36 to 64 with Vulkan, 0 for a device without
     /// timestamps.
     pub valid_bits: u32,
-    /// The clock's first value, so that a test can put a wrap where it wants it. Not masked.
+    /// The first tick of the clock, not masked. A test sets it to choose when the clock wraps.
     pub initial_tick: u64,
     /// By how many parts per million the device clock runs fast against the host clock.
     pub drift_ppm: f64,
-    /// How far a calibration's host time may be off.
+    /// The largest error of a calibration's host time.
     pub calibration_error_ns: u64,
-    /// The most the clock advances in a common step. Some steps take no time, a few a thousand
-    /// times as much.
+    /// The longest common step. Some steps take no time, and a few a thousand times as long.
     pub max_step_ns: u64,
-    /// Whether the clock also goes on with real time, for tests whose host takes time too: as much
-    /// as passes between two steps passes on the device at least. A seed then no longer fixes
-    /// timestamps.
+    /// Whether the clock also follows real time: it then advances between two steps by at least
+    /// the real time that has passed. For tests that measure time spent by the host. A seed no
+    /// longer determines timestamps.
     pub follows_real_time: bool,
-    /// Whether objects of other devices of the same machine may be used here (CUDA events, Metal
-    /// shared events), or not (Vulkan, without export).
+    /// Whether the device accepts objects of other devices of its machine. CUDA events and Metal
+    /// shared events work so; Vulkan objects need an export.
     pub shares_objects: bool,
     /// How many of the latest trace entries are kept.
     pub trace_capacity: usize,
 }
 
 impl Config {
-    /// A device with in-order queues, a 64-bit clock of 1 ns, and nothing limited.
+    /// A device with in-order queues, a 64-bit clock of 1 ns, and no limits.
     pub fn seeded(seed: u64) -> Config {
         Config {
             seed,
@@ -113,7 +111,7 @@ impl Config {
             return bad("period_ns must be positive");
         }
         if !(self.drift_ppm.is_finite() && self.drift_ppm.abs() < 1e6) {
-            return bad("drift_ppm must be within a million");
+            return bad("drift_ppm must be between minus and plus a million");
         }
         if self.valid_bits > 64 {
             return bad("valid_bits must be at most 64");

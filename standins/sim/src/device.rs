@@ -1,23 +1,22 @@
 //! Simulated devices.
 
 use crate::clock::mask;
-use crate::driver::Driver;
-use crate::flag::{Recording, Reuse};
-use crate::ledger::Object;
 use crate::machine::Machine;
+use crate::object::Object;
 use crate::queue::QueueHandle;
 use crate::state::State;
+use crate::timeline::{FlagValue, Timeline};
 use crate::{
-    Calibration, Config, Error, Fault, Flag, Gate, Kind, Live, Order, Queue, Semaphore, Slot,
-    TraceEntry, Violation, Waited,
+    Calibration, Config, Error, Fault, Flag, Gate, Live, ObjectKind, Order, Queue, QueueId,
+    Recording, Reuse, Semaphore, Stepper, TimestampQuery, TraceEntry, Violation, Waited,
 };
 use std::sync::Arc;
 use std::time::Duration;
 
 /// One simulated device. Cheap to clone.
 ///
-/// When the last clone is dropped its pending work is thrown away without running, waits for it
-/// end, and calls on its queues fail with `DeviceClosed`; dropping never blocks.
+/// Dropping the last clone closes the device and never blocks. Pending work is dropped without
+/// running, waits for it end, and calls on its queues fail with `DeviceClosed`.
 #[derive(Clone, Debug)]
 pub struct SimDevice(Arc<DeviceHandle>);
 
@@ -34,7 +33,7 @@ impl Drop for DeviceHandle {
     }
 }
 
-/// Which of several semaphores a wait needs.
+/// Which of several semaphores a wait waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitFor {
     /// All of them.
@@ -43,11 +42,12 @@ pub enum WaitFor {
     Any,
 }
 
-/// # Making things
+/// # Creating devices and objects
 ///
-/// Every `new_…` fails with `DeviceLost`, or `OutOfMemory` when a fault says so, and never blocks.
+/// Every `new_…` method fails with `DeviceLost`, or with `OutOfMemory` if that fault is planned.
+/// None of them blocks.
 impl SimDevice {
-    /// A device on a machine of its own: with its own scheduler, host clock, trace and counts.
+    /// A device on a machine of its own, which has its own scheduler, host clock, trace and counts.
     ///
     /// # Errors
     /// `BadConfig`.
@@ -57,8 +57,8 @@ impl SimDevice {
         Ok(SimDevice::add(machine, config))
     }
 
-    /// Another device on the same machine. Of its configuration `seed`, `max_step_ns`,
-    /// `follows_real_time` and `trace_capacity` mean nothing: those of the first device count.
+    /// Another device on the same machine. Its configuration's `seed`, `max_step_ns`,
+    /// `follows_real_time` and `trace_capacity` are ignored; the first device's apply.
     ///
     /// # Errors
     /// `BadConfig`.
@@ -94,7 +94,7 @@ impl SimDevice {
     }
 
     fn make_queue(&self, order: Option<Order>) -> Result<Queue, Error> {
-        let object = self.object(Kind::Queue)?;
+        let object = self.new_object(ObjectKind::Queue)?;
         let id = self.with(|state| state.add_queue(self.0.device, order))?;
         Ok(Queue(Arc::new(QueueHandle {
             machine: self.0.machine.clone(),
@@ -105,42 +105,39 @@ impl SimDevice {
 
     /// A timeline semaphore with this value.
     pub fn new_semaphore(&self, value: u64) -> Result<Semaphore, Error> {
-        Ok(Semaphore::new(
-            self.object(Kind::Semaphore)?,
-            Arc::downgrade(&self.0.machine),
-            value,
-        ))
+        let timeline = Timeline::new(self.new_object(ObjectKind::Semaphore)?, value);
+        Ok(Semaphore::new(timeline, Arc::downgrade(&self.0.machine)))
     }
 
     /// A flag, set or not.
     pub fn new_flag(&self, set: bool) -> Result<Flag, Error> {
-        Ok(Flag::new(
-            self.object(Kind::Flag)?,
-            Arc::downgrade(&self.0.machine),
-            set,
-        ))
+        self.new_flag_of(ObjectKind::Flag, set)
     }
 
-    /// An empty timestamp slot.
-    pub fn new_slot(&self) -> Result<Slot, Error> {
-        Ok(Slot::new(self.object(Kind::Slot)?))
+    /// An empty timestamp query.
+    pub fn new_query(&self) -> Result<TimestampQuery, Error> {
+        Ok(TimestampQuery::new(self.new_object(ObjectKind::Query)?))
     }
 
     /// A closed gate.
     pub fn new_gate(&self) -> Result<Gate, Error> {
-        Ok(Gate(Flag::new(
-            self.object(Kind::Gate)?,
-            Arc::downgrade(&self.0.machine),
-            false,
-        )))
+        self.new_flag_of(ObjectKind::Gate, false).map(Gate)
     }
 
     /// The identity of a recorded command buffer.
     pub fn new_recording(&self, reuse: Reuse) -> Result<Recording, Error> {
-        Ok(Recording::new(self.object(Kind::Recording)?, reuse))
+        Ok(Recording::new(
+            self.new_object(ObjectKind::Recording)?,
+            reuse,
+        ))
     }
 
-    fn object(&self, kind: Kind) -> Result<Arc<Object>, Error> {
+    fn new_flag_of(&self, kind: ObjectKind, set: bool) -> Result<Flag, Error> {
+        let value = FlagValue::new(self.new_object(kind)?, set);
+        Ok(Flag::new(value, Arc::downgrade(&self.0.machine)))
+    }
+
+    fn new_object(&self, kind: ObjectKind) -> Result<Arc<Object>, Error> {
         self.with(|state| {
             if let Some(error) = state.device_error(self.0.device) {
                 return Err(error);
@@ -148,27 +145,27 @@ impl SimDevice {
             if state
                 .devices
                 .get_mut(self.0.device)
-                .is_some_and(|device| device.plan.creation())
+                .is_some_and(|device| device.faults.creation())
             {
                 return Err(Error::OutOfMemory);
             }
-            Ok(Object::new(&self.0.machine.ledger, kind, self.0.device))
+            Ok(Object::new(&self.0.machine.tracker, kind, self.0.device))
         })
     }
 }
 
-/// # Letting it run
+/// # Stepping
 ///
-/// Nothing happens on a device unless somebody steps its machine. One thread that makes all calls
-/// and all steps is fully deterministic for a seed.
+/// Nothing happens on a device unless a thread steps its machine. If one thread makes all calls
+/// and all steps, a seed determines everything.
 impl SimDevice {
-    /// Lets one thing happen, anywhere on the machine; false if nothing may. Work and handlers run
-    /// on this thread.
+    /// Makes one step, on any device of the machine; false if none is permitted. Work and handlers
+    /// run on this thread.
     pub fn step(&self) -> bool {
         self.0.machine.step()
     }
 
-    /// Steps until nothing may happen, and tells how many steps that took. Never returns while
+    /// Steps until no step is permitted, and returns the number of steps. Never returns while
     /// handlers keep submitting.
     pub fn run_until_idle(&self) -> u64 {
         let mut steps = 0;
@@ -178,7 +175,7 @@ impl SimDevice {
         steps
     }
 
-    /// Steps until `over` is true; false if nothing may happen before that.
+    /// Steps until `over` is true; false if no step is permitted before that.
     pub fn run_until(&self, mut over: impl FnMut() -> bool) -> bool {
         while !over() {
             if !self.step() {
@@ -188,34 +185,34 @@ impl SimDevice {
         true
     }
 
-    /// A thread that keeps stepping until the `Driver` is dropped.
+    /// Starts a thread that steps the machine until the `Stepper` is dropped.
     ///
     /// # Errors
-    /// The operating system has no thread to give.
-    pub fn spawn_driver(&self) -> std::io::Result<Driver> {
-        Driver::spawn(&self.0.machine, self.seed())
+    /// The operating system cannot start a thread.
+    pub fn spawn_stepper(&self) -> std::io::Result<Stepper> {
+        Stepper::spawn(&self.0.machine, self.seed())
     }
 
-    /// What every pending batch of the machine stands at, a line each: for a test that found the
-    /// device stuck.
+    /// The state of every pending batch of the machine, one line each. For a test that has found
+    /// the device stuck.
     pub fn pending_work(&self) -> Vec<String> {
         self.with(|state| {
             let mut lines = Vec::new();
             for (id, queue) in &state.queues {
-                let hung = if queue.hung { " (hung)" } else { "" };
+                let paused = if queue.paused { " (paused)" } else { "" };
                 for batch in &queue.in_flight {
                     let next = batch.commands.front();
                     lines.push(format!(
-                        "{id}{hung}: batch {} is at command {}: {next:?}",
-                        batch.id, batch.at
+                        "{id}{paused}: batch {} is at command {}: {next:?}",
+                        batch.id, batch.index
                     ));
                 }
                 for batch in &queue.waiting {
-                    lines.push(format!("{id}{hung}: batch {} has not started", batch.id));
+                    lines.push(format!("{id}{paused}: batch {} has not started", batch.id));
                 }
                 for batch in &queue.unreported {
                     lines.push(format!(
-                        "{id}{hung}: batch {} has run and is not reported",
+                        "{id}{paused}: batch {} has run and is not reported",
                         batch.id
                     ));
                 }
@@ -225,26 +222,23 @@ impl SimDevice {
     }
 }
 
-/// # Being done
-impl SimDevice {
-    /// Whether nothing is left to do on the machine: no batch is pending, no handler is due or
-    /// running, and nothing that others own is being dropped. Listeners for values that were not
-    /// reached do not count. Never blocks.
-    pub fn is_quiet(&self) -> bool {
-        self.0.machine.is_quiet()
-    }
-}
-
 /// # Waiting on the host
 ///
-/// Somebody else must step the machine meanwhile: a [`Driver`] or another thread. A timeout of
-/// `None` waits for ever.
+/// Another thread, such as a [`Stepper`], must step the machine meanwhile. A timeout of `None` has
+/// no limit.
 impl SimDevice {
-    /// Blocks until all or any of the semaphores have reached their values, or the time is up.
+    /// Whether the machine has nothing left to do: no batch is pending, no handler is due or
+    /// running, and no caller's value is being dropped. Handlers for values that are not reached
+    /// do not count. Never blocks.
+    pub fn is_quiescent(&self) -> bool {
+        self.0.machine.is_quiescent()
+    }
+
+    /// Blocks until all or any of the semaphores have reached their values, or the timeout runs out.
     ///
     /// # Errors
-    /// `Destroyed`; `DeviceLost` or `DeviceClosed` if this device is, and the values were not
-    /// reached before.
+    /// `Destroyed`. `DeviceLost` or `DeviceClosed` if this device is lost or closed before the
+    /// values are reached.
     pub fn wait_semaphores(
         &self,
         which: WaitFor,
@@ -254,21 +248,16 @@ impl SimDevice {
         for (semaphore, _) in semaphores {
             semaphore.value()?;
         }
-        let reached = |(semaphore, value): &(&Semaphore, u64)| semaphore.reached() >= *value;
-        self.0.machine.host_wait(timeout, |state| {
-            let over = match which {
+        let reached = |(semaphore, value): &(&Semaphore, u64)| semaphore.timeline.value() >= *value;
+        self.0
+            .machine
+            .wait_on_device(self.0.device, timeout, || match which {
                 WaitFor::All => semaphores.iter().all(reached),
                 WaitFor::Any => semaphores.iter().any(reached),
-            };
-            if over {
-                Some(Ok(()))
-            } else {
-                state.device_error(self.0.device).map(Err)
-            }
-        })
+            })
     }
 
-    /// Blocks until no batch of this device is pending, or the time is up.
+    /// Blocks until no batch of this device is pending, or the timeout runs out.
     ///
     /// # Errors
     /// `DeviceLost`.
@@ -281,8 +270,8 @@ impl SimDevice {
         })
     }
 
-    /// Blocks until `over` is true, which is asked, with nothing locked, whenever something
-    /// happened on the machine.
+    /// Blocks until `over` is true or the timeout runs out. `over` is evaluated with no lock held,
+    /// whenever something has changed on the machine.
     pub fn wait_until(&self, timeout: Option<Duration>, over: impl FnMut() -> bool) -> Waited {
         self.0.machine.host_wait_unlocked(timeout, over)
     }
@@ -290,19 +279,18 @@ impl SimDevice {
 
 /// # Clocks
 impl SimDevice {
-    /// The device clock now, masked by its valid bits. Goes on only with steps, or
-    /// [`SimDevice::advance`].
+    /// The device clock now, masked by its valid bits. It advances with steps and
+    /// [`SimDevice::advance`] only.
     pub fn tick(&self) -> u64 {
         self.with(|state| state.tick(self.0.device))
     }
 
-    /// The machine's simulated time, which is the host clock that calibrations refer to.
+    /// The machine's simulated time, which is the host clock of calibrations.
     pub fn host_ns(&self) -> u64 {
         self.with(|state| state.now_ns)
     }
 
-    /// Lets simulated time pass: for work that takes a known time, called from inside of it. Never
-    /// blocks.
+    /// Advances simulated time. Work that takes a known time calls it while it runs. Never blocks.
     pub fn advance(&self, ns: u64) {
         self.with(|state| {
             state.now_ns = state.now_ns.saturating_add(ns);
@@ -310,7 +298,7 @@ impl SimDevice {
         });
     }
 
-    /// The mask of the valid bits: differences of timestamps are taken modulo it.
+    /// The mask of the valid bits. Differences of timestamps are computed under it.
     pub fn tick_mask(&self) -> u64 {
         mask(self.config().valid_bits)
     }
@@ -342,12 +330,12 @@ impl SimDevice {
     pub fn inject(&self, fault: Fault) {
         self.with(|state| {
             if let Some(device) = state.devices.get_mut(self.0.device) {
-                device.plan.add(fault);
+                device.faults.add(fault);
             }
         });
     }
 
-    /// Loses the device now: what is pending fails, and every later call.
+    /// Loses the device now: its pending batches and all later calls fail.
     pub fn lose(&self, why: &str) {
         self.with(|state| state.lose(self.0.device, why.into()));
     }
@@ -362,31 +350,31 @@ impl SimDevice {
         })
     }
 
-    /// Stops everything on the queue with this index until [`SimDevice::release`]; false if there
-    /// is none.
-    pub fn hang(&self, index: usize) -> bool {
-        self.set_hung(index, true)
+    /// Stops all work on the queue with this index until [`SimDevice::resume_queue`]. False if
+    /// there is no such queue.
+    pub fn pause_queue(&self, index: usize) -> bool {
+        self.set_paused(index, true)
     }
 
-    /// Lets a hung queue go on; false if there is none.
-    pub fn release(&self, index: usize) -> bool {
-        self.set_hung(index, false)
+    /// Resumes a paused queue. False if there is no such queue.
+    pub fn resume_queue(&self, index: usize) -> bool {
+        self.set_paused(index, false)
     }
 
-    fn set_hung(&self, index: usize, hung: bool) -> bool {
+    fn set_paused(&self, index: usize, paused: bool) -> bool {
         self.with(|state| {
-            let queue = state.queues.get_mut(&crate::QueueId {
+            let queue = state.queues.get_mut(&QueueId {
                 device: self.0.device,
                 index,
             });
-            let found = queue.map(|queue| queue.hung = hung).is_some();
+            let found = queue.map(|queue| queue.paused = paused).is_some();
             state.touch();
             found
         })
     }
 }
 
-/// # Looking at it
+/// # Inspecting
 impl SimDevice {
     /// The configuration.
     pub fn config(&self) -> Config {
@@ -406,24 +394,24 @@ impl SimDevice {
         self.0.device
     }
 
-    /// The latest things that happened on the machine, oldest first.
+    /// The latest events of the machine, oldest first.
     pub fn trace(&self) -> Vec<TraceEntry> {
         self.with(|state| state.trace())
     }
 
-    /// How many objects are alive on the machine, all devices together.
+    /// How many objects are alive on all devices of the machine.
     pub fn live(&self) -> Live {
-        self.0.machine.ledger.live()
+        self.0.machine.tracker.live()
     }
 
-    /// What was done on the machine that the APIs forbid, in order.
+    /// The violations on the machine so far, in order.
     pub fn violations(&self) -> Vec<Violation> {
-        self.0.machine.ledger.violations()
+        self.0.machine.tracker.violations()
     }
 
-    /// Writes down a violation that a face has found.
+    /// Records a violation that a stand-in has found.
     pub fn report_violation(&self, violation: Violation) {
-        self.0.machine.ledger.report(violation);
+        self.0.machine.tracker.report(violation);
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {

@@ -1,24 +1,24 @@
 //! Why a call on the simulated device failed.
 
-use crate::Kind;
+use crate::ObjectKind;
 
-/// Why a call failed. Faces translate it into their API's error codes.
+/// Why a call failed. Stand-ins translate it into their API's error codes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The device was lost, by a fault or a sticky failure: every later call on it says so.
+    /// The device was lost, by a fault or a sticky failure. Every later call on it fails so.
     #[error("the device is lost: {0}")]
     DeviceLost(String),
-    /// The last handle of the device was dropped; its pending work was thrown away.
+    /// The last handle of the device was dropped, and its pending work with it.
     #[error("the device was closed")]
     DeviceClosed,
-    /// No memory for a new object (only when a fault says so).
+    /// There is no memory for a new object. Only a planned fault causes this.
     #[error("out of memory")]
     OutOfMemory,
-    /// The submit was refused by a fault; nothing of it runs.
+    /// A planned fault refused the submit. None of its commands run.
     #[error("the submit failed")]
     SubmitFailed,
-    /// The queue holds as many unfinished batches as it may.
+    /// The queue has as many pending batches as it may.
     #[error("the queue is full: {0} batches are pending")]
     QueueFull(usize),
     /// An earlier failure sticks to the queue.
@@ -26,14 +26,14 @@ pub enum Error {
     QueueFailed(String),
     /// The object was destroyed before this call.
     #[error("the {0} was destroyed")]
-    Destroyed(Kind),
-    /// The object belongs to a device whose objects this one cannot use.
+    Destroyed(ObjectKind),
+    /// The object belongs to a device that does not share its objects with this one.
     #[error("the {0} belongs to another device")]
-    OtherDevice(Kind),
+    OtherDevice(ObjectKind),
     /// The recording may not be submitted now.
     #[error("the recording was submitted before")]
     AlreadySubmitted,
-    /// A field of [`Config`](crate::Config) has a value that no device has.
+    /// A field of [`Config`](crate::Config) has a value that no device can have.
     #[error("bad configuration: {0}")]
     BadConfig(&'static str),
 }
@@ -42,8 +42,8 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Waited {
-    /// What was waited for has happened.
+    /// The awaited thing happened.
     Reached,
-    /// The time was up first.
+    /// The timeout ran out first.
     TimedOut,
 }

@@ -1,107 +1,84 @@
 //! Faults that a test plans.
 
-/// Something that will go wrong, given to [`SimDevice::inject`](crate::SimDevice::inject). Each
-/// happens once.
+use crate::Planned;
+
+/// Something that will go wrong once, planned with
+/// [`SimDevice::inject`](crate::SimDevice::inject).
 ///
-/// `queue` is the queue's place in the order of creation on its device (see
+/// `queue` is the queue's index in the order of creation on its device (see
 /// [`QueueId`](crate::QueueId)), and may name one that does not exist yet; `None` counts the
-/// submits of all queues. Counting starts when the fault is injected, and the next one is number 1.
+/// submits of all queues. Counting starts when the fault is planned, and the next one is number 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The `nth` submit fails and nothing of it runs.
+    /// The `nth` submit fails, and none of its commands run.
     Submit {
-        /// Which queue.
+        /// The queue.
         queue: Option<usize>,
-        /// Which submit.
+        /// The number of the submit.
         nth: u64,
     },
     /// The batch of the `nth` accepted submit fails while it runs.
     Batch {
-        /// Which queue.
+        /// The queue.
         queue: Option<usize>,
-        /// Which submit.
+        /// The number of the submit.
         nth: u64,
-        /// How many of its commands run before it fails; as many as it has, or more, means at its
-        /// end.
+        /// How many of its commands run before it fails. If the batch has no more than that, it
+        /// fails at its end.
         after: usize,
     },
     /// The `nth` creation of an object fails with out of memory.
     OutOfMemory {
-        /// Which creation.
+        /// The number of the creation.
         nth: u64,
     },
-    /// The device is lost after so many more steps.
+    /// The device is lost after this many more steps.
     LoseDevice {
-        /// How many.
+        /// The number of steps.
         after_steps: u64,
     },
 }
 
-/// The faults of one device that have not happened yet.
+/// The planned faults of one device.
 #[derive(Debug, Default)]
-pub(crate) struct Plan(Vec<Fault>);
+pub(crate) struct FaultPlan {
+    /// By queue.
+    submits: Planned<Option<usize>>,
+    /// By queue, each with the number of commands that run before the failure.
+    batches: Planned<(Option<usize>, usize)>,
+    creations: Planned<()>,
+    steps: Planned<()>,
+}
 
-impl Plan {
+impl FaultPlan {
     pub(crate) fn add(&mut self, fault: Fault) {
-        self.0.push(fault);
+        match fault {
+            Fault::Submit { queue, nth } => self.submits.add(nth, queue),
+            Fault::Batch { queue, nth, after } => self.batches.add(nth, (queue, after)),
+            Fault::OutOfMemory { nth } => self.creations.add(nth, ()),
+            Fault::LoseDevice { after_steps } => self.steps.add(after_steps, ()),
+        }
     }
 
-    /// Whether this submit is to fail.
+    /// Counts a submit, and returns whether it fails.
     pub(crate) fn submit(&mut self, index: usize) -> bool {
-        self.hit(|fault| match fault {
-            Fault::Submit { queue, nth } if queue.is_none_or(|q| q == index) => Some(nth),
-            _ => None,
-        })
-        .is_some()
+        let counts = |queue: &Option<usize>| queue.is_none_or(|queue| queue == index);
+        self.submits.occur_if(counts).is_some()
     }
 
-    /// After how many commands the batch of this accepted submit is to fail.
+    /// Counts an accepted submit, and returns after how many commands its batch fails.
     pub(crate) fn batch(&mut self, index: usize) -> Option<usize> {
-        let hit = self.hit(|fault| match fault {
-            Fault::Batch { queue, nth, .. } if queue.is_none_or(|q| q == index) => Some(nth),
-            _ => None,
-        });
-        match hit {
-            Some(Fault::Batch { after, .. }) => Some(after),
-            _ => None,
-        }
+        let counts = |(queue, _): &(Option<usize>, usize)| queue.is_none_or(|q| q == index);
+        self.batches.occur_if(counts).map(|(_, after)| after)
     }
 
-    /// Whether this creation is to fail.
+    /// Counts a creation, and returns whether it fails.
     pub(crate) fn creation(&mut self) -> bool {
-        self.hit(|fault| {
-            if let Fault::OutOfMemory { nth } = fault {
-                Some(nth)
-            } else {
-                None
-            }
-        })
-        .is_some()
+        self.creations.occur().is_some()
     }
 
-    /// Whether the device is to be lost in this step.
+    /// Counts a step, and returns whether the device is lost in it.
     pub(crate) fn step(&mut self) -> bool {
-        self.hit(|fault| {
-            if let Fault::LoseDevice { after_steps } = fault {
-                Some(after_steps)
-            } else {
-                None
-            }
-        })
-        .is_some()
-    }
-
-    /// Counts down every fault that `counter` picks; takes out one that is due.
-    fn hit(&mut self, mut counter: impl FnMut(&mut Fault) -> Option<&mut u64>) -> Option<Fault> {
-        let mut due = None;
-        for (place, fault) in self.0.iter_mut().enumerate() {
-            if let Some(left) = counter(fault) {
-                *left = left.saturating_sub(1);
-                if *left == 0 && due.is_none() {
-                    due = Some(place);
-                }
-            }
-        }
-        due.map(|place| self.0.remove(place))
+        self.steps.occur().is_some()
     }
 }

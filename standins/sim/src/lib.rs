@@ -1,17 +1,17 @@
 //! A simulated device, for tests only.
 //!
-//! It is a **stand-in**: it has queues, semaphores, timestamps and faults, and a scheduler that
-//! does whatever the real APIs permit, so that a missing wait or a wrong assumption about order
-//! shows on some seed. It runs no kernels, has no memory model and no real timing, and knows no
-//! driver's bugs. **It never counts as hardware**: what passes here is only known not to rely on
-//! what the APIs do not promise, as this crate reads them.
+//! It is a **stand-in**: it has queues, semaphores, timestamps and faults, and a scheduler that may
+//! take any order that the real APIs permit. A missing wait or a wrong assumption about order
+//! therefore fails with some seed. The device runs no kernels, and has no memory model, no real
+//! timing and none of a driver's bugs. **It never counts as hardware**: a test that passes here
+//! shows only that the code does not rely on more than the APIs promise, as this crate reads them.
 //!
-//! A [`SimDevice`] has [`Queue`]s; a queue takes a [`Submission`], a list of [`Command`]s, and
-//! gives back a [`Batch`]. [`Semaphore`]s, [`Flag`]s and [`Gate`]s hold commands back, [`Slot`]s
-//! take timestamps, [`Fault`]s break things. What happened is in [`SimDevice::trace`], what should
-//! not have been done in [`SimDevice::violations`], what still lives in [`SimDevice::live`].
-//! Devices made with [`SimDevice::another`] stand on one machine: they share its scheduler and host
-//! clock, and may use each other's objects.
+//! A [`SimDevice`] has [`Queue`]s. A queue takes a [`Submission`], which is a list of [`Command`]s,
+//! and returns a [`Batch`]. [`Semaphore`]s, [`Flag`]s and [`Gate`]s block commands,
+//! [`TimestampQuery`]s hold timestamps, and [`Fault`]s make things fail. [`SimDevice::trace`] lists
+//! what happened, [`SimDevice::violations`] what the APIs forbid, and [`SimDevice::live`] counts
+//! the objects that are alive. Devices made with [`SimDevice::another`] belong to one machine: they
+//! share its scheduler and host clock, and may use each other's objects.
 //!
 //! ```
 //! use fencepost_sim::{Config, SimDevice, Submission};
@@ -28,41 +28,44 @@
 //!
 //! # What the scheduler may do
 //!
-//! At each step one of the permitted things happens, drawn from the seed. Every queue, batch and
-//! handler has a random eagerness, so that some lag far behind the rest. By [`Order`]:
+//! Each step is drawn at random from the permitted ones. Queues, batches and handlers have random
+//! weights, so that some lag far behind the others. By [`Order`]:
 //!
 //! | rule | `InOrder` | `Overlapping` | `OrderedSignals` |
 //! |---|---|---|---|
 //! | batches of a queue start in the order of submission | yes | yes | yes |
 //! | a batch may start before the earlier ones have run | no | yes | yes |
 //! | a signal, a flag's change or a timestamp may come before earlier batches have run | no | yes | no |
-//! | a later batch may pass one that waits | no | yes | no |
+//! | a later batch may overtake one that waits | no | yes | no |
 //! | batches may be reported complete in another order | no | yes | no |
 //!
 //! | rule, on every queue | permitted by | reference |
 //! |---|---|---|
-//! | queues run in any order among each other, unless a semaphore or flag orders them | all | [CUDA][cuda-streams], [Vulkan][vk-order], [Metal][mtl-queue] |
+//! | queues run in any order relative to each other, unless a semaphore or flag orders them | all | [CUDA][cuda-streams], [Vulkan][vk-order], [Metal][mtl-queue] |
 //! | commands of one stream run in order | CUDA | [CUDA][cuda-streams] |
-//! | a wait holds back what comes later in its stream only, and a later record does not change it | CUDA | [CUDA][cuda-wait] |
-//! | batches of one queue overlap, but a signal comes after, and a wait before, the rest of the queue | Vulkan | [Vulkan][vk-order], [semaphores][vk-semaphores] |
-//! | the timestamp comes after all earlier commands (as with the stage `ALL_COMMANDS`) | Vulkan | [Vulkan][vk-timestamps] |
-//! | command buffers of one queue overlap; only a wait orders a buffer behind another | Metal, read strictly | [Metal][mtl-event] |
-//! | queues share a hardware channel, and a stopped one stops the rest ([`Config::channels`]) | CUDA | [CUDA][cuda-channels] |
-//! | waits for values that nobody has submitted yet | Vulkan, Metal | [Vulkan][vk-semaphores], [Metal][mtl-event] |
-//! | a semaphore's value is seen before the batch that signals it is reported complete, or has an end time | Vulkan, Metal | [Vulkan][vk-semaphores], [Metal][mtl-shared] |
-//! | handlers come late, and in any order among batches and semaphores | Metal | [Metal][mtl-handler], [listeners][mtl-listener] |
-//! | the work of a failed batch stops anywhere, and its signals never come | CUDA, Metal | [CUDA][cuda-errors], [Metal][mtl-buffer] |
+//! | a wait blocks only the later work of its stream, and a later record does not change it | CUDA | [CUDA][cuda-wait] |
+//! | batches of one queue overlap, but a signal follows all earlier work of the queue, and a wait blocks all later work | Vulkan | [Vulkan][vk-order], [semaphores][vk-semaphores] |
+//! | a timestamp follows all earlier commands (as with the stage `ALL_COMMANDS`) | Vulkan | [Vulkan][vk-timestamps] |
+//! | command buffers of one queue overlap, and only a wait orders one behind another | Metal, read strictly | [Metal][mtl-event] |
+//! | queues share a hardware channel, and a blocked one blocks the others ([`Config::channels`]) | CUDA | [CUDA][cuda-channels] |
+//! | a wait may be submitted before its signal | Vulkan, Metal | [Vulkan][vk-semaphores], [Metal][mtl-event] |
+//! | the host may see a signal before its batch is reported complete or has an end time | Vulkan, Metal | [Vulkan][vk-semaphores], [Metal][mtl-shared] |
+//! | handlers run late, and in any order among batches and semaphores | Metal | [Metal][mtl-handler], [listeners][mtl-listener] |
+//! | a failed batch may stop at any command, and its later signals never come | CUDA, Metal | [CUDA][cuda-errors], [Metal][mtl-buffer] |
 //! | a lost device ends all waits with an error | Vulkan | [Vulkan][vk-lost] |
-//! | steps take any time, so that two timestamps may be equal | all | [CUDA][cuda-elapsed], [Vulkan][vk-timestamps] |
+//! | a step takes any time, so two timestamps may be equal | all | [CUDA][cuda-elapsed], [Vulkan][vk-timestamps] |
 //! | a timestamp has fewer than 64 valid bits and wraps | Vulkan | [Vulkan][vk-timestamps] |
-//! | a submit to a full queue blocks or is refused | CUDA blocks; Metal blocks for a new buffer | [CUDA][cuda-streams], [Metal][mtl-queue] |
+//! | a submit to a full queue blocks or is refused | CUDA blocks; Metal blocks a new command buffer | [CUDA][cuda-streams], [Metal][mtl-queue] |
 //!
-//! Apple's text on events can also be read so that a wait holds back the later buffers of its
-//! queue. A test that wants this reading too gives each queue a channel of its own: `channels:
-//! Some(n)` with as many as there are queues.
+//! Apple's documentation of events can also be read so that a wait blocks the later command buffers
+//! of its queue. A test of that reading gives each queue its own channel, with `channels: Some(n)`
+//! for `n` queues.
 //!
 //! Not simulated: stages and access masks, overlap of the commands inside one batch, memory that
-//! becomes visible late, priorities, time-outs by the driver's watchdog.
+//! becomes visible late, priorities, and time-outs by the driver's watchdog.
+//!
+//! [`CallLog`], [`Planned`] and [`ffi`] are for the stand-ins for drivers that are built on this
+//! crate.
 //!
 //! [cuda-streams]: https://docs.nvidia.com/cuda/cuda-driver-api/stream-sync-behavior.html
 //! [cuda-wait]: https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html
@@ -82,32 +85,52 @@
 
 #![deny(missing_docs, unsafe_code)]
 
+mod batch;
+mod call_log;
 mod clock;
+mod command;
 mod config;
 mod device;
-mod driver;
 mod error;
 mod fault;
+pub mod ffi;
 mod flag;
-mod ledger;
-mod life;
+mod handler;
+mod lifecycle;
 mod machine;
+mod object;
+mod planned;
+mod query;
 mod queue;
+mod recording;
 mod schedule;
 mod seed;
 mod semaphore;
 mod state;
+mod status;
+mod stepper;
+mod submission;
+mod timeline;
 mod trace;
+mod violation;
 
-pub use clock::{Calibration, Slot};
+pub use call_log::CallLog;
+pub use clock::Calibration;
+pub use command::Command;
 pub use config::{Config, Order, Sticky, WhenFull};
 pub use device::{SimDevice, WaitFor};
-pub use driver::Driver;
 pub use error::{Error, Waited};
 pub use fault::Fault;
-pub use flag::{Flag, Gate, Recording, Reuse};
-pub use ledger::{Kind, Live, Violation};
-pub use queue::{Batch, Command, Outcome, Queue, QueueId, Status, Submission};
-pub use seed::{SEED_VARIABLE, find_seed, seed_or, with_seeds};
+pub use flag::{Flag, Gate};
+pub use object::{Live, ObjectKind, QueueId};
+pub use planned::Planned;
+pub use query::TimestampQuery;
+pub use queue::{Batch, Queue};
+pub use recording::{Recording, Reuse};
+pub use seed::{SEED_VARIABLE, find_seed, random_seed, seed_or, with_seeds};
 pub use semaphore::Semaphore;
+pub use status::{Outcome, Status};
+pub use stepper::Stepper;
+pub use submission::Submission;
 pub use trace::{TraceEntry, TraceEvent};
+pub use violation::Violation;

@@ -1,23 +1,25 @@
-//! The lock that all devices of a machine share, and who sleeps on it. Nothing that a test or a
-//! face handed over is called or dropped while it is held (but [`Command::WaitUntil`], which says
-//! so).
+//! The lock that all devices of a machine share, and the threads that sleep until its state
+//! changes.
+//!
+//! Callers' closures and values are called and dropped without the lock. The one exception is the
+//! condition of [`Command::wait_until`](crate::Command::wait_until).
 
-use crate::ledger::Ledger;
-use crate::life::Full;
+use crate::command::Op;
+use crate::object::ObjectTracker;
 use crate::state::State;
-use crate::{Batch, Command, Config, Error, QueueId, Submission, Waited};
+use crate::{Config, Error, Waited};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub(crate) struct Machine {
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) tracker: Arc<ObjectTracker>,
     state: Mutex<State>,
-    /// Threads that drop what others own; grows under the lock.
+    /// How many threads are dropping callers' values. Incremented with the lock held.
     dropping: AtomicUsize,
     changed_for_hosts: Condvar,
-    changed_for_drivers: Condvar,
+    changed_for_steppers: Condvar,
 }
 
 impl fmt::Debug for Machine {
@@ -29,26 +31,26 @@ impl fmt::Debug for Machine {
 impl Machine {
     pub(crate) fn new(config: &Config) -> Arc<Machine> {
         Arc::new(Machine {
-            ledger: Arc::default(),
+            tracker: Arc::default(),
             state: Mutex::new(State::new(config)),
             dropping: AtomicUsize::new(0),
             changed_for_hosts: Condvar::new(),
-            changed_for_drivers: Condvar::new(),
+            changed_for_steppers: Condvar::new(),
         })
     }
 
-    /// Runs `f` with the state locked; afterwards wakes who may go on and drops what is to be
-    /// dropped.
+    /// Runs `f` with the state locked. Afterwards it wakes the threads that may continue, and
+    /// drops `deferred_drops`.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.lock();
         let before = state.changes;
         let result = f(&mut state);
         let changed = state.changes != before;
-        // each of these is a system call, and most steps have nobody waiting
+        // a wake-up is a system call, and most steps have no sleeping thread
         let wake_hosts = changed && state.sleeping_hosts > 0;
-        let wake_drivers = changed && state.sleeping_drivers > 0;
-        let trash = std::mem::take(&mut state.trash);
-        let drops = !trash.is_empty();
+        let wake_steppers = changed && state.sleeping_steppers > 0;
+        let dropped = std::mem::take(&mut state.deferred_drops);
+        let drops = !dropped.is_empty();
         if drops {
             self.dropping.fetch_add(1, Ordering::SeqCst);
         }
@@ -56,33 +58,33 @@ impl Machine {
         if wake_hosts {
             self.changed_for_hosts.notify_all();
         }
-        if wake_drivers {
-            self.changed_for_drivers.notify_all();
+        if wake_steppers {
+            self.changed_for_steppers.notify_all();
         }
         if drops {
-            // a destructor that panics must not leave the count too high
-            let _count = Count(&self.dropping);
-            drop(trash);
+            // a destructor may panic, and the count must fall all the same
+            let _guard = Decrement(&self.dropping);
+            drop(dropped);
         }
         result
     }
 
-    /// Whether no batch is pending, no handler is due or running, and nothing is being dropped.
-    pub(crate) fn is_quiet(&self) -> bool {
+    /// Whether no batch is pending, no handler is due or running, and no value is being dropped.
+    pub(crate) fn is_quiescent(&self) -> bool {
         let state = self.lock();
         state.active.is_empty()
-            && state.notifications.is_empty()
-            && state.calling == 0
+            && state.handler_calls.is_empty()
+            && state.running_handlers == 0
             && self.dropping.load(Ordering::SeqCst) == 0
     }
 
-    /// Blocks the calling thread until `over` gives a result or the time is up.
+    /// Blocks the calling thread until `over` returns a result or the timeout runs out.
     pub(crate) fn host_wait(
         &self,
         timeout: Option<Duration>,
         mut over: impl FnMut(&State) -> Option<Result<(), Error>>,
     ) -> Result<Waited, Error> {
-        // a deadline beyond what the clock can say is none
+        // a deadline that the clock cannot represent is no limit
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut state = self.lock();
         loop {
@@ -99,11 +101,24 @@ impl Machine {
         }
     }
 
+    /// Blocks until `reached` holds, the device is lost or closed, or the timeout runs out.
+    pub(crate) fn wait_on_device(
+        &self,
+        device: usize,
+        timeout: Option<Duration>,
+        reached: impl Fn() -> bool,
+    ) -> Result<Waited, Error> {
+        self.host_wait(timeout, |state| match reached() {
+            true => Some(Ok(())),
+            false => state.device_error(device).map(Err),
+        })
+    }
+
     pub(crate) fn changes(&self) -> u64 {
         self.lock().changes
     }
 
-    /// As `host_wait`, for a condition that must be asked without the lock.
+    /// As `host_wait`, for a condition that is evaluated without the lock.
     pub(crate) fn host_wait_unlocked(
         &self,
         timeout: Option<Duration>,
@@ -127,54 +142,27 @@ impl Machine {
         }
     }
 
-    /// Lets a driver sleep until something has changed since `seen`.
-    pub(crate) fn driver_wait(&self, seen: u64, stop: impl Fn() -> bool) {
+    /// Puts a stepping thread to sleep until something has changed since `seen`.
+    pub(crate) fn stepper_wait(&self, seen: u64, stop: impl Fn() -> bool) {
         let mut state = self.lock();
         while state.changes == seen && !stop() {
-            // nobody tells the machine that the word such a wait looks at has changed
+            // a condition may start to hold without a call of the machine
             let polling = state.queues_with_work().any(|queue| {
                 queue
                     .in_flight
                     .iter()
-                    .any(|batch| matches!(batch.commands.front(), Some(Command::WaitUntil(_))))
+                    .any(|batch| matches!(batch.next_op(), Some(Op::WaitUntil(_))))
             });
-            state.sleeping_drivers += 1;
+            state.sleeping_steppers += 1;
             state = sleep(
-                &self.changed_for_drivers,
+                &self.changed_for_steppers,
                 state,
                 polling.then_some(Duration::from_millis(1)),
             );
-            state.sleeping_drivers -= 1;
+            state.sleeping_steppers -= 1;
             if polling {
                 return;
             }
-        }
-    }
-
-    pub(crate) fn submit(
-        self: &Arc<Self>,
-        id: QueueId,
-        submission: Submission,
-    ) -> Result<Batch, Error> {
-        let mut submission = Some(submission);
-        loop {
-            match self.with(|state| state.submit(id, &mut submission, &self.ledger)) {
-                Ok((batch, view)) => {
-                    return Ok(Batch {
-                        machine: self.clone(),
-                        id: batch,
-                        view,
-                    });
-                }
-                Err(Full::Error(error)) => return Err(error),
-                Err(Full::Block) => {}
-            }
-            // whether there is room for this thread is decided again under the lock
-            let _ = self.host_wait(None, |state| match state.room(id) {
-                Ok(true) => Some(Ok(())),
-                Ok(false) => None,
-                Err(error) => Some(Err(error)),
-            })?;
         }
     }
 
@@ -183,9 +171,9 @@ impl Machine {
     }
 }
 
-struct Count<'a>(&'a AtomicUsize);
+struct Decrement<'a>(&'a AtomicUsize);
 
-impl Drop for Count<'_> {
+impl Drop for Decrement<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }

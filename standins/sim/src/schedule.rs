@@ -1,70 +1,71 @@
-//! The scheduler: which of the permitted things happens next.
+//! The scheduler. It chooses at random which of the permitted steps is next.
 
-use crate::ledger::Violation;
+use crate::batch::BatchState;
+use crate::command::{Command, Op};
+use crate::handler::HandlerCall;
 use crate::machine::Machine;
-use crate::queue::view;
-use crate::state::{BatchState, Notification, QueueState, State};
+use crate::state::{QueueState, State};
 use crate::trace::TraceEvent;
-use crate::{Command, Order, QueueId};
+use crate::{Order, QueueId, Violation};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-/// Something that may happen next.
+/// A step that is permitted.
 #[derive(Clone, Copy)]
 enum Choice {
     Start(QueueId),
     Run(QueueId, u64),
     Report(QueueId, u64),
-    Notify(usize),
+    CallHandler(usize),
 }
 
-/// What is left of a step to do without the lock.
-enum Todo {
+/// The part of a step that runs without the lock.
+enum Unlocked {
     Nothing,
     Work {
         queue: QueueId,
         batch: u64,
         work: Box<dyn FnOnce() + Send>,
     },
-    Call(Notification),
+    Call(HandlerCall),
 }
 
-/// Of the undelivered handlers only so many are in the draw: enough to upset any order, and a step
-/// stays cheap while thousands are pending.
+/// How many of the due handlers a step chooses from. They are enough to break any order that a
+/// caller relies on, and a step stays cheap while thousands are due.
 const HANDLER_WINDOW: usize = 32;
 
-/// Work is weighed by its queue's eagerness as well as its own; this puts handlers on the same
-/// scale.
+/// The weight of work is a product of two weights, its queue's and its own. This factor brings the
+/// one weight of a handler to the same scale.
 const HANDLER_SCALE: u64 = 16;
 
 impl Machine {
-    /// One step; false when nothing may happen.
+    /// Makes one step. False if none is permitted.
     pub(crate) fn step(&self) -> bool {
         match self.with(State::pick) {
             None => return false,
-            Some(Todo::Nothing) => {}
-            Some(Todo::Work { queue, batch, work }) => {
+            Some(Unlocked::Nothing) => {}
+            Some(Unlocked::Work { queue, batch, work }) => {
                 let result = catch_unwind(AssertUnwindSafe(work));
                 self.with(|state| match result {
                     Ok(()) => state.advance(queue, batch),
                     Err(panic) => {
                         let why = format!("work panicked: {}", text_of(&*panic));
                         state.fail(queue, batch, why);
-                        state.trash.push(Box::new(panic));
+                        state.deferred_drops.push(Box::new(panic));
                     }
                 });
             }
-            Some(Todo::Call(Notification { report, call, .. })) => {
+            Some(Unlocked::Call(HandlerCall { batch, call, .. })) => {
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(call)) {
-                    self.ledger.report(Violation::HandlerPanicked {
+                    self.tracker.report(Violation::HandlerPanicked {
                         text: text_of(&*panic),
                     });
                 }
                 self.with(|state| {
-                    state.calling -= 1;
-                    if let Some(shared) = report {
-                        let mut view = view(&shared);
+                    state.running_handlers -= 1;
+                    if let Some(batch) = batch {
+                        let mut view = batch.lock();
                         view.handlers_left = view.handlers_left.saturating_sub(1);
                     }
                     state.touch();
@@ -84,7 +85,7 @@ fn text_of(panic: &(dyn Any + Send)) -> String {
 }
 
 impl State {
-    fn pick(&mut self) -> Option<Todo> {
+    fn pick(&mut self) -> Option<Unlocked> {
         let choices = self.choices();
         let total: u64 = choices.iter().map(|(weight, _)| weight).sum();
         if total == 0 {
@@ -94,13 +95,13 @@ impl State {
         self.now_ns += self.duration();
         self.touch();
         let due: Vec<usize> = (0..self.devices.len())
-            .filter(|&device| self.devices[device].plan.step())
+            .filter(|&device| self.devices[device].faults.step())
             .collect();
         if !due.is_empty() {
             for device in due {
                 self.lose(device, "a fault".into());
             }
-            return Some(Todo::Nothing);
+            return Some(Unlocked::Nothing);
         }
         let mut draw = self.rng.below(total);
         let choice = choices.into_iter().find_map(|(weight, choice)| {
@@ -111,7 +112,8 @@ impl State {
         Some(self.apply(choice))
     }
 
-    /// How long the step takes: often nothing, so that timestamps tie; sometimes very long.
+    /// How long the step takes: often no time, so that two timestamps may be equal, and sometimes
+    /// very long.
     fn duration(&mut self) -> u64 {
         let real = self.real_time.as_mut().map_or(0, |last| {
             let now = Instant::now();
@@ -133,8 +135,8 @@ impl State {
                 continue;
             };
             let after_all_earlier = queue.order == Order::OrderedSignals;
-            for (place, batch) in queue.in_flight.iter_mut().enumerate() {
-                batch.ready = !batch.busy && may_run(batch, place == 0 || !after_all_earlier);
+            for (index, batch) in queue.in_flight.iter_mut().enumerate() {
+                batch.ready = !batch.busy && may_run(batch, index == 0 || !after_all_earlier);
             }
         }
         let mut choices = Vec::new();
@@ -143,7 +145,7 @@ impl State {
             .iter()
             .filter_map(|id| self.queues.get_key_value(id))
         {
-            if queue.hung {
+            if queue.paused {
                 continue;
             }
             let in_any_order = queue.order == Order::Overlapping;
@@ -151,25 +153,22 @@ impl State {
             for batch in &queue.unreported {
                 if in_any_order || oldest == Some(batch.id) {
                     choices.push((
-                        queue.eagerness * batch.report_eagerness,
+                        queue.weight * batch.report_weight,
                         Choice::Report(id, batch.id),
                     ));
                 }
             }
             for batch in queue.in_flight.iter().filter(|batch| batch.ready) {
-                choices.push((queue.eagerness * batch.eagerness, Choice::Run(id, batch.id)));
+                choices.push((queue.weight * batch.weight, Choice::Run(id, batch.id)));
             }
             if let Some(next) = queue.waiting.front()
                 && self.may_start(id, queue, next)
             {
-                choices.push((queue.eagerness * next.eagerness, Choice::Start(id)));
+                choices.push((queue.weight * next.weight, Choice::Start(id)));
             }
         }
-        for (place, notification) in self.notifications.iter().take(HANDLER_WINDOW).enumerate() {
-            choices.push((
-                HANDLER_SCALE * notification.eagerness,
-                Choice::Notify(place),
-            ));
+        for (index, call) in self.handler_calls.iter().take(HANDLER_WINDOW).enumerate() {
+            choices.push((HANDLER_SCALE * call.weight, Choice::CallHandler(index)));
         }
         choices
     }
@@ -184,15 +183,15 @@ impl State {
             Order::OrderedSignals => !queue
                 .in_flight
                 .iter()
-                .any(|earlier| earlier.commands.iter().any(Command::is_wait)),
+                .any(|earlier| earlier.commands.iter().any(is_wait)),
         };
         permitted
             && queue.in_flight.len() < device.config.max_overlap
             && self.channel_is_free(id, queue, next)
     }
 
-    /// A channel hands batches out in the order of submission, and stops where one stands at a
-    /// wait.
+    /// A channel starts batches in the order of submission, and none while a started one is blocked
+    /// by a wait.
     fn channel_is_free(&self, id: QueueId, queue: &QueueState, next: &BatchState) -> bool {
         let Some(channel) = queue.channel else {
             return true;
@@ -203,9 +202,8 @@ impl State {
             .filter_map(|other| self.queues.get(other))
             .filter(|other| other.channel == Some(channel))
             .all(|other| {
-                let stopped = |batch: &BatchState| {
-                    !batch.ready && batch.commands.front().is_some_and(Command::is_wait)
-                };
+                let stopped =
+                    |batch: &BatchState| !batch.ready && batch.next_op().is_some_and(Op::is_wait);
                 !other.in_flight.iter().any(stopped)
                     && other
                         .waiting
@@ -214,99 +212,88 @@ impl State {
             })
     }
 
-    fn apply(&mut self, choice: Choice) -> Todo {
+    fn apply(&mut self, choice: Choice) -> Unlocked {
         match choice {
             Choice::Start(id) => self.start(id),
             Choice::Report(id, batch) => self.report(id, batch),
             Choice::Run(id, batch) => return self.run(id, batch),
-            Choice::Notify(place) => {
-                if let Some(notification) = self.notifications.remove(place) {
+            Choice::CallHandler(index) => {
+                if let Some(call) = self.handler_calls.remove(index) {
                     self.log(TraceEvent::Delivered {
-                        of: notification.of,
-                        handler: notification.handler,
+                        of: call.of,
+                        handler: call.handler,
                     });
-                    self.calling += 1;
-                    return Todo::Call(notification);
+                    self.running_handlers += 1;
+                    return Unlocked::Call(call);
                 }
             }
         }
-        Todo::Nothing
+        Unlocked::Nothing
     }
 
-    fn run(&mut self, queue: QueueId, number: u64) -> Todo {
+    fn run(&mut self, queue: QueueId, number: u64) -> Unlocked {
         let now = self.tick(queue.device);
         let timestamps = self
             .devices
             .get(queue.device)
             .is_some_and(|device| device.config.valid_bits > 0);
         let Some(batch) = self.in_flight(queue, number) else {
-            return Todo::Nothing;
+            return Unlocked::Nothing;
         };
         if batch.fault_is_due() {
             self.fail(queue, number, "a fault in the batch".into());
-            return Todo::Nothing;
+            return Unlocked::Nothing;
         }
-        match batch.commands.front_mut() {
-            None
-            | Some(
-                Command::Wait(..) | Command::WaitFlag(_) | Command::WaitUntil(_) | Command::Gate(_),
-            ) => {}
-            Some(Command::Run(work)) => {
-                // the command stays in its place until the work is done: the batch must not end
-                // before
+        match batch.next_op_mut() {
+            None | Some(Op::Wait(..) | Op::WaitFlag(_) | Op::WaitUntil(_) | Op::Gate(_)) => {}
+            Some(Op::Run(work)) => {
+                // the command stays in the batch until the work has returned, so that the batch
+                // does not end before it
                 let work = std::mem::replace(work, Box::new(|| ()));
                 batch.busy = true;
-                return Todo::Work {
+                return Unlocked::Work {
                     queue,
                     batch: number,
                     work,
                 };
             }
-            Some(Command::Signal(semaphore, value)) => {
-                let (semaphore, value) = (semaphore.clone(), *value);
-                semaphore.raise(self, value);
-                self.trash.push(Box::new(semaphore));
+            Some(Op::Signal(timeline, value)) => {
+                let (timeline, value) = (timeline.clone(), *value);
+                self.signal(&timeline, value);
+                self.deferred_drops.push(Box::new(timeline));
             }
-            Some(Command::SetFlag(flag)) => {
-                let flag = flag.clone();
-                flag.put(self, true);
-            }
-            Some(Command::ResetFlag(flag)) => {
-                let flag = flag.clone();
-                flag.put(self, false);
-            }
-            Some(Command::Timestamp(slot)) if timestamps => slot.write(now),
-            Some(Command::Timestamp(slot)) => slot.object.ledger().report(Violation::NoTimestamps),
-            Some(Command::ResetSlot(slot)) => slot.clear(),
-            Some(Command::Fail(why)) => {
+            Some(Op::SetFlag(flag)) => flag.store(true),
+            Some(Op::ResetFlag(flag)) => flag.store(false),
+            Some(Op::Timestamp(query)) if timestamps => query.write(now),
+            Some(Op::Timestamp(query)) => query.object.tracker().report(Violation::NoTimestamps),
+            Some(Op::ResetQuery(query)) => query.clear(),
+            Some(Op::Fail(why)) => {
                 let why = std::mem::take(why);
                 self.fail(queue, number, why);
-                return Todo::Nothing;
+                return Unlocked::Nothing;
             }
         }
         self.advance(queue, number);
-        Todo::Nothing
+        Unlocked::Nothing
     }
 }
 
-/// Whether the batch's next command may run. `first` says that nothing submitted earlier has to be
-/// waited for.
-fn may_run(batch: &mut BatchState, first: bool) -> bool {
+fn is_wait(command: &Command) -> bool {
+    command.0.is_wait()
+}
+
+/// Whether the batch's next command may run. `oldest` says that no started batch of its queue was
+/// submitted earlier, where that matters.
+fn may_run(batch: &mut BatchState, oldest: bool) -> bool {
     if batch.fault_is_due() {
         return true;
     }
-    match batch.commands.front_mut() {
+    match batch.next_op_mut() {
         None => false,
-        Some(Command::Wait(semaphore, value)) => semaphore.reached() >= *value,
-        Some(Command::WaitFlag(flag)) => flag.reached(),
-        Some(Command::WaitUntil(holds)) => catch_unwind(AssertUnwindSafe(holds)).unwrap_or(false),
-        Some(Command::Gate(gate)) => gate.0.reached(),
-        Some(
-            Command::Signal(..)
-            | Command::SetFlag(_)
-            | Command::ResetFlag(_)
-            | Command::Timestamp(_),
-        ) => first,
-        Some(Command::Run(_) | Command::ResetSlot(_) | Command::Fail(_)) => true,
+        Some(Op::Wait(timeline, value)) => timeline.value() >= *value,
+        Some(Op::WaitFlag(flag) | Op::Gate(flag)) => flag.is_set(),
+        Some(Op::WaitUntil(holds)) => catch_unwind(AssertUnwindSafe(holds)).unwrap_or(false),
+        Some(Op::Signal(..) | Op::SetFlag(_) | Op::ResetFlag(_) | Op::Timestamp(_)) => oldest,
+        Some(Op::Run(_) | Op::ResetQuery(_) | Op::Fail(_)) => true,
     }
 }

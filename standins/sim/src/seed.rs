@@ -1,44 +1,53 @@
-//! Seeds: where they come from, and how a failing test names its own.
+//! Seeds: where they come from, and how a failing test reports its own.
 
-/// The environment variable that replays one seed in [`with_seeds`] and [`seed_or`].
+use std::hash::{BuildHasher, RandomState};
+
+/// The environment variable with the seed that [`with_seeds`] and [`seed_or`] use.
 pub const SEED_VARIABLE: &str = "FENCEPOST_SIM_SEED";
 
-/// The seed in `FENCEPOST_SIM_SEED`, or `default` where that is unset or no number.
+/// The seed in `FENCEPOST_SIM_SEED`, or `default` where that is unset or not a number.
 pub fn seed_or(default: u64) -> u64 {
     seed_from_env().unwrap_or(default)
 }
 
-/// Runs `test` with the seeds `0..count`, or only with the one in `FENCEPOST_SIM_SEED`. When it
-/// panics, the seed and the way to replay it are printed.
+/// Runs `test` with the seeds `0..count`, or only with the one in `FENCEPOST_SIM_SEED`. If it
+/// panics, the seed is printed with the way to replay it.
 ///
-/// A seed fixes the order of everything as long as one thread makes all calls and all steps. With a
-/// [`Driver`](crate::Driver) or several calling threads it fixes only the scheduler's choices.
+/// If one thread makes all calls and all steps, the seed determines the order of everything. With
+/// a [`Stepper`](crate::Stepper) or several calling threads it determines only the scheduler's
+/// choices.
 pub fn with_seeds(count: u64, mut test: impl FnMut(u64)) {
     let seeds = match seed_from_env() {
         Some(seed) => seed..seed.saturating_add(1),
         None => 0..count,
     };
     for seed in seeds {
-        let _named = NameOnPanic(seed);
+        let _print_on_panic = PrintOnPanic(seed);
         test(seed);
     }
 }
 
-/// The first of the seeds `0..count` for which `shows` is true: proof that the scheduler can do
-/// something.
+/// The first of the seeds `0..count` for which `shows` is true. It proves that the scheduler can
+/// do something.
 ///
-/// `FENCEPOST_SIM_SEED` has no say here, since one seed cannot prove it.
+/// `FENCEPOST_SIM_SEED` has no effect here, since one seed cannot prove that.
 pub fn find_seed(count: u64, shows: impl FnMut(&u64) -> bool) -> Option<u64> {
     (0..count).find(shows)
+}
+
+/// The seed in `FENCEPOST_SIM_SEED`, or a random one, for a process that no test has given a seed.
+pub fn random_seed() -> u64 {
+    // the standard library's only source of randomness is the keys of a hasher
+    seed_or(RandomState::new().hash_one(0) >> 32)
 }
 
 fn seed_from_env() -> Option<u64> {
     std::env::var(SEED_VARIABLE).ok()?.trim().parse().ok()
 }
 
-struct NameOnPanic(u64);
+struct PrintOnPanic(u64);
 
-impl Drop for NameOnPanic {
+impl Drop for PrintOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!(
@@ -49,8 +58,8 @@ impl Drop for NameOnPanic {
     }
 }
 
-/// SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>): small, and the same on every machine and
-/// in every release, which a seed in a bug report relies on.
+/// SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>). It gives the same numbers on every machine
+/// and in every release, which the seed of a bug report relies on.
 #[derive(Debug)]
 pub(crate) struct Rng(u64);
 
@@ -67,15 +76,15 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number in `0..bound`, 0 for a bound of 0. The bias of the remainder does not matter for
-    /// schedules.
+    /// A number in `0..bound`, or 0 for a bound of 0. The bias of the remainder does not matter
+    /// here.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 
-    /// How eager something is to happen. The wide spread lets one batch or handler lag behind
-    /// dozens of steps of the others, which even chances would almost never do.
-    pub(crate) fn eagerness(&mut self) -> u64 {
+    /// A scheduling weight: 1, 4, 16 or 64. The wide spread lets one batch or handler lag behind
+    /// dozens of steps of the others, which equal weights would almost never do.
+    pub(crate) fn weight(&mut self) -> u64 {
         1 << (2 * self.below(4))
     }
 }

@@ -1,46 +1,47 @@
-//! The state behind the machine's lock.
+//! The state that the machine's lock protects.
 
+use crate::batch::BatchState;
 use crate::clock::{mask, tick_at};
-use crate::fault::Plan;
-use crate::ledger::{Object, Use};
-use crate::queue::{CompletedHandler, SharedView};
+use crate::fault::FaultPlan;
+use crate::handler::HandlerCall;
 use crate::seed::Rng;
+use crate::timeline::Timeline;
 use crate::trace::{TraceEntry, TraceEvent};
-use crate::{Command, Config, Error, Order, QueueId};
+use crate::{Config, Error, Order, QueueId};
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Instant;
 
 pub(crate) struct State {
     pub(crate) rng: Rng,
     pub(crate) now_ns: u64,
     pub(crate) max_step_ns: u64,
-    /// When real time was last looked at, if the clock follows it.
+    /// When real time was last read, if the clock follows it.
     pub(crate) real_time: Option<Instant>,
     pub(crate) steps: u64,
     pub(crate) devices: Vec<DeviceState>,
     pub(crate) queues: BTreeMap<QueueId, QueueState>,
-    /// The queues with pending batches: thousands may be idle.
+    /// The queues with pending batches, since a machine may have thousands of idle ones.
     pub(crate) active: BTreeSet<QueueId>,
-    pub(crate) notifications: VecDeque<Notification>,
+    /// The handlers that are due.
+    pub(crate) handler_calls: VecDeque<HandlerCall>,
     pub(crate) next_batch: u64,
     trace: VecDeque<TraceEntry>,
     trace_capacity: usize,
-    /// Grows with everything that may let a waiter or a driver go on.
+    /// Incremented by every change that may end a wait or enable a step.
     pub(crate) changes: u64,
     pub(crate) sleeping_hosts: usize,
-    pub(crate) sleeping_drivers: usize,
-    /// Handlers that a stepping thread is in.
-    pub(crate) calling: usize,
-    /// What others own and the machine is done with. Dropped once the lock is released: a
-    /// destructor may call back.
-    pub(crate) trash: Vec<Box<dyn Any + Send>>,
+    pub(crate) sleeping_steppers: usize,
+    /// How many handlers are running on stepping threads.
+    pub(crate) running_handlers: usize,
+    /// Callers' values that the machine no longer needs. They are dropped once the lock is
+    /// released, since a destructor may call the machine.
+    pub(crate) deferred_drops: Vec<Box<dyn Any + Send>>,
 }
 
 pub(crate) struct DeviceState {
     pub(crate) config: Config,
-    pub(crate) plan: Plan,
+    pub(crate) faults: FaultPlan,
     pub(crate) lost: Option<String>,
     pub(crate) closed: bool,
     next_queue: usize,
@@ -49,48 +50,18 @@ pub(crate) struct DeviceState {
 pub(crate) struct QueueState {
     pub(crate) order: Order,
     pub(crate) channel: Option<usize>,
-    /// How eager the whole queue is, on top of each batch.
-    pub(crate) eagerness: u64,
-    /// Accepted, not started; in order of submission.
+    /// Multiplied with the weight of each of its batches.
+    pub(crate) weight: u64,
+    /// Accepted and not started, in order of submission.
     pub(crate) waiting: VecDeque<BatchState>,
-    /// Started; in order of submission.
+    /// Started, in order of submission.
     pub(crate) in_flight: Vec<BatchState>,
-    /// All commands done, or failed; the host has not been told.
+    /// Complete or failed, and not reported to the host.
     pub(crate) unreported: Vec<BatchState>,
     pub(crate) error: Option<String>,
-    pub(crate) hung: bool,
-    /// Its last handle is gone.
-    pub(crate) orphan: bool,
-}
-
-pub(crate) struct BatchState {
-    pub(crate) id: u64,
-    pub(crate) commands: VecDeque<Command>,
-    pub(crate) at: usize,
-    /// Its present command is running on a stepping thread.
-    pub(crate) busy: bool,
-    /// Its next command may run; set at the beginning of each step.
-    pub(crate) ready: bool,
-    pub(crate) eagerness: u64,
-    pub(crate) report_eagerness: u64,
-    pub(crate) fail_at: Option<usize>,
-    pub(crate) error: Option<String>,
-    pub(crate) start: Option<u64>,
-    pub(crate) end: u64,
-    pub(crate) view: SharedView,
-    pub(crate) scheduled: Vec<Notification>,
-    pub(crate) completed: Vec<(CompletedHandler, Arc<Object>)>,
-    pub(crate) uses: Vec<Use>,
-}
-
-pub(crate) struct Notification {
-    pub(crate) of: u64,
-    pub(crate) handler: &'static str,
-    pub(crate) device: usize,
-    pub(crate) eagerness: u64,
-    /// The batch that is told when it was called.
-    pub(crate) report: Option<SharedView>,
-    pub(crate) call: Box<dyn FnOnce() + Send>,
+    pub(crate) paused: bool,
+    /// Whether its last handle was dropped.
+    pub(crate) handle_dropped: bool,
 }
 
 impl QueueState {
@@ -98,7 +69,7 @@ impl QueueState {
         self.waiting.len() + self.in_flight.len() + self.unreported.len()
     }
 
-    /// The batch that was submitted first among those not reported.
+    /// The first submitted of the batches that are not reported.
     pub(crate) fn oldest(&self) -> Option<u64> {
         let first = |batches: &[BatchState]| batches.iter().map(|batch| batch.id).min();
         let waiting = self.waiting.front().map(|batch| batch.id);
@@ -106,13 +77,6 @@ impl QueueState {
             .into_iter()
             .flatten()
             .min()
-    }
-}
-
-impl BatchState {
-    /// Whether a fault strikes before the present command.
-    pub(crate) fn fault_is_due(&self) -> bool {
-        self.fail_at.is_some_and(|at| at <= self.at)
     }
 }
 
@@ -127,18 +91,19 @@ impl State {
             devices: Vec::new(),
             queues: BTreeMap::new(),
             active: BTreeSet::new(),
-            notifications: VecDeque::new(),
+            handler_calls: VecDeque::new(),
             next_batch: 0,
             trace: VecDeque::new(),
             trace_capacity: config.trace_capacity,
             changes: 0,
             sleeping_hosts: 0,
-            sleeping_drivers: 0,
-            calling: 0,
-            trash: Vec::new(),
+            sleeping_steppers: 0,
+            running_handlers: 0,
+            deferred_drops: Vec::new(),
         }
     }
 
+    /// Records that something changed, which wakes sleeping threads once the lock is released.
     pub(crate) fn touch(&mut self) {
         self.changes = self.changes.wrapping_add(1);
     }
@@ -161,15 +126,29 @@ impl State {
         self.trace.iter().cloned().collect()
     }
 
-    pub(crate) fn notify(&mut self, notification: Notification) {
-        self.notifications.push_back(notification);
+    pub(crate) fn queue_handler(&mut self, call: HandlerCall) {
+        self.handler_calls.push_back(call);
         self.touch();
+    }
+
+    pub(crate) fn queue_due_handlers(&mut self, timeline: &Timeline) {
+        for call in timeline.due_handlers() {
+            self.queue_handler(call);
+        }
+    }
+
+    /// Signals a semaphore, from the device or the host.
+    pub(crate) fn signal(&mut self, timeline: &Timeline, value: u64) {
+        if timeline.raise(value) {
+            self.touch();
+            self.queue_due_handlers(timeline);
+        }
     }
 
     pub(crate) fn add_device(&mut self, config: Config) -> usize {
         self.devices.push(DeviceState {
             config,
-            plan: Plan::default(),
+            faults: FaultPlan::default(),
             lost: None,
             closed: false,
             next_queue: 0,
@@ -188,13 +167,13 @@ impl State {
         let queue = QueueState {
             order: order.unwrap_or(state.config.order),
             channel: state.config.channels.map(|channels| index % channels),
-            eagerness: self.rng.eagerness(),
+            weight: self.rng.weight(),
             waiting: VecDeque::new(),
             in_flight: Vec::new(),
             unreported: Vec::new(),
             error: None,
-            hung: false,
-            orphan: false,
+            paused: false,
+            handle_dropped: false,
         };
         let id = QueueId { device, index };
         self.queues.insert(id, queue);
@@ -208,7 +187,8 @@ impl State {
         }
     }
 
-    /// A queue is only forgotten once its handles are gone, or its device is.
+    /// A queue is removed only after its last handle is dropped or its device is closed, so a
+    /// missing one means a closed device.
     pub(crate) fn queue(&self, id: QueueId) -> Result<&QueueState, Error> {
         self.queues.get(&id).ok_or(Error::DeviceClosed)
     }
@@ -223,7 +203,8 @@ impl State {
         })
     }
 
-    pub(crate) fn room(&self, id: QueueId) -> Result<bool, Error> {
+    /// Whether the queue accepts another batch now.
+    pub(crate) fn has_room(&self, id: QueueId) -> Result<bool, Error> {
         if let Some(error) = self.device_error(id.device) {
             return Err(error);
         }

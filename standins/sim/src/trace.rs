@@ -1,20 +1,20 @@
-//! What happened, in order.
+//! The trace: what happened on a machine, in order.
 
-use crate::{Kind, QueueId};
+use crate::{ObjectKind, QueueId};
 use std::fmt;
 
-/// One thing that happened.
+/// One event of the trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceEntry {
-    /// How many steps the scheduler had taken.
+    /// How many steps the scheduler had taken before.
     pub step: u64,
-    /// The machine's time.
+    /// The machine's simulated time.
     pub time_ns: u64,
     /// What happened.
     pub event: TraceEvent,
 }
 
-/// What happened.
+/// What can happen on a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TraceEvent {
@@ -27,6 +27,11 @@ pub enum TraceEvent {
     },
     /// A submit was refused.
     Refused {
+        /// Its queue.
+        queue: QueueId,
+    },
+    /// A submit blocked, since the queue is full.
+    Blocked {
         /// Its queue.
         queue: QueueId,
     },
@@ -43,12 +48,12 @@ pub enum TraceEvent {
         queue: QueueId,
         /// Its batch.
         batch: u64,
-        /// Its place in the batch.
+        /// Its index in the batch.
         index: usize,
-        /// What it is: `wait`, `signal`, `run`…
+        /// Its name: `wait`, `signal`, `run`…
         command: &'static str,
     },
-    /// A batch failed; what was left of it never runs.
+    /// A batch failed. Its remaining commands never run.
     Failed {
         /// Its queue.
         queue: QueueId,
@@ -73,9 +78,9 @@ pub enum TraceEvent {
     },
     /// The host signalled a semaphore, changed a flag or opened a gate.
     Host {
-        /// What was touched.
-        kind: Kind,
-        /// Which one.
+        /// What was changed.
+        kind: ObjectKind,
+        /// Its number.
         id: u64,
         /// The new value.
         value: u64,
@@ -93,6 +98,7 @@ impl fmt::Display for TraceEntry {
         match &self.event {
             TraceEvent::Submitted { queue, batch } => write!(f, "{queue}: batch {batch} submitted"),
             TraceEvent::Refused { queue } => write!(f, "{queue}: submit refused"),
+            TraceEvent::Blocked { queue } => write!(f, "{queue}: submit blocks"),
             TraceEvent::Started { queue, batch } => write!(f, "{queue}: batch {batch} started"),
             TraceEvent::Ran {
                 queue,

@@ -9,11 +9,11 @@ use support::{device, device_with, queue};
 
 const SEEDS: u64 = 200;
 
-/// Two timestamps with some work between them.
+/// Two timestamps with work between them.
 fn timestamps(config: Config) -> (u64, u64) {
     let device = device_with(config);
     let queue = queue(&device, Order::InOrder);
-    let (start, end) = (device.new_slot().unwrap(), device.new_slot().unwrap());
+    let (start, end) = (device.new_query().unwrap(), device.new_query().unwrap());
     assert_eq!(start.read(), None);
     let mut work = Submission::new().timestamp(&start);
     for _ in 0..20 {
@@ -55,7 +55,7 @@ fn timestamps_wrap_at_the_valid_bits() {
             };
             let (start, end) = timestamps(near_the_end);
             assert!(start <= mask && end <= mask);
-            // the difference under the mask is what a clock without a wrap shows
+            // under the mask, the difference is that of a clock that does not wrap
             assert_eq!(end.wrapping_sub(start) & mask, plain.1 - plain.0);
             end < start
         };
@@ -93,7 +93,7 @@ fn two_timestamps_may_be_equal() {
     let ties = |seed: u64| {
         let device = device(seed);
         let queue = queue(&device, Order::InOrder);
-        let (a, b) = (device.new_slot().unwrap(), device.new_slot().unwrap());
+        let (a, b) = (device.new_query().unwrap(), device.new_query().unwrap());
         queue
             .submit(Submission::new().timestamp(&a).timestamp(&b))
             .unwrap();
@@ -109,18 +109,18 @@ fn a_timestamp_follows_earlier_batches_where_signals_are_ordered() {
     let early = |seed: u64, order| {
         let device = device(seed);
         let queue = queue(&device, order);
-        let (gate, slot) = (device.new_gate().unwrap(), device.new_slot().unwrap());
+        let (gate, query) = (device.new_gate().unwrap(), device.new_query().unwrap());
         queue.submit(Submission::new().gate(&gate)).unwrap();
-        queue.submit(Submission::new().timestamp(&slot)).unwrap();
+        queue.submit(Submission::new().timestamp(&query)).unwrap();
         device.run_until_idle();
-        slot.read().is_some()
+        query.read().is_some()
     };
     assert!(find_seed(SEEDS, |&seed| early(seed, Order::Overlapping)).is_some());
     with_seeds(SEEDS, |seed| assert!(!early(seed, Order::OrderedSignals)));
 }
 
 #[test]
-fn a_calibration_is_off_by_no_more_than_it_says() {
+fn the_error_of_a_calibration_is_within_its_uncertainty() {
     let off = |seed: u64| {
         let device = device_with(Config {
             calibration_error_ns: 500,
@@ -157,7 +157,7 @@ fn a_fast_device_clock_runs_ahead_of_the_host() {
 }
 
 #[test]
-fn devices_of_one_machine_have_clocks_of_their_own() {
+fn each_device_of_a_machine_has_its_own_clock() {
     let here = device(1);
     let there = here
         .another(Config {
@@ -176,24 +176,24 @@ fn devices_of_one_machine_have_clocks_of_their_own() {
 }
 
 #[test]
-fn a_clock_without_valid_bits_gives_no_timestamps() {
+fn a_clock_without_valid_bits_has_no_timestamps() {
     let device = device_with(Config {
         valid_bits: 0,
         ..Config::seeded(1)
     });
-    let slot = device.new_slot().unwrap();
+    let query = device.new_query().unwrap();
     device
         .new_queue()
         .unwrap()
-        .submit(Submission::new().timestamp(&slot))
+        .submit(Submission::new().timestamp(&query))
         .unwrap();
     device.run_until_idle();
-    assert_eq!((slot.read(), device.tick()), (None, 0));
+    assert_eq!((query.read(), device.tick()), (None, 0));
     assert_eq!(device.violations(), [Violation::NoTimestamps]);
 }
 
 #[test]
-fn a_device_that_cannot_be_is_refused() {
+fn an_impossible_configuration_is_refused() {
     let plain = || Config::seeded(1);
     for config in [
         Config {
@@ -230,11 +230,11 @@ fn a_device_that_cannot_be_is_refused() {
 }
 
 #[test]
-fn work_that_takes_time_moves_the_clock_on() {
+fn work_that_takes_time_advances_the_clock() {
     with_seeds(SEEDS, |seed| {
         let device = device(seed);
         let queue = queue(&device, Order::InOrder);
-        let (start, end) = (device.new_slot().unwrap(), device.new_slot().unwrap());
+        let (start, end) = (device.new_query().unwrap(), device.new_query().unwrap());
         let inside = device.clone();
         let spin = move || inside.advance(1_000_000_000);
         let work = Submission::new()
@@ -248,23 +248,23 @@ fn work_that_takes_time_moves_the_clock_on() {
 }
 
 #[test]
-fn a_clock_that_follows_real_time_counts_what_the_host_takes() {
+fn a_clock_that_follows_real_time_includes_time_spent_by_the_host() {
     with_seeds(10, |seed| {
         let device = device_with(Config {
             follows_real_time: true,
             ..Config::seeded(seed)
         });
         let queue = queue(&device, Order::InOrder);
-        let (start, end) = (device.new_slot().unwrap(), device.new_slot().unwrap());
+        let (start, end) = (device.new_query().unwrap(), device.new_query().unwrap());
         let gate = device.new_gate().unwrap();
         let work = Submission::new().timestamp(&start).gate(&gate);
         queue.submit(work.timestamp(&end)).unwrap();
         device.run_until_idle();
-        let held = std::time::Instant::now();
+        let start_of_sleep = std::time::Instant::now();
         std::thread::sleep(std::time::Duration::from_millis(2));
-        let held = held.elapsed().as_nanos();
+        let slept = start_of_sleep.elapsed().as_nanos();
         gate.open();
         device.run_until_idle();
-        assert!(u128::from(end.read().unwrap() - start.read().unwrap()) >= held);
+        assert!(u128::from(end.read().unwrap() - start.read().unwrap()) >= slept);
     });
 }

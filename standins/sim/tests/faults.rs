@@ -1,14 +1,13 @@
-//! Everything that can be made to break.
+//! Planned faults and their effects.
 
 mod support;
 
 use fencepost_sim::{
-    Config, Error, Fault, Order, Outcome, Status, Sticky, Submission, TraceEvent, Violation,
-    Waited, WhenFull, with_seeds,
+    Config, Error, Fault, Order, Outcome, SimDevice, Status, Sticky, Submission, TraceEntry,
+    TraceEvent, Violation, Waited, WhenFull, with_seeds,
 };
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
-use support::{GENEROUS, Log, device, device_with, queue};
+use support::{HANG_TIMEOUT, Log, device, device_with, queue};
 
 const SEEDS: u64 = 100;
 
@@ -44,7 +43,7 @@ fn a_failed_submit_runs_nothing_and_the_next_one_works() {
 }
 
 #[test]
-fn a_submit_fault_counts_only_its_queue_unless_told_otherwise() {
+fn a_submit_fault_counts_the_submits_of_one_queue_or_of_all() {
     let device = device(1);
     let (first, second) = (
         queue(&device, Order::InOrder),
@@ -75,14 +74,14 @@ fn a_failed_batch_stops_where_it_failed_and_signals_nothing() {
             nth: 1,
             after: 1,
         });
-        let told = Arc::new(Mutex::new(None));
-        let telling = told.clone();
+        let reported = Arc::new(Mutex::new(None));
+        let report = reported.clone();
         let work = Submission::new()
             .run(log.add(1))
             .run(log.add(2))
             .signal(&done, 1);
         let batch = queue
-            .submit(work.on_completed(move |end| *telling.lock().unwrap() = Some(end)))
+            .submit(work.on_completed(move |end| *report.lock().unwrap() = Some(end)))
             .unwrap();
         queue.submit(Submission::new().run(log.add(3))).unwrap();
         device.run_until_idle();
@@ -90,12 +89,12 @@ fn a_failed_batch_stops_where_it_failed_and_signals_nothing() {
         assert_eq!(done.value().unwrap(), 0);
         let ended = outcome(batch.status());
         assert!(ended.error.is_some());
-        assert_eq!(told.lock().unwrap().take(), Some(ended));
+        assert_eq!(reported.lock().unwrap().take(), Some(ended));
     });
 }
 
 #[test]
-fn a_batch_that_fails_at_its_end_has_run() {
+fn a_batch_that_fails_at_its_end_has_run_its_commands() {
     let (device, log) = (device(1), Log::default());
     device.inject(Fault::Batch {
         queue: None,
@@ -133,7 +132,7 @@ fn work_that_panics_or_fails_fails_its_batch() {
 }
 
 #[test]
-fn a_failure_that_sticks_to_the_queue_ends_until_cleared() {
+fn a_failure_sticks_to_the_queue_until_it_is_cleared() {
     with_seeds(SEEDS, |seed| {
         let config = Config {
             sticky: Sticky::Queue,
@@ -185,7 +184,7 @@ fn a_failure_that_sticks_to_the_device_loses_it() {
 }
 
 #[test]
-fn a_lost_device_fails_what_is_pending_and_every_later_call() {
+fn pending_work_and_later_calls_of_a_lost_device_fail() {
     with_seeds(SEEDS, |seed| {
         let (device, log) = (device(seed), Log::default());
         let queue = queue(&device, Order::Overlapping);
@@ -216,7 +215,7 @@ fn a_lost_device_fails_what_is_pending_and_every_later_call() {
         assert_eq!(device.new_semaphore(0).unwrap_err(), lost);
         assert_eq!(device.new_queue().unwrap_err(), lost);
         assert_eq!(never.wait(1, None), Err(lost));
-        // what was reached before stays reached
+        // a value that was reached before the loss stays reached
         assert_eq!(reached.wait(1, None), Ok(Waited::Reached));
     });
 }
@@ -261,30 +260,30 @@ fn memory_runs_out_at_the_planned_creation() {
     let device = device(1);
     device.inject(Fault::OutOfMemory { nth: 2 });
     let _kept = device.new_semaphore(0).unwrap();
-    assert_eq!(device.new_slot().unwrap_err(), Error::OutOfMemory);
-    assert_eq!(device.live().slots, 0);
-    assert!(device.new_slot().is_ok());
+    assert_eq!(device.new_query().unwrap_err(), Error::OutOfMemory);
+    assert_eq!(device.live().queries, 0);
+    assert!(device.new_query().is_ok());
 }
 
 #[test]
-fn a_hung_queue_stands_still_until_released() {
+fn a_paused_queue_runs_nothing_until_it_is_resumed() {
     with_seeds(SEEDS, |seed| {
         let (device, log) = (device(seed), Log::default());
-        let (hung, other) = (
+        let (paused, other) = (
             queue(&device, Order::Overlapping),
             queue(&device, Order::Overlapping),
         );
-        hung.submit(Submission::new().run(log.add(1))).unwrap();
+        paused.submit(Submission::new().run(log.add(1))).unwrap();
         other.submit(Submission::new().run(log.add(2))).unwrap();
-        assert!(device.hang(0));
+        assert!(device.pause_queue(0));
         device.run_until_idle();
         assert_eq!(log.seen(), [2]);
-        assert!(device.pending_work()[0].contains("hung"));
-        assert!(device.release(0));
+        assert!(device.pending_work()[0].contains("paused"));
+        assert!(device.resume_queue(0));
         device.run_until_idle();
         assert_eq!(log.seen(), [2, 1]);
     });
-    assert!(!device(1).hang(0));
+    assert!(!device(1).pause_queue(0));
 }
 
 #[test]
@@ -306,6 +305,13 @@ fn a_full_queue_refuses() {
     queue.submit(Submission::new()).unwrap();
 }
 
+/// Waits until a submit has blocked on a full queue.
+fn wait_until_blocked(device: &SimDevice) {
+    let blocked = |entry: &TraceEntry| matches!(entry.event, TraceEvent::Blocked { .. });
+    let over = device.wait_until(HANG_TIMEOUT, || device.trace().iter().any(blocked));
+    assert_eq!(over, Waited::Reached);
+}
+
 #[test]
 fn a_full_queue_blocks_until_there_is_room() {
     let device = device_with(Config {
@@ -318,20 +324,16 @@ fn a_full_queue_blocks_until_there_is_room() {
     for _ in 0..2 {
         queue.submit(Submission::new().gate(&gate)).unwrap();
     }
-    let _driver = device.spawn_driver().unwrap();
+    let _stepper = device.spawn_stepper().unwrap();
     let blocked = std::thread::spawn({
         let queue = queue.clone();
         move || queue.submit(Submission::new()).map(|_| ())
     });
-    // it may only get through once the gate is open; whether it already blocks here does not matter
-    assert_eq!(
-        queue.wait_idle(Some(Duration::from_millis(20))),
-        Ok(Waited::TimedOut)
-    );
+    wait_until_blocked(&device);
     assert!(!blocked.is_finished());
     gate.open();
     assert_eq!(blocked.join().unwrap(), Ok(()));
-    assert_eq!(queue.wait_idle(GENEROUS), Ok(Waited::Reached));
+    assert_eq!(queue.wait_idle(HANG_TIMEOUT), Ok(Waited::Reached));
 }
 
 #[test]
@@ -344,7 +346,7 @@ fn losing_the_device_ends_a_blocked_submit() {
     let queue = queue(&device, Order::InOrder);
     queue.submit(Submission::new()).unwrap();
     let blocked = std::thread::spawn(move || queue.submit(Submission::new()).map(|_| ()));
-    std::thread::sleep(Duration::from_millis(10));
+    wait_until_blocked(&device);
     device.lose("gone");
     assert_eq!(
         blocked.join().unwrap(),
@@ -353,7 +355,7 @@ fn losing_the_device_ends_a_blocked_submit() {
 }
 
 #[test]
-fn a_handler_that_panics_is_written_down_and_the_rest_goes_on() {
+fn a_handler_that_panics_is_a_violation_and_the_others_run() {
     let (device, log) = (device(1), Log::default());
     let queue = queue(&device, Order::InOrder);
     let second = log.add(1);
@@ -387,6 +389,6 @@ fn a_batch_that_fails_before_it_starts_never_calls_its_scheduled_handler() {
     device.lose("gone");
     device.run_until_idle();
     assert_eq!(log.seen(), [2]);
-    assert_eq!(batch.wait_with_handlers(GENEROUS), Waited::Reached);
+    assert_eq!(batch.wait_with_handlers(HANG_TIMEOUT), Waited::Reached);
     assert_eq!(device.live().handlers, 0);
 }

@@ -1,12 +1,14 @@
-//! Leaks and forbidden uses are seen.
+//! Leaks and violations are found.
 
 mod support;
 
-use fencepost_sim::{Command, Config, Error, Kind, Live, Order, Reuse, Submission, Violation};
+use fencepost_sim::{
+    Command, Config, Error, Live, ObjectKind, Order, Reuse, Submission, Violation,
+};
 use support::{Log, device, device_with, queue};
 
 #[test]
-fn proper_use_leaves_no_violation_and_nothing_alive() {
+fn correct_use_leaves_no_violation_and_no_object() {
     let device = device(1);
     {
         let queue = queue(&device, Order::InOrder);
@@ -14,14 +16,14 @@ fn proper_use_leaves_no_violation_and_nothing_alive() {
             device.new_semaphore(0).unwrap(),
             device.new_flag(false).unwrap(),
         );
-        let (slot, gate) = (device.new_slot().unwrap(), device.new_gate().unwrap());
+        let (query, gate) = (device.new_query().unwrap(), device.new_gate().unwrap());
         let recording = device.new_recording(Reuse::Once).unwrap();
         semaphore.notify(1, |_| ()).unwrap();
         let work = Submission::new()
             .gate(&gate)
-            .timestamp(&slot)
+            .timestamp(&query)
             .signal(&semaphore, 1)
-            .then(Command::SetFlag(flag.clone()))
+            .then(Command::set_flag(&flag))
             .on_scheduled(|| ())
             .on_completed(|_| ())
             .recording(&recording);
@@ -30,7 +32,7 @@ fn proper_use_leaves_no_violation_and_nothing_alive() {
             queues: 1,
             semaphores: 1,
             flags: 1,
-            slots: 1,
+            queries: 1,
             gates: 1,
             recordings: 1,
             handlers: 3,
@@ -45,7 +47,7 @@ fn proper_use_leaves_no_violation_and_nothing_alive() {
 }
 
 #[test]
-fn pending_work_keeps_what_it_uses_alive() {
+fn pending_work_keeps_its_objects_alive() {
     let device = device(1);
     let queue = queue(&device, Order::InOrder);
     let (gate, semaphore) = (device.new_gate().unwrap(), device.new_semaphore(0).unwrap());
@@ -69,7 +71,7 @@ fn pending_work_keeps_what_it_uses_alive() {
 }
 
 #[test]
-fn a_listener_that_is_never_called_is_counted() {
+fn a_handler_that_never_runs_is_counted() {
     let device = device(1);
     let semaphore = device.new_semaphore(0).unwrap();
     semaphore.notify(1, |_| ()).unwrap();
@@ -80,7 +82,7 @@ fn a_listener_that_is_never_called_is_counted() {
 }
 
 #[test]
-fn a_value_that_does_not_grow_changes_nothing_and_is_a_violation() {
+fn a_signal_that_is_not_greater_changes_nothing_and_is_a_violation() {
     let device = device(1);
     let queue = queue(&device, Order::InOrder);
     let semaphore = device.new_semaphore(5).unwrap();
@@ -115,7 +117,7 @@ fn using_a_destroyed_semaphore_is_a_violation() {
     let semaphore = device.new_semaphore(0).unwrap();
     semaphore.destroy();
     assert_eq!(device.live().semaphores, 0);
-    let destroyed = Error::Destroyed(Kind::Semaphore);
+    let destroyed = Error::Destroyed(ObjectKind::Semaphore);
     assert_eq!(semaphore.wait(0, None), Err(destroyed.clone()));
     assert_eq!(semaphore.value(), Err(destroyed.clone()));
     assert_eq!(semaphore.signal(1), Err(destroyed.clone()));
@@ -132,7 +134,10 @@ fn using_a_destroyed_semaphore_is_a_violation() {
     let id = semaphore.id();
     for violation in violations {
         assert!(
-            matches!(violation, Violation::UsedAfterDestroy { kind: Kind::Semaphore, id: of, .. } if of == id),
+            matches!(
+                violation,
+                Violation::UsedAfterDestroy { kind: ObjectKind::Semaphore, id: of, .. } if of == id
+            ),
             "{violation}"
         );
     }
@@ -141,7 +146,7 @@ fn using_a_destroyed_semaphore_is_a_violation() {
 }
 
 #[test]
-fn destroying_what_is_in_use_is_a_violation_until_the_work_is_complete() {
+fn destroying_an_object_is_a_violation_until_the_work_that_uses_it_is_complete() {
     let device = device(1);
     let queue = queue(&device, Order::InOrder);
     let (early, late) = (
@@ -157,68 +162,68 @@ fn destroying_what_is_in_use_is_a_violation_until_the_work_is_complete() {
     assert_eq!(
         device.violations(),
         [Violation::DestroyedInUse {
-            kind: Kind::Semaphore,
+            kind: ObjectKind::Semaphore,
             id: early.id()
         }]
     );
 }
 
 #[test]
-fn rewriting_a_slot_without_a_reset_keeps_the_first_time_and_is_a_violation() {
+fn a_second_write_without_a_reset_keeps_the_first_timestamp_and_is_a_violation() {
     let device = device(1);
     let queue = queue(&device, Order::InOrder);
-    let slot = device.new_slot().unwrap();
-    queue.submit(Submission::new().timestamp(&slot)).unwrap();
+    let query = device.new_query().unwrap();
+    queue.submit(Submission::new().timestamp(&query)).unwrap();
     device.run_until_idle();
-    let first = slot.read();
-    queue.submit(Submission::new().timestamp(&slot)).unwrap();
+    let first = query.read();
+    queue.submit(Submission::new().timestamp(&query)).unwrap();
     device.run_until_idle();
-    assert_eq!(slot.read(), first);
+    assert_eq!(query.read(), first);
     assert_eq!(
         device.violations(),
-        [Violation::SlotNotReset { slot: slot.id() }]
+        [Violation::QueryNotReset { query: query.id() }]
     );
 }
 
 #[test]
-fn a_slot_is_written_again_after_a_reset_by_the_device_or_the_host() {
+fn a_query_can_be_written_again_after_a_reset_by_the_device_or_the_host() {
     let device = device(1);
     let queue = queue(&device, Order::InOrder);
-    let slot = device.new_slot().unwrap();
+    let query = device.new_query().unwrap();
     let again = || {
         Submission::new()
-            .then(Command::ResetSlot(slot.clone()))
-            .timestamp(&slot)
+            .then(Command::reset_query(&query))
+            .timestamp(&query)
     };
     queue.submit(again()).unwrap();
     device.run_until_idle();
-    let first = slot.read().unwrap();
+    let first = query.read().unwrap();
     queue.submit(again().run(|| ()).run(|| ())).unwrap();
     device.run_until_idle();
-    assert!(slot.read().unwrap() > first);
-    slot.reset();
-    assert_eq!(slot.read(), None);
+    assert!(query.read().unwrap() > first);
+    query.reset();
+    assert_eq!(query.read(), None);
     assert_eq!(device.violations(), []);
 }
 
 #[test]
-fn resetting_a_slot_in_use_is_a_violation() {
+fn resetting_a_query_in_use_is_a_violation() {
     let device = device(1);
-    let slot = device.new_slot().unwrap();
+    let query = device.new_query().unwrap();
     device
         .new_queue()
         .unwrap()
-        .submit(Submission::new().timestamp(&slot))
+        .submit(Submission::new().timestamp(&query))
         .unwrap();
-    slot.reset();
+    query.reset();
     assert_eq!(
         device.violations(),
-        [Violation::ResetInUse { slot: slot.id() }]
+        [Violation::ResetInUse { query: query.id() }]
     );
 }
 
 #[test]
-fn a_double_submit_is_refused_and_a_violation() {
+fn a_double_submit_is_refused_and_is_a_violation() {
     let (device, log) = (device(1), Log::default());
     let queue = queue(&device, Order::InOrder);
     let once = device.new_recording(Reuse::Once).unwrap();
@@ -266,7 +271,7 @@ fn a_refused_submit_does_not_use_up_its_recording() {
 
 #[test]
 fn objects_of_another_machine_or_an_unshared_device_are_refused() {
-    let other = Err(Error::OtherDevice(Kind::Semaphore));
+    let other = Err(Error::OtherDevice(ObjectKind::Semaphore));
     let (here, elsewhere) = (device(1), device(1));
     let foreign = elsewhere.new_semaphore(0).unwrap();
     let queue = here.new_queue().unwrap();
@@ -294,7 +299,7 @@ fn objects_of_another_machine_or_an_unshared_device_are_refused() {
 }
 
 #[test]
-fn faces_add_violations_of_their_own() {
+fn stand_ins_report_violations_of_their_own() {
     let device = device(1);
     device.report_violation(Violation::Reported("commit with an open encoder".into()));
     assert_eq!(

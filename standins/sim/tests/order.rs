@@ -1,103 +1,15 @@
-//! Which orders the scheduler takes, and which it never does.
+//! Which orders the scheduler takes, and which it never takes.
 
 mod support;
 
 use fencepost_sim::{
     Command, Config, Order, Submission, TraceEntry, TraceEvent, find_seed, with_seeds,
 };
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use support::{Log, device, device_with, queue};
 
 const SEEDS: u64 = 300;
-
-/// A little of everything, on three queues.
-fn busy_trace(seed: u64) -> Vec<TraceEntry> {
-    let device = device(seed);
-    let queues = [Order::InOrder, Order::Overlapping, Order::OrderedSignals]
-        .map(|order| queue(&device, order));
-    let semaphore = device.new_semaphore(0).unwrap();
-    let slot = device.new_slot().unwrap();
-    semaphore.notify(2, |_| ()).unwrap();
-    for round in 0..4 {
-        for queue in &queues {
-            queue
-                .submit(Submission::new().run(|| ()).run(|| ()).on_completed(|_| ()))
-                .unwrap();
-        }
-        queues[0]
-            .submit(Submission::new().signal(&semaphore, round + 1))
-            .unwrap();
-        queues[1]
-            .submit(Submission::new().wait(&semaphore, round).run(|| ()))
-            .unwrap();
-    }
-    queues[2]
-        .submit(Submission::new().timestamp(&slot))
-        .unwrap();
-    device.run_until_idle();
-    assert_eq!(device.pending_work(), Vec::<String>::new());
-    device.trace()
-}
-
-#[test]
-fn one_seed_gives_one_trace() {
-    with_seeds(20, |seed| assert_eq!(busy_trace(seed), busy_trace(seed)));
-}
-
-#[test]
-fn other_seeds_give_other_traces() {
-    let traces: HashSet<String> = (0..50)
-        .map(|seed| {
-            busy_trace(seed)
-                .iter()
-                .map(|entry| format!("{entry}\n"))
-                .collect()
-        })
-        .collect();
-    assert_eq!(traces.len(), 50);
-}
-
-#[test]
-fn every_batch_is_submitted_started_and_reported_once() {
-    with_seeds(50, |seed| {
-        let trace = busy_trace(seed);
-        let of = |pick: fn(&TraceEvent) -> Option<u64>| {
-            let mut batches: Vec<u64> = trace
-                .iter()
-                .filter_map(|entry| pick(&entry.event))
-                .collect();
-            batches.sort_unstable();
-            batches
-        };
-        let all: Vec<u64> = (0..21).collect();
-        assert_eq!(
-            of(|e| if let TraceEvent::Submitted { batch, .. } = e {
-                Some(*batch)
-            } else {
-                None
-            }),
-            all
-        );
-        assert_eq!(
-            of(|e| if let TraceEvent::Started { batch, .. } = e {
-                Some(*batch)
-            } else {
-                None
-            }),
-            all
-        );
-        assert_eq!(
-            of(|e| if let TraceEvent::Completed { batch, .. } = e {
-                Some(*batch)
-            } else {
-                None
-            }),
-            all
-        );
-    });
-}
 
 #[test]
 fn in_order_queue_runs_everything_in_order() {
@@ -136,7 +48,7 @@ fn in_order_work_waits_for_the_end_of_earlier_work() {
     });
 }
 
-/// Two queues, one of which should wait for the other.
+/// The order of work on two queues, one of which should wait for the other.
 fn producer_and_consumer(seed: u64, order: Order, wait: bool) -> Vec<u32> {
     let (device, log) = (device(seed), Log::default());
     let (producer, consumer) = (queue(&device, order), queue(&device, order));
@@ -239,7 +151,7 @@ fn commands_of_one_overlapping_batch_run_in_order() {
     });
 }
 
-/// Whether a signal in a batch of its own came before the work submitted earlier was over.
+/// Whether a signal in its own batch came before earlier work of the queue was complete.
 fn signal_overtakes_work(seed: u64, order: Order) -> bool {
     let device = device(seed);
     let queue = queue(&device, order);
@@ -255,7 +167,7 @@ fn signal_overtakes_work(seed: u64, order: Order) -> bool {
 }
 
 #[test]
-fn a_signal_of_its_own_proves_nothing_on_an_overlapping_queue() {
+fn on_an_overlapping_queue_a_signal_may_overtake_earlier_work() {
     assert!(
         find_seed(SEEDS, |&seed| signal_overtakes_work(
             seed,
@@ -266,15 +178,15 @@ fn a_signal_of_its_own_proves_nothing_on_an_overlapping_queue() {
 }
 
 #[test]
-fn a_signal_follows_all_earlier_work_on_the_other_queues() {
+fn on_the_other_queues_a_signal_follows_all_earlier_work() {
     with_seeds(SEEDS, |seed| {
         assert!(!signal_overtakes_work(seed, Order::InOrder));
         assert!(!signal_overtakes_work(seed, Order::OrderedSignals));
     });
 }
 
-/// Whether work passed a batch of the same queue that waits.
-fn work_passes_a_wait(seed: u64, order: Order, channels: Option<usize>) -> bool {
+/// Whether work overtook a batch of the same queue that waits.
+fn work_overtakes_a_wait(seed: u64, order: Order, channels: Option<usize>) -> bool {
     let (device, log) = (
         device_with(Config {
             channels,
@@ -289,17 +201,17 @@ fn work_passes_a_wait(seed: u64, order: Order, channels: Option<usize>) -> bool 
         .unwrap();
     queue.submit(Submission::new().run(log.add(2))).unwrap();
     device.run_until_idle();
-    let passed = !log.seen().is_empty();
+    let overtook = !log.seen().is_empty();
     go.signal(1).unwrap();
     device.run_until_idle();
     assert_eq!(log.seen().len(), 2);
-    passed
+    overtook
 }
 
 #[test]
-fn work_passes_a_waiting_batch_only_where_batches_are_free() {
+fn work_overtakes_a_waiting_batch_only_on_an_overlapping_queue() {
     assert!(
-        find_seed(SEEDS, |&seed| work_passes_a_wait(
+        find_seed(SEEDS, |&seed| work_overtakes_a_wait(
             seed,
             Order::Overlapping,
             None
@@ -307,21 +219,21 @@ fn work_passes_a_waiting_batch_only_where_batches_are_free() {
         .is_some()
     );
     with_seeds(SEEDS, |seed| {
-        assert!(!work_passes_a_wait(seed, Order::InOrder, None));
-        assert!(!work_passes_a_wait(seed, Order::OrderedSignals, None));
+        assert!(!work_overtakes_a_wait(seed, Order::InOrder, None));
+        assert!(!work_overtakes_a_wait(seed, Order::OrderedSignals, None));
     });
 }
 
 #[test]
-fn a_channel_of_its_own_makes_a_wait_stop_the_whole_queue() {
-    // a wait that has started stops the later batch; one that has not cannot be passed either
+fn on_a_channel_of_its_own_a_wait_blocks_the_whole_queue() {
+    // a started wait blocks the later batch, and a batch that has not started is not overtaken
     with_seeds(SEEDS, |seed| {
-        assert!(!work_passes_a_wait(seed, Order::Overlapping, Some(1)))
+        assert!(!work_overtakes_a_wait(seed, Order::Overlapping, Some(1)))
     });
 }
 
-/// Whether a stalled stream stalls another one.
-fn other_stream_stalls(seed: u64, channels: Option<usize>) -> bool {
+/// Whether a stream that waits blocks another one.
+fn other_stream_is_blocked(seed: u64, channels: Option<usize>) -> bool {
     let (device, log) = (
         device_with(Config {
             channels,
@@ -329,27 +241,27 @@ fn other_stream_stalls(seed: u64, channels: Option<usize>) -> bool {
         }),
         Log::default(),
     );
-    let (stalled, other) = (
+    let (waiting, other) = (
         queue(&device, Order::InOrder),
         queue(&device, Order::InOrder),
     );
     let go = device.new_semaphore(0).unwrap();
-    stalled.submit(Submission::new().wait(&go, 1)).unwrap();
+    waiting.submit(Submission::new().wait(&go, 1)).unwrap();
     other.submit(Submission::new().run(log.add(1))).unwrap();
     device.run_until_idle();
-    let stalls = log.seen().is_empty();
+    let blocked = log.seen().is_empty();
     go.signal(1).unwrap();
     device.run_until_idle();
     assert_eq!(log.seen(), [1]);
-    stalls
+    blocked
 }
 
 #[test]
-fn a_wait_stalls_the_streams_that_share_its_channel_and_no_others() {
+fn a_wait_blocks_the_streams_on_its_channel_and_no_others() {
     with_seeds(SEEDS, |seed| {
-        assert!(other_stream_stalls(seed, Some(1)));
-        assert!(!other_stream_stalls(seed, Some(2)));
-        assert!(!other_stream_stalls(seed, None));
+        assert!(other_stream_is_blocked(seed, Some(1)));
+        assert!(!other_stream_is_blocked(seed, Some(2)));
+        assert!(!other_stream_is_blocked(seed, None));
     });
 }
 
@@ -392,12 +304,12 @@ fn a_batch_may_lag_far_behind_the_others() {
         device.run_until_idle();
         log.seen().last() == Some(&99)
     };
-    // at even chances this is as likely as twenty heads in a row
+    // with equal weights this would be as unlikely as twenty heads in a row
     assert!(find_seed(SEEDS, |&seed| lags(seed)).is_some());
 }
 
 #[test]
-fn a_wait_may_come_before_its_signal_is_submitted() {
+fn a_wait_may_be_submitted_before_its_signal() {
     with_seeds(SEEDS, |seed| {
         let (device, log) = (device(seed), Log::default());
         let (first, second) = (
@@ -418,7 +330,7 @@ fn a_wait_may_come_before_its_signal_is_submitted() {
 }
 
 #[test]
-fn flags_hold_work_back_until_set_and_after_reset() {
+fn flags_block_work_until_set_and_after_a_reset() {
     with_seeds(SEEDS, |seed| {
         let (device, log) = (device(seed), Log::default());
         let (first, second) = (
@@ -426,19 +338,15 @@ fn flags_hold_work_back_until_set_and_after_reset() {
             queue(&device, Order::InOrder),
         );
         let flag = device.new_flag(false).unwrap();
-        let consume = || Submission::new().then(Command::WaitFlag(flag.clone()));
+        let consume = || Submission::new().then(Command::wait_flag(&flag));
         second
-            .submit(
-                consume()
-                    .then(Command::ResetFlag(flag.clone()))
-                    .run(log.add(1)),
-            )
+            .submit(consume().then(Command::reset_flag(&flag)).run(log.add(1)))
             .unwrap();
         second.submit(consume().run(log.add(2))).unwrap();
         device.run_until_idle();
         assert_eq!(log.seen(), []);
         first
-            .submit(Submission::new().then(Command::SetFlag(flag.clone())))
+            .submit(Submission::new().then(Command::set_flag(&flag)))
             .unwrap();
         device.run_until_idle();
         assert_eq!(log.seen(), [1]);
@@ -451,12 +359,12 @@ fn flags_hold_work_back_until_set_and_after_reset() {
 }
 
 #[test]
-fn a_wait_for_a_condition_goes_on_once_it_holds() {
+fn a_wait_for_a_condition_ends_once_it_holds() {
     let (device, log) = (device(1), Log::default());
     let queue = queue(&device, Order::InOrder);
     let word = Arc::new(AtomicBool::new(false));
     let seen = word.clone();
-    let until = Command::WaitUntil(Box::new(move || seen.load(Ordering::SeqCst)));
+    let until = Command::wait_until(move || seen.load(Ordering::SeqCst));
     queue
         .submit(Submission::new().then(until).run(log.add(1)))
         .unwrap();

@@ -1,4 +1,4 @@
-//! Host waits, the driver thread, and dropping things while work is pending.
+//! Host waits, the stepping thread, and drops while work is pending.
 
 mod support;
 
@@ -6,12 +6,12 @@ use fencepost_sim::{Config, Error, Live, Order, Status, Submission, WaitFor, Wai
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use support::{GENEROUS, Log, device, device_with, queue};
+use support::{HANG_TIMEOUT, Log, device, device_with, queue};
 
 const SOON: Option<Duration> = Some(Duration::from_millis(5));
 
 #[test]
-fn a_wait_times_out_while_nothing_comes_and_ends_when_it_does() {
+fn a_wait_times_out_while_work_is_blocked_and_ends_when_it_is_not() {
     let device = device(1);
     let queue = queue(&device, Order::InOrder);
     let (gate, done) = (device.new_gate().unwrap(), device.new_semaphore(0).unwrap());
@@ -19,7 +19,7 @@ fn a_wait_times_out_while_nothing_comes_and_ends_when_it_does() {
     let batch = queue
         .submit(Submission::new().gate(&gate).signal(&done, 3))
         .unwrap();
-    let _driver = device.spawn_driver().unwrap();
+    let _stepper = device.spawn_stepper().unwrap();
     assert_eq!(done.wait(1, SOON), Ok(Waited::TimedOut));
     assert_eq!(done.wait(1, Some(Duration::ZERO)), Ok(Waited::TimedOut));
     assert_eq!(batch.wait(SOON), Waited::TimedOut);
@@ -28,19 +28,19 @@ fn a_wait_times_out_while_nothing_comes_and_ends_when_it_does() {
     assert_eq!(flag.wait(SOON), Ok(Waited::TimedOut));
     assert_eq!(device.wait_until(SOON, || false), Waited::TimedOut);
     gate.open();
-    assert_eq!(done.wait(3, GENEROUS), Ok(Waited::Reached));
+    assert_eq!(done.wait(3, HANG_TIMEOUT), Ok(Waited::Reached));
     assert_eq!(done.wait(4, SOON), Ok(Waited::TimedOut));
-    assert_eq!(batch.wait(GENEROUS), Waited::Reached);
-    assert_eq!(queue.wait_idle(GENEROUS), Ok(Waited::Reached));
-    assert_eq!(device.wait_idle(GENEROUS), Ok(Waited::Reached));
+    assert_eq!(batch.wait(HANG_TIMEOUT), Waited::Reached);
+    assert_eq!(queue.wait_idle(HANG_TIMEOUT), Ok(Waited::Reached));
+    assert_eq!(device.wait_idle(HANG_TIMEOUT), Ok(Waited::Reached));
     assert_eq!(
-        device.wait_until(GENEROUS, || done.value() == Ok(3)),
+        device.wait_until(HANG_TIMEOUT, || done.value() == Ok(3)),
         Waited::Reached
     );
 }
 
 #[test]
-fn a_timeout_beyond_the_clock_is_none() {
+fn a_timeout_beyond_the_clock_is_no_limit() {
     let device = device(1);
     let flag = device.new_flag(false).unwrap();
     let setter = std::thread::spawn({
@@ -78,7 +78,7 @@ fn the_host_waits_for_all_or_any() {
 fn losing_the_device_ends_a_wait() {
     let device = device(1);
     let never = device.new_semaphore(0).unwrap();
-    let waiter = std::thread::spawn(move || never.wait(1, GENEROUS));
+    let waiter = std::thread::spawn(move || never.wait(1, HANG_TIMEOUT));
     device.lose("gone");
     assert_eq!(
         waiter.join().unwrap(),
@@ -87,7 +87,7 @@ fn losing_the_device_ends_a_wait() {
 }
 
 #[test]
-fn thousands_of_submits_from_several_threads_all_finish() {
+fn thousands_of_submits_from_several_threads_complete() {
     const THREADS: u64 = 4;
     const EACH: u64 = 1000;
     for order in [Order::InOrder, Order::Overlapping, Order::OrderedSignals] {
@@ -96,24 +96,24 @@ fn thousands_of_submits_from_several_threads_all_finish() {
             ..Config::seeded(1)
         });
         let ran = Arc::new(AtomicUsize::new(0));
-        let told = Arc::new(AtomicUsize::new(0));
-        let driver = device.spawn_driver().unwrap();
+        let completed = Arc::new(AtomicUsize::new(0));
+        let stepper = device.spawn_stepper().unwrap();
         let threads: Vec<_> = (0..THREADS)
             .map(|_| {
-                let (device, ran, told) = (device.clone(), ran.clone(), told.clone());
+                let (device, ran, completed) = (device.clone(), ran.clone(), completed.clone());
                 std::thread::spawn(move || {
                     let queue = queue(&device, order);
                     let timeline = device.new_semaphore(0).unwrap();
                     for value in 1..=EACH {
-                        let (ran, told) = (ran.clone(), told.clone());
+                        let (ran, completed) = (ran.clone(), completed.clone());
                         let work = Submission::new()
                             .wait(&timeline, value - 1)
                             .run(move || _ = ran.fetch_add(1, Ordering::SeqCst))
                             .signal(&timeline, value)
-                            .on_completed(move |_| _ = told.fetch_add(1, Ordering::SeqCst));
+                            .on_completed(move |_| _ = completed.fetch_add(1, Ordering::SeqCst));
                         queue.submit(work).unwrap();
                         if value % 100 == 0 {
-                            assert_eq!(timeline.wait(value, GENEROUS), Ok(Waited::Reached));
+                            assert_eq!(timeline.wait(value, HANG_TIMEOUT), Ok(Waited::Reached));
                         }
                     }
                 })
@@ -122,19 +122,19 @@ fn thousands_of_submits_from_several_threads_all_finish() {
         for thread in threads {
             thread.join().unwrap();
         }
-        assert_eq!(device.wait_idle(GENEROUS), Ok(Waited::Reached));
+        assert_eq!(device.wait_idle(HANG_TIMEOUT), Ok(Waited::Reached));
         let all = (THREADS * EACH) as usize;
-        let over = device.wait_until(GENEROUS, || told.load(Ordering::SeqCst) == all);
+        let over = device.wait_until(HANG_TIMEOUT, || completed.load(Ordering::SeqCst) == all);
         assert_eq!((over, ran.load(Ordering::SeqCst)), (Waited::Reached, all));
         assert_eq!(device.violations(), []);
         assert_eq!(device.trace().len(), 100);
-        drop(driver);
+        drop(stepper);
         assert_eq!(device.live(), Live::default());
     }
 }
 
 #[test]
-fn a_hundred_thousand_pending_batches_all_run() {
+fn a_hundred_thousand_pending_batches_run() {
     const ALL: u64 = 100_000;
     let device = device_with(Config {
         trace_capacity: 0,
@@ -156,11 +156,11 @@ fn a_hundred_thousand_pending_batches_all_run() {
 }
 
 #[test]
-fn waiting_with_handlers_returns_after_they_did() {
+fn a_wait_with_handlers_returns_after_the_handlers() {
     with_seeds(50, |seed| {
         let (device, log) = (device(seed), Log::default());
         let queue = queue(&device, Order::Overlapping);
-        let _driver = device.spawn_driver().unwrap();
+        let _stepper = device.spawn_stepper().unwrap();
         let (scheduled, completed) = (log.add(1), log.add(2));
         let batch = queue
             .submit(
@@ -169,24 +169,23 @@ fn waiting_with_handlers_returns_after_they_did() {
                     .on_completed(move |_| completed()),
             )
             .unwrap();
-        assert_eq!(batch.wait_with_handlers(GENEROUS), Waited::Reached);
+        assert_eq!(batch.wait_with_handlers(HANG_TIMEOUT), Waited::Reached);
         assert_eq!(log.seen().len(), 2);
     });
 }
 
 #[test]
-fn the_driver_sees_a_condition_that_nobody_reports() {
+fn the_stepper_polls_conditions() {
     let device = device(1);
     let queue = queue(&device, Order::InOrder);
     let word = Arc::new(AtomicUsize::new(0));
     let seen = word.clone();
-    let until =
-        fencepost_sim::Command::WaitUntil(Box::new(move || seen.load(Ordering::SeqCst) == 1));
+    let until = fencepost_sim::Command::wait_until(move || seen.load(Ordering::SeqCst) == 1);
     queue.submit(Submission::new().then(until)).unwrap();
-    let _driver = device.spawn_driver().unwrap();
+    let _stepper = device.spawn_stepper().unwrap();
     assert_eq!(queue.wait_idle(SOON), Ok(Waited::TimedOut));
     word.store(1, Ordering::SeqCst);
-    assert_eq!(queue.wait_idle(GENEROUS), Ok(Waited::Reached));
+    assert_eq!(queue.wait_idle(HANG_TIMEOUT), Ok(Waited::Reached));
 }
 
 #[test]
@@ -201,28 +200,28 @@ fn work_may_wait_on_the_host_while_another_thread_steps() {
     first
         .submit(
             Submission::new()
-                .run(move || assert_eq!(waited.wait(1, GENEROUS), Ok(Waited::Reached))),
+                .run(move || assert_eq!(waited.wait(1, HANG_TIMEOUT), Ok(Waited::Reached))),
         )
         .unwrap();
     second.submit(Submission::new().signal(&done, 1)).unwrap();
-    let _drivers = [
-        device.spawn_driver().unwrap(),
-        device.spawn_driver().unwrap(),
+    let _steppers = [
+        device.spawn_stepper().unwrap(),
+        device.spawn_stepper().unwrap(),
     ];
-    assert_eq!(device.wait_idle(GENEROUS), Ok(Waited::Reached));
+    assert_eq!(device.wait_idle(HANG_TIMEOUT), Ok(Waited::Reached));
     let idle = first.submit(Submission::new()).unwrap();
-    assert_eq!(idle.wait(GENEROUS), Waited::Reached);
+    assert_eq!(idle.wait(HANG_TIMEOUT), Waited::Reached);
     assert!(matches!(idle.status(), Status::Ended(outcome) if outcome.error.is_none()));
 }
 
 #[test]
-fn dropping_a_device_with_pending_work_throws_the_work_away() {
+fn dropping_a_device_drops_its_pending_work() {
     with_seeds(50, |seed| {
         let (device, log) = (device(seed), Log::default());
         let queue = queue(&device, Order::Overlapping);
         let (gate, never) = (device.new_gate().unwrap(), device.new_semaphore(0).unwrap());
-        // handlers and work that own handles of the device must neither keep it alive nor dead-lock
-        // its drop
+        // work and handlers may own handles of the device: they must neither keep it alive nor
+        // deadlock its drop
         let (held, token) = (queue.clone(), log.add(1));
         let work = Submission::new()
             .run(|| ())
@@ -238,11 +237,11 @@ fn dropping_a_device_with_pending_work_throws_the_work_away() {
         }
         let waiter = std::thread::spawn({
             let never = never.clone();
-            move || never.wait(1, GENEROUS)
+            move || never.wait(1, HANG_TIMEOUT)
         });
         drop(device);
         assert_eq!(waiter.join().unwrap(), Err(Error::DeviceClosed));
-        assert_eq!(batch.wait_with_handlers(GENEROUS), Waited::Reached);
+        assert_eq!(batch.wait_with_handlers(HANG_TIMEOUT), Waited::Reached);
         assert!(matches!(batch.status(), Status::Ended(outcome) if outcome.error.is_some()));
         assert_eq!(
             queue.submit(Submission::new()).unwrap_err(),
@@ -253,7 +252,7 @@ fn dropping_a_device_with_pending_work_throws_the_work_away() {
 }
 
 #[test]
-fn what_dropped_work_owned_is_dropped_with_it() {
+fn values_owned_by_dropped_work_are_dropped() {
     let device = device(1);
     let queue = queue(&device, Order::InOrder);
     let owned = Arc::new(());
@@ -282,15 +281,15 @@ fn semaphores_outlive_their_device() {
 }
 
 #[test]
-fn a_driver_may_be_dropped_by_the_work_it_runs() {
+fn a_stepper_may_be_dropped_by_the_work_it_runs() {
     let device = device(1);
     let queue = queue(&device, Order::InOrder);
-    let driver = device.spawn_driver().unwrap();
+    let stepper = device.spawn_stepper().unwrap();
     let batch = queue
-        .submit(Submission::new().run(move || drop(driver)))
+        .submit(Submission::new().run(move || drop(stepper)))
         .unwrap();
-    // the driver ends after that step, so the rest is stepped here
-    let over = device.wait_until(GENEROUS, || {
+    // the stepper ends after that step, so this thread makes the remaining ones
+    let over = device.wait_until(HANG_TIMEOUT, || {
         device.run_until_idle();
         matches!(batch.status(), Status::Ended(_))
     });
@@ -298,7 +297,7 @@ fn a_driver_may_be_dropped_by_the_work_it_runs() {
 }
 
 #[test]
-fn work_in_progress_is_neither_run_twice_nor_passed() {
+fn work_in_progress_is_neither_run_twice_nor_overtaken() {
     with_seeds(50, |seed| {
         let (device, log) = (device(seed), Log::default());
         let queue = queue(&device, Order::InOrder);
@@ -315,7 +314,7 @@ fn work_in_progress_is_neither_run_twice_nor_passed() {
 }
 
 #[test]
-fn handlers_of_a_dropped_device_are_never_called() {
+fn handlers_of_a_dropped_device_never_run() {
     with_seeds(50, |seed| {
         let (kept, log) = (device(seed), Log::default());
         let dropped = kept.another(Config::seeded(0)).unwrap();
@@ -327,6 +326,6 @@ fn handlers_of_a_dropped_device_are_never_called() {
         kept.run_until_idle();
         assert_eq!(log.seen(), []);
         assert_eq!(kept.live().handlers, 0);
-        assert_eq!(batch.wait_with_handlers(GENEROUS), Waited::Reached);
+        assert_eq!(batch.wait_with_handlers(HANG_TIMEOUT), Waited::Reached);
     });
 }

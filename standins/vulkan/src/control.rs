@@ -234,9 +234,9 @@ pub extern "C" fn fencepost_sim_hang(queue: u64, on: c_int) -> c_int {
         let queue = face.queues.peek(vk::Queue::from_raw(queue))?;
         let (device, index) = (&queue.shared.sim, queue.sim.id().index);
         Some(if on != 0 {
-            device.hang(index)
+            device.pause_queue(index)
         } else {
-            device.release(index)
+            device.resume_queue(index)
         })
     });
     matches!(found, Ok(Some(true))).into()

@@ -18,7 +18,7 @@ use crate::semaphore::Semaphore;
 use crate::table::{Table, kind_of, name_of, next_epoch};
 use crate::{clock, control};
 use ash::vk::{self, Handle, ObjectType};
-use fencepost_sim::{Config, Driver, Flag, Order, SimDevice, Sticky, seed_or};
+use fencepost_sim::{Config, Flag, Order, SimDevice, Stepper, Sticky, seed_or};
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,7 +74,7 @@ pub(crate) struct Face {
     pub(crate) submit_faults: Vec<(u64, SubmitFault)>,
     /// Batches that hang until they are told.
     pub(crate) hanging: Vec<fencepost_sim::Gate>,
-    _driver: Driver,
+    _stepper: Stepper,
 }
 
 /// What happens to a submit that a test has picked.
@@ -118,7 +118,7 @@ impl Face {
         };
         let failed = vk::Result::ERROR_INITIALIZATION_FAILED;
         let root = SimDevice::new(config.clone()).map_err(|_| failed)?;
-        let driver = root.spawn_driver().map_err(|_| failed)?;
+        let stepper = root.spawn_stepper().map_err(|_| failed)?;
         let epoch = next_epoch();
         control::use_seed(seed);
         Ok(Face {
@@ -147,7 +147,7 @@ impl Face {
             uses: BTreeMap::new(),
             submit_faults: Vec::new(),
             hanging: Vec::new(),
-            _driver: driver,
+            _stepper: stepper,
         })
     }
 

@@ -16,7 +16,7 @@ use crate::query::query_key;
 use crate::semaphore::Kind;
 use crate::table::name_of;
 use ash::vk::{self, Handle, PipelineStageFlags2 as Stages};
-use fencepost_sim::{Command as Step, Submission};
+use fencepost_sim::{Command as Step, Flag, Submission};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -92,7 +92,7 @@ impl Face {
         if fault == Some(SubmitFault::Silent) {
             return Ok(());
         }
-        target.send(vec![Step::SetFlag(fence.flag.clone())])
+        target.send(vec![Step::set_flag(&fence.flag)])
     }
 
     /// What a test has planned for this submit.
@@ -189,8 +189,8 @@ impl Face {
             let step = self.signal_step(target, signal, &ticket)?;
             match (fault, waits_for_work(signal.stages)) {
                 (Some(SubmitFault::Silent), _) => {}
-                (_, true) => late.push(step),
-                (_, false) => early.push(at_once(step)),
+                (_, true) => late.push(step.in_order()),
+                (_, false) => early.push(step.immediate()),
             }
         }
         for step in early {
@@ -205,9 +205,9 @@ impl Face {
             Some(SubmitFault::Hang) => {
                 let gate = self.root.new_gate().map_err(no_room)?;
                 self.hanging.push(gate.clone());
-                target.send(vec![Step::Gate(gate)])?;
+                target.send(vec![Step::gate(&gate)])?;
             }
-            Some(SubmitFault::Lose) => target.send(vec![Step::Fail("a planned failure".into())])?,
+            Some(SubmitFault::Lose) => target.send(vec![Step::fail("a planned failure")])?,
             _ => {}
         }
         for buffer in &batch.buffers {
@@ -216,7 +216,7 @@ impl Face {
         for (_, step) in last {
             target.send(vec![step])?;
         }
-        target.send(vec![Step::SetFlag(ticket.done.clone())])?;
+        target.send(vec![Step::set_flag(&ticket.done)])?;
         late.into_iter()
             .try_for_each(|step| target.send(vec![step]))
     }
@@ -226,24 +226,29 @@ impl Face {
         let semaphore = self.semaphores.find_mut(wait.semaphore)?;
         semaphore.submitted(None, wait.value, ticket);
         match &mut semaphore.kind {
-            Kind::Timeline { sim, .. } => Ok(Step::Wait(sim.clone(), wait.value)),
+            Kind::Timeline { sim, .. } => Ok(Step::wait(sim, wait.value)),
             Kind::Binary(signal) => match signal.take() {
-                Some(flag) => Ok(Step::WaitFlag(flag)),
+                Some(flag) => Ok(Step::wait_flag(&flag)),
                 None => Err(misuse("a binary semaphore is waited for twice")),
             },
         }
     }
 
-    fn signal_step(&mut self, target: &Target, signal: &Named, ticket: &Arc<Ticket>) -> Done<Step> {
+    fn signal_step(
+        &mut self,
+        target: &Target,
+        signal: &Named,
+        ticket: &Arc<Ticket>,
+    ) -> Done<Signal> {
         self.use_by(signal.semaphore.as_raw(), ticket);
         let fresh = self.new_flag(false)?;
         let semaphore = self.semaphores.find_mut(signal.semaphore)?;
         semaphore.submitted(Some(target.queue), signal.value, ticket);
         Ok(match &mut semaphore.kind {
-            Kind::Timeline { sim, .. } => Step::Signal(sim.clone(), signal.value),
+            Kind::Timeline { sim, .. } => Signal::Timeline(sim.clone(), signal.value),
             Kind::Binary(pending) => {
                 *pending = Some(fresh.clone());
-                Step::SetFlag(fresh)
+                Signal::Binary(fresh)
             }
         })
     }
@@ -283,7 +288,7 @@ impl Face {
         Ok(match command {
             Command::Barrier => {
                 let flag = self.new_flag(false)?;
-                vec![Step::SetFlag(flag.clone()), Step::WaitFlag(flag)]
+                vec![Step::set_flag(&flag), Step::wait_flag(&flag)]
             }
             Command::ResetQueries { pool, first, count } => {
                 let it = self.query_pools.find(pool)?;
@@ -294,9 +299,9 @@ impl Face {
                 // after the earlier commands that use the queries, and before the later ones
                 let flag = self.new_flag(false)?;
                 vec![
-                    Step::SetFlag(flag.clone()),
-                    Step::Run(Box::new(move || queries.reset(range))),
-                    Step::WaitFlag(flag),
+                    Step::set_flag(&flag),
+                    Step::run(move || queries.reset(range)),
+                    Step::wait_flag(&flag),
                 ]
             }
             Command::Timestamp { pool, index, early } => {
@@ -310,24 +315,24 @@ impl Face {
                         let tick = device.upgrade().map_or(0, |device| device.sim.tick());
                         queries.write(index, tick & mask);
                     };
-                    return Ok(vec![Step::Run(Box::new(write))]);
+                    return Ok(vec![Step::run(write)]);
                 }
-                let slot = self.root.new_slot().map_err(no_room)?;
-                let taken = slot.clone();
+                let query = self.root.new_query().map_err(no_room)?;
+                let taken = query.clone();
                 let write = move || queries.write(index, taken.read().unwrap_or(0) & mask);
-                vec![Step::Timestamp(slot), Step::Run(Box::new(write))]
+                vec![Step::timestamp(&query), Step::run(write)]
             }
             Command::Fill { to, value } => {
                 let to = self.used_span(to, ticket)?;
-                vec![work(move || store(&to, std::iter::repeat(value)))]
+                vec![Step::run(move || store(&to, std::iter::repeat(value)))]
             }
             Command::Update { to, words } => {
                 let to = self.used_span(to, ticket)?;
-                vec![work(move || store(&to, words))]
+                vec![Step::run(move || store(&to, words))]
             }
             Command::Copy { from, to } => {
                 let (from, to) = (self.used_span(from, ticket)?, self.used_span(to, ticket)?);
-                vec![work(move || {
+                vec![Step::run(move || {
                     let words = (0..from.count).filter_map(|index| from.word(index));
                     store(&to, words.map(|word| word.load(Ordering::SeqCst)));
                 })]
@@ -343,14 +348,10 @@ impl Face {
                     spans.push(self.used_span(place, ticket)?);
                 }
                 let device = Arc::downgrade(&target.shared);
-                vec![work(move || kernel.run(&spans, push, groups, &device))]
+                vec![Step::run(move || kernel.run(&spans, push, groups, &device))]
             }
         })
     }
-}
-
-fn work(work: impl FnOnce() + Send + 'static) -> Step {
-    Step::Run(Box::new(work))
 }
 
 fn store(to: &Span, words: impl IntoIterator<Item = u32>) {
@@ -361,15 +362,30 @@ fn store(to: &Span, words: impl IntoIterator<Item = u32>) {
     }
 }
 
-/// A signal whose stages are none that work has need not wait for the work.
-fn at_once(signal: Step) -> Step {
-    match signal {
-        Step::Signal(semaphore, value) => work(move || {
-            // what is wrong with it is among the violations of the simulated device
-            let _ = semaphore.signal(value);
-        }),
-        Step::SetFlag(flag) => work(move || flag.set()),
-        other => other,
+/// The signal of a semaphore.
+enum Signal {
+    Timeline(fencepost_sim::Semaphore, u64),
+    Binary(Flag),
+}
+
+impl Signal {
+    /// After everything submitted earlier to the queue.
+    fn in_order(self) -> Step {
+        match self {
+            Signal::Timeline(semaphore, value) => Step::signal(&semaphore, value),
+            Signal::Binary(flag) => Step::set_flag(&flag),
+        }
+    }
+
+    /// In any order: its stages are none that work has, so it need not wait for the work.
+    fn immediate(self) -> Step {
+        match self {
+            Signal::Timeline(semaphore, value) => Step::run(move || {
+                // what is wrong with it is among the violations of the simulated device
+                let _ = semaphore.signal(value);
+            }),
+            Signal::Binary(flag) => Step::run(move || flag.set()),
+        }
     }
 }
 

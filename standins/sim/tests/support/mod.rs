@@ -1,12 +1,12 @@
-//! What the test files share.
-#![allow(dead_code, unreachable_pub)] // each test file uses its own part
+//! Helpers for the tests.
+#![allow(dead_code, unreachable_pub)] // no test file uses all of it
 
 use fencepost_sim::{Config, Order, Queue, SimDevice};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Only against hangs: nothing that works comes near it.
-pub const GENEROUS: Option<Duration> = Some(Duration::from_secs(60));
+/// A timeout that only a hang reaches.
+pub const HANG_TIMEOUT: Option<Duration> = Some(Duration::from_secs(60));
 
 pub fn device(seed: u64) -> SimDevice {
     device_with(Config::seeded(seed))
@@ -20,12 +20,12 @@ pub fn queue(device: &SimDevice, order: Order) -> Queue {
     device.new_queue_with(order).unwrap()
 }
 
-/// The order in which things ran.
+/// Records the order in which things ran.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<u32>>>);
 
 impl Log {
-    /// Work that writes `token`.
+    /// Work that appends `token`.
     pub fn add(&self, token: u32) -> impl FnOnce() + Send + 'static + use<> {
         let log = self.clone();
         move || log.0.lock().unwrap().push(token)

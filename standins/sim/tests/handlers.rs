@@ -1,4 +1,4 @@
-//! When the host learns what.
+//! When handlers run, and what the host sees by then.
 
 mod support;
 
@@ -30,7 +30,7 @@ fn listener_and_handler(seed: u64) -> Vec<u32> {
 }
 
 #[test]
-fn a_completed_handler_comes_before_or_after_the_listener() {
+fn a_completed_handler_runs_before_or_after_a_listener() {
     assert!(
         find_seed(SEEDS, |&seed| listener_and_handler(seed)
             == [LISTENER, COMPLETED])
@@ -44,7 +44,7 @@ fn a_completed_handler_comes_before_or_after_the_listener() {
 }
 
 #[test]
-fn a_value_is_always_seen_before_its_batch_has_ended() {
+fn a_signal_is_always_seen_before_the_end_of_its_batch() {
     with_seeds(SEEDS, |seed| {
         let device = device(seed);
         let queue = queue(&device, Order::Overlapping);
@@ -52,7 +52,7 @@ fn a_value_is_always_seen_before_its_batch_has_ended() {
         let batch = queue.submit(Submission::new().signal(&done, 1)).unwrap();
         assert_eq!(batch.status(), Status::Queued);
         assert!(device.run_until(|| done.value().unwrap() == 1));
-        // the shared event has fired, and there is no GPUEndTime yet
+        // as a Metal shared event is signalled while the buffer has no GPUEndTime
         assert_eq!(batch.status(), Status::Running);
         device.run_until_idle();
         let Status::Ended(outcome) = batch.status() else {
@@ -64,7 +64,7 @@ fn a_value_is_always_seen_before_its_batch_has_ended() {
 }
 
 #[test]
-fn handlers_of_two_batches_come_in_either_order() {
+fn handlers_of_two_batches_run_in_either_order() {
     let handlers = |seed: u64| {
         let (device, log) = (device(seed), Log::default());
         let queue = queue(&device, Order::InOrder);
@@ -82,7 +82,7 @@ fn handlers_of_two_batches_come_in_either_order() {
 }
 
 #[test]
-fn listeners_of_two_semaphores_come_in_either_order() {
+fn listeners_of_two_semaphores_run_in_either_order() {
     let listeners = |seed: u64| {
         let (device, log) = (device(seed), Log::default());
         let queue = queue(&device, Order::InOrder);
@@ -109,29 +109,29 @@ fn listeners_of_two_semaphores_come_in_either_order() {
 }
 
 #[test]
-fn a_listener_is_called_once_and_not_before_its_value() {
+fn a_listener_runs_once_and_not_before_its_value() {
     with_seeds(SEEDS, |seed| {
         let device = device(seed);
         let semaphore = device.new_semaphore(5).unwrap();
-        let told = Arc::new(Mutex::new(Vec::new()));
+        let calls = Arc::new(Mutex::new(Vec::new()));
         for at in [5, 7] {
-            let told = told.clone();
+            let calls = calls.clone();
             semaphore
-                .notify(at, move |value| told.lock().unwrap().push((at, value)))
+                .notify(at, move |value| calls.lock().unwrap().push((at, value)))
                 .unwrap();
         }
         device.run_until_idle();
         semaphore.signal(6).unwrap();
         device.run_until_idle();
-        assert_eq!(*told.lock().unwrap(), [(5, 5)]);
+        assert_eq!(*calls.lock().unwrap(), [(5, 5)]);
         semaphore.signal(9).unwrap();
         device.run_until_idle();
-        assert_eq!(*told.lock().unwrap(), [(5, 5), (7, 9)]);
+        assert_eq!(*calls.lock().unwrap(), [(5, 5), (7, 9)]);
     });
 }
 
 #[test]
-fn a_scheduled_handler_may_come_before_or_after_the_end_but_not_before_the_start() {
+fn a_scheduled_handler_runs_before_or_after_the_end_but_not_before_the_start() {
     let handlers = |seed: u64| {
         let (device, log) = (device(seed), Log::default());
         let queue = queue(&device, Order::InOrder);
@@ -171,24 +171,24 @@ fn a_handler_may_submit() {
 }
 
 #[test]
-fn a_machine_is_quiet_once_its_handlers_have_run() {
+fn a_machine_is_quiescent_once_its_handlers_have_run() {
     with_seeds(SEEDS, |seed| {
         let device = device(seed);
         let queue = queue(&device, Order::Overlapping);
         let never = device.new_semaphore(0).unwrap();
         never.notify(1, |_| panic!("never reached")).unwrap();
-        assert!(device.is_quiet());
+        assert!(device.is_quiescent());
         let (inside, saw) = (device.clone(), Arc::new(Mutex::new(None)));
         let seen = saw.clone();
         queue
             .submit(Submission::new().on_completed(move |_| {
-                *seen.lock().unwrap() = Some(inside.is_quiet());
+                *seen.lock().unwrap() = Some(inside.is_quiescent());
             }))
             .unwrap();
         while device.step() {
-            assert!(device.is_quiet() == saw.lock().unwrap().is_some());
+            assert!(device.is_quiescent() == saw.lock().unwrap().is_some());
         }
         assert_eq!(*saw.lock().unwrap(), Some(false));
-        assert!(device.is_quiet());
+        assert!(device.is_quiescent());
     });
 }

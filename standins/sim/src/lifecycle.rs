@@ -1,128 +1,139 @@
-//! The life of a batch: submitted, started, run, ended, reported; or failed; or thrown away with
-//! its device.
+//! The lifecycle of a batch: it is submitted, starts, runs, ends and is reported. Instead, it may
+//! fail, or be dropped with its device.
 
-use crate::ledger::{Ledger, Object, Use};
-use crate::queue::{SharedView, View, view};
-use crate::state::{BatchState, Notification, State};
+use crate::batch::BatchState;
+use crate::command::Command;
+use crate::handler::{CompletedHandler, HandlerCall};
+use crate::object::{Object, ObjectTracker, Use};
+use crate::state::State;
+use crate::status::HostView;
 use crate::trace::TraceEvent;
-use crate::{Command, Error, Kind, Outcome, QueueId, Status, Sticky, Submission, WhenFull};
+use crate::{Error, ObjectKind, Outcome, QueueId, Status, Sticky, Submission, WhenFull};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Why a submit did not get through.
-pub(crate) enum Full {
+pub(crate) enum Refused {
     Error(Error),
-    /// There is no room, and the configuration says to wait for it.
+    /// The queue is full, and the configuration says that the caller blocks.
     Block,
 }
 
-impl From<Error> for Full {
-    fn from(error: Error) -> Full {
-        Full::Error(error)
+impl From<Error> for Refused {
+    fn from(error: Error) -> Refused {
+        Refused::Error(error)
     }
 }
 
+/// # Submitting
 impl State {
+    /// Takes the submission only if it is accepted. Otherwise the caller keeps it, to try again or
+    /// to drop it without the lock.
+    pub(crate) fn submit(
+        &mut self,
+        id: QueueId,
+        submission: &mut Option<Submission>,
+        tracker: &Arc<ObjectTracker>,
+    ) -> Result<(u64, HostView), Refused> {
+        self.check_room(id)?;
+        if let Some(submission) = submission.as_ref() {
+            self.check_objects(id.device, submission, tracker)?;
+        }
+        let device = self.devices.get_mut(id.device);
+        let faults = &mut device.ok_or(Error::DeviceClosed)?.faults;
+        if faults.submit(id.index) {
+            self.log(TraceEvent::Refused { queue: id });
+            return Err(Error::SubmitFailed.into());
+        }
+        let fail_at = faults.batch(id.index);
+        let submission = submission.take().unwrap_or_default();
+        let batch = self.new_batch(id.device, submission, fail_at, tracker);
+        let (number, view) = (batch.id, batch.view.clone());
+        let queue = self.queues.get_mut(&id).ok_or(Error::DeviceClosed)?;
+        queue.waiting.push_back(batch);
+        self.active.insert(id);
+        self.log(TraceEvent::Submitted {
+            queue: id,
+            batch: number,
+        });
+        self.touch();
+        Ok((number, view))
+    }
+
+    fn check_room(&mut self, id: QueueId) -> Result<(), Refused> {
+        if self.has_room(id)? {
+            return Ok(());
+        }
+        let blocks = self
+            .devices
+            .get(id.device)
+            .is_some_and(|device| device.config.when_full == WhenFull::Block);
+        if blocks {
+            self.log(TraceEvent::Blocked { queue: id });
+            self.touch();
+            return Err(Refused::Block);
+        }
+        self.log(TraceEvent::Refused { queue: id });
+        Err(Error::QueueFull(self.queue(id)?.pending()).into())
+    }
+
     fn check_objects(
         &self,
         device: usize,
         submission: &Submission,
-        ledger: &Arc<Ledger>,
+        tracker: &Arc<ObjectTracker>,
     ) -> Result<(), Error> {
         let shares = self
             .devices
             .get(device)
             .is_some_and(|device| device.config.shares_objects);
-        let recording = submission
-            .recording
-            .as_ref()
-            .map(|recording| &recording.object);
-        for object in submission
-            .commands
-            .iter()
-            .filter_map(Command::object)
-            .chain(recording)
-        {
-            let here =
-                Arc::ptr_eq(object.ledger(), ledger) && (shares || object.device() == device);
-            if !here {
+        let recording = submission.recording.as_ref();
+        let named = submission.commands.iter().filter_map(object_of);
+        for object in named.chain(recording.map(|recording| &recording.object)) {
+            let usable =
+                Arc::ptr_eq(object.tracker(), tracker) && (shares || object.device() == device);
+            if !usable {
                 return Err(Error::OtherDevice(object.kind()));
             }
             if !object.check("submit") {
                 return Err(Error::Destroyed(object.kind()));
             }
         }
-        submission
-            .recording
-            .as_ref()
-            .map_or(Ok(()), |recording| recording.check_submit())
+        recording.map_or(Ok(()), |recording| recording.check_submit())
     }
 
-    /// Takes the submission only when it is accepted, so that the caller can try again, or drop it
-    /// without the lock.
-    pub(crate) fn submit(
+    fn new_batch(
         &mut self,
-        id: QueueId,
-        submission: &mut Option<Submission>,
-        ledger: &Arc<Ledger>,
-    ) -> Result<(u64, SharedView), Full> {
-        if !self.room(id)? {
-            let blocks = self
-                .devices
-                .get(id.device)
-                .is_some_and(|device| device.config.when_full == WhenFull::Block);
-            if blocks {
-                return Err(Full::Block);
-            }
-            self.log(TraceEvent::Refused { queue: id });
-            return Err(Error::QueueFull(self.queue(id)?.pending()).into());
-        }
-        if let Some(submission) = submission.as_ref() {
-            self.check_objects(id.device, submission, ledger)?;
-        }
-        let plan = &mut self
-            .devices
-            .get_mut(id.device)
-            .ok_or(Error::DeviceClosed)?
-            .plan;
-        if plan.submit(id.index) {
-            self.log(TraceEvent::Refused { queue: id });
-            return Err(Error::SubmitFailed.into());
-        }
-        let fail_at = plan.batch(id.index);
+        device: usize,
+        submission: Submission,
+        fail_at: Option<usize>,
+        tracker: &Arc<ObjectTracker>,
+    ) -> BatchState {
         let Submission {
             commands,
             scheduled,
             completed,
             recording,
-        } = submission.take().unwrap_or_default();
-        let batch = self.next_batch;
+        } = submission;
+        let id = self.next_batch;
         self.next_batch += 1;
-        let handlers_left = scheduled.len() + completed.len();
-        let shared: SharedView = Arc::new(Mutex::new(View {
-            status: Status::Queued,
-            handlers_left,
-        }));
-        let counted = || Object::new(ledger, Kind::Handler, id.device);
-        let mut uses: Vec<Use> = commands
-            .iter()
-            .filter_map(Command::object)
-            .map(Use::of)
-            .collect();
+        let view = HostView::queued(scheduled.len() + completed.len());
+        let counted = || Object::new(tracker, ObjectKind::Handler, device);
+        let mut uses: Vec<Use> = commands.iter().filter_map(object_of).map(Use::of).collect();
         if let Some(recording) = recording {
-            recording.submitted();
+            recording.count_submit();
             uses.push(Use::of(&recording.object));
         }
         let scheduled = scheduled
             .into_iter()
             .map(|call| {
                 let counted = counted();
-                Notification {
-                    of: batch,
+                HandlerCall {
+                    of: id,
                     handler: "scheduled",
-                    device: id.device,
-                    eagerness: self.rng.eagerness(),
-                    report: Some(shared.clone()),
+                    device,
+                    weight: self.rng.weight(),
+                    batch: Some(view.clone()),
                     call: Box::new(move || {
                         call();
                         drop(counted);
@@ -130,53 +141,52 @@ impl State {
                 }
             })
             .collect();
-        let state = BatchState {
-            id: batch,
+        let completed = completed.into_iter().map(|call| CompletedHandler {
+            call,
+            counted: counted(),
+        });
+        BatchState {
+            id,
             commands: commands.into(),
-            at: 0,
+            index: 0,
             busy: false,
             ready: false,
-            eagerness: self.rng.eagerness(),
-            report_eagerness: self.rng.eagerness(),
+            weight: self.rng.weight(),
+            report_weight: self.rng.weight(),
             fail_at,
             error: None,
             start: None,
             end: 0,
-            view: shared.clone(),
+            view,
             scheduled,
-            completed: completed
-                .into_iter()
-                .map(|call| (call, counted()))
-                .collect(),
+            completed: completed.collect(),
             uses,
-        };
-        self.queues
-            .get_mut(&id)
-            .ok_or(Error::DeviceClosed)?
-            .waiting
-            .push_back(state);
-        self.active.insert(id);
-        self.log(TraceEvent::Submitted { queue: id, batch });
-        self.touch();
-        Ok((batch, shared))
+        }
     }
+}
 
+fn object_of(command: &Command) -> Option<&Arc<Object>> {
+    command.0.object()
+}
+
+/// # Running
+impl State {
     pub(crate) fn start(&mut self, id: QueueId) {
         let tick = self.tick(id.device);
-        let new_mood = (self.rng.below(8) == 0).then(|| self.rng.eagerness());
+        let new_weight = (self.rng.below(8) == 0).then(|| self.rng.weight());
         let Some(queue) = self.queues.get_mut(&id) else {
             return;
         };
-        queue.eagerness = new_mood.unwrap_or(queue.eagerness);
+        queue.weight = new_weight.unwrap_or(queue.weight);
         let Some(mut batch) = queue.waiting.pop_front() else {
             return;
         };
         batch.start = Some(tick);
-        view(&batch.view).status = Status::Running;
+        batch.view.lock().status = Status::Running;
         let number = batch.id;
         let scheduled = std::mem::take(&mut batch.scheduled);
         queue.in_flight.push(batch);
-        self.notifications.extend(scheduled);
+        self.handler_calls.extend(scheduled);
         self.log(TraceEvent::Started {
             queue: id,
             batch: number,
@@ -184,13 +194,13 @@ impl State {
         self.end_if_all_ran(id, number);
     }
 
-    /// The present command of the batch is done.
+    /// Removes the batch's next command, which has run.
     pub(crate) fn advance(&mut self, id: QueueId, number: u64) {
         let Some(batch) = self.in_flight(id, number) else {
             return;
         };
-        let index = batch.at;
-        batch.at += 1;
+        let index = batch.index;
+        batch.index += 1;
         batch.busy = false;
         let Some(command) = batch.commands.pop_front() else {
             return;
@@ -199,9 +209,9 @@ impl State {
             queue: id,
             batch: number,
             index,
-            command: command.name(),
+            command: command.0.name(),
         });
-        self.trash.push(Box::new(command));
+        self.deferred_drops.push(Box::new(command));
         self.touch();
         self.end_if_all_ran(id, number);
     }
@@ -232,8 +242,11 @@ impl State {
             .iter_mut()
             .find(|batch| batch.id == number)
     }
+}
 
-    /// One batch fails, and whatever the configuration says fails with it.
+/// # Failing
+impl State {
+    /// Fails one batch, and whatever the device's configuration says fails with it.
     pub(crate) fn fail(&mut self, id: QueueId, number: u64, why: String) {
         let Some(sticky) = self
             .devices
@@ -274,7 +287,7 @@ impl State {
             batch.end = tick;
             let commands = std::mem::take(&mut batch.commands);
             let scheduled = std::mem::take(&mut batch.scheduled);
-            view(&batch.view).handlers_left -= scheduled.len();
+            batch.view.lock().handlers_left -= scheduled.len();
             let event = TraceEvent::Failed {
                 queue: id,
                 batch: batch.id,
@@ -282,13 +295,13 @@ impl State {
             if let Some(queue) = self.queues.get_mut(&id) {
                 queue.unreported.push(batch);
             }
-            self.trash.push(Box::new((commands, scheduled)));
+            self.deferred_drops.push(Box::new((commands, scheduled)));
             self.log(event);
         }
         self.touch();
     }
 
-    /// The device is lost: what is pending fails, and every later call.
+    /// Loses the device: its pending batches and all later calls fail.
     pub(crate) fn lose(&mut self, device: usize, why: String) {
         let Some(state) = self.devices.get_mut(device) else {
             return;
@@ -298,19 +311,18 @@ impl State {
         }
         state.lost = Some(why.clone());
         self.log(TraceEvent::Lost { device });
-        for id in self
-            .active
-            .iter()
-            .copied()
-            .filter(|id| id.device == device)
-            .collect::<Vec<_>>()
-        {
+        let active = self.active.iter().copied();
+        let own: Vec<QueueId> = active.filter(|id| id.device == device).collect();
+        for id in own {
             self.fail_batches(id, &why, |_| true);
         }
         self.touch();
     }
+}
 
-    /// The host is told that a batch has ended.
+/// # Ending
+impl State {
+    /// Reports to the host that a batch has ended.
     pub(crate) fn report(&mut self, id: QueueId, number: u64) {
         let Some(queue) = self.queues.get_mut(&id) else {
             return;
@@ -329,21 +341,21 @@ impl State {
         };
         let ok = outcome.error.is_none();
         drop(batch.uses);
-        view(&batch.view).status = Status::Ended(outcome.clone());
+        batch.view.lock().status = Status::Ended(outcome.clone());
         self.log(TraceEvent::Completed {
             queue: id,
             batch: number,
             ok,
         });
-        for (call, counted) in batch.completed {
+        for CompletedHandler { call, counted } in batch.completed {
             let outcome = outcome.clone();
-            let eagerness = self.rng.eagerness();
-            self.notify(Notification {
+            let weight = self.rng.weight();
+            self.queue_handler(HandlerCall {
                 of: number,
                 handler: "completed",
                 device: id.device,
-                eagerness,
-                report: Some(batch.view.clone()),
+                weight,
+                batch: Some(batch.view.clone()),
                 call: Box::new(move || {
                     call(outcome);
                     drop(counted);
@@ -351,55 +363,47 @@ impl State {
             });
         }
         self.touch();
-        self.forget_if_done(id);
+        self.remove_if_done(id);
     }
 
-    pub(crate) fn forget_if_done(&mut self, id: QueueId) {
+    /// Removes an idle queue from the active ones, and altogether if its last handle was dropped.
+    pub(crate) fn remove_if_done(&mut self, id: QueueId) {
         let Some(queue) = self.queues.get(&id) else {
             return;
         };
         if queue.pending() == 0 {
             self.active.remove(&id);
-            if queue.orphan {
+            if queue.handle_dropped {
                 self.queues.remove(&id);
             }
         }
     }
 
-    /// The last handle of the device is gone: its pending work, which may own handles of the
-    /// machine, is thrown away.
+    /// Closes the device, whose last handle was dropped. Its pending work is dropped without
+    /// running, since that work may own handles of the machine.
     pub(crate) fn close(&mut self, device: usize) {
         if let Some(state) = self.devices.get_mut(device) {
             state.closed = true;
         }
-        for id in self
-            .queues
-            .keys()
-            .copied()
-            .filter(|id| id.device == device)
-            .collect::<Vec<_>>()
-        {
-            let end = self.tick(device);
+        let end = self.tick(device);
+        let queues = self.queues.keys().copied();
+        let own: Vec<QueueId> = queues.filter(|id| id.device == device).collect();
+        for id in own {
             self.active.remove(&id);
             let Some(queue) = self.queues.remove(&id) else {
                 continue;
             };
-            for batch in queue
-                .waiting
-                .into_iter()
-                .chain(queue.in_flight)
-                .chain(queue.unreported)
-            {
-                let error = Some(Error::DeviceClosed.to_string());
-                *view(&batch.view) = View {
-                    status: Status::Ended(Outcome {
-                        start: batch.start,
-                        end,
-                        error,
-                    }),
-                    handlers_left: 0,
-                };
-                self.trash.push(Box::new((
+            let started = queue.in_flight.into_iter().chain(queue.unreported);
+            for batch in queue.waiting.into_iter().chain(started) {
+                let mut view = batch.view.lock();
+                view.status = Status::Ended(Outcome {
+                    start: batch.start,
+                    end,
+                    error: Some(Error::DeviceClosed.to_string()),
+                });
+                view.handlers_left = 0;
+                drop(view);
+                self.deferred_drops.push(Box::new((
                     batch.commands,
                     batch.scheduled,
                     batch.completed,
@@ -407,16 +411,14 @@ impl State {
                 )));
             }
         }
-        let (gone, kept): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.notifications)
+        let (gone, kept): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.handler_calls)
             .into_iter()
-            .partition(|notification| notification.device == device);
-        self.notifications = kept;
-        for notification in &gone {
-            if let Some(shared) = &notification.report {
-                view(shared).handlers_left = 0;
-            }
+            .partition(|call| call.device == device);
+        self.handler_calls = kept;
+        for view in gone.iter().filter_map(|call| call.batch.as_ref()) {
+            view.lock().handlers_left = 0;
         }
-        self.trash.push(Box::new(gone));
+        self.deferred_drops.push(Box::new(gone));
         self.touch();
     }
 }

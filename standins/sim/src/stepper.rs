@@ -1,4 +1,4 @@
-//! A thread that steps the devices, for code that blocks.
+//! A thread that steps the machine, for code that blocks.
 
 use crate::machine::Machine;
 use crate::seed::Rng;
@@ -6,27 +6,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, ThreadId};
 
-/// Steps the machine in the background until it is dropped, and sleeps while nothing may happen.
+/// A thread that steps the machine until this is dropped. It sleeps while nothing may happen.
 ///
-/// Dropping it waits for the work or handler that its thread is in, unless it is dropped by that
-/// very one; pending work stays pending.
+/// Dropping it waits for the work or handler that its thread is running, unless that work or
+/// handler drops it. Pending work stays pending.
 #[derive(Debug)]
-pub struct Driver {
+pub struct Stepper {
     machine: Arc<Machine>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     id: ThreadId,
 }
 
-impl Driver {
-    pub(crate) fn spawn(machine: &Arc<Machine>, seed: u64) -> std::io::Result<Driver> {
+impl Stepper {
+    pub(crate) fn spawn(machine: &Arc<Machine>, seed: u64) -> std::io::Result<Stepper> {
         let stop = Arc::new(AtomicBool::new(false));
         let (stepped, stopped) = (machine.clone(), stop.clone());
         let thread = std::thread::Builder::new()
             .name("simulated device".into())
-            .spawn(move || drive(&stepped, &stopped, Rng::new(!seed)))?;
+            .spawn(move || step_until(&stepped, &stopped, Rng::new(!seed)))?;
         let id = thread.thread().id();
-        Ok(Driver {
+        Ok(Stepper {
             machine: machine.clone(),
             stop,
             thread: Some(thread),
@@ -35,20 +35,20 @@ impl Driver {
     }
 }
 
-fn drive(machine: &Machine, stop: &AtomicBool, mut rng: Rng) {
+fn step_until(machine: &Machine, stop: &AtomicBool, mut rng: Rng) {
     let stopped = || stop.load(Ordering::SeqCst);
     while !stopped() {
         let seen = machine.changes();
         if !machine.step() {
-            machine.driver_wait(seen, stopped);
+            machine.stepper_wait(seen, stopped);
         } else if rng.below(4) == 0 {
-            // on few cores the device would otherwise run far ahead between two calls of the host
+            // without this, on few cores, the device runs far ahead between two calls of the host
             std::thread::yield_now();
         }
     }
 }
 
-impl Drop for Driver {
+impl Drop for Stepper {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         self.machine.with(|state| state.touch());
@@ -56,7 +56,7 @@ impl Drop for Driver {
             return;
         }
         if let Some(thread) = self.thread.take() {
-            // what it runs is caught where it runs, so there is no panic to pass on
+            // panics of work and handlers are caught in `Machine::step`
             let _ = thread.join();
         }
     }
