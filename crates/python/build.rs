@@ -1,4 +1,4 @@
 fn main() {
-    // Symbols of the interpreter stay open on macOS, as they do elsewhere without being asked.
+    // On macOS the linker must be told that the interpreter's symbols stay undefined.
     pyo3_build_config::add_extension_module_link_args();
 }

@@ -1,10 +1,11 @@
-"""What each call costs beside ``torch.cuda.Event``, on a real GPU, measured in turns in one run.
+"""The cost of each call beside that of ``torch.cuda.Event``, on a real GPU, in one run.
 
     python bench/torch_floors.py [--rounds N] [--json FILE]
 
-Each round runs a batch of calls on the one side and on the other, in changing order; the GPU is drained
-between batches, outside of what is measured. Printed are the medians over the rounds with the 10th and 90th
-percentile, their ratio, and the bound that this project sets itself. The exit code is 1 when a bound is missed.
+Each round runs a batch of calls of each class, in alternating order. Between batches the GPU is
+drained, which is not measured. Each row shows the medians over the rounds with the 10th and 90th
+percentile, their ratio, and this project's bound on the ratio. The exit code is 1 if a bound is
+missed.
 """
 
 import argparse
@@ -29,7 +30,7 @@ def record(module, event, stream):
 
 
 def record_current(module, event, stream):
-    """Record without a stream: the current one has to be found."""
+    """Record without a stream, so that the current one has to be found."""
     for _ in range(BATCH):
         event.record()
 
@@ -41,7 +42,7 @@ def wait(module, event, stream):
 
 
 def query(module, event, stream):
-    """Ask an event."""
+    """Query an event."""
     for _ in range(BATCH):
         event.query()
 
@@ -68,15 +69,15 @@ def timed_life(module, event, stream):
 
 
 def record_two(module, event, stream):
-    """Record on two streams in turn, so that the last stream is never the one."""
+    """Record on two streams in turn, so that each record is on another stream than the last."""
     other = OTHER
     for _ in range(BATCH // 2):
         event.record(stream)
         event.record(other)
 
 
-# What is measured, with timing or without, the bound on the ratio if there is one, and whether the event is
-# to be pending meanwhile.
+# Name, batch, whether with timing, the bound on the ratio if there is one, and whether the event is
+# pending meanwhile.
 ROWS = [
     ("record(stream)", record, False, 0.4, False),
     ("record(stream), timing", record, True, 0.75, False),
@@ -95,7 +96,7 @@ OTHER = None
 
 
 def measure(batch, timing, pending, rounds):
-    """Give nanoseconds a call of each side, a list over the rounds."""
+    """Return the nanoseconds per call of each side, as a list over the rounds."""
     stream = torch.cuda.Stream()
     sides = {"fencepost": fencepost.cuda, "torch": torch.cuda}
     events = {name: module.Event(enable_timing=timing) for name, module in sides.items()}
@@ -118,16 +119,16 @@ def measure(batch, timing, pending, rounds):
                 taken = time.perf_counter_ns() - start
             gc.enable()
             if pending and event.query():
-                raise SystemExit("the GPU was done before the measurement was")
+                raise SystemExit("the GPU was done before the measurement")
             torch.cuda.synchronize()
-            # The first ones warm up.
+            # The first rounds warm up.
             if turn >= 3:
                 times[name].append(taken / BATCH)
     return times
 
 
 def spread(values):
-    """Give the median and the 10th and 90th percentile."""
+    """Return the median and the 10th and 90th percentile."""
     deciles = statistics.quantiles(values, n=10)
     return statistics.median(values), deciles[0], deciles[-1]
 
@@ -145,8 +146,9 @@ def main():
     torch.cuda.init()
     OTHER = torch.cuda.Stream()
     print(
-        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CPython {platform.python_version()}, "
-        f"fencepost {fencepost.__version__}, {options.rounds} rounds of {BATCH} calls; ns a call"
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, "
+        f"CPython {platform.python_version()}, fencepost {fencepost.__version__}, "
+        f"{options.rounds} rounds of {BATCH} calls; ns a call"
     )
     print(f"{'':36} {'fencepost':>22} {'torch':>24} {'ratio':>6} {'bound':>6}")
     results, missed = [], 0
@@ -157,8 +159,13 @@ def main():
         kept = bound is None or ratio <= bound
         missed += not kept
         shown = [f"{median:7.0f} ({low:.0f}..{high:.0f})" for median, low, high in (ours, theirs)]
-        print(f"{name:36} {shown[0]:>22} {shown[1]:>24} {ratio:6.2f} {bound or '':>6} {'' if kept else 'MISSED'}")
-        results.append({"name": name, "fencepost": ours, "torch": theirs, "ratio": ratio, "bound": bound})
+        print(
+            f"{name:36} {shown[0]:>22} {shown[1]:>24} {ratio:6.2f} {bound or '':>6} "
+            f"{'' if kept else 'MISSED'}"
+        )
+        results.append(
+            {"name": name, "fencepost": ours, "torch": theirs, "ratio": ratio, "bound": bound}
+        )
     if options.json:
         with open(options.json, "w") as file:
             json.dump(results, file, indent=1)

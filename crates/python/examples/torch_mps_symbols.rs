@@ -1,15 +1,16 @@
-//! A stand-in for PyTorch's MPS stream, on the stand-in for Metal: nothing of PyTorch, nothing of
-//! Apple. It exports what PyTorch exports for custom Metal kernels, by the same names, and behaves
-//! as PyTorch 2.1 to 2.11 do there:
+//! A stand-in for PyTorch's MPS stream, on the stand-in for Metal. It contains nothing of PyTorch
+//! or Apple. It exports the functions that PyTorch exports for custom Metal kernels, under the same
+//! names, and behaves as PyTorch 2.1 to 2.11:
 //!
-//! - The stream has a queue, a serial dispatch queue, and one object for its command buffer, for
-//!   good. That object answers only to what is listed in [`OpenBuffer`], and goes on to a new
-//!   command buffer with each commit.
+//! - The stream has a queue, a serial dispatch queue, and one object for its command buffer for
+//!   life. That object has only the methods of [`OpenBuffer`], and stands for a new command buffer
+//!   after each commit.
 //! - An encoder stays open from one operation to the next. The commit ends it.
-//! - Nothing is to be called but on the dispatch queue. What is, is counted in `torch_off_queue`.
+//! - The functions may be called on the dispatch queue only. `torch_off_queue` counts the calls
+//!   that are not.
 //!
-//! Functions whose names begin with `torch_` are for the tests. It has no Metal of its own: load it
-//! behind `fencepost._C`, with that one's symbols made global.
+//! Functions whose names begin with `torch_` are for the tests. It has no stand-in for Metal of its
+//! own: load it after `fencepost._C`, with the symbols of that module made global.
 #![cfg(metal_sim)]
 #![allow(missing_docs, non_snake_case, unreachable_pub)]
 
@@ -57,7 +58,7 @@ struct Stream {
     serial: *mut c_void,
 }
 
-// SAFETY: used on its serial dispatch queue only, but for the gate, the memory and the dispatch
+// SAFETY: used on its serial dispatch queue only, except the gate, the memory and the dispatch
 // queue, which any thread may use.
 unsafe impl Send for Stream {}
 // SAFETY: as above.
@@ -76,7 +77,7 @@ struct Variables {
 }
 
 define_class!(
-    /// What an `MPSCommandBuffer` is to others, in this stand-in: the command buffer of now.
+    /// Stands for an `MPSCommandBuffer`: passes calls on to the present command buffer.
     // SAFETY: NSObject has no requirements on its subclasses.
     #[unsafe(super(NSObject))]
     #[name = "SimMPSCommandBuffer"]
@@ -104,7 +105,7 @@ define_class!(
             &self,
             block: *mut DynBlock<dyn Fn(NonNull<ProtocolObject<dyn MTLCommandBuffer>>)>,
         ) {
-            // SAFETY: the caller's block, of the same method.
+            // SAFETY: the caller's block, which is of the type that this method takes.
             unsafe { self.root().addCompletedHandler(block) };
         }
 
@@ -170,14 +171,15 @@ impl Stream {
     fn run(&self, mut work: impl FnMut(&Stream)) {
         let mut work: &mut dyn FnMut() = &mut || autoreleasepool(|_| work(self));
         unsafe extern "C" fn call(work: *mut c_void) {
-            // SAFETY: the one below, which waits for this.
+            // SAFETY: the closure below, which outlives this call.
             unsafe { (*work.cast::<&mut dyn FnMut()>())() };
         }
-        // SAFETY: it returns when the work is done.
+        // SAFETY: dispatch_sync_f returns after the work, so the closure outlives it.
         unsafe { dispatch_sync_f(self.serial, (&raw mut work).cast(), call) };
     }
 
-    fn is_here(&self) {
+    /// Counts a call that is not on the dispatch queue.
+    fn check_queue(&self) {
         // SAFETY: the key is only compared.
         if unsafe { dispatch_get_specific((&raw const KEY).cast()) } != self.serial {
             OFF_QUEUE.fetch_add(1, Ordering::SeqCst);
@@ -201,7 +203,7 @@ impl Stream {
 
 #[unsafe(export_name = "_ZN5torch3mps18get_command_bufferEv")]
 extern "C" fn get_command_buffer() -> *const c_void {
-    stream().is_here();
+    stream().check_queue();
     match GIVES_NIL.load(Ordering::SeqCst) {
         true => std::ptr::null(),
         false => Retained::as_ptr(&stream().open).cast(),
@@ -215,7 +217,7 @@ extern "C" fn get_dispatch_queue() -> *mut c_void {
 
 #[unsafe(export_name = "_ZN5torch3mps6commitEv")]
 extern "C" fn commit() {
-    stream().is_here();
+    stream().check_queue();
     stream().commit();
 }
 
@@ -230,10 +232,10 @@ extern "C" fn torch_work(value: u8) {
     });
 }
 
-/// What the memory holds.
+/// The value in the memory.
 #[unsafe(no_mangle)]
 extern "C" fn torch_value() -> u8 {
-    // SAFETY: four bytes of shared memory; the stand-in copies bytes as atomics do.
+    // SAFETY: four bytes of shared memory, into which the stand-in copies with atomic stores.
     unsafe {
         stream()
             .memory
@@ -255,7 +257,7 @@ extern "C" fn torch_hold() {
     });
 }
 
-/// Lets go what is held back.
+/// Opens the gate: what is held back continues.
 #[unsafe(no_mangle)]
 extern "C" fn torch_open() {
     autoreleasepool(|_| stream().gate.setSignaledValue(GATES.load(Ordering::SeqCst)));
@@ -283,7 +285,7 @@ extern "C" fn torch_off_queue() -> u64 {
     OFF_QUEUE.load(Ordering::SeqCst)
 }
 
-/// Whether there is no command buffer from now on.
+/// Makes `get_command_buffer` return nil from now on, or no longer.
 #[unsafe(no_mangle)]
 extern "C" fn torch_give_nil(nil: bool) {
     GIVES_NIL.store(nil, Ordering::SeqCst);

@@ -1,8 +1,9 @@
-"""What all tests share, and the closing line that ``cargo xtask test`` reads."""
+"""Fixtures of all tests, and the closing line that ``cargo xtask test`` reads."""
 
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,14 @@ import pytest
 import fencepost
 from fencepost import _C
 
-# They need stand-ins that a step of their own builds: see xtask.
+# These need stand-ins, which a separate step of ``cargo xtask test`` builds.
 collect_ignore = [] if os.environ.get("FENCEPOST_TORCH_LIBRARY") else ["test_torch_mps.py"]
 
 # Passing this means a hang.
 PATIENCE = 20.0
 
-# Streams of a Vulkan device may share one queue, where a stream that is held holds the others: not for these tests.
+# These tests hold streams back. On Vulkan streams may share one queue, where a stream that is held
+# holds the others too.
 if not fencepost.cuda.is_available():
     os.environ.setdefault("FENCEPOST_DEVICE", "host")
 
@@ -28,18 +30,24 @@ def host():
 
 @pytest.fixture
 def cuda():
-    """The first CUDA device; the stand-in for the driver serves as well."""
+    """The first CUDA device, or that of the stand-in for the driver."""
     if not fencepost.cuda.is_available():
         pytest.skip("no CUDA device; FENCEPOST_CUDA_LIBRARY may name the stand-in for the driver")
     return fencepost.Device("cuda:0")
 
 
 @pytest.fixture(params=["host", "cuda:0"])
-def device(request):
-    """Each device that the generic classes are tried on."""
-    if request.param != "host" and not fencepost.cuda.is_available():
-        pytest.skip("no CUDA device; FENCEPOST_CUDA_LIBRARY may name the stand-in for the driver")
-    return fencepost.Device(request.param)
+def name(request):
+    """The name of each device that the generic classes are tested on."""
+    if request.param != "host":
+        request.getfixturevalue("cuda")
+    return request.param
+
+
+@pytest.fixture
+def device(name):
+    """Each device that the generic classes are tested on."""
+    return fencepost.Device(name)
 
 
 @pytest.fixture
@@ -58,7 +66,7 @@ def gate():
 
 @pytest.fixture
 def child():
-    """Run a program in a Python of its own."""
+    """Run a program in a new Python process."""
 
     def run(program, *, timeout=60.0, check=True, **env):
         done = subprocess.run(
@@ -75,8 +83,28 @@ def child():
     return run
 
 
+def at_once(work, threads=8):
+    """Run ``work(number)`` on this many threads, which begin together."""
+    start, failures = threading.Barrier(threads), []
+
+    def run(number):
+        try:
+            start.wait(PATIENCE)
+            work(number)
+        except BaseException as error:
+            failures.append(error)
+
+    running = [threading.Thread(target=run, args=(number,)) for number in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(PATIENCE * 3)
+    assert not any(thread.is_alive() for thread in running)
+    assert failures == []
+
+
 def pytest_terminal_summary(terminalreporter):
-    """Say what was skipped and why, and the totals, in the form that the summary of all tests reads."""
+    """Print what was skipped and why, and the totals, for the summary of all test steps."""
     stats = terminalreporter.stats
 
     def count(*names):
@@ -85,6 +113,10 @@ def pytest_terminal_summary(terminalreporter):
     for report in stats.get("skipped", []):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         name = report.nodeid.split("::")[-1] or Path(str(report.fspath)).stem
-        terminalreporter.write_line(f"SKIPPED: {Path(name).stem}: {reason.removeprefix('Skipped: ')}")
+        terminalreporter.write_line(
+            f"SKIPPED: {Path(name).stem}: {reason.removeprefix('Skipped: ')}"
+        )
     failed = count("failed", "error")
-    terminalreporter.write_line(f"{count('passed')} passed, {failed} failed, {count('skipped')} skipped")
+    terminalreporter.write_line(
+        f"{count('passed')} passed, {failed} failed, {count('skipped')} skipped"
+    )

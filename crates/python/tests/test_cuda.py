@@ -1,6 +1,7 @@
 """``fencepost.cuda.Event``: what ``torch.cuda.Event`` promises, on any library's streams.
 
-On the stand-in for NVIDIA's driver where ``FENCEPOST_CUDA_LIBRARY`` names it; that never counts as hardware.
+They run on the stand-in for NVIDIA's driver if ``FENCEPOST_CUDA_LIBRARY`` names it. The stand-in
+never counts as hardware.
 """
 
 import ctypes
@@ -27,7 +28,7 @@ def stream(cuda):
 
 
 class Streams:
-    """A stream in every form that libraries have."""
+    """A stream as an object of each library."""
 
     @staticmethod
     def protocol(handle):
@@ -96,7 +97,7 @@ def test_what_is_no_stream_is_an_error_that_lists_what_is(cuda):
 
 
 def test_a_recycled_handle_is_another_stream(cuda, child):
-    # The stand-in gives handles of destroyed streams out again when told to.
+    # With this variable the stand-in gives handles of destroyed streams to new ones.
     child(
         """
 import fencepost
@@ -158,7 +159,7 @@ def test_the_native_handle_is_the_same_for_life(cuda, stream, gate):
     assert other.cuda_event != handle
 
 
-def test_what_others_record_on_the_handle_is_seen(cuda, stream, gate):
+def test_a_record_by_others_on_the_handle_is_seen(cuda, stream, gate):
     driver = ctypes.CDLL(fencepost_driver())
     event = Event()
     event.record(stream)
@@ -177,15 +178,21 @@ def fencepost_driver():
 
 def test_errors_come_in_pytorchs_order_and_kinds(cuda, stream, gate):
     timed, plain = Event(enable_timing=True), Event()
-    with pytest.raises(ValueError, match="Both events must be created with argument 'enable_timing=True'"):
+    with pytest.raises(
+        ValueError, match="Both events must be created with argument 'enable_timing=True'"
+    ):
         timed.elapsed_time(plain)
-    with pytest.raises(ValueError, match="Both events must be recorded before calculating elapsed time"):
+    with pytest.raises(
+        ValueError, match="Both events must be recorded before calculating elapsed time"
+    ):
         timed.elapsed_time(Event(enable_timing=True))
     timed.record(stream)
     held = gate(stream)
     end = Event(enable_timing=True)
     end.record(stream)
-    with pytest.raises(RuntimeError, match="Both events must be completed before calculating elapsed time"):
+    with pytest.raises(
+        RuntimeError, match="Both events must be completed before calculating elapsed time"
+    ):
         timed.elapsed_time(end)
     held.open()
     end.synchronize(timeout=PATIENCE)
@@ -201,7 +208,9 @@ def test_the_first_record_binds_the_device(cuda):
     event = Event(enable_timing=True)
     event.record(second)
     assert str(event.device) == "cuda:1"
-    with pytest.raises(RuntimeError, match="Event device 1 does not match recording stream's device 0"):
+    with pytest.raises(
+        RuntimeError, match="Event device 1 does not match recording stream's device 0"
+    ):
         event.record(cuda.stream())
     assert str(event.device) == "cuda:1"
     # Waits go across devices; times do not.
@@ -277,7 +286,7 @@ def test_only_interprocess_events_are_exported(cuda, stream):
         pickle.dumps(Event())
     with pytest.raises(ValueError, match="64 bytes"):
         Event.from_ipc_handle("cuda:0", b"short")
-    # CUDA opens no event in the process that made it.
+    # CUDA does not open an event in the process that made it.
     with pytest.raises(NotImplementedError, match="process"):
         Event.from_ipc_handle(0, handle)
 
@@ -322,7 +331,7 @@ def test_without_pytorch_the_current_stream_is_the_default_one(cuda, gate):
 
 @pytest.fixture
 def torch(monkeypatch, cuda):
-    """A module that looks like a PyTorch that uses CUDA, in a Python of its own."""
+    """Make a module that looks like a PyTorch that uses CUDA, for a program of its own."""
     return """
 import sys, types
 import fencepost
@@ -331,16 +340,18 @@ from fencepost.cuda import Event, wrap_stream
 torch = types.ModuleType("torch")
 device = fencepost.Device("cuda:0")
 class Stream:
-    # PyTorch's own streams have odd ids; a stream of somebody else's has its handle for one.
+    # PyTorch's own streams have odd IDs. Streams of other libraries have their handle as ID.
     def __init__(self, stream, stream_id=3):
         self.cuda_stream, self.device_index, self.stream_id = stream.cuda_stream, 0, stream_id
 mine = device.stream()
 state = types.SimpleNamespace(initialized=False, current=mine.cuda_stream, device=0)
 torch.cuda = types.SimpleNamespace(is_initialized=lambda: state.initialized, Stream=Stream)
-# As PyTorch's, this takes -1 for the current device.
+# Like PyTorch's function, this one takes -1 for the current device.
 def raw_stream(index):
     return state.current if index in (-1, state.device) else 0
-torch._C = types.SimpleNamespace(_cuda_getDevice=lambda: state.device, _cuda_getCurrentRawStream=raw_stream)
+torch._C = types.SimpleNamespace(
+    _cuda_getDevice=lambda: state.device, _cuda_getCurrentRawStream=raw_stream
+)
 torch.device = lambda name: f"torch.device({name})"
 sys.modules["torch"] = torch
 """
@@ -384,7 +395,7 @@ for _ in range(2):
     event = Event(); event.record()
     assert event.device == "torch.device(cuda:1)", event.device
     assert wrap_stream() == second.default_stream()
-    # The first is not current, and its current stream is its default one.
+    # The first device is not current, and its current stream is its default stream.
     event = fencepost.Event("cuda:0"); event.record()
     assert event.device == device
 theirs = second.stream()
@@ -394,7 +405,7 @@ assert wrap_stream() == theirs
     )
 
 
-def test_pytorchs_stream_objects_are_known_again(torch, child):
+def test_pytorchs_stream_objects_are_remembered(torch, child):
     child(
         torch
         + """
@@ -416,7 +427,7 @@ assert all(event.query() for event in events)
     )
 
 
-def test_only_streams_that_pytorch_never_ends_are_kept_by_object(torch, child):
+def test_only_streams_that_pytorch_never_destroys_are_kept_by_object(torch, child):
     child(
         torch
         + """
@@ -434,8 +445,8 @@ assert is_kept(3) and not is_kept(mine.cuda_stream)
     )
 
 
-def test_a_streams_end_may_record_while_a_record_goes_on(torch, child):
-    # What was remembered is pushed out by other streams, and its end calls in again.
+def test_a_stream_may_record_in_its_finalizer_during_a_record(torch, child):
+    # Other streams evict a remembered one, whose finalizer calls the module again.
     child(
         torch
         + """
@@ -477,7 +488,9 @@ shared.synchronize(timeout=20)
     )
 
 
-@pytest.mark.parametrize("make", [Event, lambda: fencepost.Event("cuda:0")], ids=["cuda", "generic"])
+@pytest.mark.parametrize(
+    "make", [Event, lambda: fencepost.Event("cuda:0")], ids=["cuda", "generic"]
+)
 def test_arguments_may_come_in_every_form(cuda, stream, gate, make):
     held = gate(stream)
     for form in (lambda call: call(stream), lambda call: call(stream=stream)):
@@ -494,11 +507,15 @@ def test_arguments_may_come_in_every_form(cuda, stream, gate, make):
     assert form(event.record) is None
 
 
-@pytest.mark.parametrize("make", [Event, lambda: fencepost.Event("cuda:0")], ids=["cuda", "generic"])
-def test_wrong_arguments_are_told_as_by_any_method(cuda, stream, make):
+@pytest.mark.parametrize(
+    "make", [Event, lambda: fencepost.Event("cuda:0")], ids=["cuda", "generic"]
+)
+def test_wrong_arguments_raise_as_for_any_method(cuda, stream, make):
     event = make()
     for call in (event.record, event.wait):
-        with pytest.raises(TypeError, match="takes from 0 to 1 positional arguments but 2 were given"):
+        with pytest.raises(
+            TypeError, match="takes from 0 to 1 positional arguments but 2 were given"
+        ):
             call(stream, stream)
         with pytest.raises(TypeError, match="multiple values for argument 'stream'"):
             call(stream, stream=stream)
@@ -553,12 +570,19 @@ def test_events_are_made_by_every_form_of_the_call(cuda, stream, make, timing):
         assert has_timing(event, stream) is timing
 
 
-def test_wrong_arguments_of_the_constructor_are_told(cuda):
-    with pytest.raises(TypeError, match=r"Event.__new__\(\) got an unexpected keyword argument 'timing'"):
+def test_wrong_arguments_of_the_constructor_raise(cuda):
+    with pytest.raises(
+        TypeError, match=r"Event.__new__\(\) got an unexpected keyword argument 'timing'"
+    ):
         Event(timing=True)
-    with pytest.raises(TypeError, match=r"Event.__new__\(\) takes from 0 to 4 positional arguments but 5 were given"):
+    with pytest.raises(
+        TypeError,
+        match=r"Event.__new__\(\) takes from 0 to 4 positional arguments but 5 were given",
+    ):
         Event(True, True, True, True, True)
-    with pytest.raises(TypeError, match=r"Event.__new__\(\) got multiple values for argument 'enable_timing'"):
+    with pytest.raises(
+        TypeError, match=r"Event.__new__\(\) got multiple values for argument 'enable_timing'"
+    ):
         Event(True, enable_timing=True)
     for wrong in (1, None, "True"):
         with pytest.raises(TypeError, match="not an instance of 'bool'|cannot be cast as 'bool'"):
@@ -570,7 +594,11 @@ def test_wrong_arguments_of_the_constructor_are_told(cuda):
 
 
 def test_the_class_is_shown_by_its_own_name(cuda):
-    assert (Event.__module__, Event.__qualname__, Event.__name__) == ("fencepost.cuda", "Event", "Event")
+    assert (Event.__module__, Event.__qualname__, Event.__name__) == (
+        "fencepost.cuda",
+        "Event",
+        "Event",
+    )
     assert [kind.__name__ for kind in Event.__mro__] == ["Event", "_CudaEventBase", "object"]
     assert repr(Event) == "<class 'fencepost.cuda.Event'>"
     assert inspect.getdoc(Event).startswith("A CUDA event: a drop-in for ``torch.cuda.Event``")
@@ -599,7 +627,7 @@ def test_a_subclass_may_take_other_arguments(cuda, stream):
         assert has_timing(event, stream) is flags.get("enable_timing", False)
 
 
-def test_what_was_made_goes_with_the_event(cuda):
+def test_making_an_event_leaks_no_reference_to_its_class(cuda):
     class Derived(Event):
         pass
 
@@ -612,7 +640,7 @@ def test_what_was_made_goes_with_the_event(cuda):
             make()
         return max(sys.getrefcount(kind) - then for kind, then in zip(kinds, before))
 
-    # Nothing, but for free-threaded CPythons, where PyO3's classes are counted otherwise.
+    # 0, except on free-threaded CPythons, which count references to PyO3's classes differently.
     usual = grown(lambda: Plain("host"), Plain, fencepost.Event)
     for kind in (Event, Derived):
 
@@ -629,7 +657,7 @@ def test_what_was_made_goes_with_the_event(cuda):
             assert grown(make, kind, *Event.__mro__[:2]) < usual + 100
 
 
-def test_query_takes_nothing_and_is_of_events_only(cuda, stream):
+def test_query_takes_no_argument_and_events_only(cuda, stream):
     with pytest.raises(TypeError, match="takes no arguments"):
         Event().query(stream)
     for _ in range(100):

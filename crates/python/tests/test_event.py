@@ -39,7 +39,12 @@ def test_a_name_that_no_device_has_is_a_value_error_that_lists_those_there_are()
 
 
 def test_the_environment_names_the_default_device(child):
-    assert "host" in child("import fencepost; print(fencepost.Event().device)", FENCEPOST_DEVICE="host").stdout
+    assert (
+        "host"
+        in child(
+            "import fencepost; print(fencepost.Event().device)", FENCEPOST_DEVICE="host"
+        ).stdout
+    )
     bad = child("import fencepost; fencepost.Event()", check=False, FENCEPOST_DEVICE="toaster")
     assert "ValueError" in bad.stderr
     assert "toaster" in bad.stderr
@@ -191,11 +196,13 @@ def test_an_exception_sticks_to_its_stream_and_is_what_later_errors_name(host):
 
     stream.launch(fails)
     event.record(stream)
-    with pytest.raises(RuntimeError, match=r"LookupError: no more paper \(raised at .*test_event.py:\d+\)"):
+    with pytest.raises(
+        RuntimeError, match=r"LookupError: no more paper \(raised at .*test_event.py:\d+\)"
+    ):
         event.synchronize(timeout=PATIENCE)
     with pytest.raises(RuntimeError, match="no more paper"):
         event.query()
-    # It travels along waits.
+    # A wait passes the failure on.
     event.wait(other)
     with pytest.raises(RuntimeError, match="no more paper"):
         other.synchronize(timeout=PATIENCE)
@@ -208,7 +215,7 @@ def test_an_exception_sticks_to_its_stream_and_is_what_later_errors_name(host):
     event.synchronize(timeout=PATIENCE)
 
 
-def test_work_that_waits_for_what_lies_behind_it_is_told_so(host):
+def test_work_that_waits_for_later_work_of_its_stream_raises(host):
     stream, event, told = host.stream(), Event(host), []
     ready = threading.Event()
 
@@ -366,7 +373,7 @@ def test_sharing_and_timing_do_not_go_together(cuda):
         Event(cuda, enable_timing=True, interprocess=True)
 
 
-def test_a_stream_of_nobody_is_a_type_error(host):
+def test_an_object_that_is_no_stream_is_a_type_error(host):
     for stream in ("stream", 3.5, object()):
         with pytest.raises(TypeError, match="expected a stream"):
             Event(host).record(stream)

@@ -12,7 +12,7 @@ from fencepost import _C, mps
 
 
 class NativeEvent:
-    """An event class written only against the seven native functions, as PyTorch's is."""
+    """An event class on top of the seven native functions, as PyTorch's is."""
 
     def __init__(self, enable_timing=False):
         self._id = _C._mps_acquireEvent(enable_timing)
@@ -44,7 +44,7 @@ def kind(request):
 
 @pytest.fixture
 def held(gate):
-    """A stream of the pool that is held, and is current."""
+    """A stream of the pool that is held back, and is current."""
     stream = mps.Stream()
     opener = gate(stream.stream)
     with mps.stream(stream):
@@ -63,7 +63,7 @@ def test_a_class_on_the_native_functions_alone_times_work(kind):
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("last", [False, True])
 def test_a_time_is_there_whoever_was_synchronized_before(kind, first, last):
-    # Hangs in PyTorch (#162872): synchronizing uses up what elapsed_time waits for.
+    # PyTorch hangs here (#162872): synchronizing consumes the signal that elapsed_time waits for.
     start, end = kind(enable_timing=True), kind(enable_timing=True)
     start.record()
     end.record()
@@ -76,7 +76,7 @@ def test_a_time_is_there_whoever_was_synchronized_before(kind, first, last):
 
 
 def test_events_recorded_back_to_back_have_a_time(kind):
-    # An error in PyTorch (#196395), which stamps by callbacks that may run out of order.
+    # PyTorch raises here (#196395): its timestamps come from callbacks that may run out of order.
     for _ in range(200):
         start, end = kind(enable_timing=True), kind(enable_timing=True)
         start.record()
@@ -119,7 +119,7 @@ def test_reversed_order_is_a_runtime_error(kind):
 
 
 def test_query_is_false_before_the_first_record_also_of_a_recycled_event(kind):
-    # True in PyTorch for an event that the pool gave out before.
+    # PyTorch returns True for an event that it takes from its pool again.
     for _ in range(3):
         event = kind()
         assert event.query() is False

@@ -1,4 +1,4 @@
-"""The package itself: its types, its docstrings, its style, its command line."""
+"""The package: its types, docstrings, style, command line, and README."""
 
 import inspect
 import json
@@ -34,7 +34,13 @@ def passes(*args):
 
 def test_the_stubs_tell_what_the_modules_have():
     pytest.importorskip("mypy")
-    passes("mypy.stubtest", "fencepost", "--mypy-config-file", "pyproject.toml", "--ignore-disjoint-bases")
+    passes(
+        "mypy.stubtest",
+        "fencepost",
+        "--mypy-config-file",
+        "pyproject.toml",
+        "--ignore-disjoint-bases",
+    )
 
 
 def test_the_python_sources_are_typed():
@@ -55,7 +61,9 @@ def public(module):
             yield f"{module.__name__}.{name}", value
 
 
-@pytest.mark.parametrize("module", [fencepost, fencepost.mps, fencepost.cuda, _C], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [fencepost, fencepost.mps, fencepost.cuda, _C], ids=lambda m: m.__name__
+)
 def test_everything_says_what_it_does(module):
     assert module.__doc__
     for name, value in public(module):
@@ -86,13 +94,16 @@ def test_the_command_line_is_the_binarys():
 
 
 def test_no_mutant_of_the_conformance_suite_is_in_the_module():
-    """The command line brings the suite itself; the devices that are wrong stay in the library's tests."""
+    # The command line brings the suite's cases. Its mutants, devices that are wrong on purpose,
+    # belong to the library's own tests.
     mutants = HERE.parent / "fencepost" / "src" / "testing" / "mutants.rs"
-    names = re.findall(r"^        Mutant::(\w+),$", mutants.read_text(encoding="utf-8"), re.MULTILINE)
+    names = re.findall(
+        r"^        Mutant::(\w+),$", mutants.read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert "WaitDoesNothing" in names
     module = Path(_C.__file__).read_bytes()
     assert b"query_is_true_without_a_record" in module, "names of cases are found in it"
-    # The last one is what the linker calls their Rust module, where symbols are not stripped.
+    # "7mutants" is their Rust module in a symbol's name, for builds that are not stripped.
     assert [name for name in [*names, "7mutants"] if name.encode() in module] == []
 
 
@@ -127,7 +138,9 @@ def test_the_readmes_first_example_runs(child):
 
 def test_the_readme_names_tests_that_exist():
     readme = (HERE / "README.md").read_text(encoding="utf-8")
-    sources = "".join(file.read_text(encoding="utf-8") for file in (HERE / "tests").glob("test_*.py"))
+    sources = "".join(
+        file.read_text(encoding="utf-8") for file in (HERE / "tests").glob("test_*.py")
+    )
     named = re.findall(r"::(test_\w+)", readme)
     assert len(named) > 8
     assert [name for name in named if f"def {name}(" not in sources] == []

@@ -1,4 +1,4 @@
-"""With PyTorch itself, on a real GPU: skipped as a whole without either."""
+"""With PyTorch itself, on a real GPU. Without either the whole file is skipped."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ from fencepost.cuda import Event, wrap_stream  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
-# Some tens of milliseconds of the GPU's time.
+# Some tens of milliseconds on the GPU.
 BUSY = 50_000_000
 
 
@@ -170,12 +170,14 @@ def fails(kind, text, call):
     except kind as error: assert re.search(text, str(error)), error
     else: raise AssertionError(text)
 E = torch.cuda.Event
-fails(ValueError, "Both events must be created with argument 'enable_timing=True'", lambda: E().elapsed_time(E()))
+fails(ValueError, "Both events must be created with argument 'enable_timing=True'",
+      lambda: E().elapsed_time(E()))
 fails(ValueError, "Both events must be recorded before calculating elapsed time",
       lambda: E(enable_timing=True).elapsed_time(E(enable_timing=True)))
 a, b = E(enable_timing=True), E(enable_timing=True)
 a.record(); torch.cuda._sleep(50_000_000); b.record()
-fails(RuntimeError, "Both events must be completed before calculating elapsed time", lambda: a.elapsed_time(b))
+fails(RuntimeError, "Both events must be completed before calculating elapsed time",
+      lambda: a.elapsed_time(b))
 """,
     "reprs_name_the_class": """
 assert "torch.cuda.Event" in repr(e)
@@ -212,13 +214,16 @@ e = torch.cuda.Event()
 {SUITES[name]}
 torch.cuda.synchronize()
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_it_is_no_subclass_of_torch_event():
-    # What PyTorch's own suite asks for and a class outside of PyTorch cannot give: its C++ reads the fields of a
-    # torch.Event from the object itself. So calls into C++, such as torch.Stream.record_event, refuse it.
+    # PyTorch's own suite asks for a subclass, which no class outside of PyTorch can be: PyTorch's
+    # C++ reads the fields of a torch.Event at their places in memory. So calls into C++, such as
+    # torch.Stream.record_event, refuse this class.
     assert not issubclass(Event, torch.Event)
 
 

@@ -1,6 +1,6 @@
-"""Calls without a stream where PyTorch uses MPS: on a stand-in for its stream, on the stand-in for Metal.
+"""Calls without a stream where PyTorch uses MPS.
 
-Nothing here is PyTorch or Apple hardware.
+They run on stand-ins for PyTorch's stream and for Metal: no PyTorch, no Apple hardware.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ import types
 import pytest
 
 import fencepost
-from conftest import PATIENCE
+from conftest import PATIENCE, at_once
 from fencepost import _C, mps
 from test_mps import NativeEvent
 
@@ -31,7 +31,7 @@ def make_torch():
 
 @pytest.fixture(scope="module")
 def library():
-    # It uses the stand-in for Metal that is in the module.
+    # It uses the stand-in for Metal that the extension module contains.
     ctypes.CDLL(_C.__file__, mode=ctypes.RTLD_GLOBAL)
     library = ctypes.CDLL(LIBRARY)
     library.torch_work.argtypes = [ctypes.c_uint8]
@@ -50,7 +50,7 @@ def violations():
 
 @pytest.fixture
 def torch(monkeypatch, library, violations):
-    """PyTorch's stream as the tests use it. Nothing that Metal or PyTorch forbids is done to it."""
+    """PyTorch's stream. Afterwards, check that no test did what Metal or PyTorch forbids."""
     monkeypatch.setitem(sys.modules, "torch", make_torch())
     before = violations()
     yield library
@@ -61,14 +61,14 @@ def torch(monkeypatch, library, violations):
 
 
 def settle(library):
-    """Wait until PyTorch's stream has done what it has."""
+    """Wait until PyTorch's stream has done all its work."""
     event = mps.Event()
     event.record()
     event.synchronize(timeout=PATIENCE)
 
 
 def becomes(library, value):
-    """Whether PyTorch's work comes as far as that, in time."""
+    """Return whether PyTorch's work reaches this value in time."""
     start = time.monotonic()
     while library.torch_value() != value and time.monotonic() - start < PATIENCE:
         time.sleep(0.001)
@@ -76,7 +76,7 @@ def becomes(library, value):
 
 
 def stays(library, value):
-    """Whether PyTorch's work is held back: seen for a while."""
+    """Return whether PyTorch's work is held back, watched for a moment."""
     start = time.monotonic()
     while library.torch_value() == value and time.monotonic() - start < 0.05:
         time.sleep(0.001)
@@ -112,7 +112,7 @@ def test_a_record_marks_what_pytorch_has_encoded(torch, kind, timing):
     torch.torch_work(1)
 
 
-def test_a_record_does_not_hold_what_comes_behind_it(torch):
+def test_a_record_does_not_hold_back_later_work(torch):
     torch.torch_hold()
     torch.torch_work(3)
     event = mps.Event(enable_timing=True)
@@ -125,7 +125,7 @@ def test_a_record_does_not_hold_what_comes_behind_it(torch):
     event.synchronize(timeout=PATIENCE)
 
 
-def test_marks_are_in_order_though_metal_lets_their_buffers_overlap(torch):
+def test_markers_are_in_order_though_metal_lets_their_buffers_overlap(torch):
     first, second = mps.Event(enable_timing=True), mps.Event(enable_timing=True)
     torch.torch_hold()
     first.record()
@@ -139,7 +139,7 @@ def test_marks_are_in_order_though_metal_lets_their_buffers_overlap(torch):
     assert first.elapsed_time(second) >= 0.0
 
 
-def test_times_are_the_devices_and_there_without_work_in_between(torch, kind):
+def test_times_are_the_devices_also_without_work_in_between(torch, kind):
     for work in (True, False, False):
         start, end = kind(enable_timing=True), kind(enable_timing=True)
         start.record()
@@ -206,7 +206,7 @@ def test_pytorch_waits_for_a_stream_of_ours(torch, gate):
     opener.open()
     done.synchronize(timeout=PATIENCE)
     assert becomes(torch, 9)
-    # What PyTorch's buffer waited for is known to the device alone.
+    # Only the device knows what PyTorch's buffer waited for.
     event.synchronize(timeout=PATIENCE)
 
 
@@ -294,27 +294,16 @@ def test_synchronize_waits_for_pytorchs_stream(torch):
 
 
 def test_many_threads_mark_pytorchs_stream_at_once(torch):
-    failures = []
+    def run(_):
+        for round in range(50):
+            start, end = mps.Event(enable_timing=True), mps.Event(enable_timing=True)
+            start.record()
+            torch.torch_work(round)
+            end.record()
+            end.wait()
+            assert start.elapsed_time(end) >= 0.0
 
-    def run():
-        try:
-            for round in range(50):
-                start, end = mps.Event(enable_timing=True), mps.Event(enable_timing=True)
-                start.record()
-                torch.torch_work(round)
-                end.record()
-                end.wait()
-                assert start.elapsed_time(end) >= 0.0
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=run) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE * 2)
-    assert not any(thread.is_alive() for thread in threads)
-    assert not failures
+    at_once(run)
 
 
 def test_a_call_on_pytorchs_dispatch_queue_does_not_wait_for_itself(torch):
@@ -330,20 +319,20 @@ def test_a_call_on_pytorchs_dispatch_queue_does_not_wait_for_itself(torch):
     thread = threading.Thread(target=torch.torch_on_queue, args=(work,), daemon=True)
     thread.start()
     thread.join(PATIENCE)
-    assert not thread.is_alive(), "it waits for itself"
+    assert not thread.is_alive(), "the call waits for itself"
     assert seen
     other.synchronize(timeout=PATIENCE)
     assert event.query()
 
 
-def test_a_stream_of_pytorchs_that_is_not_reached_is_an_error(torch):
+def test_a_stream_of_pytorchs_that_cannot_be_reached_is_an_error(torch):
     sys.modules["torch"].mps.current_stream = lambda: types.SimpleNamespace(stream_id=3)
     event = mps.Event()
     for call in (event.record, event.wait):
         with pytest.raises(RuntimeError, match=r"number 3.*default stream only.*torch\.mps\.Event"):
             call()
     assert not event.query()
-    event.record(mps.default_stream())  # a stream of the caller's own is another matter
+    event.record(mps.default_stream())  # the caller's own stream is not affected
     event.synchronize(timeout=PATIENCE)
     sys.modules["torch"].mps.current_stream = lambda: types.SimpleNamespace(stream_id=0)
     event.record()
@@ -355,7 +344,9 @@ def test_no_command_buffer_is_an_error_that_names_the_call(torch, gate):
     pending.record(stream)
     torch.torch_give_nil(True)
     try:
-        with pytest.raises(RuntimeError, match=r"torch\.?:*mps.*get_command_buffer\(\) returned nil"):
+        with pytest.raises(
+            RuntimeError, match=r"torch\.?:*mps.*get_command_buffer\(\) returned nil"
+        ):
             event.record()
         with pytest.raises(RuntimeError, match="get_command_buffer"):
             pending.wait()
@@ -398,7 +389,10 @@ def test_a_missing_library_or_symbol_is_an_error_that_names_it(child):
     for library, text in (
         ("/nowhere/libtorch_cpu.dylib", "libtorch_cpu.dylib cannot be opened"),
         ("", "cannot be opened"),
-        (_C.__file__, "has no torch::mps::get_command_buffer() (_ZN5torch3mps18get_command_bufferEv)"),
+        (
+            _C.__file__,
+            "has no torch::mps::get_command_buffer() (_ZN5torch3mps18get_command_bufferEv)",
+        ),
     ):
         said = child(LOOK, FENCEPOST_TORCH_LIBRARY=library).stdout
         assert said.count(text) == 2, said

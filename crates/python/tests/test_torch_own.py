@@ -1,4 +1,4 @@
-"""The runner of PyTorch's own tests, on tests and a PyTorch made up for it: no GPU, and none of PyTorch's code."""
+"""The runner of PyTorch's own tests, on made-up tests and a made-up PyTorch, without a GPU."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ def helper():
 def not_needed(): pass
 
 class TestCuda(unittest.TestCase):
-    def test_of_nothing(self): raise SystemError("this one has nothing to do with it, and was to be left out")
+    def test_of_nothing(self): raise SystemError("it uses no events, and must be left out")
     def test_that_holds(self): self.assertIn("torch.cuda.Event", repr(helper()))
     def test_that_is_skipped(self): raise unittest.SkipTest("no " + torch.cuda.Event.__name__)
     def test_generic_stream_event(self): self.assertEqual(repr(torch.cuda.Event()), "torch's")
@@ -57,7 +57,9 @@ def test_it_tells_what_fails_from_what_cannot_pass(tmp_path, monkeypatch):
     (tmp_path / "test").mkdir()
     (tmp_path / "test/test_cuda.py").write_text(TESTS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"), prepend=os.pathsep)
-    done = subprocess.run([sys.executable, RUNNER, tmp_path / "test"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, RUNNER, tmp_path / "test"], capture_output=True, text=True, timeout=120
+    )
     became = {}
     for line in done.stdout.splitlines():
         for what in ("passed", "skipped", "cannot", "not ours", "FAILED"):

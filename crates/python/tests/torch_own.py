@@ -2,22 +2,27 @@
 
     python tests/torch_own.py PYTORCH/test [--list] [--only TEXT] [--timeout SECONDS]
 
-Takes the ``test`` folder of a PyTorch checkout, best of the version that is installed, and runs every test in
-it that uses CUDA events: those whose code, or the code of a helper that they call, names ``torch.cuda.Event`` or
-an event's or stream's method for events. Needs a CUDA device, ``fencepost``, and what PyTorch's test utilities
-need: ``numpy`` and ``expecttest``. Some tests need two devices.
+Takes the ``test`` folder of a PyTorch checkout, preferably of the installed version, and runs each
+test in it that uses CUDA events: its code, or that of a helper it calls, names ``torch.cuda.Event``
+or a method for events. Needs a CUDA device, ``fencepost``, and the packages that PyTorch's test
+utilities need: ``numpy`` and ``expecttest``. Some tests need two devices.
 
-Each test runs in a process of its own. The files are not changed: a copy of each is made in a temporary folder,
-with the assignment in front, so that processes which the tests start have it too, without the tests that have
-nothing to do with events, and without imports that the installed version no longer has. A test that fails is
-run again with PyTorch's own class, and where that fails too, it says nothing about this one.
+Each test runs in its own process. The files are not changed. A copy of each is made in a temporary
+folder:
+
+- with the assignment in front, so that processes which the tests start have it too;
+- without the tests that do not use events;
+- without imports that the installed version no longer has.
+
+A test that fails runs again with PyTorch's own class. If it fails there too, it says nothing about
+this class.
 
 Prints a line for each test:
 
 - ``passed``
 - ``skipped``, with the test's own reason
-- ``cannot``: it asks for what only a class of PyTorch's C++ can be; the reason is in ``CANNOT``
-- ``not ours``: it fails with PyTorch's own class, too
+- ``cannot``: only a class of PyTorch's C++ can pass it; the reason is in ``CANNOT``
+- ``not ours``: it fails with PyTorch's own class too
 - ``FAILED``, with the end of its output; the exit code is then 1
 """
 
@@ -46,16 +51,21 @@ FILES = [
 ]
 
 EVENTS = re.compile(
-    r"cuda\.Event\b|streams\.Event\b|torch\.Event\b|_CudaEventBase|\brecord_event\b|\bwait_event\b|\bwait_stream\b"
-    r"|\belapsed_time\b"
+    r"cuda\.Event\b|streams\.Event\b|torch\.Event\b|_CudaEventBase"
+    r"|\brecord_event\b|\bwait_event\b|\bwait_stream\b|\belapsed_time\b"
 )
 
-SUBCLASS = "asks for a subclass of torch.Event: PyTorch's C++ reads such an object's fields by their place in memory"
-TRACE = "counts the calls of PyTorch's C++ into its own events, which tells its trace hooks; ours are not among them"
-SCRIPT = "TorchScript compiles torch.cuda.Event to the C++ class that it knows by that name"
-DYNAMO = "Dynamo traces events that are instances of torch.Event, and knows no others"
+SUBCLASS = (
+    "needs a subclass of torch.Event: PyTorch's C++ reads such an object's fields at their places "
+    "in memory"
+)
+TRACE = (
+    "counts the calls of PyTorch's trace hooks, which PyTorch's C++ makes for its own events only"
+)
+SCRIPT = "TorchScript compiles torch.cuda.Event to the C++ class that it knows by this name"
+DYNAMO = "Dynamo traces only events that are instances of torch.Event"
 
-# Tests that no class outside of PyTorch can pass, and why. They are run all the same.
+# Tests that no class outside of PyTorch can pass, and why. They run nevertheless.
 CANNOT = {
     "test_cuda.*.test_generic_stream_event": SUBCLASS,
     "test_accelerator.*": SUBCLASS,
@@ -67,7 +77,7 @@ CANNOT = {
 
 SWITCH = "FENCEPOST_OVER_TORCH"
 
-# What each copy begins with. PyTorch's code looks the class up in these two places.
+# The begin of each copy. PyTorch's code looks the class up in these two places.
 PRELUDE = f"""
 import os as _os
 import torch as _torch
@@ -76,7 +86,8 @@ if _os.environ.get({SWITCH!r}) == "1":
     _torch.cuda.Event = _torch.cuda.streams.Event = _cuda.Event
 """
 
-# A test that PyTorch's utilities make several of, one for each device or parameter, is run as all of these.
+# PyTorch's utilities make several tests of one (``several``), for each device or parameter. All of
+# them run.
 Test = collections.namedtuple("Test", "file cls name several")
 MAKE_SEVERAL = {"instantiate_device_type_tests", "parametrize", "optims", "dtypes", "ops"}
 
@@ -94,7 +105,7 @@ def is_test(node):
 
 
 def names_in(node):
-    """Give every name that a piece of code mentions, attributes included."""
+    """Return each name that a piece of code mentions, attributes included."""
     found = set()
     for inner in ast.walk(node):
         if isinstance(inner, ast.Name):
@@ -105,7 +116,7 @@ def names_in(node):
 
 
 def using_events(tree, source):
-    """Give the classes' tests that use events, by themselves or through helpers of their file."""
+    """Return the tests that use events, by themselves or through helpers of their file."""
     functions = [node for node in tree.body if is_function(node)]
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     methods = [(cls, node) for cls in classes for node in cls.body if is_function(node)]
@@ -117,31 +128,39 @@ def using_events(tree, source):
         if not more:
             break
         uses |= more
-    calls = [node.value for node in tree.body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)]
+    calls = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+    ]
     made = set().union(*(names_in(call) for call in calls if names_in(call.func) & MAKE_SEVERAL))
     chosen = []
     for cls, node in methods:
         if node in uses and is_test(node):
             decorators = set().union(*map(names_in, node.decorator_list))
-            chosen.append((cls.name, node.name, cls.name in made or bool(decorators & MAKE_SEVERAL)))
+            chosen.append(
+                (cls.name, node.name, cls.name in made or bool(decorators & MAKE_SEVERAL))
+            )
     return chosen
 
 
 def attempt(node):
-    """Let a statement fail: what is gone from the installed version is then missed only where it is used."""
-    handler = ast.ExceptHandler(type=ast.Name("Exception", ast.Load()), name=None, body=[ast.Pass()])
+    """Let a statement fail: the installed version may lack what it imports."""
+    handler = ast.ExceptHandler(
+        type=ast.Name("Exception", ast.Load()), name=None, body=[ast.Pass()]
+    )
     return ast.Try(body=[node], handlers=[handler], orelse=[], finalbody=[])
 
 
 def pruned(tree, chosen):
-    """Give the file's code with no tests but the chosen ones."""
+    """Return the file's code with the chosen tests only."""
     body = []
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module == "__future__":
             continue
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             for name in node.names:
-                # It refuses tests of any file but the one that was started.
+                # This hook refuses the tests of any other file than the one that was started.
                 if name.name == "load_tests":
                     continue
                 fields = {"names": [name]}
@@ -149,7 +168,9 @@ def pruned(tree, chosen):
                     fields |= {"module": node.module, "level": node.level}
                 body.append(attempt(type(node)(**fields)))
         elif isinstance(node, ast.ClassDef) and any(cls == node.name for cls, _ in chosen):
-            node.body = [item for item in node.body if not is_test(item) or (node.name, item.name) in chosen]
+            node.body = [
+                item for item in node.body if not is_test(item) or (node.name, item.name) in chosen
+            ]
             body.append(node)
         else:
             body.append(attempt(node))
@@ -157,7 +178,7 @@ def pruned(tree, chosen):
 
 
 def prepare(folder, copies, files):
-    """Write the copies; give the tests in them, and the files that are not there."""
+    """Write the copies. Return the tests in them, and the files that are missing."""
     tests, missing = [], []
     for file in files:
         path = folder / file
@@ -170,7 +191,7 @@ def prepare(folder, copies, files):
         tests += [Test(file, *test) for test in chosen]
         copy = copies / file
         copy.parent.mkdir(parents=True, exist_ok=True)
-        # What a copy says of future imports comes first, whatever is in front of it.
+        # Imports from __future__ must come first, in front of the prelude too.
         copy.write_text("from __future__ import annotations\n" * ("annotations" in future(tree)))
         with copy.open("a") as out:
             out.write(PRELUDE + ast.unparse(pruned(tree, {test[:2] for test in chosen})) + "\n")
@@ -178,12 +199,16 @@ def prepare(folder, copies, files):
 
 
 def future(tree):
-    imports = (node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__")
+    imports = (
+        node
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__"
+    )
     return [name.name for node in imports for name in node.names]
 
 
 def run(test, copies, ours, timeout):
-    """Run one test; give its exit code, None when it took too long, and its output."""
+    """Run one test. Return its exit code, None if it took too long, and its output."""
     copy = copies / test.file
     env = {**os.environ, SWITCH: str(int(ours))}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(copy.parent), env.get("PYTHONPATH")]))
@@ -193,7 +218,9 @@ def run(test, copies, ours, timeout):
     else:
         command.append(f"{copy.stem}.{test.cls}.{test.name}")
     try:
-        done = subprocess.run(command, env=env, cwd=copy.parent, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(
+            command, env=env, cwd=copy.parent, capture_output=True, text=True, timeout=timeout
+        )
     except subprocess.TimeoutExpired as late:
         output = late.stderr or b""
         return None, output.decode(errors="replace") if isinstance(output, bytes) else output
@@ -208,13 +235,13 @@ def reason_not_to(test):
 
 
 def verdict(test, copies, timeout):
-    """Run one test; give what became of it, and why."""
+    """Run one test. Return the result, and why."""
     code, output = run(test, copies, ours=True, timeout=timeout)
     if code == 0:
         ran = re.search(r"^Ran (\d+) test", output, re.MULTILINE)
         skipped = re.findall(r"\.\.\. skipped (['\"])(.*)\1", output)
         if not ran or ran[1] == "0":
-            return "not ours", "it is not there once the file is loaded"
+            return "not ours", "the loaded file does not have it"
         if len(skipped) == int(ran[1]):
             return "skipped", skipped[0][1]
         return "passed", f"{ran[1]} of this name" if test.several else ""
@@ -227,17 +254,27 @@ def verdict(test, copies, timeout):
 
 
 def last_line(output):
-    """Give the line that names the exception."""
-    lines = [line for line in output.splitlines() if re.match(r"[\w.]+(Error|Exception|Unsupported|Failure)\b", line)]
-    return lines[-1][:200] if lines else "no exception told"
+    """Return the line that names the exception."""
+    lines = [
+        line
+        for line in output.splitlines()
+        if re.match(r"[\w.]+(Error|Exception|Unsupported|Failure)\b", line)
+    ]
+    return lines[-1][:200] if lines else "no exception in the output"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="PyTorch's folder 'test'")
-    parser.add_argument("--list", action="store_true", help="list the tests, and run none; needs no PyTorch")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only the tests with this in their names")
-    parser.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="for each test")
+    parser.add_argument(
+        "--list", action="store_true", help="list the tests, and run none; needs no PyTorch"
+    )
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="only the tests with this in their names"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=120.0, metavar="SECONDS", help="for each test"
+    )
     options = parser.parse_args()
     copies = Path(tempfile.mkdtemp(prefix="torch-own-"))
     try:
@@ -246,7 +283,9 @@ def main():
         counts = collections.Counter()
         for test in tests:
             if options.list:
-                print(title(test), f"(cannot: {reason_not_to(test)})" if reason_not_to(test) else "")
+                print(
+                    title(test), f"(cannot: {reason_not_to(test)})" if reason_not_to(test) else ""
+                )
                 continue
             what, why = verdict(test, copies, options.timeout)
             counts[what] += 1
@@ -256,7 +295,9 @@ def main():
         if not tests:
             print(f"no tests of events in {options.folder}", file=sys.stderr)
             return 2
-        print(", ".join(f"{count} {what}" for what, count in counts.items()) or f"{len(tests)} tests")
+        print(
+            ", ".join(f"{count} {what}" for what, count in counts.items()) or f"{len(tests)} tests"
+        )
         return int(counts["FAILED"] > 0)
     finally:
         shutil.rmtree(copies, ignore_errors=True)

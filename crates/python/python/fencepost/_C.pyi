@@ -1,4 +1,4 @@
-# The native module. What each call does stands in its docstring, which `help()` shows.
+# The native module. `help()` shows the docstring of each call.
 
 from collections.abc import Callable, Generator, Sequence
 from ctypes import c_void_p

@@ -1,7 +1,7 @@
 """Device events: markers on the work queues of an accelerator.
 
-They tell how far the device has come, how long work took on the device's own clock, and in which order
-streams run.
+They tell how far the device has come, and how long work took on the device's own clock, and they
+order streams.
 
 >>> import fencepost
 >>> device = fencepost.Device("host")
@@ -14,7 +14,7 @@ streams run.
 
 - :mod:`fencepost.mps` stands in for ``torch.mps``: its events and streams, on any machine.
 - :mod:`fencepost.cuda` stands in for ``torch.cuda.Event``, on the streams of any library.
-- :mod:`fencepost._C` has the functions that PyTorch's own ``torch.mps.Event`` is written against.
+- :mod:`fencepost._C` has the functions that PyTorch's own ``torch.mps.Event`` calls.
 """
 
 import atexit
@@ -24,5 +24,5 @@ from fencepost._C import Device, Event, Stream, __version__, devices
 
 __all__ = ["_C", "Device", "Event", "Stream", "__version__", "cuda", "devices", "mps"]
 
-# Threads of the library may run Python only for as long as there is an interpreter.
+# Threads of the library must not run Python once the interpreter ends.
 atexit.register(_C._close)

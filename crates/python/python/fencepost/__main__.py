@@ -1,4 +1,4 @@
-"""``python -m fencepost``: the command line, the same as the program ``fencepost``."""
+"""``python -m fencepost``: the same command line as the program ``fencepost``."""
 
 import signal
 import sys
@@ -8,7 +8,7 @@ from fencepost import _C
 
 def main() -> int:
     """Run the command that the arguments name; return its exit code."""
-    # Python's own handler would only run once the command is done.
+    # Python's own handler would run after the command only.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     return _C._run(["fencepost", *sys.argv[1:]])
 

@@ -10,7 +10,7 @@ __all__ = ["Event", "device_count", "is_available", "wrap_stream"]
 
 
 def device_count() -> int:
-    """Return how many CUDA devices there are; 0 without NVIDIA's driver."""
+    """Return how many CUDA devices there are: 0 without NVIDIA's driver."""
     return sum(str(device).startswith("cuda:") for device in devices())
 
 

@@ -1,7 +1,7 @@
-"""Events and streams as in ``torch.mps``: on a Mac on Metal, elsewhere on the best device there is.
+"""Events and streams as in ``torch.mps``: on Metal on a Mac, elsewhere on the best device there is.
 
-So code that was written for MPS runs, and can be tested, on any machine. Where PyTorch is loaded and uses
-MPS, a call without a stream means PyTorch's own stream.
+So code for MPS runs, and can be tested, on any machine. Where PyTorch is loaded and uses MPS, a
+call without a stream means PyTorch's own stream.
 """
 
 import time
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def is_available() -> bool:
-    """Return whether there is a device: on a Mac, whether Metal works; elsewhere there always is one."""
+    """Return whether there is a device. On a Mac: whether Metal works; elsewhere always True."""
     try:
         _C._mps_device()
     except (RuntimeError, ValueError):
@@ -36,14 +36,15 @@ def is_available() -> bool:
 
 
 def device_count() -> int:
-    """Return how many devices there are: 1, or 0 where none is available."""
+    """Return how many devices there are: 1, or 0 if none is available."""
     return int(is_available())
 
 
 def synchronize(timeout: Optional[float] = None) -> None:
-    """Block until everything submitted to any stream of the device is done, PyTorch's own stream included.
+    """Block until everything submitted to any stream of the device is done.
 
-    With a ``timeout`` in seconds, which PyTorch's lacks, it gives up with a TimeoutError.
+    PyTorch's own stream is included. After ``timeout`` seconds, an argument that PyTorch's lacks,
+    it raises TimeoutError.
     """
     event = Event()
     event.record()
@@ -54,24 +55,24 @@ def synchronize(timeout: Optional[float] = None) -> None:
 
 
 def default_stream() -> Stream:
-    """Return the stream that exists from the start, number 0."""
+    """Return the default stream, number 0."""
     return Stream(stream_id=0)
 
 
 def current_stream() -> Stream:
-    """Return the stream that calls of this thread without a stream go to."""
+    """Return this thread's current stream: calls without a stream use it."""
     return _C._mps_current_stream()
 
 
 def set_stream(stream: Optional[Stream]) -> None:
-    """Make ``stream`` the current one of this thread; None changes nothing."""
+    """Make ``stream`` this thread's current one. None changes nothing."""
     if stream is not None:
         _C._mps_set_stream(stream)
 
 
 @contextmanager
 def stream(stream: Optional[Stream]) -> Iterator[None]:
-    """Make ``stream`` the current one of this thread within a ``with``; None changes nothing."""
+    """Make ``stream`` this thread's current one inside a ``with``. None changes nothing."""
     before = current_stream()
     set_stream(stream)
     try:
