@@ -282,7 +282,6 @@ impl Cause {
     }
 
     /// The cause that `error` tells, or the error itself as a cause.
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub(crate) fn of(error: &Error) -> Cause {
         match error.cause() {
             Some(cause) => cause.clone(),

@@ -67,6 +67,8 @@ mod epochs;
 mod error;
 mod event;
 mod host;
+#[cfg(any(feature = "cuda", feature = "vulkan", has_metal))]
+mod host_gate;
 mod marker;
 #[cfg(has_metal)]
 #[cfg_attr(docsrs, doc(cfg(feature = "metal")))]

@@ -283,12 +283,13 @@ fn lowest<W>(watched: &BTreeMap<(usize, u64), Arc<W>>) -> Vec<Arc<W>> {
 ///
 /// A pause lasts a sixteenth of the time for which nothing has happened, and a millisecond at most.
 /// So a wait is told late by at most that share, and a long one costs next to nothing.
-#[cfg_attr(not(any(feature = "cuda", loom)), allow(dead_code))]
+#[cfg(any(feature = "cuda", loom))]
 pub(crate) struct Pauses {
     /// Called first on the thread.
     pub(crate) prepare: fn(),
 }
 
+#[cfg(any(feature = "cuda", loom))]
 impl Pauses {
     /// How long the thread looks without a pause.
     const EAGER: Duration = Duration::from_micros(50);
@@ -296,6 +297,7 @@ impl Pauses {
     const LONGEST: Duration = Duration::from_millis(1);
 }
 
+#[cfg(any(feature = "cuda", loom))]
 impl<W> Sleep<W> for Pauses {
     fn prepare(&self) {
         (self.prepare)();

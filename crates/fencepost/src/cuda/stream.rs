@@ -21,8 +21,9 @@ use crate::{
     rerecord::{Lock, Slot},
 };
 use crate::{
-    core::{Blocked, DeviceCore, StreamCore},
+    core::{DeviceCore, StreamCore},
     error::{Cause, Error, Result},
+    host_gate::{GateWait, HostGated, PublishedWait, failed_wait, open_after},
     sync::Ids,
     timeline::{Awaited, Reached, Timeline, Waiter},
 };
@@ -248,40 +249,6 @@ impl CudaStream {
         }
     }
 
-    /// Ends the stream here: what is recorded from now on fails with `cause`, once what was
-    /// submitted so far is done.
-    pub(super) fn end(&self, cause: Cause) -> Result<()> {
-        let kind = self.kind(false);
-        let context = self.context;
-        let closed = self.values.close(|timeline, before| {
-            let event = context.take(kind)?;
-            match self.call(|raw| context.record(event, raw)) {
-                Ok(()) => Ok(FailurePoint::new(
-                    context,
-                    kind,
-                    event,
-                    timeline.clone(),
-                    before,
-                    cause.clone(),
-                    None,
-                )),
-                Err(fault) => {
-                    context.give(kind, event);
-                    Err(fault)
-                }
-            }
-        });
-        match closed {
-            Ok(_) => Ok(()),
-            Err(fault) => {
-                let (timeline, _) = self.values.now();
-                drop(context.failed(fault, Some(&timeline)));
-                timeline.fail(&cause, false).fire();
-                Ok(())
-            }
-        }
-    }
-
     /// The context is gone, and this stream with it.
     pub(super) fn lose(&self, cause: &Cause) {
         let (timeline, _) = self.values.now();
@@ -296,10 +263,14 @@ impl CudaStream {
         let (event, upstream) = match &imp.native {
             Native::Own(event) | Native::Captured(event) => (*event, None),
             Native::FailurePoint(end) => (end.event(), Some(&end.cause)),
-            Native::Failed => return self.fail_in_turn(marker),
+            Native::Failed => {
+                self.fail_by_wait(marker);
+                return Ok(());
+            }
         };
         if imp.point().reached() == Reached::Failed {
-            return self.fail_in_turn(marker);
+            self.fail_by_wait(marker);
+            return Ok(());
         }
         // Waits inside a capture are the graph's, which a failure of now says nothing about.
         let crossing = match self.may_fail_unseen(imp) && !matches!(self.is_capturing(), Ok(true)) {
@@ -319,7 +290,10 @@ impl CudaStream {
         }
         match (waited, upstream) {
             // The stream it waits for ends before that marker, so this one ends here.
-            (Ok(()), Some(cause)) => self.end(cause.through(marker.to_string())),
+            (Ok(()), Some(cause)) => {
+                self.fail_from_here(&cause.through(marker.to_string()));
+                Ok(())
+            }
             (Ok(()), None) => Ok(()),
             (Err(fault), _) => self.refused(fault, &timeline),
         }
@@ -366,7 +340,7 @@ impl CudaStream {
             Ok(()) => crossing.context.upstreams.over(crossing.number),
             Err(error) => {
                 if let Some(stream) = me.upgrade() {
-                    stream.end_at(crossing, Cause::of(&error).through(text));
+                    stream.end_at(crossing, failed_wait(text, &error));
                 }
             }
         }));
@@ -392,71 +366,6 @@ impl CudaStream {
             end.give_up();
         }
     }
-
-    /// Ends the stream because `marker` has failed.
-    fn fail_in_turn(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
-        match marker.query() {
-            Ok(_) => Ok(()),
-            Err(error) => self.end(Cause::of(&error).through(marker.to_string())),
-        }
-    }
-
-    /// Holds the stream until the host has seen `marker`.
-    fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
-        let (timeline, end) = self.values.now();
-        if end.is_some() || timeline.has_failed() {
-            return Ok(());
-        }
-        let context = self.context;
-        let (kind, before) = (self.kind(false), self.values.last());
-        // Should the marker fail, this stream ends where the wait begins: that point needs an
-        // event.
-        let event = context
-            .take(kind)
-            .map_err(|fault| context.failed(fault, Some(&timeline)))?;
-        let word = match context.take_gate() {
-            Ok(word) => word,
-            Err(fault) => {
-                context.give(kind, event);
-                return self.refused(fault, &timeline);
-            }
-        };
-        let held = self.call(|raw| {
-            context.record(event, raw)?;
-            context.wait_gate(raw, word)
-        });
-        if let Err(fault) = held {
-            context.give(kind, event);
-            context.unused(word);
-            return self.refused(fault, &timeline);
-        }
-        let wait = self.core.block(Blocked {
-            marker: marker.clone(),
-            for_ever: true,
-            in_work: false,
-            after: before,
-        });
-        let release = Release {
-            wait,
-            core: self.core.clone(),
-            stream: self.me.clone(),
-            end: Some(FailurePoint::new(
-                context,
-                kind,
-                event,
-                timeline,
-                before,
-                Cause::new(""),
-                None,
-            )),
-            word: Some(word),
-            context,
-            text: marker.to_string(),
-        };
-        let call = Waiter::Call(Box::new(move |result| release.fire(result)));
-        // Refused: the waiter is dropped, which opens the word.
-        marker.notify(call).map(drop)
-    }
 }
 
 /// A wait for what may fail unseen, until that is settled.
@@ -478,50 +387,114 @@ impl Drop for Crossing {
     }
 }
 
-/// What opens a held stream's word, whatever happens: also when it is dropped.
-struct Release {
-    wait: u64,
-    core: Arc<StreamCore>,
-    stream: Weak<CudaStream>,
-    end: Option<FailurePoint>,
-    word: Option<HostGate>,
-    context: &'static Context,
-    text: String,
-}
-
-impl Release {
-    fn fire(mut self, result: Result<()>) {
-        let Err(error) = result else {
-            return;
-        };
-        let (Some(end), Some(word)) = (self.end.take(), self.word.take()) else {
-            return;
-        };
+impl HostGated for CudaStream {
+    fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
+        let (timeline, end) = self.values.now();
+        if end.is_some() || timeline.has_failed() {
+            return Ok(());
+        }
         let context = self.context;
-        let end = end.with(
-            Cause::of(&error).through(std::mem::take(&mut self.text)),
-            word,
-        );
-        let end = match self.stream.upgrade() {
-            Some(stream) => stream.values.end_at(end),
-            None => Arc::new(end),
+        let (kind, before) = (self.kind(false), self.values.last());
+        // Should the marker fail, this stream ends where the wait begins: that point needs an
+        // event.
+        let event = context
+            .take(kind)
+            .map_err(|fault| context.failed(fault, Some(&timeline)))?;
+        let gate = match context.take_gate() {
+            Ok(gate) => gate,
+            Err(fault) => {
+                context.give(kind, event);
+                return self.refused(fault, &timeline);
+            }
         };
-        // The watcher settles it, which opens the word. Where it cannot be asked, settle here.
-        if context
-            .watcher
-            .watch(Watch::FailurePoint(end.clone()))
-            .is_err()
-        {
-            end.give_up();
+        let held = self.call(|raw| {
+            context.record(event, raw)?;
+            context.wait_gate(raw, gate)
+        });
+        if let Err(fault) = held {
+            context.give(kind, event);
+            context.unused(gate);
+            return self.refused(fault, &timeline);
+        }
+        let published = vec![PublishedWait::new(&self.core, marker, before)];
+        let wait = SubmittedWait {
+            stream: self.me.clone(),
+            end: Some(FailurePoint::new(
+                context,
+                kind,
+                event,
+                timeline,
+                before,
+                Cause::new(""),
+                None,
+            )),
+            gate: Some(gate),
+            context,
+        };
+        open_after(marker, wait, published)
+    }
+
+    fn fail_from_here(&self, cause: &Cause) {
+        let kind = self.kind(false);
+        let context = self.context;
+        let closed = self.values.close(|timeline, before| {
+            let event = context.take(kind)?;
+            match self.call(|raw| context.record(event, raw)) {
+                Ok(()) => Ok(FailurePoint::new(
+                    context,
+                    kind,
+                    event,
+                    timeline.clone(),
+                    before,
+                    cause.clone(),
+                    None,
+                )),
+                Err(fault) => {
+                    context.give(kind, event);
+                    Err(fault)
+                }
+            }
+        });
+        if let Err(fault) = closed {
+            let (timeline, _) = self.values.now();
+            drop(context.failed(fault, Some(&timeline)));
+            timeline.fail(cause, false).fire();
         }
     }
 }
 
-impl Drop for Release {
-    fn drop(&mut self) {
-        self.core.unblock(self.wait);
-        if let Some(word) = self.word.take() {
-            self.context.open(word);
+/// A wait for a host gate. Should its marker fail, the stream ends at `end`, where the wait begins.
+struct SubmittedWait {
+    stream: Weak<CudaStream>,
+    end: Option<FailurePoint>,
+    gate: Option<HostGate>,
+    context: &'static Context,
+}
+
+impl GateWait for SubmittedWait {
+    /// Where the marker has failed, the failure point opens the gate once the stream has failed.
+    fn settle(&mut self, result: Result<(), Cause>) {
+        let Err(cause) = result else {
+            return;
+        };
+        let (Some(end), Some(gate)) = (self.end.take(), self.gate.take()) else {
+            return;
+        };
+        let end = end.with(cause, gate);
+        let end = match self.stream.upgrade() {
+            Some(stream) => stream.values.end_at(end),
+            None => Arc::new(end),
+        };
+        // The watcher settles it. Where it cannot be asked, it is settled here.
+        let watch = Watch::FailurePoint(end.clone());
+        if self.context.watcher.watch(watch).is_err() {
+            end.give_up();
+        }
+    }
+
+    fn open(&mut self) {
+        if let Some(gate) = self.gate.take() {
+            self.context.open(gate);
         }
     }
 }
@@ -582,28 +555,15 @@ impl StreamImpl for CudaStream {
         self.check_thread()?;
         match CudaMarker::of(&**marker) {
             Some(imp) => self.wait_native(marker, imp),
-            None => match marker.query() {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(Error::ForeignWait {
-                    stream: self.core.to_string(),
-                    marker: marker.to_string(),
-                }),
-                Err(_) => self.fail_in_turn(marker),
-            },
+            None => self.wait_unseen(marker, false),
         }
     }
 
     fn wait_foreign(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
+        self.check_thread()?;
         match CudaMarker::of(&**marker) {
-            Some(_) => self.wait(marker),
-            None => {
-                self.check_thread()?;
-                match marker.query() {
-                    Ok(true) => Ok(()),
-                    Ok(false) => self.block_until(marker),
-                    Err(_) => self.fail_in_turn(marker),
-                }
-            }
+            Some(imp) => self.wait_native(marker, imp),
+            None => self.wait_unseen(marker, true),
         }
     }
 
@@ -682,7 +642,8 @@ impl StreamImpl for CudaStream {
     /// fault does is tested apart, in a process of its own.
     #[cfg(feature = "conformance")]
     fn fail(&self, text: &str) -> Result<()> {
-        self.end(Cause::new(text))
+        self.fail_from_here(&Cause::new(text));
+        Ok(())
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) use epoch::{Epoch, Outlook};
 pub(crate) use host_gates::HostGates;
 pub(crate) use marker::CountedMarker;
 pub(crate) use reserve::{Reserved, ReservedMarker, State};
-pub(crate) use values::ValueAllocator;
+pub(crate) use values::{SubmitState, ValueAllocator};
 
 /// A stream's native counter.
 pub(crate) trait Counter: Send + Sync + 'static {

@@ -171,11 +171,7 @@ impl HostStream {
     }
 
     fn fail_after(&self, marker: &Arc<dyn MarkerImpl>, error: &Error) {
-        let cause = match error.cause() {
-            Some(cause) => cause.through(marker.to_string()),
-            None => Cause::new(error.to_string()).through(marker.to_string()),
-        };
-        self.fail_with(&cause);
+        self.fail_with(&Cause::of(error).through(marker.to_string()));
     }
 
     /// Ends the timeline: what is queued never runs. Called with the right to move the queue on.

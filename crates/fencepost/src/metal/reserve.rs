@@ -18,7 +18,8 @@ use crate::{
     contract::MarkerImpl,
     core::StreamCore,
     epochs::{Epoch, Reserved, ReservedMarker, State, ValueAllocator},
-    error::{Cause, Error, Result},
+    error::{Error, Result},
+    host_gate::{failed_wait, foreign_wait},
     sync::lock,
     timeline::Waiter,
 };
@@ -77,7 +78,7 @@ pub(super) fn record_end(
                 end_time.set(timestamp.ticks());
             }
             drop(signal);
-            step.finish(result.map_err(|error| Cause::of(&error).through(text)));
+            step.finish(result.map_err(|error| failed_wait(text, &error)));
         }));
         // Where this is refused, the step is dropped, and the marker fails.
         after.notify(call)?;
@@ -140,10 +141,7 @@ pub(super) fn wait_into(marker: &Arc<dyn MarkerImpl>, buffer: &CommandBuffer) ->
     let Some(imp) = as_metal(&**marker).transpose()? else {
         return match marker.query()? {
             true => Ok(()),
-            false => Err(Error::ForeignWait {
-                stream: "a command buffer".into(),
-                marker: marker.to_string(),
-            }),
+            false => Err(foreign_wait("a command buffer".into(), &**marker)),
         };
     };
     let gpu = &imp.counter.gpu;

@@ -16,10 +16,11 @@ use super::{
 };
 use crate::{
     contract::{MarkerImpl, StreamImpl},
-    core::{Blocked, StreamCore},
+    core::StreamCore,
     epochs::{Epoch, Outlook, ValueAllocator},
     error::{Cause, Error, Result},
-    sync::lock,
+    host_gate::{GateWait, HostGated, PublishedWait, failed_wait, open_after},
+    sync::{Ordering, lock},
     timeline::{Awaited, Reached, Waiter},
 };
 
@@ -164,28 +165,12 @@ impl MtlStream {
         Ok(ran.map_err(|error| self.named(error))?.is_some())
     }
 
-    /// Ends the stream here: what is recorded from now on fails with `cause`, once everything
-    /// submitted so far is complete.
-    fn fail_from_here(&self, cause: &Cause) {
-        let mut wakes = Vec::new();
-        self.values.end(cause, |native| {
-            wakes = self.native.push_value(&self.values.now(), native);
-            Ok::<_, Error>(())
-        });
-        fire_all(wakes);
-    }
-
-    /// Fails the stream because it waits for `marker`, which has failed with `error`.
-    fn fail_by_wait(&self, marker: &Arc<dyn MarkerImpl>, error: &Error) {
-        self.fail_from_here(&Cause::of(error).through(marker.to_string()));
-    }
-
     /// Finishes `step` when `marker` completes or fails; in the second case, what lies behind the
     /// step fails.
     fn finish_with(step: PendingStep, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         let text = marker.to_string();
         let call = Waiter::Call(Box::new(move |result: Result<()>| {
-            step.finish(result.map_err(|error| Cause::of(&error).through(text)));
+            step.finish(result.map_err(|error| failed_wait(text, &error)));
         }));
         // Where this is refused, the step is dropped and so has failed.
         marker.notify(call).map(drop)
@@ -193,9 +178,7 @@ impl MtlStream {
 
     fn wait_native(&self, marker: &Arc<dyn MarkerImpl>, imp: &MtlMarker) -> Result<()> {
         if imp.point().reached() == Reached::Failed {
-            if let Err(error) = marker.query() {
-                self.fail_by_wait(marker, &error);
-            }
+            self.fail_by_wait(marker);
             return Ok(());
         }
         let open = self.values.open();
@@ -247,55 +230,13 @@ impl MtlStream {
         })
     }
 
-    /// Holds the stream back until the host has learnt that `marker` is complete.
-    fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
-        // Published while it lasts, so that circles of waits are found. The queue belongs to this
-        // stream, so the gate holds up no other: unless the system puts several queues on one
-        // hardware channel, of which nothing but the caller can know.
-        let publish = || {
-            self.core.block(Blocked {
-                marker: marker.clone(),
-                for_ever: true,
-                in_work: false,
-                after: self.core.recorded.load(crate::sync::Ordering::Acquire),
-            })
-        };
-        let Some((gate, step, wait)) = self.add_gate(publish)? else {
-            return Ok(());
-        };
-        let release = Release {
-            core: self.core.clone(),
-            wait,
-            _gate: gate,
-        };
-        let text = marker.to_string();
-        let call = Waiter::Call(Box::new(move |result: Result<()>| {
-            // If the marker has failed, what lies behind fails before the gate opens.
-            step.finish(result.map_err(|error| Cause::of(&error).through(text)));
-            drop(release);
-        }));
-        // Where this is refused, both are dropped: the stream fails, and the gate opens.
-        marker.notify(call).map(drop)
-    }
-
     fn wait_for(&self, marker: &Arc<dyn MarkerImpl>, foreign: bool) -> Result<()> {
         self.check("wait")?;
         // A shared event orders the work of any two devices.
         if let Some(imp) = as_metal(&**marker).transpose()? {
             return self.wait_native(marker, imp);
         }
-        match marker.query() {
-            Ok(true) => Ok(()),
-            Ok(false) if foreign => self.block_until(marker),
-            Ok(false) => Err(Error::ForeignWait {
-                stream: self.core.to_string(),
-                marker: marker.to_string(),
-            }),
-            Err(error) => {
-                self.fail_by_wait(marker, &error);
-                Ok(())
-            }
-        }
+        self.wait_unseen(marker, foreign)
     }
 }
 
@@ -311,16 +252,51 @@ impl Drop for HostGate {
     }
 }
 
-/// Ends a wait for the host when it is dropped: takes back its publication, then opens its gate.
-struct Release {
-    core: Arc<StreamCore>,
-    wait: u64,
-    _gate: HostGate,
+/// A wait for a host gate, and its step in the stream's order.
+struct SubmittedWait {
+    step: Option<PendingStep>,
+    gate: Option<HostGate>,
 }
 
-impl Drop for Release {
-    fn drop(&mut self) {
-        self.core.unblock(self.wait);
+impl GateWait for SubmittedWait {
+    fn settle(&mut self, result: Result<(), Cause>) {
+        if let Some(step) = self.step.take() {
+            step.finish(result);
+        }
+    }
+
+    fn open(&mut self) {
+        // Where it was not settled, what lies behind the wait fails.
+        drop(self.step.take());
+        drop(self.gate.take());
+    }
+}
+
+impl HostGated for MtlStream {
+    /// The queue belongs to this stream, so that the gate holds no other: unless the system puts
+    /// several queues on one hardware channel, of which nothing but the caller can know.
+    fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
+        let publish = || {
+            let after = self.core.recorded.load(Ordering::Acquire);
+            PublishedWait::new(&self.core, marker, after)
+        };
+        let Some((gate, step, published)) = self.add_gate(publish)? else {
+            return Ok(());
+        };
+        let wait = SubmittedWait {
+            step: Some(step),
+            gate: Some(gate),
+        };
+        open_after(marker, wait, vec![published])
+    }
+
+    fn fail_from_here(&self, cause: &Cause) {
+        let mut wakes = Vec::new();
+        self.values.end(cause, |native| {
+            wakes = self.native.push_value(&self.values.now(), native);
+            Ok::<_, Error>(())
+        });
+        fire_all(wakes);
     }
 }
 

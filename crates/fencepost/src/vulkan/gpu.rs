@@ -58,8 +58,8 @@ pub(crate) struct Gpu {
     /// Others of the caller's, as long as they have streams.
     wrapped: Mutex<Vec<Weak<Queue>>>,
     streams: Streams<VkStream>,
-    /// What the host holds queues with.
-    holds: Mutex<Vec<Weak<HostGate>>>,
+    /// What streams wait for until the host opens it.
+    gates: Mutex<Vec<Weak<HostGate>>>,
     pub(super) waiter: Watcher<Watch, Sleeper>,
     dead: OnceLock<Cause>,
     /// The process is ending, and its driver may be taken apart.
@@ -189,7 +189,7 @@ impl Gpu {
             queues: Mutex::new(Vec::new()),
             wrapped: Mutex::new(Vec::new()),
             streams: Streams::new(),
-            holds: Mutex::new(Vec::new()),
+            gates: Mutex::new(Vec::new()),
             dead: OnceLock::new(),
             left: AtomicBool::new(false),
             owner: std::process::id(),
@@ -341,25 +341,25 @@ impl Gpu {
         })
     }
 
-    pub(super) fn add_hold(&self, hold: &Arc<HostGate>) {
-        let mut holds = lock(&self.holds);
-        if holds.len() == holds.capacity() {
+    pub(super) fn add_gate(&self, gate: &Arc<HostGate>) {
+        let mut gates = lock(&self.gates);
+        if gates.len() == gates.capacity() {
             // Before it grows: so sweeping costs no more than growing would.
-            holds.retain(|hold| hold.strong_count() > 0);
+            gates.retain(|gate| gate.strong_count() > 0);
         }
-        holds.push(Arc::downgrade(hold));
+        gates.push(Arc::downgrade(gate));
     }
 
-    /// Lets go of whatever the host holds, where the process is ending.
-    fn let_all_go(&self) {
-        let holds: Vec<_> = match self.holds.try_lock() {
-            Ok(holds) => holds.iter().filter_map(Weak::upgrade).collect(),
+    /// Opens whatever gates the host keeps closed, where the process is ending.
+    fn open_all_gates(&self) {
+        let gates: Vec<_> = match self.gates.try_lock() {
+            Ok(gates) => gates.iter().filter_map(Weak::upgrade).collect(),
             Err(_) => return,
         };
-        for hold in holds {
-            hold.let_go();
+        for gate in gates {
+            gate.open();
             // Its drop would call the driver.
-            std::mem::forget(hold);
+            std::mem::forget(gate);
         }
     }
 
@@ -437,7 +437,7 @@ fn leave_at_exit(gpu: &Arc<Gpu>) {
                 sleep(Duration::from_millis(1));
             }
             if !gpu.is_forked() {
-                gpu.let_all_go();
+                gpu.open_all_gates();
             }
             gpu.left.store(true, Ordering::Release);
             // Its drop would call the driver.

@@ -27,12 +27,11 @@ use ash::vk;
 use super::{
     gpu::{Fault, Gpu},
     queue::Point,
-    stream::cause_of,
     timer::{SlotTime, Timer},
 };
 use crate::{
     epochs::{Counter, Epoch},
-    error::{Error, Result},
+    error::{Cause, Error, Result},
     sync::{Mutex, lock},
     watcher::Watched,
 };
@@ -65,18 +64,18 @@ struct Trail {
 pub(super) struct HostGate {
     gpu: Arc<Gpu>,
     pub(super) semaphore: vk::Semaphore,
-    gone: AtomicBool,
+    opened: AtomicBool,
 }
 
 impl HostGate {
     pub(super) fn new(gpu: &Arc<Gpu>) -> Result<Arc<HostGate>, Fault> {
-        let hold = Arc::new(HostGate {
+        let gate = Arc::new(HostGate {
             semaphore: gpu.timeline_semaphore()?,
             gpu: gpu.clone(),
-            gone: AtomicBool::new(false),
+            opened: AtomicBool::new(false),
         });
-        gpu.add_hold(&hold);
-        Ok(hold)
+        gpu.add_gate(&gate);
+        Ok(gate)
     }
 
     /// Has the waiter look at markers that may have failed by now.
@@ -86,9 +85,9 @@ impl HostGate {
         }
     }
 
-    /// No-op from the second time on: a value is signalled once.
-    pub(super) fn let_go(&self) {
-        if !self.gone.swap(true, Ordering::AcqRel) {
+    /// Idempotent: a value is signalled once.
+    pub(super) fn open(&self) {
+        if !self.opened.swap(true, Ordering::AcqRel) {
             self.gpu.signal(self.semaphore, 1);
         }
     }
@@ -418,7 +417,7 @@ impl Watched for Watch {
                 // reservation's.
                 Err(error) => {
                     let lost = matches!(error, Error::DeviceLost { .. });
-                    epoch.timeline.fail(&cause_of(&error), lost).fire();
+                    epoch.timeline.fail(&Cause::of(&error), lost).fire();
                     true
                 }
             },

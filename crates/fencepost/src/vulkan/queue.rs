@@ -10,8 +10,9 @@ use std::{
 
 use ash::vk;
 
-use super::{gpu::Fault, stream::VkStream};
+use super::gpu::Fault;
 use crate::{
+    core::StreamCore,
     sync::{Mutex, lock},
     vulkan::QueueLock,
 };
@@ -23,7 +24,7 @@ pub(crate) struct Queue {
     /// How many streams share it.
     pub(super) users: AtomicUsize,
     /// Who they are, for waits that hold all of them up.
-    pub(super) streams: Mutex<Vec<Weak<VkStream>>>,
+    streams: Mutex<Vec<Weak<StreamCore>>>,
 }
 
 enum Guard {
@@ -82,7 +83,13 @@ impl Queue {
         }
     }
 
-    pub(super) fn add(&self, stream: &Arc<VkStream>) {
+    /// The streams whose work is on it.
+    pub(super) fn streams(&self) -> Vec<Arc<StreamCore>> {
+        let streams = lock(&self.streams);
+        streams.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    pub(super) fn add(&self, stream: &Arc<StreamCore>) {
         self.users.fetch_add(1, Ordering::Relaxed);
         let mut streams = lock(&self.streams);
         streams.retain(|stream| stream.strong_count() > 0);

@@ -2,9 +2,8 @@
 
 use std::{
     any::Any,
-    collections::BTreeMap,
     panic::Location,
-    sync::{Arc, Weak, atomic::Ordering as StdOrdering},
+    sync::{Arc, atomic::Ordering as StdOrdering},
 };
 
 use ash::vk;
@@ -20,11 +19,12 @@ use crate::{
     rerecord::Slot,
 };
 use crate::{
-    core::{Blocked, DeviceCore, StreamCore},
-    epochs::{CountedMarker, Epoch, Outlook, ReservedMarker, ValueAllocator},
+    core::{DeviceCore, StreamCore},
+    epochs::{CountedMarker, Epoch, Outlook, ReservedMarker, SubmitState, ValueAllocator},
     error::{Cause, Error, Result},
-    sync::{Ids, Mutex, lock},
-    timeline::{Awaited, Reached, Waiter},
+    host_gate::{GateWait, HostGated, PublishedWait, open_after},
+    sync::Ordering,
+    timeline::{Awaited, Reached},
 };
 
 pub(super) type VkMarker = CountedMarker<Native>;
@@ -35,8 +35,6 @@ pub(crate) struct VkStream {
     pub(super) queue: Arc<Queue>,
     values: ValueAllocator,
     pub(super) native: Arc<Native>,
-    /// The waits that hold its queue, and the numbers by which the core tells of them.
-    held: Mutex<BTreeMap<u64, u64>>,
     /// Whatever the caller said keeps the queue alive.
     _keep_alive: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -60,11 +58,10 @@ impl VkStream {
             gpu: gpu.clone(),
             queue,
             native,
-            held: Mutex::new(BTreeMap::new()),
             _keep_alive: keep_alive,
         });
         gpu.add_stream(&stream);
-        stream.queue.add(&stream);
+        stream.queue.add(&stream.core);
         Ok(stream)
     }
 
@@ -171,22 +168,9 @@ impl VkStream {
         epoch
     }
 
-    /// Ends the stream here: what is recorded from now on fails with `cause`, once what was
-    /// submitted so far is done.
-    fn end(&self, cause: &Cause) {
-        self.values.end(cause, |native| self.signal(native, None));
-    }
-
-    /// Ends the stream because `marker` has failed.
-    fn fail_in_turn(&self, marker: &Arc<dyn MarkerImpl>, error: &Error) {
-        self.end(&cause_of(error).through(marker.to_string()));
-    }
-
     fn wait_native(&self, marker: &Arc<dyn MarkerImpl>, imp: &VkMarker) -> Result<()> {
         if imp.point().reached() == Reached::Failed {
-            if let Err(error) = marker.query() {
-                self.fail_in_turn(marker, &error);
-            }
+            self.fail_by_wait(marker);
             return Ok(());
         }
         let open = self.values.open();
@@ -217,70 +201,18 @@ impl VkStream {
         Ok(())
     }
 
-    /// HostGates the stream until the host lets go of what this gives; `None` behind a failure.
-    /// Calls `held` under the submit lock.
-    fn hold(&self, held: impl FnOnce(&Arc<Epoch>, u64)) -> Result<Option<Arc<HostGate>>> {
-        let hold = HostGate::new(&self.gpu).map_err(|fault| self.gpu.failed(fault))?;
-        let submitted = self.values.submit(|open| {
-            self.submit_work(hold.clone(), Some((hold.semaphore, 1)), None)?;
-            held(&open.epoch, open.last);
-            Ok(hold)
+    /// Holds the stream at a gate that the caller opens; `None` behind a failure. Calls `submitted`
+    /// under the submit lock.
+    fn wait_for_gate(&self, submitted: impl FnOnce(&SubmitState)) -> Result<Option<Arc<HostGate>>> {
+        let gate = HostGate::new(&self.gpu).map_err(|fault| self.gpu.failed(fault))?;
+        let waits = self.values.submit(|open| {
+            self.submit_work(gate.clone(), Some((gate.semaphore, 1)), None)?;
+            submitted(open);
+            Ok(gate)
         });
-        match submitted {
-            Ok(hold) => Ok(hold),
+        match waits {
+            Ok(gate) => Ok(gate),
             Err(fault) => self.refused(fault).map(|()| None),
-        }
-    }
-
-    /// HostGates the stream, and with it its queue, until the host has seen `marker`.
-    fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
-        static NUMBERS: Ids = Ids::new();
-        let number = NUMBERS.next();
-        let mut behind = None;
-        let streams: Vec<_> = lock(&self.queue.streams)
-            .iter()
-            .filter_map(Weak::upgrade)
-            .collect();
-        let hold = self.hold(|epoch, before| {
-            epoch.begin_may_fail();
-            // Everything submitted to the queue from now on is held up by this.
-            for stream in &streams {
-                stream.publish(number, marker);
-            }
-            behind = Some((epoch.clone(), before));
-        })?;
-        let (Some(hold), Some((epoch, before))) = (hold, behind) else {
-            return Ok(());
-        };
-        let release = Release {
-            hold,
-            queue: self.queue.clone(),
-            epoch,
-            before,
-            number,
-            marker: marker.to_string(),
-        };
-        let call = Waiter::Call(Box::new(move |result| release.fire(&result)));
-        // Refused: the waiter is dropped, which lets go.
-        marker.notify(call).map(drop)
-    }
-
-    /// Tells what holds the stream up, for finding circles.
-    fn publish(&self, hold: u64, marker: &Arc<dyn MarkerImpl>) {
-        let after = self.core.recorded.load(crate::sync::Ordering::Acquire);
-        let wait = self.core.block(Blocked {
-            marker: marker.clone(),
-            for_ever: true,
-            in_work: false,
-            after,
-        });
-        lock(&self.held).insert(hold, wait);
-    }
-
-    fn unpublish(&self, hold: u64) {
-        let wait = lock(&self.held).remove(&hold);
-        if let Some(wait) = wait {
-            self.core.unblock(wait);
         }
     }
 
@@ -302,63 +234,63 @@ impl VkStream {
             }
             other => other.is_some(),
         };
-        match marker.query() {
-            Ok(true) => Ok(()),
-            // Semaphores of one device mean nothing to another, so the host stands in between.
-            Ok(false) if native || foreign => self.block_until(marker),
-            Ok(false) => Err(Error::ForeignWait {
-                stream: self.core.to_string(),
-                marker: marker.to_string(),
-            }),
-            Err(error) => {
-                self.fail_in_turn(marker, &error);
-                Ok(())
-            }
-        }
+        // Semaphores of one device mean nothing to another, so the host stands in between.
+        self.wait_unseen(marker, native || foreign)
     }
 }
 
-/// What lets a held stream go, whatever happens: also when it is dropped.
-struct Release {
-    hold: Arc<HostGate>,
-    queue: Arc<Queue>,
+impl HostGated for VkStream {
+    /// Everything that is submitted to the queue from now on waits too, so that the wait is
+    /// published on all streams of the queue.
+    fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
+        let streams = self.queue.streams();
+        let mut submitted = None;
+        let gate = self.wait_for_gate(|open| {
+            open.epoch.begin_may_fail();
+            let publish = |stream: &Arc<StreamCore>| {
+                let after = stream.recorded.load(Ordering::Acquire);
+                PublishedWait::new(stream, marker, after)
+            };
+            let published: Vec<_> = streams.iter().map(publish).collect();
+            submitted = Some((open.epoch.clone(), open.last, published));
+        })?;
+        let (Some(gate), Some((epoch, before, published))) = (gate, submitted) else {
+            return Ok(());
+        };
+        let wait = SubmittedWait {
+            gate,
+            epoch,
+            before,
+        };
+        open_after(marker, wait, published)
+    }
+
+    fn fail_from_here(&self, cause: &Cause) {
+        self.values.end(cause, |native| self.signal(native, None));
+    }
+}
+
+/// A wait for a host gate, behind the marker `before` of `epoch`.
+struct SubmittedWait {
+    gate: Arc<HostGate>,
     epoch: Arc<Epoch>,
     before: u64,
-    number: u64,
-    marker: String,
 }
 
-impl Release {
-    fn fire(&self, result: &Result<()>) {
-        if let Err(error) = result {
-            // Counted once more, for the drop takes one off.
+impl GateWait for SubmittedWait {
+    fn settle(&mut self, result: Result<(), Cause>) {
+        if let Err(cause) = result {
+            // Counted once more, since `open` takes one off.
             self.epoch.begin_may_fail();
-            let cause = cause_of(error).through(self.marker.clone());
             self.epoch.fail_after(self.before, &cause);
-            // Who waits behind another hold is to hear of it now.
-            self.hold.look_again();
+            // Those who wait behind another gate are to hear of it now.
+            self.gate.look_again();
         }
     }
-}
 
-impl Drop for Release {
-    fn drop(&mut self) {
+    fn open(&mut self) {
         self.epoch.clear();
-        let streams: Vec<_> = lock(&self.queue.streams)
-            .iter()
-            .filter_map(Weak::upgrade)
-            .collect();
-        for stream in &streams {
-            stream.unpublish(self.number);
-        }
-        self.hold.let_go();
-    }
-}
-
-pub(super) fn cause_of(error: &Error) -> Cause {
-    match error.cause() {
-        Some(cause) => cause.clone(),
-        None => Cause::new(error.to_string()),
+        self.gate.open();
     }
 }
 
@@ -438,11 +370,11 @@ impl StreamImpl for VkStream {
 
     #[cfg(feature = "conformance")]
     fn gate(&self) -> Result<crate::testing::work::Gate> {
-        let hold = self.hold(|_, _| ())?;
+        let gate = self.wait_for_gate(|_| ())?;
         Ok(crate::testing::work::Gate::new(move || {
             // Behind a failure there is nothing to hold back.
-            if let Some(hold) = hold {
-                hold.let_go();
+            if let Some(gate) = gate {
+                gate.open();
             }
         }))
     }
@@ -460,7 +392,7 @@ impl StreamImpl for VkStream {
     /// device.
     #[cfg(feature = "conformance")]
     fn fail(&self, text: &str) -> Result<()> {
-        self.end(&Cause::new(text));
+        self.fail_from_here(&Cause::new(text));
         Ok(())
     }
 }
