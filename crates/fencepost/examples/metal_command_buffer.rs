@@ -36,7 +36,7 @@ mod example {
         let device = Device::open("metal")?;
         println!("{device}: {}", device.clock());
         // What is yours already, in your own program.
-        let raw = metal::raw_device(&device)?;
+        let raw = metal::device_as_raw(&device)?;
         let queue = raw.newCommandQueue().ok_or("no command queue")?;
         let memory = raw
             .newBufferWithLength_options(BYTES, MTLResourceOptions::StorageModeShared)

@@ -118,7 +118,8 @@ mod stand_in {
             assert_eq!(found.devices, ["metal", "metal:1"]);
             let stream = autoreleasepool(|_| {
                 let raw = MTLCopyAllDevices().iter().next().unwrap();
-                metal::stream_from_queue(&raw.newCommandQueue().unwrap()).unwrap()
+                assert_eq!(metal::device_from_raw(&raw).unwrap(), device);
+                metal::stream_from_raw(&raw.newCommandQueue().unwrap()).unwrap()
             });
             assert_eq!(stream.device(), &device);
         });
@@ -566,7 +567,9 @@ mod stand_in {
     fn a_plain_mark_on_the_callers_queue_names_what_to_do_instead() {
         common::in_a_process_of_its_own(|| {
             let theirs = Theirs::new(&Device::open("metal:1").unwrap());
-            let stream = metal::stream_from_queue(&theirs.queue).unwrap();
+            let stream = metal::stream_from_raw(&theirs.queue).unwrap();
+            let queue = metal::stream_as_raw(&stream).unwrap();
+            assert!(std::ptr::addr_eq(&*queue, &*theirs.queue));
             assert_eq!(stream.device(), &Device::open("metal:1").unwrap());
             let other = Device::open("metal").unwrap().new_stream().unwrap();
             let gate = work::gate(&other).unwrap();
@@ -609,21 +612,48 @@ mod stand_in {
         });
     }
 
+    /// What the caller commits to the queue of a stream leaves the stream's order as it is.
+    #[test]
+    fn a_streams_queue_is_given_out_and_stays_in_order() {
+        with_gpu(|device, _| {
+            let stream = device.new_stream().unwrap();
+            let queue = metal::stream_as_raw(&stream).unwrap();
+            let gate = work::gate(&stream).unwrap();
+            let marker = stream.record_timed().unwrap();
+            autoreleasepool(|_| {
+                let own = queue.commandBuffer().unwrap();
+                metal::wait_into(&marker, &own).unwrap();
+                let end = metal::record_into(device, &own).unwrap();
+                own.commit();
+                let end = end.submitted();
+                let last = stream.record_timed().unwrap();
+                assert!(!end.query().unwrap() && !last.query().unwrap());
+                gate.open();
+                done(&last);
+                done(&end);
+                assert!(marker.query().unwrap());
+            });
+            let host = Device::open("host").unwrap();
+            let refused = metal::stream_as_raw(&host.default_stream()).unwrap_err();
+            assert!(matches!(refused, Error::Unsupported { .. }), "{refused:?}");
+        });
+    }
+
     #[test]
     fn the_native_event_comes_to_the_markers_value() {
         with_gpu(|device, _| {
             let stream = device.new_stream().unwrap();
             let gate = work::gate(&stream).unwrap();
             let marker = stream.record().unwrap();
-            let (event, value) = metal::native(&marker).unwrap();
+            let (event, value) = metal::marker_as_raw(&marker).unwrap();
             assert!(event.signaledValue() < value);
             gate.open();
             done(&marker);
             assert!(event.signaledValue() >= value);
             let host = Device::open("host").unwrap().default_stream();
-            assert!(metal::native(&host.record().unwrap()).is_none());
+            assert!(metal::marker_as_raw(&host.record().unwrap()).is_none());
             work::fail(&stream, "boom").unwrap();
-            assert!(metal::native(&stream.record().unwrap()).is_none());
+            assert!(metal::marker_as_raw(&stream.record().unwrap()).is_none());
         });
     }
 

@@ -84,7 +84,7 @@ fn a_later_buffer_that_fails_first_releases_nobody_too_early() {
             work::append(&stream, &log, token).unwrap();
             markers.push(stream.record().unwrap());
         }
-        let (event, value) = metal::native(&markers[0]).unwrap();
+        let (event, value) = metal::marker_as_raw(&markers[0]).unwrap();
         std::thread::sleep(Duration::from_millis(5));
         assert!(event.signaledValue() < value, "the gate holds all of them");
         gate.open();
@@ -256,7 +256,7 @@ fn a_handler_may_come_after_everything_was_dropped() {
             let event = Event::with_timing(device);
             event.record(&stream).unwrap();
             let marker = event.marker().unwrap();
-            let (native, value) = metal::native(&marker).unwrap();
+            let (native, value) = metal::marker_as_raw(&marker).unwrap();
             drop(event);
             while native.signaledValue() < value {
                 std::thread::yield_now();
@@ -289,7 +289,7 @@ fn a_removed_device_releases_everyone_who_waits() {
             let marker = marker.clone();
             std::thread::spawn(move || marker.synchronize().unwrap_err())
         };
-        let raw = metal::raw_device(device).unwrap();
+        let raw = metal::device_as_raw(device).unwrap();
         assert!(session.remove(&raw));
         let error = blocked.join().unwrap();
         assert!(matches!(error, Error::DeviceLost { .. }), "{error:?}");

@@ -1,30 +1,31 @@
-//! Metal: command buffers in a stream's order, marks inside the caller's own, and the native shared
-//! events.
+//! Metal: command buffers in a stream's order, marks inside the caller's own, and raw handles.
 //!
 //! With the feature `metal`, which is on by default, [`Device::open`]`("metal")` opens the system's
-//! default device, and `metal:1` and so on the others. It takes macOS 10.15 or newer. Types of
-//! Metal are those of [objc2-metal](https://docs.rs/objc2-metal) 0.3.
+//! default device, and `metal:1` and so on the others. [`device_from_raw`] takes an `MTLDevice` of
+//! yours. Both need macOS 10.15 or newer. Metal's types are those of [`objc2_metal`], which is
+//! re-exported here together with [`objc2`].
 //!
-//! # What to know of Metal's order
-//! - Command buffers of one `MTLCommandQueue` start in the order of their commits and may overlap:
-//!   a signal in one says nothing about those before it. So a [`Stream`] chains its command buffers
-//!   by an `MTLSharedEvent`. Put work into its order with [`command_buffer`].
-//! - Nobody can chain what you commit to a queue of your own. There, mark inside your command
-//!   buffers with [`record_into`] and [`wait_into`], or their ends with [`record_end`]; a stream of
-//!   [`stream_from_queue`] gives [`Error::Unsupported`] for a plain record or wait.
-//! - A marker completes with its command buffer: the host learns of it from the completed handler,
-//!   perhaps a little later than the device goes on.
-//! - A time is the `GPUEndTime` of a command buffer: of one of our own behind the work for
-//!   [`Stream::record_timed`], of yours for [`record_into`]. It has the resolution of whole command
-//!   buffers; what the GPU idles between two of them counts.
-//! - [`Stream::record`] and [`Stream::wait`] never block, and cost no command buffer where none is
-//!   needed. A queue has room for a limited number of uncompleted ones; beyond that Metal would
-//!   block, and the call gives [`Error::WouldBlock`] instead.
-//! - When a command buffer fails, its stream has failed. What was committed behind it still runs,
-//!   and its markers have failed with it.
-//! - [`Stream::wait_foreign`] holds the stream's queue until the host has seen the marker. Metal
-//!   says of no number of queues that they never hold each other up, nor how long it lets a command
-//!   buffer wait.
+//! # Order, completion and time
+//! - **A stream chains its command buffers.** Those of one `MTLCommandQueue` start in the order of
+//!   their commits and may overlap, so a signal in one proves nothing about those before it. A
+//!   [`Stream`] makes its command buffers run one after the other, by an `MTLSharedEvent`. Put work
+//!   into that order with [`command_buffer`].
+//! - **Your own queue is not chained.** Mark positions inside your command buffers with
+//!   [`record_into`] and [`wait_into`], or their ends with [`record_end`]. A stream of
+//!   [`stream_from_raw`] gives [`Error::Unsupported`] for a plain record or wait.
+//! - **A marker completes with its command buffer.** The host learns of it in the completed
+//!   handler, which may run a little after the device has gone on.
+//! - **A time is the `GPUEndTime` of a command buffer**: of one of the stream's own behind the work
+//!   for [`Stream::record_timed`], of yours for [`record_into`]. It has the resolution of whole
+//!   command buffers, and includes what the GPU idles between them.
+//! - **[`Stream::record`] and [`Stream::wait`] never block**, and need no command buffer of their
+//!   own in most cases. A queue has room for a limited number of uncompleted command buffers. In a
+//!   full one Metal would block; these calls return [`Error::WouldBlock`] instead.
+//! - **A failed command buffer fails its stream.** What was committed behind it still runs, and its
+//!   markers have failed.
+//! - **[`Stream::wait_foreign`] holds the stream's queue** until the host has seen the marker. Metal
+//!   documents neither how many queues are independent of each other, nor how long a command buffer
+//!   may wait.
 //!
 //! No part of this has run on Apple hardware yet: it is checked for Apple's targets and runs on a
 //! stand-in.
@@ -52,6 +53,9 @@ mod work;
 
 use std::{fmt, mem::ManuallyDrop, ops::Deref, panic::Location};
 
+pub use objc2;
+pub use objc2_metal;
+
 use objc2::{rc::Retained, runtime::ProtocolObject};
 use objc2_metal::{MTLCommandBuffer, MTLCommandQueue, MTLDevice, MTLSharedEvent};
 
@@ -64,22 +68,22 @@ use crate::{
     device::Device, error::Result, marker::Marker, reservation::Reservation, stream::Stream,
 };
 
-/// A command buffer that has its place in a stream's order: it begins behind everything submitted
-/// before, and what is submitted later begins behind it. Encode work into it and
-/// [`commit`](CommandBuffer::commit) it.
+/// A command buffer with a place in a stream's order: it begins after everything submitted before
+/// it, and what is submitted later begins after it. Made by [`command_buffer`].
 ///
-/// What comes later waits for it, so commit it soon. Dropped, it is committed with what is encoded
-/// so far: its place is taken, and would hold up the stream for ever. Metal ends the process when
-/// an encoder is open then.
+/// Encode work into it and [`commit`](CommandBuffer::commit) it soon, since later work waits for
+/// it. If it is dropped instead, it is committed with what is encoded so far: an uncommitted place
+/// would hold up the stream for ever. Metal ends the process if an encoder is still open then.
 ///
-/// It stays on the thread that made it, as Metal wants of what encodes. Do not commit or enqueue it
-/// by Metal's own methods, and let nothing keep it: Metal ends the process at a second commit.
+/// It stays on the thread that made it, as Metal demands of whatever encodes. Do not commit or
+/// enqueue it by Metal's own methods, and keep no reference to it behind its commit: Metal ends the
+/// process at a second commit.
 pub struct CommandBuffer {
     placed: ManuallyDrop<PlacedBuffer>,
 }
 
 impl CommandBuffer {
-    /// Commits it. Never blocks.
+    /// Commits the command buffer. Never blocks. All its encoders must have ended.
     ///
     /// # References
     /// - [`MTLCommandBuffer.commit`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/commit())
@@ -116,20 +120,23 @@ impl fmt::Debug for CommandBuffer {
     }
 }
 
-/// A command buffer that comes next in the order of `stream`. Never blocks.
+/// Makes a command buffer that comes next in the order of `stream`. Never blocks.
 ///
 /// # Errors
-/// [`Error::WouldBlock`] where the stream has too many that are not complete; the stream's failure;
-/// [`Error::Unsupported`] for a stream of another backend; [`Error::Backend`] where Metal gives
-/// none.
+/// [`Error::WouldBlock`] where the stream has too many uncompleted command buffers; the stream's
+/// failure; [`Error::Unsupported`] for a stream of another backend; [`Error::Backend`] where Metal
+/// gives no command buffer.
 ///
 /// # References
 /// - [`makeCommandBuffer`](https://developer.apple.com/documentation/metal/mtlcommandqueue/makecommandbuffer())
 /// - [`encodeWaitForEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodewaitforevent(_:value:))
 ///
 /// ```no_run
-/// use objc2_metal::{MTLBlitCommandEncoder, MTLBuffer, MTLCommandBuffer, MTLCommandEncoder};
-/// # fn f(memory: &objc2::runtime::ProtocolObject<dyn MTLBuffer>) -> fencepost::Result<()> {
+/// use fencepost::metal::{
+///     objc2::runtime::ProtocolObject,
+///     objc2_metal::{MTLBlitCommandEncoder, MTLBuffer, MTLCommandBuffer, MTLCommandEncoder},
+/// };
+/// # fn f(memory: &ProtocolObject<dyn MTLBuffer>) -> fencepost::Result<()> {
 /// let stream = fencepost::Device::open("metal")?.new_stream()?;
 /// let start = stream.record_timed()?;
 /// let buffer = fencepost::metal::command_buffer(&stream)?;
@@ -149,29 +156,26 @@ pub fn command_buffer(stream: &Stream) -> Result<CommandBuffer> {
     })
 }
 
-/// A stream on a queue of the caller's: for [`command_buffer`], whose buffers are in order among
-/// themselves and unordered against the caller's own. Wrapping a queue again gives another stream.
-/// Never blocks.
+/// The device behind an `MTLDevice` of the caller's. Never waits for the device's work.
 ///
-/// Plain records and waits on it are [`Error::Unsupported`]: mark your command buffers with
-/// [`record_into`] and [`wait_into`]. A command buffer that the stream has made holds its place in
-/// the queue: those that you commit later start behind it, so commit it before you wait for one of
-/// them. Where you have filled the queue, which by default has room for 64 uncompleted command
-/// buffers, [`command_buffer`] blocks in Metal.
+/// It is the device that [`Device::open`] gives for the same GPU, and the same one each time: their
+/// events, markers and streams go together.
 ///
 /// # Errors
-/// [`Error::Backend`] where Metal gives no shared event.
+/// [`Error::Unavailable`] for a device without shared events or times, which need macOS 10.15;
+/// [`Error::Backend`] where Metal gives no command queue or shared event; [`Error::Forked`].
+///
+/// # References
+/// - [`MTLDevice.registryID`](https://developer.apple.com/documentation/metal/mtldevice/registryid)
 ///
 /// ```no_run
-/// use objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice};
-/// let queue = MTLCreateSystemDefaultDevice().unwrap().newCommandQueue().unwrap();
-/// let stream = fencepost::metal::stream_from_queue(&queue)?;
-/// assert!(stream.record().is_err());
+/// use fencepost::{Device, metal::objc2_metal::MTLCreateSystemDefaultDevice};
+/// let raw = MTLCreateSystemDefaultDevice().expect("a GPU");
+/// assert_eq!(fencepost::metal::device_from_raw(&raw)?, Device::open("metal")?);
 /// # Ok::<(), fencepost::Error>(())
 /// ```
-pub fn stream_from_queue(queue: &ProtocolObject<dyn MTLCommandQueue>) -> Result<Stream> {
-    let (stream, device) = device::stream_from_raw(queue)?;
-    Ok(Stream::new(stream, Device::new(device)))
+pub fn device_from_raw(device: &ProtocolObject<dyn MTLDevice>) -> Result<Device> {
+    device::from_raw(device).map(Device::new)
 }
 
 /// The `MTLDevice` of a device.
@@ -180,59 +184,121 @@ pub fn stream_from_queue(queue: &ProtocolObject<dyn MTLCommandQueue>) -> Result<
 /// [`Error::Unsupported`] for a device of another backend.
 ///
 /// ```no_run
-/// use objc2_metal::MTLDevice;
+/// use fencepost::metal::objc2_metal::MTLDevice;
 /// let device = fencepost::Device::open("metal")?;
-/// println!("{}", fencepost::metal::raw_device(&device)?.name());
+/// println!("{}", fencepost::metal::device_as_raw(&device)?.name());
 /// # Ok::<(), fencepost::Error>(())
 /// ```
-pub fn raw_device(device: &Device) -> Result<Retained<ProtocolObject<dyn MTLDevice>>> {
+pub fn device_as_raw(device: &Device) -> Result<Retained<ProtocolObject<dyn MTLDevice>>> {
     Ok(device::of(device.imp())?.gpu.device.retained().clone())
 }
 
-/// The shared event of a marker and the value that it has once the marker is complete, for waiting
-/// in the caller's own command buffers; `None` for markers of other backends and those behind a
-/// failure.
+/// A stream on a queue of the caller's, for [`command_buffer`]. Command buffers that the stream
+/// makes are in order among themselves and unordered against the caller's own. Each call gives
+/// another stream. Never blocks.
 ///
-/// A larger value says the same. The value may be seen a little before the marker says that it is
-/// complete, and it is raised by the host where a command buffer has failed: whether the work went
-/// well, the marker tells.
+/// Plain records and waits on it are [`Error::Unsupported`]: mark your command buffers with
+/// [`record_into`] and [`wait_into`].
 ///
-/// Keep the event until the command buffers that you encode it into have completed: nothing says
-/// that Metal does.
+/// A command buffer that the stream has made holds its place in the queue: those that you commit
+/// later start behind it. So commit it before you wait for one of them. A queue has room for 64
+/// uncompleted command buffers by default, and [`command_buffer`] blocks in Metal where you have
+/// filled it.
+///
+/// # Errors
+/// Those of [`device_from_raw`]; [`Error::Backend`] where Metal gives no shared event;
+/// [`Error::DeviceLost`].
+///
+/// ```no_run
+/// use fencepost::metal::objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice};
+/// let queue = MTLCreateSystemDefaultDevice().unwrap().newCommandQueue().unwrap();
+/// let stream = fencepost::metal::stream_from_raw(&queue)?;
+/// assert!(stream.record().is_err());
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn stream_from_raw(queue: &ProtocolObject<dyn MTLCommandQueue>) -> Result<Stream> {
+    let (stream, device) = device::stream_from_raw(queue)?;
+    Ok(Stream::new(stream, Device::new(device)))
+}
+
+/// The command queue of a stream: the caller's own for a stream of [`stream_from_raw`].
+///
+/// Use it to label the queue, to capture its work, or to add residency sets. Command buffers that
+/// you make on it yourself are outside of the stream's order, as on any queue of yours:
+/// - They may overlap with those of the stream. Order them with [`wait_into`] and [`record_into`],
+///   or ask the stream for them by [`command_buffer`].
+/// - They start in the order of all commits to the queue. One that waits for an event which a
+///   command buffer behind it signals may hold up the stream for ever.
+/// - They take up room. A queue that a stream was made with has room for 64 beside the stream's
+///   own. Beyond that, calls of the stream may block in Metal.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a stream of another backend.
+///
+/// # References
+/// - [`MTLCommandQueue`](https://developer.apple.com/documentation/metal/mtlcommandqueue)
+///
+/// ```no_run
+/// use fencepost::metal::objc2_metal::{MTLCommandQueue, MTLDevice};
+/// let stream = fencepost::Device::open("metal")?.new_stream()?;
+/// let queue = fencepost::metal::stream_as_raw(&stream)?;
+/// println!("a queue of {}", queue.device().name());
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn stream_as_raw(stream: &Stream) -> Result<Retained<ProtocolObject<dyn MTLCommandQueue>>> {
+    Ok(of_stream(stream.imp())?.queue.retained().clone())
+}
+
+/// The shared event of a marker, and the value that it has once the marker is complete, for waiting
+/// in the caller's own command buffers. `None` for a marker of another backend, and for one behind
+/// a failure.
+///
+/// - Any larger value says the same.
+/// - The event may have the value a little before the marker is complete.
+/// - The host signals the value where a command buffer has failed. Ask the marker whether its work
+///   succeeded.
+/// - Only read the event and wait for it: signalling it breaks the order of its stream.
+/// - Keep it until the command buffers that you encode it into have completed: Metal does not
+///   promise to.
 ///
 /// # References
 /// - [`MTLSharedEvent`](https://developer.apple.com/documentation/metal/mtlsharedevent)
 ///
 /// ```no_run
 /// let marker = fencepost::Device::open("metal")?.new_stream()?.record()?;
-/// let (event, value) = fencepost::metal::native(&marker).unwrap();
+/// let (event, value) = fencepost::metal::marker_as_raw(&marker).unwrap();
 /// # Ok::<(), fencepost::Error>(())
 /// ```
-pub fn native(marker: &Marker) -> Option<(Retained<ProtocolObject<dyn MTLSharedEvent>>, u64)> {
+pub fn marker_as_raw(
+    marker: &Marker,
+) -> Option<(Retained<ProtocolObject<dyn MTLSharedEvent>>, u64)> {
     let (event, value) = marker::as_raw(&**marker.imp())?;
     Some((event.retained().clone(), value))
 }
 
-/// Lets what is encoded into `buffer` from now on wait for `marker` on the device, also of another
-/// Metal device. No-op where it is complete. Never blocks.
+/// Makes what is encoded into `buffer` from now on wait for `marker`, on the device. The marker may
+/// be of another Metal device. Does nothing where it is complete. Never blocks.
 ///
-/// A failure does not travel along this wait: the buffer runs when the marker has completed or
-/// failed, and which of the two, the marker tells.
+/// `buffer` must have no open encoder, or Metal ends the process.
 ///
-/// `buffer` has no open encoder, or Metal ends the process.
+/// A failure does not travel along this wait: the command buffer runs once the marker has completed
+/// or failed. Ask the marker which of the two it was.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a committed buffer, and for one that the marker's own stream has made
-/// before it was recorded; [`Error::ForeignWait`] for a pending marker of another backend;
+/// before the marker was recorded; [`Error::ForeignWait`] for a pending marker of another backend;
 /// [`Error::NotSubmitted`] for a reserved one; the marker's failure.
 ///
 /// # References
 /// - [`encodeWaitForEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodewaitforevent(_:value:))
 ///
 /// ```no_run
-/// # fn f(queue: &objc2::runtime::ProtocolObject<dyn objc2_metal::MTLCommandQueue>, loaded: fencepost::Marker)
+/// use fencepost::metal::{
+///     objc2::runtime::ProtocolObject,
+///     objc2_metal::{MTLCommandBuffer, MTLCommandQueue},
+/// };
+/// # fn f(queue: &ProtocolObject<dyn MTLCommandQueue>, loaded: fencepost::Marker)
 /// # -> fencepost::Result<()> {
-/// use objc2_metal::{MTLCommandBuffer, MTLCommandQueue};
 /// let buffer = queue.commandBuffer().expect("a command buffer");
 /// fencepost::metal::wait_into(&loaded, &buffer)?;
 /// // … encode work that uses what was loaded …
@@ -245,14 +311,16 @@ pub fn wait_into(marker: &Marker, buffer: &ProtocolObject<dyn MTLCommandBuffer>)
 }
 
 /// Reserves a marker in a command buffer of the caller's, behind what is encoded into it so far.
-/// Other command buffers and streams that wait for it do so from that point on; for the host it
-/// completes, with its time, when the whole buffer does. Say [`submitted`](Reservation::submitted)
-/// once it is committed. Never blocks.
+/// Never blocks.
 ///
-/// Metal promises no time for a command buffer without work in it: the marker completes, and its
-/// time may be an error.
+/// Command buffers and streams that wait for the marker go on from that point. For the host, the
+/// marker completes when the whole command buffer does, and has its time. Call
+/// [`submitted`](Reservation::submitted) once the buffer is committed.
 ///
-/// `buffer` has no open encoder, or Metal ends the process.
+/// `buffer` must have no open encoder, or Metal ends the process.
+///
+/// Metal promises no time for a command buffer without work in it: its marker completes, and
+/// reading the time may be an error.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a committed buffer, or a device of another backend;
@@ -264,8 +332,11 @@ pub fn wait_into(marker: &Marker, buffer: &ProtocolObject<dyn MTLCommandBuffer>)
 /// - [`gpuEndTime`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/gpuendtime)
 ///
 /// ```no_run
-/// # fn f(queue: &objc2::runtime::ProtocolObject<dyn objc2_metal::MTLCommandQueue>) -> fencepost::Result<()> {
-/// use objc2_metal::{MTLCommandBuffer, MTLCommandQueue};
+/// use fencepost::metal::{
+///     objc2::runtime::ProtocolObject,
+///     objc2_metal::{MTLCommandBuffer, MTLCommandQueue},
+/// };
+/// # fn f(queue: &ProtocolObject<dyn MTLCommandQueue>) -> fencepost::Result<()> {
 /// let device = fencepost::Device::open("metal")?;
 /// let buffer = queue.commandBuffer().expect("a command buffer");
 /// // … encode work …
@@ -286,22 +357,22 @@ pub fn record_into(
 }
 
 /// Reserves a marker for the end of command buffers of the caller's: it completes when all of them
-/// have, and its time is the latest of theirs. Say [`submitted`](Reservation::submitted) once they
-/// are committed. Never blocks.
+/// have, and its time is the latest of theirs. Never blocks. Call
+/// [`submitted`](Reservation::submitted) once they are committed.
 ///
-/// Unlike [`record_into`] it encodes nothing, so encoders may be open: for buffers that others
-/// encode into. Whatever is encoded into them until they are committed counts. Command buffers and
-/// streams that wait for the marker are let go by the host, in the completed handlers.
+/// Unlike [`record_into`] it encodes nothing, so encoders may be open: it is for command buffers
+/// that others encode into. Whatever is encoded until they are committed counts. Command buffers
+/// and streams that wait for the marker are released by the host, in the completed handlers.
 ///
-/// Buffers of one queue may overlap. With `after`, the marker completes no sooner than that one,
-/// with no earlier time, and fails with it: for several marks of what is one order to those who
-/// encode.
+/// Command buffers of one queue may overlap. With `after`, the marker completes no sooner than
+/// that one and has no earlier time, and it fails if that one fails. This is for several marks of
+/// what is one order to those who encode.
 ///
-/// A handler is added while encoders may be open, as PyTorch does; macOS 26.4 is
+/// A completed handler is added while encoders may be open, as PyTorch does too. macOS 26.4 is
 /// [reported](https://github.com/ml-explore/mlx/pull/3714) to end the process then.
 ///
-/// Metal promises no time for a buffer without work. Where that may come, give it a second one with
-/// some behind it.
+/// Metal promises no time for a command buffer without work. If yours may be empty, name a second
+/// one that is not.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a committed buffer, none at all, or a device of another backend;
@@ -313,8 +384,11 @@ pub fn record_into(
 /// - [`gpuEndTime`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/gpuendtime)
 ///
 /// ```no_run
-/// # fn f(queue: &objc2::runtime::ProtocolObject<dyn objc2_metal::MTLCommandQueue>) -> fencepost::Result<()> {
-/// use objc2_metal::{MTLCommandBuffer, MTLCommandEncoder, MTLCommandQueue};
+/// use fencepost::metal::{
+///     objc2::runtime::ProtocolObject,
+///     objc2_metal::{MTLCommandBuffer, MTLCommandEncoder, MTLCommandQueue},
+/// };
+/// # fn f(queue: &ProtocolObject<dyn MTLCommandQueue>) -> fencepost::Result<()> {
 /// let device = fencepost::Device::open("metal")?;
 /// let buffer = queue.commandBuffer().expect("a command buffer");
 /// let encoder = buffer.computeCommandEncoder().expect("an encoder");

@@ -43,7 +43,7 @@ use crate::{
 /// is 64, and `commandBuffer` blocks there; what a larger one costs is undocumented.
 pub(super) const MAX_UNCOMPLETED: usize = 1024;
 /// The same on a queue of the caller's, who may have any number of command buffers there too.
-const MAX_ON_CALLERS_QUEUE: usize = 48;
+pub(super) const MAX_ON_CALLERS_QUEUE: usize = 48;
 /// Room in a queue beyond [`MAX_UNCOMPLETED`]: a completed handler may run a little before Metal
 /// frees the place of its command buffer.
 pub(super) const SLACK: usize = 64;
@@ -129,33 +129,20 @@ impl Drop for SignalOnDrop {
     }
 }
 
+/// A queue with room for the command buffers of a stream.
+pub(super) fn new_queue(gpu: &Gpu) -> Result<Object<dyn MTLCommandQueue>> {
+    let room = MAX_UNCOMPLETED + SLACK;
+    let queue = gpu.device.newCommandQueueWithMaxCommandBufferCount(room);
+    let queue = queue.ok_or_else(|| {
+        let remedy = "drop streams, of which each has a queue";
+        nil("MTLDevice.newCommandQueueWithMaxCommandBufferCount", remedy)
+    })?;
+    Ok(Object::new(queue))
+}
+
 impl Native {
-    /// For a stream on a queue of its own, or on the caller's.
+    /// For a stream on `queue`; without one, for a marker in command buffers of the caller's.
     pub(super) fn new(
-        gpu: &Arc<Gpu>,
-        queue: Option<Object<dyn MTLCommandQueue>>,
-    ) -> Result<Arc<Native>> {
-        let (queue, max_uncompleted) = match queue {
-            Some(queue) => (queue, MAX_ON_CALLERS_QUEUE),
-            None => {
-                let room = MAX_UNCOMPLETED + SLACK;
-                let queue = gpu.device.newCommandQueueWithMaxCommandBufferCount(room);
-                let queue = queue.ok_or_else(|| {
-                    let remedy = "drop streams, of which each has a queue";
-                    nil("MTLDevice.newCommandQueueWithMaxCommandBufferCount", remedy)
-                })?;
-                (Object::new(queue), MAX_UNCOMPLETED)
-            }
-        };
-        Native::with_event(gpu, Some(queue), max_uncompleted)
-    }
-
-    /// For one marker in command buffers of the caller's.
-    pub(super) fn for_reservation(gpu: &Arc<Gpu>) -> Result<Arc<Native>> {
-        Native::with_event(gpu, None, 0)
-    }
-
-    fn with_event(
         gpu: &Arc<Gpu>,
         queue: Option<Object<dyn MTLCommandQueue>>,
         max_uncompleted: usize,

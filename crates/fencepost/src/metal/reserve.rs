@@ -118,7 +118,7 @@ fn reserve(
     at: &'static Location<'static>,
     submit: impl FnOnce(&Arc<Native>, &Arc<Epoch>, u64, &Arc<EndTime>) -> u64,
 ) -> Result<Reserved> {
-    let native = pooled(|| Native::for_reservation(gpu))?;
+    let native = pooled(|| Native::new(gpu, None, 0))?;
     let values = ValueAllocator::new(StreamCore::new(gpu.core.clone()));
     let end_time = Arc::<EndTime>::default();
     let mut wakes = Vec::new();

@@ -8,7 +8,7 @@ use super::{
     completion_order::Step,
     gpu::Gpu,
     marker::{MtlMarker, as_metal},
-    native::{Native, NextBuffer, PendingStep},
+    native::{self, MAX_ON_CALLERS_QUEUE, MAX_UNCOMPLETED, Native, NextBuffer, PendingStep},
     objects::{Object, pooled},
     placed::PlacedBuffer,
     time::{EndTime, Submission},
@@ -29,6 +29,7 @@ pub(crate) struct MtlStream {
     pub(super) gpu: Arc<Gpu>,
     values: Arc<ValueAllocator>,
     native: Arc<Native>,
+    pub(super) queue: Object<dyn MTLCommandQueue>,
     /// Whether the queue is the caller's, who may put anything into it.
     wrapped: bool,
 }
@@ -55,8 +56,13 @@ impl MtlStream {
         }
         let core = StreamCore::new(gpu.core.clone());
         let wrapped = queue.is_some();
+        let (queue, max_uncompleted) = match queue {
+            Some(queue) => (queue, MAX_ON_CALLERS_QUEUE),
+            None => (pooled(|| native::new_queue(gpu))?, MAX_UNCOMPLETED),
+        };
         let stream = Arc::new(MtlStream {
-            native: pooled(|| Native::new(gpu, queue))?,
+            native: pooled(|| Native::new(gpu, Some(queue.clone()), max_uncompleted))?,
+            queue,
             values: Arc::new(ValueAllocator::new(core.clone())),
             core,
             gpu: gpu.clone(),

@@ -88,7 +88,7 @@ pub(crate) struct Theirs {
 impl Theirs {
     pub(crate) fn new(device: &Device) -> Theirs {
         autoreleasepool(|_| {
-            let raw = metal::raw_device(device).unwrap();
+            let raw = metal::device_as_raw(device).unwrap();
             let shared = MTLResourceOptions::StorageModeShared;
             Theirs {
                 queue: raw.newCommandQueue().unwrap(),

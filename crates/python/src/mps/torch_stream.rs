@@ -240,7 +240,7 @@ impl TorchStream {
         if let Some(device) = self.device.get() {
             return Ok(device.clone());
         }
-        let stream = metal::stream_from_queue(&buffer.commandQueue())?;
+        let stream = metal::stream_from_raw(&buffer.commandQueue())?;
         Ok(self.device.get_or_init(|| stream.device().clone()).clone())
     }
 
