@@ -42,6 +42,8 @@
 //!   there.
 //! - `cuda`: NVIDIA's driver, loaded at run time; building needs none.
 //! - `vulkan`: Vulkan 1.2 and later, its loader loaded at run time; building needs none.
+//! - `tracing`: events for [`tracing`](https://docs.rs/tracing) of what happens on threads of the
+//!   library: a thread that cannot be started, a lost device, a callback that panicked.
 //! - `conformance`: the conformance suite, as library code. `mutants`: devices that are wrong in one
 //!   way each, to prove the suite on.
 #![deny(missing_docs, unsafe_code)]
@@ -62,6 +64,7 @@ mod cuda {
 }
 mod deadlock;
 mod device;
+mod diagnostics;
 #[cfg(any(feature = "vulkan", has_metal, loom))]
 mod epochs;
 mod error;

@@ -28,6 +28,7 @@ use std::{
 };
 
 use crate::{
+    diagnostics,
     error::{Error, Result},
     sync::{Mutex, MutexGuard, lock, park, thread},
 };
@@ -153,11 +154,13 @@ impl<W: Watched, S: Sleep<W>> Watcher<W, S> {
         let refused = std::mem::take(&mut state.watched);
         drop(state);
         drop(refused);
-        Err(Error::Backend {
+        let error = Error::Backend {
             call: "std::thread::Builder::spawn",
             code: error.raw_os_error().unwrap_or(-1).into(),
             text: format!("{error}; end some threads, or raise the process's limit"),
-        })
+        };
+        diagnostics::thread_not_started(self.shared.name, &error);
+        Err(error)
     }
 }
 

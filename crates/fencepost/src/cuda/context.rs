@@ -35,6 +35,7 @@ use super::{
 use crate::{
     clock::Clock,
     core::DeviceCore,
+    diagnostics,
     error::{Cause, Error, Result},
     sync::{Mutex, lock},
     timeline::Timeline,
@@ -434,11 +435,16 @@ impl Context {
         if fault.meaning() != Meaning::Fatal {
             return self.driver.error(fault, &self.name);
         }
-        let cause = self
-            .dead
-            .get_or_init(|| Cause::new(self.driver.describe(fault)));
+        let mut first = false;
+        let cause = self.dead.get_or_init(|| {
+            first = true;
+            Cause::new(self.driver.describe(fault))
+        });
         for stream in self.streams() {
             stream.lose(cause);
+        }
+        if first {
+            diagnostics::device_lost(&self.name, cause);
         }
         if let Some(timeline) = timeline {
             timeline.fail(cause, true).fire();

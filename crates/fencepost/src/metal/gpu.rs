@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     core::{DeviceCore, Streams},
+    diagnostics,
     epochs::ValueAllocator,
     error::{Cause, Error, Result},
     workers::{CallbackQueue, Pool},
@@ -85,12 +86,19 @@ impl Gpu {
 
     /// The device is lost: every stream fails, with the first cause. Call it without any lock.
     pub(super) fn lose(&self, cause: &Cause) {
-        let cause = self.loss.get_or_init(|| cause.clone());
+        let mut first = false;
+        let cause = self.loss.get_or_init(|| {
+            first = true;
+            cause.clone()
+        });
         // All fail before any waiter is fired. Else a stream would fail by its wait for another,
         // and not as one whose device is lost.
         let streams = self.streams.alive();
         let fail = |values: &Arc<ValueAllocator>| values.now().timeline.fail(cause, true);
         fire_all(streams.iter().map(fail).collect());
+        if first {
+            diagnostics::device_lost(&self.core.name, cause);
+        }
     }
 }
 

@@ -28,6 +28,7 @@ use super::{
 use crate::{
     clock::Clock,
     core::DeviceCore,
+    diagnostics,
     error::{Cause, Error, Result},
     sync::{Mutex, lock, sleep},
     vulkan::QueueLock,
@@ -302,13 +303,18 @@ impl Gpu {
                 text: format!("{result}; {}", remedy(result)),
             };
         }
+        let mut first = false;
         let cause = self.dead.get_or_init(|| {
+            first = true;
             Cause::new(format!(
                 "{call} said that the device is lost: a fault of the work on it, or of its driver"
             ))
         });
         for stream in self.streams() {
             stream.lose(cause);
+        }
+        if first {
+            diagnostics::device_lost(&self.name, cause);
         }
         Error::DeviceLost {
             device: self.name.clone(),

@@ -11,12 +11,12 @@ use std::{
 };
 
 use super::{
-    panics::discard,
+    panics::{discard, text_of},
     pool::{Pool, Task},
 };
 use crate::{
     core::{Callbacks, Job},
-    deadlock,
+    deadlock, diagnostics,
     sync::{AtomicU64, Mutex, Ordering, lock},
 };
 
@@ -83,6 +83,7 @@ impl Task for Shared {
                 drop(queue);
                 if let Err(payload) = catch_unwind(AssertUnwindSafe(job)) {
                     self.panics.fetch_add(1, Ordering::Relaxed);
+                    diagnostics::callback_panicked(&text_of(&*payload));
                     discard(payload);
                 }
             }

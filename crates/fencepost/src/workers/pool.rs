@@ -28,6 +28,7 @@ use std::{
 
 use crate::{
     deadlock::Blocking,
+    diagnostics,
     error::{Error, Result},
     sync::{
         AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, lock, park, sleep, spin_until, thread,
@@ -172,16 +173,21 @@ fn summon(shared: &Arc<Shared>, mut state: MutexGuard<'_, State>) {
     }
 }
 
+const WORKER: &str = "fencepost-host";
+const MONITOR: &str = "fencepost-monitor";
+
 fn spawn_worker(shared: &Arc<Shared>) -> Result<()> {
     let mine = shared.clone();
     let spawned = thread::Builder::new()
-        .name("fencepost-host".into())
+        .name(WORKER.into())
         .spawn(move || work(&mine));
     match spawned {
         Ok(_) => Ok(()),
         Err(error) => {
             lock(&shared.state).workers -= 1;
-            Err(no_thread(&error))
+            let error = no_thread(&error);
+            diagnostics::thread_not_started(WORKER, &error);
+            Err(error)
         }
     }
 }
@@ -276,10 +282,11 @@ fn wake_monitor(shared: &Arc<Shared>, mut state: MutexGuard<'_, State>) {
         Monitor::NotStarted => {
             let shared_by = Arc::downgrade(shared);
             let spawned = thread::Builder::new()
-                .name("fencepost-monitor".into())
+                .name(MONITOR.into())
                 .spawn(move || monitor(&shared_by));
-            if spawned.is_err() {
+            if let Err(error) = spawned {
                 lock(&shared.state).monitor = Monitor::NotStarted;
+                diagnostics::thread_not_started(MONITOR, &no_thread(&error));
             }
         }
     }
