@@ -43,19 +43,9 @@ pub(crate) trait DeviceImpl: Send + Sync + Any {
     /// The streams that are alive, for waiting for all of them.
     fn streams(&self) -> Vec<Arc<dyn StreamImpl>>;
 
-    /// A log that this device's streams can append to.
+    /// The work that tests put on its streams.
     #[cfg(feature = "conformance")]
-    fn new_log(&self) -> Result<crate::testing::work::Log>;
-
-    /// Memory for counting bytes by kernels, for `capacity` of them.
-    #[cfg(feature = "conformance")]
-    fn byte_counter(
-        &self,
-        capacity: usize,
-    ) -> Result<Arc<dyn crate::testing::bytes::ByteCounterImpl>> {
-        let _ = capacity;
-        Err(crate::testing::bytes::no_counter(&self.core().name))
-    }
+    fn test_work(&self) -> Arc<dyn crate::testing::TestWork>;
 }
 
 /// What a backend's stream provides. No call waits for the device's progress.
@@ -112,26 +102,6 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
             remedy: "launch it on a host stream, and let one stream wait for the other".into(),
         })
     }
-
-    /// Whether what holds up one of the two also holds up the other, for they share a hardware
-    /// queue.
-    #[cfg(feature = "conformance")]
-    fn shares_order_with(&self, other: &dyn StreamImpl) -> bool {
-        let _ = other;
-        false
-    }
-
-    /// Work that is held until the host opens it.
-    #[cfg(feature = "conformance")]
-    fn gate(&self) -> Result<crate::testing::work::Gate>;
-
-    /// Device work that writes `token` where it ran in the order.
-    #[cfg(feature = "conformance")]
-    fn append(&self, log: &crate::testing::work::Log, token: u32) -> Result<()>;
-
-    /// Device work that fails, naming `text`, as a fault of a user's own work would.
-    #[cfg(feature = "conformance")]
-    fn fail(&self, text: &str) -> Result<()>;
 }
 
 /// How much of a marker's status its timeline tells.

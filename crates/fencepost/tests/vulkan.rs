@@ -681,7 +681,7 @@ fn a_device_of_the_callers_lives_until_its_work_is_done() {
         unsafe { vulkan::stream_from_raw(&device, queue, 0, lock.clone(), theirs.clone()) }
             .unwrap();
     drop(theirs);
-    assert!(vulkan::share_a_queue(&stream, &device.default_stream()));
+    assert!(work::share_order(&stream, &device.default_stream()));
     assert!(keeps_every_promise(&device) >= 70);
 
     // While the caller has the queue, nobody of ours takes it: what is told needs no queue.
@@ -740,11 +740,8 @@ fn a_queue_that_is_wrapped_twice_is_one_queue() {
         vulkan::stream_from_raw(&device, queues[1], 0, lock(), theirs.clone()).unwrap()
     };
     let streams = [wrap(), wrap()];
-    assert!(vulkan::share_a_queue(&streams[0], &streams[1]));
-    assert!(!vulkan::share_a_queue(
-        &streams[0],
-        &device.default_stream()
-    ));
+    assert!(work::share_order(&streams[0], &streams[1]));
+    assert!(!work::share_order(&streams[0], &device.default_stream()));
     // Two threads at once: by one lock, or the stand-in tells of it.
     std::thread::scope(|scope| {
         for stream in &streams {

@@ -1,7 +1,7 @@
 //! Random runs of operations, held against the model, on the first Vulkan device or its stand-in.
 #![cfg(all(feature = "vulkan", not(loom)))]
 
-use fencepost::{Device, vulkan};
+use fencepost::{Device, testing::work, vulkan};
 
 mod common;
 #[path = "common/model.rs"]
@@ -20,7 +20,7 @@ fn gpu() -> Option<Device> {
 #[test]
 fn the_device_does_what_the_model_says() {
     let Some(device) = gpu() else { return };
-    model::holds_for(&device, 150, vulkan::share_a_queue);
+    model::holds_for(&device, 150, work::share_order);
     let messages = vulkan::validation_messages();
     let serious = messages
         .iter()

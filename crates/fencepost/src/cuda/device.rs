@@ -288,16 +288,10 @@ impl DeviceImpl for CudaDevice {
     }
 
     #[cfg(feature = "conformance")]
-    fn new_log(&self) -> Result<crate::testing::work::Log> {
-        super::work::new_log(self.context)
-    }
-
-    #[cfg(feature = "conformance")]
-    fn byte_counter(
-        &self,
-        capacity: usize,
-    ) -> Result<Arc<dyn crate::testing::bytes::ByteCounterImpl>> {
-        super::bytes::new(self.context, capacity)
+    fn test_work(&self) -> Arc<dyn crate::testing::TestWork> {
+        Arc::new(super::work::CudaWork {
+            context: self.context,
+        })
     }
 }
 

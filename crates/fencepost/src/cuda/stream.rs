@@ -40,7 +40,7 @@ pub(crate) struct CudaStream {
     shared: AtomicBool,
     /// Whether threads that synchronize with its markers sleep in the driver instead of spinning.
     blocking: bool,
-    values: ValueAllocator<FailurePoint>,
+    pub(super) values: ValueAllocator<FailurePoint>,
 }
 
 /// Whose stream it is, and what a call on it needs.
@@ -608,41 +608,6 @@ impl StreamImpl for CudaStream {
         }
         self.context.upstreams.forget_failed(self.core.id);
         self.values.reopen();
-        Ok(())
-    }
-
-    #[cfg(feature = "conformance")]
-    fn gate(&self) -> Result<crate::testing::work::Gate> {
-        let (timeline, end) = self.values.now();
-        if end.is_some() || timeline.has_failed() {
-            // Behind a failure there is nothing to hold back; the driver's stream would be held,
-            // and with it what comes after clear_error.
-            return Ok(crate::testing::work::Gate::new(|| ()));
-        }
-        super::work::gate(self)
-    }
-
-    #[cfg(feature = "conformance")]
-    fn append(&self, log: &crate::testing::work::Log, token: u32) -> Result<()> {
-        let (timeline, end) = self.values.now();
-        if end.is_some() {
-            // What is submitted behind a failure is refused or never runs.
-            return Ok(());
-        }
-        match timeline.failure() {
-            Some(error) => Err(error),
-            None => super::work::append(self, log, token),
-        }
-    }
-
-    /// The stream ends here, by the backend's own way of failing a stream, with nothing submitted.
-    ///
-    /// A real fault of a kernel ends the whole context, which no process survives as a user of that
-    /// device; so the cases about streams that fail and go on cannot be shown by one. What a real
-    /// fault does is tested apart, in a process of its own.
-    #[cfg(feature = "conformance")]
-    fn fail(&self, text: &str) -> Result<()> {
-        self.fail_from_here(&Cause::new(text));
         Ok(())
     }
 }

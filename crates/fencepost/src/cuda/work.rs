@@ -6,6 +6,7 @@
 //! freed, and the module is loaded before the first gate closes.
 
 use std::{
+    any::Any,
     ffi::c_void,
     sync::{
         Arc,
@@ -19,9 +20,15 @@ use super::{
     stream::CudaStream,
 };
 use crate::{
-    error::{Error, Result},
+    contract::StreamImpl,
+    error::{Cause, Error, Result},
+    host_gate::HostGated,
     sync::lock,
-    testing::work::{Gate, Log, LogImpl},
+    testing::{
+        TestWork,
+        bytes::ByteCounterImpl,
+        work::{Gate, Log, LogImpl},
+    },
 };
 
 /// Compiled by the driver for whatever GPU there is.
@@ -84,7 +91,66 @@ pub(super) fn kernels(context: &Context) -> Result<Kernels> {
         .clone()
 }
 
-pub(super) fn gate(stream: &CudaStream) -> Result<Gate> {
+/// The work of one context's devices.
+pub(super) struct CudaWork {
+    pub(super) context: &'static Context,
+}
+
+impl TestWork for CudaWork {
+    fn new_log(&self) -> Result<Log> {
+        new_log(self.context)
+    }
+
+    fn gate(&self, stream: &dyn StreamImpl) -> Result<Gate> {
+        let stream = of_stream(stream)?;
+        let (timeline, end) = stream.values.now();
+        if end.is_some() || timeline.has_failed() {
+            // Behind a failure there is nothing to hold back; the driver's stream would be held,
+            // and with it what comes after clear_error.
+            return Ok(Gate::new(|| ()));
+        }
+        gate(stream)
+    }
+
+    fn append(&self, stream: &dyn StreamImpl, log: &Log, token: u32) -> Result<()> {
+        let stream = of_stream(stream)?;
+        let (timeline, end) = stream.values.now();
+        if end.is_some() {
+            // What is submitted behind a failure is refused or never runs.
+            return Ok(());
+        }
+        match timeline.failure() {
+            Some(error) => Err(error),
+            None => append(stream, log, token),
+        }
+    }
+
+    /// The stream ends here, by the backend's own way of failing a stream, with nothing submitted.
+    ///
+    /// A real fault of a kernel ends the whole context, which no process survives as a user of that
+    /// device; so the cases about streams that fail and go on cannot be shown by one. What a real
+    /// fault does is tested apart, in a process of its own.
+    fn fail(&self, stream: &dyn StreamImpl, text: &str) -> Result<()> {
+        of_stream(stream)?.fail_from_here(&Cause::new(text));
+        Ok(())
+    }
+
+    fn byte_counter(&self, capacity: usize) -> Result<Arc<dyn ByteCounterImpl>> {
+        super::bytes::new(self.context, capacity)
+    }
+}
+
+/// The CUDA side of a stream.
+fn of_stream(stream: &dyn StreamImpl) -> Result<&CudaStream> {
+    let any: &dyn Any = stream;
+    any.downcast_ref().ok_or_else(|| Error::Unsupported {
+        what: "the work of a CUDA test".into(),
+        device: stream.core().device.name.clone(),
+        remedy: "use a stream of a CUDA device".into(),
+    })
+}
+
+fn gate(stream: &CudaStream) -> Result<Gate> {
     let context = stream.context;
     kernels(context)?;
     let word = context
@@ -99,7 +165,7 @@ pub(super) fn gate(stream: &CudaStream) -> Result<Gate> {
     }
 }
 
-pub(super) fn append(stream: &CudaStream, log: &Log, token: u32) -> Result<()> {
+fn append(stream: &CudaStream, log: &Log, token: u32) -> Result<()> {
     let context = stream.context;
     let kernels = kernels(context)?;
     let Some(pages) = log.device_address() else {
@@ -152,7 +218,7 @@ fn launch(
         .map_err(|fault| context.failed(fault, None))
 }
 
-pub(super) fn new_log(context: &'static Context) -> Result<Log> {
+fn new_log(context: &'static Context) -> Result<Log> {
     kernels(context)?;
     let used = lock(&context.logs).pop();
     let pages = match used {

@@ -76,8 +76,10 @@ impl DeviceImpl for HostDevice {
     }
 
     #[cfg(feature = "conformance")]
-    fn new_log(&self) -> Result<crate::testing::work::Log> {
-        Ok(crate::testing::work::Log::in_memory())
+    fn test_work(&self) -> Arc<dyn crate::testing::TestWork> {
+        Arc::new(crate::testing::host::HostWork {
+            core: self.core.clone(),
+        })
     }
 }
 

@@ -282,30 +282,6 @@ impl StreamImpl for HostStream {
     fn launch(&self, work: Job, at: &'static Location<'static>) -> Result<()> {
         self.submit(Op::Work(work, at))
     }
-
-    #[cfg(feature = "conformance")]
-    fn gate(&self) -> Result<crate::testing::work::Gate> {
-        // A marker of a stream that does not exist: completing it opens the gate.
-        let timeline = Timeline::new(StreamCore::new(self.core.device.clone()), 0);
-        self.wait(&held_marker(timeline.clone()))?;
-        Ok(crate::testing::work::Gate::new(move || {
-            timeline.advance(1).fire();
-        }))
-    }
-
-    #[cfg(feature = "conformance")]
-    fn append(&self, log: &crate::testing::work::Log, token: u32) -> Result<()> {
-        let log = log.clone();
-        self.launch(Box::new(move || log.push(token)), Location::caller())
-    }
-
-    #[cfg(feature = "conformance")]
-    fn fail(&self, text: &str) -> Result<()> {
-        let text = text.to_owned();
-        // Unwinding without the panic hook: a test's own fault needs no report.
-        let work = move || std::panic::resume_unwind(Box::new(text));
-        self.launch(Box::new(work), Location::caller())
-    }
 }
 
 struct HostMarker {
@@ -357,7 +333,7 @@ impl MarkerImpl for HostMarker {
 }
 
 /// The first marker of `timeline`, which is complete once somebody advances it.
-#[cfg(any(feature = "conformance", loom))]
+#[cfg(all(test, loom))]
 #[track_caller]
 pub(super) fn held_marker(timeline: Arc<Timeline>) -> Arc<dyn MarkerImpl> {
     Arc::new(HostMarker {

@@ -247,15 +247,9 @@ impl DeviceImpl for MtlDevice {
     }
 
     #[cfg(feature = "conformance")]
-    fn new_log(&self) -> Result<crate::testing::work::Log> {
-        super::work::new_log(&self.gpu)
-    }
-
-    #[cfg(feature = "conformance")]
-    fn byte_counter(
-        &self,
-        capacity: usize,
-    ) -> Result<Arc<dyn crate::testing::bytes::ByteCounterImpl>> {
-        super::bytes::new(&self.gpu, capacity)
+    fn test_work(&self) -> Arc<dyn crate::testing::TestWork> {
+        Arc::new(super::work::MtlWork {
+            gpu: self.gpu.clone(),
+        })
     }
 }

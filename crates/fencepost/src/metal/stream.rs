@@ -74,7 +74,7 @@ impl MtlStream {
 
     /// An error where `what` cannot be done: in a forked child, and on a queue of the caller's,
     /// where a command buffer of ours says nothing about theirs.
-    fn check(&self, what: &str) -> Result<()> {
+    pub(super) fn check(&self, what: &str) -> Result<()> {
         self.gpu.check()?;
         match self.wrapped {
             false => Ok(()),
@@ -219,7 +219,7 @@ impl MtlStream {
     ///
     /// The gate is an event, never a kernel that spins: that would keep a GPU busy for ever if its
     /// process died.
-    fn add_gate<R>(
+    pub(super) fn add_gate<R>(
         &self,
         under_lock: impl FnOnce() -> R,
     ) -> Result<Option<(HostGate, PendingStep, R)>> {
@@ -247,7 +247,7 @@ impl MtlStream {
 }
 
 /// What holds a stream back. It opens when this is dropped.
-struct HostGate {
+pub(super) struct HostGate {
     native: Arc<Native>,
     ticket: u64,
 }
@@ -352,36 +352,6 @@ impl StreamImpl for MtlStream {
             return Err(lost);
         }
         self.values.reopen();
-        Ok(())
-    }
-
-    #[cfg(feature = "conformance")]
-    fn gate(&self) -> Result<crate::testing::work::Gate> {
-        self.check("gate")?;
-        let held = self.add_gate(|| ())?;
-        Ok(crate::testing::work::Gate::new(move || {
-            // Behind a failure there is nothing to hold back.
-            if let Some((gate, step, ())) = held {
-                step.finish(Ok(()));
-                drop(gate);
-            }
-        }))
-    }
-
-    #[cfg(feature = "conformance")]
-    fn append(&self, log: &crate::testing::work::Log, token: u32) -> Result<()> {
-        match super::work::append(self, log, token)? {
-            true => Ok(()),
-            // What is submitted behind a failure never runs.
-            false => self.failure().map_or(Ok(()), Err),
-        }
-    }
-
-    /// The stream ends here, by the backend's own way of ending one: no kernel faults on purpose on
-    /// every GPU. The stand-in's faults show what a buffer does that ends in an error.
-    #[cfg(feature = "conformance")]
-    fn fail(&self, text: &str) -> Result<()> {
-        self.fail_from_here(&Cause::new(text));
         Ok(())
     }
 }

@@ -23,11 +23,17 @@ use objc2_metal::{
 use super::{
     gpu::Gpu,
     objects::{CommandBuffer, Object, nil, pooled},
-    stream::MtlStream,
+    stream::{MtlStream, of_stream},
 };
 use crate::{
-    error::{Error, Result},
-    testing::work::{Log, LogImpl},
+    contract::StreamImpl,
+    error::{Cause, Error, Result},
+    host_gate::HostGated,
+    testing::{
+        TestWork,
+        bytes::ByteCounterImpl,
+        work::{Gate, Log, LogImpl},
+    },
 };
 
 const SOURCE: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.metal"));
@@ -203,13 +209,56 @@ fn encode(buffer: &CommandBuffer, work: &Dispatch<'_>) -> Result<()> {
 
 const WORDS: usize = 1 << 14;
 
-pub(super) fn new_log(gpu: &Arc<Gpu>) -> Result<Log> {
+/// The work of one device.
+pub(super) struct MtlWork {
+    pub(super) gpu: Arc<Gpu>,
+}
+
+impl TestWork for MtlWork {
+    fn new_log(&self) -> Result<Log> {
+        new_log(&self.gpu)
+    }
+
+    fn gate(&self, stream: &dyn StreamImpl) -> Result<Gate> {
+        let stream = of_stream(stream)?;
+        stream.check("gate")?;
+        let held = stream.add_gate(|| ())?;
+        Ok(Gate::new(move || {
+            // Behind a failure there is nothing to hold back.
+            if let Some((gate, step, ())) = held {
+                step.finish(Ok(()));
+                drop(gate);
+            }
+        }))
+    }
+
+    fn append(&self, stream: &dyn StreamImpl, log: &Log, token: u32) -> Result<()> {
+        match append(of_stream(stream)?, log, token)? {
+            true => Ok(()),
+            // What is submitted behind a failure never runs.
+            false => stream.failure().map_or(Ok(()), Err),
+        }
+    }
+
+    /// The stream ends here, by the backend's own way of ending one: no kernel faults on purpose on
+    /// every GPU. The stand-in's faults show what a buffer does that ends in an error.
+    fn fail(&self, stream: &dyn StreamImpl, text: &str) -> Result<()> {
+        of_stream(stream)?.fail_from_here(&Cause::new(text));
+        Ok(())
+    }
+
+    fn byte_counter(&self, capacity: usize) -> Result<Arc<dyn ByteCounterImpl>> {
+        super::bytes::new(&self.gpu, capacity)
+    }
+}
+
+fn new_log(gpu: &Arc<Gpu>) -> Result<Log> {
     let memory = Memory::new(gpu, WORDS * 4)?;
     Ok(Log::on_device(Arc::new(MtlLog { memory })))
 }
 
 /// Writes `token` where it runs in the order; `Ok(false)` behind a failure.
-pub(super) fn append(stream: &MtlStream, log: &Log, token: u32) -> Result<bool> {
+fn append(stream: &MtlStream, log: &Log, token: u32) -> Result<bool> {
     let any: &dyn Any = log.inner();
     let log = any.downcast_ref::<MtlLog>();
     let Some(log) = log.filter(|log| Arc::ptr_eq(&log.memory.gpu, &stream.gpu)) else {

@@ -49,7 +49,7 @@ impl ByteCounter {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn new(device: &Device, capacity: usize) -> Result<ByteCounter> {
-        let inner = device.imp().byte_counter(capacity)?;
+        let inner = device.imp().test_work().byte_counter(capacity)?;
         Ok(ByteCounter { inner })
     }
 

@@ -190,7 +190,7 @@ impl Context {
     pub(super) fn apart(&self, streams: &[&Stream]) -> Verdict {
         for (i, one) in streams.iter().enumerate() {
             for two in &streams[..i] {
-                if one.imp().shares_order_with(two.imp()) {
+                if work::share_order(one, two) {
                     return Err(Stop::Skip(
                         "its streams share a hardware queue, whose order holds up all of them"
                             .into(),

@@ -34,6 +34,8 @@ use crate::device::Device;
 pub(crate) mod bytes;
 mod cases;
 mod context;
+mod held;
+pub(crate) mod host;
 #[cfg(feature = "mutants")]
 mod kills;
 #[cfg(feature = "mutants")]
@@ -45,6 +47,7 @@ use context::{Context, Stop};
 pub use kills::{KillTable, kill_mutants};
 #[cfg(feature = "mutants")]
 pub use mutants::{Mutant, mutated};
+pub(crate) use work::TestWork;
 
 /// One promise, and how to see that it is kept.
 ///

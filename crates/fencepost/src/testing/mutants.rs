@@ -12,7 +12,12 @@ use std::{
     time::Instant,
 };
 
-use super::work::{Gate, Log};
+use super::{
+    TestWork,
+    bytes::ByteCounterImpl,
+    held,
+    work::{Gate, Log},
+};
 use crate::timeline::Point;
 use crate::{
     clock::{Elapsed, Timestamp},
@@ -180,8 +185,8 @@ impl DeviceImpl for MutantDevice {
         streams.map(|s| self.wrap(s.clone(), s)).collect()
     }
 
-    fn new_log(&self) -> Result<Log> {
-        self.inner.imp().new_log()
+    fn test_work(&self) -> Arc<dyn TestWork> {
+        Arc::new(MutantWork(self.inner.imp().test_work()))
     }
 }
 
@@ -232,12 +237,11 @@ impl StreamImpl for MutantStream {
         }
         let inner = match mutant {
             Mutant::SignalBeforeTheWork => self.idle.mark(timing, at)?,
-            Mutant::RecordNotSubmitted => Arc::new(NeverSubmitted(Point {
-                timeline: Timeline::new(StreamCore::new(self.core().device.clone()), 0),
-                value: 1,
-                at,
-                timing,
-            })),
+            // Of a stream that does not exist, so that nobody completes it.
+            Mutant::RecordNotSubmitted => {
+                let timeline = Timeline::new(StreamCore::new(self.core().device.clone()), 0);
+                held::marker(timeline, timing, at)
+            }
             _ => self.inner.mark(timing, at)?,
         };
         if mutant == Mutant::RecordBlocks {
@@ -279,25 +283,44 @@ impl StreamImpl for MutantStream {
     fn launch(&self, work: Job, at: &'static Location<'static>) -> Result<()> {
         self.inner.launch(work, at)
     }
+}
 
-    fn shares_order_with(&self, other: &dyn StreamImpl) -> bool {
-        let any: &dyn Any = other;
-        match any.downcast_ref::<MutantStream>() {
-            Some(other) => self.inner.shares_order_with(&*other.inner),
-            None => self.inner.shares_order_with(other),
+/// The backend's own work, on the backend's own streams.
+struct MutantWork(Arc<dyn TestWork>);
+
+impl MutantWork {
+    /// The backend's own stream behind one of ours.
+    fn genuine(stream: &dyn StreamImpl) -> &dyn StreamImpl {
+        match (stream as &dyn Any).downcast_ref::<MutantStream>() {
+            Some(ours) => &*ours.inner,
+            None => stream,
         }
     }
+}
 
-    fn gate(&self) -> Result<Gate> {
-        self.inner.gate()
+impl TestWork for MutantWork {
+    fn new_log(&self) -> Result<Log> {
+        self.0.new_log()
     }
 
-    fn append(&self, log: &Log, token: u32) -> Result<()> {
-        self.inner.append(log, token)
+    fn gate(&self, stream: &dyn StreamImpl) -> Result<Gate> {
+        self.0.gate(Self::genuine(stream))
     }
 
-    fn fail(&self, text: &str) -> Result<()> {
-        self.inner.fail(text)
+    fn append(&self, stream: &dyn StreamImpl, log: &Log, token: u32) -> Result<()> {
+        self.0.append(Self::genuine(stream), log, token)
+    }
+
+    fn fail(&self, stream: &dyn StreamImpl, text: &str) -> Result<()> {
+        self.0.fail(Self::genuine(stream), text)
+    }
+
+    fn shares_order(&self, one: &dyn StreamImpl, two: &dyn StreamImpl) -> bool {
+        self.0.shares_order(Self::genuine(one), Self::genuine(two))
+    }
+
+    fn byte_counter(&self, capacity: usize) -> Result<Arc<dyn ByteCounterImpl>> {
+        self.0.byte_counter(capacity)
     }
 }
 
@@ -358,32 +381,5 @@ impl MarkerImpl for MutantMarker {
             }
             _ => Ok(elapsed),
         }
-    }
-}
-
-/// A marker that no device knows of.
-struct NeverSubmitted(Point);
-
-impl Awaited for NeverSubmitted {
-    fn point(&self) -> &Point {
-        &self.0
-    }
-
-    fn query(&self) -> Result<bool> {
-        self.0.timeline.check(self.0.value)
-    }
-}
-
-impl MarkerImpl for NeverSubmitted {
-    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
-        self.0.timeline.wait(self.0.value, deadline)
-    }
-
-    fn timestamp(&self) -> Result<Timestamp> {
-        // Only asked for complete markers, and this one never is.
-        Ok(Timestamp::new(
-            0,
-            self.0.timeline.stream.device.clock.clone(),
-        ))
     }
 }

@@ -21,9 +21,56 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{device::Device, error::Result, stream::Stream};
+use crate::{contract::StreamImpl, device::Device, error::Result, stream::Stream};
 
 pub use super::bytes::ByteCounter;
+use super::bytes::ByteCounterImpl;
+
+/// The work that tests put on one device's streams: what a backend provides for the suite.
+///
+/// Streams are given as the contract knows them, and are of the same device.
+pub(crate) trait TestWork: Send + Sync {
+    /// A log that the device's streams can append to.
+    fn new_log(&self) -> Result<Log>;
+
+    /// Holds `stream` until the gate is opened.
+    fn gate(&self, stream: &dyn StreamImpl) -> Result<Gate>;
+
+    /// Device work that writes `token` where it ran in the order.
+    fn append(&self, stream: &dyn StreamImpl, log: &Log, token: u32) -> Result<()>;
+
+    /// Device work that fails, naming `text`, as a fault of a user's own work would.
+    fn fail(&self, stream: &dyn StreamImpl, text: &str) -> Result<()>;
+
+    /// Whether what holds up one of the two also holds up the other, for they share a hardware
+    /// queue.
+    fn shares_order(&self, one: &dyn StreamImpl, two: &dyn StreamImpl) -> bool {
+        let _ = (one, two);
+        false
+    }
+
+    /// Memory for counting bytes by kernels, for `capacity` of them.
+    fn byte_counter(&self, capacity: usize) -> Result<Arc<dyn ByteCounterImpl>>;
+}
+
+impl Stream {
+    fn test_work(&self) -> Arc<dyn TestWork> {
+        self.device().imp().test_work()
+    }
+}
+
+/// Whether what holds up one of the two also holds up the other, for they share a hardware queue.
+///
+/// ```
+/// # use fencepost::{Device, testing::work};
+/// # let device = Device::open("host")?;
+/// let (one, two) = (device.new_stream()?, device.new_stream()?);
+/// assert!(!work::share_order(&one, &two));
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn share_order(one: &Stream, two: &Stream) -> bool {
+    one.test_work().shares_order(one.imp(), two.imp())
+}
 
 /// Holds back what is submitted to `stream` from now on, until the gate is opened or dropped.
 ///
@@ -38,7 +85,7 @@ pub use super::bytes::ByteCounter;
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn gate(stream: &Stream) -> Result<Gate> {
-    stream.imp().gate()
+    stream.test_work().gate(stream.imp())
 }
 
 /// A log that streams of `device` can append to.
@@ -52,7 +99,7 @@ pub fn gate(stream: &Stream) -> Result<Gate> {
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn new_log(device: &Device) -> Result<Log> {
-    device.imp().new_log()
+    device.imp().test_work().new_log()
 }
 
 /// Work on `stream` that writes `token` into `log`, where it ran in the order.
@@ -68,7 +115,7 @@ pub fn new_log(device: &Device) -> Result<Log> {
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn append(stream: &Stream, log: &Log, token: u32) -> Result<()> {
-    stream.imp().append(log, token)
+    stream.test_work().append(stream.imp(), log, token)
 }
 
 /// Work on `stream` that fails, with `text` in the first cause.
@@ -82,7 +129,7 @@ pub fn append(stream: &Stream, log: &Log, token: u32) -> Result<()> {
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn fail(stream: &Stream, text: &str) -> Result<()> {
-    stream.imp().fail(text)
+    stream.test_work().fail(stream.imp(), text)
 }
 
 /// Holds a stream's later work back until it is opened; dropping it opens it.

@@ -354,16 +354,10 @@ impl DeviceImpl for VkDevice {
     }
 
     #[cfg(feature = "conformance")]
-    fn new_log(&self) -> Result<crate::testing::work::Log> {
-        super::work::new_log(&self.gpu)
-    }
-
-    #[cfg(feature = "conformance")]
-    fn byte_counter(
-        &self,
-        capacity: usize,
-    ) -> Result<Arc<dyn crate::testing::bytes::ByteCounterImpl>> {
-        super::bytes::new(&self.gpu, capacity)
+    fn test_work(&self) -> Arc<dyn crate::testing::TestWork> {
+        Arc::new(super::work::VkWork {
+            gpu: self.gpu.clone(),
+        })
     }
 }
 

@@ -340,10 +340,3 @@ pub fn fresh(index: usize, only: Option<Features>) -> Result<Device> {
 pub fn spin(stream: &Stream, rounds: u32) -> Result<()> {
     device::spin(stream.imp(), rounds)
 }
-
-/// Whether the two streams share a hardware queue.
-#[cfg(feature = "conformance")]
-#[doc(hidden)]
-pub fn share_a_queue(one: &Stream, two: &Stream) -> bool {
-    one.imp().shares_order_with(two.imp())
-}

@@ -203,7 +203,10 @@ impl VkStream {
 
     /// Holds the stream at a gate that the caller opens; `None` behind a failure. Calls `submitted`
     /// under the submit lock.
-    fn wait_for_gate(&self, submitted: impl FnOnce(&SubmitState)) -> Result<Option<Arc<HostGate>>> {
+    pub(super) fn wait_for_gate(
+        &self,
+        submitted: impl FnOnce(&SubmitState),
+    ) -> Result<Option<Arc<HostGate>>> {
         let gate = HostGate::new(&self.gpu).map_err(|fault| self.gpu.failed(fault))?;
         let waits = self.values.submit(|open| {
             self.submit_work(gate.clone(), Some((gate.semaphore, 1)), None)?;
@@ -358,41 +361,6 @@ impl StreamImpl for VkStream {
             return Err(lost);
         }
         self.values.reopen();
-        Ok(())
-    }
-
-    #[cfg(feature = "conformance")]
-    fn shares_order_with(&self, other: &dyn StreamImpl) -> bool {
-        let other: &dyn Any = other;
-        let other = other.downcast_ref::<VkStream>();
-        other.is_some_and(|other| Arc::ptr_eq(&self.queue, &other.queue))
-    }
-
-    #[cfg(feature = "conformance")]
-    fn gate(&self) -> Result<crate::testing::work::Gate> {
-        let gate = self.wait_for_gate(|_| ())?;
-        Ok(crate::testing::work::Gate::new(move || {
-            // Behind a failure there is nothing to hold back.
-            if let Some(gate) = gate {
-                gate.open();
-            }
-        }))
-    }
-
-    #[cfg(feature = "conformance")]
-    fn append(&self, log: &crate::testing::work::Log, token: u32) -> Result<()> {
-        match super::work::append(self, log, token)? {
-            true => Ok(()),
-            // What is submitted behind a failure never runs.
-            false => self.failure().map_or(Ok(()), Err),
-        }
-    }
-
-    /// The stream ends here, by the backend's own way of ending one: a real fault loses the whole
-    /// device.
-    #[cfg(feature = "conformance")]
-    fn fail(&self, text: &str) -> Result<()> {
-        self.fail_from_here(&Cause::new(text));
         Ok(())
     }
 }

@@ -18,13 +18,20 @@ use std::{
 use ash::{Device as Table, vk};
 
 use super::{
+    device::of_stream,
     gpu::{Fault, Gpu},
     stream::VkStream,
 };
 use crate::{
-    error::{Error, Result},
+    contract::StreamImpl,
+    error::{Cause, Error, Result},
+    host_gate::HostGated,
     sync::{Mutex, lock},
-    testing::work::{Log, LogImpl},
+    testing::{
+        TestWork,
+        bytes::ByteCounterImpl,
+        work::{Gate, Log, LogImpl},
+    },
 };
 
 /// The kernels of one device.
@@ -420,14 +427,61 @@ unsafe fn record(
 
 const WORDS: usize = 1 << 14;
 
-pub(super) fn new_log(gpu: &Arc<Gpu>) -> Result<Log> {
+/// The work of one device.
+pub(super) struct VkWork {
+    pub(super) gpu: Arc<Gpu>,
+}
+
+impl TestWork for VkWork {
+    fn new_log(&self) -> Result<Log> {
+        new_log(&self.gpu)
+    }
+
+    fn gate(&self, stream: &dyn StreamImpl) -> Result<Gate> {
+        let gate = of_stream(stream)?.wait_for_gate(|_| ())?;
+        Ok(Gate::new(move || {
+            // Behind a failure there is nothing to hold back.
+            if let Some(gate) = gate {
+                gate.open();
+            }
+        }))
+    }
+
+    fn append(&self, stream: &dyn StreamImpl, log: &Log, token: u32) -> Result<()> {
+        match append(of_stream(stream)?, log, token)? {
+            true => Ok(()),
+            // What is submitted behind a failure never runs.
+            false => stream.failure().map_or(Ok(()), Err),
+        }
+    }
+
+    /// The stream ends here, by the backend's own way of ending one: a real fault loses the whole
+    /// device.
+    fn fail(&self, stream: &dyn StreamImpl, text: &str) -> Result<()> {
+        of_stream(stream)?.fail_from_here(&Cause::new(text));
+        Ok(())
+    }
+
+    fn shares_order(&self, one: &dyn StreamImpl, two: &dyn StreamImpl) -> bool {
+        match (of_stream(one), of_stream(two)) {
+            (Ok(one), Ok(two)) => Arc::ptr_eq(&one.queue, &two.queue),
+            _ => false,
+        }
+    }
+
+    fn byte_counter(&self, capacity: usize) -> Result<Arc<dyn ByteCounterImpl>> {
+        super::bytes::new(&self.gpu, capacity)
+    }
+}
+
+fn new_log(gpu: &Arc<Gpu>) -> Result<Log> {
     let memory = Memory::new(gpu, WORDS * 4)?;
     let bound = Bound::new(gpu, vec![memory])?;
     Ok(Log::on_device(Arc::new(VkLog { bound })))
 }
 
 /// Writes `token` where it runs in the order; `Ok(false)` behind a failure.
-pub(super) fn append(stream: &VkStream, log: &Log, token: u32) -> Result<bool> {
+fn append(stream: &VkStream, log: &Log, token: u32) -> Result<bool> {
     let log: &dyn Any = log.inner();
     let Some(log) = log
         .downcast_ref::<VkLog>()

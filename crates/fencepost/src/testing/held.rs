@@ -1,0 +1,48 @@
+//! A marker that the host completes, or that nobody does.
+
+use std::{panic::Location, sync::Arc, time::Instant};
+
+use crate::{
+    clock::Timestamp,
+    contract::MarkerImpl,
+    error::Result,
+    timeline::{Awaited, Point, Timeline},
+};
+
+/// The first marker of `timeline`, which is complete once somebody advances it.
+pub(super) fn marker(
+    timeline: Arc<Timeline>,
+    timing: bool,
+    at: &'static Location<'static>,
+) -> Arc<dyn MarkerImpl> {
+    Arc::new(HeldMarker(Point {
+        timeline,
+        value: 1,
+        at,
+        timing,
+    }))
+}
+
+struct HeldMarker(Point);
+
+impl Awaited for HeldMarker {
+    fn point(&self) -> &Point {
+        &self.0
+    }
+
+    fn query(&self) -> Result<bool> {
+        self.0.timeline.check(self.0.value)
+    }
+}
+
+impl MarkerImpl for HeldMarker {
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
+        self.0.timeline.wait(self.0.value, deadline)
+    }
+
+    fn timestamp(&self) -> Result<Timestamp> {
+        // Asked for complete markers with timing only, and those with timing never complete.
+        let clock = self.0.timeline.stream.device.clock.clone();
+        Ok(Timestamp::new(0, clock))
+    }
+}

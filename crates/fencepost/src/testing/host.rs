@@ -1,0 +1,53 @@
+//! The work that tests put on host streams: closures.
+
+use std::{
+    panic::{Location, resume_unwind},
+    sync::Arc,
+};
+
+use super::{
+    TestWork,
+    bytes::{self, ByteCounterImpl},
+    held,
+    work::{Gate, Log},
+};
+use crate::{
+    contract::StreamImpl,
+    core::{DeviceCore, StreamCore},
+    error::Result,
+    timeline::Timeline,
+};
+
+/// The work of one host device.
+pub(crate) struct HostWork {
+    pub(crate) core: Arc<DeviceCore>,
+}
+
+impl TestWork for HostWork {
+    fn new_log(&self) -> Result<Log> {
+        Ok(Log::in_memory())
+    }
+
+    fn gate(&self, stream: &dyn StreamImpl) -> Result<Gate> {
+        // A marker of a stream that does not exist: completing it opens the gate.
+        let timeline = Timeline::new(StreamCore::new(self.core.clone()), 0);
+        stream.wait(&held::marker(timeline.clone(), false, Location::caller()))?;
+        Ok(Gate::new(move || timeline.advance(1).fire()))
+    }
+
+    fn append(&self, stream: &dyn StreamImpl, log: &Log, token: u32) -> Result<()> {
+        let log = log.clone();
+        stream.launch(Box::new(move || log.push(token)), Location::caller())
+    }
+
+    fn fail(&self, stream: &dyn StreamImpl, text: &str) -> Result<()> {
+        let text = text.to_owned();
+        // Unwinding without the panic hook: a test's own fault needs no report.
+        let work = move || resume_unwind(Box::new(text));
+        stream.launch(Box::new(work), Location::caller())
+    }
+
+    fn byte_counter(&self, _capacity: usize) -> Result<Arc<dyn ByteCounterImpl>> {
+        Err(bytes::no_counter(&self.core.name))
+    }
+}
