@@ -1,8 +1,9 @@
 //! For the Python package of this repository alone: no promise of stability is made for anything
 //! in here, and any release may change it.
 //!
-//! Bindings hold a lock of their own, the interpreter's, and must know whether a call may block
-//! before they make it.
+//! Bindings hold a lock of their own, Python's GIL, and must know whether a call may block before
+//! they make it. And they make errors of the library's types, whose variants only this crate can
+//! construct.
 
 #[cfg(all(feature = "cuda", not(loom)))]
 use crate::cuda::NativeEvent;
@@ -11,11 +12,12 @@ pub use crate::cuda::device::stream_number;
 use crate::{Device, Error, Event, Marker, Result, Stream};
 
 /// [`Event::record`], where that makes no new marker and drops none: at most when the event was
-/// last recorded on the same stream, of CUDA or Vulkan, and nobody else holds that marker. Else
-/// nothing is recorded, and it returns `false`, also when the driver refuses: `record` tells why.
+/// last recorded on the same stream, of CUDA or Vulkan, and nobody else holds that marker.
+/// Otherwise, and if the driver refuses, it records nothing and returns `false`: `record` tells
+/// why.
 ///
-/// It drops nothing of the caller's, so it may run with the interpreter's lock released by hand.
-/// Code of the caller's runs in it only where a Vulkan queue is guarded by a lock of the caller's.
+/// It drops no object of the caller's, so the caller may have released the GIL by hand. It runs
+/// code of the caller's only where a lock of the caller's guards a Vulkan queue.
 #[inline]
 #[track_caller]
 #[must_use = "where it returns false, nothing was recorded"]
@@ -46,7 +48,7 @@ pub fn native_event_of(marker: &Marker) -> Option<NativeEvent> {
     NativeEvent::of_marker(marker)
 }
 
-/// [`Error::DeviceMismatch`]: its variants are made by this crate alone.
+/// [`Error::DeviceMismatch`].
 pub fn device_mismatch(call: &'static str, left: String, right: String) -> Error {
     Error::DeviceMismatch { call, left, right }
 }

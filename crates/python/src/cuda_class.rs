@@ -46,14 +46,7 @@ pub(crate) fn cuda_event(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
 
 fn make(py: Python<'_>) -> PyResult<Made> {
     let base = py.get_type::<CudaEvent>();
-    // `help` and `inspect.signature` show what PyO3 has written.
-    let text: String = base.getattr("__doc__")?.extract()?;
-    let signature: Option<String> = base.getattr("__text_signature__")?.extract()?;
-    let text = match signature {
-        Some(signature) => format!("Event{signature}\n--\n\n{text}"),
-        None => text,
-    };
-    let text = CString::new(text)?;
+    let documentation = documentation_of(&base, "Event")?;
     // SAFETY: PyO3 makes its classes at run time, as this function requires, with both slots. The
     // slots hold functions of these types
     // (https://docs.python.org/3/c-api/type.html#c.PyType_GetSlot).
@@ -71,7 +64,7 @@ fn make(py: Python<'_>) -> PyResult<Made> {
     };
     let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
     let mut slots = [
-        slot(ffi::Py_tp_doc, text.as_ptr().cast_mut().cast()),
+        slot(ffi::Py_tp_doc, documentation.as_ptr().cast_mut().cast()),
         slot(ffi::Py_tp_new, new as ffi::newfunc as *mut c_void),
         // The derived class adds nothing to an object, so PyO3's function frees it.
         slot(ffi::Py_tp_dealloc, dealloc),
@@ -86,8 +79,9 @@ fn make(py: Python<'_>) -> PyResult<Made> {
         slots: slots.as_mut_ptr(),
     };
     let bases = PyTuple::new(py, [&base])?;
-    // SAFETY: the spec is as documented, its name lives for ever, and CPython copies the text. All
-    // other slots, also those of the garbage collector with their flag, are inherited from the base
+    // SAFETY: the spec is as documented, its name lives for ever, and CPython copies the text of the
+    // documentation. All other slots, also those of the garbage collector with their flag, are
+    // inherited from the base
     // (https://docs.python.org/3/c-api/type.html#c.PyType_FromSpecWithBases). PyO3 writes its
     // `tp_dealloc` and `tp_new` for subclasses too, since Python code may derive from its classes.
     // The result is a new reference, or null with an exception set.
@@ -105,6 +99,18 @@ fn make(py: Python<'_>) -> PyResult<Made> {
         keyword: intern!(py, "enable_timing").clone().unbind(),
         timing: PyTuple::new(py, [PyBool::new(py, true)])?.unbind(),
     })
+}
+
+/// What `help` and `inspect.signature` show of `object`, in the form in which CPython takes it, for
+/// an object of another name.
+pub(crate) fn documentation_of(object: &Bound<'_, PyAny>, name: &str) -> PyResult<CString> {
+    let text: String = object.getattr("__doc__")?.extract()?;
+    // CPython 3.9 has none for classes that were made at run time.
+    let signature: Option<String> = object.getattr("__text_signature__")?.extract()?;
+    Ok(match signature {
+        Some(signature) => CString::new(format!("{name}{signature}\n--\n\n{text}")),
+        None => CString::new(text),
+    }?)
 }
 
 /// # Safety

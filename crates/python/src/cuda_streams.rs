@@ -168,10 +168,12 @@ pub(crate) fn current(py: Python<'_>, index: Option<usize>) -> PyResult<StreamRe
 
 /// The current stream of a device of any backend.
 pub(crate) fn current_of(py: Python<'_>, device: &Device) -> PyResult<StreamRef> {
-    match (device.backend(), index_of(device)) {
-        (Backend::Cuda, Some(index)) => current(py, Some(index)),
-        _ => Ok(StreamRef::Shared(Arc::new(device.default_stream()))),
+    if device.backend() == Backend::Cuda
+        && let Some(index) = index_of(device)
+    {
+        return current(py, Some(index));
     }
+    Ok(StreamRef::Shared(Arc::new(device.default_stream())))
 }
 
 /// The index of a CUDA device, where its name has one.

@@ -42,7 +42,7 @@ pub(crate) fn elapsed_now(py: Python<'_>, start: &Core, end: &Core) -> Result<f6
         return Ok(elapsed.as_millis_f64());
     }
     py.detach(|| {
-        let unrecorded = |which| bindings::not_recorded(which);
+        let unrecorded = bindings::not_recorded;
         let start = start.expose()?.ok_or_else(|| unrecorded("start"))?;
         let end = end.expose()?.ok_or_else(|| unrecorded("end"))?;
         Ok(start.event.elapsed(&end.event)?.as_millis_f64())

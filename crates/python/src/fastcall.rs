@@ -19,7 +19,7 @@
 //! argument, is among them.
 
 use std::{
-    ffi::{CStr, CString, c_int},
+    ffi::{CStr, c_int},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -35,7 +35,7 @@ use pyo3::{
 };
 
 use crate::{
-    cuda_class,
+    cuda_class::{self, documentation_of},
     error::CallResult,
     objects::{CudaEvent, PyEvent},
 };
@@ -143,11 +143,8 @@ unsafe fn replace(
     function: ffi::PyCFunction,
     flags: c_int,
 ) -> PyResult<()> {
-    // `help` and `inspect.signature` show what they showed before.
-    let signature: String = pyo3_method.getattr("__text_signature__")?.extract()?;
-    let text: String = pyo3_method.getattr("__doc__")?.extract()?;
     let shown = name.to_string_lossy();
-    let text = CString::new(format!("{shown}{signature}\n--\n\n{text}"))?;
+    let documentation = documentation_of(pyo3_method, &shown)?;
     // Leaked, because the method points to it.
     let definition = Box::leak(Box::new(ffi::PyMethodDef {
         ml_name: name.to_owned().into_raw(),
@@ -155,7 +152,7 @@ unsafe fn replace(
             PyCFunction: function,
         },
         ml_flags: flags,
-        ml_doc: text.into_raw(),
+        ml_doc: documentation.into_raw(),
     }));
     // SAFETY: a class, and a definition that is never freed. The result is a new reference, or null
     // with an exception set.
