@@ -1,25 +1,27 @@
-//! What a thread knows while it runs host work: which stream it is, and whom to tell when it is
-//! about to block. From this come two promises: host work that blocks on a marker takes no worker
-//! from the other streams, and host work that waits for what lies behind itself gets
-//! [`Error::WouldDeadlock`] instead of a hang.
+//! Deadlocks of host work: which stream's work a thread is running, and whether a wait that it is
+//! about to begin could ever end.
 //!
-//! # Finding a circle
+//! Two promises rest on this. Host work that blocks on a marker does not take a worker away from
+//! other streams. Host work that waits for something behind itself gets [`Error::WouldDeadlock`]
+//! instead of a hang.
+//!
+//! # Finding a circle of waits
 //!
 //! A serial stream waits for at most one marker at a time: its queue is parked on one, the host
-//! work it is running blocks on one, or a GPU's queue is held for one of another backend. Each
-//! publishes that marker on its stream, and which of the stream's own markers lie behind the wait.
-//! Starting from the marker that we are about to block on, the walk goes from its stream to the
-//! marker that holds it up there, and so on, until a stream waits for nothing or the walk is back
-//! at our own. A GPU's queue may have further waits behind the first; they come first in their
-//! turn.
+//! work that it is running blocks on one, or the host holds back a GPU's queue until one is
+//! complete. Each stream publishes that marker, and which of its own markers lie behind the wait.
+//! Before a thread blocks on a marker, it walks from that marker's stream to the marker that this
+//! stream waits for, and so on, until a stream waits for nothing or the walk is back at the
+//! thread's own stream. A GPU's queue may have further waits behind the first; each is the first
+//! once those in front of it are over.
 //!
-//! *A circle that is found is real.* The walk looks twice. A marker completes once and for good, so
-//! a stream that is blocked on the same pending marker in both passes was blocked on it in between:
-//! all edges held at one moment, the one between the passes. Waits with a deadline end by
-//! themselves and are no edges, except our own, which is about to begin.
+//! *Every circle that is found is real.* The walk is made twice. A marker completes once and for
+//! good, so a stream that is blocked on the same pending marker in both walks was blocked on it in
+//! between: at that moment, all edges of the circle existed. A wait with a deadline ends by itself
+//! and is no edge, except the wait that is about to begin.
 //!
-//! *A circle that is real is found.* It can close after we looked, so a blocked thread looks again,
-//! in growing steps; the edges of a real circle are still there.
+//! *Every real circle is found.* It may close after the walk, so a blocked thread repeats the walk
+//! at growing intervals; the edges of a real circle never go away.
 
 use std::{
     cell::RefCell,
@@ -35,15 +37,16 @@ use crate::{
     timeline::Awaited,
 };
 
-/// Told when a thread that runs host work blocks, so that others can go on meanwhile.
+/// Told when a thread that runs host work blocks, so that another thread can run other work.
 pub(crate) trait Blocking: Send + Sync {
     fn begin(&self);
     fn end(&self);
 }
 
+/// The host work that a thread is running.
 #[derive(Clone)]
 struct Running {
-    /// `None` in a callback, which belongs to no stream.
+    /// `None` for a callback, which belongs to no stream.
     stream: Option<Arc<StreamCore>>,
     pool: Arc<dyn Blocking>,
 }
@@ -78,7 +81,7 @@ pub(crate) fn enter<R>(
     work()
 }
 
-/// The stream whose host work this thread is running.
+/// The host work that this thread is running.
 fn current() -> Option<Running> {
     RUNNING
         .try_with(|slot| slot.borrow().clone())
@@ -86,9 +89,9 @@ fn current() -> Option<Running> {
         .flatten()
 }
 
-/// How long a blocked piece of host work sleeps before it first looks for a circle again.
-const FIRST_LOOK: Duration = Duration::from_millis(1);
-const LONGEST_LOOK: Duration = Duration::from_millis(50);
+/// How long blocked host work sleeps before it walks again: at first, and at most.
+const FIRST_INTERVAL: Duration = Duration::from_millis(1);
+const MAX_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Blocks on `marker` until it completes (`true`) or `deadline` passes (`false`).
 pub(crate) fn block_on(marker: &Arc<dyn MarkerImpl>, deadline: Option<Instant>) -> Result<bool> {
@@ -121,16 +124,16 @@ fn block_in_work(
         marker: marker.clone(),
         for_ever: deadline.is_none(),
         in_work: true,
-        // Running work is behind whatever is complete.
+        // Whatever is in front of running work is complete.
         after: 0,
     });
     unblock.1 = Some((stream, wait));
-    let mut look = FIRST_LOOK;
+    let mut interval = FIRST_INTERVAL;
     loop {
         if let Some(cycle) = find_circle(stream, marker) {
             return Err(Error::WouldDeadlock { cycle });
         }
-        let next = Instant::now() + look;
+        let next = Instant::now() + interval;
         let until = deadline.map_or(next, |deadline| deadline.min(next));
         if marker.wait_until(Some(until))? {
             return Ok(true);
@@ -138,11 +141,11 @@ fn block_in_work(
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Ok(false);
         }
-        look = (look * 2).min(LONGEST_LOOK);
+        interval = (interval * 2).min(MAX_INTERVAL);
     }
 }
 
-/// The circle that blocking host work of `own` on `marker` closes, in words.
+/// The circle that would close if host work of `own` blocked on `marker`, in words.
 fn find_circle(own: &StreamCore, marker: &Arc<dyn MarkerImpl>) -> Option<String> {
     let path = walk(own, marker)?;
     let again = walk(own, marker)?;
@@ -165,7 +168,7 @@ fn find_circle(own: &StreamCore, marker: &Arc<dyn MarkerImpl>) -> Option<String>
     Some(words)
 }
 
-/// The pending markers from `marker` back to `own`; `None` when the way ends elsewhere.
+/// The pending markers on the walk from `marker` back to `own`. `None` where it ends elsewhere.
 fn walk(own: &StreamCore, marker: &Arc<dyn MarkerImpl>) -> Option<Vec<Arc<dyn Awaited>>> {
     let mut path: Vec<Arc<dyn Awaited>> = vec![marker.clone()];
     let mut seen = HashSet::new();
@@ -178,7 +181,7 @@ fn walk(own: &StreamCore, marker: &Arc<dyn MarkerImpl>) -> Option<Vec<Arc<dyn Aw
         if stream.id == own.id {
             return Some(path);
         }
-        // A circle that we are not part of is for its own members to report.
+        // A circle without `own` in it. Its members report it.
         if !seen.insert(stream.id) {
             return None;
         }
@@ -190,7 +193,7 @@ fn walk(own: &StreamCore, marker: &Arc<dyn MarkerImpl>) -> Option<Vec<Arc<dyn Aw
     }
 }
 
-/// What holds `stream` up, in words, for the text of a timeout.
+/// What `stream` is waiting for, in words, for the text of a timeout.
 pub(crate) fn held_up_by(stream: &StreamCore) -> Option<String> {
     let blocked = stream.blocked()?;
     let who = if blocked.in_work {

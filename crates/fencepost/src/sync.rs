@@ -1,10 +1,10 @@
-//! The one place where the crate's atomics, locks and threads come from: std, or loom under
-//! `--cfg loom`, so that the code that ships is the code that is model-checked.
+//! The crate's atomics, locks and threads: those of std, or of loom under `--cfg loom`. The code
+//! that ships is the code that loom checks.
 //!
-//! `Arc` is always std's: loom's cannot hold `dyn` types on stable Rust, and none of the protocols
-//! checked here depends on the order of reference counts.
+//! `Arc` is always std's: loom's cannot hold `dyn` types on stable Rust, and no protocol of this
+//! crate depends on the order of reference counts.
 
-// Under loom the qualified names below are others than the re-exported ones.
+// Under loom, the qualified names below are not the re-exported ones.
 #![allow(unused_qualifications)]
 
 #[cfg(not(loom))]
@@ -31,21 +31,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Locks, and goes on after a poisoning: no user code runs under a lock of this crate, so the data
-/// of a poisoned one is whole.
+/// Locks, also after a poisoning. No user code runs under a lock of this crate, so the data under a
+/// poisoned one is consistent.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// A lock for the shortest sections of the busiest paths: taken by one atomic read-modify-write,
-/// let go of by a plain store, where [`Mutex`] needs a second read-modify-write to learn whether
-/// somebody waits.
+/// A lock for very short critical sections on hot paths. Locking is one atomic read-modify-write,
+/// unlocking a plain store. [`Mutex`] needs a second read-modify-write to learn whether a thread
+/// waits.
 ///
-/// So nobody wakes those who wait: they look for a moment, then sleep, longer each time up to a
-/// millisecond. A holder can be long inside only where the system took its core away, and then a
-/// millisecond is little.
+/// So nothing wakes a waiting thread: it spins for a moment, then sleeps, longer each time up to a
+/// millisecond. A holder stays inside for long only where the system has preempted it, and then a
+/// millisecond makes little difference.
 #[cfg(not(loom))]
 pub(crate) struct BriefLock(spin::mutex::SpinMutex<()>);
 #[cfg(loom)]
@@ -84,8 +84,8 @@ impl BriefLock {
     }
 }
 
-/// Looks at `done` until it is so, of which nobody tells: for a moment without a pause, then with
-/// sleeps, longer each time up to a millisecond.
+/// Polls `done` until it is true: spins for a moment, then sleeps between two looks, longer each
+/// time up to a millisecond.
 pub(crate) fn look_until(mut done: impl FnMut() -> bool) {
     #[cfg(loom)]
     while !done() {
@@ -101,7 +101,7 @@ pub(crate) fn look_until(mut done: impl FnMut() -> bool) {
     }
 }
 
-/// What a protocol of atomics guards, so that loom sees every use of it.
+/// Data that a protocol of atomics guards. Under loom every use of it is checked.
 #[cfg(loom)]
 pub(crate) use loom::cell::UnsafeCell;
 
@@ -120,7 +120,7 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-/// Parks until unparked, or for about `left`; may return early.
+/// Parks the thread until it is unparked, or for about `left`. May return early.
 pub(crate) fn park(left: Option<Duration>) {
     #[cfg(not(loom))]
     match left {
@@ -135,13 +135,13 @@ pub(crate) fn park(left: Option<Duration>) {
     }
 }
 
-/// How long a thread looks before it sleeps. Sleeping and being woken costs from 5 µs (bare metal)
-/// to 40 µs and more (virtual machines), so looking for about as long at most doubles a wait's cost
-/// and often saves all of it.
+/// How long a thread spins before it sleeps. To sleep and be woken costs from 5 µs on bare metal to
+/// 40 µs and more on virtual machines. So spinning for about as long at most doubles the cost of a
+/// wait, and often saves all of it.
 const SPIN: Duration = Duration::from_micros(15);
 
-/// Looks at `done` for a short, bounded time. On a machine with one core nothing can change while
-/// we look, so it looks once.
+/// Polls `done` for a short, bounded time, and gives its last answer. On a machine with one core
+/// nothing can change meanwhile, so it looks once.
 pub(crate) fn spin_until(deadline: Option<Instant>, mut done: impl FnMut() -> bool) -> bool {
     if done() {
         return true;
@@ -165,8 +165,8 @@ pub(crate) fn spin_until(deadline: Option<Instant>, mut done: impl FnMut() -> bo
         if start.elapsed() >= limit {
             return false;
         }
-        // Whoever we wait for may have been woken onto this very core: let it run. Measured:
-        // without this, a wake-up under load costs up to six times as much.
+        // The awaited thread may have been scheduled onto this very core: let it run. Without this,
+        // a wake-up under load was measured to cost up to six times as much.
         std_thread::yield_now();
     }
 }
@@ -182,7 +182,7 @@ fn single_core() -> bool {
     cores() == 1
 }
 
-/// Gives out numbers from 1 up. Always std's: loom has no atomics that outlive a model.
+/// A counter for identities, from 1. Always std's: no atomic of loom's outlives a model.
 pub(crate) struct Ids(std_atomic::AtomicU64);
 
 impl Ids {
@@ -195,7 +195,7 @@ impl Ids {
     }
 }
 
-/// Sleeps on the real clock; no loom model gets here.
+/// Sleeps on the real clock. No loom model gets here.
 pub(crate) fn sleep(time: Duration) {
     std_thread::sleep(time);
 }

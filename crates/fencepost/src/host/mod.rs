@@ -1,11 +1,11 @@
 //! The host backend: streams of closures on threads of this process.
 //!
-//! - **Streams are serial queues multiplexed over a small pool of workers** ([`Pool`]), so that ten
-//!   thousand streams cost memory, not threads.
+//! - **Streams are serial queues on a small pool of workers** ([`Pool`]). Ten thousand streams cost
+//!   memory, not threads.
 //! - **A wait parks the queue, not a worker.** A parked queue is a waiter on the other stream's
-//!   timeline; being woken puts it back on the pool.
-//! - **A record on an idle stream completes on the spot**, on the calling thread.
-//! - **No unsafe code.** All the backend's promises about memory are the compiler's.
+//!   timeline. Waking it puts it back on the pool.
+//! - **A record on an idle stream completes at once**, on the calling thread.
+//! - **No unsafe code.**
 
 use std::sync::{Arc, OnceLock};
 
@@ -92,7 +92,7 @@ mod loom_tests {
         sync::{AtomicUsize, Ordering, thread},
     };
 
-    /// Work that counts itself, after checking how many came before.
+    /// Launches work that checks how many such pieces ran before it, and counts itself.
     fn count(stream: &crate::Stream, counter: &Arc<AtomicUsize>, before: std::ops::Range<usize>) {
         let counter = counter.clone();
         stream
@@ -145,28 +145,28 @@ mod loom_tests {
     fn a_query_never_speaks_for_a_newer_marker() {
         loom::model(|| {
             let device = Device::new(new(1));
-            let (home, away) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+            let (primary, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
             let event = Arc::new(Event::new(&device));
-            event.record(&home).unwrap();
-            // Away from home the word says nothing, so queries replace it.
-            event.record(&away).unwrap();
+            event.record(&primary).unwrap();
+            // Off its primary stream the marker must be asked, and a query stores the answer.
+            event.record(&other).unwrap();
             let asking = {
                 let event = event.clone();
                 thread::spawn(move || drop(event.query()))
             };
-            // A marker that never completes: its stream is held by a gate.
+            // The next marker stays pending: its stream waits for a gate.
             let gate = crate::timeline::Timeline::new(
                 crate::core::StreamCore::new(device.core().clone()),
                 0,
             );
-            let held = stream::held_marker(gate.clone());
-            away.imp().wait(&held).unwrap();
-            event.record(&away).unwrap();
+            let awaited = stream::marker_on(gate.clone());
+            other.imp().wait(&awaited).unwrap();
+            event.record(&other).unwrap();
             assert!(!event.query().unwrap());
             asking.join().unwrap();
             assert!(!event.query().unwrap());
             gate.advance(1).fire();
-            drop((home, away, event, device));
+            drop((primary, other, event, device));
         });
     }
 }

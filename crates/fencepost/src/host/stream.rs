@@ -2,20 +2,21 @@
 //!
 //! # The protocol
 //!
-//! | phase | the operations in `ops` | who may move it on |
+//! | phase | the operations in `ops` | who owns the queue |
 //! |---|---|---|
-//! | `Idle` | none | whoever submits |
-//! | `Scheduled` | any | the pool, which holds the queue |
+//! | `Idle` | none | nobody |
+//! | `Scheduled` | any | the pool |
 //! | `Running` | any | the one worker that runs it |
-//! | `Parked` | any, behind a wait for a pending marker | the wake-up of that marker |
+//! | `Parked` | any, behind a wait for a pending marker | the waiter on that marker |
 //!
-//! *Invariant: outside `Idle` exactly one party holds the right to move the queue on, and it hands
-//! it over under the lock.* So operations run one at a time and in order, and none is left behind:
-//! a submitter that finds `Idle` takes the right itself, any other only appends.
+//! *Invariant: outside `Idle` there is exactly one owner, and ownership changes under the lock.*
+//! Only the owner runs operations, so they run one at a time and in order. None is left behind: a
+//! submitter that finds `Idle` becomes the owner and gives the queue to the pool; any other
+//! submitter only appends.
 //!
-//! Values are handed out under the lock in the order of `ops`, and the timeline advances to a value
-//! only when everything before it is done. A failure empties `ops`, and no operation is accepted on
-//! a failed timeline, until `clear_error` puts a new timeline in its place.
+//! Values are allocated under the lock, in the order of `ops`. The timeline advances to a value
+//! only when everything before it is done. A failure empties `ops`. A failed timeline accepts no
+//! operation, until `clear_error` replaces it.
 
 use std::{
     collections::VecDeque,
@@ -37,7 +38,7 @@ use crate::{
 };
 
 pub(super) struct HostStream {
-    /// Itself, for handing to the pool.
+    /// This stream, for giving it to the pool.
     me: Weak<HostStream>,
     core: Arc<StreamCore>,
     pool: Arc<Pool>,
@@ -48,9 +49,9 @@ struct Queue {
     ops: VecDeque<Op>,
     phase: Phase,
     timeline: Arc<Timeline>,
-    /// The last value handed out.
+    /// The last value allocated.
     last: u64,
-    /// The failure of the marker the queue was parked on, for the worker that runs it next.
+    /// The marker that the queue was parked on, and its failure: for the worker that runs it next.
     upstream: Option<(Arc<dyn MarkerImpl>, Error)>,
 }
 
@@ -68,8 +69,8 @@ enum Op {
     Wait(Arc<dyn MarkerImpl>),
 }
 
-/// How many operations a worker runs before others get their turn.
-const TURN: usize = 256;
+/// How many operations a worker runs before it puts the queue behind the others in the pool.
+const BATCH: usize = 256;
 
 impl HostStream {
     pub(super) fn new(device: Arc<DeviceCore>, pool: Arc<Pool>) -> Arc<HostStream> {
@@ -88,15 +89,15 @@ impl HostStream {
         })
     }
 
-    /// Runs the queue until it is empty, parked, or has had its turn.
+    /// Runs the queue until it is empty or parked, or for one batch.
     fn run_queue(self: Arc<Self>) {
         let mut queue = lock(&self.queue);
         queue.phase = Phase::Running;
         if let Some((marker, error)) = queue.upstream.take() {
             drop(queue);
-            return self.fail_after(&marker, &error);
+            return self.fail_by_wait(&marker, &error);
         }
-        for _ in 0..TURN {
+        for _ in 0..BATCH {
             match queue.ops.pop_front() {
                 None => {
                     queue.phase = Phase::Idle;
@@ -129,7 +130,7 @@ impl HostStream {
                     }
                     Err(error) => {
                         drop(queue);
-                        return self.fail_after(&marker, &error);
+                        return self.fail_by_wait(&marker, &error);
                     }
                 },
             }
@@ -139,7 +140,7 @@ impl HostStream {
         self.pool.push(self.clone());
     }
 
-    /// Leaves the queue to the wake-up of `marker`. Called with the right to move it on.
+    /// Makes a waiter on `marker` the queue's owner. Called by its owner.
     fn park_on(self: &Arc<Self>, marker: Arc<dyn MarkerImpl>) {
         let wait = self.core.block(Blocked {
             marker: marker.clone(),
@@ -158,9 +159,9 @@ impl HostStream {
         }
     }
 
-    /// The marker that the queue was parked on is complete, or has failed. May be called from
-    /// anywhere, so it leaves the rest to a worker: completions and failures that travel over
-    /// thousands of streams never nest.
+    /// The marker that the queue was parked on is complete, or has failed. Gives the queue to the
+    /// pool and runs nothing itself, so that completions and failures which travel over thousands
+    /// of streams do not recurse.
     fn resume(self: &Arc<Self>, wait: u64, upstream: Option<(Arc<dyn MarkerImpl>, Error)>) {
         self.core.unblock(wait);
         let mut queue = lock(&self.queue);
@@ -170,14 +171,15 @@ impl HostStream {
         self.pool.push(self.clone());
     }
 
-    fn fail_after(&self, marker: &Arc<dyn MarkerImpl>, error: &Error) {
+    fn fail_by_wait(&self, marker: &Arc<dyn MarkerImpl>, error: &Error) {
         self.fail_with(&Cause::of(error).through(marker.to_string()));
     }
 
-    /// Ends the timeline: what is queued never runs. Called with the right to move the queue on.
+    /// Ends the timeline: what is queued never runs. Called by the queue's owner.
     fn fail_with(&self, cause: &Cause) {
         let mut queue = lock(&self.queue);
-        // Failed before it is idle: nobody can record in between and complete behind the failure.
+        // The timeline fails before the queue is idle. Else a record in between would complete,
+        // although it lies behind the failure.
         let wake = queue.timeline.fail(cause, false);
         queue.phase = Phase::Idle;
         let skipped = std::mem::take(&mut queue.ops);
@@ -185,7 +187,7 @@ impl HostStream {
         wake.fire();
         for op in skipped {
             if let Op::Work(work, _) = op {
-                // Dropping a closure runs its captures' code.
+                // Dropping a closure drops its captures, which is code of the user's.
                 if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(work))) {
                     discard(payload);
                 }
@@ -193,7 +195,7 @@ impl HostStream {
         }
     }
 
-    /// Appends `op`, and takes the queue to the pool if nobody has it.
+    /// Appends `op`, and gives the queue to the pool if it is idle.
     fn submit(&self, op: Op) -> Result<()> {
         self.pool.start()?;
         let mut queue = lock(&self.queue);
@@ -206,7 +208,7 @@ impl HostStream {
         if queue.phase != Phase::Idle {
             return Ok(());
         }
-        // Submitting needs a stream, so there is one.
+        // The caller has a reference, so this always succeeds.
         let Some(stream) = self.me.upgrade() else {
             return Ok(());
         };
@@ -247,7 +249,7 @@ impl StreamImpl for HostStream {
         if queue.phase != Phase::Idle {
             queue.ops.push_back(Op::Mark(marker.clone()));
         } else if !queue.timeline.has_failed() {
-            // Everything before it is complete, and nobody has it yet to wait for it.
+            // Everything before it is complete, and no other thread has the marker yet.
             marker.stamp();
             queue.timeline.advance_alone(queue.last);
         }
@@ -256,7 +258,7 @@ impl StreamImpl for HostStream {
 
     fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         match self.submit(Op::Wait(marker.clone())) {
-            // The stream's failure is what its markers tell; a wait adds nothing to it.
+            // The stream's markers report its failure.
             Err(Error::StreamFailed { .. }) => Ok(()),
             other => other,
         }
@@ -286,13 +288,14 @@ impl StreamImpl for HostStream {
 
 struct HostMarker {
     point: Point,
-    /// When it completed, by the host's clock; 0 until then. Written before the timeline advances
-    /// to it, so whoever sees it complete sees the time.
+    /// When it completed, on the host's clock; 0 until then. Written before the timeline advances,
+    /// so a thread that sees the marker complete sees its time.
     ticks: AtomicU64,
 }
 
 impl HostMarker {
-    /// Everything before it is done. Called under the queue's lock, so that times grow with values.
+    /// Completes the marker: everything before it is done. Called under the queue's lock, so that a
+    /// later marker never has an earlier time.
     fn complete(&self) -> Wake {
         self.stamp();
         self.point.timeline.advance(self.point.value)
@@ -332,10 +335,10 @@ impl MarkerImpl for HostMarker {
     }
 }
 
-/// The first marker of `timeline`, which is complete once somebody advances it.
+/// The first marker of `timeline`. Advancing the timeline completes it.
 #[cfg(all(test, loom))]
 #[track_caller]
-pub(super) fn held_marker(timeline: Arc<Timeline>) -> Arc<dyn MarkerImpl> {
+pub(super) fn marker_on(timeline: Arc<Timeline>) -> Arc<dyn MarkerImpl> {
     Arc::new(HostMarker {
         point: Point {
             timeline,

@@ -1,8 +1,8 @@
-//! Where user callbacks run: one at a time, in order, on a worker, with no lock held.
+//! Where users' callbacks run: one at a time, in order, on a worker, with no lock held.
 //!
-//! Apart from every stream, so that a slow callback delays other callbacks but no stream, and never
-//! on the thread that completed the marker or asked for the callback, so that a callback cannot run
-//! under a lock of its own caller, nor nest in another callback.
+//! A callback never runs on a stream, so that a slow one delays other callbacks but no stream. It
+//! never runs on the thread that completed the marker or asked for the callback, so that it cannot
+//! run under a lock of its caller's, nor inside another callback.
 
 use std::{
     collections::VecDeque,

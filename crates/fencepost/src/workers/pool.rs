@@ -1,24 +1,25 @@
-//! A small pool of workers that runs tasks in the order they were pushed.
+//! A small pool of workers that starts tasks in the order in which they were pushed.
 //!
 //! # The protocol
 //!
 //! Everything is in [`State`] under one lock, except `Shared::queued`, a hint for spinning.
 //!
-//! | a worker is | counted in | leaves that state |
+//! | a worker is | counted in | until |
 //! |---|---|---|
-//! | running a task | `workers` | when the task returns |
-//! | blocked in a task, through this crate | `workers`, `blocked` | when its wait ends |
-//! | looking for work (at most one) | `workers`, `spinning` | by itself, soon, looking at the queue under the lock |
-//! | asleep | `workers`, `idle` | when a pusher takes it out of `idle` and wakes it |
+//! | running a task | `workers` | the task returns |
+//! | blocked in a task, through this crate | `workers`, `blocked` | its wait ends |
+//! | spinning (one at most) | `workers`, `spinning` | it looks at the queue under the lock, soon |
+//! | asleep | `workers`, `idle` | a pusher takes it out of `idle` and wakes it |
 //!
-//! *Invariant: whenever the lock is free and the queue is not empty, somebody is on the way to it:*
-//! a worker that looks, a worker just taken out of `idle`, a worker just spawned, or, when all the
-//! workers that may run are running tasks, the next of them to return. A pusher adds a task and
-//! picks one of these in one critical section; a worker goes to sleep only in a critical section in
-//! which it saw the queue empty; a worker that takes a task and leaves others behind wakes another.
+//! *Invariant: whenever the lock is free and the queue is not empty, some worker will come for it:*
+//! one that spins, one just taken out of `idle`, one just spawned, or, where all workers that may
+//! run are running tasks, the next of them to return. A pusher adds its task and chooses one of
+//! these in one critical section. A worker goes to sleep only in a critical section in which it saw
+//! the queue empty. A worker that takes a task and leaves others behind calls another worker.
 //!
-//! Tasks may block in ways that we cannot see. A monitor thread, awake only while tasks queue up,
-//! adds a worker whenever none was taken for a while; workers beyond the target go away when idle.
+//! A task may also block in ways that this crate cannot see. A monitor thread, awake only while
+//! tasks are queued, adds a worker whenever no task was taken for a while. Workers beyond the
+//! target end when they are idle.
 
 use std::{
     collections::VecDeque,
@@ -35,25 +36,25 @@ use crate::{
     },
 };
 
-/// Something to run on a worker. Never panics: it catches what users throw.
+/// Something to run on a worker. It never panics: it catches the panics of users' code.
 pub(crate) trait Task: Send + Sync {
     fn run(self: Arc<Self>);
 }
 
-/// The owner's handle. Dropping the last one lets the workers finish what is queued and end.
+/// The owner's handle. Once it is dropped, the workers finish what is queued, and end.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
     blocking: Arc<dyn Blocking>,
 }
 
-/// What a blocking task tells its pool through.
+/// How a task that blocks tells its pool.
 struct Blocker(Arc<Shared>);
 
 struct Shared {
     /// How many workers should be able to run at the same time.
     target: usize,
     owner: u32,
-    /// Whether there is a worker, so that work pushed from now on is never stranded.
+    /// Whether there is a worker, so that tasks pushed from now on will run.
     started: AtomicBool,
     /// The queue's length, for spinning without the lock.
     queued: AtomicUsize,
@@ -83,16 +84,17 @@ struct Sleeper {
     woken: AtomicBool,
 }
 
-/// How many workers may be running tasks that we do not know to be blocked. Workers that block
-/// through this crate do not count: whatever they wait for must find a worker.
-const MOST_RUNNING: usize = 512;
-/// How long a surplus worker waits for work before it ends.
+/// How many workers may run tasks at the same time. Workers that block through this crate do not
+/// count: whatever they wait for must find a worker.
+const MAX_RUNNING: usize = 512;
+/// How long a worker beyond the target waits for work before it ends.
 const SURPLUS_IDLE: Duration = Duration::from_secs(1);
-/// How long no task may be taken from a waiting queue before the monitor adds a worker...
+/// The monitor adds a worker when tasks are queued and none was taken for this long.
 const STALL: Duration = Duration::from_millis(5);
-/// ...and once so many were added that the tasks may well be computing, not blocked.
+/// The same once there are [`MANY_EXTRA`] workers beyond the target: the tasks may well be
+/// computing, not blocked.
 const SLOW_STALL: Duration = Duration::from_millis(50);
-const QUICK_EXTRA: usize = 64;
+const MANY_EXTRA: usize = 64;
 
 impl Pool {
     pub(crate) fn new(target: usize) -> Pool {
@@ -118,7 +120,7 @@ impl Pool {
         }
     }
 
-    /// Makes sure that there is a worker at all, so that a later push cannot be stranded.
+    /// Makes sure that there is a worker, so that a task pushed later will run.
     pub(crate) fn start(&self) -> Result<()> {
         if self.shared.started.load(Ordering::Acquire) {
             return Ok(());
@@ -143,7 +145,7 @@ impl Pool {
         summon(&self.shared, state);
     }
 
-    /// Whom a task tells that it blocks.
+    /// What a task tells when it blocks.
     pub(crate) fn blocking(&self) -> &Arc<dyn Blocking> {
         &self.blocking
     }
@@ -154,7 +156,7 @@ impl Pool {
     }
 }
 
-/// Sees to it that somebody comes for the queue. Called with a task in it.
+/// Makes sure that a worker comes for the queue, which is not empty.
 fn summon(shared: &Arc<Shared>, mut state: MutexGuard<'_, State>) {
     if state.spinning {
         return;
@@ -166,7 +168,7 @@ fn summon(shared: &Arc<Shared>, mut state: MutexGuard<'_, State>) {
     } else if state.workers < shared.target + state.blocked {
         state.workers += 1;
         drop(state);
-        // Without a thread to be had, the workers there are go on; `start` saw to the first one.
+        // If no thread can be started, the present workers go on: `start` made sure of one.
         drop(spawn_worker(shared));
     } else {
         wake_monitor(shared, state);
@@ -210,7 +212,7 @@ fn work(shared: &Arc<Shared>) {
     }
 }
 
-/// The next task; `None` when this worker shall end, and is no longer counted.
+/// The next task. `None` when this worker is to end; it is no longer counted then.
 fn take(shared: &Arc<Shared>, me: &Arc<Sleeper>) -> Option<Arc<dyn Task>> {
     let mut looked = false;
     loop {
@@ -243,7 +245,7 @@ fn take(shared: &Arc<Shared>, me: &Arc<Sleeper>) -> Option<Arc<dyn Task>> {
             park(surplus.then_some(SURPLUS_IDLE));
             if surplus && !me.woken.load(Ordering::Acquire) {
                 let mut state = lock(&shared.state);
-                // Not in the list any more: somebody took it out and is about to wake us.
+                // Where it is not in the list, a pusher took it out and is about to wake it.
                 if let Some(at) = state.idle.iter().position(|idle| Arc::ptr_eq(idle, me)) {
                     state.idle.swap_remove(at);
                     state.workers -= 1;
@@ -280,10 +282,10 @@ fn wake_monitor(shared: &Arc<Shared>, mut state: MutexGuard<'_, State>) {
         Monitor::Asleep(thread) => thread.unpark(),
         Monitor::Awake => {}
         Monitor::NotStarted => {
-            let shared_by = Arc::downgrade(shared);
+            let weak = Arc::downgrade(shared);
             let spawned = thread::Builder::new()
                 .name(MONITOR.into())
-                .spawn(move || monitor(&shared_by));
+                .spawn(move || monitor(&weak));
             if let Err(error) = spawned {
                 lock(&shared.state).monitor = Monitor::NotStarted;
                 diagnostics::thread_not_started(MONITOR, &no_thread(&error));
@@ -292,7 +294,7 @@ fn wake_monitor(shared: &Arc<Shared>, mut state: MutexGuard<'_, State>) {
     }
 }
 
-/// Adds workers while tasks queue up and none is taken.
+/// Adds workers while tasks are queued and none is taken.
 fn monitor(shared: &Weak<Shared>) {
     let mut seen = u64::MAX;
     let mut pause = STALL;
@@ -308,7 +310,7 @@ fn monitor(shared: &Weak<Shared>) {
         if state.queue.is_empty() {
             state.monitor = Monitor::Asleep(thread::current());
             drop(state);
-            // The pool's drop wakes the monitor, so it must not keep the pool's state alive here.
+            // A sleeping monitor must not keep the pool's state alive. The pool's drop wakes it.
             drop(shared);
             park(None);
             seen = u64::MAX;
@@ -317,11 +319,11 @@ fn monitor(shared: &Weak<Shared>) {
         let stalled = state.taken == seen;
         seen = state.taken;
         let extra = state.workers.saturating_sub(shared.target);
-        pause = match extra < QUICK_EXTRA {
+        pause = match extra < MANY_EXTRA {
             true => STALL,
             false => SLOW_STALL,
         };
-        if stalled && state.workers < MOST_RUNNING + state.blocked {
+        if stalled && state.workers < MAX_RUNNING + state.blocked {
             state.workers += 1;
             drop(state);
             drop(spawn_worker(&shared));
@@ -331,8 +333,7 @@ fn monitor(shared: &Weak<Shared>) {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // In a forked child the lock may be held by a thread that did not come along, and there is
-        // nobody to tell.
+        // A forked child has no workers, and the lock may be held by a thread of the parent's.
         if self.is_forked() {
             return;
         }
