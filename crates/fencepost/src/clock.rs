@@ -1,9 +1,9 @@
 //! Clocks, timestamps on them, and the time between two timestamps.
 //!
-//! A timestamp is raw ticks and the clock they were read from. A duration is computed on the
-//! difference of ticks, masked by the clock's valid bits, and only then scaled: so a counter that
-//! wraps once between two readings gives the right answer, and no precision is lost to a large
-//! absolute value. Timestamps of two clocks never mix.
+//! A timestamp is raw ticks and the clock that they were read from. A duration is the difference of
+//! two tick counts, masked by the clock's valid bits and only then scaled. So it is right across
+//! one wrap of the counter, and loses no precision to large absolute values. Timestamps of two
+//! clocks are never compared.
 
 use std::{
     fmt,
@@ -17,9 +17,9 @@ use crate::{
     sync::Ids,
 };
 
-/// The clock a device stamps its markers with.
+/// The clock of a device: what the timestamps of its markers are read from.
 ///
-/// Cheap to clone; two clocks are equal when timestamps read from them may be compared.
+/// Cheap to clone. Two clocks are equal if their timestamps may be compared.
 ///
 /// ```
 /// let device = fencepost::Device::open("host")?;
@@ -31,8 +31,9 @@ use crate::{
 ///
 /// # References
 /// - host: [`std::time::Instant`]
-/// - Vulkan: [`timestampPeriod`,
-///   `timestampValidBits`](https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#queries-timestamps)
+/// - CUDA, which tells differences only: [`cuEventElapsedTime`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+/// - Vulkan: [`timestampPeriod` and `timestampValidBits`](https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#queries-timestamps)
+/// - Metal: [`gpuEndTime`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/gpuendtime)
 #[derive(Clone)]
 pub struct Clock(Arc<Facts>);
 
@@ -45,7 +46,8 @@ struct Facts {
 }
 
 impl Clock {
-    /// A clock of its own identity. `valid_bits` from 1 to 64; `tick_ns` is the length of a tick.
+    /// A clock that is equal to no other. `tick_ns` is the length of a tick in nanoseconds,
+    /// `valid_bits` is from 1 to 64.
     pub(crate) fn new(
         name: impl Into<String>,
         tick_ns: f64,
@@ -62,7 +64,7 @@ impl Clock {
         }))
     }
 
-    /// The clock's name, such as `host monotonic`.
+    /// The name of the clock, such as `host monotonic`. For reading, not for parsing.
     ///
     /// ```
     /// # let device = fencepost::Device::open("host")?;
@@ -73,7 +75,7 @@ impl Clock {
         &self.0.name
     }
 
-    /// The smallest time this clock can tell apart.
+    /// The smallest difference in time that this clock can tell. Shorter durations are noise.
     ///
     /// ```
     /// # let device = fencepost::Device::open("host")?;
@@ -84,7 +86,7 @@ impl Clock {
         self.0.resolution
     }
 
-    /// The length of one tick in nanoseconds.
+    /// The length of one tick, in nanoseconds.
     ///
     /// ```
     /// # let device = fencepost::Device::open("host")?;
@@ -95,7 +97,8 @@ impl Clock {
         self.0.tick_ns
     }
 
-    /// How many low bits of a tick count are meaningful; the counter wraps behind them.
+    /// How many low bits of a tick count are valid, from 1 to 64. The counter wraps to 0 beyond
+    /// them.
     ///
     /// ```
     /// # let device = fencepost::Device::open("host")?;
@@ -106,8 +109,8 @@ impl Clock {
         self.0.valid_bits
     }
 
-    /// The time from one reading of `bits` valid bits to another. A clock's readings may have more
-    /// valid bits than the clock promises for all of them.
+    /// The time between two readings of `bits` valid bits. That may be more than the clock promises
+    /// for all of its readings.
     pub(crate) fn between(&self, bits: u32, start: u64, end: u64) -> Elapsed {
         let ticks = ticks_between(bits.clamp(1, 64), start, end);
         Elapsed {
@@ -117,11 +120,12 @@ impl Clock {
     }
 }
 
-/// The signed number of ticks from `start` to `end`, of `bits` valid bits, right across one wrap.
+/// The signed number of ticks from `start` to `end`, which have `bits` valid bits. Right across one
+/// wrap.
 fn ticks_between(bits: u32, start: u64, end: u64) -> i64 {
     let unused = 64 - bits;
-    // Shifting the valid bits to the top makes the arithmetic wrap where the counter does and puts
-    // its sign where i64 has its own.
+    // With the valid bits at the top, the subtraction wraps where the counter does, and the sign of
+    // the difference is the sign bit of an i64.
     let difference = (end << unused).wrapping_sub(start << unused);
     (difference as i64) >> unused
 }
@@ -152,7 +156,8 @@ impl fmt::Display for Clock {
     }
 }
 
-/// A point in time on one clock, in raw ticks.
+/// A point in time on one clock, in raw ticks: what [`Marker::timestamp`](crate::Marker::timestamp)
+/// gives.
 ///
 /// ```
 /// use fencepost::Device;
@@ -175,7 +180,8 @@ impl Timestamp {
         Timestamp { ticks, clock }
     }
 
-    /// The raw tick count; only the clock's valid bits mean anything.
+    /// The raw tick count. Only the clock's [valid bits](Clock::valid_bits) are meaningful, and the
+    /// length of a tick is [`Clock::tick_nanos`].
     ///
     /// ```
     /// # let stream = fencepost::Device::open("host")?.default_stream();
@@ -188,7 +194,7 @@ impl Timestamp {
         self.ticks
     }
 
-    /// The clock the ticks were read from.
+    /// The clock that the ticks were read from.
     ///
     /// ```
     /// # let device = fencepost::Device::open("host")?;
@@ -201,10 +207,10 @@ impl Timestamp {
         &self.clock
     }
 
-    /// The time from this timestamp to `end`: negative when `end` is the earlier one.
+    /// The time from this timestamp to `end`. Negative if `end` is earlier.
     ///
     /// # Errors
-    /// [`Error::DeviceMismatch`] when the two are of different clocks.
+    /// [`Error::DeviceMismatch`] for timestamps of two clocks.
     ///
     /// ```
     /// # let stream = fencepost::Device::open("host")?.default_stream();
@@ -228,9 +234,9 @@ impl Timestamp {
     }
 }
 
-/// The time between two markers: a signed duration, and the clock it was measured on.
+/// The time between two markers: a signed duration, and the clock that it was measured on.
 ///
-/// Never clamped: an end that comes before its start is negative.
+/// An end that is earlier than its start gives a negative time; it is never clamped to zero.
 ///
 /// ```
 /// use fencepost::{Device, Event};
@@ -254,13 +260,13 @@ pub struct Elapsed {
 }
 
 impl Elapsed {
-    /// For backends whose driver tells differences only.
+    /// For a backend whose driver tells differences only.
     #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub(crate) fn new(nanos: f64, clock: Clock) -> Elapsed {
         Elapsed { nanos, clock }
     }
 
-    /// Nanoseconds, signed.
+    /// The time in nanoseconds, signed.
     ///
     /// ```
     /// # let stream = fencepost::Device::open("host")?.default_stream();
@@ -273,7 +279,7 @@ impl Elapsed {
         self.nanos
     }
 
-    /// Milliseconds, signed: torch's and CUDA's unit.
+    /// The time in milliseconds, signed: the unit of PyTorch and CUDA.
     ///
     /// ```
     /// # let stream = fencepost::Device::open("host")?.default_stream();
@@ -287,7 +293,7 @@ impl Elapsed {
         self.nanos / 1e6
     }
 
-    /// Seconds, signed.
+    /// The time in seconds, signed.
     ///
     /// ```
     /// # let stream = fencepost::Device::open("host")?.default_stream();
@@ -301,7 +307,7 @@ impl Elapsed {
         self.nanos / 1e9
     }
 
-    /// Whether the end came before the start.
+    /// Whether the end is earlier than the start.
     ///
     /// ```
     /// # let stream = fencepost::Device::open("host")?.default_stream();
@@ -314,7 +320,7 @@ impl Elapsed {
         self.nanos < 0.0
     }
 
-    /// The length without the sign.
+    /// The length of the time without its sign, rounded to whole nanoseconds.
     ///
     /// ```
     /// # let stream = fencepost::Device::open("host")?.default_stream();
@@ -327,7 +333,7 @@ impl Elapsed {
         Duration::from_nanos(self.nanos.abs().round() as u64)
     }
 
-    /// The clock that was used; its [`resolution`](Clock::resolution) bounds what the figure means.
+    /// The clock that it was measured on.
     ///
     /// ```
     /// # let device = fencepost::Device::open("host")?;
@@ -341,7 +347,7 @@ impl Elapsed {
         &self.clock
     }
 
-    /// The smallest time the clock can tell apart.
+    /// The [resolution](Clock::resolution) of that clock: what is shorter is noise.
     ///
     /// ```
     /// # let device = fencepost::Device::open("host")?;
@@ -374,7 +380,8 @@ impl PartialOrd for Elapsed {
 }
 
 impl fmt::Display for Elapsed {
-    /// With the unit that suits the length; a precision counts the digits behind the point.
+    /// In the unit that suits the length: ns, µs, ms or s. A precision is the number of digits
+    /// behind the point.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scale, unit) = match self.nanos.abs() {
             n if n >= 1e9 => (1e9, "s"),
@@ -387,8 +394,8 @@ impl fmt::Display for Elapsed {
     }
 }
 
-/// What one reading of the host's clock can tell apart: a property of the system's tick, not of
-/// how long a reading takes.
+/// The resolution of the host's clock: the length of the system's tick, not the duration of a
+/// reading.
 ///
 /// - Linux: `clock_getres(CLOCK_MONOTONIC)` is 1 ns with high-resolution timers.
 /// - Apple: `mach_absolute_time` ticks at 24 MHz on Apple silicon and 1 GHz on Intel.
@@ -402,7 +409,7 @@ pub(crate) const HOST_RESOLUTION: Duration =
         Duration::from_nanos(1)
     };
 
-/// The one clock that every host device shares, so that their markers may be compared.
+/// The clock that all host devices share, so that times between their markers can be taken.
 pub(crate) fn host_clock() -> Clock {
     static CLOCK: OnceLock<Clock> = OnceLock::new();
     CLOCK
@@ -410,7 +417,7 @@ pub(crate) fn host_clock() -> Clock {
         .clone()
 }
 
-/// Nanoseconds on the host's monotonic clock, since a little before its first reading: never zero.
+/// Nanoseconds on the host's monotonic clock, since its first reading. Never zero.
 pub(crate) fn host_ticks() -> u64 {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     let origin = *ORIGIN.get_or_init(Instant::now);

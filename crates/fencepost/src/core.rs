@@ -1,5 +1,5 @@
-//! What everything of one device shares, and everything of one stream: identity, the lock of its
-//! order, and the waits that the host can see.
+//! The part of a device, and of a stream, that is the same in every backend: identity, the lock of
+//! a stream's order, and the waits that the host knows of.
 
 use std::{
     collections::VecDeque,
@@ -14,25 +14,25 @@ use crate::{
     timeline::Awaited,
 };
 
-/// Work to run soon, apart from any stream.
+/// A closure that runs on a thread of the library.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
-/// Where a device runs user callbacks: one at a time, in order, on a thread of ours.
+/// Where a device runs users' callbacks: one at a time, in order, on a thread of the library.
 pub(crate) trait Callbacks: Send + Sync {
-    /// Runs `job` soon; drops it where no thread is left to run it (after a fork).
+    /// Runs `job` soon. In a forked child, which has no thread for it, drops it.
     fn call(&self, job: Job);
 
     /// How many jobs have panicked.
     fn panics(&self) -> u64;
 }
 
-/// What everything that belongs to one device shares.
+/// Identity and facts of a device.
 pub(crate) struct DeviceCore {
     pub(crate) id: u64,
     pub(crate) name: String,
     pub(crate) clock: Clock,
     pub(crate) callbacks: Arc<dyn Callbacks>,
-    /// The process that opened it. Threads and drivers do not survive a fork.
+    /// The process that opened it. A forked child has neither its threads nor its driver.
     owner: u32,
 }
 
@@ -52,8 +52,8 @@ impl DeviceCore {
         })
     }
 
-    /// An error in a process forked from the one that opened the device: whoever would complete a
-    /// pending marker lives in the parent. Asks the system, so only for paths that sleep anyway.
+    /// An error in a process forked from the one that opened the device: what would complete a
+    /// pending marker is in the parent. Makes a system call, so it is for paths that sleep anyway.
     pub(crate) fn check_fork(&self) -> Result<()> {
         match std::process::id() == self.owner {
             true => Ok(()),
@@ -64,18 +64,18 @@ impl DeviceCore {
     }
 }
 
-/// What everything that belongs to one stream shares, over all its timelines.
+/// Identity and order of a stream, the same over all its timelines.
 pub(crate) struct StreamCore {
     pub(crate) id: u64,
     pub(crate) device: Arc<DeviceCore>,
-    /// The last value handed out, for [`Timeout`](crate::error::Timeout) and progress.
+    /// The last value allocated, for [`Timeout`](crate::error::Timeout) and progress.
     pub(crate) recorded: AtomicU64,
-    /// The lock under which values are handed out, where the backend has none of its own for it. It
+    /// The lock under which values are allocated, where the backend has none of its own for it. It
     /// may guard the slots of events too ([`Slot`](crate::rerecord::Slot)), so no other lock is
     /// taken under it.
     pub(crate) order: BriefLock,
-    /// The waits of the stream that the host can see, in their order. A host stream stands at one
-    /// at most; ahead of a GPU's queue there may be several.
+    /// The stream's waits that the host knows of and that are not over, in their order. A host
+    /// stream has one at most; a GPU's stream may have several.
     waits: Mutex<Waits>,
 }
 
@@ -84,7 +84,7 @@ struct Waits {
     next: u64,
 }
 
-/// A stream's wait that the host can see.
+/// A stream's wait that the host knows of.
 #[derive(Clone)]
 pub(crate) struct Blocked {
     pub(crate) marker: Arc<dyn Awaited>,
@@ -92,7 +92,7 @@ pub(crate) struct Blocked {
     pub(crate) for_ever: bool,
     /// Whether host work blocks, or the queue itself is parked.
     pub(crate) in_work: bool,
-    /// The last marker in front of the wait: those above it are held up.
+    /// The last marker in front of the wait: later ones are held up by it.
     pub(crate) after: u64,
 }
 
@@ -111,14 +111,14 @@ impl StreamCore {
         })
     }
 
-    /// Hands out the next value, under the lock of the order.
+    /// Allocates the next value, under the lock of the order.
     #[cfg_attr(not(any(feature = "cuda", loom)), allow(dead_code))]
     pub(crate) fn next_value(&self) -> u64 {
         let _order = self.order.lock();
         self.count()
     }
 
-    /// The next value, for who has the lock of the order.
+    /// Allocates the next value. The caller holds the lock of the order.
     #[cfg_attr(not(any(feature = "cuda", loom)), allow(dead_code))]
     #[inline]
     pub(crate) fn count(&self) -> u64 {
@@ -127,14 +127,15 @@ impl StreamCore {
         value
     }
 
-    /// The last value handed out: whoever gets the next one sees what the caller did before.
+    /// The last value allocated. The thread that allocates the next one sees everything that the
+    /// caller did before this call.
     #[cfg_attr(not(any(feature = "cuda", loom)), allow(dead_code))]
     pub(crate) fn last_value(&self) -> u64 {
         let _order = self.order.lock();
         self.recorded.load(Ordering::Relaxed)
     }
 
-    /// The first of its waits that is not over.
+    /// The first of its waits.
     pub(crate) fn blocked(&self) -> Option<Blocked> {
         lock(&self.waits)
             .list
@@ -142,7 +143,7 @@ impl StreamCore {
             .map(|(_, blocked)| blocked.clone())
     }
 
-    /// Publishes a wait, until [`unblock`](StreamCore::unblock) is given the number.
+    /// Publishes a wait. [`unblock`](StreamCore::unblock) takes it back by this number.
     pub(crate) fn block(&self, blocked: Blocked) -> u64 {
         let mut waits = lock(&self.waits);
         waits.next += 1;
@@ -151,7 +152,7 @@ impl StreamCore {
         number
     }
 
-    /// A wait is over. What it held is dropped without the lock.
+    /// Takes back a wait that is over. Its marker is dropped without the lock.
     pub(crate) fn unblock(&self, number: u64) {
         let mut waits = lock(&self.waits);
         let at = waits.list.iter().position(|(wait, _)| *wait == number);
@@ -167,8 +168,8 @@ impl fmt::Display for StreamCore {
     }
 }
 
-/// The streams made so far, without owning them. Dead ones are swept out whenever as many were
-/// added as were alive after the last sweep, so a stream costs a constant share of sweeping.
+/// The streams of a device, by weak references. Dead ones are removed whenever as many were added
+/// as were alive after the last removal, so the amortised cost of a stream is constant.
 pub(crate) struct Streams<S>(Mutex<List<S>>);
 
 struct List<S> {

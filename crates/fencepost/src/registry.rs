@@ -1,4 +1,4 @@
-//! Names to backends: the one list.
+//! The list of all backends.
 
 #[cfg(all(feature = "cuda", not(loom)))]
 use crate::cuda;
@@ -12,18 +12,18 @@ use crate::{
     host,
 };
 
-/// How the registry reaches a backend.
+/// A backend, as devices are found and opened through it.
 pub(crate) struct Entry {
     pub(crate) backend: Backend,
-    /// How many devices there are; or why there is none, and what would bring one.
+    /// How many devices there are. Without any: why, and what would bring one.
     pub(crate) count: fn() -> Result<usize, String>,
-    /// Opens the device of this index, below `count`.
+    /// Opens the device of this index, which is below `count`.
     pub(crate) open: fn(usize) -> Result<DeviceRef>,
-    /// Whether its first device, if there is one, is better than the host.
+    /// Whether its first device, if there is one, is preferred to the host.
     pub(crate) preferred: fn() -> bool,
 }
 
-/// Every backend, the one to prefer first.
+/// Every backend, in order of preference.
 pub(crate) const REGISTRY: [Entry; 4] = [
     METAL,
     CUDA,
@@ -86,7 +86,7 @@ const VULKAN: Entry = Entry {
     preferred: || false,
 };
 
-/// For entries that count no devices.
+/// For backends without devices in this build.
 #[cfg_attr(all(feature = "cuda", feature = "vulkan", has_metal), allow(dead_code))]
 fn none_to_open(index: usize) -> Result<DeviceRef> {
     Err(Error::Unavailable {

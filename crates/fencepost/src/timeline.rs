@@ -1,16 +1,16 @@
-//! The host's account of one stream: which of its markers are complete, who waits for them, and
-//! the failure that ended it. Every backend embeds one; a backend never reports completion in any
-//! other way.
+//! What the host knows of one stream: which markers are complete, who waits for them, and the
+//! failure that ended it. Every stream of every backend has one, and a backend reports completion
+//! in no other way.
 //!
-//! **A marker is a value on a timeline.** Values count up from 1 as markers are recorded and
-//! complete in that order, so one number tells the state of every marker of the stream.
+//! **A marker is a value on a timeline.** Values count up from 1 as markers are recorded, and
+//! markers complete in that order. So one number holds the state of all markers of the stream.
 //!
-//! **A timeline fails once and for good.** Its completed value then stays where it is: markers at
-//! or below it are complete for ever, those above it have failed for ever. A stream that is used
+//! **A timeline fails once and for good.** Its completed value then no longer changes: markers up
+//! to it are complete for ever, and those above it have failed for ever. A stream that is used
 //! again after a failure continues on a new timeline.
 //!
-//! **Nobody is woken under a lock.** [`Timeline::advance`] and [`Timeline::fail`] return the
-//! waiters that are due as a [`Wake`]; the caller drops its own locks first and then fires it.
+//! **No waiter is fired under a lock.** [`Timeline::advance`] and [`Timeline::fail`] return the
+//! waiters that are due as a [`Wake`]. The caller drops its own locks first, and then fires it.
 //!
 //! # The protocol
 //!
@@ -19,16 +19,20 @@
 //! | low 63 bits | the completed value `c`; only grows |
 //! | bit 63 (`FAILED`) | set once, together with `Inner::failure`; nothing changes after it |
 //!
-//! `waiting` is the number of registered waiters. It exists so that completing a marker nobody
-//! waits for costs one atomic read-modify-write and one load, and no lock.
+//! `waiting` is the number of registered waiters. With it, completing a marker for which nothing
+//! waits costs one atomic read-modify-write and one load, and no lock.
 //!
-//! *Invariant: a waiter for value `v` that stays registered is fired by whoever makes `c >= v` or
-//! sets `FAILED`.* A registering thread first raises `waiting`, then makes a read-modify-write of
-//! `state`; a completing thread first makes a read-modify-write of `state`, then loads `waiting`.
-//! The two on `state` have an order. If the completer's is first, the registrar sees the new state
-//! and does not stay registered. If the registrar's is first, the completer's reads from it and so
-//! sees the raised `waiting` and takes the lock, which the registrar holds until its waiter is in
-//! the list. `loom_tests` below explores both.
+//! *Invariant: a waiter for value `v` that stays registered is fired by the thread that makes
+//! `c >= v` or sets `FAILED`.* A registering thread first raises `waiting`, then does a
+//! read-modify-write of `state`. A completing thread first does a read-modify-write of `state`,
+//! then loads `waiting`. The two operations on `state` have an order:
+//! - If the completing thread's is first, the registering thread sees the new state and does not
+//!   stay registered.
+//! - If the registering thread's is first, the completing thread's reads from it, and so sees the
+//!   raised `waiting`. It takes the lock, which the registering thread holds until its waiter is in
+//!   the list.
+//!
+//! `loom_tests` below explores both.
 
 use std::{
     collections::BTreeMap,
@@ -56,7 +60,8 @@ pub(crate) enum Reached {
     Failed,
 }
 
-/// Where a marker stands: on which timeline, at which value, asked for by which line.
+/// A recorded point: its timeline and value, the source line that recorded it, and whether it has
+/// timing.
 pub(crate) struct Point {
     pub(crate) timeline: Arc<Timeline>,
     pub(crate) value: u64,
@@ -65,7 +70,7 @@ pub(crate) struct Point {
 }
 
 impl Point {
-    /// What the timeline knows of this point. One atomic load.
+    /// The state of this point, as far as the timeline knows. One atomic load.
     pub(crate) fn reached(&self) -> Reached {
         self.timeline.reached(self.value)
     }
@@ -92,32 +97,32 @@ impl fmt::Display for Point {
     }
 }
 
-/// What a wait is for: a marker, as far as whoever looks for what is stuck needs to know it.
+/// A marker as the object of a wait: what is needed to find out why the wait does not end.
 pub(crate) trait Awaited: Send + Sync {
-    /// Where it stands.
+    /// The point that the marker is.
     fn point(&self) -> &Point;
 
-    /// `Ok(true)` once complete, the failure once failed. Never blocks.
+    /// `Ok(true)` once it is complete, the failure once it has failed. Never blocks.
     fn query(&self) -> Result<bool>;
 }
 
-/// Who is told when a value is reached or the timeline fails.
+/// What is fired when a value is reached or the timeline fails.
 pub(crate) enum Waiter {
     Thread(thread::Thread),
     Waker(Waker),
-    /// Code of this crate: short, never blocking, never panicking.
+    /// Code of this crate. It is short, never blocks and never panics.
     Call(Box<dyn FnOnce(Result<()>) + Send>),
 }
 
-/// Names a registered waiter, so that it can be taken back.
+/// Identifies a registered waiter, so that it can be cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ticket {
     value: u64,
     number: u64,
 }
 
-/// Waiters that are due, to be fired once the caller holds no lock.
-#[must_use = "waiters that are due and never fired hang"]
+/// Waiters that are due. The caller fires them once it holds no lock.
+#[must_use = "a waiter that is due and never fired waits for ever"]
 pub(crate) struct Wake {
     waiters: Vec<Waiter>,
     result: Result<()>,
@@ -137,7 +142,7 @@ struct Inner {
 }
 
 impl Timeline {
-    /// A timeline on which everything up to `completed` counts as complete.
+    /// A timeline on which everything up to `completed` is complete.
     pub(crate) fn new(stream: Arc<StreamCore>, completed: u64) -> Arc<Timeline> {
         Arc::new(Timeline {
             stream,
@@ -178,7 +183,7 @@ impl Timeline {
         }
     }
 
-    /// The failure that ended the timeline, if one did.
+    /// The failure that ended the timeline, if it has ended.
     pub(crate) fn failure(&self) -> Option<Error> {
         lock(&self.inner).failure.clone()
     }
@@ -188,15 +193,16 @@ impl Timeline {
         match self.reached(value) {
             Reached::Yes => Ok(true),
             Reached::NotYet => Ok(false),
-            // FAILED is set under the lock that `failure` takes, so there is one.
+            // `FAILED` is set under the lock that `failure` takes, so there is a failure.
             Reached::Failed => self.failure().map_or(Ok(false), Err),
         }
     }
 
-    /// Everything up to `value` is complete. Smaller values and failed timelines stay as they are.
+    /// Completes everything up to `value`. Does nothing for a value below the completed one, nor on
+    /// a failed timeline.
     pub(crate) fn advance(&self, value: u64) -> Wake {
         debug_assert!(value < FAILED);
-        // fetch_max leaves a failed state alone: FAILED makes it larger than any value.
+        // A failed state stays as it is: with `FAILED` it is larger than any value.
         self.state.fetch_max(value, Ordering::AcqRel);
         let mut due = Wake {
             waiters: Vec::new(),
@@ -216,19 +222,20 @@ impl Timeline {
         due
     }
 
-    /// As [`advance`](Timeline::advance) to a value that nobody can be waiting for: handed out
-    /// under the submit lock that is still held, with everything below it complete.
+    /// As [`advance`](Timeline::advance), to a value that nothing can be waiting for yet: it was
+    /// allocated under the submit lock, which the caller still holds, and everything below it is
+    /// complete.
     ///
-    /// A plain store is enough. Nobody else writes: other completers have nothing left to complete,
-    /// and a failure needs the submit lock. And nobody needs the order with `waiting`: whoever
-    /// registers for a lower value finds it reached.
+    /// A plain store is enough. No other thread writes: there is nothing left to complete, and a
+    /// failure needs the submit lock. The order with `waiting` does not matter either: a thread
+    /// that registers for a lower value finds it reached.
     pub(crate) fn advance_alone(&self, value: u64) {
         debug_assert!(value < FAILED && !self.has_failed());
         self.state.store(value, Ordering::Release);
     }
 
-    /// Ends the timeline: what is not complete now has failed because of `cause`. The first failure
-    /// wins; `lost` says that the device went with it.
+    /// Ends the timeline: what is not complete now has failed because of `cause`. Only the first
+    /// call has an effect. `lost` says whether the device is lost.
     pub(crate) fn fail(&self, cause: &Cause, lost: bool) -> Wake {
         let error = if lost {
             Error::DeviceLost {
@@ -257,13 +264,13 @@ impl Timeline {
         }
     }
 
-    /// Asks for `waiter` to be fired once `value` is complete or has failed; gives it back when
+    /// Registers `waiter`, to be fired once `value` is complete or has failed. Gives it back where
     /// that is so already.
     pub(crate) fn register(&self, value: u64, waiter: Waiter) -> Result<Ticket, Waiter> {
         let mut inner = lock(&self.inner);
         self.waiting
             .store(inner.waiters.len() as u64 + 1, Ordering::Release);
-        // A read-modify-write, not a load: the protocol rests on its place in `state`'s order.
+        // A read-modify-write, not a load: the protocol needs its place in the order of `state`.
         let state = self.state.fetch_add(0, Ordering::AcqRel);
         if Self::judge(state, value) != Reached::NotYet {
             self.waiting
@@ -277,7 +284,7 @@ impl Timeline {
         Ok(ticket)
     }
 
-    /// Takes a waiter back: `None` when it was fired already, or is about to be.
+    /// Takes a waiter back. `None` where it was fired already, or is about to be.
     pub(crate) fn cancel(&self, ticket: Ticket) -> Option<Waiter> {
         let mut inner = lock(&self.inner);
         let waiter = inner.waiters.remove(&ticket);
@@ -286,7 +293,8 @@ impl Timeline {
         waiter
     }
 
-    /// Blocks until `value` is complete (`true`), has failed, or `deadline` has passed (`false`).
+    /// Blocks until `value` is complete (`true`), has failed (an error), or `deadline` has passed
+    /// (`false`).
     pub(crate) fn wait(&self, value: u64, deadline: Option<Instant>) -> Result<bool> {
         if spin_until(deadline, || self.reached(value) != Reached::NotYet) {
             return self.check(value);
@@ -314,12 +322,12 @@ impl Timeline {
 }
 
 impl Wake {
-    /// Whether there is nobody to wake.
+    /// Whether no waiter is due.
     pub(crate) fn is_empty(&self) -> bool {
         self.waiters.is_empty()
     }
 
-    /// Wakes everyone who is due. Call it without any lock held.
+    /// Fires the waiters. Call it without any lock held.
     pub(crate) fn fire(self) {
         for waiter in self.waiters {
             waiter.fire(&self.result);
@@ -331,7 +339,7 @@ impl Waiter {
     pub(crate) fn fire(self, result: &Result<()>) {
         match self {
             Waiter::Thread(thread) => thread.unpark(),
-            // A waker is a user's code: its panic must not stop the others from being woken.
+            // A waker is the user's code: its panic must not keep others from being fired.
             Waiter::Waker(waker) => drop(catch_unwind(AssertUnwindSafe(|| waker.wake()))),
             Waiter::Call(call) => call(result.clone()),
         }
@@ -359,8 +367,8 @@ pub(crate) mod loom_tests {
         StreamCore::new(DeviceCore::new("loom", host_clock(), Arc::new(NoCallbacks)))
     }
 
-    /// A thread that waits for `value`. Never the thread that joins: an unpark that comes late
-    /// would wake it out of loom's join, which loom cannot bear.
+    /// A thread that waits for `value`. It is never the one that joins: a late unpark would wake it
+    /// out of loom's join, which loom does not allow.
     fn waiting(timeline: &Arc<Timeline>, value: u64) -> thread::JoinHandle<Result<bool>> {
         let timeline = timeline.clone();
         thread::spawn(move || timeline.wait(value, None))
@@ -447,7 +455,7 @@ pub(crate) mod loom_tests {
             let waiter = waiting(&timeline, 1);
             timeline.advance_alone(2);
             assert!(waiter.join().unwrap().unwrap());
-            // The waiter's own traces are gone, so the next one is woken as well.
+            // The first waiter left nothing behind, so the next one is woken too.
             let waiter = waiting(&timeline, 3);
             timeline.advance(3).fire();
             assert!(waiter.join().unwrap().unwrap());

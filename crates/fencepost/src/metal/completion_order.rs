@@ -5,9 +5,12 @@
 //!
 //! | step | is over | takes effect by |
 //! |---|---|---|
-//! | `Buffer` | when its completed handler has run | where it failed: failing the markers behind it, then a signal from the host |
-//! | `Wait` | when the awaited marker is complete or has failed | where that failed: failing the markers behind it |
-//! | `Value` | from the start | completing the markers up to it, or failing them behind a failure |
+//! | `Buffer` | when its completed handler has run | nothing, unless it failed |
+//! | `Wait` | when the awaited marker is complete or has failed | nothing, unless that failed |
+//! | `Value` | from the start | completing the markers up to it |
+//!
+//! A step that failed takes effect by failing the markers behind it. A failed command buffer is
+//! also signalled by the host.
 //!
 //! *Invariant: a marker is reported complete only when all command buffers in front of it are
 //! complete, and all markers that its stream waited for.* So a thread that sees a marker complete
@@ -15,9 +18,9 @@
 //! run later. A failure is known before anything behind it completes: both take effect in order,
 //! under one lock.
 //!
-//! A failed command buffer leaves its event unsignalled, so the host signals it. It does so when
-//! the step takes effect and not before: an earlier signal would let later command buffers overtake
-//! those in front of the failed one.
+//! The host signals a failed command buffer because Metal leaves its event unsignalled. It does so
+//! when the step takes effect and not before: an earlier signal would let later command buffers
+//! overtake those in front of the failed one.
 
 use std::{collections::VecDeque, sync::Arc};
 

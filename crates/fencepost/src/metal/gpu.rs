@@ -65,7 +65,8 @@ impl Gpu {
         let event = self.device.newSharedEvent().ok_or_else(|| {
             nil(
                 "MTLDevice.newSharedEvent",
-                "some sandboxes have no shared events, which every stream needs: run outside of one",
+                "some sandboxes have no shared events, which every stream needs; run outside of \
+                 one",
             )
         })?;
         Ok(Object::new(event))
@@ -107,8 +108,8 @@ pub(super) fn is_same_device(
     one: &ProtocolObject<dyn MTLDevice>,
     other: &ProtocolObject<dyn MTLDevice>,
 ) -> bool {
-    // A system before macOS 10.13 has no registry IDs, so the method is looked for first. Devices of
-    // such a system are refused when they are opened.
+    // A system before macOS 10.13 has no registry IDs, so the method is looked for first. Devices
+    // of such a system are refused when they are opened.
     std::ptr::addr_eq(one, other)
         || (one.respondsToSelector(sel!(registryID)) && one.registryID() == other.registryID())
 }

@@ -23,9 +23,9 @@
 //!   full one Metal would block; these calls return [`Error::WouldBlock`] instead.
 //! - **A failed command buffer fails its stream.** What was committed behind it still runs, and its
 //!   markers have failed.
-//! - **[`Stream::wait_foreign`] holds the stream's queue** until the host has seen the marker. Metal
-//!   documents neither how many queues are independent of each other, nor how long a command buffer
-//!   may wait.
+//! - **[`Stream::wait_foreign`] holds the stream's queue** until the host has seen the marker.
+//!   Metal documents neither how many queues are independent of each other, nor how long a command
+//!   buffer may wait.
 //!
 //! No part of this has run on Apple hardware yet: it is checked for Apple's targets and runs on a
 //! stand-in.
