@@ -40,7 +40,9 @@ pub(crate) use epoch::{Epoch, Outlook};
 pub(crate) use host_gates::HostGates;
 pub(crate) use marker::CountedMarker;
 pub(crate) use reserve::{Reserved, ReservedMarker, State};
-pub(crate) use values::{SubmitState, ValueAllocator};
+#[cfg(all(feature = "vulkan", not(loom)))]
+pub(crate) use values::SubmitState;
+pub(crate) use values::ValueAllocator;
 
 /// A stream's native counter.
 pub(crate) trait Counter: Send + Sync + 'static {
