@@ -37,6 +37,8 @@
 //! - It does not order memory between host and device beyond what each API promises at an event.
 //! - The host clock never stands in for a device's.
 //!
+//! The [`guide`] has a page each on timing, ordering, failures and forks.
+//!
 //! # Features
 //! - `metal`, on by default: Apple's Metal. It does nothing on other systems, and brings nothing in
 //!   there.
@@ -69,6 +71,7 @@ mod diagnostics;
 mod epochs;
 mod error;
 mod event;
+pub mod guide;
 mod host;
 #[cfg(any(feature = "cuda", feature = "vulkan", has_metal))]
 mod host_gate;

@@ -1,0 +1,18 @@
+//! A short guide: a page for each thing that people get wrong with device events.
+//!
+//! - [`timing`]: what a time between two events is, and what it is not.
+//! - [`ordering`]: how streams wait for each other, and what a wait costs.
+//! - [`failures`]: what happens when work fails, and how a wait ends that nobody answers.
+//! - [`forks`]: what a forked child may do, and what happens when the process ends.
+
+#[doc = include_str!("timing.md")]
+pub mod timing {}
+
+#[doc = include_str!("ordering.md")]
+pub mod ordering {}
+
+#[doc = include_str!("failures.md")]
+pub mod failures {}
+
+#[doc = include_str!("forks.md")]
+pub mod forks {}
