@@ -1,9 +1,10 @@
 //! The contract: what a backend provides, in one place.
 //!
 //! The nouns ([`Device`], [`Stream`], [`Marker`], [`Event`](crate::Event)) reach a backend through
-//! these three traits alone, and a backend never knows `Event`. A call goes down once and comes
-//! back once. A new backend is a folder here, one line in [`REGISTRY`], and a run of the
-//! conformance suite.
+//! these three traits alone, and a backend never knows `Event`: of an event that is recorded again
+//! it gets a [`Rerecord`]. A call goes down once and comes back once. A new backend is a folder
+//! beside this file, one line in the [`registry`](crate::registry), and a run of the conformance
+//! suite.
 //!
 //! What every backend builds on:
 //! - **One [`Timeline`](crate::timeline::Timeline) per stream** is the host's account of it. A
@@ -22,7 +23,7 @@ use crate::{
     clock::{Elapsed, Timestamp},
     core::{DeviceCore, Job, StreamCore},
     error::{Error, Result},
-    rerecord::Slot,
+    rerecord::{Rerecord, Rerecorded},
     timeline::{Awaited, Ticket, Waiter},
 };
 
@@ -57,14 +58,18 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
     /// asked. On an error nothing has changed.
     fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>>;
 
-    /// Records again into the marker that `slot` holds, by [`Slot::again`], where nobody else holds
-    /// it and the backend can: the same marker object with a new value, of the same timeline, asked
-    /// for by `at`. `false` where it cannot, or where the driver refused: nothing has changed then,
-    /// but for a value that may be used up, and [`mark`](StreamImpl::mark) is to be called. Fires
-    /// no waiters.
-    fn record_again(&self, slot: &Slot, at: &'static Location<'static>) -> bool {
-        let _ = (slot, at);
-        false
+    /// Records an event again in place, where the backend can: by [`Rerecord::begin`] it gets the
+    /// marker that the event holds, which nobody else holds then, records that one's native object,
+    /// and gives it a new value on the same timeline and `at`, the line that asked. `None` where it
+    /// cannot, or where the driver refused: nothing has changed then, but for a value that may be
+    /// used up, and [`mark`](StreamImpl::mark) is to be called. Fires no waiters.
+    fn record_again(
+        &self,
+        event: Rerecord<'_>,
+        at: &'static Location<'static>,
+    ) -> Option<Rerecorded> {
+        let _ = (event, at);
+        None
     }
 
     /// Makes later work run after `marker`, natively for markers of its own kind, else as the
@@ -120,8 +125,9 @@ pub(crate) enum TimelineKnowledge {
     All,
 }
 
-/// What a backend's marker provides. Immutable; all of it may be called by many threads at once.
-/// `Any`, so that a stream can recognise markers of its own kind.
+/// What a backend's marker provides. All of it may be called by many threads at once. Nobody who
+/// holds a marker sees it change: [`StreamImpl::record_again`] changes one only while nobody else
+/// holds it. `Any`, so that a stream can recognise markers of its own kind.
 pub(crate) trait MarkerImpl: Awaited + Any {
     /// What the timeline alone, without asking a driver, tells of this marker: gives queries their
     /// fastest path.

@@ -1,6 +1,6 @@
 //! A re-recordable slot that holds the latest marker.
 
-use std::{fmt, future::IntoFuture, sync::Arc, time::Duration};
+use std::{fmt, future::IntoFuture, panic::Location, sync::Arc, time::Duration};
 
 use crate::{
     clock::Elapsed,
@@ -108,9 +108,10 @@ impl Event {
     #[inline]
     #[track_caller]
     pub fn record(&self, stream: &Stream) -> Result<()> {
-        match self.record_in_place(stream) {
-            true => Ok(()),
-            false => self.record_new(stream),
+        let at = Location::caller();
+        match stream.imp().record_again(self.slot.rerecord(), at) {
+            Some(_) => Ok(()),
+            None => self.record_new(stream, at),
         }
     }
 
@@ -118,18 +119,20 @@ impl Event {
     #[inline]
     #[track_caller]
     pub(crate) fn record_in_place(&self, stream: &Stream) -> bool {
-        stream.record_again(&self.slot)
+        let again = stream
+            .imp()
+            .record_again(self.slot.rerecord(), Location::caller());
+        again.is_some()
     }
 
     /// Records with a marker that is new to the event. Apart from `record`, so that recording in
     /// place stays short.
     #[inline(never)]
-    #[track_caller]
-    fn record_new(&self, stream: &Stream) -> Result<()> {
+    fn record_new(&self, stream: &Stream, at: &'static Location<'static>) -> Result<()> {
         if self.device != *stream.device() {
             return Err(self.of_another_device(stream));
         }
-        self.slot.put(stream.mark_raw(self.timing)?, true);
+        self.slot.put(stream.imp().mark(self.timing, at)?, true);
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::{
     device::Device,
     error::{Error, Result},
     marker::Status,
-    rerecord::{Lock, Slot},
+    rerecord::{Lock, Rerecord, Rerecorded},
     stream::Stream,
     sync::thread,
     timeline::{Awaited, Timeline, loom_tests::stream_core},
@@ -73,24 +73,25 @@ impl StreamImpl for FakeStream {
         let told = self.told;
         Ok(Arc::new(FakeMarker { point, told }))
     }
-    fn record_again(&self, slot: &Slot, _: &'static Location<'static>) -> bool {
-        slot.again(|held, lock| {
-            let held: &mut dyn Any = Arc::get_mut(held)?;
-            let marker = held.downcast_mut::<FakeMarker>()?;
-            if !Arc::ptr_eq(&marker.point.timeline, &self.timeline) {
-                return None;
-            }
-            let lock = Lock::of(&self.core, Some(lock));
-            let value = self.core.count();
-            drop(lock);
-            // Where a backend calls its driver: another thread may run meanwhile.
-            thread::yield_now();
-            if let Some(meanwhile) = self.meanwhile.get() {
-                meanwhile();
-            }
-            marker.point.value = value;
-            Some(value)
-        })
+    fn record_again(
+        &self,
+        event: Rerecord<'_>,
+        _: &'static Location<'static>,
+    ) -> Option<Rerecorded> {
+        let (mut marker, lock) = event.begin::<FakeMarker>()?;
+        if !Arc::ptr_eq(&marker.point.timeline, &self.timeline) {
+            return None;
+        }
+        let lock = Lock::of(&self.core, Some(lock));
+        let value = self.core.count();
+        drop(lock);
+        // Where a backend calls its driver: another thread may run meanwhile.
+        thread::yield_now();
+        if let Some(meanwhile) = self.meanwhile.get() {
+            meanwhile();
+        }
+        marker.point.value = value;
+        Some(marker.finish())
     }
     fn wait(&self, _: &Arc<dyn MarkerImpl>) -> Result<()> {
         Ok(())

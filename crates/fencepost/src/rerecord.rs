@@ -1,4 +1,24 @@
-//! What an event holds: the marker, what a query needs to know of it, and the lock of both.
+//! What an event holds, and recording it again in place.
+//!
+//! A [`Slot`] is the storage of one event: the marker, what a query needs to know of it, and the
+//! lock of both. A backend never sees it. Of an event that is recorded again it gets a
+//! [`Rerecord`], by which it may change the held marker in place.
+//!
+//! # Recording again
+//!
+//! A marker is immutable for everybody who holds it. Recording an event again makes a new one, but
+//! for one case: where the event is the marker's only owner, the backend may record the marker's
+//! native object once more and give the marker its new value.
+//!
+//! | step | by | state of the slot |
+//! |---|---|---|
+//! | [`Slot::rerecord`] | the event | as it was |
+//! | [`Rerecord::begin`] proves that nobody else holds the marker | the backend | `TAKEN` |
+//! | takes the stream's next value, drops the lock that `begin` gave, calls the driver | the backend | `TAKEN` |
+//! | changes the marker by the [`Recording`], then [`Recording::finish`] | the backend | as the table below says |
+//!
+//! A backend that stops in between drops the `Recording`; then the event holds what it held before.
+//! Nobody can come to hold the marker meanwhile, since only an owner of the slot hands it out.
 //!
 //! # The word
 //!
@@ -42,12 +62,17 @@
 // The host records nothing again, and Metal makes a marker for each record.
 #![cfg_attr(not(any(feature = "cuda", feature = "vulkan", loom)), allow(dead_code))]
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    any::Any,
+    ops::{Deref, DerefMut},
+    ptr::NonNull,
+    sync::{Arc, OnceLock, atomic::fence},
+};
 
 use crate::{
     contract::{MarkerImpl, TimelineKnowledge},
     core::StreamCore,
-    sync::{AtomicU64, BriefGuard, BriefLock, Ordering, UnsafeCell, look_until},
+    sync::{AtomicU64, BriefGuard, BriefLock, MutPtr, Ordering, UnsafeCell, look_until},
     timeline::{Reached, Timeline},
 };
 
@@ -85,6 +110,22 @@ struct Held {
 /// Somebody changes the marker in place.
 pub(crate) struct Taken;
 
+/// The right to try to record an event again in place. Not used, it costs nothing and changes
+/// nothing.
+pub(crate) struct Rerecord<'a>(&'a Slot);
+
+/// An event that is being recorded again, and its marker, which is the recording's alone. Dropped
+/// without [`finish`](Recording::finish), it leaves the event as it was.
+pub(crate) struct Recording<'a, M> {
+    marker: NonNull<M>,
+    held: MutPtr<Held>,
+    /// Dropped last: it lets the next owner in.
+    leave: Leave<'a>,
+}
+
+/// The proof that an event was recorded again: only [`Recording::finish`] makes one.
+pub(crate) struct Rerecorded(());
+
 /// The lock that guards a slot, or that of a stream's order, or both in one.
 pub(crate) struct Lock<'a> {
     _guard: BriefGuard<'a>,
@@ -118,6 +159,110 @@ impl<'a> Lock<'a> {
             }
         }
     }
+}
+
+impl<'a> Rerecord<'a> {
+    /// The held marker, to be changed in place; and the lock that guards the slot, which may be
+    /// that of the stream's order already. Drop the lock before the driver is called: the marker is
+    /// the recording's without it.
+    ///
+    /// `None` where there is none that may be changed: the marker is no `M`, differs from the event
+    /// in timing, or is held by others too.
+    #[inline(always)]
+    pub(crate) fn begin<M: MarkerImpl>(self) -> Option<(Recording<'a, M>, Lock<'a>)> {
+        let slot = self.0;
+        if slot.word.load(Ordering::Relaxed) == UNRECORDED {
+            return None;
+        }
+        let lock = slot.lock();
+        let held = slot.held.get_mut();
+        let marker = held.with(|held| {
+            // SAFETY: whoever has this lock while `state` names it is the only owner.
+            unsafe { &mut *held }.changeable::<M>()
+        })?;
+        slot.state.store(TAKEN, Ordering::Release);
+        let leave = Leave(slot);
+        Some((
+            Recording {
+                marker,
+                held,
+                leave,
+            },
+            lock,
+        ))
+    }
+}
+
+impl<M: MarkerImpl> Recording<'_, M> {
+    /// Lets queries see what the marker is now: its new value on the timeline that it was on.
+    #[inline(always)]
+    pub(crate) fn finish(self) -> Rerecorded {
+        let slot = self.leave.0;
+        let value = self.point().value;
+        self.held.with(|held| {
+            // SAFETY: the only owner, as long as the slot is taken.
+            let held = unsafe { &mut *held };
+            match slot.word.load(Ordering::Relaxed) & TAG {
+                // The timeline is the same, so what was at primary still is.
+                PRIMARY => {
+                    slot.word.store(value << 2 | PRIMARY, Ordering::Release);
+                    held.delegate = true;
+                }
+                _ => slot.publish_again(held),
+            }
+        });
+        Rerecorded(())
+    }
+}
+
+impl<M> Deref for Recording<'_, M> {
+    type Target = M;
+
+    #[inline(always)]
+    fn deref(&self) -> &M {
+        // SAFETY: the slot's own `Arc` keeps the marker alive, and is its only owner; the slot is
+        // taken, so nobody else reaches that.
+        unsafe { self.marker.as_ref() }
+    }
+}
+
+impl<M> DerefMut for Recording<'_, M> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut M {
+        // SAFETY: as above; and `self` is borrowed exclusively.
+        unsafe { self.marker.as_mut() }
+    }
+}
+
+impl Held {
+    /// The marker, if it may be changed: one of type `M`, of the event's own kind, that nobody else
+    /// holds.
+    #[inline(always)]
+    fn changeable<M: MarkerImpl>(&mut self) -> Option<NonNull<M>> {
+        match &mut self.marker {
+            Some(marker) if self.is_like_ours => {
+                let marker: &mut dyn Any = alone(marker)?;
+                marker.downcast_mut().map(NonNull::from)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The marker, if this is its only owner: as [`Arc::get_mut`], for less. That one locks the count
+/// of weak owners, which markers never have.
+#[inline]
+pub(crate) fn alone<M: MarkerImpl + ?Sized>(marker: &mut Arc<M>) -> Option<&mut M> {
+    debug_assert_eq!(Arc::weak_count(marker), 0);
+    if Arc::strong_count(marker) != 1 {
+        return None;
+    }
+    // What former owners did with the marker happened before they let go of it.
+    fence(Ordering::Acquire);
+    // SAFETY: the count is one and this `Arc` is borrowed exclusively, so no other owner exists,
+    // and none can come from a clone meanwhile. None can come from a `Weak` either: nothing in this
+    // crate makes one of a marker, and markers leave the crate only inside types that cannot.
+    Some(unsafe { &mut *Arc::as_ptr(marker).cast_mut() })
 }
 
 impl Slot {
@@ -207,44 +352,10 @@ impl Slot {
         drop(old);
     }
 
-    /// Calls `record` to record again into the marker that is held: that is its alone until it
-    /// returns, also once it has dropped the lock, so it may take its time then. It gives the new
-    /// value, on the same timeline. `false` where it gives none, or there is nothing to record
-    /// into.
-    ///
-    /// Nobody can come to hold the marker meanwhile: only an owner of the slot hands it out.
-    #[inline(always)]
-    pub(crate) fn again<'a>(
-        &'a self,
-        record: impl FnOnce(&mut Arc<dyn MarkerImpl>, Lock<'a>) -> Option<u64>,
-    ) -> bool {
-        if self.word.load(Ordering::Relaxed) == UNRECORDED {
-            return false;
-        }
-        let lock = self.lock();
-        self.state.store(TAKEN, Ordering::Release);
-        let _leave = Leave(self);
-        self.held.with_mut(|held| {
-            // SAFETY: whoever has this lock while `state` names it is the only owner, and with
-            // `TAKEN` it stays so without the lock.
-            let held = unsafe { &mut *held };
-            let again = match &mut held.marker {
-                Some(marker) if held.is_like_ours => record(marker, lock),
-                _ => None,
-            };
-            let Some(value) = again else {
-                return false;
-            };
-            match self.word.load(Ordering::Relaxed) & TAG {
-                // The timeline is the same, so what was at primary still is.
-                PRIMARY => {
-                    self.word.store(value << 2 | PRIMARY, Ordering::Release);
-                    held.delegate = true;
-                }
-                _ => self.publish_again(held),
-            }
-            true
-        })
+    /// What a backend needs to record again what is held here.
+    #[inline]
+    pub(crate) fn rerecord(&self) -> Rerecord<'_> {
+        Rerecord(self)
     }
 
     #[inline(never)]

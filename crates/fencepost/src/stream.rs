@@ -13,7 +13,6 @@ use crate::{
     device::Device,
     error::{Error, Result},
     marker::Marker,
-    rerecord::Slot,
     sync::Ordering,
 };
 
@@ -159,19 +158,8 @@ impl Stream {
 
     #[track_caller]
     pub(crate) fn mark(&self, timing: bool) -> Result<Marker> {
-        Ok(Marker::new(self.mark_raw(timing)?, self.device.clone()))
-    }
-
-    #[track_caller]
-    pub(crate) fn mark_raw(&self, timing: bool) -> Result<Arc<dyn MarkerImpl>> {
-        self.imp.mark(timing, Location::caller())
-    }
-
-    /// Records again what `slot` holds; see [`StreamImpl::record_again`].
-    #[inline]
-    #[track_caller]
-    pub(crate) fn record_again(&self, slot: &Slot) -> bool {
-        self.imp.record_again(slot, Location::caller())
+        let imp = self.imp.mark(timing, Location::caller())?;
+        Ok(Marker::new(imp, self.device.clone()))
     }
 
     /// Makes later work of this stream run after `marker`. The calling thread never blocks.

@@ -4,9 +4,9 @@
 //!
 //! A marker owns its `CUevent` alone. So whoever holds the marker may ask the event, and when the
 //! last holder lets go, or proves to be alone, the event may be recorded again:
-//! - *alone*: [`alone`] on the marker that an [`Event`](crate::Event) holds, by the owner of its
-//!   slot. It succeeds only when no other owner exists and none can come into being meanwhile, so
-//!   the marker is changed in place: new value, same event.
+//! - *alone*: [`Rerecord::begin`](crate::rerecord::Rerecord::begin) gives the marker that an event
+//!   holds only when no other owner exists and none can come into being meanwhile, so the marker is
+//!   changed in place: new value, same native event.
 //! - *gone*: the marker's drop gives the event back to the pool.
 //! - *kept*: an [`Event`](crate::Event) that is dropped leaves its marker to the thread, one per
 //!   thread, for the next record there; who takes it must prove to be alone, as above. So an event
@@ -21,7 +21,7 @@ use std::{
     panic::Location,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering, fence},
+        atomic::{AtomicBool, Ordering},
     },
     time::Instant,
 };
@@ -95,22 +95,6 @@ thread_local! {
     /// The marker that the last event dropped by this thread held. At the thread's end its native
     /// event goes to the pool.
     static KEPT: Cell<Option<Arc<CudaMarker>>> = const { Cell::new(None) };
-}
-
-/// The marker, if this is its only owner: as [`Arc::get_mut`], for less. That one locks the count
-/// of weak owners, which markers never have.
-#[inline]
-pub(super) fn alone<T: ?Sized>(marker: &mut Arc<T>) -> Option<&mut T> {
-    debug_assert_eq!(Arc::weak_count(marker), 0);
-    if Arc::strong_count(marker) != 1 {
-        return None;
-    }
-    // What former owners did with the marker happened before they let go of it.
-    fence(Ordering::Acquire);
-    // SAFETY: the count is one and this `Arc` is borrowed exclusively, so no other owner exists,
-    // and none can come from a clone meanwhile. None can come from a `Weak` either: nothing in this
-    // crate makes one of a marker, and markers leave the crate only inside types that cannot.
-    Some(unsafe { &mut *Arc::as_ptr(marker).cast_mut() })
 }
 
 /// The marker that this thread keeps, if any; perhaps not of the stream or kind that is wanted.

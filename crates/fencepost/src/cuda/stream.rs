@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     contract::{MarkerImpl, StreamImpl},
-    rerecord::{Lock, Slot},
+    rerecord::{Lock, Rerecord, Rerecorded, alone},
 };
 use crate::{
     core::{DeviceCore, StreamCore},
@@ -189,7 +189,7 @@ impl CudaStream {
         marker: &mut CudaMarker,
         lock: Option<Lock<'_>>,
         at: &'static Location<'static>,
-    ) -> Option<u64> {
+    ) -> Option<()> {
         let (context, raw) = (self.context, self.raw);
         let event = marker.event_again()?;
         self.check_thread().ok()?;
@@ -209,7 +209,7 @@ impl CudaStream {
             Origin::Legacy | Origin::PerThread(_) => self.record_default(event)?,
         }
         marker.is_now(value, at);
-        Some(value)
+        Some(())
     }
 
     #[inline(never)]
@@ -224,7 +224,7 @@ impl CudaStream {
     #[inline]
     fn record_kept(&self, timing: bool, at: &'static Location<'static>) -> Option<Arc<CudaMarker>> {
         let mut kept = marker::kept()?;
-        let held = marker::alone(&mut kept)?;
+        let held = alone(&mut kept)?;
         if held.point().timing != timing {
             return None;
         }
@@ -544,11 +544,14 @@ impl StreamImpl for CudaStream {
         }
     }
 
-    fn record_again(&self, slot: &Slot, at: &'static Location<'static>) -> bool {
-        slot.again(|held, lock| {
-            let held: &mut dyn Any = marker::alone(held)?;
-            self.record_into(held.downcast_mut()?, Some(lock), at)
-        })
+    fn record_again(
+        &self,
+        event: Rerecord<'_>,
+        at: &'static Location<'static>,
+    ) -> Option<Rerecorded> {
+        let (mut marker, lock) = event.begin::<CudaMarker>()?;
+        self.record_into(&mut marker, Some(lock), at)?;
+        Some(marker.finish())
     }
 
     fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {

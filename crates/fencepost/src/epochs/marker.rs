@@ -6,7 +6,7 @@ use super::{
     Counter, Time,
     epoch::{Epoch, Outlook},
     reserve::ReservedMarker,
-    values::{Allocated, ValueAllocator},
+    values::Allocated,
 };
 use crate::contract::{MarkerImpl, TimelineKnowledge};
 use crate::timeline::Point;
@@ -45,21 +45,18 @@ impl<C: Counter> CountedMarker<C> {
         }
     }
 
-    /// Records again in place, on the stream that it is on already; `None` where that cannot be,
-    /// and nothing has changed. Whoever watches the old value watches the epoch, so nobody misses
-    /// it.
+    /// It was recorded again in place, on its own stream. Whoever watches the old value watches the
+    /// epoch, so nobody misses it.
     #[inline]
-    pub(crate) fn again<R>(
+    pub(crate) fn is_now(
         &mut self,
-        values: &ValueAllocator,
+        value: u64,
+        time: Option<C::Time>,
         at: &'static Location<'static>,
-        submit: impl FnOnce(u64) -> Result<Option<C::Time>, R>,
-    ) -> Option<u64> {
-        let (value, time) = values.record_again(&self.epoch, submit)?;
+    ) {
         self.point.value = value;
         self.point.at = at;
         self.time = time;
-        Some(value)
     }
 
     /// The value that the counter has once the marker is complete; `None` where it fails instead.

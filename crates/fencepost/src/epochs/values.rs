@@ -35,6 +35,29 @@ pub(crate) struct Allocated<T> {
     pub(crate) submitted: Option<T>,
 }
 
+/// The next value of a stream, under its submit lock. Dropped, it is not used up.
+pub(crate) struct NextValue<'a> {
+    core: &'a StreamCore,
+    open: MutexGuard<'a, SubmitState>,
+}
+
+impl NextValue<'_> {
+    /// The native value for the submit to signal.
+    #[inline]
+    pub(crate) fn native(&self) -> u64 {
+        self.open.epoch.native(self.open.last + 1)
+    }
+
+    /// The marker's value, whose submit succeeded.
+    #[inline]
+    pub(crate) fn submitted(mut self) -> u64 {
+        self.open.last += 1;
+        let value = self.open.last;
+        self.core.recorded.store(value, Ordering::Release);
+        value
+    }
+}
+
 impl SubmitState {
     /// As [`ValueAllocator::end`]; what it gives is to be fired without the submit lock.
     #[must_use]
@@ -96,23 +119,18 @@ impl ValueAllocator {
         })
     }
 
-    /// As [`record`](ValueAllocator::record), for a marker that is on `epoch` already; `None` where
-    /// the stream has left that or the submit was refused, and nothing has changed.
+    /// The next value, for a marker that is on `epoch` already; `None` where the stream has left
+    /// that.
     #[inline]
-    pub(super) fn record_again<T, R>(
-        &self,
-        epoch: &Arc<Epoch>,
-        submit: impl FnOnce(u64) -> Result<T, R>,
-    ) -> Option<(u64, T)> {
-        let mut open = self.open();
-        if !Arc::ptr_eq(&open.epoch, epoch) || epoch.is_closed() {
-            return None;
+    pub(crate) fn next_on(&self, epoch: &Arc<Epoch>) -> Option<NextValue<'_>> {
+        let open = self.open();
+        match Arc::ptr_eq(&open.epoch, epoch) && !epoch.is_closed() {
+            true => Some(NextValue {
+                core: &self.core,
+                open,
+            }),
+            false => None,
         }
-        let value = open.last + 1;
-        let submitted = submit(epoch.native(value)).ok()?;
-        open.last = value;
-        self.core.recorded.store(value, Ordering::Release);
-        Some((value, submitted))
     }
 
     /// Other work in the stream's order; `None` behind a failure, where nothing is submitted.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     contract::{MarkerImpl, StreamImpl},
-    rerecord::Slot,
+    rerecord::{Rerecord, Rerecorded},
 };
 use crate::{
     core::{DeviceCore, StreamCore},
@@ -70,29 +70,29 @@ impl VkStream {
         self.values.now().timeline.fail(cause, true).fire();
     }
 
-    fn submit(&self, batch: Batch) -> Result<(), Fault> {
-        self.gpu.submitter.submit(&self.queue, batch)
-    }
-
-    /// Signals a value of the marker_timeline, behind everything submitted so far.
-    fn signal(&self, native: u64, buffer: Option<vk::CommandBuffer>) -> Result<(), Fault> {
-        self.submit(Batch {
+    /// Signals a value of the marker timeline, behind everything submitted so far, with a time by
+    /// `timer` if there is one. Called under the submit lock.
+    #[inline]
+    fn submit_mark(&self, timer: Option<&Timer>, native: u64) -> Result<Option<SlotTime>, Fault> {
+        let (time, buffer) = match timer {
+            Some(timer) => timer
+                .take(&self.native, native)
+                .map(|(t, b)| (Some(t), Some(b)))?,
+            None => (None, None),
+        };
+        let batch = Batch {
             wait: None,
             buffer,
             signal: Some((self.native.marker_timeline, native)),
-        })?;
+        };
+        self.gpu.submitter.submit(&self.queue, batch)?;
         self.native.was_submitted(native);
-        Ok(())
+        Ok(time)
     }
 
-    /// The submit of a marker. Called under the submit lock.
-    #[inline]
-    fn submit_mark(&self, timer: Option<&Timer>, native: u64) -> Result<Option<SlotTime>, Fault> {
-        let Some(timer) = timer else {
-            return self.signal(native, None).map(|()| None);
-        };
-        let (time, buffer) = timer.take(&self.native, native)?;
-        self.signal(native, Some(buffer)).map(|()| Some(time))
+    /// The submit of an end, which marks as a marker does. Called under the submit lock.
+    fn submit_end(&self, native: u64) -> Result<(), Fault> {
+        self.submit_mark(None, native).map(drop)
     }
 
     /// A batch that marks nothing and uses `uses`. Called under the submit lock.
@@ -103,11 +103,12 @@ impl VkStream {
         buffer: Option<vk::CommandBuffer>,
     ) -> Result<(), Fault> {
         self.native.submit_work(uses, |signal| {
-            self.submit(Batch {
+            let batch = Batch {
                 wait,
                 buffer,
                 signal: Some(signal),
-            })
+            };
+            self.gpu.submitter.submit(&self.queue, batch)
         })
     }
 
@@ -191,7 +192,7 @@ impl VkStream {
         // The stream it waits for ends before that marker, so this one ends here.
         let wake = upstream.and_then(|cause| {
             open.end(&cause.through(marker.to_string()), |native| {
-                self.signal(native, None)
+                self.submit_end(native)
             })
         });
         drop(open);
@@ -269,7 +270,7 @@ impl HostGated for VkStream {
     }
 
     fn fail_from_here(&self, cause: &Cause) {
-        self.values.end(cause, |native| self.signal(native, None));
+        self.values.end(cause, |native| self.submit_end(native));
     }
 }
 
@@ -322,21 +323,26 @@ impl StreamImpl for VkStream {
         )))
     }
 
-    fn record_again(&self, slot: &Slot, at: &'static Location<'static>) -> bool {
-        slot.again(|held, lock| {
-            drop(lock);
-            self.gpu.check_fork().ok()?;
-            let held: &mut dyn Any = Arc::get_mut(held)?;
-            let marker = held.downcast_mut::<VkMarker>()?;
-            if !Arc::ptr_eq(&marker.counter, &self.native) {
-                return None;
-            }
-            let timer = match marker.point().timing {
-                true => Some(self.timer().ok()?),
-                false => None,
-            };
-            marker.again(&self.values, at, |native| self.submit_mark(timer, native))
-        })
+    fn record_again(
+        &self,
+        event: Rerecord<'_>,
+        at: &'static Location<'static>,
+    ) -> Option<Rerecorded> {
+        self.gpu.check_fork().ok()?;
+        let (mut marker, lock) = event.begin::<VkMarker>()?;
+        drop(lock);
+        if !Arc::ptr_eq(&marker.counter, &self.native) {
+            return None;
+        }
+        let timer = match marker.point().timing {
+            true => Some(self.timer().ok()?),
+            false => None,
+        };
+        let next = self.values.next_on(&marker.epoch)?;
+        let time = self.submit_mark(timer, next.native()).ok()?;
+        let value = next.submitted();
+        marker.is_now(value, time, at);
+        Some(marker.finish())
     }
 
     fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
