@@ -15,7 +15,7 @@ use crate::{
     core::{DeviceCore, StreamCore},
     device::Device,
     error::{Error, Result},
-    marker::Status,
+    marker::{Marker, Status},
     rerecord::{Lock, Rerecord, Rerecorded},
     stream::Stream,
     sync::thread,
@@ -200,17 +200,22 @@ fn a_query_while_recording_where_the_timeline_tells_all() {
     a_query_never_takes_the_old_marker_for_the_new(TimelineKnowledge::All);
 }
 
-/// A thread that takes the marker out, and sees that it stays as it is: its value.
-fn holding(event: &Arc<Event>) -> thread::JoinHandle<u64> {
+/// A thread that takes the marker out, and gives it with the value that it has there.
+fn holding(event: &Arc<Event>) -> thread::JoinHandle<(Marker, u64)> {
     let event = event.clone();
     thread::spawn(move || {
         let marker = event.marker().unwrap();
         let value = marker.imp().point().value;
-        thread::yield_now();
-        let now = marker.imp().point().value;
-        assert_eq!(now, value, "changed under its holder");
-        value
+        (marker, value)
     })
+}
+
+/// The value of a marker that was held while its event was recorded again.
+fn held(holding: thread::JoinHandle<(Marker, u64)>) -> u64 {
+    let (marker, value) = holding.join().unwrap();
+    let now = marker.imp().point().value;
+    assert_eq!(now, value, "changed under its holder");
+    value
 }
 
 #[test]
@@ -219,7 +224,7 @@ fn whoever_holds_a_marker_keeps_it_as_it_was() {
         let (event, stream, _) = recorded(TimelineKnowledge::Completion);
         let holding = holding(&event);
         event.record(&stream).unwrap();
-        let seen = holding.join().unwrap();
+        let seen = held(holding);
         assert!(seen == 1 || seen == 2);
         assert_eq!(event.marker().unwrap().imp().point().value, 2);
     });
@@ -248,7 +253,7 @@ fn whoever_holds_a_marker_of_a_lent_slot_keeps_it_as_it_was() {
         let (event, [(stream, _), _]) = delegated();
         let holding = holding(&event);
         event.record(&stream).unwrap();
-        let seen = holding.join().unwrap();
+        let seen = held(holding);
         assert!(seen == 2 || seen == 3);
         assert_eq!(event.marker().unwrap().imp().point().value, 3);
     });
@@ -263,7 +268,7 @@ fn a_slot_is_taken_back_while_others_use_it() {
         let holding = holding(&event);
         event.record(&other.0).unwrap();
         event.record(&other.0).unwrap();
-        holding.join().unwrap();
+        held(holding);
         assert!(
             !event.slot.is_delegated(),
             "to a stream that is not primary"
