@@ -1,6 +1,15 @@
 // The work of the conformance suite and of `fencepost run` on Vulkan and Metal. build.rs translates it.
 //
-// Group 0 is all there is; push constants are one word. ARCHITECTURE.md has the table.
+// | kernel             | bindings of group 0                           | push constant | does            |
+// |--------------------|-----------------------------------------------|---------------|-----------------|
+// | fencepost_append   | 0: count and tokens                           | token         | writes the token |
+// | fencepost_histogram| 0: bytes; 1: 256 counts, low words, then high | length        | counts the bytes |
+// | fencepost_reduce   | 0: counts from; 1: counts into                | unused        | adds, with carry |
+// | fencepost_spin     | 0: a word                                     | rounds        | takes time       |
+//
+// In Metal the bindings are buffers of those numbers, the push constant is buffer 2, and the buffers'
+// sizes are buffer 3. The histogram's workgroup memory is threadgroup memory 0, whose length the host
+// sets.
 
 struct Immediate {
     word: u32,
