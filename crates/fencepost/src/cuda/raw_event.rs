@@ -1,4 +1,4 @@
-//! RawEvent events: one native event for life, which others may record again at any time, another
+//! Raw events: one `CUevent` for life, which others may record again at any time, another
 //! process or a graph. So nothing about it is remembered, each query asks the driver, and it is
 //! never pooled.
 
@@ -195,7 +195,7 @@ impl RawEvent {
             )),
             Ok(None) => Err(Error::NotReady {
                 which: if self.query()? { "end" } else { "start" },
-                marker: format!("the last record of a pinned event of {name}"),
+                marker: format!("the last record of a raw event of {name}"),
             }),
             // What the driver says of an event that was never recorded; both are alive.
             Err(fault) if fault.code() == Some(INVALID_HANDLE) => Err(Error::NotRecorded {
