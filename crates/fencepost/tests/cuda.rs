@@ -11,7 +11,10 @@ use std::{
 
 use fencepost::{
     Backend, Device, Error, Event, Marker, Status, Stream, bindings, cuda,
-    testing::work::{self, Gate},
+    testing::{
+        self,
+        work::{self, Gate},
+    },
 };
 
 mod common;
@@ -104,7 +107,7 @@ fn every_mutant_dies_by_every_case_that_claims_it() {
     let Some(gpu) = gpu() else { return };
     common::in_a_process_of_its_own(|| {
         suite::every_mutant_dies("mutants-cuda", "Mutants of the CUDA backend", || {
-            cuda::fresh(&gpu.device).unwrap()
+            testing::cuda::fresh(&gpu.device).unwrap()
         });
     });
 }
@@ -263,7 +266,7 @@ fn a_fault_of_a_kernel_is_what_everyone_sees() {
         before.synchronize_timeout(PATIENCE).unwrap();
         let waiting = other.record().unwrap();
         waiting.synchronize_timeout(PATIENCE).unwrap();
-        cuda::trap(&stream).unwrap();
+        testing::cuda::trap(&stream).unwrap();
         let after = stream.record().unwrap();
         let (tell, told) = mpsc::channel();
         after
@@ -431,7 +434,7 @@ fn a_capture_survives_everything_we_do_meanwhile() {
     // Known outside, so that its capture is noticed.
     assert!(!cuda::raw_stream(&joined).unwrap().is_null());
     // A callback that is pending on another stream while the capture goes on: the reactor asks.
-    cuda::spin(&busy, 50_000_000).unwrap();
+    testing::cuda::spin(&busy, 50_000_000).unwrap();
     let pending = busy.record().unwrap();
     let (tell, told) = mpsc::channel();
     pending
@@ -441,7 +444,7 @@ fn a_capture_survives_everything_we_do_meanwhile() {
     let graph = Graph::capture(&stream, || {
         let inside = stream.record().unwrap();
         joined.wait(&inside).unwrap();
-        cuda::spin(&joined, 1000).unwrap();
+        testing::cuda::spin(&joined, 1000).unwrap();
         stream.wait(&joined.record().unwrap()).unwrap();
         for error in [
             inside.query().unwrap_err(),
@@ -501,7 +504,7 @@ fn external_events_time_the_inside_of_a_graph() {
     let graph = Graph::capture(&stream, || {
         ready.wait(&stream).unwrap();
         start.record(&stream).unwrap();
-        cuda::spin(&stream, 2_000_000).unwrap();
+        testing::cuda::spin(&stream, 2_000_000).unwrap();
         end.record(&stream).unwrap();
         // An event of the usual kind beside them belongs to the capture, as before.
         assert!(matches!(
@@ -514,7 +517,7 @@ fn external_events_time_the_inside_of_a_graph() {
     };
     for _ in 0..3 {
         // The graph waits for what is recorded outside of it, at each run anew.
-        cuda::spin(&other, 5_000_000).unwrap();
+        testing::cuda::spin(&other, 5_000_000).unwrap();
         ready.record(&other).unwrap();
         graph.run();
         end.synchronize().unwrap();
@@ -548,7 +551,7 @@ fn a_stream_is_wrapped_and_marked_inside_its_own_capture() {
         let number = unsafe { bindings::stream_number(raw) };
         assert_eq!(number, None, "asking would break the capture");
         start.record(&wrapped).unwrap();
-        cuda::spin(&theirs, 1_000_000).unwrap();
+        testing::cuda::spin(&theirs, 1_000_000).unwrap();
         end.record(&wrapped).unwrap();
         let marker = wrapped.record().unwrap();
         assert!(matches!(marker.query(), Err(Error::Captured { .. })));
@@ -580,7 +583,7 @@ fn host_work_that_waits_behind_a_held_gpu_stream_is_refused() {
     })
     .unwrap();
     let marker = host.record().unwrap();
-    cuda::spin(&stream, 20_000_000).unwrap();
+    testing::cuda::spin(&stream, 20_000_000).unwrap();
     let before = stream.record().unwrap();
     stream.wait_foreign(&marker).unwrap();
     let behind = stream.record().unwrap();
@@ -694,7 +697,7 @@ fn a_context_of_the_callers_own_is_a_device_of_its_own() {
     assert_ne!(device, gpu.device);
     let (start, end) = (Event::with_timing(&device), Event::with_timing(&device));
     start.record(&stream).unwrap();
-    cuda::spin(&stream, 1_000_000).unwrap();
+    testing::cuda::spin(&stream, 1_000_000).unwrap();
     end.record(&stream).unwrap();
     end.synchronize_timeout(PATIENCE).unwrap();
     assert!(start.elapsed_time(&end).unwrap() >= 0.9);
@@ -728,8 +731,8 @@ fn a_fault_of_one_gpu_reaches_the_streams_of_another_that_wait_for_it() {
         let (faulty, waiting) = (first.new_stream().unwrap(), second.new_stream().unwrap());
         let before = waiting.record().unwrap();
         before.synchronize_timeout(PATIENCE).unwrap();
-        cuda::spin(&faulty, 50_000_000).unwrap();
-        cuda::trap(&faulty).unwrap();
+        testing::cuda::spin(&faulty, 50_000_000).unwrap();
+        testing::cuda::trap(&faulty).unwrap();
         waiting.wait(&faulty.record().unwrap()).unwrap();
         let behind = waiting.record().unwrap();
         // Nobody asks the first GPU for anything.
@@ -785,7 +788,7 @@ fn an_event_is_shared_with_another_process() {
         own.to_string().contains("process that exported it"),
         "{own}"
     );
-    cuda::spin(&stream, 3_000_000_000).unwrap();
+    testing::cuda::spin(&stream, 3_000_000_000).unwrap();
     event.record(&stream).unwrap();
     assert!(!event.query().unwrap());
     let text: String = handle.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,7 +1,7 @@
 //! Random runs of operations, held against the model, on the first GPU or its stand-in.
 #![cfg(all(feature = "cuda", not(loom)))]
 
-use fencepost::{Device, cuda};
+use fencepost::{Device, testing};
 
 mod common;
 #[path = "common/model.rs"]
@@ -27,6 +27,6 @@ fn the_gpu_does_what_the_model_says() {
 fn the_model_tells_mutants_of_the_gpu_apart() {
     let Some(device) = gpu() else { return };
     common::in_a_process_of_its_own(|| {
-        model::tells_gpus_apart(|| cuda::fresh(&device).unwrap());
+        model::tells_gpus_apart(|| testing::cuda::fresh(&device).unwrap());
     });
 }

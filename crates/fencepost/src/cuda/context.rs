@@ -46,12 +46,12 @@ use crate::{
     workers::{CallbackQueue, Pool},
 };
 
-pub(super) struct Context {
+pub(crate) struct Context {
     pub(super) driver: &'static Driver,
     pub(super) raw: ContextHandle,
     /// What the driver calls it; never used again, while `raw` may be. Old drivers have none.
     id: Option<u64>,
-    pub(super) name: String,
+    pub(crate) name: String,
     pub(super) clock: Clock,
     callbacks: Arc<CallbackQueue>,
     pools: [Mutex<Vec<EventHandle>>; 4],
@@ -63,10 +63,6 @@ pub(super) struct Context {
     /// Why nothing in it works any more.
     dead: OnceLock<Cause>,
     owner: u32,
-    #[cfg(feature = "conformance")]
-    pub(super) kernels: OnceLock<Result<super::work::Kernels>>,
-    #[cfg(feature = "conformance")]
-    pub(super) logs: Mutex<Vec<super::work::Pages>>,
 }
 
 /// Which pool an event belongs to.
@@ -92,7 +88,7 @@ impl Kind {
 /// grow. Each use waits for one more than the last, so a word can be used again as soon as it was
 /// opened: what was opened stays open.
 #[derive(Clone, Copy)]
-pub(super) struct HostGate {
+pub(crate) struct HostGate {
     host: usize,
     device: u64,
     turn: u32,
@@ -134,10 +130,6 @@ impl Context {
             streams: Streams::new(),
             dead: OnceLock::new(),
             owner: std::process::id(),
-            #[cfg(feature = "conformance")]
-            kernels: OnceLock::new(),
-            #[cfg(feature = "conformance")]
-            logs: Mutex::new(Vec::new()),
         }))
     }
 
@@ -178,7 +170,7 @@ impl Context {
     }
 
     /// Calls the driver with this context current, and puts back what was current before.
-    pub(super) fn current<R>(&self, call: impl FnOnce() -> Result<R, Fault>) -> Result<R, Fault> {
+    pub(crate) fn current<R>(&self, call: impl FnOnce() -> Result<R, Fault>) -> Result<R, Fault> {
         self.check_alive()?;
         // SAFETY: the context is retained, or its owner keeps it alive (stream_from_raw).
         unsafe { self.driver.ctx_push((self.raw,)) }?;
@@ -338,7 +330,7 @@ impl Context {
     }
 
     /// A closed word, and what to wait for.
-    pub(super) fn take_gate(&self) -> Result<HostGate, Fault> {
+    pub(crate) fn take_gate(&self) -> Result<HostGate, Fault> {
         let mut words = lock(&self.words);
         if words.is_empty() {
             let (host, device) = self.pinned(PAGE)?;
@@ -354,7 +346,7 @@ impl Context {
     }
 
     /// Lets whoever waits for the word go on, and takes it back.
-    pub(super) fn open(&self, word: HostGate) {
+    pub(crate) fn open(&self, word: HostGate) {
         // SAFETY: aligned, part of a page that is never freed, and written by nobody else: a word
         // has one holder, and the device only reads it.
         let cell = unsafe { AtomicU32::from_ptr(word.host as *mut u32) };
@@ -363,12 +355,12 @@ impl Context {
     }
 
     /// Takes back a word that nobody waits for.
-    pub(super) fn unused(&self, word: HostGate) {
+    pub(crate) fn unused(&self, word: HostGate) {
         self.open(word);
     }
 
     /// Holds `stream` until `word` is opened.
-    pub(super) fn wait_gate(&self, stream: StreamHandle, word: HostGate) -> Result<(), Fault> {
+    pub(crate) fn wait_gate(&self, stream: StreamHandle, word: HostGate) -> Result<(), Fault> {
         // SAFETY: the address is device-visible pinned memory that is never freed.
         // CU_STREAM_WAIT_VALUE_GEQ is 0, and compares cyclically.
         unsafe {
@@ -379,7 +371,7 @@ impl Context {
 
     /// Zeroed pinned memory that the device sees: its addresses for the host and for the device.
     /// Never freed.
-    pub(super) fn pinned(&self, bytes: usize) -> Result<(usize, u64), Fault> {
+    pub(crate) fn pinned(&self, bytes: usize) -> Result<(usize, u64), Fault> {
         let (mut host, mut device): (*mut c_void, u64) = (std::ptr::null_mut(), 0);
         self.current(|| {
             // CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP: for streams of every context.
@@ -426,7 +418,7 @@ impl Context {
     /// What a fault met at a marker or stream of `timeline` is to the caller. One that ends the
     /// context fails all of its streams, with the first such fault as their cause. Call it without
     /// any lock.
-    pub(super) fn failed(&self, fault: Fault, timeline: Option<&Timeline>) -> Error {
+    pub(crate) fn failed(&self, fault: Fault, timeline: Option<&Timeline>) -> Error {
         if self.is_forked() {
             return Error::Forked {
                 device: self.name.clone(),

@@ -37,7 +37,7 @@ use super::stream::{LEGACY, Origin, PER_THREAD};
 
 pub(crate) struct CudaDevice {
     core: Arc<DeviceCore>,
-    pub(super) context: &'static Context,
+    pub(crate) context: &'static Context,
     default: Arc<CudaStream>,
 }
 
@@ -94,7 +94,7 @@ fn device_of(
 }
 
 /// A device in `context`, with streams and an identity of its own.
-fn new_device(context: &'static Context) -> CudaDevice {
+pub(crate) fn new_device(context: &'static Context) -> CudaDevice {
     let core = context.device_core();
     let default = CudaStream::new(core.clone(), context, LEGACY, Origin::Legacy, false);
     CudaDevice {
@@ -144,18 +144,6 @@ impl CudaDevice {
             Origin::Own,
             blocking,
         ))
-    }
-
-    /// A kernel that spins, for tests of times.
-    #[cfg(feature = "conformance")]
-    pub(crate) fn spin(stream: &CudaStream, nanos: u64) -> Result<()> {
-        super::work::spin(stream, nanos)
-    }
-
-    /// The kernel that faults, for tests of what that does.
-    #[cfg(feature = "conformance")]
-    pub(crate) fn trap(stream: &CudaStream) -> Result<()> {
-        super::work::trap(stream)
     }
 }
 
@@ -255,13 +243,6 @@ pub(crate) fn of_device(device: &dyn DeviceImpl) -> Option<&CudaDevice> {
     (device as &dyn std::any::Any).downcast_ref()
 }
 
-/// Another device in the same context, with streams of its own, so that tests that run at the same
-/// time do not wait for each other's.
-#[cfg(feature = "conformance")]
-pub(crate) fn sibling_in_context(device: &dyn DeviceImpl) -> Option<DeviceRef> {
-    of_device(device).map(|cuda| DeviceRef::new(new_device(cuda.context)))
-}
-
 impl DeviceImpl for CudaDevice {
     fn core(&self) -> &Arc<DeviceCore> {
         &self.core
@@ -289,7 +270,7 @@ impl DeviceImpl for CudaDevice {
 
     #[cfg(feature = "conformance")]
     fn test_work(&self) -> Arc<dyn crate::testing::TestWork> {
-        Arc::new(super::work::CudaWork {
+        Arc::new(crate::testing::cuda::CudaWork {
             context: self.context,
         })
     }

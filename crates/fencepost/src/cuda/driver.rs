@@ -8,9 +8,6 @@
 //!   cross threads: the driver API is thread-safe
 //!   ([CUDA programming guide, driver API](https://docs.nvidia.com/cuda/cuda-driver-api/)).
 
-// The suite's work alone calls some of it.
-#![cfg_attr(not(feature = "conformance"), allow(dead_code))]
-
 use std::{
     ffi::{CStr, c_char, c_int, c_uint, c_void},
     fmt,
@@ -29,14 +26,14 @@ const LIBRARY: &str = if cfg!(windows) {
 };
 
 /// What every function of the driver returns.
-pub(super) type Status = c_int;
+pub(crate) type Status = c_int;
 
 macro_rules! handles {
     ($($name:ident $what:literal)*) => {$(
         #[doc = $what]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(transparent)]
-        pub(super) struct $name(pub(super) *mut c_void);
+        pub(crate) struct $name(pub(super) *mut c_void);
 
         // SAFETY: an opaque name of something in the driver, which the driver's functions take from
         // any thread; nothing here reads through it.
@@ -55,12 +52,10 @@ handles! {
     ContextHandle "A `CUcontext`."
     StreamHandle "A `CUstream`."
     EventHandle "A `CUevent`."
-    ModuleHandle "A `CUmodule`."
-    FunctionHandle "A `CUfunction`."
 }
 
 /// A `CUdeviceptr`.
-pub(super) type DevicePointer = u64;
+pub(crate) type DevicePointer = u64;
 /// A `CUdevice`.
 pub(super) type Ordinal = c_int;
 /// A `CUipcEventHandle`.
@@ -101,7 +96,6 @@ macro_rules! table {
                 /// # Safety
                 /// What the driver's own reference asks of the arguments: pointers to memory of
                 /// the right size, handles that are alive.
-                #[allow(clippy::too_many_arguments)]
                 #[inline]
                 pub(super) unsafe fn $field(&self, call: table!(@tuple $($argument),*))
                     -> Result<(), Fault>
@@ -123,9 +117,6 @@ macro_rules! table {
     (@spread $f:ident, $c:ident, $a:ty, $b:ty) => { $f($c.0, $c.1) };
     (@spread $f:ident, $c:ident, $a:ty, $b:ty, $d:ty) => { $f($c.0, $c.1, $c.2) };
     (@spread $f:ident, $c:ident, $a:ty, $b:ty, $d:ty, $e:ty) => { $f($c.0, $c.1, $c.2, $c.3) };
-    (@spread $f:ident, $c:ident, $($a:ty),*) => {
-        $f($c.0, $c.1, $c.2, $c.3, $c.4, $c.5, $c.6, $c.7, $c.8, $c.9, $c.10)
-    };
 }
 
 table! {
@@ -161,23 +152,12 @@ table! {
     ipc_open_event = "cuIpcOpenEventHandle" (*mut EventHandle, IpcHandle);
     host_alloc = "cuMemHostAlloc" (*mut *mut c_void, usize, c_uint);
     host_pointer = "cuMemHostGetDevicePointer_v2" (*mut DevicePointer, *mut c_void, c_uint);
-    alloc = "cuMemAlloc_v2" (*mut DevicePointer, usize);
-    copy_in = "cuMemcpyHtoD_v2" (DevicePointer, *const c_void, usize);
-    copy_out = "cuMemcpyDtoH_v2" (*mut c_void, DevicePointer, usize);
-    copy_in_async = "cuMemcpyHtoDAsync_v2" (DevicePointer, *const c_void, usize, StreamHandle);
-    set_async = "cuMemsetD32Async" (DevicePointer, c_uint, usize, StreamHandle);
-    module_load = "cuModuleLoadData" (*mut ModuleHandle, *const c_void);
-    module_function = "cuModuleGetFunction" (*mut FunctionHandle, ModuleHandle, *const c_char);
-    launch_kernel = "cuLaunchKernel" (
-        FunctionHandle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, StreamHandle,
-        *mut *mut c_void, *mut *mut c_void
-    );
     error_name = "cuGetErrorName" (Status, *mut *const c_char);
     error_string = "cuGetErrorString" (Status, *mut *const c_char);
 }
 
 #[inline]
-fn check(call: &'static str, status: Status) -> Result<(), Fault> {
+pub(crate) fn check(call: &'static str, status: Status) -> Result<(), Fault> {
     match status {
         0 => Ok(()),
         code => Err(Fault::Code { call, code }),
@@ -185,7 +165,7 @@ fn check(call: &'static str, status: Status) -> Result<(), Fault> {
 }
 
 /// The driver, loaded and initialised.
-pub(super) struct Driver {
+pub(crate) struct Driver {
     table: Table,
     /// `major * 1000 + minor * 10`, as the driver counts.
     pub(super) version: c_int,
@@ -193,7 +173,7 @@ pub(super) struct Driver {
 
 /// Why a call failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The driver has no such function.
     Missing(&'static str),
     /// It returned this code.
@@ -267,20 +247,7 @@ impl Driver {
     }
 
     fn load() -> Result<Driver, String> {
-        let named = std::env::var_os(LIBRARY_VARIABLE).filter(|name| !name.is_empty());
-        let path = named.clone().unwrap_or_else(|| LIBRARY.into());
-        // SAFETY: loading runs the library's initialisers. The default is the system's own driver;
-        // the variable is set by whoever runs the process, as LD_PRELOAD would be.
-        let library = unsafe { libloading::Library::new(&path) }.map_err(|error| match named {
-            Some(_) => format!(
-                "{LIBRARY_VARIABLE} names a library that cannot be loaded ({})",
-                std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string)
-            ),
-            None => format!(
-                "NVIDIA's driver is not installed ({LIBRARY} was not found); \
-                 install it, or make it visible to this process or container"
-            ),
-        })?;
+        let library = Driver::open_library()?;
         let mut driver = Driver {
             table: Table::load(&library),
             version: 0,
@@ -298,6 +265,24 @@ impl Driver {
             driver.version = version;
         }
         Ok(driver)
+    }
+
+    /// The driver's library. Loading it again gives the same one.
+    pub(crate) fn open_library() -> Result<libloading::Library, String> {
+        let named = std::env::var_os(LIBRARY_VARIABLE).filter(|name| !name.is_empty());
+        let path = named.clone().unwrap_or_else(|| LIBRARY.into());
+        // SAFETY: loading runs the library's initialisers. The default is the system's own driver;
+        // the variable is set by whoever runs the process, as LD_PRELOAD would be.
+        unsafe { libloading::Library::new(&path) }.map_err(|error| match named {
+            Some(_) => format!(
+                "{LIBRARY_VARIABLE} names a library that cannot be loaded ({})",
+                std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string)
+            ),
+            None => format!(
+                "NVIDIA's driver is not installed ({LIBRARY} was not found); \
+                 install it, or make it visible to this process or container"
+            ),
+        })
     }
 
     /// Calls the driver so that no capture in global mode, of whatever thread, is broken by it:

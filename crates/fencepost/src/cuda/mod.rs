@@ -26,18 +26,14 @@
 
 #[cfg(feature = "conformance")]
 pub mod bare;
-#[cfg(feature = "conformance")]
-mod bytes;
-mod context;
+pub(crate) mod context;
 pub(crate) mod device;
-mod driver;
+pub(crate) mod driver;
 mod marker;
 mod raw_event;
-mod stream;
+pub(crate) mod stream;
 mod upstreams;
 mod values;
-#[cfg(feature = "conformance")]
-mod work;
 
 use std::{any::Any, ffi::c_void, fmt, sync::Arc};
 
@@ -548,39 +544,4 @@ fn of(device: &Device) -> Result<&device::CudaDevice> {
         device: device.name().into(),
         remedy: "open a device whose name begins with cuda".into(),
     })
-}
-
-/// Submits a kernel that faults: the context does not survive it. For tests of what that does, in a
-/// process of their own.
-///
-/// # Errors
-/// [`Error::Unsupported`] for a stream of another backend; what the driver says.
-#[cfg(feature = "conformance")]
-#[doc(hidden)]
-pub fn trap(stream: &Stream) -> Result<()> {
-    let stream = of_stream(stream)?;
-    device::CudaDevice::trap(stream)
-}
-
-/// Submits a kernel that spins for `nanos` nanoseconds of the GPU's own clock.
-///
-/// # Errors
-/// [`Error::Unsupported`] for a stream of another backend; what the driver says.
-#[cfg(feature = "conformance")]
-#[doc(hidden)]
-pub fn spin(stream: &Stream, nanos: u64) -> Result<()> {
-    let stream = of_stream(stream)?;
-    device::CudaDevice::spin(stream, nanos)
-}
-
-/// Another [`Device`] in the same context, with streams of its own: for suites that run several
-/// cases at the same time.
-///
-/// # Errors
-/// [`Error::Unsupported`] for a device of another backend.
-#[cfg(feature = "conformance")]
-#[doc(hidden)]
-pub fn fresh(device: &Device) -> Result<Device> {
-    of(device)?;
-    Ok(device::sibling_in_context(device.imp()).map_or_else(|| device.clone(), Device::new))
 }

@@ -31,7 +31,7 @@ use crate::{
 pub(crate) struct CudaStream {
     me: Weak<CudaStream>,
     core: Arc<StreamCore>,
-    pub(super) context: &'static Context,
+    pub(crate) context: &'static Context,
     raw: StreamHandle,
     origin: Origin,
     /// The driver's number for it, never used again; a handle may be.
@@ -40,7 +40,7 @@ pub(crate) struct CudaStream {
     shared: AtomicBool,
     /// Whether threads that synchronize with its markers sleep in the driver instead of spinning.
     blocking: bool,
-    pub(super) values: ValueAllocator<FailurePoint>,
+    values: ValueAllocator<FailurePoint>,
 }
 
 /// Whose stream it is, and what a call on it needs.
@@ -103,7 +103,7 @@ impl CudaStream {
 
     /// Calls the driver with this stream's handle.
     #[inline]
-    pub(super) fn call<R>(
+    pub(crate) fn call<R>(
         &self,
         call: impl FnOnce(StreamHandle) -> Result<R, Fault>,
     ) -> Result<R, Fault> {
@@ -255,11 +255,16 @@ impl CudaStream {
         timeline.fail(cause, true).fire();
     }
 
-    fn wait_native(&self, marker: &Arc<dyn MarkerImpl>, imp: &CudaMarker) -> Result<()> {
+    /// Its timeline; `None` once the stream has failed, or fails when what was submitted is done.
+    pub(crate) fn open_timeline(&self) -> Option<Arc<Timeline>> {
         let (timeline, end) = self.values.now();
-        if end.is_some() || timeline.has_failed() {
+        (end.is_none() && !timeline.has_failed()).then_some(timeline)
+    }
+
+    fn wait_native(&self, marker: &Arc<dyn MarkerImpl>, imp: &CudaMarker) -> Result<()> {
+        let Some(timeline) = self.open_timeline() else {
             return Ok(());
-        }
+        };
         let (event, upstream) = match &imp.native {
             Native::Own(event) | Native::Captured(event) => (*event, None),
             Native::FailurePoint(end) => (end.event(), Some(&end.cause)),
@@ -389,10 +394,9 @@ impl Drop for Crossing {
 
 impl HostGated for CudaStream {
     fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
-        let (timeline, end) = self.values.now();
-        if end.is_some() || timeline.has_failed() {
+        let Some(timeline) = self.open_timeline() else {
             return Ok(());
-        }
+        };
         let context = self.context;
         let (kind, before) = (self.kind(false), self.values.last());
         // Should the marker fail, this stream ends where the wait begins: that point needs an
@@ -578,10 +582,9 @@ impl StreamImpl for CudaStream {
     /// a loop would never hear that it is idle.
     fn is_idle(&self) -> Result<Option<bool>> {
         self.check_thread()?;
-        let (timeline, end) = self.values.now();
-        if end.is_some() || timeline.has_failed() {
+        let Some(timeline) = self.open_timeline() else {
             return Ok(None);
-        }
+        };
         let asked = self.is_capturing().and_then(|capturing| match capturing {
             // Asking would break the capture.
             true => Ok(None),

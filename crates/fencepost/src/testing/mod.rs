@@ -34,6 +34,8 @@ use crate::device::Device;
 pub(crate) mod bytes;
 mod cases;
 mod context;
+#[cfg(all(feature = "cuda", not(loom)))]
+pub mod cuda;
 mod held;
 pub(crate) mod host;
 #[cfg(feature = "mutants")]

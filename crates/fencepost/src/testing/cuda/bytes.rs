@@ -6,19 +6,18 @@
 use std::{any::Any, ffi::c_void, sync::Arc};
 
 use super::{
-    context::Context,
-    driver::{Fault, FunctionHandle},
-    stream::CudaStream,
-    work,
+    kernels::{Functions, launch},
+    of_stream, state,
 };
 use crate::{
+    cuda::{context::Context, driver::Fault, stream::CudaStream},
     error::{Error, Result},
     stream::Stream,
     sync::{Mutex, lock},
     testing::{bytes::ByteCounterImpl, work::ByteCounter},
 };
 
-/// RawEvent memory that the host fills, device memory that it is copied to, and 256 counts.
+/// Page-locked memory that the host fills, device memory that it is copied to, and 256 counts.
 struct Memory {
     capacity: usize,
     host: usize,
@@ -40,7 +39,7 @@ const MOST_BLOCKS: usize = 1024;
 const BYTES_A_BLOCK: usize = 16 * 1024;
 
 pub(super) fn new(context: &'static Context, capacity: usize) -> Result<Arc<dyn ByteCounterImpl>> {
-    work::kernels(context)?;
+    state(context).kernels(context)?;
     let failed = |fault| context.failed(fault, None);
     let memory = allocate(context, capacity).map_err(failed)?;
     let zeroes = [0_u64; BINS];
@@ -49,9 +48,7 @@ pub(super) fn new(context: &'static Context, capacity: usize) -> Result<Arc<dyn 
             // SAFETY: `bins` is device memory of that size, and nobody else's.
             unsafe {
                 let from = zeroes.as_ptr().cast::<c_void>();
-                context
-                    .driver
-                    .copy_in((memory.bins, from, size_of_val(&zeroes)))
+                Functions::get()?.copy_in(memory.bins, from, size_of_val(&zeroes))
             }
         })
         .map_err(failed)?;
@@ -68,7 +65,7 @@ fn allocate(context: &Context, capacity: usize) -> Result<Memory, Fault> {
         context.current(|| {
             let mut address = 0;
             // SAFETY: `address` is one device pointer.
-            unsafe { context.driver.alloc((&raw mut address, bytes)) }?;
+            unsafe { Functions::get()?.alloc(&raw mut address, bytes) }?;
             Ok(address)
         })
     };
@@ -82,35 +79,14 @@ fn allocate(context: &Context, capacity: usize) -> Result<Memory, Fault> {
 
 impl CudaCounter {
     fn stream<'a>(&self, stream: &'a Stream) -> Result<&'a CudaStream> {
-        (stream.imp() as &dyn Any)
-            .downcast_ref::<CudaStream>()
+        of_stream(stream.imp())
+            .ok()
             .filter(|cuda| std::ptr::eq(cuda.context, self.context))
             .ok_or_else(|| Error::DeviceMismatch {
                 call: "count",
                 left: format!("memory of {}", self.context.name),
                 right: stream.to_string(),
             })
-    }
-
-    fn launch(
-        &self,
-        stream: &CudaStream,
-        function: FunctionHandle,
-        blocks: u32,
-        arguments: &mut [*mut c_void],
-    ) -> Result<(), Fault> {
-        let none = std::ptr::null_mut();
-        let arguments = arguments.as_mut_ptr();
-        stream.call(|raw| {
-            // SAFETY: the function is of this context; the arguments point to values of the types
-            // it takes (kernels.cu), and the driver copies them before it returns. What they
-            // address is device memory of this context, which is never freed.
-            unsafe {
-                self.context.driver.launch_kernel((
-                    function, blocks, 1, 1, THREADS, 1, 1, 0, raw, arguments, none,
-                ))
-            }
-        })
     }
 }
 
@@ -126,39 +102,35 @@ impl ByteCounterImpl for CudaCounter {
 
     fn count(&self, stream: &Stream, len: usize) -> Result<()> {
         let cuda = self.stream(stream)?;
-        let kernels = work::kernels(self.context)?;
+        let kernels = state(self.context).kernels(self.context)?;
         let memory = lock(&self.memory);
         let len = len.min(memory.capacity);
-        let driver = self.context.driver;
         let (mut data, mut bytes, mut bins) = (memory.data, len as u64, memory.bins);
-        let queued = cuda
-            .call(|raw| {
-                // SAFETY: `bins` is device memory of 512 words of 32 bits.
-                unsafe { driver.set_async((bins, 0, BINS * 2, raw)) }?;
-                match len {
-                    0 => Ok(()),
-                    // SAFETY: both are of at least `len` bytes and never freed; the host's is
-                    // pinned.
-                    _ => unsafe {
-                        driver.copy_in_async((data, memory.host as *const c_void, len, raw))
-                    },
-                }
-            })
-            .and_then(|()| {
-                let blocks = len.div_ceil(BYTES_A_BLOCK).clamp(1, MOST_BLOCKS) as u32;
-                let mut arguments = [
-                    (&raw mut data).cast::<c_void>(),
-                    (&raw mut bytes).cast::<c_void>(),
-                    (&raw mut bins).cast::<c_void>(),
-                ];
-                self.launch(cuda, kernels.histogram, blocks, &mut arguments)
-            });
-        queued.map_err(|fault| self.context.failed(fault, None))
+        let copied = cuda.call(|raw| {
+            let driver = Functions::get()?;
+            // SAFETY: `bins` is device memory of 512 words of 32 bits.
+            unsafe { driver.set_async(bins, 0, BINS * 2, raw) }?;
+            match len {
+                0 => Ok(()),
+                // SAFETY: both are of at least `len` bytes and never freed; the host's is
+                // page-locked.
+                _ => unsafe { driver.copy_in_async(data, memory.host as *const c_void, len, raw) },
+            }
+        });
+        copied.map_err(|fault| self.context.failed(fault, None))?;
+        let blocks = len.div_ceil(BYTES_A_BLOCK).clamp(1, MOST_BLOCKS) as u32;
+        let mut arguments = [
+            (&raw mut data).cast::<c_void>(),
+            (&raw mut bytes).cast::<c_void>(),
+            (&raw mut bins).cast::<c_void>(),
+        ];
+        // SAFETY: the kernel takes these three; the memory is of its context and never freed.
+        unsafe { launch(cuda, kernels.histogram, (blocks, THREADS), &mut arguments) }
     }
 
     fn add_to(&self, stream: &Stream, into: &ByteCounter) -> Result<()> {
         let cuda = self.stream(stream)?;
-        let kernels = work::kernels(self.context)?;
+        let kernels = state(self.context).kernels(self.context)?;
         let into: &dyn Any = into.inner();
         let Some(into) = into.downcast_ref::<CudaCounter>() else {
             return Err(Error::DeviceMismatch {
@@ -172,8 +144,8 @@ impl ByteCounterImpl for CudaCounter {
             (&raw mut from).cast::<c_void>(),
             (&raw mut to).cast::<c_void>(),
         ];
-        self.launch(cuda, kernels.reduce, 1, &mut arguments)
-            .map_err(|fault| self.context.failed(fault, None))
+        // SAFETY: the kernel takes these two; counts are never freed.
+        unsafe { launch(cuda, kernels.reduce, (1, THREADS), &mut arguments) }
     }
 
     fn read(&self) -> Result<[u64; BINS]> {
@@ -183,11 +155,7 @@ impl ByteCounterImpl for CudaCounter {
                 let to = counts.as_mut_ptr().cast::<c_void>();
                 // SAFETY: `to` has room for that many bytes, and `bins` is device memory of as
                 // many.
-                unsafe {
-                    self.context
-                        .driver
-                        .copy_out((to, self.bins, BINS * size_of::<u64>()))
-                }
+                unsafe { Functions::get()?.copy_out(to, self.bins, BINS * size_of::<u64>()) }
             })
             .map_err(|fault| self.context.failed(fault, None))?;
         Ok(counts)

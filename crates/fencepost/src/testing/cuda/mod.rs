@@ -1,0 +1,189 @@
+//! The work that tests put on CUDA streams: gates, and kernels that write to logs.
+//!
+//! **Nothing here frees memory or loads a module while a gate is closed**: both would block until
+//! it opens, and the thread that blocks may be the one that opens it
+//! (docs/measurements/cuda-stalls.md). So logs are page-locked memory that is used again and never
+//! freed, and the module is loaded before the first gate closes.
+#![allow(unsafe_code)]
+
+mod bytes;
+mod kernels;
+mod log;
+
+use std::{
+    any::Any,
+    sync::{Arc, OnceLock},
+};
+
+use kernels::Kernels;
+use log::Pages;
+
+use super::{
+    TestWork,
+    bytes::ByteCounterImpl,
+    work::{Gate, Log},
+};
+use crate::{
+    contract::{DeviceRef, StreamImpl},
+    cuda::{
+        context::Context,
+        device::{new_device, of_device},
+        stream::CudaStream,
+    },
+    device::Device,
+    error::{Cause, Error, Result},
+    host_gate::HostGated,
+    stream::Stream,
+    sync::{Mutex, lock},
+};
+
+/// Keeps `stream` busy with a kernel for so many nanoseconds of the GPU's clock.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a stream of another backend; what the driver says.
+///
+/// ```no_run
+/// use fencepost::{Device, testing::cuda};
+/// let stream = Device::open("cuda:0")?.new_stream()?;
+/// cuda::spin(&stream, 1_000_000)?;
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn spin(stream: &Stream, nanos: u64) -> Result<()> {
+    let stream = of_stream(stream.imp())?;
+    let kernels = state(stream.context).kernels(stream.context)?;
+    kernels.spin(stream, nanos)
+}
+
+/// Submits a kernel that faults. The context does not survive it, so this is for a process of its
+/// own.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a stream of another backend; what the driver says.
+///
+/// ```no_run
+/// use fencepost::{Device, Error, testing::cuda};
+/// let stream = Device::open("cuda:0")?.new_stream()?;
+/// cuda::trap(&stream)?;
+/// assert!(matches!(stream.synchronize(), Err(Error::DeviceLost { .. })));
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn trap(stream: &Stream) -> Result<()> {
+    let stream = of_stream(stream.imp())?;
+    state(stream.context).kernels(stream.context)?.trap(stream)
+}
+
+/// Another device in the context of `device`, with streams of its own, so that tests that run at
+/// the same time do not wait for each other's.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a device of another backend.
+///
+/// ```no_run
+/// use fencepost::{Device, testing::cuda};
+/// let device = Device::open("cuda:0")?;
+/// assert_ne!(cuda::fresh(&device)?, device);
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn fresh(device: &Device) -> Result<Device> {
+    match of_device(device.imp()) {
+        Some(cuda) => Ok(Device::new(DeviceRef::new(new_device(cuda.context)))),
+        None => Err(not_cuda(device.name())),
+    }
+}
+
+/// The work of one context's devices.
+pub(crate) struct CudaWork {
+    pub(crate) context: &'static Context,
+}
+
+/// What a context keeps for tests. Never freed, as the context itself.
+#[derive(Default)]
+struct State {
+    kernels: OnceLock<Result<Kernels>>,
+    /// Logs that nobody uses now.
+    logs: Mutex<Vec<Pages>>,
+}
+
+fn state(context: &'static Context) -> &'static State {
+    static STATES: Mutex<Vec<(&'static Context, &'static State)>> = Mutex::new(Vec::new());
+    let mut states = lock(&STATES);
+    let known = states.iter().find(|(of, _)| std::ptr::eq(*of, context));
+    if let Some((_, state)) = known {
+        return state;
+    }
+    let state = Box::leak(Box::default());
+    states.push((context, state));
+    state
+}
+
+impl State {
+    /// Loads the kernels, once.
+    fn kernels(&self, context: &Context) -> Result<Kernels> {
+        self.kernels.get_or_init(|| Kernels::load(context)).clone()
+    }
+}
+
+impl TestWork for CudaWork {
+    fn new_log(&self) -> Result<Log> {
+        log::new(self.context)
+    }
+
+    fn gate(&self, stream: &dyn StreamImpl) -> Result<Gate> {
+        let stream = of_stream(stream)?;
+        let context = stream.context;
+        if stream.open_timeline().is_none() {
+            // Behind a failure there is nothing to hold back; the driver's stream would be held,
+            // and with it what comes after clear_error.
+            return Ok(Gate::new(|| ()));
+        }
+        state(context).kernels(context)?;
+        let word = context
+            .take_gate()
+            .map_err(|fault| context.failed(fault, None))?;
+        match stream.call(|raw| context.wait_gate(raw, word)) {
+            Ok(()) => Ok(Gate::new(move || context.open(word))),
+            Err(fault) => {
+                context.unused(word);
+                Err(context.failed(fault, None))
+            }
+        }
+    }
+
+    fn append(&self, stream: &dyn StreamImpl, log: &Log, token: u32) -> Result<()> {
+        let stream = of_stream(stream)?;
+        match stream.open_timeline() {
+            Some(_) => log::append(stream, log, token),
+            // What is submitted behind a failure never runs.
+            None => stream.failure().map_or(Ok(()), Err),
+        }
+    }
+
+    /// The stream ends here, by the backend's own way of failing a stream, with nothing submitted.
+    ///
+    /// A real fault of a kernel ends the whole context, and no process can use that device again;
+    /// so the cases about streams that fail and go on cannot be shown by one. What a real fault
+    /// does is tested apart, in a process of its own.
+    fn fail(&self, stream: &dyn StreamImpl, text: &str) -> Result<()> {
+        of_stream(stream)?.fail_from_here(&Cause::new(text));
+        Ok(())
+    }
+
+    fn byte_counter(&self, capacity: usize) -> Result<Arc<dyn ByteCounterImpl>> {
+        bytes::new(self.context, capacity)
+    }
+}
+
+/// The CUDA side of a stream.
+fn of_stream(stream: &dyn StreamImpl) -> Result<&CudaStream> {
+    let any: &dyn Any = stream;
+    any.downcast_ref()
+        .ok_or_else(|| not_cuda(&stream.core().device.name))
+}
+
+fn not_cuda(device: &str) -> Error {
+    Error::Unsupported {
+        what: "the work of a CUDA test".into(),
+        device: device.into(),
+        remedy: "use a device or stream of CUDA".into(),
+    }
+}
