@@ -15,8 +15,10 @@ use crate::{
     registry::{Entry, REGISTRY},
 };
 
-/// An accelerator opened through one backend: `host`, `metal`, `cuda:0`, `vulkan:0`. Cheap to
-/// clone.
+/// An accelerator, opened through one backend: `host`, `metal`, `cuda:0`, `vulkan:0`.
+///
+/// Cheap to clone. All clones are the same device, and any thread may use them. Two devices are
+/// equal if events of one may be recorded on streams of the other.
 ///
 /// ```
 /// use fencepost::Device;
@@ -30,7 +32,7 @@ pub struct Device {
     imp: DeviceRef,
 }
 
-/// What was found of one backend; made by [`Device::list`].
+/// The devices of one backend, as [`Device::list`] finds them.
 ///
 /// ```
 /// for found in fencepost::Device::list() {
@@ -45,9 +47,9 @@ pub struct Device {
 pub struct Found {
     /// The backend.
     pub backend: Backend,
-    /// The names of its devices, ready for [`Device::open`].
+    /// The names of its devices, as [`Device::open`] takes them.
     pub devices: Vec<String>,
-    /// Why there is no device, and what would bring one.
+    /// Without any device: why, and what would bring one.
     pub missing: Option<String>,
 }
 
@@ -64,13 +66,21 @@ impl Device {
         &*self.imp
     }
 
-    /// Opens the device of this name: a backend, and an index behind a colon where it has several.
-    /// `cuda` means `cuda:0`. The same name gives the same device each time, but for
-    /// a Vulkan device that was lost: then a new one.
+    /// Opens the device of this name: that of a backend, and an index behind a colon where there
+    /// are several devices. `cuda` is `cuda:0`.
+    ///
+    /// The same name gives the same device each time, except for a Vulkan device that was lost: it
+    /// is opened anew. The first call for a backend loads its driver, which may take a while.
     ///
     /// # Errors
-    /// [`Error::UnknownDevice`] for a name that no backend has; [`Error::Unavailable`] when the
-    /// backend is not usable here.
+    /// [`Error::UnknownDevice`] for a name that no device has; [`Error::Unavailable`] for a backend
+    /// that cannot be used here; [`Error::Backend`] for a device that the driver does not open;
+    /// [`Error::Forked`].
+    ///
+    /// # References
+    /// - [`cuDevicePrimaryCtxRetain`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__PRIMARY__CTX.html)
+    /// - [`vkCreateDevice`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkCreateDevice.html)
+    /// - [`MTLCreateSystemDefaultDevice`](https://developer.apple.com/documentation/metal/mtlcreatesystemdefaultdevice())
     ///
     /// ```
     /// use fencepost::{Device, Error};
@@ -86,7 +96,7 @@ impl Device {
         let (backend, index) = match name.split_once(':') {
             None => (name, 0),
             Some((backend, index)) => {
-                // Only what we print ourselves: no sign, no blank, no leading zero.
+                // As `device_name` writes it: no sign, no blank, no leading zero.
                 let number: usize = index.parse().map_err(|_| unknown())?;
                 if number.to_string() != index {
                     return Err(unknown());
@@ -108,12 +118,15 @@ impl Device {
         }
     }
 
-    /// Opens the device that the environment variable `FENCEPOST_DEVICE` names; where it is unset
-    /// or empty, the first of Metal, CUDA and Vulkan that works here, and else the host, which
-    /// always does. A Vulkan driver that computes on the processor is taken only when it is named.
+    /// Opens the device that the environment variable `FENCEPOST_DEVICE` names. If that is unset or
+    /// empty, opens the first device of Metal, CUDA or Vulkan that works here, in this order, and
+    /// else the host, which always works.
+    ///
+    /// A Vulkan driver that computes on the processor is opened only by name.
     ///
     /// # Errors
-    /// A bad `FENCEPOST_DEVICE` is an error, as in [`open`](Device::open): it never falls back.
+    /// Those of [`open`](Device::open) for the name in `FENCEPOST_DEVICE`. A wrong name never falls
+    /// back to another device.
     ///
     /// ```
     /// let device = fencepost::Device::open_best()?;
@@ -140,7 +153,12 @@ impl Device {
         }
     }
 
-    /// Every backend with its devices, or why it has none.
+    /// Every backend with its devices, or why it has none. Loads the drivers that there are.
+    ///
+    /// # References
+    /// - [`cuDeviceGetCount`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__DEVICE.html)
+    /// - [`vkEnumeratePhysicalDevices`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkEnumeratePhysicalDevices.html)
+    /// - [`MTLCopyAllDevices`](https://developer.apple.com/documentation/metal/mtlcopyalldevices())
     ///
     /// ```
     /// let host = fencepost::Device::list().into_iter().find(|f| f.backend.name() == "host");
@@ -161,10 +179,14 @@ impl Device {
         REGISTRY.iter().map(found).collect()
     }
 
-    /// A host device with a worker pool of its own, apart from the one that [`open`](Device::open)
-    /// shares: for work that must not meet that of others. `workers` is raised to at least one.
+    /// Makes a host device with a pool of `workers` threads of its own, at least one. The device
+    /// that [`open`](Device::open) gives for `host` shares its pool with the whole process.
     ///
-    /// Threads start with the first work and end some time after the device and its last stream.
+    /// Threads start with the first work. They end some time after the device and its streams have
+    /// been dropped.
+    ///
+    /// # References
+    /// - [`std::thread::Builder::spawn`]
     ///
     /// ```
     /// use fencepost::Device;
@@ -176,7 +198,7 @@ impl Device {
         Device::new(host::new(workers))
     }
 
-    /// The name that [`open`](Device::open) takes.
+    /// The name of the device, as [`open`](Device::open) takes it.
     ///
     /// ```
     /// assert_eq!(fencepost::Device::open("host")?.name(), "host");
@@ -186,7 +208,7 @@ impl Device {
         &self.core().name
     }
 
-    /// The API it is reached through.
+    /// The backend that the device was opened through.
     ///
     /// ```
     /// # use fencepost::{Backend, Device};
@@ -197,7 +219,7 @@ impl Device {
         self.imp().backend()
     }
 
-    /// The clock that stamps its markers.
+    /// The clock of the device: the times of its markers are read from it.
     ///
     /// ```
     /// println!("{:?}", fencepost::Device::open("host")?.clock().resolution());
@@ -207,8 +229,9 @@ impl Device {
         &self.core().clock
     }
 
-    /// How many user callbacks of this device have panicked. Each panic was caught and printed by
-    /// the panic hook; it harmed no stream and no other callback.
+    /// How many callbacks of [`Marker::on_complete`](crate::Marker::on_complete) have panicked on
+    /// this device. Each panic was reported by the panic hook and then caught, so it affects no
+    /// stream and no other callback.
     ///
     /// ```
     /// # let device = fencepost::Device::new_host(1);
@@ -226,7 +249,7 @@ fn device_name(backend: Backend, index: usize) -> String {
     }
 }
 
-/// What would work, for an error's text.
+/// The names that would work, for the text of an error.
 fn known_names() -> String {
     let names: Vec<_> = Device::list()
         .into_iter()

@@ -1,12 +1,12 @@
-//! Device events: markers on the work queues of an accelerator that tell how far the device has
-//! come, how long work took on the device's own clock, and in which order streams run.
+//! Device events: markers on the work queues of an accelerator. They tell how far the device has
+//! come and how long work took on the device's own clock, and they order streams.
 //!
 //! | noun | what it is |
 //! |---|---|
-//! | [`Device`] | an accelerator opened through one backend: `host`, `metal`, `cuda:0`, `vulkan:0` |
+//! | [`Device`] | an accelerator, opened through one backend: `host`, `metal`, `cuda:0`, `vulkan:0` |
 //! | [`Stream`] | an in-order queue of a device |
-//! | [`Marker`] | one recorded point on a stream: immutable, cheap to clone, complete once all work submitted before it is |
-//! | [`Event`] | a re-recordable slot that holds the latest marker: what torch and CUDA call an event |
+//! | [`Marker`] | one recorded point on a stream, complete once all work before it is |
+//! | [`Event`] | a slot that holds the latest of its markers: an event of PyTorch's and CUDA's |
 //!
 //! ```
 //! use fencepost::{Device, Event};
@@ -25,29 +25,34 @@
 //! ```
 //!
 //! # What it does
-//! - One meaning on every backend, written down as a conformance suite that ships with the library
-//!   (feature `conformance`) and that `fencepost check` runs on your machine.
-//! - Nothing is used up by looking: query, wait and read times in any order, from any thread.
-//! - Every wait takes a deadline, and a [`Timeout`] explains what was awaited and how far it came.
-//! - A failure is never a `false` and never a hang: it sticks to its stream, travels along waits,
-//!   and names its first cause.
+//! - **One meaning on every backend.** It is written down as a conformance suite, which is part of
+//!   the library (feature `conformance`). `fencepost check` runs it on your machine.
+//! - **Reading consumes nothing.** Query, wait and read times as often as you like, in any order.
+//! - **Every wait can have a limit.** A [`Timeout`] says what was awaited and how far it came.
+//! - **A failure is an error**, never a `false` and never a hang. It sticks to its stream, travels
+//!   along waits, and names its first cause.
 //!
 //! # What it does not do
-//! - It runs no kernels: submit those with the API you use, on the stream you wrap.
+//! - It runs no kernels. Submit them with the API that you use, on the stream that you wrap.
 //! - It does not order memory between host and device beyond what each API promises at an event.
-//! - The host clock never stands in for a device's.
+//! - It never reports the host's clock as a device's.
+//!
+//! # Threads
+//! All types are `Send` and `Sync`, and every function may be called from any thread. A wait that
+//! blocks one thread stops no other thread's calls. In a process forked from one that uses a
+//! device, calls that need its threads or its driver return [`Error::Forked`].
 //!
 //! The [`guide`] has a page each on timing, ordering, failures and forks.
 //!
 //! # Features
-//! - `metal`, on by default: Apple's Metal. It does nothing on other systems, and brings nothing in
-//!   there.
-//! - `cuda`: NVIDIA's driver, loaded at run time; building needs none.
-//! - `vulkan`: Vulkan 1.2 and later, its loader loaded at run time; building needs none.
+//! - `metal`, on by default: Apple's Metal. On other systems it does nothing and adds no
+//!   dependency.
+//! - `cuda`: NVIDIA's CUDA. The driver is loaded at run time; building needs none.
+//! - `vulkan`: Vulkan 1.2 and later. The loader is loaded at run time; building needs none.
 //! - `tracing`: events for [`tracing`](https://docs.rs/tracing) of what happens on threads of the
 //!   library: a thread that cannot be started, a lost device, a callback that panicked.
-//! - `conformance`: the conformance suite, as library code. `mutants`: devices that are wrong in one
-//!   way each, to prove the suite on.
+//! - `conformance`: the conformance suite, as library code.
+//! - `mutants`: devices that are wrong in one way each, which the suite must notice.
 #![deny(missing_docs, unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(has_metal, loom))))]
 #![cfg_attr(loom, allow(dead_code))]

@@ -1,4 +1,4 @@
-//! A promised point in work that the caller submits.
+//! A marker in work that the caller submits.
 
 use std::{fmt, sync::Arc};
 
@@ -8,36 +8,34 @@ use crate::{
     marker::Marker,
 };
 
-/// A place for a marker in work that the caller submits: in a command buffer of its own, at a time
-/// that only the caller knows.
+/// A marker in work that the caller submits at a time of its own: in a command buffer of Metal's,
+/// or in a submit to a Vulkan queue.
 ///
-/// The marker is there from the start. Until [`submitted`](Reservation::submitted) says that its
-/// work is on its way, the marker is pending, and whoever would wait for it gets
-/// [`Error::NotSubmitted`](crate::Error::NotSubmitted) instead of a hang. A reservation that is
-/// dropped leaves its marker with [`Error::Abandoned`](crate::Error::Abandoned).
+/// The marker exists from the start. Call [`submitted`](Reservation::submitted) once its work is
+/// submitted. Until then the marker is pending, and a wait for it is
+/// [`Error::NotSubmitted`](crate::Error::NotSubmitted) instead of a hang. If the reservation is
+/// dropped without that call, its marker is [`Error::Abandoned`](crate::Error::Abandoned).
 ///
-/// With Metal, `metal::record_into` makes it.
-///
-/// Reservations may be submitted in any order: each has a native event of its own. So a reserved
-/// marker belongs to no [`Stream`](crate::Stream): a stream that waits for it always does so on the
-/// device.
+/// Made by `vulkan::reserve`, `metal::record_into` and `metal::record_end`. Reservations may be
+/// submitted in any order: each has a native event of its own. So their markers belong to no
+/// [`Stream`](crate::Stream), and a stream that waits for one always does so on the device.
 ///
 /// ```no_run
 /// # fn submit() {}
 /// # let device = fencepost::Device::open("vulkan:0")?;
 /// # #[cfg(feature = "vulkan")] {
 /// let reservation = fencepost::vulkan::reserve(&device)?;
-/// // … submit work that signals fencepost::vulkan::native(&reservation.marker()) …
+/// // … submit work that signals the semaphore of reservation.marker() …
 /// let marker = reservation.submitted();
 /// marker.synchronize()?;
 /// # }
 /// # Ok::<(), fencepost::Error>(())
 /// ```
-#[must_use = "its marker can never complete once it is dropped"]
+#[must_use = "a reservation that is dropped abandons its marker"]
 pub struct Reservation {
     marker: Marker,
     state: Arc<State>,
-    /// Lets the backend take back what the work would have used.
+    /// Releases what the work would have used.
     abandon: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
@@ -51,7 +49,7 @@ impl Reservation {
         }
     }
 
-    /// The marker, for handing out before its work is submitted.
+    /// The marker, pending until its work is submitted and complete.
     ///
     /// ```no_run
     /// # fn of(reservation: &fencepost::Reservation) {
@@ -62,10 +60,10 @@ impl Reservation {
         self.marker.clone()
     }
 
-    /// Says that the work is submitted: from now on the marker is like any other. Never blocks.
+    /// Declares that the work is submitted. From now on the marker is like any other. Never blocks.
     ///
-    /// Say it once the submit has succeeded. Said of work that is never submitted, the marker stays
-    /// pending for ever.
+    /// Call this after the submit has succeeded. If the work is never submitted after all, the
+    /// marker stays pending for ever.
     ///
     /// ```no_run
     /// # fn of(reservation: fencepost::Reservation) -> fencepost::Result<()> {
