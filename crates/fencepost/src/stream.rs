@@ -16,10 +16,15 @@ use crate::{
     sync::Ordering,
 };
 
-/// An in-order queue of a device. Cheap to clone; all clones are the same stream.
+/// An in-order queue of a device: work, markers and waits take effect in the order in which they
+/// were submitted.
 ///
-/// Work, markers and waits take effect in the order in which they were submitted. Dropping a stream
-/// never blocks: what was submitted still runs.
+/// Cheap to clone. All clones are the same stream, and any thread may use them; what several
+/// threads submit at the same time gets some order. Dropping a stream never blocks, and what was
+/// submitted still runs.
+///
+/// Made by [`Device::new_stream`], or around a queue of yours by `stream_from_raw` of each
+/// backend's module.
 ///
 /// ```
 /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -34,7 +39,7 @@ pub struct Stream {
     device: Device,
 }
 
-/// How far a stream has come.
+/// How far a stream has come, as [`Stream::progress`] tells.
 ///
 /// ```
 /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -48,8 +53,8 @@ pub struct Stream {
 pub struct Progress {
     /// How many markers were recorded on the stream.
     pub recorded: u64,
-    /// How many of them are complete. After [`Stream::clear_error`], those that failed before it
-    /// count as passed.
+    /// How many of them are complete. After [`Stream::clear_error`], those that had failed count
+    /// too.
     pub completed: u64,
 }
 
@@ -71,7 +76,7 @@ impl Stream {
         &*self.imp
     }
 
-    /// The device it belongs to.
+    /// The device that the stream belongs to.
     ///
     /// ```
     /// let device = fencepost::Device::open("host")?;
@@ -82,7 +87,7 @@ impl Stream {
         &self.device
     }
 
-    /// A number that names this stream while the process lives; never used again.
+    /// A number that identifies the stream in this process. It is never reused.
     ///
     /// ```
     /// let device = fencepost::Device::open("host")?;
@@ -93,16 +98,16 @@ impl Stream {
         self.imp.core().id
     }
 
-    /// Runs `work` on this stream, after everything submitted before: host streams only.
+    /// Runs a closure on the stream, after everything submitted before it. For host streams only.
     ///
-    /// Returns at once; the work runs on a thread of the library. It may use every call of this
-    /// crate, and may block: a wait through this crate lends the worker to other streams, and when
-    /// other kinds of blocking starve them, more workers are started. A panic in it fails the
-    /// stream.
+    /// Returns at once. The closure runs on a thread of the library and may use every call of this
+    /// crate. It may block: while it waits through this crate, its thread counts as free and other
+    /// streams go on; if it blocks otherwise and starves them, more threads are started. A panic in
+    /// it fails the stream.
     ///
     /// # Errors
-    /// [`Error::StreamFailed`] when the stream has failed and the work would never run;
-    /// [`Error::Unsupported`] on a GPU's stream; [`Error::Backend`] when no thread can be started.
+    /// [`Error::StreamFailed`] where the stream has failed, so that the closure would never run;
+    /// [`Error::Unsupported`] on a GPU's stream; [`Error::Backend`] where no thread can be started.
     ///
     /// # References
     /// - host: [`std::thread::Builder::spawn`]
@@ -118,15 +123,21 @@ impl Stream {
         self.imp.launch(Box::new(work), Location::caller())
     }
 
-    /// Marks the point behind everything submitted so far, and submits it. Never waits for the
+    /// Records a marker behind everything submitted so far, and submits it. Never waits for the
     /// device.
     ///
+    /// Where a driver's queue is full, the driver itself may block the call: see the module of the
+    /// backend.
+    ///
+    /// On a failed stream it succeeds, and the marker has failed from the start.
+    ///
     /// # Errors
-    /// What the driver says when it refuses the submit; [`Error::WouldBlock`] where a Metal stream
-    /// has too many command buffers that are not complete.
+    /// [`Error::Backend`] where the driver refuses the submit; [`Error::WouldBlock`] where a Metal
+    /// stream has too many uncompleted command buffers; [`Error::Unsupported`] for a Metal stream
+    /// on a queue of yours; [`Error::Forked`].
     ///
     /// # References
-    /// - as [`Event::record`](crate::Event::record)
+    /// - those of [`Event::record`](crate::Event::record)
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -139,10 +150,12 @@ impl Stream {
         self.mark(false)
     }
 
-    /// As [`record`](Stream::record), with a device timestamp.
+    /// Records a marker with a timestamp of the device, for [`Marker::elapsed`] and
+    /// [`Marker::timestamp`]. Else like [`record`](Stream::record).
     ///
     /// # Errors
-    /// As [`record`](Stream::record); [`Error::Unsupported`] where the queue has no timestamps.
+    /// Those of [`record`](Stream::record); [`Error::Unsupported`] where the queue has no
+    /// timestamps.
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -164,11 +177,14 @@ impl Stream {
 
     /// Makes later work of this stream run after `marker`. The calling thread never blocks.
     ///
+    /// Does nothing if the marker is complete, or on this very stream. If the marker fails, this
+    /// stream fails too, and its [`Cause`](crate::Cause) names the marker and the first failure.
+    ///
     /// # Errors
-    /// As [`Event::wait`](crate::Event::wait).
+    /// Those of [`Event::wait`](crate::Event::wait).
     ///
     /// # References
-    /// - as [`Event::wait`](crate::Event::wait)
+    /// - those of [`Event::wait`](crate::Event::wait)
     ///
     /// ```
     /// let device = fencepost::Device::open("host")?;
@@ -183,20 +199,23 @@ impl Stream {
         }
     }
 
-    /// Whether a wait of this stream for `marker` needs nothing done.
+    /// Whether a wait of this stream for `marker` has nothing to do.
     pub(crate) fn is_behind(&self, marker: &dyn MarkerImpl) -> bool {
         marker.point().timeline.stream.id == self.id() || marker.is_known_complete()
     }
 
-    /// As [`wait`](Stream::wait), also for a pending marker of another backend, at a price: on a
-    /// GPU it stalls the hardware queue, and with it every stream that shares the queue. On a host
-    /// stream it is [`wait`](Stream::wait).
+    /// Makes later work of this stream run after `marker`, even if that is a pending marker of
+    /// another backend. The calling thread never blocks.
     ///
-    /// A wait for a marker that exists closes no circle by itself. Host work that later blocks on
-    /// what this wait holds up, and would have to end first, gets [`Error::WouldDeadlock`].
+    /// Such a wait has a price on a GPU: it stalls the hardware queue, and every stream that shares
+    /// it, until the host has seen the marker complete. On a host stream this is the same as
+    /// [`wait`](Stream::wait).
+    ///
+    /// A deadlock is reported where it can be seen: host work that blocks on something behind this
+    /// wait, while the marker depends on that very work, gets [`Error::WouldDeadlock`].
     ///
     /// # Errors
-    /// What the driver says when it refuses.
+    /// Those of [`wait`](Stream::wait), except [`Error::ForeignWait`].
     ///
     /// # References
     /// - [`cuStreamWaitValue32`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEMOP.html)
@@ -216,15 +235,17 @@ impl Stream {
         }
     }
 
-    /// Whether everything submitted so far is done. Never blocks on the device's work. Where the
-    /// API does not tell, it records a marker of its own, which [`progress`](Stream::progress)
-    /// counts.
+    /// Whether everything submitted so far is complete. Never waits for the device.
+    ///
+    /// Where the API has no such query, which is everywhere but on CUDA, this records a marker and
+    /// asks that. [`progress`](Stream::progress) counts it.
     ///
     /// # Errors
     /// The stream's failure, and those of [`record`](Stream::record).
     ///
     /// # References
     /// - [`cuStreamQuery`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
+    /// - elsewhere: those of [`record`](Stream::record) and [`Marker::query`]
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -239,14 +260,14 @@ impl Stream {
         }
     }
 
-    /// Blocks until everything submitted so far is done. Records a marker of its own, which
-    /// [`progress`](Stream::progress) counts.
+    /// Blocks the calling thread until everything submitted so far is complete. It records a marker
+    /// for that, which [`progress`](Stream::progress) counts.
     ///
     /// # Errors
-    /// The stream's failure, and those of [`Marker::synchronize`].
+    /// Those of [`record`](Stream::record) and of [`Marker::synchronize`].
     ///
     /// # References
-    /// - as [`Marker::synchronize`]
+    /// - those of [`Marker::synchronize`]
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -259,10 +280,11 @@ impl Stream {
         self.record()?.synchronize()
     }
 
-    /// As [`synchronize`](Stream::synchronize), for at most `limit`.
+    /// As [`synchronize`](Stream::synchronize), but for no longer than `limit`.
     ///
     /// # Errors
-    /// [`Error::Timeout`], and those of [`synchronize`](Stream::synchronize).
+    /// [`Error::Timeout`] where the limit has passed; those of
+    /// [`synchronize`](Stream::synchronize).
     ///
     /// ```
     /// use std::time::Duration;
@@ -275,10 +297,11 @@ impl Stream {
         self.record()?.synchronize_timeout(limit)
     }
 
-    /// How many markers were recorded here, and how many are complete. Never blocks.
+    /// How many markers were recorded on the stream, and how many of them are complete. Never
+    /// blocks and asks no driver, so a count may lag behind the device.
     ///
-    /// The two are read one after the other, so a stream in use may have gone on in between; what
-    /// is `completed` never exceeds what is `recorded`.
+    /// The two are read one after the other, and the stream may go on in between. `completed` never
+    /// exceeds `recorded`.
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -296,7 +319,8 @@ impl Stream {
         }
     }
 
-    /// The failure that sticks to this stream, if one does. Never blocks.
+    /// The failure of the stream, if it has failed. It stays until
+    /// [`clear_error`](Stream::clear_error). Never blocks.
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -307,11 +331,11 @@ impl Stream {
         self.imp.failure()
     }
 
-    /// Forgets a failure: what is submitted from now on runs. Markers that failed stay failed.
-    /// Without a failure it does nothing.
+    /// Makes a failed stream usable again: what is submitted from now on runs. Markers that have
+    /// failed stay failed. Does nothing on a stream that has not failed. Never blocks.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`]: there is no way back from that.
+    /// [`Error::DeviceLost`]: a lost device stays lost.
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -328,10 +352,11 @@ impl Stream {
 
 /// A device's streams.
 impl Device {
-    /// The stream that exists from the start; the same one each time.
+    /// The stream that the device has from the start. The same one each time. Never blocks.
     ///
-    /// # Panics
-    /// Never: a backend that cannot give its default stream fails in [`open`](Device::open).
+    /// # References
+    /// - [CUDA's legacy default stream](https://docs.nvidia.com/cuda/cuda-driver-api/stream-sync-behavior.html)
+    /// - elsewhere: an ordinary stream
     ///
     /// ```
     /// let device = fencepost::Device::open("host")?;
@@ -342,15 +367,18 @@ impl Device {
         Stream::new(self.imp().default_stream(), self.clone())
     }
 
-    /// A new stream, in order within itself and unordered against all others.
+    /// Makes a stream. It is in order within itself and unordered against all other streams. Never
+    /// waits for the device.
     ///
     /// # Errors
-    /// What the driver says when it makes no more.
+    /// [`Error::Backend`] where the driver makes no more; [`Error::DeviceLost`]; [`Error::Forked`].
     ///
     /// # References
     /// - [`cuStreamCreate`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
-    ///   with `CU_STREAM_NON_BLOCKING`,
-    ///   [`makeCommandQueue`](https://developer.apple.com/documentation/metal/mtldevice/makecommandqueue())
+    ///   with `CU_STREAM_NON_BLOCKING`
+    /// - [`vkCreateSemaphore`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkCreateSemaphore.html),
+    ///   a timeline on one of the device's queues
+    /// - [`makeCommandQueue`](https://developer.apple.com/documentation/metal/mtldevice/makecommandqueue())
     /// - host: memory, no thread
     ///
     /// ```
@@ -363,17 +391,19 @@ impl Device {
         Ok(Stream::new(self.imp().new_stream()?, self.clone()))
     }
 
-    /// Blocks until everything submitted so far to any of its streams is done.
-    ///
-    /// Records a marker on each live stream. Streams of other threads may go on meanwhile.
+    /// Blocks the calling thread until everything submitted so far to the device's streams is
+    /// complete. It records a marker on each live stream and waits for all of these. Other threads
+    /// may submit more meanwhile.
     ///
     /// # Errors
-    /// [`Error::WouldDeadlock`] from host work of one of its own streams; else the first failure
-    /// met. Either after all streams were waited for.
+    /// [`Error::WouldDeadlock`] when called from host work of one of these streams; else the first
+    /// failure. An error is returned only after all other streams were waited for.
     ///
     /// # References
-    /// - [`cuCtxSynchronize`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__CTX.html),
-    ///   [`vkDeviceWaitIdle`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkDeviceWaitIdle.html)
+    /// - those of [`Stream::synchronize`], for each stream. Unlike
+    ///   [`cuCtxSynchronize`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__CTX.html)
+    ///   and [`vkDeviceWaitIdle`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkDeviceWaitIdle.html),
+    ///   it does not wait for queues that no stream knows
     ///
     /// ```
     /// let device = fencepost::Device::new_host(1);
@@ -387,10 +417,10 @@ impl Device {
         self.synchronize_until(None, Duration::MAX)
     }
 
-    /// As [`synchronize`](Device::synchronize), for at most `limit` in all.
+    /// As [`synchronize`](Device::synchronize), but for no longer than `limit` in all.
     ///
     /// # Errors
-    /// [`Error::Timeout`] for the first stream that was not done in time, and those of
+    /// [`Error::Timeout`] for the first stream that is not complete in time; those of
     /// [`synchronize`](Device::synchronize).
     ///
     /// ```
@@ -418,7 +448,7 @@ impl Device {
             match marker.wait_until(deadline) {
                 Ok(true) => {}
                 Ok(false) => first = first.and(Err(marker.timeout(limit))),
-                // The caller's own mistake, which must not depend on what else has failed.
+                // A mistake of the caller's: reported whatever else has failed.
                 Err(error @ Error::WouldDeadlock { .. }) => first = Err(error),
                 Err(error) => first = first.and(Err(error)),
             }
