@@ -1,5 +1,5 @@
-//! Keeps the library loaded once it is: the threads of the simulated machine run its code, and the
-//! last `dlclose` would take it from under them.
+//! Keeps the library loaded for the life of the process: the threads of the simulated machine run
+//! its code, so the last `dlclose` must not unmap it.
 
 fn main() {
     if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux") {

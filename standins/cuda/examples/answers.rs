@@ -1,5 +1,4 @@
-//! Puts the questions that CUDA's documentation leaves open to a driver, and prints what it
-//! answers:
+//! Asks a driver the questions that CUDA's documentation leaves open, and prints the answers:
 //!
 //! ```text
 //! cargo run -p fencepost-sim-cuda --example answers -- libcuda.so.1 >real
@@ -7,7 +6,7 @@
 //! diff real stand-in
 //! ```
 //!
-//! Each difference is a fault of the stand-in. It needs one GPU that nobody else in the process
+//! Each difference is a defect of the stand-in. It needs a GPU that no other code in the process
 //! uses.
 
 #![allow(non_snake_case)] // the names are the driver's
@@ -20,18 +19,17 @@ type Handle = usize;
 
 macro_rules! cuda {
     ($($name:ident($($argument:ident: $ty:ty),*);)*) => {
-        /// The driver. Every call is given pointers to local variables of the right type, and
-        /// handles the driver made; stale ones only where that is the question.
+        /// The driver's functions. Every call gets pointers to local variables of the right type,
+        /// and handles of the driver, which are stale only where that is the question.
         struct Cuda { $($name: unsafe extern "C" fn($($ty),*) -> c_uint,)* }
 
         impl Cuda {
             fn load(path: &str) -> Result<Cuda, libloading::Error> {
-                // SAFETY: a driver, or its stand-in, as whoever runs this says; loading one does
-                // nothing else.
+                // SAFETY: the user names a driver or its stand-in, which may be loaded
                 let library = unsafe { Library::new(path)? };
                 let cuda = Cuda { $(
-                    // SAFETY: of the signature of the driver's reference, as named below; never
-                    // unloaded.
+                    // SAFETY: the signature is that of the driver's reference, and the library is
+                    // never unloaded
                     $name: *unsafe { library.get(concat!(stringify!($name), "\0"))? },
                 )* };
                 std::mem::forget(library);
@@ -39,8 +37,8 @@ macro_rules! cuda {
             }
 
             $(fn $name(&self, $($argument: $ty),*) -> c_uint {
-                // SAFETY: pointers are to local variables of the right type; handles are the
-                // driver's own, stale only where what it then answers is the question.
+                // SAFETY: pointers are to local variables of the right type, and handles are the
+                // driver's, stale only where its answer to that is the question
                 unsafe { (self.$name)($($argument),*) }
             })*
         }
@@ -112,8 +110,8 @@ impl Cuda {
         self.cuStreamEndCapture(stream, &raw mut graph)
     }
 
-    /// Asks while a capture is under way, and whether it survives.
-    fn beside(&self, what: &str, mode: c_uint, ask: impl FnOnce(Handle) -> c_uint) {
+    /// Asks during a capture, and prints whether the capture is still valid.
+    fn during_capture(&self, what: &str, mode: c_uint, ask: impl FnOnce(Handle) -> c_uint) {
         let captured = self.stream(NON_BLOCKING);
         assert_eq!(self.cuStreamBeginCapture_v2(captured, mode), 0);
         let answer = ask(captured);
@@ -123,209 +121,293 @@ impl Cuda {
     }
 }
 
+/// What the questions are about.
+struct Objects {
+    context: Handle,
+    stream: Handle,
+    blocking: Handle,
+    event: Handle,
+    other: Handle,
+    untimed: Handle,
+    /// An event that is not recorded.
+    fresh: Handle,
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1);
     let cuda = Cuda::load(path.as_deref().unwrap_or("libcuda.so.1"))?;
     assert_eq!(cuda.cuInit(0), 0);
     let context = made(|out| cuda.cuDevicePrimaryCtxRetain(out, 0));
     assert_eq!(cuda.cuCtxSetCurrent(context), 0);
-    let (stream, blocking) = (cuda.stream(NON_BLOCKING), cuda.stream(0));
-    let (event, other) = (cuda.event(0), cuda.event(0));
-    let untimed = cuda.event(NO_TIMING);
+    let objects = Objects {
+        context,
+        stream: cuda.stream(NON_BLOCKING),
+        blocking: cuda.stream(0),
+        event: cuda.event(0),
+        other: cuda.event(0),
+        untimed: cuda.event(NO_TIMING),
+        fresh: cuda.event(0),
+    };
+    cuda.events(&objects);
+    cuda.without_context(&objects);
+    cuda.global_capture(&objects);
+    cuda.query_by_modes(&objects);
+    cuda.relaxed_capture(&objects);
+    cuda.external_record(&objects);
+    cuda.reset(&objects);
+    Ok(())
+}
 
-    println!("# events");
-    println!("elapsed, never recorded: {}", cuda.elapsed(event, other));
-    println!("bad flags: {}", cuda.cuEventCreate(&mut 0, 8));
-    println!(
-        "interprocess with timing: {}",
-        cuda.cuEventCreate(&mut 0, 4)
-    );
-    let mut name = [0; 64];
-    println!(
-        "export of a plain event: {}",
-        cuda.cuIpcGetEventHandle(&raw mut name, untimed)
-    );
-    cuda.cuEventRecord(event, stream);
-    println!("elapsed, one recorded: {}", cuda.elapsed(event, other));
-    cuda.cuEventRecord(untimed, stream);
-    println!("elapsed, one untimed: {}", cuda.elapsed(event, untimed));
-    cuda.cuCtxSynchronize();
-    println!(
-        "external record, no capture: {}",
-        cuda.cuEventRecordWithFlags(event, stream, 1)
-    );
-    println!(
-        "external wait, no capture: {}",
-        cuda.cuStreamWaitEvent(stream, event, 1)
-    );
+impl Cuda {
+    fn events(&self, objects: &Objects) {
+        let &Objects {
+            stream,
+            event,
+            other,
+            untimed,
+            ..
+        } = objects;
+        println!("# events");
+        println!("elapsed, never recorded: {}", self.elapsed(event, other));
+        println!("bad flags: {}", self.cuEventCreate(&mut 0, 8));
+        println!(
+            "interprocess with timing: {}",
+            self.cuEventCreate(&mut 0, 4)
+        );
+        let mut name = [0; 64];
+        println!(
+            "export of a plain event: {}",
+            self.cuIpcGetEventHandle(&raw mut name, untimed)
+        );
+        self.cuEventRecord(event, stream);
+        println!("elapsed, one recorded: {}", self.elapsed(event, other));
+        self.cuEventRecord(untimed, stream);
+        println!("elapsed, one untimed: {}", self.elapsed(event, untimed));
+        self.cuCtxSynchronize();
+        println!(
+            "external record, no capture: {}",
+            self.cuEventRecordWithFlags(event, stream, 1)
+        );
+        println!(
+            "external wait, no capture: {}",
+            self.cuStreamWaitEvent(stream, event, 1)
+        );
+    }
 
-    println!("# without a current context");
-    cuda.cuCtxSetCurrent(0);
-    println!("create: {}", cuda.cuEventCreate(&mut 0, 0));
-    println!("record in null: {}", cuda.cuEventRecord(event, 0));
-    println!("record: {}", cuda.cuEventRecord(event, stream));
-    println!("synchronise: {}", cuda.cuEventSynchronize(event));
-    println!("query: {}", cuda.cuEventQuery(event));
-    println!("elapsed: {}", cuda.elapsed(event, event));
-    println!("wait: {}", cuda.cuStreamWaitEvent(stream, event, 0));
-    println!("stream query: {}", cuda.cuStreamQuery(stream));
-    cuda.cuCtxSetCurrent(context);
+    fn without_context(&self, objects: &Objects) {
+        let &Objects {
+            context,
+            stream,
+            event,
+            ..
+        } = objects;
+        println!("# without a current context");
+        self.cuCtxSetCurrent(0);
+        println!("create: {}", self.cuEventCreate(&mut 0, 0));
+        println!("record in null: {}", self.cuEventRecord(event, 0));
+        println!("record: {}", self.cuEventRecord(event, stream));
+        println!("synchronise: {}", self.cuEventSynchronize(event));
+        println!("query: {}", self.cuEventQuery(event));
+        println!("elapsed: {}", self.elapsed(event, event));
+        println!("wait: {}", self.cuStreamWaitEvent(stream, event, 0));
+        println!("stream query: {}", self.cuStreamQuery(stream));
+        self.cuCtxSetCurrent(context);
+    }
 
-    println!("# beside a capture in global mode, same thread");
-    cuda.beside("event query", 0, |_| cuda.cuEventQuery(event));
-    cuda.beside("event synchronise", 0, |_| cuda.cuEventSynchronize(event));
-    cuda.beside("elapsed", 0, |_| cuda.elapsed(event, event));
-    cuda.beside("record elsewhere", 0, |_| cuda.cuEventRecord(event, stream));
-    cuda.beside("wait elsewhere", 0, |_| {
-        cuda.cuStreamWaitEvent(stream, event, 0)
-    });
-    cuda.beside("event create", 0, |_| cuda.cuEventCreate(&mut 0, 0));
-    cuda.beside("event destroy", 0, |_| cuda.cuEventDestroy_v2(other));
-    cuda.beside("stream query", 0, |_| cuda.cuStreamQuery(stream));
-    cuda.beside("stream synchronise", 0, |_| {
-        cuda.cuStreamSynchronize(stream)
-    });
-    cuda.beside("context synchronise", 0, |_| cuda.cuCtxSynchronize());
-    cuda.beside("stream create", 0, |_| {
-        cuda.cuStreamCreate(&mut 0, NON_BLOCKING)
-    });
-    cuda.beside("stream destroy", 0, |_| {
-        cuda.cuStreamDestroy_v2(cuda.stream(0))
-    });
-    let mut memory = 0;
-    cuda.beside("memory", 0, |_| cuda.cuMemAlloc_v2(&raw mut memory, 4));
-    cuda.cuMemAlloc_v2(&raw mut memory, 4);
-    cuda.beside("free", 0, |_| cuda.cuMemFree_v2(memory));
-    let mut pinned = std::ptr::null_mut();
-    cuda.beside("host memory", 0, |_| {
-        cuda.cuMemHostAlloc(&raw mut pinned, 4, 0)
-    });
+    fn global_capture(&self, objects: &Objects) {
+        let &Objects {
+            stream,
+            event,
+            other,
+            ..
+        } = objects;
+        println!("# beside a capture in global mode, same thread");
+        self.during_capture("event query", 0, |_| self.cuEventQuery(event));
+        self.during_capture("event synchronise", 0, |_| self.cuEventSynchronize(event));
+        self.during_capture("elapsed", 0, |_| self.elapsed(event, event));
+        self.during_capture("record elsewhere", 0, |_| self.cuEventRecord(event, stream));
+        self.during_capture("wait elsewhere", 0, |_| {
+            self.cuStreamWaitEvent(stream, event, 0)
+        });
+        self.during_capture("event create", 0, |_| self.cuEventCreate(&mut 0, 0));
+        self.during_capture("event destroy", 0, |_| self.cuEventDestroy_v2(other));
+        self.during_capture("stream query", 0, |_| self.cuStreamQuery(stream));
+        self.during_capture("stream synchronise", 0, |_| {
+            self.cuStreamSynchronize(stream)
+        });
+        self.during_capture("context synchronise", 0, |_| self.cuCtxSynchronize());
+        self.during_capture("stream create", 0, |_| {
+            self.cuStreamCreate(&mut 0, NON_BLOCKING)
+        });
+        self.during_capture("stream destroy", 0, |_| {
+            self.cuStreamDestroy_v2(self.stream(0))
+        });
+        let mut memory = 0;
+        self.during_capture("memory", 0, |_| self.cuMemAlloc_v2(&raw mut memory, 4));
+        self.cuMemAlloc_v2(&raw mut memory, 4);
+        self.during_capture("free", 0, |_| self.cuMemFree_v2(memory));
+        let mut pinned = std::ptr::null_mut();
+        self.during_capture("host memory", 0, |_| {
+            self.cuMemHostAlloc(&raw mut pinned, 4, 0)
+        });
+    }
 
-    println!("# an event query beside a capture, by its mode and that of another thread");
-    for (capture, capture_mode) in MODES {
-        for (thread, thread_mode) in MODES {
-            let what = format!("{capture} capture, {thread} thread");
-            cuda.beside(&what, capture_mode, |_| {
-                std::thread::scope(|scope| {
-                    let asking = scope.spawn(|| {
-                        let mut mode = thread_mode;
-                        cuda.cuThreadExchangeStreamCaptureMode(&raw mut mode);
-                        cuda.cuEventQuery(event)
-                    });
-                    asking.join().unwrap_or(c_uint::MAX)
-                })
-            });
+    fn query_by_modes(&self, objects: &Objects) {
+        let &Objects { event, .. } = objects;
+        println!("# an event query beside a capture, by its mode and that of another thread");
+        for (capture, capture_mode) in MODES {
+            for (thread, thread_mode) in MODES {
+                let what = format!("{capture} capture, {thread} thread");
+                self.during_capture(&what, capture_mode, |_| {
+                    std::thread::scope(|scope| {
+                        let asking = scope.spawn(|| {
+                            let mut mode = thread_mode;
+                            self.cuThreadExchangeStreamCaptureMode(&raw mut mode);
+                            self.cuEventQuery(event)
+                        });
+                        asking.join().unwrap_or(c_uint::MAX)
+                    })
+                });
+            }
         }
     }
 
-    println!("# in a capture in relaxed mode");
-    let captured = |s| assert_eq!(cuda.cuEventRecord(event, s), 0);
-    cuda.beside("query of a captured event", 2, |s| {
-        captured(s);
-        cuda.cuEventQuery(event)
-    });
-    cuda.beside("synchronise with a captured event", 2, |s| {
-        captured(s);
-        cuda.cuEventSynchronize(event)
-    });
-    cuda.beside("elapsed of a captured event", 2, |s| {
-        captured(s);
-        cuda.elapsed(event, event)
-    });
-    cuda.beside("wait for it in the legacy stream", 2, |s| {
-        captured(s);
-        cuda.cuStreamWaitEvent(0, event, 0)
-    });
-    println!("query once it has ended: {}", cuda.cuEventQuery(event));
-    println!(
-        "wait once it has ended: {}",
-        cuda.cuStreamWaitEvent(stream, event, 0)
-    );
-    cuda.cuEventRecord(event, stream);
-    cuda.cuEventSynchronize(event);
-    cuda.beside("wait for an event from outside", 2, |s| {
-        cuda.cuStreamWaitEvent(s, event, 0)
-    });
-    let fresh = cuda.event(0);
-    cuda.beside("wait for an event never recorded", 2, |s| {
-        cuda.cuStreamWaitEvent(s, fresh, 0)
-    });
-    cuda.beside("query of the stream", 2, |s| cuda.cuStreamQuery(s));
-    cuda.beside("context of the stream", 2, |s| {
-        cuda.cuStreamGetCtx(s, &mut 0)
-    });
-    cuda.beside("number of the stream", 2, |s| cuda.cuStreamGetId(s, &mut 0));
-    cuda.beside("flags of the stream", 2, |s| {
-        cuda.cuStreamGetFlags(s, &mut 0)
-    });
-    cuda.beside("synchronise with the stream", 2, |s| {
-        cuda.cuStreamSynchronize(s)
-    });
-    cuda.beside("capture again", 2, |s| cuda.cuStreamBeginCapture_v2(s, 2));
-    cuda.beside("record in null", 2, |_| cuda.cuEventRecord(fresh, 0));
-    println!("end without a capture: {}", cuda.end(stream));
-    println!(
-        "capture of the legacy stream: {}",
-        cuda.cuStreamBeginCapture_v2(1, 2)
-    );
-    cuda.cuStreamBeginCapture_v2(blocking, 2);
-    let mut status = 0;
-    println!(
-        "beside a blocking stream, is null capturing: {}",
-        cuda.cuStreamIsCapturing(0, &raw mut status)
-    );
-    println!("record in null: {}", cuda.cuEventRecord(fresh, 0));
-    println!("then the capture ends with {}", cuda.end(blocking));
+    fn relaxed_capture(&self, objects: &Objects) {
+        let &Objects {
+            stream,
+            event,
+            fresh,
+            ..
+        } = objects;
+        println!("# in a capture in relaxed mode");
+        let captured = |s| assert_eq!(self.cuEventRecord(event, s), 0);
+        self.during_capture("query of a captured event", 2, |s| {
+            captured(s);
+            self.cuEventQuery(event)
+        });
+        self.during_capture("synchronise with a captured event", 2, |s| {
+            captured(s);
+            self.cuEventSynchronize(event)
+        });
+        self.during_capture("elapsed of a captured event", 2, |s| {
+            captured(s);
+            self.elapsed(event, event)
+        });
+        self.during_capture("wait for it in the legacy stream", 2, |s| {
+            captured(s);
+            self.cuStreamWaitEvent(0, event, 0)
+        });
+        println!("query once it has ended: {}", self.cuEventQuery(event));
+        println!(
+            "wait once it has ended: {}",
+            self.cuStreamWaitEvent(stream, event, 0)
+        );
+        self.cuEventRecord(event, stream);
+        self.cuEventSynchronize(event);
+        self.during_capture("wait for an event from outside", 2, |s| {
+            self.cuStreamWaitEvent(s, event, 0)
+        });
+        self.during_capture("wait for an event never recorded", 2, |s| {
+            self.cuStreamWaitEvent(s, fresh, 0)
+        });
+        self.streams_in_capture(objects);
+    }
 
-    println!("# an external record");
-    assert_eq!(cuda.cuMemHostAlloc(&raw mut pinned, 4, 0), 0);
-    // SAFETY: four bytes, aligned, never freed
-    let word = unsafe { AtomicU32::from_ptr(pinned.cast()) };
-    word.store(0, Ordering::SeqCst);
-    let external = cuda.event(0);
-    cuda.cuStreamBeginCapture_v2(stream, 2);
-    cuda.cuStreamWaitValue32_v2(stream, pinned.addr() as u64, 1, 0);
-    println!(
-        "record: {}",
-        cuda.cuEventRecordWithFlags(external, stream, 1)
-    );
-    println!("query before the end: {}", cuda.cuEventQuery(external));
-    let graph = made(|out| cuda.cuStreamEndCapture(stream, out));
-    println!("query before a launch: {}", cuda.cuEventQuery(external));
-    let exec = made(|out| cuda.cuGraphInstantiateWithFlags(out, graph, 0));
-    println!("launch: {}", cuda.cuGraphLaunch(exec, stream));
-    println!("query while it is held: {}", cuda.cuEventQuery(external));
-    word.store(1, Ordering::SeqCst);
-    println!("synchronise: {}", cuda.cuStreamSynchronize(stream));
-    println!("query: {}", cuda.cuEventQuery(external));
+    fn streams_in_capture(&self, objects: &Objects) {
+        let &Objects {
+            stream,
+            blocking,
+            fresh,
+            ..
+        } = objects;
+        self.during_capture("query of the stream", 2, |s| self.cuStreamQuery(s));
+        self.during_capture("context of the stream", 2, |s| {
+            self.cuStreamGetCtx(s, &mut 0)
+        });
+        self.during_capture("number of the stream", 2, |s| self.cuStreamGetId(s, &mut 0));
+        self.during_capture("flags of the stream", 2, |s| {
+            self.cuStreamGetFlags(s, &mut 0)
+        });
+        self.during_capture("synchronise with the stream", 2, |s| {
+            self.cuStreamSynchronize(s)
+        });
+        self.during_capture("capture again", 2, |s| self.cuStreamBeginCapture_v2(s, 2));
+        self.during_capture("record in null", 2, |_| self.cuEventRecord(fresh, 0));
+        println!("end without a capture: {}", self.end(stream));
+        println!(
+            "capture of the legacy stream: {}",
+            self.cuStreamBeginCapture_v2(1, 2)
+        );
+        self.cuStreamBeginCapture_v2(blocking, 2);
+        let mut status = 0;
+        println!(
+            "beside a blocking stream, is null capturing: {}",
+            self.cuStreamIsCapturing(0, &raw mut status)
+        );
+        println!("record in null: {}", self.cuEventRecord(fresh, 0));
+        println!("then the capture ends with {}", self.end(blocking));
+    }
 
-    println!("# a reset of the primary context");
-    let id = || {
-        let mut id = 0;
-        (cuda.cuCtxGetId(context, &raw mut id), id)
-    };
-    let before = id();
-    println!("reset: {}", cuda.cuDevicePrimaryCtxReset_v2(0));
-    println!("number: {}", id().0);
-    println!("context synchronise: {}", cuda.cuCtxSynchronize());
-    println!("event create: {}", cuda.cuEventCreate(&mut 0, 0));
-    println!("set current: {}", cuda.cuCtxSetCurrent(context));
-    println!("query: {}", cuda.cuEventQuery(fresh));
-    println!("record: {}", cuda.cuEventRecord(fresh, stream));
-    println!("synchronise: {}", cuda.cuEventSynchronize(fresh));
-    println!("event destroy: {}", cuda.cuEventDestroy_v2(fresh));
-    println!("stream destroy: {}", cuda.cuStreamDestroy_v2(stream));
-    let again = made(|out| cuda.cuDevicePrimaryCtxRetain(out, 0));
-    println!(
-        "same handle: {}, same number: {}",
-        again == context,
-        before == id()
-    );
-    println!("release: {}", cuda.cuDevicePrimaryCtxRelease_v2(0));
-    println!("release: {}", cuda.cuDevicePrimaryCtxRelease_v2(0));
-    println!(
-        "release of nothing: {}",
-        cuda.cuDevicePrimaryCtxRelease_v2(0)
-    );
-    Ok(())
+    fn external_record(&self, objects: &Objects) {
+        let &Objects { stream, .. } = objects;
+        println!("# an external record");
+        let mut pinned = std::ptr::null_mut();
+        assert_eq!(self.cuMemHostAlloc(&raw mut pinned, 4, 0), 0);
+        // SAFETY: four bytes, aligned, never freed
+        let word = unsafe { AtomicU32::from_ptr(pinned.cast()) };
+        word.store(0, Ordering::SeqCst);
+        let external = self.event(0);
+        self.cuStreamBeginCapture_v2(stream, 2);
+        self.cuStreamWaitValue32_v2(stream, pinned.addr() as u64, 1, 0);
+        println!(
+            "record: {}",
+            self.cuEventRecordWithFlags(external, stream, 1)
+        );
+        println!("query before the end: {}", self.cuEventQuery(external));
+        let graph = made(|out| self.cuStreamEndCapture(stream, out));
+        println!("query before a launch: {}", self.cuEventQuery(external));
+        let exec = made(|out| self.cuGraphInstantiateWithFlags(out, graph, 0));
+        println!("launch: {}", self.cuGraphLaunch(exec, stream));
+        println!("query while it is held: {}", self.cuEventQuery(external));
+        word.store(1, Ordering::SeqCst);
+        println!("synchronise: {}", self.cuStreamSynchronize(stream));
+        println!("query: {}", self.cuEventQuery(external));
+    }
+
+    fn reset(&self, objects: &Objects) {
+        let &Objects {
+            context,
+            stream,
+            fresh,
+            ..
+        } = objects;
+        println!("# a reset of the primary context");
+        let id = || {
+            let mut id = 0;
+            (self.cuCtxGetId(context, &raw mut id), id)
+        };
+        let before = id();
+        println!("reset: {}", self.cuDevicePrimaryCtxReset_v2(0));
+        println!("number: {}", id().0);
+        println!("context synchronise: {}", self.cuCtxSynchronize());
+        println!("event create: {}", self.cuEventCreate(&mut 0, 0));
+        println!("set current: {}", self.cuCtxSetCurrent(context));
+        println!("query: {}", self.cuEventQuery(fresh));
+        println!("record: {}", self.cuEventRecord(fresh, stream));
+        println!("synchronise: {}", self.cuEventSynchronize(fresh));
+        println!("event destroy: {}", self.cuEventDestroy_v2(fresh));
+        println!("stream destroy: {}", self.cuStreamDestroy_v2(stream));
+        let again = made(|out| self.cuDevicePrimaryCtxRetain(out, 0));
+        println!(
+            "same handle: {}, same number: {}",
+            again == context,
+            before == id()
+        );
+        println!("release: {}", self.cuDevicePrimaryCtxRelease_v2(0));
+        println!("release: {}", self.cuDevicePrimaryCtxRelease_v2(0));
+        println!(
+            "release of nothing: {}",
+            self.cuDevicePrimaryCtxRelease_v2(0)
+        );
+    }
 }

@@ -1,16 +1,17 @@
 //! Results of calls: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__TYPES.html>,
 //! `CUresult`.
 
-/// What every function returns: 0 or an error.
+/// What every function of the API returns: 0 or an error.
 pub type CUresult = u32;
 
-pub(crate) type Done<T = ()> = Result<T, CUresult>;
+/// What the functions behind the API return.
+pub(crate) type CudaResult<T = ()> = Result<T, CUresult>;
 
 macro_rules! codes {
     ($($name:ident = $value:literal, $text:literal;)*) => {
         $(#[doc = $text] pub const $name: CUresult = $value;)*
 
-        /// A result's name and meaning, with the zero that ends a C string.
+        /// A result's name and meaning, both with the terminating zero of a C string.
         pub(crate) fn describe(code: CUresult) -> Option<(&'static str, &'static str)> {
             match code {
                 $($value => Some((concat!(stringify!($name), "\0"), concat!($text, "\0"))),)*
@@ -44,13 +45,20 @@ codes! {
     CUDA_ERROR_NOT_PERMITTED = 800, "operation not permitted";
     CUDA_ERROR_NOT_SUPPORTED = 801, "operation not supported";
     CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED = 900, "operation not permitted when stream is capturing";
-    CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901, "operation failed due to a previous error during capture";
-    CUDA_ERROR_STREAM_CAPTURE_MERGE = 902, "operation would result in a merge of separate capture sequences";
-    CUDA_ERROR_STREAM_CAPTURE_UNMATCHED = 903, "capture was not ended in the same stream as it began";
+    CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901,
+        "operation failed due to a previous error during capture";
+    CUDA_ERROR_STREAM_CAPTURE_MERGE = 902,
+        "operation would result in a merge of separate capture sequences";
+    CUDA_ERROR_STREAM_CAPTURE_UNMATCHED = 903,
+        "capture was not ended in the same stream as it began";
     CUDA_ERROR_STREAM_CAPTURE_UNJOINED = 904, "capturing stream has unjoined work";
-    CUDA_ERROR_STREAM_CAPTURE_ISOLATION = 905, "dependency created on uncaptured work in another stream";
-    CUDA_ERROR_STREAM_CAPTURE_IMPLICIT = 906, "operation would make the legacy stream depend on a capturing blocking stream";
-    CUDA_ERROR_CAPTURED_EVENT = 907, "operation not permitted on an event last recorded in a capturing stream";
-    CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD = 908, "attempt to terminate a thread-local capture sequence from another thread";
+    CUDA_ERROR_STREAM_CAPTURE_ISOLATION = 905,
+        "dependency created on uncaptured work in another stream";
+    CUDA_ERROR_STREAM_CAPTURE_IMPLICIT = 906,
+        "operation would make the legacy stream depend on a capturing blocking stream";
+    CUDA_ERROR_CAPTURED_EVENT = 907,
+        "operation not permitted on an event last recorded in a capturing stream";
+    CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD = 908,
+        "attempt to terminate a thread-local capture sequence from another thread";
     CUDA_ERROR_UNKNOWN = 999, "unknown error";
 }

@@ -1,370 +1,292 @@
-//! What tests plan and count: functions of the library that no driver has. [`crate::Control`] is
-//! their safe wrapper.
+//! The safe side of the control functions, for tests.
 
-use crate::boundary::{put_text, text};
-use crate::codes::{CUDA_ERROR_DEINITIALIZED, CUresult};
-use crate::context::CUdevice;
-use crate::entry::{TORN_DOWN, with_face};
-use crate::face::{FACE, Face};
-use crate::stream::CUstream;
-use std::collections::BTreeMap;
+use crate::codes::CUresult;
+use crate::control_functions::*;
+use fencepost_sim::control_functions;
+use fencepost_sim::ffi::{c_name, text_from};
+use libloading::Library;
 use std::ffi::{c_char, c_int};
-use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::mem::ManuallyDrop;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-struct Plan {
-    calls: BTreeMap<&'static str, u64>,
-    faults: Vec<Fault>,
-    violations: Vec<String>,
+control_functions! {
+    restart = fencepost_sim_restart: fn(u64, c_int);
+    seed = fencepost_sim_seed: fn() -> u64;
+    calls = fencepost_sim_calls: fn(*const c_char) -> u64;
+    fail_call = fencepost_sim_fail_call: fn(*const c_char, u64, CUresult, c_int) -> c_int;
+    clear_faults = fencepost_sim_clear_faults: fn();
+    fail_launch = fencepost_sim_fail_launch: fn(c_int, u64, CUresult);
+    fail_contexts = fencepost_sim_fail_contexts: fn(c_int, CUresult);
+    lose_device = fencepost_sim_lose_device: fn(c_int, CUresult);
+    reset_primary = fencepost_sim_reset_primary: fn(c_int);
+    deinitialize = fencepost_sim_deinitialize: fn();
+    recycle_handles = fencepost_sim_recycle_handles: fn(c_int);
+    ipc_in_one_process = fencepost_sim_ipc_in_one_process: fn(c_int);
+    pause = fencepost_sim_pause: fn(usize, c_int) -> c_int;
+    wait_idle = fencepost_sim_wait_idle: fn(u64) -> c_int;
+    queue_depth = fencepost_sim_queue_depth: fn(usize);
+    pending_work = fencepost_sim_pending_work: fn(*mut c_char, usize) -> usize;
+    live = fencepost_sim_live: fn(u32) -> u64;
+    violations = fencepost_sim_violations: fn() -> usize;
+    violation = fencepost_sim_violation: fn(usize, *mut c_char, usize) -> usize;
+    clear_violations = fencepost_sim_clear_violations: fn();
 }
 
-struct Fault {
-    name: String,
-    left: u64,
-    code: CUresult,
-    /// Whether it strikes again and again.
-    stays: bool,
-}
-
-/// Its lock is a leaf.
-static PLAN: Mutex<Plan> = Mutex::new(Plan {
-    calls: BTreeMap::new(),
-    faults: Vec::new(),
-    violations: Vec::new(),
-});
-static SEED: AtomicU64 = AtomicU64::new(0);
-
-fn plan() -> MutexGuard<'static, Plan> {
-    PLAN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-pub(crate) fn use_seed(seed: u64) {
-    SEED.store(seed, Ordering::SeqCst);
-}
-
-/// Tells the reader of a test's output what happened, and how to see it again.
-pub(crate) fn note(text: &str) {
-    let seed = SEED.load(Ordering::SeqCst);
-    // not eprintln, which panics when there is no stderr any more
-    let _ = writeln!(
-        std::io::stderr(),
-        "fencepost CUDA stand-in: {text} (replay with FENCEPOST_SIM_SEED={seed})"
-    );
-}
-
-/// Writes down a use of the driver that its documentation forbids.
-pub(crate) fn violation(text: &str) {
-    note(text);
-    plan().violations.push(text.into());
-}
-
-/// Counts a call; gives the error that was planned for it.
-pub(crate) fn on_call(name: &'static str) -> Option<CUresult> {
-    let mut plan = plan();
-    *plan.calls.entry(name).or_default() += 1;
-    let mut due = None;
-    for (place, fault) in plan.faults.iter_mut().enumerate() {
-        if fault.name == name {
-            fault.left = fault.left.saturating_sub(1);
-            if fault.left == 0 && due.is_none() {
-                due = Some((place, fault.code, fault.stays));
-            }
-        }
-    }
-    let (place, code, stays) = due?;
-    if !stays {
-        plan.faults.remove(place);
-    }
-    Some(code)
-}
-
-/// Throws the simulated machine away, with everything on it, and starts another: `devices` of them,
-/// or as many as `FENCEPOST_SIM_CUDA_DEVICES` says if that is negative. Counts, faults and
-/// violations are cleared.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_restart(seed: u64, devices: c_int) {
-    let old = FACE.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(old) = old {
-        // its waiters go on; and it is dropped without the lock, as that waits for its driver
-        // thread
-        end_all(&old, crate::codes::CUDA_ERROR_CONTEXT_IS_DESTROYED);
-    }
-    TORN_DOWN.store(false, Ordering::SeqCst);
-    {
-        let mut plan = plan();
-        plan.calls.clear();
-        plan.faults.clear();
-        plan.violations.clear();
-    }
-    match Face::new(Some(seed), usize::try_from(devices).ok()) {
-        Ok(face) => *FACE.lock().unwrap_or_else(PoisonError::into_inner) = Some(face),
-        Err(code) => violation(&format!("no new machine: {code}")),
-    }
-}
-
-fn end_all(face: &Face, code: CUresult) {
-    for (_, context) in face.contexts.iter() {
-        context.end(code);
-    }
-}
-
-/// The machine's seed.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_seed() -> u64 {
-    // the machine is made on first use, and its seed with it
-    let _ = with_face(|_| ());
-    SEED.load(Ordering::SeqCst)
-}
-
-/// How often a function was called; `u64::MAX` for a name that it does not have.
+/// Plans faults and inspects the stand-in.
 ///
-/// # Safety
-/// `name` is null or a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fencepost_sim_calls(name: *const c_char) -> u64 {
-    // SAFETY: the caller's word
-    match unsafe { text(name) } {
-        Ok(name) if crate::FUNCTIONS.contains(&&*name) => {
-            plan().calls.get(&*name).copied().unwrap_or(0)
+/// A program that links this crate and also loads the library has two simulated machines. Code that
+/// loads the library is controlled through [`Control::load`] with the same path, not through
+/// [`Control::linked`].
+#[allow(missing_debug_implementations)]
+pub struct Control {
+    functions: Functions,
+    /// Never unloaded, since the machine's threads run its code.
+    _library: Option<ManuallyDrop<Library>>,
+}
+
+/// How many objects are alive. A leak test compares it with `Live::default()`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Live {
+    /// Streams, without default streams.
+    pub streams: u64,
+    /// Events.
+    pub events: u64,
+    /// The sum of the retain counts of primary contexts.
+    pub retains: u64,
+    /// Contexts that are not destroyed.
+    pub contexts: u64,
+    /// Allocations of page-locked host memory.
+    pub host_memory: u64,
+    /// Allocations of device memory.
+    pub device_memory: u64,
+    /// Modules.
+    pub modules: u64,
+    /// Graphs.
+    pub graphs: u64,
+    /// Executable graphs.
+    pub execs: u64,
+    /// Captures that have not ended.
+    pub captures: u64,
+}
+
+/// The path of the library, if cargo has built it beside the running test.
+pub fn library_path() -> Option<PathBuf> {
+    fencepost_sim::ffi::library_path("fencepost_sim_cuda")
+}
+
+#[allow(clippy::undocumented_unsafe_blocks)] // one reason for all, below
+impl Control {
+    // Every unsafe block calls a control function. Functions without pointers have no requirement;
+    // the others get C strings and buffers that live through the call.
+
+    /// Controls the copy of the stand-in that is linked into this program.
+    pub fn linked() -> Control {
+        Control {
+            functions: Functions::LINKED,
+            _library: None,
         }
-        _ => u64::MAX,
     }
-}
 
-/// The `nth` call of a function from now on returns `code` and does nothing else. 0 if there is no
-/// such function.
-///
-/// # Safety
-/// `name` is null or a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fencepost_sim_fail_call(
-    name: *const c_char,
-    nth: u64,
-    code: CUresult,
-) -> c_int {
-    // SAFETY: the caller's word
-    unsafe { fail(name, nth, code, false) }
-}
-
-/// The `nth` call of a function from now on and all after it return `code` and do nothing else.
-///
-/// # Safety
-/// `name` is null or a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fencepost_sim_fail_calls_from(
-    name: *const c_char,
-    nth: u64,
-    code: CUresult,
-) -> c_int {
-    // SAFETY: the caller's word
-    unsafe { fail(name, nth, code, true) }
-}
-
-/// # Safety
-/// `name` is null or a C string.
-unsafe fn fail(name: *const c_char, nth: u64, code: CUresult, stays: bool) -> c_int {
-    // SAFETY: the caller's word
-    match unsafe { text(name) } {
-        Ok(name) if crate::FUNCTIONS.contains(&&*name) => {
-            plan().faults.push(Fault {
-                name,
-                left: nth.max(1),
-                code,
-                stays,
-            });
-            1
-        }
-        _ => 0,
-    }
-}
-
-/// Forgets all planned faults.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_clear_faults() {
-    plan().faults.clear();
-    let _ = with_face(|face| {
-        face.gpus
-            .iter_mut()
-            .for_each(|gpu| gpu.bad_launches.clear())
-    });
-}
-
-/// The `nth` kernel launched on a device from now on fails with `code`, which sticks to its
-/// context, when it runs.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_fail_launch(device: CUdevice, nth: u64, code: CUresult) {
-    let _ = with_face(|face| {
-        if let Ok(gpu) = face.gpu(device) {
-            gpu.bad_launches.push((nth.max(1), code));
-        }
-    });
-}
-
-/// Every context of the device fails now with `code`, until it is reset.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_fail_contexts(device: CUdevice, code: CUresult) {
-    let _ = with_face(|face| {
-        for (_, context) in face.contexts.iter() {
-            if Ok(context.gpu) == usize::try_from(device) {
-                context.fail(code, "a planned failure");
-            }
-        }
-    });
-}
-
-/// The device is gone for good: its contexts fail with `code`, and so does making new ones.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_lose_device(device: CUdevice, code: CUresult) {
-    let _ = with_face(|face| {
-        if let Ok(gpu) = face.gpu(device) {
-            gpu.lost = Some(code);
-        }
-    });
-    fencepost_sim_fail_contexts(device, code);
-}
-
-/// Resets a device's primary context, as some other part of the program might.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_reset_primary(device: CUdevice) {
-    let _ = with_face(|face| face.reset_primary(device));
-}
-
-/// From now on, until a restart, every call and every wait under way returns
-/// `CUDA_ERROR_DEINITIALIZED`, as at the end of a process.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_deinitialize() {
-    TORN_DOWN.store(true, Ordering::SeqCst);
-    let _ = with_face(|face| end_all(face, CUDA_ERROR_DEINITIALIZED));
-}
-
-/// Whether the handle of a destroyed object is given to the next one, as real drivers do. Off at
-/// first, so that uses of destroyed objects are found; `FENCEPOST_SIM_CUDA_RECYCLE=1` turns it on.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_recycle_handles(on: c_int) {
-    let _ = with_face(|face| face.recycle = on != 0);
-}
-
-/// Whether `cuIpcOpenEventHandle` works in the exporting process, which then stands for both.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_ipc_in_one_process(on: c_int) {
-    let _ = with_face(|face| face.ipc_in_one_process = on != 0);
-}
-
-/// Stops everything in a stream, or lets it go on. 0 if there is no such stream.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_hang(stream: CUstream, on: c_int) -> c_int {
-    let found = with_face(|face| {
-        let key = face.stream(stream)?;
-        let stream = face.stream_ref(key)?;
-        let (device, index) = (&stream.context.device, stream.queue.id().index);
-        Ok::<_, CUresult>(if on != 0 {
-            device.pause_queue(index)
-        } else {
-            device.resume_queue(index)
+    /// Controls the copy in this file, which all code of this process that loads it shares.
+    ///
+    /// # Errors
+    /// The file cannot be loaded or is not the stand-in.
+    pub fn load(path: &Path) -> Result<Control, libloading::Error> {
+        // SAFETY: the path names the stand-in, which does nothing on load
+        let library = unsafe { Library::new(path)? };
+        Ok(Control {
+            functions: Functions::load(&library)?,
+            _library: Some(ManuallyDrop::new(library)),
         })
-    });
-    matches!(found, Ok(Ok(true))).into()
-}
+    }
 
-/// Waits until no work is pending on any device; 0 if there still is after so many milliseconds.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_settle(milliseconds: u64) -> c_int {
-    let Ok(root) = with_face(|face| face.root.clone()) else {
-        return 0;
-    };
-    let idle = || root.pending_work().is_empty();
-    let timeout = Some(Duration::from_millis(milliseconds));
-    let _ = root.wait_until(timeout, idle);
-    idle().into()
-}
-
-/// How many pieces of work a stream takes before a call that adds one more blocks until there is
-/// room, as drivers do (1,020 timed records were measured); 0, as at first, for any number.
-/// `FENCEPOST_SIM_CUDA_QUEUE_DEPTH` says it too.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_queue_depth(depth: usize) {
-    let _ = with_face(|face| face.depth = depth);
-}
-
-/// Copies what fits of a list of the pending work, a line each, with a zero at its end, and gives
-/// its whole length.
-///
-/// # Safety
-/// `to` is null or has room for `room` bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fencepost_sim_pending_work(to: *mut c_char, room: usize) -> usize {
-    let Ok(root) = with_face(|face| face.root.clone()) else {
-        return 0;
-    };
-    let text = root.pending_work().join("\n");
-    // SAFETY: the caller's word
-    unsafe { put_text(&text, to, room) };
-    text.len()
-}
-
-/// How many objects of a kind are alive, in the order of [`crate::Live`]'s fields.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_live(kind: u32) -> u64 {
-    let count = with_face(|face| match kind {
-        0 => face.streams.iter().filter(|(_, s)| s.is_made()).count(),
-        1 => face.events.len(),
-        2 => face.gpus.iter().map(|gpu| gpu.retains as usize).sum(),
-        3 => {
-            let alive = |(_, context): &(usize, &std::sync::Arc<crate::context::Context>)| {
-                !context.destroyed()
-            };
-            face.contexts.iter().filter(alive).count()
+    /// A new machine with this seed, for the caller alone: other callers in this process block
+    /// until the session is dropped. Handles of the earlier machine become invalid.
+    pub fn session(&self, seed: u64, devices: u32) -> Session<'_> {
+        static EXCLUSIVE: Mutex<()> = Mutex::new(());
+        let exclusive = EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner);
+        self.restart(seed, devices);
+        Session {
+            control: self,
+            _exclusive: exclusive,
         }
-        4 => face.memory.live(true),
-        5 => face.memory.live(false),
-        6 => face.modules.len(),
-        7 => face.graphs.len(),
-        8 => face.execs.len(),
-        9 => face.captures.len(),
-        _ => 0,
-    });
-    count.unwrap_or(0) as u64
-}
+    }
 
-/// How many violations there were.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_violations() -> usize {
-    all_violations().len()
-}
+    /// Drops the machine with everything on it, and makes another.
+    pub fn restart(&self, seed: u64, devices: u32) {
+        unsafe { (self.functions.restart)(seed, devices.try_into().unwrap_or(c_int::MAX)) }
+    }
 
-/// Copies what fits of a violation's text, with a zero at its end, and gives its whole length; 0 if
-/// there is none.
-///
-/// # Safety
-/// `to` is null or has room for `room` bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fencepost_sim_violation(
-    index: usize,
-    to: *mut c_char,
-    room: usize,
-) -> usize {
-    match all_violations().get(index) {
-        Some(text) => {
-            // SAFETY: the caller's word
-            unsafe { put_text(text, to, room) };
-            text.len()
+    /// The machine's seed.
+    pub fn seed(&self) -> u64 {
+        unsafe { (self.functions.seed)() }
+    }
+
+    /// How often a function was called.
+    ///
+    /// # Panics
+    /// There is no such function.
+    pub fn calls(&self, name: &str) -> u64 {
+        let calls = unsafe { (self.functions.calls)(c_name(name).as_ptr()) };
+        assert_ne!(calls, u64::MAX, "the stand-in has no function {name}");
+        calls
+    }
+
+    /// Makes the `nth` call of a function from now on, counted from 1, return `code` and do nothing
+    /// else.
+    ///
+    /// # Panics
+    /// There is no such function.
+    pub fn fail_call(&self, name: &str, nth: u64, code: CUresult) {
+        self.fail(name, nth, code, false);
+    }
+
+    /// As [`Control::fail_call`], for that call and all later ones.
+    ///
+    /// # Panics
+    /// There is no such function.
+    pub fn fail_calls_from(&self, name: &str, nth: u64, code: CUresult) {
+        self.fail(name, nth, code, true);
+    }
+
+    fn fail(&self, name: &str, nth: u64, code: CUresult, repeats: bool) {
+        let c_name = c_name(name);
+        let found =
+            unsafe { (self.functions.fail_call)(c_name.as_ptr(), nth, code, repeats.into()) };
+        assert_ne!(found, 0, "the stand-in has no function {name}");
+    }
+
+    /// Forgets all planned faults.
+    pub fn clear_faults(&self) {
+        unsafe { (self.functions.clear_faults)() }
+    }
+
+    /// Makes the `nth` kernel launched on a device from now on, and its context, fail when it runs.
+    pub fn fail_launch(&self, device: i32, nth: u64, code: CUresult) {
+        unsafe { (self.functions.fail_launch)(device, nth, code) }
+    }
+
+    /// Makes every context of the device fail now, until it is reset.
+    pub fn fail_contexts(&self, device: i32, code: CUresult) {
+        unsafe { (self.functions.fail_contexts)(device, code) }
+    }
+
+    /// Loses the device for good.
+    pub fn lose_device(&self, device: i32, code: CUresult) {
+        unsafe { (self.functions.lose_device)(device, code) }
+    }
+
+    /// Resets the primary context, as another part of the program might.
+    pub fn reset_primary(&self, device: i32) {
+        unsafe { (self.functions.reset_primary)(device) }
+    }
+
+    /// Makes every later call return that the driver is shutting down.
+    pub fn deinitialize(&self) {
+        unsafe { (self.functions.deinitialize)() }
+    }
+
+    /// Whether the handle of a destroyed object is used for the next object.
+    pub fn recycle_handles(&self, on: bool) {
+        unsafe { (self.functions.recycle_handles)(on.into()) }
+    }
+
+    /// Whether an event's handle may be opened in the process that exported it.
+    pub fn ipc_in_one_process(&self, on: bool) {
+        unsafe { (self.functions.ipc_in_one_process)(on.into()) }
+    }
+
+    /// Stops all work of a stream until [`Control::resume`].
+    ///
+    /// # Panics
+    /// There is no such stream.
+    pub fn pause(&self, stream: usize) {
+        let found = unsafe { (self.functions.pause)(stream, 1) };
+        assert_ne!(found, 0, "no such stream");
+    }
+
+    /// Resumes a paused stream.
+    ///
+    /// # Panics
+    /// There is no such stream.
+    pub fn resume(&self, stream: usize) {
+        let found = unsafe { (self.functions.pause)(stream, 0) };
+        assert_ne!(found, 0, "no such stream");
+    }
+
+    /// Waits until no work is pending. False if some still is when the timeout runs out.
+    #[must_use]
+    pub fn wait_idle(&self, timeout: Duration) -> bool {
+        let milliseconds = timeout.as_millis().try_into().unwrap_or(u64::MAX);
+        unsafe { (self.functions.wait_idle)(milliseconds) != 0 }
+    }
+
+    /// How many pieces of work a stream holds before calls block; 0 for any number.
+    pub fn queue_depth(&self, depth: usize) {
+        unsafe { (self.functions.queue_depth)(depth) }
+    }
+
+    /// The pending work, one line each. For a test that has found the device stuck.
+    pub fn pending_work(&self) -> String {
+        text_from(|to, size| unsafe { (self.functions.pending_work)(to, size) })
+    }
+
+    /// How many objects are alive.
+    pub fn live(&self) -> Live {
+        let count = |kind| unsafe { (self.functions.live)(kind) };
+        Live {
+            streams: count(0),
+            events: count(1),
+            retains: count(2),
+            contexts: count(3),
+            host_memory: count(4),
+            device_memory: count(5),
+            modules: count(6),
+            graphs: count(7),
+            execs: count(8),
+            captures: count(9),
         }
-        None => 0,
+    }
+
+    /// The uses so far that CUDA's documentation forbids, in order.
+    pub fn violations(&self) -> Vec<String> {
+        let count = unsafe { (self.functions.violations)() };
+        let text =
+            |index| text_from(|to, size| unsafe { (self.functions.violation)(index, to, size) });
+        (0..count).map(text).collect()
+    }
+
+    /// Forgets the violations so far, except for those that the simulated device has found.
+    pub fn clear_violations(&self) {
+        unsafe { (self.functions.clear_violations)() }
     }
 }
 
-fn all_violations() -> Vec<String> {
-    let mut all = plan().violations.clone();
-    if let Ok(below) = with_face(|face| face.root.violations()) {
-        all.extend(below.iter().map(ToString::to_string));
-    }
-    all
+/// A machine for one test alone. See [`Control::session`].
+#[allow(missing_debug_implementations)]
+pub struct Session<'a> {
+    control: &'a Control,
+    _exclusive: MutexGuard<'static, ()>,
 }
 
-/// Forgets the violations so far, but for those that the simulated device itself has found.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_clear_violations() {
-    plan().violations.clear();
+impl std::ops::Deref for Session<'_> {
+    type Target = Control;
+
+    fn deref(&self) -> &Control {
+        self.control
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let (seed, violations) = (self.seed(), self.violations());
+            eprintln!(
+                "fencepost CUDA stand-in: failed with seed {seed}; replay with \
+                 FENCEPOST_SIM_SEED={seed}; violations: {violations:?}"
+            );
+        }
+    }
 }

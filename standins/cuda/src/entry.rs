@@ -1,61 +1,48 @@
-//! What every call goes through before it does anything.
+//! What every call does before its function's own part.
 
 use crate::codes::{
     CUDA_ERROR_DEINITIALIZED, CUDA_ERROR_NOT_INITIALIZED, CUDA_ERROR_NOT_PERMITTED,
-    CUDA_ERROR_UNKNOWN, CUDA_SUCCESS, CUresult, Done,
+    CUDA_ERROR_UNKNOWN, CUDA_SUCCESS, CUresult, CudaResult,
 };
-use crate::control;
-use crate::face::{FACE, Face};
-use std::cell::Cell;
+use crate::driver::{Driver, in_forked_child, with_driver};
+use crate::log::LOG;
+use crate::work::in_host_function;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-pub(crate) static INITIALISED: AtomicBool = AtomicBool::new(false);
-pub(crate) static TORN_DOWN: AtomicBool = AtomicBool::new(false);
-/// The process that made the simulated machine: a fork has neither its threads nor, perhaps, its
-/// locks.
-static OWNER: AtomicU32 = AtomicU32::new(0);
+/// Whether `cuInit` was called.
+pub(crate) static INITIALIZED: AtomicBool = AtomicBool::new(false);
+/// Whether the driver is shutting down.
+pub(crate) static DEINITIALIZED: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// Set in the thread that runs host functions.
-    pub(crate) static IN_HOST_FUNCTION: Cell<bool> = const { Cell::new(false) };
     static THREAD: u64 = {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         NEXT.fetch_add(1, Ordering::Relaxed)
     };
 }
 
-/// Which thread this is; 0 for one whose thread-local storage is gone.
+/// The number of this thread; 0 once its thread-local storage is destroyed.
 pub(crate) fn this_thread() -> u64 {
     THREAD.try_with(|thread| *thread).unwrap_or(0)
 }
 
-pub(crate) fn owned_here() {
-    OWNER.store(std::process::id(), Ordering::SeqCst);
-}
-
-fn forked() -> bool {
-    let owner = OWNER.load(Ordering::SeqCst);
-    owner != 0 && owner != std::process::id()
-}
-
-/// A call that needs no machine: it may come before `cuInit`.
-pub(crate) fn plain(name: &'static str, body: impl FnOnce() -> Done) -> CUresult {
-    // before any lock: the child of a fork may never get one
-    if forked() {
+/// A call that does not lock the driver, and may come before `cuInit`.
+pub(crate) fn call_unlocked(name: &'static str, body: impl FnOnce() -> CudaResult) -> CUresult {
+    // before any lock is taken: in the child of a fork, a lock may be held for ever
+    if in_forked_child() {
         return CUDA_ERROR_NOT_INITIALIZED;
     }
     let checked = || {
-        if let Some(code) = control::on_call(name) {
+        if let Some(code) = LOG.count(name) {
             return Err(code);
         }
-        if TORN_DOWN.load(Ordering::SeqCst) {
+        if DEINITIALIZED.load(Ordering::SeqCst) {
             return Err(CUDA_ERROR_DEINITIALIZED);
         }
         // cuLaunchHostFunc: a host function must not call the driver
-        if IN_HOST_FUNCTION.try_with(Cell::get).unwrap_or(false) {
-            control::violation(&format!("{name} was called in a host function"));
+        if in_host_function() {
+            LOG.violation(&format!("{name} was called in a host function"));
             return Err(CUDA_ERROR_NOT_PERMITTED);
         }
         body()
@@ -64,41 +51,32 @@ pub(crate) fn plain(name: &'static str, body: impl FnOnce() -> Done) -> CUresult
         Ok(Ok(())) => CUDA_SUCCESS,
         Ok(Err(code)) => code,
         Err(_) => {
-            control::violation(&format!("the stand-in panicked in {name}"));
+            LOG.violation(&format!("the stand-in panicked in {name}"));
             CUDA_ERROR_UNKNOWN
         }
     }
 }
 
-/// A call on the machine.
-pub(crate) fn call(name: &'static str, body: impl FnOnce(&mut Face) -> Done) -> CUresult {
+/// A call that locks the driver.
+pub(crate) fn call(name: &'static str, body: impl FnOnce(&mut Driver) -> CudaResult) -> CUresult {
     call_then(name, body, |()| Ok(()))
 }
 
-/// A call on the machine that goes on without the lock: a wait, most of all.
+/// A call that locks the driver for `body`, then runs `then` without the lock, such as a wait.
 pub(crate) fn call_then<T>(
     name: &'static str,
-    body: impl FnOnce(&mut Face) -> Done<T>,
-    then: impl FnOnce(T) -> Done,
+    body: impl FnOnce(&mut Driver) -> CudaResult<T>,
+    then: impl FnOnce(T) -> CudaResult,
 ) -> CUresult {
-    plain(name, || {
-        if !INITIALISED.load(Ordering::SeqCst) {
+    call_unlocked(name, || {
+        if !INITIALIZED.load(Ordering::SeqCst) {
             return Err(CUDA_ERROR_NOT_INITIALIZED);
         }
-        let (locked, room) = with_face(|face| {
-            face.calling = name;
-            (body(face), face.room())
+        let (result, wait_for_space) = with_driver(|driver| {
+            driver.calling = name;
+            (body(driver), driver.wait_for_space())
         })?;
-        room();
-        then(locked?)
+        wait_for_space();
+        then(result?)
     })
-}
-
-/// Runs `body` with the machine, made on first use, locked.
-pub(crate) fn with_face<R>(body: impl FnOnce(&mut Face) -> R) -> Done<R> {
-    let mut face = FACE.lock().unwrap_or_else(PoisonError::into_inner);
-    if face.is_none() {
-        *face = Some(Face::new(None, None)?);
-    }
-    face.as_mut().map(body).ok_or(CUDA_ERROR_UNKNOWN)
 }

@@ -1,13 +1,13 @@
-//! The CUDA face of the simulated device: a library, for tests only, with the functions of the CUDA
-//! driver API that fencepost's CUDA backend calls.
+//! A stand-in for the CUDA driver, for tests only: a library with the functions of the CUDA driver
+//! API that fencepost's CUDA backend calls, on the simulated device of [`fencepost_sim`].
 //!
-//! It is a **stand-in**: no NVIDIA hardware, no NVIDIA code. Its devices say so in their name, and
-//! **nothing that it shows counts as hardware**. What passes here is known not to rely on what
-//! CUDA's documentation does not promise, as this crate reads it, under the seeded scheduler of
-//! [`fencepost_sim`]. A real driver is the judge of everything else.
+//! It is a **stand-in**: no NVIDIA hardware, no NVIDIA code. The names of its devices say so, and
+//! **a test on it never counts as a test on hardware**. Such a test shows only that the code does
+//! not rely on more than CUDA's documentation promises, as this crate reads it, under a seeded
+//! scheduler. Everything else needs a real driver.
 //!
-//! The backend finds it with `FENCEPOST_CUDA_LIBRARY=…/libfencepost_sim_cuda.so`
-//! ([`library_path`]). Tests plan faults and look at counts and violations through a [`Control`]
+//! The backend loads it with `FENCEPOST_CUDA_LIBRARY=…/libfencepost_sim_cuda.so`
+//! ([`library_path`]). Tests plan faults, and read counts and violations, through a [`Control`]
 //! loaded from the same path:
 //!
 //! ```no_run
@@ -15,79 +15,78 @@
 //! let path = fencepost_sim_cuda::library_path().ok_or("not built")?;
 //! let control = fencepost_sim_cuda::Control::load(&path)?;
 //! control.fail_call("cuEventRecord", 3, fencepost_sim_cuda::codes::CUDA_ERROR_OUT_OF_MEMORY);
-//! // … the backend at work …
+//! // … run the backend …
 //! assert!(control.violations().is_empty());
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! | variable | says |
+//! | variable | meaning |
 //! |---|---|
-//! | `FENCEPOST_SIM_SEED` | the scheduler's seed; at random without it, and printed with every fault and violation |
-//! | `FENCEPOST_SIM_CUDA_DEVICES` | how many devices there are: 2 |
-//! | `FENCEPOST_SIM_CUDA_CHANNELS` | over how many hardware channels a context's streams are spread, so that a stopped one stops others; each has its own without it |
-//! | `FENCEPOST_SIM_CUDA_QUEUE_DEPTH` | how many pieces of work a stream takes before calls block: any number |
-//! | `FENCEPOST_SIM_CUDA_RECYCLE` | `1`: handles of destroyed objects are given out again |
+//! | `FENCEPOST_SIM_SEED` | the scheduler's seed; random by default, and printed with every fault and violation |
+//! | `FENCEPOST_SIM_CUDA_DEVICES` | the number of devices; 2 by default |
+//! | `FENCEPOST_SIM_CUDA_CHANNELS` | the number of hardware channels that the streams of a context share, so that a blocked stream blocks others; by default each stream has its own |
+//! | `FENCEPOST_SIM_CUDA_QUEUE_DEPTH` | how many pieces of work a stream holds before calls block; any number by default |
+//! | `FENCEPOST_SIM_CUDA_RECYCLE` | `1`: handles of destroyed objects are used again |
 //!
-//! No variable takes a function away, since a library's exports are fixed: what the backend does
-//! without a symbol is for a test of its own to show.
+//! No variable removes a function, since a library's exports are fixed. How the backend copes
+//! without a symbol is for its own tests to show.
 //!
-//! # What it holds
+//! # What it models
 //!
-//! * Streams run in order each, and in any order among each other but for waits and the legacy
-//!   default stream.
-//! * An event holds the point of its latest record. Waits keep the point they were given. Nothing
-//!   is said about an event before it is so: a record's timestamp and its completion are steps of
-//!   the scheduler.
-//! * Errors of work stick to the context, and every later call on it returns the first one until
-//!   the primary context is reset. Pending work is given up, and waits for it, also those of other
-//!   contexts' streams, end.
-//! * Handles are keys, never pointers: one that is stale, foreign or made up gives an error and a
+//! * The work of a stream runs in order. Streams run in any order relative to each other, except
+//!   for waits and the legacy default stream.
+//! * An event holds the marker of its latest record. A wait keeps the marker that it was given. An
+//!   event is not complete early: the timestamp and the completion of a record are steps of the
+//!   scheduler.
+//! * An error of work sticks to the context: every later call on it returns the first error until
+//!   the primary context is reset. Pending work is dropped, and waits for it end, also those of
+//!   other contexts' streams.
+//! * Handles are keys, never pointers. A stale, foreign or made-up one gives an error and a
 //!   violation.
-//! * The child of a fork gets `CUDA_ERROR_NOT_INITIALIZED` from every call.
+//! * In the child of a fork every call returns `CUDA_ERROR_NOT_INITIALIZED`.
 //!
-//! # What it does not
+//! # What it does not model
 //!
-//! Kernels other than those listed in `module`; overlap inside of kernels; lazy loading that
-//! stalls; streams' priorities; peer access; graphs other than by capture. The text of each module
-//! names the documentation it was written from; where that leaves an error code open, this is a
-//! guess until compared with a driver.
+//! Kernels other than those listed in the module `kernel`; overlap inside kernels; lazy loading
+//! that blocks; priorities of streams; peer access; graphs that are not captured. Each module names
+//! the documentation that it follows. Where that leaves an error code open, the code here is a
+//! guess until it is compared with a driver's.
 
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 #![allow(non_snake_case)]
-// each `# Safety` that is more than CUDA's own documentation of the function is stated
+// the API's functions have this many
 #![allow(clippy::too_many_arguments)]
 
-mod boundary;
-mod capture;
+mod api;
 pub mod codes;
 mod context;
 mod control;
+mod control_functions;
+mod driver;
 mod entry;
-mod errors;
 mod event;
-mod face;
-mod ipc;
+mod ffi;
+mod graph;
+mod kernel;
+mod log;
+mod marker;
 mod memory;
 mod module;
+mod shared_event;
+mod sticky_error;
 mod stream;
 mod table;
+mod types;
 mod work;
-mod wrapper;
 
-pub use boundary::Out;
-pub use capture::*;
-pub use context::*;
-pub use control::*;
-pub use errors::*;
-pub use event::*;
-pub use ipc::*;
-pub use memory::*;
-pub use module::*;
-pub use stream::*;
-pub use wrapper::{Control, Live, Session, library_path};
+pub use api::*;
+pub use control::{Control, Live, Session, library_path};
+pub use control_functions::*;
+pub use ffi::Out;
+pub use types::*;
 
-/// The functions of the driver API that it has.
+/// The functions of the driver API that the stand-in has.
 pub const FUNCTIONS: &[&str] = &[
     "cuCtxCreate_v2",
     "cuCtxDestroy_v2",

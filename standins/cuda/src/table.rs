@@ -1,21 +1,21 @@
-//! Handles: keys of tables with a generation, so that a stale or made-up one is found out and never
-//! followed.
+//! Handles: keys of tables with a generation, so that a stale or made-up one is detected and never
+//! dereferenced.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Tells the handles of one simulated machine from those of the next.
+/// Distinguishes the handles of one simulated machine from those of the next.
 static EPOCH: AtomicUsize = AtomicUsize::new(0);
 
 pub(crate) fn next_epoch() -> usize {
     EPOCH.fetch_add(1, Ordering::Relaxed) & 0xff
 }
 
-/// Why a handle names nothing.
+/// Why a handle names no object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Missing {
-    /// It named something once.
+pub(crate) enum InvalidHandle {
+    /// Its object was destroyed.
     Destroyed,
-    /// This table never gave it out.
+    /// The table never returned it.
     Unknown,
 }
 
@@ -25,13 +25,13 @@ struct Place<T> {
     value: Option<T>,
 }
 
-/// A handle is `kind: 8 | epoch: 8 | generation: 20 | place + 1: 24 | 0000`: never small, so never
-/// one of the special stream handles, and of another kind than the handles of other tables.
+/// A handle is `kind: 8 | epoch: 8 | generation: 20 | index + 1: 24 | 0000`. So it is never one of
+/// the small special stream handles, and never equal to a handle of another table.
 #[derive(Debug)]
 pub(crate) struct Table<T> {
     base: usize,
     places: Vec<Place<T>>,
-    /// Places whose handle is given out again, newest first.
+    /// Free places, most recently freed last.
     recycled: Vec<usize>,
 }
 
@@ -73,13 +73,16 @@ impl<T> Table<T> {
         self.handle(place)
     }
 
-    /// With `recycle` the next insert gives the same handle again, as real drivers do: their
-    /// handles are addresses.
-    pub(crate) fn remove(&mut self, handle: usize, recycle: bool) -> Result<T, Missing> {
+    /// With `recycle`, the next insert returns the same handle again. Real drivers do so, since
+    /// their handles are addresses.
+    pub(crate) fn remove(&mut self, handle: usize, recycle: bool) -> Result<T, InvalidHandle> {
         let Some(place) = self.place(handle).filter(|&p| self.handle(p) == handle) else {
-            return Err(self.missing(handle));
+            return Err(self.invalid(handle));
         };
-        let value = self.places[place].value.take().ok_or(Missing::Destroyed)?;
+        let value = self.places[place]
+            .value
+            .take()
+            .ok_or(InvalidHandle::Destroyed)?;
         if !recycle {
             self.places[place].generation = (self.places[place].generation + 1) % GENERATIONS;
         }
@@ -87,27 +90,27 @@ impl<T> Table<T> {
         Ok(value)
     }
 
-    pub(crate) fn get(&self, handle: usize) -> Result<&T, Missing> {
+    pub(crate) fn get(&self, handle: usize) -> Result<&T, InvalidHandle> {
         self.place(handle)
             .filter(|&place| self.handle(place) == handle)
             .and_then(|place| self.places[place].value.as_ref())
-            .ok_or_else(|| self.missing(handle))
+            .ok_or_else(|| self.invalid(handle))
     }
 
-    pub(crate) fn get_mut(&mut self, handle: usize) -> Result<&mut T, Missing> {
-        let missing = self.missing(handle);
+    pub(crate) fn get_mut(&mut self, handle: usize) -> Result<&mut T, InvalidHandle> {
+        let why = self.invalid(handle);
         self.place(handle)
             .filter(|&place| self.handle(place) == handle)
             .and_then(|place| self.places[place].value.as_mut())
-            .ok_or(missing)
+            .ok_or(why)
     }
 
-    fn missing(&self, handle: usize) -> Missing {
+    fn invalid(&self, handle: usize) -> InvalidHandle {
         match self.place(handle) {
             Some(place) if handle >> 28 & (GENERATIONS - 1) <= self.places[place].generation => {
-                Missing::Destroyed
+                InvalidHandle::Destroyed
             }
-            _ => Missing::Unknown,
+            _ => InvalidHandle::Unknown,
         }
     }
 
@@ -130,19 +133,19 @@ impl<T> Table<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Missing, Table};
+    use super::{InvalidHandle, Table};
 
     #[test]
-    fn a_stale_handle_is_told_from_a_made_up_one() {
+    fn a_stale_handle_is_distinguished_from_a_made_up_one() {
         let mut table = Table::new(0x11, 0);
         let first = table.insert('a');
         assert_eq!(table.get(first), Ok(&'a'));
         assert_eq!(table.remove(first, false), Ok('a'));
-        assert_eq!(table.get(first), Err(Missing::Destroyed));
+        assert_eq!(table.get(first), Err(InvalidHandle::Destroyed));
         let second = table.insert('b');
         assert_ne!(first, second);
-        assert_eq!(table.get(first), Err(Missing::Destroyed));
-        assert_eq!(table.remove(first, false), Err(Missing::Destroyed));
+        assert_eq!(table.get(first), Err(InvalidHandle::Destroyed));
+        assert_eq!(table.remove(first, false), Err(InvalidHandle::Destroyed));
         for made_up in [
             0,
             1,
@@ -152,7 +155,11 @@ mod tests {
             second ^ 1 << 57,
             usize::MAX,
         ] {
-            assert_eq!(table.get(made_up), Err(Missing::Unknown), "{made_up:#x}");
+            assert_eq!(
+                table.get(made_up),
+                Err(InvalidHandle::Unknown),
+                "{made_up:#x}"
+            );
         }
     }
 
@@ -161,7 +168,7 @@ mod tests {
         let mut table = Table::new(0x11, 0);
         let first = table.insert('a');
         assert_eq!(table.remove(first, true), Ok('a'));
-        assert_eq!(table.get(first), Err(Missing::Destroyed));
+        assert_eq!(table.get(first), Err(InvalidHandle::Destroyed));
         assert_eq!(table.insert('b'), first);
         assert_eq!(table.get(first), Ok(&'b'));
     }

@@ -7,6 +7,10 @@ use fencepost_sim_cuda::*;
 use std::collections::BTreeSet;
 use support::*;
 
+const GLOBAL: u32 = CU_STREAM_CAPTURE_MODE_GLOBAL;
+const THREAD_LOCAL: u32 = CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+const RELAXED: u32 = CU_STREAM_CAPTURE_MODE_RELAXED;
+
 const SEEDS: u64 = 30;
 
 fn begin(stream: CUstream, mode: u32) {
@@ -77,7 +81,7 @@ fn captured_work_runs_when_the_graph_is_launched() {
     });
 }
 
-/// The orders in which a graph of a fork and a join runs.
+/// The orders in which the nodes of a graph with a fork and a join run.
 fn forked(wait: bool) -> BTreeSet<Vec<u32>> {
     let mut seen = BTreeSet::new();
     for seed in 0..60 {
@@ -114,13 +118,13 @@ fn forked(wait: bool) -> BTreeSet<Vec<u32>> {
 }
 
 #[test]
-fn branches_of_a_graph_run_in_any_order_that_its_waits_leave() {
+fn branches_of_a_graph_run_in_any_order_that_its_waits_permit() {
     assert_eq!(forked(false), [vec![1, 2, 3, 4], vec![1, 3, 2, 4]].into());
     assert_eq!(forked(true), [vec![1, 2, 3, 4]].into());
 }
 
 #[test]
-fn a_captured_event_is_for_waits_only() {
+fn a_captured_event_is_valid_for_waits_only() {
     with_seeds(1, |_| {
         let (stream, event, other) = (stream(), event(TIMING), event(TIMING));
         for ask in [cuEventQuery, cuEventSynchronize] {
@@ -133,7 +137,7 @@ fn a_captured_event_is_for_waits_only() {
         ok(cuEventRecord(event, stream));
         assert_eq!(elapsed(event, other), Err(CUDA_ERROR_CAPTURED_EVENT));
         ok(cuGraphDestroy(end(stream).unwrap()));
-        // and is good for nothing once that has ended, until it is recorded again
+        // once the capture has ended, it is invalid until it is recorded again
         assert_eq!(cuEventQuery(event), CUDA_ERROR_INVALID_VALUE);
         assert_eq!(
             cuStreamWaitEvent(stream, event, 0),
@@ -147,7 +151,7 @@ fn a_captured_event_is_for_waits_only() {
 }
 
 #[test]
-fn an_external_record_is_made_by_the_graph() {
+fn an_external_record_happens_when_the_graph_runs() {
     with_seeds(SEEDS, |_| {
         let (stream, start, stop) = (stream(), event(TIMING), event(TIMING));
         let (module, spin) = kernel(c"fencepost_spin");
@@ -175,7 +179,7 @@ fn an_external_record_is_made_by_the_graph() {
 }
 
 #[test]
-fn an_external_wait_is_made_by_the_graph() {
+fn an_external_wait_happens_when_the_graph_runs() {
     with_seeds(SEEDS, |_| {
         let (stream, other, event) = (stream(), stream(), event(NO_TIMING));
         let (words, log) = (Words::new(1), Log::new());
@@ -199,9 +203,13 @@ fn an_external_wait_is_made_by_the_graph() {
     });
 }
 
-/// What the query of an event that has nothing to do with the capture does to it, from a thread in
-/// `thread_mode`.
-fn query_beside(capture_mode: u32, thread_mode: u32, same_thread: bool) -> (CUresult, CUresult) {
+/// Queries an event that is not part of the capture, from a thread in `thread_mode`. Returns the
+/// results of the query and of the end of the capture.
+fn query_during_capture(
+    capture_mode: u32,
+    thread_mode: u32,
+    same_thread: bool,
+) -> (CUresult, CUresult) {
     let results = std::cell::Cell::new((0, 0));
     with_seed(0, |_| {
         let (captured, stream, event) = (stream(), stream(), event(NO_TIMING));
@@ -231,31 +239,31 @@ fn query_beside(capture_mode: u32, thread_mode: u32, same_thread: bool) -> (CUre
 }
 
 #[test]
-fn the_modes_say_who_may_break_a_capture() {
-    let spoiled = (
+fn the_modes_determine_which_queries_invalidate_a_capture() {
+    let invalidated = (
         CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED,
         CUDA_ERROR_STREAM_CAPTURE_INVALIDATED,
     );
     for (capture, thread, same, expected) in [
-        (GLOBAL, GLOBAL, true, spoiled),
-        (GLOBAL, GLOBAL, false, spoiled),
-        (GLOBAL, THREAD_LOCAL, true, spoiled),
+        (GLOBAL, GLOBAL, true, invalidated),
+        (GLOBAL, GLOBAL, false, invalidated),
+        (GLOBAL, THREAD_LOCAL, true, invalidated),
         (GLOBAL, THREAD_LOCAL, false, (0, 0)),
         (GLOBAL, RELAXED, true, (0, 0)),
         (GLOBAL, RELAXED, false, (0, 0)),
-        (THREAD_LOCAL, GLOBAL, true, spoiled),
+        (THREAD_LOCAL, GLOBAL, true, invalidated),
         (THREAD_LOCAL, GLOBAL, false, (0, 0)),
         (THREAD_LOCAL, RELAXED, true, (0, 0)),
         (RELAXED, GLOBAL, true, (0, 0)),
         (RELAXED, GLOBAL, false, (0, 0)),
     ] {
-        let got = query_beside(capture, thread, same);
+        let got = query_during_capture(capture, thread, same);
         assert_eq!(got, expected, "{capture} {thread} {same}");
     }
 }
 
 #[test]
-fn unsafe_calls_spoil_a_global_capture() {
+fn potentially_unsafe_calls_invalidate_a_global_capture() {
     with_seeds(1, |_| {
         let (captured, stream, event, words) =
             (stream(), stream(), event(NO_TIMING), Words::new(1));
@@ -281,7 +289,7 @@ fn unsafe_calls_spoil_a_global_capture() {
             );
             assert_eq!(end(captured), Err(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED));
         }
-        // these are safe
+        // these calls are safe
         begin(captured, GLOBAL);
         let made = support::event(TIMING);
         ok(cuEventRecord(made, stream));
@@ -295,7 +303,7 @@ fn unsafe_calls_spoil_a_global_capture() {
 }
 
 #[test]
-fn a_capturing_stream_is_not_asked_even_in_relaxed_mode() {
+fn a_capturing_stream_refuses_queries_even_in_relaxed_mode() {
     with_seeds(1, |_| {
         let stream = stream();
         for ask in [cuStreamQuery, cuStreamSynchronize] {
@@ -319,7 +327,7 @@ fn a_capturing_stream_is_not_asked_even_in_relaxed_mode() {
 }
 
 #[test]
-fn the_legacy_stream_minds_blocking_streams_in_capture() {
+fn the_legacy_stream_is_refused_while_a_blocking_stream_is_captured() {
     with_seeds(1, |_| {
         let (blocking, free, event) = (stream_with(0), stream(), event(NO_TIMING));
         assert_eq!(
@@ -345,7 +353,7 @@ fn the_legacy_stream_minds_blocking_streams_in_capture() {
 }
 
 #[test]
-fn captures_do_not_mix() {
+fn captures_do_not_merge_and_do_not_depend_on_work_outside() {
     with_seeds(1, |_| {
         let [a, b, outside] = [stream(), stream(), stream()];
         let event = event(NO_TIMING);
@@ -374,7 +382,7 @@ fn captures_do_not_mix() {
 }
 
 #[test]
-fn a_capture_ends_where_it_began_and_with_all_joined() {
+fn a_capture_ends_in_its_origin_stream_and_thread_with_all_branches_joined() {
     with_seeds(1, |_| {
         let (origin, branch, event, log) = (stream(), stream(), event(NO_TIMING), Log::new());
         assert_eq!(end(origin), Err(CUDA_ERROR_ILLEGAL_STATE));

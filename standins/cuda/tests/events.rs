@@ -1,4 +1,4 @@
-//! What events promise.
+//! Events.
 
 mod support;
 
@@ -55,7 +55,7 @@ fn rerecord_leaves_earlier_waits_alone() {
         log.append(waiter, 1);
         ok(cuEventRecord(event, second));
         words.set(0, 1);
-        // the second gate is closed: had the record moved the wait, this would never return
+        // the second gate is closed: if the second record had changed the wait, this would hang
         ok(cuStreamSynchronize(waiter));
         assert_eq!(log.tokens(), [1]);
         assert_eq!(cuEventQuery(event), CUDA_ERROR_NOT_READY);
@@ -69,7 +69,7 @@ fn rerecord_leaves_earlier_waits_alone() {
 }
 
 #[test]
-fn destroying_a_pending_event_blocks_nobody_and_disturbs_no_wait() {
+fn destroying_a_pending_event_neither_blocks_nor_affects_waits() {
     with_seeds(SEEDS, |session| {
         let (event, words, log) = (event(TIMING), Words::new(1), Log::new());
         let [recorder, waiter] = [stream(), stream()];
@@ -114,7 +114,7 @@ fn elapsed_time_needs_timing_a_record_and_completion() {
 }
 
 #[test]
-fn elapsed_time_is_the_devices_and_signed() {
+fn elapsed_time_follows_the_devices_clock_and_is_signed() {
     with_seeds(SEEDS, |_| {
         let (start, end, stream) = (event(TIMING), event(TIMING), stream());
         let (module, spin) = kernel(c"fencepost_spin");
@@ -126,7 +126,7 @@ fn elapsed_time_is_the_devices_and_signed() {
         ok(cuEventElapsedTime(Out::to(&mut old_name), start, end));
         assert_eq!(Ok(old_name), elapsed(start, end));
         assert!(old_name >= 5.0);
-        // half microseconds
+        // a multiple of half a microsecond
         assert_eq!((old_name * 2000.0).round() / 2000.0, old_name);
         assert_eq!(elapsed(end, start), Ok(-old_name));
         ok(cuModuleUnload(module));
@@ -156,7 +156,7 @@ fn flags_are_checked() {
 }
 
 #[test]
-fn making_needs_a_context_and_using_an_event_needs_none() {
+fn creating_an_event_needs_a_context_and_using_one_does_not() {
     with_seeds(SEEDS, |_| {
         let (event, stream) = (event(TIMING), stream());
         std::thread::scope(|scope| {
@@ -184,7 +184,7 @@ fn making_needs_a_context_and_using_an_event_needs_none() {
 }
 
 #[test]
-fn an_event_is_recorded_in_streams_of_its_own_context_only() {
+fn an_event_is_recorded_only_in_streams_of_its_context() {
     with_seeds(SEEDS, |_| {
         let ours = event(TIMING);
         let other = retain(1);
@@ -225,7 +225,7 @@ fn an_event_is_not_opened_in_the_process_that_exported_it() {
             cuIpcOpenEventHandle(Out::to(&mut opened), handle),
             CUDA_ERROR_INVALID_CONTEXT
         );
-        // as a stand-in for the other process
+        // now this process stands for the other one too
         session.ipc_in_one_process(true);
         ok(cuIpcOpenEventHandle(Out::to(&mut opened), handle));
         let (stream, words) = (stream(), Words::new(1));

@@ -1,4 +1,4 @@
-//! What goes wrong when a test says so, and how it comes back.
+//! Planned faults, their effects, and the way back.
 
 mod support;
 
@@ -10,7 +10,7 @@ use support::*;
 const SEEDS: u64 = 30;
 
 #[test]
-fn a_call_fails_when_its_turn_comes_and_does_nothing_else() {
+fn the_nth_call_fails_and_does_nothing_else() {
     with_seeds(1, |session| {
         let mut made = 0;
         session.fail_call("cuEventCreate", 2, CUDA_ERROR_OUT_OF_MEMORY);
@@ -28,7 +28,7 @@ fn a_call_fails_when_its_turn_comes_and_does_nothing_else() {
 }
 
 #[test]
-fn calls_fail_from_some_turn_on_until_faults_are_cleared() {
+fn calls_fail_from_the_nth_on_until_faults_are_cleared() {
     with_seeds(1, |session| {
         let mut made = 0;
         session.fail_calls_from("cuEventCreate", 3, CUDA_ERROR_OUT_OF_MEMORY);
@@ -46,7 +46,7 @@ fn calls_fail_from_some_turn_on_until_faults_are_cleared() {
 }
 
 #[test]
-fn a_record_that_fails_leaves_the_event_as_it_was() {
+fn a_failed_record_does_not_change_the_event() {
     with_seeds(SEEDS, |session| {
         let (event, stream, words) = (event(NO_TIMING), stream(), Words::new(1));
         ok(cuEventRecord(event, stream));
@@ -64,19 +64,19 @@ fn a_record_that_fails_leaves_the_event_as_it_was() {
 
 #[test]
 #[should_panic(expected = "no function cuEventMake")]
-fn a_fault_for_an_unknown_function_is_a_mistake() {
+fn a_fault_for_an_unknown_function_panics() {
     control().fail_call("cuEventMake", 1, 1);
 }
 
-/// The errors of a context that has failed, and how a reset heals it.
-fn sticks(code: CUresult, break_it: impl Fn(&Session<'_>, CUstream)) {
+/// Checks the errors of a context that has failed, and that a reset clears them.
+fn error_sticks(code: CUresult, break_it: impl Fn(&Session<'_>, CUstream)) {
     with_seeds(SEEDS, |session| {
         let (before, after, other) = (event(TIMING), event(TIMING), event(NO_TIMING));
         let (stream, bystander) = (stream(), stream());
         ok(cuEventRecord(before, stream));
         ok(cuEventSynchronize(before));
         break_it(session, stream);
-        // the failure comes when the device comes to it
+        // the context fails once the device has run the work
         let recorded = cuEventRecord(after, stream);
         assert!(recorded == CUDA_SUCCESS || recorded == code);
         assert_eq!(cuStreamSynchronize(stream), code);
@@ -94,12 +94,12 @@ fn sticks(code: CUresult, break_it: impl Fn(&Session<'_>, CUstream)) {
         ] {
             assert_eq!(again, code);
         }
-        // gone all the same
+        // destroyed, although the calls return the error
         assert_eq!(cuEventDestroy_v2(other), code);
         assert_eq!(cuStreamDestroy_v2(bystander), code);
         assert_eq!((session.live().events, session.live().streams), (2, 1));
 
-        // the other device is well
+        // the other device is not affected
         let context = retain(1);
         ok(cuCtxPushCurrent_v2(context));
         ok(cuCtxSynchronize());
@@ -117,24 +117,24 @@ fn sticks(code: CUresult, break_it: impl Fn(&Session<'_>, CUstream)) {
         ok(cuEventRecord(made, CU_STREAM_PER_THREAD));
         ok(cuEventSynchronize(made));
         destroy_events(&[made]);
-        // what the lost module was
+        // the module of the failed context
         session.clear_violations_of("was destroyed");
     });
 }
 
 #[test]
 fn a_trap_sticks_to_the_context_until_it_is_reset() {
-    sticks(CUDA_ERROR_LAUNCH_FAILED, |_, stream| {
+    error_sticks(CUDA_ERROR_LAUNCH_FAILED, |_, stream| {
         let (module, trap) = kernel(c"fencepost_trap");
         ok(launch(trap, stream, &mut []));
-        // it may have run before
+        // fails if the kernel has run already
         cuModuleUnload(module);
     });
 }
 
 #[test]
 fn a_planned_launch_failure_sticks_to_the_context() {
-    sticks(CUDA_ERROR_ECC_UNCORRECTABLE, |session, stream| {
+    error_sticks(CUDA_ERROR_ECC_UNCORRECTABLE, |session, stream| {
         let (module, spin) = kernel(c"fencepost_spin");
         session.fail_launch(0, 2, CUDA_ERROR_ECC_UNCORRECTABLE);
         ok(launch(spin, stream, &mut [1]));
@@ -145,7 +145,7 @@ fn a_planned_launch_failure_sticks_to_the_context() {
 
 #[test]
 fn a_bad_address_sticks_to_the_context() {
-    sticks(CUDA_ERROR_ILLEGAL_ADDRESS, |_, stream| {
+    error_sticks(CUDA_ERROR_ILLEGAL_ADDRESS, |_, stream| {
         let mut short = 0;
         ok(cuMemAlloc_v2(Out::to(&mut short), 16));
         ok(cuMemsetD8Async(short, 0, 17, stream));
@@ -198,7 +198,7 @@ fn a_lost_device_stays_lost() {
 }
 
 #[test]
-fn a_reset_under_our_feet_gives_errors_and_the_same_handle_with_another_number() {
+fn after_a_reset_objects_give_errors_and_the_context_has_the_same_handle_and_another_number() {
     with_seeds(SEEDS, |session| {
         let mut context = 0;
         ok(cuCtxGetCurrent(Out::to(&mut context)));
@@ -223,7 +223,7 @@ fn a_reset_under_our_feet_gives_errors_and_the_same_handle_with_another_number()
         ] {
             assert_eq!(gone, CUDA_ERROR_CONTEXT_IS_DESTROYED);
         }
-        // whoever still looks at the word does not crash
+        // the word is still mapped
         words.set(0, 1);
         assert_eq!(retain(0), context);
         assert_ne!(before, number());
@@ -232,7 +232,7 @@ fn a_reset_under_our_feet_gives_errors_and_the_same_handle_with_another_number()
 }
 
 #[test]
-fn after_teardown_every_call_says_so() {
+fn after_deinitialization_every_call_returns_it() {
     with_seeds(SEEDS, |session| {
         let (stream, event, words) = (stream(), event(NO_TIMING), Words::new(1));
         gate(stream, &words, 0);
@@ -269,12 +269,12 @@ fn freeing_memory_waits_for_the_device() {
         let mut context = 0;
         ok(cuCtxGetCurrent(Out::to(&mut context)));
         std::thread::scope(|scope| {
-            let begun = Instant::now();
+            let start = Instant::now();
             let free = scope.spawn(move || {
                 ok(cuCtxSetCurrent(context));
                 ok(cuMemFree_v2(memory));
             });
-            while begun.elapsed() < Duration::from_millis(5) {
+            while start.elapsed() < Duration::from_millis(5) {
                 assert_eq!(session.live().device_memory, 1);
             }
             words.set(0, 1);

@@ -1,10 +1,10 @@
-//! The library as it is loaded in place of the driver's.
+//! The library, loaded in place of the driver.
 
 use fencepost_sim_cuda::{Control, FUNCTIONS, Live, library_path};
 use libloading::Library;
 use std::path::PathBuf;
 
-/// Nobody else's.
+/// A seed that no other test uses.
 const SEED: u64 = 0x5eed_5eed;
 
 fn path() -> PathBuf {
@@ -23,7 +23,7 @@ fn every_function_is_found_by_its_name() {
 }
 
 #[test]
-fn whoever_loads_the_same_path_shares_one_machine() {
+fn all_that_load_the_same_path_share_one_machine() {
     let control = Control::load(&path()).unwrap();
     // SAFETY: the library does nothing when it is loaded
     let library = unsafe { Library::new(path()) }.unwrap();
@@ -37,13 +37,13 @@ fn whoever_loads_the_same_path_shares_one_machine() {
     assert_eq!(session.calls("cuInit"), 2);
     assert_eq!(session.live(), Live::default());
     assert!(session.violations().is_empty());
-    // the copy linked into this test is another
+    // the copy that is linked into this test has its own machine
     assert_ne!(Control::linked().seed(), SEED);
 }
 
 #[cfg(unix)]
 #[test]
-fn a_forked_child_is_told_that_nothing_is_initialised() {
+fn in_a_forked_child_nothing_is_initialized() {
     use fencepost_sim_cuda::*;
     let control = Control::linked();
     let _session = control.session(1, 1);
@@ -63,11 +63,11 @@ fn a_forked_child_is_told_that_nothing_is_initialised() {
     assert_eq!(status, 0);
 }
 
-/// This test program again, running one test; what it is told is in `FENCEPOST_TEST_CHILD`.
-fn child(test: &str, told: &str) -> std::process::Child {
+/// Runs one test of this program in a child process, with `message` in `FENCEPOST_TEST_CHILD`.
+fn child(test: &str, message: &str) -> std::process::Child {
     std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
-        .env("FENCEPOST_TEST_CHILD", told)
+        .env("FENCEPOST_TEST_CHILD", message)
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap()
@@ -84,13 +84,13 @@ fn an_event_is_shared_with_another_process() {
     assert_eq!(cuDevicePrimaryCtxRetain(Out::to(&mut context), 0), 0);
     assert_eq!(cuCtxSetCurrent(context), 0);
     assert_eq!(cuStreamCreate(Out::to(&mut stream), 0), 0);
-    if let Ok(told) = std::env::var("FENCEPOST_TEST_CHILD") {
-        for (byte, text) in handle.reserved.iter_mut().zip(told.split(' ')) {
+    if let Ok(message) = std::env::var("FENCEPOST_TEST_CHILD") {
+        for (byte, text) in handle.reserved.iter_mut().zip(message.split(' ')) {
             *byte = text.parse().unwrap();
         }
         assert_eq!(cuIpcOpenEventHandle(Out::to(&mut event), handle), 0);
         assert_eq!(cuEventQuery(event), codes::CUDA_ERROR_NOT_READY);
-        println!("looked");
+        println!("queried");
         assert_eq!(cuStreamWaitEvent(stream, event, 0), 0);
         assert_eq!(cuStreamSynchronize(stream), 0);
         assert_eq!(cuEventSynchronize(event), 0);
@@ -100,16 +100,19 @@ fn an_event_is_shared_with_another_process() {
     assert_eq!(cuEventCreate(Out::to(&mut event), flags), 0);
     assert_eq!(cuEventQuery(event), 0);
     assert_eq!(cuIpcGetEventHandle(Out::to(&mut handle), event), 0);
-    control.hang(stream);
+    control.pause(stream);
     assert_eq!(cuEventRecord(event, stream), 0);
     assert_eq!(cuEventQuery(event), codes::CUDA_ERROR_NOT_READY);
-    let told: Vec<String> = handle.reserved.iter().map(u8::to_string).collect();
-    let mut other = child("an_event_is_shared_with_another_process", &told.join(" "));
-    let says = std::io::BufReader::new(other.stdout.take().unwrap());
-    let mut lines = std::io::BufRead::lines(says);
-    assert!(lines.any(|line| line.unwrap().contains("looked")));
+    let message: Vec<String> = handle.reserved.iter().map(u8::to_string).collect();
+    let mut other = child(
+        "an_event_is_shared_with_another_process",
+        &message.join(" "),
+    );
+    let output = std::io::BufReader::new(other.stdout.take().unwrap());
+    let mut lines = std::io::BufRead::lines(output);
+    assert!(lines.any(|line| line.unwrap().contains("queried")));
     assert!(other.try_wait().unwrap().is_none());
-    control.release(stream);
+    control.resume(stream);
     assert!(other.wait().unwrap().success());
     assert_eq!(cuEventSynchronize(event), 0);
     assert_eq!(cuEventDestroy_v2(event), 0);

@@ -1,4 +1,4 @@
-//! Handles and calls that are wrong: errors and violations, never a crash.
+//! Wrong handles and calls give errors and violations, and never crash.
 
 mod support;
 
@@ -8,7 +8,7 @@ use std::ffi::CStr;
 use support::*;
 
 #[test]
-fn stale_foreign_and_made_up_handles_are_found() {
+fn stale_foreign_and_made_up_handles_are_violations() {
     with_seeds(1, |session| {
         let (event, stream) = (event(0), stream());
         destroy_events(&[event]);
@@ -62,7 +62,7 @@ fn memory_that_is_not_allocated_cannot_be_freed() {
 }
 
 #[test]
-fn releasing_what_is_not_retained_is_found() {
+fn releasing_a_context_that_is_not_retained_is_a_violation() {
     with_seeds(1, |session| {
         assert_eq!(cuDevicePrimaryCtxRelease_v2(1), CUDA_ERROR_INVALID_CONTEXT);
         session.clear_violations_of("is not retained");
@@ -88,7 +88,7 @@ fn a_device_out_of_range_is_an_error() {
 }
 
 #[test]
-fn it_says_what_it_is() {
+fn the_devices_are_named_as_stand_ins() {
     with_seeds(1, |_| {
         let (mut version, mut count) = (0, 0);
         ok(cuDriverGetVersion(Out::to(&mut version)));
@@ -130,7 +130,7 @@ fn errors_have_names() {
 }
 
 #[test]
-fn contexts_beside_the_primary_one_are_theirs_alone() {
+fn a_context_that_is_not_the_primary_one_has_objects_of_its_own() {
     with_seeds(1, |session| {
         let (mut context, mut current) = (0, 0);
         ok(cuCtxCreate_v2(Out::to(&mut context), 0, 0));
@@ -151,7 +151,7 @@ fn contexts_beside_the_primary_one_are_theirs_alone() {
 }
 
 #[test]
-fn a_restart_makes_old_handles_strangers() {
+fn a_restart_invalidates_old_handles() {
     with_seeds(1, |session| {
         let old = event(0);
         session.restart(session.seed(), 2);

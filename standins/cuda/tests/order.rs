@@ -1,4 +1,4 @@
-//! What runs before what, and what need not.
+//! What is ordered, and what is not.
 
 mod support;
 
@@ -12,19 +12,19 @@ use support::*;
 
 const SEEDS: u64 = 60;
 
-/// The orders that two streams of these kinds take over many seeds, the second submitted after the
-/// first.
+/// The orders in which work of two streams runs over many seeds. The second stream's work is
+/// submitted after the first's.
 fn orders(make: fn() -> [CUstream; 2], wait: bool) -> BTreeSet<Vec<u32>> {
     let seen = RefCell::new(BTreeSet::new());
-    // the one seed of a replay cannot show two orders
+    // always all seeds, since the one seed of a replay cannot show two orders
     let each_seed = |test: &dyn Fn(&Session<'_>)| (0..SEEDS).for_each(|s| with_seed(s, test));
     each_seed(&|session| {
         let ([first, second], words, log) = (make(), Words::new(1), Log::new());
-        // both lie in the queues before either may run, however fast the device is
-        let hold = stream();
-        gate(hold, &words, 0);
+        // the gate makes sure that both are submitted before either may run
+        let gated = stream();
+        gate(gated, &words, 0);
         let (opened, done) = (event(NO_TIMING), event(NO_TIMING));
-        ok(cuEventRecord(opened, hold));
+        ok(cuEventRecord(opened, gated));
         ok(cuStreamWaitEvent(first, opened, 0));
         log.append(first, 1);
         ok(cuEventRecord(done, first));
@@ -34,12 +34,12 @@ fn orders(make: fn() -> [CUstream; 2], wait: bool) -> BTreeSet<Vec<u32>> {
         }
         log.append(second, 2);
         words.set(0, 1);
-        assert!(session.settle(GENEROUS));
+        assert!(session.wait_idle(HANG_TIMEOUT));
         seen.borrow_mut().insert(log.tokens());
         log.free();
         words.free();
         destroy_events(&[opened, done]);
-        for stream in [first, second, hold] {
+        for stream in [first, second, gated] {
             if stream > CU_STREAM_PER_THREAD {
                 destroy_streams(&[stream]);
             }
@@ -57,7 +57,7 @@ fn any_order() -> BTreeSet<Vec<u32>> {
 }
 
 #[test]
-fn a_missing_wait_shows() {
+fn without_a_wait_two_streams_run_in_any_order() {
     assert_eq!(orders(|| [stream(), stream()], false), any_order());
 }
 
@@ -85,7 +85,7 @@ fn the_legacy_stream_orders_blocking_streams() {
 }
 
 #[test]
-fn blocking_streams_are_not_ordered_among_each_other() {
+fn blocking_streams_do_not_order_each_other() {
     assert_eq!(
         orders(|| [stream_with(0), stream_with(0)], false),
         any_order()
@@ -99,7 +99,7 @@ fn the_legacy_stream_does_not_order_non_blocking_streams() {
 }
 
 #[test]
-fn each_thread_has_a_default_stream_of_its_own() {
+fn each_thread_has_its_own_default_stream() {
     with_seeds(1, |_| {
         let id = || {
             let mut id = 0;
@@ -163,12 +163,12 @@ fn a_recycled_handle_is_another_stream() {
 }
 
 #[test]
-fn a_word_lets_a_stream_go_on_and_is_written_in_order() {
+fn streams_wait_for_words_and_write_them_in_order() {
     with_seeds(SEEDS, |_| {
         let (stream, words) = (stream(), Words::new(5));
         let at = |index: u64| words.address() + 4 * index;
         words.set(0, u32::MAX);
-        // cyclic: 2 comes after u32::MAX
+        // modulo 2^32: 2 comes after u32::MAX
         ok(cuStreamWaitValue32_v2(stream, at(0), 2, 0));
         ok(cuStreamWriteValue32_v2(stream, at(1), 5, 0));
         ok(cuStreamWaitValue32_v2(stream, at(1), 5, 1));
@@ -187,10 +187,10 @@ fn a_word_lets_a_stream_go_on_and_is_written_in_order() {
 }
 
 #[test]
-fn a_host_function_runs_in_its_turn_and_may_not_call_the_driver() {
+fn a_host_function_runs_in_the_order_of_the_stream_and_may_not_call_the_driver() {
     static RAN: AtomicU32 = AtomicU32::new(0);
     static CODE: AtomicU32 = AtomicU32::new(0);
-    unsafe extern "C" fn told(data: *mut c_void) {
+    unsafe extern "C" fn query_event(data: *mut c_void) {
         CODE.store(cuEventQuery(data.addr()), Ordering::SeqCst);
         RAN.fetch_add(1, Ordering::SeqCst);
     }
@@ -200,7 +200,7 @@ fn a_host_function_runs_in_its_turn_and_may_not_call_the_driver() {
         gate(stream, &words, 0);
         let data = std::ptr::without_provenance_mut(event);
         // SAFETY: the function takes any argument
-        ok(unsafe { cuLaunchHostFunc(stream, Some(told), data) });
+        ok(unsafe { cuLaunchHostFunc(stream, Some(query_event), data) });
         ok(cuEventRecord(event, stream));
         assert_eq!(RAN.load(Ordering::SeqCst), 0);
         words.set(0, 1);
@@ -254,7 +254,10 @@ fn memory_is_copied_between_devices() {
         ok(unsafe { cuMemcpyHtoD_v2(from, b"here".as_ptr().cast(), 4) });
         ok(cuCtxPopCurrent_v2(Out::null()));
         let swapped = cuMemcpyPeerAsync(to, other, from, mine, 4, stream);
-        assert_eq!(swapped, CUDA_ERROR_INVALID_VALUE, "each in the other's");
+        assert_eq!(
+            swapped, CUDA_ERROR_INVALID_VALUE,
+            "each address is in the other context"
+        );
         ok(cuMemcpyPeerAsync(to, mine, from, other, 4, stream));
         ok(cuStreamSynchronize(stream));
         let mut read = [0; 4];
@@ -268,19 +271,19 @@ fn memory_is_copied_between_devices() {
 }
 
 #[test]
-fn a_stream_that_hangs_stops_no_other() {
+fn a_paused_stream_blocks_no_other() {
     with_seeds(SEEDS, |session| {
-        let (held, free, log) = (stream(), stream(), Log::new());
-        session.hang(held);
-        log.append(held, 1);
+        let (paused, free, log) = (stream(), stream(), Log::new());
+        session.pause(paused);
+        log.append(paused, 1);
         log.append(free, 2);
         ok(cuStreamSynchronize(free));
         assert_eq!(log.tokens(), [2]);
-        session.release(held);
+        session.resume(paused);
         ok(cuCtxSynchronize());
         assert_eq!(log.tokens(), [2, 1]);
         log.free();
-        destroy_streams(&[held, free]);
+        destroy_streams(&[paused, free]);
     });
 }
 
@@ -337,7 +340,7 @@ fn a_full_stream_blocks_its_caller_until_there_is_room() {
         assert_eq!(session.pending_work().lines().count(), 2);
         std::thread::scope(|scope| {
             let caller = scope.spawn(|| cuEventRecord(event, full));
-            // nobody else is held up
+            // other streams do not block
             ok(cuStreamSynchronize(other));
             while session.pending_work().lines().count() < 3 {
                 std::thread::yield_now();

@@ -1,7 +1,6 @@
-//! What the tests of the CUDA face share. Every test gets a machine of its own, and leaves nothing
-//! behind on it.
+//! Helpers for the tests. Every test has its own machine, and leaves no object on it.
 
-#![allow(dead_code, reason = "not every test file needs everything")]
+#![allow(dead_code, reason = "no test file uses all of it")]
 
 use fencepost_sim_cuda::codes::{CUDA_SUCCESS, CUresult};
 use fencepost_sim_cuda::*;
@@ -10,8 +9,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// So long that a test which takes it has hung.
-pub(crate) const GENEROUS: Duration = Duration::from_secs(60);
+/// A timeout that only a hang reaches.
+pub(crate) const HANG_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) const TIMING: u32 = 0;
 pub(crate) const NO_TIMING: u32 = CU_EVENT_DISABLE_TIMING;
 
@@ -25,8 +24,8 @@ pub(crate) fn ok(code: CUresult) {
     assert_eq!(code, CUDA_SUCCESS);
 }
 
-/// Runs a test with device 0's primary context current, with the seeds `0..count` or the one in the
-/// environment.
+/// Runs a test with the seeds `0..count` or the one in the environment. The primary context of
+/// device 0 is current.
 pub(crate) fn with_seeds(count: u64, test: impl Fn(&Session<'_>)) {
     fencepost_sim::with_seeds(count, |seed| with_seed(seed, &test));
 }
@@ -43,7 +42,7 @@ pub(crate) fn with_seed(seed: u64, test: impl Fn(&Session<'_>)) {
             ok(cuDevicePrimaryCtxRelease_v2(device));
         }
     }
-    assert!(session.settle(GENEROUS));
+    assert!(session.wait_idle(HANG_TIMEOUT));
     assert_eq!(session.live(), Live::default());
     assert_eq!(session.violations(), Vec::<String>::new());
 }
@@ -64,7 +63,7 @@ pub(crate) trait Forgive {
 }
 
 impl Forgive for Session<'_> {
-    /// Forgets the violations, all of which must be of this kind.
+    /// Forgets the violations, all of which must contain this text.
     fn clear_violations_of(&self, text: &str) {
         let others: Vec<_> = self
             .violations()
@@ -166,7 +165,7 @@ impl Words {
     }
 }
 
-/// Holds a stream until it is opened.
+/// Blocks a stream until the word is set to 1.
 pub(crate) fn gate(stream: CUstream, words: &Words, index: usize) {
     let address = words.address() + 4 * index as u64;
     ok(cuStreamWaitValue32_v2(stream, address, 1, 0));
@@ -183,8 +182,7 @@ pub(crate) fn kernel(name: &std::ffi::CStr) -> (CUmodule, CUfunction) {
     (module, function)
 }
 
-/// Launches a kernel with arguments of eight bytes each; one of four bytes lies in the first four
-/// of them.
+/// Launches a kernel. An argument of four bytes is read from the first four of its eight.
 pub(crate) fn launch(function: CUfunction, stream: CUstream, arguments: &mut [u64]) -> CUresult {
     let mut pointers: Vec<*mut c_void> = arguments
         .iter_mut()
@@ -209,7 +207,7 @@ pub(crate) fn launch(function: CUfunction, stream: CUstream, arguments: &mut [u6
     }
 }
 
-/// Where work writes down in which order it ran.
+/// A log to which work appends tokens when it runs.
 pub(crate) struct Log {
     words: Words,
     module: CUmodule,

@@ -1,40 +1,29 @@
-//! Events across processes: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html>,
-//! `cuIpc…EventHandle`.
+//! The part of an event that several processes share:
+//! <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html>, `cuIpc…EventHandle`.
 //!
-//! Each process has a simulated machine of its own. What they share of an event is a small file:
-//! how many records of it there were, and the latest that is complete. A process that ends with
-//! records pending leaves them so.
+//! Each process has its own simulated machine. A small file holds what they share: the number of
+//! records, and the number of the latest complete one. If a process ends with records pending,
+//! they stay pending.
 
-use crate::boundary::Out;
-use crate::codes::{
-    CUDA_ERROR_INVALID_CONTEXT, CUDA_ERROR_INVALID_HANDLE, CUDA_ERROR_INVALID_VALUE,
-    CUDA_ERROR_OPERATING_SYSTEM, CUresult, Done,
-};
-use crate::entry::call;
-use crate::event::{CU_EVENT_DISABLE_TIMING, CU_EVENT_INTERPROCESS, CUevent, Event};
+use crate::codes::{CUDA_ERROR_INVALID_HANDLE, CUDA_ERROR_OPERATING_SYSTEM, CudaResult};
+use crate::types::CUipcEventHandle;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// An event's name in other processes.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct CUipcEventHandle {
-    /// The bytes.
-    pub reserved: [u8; 64],
-}
-
+/// What every handle begins with.
 const MARK: [u8; 16] = *b"fencepost-sim-ev";
 
+/// The contents of a [`CUipcEventHandle`].
 #[derive(Clone, Copy, Debug)]
-struct Name {
-    process: u32,
+pub(crate) struct Name {
+    pub(crate) process: u32,
     number: u64,
 }
 
 impl Name {
-    fn handle(self) -> CUipcEventHandle {
+    pub(crate) fn handle(self) -> CUipcEventHandle {
         let mut reserved = [0; 64];
         reserved[..16].copy_from_slice(&MARK);
         reserved[16..20].copy_from_slice(&self.process.to_le_bytes());
@@ -42,7 +31,7 @@ impl Name {
         CUipcEventHandle { reserved }
     }
 
-    fn of(handle: &CUipcEventHandle) -> Option<Name> {
+    pub(crate) fn of(handle: &CUipcEventHandle) -> Option<Name> {
         let bytes = &handle.reserved;
         bytes.starts_with(&MARK).then_some(())?;
         Some(Name {
@@ -57,21 +46,22 @@ impl Name {
     }
 }
 
-/// What processes share of an event.
+/// The file of an event.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct SharedEvent {
     name: Name,
     file: Mutex<File>,
-    /// Whether the file goes with it.
+    /// Whether dropping this removes the file.
     owner: bool,
 }
 
-/// Places in the file.
+/// Offset of the number of records.
 const RECORDED: u64 = 0;
+/// Offset of the number of the latest complete record.
 const COMPLETE: u64 = 8;
 
-impl Shared {
-    pub(crate) fn new(number: u64) -> Done<Arc<Shared>> {
+impl SharedEvent {
+    pub(crate) fn new(number: u64) -> CudaResult<Arc<SharedEvent>> {
         let name = Name {
             process: std::process::id(),
             number,
@@ -83,7 +73,7 @@ impl Shared {
             .truncate(true)
             .open(name.path())
             .map_err(|_| CUDA_ERROR_OPERATING_SYSTEM)?;
-        let shared = Shared {
+        let shared = SharedEvent {
             name,
             file: Mutex::new(file),
             owner: true,
@@ -93,9 +83,9 @@ impl Shared {
         Ok(Arc::new(shared))
     }
 
-    fn open(name: Name) -> Done<Arc<Shared>> {
+    pub(crate) fn open(name: Name) -> CudaResult<Arc<SharedEvent>> {
         let file = OpenOptions::new().read(true).write(true).open(name.path());
-        Ok(Arc::new(Shared {
+        Ok(Arc::new(SharedEvent {
             name,
             file: Mutex::new(file.map_err(|_| CUDA_ERROR_INVALID_HANDLE)?),
             owner: false,
@@ -113,13 +103,17 @@ impl Shared {
 
     fn put(&self, place: u64, value: u64) {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        // a file that cannot be written any more: the record stays pending
+        // if the file can no longer be written, the record stays pending
         let _ = file
             .seek(SeekFrom::Start(place))
             .and_then(|_| file.write_all(&value.to_le_bytes()));
     }
 
-    /// How many records there were.
+    pub(crate) fn name(&self) -> Name {
+        self.name
+    }
+
+    /// The number of records so far.
     pub(crate) fn recorded(&self) -> u64 {
         self.get(RECORDED)
     }
@@ -139,47 +133,11 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for SharedEvent {
     fn drop(&mut self) {
         if self.owner {
-            // gone already if somebody cleans up the folder
+            // fails if the file was removed already
             let _ = std::fs::remove_file(self.name.path());
         }
     }
-}
-
-/// Names an event for other processes. It must have been made for that.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuIpcGetEventHandle(
-    handle: Out<'_, CUipcEventHandle>,
-    event: CUevent,
-) -> CUresult {
-    call("cuIpcGetEventHandle", |face| {
-        let handle = handle.needed()?;
-        let event = face.event(event)?;
-        event.context.trouble.check()?;
-        let shared = event.shared.as_ref().ok_or(CUDA_ERROR_INVALID_HANDLE)?;
-        handle.put(shared.name.handle());
-        Ok(())
-    })
-}
-
-/// Opens such a name; not in the process that gave it, as with CUDA, unless a test asked for it.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuIpcOpenEventHandle(
-    event: Out<'_, CUevent>,
-    handle: CUipcEventHandle,
-) -> CUresult {
-    call("cuIpcOpenEventHandle", |face| {
-        let event = event.needed()?;
-        let context = face.current()?;
-        let name = Name::of(&handle).ok_or(CUDA_ERROR_INVALID_VALUE)?;
-        if name.process == std::process::id() && !face.ipc_in_one_process {
-            return Err(CUDA_ERROR_INVALID_CONTEXT);
-        }
-        let flags = CU_EVENT_INTERPROCESS | CU_EVENT_DISABLE_TIMING;
-        let opened = Event::new(context, flags, Some(Shared::open(name)?));
-        event.put(face.events.insert(opened));
-        Ok(())
-    })
 }

@@ -1,0 +1,55 @@
+//! Types of the C boundary. They carry what CUDA's documentation promises about pointers, so that
+//! most functions need no unsafe code.
+
+use crate::codes::{CUDA_ERROR_INVALID_VALUE, CudaResult};
+use std::ffi::c_char;
+use std::mem::MaybeUninit;
+
+/// A pointer to a result: null, or writable, as every function of the driver API demands. It has
+/// the layout of a plain pointer.
+#[repr(transparent)]
+#[derive(Debug)]
+pub struct Out<'a, T>(Option<&'a mut MaybeUninit<T>>);
+
+impl<'a, T> Out<'a, T> {
+    /// A pointer to `place`.
+    pub fn to(place: &'a mut T) -> Out<'a, T> {
+        // SAFETY: the layouts are the same, and only whole values of `T` are written through it
+        Out(Some(unsafe { &mut *std::ptr::from_mut(place).cast() }))
+    }
+
+    /// A null pointer.
+    pub fn null() -> Out<'a, T> {
+        Out(None)
+    }
+
+    /// For a result that must not be null. Functions call this before they do anything.
+    pub(crate) fn required(self) -> CudaResult<Place<'a, T>> {
+        self.0.map(Place).ok_or(CUDA_ERROR_INVALID_VALUE)
+    }
+
+    /// For a result that may be null.
+    pub(crate) fn put(self, value: T) {
+        if let Some(place) = self.0 {
+            place.write(value);
+        }
+    }
+}
+
+/// A pointer to a result that is not null.
+pub(crate) struct Place<'a, T>(&'a mut MaybeUninit<T>);
+
+impl<T> Place<'_, T> {
+    pub(crate) fn put(self, value: T) {
+        self.0.write(value);
+    }
+}
+
+/// Reads a C string.
+///
+/// # Safety
+/// `name` is null or a C string that no thread writes meanwhile.
+pub(crate) unsafe fn text(name: *const c_char) -> CudaResult<String> {
+    // SAFETY: the caller vouches for it
+    unsafe { fencepost_sim::ffi::read_text(name) }.ok_or(CUDA_ERROR_INVALID_VALUE)
+}
