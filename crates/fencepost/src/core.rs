@@ -170,16 +170,16 @@ impl fmt::Display for StreamCore {
 
 /// The streams of a device, by weak references. Dead ones are removed whenever as many were added
 /// as were alive after the last removal, so the amortised cost of a stream is constant.
-pub(crate) struct Streams<S>(Mutex<List<S>>);
+pub(crate) struct Streams<S: ?Sized>(Mutex<List<S>>);
 
-struct List<S> {
+struct List<S: ?Sized> {
     streams: Vec<Weak<S>>,
     sweep_at: usize,
 }
 
 const FIRST_SWEEP: usize = 64;
 
-impl<S> Streams<S> {
+impl<S: ?Sized> Streams<S> {
     pub(crate) fn new() -> Streams<S> {
         Streams(Mutex::new(List {
             streams: Vec::new(),

@@ -74,9 +74,9 @@ const CUDA: Entry = Entry {
 #[cfg(all(feature = "vulkan", not(loom)))]
 const VULKAN: Entry = Entry {
     backend: Backend::Vulkan,
-    count: vulkan::device::count,
-    open: vulkan::device::open,
-    preferred: vulkan::device::is_hardware,
+    count: vulkan::open::count,
+    open: vulkan::open::open,
+    preferred: vulkan::open::is_hardware,
 };
 #[cfg(not(all(feature = "vulkan", not(loom))))]
 const VULKAN: Entry = Entry {

@@ -40,8 +40,6 @@ pub(crate) use epoch::{Epoch, Outlook};
 pub(crate) use host_gates::HostGates;
 pub(crate) use marker::CountedMarker;
 pub(crate) use reserve::{Reserved, ReservedMarker, State};
-#[cfg(all(feature = "vulkan", not(loom)))]
-pub(crate) use values::SubmitState;
 pub(crate) use values::ValueAllocator;
 
 /// A stream's native counter.

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use ash::vk;
 
 use super::{
-    device::of,
-    gpu::{Fault, Gpu},
+    device::as_vulkan,
+    fault::Fault,
+    gpu::Gpu,
     queue::{Batch, Queue},
-    timer,
+    timestamp,
 };
 use crate::{
     device::Device,
@@ -51,7 +52,7 @@ impl Line {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn new(device: &Device) -> Result<Line> {
-        let gpu = of(device.imp())?.gpu.clone();
+        let gpu = as_vulkan(device.imp())?.gpu.clone();
         let Some(queue) = gpu.quietest_queue() else {
             return Err(Error::Unavailable {
                 device: gpu.name.clone(),
@@ -89,7 +90,7 @@ impl Line {
                 device
                     .begin_command_buffer(buffer, &vk::CommandBufferBeginInfo::default())
                     .map_err(fault("vkBeginCommandBuffer"))?;
-                timer::write(gpu, buffer, queries, index, false);
+                timestamp::write(gpu, buffer, queries, index, false);
                 device
                     .end_command_buffer(buffer)
                     .map_err(fault("vkEndCommandBuffer"))?;
@@ -177,7 +178,7 @@ impl Line {
         let value = self.value + 1;
         let submitter = self.gpu.submitter;
         let semaphore = self.semaphore;
-        let result = self.queue.locked(|queue| match submitter.two {
+        let result = self.queue.locked(|queue| match submitter.submit2 {
             Some(submit) => {
                 let signal = [vk::SemaphoreSubmitInfo::default()
                     .semaphore(semaphore)
@@ -201,7 +202,7 @@ impl Line {
                     .signal_semaphores(&signals)
                     .push_next(&mut timeline);
                 // SAFETY: as above.
-                unsafe { (submitter.one)(queue, 1, &raw const info, vk::Fence::null()) }
+                unsafe { (submitter.submit)(queue, 1, &raw const info, vk::Fence::null()) }
             }
         });
         match result {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    device::of_stream,
+    device::stream_as_vulkan,
     gpu::Gpu,
     stream::VkStream,
     work::{self, Bound, Dispatch, Memory},
@@ -45,7 +45,7 @@ pub(super) fn new(gpu: &Arc<Gpu>, capacity: usize) -> Result<Arc<dyn ByteCounter
 
 impl VkCounter {
     fn stream<'a>(&self, stream: &'a Stream) -> Result<&'a VkStream> {
-        of_stream(stream.imp())
+        stream_as_vulkan(stream.imp())
             .ok()
             .filter(|vulkan| Arc::ptr_eq(&vulkan.gpu, &self.gpu))
             .ok_or_else(|| Error::DeviceMismatch {

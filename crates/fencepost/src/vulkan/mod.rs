@@ -38,20 +38,29 @@
 pub mod bare;
 #[cfg(feature = "conformance")]
 mod bytes;
-pub(crate) mod device;
+mod device;
+mod exit;
+mod fault;
 mod fork;
+mod gate;
 mod gpu;
 mod loader;
+mod marker;
 mod native;
+pub(crate) mod open;
+mod parts;
 mod queue;
 mod reserve;
 mod slots;
 mod stream;
+mod time;
 mod timer;
+mod timestamp;
+mod watcher;
 #[cfg(feature = "conformance")]
 mod work;
 
-use std::{any::Any, panic::Location, sync::Arc, sync::PoisonError};
+use std::{any::Any, panic::Location, sync::Arc};
 
 use ash::vk;
 
@@ -63,48 +72,8 @@ use crate::{
     stream::Stream,
 };
 
-/// Which optional features the caller enabled when making the device: they cannot be asked for.
-/// Without them the older calls do the same.
-///
-/// ```
-/// let features = fencepost::vulkan::Features { synchronization2: true, ..Default::default() };
-/// assert!(!features.host_query_reset);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Features {
-    /// `VkPhysicalDeviceSynchronization2Features::synchronization2`, with Vulkan 1.3 or the
-    /// extension.
-    pub synchronization2: bool,
-    /// `VkPhysicalDeviceHostQueryResetFeatures::hostQueryReset`.
-    pub host_query_reset: bool,
-}
-
-/// What the caller guards a queue with: Vulkan wants whoever submits to be alone.
-///
-/// Streams take it in the calling thread, for one submit at a time; no thread of the library ever
-/// does. So a thread that holds it must not call a stream of that queue, nor an event that another
-/// thread may be recording there.
-///
-/// ```
-/// use std::sync::{Arc, Mutex};
-/// use fencepost::vulkan::QueueLock;
-/// let lock: Arc<dyn QueueLock> = Arc::new(Mutex::new(()));
-/// let mut ran = false;
-/// lock.locked(&mut || ran = true);
-/// assert!(ran);
-/// ```
-pub trait QueueLock: Send + Sync {
-    /// Calls `submit` once, with nobody else at the queue. A panic in front of that reaches whoever
-    /// called us; one behind it goes no further.
-    fn locked(&self, submit: &mut dyn FnMut());
-}
-
-impl<T: Send> QueueLock for std::sync::Mutex<T> {
-    fn locked(&self, submit: &mut dyn FnMut()) {
-        let _alone = self.lock().unwrap_or_else(PoisonError::into_inner);
-        submit();
-    }
-}
+pub use parts::Features;
+pub use queue::QueueLock;
 
 /// A device that the caller made with ash, with one of its queues, on which its default stream is.
 /// Never blocks; the device is not destroyed by us.
@@ -207,7 +176,7 @@ pub unsafe fn stream_from_raw(
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn raw_device(device: &Device) -> Result<ash::Device> {
-    Ok((*device::of(device.imp())?.gpu.device).clone())
+    Ok((*device::as_vulkan(device.imp())?.gpu.device).clone())
 }
 
 /// Calls `submit` with the queue of a stream and its family, and nobody else at the queue: for
@@ -222,7 +191,7 @@ pub fn raw_device(device: &Device) -> Result<ash::Device> {
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn with_queue<R>(stream: &Stream, submit: impl FnOnce(vk::Queue, u32) -> R) -> Result<R> {
-    let called = device::of_stream(stream.imp())?.with_queue(submit);
+    let called = device::stream_as_vulkan(stream.imp())?.with_queue(submit);
     called.ok_or_else(|| Error::Unsupported {
         what: "submitting under a lock that calls nothing".into(),
         device: stream.device().name().into(),
@@ -242,7 +211,7 @@ pub fn with_queue<R>(stream: &Stream, submit: impl FnOnce(vk::Queue, u32) -> R) 
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn native(marker: &Marker) -> Option<(vk::Semaphore, u64)> {
-    device::native(&**marker.imp())
+    marker::semaphore_value(&**marker.imp())
 }
 
 /// Reserves a marker for a submit of the caller's, which is to signal what [`native`] says of it.
@@ -269,7 +238,8 @@ pub fn native(marker: &Marker) -> Option<(vk::Semaphore, u64)> {
 /// ```
 #[track_caller]
 pub fn reserve(device: &Device) -> Result<Reservation> {
-    let reserved = device::reserve(device.imp(), Location::caller())?;
+    let vulkan = device::as_vulkan(device.imp())?;
+    let reserved = reserve::reserve(&vulkan.watcher, &vulkan.core, Location::caller())?;
     Ok(Reservation::new(reserved, device))
 }
 
@@ -303,9 +273,10 @@ pub unsafe fn record_into(
     buffer: vk::CommandBuffer,
     family: u32,
 ) -> Result<Reservation> {
+    let (vulkan, at) = (device::as_vulkan(device.imp())?, Location::caller());
     // SAFETY: passed on to the caller.
     let reserved =
-        unsafe { device::record_into(device.imp(), buffer, family, Location::caller()) }?;
+        unsafe { reserve::record_into(&vulkan.watcher, &vulkan.core, buffer, family, at) }?;
     Ok(Reservation::new(reserved, device))
 }
 
@@ -318,7 +289,7 @@ pub const KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.spv
 #[cfg(feature = "conformance")]
 #[doc(hidden)]
 pub fn validation_messages() -> Vec<String> {
-    device::validation_messages()
+    loader::validation_messages()
 }
 
 /// A new `VkDevice` on the device of this index, with `only` these optional features at most.
@@ -328,7 +299,7 @@ pub fn validation_messages() -> Vec<String> {
 #[cfg(feature = "conformance")]
 #[doc(hidden)]
 pub fn fresh(index: usize, only: Option<Features>) -> Result<Device> {
-    device::make(index, only).map(Device::new)
+    open::make(index, only).map(Device::new)
 }
 
 /// Submits a kernel that spins for so many rounds.

@@ -3,27 +3,53 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
-        Arc, Weak,
+        Arc, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use ash::vk;
 
-use super::gpu::Fault;
+use super::fault::Fault;
 use crate::{
     core::StreamCore,
     sync::{Mutex, lock},
-    vulkan::QueueLock,
 };
+
+/// What the caller guards a queue with: Vulkan wants whoever submits to be alone.
+///
+/// Streams take it in the calling thread, for one submit at a time; no thread of the library ever
+/// does. So a thread that holds it must not call a stream of that queue, nor an event that another
+/// thread may be recording there.
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+/// use fencepost::vulkan::QueueLock;
+/// let lock: Arc<dyn QueueLock> = Arc::new(Mutex::new(()));
+/// let mut ran = false;
+/// lock.locked(&mut || ran = true);
+/// assert!(ran);
+/// ```
+pub trait QueueLock: Send + Sync {
+    /// Calls `submit` once, with nobody else at the queue. A panic in front of that reaches whoever
+    /// called us; one behind it goes no further.
+    fn locked(&self, submit: &mut dyn FnMut());
+}
+
+impl<T: Send> QueueLock for Mutex<T> {
+    fn locked(&self, submit: &mut dyn FnMut()) {
+        let _alone = self.lock().unwrap_or_else(PoisonError::into_inner);
+        submit();
+    }
+}
 
 pub(crate) struct Queue {
     pub(super) raw: vk::Queue,
     pub(super) family: u32,
     lock: Guard,
-    /// How many streams share it.
-    pub(super) users: AtomicUsize,
-    /// Who they are, for waits that hold all of them up.
+    /// How many streams are on it.
+    users: AtomicUsize,
+    /// The streams on it: a wait for a host gate holds all of them.
     streams: Mutex<Vec<Weak<StreamCore>>>,
 }
 
@@ -32,15 +58,15 @@ enum Guard {
     Callers(Arc<dyn QueueLock>),
 }
 
-/// A value on a timeline semaphore.
-pub(super) type Point = (vk::Semaphore, u64);
+/// A timeline semaphore and a value of it.
+pub(super) type SemaphoreValue = (vk::Semaphore, u64);
 
-/// One submit.
+/// What one submit does: waits, then runs the buffer, then signals.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Batch {
-    pub(super) wait: Option<Point>,
+    pub(super) wait: Option<SemaphoreValue>,
     pub(super) buffer: Option<vk::CommandBuffer>,
-    pub(super) signal: Option<Point>,
+    pub(super) signal: Option<SemaphoreValue>,
 }
 
 impl Queue {
@@ -57,7 +83,7 @@ impl Queue {
         }
     }
 
-    /// Calls `call` with nobody else at the queue.
+    /// Calls `call` under the queue's lock; `None` where the caller's lock calls nothing.
     #[inline]
     pub(super) fn locked<R>(&self, call: impl FnOnce(vk::Queue) -> R) -> Option<R> {
         match &self.lock {
@@ -74,22 +100,30 @@ impl Queue {
                 };
                 let locked = catch_unwind(AssertUnwindSafe(|| theirs.locked(&mut once)));
                 match (locked, result) {
-                    // Nothing was submitted.
                     (Err(panic), None) => resume_unwind(panic),
-                    // What was submitted counts, whatever the lock does behind it.
+                    // Something was submitted: that counts, even if the lock panicked later.
                     (_, result) => result,
                 }
             }
         }
     }
 
-    /// The streams whose work is on it.
+    /// How many streams are on it.
+    pub(super) fn users(&self) -> usize {
+        self.users.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn remove_stream(&self) {
+        self.users.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The streams on it.
     pub(super) fn streams(&self) -> Vec<Arc<StreamCore>> {
         let streams = lock(&self.streams);
         streams.iter().filter_map(Weak::upgrade).collect()
     }
 
-    pub(super) fn add(&self, stream: &Arc<StreamCore>) {
+    pub(super) fn add_stream(&self, stream: &Arc<StreamCore>) {
         self.users.fetch_add(1, Ordering::Relaxed);
         let mut streams = lock(&self.streams);
         streams.retain(|stream| stream.strong_count() > 0);
@@ -97,12 +131,12 @@ impl Queue {
     }
 }
 
-/// How this device is submitted to.
+/// The function that submits to the queues of a device.
 #[derive(Clone, Copy)]
 pub(super) struct Submitter {
     /// `vkQueueSubmit2`, where the device has it.
-    pub(super) two: Option<vk::PFN_vkQueueSubmit2>,
-    pub(super) one: vk::PFN_vkQueueSubmit,
+    pub(super) submit2: Option<vk::PFN_vkQueueSubmit2>,
+    pub(super) submit: vk::PFN_vkQueueSubmit,
 }
 
 impl Submitter {
@@ -113,13 +147,9 @@ impl Submitter {
     /// ([semaphores](https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#synchronization-semaphores-signaling)).
     #[inline]
     pub(super) fn submit(&self, queue: &Queue, batch: Batch) -> Result<(), Fault> {
-        let call = match self.two {
-            Some(_) => "vkQueueSubmit2",
-            None => "vkQueueSubmit",
-        };
-        let result = match self.two {
-            Some(two) => two_infos(two, queue, batch),
-            None => one_info(self.one, queue, batch),
+        let (call, result) = match self.submit2 {
+            Some(submit2) => ("vkQueueSubmit2", with_submit2(submit2, queue, batch)),
+            None => ("vkQueueSubmit", with_submit(self.submit, queue, batch)),
         };
         match result {
             Some(vk::Result::SUCCESS) => Ok(()),
@@ -133,7 +163,11 @@ impl Submitter {
 }
 
 #[inline]
-fn two_infos(submit: vk::PFN_vkQueueSubmit2, queue: &Queue, batch: Batch) -> Option<vk::Result> {
+fn with_submit2(
+    submit2: vk::PFN_vkQueueSubmit2,
+    queue: &Queue,
+    batch: Batch,
+) -> Option<vk::Result> {
     let point = |(semaphore, value)| {
         vk::SemaphoreSubmitInfo::default()
             .semaphore(semaphore)
@@ -151,15 +185,14 @@ fn two_infos(submit: vk::PFN_vkQueueSubmit2, queue: &Queue, batch: Batch) -> Opt
         .signal_semaphore_infos(signal.as_slice());
     queue.locked(|raw| {
         // SAFETY: the queue's lock is held. The semaphores and the buffer are of this device, and
-        // alive until the batch is complete: streams keep what they submit (native.rs). The buffer
-        // is not pending.
+        // streams keep them until the batch is complete (native.rs). The buffer is not pending.
         // https://registry.khronos.org/vulkan/specs/latest/man/html/vkQueueSubmit2.html
-        unsafe { submit(raw, 1, &raw const info, vk::Fence::null()) }
+        unsafe { submit2(raw, 1, &raw const info, vk::Fence::null()) }
     })
 }
 
 #[inline]
-fn one_info(submit: vk::PFN_vkQueueSubmit, queue: &Queue, batch: Batch) -> Option<vk::Result> {
+fn with_submit(submit: vk::PFN_vkQueueSubmit, queue: &Queue, batch: Batch) -> Option<vk::Result> {
     let wait = batch.wait.unzip();
     let signal = batch.signal.unzip();
     let stage = batch.wait.map(|_| vk::PipelineStageFlags::ALL_COMMANDS);
@@ -173,7 +206,7 @@ fn one_info(submit: vk::PFN_vkQueueSubmit, queue: &Queue, batch: Batch) -> Optio
         .signal_semaphores(signal.0.as_slice())
         .push_next(&mut values);
     queue.locked(|raw| {
-        // SAFETY: as in `two_infos`.
+        // SAFETY: as in `with_submit2`.
         // https://registry.khronos.org/vulkan/specs/latest/man/html/vkQueueSubmit.html
         unsafe { submit(raw, 1, &raw const info, vk::Fence::null()) }
     })

@@ -1,33 +1,30 @@
 //! Vulkan streams: an order of our own on a hardware queue, which several may share.
 
-use std::{
-    any::Any,
-    panic::Location,
-    sync::{Arc, atomic::Ordering as StdOrdering},
-};
+use std::{any::Any, panic::Location, sync::Arc};
 
 use ash::vk;
 
 use super::{
-    gpu::{Fault, Gpu},
-    native::{HostGate, Native},
-    queue::{Batch, Point, Queue},
-    timer::{SlotTime, Timer},
+    fault::Fault,
+    gate::HostGate,
+    gpu::{Gpu, GpuStream},
+    marker::{VkMarker, as_vulkan},
+    native::Native,
+    queue::{Batch, Queue, SemaphoreValue},
+    time::SlotTime,
+    timer::Timer,
+    watcher::DeviceWatcher,
 };
 use crate::{
     contract::{MarkerImpl, StreamImpl},
-    rerecord::{Rerecord, Rerecorded},
-};
-use crate::{
     core::{DeviceCore, StreamCore},
-    epochs::{CountedMarker, Epoch, Outlook, ReservedMarker, SubmitState, ValueAllocator},
+    epochs::{Counter, Epoch, Outlook, ValueAllocator},
     error::{Cause, Error, Result},
     host_gate::{GateWait, HostGated, PublishedWait, open_after},
+    rerecord::{Rerecord, Rerecorded},
     sync::Ordering,
     timeline::{Awaited, Reached},
 };
-
-pub(super) type VkMarker = CountedMarker<Native>;
 
 pub(crate) struct VkStream {
     core: Arc<StreamCore>,
@@ -35,22 +32,23 @@ pub(crate) struct VkStream {
     pub(super) queue: Arc<Queue>,
     values: ValueAllocator,
     pub(super) native: Arc<Native>,
-    /// Whatever the caller said keeps the queue alive.
+    /// Keeps the caller's queue alive.
     _keep_alive: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl VkStream {
     pub(super) fn new(
         device: Arc<DeviceCore>,
-        gpu: &Arc<Gpu>,
+        watcher: &Arc<DeviceWatcher>,
         queue: Arc<Queue>,
         keep_alive: Option<Arc<dyn Any + Send + Sync>>,
     ) -> Result<Arc<VkStream>> {
+        let gpu = &watcher.gpu;
         gpu.check_fork()?;
         if let Some(lost) = gpu.lost() {
             return Err(lost);
         }
-        let native = Native::new(gpu).map_err(|fault| gpu.failed(fault))?;
+        let native = Native::new(watcher).map_err(|fault| gpu.failed(fault))?;
         let core = StreamCore::new(device);
         let stream = Arc::new(VkStream {
             values: ValueAllocator::new(core.clone()),
@@ -60,14 +58,15 @@ impl VkStream {
             native,
             _keep_alive: keep_alive,
         });
-        gpu.add_stream(&stream);
-        stream.queue.add(&stream.core);
+        gpu.add_stream(stream.clone());
+        stream.queue.add_stream(&stream.core);
         Ok(stream)
     }
 
-    /// The device is gone, and this stream with it.
-    pub(super) fn lose(&self, cause: &Cause) {
-        self.values.now().timeline.fail(cause, true).fire();
+    /// Calls `submit` with the queue and its family, under the queue's lock; `None` where that lock
+    /// is the caller's and calls nothing.
+    pub(super) fn with_queue<R>(&self, submit: impl FnOnce(vk::Queue, u32) -> R) -> Option<R> {
+        self.queue.locked(|raw| submit(raw, self.queue.family))
     }
 
     /// Signals a value of the marker timeline, behind everything submitted so far, with a time by
@@ -75,9 +74,10 @@ impl VkStream {
     #[inline]
     fn submit_mark(&self, timer: Option<&Timer>, native: u64) -> Result<Option<SlotTime>, Fault> {
         let (time, buffer) = match timer {
-            Some(timer) => timer
-                .take(&self.native, native)
-                .map(|(t, b)| (Some(t), Some(b)))?,
+            Some(timer) => {
+                let (time, buffer) = SlotTime::take(&self.native, timer, native)?;
+                (Some(time), Some(buffer))
+            }
             None => (None, None),
         };
         let batch = Batch {
@@ -90,16 +90,16 @@ impl VkStream {
         Ok(time)
     }
 
-    /// The submit of an end, which marks as a marker does. Called under the submit lock.
+    /// The submit of a failure point, which signals as a marker does. Called under the submit lock.
     fn submit_end(&self, native: u64) -> Result<(), Fault> {
         self.submit_mark(None, native).map(drop)
     }
 
-    /// A batch that marks nothing and uses `uses`. Called under the submit lock.
+    /// Submits a batch that marks nothing and uses `uses`. Called under the submit lock.
     fn submit_work(
         &self,
         uses: Arc<dyn Any + Send + Sync>,
-        wait: Option<Point>,
+        wait: Option<SemaphoreValue>,
         buffer: Option<vk::CommandBuffer>,
     ) -> Result<(), Fault> {
         self.native.submit_work(uses, |signal| {
@@ -149,17 +149,15 @@ impl VkStream {
         if let Err(second) = timer.set(fresh) {
             second.destroy(&self.gpu.device);
         }
-        timer.get().ok_or_else(|| {
-            self.gpu.failed(Fault {
-                call: "vkCreateCommandPool",
-                result: vk::Result::ERROR_UNKNOWN,
-            })
-        })
+        let unknown = Fault {
+            call: "vkCreateCommandPool",
+            result: vk::Result::ERROR_UNKNOWN,
+        };
+        timer.get().ok_or_else(|| self.gpu.failed(unknown))
     }
 
     /// Learns how far the device has come.
     fn refresh(&self) -> Arc<Epoch> {
-        use crate::epochs::Counter;
         let epoch = self.values.now();
         if epoch.is_closed()
             && let Ok(counter) = self.native.read()
@@ -184,8 +182,8 @@ impl VkStream {
             Outlook::Completes(native) => (native, None),
             Outlook::Fails(native, cause) => (native, Some(cause)),
         };
-        let point = (imp.counter.marker_timeline, native);
-        if let Err(fault) = self.submit_work(imp.counter.clone(), Some(point), None) {
+        let reached = (imp.counter.marker_timeline, native);
+        if let Err(fault) = self.submit_work(imp.counter.clone(), Some(reached), None) {
             drop(open);
             return self.refused(fault);
         }
@@ -206,12 +204,13 @@ impl VkStream {
     /// under the submit lock.
     pub(super) fn wait_for_gate(
         &self,
-        submitted: impl FnOnce(&SubmitState),
+        submitted: impl FnOnce(&Arc<Epoch>, u64),
     ) -> Result<Option<Arc<HostGate>>> {
-        let gate = HostGate::new(&self.gpu).map_err(|fault| self.gpu.failed(fault))?;
+        let gate = self.native.watcher.new_gate();
+        let gate = gate.map_err(|fault| self.gpu.failed(fault))?;
         let waits = self.values.submit(|open| {
-            self.submit_work(gate.clone(), Some((gate.semaphore, 1)), None)?;
-            submitted(open);
+            self.submit_work(gate.clone(), Some(gate.opening()), None)?;
+            submitted(&open.epoch, open.last);
             Ok(gate)
         });
         match waits {
@@ -220,19 +219,9 @@ impl VkStream {
         }
     }
 
-    /// The Vulkan marker behind a marker of any backend; an error while nobody has said that it is
-    /// submitted.
-    pub(super) fn vulkan(marker: &dyn MarkerImpl) -> Option<Result<&VkMarker>> {
-        let any: &dyn Any = marker;
-        match any.downcast_ref::<ReservedMarker<Native>>() {
-            Some(reserved) => Some(reserved.submitted()),
-            None => any.downcast_ref().map(Ok),
-        }
-    }
-
     fn wait_for(&self, marker: &Arc<dyn MarkerImpl>, foreign: bool) -> Result<()> {
         self.gpu.check_fork()?;
-        let native = match VkStream::vulkan(&**marker).transpose()? {
+        let native = match as_vulkan(&**marker).transpose()? {
             Some(imp) if Arc::ptr_eq(&imp.counter.gpu, &self.gpu) => {
                 return self.wait_native(marker, imp);
             }
@@ -243,25 +232,32 @@ impl VkStream {
     }
 }
 
+impl GpuStream for VkStream {
+    fn lose(&self, cause: &Cause) {
+        self.values.now().timeline.fail(cause, true).fire();
+    }
+}
+
 impl HostGated for VkStream {
     /// Everything that is submitted to the queue from now on waits too, so that the wait is
     /// published on all streams of the queue.
     fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         let streams = self.queue.streams();
         let mut submitted = None;
-        let gate = self.wait_for_gate(|open| {
-            open.epoch.begin_may_fail();
+        let gate = self.wait_for_gate(|epoch, before| {
+            epoch.begin_may_fail();
             let publish = |stream: &Arc<StreamCore>| {
                 let after = stream.recorded.load(Ordering::Acquire);
                 PublishedWait::new(stream, marker, after)
             };
             let published: Vec<_> = streams.iter().map(publish).collect();
-            submitted = Some((open.epoch.clone(), open.last, published));
+            submitted = Some((epoch.clone(), before, published));
         })?;
         let (Some(gate), Some((epoch, before, published))) = (gate, submitted) else {
             return Ok(());
         };
         let wait = SubmittedWait {
+            watcher: self.native.watcher.clone(),
             gate,
             epoch,
             before,
@@ -276,6 +272,7 @@ impl HostGated for VkStream {
 
 /// A wait for a host gate, behind the marker `before` of `epoch`.
 struct SubmittedWait {
+    watcher: Arc<DeviceWatcher>,
     gate: Arc<HostGate>,
     epoch: Arc<Epoch>,
     before: u64,
@@ -288,7 +285,7 @@ impl GateWait for SubmittedWait {
             self.epoch.begin_may_fail();
             self.epoch.fail_after(self.before, &cause);
             // Those who wait behind another gate are to hear of it now.
-            self.gate.look_again();
+            self.watcher.look_again();
         }
     }
 
@@ -373,7 +370,7 @@ impl StreamImpl for VkStream {
 
 impl Drop for VkStream {
     fn drop(&mut self) {
-        self.queue.users.fetch_sub(1, StdOrdering::Relaxed);
-        self.native.leave();
+        self.queue.remove_stream();
+        self.native.stream_dropped();
     }
 }

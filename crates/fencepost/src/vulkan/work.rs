@@ -17,11 +17,7 @@ use std::{
 
 use ash::{Device as Table, vk};
 
-use super::{
-    device::of_stream,
-    gpu::{Fault, Gpu},
-    stream::VkStream,
-};
+use super::{device::stream_as_vulkan, fault::Fault, gpu::Gpu, stream::VkStream};
 use crate::{
     contract::StreamImpl,
     error::{Cause, Error, Result},
@@ -339,7 +335,7 @@ pub(super) fn dispatch(stream: &VkStream, bound: &Arc<Bound>, dispatch: &Dispatc
         let Some(work) = native.work.get() else {
             return Err(fault("vkCreateCommandPool")(vk::Result::ERROR_UNKNOWN));
         };
-        let (reached, next) = native.trail_reached();
+        let (reached, next) = native.work_reached();
         let mut used = lock(&work.used);
         let buffer = match used.front() {
             Some(&(value, buffer)) if value <= reached => {
@@ -438,7 +434,7 @@ impl TestWork for VkWork {
     }
 
     fn gate(&self, stream: &dyn StreamImpl) -> Result<Gate> {
-        let gate = of_stream(stream)?.wait_for_gate(|_| ())?;
+        let gate = stream_as_vulkan(stream)?.wait_for_gate(|_, _| ())?;
         Ok(Gate::new(move || {
             // Behind a failure there is nothing to hold back.
             if let Some(gate) = gate {
@@ -448,7 +444,7 @@ impl TestWork for VkWork {
     }
 
     fn append(&self, stream: &dyn StreamImpl, log: &Log, token: u32) -> Result<()> {
-        match append(of_stream(stream)?, log, token)? {
+        match append(stream_as_vulkan(stream)?, log, token)? {
             true => Ok(()),
             // What is submitted behind a failure never runs.
             false => stream.failure().map_or(Ok(()), Err),
@@ -458,12 +454,12 @@ impl TestWork for VkWork {
     /// The stream ends here, by the backend's own way of ending one: a real fault loses the whole
     /// device.
     fn fail(&self, stream: &dyn StreamImpl, text: &str) -> Result<()> {
-        of_stream(stream)?.fail_from_here(&Cause::new(text));
+        stream_as_vulkan(stream)?.fail_from_here(&Cause::new(text));
         Ok(())
     }
 
     fn shares_order(&self, one: &dyn StreamImpl, two: &dyn StreamImpl) -> bool {
-        match (of_stream(one), of_stream(two)) {
+        match (stream_as_vulkan(one), stream_as_vulkan(two)) {
             (Ok(one), Ok(two)) => Arc::ptr_eq(&one.queue, &two.queue),
             _ => false,
         }

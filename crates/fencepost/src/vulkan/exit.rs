@@ -1,0 +1,53 @@
+//! What happens to devices when the process ends.
+
+use std::{
+    sync::{Arc, Once, Weak},
+    time::Duration,
+};
+
+use super::watcher::DeviceWatcher;
+use crate::sync::{Mutex, lock, sleep};
+
+/// Takes the device's watcher out of the driver before the process takes the driver apart.
+///
+/// Drivers and layers do that in exit handlers of their own, which run after those that were
+/// registered later, and crash whoever is in them (seen with the validation layer). NVIDIA's also
+/// waits there for every queue to be idle, so every host gate is opened before.
+pub(super) fn leave_at_exit(watcher: &Arc<DeviceWatcher>) {
+    static ALL: Mutex<Vec<Weak<DeviceWatcher>>> = Mutex::new(Vec::new());
+    static ONCE: Once = Once::new();
+    unsafe extern "C" {
+        fn atexit(handler: extern "C" fn()) -> std::ffi::c_int;
+    }
+    extern "C" fn leave() {
+        let Ok(all) = ALL.try_lock() else {
+            return;
+        };
+        for watcher in all.iter().filter_map(Weak::upgrade) {
+            let gpu = &watcher.gpu;
+            // For a moment only: a driver that does not return must not keep the process.
+            for _ in 0..200 {
+                if gpu.is_forked() || watcher.leave() {
+                    break;
+                }
+                sleep(Duration::from_millis(1));
+            }
+            if !gpu.is_forked() {
+                watcher.open_all_gates();
+            }
+            gpu.exit();
+            // Its drop would call the driver.
+            std::mem::forget(watcher);
+        }
+    }
+    let mut all = lock(&ALL);
+    all.retain(|watcher| watcher.strong_count() > 0);
+    all.push(Arc::downgrade(watcher));
+    drop(all);
+    ONCE.call_once(|| {
+        // SAFETY: C's atexit, with a function that never unwinds: it takes no lock that a panic may
+        // have poisoned. https://en.cppreference.com/w/c/program/atexit Where it is refused, the
+        // process ends as it would without.
+        let _ = unsafe { atexit(leave) };
+    });
+}

@@ -1,0 +1,275 @@
+//! What the watcher's thread of a device watches, and how it sleeps.
+
+use std::{
+    mem::ManuallyDrop,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use ash::{Device as Table, vk};
+
+use super::{
+    fault::Fault,
+    gate::HostGate,
+    gpu::Gpu,
+    native::{Native, Objects, Uses},
+    queue::SemaphoreValue,
+};
+use crate::{
+    epochs::{Counter, Epoch},
+    error::{Cause, Error, Result},
+    sync::{Mutex, lock, sleep},
+    watcher::{Sleep, Watched, Watcher},
+};
+
+/// A device with the thread that waits for its semaphores, and the host gates on it.
+pub(crate) struct DeviceWatcher {
+    pub(super) gpu: Arc<Gpu>,
+    watcher: Watcher<Watch, Sleeper>,
+    gates: Mutex<Vec<Weak<HostGate>>>,
+}
+
+impl DeviceWatcher {
+    pub(super) fn new(gpu: Arc<Gpu>) -> Result<Arc<DeviceWatcher>> {
+        let wake = gpu.timeline_semaphore().map_err(|fault| Error::Backend {
+            call: fault.call,
+            code: fault.result.as_raw().into(),
+            text: format!(
+                "{}; enable timelineSemaphore when making the device",
+                fault.result
+            ),
+        })?;
+        let sleeper = Sleeper {
+            device: gpu.device.clone(),
+            wake,
+            polls: gpu.spins,
+        };
+        Ok(Arc::new(DeviceWatcher {
+            watcher: Watcher::new("fencepost-vulkan", sleeper),
+            gpu,
+            gates: Mutex::new(Vec::new()),
+        }))
+    }
+
+    /// Watches `watch` until it is settled.
+    pub(super) fn watch(&self, watch: Watch) -> Result<()> {
+        self.watcher.watch(watch)
+    }
+
+    /// Has the markers that are watched looked at: some may have failed by now.
+    pub(super) fn look_again(&self) {
+        if !self.gpu.is_gone() {
+            self.watcher.look_again();
+        }
+    }
+
+    /// A closed gate, which is opened at the end of the process at the latest.
+    pub(super) fn new_gate(&self) -> Result<Arc<HostGate>, Fault> {
+        let gate = Arc::new(HostGate::new(&self.gpu)?);
+        let mut gates = lock(&self.gates);
+        if gates.len() == gates.capacity() {
+            // Only where it would grow, so that sweeping costs no more than growing would.
+            gates.retain(|gate| gate.strong_count() > 0);
+        }
+        gates.push(Arc::downgrade(&gate));
+        Ok(gate)
+    }
+
+    /// Takes the thread out of the driver; `false` while it is still there.
+    pub(super) fn leave(&self) -> bool {
+        self.watcher.leave()
+    }
+
+    /// For the end of the process: the gates stay where they are.
+    pub(super) fn open_all_gates(&self) {
+        let gates: Vec<_> = match self.gates.try_lock() {
+            Ok(gates) => gates.iter().filter_map(Weak::upgrade).collect(),
+            Err(_) => return,
+        };
+        for gate in gates {
+            gate.open();
+            // Its drop would call the driver.
+            std::mem::forget(gate);
+        }
+    }
+}
+
+impl Drop for DeviceWatcher {
+    fn drop(&mut self) {
+        self.watcher.close();
+        if !self.gpu.is_gone() {
+            let wake = self.watcher.sleeper().wake;
+            // SAFETY: ours, and nobody sleeps on it: whatever is watched keeps this watcher.
+            unsafe { self.gpu.device.destroy_semaphore(wake, None) };
+        }
+    }
+}
+
+/// What is watched.
+pub(super) enum Watch {
+    /// A marker that somebody waits for.
+    Marker {
+        native: Arc<Native>,
+        epoch: Arc<Epoch>,
+        value: u64,
+    },
+    /// What the last batches of a dropped stream use.
+    Uses {
+        native: Arc<Native>,
+        /// The value of the work timeline at which they are complete.
+        until: SemaphoreValue,
+        uses: Uses,
+    },
+    /// The objects of a dropped stream, to be destroyed once nothing of them is pending.
+    Objects(ManuallyDrop<Box<Objects>>),
+}
+
+impl Watch {
+    /// Watches the objects of a dropped stream.
+    pub(super) fn objects(objects: Objects) -> Watch {
+        Watch::Objects(ManuallyDrop::new(Box::new(objects)))
+    }
+
+    /// Whether the device has completed whatever uses the objects of a dropped stream.
+    fn is_over(&self) -> bool {
+        match self {
+            Watch::Uses { native, until, .. } => {
+                native.gpu.lost().is_some()
+                    || native.gpu.counter(until.0).map_or_else(
+                        |fault| fault.result == vk::Result::ERROR_DEVICE_LOST,
+                        |reached| reached >= until.1,
+                    )
+            }
+            Watch::Objects(objects) => objects.pending().is_none(),
+            Watch::Marker { .. } => true,
+        }
+    }
+
+    fn gpu(&self) -> &Arc<Gpu> {
+        match self {
+            Watch::Uses { native, .. } | Watch::Marker { native, .. } => &native.gpu,
+            Watch::Objects(objects) => &objects.gpu,
+        }
+    }
+
+    /// What to sleep for; `None` when it is due.
+    fn due_at(&self) -> Option<SemaphoreValue> {
+        match self {
+            Watch::Marker {
+                native,
+                epoch,
+                value,
+            } => Some((native.marker_timeline, epoch.known_at(*value))),
+            Watch::Uses { until, .. } => Some(*until),
+            Watch::Objects(objects) => objects.pending(),
+        }
+    }
+}
+
+impl Watched for Watch {
+    fn key(&self) -> (usize, u64) {
+        match self {
+            Watch::Marker { epoch, value, .. } => (Arc::as_ptr(epoch) as usize, *value),
+            // Lanes of their own: no two of these lie within two bytes.
+            Watch::Uses { native, .. } => (Arc::as_ptr(native) as usize + 2, 0),
+            Watch::Objects(objects) => ((&raw const ***objects) as usize + 1, 0),
+        }
+    }
+
+    fn look(&self) -> bool {
+        match self {
+            Watch::Marker {
+                native,
+                epoch,
+                value,
+            } => match native.read() {
+                Ok(counter) => {
+                    epoch.settle(counter);
+                    counter >= *value || epoch.timeline.has_failed()
+                }
+                // A loss has failed the streams that are alive; this one may be dropped, or a
+                // reservation's.
+                Err(error) => {
+                    let lost = matches!(error, Error::DeviceLost { .. });
+                    epoch.timeline.fail(&Cause::of(&error), lost).fire();
+                    true
+                }
+            },
+            Watch::Uses { .. } | Watch::Objects(_) => self.is_over(),
+        }
+    }
+}
+
+/// Destroys what nothing pending uses. The rest is left to the end of the process: what is pending
+/// may not lose what it uses.
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let over = !self.gpu().is_gone() && self.is_over();
+        match self {
+            Watch::Objects(objects) if over => {
+                objects.destroy();
+                // SAFETY: dropped once, here, and not used after.
+                unsafe { ManuallyDrop::drop(objects) };
+            }
+            Watch::Uses { uses, .. } if !over => std::mem::forget(std::mem::take(uses)),
+            _ => {}
+        }
+    }
+}
+
+/// Sleep in the driver, until one of several semaphores has reached its value.
+struct Sleeper {
+    device: Arc<Table>,
+    /// Ends the sleep.
+    wake: vk::Semaphore,
+    /// Whether the thread polls with pauses, since the driver would spin.
+    polls: bool,
+}
+
+impl Sleep<Watch> for Sleeper {
+    fn sleep(&self, lowest: &[Arc<Watch>], sequence: u64, _: Duration) {
+        let due_at: Option<Vec<_>> = lowest.iter().map(|watch| watch.due_at()).collect();
+        let Some(due_at) = due_at else {
+            // Something is due already.
+            return;
+        };
+        let (mut semaphores, mut values): (Vec<_>, Vec<_>) = due_at.into_iter().unzip();
+        semaphores.push(self.wake);
+        values.push(sequence);
+        let info = vk::SemaphoreWaitInfo::default()
+            .flags(vk::SemaphoreWaitFlags::ANY)
+            .semaphores(&semaphores)
+            .values(&values);
+        let timeout = if self.polls { 0 } else { u64::MAX };
+        let mut pause = Duration::from_micros(20);
+        loop {
+            // SAFETY: timeline semaphores of this device. What is watched keeps them alive, and the
+            // device.
+            match unsafe { self.device.wait_semaphores(&info, timeout) } {
+                Err(vk::Result::TIMEOUT) => {
+                    sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(1));
+                }
+                Err(result) => {
+                    // Counters need not tell of a loss: it is known from here on.
+                    if let Some(watch) = lowest.first() {
+                        let call = "vkWaitSemaphores";
+                        watch.gpu().failed(Fault { call, result });
+                    }
+                    // A wait that fails at once must not spin.
+                    return sleep(Duration::from_millis(1));
+                }
+                Ok(()) => return,
+            }
+        }
+    }
+
+    fn wake(&self, sequence: u64) {
+        let info = vk::SemaphoreSignalInfo::default()
+            .semaphore(self.wake)
+            .value(sequence);
+        // SAFETY: ours, signalled under the watcher's lock with growing values, by somebody who
+        // keeps the device alive.
+        let _ = unsafe { self.device.signal_semaphore(&info) };
+    }
+}
