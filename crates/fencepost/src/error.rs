@@ -1,8 +1,8 @@
-//! What can go wrong, each with what to do about it.
+//! Errors, each with its remedy.
 
 use std::{fmt, panic::Location, sync::Arc, time::Duration};
 
-/// This crate's result.
+/// The result of this crate's functions.
 ///
 /// ```
 /// fn ready(device: &fencepost::Device) -> fencepost::Result<bool> {
@@ -13,9 +13,9 @@ use std::{fmt, panic::Location, sync::Arc, time::Duration};
 /// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that an operation of this crate can fail with. Each text names the remedy.
+/// Everything that a call of this crate can fail with. Each message names the remedy.
 ///
-/// Cheap to clone: a failure that sticks to a stream is handed to everyone who asks.
+/// Clones share their causes: the failure of a stream is returned to everyone who asks.
 ///
 /// ```
 /// use fencepost::{Device, Error};
@@ -34,11 +34,11 @@ pub enum Error {
     UnknownDevice {
         /// The name as it was given.
         name: String,
-        /// What would have worked.
+        /// The names that would have worked.
         known: String,
     },
 
-    /// The device's backend exists, but cannot be used here.
+    /// The device or its backend cannot be used here.
     #[error("{device} is not available: {why}")]
     #[non_exhaustive]
     Unavailable {
@@ -48,7 +48,7 @@ pub enum Error {
         why: String,
     },
 
-    /// Two things that belong to different devices (or clocks) met in one call.
+    /// A call got two things of different devices, or of different clocks.
     #[error(
         "{call} takes two of the same device, but got {left} and {right}; \
          make both on one device"
@@ -63,7 +63,7 @@ pub enum Error {
         right: String,
     },
 
-    /// The event was never recorded, and the call needs a recorded one.
+    /// The call needs a recorded event, and this one never was.
     #[error("the {which} event was never recorded; call record() on it first")]
     #[non_exhaustive]
     NotRecorded {
@@ -71,7 +71,7 @@ pub enum Error {
         which: &'static str,
     },
 
-    /// The call never waits, and the marker is still pending.
+    /// The call never waits, and the marker is pending.
     #[error(
         "the {which} marker is not complete yet ({marker}); \
          call synchronize() on it first, or elapsed_time(), which waits"
@@ -95,11 +95,11 @@ pub enum Error {
         which: &'static str,
     },
 
-    /// A wait gave up at its deadline.
+    /// A wait ended at its limit before the marker was complete.
     #[error(transparent)]
     Timeout(Box<Timeout>),
 
-    /// Waiting would never end: the awaited point lies behind the work that wants to wait.
+    /// The wait would never end: the awaited marker lies behind the host work that is to wait.
     #[error(
         "this wait would never end: {cycle}; \
          let a stream wait (Event::wait) instead of blocking inside host work"
@@ -110,7 +110,8 @@ pub enum Error {
         cycle: String,
     },
 
-    /// The stream failed earlier, and its first failure sticks.
+    /// The stream has failed. Its first failure stays until
+    /// [`clear_error`](crate::Stream::clear_error).
     #[error("{stream} failed: {cause}; call clear_error() on that stream to use it again")]
     #[non_exhaustive]
     StreamFailed {
@@ -121,7 +122,7 @@ pub enum Error {
         cause: Cause,
     },
 
-    /// The device is gone for good.
+    /// The device is lost, for good.
     #[error("{device} is lost: {cause}; open the device anew and rebuild what lived on it")]
     #[non_exhaustive]
     DeviceLost {
@@ -132,7 +133,8 @@ pub enum Error {
         cause: Cause,
     },
 
-    /// A stream was asked to wait for a pending marker of a backend it cannot see.
+    /// A GPU's stream was to wait for a pending marker of another backend, which its device cannot
+    /// see.
     #[error(
         "{stream} cannot safely wait for {marker} of another backend; \
          synchronize() on the marker first, let a host stream wait for it, \
@@ -146,20 +148,21 @@ pub enum Error {
         marker: String,
     },
 
-    /// The driver has no room for more work, and would block the caller until there is.
+    /// The driver's queue is full, and the driver would block the caller until there is room.
     #[error(
-        "{stream} has {pending} command buffers that are not complete, and making another one would block until one \
-         is; synchronize() on an earlier marker first, or put more work into each command buffer"
+        "{stream} has {pending} command buffers that are not complete, and making another one \
+         would block until one is; synchronize() on an earlier marker first, or put more work \
+         into each command buffer"
     )]
     #[non_exhaustive]
     WouldBlock {
         /// The stream in words.
         stream: String,
-        /// How many there are.
+        /// How many of its command buffers are uncompleted.
         pending: usize,
     },
 
-    /// The marker belongs to a graph that was being captured.
+    /// The marker was recorded while its stream was captured into a CUDA graph.
     #[error(
         "{marker} was recorded while its stream was captured into a graph, so it has no status of its \
          own: let streams of that capture wait for it, and record another one outside"
@@ -170,7 +173,7 @@ pub enum Error {
         marker: String,
     },
 
-    /// The marker's work is to be submitted by its owner, who has not said that it is.
+    /// The marker is reserved, and [`submitted`](crate::Reservation::submitted) was not called yet.
     #[error(
         "{marker} is reserved, and nobody has said that its work is submitted; \
          submit it and call submitted() on its reservation first"
@@ -181,7 +184,8 @@ pub enum Error {
         marker: String,
     },
 
-    /// The marker's reservation was dropped, so nobody will say that its work is submitted.
+    /// The marker's reservation was dropped without
+    /// [`submitted`](crate::Reservation::submitted).
     #[error(
         "{marker} was reserved, and its reservation dropped without submitted(); \
          reserve another one for work that is to be submitted"
@@ -192,7 +196,7 @@ pub enum Error {
         marker: String,
     },
 
-    /// This device, stream or driver cannot do that.
+    /// The device, stream or driver does not offer this.
     #[error("{device} does not support {what}; {remedy}")]
     #[non_exhaustive]
     Unsupported {
@@ -204,7 +208,8 @@ pub enum Error {
         remedy: String,
     },
 
-    /// The process is a fork of the one that owns the device's threads.
+    /// The process was forked from the one that opened the device, whose threads and driver it does
+    /// not have.
     #[error(
         "{device} was opened before fork(), and its threads did not come along; \
          use it in the parent, or exec() and open it anew"
@@ -221,15 +226,15 @@ pub enum Error {
     Backend {
         /// The native call.
         call: &'static str,
-        /// Its code.
+        /// The code that it returned, or 0 where it has none.
         code: i64,
-        /// What the code means and what to do about it.
+        /// What the code means, and what to do about it.
         text: String,
     },
 }
 
 impl Error {
-    /// The first cause, where this error reports a failure of a stream or device.
+    /// Why the stream or device failed, where this error reports such a failure.
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -246,10 +251,10 @@ impl Error {
     }
 }
 
-/// Why a stream or device failed: the first cause, and the last wait that carried it here.
+/// Why a stream or device failed: the first cause, and the last wait that passed it on.
 ///
-/// A failure travels along waits: a stream that waits for a failed marker fails in turn. However
-/// long that chain, a cause keeps its two ends, the first cause and the last hop.
+/// A stream that waits for a failed marker fails too, so a failure travels along waits. However
+/// long that chain is, a cause keeps its two ends only.
 ///
 /// ```
 /// let device = fencepost::Device::open("host")?;
@@ -281,7 +286,7 @@ impl Cause {
         }))
     }
 
-    /// The cause that `error` tells, or the error itself as a cause.
+    /// The cause of `error`, or the error itself as a first cause.
     pub(crate) fn of(error: &Error) -> Cause {
         match error.cause() {
             Some(cause) => cause.clone(),
@@ -315,7 +320,7 @@ impl Cause {
         &self.0.text
     }
 
-    /// Over how many waits the failure came here; 0 where it happened.
+    /// The number of waits that passed the failure on; 0 where it happened.
     ///
     /// ```
     /// # let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -368,7 +373,7 @@ impl fmt::Debug for Cause {
     }
 }
 
-/// A wait that gave up: what it waited for, and how far that got.
+/// A wait that ended at its limit: what it waited for, and how far that had come.
 ///
 /// ```
 /// use std::time::Duration;
@@ -389,7 +394,7 @@ impl fmt::Debug for Cause {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Timeout {
-    /// How long the caller was ready to wait.
+    /// The limit that the caller gave.
     pub limit: Duration,
     /// The marker's number on its stream, counted from 1.
     pub marker: u64,
@@ -401,7 +406,7 @@ pub struct Timeout {
     pub completed: u64,
     /// How many markers were recorded on the stream.
     pub recorded: u64,
-    /// What holds the stream up, where it is known.
+    /// What the stream is waiting for, where that is known.
     pub held_up_by: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! A re-recordable slot that holds the latest marker.
+//! The slot for the latest marker.
 
 use std::{fmt, future::IntoFuture, panic::Location, sync::Arc, time::Duration};
 
@@ -11,15 +11,15 @@ use crate::{
     stream::Stream,
 };
 
-/// A re-recordable slot that holds the latest marker: what torch and CUDA call an event.
+/// A slot that holds the latest marker recorded into it: what PyTorch and CUDA call an event.
 ///
-/// [`record`](Event::record) puts a marker on a stream and stores it here; [`wait`](Event::wait)
-/// makes a stream wait for the marker held *now*. Recording again replaces the marker and never
-/// disturbs waits and readings already made. An event that was never recorded counts as complete:
-/// waiting for it is a no-op.
+/// [`record`](Event::record) puts a marker on a stream and stores it in the event.
+/// [`wait`](Event::wait) makes a stream wait for the marker that is held *now*. Recording again
+/// replaces the marker, and changes nothing about earlier waits and readings. An event that was
+/// never recorded counts as complete, and waiting for it does nothing.
 ///
-/// Every call may be made by any number of threads at once. Dropping an event never blocks and
-/// never disturbs the device's work, pending or not.
+/// Any number of threads may call it at the same time. Dropping an event never blocks, and changes
+/// nothing about the device's work.
 ///
 /// ```
 /// use fencepost::{Device, Event};
@@ -42,12 +42,12 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event without timing: the cheapest kind. No device work, never blocks.
+    /// Makes an event without timing, which is the cheapest kind. It calls no driver and never
+    /// blocks: native events are made when one is recorded.
     ///
     /// # References
-    /// - [`cuEventCreate` with
-    ///   `CU_EVENT_DISABLE_TIMING`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
-    ///   [`makeSharedEvent`](https://developer.apple.com/documentation/metal/mtldevice/makesharedevent())
+    /// - [`cuEventCreate`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html) with
+    ///   `CU_EVENT_DISABLE_TIMING`, at the first record
     ///
     /// ```
     /// use fencepost::{Device, Event};
@@ -59,10 +59,12 @@ impl Event {
         Event::make(device, false)
     }
 
-    /// An event whose markers carry a device timestamp.
+    /// Makes an event whose markers have a timestamp of the device. Else like
+    /// [`new`](Event::new).
     ///
     /// # References
-    /// - [`cuEventCreate`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    /// - [`cuEventCreate`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html), at
+    ///   the first record
     ///
     /// ```
     /// use fencepost::{Device, Event};
@@ -81,21 +83,26 @@ impl Event {
         }
     }
 
-    /// Marks the point behind everything submitted to `stream` so far, submits it, and holds that
-    /// marker from now on. Never waits for the device.
+    /// Records a marker behind everything submitted to `stream` so far, submits it, and holds it
+    /// from now on. Never waits for the device.
     ///
-    /// On a stream that failed, the marker has failed from the start, and asking it tells the
-    /// first cause.
+    /// Where a driver's queue is full, the driver itself may block the call: see the module of the
+    /// backend.
+    ///
+    /// On a failed stream it succeeds. The marker has failed from the start, and a query of it
+    /// returns the first cause.
     ///
     /// # Errors
-    /// [`Error::DeviceMismatch`] for a stream of another device; what the driver says when it
-    /// refuses the submit; [`Error::WouldBlock`] where a Metal stream has too many command buffers
-    /// that are not complete. The event then holds what it held before.
+    /// [`Error::DeviceMismatch`] for a stream of another device; those of
+    /// [`Stream::record`](crate::Stream::record), and of
+    /// [`Stream::record_timed`](crate::Stream::record_timed) for an event with timing. The event
+    /// then holds what it held before.
     ///
     /// # References
-    /// - [`cuEventRecord`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
-    ///   [`vkQueueSubmit2`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkQueueSubmit2.html),
-    ///   [`encodeSignalEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodesignalevent(_:value:))
+    /// - [`cuEventRecord`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    /// - [`vkQueueSubmit2`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkQueueSubmit2.html)
+    /// - [`encodeSignalEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodesignalevent(_:value:))
+    /// - host: the stream's queue
     ///
     /// ```
     /// use fencepost::{Device, Event};
@@ -125,7 +132,7 @@ impl Event {
         again.is_some()
     }
 
-    /// Records with a marker that is new to the event. Apart from `record`, so that recording in
+    /// Records with a marker that is new to the event. Not part of `record`, so that recording in
     /// place stays short.
     #[inline(never)]
     fn record_new(&self, stream: &Stream, at: &'static Location<'static>) -> Result<()> {
@@ -136,9 +143,9 @@ impl Event {
         Ok(())
     }
 
-    /// Holds `marker` from now on, as if this event had been recorded where the marker is: for
-    /// marks in work that the caller submits. Never blocks. Without timing in both there is no
-    /// time.
+    /// Holds `marker` from now on, as if the event had been recorded where the marker is: for
+    /// markers in work that the caller submits. Never blocks. Times need timing in both the event
+    /// and the marker.
     ///
     /// # Errors
     /// [`Error::DeviceMismatch`] for a marker of another device. The event then holds what it held
@@ -175,20 +182,24 @@ impl Event {
         }
     }
 
-    /// Makes later work of `stream` run after the marker held now. The calling thread never blocks.
+    /// Makes later work of `stream` run after the marker that is held now. The calling thread never
+    /// blocks.
     ///
-    /// A no-op when the event was never recorded, when the marker is complete, or when it is known
-    /// to be on the same stream. Allowed across devices and, where the API can, device-side. When
-    /// the marker fails, `stream` fails in turn, with the cause chained.
+    /// Does nothing if the event was never recorded, or if its marker is complete or on `stream`
+    /// itself. The marker may be of another device of the same backend; where the API can, the
+    /// device waits, and else the host in its place. If the marker fails, `stream` fails too, and
+    /// its [`Cause`](crate::Cause) names the marker and the first failure.
     ///
     /// # Errors
-    /// [`Error::ForeignWait`] for a GPU stream and a pending marker of another backend; what the
-    /// driver says when it refuses the wait.
+    /// [`Error::ForeignWait`] for a GPU's stream and a pending marker of another backend;
+    /// [`Error::NotSubmitted`] for a reserved marker; [`Error::Backend`] where the driver refuses
+    /// the wait; [`Error::Unsupported`] for a Metal stream on a queue of yours; [`Error::Forked`].
     ///
     /// # References
     /// - [`cuStreamWaitEvent`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
     /// - [`encodeWaitForEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodewaitforevent(_:value:))
-    /// - host: the stream's queue parks, no thread does
+    /// - [`vkQueueSubmit2`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkQueueSubmit2.html)
+    /// - host: the stream's queue parks, and no thread blocks
     ///
     /// ```
     /// use fencepost::{Device, Event};
@@ -216,13 +227,13 @@ impl Event {
         }
     }
 
-    /// `true` when the held marker is complete or there is none. Never blocks.
+    /// Whether the marker that is held is complete. `true` if there is none. Never blocks.
     ///
     /// # Errors
-    /// The failure of the marker's stream or device: an error, never `false`.
+    /// Those of [`Marker::query`]. A failure is an error, never `false`.
     ///
     /// # References
-    /// - as [`Marker::query`]
+    /// - those of [`Marker::query`]
     ///
     /// ```
     /// use fencepost::{Device, Event};
@@ -253,12 +264,12 @@ impl Event {
         let marker = match self.slot.try_marker() {
             Ok(Some(marker)) => marker,
             Ok(None) => return Ok(true),
-            // Its record goes on at this moment, and the driver may block it.
+            // Another thread is recording it, in a call that the driver may block.
             Err(Taken) => return Ok(false),
         };
         let complete = marker.query()?;
         if complete {
-            // The marker is the word's own or a newer one; in that case the word has changed.
+            // If the marker is newer than the word, the word has changed, and this does nothing.
             self.slot.remember(word);
         }
         Ok(complete)
@@ -268,7 +279,7 @@ impl Event {
     /// [`Complete`](Status::Complete). Never blocks.
     ///
     /// # Errors
-    /// As [`query`](Event::query).
+    /// Those of [`query`](Event::query).
     ///
     /// ```
     /// use fencepost::{Device, Event, Status};
@@ -284,15 +295,14 @@ impl Event {
         }
     }
 
-    /// Blocks until the marker held now is complete; returns at once when there is none.
-    ///
-    /// A thread blocked here stops no other thread's calls on this event.
+    /// Blocks the calling thread until the marker that is held now is complete. Returns at once if
+    /// there is none. Other threads may use the event meanwhile.
     ///
     /// # Errors
-    /// As [`Marker::synchronize`].
+    /// Those of [`Marker::synchronize`].
     ///
     /// # References
-    /// - as [`Marker::synchronize`]
+    /// - those of [`Marker::synchronize`]
     ///
     /// ```
     /// use fencepost::{Device, Event};
@@ -309,10 +319,10 @@ impl Event {
         }
     }
 
-    /// As [`synchronize`](Event::synchronize), for at most `limit`.
+    /// As [`synchronize`](Event::synchronize), but for no longer than `limit`.
     ///
     /// # Errors
-    /// As [`Marker::synchronize_timeout`].
+    /// Those of [`Marker::synchronize_timeout`].
     ///
     /// ```
     /// use std::time::Duration;
@@ -330,19 +340,19 @@ impl Event {
         }
     }
 
-    /// The milliseconds from this event to `end` on the device's clock, signed: torch's call. Waits
-    /// for both markers first. To wait with a deadline, call
-    /// [`synchronize_timeout`](Event::synchronize_timeout), then [`elapsed`](Event::elapsed).
+    /// The time from this event to `end` in milliseconds, on the device's clock: PyTorch's call.
+    /// Negative if `end` is earlier. Blocks until both markers are complete. To wait with a limit,
+    /// call [`synchronize_timeout`](Event::synchronize_timeout), then [`elapsed`](Event::elapsed).
     ///
-    /// Nothing is used up: it may be called again, also after [`synchronize`](Event::synchronize),
-    /// and with the events in other pairs.
+    /// Reading consumes nothing: it may be called again, also after
+    /// [`synchronize`](Event::synchronize), and with the events in other pairs.
     ///
     /// # Errors
     /// Before any waiting, in this order: [`Error::TimingDisabled`], [`Error::NotRecorded`],
-    /// [`Error::DeviceMismatch`]. Then as [`synchronize`](Event::synchronize).
+    /// [`Error::DeviceMismatch`]. Then those of [`synchronize`](Event::synchronize).
     ///
     /// # References
-    /// - as [`Marker::elapsed`]
+    /// - those of [`Marker::elapsed`]
     ///
     /// ```
     /// use fencepost::{Device, Event};
@@ -360,11 +370,16 @@ impl Event {
         Ok(start.elapsed_after(&end)?.as_millis_f64())
     }
 
-    /// The time from this event to `end` on the device's clock, signed. Never waits.
+    /// The time from this event to `end`, on the device's clock. Negative if `end` is earlier.
+    /// Never blocks.
     ///
     /// # Errors
-    /// [`Error::NotReady`] while either is pending, and those of
-    /// [`elapsed_time`](Event::elapsed_time).
+    /// In this order: [`Error::TimingDisabled`], [`Error::NotRecorded`], [`Error::DeviceMismatch`];
+    /// then [`Error::NotReady`] while one of the markers is pending, and the failure of one that
+    /// has failed.
+    ///
+    /// # References
+    /// - those of [`Marker::elapsed`]
     ///
     /// ```
     /// use fencepost::{Device, Event};
@@ -383,7 +398,7 @@ impl Event {
         start.elapsed(&end)
     }
 
-    /// The two markers held now, once it is clear that a time between them makes sense.
+    /// The two markers that are held now, after the checks that need no waiting.
     fn pair(&self, end: &Event) -> Result<(Marker, Marker)> {
         for (event, which) in [(self, "start"), (end, "end")] {
             if !event.timing {
@@ -402,11 +417,11 @@ impl Event {
         Ok(pair)
     }
 
-    /// Calls `callback` once the marker held now is complete or has failed; soon when there is
-    /// none. Never on the calling thread. See [`Marker::on_complete`].
+    /// Calls `callback` once the marker that is held now is complete or has failed, and soon if
+    /// there is none. Never on the calling thread, and never blocks. See [`Marker::on_complete`].
     ///
     /// # Errors
-    /// As [`Marker::on_complete`].
+    /// Those of [`Marker::on_complete`].
     ///
     /// ```
     /// use fencepost::{Device, Event};
@@ -427,11 +442,11 @@ impl Event {
         }
     }
 
-    /// The marker held now; it stays what it is when the event is recorded again.
+    /// The marker that is held now. It stays the same when the event is recorded again.
     ///
-    /// While another thread records this very event, and the driver holds that up because its queue
-    /// is full, this waits for it, and so do the calls that need the marker: all but
-    /// [`query`](Event::query) and [`status`](Event::status), which say that it is pending.
+    /// While another thread is recording this very event, and the driver blocks that thread because
+    /// its queue is full, this call blocks too. So do all calls that need the marker, except
+    /// [`query`](Event::query) and [`status`](Event::status): they report it as pending.
     ///
     /// ```
     /// use fencepost::{Device, Event};
@@ -447,7 +462,7 @@ impl Event {
         Some(Marker::new(imp, self.device.clone()))
     }
 
-    /// The device it was made for.
+    /// The device that the event was made for.
     ///
     /// ```
     /// use fencepost::{Device, Event};
@@ -459,7 +474,7 @@ impl Event {
         &self.device
     }
 
-    /// Whether its markers carry a timestamp.
+    /// Whether its markers have a timestamp.
     ///
     /// ```
     /// use fencepost::{Device, Event};
@@ -489,7 +504,7 @@ impl fmt::Debug for Event {
     }
 }
 
-/// Awaits the marker held when `.await` is written; ready at once when there is none.
+/// Awaits the marker that is held when the future is made. Ready at once if there is none.
 ///
 /// ```
 /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -21,14 +21,13 @@ use crate::{
     timeline::{Ticket, Waiter},
 };
 
-/// One recorded point on a stream: complete once all work submitted before it is.
+/// One recorded point on a stream. It is complete once all work submitted before it is.
 ///
-/// Immutable and cheap to clone. Nothing about it is used up by looking: any number of threads may
-/// query, wait and read the time in any order. A marker keeps nothing of its stream running; the
-/// stream may be dropped before it.
+/// Immutable and cheap to clone. Reading consumes nothing: any number of threads may query, wait
+/// and read the time, in any order. The stream may be dropped before its markers.
 ///
-/// Made by [`Stream::record`](crate::Stream::record), or taken out of an
-/// [`Event`](crate::Event::marker), which is a slot that holds the latest one.
+/// Made by [`Stream::record`](crate::Stream::record), or taken out of an event by
+/// [`Event::marker`](crate::Event::marker).
 ///
 /// ```
 /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -44,7 +43,7 @@ pub struct Marker {
     device: Device,
 }
 
-/// How far a marker, or the marker an event holds, has come.
+/// The state of a marker, or of the marker that an event holds.
 ///
 /// ```
 /// use fencepost::{Device, Event, Status};
@@ -61,7 +60,7 @@ pub struct Marker {
 pub enum Status {
     /// The event holds no marker yet.
     Unrecorded,
-    /// Work submitted before the marker is still under way.
+    /// Some work submitted before the marker is not done yet.
     Pending,
     /// All work submitted before the marker is done.
     Complete,
@@ -86,7 +85,7 @@ impl Marker {
         &self.imp
     }
 
-    /// The device it was recorded on.
+    /// The device that the marker was recorded on.
     ///
     /// ```
     /// let device = fencepost::Device::open("host")?;
@@ -100,8 +99,9 @@ impl Marker {
     /// Whether the marker is complete. Never blocks.
     ///
     /// # Errors
-    /// The failure of its stream or device, once the marker can no longer complete: an error, never
-    /// `false`.
+    /// The failure of its stream or device once the marker can no longer complete, as
+    /// [`Error::StreamFailed`] or [`Error::DeviceLost`]; [`Error::Captured`];
+    /// [`Error::Abandoned`].
     ///
     /// # References
     /// - [`cuEventQuery`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
@@ -121,7 +121,7 @@ impl Marker {
     /// [`Pending`](Status::Pending) or [`Complete`](Status::Complete). Never blocks.
     ///
     /// # Errors
-    /// As [`query`](Marker::query).
+    /// Those of [`query`](Marker::query).
     ///
     /// ```
     /// # use fencepost::Status;
@@ -133,19 +133,20 @@ impl Marker {
         Ok(Status::of(self.query()?))
     }
 
-    /// Blocks the calling thread until the marker is complete: spins for a few microseconds, then
-    /// sleeps.
+    /// Blocks the calling thread until the marker is complete. It spins for some microseconds, then
+    /// sleeps; on CUDA it spins in the driver, unless the stream was made for blocking.
     ///
-    /// In host work it lends the worker to other streams while it blocks.
+    /// Inside host work, other streams go on while this blocks.
     ///
     /// # Errors
-    /// The failure of the stream or device; [`Error::WouldDeadlock`] when called from host work
-    /// that the marker itself waits for, directly or over other streams; [`Error::Forked`].
+    /// Those of [`query`](Marker::query); [`Error::WouldDeadlock`] when called from host work that
+    /// the marker waits for, directly or through other streams; [`Error::NotSubmitted`];
+    /// [`Error::Forked`].
     ///
     /// # References
     /// - [`cuEventSynchronize`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
     /// - [`vkWaitSemaphores`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkWaitSemaphores.html)
-    /// - Metal and host: the marker's own completion cell; [`std::thread::park`]
+    /// - Metal and host: [`std::thread::park`]
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -157,11 +158,12 @@ impl Marker {
         self.wait_until(None).map(drop)
     }
 
-    /// As [`synchronize`](Marker::synchronize), for at most `limit`. Zero looks once.
+    /// As [`synchronize`](Marker::synchronize), but for no longer than `limit`. With a limit of
+    /// zero it only looks.
     ///
     /// # Errors
-    /// [`Error::Timeout`], which tells which marker of which stream was awaited, the line that
-    /// recorded it, and how far the stream has come; and those of
+    /// [`Error::Timeout`] where the limit has passed: it says which marker of which stream was
+    /// awaited, which source line recorded it, and how far the stream has come. Those of
     /// [`synchronize`](Marker::synchronize).
     ///
     /// ```
@@ -172,7 +174,7 @@ impl Marker {
     /// ```
     pub fn synchronize_timeout(&self, limit: Duration) -> Result<()> {
         let start = Instant::now();
-        // A limit that no clock can reach is none.
+        // A limit beyond the end of the clock is no limit.
         if self.wait_until(start.checked_add(limit))? {
             return Ok(());
         }
@@ -201,12 +203,17 @@ impl Marker {
         }))
     }
 
-    /// When the marker completed, on its device's clock. Never blocks.
+    /// When the marker completed, in ticks of its device's clock. Never blocks.
     ///
     /// # Errors
-    /// [`Error::TimingDisabled`] without timing, [`Error::NotReady`] while pending,
-    /// [`Error::Unsupported`] where the API only tells differences (CUDA), and the stream's
-    /// failure.
+    /// [`Error::TimingDisabled`] for a marker without timing; [`Error::NotReady`] while it is
+    /// pending; [`Error::Unsupported`] on CUDA, which tells differences only; those of
+    /// [`query`](Marker::query).
+    ///
+    /// # References
+    /// - [`vkGetQueryPoolResults`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkGetQueryPoolResults.html)
+    /// - [`MTLCommandBuffer.gpuEndTime`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/gpuendtime)
+    /// - host: [`std::time::Instant`]
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -220,11 +227,13 @@ impl Marker {
         self.imp.timestamp()
     }
 
-    /// The time from this marker to `end` on the device's clock, signed. Never blocks.
+    /// The time from this marker to `end`, on the device's clock. Negative if `end` is earlier.
+    /// Never blocks.
     ///
     /// # Errors
-    /// [`Error::TimingDisabled`], then [`Error::DeviceMismatch`], then [`Error::NotReady`] while
-    /// either is pending; and the failure of a marker that failed.
+    /// In this order: [`Error::TimingDisabled`] for a marker without timing;
+    /// [`Error::DeviceMismatch`] for markers of two devices; [`Error::NotReady`] while one of them
+    /// is pending, and the failure of one that has failed.
     ///
     /// # References
     /// - [`cuEventElapsedTime`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
@@ -246,7 +255,7 @@ impl Marker {
         self.imp.elapsed(&*end.imp)
     }
 
-    /// As [`elapsed`](Marker::elapsed), after waiting for both.
+    /// As [`elapsed`](Marker::elapsed), after it has waited for both.
     pub(crate) fn elapsed_after(&self, end: &Marker) -> Result<Elapsed> {
         self.comparable(end)?;
         self.synchronize()?;
@@ -286,17 +295,18 @@ impl Marker {
         }
     }
 
-    /// Calls `callback` once the marker is complete or has failed: at once when it is so already,
-    /// but never on the calling thread.
+    /// Calls `callback` once the marker is complete or has failed. Where that is so already, it is
+    /// called soon, but never on the calling thread. Never blocks.
     ///
-    /// Callbacks run on a thread of the library, with no lock of it held, one at a time for each
-    /// device and in order of completion. They may use every call of this crate; a callback that
-    /// blocks delays those behind it. A panic in one is caught: the panic hook prints it, and
+    /// Callbacks run on a thread of the library, without any lock of the library, one at a time for
+    /// each device, in order of completion. They may use every call of this crate; one that blocks
+    /// delays those behind it. A panic in one is caught: the panic hook reports it, and
     /// [`Device::callback_panics`](crate::Device::callback_panics) counts it. Callbacks that are
     /// pending when the process ends never run.
     ///
     /// # Errors
-    /// When nothing could be started to watch the marker; the callback is dropped then.
+    /// [`Error::Backend`] where no thread can be started to watch the marker; [`Error::Captured`];
+    /// [`Error::NotSubmitted`]; [`Error::Forked`]. The callback is dropped then.
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -314,7 +324,7 @@ impl Marker {
             .map(drop)
     }
 
-    /// Whether the marker carries a timestamp once complete.
+    /// Whether the marker has a timestamp once it is complete.
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -326,7 +336,7 @@ impl Marker {
         self.imp.point().timing
     }
 
-    /// The marker's number on its stream, counted from 1.
+    /// The number of the marker on its stream, counted from 1.
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -348,7 +358,7 @@ impl Marker {
         self.imp.point().timeline.stream.id
     }
 
-    /// The source line that recorded it.
+    /// The source line that recorded the marker.
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -406,10 +416,10 @@ impl IntoFuture for &Marker {
     }
 }
 
-/// Completes with its marker; made by `.await` on a marker or an event.
+/// The future of a marker: `.await` on a marker or an event makes one.
 ///
-/// Needs no runtime of its own and works in any. Dropping it cancels nothing but the wake-up: the
-/// device's work goes on.
+/// It needs no async runtime of its own and works in any. It resolves to the failure where the
+/// marker fails. Dropping it cancels the wake-up only; the device's work goes on.
 ///
 /// ```
 /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -427,7 +437,7 @@ pub struct MarkerFuture {
 }
 
 impl MarkerFuture {
-    /// The future of `marker`; without one it is ready at once.
+    /// The future of `marker`. Without one it is ready at once.
     pub(crate) fn new(marker: Option<Marker>) -> MarkerFuture {
         MarkerFuture {
             marker,
@@ -437,8 +447,8 @@ impl MarkerFuture {
 
     fn forget(&mut self) {
         if let (Some(marker), Some((ticket, _))) = (&self.marker, self.registered.take()) {
-            // Dropping a waker runs its owner's code; so the list's lock is long free, and a panic
-            // in it goes no further.
+            // Dropping a waker runs code of the user's. So no lock is held here, and a panic in it
+            // is caught.
             let waiter = marker.imp.point().timeline.cancel(ticket);
             drop(catch_unwind(AssertUnwindSafe(|| drop(waiter))));
         }
@@ -471,7 +481,7 @@ impl Future for MarkerFuture {
                 self.registered = Some((ticket, waker));
                 Poll::Pending
             }
-            // It completed just now and has woken us, so the next poll will see it.
+            // It has just completed and woken the task, so the next poll will see that.
             Ok(None) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         }
