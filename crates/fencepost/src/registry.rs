@@ -1,11 +1,11 @@
 //! The list of all backends.
 
 #[cfg(all(feature = "cuda", not(loom)))]
-use crate::cuda;
+use crate::cuda::device as cuda;
 #[cfg(has_metal)]
-use crate::metal;
+use crate::metal::device as metal;
 #[cfg(all(feature = "vulkan", not(loom)))]
-use crate::vulkan;
+use crate::vulkan::open as vulkan;
 use crate::{
     contract::{Backend, DeviceRef},
     error::{Error, Result},
@@ -39,8 +39,8 @@ pub(crate) const REGISTRY: [Entry; 4] = [
 #[cfg(has_metal)]
 const METAL: Entry = Entry {
     backend: Backend::Metal,
-    count: metal::device::count,
-    open: metal::device::open,
+    count: metal::count,
+    open: metal::open,
     preferred: || true,
 };
 #[cfg(not(has_metal))]
@@ -59,8 +59,8 @@ const METAL: Entry = Entry {
 #[cfg(all(feature = "cuda", not(loom)))]
 const CUDA: Entry = Entry {
     backend: Backend::Cuda,
-    count: cuda::device::count,
-    open: cuda::device::open,
+    count: cuda::count,
+    open: cuda::open,
     preferred: || true,
 };
 #[cfg(not(all(feature = "cuda", not(loom))))]
@@ -74,9 +74,9 @@ const CUDA: Entry = Entry {
 #[cfg(all(feature = "vulkan", not(loom)))]
 const VULKAN: Entry = Entry {
     backend: Backend::Vulkan,
-    count: vulkan::open::count,
-    open: vulkan::open::open,
-    preferred: vulkan::open::is_hardware,
+    count: vulkan::count,
+    open: vulkan::open,
+    preferred: vulkan::is_hardware,
 };
 #[cfg(not(all(feature = "vulkan", not(loom))))]
 const VULKAN: Entry = Entry {
