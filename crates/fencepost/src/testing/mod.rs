@@ -3,8 +3,8 @@
 //! `fencepost check` runs it; so do every backend's own tests. Each case is named after the promise
 //! it holds.
 //!
-//! A suite is worth what it kills. So each case says which [`Mutant`]s it kills, and a backend's
-//! tests also run it against [`mutated`] devices, each wrong in one way, and fail when one survives
+//! A suite is worth what it kills. So each case says which mutants it kills, and a backend's
+//! tests also run it against mutated devices, each wrong in one way, and fail when one survives
 //! (feature `mutants`; programs that run the suite do without them).
 //!
 //! No case asserts how long something takes. What must not happen is given a moment in which a
