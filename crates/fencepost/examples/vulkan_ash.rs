@@ -53,7 +53,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         unsafe { vulkan::record_into(&device, buffer, own.family) }
     })?;
     let reserved = reserved?;
-    let (semaphore, value) = vulkan::native(&reserved.marker()).ok_or("it has a semaphore")?;
+    let (semaphore, value) =
+        vulkan::marker_as_raw(&reserved.marker()).ok_or("it has a semaphore")?;
     {
         let _alone = lock.lock();
         work.submit_signalling(buffer, semaphore, value)?;

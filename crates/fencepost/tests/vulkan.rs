@@ -526,8 +526,8 @@ fn a_reservation_is_pending_until_its_work_is_done() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;
     let stream = device.new_stream().unwrap();
-    let family = vulkan::with_queue(&stream, |_, family| family).unwrap();
-    let commands = Commands::new(vulkan::raw_device(device).unwrap(), family);
+    let family = vulkan::stream_as_raw(&stream, |_, family| family).unwrap();
+    let commands = Commands::new(vulkan::device_as_raw(device).unwrap(), family);
     let record = || {
         // SAFETY: recording, outside a render pass, for that family.
         commands.buffer(|buffer| unsafe { vulkan::record_into(device, buffer, family) }.unwrap())
@@ -550,8 +550,8 @@ fn a_reservation_is_pending_until_its_work_is_done() {
     let mut told = [(second_buffer, second, &two), (first_buffer, first, &one)]
         .into_iter()
         .map(|(buffer, reservation, marker)| {
-            vulkan::with_queue(&stream, |queue, _| {
-                commands.submit(queue, buffer, vulkan::native(marker).unwrap());
+            vulkan::stream_as_raw(&stream, |queue, _| {
+                commands.submit(queue, buffer, vulkan::marker_as_raw(marker).unwrap());
             })
             .unwrap();
             reservation.submitted()

@@ -25,8 +25,8 @@ use crate::{
 /// ```no_run
 /// use fencepost::{Device, vulkan::bare};
 /// let mut line = bare::Line::new(&Device::open("vulkan:0")?)?;
-/// marker_timeline.record()?;
-/// marker_timeline.synchronize()?;
+/// line.record()?;
+/// line.synchronize()?;
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub struct Line {
@@ -114,9 +114,9 @@ impl Line {
     /// ```no_run
     /// # use fencepost::{Device, vulkan::bare};
     /// let mut line = bare::Line::new(&Device::open("vulkan:0")?)?;
-    /// marker_timeline.hold()?;
-    /// marker_timeline.record()?;
-    /// marker_timeline.release();
+    /// line.hold()?;
+    /// line.record()?;
+    /// line.release();
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn hold(&mut self) -> Result<()> {

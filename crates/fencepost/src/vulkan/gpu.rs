@@ -15,7 +15,7 @@ use std::{
     },
 };
 
-use ash::{Device as Table, Instance, vk};
+use ash::{Device as Table, vk};
 
 use super::{
     fault::Fault,
@@ -36,7 +36,7 @@ use crate::{
 pub(crate) struct Gpu {
     pub(crate) device: Arc<Table>,
     #[cfg(feature = "conformance")]
-    pub(super) instance: Instance,
+    pub(super) instance: ash::Instance,
     #[cfg(feature = "conformance")]
     pub(super) physical: vk::PhysicalDevice,
     pub(super) submitter: Submitter,

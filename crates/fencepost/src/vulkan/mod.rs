@@ -3,7 +3,8 @@
 //!
 //! With the feature `vulkan`, [`Device::open`]`("vulkan:0")` makes a `VkDevice` of our own on the
 //! first device with Vulkan 1.2 and timeline semaphores. [`device_from_raw`] takes one that the
-//! caller made with [ash](https://docs.rs/ash), and [`stream_from_raw`] further queues of it.
+//! caller made with [ash], which is re-exported here, and [`stream_from_raw`] takes further queues of
+//! it. [`device_as_raw`], [`stream_as_raw`] and [`marker_as_raw`] give the native objects.
 //!
 //! # What to know of Vulkan's semaphores
 //! - A [`Stream`] is an order on a hardware queue. Streams may outnumber queues: those that share a
@@ -16,15 +17,15 @@
 //!   `VK_PIPELINE_STAGE_HOST_BIT` in the work itself ([host
 //!   access](https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#synchronization-pipeline-barriers)).
 //! - A stream waits for markers of the same `VkDevice` on the device. Semaphores of another
-//!   `VkDevice` mean nothing to it, so the host stands in between, and the queue is held until it
+//!   `VkDevice` mean nothing to it, so the host stands in between: the queue is held until the host
 //!   has seen the marker.
-//! - [`Stream::wait_foreign`] holds the whole hardware queue until the host has seen the marker;
-//!   holds are let go in their order.
+//! - [`Stream::wait_foreign`] holds the whole hardware queue until the host has seen the marker. The
+//!   queue comes to such waits in their order.
 //! - A driver may block a submit while its queue is full, and with it whoever submits to that
 //!   queue: on an H200 with driver 580 from some 6,550 pending submits on. When none of them has
-//!   come to an end after some ten seconds, that driver takes the device for lost.
-//! - When the process ends, queues that the host holds are let go, since a driver may wait for
-//!   them: the work behind may still run.
+//!   completed after some ten seconds, that driver takes the device for lost.
+//! - When the process ends, queues that the host holds go on, since a driver may wait for them. The
+//!   work behind such a wait may still run.
 //! - Timestamps are compared by the bits that are valid in both queue families. The specification
 //!   promises meaning only for those of one queue
 //!   ([vkCmdWriteTimestamp](https://registry.khronos.org/vulkan/specs/latest/man/html/vkCmdWriteTimestamp.html));
@@ -72,6 +73,7 @@ use crate::{
     stream::Stream,
 };
 
+pub use ash;
 pub use parts::Features;
 pub use queue::QueueLock;
 
@@ -172,25 +174,28 @@ pub unsafe fn stream_from_raw(
 ///
 /// ```no_run
 /// let device = fencepost::Device::open("vulkan:0")?;
-/// println!("{:?}", fencepost::vulkan::raw_device(&device)?.handle());
+/// println!("{:?}", fencepost::vulkan::device_as_raw(&device)?.handle());
 /// # Ok::<(), fencepost::Error>(())
 /// ```
-pub fn raw_device(device: &Device) -> Result<ash::Device> {
+pub fn device_as_raw(device: &Device) -> Result<ash::Device> {
     Ok((*device::as_vulkan(device.imp())?.gpu.device).clone())
 }
 
-/// Calls `submit` with the queue of a stream and its family, and nobody else at the queue: for
-/// submitting work to the stream. It must call no stream of that queue.
+/// Calls `submit` with the queue of a stream and its family, under the queue's lock: for submitting
+/// work to the stream.
+///
+/// A closure gets the queue, since Vulkan forbids two threads to be at a queue at once: outside of
+/// the lock there is nothing to do with it. `submit` must call no stream of that queue.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a stream of another backend, or a [`QueueLock`] that calls nothing.
 ///
 /// ```no_run
 /// let stream = fencepost::Device::open("vulkan:0")?.new_stream()?;
-/// let family = fencepost::vulkan::with_queue(&stream, |_queue, family| family)?;
+/// let family = fencepost::vulkan::stream_as_raw(&stream, |_queue, family| family)?;
 /// # Ok::<(), fencepost::Error>(())
 /// ```
-pub fn with_queue<R>(stream: &Stream, submit: impl FnOnce(vk::Queue, u32) -> R) -> Result<R> {
+pub fn stream_as_raw<R>(stream: &Stream, submit: impl FnOnce(vk::Queue, u32) -> R) -> Result<R> {
     let called = device::stream_as_vulkan(stream.imp())?.with_queue(submit);
     called.ok_or_else(|| Error::Unsupported {
         what: "submitting under a lock that calls nothing".into(),
@@ -207,14 +212,14 @@ pub fn with_queue<R>(stream: &Stream, submit: impl FnOnce(vk::Queue, u32) -> R) 
 ///
 /// ```no_run
 /// let marker = fencepost::Device::open("vulkan:0")?.new_stream()?.record()?;
-/// let (semaphore, value) = fencepost::vulkan::native(&marker).unwrap();
+/// let (semaphore, value) = fencepost::vulkan::marker_as_raw(&marker).unwrap();
 /// # Ok::<(), fencepost::Error>(())
 /// ```
-pub fn native(marker: &Marker) -> Option<(vk::Semaphore, u64)> {
+pub fn marker_as_raw(marker: &Marker) -> Option<(vk::Semaphore, u64)> {
     marker::semaphore_value(&**marker.imp())
 }
 
-/// Reserves a marker for a submit of the caller's, which is to signal what [`native`] says of it.
+/// Reserves a marker for a submit of the caller's, which is to signal what [`marker_as_raw`] says of it.
 /// Never blocks.
 ///
 /// The submit signals the semaphore behind its work, by `VkSemaphoreSubmitInfo` or
@@ -232,7 +237,7 @@ pub fn native(marker: &Marker) -> Option<(vk::Semaphore, u64)> {
 /// # fn submit(_: (ash::vk::Semaphore, u64)) {}
 /// use fencepost::{Device, vulkan};
 /// let reservation = vulkan::reserve(&Device::open("vulkan:0")?)?;
-/// submit(vulkan::native(&reservation.marker()).unwrap());
+/// submit(vulkan::marker_as_raw(&reservation.marker()).unwrap());
 /// reservation.submitted().synchronize()?;
 /// # Ok::<(), fencepost::Error>(())
 /// ```
