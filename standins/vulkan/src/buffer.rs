@@ -1,10 +1,11 @@
 //! Buffers: <https://docs.vulkan.org/spec/latest/chapters/resources.html>.
 
-use crate::boundary::{Allocator, Array, Done, In, Out};
-use crate::calls::{call, misuse, void};
-use crate::face::Face;
+use crate::driver::Driver;
+use crate::entry::{call, call_void};
+use crate::ffi::{Allocator, Array, In, Out};
 use crate::memory::Span;
 use crate::table::Child;
+use crate::usage::{VkResult, invalid_usage};
 use ash::vk::{self, Handle};
 
 const ALIGNMENT: u64 = 64;
@@ -26,46 +27,49 @@ impl Child for Buffer {
 impl Buffer {
     fn requirements(&self) -> vk::MemoryRequirements {
         vk::MemoryRequirements {
-            // more than asked for, as drivers may need
+            // larger than the buffer, as a driver may require
             size: self.size.next_multiple_of(ALIGNMENT) + ALIGNMENT,
             alignment: ALIGNMENT,
             memory_type_bits: 0b111,
         }
     }
 
-    pub(crate) fn check_usage(&self, usage: vk::BufferUsageFlags) -> Done {
+    pub(crate) fn check_usage(&self, usage: vk::BufferUsageFlags) -> VkResult {
         if self.usage.contains(usage) {
             return Ok(());
         }
-        Err(misuse(&format!("a buffer was made without {usage:?}")))
+        Err(invalid_usage(&format!(
+            "a buffer was made without {usage:?}"
+        )))
     }
 
-    /// A range in words that lies in the buffer; `WHOLE_SIZE` reaches to its end.
-    pub(crate) fn range(&self, offset: u64, size: u64) -> Done<(u64, u64)> {
+    /// Checks that a range consists of whole words and lies in the buffer. `WHOLE_SIZE` extends to
+    /// its end.
+    pub(crate) fn range(&self, offset: u64, size: u64) -> VkResult<(u64, u64)> {
         let size = match size {
             vk::WHOLE_SIZE => self.size.saturating_sub(offset) & !3,
             size => size,
         };
         if size == 0 || offset.checked_add(size).is_none_or(|end| end > self.size) {
-            return Err(misuse("a range beyond the buffer's end"));
+            return Err(invalid_usage("a range beyond the buffer's end"));
         }
         if !offset.is_multiple_of(4) || !size.is_multiple_of(4) {
-            return Err(misuse("a range that is no multiple of four bytes"));
+            return Err(invalid_usage("a range that is no multiple of four bytes"));
         }
         Ok((offset, size))
     }
 }
 
-impl Face {
-    /// The memory of a range that was checked before, and what it belongs to.
+impl Driver {
+    /// The memory of a range that was checked by `range`.
     pub(crate) fn span(
         &self,
         buffer: vk::Buffer,
         range: (u64, u64),
-    ) -> Done<(Span, vk::DeviceMemory)> {
+    ) -> VkResult<(Span, vk::DeviceMemory)> {
         let it = self.buffers.find(buffer)?;
         let Some((memory, offset)) = it.bound else {
-            return Err(misuse("a buffer has no memory"));
+            return Err(invalid_usage("a buffer has no memory"));
         };
         let whole = Span {
             block: self.memories.get(it.device, memory)?.block.clone(),
@@ -81,18 +85,20 @@ impl Face {
         buffer: vk::Buffer,
         memory: vk::DeviceMemory,
         offset: u64,
-    ) -> Done {
+    ) -> VkResult {
         let have = self.memories.get(device, memory)?.size;
         let it = self.buffers.get_mut(device, buffer)?;
         let needs = it.requirements();
         if it.bound.is_some() {
-            return Err(misuse("a buffer is bound a second time"));
+            return Err(invalid_usage("a buffer is bound a second time"));
         }
         if !offset.is_multiple_of(needs.alignment) {
-            return Err(misuse("the offset is not aligned as the buffer requires"));
+            return Err(invalid_usage(
+                "the offset is not aligned as the buffer requires",
+            ));
         }
         if offset.checked_add(needs.size).is_none_or(|end| end > have) {
-            return Err(misuse(
+            return Err(invalid_usage(
                 "the memory is too small for what the buffer requires",
             ));
         }
@@ -107,13 +113,13 @@ pub(crate) extern "system" fn vkCreateBuffer(
     _: Allocator<'_>,
     buffer: Out<'_, vk::Buffer>,
 ) -> vk::Result {
-    call("vkCreateBuffer", device, &[], |face| {
-        let (info, out) = (info.needed()?, buffer.needed()?);
-        face.device(device)?;
+    call("vkCreateBuffer", device, &[], |driver| {
+        let (info, out) = (info.required()?, buffer.required()?);
+        driver.device(device)?;
         if info.size == 0 || info.usage.is_empty() {
-            return Err(misuse("a buffer must have a size and a usage"));
+            return Err(invalid_usage("a buffer must have a size and a usage"));
         }
-        out.put(face.buffers.insert(Buffer {
+        out.put(driver.buffers.insert(Buffer {
             device,
             size: info.size,
             usage: info.usage,
@@ -131,10 +137,10 @@ pub(crate) extern "system" fn vkDestroyBuffer(
     if buffer.is_null() {
         return;
     }
-    void("vkDestroyBuffer", device, &[buffer.as_raw()], |face| {
-        face.buffers.get(device, buffer)?;
-        face.retire(buffer);
-        face.buffers.remove(device, buffer).map(drop)
+    call_void("vkDestroyBuffer", device, &[buffer.as_raw()], |driver| {
+        driver.buffers.get(device, buffer)?;
+        driver.check_unused(buffer);
+        driver.buffers.remove(device, buffer).map(drop)
     });
 }
 
@@ -143,9 +149,9 @@ pub(crate) extern "system" fn vkGetBufferMemoryRequirements(
     buffer: vk::Buffer,
     requirements: Out<'_, vk::MemoryRequirements>,
 ) {
-    void("vkGetBufferMemoryRequirements", device, &[], |face| {
-        let requirements = requirements.needed()?;
-        requirements.put(face.buffers.get(device, buffer)?.requirements());
+    call_void("vkGetBufferMemoryRequirements", device, &[], |driver| {
+        let requirements = requirements.required()?;
+        requirements.put(driver.buffers.get(device, buffer)?.requirements());
         Ok(())
     });
 }
@@ -155,15 +161,15 @@ pub(crate) extern "system" fn vkGetBufferMemoryRequirements2(
     info: In<'_, vk::BufferMemoryRequirementsInfo2<'_>>,
     requirements: *mut vk::MemoryRequirements2<'_>,
 ) {
-    void("vkGetBufferMemoryRequirements2", device, &[], |face| {
-        let buffer = info.needed()?.buffer;
+    call_void("vkGetBufferMemoryRequirements2", device, &[], |driver| {
+        let buffer = info.required()?.buffer;
         // SAFETY: `pMemoryRequirements` must be a valid pointer to this structure
         match unsafe { requirements.as_mut() } {
             Some(all) => {
-                all.memory_requirements = face.buffers.get(device, buffer)?.requirements();
+                all.memory_requirements = driver.buffers.get(device, buffer)?.requirements();
                 Ok(())
             }
-            None => Err(misuse("a place for a result is null")),
+            None => Err(invalid_usage("a place for a result is null")),
         }
     });
 }
@@ -174,8 +180,8 @@ pub(crate) extern "system" fn vkBindBufferMemory(
     memory: vk::DeviceMemory,
     offset: u64,
 ) -> vk::Result {
-    call("vkBindBufferMemory", device, &[buffer.as_raw()], |face| {
-        face.bind(device, buffer, memory, offset)
+    call("vkBindBufferMemory", device, &[buffer.as_raw()], |driver| {
+        driver.bind(device, buffer, memory, offset)
     })
 }
 
@@ -184,9 +190,9 @@ pub(crate) extern "system" fn vkBindBufferMemory2(
     count: u32,
     infos: Array<'_, vk::BindBufferMemoryInfo<'_>>,
 ) -> vk::Result {
-    call("vkBindBufferMemory2", device, &[], |face| {
+    call("vkBindBufferMemory2", device, &[], |driver| {
         for info in infos.of(count) {
-            face.bind(device, info.buffer, info.memory, info.memory_offset)?;
+            driver.bind(device, info.buffer, info.memory, info.memory_offset)?;
         }
         Ok(())
     })

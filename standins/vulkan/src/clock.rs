@@ -1,22 +1,23 @@
-//! Both clocks at once:
+//! Calibrated timestamps:
 //! <https://docs.vulkan.org/spec/latest/chapters/synchronization.html#timestamps-calibrated>.
 //!
-//! The host's clock is the simulated machine's own time, counted from what `CLOCK_MONOTONIC` was
-//! when the machine began. It runs ahead of the true one, since steps of the scheduler take
+//! The host's clock is the machine's simulated time, added to the value of `CLOCK_MONOTONIC` when
+//! the machine was made. It runs ahead of the true clock, since the scheduler's steps take
 //! simulated time too.
 
-use crate::boundary::{Out, enumerate, slice};
-use crate::calls::{call, misuse};
+use crate::entry::call;
+use crate::ffi::{Out, enumerate, slice};
+use crate::usage::invalid_usage;
 use ash::vk;
 use std::ffi::c_void;
 
-/// Nanoseconds of `CLOCK_MONOTONIC`.
+/// The time of `CLOCK_MONOTONIC` in nanoseconds.
 pub(crate) fn monotonic() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: a place for the time
+    // SAFETY: a valid pointer to a time
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
     (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
 }
@@ -32,8 +33,8 @@ fn time_domains(
     count: *mut u32,
     domains: Out<'_, vk::TimeDomainKHR>,
 ) -> vk::Result {
-    call(name, physical, &[], |face| {
-        face.physicals.find(physical)?;
+    call(name, physical, &[], |driver| {
+        driver.physicals.find(physical)?;
         enumerate(count, domains, DOMAINS.into_iter())
     })
 }
@@ -64,16 +65,16 @@ fn calibrated(
     timestamps: Out<'_, u64>,
     deviation: Out<'_, u64>,
 ) -> vk::Result {
-    call(name, device, &[], |face| {
-        let (sim, began) = (&face.device(device)?.shared.sim, face.began);
+    call(name, device, &[], |driver| {
+        let (sim, began) = (&driver.device(device)?.shared.sim, driver.began);
         // SAFETY: a valid pointer to an array of `count` infos
         let infos = unsafe { slice(infos.cast::<vk::CalibratedTimestampInfoKHR<'_>>(), count) };
-        let (timestamps, deviation) = (timestamps.needed()?, deviation.needed()?);
+        let (timestamps, deviation) = (timestamps.required()?, deviation.required()?);
         if infos
             .iter()
             .any(|info| !DOMAINS.contains(&info.time_domain))
         {
-            return Err(misuse("a time domain that the device does not have"));
+            return Err(invalid_usage("a time domain that the device does not have"));
         }
         let now = sim.calibrate();
         let values = infos.iter().map(|info| match info.time_domain {

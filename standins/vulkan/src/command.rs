@@ -2,12 +2,13 @@
 //! <https://docs.vulkan.org/spec/latest/chapters/dispatch.html>,
 //! <https://docs.vulkan.org/spec/latest/chapters/synchronization.html>.
 
-use crate::boundary::{Array, Done, In, slice};
-use crate::calls::{misuse, void};
-use crate::face::Face;
+use crate::driver::Driver;
+use crate::entry::call_void;
+use crate::ffi::{Array, In, slice};
 use crate::kernel::Kernel;
 pub(crate) use crate::pool::{CommandBuffer, CommandPool};
 use crate::pool::{State, with_pool};
+use crate::usage::{VkResult, invalid_usage};
 use ash::vk::{self, Handle, PipelineStageFlags2 as Stages};
 use std::ffi::c_void;
 
@@ -21,13 +22,13 @@ pub(crate) enum Command {
         first: u32,
         count: u32,
     },
-    /// An early one waits for nothing before it.
+    /// An early one does not wait for earlier commands.
     Timestamp {
         pool: vk::QueryPool,
         index: u32,
         early: bool,
     },
-    /// Orders what comes before it on the queue and what comes after.
+    /// Orders earlier work of the queue before later work.
     Barrier,
     Fill {
         to: Place,
@@ -49,7 +50,7 @@ pub(crate) enum Command {
     },
 }
 
-/// What dispatches use.
+/// The bindings of the next dispatch.
 #[derive(Debug, Default)]
 pub(crate) struct Bound {
     pipeline: Option<vk::Pipeline>,
@@ -57,7 +58,7 @@ pub(crate) struct Bound {
     push: Option<u32>,
 }
 
-/// The stages of work that the stand-in does.
+/// The stages in which the stand-in's work runs.
 fn work_stages() -> Stages {
     Stages::COMPUTE_SHADER
         | Stages::ALL_TRANSFER
@@ -66,35 +67,35 @@ fn work_stages() -> Stages {
         | Stages::ALL_COMMANDS
 }
 
-/// Whether these stages, before something, are any that work has.
+/// Whether a dependency with these source stages waits for work.
 pub(crate) fn waits_for_work(stages: Stages) -> bool {
     stages.intersects(work_stages() | Stages::BOTTOM_OF_PIPE)
 }
 
-/// Whether these stages, after something, are any that work has.
-pub(crate) fn holds_work(stages: Stages) -> bool {
+/// Whether a dependency with these destination stages blocks work.
+pub(crate) fn blocks_work(stages: Stages) -> bool {
     stages.intersects(work_stages() | Stages::TOP_OF_PIPE)
 }
 
-/// The old stages have the same numbers.
+/// Stages of Vulkan 1.0 have the same values.
 pub(crate) fn new_stages(old: vk::PipelineStageFlags) -> Stages {
     Stages::from_raw(old.as_raw().into())
 }
 
-/// Records what `body` gives, with the objects that it names.
+/// Records the commands that `body` returns, each with the objects that it names.
 fn record(
     name: &'static str,
     buffer: vk::CommandBuffer,
-    body: impl FnOnce(&mut Face, vk::Device) -> Done<Vec<(Command, Vec<u64>)>>,
+    body: impl FnOnce(&mut Driver, vk::Device) -> VkResult<Vec<(Command, Vec<u64>)>>,
 ) {
-    void(name, buffer, &with_pool(buffer), |face| {
-        let it = face.command_buffers.find(buffer)?;
+    call_void(name, buffer, &with_pool(buffer), |driver| {
+        let it = driver.command_buffers.find(buffer)?;
         if it.recorded.state != State::Recording {
-            return Err(misuse("the command buffer is not being recorded"));
+            return Err(invalid_usage("the command buffer is not being recorded"));
         }
         let device = it.device;
-        let commands = body(face, device)?;
-        let recorded = &mut face.command_buffers.find_mut(buffer)?.recorded;
+        let commands = body(driver, device)?;
+        let recorded = &mut driver.command_buffers.find_mut(buffer)?.recorded;
         for (command, uses) in commands {
             recorded.commands.push(command);
             recorded.uses.extend(uses);
@@ -109,8 +110,8 @@ pub(crate) extern "system" fn vkCmdResetQueryPool(
     first: u32,
     count: u32,
 ) {
-    record("vkCmdResetQueryPool", buffer, |face, device| {
-        face.query_pools.get(device, pool)?.range(first, count)?;
+    record("vkCmdResetQueryPool", buffer, |driver, device| {
+        driver.query_pools.get(device, pool)?.range(first, count)?;
         let command = Command::ResetQueries { pool, first, count };
         Ok(vec![(command, vec![pool.as_raw()])])
     });
@@ -123,22 +124,22 @@ fn timestamp(
     pool: vk::QueryPool,
     index: u32,
 ) {
-    record(name, buffer, |face, device| {
+    record(name, buffer, |driver, device| {
         if name != "vkCmdWriteTimestamp" {
-            face.need_sync2(device)?;
+            driver.need_sync2(device)?;
         }
-        face.query_pools.get(device, pool)?.range(index, 1)?;
-        let family = face.command_buffers.find(buffer)?.pool;
-        let family = face.command_pools.find(family)?.family;
-        if face
+        driver.query_pools.get(device, pool)?.range(index, 1)?;
+        let family = driver.command_buffers.find(buffer)?.pool;
+        let family = driver.command_pools.find(family)?.family;
+        if driver
             .families()
             .get(family as usize)
             .is_none_or(|f| f.valid_bits == 0)
         {
-            return Err(misuse("the queue family has no timestamps"));
+            return Err(invalid_usage("the queue family has no timestamps"));
         }
         if stages.as_raw().count_ones() > 1 {
-            return Err(misuse("a timestamp is taken at one stage"));
+            return Err(invalid_usage("a timestamp is taken at one stage"));
         }
         let early = !waits_for_work(stages);
         let command = Command::Timestamp { pool, index, early };
@@ -191,12 +192,12 @@ pub(crate) extern "system" fn vkCmdPipelineBarrier(
     _: u32,
     _: *const c_void,
 ) {
-    record("vkCmdPipelineBarrier", buffer, |face, device| {
+    record("vkCmdPipelineBarrier", buffer, |driver, device| {
         let empty = before.is_empty() || after.is_empty();
-        if empty && !face.device(device)?.features.sync2 {
-            return Err(misuse("a barrier must have stages"));
+        if empty && !driver.device(device)?.features.sync2 {
+            return Err(invalid_usage("a barrier must have stages"));
         }
-        let orders = waits_for_work(new_stages(before)) && holds_work(new_stages(after));
+        let orders = waits_for_work(new_stages(before)) && blocks_work(new_stages(after));
         Ok(orders
             .then_some((Command::Barrier, Vec::new()))
             .into_iter()
@@ -205,9 +206,9 @@ pub(crate) extern "system" fn vkCmdPipelineBarrier(
 }
 
 fn barrier_2(name: &'static str, buffer: vk::CommandBuffer, info: In<'_, vk::DependencyInfo<'_>>) {
-    record(name, buffer, |face, device| {
-        face.need_sync2(device)?;
-        let info = info.needed()?;
+    record(name, buffer, |driver, device| {
+        driver.need_sync2(device)?;
+        let info = info.required()?;
         // SAFETY: valid usage of VkDependencyInfo
         let memory = unsafe { slice(info.p_memory_barriers, info.memory_barrier_count) };
         // SAFETY: as above
@@ -223,7 +224,7 @@ fn barrier_2(name: &'static str, buffer: vk::CommandBuffer, info: In<'_, vk::Dep
         let buffers = buffers
             .iter()
             .map(|it| (it.src_stage_mask, it.dst_stage_mask));
-        let orders = |(before, after)| waits_for_work(before) && holds_work(after);
+        let orders = |(before, after)| waits_for_work(before) && blocks_work(after);
         let orders = memory.chain(buffers).any(orders);
         Ok(orders
             .then_some((Command::Barrier, Vec::new()))
@@ -246,9 +247,9 @@ pub(crate) extern "system" fn vkCmdPipelineBarrier2KHR(
     barrier_2("vkCmdPipelineBarrier2KHR", buffer, info);
 }
 
-impl Face {
-    /// The functions of synchronization2 need its feature.
-    fn need_sync2(&self, device: vk::Device) -> Done {
+impl Driver {
+    /// Reports the use of a function of synchronization2 without its feature.
+    fn need_sync2(&self, device: vk::Device) -> VkResult {
         let device = self.device(device)?;
         device.need(device.features.sync2, "synchronization2")
     }
@@ -260,7 +261,7 @@ impl Face {
         offset: u64,
         size: u64,
         usage: vk::BufferUsageFlags,
-    ) -> Done<Place> {
+    ) -> VkResult<Place> {
         let it = self.buffers.get(device, buffer)?;
         it.check_usage(usage)?;
         Ok((buffer, it.range(offset, size)?))
@@ -274,9 +275,9 @@ pub(crate) extern "system" fn vkCmdFillBuffer(
     size: u64,
     value: u32,
 ) {
-    record("vkCmdFillBuffer", buffer, |face, device| {
+    record("vkCmdFillBuffer", buffer, |driver, device| {
         let usage = vk::BufferUsageFlags::TRANSFER_DST;
-        let place = face.place(device, to, offset, size, usage)?;
+        let place = driver.place(device, to, offset, size, usage)?;
         Ok(vec![(
             Command::Fill { to: place, value },
             vec![to.as_raw()],
@@ -291,12 +292,12 @@ pub(crate) extern "system" fn vkCmdUpdateBuffer(
     size: u64,
     data: Array<'_, u32>,
 ) {
-    record("vkCmdUpdateBuffer", buffer, |face, device| {
+    record("vkCmdUpdateBuffer", buffer, |driver, device| {
         if size > 65536 {
-            return Err(misuse("an update has 65536 bytes at most"));
+            return Err(invalid_usage("an update has 65536 bytes at most"));
         }
         let usage = vk::BufferUsageFlags::TRANSFER_DST;
-        let place = face.place(device, to, offset, size, usage)?;
+        let place = driver.place(device, to, offset, size, usage)?;
         let words = data.of((size / 4) as u32).to_vec();
         Ok(vec![(
             Command::Update { to: place, words },
@@ -312,13 +313,13 @@ pub(crate) extern "system" fn vkCmdCopyBuffer(
     count: u32,
     regions: Array<'_, vk::BufferCopy>,
 ) {
-    record("vkCmdCopyBuffer", buffer, |face, device| {
+    record("vkCmdCopyBuffer", buffer, |driver, device| {
         let mut commands = Vec::new();
         for region in regions.of(count) {
             let usage = vk::BufferUsageFlags::TRANSFER_SRC;
-            let source = face.place(device, from, region.src_offset, region.size, usage)?;
+            let source = driver.place(device, from, region.src_offset, region.size, usage)?;
             let usage = vk::BufferUsageFlags::TRANSFER_DST;
-            let target = face.place(device, to, region.dst_offset, region.size, usage)?;
+            let target = driver.place(device, to, region.dst_offset, region.size, usage)?;
             let command = Command::Copy {
                 from: source,
                 to: target,
@@ -334,12 +335,15 @@ pub(crate) extern "system" fn vkCmdBindPipeline(
     point: vk::PipelineBindPoint,
     pipeline: vk::Pipeline,
 ) {
-    record("vkCmdBindPipeline", buffer, |face, device| {
-        face.pipelines.get(device, pipeline)?;
+    record("vkCmdBindPipeline", buffer, |driver, device| {
+        driver.pipelines.get(device, pipeline)?;
         if point != vk::PipelineBindPoint::COMPUTE {
-            return Err(misuse("a compute pipeline is bound at another point"));
+            return Err(invalid_usage(
+                "a compute pipeline is bound at another point",
+            ));
         }
-        face.command_buffers
+        driver
+            .command_buffers
             .find_mut(buffer)?
             .recorded
             .bound
@@ -358,14 +362,14 @@ pub(crate) extern "system" fn vkCmdBindDescriptorSets(
     _: u32,
     _: *const c_void,
 ) {
-    record("vkCmdBindDescriptorSets", buffer, |face, device| {
-        let have = face.pipeline_layouts.get(device, layout)?.sets;
+    record("vkCmdBindDescriptorSets", buffer, |driver, device| {
+        let have = driver.pipeline_layouts.get(device, layout)?.sets;
         if point != vk::PipelineBindPoint::COMPUTE || first.saturating_add(count) > have {
-            return Err(misuse("the layout has no such sets for compute"));
+            return Err(invalid_usage("the layout has no such sets for compute"));
         }
         for (index, set) in (first..).zip(sets.of(count)) {
-            let version = face.descriptor_sets.find(*set)?.version;
-            let recorded = &mut face.command_buffers.find_mut(buffer)?.recorded;
+            let version = driver.descriptor_sets.find(*set)?.version;
+            let recorded = &mut driver.command_buffers.find_mut(buffer)?.recorded;
             recorded.sets.push((*set, version));
             if index == 0 {
                 recorded.bound.set = Some(*set);
@@ -383,44 +387,46 @@ pub(crate) extern "system" fn vkCmdPushConstants(
     size: u32,
     values: Array<'_, u32>,
 ) {
-    record("vkCmdPushConstants", buffer, |face, device| {
-        let have = face.pipeline_layouts.get(device, layout)?.push_bytes;
+    record("vkCmdPushConstants", buffer, |driver, device| {
+        let have = driver.pipeline_layouts.get(device, layout)?.push_bytes;
         let fits = offset.checked_add(size).is_some_and(|end| end <= have);
         if !fits || size == 0 || !(offset | size).is_multiple_of(4) {
-            return Err(misuse("the layout has no such push constants"));
+            return Err(invalid_usage("the layout has no such push constants"));
         }
         if offset == 0 {
             let first = values.of(size / 4).first().copied();
-            face.command_buffers.find_mut(buffer)?.recorded.bound.push = first;
+            driver.command_buffers.find_mut(buffer)?.recorded.bound.push = first;
         }
         Ok(Vec::new())
     });
 }
 
 pub(crate) extern "system" fn vkCmdDispatch(buffer: vk::CommandBuffer, x: u32, y: u32, z: u32) {
-    record("vkCmdDispatch", buffer, |face, device| {
+    record("vkCmdDispatch", buffer, |driver, device| {
         if [x, y, z].into_iter().any(|count| count > 65535) {
-            return Err(misuse("more workgroups than maxComputeWorkGroupCount"));
+            return Err(invalid_usage(
+                "more workgroups than maxComputeWorkGroupCount",
+            ));
         }
-        let bound = &face.command_buffers.find(buffer)?.recorded.bound;
+        let bound = &driver.command_buffers.find(buffer)?.recorded.bound;
         let Some(pipeline) = bound.pipeline else {
-            return Err(misuse("no pipeline is bound"));
+            return Err(invalid_usage("no pipeline is bound"));
         };
-        let kernel = face.pipelines.get(device, pipeline)?.kernel;
+        let kernel = driver.pipelines.get(device, pipeline)?.kernel;
         let Some(set) = bound.set else {
-            return Err(misuse("no descriptor set is bound"));
+            return Err(invalid_usage("no descriptor set is bound"));
         };
         let push = match bound.push {
             Some(push) => push,
             None if kernel.reads_push_constant() => {
-                return Err(misuse("no push constant was pushed"));
+                return Err(invalid_usage("no push constant was pushed"));
             }
             None => 0,
         };
-        let buffers = &face.descriptor_sets.find(set)?.buffers;
+        let buffers = &driver.descriptor_sets.find(set)?.buffers;
         let places = (0..kernel.bindings()).map(|binding| buffers.get(&binding).copied());
         let Some(places) = places.collect::<Option<Vec<Place>>>() else {
-            return Err(misuse(
+            return Err(invalid_usage(
                 "the descriptor set has not all buffers that the kernel uses",
             ));
         };

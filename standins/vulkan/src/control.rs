@@ -1,371 +1,357 @@
-//! What tests plan and count: functions of the library that no Vulkan has. [`crate::Control`] is
-//! their safe wrapper.
+//! The safe side of the control functions, for tests.
 
-use crate::boundary::{put_text, text};
-use crate::calls;
-use crate::face::{FACE, Face, SubmitFault, with_face};
-use crate::options;
-use crate::procs;
+use crate::control_functions::*;
 use ash::vk::{self, Handle};
-use fencepost_sim::Fault as SimFault;
-use std::collections::BTreeMap;
+use fencepost_sim::control_functions;
+use fencepost_sim::ffi::{c_name, text_from};
+use libloading::Library;
 use std::ffi::{c_char, c_int};
-use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::mem::ManuallyDrop;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-struct Plan {
-    calls: BTreeMap<&'static str, u64>,
-    faults: Vec<Fault>,
-    violations: Vec<String>,
+control_functions! {
+    restart = fencepost_sim_restart: fn(u64);
+    option = fencepost_sim_option: fn(*const c_char, u64) -> c_int;
+    seed = fencepost_sim_seed: fn() -> u64;
+    calls = fencepost_sim_calls: fn(*const c_char) -> u64;
+    fail_call = fencepost_sim_fail_call: fn(*const c_char, u64, i32, c_int) -> c_int;
+    clear_faults = fencepost_sim_clear_faults: fn();
+    fault_submit = fencepost_sim_fault_submit: fn(u64, u32);
+    release_submits = fencepost_sim_release_submits: fn();
+    lose_device = fencepost_sim_lose_device: fn(usize, u64);
+    remove_physical = fencepost_sim_remove_physical: fn(usize);
+    pause = fencepost_sim_pause: fn(u64, c_int) -> c_int;
+    stall_call = fencepost_sim_stall_call: fn(*const c_char) -> c_int;
+    stalled = fencepost_sim_stalled: fn() -> usize;
+    release_stalled = fencepost_sim_release_stalled: fn();
+    wait_idle = fencepost_sim_wait_idle: fn(u64) -> c_int;
+    pending_work = fencepost_sim_pending_work: fn(*mut c_char, usize) -> usize;
+    live = fencepost_sim_live: fn(u32) -> u64;
+    violations = fencepost_sim_violations: fn() -> usize;
+    violation = fencepost_sim_violation: fn(usize, *mut c_char, usize) -> usize;
+    clear_violations = fencepost_sim_clear_violations: fn();
 }
 
-struct Fault {
-    name: String,
-    left: u64,
-    code: vk::Result,
-    /// Whether it strikes again and again.
-    stays: bool,
-}
-
-/// Its lock is a leaf.
-static PLAN: Mutex<Plan> = Mutex::new(Plan {
-    calls: BTreeMap::new(),
-    faults: Vec::new(),
-    violations: Vec::new(),
-});
-static SEED: AtomicU64 = AtomicU64::new(0);
-
-fn plan() -> MutexGuard<'static, Plan> {
-    PLAN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-pub(crate) fn use_seed(seed: u64) {
-    SEED.store(seed, Ordering::SeqCst);
-}
-
-/// Tells the reader of a test's output what happened, and how to see it again.
-pub(crate) fn note(text: &str) {
-    let seed = SEED.load(Ordering::SeqCst);
-    // not eprintln, which panics when there is no stderr any more
-    let _ = writeln!(
-        std::io::stderr(),
-        "fencepost Vulkan stand-in: {text} (replay with FENCEPOST_SIM_SEED={seed})"
-    );
-}
-
-/// Writes down a use that the specification forbids.
-pub(crate) fn violation(text: &str) {
-    note(text);
-    plan().violations.push(text.into());
-}
-
-/// Counts a call; gives the result that was planned for it.
-pub(crate) fn on_call(name: &'static str) -> Option<vk::Result> {
-    let mut plan = plan();
-    *plan.calls.entry(name).or_default() += 1;
-    let mut due = None;
-    for (place, fault) in plan.faults.iter_mut().enumerate() {
-        if fault.name == name {
-            fault.left = fault.left.saturating_sub(1);
-            if fault.left == 0 && due.is_none() {
-                due = Some((place, fault.code, fault.stays));
-            }
-        }
-    }
-    let (place, code, stays) = due?;
-    if !stays {
-        plan.faults.remove(place);
-    }
-    Some(code)
-}
-
-/// Throws the simulated machine away, with everything on it, and starts another, with the options
-/// said since the last one. Counts, faults, stalls and violations are cleared.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_restart(seed: u64) {
-    let old = FACE.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(old) = old {
-        // its waiters go on; and it is dropped without the lock, as that waits for its driver
-        // thread
-        old.keep_mapped();
-        for (_, device) in old.devices.iter() {
-            device.shared.sim.lose("the machine is gone");
-        }
-    }
-    calls::release_stalled();
-    {
-        let mut plan = plan();
-        plan.calls.clear();
-        plan.faults.clear();
-        plan.violations.clear();
-    }
-    match Face::new(Some(seed)) {
-        Ok(face) => *FACE.lock().unwrap_or_else(PoisonError::into_inner) = Some(face),
-        Err(code) => violation(&format!("no new machine: {code:?}")),
-    }
-}
-
-/// Says an option for the next restart, in place of its variable. 0 if there is no such option.
+/// Plans faults and inspects the stand-in.
 ///
-/// # Safety
-/// `name` is null or a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fencepost_sim_option(name: *const c_char, value: u64) -> c_int {
-    // SAFETY: the caller's word
-    let name = unsafe { text(name) };
-    name.is_some_and(|name| options::say(name, value)).into()
+/// A program that links this crate and also loads the library has two simulated machines. Code that
+/// loads the library is controlled through [`Control::load`] with the same path, not through
+/// [`Control::linked`].
+#[allow(missing_debug_implementations)]
+pub struct Control {
+    functions: Functions,
+    /// Never unloaded, since the machine's threads run its code.
+    _library: Option<ManuallyDrop<Library>>,
 }
 
-/// The machine's seed.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_seed() -> u64 {
-    // the machine is made on first use, and its seed with it
-    let _ = with_face(|_| ());
-    SEED.load(Ordering::SeqCst)
+/// How many objects are alive. A leak test compares it with `Live::default()`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Live {
+    /// Instances.
+    pub instances: u64,
+    /// Devices.
+    pub devices: u64,
+    /// Semaphores, binary and timeline.
+    pub semaphores: u64,
+    /// Fences.
+    pub fences: u64,
+    /// Query pools.
+    pub query_pools: u64,
+    /// Command pools.
+    pub command_pools: u64,
+    /// Command buffers.
+    pub command_buffers: u64,
+    /// Buffers.
+    pub buffers: u64,
+    /// Memory allocations.
+    pub memories: u64,
+    /// Descriptor set layouts.
+    pub set_layouts: u64,
+    /// Descriptor pools.
+    pub descriptor_pools: u64,
+    /// Descriptor sets.
+    pub descriptor_sets: u64,
+    /// Pipeline layouts.
+    pub pipeline_layouts: u64,
+    /// Shader modules.
+    pub modules: u64,
+    /// Pipeline caches.
+    pub caches: u64,
+    /// Pipelines.
+    pub pipelines: u64,
 }
 
-/// How often a function was called; `u64::MAX` for a name that it does not have.
-///
-/// # Safety
-/// `name` is null or a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fencepost_sim_calls(name: *const c_char) -> u64 {
-    // SAFETY: the caller's word
-    match unsafe { text(name) } {
-        Some(name) if procs::is_function(&name) => plan().calls.get(&*name).copied().unwrap_or(0),
-        _ => u64::MAX,
+/// The path of the library, if cargo has built it beside the running test.
+pub fn library_path() -> Option<PathBuf> {
+    fencepost_sim::ffi::library_path("fencepost_sim_vulkan")
+}
+
+impl Control {
+    /// Controls the copy of the stand-in that is linked into this program.
+    pub fn linked() -> Control {
+        Control {
+            functions: Functions::LINKED,
+            _library: None,
+        }
     }
-}
 
-/// The `nth` call of a function from now on, and with `stays` all after it, return `code` and do
-/// nothing else. 0 if there is no such function.
-///
-/// # Safety
-/// `name` is null or a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fencepost_sim_fail_call(
-    name: *const c_char,
-    nth: u64,
-    code: i32,
-    stays: c_int,
-) -> c_int {
-    // SAFETY: the caller's word
-    match unsafe { text(name) } {
-        Some(name) if procs::is_function(&name) => {
-            plan().faults.push(Fault {
-                name,
-                left: nth.max(1),
-                code: vk::Result::from_raw(code),
-                stays: stays != 0,
-            });
-            1
-        }
-        _ => 0,
-    }
-}
-
-/// Forgets all planned faults.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_clear_faults() {
-    plan().faults.clear();
-    let _ = with_face(|face| face.submit_faults.clear());
-}
-
-/// Something happens to the `nth` submit from now on: 0 its work hangs until it is released, 1 it
-/// signals nothing, 2 its work fails and the device is lost.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_fault_submit(nth: u64, what: u32) {
-    let fault = match what {
-        0 => SubmitFault::Hang,
-        1 => SubmitFault::Silent,
-        _ => SubmitFault::Lose,
-    };
-    let _ = with_face(|face| face.submit_faults.push((nth.max(1), fault)));
-}
-
-/// Lets all batches go on that hang.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_release_submits() {
-    let _ = with_face(|face| {
-        for gate in face.hanging.drain(..) {
-            gate.open();
-        }
-    });
-}
-
-/// Every device made of the physical device with this number is lost after so many steps of the
-/// scheduler; 0 is now.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_lose_device(physical: usize, after_steps: u64) {
-    let _ = with_face(|face| {
-        let own = face.devices.iter().map(|(_, device)| &device.shared);
-        for device in own.filter(|device| device.physical == physical) {
-            if after_steps == 0 {
-                device.lose("a test said so");
-            } else {
-                device.sim.inject(SimFault::LoseDevice { after_steps });
-            }
-        }
-    });
-}
-
-/// The physical device with this number is gone for good: its devices are lost, and no other is
-/// made of it.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_remove_physical(physical: usize) {
-    let _ = with_face(|face| {
-        let own = face.physicals.iter().filter(|(_, p)| p.index == physical);
-        let own: Vec<vk::PhysicalDevice> = own.map(|(handle, _)| handle).collect();
-        for handle in own {
-            if let Ok(it) = face.physicals.find_mut(handle) {
-                it.lost = true;
-            }
-        }
-    });
-    fencepost_sim_lose_device(physical, 0);
-}
-
-/// Stops everything on a queue, or lets it go on. 0 if there is no such queue.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_hang(queue: u64, on: c_int) -> c_int {
-    let found = with_face(|face| {
-        let queue = face.queues.peek(vk::Queue::from_raw(queue))?;
-        let (device, index) = (&queue.shared.sim, queue.sim.id().index);
-        Some(if on != 0 {
-            device.pause_queue(index)
-        } else {
-            device.resume_queue(index)
+    /// Controls the copy in this file, which all code of this process that loads it shares.
+    ///
+    /// # Errors
+    /// The file cannot be loaded or is not the stand-in.
+    pub fn load(path: &Path) -> Result<Control, libloading::Error> {
+        // SAFETY: the path names the stand-in, which does nothing on load
+        let library = unsafe { Library::new(path)? };
+        Ok(Control {
+            functions: Functions::load(&library)?,
+            _library: Some(ManuallyDrop::new(library)),
         })
-    });
-    matches!(found, Ok(Some(true))).into()
-}
+    }
 
-/// The next call of a function stops before it does anything, with its objects in use, until stalls
-/// are released. 0 if there is no such function.
-///
-/// # Safety
-/// `name` is null or a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fencepost_sim_stall_call(name: *const c_char) -> c_int {
-    // SAFETY: the caller's word
-    match unsafe { text(name) } {
-        Some(name) if procs::is_function(&name) => {
-            calls::stall_next(name);
-            1
+    /// A new machine with this seed and these options, for the caller alone: other callers in this
+    /// process block until the session is dropped. Handles of the earlier machine become invalid.
+    /// Options have the names of the variables, without `FENCEPOST_SIM_VULKAN_`.
+    ///
+    /// # Panics
+    /// There is no such option.
+    pub fn session(&self, seed: u64, options: &[(&str, u64)]) -> Session<'_> {
+        static EXCLUSIVE: Mutex<()> = Mutex::new(());
+        let exclusive = EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner);
+        self.restart(seed, options);
+        Session {
+            control: self,
+            _exclusive: exclusive,
         }
-        _ => 0,
     }
-}
 
-/// How many calls are stopped.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_stalled() -> usize {
-    calls::stalled()
-}
-
-/// Lets stopped calls go on, and forgets those that were to stop.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_release_stalled() {
-    calls::release_stalled();
-}
-
-/// Waits until no work is pending on any device; 0 if there still is after so many milliseconds.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_settle(milliseconds: u64) -> c_int {
-    let found = with_face(|face| {
-        let queues = face.queues.iter().map(|(_, queue)| queue.sim.clone());
-        (face.root.clone(), queues.collect::<Vec<_>>())
-    });
-    let Ok((root, queues)) = found else {
-        return 0;
-    };
-    // the work of a device that was destroyed is gone with it
-    let idle = || queues.iter().all(|queue| queue.pending() == 0);
-    let timeout = Some(Duration::from_millis(milliseconds));
-    let _ = root.wait_until(timeout, idle);
-    idle().into()
-}
-
-/// Copies what fits of a list of the pending work, a line each, with a zero at its end, and gives
-/// its whole length.
-///
-/// # Safety
-/// `to` is null or has room for `room` bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fencepost_sim_pending_work(to: *mut c_char, room: usize) -> usize {
-    let Ok(root) = with_face(|face| face.root.clone()) else {
-        return 0;
-    };
-    let text = root.pending_work().join("\n");
-    // SAFETY: the caller's word
-    unsafe { put_text(&text, to, room) };
-    text.len()
-}
-
-/// How many objects of a kind are alive, in the order of [`crate::Live`]'s fields.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_live(kind: u32) -> u64 {
-    let count = with_face(|face| match kind {
-        0 => face.instances.len(),
-        1 => face.devices.len(),
-        2 => face.semaphores.len(),
-        3 => face.fences.len(),
-        4 => face.query_pools.len(),
-        5 => face.command_pools.len(),
-        6 => face.command_buffers.len(),
-        7 => face.buffers.len(),
-        8 => face.memories.len(),
-        9 => face.set_layouts.len(),
-        10 => face.descriptor_pools.len(),
-        11 => face.descriptor_sets.len(),
-        12 => face.pipeline_layouts.len(),
-        13 => face.modules.len(),
-        14 => face.caches.len(),
-        15 => face.pipelines.len(),
-        _ => 0,
-    });
-    count.unwrap_or(0) as u64
-}
-
-/// How many violations there were.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_violations() -> usize {
-    all_violations().len()
-}
-
-/// Copies what fits of a violation's text, with a zero at its end, and gives its whole length; 0 if
-/// there is none.
-///
-/// # Safety
-/// `to` is null or has room for `room` bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fencepost_sim_violation(
-    index: usize,
-    to: *mut c_char,
-    room: usize,
-) -> usize {
-    match all_violations().get(index) {
-        Some(text) => {
-            // SAFETY: the caller's word
-            unsafe { put_text(text, to, room) };
-            text.len()
+    /// Drops the machine with everything on it, and makes another.
+    ///
+    /// # Panics
+    /// There is no such option.
+    pub fn restart(&self, seed: u64, options: &[(&str, u64)]) {
+        for (name, value) in options {
+            // SAFETY: a C string that lives through the call
+            let found = unsafe { (self.functions.option)(c_name(name).as_ptr(), *value) };
+            assert_ne!(found, 0, "the stand-in has no option {name}");
         }
-        None => 0,
+        // SAFETY: the function has no requirement
+        unsafe { (self.functions.restart)(seed) }
+    }
+
+    /// The machine's seed.
+    pub fn seed(&self) -> u64 {
+        // SAFETY: the function has no requirement
+        unsafe { (self.functions.seed)() }
+    }
+
+    /// How often a function was called.
+    ///
+    /// # Panics
+    /// There is no such function.
+    pub fn calls(&self, name: &str) -> u64 {
+        // SAFETY: a C string that lives through the call
+        let calls = unsafe { (self.functions.calls)(c_name(name).as_ptr()) };
+        assert_ne!(calls, u64::MAX, "the stand-in has no function {name}");
+        calls
+    }
+
+    /// Makes the `nth` call of a function from now on, counted from 1, return `code` and do nothing
+    /// else. `ERROR_DEVICE_LOST` loses the device too.
+    ///
+    /// # Panics
+    /// There is no such function.
+    pub fn fail_call(&self, name: &str, nth: u64, code: vk::Result) {
+        self.fail(name, nth, code, false);
+    }
+
+    /// As [`Control::fail_call`], for that call and all later ones.
+    ///
+    /// # Panics
+    /// There is no such function.
+    pub fn fail_calls_from(&self, name: &str, nth: u64, code: vk::Result) {
+        self.fail(name, nth, code, true);
+    }
+
+    fn fail(&self, name: &str, nth: u64, code: vk::Result, repeats: bool) {
+        let c_name = c_name(name);
+        // SAFETY: a C string that lives through the call
+        let found = unsafe {
+            (self.functions.fail_call)(c_name.as_ptr(), nth, code.as_raw(), repeats.into())
+        };
+        assert_ne!(found, 0, "the stand-in has no function {name}");
+    }
+
+    /// Forgets all planned faults of calls and submits.
+    pub fn clear_faults(&self) {
+        // SAFETY: the function has no requirement
+        unsafe { (self.functions.clear_faults)() }
+    }
+
+    /// Makes the work of the `nth` submit from now on hang until [`Control::release_submits`].
+    pub fn hang_submit(&self, nth: u64) {
+        // SAFETY: the function has no requirement
+        unsafe { (self.functions.fault_submit)(nth, 0) }
+    }
+
+    /// Makes the `nth` submit from now on run its work and never signal its semaphores and fence.
+    pub fn silence_submit(&self, nth: u64) {
+        // SAFETY: the function has no requirement
+        unsafe { (self.functions.fault_submit)(nth, 1) }
+    }
+
+    /// Makes the work of the `nth` submit from now on fail when it runs, which loses the device.
+    pub fn fail_submit(&self, nth: u64) {
+        // SAFETY: the function has no requirement
+        unsafe { (self.functions.fault_submit)(nth, 2) }
+    }
+
+    /// Lets the work of all hanging submits finish.
+    pub fn release_submits(&self) {
+        // SAFETY: the function has no requirement
+        unsafe { (self.functions.release_submits)() }
+    }
+
+    /// Loses every device of the physical device with this number now.
+    pub fn lose_device(&self, physical: usize) {
+        self.lose_device_after(physical, 0);
+    }
+
+    /// As [`Control::lose_device`], after this many steps of the scheduler.
+    pub fn lose_device_after(&self, physical: usize, steps: u64) {
+        // SAFETY: the function has no requirement
+        unsafe { (self.functions.lose_device)(physical, steps) }
+    }
+
+    /// Removes the physical device with this number for good: creating a device of it returns that it
+    /// is lost.
+    pub fn remove_physical(&self, physical: usize) {
+        // SAFETY: the function has no requirement
+        unsafe { (self.functions.remove_physical)(physical) }
+    }
+
+    /// Stops all work of a queue until [`Control::resume`].
+    ///
+    /// # Panics
+    /// There is no such queue.
+    pub fn pause(&self, queue: vk::Queue) {
+        // SAFETY: the function has no requirement
+        let found = unsafe { (self.functions.pause)(queue.as_raw(), 1) };
+        assert_ne!(found, 0, "no such queue");
+    }
+
+    /// Resumes a paused queue.
+    ///
+    /// # Panics
+    /// There is no such queue.
+    pub fn resume(&self, queue: vk::Queue) {
+        // SAFETY: the function has no requirement
+        let found = unsafe { (self.functions.pause)(queue.as_raw(), 0) };
+        assert_ne!(found, 0, "no such queue");
+    }
+
+    /// Makes the next call of a function stop before it does anything, with its objects in use, until
+    /// [`Control::release_stalled`].
+    ///
+    /// # Panics
+    /// There is no such function.
+    pub fn stall_call(&self, name: &str) {
+        // SAFETY: a C string that lives through the call
+        let found = unsafe { (self.functions.stall_call)(c_name(name).as_ptr()) };
+        assert_ne!(found, 0, "the stand-in has no function {name}");
+    }
+
+    /// How many calls are stalled.
+    pub fn stalled(&self) -> usize {
+        // SAFETY: the function has no requirement
+        unsafe { (self.functions.stalled)() }
+    }
+
+    /// Lets stalled calls continue, and plans no more stalls.
+    pub fn release_stalled(&self) {
+        // SAFETY: the function has no requirement
+        unsafe { (self.functions.release_stalled)() }
+    }
+
+    /// Waits until no work is pending. False if some still is when the timeout runs out.
+    #[must_use]
+    pub fn wait_idle(&self, timeout: Duration) -> bool {
+        let milliseconds = timeout.as_millis().try_into().unwrap_or(u64::MAX);
+        // SAFETY: the function has no requirement
+        unsafe { (self.functions.wait_idle)(milliseconds) != 0 }
+    }
+
+    /// The pending work, one line each. For a test that has found a device stuck.
+    pub fn pending_work(&self) -> String {
+        // SAFETY: `text_from` passes a buffer and its size
+        text_from(|to, size| unsafe { (self.functions.pending_work)(to, size) })
+    }
+
+    /// How many objects are alive.
+    pub fn live(&self) -> Live {
+        // SAFETY: the function has no requirement
+        let count = |kind| unsafe { (self.functions.live)(kind) };
+        Live {
+            instances: count(0),
+            devices: count(1),
+            semaphores: count(2),
+            fences: count(3),
+            query_pools: count(4),
+            command_pools: count(5),
+            command_buffers: count(6),
+            buffers: count(7),
+            memories: count(8),
+            set_layouts: count(9),
+            descriptor_pools: count(10),
+            descriptor_sets: count(11),
+            pipeline_layouts: count(12),
+            modules: count(13),
+            caches: count(14),
+            pipelines: count(15),
+        }
+    }
+
+    /// The uses so far that the specification forbids, in order.
+    pub fn violations(&self) -> Vec<String> {
+        // SAFETY: the function has no requirement
+        let count = unsafe { (self.functions.violations)() };
+        // SAFETY: `text_from` passes a buffer and its size
+        let text =
+            |index| text_from(|to, size| unsafe { (self.functions.violation)(index, to, size) });
+        (0..count).map(text).collect()
+    }
+
+    /// Forgets the violations so far, except for those that the simulated device has found.
+    pub fn clear_violations(&self) {
+        // SAFETY: the function has no requirement
+        unsafe { (self.functions.clear_violations)() }
     }
 }
 
-fn all_violations() -> Vec<String> {
-    let mut all = plan().violations.clone();
-    if let Ok(below) = with_face(|face| face.root.violations()) {
-        all.extend(below.iter().map(ToString::to_string));
-    }
-    all
+/// A machine for one test alone. See [`Control::session`].
+#[allow(missing_debug_implementations)]
+pub struct Session<'a> {
+    control: &'a Control,
+    _exclusive: MutexGuard<'static, ()>,
 }
 
-/// Forgets the violations so far, but for those that the simulated device itself has found.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_clear_violations() {
-    plan().violations.clear();
+impl std::ops::Deref for Session<'_> {
+    type Target = Control;
+
+    fn deref(&self) -> &Control {
+        self.control
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let (seed, violations) = (self.seed(), self.violations());
+            eprintln!(
+                "fencepost Vulkan stand-in: failed with seed {seed}; replay with \
+                 FENCEPOST_SIM_SEED={seed}; violations: {violations:?}"
+            );
+        }
+    }
 }

@@ -1,10 +1,11 @@
 //! Descriptor sets of storage buffers:
 //! <https://docs.vulkan.org/spec/latest/chapters/descriptorsets.html>.
 
-use crate::boundary::{Allocator, Array, Done, In, Out, slice};
-use crate::calls::{call, misuse, void};
-use crate::face::Face;
+use crate::driver::Driver;
+use crate::entry::{call, call_void};
+use crate::ffi::{Allocator, Array, In, Out, slice};
 use crate::table::Child;
+use crate::usage::{VkResult, invalid_usage};
 use ash::vk::{self, Handle};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
@@ -41,7 +42,7 @@ pub(crate) struct DescriptorSet {
     pool: vk::DescriptorPool,
     bindings: Vec<u32>,
     pub(crate) buffers: BTreeMap<u32, (vk::Buffer, (u64, u64))>,
-    /// Grows with each update, which invalidates the command buffers that the set is bound in.
+    /// Incremented by each update, which invalidates the command buffers that bind the set.
     pub(crate) version: u64,
 }
 
@@ -57,9 +58,9 @@ pub(crate) extern "system" fn vkCreateDescriptorSetLayout(
     _: Allocator<'_>,
     layout: Out<'_, vk::DescriptorSetLayout>,
 ) -> vk::Result {
-    call("vkCreateDescriptorSetLayout", device, &[], |face| {
-        let (info, out) = (info.needed()?, layout.needed()?);
-        face.device(device)?;
+    call("vkCreateDescriptorSetLayout", device, &[], |driver| {
+        let (info, out) = (info.required()?, layout.required()?);
+        driver.device(device)?;
         // SAFETY: valid usage of VkDescriptorSetLayoutCreateInfo
         let all = unsafe { slice(info.p_bindings, info.binding_count) };
         let other = all.iter().any(|binding| {
@@ -67,10 +68,12 @@ pub(crate) extern "system" fn vkCreateDescriptorSetLayout(
                 || binding.descriptor_count != 1
         });
         if other {
-            return Err(misuse("the stand-in has single storage buffers only"));
+            return Err(invalid_usage(
+                "the stand-in has single storage buffers only",
+            ));
         }
         let bindings = all.iter().map(|binding| binding.binding).collect();
-        out.put(face.set_layouts.insert(SetLayout { device, bindings }));
+        out.put(driver.set_layouts.insert(SetLayout { device, bindings }));
         Ok(())
     })
 }
@@ -83,11 +86,11 @@ pub(crate) extern "system" fn vkDestroyDescriptorSetLayout(
     if layout.is_null() {
         return;
     }
-    void(
+    call_void(
         "vkDestroyDescriptorSetLayout",
         device,
         &[layout.as_raw()],
-        |face| face.set_layouts.remove(device, layout).map(drop),
+        |driver| driver.set_layouts.remove(device, layout).map(drop),
     );
 }
 
@@ -97,18 +100,18 @@ pub(crate) extern "system" fn vkCreateDescriptorPool(
     _: Allocator<'_>,
     pool: Out<'_, vk::DescriptorPool>,
 ) -> vk::Result {
-    call("vkCreateDescriptorPool", device, &[], |face| {
-        let (info, out) = (info.needed()?, pool.needed()?);
-        face.device(device)?;
+    call("vkCreateDescriptorPool", device, &[], |driver| {
+        let (info, out) = (info.required()?, pool.required()?);
+        driver.device(device)?;
         // SAFETY: valid usage of VkDescriptorPoolCreateInfo
         let sizes = unsafe { slice(info.p_pool_sizes, info.pool_size_count) };
         let buffers = sizes
             .iter()
             .filter(|size| size.ty == vk::DescriptorType::STORAGE_BUFFER);
         if info.max_sets == 0 {
-            return Err(misuse("a pool must have room for a set"));
+            return Err(invalid_usage("a pool must have room for a set"));
         }
-        out.put(face.descriptor_pools.insert(DescriptorPool {
+        out.put(driver.descriptor_pools.insert(DescriptorPool {
             device,
             frees: (info.flags).contains(vk::DescriptorPoolCreateFlags::FREE_DESCRIPTOR_SET),
             max_sets: info.max_sets,
@@ -118,7 +121,7 @@ pub(crate) extern "system" fn vkCreateDescriptorPool(
     })
 }
 
-impl Face {
+impl Driver {
     fn sets_of(&self, pool: vk::DescriptorPool) -> Vec<vk::DescriptorSet> {
         let own = self
             .descriptor_sets
@@ -129,16 +132,16 @@ impl Face {
 
     fn empty_descriptor_pool(&mut self, pool: vk::DescriptorPool) {
         for set in self.sets_of(pool) {
-            self.retire(set);
+            self.check_unused(set);
         }
         self.descriptor_sets.remove_all(pool);
     }
 
-    fn write_set(&mut self, device: vk::Device, write: &vk::WriteDescriptorSet<'_>) -> Done {
+    fn write_set(&mut self, device: vk::Device, write: &vk::WriteDescriptorSet<'_>) -> VkResult {
         let pool = self.descriptor_sets.find(write.dst_set)?.pool;
         self.descriptor_pools.get(device, pool)?;
         if self.in_use(write.dst_set.as_raw()) {
-            return Err(misuse(
+            return Err(invalid_usage(
                 "a descriptor set is updated while pending work uses it",
             ));
         }
@@ -146,7 +149,9 @@ impl Face {
             || write.descriptor_count != 1
             || write.dst_array_element != 0
         {
-            return Err(misuse("the stand-in has single storage buffers only"));
+            return Err(invalid_usage(
+                "the stand-in has single storage buffers only",
+            ));
         }
         // SAFETY: valid usage of VkWriteDescriptorSet for a storage buffer
         let infos = unsafe { slice(write.p_buffer_info, write.descriptor_count) };
@@ -154,14 +159,14 @@ impl Face {
             let buffer = self.buffers.get(device, info.buffer)?;
             buffer.check_usage(vk::BufferUsageFlags::STORAGE_BUFFER)?;
             if !info.offset.is_multiple_of(64) {
-                return Err(misuse(
+                return Err(invalid_usage(
                     "the offset is no multiple of minStorageBufferOffsetAlignment",
                 ));
             }
             let range = buffer.range(info.offset, info.range)?;
             let set = self.descriptor_sets.find_mut(write.dst_set)?;
             if !set.bindings.contains(&write.dst_binding) {
-                return Err(misuse("the set's layout has no such binding"));
+                return Err(invalid_usage("the set's layout has no such binding"));
             }
             set.buffers.insert(write.dst_binding, (info.buffer, range));
             set.version += 1;
@@ -178,14 +183,14 @@ pub(crate) extern "system" fn vkDestroyDescriptorPool(
     if pool.is_null() {
         return;
     }
-    void(
+    call_void(
         "vkDestroyDescriptorPool",
         device,
         &[pool.as_raw()],
-        |face| {
-            face.descriptor_pools.get(device, pool)?;
-            face.empty_descriptor_pool(pool);
-            face.descriptor_pools.remove(device, pool).map(drop)
+        |driver| {
+            driver.descriptor_pools.get(device, pool)?;
+            driver.empty_descriptor_pool(pool);
+            driver.descriptor_pools.remove(device, pool).map(drop)
         },
     );
 }
@@ -195,11 +200,16 @@ pub(crate) extern "system" fn vkResetDescriptorPool(
     pool: vk::DescriptorPool,
     _: vk::DescriptorPoolResetFlags,
 ) -> vk::Result {
-    call("vkResetDescriptorPool", device, &[pool.as_raw()], |face| {
-        face.descriptor_pools.get(device, pool)?;
-        face.empty_descriptor_pool(pool);
-        Ok(())
-    })
+    call(
+        "vkResetDescriptorPool",
+        device,
+        &[pool.as_raw()],
+        |driver| {
+            driver.descriptor_pools.get(device, pool)?;
+            driver.empty_descriptor_pool(pool);
+            Ok(())
+        },
+    )
 }
 
 pub(crate) extern "system" fn vkAllocateDescriptorSets(
@@ -208,19 +218,19 @@ pub(crate) extern "system" fn vkAllocateDescriptorSets(
     sets: Out<'_, vk::DescriptorSet>,
 ) -> vk::Result {
     let pool = info.pool();
-    call("vkAllocateDescriptorSets", device, &[pool], |face| {
-        let (info, out) = (info.needed()?, sets.needed()?);
-        let pool = face.descriptor_pools.get(device, info.descriptor_pool)?;
+    call("vkAllocateDescriptorSets", device, &[pool], |driver| {
+        let (info, out) = (info.required()?, sets.required()?);
+        let pool = driver.descriptor_pools.get(device, info.descriptor_pool)?;
         // SAFETY: valid usage of VkDescriptorSetAllocateInfo
         let layouts = unsafe { slice(info.p_set_layouts, info.descriptor_set_count) };
         let mut asked = Vec::new();
         for layout in layouts {
-            asked.push(face.set_layouts.get(device, *layout)?.bindings.clone());
+            asked.push(driver.set_layouts.get(device, *layout)?.bindings.clone());
         }
-        let have = face.sets_of(info.descriptor_pool);
+        let have = driver.sets_of(info.descriptor_pool);
         let used = have
             .iter()
-            .filter_map(|set| face.descriptor_sets.peek(*set));
+            .filter_map(|set| driver.descriptor_sets.peek(*set));
         let buffers: usize = used.map(|set| set.bindings.len()).sum();
         let buffers = buffers + asked.iter().map(Vec::len).sum::<usize>();
         if have.len() + asked.len() > pool.max_sets as usize || buffers > pool.max_buffers as usize
@@ -228,7 +238,7 @@ pub(crate) extern "system" fn vkAllocateDescriptorSets(
             return Err(vk::Result::ERROR_OUT_OF_POOL_MEMORY);
         }
         let made = asked.into_iter().map(|bindings| {
-            face.descriptor_sets.insert(DescriptorSet {
+            driver.descriptor_sets.insert(DescriptorSet {
                 pool: info.descriptor_pool,
                 bindings,
                 buffers: BTreeMap::new(),
@@ -241,7 +251,7 @@ pub(crate) extern "system" fn vkAllocateDescriptorSets(
 }
 
 impl In<'_, vk::DescriptorSetAllocateInfo<'_>> {
-    /// Its pool, before anything is checked.
+    /// The handle of its pool, unchecked.
     fn pool(&self) -> u64 {
         self.peek().map_or(0, |info| info.descriptor_pool.as_raw())
     }
@@ -253,14 +263,16 @@ pub(crate) extern "system" fn vkFreeDescriptorSets(
     count: u32,
     sets: Array<'_, vk::DescriptorSet>,
 ) -> vk::Result {
-    call("vkFreeDescriptorSets", device, &[pool.as_raw()], |face| {
-        if !face.descriptor_pools.get(device, pool)?.frees {
-            return Err(misuse("the pool was made without FREE_DESCRIPTOR_SET"));
+    call("vkFreeDescriptorSets", device, &[pool.as_raw()], |driver| {
+        if !driver.descriptor_pools.get(device, pool)?.frees {
+            return Err(invalid_usage(
+                "the pool was made without FREE_DESCRIPTOR_SET",
+            ));
         }
         for set in sets.of(count).iter().filter(|set| !set.is_null()) {
-            face.descriptor_sets.get(pool, *set)?;
-            face.retire(*set);
-            face.descriptor_sets.remove(pool, *set)?;
+            driver.descriptor_sets.get(pool, *set)?;
+            driver.check_unused(*set);
+            driver.descriptor_sets.remove(pool, *set)?;
         }
         Ok(())
     })
@@ -275,12 +287,12 @@ pub(crate) extern "system" fn vkUpdateDescriptorSets(
 ) {
     let writes = writes.of(write_count);
     let exclusive: Vec<u64> = writes.iter().map(|write| write.dst_set.as_raw()).collect();
-    void("vkUpdateDescriptorSets", device, &exclusive, |face| {
+    call_void("vkUpdateDescriptorSets", device, &exclusive, |driver| {
         if copy_count > 0 {
-            return Err(misuse("the stand-in copies no descriptors"));
+            return Err(invalid_usage("the stand-in copies no descriptors"));
         }
         writes
             .iter()
-            .try_for_each(|write| face.write_set(device, write))
+            .try_for_each(|write| driver.write_set(device, write))
     });
 }

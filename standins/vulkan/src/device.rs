@@ -1,17 +1,17 @@
 //! Devices and their queues: <https://docs.vulkan.org/spec/latest/chapters/devsandqueues.html>.
 
-use crate::boundary::{Allocator, Done, In, Out, find, pointed, slice};
-use crate::calls::{call, call_then, complain, misuse, void};
-use crate::control;
-use crate::face::Face;
+use crate::driver::Driver;
+use crate::entry::{call, call_then, call_void};
+use crate::ffi::{Allocator, In, Out, find, pointed, slice};
 use crate::instance::names;
 use crate::physical::{Family, PORTABILITY_SUBSET};
 use crate::table::{Child, name_of};
+use crate::usage::{LOG, VkResult, invalid_usage, report_invalid_usage};
 use ash::vk::{self, Handle};
 use fencepost_sim::{Config, Error, Order, SimDevice};
 use std::sync::Arc;
 
-/// What waits and work hold of a device.
+/// The part of a device that waits and work share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) sim: SimDevice,
@@ -23,18 +23,18 @@ impl Shared {
         self.sim.lost().is_some()
     }
 
-    pub(crate) fn check(&self) -> Done {
+    pub(crate) fn check(&self) -> VkResult {
         if self.lost() {
             return Err(vk::Result::ERROR_DEVICE_LOST);
         }
         Ok(())
     }
 
-    /// Pending work is given up:
+    /// Loses the device. Its pending work is dropped:
     /// <https://docs.vulkan.org/spec/latest/chapters/devsandqueues.html#devsandqueues-lost-device>.
     pub(crate) fn lose(&self, why: &str) {
         if !self.lost() {
-            control::note(&format!("device {} is lost: {why}", self.physical));
+            LOG.note(&format!("device {} is lost: {why}", self.physical));
         }
         self.sim.lose(why);
     }
@@ -50,7 +50,7 @@ pub(crate) struct Features {
 #[derive(Debug)]
 pub(crate) struct Device {
     pub(crate) physical: vk::PhysicalDevice,
-    /// 10 for 1.0, and so on: of the instance and the device, the lower.
+    /// The lower of the instance's and the device's version: 10 for 1.0, and so on.
     pub(crate) version: u32,
     extensions: Vec<String>,
     pub(crate) features: Features,
@@ -62,12 +62,14 @@ impl Device {
         self.extensions.iter().any(|enabled| enabled == extension)
     }
 
-    /// A feature must have been enabled.
-    pub(crate) fn need(&self, enabled: bool, feature: &str) -> Done {
+    /// Reports the use of a feature that is not enabled.
+    pub(crate) fn need(&self, enabled: bool, feature: &str) -> VkResult {
         if enabled {
             return Ok(());
         }
-        Err(misuse(&format!("the feature {feature} was not enabled")))
+        Err(invalid_usage(&format!(
+            "the feature {feature} was not enabled"
+        )))
     }
 }
 
@@ -93,7 +95,7 @@ impl Child for Queue {
     }
 }
 
-/// The features that a creation asks for.
+/// The features that a device creation enables.
 fn features(info: &vk::DeviceCreateInfo<'_>) -> Features {
     let (mut timeline, mut host_reset, mut sync2) = (0, 0, 0);
     if let Some(it) = find::<vk::PhysicalDeviceVulkan12Features<'_>>(info.p_next) {
@@ -118,30 +120,32 @@ fn features(info: &vk::DeviceCreateInfo<'_>) -> Features {
     }
 }
 
-/// The queues that a creation asks for: a family and a count each.
-fn asked_queues(info: &vk::DeviceCreateInfo<'_>, families: &[Family]) -> Done<Vec<(u32, u32)>> {
+/// The queues that a device creation requests: for each family, their number.
+fn asked_queues(info: &vk::DeviceCreateInfo<'_>, families: &[Family]) -> VkResult<Vec<(u32, u32)>> {
     // SAFETY: valid usage of VkDeviceCreateInfo
     let infos = unsafe { slice(info.p_queue_create_infos, info.queue_create_info_count) };
     if infos.is_empty() {
-        return Err(misuse("no queues are asked for"));
+        return Err(invalid_usage("no queues are asked for"));
     }
     let mut asked: Vec<(u32, u32)> = Vec::new();
     for info in infos {
         let (family, count) = (info.queue_family_index, info.queue_count);
         let has = families.get(family as usize).map_or(0, |f| f.count);
         if count == 0 || count > has {
-            return Err(misuse(&format!(
+            return Err(invalid_usage(&format!(
                 "queue family {family} has {has} queues, not {count}"
             )));
         }
         if asked.iter().any(|(other, _)| *other == family) {
-            return Err(misuse(&format!("queue family {family} is named twice")));
+            return Err(invalid_usage(&format!(
+                "queue family {family} is named twice"
+            )));
         }
         // SAFETY: as above
         let priorities = unsafe { slice(info.p_queue_priorities, count) };
         if priorities.len() != count as usize || priorities.iter().any(|p| !(0.0..=1.0).contains(p))
         {
-            return Err(misuse(
+            return Err(invalid_usage(
                 "priorities must be between 0 and 1, one for each queue",
             ));
         }
@@ -150,12 +154,12 @@ fn asked_queues(info: &vk::DeviceCreateInfo<'_>, families: &[Family]) -> Done<Ve
     Ok(asked)
 }
 
-impl Face {
+impl Driver {
     fn create_device(
         &mut self,
         physical: vk::PhysicalDevice,
         info: &vk::DeviceCreateInfo<'_>,
-    ) -> Done<vk::Device> {
+    ) -> VkResult<vk::Device> {
         let (instance, index, lost) = {
             let it = self.physicals.find(physical)?;
             (it.instance, it.index, it.lost)
@@ -179,9 +183,11 @@ impl Face {
         if have.contains(&PORTABILITY_SUBSET)
             && !extensions.iter().any(|name| name == PORTABILITY_SUBSET)
         {
-            return Err(misuse("VK_KHR_portability_subset is there and not enabled"));
+            return Err(invalid_usage(
+                "VK_KHR_portability_subset is there and not enabled",
+            ));
         }
-        // the stand-in has none of the features of 1.0
+        // the stand-in has no feature of 1.0
         let old = find::<vk::PhysicalDeviceFeatures2<'_>>(info.p_next).map(|it| &it.features);
         // SAFETY: as above
         let old = old.or(unsafe { pointed(info.p_enabled_features) });
@@ -205,13 +211,13 @@ impl Face {
             && version < 13
             && !extensions.iter().any(|n| n == "VK_KHR_synchronization2")
         {
-            return Err(misuse(
+            return Err(invalid_usage(
                 "synchronization2 is of Vulkan 1.3 or an extension, and neither is enabled",
             ));
         }
         let config = Config {
-            period_ns: Face::period(index).into(),
-            // masked by each queue family's own bits when a timestamp is taken
+            period_ns: Driver::period(index).into(),
+            // a timestamp is masked by the bits of its queue family when it is written
             valid_bits: 64,
             order: Order::OrderedSignals,
             ..self.config.clone()
@@ -245,17 +251,17 @@ impl Face {
         Ok(device)
     }
 
-    pub(crate) fn device(&self, device: vk::Device) -> Done<&Device> {
+    pub(crate) fn device(&self, device: vk::Device) -> VkResult<&Device> {
         self.devices.find(device)
     }
 
-    /// The handles of a device's queues, of which some calls need all.
+    /// The handles of a device's queues.
     pub(crate) fn queues_of(&self, device: vk::Device) -> Vec<u64> {
         let own = self.queues.iter().filter(|(_, q)| q.device == device);
         own.map(|(handle, _)| handle.as_raw()).collect()
     }
 
-    fn destroy_device(&mut self, device: vk::Device) -> Done {
+    fn destroy_device(&mut self, device: vk::Device) -> VkResult {
         let gone = self.device(device)?.shared.clone();
         if !gone.lost()
             && self
@@ -263,11 +269,11 @@ impl Face {
                 .iter()
                 .any(|(_, q)| q.device == device && q.sim.pending() > 0)
         {
-            complain("its queues are not idle");
+            report_invalid_usage("its queues are not idle");
         }
         self.queues.remove_all(device);
         let mut left = Vec::new();
-        // pools take with them what came from them
+        // pools are destroyed with what was allocated from them
         for pool in self
             .command_pools
             .iter()
@@ -300,14 +306,14 @@ impl Face {
         left.extend(self.pipelines.remove_all(device));
         if !left.is_empty() {
             let left: Vec<String> = left.into_iter().map(name_of).collect();
-            complain(&format!(
+            report_invalid_usage(&format!(
                 "these of its objects are left: {}",
                 left.join(", ")
             ));
         }
         let physical = self.device(device)?.physical;
         self.devices.remove(physical, device)?;
-        // a wait under way ends
+        // ends waits under way
         gone.sim.lose("the device is destroyed");
         Ok(())
     }
@@ -319,9 +325,9 @@ pub(crate) extern "system" fn vkCreateDevice(
     _: Allocator<'_>,
     device: Out<'_, vk::Device>,
 ) -> vk::Result {
-    call("vkCreateDevice", physical, &[], |face| {
-        let (info, out) = (info.needed()?, device.needed()?);
-        out.put(face.create_device(physical, info)?);
+    call("vkCreateDevice", physical, &[], |driver| {
+        let (info, out) = (info.required()?, device.required()?);
+        out.put(driver.create_device(physical, info)?);
         Ok(())
     })
 }
@@ -330,20 +336,21 @@ pub(crate) extern "system" fn vkDestroyDevice(device: vk::Device, _: Allocator<'
     if device.is_null() {
         return;
     }
-    let mut exclusive = crate::face::with_face(|face| face.queues_of(device)).unwrap_or_default();
+    let mut exclusive =
+        crate::driver::with_driver(|driver| driver.queues_of(device)).unwrap_or_default();
     exclusive.push(device.as_raw());
-    void("vkDestroyDevice", device, &exclusive, |face| {
-        face.destroy_device(device)
+    call_void("vkDestroyDevice", device, &exclusive, |driver| {
+        driver.destroy_device(device)
     });
 }
 
-fn get_queue(face: &Face, device: vk::Device, family: u32, index: u32) -> Done<vk::Queue> {
-    face.device(device)?;
-    let mut all = face.queues.iter();
+fn get_queue(driver: &Driver, device: vk::Device, family: u32, index: u32) -> VkResult<vk::Queue> {
+    driver.device(device)?;
+    let mut all = driver.queues.iter();
     let found = all.find(|(_, q)| (q.device, q.family, q.index) == (device, family, index));
     let found = found.map(|(handle, _)| handle);
     found.ok_or_else(|| {
-        misuse(&format!(
+        invalid_usage(&format!(
             "queue {index} of family {family} was not asked for"
         ))
     })
@@ -355,9 +362,9 @@ pub(crate) extern "system" fn vkGetDeviceQueue(
     index: u32,
     queue: Out<'_, vk::Queue>,
 ) {
-    void("vkGetDeviceQueue", device, &[], |face| {
-        let out = queue.needed()?;
-        out.put(get_queue(face, device, family, index).unwrap_or(vk::Queue::null()));
+    call_void("vkGetDeviceQueue", device, &[], |driver| {
+        let out = queue.required()?;
+        out.put(get_queue(driver, device, family, index).unwrap_or(vk::Queue::null()));
         Ok(())
     });
 }
@@ -367,11 +374,11 @@ pub(crate) extern "system" fn vkGetDeviceQueue2(
     info: In<'_, vk::DeviceQueueInfo2<'_>>,
     queue: Out<'_, vk::Queue>,
 ) {
-    void("vkGetDeviceQueue2", device, &[], |face| {
-        let (info, out) = (info.needed()?, queue.needed()?);
-        // queues with other flags are none of the stand-in's
+    call_void("vkGetDeviceQueue2", device, &[], |driver| {
+        let (info, out) = (info.required()?, queue.required()?);
+        // the stand-in has no queues with flags
         let found = if info.flags.is_empty() {
-            get_queue(face, device, info.queue_family_index, info.queue_index).ok()
+            get_queue(driver, device, info.queue_family_index, info.queue_index).ok()
         } else {
             None
         };
@@ -380,8 +387,8 @@ pub(crate) extern "system" fn vkGetDeviceQueue2(
     });
 }
 
-/// How a wait for work ended.
-fn waited(result: Result<fencepost_sim::Waited, Error>) -> Done {
+/// The result of a wait for work.
+fn waited(result: Result<fencepost_sim::Waited, Error>) -> VkResult {
     match result {
         Ok(_) => Ok(()),
         Err(_) => Err(vk::Result::ERROR_DEVICE_LOST),
@@ -393,8 +400,8 @@ pub(crate) extern "system" fn vkQueueWaitIdle(queue: vk::Queue) -> vk::Result {
         "vkQueueWaitIdle",
         queue,
         &[queue.as_raw()],
-        |face| {
-            let queue = face.queues.find(queue)?;
+        |driver| {
+            let queue = driver.queues.find(queue)?;
             Ok((queue.shared.clone(), queue.sim.clone()))
         },
         |(shared, queue)| {
@@ -405,12 +412,12 @@ pub(crate) extern "system" fn vkQueueWaitIdle(queue: vk::Queue) -> vk::Result {
 }
 
 pub(crate) extern "system" fn vkDeviceWaitIdle(device: vk::Device) -> vk::Result {
-    let queues = crate::face::with_face(|face| face.queues_of(device)).unwrap_or_default();
+    let queues = crate::driver::with_driver(|driver| driver.queues_of(device)).unwrap_or_default();
     call_then(
         "vkDeviceWaitIdle",
         device,
         &queues,
-        |face| Ok(face.device(device)?.shared.clone()),
+        |driver| Ok(driver.device(device)?.shared.clone()),
         |shared| {
             shared.check()?;
             waited(shared.sim.wait_idle(None))

@@ -1,16 +1,16 @@
 //! Fences:
 //! <https://docs.vulkan.org/spec/latest/chapters/synchronization.html#synchronization-fences>.
 
-use crate::boundary::{Allocator, Array, Done, In, Out};
-use crate::calls::{call, call_then, complain, misuse, using, void};
 use crate::device::Shared;
+use crate::entry::{call, call_then, call_void, using};
+use crate::ffi::{Allocator, Array, In, Out};
 use crate::semaphore::timeout_of;
 use crate::table::Child;
+use crate::usage::{VkResult, invalid_usage, report_invalid_usage};
 use ash::vk::{self, Handle};
 use fencepost_sim::{Flag, Waited};
 
-/// Each submission has a flag of its own, so that a late signal never reaches a fence that was
-/// reset.
+/// A reset replaces the flag, so that a late signal never reaches a fence that was reset.
 #[derive(Debug)]
 pub(crate) struct Fence {
     device: vk::Device,
@@ -25,17 +25,17 @@ impl Child for Fence {
 }
 
 impl Fence {
-    /// Whether pending work will signal it.
+    /// Whether pending work will signal the fence.
     pub(crate) fn pending(&self, shared: &Shared) -> bool {
         self.submitted && !self.flag.is_set() && !shared.lost()
     }
 
-    pub(crate) fn check_submit(&self) -> Done {
+    pub(crate) fn check_submit(&self) -> VkResult {
         if self.flag.is_set() {
-            return Err(misuse("the fence is signalled already"));
+            return Err(invalid_usage("the fence is signalled already"));
         }
         if self.submitted {
-            return Err(misuse("the fence belongs to an earlier submit"));
+            return Err(invalid_usage("the fence belongs to an earlier submit"));
         }
         Ok(())
     }
@@ -47,11 +47,11 @@ pub(crate) extern "system" fn vkCreateFence(
     _: Allocator<'_>,
     fence: Out<'_, vk::Fence>,
 ) -> vk::Result {
-    call("vkCreateFence", device, &[], |face| {
-        let (info, out) = (info.needed()?, fence.needed()?);
-        face.device(device)?;
-        let flag = face.new_flag(info.flags.contains(vk::FenceCreateFlags::SIGNALED))?;
-        out.put(face.fences.insert(Fence {
+    call("vkCreateFence", device, &[], |driver| {
+        let (info, out) = (info.required()?, fence.required()?);
+        driver.device(device)?;
+        let flag = driver.new_flag(info.flags.contains(vk::FenceCreateFlags::SIGNALED))?;
+        out.put(driver.fences.insert(Fence {
             device,
             flag,
             submitted: false,
@@ -68,19 +68,19 @@ pub(crate) extern "system" fn vkDestroyFence(
     if fence.is_null() {
         return;
     }
-    void("vkDestroyFence", device, &[fence.as_raw()], |face| {
-        let shared = face.device(device)?.shared.clone();
-        if face.fences.get(device, fence)?.pending(&shared) {
-            complain("a fence is destroyed that pending work will signal");
+    call_void("vkDestroyFence", device, &[fence.as_raw()], |driver| {
+        let shared = driver.device(device)?.shared.clone();
+        if driver.fences.get(device, fence)?.pending(&shared) {
+            report_invalid_usage("a fence is destroyed that pending work will signal");
         }
-        face.fences.remove(device, fence).map(drop)
+        driver.fences.remove(device, fence).map(drop)
     });
 }
 
 pub(crate) extern "system" fn vkGetFenceStatus(device: vk::Device, fence: vk::Fence) -> vk::Result {
-    call("vkGetFenceStatus", device, &[], |face| {
-        let set = face.fences.get(device, fence)?.flag.is_set();
-        face.device(device)?.shared.check()?;
+    call("vkGetFenceStatus", device, &[], |driver| {
+        let set = driver.fences.get(device, fence)?.flag.is_set();
+        driver.device(device)?.shared.check()?;
         if set {
             Ok(())
         } else {
@@ -96,13 +96,15 @@ pub(crate) extern "system" fn vkResetFences(
 ) -> vk::Result {
     let fences = fences.of(count);
     let exclusive: Vec<u64> = fences.iter().map(|fence| fence.as_raw()).collect();
-    call("vkResetFences", device, &exclusive, |face| {
-        let shared = face.device(device)?.shared.clone();
+    call("vkResetFences", device, &exclusive, |driver| {
+        let shared = driver.device(device)?.shared.clone();
         for fence in fences {
-            let flag = face.new_flag(false)?;
-            let fence = face.fences.get_mut(device, *fence)?;
+            let flag = driver.new_flag(false)?;
+            let fence = driver.fences.get_mut(device, *fence)?;
             if fence.pending(&shared) {
-                return Err(misuse("a fence is reset that pending work will signal"));
+                return Err(invalid_usage(
+                    "a fence is reset that pending work will signal",
+                ));
             }
             (fence.flag, fence.submitted) = (flag, false);
         }
@@ -122,15 +124,15 @@ pub(crate) extern "system" fn vkWaitForFences(
         "vkWaitForFences",
         device,
         &[],
-        |face| {
+        |driver| {
             if fences.is_empty() {
-                return Err(misuse("there must be fences"));
+                return Err(invalid_usage("there must be fences"));
             }
             let mut flags = Vec::new();
             for fence in fences {
-                flags.push(face.fences.get(device, *fence)?.flag.clone());
+                flags.push(driver.fences.get(device, *fence)?.flag.clone());
             }
-            let shared = face.device(device)?.shared.clone();
+            let shared = driver.device(device)?.shared.clone();
             shared.check()?;
             let using = using(fences.iter().map(|fence| fence.as_raw()));
             Ok((shared, flags, using))

@@ -1,16 +1,18 @@
 //! Instances: <https://docs.vulkan.org/spec/latest/chapters/initialization.html>.
 
-use crate::boundary::{Allocator, In, Out, characters, enumerate, slice, text};
-use crate::calls::{call, complain, misuse, plain, void};
-use crate::face::with_face;
-use crate::physical::{Physical, version_of};
+use crate::driver::with_driver;
+use crate::entry::{call, call_unlocked, call_void};
+use crate::ffi::{Allocator, In, Out, characters, enumerate, slice};
+use crate::physical::{PhysicalDevice, version_of};
 use crate::table::Child;
+use crate::usage::{invalid_usage, report_invalid_usage};
 use ash::vk::{self, Handle};
+use fencepost_sim::ffi::read_text;
 use std::ffi::c_char;
 
 #[derive(Debug)]
 pub(crate) struct Instance {
-    /// The lower of what the application asked for and what there is: 10 for 1.0, and so on.
+    /// The lower of the requested and the supported version: 10 for 1.0, and so on.
     pub(crate) version: u32,
     extensions: Vec<String>,
     physicals: Vec<vk::PhysicalDevice>,
@@ -29,9 +31,9 @@ impl Child for Instance {
 }
 
 pub(crate) extern "system" fn vkEnumerateInstanceVersion(version: Out<'_, u32>) -> vk::Result {
-    plain("vkEnumerateInstanceVersion", 0, &[], || {
-        let version = version.needed()?;
-        version.put(with_face(|face| version_of(face.options.loader))?);
+    call_unlocked("vkEnumerateInstanceVersion", 0, &[], || {
+        let version = version.required()?;
+        version.put(with_driver(|driver| version_of(driver.options.loader))?);
         Ok(())
     })
 }
@@ -57,11 +59,11 @@ pub(crate) extern "system" fn vkEnumerateInstanceExtensionProperties(
     count: *mut u32,
     properties: Out<'_, vk::ExtensionProperties>,
 ) -> vk::Result {
-    plain("vkEnumerateInstanceExtensionProperties", 0, &[], || {
+    call_unlocked("vkEnumerateInstanceExtensionProperties", 0, &[], || {
         if !layer.is_null() {
             return Err(vk::Result::ERROR_LAYER_NOT_PRESENT);
         }
-        let portability = with_face(|face| face.options.portability)?;
+        let portability = with_driver(|driver| driver.options.portability)?;
         let all = extensions(portability).iter().map(|name| extension(name));
         enumerate(count, properties, all)
     })
@@ -71,7 +73,7 @@ pub(crate) extern "system" fn vkEnumerateInstanceLayerProperties(
     count: *mut u32,
     properties: Out<'_, vk::LayerProperties>,
 ) -> vk::Result {
-    plain("vkEnumerateInstanceLayerProperties", 0, &[], || {
+    call_unlocked("vkEnumerateInstanceLayerProperties", 0, &[], || {
         enumerate(count, properties, std::iter::empty::<vk::LayerProperties>())
     })
 }
@@ -79,13 +81,13 @@ pub(crate) extern "system" fn vkEnumerateInstanceLayerProperties(
 /// The names in an array of C strings.
 ///
 /// # Safety
-/// Null, or so many C strings.
+/// `first` is null, or an array of `count` C strings.
 pub(crate) unsafe fn names(first: *const *const c_char, count: u32) -> Vec<String> {
-    // SAFETY: the caller's word
+    // SAFETY: the caller vouches for it
     let all = unsafe { slice(first, count) };
     // SAFETY: as above
     all.iter()
-        .filter_map(|name| unsafe { text(*name) })
+        .filter_map(|name| unsafe { read_text(*name) })
         .collect()
 }
 
@@ -94,8 +96,8 @@ pub(crate) extern "system" fn vkCreateInstance(
     _: Allocator<'_>,
     instance: Out<'_, vk::Instance>,
 ) -> vk::Result {
-    call("vkCreateInstance", vk::Instance::null(), &[], |face| {
-        let (info, out) = (info.needed()?, instance.needed()?);
+    call("vkCreateInstance", vk::Instance::null(), &[], |driver| {
+        let (info, out) = (info.required()?, instance.required()?);
         if info.enabled_layer_count > 0 {
             return Err(vk::Result::ERROR_LAYER_NOT_PRESENT);
         }
@@ -106,7 +108,7 @@ pub(crate) extern "system" fn vkCreateInstance(
                 info.enabled_extension_count,
             )
         };
-        let have = self::extensions(face.options.portability);
+        let have = self::extensions(driver.options.portability);
         if extensions.iter().any(|name| !have.contains(&&**name)) {
             return Err(vk::Result::ERROR_EXTENSION_NOT_PRESENT);
         }
@@ -114,10 +116,10 @@ pub(crate) extern "system" fn vkCreateInstance(
             .flags
             .contains(vk::InstanceCreateFlags::ENUMERATE_PORTABILITY_KHR);
         if all && !extensions.iter().any(|name| name == PORTABILITY) {
-            return Err(misuse("a flag of an extension that is not enabled"));
+            return Err(invalid_usage("a flag of an extension that is not enabled"));
         }
-        if face.options.portability && !all {
-            // as the true loader, where it finds no other driver
+        if driver.options.portability && !all {
+            // as the real loader, if it finds no other driver
             return Err(vk::Result::ERROR_INCOMPATIBLE_DRIVER);
         }
         // SAFETY: as above
@@ -126,21 +128,21 @@ pub(crate) extern "system" fn vkCreateInstance(
             0 => 10,
             version => 10 + vk::api_version_minor(version),
         };
-        let instance = face.instances.insert(Instance {
-            version: asked.min(face.options.loader as u32),
+        let instance = driver.instances.insert(Instance {
+            version: asked.min(driver.options.loader as u32),
             extensions,
             physicals: Vec::new(),
         });
-        let physicals: Vec<_> = (0..face.options.devices as usize)
+        let physicals: Vec<_> = (0..driver.options.devices as usize)
             .map(|index| {
-                face.physicals.insert(Physical {
+                driver.physicals.insert(PhysicalDevice {
                     instance,
                     index,
                     lost: false,
                 })
             })
             .collect();
-        face.instances.find_mut(instance)?.physicals = physicals;
+        driver.instances.find_mut(instance)?.physicals = physicals;
         out.put(instance);
         Ok(())
     })
@@ -150,19 +152,19 @@ pub(crate) extern "system" fn vkDestroyInstance(instance: vk::Instance, _: Alloc
     if instance.is_null() {
         return;
     }
-    void(
+    call_void(
         "vkDestroyInstance",
         instance,
         &[instance.as_raw()],
-        |face| {
-            let gone = face.instances.find(instance)?.physicals.clone();
-            let left = face.devices.iter();
+        |driver| {
+            let gone = driver.instances.find(instance)?.physicals.clone();
+            let left = driver.devices.iter();
             let left = left.filter(|(_, d)| gone.contains(&d.physical)).count();
             if left > 0 {
-                complain(&format!("{left} of its devices are left"));
+                report_invalid_usage(&format!("{left} of its devices are left"));
             }
-            face.physicals.remove_all(instance);
-            face.instances.remove(vk::Instance::null(), instance)?;
+            driver.physicals.remove_all(instance);
+            driver.instances.remove(vk::Instance::null(), instance)?;
             Ok(())
         },
     );
@@ -173,8 +175,8 @@ pub(crate) extern "system" fn vkEnumeratePhysicalDevices(
     count: *mut u32,
     devices: Out<'_, vk::PhysicalDevice>,
 ) -> vk::Result {
-    call("vkEnumeratePhysicalDevices", instance, &[], |face| {
-        let all = face.instances.find(instance)?.physicals.clone();
+    call("vkEnumeratePhysicalDevices", instance, &[], |driver| {
+        let all = driver.instances.find(instance)?.physicals.clone();
         enumerate(count, devices, all.into_iter())
     })
 }

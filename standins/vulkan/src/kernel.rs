@@ -1,16 +1,15 @@
-//! The kernels that the stand-in knows by their entry points' names, and does itself: it runs no
-//! SPIR-V.
+//! The kernels that the stand-in knows by the names of their entry points. It runs no SPIR-V.
 //!
-//! | entry point | bindings | push constant | does |
+//! | entry point | bindings | push constant | effect |
 //! |---|---|---|---|
-//! | `fencepost_append` | 0: `{count, tokens[]}` | token | adds the token; counts on when it is full |
+//! | `fencepost_append` | 0: `{count, tokens[]}` | token | appends the token; a full log only counts |
 //! | `fencepost_histogram` | 0: packed bytes; 1: 512 counts | length | adds the counts of the bytes to the low words |
 //! | `fencepost_reduce` | 0: 512 counts; 1: 512 counts | | adds 256 numbers of 64 bits: low words first, then high words |
-//! | `fencepost_spin` | 0: one word | rounds | a linear congruence that many times; takes a nanosecond a round by the device's clock, and no time in truth |
+//! | `fencepost_spin` | 0: one word | rounds | a linear congruence that many times; takes a nanosecond per round by the device's clock, and no real time |
 
-use crate::control;
 use crate::device::Shared;
 use crate::memory::Span;
+use crate::usage::LOG;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -46,21 +45,21 @@ impl Kernel {
         self != Kernel::Reduce
     }
 
-    /// Runs so many workgroups.
+    /// Runs this many workgroups.
     pub(crate) fn run(self, spans: &[Span], push: u32, groups: u32, device: &Weak<Shared>) {
-        // the histogram's loop is strided, and a spin's groups run side by side
+        // one group of a histogram covers all bytes, and the groups of a spin run in parallel
         let times = match self {
             Kernel::Append | Kernel::Reduce => groups,
             Kernel::Histogram | Kernel::Spin => groups.min(1),
         };
         for _ in 0..times {
             if self.once(spans, push, device).is_none() {
-                control::violation(&format!("{self:?} runs beyond the end of its buffers"));
+                LOG.violation(&format!("{self:?} runs beyond the end of its buffers"));
             }
         }
     }
 
-    /// `None` when a buffer is too short, which without robustBufferAccess is undefined.
+    /// `None` if a buffer is too short, which is undefined without robustBufferAccess.
     fn once(self, spans: &[Span], push: u32, device: &Weak<Shared>) -> Option<()> {
         match (self, spans) {
             (Kernel::Append, [log]) => {
@@ -102,7 +101,7 @@ impl Kernel {
     }
 }
 
-/// So many rounds of `value * 1664525 + 1013904223`, a power of two of them at a time.
+/// This many rounds of `value * 1664525 + 1013904223`, computed in powers of two.
 fn spin(mut value: u32, mut rounds: u32) -> u32 {
     let (mut factor, mut term) = (1_664_525_u32, 1_013_904_223_u32);
     while rounds > 0 {
@@ -119,7 +118,7 @@ fn spin(mut value: u32, mut rounds: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn a_spin_is_that_many_rounds() {
+    fn a_spin_is_the_given_number_of_rounds() {
         for rounds in [0, 1, 2, 3, 1000] {
             let round = |value: u32, _| value.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             assert_eq!(super::spin(7, rounds), (0..rounds).fold(7, round));

@@ -1,11 +1,12 @@
-//! Memory: <https://docs.vulkan.org/spec/latest/chapters/memory.html>. Type 0 is the device's
-//! alone, type 1 is coherent, and type 2 has two copies, of which the host sees one: only a flush
-//! and an invalidation copy from one to the other.
+//! Memory: <https://docs.vulkan.org/spec/latest/chapters/memory.html>. Type 0 is not visible to the
+//! host, type 1 is coherent, and type 2 has two copies, one for the host and one for the device:
+//! only a flush or an invalidation copies from one to the other.
 
-use crate::boundary::{Allocator, Array, In, Out};
-use crate::calls::{call, misuse, void};
-use crate::face::Face;
+use crate::driver::Driver;
+use crate::entry::{call, call_void};
+use crate::ffi::{Allocator, Array, In, Out};
 use crate::table::Child;
+use crate::usage::invalid_usage;
 use ash::vk::{self, Handle};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,13 +20,13 @@ const WORDS: usize = 1024;
 #[repr(align(4096))]
 struct Page([AtomicU32; WORDS]);
 
-/// What fresh memory holds: anything but zeros.
+/// What new memory is filled with, so that no test relies on zeros.
 const GARBAGE: u32 = 0xcdcd_cdcd;
 
 #[derive(Debug)]
 pub(crate) struct Block {
     pages: Vec<Page>,
-    /// What the host sees of memory that is not coherent.
+    /// The host's copy of memory that is not coherent.
     host: Option<Vec<Page>>,
 }
 
@@ -40,7 +41,7 @@ fn word(pages: &[Page], index: usize) -> Option<&AtomicU32> {
 }
 
 impl Block {
-    /// Words are whole: offsets and sizes are multiples of 64.
+    /// Copies whole words; offsets and sizes are multiples of 64.
     fn copy(from: &[Page], to: &[Page], offset: u64, size: u64) {
         for index in offset / 4..(offset + size).div_ceil(4) {
             if let (Some(from), Some(to)) = (word(from, index as usize), word(to, index as usize)) {
@@ -85,7 +86,7 @@ pub(crate) struct Memory {
     pub(crate) size: u64,
     pub(crate) kind: u32,
     pub(crate) block: Arc<Block>,
-    /// Offset and size.
+    /// The offset and size of the mapped range.
     mapped: Option<(u64, u64)>,
 }
 
@@ -95,17 +96,17 @@ impl Child for Memory {
     }
 }
 
-/// Mapped memory of machines that are gone: whoever holds a pointer to it must not crash.
-static GHOSTS: Mutex<Vec<Arc<Block>>> = Mutex::new(Vec::new());
+/// Mapped memory of machines that are gone. A thread that still has a pointer to it must not crash.
+static KEPT_ALIVE: Mutex<Vec<Arc<Block>>> = Mutex::new(Vec::new());
 
-impl Face {
-    pub(crate) fn keep_mapped(&self) {
+impl Driver {
+    pub(crate) fn keep_mapped_memory(&self) {
         let mapped = self
             .memories
             .iter()
             .filter(|(_, memory)| memory.mapped.is_some());
-        let mut ghosts = GHOSTS.lock().unwrap_or_else(PoisonError::into_inner);
-        ghosts.extend(mapped.map(|(_, memory)| memory.block.clone()));
+        let mut kept_alive = KEPT_ALIVE.lock().unwrap_or_else(PoisonError::into_inner);
+        kept_alive.extend(mapped.map(|(_, memory)| memory.block.clone()));
     }
 }
 
@@ -115,38 +116,38 @@ pub(crate) extern "system" fn vkAllocateMemory(
     _: Allocator<'_>,
     memory: Out<'_, vk::DeviceMemory>,
 ) -> vk::Result {
-    call("vkAllocateMemory", device, &[], |face| {
-        let (info, out) = (info.needed()?, memory.needed()?);
-        face.device(device)?;
+    call("vkAllocateMemory", device, &[], |driver| {
+        let (info, out) = (info.required()?, memory.required()?);
+        driver.device(device)?;
         let (size, kind) = (info.allocation_size, info.memory_type_index);
         if size == 0 || kind > 2 {
-            return Err(misuse("no size, or a memory type that there is not"));
+            return Err(invalid_usage("no size, or a memory type that there is not"));
         }
         let same_heap = |(_, m): &(vk::DeviceMemory, &Memory)| {
             m.device == device && (m.kind == 0) == (kind == 0)
         };
-        let used: u64 = face
+        let used: u64 = driver
             .memories
             .iter()
             .filter(same_heap)
             .map(|(_, m)| m.size)
             .sum();
-        if size > face.options.heap.saturating_sub(used) {
+        if size > driver.options.heap.saturating_sub(used) {
             return Err(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY);
         }
-        let count = face
+        let count = driver
             .memories
             .iter()
             .filter(|(_, m)| m.device == device)
             .count() as u64;
-        if count >= face.options.max_allocations {
+        if count >= driver.options.max_allocations {
             return Err(vk::Result::ERROR_TOO_MANY_OBJECTS);
         }
         let block = Arc::new(Block {
             pages: pages(size),
             host: (kind == 2).then(|| pages(size)),
         });
-        out.put(face.memories.insert(Memory {
+        out.put(driver.memories.insert(Memory {
             device,
             size,
             kind,
@@ -165,10 +166,10 @@ pub(crate) extern "system" fn vkFreeMemory(
     if memory.is_null() {
         return;
     }
-    void("vkFreeMemory", device, &[memory.as_raw()], |face| {
-        face.memories.get(device, memory)?;
-        face.retire(memory);
-        face.memories.remove(device, memory).map(drop)
+    call_void("vkFreeMemory", device, &[memory.as_raw()], |driver| {
+        driver.memories.get(device, memory)?;
+        driver.check_unused(memory);
+        driver.memories.remove(device, memory).map(drop)
     });
 }
 
@@ -180,21 +181,21 @@ pub(crate) extern "system" fn vkMapMemory(
     _: vk::MemoryMapFlags,
     data: Out<'_, *mut c_void>,
 ) -> vk::Result {
-    call("vkMapMemory", device, &[memory.as_raw()], |face| {
-        let data = data.needed()?;
-        let memory = face.memories.get_mut(device, memory)?;
+    call("vkMapMemory", device, &[memory.as_raw()], |driver| {
+        let data = data.required()?;
+        let memory = driver.memories.get_mut(device, memory)?;
         if memory.kind == 0 {
-            return Err(misuse("memory is mapped that the host cannot see"));
+            return Err(invalid_usage("memory is mapped that the host cannot see"));
         }
         if memory.mapped.is_some() {
-            return Err(misuse("memory is mapped that is mapped already"));
+            return Err(invalid_usage("memory is mapped that is mapped already"));
         }
         let size = match size {
             vk::WHOLE_SIZE => memory.size.saturating_sub(offset),
             size => size,
         };
         if size == 0 || offset.checked_add(size).is_none_or(|end| end > memory.size) {
-            return Err(misuse("a range is mapped beyond the memory's end"));
+            return Err(invalid_usage("a range is mapped beyond the memory's end"));
         }
         memory.mapped = Some((offset, size));
         data.put(
@@ -208,11 +209,11 @@ pub(crate) extern "system" fn vkMapMemory(
 }
 
 pub(crate) extern "system" fn vkUnmapMemory(device: vk::Device, memory: vk::DeviceMemory) {
-    void("vkUnmapMemory", device, &[memory.as_raw()], |face| {
-        let memory = face.memories.get_mut(device, memory)?;
+    call_void("vkUnmapMemory", device, &[memory.as_raw()], |driver| {
+        let memory = driver.memories.get_mut(device, memory)?;
         match memory.mapped.take() {
             Some(_) => Ok(()),
-            None => Err(misuse("memory is unmapped that is not mapped")),
+            None => Err(invalid_usage("memory is unmapped that is not mapped")),
         }
     });
 }
@@ -223,11 +224,11 @@ fn ranges(
     ranges: &[vk::MappedMemoryRange<'_>],
     copy: fn(&Block, &[Page], u64, u64),
 ) -> vk::Result {
-    call(name, device, &[], |face| {
+    call(name, device, &[], |driver| {
         for range in ranges {
-            let memory = face.memories.get(device, range.memory)?;
+            let memory = driver.memories.get(device, range.memory)?;
             let Some((start, mapped)) = memory.mapped else {
-                return Err(misuse("the memory is not mapped"));
+                return Err(invalid_usage("the memory is not mapped"));
             };
             let size = match range.size {
                 vk::WHOLE_SIZE => (start + mapped).saturating_sub(range.offset),
@@ -235,11 +236,13 @@ fn ranges(
             };
             let end = range.offset.saturating_add(size);
             if range.offset < start || end > start + mapped {
-                return Err(misuse("the range is not mapped"));
+                return Err(invalid_usage("the range is not mapped"));
             }
             let whole = range.size == vk::WHOLE_SIZE || end == memory.size;
             if !range.offset.is_multiple_of(ATOM) || !whole && !size.is_multiple_of(ATOM) {
-                return Err(misuse("the range is no multiple of nonCoherentAtomSize"));
+                return Err(invalid_usage(
+                    "the range is no multiple of nonCoherentAtomSize",
+                ));
             }
             if let Some(host) = &memory.block.host {
                 copy(&memory.block, host, range.offset, size);

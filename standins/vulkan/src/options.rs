@@ -1,9 +1,9 @@
-//! What kind of machine is simulated: variables of the environment, and what tests say in their
+//! The options of the simulated machine: environment variables, and values that tests set in their
 //! place.
 
 use std::sync::{Mutex, PoisonError};
 
-/// Names of options, which are variables with `FENCEPOST_SIM_VULKAN_` in front.
+/// The names of the options. Their variables have the prefix `FENCEPOST_SIM_VULKAN_`.
 pub(crate) const NAMES: &[&str] = &[
     "DEVICES",
     "API",
@@ -22,14 +22,15 @@ pub(crate) const NAMES: &[&str] = &[
     "PORTABILITY",
 ];
 
-/// What tests have said for the next machine. Its lock is a leaf.
-static SAID: Mutex<Vec<(String, u64)>> = Mutex::new(Vec::new());
+/// What tests have set for the next machine. Its lock is a leaf.
+static OVERRIDES: Mutex<Vec<(String, u64)>> = Mutex::new(Vec::new());
 
 /// False if there is no such option.
-pub(crate) fn say(name: String, value: u64) -> bool {
+pub(crate) fn set(name: String, value: u64) -> bool {
     let known = NAMES.contains(&&*name);
     if known {
-        SAID.lock()
+        OVERRIDES
+            .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push((name, value));
     }
@@ -54,19 +55,20 @@ pub(crate) struct Options {
     pub(crate) max_difference: u64,
     pub(crate) heap: u64,
     pub(crate) max_allocations: u64,
-    /// What the counters of a lost device read as: 0 an error, 1 all bits set, 2 what they were at.
+    /// What reading a counter of a lost device gives: 0 an error, 1 all bits set, 2 the last value.
     pub(crate) lost_counters: u64,
-    /// Its devices are shown to those only who ask for such that do not conform.
+    /// Whether its devices are listed only for instances that enumerate portability devices.
     pub(crate) portability: bool,
 }
 
 impl Options {
-    /// Uses up what was said.
+    /// Reads the options, and clears what tests have set.
     pub(crate) fn read() -> Options {
-        let said = std::mem::take(&mut *SAID.lock().unwrap_or_else(PoisonError::into_inner));
+        let overrides =
+            std::mem::take(&mut *OVERRIDES.lock().unwrap_or_else(PoisonError::into_inner));
         let maybe = |name: &str| {
-            let said = said.iter().rev().find(|(option, _)| option == name);
-            said.map(|(_, value)| *value).or_else(|| {
+            let set = overrides.iter().rev().find(|(option, _)| option == name);
+            set.map(|(_, value)| *value).or_else(|| {
                 let variable = std::env::var(format!("FENCEPOST_SIM_VULKAN_{name}"));
                 variable.ok()?.trim().parse().ok()
             })
@@ -84,7 +86,7 @@ impl Options {
             single_queue: number("SINGLE_QUEUE", 0) != 0,
             valid_bits: maybe("VALID_BITS").map(|bits| bits.min(64)),
             clock: number("CLOCK", 1),
-            // the least that a driver may have
+            // the smallest value that a driver may have
             max_difference: number("MAX_DIFFERENCE", (1 << 31) - 1),
             heap: number("HEAP", 256 << 20),
             max_allocations: number("MAX_ALLOCATIONS", 4096),

@@ -1,35 +1,36 @@
-//! Physical devices: <https://docs.vulkan.org/spec/latest/chapters/devsandqueues.html>,
+//! PhysicalDevice devices: <https://docs.vulkan.org/spec/latest/chapters/devsandqueues.html>,
 //! <https://docs.vulkan.org/spec/latest/chapters/features.html>.
 
-use crate::boundary::{Out, characters, enumerate, fill_chain};
-use crate::calls::{call, misuse, void};
-use crate::face::Face;
+use crate::driver::Driver;
+use crate::entry::{call, call_void};
+use crate::ffi::{Out, characters, enumerate, fill_chain};
 use crate::instance::extension;
 use crate::table::Child;
+use crate::usage::invalid_usage;
 use ash::vk::{self, Handle};
 use std::ffi::{c_char, c_void};
 
-/// What every device's name is.
+/// The name of every device.
 pub(crate) const NAME: &str = "fencepost stand-in (no Vulkan hardware)";
 
 #[derive(Debug)]
-pub(crate) struct Physical {
+pub(crate) struct PhysicalDevice {
     pub(crate) instance: vk::Instance,
     pub(crate) index: usize,
-    /// For good: no device can be made of it any more.
+    /// Whether it is removed for good, so that creating a device fails.
     pub(crate) lost: bool,
 }
 
-impl Child for Physical {
+impl Child for PhysicalDevice {
     fn parent(&self) -> u64 {
         self.instance.as_raw()
     }
 }
 
-/// To be enabled where it is there: VUID-VkDeviceCreateInfo-pProperties-04451.
+/// It must be enabled if it is supported: VUID-VkDeviceCreateInfo-pProperties-04451.
 pub(crate) const PORTABILITY_SUBSET: &str = "VK_KHR_portability_subset";
 
-/// Queues of one kind.
+/// A queue family.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Family {
     pub(crate) flags: vk::QueueFlags,
@@ -37,7 +38,7 @@ pub(crate) struct Family {
     pub(crate) valid_bits: u32,
 }
 
-impl Face {
+impl Driver {
     pub(crate) fn families(&self) -> Vec<Family> {
         let work = vk::QueueFlags::COMPUTE | vk::QueueFlags::TRANSFER;
         let family = |flags, count, bits| Family {
@@ -88,7 +89,7 @@ impl Face {
         version_of(self.options.api)
     }
 
-    /// Nanoseconds a tick: another on each device.
+    /// Nanoseconds per tick, which differ between devices.
     pub(crate) fn period(index: usize) -> f32 {
         [1.0, 52.083_332][index % 2]
     }
@@ -107,7 +108,7 @@ impl Face {
             non_coherent_atom_size: 64,
             timestamp_compute_and_graphics: (self.families().iter().all(|f| f.valid_bits > 0))
                 .into(),
-            timestamp_period: Face::period(index),
+            timestamp_period: Driver::period(index),
             ..Default::default()
         };
         vk::PhysicalDeviceProperties {
@@ -171,12 +172,12 @@ pub(crate) extern "system" fn vkEnumerateDeviceExtensionProperties(
         "vkEnumerateDeviceExtensionProperties",
         physical,
         &[],
-        |face| {
-            face.physicals.find(physical)?;
+        |driver| {
+            driver.physicals.find(physical)?;
             if !layer.is_null() {
                 return Err(vk::Result::ERROR_LAYER_NOT_PRESENT);
             }
-            let all = face.device_extensions();
+            let all = driver.device_extensions();
             enumerate(count, properties, all.into_iter().map(extension))
         },
     )
@@ -186,9 +187,9 @@ pub(crate) extern "system" fn vkGetPhysicalDeviceProperties(
     physical: vk::PhysicalDevice,
     properties: Out<'_, vk::PhysicalDeviceProperties>,
 ) {
-    void("vkGetPhysicalDeviceProperties", physical, &[], |face| {
-        let index = face.physicals.find(physical)?.index;
-        properties.needed()?.put(face.properties(index));
+    call_void("vkGetPhysicalDeviceProperties", physical, &[], |driver| {
+        let index = driver.physicals.find(physical)?.index;
+        properties.required()?.put(driver.properties(index));
         Ok(())
     });
 }
@@ -197,14 +198,14 @@ pub(crate) extern "system" fn vkGetPhysicalDeviceProperties2(
     physical: vk::PhysicalDevice,
     properties: *mut vk::PhysicalDeviceProperties2<'_>,
 ) {
-    void("vkGetPhysicalDeviceProperties2", physical, &[], |face| {
-        let index = face.physicals.find(physical)?.index;
+    call_void("vkGetPhysicalDeviceProperties2", physical, &[], |driver| {
+        let index = driver.physicals.find(physical)?.index;
         // SAFETY: `pProperties` must be a valid pointer to this structure
         let Some(all) = (unsafe { properties.as_mut() }) else {
-            return Err(misuse("a place for a result is null"));
+            return Err(invalid_usage("a place for a result is null"));
         };
-        all.properties = face.properties(index);
-        let difference = face.options.max_difference;
+        all.properties = driver.properties(index);
+        let difference = driver.options.max_difference;
         let driver_name = characters("fencepost-sim-vulkan");
         let driver_info = characters("a stand-in for tests");
         fill_chain(all.p_next, |kind, at| match kind {
@@ -247,9 +248,9 @@ pub(crate) extern "system" fn vkGetPhysicalDeviceFeatures(
     physical: vk::PhysicalDevice,
     features: Out<'_, vk::PhysicalDeviceFeatures>,
 ) {
-    void("vkGetPhysicalDeviceFeatures", physical, &[], |face| {
-        face.physicals.find(physical)?;
-        features.needed()?.put(Default::default());
+    call_void("vkGetPhysicalDeviceFeatures", physical, &[], |driver| {
+        driver.physicals.find(physical)?;
+        features.required()?.put(Default::default());
         Ok(())
     });
 }
@@ -258,14 +259,14 @@ pub(crate) extern "system" fn vkGetPhysicalDeviceFeatures2(
     physical: vk::PhysicalDevice,
     features: *mut vk::PhysicalDeviceFeatures2<'_>,
 ) {
-    void("vkGetPhysicalDeviceFeatures2", physical, &[], |face| {
-        face.physicals.find(physical)?;
+    call_void("vkGetPhysicalDeviceFeatures2", physical, &[], |driver| {
+        driver.physicals.find(physical)?;
         // SAFETY: `pFeatures` must be a valid pointer to this structure
         let Some(all) = (unsafe { features.as_mut() }) else {
-            return Err(misuse("a place for a result is null"));
+            return Err(invalid_usage("a place for a result is null"));
         };
         all.features = Default::default();
-        let options = &face.options;
+        let options = &driver.options;
         let (timeline, reset, sync2) = (
             options.timeline.into(),
             options.host_reset.into(),
@@ -288,7 +289,7 @@ pub(crate) extern "system" fn vkGetPhysicalDeviceFeatures2(
     });
 }
 
-/// The structures with one feature each.
+/// Fills a structure that has one feature.
 fn one_feature(kind: vk::StructureType, at: *mut c_void, has: [vk::Bool32; 3]) {
     match kind {
         vk::StructureType::PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES => {
@@ -325,9 +326,9 @@ pub(crate) extern "system" fn vkGetPhysicalDeviceQueueFamilyProperties(
     properties: Out<'_, vk::QueueFamilyProperties>,
 ) {
     let name = "vkGetPhysicalDeviceQueueFamilyProperties";
-    void(name, physical, &[], |face| {
-        face.physicals.find(physical)?;
-        let families = face.families();
+    call_void(name, physical, &[], |driver| {
+        driver.physicals.find(physical)?;
+        let families = driver.families();
         enumerate(count, properties, families.iter().map(family_properties))
     });
 }
@@ -338,12 +339,12 @@ pub(crate) extern "system" fn vkGetPhysicalDeviceQueueFamilyProperties2(
     properties: *mut vk::QueueFamilyProperties2<'_>,
 ) {
     let name = "vkGetPhysicalDeviceQueueFamilyProperties2";
-    void(name, physical, &[], |face| {
-        face.physicals.find(physical)?;
-        let families = face.families();
+    call_void(name, physical, &[], |driver| {
+        driver.physicals.find(physical)?;
+        let families = driver.families();
         // SAFETY: a valid pointer to the count
         let Some(count) = (unsafe { count.as_mut() }) else {
-            return Err(misuse("the count is null"));
+            return Err(invalid_usage("the count is null"));
         };
         if !properties.is_null() {
             for (index, family) in families.iter().enumerate().take(*count as usize) {
@@ -361,13 +362,13 @@ pub(crate) extern "system" fn vkGetPhysicalDeviceMemoryProperties(
     physical: vk::PhysicalDevice,
     properties: Out<'_, vk::PhysicalDeviceMemoryProperties>,
 ) {
-    void(
+    call_void(
         "vkGetPhysicalDeviceMemoryProperties",
         physical,
         &[],
-        |face| {
-            face.physicals.find(physical)?;
-            properties.needed()?.put(face.memory_properties());
+        |driver| {
+            driver.physicals.find(physical)?;
+            properties.required()?.put(driver.memory_properties());
             Ok(())
         },
     );
@@ -377,16 +378,16 @@ pub(crate) extern "system" fn vkGetPhysicalDeviceMemoryProperties2(
     physical: vk::PhysicalDevice,
     properties: *mut vk::PhysicalDeviceMemoryProperties2<'_>,
 ) {
-    void(
+    call_void(
         "vkGetPhysicalDeviceMemoryProperties2",
         physical,
         &[],
-        |face| {
-            face.physicals.find(physical)?;
+        |driver| {
+            driver.physicals.find(physical)?;
             // SAFETY: `pMemoryProperties` must be a valid pointer to this structure
             match unsafe { properties.as_mut() } {
-                Some(all) => all.memory_properties = face.memory_properties(),
-                None => return Err(misuse("a place for a result is null")),
+                Some(all) => all.memory_properties = driver.memory_properties(),
+                None => return Err(invalid_usage("a place for a result is null")),
             }
             Ok(())
         },

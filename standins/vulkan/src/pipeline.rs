@@ -3,13 +3,14 @@
 //! entry points are read:
 //! <https://registry.khronos.org/SPIR-V/specs/unified1/SPIRV.html#OpEntryPoint>.
 
-use crate::boundary::{Allocator, Array, Done, In, Out, slice, text};
-use crate::calls::{call, misuse, void};
-use crate::control;
-use crate::face::Face;
+use crate::driver::Driver;
+use crate::entry::{call, call_void};
+use crate::ffi::{Allocator, Array, In, Out, slice};
 use crate::kernel::Kernel;
 use crate::table::Child;
+use crate::usage::{LOG, VkResult, invalid_usage};
 use ash::vk::{self, Handle};
+use fencepost_sim::ffi::read_text;
 use std::ffi::c_void;
 
 #[derive(Debug)]
@@ -46,7 +47,7 @@ macro_rules! children {
 
 children!(Module: device, PipelineLayout: device, Cache: 0, Pipeline: device);
 
-/// The names in a module's `OpEntryPoint`s for compute; `None` if it is no SPIR-V.
+/// The names of a module's compute entry points; `None` if it is not SPIR-V.
 fn entry_points(words: &[u32]) -> Option<Vec<String>> {
     const MAGIC: u32 = 0x0723_0203;
     const OP_ENTRY_POINT: u32 = 15;
@@ -72,18 +73,18 @@ pub(crate) extern "system" fn vkCreateShaderModule(
     _: Allocator<'_>,
     module: Out<'_, vk::ShaderModule>,
 ) -> vk::Result {
-    call("vkCreateShaderModule", device, &[], |face| {
-        let (info, out) = (info.needed()?, module.needed()?);
-        face.device(device)?;
+    call("vkCreateShaderModule", device, &[], |driver| {
+        let (info, out) = (info.required()?, module.required()?);
+        driver.device(device)?;
         if !info.code_size.is_multiple_of(4) {
-            return Err(misuse("the code is no whole number of words"));
+            return Err(invalid_usage("the code is no whole number of words"));
         }
         // SAFETY: valid usage of VkShaderModuleCreateInfo
         let words = unsafe { slice(info.p_code, (info.code_size / 4) as u32) };
         let Some(entry_points) = entry_points(words) else {
-            return Err(misuse("the code is not SPIR-V"));
+            return Err(invalid_usage("the code is not SPIR-V"));
         };
-        out.put(face.modules.insert(Module {
+        out.put(driver.modules.insert(Module {
             device,
             entry_points,
         }));
@@ -99,11 +100,11 @@ pub(crate) extern "system" fn vkDestroyShaderModule(
     if module.is_null() {
         return;
     }
-    void(
+    call_void(
         "vkDestroyShaderModule",
         device,
         &[module.as_raw()],
-        |face| face.modules.remove(device, module).map(drop),
+        |driver| driver.modules.remove(device, module).map(drop),
     );
 }
 
@@ -113,13 +114,13 @@ pub(crate) extern "system" fn vkCreatePipelineLayout(
     _: Allocator<'_>,
     layout: Out<'_, vk::PipelineLayout>,
 ) -> vk::Result {
-    call("vkCreatePipelineLayout", device, &[], |face| {
-        let (info, out) = (info.needed()?, layout.needed()?);
-        face.device(device)?;
+    call("vkCreatePipelineLayout", device, &[], |driver| {
+        let (info, out) = (info.required()?, layout.required()?);
+        driver.device(device)?;
         // SAFETY: valid usage of VkPipelineLayoutCreateInfo
         let sets = unsafe { slice(info.p_set_layouts, info.set_layout_count) };
         for set in sets {
-            face.set_layouts.get(device, *set)?;
+            driver.set_layouts.get(device, *set)?;
         }
         // SAFETY: as above
         let ranges = unsafe { slice(info.p_push_constant_ranges, info.push_constant_range_count) };
@@ -129,9 +130,11 @@ pub(crate) extern "system" fn vkCreatePipelineLayout(
             .max();
         let push_bytes = push_bytes.unwrap_or(0);
         if push_bytes > 128 {
-            return Err(misuse("more push constants than maxPushConstantsSize"));
+            return Err(invalid_usage(
+                "more push constants than maxPushConstantsSize",
+            ));
         }
-        out.put(face.pipeline_layouts.insert(PipelineLayout {
+        out.put(driver.pipeline_layouts.insert(PipelineLayout {
             device,
             sets: info.set_layout_count,
             push_bytes,
@@ -148,11 +151,11 @@ pub(crate) extern "system" fn vkDestroyPipelineLayout(
     if layout.is_null() {
         return;
     }
-    void(
+    call_void(
         "vkDestroyPipelineLayout",
         device,
         &[layout.as_raw()],
-        |face| face.pipeline_layouts.remove(device, layout).map(drop),
+        |driver| driver.pipeline_layouts.remove(device, layout).map(drop),
     );
 }
 
@@ -162,25 +165,25 @@ pub(crate) extern "system" fn vkCreatePipelineCache(
     _: Allocator<'_>,
     cache: Out<'_, vk::PipelineCache>,
 ) -> vk::Result {
-    call("vkCreatePipelineCache", device, &[], |face| {
-        info.needed()?;
-        let out = cache.needed()?;
-        face.device(device)?;
-        out.put(face.caches.insert(Cache(device)));
+    call("vkCreatePipelineCache", device, &[], |driver| {
+        info.required()?;
+        let out = cache.required()?;
+        driver.device(device)?;
+        out.put(driver.caches.insert(Cache(device)));
         Ok(())
     })
 }
 
-/// There is never anything in a cache.
+/// A cache is always empty.
 pub(crate) extern "system" fn vkGetPipelineCacheData(
     device: vk::Device,
     cache: vk::PipelineCache,
     size: Out<'_, usize>,
     _: *mut c_void,
 ) -> vk::Result {
-    call("vkGetPipelineCacheData", device, &[], |face| {
-        face.caches.get(device, cache)?;
-        size.needed()?.put(0);
+    call("vkGetPipelineCacheData", device, &[], |driver| {
+        driver.caches.get(device, cache)?;
+        size.required()?.put(0);
         Ok(())
     })
 }
@@ -193,36 +196,42 @@ pub(crate) extern "system" fn vkDestroyPipelineCache(
     if cache.is_null() {
         return;
     }
-    void(
+    call_void(
         "vkDestroyPipelineCache",
         device,
         &[cache.as_raw()],
-        |face| face.caches.remove(device, cache).map(drop),
+        |driver| driver.caches.remove(device, cache).map(drop),
     );
 }
 
-impl Face {
+impl Driver {
     fn new_pipeline(
         &mut self,
         device: vk::Device,
         info: &vk::ComputePipelineCreateInfo<'_>,
-    ) -> Done<vk::Pipeline> {
+    ) -> VkResult<vk::Pipeline> {
         let layout = self.pipeline_layouts.get(device, info.layout)?;
         let module = self.modules.get(device, info.stage.module)?;
         if info.stage.stage != vk::ShaderStageFlags::COMPUTE {
-            return Err(misuse("the stage of a compute pipeline must be COMPUTE"));
+            return Err(invalid_usage(
+                "the stage of a compute pipeline must be COMPUTE",
+            ));
         }
         // SAFETY: `pName` must be a C string
-        let name = unsafe { text(info.stage.p_name) }.unwrap_or_default();
+        let name = unsafe { read_text(info.stage.p_name) }.unwrap_or_default();
         if !module.entry_points.contains(&name) {
-            return Err(misuse(&format!("the module has no entry point {name}")));
+            return Err(invalid_usage(&format!(
+                "the module has no entry point {name}"
+            )));
         }
         let Some(kernel) = Kernel::of(&name) else {
-            control::note(&format!("the stand-in does not know what {name} does"));
+            LOG.note(&format!("the stand-in does not know what {name} does"));
             return Err(vk::Result::ERROR_UNKNOWN);
         };
         if layout.sets == 0 || kernel.reads_push_constant() && layout.push_bytes < 4 {
-            return Err(misuse(&format!("the layout has not all that {name} uses")));
+            return Err(invalid_usage(&format!(
+                "the layout has not all that {name} uses"
+            )));
         }
         Ok(self.pipelines.insert(Pipeline { device, kernel }))
     }
@@ -236,17 +245,17 @@ pub(crate) extern "system" fn vkCreateComputePipelines(
     _: Allocator<'_>,
     pipelines: Out<'_, vk::Pipeline>,
 ) -> vk::Result {
-    call("vkCreateComputePipelines", device, &[], |face| {
-        let (infos, out) = (infos.of(count), pipelines.needed()?);
-        face.device(device)?;
+    call("vkCreateComputePipelines", device, &[], |driver| {
+        let (infos, out) = (infos.of(count), pipelines.required()?);
+        driver.device(device)?;
         if !cache.is_null() {
-            face.caches.get(device, cache)?;
+            driver.caches.get(device, cache)?;
         }
-        // those that fail are null
+        // a pipeline that fails is null
         let mut result = Ok(());
         let made = infos
             .iter()
-            .map(|info| match face.new_pipeline(device, info) {
+            .map(|info| match driver.new_pipeline(device, info) {
                 Ok(pipeline) => pipeline,
                 Err(code) => {
                     result = Err(code);
@@ -266,9 +275,14 @@ pub(crate) extern "system" fn vkDestroyPipeline(
     if pipeline.is_null() {
         return;
     }
-    void("vkDestroyPipeline", device, &[pipeline.as_raw()], |face| {
-        face.pipelines.get(device, pipeline)?;
-        face.retire(pipeline);
-        face.pipelines.remove(device, pipeline).map(drop)
-    });
+    call_void(
+        "vkDestroyPipeline",
+        device,
+        &[pipeline.as_raw()],
+        |driver| {
+            driver.pipelines.get(device, pipeline)?;
+            driver.check_unused(pipeline);
+            driver.pipelines.remove(device, pipeline).map(drop)
+        },
+    );
 }

@@ -1,11 +1,12 @@
-//! Command pools, and the life of command buffers:
+//! Command pools, and the lifecycle of command buffers:
 //! <https://docs.vulkan.org/spec/latest/chapters/cmdbuffers.html>.
 
-use crate::boundary::{Allocator, Array, Done, In, Out};
-use crate::calls::{call, misuse, void};
 use crate::command::{Bound, Command};
-use crate::face::{Face, with_face};
+use crate::driver::{Driver, with_driver};
+use crate::entry::{call, call_void};
+use crate::ffi::{Allocator, Array, In, Out};
 use crate::table::Child;
+use crate::usage::{VkResult, invalid_usage};
 use ash::vk::{self, Handle};
 use std::collections::BTreeSet;
 
@@ -23,7 +24,7 @@ impl Child for CommandPool {
     }
 }
 
-/// `Pending` is no state of its own: the batches that use the buffer tell.
+/// The pending state is not here: it follows from the batches that use the buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum State {
     #[default]
@@ -40,15 +41,15 @@ pub(crate) struct CommandBuffer {
     pub(crate) recorded: Recorded,
 }
 
-/// What a reset takes away.
+/// The part of a command buffer that a reset clears.
 #[derive(Debug, Default)]
 pub(crate) struct Recorded {
     pub(crate) state: State,
     pub(crate) usage: vk::CommandBufferUsageFlags,
     pub(crate) commands: Vec<Command>,
-    /// What it names.
+    /// The objects that it names.
     pub(crate) uses: BTreeSet<u64>,
-    /// The sets that it has bound, and their versions then.
+    /// The sets that it binds, and their versions at that time.
     pub(crate) sets: Vec<(vk::DescriptorSet, u64)>,
     pub(crate) bound: Bound,
     pub(crate) submitted: bool,
@@ -60,33 +61,35 @@ impl Child for CommandBuffer {
     }
 }
 
-impl Face {
+impl Driver {
     fn buffers_of(&self, pool: vk::CommandPool) -> Vec<vk::CommandBuffer> {
         let own = self.command_buffers.iter().filter(|(_, b)| b.pool == pool);
         own.map(|(handle, _)| handle).collect()
     }
 
-    fn not_pending(&self, buffer: vk::CommandBuffer) -> Done {
+    fn not_pending(&self, buffer: vk::CommandBuffer) -> VkResult {
         if self.in_use(buffer.as_raw()) {
-            return Err(misuse("a command buffer is pending"));
+            return Err(invalid_usage("a command buffer is pending"));
         }
         Ok(())
     }
 
-    fn reset_buffer(&mut self, buffer: vk::CommandBuffer) -> Done {
+    fn reset_buffer(&mut self, buffer: vk::CommandBuffer) -> VkResult {
         self.not_pending(buffer)?;
         let pool = self.command_buffers.find(buffer)?.pool;
         if !self.command_pools.find(pool)?.resets {
-            return Err(misuse("the pool was made without RESET_COMMAND_BUFFER"));
+            return Err(invalid_usage(
+                "the pool was made without RESET_COMMAND_BUFFER",
+            ));
         }
         self.command_buffers.find_mut(buffer)?.recorded = Recorded::default();
         Ok(())
     }
 }
 
-/// A command buffer and its pool, neither of which another thread may use meanwhile.
+/// The handles of a command buffer and its pool, both of which need external synchronization.
 pub(crate) fn with_pool(buffer: vk::CommandBuffer) -> [u64; 2] {
-    let pool = with_face(|face| Some(face.command_buffers.peek(buffer)?.pool.as_raw()));
+    let pool = with_driver(|driver| Some(driver.command_buffers.peek(buffer)?.pool.as_raw()));
     [buffer.as_raw(), pool.ok().flatten().unwrap_or(0)]
 }
 
@@ -96,21 +99,21 @@ pub(crate) extern "system" fn vkCreateCommandPool(
     _: Allocator<'_>,
     pool: Out<'_, vk::CommandPool>,
 ) -> vk::Result {
-    call("vkCreateCommandPool", device, &[], |face| {
-        let (info, out) = (info.needed()?, pool.needed()?);
+    call("vkCreateCommandPool", device, &[], |driver| {
+        let (info, out) = (info.required()?, pool.required()?);
         let family = info.queue_family_index;
-        face.device(device)?;
-        if !face
+        driver.device(device)?;
+        if !driver
             .queues
             .iter()
             .any(|(_, q)| (q.device, q.family) == (device, family))
         {
-            return Err(misuse(&format!(
+            return Err(invalid_usage(&format!(
                 "the device was made without queue family {family}"
             )));
         }
         let resets = vk::CommandPoolCreateFlags::RESET_COMMAND_BUFFER;
-        out.put(face.command_pools.insert(CommandPool {
+        out.put(driver.command_pools.insert(CommandPool {
             device,
             family,
             resets: info.flags.contains(resets),
@@ -127,13 +130,13 @@ pub(crate) extern "system" fn vkDestroyCommandPool(
     if pool.is_null() {
         return;
     }
-    void("vkDestroyCommandPool", device, &[pool.as_raw()], |face| {
-        face.command_pools.get(device, pool)?;
-        for buffer in face.buffers_of(pool) {
-            face.retire(buffer);
+    call_void("vkDestroyCommandPool", device, &[pool.as_raw()], |driver| {
+        driver.command_pools.get(device, pool)?;
+        for buffer in driver.buffers_of(pool) {
+            driver.check_unused(buffer);
         }
-        face.command_buffers.remove_all(pool);
-        face.command_pools.remove(device, pool).map(drop)
+        driver.command_buffers.remove_all(pool);
+        driver.command_pools.remove(device, pool).map(drop)
     });
 }
 
@@ -142,11 +145,11 @@ pub(crate) extern "system" fn vkResetCommandPool(
     pool: vk::CommandPool,
     _: vk::CommandPoolResetFlags,
 ) -> vk::Result {
-    call("vkResetCommandPool", device, &[pool.as_raw()], |face| {
-        face.command_pools.get(device, pool)?;
-        for buffer in face.buffers_of(pool) {
-            face.not_pending(buffer)?;
-            face.command_buffers.find_mut(buffer)?.recorded = Recorded::default();
+    call("vkResetCommandPool", device, &[pool.as_raw()], |driver| {
+        driver.command_pools.get(device, pool)?;
+        for buffer in driver.buffers_of(pool) {
+            driver.not_pending(buffer)?;
+            driver.command_buffers.find_mut(buffer)?.recorded = Recorded::default();
         }
         Ok(())
     })
@@ -157,8 +160,8 @@ pub(crate) extern "system" fn vkTrimCommandPool(
     pool: vk::CommandPool,
     _: vk::CommandPoolTrimFlags,
 ) {
-    void("vkTrimCommandPool", device, &[pool.as_raw()], |face| {
-        face.command_pools.get(device, pool).map(drop)
+    call_void("vkTrimCommandPool", device, &[pool.as_raw()], |driver| {
+        driver.command_pools.get(device, pool).map(drop)
     });
 }
 
@@ -168,15 +171,17 @@ pub(crate) extern "system" fn vkAllocateCommandBuffers(
     buffers: Out<'_, vk::CommandBuffer>,
 ) -> vk::Result {
     let pool = info.peek().map_or(0, |info| info.command_pool.as_raw());
-    call("vkAllocateCommandBuffers", device, &[pool], |face| {
-        let (info, out) = (info.needed()?, buffers.needed()?);
-        face.command_pools.get(device, info.command_pool)?;
+    call("vkAllocateCommandBuffers", device, &[pool], |driver| {
+        let (info, out) = (info.required()?, buffers.required()?);
+        driver.command_pools.get(device, info.command_pool)?;
         if info.level != vk::CommandBufferLevel::PRIMARY {
-            return Err(misuse("the stand-in has primary command buffers only"));
+            return Err(invalid_usage(
+                "the stand-in has primary command buffers only",
+            ));
         }
         let count = info.command_buffer_count as usize;
         let made = (0..count).map(|_| {
-            face.command_buffers.insert(CommandBuffer {
+            driver.command_buffers.insert(CommandBuffer {
                 device,
                 pool: info.command_pool,
                 recorded: Recorded::default(),
@@ -196,12 +201,12 @@ pub(crate) extern "system" fn vkFreeCommandBuffers(
     let buffers = buffers.of(count);
     let mut exclusive: Vec<u64> = buffers.iter().map(|buffer| buffer.as_raw()).collect();
     exclusive.push(pool.as_raw());
-    void("vkFreeCommandBuffers", device, &exclusive, |face| {
-        face.command_pools.get(device, pool)?;
+    call_void("vkFreeCommandBuffers", device, &exclusive, |driver| {
+        driver.command_pools.get(device, pool)?;
         for buffer in buffers.iter().filter(|buffer| !buffer.is_null()) {
-            face.command_buffers.get(pool, *buffer)?;
-            face.retire(*buffer);
-            face.command_buffers.remove(pool, *buffer)?;
+            driver.command_buffers.get(pool, *buffer)?;
+            driver.check_unused(*buffer);
+            driver.command_buffers.remove(pool, *buffer)?;
         }
         Ok(())
     });
@@ -211,28 +216,37 @@ pub(crate) extern "system" fn vkBeginCommandBuffer(
     buffer: vk::CommandBuffer,
     info: In<'_, vk::CommandBufferBeginInfo<'_>>,
 ) -> vk::Result {
-    call("vkBeginCommandBuffer", buffer, &with_pool(buffer), |face| {
-        let info = info.needed()?;
-        face.not_pending(buffer)?;
-        match face.command_buffers.find(buffer)?.recorded.state {
-            State::Initial => {}
-            State::Recording => return Err(misuse("the command buffer is being recorded already")),
-            State::Executable | State::Invalid => face.reset_buffer(buffer)?,
-        }
-        face.command_buffers.find_mut(buffer)?.recorded = Recorded {
-            state: State::Recording,
-            usage: info.flags,
-            ..Recorded::default()
-        };
-        Ok(())
-    })
+    call(
+        "vkBeginCommandBuffer",
+        buffer,
+        &with_pool(buffer),
+        |driver| {
+            let info = info.required()?;
+            driver.not_pending(buffer)?;
+            match driver.command_buffers.find(buffer)?.recorded.state {
+                State::Initial => {}
+                State::Recording => {
+                    return Err(invalid_usage(
+                        "the command buffer is being recorded already",
+                    ));
+                }
+                State::Executable | State::Invalid => driver.reset_buffer(buffer)?,
+            }
+            driver.command_buffers.find_mut(buffer)?.recorded = Recorded {
+                state: State::Recording,
+                usage: info.flags,
+                ..Recorded::default()
+            };
+            Ok(())
+        },
+    )
 }
 
 pub(crate) extern "system" fn vkEndCommandBuffer(buffer: vk::CommandBuffer) -> vk::Result {
-    call("vkEndCommandBuffer", buffer, &with_pool(buffer), |face| {
-        let recorded = &mut face.command_buffers.find_mut(buffer)?.recorded;
+    call("vkEndCommandBuffer", buffer, &with_pool(buffer), |driver| {
+        let recorded = &mut driver.command_buffers.find_mut(buffer)?.recorded;
         if recorded.state != State::Recording {
-            return Err(misuse("the command buffer is not being recorded"));
+            return Err(invalid_usage("the command buffer is not being recorded"));
         }
         recorded.state = State::Executable;
         Ok(())
@@ -243,7 +257,10 @@ pub(crate) extern "system" fn vkResetCommandBuffer(
     buffer: vk::CommandBuffer,
     _: vk::CommandBufferResetFlags,
 ) -> vk::Result {
-    call("vkResetCommandBuffer", buffer, &with_pool(buffer), |face| {
-        face.reset_buffer(buffer)
-    })
+    call(
+        "vkResetCommandBuffer",
+        buffer,
+        &with_pool(buffer),
+        |driver| driver.reset_buffer(buffer),
+    )
 }

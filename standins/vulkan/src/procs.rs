@@ -1,19 +1,19 @@
-//! How functions are found:
+//! Function pointers:
 //! <https://docs.vulkan.org/spec/latest/chapters/initialization.html#initialization-functionpointers>.
 
-use crate::boundary::text;
-use crate::calls::{complain, now_in};
-use crate::face::with_face;
+use crate::driver::with_driver;
+use crate::usage::{report_invalid_usage, set_current_call};
 use crate::{
     buffer, clock, command, descriptor, device, fence, instance, memory, physical, pipeline, pool,
     query, semaphore, submit,
 };
 use ash::vk::{self, Handle};
+use fencepost_sim::ffi::read_text;
 use std::ffi::c_char;
 
 macro_rules! functions {
     ($($module:ident: $($name:ident),+;)*) => {
-        /// The functions that it has, besides `vkGetInstanceProcAddr` and `vkGetDeviceProcAddr`.
+        /// The functions of the stand-in, except `vkGetInstanceProcAddr` and `vkGetDeviceProcAddr`.
         pub const FUNCTIONS: &[&str] = &[$($(stringify!($name),)+)*];
 
         fn address(name: &str) -> Option<*const ()> {
@@ -31,7 +31,8 @@ functions! {
     instance: vkEnumerateInstanceVersion, vkEnumerateInstanceExtensionProperties,
         vkEnumerateInstanceLayerProperties, vkCreateInstance, vkDestroyInstance,
         vkEnumeratePhysicalDevices;
-    physical: vkEnumerateDeviceExtensionProperties, vkGetPhysicalDeviceProperties, vkGetPhysicalDeviceProperties2,
+    physical: vkEnumerateDeviceExtensionProperties, vkGetPhysicalDeviceProperties,
+        vkGetPhysicalDeviceProperties2,
         vkGetPhysicalDeviceFeatures, vkGetPhysicalDeviceFeatures2,
         vkGetPhysicalDeviceQueueFamilyProperties, vkGetPhysicalDeviceQueueFamilyProperties2,
         vkGetPhysicalDeviceMemoryProperties, vkGetPhysicalDeviceMemoryProperties2;
@@ -70,7 +71,7 @@ pub(crate) fn is_function(name: &str) -> bool {
     FUNCTIONS.contains(&name)
 }
 
-/// What must be enabled before a function may be called: a version, or one of some extensions.
+/// What a function requires: a version, or one of some extensions.
 pub(crate) struct Needs {
     /// 11 for 1.1, and so on.
     pub(crate) core: u32,
@@ -135,12 +136,11 @@ fn level(name: &str) -> Level {
 
 fn function(name: &str) -> vk::PFN_vkVoidFunction {
     let address = address(name)?;
-    // SAFETY: the address of a function; it is the caller's to give it the type that belongs to the
-    // name
+    // SAFETY: it is the address of a function, and the caller casts it to the type of its name
     unsafe { std::mem::transmute::<*const (), vk::PFN_vkVoidFunction>(address) }
 }
 
-/// Finds a function by its name: without an instance those that need none, with one all.
+/// Finds a function by its name: without an instance, those that need none; with one, all others.
 ///
 /// # Safety
 /// `name` is null or a C string.
@@ -149,18 +149,18 @@ pub unsafe extern "system" fn vkGetInstanceProcAddr(
     instance: vk::Instance,
     name: *const c_char,
 ) -> vk::PFN_vkVoidFunction {
-    // SAFETY: the caller's word
-    let name = unsafe { text(name) }?;
-    now_in("vkGetInstanceProcAddr");
+    // SAFETY: the caller vouches for it
+    let name = unsafe { read_text(name) }?;
+    set_current_call("vkGetInstanceProcAddr");
     let level = level(&name);
     if instance.is_null() {
         return function(&name).filter(|_| level == Level::Global);
     }
-    let known = with_face(|face| face.instances.find(instance).is_ok()).unwrap_or(false);
+    let known = with_driver(|driver| driver.instances.find(instance).is_ok()).unwrap_or(false);
     function(&name).filter(|_| known && (level != Level::Global || name == "vkGetInstanceProcAddr"))
 }
 
-/// Finds a function of a device by its name, if it is enabled there.
+/// Finds a function of a device by its name, if it is enabled on the device.
 ///
 /// # Safety
 /// `name` is null or a C string.
@@ -168,12 +168,12 @@ unsafe extern "system" fn vkGetDeviceProcAddr(
     device: vk::Device,
     name: *const c_char,
 ) -> vk::PFN_vkVoidFunction {
-    // SAFETY: the caller's word
-    let name = unsafe { text(name) }?;
-    now_in("vkGetDeviceProcAddr");
-    let enabled = with_face(|face| {
-        let Some(device) = face.devices.peek(device) else {
-            complain(&format!("device {:#x} is none", device.as_raw()));
+    // SAFETY: the caller vouches for it
+    let name = unsafe { read_text(name) }?;
+    set_current_call("vkGetDeviceProcAddr");
+    let enabled = with_driver(|driver| {
+        let Some(device) = driver.devices.peek(device) else {
+            report_invalid_usage(&format!("device {:#x} is not a device", device.as_raw()));
             return false;
         };
         needs(&name).is_none_or(|needs| {

@@ -1,9 +1,9 @@
-//! Query pools, for timestamps alone: <https://docs.vulkan.org/spec/latest/chapters/queries.html>.
+//! Timestamp query pools: <https://docs.vulkan.org/spec/latest/chapters/queries.html>.
 
-use crate::boundary::{Allocator, Done, In, Out};
-use crate::calls::{call, call_then, misuse, using, void};
-use crate::control;
+use crate::entry::{call, call_then, call_void, using};
+use crate::ffi::{Allocator, In, Out};
 use crate::table::Child;
+use crate::usage::{LOG, VkResult, invalid_usage};
 use ash::vk::{self, Handle};
 use std::ffi::c_void;
 use std::ops::Range;
@@ -17,7 +17,7 @@ pub(crate) enum Query {
     Available(u64),
 }
 
-/// The queries of a pool, which work writes. Its lock is a leaf.
+/// The queries of a pool. Work writes them. Its lock is a leaf.
 #[derive(Clone, Debug)]
 pub(crate) struct Queries(Arc<Mutex<Vec<Query>>>);
 
@@ -30,7 +30,7 @@ impl Queries {
         self.with(|all| all[range].fill(Query::Unavailable));
     }
 
-    /// The device has come to a timestamp.
+    /// Writes a timestamp, from the device.
     pub(crate) fn write(&self, index: usize, tick: u64) {
         let before = self.with(|all| {
             let before = all[index];
@@ -40,7 +40,7 @@ impl Queries {
             before
         });
         if before != Query::Unavailable {
-            control::violation(&format!(
+            LOG.violation(&format!(
                 "a timestamp was written to query {index}, which was not reset"
             ));
         }
@@ -61,13 +61,13 @@ impl Child for QueryPool {
 }
 
 impl QueryPool {
-    pub(crate) fn range(&self, first: u32, count: u32) -> Done<Range<usize>> {
+    pub(crate) fn range(&self, first: u32, count: u32) -> VkResult<Range<usize>> {
         let end = first
             .checked_add(count)
             .filter(|end| *end <= self.count && count > 0);
         let Some(end) = end else {
             let have = self.count;
-            return Err(misuse(&format!(
+            return Err(invalid_usage(&format!(
                 "queries {first} and {count} on are not all in a pool of {have}"
             )));
         };
@@ -81,17 +81,17 @@ pub(crate) extern "system" fn vkCreateQueryPool(
     _: Allocator<'_>,
     pool: Out<'_, vk::QueryPool>,
 ) -> vk::Result {
-    call("vkCreateQueryPool", device, &[], |face| {
-        let (info, out) = (info.needed()?, pool.needed()?);
-        face.device(device)?;
+    call("vkCreateQueryPool", device, &[], |driver| {
+        let (info, out) = (info.required()?, pool.required()?);
+        driver.device(device)?;
         if info.query_type != vk::QueryType::TIMESTAMP {
-            return Err(misuse("the stand-in has timestamp queries only"));
+            return Err(invalid_usage("the stand-in has timestamp queries only"));
         }
         if info.query_count == 0 {
-            return Err(misuse("a pool must have queries"));
+            return Err(invalid_usage("a pool must have queries"));
         }
         let queries = vec![Query::Undefined; info.query_count as usize];
-        out.put(face.query_pools.insert(QueryPool {
+        out.put(driver.query_pools.insert(QueryPool {
             device,
             count: info.query_count,
             queries: Queries(Arc::new(Mutex::new(queries))),
@@ -108,25 +108,25 @@ pub(crate) extern "system" fn vkDestroyQueryPool(
     if pool.is_null() {
         return;
     }
-    void("vkDestroyQueryPool", device, &[pool.as_raw()], |face| {
-        face.query_pools.get(device, pool)?;
-        face.retire(pool);
-        let gone = face.query_pools.remove(device, pool)?;
-        (0..gone.count as usize).for_each(|index| face.forget_uses(query_key(pool, index)));
+    call_void("vkDestroyQueryPool", device, &[pool.as_raw()], |driver| {
+        driver.query_pools.get(device, pool)?;
+        driver.check_unused(pool);
+        let gone = driver.query_pools.remove(device, pool)?;
+        (0..gone.count as usize).for_each(|index| driver.forget_uses(query_key(pool, index)));
         Ok(())
     });
 }
 
 fn reset(name: &'static str, device: vk::Device, pool: vk::QueryPool, first: u32, count: u32) {
-    void(name, device, &[], |face| {
-        let owner = face.device(device)?;
+    call_void(name, device, &[], |driver| {
+        let owner = driver.device(device)?;
         owner.need(owner.features.host_reset, "hostQueryReset")?;
-        let it = face.query_pools.get(device, pool)?;
+        let it = driver.query_pools.get(device, pool)?;
         let range = it.range(first, count)?;
         let queries = it.queries.clone();
         for index in range.clone() {
-            if face.in_use(query_key(pool, index)) {
-                return Err(misuse(&format!(
+            if driver.in_use(query_key(pool, index)) {
+                return Err(invalid_usage(&format!(
                     "query {index} is reset while pending work uses it"
                 )));
             }
@@ -136,10 +136,10 @@ fn reset(name: &'static str, device: vk::Device, pool: vk::QueryPool, first: u32
     });
 }
 
-/// A name for one query among the objects that work uses: no handle, since those end with four
-/// zeros.
+/// The key of one query among the objects in use. It equals no handle, since handles end with four
+/// zero bits.
 pub(crate) fn query_key(pool: vk::QueryPool, index: usize) -> u64 {
-    // pools have serials of less than 24 bits here, so that an index fits above them
+    // the serials of pools have less than 24 bits in practice, so that an index fits above them
     pool.as_raw() ^ 1 ^ (index as u64) << 28
 }
 
@@ -175,23 +175,23 @@ pub(crate) extern "system" fn vkGetQueryPoolResults(
         "vkGetQueryPoolResults",
         device,
         &[],
-        |face| {
-            let shared = face.device(device)?.shared.clone();
-            let it = face.query_pools.get(device, pool)?;
+        |driver| {
+            let shared = driver.device(device)?.shared.clone();
+            let it = driver.query_pools.get(device, pool)?;
             let range = it.range(first, count)?;
             if flags.contains(vk::QueryResultFlags::PARTIAL) {
-                return Err(misuse("timestamps have no partial results"));
+                return Err(invalid_usage("timestamps have no partial results"));
             }
             let queries = it.queries.clone();
-            // one that pending work resets is not found fault with, as by the validation layers
+            // a query that pending work resets is accepted, as by the validation layers
             let never = queries.with(|all| {
                 let mut all = range
                     .clone()
                     .filter(|index| all[*index] == Query::Undefined);
-                all.find(|index| !face.in_use(query_key(pool, *index)))
+                all.find(|index| !driver.in_use(query_key(pool, *index)))
             });
             if let Some(index) = never {
-                return Err(misuse(&format!("query {index} was never reset")));
+                return Err(invalid_usage(&format!("query {index} was never reset")));
             }
             shared.check()?;
             Ok((shared, queries, range, using([pool.as_raw()])))
@@ -220,7 +220,7 @@ fn write_results(
     data: *mut c_void,
     stride: u64,
     flags: vk::QueryResultFlags,
-) -> Done {
+) -> VkResult {
     let width = if flags.contains(vk::QueryResultFlags::TYPE_64) {
         8
     } else {
@@ -233,13 +233,13 @@ fn write_results(
         .checked_mul(values.len() - 1)
         .and_then(|last| last.checked_add(each));
     if data.is_null() || last.is_none_or(|end| end > size) {
-        return Err(misuse("the results do not fit into the data"));
+        return Err(invalid_usage("the results do not fit into the data"));
     }
     if values.len() > 1 && stride < each
         || !stride.is_multiple_of(width)
         || !data.addr().is_multiple_of(width)
     {
-        return Err(misuse("the data or the stride is not aligned"));
+        return Err(invalid_usage("the data or the stride is not aligned"));
     }
     let put = |at: usize, value: u64| {
         let to = data.wrapping_byte_add(at);
@@ -260,7 +260,7 @@ fn write_results(
                 put(at, *tick);
                 1
             }
-            // the place keeps what it holds
+            // the data of an unavailable query is not written
             _ => {
                 ready = false;
                 0

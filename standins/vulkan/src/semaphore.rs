@@ -1,10 +1,11 @@
 //! Semaphores:
 //! <https://docs.vulkan.org/spec/latest/chapters/synchronization.html#synchronization-semaphores>.
 
-use crate::boundary::{Allocator, Done, In, Out, find, slice};
-use crate::calls::{call, call_then, misuse, using, void};
-use crate::face::{Face, Ticket, no_room};
+use crate::driver::{Driver, SubmittedBatch, out_of_host_memory};
+use crate::entry::{call, call_then, call_void, using};
+use crate::ffi::{Allocator, In, Out, find, slice};
 use crate::table::Child;
+use crate::usage::{VkResult, invalid_usage};
 use ash::vk::{self, Handle};
 use fencepost_sim::{Flag, WaitFor, Waited};
 use std::collections::{BTreeMap, VecDeque};
@@ -17,18 +18,18 @@ pub(crate) struct Semaphore {
     pub(crate) kind: Kind,
 }
 
-type Submitted = (u64, Arc<Ticket>);
+type Submitted = (u64, Arc<SubmittedBatch>);
 
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// The signal that no wait was submitted for yet, if there is one. Each signal has a flag of
-    /// its own.
+    /// The pending or executed signal that no submitted wait consumes, if any. Each signal has its
+    /// own flag.
     Binary(Option<Flag>),
     Timeline {
         sim: fencepost_sim::Semaphore,
-        /// The signals of each queue that may be pending, oldest first: their values grow.
+        /// The signals of each queue that may be pending, oldest first. Their values grow.
         signals: BTreeMap<vk::Queue, VecDeque<Submitted>>,
-        /// The highest value that is waited for on a queue.
+        /// The highest value that a submitted wait waits for.
         wait: Option<Submitted>,
     },
 }
@@ -39,25 +40,25 @@ impl Child for Semaphore {
     }
 }
 
-/// No limit at all is said with all bits.
+/// A timeout of all bits is no limit.
 pub(crate) fn timeout_of(ns: u64) -> Option<Duration> {
     (ns != u64::MAX).then(|| Duration::from_nanos(ns))
 }
 
 impl Semaphore {
-    pub(crate) fn timeline(&self) -> Done<&fencepost_sim::Semaphore> {
+    pub(crate) fn timeline(&self) -> VkResult<&fencepost_sim::Semaphore> {
         match &self.kind {
             Kind::Timeline { sim, .. } => Ok(sim),
-            Kind::Binary(_) => Err(misuse("the semaphore is binary")),
+            Kind::Binary(_) => Err(invalid_usage("the semaphore is binary")),
         }
     }
 
-    /// The counter; a destroyed semaphore has left its table, so the simulated one always tells.
-    pub(crate) fn value(&self) -> Done<u64> {
-        self.timeline()?.value().map_err(no_room)
+    /// The counter. The simulated semaphore is never destroyed explicitly, so it always has a value.
+    pub(crate) fn value(&self) -> VkResult<u64> {
+        self.timeline()?.value().map_err(out_of_host_memory)
     }
 
-    /// The signals that have not been executed: of each queue the lowest and the highest.
+    /// The pending signals: for each queue, the lowest and the highest value.
     fn pending(&self) -> impl Iterator<Item = (vk::Queue, u64, u64)> {
         let signals = match &self.kind {
             Kind::Timeline { signals, .. } => Some(signals),
@@ -81,14 +82,14 @@ impl Semaphore {
         }
     }
 
-    /// `maxTimelineSemaphoreValueDifference`: from the counter and everything outstanding. The
-    /// lowest of that is the counter, since waits below it hold nothing any more.
-    fn check_difference(&self, value: u64, most: u64) -> Done {
+    /// Checks `maxTimelineSemaphoreValueDifference` against the counter and all pending signals and
+    /// waits. Waits below the counter no longer matter.
+    fn check_difference(&self, value: u64, most: u64) -> VkResult {
         let wait = match &self.kind {
             Kind::Timeline { wait, .. } => wait.as_ref(),
             Kind::Binary(_) => None,
         };
-        let wait = wait.filter(|(_, ticket)| !ticket.over());
+        let wait = wait.filter(|(_, submitted)| !submitted.over());
         let all = self.pending().map(|(_, _, highest)| highest);
         let all = all.chain(wait.map(|(value, _)| *value));
         let farthest = all
@@ -96,29 +97,29 @@ impl Semaphore {
             .map(|other| other.abs_diff(value))
             .max();
         if farthest.is_some_and(|distance| distance > most) {
-            return Err(misuse(&format!(
+            return Err(invalid_usage(&format!(
                 "value {value} is more than {most} from the others"
             )));
         }
         Ok(())
     }
 
-    /// A signal that is submitted to a queue.
-    pub(crate) fn check_signal(&self, queue: vk::Queue, value: u64, most: u64) -> Done {
+    /// Checks a signal that is submitted to a queue.
+    pub(crate) fn check_signal(&self, queue: vk::Queue, value: u64, most: u64) -> VkResult {
         match &self.kind {
             Kind::Binary(None) => Ok(()),
-            Kind::Binary(Some(_)) => Err(misuse(
+            Kind::Binary(Some(_)) => Err(invalid_usage(
                 "a binary semaphore is signalled again before a wait",
             )),
             Kind::Timeline { .. } => {
                 let now = self.value()?;
                 let same_queue = self.pending().filter(|(on, ..)| *on == queue);
                 let reached = same_queue.map(|(_, _, highest)| highest).chain([now]).max();
-                // those of other queues may be ordered by waits: what they break shows when the
-                // device comes to it
+                // signals of other queues may be ordered by waits, so the simulated device checks
+                // them when they run
                 if reached.is_some_and(|reached| value <= reached) {
                     let reached = reached.unwrap_or(0);
-                    return Err(misuse(&format!(
+                    return Err(invalid_usage(&format!(
                         "a timeline semaphore is signalled with {value}, and {reached} comes before"
                     )));
                 }
@@ -127,22 +128,22 @@ impl Semaphore {
         }
     }
 
-    pub(crate) fn check_wait(&self, value: u64, most: u64) -> Done {
+    pub(crate) fn check_wait(&self, value: u64, most: u64) -> VkResult {
         match &self.kind {
             Kind::Binary(Some(_)) => Ok(()),
-            Kind::Binary(None) => Err(misuse(
+            Kind::Binary(None) => Err(invalid_usage(
                 "a binary semaphore is waited for that nobody was asked to signal",
             )),
             Kind::Timeline { .. } => self.check_difference(value, most),
         }
     }
 
-    /// Forgets what is executed, so that nothing grows.
+    /// Records a submitted signal or wait, and removes executed ones, so that memory stays bounded.
     pub(crate) fn submitted(
         &mut self,
         signal: Option<vk::Queue>,
         value: u64,
-        ticket: &Arc<Ticket>,
+        submitted: &Arc<SubmittedBatch>,
     ) {
         let now = self.sim_value();
         let Kind::Timeline { signals, wait, .. } = &mut self.kind else {
@@ -154,21 +155,21 @@ impl Semaphore {
                 while all.front().is_some_and(|signal| executed(signal, now)) {
                     all.pop_front();
                 }
-                all.push_back((value, ticket.clone()));
+                all.push_back((value, submitted.clone()));
             }
             None => {
                 let higher = |(other, of): &Submitted| *other >= value && !of.over();
                 if !wait.as_ref().is_some_and(higher) {
-                    *wait = Some((value, ticket.clone()));
+                    *wait = Some((value, submitted.clone()));
                 }
             }
         }
     }
 }
 
-/// Or given up with its device.
-fn executed((value, ticket): &Submitted, now: u64) -> bool {
-    *value <= now || ticket.device.lost()
+/// Whether the signal is executed, or its device is lost.
+fn executed((value, submitted): &Submitted, now: u64) -> bool {
+    *value <= now || submitted.device.lost()
 }
 
 pub(crate) extern "system" fn vkCreateSemaphore(
@@ -177,24 +178,27 @@ pub(crate) extern "system" fn vkCreateSemaphore(
     _: Allocator<'_>,
     semaphore: Out<'_, vk::Semaphore>,
 ) -> vk::Result {
-    call("vkCreateSemaphore", device, &[], |face| {
-        let (info, out) = (info.needed()?, semaphore.needed()?);
-        let owner = face.device(device)?;
+    call("vkCreateSemaphore", device, &[], |driver| {
+        let (info, out) = (info.required()?, semaphore.required()?);
+        let owner = driver.device(device)?;
         let kind = match find::<vk::SemaphoreTypeCreateInfo<'_>>(info.p_next) {
             Some(it) if it.semaphore_type == vk::SemaphoreType::TIMELINE => {
                 owner.need(owner.features.timeline, "timelineSemaphore")?;
                 Kind::Timeline {
-                    sim: face.root.new_semaphore(it.initial_value).map_err(no_room)?,
+                    sim: driver
+                        .root
+                        .new_semaphore(it.initial_value)
+                        .map_err(out_of_host_memory)?,
                     signals: BTreeMap::new(),
                     wait: None,
                 }
             }
             Some(it) if it.initial_value != 0 => {
-                return Err(misuse("a binary semaphore has no initial value"));
+                return Err(invalid_usage("a binary semaphore has no initial value"));
             }
             _ => Kind::Binary(None),
         };
-        out.put(face.semaphores.insert(Semaphore { device, kind }));
+        out.put(driver.semaphores.insert(Semaphore { device, kind }));
         Ok(())
     })
 }
@@ -207,14 +211,14 @@ pub(crate) extern "system" fn vkDestroySemaphore(
     if semaphore.is_null() {
         return;
     }
-    void(
+    call_void(
         "vkDestroySemaphore",
         device,
         &[semaphore.as_raw()],
-        |face| {
-            face.semaphores.get(device, semaphore)?;
-            face.retire(semaphore);
-            face.semaphores.remove(device, semaphore).map(drop)
+        |driver| {
+            driver.semaphores.get(device, semaphore)?;
+            driver.check_unused(semaphore);
+            driver.semaphores.remove(device, semaphore).map(drop)
         },
     );
 }
@@ -225,12 +229,12 @@ fn counter_value(
     semaphore: vk::Semaphore,
     value: Out<'_, u64>,
 ) -> vk::Result {
-    call(name, device, &[], |face| {
-        let value = value.needed()?;
-        let semaphore = face.semaphores.get(device, semaphore)?;
+    call(name, device, &[], |driver| {
+        let value = value.required()?;
+        let semaphore = driver.semaphores.get(device, semaphore)?;
         let now = semaphore.value()?;
-        let lost = face.device(device)?.shared.lost();
-        value.put(match (lost, face.options.lost_counters) {
+        let lost = driver.device(device)?.shared.lost();
+        value.put(match (lost, driver.options.lost_counters) {
             (true, 0) => return Err(vk::Result::ERROR_DEVICE_LOST),
             (true, 1) => u64::MAX,
             _ => now,
@@ -265,24 +269,26 @@ fn wait(
         name,
         device,
         &[],
-        |face: &mut Face| {
-            let info = info.needed()?;
+        |driver: &mut Driver| {
+            let info = info.required()?;
             let count = info.semaphore_count;
             // SAFETY: valid usage of VkSemaphoreWaitInfo
             let handles = unsafe { slice(info.p_semaphores, count) };
             // SAFETY: as above
             let values = unsafe { slice(info.p_values, count) };
             if handles.is_empty() || values.len() != handles.len() {
-                return Err(misuse("there must be semaphores, and a value for each"));
+                return Err(invalid_usage(
+                    "there must be semaphores, and a value for each",
+                ));
             }
-            let most = face.options.max_difference;
+            let most = driver.options.max_difference;
             let mut all = Vec::new();
             for (handle, value) in handles.iter().zip(values) {
-                let semaphore = face.semaphores.get(device, *handle)?;
+                let semaphore = driver.semaphores.get(device, *handle)?;
                 semaphore.check_difference(*value, most)?;
                 all.push((semaphore.timeline()?.clone(), *value));
             }
-            let shared = face.device(device)?.shared.clone();
+            let shared = driver.device(device)?.shared.clone();
             shared.check()?;
             let which = if info.flags.contains(vk::SemaphoreWaitFlags::ANY) {
                 WaitFor::Any
@@ -327,23 +333,26 @@ fn signal(
     device: vk::Device,
     info: In<'_, vk::SemaphoreSignalInfo<'_>>,
 ) -> vk::Result {
-    call(name, device, &[], |face| {
-        let info = info.needed()?;
-        let most = face.options.max_difference;
-        let semaphore = face.semaphores.get(device, info.semaphore)?;
+    call(name, device, &[], |driver| {
+        let info = info.required()?;
+        let most = driver.options.max_difference;
+        let semaphore = driver.semaphores.get(device, info.semaphore)?;
         let (now, value) = (semaphore.value()?, info.value);
         if value <= now {
-            return Err(misuse(&format!(
+            return Err(invalid_usage(&format!(
                 "the counter is at {now} and was signalled with {value}"
             )));
         }
         if let Some((_, pending, _)) = semaphore.pending().find(|(_, lowest, _)| value >= *lowest) {
-            return Err(misuse(&format!(
+            return Err(invalid_usage(&format!(
                 "{value} is signalled by the host while {pending} is pending on a queue"
             )));
         }
         semaphore.check_difference(value, most)?;
-        semaphore.timeline()?.signal(value).map_err(no_room)
+        semaphore
+            .timeline()?
+            .signal(value)
+            .map_err(out_of_host_memory)
     })
 }
 

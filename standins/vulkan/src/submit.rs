@@ -1,20 +1,21 @@
 //! Submitting:
 //! <https://docs.vulkan.org/spec/latest/chapters/cmdbuffers.html#commandbuffers-submission>.
 //!
-//! Each command becomes a batch of its own on the simulated queue, so that commands without a
-//! barrier between them run in any order, across command buffers and submits too. A barrier is a
-//! flag that everything earlier sets and everything later waits for.
+//! Each command is a batch on the simulated queue, so that commands without a barrier between them
+//! run in any order, also across command buffers and submits. A barrier is a flag that is set after
+//! everything earlier, and that everything later waits for.
 
-use crate::boundary::{Array, Done, find, slice};
-use crate::calls::{call, misuse};
-use crate::command::{Command, Place, holds_work, new_stages, waits_for_work};
+use crate::command::{Command, Place, blocks_work, new_stages, waits_for_work};
 use crate::device::{Queue, Shared};
-use crate::face::{Face, SubmitFault, Ticket, no_room};
+use crate::driver::{Driver, SubmitFault, SubmittedBatch, out_of_host_memory};
+use crate::entry::call;
+use crate::ffi::{Array, find, slice};
 use crate::memory::Span;
 use crate::pool::State;
 use crate::query::query_key;
 use crate::semaphore::Kind;
 use crate::table::name_of;
+use crate::usage::{LOG, VkResult, invalid_usage};
 use ash::vk::{self, Handle, PipelineStageFlags2 as Stages};
 use fencepost_sim::{Command as Step, Flag, Submission};
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use std::sync::atomic::Ordering;
 
 /// A semaphore in a submit.
 #[derive(Clone, Copy, Debug)]
-struct Named {
+struct SemaphoreOp {
     semaphore: vk::Semaphore,
     value: u64,
     stages: Stages,
@@ -30,13 +31,13 @@ struct Named {
 
 #[derive(Debug, Default)]
 struct Batch {
-    waits: Vec<Named>,
+    waits: Vec<SemaphoreOp>,
     buffers: Vec<vk::CommandBuffer>,
-    signals: Vec<Named>,
+    signals: Vec<SemaphoreOp>,
 }
 
-/// What the simulated queue needs, without its handle in the table.
-struct Target {
+/// The queue of a submit, without a borrow of the table.
+struct TargetQueue {
     queue: vk::Queue,
     device: vk::Device,
     shared: Arc<Shared>,
@@ -45,9 +46,9 @@ struct Target {
     valid_bits: u32,
 }
 
-impl Target {
-    fn of(handle: vk::Queue, queue: &Queue) -> Target {
-        Target {
+impl TargetQueue {
+    fn of(handle: vk::Queue, queue: &Queue) -> TargetQueue {
+        TargetQueue {
             queue: handle,
             device: queue.device,
             shared: queue.shared.clone(),
@@ -57,10 +58,10 @@ impl Target {
         }
     }
 
-    fn send(&self, steps: Vec<Step>) -> Done {
+    fn send(&self, steps: Vec<Step>) -> VkResult {
         let submission = steps.into_iter().fold(Submission::new(), Submission::then);
         let sent = self.sim.submit(submission);
-        // nothing is refused but by a lost device
+        // only a lost device refuses a submit
         sent.map(drop).map_err(|_| vk::Result::ERROR_DEVICE_LOST)
     }
 
@@ -72,9 +73,9 @@ impl Target {
     }
 }
 
-impl Face {
-    fn submit(&mut self, queue: vk::Queue, batches: Vec<Batch>, fence: vk::Fence) -> Done {
-        let target = Target::of(queue, self.queues.find(queue)?);
+impl Driver {
+    fn submit(&mut self, queue: vk::Queue, batches: Vec<Batch>, fence: vk::Fence) -> VkResult {
+        let target = TargetQueue::of(queue, self.queues.find(queue)?);
         if !fence.is_null() {
             self.fences.get(target.device, fence)?.check_submit()?;
         }
@@ -95,18 +96,14 @@ impl Face {
         target.send(vec![Step::set_flag(&fence.flag)])
     }
 
-    /// What a test has planned for this submit.
+    /// Counts a submit, and returns the fault that a test has planned for it.
     fn due_fault(&mut self) -> Option<SubmitFault> {
-        for (left, _) in &mut self.submit_faults {
-            *left = left.saturating_sub(1);
-        }
-        let due = self.submit_faults.iter().position(|(left, _)| *left == 0)?;
-        let fault = self.submit_faults.remove(due).1;
-        crate::control::note(&format!("a planned fault of a submit: {fault:?}"));
+        let fault = self.submit_faults.occur()?;
+        LOG.note(&format!("a planned fault of a submit: {fault:?}"));
         Some(fault)
     }
 
-    fn check(&mut self, target: &Target, batch: &Batch) -> Done {
+    fn check(&mut self, target: &TargetQueue, batch: &Batch) -> VkResult {
         let most = self.options.max_difference;
         for wait in &batch.waits {
             let semaphore = self.semaphores.get(target.device, wait.semaphore)?;
@@ -114,7 +111,7 @@ impl Face {
         }
         for signal in &batch.signals {
             let semaphore = self.semaphores.get(target.device, signal.semaphore)?;
-            // the wait of this very batch makes room for the signal
+            // a wait of the same batch consumes the earlier signal
             let waited = batch.waits.iter().any(|w| w.semaphore == signal.semaphore);
             if !(waited && matches!(semaphore.kind, Kind::Binary(_))) {
                 semaphore.check_signal(target.queue, signal.value, most)?;
@@ -126,38 +123,42 @@ impl Face {
         Ok(())
     }
 
-    fn check_buffer(&mut self, target: &Target, buffer: vk::CommandBuffer) -> Done {
+    fn check_buffer(&mut self, target: &TargetQueue, buffer: vk::CommandBuffer) -> VkResult {
         let it = self.command_buffers.find(buffer)?;
         let (recorded, pool) = (&it.recorded, it.pool);
         if it.device != target.device {
-            return Err(misuse("a command buffer of another device is submitted"));
+            return Err(invalid_usage(
+                "a command buffer of another device is submitted",
+            ));
         }
         if self.command_pools.find(pool)?.family != target.family {
-            return Err(misuse(
+            return Err(invalid_usage(
                 "a command buffer of another queue family is submitted",
             ));
         }
         let simultaneous = vk::CommandBufferUsageFlags::SIMULTANEOUS_USE;
         let pending = self.in_use(buffer.as_raw());
         if pending && !recorded.usage.contains(simultaneous) {
-            return Err(misuse(
+            return Err(invalid_usage(
                 "a pending command buffer is submitted without SIMULTANEOUS_USE",
             ));
         }
         let once = vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT;
         if recorded.submitted && recorded.usage.contains(once) {
-            return Err(misuse(
+            return Err(invalid_usage(
                 "a command buffer with ONE_TIME_SUBMIT is submitted again",
             ));
         }
         match recorded.state {
             State::Executable => {}
-            State::Invalid => return Err(misuse("an invalid command buffer is submitted")),
+            State::Invalid => return Err(invalid_usage("an invalid command buffer is submitted")),
             State::Initial | State::Recording => {
-                return Err(misuse("a command buffer is submitted that is not recorded"));
+                return Err(invalid_usage(
+                    "a command buffer is submitted that is not recorded",
+                ));
             }
         }
-        let gone = recorded.uses.iter().find(|used| !self.is_there(**used));
+        let gone = recorded.uses.iter().find(|used| !self.exists(**used));
         let gone = gone.map(|used| format!("{} was destroyed", name_of(*used)));
         let updated = recorded.sets.iter().find(|(set, version)| {
             let set = self.descriptor_sets.peek(*set);
@@ -166,27 +167,32 @@ impl Face {
         let updated = updated.map(|(set, _)| format!("{} was updated", name_of(set.as_raw())));
         if let Some(why) = gone.or(updated) {
             self.command_buffers.find_mut(buffer)?.recorded.state = State::Invalid;
-            return Err(misuse(&format!(
+            return Err(invalid_usage(&format!(
                 "an invalid command buffer is submitted: {why}"
             )));
         }
         Ok(())
     }
 
-    fn enqueue(&mut self, target: &Target, batch: &Batch, fault: Option<SubmitFault>) -> Done {
-        let ticket = Arc::new(Ticket {
+    fn enqueue(
+        &mut self,
+        target: &TargetQueue,
+        batch: &Batch,
+        fault: Option<SubmitFault>,
+    ) -> VkResult {
+        let submitted = Arc::new(SubmittedBatch {
             done: self.new_flag(false)?,
             device: target.shared.clone(),
         });
-        // waits take the signals that were submitted before this batch's own
+        // waits consume earlier signals, so they are handled before this batch's signals
         let mut early = Vec::new();
         let mut waits = Vec::new();
         for wait in &batch.waits {
-            waits.push((holds_work(wait.stages), self.wait_step(wait, &ticket)?));
+            waits.push((blocks_work(wait.stages), self.wait_step(wait, &submitted)?));
         }
         let mut late = Vec::new();
         for signal in &batch.signals {
-            let step = self.signal_step(target, signal, &ticket)?;
+            let step = self.signal_step(target, signal, &submitted)?;
             match (fault, waits_for_work(signal.stages)) {
                 (Some(SubmitFault::Silent), _) => {}
                 (_, true) => late.push(step.in_order()),
@@ -196,14 +202,14 @@ impl Face {
         for step in early {
             target.send(vec![step])?;
         }
-        // a wait that holds no stage of work holds no work
-        let (first, last): (Vec<_>, Vec<_>) = waits.into_iter().partition(|(holds, _)| *holds);
+        // a wait whose stages have no work blocks no work
+        let (first, last): (Vec<_>, Vec<_>) = waits.into_iter().partition(|(blocks, _)| *blocks);
         for (_, step) in first {
             target.send(vec![step])?;
         }
         match fault {
             Some(SubmitFault::Hang) => {
-                let gate = self.root.new_gate().map_err(no_room)?;
+                let gate = self.root.new_gate().map_err(out_of_host_memory)?;
                 self.hanging.push(gate.clone());
                 target.send(vec![Step::gate(&gate)])?;
             }
@@ -211,39 +217,39 @@ impl Face {
             _ => {}
         }
         for buffer in &batch.buffers {
-            self.enqueue_buffer(target, *buffer, &ticket)?;
+            self.enqueue_buffer(target, *buffer, &submitted)?;
         }
         for (_, step) in last {
             target.send(vec![step])?;
         }
-        target.send(vec![Step::set_flag(&ticket.done)])?;
+        target.send(vec![Step::set_flag(&submitted.done)])?;
         late.into_iter()
             .try_for_each(|step| target.send(vec![step]))
     }
 
-    fn wait_step(&mut self, wait: &Named, ticket: &Arc<Ticket>) -> Done<Step> {
-        self.use_by(wait.semaphore.as_raw(), ticket);
+    fn wait_step(&mut self, wait: &SemaphoreOp, submitted: &Arc<SubmittedBatch>) -> VkResult<Step> {
+        self.mark_in_use(wait.semaphore.as_raw(), submitted);
         let semaphore = self.semaphores.find_mut(wait.semaphore)?;
-        semaphore.submitted(None, wait.value, ticket);
+        semaphore.submitted(None, wait.value, submitted);
         match &mut semaphore.kind {
             Kind::Timeline { sim, .. } => Ok(Step::wait(sim, wait.value)),
             Kind::Binary(signal) => match signal.take() {
                 Some(flag) => Ok(Step::wait_flag(&flag)),
-                None => Err(misuse("a binary semaphore is waited for twice")),
+                None => Err(invalid_usage("a binary semaphore is waited for twice")),
             },
         }
     }
 
     fn signal_step(
         &mut self,
-        target: &Target,
-        signal: &Named,
-        ticket: &Arc<Ticket>,
-    ) -> Done<Signal> {
-        self.use_by(signal.semaphore.as_raw(), ticket);
+        target: &TargetQueue,
+        signal: &SemaphoreOp,
+        submitted: &Arc<SubmittedBatch>,
+    ) -> VkResult<Signal> {
+        self.mark_in_use(signal.semaphore.as_raw(), submitted);
         let fresh = self.new_flag(false)?;
         let semaphore = self.semaphores.find_mut(signal.semaphore)?;
-        semaphore.submitted(Some(target.queue), signal.value, ticket);
+        semaphore.submitted(Some(target.queue), signal.value, submitted);
         Ok(match &mut semaphore.kind {
             Kind::Timeline { sim, .. } => Signal::Timeline(sim.clone(), signal.value),
             Kind::Binary(pending) => {
@@ -255,36 +261,36 @@ impl Face {
 
     fn enqueue_buffer(
         &mut self,
-        target: &Target,
+        target: &TargetQueue,
         buffer: vk::CommandBuffer,
-        ticket: &Arc<Ticket>,
-    ) -> Done {
-        self.use_by(buffer.as_raw(), ticket);
+        submitted: &Arc<SubmittedBatch>,
+    ) -> VkResult {
+        self.mark_in_use(buffer.as_raw(), submitted);
         let recorded = &mut self.command_buffers.find_mut(buffer)?.recorded;
         recorded.submitted = true;
         let (commands, uses) = (recorded.commands.clone(), recorded.uses.clone());
         for used in uses {
-            self.use_by(used, ticket);
+            self.mark_in_use(used, submitted);
         }
         for command in commands {
-            let steps = self.steps(target, command, ticket)?;
+            let steps = self.steps(target, command, submitted)?;
             target.send(steps)?;
         }
         Ok(())
     }
 
-    fn used_span(&mut self, place: Place, ticket: &Arc<Ticket>) -> Done<Span> {
+    fn used_span(&mut self, place: Place, submitted: &Arc<SubmittedBatch>) -> VkResult<Span> {
         let (span, memory) = self.span(place.0, place.1)?;
-        self.use_by(memory.as_raw(), ticket);
+        self.mark_in_use(memory.as_raw(), submitted);
         Ok(span)
     }
 
     fn steps(
         &mut self,
-        target: &Target,
+        target: &TargetQueue,
         command: Command,
-        ticket: &Arc<Ticket>,
-    ) -> Done<Vec<Step>> {
+        submitted: &Arc<SubmittedBatch>,
+    ) -> VkResult<Vec<Step>> {
         Ok(match command {
             Command::Barrier => {
                 let flag = self.new_flag(false)?;
@@ -294,9 +300,9 @@ impl Face {
                 let it = self.query_pools.find(pool)?;
                 let (queries, range) = (it.queries.clone(), it.range(first, count)?);
                 for index in range.clone() {
-                    self.use_by(query_key(pool, index), ticket);
+                    self.mark_in_use(query_key(pool, index), submitted);
                 }
-                // after the earlier commands that use the queries, and before the later ones
+                // ordered after earlier and before later commands that use the queries
                 let flag = self.new_flag(false)?;
                 vec![
                     Step::set_flag(&flag),
@@ -305,11 +311,11 @@ impl Face {
                 ]
             }
             Command::Timestamp { pool, index, early } => {
-                self.use_by(query_key(pool, index as usize), ticket);
+                self.mark_in_use(query_key(pool, index as usize), submitted);
                 let queries = self.query_pools.find(pool)?.queries.clone();
                 let (index, mask) = (index as usize, target.mask());
                 if early {
-                    // weak, since work that owned its device would keep it alive
+                    // weak, since work that owned its device would keep the device alive
                     let device = Arc::downgrade(&target.shared);
                     let write = move || {
                         let tick = device.upgrade().map_or(0, |device| device.sim.tick());
@@ -317,21 +323,24 @@ impl Face {
                     };
                     return Ok(vec![Step::run(write)]);
                 }
-                let query = self.root.new_query().map_err(no_room)?;
+                let query = self.root.new_query().map_err(out_of_host_memory)?;
                 let taken = query.clone();
                 let write = move || queries.write(index, taken.read().unwrap_or(0) & mask);
                 vec![Step::timestamp(&query), Step::run(write)]
             }
             Command::Fill { to, value } => {
-                let to = self.used_span(to, ticket)?;
+                let to = self.used_span(to, submitted)?;
                 vec![Step::run(move || store(&to, std::iter::repeat(value)))]
             }
             Command::Update { to, words } => {
-                let to = self.used_span(to, ticket)?;
+                let to = self.used_span(to, submitted)?;
                 vec![Step::run(move || store(&to, words))]
             }
             Command::Copy { from, to } => {
-                let (from, to) = (self.used_span(from, ticket)?, self.used_span(to, ticket)?);
+                let (from, to) = (
+                    self.used_span(from, submitted)?,
+                    self.used_span(to, submitted)?,
+                );
                 vec![Step::run(move || {
                     let words = (0..from.count).filter_map(|index| from.word(index));
                     store(&to, words.map(|word| word.load(Ordering::SeqCst)));
@@ -345,7 +354,7 @@ impl Face {
             } => {
                 let mut spans = Vec::new();
                 for place in places {
-                    spans.push(self.used_span(place, ticket)?);
+                    spans.push(self.used_span(place, submitted)?);
                 }
                 let device = Arc::downgrade(&target.shared);
                 vec![Step::run(move || kernel.run(&spans, push, groups, &device))]
@@ -377,11 +386,11 @@ impl Signal {
         }
     }
 
-    /// In any order: its stages are none that work has, so it need not wait for the work.
+    /// In any order, since its stages have no work that it must wait for.
     fn immediate(self) -> Step {
         match self {
             Signal::Timeline(semaphore, value) => Step::run(move || {
-                // what is wrong with it is among the violations of the simulated device
+                // the simulated device records a violation
                 let _ = semaphore.signal(value);
             }),
             Signal::Binary(flag) => Step::run(move || flag.set()),
@@ -389,13 +398,13 @@ impl Signal {
     }
 }
 
-/// The values for the semaphores of an old submit.
+/// The values of the semaphores of a `VkSubmitInfo`.
 fn values<'a>(count: u32, first: *const u64) -> &'a [u64] {
     // SAFETY: valid usage of VkTimelineSemaphoreSubmitInfo
     unsafe { slice(first, count) }
 }
 
-fn old_batch(face: &Face, info: &vk::SubmitInfo<'_>) -> Done<Batch> {
+fn old_batch(driver: &Driver, info: &vk::SubmitInfo<'_>) -> VkResult<Batch> {
     // SAFETY: valid usage of VkSubmitInfo
     let waits = unsafe { slice(info.p_wait_semaphores, info.wait_semaphore_count) };
     // SAFETY: as above
@@ -410,13 +419,13 @@ fn old_batch(face: &Face, info: &vk::SubmitInfo<'_>) -> Done<Batch> {
         for (index, semaphore) in semaphores.iter().enumerate() {
             let value = values.get(index).copied();
             if matches!(
-                face.semaphores.find(*semaphore)?.kind,
+                driver.semaphores.find(*semaphore)?.kind,
                 Kind::Timeline { .. }
             ) && (value.is_none() || values.len() != semaphores.len())
             {
-                return Err(misuse("there must be a value for each semaphore"));
+                return Err(invalid_usage("there must be a value for each semaphore"));
             }
-            all.push(Named {
+            all.push(SemaphoreOp {
                 semaphore: *semaphore,
                 value: value.unwrap_or(0),
                 stages: stages(index),
@@ -425,7 +434,7 @@ fn old_batch(face: &Face, info: &vk::SubmitInfo<'_>) -> Done<Batch> {
         Ok(all)
     };
     if stages.len() != waits.len() {
-        return Err(misuse("there must be stages for each wait"));
+        return Err(invalid_usage("there must be stages for each wait"));
     }
     let wait_values = timeline.map_or(&[][..], |it| {
         values(it.wait_semaphore_value_count, it.p_wait_semaphore_values)
@@ -455,7 +464,7 @@ fn new_batch(info: &vk::SubmitInfo2<'_>) -> Batch {
     };
     // SAFETY: as above
     let buffers = unsafe { slice(info.p_command_buffer_infos, info.command_buffer_info_count) };
-    let named = |info: &vk::SemaphoreSubmitInfo<'_>| Named {
+    let named = |info: &vk::SemaphoreSubmitInfo<'_>| SemaphoreOp {
         semaphore: info.semaphore,
         value: info.value,
         stages: info.stage_mask,
@@ -467,7 +476,7 @@ fn new_batch(info: &vk::SubmitInfo2<'_>) -> Batch {
     }
 }
 
-/// Of a submit, the queue, the fence and the command buffers' pools are nobody else's meanwhile.
+/// The handles of a submit that need external synchronization.
 fn exclusive(queue: vk::Queue, fence: vk::Fence) -> [u64; 2] {
     [queue.as_raw(), fence.as_raw()]
 }
@@ -478,10 +487,10 @@ pub(crate) extern "system" fn vkQueueSubmit(
     infos: Array<'_, vk::SubmitInfo<'_>>,
     fence: vk::Fence,
 ) -> vk::Result {
-    call("vkQueueSubmit", queue, &exclusive(queue, fence), |face| {
-        let batches = infos.of(count).iter().map(|info| old_batch(face, info));
-        let batches = batches.collect::<Done<Vec<_>>>()?;
-        face.submit(queue, batches, fence)
+    call("vkQueueSubmit", queue, &exclusive(queue, fence), |driver| {
+        let batches = infos.of(count).iter().map(|info| old_batch(driver, info));
+        let batches = batches.collect::<VkResult<Vec<_>>>()?;
+        driver.submit(queue, batches, fence)
     })
 }
 
@@ -491,10 +500,10 @@ fn submit_2(
     infos: &[vk::SubmitInfo2<'_>],
     fence: vk::Fence,
 ) -> vk::Result {
-    call(name, queue, &exclusive(queue, fence), |face| {
-        let device = face.device(face.queues.find(queue)?.device)?;
+    call(name, queue, &exclusive(queue, fence), |driver| {
+        let device = driver.device(driver.queues.find(queue)?.device)?;
         device.need(device.features.sync2, "synchronization2")?;
-        face.submit(queue, infos.iter().map(new_batch).collect(), fence)
+        driver.submit(queue, infos.iter().map(new_batch).collect(), fence)
     })
 }
 

@@ -1,27 +1,26 @@
-//! Handles: keys of tables, so that a stale, foreign or made-up one is found out and never
-//! followed.
+//! Handles: keys of tables, so that a stale, foreign or made-up one is detected and never
+//! dereferenced.
 
-use crate::boundary::Done;
-use crate::calls::misuse;
+use crate::usage::{VkResult, invalid_usage};
 use ash::vk::{self, Handle};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Tells the handles of one simulated machine from those of the next.
+/// Distinguishes the handles of one simulated machine from those of the next.
 static EPOCH: AtomicU64 = AtomicU64::new(1);
 
 pub(crate) fn next_epoch() -> u64 {
     EPOCH.fetch_add(1, Ordering::Relaxed) & 0xff
 }
 
-/// Something that lives in a table: the handle of its parent tells foreign objects from own ones.
+/// An object in a table. The handle of its parent distinguishes objects of other parents.
 pub(crate) trait Child {
-    /// The device, instance or pool that it was made from, as a number.
+    /// The handle of the device, instance or pool that it was made from.
     fn parent(&self) -> u64;
 }
 
-/// A handle is `kind + 1: 8 | epoch: 8 | serial: 44 | 0000`, and none is given out twice. Kinds are
+/// A handle is `kind + 1: 8 | epoch: 8 | serial: 44 | 0000`, and is never used twice. Kinds are
 /// numbered as in `VkObjectType`.
 #[derive(Debug)]
 pub(crate) struct Table<H, T> {
@@ -31,12 +30,12 @@ pub(crate) struct Table<H, T> {
     handles: PhantomData<fn(H)>,
 }
 
-/// `VkObjectType` of a handle, as far as the stand-in has made it.
+/// The object type of a handle of the stand-in.
 pub(crate) fn kind_of(handle: u64) -> vk::ObjectType {
     vk::ObjectType::from_raw((handle >> 56) as i32 - 1)
 }
 
-/// How a violation calls a handle.
+/// The name of a handle in violations.
 pub(crate) fn name_of(handle: u64) -> String {
     let kind = format!("{:?}", kind_of(handle))
         .to_lowercase()
@@ -61,18 +60,18 @@ impl<H: Handle + Copy, T: Child> Table<H, T> {
         H::from_raw(handle)
     }
 
-    /// Whatever device it belongs to.
-    pub(crate) fn find(&self, handle: H) -> Done<&T> {
+    /// The object, whatever its parent. An invalid handle is reported.
+    pub(crate) fn find(&self, handle: H) -> VkResult<&T> {
         let raw = handle.as_raw();
         self.all.get(&raw).ok_or_else(|| self.missing(raw))
     }
 
-    /// As `find`, for a look that is nobody's mistake.
+    /// As `find`, without reporting an invalid handle.
     pub(crate) fn peek(&self, handle: H) -> Option<&T> {
         self.all.get(&handle.as_raw())
     }
 
-    pub(crate) fn find_mut(&mut self, handle: H) -> Done<&mut T> {
+    pub(crate) fn find_mut(&mut self, handle: H) -> VkResult<&mut T> {
         let raw = handle.as_raw();
         if !self.all.contains_key(&raw) {
             return Err(self.missing(raw));
@@ -80,27 +79,27 @@ impl<H: Handle + Copy, T: Child> Table<H, T> {
         self.all.get_mut(&raw).ok_or(vk::Result::ERROR_UNKNOWN)
     }
 
-    /// Only one with this parent.
-    pub(crate) fn get(&self, parent: impl Handle, handle: H) -> Done<&T> {
+    /// As `find`, for an object that must have this parent.
+    pub(crate) fn get(&self, parent: impl Handle, handle: H) -> VkResult<&T> {
         let found = self.find(handle)?;
         belongs(found, parent, handle)?;
         Ok(found)
     }
 
-    pub(crate) fn get_mut(&mut self, parent: impl Handle, handle: H) -> Done<&mut T> {
+    pub(crate) fn get_mut(&mut self, parent: impl Handle, handle: H) -> VkResult<&mut T> {
         let found = self.find_mut(handle)?;
         belongs(found, parent, handle)?;
         Ok(found)
     }
 
-    pub(crate) fn remove(&mut self, parent: impl Handle, handle: H) -> Done<T> {
+    pub(crate) fn remove(&mut self, parent: impl Handle, handle: H) -> VkResult<T> {
         self.get(parent, handle)?;
         self.all
             .remove(&handle.as_raw())
             .ok_or(vk::Result::ERROR_UNKNOWN)
     }
 
-    /// Takes out everything with this parent.
+    /// Removes all objects with this parent, and returns their handles.
     pub(crate) fn remove_all(&mut self, parent: impl Handle) -> Vec<u64> {
         let parent = parent.as_raw();
         let gone = self
@@ -131,20 +130,22 @@ impl<H: Handle + Copy, T: Child> Table<H, T> {
         let given = handle & !0xffff_ffff_ffff == self.base && handle & 0xf == 0;
         let serial = handle >> 4 & 0xfff_ffff_ffff;
         if given && (1..self.next).contains(&serial) {
-            misuse(&format!("{kind} {handle:#x} was destroyed"))
+            invalid_usage(&format!("{kind} {handle:#x} was destroyed"))
         } else {
-            misuse(&format!("{kind} {handle:#x} was never made"))
+            invalid_usage(&format!("{kind} {handle:#x} was never made"))
         }
     }
 }
 
-fn belongs<T: Child>(found: &T, parent: impl Handle, handle: impl Handle) -> Done {
+fn belongs<T: Child>(found: &T, parent: impl Handle, handle: impl Handle) -> VkResult {
     let (parent, handle) = (parent.as_raw(), handle.as_raw());
     if found.parent() == parent {
         return Ok(());
     }
     let (handle, parent) = (name_of(handle), name_of(parent));
-    Err(misuse(&format!("{handle} does not belong to {parent}")))
+    Err(invalid_usage(&format!(
+        "{handle} does not belong to {parent}"
+    )))
 }
 
 #[cfg(test)]
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn no_wrong_handle_names_anything() {
+    fn an_invalid_handle_names_no_object() {
         let mut table = Table::<Fence, char>::new(1);
         let (own, other) = (Device::from_raw(7), Device::from_raw(8));
         let first = table.insert('a');

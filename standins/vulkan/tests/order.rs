@@ -247,7 +247,7 @@ fn a_queue_that_hangs_stops_no_other() {
     with_seeds(SEEDS, |session, gpu| {
         let (held, free) = (gpu.queue(0, 0), gpu.queue(1, 0));
         let (one, two) = (gpu.timeline(0), gpu.timeline(0));
-        session.hang(held);
+        session.pause(held);
         for (queue, semaphore) in [(held, one), (free, two)] {
             let batch = Batch {
                 signals: &[(semaphore, 1)],
@@ -258,7 +258,7 @@ fn a_queue_that_hangs_stops_no_other() {
         gpu.queue_wait_idle(free).unwrap();
         assert_eq!((gpu.value(one), gpu.value(two)), (Ok(0), Ok(1)));
         assert_eq!(gpu.wait(one, 1, 1000), Err(vk::Result::TIMEOUT));
-        session.release(held);
+        session.resume(held);
         gpu.wait(one, 1, FOREVER).unwrap();
     });
 }

@@ -11,7 +11,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 /// So long that a test which takes it has hung.
-pub(crate) const GENEROUS: Duration = Duration::from_secs(60);
+pub(crate) const HANG_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) const FOREVER: u64 = u64::MAX;
 
 pub(crate) fn control() -> &'static Control {
@@ -34,7 +34,11 @@ pub(crate) fn with_seed(
     let gpu = Gpu::new(setup);
     test(&session, &gpu);
     gpu.destroy();
-    assert!(session.settle(GENEROUS), "{}", session.pending_work());
+    assert!(
+        session.wait_idle(HANG_TIMEOUT),
+        "{}",
+        session.pending_work()
+    );
     assert_eq!(session.live(), Live::default());
     assert_eq!(session.violations(), Vec::<String>::new());
 }

@@ -1,8 +1,7 @@
-//! The one simulated machine of this process, and its tables.
+//! The state of the simulated driver.
 
-use crate::boundary::Done;
 use crate::buffer::Buffer;
-use crate::calls::{complain, misuse};
+use crate::clock;
 use crate::command::{CommandBuffer, CommandPool};
 use crate::descriptor::{DescriptorPool, DescriptorSet, SetLayout};
 use crate::device::{Device, Queue, Shared};
@@ -10,48 +9,48 @@ use crate::fence::Fence;
 use crate::instance::Instance;
 use crate::memory::Memory;
 use crate::options::Options;
-use crate::physical::Physical;
+use crate::physical::PhysicalDevice;
 use crate::pipeline::{Cache, Module, Pipeline, PipelineLayout};
 use crate::procs;
 use crate::query::QueryPool;
 use crate::semaphore::Semaphore;
 use crate::table::{Table, kind_of, name_of, next_epoch};
-use crate::{clock, control};
+use crate::usage::{LOG, VkResult, invalid_usage, report_invalid_usage};
 use ash::vk::{self, Handle, ObjectType};
-use fencepost_sim::{Config, Flag, Order, SimDevice, Stepper, Sticky, seed_or};
+use fencepost_sim::{Config, Flag, Order, Planned, SimDevice, Stepper, Sticky, random_seed};
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub(crate) static FACE: Mutex<Option<Face>> = Mutex::new(None);
+pub(crate) static DRIVER: Mutex<Option<Driver>> = Mutex::new(None);
 
-/// One batch of work as far as its objects are concerned: they are in use until it is over.
+/// A submitted batch. Its objects are in use until it is over.
 ///
-/// `done` is set before the batch's signals, so that whoever has seen one of those may destroy and
-/// reset.
+/// `done` is set before the batch's signals, so that a host that has seen one of those may destroy
+/// and reset the objects.
 #[derive(Debug)]
-pub(crate) struct Ticket {
+pub(crate) struct SubmittedBatch {
     pub(crate) done: Flag,
     pub(crate) device: Arc<Shared>,
 }
 
-impl Ticket {
-    /// Complete; or given up with its device, which counts as complete.
+impl SubmittedBatch {
+    /// Whether it is complete, or its device is lost.
     pub(crate) fn over(&self) -> bool {
         self.done.is_set() || self.device.lost()
     }
 }
 
+/// The one simulated machine of this process, and its objects.
 #[derive(Debug)]
-pub(crate) struct Face {
+pub(crate) struct Driver {
     pub(crate) options: Options,
-    /// Never lost: what is made on it can be made on behalf of a lost device too.
+    /// Never lost. Flags, gates and semaphores are made on it, so they can be made for a lost device.
     pub(crate) root: SimDevice,
     pub(crate) config: Config,
-    /// `CLOCK_MONOTONIC` then.
+    /// `CLOCK_MONOTONIC` when the machine was made.
     pub(crate) began: u64,
     pub(crate) instances: Table<vk::Instance, Instance>,
-    pub(crate) physicals: Table<vk::PhysicalDevice, Physical>,
+    pub(crate) physicals: Table<vk::PhysicalDevice, PhysicalDevice>,
     pub(crate) devices: Table<vk::Device, Device>,
     pub(crate) queues: Table<vk::Queue, Queue>,
     pub(crate) semaphores: Table<vk::Semaphore, Semaphore>,
@@ -68,19 +67,19 @@ pub(crate) struct Face {
     pub(crate) modules: Table<vk::ShaderModule, Module>,
     pub(crate) caches: Table<vk::PipelineCache, Cache>,
     pub(crate) pipelines: Table<vk::Pipeline, Pipeline>,
-    /// Which batches use an object, oldest first.
-    uses: BTreeMap<u64, VecDeque<Arc<Ticket>>>,
-    /// What tests have planned for submits: how many are left until it strikes, and what.
-    pub(crate) submit_faults: Vec<(u64, SubmitFault)>,
-    /// Batches that hang until they are told.
+    /// The batches that use an object, oldest first.
+    uses: BTreeMap<u64, VecDeque<Arc<SubmittedBatch>>>,
+    /// The faults that tests have planned for submits.
+    pub(crate) submit_faults: Planned<SubmitFault>,
+    /// The gates of hanging batches.
     pub(crate) hanging: Vec<fencepost_sim::Gate>,
     _stepper: Stepper,
 }
 
-/// What happens to a submit that a test has picked.
+/// A planned fault of a submit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SubmitFault {
-    /// Its work runs until it is released.
+    /// Its work runs until the test releases it.
     Hang,
     /// Its work runs; its semaphores and its fence are never signalled.
     Silent,
@@ -88,30 +87,29 @@ pub(crate) enum SubmitFault {
     Lose,
 }
 
-/// Runs `body` with the machine, made on first use, locked.
-pub(crate) fn with_face<R>(body: impl FnOnce(&mut Face) -> R) -> Done<R> {
-    let mut face = FACE.lock().unwrap_or_else(PoisonError::into_inner);
-    if face.is_none() {
-        *face = Some(Face::new(None)?);
+/// Runs `body` with the driver locked. The first call makes the machine.
+pub(crate) fn with_driver<R>(body: impl FnOnce(&mut Driver) -> R) -> VkResult<R> {
+    let mut driver = DRIVER.lock().unwrap_or_else(PoisonError::into_inner);
+    if driver.is_none() {
+        *driver = Some(Driver::new(None)?);
     }
-    face.as_mut().map(body).ok_or(vk::Result::ERROR_UNKNOWN)
+    driver.as_mut().map(body).ok_or(vk::Result::ERROR_UNKNOWN)
 }
 
-impl Face {
-    pub(crate) fn new(seed: Option<u64>) -> Done<Face> {
-        // a hasher's keys are the one source of chance in the standard library
-        let seed = seed.unwrap_or_else(|| seed_or(RandomState::new().hash_one(0) >> 32));
+impl Driver {
+    pub(crate) fn new(seed: Option<u64>) -> VkResult<Driver> {
+        let seed = seed.unwrap_or_else(random_seed);
         let options = Options::read();
         let config = Config {
             order: Order::OrderedSignals,
-            // each command is a batch of its own
+            // each command is a batch
             max_overlap: 16,
             sticky: Sticky::Device,
             initial_tick: options.clock,
             calibration_error_ns: 500,
-            // tests hold queues from the host, and look at how long by the device's clock
+            // tests block queues from the host, and measure how long by the device's clock
             follows_real_time: true,
-            // the objects are the root's; whose they are here is checked here
+            // all objects are the root's; this crate checks which device they belong to
             shares_objects: true,
             trace_capacity: 4096,
             ..Config::seeded(seed)
@@ -120,8 +118,8 @@ impl Face {
         let root = SimDevice::new(config.clone()).map_err(|_| failed)?;
         let stepper = root.spawn_stepper().map_err(|_| failed)?;
         let epoch = next_epoch();
-        control::use_seed(seed);
-        Ok(Face {
+        LOG.set_seed(seed);
+        Ok(Driver {
             options,
             root,
             config,
@@ -145,36 +143,36 @@ impl Face {
             caches: Table::new(epoch),
             pipelines: Table::new(epoch),
             uses: BTreeMap::new(),
-            submit_faults: Vec::new(),
+            submit_faults: Planned::default(),
             hanging: Vec::new(),
             _stepper: stepper,
         })
     }
 
-    pub(crate) fn new_flag(&self, set: bool) -> Done<Flag> {
-        self.root.new_flag(set).map_err(no_room)
+    pub(crate) fn new_flag(&self, set: bool) -> VkResult<Flag> {
+        self.root.new_flag(set).map_err(out_of_host_memory)
     }
 
-    /// Work names the object from now on, until the ticket is over.
-    pub(crate) fn use_by(&mut self, handle: u64, ticket: &Arc<Ticket>) {
+    /// Marks the object as used by the batch, until that is over.
+    pub(crate) fn mark_in_use(&mut self, handle: u64, submitted: &Arc<SubmittedBatch>) {
         let uses = self.uses.entry(handle).or_default();
         while uses.front().is_some_and(|earliest| earliest.over()) {
             uses.pop_front();
         }
-        uses.push_back(ticket.clone());
+        uses.push_back(submitted.clone());
     }
 
     pub(crate) fn in_use(&self, handle: u64) -> bool {
         let uses = self.uses.get(&handle);
-        uses.is_some_and(|uses| uses.iter().any(|ticket| !ticket.over()))
+        uses.is_some_and(|uses| uses.iter().any(|submitted| !submitted.over()))
     }
 
-    /// An object is about to be destroyed, which pending work forbids.
-    pub(crate) fn retire(&mut self, handle: impl Handle) {
+    /// Reports the destruction of an object that pending work uses.
+    pub(crate) fn check_unused(&mut self, handle: impl Handle) {
         let handle = handle.as_raw();
         if self.in_use(handle) {
             let name = name_of(handle);
-            complain(&format!("{name} is destroyed while pending work uses it"));
+            report_invalid_usage(&format!("{name} is destroyed while pending work uses it"));
         }
         self.uses.remove(&handle);
     }
@@ -183,8 +181,8 @@ impl Face {
         self.uses.remove(&handle);
     }
 
-    /// Whether a command buffer that names this object is still valid.
-    pub(crate) fn is_there(&self, handle: u64) -> bool {
+    /// Whether the object exists, as command buffers that name it require.
+    pub(crate) fn exists(&self, handle: u64) -> bool {
         match kind_of(handle) {
             ObjectType::BUFFER => self.buffers.contains(handle),
             ObjectType::QUERY_POOL => self.query_pools.contains(handle),
@@ -210,8 +208,8 @@ impl Face {
         }
     }
 
-    /// A call was told to say that its device is lost: then it is.
-    pub(crate) fn lose_by(&mut self, handle: u64) {
+    /// Loses the device of a call that a test has made return that.
+    pub(crate) fn lose_device_of(&mut self, handle: u64) {
         let device = self
             .device_of(handle)
             .map(|device| self.devices.find(device));
@@ -220,8 +218,8 @@ impl Face {
         }
     }
 
-    /// Functions of versions and extensions that were not enabled must not be called.
-    pub(crate) fn check_enabled(&self, name: &str, target: u64) -> Done {
+    /// Reports a call of a function whose version and extensions are not enabled.
+    pub(crate) fn check_enabled(&self, name: &str, target: u64) -> VkResult {
         let Some(needs) = procs::needs(name) else {
             return Ok(());
         };
@@ -235,8 +233,8 @@ impl Face {
                     let physical = vk::PhysicalDevice::from_raw(target);
                     let instance = self.physicals.find(physical)?.instance;
                     let instance = self.instances.find(instance)?;
-                    // physical-device functions of a device extension need that the device has it,
-                    // no more
+                    // a physical-device function of a device extension only needs a device that
+                    // supports the extension
                     let device_level = |e: &&&str| self.device_extensions().contains(&**e);
                     instance.version >= needs.core
                         || needs.extensions.iter().any(|e| instance.has(e))
@@ -248,11 +246,13 @@ impl Face {
         if enabled {
             return Ok(());
         }
-        Err(misuse("neither its version nor its extension is enabled"))
+        Err(invalid_usage(
+            "neither its version nor its extension is enabled",
+        ))
     }
 }
 
-/// What a refusal by the simulated device means here.
-pub(crate) fn no_room(_: fencepost_sim::Error) -> vk::Result {
+/// The result for an error of the simulated device.
+pub(crate) fn out_of_host_memory(_: fencepost_sim::Error) -> vk::Result {
     vk::Result::ERROR_OUT_OF_HOST_MEMORY
 }

@@ -1,25 +1,22 @@
-//! Types of the C boundary that carry what Vulkan's valid usage promises about pointers, so that
+//! Types of the C boundary. They carry what Vulkan's valid usage promises about pointers, so that
 //! most functions need no unsafe code:
 //! <https://docs.vulkan.org/spec/latest/chapters/fundamentals.html#fundamentals-validusage>.
 
-use crate::calls::misuse;
+use crate::usage::{VkResult, invalid_usage};
 use ash::vk;
-use std::ffi::{CStr, c_char};
+use std::ffi::c_char;
 use std::mem::MaybeUninit;
 
-/// What a call gives: `Err` also for the results that are no errors, such as `NOT_READY`.
-pub(crate) type Done<T = ()> = Result<T, vk::Result>;
-
-/// The allocator that a function is given, which the stand-in does not use.
+/// An allocator argument, which the stand-in ignores.
 pub(crate) type Allocator<'a> = In<'a, vk::AllocationCallbacks<'a>>;
 
-/// A pointer to a structure: null, or valid for the call. It is passed as a plain pointer.
+/// A pointer to a structure: null, or valid for the call. It has the layout of a plain pointer.
 #[repr(transparent)]
 pub(crate) struct In<'a, T>(Option<&'a T>);
 
 impl<'a, T> In<'a, T> {
-    pub(crate) fn needed(self) -> Done<&'a T> {
-        self.0.ok_or_else(|| misuse("a pointer is null"))
+    pub(crate) fn required(self) -> VkResult<&'a T> {
+        self.0.ok_or_else(|| invalid_usage("a pointer is null"))
     }
 
     pub(crate) fn peek(&self) -> Option<&'a T> {
@@ -27,17 +24,16 @@ impl<'a, T> In<'a, T> {
     }
 }
 
-/// A place for a result: a pointer that is null, or may be written. It is passed as a plain
-/// pointer.
+/// A pointer to a result: null, or writable. It has the layout of a plain pointer.
 #[repr(transparent)]
 pub(crate) struct Out<'a, T>(Option<&'a mut MaybeUninit<T>>);
 
 impl<'a, T> Out<'a, T> {
-    /// For results that must not be null: found out before anything is done.
-    pub(crate) fn needed(self) -> Done<Place<'a, T>> {
+    /// For a result that must not be null. Functions call this before they do anything.
+    pub(crate) fn required(self) -> VkResult<Place<'a, T>> {
         self.0
             .map(Place)
-            .ok_or_else(|| misuse("a place for a result is null"))
+            .ok_or_else(|| invalid_usage("a place for a result is null"))
     }
 
     pub(crate) fn is_null(&self) -> bool {
@@ -45,7 +41,7 @@ impl<'a, T> Out<'a, T> {
     }
 }
 
-/// A place that is there.
+/// A pointer to a result that is not null.
 pub(crate) struct Place<'a, T>(&'a mut MaybeUninit<T>);
 
 impl<T> Place<'_, T> {
@@ -55,7 +51,7 @@ impl<T> Place<'_, T> {
 }
 
 impl<T> Place<'_, T> {
-    /// The first of `count` places.
+    /// The array of `count` results that begins here.
     pub(crate) fn many(self, count: usize) -> Places<T> {
         Places {
             first: self.0.as_mut_ptr(),
@@ -64,7 +60,7 @@ impl<T> Place<'_, T> {
     }
 }
 
-/// As many places as the function was told of.
+/// An array of results.
 pub(crate) struct Places<T> {
     first: *mut T,
     count: usize,
@@ -80,7 +76,7 @@ impl<T> Places<T> {
     }
 }
 
-/// A pointer that a function is told a count for. It is passed as a plain pointer.
+/// A pointer to an array whose length is another argument. It has the layout of a plain pointer.
 #[repr(transparent)]
 pub(crate) struct Array<'a, T>(Option<&'a T>);
 
@@ -95,21 +91,21 @@ impl<'a, T> Array<'a, T> {
 /// The elements of an array in a structure.
 ///
 /// # Safety
-/// Null, or valid for so many elements for `'a`.
+/// `first` is null, or valid for `count` elements for `'a`.
 pub(crate) unsafe fn slice<'a, T>(first: *const T, count: u32) -> &'a [T] {
     if first.is_null() || count == 0 {
         return &[];
     }
-    // SAFETY: not null, and the rest is the caller's word
+    // SAFETY: not null, and the caller vouches for the rest
     unsafe { std::slice::from_raw_parts(first, count as usize) }
 }
 
 /// What a pointer in a structure points to.
 ///
 /// # Safety
-/// Null, or valid for `'a`.
+/// `to` is null, or valid for `'a`.
 pub(crate) unsafe fn pointed<'a, T>(to: *const T) -> Option<&'a T> {
-    // SAFETY: the caller's word
+    // SAFETY: the caller vouches for it
     unsafe { to.as_ref() }
 }
 
@@ -134,7 +130,7 @@ pub(crate) fn find<'a, T: vk::TaggedStructure>(first: *const std::ffi::c_void) -
     unsafe { pointed(std::ptr::from_ref(found).cast()) }
 }
 
-/// Walks an output chain: `fill` is given each structure's type and its address.
+/// Walks an output chain, and calls `fill` with the type and address of each structure.
 pub(crate) fn fill_chain(
     first: *mut std::ffi::c_void,
     mut fill: impl FnMut(vk::StructureType, *mut std::ffi::c_void),
@@ -149,15 +145,15 @@ pub(crate) fn fill_chain(
     }
 }
 
-/// Two calls, the first for the count: `vkEnumerate…` and `vkGet…` functions with a count and an
-/// array.
+/// The protocol of `vkEnumerate…` and `vkGet…` functions with a count and an array, where a first
+/// call may ask for the count.
 pub(crate) fn enumerate<T>(
     count: *mut u32,
     places: Out<'_, T>,
     values: impl ExactSizeIterator<Item = T>,
-) -> Done {
+) -> VkResult {
     if count.is_null() {
-        return Err(misuse("the count is null"));
+        return Err(invalid_usage("the count is null"));
     }
     let have = values.len() as u32;
     if places.is_null() {
@@ -167,42 +163,13 @@ pub(crate) fn enumerate<T>(
     }
     // SAFETY: the count must be a valid pointer to the size of the array
     let room = unsafe { count.read() };
-    places.needed()?.many(room as usize).fill(values);
+    places.required()?.many(room as usize).fill(values);
     // SAFETY: as above
     unsafe { count.write(room.min(have)) };
     if room < have {
         Err(vk::Result::INCOMPLETE)
     } else {
         Ok(())
-    }
-}
-
-/// Reads a C string.
-///
-/// # Safety
-/// It is null or ends with a zero, and nobody writes it meanwhile.
-pub(crate) unsafe fn text(name: *const c_char) -> Option<String> {
-    if name.is_null() {
-        return None;
-    }
-    // SAFETY: not null, and the rest is the caller's word
-    let name = unsafe { CStr::from_ptr(name) };
-    Some(name.to_string_lossy().into_owned())
-}
-
-/// Copies as much of a text as fits, with a zero at its end.
-///
-/// # Safety
-/// `to` is null or has room for `room` bytes.
-pub(crate) unsafe fn put_text(text: &str, to: *mut c_char, room: usize) {
-    if to.is_null() || room == 0 {
-        return;
-    }
-    let length = text.len().min(room - 1);
-    // SAFETY: `length + 1` bytes fit, and a text of ours does not overlap a buffer of the caller
-    unsafe {
-        std::ptr::copy_nonoverlapping(text.as_ptr(), to.cast(), length);
-        to.add(length).write(0);
     }
 }
 

@@ -1,41 +1,21 @@
-//! What every call goes through before it does anything.
+//! What every call does before its function's own part.
 
-use crate::boundary::Done;
-use crate::control;
-use crate::face::{Face, with_face};
+use crate::driver::{Driver, with_driver};
 use crate::table::name_of;
+use crate::usage::{LOG, VkResult, current_call, report_invalid_usage, set_current_call};
 use ash::vk::{self, Handle};
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 thread_local! {
-    static CALLING: Cell<&'static str> = const { Cell::new("") };
     static THREAD: u64 = {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         NEXT.fetch_add(1, Ordering::Relaxed)
     };
 }
 
-/// A use that the specification forbids is written down, and the call goes on.
-pub(crate) fn complain(what: &str) {
-    let calling = CALLING.try_with(Cell::get).unwrap_or("");
-    control::violation(&format!("{calling}: {what}"));
-}
-
-/// A use that the specification forbids is written down; this is the result of the call.
-pub(crate) fn misuse(what: &str) -> vk::Result {
-    complain(what);
-    vk::Result::ERROR_VALIDATION_FAILED_EXT
-}
-
-/// The function being called on this thread, for violations.
-pub(crate) fn now_in(name: &'static str) {
-    let _ = CALLING.try_with(|calling| calling.set(name));
-}
-
-/// Which objects calls are using that no other thread may use meanwhile:
+/// The objects that calls in progress use, to find violations of external synchronization:
 /// <https://docs.vulkan.org/spec/latest/chapters/fundamentals.html#fundamentals-threadingbehavior>.
 /// Its lock is a leaf.
 static BUSY: Mutex<Vec<Busy>> = Mutex::new(Vec::new());
@@ -44,15 +24,15 @@ struct Busy {
     handle: u64,
     thread: u64,
     by: &'static str,
-    /// Nobody else may use it at all; otherwise only nobody alone.
-    alone: bool,
+    /// Whether the use excludes all other uses, or only exclusive ones.
+    exclusive: bool,
 }
 
-/// Registered in [`BUSY`] while it lives.
+/// A use of objects by a call. It is registered in [`BUSY`] until it is dropped.
 pub(crate) struct Using {
     handles: Vec<u64>,
     thread: u64,
-    alone: bool,
+    exclusive: bool,
 }
 
 fn busy() -> MutexGuard<'static, Vec<Busy>> {
@@ -60,33 +40,34 @@ fn busy() -> MutexGuard<'static, Vec<Busy>> {
 }
 
 impl Using {
-    fn new(by: &'static str, handles: &[u64], alone: bool) -> Using {
-        // a thread whose thread-local storage is gone is nobody in particular
+    fn new(by: &'static str, handles: &[u64], exclusive: bool) -> Using {
+        // 0 once the thread-local storage of this thread is destroyed
         let thread = THREAD.try_with(|thread| *thread).unwrap_or(0);
         let handles: Vec<u64> = handles.iter().copied().filter(|&h| h != 0).collect();
         let mut overlaps = Vec::new();
         if !handles.is_empty() {
             let mut all = busy();
             for &handle in &handles {
-                let clash =
-                    |b: &&Busy| b.handle == handle && b.thread != thread && (b.alone || alone);
+                let clash = |b: &&Busy| {
+                    b.handle == handle && b.thread != thread && (b.exclusive || exclusive)
+                };
                 overlaps.extend(all.iter().find(clash).map(|other| (handle, other.by)));
                 all.push(Busy {
                     handle,
                     thread,
                     by,
-                    alone,
+                    exclusive,
                 });
             }
         }
         for (handle, other) in overlaps {
             let handle = name_of(handle);
-            complain(&format!("{handle} is in use by {other} on another thread"));
+            report_invalid_usage(&format!("{handle} is in use by {other} on another thread"));
         }
         Using {
             handles,
             thread,
-            alone,
+            exclusive,
         }
     }
 }
@@ -98,8 +79,9 @@ impl Drop for Using {
         }
         let mut all = busy();
         for handle in &self.handles {
-            let own =
-                |b: &Busy| (b.handle, b.thread, b.alone) == (*handle, self.thread, self.alone);
+            let own = |b: &Busy| {
+                (b.handle, b.thread, b.exclusive) == (*handle, self.thread, self.exclusive)
+            };
             if let Some(place) = all.iter().rposition(own) {
                 all.swap_remove(place);
             }
@@ -109,15 +91,14 @@ impl Drop for Using {
 
 static CALLS: AtomicU64 = AtomicU64::new(0);
 
-/// A call goes on with these without the lock: nobody may destroy them meanwhile.
+/// Registers objects that a call uses without the lock. No other thread may destroy them meanwhile.
 pub(crate) fn using(handles: impl IntoIterator<Item = u64>) -> Using {
-    let by = CALLING.try_with(Cell::get).unwrap_or("");
+    let by = current_call();
     let handles: Vec<u64> = handles.into_iter().collect();
     Using::new(by, &handles, false)
 }
 
-/// Calls that a test holds up: the functions that are, and how many calls stand there. Its lock is
-/// a leaf.
+/// The functions whose next call stalls, and the number of stalled calls. Its lock is a leaf.
 static STALLS: Mutex<(Vec<String>, usize)> = Mutex::new((Vec::new(), 0));
 static STALLS_CHANGED: Condvar = Condvar::new();
 
@@ -125,12 +106,12 @@ fn stalls() -> MutexGuard<'static, (Vec<String>, usize)> {
     STALLS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The next call of the function stops before it does anything, its objects in use.
+/// Makes the next call of the function stop before it does anything, with its objects in use.
 pub(crate) fn stall_next(name: String) {
     stalls().0.push(name);
 }
 
-/// How many calls are held up.
+/// How many calls are stalled.
 pub(crate) fn stalled() -> usize {
     stalls().1
 }
@@ -154,25 +135,25 @@ fn stall(name: &'static str) {
     }
 }
 
-/// A call that does not need the machine, or that locks it itself. `target` is the handle that the
-/// function is called on; `exclusive` are those that no other thread may use meanwhile.
-pub(crate) fn plain(
+/// A call that does not lock the driver, or locks it itself. `target` is the handle that the
+/// function is called on. `exclusive` are the handles that no other thread may use meanwhile.
+pub(crate) fn call_unlocked(
     name: &'static str,
     target: u64,
     exclusive: &[u64],
-    body: impl FnOnce() -> Done,
+    body: impl FnOnce() -> VkResult,
 ) -> vk::Result {
-    now_in(name);
+    set_current_call(name);
     let checked = || {
-        let _alone = Using::new(name, exclusive, true);
+        let _exclusive = Using::new(name, exclusive, true);
         if !exclusive.is_empty() && CALLS.fetch_add(1, Ordering::Relaxed).is_multiple_of(16) {
-            // on few cores two calls would hardly ever overlap
+            // without this, on few cores, two calls almost never overlap
             std::thread::yield_now();
         }
         stall(name);
-        if let Some(code) = control::on_call(name) {
+        if let Some(code) = LOG.count(name) {
             if code == vk::Result::ERROR_DEVICE_LOST {
-                with_face(|face| face.lose_by(target))?;
+                with_driver(|driver| driver.lose_device_of(target))?;
             }
             return Err(code);
         }
@@ -182,47 +163,47 @@ pub(crate) fn plain(
         Ok(Ok(())) => vk::Result::SUCCESS,
         Ok(Err(code)) => code,
         Err(_) => {
-            control::violation(&format!("the stand-in panicked in {name}"));
+            LOG.violation(&format!("the stand-in panicked in {name}"));
             vk::Result::ERROR_UNKNOWN
         }
     }
 }
 
-/// A call on the machine.
+/// A call that locks the driver.
 pub(crate) fn call(
     name: &'static str,
     target: impl Handle,
     exclusive: &[u64],
-    body: impl FnOnce(&mut Face) -> Done,
+    body: impl FnOnce(&mut Driver) -> VkResult,
 ) -> vk::Result {
     call_then(name, target, exclusive, body, Ok)
 }
 
-/// A call on the machine that goes on without the lock: a wait, most of all.
+/// A call that locks the driver for `body`, then runs `then` without the lock, such as a wait.
 pub(crate) fn call_then<T>(
     name: &'static str,
     target: impl Handle,
     exclusive: &[u64],
-    body: impl FnOnce(&mut Face) -> Done<T>,
-    then: impl FnOnce(T) -> Done,
+    body: impl FnOnce(&mut Driver) -> VkResult<T>,
+    then: impl FnOnce(T) -> VkResult,
 ) -> vk::Result {
     let target = target.as_raw();
-    plain(name, target, exclusive, || {
-        let locked = with_face(|face| {
-            face.check_enabled(name, target)?;
-            body(face)
+    call_unlocked(name, target, exclusive, || {
+        let locked = with_driver(|driver| {
+            driver.check_enabled(name, target)?;
+            body(driver)
         })?;
         then(locked?)
     })
 }
 
 /// A call that returns nothing.
-pub(crate) fn void(
+pub(crate) fn call_void(
     name: &'static str,
     target: impl Handle,
     exclusive: &[u64],
-    body: impl FnOnce(&mut Face) -> Done,
+    body: impl FnOnce(&mut Driver) -> VkResult,
 ) {
-    // what went wrong is among the violations
+    // an error of such a call is a violation, which is recorded
     let _ = call(name, target, exclusive, body);
 }

@@ -1,0 +1,291 @@
+//! What tests plan and inspect: exported functions that no Vulkan driver has. [`crate::Control`] is
+//! their safe wrapper.
+
+use crate::driver::{DRIVER, Driver, SubmitFault, with_driver};
+use crate::entry;
+use crate::options;
+use crate::procs;
+use crate::usage::LOG;
+use ash::vk::{self, Handle};
+use fencepost_sim::Fault;
+use fencepost_sim::ffi::{read_text, write_text};
+use std::ffi::{c_char, c_int};
+use std::sync::PoisonError;
+use std::time::Duration;
+
+/// Drops the simulated machine with everything on it, and makes another, with the options set since
+/// the last restart. Counts, faults, stalls and violations are cleared.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_restart(seed: u64) {
+    let old = DRIVER.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(old) = old {
+        // ends all waits on it; it is dropped without the lock, since that joins its thread
+        old.keep_mapped_memory();
+        for (_, device) in old.devices.iter() {
+            device.shared.sim.lose("the machine is gone");
+        }
+    }
+    entry::release_stalled();
+    LOG.clear();
+    match Driver::new(Some(seed)) {
+        Ok(new) => *DRIVER.lock().unwrap_or_else(PoisonError::into_inner) = Some(new),
+        Err(code) => LOG.violation(&format!("no new machine: {code:?}")),
+    }
+}
+
+/// The text, if it is the name of a function of the stand-in.
+///
+/// # Safety
+/// `name` is null or a C string.
+unsafe fn function_name(name: *const c_char) -> Option<String> {
+    // SAFETY: the caller vouches for it
+    unsafe { read_text(name) }.filter(|name| procs::is_function(name))
+}
+
+/// Sets an option for the next restart, in place of its variable. 0 if there is no such option.
+///
+/// # Safety
+/// `name` is null or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fencepost_sim_option(name: *const c_char, value: u64) -> c_int {
+    // SAFETY: the caller vouches for it
+    let name = unsafe { read_text(name) };
+    name.is_some_and(|name| options::set(name, value)).into()
+}
+
+/// The machine's seed.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_seed() -> u64 {
+    // makes the machine, and with it the seed, if there is none
+    let _ = with_driver(|_| ());
+    LOG.seed()
+}
+
+/// How often a function was called; `u64::MAX` if the stand-in has no function of that name.
+///
+/// # Safety
+/// `name` is null or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fencepost_sim_calls(name: *const c_char) -> u64 {
+    // SAFETY: the caller vouches for it
+    unsafe { function_name(name) }.map_or(u64::MAX, |name| LOG.calls(&name))
+}
+
+/// Makes the `nth` call of a function from now on return `code` and do nothing else; with
+/// `repeats`, all later calls too. 0 if there is no such function.
+///
+/// # Safety
+/// `name` is null or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fencepost_sim_fail_call(
+    name: *const c_char,
+    nth: u64,
+    code: i32,
+    repeats: c_int,
+) -> c_int {
+    // SAFETY: the caller vouches for it
+    let name = unsafe { function_name(name) };
+    name.map(|name| LOG.fail(&name, nth, vk::Result::from_raw(code), repeats != 0))
+        .is_some()
+        .into()
+}
+
+/// Forgets all planned faults.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_clear_faults() {
+    LOG.clear_failures();
+    let _ = with_driver(|driver| driver.submit_faults.clear());
+}
+
+/// Plans a fault for the `nth` submit from now on. 0: its work hangs until it is released. 1: it
+/// signals nothing. 2: its work fails and the device is lost.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_fault_submit(nth: u64, what: u32) {
+    let fault = match what {
+        0 => SubmitFault::Hang,
+        1 => SubmitFault::Silent,
+        _ => SubmitFault::Lose,
+    };
+    let _ = with_driver(|driver| driver.submit_faults.add(nth, fault));
+}
+
+/// Lets the work of all hanging submits finish.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_release_submits() {
+    let _ = with_driver(|driver| {
+        for gate in driver.hanging.drain(..) {
+            gate.open();
+        }
+    });
+}
+
+/// Loses every device of the physical device with this number after this many steps of the
+/// scheduler; 0 is now.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_lose_device(physical: usize, after_steps: u64) {
+    let _ = with_driver(|driver| {
+        let own = driver.devices.iter().map(|(_, device)| &device.shared);
+        for device in own.filter(|device| device.physical == physical) {
+            if after_steps == 0 {
+                device.lose("a planned failure");
+            } else {
+                device.sim.inject(Fault::LoseDevice { after_steps });
+            }
+        }
+    });
+}
+
+/// Removes the physical device with this number for good: its devices are lost, and creating another
+/// fails.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_remove_physical(physical: usize) {
+    let _ = with_driver(|driver| {
+        let own = driver.physicals.iter().filter(|(_, p)| p.index == physical);
+        let own: Vec<vk::PhysicalDevice> = own.map(|(handle, _)| handle).collect();
+        for handle in own {
+            if let Ok(it) = driver.physicals.find_mut(handle) {
+                it.lost = true;
+            }
+        }
+    });
+    fencepost_sim_lose_device(physical, 0);
+}
+
+/// Pauses or resumes a queue. 0 if there is no such queue.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_pause(queue: u64, on: c_int) -> c_int {
+    let found = with_driver(|driver| {
+        let queue = driver.queues.peek(vk::Queue::from_raw(queue))?;
+        let (device, index) = (&queue.shared.sim, queue.sim.id().index);
+        Some(if on != 0 {
+            device.pause_queue(index)
+        } else {
+            device.resume_queue(index)
+        })
+    });
+    matches!(found, Ok(Some(true))).into()
+}
+
+/// Makes the next call of a function stop before it does anything, with its objects in use, until
+/// stalled calls are released. 0 if there is no such function.
+///
+/// # Safety
+/// `name` is null or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fencepost_sim_stall_call(name: *const c_char) -> c_int {
+    // SAFETY: the caller vouches for it
+    let name = unsafe { function_name(name) };
+    name.map(entry::stall_next).is_some().into()
+}
+
+/// How many calls are stalled.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_stalled() -> usize {
+    entry::stalled()
+}
+
+/// Lets stalled calls continue, and plans no more stalls.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_release_stalled() {
+    entry::release_stalled();
+}
+
+/// Waits until no work is pending on any device. 0 if some still is after this many milliseconds.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_wait_idle(milliseconds: u64) -> c_int {
+    let found = with_driver(|driver| {
+        let queues = driver.queues.iter().map(|(_, queue)| queue.sim.clone());
+        (driver.root.clone(), queues.collect::<Vec<_>>())
+    });
+    let Ok((root, queues)) = found else {
+        return 0;
+    };
+    // the queues of destroyed devices have no pending work
+    let idle = || queues.iter().all(|queue| queue.pending() == 0);
+    let timeout = Some(Duration::from_millis(milliseconds));
+    let _ = root.wait_until(timeout, idle);
+    idle().into()
+}
+
+/// Lists the pending work, one line each. Copies what fits, with a terminating zero, and returns
+/// the full length.
+///
+/// # Safety
+/// `to` is null or has space for `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fencepost_sim_pending_work(to: *mut c_char, size: usize) -> usize {
+    let Ok(root) = with_driver(|driver| driver.root.clone()) else {
+        return 0;
+    };
+    let text = root.pending_work().join("\n");
+    // SAFETY: the caller vouches for it
+    unsafe { write_text(&text, to, size) };
+    text.len()
+}
+
+/// How many objects of a kind are alive. The kinds are numbered like the fields of
+/// [`crate::Live`].
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_live(kind: u32) -> u64 {
+    let count = with_driver(|driver| match kind {
+        0 => driver.instances.len(),
+        1 => driver.devices.len(),
+        2 => driver.semaphores.len(),
+        3 => driver.fences.len(),
+        4 => driver.query_pools.len(),
+        5 => driver.command_pools.len(),
+        6 => driver.command_buffers.len(),
+        7 => driver.buffers.len(),
+        8 => driver.memories.len(),
+        9 => driver.set_layouts.len(),
+        10 => driver.descriptor_pools.len(),
+        11 => driver.descriptor_sets.len(),
+        12 => driver.pipeline_layouts.len(),
+        13 => driver.modules.len(),
+        14 => driver.caches.len(),
+        15 => driver.pipelines.len(),
+        _ => 0,
+    });
+    count.unwrap_or(0) as u64
+}
+
+/// The number of violations so far.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_violations() -> usize {
+    all_violations().len()
+}
+
+/// Copies what fits of a violation's text, with a terminating zero, and returns the full length; 0
+/// if there is no such violation.
+///
+/// # Safety
+/// `to` is null or has space for `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fencepost_sim_violation(
+    index: usize,
+    to: *mut c_char,
+    size: usize,
+) -> usize {
+    match all_violations().get(index) {
+        Some(text) => {
+            // SAFETY: the caller vouches for it
+            unsafe { write_text(text, to, size) };
+            text.len()
+        }
+        None => 0,
+    }
+}
+
+fn all_violations() -> Vec<String> {
+    let mut all = LOG.violations();
+    if let Ok(of_device) = with_driver(|driver| driver.root.violations()) {
+        all.extend(of_device.iter().map(ToString::to_string));
+    }
+    all
+}
+
+/// Forgets the violations so far, except for those that the simulated device has found.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_clear_violations() {
+    LOG.clear_violations();
+}
