@@ -6,7 +6,7 @@
 //! construct.
 
 #[cfg(all(feature = "cuda", not(loom)))]
-use crate::cuda::NativeEvent;
+use crate::cuda::RawEvent;
 #[cfg(all(feature = "cuda", not(loom)))]
 pub use crate::cuda::device::stream_number;
 use crate::{Device, Error, Event, Marker, Result, Stream};
@@ -44,8 +44,8 @@ pub fn record_all(device: &Device) -> Vec<Result<Marker>> {
 /// `None` for markers of other backends, and of streams that have failed. From then on it is never
 /// used for another marker; recording it again changes what that marker tells while it is pending.
 #[cfg(all(feature = "cuda", not(loom)))]
-pub fn native_event_of(marker: &Marker) -> Option<NativeEvent> {
-    NativeEvent::of_marker(marker)
+pub fn raw_event_of(marker: &Marker) -> Option<RawEvent> {
+    RawEvent::of_marker(marker)
 }
 
 /// [`Error::DeviceMismatch`].

@@ -10,7 +10,8 @@ use std::{
 };
 
 use fencepost::{
-    Backend, Device, Error, Event, Marker, Status, Stream, bindings, cuda,
+    Backend, Device, Error, Event, Marker, Status, Stream, bindings,
+    cuda::{self, RawEvent, RawEventOptions},
     testing::{
         self,
         work::{self, Gate},
@@ -122,7 +123,7 @@ fn a_record_in_place_keeps_other_holders_of_the_marker() {
     let mut native = Vec::new();
     let mut look = |event: &Event| {
         let marker = event.marker().unwrap();
-        native.push(cuda::with_raw_event(&marker, |raw| raw as usize).unwrap());
+        native.push(cuda::marker_as_raw(&marker, |raw| raw as usize).unwrap());
         marker.value()
     };
     let first = look(&event);
@@ -143,14 +144,14 @@ fn a_stream_wrapped_twice_is_the_same() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;
     let stream = device.new_stream().unwrap();
-    let raw = cuda::raw_stream(&stream).unwrap();
+    let raw = cuda::stream_as_raw(&stream).unwrap();
     // SAFETY: the stream is kept alive by what is given along.
     let again = unsafe { cuda::stream_from_raw(raw, Arc::new(stream.clone())) }.unwrap();
     assert_eq!(again, stream);
     assert_eq!(again.device(), device);
     let other = device.new_stream().unwrap();
     assert_ne!(other, stream);
-    assert!(cuda::raw_stream(&Device::open("host").unwrap().default_stream()).is_none());
+    assert!(cuda::stream_as_raw(&Device::open("host").unwrap().default_stream()).is_none());
 }
 
 #[test]
@@ -379,7 +380,7 @@ impl Graph {
         let end = bare.find::<End>("cuStreamEndCapture")?;
         let instantiate = bare.find::<Instantiate>("cuGraphInstantiateWithFlags")?;
         let launch = bare.find("cuGraphLaunch")?;
-        let stream = cuda::raw_stream(stream).unwrap();
+        let stream = cuda::stream_as_raw(stream).unwrap();
         // SAFETY: the stream is alive; 0 is the global mode.
         assert_eq!(unsafe { begin(stream, 0) }, 0);
         work();
@@ -432,7 +433,7 @@ fn a_capture_survives_everything_we_do_meanwhile() {
         device.new_stream().unwrap(),
     );
     // Known outside, so that its capture is noticed.
-    assert!(!cuda::raw_stream(&joined).unwrap().is_null());
+    assert!(!cuda::stream_as_raw(&joined).unwrap().is_null());
     // A callback that is pending on another stream while the capture goes on: the reactor asks.
     testing::cuda::spin(&busy, 50_000_000).unwrap();
     let pending = busy.record().unwrap();
@@ -491,8 +492,10 @@ fn external_events_time_the_inside_of_a_graph() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;
     let (stream, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
-    let timed = || cuda::ExternalEvent::with_timing(device).unwrap();
-    let (start, end, ready) = (timed(), timed(), cuda::ExternalEvent::new(device).unwrap());
+    let external = RawEventOptions::default().external(true);
+    let timed = || RawEvent::new(device, external.timing(true)).unwrap();
+    let (start, end) = (timed(), timed());
+    let ready = RawEvent::new(device, external).unwrap();
     assert!(ready.query().unwrap(), "unrecorded, so nothing to wait for");
     let never = start.elapsed(&end).unwrap_err();
     assert!(matches!(never, Error::NotRecorded { .. }), "{never:?}");
@@ -539,11 +542,9 @@ fn a_stream_is_wrapped_and_marked_inside_its_own_capture() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;
     let theirs = device.new_stream().unwrap();
-    let raw = cuda::raw_stream(&theirs).unwrap();
-    let (start, end) = (
-        cuda::ExternalEvent::with_timing(device).unwrap(),
-        cuda::ExternalEvent::with_timing(device).unwrap(),
-    );
+    let raw = cuda::stream_as_raw(&theirs).unwrap();
+    let external = RawEventOptions::default().timing(true).external(true);
+    let [start, end] = [(); 2].map(|()| RawEvent::new(device, external).unwrap());
     let graph = Graph::capture(&theirs, || {
         // SAFETY: `theirs` owns it and is kept.
         let wrapped = unsafe { cuda::stream_from_raw(raw, Arc::new(theirs.clone())) }.unwrap();
@@ -609,12 +610,12 @@ fn a_dropped_stream_is_used_again_once_its_work_is_done() {
     for stream in &busy {
         stream.wait(&opened).unwrap();
     }
-    let handles: Vec<Handle> = busy.iter().filter_map(cuda::raw_stream).collect();
+    let handles: Vec<Handle> = busy.iter().filter_map(cuda::stream_as_raw).collect();
     let last = busy[19].record().unwrap();
     drop(busy);
     for _ in 0..20 {
         let fresh = device.new_stream().unwrap();
-        assert!(!handles.contains(&cuda::raw_stream(&fresh).unwrap()));
+        assert!(!handles.contains(&cuda::stream_as_raw(&fresh).unwrap()));
         fresh.synchronize_timeout(PATIENCE).unwrap();
     }
     gate.open();
@@ -623,7 +624,7 @@ fn a_dropped_stream_is_used_again_once_its_work_is_done() {
     let mut again = 0;
     let streams: Vec<Stream> = (0..20).map(|_| device.new_stream().unwrap()).collect();
     for stream in &streams {
-        again += usize::from(handles.contains(&cuda::raw_stream(stream).unwrap()));
+        again += usize::from(handles.contains(&cuda::stream_as_raw(stream).unwrap()));
         stream.synchronize_timeout(PATIENCE).unwrap();
     }
     println!("{again} of 20 streams were used again");
@@ -684,10 +685,13 @@ fn a_context_of_the_callers_own_is_a_device_of_its_own() {
     type StreamCreate = unsafe extern "system" fn(*mut Handle, u32) -> i32;
     let create = bare.find::<CtxCreate>("cuCtxCreate_v2").unwrap();
     let new_stream = bare.find::<StreamCreate>("cuStreamCreate").unwrap();
-    let (mut context, mut raw) = (std::ptr::null_mut(), std::ptr::null_mut());
+    type Retain = unsafe extern "system" fn(*mut Handle, i32) -> i32;
+    let retain = bare.find::<Retain>("cuDevicePrimaryCtxRetain").unwrap();
+    let [mut context, mut primary, mut raw] = [std::ptr::null_mut(); 3];
     // SAFETY: out-pointers to one handle each. Creating a context makes it current.
     unsafe {
         assert_eq!(create(&raw mut context, 0, 0), 0);
+        assert_eq!(retain(&raw mut primary, 0), 0);
         assert_eq!(new_stream(&raw mut raw, 1), 0);
     }
     // SAFETY: the stream and its context live as long as the process.
@@ -695,6 +699,12 @@ fn a_context_of_the_callers_own_is_a_device_of_its_own() {
     let device = stream.device().clone();
     println!("{device} beside {}", gpu.device);
     assert_ne!(device, gpu.device);
+    // SAFETY: the contexts live as long as the process.
+    let from_raw = |context| unsafe { cuda::device_from_raw(context, Arc::new(())) };
+    assert_eq!(from_raw(context).unwrap(), device);
+    assert_eq!(from_raw(primary).unwrap(), Device::open("cuda:0").unwrap());
+    let null = from_raw(std::ptr::null_mut()).unwrap_err();
+    assert!(matches!(null, Error::Unsupported { .. }), "{null:?}");
     let (start, end) = (Event::with_timing(&device), Event::with_timing(&device));
     start.record(&stream).unwrap();
     testing::cuda::spin(&stream, 1_000_000).unwrap();
@@ -762,8 +772,7 @@ fn an_event_is_shared_with_another_process() {
             .map(|i| u8::from_str_radix(&handle[i * 2..i * 2 + 2], 16).unwrap())
             .collect();
         let device = Device::open("cuda:0").unwrap();
-        let event =
-            cuda::InterprocessEvent::open(&device, bytes.as_slice().try_into().unwrap()).unwrap();
+        let event = RawEvent::open(&device, bytes.as_slice().try_into().unwrap()).unwrap();
         println!("in the other process: complete {}", event.query().unwrap());
         let stream = device.new_stream().unwrap();
         event.wait(&stream).unwrap();
@@ -774,7 +783,8 @@ fn an_event_is_shared_with_another_process() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;
     let stream = device.new_stream().unwrap();
-    let event = match cuda::InterprocessEvent::new(device) {
+    let options = RawEventOptions::default().interprocess(true);
+    let event = match RawEvent::new(device, options) {
         Err(Error::Unsupported { .. }) => return println!("left out: not supported here"),
         event => event.unwrap(),
     };
@@ -783,7 +793,7 @@ fn an_event_is_shared_with_another_process() {
         Err(Error::Unsupported { .. }) => return println!("left out: not supported here"),
         handle => handle.unwrap(),
     };
-    let own = cuda::InterprocessEvent::open(device, &handle).unwrap_err();
+    let own = RawEvent::open(device, &handle).unwrap_err();
     assert!(
         own.to_string().contains("process that exported it"),
         "{own}"
@@ -862,19 +872,18 @@ fn an_idle_stream_says_so_at_once() {
 }
 
 #[test]
-fn a_native_event_is_one_event_for_life() {
-    use fencepost::cuda::{NativeEvent, NativeOptions};
+fn a_raw_event_is_one_event_for_life() {
     let Some(gpu) = gpu() else { return };
     let stream = gpu.device.new_stream().unwrap();
-    let timed = NativeOptions::default().timing(true);
-    let own = NativeEvent::new(&gpu.device, timed.blocking_sync(true)).unwrap();
+    let timed = RawEventOptions::default().timing(true);
+    let own = RawEvent::new(&gpu.device, timed.blocking_sync(true)).unwrap();
     assert!(own.query().unwrap());
 
     // A marker's event, with what the marker holds.
     let event = Event::with_timing(&gpu.device);
     let gate = work::gate(&stream).unwrap();
     event.record(&stream).unwrap();
-    let held = bindings::native_event_of(&event.marker().unwrap()).unwrap();
+    let held = bindings::raw_event_of(&event.marker().unwrap()).unwrap();
     let raw = held.raw();
     assert!(!held.query().unwrap());
     assert!(matches!(
@@ -884,7 +893,7 @@ fn a_native_event_is_one_event_for_life() {
     own.record(&stream).unwrap();
     // Recorded again, the event takes another native one: this one has an owner.
     event.record(&stream).unwrap();
-    cuda::with_raw_event(&event.marker().unwrap(), |other| assert_ne!(other, raw));
+    cuda::marker_as_raw(&event.marker().unwrap(), |other| assert_ne!(other, raw));
     gate.open();
     held.record(&stream).unwrap();
     held.synchronize().unwrap();
@@ -894,7 +903,7 @@ fn a_native_event_is_one_event_for_life() {
     // Nobody else is given the native event of that marker.
     for _ in 0..100 {
         let marker = stream.record_timed().unwrap();
-        cuda::with_raw_event(&marker, |other| assert_ne!(other, raw));
+        cuda::marker_as_raw(&marker, |other| assert_ne!(other, raw));
         marker.synchronize().unwrap();
     }
 }

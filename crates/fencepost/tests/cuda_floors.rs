@@ -114,7 +114,7 @@ fn floors() {
     let stream = device.new_stream().unwrap();
     let other = device.new_stream().unwrap();
     let bare_stream_owner = device.new_stream().unwrap();
-    let raw = cuda::raw_stream(&bare_stream_owner).unwrap();
+    let raw = cuda::stream_as_raw(&bare_stream_owner).unwrap();
     let settle = || {
         stream.synchronize().unwrap();
         bare_stream_owner.synchronize().unwrap();
@@ -182,7 +182,7 @@ fn floors() {
             || ignore(black_box((bare.query)(native))),
             settle,
         );
-        let raw_other = cuda::raw_stream(&other).unwrap();
+        let raw_other = cuda::stream_as_raw(&other).unwrap();
         compare(
             "wait once complete",
             0.2,
@@ -238,7 +238,7 @@ fn floors() {
             settle,
         );
         let shared = device.new_stream().unwrap();
-        let _ = cuda::raw_stream(&shared);
+        let _ = cuda::stream_as_raw(&shared);
         compare(
             "record, off, on a stream known outside",
             1.25,
@@ -285,7 +285,7 @@ fn times_are_the_drivers_own() {
     };
     let bare = Bare::load();
     let stream = device.new_stream().unwrap();
-    let raw = cuda::raw_stream(&stream).unwrap();
+    let raw = cuda::stream_as_raw(&stream).unwrap();
     let event = || {
         let mut event = std::ptr::null_mut();
         // SAFETY: one handle; the context of the stream is made current just below.
@@ -322,7 +322,7 @@ fn times_are_the_drivers_own() {
             stream.synchronize().unwrap();
             let ours = start.elapsed_time(&end).unwrap();
             let (first, last) = (start.marker().unwrap(), end.marker().unwrap());
-            let native = |marker| cuda::with_raw_event(marker, |raw| raw).unwrap();
+            let native = |marker| cuda::marker_as_raw(marker, |raw| raw).unwrap();
             let same = between(native(&first), native(&last));
             let around = between(outer[1], outer[2]);
             let gaps = (between(outer[0], outer[1]), between(outer[2], outer[3]));

@@ -23,7 +23,7 @@ use std::sync::{
 
 use fencepost::{
     Backend, Device, Error, Marker, Result, Stream, bindings,
-    cuda::{NativeEvent, NativeOptions},
+    cuda::{RawEvent as CudaEvent, RawEventOptions},
 };
 use pyo3::{exceptions::PyValueError, prelude::*};
 
@@ -60,7 +60,7 @@ impl Flags {
 /// One CUDA event for life. Others may record it too, so its state is never remembered.
 #[derive(Debug)]
 pub(crate) struct RawEvent {
-    pub(crate) event: NativeEvent,
+    pub(crate) event: CudaEvent,
     pub(crate) device: Device,
     recorded: AtomicBool,
 }
@@ -129,7 +129,7 @@ impl Exposure {
     /// Opens the event that another process exported.
     pub(crate) fn open(device: &Device, handle: &[u8; 64]) -> Result<Exposure> {
         let raw = RawEvent {
-            event: NativeEvent::open(device, handle)?,
+            event: CudaEvent::open(device, handle)?,
             device: device.clone(),
             recorded: AtomicBool::new(true),
         };
@@ -154,13 +154,13 @@ impl Exposure {
         if device.backend() != Backend::Cuda {
             return Err(cuda_only("an event for other processes or graphs", device));
         }
-        let options = NativeOptions::default()
+        let options = RawEventOptions::default()
             .timing(flags.timing)
             .blocking_sync(flags.blocking)
             .interprocess(flags.interprocess)
             .external(flags.external);
         let raw = RawEvent {
-            event: NativeEvent::new(device, options)?,
+            event: CudaEvent::new(device, options)?,
             device: device.clone(),
             recorded: AtomicBool::new(false),
         };
@@ -197,7 +197,7 @@ impl Exposure {
         let Some((device, marker)) = held() else {
             return Ok(None);
         };
-        let Some(event) = bindings::native_event_of(&marker) else {
+        let Some(event) = bindings::raw_event_of(&marker) else {
             // The marker has failed, and says so, or it is of another backend.
             marker.query()?;
             return Err(cuda_only("a native event", &device));

@@ -20,7 +20,7 @@ use crate::{
 
 impl PyStream {
     fn handle(&self) -> PyResult<usize> {
-        match cuda::raw_stream(&self.stream) {
+        match cuda::stream_as_raw(&self.stream) {
             Some(handle) => Ok(handle as usize),
             None => Err(PyAttributeError::new_err(format!(
                 "{} is no CUDA stream and has no CUDA handle",

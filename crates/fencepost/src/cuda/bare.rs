@@ -6,10 +6,7 @@ use super::{
     device::of_device,
     driver::{EventHandle, Fault, StreamHandle},
 };
-use crate::{
-    device::Device,
-    error::{Error, Result},
-};
+use crate::{device::Device, error::Result};
 
 /// A native stream of a device, and the calls on native events.
 ///
@@ -52,14 +49,7 @@ impl Stream {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn new(device: &Device) -> Result<Stream> {
-        let Some(cuda) = of_device(device.imp()) else {
-            return Err(Error::Unsupported {
-                what: "bare calls of CUDA's driver".into(),
-                device: device.name().into(),
-                remedy: "open a CUDA device".into(),
-            });
-        };
-        let context = cuda.context;
+        let context = of_device(device.imp())?.context;
         let mut raw = StreamHandle::NULL;
         // SAFETY: the context is retained for the life of the process.
         told(context, unsafe { context.driver.ctx_push((context.raw,)) })?;

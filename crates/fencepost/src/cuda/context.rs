@@ -15,6 +15,7 @@
 //!   (docs/measurements/cuda-stalls.md), and a stalled stream is what they are for.
 
 use std::{
+    any::Any,
     collections::VecDeque,
     ffi::c_void,
     sync::{
@@ -63,6 +64,8 @@ pub(crate) struct Context {
     /// Why nothing in it works any more.
     dead: OnceLock<Cause>,
     owner: u32,
+    /// What keeps it alive, where it is the caller's and is no primary one.
+    pub(super) keep_alive: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 /// Which pool an event belongs to.
@@ -130,6 +133,7 @@ impl Context {
             streams: Streams::new(),
             dead: OnceLock::new(),
             owner: std::process::id(),
+            keep_alive: OnceLock::new(),
         }))
     }
 

@@ -20,7 +20,7 @@
 //! | blocks `cuMemFree`, `cuMemFreeHost` and `cuModuleLoadData` while any stream is stalled | never free pinned memory, and load test kernels before the first stall |
 //! | needs a current context for creating, and for the default streams' handles, only | push it there only |
 
-use std::sync::Arc;
+use std::{any::Any, ffi::c_void, sync::Arc};
 
 use crate::{
     contract::{Backend, DeviceImpl, DeviceRef, StreamImpl},
@@ -31,9 +31,7 @@ use crate::{
 
 use super::context::Context;
 use super::driver::{ContextHandle, Driver, Fault, Ordinal, StreamHandle};
-pub(crate) use super::raw_event::RawEvent;
-pub(crate) use super::stream::CudaStream;
-use super::stream::{LEGACY, Origin, PER_THREAD};
+use super::stream::{CudaStream, LEGACY, Origin, PER_THREAD};
 
 pub(crate) struct CudaDevice {
     core: Arc<DeviceCore>,
@@ -145,21 +143,54 @@ impl CudaDevice {
             blocking,
         ))
     }
+
+    /// A stream of the caller's in this context, or a default one: where it is known already, what
+    /// is there, so that the two are equal.
+    fn wrap(&self, raw: StreamHandle, origin: Origin) -> Arc<CudaStream> {
+        if matches!(origin, Origin::Legacy) {
+            return self.default.clone();
+        }
+        let stream = CudaStream::new(self.core.clone(), self.context, raw, origin, false);
+        let known = self.context.streams().into_iter().find(|known| {
+            !Arc::ptr_eq(known, &stream)
+                && known.native_id().is_some()
+                && known.native_id() == stream.native_id()
+                && known.core().device.id == self.core.id
+                && matches!(stream.check_same_thread(known), Ok(true))
+        });
+        known.unwrap_or(stream)
+    }
 }
 
-/// Wraps the caller's stream.
+/// See [`crate::cuda::device_from_raw`].
 ///
 /// # Safety
-/// As [`crate::cuda::stream_from_raw`], which passes it on.
-pub(crate) unsafe fn wrap(
-    handle: *mut std::ffi::c_void,
-    keep_alive: Arc<dyn std::any::Any + Send + Sync>,
+/// As there.
+pub(super) unsafe fn device_from_raw(
+    context: *mut c_void,
+    keep_alive: Arc<dyn Any + Send + Sync>,
+) -> Result<DeviceRef> {
+    let driver = driver()?;
+    if context.is_null() {
+        return Err(Error::Unsupported {
+            what: "a null handle in place of a context".into(),
+            device: "cuda".into(),
+            remedy: "pass a CUcontext, or open the device by its name".into(),
+        });
+    }
+    // SAFETY: the context is alive, as the caller promises.
+    unsafe { device_in(driver, ContextHandle(context), Some(keep_alive)) }
+}
+
+/// See [`crate::cuda::stream_from_raw`].
+///
+/// # Safety
+/// As there.
+pub(super) unsafe fn stream_from_raw(
+    handle: *mut c_void,
+    keep_alive: Arc<dyn Any + Send + Sync>,
 ) -> Result<(Arc<CudaStream>, DeviceRef)> {
-    let driver = Driver::get().map_err(|why| Error::Unavailable {
-        device: "cuda".into(),
-        why,
-    })?;
-    let failed = |fault: Fault| driver.error(fault, "cuda");
+    let driver = driver()?;
     let raw = StreamHandle(handle);
     let (raw, origin) = match raw {
         StreamHandle::NULL | LEGACY => (LEGACY, Origin::Legacy),
@@ -174,7 +205,7 @@ pub(crate) unsafe fn wrap(
         // SAFETY: `context` is one handle.
         _ => unsafe { driver.ctx_current((&raw mut context,)) },
     }
-    .map_err(failed)?;
+    .map_err(|fault| driver.error(fault, "cuda"))?;
     if context == ContextHandle::NULL {
         return Err(Error::Unsupported {
             what: "a default stream in a thread without a current context".into(),
@@ -185,28 +216,40 @@ pub(crate) unsafe fn wrap(
         });
     }
     // SAFETY: the context of a stream that is alive.
-    let device = match unsafe { primary_index(driver, context) }.map_err(failed)? {
-        Some(index) => open(index)?,
-        None => device_of(driver, context, || {
-            format!("cuda (context {:p})", context.0)
-        }),
-    };
-    let Some(cuda) = of_device(&*device) else {
-        return Err(failed(Fault::Missing("a CUDA device")));
-    };
-    if matches!(origin, Origin::Legacy) {
-        return Ok((cuda.default.clone(), device));
+    let device = unsafe { device_in(driver, context, None) }?;
+    let stream = of_device(&*device)?.wrap(raw, origin);
+    Ok((stream, device))
+}
+
+fn driver() -> Result<&'static Driver> {
+    Driver::get().map_err(|why| Error::Unavailable {
+        device: "cuda".into(),
+        why,
+    })
+}
+
+/// The device of a context of the caller's, which `keep_alive` keeps alive if there is one.
+///
+/// # Safety
+/// The context is alive.
+unsafe fn device_in(
+    driver: &'static Driver,
+    context: ContextHandle,
+    keep_alive: Option<Arc<dyn Any + Send + Sync>>,
+) -> Result<DeviceRef> {
+    // SAFETY: passed on to the caller.
+    let primary = unsafe { primary_index(driver, context) };
+    if let Some(index) = primary.map_err(|fault| driver.error(fault, "cuda"))? {
+        // It is retained by us.
+        return open(index);
     }
-    let stream = CudaStream::new(cuda.core.clone(), cuda.context, raw, origin, false);
-    // The same stream once more: the one that is there, so that the two are equal.
-    let known = cuda.context.streams().into_iter().find(|known| {
-        !Arc::ptr_eq(known, &stream)
-            && known.native_id().is_some()
-            && known.native_id() == stream.native_id()
-            && known.core().device.id == cuda.core.id
-            && matches!(stream.check_same_thread(known), Ok(true))
-    });
-    Ok((known.unwrap_or(stream), device))
+    let name = || format!("cuda (context {:p})", context.0);
+    let device = device_of(driver, context, name);
+    if let Some(keep_alive) = keep_alive {
+        // One is enough.
+        let _ = of_device(&*device)?.context.keep_alive.set(keep_alive);
+    }
+    Ok(device)
 }
 
 /// Which device `context` is the primary context of, if it is one.
@@ -238,9 +281,14 @@ unsafe fn primary_index(driver: &Driver, context: ContextHandle) -> Result<Optio
     Ok(None)
 }
 
-/// The CUDA side of a device.
-pub(crate) fn of_device(device: &dyn DeviceImpl) -> Option<&CudaDevice> {
-    (device as &dyn std::any::Any).downcast_ref()
+/// The CUDA device behind a device of any backend.
+pub(crate) fn of_device(device: &dyn DeviceImpl) -> Result<&CudaDevice> {
+    let any: &dyn Any = device;
+    any.downcast_ref().ok_or_else(|| Error::Unsupported {
+        what: "a call of CUDA".into(),
+        device: device.core().name.clone(),
+        remedy: "open a device whose name begins with cuda".into(),
+    })
 }
 
 impl DeviceImpl for CudaDevice {
@@ -287,7 +335,7 @@ impl DeviceImpl for CudaDevice {
 ///
 /// # References
 /// - [`cuStreamGetId`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
-pub unsafe fn stream_number(handle: *mut std::ffi::c_void) -> Option<u64> {
+pub unsafe fn stream_number(handle: *mut c_void) -> Option<u64> {
     // SAFETY: passed on to the caller.
     unsafe { number_of(Driver::get().ok()?, StreamHandle(handle)) }
 }
@@ -308,12 +356,4 @@ pub(super) unsafe fn number_of(driver: &Driver, stream: StreamHandle) -> Option<
     // SAFETY: the stream is alive; `id` is a u64.
     unsafe { driver.stream_id((stream, &raw mut id)) }.ok()?;
     Some(id)
-}
-
-/// The native event of a CUDA marker that has one.
-pub(crate) fn raw_event(marker: &dyn crate::contract::MarkerImpl) -> Option<*mut std::ffi::c_void> {
-    match &super::marker::CudaMarker::of(marker)?.native {
-        super::marker::Native::Own(event) | super::marker::Native::Captured(event) => Some(event.0),
-        super::marker::Native::FailurePoint(_) | super::marker::Native::Failed => None,
-    }
 }

@@ -130,6 +130,14 @@ impl CudaMarker {
         (marker as &dyn Any).downcast_ref()
     }
 
+    /// Its native event, where it has one.
+    pub(super) fn native_event(&self) -> Option<EventHandle> {
+        match self.native {
+            Native::Own(event) | Native::Captured(event) => Some(event),
+            Native::FailurePoint(_) | Native::Failed => None,
+        }
+    }
+
     /// The event to record again in place, where nothing but the marker knows it.
     #[inline(always)]
     pub(super) fn event_again(&self) -> Option<EventHandle> {

@@ -1,84 +1,201 @@
-//! Raw events: one `CUevent` for life, which others may record again at any time, another
-//! process or a graph. So nothing about it is remembered, each query asks the driver, and it is
-//! never pooled.
+//! Raw events: one `CUevent` for life, which others may record again at any time.
+//!
+//! Others may be another process, a graph, or the caller's own calls of the driver. So nothing about
+//! a raw event is remembered, each query asks the driver, and it is never pooled.
 
-use std::sync::Arc;
+use std::{ffi::c_void, fmt, sync::Arc};
 
 use super::{
     context::Context,
     device::of_device,
     driver::{EventHandle, Fault, INVALID_HANDLE, IpcHandle},
     marker::CudaMarker,
-    stream::CudaStream,
+    stream::{CudaStream, of_stream},
 };
 use crate::{
     clock::Elapsed,
-    contract::{DeviceImpl, MarkerImpl},
+    contract::MarkerImpl,
+    device::Device,
     error::{Error, Result},
+    marker::Marker,
+    stream::Stream,
     sync::{Mutex, lock},
 };
 
-pub(crate) struct RawEvent {
+/// How a [`RawEvent`] is made. By default it has no timing, and threads that wait for it spin.
+///
+/// ```
+/// let options = fencepost::cuda::RawEventOptions::default().timing(true).external(true);
+/// println!("{options:?}");
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RawEventOptions {
+    timing: bool,
+    blocking_sync: bool,
+    interprocess: bool,
+    external: bool,
+}
+
+impl RawEventOptions {
+    /// Whether [`elapsed`](RawEvent::elapsed) can read its time. The driver refuses this together
+    /// with [`interprocess`](RawEventOptions::interprocess).
+    #[must_use]
+    pub fn timing(mut self, on: bool) -> RawEventOptions {
+        self.timing = on;
+        self
+    }
+
+    /// Whether threads that wait for it sleep instead of spinning.
+    #[must_use]
+    pub fn blocking_sync(mut self, on: bool) -> RawEventOptions {
+        self.blocking_sync = on;
+        self
+    }
+
+    /// Whether other processes can open it, by the handle that [`export`](RawEvent::export) gives.
+    #[must_use]
+    pub fn interprocess(mut self, on: bool) -> RawEventOptions {
+        self.interprocess = on;
+        self
+    }
+
+    /// Whether its records and waits on a stream that is being captured become nodes of the graph.
+    /// CUDA calls such an event *external*.
+    #[must_use]
+    pub fn external(mut self, on: bool) -> RawEventOptions {
+        self.external = on;
+        self
+    }
+
+    /// The flags of `cuEventCreate`: `CU_EVENT_BLOCKING_SYNC`, `CU_EVENT_DISABLE_TIMING` and
+    /// `CU_EVENT_INTERPROCESS`.
+    fn flags(self) -> u32 {
+        u32::from(self.blocking_sync)
+            | u32::from(!self.timing) << 1
+            | u32::from(self.interprocess) << 2
+    }
+}
+
+/// One `CUevent` for life, which others may record and wait for too: by calls of their own, in
+/// another process, or in a graph.
+///
+/// It is no [`Event`](crate::Event): it holds no marker, and each query asks the driver. Any thread
+/// may use it.
+///
+/// Dropping it never blocks. A graph may know it: then drop it after the graph's last run has been
+/// submitted.
+///
+/// ```no_run
+/// use fencepost::{Device, cuda::{RawEvent, RawEventOptions}};
+///
+/// let device = Device::open("cuda:0")?;
+/// let event = RawEvent::new(&device, RawEventOptions::default())?;
+/// event.record(&device.default_stream())?;
+/// let handle = event.raw(); // for cuStreamWaitEvent and its like
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+///
+/// # Between processes
+/// One process exports the event, the other opens it. Linux only. The processes must share their
+/// IPC namespace (`/dev/shm`), which containers often do not.
+///
+/// ```no_run
+/// use fencepost::{Device, cuda::{RawEvent, RawEventOptions}};
+///
+/// let device = Device::open("cuda:0")?;
+/// let event = RawEvent::new(&device, RawEventOptions::default().interprocess(true))?;
+/// event.record(&device.default_stream())?;
+/// let handle: [u8; 64] = event.export()?;
+/// // In the other process, which has received the bytes of the handle:
+/// let theirs = RawEvent::open(&device, &handle)?;
+/// theirs.wait(&device.new_stream()?)?;
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+///
+/// # In graphs
+/// An external event times a part of a graph, or orders a graph behind work outside of it. On a
+/// stream that is being captured, [`record`](RawEvent::record) and [`wait`](RawEvent::wait) become
+/// nodes, and each run of the graph records the event again. On other streams they take effect at
+/// once.
+///
+/// ```no_run
+/// use fencepost::{Device, cuda::{RawEvent, RawEventOptions}};
+///
+/// let device = Device::open("cuda:0")?;
+/// let stream = device.new_stream()?;
+/// let options = RawEventOptions::default().timing(true).external(true);
+/// let (start, end) = (RawEvent::new(&device, options)?, RawEvent::new(&device, options)?);
+/// // cuStreamBeginCapture(stream, …)
+/// start.record(&stream)?;
+/// // … kernels …
+/// end.record(&stream)?;
+/// // cuStreamEndCapture(stream, …), cuGraphLaunch(…)
+/// stream.synchronize()?;
+/// println!("{:.3} ms", start.elapsed(&end)?.as_millis_f64());
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+///
+/// # References
+/// - [`cuEventCreate`,
+///   `cuEventRecordWithFlags`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+/// - [`cuStreamWaitEvent`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
+/// - [`cuIpcGetEventHandle`,
+///   `cuIpcOpenEventHandle`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
+pub struct RawEvent {
     context: &'static Context,
     event: EventHandle,
-    /// Whether a stream that is captured makes the graph record it, or wait for it.
+    /// Whether a graph records it, or waits for it, where a stream is captured.
     external: bool,
     timing: bool,
-    /// The marker whose event it is, where it is not ours.
+    /// The marker that owns the event, where it is not ours.
     owner: Option<Arc<dyn MarkerImpl>>,
 }
 
-/// `CU_EVENT_DISABLE_TIMING`.
-const NO_TIMING: u32 = 0b10;
-/// `CU_EVENT_INTERPROCESS`; the driver shares no event with timing.
-const INTERPROCESS: u32 = 0b100;
 /// `CU_EVENT_RECORD_EXTERNAL` and `CU_EVENT_WAIT_EXTERNAL`.
 const EXTERNAL: u32 = 1;
 
-/// The handles that this process has given out, since the driver's error for opening one of them
-/// here does not say what is wrong.
+/// The handles that this process has exported. The driver's error for opening one of them here does
+/// not say what is wrong.
 static EXPORTED: Mutex<Vec<[u8; 64]>> = Mutex::new(Vec::new());
 
 impl RawEvent {
-    /// An event that graphs record, or wait for.
-    pub(crate) fn external(device: &dyn DeviceImpl, timing: bool) -> Result<RawEvent> {
-        RawEvent::new(device, if timing { 0 } else { NO_TIMING }, true)
-    }
-
-    /// An event that can be exported.
-    pub(crate) fn interprocess(device: &dyn DeviceImpl) -> Result<RawEvent> {
-        RawEvent::new(device, NO_TIMING | INTERPROCESS, false)
-    }
-
-    /// With the flags of `cuEventCreate`.
-    pub(crate) fn new(device: &dyn DeviceImpl, flags: u32, external: bool) -> Result<RawEvent> {
-        let context = context_of(device)?;
+    /// A new event, unrecorded, which counts as complete.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a device of another backend; what the driver says.
+    pub fn new(device: &Device, options: RawEventOptions) -> Result<RawEvent> {
+        let context = of_device(device.imp())?.context;
         let event = context
-            .create(flags)
+            .create(options.flags())
             .map_err(|fault| context.failed(fault, None))?;
         Ok(RawEvent {
             context,
             event,
-            external,
-            timing: flags & NO_TIMING == 0,
+            external: options.external,
+            timing: options.timing,
             owner: None,
         })
     }
 
-    /// The event of a marker, with what it holds; `None` where that has none.
-    pub(crate) fn of(marker: &Arc<dyn MarkerImpl>) -> Option<RawEvent> {
-        let imp = CudaMarker::of(&**marker)?;
+    /// See [`crate::bindings::raw_event_of`].
+    pub(crate) fn of_marker(marker: &Marker) -> Option<RawEvent> {
+        let imp = CudaMarker::of(&**marker.imp())?;
         Some(RawEvent {
             context: imp.context,
             event: imp.hand_out()?,
             external: false,
-            timing: marker.point().timing,
-            owner: Some(marker.clone()),
+            timing: marker.has_timing(),
+            owner: Some(marker.imp().clone()),
         })
     }
 
-    pub(crate) fn open(device: &dyn DeviceImpl, handle: &[u8; 64]) -> Result<RawEvent> {
-        let context = context_of(device)?;
+    /// The event that another process exported as `handle`. Good while the exporter keeps its own.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] in the process that exported it, where the event itself is to be
+    /// used, and for a device of another backend; what the driver says of a handle that is none.
+    pub fn open(device: &Device, handle: &[u8; 64]) -> Result<RawEvent> {
+        let context = of_device(device.imp())?.context;
         if lock(&EXPORTED).contains(handle) {
             return Err(Error::Unsupported {
                 what: "opening an event in the process that exported it".into(),
@@ -103,7 +220,13 @@ impl RawEvent {
         })
     }
 
-    pub(crate) fn export(&self) -> Result<[u8; 64]> {
+    /// The bytes by which another process opens it. Any thread may ask, with or without a current
+    /// context.
+    ///
+    /// # Errors
+    /// What the driver says of an event that was not made with
+    /// [`interprocess`](RawEventOptions::interprocess), or that was itself opened.
+    pub fn export(&self) -> Result<[u8; 64]> {
         let mut handle = IpcHandle([0; 64]);
         self.context
             .current(|| {
@@ -122,7 +245,14 @@ impl RawEvent {
         Ok(handle.0)
     }
 
-    pub(crate) fn record(&self, stream: &CudaStream) -> Result<()> {
+    /// Marks the point behind everything submitted to `stream` so far; in a capture, the point in
+    /// the graph. Never waits for the device.
+    ///
+    /// # Errors
+    /// [`Error::DeviceMismatch`] for a stream of another device; [`Error::Unsupported`] for one of
+    /// another backend; what the driver says.
+    pub fn record(&self, stream: &Stream) -> Result<()> {
+        let stream = of_stream(stream.imp())?;
         if !std::ptr::eq(stream.context, self.context) {
             return Err(Error::DeviceMismatch {
                 call: "record",
@@ -143,7 +273,13 @@ impl RawEvent {
         recorded.map_err(|fault| self.failed(fault))
     }
 
-    pub(crate) fn wait(&self, stream: &CudaStream) -> Result<()> {
+    /// Makes later work of `stream` run after what was recorded last, by whoever; in a capture,
+    /// after what was recorded last when the graph runs.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a stream of another backend; what the driver says.
+    pub fn wait(&self, stream: &Stream) -> Result<()> {
+        let stream = of_stream(stream.imp())?;
         let waited = self.in_graph(stream).and_then(|in_graph| {
             stream.call(|raw| {
                 let flags = if in_graph { EXTERNAL } else { 0 };
@@ -161,20 +297,33 @@ impl RawEvent {
         }
     }
 
-    pub(crate) fn query(&self) -> Result<bool> {
+    /// Whether what was recorded last is complete. Asks the driver; never blocks.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn query(&self) -> Result<bool> {
         self.context
             .query(self.event)
             .map_err(|fault| self.failed(fault))
     }
 
-    pub(crate) fn synchronize(&self) -> Result<()> {
+    /// Blocks until what was recorded last is complete: spins, unless the event was made with
+    /// [`blocking_sync`](RawEventOptions::blocking_sync).
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn synchronize(&self) -> Result<()> {
         self.context
             .synchronize(self.event)
             .map_err(|fault| self.failed(fault))
     }
 
-    /// The time from this event to `end`, as they were recorded last.
-    pub(crate) fn elapsed(&self, end: &RawEvent) -> Result<Elapsed> {
+    /// The time from this event's last record to `end`'s, on the device's clock. Never waits.
+    ///
+    /// # Errors
+    /// [`Error::TimingDisabled`], then [`Error::DeviceMismatch`], then [`Error::NotRecorded`] or
+    /// [`Error::NotReady`]; a failure of the device.
+    pub fn elapsed(&self, end: &RawEvent) -> Result<Elapsed> {
         let name = &self.context.name;
         for (which, event) in [("start", self), ("end", end)] {
             if !event.timing {
@@ -205,8 +354,9 @@ impl RawEvent {
         }
     }
 
-    /// Its handle.
-    pub(crate) fn raw(&self) -> *mut std::ffi::c_void {
+    /// The `CUevent`, for the caller's own calls of the driver, which may record it too. Good while
+    /// this value lives. Must not be destroyed.
+    pub fn raw(&self) -> *mut c_void {
         self.event.0
     }
 
@@ -223,13 +373,8 @@ impl Drop for RawEvent {
     }
 }
 
-fn context_of(device: &dyn DeviceImpl) -> Result<&'static Context> {
-    match of_device(device) {
-        Some(cuda) => Ok(cuda.context),
-        None => Err(Error::Unsupported {
-            what: "a CUDA event".into(),
-            device: device.core().name.as_str().into(),
-            remedy: "open a device whose name begins with cuda".into(),
-        }),
+impl fmt::Debug for RawEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RawEvent({:p})", self.raw())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    ffi::c_void,
     panic::Location,
     sync::{
         Arc, Weak,
@@ -61,6 +62,16 @@ pub(super) const LEGACY: StreamHandle = StreamHandle(std::ptr::without_provenanc
 /// `CU_STREAM_PER_THREAD`.
 pub(super) const PER_THREAD: StreamHandle = StreamHandle(std::ptr::without_provenance_mut(2));
 
+/// The CUDA stream behind a stream of any backend.
+pub(crate) fn of_stream(stream: &dyn StreamImpl) -> Result<&CudaStream> {
+    let any: &dyn Any = stream;
+    any.downcast_ref().ok_or_else(|| Error::Unsupported {
+        what: "a call of CUDA".into(),
+        device: stream.core().device.name.clone(),
+        remedy: "use a stream of a CUDA device".into(),
+    })
+}
+
 impl CudaStream {
     pub(super) fn new(
         device: Arc<DeviceCore>,
@@ -96,7 +107,7 @@ impl CudaStream {
     }
 
     /// Its handle, for the caller's own submits.
-    pub(crate) fn export(&self) -> *mut std::ffi::c_void {
+    pub(super) fn export(&self) -> *mut c_void {
         self.shared.store(true, Ordering::Relaxed);
         self.raw.0
     }

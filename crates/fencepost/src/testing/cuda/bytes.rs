@@ -7,10 +7,14 @@ use std::{any::Any, ffi::c_void, sync::Arc};
 
 use super::{
     kernels::{Functions, launch},
-    of_stream, state,
+    state,
 };
 use crate::{
-    cuda::{context::Context, driver::Fault, stream::CudaStream},
+    cuda::{
+        context::Context,
+        driver::Fault,
+        stream::{CudaStream, of_stream},
+    },
     error::{Error, Result},
     stream::Stream,
     sync::{Mutex, lock},

@@ -10,10 +10,7 @@ mod bytes;
 mod kernels;
 mod log;
 
-use std::{
-    any::Any,
-    sync::{Arc, OnceLock},
-};
+use std::sync::{Arc, OnceLock};
 
 use kernels::Kernels;
 use log::Pages;
@@ -23,15 +20,17 @@ use super::{
     bytes::ByteCounterImpl,
     work::{Gate, Log},
 };
+#[cfg(doc)]
+use crate::error::Error;
 use crate::{
     contract::{DeviceRef, StreamImpl},
     cuda::{
         context::Context,
         device::{new_device, of_device},
-        stream::CudaStream,
+        stream::of_stream,
     },
     device::Device,
-    error::{Cause, Error, Result},
+    error::{Cause, Result},
     host_gate::HostGated,
     stream::Stream,
     sync::{Mutex, lock},
@@ -85,10 +84,8 @@ pub fn trap(stream: &Stream) -> Result<()> {
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn fresh(device: &Device) -> Result<Device> {
-    match of_device(device.imp()) {
-        Some(cuda) => Ok(Device::new(DeviceRef::new(new_device(cuda.context)))),
-        None => Err(not_cuda(device.name())),
-    }
+    let context = of_device(device.imp())?.context;
+    Ok(Device::new(DeviceRef::new(new_device(context))))
 }
 
 /// The work of one context's devices.
@@ -170,20 +167,5 @@ impl TestWork for CudaWork {
 
     fn byte_counter(&self, capacity: usize) -> Result<Arc<dyn ByteCounterImpl>> {
         bytes::new(self.context, capacity)
-    }
-}
-
-/// The CUDA side of a stream.
-fn of_stream(stream: &dyn StreamImpl) -> Result<&CudaStream> {
-    let any: &dyn Any = stream;
-    any.downcast_ref()
-        .ok_or_else(|| not_cuda(&stream.core().device.name))
-}
-
-fn not_cuda(device: &str) -> Error {
-    Error::Unsupported {
-        what: "the work of a CUDA test".into(),
-        device: device.into(),
-        remedy: "use a device or stream of CUDA".into(),
     }
 }
