@@ -4,7 +4,7 @@ use crate::device::Device;
 use crate::encoder::{BlitEncoder, ComputeEncoder};
 use crate::event::SharedEvent;
 use crate::machine::{self, Gpu, lock};
-use crate::queue::{CommandQueue, Place};
+use crate::queue::{CommandQueue, Permit};
 use crate::report::{self, Failure};
 use crate::{foundation, runtime};
 use block2::{DynBlock, RcBlock};
@@ -34,23 +34,23 @@ pub(crate) struct State {
     pub(crate) stage: Stage,
     pub(crate) encoder_is_open: bool,
     pub(crate) commands: Vec<Command>,
-    /// What the commands use, if the command buffer keeps it alive: dropped once it has completed.
+    /// The objects that its commands use, if it retains them. Released once it has completed.
     pub(crate) kept: Vec<Retained<AnyObject>>,
-    /// Where the events are that it uses. They are no resources, so nothing says that it keeps them
-    /// alive, whatever it does with those: whoever encodes them does, until it has completed.
+    /// The addresses of the events that it uses. Events are not resources, so nothing documents that
+    /// a command buffer retains them: the code that encodes them must keep them alive.
     pub(crate) events: Vec<usize>,
-    /// Each is taken out to be called.
+    /// Each is taken out when it is called.
     pub(crate) scheduled: Vec<Option<Handler>>,
     pub(crate) completed: Vec<Option<Handler>>,
     pub(crate) handlers_left: usize,
     pub(crate) scheduled_left: usize,
-    /// Until it has completed.
-    pub(crate) place: Option<Place>,
+    /// Held until it has completed.
+    pub(crate) permit: Option<Permit>,
     pub(crate) batch: Option<Batch>,
     pub(crate) planned: Option<Failure>,
-    /// The device would not take it.
+    /// Whether the device refused it.
     pub(crate) refused: bool,
-    /// The stand-in's own bookkeeping at completion is done.
+    /// Whether `end` has run.
     pub(crate) ended: bool,
     pub(crate) error: Option<Retained<NSError>>,
     pub(crate) label: Option<Retained<NSString>>,
@@ -187,7 +187,7 @@ define_class!(
 
         #[unsafe(method(enqueue))]
         fn enqueue(&self) {
-            if self.go_on("enqueue", Stage::Enqueued) {
+            if self.advance("enqueue", Stage::Enqueued) {
                 self.ivars().queue.enqueue(self);
             }
         }
@@ -195,7 +195,7 @@ define_class!(
         #[unsafe(method(commit))]
         fn commit(&self) {
             let is_enqueued = self.state().stage == Stage::Enqueued;
-            if self.go_on("commit", Stage::Committed) {
+            if self.advance("commit", Stage::Committed) {
                 if !is_enqueued {
                     self.ivars().queue.enqueue(self);
                 }
@@ -211,7 +211,7 @@ define_class!(
             });
         }
 
-        /// Returns after the completed handlers have.
+        /// Returns after the completed handlers.
         #[unsafe(method(waitUntilCompleted))]
         fn wait_until_completed(&self) {
             self.wait("waitUntilCompleted", |state| {
@@ -230,7 +230,7 @@ unsafe impl Sync for CommandBuffer {}
 impl CommandBuffer {
     pub(crate) fn make(
         queue: Retained<CommandQueue>,
-        place: Place,
+        permit: Permit,
         retained: bool,
     ) -> Retained<CommandBuffer> {
         let state = State {
@@ -243,7 +243,7 @@ impl CommandBuffer {
             completed: Vec::new(),
             handlers_left: 0,
             scheduled_left: 0,
-            place: Some(place),
+            permit: Some(permit),
             batch: None,
             planned: None,
             refused: false,
@@ -304,7 +304,7 @@ impl CommandBuffer {
         event: &ProtocolObject<dyn MTLEvent>,
         command: impl FnOnce(&SharedEvent) -> Command,
     ) {
-        let Some(event) = SharedEvent::behind(event) else {
+        let Some(event) = SharedEvent::from_protocol(event) else {
             return report::violation(&format!("{what} with an event that is not the stand-in's"));
         };
         if self.state().encoder_is_open {
@@ -314,7 +314,7 @@ impl CommandBuffer {
         self.state().events.push(std::ptr::from_ref(event).addr());
     }
 
-    /// It has completed, and none of its handlers has been called.
+    /// Checks, before the first completed handler, that its events are alive.
     pub(crate) fn check_events(&self) {
         let events = std::mem::take(&mut self.state().events);
         let is_dead = |address: &usize| !runtime::is_alive(std::ptr::without_provenance(*address));
@@ -391,7 +391,7 @@ impl CommandBuffer {
         }
     }
 
-    /// Seconds of the host's clock; 0 before the end, and perhaps for ever if it failed.
+    /// Seconds of the host's clock. 0 before the end, and always in some failed buffers.
     fn time(&self, which: impl FnOnce(&Outcome) -> u64) -> f64 {
         let state = self.state();
         let Some(outcome) = self.outcome(&state) else {
@@ -402,7 +402,7 @@ impl CommandBuffer {
         if outcome.error.is_some() && (number ^ self.gpu().sim.seed()) & 1 == 0 {
             return 0.0;
         }
-        // ticks of the device's clock are nanoseconds of the host's
+        // a tick of the device's clock is a nanosecond of the host's
         which(&outcome) as f64 / 1e9
     }
 

@@ -1,4 +1,4 @@
-//! A command buffer's way from the commit to its end, and who is told.
+//! A command buffer from its commit to its end, and its handlers.
 
 use crate::command_buffer::{CommandBuffer, Handler, Stage, State};
 use crate::dispatch::Carried;
@@ -11,8 +11,8 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 impl CommandBuffer {
-    /// False, with the misuse written down, if it is too late for this.
-    pub(crate) fn go_on(&self, what: &str, to: Stage) -> bool {
+    /// Advances to a later stage. False, with a violation, if the command buffer is past it.
+    pub(crate) fn advance(&self, what: &str, to: Stage) -> bool {
         let mut state = self.state();
         if state.stage >= to {
             report::violation(&format!(
@@ -31,8 +31,8 @@ impl CommandBuffer {
         true
     }
 
-    /// Hands it to the device. With the state locked, so that no handler looks for the batch before
-    /// it is there.
+    /// Submits it to the simulated device, with the state locked, so that no handler runs before the
+    /// batch is stored.
     pub(crate) fn submit(&self) {
         let mut state = self.state();
         let mut commands = std::mem::take(&mut state.commands);
@@ -62,7 +62,7 @@ impl CommandBuffer {
         });
         match self.ivars().queue.sim().submit(submission) {
             Ok(batch) => state.batch = Some(batch),
-            // the device is gone: the handlers hear of it all the same
+            // the device is removed: the completed handlers are called nevertheless
             Err(_) => {
                 state.refused = true;
                 let handlers = state.completed.len();
@@ -91,18 +91,18 @@ impl CommandBuffer {
         let carried = Carried((self.retain(), handler));
         self.gpu().callbacks.complete(Box::new(move || {
             let (this, handler) = carried.into_inner();
-            let _done = Done(&this, Some(called));
+            let _guard = HandlerGuard(&this, Some(called));
             handler.call((NonNull::from(ProtocolObject::from_ref(&*this)),));
         }));
     }
 
-    /// It has completed or failed: what it held is given back.
+    /// Releases its resources, once it has completed or failed.
     fn end(&self) {
         let mut state = self.state();
         state.ended = true;
         let kept = std::mem::take(&mut state.kept);
-        let place = state.place.take();
-        // of one that failed before it began they are never called
+        let permit = state.permit.take();
+        // if it failed before it started, its scheduled handlers are never called
         let began = self
             .outcome(&state)
             .is_some_and(|outcome| outcome.start.is_some());
@@ -112,7 +112,7 @@ impl CommandBuffer {
         };
         drop(state);
         self.ivars().changed.notify_all();
-        drop((kept, place, never_called));
+        drop((kept, permit, never_called));
     }
 
     pub(crate) fn wait(&self, what: &str, over: impl Fn(&State) -> bool) {
@@ -122,7 +122,7 @@ impl CommandBuffer {
             return report::violation(&format!("{what} before commit"));
         }
         while !over(&state) {
-            // now and then awake, since nobody tells of the beginning
+            // polls, since the start of a batch wakes no thread
             let again = Duration::from_millis(2);
             let waited = self.ivars().changed.wait_timeout(state, again);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -130,10 +130,10 @@ impl CommandBuffer {
     }
 }
 
-/// Tells those who wait that a handler has returned, or panicked.
-struct Done<'a, F: FnOnce(&mut State)>(&'a CommandBuffer, Option<F>);
+/// Wakes waiting threads when it is dropped, which is once a handler has returned or panicked.
+struct HandlerGuard<'a, F: FnOnce(&mut State)>(&'a CommandBuffer, Option<F>);
 
-impl<F: FnOnce(&mut State)> Drop for Done<'_, F> {
+impl<F: FnOnce(&mut State)> Drop for HandlerGuard<'_, F> {
     fn drop(&mut self) {
         if let Some(called) = self.1.take() {
             called(&mut self.0.state());

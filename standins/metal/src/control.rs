@@ -1,4 +1,4 @@
-//! What tests plan and look at.
+//! What tests plan and inspect.
 
 use crate::device::Device;
 use crate::machine::{self, Machine};
@@ -8,35 +8,33 @@ use crate::runtime;
 use objc2::runtime::ProtocolObject;
 use objc2_metal::{MTLCommandBufferError, MTLCommandQueue, MTLDevice};
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What kind of machine is simulated. `Setup::seeded(n)` is a plain one; change what the test is
-/// about.
+/// The machine to simulate. Start from `Setup::seeded(n)` and change what the test needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
-    /// Drives every choice of the scheduler.
+    /// The seed of every random choice of the scheduler.
     pub seed: u64,
-    /// How many devices there are. The first is the system's default; with none, that is nil.
+    /// The number of devices. The first is the system's default device; without any, that is nil.
     pub devices: usize,
-    /// Whether there are shared events, or `newSharedEvent` gives nil, as in some sandboxes.
+    /// Whether `newSharedEvent` returns an event. In some sandboxes it returns nil.
     pub shared_events: bool,
     /// How many uncompleted command buffers a queue may have before `commandBuffer` blocks, unless
     /// `newCommandQueueWithMaxCommandBufferCount:` says otherwise.
     pub command_buffers: usize,
-    /// Over how many hardware channels the queues of a device are spread, so that one which stands
-    /// at a wait stops others, and what comes later in itself; each has its own without it, and
-    /// then a wait stops its buffer only.
+    /// The number of hardware channels that the queues of a device share. A command buffer that
+    /// waits blocks the later ones on its channel, in its own queue too. With `None` a wait blocks
+    /// its command buffer only.
     pub channels: Option<usize>,
     /// Whether handlers may be added to a command buffer while an encoder is open on it. macOS 26.4
     /// is reported to end the process then (<https://github.com/ml-explore/mlx/pull/3714>); PyTorch
     /// does so on every version.
     pub handlers_beside_encoders: bool,
-    /// Whether the system says that it lacks what came with macOS 10.15.
+    /// Whether the system claims to lack the methods of macOS 10.15.
     pub is_before_10_15: bool,
 }
 
@@ -45,7 +43,7 @@ fn variable<T: FromStr>(name: &str) -> Option<T> {
 }
 
 impl Setup {
-    /// Two devices that lack nothing.
+    /// Two devices that have every feature.
     pub fn seeded(seed: u64) -> Setup {
         Setup {
             seed,
@@ -58,12 +56,10 @@ impl Setup {
         }
     }
 
-    /// As the environment says: see the crate's documentation. The seed is a random one without
-    /// `FENCEPOST_SIM_SEED`.
+    /// The setup from the environment variables that the crate's documentation lists. Without
+    /// `FENCEPOST_SIM_SEED` the seed is random.
     pub fn from_environment() -> Setup {
-        // a hasher's keys are the one source of chance in the standard library
-        let seed = fencepost_sim::seed_or(RandomState::new().hash_one(0) >> 32);
-        let plain = Setup::seeded(seed);
+        let plain = Setup::seeded(fencepost_sim::random_seed());
         Setup {
             devices: variable("FENCEPOST_SIM_METAL_DEVICES").unwrap_or(plain.devices),
             shared_events: variable("FENCEPOST_SIM_METAL_SHARED_EVENTS") != Some(0),
@@ -78,12 +74,12 @@ impl Setup {
     }
 }
 
-/// Plans faults and looks at what happened. Everything is about the one machine of this process,
-/// which is made by the first call of Metal if no [`Session`] has made it.
+/// Plans faults and inspects the one machine of this process. The first call of Metal makes the
+/// machine if no [`Session`] has made it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Control;
 
-/// A machine of the caller's own. When it is dropped by a panic, the seed is printed.
+/// A machine for one test alone. If a panic drops it, the seed is printed.
 #[derive(Debug)]
 pub struct Session {
     seed: u64,
@@ -95,7 +91,7 @@ impl Drop for Session {
         if std::thread::panicking() {
             report::note(&format!("the test failed with seed {}", self.seed));
         }
-        // a test that failed while it held something back would otherwise leave threads waiting
+        // a failed test may have held work or callbacks, which would leave threads blocked
         Control.release();
         Control.release_callbacks();
     }
@@ -114,12 +110,12 @@ fn machine() -> Option<Arc<Machine>> {
 }
 
 impl Control {
-    /// A new machine, for the caller alone: others of this process wait until the session is
-    /// dropped. Counts, faults and violations are cleared. Objects of the machine before are of no
-    /// more use: nothing happens on them.
+    /// A new machine, for the caller alone: other callers in this process block until the session is
+    /// dropped. Counts, faults and violations are cleared. Work on objects of the earlier machine no
+    /// longer runs.
     ///
     /// # Panics
-    /// The operating system has no thread to give.
+    /// The operating system cannot start a thread.
     pub fn session(&self, setup: Setup) -> Session {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -154,8 +150,8 @@ impl Control {
 
     // --- faults
 
-    /// The `nth` call of a method from now on, counted from 1, gives nil (and, where it takes one,
-    /// an error). The names are in [`CALLS`](crate::CALLS).
+    /// Makes the `nth` call of a method from now on, counted from 1, return nil, with an error if it
+    /// has one. The names are in [`CALLS`](crate::CALLS).
     ///
     /// # Panics
     /// There is no such name.
@@ -163,7 +159,7 @@ impl Control {
         report::refuse(name, nth, false);
     }
 
-    /// As [`Control::refuse`], and so do all calls after that one.
+    /// As [`Control::refuse`], for that call and all later ones.
     ///
     /// # Panics
     /// There is no such name.
@@ -171,17 +167,16 @@ impl Control {
         report::refuse(name, nth, true);
     }
 
-    /// The command buffer of the `nth` commit from now on, counted from 1, ends in this error
-    /// before anything in it has run: none of its signals comes. `code` is a
+    /// Makes the command buffer of the `nth` commit from now on, counted from 1, fail with this error
+    /// before any of its commands has run, so that none of its signals comes. `code` is a
     /// [`MTLCommandBufferError`](objc2_metal::MTLCommandBufferError).
     pub fn fail_commit(&self, nth: u64, error: MTLCommandBufferError, text: &str) {
         self.fail_commit_after(nth, 0, error, text);
     }
 
-    /// As [`Control::fail_commit`], after so many of its commands have run. Waits, signals, fills,
-    /// copies and dispatches are commands; a spin that takes real time is two, and a command buffer
-    /// without retained references has one more, a check, before each for every object that it
-    /// uses.
+    /// As [`Control::fail_commit`], after this many of its commands have run. Waits, signals, fills,
+    /// copies and dispatches are commands; a spin that takes real time is two. A command buffer
+    /// without retained references has another one, a check, for each object that a command uses.
     pub fn fail_commit_after(
         &self,
         nth: u64,
@@ -202,20 +197,20 @@ impl Control {
         report::clear_faults();
     }
 
-    /// Stops all queues of all devices, also those made later, until [`Control::release`]: what is
-    /// committed stays pending.
+    /// Stops all queues of all devices, also queues made later, until [`Control::release`]: committed
+    /// work stays pending.
     pub fn hold(&self) {
         self.each(|device| device.gpu().hold(true));
     }
 
-    /// Lets all queues go on.
+    /// Resumes all queues.
     pub fn release(&self) {
         self.each(|device| device.gpu().hold(false));
     }
 
-    /// Stops one queue, or lets it go on; false if it is not the stand-in's.
+    /// Stops or resumes one queue. False if it is not the stand-in's.
     pub fn hold_queue(&self, queue: &ProtocolObject<dyn MTLCommandQueue>, held: bool) -> bool {
-        CommandQueue::behind(queue).is_some_and(|queue| {
+        CommandQueue::from_protocol(queue).is_some_and(|queue| {
             let (sim, index) = (&queue.device_of().gpu().sim, queue.sim().id().index);
             if held {
                 sim.pause_queue(index)
@@ -225,31 +220,31 @@ impl Control {
         })
     }
 
-    /// Keeps all handlers and listeners' blocks from being called until
-    /// [`Control::release_callbacks`], as a busy system may: they then come after everything else.
+    /// Delays all handlers and listeners' blocks until [`Control::release_callbacks`], as a busy
+    /// system may.
     pub fn hold_callbacks(&self) {
         if let Some(machine) = machine() {
             machine.callbacks.hold();
         }
     }
 
-    /// Calls what was held back, in the order in which it was due, and holds nothing back any more.
+    /// Calls the delayed callbacks in the order in which they were due, and delays no more.
     pub fn release_callbacks(&self) {
         if let Some(machine) = machine() {
             machine.callbacks.release();
         }
     }
 
-    /// How many calls are being held back.
+    /// How many callbacks are delayed.
     pub fn held_callbacks(&self) -> usize {
         machine().map_or(0, |machine| machine.callbacks.held())
     }
 
-    /// Removes the device: what is pending on it fails, and everything after; what makes objects
-    /// gives nil. Command buffers can still be made, and end in
-    /// `MTLCommandBufferErrorDeviceRemoved`. False if it is not the stand-in's.
+    /// Removes the device: its pending and later work fails, and methods that make objects return
+    /// nil. Command buffers can still be made, and fail with `MTLCommandBufferErrorDeviceRemoved`.
+    /// False if it is not the stand-in's.
     pub fn remove(&self, device: &ProtocolObject<dyn MTLDevice>) -> bool {
-        let known = Device::behind(device);
+        let known = Device::from_protocol(device);
         if let Some(device) = known {
             device.gpu().remove();
         }
@@ -266,7 +261,7 @@ impl Control {
         report::calls(name)
     }
 
-    /// How many threads are blocked in `commandBuffer`, since their queue is full.
+    /// How many threads are blocked in `commandBuffer` on a full queue.
     pub fn blocked(&self) -> usize {
         let mut blocked = 0;
         for device in machine().iter().flat_map(|machine| &machine.devices) {
@@ -275,20 +270,20 @@ impl Control {
         blocked
     }
 
-    /// Waits until nothing is left to do: no work is pending, no callback is due or running,
-    /// nothing is being freed. False if there still is when the time is up. What is held back, and
-    /// listeners for values that were not reached, do not count.
+    /// Waits until no work is pending, no callback is due or running, and nothing is being freed.
+    /// False if that is not so when the timeout runs out. Delayed callbacks, and listeners for values
+    /// that are not reached, do not count.
     pub fn quiesce(&self, timeout: Duration) -> bool {
         machine().is_none_or(|machine| machine.quiesce(timeout))
     }
 
-    /// The objects that are alive, by class, and blocks as `block`; classes of which there are none
-    /// are not in it. A device counts while somebody holds it.
+    /// The number of live objects of each class, and of blocks as `block`. Classes without objects
+    /// are absent. A device counts while code outside the stand-in holds it.
     pub fn live(&self) -> BTreeMap<String, usize> {
         runtime::live()
     }
 
-    /// What was done that Metal's or the runtime's documentation forbids, in order.
+    /// The uses so far that Metal's or the runtime's documentation forbids, in order.
     pub fn violations(&self) -> Vec<String> {
         let mut all = report::violations();
         if let Some(machine) = machine() {
@@ -297,12 +292,12 @@ impl Control {
         all
     }
 
-    /// Forgets the violations so far, but for those that the simulated device itself has found.
+    /// Forgets the violations so far, except for those that the simulated device has found.
     pub fn clear_violations(&self) {
         report::clear_violations();
     }
 
-    /// What every pending command buffer stands at, a line each: for a test that found the device
+    /// The state of every pending command buffer, one line each. For a test that has found the device
     /// stuck.
     pub fn pending_work(&self) -> Vec<String> {
         machine().map_or_else(Vec::new, |machine| machine.root.pending_work())

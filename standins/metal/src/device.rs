@@ -182,8 +182,8 @@ impl Device {
         self.ivars()
     }
 
-    /// The stand-in's own device behind any.
-    pub(crate) fn behind(device: &ProtocolObject<dyn MTLDevice>) -> Option<&Device> {
+    /// The stand-in's object behind the protocol; `None` for any other.
+    pub(crate) fn from_protocol(device: &ProtocolObject<dyn MTLDevice>) -> Option<&Device> {
         let object: &AnyObject = device.as_ref();
         object.downcast_ref()
     }

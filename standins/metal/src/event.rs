@@ -67,7 +67,7 @@ define_class!(
                     "setSignaledValue: lowers a shared event's value from {current} to {value}"
                 ));
             } else if value > current {
-                // what may go wrong is a semaphore that was destroyed, and this one never is
+                // fails for a destroyed semaphore only, and this one is never destroyed
                 let _ = self.semaphore().signal(value);
             }
         }
@@ -77,7 +77,7 @@ define_class!(
             let timeout = (milliseconds < u64::MAX).then(|| Duration::from_millis(milliseconds));
             match self.semaphore().wait(value, timeout) {
                 Ok(waited) => waited == Waited::Reached,
-                // nothing says that a removed device ends such a wait
+                // the documentation does not say that a removed device ends such a wait
                 Err(_) => {
                     let reached = || self.value() >= value;
                     self.gpu().sim.wait_until(timeout, reached) == Waited::Reached
@@ -93,9 +93,9 @@ define_class!(
             };
             let gpu = self.gpu().clone();
             let worker = listener.ivars().worker().clone();
-            // a listener does not keep the event alive
+            // a guess: a listener does not retain the event
             let event = Carried((Weak::new(self), block));
-            // what may go wrong is a semaphore that was destroyed, and this one never is
+            // fails for a destroyed semaphore only, and this one is never destroyed
             let _ = self.semaphore().notify(value, move |reached| {
                 let call = move || {
                     let (event, block) = event.into_inner();
@@ -116,7 +116,7 @@ unsafe impl Send for SharedEvent {}
 unsafe impl Sync for SharedEvent {}
 
 impl SharedEvent {
-    /// None on a device that was removed.
+    /// `None` on a removed device.
     pub(crate) fn make(device: &Device) -> Option<Retained<SharedEvent>> {
         let this = SharedEvent::alloc().set_ivars(EventVariables {
             semaphore: device.gpu().sim.new_semaphore(0).ok()?,
@@ -127,8 +127,8 @@ impl SharedEvent {
         unsafe { msg_send![super(this), init] }
     }
 
-    /// The stand-in's own event behind any.
-    pub(crate) fn behind(event: &ProtocolObject<dyn MTLEvent>) -> Option<&SharedEvent> {
+    /// The stand-in's object behind the protocol; `None` for any other.
+    pub(crate) fn from_protocol(event: &ProtocolObject<dyn MTLEvent>) -> Option<&SharedEvent> {
         let object: &AnyObject = event.as_ref();
         object.downcast_ref()
     }

@@ -1,15 +1,15 @@
 #![cfg(metal_sim)]
-//! The Metal face of the simulated device: a stand-in for Metal, for tests only, on which code
-//! written against objc2-metal's public interface runs where there is no Metal.
+//! A stand-in for Metal, for tests only, on the simulated device of [`fencepost_sim`]. Code written
+//! against objc2-metal's public interface runs on it where there is no Metal.
 //!
-//! It is a **stand-in**: no Apple hardware, no Apple code. Its devices say so in their name, and
-//! **nothing that it shows counts as Apple hardware**. What passes here is known not to rely on
-//! what Metal's documentation does not promise, as this crate reads it, under the seeded scheduler
-//! of [`fencepost_sim`]. A Mac is the judge of everything else.
+//! It is a **stand-in**: no Apple hardware, no Apple code. The names of its devices say so, and **a
+//! test on it never counts as a test on Apple hardware**. Such a test shows only that the code does
+//! not rely on more than Metal's documentation promises, as this crate reads it, under a seeded
+//! scheduler. Everything else needs a Mac.
 //!
-//! It is made of the Objective-C runtime's C functions, to which objc2, block2 and dispatch2 link,
-//! and of classes that answer Metal's messages. In debug builds objc2 checks each message's
-//! selector and types against them.
+//! It consists of the C functions of the Objective-C runtime, to which objc2, block2 and dispatch2
+//! link, and of classes that implement Metal's methods. In debug builds objc2 checks the selector
+//! and types of each message against them.
 //!
 //! ```
 //! use fencepost_sim_metal::{Control, Setup};
@@ -36,10 +36,10 @@
 //! # Building with it
 //!
 //! Everything is behind `--cfg metal_sim`; without it this crate is empty and has no dependencies.
-//! Two things are needed, since rustc rejects objc2-metal's link line off Apple: a wrapper for
-//! rustc, which is a program of this package and built first without the cfg, and a target folder
-//! of its own, so that neither build throws the other's results away. Linux only; no network beyond
-//! what cargo fetches anyway.
+//! rustc rejects objc2-metal's link attribute on other systems than Apple's. A build therefore needs
+//! a wrapper for rustc, which is a program of this package that is built first without the cfg. It
+//! also needs its own target folder, so that the two builds do not invalidate each other. It works
+//! on Linux only.
 //!
 //! ```text
 //! cargo build -p fencepost-sim-metal --bin metal-sim-rustc
@@ -47,61 +47,60 @@
 //!     cargo test -p fencepost-sim-metal --tests --target-dir target/metal-sim
 //! ```
 //!
-//! The same with `RUSTDOCFLAGS="--cfg metal_sim"` as well runs the example above (`--doc`) and
-//! builds this page.
+//! With `RUSTDOCFLAGS="--cfg metal_sim"` too, the same runs the example above (`--doc`) and builds
+//! this page.
 //!
-//! A library that is to be tested says, where it needs Metal, `[target.'cfg(any(target_vendor =
-//! "apple", metal_sim))']`, and its tests say `use fencepost_sim_metal as _;`, which brings the
-//! runtime into the link.
+//! A library under test declares its dependencies on Metal with `[target.'cfg(any(target_vendor =
+//! "apple", metal_sim))']`. Its tests contain `use fencepost_sim_metal as _;`, which links the
+//! runtime.
 //!
-//! | variable | says |
+//! | variable | meaning |
 //! |---|---|
-//! | `FENCEPOST_SIM_SEED` | the scheduler's seed; at random without it, and printed with every violation and failed session |
-//! | `FENCEPOST_SIM_METAL_DEVICES` | how many devices there are: 2 |
-//! | `FENCEPOST_SIM_METAL_SHARED_EVENTS` | `0`: `newSharedEvent` gives nil, as in some sandboxes |
-//! | `FENCEPOST_SIM_METAL_COMMAND_BUFFERS` | how many uncompleted command buffers a queue has room for: 64 |
-//! | `FENCEPOST_SIM_METAL_HANDLERS_BESIDE_ENCODERS` | `1`: handlers may be added to a command buffer whose encoder is open; a violation without it |
-//! | `FENCEPOST_SIM_METAL_CHANNELS` | over how many hardware channels a device's queues are spread: each has its own without it |
+//! | `FENCEPOST_SIM_SEED` | the scheduler's seed; random by default, and printed with every violation and failed session |
+//! | `FENCEPOST_SIM_METAL_DEVICES` | the number of devices; 2 by default |
+//! | `FENCEPOST_SIM_METAL_SHARED_EVENTS` | `0`: `newSharedEvent` returns nil, as in some sandboxes |
+//! | `FENCEPOST_SIM_METAL_COMMAND_BUFFERS` | how many uncompleted command buffers a queue may have; 64 by default |
+//! | `FENCEPOST_SIM_METAL_HANDLERS_BESIDE_ENCODERS` | `1`: handlers may be added to a command buffer whose encoder is open; a violation by default |
+//! | `FENCEPOST_SIM_METAL_CHANNELS` | the number of hardware channels that a device's queues share; by default each has its own |
 //!
-//! # What it holds
+//! # What it models
 //!
-//! * Command buffers of a queue start in the order of their commits, or of `enqueue`, and overlap
-//!   from then on: only an event orders one behind another. A signal says nothing about earlier
-//!   buffers.
-//! * A shared event's value may be seen before the buffer that signals it has a status or an end
-//!   time. `GPUEndTime` is 0 till then, and in some failed buffers for ever.
-//! * Completed handlers, and notifications, come at once or late and in any order, also among those
-//!   of one buffer or one event. `waitUntilCompleted` returns after the buffer's handlers have.
-//!   Handlers run one at a time in a thread of the stand-in, listeners' blocks on their dispatch
-//!   queues; each has an autorelease pool.
-//! * A command buffer that fails stops where the fault says; the signals after that never come, its
-//!   handlers do.
+//! * Command buffers of a queue start in the order of their commits, or of `enqueue`, and then
+//!   overlap: only an event orders one behind another. A signal does not imply that earlier buffers
+//!   are complete.
+//! * The host may see a shared event's value before the buffer that signals it has a status or an
+//!   end time. `GPUEndTime` is 0 until then, and stays 0 in some failed buffers.
+//! * Completed handlers and notifications run at once or late, and in any order, also among those
+//!   of one buffer or one event. `waitUntilCompleted` returns after the buffer's handlers. Handlers
+//!   run one at a time on a thread of the stand-in, and listeners' blocks on their dispatch queues;
+//!   each has an autorelease pool.
+//! * A command buffer that fails stops where the fault says. Its later signals never come, and its
+//!   handlers run.
 //! * `commandBuffer` blocks while its queue has 64 uncompleted command buffers, committed or not.
-//! * The memory of a dead object is never used again: a message to it, a retain or a release panics
-//!   with its class's name, and is a violation.
-//! * Violations ([`Control::violations`]) are also: an object autoreleased without a pool, a
+//! * The memory of a deallocated object is never reused: a message to it, a retain or a release
+//!   panics with its class's name, and is a violation.
+//! * These are violations ([`Control::violations`]) too: an object autoreleased without a pool, a
 //!   missing or second `endEncoding`, encoding or adding handlers after the commit, a second
-//!   commit, a commit with an open encoder, a lowered value, a freed object in a command buffer
-//!   without retained references, a freed event in any, a handler added beside an open encoder, a
-//!   blit of nothing or not of whole words, a panic that leaves a block, and a kernel's missing or
-//!   short arguments.
+//!   commit, a commit with an open encoder, a lowered value, a deallocated object in a command
+//!   buffer without retained references, a deallocated event in any command buffer, a handler added
+//!   while an encoder is open, a blit of no bytes or of partial words, a panic that leaves a block,
+//!   and missing or short arguments of a kernel.
 //!
-//! Guesses, where the documentation says nothing: a listener does not keep its event alive, and a
-//! notification that is due is lost with it; a buffer that fails before it was scheduled has its
-//! scheduled handlers dropped; removing a device ends no wait on an event's value.
+//! The documentation leaves these open, and the behaviour here is a guess: a listener does not
+//! retain its event, and a due notification is lost with it; a buffer that fails before it was
+//! scheduled drops its scheduled handlers; removing a device ends no wait on an event's value.
 //!
-//! # What it does not
+//! # What it does not model
 //!
-//! * Compute beyond the four kernels listed in `kernels`, which are known by name: shaders are not
-//!   compiled, and a source that Metal would reject is taken.
+//! * Kernels other than the four listed in `kernels`. Shaders are not compiled, and a source that
+//!   Metal would reject is accepted.
 //! * Metal's hazard tracking, which orders buffers of one queue that use the same tracked memory:
 //!   here they overlap.
-//! * Memory that becomes visible late, overlap inside of one command buffer, real timing,
-//!   priorities, residency.
-//! * Objective-C exceptions, protocol objects, the arm64 ABI, and mistakes in objc2-metal's own
-//!   bindings.
-//! * Other classes and methods: a message to one panics with its selector, and a class that is
-//!   missing fails to link.
+//! * Memory that becomes visible late, overlap inside one command buffer, real timing, priorities,
+//!   residency.
+//! * Objective-C exceptions, protocol objects, the arm64 ABI, and defects of objc2-metal's bindings.
+//! * Other classes and methods: a message to one panics with its selector, and a missing class fails
+//!   to link.
 
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 #![allow(non_snake_case)]
@@ -128,7 +127,7 @@ mod runtime;
 pub use control::{Control, Session, Setup};
 pub use report::CALLS;
 
-/// Makes all classes. Once, when the root is there and before anybody names one.
+/// Registers all classes. It is called once, after the root class and before main.
 fn register() {
     foundation::register();
     dispatch::register();

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 static MACHINE: Mutex<Option<Arc<Machine>>> = Mutex::new(None);
 
-/// What the host's clock stood at when the machine came to be: times are seconds since some boot,
-/// and never near zero.
+/// The host's clock when the machine was made. Times are seconds since a boot, so they are never
+/// near zero.
 pub(crate) const BOOT_NS: u64 = 1_000_000_000_000;
 
 pub(crate) struct Machine {
@@ -22,20 +22,21 @@ pub(crate) struct Machine {
     pub(crate) root: SimDevice,
     /// The first is the system's default device.
     pub(crate) devices: Vec<Retained<Device>>,
-    /// Other objects for the same devices: nothing says that Metal gives the same ones each time.
+    /// Other objects for the same devices, since Metal is not documented to return the same ones each
+    /// time.
     pub(crate) copies: Vec<Retained<Device>>,
     pub(crate) callbacks: Arc<Callbacks>,
     _stepper: Stepper,
 }
 
-/// What the objects made from a device share.
+/// The part of a device that the objects made from it share.
 pub(crate) struct Gpu {
     pub(crate) sim: SimDevice,
     pub(crate) callbacks: Arc<Callbacks>,
     pub(crate) command_buffers: usize,
     pub(crate) shared_events: AtomicBool,
     pub(crate) removed: AtomicBool,
-    /// Threads inside `commandBuffer` that wait for a place.
+    /// How many threads are blocked in `commandBuffer`.
     pub(crate) blocked: AtomicUsize,
     queues: Mutex<Queues>,
 }
@@ -49,7 +50,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The machine, made now if there is none. None if the operating system has no thread to give.
+/// The machine; made now if there is none. `None` if the operating system cannot start a thread.
 pub(crate) fn current() -> Option<Arc<Machine>> {
     let mut machine = lock(&MACHINE);
     if machine.is_none() {
@@ -58,10 +59,10 @@ pub(crate) fn current() -> Option<Arc<Machine>> {
     machine.clone()
 }
 
-/// Throws the machine away and starts another.
+/// Drops the machine and makes another.
 pub(crate) fn restart(setup: Setup) -> io::Result<()> {
     let old = lock(&MACHINE).take();
-    // it waits for its thread, so not with the lock
+    // without the lock, since the drop joins the machine's thread
     drop(old);
     let new = Machine::new(setup)?;
     *lock(&MACHINE) = Some(Arc::new(new));
@@ -76,7 +77,7 @@ impl Machine {
             sticky: Sticky::Batch,
             channels: setup.channels,
             initial_tick: BOOT_NS,
-            // tests hold queues from the host, and look at how long by the device's clock
+            // tests block queues from the host, and measure how long by the device's clock
             follows_real_time: true,
             trace_capacity: 4096,
             ..Config::seeded(setup.seed)
@@ -119,10 +120,10 @@ impl Machine {
         })
     }
 
-    /// Whether nothing is left to do but what the test holds back.
-    fn is_quiet(&self) -> bool {
-        // work goes from the device to a worker and may come back; a hop in between shows in the
-        // count
+    /// Whether nothing is left to do, apart from what the test delays.
+    fn is_quiescent(&self) -> bool {
+        // work moves from the device to a worker and may come back: a move during these checks
+        // changes the count
         let before = dispatch::accepted();
         self.root.is_quiescent()
             && dispatch::is_idle()
@@ -133,7 +134,7 @@ impl Machine {
     pub(crate) fn quiesce(&self, timeout: Duration) -> bool {
         let start = Instant::now();
         loop {
-            if self.is_quiet() {
+            if self.is_quiescent() {
                 return true;
             }
             if start.elapsed() >= timeout {
@@ -145,7 +146,7 @@ impl Machine {
 }
 
 impl Gpu {
-    /// A queue, stopped if the device is held. None on a device that was removed.
+    /// A queue, which is paused if the device is. `None` on a removed device.
     pub(crate) fn new_queue(&self) -> Option<Queue> {
         let mut queues = lock(&self.queues);
         let queue = self.sim.new_queue().ok()?;
@@ -161,7 +162,7 @@ impl Gpu {
         let mut queues = lock(&self.queues);
         queues.held = held;
         for index in 0..queues.made {
-            // one that is gone has nothing to hold
+            // fails for a queue that was dropped
             let _ = if held {
                 self.sim.pause_queue(index)
             } else {
@@ -180,10 +181,10 @@ impl Gpu {
     }
 }
 
-/// Brings blocks to the threads that call them.
+/// Sends blocks to the threads that call them.
 pub(crate) struct Callbacks {
     completion: Worker,
-    /// What waits while the test holds callbacks back.
+    /// The callbacks that a test delays.
     held: Mutex<Option<Vec<(Worker, Work)>>>,
 }
 

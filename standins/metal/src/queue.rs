@@ -16,17 +16,17 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How many uncompleted command buffers a queue has, of how many it may have.
-pub(crate) struct Room {
+/// How many uncompleted command buffers a queue has, and how many it may have.
+pub(crate) struct Capacity {
     used: Mutex<usize>,
     most: usize,
     left: Condvar,
 }
 
-/// A command buffer's place among the uncompleted ones of its queue.
-pub(crate) struct Place(Arc<Room>);
+/// A permit to be one of the uncompleted command buffers of a queue.
+pub(crate) struct Permit(Arc<Capacity>);
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         *lock(&self.0.used) -= 1;
         self.0.left.notify_one();
@@ -36,8 +36,9 @@ impl Drop for Place {
 pub(crate) struct QueueVariables {
     sim: Queue,
     device: Retained<Device>,
-    room: Arc<Room>,
-    /// Enqueued, and not handed to the device: those behind one that is not committed wait for it.
+    capacity: Arc<Capacity>,
+    /// The enqueued command buffers that are not submitted. One that is not committed blocks the
+    /// later ones.
     enqueued: Mutex<VecDeque<Retained<CommandBuffer>>>,
     label: Mutex<Option<Retained<NSString>>>,
 }
@@ -101,7 +102,7 @@ unsafe impl Send for CommandQueue {}
 unsafe impl Sync for CommandQueue {}
 
 impl CommandQueue {
-    /// None on a device that was removed.
+    /// `None` on a removed device.
     pub(crate) fn make(device: &Device, most: usize) -> Option<Retained<CommandQueue>> {
         if most == 0 {
             report::violation("newCommandQueueWithMaxCommandBufferCount: with 0");
@@ -109,7 +110,7 @@ impl CommandQueue {
         let this = CommandQueue::alloc().set_ivars(QueueVariables {
             sim: device.gpu().new_queue()?,
             device: device.retain(),
-            room: Arc::new(Room {
+            capacity: Arc::new(Capacity {
                 used: Mutex::new(0),
                 most: most.max(1),
                 left: Condvar::new(),
@@ -121,8 +122,10 @@ impl CommandQueue {
         unsafe { msg_send![super(this), init] }
     }
 
-    /// The stand-in's own queue behind any.
-    pub(crate) fn behind(queue: &ProtocolObject<dyn MTLCommandQueue>) -> Option<&CommandQueue> {
+    /// The stand-in's object behind the protocol; `None` for any other.
+    pub(crate) fn from_protocol(
+        queue: &ProtocolObject<dyn MTLCommandQueue>,
+    ) -> Option<&CommandQueue> {
         let object: &AnyObject = queue.as_ref();
         object.downcast_ref()
     }
@@ -142,25 +145,27 @@ impl CommandQueue {
         if report::is_refused("commandBuffer") {
             return None;
         }
-        let place = self.place();
-        let buffer = CommandBuffer::make(self.retain(), place, retained);
+        let permit = self.acquire_permit();
+        let buffer = CommandBuffer::make(self.retain(), permit, retained);
         Some(ProtocolObject::from_retained(buffer))
     }
 
     /// Blocks while the queue has as many uncompleted command buffers as it may have.
-    fn place(&self) -> Place {
-        let QueueVariables { room, device, .. } = self.ivars();
+    fn acquire_permit(&self) -> Permit {
+        let QueueVariables {
+            capacity, device, ..
+        } = self.ivars();
         let gpu = device.gpu();
-        let mut used = lock(&room.used);
+        let mut used = lock(&capacity.used);
         let mut counted = false;
-        while *used >= room.most && !gpu.is_removed() {
+        while *used >= capacity.most && !gpu.is_removed() {
             if !counted {
                 gpu.blocked.fetch_add(1, Ordering::SeqCst);
                 counted = true;
             }
-            // now and then awake, since nobody tells of a removal
+            // polls, since a removal wakes no thread here
             let again = Duration::from_millis(50);
-            used = room
+            used = capacity
                 .left
                 .wait_timeout(used, again)
                 .unwrap_or_else(PoisonError::into_inner)
@@ -170,27 +175,27 @@ impl CommandQueue {
             gpu.blocked.fetch_sub(1, Ordering::SeqCst);
         }
         *used += 1;
-        Place(room.clone())
+        Permit(capacity.clone())
     }
 
-    /// Gives a command buffer its turn.
+    /// Appends a command buffer to the queue.
     pub(crate) fn enqueue(&self, buffer: &CommandBuffer) {
         lock(&self.ivars().enqueued).push_back(buffer.retain());
     }
 
-    /// Hands to the device what is committed and has nothing uncommitted before it.
+    /// Submits the committed command buffers that have no uncommitted one before them.
     pub(crate) fn flush(&self) {
         let mut handed = Vec::new();
         let mut enqueued = lock(&self.ivars().enqueued);
         while enqueued.front().is_some_and(|first| first.is_committed()) {
             if let Some(buffer) = enqueued.pop_front() {
-                // with the lock, as another thread's commit may be behind this one
+                // with the lock held, so that the commits of two threads keep their order
                 buffer.submit();
                 handed.push(buffer);
             }
         }
         drop(enqueued);
-        // what a last release runs may come back here
+        // without the lock, since the last release may run code that calls this
         drop(handed);
     }
 }
@@ -228,7 +233,7 @@ define_class!(
             self.ivars().retained.set(retained);
         }
 
-        /// What it asks for, more detail in errors, is not simulated.
+        /// Detailed errors are not simulated.
         #[unsafe(method(errorOptions))]
         fn error_options(&self) -> usize {
             self.ivars().error_options.get()
