@@ -1,4 +1,4 @@
-//! What goes wrong when a test says so.
+//! Planned faults and their effects.
 #![cfg(metal_sim)]
 
 mod support;
@@ -85,7 +85,7 @@ fn a_buffer_fails_after_as_many_commands_as_the_fault_says() {
 }
 
 #[test]
-fn calls_give_nil_when_their_turn_comes() {
+fn the_nth_call_returns_nil() {
     with_seeds(1, |session| {
         let gpu = Gpu::open();
         session.refuse("newCommandQueue", 2);
@@ -124,7 +124,7 @@ fn calls_give_nil_when_their_turn_comes() {
 
 #[test]
 #[should_panic(expected = "does not count newThing")]
-fn a_fault_for_an_unknown_call_is_a_mistake() {
+fn a_fault_for_an_unknown_call_panics() {
     Control.refuse("newThing", 1);
 }
 
@@ -269,7 +269,7 @@ fn one_queue_may_be_held_alone() {
 }
 
 #[test]
-fn a_handler_may_come_after_everything_was_dropped() {
+fn a_handler_may_run_after_everything_was_dropped() {
     with_seeds(SEEDS, |session| {
         let (tell, told) = channel();
         session.hold_callbacks();

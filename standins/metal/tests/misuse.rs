@@ -1,4 +1,4 @@
-//! What Metal forbids, and what the stand-in says of it.
+//! Misuse of Metal, and the violations that the stand-in reports.
 #![cfg(metal_sim)]
 
 mod support;

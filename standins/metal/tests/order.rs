@@ -1,4 +1,4 @@
-//! In which order things happen, and in which they need not.
+//! What is ordered, and what is not.
 #![cfg(metal_sim)]
 
 mod support;
@@ -83,7 +83,7 @@ fn buffers_chained_by_an_event_run_in_order() {
 }
 
 #[test]
-fn a_signal_in_a_buffer_of_its_own_proves_nothing_about_those_before_it() {
+fn a_signal_in_its_own_buffer_may_overtake_earlier_buffers() {
     let early = |seed: &u64| {
         let mut early = false;
         with_setup(Setup::seeded(*seed), |session| {
@@ -266,7 +266,7 @@ fn a_notification_for_a_value_already_there_comes_too() {
 }
 
 #[test]
-fn an_enqueued_buffer_keeps_its_turn() {
+fn an_enqueued_buffer_keeps_its_place_in_the_queue() {
     with_seeds(SEEDS, |_| {
         let gpu = Gpu::open();
         let (event, buffer) = (gpu.event(), gpu.buffer(4));

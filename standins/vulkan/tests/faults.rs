@@ -1,4 +1,4 @@
-//! Faults that tests plan: failing calls, lost devices, work that hangs or never signals.
+//! Planned faults: failing calls, lost devices, work that hangs or never signals.
 
 mod support;
 
@@ -9,7 +9,7 @@ const SEEDS: u64 = 30;
 const LOST: vk::Result = vk::Result::ERROR_DEVICE_LOST;
 
 #[test]
-fn a_planned_failure_strikes_the_call_it_names_and_no_other() {
+fn a_planned_failure_affects_only_the_call_that_it_names() {
     with_seeds(1, |session, gpu| {
         let memory = vk::Result::ERROR_OUT_OF_DEVICE_MEMORY;
         session.fail_call("vkCreateSemaphore", 2, memory);
@@ -33,8 +33,8 @@ fn a_planned_failure_strikes_the_call_it_names_and_no_other() {
     });
 }
 
-/// Everything that may say that the device is lost does, and what is left can be destroyed.
-fn says_lost(gpu: &Gpu, semaphore: vk::Semaphore, fence: vk::Fence, queue: vk::Queue) {
+/// Checks that every call that may return that the device is lost does.
+fn returns_lost(gpu: &Gpu, semaphore: vk::Semaphore, fence: vk::Fence, queue: vk::Queue) {
     let batch = Batch {
         signals: &[(semaphore, 99)],
         ..Batch::default()
@@ -54,14 +54,14 @@ fn says_lost(gpu: &Gpu, semaphore: vk::Semaphore, fence: vk::Fence, queue: vk::Q
     ] {
         assert_eq!(said, Err(LOST));
     }
-    // these say nothing of it
+    // these calls never return it
     gpu.timeline(0);
     gpu.fence(Default::default());
     gpu.pool(0);
 }
 
 #[test]
-fn a_lost_device_gives_up_its_work_and_ends_waits() {
+fn a_lost_device_drops_its_work_and_ends_waits() {
     with_seeds(SEEDS, |session, gpu| {
         let (gate, done, queue) = (gpu.timeline(0), gpu.timeline(0), gpu.queue(0, 0));
         let (fence, pool) = (gpu.fence(Default::default()), gpu.pool(0));
@@ -81,7 +81,7 @@ fn a_lost_device_gives_up_its_work_and_ends_waits() {
             assert_eq!(semaphore.join().unwrap(), Err(LOST));
             assert_eq!(fence.join().unwrap(), Err(LOST));
         });
-        says_lost(gpu, done, fence, queue);
+        returns_lost(gpu, done, fence, queue);
     });
 }
 
@@ -104,17 +104,17 @@ fn one_device_is_lost_and_the_other_is_not() {
 }
 
 #[test]
-fn a_call_that_is_told_to_say_so_loses_the_device() {
+fn a_call_that_is_made_to_return_it_loses_the_device() {
     with_seeds(1, |session, gpu| {
         let (done, fence) = (gpu.timeline(0), gpu.fence(Default::default()));
         session.fail_call("vkQueueSubmit", 1, LOST);
         assert_eq!(gpu.submit(gpu.queue(0, 0), &Batch::default()), Err(LOST));
-        says_lost(gpu, done, fence, gpu.queue(1, 0));
+        returns_lost(gpu, done, fence, gpu.queue(1, 0));
     });
 }
 
 #[test]
-fn work_that_fails_or_some_later_step_loses_the_device() {
+fn failed_work_or_a_planned_step_loses_the_device() {
     with_seeds(SEEDS, |session, gpu| {
         let (done, fence, queue) = (
             gpu.timeline(0),
@@ -141,12 +141,12 @@ fn work_that_fails_or_some_later_step_loses_the_device() {
             }
         }
         assert!(submitted < 99);
-        says_lost(gpu, done, fence, queue);
+        returns_lost(gpu, done, fence, queue);
     });
 }
 
 #[test]
-fn work_that_hangs_holds_its_queue_until_it_is_told() {
+fn work_that_hangs_blocks_its_queue_until_it_is_released() {
     with_seeds(SEEDS, |session, gpu| {
         let (one, two, other) = (gpu.timeline(0), gpu.timeline(0), gpu.timeline(0));
         session.hang_submit(1);
@@ -190,7 +190,7 @@ fn a_silent_submit_runs_and_never_signals() {
         assert_eq!(log.tokens(), [3]);
         assert_eq!(gpu.wait(done, 1, 0), Err(vk::Result::TIMEOUT));
         assert_eq!(gpu.signaled(fence), Ok(false));
-        // the fence still belongs to the submit; only a lost device ends that
+        // the fence stays in use by the submit until the device is lost
         session.lose_device(0);
     });
 }

@@ -1,4 +1,4 @@
-//! The library as it is loaded in place of the Vulkan loader, and what it says of itself.
+//! The library, loaded in place of the Vulkan loader, and its properties.
 
 mod support;
 
@@ -9,7 +9,7 @@ use std::ffi::CString;
 use std::path::PathBuf;
 use support::*;
 
-/// Nobody else's.
+/// A seed that no other test uses.
 const SEED: u64 = 0x5eed_5eed;
 
 fn path() -> PathBuf {
@@ -27,7 +27,7 @@ fn loaded(library: &Library) -> ash::Entry {
 }
 
 #[test]
-fn whoever_loads_the_same_path_shares_one_machine() {
+fn all_that_load_the_same_path_share_one_machine() {
     let control = Control::load(&path()).unwrap();
     // SAFETY: the library does nothing when it is loaded
     let library = unsafe { Library::new(path()) }.unwrap();
@@ -47,12 +47,12 @@ fn whoever_loads_the_same_path_shares_one_machine() {
     unsafe { instance.destroy_instance(None) };
     assert_eq!(session.live(), Live::default());
     assert!(session.violations().is_empty());
-    // the copy linked into this test is another
+    // the copy that is linked into this test has its own machine
     assert_ne!(Control::linked().seed(), SEED);
 }
 
 #[test]
-fn every_function_is_found_through_its_instance_and_what_is_not_enabled_not_through_its_device() {
+fn an_instance_finds_every_function_and_a_device_only_enabled_ones() {
     let setup = Setup {
         api: vk::API_VERSION_1_2,
         extensions: &[c"VK_KHR_synchronization2"],
@@ -92,7 +92,7 @@ fn every_function_is_found_through_its_instance_and_what_is_not_enabled_not_thro
 }
 
 #[test]
-fn it_says_what_it_is() {
+fn the_devices_are_named_as_stand_ins() {
     let session = control().session(1, &[]);
     let entry = entry();
     // SAFETY: nothing is asked for
@@ -130,7 +130,7 @@ fn it_says_what_it_is() {
 }
 
 #[test]
-fn options_take_away_what_a_driver_may_lack() {
+fn options_remove_what_a_driver_may_lack() {
     let options = [
         ("DEVICES", 1),
         ("API", 12),

@@ -1,4 +1,4 @@
-//! Handles and calls that are wrong: violations, never a crash.
+//! Wrong handles and calls give violations, and never crash.
 
 mod support;
 
@@ -8,8 +8,8 @@ use support::*;
 const BAD: vk::Result = vk::Result::ERROR_VALIDATION_FAILED_EXT;
 const NONE: vk::CommandBufferUsageFlags = vk::CommandBufferUsageFlags::empty();
 
-/// Work that a semaphore holds, and what holds it.
-fn hold(gpu: &Gpu, queue: vk::Queue) -> vk::Semaphore {
+/// Submits work that waits, and returns the semaphore that it waits for.
+fn submit_wait(gpu: &Gpu, queue: vk::Queue) -> vk::Semaphore {
     let gate = gpu.timeline(0);
     let batch = Batch {
         waits: &[(gate, 1)],
@@ -28,7 +28,7 @@ fn submit(gpu: &Gpu, queue: vk::Queue, buffers: &[vk::CommandBuffer]) -> Result<
 }
 
 #[test]
-fn stale_foreign_and_made_up_handles_are_found() {
+fn stale_foreign_and_made_up_handles_are_violations() {
     with_seeds(1, |session, gpu| {
         let stale = gpu.timeline(0);
         gpu.forget(stale);
@@ -57,10 +57,10 @@ fn stale_foreign_and_made_up_handles_are_found() {
 }
 
 #[test]
-fn what_pending_work_uses_must_not_be_destroyed() {
+fn objects_that_pending_work_uses_must_not_be_destroyed() {
     with_seeds(10, |session, gpu| {
         let queue = gpu.queue(0, 0);
-        let gate = hold(gpu, queue);
+        let gate = submit_wait(gpu, queue);
         let (d, done) = (&gpu.device, gpu.timeline(0));
         let info = vk::FenceCreateInfo::default();
         // SAFETY: the device is alive
@@ -112,7 +112,7 @@ fn timeline_values_must_grow() {
         };
         assert_eq!(gpu.signal(done, 5), Err(BAD));
         assert_eq!(mark(5), Err(BAD));
-        let gate = hold(gpu, queue);
+        let gate = submit_wait(gpu, queue);
         mark(8).unwrap();
         // one that comes after it on the queue, and one of the host that may pass it
         assert_eq!(mark(8), Err(BAD));
@@ -131,7 +131,7 @@ fn timeline_values_must_grow() {
 }
 
 #[test]
-fn two_queues_that_signal_in_the_wrong_order_are_found_when_the_device_comes_to_it() {
+fn signals_of_two_queues_in_the_wrong_order_are_found_when_they_run() {
     let found = fencepost_sim::find_seed(50, |seed| {
         let session = control().session(*seed, &[]);
         let gpu = Gpu::new(Setup::default());
@@ -153,7 +153,7 @@ fn two_queues_that_signal_in_the_wrong_order_are_found_when_the_device_comes_to_
 }
 
 #[test]
-fn values_must_lie_near_each_other() {
+fn values_must_not_be_too_far_apart() {
     let options = [("MAX_DIFFERENCE", 100)];
     with_seed(1, &options, Setup::default(), |session, gpu| {
         let done = gpu.timeline(0);
@@ -169,7 +169,7 @@ fn binary_semaphores_alternate_and_fences_are_used_once() {
     with_seeds(1, |session, gpu| {
         let (queue, turn) = (gpu.queue(0, 0), gpu.binary());
         let fence = gpu.fence(Default::default());
-        let gate = hold(gpu, queue);
+        let gate = submit_wait(gpu, queue);
         let signal = Batch {
             signals: &[(turn, 0)],
             ..Batch::default()
@@ -220,7 +220,7 @@ fn queries_are_reset_before_they_are_written_and_read() {
         submit(gpu, queue, &[write]).unwrap();
         gpu.queue_wait_idle(queue).unwrap();
         assert_eq!(gpu.results(queries, 1, Default::default()), Ok(first));
-        let gate = hold(gpu, queue);
+        let gate = submit_wait(gpu, queue);
         submit(gpu, queue, &[write]).unwrap();
         gpu.host_reset(queries, 0, 1);
         gpu.host_reset(queries, 1, 4);
@@ -274,13 +274,13 @@ fn command_buffers_are_submitted_as_they_were_recorded_for() {
 }
 
 #[test]
-fn a_pending_command_buffer_is_left_alone() {
+fn a_pending_command_buffer_must_not_be_changed() {
     with_seeds(1, |session, gpu| {
         let (pool, queue) = (gpu.pool(0), gpu.queue(0, 0));
         let plain = gpu.record(pool, NONE, |_| ());
         let shared = vk::CommandBufferUsageFlags::SIMULTANEOUS_USE;
         let shared = gpu.record(pool, shared, |_| ());
-        let gate = hold(gpu, queue);
+        let gate = submit_wait(gpu, queue);
         submit(gpu, queue, &[plain, shared, shared]).unwrap();
         submit(gpu, queue, &[shared]).unwrap();
         assert_eq!(submit(gpu, queue, &[plain]), Err(BAD));
@@ -300,7 +300,7 @@ fn a_pending_command_buffer_is_left_alone() {
 }
 
 #[test]
-fn a_command_buffer_is_invalid_once_something_in_it_is_gone_or_changed() {
+fn a_command_buffer_is_invalid_once_an_object_in_it_is_destroyed_or_updated() {
     with_seeds(1, |session, gpu| {
         let (pool, queue) = (gpu.pool(0), gpu.queue(0, 0));
         let (log, other) = (gpu.words(4, 1), gpu.words(4, 1));
@@ -416,10 +416,10 @@ fn memory_is_mapped_once_and_where_the_host_sees_it() {
 }
 
 #[test]
-fn what_is_left_when_its_device_goes_is_named() {
+fn objects_that_outlive_their_device_are_reported() {
     let session = control().session(1, &[]);
     let gpu = Gpu::new(Setup::default());
-    let gate = hold(&gpu, gpu.queue(0, 0));
+    let gate = submit_wait(&gpu, gpu.queue(0, 0));
     gpu.forget(gate);
     // SAFETY: the stand-in finds out what is left
     unsafe { gpu.device.destroy_device(None) };
@@ -430,14 +430,14 @@ fn what_is_left_when_its_device_goes_is_named() {
 }
 
 #[test]
-fn a_restart_makes_old_handles_strangers() {
+fn a_restart_invalidates_old_handles() {
     let session = control().session(1, &[]);
     let gpu = Gpu::new(Setup::default());
     let (old, words) = (gpu.timeline(0), gpu.words(4, 1));
     session.restart(session.seed(), &[]);
     assert_eq!(gpu.value(old), Err(BAD));
     session.clear_violations_of(&["was never made"]);
-    // whoever still looks at mapped memory does not crash
+    // the memory is still mapped
     words.set(0, 1);
     assert_eq!(words.get(0), 1);
 }

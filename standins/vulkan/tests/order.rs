@@ -1,4 +1,4 @@
-//! What runs before what, and what need not.
+//! What is ordered, and what is not.
 
 mod support;
 
@@ -29,7 +29,7 @@ struct Case {
 /// The orders that they take over many seeds.
 fn orders(case: Case) -> BTreeSet<Vec<u32>> {
     let seen = RefCell::new(BTreeSet::new());
-    // the one seed of a replay cannot show two orders
+    // always all seeds, since the one seed of a replay cannot show two orders
     for seed in 0..SEEDS {
         with_seed(seed, &[], Setup::default(), |_, gpu| {
             let second_index = if case.one_queue { 0 } else { 1 };
@@ -48,7 +48,7 @@ fn orders(case: Case) -> BTreeSet<Vec<u32>> {
                 Some(stages) => gpu.submit_2(queue, batch, stages).unwrap(),
                 None => gpu.submit(queue, batch).unwrap(),
             };
-            // both lie in the queues before either may run, however fast the device is
+            // the gate makes sure that both are submitted before either may run
             for queue in [first, second] {
                 let hold = Batch {
                     waits: &[(gate, 1)],
@@ -97,7 +97,7 @@ fn any_order() -> BTreeSet<Vec<u32>> {
 }
 
 #[test]
-fn a_missing_wait_shows_on_two_queues() {
+fn without_a_wait_two_queues_run_in_any_order() {
     assert_eq!(orders(Case::default()), any_order());
 }
 
@@ -121,7 +121,7 @@ fn a_wait_may_be_submitted_before_its_signal() {
 }
 
 #[test]
-fn a_missing_barrier_shows_on_one_queue() {
+fn without_a_barrier_one_queue_runs_in_any_order() {
     let one_queue = Case {
         one_queue: true,
         ..Case::default()
@@ -243,7 +243,7 @@ fn a_binary_semaphore_orders_two_queues_again_and_again() {
 }
 
 #[test]
-fn a_queue_that_hangs_stops_no_other() {
+fn a_paused_queue_blocks_no_other() {
     with_seeds(SEEDS, |session, gpu| {
         let (held, free) = (gpu.queue(0, 0), gpu.queue(1, 0));
         let (one, two) = (gpu.timeline(0), gpu.timeline(0));
@@ -298,7 +298,7 @@ fn kernels_count_bytes_and_add_counts() {
 }
 
 #[test]
-fn transfers_run_in_their_turn_and_memory_that_is_not_coherent_needs_its_flushes() {
+fn transfers_run_and_memory_that_is_not_coherent_needs_flushes() {
     with_seeds(10, |_, gpu| {
         let (from, to) = (gpu.words(16, 2), gpu.words(16, 2));
         let (pool, d) = (gpu.pool(0), &gpu.device);

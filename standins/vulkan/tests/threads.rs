@@ -1,11 +1,11 @@
-//! What must not be used from two threads at once, and what may be.
+//! External synchronization: what two threads may use at once, and what not.
 
 mod support;
 
 use ash::vk;
 use support::*;
 
-/// One thread stands in a call of `name` while `other` makes its own.
+/// Runs `second` while another thread is stalled in a call of `name` by `first`.
 fn overlap(
     name: &str,
     first: impl Fn(&Gpu) + Sync,
@@ -106,7 +106,7 @@ fn a_command_pool_is_used_by_one_thread_at_a_time() {
 }
 
 #[test]
-fn what_a_thread_waits_for_is_not_destroyed() {
+fn a_semaphore_that_a_thread_waits_for_must_not_be_destroyed() {
     with_seeds(10, |session, gpu| {
         let done = gpu.timeline(0);
         gpu.forget(done);

@@ -1,7 +1,6 @@
-//! What the tests of the Metal face share: the calls that a Metal backend makes, through
-//! objc2-metal's own interface.
+//! Helpers for the tests: the calls that a Metal backend makes, through objc2-metal's interface.
 
-#![allow(dead_code, reason = "not every test file needs everything")]
+#![allow(dead_code, reason = "no test file uses all of it")]
 
 use block2::RcBlock;
 use fencepost_sim_metal::{Control, Session, Setup};
@@ -16,7 +15,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// So long that a test which takes it has hung.
+/// A timeout that only a hang reaches.
 pub(crate) const GENEROUS: Duration = Duration::from_secs(60);
 
 pub(crate) type Obj<T> = Retained<ProtocolObject<T>>;
@@ -34,7 +33,7 @@ pub(crate) fn with_setup(setup: Setup, test: impl FnOnce(&Session)) {
     assert_eq!(session.violations(), Vec::<String>::new());
 }
 
-/// A test of something forbidden, which is written down in these words, in this order.
+/// Runs a test of misuse. The violations must contain these words, in this order.
 pub(crate) fn violates(words: &[&str], test: impl FnOnce(&Session)) {
     let session = Control.session(Setup::seeded(fencepost_sim::seed_or(1)));
     autoreleasepool(|_| test(&session));

@@ -1,7 +1,6 @@
-//! What the tests of the Vulkan face share. Every test gets a machine of its own, and leaves
-//! nothing behind on it.
+//! Helpers for the tests. Every test has its own machine, and leaves no object on it.
 
-#![allow(dead_code, reason = "not every test file needs everything")]
+#![allow(dead_code, reason = "no test file uses all of it")]
 
 use ash::vk::{self, Handle};
 use fencepost_sim_vulkan::{Control, Live, Session, vkGetInstanceProcAddr};
@@ -10,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-/// So long that a test which takes it has hung.
+/// A timeout that only a hang reaches.
 pub(crate) const HANG_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) const FOREVER: u64 = u64::MAX;
 
@@ -48,7 +47,7 @@ pub(crate) trait Forgive {
 }
 
 impl Forgive for Session<'_> {
-    /// Forgets the violations, which must be these, in this order.
+    /// Forgets the violations, which must contain these texts, in this order.
     fn clear_violations_of(&self, texts: &[&str]) {
         let found = self.violations();
         assert_eq!(found.len(), texts.len(), "{found:#?}");
@@ -97,7 +96,7 @@ enum Made {
     Pipeline(vk::Pipeline),
 }
 
-/// A device with all its queues, and what was made of it.
+/// A device with all its queues, and the objects made on it.
 pub(crate) struct Gpu {
     pub(crate) entry: ash::Entry,
     pub(crate) instance: ash::Instance,
@@ -457,7 +456,7 @@ impl Gpu {
         Ok(data)
     }
 
-    /// Orders everything before it and everything after.
+    /// Orders all earlier commands before all later ones.
     pub(crate) fn cmd_barrier(&self, buffer: vk::CommandBuffer) {
         let all = vk::PipelineStageFlags::ALL_COMMANDS;
         self.cmd_barrier_with(buffer, all, all);
@@ -682,7 +681,7 @@ impl Words<'_> {
     }
 }
 
-/// A handle that nobody was given.
+/// A handle that the stand-in never returned.
 pub(crate) fn made_up<H: Handle>() -> H {
     H::from_raw(0xdead_beef)
 }
