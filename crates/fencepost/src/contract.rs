@@ -1,19 +1,17 @@
 //! The contract: what a backend provides, in one place.
 //!
-//! The nouns ([`Device`], [`Stream`], [`Marker`], [`Event`](crate::Event)) reach a backend through
-//! these three traits alone, and a backend never knows `Event`: of an event that is recorded again
-//! it gets a [`Rerecord`]. A call goes down once and comes back once. A new backend is a folder
-//! beside this file, one line in the [`registry`](crate::registry), and a run of the conformance
-//! suite.
+//! The nouns (`Device`, `Stream`, `Marker`, `Event`) reach a backend through the three traits here
+//! and through nothing else. A backend's private modules know none of the nouns. A call goes down
+//! once and comes back once. A new backend is a folder beside this file, a line in `registry.rs`,
+//! and a run of the conformance suite.
 //!
 //! What every backend builds on:
 //! - **One [`Timeline`](crate::timeline::Timeline) per stream** is the host's account of it. A
-//!   marker is a value on it. Values are handed out under the stream's submit lock, and only for a
-//!   submit that succeeded.
+//!   marker is a value on it. Values are handed out in the order of the stream.
 //! - **Completion is reported through the timeline** (`advance`, `fail`), by whoever learns of it:
-//!   the host's workers, a reactor thread, a completed handler, or a query that asked the driver.
-//!   Blocked threads, futures, callbacks and parked host streams all wait there, so every backend
-//!   serves all of them once [`MarkerImpl::ensure_watched`] makes sure that somebody watches.
+//!   a worker of the host, the watcher, a completed handler, or a query that asked the driver.
+//!   Threads, futures, callbacks and parked host streams all wait there. So a backend serves all of
+//!   them once [`MarkerImpl::ensure_watched`] makes sure that somebody watches.
 //! - **A failed stream still records**: the marker has failed from the start. So what a user sees
 //!   does not depend on who learnt of the failure first.
 
