@@ -3,7 +3,7 @@
 //!
 //! | noun | what it is |
 //! |---|---|
-//! | [`Device`] | an accelerator, opened through one backend: `host`, `metal`, `cuda:0`, `vulkan:0` |
+//! | [`Device`] | an accelerator, opened through one backend: `host`, `cuda:0`, `vulkan:0` |
 //! | [`Stream`] | an in-order queue of a device |
 //! | [`Marker`] | one recorded point on a stream, complete once all work before it is |
 //! | [`Event`] | a slot that holds the latest of its markers: an event of PyTorch's and CUDA's |
