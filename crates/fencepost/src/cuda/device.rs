@@ -337,23 +337,5 @@ impl DeviceImpl for CudaDevice {
 /// - [`cuStreamGetId`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
 pub unsafe fn stream_number(handle: *mut c_void) -> Option<u64> {
     // SAFETY: passed on to the caller.
-    unsafe { number_of(Driver::get().ok()?, StreamHandle(handle)) }
-}
-
-/// As [`stream_number`].
-///
-/// # Safety
-/// As there.
-pub(super) unsafe fn number_of(driver: &Driver, stream: StreamHandle) -> Option<u64> {
-    let (mut status, mut id) = (0, 0);
-    // SAFETY: the stream is alive; `status` is an int.
-    match unsafe { driver.stream_is_capturing((stream, &raw mut status)) } {
-        Ok(()) if status == 0 => {}
-        // From before captures.
-        Err(Fault::Missing(_)) => {}
-        _ => return None,
-    }
-    // SAFETY: the stream is alive; `id` is a u64.
-    unsafe { driver.stream_id((stream, &raw mut id)) }.ok()?;
-    Some(id)
+    unsafe { Driver::get().ok()?.number_of(StreamHandle(handle)) }
 }

@@ -300,6 +300,25 @@ impl Driver {
         result
     }
 
+    /// The driver's own number for a stream; `None` where it has none, and while the stream is
+    /// captured: asking would break the capture, in whatever mode.
+    ///
+    /// # Safety
+    /// The stream is alive; or it is a default one, and a context is current in this thread.
+    pub(super) unsafe fn number_of(&self, stream: StreamHandle) -> Option<u64> {
+        let (mut status, mut id) = (0, 0);
+        // SAFETY: the stream is alive; `status` is an int.
+        match unsafe { self.stream_is_capturing((stream, &raw mut status)) } {
+            Ok(()) if status == 0 => {}
+            // From before captures.
+            Err(Fault::Missing(_)) => {}
+            _ => return None,
+        }
+        // SAFETY: the stream is alive; `id` is a u64.
+        unsafe { self.stream_id((stream, &raw mut id)) }.ok()?;
+        Some(id)
+    }
+
     /// The fault in words, with what to do about it where that is known.
     pub(super) fn describe(&self, fault: Fault) -> String {
         let (call, code) = match fault {

@@ -81,7 +81,7 @@ impl CudaStream {
         blocking: bool,
     ) -> Arc<CudaStream> {
         // SAFETY: the stream is alive; for a default one its context is made current below.
-        let ask = || unsafe { super::device::number_of(context.driver, raw) };
+        let ask = || unsafe { context.driver.number_of(raw) };
         let native_id = match origin {
             Origin::Own | Origin::Caller(_) => ask(),
             Origin::Legacy | Origin::PerThread(_) => context.current(|| Ok(ask())).ok().flatten(),
