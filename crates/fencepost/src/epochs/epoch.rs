@@ -1,28 +1,28 @@
-//! A stretch of a stream's markers between two failures, and how it ends.
+//! A stretch of a stream's markers between two failures, and how it points.
 //!
-//! A counter's value is a marker's value plus the epoch's `offset`: an end takes a native value of
-//! its own, which no marker has.
+//! A counter's value is a marker's value plus the epoch's `offset`: a failure point takes a native
+//! value of its own, which no marker has.
 //!
 //! # The protocol
 //!
 //! | `limit` | meaning |
 //! |---|---|
-//! | `NONE` | nothing ends the epoch: the counter alone tells what is complete |
-//! | `v` | what is above `v` never completes; [`Fate::ends`] tells when it fails, and why |
+//! | `NONE` | no failure point is known: the counter alone tells what is complete |
+//! | `v` | what is above `v` never completes; [`Failures::points`] tells when it fails, and why |
 //!
-//! *Invariant: when a native signal can make the counter pass what an end covers, `limit` is set.*
-//! An end that is submitted ([`Epoch::close`]) sets `limit` before its submit; one that is found
-//! out later ([`Epoch::fail_after`]) sets it before whoever holds the stream back lets go. A thread
-//! that settles reads the counter first and `limit` second, so with the counter's new value it sees
-//! the limit.
+//! *Invariant: when a native signal can make the counter pass a failure point, `limit` is set.* A
+//! failure point that is submitted ([`Epoch::close`]) sets `limit` before its submit. One that is
+//! found out later ([`Epoch::fail_after`]) sets it before the host opens the gate in front of it. A
+//! thread that settles reads the counter first and `limit` second, so with the counter's new value
+//! it sees the limit.
 //!
-//! # Doubt
+//! # Epochs that may fail
 //!
-//! While a stream is held for a marker that the device cannot see, its later markers may still turn
-//! out to have failed, although they are submitted: the epoch is *in doubt*. Who waits for such a
-//! marker on the device *follows* the epoch, and is in doubt in turn. An end found out later dooms
-//! all followers before the stream is let go, so that no marker behind a failure is ever seen
-//! complete.
+//! While a stream waits for a marker that the device cannot see, its later markers may still turn
+//! out to have failed, although they are submitted: the epoch *may fail*. A stream that waits for
+//! such a marker on the device *follows* the epoch, and may fail in turn. If the awaited marker
+//! fails, all followers are marked as failed before the gate opens, so that no marker behind a
+//! failure is ever seen complete.
 
 use std::sync::{Arc, Weak};
 
@@ -37,26 +37,27 @@ pub(crate) struct Epoch {
     pub(crate) timeline: Arc<Timeline>,
     offset: u64,
     limit: AtomicU64,
-    fate: Mutex<Fate>,
+    failures: Mutex<Failures>,
 }
 
-struct Fate {
-    /// By what they cover, the least first.
-    ends: Vec<End>,
-    /// How many things may still doom it.
+/// How markers of an epoch fail, or may.
+struct Failures {
+    /// By the markers in front of them, the fewest first.
+    points: Vec<FailurePoint>,
+    /// How many waits may still make it fail.
     may_fail: usize,
     followers: Vec<Follower>,
 }
 
 /// Once the counter has reached `native`, markers up to `before` are complete and the others have
 /// failed.
-struct End {
+struct FailurePoint {
     before: u64,
     native: u64,
     cause: Cause,
 }
 
-/// A epoch whose markers above `before` wait for the marker `value` of this one.
+/// An epoch whose markers above `before` wait for the marker `value` of this one.
 struct Follower {
     value: u64,
     epoch: Weak<Epoch>,
@@ -82,8 +83,8 @@ impl Epoch {
             timeline: Timeline::new(core.clone(), last),
             offset,
             limit: AtomicU64::new(NONE),
-            fate: Mutex::new(Fate {
-                ends: Vec::new(),
+            failures: Mutex::new(Failures {
+                points: Vec::new(),
                 may_fail: 0,
                 followers: Vec::new(),
             }),
@@ -137,10 +138,13 @@ impl Epoch {
         if limit == NONE {
             return [Some(self.timeline.advance(value)), None];
         }
-        let fate = lock(&self.fate);
-        let reached = fate.ends.first().filter(|end| counter >= end.native);
-        let reached = reached.map(|end| (end.before, end.cause.clone()));
-        drop(fate);
+        let failures = lock(&self.failures);
+        let reached = failures
+            .points
+            .first()
+            .filter(|point| counter >= point.native);
+        let reached = reached.map(|point| (point.before, point.cause.clone()));
+        drop(failures);
         match reached {
             Some((before, cause)) => {
                 let advanced = self.timeline.advance(before);
@@ -150,17 +154,17 @@ impl Epoch {
         }
     }
 
-    /// Sets the limit in front of an end that is about to be submitted and takes the native value
-    /// behind `last`. Called under the submit lock, on a epoch that is not closed.
+    /// Sets the limit for a failure point that is about to be submitted, and gives its native
+    /// value, the one behind `last`. Called under the submit lock, on an epoch that is not closed.
     pub(super) fn close(&self, last: u64, cause: Cause) -> u64 {
         let native = self.native(last) + 1;
-        let mut fate = lock(&self.fate);
-        fate.add(End {
+        let mut failures = lock(&self.failures);
+        failures.add(FailurePoint {
             before: last,
             native,
             cause,
         });
-        self.lower(&fate);
+        self.lower(&failures);
         native
     }
 
@@ -169,24 +173,24 @@ impl Epoch {
         if self.limit.load(Ordering::Acquire) >= value {
             return Outlook::Completes(self.native(value));
         }
-        lock(&self.fate).outlook(value, self.offset)
+        lock(&self.failures).outlook(value, self.offset)
     }
 
-    /// The counter's value at which the fate of the marker with this native value is known: an end
-    /// in front of it comes earlier than itself.
+    /// The counter's value at which it is known whether the marker with this native value completes:
+    /// a failure point in front of it comes earlier than itself.
     pub(crate) fn known_at(&self, native: u64) -> u64 {
         match self.outlook(native.saturating_sub(self.offset)) {
             Outlook::Completes(native) | Outlook::Fails(native, _) => native,
         }
     }
 
-    /// Whether something may still doom it.
+    /// Whether its pending markers may still turn out to have failed.
     pub(crate) fn may_fail(&self) -> bool {
-        lock(&self.fate).may_fail > 0
+        lock(&self.failures).may_fail > 0
     }
 
     /// As [`outlook`](Epoch::outlook), for a wait of `follower`, whose markers above `before` will
-    /// lie behind it: should this epoch be doomed later, so is that one. Call it before that wait
+    /// lie behind it: should this epoch fail later, so does that one. Call it before that wait
     /// is submitted, under the follower's submit lock.
     pub(crate) fn follow(
         &self,
@@ -195,62 +199,62 @@ impl Epoch {
         before: u64,
         marker: impl FnOnce() -> String,
     ) -> Outlook {
-        let fate = lock(&self.fate);
-        let outlook = fate.outlook(value, self.offset);
-        if fate.may_fail == 0 || std::ptr::eq(self, &**follower) {
+        let failures = lock(&self.failures);
+        let outlook = failures.outlook(value, self.offset);
+        if failures.may_fail == 0 || std::ptr::eq(self, &**follower) {
             return outlook;
         }
-        drop(fate);
-        // Counted first: whoever clears or dooms it takes one off. Never two locks at a time, for
+        drop(failures);
+        // Counted first: whoever clears or fails it takes one off. Never two locks at a time, for
         // two epochs may follow each other.
         follower.begin_may_fail();
-        let mut fate = lock(&self.fate);
-        let outlook = fate.outlook(value, self.offset);
-        if fate.may_fail > 0 && matches!(outlook, Outlook::Completes(_)) {
-            fate.followers.push(Follower {
+        let mut failures = lock(&self.failures);
+        let outlook = failures.outlook(value, self.offset);
+        if failures.may_fail > 0 && matches!(outlook, Outlook::Completes(_)) {
+            failures.followers.push(Follower {
                 value,
                 epoch: Arc::downgrade(follower),
                 before,
                 marker: marker(),
             });
         } else {
-            drop(fate);
+            drop(failures);
             follower.clear();
         }
         outlook
     }
 
-    /// Something may doom the epoch from now on: call [`clear`](Epoch::clear) or
-    /// [`doom`](Epoch::fail_after) once it is known.
+    /// The epoch may fail from now on: call [`clear`](Epoch::clear) or
+    /// [`fail_after`](Epoch::fail_after) once it is known whether it does.
     pub(crate) fn begin_may_fail(&self) {
-        lock(&self.fate).may_fail += 1;
+        lock(&self.failures).may_fail += 1;
     }
 
-    /// One doubt less: all went well.
+    /// One reason less why it may fail: the awaited marker is complete.
     pub(crate) fn clear(&self) {
         let mut cleared = Vec::new();
-        let mut fate = lock(&self.fate);
-        fate.may_fail = fate.may_fail.saturating_sub(1);
-        if fate.may_fail == 0 {
-            cleared.append(&mut fate.followers);
+        let mut failures = lock(&self.failures);
+        failures.may_fail = failures.may_fail.saturating_sub(1);
+        if failures.may_fail == 0 {
+            cleared.append(&mut failures.followers);
         }
-        drop(fate);
+        drop(failures);
         // A chain of thousands must not nest.
         while let Some(follower) = cleared.pop() {
             let Some(epoch) = follower.epoch.upgrade() else {
                 continue;
             };
-            let mut fate = lock(&epoch.fate);
-            fate.may_fail = fate.may_fail.saturating_sub(1);
-            if fate.may_fail == 0 {
-                cleared.append(&mut fate.followers);
+            let mut failures = lock(&epoch.failures);
+            failures.may_fail = failures.may_fail.saturating_sub(1);
+            if failures.may_fail == 0 {
+                cleared.append(&mut failures.followers);
             }
         }
     }
 
-    /// One doubt less: markers above `before` fail, with `cause`, once those up to it are complete.
-    /// Returns when everybody who waits for one of them is doomed too; what holds the stream back
-    /// may then let go.
+    /// One reason less why it may fail, since it does: markers above `before` fail with `cause`,
+    /// once those up to it are complete. Returns when all that wait for one of them are marked as failed
+    /// too; the host may then open the gate.
     pub(crate) fn fail_after(&self, before: u64, cause: &Cause) {
         let mut due = self.end_here(before, cause);
         self.clear();
@@ -263,40 +267,42 @@ impl Epoch {
     }
 
     fn end_here(&self, before: u64, cause: &Cause) -> Vec<(Follower, Cause)> {
-        let mut fate = lock(&self.fate);
-        fate.add(End {
+        let mut failures = lock(&self.failures);
+        failures.add(FailurePoint {
             before,
             native: self.native(before),
             cause: cause.clone(),
         });
-        self.lower(&fate);
-        let (due, stay) = std::mem::take(&mut fate.followers)
+        self.lower(&failures);
+        let (due, stay) = std::mem::take(&mut failures.followers)
             .into_iter()
             .partition(|follower| follower.value > before);
-        fate.followers = stay;
+        failures.followers = stay;
         due.into_iter()
             .map(|follower: Follower| (follower, cause.clone()))
             .collect()
     }
 
-    fn lower(&self, fate: &Fate) {
-        if let Some(end) = fate.ends.first() {
-            self.limit.fetch_min(end.before, Ordering::AcqRel);
+    fn lower(&self, failures: &Failures) {
+        if let Some(point) = failures.points.first() {
+            self.limit.fetch_min(point.before, Ordering::AcqRel);
         }
     }
 }
 
-impl Fate {
-    fn add(&mut self, end: End) {
+impl Failures {
+    fn add(&mut self, point: FailurePoint) {
         let at = self
-            .ends
-            .partition_point(|other| other.before <= end.before);
-        self.ends.insert(at, end);
+            .points
+            .partition_point(|other| other.before <= point.before);
+        self.points.insert(at, point);
     }
 
     fn outlook(&self, value: u64, offset: u64) -> Outlook {
-        match self.ends.first() {
-            Some(end) if end.before < value => Outlook::Fails(end.native, end.cause.clone()),
+        match self.points.first() {
+            Some(point) if point.before < value => {
+                Outlook::Fails(point.native, point.cause.clone())
+            }
             _ => Outlook::Completes(value + offset),
         }
     }
@@ -351,7 +357,7 @@ mod loom_tests {
                 thread::spawn(move || two.settle(second.load(Ordering::Acquire)))
             };
             one.fail_after(0, &Cause::new("x"));
-            // The hold lets go, and the device runs through both.
+            // The gate opens, and the device runs through both.
             first.store(1, Ordering::Release);
             second.store(1, Ordering::Release);
             looking.join().unwrap();

@@ -1,9 +1,8 @@
-//! The turns for which the host holds a stream back: they let go in the order in which they were
-//! taken.
+//! The host gates of a stream, which open in the order in which the stream waits for them.
 //!
-//! A stream waits for turn after turn on one native counter, so signalling a turn lets all before
-//! it go too. Hence a turn that is done early waits for those in front of it. The signal is made
-//! under the lock: two threads must not signal two turns the wrong way round.
+//! All gates of a stream are values of one native counter, called tickets: signalling a ticket
+//! opens all gates before it too. So a gate whose marker is complete early waits for those in front
+//! of it. The signal is made under the lock: two threads must not signal two tickets the wrong way round.
 
 use std::collections::VecDeque;
 
@@ -14,9 +13,9 @@ pub(crate) struct HostGates {
 }
 
 struct State {
-    /// The last turn that was let go.
+    /// The last ticket that was signalled.
     gone: u64,
-    /// Whether the turns behind it are done.
+    /// Whether the tickets behind it are done.
     done: VecDeque<bool>,
 }
 
@@ -30,17 +29,19 @@ impl HostGates {
         }
     }
 
-    /// Takes the next turn. Call it under the stream's submit lock, so that turns are in its order.
+    /// Takes the next ticket. Call it under the stream's submit lock, so that tickets are in its
+    /// order.
     pub(crate) fn take(&self) -> u64 {
         let mut state = lock(&self.state);
         state.done.push_back(false);
         state.gone + state.done.len() as u64
     }
 
-    /// The turn is done: calls `signal` with the last turn that may go now, if one may.
-    pub(crate) fn done(&self, turn: u64, signal: impl FnOnce(u64)) {
+    /// The gate of `ticket` may open: calls `signal` with the last ticket that may be signalled
+    /// now, if one may.
+    pub(crate) fn done(&self, ticket: u64, signal: impl FnOnce(u64)) {
         let mut state = lock(&self.state);
-        let Some(index) = turn.checked_sub(state.gone + 1) else {
+        let Some(index) = ticket.checked_sub(state.gone + 1) else {
             return;
         };
         if let Some(done) = state.done.get_mut(index as usize) {
@@ -63,16 +64,16 @@ mod tests {
 
     #[test]
     fn turns_go_in_the_order_in_which_they_were_taken() {
-        let holds = HostGates::new();
-        let turns = [holds.take(), holds.take(), holds.take()];
+        let gates = HostGates::new();
+        let tickets = [gates.take(), gates.take(), gates.take()];
         let mut went = Vec::new();
         for at in [1, 2, 0] {
-            holds.done(turns[at], |turn| went.push(turn));
+            gates.done(tickets[at], |ticket| went.push(ticket));
         }
         assert_eq!(went, [3], "the first holds back the others");
-        let next = holds.take();
-        holds.done(next, |turn| went.push(turn));
-        holds.done(next, |turn| went.push(turn));
+        let next = gates.take();
+        gates.done(next, |ticket| went.push(ticket));
+        gates.done(next, |ticket| went.push(ticket));
         assert_eq!(went, [3, 4]);
     }
 }
@@ -87,18 +88,18 @@ mod loom_tests {
     #[test]
     fn signals_only_grow_and_reach_the_last_turn() {
         loom::model(|| {
-            let (holds, counter) = (Arc::new(HostGates::new()), Arc::new(AtomicU64::new(0)));
-            let turns = [holds.take(), holds.take()];
-            let done = |turn| {
-                let (holds, counter) = (holds.clone(), counter.clone());
+            let (gates, counter) = (Arc::new(HostGates::new()), Arc::new(AtomicU64::new(0)));
+            let tickets = [gates.take(), gates.take()];
+            let done = |ticket| {
+                let (gates, counter) = (gates.clone(), counter.clone());
                 move || {
-                    holds.done(turn, |gone| {
+                    gates.done(ticket, |gone| {
                         assert!(counter.swap(gone, Ordering::AcqRel) < gone);
                     });
                 }
             };
-            let other = thread::spawn(done(turns[1]));
-            done(turns[0])();
+            let other = thread::spawn(done(tickets[1]));
+            done(tickets[0])();
             other.join().unwrap();
             assert_eq!(counter.load(Ordering::Acquire), 2);
         });

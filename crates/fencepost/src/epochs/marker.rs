@@ -131,7 +131,7 @@ impl<C: Counter> MarkerImpl for CountedMarker<C> {
         }
         self.point.timeline.stream.device.check_fork()?;
         loop {
-            // An end may have come in front of it meanwhile, so both are asked for anew.
+            // A failure point may have come in front of it meanwhile, so both are asked for anew.
             self.counter
                 .wait(&self.epoch, self.known_at(), deadline)
                 .map_err(|error| self.failed(error))?;

@@ -6,11 +6,11 @@
 //! - **A query reads the counter** and tells the stream's timeline how far it has come
 //!   ([`Epoch::settle`]). A backend whose API calls back instead calls the same function from
 //!   there.
-//! - **A failure ends a epoch** ([`epoch`]): what lies in front of the end completes, what lies
-//!   behind it fails, whatever the counter says later.
-//! - **A stream held for the host is in doubt** until what it waits for is known ([`epoch`]):
-//!   whoever waits behind it is doomed with it. Where one event holds all of a stream's waits
-//!   (Metal), they are let go in their order.
+//! - **A failure ends an epoch** ([`epoch`]): what lies in front of the failure point completes,
+//!   what lies behind it fails, whatever the counter says later.
+//! - **A stream that waits for a host gate may fail** until it is known how the awaited marker ends
+//!   ([`epoch`]). If that fails, all that wait behind the gate fail before it opens. Where one event
+//!   serves all gates of a stream (Metal), they open in their order.
 //!
 //! What differs is in [`Counter`] and [`Time`]: how the counter is read and waited for, who watches
 //! it, and where a marker's time comes from. A time may come from the device's memory (Vulkan) or

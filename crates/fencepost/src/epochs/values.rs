@@ -146,7 +146,8 @@ impl ValueAllocator {
     }
 
     /// Ends the stream behind what was submitted so far: `submit` signals the native value that it
-    /// is given. Where that fails, the stream has failed at once. No-op where it has an end.
+    /// is given. Where that fails, the stream has failed at once. Does nothing where the
+    /// epoch is closed.
     pub(crate) fn end<R>(&self, cause: &Cause, submit: impl FnOnce(u64) -> Result<(), R>) {
         let wake = self.open().end(cause, submit);
         if let Some(wake) = wake {
@@ -160,7 +161,7 @@ impl ValueAllocator {
         if !open.epoch.timeline.has_failed() {
             return;
         }
-        // One more than the old offset: the end took a native value.
+        // One more than the old offset: the failure point took a native value.
         let fresh = Epoch::new(&self.core, open.last, open.epoch.offset() + 1);
         open.epoch = fresh.clone();
         let old = std::mem::replace(&mut *lock(&self.shown), fresh);
