@@ -19,7 +19,7 @@ use std::{
     collections::VecDeque,
     ffi::c_void,
     sync::{
-        Arc, OnceLock, TryLockError,
+        Arc, OnceLock, TryLockError, Weak,
         atomic::{AtomicU32, Ordering as StdOrdering},
     },
     time::Duration,
@@ -30,9 +30,9 @@ use super::{
         ContextHandle, Driver, EventHandle, Fault, Meaning, NOT_READY, RELAXED, StreamHandle,
     },
     marker::Watch,
-    stream::CudaStream,
     upstreams::Upstreams,
 };
+use crate::workers::{CallbackQueue, Pool};
 use crate::{
     clock::Clock,
     core::DeviceCore,
@@ -41,10 +41,6 @@ use crate::{
     sync::{Mutex, lock},
     timeline::Timeline,
     watcher::{Pauses, Watcher},
-};
-use crate::{
-    core::Streams,
-    workers::{CallbackQueue, Pool},
 };
 
 pub(crate) struct Context {
@@ -60,12 +56,19 @@ pub(crate) struct Context {
     words: Mutex<Vec<HostGate>>,
     pub(super) watcher: Watcher<Watch, Pauses>,
     pub(super) upstreams: Upstreams,
-    streams: Streams<CudaStream>,
+    /// The streams of its devices.
+    devices: Mutex<Vec<Weak<dyn Lose>>>,
     /// Why nothing in it works any more.
     dead: OnceLock<Cause>,
     owner: u32,
     /// What keeps it alive, where it is the caller's and is no primary one.
     pub(super) keep_alive: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+/// What ends with its context.
+pub(super) trait Lose: Send + Sync {
+    /// The context is gone, for this reason. Called without any lock.
+    fn lose(&self, cause: &Cause);
 }
 
 /// Which pool an event belongs to.
@@ -130,7 +133,7 @@ impl Context {
                 },
             ),
             upstreams: Upstreams::new(),
-            streams: Streams::new(),
+            devices: Mutex::new(Vec::new()),
             dead: OnceLock::new(),
             owner: std::process::id(),
             keep_alive: OnceLock::new(),
@@ -389,12 +392,11 @@ impl Context {
         Ok((host as usize, device))
     }
 
-    pub(super) fn add_stream(&self, stream: &Arc<CudaStream>) {
-        self.streams.add(stream);
-    }
-
-    pub(super) fn streams(&self) -> Vec<Arc<CudaStream>> {
-        self.streams.alive()
+    /// Whatever ends with the context, from now on.
+    pub(super) fn add_device(&self, device: Weak<dyn Lose>) {
+        let mut devices = lock(&self.devices);
+        devices.retain(|device| device.strong_count() > 0);
+        devices.push(device);
     }
 
     /// The error of everything in a context that has died.
@@ -436,8 +438,12 @@ impl Context {
             first = true;
             Cause::new(self.driver.describe(fault))
         });
-        for stream in self.streams() {
-            stream.lose(cause);
+        let devices: Vec<_> = lock(&self.devices)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
+        for device in devices {
+            device.lose(cause);
         }
         if first {
             diagnostics::device_lost(&self.name, cause);

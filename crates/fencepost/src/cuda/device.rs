@@ -24,12 +24,12 @@ use std::{any::Any, ffi::c_void, sync::Arc};
 
 use crate::{
     contract::{Backend, DeviceImpl, DeviceRef, StreamImpl},
-    core::DeviceCore,
+    core::{DeviceCore, Streams},
     error::{Error, Result},
     sync::{Mutex, lock},
 };
 
-use super::context::Context;
+use super::context::{Context, Lose};
 use super::driver::{ContextHandle, Driver, Fault, Ordinal, StreamHandle};
 use super::stream::{CudaStream, LEGACY, Origin, PER_THREAD};
 
@@ -37,6 +37,7 @@ pub(crate) struct CudaDevice {
     core: Arc<DeviceCore>,
     pub(crate) context: &'static Context,
     default: Arc<CudaStream>,
+    streams: Arc<Streams<CudaStream>>,
 }
 
 /// How many GPUs there are.
@@ -95,10 +96,15 @@ fn device_of(
 pub(crate) fn new_device(context: &'static Context) -> CudaDevice {
     let core = context.device_core();
     let default = CudaStream::new(core.clone(), context, LEGACY, Origin::Legacy, false);
+    let streams = Arc::new(Streams::new());
+    streams.add(&default);
+    let as_lost: Arc<dyn Lose> = streams.clone();
+    context.add_device(Arc::downgrade(&as_lost));
     CudaDevice {
         core,
         context,
         default,
+        streams,
     }
 }
 
@@ -135,13 +141,13 @@ impl CudaDevice {
         let raw = context
             .take_stream()
             .map_err(|fault| context.failed(fault, None))?;
-        Ok(CudaStream::new(
-            self.core.clone(),
-            context,
-            raw,
-            Origin::Own,
-            blocking,
-        ))
+        Ok(self.add(raw, Origin::Own, blocking))
+    }
+
+    fn add(&self, raw: StreamHandle, origin: Origin, blocking: bool) -> Arc<CudaStream> {
+        let stream = CudaStream::new(self.core.clone(), self.context, raw, origin, blocking);
+        self.streams.add(&stream);
+        stream
     }
 
     /// A stream of the caller's in this context, or a default one: where it is known already, what
@@ -150,12 +156,11 @@ impl CudaDevice {
         if matches!(origin, Origin::Legacy) {
             return self.default.clone();
         }
-        let stream = CudaStream::new(self.core.clone(), self.context, raw, origin, false);
-        let known = self.context.streams().into_iter().find(|known| {
+        let stream = self.add(raw, origin, false);
+        let known = self.streams.alive().into_iter().find(|known| {
             !Arc::ptr_eq(known, &stream)
                 && known.native_id().is_some()
                 && known.native_id() == stream.native_id()
-                && known.core().device.id == self.core.id
                 && matches!(stream.check_same_thread(known), Ok(true))
         });
         known.unwrap_or(stream)
@@ -309,8 +314,7 @@ impl DeviceImpl for CudaDevice {
     }
 
     fn streams(&self) -> Vec<Arc<dyn StreamImpl>> {
-        let mine = |stream: &Arc<CudaStream>| stream.core().device.id == self.core.id;
-        let streams = self.context.streams().into_iter().filter(mine);
+        let streams = self.streams.alive().into_iter();
         streams
             .map(|stream| stream as Arc<dyn StreamImpl>)
             .collect()

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    context::{Context, HostGate, Kind},
+    context::{Context, HostGate, Kind, Lose},
     driver::{EventHandle, Fault, StreamHandle},
     marker::{self, CudaMarker, FailurePoint, Native, Watch},
     values::{Allocated, ValueAllocator},
@@ -22,7 +22,7 @@ use crate::{
     rerecord::{Lock, Rerecord, Rerecorded, alone},
 };
 use crate::{
-    core::{DeviceCore, StreamCore},
+    core::{DeviceCore, StreamCore, Streams},
     error::{Cause, Error, Result},
     host_gate::{GateWait, HostGated, PublishedWait, failed_wait, open_after},
     sync::Ids,
@@ -87,7 +87,7 @@ impl CudaStream {
             Origin::Legacy | Origin::PerThread(_) => context.current(|| Ok(ask())).ok().flatten(),
         };
         let core = StreamCore::new(device);
-        let stream = Arc::new_cyclic(|me| CudaStream {
+        Arc::new_cyclic(|me| CudaStream {
             me: me.clone(),
             values: ValueAllocator::new(core.clone()),
             core,
@@ -97,9 +97,7 @@ impl CudaStream {
             origin,
             native_id,
             blocking,
-        });
-        context.add_stream(&stream);
-        stream
+        })
     }
 
     pub(super) fn native_id(&self) -> Option<u64> {
@@ -260,12 +258,6 @@ impl CudaStream {
         }
     }
 
-    /// The context is gone, and this stream with it.
-    pub(super) fn lose(&self, cause: &Cause) {
-        let (timeline, _) = self.values.now();
-        timeline.fail(cause, true).fire();
-    }
-
     /// Its timeline; `None` once the stream has failed, or fails when what was submitted is done.
     pub(crate) fn open_timeline(&self) -> Option<Arc<Timeline>> {
         let (timeline, end) = self.values.now();
@@ -380,6 +372,15 @@ impl CudaStream {
             .is_err()
         {
             end.give_up();
+        }
+    }
+}
+
+impl Lose for Streams<CudaStream> {
+    fn lose(&self, cause: &Cause) {
+        for stream in self.alive() {
+            let (timeline, _) = stream.values.now();
+            timeline.fail(cause, true).fire();
         }
     }
 }
