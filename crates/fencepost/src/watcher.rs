@@ -16,8 +16,8 @@
 //! | `Asleep` | it is in [`Sleep::sleep`], for the lowest of each lane | itself, or `watch`, `look_again` and `leave`, which wake it |
 //! | `Parked` | nothing is watched | `watch` and `close`, which unpark it |
 //!
-//! *Invariant: the thread sleeps for everything in `watched`, or is `Awake`, or about to start.* All
-//! of it is under one lock, [`Sleep::wake`] too, so that wake sequences are signalled in order.
+//! *Invariant: the thread sleeps for everything in `watched`, or is `Awake`, or about to start.*
+//! All of it is under one lock, [`Sleep::wake`] too, so that wake sequences are signalled in order.
 //! Looking, sleeping and unparking happen outside of it.
 
 use std::{

@@ -176,8 +176,8 @@ impl Epoch {
         lock(&self.failures).outlook(value, self.offset)
     }
 
-    /// The counter's value at which it is known whether the marker with this native value completes:
-    /// a failure point in front of it comes earlier than itself.
+    /// The counter's value at which it is known whether the marker with this native value
+    /// completes: a failure point in front of it comes earlier than itself.
     pub(crate) fn known_at(&self, native: u64) -> u64 {
         match self.outlook(native.saturating_sub(self.offset)) {
             Outlook::Completes(native) | Outlook::Fails(native, _) => native,
@@ -253,8 +253,8 @@ impl Epoch {
     }
 
     /// One reason less why it may fail, since it does: markers above `before` fail with `cause`,
-    /// once those up to it are complete. Returns when all that wait for one of them are marked as failed
-    /// too; the host may then open the gate.
+    /// once those up to it are complete. Returns when all that wait for one of them are marked as
+    /// failed too; the host may then open the gate.
     pub(crate) fn fail_after(&self, before: u64, cause: &Cause) {
         let mut due = self.end_here(before, cause);
         self.clear();

@@ -2,7 +2,8 @@
 //!
 //! All gates of a stream are values of one native counter, called tickets: signalling a ticket
 //! opens all gates before it too. So a gate whose marker is complete early waits for those in front
-//! of it. The signal is made under the lock: two threads must not signal two tickets the wrong way round.
+//! of it. The signal is made under the lock: two threads must not signal two tickets the wrong way
+//! round.
 
 use std::collections::VecDeque;
 

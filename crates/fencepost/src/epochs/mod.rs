@@ -9,8 +9,8 @@
 //! - **A failure ends an epoch** ([`epoch`]): what lies in front of the failure point completes,
 //!   what lies behind it fails, whatever the counter says later.
 //! - **A stream that waits for a host gate may fail** until it is known how the awaited marker ends
-//!   ([`epoch`]). If that fails, all that wait behind the gate fail before it opens. Where one event
-//!   serves all gates of a stream (Metal), they open in their order.
+//!   ([`epoch`]). If that fails, all that wait behind the gate fail before it opens. Where one
+//!   event serves all gates of a stream (Metal), they open in their order.
 //!
 //! What differs is in [`Counter`] and [`Time`]: how the counter is read and waited for, who watches
 //! it, and where a marker's time comes from. A time may come from the device's memory (Vulkan) or

@@ -9,9 +9,9 @@
 //!   pending is buried by the waiter (`native.rs`).
 //! - **A forked child, and the end of the process, are out of the driver's reach**: calls of a
 //!   child are errors, by one atomic load (`fork.rs`); drops leave everything where it is.
-//! - **One thread per device waits for all** who asked to be told (`watcher.rs`). It reads and waits
-//!   for semaphores, and signals those that the host holds streams with; it never takes a queue's
-//!   lock.
+//! - **One thread per device waits for all** who asked to be told (`watcher.rs`). It reads and
+//!   waits for semaphores, and signals those that the host holds streams with; it never takes a
+//!   queue's lock.
 //! - **The time between two markers is taken on the ticks they wrote**, masked by the valid bits of
 //!   their queue families (`time.rs`); the slots they are in are used again behind the device only
 //!   (`slots.rs`).

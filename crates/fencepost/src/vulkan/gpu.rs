@@ -1,5 +1,5 @@
-//! One `VkDevice`, ours or the caller's: its functions and facts, its queues, the streams on it, and
-//! the loss that ended it.
+//! One `VkDevice`, ours or the caller's: its functions and facts, its queues, the streams on it,
+//! and the loss that ended it.
 //!
 //! - **Everything that belongs to the device keeps it alive.** The objects of a dropped stream are
 //!   destroyed once nothing of them is pending, and keep the device until then. So a device's
@@ -287,9 +287,9 @@ impl Drop for Gpu {
             kernels.destroy(device);
         }
         if self.keep_alive.is_none() {
-            // SAFETY: made by us; whatever was made of it kept it, and is destroyed. Every semaphore
-            // has reached its last value, so this waits at most for what a queue does behind its
-            // last signal.
+            // SAFETY: made by us; whatever was made of it kept it, and is destroyed. Every
+            // semaphore has reached its last value, so this waits at most for what a queue does
+            // behind its last signal.
             unsafe {
                 let _ = device.device_wait_idle();
                 device.destroy_device(None);

@@ -3,8 +3,8 @@
 //!
 //! With the feature `vulkan`, [`Device::open`]`("vulkan:0")` makes a `VkDevice` of our own on the
 //! first device with Vulkan 1.2 and timeline semaphores. [`device_from_raw`] takes one that the
-//! caller made with [ash], which is re-exported here, and [`stream_from_raw`] takes further queues of
-//! it. [`device_as_raw`], [`stream_as_raw`] and [`marker_as_raw`] give the native objects.
+//! caller made with [ash], which is re-exported here, and [`stream_from_raw`] takes further queues
+//! of it. [`device_as_raw`], [`stream_as_raw`] and [`marker_as_raw`] give the native objects.
 //!
 //! # What to know of Vulkan's semaphores
 //! - A [`Stream`] is an order on a hardware queue. Streams may outnumber queues: those that share a
@@ -19,8 +19,8 @@
 //! - A stream waits for markers of the same `VkDevice` on the device. Semaphores of another
 //!   `VkDevice` mean nothing to it, so the host stands in between: the queue is held until the host
 //!   has seen the marker.
-//! - [`Stream::wait_foreign`] holds the whole hardware queue until the host has seen the marker. The
-//!   queue comes to such waits in their order.
+//! - [`Stream::wait_foreign`] holds the whole hardware queue until the host has seen the marker.
+//!   The queue comes to such waits in their order.
 //! - A driver may block a submit while its queue is full, and with it whoever submits to that
 //!   queue: on an H200 with driver 580 from some 6,550 pending submits on. When none of them has
 //!   completed after some ten seconds, that driver takes the device for lost.
@@ -219,8 +219,8 @@ pub fn marker_as_raw(marker: &Marker) -> Option<(vk::Semaphore, u64)> {
     marker::semaphore_value(&**marker.imp())
 }
 
-/// Reserves a marker for a submit of the caller's, which is to signal what [`marker_as_raw`] says of it.
-/// Never blocks.
+/// Reserves a marker for a submit of the caller's, which is to signal what [`marker_as_raw`] says
+/// of it. Never blocks.
 ///
 /// The submit signals the semaphore behind its work, by `VkSemaphoreSubmitInfo` or
 /// `VkTimelineSemaphoreSubmitInfo`. Signalled twice, the second signal is not valid usage; so work

@@ -1,9 +1,9 @@
 //! The native objects of a stream: its semaphores and query slots, and how long they live.
 //!
 //! - **The marker timeline** is the timeline semaphore whose values are the stream's markers.
-//! - **The work timeline** is signalled by batches that mark nothing (waits, and the work of tests).
-//!   It tells when what such a batch uses is free: a semaphore must not be destroyed while a batch
-//!   that waits for it is pending. A stream that only records has none.
+//! - **The work timeline** is signalled by batches that mark nothing (waits, and the work of
+//!   tests). It tells when what such a batch uses is free: a semaphore must not be destroyed while
+//!   a batch that waits for it is pending. A stream that only records has none.
 //!
 //! Whoever may ask a semaphore keeps its [`Native`]: markers, streams, and batches of other streams
 //! that wait for it, until they are known to be complete. Where something is pending when the last
