@@ -161,7 +161,7 @@ mod own {
     impl Dispatch {
         pub(crate) fn new(own: Arc<Device>) -> VkResult<Dispatch> {
             let device = &own.device;
-            let words: Vec<u32> = fencepost::vulkan::KERNELS
+            let words: Vec<u32> = fencepost::testing::vulkan::KERNELS
                 .chunks_exact(4)
                 .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
                 .collect();

@@ -63,15 +63,6 @@ impl Stream {
         Stream { imp, device }
     }
 
-    #[cfg_attr(
-        not(any(
-            feature = "conformance",
-            feature = "cuda",
-            feature = "vulkan",
-            has_metal
-        )),
-        allow(dead_code)
-    )]
     pub(crate) fn imp(&self) -> &dyn StreamImpl {
         &*self.imp
     }

@@ -435,7 +435,7 @@ fn a_capture_survives_everything_we_do_meanwhile() {
     // Known outside, so that its capture is noticed.
     assert!(!cuda::stream_as_raw(&joined).unwrap().is_null());
     // A callback that is pending on another stream while the capture goes on: the reactor asks.
-    testing::cuda::spin(&busy, 50_000_000).unwrap();
+    work::spin(&busy, 50_000_000).unwrap();
     let pending = busy.record().unwrap();
     let (tell, told) = mpsc::channel();
     pending
@@ -445,7 +445,7 @@ fn a_capture_survives_everything_we_do_meanwhile() {
     let graph = Graph::capture(&stream, || {
         let inside = stream.record().unwrap();
         joined.wait(&inside).unwrap();
-        testing::cuda::spin(&joined, 1000).unwrap();
+        work::spin(&joined, 1000).unwrap();
         stream.wait(&joined.record().unwrap()).unwrap();
         for error in [
             inside.query().unwrap_err(),
@@ -507,7 +507,7 @@ fn external_events_time_the_inside_of_a_graph() {
     let graph = Graph::capture(&stream, || {
         ready.wait(&stream).unwrap();
         start.record(&stream).unwrap();
-        testing::cuda::spin(&stream, 2_000_000).unwrap();
+        work::spin(&stream, 2_000_000).unwrap();
         end.record(&stream).unwrap();
         // An event of the usual kind beside them belongs to the capture, as before.
         assert!(matches!(
@@ -520,7 +520,7 @@ fn external_events_time_the_inside_of_a_graph() {
     };
     for _ in 0..3 {
         // The graph waits for what is recorded outside of it, at each run anew.
-        testing::cuda::spin(&other, 5_000_000).unwrap();
+        work::spin(&other, 5_000_000).unwrap();
         ready.record(&other).unwrap();
         graph.run();
         end.synchronize().unwrap();
@@ -552,7 +552,7 @@ fn a_stream_is_wrapped_and_marked_inside_its_own_capture() {
         let number = unsafe { bindings::stream_number(raw) };
         assert_eq!(number, None, "asking would break the capture");
         start.record(&wrapped).unwrap();
-        testing::cuda::spin(&theirs, 1_000_000).unwrap();
+        work::spin(&theirs, 1_000_000).unwrap();
         end.record(&wrapped).unwrap();
         let marker = wrapped.record().unwrap();
         assert!(matches!(marker.query(), Err(Error::Captured { .. })));
@@ -584,7 +584,7 @@ fn host_work_that_waits_behind_a_held_gpu_stream_is_refused() {
     })
     .unwrap();
     let marker = host.record().unwrap();
-    testing::cuda::spin(&stream, 20_000_000).unwrap();
+    work::spin(&stream, 20_000_000).unwrap();
     let before = stream.record().unwrap();
     stream.wait_foreign(&marker).unwrap();
     let behind = stream.record().unwrap();
@@ -707,7 +707,7 @@ fn a_context_of_the_callers_own_is_a_device_of_its_own() {
     assert!(matches!(null, Error::Unsupported { .. }), "{null:?}");
     let (start, end) = (Event::with_timing(&device), Event::with_timing(&device));
     start.record(&stream).unwrap();
-    testing::cuda::spin(&stream, 1_000_000).unwrap();
+    work::spin(&stream, 1_000_000).unwrap();
     end.record(&stream).unwrap();
     end.synchronize_timeout(PATIENCE).unwrap();
     assert!(start.elapsed_time(&end).unwrap() >= 0.9);
@@ -741,7 +741,7 @@ fn a_fault_of_one_gpu_reaches_the_streams_of_another_that_wait_for_it() {
         let (faulty, waiting) = (first.new_stream().unwrap(), second.new_stream().unwrap());
         let before = waiting.record().unwrap();
         before.synchronize_timeout(PATIENCE).unwrap();
-        testing::cuda::spin(&faulty, 50_000_000).unwrap();
+        work::spin(&faulty, 50_000_000).unwrap();
         testing::cuda::trap(&faulty).unwrap();
         waiting.wait(&faulty.record().unwrap()).unwrap();
         let behind = waiting.record().unwrap();
@@ -798,7 +798,7 @@ fn an_event_is_shared_with_another_process() {
         own.to_string().contains("process that exported it"),
         "{own}"
     );
-    testing::cuda::spin(&stream, 3_000_000_000).unwrap();
+    work::spin(&stream, 3_000_000_000).unwrap();
     event.record(&stream).unwrap();
     assert!(!event.query().unwrap());
     let text: String = handle.iter().map(|byte| format!("{byte:02x}")).collect();

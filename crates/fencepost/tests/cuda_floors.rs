@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use fencepost::{Device, Event, cuda, testing};
+use fencepost::{Device, Event, cuda, testing::work};
 
 type Handle = *mut c_void;
 
@@ -226,12 +226,12 @@ fn floors() {
             1.1,
             200,
             || {
-                testing::cuda::spin(&stream, 0).unwrap();
+                work::spin(&stream, 0).unwrap();
                 event.record(&stream).unwrap();
                 event.synchronize().unwrap();
             },
             || {
-                testing::cuda::spin(&bare_stream_owner, 0).unwrap();
+                work::spin(&bare_stream_owner, 0).unwrap();
                 (bare.record)(native, raw);
                 (bare.synchronize)(native);
             },
@@ -315,7 +315,7 @@ fn times_are_the_drivers_own() {
             mark(0);
             mark(1);
             start.record(&stream).unwrap();
-            testing::cuda::spin(&stream, nanos).unwrap();
+            work::spin(&stream, nanos).unwrap();
             end.record(&stream).unwrap();
             mark(2);
             mark(3);

@@ -13,7 +13,7 @@ use std::{
 
 use fencepost::{
     Backend, Device, Error, Event,
-    testing::work,
+    testing::{self, work},
     vulkan::{self, Features},
 };
 
@@ -36,7 +36,7 @@ fn gpu() -> Option<Gpu> {
         }
         None => Some(Gpu {
             device: Device::open("vulkan:0").unwrap(),
-            said: vulkan::validation_messages().len(),
+            said: testing::vulkan::validation_messages().len(),
             _alone: alone,
         }),
     }
@@ -51,7 +51,7 @@ struct Gpu {
 
 impl Drop for Gpu {
     fn drop(&mut self) {
-        let messages = vulkan::validation_messages();
+        let messages = testing::vulkan::validation_messages();
         let serious: Vec<_> = messages[self.said..]
             .iter()
             .filter(|text| !text.contains(LAYERS_OWN_BUG))
@@ -145,7 +145,7 @@ fn a_device_without_the_newer_calls_keeps_every_promise() {
             ..Features::default()
         },
     ] {
-        let device = vulkan::fresh(0, Some(only)).unwrap();
+        let device = testing::vulkan::fresh(0, Some(only)).unwrap();
         assert!(keeps_every_promise(&device) >= 70);
     }
 }
@@ -167,7 +167,7 @@ fn every_mutant_dies_by_every_case_that_claims_it() {
         suite::every_mutant_dies(
             "mutants-vulkan",
             "Mutants of the Vulkan backend (stand-in)",
-            || vulkan::fresh(0, None).unwrap(),
+            || testing::vulkan::fresh(0, None).unwrap(),
         );
     });
 }
@@ -418,7 +418,7 @@ fn a_circle_through_a_held_stream_is_refused() {
 #[test]
 fn two_devices_wait_for_each_other_through_the_host() {
     let Some(gpu) = gpu() else { return };
-    let other = vulkan::fresh(0, None).unwrap();
+    let other = testing::vulkan::fresh(0, None).unwrap();
     let (here, there) = (
         gpu.device.new_stream().unwrap(),
         other.new_stream().unwrap(),
@@ -442,7 +442,7 @@ fn two_devices_wait_for_each_other_through_the_host() {
 fn streams_that_waited_for_each_other_go_when_they_are_dropped() {
     let Some(gpu) = gpu() else { return };
     let owner = Arc::new(());
-    let device = vulkan::fresh(0, None).unwrap();
+    let device = testing::vulkan::fresh(0, None).unwrap();
     let (one, two) = (device.new_stream().unwrap(), device.new_stream().unwrap());
     let gate = work::gate(&one).unwrap();
     let log = work::new_log(&device).unwrap();
@@ -844,7 +844,7 @@ fn a_forked_child_is_told_so_and_may_drop_everything() {
                 let told = told
                     .iter()
                     .all(|told| matches!(told, Err(Error::Forked { .. })))
-                    && vulkan::fresh(0, None).is_err();
+                    && testing::vulkan::fresh(0, None).is_err();
                 drop((event, gate, stream, other, device));
                 // SAFETY: ends the child at once.
                 unsafe { libc::_exit(i32::from(!told)) };

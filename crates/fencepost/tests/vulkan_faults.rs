@@ -11,7 +11,7 @@ use std::{
 };
 
 use ash::vk;
-use fencepost::{Backend, Device, Error, Event, Result, testing::work, vulkan};
+use fencepost::{Backend, Device, Error, Event, Result, testing::work};
 use fencepost_sim_vulkan::Control;
 
 mod common;
@@ -262,7 +262,7 @@ fn a_clock_that_wraps_between_two_markers_gives_the_time_between_them() {
         let stream = device.new_stream().unwrap();
         let mut last = stream.record_timed().unwrap();
         for _ in 0..50 {
-            vulkan::spin(&stream, 1000).unwrap();
+            work::spin(&stream, 1000).unwrap();
             let next = stream.record_timed().unwrap();
             next.synchronize_timeout(PATIENCE).unwrap();
             let took = last.elapsed(&next).unwrap();

@@ -1,7 +1,10 @@
 //! Random runs of operations, held against the model, on the first Vulkan device or its stand-in.
 #![cfg(all(feature = "vulkan", not(loom)))]
 
-use fencepost::{Device, testing::work, vulkan};
+use fencepost::{
+    Device,
+    testing::{self, work},
+};
 
 mod common;
 #[path = "common/model.rs"]
@@ -21,7 +24,7 @@ fn gpu() -> Option<Device> {
 fn the_device_does_what_the_model_says() {
     let Some(device) = gpu() else { return };
     model::holds_for(&device, 150, work::share_order);
-    let messages = vulkan::validation_messages();
+    let messages = testing::vulkan::validation_messages();
     let serious = messages
         .iter()
         .filter(|text| !text.contains("UNASSIGNED-VkSemaphore-state-timeout"));
@@ -40,6 +43,6 @@ fn the_model_tells_mutants_of_the_device_apart() {
         );
     }
     common::in_a_process_of_its_own(|| {
-        model::tells_gpus_apart(|| vulkan::fresh(0, None).unwrap());
+        model::tells_gpus_apart(|| testing::vulkan::fresh(0, None).unwrap());
     });
 }

@@ -240,6 +240,11 @@ impl TestWork for MtlWork {
         }
     }
 
+    /// For so many rounds of a loop.
+    fn spin(&self, stream: &dyn StreamImpl, amount: u64) -> Result<()> {
+        spin(of_stream(stream)?, amount.try_into().unwrap_or(u32::MAX))
+    }
+
     /// The stream ends here, by the backend's own way of ending one: no kernel faults on purpose on
     /// every GPU. The stand-in's faults show what a buffer does that ends in an error.
     fn fail(&self, stream: &dyn StreamImpl, text: &str) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::{
     panic::{Location, resume_unwind},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
@@ -38,6 +39,11 @@ impl TestWork for HostWork {
     fn append(&self, stream: &dyn StreamImpl, log: &Log, token: u32) -> Result<()> {
         let log = log.clone();
         stream.launch(Box::new(move || log.push(token)), Location::caller())
+    }
+
+    fn spin(&self, stream: &dyn StreamImpl, amount: u64) -> Result<()> {
+        let work = move || std::thread::sleep(Duration::from_nanos(amount));
+        stream.launch(Box::new(work), Location::caller())
     }
 
     fn fail(&self, stream: &dyn StreamImpl, text: &str) -> Result<()> {

@@ -42,6 +42,8 @@ pub(crate) mod host;
 mod kills;
 #[cfg(feature = "mutants")]
 mod mutants;
+#[cfg(all(feature = "vulkan", not(loom)))]
+pub mod vulkan;
 pub mod work;
 
 use context::{Context, Stop};

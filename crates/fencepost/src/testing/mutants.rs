@@ -315,6 +315,10 @@ impl TestWork for MutantWork {
         self.0.fail(Self::genuine(stream), text)
     }
 
+    fn spin(&self, stream: &dyn StreamImpl, amount: u64) -> Result<()> {
+        self.0.spin(Self::genuine(stream), amount)
+    }
+
     fn shares_order(&self, one: &dyn StreamImpl, two: &dyn StreamImpl) -> bool {
         self.0.shares_order(Self::genuine(one), Self::genuine(two))
     }

@@ -42,6 +42,9 @@ pub(crate) trait TestWork: Send + Sync {
     /// Device work that fails, naming `text`, as a fault of a user's own work would.
     fn fail(&self, stream: &dyn StreamImpl, text: &str) -> Result<()>;
 
+    /// Keeps the device busy, as [`spin`] says.
+    fn spin(&self, stream: &dyn StreamImpl, amount: u64) -> Result<()>;
+
     /// Whether what holds up one of the two also holds up the other, for they share a hardware
     /// queue.
     fn shares_order(&self, one: &dyn StreamImpl, two: &dyn StreamImpl) -> bool {
@@ -130,6 +133,21 @@ pub fn append(stream: &Stream, log: &Log, token: u32) -> Result<()> {
 /// ```
 pub fn fail(stream: &Stream, text: &str) -> Result<()> {
     stream.test_work().fail(stream.imp(), text)
+}
+
+/// Keeps `stream` busy with one piece of work: for `amount` nanoseconds of the device's clock on the
+/// host and on CUDA, and for so many rounds of a loop elsewhere.
+///
+/// ```
+/// # use fencepost::{Device, testing::work};
+/// # let device = Device::open("host")?;
+/// # let stream = device.new_stream()?;
+/// work::spin(&stream, 1_000_000)?;
+/// stream.synchronize()?;
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn spin(stream: &Stream, amount: u64) -> Result<()> {
+    stream.test_work().spin(stream.imp(), amount)
 }
 
 /// Holds a stream's later work back until it is opened; dropping it opens it.

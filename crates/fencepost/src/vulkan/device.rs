@@ -51,6 +51,8 @@ pub(crate) struct VkDevice {
     pub(crate) gpu: Arc<Gpu>,
     pub(super) watcher: Arc<DeviceWatcher>,
     default: Arc<VkStream>,
+    #[cfg(feature = "conformance")]
+    test_work: std::sync::OnceLock<Arc<dyn crate::testing::TestWork>>,
 }
 
 impl VkDevice {
@@ -70,6 +72,8 @@ impl VkDevice {
             core,
             gpu,
             watcher,
+            #[cfg(feature = "conformance")]
+            test_work: std::sync::OnceLock::new(),
         })
     }
 }
@@ -136,7 +140,7 @@ pub(super) fn as_vulkan(device: &dyn DeviceImpl) -> Result<&VkDevice> {
 }
 
 /// The Vulkan side of a stream.
-pub(super) fn stream_as_vulkan(stream: &dyn StreamImpl) -> Result<&VkStream> {
+pub(crate) fn stream_as_vulkan(stream: &dyn StreamImpl) -> Result<&VkStream> {
     (stream as &dyn Any)
         .downcast_ref()
         .ok_or_else(|| Error::Unsupported {
@@ -181,14 +185,7 @@ impl DeviceImpl for VkDevice {
 
     #[cfg(feature = "conformance")]
     fn test_work(&self) -> Arc<dyn crate::testing::TestWork> {
-        Arc::new(super::work::VkWork {
-            gpu: self.gpu.clone(),
-        })
+        let work = || Arc::new(crate::testing::vulkan::VkWork::new(&self.gpu)) as _;
+        self.test_work.get_or_init(work).clone()
     }
-}
-
-/// See [`crate::vulkan::spin`].
-#[cfg(feature = "conformance")]
-pub(crate) fn spin(stream: &dyn StreamImpl, rounds: u32) -> Result<()> {
-    super::work::spin(stream_as_vulkan(stream)?, rounds)
 }

@@ -13,7 +13,7 @@ pub(crate) struct Fault {
 
 impl Fault {
     /// Makes the fault of `call` from what the call returned.
-    pub(super) fn of(call: &'static str) -> impl Fn(vk::Result) -> Fault {
+    pub(crate) fn of(call: &'static str) -> impl Fn(vk::Result) -> Fault {
         move |result| Fault { call, result }
     }
 

@@ -11,7 +11,7 @@ use super::{fault::Fault, gpu::Gpu, queue::SemaphoreValue};
 
 /// A timeline semaphore that the host signals once, with 1. One semaphore for several gates would
 /// do, but the validation layer (1.3.239) takes an earlier signal of the host for pending then.
-pub(super) struct HostGate {
+pub(crate) struct HostGate {
     gpu: Arc<Gpu>,
     semaphore: vk::Semaphore,
     opened: AtomicBool,
@@ -34,7 +34,7 @@ impl HostGate {
     }
 
     /// Idempotent: a value may be signalled once.
-    pub(super) fn open(&self) {
+    pub(crate) fn open(&self) {
         if !self.opened.swap(true, Ordering::AcqRel) {
             self.gpu.signal(self.semaphore, 1);
         }

@@ -35,10 +35,8 @@ use crate::{
 
 pub(crate) struct Gpu {
     pub(crate) device: Arc<Table>,
-    #[cfg(feature = "conformance")]
-    pub(super) instance: ash::Instance,
-    #[cfg(feature = "conformance")]
-    pub(super) physical: vk::PhysicalDevice,
+    pub(crate) instance: ash::Instance,
+    pub(crate) physical: vk::PhysicalDevice,
     pub(super) submitter: Submitter,
     /// `vkCmdWriteTimestamp2`, where the device has it.
     pub(super) write2: Option<vk::PFN_vkCmdWriteTimestamp2>,
@@ -46,7 +44,7 @@ pub(crate) struct Gpu {
     pub(super) host_reset: bool,
     /// Whether the driver spins in a wait for one of several semaphores.
     pub(super) spins: bool,
-    pub(super) name: String,
+    pub(crate) name: String,
     pub(super) families: Vec<vk::QueueFamilyProperties>,
     pub(super) clock: Clock,
     callbacks: Arc<CallbackQueue>,
@@ -65,8 +63,6 @@ pub(crate) struct Gpu {
     forks: u32,
     /// `None` for a device of ours.
     keep_alive: Option<Arc<dyn Any + Send + Sync>>,
-    #[cfg(feature = "conformance")]
-    pub(super) kernels: OnceLock<Result<super::work::Kernels>>,
 }
 
 /// A stream, as its device knows it.
@@ -94,9 +90,7 @@ impl Gpu {
             spins: facts.driver == vk::DriverId::MESA_LLVMPIPE,
             clock: facts.clock(),
             device: Arc::new(parts.device),
-            #[cfg(feature = "conformance")]
             instance: parts.instance,
-            #[cfg(feature = "conformance")]
             physical: parts.physical,
             name: parts.name,
             families: facts.families,
@@ -109,8 +103,6 @@ impl Gpu {
             owner: std::process::id(),
             forks: fork::number(),
             keep_alive: parts.keep_alive,
-            #[cfg(feature = "conformance")]
-            kernels: OnceLock::new(),
         }))
     }
 
@@ -145,7 +137,7 @@ impl Gpu {
 
     /// Whether the driver is out of reach: in a forked child, and when the process is ending. Drops
     /// then leave everything where it is.
-    pub(super) fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         self.exiting.load(Ordering::Acquire) || self.is_forked()
     }
 
@@ -207,7 +199,7 @@ impl Gpu {
     /// What a refused call is to the caller. A loss fails every stream; the first such call is
     /// their cause. Call it without any lock.
     #[cold]
-    pub(super) fn failed(&self, fault: Fault) -> Error {
+    pub(crate) fn failed(&self, fault: Fault) -> Error {
         if self.is_forked() {
             return Error::Forked {
                 device: self.name.clone(),
@@ -282,10 +274,6 @@ impl Drop for Gpu {
             return;
         }
         let device = &self.device;
-        #[cfg(feature = "conformance")]
-        if let Some(Ok(kernels)) = self.kernels.get() {
-            kernels.destroy(device);
-        }
         if self.keep_alive.is_none() {
             // SAFETY: made by us; whatever was made of it kept it, and is destroyed. Every
             // semaphore has reached its last value, so this waits at most for what a queue does

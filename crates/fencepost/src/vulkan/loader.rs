@@ -32,7 +32,7 @@ pub(super) struct Found {
 }
 
 /// What the validation layer said, where it was asked for.
-static MESSAGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+pub(crate) static MESSAGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Names the library to load in place of the system's loader.
 const LIBRARY: &str = "FENCEPOST_VULKAN_LIBRARY";
@@ -189,15 +189,6 @@ unsafe extern "system" fn heard(
             .push(text.into_owned());
     }
     vk::FALSE
-}
-
-/// What the validation layer has said so far.
-#[cfg(feature = "conformance")]
-pub(crate) fn validation_messages() -> Vec<String> {
-    MESSAGES
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone()
 }
 
 /// The devices that this backend can use, hardware first; or why there is none.

@@ -37,29 +37,25 @@
 
 #[cfg(feature = "conformance")]
 pub mod bare;
-#[cfg(feature = "conformance")]
-mod bytes;
-mod device;
+pub(crate) mod device;
 mod exit;
-mod fault;
+pub(crate) mod fault;
 mod fork;
-mod gate;
-mod gpu;
-mod loader;
+pub(crate) mod gate;
+pub(crate) mod gpu;
+pub(crate) mod loader;
 mod marker;
-mod native;
+pub(crate) mod native;
 pub(crate) mod open;
 mod parts;
-mod queue;
+pub(crate) mod queue;
 mod reserve;
 mod slots;
-mod stream;
+pub(crate) mod stream;
 mod time;
 mod timer;
 mod timestamp;
 mod watcher;
-#[cfg(feature = "conformance")]
-mod work;
 
 use std::{any::Any, panic::Location, sync::Arc};
 
@@ -181,6 +177,25 @@ pub fn device_as_raw(device: &Device) -> Result<ash::Device> {
     Ok((*device::as_vulkan(device.imp())?.gpu.device).clone())
 }
 
+/// The physical device of a device, and the instance that knows it, for asking what they can do:
+/// which memory there is, for one. Good while the [`Device`] is alive.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a device of another backend.
+///
+/// ```no_run
+/// let device = fencepost::Device::open("vulkan:0")?;
+/// let (instance, physical) = fencepost::vulkan::physical_device_as_raw(&device)?;
+/// // SAFETY: a device of this instance.
+/// let memory = unsafe { instance.get_physical_device_memory_properties(physical) };
+/// println!("{} types of memory", memory.memory_type_count);
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn physical_device_as_raw(device: &Device) -> Result<(ash::Instance, vk::PhysicalDevice)> {
+    let gpu = &device::as_vulkan(device.imp())?.gpu;
+    Ok((gpu.instance.clone(), gpu.physical))
+}
+
 /// Calls `submit` with the queue of a stream and its family, under the queue's lock: for submitting
 /// work to the stream.
 ///
@@ -283,36 +298,4 @@ pub unsafe fn record_into(
     let reserved =
         unsafe { reserve::record_into(&vulkan.watcher, &vulkan.core, buffer, family, at) }?;
     Ok(Reservation::new(reserved, device))
-}
-
-/// The suite's kernels in SPIR-V, as bytes of little-endian words.
-#[cfg(feature = "conformance")]
-#[doc(hidden)]
-pub const KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.spv"));
-
-/// What the validation layer has said so far.
-#[cfg(feature = "conformance")]
-#[doc(hidden)]
-pub fn validation_messages() -> Vec<String> {
-    loader::validation_messages()
-}
-
-/// A new `VkDevice` on the device of this index, with `only` these optional features at most.
-///
-/// # Errors
-/// As [`Device::open`].
-#[cfg(feature = "conformance")]
-#[doc(hidden)]
-pub fn fresh(index: usize, only: Option<Features>) -> Result<Device> {
-    open::make(index, only).map(Device::new)
-}
-
-/// Submits a kernel that spins for so many rounds.
-///
-/// # Errors
-/// [`Error::Unsupported`] for a stream of another backend; what the driver says.
-#[cfg(feature = "conformance")]
-#[doc(hidden)]
-pub fn spin(stream: &Stream, rounds: u32) -> Result<()> {
-    device::spin(stream.imp(), rounds)
 }

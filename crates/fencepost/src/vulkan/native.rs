@@ -50,8 +50,6 @@ pub(crate) struct Objects {
     submitted: AtomicU64,
     work_timeline: OnceLock<WorkTimeline>,
     pub(super) timer: OnceLock<Timer>,
-    #[cfg(feature = "conformance")]
-    pub(super) work: OnceLock<super::work::Work>,
 }
 
 struct WorkTimeline {
@@ -75,8 +73,6 @@ impl Native {
                 submitted: AtomicU64::new(0),
                 work_timeline: OnceLock::new(),
                 timer: OnceLock::new(),
-                #[cfg(feature = "conformance")]
-                work: OnceLock::new(),
             }),
         }))
     }
@@ -175,15 +171,6 @@ impl Objects {
         Ok(())
     }
 
-    /// How far the work timeline has come, and its next value.
-    #[cfg(feature = "conformance")]
-    pub(super) fn work_reached(&self) -> (u64, u64) {
-        self.work_timeline.get().map_or((0, 1), |work| {
-            let reached = self.gpu.counter(work.semaphore).unwrap_or(0);
-            (reached, work.last.load(Ordering::Relaxed) + 1)
-        })
-    }
-
     /// The first timeline that has not reached its last value; `None` when nothing is pending.
     pub(super) fn pending(&self) -> Option<SemaphoreValue> {
         if self.gpu.lost().is_some() {
@@ -207,10 +194,6 @@ impl Objects {
     /// Destroys everything. Called once, when nothing is pending.
     pub(super) fn destroy(&mut self) {
         let device = &self.gpu.device;
-        #[cfg(feature = "conformance")]
-        if let Some(work) = self.work.take() {
-            work.destroy(device);
-        }
         if let Some(timer) = self.timer.take() {
             timer.destroy(device);
         }

@@ -45,7 +45,7 @@ impl<T: Send> QueueLock for Mutex<T> {
 
 pub(crate) struct Queue {
     pub(super) raw: vk::Queue,
-    pub(super) family: u32,
+    pub(crate) family: u32,
     lock: Guard,
     /// How many streams are on it.
     users: AtomicUsize,

@@ -28,9 +28,9 @@ use crate::{
 
 pub(crate) struct VkStream {
     core: Arc<StreamCore>,
-    pub(super) gpu: Arc<Gpu>,
-    pub(super) queue: Arc<Queue>,
-    values: ValueAllocator,
+    pub(crate) gpu: Arc<Gpu>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) values: ValueAllocator,
     pub(super) native: Arc<Native>,
     /// Keeps the caller's queue alive.
     _keep_alive: Option<Arc<dyn Any + Send + Sync>>,
@@ -96,7 +96,7 @@ impl VkStream {
     }
 
     /// Submits a batch that marks nothing and uses `uses`. Called under the submit lock.
-    fn submit_work(
+    pub(crate) fn submit_work(
         &self,
         uses: Arc<dyn Any + Send + Sync>,
         wait: Option<SemaphoreValue>,
@@ -112,26 +112,9 @@ impl VkStream {
         })
     }
 
-    /// Work of the suite, in the stream's order; `Ok(false)` where it lies behind a failure.
-    #[cfg(feature = "conformance")]
-    pub(super) fn run(
-        &self,
-        uses: Arc<dyn Any + Send + Sync>,
-        prepare: impl FnOnce() -> Result<vk::CommandBuffer, Fault>,
-    ) -> Result<bool> {
-        let ran = self.values.submit(|_| {
-            let buffer = prepare()?;
-            self.submit_work(uses, None, Some(buffer))
-        });
-        match ran {
-            Ok(ran) => Ok(ran.is_some()),
-            Err(fault) => self.refused(fault).map(|()| false),
-        }
-    }
-
     /// What a refused call means; `Ok` where the stream has failed by it, which its markers tell.
     #[cold]
-    fn refused(&self, fault: Fault) -> Result<()> {
+    pub(crate) fn refused(&self, fault: Fault) -> Result<()> {
         let error = self.gpu.failed(fault);
         match self.values.now().timeline.has_failed() {
             true => Ok(()),
@@ -202,7 +185,7 @@ impl VkStream {
 
     /// Holds the stream at a gate that the caller opens; `None` behind a failure. Calls `submitted`
     /// under the submit lock.
-    pub(super) fn wait_for_gate(
+    pub(crate) fn wait_for_gate(
         &self,
         submitted: impl FnOnce(&Arc<Epoch>, u64),
     ) -> Result<Option<Arc<HostGate>>> {

@@ -36,23 +36,6 @@ use crate::{
     sync::{Mutex, lock},
 };
 
-/// Keeps `stream` busy with a kernel for so many nanoseconds of the GPU's clock.
-///
-/// # Errors
-/// [`Error::Unsupported`] for a stream of another backend; what the driver says.
-///
-/// ```no_run
-/// use fencepost::{Device, testing::cuda};
-/// let stream = Device::open("cuda:0")?.new_stream()?;
-/// cuda::spin(&stream, 1_000_000)?;
-/// # Ok::<(), fencepost::Error>(())
-/// ```
-pub fn spin(stream: &Stream, nanos: u64) -> Result<()> {
-    let stream = of_stream(stream.imp())?;
-    let kernels = state(stream.context).kernels(stream.context)?;
-    kernels.spin(stream, nanos)
-}
-
 /// Submits a kernel that faults. The context does not survive it, so this is for a process of its
 /// own.
 ///
@@ -153,6 +136,14 @@ impl TestWork for CudaWork {
             // What is submitted behind a failure never runs.
             None => stream.failure().map_or(Ok(()), Err),
         }
+    }
+
+    /// For so many nanoseconds.
+    fn spin(&self, stream: &dyn StreamImpl, amount: u64) -> Result<()> {
+        let stream = of_stream(stream)?;
+        state(stream.context)
+            .kernels(stream.context)?
+            .spin(stream, amount)
     }
 
     /// The stream ends here, by the backend's own way of failing a stream, with nothing submitted.

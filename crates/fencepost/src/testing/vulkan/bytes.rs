@@ -6,20 +6,19 @@ use std::{
 };
 
 use super::{
-    device::stream_as_vulkan,
-    gpu::Gpu,
-    stream::VkStream,
-    work::{self, Bound, Dispatch, Memory},
+    kernels::{Dispatch, Kernels, dispatch},
+    memory::{Bound, Memory},
 };
 use crate::{
     error::{Error, Result},
     stream::Stream,
     sync::{Mutex, lock},
     testing::{bytes::ByteCounterImpl, work::ByteCounter},
+    vulkan::{device::stream_as_vulkan, stream::VkStream},
 };
 
 struct VkCounter {
-    gpu: Arc<Gpu>,
+    kernels: Arc<Kernels>,
     /// The lock makes whoever fills the memory the only one.
     data: Mutex<Arc<Memory>>,
     bins: Arc<Memory>,
@@ -32,11 +31,12 @@ const BINS: usize = 256;
 const MOST_GROUPS: usize = 1024;
 const BYTES_A_GROUP: usize = 16 * 1024;
 
-pub(super) fn new(gpu: &Arc<Gpu>, capacity: usize) -> Result<Arc<dyn ByteCounterImpl>> {
+pub(super) fn new(kernels: &Arc<Kernels>, capacity: usize) -> Result<Arc<dyn ByteCounterImpl>> {
+    let gpu = &kernels.gpu;
     let (data, bins) = (Memory::new(gpu, capacity)?, Memory::new(gpu, BINS * 8)?);
     Ok(Arc::new(VkCounter {
-        gpu: gpu.clone(),
-        bound: Bound::new(gpu, vec![data.clone(), bins.clone()])?,
+        kernels: kernels.clone(),
+        bound: Bound::new(kernels, vec![data.clone(), bins.clone()])?,
         data: Mutex::new(data),
         bins,
         capacity,
@@ -47,10 +47,10 @@ impl VkCounter {
     fn stream<'a>(&self, stream: &'a Stream) -> Result<&'a VkStream> {
         stream_as_vulkan(stream.imp())
             .ok()
-            .filter(|vulkan| Arc::ptr_eq(&vulkan.gpu, &self.gpu))
+            .filter(|vulkan| Arc::ptr_eq(&vulkan.gpu, &self.kernels.gpu))
             .ok_or_else(|| Error::DeviceMismatch {
                 call: "count",
-                left: format!("memory of {}", self.gpu.name),
+                left: format!("memory of {}", self.kernels.gpu.name),
                 right: stream.to_string(),
             })
     }
@@ -70,38 +70,38 @@ impl ByteCounterImpl for VkCounter {
         let len = len.min(self.capacity);
         let word = u32::try_from(len).map_err(|_| Error::Unsupported {
             what: format!("counting {len} bytes at once"),
-            device: self.gpu.name.clone(),
+            device: self.kernels.gpu.name.clone(),
             remedy: "count chunks of less than 4 GiB".into(),
         })?;
         let counting = Dispatch {
-            pipeline: work::kernels(&self.gpu)?.histogram,
+            pipeline: self.kernels.histogram,
             groups: len.div_ceil(BYTES_A_GROUP).clamp(1, MOST_GROUPS) as u32,
             word,
             zeroed: Some(self.bins.buffer),
         };
-        work::dispatch(self.stream(stream)?, &self.bound, &counting).map(drop)
+        dispatch(self.stream(stream)?, &self.bound, &counting).map(drop)
     }
 
     fn add_to(&self, stream: &Stream, into: &ByteCounter) -> Result<()> {
         let into: &dyn Any = into.inner();
         let Some(into) = into
             .downcast_ref::<VkCounter>()
-            .filter(|into| Arc::ptr_eq(&into.gpu, &self.gpu))
+            .filter(|into| Arc::ptr_eq(&into.kernels.gpu, &self.kernels.gpu))
         else {
             return Err(Error::DeviceMismatch {
                 call: "add_to",
-                left: format!("counts of {}", self.gpu.name),
+                left: format!("counts of {}", self.kernels.gpu.name),
                 right: "counts of another device".into(),
             });
         };
-        let bound = Bound::new(&self.gpu, vec![self.bins.clone(), into.bins.clone()])?;
+        let bound = Bound::new(&self.kernels, vec![self.bins.clone(), into.bins.clone()])?;
         let adding = Dispatch {
-            pipeline: work::kernels(&self.gpu)?.reduce,
+            pipeline: self.kernels.reduce,
             groups: 1,
             word: 0,
             zeroed: None,
         };
-        work::dispatch(self.stream(stream)?, &bound, &adding).map(drop)
+        dispatch(self.stream(stream)?, &bound, &adding).map(drop)
     }
 
     fn read(&self) -> Result<[u64; BINS]> {

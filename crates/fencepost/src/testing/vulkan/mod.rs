@@ -1,0 +1,135 @@
+//! The work that tests put on Vulkan streams: kernels that write to memory the host sees.
+#![allow(unsafe_code)]
+
+mod bytes;
+mod kernels;
+mod log;
+mod memory;
+
+use std::sync::{Arc, OnceLock};
+
+use kernels::{Dispatch, Kernels, dispatch};
+use memory::{Bound, Memory};
+
+use super::{
+    TestWork,
+    bytes::ByteCounterImpl,
+    work::{Gate, Log},
+};
+use crate::{
+    contract::StreamImpl,
+    device::Device,
+    error::{Cause, Result},
+    host_gate::HostGated,
+    sync::lock,
+    vulkan::{Features, device::stream_as_vulkan, gpu::Gpu, loader::MESSAGES, open::make},
+};
+
+/// The suite's kernels in SPIR-V, as bytes of little-endian words.
+///
+/// ```
+/// assert_eq!(fencepost::testing::vulkan::KERNELS[..4], 0x0723_0203_u32.to_le_bytes());
+/// ```
+pub const KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.spv"));
+
+/// What the validation layer has said so far.
+///
+/// ```
+/// assert!(fencepost::testing::vulkan::validation_messages().is_empty());
+/// ```
+pub fn validation_messages() -> Vec<String> {
+    lock(&MESSAGES).clone()
+}
+
+/// A new `VkDevice` on the device of this index, with `only` these optional features at most.
+///
+/// # Errors
+/// As [`Device::open`].
+///
+/// ```no_run
+/// use fencepost::{testing, vulkan::Features};
+/// let device = testing::vulkan::fresh(0, Some(Features::default()))?;
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn fresh(index: usize, only: Option<Features>) -> Result<Device> {
+    make(index, only).map(Device::new)
+}
+
+/// The work of one device.
+pub(crate) struct VkWork {
+    gpu: Arc<Gpu>,
+    kernels: OnceLock<Result<Arc<Kernels>>>,
+}
+
+impl VkWork {
+    pub(crate) fn new(gpu: &Arc<Gpu>) -> VkWork {
+        VkWork {
+            gpu: gpu.clone(),
+            kernels: OnceLock::new(),
+        }
+    }
+
+    /// Makes the kernels, once.
+    fn kernels(&self) -> Result<&Arc<Kernels>> {
+        let made = self.kernels.get_or_init(|| match Kernels::new(&self.gpu) {
+            Ok(kernels) => Ok(Arc::new(kernels)),
+            Err(fault) => Err(self.gpu.failed(fault)),
+        });
+        made.as_ref().map_err(Clone::clone)
+    }
+}
+
+impl TestWork for VkWork {
+    fn new_log(&self) -> Result<Log> {
+        log::new(self.kernels()?)
+    }
+
+    fn gate(&self, stream: &dyn StreamImpl) -> Result<Gate> {
+        let gate = stream_as_vulkan(stream)?.wait_for_gate(|_, _| ())?;
+        Ok(Gate::new(move || {
+            // Behind a failure there is nothing to hold back.
+            if let Some(gate) = gate {
+                gate.open();
+            }
+        }))
+    }
+
+    fn append(&self, stream: &dyn StreamImpl, log: &Log, token: u32) -> Result<()> {
+        match log::append(stream_as_vulkan(stream)?, log, token)? {
+            true => Ok(()),
+            // What is submitted behind a failure never runs.
+            false => stream.failure().map_or(Ok(()), Err),
+        }
+    }
+
+    /// For so many rounds of a loop.
+    fn spin(&self, stream: &dyn StreamImpl, amount: u64) -> Result<()> {
+        let kernels = self.kernels()?;
+        let bound = Bound::new(kernels, vec![Memory::new(&self.gpu, 4)?])?;
+        let work = Dispatch {
+            pipeline: kernels.spin,
+            groups: 1,
+            word: amount.try_into().unwrap_or(u32::MAX),
+            zeroed: None,
+        };
+        dispatch(stream_as_vulkan(stream)?, &bound, &work).map(drop)
+    }
+
+    /// The stream ends here, by the backend's own way of ending one: a real fault loses the whole
+    /// device.
+    fn fail(&self, stream: &dyn StreamImpl, text: &str) -> Result<()> {
+        stream_as_vulkan(stream)?.fail_from_here(&Cause::new(text));
+        Ok(())
+    }
+
+    fn shares_order(&self, one: &dyn StreamImpl, two: &dyn StreamImpl) -> bool {
+        match (stream_as_vulkan(one), stream_as_vulkan(two)) {
+            (Ok(one), Ok(two)) => Arc::ptr_eq(&one.queue, &two.queue),
+            _ => false,
+        }
+    }
+
+    fn byte_counter(&self, capacity: usize) -> Result<Arc<dyn ByteCounterImpl>> {
+        bytes::new(self.kernels()?, capacity)
+    }
+}
