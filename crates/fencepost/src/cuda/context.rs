@@ -1,5 +1,5 @@
-//! One CUDA context: its event pool, its words for host signals, the streams that live in it, and
-//! the fault that ended it.
+//! One CUDA context: its pools of events and streams, its host gates, its devices, and the fault
+//! that ended it.
 //!
 //! - **A context is never forgotten.** There are as many as GPUs, and a few more where the caller
 //!   brings some; so markers and streams borrow it for ever and no counting is needed on the hot
@@ -11,7 +11,7 @@
 //! - **Streams are not destroyed, they are used again.** `cuStreamDestroy` waits while another
 //!   thread is stuck in the driver's full queue, and a drop must not; so a dropped stream goes to a
 //!   pool, and the next new one is the first there that has nothing left to do.
-//! - **Words are never freed.** Freeing pinned memory blocks while any stream is stalled
+//! - **Host gates are never freed.** Freeing page-locked memory blocks while any stream is stalled
 //!   (docs/measurements/cuda-stalls.md), and a stalled stream is what they are for.
 
 use std::{
@@ -53,7 +53,7 @@ pub(crate) struct Context {
     callbacks: Arc<CallbackQueue>,
     pools: [Mutex<Vec<EventHandle>>; 4],
     idle_streams: Mutex<VecDeque<StreamHandle>>,
-    words: Mutex<Vec<HostGate>>,
+    gates: Mutex<Vec<HostGate>>,
     pub(super) watcher: Watcher<Watch, Pauses>,
     pub(super) upstreams: Upstreams,
     /// The streams of its devices.
@@ -90,14 +90,15 @@ impl Kind {
     }
 }
 
-/// What a stream waits for when the host is to let it go on: 32 bits of pinned memory that only
-/// grow. Each use waits for one more than the last, so a word can be used again as soon as it was
-/// opened: what was opened stays open.
+/// What holds a stream until the host opens it: 32 bits of page-locked memory that only grow. Each
+/// use waits for one more than the last, so a gate can be used again as soon as it is open: what
+/// waited for it before goes on all the same.
 #[derive(Clone, Copy)]
 pub(crate) struct HostGate {
     host: usize,
     device: u64,
-    turn: u32,
+    /// The value that opens it.
+    opens_at: u32,
 }
 
 /// The error of the events, by the driver's reference of `cuEventElapsedTime`: about half a
@@ -125,7 +126,7 @@ impl Context {
             callbacks: Arc::new(CallbackQueue::new(Arc::new(Pool::new(1)))),
             pools: [const { Vec::new() }; 4].map(Mutex::new),
             idle_streams: Mutex::new(VecDeque::new()),
-            words: Mutex::new(Vec::new()),
+            gates: Mutex::new(Vec::new()),
             watcher: Watcher::new(
                 "fencepost-cuda",
                 Pauses {
@@ -262,8 +263,8 @@ impl Context {
         }
     }
 
-    /// Destroys an event that must not be recorded again. Without a word: nothing can be done about
-    /// a refusal, and after the driver's end there is none to tell.
+    /// Destroys an event that must not be recorded again. A refusal is not told: nothing can be
+    /// done about it, and after the driver's end there is no driver to call.
     pub(super) fn destroy(&self, event: EventHandle) {
         if !self.is_forked() && self.check_alive().is_ok() {
             // SAFETY: the event is ours, and its last owner has let go; the driver frees it once it
@@ -336,47 +337,47 @@ impl Context {
         }
     }
 
-    /// A closed word, and what to wait for.
+    /// A closed gate.
     pub(crate) fn take_gate(&self) -> Result<HostGate, Fault> {
-        let mut words = lock(&self.words);
-        if words.is_empty() {
+        let mut gates = lock(&self.gates);
+        if gates.is_empty() {
             let (host, device) = self.pinned(PAGE)?;
-            words.extend((0..PAGE / 4).map(|i| HostGate {
+            gates.extend((0..PAGE / 4).map(|i| HostGate {
                 host: host + i * 4,
                 device: device + i as u64 * 4,
-                turn: 0,
+                opens_at: 0,
             }));
         }
-        let mut word = words.pop().ok_or(Fault::Missing("pinned memory"))?;
-        word.turn = word.turn.wrapping_add(1);
-        Ok(word)
+        let mut gate = gates.pop().ok_or(Fault::Missing("page-locked memory"))?;
+        gate.opens_at = gate.opens_at.wrapping_add(1);
+        Ok(gate)
     }
 
-    /// Lets whoever waits for the word go on, and takes it back.
-    pub(crate) fn open(&self, word: HostGate) {
-        // SAFETY: aligned, part of a page that is never freed, and written by nobody else: a word
+    /// Lets the stream that waits for the gate go on, and takes the gate back.
+    pub(crate) fn open(&self, gate: HostGate) {
+        // SAFETY: aligned, part of a page that is never freed, and written by nobody else: a gate
         // has one holder, and the device only reads it.
-        let cell = unsafe { AtomicU32::from_ptr(word.host as *mut u32) };
-        cell.store(word.turn, StdOrdering::Release);
-        lock(&self.words).push(word);
+        let cell = unsafe { AtomicU32::from_ptr(gate.host as *mut u32) };
+        cell.store(gate.opens_at, StdOrdering::Release);
+        lock(&self.gates).push(gate);
     }
 
-    /// Takes back a word that nobody waits for.
-    pub(crate) fn unused(&self, word: HostGate) {
-        self.open(word);
+    /// Takes back a gate that nobody waits for.
+    pub(crate) fn unused(&self, gate: HostGate) {
+        self.open(gate);
     }
 
-    /// Holds `stream` until `word` is opened.
-    pub(crate) fn wait_gate(&self, stream: StreamHandle, word: HostGate) -> Result<(), Fault> {
-        // SAFETY: the address is device-visible pinned memory that is never freed.
+    /// Holds `stream` until `gate` is opened.
+    pub(crate) fn wait_gate(&self, stream: StreamHandle, gate: HostGate) -> Result<(), Fault> {
+        // SAFETY: the address is device-visible page-locked memory that is never freed.
         // CU_STREAM_WAIT_VALUE_GEQ is 0, and compares cyclically.
         unsafe {
             self.driver
-                .stream_wait_value((stream, word.device, word.turn, 0))
+                .stream_wait_value((stream, gate.device, gate.opens_at, 0))
         }
     }
 
-    /// Zeroed pinned memory that the device sees: its addresses for the host and for the device.
+    /// Zeroed page-locked memory that the device sees: its addresses for the host and the device.
     /// Never freed.
     pub(crate) fn pinned(&self, bytes: usize) -> Result<(usize, u64), Fault> {
         let (mut host, mut device): (*mut c_void, u64) = (std::ptr::null_mut(), 0);

@@ -3,7 +3,7 @@
 //! - **A marker is a `CUevent` of its own** while anybody may ask it, from a pool keyed by context
 //!   and flags ([`context`]); the [`marker`] module tells who owns it and when it is used again.
 //! - **Completion is remembered** through the stream's timeline: asking again is one atomic load,
-//!   and a later marker of the stream completes the earlier ones ([`line`](mod@line)).
+//!   and a later marker of the stream completes the earlier ones (`values.rs`).
 //! - **No lock is held across a call that may block in the driver.**
 //! - **One watcher thread per context** serves callbacks, futures, waits with a deadline and parked
 //!   host streams (`watcher.rs`).
@@ -17,7 +17,7 @@
 //! | breaks a capture when a captured event is asked | know which are, and never ask them |
 //! | breaks a capture when its stream is asked for its number (`cuStreamGetId`), in whatever mode | ask whether it is captured first |
 //! | blocks `cuEventRecord` with timing when 1,020 are pending | hold no lock there, and say so |
-//! | blocks `cuMemFree`, `cuMemFreeHost` and `cuModuleLoadData` while any stream is stalled | never free pinned memory, and load test kernels before the first stall |
+//! | blocks `cuMemFree`, `cuMemFreeHost` and `cuModuleLoadData` while any stream is stalled | never free page-locked memory, and load test kernels before the first stall |
 //! | needs a current context for creating, and for the default streams' handles, only | push it there only |
 
 use std::{any::Any, ffi::c_void, sync::Arc};

@@ -77,7 +77,7 @@ pub(super) struct FailurePoint {
     pub(super) timeline: Arc<Timeline>,
     before: u64,
     pub(super) cause: Cause,
-    /// A word to open once the stream counts as failed.
+    /// A gate to open once the stream counts as failed.
     held: Mutex<Option<HostGate>>,
 }
 
@@ -331,7 +331,7 @@ impl MarkerImpl for CudaMarker {
                     let nanos = f64::from(millis) * 1e6;
                     return Ok(Elapsed::new(nanos, device.clock.clone()));
                 }
-                // Complete by a later marker's word (see `line`), and the events themselves are
+                // Complete by what a later marker tells (see `values`). The events themselves are
                 // moments away: they were recorded by calls that raced with that later one.
                 Ok(None) => {
                     for event in [events.0, events.1] {
@@ -397,11 +397,11 @@ impl FailurePoint {
         }
     }
 
-    /// The same end, with a cause, and a word to open once the stream has failed by it.
-    pub(super) fn with(self, cause: Cause, word: HostGate) -> FailurePoint {
+    /// The same end, with a cause, and a gate to open once the stream has failed by it.
+    pub(super) fn with(self, cause: Cause, gate: HostGate) -> FailurePoint {
         FailurePoint {
             cause,
-            held: Mutex::new(Some(word)),
+            held: Mutex::new(Some(gate)),
             ..self
         }
     }
@@ -439,11 +439,11 @@ impl FailurePoint {
         }
     }
 
-    /// Only once the stream counts as failed: nothing behind the word may count as complete.
+    /// Only once the stream counts as failed: nothing behind the gate may count as complete.
     fn release(&self) {
         let held = lock(&self.held).take();
-        if let Some(word) = held {
-            self.lease.context.open(word);
+        if let Some(gate) = held {
+            self.lease.context.open(gate);
         }
     }
 }
