@@ -421,13 +421,3 @@ pub fn record_end(
 pub fn fresh(index: usize) -> Result<Device> {
     device::fresh(index).map(Device::new)
 }
-
-/// Submits a kernel that spins for so many rounds.
-///
-/// # Errors
-/// [`Error::Unsupported`] for a stream of another backend; what Metal says.
-#[cfg(feature = "conformance")]
-#[doc(hidden)]
-pub fn spin(stream: &Stream, rounds: u32) -> Result<()> {
-    work::spin(of_stream(stream.imp())?, rounds)
-}

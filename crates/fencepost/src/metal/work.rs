@@ -284,7 +284,7 @@ fn append(stream: &MtlStream, log: &Log, token: u32) -> Result<bool> {
 }
 
 /// Keeps the device busy for some rounds of a loop.
-pub(super) fn spin(stream: &MtlStream, rounds: u32) -> Result<()> {
+fn spin(stream: &MtlStream, rounds: u32) -> Result<()> {
     let memory = Memory::new(&stream.gpu, 4)?;
     let work = Dispatch {
         kernel: &kernels(&stream.gpu)?.spin,
