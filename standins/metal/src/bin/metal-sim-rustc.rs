@@ -10,8 +10,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::SystemTime;
 
 /// Where it has changed, the new version of objc2-metal has to be looked at: better an error than a
 /// silent guess.
@@ -103,7 +105,7 @@ fn replace_source(arguments: &mut [OsString]) -> Result<(), String> {
     // its documentation includes this one
     let readme = source.join("../README.md");
     if readme.exists() {
-        fs::copy(&readme, package.join("README.md")).map_err(|error| told(&readme, &error))?;
+        copy_file(&readme, &package.join("README.md")).map_err(|error| told(&readme, &error))?;
     }
     for change in CHANGES {
         let file = copy.join(change.file);
@@ -117,7 +119,9 @@ fn replace_source(arguments: &mut [OsString]) -> Result<(), String> {
                 change.times
             ));
         }
-        fs::write(&file, text.replace(change.from, change.to))
+        let changed = text.replace(change.from, change.to);
+        file.metadata()
+            .and_then(|data| write_aged(&file, changed.as_bytes(), data.modified()?))
             .map_err(|error| told(&file, &error))?;
     }
     *root = copy.join("lib.rs").into_os_string();
@@ -132,12 +136,23 @@ fn copy_folder(from: &Path, to: &Path) -> Result<(), String> {
         if path.is_dir() {
             copy_folder(&path, &copy)?;
         } else {
-            // written anew, since a registry's files may be read-only
-            let bytes = fs::read(&path).map_err(|error| told(&path, &error))?;
-            fs::write(&copy, bytes).map_err(|error| told(&copy, &error))?;
+            copy_file(&path, &copy).map_err(|error| told(&path, &error))?;
         }
     }
     Ok(())
+}
+
+/// Written anew, since a registry's files may be read-only.
+fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    write_aged(to, &fs::read(from)?, from.metadata()?.modified()?)
+}
+
+/// The file is as old as the one that it is made from: cargo builds a crate again whose sources are
+/// younger than its last build.
+fn write_aged(file: &Path, bytes: &[u8], age: SystemTime) -> io::Result<()> {
+    let mut file = fs::File::create(file)?;
+    file.write_all(bytes)?;
+    file.set_modified(age)
 }
 
 fn told(path: &Path, error: &std::io::Error) -> String {
