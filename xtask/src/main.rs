@@ -2,23 +2,24 @@
 //!
 //! - [`steps`] is the table of what `cargo xtask test` runs. A new part or step is a new entry
 //!   there.
-//! - [`run`] starts a step's commands, streams what they print and reads it along the way.
-//! - [`count`] is the reading: which lines of a log are results.
-//! - [`vulkan`] and [`metal`] hold the steps of these, [`packages`] brings what Debian has for
-//!   them.
+//! - [`run`] runs the steps: it starts their commands, prints what these print, and reads it.
+//! - [`count`] finds the results in what they print, [`programs`] the test programs that cargo
+//!   built.
 //! - [`summary`] decides what the results mean and prints them.
-//! - [`python`] knows how the Python package is built and tested.
+//! - [`packages`] and [`rustup`] install what a step needs, where nobody has to be asked.
+//! - [`lint`] is `cargo xtask lint`.
 
 mod count;
-mod metal;
+mod lint;
 mod packages;
-mod python;
+mod programs;
 mod run;
+mod rustup;
 mod steps;
 mod summary;
-mod vulkan;
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use run::Workspace;
 use steps::{Step, parts, select};
@@ -40,8 +41,8 @@ fn main() -> ExitCode {
             Ok(chosen) => test(&chosen),
             Err(problem) => bad_arguments(&problem),
         },
-        ["lint"] => lint(),
-        ["wheel"] => exit(python::wheel(&Workspace::find())),
+        ["lint"] => exit(lint::lint(&Workspace::find())),
+        ["wheel"] => exit(steps::python::wheel(&Workspace::find())),
         ["help" | "-h" | "--help"] => {
             run::say(&usage(&table));
             ExitCode::SUCCESS
@@ -84,36 +85,12 @@ fn test(chosen: &[&Step]) -> ExitCode {
         return ExitCode::FAILURE;
     }
 
-    let outcomes: Vec<_> = chosen
-        .iter()
-        .enumerate()
-        .map(|(i, step)| {
-            run::say(&format!(
-                "\n=== [{}/{}] {}: {}",
-                i + 1,
-                chosen.len(),
-                step.name,
-                step.proves
-            ));
-            run::step(step, &workspace, &policy)
-        })
-        .collect();
-
-    run::say(&render(&outcomes));
+    let started = Instant::now();
+    let outcomes = run::steps(chosen, &workspace, &policy);
+    run::say(&render(&outcomes, started.elapsed()));
     // Alone and last: programs read this line.
     run::say(&closing_line(&outcomes));
     exit(!failed(&outcomes))
-}
-
-fn lint() -> ExitCode {
-    let workspace = Workspace::find();
-    let mut good = true;
-    // All of them, even after one failed: one round trip should show all there is to mend.
-    for command in steps::lints(&workspace) {
-        run::say(&format!("\n=== {}", run::shown(&command)));
-        good &= run::plainly(command);
-    }
-    exit(good)
 }
 
 fn exit(good: bool) -> ExitCode {

@@ -1,20 +1,40 @@
 //! Starts commands and listens to them.
 
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Instant;
 
 use crate::count::Log;
-use crate::steps::Step;
+use crate::programs::{self, Program};
+use crate::steps::{Lane, Programs, Step, Task};
 use crate::summary::{Outcome, Policy, Table, judge, not_run};
+
+thread_local! {
+    /// What stands in front of each line that this thread prints.
+    static LABEL: Cell<&'static str> = const { Cell::new("") };
+}
+
+/// As wide as the longest name of a step.
+const LABEL_WIDTH: usize = 20;
 
 /// Prints a line. A reader that went away (`cargo xtask test | head`) is no reason to stop or to
 /// panic.
 pub(crate) fn say(line: &str) {
-    let _ = writeln!(io::stdout(), "{line}");
+    say_bytes(line.as_bytes());
+}
+
+fn say_bytes(line: &[u8]) {
+    let mut out = io::stdout().lock();
+    let _ = match LABEL.get() {
+        "" => Ok(()),
+        label => write!(out, "{label:LABEL_WIDTH$} | "),
+    };
+    let _ = out.write_all(line).and_then(|()| out.write_all(b"\n"));
 }
 
 /// The same on stderr.
@@ -22,11 +42,15 @@ pub(crate) fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+const NOTES: &str = "tables";
+
 /// Where things are.
 pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
     pub(crate) target: PathBuf,
     cargo: OsString,
+    /// Whether no test was run in this target folder before.
+    cold: bool,
 }
 
 impl Workspace {
@@ -42,14 +66,25 @@ impl Workspace {
         );
         Self {
             root,
+            cold: !target.join(NOTES).exists(),
             target,
             cargo: std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
         }
     }
 
     pub(crate) fn cargo(&self, args: &str) -> Command {
-        let mut command = self.command(&self.cargo);
+        let mut command = self.building(&self.cargo);
         command.args(args.split_whitespace());
+        command
+    }
+
+    /// A command that compiles. What cargo keeps for the next build costs a first one a fifth of
+    /// its time, so it is kept from the second on.
+    pub(crate) fn building(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = self.command(program);
+        if self.cold && std::env::var_os("CARGO_INCREMENTAL").is_none() {
+            command.env("CARGO_INCREMENTAL", "0");
+        }
         command
     }
 
@@ -66,7 +101,7 @@ impl Workspace {
 
     /// Where tests leave tables and skips, since cargo swallows what a passing test prints.
     pub(crate) fn notes(&self) -> PathBuf {
-        self.target.join("tables")
+        self.target.join(NOTES)
     }
 
     pub(crate) fn clear_notes(&self) -> io::Result<()> {
@@ -80,12 +115,47 @@ impl Workspace {
 /// How one command ended.
 pub(crate) struct Ended {
     pub(crate) command: String,
+    /// Whether it was a test, and not the preparation of one.
+    pub(crate) test: bool,
     pub(crate) log: Log,
     /// Why it counts as failed, whatever its log says.
     pub(crate) trouble: Option<String>,
 }
 
-pub(crate) fn step(step: &Step, workspace: &Workspace, policy: &Policy) -> Outcome {
+/// Runs the steps, each lane's in their order, and gives the outcomes in the order of the steps.
+pub(crate) fn steps(chosen: &[&Step], workspace: &Workspace, policy: &Policy) -> Vec<Outcome> {
+    let beside = chosen.iter().any(|step| step.lane == Lane::Beside)
+        && chosen.iter().any(|step| step.lane == Lane::Main);
+    let run_lane = |lane| {
+        let numbered = chosen.iter().enumerate();
+        numbered
+            .filter(|(_, step)| step.lane == lane)
+            .map(|(i, step)| {
+                // Two lanes print into one log, whose lines say whose they are.
+                LABEL.set(if beside { step.name } else { "" });
+                say("");
+                let number = format!("[{}/{}]", i + 1, chosen.len());
+                say(&format!("=== {number} {}: {}", step.name, step.proves));
+                let outcome = run_step(step, workspace, policy);
+                LABEL.set("");
+                (i, outcome)
+            })
+            .collect::<Vec<_>>()
+    };
+    let mut outcomes = thread::scope(|scope| {
+        let other = scope.spawn(|| run_lane(Lane::Beside));
+        let mut outcomes = run_lane(Lane::Main);
+        match other.join() {
+            Ok(others) => outcomes.extend(others),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+        outcomes
+    });
+    outcomes.sort_by_key(|(i, _)| *i);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+fn run_step(step: &Step, workspace: &Workspace, policy: &Policy) -> Outcome {
     let started = Instant::now();
     if let Err(reason) = (step.ready)() {
         say(&format!("NOT RUN: {reason}"));
@@ -95,8 +165,11 @@ pub(crate) fn step(step: &Step, workspace: &Workspace, policy: &Policy) -> Outco
     // A folder for each step, so that it is known who left what.
     let notes = workspace.notes().join(step.name);
     let ended = match fs::create_dir_all(&notes) {
-        Ok(()) => match (step.commands)(workspace) {
-            Ok(commands) => commands.into_iter().map(|c| run(c, &notes)).collect(),
+        Ok(()) => match (step.tasks)(workspace) {
+            Ok(tasks) => {
+                let run = |task| run_task(task, workspace, &notes);
+                tasks.into_iter().flat_map(run).collect()
+            }
             Err(trouble) => vec![not_started(trouble)],
         },
         Err(error) => vec![not_started(format!(
@@ -112,38 +185,90 @@ pub(crate) fn step(step: &Step, workspace: &Workspace, policy: &Policy) -> Outco
 }
 
 fn not_started(trouble: String) -> Ended {
-    complain(&trouble);
+    say(&trouble);
     Ended {
         command: String::new(),
+        test: false,
         log: Log::default(),
         trouble: Some(trouble),
     }
 }
 
-fn run(mut command: Command, notes: &Path) -> Ended {
-    let shown = shown(&command);
-    say(&format!("$ {shown}"));
-    command.env("FENCEPOST_TABLE_DIR", notes);
-    let mut log = Log::default();
-    let trouble = stream(command, &mut log, &mut io::stdout())
-        .unwrap_or_else(|error| Some(error.to_string()));
-    if let Some(trouble) = &trouble {
-        complain(&format!("{trouble}: {shown}"));
-    }
-    Ended {
-        command: shown,
-        log,
-        trouble,
+fn run_task(task: Task, workspace: &Workspace, notes: &Path) -> Vec<Ended> {
+    match task {
+        Task::Build(command) => vec![run(command, false, workspace, notes).0],
+        Task::Test(command) => vec![run(command, true, workspace, notes).0],
+        Task::Programs(programs) => run_programs(programs, workspace, notes),
     }
 }
 
-/// Runs a command, passing on and reading each line as it comes. Gives the exit status if it was a
-/// bad one.
-fn stream(mut command: Command, log: &mut Log, out: &mut dyn Write) -> io::Result<Option<String>> {
+fn run_programs(chosen: Programs, workspace: &Workspace, notes: &Path) -> Vec<Ended> {
+    let mut build = chosen.build;
+    build.arg("--message-format=json-render-diagnostics");
+    let (built, programs) = run(build, false, workspace, notes);
+    let mut ended = vec![built];
+    for program in programs {
+        let folder = &program.folder;
+        let inside = folder.strip_prefix(&workspace.root).unwrap_or(folder);
+        if !(chosen.chosen)(inside, &program.name) {
+            continue;
+        }
+        let mut test = workspace.command(&program.executable);
+        // As cargo runs it.
+        test.current_dir(folder);
+        test.env("CARGO_MANIFEST_DIR", folder);
+        (chosen.prepare)(workspace, &mut test);
+        ended.push(run(test, true, workspace, notes).0);
+    }
+    ended
+}
+
+fn run(
+    mut command: Command,
+    test: bool,
+    workspace: &Workspace,
+    notes: &Path,
+) -> (Ended, Vec<Program>) {
+    let shown = match command.get_current_dir() {
+        Some(folder) if folder != workspace.root => {
+            format!("cd {} && {}", folder.display(), shown(&command))
+        }
+        _ => shown(&command),
+    };
+    say(&format!("$ {shown}"));
+    command.env("FENCEPOST_TABLE_DIR", notes);
+    let mut log = Log::default();
+    let mut programs = Vec::new();
+    let mut read = |line: &[u8]| {
+        let text = String::from_utf8_lossy(line);
+        match programs::message(&text) {
+            Some(program) => programs.extend(program),
+            None => {
+                say_bytes(line);
+                log.read(&text);
+            }
+        }
+    };
+    let trouble = stream(command, &mut read).unwrap_or_else(|error| Some(error.to_string()));
+    if let Some(trouble) = &trouble {
+        say(&format!("{trouble}: {shown}"));
+    }
+    let ended = Ended {
+        command: shown,
+        test,
+        log,
+        trouble,
+    };
+    (ended, programs)
+}
+
+/// Runs a command, and passes on each line that it prints. Gives the exit status if it was a bad
+/// one.
+fn stream(mut command: Command, read: &mut dyn FnMut(&[u8])) -> io::Result<Option<String>> {
     // One pipe for both, so that cargo's lines stay in order with those of the tests it runs.
     let (reader, writer) = io::pipe()?;
     command.stdout(writer.try_clone()?).stderr(writer);
-    // Cargo sees a pipe and would go grey, though a person is watching.
+    // Cargo sees a pipe and would drop its colours, though a person is watching.
     if io::stdout().is_terminal() && std::env::var_os("CARGO_TERM_COLOR").is_none() {
         command.env("CARGO_TERM_COLOR", "always");
     }
@@ -155,8 +280,7 @@ fn stream(mut command: Command, log: &mut Log, out: &mut dyn Write) -> io::Resul
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line)? > 0 {
-        let _ = out.write_all(&line).and_then(|()| out.flush());
-        log.read(&String::from_utf8_lossy(&line));
+        read(line.strip_suffix(b"\n").unwrap_or(&line));
         line.clear();
     }
     let status = child.wait()?;
@@ -271,9 +395,8 @@ mod tests {
 
     #[test]
     fn a_command_that_is_not_there_is_trouble_and_no_panic() {
-        let mut log = Log::default();
         let command = Command::new("no-such-program-here");
-        assert!(stream(command, &mut log, &mut io::sink()).is_err());
+        assert!(stream(command, &mut |_| ()).is_err());
     }
 
     #[cfg(unix)]
@@ -282,12 +405,18 @@ mod tests {
         let mut command = Command::new("sh");
         command.args([
             "-c",
-            "echo 'SKIPPED: a'; echo 'SKIPPED: b' >&2; printf '1 passed, 0 failed, 0 skipped'; exit 3",
+            "echo 'SKIPPED: a'; echo 'SKIPPED: b' >&2; printf '1 passed, 0 failed, 0 skipped'; \
+             exit 3",
         ]);
         let mut log = Log::default();
-        let mut passed_on = Vec::new();
-        let trouble = stream(command, &mut log, &mut passed_on).unwrap();
-        assert!(passed_on.ends_with(b"SKIPPED: b\n1 passed, 0 failed, 0 skipped"));
+        let mut lines = Vec::new();
+        let trouble = stream(command, &mut |line| {
+            let line = String::from_utf8_lossy(line).into_owned();
+            log.read(&line);
+            lines.push(line);
+        })
+        .unwrap();
+        assert!(lines.ends_with(&["SKIPPED: b".into(), "1 passed, 0 failed, 0 skipped".into()]));
         assert_eq!(trouble.as_deref(), Some("exit status: 3"));
         assert_eq!(log.skips, ["a", "b"]);
         assert_eq!(log.closing.map(|tally| tally.passed), Some(1));

@@ -98,8 +98,8 @@ pub(crate) fn judge(step: &Step, ended: &[Ended], noted: &[String], policy: &Pol
             Count::Nothing => Tally::default(),
             Count::Libtest => log.libtest,
             Count::ClosingLine => log.closing.unwrap_or_default(),
-            Count::EachCommand => Tally {
-                passed: usize::from(command.trouble.is_none()),
+            Count::EachTest => Tally {
+                passed: usize::from(command.test && command.trouble.is_none()),
                 ..Tally::default()
             },
         };
@@ -137,7 +137,7 @@ pub(crate) fn judge(step: &Step, ended: &[Ended], noted: &[String], policy: &Pol
             Count::Libtest => tally.passed = tally.passed.saturating_sub(1),
             // Whoever prints a closing line has counted it as skipped.
             Count::ClosingLine => tally.skipped = tally.skipped.saturating_sub(1),
-            Count::Nothing | Count::EachCommand => {}
+            Count::Nothing | Count::EachTest => {}
         }
         let test = skip.split(':').next().unwrap_or_default().trim();
         if policy.allows(step.name) || policy.allows(test) {
@@ -185,7 +185,7 @@ pub(crate) fn closing_line(outcomes: &[Outcome]) -> String {
 }
 
 /// Everything between the last step and the closing line.
-pub(crate) fn render(outcomes: &[Outcome]) -> String {
+pub(crate) fn render(outcomes: &[Outcome], time: Duration) -> String {
     let mut text = String::new();
     for outcome in outcomes {
         for table in &outcome.tables {
@@ -228,6 +228,24 @@ pub(crate) fn render(outcomes: &[Outcome]) -> String {
             }
         };
     }
+    let all = total(outcomes);
+    let _ = writeln!(
+        text,
+        "{:step$}  {:device$}  {:>7}  {:>7}  {:>7}  {:>8.1}",
+        "total",
+        "",
+        all.passed,
+        all.failed,
+        all.skipped,
+        time.as_secs_f64()
+    );
+    let steps: Duration = outcomes.iter().map(|outcome| outcome.time).sum();
+    if steps > time + Duration::from_secs(1) {
+        let _ = writeln!(
+            text,
+            "\nSteps ran beside each other, so the total is less than the sum of their seconds."
+        );
+    }
     list(&mut text, "Skipped", outcomes, |outcome| &outcome.skips);
     list(&mut text, "Failed", outcomes, |outcome| &outcome.failures);
     text
@@ -249,6 +267,11 @@ fn list(text: &mut String, title: &str, outcomes: &[Outcome], of: fn(&Outcome) -
 mod tests {
     use super::*;
     use crate::count::Log;
+    use crate::steps::Lane;
+
+    fn render(outcomes: &[Outcome]) -> String {
+        super::render(outcomes, Duration::from_secs(90))
+    }
 
     fn step(count: Count) -> Step {
         Step {
@@ -257,8 +280,9 @@ mod tests {
             device: "host",
             proves: "something",
             count,
+            lane: Lane::Main,
             ready: || Ok(()),
-            commands: |_| Ok(Vec::new()),
+            tasks: |_| Ok(Vec::new()),
         }
     }
 
@@ -267,6 +291,7 @@ mod tests {
         log.lines().for_each(|line| read.read(line));
         Ended {
             command: "cargo test".to_owned(),
+            test: true,
             log: read,
             trouble: trouble.map(str::to_owned),
         }
@@ -322,7 +347,7 @@ test result: FAILED. 4 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out";
             assert_eq!(closing_line(&outcomes), "0 passed, 1 failed, 0 skipped");
             assert!(render(&outcomes).contains("no test ran"));
         }
-        let nothing = [judge(&step(Count::EachCommand), &[], &[], &here())];
+        let nothing = [judge(&step(Count::EachTest), &[], &[], &here())];
         assert!(failed(&nothing));
     }
 
@@ -337,8 +362,34 @@ test result: FAILED. 4 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out";
     #[test]
     fn each_example_counts() {
         let both = [ended("", None), ended("", Some("exit status: 1"))];
-        let outcomes = [judge(&step(Count::EachCommand), &both, &[], &here())];
+        let outcomes = [judge(&step(Count::EachTest), &both, &[], &here())];
         assert_eq!(closing_line(&outcomes), "1 passed, 1 failed, 0 skipped");
+    }
+
+    #[test]
+    fn a_build_counts_only_when_it_fails() {
+        let outcome = |trouble| {
+            let mut build = ended("", trouble);
+            build.test = false;
+            let commands = [build, ended("", None)];
+            closing_line(&[judge(&step(Count::EachTest), &commands, &[], &here())])
+        };
+        assert_eq!(outcome(None), "1 passed, 0 failed, 0 skipped");
+        let broken = Some("exit status: 101");
+        assert_eq!(outcome(broken), "1 passed, 1 failed, 0 skipped");
+    }
+
+    #[test]
+    fn the_total_is_what_the_clock_showed() {
+        let mut outcomes = [GOOD, GOOD].map(|log| judged(Count::Libtest, log, None, &here()));
+        outcomes
+            .iter_mut()
+            .for_each(|outcome| outcome.time = Duration::from_secs(60));
+        let text = render(&outcomes);
+        let total = text.lines().find(|line| line.starts_with("total")).unwrap();
+        let words: Vec<_> = total.split_whitespace().collect();
+        assert_eq!(words, ["total", "8", "0", "2", "90.0"]);
+        assert!(text.contains("beside each other"), "{text}");
     }
 
     #[test]

@@ -6,13 +6,50 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::{Count, Lane, Step, Task, cuda, host, link_as};
 use crate::run::{Workspace, complain, plainly, say, shown};
-use crate::steps::link_as;
 
+const PARTS: &[&str] = &["python"];
+const DEVICE: &str = "host, cuda (stand-in)";
 const PACKAGE: &str = "crates/python";
 
+pub(super) fn steps() -> Vec<Step> {
+    vec![
+        Step {
+            name: "python",
+            parts: PARTS,
+            lane: Lane::Main,
+            device: DEVICE,
+            proves: "the Python package, as its wheel is installed, keeps its promises",
+            count: Count::ClosingLine,
+            ready: || ready().and_then(|()| cuda::stand_in_loads()),
+            tasks: |w| {
+                let environment = Environment::plain(w);
+                let test = environment.pytest(w);
+                Ok(environment.tested(w, test))
+            },
+        },
+        Step {
+            name: "python-free-threaded",
+            parts: PARTS,
+            lane: Lane::Main,
+            device: DEVICE,
+            proves: "the same on a free-threaded interpreter, with a wheel of its own",
+            count: Count::ClosingLine,
+            ready: || free_threaded_ready().and_then(|()| cuda::stand_in_loads()),
+            tasks: |w| {
+                let interpreter = free_threaded().ok_or("the free-threaded interpreter is gone")?;
+                let environment = Environment::free_threaded(w, interpreter);
+                let mut test = environment.pytest(w);
+                test.args(["-k", "not the_stubs and not the_python_sources"]);
+                Ok(environment.tested(w, test))
+            },
+        },
+    ]
+}
+
 /// What the tests need beside what users get: a class that holds a stream back.
-const FOR_TESTS: &[&str] = &["--features", "testing"];
+pub(super) const FOR_TESTS: &[&str] = &["--features", "fencepost-python/testing"];
 
 /// The interpreter to build and test with: `FENCEPOST_PYTHON`, or the one in the path.
 fn interpreter() -> String {
@@ -21,13 +58,14 @@ fn interpreter() -> String {
 }
 
 /// Whether there is a Python that can make environments.
-pub(crate) fn ready() -> Result<(), String> {
+pub(super) fn ready() -> Result<(), String> {
     let python = interpreter();
     let check = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 9))";
     match Command::new(&python).args(["-c", check]).output() {
         Ok(output) if output.status.success() => Ok(()),
         _ => Err(format!(
-            "'{python}' is no CPython of 3.9 or later with venv; install one, or name it in FENCEPOST_PYTHON"
+            "'{python}' is no CPython of 3.9 or later with venv; install one, or name it in \
+             FENCEPOST_PYTHON"
         )),
     }
 }
@@ -42,7 +80,8 @@ fn free_threaded() -> Option<String> {
     };
     // PyO3 supports none before 3.14.
     let check = "import sys, sysconfig, venv, ensurepip; \
-                 sys.exit(not sysconfig.get_config_var('Py_GIL_DISABLED') or sys.version_info < (3, 14))";
+                 threaded = sysconfig.get_config_var('Py_GIL_DISABLED'); \
+                 sys.exit(not threaded or sys.version_info < (3, 14))";
     names.into_iter().find(|python| {
         let output = Command::new(python).args(["-c", check]).output();
         output.is_ok_and(|output| output.status.success())
@@ -50,12 +89,12 @@ fn free_threaded() -> Option<String> {
 }
 
 /// Whether there is a free-threaded one.
-pub(crate) fn free_threaded_ready() -> Result<(), String> {
+fn free_threaded_ready() -> Result<(), String> {
     match free_threaded() {
         Some(_) => Ok(()),
         None => Err(
-            "no free-threaded CPython of 3.14 or later with venv; put python3.14t into the path, or name one in \
-             FENCEPOST_FREE_THREADED_PYTHON"
+            "no free-threaded CPython of 3.14 or later with venv; put python3.14t into the path, \
+             or name one in FENCEPOST_FREE_THREADED_PYTHON"
                 .to_owned(),
         ),
     }
@@ -120,7 +159,8 @@ impl Environment {
     }
 
     fn build(&self, w: &Workspace, profile: &str, features: &[&str], out: &Path) -> Command {
-        let mut command = self.module(w, "maturin", &["build", "--locked", "--quiet"]);
+        let mut command = w.building(self.inside());
+        command.args(["-m", "maturin", "build", "--locked", "--quiet"]);
         command.args(self.features).args(features);
         command.args(["--profile", profile, "--manifest-path"]);
         command.arg(format!("{PACKAGE}/Cargo.toml"));
@@ -144,6 +184,16 @@ impl Environment {
         let mut install = self.module(w, "pip", &again);
         install.arg(&wheels).arg("fencepost");
         vec![self.build(w, "dev", FOR_TESTS, &wheels), install]
+    }
+
+    /// Builds a wheel, installs it, and runs `test` on what is installed, on the stand-in for CUDA.
+    fn tested(&self, w: &Workspace, mut test: Command) -> Vec<Task> {
+        let mut commands = self.make(w);
+        commands.extend(self.install(w));
+        commands.push(host::everything(w));
+        cuda::on_stand_in(w, &mut test);
+        let builds = commands.into_iter().map(Task::Build);
+        builds.chain([Task::Test(test)]).collect()
     }
 
     fn pytest(&self, w: &Workspace) -> Command {
@@ -173,48 +223,12 @@ pub(crate) fn wheel(w: &Workspace) -> bool {
     true
 }
 
-/// Builds a wheel, installs it in the environment, and runs the tests on what is installed: the
-/// last command.
-pub(crate) fn tests(w: &Workspace) -> Vec<Command> {
-    tests_in(w, &Environment::plain(w))
-}
-
-/// The same on a free-threaded interpreter.
-pub(crate) fn free_threaded_tests(w: &Workspace) -> Result<Vec<Command>, String> {
-    let interpreter = free_threaded().ok_or("the free-threaded interpreter is gone")?;
-    let mut commands = tests_in(w, &Environment::free_threaded(w, interpreter));
-    if let Some(test) = commands.last_mut() {
-        test.args(["-k", "not the_stubs and not the_python_sources"]);
-    }
-    Ok(commands)
-}
-
-fn tests_in(w: &Workspace, environment: &Environment) -> Vec<Command> {
-    let mut commands = environment.make(w);
-    commands.extend(environment.install(w));
-    // What stands in for a driver.
-    commands.push(w.cargo("build --package fencepost-sim-cuda --locked"));
-    commands.push(environment.pytest(w));
-    commands
-}
-
-/// Builds the module and a stand-in for PyTorch's MPS stream with the stand-in for Metal, both by
-/// `simulated`, and runs the tests of what goes there.
-pub(crate) fn mps_tests(
-    w: &Workspace,
-    simulated: impl Fn(&mut Command),
-) -> Result<Vec<Command>, String> {
+/// Puts the package together from what is built on the stand-in for Metal, in `built`, and runs the
+/// tests of what goes there.
+pub(super) fn mps_tests(w: &Workspace, built: &Path) -> Result<Vec<Task>, String> {
     let environment = Environment::plain(w);
-    let mut commands = environment.make(w);
-    let mut build =
-        w.cargo("build --package fencepost-python --locked --lib --example torch_mps_symbols");
-    build.args(FOR_TESTS);
-    build.env("PYO3_PYTHON", environment.inside());
-    simulated(&mut build);
-    commands.push(build);
 
     // The package as it is installed, but for where its files lie.
-    let built = w.target.join("metal-sim/debug");
     let folder = environment.folder.join("metal-sim");
     let package = folder.join("fencepost");
     let sources = w.root.join(PACKAGE).join("python/fencepost");
@@ -233,6 +247,6 @@ pub(crate) fn mps_tests(
         "FENCEPOST_TORCH_LIBRARY",
         built.join("examples/libtorch_mps_symbols.so"),
     );
-    commands.push(test);
-    Ok(commands)
+    let builds = environment.make(w).into_iter().map(Task::Build);
+    Ok(builds.chain([Task::Test(test)]).collect())
 }

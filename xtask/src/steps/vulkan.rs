@@ -4,81 +4,94 @@
 use std::path::Path;
 use std::process::Command;
 
+use super::host::{everything, example, is_library};
+use super::{Count, Lane, Programs, Step, Task};
 use crate::packages;
 use crate::run::Workspace;
-use crate::steps::{Count, Step};
 
 const PARTS: &[&str] = &["vulkan"];
 const LAVAPIPE: &str = "vulkan (lavapipe)";
 const STAND_IN: &str = "vulkan (stand-in)";
 
-pub(crate) fn steps() -> Vec<Step> {
+pub(super) fn steps() -> Vec<Step> {
     vec![
         Step {
             name: "vulkan",
             parts: PARTS,
+            lane: Lane::Main,
             device: LAVAPIPE,
-            proves: "the Vulkan backend's conformance and model, with the validation layer on and silent",
+            proves: "the Vulkan backend's conformance and model, with the validation layer on and \
+                     silent",
             count: Count::Libtest,
             ready: mesa,
-            commands: |w| {
-                let mut validated = tests(w);
-                validated.env("FENCEPOST_VULKAN_VALIDATION", "1");
-                validated.args(["--", "--test-threads=1"]);
-                leave_out(&mut validated, SEVERAL_QUEUES);
-                leave_out(&mut validated, MEMORY);
+            tasks: |w| {
+                let validated = tests(w, SUITES, |_, test| {
+                    on_lavapipe(test);
+                    test.env("FENCEPOST_VULKAN_VALIDATION", "1");
+                    test.arg("--test-threads=1");
+                    leave_out(test, SEVERAL_QUEUES);
+                    leave_out(test, MEMORY);
+                });
                 // The layer keeps memory of its own.
-                let mut memory = tests(w);
-                memory.arg("--").args(MEMORY);
-                let mut commands = vec![validated, memory];
-                commands.iter_mut().for_each(on_lavapipe);
-                Ok(commands)
+                let memory = tests(w, SUITES, |_, test| {
+                    on_lavapipe(test);
+                    test.args(MEMORY);
+                });
+                Ok(vec![validated, memory])
             },
         },
         Step {
             name: "vulkan-stand-in",
             parts: PARTS,
+            lane: Lane::Main,
             device: STAND_IN,
-            proves: "order over several queues, every mutant's death, faults, and the older calls, on a stand-in for the driver",
+            proves: "order over several queues, every mutant's death, faults, and the older calls, \
+                     on a stand-in for the driver",
             count: Count::Libtest,
             ready: stand_in_loads,
-            commands: |w| {
-                let mut commands = vec![w.cargo("build --package fencepost-sim-vulkan --locked")];
-                let without: [&[(&str, &str)]; 2] =
-                    [&[], &[("API", "12"), ("SYNC2", "0"), ("HOST_RESET", "0")]];
-                commands.extend(without.map(|settings| {
-                    let mut test = tests(w);
-                    test.args(["--test", "vulkan_faults"]);
-                    on_stand_in(w, &mut test);
-                    test.arg("--");
-                    leave_out(&mut test, MEMORY);
-                    for (name, value) in settings {
-                        test.env(format!("FENCEPOST_SIM_VULKAN_{name}"), value);
-                    }
-                    test
-                }));
-                Ok(commands)
+            tasks: |w| {
+                let newest = tests(w, SUITES_AND_FAULTS, on_stand_in);
+                let oldest = tests(w, SUITES_AND_FAULTS, |w, test| {
+                    on_stand_in(w, test);
+                    test.env("FENCEPOST_SIM_VULKAN_API", "12");
+                    test.env("FENCEPOST_SIM_VULKAN_SYNC2", "0");
+                    test.env("FENCEPOST_SIM_VULKAN_HOST_RESET", "0");
+                });
+                Ok(vec![newest, oldest])
             },
         },
         Step {
             name: "vulkan-run",
             parts: PARTS,
+            lane: Lane::Main,
             device: LAVAPIPE,
             proves: "fencepost run and devices, and the example with a device of its own",
-            count: Count::EachCommand,
+            count: Count::EachTest,
             ready: mesa,
-            commands: |w| {
-                let run = "run --release --locked -- run --device vulkan:0 --chunk 64K --streams 5 --input Cargo.lock";
-                let example =
-                    "run --package fencepost --features vulkan --locked --example vulkan_ash";
-                let mut commands =
-                    ["run --release --locked -- devices", run, example].map(|c| w.cargo(c));
-                commands.iter_mut().for_each(on_lavapipe);
-                Ok(commands.into())
+            tasks: |w| {
+                let run = "run --device vulkan:0 --chunk 64K --streams 5 --input Cargo.lock";
+                let command_line = ["devices", run]
+                    .map(|arguments| w.cargo(&format!("run --release --locked -- {arguments}")));
+                let tests = command_line.into_iter().chain([example(w, "vulkan_ash")]);
+                let tests = tests.map(|mut test| {
+                    on_lavapipe(&mut test);
+                    Task::Test(test)
+                });
+                Ok([Task::Build(everything(w))]
+                    .into_iter()
+                    .chain(tests)
+                    .collect())
             },
         },
     ]
 }
+
+const SUITES: Chosen =
+    |folder, name| is_library(folder) && ["vulkan", "vulkan_model"].contains(&name);
+const SUITES_AND_FAULTS: Chosen =
+    |folder, name| SUITES(folder, name) || (is_library(folder) && name == "vulkan_faults");
+
+type Chosen = fn(&Path, &str) -> bool;
 
 /// What a driver with one queue cannot show: its order hides a missing wait, and there is no second
 /// queue. The stand-in shows it.
@@ -90,15 +103,16 @@ const SEVERAL_QUEUES: &[&str] = &[
 /// What the stand-in cannot show: it keeps whatever happened. Mesa's driver shows it.
 const MEMORY: &[&str] = &["recording_again_and_again_takes_no_more_memory"];
 
-/// Behind the `--` of a test command.
 fn leave_out(test: &mut Command, names: &[&str]) {
     test.args(names.iter().flat_map(|name| ["--skip", name]));
 }
 
-fn tests(w: &Workspace) -> Command {
-    w.cargo(
-        "test --package fencepost --features vulkan --test vulkan --test vulkan_model --locked --no-fail-fast",
-    )
+fn tests(w: &Workspace, chosen: Chosen, prepare: fn(&Workspace, &mut Command)) -> Task {
+    Task::Programs(Programs {
+        build: everything(w),
+        chosen,
+        prepare,
+    })
 }
 
 /// Has the loader see Mesa's software driver alone, also where there is a GPU.
@@ -116,6 +130,7 @@ fn on_stand_in(w: &Workspace, command: &mut Command) {
     let library = w.target.join("debug/libfencepost_sim_vulkan.so");
     command.env("FENCEPOST_VULKAN_LIBRARY", library);
     command.env("FENCEPOST_VULKAN_STAND_IN", "1");
+    leave_out(command, MEMORY);
 }
 
 fn mesa() -> Result<(), String> {

@@ -1,0 +1,128 @@
+//! `cargo xtask lint`: format, lints, and the width of lines.
+
+use std::fs;
+use std::process::Command;
+
+use crate::run::{Workspace, complain, plainly, say, shown};
+use crate::steps::host::{FEATURE_SETS, library_with};
+
+/// What a line may measure.
+const WIDTH: usize = 100;
+/// The files whose lines are measured, as git names them.
+const MEASURED: &[&str] = &["xtask/*.rs"];
+
+/// Runs all of it, even after a failure: one run shows all there is to mend.
+pub(crate) fn lint(w: &Workspace) -> bool {
+    let mut good = true;
+    for command in commands(w) {
+        say(&format!("\n=== {}", shown(&command)));
+        good &= plainly(command);
+    }
+    say(&format!("\n=== no line over {WIDTH} columns"));
+    good & no_line_is_too_long(w)
+}
+
+fn commands(w: &Workspace) -> Vec<Command> {
+    let mut lints = vec![
+        w.cargo("fmt --all --check"),
+        w.cargo("clippy --workspace --all-targets --locked"),
+    ];
+    // The workspace as a whole turns every feature on, which hides what is unused without it.
+    lints.extend(FEATURE_SETS.iter().map(|f| library_with(w, "clippy", f)));
+    for clippy in &mut lints[1..] {
+        clippy.args(["--", "-D", "warnings"]);
+    }
+    lints
+}
+
+fn no_line_is_too_long(w: &Workspace) -> bool {
+    let mut list = w.command("git");
+    list.args(["ls-files", "--cached", "--others", "--exclude-standard"]);
+    list.args(MEASURED);
+    let listed = match list.output() {
+        Ok(output) if output.status.success() => output.stdout,
+        Ok(output) => {
+            complain(&String::from_utf8_lossy(&output.stderr));
+            return false;
+        }
+        Err(error) => {
+            complain(&format!("{}: {error}", shown(&list)));
+            return false;
+        }
+    };
+    let mut good = true;
+    for file in String::from_utf8_lossy(&listed).lines() {
+        // Deleted, but not yet committed.
+        let Ok(text) = fs::read_to_string(w.root.join(file)) else {
+            continue;
+        };
+        for line in long_lines(&text, file.ends_with(".md")) {
+            complain(&format!("{file}:{line}: over {WIDTH} columns"));
+            good = false;
+        }
+    }
+    good
+}
+
+/// The numbers of the lines that are too long and could be broken.
+fn long_lines(text: &str, markdown: bool) -> Vec<usize> {
+    let numbered = text.lines().enumerate();
+    let long = numbered.filter(|(_, line)| line.chars().count() > WIDTH);
+    long.filter(|(_, line)| !cannot_be_broken(line, markdown))
+        .map(|(i, _)| i + 1)
+        .collect()
+}
+
+fn cannot_be_broken(line: &str, markdown: bool) -> bool {
+    line.contains("://")
+        || (markdown && line.trim_start().starts_with('|'))
+        || (!markdown && holds_an_unbreakable_string(line))
+}
+
+/// A raw string has no line continuation, and any other needs a space to continue at.
+fn holds_an_unbreakable_string(line: &str) -> bool {
+    if line.contains("r\"") || line.contains("r#\"") {
+        return true;
+    }
+    match (line.find('"'), line.rfind('"')) {
+        (Some(start), Some(end)) if start < end => !line[start..end].contains(' '),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `start`, filled up to `width` columns with what may be broken.
+    fn line(start: &str, width: usize) -> String {
+        let filler = "é ".chars().cycle();
+        let missing = width - start.chars().count();
+        start.chars().chain(filler.take(missing)).collect()
+    }
+
+    #[test]
+    fn columns_are_counted_and_not_bytes() {
+        let text = [line("// ", WIDTH), line("// ", WIDTH + 1), line("", 3)].join("\n");
+        assert_eq!(long_lines(&text, false), [2]);
+    }
+
+    #[test]
+    fn a_url_and_a_row_of_a_table_stay_whole() {
+        let long = |start: &str, markdown| long_lines(&line(start, WIDTH + 1), markdown).len();
+        assert_eq!(long("see https://example.org/", false), 0);
+        assert_eq!(long("see https://example.org/", true), 0);
+        assert_eq!(long("| a row | ", true), 0);
+        assert_eq!(long("| a row | ", false), 1);
+        assert_eq!(long("a sentence ", true), 1);
+    }
+
+    #[test]
+    fn a_string_is_broken_at_a_space_if_it_has_one() {
+        let long = |string: &str| long_lines(&format!("let text = {string};"), false).len();
+        let words = "words ".repeat(20);
+        assert_eq!(long(&format!("\"{words}\"")), 1);
+        assert_eq!(long(&format!("r#\"{words}\"#")), 0);
+        assert_eq!(long(&format!("\"{}\"", words.replace(' ', "_"))), 0);
+    }
+}

@@ -1,0 +1,83 @@
+//! The tools that look for what a test run seldom shows: loom, Miri and ThreadSanitizer.
+
+use std::process::Command;
+
+use super::{Count, Lane, Step, Task, add_flags, at_once};
+use crate::rustup::{host_triple, nightly_with};
+
+const PARTS: &[&str] = &["host"];
+
+pub(super) fn steps() -> Vec<Step> {
+    vec![
+        Step {
+            name: "loom",
+            parts: PARTS,
+            lane: Lane::Main,
+            device: "none (logic)",
+            proves: "the small protocols hold under every interleaving loom finds",
+            count: Count::Libtest,
+            ready: at_once,
+            tasks: |w| {
+                let mut command = w.cargo("test --package fencepost --lib --locked");
+                // With a target named, the flags leave alone what runs while building.
+                command.args(["--target", &host_triple()?, "--", "loom"]);
+                add_flags(&mut command, "RUSTFLAGS", "--cfg loom");
+                default_env(&mut command, "LOOM_MAX_PREEMPTIONS", "3");
+                Ok(vec![Task::Test(command)])
+            },
+        },
+        Step {
+            name: "miri",
+            parts: PARTS,
+            lane: Lane::Beside,
+            device: "host (Miri)",
+            proves: "no undefined behaviour in the host backend",
+            count: Count::Libtest,
+            ready: || nightly_with(&["miri", "rust-src"]),
+            tasks: |w| {
+                let mut command =
+                    w.nightly("miri test --package fencepost --lib --test miri --locked");
+                command.arg("--no-fail-fast");
+                command.arg("--target-dir").arg(w.target.join("miri"));
+                // The worker pool lives as long as the process, which Miri would call a leak.
+                default_env(
+                    &mut command,
+                    "MIRIFLAGS",
+                    "-Zmiri-ignore-leaks -Zmiri-disable-isolation",
+                );
+                Ok(vec![Task::Test(command)])
+            },
+        },
+        Step {
+            name: "tsan",
+            parts: PARTS,
+            lane: Lane::Beside,
+            device: "host (TSan)",
+            proves: "ThreadSanitizer sees no data race in the stress tests",
+            count: Count::Libtest,
+            ready: || {
+                if cfg!(any(target_os = "linux", target_os = "macos")) {
+                    nightly_with(&["rust-src"])
+                } else {
+                    Err("ThreadSanitizer needs Linux or macOS".to_owned())
+                }
+            },
+            tasks: |w| {
+                // std is built too: one without the sanitizer hides its locks and gives false
+                // alarms.
+                let mut command = w.nightly("test -Zbuild-std --package fencepost --locked");
+                command.args(["--test", "stress", "--target", &host_triple()?]);
+                command.arg("--target-dir").arg(w.target.join("tsan"));
+                add_flags(&mut command, "RUSTFLAGS", "-Zsanitizer=thread");
+                Ok(vec![Task::Test(command)])
+            },
+        },
+    ]
+}
+
+/// Gives a variable a value unless the caller gave it one.
+fn default_env(command: &mut Command, name: &str, value: &str) {
+    if std::env::var_os(name).is_none() {
+        command.env(name, value);
+    }
+}
