@@ -155,6 +155,6 @@ fn write_aged(file: &Path, bytes: &[u8], age: SystemTime) -> io::Result<()> {
     file.set_modified(age)
 }
 
-fn told(path: &Path, error: &std::io::Error) -> String {
+fn told(path: &Path, error: &io::Error) -> String {
     format!("{}: {error}", path.display())
 }
