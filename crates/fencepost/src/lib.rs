@@ -33,7 +33,8 @@
 //!   along waits, and names its first cause.
 //!
 //! # What it does not do
-//! - It runs no kernels. Submit them with the API that you use, on the stream that you wrap.
+//! - It runs no kernels; only the conformance suite, a feature, brings its own. Submit yours with
+//!   the API that you use, on the stream that you wrap.
 //! - It does not order memory between host and device beyond what each API promises at an event.
 //! - It never reports the host's clock as a device's.
 //!

@@ -434,7 +434,7 @@ fn a_capture_survives_everything_we_do_meanwhile() {
     );
     // Known outside, so that its capture is noticed.
     assert!(!cuda::stream_as_raw(&joined).unwrap().is_null());
-    // A callback that is pending on another stream while the capture goes on: the reactor asks.
+    // A callback that is pending on another stream while the capture goes on: the watcher asks.
     work::spin(&busy, 50_000_000).unwrap();
     let pending = busy.record().unwrap();
     let (tell, told) = mpsc::channel();

@@ -291,7 +291,7 @@ fn what_is_dropped_leaves_nothing_behind() {
         let before = control.live();
         (0..200).for_each(|_| once());
         device.synchronize().unwrap();
-        // What is pending is buried by another thread.
+        // What is pending is destroyed by another thread, once it is over.
         let mut after = control.live();
         for _ in 0..200 {
             if after.semaphores <= before.semaphores + 8 {

@@ -6,7 +6,7 @@
 //! - **The order of a stream is the order of its queue.** Streams may outnumber queues: those that
 //!   share a queue share its order, and what holds one up holds up the others.
 //! - **Nothing of a stream is destroyed while the device may use it**, and no drop waits: what is
-//!   pending is buried by the waiter (`native.rs`).
+//!   pending is destroyed by the watcher, once it is over (`native.rs`).
 //! - **A forked child, and the end of the process, are out of the driver's reach**: calls of a
 //!   child are errors, by one atomic load (`fork.rs`); drops leave everything where it is.
 //! - **One thread per device waits for all** who asked to be told (`watcher.rs`). It reads and
