@@ -177,6 +177,25 @@ pub fn device_as_raw(device: &Device) -> Result<ash::Device> {
     Ok((*device::as_vulkan(device.imp())?.gpu.device).clone())
 }
 
+/// The physical device of a device, and the instance that knows it, for asking what they can do:
+/// which memory there is, for one. Good while the [`Device`] is alive.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a device of another backend.
+///
+/// ```no_run
+/// let device = fencepost::Device::open("vulkan:0")?;
+/// let (instance, physical) = fencepost::vulkan::physical_device_as_raw(&device)?;
+/// // SAFETY: a device of this instance.
+/// let memory = unsafe { instance.get_physical_device_memory_properties(physical) };
+/// println!("{} types of memory", memory.memory_type_count);
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn physical_device_as_raw(device: &Device) -> Result<(ash::Instance, vk::PhysicalDevice)> {
+    let gpu = &device::as_vulkan(device.imp())?.gpu;
+    Ok((gpu.instance.clone(), gpu.physical))
+}
+
 /// Calls `submit` with the queue of a stream and its family, under the queue's lock: for submitting
 /// work to the stream.
 ///
