@@ -1,9 +1,9 @@
 //! An accelerator, opened through one backend.
 
-use std::sync::Arc;
 use std::{
     fmt,
     hash::{Hash, Hasher},
+    sync::Arc,
 };
 
 use crate::{

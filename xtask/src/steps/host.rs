@@ -19,6 +19,7 @@ pub(crate) const FEATURE_SETS: &[&str] = &[
     "conformance,cuda",
     "vulkan",
     "conformance,vulkan",
+    "tracing",
 ];
 
 pub(super) fn steps() -> Vec<Step> {
