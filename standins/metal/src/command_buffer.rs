@@ -1,14 +1,13 @@
 //! `MTLCommandBuffer`: <https://developer.apple.com/documentation/metal/mtlcommandbuffer>
 
-use crate::device::Device;
 use crate::encoder::{BlitEncoder, ComputeEncoder};
 use crate::event::SharedEvent;
-use crate::machine::{self, Gpu, lock};
+use crate::gpu::{DeviceRef, Gpu};
 use crate::queue::{CommandQueue, Permit};
 use crate::report::{self, Failure};
 use crate::{foundation, runtime};
 use block2::{DynBlock, RcBlock};
-use fencepost_sim::{Batch, Command, Outcome, Status};
+use fencepost_sim::{Batch, Command, Outcome, Status, lock};
 use objc2::rc::Retained;
 use objc2::runtime::{AnyObject, NSObject, NSObjectProtocol, ProtocolObject};
 use objc2::{AnyThread, ClassType, DefinedClass, Message, define_class, msg_send};
@@ -77,7 +76,7 @@ define_class!(
     unsafe impl MTLCommandBuffer for CommandBuffer {
         #[unsafe(method_id(device))]
         fn device(&self) -> Retained<ProtocolObject<dyn MTLDevice>> {
-            ProtocolObject::from_retained(self.device_of().clone())
+            self.device_of().object.clone()
         }
 
         #[unsafe(method_id(commandQueue))]
@@ -265,12 +264,12 @@ impl CommandBuffer {
         lock(&self.ivars().state)
     }
 
-    pub(crate) fn device_of(&self) -> &Retained<Device> {
+    pub(crate) fn device_of(&self) -> &DeviceRef {
         self.ivars().queue.device_of()
     }
 
     pub(crate) fn gpu(&self) -> &Arc<Gpu> {
-        self.device_of().gpu()
+        &self.device_of().gpu
     }
 
     pub(crate) fn is_committed(&self) -> bool {
@@ -360,8 +359,7 @@ impl CommandBuffer {
             drop(state);
             return report::violation(&format!("{what} after commit"));
         }
-        let may = machine::current().is_some_and(|machine| machine.setup.handlers_beside_encoders);
-        if state.encoder_is_open && !may {
+        if state.encoder_is_open && !self.gpu().setup.handlers_beside_encoders {
             report::violation(&format!("{what} while an encoder is open"));
         }
         add(&mut state, handler);

@@ -1,78 +1,19 @@
 //! What tests plan and inspect.
 
 use crate::device::Device;
-use crate::machine::{self, Machine};
+use crate::machine;
 use crate::queue::CommandQueue;
 use crate::report::{self, Failure};
 use crate::runtime;
+use crate::setup::Setup;
+use fencepost_sim::lock;
 use objc2::runtime::ProtocolObject;
 use objc2_metal::{MTLCommandBufferError, MTLCommandQueue, MTLDevice};
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::str::FromStr;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
-
-/// The machine to simulate. Start from `Setup::seeded(n)` and change what the test needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setup {
-    /// The seed of every random choice of the scheduler.
-    pub seed: u64,
-    /// The number of devices. The first is the system's default device; without any, that is nil.
-    pub devices: usize,
-    /// Whether `newSharedEvent` returns an event. In some sandboxes it returns nil.
-    pub shared_events: bool,
-    /// How many uncompleted command buffers a queue may have before `commandBuffer` blocks, unless
-    /// `newCommandQueueWithMaxCommandBufferCount:` says otherwise.
-    pub command_buffers: usize,
-    /// The number of hardware channels that the queues of a device share. A command buffer that
-    /// waits blocks the later ones on its channel, in its own queue too. With `None` a wait blocks
-    /// its command buffer only.
-    pub channels: Option<usize>,
-    /// Whether handlers may be added to a command buffer while an encoder is open on it. macOS 26.4
-    /// is reported to end the process then (<https://github.com/ml-explore/mlx/pull/3714>); PyTorch
-    /// does so on every version.
-    pub handlers_beside_encoders: bool,
-    /// Whether the system claims to lack the methods of macOS 10.15.
-    pub is_before_10_15: bool,
-}
-
-fn variable<T: FromStr>(name: &str) -> Option<T> {
-    std::env::var(name).ok()?.trim().parse().ok()
-}
-
-impl Setup {
-    /// Two devices that have every feature.
-    pub fn seeded(seed: u64) -> Setup {
-        Setup {
-            seed,
-            devices: 2,
-            shared_events: true,
-            command_buffers: 64,
-            channels: None,
-            handlers_beside_encoders: false,
-            is_before_10_15: false,
-        }
-    }
-
-    /// The setup from the environment variables that the crate's documentation lists. Without
-    /// `FENCEPOST_SIM_SEED` the seed is random.
-    pub fn from_environment() -> Setup {
-        let plain = Setup::seeded(fencepost_sim::random_seed());
-        Setup {
-            devices: variable("FENCEPOST_SIM_METAL_DEVICES").unwrap_or(plain.devices),
-            shared_events: variable("FENCEPOST_SIM_METAL_SHARED_EVENTS") != Some(0),
-            command_buffers: variable("FENCEPOST_SIM_METAL_COMMAND_BUFFERS")
-                .filter(|&most| most > 0)
-                .unwrap_or(plain.command_buffers),
-            channels: variable("FENCEPOST_SIM_METAL_CHANNELS").filter(|&channels| channels > 0),
-            handlers_beside_encoders: variable("FENCEPOST_SIM_METAL_HANDLERS_BESIDE_ENCODERS")
-                == Some(1),
-            ..plain
-        }
-    }
-}
 
 /// Plans faults and inspects the one machine of this process. The first call of Metal makes the
 /// machine if no [`Session`] has made it.
@@ -105,10 +46,6 @@ impl Deref for Session {
     }
 }
 
-fn machine() -> Option<Arc<Machine>> {
-    machine::current()
-}
-
 impl Control {
     /// A new machine, for the caller alone: other callers in this process block until the session is
     /// dropped. Counts, faults and violations are cleared. Work on objects of the earlier machine no
@@ -118,7 +55,7 @@ impl Control {
     /// The operating system cannot start a thread.
     pub fn session(&self, setup: Setup) -> Session {
         static ALONE: Mutex<()> = Mutex::new(());
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = lock(&ALONE);
         let seed = setup.seed;
         if let Err(error) = machine::restart(setup) {
             panic!("no machine: {error}");
@@ -131,7 +68,7 @@ impl Control {
 
     /// The machine's seed.
     pub fn seed(&self) -> u64 {
-        machine().map_or(0, |machine| machine.setup.seed)
+        machine::current().map_or(0, |machine| machine.setup.seed)
     }
 
     // --- the environment
@@ -142,7 +79,7 @@ impl Control {
     }
 
     fn each(&self, what: impl Fn(&Device)) {
-        machine()
+        machine::current()
             .iter()
             .flat_map(|machine| &machine.devices)
             .for_each(|device| what(device));
@@ -211,7 +148,7 @@ impl Control {
     /// Stops or resumes one queue. False if it is not the stand-in's.
     pub fn hold_queue(&self, queue: &ProtocolObject<dyn MTLCommandQueue>, held: bool) -> bool {
         CommandQueue::from_protocol(queue).is_some_and(|queue| {
-            let (sim, index) = (&queue.device_of().gpu().sim, queue.sim().id().index);
+            let (sim, index) = (&queue.device_of().gpu.sim, queue.sim().id().index);
             if held {
                 sim.pause_queue(index)
             } else {
@@ -223,21 +160,21 @@ impl Control {
     /// Delays all handlers and listeners' blocks until [`Control::release_callbacks`], as a busy
     /// system may.
     pub fn hold_callbacks(&self) {
-        if let Some(machine) = machine() {
+        if let Some(machine) = machine::current() {
             machine.callbacks.hold();
         }
     }
 
     /// Calls the delayed callbacks in the order in which they were due, and delays no more.
     pub fn release_callbacks(&self) {
-        if let Some(machine) = machine() {
+        if let Some(machine) = machine::current() {
             machine.callbacks.release();
         }
     }
 
     /// How many callbacks are delayed.
     pub fn held_callbacks(&self) -> usize {
-        machine().map_or(0, |machine| machine.callbacks.held())
+        machine::current().map_or(0, |machine| machine.callbacks.held())
     }
 
     /// Removes the device: its pending and later work fails, and methods that make objects return
@@ -264,7 +201,10 @@ impl Control {
     /// How many threads are blocked in `commandBuffer` on a full queue.
     pub fn blocked(&self) -> usize {
         let mut blocked = 0;
-        for device in machine().iter().flat_map(|machine| &machine.devices) {
+        for device in machine::current()
+            .iter()
+            .flat_map(|machine| &machine.devices)
+        {
             blocked += device.gpu().blocked.load(Ordering::SeqCst);
         }
         blocked
@@ -274,7 +214,7 @@ impl Control {
     /// False if that is not so when the timeout runs out. Delayed callbacks, and listeners for values
     /// that are not reached, do not count.
     pub fn quiesce(&self, timeout: Duration) -> bool {
-        machine().is_none_or(|machine| machine.quiesce(timeout))
+        machine::current().is_none_or(|machine| machine.quiesce(timeout))
     }
 
     /// The number of live objects of each class, and of blocks as `block`. Classes without objects
@@ -286,7 +226,7 @@ impl Control {
     /// The uses so far that Metal's or the runtime's documentation forbids, in order.
     pub fn violations(&self) -> Vec<String> {
         let mut all = report::violations();
-        if let Some(machine) = machine() {
+        if let Some(machine) = machine::current() {
             all.extend(machine.root.violations().iter().map(ToString::to_string));
         }
         all
@@ -300,6 +240,12 @@ impl Control {
     /// The state of every pending command buffer, one line each. For a test that has found the device
     /// stuck.
     pub fn pending_work(&self) -> Vec<String> {
-        machine().map_or_else(Vec::new, |machine| machine.root.pending_work())
+        machine::current().map_or_else(Vec::new, |machine| machine.root.pending_work())
     }
+}
+
+/// The number of violations so far, for tests in other languages. Each was printed.
+#[unsafe(no_mangle)]
+extern "C" fn fencepost_sim_metal_violations() -> usize {
+    Control.violations().len()
 }

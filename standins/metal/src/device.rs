@@ -2,20 +2,20 @@
 
 use crate::buffer::Buffer;
 use crate::event::SharedEvent;
+use crate::gpu::{BOOT_NS, DeviceRef, Gpu};
 use crate::library::{Library, Pipeline, give};
-use crate::machine::{BOOT_NS, Gpu};
 use crate::queue::CommandQueue;
-use crate::{foundation, machine, report, runtime};
+use crate::{report, runtime};
 use objc2::rc::Retained;
-use objc2::runtime::{AnyObject, NSObject, NSObjectProtocol, ProtocolObject};
-use objc2::{AnyThread, ClassType, DefinedClass, define_class, msg_send};
+use objc2::runtime::{AnyObject, NSObject, NSObjectProtocol, ProtocolObject, Sel};
+use objc2::{AnyThread, ClassType, DefinedClass, Message, define_class, msg_send, sel};
 use objc2_foundation::{NSError, NSString};
 use objc2_metal::{
     MTLBuffer, MTLCommandQueue, MTLCompileOptions, MTLComputePipelineState, MTLDevice, MTLFunction,
     MTLGPUFamily, MTLLibrary, MTLResourceOptions, MTLSharedEvent, MTLSize, MTLTimestamp,
 };
 use std::ffi::c_void;
-use std::ptr::{NonNull, null_mut};
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -27,7 +27,15 @@ define_class!(
     pub(crate) struct Device;
 
     // SAFETY: as every subclass of NSObject
-    unsafe impl NSObjectProtocol for Device {}
+    unsafe impl NSObjectProtocol for Device {
+        /// The methods that an older system lacks can be called nevertheless, by code that does not
+        /// ask.
+        #[unsafe(method(respondsToSelector:))]
+        fn responds(&self, selector: Sel) -> bool {
+            let is_new = selector == sel!(supportsFamily:);
+            self.class().responds_to(selector) && !(is_new && self.gpu().setup.is_before_10_15)
+        }
+    }
 
     // SAFETY: the methods have the types that the protocol gives them
     unsafe impl MTLDevice for Device {
@@ -94,7 +102,7 @@ define_class!(
 
         #[unsafe(method_id(newCommandQueue))]
         fn new_command_queue(&self) -> Option<Retained<ProtocolObject<dyn MTLCommandQueue>>> {
-            self.make_queue(self.gpu().command_buffers)
+            self.make_queue(self.gpu().setup.command_buffers)
         }
 
         #[unsafe(method_id(newCommandQueueWithMaxCommandBufferCount:))]
@@ -105,7 +113,7 @@ define_class!(
         #[unsafe(method_id(newSharedEvent))]
         fn new_shared_event(&self) -> Option<Retained<ProtocolObject<dyn MTLSharedEvent>>> {
             let refused = report::is_refused("newSharedEvent") || !self.gpu().shared_events.load(Ordering::SeqCst);
-            let event = (!refused).then(|| SharedEvent::make(self)).flatten();
+            let event = (!refused).then(|| SharedEvent::make(self.reference())).flatten();
             event.map(ProtocolObject::from_retained)
         }
 
@@ -143,7 +151,7 @@ define_class!(
         ) -> Option<Retained<ProtocolObject<dyn MTLLibrary>>> {
             let made = match report::is_refused("newLibraryWithSource:options:error:") {
                 true => Err(Library::refused()),
-                false => Library::compile(self, source),
+                false => Library::compile(self.reference(), source),
             };
             give(made, error).map(ProtocolObject::from_retained)
         }
@@ -156,7 +164,7 @@ define_class!(
         ) -> Option<Retained<ProtocolObject<dyn MTLComputePipelineState>>> {
             let made = match report::is_refused("newComputePipelineStateWithFunction:error:") {
                 true => Err(Pipeline::refused()),
-                false => Pipeline::build(self, function),
+                false => Pipeline::build(self.reference(), function),
             };
             give(made, error).map(ProtocolObject::from_retained)
         }
@@ -182,6 +190,13 @@ impl Device {
         self.ivars()
     }
 
+    fn reference(&self) -> DeviceRef {
+        DeviceRef {
+            object: ProtocolObject::from_retained(self.retain()),
+            gpu: self.gpu().clone(),
+        }
+    }
+
     /// The stand-in's object behind the protocol; `None` for any other.
     pub(crate) fn from_protocol(device: &ProtocolObject<dyn MTLDevice>) -> Option<&Device> {
         let object: &AnyObject = device.as_ref();
@@ -192,7 +207,7 @@ impl Device {
         if report::is_refused("newCommandQueue") {
             return None;
         }
-        CommandQueue::make(self, most).map(ProtocolObject::from_retained)
+        CommandQueue::make(self.reference(), most).map(ProtocolObject::from_retained)
     }
 
     fn make_buffer(&self, length: usize, options: MTLResourceOptions) -> Option<Retained<Buffer>> {
@@ -203,33 +218,8 @@ impl Device {
             report::violation("newBufferWithLength:options: with a length of 0");
             return None;
         }
-        Some(Buffer::make(self, length, options))
+        Some(Buffer::make(self.reference(), length, options))
     }
-}
-
-/// <https://developer.apple.com/documentation/metal/mtlcreatesystemdefaultdevice()>
-#[unsafe(no_mangle)]
-extern "C-unwind" fn MTLCreateSystemDefaultDevice() -> *mut AnyObject {
-    if report::is_refused("MTLCreateSystemDefaultDevice") {
-        return null_mut();
-    }
-    let machine = machine::current();
-    let first = machine.as_ref().and_then(|machine| machine.devices.first());
-    first.map_or(null_mut(), |device| {
-        Retained::into_raw(device.clone()).cast()
-    })
-}
-
-/// <https://developer.apple.com/documentation/metal/mtlcopyalldevices()>
-#[unsafe(no_mangle)]
-extern "C-unwind" fn MTLCopyAllDevices() -> *mut AnyObject {
-    let machine = machine::current();
-    let devices = machine.iter().flat_map(|machine| &machine.copies);
-    foundation::list(
-        devices
-            .map(|device| device.clone().into_super().into_super())
-            .collect(),
-    )
 }
 
 pub(crate) fn register() {

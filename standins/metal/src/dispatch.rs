@@ -2,8 +2,8 @@
 //!
 //! <https://developer.apple.com/documentation/dispatch>
 
-use crate::machine::lock;
 use crate::{report, runtime};
+use fencepost_sim::lock;
 use objc2::rc::{Allocated, Retained, autoreleasepool};
 use objc2::runtime::NSObject;
 use objc2::{AnyThread, ClassType, DefinedClass, define_class, msg_send};

@@ -1,12 +1,12 @@
 //! Blit and compute encoders: <https://developer.apple.com/documentation/metal/mtlcommandencoder>
 
-use crate::buffer::{Buffer, Memory};
+use crate::buffer::Buffer;
 use crate::command_buffer::CommandBuffer;
 use crate::kernels::{Binding, Kernel};
 use crate::library::Pipeline;
-use crate::machine::lock;
+use crate::memory::Memory;
 use crate::report;
-use fencepost_sim::Command;
+use fencepost_sim::{Command, lock};
 use objc2::rc::Retained;
 use objc2::runtime::{AnyObject, NSObject, NSObjectProtocol, ProtocolObject};
 use objc2::{AnyThread, ClassType, DefinedClass, Message, define_class, msg_send};
@@ -70,7 +70,7 @@ impl Open {
             report::violation(&format!("{what} with a buffer that is not the stand-in's"));
             return None;
         };
-        if !Arc::ptr_eq(buffer.device_of().gpu(), self.command_buffer.gpu()) {
+        if !Arc::ptr_eq(buffer.gpu(), self.command_buffer.gpu()) {
             report::violation(&format!("{what} with a buffer of another device"));
             return None;
         }
@@ -121,7 +121,7 @@ define_class!(
     unsafe impl MTLCommandEncoder for BlitEncoder {
         #[unsafe(method_id(device))]
         fn device(&self) -> Retained<ProtocolObject<dyn MTLDevice>> {
-            ProtocolObject::from_retained(self.ivars().command_buffer.device_of().clone())
+            self.ivars().command_buffer.device_of().object.clone()
         }
 
         #[unsafe(method_id(label))]
@@ -227,7 +227,7 @@ define_class!(
     unsafe impl MTLCommandEncoder for ComputeEncoder {
         #[unsafe(method_id(device))]
         fn device(&self) -> Retained<ProtocolObject<dyn MTLDevice>> {
-            ProtocolObject::from_retained(self.open().command_buffer.device_of().clone())
+            self.open().command_buffer.device_of().object.clone()
         }
 
         #[unsafe(method_id(label))]
@@ -390,7 +390,7 @@ impl ComputeEncoder {
                 "{what}: {kernel:?} runs in groups of {right}, not of {threads}"
             ));
         }
-        let device = &self.open().command_buffer.device_of().gpu().sim;
+        let device = &self.open().command_buffer.gpu().sim;
         match kernel.commands(&state.bound, &state.threadgroup, invocations, device) {
             Ok(commands) => {
                 let used: Vec<&AnyObject> =

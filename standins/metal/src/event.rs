@@ -1,12 +1,11 @@
 //! `MTLSharedEvent` and its listener:
 //! <https://developer.apple.com/documentation/metal/mtlsharedevent>
 
-use crate::device::Device;
 use crate::dispatch::{Carried, DispatchQueue};
-use crate::machine::{Gpu, lock};
-use crate::report;
+use crate::gpu::{DeviceRef, Gpu};
+use crate::{report, runtime};
 use block2::{DynBlock, RcBlock};
-use fencepost_sim::{Semaphore, Waited};
+use fencepost_sim::{Semaphore, Waited, lock};
 use objc2::rc::{Allocated, Retained, Weak};
 use objc2::runtime::{AnyObject, NSObject, NSObjectProtocol, ProtocolObject};
 use objc2::{AnyThread, ClassType, DefinedClass, Message, define_class, msg_send};
@@ -20,7 +19,7 @@ type Block = DynBlock<dyn Fn(NonNull<ProtocolObject<dyn MTLSharedEvent>>, u64)>;
 
 pub(crate) struct EventVariables {
     semaphore: Semaphore,
-    device: Retained<Device>,
+    device: DeviceRef,
     label: Mutex<Option<Retained<NSString>>>,
 }
 
@@ -38,7 +37,7 @@ define_class!(
     unsafe impl MTLEvent for SharedEvent {
         #[unsafe(method_id(device))]
         fn device(&self) -> Option<Retained<ProtocolObject<dyn MTLDevice>>> {
-            Some(ProtocolObject::from_retained(self.ivars().device.clone()))
+            Some(self.ivars().device.object.clone())
         }
 
         #[unsafe(method_id(label))]
@@ -117,10 +116,10 @@ unsafe impl Sync for SharedEvent {}
 
 impl SharedEvent {
     /// `None` on a removed device.
-    pub(crate) fn make(device: &Device) -> Option<Retained<SharedEvent>> {
+    pub(crate) fn make(device: DeviceRef) -> Option<Retained<SharedEvent>> {
         let this = SharedEvent::alloc().set_ivars(EventVariables {
-            semaphore: device.gpu().sim.new_semaphore(0).ok()?,
-            device: device.retain(),
+            semaphore: device.gpu.sim.new_semaphore(0).ok()?,
+            device,
             label: Mutex::new(None),
         });
         // SAFETY: NSObject's init
@@ -138,7 +137,7 @@ impl SharedEvent {
     }
 
     fn gpu(&self) -> &Arc<Gpu> {
-        self.ivars().device.gpu()
+        &self.ivars().device.gpu
     }
 
     fn value(&self) -> u64 {
@@ -175,9 +174,9 @@ define_class!(
             static SHARED: OnceLock<Option<Carried<Retained<Listener>>>> = OnceLock::new();
             let shared = SHARED.get_or_init(|| {
                 let queue = DispatchQueue::serial(c"shared MTLSharedEventListener (stand-in)")?;
-                crate::runtime::make_permanent(Retained::as_ptr(&queue).cast());
+                runtime::make_permanent(Retained::as_ptr(&queue).cast());
                 let listener = Listener::fill(Listener::alloc(), queue)?;
-                crate::runtime::make_permanent(Retained::as_ptr(&listener).cast());
+                runtime::make_permanent(Retained::as_ptr(&listener).cast());
                 Some(Carried(listener))
             });
             shared.as_ref().map(|shared| shared.0.clone())

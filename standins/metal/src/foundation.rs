@@ -4,7 +4,7 @@
 //! <https://developer.apple.com/documentation/foundation>,
 //! <https://developer.apple.com/documentation/objectivec/nsobject>
 
-use crate::{machine, runtime};
+use crate::runtime;
 use objc2::rc::{Allocated, Retained};
 use objc2::runtime::{AnyClass, AnyObject, Bool, ClassBuilder, NSObject, Sel};
 use objc2::{AnyThread, ClassType, DefinedClass, Message, define_class, msg_send, sel};
@@ -79,10 +79,7 @@ extern "C-unwind" fn is_kind_of(object: &AnyObject, _: Sel, class: &AnyClass) ->
 }
 
 extern "C-unwind" fn responds(object: &AnyObject, _: Sel, selector: Sel) -> Bool {
-    // what an older system lacks is there all the same, for whoever does not ask
-    let is_new = selector == sel!(supportsFamily:);
-    let lacks = is_new && machine::current().is_some_and(|machine| machine.setup.is_before_10_15);
-    Bool::new(object.class().responds_to(selector) && !lacks)
+    Bool::new(object.class().responds_to(selector))
 }
 
 extern "C-unwind" fn description(object: &AnyObject, _: Sel) -> *mut NSString {

@@ -15,7 +15,7 @@
 //! array without a length, which `arrayLength` needs: naga's `_mslBufferSizes`. Its order depends
 //! on the module, so what is checked is that the size of such a binding stands somewhere in it.
 
-use crate::buffer::Memory;
+use crate::memory::Memory;
 use fencepost_sim::{Command, SimDevice};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -101,6 +101,24 @@
 //! * Objective-C exceptions, protocol objects, the arm64 ABI, and defects of objc2-metal's bindings.
 //! * Other classes and methods: a message to one panics with its selector, and a missing class fails
 //!   to link.
+//!
+//! # Layers
+//!
+//! From bottom to top. A module names only modules of lower layers and, in its own layer, those to
+//! its left. The sixth layer is the exception: a queue makes command buffers and submits them, and a
+//! command buffer makes encoders, which encode into it.
+//!
+//! 1. `setup`, `report`, `memory`: what a test asks for, what it finds, and the bytes of buffers.
+//! 2. `runtime`: the Objective-C runtime, from `types` over `class`, `block`, `object`, `message` and
+//!    `references` to `pool` and `reflect`.
+//! 3. `foundation`, `dispatch`: the classes of Foundation, and libdispatch's queues.
+//! 4. `callbacks`, `gpu`, `kernels`: what the objects of a device share, and what its kernels do.
+//! 5. `buffer`, `event`, `library`: objects that know their device as a `DeviceRef`.
+//! 6. `queue`, `command_buffer`, `commit`, `encoder`: the way of work to the simulated device.
+//! 7. `device`: makes all objects of the layers 5 and 6.
+//! 8. `machine`: the devices of the process.
+//! 9. `control`: what tests plan and inspect.
+//! 10. `startup`: names every module with classes, and no module names it.
 
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 #![allow(non_snake_case)]
@@ -109,6 +127,7 @@
 compile_error!("the stand-in for Metal makes its classes in .init_array, which Linux has");
 
 mod buffer;
+mod callbacks;
 mod command_buffer;
 mod commit;
 mod control;
@@ -117,25 +136,17 @@ mod dispatch;
 mod encoder;
 mod event;
 mod foundation;
+mod gpu;
 mod kernels;
 mod library;
 mod machine;
+mod memory;
 mod queue;
 mod report;
 mod runtime;
+mod setup;
+mod startup;
 
-pub use control::{Control, Session, Setup};
+pub use control::{Control, Session};
 pub use report::CALLS;
-
-/// Registers all classes. It is called once, after the root class and before main.
-fn register() {
-    foundation::register();
-    dispatch::register();
-    library::register();
-    buffer::register();
-    event::register();
-    device::register();
-    queue::register();
-    command_buffer::register();
-    encoder::register();
-}
+pub use setup::Setup;

@@ -3,11 +3,11 @@
 //!
 //! <https://developer.apple.com/documentation/metal/mtllibrary>
 
-use crate::device::Device;
 use crate::foundation::{error, text};
+use crate::gpu::DeviceRef;
 use crate::kernels::Kernel;
-use crate::machine::lock;
 use crate::report;
+use fencepost_sim::lock;
 use objc2::rc::Retained;
 use objc2::runtime::{AnyObject, NSObject, NSObjectProtocol, ProtocolObject};
 use objc2::{AnyThread, ClassType, DefinedClass, Message, define_class, msg_send};
@@ -26,7 +26,7 @@ const PIPELINE_ERRORS: &str = "AGXMetal13_3";
 type Label = Mutex<Option<Retained<NSString>>>;
 
 pub(crate) struct LibraryVariables {
-    device: Retained<Device>,
+    device: DeviceRef,
     kernels: Vec<String>,
     label: Label,
 }
@@ -45,7 +45,7 @@ define_class!(
     unsafe impl MTLLibrary for Library {
         #[unsafe(method_id(device))]
         fn device(&self) -> Retained<ProtocolObject<dyn MTLDevice>> {
-            ProtocolObject::from_retained(self.ivars().device.clone())
+            self.ivars().device.object.clone()
         }
 
         #[unsafe(method_id(label))]
@@ -91,7 +91,7 @@ unsafe impl Sync for Library {}
 
 impl Library {
     pub(crate) fn compile(
-        device: &Device,
+        device: DeviceRef,
         source: &NSString,
     ) -> Result<Retained<Library>, Retained<NSError>> {
         let kernels = entry_points(&text(source));
@@ -100,7 +100,7 @@ impl Library {
             return Err(error(LIBRARY_ERRORS, COMPILE_FAILURE, why));
         }
         let this = Library::alloc().set_ivars(LibraryVariables {
-            device: device.retain(),
+            device,
             kernels,
             label: Mutex::new(None),
         });
@@ -137,7 +137,7 @@ fn entry_points(source: &str) -> Vec<String> {
 }
 
 pub(crate) struct FunctionVariables {
-    device: Retained<Device>,
+    device: DeviceRef,
     name: String,
     label: Label,
 }
@@ -156,7 +156,7 @@ define_class!(
     unsafe impl MTLFunction for Function {
         #[unsafe(method_id(device))]
         fn device(&self) -> Retained<ProtocolObject<dyn MTLDevice>> {
-            ProtocolObject::from_retained(self.ivars().device.clone())
+            self.ivars().device.object.clone()
         }
 
         #[unsafe(method_id(name))]
@@ -182,7 +182,7 @@ unsafe impl Send for Function {}
 unsafe impl Sync for Function {}
 
 impl Function {
-    fn make(device: Retained<Device>, name: String) -> Retained<Function> {
+    fn make(device: DeviceRef, name: String) -> Retained<Function> {
         let label = Mutex::new(None);
         let this = Function::alloc().set_ivars(FunctionVariables {
             device,
@@ -195,7 +195,7 @@ impl Function {
 }
 
 pub(crate) struct PipelineVariables {
-    device: Retained<Device>,
+    device: DeviceRef,
     kernel: Kernel,
 }
 
@@ -221,7 +221,7 @@ define_class!(
     unsafe impl MTLComputePipelineState for Pipeline {
         #[unsafe(method_id(device))]
         fn device(&self) -> Retained<ProtocolObject<dyn MTLDevice>> {
-            ProtocolObject::from_retained(self.ivars().device.clone())
+            self.ivars().device.object.clone()
         }
 
         #[unsafe(method_id(label))]
@@ -253,7 +253,7 @@ unsafe impl Sync for Pipeline {}
 
 impl Pipeline {
     pub(crate) fn build(
-        device: &Device,
+        device: DeviceRef,
         function: &ProtocolObject<dyn MTLFunction>,
     ) -> Result<Retained<Pipeline>, Retained<NSError>> {
         let object: &AnyObject = function.as_ref();
@@ -264,7 +264,6 @@ impl Pipeline {
             let why = format!("the stand-in does not know what the kernel {name:?} does");
             return Err(error(PIPELINE_ERRORS, INTERNAL, &why));
         };
-        let device = device.retain();
         let this = Pipeline::alloc().set_ivars(PipelineVariables { device, kernel });
         // SAFETY: NSObject's init
         Ok(unsafe { msg_send![super(this), init] })

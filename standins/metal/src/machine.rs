@@ -1,21 +1,19 @@
-//! The one simulated machine of this process, its devices, and the delivery of callbacks.
+//! The one simulated machine of this process, and the C functions that return its devices.
 
-use crate::control::Setup;
+use crate::callbacks::Callbacks;
 use crate::device::Device;
-use crate::dispatch::{self, Work, Worker};
-use crate::report;
-use fencepost_sim::{Config, Order, Queue, SimDevice, Stepper, Sticky};
+use crate::gpu::{BOOT_NS, Gpu};
+use crate::setup::Setup;
+use crate::{dispatch, foundation, report};
+use fencepost_sim::{Config, Order, SimDevice, Stepper, Sticky, lock};
 use objc2::rc::Retained;
+use objc2::runtime::AnyObject;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ptr::null_mut;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 static MACHINE: Mutex<Option<Arc<Machine>>> = Mutex::new(None);
-
-/// The host's clock when the machine was made. Times are seconds since a boot, so they are never
-/// near zero.
-pub(crate) const BOOT_NS: u64 = 1_000_000_000_000;
 
 pub(crate) struct Machine {
     pub(crate) setup: Setup,
@@ -27,27 +25,6 @@ pub(crate) struct Machine {
     pub(crate) copies: Vec<Retained<Device>>,
     pub(crate) callbacks: Arc<Callbacks>,
     _stepper: Stepper,
-}
-
-/// The part of a device that the objects made from it share.
-pub(crate) struct Gpu {
-    pub(crate) sim: SimDevice,
-    pub(crate) callbacks: Arc<Callbacks>,
-    pub(crate) command_buffers: usize,
-    pub(crate) shared_events: AtomicBool,
-    pub(crate) removed: AtomicBool,
-    /// How many threads are blocked in `commandBuffer`.
-    pub(crate) blocked: AtomicUsize,
-    queues: Mutex<Queues>,
-}
-
-struct Queues {
-    made: usize,
-    held: bool,
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The machine; made now if there is none. `None` if the operating system cannot start a thread.
@@ -84,29 +61,14 @@ impl Machine {
         };
         let root = SimDevice::new(config.clone()).map_err(io::Error::other)?;
         let stepper = root.spawn_stepper()?;
-        let callbacks = Arc::new(Callbacks {
-            completion: Worker::serial("Metal completion handlers (stand-in)")?,
-            held: Mutex::new(None),
-        });
+        let callbacks = Arc::new(Callbacks::new()?);
         let (mut devices, mut copies) = (Vec::new(), Vec::new());
         for number in 0..setup.devices {
             let sim = match number {
                 0 => root.clone(),
                 _ => root.another(config.clone()).map_err(io::Error::other)?,
             };
-            let gpu = Gpu {
-                sim,
-                callbacks: callbacks.clone(),
-                command_buffers: setup.command_buffers,
-                shared_events: AtomicBool::new(setup.shared_events),
-                removed: AtomicBool::new(false),
-                blocked: AtomicUsize::new(0),
-                queues: Mutex::new(Queues {
-                    made: 0,
-                    held: false,
-                }),
-            };
-            let gpu = Arc::new(gpu);
+            let gpu = Arc::new(Gpu::new(sim, callbacks.clone(), setup.clone()));
             devices.push(Device::make(gpu.clone()));
             copies.push(Device::make(gpu));
         }
@@ -145,79 +107,27 @@ impl Machine {
     }
 }
 
-impl Gpu {
-    /// A queue, which is paused if the device is. `None` on a removed device.
-    pub(crate) fn new_queue(&self) -> Option<Queue> {
-        let mut queues = lock(&self.queues);
-        let queue = self.sim.new_queue().ok()?;
-        let index = queue.id().index;
-        queues.made = queues.made.max(index + 1);
-        if queues.held {
-            self.sim.pause_queue(index);
-        }
-        Some(queue)
+/// <https://developer.apple.com/documentation/metal/mtlcreatesystemdefaultdevice()>
+#[unsafe(no_mangle)]
+extern "C-unwind" fn MTLCreateSystemDefaultDevice() -> *mut AnyObject {
+    if report::is_refused("MTLCreateSystemDefaultDevice") {
+        return null_mut();
     }
-
-    pub(crate) fn hold(&self, held: bool) {
-        let mut queues = lock(&self.queues);
-        queues.held = held;
-        for index in 0..queues.made {
-            // fails for a queue that was dropped
-            let _ = if held {
-                self.sim.pause_queue(index)
-            } else {
-                self.sim.resume_queue(index)
-            };
-        }
-    }
-
-    pub(crate) fn remove(&self) {
-        self.removed.store(true, Ordering::SeqCst);
-        self.sim.lose("the device was removed");
-    }
-
-    pub(crate) fn is_removed(&self) -> bool {
-        self.removed.load(Ordering::SeqCst)
-    }
+    let machine = current();
+    let first = machine.as_ref().and_then(|machine| machine.devices.first());
+    first.map_or(null_mut(), |device| {
+        Retained::into_raw(device.clone()).cast()
+    })
 }
 
-/// Sends blocks to the threads that call them.
-pub(crate) struct Callbacks {
-    completion: Worker,
-    /// The callbacks that a test delays.
-    held: Mutex<Option<Vec<(Worker, Work)>>>,
-}
-
-impl Callbacks {
-    /// Calls a command buffer's handler.
-    pub(crate) fn complete(&self, work: Work) {
-        self.deliver(&self.completion, work);
-    }
-
-    /// Calls a block on a dispatch queue.
-    pub(crate) fn deliver(&self, worker: &Worker, work: Work) {
-        let mut held = lock(&self.held);
-        match &mut *held {
-            Some(held) => held.push((worker.clone(), work)),
-            None => {
-                drop(held);
-                worker.send(work);
-            }
-        }
-    }
-
-    pub(crate) fn hold(&self) {
-        lock(&self.held).get_or_insert_default();
-    }
-
-    pub(crate) fn release(&self) {
-        let held = lock(&self.held).take();
-        for (worker, work) in held.into_iter().flatten() {
-            worker.send(work);
-        }
-    }
-
-    pub(crate) fn held(&self) -> usize {
-        lock(&self.held).as_ref().map_or(0, Vec::len)
-    }
+/// <https://developer.apple.com/documentation/metal/mtlcopyalldevices()>
+#[unsafe(no_mangle)]
+extern "C-unwind" fn MTLCopyAllDevices() -> *mut AnyObject {
+    let machine = current();
+    let devices = machine.iter().flat_map(|machine| &machine.copies);
+    foundation::list(
+        devices
+            .map(|device| device.clone().into_super().into_super())
+            .collect(),
+    )
 }

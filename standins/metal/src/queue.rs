@@ -1,10 +1,9 @@
 //! `MTLCommandQueue`: <https://developer.apple.com/documentation/metal/mtlcommandqueue>
 
 use crate::command_buffer::CommandBuffer;
-use crate::device::Device;
-use crate::machine::lock;
+use crate::gpu::DeviceRef;
 use crate::report;
-use fencepost_sim::Queue;
+use fencepost_sim::{Queue, lock};
 use objc2::rc::{Allocated, Retained};
 use objc2::runtime::{AnyObject, NSObject, NSObjectProtocol, ProtocolObject};
 use objc2::{AnyThread, ClassType, DefinedClass, Message, define_class, msg_send};
@@ -35,7 +34,7 @@ impl Drop for Permit {
 
 pub(crate) struct QueueVariables {
     sim: Queue,
-    device: Retained<Device>,
+    device: DeviceRef,
     capacity: Arc<Capacity>,
     /// The enqueued command buffers that are not submitted. One that is not committed blocks the
     /// later ones.
@@ -57,7 +56,7 @@ define_class!(
     unsafe impl MTLCommandQueue for CommandQueue {
         #[unsafe(method_id(device))]
         fn device(&self) -> Retained<ProtocolObject<dyn MTLDevice>> {
-            ProtocolObject::from_retained(self.ivars().device.clone())
+            self.ivars().device.object.clone()
         }
 
         #[unsafe(method_id(label))]
@@ -103,13 +102,13 @@ unsafe impl Sync for CommandQueue {}
 
 impl CommandQueue {
     /// `None` on a removed device.
-    pub(crate) fn make(device: &Device, most: usize) -> Option<Retained<CommandQueue>> {
+    pub(crate) fn make(device: DeviceRef, most: usize) -> Option<Retained<CommandQueue>> {
         if most == 0 {
             report::violation("newCommandQueueWithMaxCommandBufferCount: with 0");
         }
         let this = CommandQueue::alloc().set_ivars(QueueVariables {
-            sim: device.gpu().new_queue()?,
-            device: device.retain(),
+            sim: device.gpu.new_queue()?,
+            device,
             capacity: Arc::new(Capacity {
                 used: Mutex::new(0),
                 most: most.max(1),
@@ -134,7 +133,7 @@ impl CommandQueue {
         &self.ivars().sim
     }
 
-    pub(crate) fn device_of(&self) -> &Retained<Device> {
+    pub(crate) fn device_of(&self) -> &DeviceRef {
         &self.ivars().device
     }
 
@@ -155,7 +154,7 @@ impl CommandQueue {
         let QueueVariables {
             capacity, device, ..
         } = self.ivars();
-        let gpu = device.gpu();
+        let gpu = &device.gpu;
         let mut used = lock(&capacity.used);
         let mut counted = false;
         while *used >= capacity.most && !gpu.is_removed() {

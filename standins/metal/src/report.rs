@@ -1,8 +1,8 @@
 //! The log of calls, planned failures and violations.
 
-use fencepost_sim::{CallLog, Planned};
+use fencepost_sim::{CallLog, Planned, lock};
 use objc2_metal::MTLCommandBufferError;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// The methods and functions whose calls are counted, and which can be made to return nil.
 pub const CALLS: &[&str] = &[
@@ -33,8 +33,7 @@ static LOG: CallLog<()> = CallLog::new("Metal");
 static COMMITS: Mutex<Option<Planned<Failure>>> = Mutex::new(None);
 
 fn with_commits<R>(body: impl FnOnce(&mut Planned<Failure>) -> R) -> R {
-    let mut commits = COMMITS.lock().unwrap_or_else(PoisonError::into_inner);
-    body(commits.get_or_insert_default())
+    body(lock(&COMMITS).get_or_insert_default())
 }
 
 /// Clears everything, for a new machine with this seed.
@@ -61,12 +60,6 @@ pub(crate) fn violation(text: &str) {
 
 pub(crate) fn violations() -> Vec<String> {
     LOG.violations()
-}
-
-/// The number of violations so far, for tests in other languages. Each was printed.
-#[unsafe(no_mangle)]
-extern "C" fn fencepost_sim_metal_violations() -> usize {
-    crate::Control.violations().len()
 }
 
 pub(crate) fn clear_violations() {

@@ -64,8 +64,8 @@
 //! Not simulated: stages and access masks, overlap of the commands inside one batch, memory that
 //! becomes visible late, priorities, and time-outs by the driver's watchdog.
 //!
-//! [`CallLog`], [`Planned`] and [`ffi`] are for the stand-ins for drivers that are built on this
-//! crate.
+//! [`CallLog`], [`Planned`], [`lock`] and [`ffi`] are for the stand-ins for drivers that are built
+//! on this crate.
 //!
 //! [cuda-streams]: https://docs.nvidia.com/cuda/cuda-driver-api/stream-sync-behavior.html
 //! [cuda-wait]: https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html
@@ -97,6 +97,7 @@ pub mod ffi;
 mod flag;
 mod handler;
 mod lifecycle;
+mod lock;
 mod machine;
 mod object;
 mod planned;
@@ -122,6 +123,7 @@ pub use device::{SimDevice, WaitFor};
 pub use error::{Error, Waited};
 pub use fault::Fault;
 pub use flag::{Flag, Gate};
+pub use lock::lock;
 pub use object::{Live, ObjectKind, QueueId};
 pub use planned::Planned;
 pub use query::TimestampQuery;

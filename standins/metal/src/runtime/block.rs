@@ -1,6 +1,7 @@
 //! Blocks, as <https://clang.llvm.org/docs/Block-ABI-Apple.html> lays them out.
 
-use super::{class, fail};
+use super::class;
+use super::types::fail;
 use std::alloc::{Layout, alloc, handle_alloc_error};
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};

@@ -1,6 +1,6 @@
 //! Classes, their methods and their variables.
 
-use super::{Id, Imp, Sel, fail, text};
+use super::types::{Id, Imp, Sel, fail, text};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{null, null_mut};
@@ -145,7 +145,7 @@ pub(super) fn malloc_block() -> *const c_void {
     MALLOC_BLOCK.address()
 }
 
-pub(super) fn register_blocks() {
+pub(crate) fn register_blocks() {
     for block in BLOCKS {
         let made = objc_allocateClassPair(OBJECT.address(), block.name.as_ptr(), 0);
         objc_registerClassPair(made);

@@ -2,7 +2,7 @@
 
 use super::class::{self, Class};
 use super::object::{Kind, kind};
-use super::{Id, Imp, Sel, fail, text};
+use super::types::{Id, Imp, Sel, fail, text};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::sync::{PoisonError, RwLock};
@@ -11,7 +11,7 @@ use std::sync::{PoisonError, RwLock};
 static SELECTORS: RwLock<BTreeMap<CString, &'static CStr>> = RwLock::new(BTreeMap::new());
 
 #[unsafe(no_mangle)]
-extern "C-unwind" fn sel_registerName(name: *const c_char) -> Sel {
+pub(super) extern "C-unwind" fn sel_registerName(name: *const c_char) -> Sel {
     // SAFETY: objc2 passes a C string
     let name = unsafe { text(name) };
     let known = SELECTORS.read().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,9 @@
 //! Autorelease pools, one stack a thread.
 
-use super::object::{Kind, kind, objc_release, objc_retain};
-use super::{Id, fail};
+use super::object::{Kind, kind};
+use super::references::{objc_release, objc_retain};
+use super::types::{Id, fail};
+use crate::report;
 use std::cell::RefCell;
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -67,7 +69,7 @@ pub(crate) extern "C-unwind" fn objc_autorelease(id: Id) -> Id {
     if pooled != Ok(true) {
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("without a name");
-        crate::report::violation(&format!(
+        report::violation(&format!(
             "a {name} was autoreleased with no autorelease pool in place, on the thread {thread}"
         ));
     }

@@ -1,7 +1,7 @@
 //! What objc2 asks of methods, variables and protocols, and what it may call that is not simulated.
 
 use super::class::{Method, Variable};
-use super::{Id, Imp, Sel, fail};
+use super::types::{Id, Imp, Sel, fail};
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::ptr::{null, null_mut};
 

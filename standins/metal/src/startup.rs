@@ -1,0 +1,25 @@
+//! The registration of all classes.
+
+use crate::{
+    buffer, command_buffer, device, dispatch, encoder, event, foundation, library, queue, runtime,
+};
+
+// The classes have to be there before anybody names one, and a class that a program names is a
+// symbol, not a call. So they are made before main, when there is one thread.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = before_main;
+
+extern "C" fn before_main() {
+    foundation::register_root();
+    runtime::register_blocks();
+    foundation::register();
+    dispatch::register();
+    library::register();
+    buffer::register();
+    event::register();
+    device::register();
+    queue::register();
+    command_buffer::register();
+    encoder::register();
+}
