@@ -1,4 +1,4 @@
-//! Reads results out of what the commands print.
+//! Finds results in what commands print.
 
 use std::ops::AddAssign;
 
@@ -17,7 +17,7 @@ impl AddAssign for Tally {
     }
 }
 
-/// What was read from one command's output.
+/// The results in one command's output.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     /// All `test result:` lines together.
@@ -27,7 +27,7 @@ pub(crate) struct Log {
     pub(crate) failed_tests: Vec<String>,
     /// Ignored tests, with the reason if one was given.
     pub(crate) ignored: Vec<String>,
-    /// What tests said that found, while running, that they cannot run here.
+    /// The reasons of tests that skipped themselves while they ran.
     pub(crate) skips: Vec<String>,
 }
 
@@ -88,7 +88,7 @@ fn libtest_line(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("test ")?.split_once(" ... ")
 }
 
-/// Cargo and libtest colour their output when asked to, as CI services like to do.
+/// CI services often ask cargo and libtest to colour their output.
 fn without_colours(line: &str) -> String {
     let mut plain = String::with_capacity(line.len());
     let mut chars = line.chars();

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use crate::run::say;
 
-/// Whether these packages are there. Installs what is missing where that can be done without
-/// asking: by root, on a Debian.
+/// Whether these packages are installed. Installs what is missing where nobody has to be asked: as
+/// root, on Debian.
 pub(crate) fn installed(packages: &[&str]) -> Result<(), String> {
     let missing: Vec<&str> = packages
         .iter()
@@ -36,7 +36,7 @@ pub(crate) fn installed(packages: &[&str]) -> Result<(), String> {
     };
     let mut install = vec!["install", "--yes", "--no-install-recommends"];
     install.extend(&missing);
-    // The lists may be missing or old; where they cannot be renewed the ones that are there may do.
+    // Without network the lists that are there may be enough.
     let _ = apt(&["update"]);
     match apt(&install) {
         Ok(output) if output.status.success() => Ok(()),
@@ -55,7 +55,7 @@ fn is_installed(package: &str) -> bool {
     status.is_ok_and(|output| output.stdout == b"installed")
 }
 
-/// Who may install without asking.
+/// Root may install without asking anyone.
 pub(crate) fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output();
     id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")

@@ -1,4 +1,4 @@
-//! Starts commands and listens to them.
+//! Runs steps: starts their commands, prints and reads what these print.
 
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
@@ -22,8 +22,7 @@ thread_local! {
 /// As wide as the longest name of a step.
 const LABEL_WIDTH: usize = 20;
 
-/// Prints a line. A reader that went away (`cargo xtask test | head`) is no reason to stop or to
-/// panic.
+/// Prints a line. A closed pipe (`cargo xtask test | head`) is no reason to stop or to panic.
 pub(crate) fn say(line: &str) {
     say_bytes(line.as_bytes());
 }
@@ -44,7 +43,7 @@ pub(crate) fn complain(line: &str) {
 
 const NOTES: &str = "tables";
 
-/// Where things are.
+/// Where the sources, cargo and what it builds are.
 pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
     pub(crate) target: PathBuf,
@@ -55,7 +54,7 @@ pub(crate) struct Workspace {
 
 impl Workspace {
     pub(crate) fn find() -> Self {
-        // The variable first: a binary that was built elsewhere still works on the checkout it is
+        // The variable first: a binary that was built elsewhere works on the checkout that it is
         // run in.
         let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
@@ -91,9 +90,9 @@ impl Workspace {
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.root);
-        // Nothing here asks questions.
+        // No command here reads input.
         command.stdin(Stdio::null());
-        // A row says which device it ran on; the caller's taste must not change that.
+        // A row names the device that its step runs on: the caller must not choose another.
         command.env_remove("FENCEPOST_DEVICE");
         command.env_remove("CARGO_BUILD_TARGET");
         command
@@ -162,7 +161,7 @@ fn run_step(step: &Step, workspace: &Workspace, policy: &Policy) -> Outcome {
         return not_run(step, reason, policy);
     }
 
-    // A folder for each step, so that it is known who left what.
+    // A folder for each step tells whose files they are.
     let notes = workspace.notes().join(step.name);
     let ended = match fs::create_dir_all(&notes) {
         Ok(()) => match (step.tasks)(workspace) {
@@ -273,7 +272,7 @@ fn stream(mut command: Command, read: &mut dyn FnMut(&[u8])) -> io::Result<Optio
         command.env("CARGO_TERM_COLOR", "always");
     }
     let child = command.spawn();
-    // It holds our ends of the pipe, which would never close.
+    // It holds this end of the pipe, which would never close.
     drop(command);
     let mut child = child?;
 
@@ -322,8 +321,8 @@ pub(crate) fn shown(command: &Command) -> String {
     words.join(" ")
 }
 
-/// What the tests of a step left behind: `*.txt`, a table under its title each, and `*.skip`, a
-/// skip a line.
+/// The files that the tests of a step left: a `*.txt` is a table under its title, a `*.skip` has a
+/// skip on each line.
 fn read_notes(folder: &Path) -> (Vec<Table>, Vec<String>) {
     let mut paths: Vec<PathBuf> = fs::read_dir(folder)
         .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
@@ -333,7 +332,7 @@ fn read_notes(folder: &Path) -> (Vec<Table>, Vec<String>) {
     let (mut tables, mut skips) = (Vec::new(), Vec::new());
     for path in paths {
         let text = || {
-            // Unreadable is as suspect as a skip, and as little to be passed over.
+            // A file that cannot be read is shown, as a skip is.
             fs::read(&path).map_or_else(
                 |error| format!("cannot read {}: {error}", path.display()),
                 |bytes| String::from_utf8_lossy(&bytes).into_owned(),

@@ -1,4 +1,4 @@
-//! What the results mean, and the summary that says so.
+//! Judges the results, and prints the summary.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -36,14 +36,14 @@ impl Policy {
     }
 }
 
-/// Something a test wants to be seen in the summary.
+/// A table that a test adds to the summary.
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) title: String,
     pub(crate) body: String,
 }
 
-/// One row of the summary, and what is to be said about it below.
+/// One row of the summary, and what is printed about it below the rows.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     step: &'static str,
@@ -106,7 +106,7 @@ pub(crate) fn judge(step: &Step, ended: &[Ended], noted: &[String], policy: &Pol
         tally += counted;
         failures.extend_from_slice(&log.failed_tests);
         match &command.trouble {
-            // The build broke or a process died, so the tests had no chance to count themselves.
+            // The build failed or a process died, so not every test printed its result.
             Some(trouble) if counted.failed == 0 => {
                 tally.failed += 1;
                 let colon = if command.command.is_empty() { "" } else { ": " };
@@ -119,7 +119,7 @@ pub(crate) fn judge(step: &Step, ended: &[Ended], noted: &[String], policy: &Pol
         }
         skips.extend(log.ignored.iter().map(|test| format!("ignored: {test}")));
     }
-    // Before skips are counted off: here a test that ran only to find that it cannot has run.
+    // Before skips are subtracted: a test that skipped itself has run, too.
     if step.count != Count::Nothing && tally.passed + tally.failed == 0 {
         tally.failed += 1;
         failures.push("no test ran".to_owned());
@@ -127,15 +127,15 @@ pub(crate) fn judge(step: &Step, ended: &[Ended], noted: &[String], policy: &Pol
 
     let mut said: Vec<&String> = Vec::new();
     for skip in ended.iter().flat_map(|e| &e.log.skips).chain(noted) {
-        // A test may both print it and note it.
+        // A test may both print a skip and leave it in a file.
         if said.contains(&skip) {
             continue;
         }
         said.push(skip);
         match step.count {
-            // libtest knows no skipping at run time and has counted it as passed.
+            // libtest knows no skip at run time, and counted the test as passed.
             Count::Libtest => tally.passed = tally.passed.saturating_sub(1),
-            // Whoever prints a closing line has counted it as skipped.
+            // The closing line counts it as skipped already.
             Count::ClosingLine => tally.skipped = tally.skipped.saturating_sub(1),
             Count::Nothing | Count::EachTest => {}
         }
@@ -184,7 +184,7 @@ pub(crate) fn closing_line(outcomes: &[Outcome]) -> String {
     format!("{passed} passed, {failed} failed, {skipped} skipped")
 }
 
-/// Everything between the last step and the closing line.
+/// What is printed between the last step and the closing line.
 pub(crate) fn render(outcomes: &[Outcome], time: Duration) -> String {
     let mut text = String::new();
     for outcome in outcomes {
