@@ -64,7 +64,7 @@ Usage: cargo xtask COMMAND
   lint            check format and lints
   wheel           build the Python package for this machine
 
-Exit codes: 0 good, 1 something failed, 2 bad arguments.",
+Exit codes: 0 success, 1 something failed, 2 bad arguments.",
         parts(table).join(", ")
     )
 }

@@ -6,17 +6,19 @@ use fencepost::testing::{self, Case, Outcome};
 
 use crate::{Stop, open, print, printable, units};
 
-/// Run the conformance suite on a device: what device events promise, case by case
+/// Run the conformance suite on a device: each case checks one promise of device events
 #[derive(clap::Args)]
-#[command(after_help = "The last line counts: N passed, N failed, N skipped.\n\
-    Exit codes: 0 all promises kept, 1 a case failed, 2 bad arguments.")]
+#[command(
+    after_help = "The last line is always: N passed, N failed, N skipped.\n\
+    Exit codes: 0 no case failed, 1 a case failed, 2 bad arguments."
+)]
 pub(crate) struct Args {
-    /// The device, as `fencepost devices` names it [default: FENCEPOST_DEVICE, or the best there
-    /// is]
+    /// The device, by its name in `fencepost devices` [default: FENCEPOST_DEVICE, or the best
+    /// device that works]
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
 
-    /// Run only the cases whose name contains this
+    /// Run only the cases whose name contains this text
     #[arg(
         long,
         value_name = "TEXT",
@@ -32,7 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
     let chosen = |case: &Case| case.name.contains(filter);
     if !filter.is_empty() && !testing::cases().any(chosen) {
         return Err(Stop::Usage(format!(
-            "no case has \"{filter}\" in its name; check without --filter shows all names"
+            "no name of a case contains \"{filter}\"; without --filter, all names are printed"
         )));
     }
     let clock = device.clock();
@@ -51,7 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
         if written.is_ok() {
             written = print(&text(case, outcome, took));
             if let Err(Stop::NobodyReads) = written {
-                // The suite takes its time, and cannot be stopped otherwise.
+                // The suite takes long, and cannot be stopped otherwise.
                 std::process::exit(0);
             }
         }
@@ -62,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
     if !failed.is_empty() {
         let _ = writeln!(end, "failed: {}", failed.join(", "));
     }
-    // Spelled out: scripts read this line.
+    // In full, and not by `Display`: scripts read this line.
     let _ = writeln!(
         end,
         "{} passed, {} failed, {} skipped",
@@ -75,7 +77,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
     }
 }
 
-/// One line for a case, and what was seen where it failed.
+/// One line for a case; where it failed, what was seen follows.
 fn text(case: &Case, outcome: &Outcome, took: Duration) -> String {
     let took = units::time(took.as_nanos() as f64);
     match outcome {

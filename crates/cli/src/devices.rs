@@ -1,11 +1,11 @@
-//! `fencepost devices`: what there is, and what would bring the rest.
+//! `fencepost devices`: the devices of every backend, or what a backend lacks.
 
 use fencepost::Device;
 use serde::Serialize;
 
-use crate::{Stop, print, print_json, table};
+use crate::{Stop, WIDTH, print, print_json, table};
 
-/// List every backend: its devices with their clocks, or why there is none and what would bring one
+/// List the devices of every backend and their clocks, or what a backend lacks
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Print one JSON object: {"backends": [{backend, devices, missing}]}
@@ -22,7 +22,7 @@ struct Report {
 struct Found {
     backend: &'static str,
     devices: Vec<Opened>,
-    /// Why there is no device.
+    /// Why there is no device, and what to install.
     missing: Option<String>,
 }
 
@@ -81,14 +81,21 @@ fn opened(name: String) -> Opened {
 }
 
 fn text(report: &Report) -> String {
-    let mut table = table([
+    let header = [
         "backend",
         "device",
         "clock and resolution, or what is missing",
-    ]);
+    ];
+    let longest = |texts: &mut dyn Iterator<Item = &str>| texts.map(str::len).max().unwrap_or(0);
+    let backends = longest(&mut report.backends.iter().map(|found| found.backend));
+    let devices = report.backends.iter().flat_map(|found| &found.devices);
+    let names = longest(&mut devices.map(|device| &*device.name));
+    let taken = backends.max(header[0].len()) + 2 + names.max(header[1].len()) + 2;
+    let wrapped = |text: &str| wrap(text, WIDTH.saturating_sub(taken));
+    let mut table = table(header);
     for found in &report.backends {
         if let Some(missing) = &found.missing {
-            table.add_row([found.backend, "-", missing]);
+            table.add_row([found.backend, "-", &wrapped(missing)]);
         }
         for device in &found.devices {
             let facts = match (&device.clock, &device.error) {
@@ -96,8 +103,39 @@ fn text(report: &Report) -> String {
                 (None, Some(error)) => format!("FAILED: {error}"),
                 (None, None) => String::new(),
             };
-            table.add_row([found.backend, &device.name, &facts]);
+            table.add_row([found.backend, &device.name, &wrapped(&facts)]);
         }
     }
     format!("{}\n", table.trim_fmt())
+}
+
+/// Breaks `text` at spaces into lines of at most `width` columns, where it has spaces enough.
+fn wrap(text: &str, width: usize) -> String {
+    let mut wrapped = String::with_capacity(text.len());
+    let mut column = 0;
+    for word in text.split(' ') {
+        let wide = word.chars().count();
+        if column > 0 {
+            let fits = column + 1 + wide <= width;
+            wrapped.push(if fits { ' ' } else { '\n' });
+            column = if fits { column + 1 } else { 0 };
+        }
+        wrapped.push_str(word);
+        column += wide;
+    }
+    wrapped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_wrapped_at_its_spaces() {
+        assert_eq!(wrap("", 9), "");
+        assert_eq!(wrap("one line", 9), "one line");
+        assert_eq!(wrap("one line more", 8), "one line\nmore");
+        assert_eq!(wrap("a µµµµµ b", 7), "a µµµµµ\nb");
+        assert_eq!(wrap("a longest_word b", 4), "a\nlongest_word\nb");
+    }
 }

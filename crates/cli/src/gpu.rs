@@ -6,9 +6,9 @@
 //! | histogram: a kernel counts the chunk's bytes | those of the GPU but the last, in turn | the chunk's load |
 //! | reduce: a kernel adds the chunk's counts to the sum | the GPU's last | the chunk's histogram, by an event |
 //!
-//! A host stream waits for a GPU's marker without holding up a thread. The other way round a GPU's
-//! queue would stall on the host, so the submitting thread waits for the load, and loads are
-//! submitted ahead by as many chunks as there are buffers.
+//! A host stream waits for a GPU's marker without blocking a thread. The other way round the GPU's
+//! queue would stall, so the submitting thread waits for the load. Loads are submitted as many
+//! chunks ahead as there are buffers.
 
 use std::{
     fs::File,
@@ -21,7 +21,7 @@ use fencepost::{Device, Error, Event, Stream, testing::work::ByteCounter};
 
 use crate::pipeline::{Outcome, Plan, read_whole, turn};
 
-/// A chunk's memory, and the events before and behind each stage's work.
+/// A chunk's memory, and the events before and after each stage's work.
 struct Slot {
     counter: ByteCounter,
     load: (Event, Event),
@@ -39,11 +39,11 @@ struct Streams {
 struct Shared {
     file: Mutex<File>,
     name: String,
-    /// Why a load gave up.
+    /// Why a load failed.
     failure: OnceLock<String>,
 }
 
-/// Runs the pipeline over `file`, and tells `progress` of each chunk's bytes when they are done.
+/// Runs the pipeline over `file`, and calls `progress` with the bytes of each chunk that is done.
 pub(crate) fn run(
     device: &Device,
     file: File,
@@ -83,7 +83,7 @@ fn pump(
     let slot = |chunk: u64| &ring[(chunk % buffers) as usize];
     let mut nanos = [(); 3].map(|()| Vec::new());
 
-    // The stages' times are of two clocks, which never mix: the whole is timed by the host's.
+    // The stages are timed by two clocks, whose times do not mix. The host's times the whole.
     let began = Instant::now();
     for chunk in 0..buffers {
         slot(chunk).load(&streams, shared, plan.len_of(chunk))?;
@@ -92,7 +92,8 @@ fn pump(
         let slot = slot(chunk);
         slot.load.1.synchronize()?;
         if chunk >= buffers {
-            // The load waited for them, so both are complete: before they are recorded again.
+            // Both kernels are complete, because the load waited for them. They are read before
+            // their events are recorded again.
             slot.harvest_kernels(&mut nanos)?;
             progress(plan.len_of(chunk - buffers) as u64);
         }
@@ -135,7 +136,7 @@ impl Slot {
         streams.load.launch(move || {
             let filled = turn(&shared.file).and_then(|mut file| {
                 let read = counter.fill(len, |bytes| read_whole(&mut file, bytes));
-                read.unwrap_or_else(|| Err("there is no memory to read into".into()))
+                read.unwrap_or_else(|| Err("there is no memory for the chunk".into()))
             });
             if let Err(why) = filled {
                 let why = format!("reading {} failed: {why}", shared.name);
@@ -146,7 +147,7 @@ impl Slot {
         self.load.1.record(&streams.load)
     }
 
-    /// Puts the kernels of a chunk, which is loaded, on their streams.
+    /// Puts the kernels of a loaded chunk on their streams.
     fn submit(
         &self,
         streams: &Streams,
@@ -166,7 +167,7 @@ impl Slot {
         self.reduce.1.record(&streams.reduce)
     }
 
-    /// How long the kernels took, which are done.
+    /// Reads how long the kernels took. They must be complete.
     fn harvest_kernels(&self, nanos: &mut [Vec<f64>; 3]) -> Result<(), Error> {
         for (stage, (start, end)) in [(1, &self.histogram), (2, &self.reduce)] {
             nanos[stage].push(start.elapsed(end)?.as_nanos_f64());

@@ -1,5 +1,5 @@
-//! The command line of fencepost as a library, for programs that carry it inside them: the Python
-//! package runs it as `python -m fencepost`.
+//! The command line of fencepost as a library, for programs that include it: the Python package
+//! runs it as `python -m fencepost`.
 #![deny(missing_docs)]
 
 use std::{
@@ -21,12 +21,20 @@ mod run;
 mod stats;
 mod units;
 
-/// Device events on this machine: run a pipeline ordered by them, list the devices, check what they
-/// promise, and measure what they cost.
+/// How wide help and tables are at most, in columns.
+const WIDTH: usize = 80;
+
+/// Device events on this machine: run a pipeline that they order, list devices, check what the
+/// events promise, and measure what they cost.
 ///
-/// Without a command it does `run`, whose options also work without the word.
+/// Without a command, `fencepost` does the same as `fencepost run`, with its options.
 #[derive(Parser)]
-#[command(name = "fencepost", version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "fencepost",
+    version,
+    args_conflicts_with_subcommands = true,
+    max_term_width = WIDTH
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -48,9 +56,9 @@ enum Stop {
     Usage(String),
     /// A check, a device or the machine failed: exit code 1.
     Failed(String),
-    /// Exit code 1, and what there is to say is in the output already.
+    /// Exit code 1. The output says why.
     Reported,
-    /// Whoever read our output has gone: nothing to say to anybody.
+    /// The reader has closed the pipe: exit code 0, and no message.
     NobodyReads,
 }
 
@@ -60,10 +68,10 @@ impl From<Error> for Stop {
     }
 }
 
-/// Runs the command that `args` name, the first of which is the program's own name, and gives the
-/// exit code: 0 good, 1 a check or a device failed, 2 bad arguments.
+/// Runs the command that `args` name and returns its exit code: 0 for success, 1 if a check or a
+/// device failed, 2 for bad arguments. The first of `args` is the program's name.
 ///
-/// It writes to the standard output and error of the process, and blocks until the command is done.
+/// Writes to the standard output and error of the process, and blocks until the command is done.
 ///
 /// ```
 /// assert_eq!(fencepost_cli::run(["fencepost", "devices", "--json"]), 0);
@@ -73,7 +81,7 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) if !error.use_stderr() => {
-            // Help or the version, asked for. Nobody is there to be told that it cannot be written.
+            // Help or the version, asked for. Where it cannot be written, no message can be.
             let _ = error.print();
             return 0;
         }
@@ -104,7 +112,7 @@ fn end(stop: &Stop) -> u8 {
     code
 }
 
-/// What clap has to say, in one line: the reason and the hints, without the usage.
+/// clap's message in one line: the reason and the hints, without the usage.
 fn one_line(rendered: &str) -> String {
     let said = rendered
         .split("\nUsage:")
@@ -118,7 +126,7 @@ fn one_line(rendered: &str) -> String {
     text
 }
 
-/// Names of files and devices may hold anything, and must not break the one line they are told in.
+/// Escapes control characters: names of files and devices may hold any, and a message is one line.
 fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
@@ -150,7 +158,7 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Stop> {
     }
 }
 
-/// The device that was named, or else the best there is.
+/// The device of this name; without a name, the one that `Device::open_best` chooses.
 fn open(name: Option<&str>) -> Result<Device, Stop> {
     let opened = match name {
         Some(name) => Device::open(name),
@@ -177,8 +185,8 @@ fn progress_bar(len: u64, template: &str) -> ProgressBar {
     bar.with_finish(ProgressFinish::AndClear)
 }
 
-/// A table without lines. It reads the same on a terminal and in a file, and is never squeezed into
-/// what a terminal says its width is: some say 0.
+/// A table without lines between its cells. It is the same on a terminal and in a file, whatever
+/// width the terminal reports: some report 0.
 fn table<const N: usize>(header: [&str; N]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
     table
@@ -190,7 +198,7 @@ fn table<const N: usize>(header: [&str; N]) -> comfy_table::Table {
     table
 }
 
-/// Sets the columns from the `first`th on to the right.
+/// Aligns the columns from the `first` on to the right.
 fn align_numbers(table: &mut comfy_table::Table, first: usize) {
     for column in table.column_iter_mut().skip(first) {
         column.set_cell_alignment(comfy_table::CellAlignment::Right);

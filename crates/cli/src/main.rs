@@ -1,4 +1,4 @@
-//! `fencepost`: what device events do on this machine, from the command line.
+//! The command `fencepost`.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The byte histogram of a file, by streams that nothing but events put in order.
+//! The byte histogram of a file, counted on streams that only events order.
 //!
 //! | stage | stream | waits for |
 //! |---|---|---|
@@ -6,8 +6,8 @@
 //! | histogram: counts the chunk's bytes | those in between, in turn | the chunk's load |
 //! | reduce: adds the chunk's counts to the sum | the last | the chunk's histogram |
 //!
-//! With two streams the last two stages share one; with one stream everything does. The host's
-//! thread submits, and blocks only on the event of the buffer it wants back: that bounds the
+//! With two streams the last two stages share one; with one stream all do. The calling thread
+//! submits, and blocks only on the last event of the buffer that it needs next. That bounds the
 //! memory.
 
 use std::{
@@ -24,12 +24,12 @@ pub(crate) const STAGES: [&str; 3] = ["load", "histogram", "reduce"];
 
 pub(crate) type Counts = [u64; 256];
 
-/// How the file is cut up.
+/// How the file is divided.
 pub(crate) struct Plan {
-    /// The file's name, for what there is to say about it.
+    /// The file's name, for messages.
     pub(crate) name: String,
     pub(crate) streams: usize,
-    /// How long the file was when it was opened.
+    /// The file's length when it was opened.
     pub(crate) bytes: u64,
     pub(crate) chunk: usize,
 }
@@ -58,13 +58,13 @@ impl Plan {
     }
 }
 
-/// What came out.
+/// The result.
 pub(crate) struct Outcome {
     pub(crate) counts: Counts,
-    /// For each stage, what each chunk took on the device's clock, in nanoseconds.
+    /// For each stage, how long each chunk took by the device's clock, in nanoseconds.
     pub(crate) nanos: [Vec<f64>; 3],
-    /// From the first chunk's first event to the last one's last, on the device's clock; on a GPU,
-    /// where the load is the host's, on the host's.
+    /// From the first event of the first chunk to the last event of the last, by the device's
+    /// clock. On a GPU, where a host stream loads, by the host's.
     pub(crate) wall_nanos: Option<f64>,
 }
 
@@ -72,13 +72,13 @@ pub(crate) struct Outcome {
 struct Shared {
     file: Mutex<File>,
     sum: Mutex<Counts>,
-    /// Why a stage gave up. The stream it ran on fails then, and with it all that wait for it.
+    /// Why a stage failed. Its stream fails then, and so do those that wait for it.
     failure: OnceLock<String>,
 }
 
-/// A buffer of the ring. The stages take turns at it by events alone; the lock is there because
-/// safe code cannot share a buffer otherwise, and is never contended: where it is, or where the
-/// buffer is not as the stage before left it, the events failed to put the stages in order.
+/// A buffer of the ring. Events alone order the stages that use it. Safe code needs a lock to share
+/// it; if that is ever contended, or the buffer does not hold what the stage before left, the events
+/// failed to order the stages.
 struct Buffer {
     holds: Holds,
     bytes: Vec<u8>,
@@ -93,13 +93,13 @@ enum Holds {
     Counts(u64),
 }
 
-/// A buffer and the events of its chunk: one before and one behind each stage's work.
+/// A buffer and the events of its chunk: one before and one after each stage's work.
 struct Slot {
     buffer: Arc<Mutex<Buffer>>,
     events: [(Event, Event); 3],
 }
 
-/// Runs the pipeline over `file`, and tells `progress` of each chunk's bytes when they are done.
+/// Runs the pipeline over `file`, and calls `progress` with the bytes of each chunk that is done.
 pub(crate) fn run(
     device: &Device,
     file: File,
@@ -256,7 +256,7 @@ impl Slot {
 }
 
 impl Buffer {
-    /// Turns from what the stage before left into what the one behind expects.
+    /// Checks what the stage before left, and notes what the next stage finds.
     fn pass_on(&mut self, from: Holds, to: Holds) -> Result<(), String> {
         if self.holds != from {
             let found = self.holds;
@@ -282,10 +282,11 @@ fn stage_streams(streams: &[Stream], chunk: u64) -> [&Stream; 3] {
     }
 }
 
-/// Takes what no other thread may have at this point.
+/// Takes a lock that no other thread holds if the events order the stages.
 pub(crate) fn turn<T>(of: &Mutex<T>) -> Result<MutexGuard<'_, T>, String> {
-    of.try_lock()
-        .map_err(|_| "the events did not keep the stages in order: two met at one buffer".into())
+    of.try_lock().map_err(|_| {
+        "the events did not keep the stages in order: two used one buffer at once".into()
+    })
 }
 
 pub(crate) fn read_whole(file: &mut File, mut rest: &mut [u8]) -> Result<(), String> {
@@ -306,7 +307,7 @@ pub(crate) fn read_whole(file: &mut File, mut rest: &mut [u8]) -> Result<(), Str
     Ok(())
 }
 
-/// Counts in four tables, so that a run of equal bytes is no chain of additions to one word.
+/// Counts in four tables, so that equal bytes in a row are no chain of additions to one word.
 fn count(bytes: &[u8]) -> Counts {
     let mut tables = [[0_u64; 256]; 4];
     let mut quads = bytes.chunks_exact(4);

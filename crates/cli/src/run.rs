@@ -17,17 +17,17 @@ use crate::{
     table, units,
 };
 
-/// Count a file's bytes by a pipeline of streams ordered by nothing but events, and time each stage
+/// Count a file's bytes in a pipeline that only events order, and time each stage
 ///
-/// Reads a file in chunks through a pipeline of streams that nothing but events put in order: load,
-/// byte histogram, reduce. Prints what each stage took for each chunk on the device's own clock,
-/// the overlap reached, the throughput and the file's entropy, and checks the histogram against a
-/// plain single-threaded count.
+/// Reads a file in chunks. Each chunk passes three stages on different streams: load, histogram and
+/// reduce. Nothing but events orders them. Prints how long each stage took by the device's clock,
+/// how far the stages overlapped, the throughput and the file's entropy, and checks the histogram
+/// against a plain single-threaded count.
 #[derive(clap::Args)]
 #[command(after_long_help = JSON_HELP)]
 pub(crate) struct Args {
-    /// The device, as `fencepost devices` names it [default: FENCEPOST_DEVICE, or the best there
-    /// is]
+    /// The device, by its name in `fencepost devices` [default: FENCEPOST_DEVICE, or the best
+    /// device that works]
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
 
@@ -35,15 +35,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
 
-    /// How many streams: one to load, one to reduce, and histogram streams in between
+    /// How many streams: one loads, one reduces, and the others count histograms
     ///
-    /// Two streams share the three stages, and one does all of them. On a GPU the stream that loads
-    /// is the host's, and there are at least three.
+    /// Of two streams one loads and the other does the rest; a single stream does everything. On a
+    /// GPU a host stream loads, and there are at least three streams.
     #[arg(long, value_name = "N", default_value = "4", value_parser = parse_streams,
         allow_negative_numbers = true)]
     streams: usize,
 
-    /// How many bytes a chunk has; K, M and G stand for KiB, MiB and GiB
+    /// The size of a chunk in bytes; K, M and G stand for KiB, MiB and GiB
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = units::parse_chunk,
         allow_negative_numbers = true)]
     chunk: usize,
@@ -55,31 +55,34 @@ pub(crate) struct Args {
 
 const JSON_HELP: &str = "\
 JSON fields of run (times in nanoseconds on the device's clock, sizes in bytes):
-  device, clock, clock_resolution_ns   what ran it, and what timed it
-  input, bytes, chunk_bytes, chunks    the file and how it was cut up
-  streams                              how many streams shared the work
-  stages                               for each: stage, n, min_ns, median_ns, p95_ns,
-                                       max_ns, total_ns (null when n is 0)
-  wall_ns                              from the first chunk's start to the last one's end
-  overlap                              the stages' total_ns by wall_ns
-  throughput_bytes_per_s               bytes by wall_ns
-  entropy_bits_per_byte                of the whole file
-  histogram                            256 counts
-  matches                              whether a plain count gives the same
+  device, clock, clock_resolution_ns  the device and its clock
+  input, bytes, chunk_bytes, chunks   the file, and how it was divided
+  streams                             how many streams were asked for
+  stages                              for each: stage, n, min_ns, median_ns,
+                                      p95_ns, max_ns, total_ns; the times are
+                                      null when n is 0
+  wall_ns                             from the start of the first chunk to the
+                                      end of the last
+  overlap                             the sum of the stages' total_ns divided by
+                                      wall_ns; 1.0 means not at all
+  throughput_bytes_per_s              bytes divided by the seconds of wall_ns
+  entropy_bits_per_byte               of the whole file
+  histogram                           256 counts
+  matches                             whether a plain count gives the same
 wall_ns, overlap and throughput_bytes_per_s are null for an empty file.
 
-Exit codes: 0 good, 1 a check or device failed, 2 bad arguments.";
+Exit codes: 0 success, 1 a check or a device failed, 2 bad arguments.";
 
 const MOST_STREAMS: usize = 4096;
-/// The ring's buffers together.
+/// For all buffers of the ring together.
 const MOST_MEMORY: u64 = 4 << 30;
-/// What each chunk took is kept until the end, 24 bytes a chunk.
+/// The times of each chunk are kept until the end: 24 bytes a chunk.
 const MOST_CHUNKS: u64 = 1 << 22;
 
 fn parse_streams(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n @ 1..=MOST_STREAMS) => Ok(n),
-        _ => Err(format!("a number from 1 to {MOST_STREAMS} works")),
+        _ => Err(format!("expected a number from 1 to {MOST_STREAMS}")),
     }
 }
 
@@ -118,8 +121,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
     let path = match &args.input {
         Some(path) => path.clone(),
         None => std::env::current_exe().map_err(|error| {
-            let text = format!("cannot find this program's own file: {error}; name one: --input");
-            Stop::Usage(text)
+            Stop::Usage(format!(
+                "cannot find this program's executable: {error}; name a file with --input"
+            ))
         })?,
     };
     let (file, bytes) = open_regular(&path)?;
@@ -160,14 +164,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
     match matches {
         true => Ok(()),
         false => Err(Stop::Failed(format!(
-            "the histogram differs from a plain single-threaded count of {}; unless the file was \
-             written to meanwhile, that is a bug: please report it",
+            "the histogram differs from a plain single-threaded count of {}; if nothing wrote to \
+             the file meanwhile, this is a bug: please report it",
             plan.name
         ))),
     }
 }
 
-/// Opens `path` only when it is a regular file: opening a pipe may block for ever.
+/// Opens `path` only if it is a regular file: opening a pipe may block for ever.
 fn open_regular(path: &Path) -> Result<(File, u64), Stop> {
     let what_works = "; name a regular file that you may read";
     let name = path.display();
@@ -189,7 +193,7 @@ fn open_regular(path: &Path) -> Result<(File, u64), Stop> {
 fn refuse_the_absurd(plan: &Plan) -> Result<(), Stop> {
     if plan.memory() > MOST_MEMORY {
         return Err(Stop::Usage(format!(
-            "--streams {} with --chunk {} takes {} of buffers; up to {} works",
+            "--streams {} with --chunk {} needs {} of buffers; the limit is {}",
             plan.streams,
             plan.chunk,
             units::size(plan.memory() as f64),
@@ -198,7 +202,8 @@ fn refuse_the_absurd(plan: &Plan) -> Result<(), Stop> {
     }
     if plan.chunks() > MOST_CHUNKS {
         return Err(Stop::Usage(format!(
-            "--chunk {} cuts {} into {} chunks; up to {MOST_CHUNKS} work: use --chunk {} or more",
+            "--chunk {} divides {} into {} chunks; the limit is {MOST_CHUNKS}: use --chunk {} or \
+             more",
             plan.chunk,
             plan.name,
             plan.chunks(),
@@ -208,7 +213,7 @@ fn refuse_the_absurd(plan: &Plan) -> Result<(), Stop> {
     Ok(())
 }
 
-/// What the pipeline's result is checked against: nothing clever, no streams, one thread.
+/// What the pipeline's result is compared with: a simple loop on one thread, without streams.
 fn plain_count(file: &mut File, bytes: u64, progress: impl Fn(u64)) -> Result<Counts, String> {
     file.rewind().map_err(|error| error.to_string())?;
     let mut counts = [0; 256];
@@ -256,7 +261,7 @@ fn report(device: &Device, plan: &Plan, outcome: Outcome, matches: bool) -> Repo
             }
         })
         .collect();
-    // A coarse clock may have seen no time pass.
+    // By a coarse clock the whole may have taken no time.
     let wall = outcome.wall_nanos.filter(|&wall| wall > 0.0);
     let busy: f64 = stages.iter().filter_map(|stage| stage.total_ns).sum();
     Report {
@@ -298,14 +303,14 @@ fn text(report: &Report) -> String {
     let (wall, streams) = (or_none(report.wall_ns), report.streams);
     let overlap = match report.overlap {
         Some(overlap) => format!(
-            "{overlap:.2}: the stages were at work {overlap:.2} times as long as the whole took, \
-             on {streams} stream{}",
+            "the stages overlapped {overlap:.2} times (1.0 means not at all), on {streams} \
+             stream{}",
             if streams == 1 { "" } else { "s" }
         ),
         None => "none: there was nothing to do".into(),
     };
     let throughput = match report.throughput_bytes_per_s {
-        Some(rate) => format!("{}/s: {wall} in all", units::size(rate)),
+        Some(rate) => format!("{}/s, {wall} in all", units::size(rate)),
         None => "none: there was nothing to do".into(),
     };
     let matches = match report.matches {

@@ -1,6 +1,6 @@
-//! What a set of measured values comes to.
+//! Summary statistics of measured values.
 
-/// The figures that tables and JSON are made of.
+/// The figures that tables and JSON show.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Stats {
     pub(crate) n: usize,
@@ -13,7 +13,7 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// `None` of no values.
+    /// `None` if there are no values.
     pub(crate) fn of(mut values: Vec<f64>) -> Option<Stats> {
         values.sort_by(f64::total_cmp);
         Some(Stats {
@@ -28,14 +28,14 @@ impl Stats {
     }
 }
 
-/// Between the two nearest ranks, in proportion. `sorted` is not empty.
+/// Interpolates between the two nearest ranks. `sorted` is not empty.
 fn quantile(sorted: &[f64], q: f64) -> f64 {
     let rank = q * (sorted.len() - 1) as f64;
     let (low, high) = (sorted[rank.floor() as usize], sorted[rank.ceil() as usize]);
     low + (high - low) * rank.fract()
 }
 
-/// The entropy of bytes that occur this often, in bits per byte; 0 of none.
+/// The entropy of bytes that occur this often, in bits per byte; 0 if there are none.
 pub(crate) fn entropy(counts: &[u64; 256]) -> f64 {
     let total: u64 = counts.iter().sum();
     let bits = |&count: &u64| match count {
@@ -45,7 +45,7 @@ pub(crate) fn entropy(counts: &[u64; 256]) -> f64 {
             -share * share.log2()
         }
     };
-    // Adding to +0.0 keeps a sum of -0.0s from printing a sign.
+    // From +0.0 on, a sum of -0.0s prints no sign.
     counts.iter().map(bits).fold(0.0, |sum, bits| sum + bits)
 }
 

@@ -1,4 +1,4 @@
-//! Sizes and times as people write and read them.
+//! Sizes and times in the units that people use.
 
 pub(crate) const LARGEST_CHUNK: usize = 1 << 30;
 
@@ -17,14 +17,14 @@ pub(crate) fn parse_chunk(text: &str) -> Result<usize, String> {
     };
     match number.and_then(|n| n.checked_mul(unit)) {
         Some(size @ 1..=LARGEST_CHUNK) => Ok(size),
-        _ => Err("a size from 1 to 1G works: bytes, or with K, M or G as in 64K".into()),
+        _ => Err("expected a size from 1 to 1G, in bytes or with K, M or G, as in 64K".into()),
     }
 }
 
-/// A time with the unit that suits its length, to three digits.
+/// A time to three digits, in the unit that fits it.
 pub(crate) fn time(nanos: f64) -> String {
     let (scale, unit) = match nanos.abs() {
-        // Half a digit early, so that rounding never gives 1000 of a unit.
+        // Half a digit below the limit, so that rounding never gives 1000 of a unit.
         n if n >= 0.9995e9 => (1e9, "s"),
         n if n >= 0.9995e6 => (1e6, "ms"),
         n if n >= 0.9995e3 => (1e3, "µs"),
@@ -39,7 +39,7 @@ pub(crate) fn time(nanos: f64) -> String {
     format!("{value:.digits$} {unit}")
 }
 
-/// A size with the unit that suits it.
+/// A size in the unit that fits it.
 pub(crate) fn size(bytes: f64) -> String {
     match bytes {
         b if b >= 1024.0 * 1024.0 * 1024.0 => format!("{:.2} GiB", b / (1024.0 * 1024.0 * 1024.0)),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{Stop, stats::Stats};
 
-/// One side: runs its operation this many times.
+/// One side of a comparison: runs its operation this many times.
 pub(super) type Side<'a> = Box<dyn FnMut(u64) -> Result<(), Stop> + 'a>;
 
 /// How a row is measured.
@@ -12,26 +12,26 @@ pub(super) type Side<'a> = Box<dyn FnMut(u64) -> Result<(), Stop> + 'a>;
 pub(super) struct How {
     /// How often each side gets its turn.
     pub(super) rounds: usize,
-    /// How many operations a turn has at least; as many more as fill [`SAMPLE`].
+    /// The least number of operations in a turn; it is doubled until a turn takes [`SAMPLE`].
     pub(super) batch: u64,
-    /// A rest before each turn, so that every thread and core involved has gone to sleep.
+    /// A pause before each turn, in which every thread and core involved goes to sleep.
     pub(super) pause: Option<Duration>,
 }
 
-/// A turn shorter than this would measure the clock.
+/// A shorter turn would measure the clock.
 const SAMPLE: Duration = Duration::from_micros(40);
 
-/// Gives each side its turn, `rounds` times over, and tells each one's nanoseconds per operation.
+/// Gives each side its turn, `rounds` times, and returns each side's nanoseconds per operation.
 ///
-/// In turns, because what else the machine does, and how fast it clocks, drifts: neighbours in time
-/// see the same, so it cancels out of their ratio. Each round goes the other way round than the
-/// last, because who comes after whom matters too: beside timed records of CUDA by up to 4 %.
+/// The machine's load and clock speed drift. Sides that take turns see the same drift, so that it
+/// cancels out of their ratio. The order is reversed from round to round, because a side's place
+/// in the order matters too: up to 4 % beside timed records of CUDA.
 pub(super) fn in_turns<const N: usize>(how: How, sides: [Side<'_>; N]) -> Result<[Stats; N], Stop> {
     in_settled_turns(how, &|| Ok(()), sides)
 }
 
-/// As [`in_turns`], with `settle` after each turn, untimed: it lets a device come to rest, so that
-/// no side meets the queue that another filled.
+/// As [`in_turns`], with an untimed `settle` after each turn. It waits until the device is idle, so
+/// that no side finds a queue that another has filled.
 pub(super) fn in_settled_turns<const N: usize>(
     how: How,
     settle: &dyn Fn() -> Result<(), Stop>,

@@ -1,4 +1,4 @@
-//! `fencepost bench`: what each operation costs beside the bare primitive, measured in turns.
+//! `fencepost bench`: what each operation costs beside a bare primitive, measured in turns.
 
 use std::{
     hint::black_box,
@@ -24,27 +24,28 @@ mod harness;
 mod metal;
 mod vulkan;
 
-/// Measure what each operation costs, in turns with the bare primitive it stands on
+/// Measure what each operation costs beside the bare primitive or driver call
 ///
-/// Each row is the median of many rounds, in which the operation and what it is held against take
-/// turns; p5 and p95 show how far the rounds spread. A ratio is one of medians, and `within` its
-/// floor or `OVER` it; the exit code does not depend on it.
+/// In each of many rounds the operation and the primitives below it take turns. A row has the median
+/// of the rounds, and p5 and p95 show their spread. The ratio is the operation's median divided by
+/// the primitive's. `within` and `OVER` say whether it keeps its bound; the exit code does not
+/// depend on it.
 ///
-/// The rows that wake another thread also depend on which cores the system gives the two threads:
-/// where p5 and p95 lie far apart, run it again, or on fixed cores (as in `taskset -c 0,1 fencepost
-/// bench`).
+/// The rows that wake another thread also depend on the cores that the two threads run on. If p5
+/// and p95 are far apart, measure again, or on fixed cores, as with `taskset -c 0,1`.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
-JSON fields of bench: device, cpus, debug_build, quick, and for each of rows: operation,\n\
-rounds, median_ns, p5_ns, p95_ns, and for each of against: name, median_ns, p5_ns, p95_ns,\n\
-ratio, floor, verdict (the last two null where there is no floor).")]
+JSON fields of bench: device, cpus, debug_build, quick, and for each of rows:\n\
+operation, rounds, median_ns, p5_ns, p95_ns, and for each of against: name,\n\
+median_ns, p5_ns, p95_ns, ratio, bound, verdict (the last two null where there\n\
+is no bound).")]
 pub(crate) struct Args {
-    /// The device, as `fencepost devices` names it [default: FENCEPOST_DEVICE, or the best there
-    /// is]
+    /// The device, by its name in `fencepost devices` [default: FENCEPOST_DEVICE, or the best
+    /// device that works]
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
 
-    /// A few rounds only: shows that everything runs, and its figures mean little
+    /// Run a few rounds only: shows that everything works, but its figures mean little
     #[arg(long)]
     quick: bool,
 
@@ -77,7 +78,7 @@ struct Against {
     #[serde(flatten)]
     figures: Figures,
     ratio: f64,
-    floor: Option<f64>,
+    bound: Option<f64>,
     verdict: Option<&'static str>,
 }
 
@@ -89,7 +90,7 @@ struct Figures {
 }
 
 impl Figures {
-    /// Of one of `share` parts of each operation.
+    /// Those of one of `share` equal parts of the operation.
     fn of(stats: &Stats, share: f64) -> Figures {
         Figures {
             median_ns: stats.median / share,
@@ -99,7 +100,7 @@ impl Figures {
     }
 }
 
-/// What a row is held against: its name, and the greatest ratio to keep.
+/// What an operation is compared with: its name, and the bound of the ratio.
 type Base = (&'static str, Option<f64>);
 
 pub(crate) fn run(args: &Args) -> Result<(), Stop> {
@@ -140,7 +141,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
     }
     bar.finish_and_clear();
     let report = Report {
-        // The clock names the hardware, or says that there is none.
+        // The clock's name names the hardware, or says that there is none.
         device: format!("{}, {}", bench.device, bench.device.clock().name()),
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
         debug_build: cfg!(debug_assertions),
@@ -153,7 +154,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
     }
 }
 
-/// What makes a row.
+/// Measures a row.
 type Measure = fn(&Bench) -> Result<Row, Stop>;
 
 struct Bench {
@@ -171,7 +172,7 @@ impl Bench {
         }
     }
 
-    /// For operations of nanoseconds.
+    /// For operations that take nanoseconds.
     fn short(&self) -> How {
         self.how(1001, 64, None)
     }
@@ -183,7 +184,7 @@ impl Bench {
         }
     }
 
-    /// Both sides of a GPU in turns; `settle` lets everything be done after each.
+    /// Both sides of a GPU in turns; `settle` waits for all work after each turn.
     fn compare_settled(
         &self,
         operation: &'static str,
@@ -209,7 +210,7 @@ impl Bench {
         let (holder, stream) = (self.device.new_stream()?, self.device.new_stream()?);
         let (release, held) = mpsc::channel::<()>();
         holder.launch(move || {
-            // Ends when the other side is dropped.
+            // Ends when the sender is dropped.
             let _ = held.recv();
         })?;
         stream.wait(&holder.record()?)?;
@@ -286,7 +287,7 @@ impl Bench {
         self.wake("the same after 1.5 ms of sleep", how)
     }
 
-    /// There and back over another thread.
+    /// A round trip to another thread.
     fn wake(&self, operation: &'static str, how: How) -> Result<Row, Stop> {
         let stream = self.device.new_stream()?;
         let event = Event::new(&self.device);
@@ -354,7 +355,7 @@ impl Bench {
         Ok(row("create + record + drop", how, &create, []))
     }
 
-    /// Many live streams with work and waits across: whether the time for one grows with their
+    /// Many live streams that wait for each other: whether the time for one grows with their
     /// number.
     fn streams(&self) -> Result<Row, Stop> {
         const FEW: usize = 1_000;
@@ -390,7 +391,7 @@ impl Bench {
         for i in 0..count {
             let stream = self.device.new_stream()?;
             stream.launch(work())?;
-            // A hash spreads the waits over all that came before.
+            // A hash spreads the waits over all earlier streams.
             if let Some(earlier) = events.get(i.wrapping_mul(0x9e37_79b1) % i.max(1)) {
                 earlier.wait(&stream)?;
             }
@@ -413,7 +414,7 @@ impl Bench {
     }
 }
 
-/// The row of the first side's figures against those of the others.
+/// The row of an operation: `ours`, and the bases it is compared with.
 fn row<const N: usize>(
     operation: &'static str,
     how: How,
@@ -430,19 +431,19 @@ fn row<const N: usize>(
     }
 }
 
-fn against(ours: &Figures, theirs: Figures, (name, floor): Base) -> Against {
+fn against(ours: &Figures, theirs: Figures, (name, bound): Base) -> Against {
     let ratio = ours.median_ns / theirs.median_ns;
     Against {
         name,
         figures: theirs,
         ratio,
-        floor,
-        verdict: floor.map(|floor| if ratio <= floor { "within" } else { "OVER" }),
+        bound,
+        verdict: bound.map(|bound| if ratio <= bound { "within" } else { "OVER" }),
     }
 }
 
 fn text(report: &Report) -> String {
-    let mut table = table(["operation", "median", "p5", "p95", "ratio", "floor", ""]);
+    let mut table = table(["operation", "median", "p5", "p95", "ratio", "bound", ""]);
     for row in &report.rows {
         let [median, p5, p95] = figures(&row.figures);
         table.add_row([row.operation, &median, &p5, &p95, "", "", ""]);
@@ -455,8 +456,8 @@ fn text(report: &Report) -> String {
                 &p95,
                 &format!("{:.2}", base.ratio),
                 &base
-                    .floor
-                    .map_or(String::new(), |floor| format!("≤ {floor}")),
+                    .bound
+                    .map_or(String::new(), |bound| format!("≤ {bound}")),
                 base.verdict.unwrap_or_default(),
             ]);
         }
@@ -465,14 +466,15 @@ fn text(report: &Report) -> String {
     let mut notes = String::new();
     if report.debug_build {
         notes.push_str(
-            "This is a debug build: its figures mean nothing; use cargo run --release.\n",
+            "This is a debug build: its figures mean nothing. Use cargo run --release.\n",
         );
     }
     if report.quick {
-        notes.push_str("A quick run of a few rounds: its figures mean little.\n");
+        notes.push_str("This is a quick run of few rounds: its figures mean little.\n");
     }
     format!(
-        "device: {}, {} CPUs; in turns with the bare primitive (-), time for one operation\n\
+        "device: {}, {} CPUs\n\
+         The time of one operation, measured in turns with the bare primitives (-).\n\
          {notes}\n{}\n",
         report.device,
         report.cpus,
