@@ -7,8 +7,8 @@ use crate::run::{Workspace, say, shown};
 
 pub(crate) const NIGHTLY: &str = "nightly";
 
-/// Whether the nightly toolchain is there with these components. Adds components to a toolchain
-/// that is there, but brings no toolchain: that is a decision for whoever owns the machine.
+/// Whether the nightly toolchain is installed with these components. Adds missing components, but
+/// installs no toolchain: the owner of the machine decides that.
 pub(crate) fn nightly_with(components: &[&str]) -> Result<(), String> {
     let remedy = format!(
         "rustup toolchain install {NIGHTLY} --component {}",
@@ -66,12 +66,13 @@ pub(crate) fn has_targets(targets: &[&str]) -> bool {
     })
 }
 
-/// The same, after an attempt to add them where nobody needs to be asked: in CI, and for root.
+/// Whether rustup has them, after an attempt to add them where nobody has to be asked: in CI, and
+/// as root.
 pub(crate) fn bring_targets(targets: &[&str]) -> bool {
-    let in_ci = std::env::var("CI").is_ok_and(|ci| matches!(&*ci, "true" | "1"));
     if has_targets(targets) {
         return true;
     }
+    let in_ci = std::env::var("CI").is_ok_and(|ci| matches!(&*ci, "true" | "1"));
     if !in_ci && !is_root() {
         return false;
     }
@@ -80,9 +81,9 @@ pub(crate) fn bring_targets(targets: &[&str]) -> bool {
     add_quietly(add)
 }
 
-/// The output is shown where it failed.
+/// Runs it, and shows its output only if it fails.
 fn add_quietly(mut add: Command) -> bool {
-    // A failed download is no reason for a stack trace.
+    // rustup would print a stack trace for a failed download.
     add.env_remove("RUST_BACKTRACE");
     say(&format!("$ {}", shown(&add)));
     match add.output() {

@@ -1,4 +1,4 @@
-//! Metal: on the stand-in for it, since CI has no Mac, and checked for Apple's targets.
+//! Metal: run on a stand-in, since CI has no Mac, and linted for Apple's targets.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,8 +23,7 @@ const EXAMPLES: &[&str] = &["metal_command_buffer", "torch_mps_symbols"];
 /// What users on a Mac build.
 const FOR_APPLE: &[&str] = &["fencepost", "fencepost-cli", "fencepost-python"];
 const APPLE_TARGETS: &[&str] = &["aarch64-apple-darwin", "x86_64-apple-darwin"];
-/// Debian's compiler, in a version of its own, its sources, which hold the standard library, and
-/// its lints.
+/// Debian's newest compiler, the sources of its standard library, and its lints.
 const DEBIAN: &[&str] = &["cargo-web", "rustc-web", "rust-web-src", "rust-web-clippy"];
 
 pub(super) fn steps() -> Vec<Step> {
@@ -103,10 +102,7 @@ pub(super) fn steps() -> Vec<Step> {
             proves: "the library, the command line and the Python module pass the lints for \
                      Apple's targets",
             count: Count::Nothing,
-            ready: || match bring_targets(APPLE_TARGETS) {
-                true => Ok(()),
-                false => packages::installed(DEBIAN),
-            },
+            ready: apple_ready,
             tasks: |w| {
                 let lint = |target: &&str| Task::Build(for_apple(w, target));
                 Ok(APPLE_TARGETS.iter().map(lint).collect())
@@ -115,11 +111,11 @@ pub(super) fn steps() -> Vec<Step> {
     ]
 }
 
-/// Builds all that the stand-in is linked into, in one way for all steps: see
+/// Builds everything that the stand-in is linked into, in one way for all steps: see
 /// [`everything`](super::host::everything).
 fn on_stand_in(w: &Workspace) -> Result<Command, String> {
-    // With a target named, the flags leave alone what runs while building, and the other steps'
-    // builds of that serve here too.
+    // With a target named, build scripts and macros are built without the flags, and the other
+    // steps' builds of them are used again.
     let mut command = w.cargo("build --locked --lib");
     command.args(["--target", &host_triple()?]);
     command.args(
@@ -137,6 +133,18 @@ fn on_stand_in(w: &Workspace) -> Result<Command, String> {
     add_flags(&mut command, "RUSTFLAGS", "--cfg metal_sim");
     Ok(command)
 }
+
+/// With rustup's targets, or else with Debian's compiler.
+fn apple_ready() -> Result<(), String> {
+    if bring_targets(APPLE_TARGETS) {
+        return Ok(());
+    }
+    packages::installed(DEBIAN).map_err(|why| {
+        let add = format!("rustup target add {}", APPLE_TARGETS.join(" "));
+        format!("Apple's targets are not installed: {add}; or Debian's compiler: {why}")
+    })
+}
+
 fn for_apple(w: &Workspace, target: &str) -> Command {
     let mut command = match has_targets(APPLE_TARGETS) {
         true => w.cargo("clippy"),
@@ -150,9 +158,9 @@ fn for_apple(w: &Workspace, target: &str) -> Command {
     command
 }
 
-/// Debian packages no standard library for Apple's targets, but its sources, to build it from.
+/// Debian packages no standard library for Apple's targets, but the sources to build it from.
 fn with_debians_compiler(w: &Workspace) -> Command {
-    // Not through rustup's cargo, which would find rustup's clippy.
+    // rustup's cargo would find rustup's clippy.
     let mut command = w.command("/usr/bin/cargo-clippy");
     command.args(["clippy", "-Zbuild-std=std", "--target-dir"]);
     command.arg(w.target.join("apple"));
@@ -176,7 +184,7 @@ fn with_debians_compiler(w: &Workspace) -> Command {
     command
 }
 
-/// What lets objc2's crates be linked off Apple.
+/// Builds the wrapper for rustc that lets objc2's crates be linked off Apple.
 fn wrapper(w: &Workspace) -> Command {
     w.cargo("build --package fencepost-sim-metal --bin metal-sim-rustc --locked")
 }
