@@ -145,7 +145,7 @@ mod stand_in {
         with_gpu(|device, session| {
             let (stream, theirs) = (device.new_stream().unwrap(), Theirs::new(device));
             let log = work::new_log(device).unwrap();
-            session.hold();
+            session.pause_all();
             for value in 1..=40 {
                 work::append(&stream, &log, value).unwrap();
                 let buffer = metal::command_buffer(&stream).unwrap();
@@ -153,7 +153,7 @@ mod stand_in {
                 buffer.commit();
             }
             let marker = stream.record().unwrap();
-            session.release();
+            session.resume_all();
             done(&marker);
             assert_eq!(theirs.value(), 40);
             assert_eq!(log.read().unwrap(), (1..=40).collect::<Vec<_>>());
@@ -191,9 +191,9 @@ mod stand_in {
     fn a_complete_marker_has_its_time_in_the_order_of_the_stream() {
         with_gpu(|device, session| {
             let stream = device.new_stream().unwrap();
-            session.hold();
+            session.pause_all();
             let markers: Vec<_> = (0..100).map(|_| stream.record_timed().unwrap()).collect();
-            session.release();
+            session.resume_all();
             for marker in markers.iter().rev() {
                 while !marker.query().unwrap() {
                     std::thread::yield_now();
@@ -228,14 +228,14 @@ mod stand_in {
     fn a_complete_marker_means_that_those_its_stream_waited_for_are_complete() {
         with_gpu(|device, session| {
             let streams: Vec<_> = (0..4).map(|_| device.new_stream().unwrap()).collect();
-            session.hold();
+            session.pause_all();
             let mut markers = vec![streams[0].record_timed().unwrap()];
             for turn in 1..60 {
                 let stream = &streams[turn % 4];
                 stream.wait(&markers[turn - 1]).unwrap();
                 markers.push(stream.record_timed().unwrap());
             }
-            session.release();
+            session.resume_all();
             done(&markers[59]);
             for marker in &markers {
                 assert!(marker.query().unwrap(), "{marker} is not complete");
@@ -279,7 +279,7 @@ mod stand_in {
         with_setup(Setup::seeded(fencepost_sim::seed_or(3)), |session| {
             let device = gpu();
             let (one, two) = (device.new_stream().unwrap(), device.new_stream().unwrap());
-            session.hold_callbacks();
+            session.pause_callbacks();
             let gate = work::gate(&one).unwrap();
             let mut last = one.record().unwrap();
             for _ in 0..900 {
@@ -289,7 +289,7 @@ mod stand_in {
                 }
             }
             gate.open();
-            session.release_callbacks();
+            session.resume_callbacks();
             done(&last);
         });
     }
@@ -348,7 +348,7 @@ mod stand_in {
             stream.wait(&last).unwrap();
             let behind = stream.record_timed().unwrap();
             is_pending(&last);
-            assert!(session.quiesce(Duration::from_millis(1)) || !behind.query().unwrap());
+            assert!(session.wait_idle(Duration::from_millis(1)) || !behind.query().unwrap());
             gate.open();
             done(&behind);
             assert!(last.query().unwrap(), "the stream waited for it");
@@ -371,7 +371,7 @@ mod stand_in {
     fn an_event_lives_as_long_as_a_command_buffer_that_uses_it() {
         with_gpu(|device, session| {
             let theirs = Theirs::new(device);
-            session.hold();
+            session.pause_all();
             let reserved = {
                 let (stream, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
                 let log = work::new_log(device).unwrap();
@@ -388,7 +388,7 @@ mod stand_in {
                 buffer.commit();
                 reserved.submitted()
             };
-            session.release();
+            session.resume_all();
             done(&reserved);
         });
     }
@@ -439,7 +439,7 @@ mod stand_in {
                     encoder.fillBuffer_range_value(&theirs.memory, (0..4).into(), 1);
                     encoder.endEncoding();
                 });
-                assert!(session.hold_queue(&theirs.queue, true));
+                session.pause(&theirs.queue);
                 first.commit();
                 let marker = reserved.submitted();
                 let event = Event::with_timing(device);
@@ -453,7 +453,7 @@ mod stand_in {
                 let last = last.submitted();
                 is_pending(&marker);
                 assert!(!event.query().unwrap() && !behind.query().unwrap());
-                session.hold_queue(&theirs.queue, false);
+                session.resume(&theirs.queue);
                 for marker in [&behind, &last] {
                     done(marker);
                 }
@@ -474,10 +474,10 @@ mod stand_in {
     fn the_end_of_several_command_buffers_is_that_of_the_last_in_any_order() {
         with_gpu(|device, session| {
             let (here, there) = (Theirs::new(device), Theirs::new(device));
-            for held in [&here, &there] {
+            for paused in [&here, &there] {
                 let (one, other) = (here.buffer(), there.buffer());
                 let reserved = metal::record_end(device, &[&one, &other], None).unwrap();
-                session.hold_queue(&held.queue, true);
+                session.pause(&paused.queue);
                 one.commit();
                 other.commit();
                 let marker = reserved.submitted();
@@ -488,7 +488,7 @@ mod stand_in {
                 let behind = reserved.submitted();
                 is_pending(&marker);
                 is_pending(&behind);
-                session.hold_queue(&held.queue, false);
+                session.resume(&paused.queue);
                 done(&behind);
                 done(&marker);
                 assert!(!marker.elapsed(&behind).unwrap().is_negative());
@@ -509,7 +509,7 @@ mod stand_in {
             let first = here.buffer();
             here.fill(&first, 1);
             let reserved = metal::record_end(device, &[&first], None).unwrap();
-            session.hold_queue(&here.queue, true);
+            session.pause(&here.queue);
             first.commit();
             let mut markers = vec![reserved.submitted()];
             for _ in 0..100 {
@@ -528,7 +528,7 @@ mod stand_in {
             let waits = reserved.submitted();
             is_pending(&markers[100]);
             is_pending(&waits);
-            session.hold_queue(&here.queue, false);
+            session.resume(&here.queue);
             done(&waits);
             done(&markers[100]);
             for pair in markers.windows(2) {

@@ -93,7 +93,7 @@ fn a_later_buffer_that_fails_first_releases_nobody_too_early() {
         fails(&markers[2], TEXT, 0);
         fails(&markers[3], TEXT, 0);
         // What was committed behind the failure runs, behind what it was committed behind.
-        assert!(session.quiesce(PATIENCE));
+        assert!(session.wait_idle(PATIENCE));
         assert_eq!(log.read().unwrap(), [1, 2, 4]);
     });
 }
@@ -116,11 +116,11 @@ fn a_buffer_that_fails_after_its_signal_has_failed_all_the_same() {
 fn the_first_of_several_failures_is_the_one_that_is_told() {
     with_gpu(|device, session| {
         let stream = device.new_stream().unwrap();
-        session.hold();
+        session.pause_all();
         session.fail_commit(2, TIMEOUT, "the first");
         session.fail_commit(3, TIMEOUT, "the second");
         let markers: Vec<_> = (0..4).map(|_| stream.record_timed().unwrap()).collect();
-        session.release();
+        session.resume_all();
         done(&markers[0]);
         for marker in &markers[1..] {
             fails(marker, "the first", 0);
@@ -176,7 +176,7 @@ fn a_sandbox_without_shared_events_says_so() {
 #[test]
 fn a_queue_that_cannot_be_made_is_an_error() {
     with_gpu(|device, session| {
-        session.refuse("newCommandQueue", 1);
+        session.fail_call("newCommandQueue", 1);
         let error = device.new_stream().unwrap_err();
         assert!(error.to_string().contains("drop streams"), "{error}");
         device.new_stream().unwrap().synchronize().unwrap();
@@ -196,7 +196,7 @@ fn a_refused_record_leaves_the_event_and_the_stream_as_they_were() {
             let stream = device.new_stream().unwrap();
             let held = event.marker();
             let status = event.status().unwrap();
-            session.refuse(call, 1);
+            session.fail_call(call, 1);
             let error = event.record(&stream).unwrap_err();
             assert!(matches!(error, Error::Backend { .. }), "{error:?}");
             assert!(error.to_string().contains("nil"), "{error}");
@@ -205,7 +205,7 @@ fn a_refused_record_leaves_the_event_and_the_stream_as_they_were() {
             // A wait that was asked for is not lost with the refused buffer.
             let gate = work::gate(&other).unwrap();
             stream.wait(&other.record().unwrap()).unwrap();
-            session.refuse("commandBuffer", 1);
+            session.fail_call("commandBuffer", 1);
             assert!(stream.record().is_err() && metal::command_buffer(&stream).is_ok());
             event.record(&stream).unwrap();
             assert_eq!(event.status().unwrap(), Status::Pending);
@@ -250,7 +250,7 @@ fn a_full_queue_is_an_error_and_never_blocks() {
 #[test]
 fn a_handler_may_come_after_everything_was_dropped() {
     with_gpu(|device, session| {
-        session.hold_callbacks();
+        session.pause_callbacks();
         let weak = {
             let stream = device.new_stream().unwrap();
             let event = Event::with_timing(device);
@@ -264,10 +264,10 @@ fn a_handler_may_come_after_everything_was_dropped() {
             assert!(!marker.query().unwrap(), "its handler has not come");
             marker
         };
-        assert!(session.quiesce(PATIENCE));
-        assert!(session.held_callbacks() > 0);
+        assert!(session.wait_idle(PATIENCE));
+        assert!(session.paused_callbacks() > 0);
         drop(weak);
-        session.release_callbacks();
+        session.resume_callbacks();
     });
 }
 
@@ -324,7 +324,7 @@ fn the_end_of_buffers_of_which_one_fails_has_failed_and_releases_everyone() {
                 theirs.fill(buffer, 1);
             }
             let reserved = metal::record_end(device, &[&one, &other], None).unwrap();
-            session.hold();
+            session.pause_all();
             if first_fails {
                 session.fail_commit(1, TIMEOUT, TEXT);
             }
@@ -337,7 +337,7 @@ fn the_end_of_buffers_of_which_one_fails_has_failed_and_releases_everyone() {
             let waits = metal::record_end(device, &[&buffer], None).unwrap();
             buffer.commit();
             let waits = waits.submitted();
-            session.release();
+            session.resume_all();
             is_pending(&waits);
             if !first_fails {
                 session.fail_commit(1, TIMEOUT, TEXT);
@@ -358,14 +358,14 @@ fn an_end_behind_one_that_fails_fails_with_it() {
         let theirs = Theirs::new(device);
         let (one, other) = (theirs.buffer(), theirs.buffer());
         session.fail_commit(1, TIMEOUT, TEXT);
-        session.hold();
+        session.pause_all();
         let reserved = metal::record_end(device, &[&one], None).unwrap();
         one.commit();
         let marker = reserved.submitted();
         let reserved = metal::record_end(device, &[&other], Some(&marker)).unwrap();
         other.commit();
         let behind = reserved.submitted();
-        session.release();
+        session.resume_all();
         fails(&behind, TEXT, 1);
         fails(&marker, TEXT, 0);
     });

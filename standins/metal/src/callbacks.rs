@@ -8,15 +8,15 @@ use std::sync::Mutex;
 /// Sends blocks to the threads that call them.
 pub(crate) struct Callbacks {
     completion: Worker,
-    /// The callbacks that a test delays.
-    held: Mutex<Option<Vec<(Worker, Work)>>>,
+    /// The callbacks that were due since a test has paused them; `None` while they are not paused.
+    paused: Mutex<Option<Vec<(Worker, Work)>>>,
 }
 
 impl Callbacks {
     pub(crate) fn new() -> io::Result<Callbacks> {
         Ok(Callbacks {
             completion: Worker::serial("Metal completion handlers (stand-in)")?,
-            held: Mutex::new(None),
+            paused: Mutex::new(None),
         })
     }
 
@@ -27,28 +27,28 @@ impl Callbacks {
 
     /// Calls a block on a dispatch queue.
     pub(crate) fn deliver(&self, worker: &Worker, work: Work) {
-        let mut held = lock(&self.held);
-        match &mut *held {
-            Some(held) => held.push((worker.clone(), work)),
+        let mut paused = lock(&self.paused);
+        match &mut *paused {
+            Some(paused) => paused.push((worker.clone(), work)),
             None => {
-                drop(held);
+                drop(paused);
                 worker.send(work);
             }
         }
     }
 
-    pub(crate) fn hold(&self) {
-        lock(&self.held).get_or_insert_default();
+    pub(crate) fn pause(&self) {
+        lock(&self.paused).get_or_insert_default();
     }
 
-    pub(crate) fn release(&self) {
-        let held = lock(&self.held).take();
-        for (worker, work) in held.into_iter().flatten() {
+    pub(crate) fn resume(&self) {
+        let paused = lock(&self.paused).take();
+        for (worker, work) in paused.into_iter().flatten() {
             worker.send(work);
         }
     }
 
-    pub(crate) fn held(&self) -> usize {
-        lock(&self.held).as_ref().map_or(0, Vec::len)
+    pub(crate) fn paused(&self) -> usize {
+        lock(&self.paused).as_ref().map_or(0, Vec::len)
     }
 }

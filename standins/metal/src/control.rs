@@ -24,7 +24,7 @@ pub struct Control;
 #[derive(Debug)]
 pub struct Session {
     seed: u64,
-    _alone: MutexGuard<'static, ()>,
+    _exclusive: MutexGuard<'static, ()>,
 }
 
 impl Drop for Session {
@@ -32,9 +32,9 @@ impl Drop for Session {
         if std::thread::panicking() {
             report::note(&format!("the test failed with seed {}", self.seed));
         }
-        // a failed test may have held work or callbacks, which would leave threads blocked
-        Control.release();
-        Control.release_callbacks();
+        // a test that failed while work or callbacks were paused would leave threads blocked
+        Control.resume_all();
+        Control.resume_callbacks();
     }
 }
 
@@ -54,15 +54,15 @@ impl Control {
     /// # Panics
     /// The operating system cannot start a thread.
     pub fn session(&self, setup: Setup) -> Session {
-        static ALONE: Mutex<()> = Mutex::new(());
-        let alone = lock(&ALONE);
+        static EXCLUSIVE: Mutex<()> = Mutex::new(());
+        let exclusive = lock(&EXCLUSIVE);
         let seed = setup.seed;
         if let Err(error) = machine::restart(setup) {
             panic!("no machine: {error}");
         }
         Session {
             seed,
-            _alone: alone,
+            _exclusive: exclusive,
         }
     }
 
@@ -92,16 +92,16 @@ impl Control {
     ///
     /// # Panics
     /// There is no such name.
-    pub fn refuse(&self, name: &str, nth: u64) {
-        report::refuse(name, nth, false);
+    pub fn fail_call(&self, name: &str, nth: u64) {
+        report::fail_call(name, nth, false);
     }
 
-    /// As [`Control::refuse`], for that call and all later ones.
+    /// As [`Control::fail_call`], for that call and all later ones.
     ///
     /// # Panics
     /// There is no such name.
-    pub fn refuse_from(&self, name: &str, nth: u64) {
-        report::refuse(name, nth, true);
+    pub fn fail_calls_from(&self, name: &str, nth: u64) {
+        report::fail_call(name, nth, true);
     }
 
     /// Makes the command buffer of the `nth` commit from now on, counted from 1, fail with this error
@@ -134,47 +134,61 @@ impl Control {
         report::clear_faults();
     }
 
-    /// Stops all queues of all devices, also queues made later, until [`Control::release`]: committed
-    /// work stays pending.
-    pub fn hold(&self) {
-        self.each(|device| device.gpu().hold(true));
+    /// Stops all work of a queue until [`Control::resume`].
+    ///
+    /// # Panics
+    /// The queue is not the stand-in's.
+    pub fn pause(&self, queue: &ProtocolObject<dyn MTLCommandQueue>) {
+        self.set_paused(queue, true);
+    }
+
+    /// Resumes a paused queue.
+    ///
+    /// # Panics
+    /// The queue is not the stand-in's.
+    pub fn resume(&self, queue: &ProtocolObject<dyn MTLCommandQueue>) {
+        self.set_paused(queue, false);
+    }
+
+    fn set_paused(&self, queue: &ProtocolObject<dyn MTLCommandQueue>, paused: bool) {
+        let found = CommandQueue::from_protocol(queue).is_some_and(|queue| {
+            let (sim, index) = (&queue.device_of().gpu.sim, queue.sim().id().index);
+            match paused {
+                true => sim.pause_queue(index),
+                false => sim.resume_queue(index),
+            }
+        });
+        assert!(found, "no such queue");
+    }
+
+    /// As [`Control::pause`], for all queues of all devices, also those that are made later.
+    pub fn pause_all(&self) {
+        self.each(|device| device.gpu().set_paused(true));
     }
 
     /// Resumes all queues.
-    pub fn release(&self) {
-        self.each(|device| device.gpu().hold(false));
+    pub fn resume_all(&self) {
+        self.each(|device| device.gpu().set_paused(false));
     }
 
-    /// Stops or resumes one queue. False if it is not the stand-in's.
-    pub fn hold_queue(&self, queue: &ProtocolObject<dyn MTLCommandQueue>, held: bool) -> bool {
-        CommandQueue::from_protocol(queue).is_some_and(|queue| {
-            let (sim, index) = (&queue.device_of().gpu.sim, queue.sim().id().index);
-            if held {
-                sim.pause_queue(index)
-            } else {
-                sim.resume_queue(index)
-            }
-        })
-    }
-
-    /// Delays all handlers and listeners' blocks until [`Control::release_callbacks`], as a busy
+    /// Delays all handlers and listeners' blocks until [`Control::resume_callbacks`], as a busy
     /// system may.
-    pub fn hold_callbacks(&self) {
+    pub fn pause_callbacks(&self) {
         if let Some(machine) = machine::current() {
-            machine.callbacks.hold();
+            machine.callbacks.pause();
         }
     }
 
     /// Calls the delayed callbacks in the order in which they were due, and delays no more.
-    pub fn release_callbacks(&self) {
+    pub fn resume_callbacks(&self) {
         if let Some(machine) = machine::current() {
-            machine.callbacks.release();
+            machine.callbacks.resume();
         }
     }
 
     /// How many callbacks are delayed.
-    pub fn held_callbacks(&self) -> usize {
-        machine::current().map_or(0, |machine| machine.callbacks.held())
+    pub fn paused_callbacks(&self) -> usize {
+        machine::current().map_or(0, |machine| machine.callbacks.paused())
     }
 
     /// Removes the device: its pending and later work fails, and methods that make objects return
@@ -213,8 +227,9 @@ impl Control {
     /// Waits until no work is pending, no callback is due or running, and nothing is being freed.
     /// False if that is not so when the timeout runs out. Delayed callbacks, and listeners for values
     /// that are not reached, do not count.
-    pub fn quiesce(&self, timeout: Duration) -> bool {
-        machine::current().is_none_or(|machine| machine.quiesce(timeout))
+    #[must_use]
+    pub fn wait_idle(&self, timeout: Duration) -> bool {
+        machine::current().is_none_or(|machine| machine.wait_idle(timeout))
     }
 
     /// The number of live objects of each class, and of blocks as `block`. Classes without objects

@@ -36,7 +36,7 @@ pub(crate) struct Gpu {
 
 struct Queues {
     made: usize,
-    held: bool,
+    paused: bool,
 }
 
 impl Gpu {
@@ -50,7 +50,7 @@ impl Gpu {
             blocked: AtomicUsize::new(0),
             queues: Mutex::new(Queues {
                 made: 0,
-                held: false,
+                paused: false,
             }),
         }
     }
@@ -61,21 +61,21 @@ impl Gpu {
         let queue = self.sim.new_queue().ok()?;
         let index = queue.id().index;
         queues.made = queues.made.max(index + 1);
-        if queues.held {
+        if queues.paused {
             self.sim.pause_queue(index);
         }
         Some(queue)
     }
 
-    pub(crate) fn hold(&self, held: bool) {
+    /// Pauses or resumes all queues, also those that are made later.
+    pub(crate) fn set_paused(&self, paused: bool) {
         let mut queues = lock(&self.queues);
-        queues.held = held;
+        queues.paused = paused;
         for index in 0..queues.made {
-            // fails for a queue that was dropped
-            let _ = if held {
-                self.sim.pause_queue(index)
-            } else {
-                self.sim.resume_queue(index)
+            // finds no queue if that one was dropped
+            let _ = match paused {
+                true => self.sim.pause_queue(index),
+                false => self.sim.resume_queue(index),
             };
         }
     }

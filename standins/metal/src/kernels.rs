@@ -128,9 +128,9 @@ impl Kernel {
             let sizes = bound
                 .get(&SIZES)
                 .ok_or_else(|| format!("no sizes at buffer {SIZES}"))?;
-            let told =
-                |size: &AtomicU32| size.load(Ordering::SeqCst) as usize == buffers[0].length();
-            if !sizes.words().iter().any(told) {
+            let length = buffers[0].length();
+            let is_length = |size: &AtomicU32| size.load(Ordering::SeqCst) as usize == length;
+            if !sizes.words().iter().any(is_length) {
                 return Err(format!("no size at buffer {SIZES} is that of buffer 0"));
             }
         }

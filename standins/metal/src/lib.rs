@@ -29,7 +29,7 @@
 //!     (event.signaledValue() == 1).then_some(())
 //! });
 //! assert_eq!(signalled, Some(()));
-//! assert!(session.quiesce(Duration::from_secs(60)));
+//! assert!(session.wait_idle(Duration::from_secs(60)));
 //! assert!(session.live().is_empty() && session.violations().is_empty());
 //! ```
 //!

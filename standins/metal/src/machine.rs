@@ -93,7 +93,7 @@ impl Machine {
             && dispatch::accepted() == before
     }
 
-    pub(crate) fn quiesce(&self, timeout: Duration) -> bool {
+    pub(crate) fn wait_idle(&self, timeout: Duration) -> bool {
         let start = Instant::now();
         loop {
             if self.is_quiescent() {

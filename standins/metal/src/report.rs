@@ -83,7 +83,7 @@ pub(crate) fn calls(name: &str) -> u64 {
     LOG.calls(name)
 }
 
-pub(crate) fn refuse(name: &str, nth: u64, repeats: bool) {
+pub(crate) fn fail_call(name: &str, nth: u64, repeats: bool) {
     check_name(name);
     LOG.fail(name, nth, (), repeats);
 }

@@ -37,7 +37,7 @@ fn a_failed_buffer_never_sends_its_signals_and_says_why() {
             "MTLCommandBufferErrorDomain"
         );
         assert_eq!(good.recv_timeout(GENEROUS).unwrap().error, None);
-        assert!(session.quiesce(GENEROUS));
+        assert!(session.wait_idle(GENEROUS));
         assert_eq!((event.signaledValue(), word(&buffer, 0)), (1, 0x0101_0101));
         // others go on as before
         let next = gpu.command_buffer();
@@ -88,7 +88,7 @@ fn a_buffer_fails_after_as_many_commands_as_the_fault_says() {
 fn the_nth_call_returns_nil() {
     with_seeds(1, |session| {
         let gpu = Gpu::open();
-        session.refuse("newCommandQueue", 2);
+        session.fail_call("newCommandQueue", 2);
         assert!(gpu.device.newCommandQueue().is_some());
         assert!(
             gpu.device
@@ -97,26 +97,26 @@ fn the_nth_call_returns_nil() {
         );
         assert!(gpu.device.newCommandQueue().is_some());
         assert_eq!(session.calls("newCommandQueue"), 4);
-        session.refuse("commandBuffer", 1);
+        session.fail_call("commandBuffer", 1);
         assert!(gpu.queue.commandBuffer().is_none());
-        session.refuse_from("newSharedEvent", 2);
+        session.fail_calls_from("newSharedEvent", 2);
         assert!(gpu.device.newSharedEvent().is_some());
         assert!(gpu.device.newSharedEvent().is_none());
         assert!(gpu.device.newSharedEvent().is_none());
         session.clear_faults();
         assert!(gpu.device.newSharedEvent().is_some());
         for encoder in ["blitCommandEncoder", "computeCommandEncoder"] {
-            session.refuse(encoder, 1);
+            session.fail_call(encoder, 1);
         }
         let buffer = gpu.command_buffer();
         assert!(buffer.blitCommandEncoder().is_none() && buffer.computeCommandEncoder().is_none());
-        session.refuse("newBufferWithLength:options:", 1);
+        session.fail_call("newBufferWithLength:options:", 1);
         assert!(
             gpu.device
                 .newBufferWithLength_options(4, MTLResourceOptions::empty())
                 .is_none()
         );
-        session.refuse("MTLCreateSystemDefaultDevice", 1);
+        session.fail_call("MTLCreateSystemDefaultDevice", 1);
         assert!(MTLCreateSystemDefaultDevice().is_none());
         assert!(MTLCreateSystemDefaultDevice().is_some());
     });
@@ -125,7 +125,7 @@ fn the_nth_call_returns_nil() {
 #[test]
 #[should_panic(expected = "does not count newThing")]
 fn a_fault_for_an_unknown_call_panics() {
-    Control.refuse("newThing", 1);
+    Control.fail_call("newThing", 1);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn libraries_functions_and_pipelines_fail_with_an_error() {
             (error.domain().to_string(), error.code()),
             ("MTLLibraryErrorDomain".into(), 3)
         );
-        session.refuse("newLibraryWithSource:options:error:", 1);
+        session.fail_call("newLibraryWithSource:options:error:", 1);
         assert!(build(&source).is_err());
         let options = MTLCompileOptions::new();
         let library = gpu
@@ -153,7 +153,7 @@ fn libraries_functions_and_pipelines_fail_with_an_error() {
             .collect();
         assert_eq!(names.len(), 5, "{names:?}");
         let name = NSString::from_str("fencepost_append");
-        session.refuse("newFunctionWithName:", 1);
+        session.fail_call("newFunctionWithName:", 1);
         assert!(library.newFunctionWithName(&name).is_none());
         assert!(
             library
@@ -167,7 +167,7 @@ fn libraries_functions_and_pipelines_fail_with_an_error() {
         );
         let function = library.newFunctionWithName(&name).unwrap();
         assert_eq!(function.name(), name);
-        session.refuse("newComputePipelineStateWithFunction:error:", 1);
+        session.fail_call("newComputePipelineStateWithFunction:error:", 1);
         let build = |function: &_| {
             gpu.device
                 .newComputePipelineStateWithFunction_error(function)
@@ -224,8 +224,8 @@ fn held_work_stays_pending() {
     with_seeds(SEEDS, |session| {
         let gpu = Gpu::open();
         let event = gpu.event();
-        session.hold();
-        // a queue made meanwhile is held too
+        session.pause_all();
+        // a queue made meanwhile is paused too
         let late = gpu.device.newCommandQueue().unwrap();
         let buffers = [gpu.command_buffer(), late.commandBuffer().unwrap()];
         for (buffer, value) in buffers.iter().zip(1..) {
@@ -242,10 +242,10 @@ fn held_work_stays_pending() {
                 .all(|buffer| buffer.status() == MTLCommandBufferStatus::Committed)
         );
         assert_eq!(session.pending_work().len(), 2);
-        assert!(!session.quiesce(std::time::Duration::from_millis(1)));
-        session.release();
+        assert!(!session.wait_idle(std::time::Duration::from_millis(1)));
+        session.resume_all();
         assert!(event.waitUntilSignaledValue_timeoutMS(2, 60_000));
-        assert!(session.quiesce(GENEROUS));
+        assert!(session.wait_idle(GENEROUS));
     });
 }
 
@@ -254,49 +254,49 @@ fn one_queue_may_be_held_alone() {
     with_seeds(SEEDS, |session| {
         let gpu = Gpu::open();
         let (event, other) = (gpu.event(), gpu.device.newCommandQueue().unwrap());
-        assert!(session.hold_queue(&gpu.queue, true));
-        let held = gpu.command_buffer();
-        signal(&held, &event, 2);
-        held.commit();
+        session.pause(&gpu.queue);
+        let paused = gpu.command_buffer();
+        signal(&paused, &event, 2);
+        paused.commit();
         let free = other.commandBuffer().unwrap();
         signal(&free, &event, 1);
         free.commit();
         free.waitUntilCompleted();
         assert_eq!(event.signaledValue(), 1);
-        assert!(session.hold_queue(&gpu.queue, false));
-        held.waitUntilCompleted();
+        session.resume(&gpu.queue);
+        paused.waitUntilCompleted();
     });
 }
 
 #[test]
 fn a_handler_may_run_after_everything_was_dropped() {
     with_seeds(SEEDS, |session| {
-        let (tell, told) = channel();
-        session.hold_callbacks();
+        let (sender, receiver) = channel();
+        session.pause_callbacks();
         {
             let gpu = Gpu::open();
             let event = gpu.event();
             let buffer = gpu.command_buffer();
             signal(&buffer, &event, 1);
-            let completed = tell.clone();
+            let completed = sender.clone();
             on_completed(&buffer, move |seen| {
                 completed.send(seen.status.0 as u64).unwrap()
             });
-            let scheduled = tell.clone();
+            let scheduled = sender.clone();
             on_scheduled(&buffer, move |_| scheduled.send(100).unwrap());
             buffer.commit();
             assert!(event.waitUntilSignaledValue_timeoutMS(1, 60_000));
             // an event stays until its command buffers have completed
-            assert!(session.quiesce(GENEROUS));
+            assert!(session.wait_idle(GENEROUS));
         }
-        assert_eq!(told.try_iter().count(), 0);
-        assert_eq!(session.held_callbacks(), 2);
-        session.release_callbacks();
-        assert!(session.quiesce(GENEROUS));
-        let mut heard: Vec<u64> = told.try_iter().collect();
-        heard.sort_unstable();
+        assert_eq!(receiver.try_iter().count(), 0);
+        assert_eq!(session.paused_callbacks(), 2);
+        session.resume_callbacks();
+        assert!(session.wait_idle(GENEROUS));
+        let mut received: Vec<u64> = receiver.try_iter().collect();
+        received.sort_unstable();
         // complete by then, whatever else came first
-        assert_eq!(heard, [MTLCommandBufferStatus::Completed.0 as u64, 100]);
+        assert_eq!(received, [MTLCommandBufferStatus::Completed.0 as u64, 100]);
     });
 }
 
@@ -305,14 +305,16 @@ fn notifications_may_come_late_too() {
     with_seeds(SEEDS, |session| {
         let gpu = Gpu::open();
         let (event, (listener, _queue)) = (gpu.event(), listener_on_a_queue());
-        let (tell, told) = channel();
-        session.hold_callbacks();
-        notify(&event, &listener, 1, move |value| tell.send(value).unwrap());
+        let (sender, receiver) = channel();
+        session.pause_callbacks();
+        notify(&event, &listener, 1, move |value| {
+            sender.send(value).unwrap()
+        });
         event.setSignaledValue(1);
-        assert!(session.quiesce(GENEROUS));
-        assert!(told.try_recv().is_err());
-        session.release_callbacks();
-        assert_eq!(told.recv_timeout(GENEROUS), Ok(1));
+        assert!(session.wait_idle(GENEROUS));
+        assert!(receiver.try_recv().is_err());
+        session.resume_callbacks();
+        assert_eq!(receiver.recv_timeout(GENEROUS), Ok(1));
     });
 }
 
@@ -371,7 +373,7 @@ fn a_removed_device_fails_what_is_pending_and_makes_nothing_new() {
 fn a_blocked_command_buffer_call_returns_when_the_device_is_removed() {
     with_seeds(3, |session| {
         let gpu = Gpu::open();
-        session.hold();
+        session.pause_all();
         let queue = gpu
             .device
             .newCommandQueueWithMaxCommandBufferCount(1)
@@ -388,6 +390,6 @@ fn a_blocked_command_buffer_call_returns_when_the_device_is_removed() {
             assert!(session.remove(&gpu.device));
             assert!(blocked.join().unwrap());
         });
-        session.release();
+        session.resume_all();
     });
 }

@@ -29,7 +29,7 @@ fn append_writes_down_where_it_ran_in_the_order() {
             buffer.commit();
         }
         assert!(event.waitUntilSignaledValue_timeoutMS(5, 60_000));
-        assert!(fencepost_sim_metal::Control.quiesce(GENEROUS));
+        assert!(fencepost_sim_metal::Control.wait_idle(GENEROUS));
         let words: Vec<u32> = words(&log)
             .iter()
             .map(|word| word.load(Ordering::SeqCst))

@@ -133,7 +133,7 @@ fn encoding_and_handlers_after_the_commit() {
         fill(&buffer, &bytes, 1);
         on_completed(&buffer, |_| panic!("never called"));
         on_scheduled(&buffer, |_| panic!("never called"));
-        assert!(session.quiesce(GENEROUS));
+        assert!(session.wait_idle(GENEROUS));
         assert_eq!((event.signaledValue(), word(&bytes, 0)), (0, 0));
     });
 }
@@ -183,7 +183,7 @@ fn an_object_freed_under_a_buffer_that_retains_nothing() {
     violates(&words, |session| {
         let gpu = Gpu::open();
         let kept = gpu.buffer(4);
-        session.hold();
+        session.pause_all();
         autoreleasepool(|_| {
             let (event, bytes) = (gpu.event(), gpu.buffer(4));
             let buffer = gpu.queue.commandBufferWithUnretainedReferences().unwrap();
@@ -193,8 +193,8 @@ fn an_object_freed_under_a_buffer_that_retains_nothing() {
             fill(&buffer, &kept, 1);
             buffer.commit();
         });
-        session.release();
-        assert!(session.quiesce(GENEROUS));
+        session.resume_all();
+        assert!(session.wait_idle(GENEROUS));
     });
 }
 
@@ -203,14 +203,14 @@ fn an_object_freed_under_a_buffer_that_retains_nothing() {
 fn an_event_freed_under_a_buffer_that_retains_resources() {
     violates(&["uses a deallocated SimSharedEvent"], |session| {
         let gpu = Gpu::open();
-        session.hold();
+        session.pause_all();
         autoreleasepool(|_| {
             let (event, buffer) = (gpu.event(), gpu.command_buffer());
             signal(&buffer, &event, 1);
             buffer.commit();
         });
-        session.release();
-        assert!(session.quiesce(GENEROUS));
+        session.resume_all();
+        assert!(session.wait_idle(GENEROUS));
     });
 }
 
@@ -218,7 +218,7 @@ fn an_event_freed_under_a_buffer_that_retains_resources() {
 fn a_buffer_that_retains_keeps_what_it_uses_until_it_has_completed() {
     with_seeds(20, |session| {
         let gpu = Gpu::open();
-        session.hold();
+        session.pause_all();
         let described = MTLCommandBufferDescriptor::new();
         autoreleasepool(|_| {
             let bytes = gpu.buffer(4);
@@ -229,8 +229,8 @@ fn a_buffer_that_retains_keeps_what_it_uses_until_it_has_completed() {
         });
         let live = session.live();
         assert_eq!((live["SimBuffer"], live["SimCommandBuffer"]), (1, 1));
-        session.release();
-        assert!(session.quiesce(GENEROUS));
+        session.resume_all();
+        assert!(session.wait_idle(GENEROUS));
         assert!(!session.live().contains_key("SimBuffer"));
     });
     with_seeds(1, |_| {
@@ -342,14 +342,14 @@ fn work_that_waits_for_itself_on_a_dispatch_queue() {
         &["dispatch_sync to the queue that the caller runs on"],
         |session| {
             let queue = dispatch2::DispatchQueue::new("test", None);
-            let (same, (tell, told)) = (queue.clone(), std::sync::mpsc::channel());
+            let (same, (sender, receiver)) = (queue.clone(), std::sync::mpsc::channel());
             queue.exec_sync(|| {});
             queue.exec_async(move || {
                 same.exec_sync(|| {});
-                tell.send(()).unwrap();
+                sender.send(()).unwrap();
             });
-            told.recv_timeout(GENEROUS).unwrap();
-            assert!(session.quiesce(GENEROUS));
+            receiver.recv_timeout(GENEROUS).unwrap();
+            assert!(session.wait_idle(GENEROUS));
         },
     );
 }
@@ -415,7 +415,7 @@ fn leaks_are_counted_by_class() {
         let block = block2::RcBlock::new(|| {});
         (std::mem::ManuallyDrop::new((event, block)), gpu.device)
     });
-    assert!(session.quiesce(GENEROUS));
+    assert!(session.wait_idle(GENEROUS));
     let live = session.live();
     assert_eq!(
         (live["SimSharedEvent"], live["block"], live["SimDevice"]),

@@ -53,7 +53,7 @@ fn two_buffers(seed: u64, chained: bool) -> u8 {
         let gpu = Gpu::open();
         let (event, buffer) = (gpu.event(), gpu.buffer(4));
         // so that both are there when the first begins
-        session.hold();
+        session.pause_all();
         let first = gpu.filling(&buffer, 1);
         signal(&first, &event, 1);
         first.commit();
@@ -63,7 +63,7 @@ fn two_buffers(seed: u64, chained: bool) -> u8 {
         }
         fill(&second, &buffer, 2);
         second.commit();
-        session.release();
+        session.resume_all();
         first.waitUntilCompleted();
         second.waitUntilCompleted();
         last = word(&buffer, 0) as u8;
@@ -89,12 +89,12 @@ fn a_signal_in_its_own_buffer_may_overtake_earlier_buffers() {
         with_setup(Setup::seeded(*seed), |session| {
             let gpu = Gpu::open();
             let (event, buffer) = (gpu.event(), gpu.buffer(4));
-            session.hold();
+            session.pause_all();
             gpu.filling(&buffer, 1).commit();
             let mark = gpu.command_buffer();
             signal(&mark, &event, 1);
             mark.commit();
-            let (tell, told) = channel();
+            let (sender, receiver) = channel();
             let (listener, _queue) = listener_on_a_queue();
             let memory = gpu.buffer(4);
             let copy = gpu.command_buffer();
@@ -108,9 +108,11 @@ fn a_signal_in_its_own_buffer_may_overtake_earlier_buffers() {
             }
             blit.endEncoding();
             copy.commit();
-            notify(&event, &listener, 1, move |value| tell.send(value).unwrap());
-            session.release();
-            assert_eq!(told.recv_timeout(GENEROUS), Ok(1));
+            notify(&event, &listener, 1, move |value| {
+                sender.send(value).unwrap()
+            });
+            session.resume_all();
+            assert_eq!(receiver.recv_timeout(GENEROUS), Ok(1));
             copy.waitUntilCompleted();
             // the event must outlive every buffer that uses it
             mark.waitUntilCompleted();
@@ -179,7 +181,7 @@ fn callbacks(seed: u64) -> Vec<u64> {
         let gpu = Gpu::open();
         let event = gpu.event();
         let listener = MTLSharedEventListener::new();
-        session.hold();
+        session.pause_all();
         for value in 1..=2 {
             let buffer = gpu.command_buffer();
             wait_for(&buffer, &event, value - 1);
@@ -193,8 +195,8 @@ fn callbacks(seed: u64) -> Vec<u64> {
         }
         let heard = log.clone();
         notify(&event, &listener, 1, move |_| heard.add(9));
-        session.release();
-        assert!(session.quiesce(GENEROUS));
+        session.resume_all();
+        assert!(session.wait_idle(GENEROUS));
     });
     log.seen()
 }
@@ -218,12 +220,12 @@ fn notifications_of_one_event_come_once_each_with_a_value_that_was_reached() {
         let event = gpu.event();
         let (one, (other, queue)) = (MTLSharedEventListener::new(), listener_on_a_queue());
         assert_eq!(&*other.dispatchQueue() as *const _, &*queue as *const _);
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         for value in 1..=6 {
-            let tell = tell.clone();
+            let sender = sender.clone();
             let listener = if value % 2 == 0 { &one } else { &other };
             notify(&event, listener, value, move |reached| {
-                tell.send((value, reached)).unwrap()
+                sender.send((value, reached)).unwrap()
             });
         }
         // one that is never reached leaves nothing behind
@@ -236,13 +238,13 @@ fn notifications_of_one_event_come_once_each_with_a_value_that_was_reached() {
         }
         assert!(event.waitUntilSignaledValue_timeoutMS(5, 60_000));
         event.setSignaledValue(6);
-        assert!(session.quiesce(GENEROUS));
-        let mut heard: Vec<_> = told.try_iter().collect();
-        heard.sort_unstable();
-        let values: Vec<u64> = heard.iter().map(|(value, _)| *value).collect();
+        assert!(session.wait_idle(GENEROUS));
+        let mut received: Vec<_> = receiver.try_iter().collect();
+        received.sort_unstable();
+        let values: Vec<u64> = received.iter().map(|(value, _)| *value).collect();
         assert_eq!(values, [1, 2, 3, 4, 5, 6]);
         assert!(
-            heard
+            received
                 .iter()
                 .all(|(value, reached)| reached >= value && *reached <= 6)
         );
@@ -254,14 +256,14 @@ fn a_notification_for_a_value_already_there_comes_too() {
     with_seeds(SEEDS, |_| {
         let event = Gpu::open().event();
         event.setSignaledValue(4);
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         notify(
             &event,
             &MTLSharedEventListener::sharedListener(),
             3,
-            move |reached| tell.send(reached).unwrap(),
+            move |reached| sender.send(reached).unwrap(),
         );
-        assert_eq!(told.recv_timeout(GENEROUS), Ok(4));
+        assert_eq!(receiver.recv_timeout(GENEROUS), Ok(4));
     });
 }
 
@@ -293,11 +295,11 @@ fn scheduled_handlers_come_before_wait_until_scheduled_returns() {
         let host = gpu.event();
         let buffer = gpu.command_buffer();
         wait_for(&buffer, &host, 1);
-        let (tell, told) = channel();
-        on_scheduled(&buffer, move |status| tell.send(status).unwrap());
+        let (sender, receiver) = channel();
+        on_scheduled(&buffer, move |status| sender.send(status).unwrap());
         buffer.commit();
         buffer.waitUntilScheduled();
-        assert_eq!(told.try_recv(), Ok(MTLCommandBufferStatus::Scheduled));
+        assert_eq!(receiver.try_recv(), Ok(MTLCommandBufferStatus::Scheduled));
         host.setSignaledValue(1);
         buffer.waitUntilCompleted();
     });
@@ -334,7 +336,7 @@ fn a_handler_may_use_metal_and_commit() {
         });
         first.commit();
         assert!(event.waitUntilSignaledValue_timeoutMS(1, 60_000));
-        assert!(session.quiesce(GENEROUS));
+        assert!(session.wait_idle(GENEROUS));
     });
 }
 
@@ -418,7 +420,7 @@ fn events_are_shared_among_devices() {
 fn a_full_queue_blocks_the_thread_that_wants_another_buffer() {
     with_seeds(5, |session| {
         let gpu = Gpu::open();
-        session.hold();
+        session.pause_all();
         let mut buffers: Vec<_> = (0..64).map(|_| gpu.command_buffer()).collect();
         for buffer in &buffers[1..] {
             buffer.commit();
@@ -434,11 +436,11 @@ fn a_full_queue_blocks_the_thread_that_wants_another_buffer() {
                 std::thread::sleep(Duration::from_millis(1));
             }
             assert!(!blocked.is_finished());
-            session.release();
+            session.resume_all();
             blocked.join().unwrap();
         });
         buffers[0].commit();
-        assert!(session.quiesce(GENEROUS));
+        assert!(session.wait_idle(GENEROUS));
         assert_eq!(session.blocked(), 0);
         buffers.clear();
     });
@@ -480,7 +482,7 @@ fn a_queue_takes_thousands_of_buffers_one_after_the_other() {
             });
         }
         assert!(event.waitUntilSignaledValue_timeoutMS(MANY, 60_000));
-        assert!(Control.quiesce(GENEROUS));
+        assert!(Control.wait_idle(GENEROUS));
     });
 }
 

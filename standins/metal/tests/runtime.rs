@@ -117,7 +117,7 @@ fn dispatch_queues_run_work_in_order_with_a_pool() {
         );
         let many = log.clone();
         global.exec_async(move || many.add(99));
-        assert!(session.quiesce(GENEROUS));
+        assert!(session.wait_idle(GENEROUS));
         assert_eq!(log.seen().len(), 21);
     });
 }

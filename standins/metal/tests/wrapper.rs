@@ -98,10 +98,10 @@ fn a_source_of_another_shape_is_an_error_that_says_so() {
     let folder = source("unknown", "\n#[link(name = \"Metal2\")]\n");
     let output = wrapper(&folder, "objc2_metal", "metal_sim");
     assert!(!output.status.success());
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        told.contains("this version of objc2-metal is not known"),
-        "{told}"
+        stderr.contains("this version of objc2-metal is not known"),
+        "{stderr}"
     );
 }
 

@@ -167,15 +167,15 @@ fn values_must_not_be_too_far_apart() {
 #[test]
 fn binary_semaphores_alternate_and_fences_are_used_once() {
     with_seeds(1, |session, gpu| {
-        let (queue, turn) = (gpu.queue(0, 0), gpu.binary());
+        let (queue, semaphore) = (gpu.queue(0, 0), gpu.binary());
         let fence = gpu.fence(Default::default());
         let gate = submit_wait(gpu, queue);
         let signal = Batch {
-            signals: &[(turn, 0)],
+            signals: &[(semaphore, 0)],
             ..Batch::default()
         };
         let wait = Batch {
-            waits: &[(turn, 0)],
+            waits: &[(semaphore, 0)],
             fence,
             ..Batch::default()
         };
@@ -193,7 +193,7 @@ fn binary_semaphores_alternate_and_fences_are_used_once() {
         gpu.signal(gate, 1).unwrap();
         gpu.wait_fence(fence, FOREVER).unwrap();
         assert_eq!(gpu.submit(queue, &again), Err(BAD));
-        assert_eq!(gpu.value(turn), Err(BAD));
+        assert_eq!(gpu.value(semaphore), Err(BAD));
         session.clear_violations_of(&[
             "nobody was asked to signal",
             "signalled again before a wait",

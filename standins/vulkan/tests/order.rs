@@ -224,15 +224,15 @@ fn a_value_is_seen_before_its_batch_is_reported_complete() {
 #[test]
 fn a_binary_semaphore_orders_two_queues_again_and_again() {
     with_seeds(SEEDS, |_, gpu| {
-        let (log, pool, turn) = (gpu.words(40, 1), gpu.pool(0), gpu.binary());
+        let (log, pool, semaphore) = (gpu.words(40, 1), gpu.pool(0), gpu.binary());
         let append = gpu.kernel(c"fencepost_append", &[log.buffer]);
         let last = gpu.fence(Default::default());
         for token in 0..6 {
             let work = gpu.record(pool, NONE, |buffer| gpu.cmd_run(buffer, &append, token));
             let batch = Batch {
-                waits: if token == 0 { &[] } else { &[(turn, 0)] },
+                waits: if token == 0 { &[] } else { &[(semaphore, 0)] },
                 buffers: &[work],
-                signals: if token == 5 { &[] } else { &[(turn, 0)] },
+                signals: if token == 5 { &[] } else { &[(semaphore, 0)] },
                 fence: if token == 5 { last } else { vk::Fence::null() },
             };
             gpu.submit(gpu.queue(0, token % 2), &batch).unwrap();

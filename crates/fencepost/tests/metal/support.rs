@@ -52,7 +52,7 @@ pub(crate) fn with_gpu_of(set_up: impl Fn(&mut Setup), test: impl Fn(&Device, &S
 pub(crate) fn with_setup(setup: Setup, test: impl FnOnce(&Session)) {
     let session = Control.session(setup);
     test(&session);
-    assert!(session.quiesce(PATIENCE), "{:?}", session.pending_work());
+    assert!(session.wait_idle(PATIENCE), "{:?}", session.pending_work());
     // Threads of a host device or of callbacks may let go of a marker a little later.
     let start = Instant::now();
     while !session.live().is_empty() && start.elapsed() < PATIENCE {

@@ -99,17 +99,17 @@ fn replace_source(arguments: &mut [OsString]) -> Result<(), String> {
     let package = out.join(format!("objc2-metal-for-metal-sim{name}"));
     let copy = package.join("src");
     if package.exists() {
-        fs::remove_dir_all(&package).map_err(|error| told(&package, &error))?;
+        fs::remove_dir_all(&package).map_err(|error| message(&package, &error))?;
     }
     copy_folder(&source, &copy)?;
     // its documentation includes this one
     let readme = source.join("../README.md");
     if readme.exists() {
-        copy_file(&readme, &package.join("README.md")).map_err(|error| told(&readme, &error))?;
+        copy_file(&readme, &package.join("README.md")).map_err(|error| message(&readme, &error))?;
     }
     for change in CHANGES {
         let file = copy.join(change.file);
-        let text = fs::read_to_string(&file).map_err(|error| told(&file, &error))?;
+        let text = fs::read_to_string(&file).map_err(|error| message(&file, &error))?;
         let times = text.matches(change.from).count();
         if times != change.times {
             return Err(format!(
@@ -122,21 +122,21 @@ fn replace_source(arguments: &mut [OsString]) -> Result<(), String> {
         let changed = text.replace(change.from, change.to);
         file.metadata()
             .and_then(|data| write_aged(&file, changed.as_bytes(), data.modified()?))
-            .map_err(|error| told(&file, &error))?;
+            .map_err(|error| message(&file, &error))?;
     }
     *root = copy.join("lib.rs").into_os_string();
     Ok(())
 }
 
 fn copy_folder(from: &Path, to: &Path) -> Result<(), String> {
-    fs::create_dir_all(to).map_err(|error| told(to, &error))?;
-    for entry in fs::read_dir(from).map_err(|error| told(from, &error))? {
-        let path = entry.map_err(|error| told(from, &error))?.path();
+    fs::create_dir_all(to).map_err(|error| message(to, &error))?;
+    for entry in fs::read_dir(from).map_err(|error| message(from, &error))? {
+        let path = entry.map_err(|error| message(from, &error))?.path();
         let copy = to.join(path.file_name().unwrap_or_default());
         if path.is_dir() {
             copy_folder(&path, &copy)?;
         } else {
-            copy_file(&path, &copy).map_err(|error| told(&path, &error))?;
+            copy_file(&path, &copy).map_err(|error| message(&path, &error))?;
         }
     }
     Ok(())
@@ -155,6 +155,6 @@ fn write_aged(file: &Path, bytes: &[u8], age: SystemTime) -> io::Result<()> {
     file.set_modified(age)
 }
 
-fn told(path: &Path, error: &io::Error) -> String {
+fn message(path: &Path, error: &io::Error) -> String {
     format!("{}: {error}", path.display())
 }

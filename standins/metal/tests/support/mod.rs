@@ -46,7 +46,7 @@ pub(crate) fn violates(words: &[&str], test: impl FnOnce(&Session)) {
 }
 
 pub(crate) fn nothing_is_left(session: &Session) {
-    assert!(session.quiesce(GENEROUS), "{:?}", session.pending_work());
+    assert!(session.wait_idle(GENEROUS), "{:?}", session.pending_work());
     assert_eq!(session.live(), BTreeMap::new());
 }
 
@@ -156,9 +156,9 @@ pub(crate) fn on_completed(
 
 /// Commits, and gives what the completed handler sees.
 pub(crate) fn commit(command_buffer: &ProtocolObject<dyn MTLCommandBuffer>) -> Receiver<Seen> {
-    let (tell, seen) = channel();
+    let (sender, seen) = channel();
     on_completed(command_buffer, move |saw| {
-        let _ = tell.send(saw);
+        let _ = sender.send(saw);
     });
     command_buffer.commit();
     seen
