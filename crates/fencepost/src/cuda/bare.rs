@@ -52,7 +52,9 @@ impl Stream {
         let context = of_device(device.imp())?.context;
         let mut raw = StreamHandle::NULL;
         // SAFETY: the context is retained for the life of the process.
-        told(context, unsafe { context.driver.ctx_push((context.raw,)) })?;
+        told(context, unsafe {
+            context.driver.ctx_push((context.calls.raw,))
+        })?;
         // SAFETY: `raw` is one handle.
         told(context, unsafe {
             context.driver.stream_create((&raw mut raw, 1))

@@ -1,7 +1,7 @@
 //! The CUDA backend: streams and events of NVIDIA's driver, which is loaded at run time.
 //!
 //! - **A marker is a `CUevent` of its own** while anybody may ask it, from a pool keyed by context
-//!   and flags ([`context`]); the [`marker`] module tells who owns it and when it is used again.
+//!   and flags ([`pools`](super::pools)); the [`marker`] module tells who owns it and when it is used again.
 //! - **Completion is remembered** through the stream's timeline: asking again is one atomic load,
 //!   and a later marker of the stream completes the earlier ones (`values.rs`).
 //! - **No lock is held across a call that may block in the driver.**
@@ -31,7 +31,8 @@ use crate::{
 
 use super::context::{Context, Lose};
 use super::driver::{ContextHandle, Driver, Fault, Ordinal, StreamHandle};
-use super::stream::{CudaStream, LEGACY, Origin, PER_THREAD};
+use super::native_stream::{LEGACY, Origin, PER_THREAD};
+use super::stream::CudaStream;
 
 pub(crate) struct CudaDevice {
     core: Arc<DeviceCore>,
@@ -82,7 +83,10 @@ fn device_of(
         .is_ok()
         .then_some(id);
     let mut devices = lock(&DEVICES);
-    if let Some((_, device)) = devices.iter().find(|(context, _)| context.is(raw, id)) {
+    if let Some((_, device)) = devices
+        .iter()
+        .find(|(context, _)| context.calls.is(raw, id))
+    {
         return device.clone();
     }
     let context = Context::new(driver, raw, id, name(), model_of(driver, raw).ok());
@@ -111,7 +115,7 @@ pub(crate) fn new_device(context: &'static Context) -> CudaDevice {
 /// The GPU's own name, such as `NVIDIA H200`; for humans.
 pub(crate) fn model(device: &CudaDevice) -> Result<String> {
     let context = device.context;
-    model_of(context.driver, context.raw).map_err(|fault| context.failed(fault, None))
+    model_of(context.driver, context.calls.raw).map_err(|fault| context.failed(fault, None))
 }
 
 fn model_of(driver: &Driver, context: ContextHandle) -> Result<String, Fault> {
@@ -139,6 +143,7 @@ impl CudaDevice {
             return Err(lost);
         }
         let raw = context
+            .pools
             .take_stream()
             .map_err(|fault| context.failed(fault, None))?;
         Ok(self.add(raw, Origin::Own, blocking))
@@ -159,9 +164,9 @@ impl CudaDevice {
         let stream = self.add(raw, origin, false);
         let known = self.streams.alive().into_iter().find(|known| {
             !Arc::ptr_eq(known, &stream)
-                && known.native_id().is_some()
-                && known.native_id() == stream.native_id()
-                && matches!(stream.check_same_thread(known), Ok(true))
+                && known.native.number().is_some()
+                && known.native.number() == stream.native.number()
+                && matches!(stream.native.check_same_thread(&known.native), Ok(true))
         });
         known.unwrap_or(stream)
     }

@@ -19,26 +19,24 @@ use std::{
     any::Any,
     cell::Cell,
     panic::Location,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Instant,
 };
 
 use super::{
-    context::{Context, HostGate, Kind},
-    driver::{EventHandle, Fault, Meaning},
+    context::Context,
+    driver::{EventHandle, Fault},
+    pools::Kind,
     values::Allocated,
+    watched::{FailurePoint, Lease, Watch},
 };
 use crate::contract::{MarkerImpl, TimelineKnowledge};
 use crate::timeline::Point;
 use crate::{
     clock::{Elapsed, Timestamp},
-    error::{Cause, Error, Result},
-    sync::{Mutex, lock, spin_until},
-    timeline::{Awaited, Reached, Timeline},
-    watcher::Watched,
+    error::{Error, Result},
+    sync::spin_until,
+    timeline::{Awaited, Reached},
 };
 
 pub(super) struct CudaMarker {
@@ -59,36 +57,6 @@ pub(super) enum Native {
     Failed,
     /// An event that belongs to a graph being captured; only waits of that capture know it.
     Captured(EventHandle),
-}
-
-/// An event that the watcher may be asking, or the caller recording.
-pub(super) struct Lease {
-    context: &'static Context,
-    kind: Kind,
-    event: EventHandle,
-    /// Whether the caller has it, for good: then it is destroyed in the end, and never used again.
-    handed_out: AtomicBool,
-}
-
-/// Where a stream ends: once `event` is complete, so are the markers up to `before`, and those
-/// above have failed.
-pub(super) struct FailurePoint {
-    lease: Lease,
-    pub(super) timeline: Arc<Timeline>,
-    before: u64,
-    pub(super) cause: Cause,
-    /// A gate to open once the stream counts as failed.
-    held: Mutex<Option<HostGate>>,
-}
-
-/// What the watcher watches.
-pub(super) enum Watch {
-    Event {
-        lease: Arc<Lease>,
-        timeline: Arc<Timeline>,
-        value: u64,
-    },
-    FailurePoint(Arc<FailurePoint>),
 }
 
 thread_local! {
@@ -167,7 +135,7 @@ impl CudaMarker {
             Native::Failed => return timeline.check(self.point.value),
             Native::Captured(_) => return Err(self.captured()),
         };
-        match self.context.query(event) {
+        match self.context.calls.query(event) {
             Ok(false) => Ok(false),
             Ok(true) => {
                 self.context.complete(timeline, self.point.value);
@@ -196,7 +164,7 @@ impl CudaMarker {
                 let lease = self
                     .lease
                     .get_or_init(|| Arc::new(Lease::new(self.context, self.kind, *event)));
-                lease.handed_out.store(true, Ordering::Relaxed);
+                lease.hand_out();
                 Some(*event)
             }
             Native::Captured(event) => Some(*event),
@@ -269,11 +237,11 @@ impl MarkerImpl for CudaMarker {
         }
         let event = match &self.native {
             Native::Own(event) => *event,
-            Native::FailurePoint(end) => end.lease.event,
+            Native::FailurePoint(end) => end.event(),
             Native::Failed | Native::Captured(_) => return self.query(),
         };
         // In a forked child the driver refuses, and `failed` says why.
-        match self.context.synchronize(event) {
+        match self.context.calls.synchronize(event) {
             Ok(()) if matches!(self.native, Native::Own(_)) => {
                 self.context.complete(timeline, self.point.value);
                 timeline.check(self.point.value)
@@ -326,7 +294,7 @@ impl MarkerImpl for CudaMarker {
         };
         let events = (self.own_event()?, end.own_event()?);
         loop {
-            match self.context.elapsed(events.0, events.1) {
+            match self.context.calls.elapsed(events.0, events.1) {
                 Ok(Some(millis)) => {
                     let nanos = f64::from(millis) * 1e6;
                     return Ok(Elapsed::new(nanos, device.clock.clone()));
@@ -336,6 +304,7 @@ impl MarkerImpl for CudaMarker {
                 Ok(None) => {
                     for event in [events.0, events.1] {
                         self.context
+                            .calls
                             .synchronize(event)
                             .map_err(|fault| self.failed(fault))?;
                     }
@@ -349,147 +318,12 @@ impl MarkerImpl for CudaMarker {
 impl Drop for CudaMarker {
     fn drop(&mut self) {
         match self.native {
-            Native::Own(event) if self.lease.get().is_none() => self.context.give(self.kind, event),
+            Native::Own(event) if self.lease.get().is_none() => {
+                self.context.pools.give_event(self.kind, event)
+            }
             // A graph may know it: it is never recorded again.
-            Native::Captured(event) => self.context.destroy(event),
+            Native::Captured(event) => self.context.calls.destroy_event(event),
             _ => {}
-        }
-    }
-}
-
-impl Lease {
-    fn new(context: &'static Context, kind: Kind, event: EventHandle) -> Lease {
-        Lease {
-            context,
-            kind,
-            event,
-            handed_out: AtomicBool::new(false),
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        match *self.handed_out.get_mut() {
-            true => self.context.destroy(self.event),
-            false => self.context.give(self.kind, self.event),
-        }
-    }
-}
-
-impl FailurePoint {
-    /// An end at `event`, which is recorded and the end's from now on.
-    pub(super) fn new(
-        context: &'static Context,
-        kind: Kind,
-        event: EventHandle,
-        timeline: Arc<Timeline>,
-        before: u64,
-        cause: Cause,
-        held: Option<HostGate>,
-    ) -> FailurePoint {
-        FailurePoint {
-            lease: Lease::new(context, kind, event),
-            timeline,
-            before,
-            cause,
-            held: Mutex::new(held),
-        }
-    }
-
-    /// The same end, with a cause, and a gate to open once the stream has failed by it.
-    pub(super) fn with(self, cause: Cause, gate: HostGate) -> FailurePoint {
-        FailurePoint {
-            cause,
-            held: Mutex::new(Some(gate)),
-            ..self
-        }
-    }
-
-    /// Fails the stream now, where nobody can watch for the end.
-    pub(super) fn give_up(&self) {
-        self.timeline.fail(&self.cause, false).fire();
-        self.release();
-    }
-
-    pub(super) fn event(&self) -> EventHandle {
-        self.lease.event
-    }
-
-    /// Fails the stream if its end has been reached; `true` when it has.
-    pub(super) fn ask(&self) -> Result<bool> {
-        if self.timeline.has_failed() {
-            self.release();
-            return Ok(true);
-        }
-        let context = self.lease.context;
-        match context.query(self.lease.event) {
-            Ok(false) => Ok(false),
-            Ok(true) => {
-                context.complete(&self.timeline, self.before);
-                self.timeline.fail(&self.cause, false).fire();
-                self.release();
-                Ok(true)
-            }
-            Err(fault) => {
-                let error = context.failed(fault, Some(&self.timeline));
-                self.release();
-                Err(error)
-            }
-        }
-    }
-
-    /// Only once the stream counts as failed: nothing behind the gate may count as complete.
-    fn release(&self) {
-        let held = lock(&self.held).take();
-        if let Some(gate) = held {
-            self.lease.context.open(gate);
-        }
-    }
-}
-
-impl Watched for Watch {
-    fn key(&self) -> (usize, u64) {
-        match self {
-            Watch::Event {
-                timeline, value, ..
-            } => (Arc::as_ptr(timeline) as usize, *value),
-            // A lane of its own: the marker at `before` may be watched too, and of two things with
-            // one key the second is not watched. No timeline lies at the odd address.
-            Watch::FailurePoint(end) => (Arc::as_ptr(&end.timeline) as usize + 1, end.before),
-        }
-    }
-
-    fn look(&self) -> bool {
-        match self {
-            Watch::Event {
-                lease,
-                timeline,
-                value,
-            } => {
-                if timeline.reached(*value) != Reached::NotYet {
-                    return true;
-                }
-                match lease.context.query(lease.event) {
-                    Ok(false) => false,
-                    Ok(true) => {
-                        lease.context.complete(timeline, *value);
-                        true
-                    }
-                    // The process is ending: nobody is told any more.
-                    Err(fault) if fault.meaning() == Meaning::Gone => true,
-                    Err(fault) => {
-                        let error = lease.context.failed(fault, Some(timeline));
-                        if !timeline.has_failed() {
-                            // Nobody can watch it any more, so those who wait must not wait for
-                            // ever.
-                            timeline.fail(&Cause::new(error.to_string()), false).fire();
-                        }
-                        true
-                    }
-                }
-            }
-            Watch::FailurePoint(end) => !matches!(end.ask(), Ok(false)),
         }
     }
 }

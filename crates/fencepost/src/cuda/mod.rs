@@ -26,22 +26,24 @@
 
 #[cfg(feature = "conformance")]
 pub mod bare;
+mod calls;
 pub(crate) mod context;
 pub(crate) mod device;
 pub(crate) mod driver;
+mod host_gates;
 mod marker;
+mod native_stream;
+mod pools;
 mod raw_event;
 pub(crate) mod stream;
 mod upstreams;
 mod values;
+mod waits;
+mod watched;
 
 use std::{any::Any, ffi::c_void, sync::Arc};
 
-use self::{
-    device::of_device,
-    marker::CudaMarker,
-    stream::{CudaStream, of_stream},
-};
+use self::{device::of_device, marker::CudaMarker, stream::of_stream};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::{device::Device, error::Result, marker::Marker, stream::Stream};
@@ -188,7 +190,7 @@ pub unsafe fn stream_from_raw(
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn stream_as_raw(stream: &Stream) -> Option<*mut c_void> {
-    of_stream(stream.imp()).ok().map(CudaStream::export)
+    Some(of_stream(stream.imp()).ok()?.native.export())
 }
 
 /// Calls `f` with the `CUevent` of a CUDA marker, for waits inside the caller's own submits; `None`

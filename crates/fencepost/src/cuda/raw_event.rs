@@ -166,7 +166,8 @@ impl RawEvent {
     pub fn new(device: &Device, options: RawEventOptions) -> Result<RawEvent> {
         let context = of_device(device.imp())?.context;
         let event = context
-            .create(options.flags())
+            .calls
+            .create_event(options.flags())
             .map_err(|fault| context.failed(fault, None))?;
         Ok(RawEvent {
             context,
@@ -205,6 +206,7 @@ impl RawEvent {
         }
         let mut event = EventHandle::NULL;
         context
+            .calls
             .current(|| {
                 let handle = IpcHandle(*handle);
                 // SAFETY: `event` is one handle; the driver checks what it is given.
@@ -229,6 +231,7 @@ impl RawEvent {
     pub fn export(&self) -> Result<[u8; 64]> {
         let mut handle = IpcHandle([0; 64]);
         self.context
+            .calls
             .current(|| {
                 // SAFETY: one handle of the size that the driver fills; the event is alive.
                 unsafe {
@@ -261,13 +264,13 @@ impl RawEvent {
             });
         }
         let recorded = self.in_graph(stream).and_then(|in_graph| {
-            stream.call(|raw| match in_graph {
+            stream.native.call(|raw| match in_graph {
                 // SAFETY: the event is ours, alive, and of this context, as the stream is.
                 true => unsafe {
                     let call = (self.event, raw, EXTERNAL);
                     self.context.driver.event_record_with_flags(call)
                 },
-                false => self.context.record(self.event, raw),
+                false => self.context.calls.record(self.event, raw),
             })
         });
         recorded.map_err(|fault| self.failed(fault))
@@ -281,9 +284,9 @@ impl RawEvent {
     pub fn wait(&self, stream: &Stream) -> Result<()> {
         let stream = of_stream(stream.imp())?;
         let waited = self.in_graph(stream).and_then(|in_graph| {
-            stream.call(|raw| {
+            stream.native.call(|raw| {
                 let flags = if in_graph { EXTERNAL } else { 0 };
-                stream.context.wait_event(raw, self.event, flags)
+                stream.context.calls.wait_event(raw, self.event, flags)
             })
         });
         waited.map_err(|fault| self.failed(fault))
@@ -292,7 +295,7 @@ impl RawEvent {
     /// Whether a call on `stream` is the graph's to make. The flag for it is refused elsewhere.
     fn in_graph(&self, stream: &CudaStream) -> Result<bool, Fault> {
         match self.external {
-            true => stream.is_capturing(),
+            true => stream.native.is_capturing(),
             false => Ok(false),
         }
     }
@@ -303,6 +306,7 @@ impl RawEvent {
     /// A failure of the device.
     pub fn query(&self) -> Result<bool> {
         self.context
+            .calls
             .query(self.event)
             .map_err(|fault| self.failed(fault))
     }
@@ -314,6 +318,7 @@ impl RawEvent {
     /// A failure of the device.
     pub fn synchronize(&self) -> Result<()> {
         self.context
+            .calls
             .synchronize(self.event)
             .map_err(|fault| self.failed(fault))
     }
@@ -337,7 +342,7 @@ impl RawEvent {
                 right: format!("an event of {}", end.context.name),
             });
         }
-        match self.context.elapsed(self.event, end.event) {
+        match self.context.calls.elapsed(self.event, end.event) {
             Ok(Some(millis)) => Ok(Elapsed::new(
                 f64::from(millis) * 1e6,
                 self.context.clock.clone(),
@@ -368,7 +373,7 @@ impl RawEvent {
 impl Drop for RawEvent {
     fn drop(&mut self) {
         if self.owner.is_none() {
-            self.context.destroy(self.event);
+            self.context.calls.destroy_event(self.event);
         }
     }
 }

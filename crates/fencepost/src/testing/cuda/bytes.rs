@@ -48,6 +48,7 @@ pub(super) fn new(context: &'static Context, capacity: usize) -> Result<Arc<dyn 
     let memory = allocate(context, capacity).map_err(failed)?;
     let zeroes = [0_u64; BINS];
     context
+        .calls
         .current(|| {
             // SAFETY: `bins` is device memory of that size, and nobody else's.
             unsafe {
@@ -64,9 +65,9 @@ pub(super) fn new(context: &'static Context, capacity: usize) -> Result<Arc<dyn 
 }
 
 fn allocate(context: &Context, capacity: usize) -> Result<Memory, Fault> {
-    let (host, _) = context.pinned(capacity.max(1))?;
+    let (host, _) = context.calls.allocate_page_locked(capacity.max(1))?;
     let on_device = |bytes: usize| {
-        context.current(|| {
+        context.calls.current(|| {
             let mut address = 0;
             // SAFETY: `address` is one device pointer.
             unsafe { Functions::get()?.alloc(&raw mut address, bytes) }?;
@@ -110,7 +111,7 @@ impl ByteCounterImpl for CudaCounter {
         let memory = lock(&self.memory);
         let len = len.min(memory.capacity);
         let (mut data, mut bytes, mut bins) = (memory.data, len as u64, memory.bins);
-        let copied = cuda.call(|raw| {
+        let copied = cuda.native.call(|raw| {
             let driver = Functions::get()?;
             // SAFETY: `bins` is device memory of 512 words of 32 bits.
             unsafe { driver.set_async(bins, 0, BINS * 2, raw) }?;
@@ -155,6 +156,7 @@ impl ByteCounterImpl for CudaCounter {
     fn read(&self) -> Result<[u64; BINS]> {
         let mut counts = [0; BINS];
         self.context
+            .calls
             .current(|| {
                 let to = counts.as_mut_ptr().cast::<c_void>();
                 // SAFETY: `to` has room for that many bytes, and `bins` is device memory of as

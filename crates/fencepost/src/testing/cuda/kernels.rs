@@ -121,7 +121,7 @@ pub(super) struct Kernels {
 
 impl Kernels {
     pub(super) fn load(context: &Context) -> Result<Kernels> {
-        let load = context.current(|| {
+        let load = context.calls.current(|| {
             let driver = Functions::get()?;
             let mut module: Module = std::ptr::null_mut();
             // SAFETY: PTX text that ends with a zero, which the driver copies.
@@ -179,7 +179,7 @@ pub(super) unsafe fn launch(
     (blocks, threads): (u32, u32),
     arguments: &mut [*mut c_void],
 ) -> Result<()> {
-    let launched = stream.call(|raw| {
+    let launched = stream.native.call(|raw| {
         let none = std::ptr::null_mut();
         // SAFETY: passed on to the caller.
         unsafe {

@@ -31,7 +31,8 @@ pub(super) fn new(context: &'static Context) -> Result<Log> {
         Some(pages) => pages,
         None => {
             let (host, device) = context
-                .pinned(BYTES)
+                .calls
+                .allocate_page_locked(BYTES)
                 .map_err(|fault| context.failed(fault, None))?;
             Pages { host, device }
         }

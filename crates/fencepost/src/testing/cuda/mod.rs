@@ -118,12 +118,13 @@ impl TestWork for CudaWork {
         }
         state(context).kernels(context)?;
         let word = context
-            .take_gate()
+            .gates
+            .take()
             .map_err(|fault| context.failed(fault, None))?;
-        match stream.call(|raw| context.wait_gate(raw, word)) {
-            Ok(()) => Ok(Gate::new(move || context.open(word))),
+        match stream.native.call(|raw| context.gates.block(raw, word)) {
+            Ok(()) => Ok(Gate::new(move || context.gates.open(word))),
             Err(fault) => {
-                context.unused(word);
+                context.gates.open(word);
                 Err(context.failed(fault, None))
             }
         }

@@ -1,0 +1,268 @@
+//! Waits of CUDA streams for markers, on the device and through the host.
+
+use std::sync::{Arc, Weak};
+
+use super::{
+    context::Context,
+    driver::EventHandle,
+    host_gates::HostGate,
+    marker::{CudaMarker, Native},
+    pools::Kind,
+    stream::CudaStream,
+    watched::{FailurePoint, Watch},
+};
+use crate::{
+    contract::MarkerImpl,
+    error::{Cause, Result},
+    host_gate::{GateWait, HostGated, PublishedWait, failed_wait, open_after},
+    sync::Ids,
+    timeline::{Awaited, Reached, Timeline, Waiter},
+};
+
+impl CudaStream {
+    pub(super) fn wait_native(&self, marker: &Arc<dyn MarkerImpl>, imp: &CudaMarker) -> Result<()> {
+        let Some(timeline) = self.open_timeline() else {
+            return Ok(());
+        };
+        let (event, upstream) = match &imp.native {
+            Native::Own(event) | Native::Captured(event) => (*event, None),
+            Native::FailurePoint(end) => (end.event(), Some(&end.cause)),
+            Native::Failed => {
+                self.fail_by_wait(marker);
+                return Ok(());
+            }
+        };
+        if imp.point().reached() == Reached::Failed {
+            self.fail_by_wait(marker);
+            return Ok(());
+        }
+        // Waits inside a capture are the graph's, which a failure of now says nothing about.
+        let crossing =
+            match self.may_fail_unseen(imp) && !matches!(self.native.is_capturing(), Ok(true)) {
+                true => Some(self.depend_on(marker, &timeline)?),
+                false => None,
+            };
+        // The caller holds the marker, so the event is alive, and this marker's.
+        let waited = self
+            .native
+            .call(|raw| self.context.calls.wait_event(raw, event, 0));
+        if let (Ok(()), None) = (&waited, upstream) {
+            if let Some(crossing) = crossing {
+                self.follow(marker, crossing);
+            }
+            return Ok(());
+        }
+        if let Some(crossing) = crossing {
+            self.context.upstreams.over(crossing.number);
+        }
+        match (waited, upstream) {
+            // The stream it waits for ends before that marker, so this one ends here.
+            (Ok(()), Some(cause)) => {
+                self.fail_from_here(&cause.through(marker.to_string()));
+                Ok(())
+            }
+            (Ok(()), None) => Ok(()),
+            (Err(fault), _) => self.refused(fault, &timeline),
+        }
+    }
+
+    /// Whether a marker may fail where the driver knows nothing of it, so that it would let this
+    /// stream go on.
+    fn may_fail_unseen(&self, imp: &CudaMarker) -> bool {
+        let (stream, value) = (&imp.point().timeline.stream, imp.point().value);
+        !std::ptr::eq(self.context, imp.context)
+            || stream.blocked().is_some_and(|wait| wait.after < value)
+            || imp.context.upstreams.concern(stream.id, value)
+    }
+
+    /// Counts a wait for a marker that may fail unseen, and marks where it begins: should the
+    /// marker fail, the stream ends there. What is behind the wait may be held by others for
+    /// longer.
+    fn depend_on(&self, marker: &Arc<dyn MarkerImpl>, timeline: &Timeline) -> Result<Crossing> {
+        static NUMBERS: Ids = Ids::new();
+        let (context, kind) = (self.context, self.kind(false));
+        let (number, after) = (NUMBERS.next(), self.values.last());
+        let failed = |fault| context.failed(fault, Some(timeline));
+        let event = context.pools.take_event(kind).map_err(failed)?;
+        // From here on it goes back to the pool on every way out.
+        let crossing = Crossing {
+            context,
+            kind,
+            event: Some(event),
+            number,
+            after,
+        };
+        self.native
+            .call(|raw| context.calls.record(event, raw))
+            .map_err(failed)?;
+        context.upstreams.add(number, self.core.id, after, marker);
+        Ok(crossing)
+    }
+
+    /// Forgets the wait once its marker is complete; fails this stream, and wakes who waits, when
+    /// it fails. Then the wait stays known until `clear_error`: what was recorded behind it may be
+    /// complete for the driver.
+    fn follow(&self, marker: &Arc<dyn MarkerImpl>, crossing: Crossing) {
+        let (me, text) = (self.me.clone(), marker.to_string());
+        let call = Waiter::Call(Box::new(move |result: Result<()>| match result {
+            Ok(()) => crossing.context.upstreams.over(crossing.number),
+            Err(error) => {
+                if let Some(stream) = me.upgrade() {
+                    stream.end_at(crossing, failed_wait(text, &error));
+                }
+            }
+        }));
+        // Where nobody can watch it, the markers behind it still ask.
+        drop(marker.notify(call));
+    }
+
+    /// Ends the stream where a wait begins, whose marker has failed.
+    fn end_at(&self, mut crossing: Crossing, cause: Cause) {
+        let (timeline, _) = self.values.now();
+        let Some(event) = crossing.event.take() else {
+            return;
+        };
+        let (context, kind, after) = (crossing.context, crossing.kind, crossing.after);
+        let end = self.values.end_at(FailurePoint::new(
+            context, kind, event, timeline, after, cause, None,
+        ));
+        if context
+            .watcher
+            .watch(Watch::FailurePoint(end.clone()))
+            .is_err()
+        {
+            end.give_up();
+        }
+    }
+}
+
+/// A wait for what may fail unseen, until that is settled.
+struct Crossing {
+    context: &'static Context,
+    kind: Kind,
+    /// Recorded in front of the wait.
+    event: Option<EventHandle>,
+    number: u64,
+    /// The last marker in front of it.
+    after: u64,
+}
+
+impl Drop for Crossing {
+    fn drop(&mut self) {
+        if let Some(event) = self.event.take() {
+            self.context.pools.give_event(self.kind, event);
+        }
+    }
+}
+
+impl HostGated for CudaStream {
+    fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
+        let Some(timeline) = self.open_timeline() else {
+            return Ok(());
+        };
+        let context = self.context;
+        let (kind, before) = (self.kind(false), self.values.last());
+        // Should the marker fail, this stream ends where the wait begins: that point needs an
+        // event.
+        let event = context
+            .pools
+            .take_event(kind)
+            .map_err(|fault| context.failed(fault, Some(&timeline)))?;
+        let gate = match context.gates.take() {
+            Ok(gate) => gate,
+            Err(fault) => {
+                context.pools.give_event(kind, event);
+                return self.refused(fault, &timeline);
+            }
+        };
+        let held = self.native.call(|raw| {
+            context.calls.record(event, raw)?;
+            context.gates.block(raw, gate)
+        });
+        if let Err(fault) = held {
+            context.pools.give_event(kind, event);
+            context.gates.open(gate);
+            return self.refused(fault, &timeline);
+        }
+        let published = vec![PublishedWait::new(&self.core, marker, before)];
+        let wait = SubmittedWait {
+            stream: self.me.clone(),
+            end: Some(FailurePoint::new(
+                context,
+                kind,
+                event,
+                timeline,
+                before,
+                Cause::new(""),
+                None,
+            )),
+            gate: Some(gate),
+            context,
+        };
+        open_after(marker, wait, published)
+    }
+
+    fn fail_from_here(&self, cause: &Cause) {
+        let kind = self.kind(false);
+        let context = self.context;
+        let closed = self.values.close(|timeline, before| {
+            let event = context.pools.take_event(kind)?;
+            match self.native.call(|raw| context.calls.record(event, raw)) {
+                Ok(()) => Ok(FailurePoint::new(
+                    context,
+                    kind,
+                    event,
+                    timeline.clone(),
+                    before,
+                    cause.clone(),
+                    None,
+                )),
+                Err(fault) => {
+                    context.pools.give_event(kind, event);
+                    Err(fault)
+                }
+            }
+        });
+        if let Err(fault) = closed {
+            let (timeline, _) = self.values.now();
+            drop(context.failed(fault, Some(&timeline)));
+            timeline.fail(cause, false).fire();
+        }
+    }
+}
+
+/// A wait for a host gate. Should its marker fail, the stream ends at `end`, where the wait begins.
+struct SubmittedWait {
+    stream: Weak<CudaStream>,
+    end: Option<FailurePoint>,
+    gate: Option<HostGate>,
+    context: &'static Context,
+}
+
+impl GateWait for SubmittedWait {
+    /// Where the marker has failed, the failure point opens the gate once the stream has failed.
+    fn settle(&mut self, result: Result<(), Cause>) {
+        let Err(cause) = result else {
+            return;
+        };
+        let (Some(end), Some(gate)) = (self.end.take(), self.gate.take()) else {
+            return;
+        };
+        let end = end.with(cause, gate);
+        let end = match self.stream.upgrade() {
+            Some(stream) => stream.values.end_at(end),
+            None => Arc::new(end),
+        };
+        // The watcher settles it. Where it cannot be asked, it is settled here.
+        let watch = Watch::FailurePoint(end.clone());
+        if self.context.watcher.watch(watch).is_err() {
+            end.give_up();
+        }
+    }
+
+    fn open(&mut self) {
+        if let Some(gate) = self.gate.take() {
+            self.context.gates.open(gate);
+        }
+    }
+}
