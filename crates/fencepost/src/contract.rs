@@ -41,10 +41,6 @@ pub(crate) trait DeviceImpl: Send + Sync + Any {
 
     /// The streams that are alive, for waiting for all of them.
     fn streams(&self) -> Vec<Arc<dyn StreamImpl>>;
-
-    /// The work that tests put on its streams.
-    #[cfg(feature = "conformance")]
-    fn test_work(&self) -> Arc<dyn crate::testing::TestWork>;
 }
 
 /// What a backend's stream provides. No call waits for the device's progress.

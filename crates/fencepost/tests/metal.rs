@@ -32,7 +32,10 @@ mod stand_in {
         time::Duration,
     };
 
-    use fencepost::{Device, Error, Event, metal, testing::work};
+    use fencepost::{
+        Device, Error, Event, metal,
+        testing::{self, work},
+    };
     use fencepost_sim_metal::{Control, Setup};
     use objc2::rc::autoreleasepool;
     use objc2_metal::{
@@ -76,7 +79,7 @@ mod stand_in {
             suite::every_mutant_dies(
                 "mutants-metal",
                 "Mutants of the Metal backend (stand-in)",
-                || metal::fresh(0).unwrap(),
+                || testing::metal::fresh(0).unwrap(),
             );
         });
     }
@@ -101,7 +104,7 @@ mod stand_in {
             ..Setup::seeded(1)
         };
         with_setup(old, |_| {
-            let error = metal::fresh(0).unwrap_err();
+            let error = testing::metal::fresh(0).unwrap_err();
             assert!(error.to_string().contains("macOS 10.15"), "{error}");
         });
     }
@@ -297,7 +300,7 @@ mod stand_in {
     #[test]
     fn two_devices_wait_for_each_other_on_the_device() {
         with_gpu(|device, session| {
-            let other = metal::fresh(1).unwrap();
+            let other = testing::metal::fresh(1).unwrap();
             let (here, there) = (device.new_stream().unwrap(), other.new_stream().unwrap());
             let gate = work::gate(&here).unwrap();
             there.wait(&here.record().unwrap()).unwrap();
@@ -415,7 +418,7 @@ mod stand_in {
     #[test]
     fn a_mark_in_a_command_buffer_of_another_device_is_refused() {
         with_gpu(|device, _| {
-            let other = metal::fresh(1).unwrap();
+            let other = testing::metal::fresh(1).unwrap();
             let error = metal::record_into(&other, &Theirs::new(device).buffer()).unwrap_err();
             assert!(matches!(error, Error::DeviceMismatch { .. }), "{error:?}");
         });
@@ -875,7 +878,7 @@ mod stand_in {
                         && event.on_complete(|_| {}).is_err()
                         // Also what looks for devices: nothing of Objective-C can be called there.
                         && Device::open("metal").is_err_and(|error| error.to_string().contains("fork()"))
-                        && metal::fresh(0).is_err();
+                        && testing::metal::fresh(0).is_err();
                     drop((event, gate, stream, device));
                     // SAFETY: ends the child at once.
                     unsafe { libc::_exit(i32::from(!told)) };

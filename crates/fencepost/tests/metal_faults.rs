@@ -4,7 +4,10 @@
 
 use std::{sync::mpsc, time::Duration};
 
-use fencepost::{Device, Error, Event, Status, metal, testing::work};
+use fencepost::{
+    Device, Error, Event, Status, metal,
+    testing::{self, work},
+};
 use fencepost_sim_metal::Setup;
 use objc2_metal::{MTLCommandBuffer, MTLCommandBufferError, MTLSharedEvent};
 
@@ -153,10 +156,10 @@ fn a_sandbox_without_shared_events_says_so() {
         ..Setup::seeded(1)
     };
     with_setup(setup, |session| {
-        let error = metal::fresh(0).unwrap_err();
+        let error = testing::metal::fresh(0).unwrap_err();
         assert!(error.to_string().contains("sandbox"), "{error}");
         session.shared_events(true);
-        let device = metal::fresh(0).unwrap();
+        let device = testing::metal::fresh(0).unwrap();
         let stream = device.new_stream().unwrap();
         let theirs = Theirs::new(&device);
         session.shared_events(false);
@@ -281,7 +284,7 @@ fn a_removed_device_releases_everyone_who_waits() {
         let marker = stream.record_timed().unwrap();
         other.wait(&marker).unwrap();
         let behind = other.record_timed().unwrap();
-        let second = metal::fresh(1).unwrap();
+        let second = testing::metal::fresh(1).unwrap();
         let there = second.new_stream().unwrap();
         there.wait(&marker).unwrap();
         let across = there.record_timed().unwrap();

@@ -2,7 +2,7 @@
 //! counts as Apple hardware.
 #![cfg(all(metal_sim, not(loom)))]
 
-use fencepost::{Device, metal};
+use fencepost::{Device, testing};
 use fencepost_sim_metal::Control;
 
 mod common;
@@ -19,6 +19,6 @@ fn the_device_does_what_the_model_says() {
 #[test]
 fn the_model_tells_mutants_of_the_device_apart() {
     common::in_a_process_of_its_own(|| {
-        model::tells_gpus_apart(|| metal::fresh(0).unwrap());
+        model::tells_gpus_apart(|| testing::metal::fresh(0).unwrap());
     });
 }

@@ -324,13 +324,6 @@ impl DeviceImpl for CudaDevice {
             .map(|stream| stream as Arc<dyn StreamImpl>)
             .collect()
     }
-
-    #[cfg(feature = "conformance")]
-    fn test_work(&self) -> Arc<dyn crate::testing::TestWork> {
-        Arc::new(crate::testing::cuda::CudaWork {
-            context: self.context,
-        })
-    }
 }
 
 /// The driver's own number for a stream (`cuStreamGetId`), which names it while the process lives:

@@ -74,13 +74,6 @@ impl DeviceImpl for HostDevice {
             .map(|stream| stream as Arc<dyn StreamImpl>)
             .collect()
     }
-
-    #[cfg(feature = "conformance")]
-    fn test_work(&self) -> Arc<dyn crate::testing::TestWork> {
-        Arc::new(crate::testing::host::HostWork {
-            core: self.core.clone(),
-        })
-    }
 }
 
 #[cfg(all(test, loom))]

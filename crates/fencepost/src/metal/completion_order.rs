@@ -163,10 +163,15 @@ impl CompletionOrder {
 
 #[cfg(all(test, loom))]
 mod loom_tests {
-    use super::*;
+    use std::sync::Arc;
+
     use crate::{
-        epochs::ValueAllocator,
-        metal::wakes::fire_all,
+        epochs::{Epoch, ValueAllocator},
+        error::Cause,
+        metal::{
+            completion_order::{CompletionOrder, Step},
+            wakes::fire_all,
+        },
         sync::thread,
         timeline::{Reached, loom_tests::stream_core},
     };

@@ -73,14 +73,14 @@ use crate::{
 unsafe extern "C" {}
 
 pub(crate) struct MtlDevice {
-    pub(super) gpu: Arc<Gpu>,
+    pub(crate) gpu: Arc<Gpu>,
     default: Arc<MtlStream>,
     /// The streams on queues of our own. Nobody can record on those of the caller's.
     streams: Streams<MtlStream>,
 }
 
 /// The Metal device behind a device of any backend.
-pub(super) fn of(device: &dyn DeviceImpl) -> Result<&MtlDevice> {
+pub(crate) fn of(device: &dyn DeviceImpl) -> Result<&MtlDevice> {
     let any: &dyn Any = device;
     any.downcast_ref().ok_or_else(|| Error::Unsupported {
         what: "a call of Metal".into(),
@@ -131,7 +131,7 @@ pub(crate) fn count() -> Result<usize, String> {
     }
 }
 
-fn name(index: usize) -> String {
+pub(crate) fn name(index: usize) -> String {
     match index {
         0 => "metal".into(),
         _ => format!("metal:{index}"),
@@ -157,7 +157,7 @@ pub(super) fn from_raw(raw: &ProtocolObject<dyn MTLDevice>) -> Result<DeviceRef>
     open_once(&raw, name)
 }
 
-fn find(index: usize) -> Result<Object<dyn MTLDevice>> {
+pub(crate) fn find(index: usize) -> Result<Object<dyn MTLDevice>> {
     devices()?
         .into_iter()
         .nth(index)
@@ -179,7 +179,7 @@ fn open_once(raw: &Object<dyn MTLDevice>, name: String) -> Result<DeviceRef> {
     Ok(device)
 }
 
-fn make(raw: Object<dyn MTLDevice>, name: String) -> Result<DeviceRef> {
+pub(crate) fn make(raw: Object<dyn MTLDevice>, name: String) -> Result<DeviceRef> {
     // A message that an object does not know ends the process. `supportsFamily` stands for
     // `GPUEndTime`, the last addition that is used here: both came with macOS 10.15. Devices that
     // are simulated for virtual machines lack more.
@@ -201,12 +201,6 @@ fn make(raw: Object<dyn MTLDevice>, name: String) -> Result<DeviceRef> {
         default,
         streams,
     }))
-}
-
-/// The device of this index once more, with streams and a clock of its own.
-#[cfg(feature = "conformance")]
-pub(crate) fn fresh(index: usize) -> Result<DeviceRef> {
-    make(find(index)?, name(index))
 }
 
 /// See [`crate::metal::stream_from_raw`].
@@ -244,12 +238,5 @@ impl DeviceImpl for MtlDevice {
         streams
             .map(|stream| stream as Arc<dyn StreamImpl>)
             .collect()
-    }
-
-    #[cfg(feature = "conformance")]
-    fn test_work(&self) -> Arc<dyn crate::testing::TestWork> {
-        Arc::new(super::work::MtlWork {
-            gpu: self.gpu.clone(),
-        })
     }
 }

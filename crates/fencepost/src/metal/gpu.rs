@@ -22,15 +22,13 @@ use crate::{
 };
 
 pub(crate) struct Gpu {
-    pub(super) device: Object<dyn MTLDevice>,
-    pub(super) core: Arc<DeviceCore>,
+    pub(crate) device: Object<dyn MTLDevice>,
+    pub(crate) core: Arc<DeviceCore>,
     /// The values of its streams, which fail when the device is lost.
     streams: Streams<ValueAllocator>,
     loss: OnceLock<Cause>,
     /// The process that opened it.
     owner: u32,
-    #[cfg(feature = "conformance")]
-    pub(super) kernels: OnceLock<Result<super::work::Kernels>>,
 }
 
 impl Gpu {
@@ -43,8 +41,6 @@ impl Gpu {
             streams: Streams::new(),
             loss: OnceLock::new(),
             owner: std::process::id(),
-            #[cfg(feature = "conformance")]
-            kernels: OnceLock::new(),
         })
     }
 
@@ -57,7 +53,7 @@ impl Gpu {
     }
 
     /// An error in a forked child, where Metal must not be called.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.core.check_fork()
     }
 

@@ -34,22 +34,18 @@
 
 #[cfg(feature = "conformance")]
 pub mod bare;
-#[cfg(feature = "conformance")]
-mod bytes;
 mod completion_order;
 pub(crate) mod device;
-mod gpu;
+pub(crate) mod gpu;
 mod handlers;
 mod marker;
-mod native;
-mod objects;
+pub(crate) mod native;
+pub(crate) mod objects;
 mod placed;
 mod reserve;
-mod stream;
+pub(crate) mod stream;
 mod time;
 mod wakes;
-#[cfg(feature = "conformance")]
-mod work;
 
 use std::{fmt, mem::ManuallyDrop, ops::Deref, panic::Location};
 
@@ -410,14 +406,4 @@ pub fn record_end(
     let gpu = &device::of(device.imp())?.gpu;
     let reserved = reserve::record_end(gpu, buffers, after, Location::caller())?;
     Ok(Reservation::new(reserved, device))
-}
-
-/// A device of this index with streams and a clock of its own.
-///
-/// # Errors
-/// As [`Device::open`].
-#[cfg(feature = "conformance")]
-#[doc(hidden)]
-pub fn fresh(index: usize) -> Result<Device> {
-    device::fresh(index).map(Device::new)
 }

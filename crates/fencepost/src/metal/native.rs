@@ -55,7 +55,7 @@ pub(crate) struct Native {
     pub(super) event: Event,
     order: CompletionOrder,
     /// Locked under the stream's submit lock only.
-    pub(super) next: Mutex<NextBuffer>,
+    pub(crate) next: Mutex<NextBuffer>,
     uncompleted: AtomicUsize,
     /// The limit on `uncompleted`.
     max_uncompleted: usize,
@@ -70,7 +70,7 @@ pub(crate) struct Native {
 
 /// What the stream's next command buffer waits for.
 #[derive(Default)]
-pub(super) struct NextBuffer {
+pub(crate) struct NextBuffer {
     /// The ordinal of the last command buffer, on the stream's own event.
     pub(super) last: u64,
     /// Other events, each once, with the largest value that was asked for.
@@ -99,7 +99,7 @@ pub(crate) struct PendingStep {
 }
 
 impl PendingStep {
-    pub(super) fn finish(mut self, result: Result<(), Cause>) {
+    pub(crate) fn finish(mut self, result: Result<(), Cause>) {
         self.finished = true;
         self.native.finish(self.ticket, result);
     }
@@ -211,6 +211,25 @@ impl Native {
         let mut step = self.push(epoch, Step::Buffer { ordinal, before });
         step._kept_alive = std::mem::take(&mut next.waits);
         (ordinal, step)
+    }
+
+    /// Submits a command buffer that runs what `encode` puts into it, behind the marker `before`, and
+    /// gives its ordinal. On an error nothing is submitted. Call it under the submit lock, in an
+    /// autorelease pool. Never blocks.
+    pub(crate) fn submit_buffer(
+        self: &Arc<Self>,
+        next: &mut NextBuffer,
+        epoch: &Arc<Epoch>,
+        before: u64,
+        end_time: Option<Arc<EndTime>>,
+        encode: impl FnOnce(&CommandBuffer) -> Result<()>,
+    ) -> Result<u64> {
+        let buffer = self.new_buffer(next)?;
+        encode(&buffer)?;
+        let (ordinal, step) = self.place(next, epoch, before);
+        self.end_buffer(&buffer, ordinal, step, end_time);
+        buffer.commit();
+        Ok(ordinal)
     }
 
     /// The caller encodes into the command buffer from now on, until

@@ -10,7 +10,7 @@ use objc2_metal::{MTLCommandBuffer, MTLEvent, MTLSharedEvent};
 
 use crate::error::Error;
 
-pub(super) type CommandBuffer = ProtocolObject<dyn MTLCommandBuffer>;
+pub(crate) type CommandBuffer = ProtocolObject<dyn MTLCommandBuffer>;
 
 /// A retained object that any thread may use. It is released in an autorelease pool, and never in a
 /// forked child, where Metal must not be called.
@@ -28,7 +28,7 @@ unsafe impl<P: ?Sized> Send for Object<P> {}
 unsafe impl<P: ?Sized> Sync for Object<P> {}
 
 impl<P: ?Sized> Object<P> {
-    pub(super) fn new(retained: Retained<ProtocolObject<P>>) -> Object<P> {
+    pub(crate) fn new(retained: Retained<ProtocolObject<P>>) -> Object<P> {
         Object {
             retained: ManuallyDrop::new(retained),
             owner: std::process::id(),
@@ -100,12 +100,12 @@ impl Event {
 }
 
 /// Runs `call` in an autorelease pool. Every call into Metal needs one around it.
-pub(super) fn pooled<R>(call: impl FnOnce() -> R) -> R {
+pub(crate) fn pooled<R>(call: impl FnOnce() -> R) -> R {
     autoreleasepool(|_| call())
 }
 
 /// The error for a call that gave nil, which is all that Metal tells.
-pub(super) fn nil(call: &'static str, remedy: &str) -> Error {
+pub(crate) fn nil(call: &'static str, remedy: &str) -> Error {
     Error::Backend {
         call,
         code: 0,

@@ -2,14 +2,14 @@
 
 use std::{any::Any, panic::Location, sync::Arc};
 
-use objc2_metal::{MTLCommandBuffer, MTLCommandQueue};
+use objc2_metal::MTLCommandQueue;
 
 use super::{
     completion_order::Step,
     gpu::Gpu,
     marker::{MtlMarker, as_metal},
     native::{self, MAX_ON_CALLERS_QUEUE, MAX_UNCOMPLETED, Native, NextBuffer, PendingStep},
-    objects::{Object, pooled},
+    objects::{CommandBuffer, Object, pooled},
     placed::PlacedBuffer,
     time::{EndTime, Submission},
     wakes::fire_all,
@@ -26,16 +26,16 @@ use crate::{
 
 pub(crate) struct MtlStream {
     core: Arc<StreamCore>,
-    pub(super) gpu: Arc<Gpu>,
-    values: Arc<ValueAllocator>,
-    native: Arc<Native>,
+    pub(crate) gpu: Arc<Gpu>,
+    pub(crate) values: Arc<ValueAllocator>,
+    pub(crate) native: Arc<Native>,
     pub(super) queue: Object<dyn MTLCommandQueue>,
     /// Whether the queue is the caller's, who may put anything into it.
     wrapped: bool,
 }
 
 /// The Metal stream behind a stream of any backend.
-pub(super) fn of_stream(stream: &dyn StreamImpl) -> Result<&MtlStream> {
+pub(crate) fn of_stream(stream: &dyn StreamImpl) -> Result<&MtlStream> {
     let any: &dyn Any = stream;
     any.downcast_ref().ok_or_else(|| Error::Unsupported {
         what: "a call of Metal".into(),
@@ -74,7 +74,7 @@ impl MtlStream {
 
     /// An error where `what` cannot be done: in a forked child, and on a queue of the caller's,
     /// where a command buffer of ours says nothing about theirs.
-    pub(super) fn check(&self, what: &str) -> Result<()> {
+    pub(crate) fn check(&self, what: &str) -> Result<()> {
         self.gpu.check()?;
         match self.wrapped {
             false => Ok(()),
@@ -92,7 +92,7 @@ impl MtlStream {
     }
 
     /// The same error, which names this stream and not only its device.
-    fn named(&self, error: Error) -> Error {
+    pub(crate) fn named(&self, error: Error) -> Error {
         match error {
             Error::WouldBlock { pending, .. } => Error::WouldBlock {
                 stream: self.core.to_string(),
@@ -114,17 +114,17 @@ impl MtlStream {
             return Ok(self.native.submission(next.last, None));
         }
         let end_time = timing.then(Arc::<EndTime>::default);
-        pooled(|| {
-            let buffer = self.native.new_buffer(next)?;
-            if timing {
-                self.native.encode_least_work(&buffer)?;
-            }
-            let (ordinal, step) = self.native.place(next, epoch, epoch.before(native));
+        let encode = |buffer: &CommandBuffer| match timing {
+            true => self.native.encode_least_work(buffer),
+            false => Ok(()),
+        };
+        let before = epoch.before(native);
+        let submit = || {
             self.native
-                .end_buffer(&buffer, ordinal, step, end_time.clone());
-            buffer.commit();
-            Ok(self.native.submission(ordinal, end_time))
-        })
+                .submit_buffer(next, epoch, before, end_time.clone(), encode)
+        };
+        let ordinal = pooled(submit)?;
+        Ok(self.native.submission(ordinal, end_time))
     }
 
     /// See [`crate::metal::command_buffer`].
@@ -148,27 +148,6 @@ impl MtlStream {
                     .into(),
             },
         })
-    }
-
-    /// Work of the suite, in the stream's order; `Ok(false)` where it lies behind a failure.
-    #[cfg(feature = "conformance")]
-    pub(super) fn run(
-        &self,
-        encode: impl FnOnce(&super::objects::CommandBuffer) -> Result<()>,
-    ) -> Result<bool> {
-        self.check("dispatch")?;
-        let ran = self.values.submit(|open| {
-            pooled(|| {
-                let mut next = lock(&self.native.next);
-                let buffer = self.native.new_buffer(&next)?;
-                encode(&buffer)?;
-                let (ordinal, step) = self.native.place(&mut next, &open.epoch, open.last);
-                self.native.end_buffer(&buffer, ordinal, step, None);
-                buffer.commit();
-                Ok(())
-            })
-        });
-        Ok(ran.map_err(|error| self.named(error))?.is_some())
     }
 
     /// Finishes `step` when `marker` completes or fails; in the second case, what lies behind the
@@ -219,7 +198,7 @@ impl MtlStream {
     ///
     /// The gate is an event, never a kernel that spins: that would keep a GPU busy for ever if its
     /// process died.
-    pub(super) fn add_gate<R>(
+    pub(crate) fn add_gate<R>(
         &self,
         under_lock: impl FnOnce() -> R,
     ) -> Result<Option<(HostGate, PendingStep, R)>> {
@@ -247,7 +226,7 @@ impl MtlStream {
 }
 
 /// What holds a stream back. It opens when this is dropped.
-pub(super) struct HostGate {
+pub(crate) struct HostGate {
     native: Arc<Native>,
     ticket: u64,
 }

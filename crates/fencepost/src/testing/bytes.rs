@@ -2,6 +2,7 @@
 
 use std::{any::Any, fmt, sync::Arc};
 
+use super::work;
 use crate::{
     device::Device,
     error::{Error, Result},
@@ -49,7 +50,7 @@ impl ByteCounter {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn new(device: &Device, capacity: usize) -> Result<ByteCounter> {
-        let inner = device.imp().test_work().byte_counter(capacity)?;
+        let inner = work::of(device.imp())?.byte_counter(capacity)?;
         Ok(ByteCounter { inner })
     }
 

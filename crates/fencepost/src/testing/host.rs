@@ -13,15 +13,24 @@ use super::{
     work::{Gate, Log},
 };
 use crate::{
-    contract::StreamImpl,
+    contract::{Backend, DeviceImpl, StreamImpl},
     core::{DeviceCore, StreamCore},
     error::Result,
     timeline::Timeline,
 };
 
+/// The work of a device, where it is one of the host.
+pub(super) fn work_of(device: &dyn DeviceImpl) -> Option<Arc<dyn TestWork>> {
+    let core = match device.backend() {
+        Backend::Host => device.core().clone(),
+        _ => return None,
+    };
+    Some(Arc::new(HostWork { core }))
+}
+
 /// The work of one host device.
-pub(crate) struct HostWork {
-    pub(crate) core: Arc<DeviceCore>,
+struct HostWork {
+    core: Arc<DeviceCore>,
 }
 
 impl TestWork for HostWork {

@@ -40,6 +40,8 @@ mod held;
 pub(crate) mod host;
 #[cfg(feature = "mutants")]
 mod kills;
+#[cfg(has_metal)]
+pub mod metal;
 #[cfg(feature = "mutants")]
 mod mutants;
 #[cfg(all(feature = "vulkan", not(loom)))]
@@ -176,6 +178,8 @@ pub fn run(
     mut report: impl FnMut(&Case, &Outcome, Duration),
 ) -> Summary {
     let mut summary = Summary::default();
+    // The cases share it, so that what it compiles is compiled once.
+    let _work = work::of(device.imp());
     for case in cases().filter(|case| case.name.contains(filter)) {
         let start = Instant::now();
         let outcome = run_case(case, device, Options::default());

@@ -16,7 +16,7 @@ use super::{
     TestWork,
     bytes::ByteCounterImpl,
     held,
-    work::{Gate, Log},
+    work::{self, Gate, Log},
 };
 use crate::timeline::Point;
 use crate::{
@@ -130,6 +130,13 @@ struct MutantDevice {
     shared: Arc<Shared>,
 }
 
+/// The work of a device, where it is a mutant.
+pub(super) fn work_of(device: &dyn DeviceImpl) -> Option<Arc<dyn TestWork>> {
+    let device: &dyn Any = device;
+    let inner = device.downcast_ref::<MutantDevice>()?.inner.imp();
+    Some(Arc::new(MutantWork(work::of(inner).ok()?)))
+}
+
 struct MutantStream {
     inner: Arc<dyn StreamImpl>,
     /// An idle stream, for markers that complete too early.
@@ -183,10 +190,6 @@ impl DeviceImpl for MutantDevice {
     fn streams(&self) -> Vec<Arc<dyn StreamImpl>> {
         let streams = self.inner.imp().streams().into_iter();
         streams.map(|s| self.wrap(s.clone(), s)).collect()
-    }
-
-    fn test_work(&self) -> Arc<dyn TestWork> {
-        Arc::new(MutantWork(self.inner.imp().test_work()))
     }
 }
 

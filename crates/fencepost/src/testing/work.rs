@@ -21,7 +21,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{contract::StreamImpl, device::Device, error::Result, stream::Stream};
+use crate::{
+    contract::{DeviceImpl, StreamImpl},
+    device::Device,
+    error::{Error, Result},
+    stream::Stream,
+};
 
 pub use super::bytes::ByteCounter;
 use super::bytes::ByteCounterImpl;
@@ -56,10 +61,34 @@ pub(crate) trait TestWork: Send + Sync {
     fn byte_counter(&self, capacity: usize) -> Result<Arc<dyn ByteCounterImpl>>;
 }
 
-impl Stream {
-    fn test_work(&self) -> Arc<dyn TestWork> {
-        self.device().imp().test_work()
-    }
+/// Gives the test work of a device, where it is of one kind.
+type WorkOf = fn(&dyn DeviceImpl) -> Option<Arc<dyn TestWork>>;
+
+/// One for each kind of device. Mutants come first: each says that it is of the backend it wraps.
+const KINDS: &[WorkOf] = &[
+    #[cfg(feature = "mutants")]
+    super::mutants::work_of,
+    #[cfg(has_metal)]
+    super::metal::work_of,
+    #[cfg(all(feature = "cuda", not(loom)))]
+    super::cuda::work_of,
+    #[cfg(all(feature = "vulkan", not(loom)))]
+    super::vulkan::work_of,
+    super::host::work_of,
+];
+
+/// The test work of a device.
+pub(super) fn of(device: &dyn DeviceImpl) -> Result<Arc<dyn TestWork>> {
+    let mut found = KINDS.iter().filter_map(|work_of| work_of(device));
+    found.next().ok_or_else(|| Error::Unsupported {
+        what: "the work of the conformance suite".into(),
+        device: device.core().name.clone(),
+        remedy: "open a device of a backend that the suite knows".into(),
+    })
+}
+
+fn work_of(stream: &Stream) -> Result<Arc<dyn TestWork>> {
+    of(stream.device().imp())
 }
 
 /// Whether what holds up one of the two also holds up the other, for they share a hardware queue.
@@ -72,7 +101,7 @@ impl Stream {
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn share_order(one: &Stream, two: &Stream) -> bool {
-    one.test_work().shares_order(one.imp(), two.imp())
+    work_of(one).is_ok_and(|work| work.shares_order(one.imp(), two.imp()))
 }
 
 /// Holds back what is submitted to `stream` from now on, until the gate is opened or dropped.
@@ -88,7 +117,7 @@ pub fn share_order(one: &Stream, two: &Stream) -> bool {
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn gate(stream: &Stream) -> Result<Gate> {
-    stream.test_work().gate(stream.imp())
+    work_of(stream)?.gate(stream.imp())
 }
 
 /// A log that streams of `device` can append to.
@@ -102,7 +131,7 @@ pub fn gate(stream: &Stream) -> Result<Gate> {
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn new_log(device: &Device) -> Result<Log> {
-    device.imp().test_work().new_log()
+    of(device.imp())?.new_log()
 }
 
 /// Work on `stream` that writes `token` into `log`, where it ran in the order.
@@ -118,7 +147,7 @@ pub fn new_log(device: &Device) -> Result<Log> {
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn append(stream: &Stream, log: &Log, token: u32) -> Result<()> {
-    stream.test_work().append(stream.imp(), log, token)
+    work_of(stream)?.append(stream.imp(), log, token)
 }
 
 /// Work on `stream` that fails, with `text` in the first cause.
@@ -132,7 +161,7 @@ pub fn append(stream: &Stream, log: &Log, token: u32) -> Result<()> {
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn fail(stream: &Stream, text: &str) -> Result<()> {
-    stream.test_work().fail(stream.imp(), text)
+    work_of(stream)?.fail(stream.imp(), text)
 }
 
 /// Keeps `stream` busy with one piece of work: for `amount` nanoseconds of the device's clock on the
@@ -147,7 +176,7 @@ pub fn fail(stream: &Stream, text: &str) -> Result<()> {
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn spin(stream: &Stream, amount: u64) -> Result<()> {
-    stream.test_work().spin(stream.imp(), amount)
+    work_of(stream)?.spin(stream.imp(), amount)
 }
 
 /// Holds a stream's later work back until it is opened; dropping it opens it.

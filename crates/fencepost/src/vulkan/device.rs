@@ -51,8 +51,9 @@ pub(crate) struct VkDevice {
     pub(crate) gpu: Arc<Gpu>,
     pub(super) watcher: Arc<DeviceWatcher>,
     default: Arc<VkStream>,
+    /// What the conformance suite keeps with the device, and destroys with it.
     #[cfg(feature = "conformance")]
-    test_work: std::sync::OnceLock<Arc<dyn crate::testing::TestWork>>,
+    pub(crate) test_work: std::sync::OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl VkDevice {
@@ -129,7 +130,7 @@ pub(super) unsafe fn stream_on(
 }
 
 /// The Vulkan side of a device.
-pub(super) fn as_vulkan(device: &dyn DeviceImpl) -> Result<&VkDevice> {
+pub(crate) fn as_vulkan(device: &dyn DeviceImpl) -> Result<&VkDevice> {
     (device as &dyn Any)
         .downcast_ref()
         .ok_or_else(|| Error::Unsupported {
@@ -181,11 +182,5 @@ impl DeviceImpl for VkDevice {
             .filter(|stream| stream.core().device.id == self.core.id)
             .map(|stream| stream as Arc<dyn StreamImpl>)
             .collect()
-    }
-
-    #[cfg(feature = "conformance")]
-    fn test_work(&self) -> Arc<dyn crate::testing::TestWork> {
-        let work = || Arc::new(crate::testing::vulkan::VkWork::new(&self.gpu)) as _;
-        self.test_work.get_or_init(work).clone()
     }
 }

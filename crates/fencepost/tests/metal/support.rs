@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fencepost::{Device, Error, Marker, metal};
+use fencepost::{Device, Error, Marker, metal, testing};
 use fencepost_sim_metal::{Control, Session, Setup};
 use objc2::{
     rc::{Retained, autoreleasepool},
@@ -28,7 +28,7 @@ pub(crate) type Obj<T> = Retained<ProtocolObject<T>>;
 /// The first device of the machine of now. Never the one that `Device::open` keeps, which may be of
 /// another machine.
 pub(crate) fn gpu() -> Device {
-    metal::fresh(0).unwrap()
+    testing::metal::fresh(0).unwrap()
 }
 
 /// Runs a test with some seeds, each on a machine of its own, and sees that nothing is left: no

@@ -23,7 +23,7 @@ use super::{
 #[cfg(doc)]
 use crate::error::Error;
 use crate::{
-    contract::{DeviceRef, StreamImpl},
+    contract::{DeviceImpl, DeviceRef, StreamImpl},
     cuda::{
         context::Context,
         device::{new_device, of_device},
@@ -71,9 +71,15 @@ pub fn fresh(device: &Device) -> Result<Device> {
     Ok(Device::new(DeviceRef::new(new_device(context))))
 }
 
+/// The work of a device, where it is one of CUDA.
+pub(super) fn work_of(device: &dyn DeviceImpl) -> Option<Arc<dyn TestWork>> {
+    let context = of_device(device).ok()?.context;
+    Some(Arc::new(CudaWork { context }))
+}
+
 /// The work of one context's devices.
-pub(crate) struct CudaWork {
-    pub(crate) context: &'static Context,
+struct CudaWork {
+    context: &'static Context,
 }
 
 /// What a context keeps for tests. Never freed, as the context itself.

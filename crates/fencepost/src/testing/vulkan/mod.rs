@@ -17,12 +17,18 @@ use super::{
     work::{Gate, Log},
 };
 use crate::{
-    contract::StreamImpl,
+    contract::{DeviceImpl, StreamImpl},
     device::Device,
     error::{Cause, Result},
     host_gate::HostGated,
     sync::lock,
-    vulkan::{Features, device::stream_as_vulkan, gpu::Gpu, loader::MESSAGES, open::make},
+    vulkan::{
+        Features,
+        device::{as_vulkan, stream_as_vulkan},
+        gpu::Gpu,
+        loader::MESSAGES,
+        open::make,
+    },
 };
 
 /// The suite's kernels in SPIR-V, as bytes of little-endian words.
@@ -55,14 +61,22 @@ pub fn fresh(index: usize, only: Option<Features>) -> Result<Device> {
     make(index, only).map(Device::new)
 }
 
+/// The work of a device, where it is one of Vulkan.
+pub(super) fn work_of(device: &dyn DeviceImpl) -> Option<Arc<dyn TestWork>> {
+    let device = as_vulkan(device).ok()?;
+    let new = || Arc::new(VkWork::new(&device.gpu)) as _;
+    let kept = device.test_work.get_or_init(new).clone();
+    Some(kept.downcast::<VkWork>().ok()?)
+}
+
 /// The work of one device.
-pub(crate) struct VkWork {
+struct VkWork {
     gpu: Arc<Gpu>,
     kernels: OnceLock<Result<Arc<Kernels>>>,
 }
 
 impl VkWork {
-    pub(crate) fn new(gpu: &Arc<Gpu>) -> VkWork {
+    fn new(gpu: &Arc<Gpu>) -> VkWork {
         VkWork {
             gpu: gpu.clone(),
             kernels: OnceLock::new(),

@@ -6,18 +6,20 @@ use std::{
 };
 
 use super::{
-    gpu::Gpu,
-    stream::{MtlStream, of_stream},
-    work::{self, Dispatch, Memory},
+    State,
+    kernels::{Dispatch, dispatch},
+    memory::Memory,
 };
 use crate::{
     error::{Error, Result},
+    metal::stream::{MtlStream, of_stream},
     stream::Stream,
     sync::{Mutex, lock},
     testing::{bytes::ByteCounterImpl, work::ByteCounter},
 };
 
 struct MtlCounter {
+    state: Arc<State>,
     /// The lock makes whoever fills the memory the only one.
     data: Mutex<Arc<Memory>>,
     bins: Arc<Memory>,
@@ -29,8 +31,10 @@ const BINS: usize = 256;
 const MOST_GROUPS: usize = 1024;
 const BYTES_A_GROUP: usize = 16 * 1024;
 
-pub(super) fn new(gpu: &Arc<Gpu>, capacity: usize) -> Result<Arc<dyn ByteCounterImpl>> {
+pub(super) fn new(state: &Arc<State>, capacity: usize) -> Result<Arc<dyn ByteCounterImpl>> {
+    let gpu = &state.gpu;
     Ok(Arc::new(MtlCounter {
+        state: state.clone(),
         data: Mutex::new(Memory::new(gpu, capacity)?),
         bins: Memory::new(gpu, BINS * 8)?,
         capacity,
@@ -41,10 +45,10 @@ impl MtlCounter {
     fn stream<'a>(&self, stream: &'a Stream) -> Result<&'a MtlStream> {
         of_stream(stream.imp())
             .ok()
-            .filter(|metal| Arc::ptr_eq(&metal.gpu, &self.bins.gpu))
+            .filter(|metal| Arc::ptr_eq(&metal.gpu, &self.state.gpu))
             .ok_or_else(|| Error::DeviceMismatch {
                 call: "count",
-                left: format!("memory of {}", self.bins.gpu.core.name),
+                left: format!("memory of {}", self.state.gpu.core.name),
                 right: stream.to_string(),
             })
     }
@@ -61,7 +65,7 @@ impl ByteCounterImpl for MtlCounter {
 
     fn count(&self, stream: &Stream, len: usize) -> Result<()> {
         let len = len.min(self.capacity);
-        let gpu = &self.bins.gpu;
+        let gpu = &self.state.gpu;
         let word = u32::try_from(len).map_err(|_| Error::Unsupported {
             what: format!("counting {len} bytes at once"),
             device: gpu.core.name.clone(),
@@ -69,20 +73,20 @@ impl ByteCounterImpl for MtlCounter {
         })?;
         let data = lock(&self.data).clone();
         let counting = Dispatch {
-            kernel: &work::kernels(gpu)?.histogram,
+            kernel: &self.state.kernels()?.histogram,
             memory: &[&data, &self.bins],
             groups: len.div_ceil(BYTES_A_GROUP).clamp(1, MOST_GROUPS),
             word,
             zeroed: Some(&self.bins),
         };
-        work::dispatch(self.stream(stream)?, &counting).map(drop)
+        dispatch(self.stream(stream)?, &counting).map(drop)
     }
 
     fn add_to(&self, stream: &Stream, into: &ByteCounter) -> Result<()> {
         let any: &dyn Any = into.inner();
-        let gpu = &self.bins.gpu;
+        let gpu = &self.state.gpu;
         let into = any.downcast_ref::<MtlCounter>();
-        let Some(into) = into.filter(|into| Arc::ptr_eq(&into.bins.gpu, gpu)) else {
+        let Some(into) = into.filter(|into| Arc::ptr_eq(&into.state.gpu, gpu)) else {
             return Err(Error::DeviceMismatch {
                 call: "add_to",
                 left: format!("counts of {}", gpu.core.name),
@@ -90,13 +94,13 @@ impl ByteCounterImpl for MtlCounter {
             });
         };
         let adding = Dispatch {
-            kernel: &work::kernels(gpu)?.reduce,
+            kernel: &self.state.kernels()?.reduce,
             memory: &[&self.bins, &into.bins],
             groups: 1,
             word: 0,
             zeroed: None,
         };
-        work::dispatch(self.stream(stream)?, &adding).map(drop)
+        dispatch(self.stream(stream)?, &adding).map(drop)
     }
 
     fn read(&self) -> Result<[u64; BINS]> {
