@@ -1,20 +1,19 @@
-//! Buffers: <https://docs.vulkan.org/spec/latest/chapters/resources.html>.
+//! Buffers.
 
-use crate::driver::Driver;
-use crate::entry::{call, call_void};
-use crate::ffi::{Allocator, Array, In, Out};
-use crate::memory::Span;
 use crate::table::Child;
 use crate::usage::{VkResult, invalid_usage};
 use ash::vk::{self, Handle};
 
 const ALIGNMENT: u64 = 64;
 
+/// A buffer, and the offset and size of a range in it.
+pub(crate) type BufferRange = (vk::Buffer, (u64, u64));
+
 #[derive(Debug)]
 pub(crate) struct Buffer {
     pub(crate) device: vk::Device,
     pub(crate) size: u64,
-    usage: vk::BufferUsageFlags,
+    pub(crate) usage: vk::BufferUsageFlags,
     pub(crate) bound: Option<(vk::DeviceMemory, u64)>,
 }
 
@@ -25,7 +24,7 @@ impl Child for Buffer {
 }
 
 impl Buffer {
-    fn requirements(&self) -> vk::MemoryRequirements {
+    pub(crate) fn requirements(&self) -> vk::MemoryRequirements {
         vk::MemoryRequirements {
             // larger than the buffer, as a driver may require
             size: self.size.next_multiple_of(ALIGNMENT) + ALIGNMENT,
@@ -58,142 +57,4 @@ impl Buffer {
         }
         Ok((offset, size))
     }
-}
-
-impl Driver {
-    /// The memory of a range that was checked by `range`.
-    pub(crate) fn span(
-        &self,
-        buffer: vk::Buffer,
-        range: (u64, u64),
-    ) -> VkResult<(Span, vk::DeviceMemory)> {
-        let it = self.buffers.find(buffer)?;
-        let Some((memory, offset)) = it.bound else {
-            return Err(invalid_usage("a buffer has no memory"));
-        };
-        let whole = Span {
-            block: self.memories.get(it.device, memory)?.block.clone(),
-            first: offset as usize / 4,
-            count: it.size as usize / 4,
-        };
-        Ok((whole.part(range.0, range.1), memory))
-    }
-
-    fn bind(
-        &mut self,
-        device: vk::Device,
-        buffer: vk::Buffer,
-        memory: vk::DeviceMemory,
-        offset: u64,
-    ) -> VkResult {
-        let have = self.memories.get(device, memory)?.size;
-        let it = self.buffers.get_mut(device, buffer)?;
-        let needs = it.requirements();
-        if it.bound.is_some() {
-            return Err(invalid_usage("a buffer is bound a second time"));
-        }
-        if !offset.is_multiple_of(needs.alignment) {
-            return Err(invalid_usage(
-                "the offset is not aligned as the buffer requires",
-            ));
-        }
-        if offset.checked_add(needs.size).is_none_or(|end| end > have) {
-            return Err(invalid_usage(
-                "the memory is too small for what the buffer requires",
-            ));
-        }
-        it.bound = Some((memory, offset));
-        Ok(())
-    }
-}
-
-pub(crate) extern "system" fn vkCreateBuffer(
-    device: vk::Device,
-    info: In<'_, vk::BufferCreateInfo<'_>>,
-    _: Allocator<'_>,
-    buffer: Out<'_, vk::Buffer>,
-) -> vk::Result {
-    call("vkCreateBuffer", device, &[], |driver| {
-        let (info, out) = (info.required()?, buffer.required()?);
-        driver.device(device)?;
-        if info.size == 0 || info.usage.is_empty() {
-            return Err(invalid_usage("a buffer must have a size and a usage"));
-        }
-        out.put(driver.buffers.insert(Buffer {
-            device,
-            size: info.size,
-            usage: info.usage,
-            bound: None,
-        }));
-        Ok(())
-    })
-}
-
-pub(crate) extern "system" fn vkDestroyBuffer(
-    device: vk::Device,
-    buffer: vk::Buffer,
-    _: Allocator<'_>,
-) {
-    if buffer.is_null() {
-        return;
-    }
-    call_void("vkDestroyBuffer", device, &[buffer.as_raw()], |driver| {
-        driver.buffers.get(device, buffer)?;
-        driver.check_unused(buffer);
-        driver.buffers.remove(device, buffer).map(drop)
-    });
-}
-
-pub(crate) extern "system" fn vkGetBufferMemoryRequirements(
-    device: vk::Device,
-    buffer: vk::Buffer,
-    requirements: Out<'_, vk::MemoryRequirements>,
-) {
-    call_void("vkGetBufferMemoryRequirements", device, &[], |driver| {
-        let requirements = requirements.required()?;
-        requirements.put(driver.buffers.get(device, buffer)?.requirements());
-        Ok(())
-    });
-}
-
-pub(crate) extern "system" fn vkGetBufferMemoryRequirements2(
-    device: vk::Device,
-    info: In<'_, vk::BufferMemoryRequirementsInfo2<'_>>,
-    requirements: *mut vk::MemoryRequirements2<'_>,
-) {
-    call_void("vkGetBufferMemoryRequirements2", device, &[], |driver| {
-        let buffer = info.required()?.buffer;
-        // SAFETY: `pMemoryRequirements` must be a valid pointer to this structure
-        match unsafe { requirements.as_mut() } {
-            Some(all) => {
-                all.memory_requirements = driver.buffers.get(device, buffer)?.requirements();
-                Ok(())
-            }
-            None => Err(invalid_usage("a place for a result is null")),
-        }
-    });
-}
-
-pub(crate) extern "system" fn vkBindBufferMemory(
-    device: vk::Device,
-    buffer: vk::Buffer,
-    memory: vk::DeviceMemory,
-    offset: u64,
-) -> vk::Result {
-    call("vkBindBufferMemory", device, &[buffer.as_raw()], |driver| {
-        driver.bind(device, buffer, memory, offset)
-    })
-}
-
-pub(crate) extern "system" fn vkBindBufferMemory2(
-    device: vk::Device,
-    count: u32,
-    infos: Array<'_, vk::BindBufferMemoryInfo<'_>>,
-) -> vk::Result {
-    call("vkBindBufferMemory2", device, &[], |driver| {
-        for info in infos.of(count) {
-            driver.bind(device, info.buffer, info.memory, info.memory_offset)?;
-        }
-        Ok(())
-    })
 }

@@ -1,19 +1,8 @@
-//! Recording commands: <https://docs.vulkan.org/spec/latest/chapters/clears.html>,
-//! <https://docs.vulkan.org/spec/latest/chapters/dispatch.html>,
-//! <https://docs.vulkan.org/spec/latest/chapters/synchronization.html>.
+//! Recorded commands, and which stages order them.
 
-use crate::driver::Driver;
-use crate::entry::call_void;
-use crate::ffi::{Array, In, slice};
+use crate::buffer::BufferRange;
 use crate::kernel::Kernel;
-pub(crate) use crate::pool::{CommandBuffer, CommandPool};
-use crate::pool::{State, with_pool};
-use crate::usage::{VkResult, invalid_usage};
-use ash::vk::{self, Handle, PipelineStageFlags2 as Stages};
-use std::ffi::c_void;
-
-/// A range of a buffer, checked when it was recorded.
-pub(crate) type Place = (vk::Buffer, (u64, u64));
+use ash::vk::{self, PipelineStageFlags2 as Stages};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
@@ -31,20 +20,20 @@ pub(crate) enum Command {
     /// Orders earlier work of the queue before later work.
     Barrier,
     Fill {
-        to: Place,
+        to: BufferRange,
         value: u32,
     },
     Update {
-        to: Place,
+        to: BufferRange,
         words: Vec<u32>,
     },
     Copy {
-        from: Place,
-        to: Place,
+        from: BufferRange,
+        to: BufferRange,
     },
     Dispatch {
         kernel: Kernel,
-        places: Vec<Place>,
+        places: Vec<BufferRange>,
         push: u32,
         groups: u32,
     },
@@ -53,9 +42,9 @@ pub(crate) enum Command {
 /// The bindings of the next dispatch.
 #[derive(Debug, Default)]
 pub(crate) struct Bound {
-    pipeline: Option<vk::Pipeline>,
-    set: Option<vk::DescriptorSet>,
-    push: Option<u32>,
+    pub(crate) pipeline: Option<vk::Pipeline>,
+    pub(crate) set: Option<vk::DescriptorSet>,
+    pub(crate) push: Option<u32>,
 }
 
 /// The stages in which the stand-in's work runs.
@@ -80,365 +69,4 @@ pub(crate) fn blocks_work(stages: Stages) -> bool {
 /// Stages of Vulkan 1.0 have the same values.
 pub(crate) fn new_stages(old: vk::PipelineStageFlags) -> Stages {
     Stages::from_raw(old.as_raw().into())
-}
-
-/// Records the commands that `body` returns, each with the objects that it names.
-fn record(
-    name: &'static str,
-    buffer: vk::CommandBuffer,
-    body: impl FnOnce(&mut Driver, vk::Device) -> VkResult<Vec<(Command, Vec<u64>)>>,
-) {
-    call_void(name, buffer, &with_pool(buffer), |driver| {
-        let it = driver.command_buffers.find(buffer)?;
-        if it.recorded.state != State::Recording {
-            return Err(invalid_usage("the command buffer is not being recorded"));
-        }
-        let device = it.device;
-        let commands = body(driver, device)?;
-        let recorded = &mut driver.command_buffers.find_mut(buffer)?.recorded;
-        for (command, uses) in commands {
-            recorded.commands.push(command);
-            recorded.uses.extend(uses);
-        }
-        Ok(())
-    });
-}
-
-pub(crate) extern "system" fn vkCmdResetQueryPool(
-    buffer: vk::CommandBuffer,
-    pool: vk::QueryPool,
-    first: u32,
-    count: u32,
-) {
-    record("vkCmdResetQueryPool", buffer, |driver, device| {
-        driver.query_pools.get(device, pool)?.range(first, count)?;
-        let command = Command::ResetQueries { pool, first, count };
-        Ok(vec![(command, vec![pool.as_raw()])])
-    });
-}
-
-fn timestamp(
-    name: &'static str,
-    buffer: vk::CommandBuffer,
-    stages: Stages,
-    pool: vk::QueryPool,
-    index: u32,
-) {
-    record(name, buffer, |driver, device| {
-        if name != "vkCmdWriteTimestamp" {
-            driver.need_sync2(device)?;
-        }
-        driver.query_pools.get(device, pool)?.range(index, 1)?;
-        let family = driver.command_buffers.find(buffer)?.pool;
-        let family = driver.command_pools.find(family)?.family;
-        if driver
-            .families()
-            .get(family as usize)
-            .is_none_or(|f| f.valid_bits == 0)
-        {
-            return Err(invalid_usage("the queue family has no timestamps"));
-        }
-        if stages.as_raw().count_ones() > 1 {
-            return Err(invalid_usage("a timestamp is taken at one stage"));
-        }
-        let early = !waits_for_work(stages);
-        let command = Command::Timestamp { pool, index, early };
-        Ok(vec![(command, vec![pool.as_raw()])])
-    });
-}
-
-pub(crate) extern "system" fn vkCmdWriteTimestamp(
-    buffer: vk::CommandBuffer,
-    stage: vk::PipelineStageFlags,
-    pool: vk::QueryPool,
-    index: u32,
-) {
-    timestamp(
-        "vkCmdWriteTimestamp",
-        buffer,
-        new_stages(stage),
-        pool,
-        index,
-    );
-}
-
-pub(crate) extern "system" fn vkCmdWriteTimestamp2(
-    buffer: vk::CommandBuffer,
-    stages: Stages,
-    pool: vk::QueryPool,
-    index: u32,
-) {
-    timestamp("vkCmdWriteTimestamp2", buffer, stages, pool, index);
-}
-
-pub(crate) extern "system" fn vkCmdWriteTimestamp2KHR(
-    buffer: vk::CommandBuffer,
-    stages: Stages,
-    pool: vk::QueryPool,
-    index: u32,
-) {
-    timestamp("vkCmdWriteTimestamp2KHR", buffer, stages, pool, index);
-}
-
-pub(crate) extern "system" fn vkCmdPipelineBarrier(
-    buffer: vk::CommandBuffer,
-    before: vk::PipelineStageFlags,
-    after: vk::PipelineStageFlags,
-    _: vk::DependencyFlags,
-    _: u32,
-    _: *const c_void,
-    _: u32,
-    _: *const c_void,
-    _: u32,
-    _: *const c_void,
-) {
-    record("vkCmdPipelineBarrier", buffer, |driver, device| {
-        let empty = before.is_empty() || after.is_empty();
-        if empty && !driver.device(device)?.features.sync2 {
-            return Err(invalid_usage("a barrier must have stages"));
-        }
-        let orders = waits_for_work(new_stages(before)) && blocks_work(new_stages(after));
-        Ok(orders
-            .then_some((Command::Barrier, Vec::new()))
-            .into_iter()
-            .collect())
-    });
-}
-
-fn barrier_2(name: &'static str, buffer: vk::CommandBuffer, info: In<'_, vk::DependencyInfo<'_>>) {
-    record(name, buffer, |driver, device| {
-        driver.need_sync2(device)?;
-        let info = info.required()?;
-        // SAFETY: valid usage of VkDependencyInfo
-        let memory = unsafe { slice(info.p_memory_barriers, info.memory_barrier_count) };
-        // SAFETY: as above
-        let buffers = unsafe {
-            slice(
-                info.p_buffer_memory_barriers,
-                info.buffer_memory_barrier_count,
-            )
-        };
-        let memory = memory
-            .iter()
-            .map(|it| (it.src_stage_mask, it.dst_stage_mask));
-        let buffers = buffers
-            .iter()
-            .map(|it| (it.src_stage_mask, it.dst_stage_mask));
-        let orders = |(before, after)| waits_for_work(before) && blocks_work(after);
-        let orders = memory.chain(buffers).any(orders);
-        Ok(orders
-            .then_some((Command::Barrier, Vec::new()))
-            .into_iter()
-            .collect())
-    });
-}
-
-pub(crate) extern "system" fn vkCmdPipelineBarrier2(
-    buffer: vk::CommandBuffer,
-    info: In<'_, vk::DependencyInfo<'_>>,
-) {
-    barrier_2("vkCmdPipelineBarrier2", buffer, info);
-}
-
-pub(crate) extern "system" fn vkCmdPipelineBarrier2KHR(
-    buffer: vk::CommandBuffer,
-    info: In<'_, vk::DependencyInfo<'_>>,
-) {
-    barrier_2("vkCmdPipelineBarrier2KHR", buffer, info);
-}
-
-impl Driver {
-    /// Reports the use of a function of synchronization2 without its feature.
-    fn need_sync2(&self, device: vk::Device) -> VkResult {
-        let device = self.device(device)?;
-        device.need(device.features.sync2, "synchronization2")
-    }
-
-    fn place(
-        &self,
-        device: vk::Device,
-        buffer: vk::Buffer,
-        offset: u64,
-        size: u64,
-        usage: vk::BufferUsageFlags,
-    ) -> VkResult<Place> {
-        let it = self.buffers.get(device, buffer)?;
-        it.check_usage(usage)?;
-        Ok((buffer, it.range(offset, size)?))
-    }
-}
-
-pub(crate) extern "system" fn vkCmdFillBuffer(
-    buffer: vk::CommandBuffer,
-    to: vk::Buffer,
-    offset: u64,
-    size: u64,
-    value: u32,
-) {
-    record("vkCmdFillBuffer", buffer, |driver, device| {
-        let usage = vk::BufferUsageFlags::TRANSFER_DST;
-        let place = driver.place(device, to, offset, size, usage)?;
-        Ok(vec![(
-            Command::Fill { to: place, value },
-            vec![to.as_raw()],
-        )])
-    });
-}
-
-pub(crate) extern "system" fn vkCmdUpdateBuffer(
-    buffer: vk::CommandBuffer,
-    to: vk::Buffer,
-    offset: u64,
-    size: u64,
-    data: Array<'_, u32>,
-) {
-    record("vkCmdUpdateBuffer", buffer, |driver, device| {
-        if size > 65536 {
-            return Err(invalid_usage("an update has 65536 bytes at most"));
-        }
-        let usage = vk::BufferUsageFlags::TRANSFER_DST;
-        let place = driver.place(device, to, offset, size, usage)?;
-        let words = data.of((size / 4) as u32).to_vec();
-        Ok(vec![(
-            Command::Update { to: place, words },
-            vec![to.as_raw()],
-        )])
-    });
-}
-
-pub(crate) extern "system" fn vkCmdCopyBuffer(
-    buffer: vk::CommandBuffer,
-    from: vk::Buffer,
-    to: vk::Buffer,
-    count: u32,
-    regions: Array<'_, vk::BufferCopy>,
-) {
-    record("vkCmdCopyBuffer", buffer, |driver, device| {
-        let mut commands = Vec::new();
-        for region in regions.of(count) {
-            let usage = vk::BufferUsageFlags::TRANSFER_SRC;
-            let source = driver.place(device, from, region.src_offset, region.size, usage)?;
-            let usage = vk::BufferUsageFlags::TRANSFER_DST;
-            let target = driver.place(device, to, region.dst_offset, region.size, usage)?;
-            let command = Command::Copy {
-                from: source,
-                to: target,
-            };
-            commands.push((command, vec![from.as_raw(), to.as_raw()]));
-        }
-        Ok(commands)
-    });
-}
-
-pub(crate) extern "system" fn vkCmdBindPipeline(
-    buffer: vk::CommandBuffer,
-    point: vk::PipelineBindPoint,
-    pipeline: vk::Pipeline,
-) {
-    record("vkCmdBindPipeline", buffer, |driver, device| {
-        driver.pipelines.get(device, pipeline)?;
-        if point != vk::PipelineBindPoint::COMPUTE {
-            return Err(invalid_usage(
-                "a compute pipeline is bound at another point",
-            ));
-        }
-        driver
-            .command_buffers
-            .find_mut(buffer)?
-            .recorded
-            .bound
-            .pipeline = Some(pipeline);
-        Ok(Vec::new())
-    });
-}
-
-pub(crate) extern "system" fn vkCmdBindDescriptorSets(
-    buffer: vk::CommandBuffer,
-    point: vk::PipelineBindPoint,
-    layout: vk::PipelineLayout,
-    first: u32,
-    count: u32,
-    sets: Array<'_, vk::DescriptorSet>,
-    _: u32,
-    _: *const c_void,
-) {
-    record("vkCmdBindDescriptorSets", buffer, |driver, device| {
-        let have = driver.pipeline_layouts.get(device, layout)?.sets;
-        if point != vk::PipelineBindPoint::COMPUTE || first.saturating_add(count) > have {
-            return Err(invalid_usage("the layout has no such sets for compute"));
-        }
-        for (index, set) in (first..).zip(sets.of(count)) {
-            let version = driver.descriptor_sets.find(*set)?.version;
-            let recorded = &mut driver.command_buffers.find_mut(buffer)?.recorded;
-            recorded.sets.push((*set, version));
-            if index == 0 {
-                recorded.bound.set = Some(*set);
-            }
-        }
-        Ok(Vec::new())
-    });
-}
-
-pub(crate) extern "system" fn vkCmdPushConstants(
-    buffer: vk::CommandBuffer,
-    layout: vk::PipelineLayout,
-    _: vk::ShaderStageFlags,
-    offset: u32,
-    size: u32,
-    values: Array<'_, u32>,
-) {
-    record("vkCmdPushConstants", buffer, |driver, device| {
-        let have = driver.pipeline_layouts.get(device, layout)?.push_bytes;
-        let fits = offset.checked_add(size).is_some_and(|end| end <= have);
-        if !fits || size == 0 || !(offset | size).is_multiple_of(4) {
-            return Err(invalid_usage("the layout has no such push constants"));
-        }
-        if offset == 0 {
-            let first = values.of(size / 4).first().copied();
-            driver.command_buffers.find_mut(buffer)?.recorded.bound.push = first;
-        }
-        Ok(Vec::new())
-    });
-}
-
-pub(crate) extern "system" fn vkCmdDispatch(buffer: vk::CommandBuffer, x: u32, y: u32, z: u32) {
-    record("vkCmdDispatch", buffer, |driver, device| {
-        if [x, y, z].into_iter().any(|count| count > 65535) {
-            return Err(invalid_usage(
-                "more workgroups than maxComputeWorkGroupCount",
-            ));
-        }
-        let bound = &driver.command_buffers.find(buffer)?.recorded.bound;
-        let Some(pipeline) = bound.pipeline else {
-            return Err(invalid_usage("no pipeline is bound"));
-        };
-        let kernel = driver.pipelines.get(device, pipeline)?.kernel;
-        let Some(set) = bound.set else {
-            return Err(invalid_usage("no descriptor set is bound"));
-        };
-        let push = match bound.push {
-            Some(push) => push,
-            None if kernel.reads_push_constant() => {
-                return Err(invalid_usage("no push constant was pushed"));
-            }
-            None => 0,
-        };
-        let buffers = &driver.descriptor_sets.find(set)?.buffers;
-        let places = (0..kernel.bindings()).map(|binding| buffers.get(&binding).copied());
-        let Some(places) = places.collect::<Option<Vec<Place>>>() else {
-            return Err(invalid_usage(
-                "the descriptor set has not all buffers that the kernel uses",
-            ));
-        };
-        let mut uses = vec![pipeline.as_raw(), set.as_raw()];
-        uses.extend(places.iter().map(|(buffer, _)| buffer.as_raw()));
-        let groups = x.saturating_mul(y).saturating_mul(z);
-        let command = Command::Dispatch {
-            kernel,
-            places,
-            push,
-            groups,
-        };
-        Ok(vec![(command, uses)])
-    });
 }

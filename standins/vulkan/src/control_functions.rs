@@ -1,10 +1,10 @@
 //! What tests plan and inspect: exported functions that no Vulkan driver has. [`crate::Control`] is
 //! their safe wrapper.
 
-use crate::driver::{DRIVER, Driver, SubmitFault, with_driver};
+use crate::batch::SubmitFault;
+use crate::driver::{DRIVER, Driver, with_driver};
 use crate::entry;
 use crate::options;
-use crate::procs;
 use crate::usage::LOG;
 use ash::vk::{self, Handle};
 use fencepost_sim::Fault;
@@ -39,7 +39,7 @@ pub extern "C" fn fencepost_sim_restart(seed: u64) {
 /// `name` is null or a C string.
 unsafe fn function_name(name: *const c_char) -> Option<String> {
     // SAFETY: the caller vouches for it
-    unsafe { read_text(name) }.filter(|name| procs::is_function(name))
+    unsafe { read_text(name) }.filter(|name| crate::FUNCTIONS.contains(&&**name))
 }
 
 /// Sets an option for the next restart, in place of its variable. 0 if there is no such option.

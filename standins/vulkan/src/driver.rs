@@ -1,44 +1,26 @@
 //! The state of the simulated driver.
 
+use crate::batch::{SubmitFault, SubmittedBatch};
 use crate::buffer::Buffer;
-use crate::clock;
-use crate::command::{CommandBuffer, CommandPool};
+use crate::command_buffer::{CommandBuffer, CommandPool};
 use crate::descriptor::{DescriptorPool, DescriptorSet, SetLayout};
-use crate::device::{Device, Queue, Shared};
+use crate::device::{Device, Queue};
 use crate::fence::Fence;
 use crate::instance::Instance;
-use crate::memory::Memory;
+use crate::memory::{Memory, keep_alive};
 use crate::options::Options;
 use crate::physical::PhysicalDevice;
 use crate::pipeline::{Cache, Module, Pipeline, PipelineLayout};
-use crate::procs;
 use crate::query::QueryPool;
 use crate::semaphore::Semaphore;
 use crate::table::{Table, kind_of, name_of, next_epoch};
-use crate::usage::{LOG, VkResult, invalid_usage, report_invalid_usage};
+use crate::usage::{LOG, VkResult, out_of_host_memory, report_invalid_usage};
 use ash::vk::{self, Handle, ObjectType};
 use fencepost_sim::{Config, Flag, Order, Planned, SimDevice, Stepper, Sticky, random_seed};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) static DRIVER: Mutex<Option<Driver>> = Mutex::new(None);
-
-/// A submitted batch. Its objects are in use until it is over.
-///
-/// `done` is set before the batch's signals, so that a host that has seen one of those may destroy
-/// and reset the objects.
-#[derive(Debug)]
-pub(crate) struct SubmittedBatch {
-    pub(crate) done: Flag,
-    pub(crate) device: Arc<Shared>,
-}
-
-impl SubmittedBatch {
-    /// Whether it is complete, or its device is lost.
-    pub(crate) fn over(&self) -> bool {
-        self.done.is_set() || self.device.lost()
-    }
-}
 
 /// The one simulated machine of this process, and its objects.
 #[derive(Debug)]
@@ -74,17 +56,6 @@ pub(crate) struct Driver {
     /// The gates of hanging batches.
     pub(crate) hanging: Vec<fencepost_sim::Gate>,
     _stepper: Stepper,
-}
-
-/// A planned fault of a submit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SubmitFault {
-    /// Its work runs until the test releases it.
-    Hang,
-    /// Its work runs; its semaphores and its fence are never signalled.
-    Silent,
-    /// Its work fails and the device is lost.
-    Lose,
 }
 
 /// Runs `body` with the driver locked. The first call makes the machine.
@@ -123,7 +94,7 @@ impl Driver {
             options,
             root,
             config,
-            began: clock::monotonic(),
+            began: monotonic(),
             instances: Table::new(epoch),
             physicals: Table::new(epoch),
             devices: Table::new(epoch),
@@ -147,6 +118,15 @@ impl Driver {
             hanging: Vec::new(),
             _stepper: stepper,
         })
+    }
+
+    pub(crate) fn device(&self, device: vk::Device) -> VkResult<&Device> {
+        self.devices.find(device)
+    }
+
+    pub(crate) fn keep_mapped_memory(&self) {
+        let mapped = self.memories.iter().filter(|(_, it)| it.mapped.is_some());
+        keep_alive(mapped.map(|(_, it)| it.block.clone()));
     }
 
     pub(crate) fn new_flag(&self, set: bool) -> VkResult<Flag> {
@@ -191,68 +171,15 @@ impl Driver {
             _ => true,
         }
     }
-
-    /// The device that a dispatchable handle belongs to.
-    pub(crate) fn device_of(&self, handle: u64) -> Option<vk::Device> {
-        match kind_of(handle) {
-            ObjectType::DEVICE => Some(vk::Device::from_raw(handle)),
-            ObjectType::QUEUE => {
-                let queue = self.queues.find(vk::Queue::from_raw(handle)).ok()?;
-                Some(queue.device)
-            }
-            ObjectType::COMMAND_BUFFER => {
-                let buffer = vk::CommandBuffer::from_raw(handle);
-                Some(self.command_buffers.find(buffer).ok()?.device)
-            }
-            _ => None,
-        }
-    }
-
-    /// Loses the device of a call that a test has made return that.
-    pub(crate) fn lose_device_of(&mut self, handle: u64) {
-        let device = self
-            .device_of(handle)
-            .map(|device| self.devices.find(device));
-        if let Some(Ok(device)) = device {
-            device.shared.lose("a planned failure");
-        }
-    }
-
-    /// Reports a call of a function whose version and extensions are not enabled.
-    pub(crate) fn check_enabled(&self, name: &str, target: u64) -> VkResult {
-        let Some(needs) = procs::needs(name) else {
-            return Ok(());
-        };
-        let enabled = match self.device_of(target) {
-            Some(device) => {
-                let device = self.devices.find(device)?;
-                device.version >= needs.core || needs.extensions.iter().any(|e| device.has(e))
-            }
-            None => match kind_of(target) {
-                ObjectType::PHYSICAL_DEVICE => {
-                    let physical = vk::PhysicalDevice::from_raw(target);
-                    let instance = self.physicals.find(physical)?.instance;
-                    let instance = self.instances.find(instance)?;
-                    // a physical-device function of a device extension only needs a device that
-                    // supports the extension
-                    let device_level = |e: &&&str| self.device_extensions().contains(&**e);
-                    instance.version >= needs.core
-                        || needs.extensions.iter().any(|e| instance.has(e))
-                        || needs.extensions.iter().find(device_level).is_some()
-                }
-                _ => true,
-            },
-        };
-        if enabled {
-            return Ok(());
-        }
-        Err(invalid_usage(
-            "neither its version nor its extension is enabled",
-        ))
-    }
 }
 
-/// The result for an error of the simulated device.
-pub(crate) fn out_of_host_memory(_: fencepost_sim::Error) -> vk::Result {
-    vk::Result::ERROR_OUT_OF_HOST_MEMORY
+/// The time of `CLOCK_MONOTONIC` in nanoseconds.
+fn monotonic() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a valid pointer to a time
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
 }

@@ -4,8 +4,10 @@
 
 use crate::usage::{VkResult, invalid_usage};
 use ash::vk;
+use fencepost_sim::ffi::read_text;
 use std::ffi::c_char;
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 /// An allocator argument, which the stand-in ignores.
 pub(crate) type Allocator<'a> = In<'a, vk::AllocationCallbacks<'a>>;
@@ -180,4 +182,29 @@ pub(crate) fn characters<const N: usize>(text: &str) -> [c_char; N] {
         *to = from as c_char;
     }
     all
+}
+
+/// The names in an array of C strings.
+///
+/// # Safety
+/// `first` is null, or an array of `count` C strings.
+pub(crate) unsafe fn names(first: *const *const c_char, count: u32) -> Vec<String> {
+    // SAFETY: the caller vouches for it
+    let all = unsafe { slice(first, count) };
+    // SAFETY: as above
+    all.iter()
+        .filter_map(|name| unsafe { read_text(*name) })
+        .collect()
+}
+
+pub(crate) fn extension_properties(name: &str) -> vk::ExtensionProperties {
+    vk::ExtensionProperties {
+        extension_name: characters(name),
+        spec_version: 1,
+    }
+}
+
+/// A timeout of all bits is no limit.
+pub(crate) fn timeout_of(ns: u64) -> Option<Duration> {
+    (ns != u64::MAX).then(|| Duration::from_nanos(ns))
 }

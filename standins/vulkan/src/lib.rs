@@ -109,22 +109,39 @@
 //! * The real `CLOCK_MONOTONIC`: a calibration's host time is the machine's, which runs ahead.
 //! * Reuse of handles, which real drivers do.
 //!
-//! Each module names the chapter that it follows.
+//! # Layers
+//!
+//! From bottom to top. A module names modules of lower layers, and of its own layer without a
+//! circle.
+//!
+//! 1. `usage` (results and violations), `options`, `table` (handles), `ffi` (the C boundary) and
+//!    `external_sync` (objects in use by calls in progress).
+//! 2. The objects, one module for each kind: their structures, and what these do without the
+//!    driver's other objects.
+//! 3. `driver`: the tables of all objects, behind one lock. On it, `requirements`: the version or
+//!    extension that each function needs.
+//! 4. `entry`: what every call does before its function's own part.
+//! 5. `api`: Vulkan's functions by topic. Each module names the chapter that it follows.
+//! 6. `procs`: the table of all functions by name, which an application reaches them through.
+//! 7. `control_functions`: what tests plan and inspect. `control` is its safe wrapper.
 
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 #![allow(non_snake_case)]
 // the API's functions have this many
 #![allow(clippy::too_many_arguments)]
 
+mod api;
+mod batch;
 mod buffer;
-mod clock;
 mod command;
+mod command_buffer;
 mod control;
 mod control_functions;
 mod descriptor;
 mod device;
 mod driver;
 mod entry;
+mod external_sync;
 mod fence;
 mod ffi;
 mod instance;
@@ -133,11 +150,10 @@ mod memory;
 mod options;
 mod physical;
 mod pipeline;
-mod pool;
 mod procs;
 mod query;
+mod requirements;
 mod semaphore;
-mod submit;
 mod table;
 mod usage;
 

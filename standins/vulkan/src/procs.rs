@@ -1,12 +1,13 @@
 //! Function pointers:
 //! <https://docs.vulkan.org/spec/latest/chapters/initialization.html#initialization-functionpointers>.
 
-use crate::driver::with_driver;
-use crate::usage::{report_invalid_usage, set_current_call};
-use crate::{
-    buffer, clock, command, descriptor, device, fence, instance, memory, physical, pipeline, pool,
-    query, semaphore, submit,
+use crate::api::{
+    buffer, clock, command, command_buffer, descriptor, device, fence, instance, memory, physical,
+    pipeline, query, semaphore, submit,
 };
+use crate::driver::with_driver;
+use crate::requirements::needs;
+use crate::usage::{report_invalid_usage, set_current_call};
 use ash::vk::{self, Handle};
 use fencepost_sim::ffi::read_text;
 use std::ffi::c_char;
@@ -48,9 +49,9 @@ functions! {
         vkSignalSemaphoreKHR;
     query: vkCreateQueryPool, vkDestroyQueryPool, vkResetQueryPool, vkResetQueryPoolEXT,
         vkGetQueryPoolResults;
-    pool: vkCreateCommandPool, vkDestroyCommandPool, vkResetCommandPool, vkTrimCommandPool,
-        vkAllocateCommandBuffers, vkFreeCommandBuffers, vkBeginCommandBuffer, vkEndCommandBuffer,
-        vkResetCommandBuffer;
+    command_buffer: vkCreateCommandPool, vkDestroyCommandPool, vkResetCommandPool,
+        vkTrimCommandPool, vkAllocateCommandBuffers, vkFreeCommandBuffers, vkBeginCommandBuffer,
+        vkEndCommandBuffer, vkResetCommandBuffer;
     command: vkCmdResetQueryPool, vkCmdWriteTimestamp, vkCmdWriteTimestamp2,
         vkCmdWriteTimestamp2KHR, vkCmdPipelineBarrier, vkCmdPipelineBarrier2,
         vkCmdPipelineBarrier2KHR, vkCmdFillBuffer, vkCmdUpdateBuffer, vkCmdCopyBuffer,
@@ -65,52 +66,6 @@ functions! {
     pipeline: vkCreateShaderModule, vkDestroyShaderModule, vkCreatePipelineLayout,
         vkDestroyPipelineLayout, vkCreatePipelineCache, vkGetPipelineCacheData,
         vkDestroyPipelineCache, vkCreateComputePipelines, vkDestroyPipeline;
-}
-
-pub(crate) fn is_function(name: &str) -> bool {
-    FUNCTIONS.contains(&name)
-}
-
-/// What a function requires: a version, or one of some extensions.
-pub(crate) struct Needs {
-    /// 11 for 1.1, and so on.
-    pub(crate) core: u32,
-    pub(crate) extensions: &'static [&'static str],
-}
-
-/// `None` for the functions of 1.0.
-pub(crate) fn needs(name: &str) -> Option<Needs> {
-    const NEVER: u32 = u32::MAX;
-    let (core, extensions): (u32, &[&str]) = match name {
-        "vkGetPhysicalDeviceProperties2"
-        | "vkGetPhysicalDeviceFeatures2"
-        | "vkGetPhysicalDeviceQueueFamilyProperties2"
-        | "vkGetPhysicalDeviceMemoryProperties2"
-        | "vkGetDeviceQueue2"
-        | "vkTrimCommandPool"
-        | "vkGetBufferMemoryRequirements2"
-        | "vkBindBufferMemory2" => (11, &[]),
-        "vkGetSemaphoreCounterValue"
-        | "vkWaitSemaphores"
-        | "vkSignalSemaphore"
-        | "vkResetQueryPool" => (12, &[]),
-        "vkQueueSubmit2" | "vkCmdWriteTimestamp2" | "vkCmdPipelineBarrier2" => (13, &[]),
-        "vkGetSemaphoreCounterValueKHR" | "vkWaitSemaphoresKHR" | "vkSignalSemaphoreKHR" => {
-            (NEVER, &["VK_KHR_timeline_semaphore"])
-        }
-        "vkResetQueryPoolEXT" => (NEVER, &["VK_EXT_host_query_reset"]),
-        "vkQueueSubmit2KHR" | "vkCmdWriteTimestamp2KHR" | "vkCmdPipelineBarrier2KHR" => {
-            (NEVER, &["VK_KHR_synchronization2"])
-        }
-        "vkGetPhysicalDeviceCalibrateableTimeDomainsEXT" | "vkGetCalibratedTimestampsEXT" => {
-            (NEVER, &["VK_EXT_calibrated_timestamps"])
-        }
-        "vkGetPhysicalDeviceCalibrateableTimeDomainsKHR" | "vkGetCalibratedTimestampsKHR" => {
-            (NEVER, &["VK_KHR_calibrated_timestamps"])
-        }
-        _ => return None,
-    };
-    Some(Needs { core, extensions })
 }
 
 /// Which handle a function is called on.
@@ -176,9 +131,7 @@ unsafe extern "system" fn vkGetDeviceProcAddr(
             report_invalid_usage(&format!("device {:#x} is not a device", device.as_raw()));
             return false;
         };
-        needs(&name).is_none_or(|needs| {
-            device.version >= needs.core || needs.extensions.iter().any(|e| device.has(e))
-        })
+        needs(&name).is_none_or(|needs| needs.enabled_on(device))
     });
     let enabled = enabled.unwrap_or(false) && level(&name) == Level::Device;
     function(&name).filter(|_| enabled)

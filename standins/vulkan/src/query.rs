@@ -1,11 +1,8 @@
-//! Timestamp query pools: <https://docs.vulkan.org/spec/latest/chapters/queries.html>.
+//! Query pools.
 
-use crate::entry::{call, call_then, call_void, using};
-use crate::ffi::{Allocator, In, Out};
 use crate::table::Child;
 use crate::usage::{LOG, VkResult, invalid_usage};
 use ash::vk::{self, Handle};
-use std::ffi::c_void;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,6 +19,11 @@ pub(crate) enum Query {
 pub(crate) struct Queries(Arc<Mutex<Vec<Query>>>);
 
 impl Queries {
+    pub(crate) fn new(count: u32) -> Queries {
+        let queries = vec![Query::Undefined; count as usize];
+        Queries(Arc::new(Mutex::new(queries)))
+    }
+
     pub(crate) fn with<R>(&self, body: impl FnOnce(&mut [Query]) -> R) -> R {
         body(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -49,8 +51,8 @@ impl Queries {
 
 #[derive(Debug)]
 pub(crate) struct QueryPool {
-    device: vk::Device,
-    count: u32,
+    pub(crate) device: vk::Device,
+    pub(crate) count: u32,
     pub(crate) queries: Queries,
 }
 
@@ -75,204 +77,9 @@ impl QueryPool {
     }
 }
 
-pub(crate) extern "system" fn vkCreateQueryPool(
-    device: vk::Device,
-    info: In<'_, vk::QueryPoolCreateInfo<'_>>,
-    _: Allocator<'_>,
-    pool: Out<'_, vk::QueryPool>,
-) -> vk::Result {
-    call("vkCreateQueryPool", device, &[], |driver| {
-        let (info, out) = (info.required()?, pool.required()?);
-        driver.device(device)?;
-        if info.query_type != vk::QueryType::TIMESTAMP {
-            return Err(invalid_usage("the stand-in has timestamp queries only"));
-        }
-        if info.query_count == 0 {
-            return Err(invalid_usage("a pool must have queries"));
-        }
-        let queries = vec![Query::Undefined; info.query_count as usize];
-        out.put(driver.query_pools.insert(QueryPool {
-            device,
-            count: info.query_count,
-            queries: Queries(Arc::new(Mutex::new(queries))),
-        }));
-        Ok(())
-    })
-}
-
-pub(crate) extern "system" fn vkDestroyQueryPool(
-    device: vk::Device,
-    pool: vk::QueryPool,
-    _: Allocator<'_>,
-) {
-    if pool.is_null() {
-        return;
-    }
-    call_void("vkDestroyQueryPool", device, &[pool.as_raw()], |driver| {
-        driver.query_pools.get(device, pool)?;
-        driver.check_unused(pool);
-        let gone = driver.query_pools.remove(device, pool)?;
-        (0..gone.count as usize).for_each(|index| driver.forget_uses(query_key(pool, index)));
-        Ok(())
-    });
-}
-
-fn reset(name: &'static str, device: vk::Device, pool: vk::QueryPool, first: u32, count: u32) {
-    call_void(name, device, &[], |driver| {
-        let owner = driver.device(device)?;
-        owner.need(owner.features.host_reset, "hostQueryReset")?;
-        let it = driver.query_pools.get(device, pool)?;
-        let range = it.range(first, count)?;
-        let queries = it.queries.clone();
-        for index in range.clone() {
-            if driver.in_use(query_key(pool, index)) {
-                return Err(invalid_usage(&format!(
-                    "query {index} is reset while pending work uses it"
-                )));
-            }
-        }
-        queries.reset(range);
-        Ok(())
-    });
-}
-
 /// The key of one query among the objects in use. It equals no handle, since handles end with four
 /// zero bits.
 pub(crate) fn query_key(pool: vk::QueryPool, index: usize) -> u64 {
     // the serials of pools have less than 24 bits in practice, so that an index fits above them
     pool.as_raw() ^ 1 ^ (index as u64) << 28
-}
-
-pub(crate) extern "system" fn vkResetQueryPool(
-    device: vk::Device,
-    pool: vk::QueryPool,
-    first: u32,
-    count: u32,
-) {
-    reset("vkResetQueryPool", device, pool, first, count);
-}
-
-pub(crate) extern "system" fn vkResetQueryPoolEXT(
-    device: vk::Device,
-    pool: vk::QueryPool,
-    first: u32,
-    count: u32,
-) {
-    reset("vkResetQueryPoolEXT", device, pool, first, count);
-}
-
-pub(crate) extern "system" fn vkGetQueryPoolResults(
-    device: vk::Device,
-    pool: vk::QueryPool,
-    first: u32,
-    count: u32,
-    size: usize,
-    data: *mut c_void,
-    stride: vk::DeviceSize,
-    flags: vk::QueryResultFlags,
-) -> vk::Result {
-    call_then(
-        "vkGetQueryPoolResults",
-        device,
-        &[],
-        |driver| {
-            let shared = driver.device(device)?.shared.clone();
-            let it = driver.query_pools.get(device, pool)?;
-            let range = it.range(first, count)?;
-            if flags.contains(vk::QueryResultFlags::PARTIAL) {
-                return Err(invalid_usage("timestamps have no partial results"));
-            }
-            let queries = it.queries.clone();
-            // a query that pending work resets is accepted, as by the validation layers
-            let never = queries.with(|all| {
-                let mut all = range
-                    .clone()
-                    .filter(|index| all[*index] == Query::Undefined);
-                all.find(|index| !driver.in_use(query_key(pool, *index)))
-            });
-            if let Some(index) = never {
-                return Err(invalid_usage(&format!("query {index} was never reset")));
-            }
-            shared.check()?;
-            Ok((shared, queries, range, using([pool.as_raw()])))
-        },
-        |(shared, queries, range, _using)| {
-            let available = |all: &mut [Query]| {
-                let mut all = all[range.clone()].iter();
-                all.all(|query| matches!(query, Query::Available(_)))
-            };
-            if flags.contains(vk::QueryResultFlags::WAIT) {
-                let over = || queries.with(available) || shared.lost();
-                let _ = shared.sim.wait_until(None, over);
-                if !queries.with(available) {
-                    return Err(vk::Result::ERROR_DEVICE_LOST);
-                }
-            }
-            let values = queries.with(|all| all[range.clone()].to_vec());
-            write_results(&values, size, data, stride, flags)
-        },
-    )
-}
-
-fn write_results(
-    values: &[Query],
-    size: usize,
-    data: *mut c_void,
-    stride: u64,
-    flags: vk::QueryResultFlags,
-) -> VkResult {
-    let width = if flags.contains(vk::QueryResultFlags::TYPE_64) {
-        8
-    } else {
-        4
-    };
-    let with_availability = flags.contains(vk::QueryResultFlags::WITH_AVAILABILITY);
-    let each = width * (1 + usize::from(with_availability));
-    let stride = usize::try_from(stride).unwrap_or(usize::MAX);
-    let last = stride
-        .checked_mul(values.len() - 1)
-        .and_then(|last| last.checked_add(each));
-    if data.is_null() || last.is_none_or(|end| end > size) {
-        return Err(invalid_usage("the results do not fit into the data"));
-    }
-    if values.len() > 1 && stride < each
-        || !stride.is_multiple_of(width)
-        || !data.addr().is_multiple_of(width)
-    {
-        return Err(invalid_usage("the data or the stride is not aligned"));
-    }
-    let put = |at: usize, value: u64| {
-        let to = data.wrapping_byte_add(at);
-        // SAFETY: `pData` must be a valid pointer to `dataSize` bytes, in which this lies; it is
-        // aligned
-        unsafe {
-            match width {
-                8 => to.cast::<u64>().write(value),
-                _ => to.cast::<u32>().write(value as u32),
-            }
-        }
-    };
-    let mut ready = true;
-    for (index, query) in values.iter().enumerate() {
-        let at = index * stride;
-        let available = match query {
-            Query::Available(tick) => {
-                put(at, *tick);
-                1
-            }
-            // the data of an unavailable query is not written
-            _ => {
-                ready = false;
-                0
-            }
-        };
-        if with_availability {
-            put(at + width, available);
-        }
-    }
-    if ready {
-        Ok(())
-    } else {
-        Err(vk::Result::NOT_READY)
-    }
 }

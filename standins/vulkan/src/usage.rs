@@ -33,3 +33,8 @@ pub(crate) fn invalid_usage(what: &str) -> vk::Result {
     report_invalid_usage(what);
     vk::Result::ERROR_VALIDATION_FAILED_EXT
 }
+
+/// The result for an error of the simulated device.
+pub(crate) fn out_of_host_memory(_: fencepost_sim::Error) -> vk::Result {
+    vk::Result::ERROR_OUT_OF_HOST_MEMORY
+}

@@ -5,17 +5,19 @@
 //! run in any order, also across command buffers and submits. A barrier is a flag that is set after
 //! everything earlier, and that everything later waits for.
 
-use crate::command::{Command, Place, blocks_work, new_stages, waits_for_work};
+use crate::batch::{SubmitFault, SubmittedBatch};
+use crate::buffer::BufferRange;
+use crate::command::{Command, blocks_work, new_stages, waits_for_work};
+use crate::command_buffer::State;
 use crate::device::{Queue, Shared};
-use crate::driver::{Driver, SubmitFault, SubmittedBatch, out_of_host_memory};
+use crate::driver::Driver;
 use crate::entry::call;
 use crate::ffi::{Array, find, slice};
 use crate::memory::Span;
-use crate::pool::State;
 use crate::query::query_key;
 use crate::semaphore::Kind;
 use crate::table::name_of;
-use crate::usage::{LOG, VkResult, invalid_usage};
+use crate::usage::{LOG, VkResult, invalid_usage, out_of_host_memory};
 use ash::vk::{self, Handle, PipelineStageFlags2 as Stages};
 use fencepost_sim::{Command as Step, Flag, Submission};
 use std::sync::Arc;
@@ -279,8 +281,22 @@ impl Driver {
         Ok(())
     }
 
-    fn used_span(&mut self, place: Place, submitted: &Arc<SubmittedBatch>) -> VkResult<Span> {
-        let (span, memory) = self.span(place.0, place.1)?;
+    /// The memory of a range that was checked by `range`.
+    fn span(&self, buffer: vk::Buffer, range: (u64, u64)) -> VkResult<(Span, vk::DeviceMemory)> {
+        let it = self.buffers.find(buffer)?;
+        let Some((memory, offset)) = it.bound else {
+            return Err(invalid_usage("a buffer has no memory"));
+        };
+        let whole = Span {
+            block: self.memories.get(it.device, memory)?.block.clone(),
+            first: offset as usize / 4,
+            count: it.size as usize / 4,
+        };
+        Ok((whole.part(range.0, range.1), memory))
+    }
+
+    fn used_span(&mut self, range: BufferRange, submitted: &Arc<SubmittedBatch>) -> VkResult<Span> {
+        let (span, memory) = self.span(range.0, range.1)?;
         self.mark_in_use(memory.as_raw(), submitted);
         Ok(span)
     }

@@ -11,17 +11,6 @@ use crate::usage::invalid_usage;
 use ash::vk;
 use std::ffi::c_void;
 
-/// The time of `CLOCK_MONOTONIC` in nanoseconds.
-pub(crate) fn monotonic() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: a valid pointer to a time
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
-    (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
-}
-
 const DOMAINS: [vk::TimeDomainKHR; 2] = [
     vk::TimeDomainKHR::DEVICE,
     vk::TimeDomainKHR::CLOCK_MONOTONIC,

@@ -1,0 +1,33 @@
+//! Batches of submits.
+
+use crate::device::Shared;
+use fencepost_sim::Flag;
+use std::sync::Arc;
+
+/// A submitted batch. Its objects are in use until it is over.
+///
+/// `done` is set before the batch's signals, so that a host that has seen one of those may destroy
+/// and reset the objects.
+#[derive(Debug)]
+pub(crate) struct SubmittedBatch {
+    pub(crate) done: Flag,
+    pub(crate) device: Arc<Shared>,
+}
+
+impl SubmittedBatch {
+    /// Whether it is complete, or its device is lost.
+    pub(crate) fn over(&self) -> bool {
+        self.done.is_set() || self.device.lost()
+    }
+}
+
+/// A planned fault of a submit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SubmitFault {
+    /// Its work runs until the test releases it.
+    Hang,
+    /// Its work runs; its semaphores and its fence are never signalled.
+    Silent,
+    /// Its work fails and the device is lost.
+    Lose,
+}
