@@ -8,18 +8,25 @@ use crate::driver::{DRIVER, Driver, with_driver};
 use crate::entry::DEINITIALIZED;
 use crate::log::LOG;
 use crate::types::{CUdevice, CUstream};
-use fencepost_sim::ffi::{read_text, write_text};
-use std::ffi::{c_char, c_int};
-use std::sync::PoisonError;
+use fencepost_sim::{SimDevice, common_control_functions, lock};
+use std::ffi::c_int;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+fn root() -> Option<SimDevice> {
+    with_driver(|driver| driver.root.clone()).ok()
+}
+
+common_control_functions! {
+    log: LOG, code: CUresult, functions: crate::FUNCTIONS, root: root
+}
 
 /// Drops the simulated machine with everything on it, and makes another: with `devices` devices, or
 /// with as many as `FENCEPOST_SIM_CUDA_DEVICES` says if that is negative. Counts, faults and
 /// violations are cleared.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_restart(seed: u64, devices: c_int) {
-    let old = DRIVER.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let old = lock(&DRIVER).take();
     if let Some(old) = old {
         // ends all waits on it; it is dropped without the lock, since that joins its threads
         end_all(&old, CUDA_ERROR_CONTEXT_IS_DESTROYED);
@@ -27,7 +34,7 @@ pub extern "C" fn fencepost_sim_restart(seed: u64, devices: c_int) {
     DEINITIALIZED.store(false, Ordering::SeqCst);
     LOG.clear();
     match Driver::new(Some(seed), usize::try_from(devices).ok()) {
-        Ok(new) => *DRIVER.lock().unwrap_or_else(PoisonError::into_inner) = Some(new),
+        Ok(new) => *lock(&DRIVER) = Some(new),
         Err(code) => LOG.violation(&format!("no new machine: {code}")),
     }
 }
@@ -36,52 +43,6 @@ fn end_all(driver: &Driver, code: CUresult) {
     for (_, context) in driver.contexts.iter() {
         context.end(code);
     }
-}
-
-/// The machine's seed.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_seed() -> u64 {
-    // makes the machine, and with it the seed, if there is none
-    let _ = with_driver(|_| ());
-    LOG.seed()
-}
-
-/// The text, if it is the name of a function of the stand-in.
-///
-/// # Safety
-/// `name` is null or a C string.
-unsafe fn function_name(name: *const c_char) -> Option<String> {
-    // SAFETY: the caller vouches for it
-    unsafe { read_text(name) }.filter(|name| crate::FUNCTIONS.contains(&&**name))
-}
-
-/// How often a function was called; `u64::MAX` if the stand-in has no function of that name.
-///
-/// # Safety
-/// `name` is null or a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fencepost_sim_calls(name: *const c_char) -> u64 {
-    // SAFETY: the caller vouches for it
-    unsafe { function_name(name) }.map_or(u64::MAX, |name| LOG.calls(&name))
-}
-
-/// Makes the `nth` call of a function from now on return `code` and do nothing else; with
-/// `repeats`, all later calls too. 0 if there is no such function.
-///
-/// # Safety
-/// `name` is null or a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fencepost_sim_fail_call(
-    name: *const c_char,
-    nth: u64,
-    code: CUresult,
-    repeats: c_int,
-) -> c_int {
-    // SAFETY: the caller vouches for it
-    let name = unsafe { function_name(name) };
-    name.map(|name| LOG.fail(&name, nth, code, repeats != 0))
-        .is_some()
-        .into()
 }
 
 /// Forgets all planned faults.
@@ -178,7 +139,7 @@ pub extern "C" fn fencepost_sim_pause(stream: CUstream, on: c_int) -> c_int {
 /// Waits until no work is pending on any device. 0 if some still is after this many milliseconds.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_wait_idle(milliseconds: u64) -> c_int {
-    let Ok(root) = with_driver(|driver| driver.root.clone()) else {
+    let Some(root) = root() else {
         return 0;
     };
     let idle = || root.pending_work().is_empty();
@@ -193,22 +154,6 @@ pub extern "C" fn fencepost_sim_wait_idle(milliseconds: u64) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_queue_depth(depth: usize) {
     let _ = with_driver(|driver| driver.queue_depth = depth);
-}
-
-/// Lists the pending work, one line each. Copies what fits, with a terminating zero, and returns
-/// the full length.
-///
-/// # Safety
-/// `to` is null or has space for `size` bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fencepost_sim_pending_work(to: *mut c_char, size: usize) -> usize {
-    let Ok(root) = with_driver(|driver| driver.root.clone()) else {
-        return 0;
-    };
-    let text = root.pending_work().join("\n");
-    // SAFETY: the caller vouches for it
-    unsafe { write_text(&text, to, size) };
-    text.len()
 }
 
 /// How many objects of a kind are alive. The kinds are numbered like the fields of
@@ -236,44 +181,4 @@ pub extern "C" fn fencepost_sim_live(kind: u32) -> u64 {
         _ => 0,
     });
     count.unwrap_or(0) as u64
-}
-
-/// The number of violations so far.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_violations() -> usize {
-    all_violations().len()
-}
-
-/// Copies what fits of a violation's text, with a terminating zero, and returns the full length; 0
-/// if there is no such violation.
-///
-/// # Safety
-/// `to` is null or has space for `size` bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fencepost_sim_violation(
-    index: usize,
-    to: *mut c_char,
-    size: usize,
-) -> usize {
-    let all = all_violations();
-    let Some(text) = all.get(index) else {
-        return 0;
-    };
-    // SAFETY: the caller vouches for it
-    unsafe { write_text(text, to, size) };
-    text.len()
-}
-
-fn all_violations() -> Vec<String> {
-    let mut all = LOG.violations();
-    if let Ok(of_device) = with_driver(|driver| driver.root.violations()) {
-        all.extend(of_device.iter().map(ToString::to_string));
-    }
-    all
-}
-
-/// Forgets the violations so far, except for those that the simulated device has found.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_clear_violations() {
-    LOG.clear_violations();
 }

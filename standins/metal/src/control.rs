@@ -240,11 +240,8 @@ impl Control {
 
     /// The uses so far that Metal's or the runtime's documentation forbids, in order.
     pub fn violations(&self) -> Vec<String> {
-        let mut all = report::violations();
-        if let Some(machine) = machine::current() {
-            all.extend(machine.root.violations().iter().map(ToString::to_string));
-        }
-        all
+        let machine = machine::current();
+        report::violations(machine.as_ref().map(|machine| &machine.root))
     }
 
     /// Forgets the violations so far, except for those that the simulated device has found.

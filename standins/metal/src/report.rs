@@ -1,6 +1,6 @@
 //! The log of calls, planned failures and violations.
 
-use fencepost_sim::{CallLog, Planned, lock};
+use fencepost_sim::{CallLog, Planned, SimDevice, lock};
 use objc2_metal::MTLCommandBufferError;
 use std::sync::Mutex;
 
@@ -58,8 +58,8 @@ pub(crate) fn violation(text: &str) {
     LOG.violation(text);
 }
 
-pub(crate) fn violations() -> Vec<String> {
-    LOG.violations()
+pub(crate) fn violations(device: Option<&SimDevice>) -> Vec<String> {
+    LOG.all_violations(device)
 }
 
 pub(crate) fn clear_violations() {

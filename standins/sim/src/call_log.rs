@@ -1,10 +1,10 @@
 //! What a stand-in for a driver records of the calls that are made to it.
 
-use crate::{Planned, SEED_VARIABLE};
+use crate::{Planned, SEED_VARIABLE, SimDevice, lock};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// Counts the calls of a driver's functions, makes planned ones fail, and records violations.
 /// `C` is how a call fails: usually an error code.
@@ -40,7 +40,7 @@ impl<C: Clone> CallLog<C> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<C>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     /// Forgets all counts, failures and violations.
@@ -80,6 +80,15 @@ impl<C: Clone> CallLog<C> {
     /// The violations so far, in order.
     pub fn violations(&self) -> Vec<String> {
         self.lock().violations.clone()
+    }
+
+    /// The violations so far: first those of the log, then those that the machine of the simulated
+    /// device has found.
+    pub fn all_violations(&self, device: Option<&SimDevice>) -> Vec<String> {
+        let mut all = self.violations();
+        let found = device.map(SimDevice::violations).unwrap_or_default();
+        all.extend(found.iter().map(ToString::to_string));
+        all
     }
 
     /// Forgets the violations so far.

@@ -1,5 +1,5 @@
-//! What the stand-ins that are loaded as libraries share: strings across the C boundary, and the
-//! safe side of their control functions.
+//! Strings across the C boundary, and the paths of libraries, for the stand-ins that are loaded as
+//! libraries.
 
 #![allow(unsafe_code)]
 
@@ -20,13 +20,13 @@ pub unsafe fn read_text(text: *const c_char) -> Option<String> {
     Some(text.to_string_lossy().into_owned())
 }
 
-/// Copies as much of `text` as fits, and a terminating zero.
+/// Copies as much of `text` as fits, and a terminating zero. Returns the full length.
 ///
 /// # Safety
 /// `to` is null or has space for `size` bytes.
-pub unsafe fn write_text(text: &str, to: *mut c_char, size: usize) {
+pub unsafe fn write_text(text: &str, to: *mut c_char, size: usize) -> usize {
     if to.is_null() || size == 0 {
-        return;
+        return text.len();
     }
     let length = text.len().min(size - 1);
     // SAFETY: `length + 1` bytes fit, and a Rust string does not overlap the caller's buffer
@@ -34,6 +34,7 @@ pub unsafe fn write_text(text: &str, to: *mut c_char, size: usize) {
         std::ptr::copy_nonoverlapping(text.as_ptr(), to.cast(), length);
         to.add(length).write(0);
     }
+    text.len()
 }
 
 /// The text that `fill` writes to a buffer of a given size, and whose full length it returns. Long
@@ -60,28 +61,4 @@ pub fn library_path(crate_name: &str) -> Option<PathBuf> {
         .take(3)
         .flat_map(|folder| [folder.join(&name), folder.join("deps").join(&name)])
         .find(|path| path.is_file())
-}
-
-/// Declares `struct Functions` with the control functions of a stand-in, to be called in the copy
-/// that is linked into the program (`Functions::LINKED`) or in a loaded library
-/// (`Functions::load`).
-#[macro_export]
-macro_rules! control_functions {
-    ($($field:ident = $name:ident: fn($($argument:ty),*) $(-> $result:ty)?;)*) => {
-        struct Functions {
-            $($field: unsafe extern "C" fn($($argument),*) $(-> $result)?,)*
-        }
-
-        impl Functions {
-            const LINKED: Functions = Functions { $($field: $name,)* };
-
-            fn load(library: &libloading::Library) -> Result<Functions, libloading::Error> {
-                Ok(Functions {
-                    // SAFETY: these are the types of the functions with these names, and the caller
-                    // never unloads the library
-                    $($field: *unsafe { library.get(concat!(stringify!($name), "\0"))? },)*
-                })
-            }
-        }
-    };
 }

@@ -64,8 +64,8 @@
 //! Not simulated: stages and access masks, overlap of the commands inside one batch, memory that
 //! becomes visible late, priorities, and time-outs by the driver's watchdog.
 //!
-//! [`CallLog`], [`Planned`], [`lock`] and [`ffi`] are for the stand-ins for drivers that are built
-//! on this crate.
+//! [`CallLog`], [`Planned`], [`lock()`], [`mod@control`] and [`ffi`] are for the stand-ins for
+//! drivers that are built on this crate.
 //!
 //! [cuda-streams]: https://docs.nvidia.com/cuda/cuda-driver-api/stream-sync-behavior.html
 //! [cuda-wait]: https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html
@@ -90,6 +90,7 @@ mod call_log;
 mod clock;
 mod command;
 mod config;
+pub mod control;
 mod device;
 mod error;
 mod fault;

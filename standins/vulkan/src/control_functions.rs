@@ -6,18 +6,25 @@ use crate::driver::{DRIVER, Driver, with_driver};
 use crate::entry;
 use crate::options;
 use crate::usage::LOG;
-use ash::vk::{self, Handle};
-use fencepost_sim::Fault;
-use fencepost_sim::ffi::{read_text, write_text};
+use ash::vk;
+use fencepost_sim::ffi::read_text;
+use fencepost_sim::{Fault, SimDevice, common_control_functions, lock};
 use std::ffi::{c_char, c_int};
-use std::sync::PoisonError;
 use std::time::Duration;
+
+fn root() -> Option<SimDevice> {
+    with_driver(|driver| driver.root.clone()).ok()
+}
+
+common_control_functions! {
+    log: LOG, code: vk::Result, functions: crate::FUNCTIONS, root: root
+}
 
 /// Drops the simulated machine with everything on it, and makes another, with the options set since
 /// the last restart. Counts, faults, stalls and violations are cleared.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_restart(seed: u64) {
-    let old = DRIVER.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let old = lock(&DRIVER).take();
     if let Some(old) = old {
         // ends all waits on it; it is dropped without the lock, since that joins its thread
         old.keep_mapped_memory();
@@ -28,18 +35,9 @@ pub extern "C" fn fencepost_sim_restart(seed: u64) {
     entry::release_stalled();
     LOG.clear();
     match Driver::new(Some(seed)) {
-        Ok(new) => *DRIVER.lock().unwrap_or_else(PoisonError::into_inner) = Some(new),
+        Ok(new) => *lock(&DRIVER) = Some(new),
         Err(code) => LOG.violation(&format!("no new machine: {code:?}")),
     }
-}
-
-/// The text, if it is the name of a function of the stand-in.
-///
-/// # Safety
-/// `name` is null or a C string.
-unsafe fn function_name(name: *const c_char) -> Option<String> {
-    // SAFETY: the caller vouches for it
-    unsafe { read_text(name) }.filter(|name| crate::FUNCTIONS.contains(&&**name))
 }
 
 /// Sets an option for the next restart, in place of its variable. 0 if there is no such option.
@@ -51,43 +49,6 @@ pub unsafe extern "C" fn fencepost_sim_option(name: *const c_char, value: u64) -
     // SAFETY: the caller vouches for it
     let name = unsafe { read_text(name) };
     name.is_some_and(|name| options::set(name, value)).into()
-}
-
-/// The machine's seed.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_seed() -> u64 {
-    // makes the machine, and with it the seed, if there is none
-    let _ = with_driver(|_| ());
-    LOG.seed()
-}
-
-/// How often a function was called; `u64::MAX` if the stand-in has no function of that name.
-///
-/// # Safety
-/// `name` is null or a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fencepost_sim_calls(name: *const c_char) -> u64 {
-    // SAFETY: the caller vouches for it
-    unsafe { function_name(name) }.map_or(u64::MAX, |name| LOG.calls(&name))
-}
-
-/// Makes the `nth` call of a function from now on return `code` and do nothing else; with
-/// `repeats`, all later calls too. 0 if there is no such function.
-///
-/// # Safety
-/// `name` is null or a C string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fencepost_sim_fail_call(
-    name: *const c_char,
-    nth: u64,
-    code: i32,
-    repeats: c_int,
-) -> c_int {
-    // SAFETY: the caller vouches for it
-    let name = unsafe { function_name(name) };
-    name.map(|name| LOG.fail(&name, nth, vk::Result::from_raw(code), repeats != 0))
-        .is_some()
-        .into()
 }
 
 /// Forgets all planned faults.
@@ -153,9 +114,9 @@ pub extern "C" fn fencepost_sim_remove_physical(physical: usize) {
 
 /// Pauses or resumes a queue. 0 if there is no such queue.
 #[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_pause(queue: u64, on: c_int) -> c_int {
+pub extern "C" fn fencepost_sim_pause(queue: vk::Queue, on: c_int) -> c_int {
     let found = with_driver(|driver| {
-        let queue = driver.queues.peek(vk::Queue::from_raw(queue))?;
+        let queue = driver.queues.peek(queue)?;
         let (device, index) = (&queue.shared.sim, queue.sim.id().index);
         Some(if on != 0 {
             device.pause_queue(index)
@@ -207,22 +168,6 @@ pub extern "C" fn fencepost_sim_wait_idle(milliseconds: u64) -> c_int {
     idle().into()
 }
 
-/// Lists the pending work, one line each. Copies what fits, with a terminating zero, and returns
-/// the full length.
-///
-/// # Safety
-/// `to` is null or has space for `size` bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fencepost_sim_pending_work(to: *mut c_char, size: usize) -> usize {
-    let Ok(root) = with_driver(|driver| driver.root.clone()) else {
-        return 0;
-    };
-    let text = root.pending_work().join("\n");
-    // SAFETY: the caller vouches for it
-    unsafe { write_text(&text, to, size) };
-    text.len()
-}
-
 /// How many objects of a kind are alive. The kinds are numbered like the fields of
 /// [`crate::Live`].
 #[unsafe(no_mangle)]
@@ -247,45 +192,4 @@ pub extern "C" fn fencepost_sim_live(kind: u32) -> u64 {
         _ => 0,
     });
     count.unwrap_or(0) as u64
-}
-
-/// The number of violations so far.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_violations() -> usize {
-    all_violations().len()
-}
-
-/// Copies what fits of a violation's text, with a terminating zero, and returns the full length; 0
-/// if there is no such violation.
-///
-/// # Safety
-/// `to` is null or has space for `size` bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fencepost_sim_violation(
-    index: usize,
-    to: *mut c_char,
-    size: usize,
-) -> usize {
-    match all_violations().get(index) {
-        Some(text) => {
-            // SAFETY: the caller vouches for it
-            unsafe { write_text(text, to, size) };
-            text.len()
-        }
-        None => 0,
-    }
-}
-
-fn all_violations() -> Vec<String> {
-    let mut all = LOG.violations();
-    if let Ok(of_device) = with_driver(|driver| driver.root.violations()) {
-        all.extend(of_device.iter().map(ToString::to_string));
-    }
-    all
-}
-
-/// Forgets the violations so far, except for those that the simulated device has found.
-#[unsafe(no_mangle)]
-pub extern "C" fn fencepost_sim_clear_violations() {
-    LOG.clear_violations();
 }
