@@ -119,7 +119,8 @@
 //! 2. The objects, one module for each kind: their structures, and what these do without the
 //!    driver's other objects.
 //! 3. `driver`: the tables of all objects, behind one lock. On it, `requirements`: the version or
-//!    extension that each function needs.
+//!    extension that each function needs; and `submission`: the checks of a submit, and the steps
+//!    that run it.
 //! 4. `entry`: what every call does before its function's own part.
 //! 5. `api`: Vulkan's functions by topic. Each module names the chapter that it follows.
 //! 6. `procs`: the table of all functions by name, which an application reaches them through.
@@ -154,6 +155,7 @@ mod procs;
 mod query;
 mod requirements;
 mod semaphore;
+mod submission;
 mod table;
 mod usage;
 

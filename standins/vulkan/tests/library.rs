@@ -129,6 +129,40 @@ fn the_devices_are_named_as_stand_ins() {
     assert!(session.violations().is_empty());
 }
 
+/// Checks that a device is not created with the features and extensions that the options removed.
+fn refuses_what_was_removed(instance: &ash::Instance, physical: vk::PhysicalDevice) {
+    let none = Setup {
+        timeline: false,
+        host_reset: false,
+        sync2: false,
+        ..Setup::default()
+    };
+    let asked = [
+        Setup {
+            timeline: true,
+            ..none
+        },
+        Setup {
+            host_reset: true,
+            ..none
+        },
+        Setup {
+            sync2: true,
+            ..none
+        },
+    ];
+    for asked in asked {
+        let refused = make_device(instance, physical, &asked).map(drop);
+        assert_eq!(refused, Err(vk::Result::ERROR_FEATURE_NOT_PRESENT));
+    }
+    let asked = Setup {
+        extensions: &[c"VK_KHR_synchronization2"],
+        ..none
+    };
+    let refused = make_device(instance, physical, &asked).map(drop);
+    assert_eq!(refused, Err(vk::Result::ERROR_EXTENSION_NOT_PRESENT));
+}
+
 #[test]
 fn options_remove_what_a_driver_may_lack() {
     let options = [
@@ -164,35 +198,7 @@ fn options_remove_what_a_driver_may_lack() {
         (features.timeline_semaphore, features.host_query_reset),
         (0, 0)
     );
-    let none = Setup {
-        timeline: false,
-        host_reset: false,
-        sync2: false,
-        ..Setup::default()
-    };
-    for asked in [
-        Setup {
-            timeline: true,
-            ..none
-        },
-        Setup {
-            host_reset: true,
-            ..none
-        },
-        Setup {
-            sync2: true,
-            ..none
-        },
-    ] {
-        let refused = make_device(&instance, physical, &asked).map(drop);
-        assert_eq!(refused, Err(vk::Result::ERROR_FEATURE_NOT_PRESENT));
-    }
-    let asked = Setup {
-        extensions: &[c"VK_KHR_synchronization2"],
-        ..none
-    };
-    let refused = make_device(&instance, physical, &asked).map(drop);
-    assert_eq!(refused, Err(vk::Result::ERROR_EXTENSION_NOT_PRESENT));
+    refuses_what_was_removed(&instance, physical);
     // SAFETY: nothing of it is left
     unsafe { instance.destroy_instance(None) };
     assert!(session.violations().is_empty());

@@ -11,7 +11,7 @@ use ash::vk::{self, Handle};
 use fencepost_sim::{Config, Error, Order};
 use std::sync::Arc;
 
-/// The features that a device creation enables.
+/// The features that a device creation requests.
 fn features(info: &vk::DeviceCreateInfo<'_>) -> Features {
     let (mut timeline, mut host_reset, mut sync2) = (0, 0, 0);
     if let Some(it) = find::<vk::PhysicalDeviceVulkan12Features<'_>>(info.p_next) {
@@ -70,6 +70,10 @@ fn asked_queues(info: &vk::DeviceCreateInfo<'_>, families: &[Family]) -> VkResul
     Ok(asked)
 }
 
+fn initialization_failed(_: Error) -> vk::Result {
+    vk::Result::ERROR_INITIALIZATION_FAILED
+}
+
 impl Driver {
     fn create_device(
         &mut self,
@@ -85,6 +89,46 @@ impl Driver {
         }
         let families = families(&self.options);
         let asked = asked_queues(info, &families)?;
+        let extensions = self.enabled_extensions(info)?;
+        let features = self.enabled_features(info)?;
+        let supported = self.options.api as u32;
+        let version = self.instances.find(instance)?.version.min(supported);
+        let has_sync2 = version >= 13
+            || extensions
+                .iter()
+                .any(|name| name == "VK_KHR_synchronization2");
+        if features.sync2 && !has_sync2 {
+            return Err(invalid_usage(
+                "synchronization2 is of Vulkan 1.3 or an extension, and neither is enabled",
+            ));
+        }
+        let shared = self.new_simulated_device(index)?;
+        let device = self.devices.insert(Device {
+            physical,
+            version,
+            extensions,
+            features,
+            shared: shared.clone(),
+        });
+        for (family, count) in asked {
+            let valid_bits = families.get(family as usize).map_or(0, |f| f.valid_bits);
+            for index in 0..count {
+                let sim = shared.sim.new_queue().map_err(initialization_failed)?;
+                self.queues.insert(Queue {
+                    device,
+                    shared: shared.clone(),
+                    sim,
+                    family,
+                    index,
+                    valid_bits,
+                });
+            }
+        }
+        Ok(device)
+    }
+
+    /// The extensions that a device creation enables, checked.
+    fn enabled_extensions(&self, info: &vk::DeviceCreateInfo<'_>) -> VkResult<Vec<String>> {
         // SAFETY: valid usage of VkDeviceCreateInfo
         let extensions = unsafe {
             names(
@@ -103,9 +147,14 @@ impl Driver {
                 "VK_KHR_portability_subset is there and not enabled",
             ));
         }
+        Ok(extensions)
+    }
+
+    /// The features that a device creation enables, if the device has them.
+    fn enabled_features(&self, info: &vk::DeviceCreateInfo<'_>) -> VkResult<Features> {
         // the stand-in has no feature of 1.0
         let old = find::<vk::PhysicalDeviceFeatures2<'_>>(info.p_next).map(|it| &it.features);
-        // SAFETY: as above
+        // SAFETY: valid usage of VkDeviceCreateInfo
         let old = old.or(unsafe { pointed(info.p_enabled_features) });
         if old.is_some_and(|f| f.robust_buffer_access != 0 || f.shader_int64 != 0) {
             return Err(vk::Result::ERROR_FEATURE_NOT_PRESENT);
@@ -118,53 +167,19 @@ impl Driver {
         {
             return Err(vk::Result::ERROR_FEATURE_NOT_PRESENT);
         }
-        let version = self
-            .instances
-            .find(instance)?
-            .version
-            .min(options.api as u32);
-        if features.sync2
-            && version < 13
-            && !extensions.iter().any(|n| n == "VK_KHR_synchronization2")
-        {
-            return Err(invalid_usage(
-                "synchronization2 is of Vulkan 1.3 or an extension, and neither is enabled",
-            ));
-        }
+        Ok(features)
+    }
+
+    fn new_simulated_device(&self, physical: usize) -> VkResult<Arc<Shared>> {
         let config = Config {
-            period_ns: period(index).into(),
+            period_ns: period(physical).into(),
             // a timestamp is masked by the bits of its queue family when it is written
             valid_bits: 64,
             order: Order::OrderedSignals,
             ..self.config.clone()
         };
-        let failed = |_| vk::Result::ERROR_INITIALIZATION_FAILED;
-        let sim = self.root.another(config).map_err(failed)?;
-        let shared = Arc::new(Shared {
-            sim: sim.clone(),
-            physical: index,
-        });
-        let device = self.devices.insert(Device {
-            physical,
-            version,
-            extensions,
-            features,
-            shared: shared.clone(),
-        });
-        for (family, count) in asked {
-            let valid_bits = families.get(family as usize).map_or(0, |f| f.valid_bits);
-            for index in 0..count {
-                self.queues.insert(Queue {
-                    device,
-                    shared: shared.clone(),
-                    sim: sim.new_queue().map_err(failed)?,
-                    family,
-                    index,
-                    valid_bits,
-                });
-            }
-        }
-        Ok(device)
+        let sim = self.root.another(config).map_err(initialization_failed)?;
+        Ok(Arc::new(Shared { sim, physical }))
     }
 
     /// The handles of a device's queues.

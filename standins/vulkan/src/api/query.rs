@@ -134,70 +134,93 @@ pub(crate) extern "system" fn vkGetQueryPoolResults(
                 }
             }
             let values = queries.with(|all| all[range.clone()].to_vec());
-            write_results(&values, size, data, stride, flags)
+            ResultArray::new(values.len(), size, data, stride, flags)?.write(&values)
         },
     )
 }
 
-fn write_results(
-    values: &[Query],
-    size: usize,
+/// Where the results of queries go.
+struct ResultArray {
     data: *mut c_void,
-    stride: u64,
-    flags: vk::QueryResultFlags,
-) -> VkResult {
-    let width = if flags.contains(vk::QueryResultFlags::TYPE_64) {
-        8
-    } else {
-        4
-    };
-    let with_availability = flags.contains(vk::QueryResultFlags::WITH_AVAILABILITY);
-    let each = width * (1 + usize::from(with_availability));
-    let stride = usize::try_from(stride).unwrap_or(usize::MAX);
-    let last = stride
-        .checked_mul(values.len() - 1)
-        .and_then(|last| last.checked_add(each));
-    if data.is_null() || last.is_none_or(|end| end > size) {
-        return Err(invalid_usage("the results do not fit into the data"));
+    /// The bytes between the results of two queries.
+    stride: usize,
+    /// The bytes of one number: 4 or 8.
+    width: usize,
+    with_availability: bool,
+}
+
+impl ResultArray {
+    /// Checks that the results of `count` queries fit.
+    fn new(
+        count: usize,
+        size: usize,
+        data: *mut c_void,
+        stride: u64,
+        flags: vk::QueryResultFlags,
+    ) -> VkResult<ResultArray> {
+        let width = if flags.contains(vk::QueryResultFlags::TYPE_64) {
+            8
+        } else {
+            4
+        };
+        let with_availability = flags.contains(vk::QueryResultFlags::WITH_AVAILABILITY);
+        let each = width * (1 + usize::from(with_availability));
+        let stride = usize::try_from(stride).unwrap_or(usize::MAX);
+        let last = stride
+            .checked_mul(count - 1)
+            .and_then(|last| last.checked_add(each));
+        if data.is_null() || last.is_none_or(|end| end > size) {
+            return Err(invalid_usage("the results do not fit into the data"));
+        }
+        if count > 1 && stride < each
+            || !stride.is_multiple_of(width)
+            || !data.addr().is_multiple_of(width)
+        {
+            return Err(invalid_usage("the data or the stride is not aligned"));
+        }
+        Ok(ResultArray {
+            data,
+            stride,
+            width,
+            with_availability,
+        })
     }
-    if values.len() > 1 && stride < each
-        || !stride.is_multiple_of(width)
-        || !data.addr().is_multiple_of(width)
-    {
-        return Err(invalid_usage("the data or the stride is not aligned"));
-    }
-    let put = |at: usize, value: u64| {
-        let to = data.wrapping_byte_add(at);
+
+    /// Writes one number of a query: 0 is its result, 1 its availability.
+    fn put(&self, query: usize, number: usize, value: u64) {
+        let to = self
+            .data
+            .wrapping_byte_add(query * self.stride + number * self.width);
         // SAFETY: `pData` must be a valid pointer to `dataSize` bytes, in which this lies; it is
         // aligned
         unsafe {
-            match width {
+            match self.width {
                 8 => to.cast::<u64>().write(value),
                 _ => to.cast::<u32>().write(value as u32),
             }
         }
-    };
-    let mut ready = true;
-    for (index, query) in values.iter().enumerate() {
-        let at = index * stride;
-        let available = match query {
-            Query::Available(tick) => {
-                put(at, *tick);
-                1
-            }
-            // the data of an unavailable query is not written
-            _ => {
-                ready = false;
-                0
-            }
-        };
-        if with_availability {
-            put(at + width, available);
-        }
     }
-    if ready {
-        Ok(())
-    } else {
-        Err(vk::Result::NOT_READY)
+
+    /// Writes the results. The result of an unavailable query is not written.
+    fn write(&self, values: &[Query]) -> VkResult {
+        let mut ready = true;
+        for (index, query) in values.iter().enumerate() {
+            let available = match query {
+                Query::Available(tick) => {
+                    self.put(index, 0, *tick);
+                    true
+                }
+                _ => false,
+            };
+            ready &= available;
+            if self.with_availability {
+                self.put(index, 1, available.into());
+            }
+        }
+        if ready {
+            Ok(())
+        } else {
+            Err(vk::Result::NOT_READY)
+        }
     }
 }
