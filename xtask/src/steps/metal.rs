@@ -50,8 +50,8 @@ pub(super) fn steps() -> Vec<Step> {
             parts: PARTS,
             lane: Lane::Main,
             device: STAND_IN,
-            proves: "the Metal backend's conformance, mutants, model and faults, on a stand-in for \
-                     Metal",
+            proves: "the Metal backend's conformance, mutants, model, faults and examples in the \
+                     documentation, on a stand-in for Metal",
             count: Count::Libtest,
             ready: linux,
             tasks: |w| {
@@ -60,7 +60,11 @@ pub(super) fn steps() -> Vec<Step> {
                     chosen: |folder, name| is_library(folder) && SUITES.contains(&name),
                     prepare: |_, _| (),
                 };
-                Ok(vec![Task::Build(wrapper(w)), Task::Programs(tests)])
+                Ok(vec![
+                    Task::Build(wrapper(w)),
+                    Task::Programs(tests),
+                    Task::Test(doctests(w)?),
+                ])
             },
         },
         Step {
@@ -114,9 +118,31 @@ pub(super) fn steps() -> Vec<Step> {
 /// Builds everything that the stand-in is linked into, in one way for all steps: see
 /// [`everything`](super::host::everything).
 fn on_stand_in(w: &Workspace) -> Result<Command, String> {
+    let mut command = with_stand_in(w, "build --locked --lib")?;
+    for test in target_names(&w.root.join(STAND_IN_FOLDER).join("tests"))? {
+        command.args(["--test", &test]);
+    }
+    command.args(SUITES.iter().flat_map(|test| ["--test", test]));
+    command.args(EXAMPLES.iter().flat_map(|example| ["--example", example]));
+    Ok(command)
+}
+
+/// The examples in the documentation of the stand-in, which run, and of the backend, which are only
+/// compiled. Others of the library run in a step of their own: here nothing links them to the
+/// stand-in.
+fn doctests(w: &Workspace) -> Result<Command, String> {
+    let mut command = with_stand_in(w, "test --locked --no-fail-fast --doc")?;
+    command.arg("metal");
+    add_flags(&mut command, "RUSTDOCFLAGS", "--cfg metal_sim");
+    Ok(command)
+}
+
+/// A cargo command for the packages that the stand-in is linked into, with the same features each
+/// time: other features would build them anew.
+fn with_stand_in(w: &Workspace, args: &str) -> Result<Command, String> {
     // With a target named, build scripts and macros are built without the flags, and the other
     // steps' builds of them are used again.
-    let mut command = w.cargo("build --locked --lib");
+    let mut command = w.cargo(args);
     command.args(["--target", &host_triple()?]);
     command.args(
         ON_STAND_IN
@@ -124,11 +150,6 @@ fn on_stand_in(w: &Workspace) -> Result<Command, String> {
             .flat_map(|package| ["--package", package]),
     );
     command.args(python::FOR_TESTS);
-    for test in target_names(&w.root.join(STAND_IN_FOLDER).join("tests"))? {
-        command.args(["--test", &test]);
-    }
-    command.args(SUITES.iter().flat_map(|test| ["--test", test]));
-    command.args(EXAMPLES.iter().flat_map(|example| ["--example", example]));
     command.env("RUSTC_WRAPPER", w.target.join("debug/metal-sim-rustc"));
     add_flags(&mut command, "RUSTFLAGS", "--cfg metal_sim");
     Ok(command)
