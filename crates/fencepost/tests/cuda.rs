@@ -26,11 +26,7 @@ mod suite;
 fn gpu() -> Option<Gpu> {
     static ONE: Mutex<()> = Mutex::new(());
     let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let found = Device::list()
-        .into_iter()
-        .find(|found| found.backend == Backend::Cuda)
-        .expect("the registry has an entry for CUDA");
-    match found.missing {
+    match suite::missing(Backend::Cuda) {
         Some(why) => {
             common::skip(&common::test_name(), &why);
             None
@@ -51,42 +47,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn without_a_driver_it_is_an_error_that_says_so() {
-    let found = Device::list()
-        .into_iter()
-        .find(|found| found.backend == Backend::Cuda)
-        .unwrap();
-    match found.missing {
-        Some(why) => {
-            assert!(!why.is_empty());
-            let error = Device::open("cuda:0").unwrap_err();
-            assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
-            assert!(error.to_string().contains(&why), "{error}");
-        }
-        None => {
-            assert_eq!(found.devices[0], "cuda:0");
-            let beyond = format!("cuda:{}", found.devices.len());
-            let error = Device::open(&beyond).unwrap_err();
-            assert!(matches!(error, Error::UnknownDevice { .. }), "{error:?}");
-        }
-    }
+    suite::a_missing_driver_is_an_error_that_says_so(Backend::Cuda);
 }
 
 #[test]
 fn a_library_that_is_no_driver_is_an_error() {
-    if common::is_child() {
-        let error = Device::open("cuda:0").unwrap_err();
-        println!("said: {error}");
-        assert!(error.to_string().contains("FENCEPOST_CUDA_LIBRARY") || cfg!(unix));
-        return;
-    }
-    // A library that is not there, and one that is there and has none of the symbols.
-    for library in ["/nowhere/libcuda.so", "libc.so.6"] {
-        let status = common::child("a_library_that_is_no_driver_is_an_error")
-            .env("FENCEPOST_CUDA_LIBRARY", library)
-            .status()
-            .unwrap();
-        assert!(status.success(), "{library}");
-    }
+    suite::another_library_is_an_error(
+        "a_library_that_is_no_driver_is_an_error",
+        Backend::Cuda,
+        "FENCEPOST_CUDA_LIBRARY",
+        |text| text.contains("FENCEPOST_CUDA_LIBRARY") || text.contains("has no cuInit"),
+    );
 }
 
 #[test]
@@ -184,75 +155,6 @@ fn blocking_streams_synchronize() {
         event.synchronize().unwrap();
         assert_eq!(event.status().unwrap(), Status::Complete);
     }
-}
-
-#[test]
-fn a_gpu_stream_waits_for_the_host_when_asked_to() {
-    let Some(gpu) = gpu() else { return };
-    let device = &gpu.device;
-    let host = Device::new_host(2).new_stream().unwrap();
-    let stream = device.new_stream().unwrap();
-    let (go, wait) = mpsc::channel::<()>();
-    host.launch(move || {
-        let _ = wait.recv();
-    })
-    .unwrap();
-    let marker = host.record().unwrap();
-    let plain = stream.wait(&marker).unwrap_err();
-    assert!(matches!(plain, Error::ForeignWait { .. }), "{plain:?}");
-    let before = stream.record().unwrap();
-    stream.wait_foreign(&marker).unwrap();
-    let after = stream.record().unwrap();
-    before.synchronize_timeout(PATIENCE).unwrap();
-    let early = after.synchronize_timeout(Duration::from_millis(20));
-    assert!(matches!(early, Err(Error::Timeout(_))), "{early:?}");
-    drop(go);
-    after.synchronize_timeout(PATIENCE).unwrap();
-    // And the other way about: the host's stream waits, without blocking a thread.
-    host.wait(&stream.record().unwrap()).unwrap();
-    host.synchronize_timeout(PATIENCE).unwrap();
-}
-
-#[test]
-fn a_host_failure_fails_the_gpu_stream_that_waits_for_it() {
-    let Some(gpu) = gpu() else { return };
-    let device = &gpu.device;
-    let host = Device::new_host(2).new_stream().unwrap();
-    let stream = device.new_stream().unwrap();
-    let (go, wait) = mpsc::channel::<()>();
-    host.launch(move || {
-        let _ = wait.recv();
-        std::panic::resume_unwind(Box::new("no more paper"));
-    })
-    .unwrap();
-    let marker = host.record().unwrap();
-    let before = stream.record().unwrap();
-    stream.wait_foreign(&marker).unwrap();
-    let after = stream.record().unwrap();
-    // What waits for that in turn fails too, over whatever streams; what does not is well.
-    let (second, third) = (device.new_stream().unwrap(), device.new_stream().unwrap());
-    let in_front = second.record().unwrap();
-    second.wait(&after).unwrap();
-    third.wait(&second.record().unwrap()).unwrap();
-    let (behind, far_behind) = (second.record().unwrap(), third.record().unwrap());
-    let unharmed = device.new_stream().unwrap();
-    unharmed.wait(&before).unwrap();
-    drop(go);
-    for marker in [&far_behind, &behind, &after] {
-        let error = marker.synchronize_timeout(PATIENCE).unwrap_err();
-        assert!(error.to_string().contains("no more paper"), "{error}");
-    }
-    in_front.synchronize_timeout(PATIENCE).unwrap();
-    unharmed.synchronize_timeout(PATIENCE).unwrap();
-    before.synchronize_timeout(PATIENCE).unwrap();
-    let error = stream
-        .record()
-        .unwrap()
-        .synchronize_timeout(PATIENCE)
-        .unwrap_err();
-    assert!(error.to_string().contains("no more paper"), "{error}");
-    stream.clear_error().unwrap();
-    stream.synchronize_timeout(PATIENCE).unwrap();
 }
 
 #[test]
@@ -566,37 +468,6 @@ fn a_stream_is_wrapped_and_marked_inside_its_own_capture() {
     // SAFETY: as above.
     let again = unsafe { cuda::stream_from_raw(raw, Arc::new(theirs.clone())) }.unwrap();
     assert_eq!(again, theirs, "known again once the capture is over");
-}
-
-#[test]
-fn host_work_that_waits_behind_a_held_gpu_stream_is_refused() {
-    let Some(gpu) = gpu() else { return };
-    let device = &gpu.device;
-    let host = Device::new_host(2).new_stream().unwrap();
-    let stream = device.new_stream().unwrap();
-    let (give, given) = mpsc::channel::<(Marker, Marker)>();
-    let (tell, told) = mpsc::channel();
-    host.launch(move || {
-        let (before, behind) = given.recv().unwrap();
-        // What lies in front of the wait completes, though the stream is held.
-        tell.send(before.synchronize()).unwrap();
-        tell.send(behind.synchronize()).unwrap();
-    })
-    .unwrap();
-    let marker = host.record().unwrap();
-    work::spin(&stream, 20_000_000).unwrap();
-    let before = stream.record().unwrap();
-    stream.wait_foreign(&marker).unwrap();
-    let behind = stream.record().unwrap();
-    give.send((before, behind.clone())).unwrap();
-    told.recv_timeout(PATIENCE).unwrap().unwrap();
-    let refused = told.recv_timeout(PATIENCE).unwrap().unwrap_err();
-    println!("said: {refused}");
-    assert!(
-        matches!(refused, Error::WouldDeadlock { .. }),
-        "{refused:?}"
-    );
-    behind.synchronize_timeout(PATIENCE).unwrap();
 }
 
 #[test]

@@ -28,7 +28,7 @@ mod support;
 #[cfg(metal_sim)]
 mod stand_in {
     use std::{
-        sync::{Arc, Mutex, mpsc},
+        sync::{Arc, mpsc},
         time::Duration,
     };
 
@@ -69,6 +69,23 @@ mod stand_in {
         };
         with_setup(one, |_| {
             assert!(keeps_every_promise(&gpu()) >= 80);
+        });
+    }
+
+    /// Each seed gives command buffers and handlers another order.
+    #[test]
+    fn promises_about_the_host_and_dropped_streams_are_kept_with_every_seed() {
+        with_gpu(|device, _| {
+            suite::keeps(
+                device,
+                &[
+                    "a_stream_waits_for_the_host_when_asked_to",
+                    "waits_for_the_host_end_in_their_order",
+                    "a_host_failure_fails_whoever_waits_for_it_at_any_distance",
+                    "host_work_that_waits_behind_a_stream_held_by_it_is_refused",
+                    "dropping_streams_that_wait_for_each_other_lets_their_work_finish",
+                ],
+            );
         });
     }
 
@@ -661,124 +678,6 @@ mod stand_in {
     }
 
     #[test]
-    fn a_stream_waits_for_the_host_when_asked_to() {
-        with_gpu(|device, _| {
-            let stream = device.new_stream().unwrap();
-            let (go, marker) = common::held_host_marker(false);
-            let plain = stream.wait(&marker).unwrap_err();
-            assert!(matches!(plain, Error::ForeignWait { .. }), "{plain:?}");
-            let before = stream.record_timed().unwrap();
-            stream.wait_foreign(&marker).unwrap();
-            let after = stream.record_timed().unwrap();
-            done(&before);
-            let early = after
-                .synchronize_timeout(Duration::from_millis(10))
-                .unwrap_err();
-            assert!(
-                early.to_string().contains(&marker.to_string()),
-                "it names what holds it: {early}"
-            );
-            drop(go);
-            done(&after);
-            // And the other way about: the host's stream waits, without blocking a thread.
-            let host = Device::new_host(1).new_stream().unwrap();
-            host.wait(&stream.record_timed().unwrap()).unwrap();
-            host.synchronize_timeout(PATIENCE).unwrap();
-        });
-    }
-
-    #[test]
-    fn waits_for_the_host_are_let_go_in_their_order() {
-        with_gpu(|device, _| {
-            let stream = device.new_stream().unwrap();
-            let ((go_one, one), (go_two, two)) = (
-                common::held_host_marker(false),
-                common::held_host_marker(false),
-            );
-            stream.wait_foreign(&one).unwrap();
-            let first = stream.record_timed().unwrap();
-            stream.wait_foreign(&two).unwrap();
-            let second = stream.record_timed().unwrap();
-            drop(go_two);
-            done(&two);
-            is_pending(&first);
-            is_pending(&second);
-            drop(go_one);
-            done(&second);
-            assert!(first.query().unwrap());
-        });
-    }
-
-    #[test]
-    fn a_host_failure_fails_whoever_waits_for_it_at_any_distance() {
-        with_gpu(|device, _| {
-            let streams: Vec<_> = (0..4).map(|_| device.new_stream().unwrap()).collect();
-            let (go, marker) = common::held_host_marker(true);
-            let before = streams[0].record_timed().unwrap();
-            streams[0].wait_foreign(&marker).unwrap();
-            let mut ends = vec![streams[0].record_timed().unwrap()];
-            for stream in &streams[1..] {
-                stream.wait(ends.last().unwrap()).unwrap();
-                ends.push(stream.record_timed().unwrap());
-            }
-            drop(go);
-            for (hops, end) in (1..).zip(&ends) {
-                fails(end, "no more paper", hops);
-            }
-            done(&before);
-            for stream in &streams {
-                assert!(stream.error().is_some());
-                stream.clear_error().unwrap();
-                stream.synchronize_timeout(PATIENCE).unwrap();
-            }
-        });
-    }
-
-    #[test]
-    fn a_circle_through_a_held_stream_is_refused() {
-        with_gpu(|device, _| {
-            let host = Device::new_host(2).new_stream().unwrap();
-            let stream = device.new_stream().unwrap();
-            let (tell, told) = mpsc::channel();
-            let (own, held) = (host.clone(), stream.clone());
-            host.launch(move || {
-                let circle = || {
-                    // In front of the hold: that one completes.
-                    let before = held.record_timed()?;
-                    held.wait_foreign(&own.record()?)?;
-                    before.synchronize_timeout(PATIENCE)?;
-                    held.record()?.synchronize()
-                };
-                let result = circle();
-                drop(held);
-                let _ = tell.send(result);
-            })
-            .unwrap();
-            let error = told.recv_timeout(PATIENCE).unwrap().unwrap_err();
-            assert!(matches!(error, Error::WouldDeadlock { .. }), "{error:?}");
-            stream.synchronize_timeout(PATIENCE).unwrap();
-            host.synchronize_timeout(PATIENCE).unwrap();
-        });
-    }
-
-    #[test]
-    fn streams_that_waited_for_each_other_go_when_they_are_dropped() {
-        with_gpu(|device, _| {
-            let (one, two) = (device.new_stream().unwrap(), device.new_stream().unwrap());
-            let gate = work::gate(&one).unwrap();
-            let log = work::new_log(device).unwrap();
-            work::append(&one, &log, 1).unwrap();
-            two.wait(&one.record().unwrap()).unwrap();
-            one.wait(&two.record_timed().unwrap()).unwrap();
-            let last = one.record().unwrap();
-            drop((one, two));
-            gate.open();
-            done(&last);
-            assert_eq!(log.read().unwrap(), [1]);
-        });
-    }
-
-    #[test]
     fn callbacks_and_futures_are_told_by_handlers() {
         with_gpu(|device, _| {
             let stream = device.new_stream().unwrap();
@@ -847,51 +746,15 @@ mod stand_in {
 
     #[test]
     fn a_process_may_end_with_anything_pending() {
-        common::in_a_process_of_its_own(|| {
-            static KEPT: Mutex<Vec<(Event, work::Gate)>> = Mutex::new(Vec::new());
-            let device = Device::open("metal").unwrap();
-            let stream = device.new_stream().unwrap();
-            let gate = work::gate(&stream).unwrap();
-            let event = Event::with_timing(&device);
-            event.record(&stream).unwrap();
-            event
-                .on_complete(|_| unreachable!("it never completes"))
-                .unwrap();
-            KEPT.lock().unwrap().push((event, gate));
-        });
+        suite::a_process_may_end_with_anything_pending("metal");
     }
 
     #[test]
     fn a_forked_child_is_told_so_and_may_drop_everything() {
-        common::in_a_process_of_its_own(|| {
-            let device = Device::open("metal").unwrap();
-            let stream = device.new_stream().unwrap();
-            let gate = work::gate(&stream).unwrap();
-            let event = Event::with_timing(&device);
-            event.record(&stream).unwrap();
-            // SAFETY: the child does nothing that needs the threads it lost, and leaves by _exit.
-            match unsafe { libc::fork() } {
-                0 => {
-                    let told = matches!(event.synchronize(), Err(Error::Forked { .. }))
-                        && matches!(stream.record(), Err(Error::Forked { .. }))
-                        && matches!(device.new_stream(), Err(Error::Forked { .. }))
-                        && event.on_complete(|_| {}).is_err()
-                        // Also what looks for devices: nothing of Objective-C can be called there.
-                        && Device::open("metal").is_err_and(|error| error.to_string().contains("fork()"))
-                        && testing::metal::fresh(0).is_err();
-                    drop((event, gate, stream, device));
-                    // SAFETY: ends the child at once.
-                    unsafe { libc::_exit(i32::from(!told)) };
-                }
-                child => {
-                    let mut status = -1;
-                    // SAFETY: a child of ours; `status` is an int.
-                    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-                    assert_eq!(status, 0, "the child was not told, or crashed");
-                }
-            }
-            gate.open();
-            event.synchronize_timeout(PATIENCE).unwrap();
+        // Looking for devices is an error too: nothing of Objective-C can be called there.
+        suite::a_forked_child_is_told_so("metal", |_, _| {
+            let says_so = |error: Error| error.to_string().contains("fork()");
+            Device::open("metal").is_err_and(says_so) && testing::metal::fresh(0).is_err()
         });
     }
 }

@@ -25,11 +25,7 @@ mod suite;
 fn gpu() -> Option<Gpu> {
     static ONE: Mutex<()> = Mutex::new(());
     let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let found = Device::list()
-        .into_iter()
-        .find(|found| found.backend == Backend::Vulkan)
-        .expect("the registry has an entry for Vulkan");
-    match found.missing {
+    match suite::missing(Backend::Vulkan) {
         Some(why) => {
             common::skip(&common::test_name(), &why);
             None
@@ -81,42 +77,17 @@ fn is_stand_in() -> bool {
 
 #[test]
 fn without_a_driver_it_is_an_error_that_says_so() {
-    let found = Device::list()
-        .into_iter()
-        .find(|found| found.backend == Backend::Vulkan)
-        .unwrap();
-    match found.missing {
-        Some(why) => {
-            assert!(!why.is_empty());
-            let error = Device::open("vulkan:0").unwrap_err();
-            assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
-            assert!(error.to_string().contains(&why), "{error}");
-        }
-        None => {
-            assert_eq!(found.devices[0], "vulkan:0");
-            let beyond = format!("vulkan:{}", found.devices.len());
-            let error = Device::open(&beyond).unwrap_err();
-            assert!(matches!(error, Error::UnknownDevice { .. }), "{error:?}");
-        }
-    }
+    suite::a_missing_driver_is_an_error_that_says_so(Backend::Vulkan);
 }
 
 #[test]
 fn a_library_that_is_no_loader_is_an_error() {
-    if common::is_child() {
-        let error = Device::open("vulkan:0").unwrap_err();
-        println!("said: {error}");
-        assert!(error.to_string().contains("FENCEPOST_VULKAN_LIBRARY"));
-        return;
-    }
-    // A library that is not there, and one that is there and has none of the symbols.
-    for library in ["/nowhere/libvulkan.so", "libc.so.6"] {
-        let status = common::child("a_library_that_is_no_loader_is_an_error")
-            .env("FENCEPOST_VULKAN_LIBRARY", library)
-            .status()
-            .unwrap();
-        assert!(status.success(), "{library}");
-    }
+    suite::another_library_is_an_error(
+        "a_library_that_is_no_loader_is_an_error",
+        Backend::Vulkan,
+        "FENCEPOST_VULKAN_LIBRARY",
+        |text| text.contains("FENCEPOST_VULKAN_LIBRARY"),
+    );
 }
 
 /// Runs the whole suite, and returns how many cases passed. The validation layer takes minutes for
@@ -280,142 +251,6 @@ fn ten_million_records_take_no_more_memory() {
 }
 
 #[test]
-fn a_stream_waits_for_the_host_when_asked_to() {
-    let Some(gpu) = gpu() else { return };
-    let host = Device::new_host(2).new_stream().unwrap();
-    let stream = gpu.device.new_stream().unwrap();
-    let (go, wait) = mpsc::channel::<()>();
-    host.launch(move || {
-        let _ = wait.recv();
-    })
-    .unwrap();
-    let marker = host.record().unwrap();
-    let plain = stream.wait(&marker).unwrap_err();
-    assert!(matches!(plain, Error::ForeignWait { .. }), "{plain:?}");
-    let before = stream.record().unwrap();
-    stream.wait_foreign(&marker).unwrap();
-    let after = stream.record().unwrap();
-    before.synchronize_timeout(PATIENCE).unwrap();
-    let early = after
-        .synchronize_timeout(Duration::from_millis(20))
-        .unwrap_err();
-    assert!(matches!(early, Error::Timeout(_)), "{early:?}");
-    assert!(
-        early.to_string().contains(&marker.to_string()),
-        "it names what holds it: {early}"
-    );
-    drop(go);
-    after.synchronize_timeout(PATIENCE).unwrap();
-    // And the other way about: the host's stream waits, without blocking a thread.
-    host.wait(&stream.record().unwrap()).unwrap();
-    host.synchronize_timeout(PATIENCE).unwrap();
-}
-
-#[test]
-fn waits_for_the_host_are_let_go_in_their_order() {
-    let Some(gpu) = gpu() else { return };
-    let stream = gpu.device.new_stream().unwrap();
-    let (go_one, one) = common::held_host_marker(false);
-    let (go_two, two) = common::held_host_marker(false);
-    stream.wait_foreign(&one).unwrap();
-    let first = stream.record().unwrap();
-    stream.wait_foreign(&two).unwrap();
-    let second = stream.record().unwrap();
-    drop(go_two);
-    two.synchronize_timeout(PATIENCE).unwrap();
-    for held in [&first, &second] {
-        let early = held.synchronize_timeout(Duration::from_millis(20));
-        assert!(matches!(early, Err(Error::Timeout(_))), "{early:?}");
-    }
-    drop(go_one);
-    second.synchronize_timeout(PATIENCE).unwrap();
-    assert!(first.query().unwrap());
-}
-
-#[test]
-fn a_host_failure_fails_whoever_waits_for_it_at_any_distance() {
-    let Some(gpu) = gpu() else { return };
-    let device = &gpu.device;
-    let streams: Vec<_> = (0..4).map(|_| device.new_stream().unwrap()).collect();
-    let (go, marker) = common::held_host_marker(true);
-    let before = streams[0].record().unwrap();
-    streams[0].wait_foreign(&marker).unwrap();
-    let mut ends = vec![streams[0].record().unwrap()];
-    for stream in &streams[1..] {
-        stream.wait(ends.last().unwrap()).unwrap();
-        ends.push(stream.record().unwrap());
-    }
-    drop(go);
-    for (hops, end) in (1..).zip(&ends) {
-        let error = end.synchronize_timeout(PATIENCE).unwrap_err();
-        assert!(error.to_string().contains("no more paper"), "{error}");
-        assert_eq!(error.cause().unwrap().hops(), hops);
-    }
-    before.synchronize_timeout(PATIENCE).unwrap();
-    for stream in &streams {
-        assert!(stream.synchronize_timeout(PATIENCE).is_err());
-        stream.clear_error().unwrap();
-        stream.synchronize_timeout(PATIENCE).unwrap();
-    }
-}
-
-#[test]
-fn a_failure_is_told_while_another_wait_still_holds_the_stream() {
-    let Some(gpu) = gpu() else { return };
-    let [held, behind] = [(); 2].map(|()| gpu.device.new_stream().unwrap());
-    let (go_one, one) = common::held_host_marker(true);
-    let (go_two, two) = common::held_host_marker(false);
-    held.wait_foreign(&one).unwrap();
-    held.wait_foreign(&two).unwrap();
-    let first = held.record().unwrap();
-    behind.wait(&first).unwrap();
-    let second = behind.record().unwrap();
-    let (tell, told) = mpsc::channel();
-    std::thread::scope(|scope| {
-        for marker in [&first, &second] {
-            let tell_too = tell.clone();
-            marker
-                .on_complete(move |result| drop(tell_too.send(result)))
-                .unwrap();
-            let tell = tell.clone();
-            scope.spawn(move || tell.send(marker.synchronize_timeout(PATIENCE)));
-        }
-        // Long enough for both to be asleep; the test holds, and shows less, where they are not.
-        std::thread::sleep(Duration::from_millis(20));
-        drop(go_one);
-        let results: Vec<_> = (0..4).map(|_| told.recv_timeout(PATIENCE / 2)).collect();
-        drop(go_two);
-        for result in results {
-            let error = result.unwrap().unwrap_err();
-            assert!(error.to_string().contains("no more paper"), "{error}");
-        }
-    });
-}
-
-#[test]
-fn a_circle_through_a_held_stream_is_refused() {
-    let Some(gpu) = gpu() else { return };
-    let host = Device::new_host(2).new_stream().unwrap();
-    let stream = gpu.device.new_stream().unwrap();
-    let (tell, told) = mpsc::channel();
-    let (own, held) = (host.clone(), stream.clone());
-    host.launch(move || {
-        let circle = || {
-            // In front of the hold: that one completes.
-            let before = held.record()?;
-            held.wait_foreign(&own.record()?)?;
-            before.synchronize_timeout(PATIENCE)?;
-            held.record()?.synchronize()
-        };
-        let _ = tell.send(circle());
-    })
-    .unwrap();
-    let error = told.recv_timeout(PATIENCE).unwrap().unwrap_err();
-    assert!(matches!(error, Error::WouldDeadlock { .. }), "{error:?}");
-    stream.synchronize_timeout(PATIENCE).unwrap();
-}
-
-#[test]
 fn two_devices_wait_for_each_other_through_the_host() {
     let Some(gpu) = gpu() else { return };
     let other = testing::vulkan::fresh(0, None).unwrap();
@@ -436,26 +271,6 @@ fn two_devices_wait_for_each_other_through_the_host() {
     );
     gate.open();
     passed.synchronize_timeout(PATIENCE).unwrap();
-}
-
-#[test]
-fn streams_that_waited_for_each_other_go_when_they_are_dropped() {
-    let Some(gpu) = gpu() else { return };
-    let owner = Arc::new(());
-    let device = testing::vulkan::fresh(0, None).unwrap();
-    let (one, two) = (device.new_stream().unwrap(), device.new_stream().unwrap());
-    let gate = work::gate(&one).unwrap();
-    let log = work::new_log(&device).unwrap();
-    work::append(&one, &log, 1).unwrap();
-    two.wait(&one.record().unwrap()).unwrap();
-    one.wait(&two.record_timed().unwrap()).unwrap();
-    let last = one.record().unwrap();
-    drop((one, two, device, owner));
-    gate.open();
-    last.synchronize_timeout(PATIENCE).unwrap();
-    assert_eq!(log.read().unwrap(), [1]);
-    drop((last, log));
-    drop(gpu);
 }
 
 /// Command buffers on a device, by hand.
@@ -798,65 +613,19 @@ fn a_lock_of_the_callers_that_panics_behind_a_submit_takes_nothing_back() {
 
 #[test]
 fn a_process_may_end_with_anything_pending() {
-    if gpu().is_none() {
-        return;
+    if gpu().is_some() {
+        suite::a_process_may_end_with_anything_pending("vulkan:0");
     }
-    common::in_a_process_of_its_own(|| {
-        static KEPT: Mutex<Vec<(Event, work::Gate)>> = Mutex::new(Vec::new());
-        let device = Device::open("vulkan:0").unwrap();
-        let stream = device.new_stream().unwrap();
-        let gate = work::gate(&stream).unwrap();
-        let event = Event::with_timing(&device);
-        event.record(&stream).unwrap();
-        event
-            .on_complete(|_| unreachable!("it never completes"))
-            .unwrap();
-        KEPT.lock().unwrap().push((event, gate));
-    });
 }
 
 #[cfg(unix)]
 #[test]
 fn a_forked_child_is_told_so_and_may_drop_everything() {
-    if gpu().is_none() {
-        return;
+    if gpu().is_some() {
+        suite::a_forked_child_is_told_so("vulkan:0", |device, event| {
+            matches!(event.query(), Err(Error::Forked { .. }))
+                && matches!(vulkan::reserve(device), Err(Error::Forked { .. }))
+                && testing::vulkan::fresh(0, None).is_err()
+        });
     }
-    common::in_a_process_of_its_own(|| {
-        let device = Device::open("vulkan:0").unwrap();
-        let stream = device.new_stream().unwrap();
-        let gate = work::gate(&stream).unwrap();
-        let event = Event::with_timing(&device);
-        event.record(&stream).unwrap();
-        let other = device.new_stream().unwrap();
-        // SAFETY: the child does nothing that needs the threads it lost, and leaves by _exit.
-        match unsafe { libc::fork() } {
-            0 => {
-                let told = [
-                    event.query().map(drop),
-                    event.synchronize(),
-                    event.on_complete(|_| {}),
-                    event.record(&stream),
-                    other.wait(&event.marker().unwrap()),
-                    other.record_timed().map(drop),
-                    device.new_stream().map(drop),
-                    vulkan::reserve(&device).map(drop),
-                ];
-                let told = told
-                    .iter()
-                    .all(|told| matches!(told, Err(Error::Forked { .. })))
-                    && testing::vulkan::fresh(0, None).is_err();
-                drop((event, gate, stream, other, device));
-                // SAFETY: ends the child at once.
-                unsafe { libc::_exit(i32::from(!told)) };
-            }
-            child => {
-                let mut status = -1;
-                // SAFETY: a child of ours; `status` is an int.
-                assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-                assert_eq!(status, 0, "the child was not told, or crashed");
-            }
-        }
-        gate.open();
-        event.synchronize_timeout(PATIENCE).unwrap();
-    });
 }

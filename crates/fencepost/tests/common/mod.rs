@@ -79,18 +79,3 @@ pub(crate) fn in_a_process_of_its_own(scenario: impl FnOnce()) {
     };
     assert!(status.success(), "{name}: {status}");
 }
-
-/// A host stream's marker that is pending until the sender is dropped; then it completes, or fails
-/// with "no more paper".
-pub(crate) fn held_host_marker(fails: bool) -> (std::sync::mpsc::Sender<()>, fencepost::Marker) {
-    let host = fencepost::Device::new_host(2).new_stream().unwrap();
-    let (go, wait) = std::sync::mpsc::channel::<()>();
-    host.launch(move || {
-        let _ = wait.recv();
-        if fails {
-            std::panic::resume_unwind(Box::new("no more paper"));
-        }
-    })
-    .unwrap();
-    (go, host.record().unwrap())
-}

@@ -1,9 +1,141 @@
-//! The conformance suite and its mutants, as the tests of GPU backends run them.
+//! What the tests of every GPU backend run: the conformance suite, its mutants, and what a case
+//! cannot hold, since it ends a process or needs one of its own.
+#![allow(dead_code)]
+
+use std::{sync::Mutex, time::Duration};
 
 use fencepost::{
-    Device,
-    testing::{self, Case, Outcome},
+    Backend, Device, Error, Event,
+    testing::{self, Case, Outcome, work},
 };
+
+use super::common;
+
+/// Why the backend has no device here, if it has none.
+pub(crate) fn missing(backend: Backend) -> Option<String> {
+    found(backend).missing
+}
+
+fn found(backend: Backend) -> fencepost::Found {
+    Device::list()
+        .into_iter()
+        .find(|found| found.backend == backend)
+        .expect("the registry has an entry for every backend")
+}
+
+/// Without a driver, opening a device is an error that says so; with one, the error is about the
+/// number of the device.
+pub(crate) fn a_missing_driver_is_an_error_that_says_so(backend: Backend) {
+    let found = found(backend);
+    let first = format!("{}:0", backend.name());
+    match found.missing {
+        Some(why) => {
+            assert!(!why.is_empty());
+            let error = Device::open(&first).unwrap_err();
+            assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+            assert!(error.to_string().contains(&why), "{error}");
+        }
+        None => {
+            assert_eq!(found.devices[0], first);
+            let beyond = format!("{}:{}", backend.name(), found.devices.len());
+            let error = Device::open(&beyond).unwrap_err();
+            assert!(matches!(error, Error::UnknownDevice { .. }), "{error:?}");
+        }
+    }
+}
+
+/// The test `name`: a library that `variable` names and that is no driver is an error whose text
+/// `explains`.
+pub(crate) fn another_library_is_an_error(
+    name: &str,
+    backend: Backend,
+    variable: &str,
+    explains: impl Fn(&str) -> bool,
+) {
+    if common::is_child() {
+        let error = Device::open(&format!("{}:0", backend.name())).unwrap_err();
+        println!("said: {error}");
+        assert!(explains(&error.to_string()), "{error}");
+        return;
+    }
+    // A library that is not there, and one that is there and has none of the symbols.
+    for library in ["/nowhere/libdriver.so", "libc.so.6"] {
+        let mut child = common::child(name);
+        let status = child.env(variable, library).status().unwrap();
+        assert!(status.success(), "{library}");
+    }
+}
+
+/// A process ends well with a held stream, a pending event and a callback.
+pub(crate) fn a_process_may_end_with_anything_pending(device: &str) {
+    common::in_a_process_of_its_own(|| {
+        static KEPT: Mutex<Vec<(Event, work::Gate)>> = Mutex::new(Vec::new());
+        let device = Device::open(device).unwrap();
+        let stream = device.new_stream().unwrap();
+        let gate = work::gate(&stream).unwrap();
+        let event = Event::with_timing(&device);
+        event.record(&stream).unwrap();
+        event
+            .on_complete(|_| unreachable!("it never completes"))
+            .unwrap();
+        KEPT.lock().unwrap().push((event, gate));
+    });
+}
+
+/// Every call in a forked child that needs a thread or the driver is an error that says so; `also`
+/// checks the backend's own calls. Everything may be dropped there.
+#[cfg(unix)]
+pub(crate) fn a_forked_child_is_told_so(device: &str, also: impl Fn(&Device, &Event) -> bool) {
+    common::in_a_process_of_its_own(|| {
+        let device = Device::open(device).unwrap();
+        let stream = device.new_stream().unwrap();
+        let gate = work::gate(&stream).unwrap();
+        let event = Event::with_timing(&device);
+        event.record(&stream).unwrap();
+        let other = device.new_stream().unwrap();
+        // SAFETY: the child does nothing that needs the threads it lost, and leaves by _exit.
+        match unsafe { libc::fork() } {
+            0 => {
+                let results = [
+                    event.synchronize(),
+                    event.on_complete(|_| {}),
+                    event.record(&stream),
+                    stream.record().map(drop),
+                    other.wait(&event.marker().unwrap()),
+                    other.record_timed().map(drop),
+                    device.new_stream().map(drop),
+                ];
+                let is_told = results
+                    .iter()
+                    .all(|result| matches!(result, Err(Error::Forked { .. })))
+                    && also(&device, &event);
+                drop((event, gate, stream, other, device));
+                // SAFETY: ends the child at once.
+                unsafe { libc::_exit(i32::from(!is_told)) };
+            }
+            child => {
+                let mut status = -1;
+                // SAFETY: a child of ours; `status` is an int.
+                assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+                assert_eq!(status, 0, "the child was not told, or crashed");
+            }
+        }
+        gate.open();
+        event.synchronize_timeout(Duration::from_secs(20)).unwrap();
+    });
+}
+
+/// Runs the cases of these names, each of which must pass.
+pub(crate) fn keeps(device: &Device, names: &[&str]) {
+    for name in names {
+        let mut ran = 0;
+        testing::run(device, name, |case, outcome, _| {
+            ran += 1;
+            assert_eq!(*outcome, Outcome::Passed, "{}", case.name);
+        });
+        assert!(ran > 0, "no case is called {name}");
+    }
+}
 
 /// Runs every case but those that are left out, and returns how many passed.
 pub(crate) fn keeps_every_promise(device: &Device, leave_out: impl Fn(&Case) -> bool) -> usize {
@@ -33,10 +165,10 @@ pub(crate) fn keeps_every_promise(device: &Device, leave_out: impl Fn(&Case) -> 
     passed
 }
 
-/// Runs the mutants of a backend, keeps the table under `name`, and sees that each dies.
+/// Runs the mutants of a backend, and leaves the table under `name`: each must die.
 pub(crate) fn every_mutant_dies(name: &str, title: &str, make: impl Fn() -> Device + Sync) {
     let table = testing::kill_mutants(make);
-    super::common::write_table(name, title, &table.to_string());
+    common::write_table(name, title, &table.to_string());
     let complaints = table.complaints();
     assert!(complaints.is_empty(), "{complaints:#?}");
 }

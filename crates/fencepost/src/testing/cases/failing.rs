@@ -1,13 +1,18 @@
 //! What a failure does to its stream and to those that wait for it.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Barrier, mpsc},
+    thread,
+    time::Duration,
+};
 
 use super::case;
 use crate::{
+    Marker, Stream,
     error::Error,
     testing::{
         Case,
-        context::{Context, Verdict, check, check_error},
+        context::{Context, Stop, Verdict, check, check_error, for_both_kinds},
     },
 };
 
@@ -55,6 +60,11 @@ pub(super) const CASES: &[Case] = &[
     case!("failure", a_failure_travels_along_waits, [WaitDoesNothing]),
     case!(
         "failure",
+        a_host_failure_fails_whoever_waits_for_it_at_any_distance,
+        [WaitDoesNothing, SignalBeforeTheWork]
+    ),
+    case!(
+        "failure",
         a_failure_is_told_while_another_wait_holds_the_stream,
         [WaitDoesNothing, SignalBeforeTheWork]
     ),
@@ -91,6 +101,11 @@ pub(super) const CASES: &[Case] = &[
         []
     ),
     case!("deadlock", a_circle_through_a_waiting_stream_is_refused, []),
+    case!(
+        "deadlock",
+        host_work_that_waits_behind_a_stream_held_by_it_is_refused,
+        [RecordNotSubmitted]
+    ),
     case!(
         "deadlock",
         host_work_may_wait_for_other_streams,
@@ -198,8 +213,8 @@ fn a_thread_that_waits_already_is_released(c: &Context) -> Verdict {
     c.fail(&stream, "under a waiter")?;
     let marker = stream.record()?;
     let moment = c.options.moment;
-    let opener = std::thread::spawn(move || {
-        std::thread::sleep(moment);
+    let opener = thread::spawn(move || {
+        thread::sleep(moment);
         gate.open();
     });
     let verdict = c.failed(&marker, "under a waiter");
@@ -222,20 +237,84 @@ fn a_failure_travels_along_waits(c: &Context) -> Verdict {
     c.failed(&end, "far upstream")
 }
 
+fn a_host_failure_fails_whoever_waits_for_it_at_any_distance(c: &Context) -> Verdict {
+    const CAUSE: &str = "no more paper";
+    for_both_kinds(|record| {
+        let streams = [c.stream()?, c.stream()?, c.stream()?, c.stream()?];
+        let (gate, marker) = c.host_marker(Some(CAUSE))?;
+        let before = record(&streams[0])?;
+        streams[0].wait_foreign(&marker)?;
+        let mut last = record(&streams[0])?;
+        let mut ends = vec![last.clone()];
+        let in_front = streams[1].record()?;
+        for stream in &streams[1..] {
+            stream.wait(&last)?;
+            last = record(stream)?;
+            ends.push(last.clone());
+        }
+        let unharmed = c.stream()?;
+        unharmed.wait(&before)?;
+        gate.open();
+        for (hops, end) in (1..).zip(&ends) {
+            let error = c.done(end).err();
+            let cause = error.as_ref().and_then(Error::cause);
+            check!(
+                cause.is_some_and(|cause| cause.root().contains(CAUSE) && cause.hops() == hops),
+                "\"{CAUSE}\" is {hops} waits away, but the error is {error:?}"
+            );
+        }
+        c.done(&before)?;
+        c.done(&in_front)?;
+        c.stream_done(&unharmed)?;
+        for stream in &streams {
+            c.is_failure(c.stream_done(stream), CAUSE)?;
+            check!(stream.error().is_some(), "{stream} tells of no failure");
+            c.failed(&stream.record()?, CAUSE)?;
+            stream.clear_error()?;
+            c.stream_done(stream)?;
+        }
+        Ok(())
+    })
+}
+
 fn a_failure_is_told_while_another_wait_holds_the_stream(c: &Context) -> Verdict {
+    const CAUSE: &str = "under two waits";
     let (held, behind) = (c.stream()?, c.stream()?);
-    let (failing, one) = c.host_marker(Some("under two waits"))?;
+    let (failing, one) = c.host_marker(Some(CAUSE))?;
     let (holding, two) = c.host_marker(None)?;
     held.wait_foreign(&one)?;
     held.wait_foreign(&two)?;
     let first = held.record()?;
     behind.wait(&first)?;
     let second = behind.record()?;
+    // Callbacks and threads that are asleep when the failure comes, and calls that come after it.
+    let (tell, told) = mpsc::channel();
+    let (patience, markers) = (c.options.patience, [&first, &second]);
+    let mut asleep = Vec::new();
+    for marker in markers {
+        let (by_callback, by_thread) = (tell.clone(), tell.clone());
+        marker.on_complete(move |result| drop(by_callback.send(result)))?;
+        let marker = marker.clone();
+        asleep.push(thread::spawn(move || {
+            drop(by_thread.send(marker.synchronize_timeout(patience)));
+        }));
+    }
     c.still_pending(&second, "it is behind two waits for the host")?;
     failing.open();
-    let told = [&first, &second].map(|marker| c.failed(marker, "under two waits"));
+    let mut verdicts: Vec<Verdict> = markers.map(|marker| c.failed(marker, CAUSE)).into();
+    for _ in 0..4 {
+        verdicts.push(match told.recv_timeout(patience / 2) {
+            Ok(result) => c.is_failure(result, CAUSE),
+            Err(_) => Err(Stop::Broken(
+                "a sleeping thread or callback was not told".into(),
+            )),
+        });
+    }
     holding.open();
-    told.into_iter().collect()
+    for thread in asleep {
+        let _ = thread.join();
+    }
+    verdicts.into_iter().collect()
 }
 
 fn other_streams_are_not_harmed(c: &Context) -> Verdict {
@@ -329,13 +408,13 @@ fn a_panic_in_host_work_is_the_cause(c: &Context) -> Verdict {
 /// Runs `work` on `stream` and returns what it gave back.
 fn in_work<T: Send + 'static>(
     c: &Context,
-    stream: &crate::Stream,
+    stream: &Stream,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, crate::testing::context::Stop> {
-    let (tell, told) = std::sync::mpsc::channel();
+) -> Result<T, Stop> {
+    let (tell, told) = mpsc::channel();
     stream.launch(move || drop(tell.send(work())))?;
     told.recv_timeout(c.options.patience)
-        .map_err(|_| crate::testing::context::Stop::Broken("host work hangs".into()))
+        .map_err(|_| Stop::Broken("host work hangs".into()))
 }
 
 fn host_work_that_waits_for_itself_is_refused(c: &Context) -> Verdict {
@@ -364,8 +443,8 @@ fn host_work_that_waits_for_itself_is_refused(c: &Context) -> Verdict {
 fn host_work_of_two_streams_in_a_circle_is_refused(c: &Context) -> Verdict {
     c.needs_host_work()?;
     let (one, two) = (c.stream()?, c.stream()?);
-    let barrier = std::sync::Arc::new(std::sync::Barrier::new(2));
-    let (tell, told) = std::sync::mpsc::channel();
+    let barrier = Arc::new(Barrier::new(2));
+    let (tell, told) = mpsc::channel();
     for (own, other) in [(&one, &two), (&two, &one)] {
         let (other, barrier, tell) = (other.clone(), barrier.clone(), tell.clone());
         own.launch(move || {
@@ -399,7 +478,7 @@ fn host_work_of_two_streams_in_a_circle_is_refused(c: &Context) -> Verdict {
 fn a_circle_through_a_waiting_stream_is_refused(c: &Context) -> Verdict {
     c.needs_host_work()?;
     let (one, two) = (c.stream()?, c.stream()?);
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, told) = mpsc::channel();
     let (own, other) = (one.clone(), two.clone());
     one.launch(move || {
         let circle = || {
@@ -415,6 +494,42 @@ fn a_circle_through_a_waiting_stream_is_refused(c: &Context) -> Verdict {
     }
     c.stream_done(&two)?;
     Ok(())
+}
+
+fn host_work_that_waits_behind_a_stream_held_by_it_is_refused(c: &Context) -> Verdict {
+    for_both_kinds(|record| {
+        let (held, host) = (c.stream()?, c.stranger().new_stream()?);
+        let gate = c.gate(&held)?;
+        let before = record(&held)?;
+        let (give, given) = mpsc::channel::<[Marker; 2]>();
+        let (tell, told) = mpsc::channel();
+        let patience = c.options.patience;
+        host.launch(move || {
+            let Ok([before, behind]) = given.recv() else {
+                return;
+            };
+            // The work in front of the wait completes, though the stream is held behind it.
+            let front = before.synchronize_timeout(patience);
+            drop(tell.send((front, behind.synchronize())));
+        })?;
+        held.wait_foreign(&host.record()?)?;
+        let behind = record(&held)?;
+        let _ = give.send([before, behind]);
+        c.moment();
+        gate.open();
+        let Ok((front, circle)) = told.recv_timeout(patience * 3 / 2) else {
+            return Err(Stop::Broken("the circle hangs".into()));
+        };
+        front?;
+        check_error!(
+            circle,
+            Error::WouldDeadlock { .. },
+            "a stream held by this very work"
+        );
+        c.stream_done(&held)?;
+        c.stream_done(&host)?;
+        Ok(())
+    })
 }
 
 fn host_work_may_wait_for_other_streams(c: &Context) -> Verdict {

@@ -6,7 +6,7 @@ use crate::{
     marker::Status,
     testing::{
         Case,
-        context::{Context, Verdict, check, check_error},
+        context::{Context, Verdict, check, check_error, for_both_kinds},
     },
 };
 
@@ -79,6 +79,11 @@ pub(super) const CASES: &[Case] = &[
         "drop",
         dropping_a_stream_lets_its_work_finish,
         [RecordNotSubmitted]
+    ),
+    case!(
+        "drop",
+        dropping_streams_that_wait_for_each_other_lets_their_work_finish,
+        [QueryAlwaysTrue, SignalBeforeTheWork, RecordNotSubmitted]
     ),
     case!("drop", a_new_event_after_drops_starts_fresh, []),
 ];
@@ -437,6 +442,23 @@ fn dropping_a_stream_lets_its_work_finish(c: &Context) -> Verdict {
     c.done(&marker)?;
     check!(log.read()? == [1], "the work left {:?}", log.read()?);
     Ok(())
+}
+
+fn dropping_streams_that_wait_for_each_other_lets_their_work_finish(c: &Context) -> Verdict {
+    for_both_kinds(|record| {
+        let (one, two, log) = (c.stream()?, c.stream()?, c.log()?);
+        let gate = c.gate(&one)?;
+        c.append(&one, &log, 1)?;
+        two.wait(&one.record()?)?;
+        one.wait(&record(&two)?)?;
+        let last = one.record()?;
+        drop((one, two));
+        c.still_pending(&last, "the gate in front of it is closed")?;
+        gate.open();
+        c.done(&last)?;
+        check!(log.read()? == [1], "the work left {:?}", log.read()?);
+        Ok(())
+    })
 }
 
 fn a_new_event_after_drops_starts_fresh(c: &Context) -> Verdict {

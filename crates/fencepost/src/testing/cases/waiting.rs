@@ -2,10 +2,12 @@
 
 use super::case;
 use crate::{
+    contract::Backend,
     device::Device,
+    error::Error,
     testing::{
         Case,
-        context::{Context, Verdict, check},
+        context::{Context, Stop, Verdict, check, check_error, for_both_kinds},
     },
 };
 
@@ -74,6 +76,11 @@ pub(super) const CASES: &[Case] = &[
     case!(
         "wait across backends",
         a_stream_waits_for_the_host_when_asked_to,
+        [WaitDoesNothing, SignalBeforeTheWork, QueryAlwaysTrue]
+    ),
+    case!(
+        "wait across backends",
+        waits_for_the_host_end_in_their_order,
         [WaitDoesNothing, SignalBeforeTheWork, QueryAlwaysTrue]
     ),
 ];
@@ -322,22 +329,59 @@ fn a_host_stream_waits_for_any_marker(c: &Context) -> Verdict {
 }
 
 fn a_stream_waits_for_the_host_when_asked_to(c: &Context) -> Verdict {
-    let (stream, log) = (c.stream()?, c.log()?);
-    let before = stream.record()?;
-    let (gate, marker) = c.host_marker(None)?;
-    stream.wait_foreign(&marker)?;
-    c.append(&stream, &log, 1)?;
-    let after = stream.record()?;
-    c.done(&before)?;
-    c.still_pending(
-        &after,
-        "it waits for a marker of a host stream that is held",
-    )?;
-    gate.open();
-    c.done(&after)?;
-    check!(log.read()? == [1], "the work left {:?}", log.read()?);
-    // A marker that is complete holds up nothing.
-    stream.wait_foreign(&marker)?;
-    c.stream_done(&stream)?;
-    Ok(())
+    for_both_kinds(|record| {
+        let (stream, log) = (c.stream()?, c.log()?);
+        let (gate, marker) = c.host_marker(None)?;
+        if c.device.backend() != Backend::Host {
+            check_error!(
+                stream.wait(&marker),
+                Error::ForeignWait { .. },
+                "a wait for the host that nobody asked for"
+            );
+        }
+        let before = record(&stream)?;
+        stream.wait_foreign(&marker)?;
+        c.append(&stream, &log, 1)?;
+        let after = record(&stream)?;
+        c.done(&before)?;
+        let why = "it waits for a marker of a host stream that is held";
+        c.still_pending(&after, why)?;
+        let Err(early) = after.synchronize_timeout(c.options.moment) else {
+            return Err(Stop::Broken(format!("{why}, but it is complete")));
+        };
+        check!(
+            early.to_string().contains(&marker.to_string()),
+            "the timeout does not name {marker}: {early}"
+        );
+        gate.open();
+        c.done(&after)?;
+        check!(log.read()? == [1], "the work left {:?}", log.read()?);
+        // A marker that is complete holds up nothing.
+        stream.wait_foreign(&marker)?;
+        c.stream_done(&stream)?;
+        Ok(())
+    })
+}
+
+fn waits_for_the_host_end_in_their_order(c: &Context) -> Verdict {
+    for_both_kinds(|record| {
+        let stream = c.stream()?;
+        let ((gate_one, one), (gate_two, two)) = (c.host_marker(None)?, c.host_marker(None)?);
+        stream.wait_foreign(&one)?;
+        let first = record(&stream)?;
+        stream.wait_foreign(&two)?;
+        let second = record(&stream)?;
+        gate_two.open();
+        c.done(&two)?;
+        for held in [&first, &second] {
+            c.still_pending(held, "the first host stream is held")?;
+        }
+        gate_one.open();
+        c.done(&second)?;
+        check!(
+            first.query()?,
+            "a later marker is complete, this one is not"
+        );
+        Ok(())
+    })
 }
