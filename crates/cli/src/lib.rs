@@ -1,6 +1,6 @@
 //! The command line of fencepost as a library, for programs that include it: the Python package
 //! runs it as `python -m fencepost`.
-#![deny(missing_docs)]
+#![deny(missing_docs, unsafe_code)]
 
 use std::{
     ffi::OsString,

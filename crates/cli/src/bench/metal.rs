@@ -2,23 +2,25 @@
 
 use std::{cell::RefCell, hint::black_box};
 
-use fencepost::metal::bare;
+use fencepost::metal::objc2::rc::autoreleasepool;
 
 use super::{Bench, Measure, Row, harness::Side};
 use crate::Stop;
 
+mod bare;
+
 pub(super) const MEASURES: &[Measure] = &[
-    Bench::metal_record,
-    Bench::metal_round_trip,
-    Bench::metal_query,
+    |bench| autoreleasepool(|_| bench.metal_record()),
+    |bench| autoreleasepool(|_| bench.metal_round_trip()),
+    |bench| autoreleasepool(|_| bench.metal_query()),
 ];
 
 impl Bench {
     fn metal_record(&self) -> Result<Row, Stop> {
         let (stream, event) = (self.device.new_stream()?, self.new_event(true));
-        let line = RefCell::new(bare::Line::new(&self.device)?);
+        let native = RefCell::new(bare::Stream::new(&self.device)?);
         let settle = || {
-            line.borrow().synchronize();
+            native.borrow().synchronize();
             Ok(stream.synchronize()?)
         };
         let ours: Side<'_> = Box::new(|n| {
@@ -26,8 +28,8 @@ impl Bench {
             Ok(())
         });
         let bare: Side<'_> = Box::new(|n| {
-            let mut line = line.borrow_mut();
-            (0..n).try_for_each(|_| black_box(&mut line).record_timed())?;
+            let mut native = native.borrow_mut();
+            (0..n).try_for_each(|_| black_box(&mut native).record_timed())?;
             Ok(())
         });
         let base = ("a blit, a signal and a commit by hand", None);
@@ -36,7 +38,7 @@ impl Bench {
 
     fn metal_round_trip(&self) -> Result<Row, Stop> {
         let (stream, event) = (self.device.new_stream()?, self.new_event(true));
-        let line = RefCell::new(bare::Line::new(&self.device)?);
+        let native = RefCell::new(bare::Stream::new(&self.device)?);
         let ours: Side<'_> = Box::new(|n| {
             for _ in 0..n {
                 event.record(&stream)?;
@@ -45,10 +47,10 @@ impl Bench {
             Ok(())
         });
         let bare: Side<'_> = Box::new(|n| {
-            let mut line = line.borrow_mut();
+            let mut native = native.borrow_mut();
             for _ in 0..n {
-                line.record_timed()?;
-                line.synchronize();
+                native.record_timed()?;
+                native.synchronize();
             }
             Ok(())
         });
@@ -60,9 +62,9 @@ impl Bench {
         let (stream, event) = (self.device.new_stream()?, self.new_event(true));
         event.record(&stream)?;
         event.synchronize()?;
-        let mut line = bare::Line::new(&self.device)?;
-        line.record_timed()?;
-        line.synchronize();
+        let mut native = bare::Stream::new(&self.device)?;
+        native.record_timed()?;
+        native.synchronize();
         let ours: Side<'_> = Box::new(|n| {
             for _ in 0..n {
                 black_box(black_box(&event).query()?);
@@ -71,7 +73,7 @@ impl Bench {
         });
         let bare: Side<'_> = Box::new(|n| {
             for _ in 0..n {
-                black_box(black_box(&line).query());
+                black_box(black_box(&native).query());
             }
             Ok(())
         });

@@ -5,7 +5,6 @@ use std::{cell::RefCell, hint::black_box};
 use fencepost::{
     Stream,
     testing::work::{self, Gate},
-    vulkan::bare,
 };
 
 use super::{
@@ -13,6 +12,9 @@ use super::{
     harness::{Side, in_settled_turns},
 };
 use crate::Stop;
+
+#[allow(unsafe_code)]
+mod bare;
 
 pub(super) const MEASURES: &[Measure] = &[
     |bench| bench.vulkan_record("record behind held work", false),
@@ -28,31 +30,31 @@ const MORE: u64 = 32;
 /// Our stream, and a semaphore and queries by hand, on the same device.
 struct Sides {
     ours: Stream,
-    bare: RefCell<bare::Line>,
-    held: RefCell<Option<Gate>>,
+    bare: RefCell<bare::Stream>,
+    gate: RefCell<Option<Gate>>,
 }
 
 impl Sides {
-    /// Holds the queue of each, so that only the calls are measured: a driver that computes on the
+    /// Blocks the queue of each, so that only the calls are measured: a driver that computes on the
     /// processor would else be woken, or not, as it happens.
-    fn hold(&self) -> Result<(), Stop> {
-        *self.held.borrow_mut() = Some(work::gate(&self.ours)?);
-        Ok(self.bare.borrow_mut().hold()?)
+    fn block(&self) -> Result<(), Stop> {
+        *self.gate.borrow_mut() = Some(work::gate(&self.ours)?);
+        self.bare.borrow_mut().block()
     }
 
     fn settle(&self) -> Result<(), Stop> {
-        drop(self.held.borrow_mut().take());
-        self.bare.borrow().release();
+        drop(self.gate.borrow_mut().take());
+        self.bare.borrow().unblock()?;
         self.ours.synchronize()?;
-        Ok(self.bare.borrow().synchronize()?)
+        self.bare.borrow().synchronize()
     }
 }
 
-fn record(line: &mut bare::Line, timing: bool) -> Result<(), Stop> {
-    Ok(match timing {
-        true => line.record_timed(),
-        false => line.record(),
-    }?)
+fn record(native: &mut bare::Stream, timing: bool) -> Result<(), Stop> {
+    match timing {
+        true => native.record_timed(),
+        false => native.record(),
+    }
 }
 
 fn submit(timing: bool) -> &'static str {
@@ -66,26 +68,26 @@ impl Bench {
     fn vulkan_sides(&self) -> Result<Sides, Stop> {
         Ok(Sides {
             ours: self.device.new_stream()?,
-            bare: RefCell::new(bare::Line::new(&self.device)?),
-            held: RefCell::new(None),
+            bare: RefCell::new(bare::Stream::new(&self.device)?),
+            gate: RefCell::new(None),
         })
     }
 
     fn vulkan_record(&self, operation: &'static str, timing: bool) -> Result<Row, Stop> {
         let sides = self.vulkan_sides()?;
         let event = self.new_event(timing);
-        // A turn is many more records than the two submits that hold the queues.
+        // A turn is many more records than the two submits that block the queues.
         let ours: Side<'_> = Box::new(|n| {
-            sides.hold()?;
+            sides.block()?;
             for _ in 0..n * MORE {
                 black_box(&event).record(black_box(&sides.ours))?;
             }
             Ok(())
         });
         let bare: Side<'_> = Box::new(|n| {
-            sides.hold()?;
-            let mut line = sides.bare.borrow_mut();
-            (0..n * MORE).try_for_each(|_| record(black_box(&mut line), timing))
+            sides.block()?;
+            let mut native = sides.bare.borrow_mut();
+            (0..n * MORE).try_for_each(|_| record(black_box(&mut native), timing))
         });
         let how = self.how(301, 16, None);
         let [ours, bare] = in_settled_turns(how, &|| sides.settle(), [ours, bare])?;
@@ -113,10 +115,10 @@ impl Bench {
             Ok(())
         });
         let bare: Side<'_> = Box::new(|n| {
-            let mut line = sides.bare.borrow_mut();
+            let mut native = sides.bare.borrow_mut();
             for _ in 0..n {
-                record(&mut line, timing)?;
-                line.synchronize()?;
+                record(&mut native, timing)?;
+                native.synchronize()?;
             }
             Ok(())
         });
@@ -138,9 +140,9 @@ impl Bench {
             Ok(())
         });
         let bare: Side<'_> = Box::new(|n| {
-            let line = sides.bare.borrow();
+            let native = sides.bare.borrow();
             for _ in 0..n {
-                black_box(black_box(&*line).query()?);
+                black_box(black_box(&*native).query()?);
             }
             Ok(())
         });

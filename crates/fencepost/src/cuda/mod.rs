@@ -24,8 +24,6 @@
 //!   waits of that capture. Nothing in this crate breaks a capture.
 #![allow(unsafe_code)]
 
-#[cfg(feature = "conformance")]
-pub mod bare;
 mod calls;
 pub(crate) mod context;
 pub(crate) mod device;

@@ -32,8 +32,6 @@
 
 #![allow(unsafe_code)]
 
-#[cfg(feature = "conformance")]
-pub mod bare;
 mod completion_order;
 pub(crate) mod device;
 pub(crate) mod gpu;

@@ -35,8 +35,6 @@
 //!   synchronization validation, and prints what it says.
 #![allow(unsafe_code)]
 
-#[cfg(feature = "conformance")]
-pub mod bare;
 pub(crate) mod device;
 mod exit;
 pub(crate) mod fault;

@@ -1,0 +1,186 @@
+//! The bare driver: one native call for each operation, and nothing kept.
+
+use std::{
+    ffi::{c_int, c_uint, c_void},
+    sync::OnceLock,
+};
+
+use fencepost::{Device, cuda};
+
+use crate::Stop;
+
+/// A `CUcontext`, `CUstream` or `CUevent`.
+type Handle = *mut c_void;
+
+/// What the driver's own event query returns for an event that is not complete.
+const NOT_READY: c_int = 600;
+
+macro_rules! functions {
+    ($($name:ident = $symbol:literal ($($argument:ty),*);)*) => {
+        /// The driver's functions.
+        struct Driver {
+            $($name: unsafe extern "system" fn($($argument),*) -> c_int,)*
+        }
+
+        impl Driver {
+            fn load(library: &libloading::Library) -> Result<Driver, libloading::Error> {
+                Ok(Driver {
+                    // SAFETY: the symbol is a function of the driver API with this C signature; see
+                    // https://docs.nvidia.com/cuda/cuda-driver-api/. The library is never unloaded,
+                    // so the pointer stays good.
+                    $($name: *unsafe { library.get(concat!($symbol, "\0").as_bytes()) }?,)*
+                })
+            }
+        }
+    };
+}
+
+functions! {
+    stream_context = "cuStreamGetCtx" (Handle, *mut Handle);
+    push_context = "cuCtxPushCurrent_v2" (Handle);
+    create = "cuEventCreate" (*mut Handle, c_uint);
+    destroy = "cuEventDestroy_v2" (Handle);
+    record = "cuEventRecord" (Handle, Handle);
+    query = "cuEventQuery" (Handle);
+    synchronize = "cuEventSynchronize" (Handle);
+    wait = "cuStreamWaitEvent" (Handle, Handle, c_uint);
+}
+
+impl Driver {
+    /// The driver that the library has loaded. Loading it again gives the same one.
+    fn get() -> Result<&'static Driver, Stop> {
+        static DRIVER: OnceLock<Result<Driver, String>> = OnceLock::new();
+        let driver = DRIVER.get_or_init(|| {
+            let named = std::env::var_os("FENCEPOST_CUDA_LIBRARY").filter(|name| !name.is_empty());
+            let default = match cfg!(windows) {
+                true => "nvcuda.dll",
+                false => "libcuda.so.1",
+            };
+            // SAFETY: the library is loaded already, so that no initialiser of it runs.
+            let library = unsafe { libloading::Library::new(named.unwrap_or(default.into())) };
+            let library = library.map_err(|error| error.to_string())?;
+            let driver = Driver::load(&library).map_err(|error| error.to_string());
+            // The driver has threads and exit handlers: unloading it is never safe.
+            std::mem::forget(library);
+            driver
+        });
+        driver.as_ref().map_err(|why| Stop::Failed(why.clone()))
+    }
+}
+
+#[inline]
+fn check(call: &'static str, status: c_int) -> Result<(), Stop> {
+    match status {
+        0 => Ok(()),
+        code => Err(refused(call, code)),
+    }
+}
+
+#[cold]
+fn refused(call: &'static str, code: c_int) -> Stop {
+    Stop::Failed(format!("{call} failed with CUDA's error {code}"))
+}
+
+/// A native stream, for measuring only.
+pub(super) struct Stream {
+    driver: &'static Driver,
+    raw: Handle,
+    /// Owns the native stream. Nothing else is done with it.
+    _owner: fencepost::Stream,
+}
+
+/// A native event; destroyed when dropped.
+pub(super) struct Event {
+    driver: &'static Driver,
+    raw: Handle,
+}
+
+impl Stream {
+    /// A stream of `device`. The device's context stays current in the calling thread, so that bare
+    /// calls pay for nothing but themselves.
+    pub(super) fn new(device: &Device) -> Result<Stream, Stop> {
+        let driver = Driver::get()?;
+        let owner = device.new_stream()?;
+        let raw = cuda::stream_as_raw(&owner)
+            .ok_or_else(|| Stop::Failed(format!("{owner} is no stream of CUDA")))?;
+        let mut context: Handle = std::ptr::null_mut();
+        // SAFETY: the stream is alive; `context` is one handle.
+        let status = unsafe { (driver.stream_context)(raw, &raw mut context) };
+        check("cuStreamGetCtx", status)?;
+        // SAFETY: the context of a device lives as long as the process.
+        check("cuCtxPushCurrent", unsafe {
+            (driver.push_context)(context)
+        })?;
+        Ok(Stream {
+            driver,
+            raw,
+            _owner: owner,
+        })
+    }
+
+    /// `cuEventCreate`.
+    #[inline]
+    pub(super) fn event(&self, timing: bool) -> Result<Event, Stop> {
+        let mut raw: Handle = std::ptr::null_mut();
+        // CU_EVENT_DISABLE_TIMING
+        let flags = if timing { 0 } else { 2 };
+        // SAFETY: `raw` is one handle.
+        let status = unsafe { (self.driver.create)(&raw mut raw, flags) };
+        check("cuEventCreate", status)?;
+        Ok(Event {
+            driver: self.driver,
+            raw,
+        })
+    }
+
+    /// `cuEventRecord`.
+    #[inline]
+    pub(super) fn record(&self, event: &Event) -> Result<(), Stop> {
+        // SAFETY: both are alive and of one context.
+        let status = unsafe { (self.driver.record)(event.raw, self.raw) };
+        check("cuEventRecord", status)
+    }
+
+    /// `cuStreamWaitEvent`.
+    #[inline]
+    pub(super) fn wait(&self, event: &Event) -> Result<(), Stop> {
+        // SAFETY: as in `record`.
+        let status = unsafe { (self.driver.wait)(self.raw, event.raw, 0) };
+        check("cuStreamWaitEvent", status)
+    }
+
+    /// Waits for everything on the stream, by an event of its own.
+    pub(super) fn synchronize(&self) -> Result<(), Stop> {
+        let event = self.event(false)?;
+        self.record(&event)?;
+        event.synchronize()
+    }
+}
+
+impl Event {
+    /// `cuEventQuery`.
+    #[inline]
+    pub(super) fn query(&self) -> Result<bool, Stop> {
+        // SAFETY: the event is alive.
+        match unsafe { (self.driver.query)(self.raw) } {
+            NOT_READY => Ok(false),
+            status => check("cuEventQuery", status).map(|()| true),
+        }
+    }
+
+    /// `cuEventSynchronize`.
+    #[inline]
+    pub(super) fn synchronize(&self) -> Result<(), Stop> {
+        // SAFETY: the event is alive.
+        let status = unsafe { (self.driver.synchronize)(self.raw) };
+        check("cuEventSynchronize", status)
+    }
+}
+
+impl Drop for Event {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: made by us, and nobody else has it.
+        unsafe { (self.driver.destroy)(self.raw) };
+    }
+}
