@@ -778,3 +778,106 @@ fn a_raw_event_is_one_event_for_life() {
         marker.synchronize().unwrap();
     }
 }
+
+/// `elapsed_time` gives what the driver tells of the same two native events, and no less than the
+/// kernel between them took.
+#[test]
+fn times_are_the_drivers_own() {
+    let Some(gpu) = gpu() else { return };
+    let bare = Bare::new();
+    type Elapsed = unsafe extern "system" fn(*mut f32, Handle, Handle) -> i32;
+    let elapsed = bare.find::<Elapsed>("cuEventElapsedTime").unwrap();
+    make_current(&bare);
+    let stream = gpu.device.new_stream().unwrap();
+    let (start, end) = (
+        Event::with_timing(&gpu.device),
+        Event::with_timing(&gpu.device),
+    );
+    for nanos in [10_000, 100_000, 1_000_000, 100_000_000] {
+        start.record(&stream).unwrap();
+        work::spin(&stream, nanos).unwrap();
+        end.record(&stream).unwrap();
+        let ours = start.elapsed_time(&end).unwrap();
+        let markers = [&start, &end].map(|event| event.marker().unwrap());
+        let [first, last] = [&markers[0], &markers[1]]
+            .map(|marker| cuda::marker_as_raw(marker, |raw| raw).unwrap());
+        let mut theirs = 0.0;
+        // SAFETY: an out-pointer; the markers keep both events, which are recorded and complete.
+        assert_eq!(unsafe { elapsed(&raw mut theirs, first, last) }, 0);
+        println!("{nanos} ns: ours {ours} ms, the driver's {theirs} ms");
+        assert_eq!(ours as f32, theirs);
+        assert!(ours * 1e6 >= nanos as f64 - 1500.0, "shorter than it spun");
+    }
+}
+
+/// How often an operation calls each function of the driver; those that it does not call are left
+/// out.
+#[cfg(target_os = "linux")]
+fn calls_of(
+    control: &fencepost_sim_cuda::Control,
+    operation: &dyn Fn(),
+) -> Vec<(&'static str, u64)> {
+    const FUNCTIONS: [&str; 17] = [
+        "cuCtxGetCurrent",
+        "cuCtxGetId",
+        "cuCtxPopCurrent_v2",
+        "cuCtxPushCurrent_v2",
+        "cuDevicePrimaryCtxGetState",
+        "cuEventCreate",
+        "cuEventDestroy_v2",
+        "cuEventQuery",
+        "cuEventRecord",
+        "cuEventRecordWithFlags",
+        "cuEventSynchronize",
+        "cuStreamGetCtx",
+        "cuStreamGetId",
+        "cuStreamIsCapturing",
+        "cuStreamQuery",
+        "cuStreamWaitEvent",
+        "cuThreadExchangeStreamCaptureMode",
+    ];
+    // What is made once is made before.
+    operation();
+    let before = FUNCTIONS.map(|name| control.calls(name));
+    operation();
+    let counts = FUNCTIONS.iter().zip(before);
+    counts
+        .map(|(name, before)| (*name, control.calls(name) - before))
+        .filter(|(_, count)| *count > 0)
+        .collect()
+}
+
+/// The costs that `fencepost bench` measures rest on these counts. The stand-in counts.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_operation_calls_the_driver_no_more_than_it_must() {
+    let library = std::env::var_os("FENCEPOST_CUDA_LIBRARY");
+    let loaded =
+        library.and_then(|library| fencepost_sim_cuda::Control::load(library.as_ref()).ok());
+    let Some(control) = loaded else {
+        return common::skip(
+            &common::test_name(),
+            "FENCEPOST_CUDA_LIBRARY names no stand-in for the CUDA driver",
+        );
+    };
+    common::in_a_process_of_its_own(|| {
+        let device = Device::open("cuda:0").unwrap();
+        let [stream, other, shared] = [(); 3].map(|()| device.new_stream().unwrap());
+        assert!(cuda::stream_as_raw(&shared).is_some());
+        let record = [("cuCtxGetId", 1), ("cuEventRecord", 1)];
+        let record_known_outside = [record[0], record[1], ("cuStreamIsCapturing", 1)];
+        for new_event in [Event::new, Event::with_timing] {
+            let event = new_event(&device);
+            let calls = |operation: &dyn Fn()| calls_of(&control, operation);
+            assert_eq!(calls(&|| event.record(&stream).unwrap()), record);
+            // Others may capture a stream whose handle they know.
+            let recorded = calls(&|| event.record(&shared).unwrap());
+            assert_eq!(recorded, record_known_outside);
+            let whole_life = calls(&|| new_event(&device).record(&stream).unwrap());
+            assert_eq!(whole_life, record, "native events are used again");
+            event.synchronize().unwrap();
+            assert_eq!(calls(&|| assert!(event.query().unwrap())), []);
+            assert_eq!(calls(&|| event.wait(&other).unwrap()), []);
+        }
+    });
+}

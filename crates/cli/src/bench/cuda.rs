@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use fencepost::{Event, Stream};
+use fencepost::{Event, Stream, cuda, testing::work};
 
 use super::{Base, Bench, Measure, Row, harness::Side};
 use crate::Stop;
@@ -11,15 +11,26 @@ use crate::Stop;
 mod bare;
 
 pub(super) const MEASURES: &[Measure] = &[
-    |bench| bench.cuda_record("record", false, 1.25),
-    |bench| bench.cuda_record("record, timed", true, 1.08),
+    |bench| bench.cuda_record("record", false, 1.25, Handle::Hidden),
+    |bench| bench.cuda_record("record, handle known outside", false, 1.25, Handle::Shown),
+    |bench| bench.cuda_record("record, timed", true, 1.08, Handle::Hidden),
     |bench| bench.cuda_cycle("create + record + drop", false, 0.65),
     |bench| bench.cuda_cycle("create + record + drop, timed", true, 0.85),
     Bench::cuda_query,
     Bench::cuda_wait,
-    |bench| bench.cuda_round_trip("record + synchronize, timed", true),
-    |bench| bench.cuda_round_trip("record + synchronize, idle stream", false),
+    |bench| bench.cuda_round_trip("record + synchronize, timed", true, Some(1.1)),
+    // The driver completes an untimed event of an idle stream at once, without the GPU.
+    |bench| bench.cuda_round_trip("record + synchronize, idle stream", false, None),
+    Bench::cuda_kernel_round_trip,
 ];
+
+/// Whether the stream's native handle was given out. Others may capture the stream then, so that
+/// each record asks the driver whether they do.
+#[derive(PartialEq)]
+enum Handle {
+    Hidden,
+    Shown,
+}
 
 /// Our stream and a bare one of the same device.
 struct Sides {
@@ -64,8 +75,17 @@ impl Bench {
         self.compare_settled(operation, base, &|| sides.settle(), ours, bare)
     }
 
-    fn cuda_record(&self, operation: &'static str, timing: bool, floor: f64) -> Result<Row, Stop> {
+    fn cuda_record(
+        &self,
+        operation: &'static str,
+        timing: bool,
+        bound: f64,
+        handle: Handle,
+    ) -> Result<Row, Stop> {
         let sides = self.sides()?;
+        if handle == Handle::Shown {
+            let _ = cuda::stream_as_raw(&sides.ours);
+        }
         let (event, native) = (self.new_event(timing), sides.bare.event(timing)?);
         let ours: Side<'_> = Box::new(|n| {
             for _ in 0..n {
@@ -79,11 +99,11 @@ impl Bench {
             }
             Ok(())
         });
-        let base = ("cuEventRecord", Some(floor));
+        let base = ("cuEventRecord", Some(bound));
         self.compare(operation, base, &sides, ours, bare)
     }
 
-    fn cuda_cycle(&self, operation: &'static str, timing: bool, floor: f64) -> Result<Row, Stop> {
+    fn cuda_cycle(&self, operation: &'static str, timing: bool, bound: f64) -> Result<Row, Stop> {
         let sides = self.sides()?;
         let ours: Side<'_> = Box::new(|n| {
             for _ in 0..n {
@@ -101,7 +121,7 @@ impl Bench {
             }
             Ok(())
         });
-        let base = ("cuEventCreate + Record + Destroy", Some(floor));
+        let base = ("cuEventCreate + Record + Destroy", Some(bound));
         self.compare(operation, base, &sides, ours, bare)
     }
 
@@ -144,7 +164,12 @@ impl Bench {
         self.compare("wait, complete", base, &sides, ours, bare)
     }
 
-    fn cuda_round_trip(&self, operation: &'static str, timing: bool) -> Result<Row, Stop> {
+    fn cuda_round_trip(
+        &self,
+        operation: &'static str,
+        timing: bool,
+        bound: Option<f64>,
+    ) -> Result<Row, Stop> {
         let sides = self.sides()?;
         let (event, native) = (self.new_event(timing), sides.bare.event(timing)?);
         let ours: Side<'_> = Box::new(|n| {
@@ -161,9 +186,30 @@ impl Bench {
             }
             Ok(())
         });
-        // The bound is for trips that reach the GPU: the driver completes an untimed event of an
-        // idle stream on the spot.
-        let base = ("cuEventRecord + Synchronize", timing.then_some(1.1));
+        let base = ("cuEventRecord + Synchronize", bound);
         self.compare(operation, base, &sides, ours, bare)
+    }
+
+    fn cuda_kernel_round_trip(&self) -> Result<Row, Stop> {
+        let sides = self.sides()?;
+        let (event, native) = (self.new_event(false), sides.bare.event(false)?);
+        let ours: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                work::spin(&sides.ours, 0)?;
+                event.record(&sides.ours)?;
+                event.synchronize()?;
+            }
+            Ok(())
+        });
+        let bare: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                work::spin(&sides.bare.owner, 0)?;
+                sides.bare.record(&native)?;
+                native.synchronize()?;
+            }
+            Ok(())
+        });
+        let base = ("kernel + Record + Synchronize", Some(1.1));
+        self.compare("kernel + record + synchronize", base, &sides, ours, bare)
     }
 }

@@ -85,8 +85,8 @@ fn refused(call: &'static str, code: c_int) -> Stop {
 pub(super) struct Stream {
     driver: &'static Driver,
     raw: Handle,
-    /// Owns the native stream. Nothing else is done with it.
-    _owner: fencepost::Stream,
+    /// Owns the native stream, and takes the kernels of a measurement.
+    pub(super) owner: fencepost::Stream,
 }
 
 /// A native event; destroyed when dropped.
@@ -111,11 +111,7 @@ impl Stream {
         check("cuCtxPushCurrent", unsafe {
             (driver.push_context)(context)
         })?;
-        Ok(Stream {
-            driver,
-            raw,
-            _owner: owner,
-        })
+        Ok(Stream { driver, raw, owner })
     }
 
     /// `cuEventCreate`.
