@@ -75,7 +75,7 @@ define_class!(
                 .options
                 .contains(MTLResourceOptions::StorageModePrivate)
             {
-                report::violation("contents of a private buffer, which gives NULL");
+                report::violation("contents of a private buffer, which is NULL on hardware");
             }
             self.memory().start()
         }
@@ -85,7 +85,7 @@ define_class!(
     }
 );
 
-// SAFETY: the memory is made of atomics, the rest is behind a lock or never changes
+// SAFETY: the memory consists of atomics, and the rest is behind a lock or never changes
 unsafe impl Send for Buffer {}
 // SAFETY: as above
 unsafe impl Sync for Buffer {}

@@ -35,19 +35,21 @@ pub(crate) struct State {
     pub(crate) commands: Vec<Command>,
     /// The objects that its commands use, if it retains them. Released once it has completed.
     pub(crate) kept: Vec<Retained<AnyObject>>,
-    /// The addresses of the events that it uses. Events are not resources, so nothing documents that
-    /// a command buffer retains them: the code that encodes them must keep them alive.
+    /// The addresses of the events that it uses. Events are not resources, so no documentation says
+    /// that a command buffer retains them: the code that encodes them must keep them alive.
     pub(crate) events: Vec<usize>,
-    /// Each is taken out when it is called.
+    /// The handlers. Each is taken out when it is called.
     pub(crate) scheduled: Vec<Option<Handler>>,
     pub(crate) completed: Vec<Option<Handler>>,
+    /// How many completed handlers have not returned.
     pub(crate) handlers_left: usize,
+    /// How many scheduled handlers have not returned.
     pub(crate) scheduled_left: usize,
     /// Held until it has completed.
     pub(crate) permit: Option<Permit>,
     pub(crate) batch: Option<Batch>,
     pub(crate) planned: Option<Failure>,
-    /// Whether the device refused it.
+    /// Whether the device refused the submit.
     pub(crate) refused: bool,
     /// Whether `end` has run.
     pub(crate) ended: bool,
@@ -220,8 +222,8 @@ define_class!(
     }
 );
 
-// SAFETY: everything in it is thread-safe or behind a lock; blocks are only called, on other
-// threads, as the methods that take them say
+// SAFETY: everything in it is thread-safe or behind a lock, except for the blocks: whoever adds one
+// vouches that another thread may call it
 unsafe impl Send for CommandBuffer {}
 // SAFETY: as above
 unsafe impl Sync for CommandBuffer {}
@@ -313,7 +315,8 @@ impl CommandBuffer {
         self.state().events.push(std::ptr::from_ref(event).addr());
     }
 
-    /// Checks, before the first completed handler, that its events are alive.
+    /// Reports events that were deallocated while the command buffer used them. Each completed
+    /// handler calls it first; later calls find no events.
     pub(crate) fn check_events(&self) {
         let events = std::mem::take(&mut self.state().events);
         let is_dead = |address: &usize| !runtime::is_alive(std::ptr::without_provenance(*address));
@@ -365,7 +368,7 @@ impl CommandBuffer {
         add(&mut state, handler);
     }
 
-    // --- what the host sees
+    // --- status, times and error
 
     pub(crate) fn outcome(&self, state: &State) -> Option<Outcome> {
         match state.batch.as_ref()?.status() {
@@ -389,7 +392,8 @@ impl CommandBuffer {
         }
     }
 
-    /// Seconds of the host's clock. 0 before the end, and always in some failed buffers.
+    /// A time in seconds of the host's clock. 0 until the command buffer has ended. In some failed
+    /// ones, which the seed chooses, it stays 0.
     fn time(&self, which: impl FnOnce(&Outcome) -> u64) -> f64 {
         let state = self.state();
         let Some(outcome) = self.outcome(&state) else {

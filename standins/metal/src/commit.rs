@@ -11,7 +11,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 impl CommandBuffer {
-    /// Advances to a later stage. False, with a violation, if the command buffer is past it.
+    /// Advances to a later stage. False, with a violation, if it is not later.
     pub(crate) fn advance(&self, what: &str, to: Stage) -> bool {
         let mut state = self.state();
         if state.stage >= to {
@@ -31,8 +31,8 @@ impl CommandBuffer {
         true
     }
 
-    /// Submits it to the simulated device, with the state locked, so that no handler runs before the
-    /// batch is stored.
+    /// Submits it to the simulated device. The state stays locked, so that no handler runs before
+    /// the batch is stored.
     pub(crate) fn submit(&self) {
         let mut state = self.state();
         let mut commands = std::mem::take(&mut state.commands);
@@ -130,7 +130,8 @@ impl CommandBuffer {
     }
 }
 
-/// Wakes waiting threads when it is dropped, which is once a handler has returned or panicked.
+/// Counts a handler as returned and wakes waiting threads when it is dropped, so also if the
+/// handler panics.
 struct HandlerGuard<'a, F: FnOnce(&mut State)>(&'a CommandBuffer, Option<F>);
 
 impl<F: FnOnce(&mut State)> Drop for HandlerGuard<'_, F> {

@@ -47,9 +47,9 @@ impl Deref for Session {
 }
 
 impl Control {
-    /// A new machine, for the caller alone: other callers in this process block until the session is
-    /// dropped. Counts, faults and violations are cleared. Work on objects of the earlier machine no
-    /// longer runs.
+    /// A new machine, for the caller alone: other callers in this process block until the session
+    /// is dropped. Counts, faults and violations are cleared. Work on objects of the earlier
+    /// machine no longer runs.
     ///
     /// # Panics
     /// The operating system cannot start a thread.
@@ -73,22 +73,22 @@ impl Control {
 
     // --- the environment
 
-    /// Whether there are shared events on any device, from now on.
+    /// Whether `newSharedEvent` returns events from now on, on all devices.
     pub fn shared_events(&self, there: bool) {
-        self.each(|device| device.gpu().shared_events.store(there, Ordering::SeqCst));
+        self.for_each_device(|device| device.gpu().shared_events.store(there, Ordering::SeqCst));
     }
 
-    fn each(&self, what: impl Fn(&Device)) {
+    fn for_each_device(&self, apply: impl Fn(&Device)) {
         machine::current()
             .iter()
             .flat_map(|machine| &machine.devices)
-            .for_each(|device| what(device));
+            .for_each(|device| apply(device));
     }
 
     // --- faults
 
-    /// Makes the `nth` call of a method from now on, counted from 1, return nil, with an error if it
-    /// has one. The names are in [`CALLS`](crate::CALLS).
+    /// Makes the `nth` call of a method from now on, counted from 1, return nil. A method with an
+    /// `error:` argument sets it too. The names are in [`CALLS`](crate::CALLS).
     ///
     /// # Panics
     /// There is no such name.
@@ -104,16 +104,16 @@ impl Control {
         report::fail_call(name, nth, true);
     }
 
-    /// Makes the command buffer of the `nth` commit from now on, counted from 1, fail with this error
-    /// before any of its commands has run, so that none of its signals comes. `code` is a
-    /// [`MTLCommandBufferError`](objc2_metal::MTLCommandBufferError).
+    /// Makes the command buffer of the `nth` commit from now on, counted from 1, fail with this
+    /// error before any of its commands has run, so that none of its signals comes.
     pub fn fail_commit(&self, nth: u64, error: MTLCommandBufferError, text: &str) {
         self.fail_commit_after(nth, 0, error, text);
     }
 
-    /// As [`Control::fail_commit`], after this many of its commands have run. Waits, signals, fills,
-    /// copies and dispatches are commands; a spin that takes real time is two. A command buffer
-    /// without retained references has another one, a check, for each object that a command uses.
+    /// As [`Control::fail_commit`], after this many of its commands have run. Waits, signals,
+    /// fills, copies and dispatches are commands; a spin that takes real time is two. A command
+    /// buffer without retained references has another command, a check, for each object that a
+    /// command uses.
     pub fn fail_commit_after(
         &self,
         nth: u64,
@@ -163,12 +163,12 @@ impl Control {
 
     /// As [`Control::pause`], for all queues of all devices, also those that are made later.
     pub fn pause_all(&self) {
-        self.each(|device| device.gpu().set_paused(true));
+        self.for_each_device(|device| device.gpu().set_paused(true));
     }
 
     /// Resumes all queues.
     pub fn resume_all(&self) {
-        self.each(|device| device.gpu().set_paused(false));
+        self.for_each_device(|device| device.gpu().set_paused(false));
     }
 
     /// Delays all handlers and listeners' blocks until [`Control::resume_callbacks`], as a busy
@@ -202,7 +202,7 @@ impl Control {
         known.is_some()
     }
 
-    // --- looking
+    // --- inspection
 
     /// How often a method was called: one of [`CALLS`](crate::CALLS).
     ///
@@ -225,8 +225,8 @@ impl Control {
     }
 
     /// Waits until no work is pending, no callback is due or running, and nothing is being freed.
-    /// False if that is not so when the timeout runs out. Delayed callbacks, and listeners for values
-    /// that are not reached, do not count.
+    /// False if that is not so when the timeout runs out. Delayed callbacks, and listeners for
+    /// values that are not reached, do not count.
     #[must_use]
     pub fn wait_idle(&self, timeout: Duration) -> bool {
         machine::current().is_none_or(|machine| machine.wait_idle(timeout))
@@ -249,8 +249,7 @@ impl Control {
         report::clear_violations();
     }
 
-    /// The state of every pending command buffer, one line each. For a test that has found the device
-    /// stuck.
+    /// The pending command buffers, one line each. For a test that has found the device stuck.
     pub fn pending_work(&self) -> Vec<String> {
         machine::current().map_or_else(Vec::new, |machine| machine.root.pending_work())
     }

@@ -3,7 +3,7 @@
 use crate::buffer::Buffer;
 use crate::event::SharedEvent;
 use crate::gpu::{BOOT_NS, DeviceRef, Gpu};
-use crate::library::{Library, Pipeline, give};
+use crate::library::{Library, Pipeline, nil_with_error};
 use crate::queue::CommandQueue;
 use crate::{report, runtime};
 use objc2::rc::Retained;
@@ -55,7 +55,7 @@ define_class!(
             true
         }
 
-        /// As a first Apple silicon Mac.
+        /// The families of the first Macs with Apple silicon.
         #[unsafe(method(supportsFamily:))]
         fn supports_family(&self, family: MTLGPUFamily) -> bool {
             let (apple, common) = (MTLGPUFamily::Apple7, MTLGPUFamily::Common3);
@@ -93,7 +93,7 @@ define_class!(
         #[unsafe(method(sampleTimestamps:gpuTimestamp:))]
         fn sample_timestamps(&self, cpu: NonNull<MTLTimestamp>, gpu: NonNull<MTLTimestamp>) {
             let both = self.gpu().sim.calibrate();
-            // SAFETY: the caller's places for one number each
+            // SAFETY: the caller passes places for one number each
             unsafe {
                 cpu.write(BOOT_NS + both.host_ns);
                 gpu.write(both.device_tick);
@@ -106,14 +106,18 @@ define_class!(
         }
 
         #[unsafe(method_id(newCommandQueueWithMaxCommandBufferCount:))]
-        fn new_command_queue_with_max(&self, most: usize) -> Option<Retained<ProtocolObject<dyn MTLCommandQueue>>> {
+        fn new_command_queue_with_max(
+            &self,
+            most: usize,
+        ) -> Option<Retained<ProtocolObject<dyn MTLCommandQueue>>> {
             self.make_queue(most)
         }
 
         #[unsafe(method_id(newSharedEvent))]
         fn new_shared_event(&self) -> Option<Retained<ProtocolObject<dyn MTLSharedEvent>>> {
-            let refused = report::is_refused("newSharedEvent") || !self.gpu().shared_events.load(Ordering::SeqCst);
-            let event = (!refused).then(|| SharedEvent::make(self.reference())).flatten();
+            let refused = report::is_refused("newSharedEvent");
+            let given = !refused && self.gpu().shared_events.load(Ordering::SeqCst);
+            let event = given.then(|| SharedEvent::make(self.reference())).flatten();
             event.map(ProtocolObject::from_retained)
         }
 
@@ -135,7 +139,7 @@ define_class!(
         ) -> Option<Retained<ProtocolObject<dyn MTLBuffer>>> {
             let buffer = self.make_buffer(length, options);
             if let Some(buffer) = &buffer {
-                // SAFETY: the caller says that so many bytes are there
+                // SAFETY: the caller vouches for as many bytes
                 let bytes = unsafe { std::slice::from_raw_parts(bytes.cast().as_ptr(), length) };
                 buffer.memory().write(0, bytes);
             }
@@ -153,7 +157,7 @@ define_class!(
                 true => Err(Library::refused()),
                 false => Library::compile(self.reference(), source),
             };
-            give(made, error).map(ProtocolObject::from_retained)
+            nil_with_error(made, error).map(ProtocolObject::from_retained)
         }
 
         #[unsafe(method_id(newComputePipelineStateWithFunction:error:))]
@@ -166,7 +170,7 @@ define_class!(
                 true => Err(Pipeline::refused()),
                 false => Pipeline::build(self.reference(), function),
             };
-            give(made, error).map(ProtocolObject::from_retained)
+            nil_with_error(made, error).map(ProtocolObject::from_retained)
         }
     }
 );
@@ -177,7 +181,8 @@ unsafe impl Send for Device {}
 unsafe impl Sync for Device {}
 
 impl Device {
-    /// The machine's own, so it counts as live only while somebody else holds it.
+    /// A device that the machine keeps. It counts as live only while other code has a reference
+    /// too.
     pub(crate) fn make(gpu: Arc<Gpu>) -> Retained<Device> {
         let this = Device::alloc().set_ivars(gpu);
         // SAFETY: NSObject's init

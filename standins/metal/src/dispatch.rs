@@ -1,4 +1,4 @@
-//! Dispatch queues: a thread each, or one for each piece of work on a global queue.
+//! Dispatch queues. A serial queue has a thread. A global queue starts one for each piece of work.
 //!
 //! <https://developer.apple.com/documentation/dispatch>
 
@@ -20,9 +20,9 @@ use std::thread::{Builder, ThreadId};
 
 pub(crate) type Work = Box<dyn FnOnce() + Send>;
 
-/// Work that was handed to any worker and has not been done.
+/// How much work has been sent to workers and is not done.
 static BUSY: AtomicUsize = AtomicUsize::new(0);
-/// How much work was ever handed to any.
+/// How much work has ever been sent to workers.
 static ACCEPTED: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) fn is_idle() -> bool {
@@ -33,26 +33,26 @@ pub(crate) fn accepted() -> u64 {
     ACCEPTED.load(Ordering::SeqCst)
 }
 
-/// Something a block or its caller may carry to another thread.
+/// A value that moves to another thread although its type does not permit it.
 ///
-/// objc2 cannot know that a block may be called elsewhere; the methods that take one are `unsafe`
-/// and say that it must.
+/// objc2 cannot know whether another thread may call a block. The methods that take one are
+/// `unsafe`, and their callers vouch for it.
 pub(crate) struct Carried<T>(pub(crate) T);
 
-// SAFETY: made only of what callers of unsafe methods hand over for use on other threads
+// SAFETY: it holds only what callers of unsafe methods pass for use on other threads
 unsafe impl<T> Send for Carried<T> {}
 // SAFETY: as above
 unsafe impl<T> Sync for Carried<T> {}
 
 impl<T> Carried<T> {
-    /// By a method, so that a closure captures the whole.
+    /// A method, since a closure that names the field would capture the field alone.
     pub(crate) fn into_inner(self) -> T {
         self.0
     }
 }
 
-/// Runs work in other threads. Cheap to clone. When the last clone is gone, a serial one's thread
-/// ends after its work.
+/// Runs work on other threads. Cheap to clone. The thread of a serial worker ends once the last
+/// clone is dropped and its work is done.
 #[derive(Clone)]
 pub(crate) enum Worker {
     Serial(Arc<Serial>),
@@ -65,11 +65,12 @@ pub(crate) struct Serial {
     specifics: Specifics,
 }
 
-/// What was stored with a queue, by the address that is its key.
+/// The values that `dispatch_queue_set_specific` stores with a queue, by the addresses of their
+/// keys.
 type Specifics = Arc<Mutex<HashMap<usize, usize>>>;
 
 thread_local! {
-    /// Those of the queue that this thread works for.
+    /// The values of the queue whose work this thread runs.
     static SPECIFICS: RefCell<Option<Specifics>> = const { RefCell::new(None) };
 }
 
@@ -95,7 +96,7 @@ impl Worker {
         ACCEPTED.fetch_add(1, Ordering::SeqCst);
         BUSY.fetch_add(1, Ordering::SeqCst);
         let sent = match self {
-            // its receiver lives as long as the sender
+            // the thread, which has the receiver, outlives the sender
             Worker::Serial(serial) => lock(&serial.work).send(work).is_ok(),
             Worker::Concurrent => {
                 let name = "global dispatch queue (stand-in)".into();
@@ -144,7 +145,7 @@ pub(crate) struct QueueVariables {
 }
 
 define_class!(
-    /// A dispatch queue, which is an object with Objective-C.
+    /// A dispatch queue, which is an object in Objective-C.
     // SAFETY: NSObject has no requirements on its subclasses
     #[unsafe(super(NSObject))]
     #[name = "OS_dispatch_queue"]
@@ -225,7 +226,7 @@ extern "C" fn dispatch_async_f(queue: &DispatchQueue, context: *mut c_void, func
     let context = Carried(context);
     queue.worker().send(Box::new(move || {
         let context = context.into_inner();
-        // SAFETY: the caller's function and its own argument, to be called once in another thread
+        // SAFETY: the caller's function with the caller's argument, called once on another thread
         unsafe { function(context) };
     }));
 }
@@ -242,16 +243,16 @@ extern "C" fn dispatch_sync_f(queue: &DispatchQueue, context: *mut c_void, funct
     let context = Carried(context);
     queue.worker().send(Box::new(move || {
         let context = context.into_inner();
-        // SAFETY: the caller's function and its own argument, to be called once while it waits
+        // SAFETY: the caller's function with the caller's argument, called once while it waits
         unsafe { function(context) };
         // the caller waits below
         let _ = done.send(());
     }));
-    // an error says that the work panicked, which is written down
+    // an error means that the work panicked, which `perform` has reported
     let _ = over.recv();
 }
 
-/// Serial queues only; no destructor is ever called.
+/// For serial queues only. The destructor is never called.
 #[unsafe(no_mangle)]
 extern "C" fn dispatch_queue_set_specific(
     queue: &DispatchQueue,

@@ -21,7 +21,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// What all encoders have.
+/// The part that all encoders share.
 pub(crate) struct Open {
     command_buffer: Retained<CommandBuffer>,
     ended: AtomicBool,
@@ -59,7 +59,8 @@ impl Open {
         }
     }
 
-    /// The stand-in's own buffer behind any of the same device.
+    /// The stand-in's object behind the protocol. `None`, with a violation, for any other object
+    /// and for a buffer of another device.
     fn buffer<'a>(
         &self,
         what: &str,
@@ -86,7 +87,7 @@ impl Drop for Open {
     }
 }
 
-/// What blits want on macOS:
+/// Whether a blit has bytes and its numbers are multiples of 4, as macOS requires:
 /// <https://developer.apple.com/documentation/metal/mtlblitcommandencoder/fill(buffer:range:value:)>
 fn is_whole_words(what: &str, numbers: &[usize], length: usize) -> bool {
     if length == 0 {
@@ -202,15 +203,15 @@ struct Arguments {
     bound: BTreeMap<usize, Binding>,
     /// The lengths of arguments in threadgroup memory.
     threadgroup: BTreeMap<usize, usize>,
-    /// What is bound, to be kept alive by a dispatch.
+    /// The bound objects, which a dispatch keeps alive.
     objects: BTreeMap<usize, Retained<AnyObject>>,
 }
 
-/// Metal takes bytes up to this length:
+/// The greatest length of `setBytes:length:atIndex:`:
 /// <https://developer.apple.com/documentation/metal/mtlcomputecommandencoder/setbytes(_:length:index:)>
 const MOST_BYTES: usize = 4096;
 const MOST_BUFFERS: usize = 31;
-/// Where the pipeline stands among the objects.
+/// The key of the pipeline in `Arguments::objects`. The other keys are indices of arguments.
 const PIPELINE: usize = usize::MAX;
 
 define_class!(
@@ -253,7 +254,7 @@ define_class!(
             let object: &AnyObject = pipeline.as_ref();
             let Some(known) = object.downcast_ref::<Pipeline>() else {
                 return report::violation(
-                    "setComputePipelineState: with one that is not the stand-in's",
+                    "setComputePipelineState: with a pipeline that is not the stand-in's",
                 );
             };
             if self.open().is_open("setComputePipelineState:") {
@@ -294,7 +295,7 @@ define_class!(
             if length > MOST_BYTES {
                 return report::violation(&format!("{what}: more than {MOST_BYTES} bytes"));
             }
-            // SAFETY: the caller says that so many bytes are there
+            // SAFETY: the caller vouches for as many bytes
             let bytes = unsafe { std::slice::from_raw_parts(bytes.cast().as_ptr(), length) };
             let memory = Arc::new(Memory::new(length));
             memory.write(0, bytes);

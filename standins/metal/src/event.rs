@@ -66,7 +66,7 @@ define_class!(
                     "setSignaledValue: lowers a shared event's value from {current} to {value}"
                 ));
             } else if value > current {
-                // fails for a destroyed semaphore only, and this one is never destroyed
+                // fails only for a destroyed semaphore, and this one is never destroyed
                 let _ = self.semaphore().signal(value);
             }
         }
@@ -92,9 +92,9 @@ define_class!(
             };
             let gpu = self.gpu().clone();
             let worker = listener.ivars().worker().clone();
-            // a guess: a listener does not retain the event
+            // the documentation does not say whether a listener retains its event; here it does not
             let event = Carried((Weak::new(self), block));
-            // fails for a destroyed semaphore only, and this one is never destroyed
+            // fails only for a destroyed semaphore, and this one is never destroyed
             let _ = self.semaphore().notify(value, move |reached| {
                 let call = move || {
                     let (event, block) = event.into_inner();

@@ -1,5 +1,5 @@
-//! The classes of Foundation that Metal's methods take and give: `NSObject`, `NSString`, `NSError`,
-//! `NSArray`.
+//! The classes of Foundation that Metal's methods take and return: `NSObject`, `NSString`,
+//! `NSError`, `NSArray`.
 //!
 //! <https://developer.apple.com/documentation/foundation>,
 //! <https://developer.apple.com/documentation/objectivec/nsobject>
@@ -21,9 +21,9 @@ extern "C-unwind" fn alloc(class: &AnyClass, _: Sel) -> Any {
 }
 
 extern "C-unwind" fn new(class: &AnyClass, _: Sel) -> Any {
-    // SAFETY: what every class has
+    // SAFETY: every class has this method
     let object: Any = unsafe { msg_send![class, alloc] };
-    // SAFETY: a new object, which nobody has initialised
+    // SAFETY: the object is new and not initialised
     unsafe { msg_send![object, init] }
 }
 
@@ -87,13 +87,13 @@ extern "C-unwind" fn description(object: &AnyObject, _: Sel) -> *mut NSString {
     Retained::autorelease_return(NSString::from_str(&format!("<{name}: {object:p}>")))
 }
 
-/// Makes `NSObject`. Once, before any other class of objc2's.
+/// Makes `NSObject`. It is called once, before any other class is made.
 pub(crate) fn register_root() {
     let first: extern "C-unwind" fn(_, _) = initialize;
     let Some(mut root) = ClassBuilder::root(c"NSObject", first) else {
         return;
     };
-    // SAFETY: each function has its selector's type: see the reference above
+    // SAFETY: each function has the type that the reference above gives for its selector
     unsafe {
         root.add_class_method(sel!(alloc), alloc as extern "C-unwind" fn(_, _) -> _);
         root.add_class_method(sel!(new), new as extern "C-unwind" fn(_, _) -> _);
@@ -140,7 +140,7 @@ pub(crate) fn register_root() {
 }
 
 define_class!(
-    /// Text in UTF-8, which never changes.
+    /// An immutable string in UTF-8.
     // SAFETY: NSObject has no requirements on its subclasses
     #[unsafe(super(NSObject))]
     #[name = "NSString"]
@@ -154,11 +154,16 @@ define_class!(
         }
 
         #[unsafe(method_id(initWithBytes:length:encoding:))]
-        fn init_with_bytes(this: Allocated<Self>, bytes: *const c_void, length: usize, _encoding: i32) -> Retained<Self> {
+        fn init_with_bytes(
+            this: Allocated<Self>,
+            bytes: *const c_void,
+            length: usize,
+            _encoding: i32,
+        ) -> Retained<Self> {
             let bytes = if length == 0 {
                 &[]
             } else {
-                // SAFETY: the caller says that they are there
+                // SAFETY: the caller vouches for as many bytes
                 unsafe { std::slice::from_raw_parts(bytes.cast(), length) }
             };
             Text::fill(this, bytes)
@@ -208,7 +213,7 @@ define_class!(
 );
 
 impl Text {
-    /// As far as the first zero: nothing here needs more.
+    /// The text ends at its first zero byte. No string that Metal takes has one.
     fn fill(this: Allocated<Text>, bytes: &[u8]) -> Retained<Text> {
         let end = bytes
             .iter()
@@ -237,7 +242,12 @@ define_class!(
 
     impl Failure {
         #[unsafe(method_id(initWithDomain:code:userInfo:))]
-        fn init_with(this: Allocated<Self>, domain: &NSString, code: isize, _info: *mut AnyObject) -> Retained<Self> {
+        fn init_with(
+            this: Allocated<Self>,
+            domain: &NSString,
+            code: isize,
+            _info: *mut AnyObject,
+        ) -> Retained<Self> {
             let text = NSString::from_str(&format!("{domain} error {code}"));
             let domain = domain.retain();
             let this = this.set_ivars(ErrorVariables { domain, code, text });
@@ -276,12 +286,12 @@ pub(crate) fn error(domain: &str, code: isize, text: &str) -> Retained<NSError> 
     });
     // SAFETY: NSObject's init
     let error: Retained<Failure> = unsafe { msg_send![super(this), init] };
-    // SAFETY: this is the class of the name NSError
+    // SAFETY: this class has the name NSError
     unsafe { Retained::cast_unchecked(error) }
 }
 
 define_class!(
-    /// Objects in their order, which never changes.
+    /// An immutable array.
     // SAFETY: NSObject has no requirements on its subclasses
     #[unsafe(super(NSObject))]
     #[name = "NSArray"]
@@ -295,9 +305,13 @@ define_class!(
         }
 
         #[unsafe(method_id(initWithObjects:count:))]
-        fn init_with_objects(this: Allocated<Self>, objects: *mut NonNull<AnyObject>, count: usize) -> Retained<Self> {
+        fn init_with_objects(
+            this: Allocated<Self>,
+            objects: *mut NonNull<AnyObject>,
+            count: usize,
+        ) -> Retained<Self> {
             let objects = (0..count).map(|place| {
-                // SAFETY: the caller says that so many are there
+                // SAFETY: the caller vouches for as many objects
                 let object = unsafe { *objects.add(place) };
                 // SAFETY: and that they are alive
                 unsafe { object.as_ref() }.retain()
@@ -323,20 +337,26 @@ define_class!(
         #[unsafe(method(getObjects:range:))]
         fn get_objects(&self, to: NonNull<NonNull<AnyObject>>, range: NSRange) {
             let chosen = &self.ivars()[range.location..range.location + range.length];
-            // SAFETY: the caller has room for as many as the range has
-            unsafe { List::give(chosen, to) };
+            // SAFETY: the caller has room for as many objects as the range has
+            unsafe { List::copy_to(chosen, to) };
         }
 
         #[unsafe(method(getObjects:))]
         fn get_all_objects(&self, to: NonNull<NonNull<AnyObject>>) {
-            // SAFETY: the caller has room for all
-            unsafe { List::give(self.ivars(), to) };
+            // SAFETY: the caller has room for all objects
+            unsafe { List::copy_to(self.ivars(), to) };
         }
 
-        /// Gives the objects in place: a `Retained` is a pointer, and the array never changes.
+        /// Returns all objects at once, where they are: a `Retained` is a pointer, and the array
+        /// never changes.
         #[unsafe(method(countByEnumeratingWithState:objects:count:))]
-        fn enumerate(&self, state: NonNull<NSFastEnumerationState>, _room: NonNull<Any>, _count: usize) -> usize {
-            // SAFETY: the caller's own, for this call
+        fn enumerate(
+            &self,
+            state: NonNull<NSFastEnumerationState>,
+            _room: NonNull<Any>,
+            _count: usize,
+        ) -> usize {
+            // SAFETY: it is the caller's, and nobody else uses it during this call
             let state = unsafe { &mut *state.as_ptr() };
             let all = self.ivars();
             if state.state != 0 {
@@ -356,27 +376,25 @@ impl List {
         // SAFETY: NSObject's init
         unsafe { msg_send![super(this), init] }
     }
-}
 
-impl List {
     /// # Safety
-    /// There is room for so many.
-    unsafe fn give(objects: &[Retained<AnyObject>], to: NonNull<NonNull<AnyObject>>) {
+    /// `to` has room for as many objects.
+    unsafe fn copy_to(objects: &[Retained<AnyObject>], to: NonNull<NonNull<AnyObject>>) {
         for (place, object) in objects.iter().enumerate() {
-            // SAFETY: the caller's word
+            // SAFETY: the caller vouches for it
             unsafe { to.add(place).write(NonNull::from(&**object)) };
         }
     }
 }
 
-/// A new `NSArray` of these, as a function that owns its result hands it over.
+/// A new `NSArray` of these objects, which the caller owns.
 pub(crate) fn list(objects: Vec<Retained<AnyObject>>) -> *mut AnyObject {
     Retained::into_raw(List::fill(List::alloc(), objects)).cast()
 }
 
 /// The text of an `NSString`.
 pub(crate) fn text(string: &NSString) -> String {
-    // SAFETY: the stand-in's strings are C strings as long as they live
+    // SAFETY: a string of the stand-in is a C string for as long as it lives
     unsafe { CStr::from_ptr(string.UTF8String()) }
         .to_string_lossy()
         .into_owned()

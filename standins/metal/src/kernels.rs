@@ -1,19 +1,24 @@
 //! The compute kernels that the stand-in can run, by the names of their entry points. It compiles
 //! nothing.
 //!
-//! | kernel | threads a group | buffers | push constants | does |
-//! |---|---|---|---|---|
-//! | `fencepost_append` | 1 | 0: `count`, `tokens…` | token | adds the token; counts on when it is full |
-//! | `fencepost_histogram` | 256 | 0: packed bytes; 1: 256 low and 256 high words | length | counts bytes into the low words |
-//! | `fencepost_reduce` | 256, one group | 0: as 1 above; 1: the same | unused | adds 256 counts to 256 others, with carry |
-//! | `fencepost_spin` | 1 | 0: one word | rounds | takes about as many nanoseconds; from 1 ms on, in truth too |
+//! * `fencepost_append`, 1 thread a group: buffer 0 is a log, `count` and `tokens…`; the push
+//!   constant is a token, which each thread appends. A full log only counts.
+//! * `fencepost_histogram`, 256 threads a group: buffer 0 has packed bytes; buffer 1 has 256 low
+//!   and 256 high words, which are 256 counts; the push constant is the number of bytes. It adds
+//!   the count of each value of a byte to the low words.
+//! * `fencepost_reduce`, one group of 256 threads: buffers 0 and 1 have 256 counts each; the push
+//!   constant is unused. It adds the counts of buffer 0 to those of buffer 1, with carry.
+//! * `fencepost_spin`, 1 thread a group: buffer 0 has one word; the push constant is the number of
+//!   rounds. It takes about a nanosecond per round by the device's clock, and from 1 ms on in real
+//!   time too.
 //!
-//! The histogram counts in threadgroup memory first: naga makes that an argument of the kernel, for
-//! which the host is to set a length, as wgpu does. Without one a GPU has no such memory.
+//! The histogram counts in threadgroup memory first. naga makes that memory an argument of the
+//! kernel, and the host has to set its length, as wgpu does. Without a length a GPU has no such
+//! memory.
 //!
-//! Push constants are in buffer 2. Buffer 3 holds the sizes in bytes of the bindings that end in an
-//! array without a length, which `arrayLength` needs: naga's `_mslBufferSizes`. Its order depends
-//! on the module, so what is checked is that the size of such a binding stands somewhere in it.
+//! Push constants are in buffer 2. Buffer 3 is naga's `_mslBufferSizes`: the sizes in bytes of the
+//! bindings that end in a runtime-sized array, for `arrayLength`. Their order depends on the
+//! module, so the check is that one of them is the size of buffer 0.
 
 use crate::memory::Memory;
 use fencepost_sim::{Command, SimDevice};
@@ -24,8 +29,8 @@ use std::time::{Duration, Instant};
 
 const PUSH_CONSTANTS: usize = 2;
 const SIZES: usize = 3;
-/// From here on a spin takes real time, so that a host can see work under way.
-const WORTH_IT: Duration = Duration::from_millis(1);
+/// A spin that takes at least this long also takes real time, so that a host can see pending work.
+const REAL_TIME_FROM: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kernel {
@@ -70,7 +75,7 @@ impl Kernel {
         }
     }
 
-    /// How many words each buffer needs at least.
+    /// The least number of words in each buffer.
     fn needs(self) -> &'static [usize] {
         match self {
             Kernel::Append => &[1],
@@ -80,7 +85,7 @@ impl Kernel {
         }
     }
 
-    /// How many bytes each of its arguments in threadgroup memory has.
+    /// The number of bytes in each of its threadgroup memory arguments.
     fn threadgroup_memory(self) -> &'static [usize] {
         match self {
             Kernel::Histogram => &[256 * 4],
@@ -88,11 +93,11 @@ impl Kernel {
         }
     }
 
-    fn has_array_without_length(self) -> bool {
+    fn has_runtime_sized_array(self) -> bool {
         self != Kernel::Reduce
     }
 
-    /// The commands of one dispatch, or what its arguments lack.
+    /// The commands of one dispatch, or why its arguments do not fit the kernel.
     pub(crate) fn commands(
         self,
         bound: &BTreeMap<usize, Binding>,
@@ -124,7 +129,7 @@ impl Kernel {
             .and_then(|bytes| bytes.words().first())
             .ok_or_else(|| format!("no push constants at buffer {PUSH_CONSTANTS}"))?
             .load(Ordering::SeqCst);
-        if self.has_array_without_length() {
+        if self.has_runtime_sized_array() {
             let sizes = bound
                 .get(&SIZES)
                 .ok_or_else(|| format!("no sizes at buffer {SIZES}"))?;
@@ -193,7 +198,7 @@ fn spin(word: Binding, rounds: u32, device: &SimDevice) -> Vec<Command> {
         device.advance(rounds.into());
         let _ = begin.set(Instant::now());
     });
-    if time < WORTH_IT {
+    if time < REAL_TIME_FROM {
         return vec![run];
     }
     let over = move || {

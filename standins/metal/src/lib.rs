@@ -33,13 +33,13 @@
 //! assert!(session.live().is_empty() && session.violations().is_empty());
 //! ```
 //!
-//! # Building with it
+//! # Building
 //!
 //! Everything is behind `--cfg metal_sim`; without it this crate is empty and has no dependencies.
-//! rustc rejects objc2-metal's link attribute on other systems than Apple's. A build therefore needs
-//! a wrapper for rustc, which is a program of this package that is built first without the cfg. It
-//! also needs its own target folder, so that the two builds do not invalidate each other. It works
-//! on Linux only.
+//! rustc rejects objc2-metal's link attribute on systems other than Apple's. A build with the
+//! cfg therefore needs a wrapper for rustc, a program of this package that is built first, without
+//! the cfg. The two builds have target folders of their own, so that neither invalidates the other.
+//! All this works on Linux only.
 //!
 //! ```text
 //! cargo build -p fencepost-sim-metal --bin metal-sim-rustc
@@ -47,21 +47,27 @@
 //!     cargo test -p fencepost-sim-metal --tests --target-dir target/metal-sim
 //! ```
 //!
-//! With `RUSTDOCFLAGS="--cfg metal_sim"` too, the same runs the example above (`--doc`) and builds
-//! this page.
+//! With `RUSTDOCFLAGS="--cfg metal_sim"` as well, `cargo test --doc` runs the example above, and
+//! `cargo doc` builds this page.
 //!
 //! A library under test declares its dependencies on Metal with `[target.'cfg(any(target_vendor =
 //! "apple", metal_sim))']`. Its tests contain `use fencepost_sim_metal as _;`, which links the
 //! runtime.
 //!
-//! | variable | meaning |
-//! |---|---|
-//! | `FENCEPOST_SIM_SEED` | the scheduler's seed; random by default, and printed with every violation and failed session |
-//! | `FENCEPOST_SIM_METAL_DEVICES` | the number of devices; 2 by default |
-//! | `FENCEPOST_SIM_METAL_SHARED_EVENTS` | `0`: `newSharedEvent` returns nil, as in some sandboxes |
-//! | `FENCEPOST_SIM_METAL_COMMAND_BUFFERS` | how many uncompleted command buffers a queue may have; 64 by default |
-//! | `FENCEPOST_SIM_METAL_HANDLERS_BESIDE_ENCODERS` | `1`: handlers may be added to a command buffer whose encoder is open; a violation by default |
-//! | `FENCEPOST_SIM_METAL_CHANNELS` | the number of hardware channels that a device's queues share; by default each has its own |
+//! These environment variables configure the machine that the first call of Metal makes if no
+//! [`Session`] has made one:
+//!
+//! * `FENCEPOST_SIM_SEED`: the scheduler's seed. It is random by default, and printed with every
+//!   violation and failed session.
+//! * `FENCEPOST_SIM_METAL_DEVICES`: the number of devices; 2 by default.
+//! * `FENCEPOST_SIM_METAL_SHARED_EVENTS`: with `0`, `newSharedEvent` returns nil, as in some
+//!   sandboxes.
+//! * `FENCEPOST_SIM_METAL_COMMAND_BUFFERS`: how many uncompleted command buffers a queue may have;
+//!   64 by default.
+//! * `FENCEPOST_SIM_METAL_HANDLERS_BESIDE_ENCODERS`: with `1`, handlers may be added to a command
+//!   buffer whose encoder is open, which is a violation by default.
+//! * `FENCEPOST_SIM_METAL_CHANNELS`: the number of hardware channels that a device's queues share.
+//!   By default each queue has its own.
 //!
 //! # What it models
 //!
@@ -70,25 +76,26 @@
 //!   are complete.
 //! * The host may see a shared event's value before the buffer that signals it has a status or an
 //!   end time. `GPUEndTime` is 0 until then, and stays 0 in some failed buffers.
-//! * Completed handlers and notifications run at once or late, and in any order, also among those
-//!   of one buffer or one event. `waitUntilCompleted` returns after the buffer's handlers. Handlers
-//!   run one at a time on a thread of the stand-in, and listeners' blocks on their dispatch queues;
-//!   each has an autorelease pool.
-//! * A command buffer that fails stops where the fault says. Its later signals never come, and its
-//!   handlers run.
+//! * Completed handlers and notifications run at once or late, and in any order, even those of one
+//!   buffer or one event. `waitUntilCompleted` returns after the buffer's handlers. Handlers run
+//!   one at a time on a thread of the stand-in, and listeners' blocks on their dispatch queues.
+//!   Each call has an autorelease pool.
+//! * A failing command buffer stops at the command that the fault names. Its later signals never
+//!   come; its completed handlers run.
 //! * `commandBuffer` blocks while its queue has 64 uncompleted command buffers, committed or not.
-//! * The memory of a deallocated object is never reused: a message to it, a retain or a release
-//!   panics with its class's name, and is a violation.
-//! * These are violations ([`Control::violations`]) too: an object autoreleased without a pool, a
+//! * The memory of a deallocated object is never reused: a message to it, a retain or a release is
+//!   a violation, and panics with the name of its class.
+//! * These are [violations](Control::violations) too: an object autoreleased without a pool, a
 //!   missing or second `endEncoding`, encoding or adding handlers after the commit, a second
 //!   commit, a commit with an open encoder, a lowered value, a deallocated object in a command
 //!   buffer without retained references, a deallocated event in any command buffer, a handler added
 //!   while an encoder is open, a blit of no bytes or of partial words, a panic that leaves a block,
 //!   and missing or short arguments of a kernel.
 //!
-//! The documentation leaves these open, and the behaviour here is a guess: a listener does not
-//! retain its event, and a due notification is lost with it; a buffer that fails before it was
-//! scheduled drops its scheduled handlers; removing a device ends no wait on an event's value.
+//! In three points the documentation is silent, and the behaviour here is a guess. A listener does
+//! not retain its event, and a due notification is lost if the event is deallocated. A buffer that
+//! fails before it is scheduled drops its scheduled handlers. The removal of a device does not end
+//! waits for an event's value.
 //!
 //! # What it does not model
 //!
@@ -98,27 +105,30 @@
 //!   here they overlap.
 //! * Memory that becomes visible late, overlap inside one command buffer, real timing, priorities,
 //!   residency.
-//! * Objective-C exceptions, protocol objects, the arm64 ABI, and defects of objc2-metal's bindings.
-//! * Other classes and methods: a message to one panics with its selector, and a missing class fails
-//!   to link.
+//! * Objective-C exceptions, protocol objects, the arm64 ABI, and defects in the bindings of
+//!   objc2-metal.
+//! * Other classes and methods. A message with an unknown selector panics with that selector,
+//!   and a program that uses an unknown class does not link.
 //!
 //! # Layers
 //!
-//! From bottom to top. A module names only modules of lower layers and, in its own layer, those to
-//! its left. The sixth layer is the exception: a queue makes command buffers and submits them, and a
-//! command buffer makes encoders, which encode into it.
+//! From bottom to top. A module names only modules of lower layers and, in its own layer, those
+//! before it. Layer 6 is the exception: a queue makes and submits command buffers, and a command
+//! buffer makes encoders, which encode into it.
 //!
-//! 1. `setup`, `report`, `memory`: what a test asks for, what it finds, and the bytes of buffers.
-//! 2. `runtime`: the Objective-C runtime, from `types` over `class`, `block`, `object`, `message` and
-//!    `references` to `pool` and `reflect`.
-//! 3. `foundation`, `dispatch`: the classes of Foundation, and libdispatch's queues.
-//! 4. `callbacks`, `gpu`, `kernels`: what the objects of a device share, and what its kernels do.
-//! 5. `buffer`, `event`, `library`: objects that know their device as a `DeviceRef`.
-//! 6. `queue`, `command_buffer`, `commit`, `encoder`: the way of work to the simulated device.
-//! 7. `device`: makes all objects of the layers 5 and 6.
+//! 1. `setup`, `report`, `memory`: the settings of a machine, the log of calls and violations, and
+//!    the memory of buffers.
+//! 2. `runtime`: the Objective-C runtime. Its files are `types`, `class`, `block`, `object`,
+//!    `message`, `references`, `pool` and `reflect`.
+//! 3. `foundation`, `dispatch`: the classes of Foundation, and the queues of libdispatch.
+//! 4. `callbacks`, `gpu`, `kernels`: the state that the objects of a device share, and its kernels.
+//! 5. `buffer`, `event`, `library`: objects that hold their device as a `DeviceRef`.
+//! 6. `queue`, `command_buffer`, `commit`, `encoder`: encoding, and submits to the simulated
+//!    device.
+//! 7. `device`: it makes the objects of layers 5 and 6.
 //! 8. `machine`: the devices of the process.
 //! 9. `control`: what tests plan and inspect.
-//! 10. `startup`: names every module with classes, and no module names it.
+//! 10. `startup`: it names every module that has classes, and no module names it.
 
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 #![allow(non_snake_case)]

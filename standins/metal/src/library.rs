@@ -1,5 +1,5 @@
-//! `MTLLibrary`, `MTLFunction`, `MTLComputePipelineState`: names of kernels, found in the source
-//! and never compiled.
+//! `MTLLibrary`, `MTLFunction`, `MTLComputePipelineState`. A library has the names of the kernels
+//! in its source, which is never compiled.
 //!
 //! <https://developer.apple.com/documentation/metal/mtllibrary>
 
@@ -108,7 +108,7 @@ impl Library {
         Ok(unsafe { msg_send![super(this), init] })
     }
 
-    /// Why a library that a fault asks for is not there.
+    /// The error of a planned failure.
     pub(crate) fn refused() -> Retained<NSError> {
         error(
             LIBRARY_ERRORS,
@@ -269,7 +269,7 @@ impl Pipeline {
         Ok(unsafe { msg_send![super(this), init] })
     }
 
-    /// Why a pipeline that a fault asks for is not there.
+    /// The error of a planned failure.
     pub(crate) fn refused() -> Retained<NSError> {
         error(
             PIPELINE_ERRORS,
@@ -284,7 +284,7 @@ impl Pipeline {
 }
 
 define_class!(
-    /// `MTLCompileOptions`: taken, and of no effect, since nothing is compiled.
+    /// `MTLCompileOptions`, which have no effect, since nothing is compiled.
     // SAFETY: NSObject has no requirements on its subclasses
     #[unsafe(super(NSObject))]
     #[name = "MTLCompileOptions"]
@@ -327,8 +327,9 @@ struct OptionsVariables {
     fast_math: Cell<bool>,
 }
 
-/// Hands an error out as methods with an `error:` argument do.
-pub(crate) fn give<T>(
+/// The object, or nil with the error in the caller's place: the result of a method with an `error:`
+/// argument.
+pub(crate) fn nil_with_error<T>(
     result: Result<Retained<T>, Retained<NSError>>,
     to: *mut *mut NSError,
 ) -> Option<Retained<T>> {
@@ -336,7 +337,7 @@ pub(crate) fn give<T>(
         Ok(made) => Some(made),
         Err(error) => {
             if !to.is_null() {
-                // SAFETY: the caller's place for an error, which it does not own
+                // SAFETY: the caller's place for an error; the caller does not own the error
                 unsafe { *to = Retained::autorelease_ptr(error) };
             }
             None

@@ -20,8 +20,8 @@ pub(crate) struct Machine {
     pub(crate) root: SimDevice,
     /// The first is the system's default device.
     pub(crate) devices: Vec<Retained<Device>>,
-    /// Other objects for the same devices, since Metal is not documented to return the same ones each
-    /// time.
+    /// Other objects for the same devices, since no documentation says that Metal returns the same
+    /// ones each time.
     pub(crate) copies: Vec<Retained<Device>>,
     pub(crate) callbacks: Arc<Callbacks>,
     _stepper: Stepper,
@@ -36,7 +36,7 @@ pub(crate) fn current() -> Option<Arc<Machine>> {
     machine.clone()
 }
 
-/// Drops the machine and makes another.
+/// Drops the machine, if there is one, and makes another.
 pub(crate) fn restart(setup: Setup) -> io::Result<()> {
     let old = lock(&MACHINE).take();
     // without the lock, since the drop joins the machine's thread
@@ -54,7 +54,7 @@ impl Machine {
             sticky: Sticky::Batch,
             channels: setup.channels,
             initial_tick: BOOT_NS,
-            // tests block queues from the host, and measure how long by the device's clock
+            // tests measure by the device's clock how long the host blocked a queue
             follows_real_time: true,
             trace_capacity: 4096,
             ..Config::seeded(setup.seed)
@@ -82,10 +82,10 @@ impl Machine {
         })
     }
 
-    /// Whether nothing is left to do, apart from what the test delays.
+    /// Whether nothing is left to do, apart from callbacks that the test delays.
     fn is_quiescent(&self) -> bool {
-        // work moves from the device to a worker and may come back: a move during these checks
-        // changes the count
+        // work moves from the device to a worker, and from there to the device: a move during
+        // these checks changes the count
         let before = dispatch::accepted();
         self.root.is_quiescent()
             && dispatch::is_idle()

@@ -5,8 +5,7 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
 
-/// Memory that host and device share. As on hardware, who looks at it while work writes to it sees
-/// anything.
+/// Memory that host and device share. As on hardware, a read during a write may give any value.
 pub(crate) struct Memory {
     words: Box<[AtomicU32]>,
     length: usize,
@@ -24,7 +23,7 @@ impl Memory {
         self.length
     }
 
-    /// The words from a byte offset on, which is a multiple of 4; those wholly inside.
+    /// The whole words from a byte offset to the end. The offset is a multiple of 4.
     pub(crate) fn words(&self, offset: usize) -> &[AtomicU32] {
         self.words[..self.length / 4]
             .get(offset / 4..)
@@ -35,7 +34,7 @@ impl Memory {
         NonNull::from(&*self.words).cast()
     }
 
-    /// Whether so many bytes from there on are inside.
+    /// Whether `length` bytes from `offset` on are inside.
     pub(crate) fn has(&self, offset: usize, length: usize) -> bool {
         offset
             .checked_add(length)
@@ -45,8 +44,8 @@ impl Memory {
     pub(crate) fn fill(&self, range: NSRange, value: u8) {
         if self.has(range.location, range.length) {
             let to = self.start().cast::<u8>();
-            // SAFETY: inside of the memory, and its words are atomics, which may be written through
-            // a shared reference
+            // SAFETY: the range is inside of the memory, whose words are atomics and may be written
+            // through a shared reference
             unsafe { to.add(range.location).write_bytes(value, range.length) };
         }
     }
@@ -54,7 +53,7 @@ impl Memory {
     pub(crate) fn write(&self, offset: usize, bytes: &[u8]) {
         if self.has(offset, bytes.len()) {
             let to = self.start().cast::<u8>();
-            // SAFETY: as in `fill`, and the bytes are elsewhere
+            // SAFETY: as in `fill`, and `bytes` is no part of the memory
             unsafe {
                 to.add(offset)
                     .as_ptr()
@@ -67,7 +66,8 @@ impl Memory {
         if self.has(from, length) && to.has(at, length) {
             let source = self.start().cast::<u8>();
             let target = to.start().cast::<u8>();
-            // SAFETY: as in `fill`; both may be one memory, so the ranges may overlap
+            // SAFETY: as in `fill`. Both may be the same memory: `copy_from` lets the ranges
+            // overlap
             unsafe {
                 target
                     .add(at)

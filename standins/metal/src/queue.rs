@@ -184,18 +184,18 @@ impl CommandQueue {
 
     /// Submits the committed command buffers that have no uncommitted one before them.
     pub(crate) fn flush(&self) {
-        let mut handed = Vec::new();
+        let mut submitted = Vec::new();
         let mut enqueued = lock(&self.ivars().enqueued);
         while enqueued.front().is_some_and(|first| first.is_committed()) {
             if let Some(buffer) = enqueued.pop_front() {
                 // with the lock held, so that the commits of two threads keep their order
                 buffer.submit();
-                handed.push(buffer);
+                submitted.push(buffer);
             }
         }
         drop(enqueued);
         // without the lock, since the last release may run code that calls this
-        drop(handed);
+        drop(submitted);
     }
 }
 
@@ -232,7 +232,7 @@ define_class!(
             self.ivars().retained.set(retained);
         }
 
-        /// Detailed errors are not simulated.
+        /// Stored only: detailed errors are not simulated.
         #[unsafe(method(errorOptions))]
         fn error_options(&self) -> usize {
             self.ivars().error_options.get()

@@ -27,7 +27,7 @@ pub(crate) struct Failure {
     pub(crate) after: usize,
 }
 
-/// A planned failure makes a call return nil.
+/// Its planned failures make calls return nil.
 static LOG: CallLog<()> = CallLog::new("Metal");
 /// The failures that tests have planned for commits. Its lock is a leaf.
 static COMMITS: Mutex<Option<Planned<Failure>>> = Mutex::new(None);
@@ -36,7 +36,7 @@ fn with_commits<R>(body: impl FnOnce(&mut Planned<Failure>) -> R) -> R {
     body(lock(&COMMITS).get_or_insert_default())
 }
 
-/// Clears everything, for a new machine with this seed.
+/// Clears the log and the planned failures, for a new machine with this seed.
 pub(crate) fn start_over(seed: u64) {
     LOG.set_seed(seed);
     LOG.clear();

@@ -4,8 +4,8 @@ use crate::{
     buffer, command_buffer, device, dispatch, encoder, event, foundation, library, queue, runtime,
 };
 
-// The classes have to be there before anybody names one, and a class that a program names is a
-// symbol, not a call. So they are made before main, when there is one thread.
+// A program names a class by a symbol, not by a call that could make the class first. So all
+// classes are made before main, while there is one thread.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static BEFORE_MAIN: extern "C" fn() = before_main;

@@ -1,4 +1,4 @@
-//! What a stand-in for a driver records of the calls that are made to it.
+//! The log of the calls to a stand-in for a driver.
 
 use crate::{Planned, SEED_VARIABLE, SimDevice, lock};
 use std::collections::BTreeMap;

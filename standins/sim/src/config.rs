@@ -71,12 +71,12 @@ pub struct Config {
     pub calibration_error_ns: u64,
     /// The longest common step. Some steps take no time, and a few a thousand times as long.
     pub max_step_ns: u64,
-    /// Whether the clock also follows real time: it then advances between two steps by at least
-    /// the real time that has passed. For tests that measure time spent by the host. A seed no
-    /// longer determines timestamps.
+    /// Whether the clock also follows real time: between two steps it then advances by at least the
+    /// real time that has passed. For tests that measure the host's time. A seed then no longer
+    /// determines timestamps.
     pub follows_real_time: bool,
-    /// Whether the device accepts objects of other devices of its machine. CUDA events and Metal
-    /// shared events work so; Vulkan objects need an export.
+    /// Whether the device accepts objects of other devices of its machine, as it does CUDA events
+    /// and Metal shared events. Vulkan objects need an export.
     pub shares_objects: bool,
     /// How many of the latest trace entries are kept.
     pub trace_capacity: usize,

@@ -304,7 +304,8 @@ macro_rules! common_control_functions {
             name.filter(|name| $functions.contains(&&**name))
         }
 
-        /// How often a function was called; `u64::MAX` if the stand-in has no function of that name.
+        /// How often a function was called; `u64::MAX` if the stand-in has no function of that
+        /// name.
         ///
         /// # Safety
         /// `name` is null or a C string.

@@ -234,7 +234,8 @@ impl SimDevice {
         self.0.machine.is_quiescent()
     }
 
-    /// Blocks until all or any of the semaphores have reached their values, or the timeout runs out.
+    /// Blocks until all or any of the semaphores have reached their values, or the timeout runs
+    /// out.
     ///
     /// # Errors
     /// `Destroyed`. `DeviceLost` or `DeviceClosed` if this device is lost or closed before the

@@ -6,7 +6,7 @@ use crate::ObjectKind;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The device was lost, by a fault or a sticky failure. Every later call on it fails so.
+    /// The device was lost, by a fault or a sticky failure. Every later call on it fails with this.
     #[error("the device is lost: {0}")]
     DeviceLost(String),
     /// The last handle of the device was dropped, and its pending work with it.

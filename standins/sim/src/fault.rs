@@ -6,8 +6,8 @@ use crate::Planned;
 /// [`SimDevice::inject`](crate::SimDevice::inject).
 ///
 /// `queue` is the queue's index in the order of creation on its device (see
-/// [`QueueId`](crate::QueueId)), and may name one that does not exist yet; `None` counts the
-/// submits of all queues. Counting starts when the fault is planned, and the next one is number 1.
+/// [`QueueId`](crate::QueueId)). It may be the index of a queue that does not exist yet; `None`
+/// counts the submits of all queues. Counting starts when the fault is planned, with 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The `nth` submit fails, and none of its commands run.
@@ -23,8 +23,8 @@ pub enum Fault {
         queue: Option<usize>,
         /// The number of the submit.
         nth: u64,
-        /// How many of its commands run before it fails. If the batch has no more than that, it
-        /// fails at its end.
+        /// How many of its commands run before it fails. A batch with no more commands fails at its
+        /// end.
         after: usize,
     },
     /// The `nth` creation of an object fails with out of memory.

@@ -29,33 +29,46 @@
 //! # What the scheduler may do
 //!
 //! Each step is drawn at random from the permitted ones. Queues, batches and handlers have random
-//! weights, so that some lag far behind the others. By [`Order`]:
+//! weights, so that some lag far behind the others. What is permitted depends on the queue's
+//! [`Order`]:
 //!
 //! | rule | `InOrder` | `Overlapping` | `OrderedSignals` |
 //! |---|---|---|---|
 //! | batches of a queue start in the order of submission | yes | yes | yes |
 //! | a batch may start before the earlier ones have run | no | yes | yes |
-//! | a signal, a flag's change or a timestamp may come before earlier batches have run | no | yes | no |
+//! | a signal, flag change or timestamp may come before earlier batches have run | no | yes | no |
 //! | a later batch may overtake one that waits | no | yes | no |
 //! | batches may be reported complete in another order | no | yes | no |
 //!
-//! | rule, on every queue | permitted by | reference |
-//! |---|---|---|
-//! | queues run in any order relative to each other, unless a semaphore or flag orders them | all | [CUDA][cuda-streams], [Vulkan][vk-order], [Metal][mtl-queue] |
-//! | commands of one stream run in order | CUDA | [CUDA][cuda-streams] |
-//! | a wait blocks only the later work of its stream, and a later record does not change it | CUDA | [CUDA][cuda-wait] |
-//! | batches of one queue overlap, but a signal follows all earlier work of the queue, and a wait blocks all later work | Vulkan | [Vulkan][vk-order], [semaphores][vk-semaphores] |
-//! | a timestamp follows all earlier commands (as with the stage `ALL_COMMANDS`) | Vulkan | [Vulkan][vk-timestamps] |
-//! | command buffers of one queue overlap, and only a wait orders one behind another | Metal, read strictly | [Metal][mtl-event] |
-//! | queues share a hardware channel, and a blocked one blocks the others ([`Config::channels`]) | CUDA | [CUDA][cuda-channels] |
-//! | a wait may be submitted before its signal | Vulkan, Metal | [Vulkan][vk-semaphores], [Metal][mtl-event] |
-//! | the host may see a signal before its batch is reported complete or has an end time | Vulkan, Metal | [Vulkan][vk-semaphores], [Metal][mtl-shared] |
-//! | handlers run late, and in any order among batches and semaphores | Metal | [Metal][mtl-handler], [listeners][mtl-listener] |
-//! | a failed batch may stop at any command, and its later signals never come | CUDA, Metal | [CUDA][cuda-errors], [Metal][mtl-buffer] |
-//! | a lost device ends all waits with an error | Vulkan | [Vulkan][vk-lost] |
-//! | a step takes any time, so two timestamps may be equal | all | [CUDA][cuda-elapsed], [Vulkan][vk-timestamps] |
-//! | a timestamp has fewer than 64 valid bits and wraps | Vulkan | [Vulkan][vk-timestamps] |
-//! | a submit to a full queue blocks or is refused | CUDA blocks; Metal blocks a new command buffer | [CUDA][cuda-streams], [Metal][mtl-queue] |
+//! Further rules, each with the APIs that permit or require it:
+//!
+//! * All: queues run in any order relative to each other, unless a semaphore or flag orders them
+//!   ([CUDA][cuda-streams], [Vulkan][vk-order], [Metal][mtl-queue]).
+//! * All: a step takes any time, so two timestamps may be equal
+//!   ([CUDA][cuda-elapsed], [Vulkan][vk-timestamps]).
+//! * CUDA: the commands of one stream run in order ([streams][cuda-streams]).
+//! * CUDA: a wait blocks only the later work of its stream, and a later record of the event does
+//!   not change the wait ([streams][cuda-wait]).
+//! * CUDA: queues share a hardware channel, and a blocked queue blocks the others
+//!   ([`Config::channels`]; [dependencies][cuda-channels]).
+//! * Vulkan: the batches of one queue overlap. A signal follows all earlier work of the queue, and
+//!   a wait blocks all later work ([order][vk-order], [semaphores][vk-semaphores]).
+//! * Vulkan: a timestamp follows all earlier commands, as with the stage `ALL_COMMANDS`
+//!   ([timestamps][vk-timestamps]). It may have fewer than 64 valid bits, and wraps.
+//! * Vulkan: a lost device ends all waits with an error ([lost devices][vk-lost]).
+//! * Metal, read strictly: the command buffers of one queue overlap, and only a wait orders one
+//!   behind another ([events][mtl-event]).
+//! * Metal: handlers run late, and in any order among batches and semaphores
+//!   ([handlers][mtl-handler], [listeners][mtl-listener]).
+//! * Vulkan and Metal: a wait may be submitted before its signal
+//!   ([Vulkan][vk-semaphores], [Metal][mtl-event]).
+//! * Vulkan and Metal: the host may see a signal before its batch is reported complete or has an
+//!   end time ([Vulkan][vk-semaphores], [Metal][mtl-shared]).
+//! * CUDA and Metal: a failed batch may stop at any command, and its later signals never come
+//!   ([CUDA][cuda-errors], [Metal][mtl-buffer]).
+//! * CUDA and Metal: a full queue blocks its caller. In CUDA a submit blocks, in Metal the creation
+//!   of a command buffer ([CUDA][cuda-streams], [Metal][mtl-queue]). A submit may be refused
+//!   instead ([`WhenFull`]).
 //!
 //! Apple's documentation of events can also be read so that a wait blocks the later command buffers
 //! of its queue. A test of that reading gives each queue its own channel, with `channels: Some(n)`

@@ -12,7 +12,7 @@ use crate::{Error, ObjectKind, Outcome, QueueId, Status, Sticky, Submission, Whe
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Why a submit did not get through.
+/// Why a submit was not accepted.
 pub(crate) enum Refused {
     Error(Error),
     /// The queue is full, and the configuration says that the caller blocks.
@@ -246,7 +246,7 @@ impl State {
 
 /// # Failing
 impl State {
-    /// Fails one batch, and whatever the device's configuration says fails with it.
+    /// Fails one batch, and what fails with it according to the device's [`Sticky`].
     pub(crate) fn fail(&mut self, id: QueueId, number: u64, why: String) {
         let Some(sticky) = self
             .devices
@@ -379,8 +379,8 @@ impl State {
         }
     }
 
-    /// Closes the device, whose last handle was dropped. Its pending work is dropped without
-    /// running, since that work may own handles of the machine.
+    /// Closes the device, whose last handle was dropped. Its pending work is dropped and does not
+    /// run, since it may own handles of the machine.
     pub(crate) fn close(&mut self, device: usize) {
         if let Some(state) = self.devices.get_mut(device) {
             state.closed = true;

@@ -1,6 +1,6 @@
-//! Faults that are planned by the number of the occurrence that they strike.
+//! Faults that are planned for the nth occurrence of something.
 
-/// Things planned for the nth occurrence of something, counted from when they were planned.
+/// Plans for the nth occurrence of something. Each plan counts from when it was made.
 #[derive(Debug)]
 pub struct Planned<T>(Vec<Plan<T>>);
 
@@ -44,7 +44,8 @@ impl<T: Clone> Planned<T> {
         self.occur_if(|_| true)
     }
 
-    /// As [`Planned::occur`], for an occurrence that only some plans count.
+    /// As [`Planned::occur`], for an occurrence that counts only for plans of which `counts` is
+    /// true.
     pub fn occur_if(&mut self, counts: impl Fn(&T) -> bool) -> Option<T> {
         let mut due = None;
         for (index, plan) in self.0.iter_mut().enumerate() {

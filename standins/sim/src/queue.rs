@@ -33,7 +33,8 @@ impl Batch {
         self.wait_for(timeout, |view| matches!(view.status, Status::Ended(_)))
     }
 
-    /// As [`Batch::wait`], and until its handlers have returned, as Metal's `waitUntilCompleted`.
+    /// As [`Batch::wait`], but also waits until the batch's handlers have returned, as Metal's
+    /// `waitUntilCompleted` does.
     pub fn wait_with_handlers(&self, timeout: Option<Duration>) -> Waited {
         self.wait_for(timeout, |view| {
             matches!(view.status, Status::Ended(_)) && view.handlers_left == 0
@@ -97,7 +98,7 @@ impl Queue {
                 Err(Refused::Error(error)) => return Err(error),
                 Err(Refused::Block) => {}
             }
-            // another thread may take the room first, so the loop checks again under the lock
+            // another thread may fill the queue first, so the loop submits again under the lock
             let _ = machine.host_wait(None, |state| match state.has_room(*id) {
                 Ok(true) => Some(Ok(())),
                 Ok(false) => None,

@@ -31,12 +31,12 @@ enum Unlocked {
     Call(HandlerCall),
 }
 
-/// How many of the due handlers a step chooses from. They are enough to break any order that a
-/// caller relies on, and a step stays cheap while thousands are due.
+/// From how many of the due handlers a step chooses. They are enough to break any order that a
+/// caller relies on, and few enough that a step is cheap while thousands are due.
 const HANDLER_WINDOW: usize = 32;
 
-/// The weight of work is a product of two weights, its queue's and its own. This factor brings the
-/// one weight of a handler to the same scale.
+/// The weight of work is the product of its queue's weight and its own. A handler has one weight,
+/// and this factor brings it to the same scale.
 const HANDLER_SCALE: u64 = 16;
 
 impl Machine {
@@ -112,8 +112,8 @@ impl State {
         Some(self.apply(choice))
     }
 
-    /// How long the step takes: often no time, so that two timestamps may be equal, and sometimes
-    /// very long.
+    /// How long the step takes: often 0, so that two timestamps may be equal, and sometimes very
+    /// long.
     fn duration(&mut self) -> u64 {
         let real = self.real_time.as_mut().map_or(0, |last| {
             let now = Instant::now();
@@ -282,8 +282,8 @@ fn is_wait(command: &Command) -> bool {
     command.0.is_wait()
 }
 
-/// Whether the batch's next command may run. `oldest` says that no started batch of its queue was
-/// submitted earlier, where that matters.
+/// Whether the batch's next command may run. `oldest` says whether no started batch of its queue
+/// was submitted earlier; it is always true where the order of signals is free.
 fn may_run(batch: &mut BatchState, oldest: bool) -> bool {
     if batch.fault_is_due() {
         return true;

@@ -27,8 +27,8 @@ pub fn with_seeds(count: u64, mut test: impl FnMut(u64)) {
     }
 }
 
-/// The first of the seeds `0..count` for which `shows` is true. It proves that the scheduler can
-/// do something.
+/// The first of the seeds `0..count` for which `shows` is true. A test proves with it that the
+/// scheduler can do something.
 ///
 /// `FENCEPOST_SIM_SEED` has no effect here, since one seed cannot prove that.
 pub fn find_seed(count: u64, shows: impl FnMut(&u64) -> bool) -> Option<u64> {
@@ -82,8 +82,8 @@ impl Rng {
         self.next() % bound.max(1)
     }
 
-    /// A scheduling weight: 1, 4, 16 or 64. The wide spread lets one batch or handler lag behind
-    /// dozens of steps of the others, which equal weights would almost never do.
+    /// A scheduling weight: 1, 4, 16 or 64. The wide spread lets one batch or handler lag dozens of
+    /// steps behind the others, which almost never happens with equal weights.
     pub(crate) fn weight(&mut self) -> u64 {
         1 << (2 * self.below(4))
     }

@@ -21,7 +21,8 @@ pub(crate) struct State {
     pub(crate) steps: u64,
     pub(crate) devices: Vec<DeviceState>,
     pub(crate) queues: BTreeMap<QueueId, QueueState>,
-    /// The queues with pending batches, since a machine may have thousands of idle ones.
+    /// The queues with pending batches. A machine may have thousands of idle ones, which a step
+    /// need not look at.
     pub(crate) active: BTreeSet<QueueId>,
     /// The handlers that are due.
     pub(crate) handler_calls: VecDeque<HandlerCall>,
@@ -69,7 +70,7 @@ impl QueueState {
         self.waiting.len() + self.in_flight.len() + self.unreported.len()
     }
 
-    /// The first submitted of the batches that are not reported.
+    /// The first submitted batch that is not reported.
     pub(crate) fn oldest(&self) -> Option<u64> {
         let first = |batches: &[BatchState]| batches.iter().map(|batch| batch.id).min();
         let waiting = self.waiting.front().map(|batch| batch.id);
@@ -187,8 +188,8 @@ impl State {
         }
     }
 
-    /// A queue is removed only after its last handle is dropped or its device is closed, so a
-    /// missing one means a closed device.
+    /// A queue is removed only after its last handle is dropped or its device is closed. A caller
+    /// has a handle, so a missing queue means a closed device.
     pub(crate) fn queue(&self, id: QueueId) -> Result<&QueueState, Error> {
         self.queues.get(&id).ok_or(Error::DeviceClosed)
     }

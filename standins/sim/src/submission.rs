@@ -1,4 +1,4 @@
-//! Batches in the making.
+//! Batches before they are submitted.
 
 use crate::command::{Command, Op};
 use crate::{Flag, Gate, Outcome, Recording, Semaphore, TimestampQuery};
@@ -30,10 +30,10 @@ impl Command {
         Command(Op::ResetFlag(flag.value.clone()))
     }
 
-    /// Continues once the condition holds, such as a word in memory that has a value.
+    /// Continues once the condition is true, such as that a word in memory has a value.
     ///
-    /// The machine calls it repeatedly with its lock held: it must be quick and call nothing of
-    /// this crate. A panic in it counts as false.
+    /// The machine evaluates the condition repeatedly with its lock held: it must be quick and call
+    /// nothing of this crate. A panic in it counts as false.
     pub fn wait_until(condition: impl FnMut() -> bool + Send + 'static) -> Command {
         Command(Op::WaitUntil(Box::new(condition)))
     }
@@ -131,8 +131,8 @@ impl Submission {
         self
     }
 
-    /// Names the recorded command buffer that this batch is. A double submit of it is then refused
-    /// and a violation.
+    /// Says which recorded command buffer this batch is. A double submit of it is then refused and
+    /// a violation.
     pub fn recording(mut self, recording: &Recording) -> Submission {
         self.recording = Some(recording.clone());
         self

@@ -6,7 +6,7 @@ use std::fmt;
 /// One event of the trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceEntry {
-    /// How many steps the scheduler had taken before.
+    /// How many steps the scheduler had made before.
     pub step: u64,
     /// The machine's simulated time.
     pub time_ns: u64,

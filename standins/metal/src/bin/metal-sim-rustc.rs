@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::SystemTime;
 
-/// Where it has changed, the new version of objc2-metal has to be looked at: better an error than a
-/// silent guess.
+/// The changes to the source. If a text is not there as often as it should be, the build fails: a
+/// person has to look at that version of objc2-metal.
 const CHANGES: &[Change] = &[
     Change {
         file: "generated/mod.rs",
@@ -81,7 +81,7 @@ fn is_for_the_stand_in(arguments: &[OsString]) -> bool {
 
 fn replace_source(arguments: &mut [OsString]) -> Result<(), String> {
     let out = PathBuf::from(value(arguments, "--out-dir").ok_or("rustc got no --out-dir")?);
-    // two builds of the crate with other features must not write to one folder
+    // two builds of the crate with different features must not write to one folder
     let name = arguments
         .iter()
         .filter_map(|argument| argument.to_str()?.strip_prefix("extra-filename="))
@@ -94,7 +94,7 @@ fn replace_source(arguments: &mut [OsString]) -> Result<(), String> {
         .ok_or("rustc got no src/lib.rs of objc2-metal")?;
     let source = Path::new(&*root)
         .parent()
-        .ok_or("src/lib.rs lies nowhere")?
+        .ok_or("src/lib.rs has no folder")?
         .to_owned();
     let package = out.join(format!("objc2-metal-for-metal-sim{name}"));
     let copy = package.join("src");
@@ -102,7 +102,7 @@ fn replace_source(arguments: &mut [OsString]) -> Result<(), String> {
         fs::remove_dir_all(&package).map_err(|error| message(&package, &error))?;
     }
     copy_folder(&source, &copy)?;
-    // its documentation includes this one
+    // the crate's documentation includes it
     let readme = source.join("../README.md");
     if readme.exists() {
         copy_file(&readme, &package.join("README.md")).map_err(|error| message(&readme, &error))?;
@@ -142,13 +142,14 @@ fn copy_folder(from: &Path, to: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Written anew, since a registry's files may be read-only.
+/// Writes a new file: `fs::copy` would copy the permissions, and a registry's files may be
+/// read-only.
 fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     write_aged(to, &fs::read(from)?, from.metadata()?.modified()?)
 }
 
-/// The file is as old as the one that it is made from: cargo builds a crate again whose sources are
-/// younger than its last build.
+/// Gives the file the age of its original: cargo builds a crate again if a source is younger than
+/// the last build.
 fn write_aged(file: &Path, bytes: &[u8], age: SystemTime) -> io::Result<()> {
     let mut file = fs::File::create(file)?;
     file.write_all(bytes)?;

@@ -20,7 +20,7 @@ struct Block {
 struct Descriptor {
     reserved: usize,
     size: usize,
-    /// Both are there only with `HAS_HELPERS`.
+    /// Present only with `HAS_HELPERS`, as is `dispose`.
     copy: Option<unsafe extern "C-unwind" fn(*mut c_void, *const c_void)>,
     dispose: Option<unsafe extern "C-unwind" fn(*mut c_void)>,
 }
@@ -29,8 +29,8 @@ const NEEDS_FREE: c_int = 1 << 24;
 const HAS_HELPERS: c_int = 1 << 25;
 const IS_GLOBAL: c_int = 1 << 28;
 
-/// The counts of the blocks on the heap. Those with none left are gone; their memory is never used
-/// again.
+/// The reference counts of the blocks on the heap. A block with a count of 0 is freed; its memory
+/// is never reused.
 static BLOCKS: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
 
 fn counts() -> MutexGuard<'static, BTreeMap<usize, usize>> {
@@ -63,7 +63,7 @@ pub(super) extern "C-unwind" fn _Block_copy(block: *const c_void) -> *mut c_void
         }
         return block.cast_mut();
     }
-    // SAFETY: as above; a block has a descriptor
+    // SAFETY: as above; every block has a descriptor
     let descriptor = unsafe { (*from).descriptor };
     // SAFETY: descriptors are constants of the program
     let size = unsafe { (*descriptor).size };
@@ -71,7 +71,7 @@ pub(super) extern "C-unwind" fn _Block_copy(block: *const c_void) -> *mut c_void
     let Ok(layout) = layout else {
         fail(format_args!("a block of {size} bytes"));
     };
-    // SAFETY: the layout has a block's size at least
+    // SAFETY: the layout is at least as large as a block
     let to = unsafe { alloc(layout) };
     if to.is_null() {
         handle_alloc_error(layout);
@@ -86,10 +86,10 @@ pub(super) extern "C-unwind" fn _Block_copy(block: *const c_void) -> *mut c_void
         (*copy).flags |= NEEDS_FREE;
     }
     if flags & HAS_HELPERS != 0 {
-        // SAFETY: the flag says that the descriptor has these
+        // SAFETY: the flag says that the descriptor has it
         let helper = unsafe { (*descriptor).copy };
         if let Some(helper) = helper {
-            // SAFETY: to be called once for each copy, with the copy and the original
+            // SAFETY: it is called once for each copy, with the copy and the original
             unsafe { helper(copy.cast(), block) };
         }
     }
@@ -121,10 +121,10 @@ pub(super) extern "C-unwind" fn _Block_release(block: *const c_void) {
     };
     drop(counts);
     if left == 0 && flags & HAS_HELPERS != 0 {
-        // SAFETY: the flag says that the descriptor has these
+        // SAFETY: the flag says that the descriptor has it
         let helper = unsafe { (*descriptor).dispose };
         if let Some(helper) = helper {
-            // SAFETY: the count has just gone to zero, so this is the one call for this copy
+            // SAFETY: the count has just fallen to 0, so this is the one call for this copy
             unsafe { helper(block.cast_mut()) };
         }
     }

@@ -7,10 +7,10 @@ use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock};
 
-/// A class or a metaclass. Callers know it by its address only.
+/// A class or a metaclass. Callers know only its address.
 pub(crate) struct Class {
     pub(super) name: &'static CStr,
-    /// Empty in a class that a program may name and nobody has made yet.
+    /// Empty until the class is made. A program may name classes that this crate does not make.
     body: OnceLock<Body>,
 }
 
@@ -40,7 +40,8 @@ pub(crate) struct Variable {
 static BY_ADDRESS: RwLock<BTreeMap<usize, &'static Class>> = RwLock::new(BTreeMap::new());
 static BY_NAME: RwLock<BTreeMap<&'static CStr, &'static Class>> = RwLock::new(BTreeMap::new());
 
-/// What an object's memory begins with, where a real one has its class.
+/// The size of the first word of an object's memory. It stays unused; other runtimes store the
+/// class there.
 pub(super) const FIRST_WORD: usize = size_of::<usize>();
 
 macro_rules! named_classes {
@@ -99,7 +100,7 @@ impl Class {
         self.body().size.load(Ordering::SeqCst)
     }
 
-    /// The method of that selector, its own or the nearest above.
+    /// The class's method for the selector, or that of the nearest class above.
     pub(super) fn method(&self, selector: Sel) -> Option<&'static Method> {
         let mut class = self;
         loop {
@@ -120,7 +121,7 @@ pub(super) fn find(class: *const c_void) -> Option<&'static Class> {
     all.get(&class.addr()).copied()
 }
 
-/// A class that the program names but nobody has made.
+/// The class at this address, if a program may name it and it is not made.
 pub(super) fn find_unmade(class: *const c_void) -> Option<&'static Class> {
     NAMED
         .iter()
@@ -168,7 +169,7 @@ fn fill(
         size: AtomicUsize::new(size),
         methods: RwLock::default(),
         variables: RwLock::default(),
-        // a metaclass is as good as registered
+        // a metaclass is never registered by itself
         registered: AtomicBool::new(metaclass.is_none()),
     };
     if class.body.set(body).is_err() {
@@ -196,7 +197,7 @@ extern "C-unwind" fn objc_allocateClassPair(
     };
     let superclass = (!superclass.is_null()).then(|| expect(superclass));
     let metaclass: &'static Class = Box::leak(Box::new(Class::empty(class.name)));
-    // the root's metaclass inherits from the root, so that classes answer what every object does
+    // the root's metaclass inherits from the root, so that classes have the methods of all objects
     let above_meta = superclass.map_or(Some(class), |above| above.body().metaclass);
     let size = superclass.map_or(FIRST_WORD, Class::size);
     fill(class, superclass, Some(metaclass), size);
@@ -350,7 +351,7 @@ extern "C-unwind" fn class_isMetaClass(class: *const c_void) -> u8 {
     expect(class).is_meta().into()
 }
 
-/// A metaclass's own is itself, which nobody asks for.
+/// The class's metaclass. A metaclass returns itself, which no caller asks for.
 pub(super) fn metaclass_of(class: &'static Class) -> &'static Class {
     class.body().metaclass.unwrap_or(class)
 }

@@ -1,4 +1,4 @@
-//! Selectors, and which function a message goes to.
+//! Selectors, and the function that a message calls.
 
 use super::class::{self, Class};
 use super::object::{Kind, kind};
@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::sync::{PoisonError, RwLock};
 
-/// Each name once, at an address that is its selector. Never freed.
+/// The registered names. The address of a name is its selector, so each is stored once and never
+/// freed.
 static SELECTORS: RwLock<BTreeMap<CString, &'static CStr>> = RwLock::new(BTreeMap::new());
 
 #[unsafe(no_mangle)]
@@ -65,7 +66,7 @@ pub(super) extern "C-unwind" fn objc_msg_lookup(receiver: Id, selector: Sel) -> 
     function(class, selector)
 }
 
-/// Where `super` messages go; as clang lays it out for GNUstep.
+/// The receiver of a message to `super`, in clang's layout for GNUstep.
 #[repr(C)]
 struct Super {
     receiver: Id,

@@ -1,16 +1,16 @@
 //! The part of an Objective-C runtime that objc2, block2 and dispatch2 call: C functions by the
 //! names of GNUstep's.
 //!
-//! It checks rather than hurries. No memory of a dead object is used again, so that a message to
-//! it, a retain or a release names its class instead of doing something. What it knows of classes
-//! and objects is in tables by address; a pointer from outside is looked up there and never
-//! followed, but for blocks, which their callers put on the stack.
+//! It finds mistakes, and is slow. The memory of a deallocated object is never reused, so that a
+//! later message, retain or release panics with the object's class. Tables list all classes and
+//! objects by address. A pointer from outside is looked up there and never dereferenced, except if
+//! it points to a block, which callers put on the stack.
 //!
-//! The functions' meaning:
+//! The functions are documented at
 //! <https://developer.apple.com/documentation/objectivec/objective-c-runtime>, and
 //! <https://clang.llvm.org/docs/AutomaticReferenceCounting.html#runtime-support> for those of
-//! reference counts. None of them is `unsafe` here: the `extern` declarations through which they
-//! are called say what callers must keep to.
+//! reference counts. None is `unsafe` here: the `extern` declarations through which callers
+//! reach them state what callers have to ensure.
 
 mod block;
 mod class;
@@ -28,7 +28,8 @@ pub(crate) use references::{objc_release, objc_retain};
 
 use std::collections::BTreeMap;
 
-/// Live objects by class, and blocks. Permanent objects count while somebody else holds them.
+/// How many objects of each class, and how many blocks, are alive. Permanent objects count while
+/// code outside this crate has a reference to them.
 pub(crate) fn live() -> BTreeMap<String, usize> {
     let mut live = object::live();
     let blocks = block::live();

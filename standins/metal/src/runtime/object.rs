@@ -9,17 +9,17 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-/// What is known of an object. Its memory holds the variables only.
+/// What the runtime knows of an object. The object's own memory has only its variables.
 pub(super) struct Object {
     pub(super) class: &'static Class,
     pub(super) count: AtomicUsize,
     pub(super) dead: AtomicBool,
-    /// Held by this crate as long as the process lives, so no leak.
+    /// Whether this crate keeps a reference to it until the process ends, which is no leak.
     permanent: AtomicBool,
     serial: u64,
 }
 
-/// By address; dead ones stay, as their memory does.
+/// All objects by address. Deallocated ones stay, since their memory is never reused.
 static OBJECTS: RwLock<BTreeMap<usize, &'static Object>> = RwLock::new(BTreeMap::new());
 static SERIAL: AtomicU64 = AtomicU64::new(1);
 
@@ -44,8 +44,8 @@ pub(super) fn kind(id: Id) -> Kind {
     if let Some(class) = class::find_unmade(id) {
         fail(format_args!("class {} is not simulated", class.shown()));
     }
-    // SAFETY: objc2's callers have a pointer to an object, and of those only blocks, whose first
-    // word is their class, are made by others than this runtime
+    // SAFETY: callers of objc2 pass a pointer to an object. One that this runtime did not make is a
+    // block, whose first word is its class
     let first = unsafe { *id.cast::<*const c_void>() };
     match class::find(first) {
         Some(class) if class::is_block(first) => Kind::Block(class),
@@ -73,7 +73,7 @@ impl Object {
 /// A new object of the class with a count of 1 and zeroes in its variables.
 pub(crate) fn create(class: *const c_void) -> Id {
     let class = class::expect(class);
-    // what is aligned more than this objc2 does not put into variables of its own classes here
+    // no class here has variables with a greater alignment
     let layout = Layout::from_size_align(class.size().max(FIRST_WORD), 16);
     let Ok(layout) = layout else {
         fail(format_args!("{} is too large", class.shown()));
@@ -95,7 +95,7 @@ pub(crate) fn create(class: *const c_void) -> Id {
     memory
 }
 
-/// The end of an object. Its memory is never used again.
+/// Marks the object as deallocated. Its memory is never reused.
 pub(crate) fn dispose(id: Id) {
     if let Kind::Object(object) = kind(id) {
         object.check_alive("dispose");
@@ -103,7 +103,7 @@ pub(crate) fn dispose(id: Id) {
     }
 }
 
-/// Whether an object is there that nobody has begun to free.
+/// Whether the address is that of an object with references left.
 pub(crate) fn is_alive(id: *const c_void) -> bool {
     find(id.cast_mut()).is_some_and(|object| object.count.load(Ordering::SeqCst) > 0)
 }
@@ -112,7 +112,7 @@ pub(crate) fn count(id: Id) -> usize {
     find(id).map_or(usize::MAX, |object| object.count.load(Ordering::SeqCst))
 }
 
-/// This crate holds one reference to the object for as long as it likes.
+/// Marks the object as one to which this crate keeps a reference until the process ends.
 pub(crate) fn make_permanent(id: *const c_void) {
     if let Some(object) = find(id.cast_mut()) {
         object.permanent.store(true, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! Autorelease pools, one stack a thread.
+//! Autorelease pools: one stack for each thread.
 
 use super::object::{Kind, kind};
 use super::references::{objc_release, objc_retain};
@@ -12,7 +12,7 @@ use std::ptr::null_mut;
 struct Pools(Vec<Id>);
 
 impl Drop for Pools {
-    /// Without a pool, objects wait for the thread's end.
+    /// Objects that were autoreleased without a pool are released when the thread ends.
     fn drop(&mut self) {
         for object in self.0.drain(..).rev() {
             objc_release(object);
@@ -59,7 +59,7 @@ pub(crate) extern "C-unwind" fn objc_autorelease(id: Id) -> Id {
             object.class.shown()
         }
     };
-    // while a thread's variables are torn down there is no pool left, and the object leaks
+    // the stack may be gone while the thread's variables are destroyed; the object then leaks
     let pooled = POOLS.try_with(|pools| {
         let pools = &mut pools.borrow_mut().0;
         let pooled = pools.iter().any(|object| object.is_null());

@@ -9,8 +9,8 @@ use std::ptr::null_mut;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The places that weakly refer to an object, by its address. Held while a count falls, so that
-/// nobody takes a strong reference from a weak one to an object that is on its way out.
+/// The places of the weak references to an object, by its address. The lock is held while a count
+/// falls, so that no weak reference gives a strong one to an object that is being deallocated.
 static WEAK: Mutex<BTreeMap<usize, BTreeSet<usize>>> = Mutex::new(BTreeMap::new());
 
 fn weak() -> MutexGuard<'static, BTreeMap<usize, BTreeSet<usize>>> {
@@ -62,8 +62,8 @@ fn is_last(id: Id, object: &Object) -> bool {
     let before = object.count.fetch_sub(1, Ordering::SeqCst);
     if before == 1 {
         for place in weak.remove(&id.addr()).into_iter().flatten() {
-            // SAFETY: a place stays in the table only between objc_initWeak and objc_destroyWeak,
-            // while it is valid, and the lock keeps the latter waiting
+            // SAFETY: a place is in the table only from objc_initWeak to objc_destroyWeak, while it
+            // is valid, and objc_destroyWeak needs the lock
             unsafe { *std::ptr::with_exposed_provenance_mut::<Id>(place) = null_mut() };
         }
     }
@@ -73,7 +73,7 @@ fn is_last(id: Id, object: &Object) -> bool {
 fn deallocate(id: Id, object: &Object) {
     let selector = sel_registerName(c"dealloc".as_ptr());
     let method = objc_msg_lookup(id, selector);
-    // SAFETY: every dealloc takes the object and the selector and returns nothing
+    // SAFETY: every dealloc takes the object and the selector, and returns nothing
     let method: unsafe extern "C-unwind" fn(Id, Sel) = unsafe { std::mem::transmute(method) };
     // SAFETY: the object is alive, and this is its one dealloc
     unsafe { method(id, selector) };
@@ -101,7 +101,7 @@ extern "C-unwind" fn objc_loadWeakRetained(place: &Id) -> Id {
     let _weak = weak();
     let id = *place;
     if let Some(object) = find(id) {
-        // not zero: with the lock held, a place whose object has gone to zero is empty
+        // the count is not 0: under the lock, the place of an object without references is null
         object.count.fetch_add(1, Ordering::SeqCst);
     }
     id

@@ -1,11 +1,11 @@
-//! What objc2 asks of methods, variables and protocols, and what it may call that is not simulated.
+//! Functions about methods, variables and protocols, and those that are not simulated.
 
 use super::class::{Method, Variable};
 use super::types::{Id, Imp, Sel, fail};
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::ptr::{null, null_mut};
 
-// Methods and variables: objc2 hands back what it got from here, and both live for ever.
+// Methods and variables: objc2 passes pointers that it got from this runtime, which frees neither.
 
 #[unsafe(no_mangle)]
 extern "C-unwind" fn method_getName(method: &'static Method) -> Sel {
@@ -37,8 +37,8 @@ extern "C-unwind" fn ivar_getTypeEncoding(variable: &'static Variable) -> *const
     variable.types.as_ptr()
 }
 
-// There are no protocol objects. objc2 then skips its check that a class has every required method,
-// which stand-ins rightly lack.
+// There are no protocol objects. objc2 then skips its check that a class has all methods that the
+// protocol requires, of which the classes here have only some.
 
 #[unsafe(no_mangle)]
 extern "C-unwind" fn objc_getProtocol(_: *const c_char) -> *const c_void {
@@ -90,7 +90,8 @@ extern "C-unwind" fn objc_exception_throw(_: Id) -> ! {
     ))
 }
 
-/// The flags that blocks and their helpers use for a captured object; block2 captures none.
+/// The helpers of blocks that a C compiler makes call this for captured objects. The helpers of
+/// block2's blocks do not.
 #[unsafe(no_mangle)]
 extern "C-unwind" fn _Block_object_assign(_: *mut c_void, _: *const c_void, _: c_int) {
     fail(format_args!(

@@ -8,10 +8,10 @@ use std::fmt;
 pub(crate) type Id = *mut c_void;
 /// A pointer to a registered name.
 pub(crate) type Sel = *const c_char;
-/// A method's function, of whatever type its encoding says.
+/// A method's function. The method's encoding gives its type.
 pub(super) type Imp = unsafe extern "C-unwind" fn();
 
-/// A mistake that cannot be carried on from: written down, and a panic in the thread that makes it.
+/// Reports a mistake after which the calling thread cannot continue, and panics.
 #[track_caller]
 pub(super) fn fail(what: fmt::Arguments<'_>) -> ! {
     let text = what.to_string();
@@ -19,11 +19,11 @@ pub(super) fn fail(what: fmt::Arguments<'_>) -> ! {
     panic!("{text}")
 }
 
-/// The text at `name`, for as long as the caller says.
+/// The text at `name`.
 ///
 /// # Safety
-/// `name` is a C string that stays as it is for that long.
+/// `name` is a C string that lives and does not change for `'a`.
 pub(super) unsafe fn text<'a>(name: *const c_char) -> &'a CStr {
-    // SAFETY: the caller's word
+    // SAFETY: the caller vouches for it
     unsafe { CStr::from_ptr(name) }
 }
