@@ -7,8 +7,9 @@ use crate::codes::{
 use crate::log::LOG;
 use crate::marker::Marker;
 use crate::sticky_error::StickyError;
+use fencepost_sim::lock;
 use fencepost_sim::{Command, Error, Planned, Queue, SimDevice, Submission, TimestampQuery};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// A context is one simulated device. A reset replaces it by another one, so the sticky error is
@@ -69,9 +70,7 @@ impl Context {
     }
 
     fn lock_destroyed_streams(&self) -> MutexGuard<'_, Vec<(bool, Arc<Marker>)>> {
-        self.destroyed_streams
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.destroyed_streams)
     }
 
     /// Blocks until the markers are complete or their context has failed.

@@ -13,10 +13,11 @@ use crate::module::{Function, Module};
 use crate::stream::Stream;
 use crate::table::{InvalidHandle, Table, next_epoch};
 use crate::work::HostFunctionThread;
+use fencepost_sim::lock;
 use fencepost_sim::{Config, Queue, SimDevice, Stepper, Sticky, random_seed};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 pub(crate) static DRIVER: Mutex<Option<Driver>> = Mutex::new(None);
 
@@ -64,7 +65,7 @@ pub(crate) struct Driver {
 
 /// Runs `body` with the driver locked. The first call makes the machine.
 pub(crate) fn with_driver<R>(body: impl FnOnce(&mut Driver) -> R) -> CudaResult<R> {
-    let mut driver = DRIVER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut driver = lock(&DRIVER);
     if driver.is_none() {
         *driver = Some(Driver::new(None, None)?);
     }

@@ -6,8 +6,9 @@ use crate::marker::Marker;
 use crate::shared_event::SharedEvent;
 use crate::types::CU_EVENT_DISABLE_TIMING;
 use fencepost_sim::TimestampQuery;
+use fencepost_sim::lock;
 use std::ffi::c_uint;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// What an event holds.
 #[derive(Clone, Debug)]
@@ -46,7 +47,7 @@ impl Event {
     }
 
     pub(crate) fn state(&self) -> EventState {
-        let own = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = lock(&self.state);
         match (&*own, &self.shared) {
             // another process may have made the latest record
             (EventState::Unrecorded | EventState::Recorded(_), Some(shared)) => {
@@ -64,7 +65,7 @@ impl Event {
     }
 
     pub(crate) fn set_state(&self, state: EventState) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        *lock(&self.state) = state;
     }
 
     /// The query for the timestamp of a record; `None` for an event without timing.

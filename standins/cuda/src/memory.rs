@@ -5,12 +5,13 @@ use crate::codes::{
     CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_MISALIGNED_ADDRESS,
     CUDA_ERROR_OUT_OF_MEMORY, CudaResult,
 };
+use fencepost_sim::lock;
 use std::alloc::Layout;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The size of the largest allocation.
 pub(crate) const MAX_SIZE: usize = 4 << 30;
@@ -136,10 +137,7 @@ pub(crate) struct Memory(Mutex<Allocations>);
 static KEPT_ALIVE: Mutex<Vec<Arc<Block>>> = Mutex::new(Vec::new());
 
 fn keep_alive(block: Arc<Block>) {
-    KEPT_ALIVE
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push(block);
+    lock(&KEPT_ALIVE).push(block);
 }
 
 impl Default for Memory {
@@ -164,7 +162,7 @@ impl Drop for Memory {
 
 impl Memory {
     fn lock(&self) -> MutexGuard<'_, Allocations> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     pub(crate) fn allocate(&self, len: usize, context: u64, host: bool) -> CudaResult<u64> {

@@ -7,10 +7,11 @@
 
 use crate::codes::{CUDA_ERROR_INVALID_HANDLE, CUDA_ERROR_OPERATING_SYSTEM, CudaResult};
 use crate::types::CUipcEventHandle;
+use fencepost_sim::lock;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// What every handle begins with.
 const MARK: [u8; 16] = *b"fencepost-sim-ev";
@@ -93,7 +94,7 @@ impl SharedEvent {
     }
 
     fn get(&self, place: u64) -> u64 {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = lock(&self.file);
         let mut bytes = [0; 8];
         let read = file
             .seek(SeekFrom::Start(place))
@@ -102,7 +103,7 @@ impl SharedEvent {
     }
 
     fn put(&self, place: u64, value: u64) {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = lock(&self.file);
         // if the file can no longer be written, the record stays pending
         let _ = file
             .seek(SeekFrom::Start(place))

@@ -5,12 +5,13 @@ use crate::context::Context;
 use crate::kernel::Launch;
 use crate::memory::{Memory, Span};
 use fencepost_sim::Flag;
+use fencepost_sim::lock;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// How a wait compares a word: `CUstreamWaitValue_flags`.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +100,7 @@ impl Work {
             }
             Work::Upload { bytes, to } => memory.span(*to, bytes.len())?.write(bytes),
             Work::Download { from, into } => {
-                let mut into = into.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut into = lock(into);
                 *into = memory.read(*from, into.len())?;
                 Ok(())
             }

@@ -5,6 +5,7 @@
 //! condition of [`Command::wait_until`](crate::Command::wait_until).
 
 use crate::command::Op;
+use crate::lock;
 use crate::object::ObjectTracker;
 use crate::state::State;
 use crate::{Config, Error, Waited};
@@ -167,7 +168,7 @@ impl Machine {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -1,9 +1,10 @@
 //! The objects of a simulated machine: their numbers, how many are alive, and which are in use.
 
 use crate::Violation;
+use crate::lock;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// What an object of a simulated device is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,17 +90,11 @@ pub(crate) struct ObjectTracker {
 
 impl ObjectTracker {
     pub(crate) fn report(&self, violation: Violation) {
-        self.violations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(violation);
+        lock(&self.violations).push(violation);
     }
 
     pub(crate) fn violations(&self) -> Vec<Violation> {
-        self.violations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.violations).clone()
     }
 
     pub(crate) fn live(&self) -> Live {

@@ -1,8 +1,9 @@
 //! Timestamp queries.
 
 use crate::Violation;
+use crate::lock;
 use crate::object::Object;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A timestamp query: work writes the device clock to it, and the host reads it. Cheap to clone;
 /// all clones are the same query.
@@ -64,6 +65,6 @@ impl TimestampQuery {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<u64>> {
-        self.value.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.value)
     }
 }

@@ -1,6 +1,7 @@
 //! What the host sees of a batch.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::lock;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// How a batch ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,6 @@ impl HostView {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, View> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }

@@ -3,9 +3,10 @@
 
 use crate::Violation;
 use crate::handler::{HandlerCall, Listener};
+use crate::lock;
 use crate::object::Object;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The value of a semaphore, and the handlers that wait for it.
 pub(crate) struct Timeline {
@@ -78,7 +79,7 @@ impl Timeline {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 

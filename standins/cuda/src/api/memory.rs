@@ -10,8 +10,9 @@ use crate::log::LOG;
 use crate::memory::MAX_SIZE;
 use crate::types::{CUcontext, CUdeviceptr, CUstream};
 use crate::work::Work;
+use fencepost_sim::lock;
 use std::ffi::{c_uchar, c_uint, c_void};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Allocates device memory.
 #[unsafe(no_mangle)]
@@ -172,7 +173,7 @@ unsafe fn download(
             // the device never accesses the caller's memory, which may be freed once this call has
             // returned an error
             context.wait_all(end.as_slice())?;
-            let bytes = into.lock().unwrap_or_else(PoisonError::into_inner);
+            let bytes = lock(&into);
             // SAFETY: the caller has space for `len` bytes, which is what `bytes` holds
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.cast(), bytes.len()) };
             Ok(())

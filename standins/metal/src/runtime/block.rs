@@ -2,10 +2,11 @@
 
 use super::class;
 use super::types::fail;
+use fencepost_sim::lock;
 use std::alloc::{Layout, alloc, handle_alloc_error};
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 #[repr(C)]
 struct Block {
@@ -34,7 +35,7 @@ const IS_GLOBAL: c_int = 1 << 28;
 static BLOCKS: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
 
 fn counts() -> MutexGuard<'static, BTreeMap<usize, usize>> {
-    BLOCKS.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&BLOCKS)
 }
 
 pub(super) fn live() -> usize {

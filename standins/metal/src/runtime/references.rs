@@ -4,17 +4,18 @@ use super::block::{_Block_copy, _Block_release};
 use super::message::{objc_msg_lookup, sel_registerName};
 use super::object::{Kind, Object, find, kind};
 use super::types::{Id, Sel, fail};
+use fencepost_sim::lock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::null_mut;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// The places of the weak references to an object, by its address. The lock is held while a count
 /// falls, so that no weak reference gives a strong one to an object that is being deallocated.
 static WEAK: Mutex<BTreeMap<usize, BTreeSet<usize>>> = Mutex::new(BTreeMap::new());
 
 fn weak() -> MutexGuard<'static, BTreeMap<usize, BTreeSet<usize>>> {
-    WEAK.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&WEAK)
 }
 
 #[unsafe(no_mangle)]
