@@ -4,12 +4,13 @@
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use crate::{
     clock::Clock,
-    error::{Error, Result},
+    diagnostics,
+    error::{Cause, Error, Result},
     sync::{AtomicU64, BriefLock, Ids, Mutex, Ordering, lock},
     timeline::Awaited,
 };
@@ -61,6 +62,55 @@ impl DeviceCore {
                 device: self.name.clone(),
             }),
         }
+    }
+}
+
+/// Whether a device is lost, and why: the first cause stays.
+#[cfg_attr(
+    not(any(feature = "cuda", feature = "vulkan", has_metal)),
+    allow(dead_code)
+)]
+pub(crate) struct Loss(OnceLock<Cause>);
+
+#[cfg_attr(
+    not(any(feature = "cuda", feature = "vulkan", has_metal)),
+    allow(dead_code)
+)]
+impl Loss {
+    pub(crate) fn new() -> Loss {
+        Loss(OnceLock::new())
+    }
+
+    /// The error of every call on the device of this name, once that is lost.
+    pub(crate) fn error(&self, device: &str) -> Option<Error> {
+        self.0.get().map(|cause| lost(device, cause))
+    }
+
+    /// The device of this name is lost, by `cause` if nothing was its cause before. `fail` fails
+    /// all its streams with the first cause. Call it without any lock.
+    pub(crate) fn declare(
+        &self,
+        device: &str,
+        cause: impl FnOnce() -> Cause,
+        fail: impl FnOnce(&Cause),
+    ) -> Error {
+        let mut first = false;
+        let cause = self.0.get_or_init(|| {
+            first = true;
+            cause()
+        });
+        fail(cause);
+        if first {
+            diagnostics::device_lost(device, cause);
+        }
+        lost(device, cause)
+    }
+}
+
+fn lost(device: &str, cause: &Cause) -> Error {
+    Error::DeviceLost {
+        device: device.into(),
+        cause: cause.clone(),
     }
 }
 

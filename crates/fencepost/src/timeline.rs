@@ -74,6 +74,21 @@ impl Point {
     pub(crate) fn reached(&self) -> Reached {
         self.timeline.reached(self.value)
     }
+
+    /// Whether this point is complete, for a marker whose driver is to be asked (`ask`) while the
+    /// timeline knows nothing. What has failed stays failed, whatever the driver says later.
+    #[inline]
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "vulkan", has_metal)),
+        allow(dead_code)
+    )]
+    pub(crate) fn query(&self, ask: impl FnOnce() -> Result<bool>) -> Result<bool> {
+        match self.reached() {
+            Reached::Yes => Ok(true),
+            Reached::NotYet => ask(),
+            Reached::Failed => self.timeline.check(self.value),
+        }
+    }
 }
 
 /// Two points are equal when they are the same recording.

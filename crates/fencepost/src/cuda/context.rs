@@ -21,8 +21,7 @@ use super::{
 use crate::workers::{CallbackQueue, Pool};
 use crate::{
     clock::Clock,
-    core::DeviceCore,
-    diagnostics,
+    core::{DeviceCore, Loss},
     error::{Cause, Error},
     sync::{Mutex, lock},
     timeline::Timeline,
@@ -42,7 +41,7 @@ pub(crate) struct Context {
     /// The streams of its devices.
     devices: Mutex<Vec<Weak<dyn Lose>>>,
     /// The first fault that ended it. Nothing in it works after that.
-    dead: OnceLock<Cause>,
+    loss: Loss,
     /// What keeps it alive, where it is the caller's and is no primary one.
     pub(super) keep_alive: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
@@ -86,7 +85,7 @@ impl Context {
             ),
             upstreams: Upstreams::new(),
             devices: Mutex::new(Vec::new()),
-            dead: OnceLock::new(),
+            loss: Loss::new(),
             keep_alive: OnceLock::new(),
         }))
     }
@@ -109,10 +108,7 @@ impl Context {
 
     /// The error of everything in a context that has died.
     pub(super) fn lost(&self) -> Option<Error> {
-        self.dead.get().map(|cause| Error::DeviceLost {
-            device: self.name.clone(),
-            cause: cause.clone(),
-        })
+        self.loss.error(&self.name)
     }
 
     /// Completes the marker at `value`, as the driver says, and those before it; but only up to the
@@ -141,28 +137,19 @@ impl Context {
         if fault.meaning() != Meaning::Fatal {
             return self.driver.error(fault, &self.name);
         }
-        let mut first = false;
-        let cause = self.dead.get_or_init(|| {
-            first = true;
-            Cause::new(self.driver.describe(fault))
-        });
-        let devices: Vec<_> = lock(&self.devices)
-            .iter()
-            .filter_map(Weak::upgrade)
-            .collect();
-        for device in devices {
-            device.lose(cause);
-        }
-        if first {
-            diagnostics::device_lost(&self.name, cause);
-        }
-        if let Some(timeline) = timeline {
-            timeline.fail(cause, true).fire();
-        }
-        Error::DeviceLost {
-            device: self.name.clone(),
-            cause: cause.clone(),
-        }
+        let cause = || Cause::new(self.driver.describe(fault));
+        self.loss.declare(&self.name, cause, |cause| {
+            let devices: Vec<_> = lock(&self.devices)
+                .iter()
+                .filter_map(Weak::upgrade)
+                .collect();
+            for device in devices {
+                device.lose(cause);
+            }
+            if let Some(timeline) = timeline {
+                timeline.fail(cause, true).fire();
+            }
+        })
     }
 }
 

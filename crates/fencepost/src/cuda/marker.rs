@@ -197,12 +197,7 @@ impl Awaited for CudaMarker {
     }
 
     fn query(&self) -> Result<bool> {
-        match self.point.reached() {
-            Reached::Yes => Ok(true),
-            Reached::NotYet => self.ask(),
-            // What failed has failed for good, whatever the driver may say later.
-            Reached::Failed => self.point.timeline.check(self.point.value),
-        }
+        self.point.query(|| self.ask())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     clock::{Elapsed, Timestamp},
     error::{Error, Result},
     sync::spin_until,
-    timeline::{Awaited, Reached},
+    timeline::Awaited,
 };
 
 pub(crate) struct CountedMarker<C: Counter> {
@@ -112,11 +112,7 @@ impl<C: Counter> Awaited for CountedMarker<C> {
     }
 
     fn query(&self) -> Result<bool> {
-        match self.point.reached() {
-            Reached::Yes => Ok(true),
-            Reached::NotYet => self.ask(),
-            Reached::Failed => self.check(),
-        }
+        self.point.query(|| self.ask())
     }
 }
 

@@ -1,6 +1,6 @@
 //! One `MTLDevice`: its identity, the loss that ended it, and the streams that fail with it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use objc2::{
     runtime::{NSObjectProtocol, ProtocolObject},
@@ -14,8 +14,7 @@ use super::{
     wakes::fire_all,
 };
 use crate::{
-    core::{DeviceCore, Streams},
-    diagnostics,
+    core::{DeviceCore, Loss, Streams},
     epochs::ValueAllocator,
     error::{Cause, Error, Result},
     workers::{CallbackQueue, Pool},
@@ -26,7 +25,7 @@ pub(crate) struct Gpu {
     pub(crate) core: Arc<DeviceCore>,
     /// The values of its streams, which fail when the device is lost.
     streams: Streams<ValueAllocator>,
-    loss: OnceLock<Cause>,
+    loss: Loss,
     /// The process that opened it.
     owner: u32,
 }
@@ -39,7 +38,7 @@ impl Gpu {
             core: DeviceCore::new(name, time::clock(&model), callbacks),
             device,
             streams: Streams::new(),
-            loss: OnceLock::new(),
+            loss: Loss::new(),
             owner: std::process::id(),
         })
     }
@@ -75,27 +74,23 @@ impl Gpu {
 
     /// The error for a device that is lost.
     pub(super) fn lost(&self) -> Option<Error> {
-        self.loss.get().map(|cause| Error::DeviceLost {
-            device: self.core.name.clone(),
-            cause: cause.clone(),
-        })
+        self.loss.error(&self.core.name)
     }
 
     /// The device is lost: every stream fails, with the first cause. Call it without any lock.
     pub(super) fn lose(&self, cause: &Cause) {
-        let mut first = false;
-        let cause = self.loss.get_or_init(|| {
-            first = true;
-            cause.clone()
-        });
-        // All fail before any waiter is fired. Else a stream would fail by its wait for another,
-        // and not as one whose device is lost.
-        let streams = self.streams.alive();
-        let fail = |values: &Arc<ValueAllocator>| values.now().timeline.fail(cause, true);
-        fire_all(streams.iter().map(fail).collect());
-        if first {
-            diagnostics::device_lost(&self.core.name, cause);
-        }
+        let name = &self.core.name;
+        self.loss.declare(
+            name,
+            || cause.clone(),
+            |cause| {
+                // All fail before any waiter is fired. Else a stream would fail by its wait for
+                // another, and not as one whose device is lost.
+                let streams = self.streams.alive();
+                let fail = |values: &Arc<ValueAllocator>| values.now().timeline.fail(cause, true);
+                fire_all(streams.iter().map(fail).collect());
+            },
+        );
     }
 }
 

@@ -10,7 +10,7 @@
 use std::{
     any::Any,
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -26,8 +26,7 @@ use super::{
 use crate::{
     clock::Clock,
     contract::StreamImpl,
-    core::{DeviceCore, Streams},
-    diagnostics,
+    core::{DeviceCore, Loss, Streams},
     error::{Cause, Error, Result},
     sync::{Mutex, lock},
     workers::{CallbackQueue, Pool},
@@ -53,8 +52,7 @@ pub(crate) struct Gpu {
     /// Further queues of the caller's, as long as they have streams.
     wrapped: Mutex<Vec<Weak<Queue>>>,
     streams: Streams<dyn GpuStream>,
-    /// Why the device is lost, once it is.
-    loss: OnceLock<Cause>,
+    loss: Loss,
     /// Whether the process is ending, and its driver may be taken apart.
     exiting: AtomicBool,
     /// The process that it was made in.
@@ -98,7 +96,7 @@ impl Gpu {
             queues: Mutex::new(Vec::new()),
             wrapped: Mutex::new(Vec::new()),
             streams: Streams::new(),
-            loss: OnceLock::new(),
+            loss: Loss::new(),
             exiting: AtomicBool::new(false),
             owner: std::process::id(),
             forks: fork::number(),
@@ -189,11 +187,9 @@ impl Gpu {
         self.streams.alive()
     }
 
+    /// The error of every call, once the device is lost.
     pub(super) fn lost(&self) -> Option<Error> {
-        self.loss.get().map(|cause| Error::DeviceLost {
-            device: self.name.clone(),
-            cause: cause.clone(),
-        })
+        self.loss.error(&self.name)
     }
 
     /// What a refused call is to the caller. A loss fails every stream; the first such call is
@@ -208,24 +204,17 @@ impl Gpu {
         if fault.result != vk::Result::ERROR_DEVICE_LOST {
             return fault.error();
         }
-        let mut first = false;
-        let cause = self.loss.get_or_init(|| {
-            first = true;
+        let cause = || {
             Cause::new(format!(
                 "{} said that the device is lost: a fault of the work on it, or of its driver",
                 fault.call
             ))
-        });
-        for stream in self.streams() {
-            stream.lose(cause);
-        }
-        if first {
-            diagnostics::device_lost(&self.name, cause);
-        }
-        Error::DeviceLost {
-            device: self.name.clone(),
-            cause: cause.clone(),
-        }
+        };
+        self.loss.declare(&self.name, cause, |cause| {
+            for stream in self.streams() {
+                stream.lose(cause);
+            }
+        })
     }
 
     /// A new timeline semaphore, with the value 0.
