@@ -3,18 +3,17 @@
 use std::{any::Any, panic::Location, sync::Arc, time::Instant};
 
 use super::{
-    Counter, Time,
+    counter::{Counter, Time},
     epoch::{Epoch, Outlook},
-    reserve::ReservedMarker,
+    reserve::State,
     values::Allocated,
 };
-use crate::contract::{MarkerImpl, TimelineKnowledge};
-use crate::timeline::Point;
 use crate::{
     clock::{Elapsed, Timestamp},
+    contract::{MarkerImpl, TimelineKnowledge},
     error::{Error, Result},
     sync::spin_until,
-    timeline::Awaited,
+    timeline::{Awaited, Point},
 };
 
 pub(crate) struct CountedMarker<C: Counter> {
@@ -42,6 +41,25 @@ impl<C: Counter> CountedMarker<C> {
             epoch: place.epoch,
             counter,
             time: place.submitted.flatten(),
+        }
+    }
+
+    /// The marker of this kind behind one of any backend; an error where it is reserved, and its
+    /// work is not known to be submitted.
+    pub(crate) fn of(marker: &dyn MarkerImpl) -> Option<Result<&CountedMarker<C>>> {
+        let any: &dyn Any = marker;
+        match any.downcast_ref::<ReservedMarker<C>>() {
+            Some(reserved) => Some(reserved.submitted()),
+            None => any.downcast_ref().map(Ok),
+        }
+    }
+
+    /// As [`of`](CountedMarker::of), also for a marker that is only reserved.
+    pub(crate) fn of_reserved(marker: &dyn MarkerImpl) -> Option<&CountedMarker<C>> {
+        let any: &dyn Any = marker;
+        match any.downcast_ref::<ReservedMarker<C>>() {
+            Some(reserved) => Some(&reserved.inner),
+            None => any.downcast_ref(),
         }
     }
 
@@ -151,13 +169,132 @@ impl<C: Counter> MarkerImpl for CountedMarker<C> {
     }
 
     fn elapsed(&self, end: &dyn MarkerImpl) -> Result<Elapsed> {
-        let any: &dyn Any = end;
-        if let Some(reserved) = any.downcast_ref::<ReservedMarker<C>>() {
-            return self.elapsed(reserved.submitted()?);
-        }
-        match any.downcast_ref::<CountedMarker<C>>() {
+        match CountedMarker::<C>::of(end).transpose()? {
             Some(end) => self.time()?.elapsed(end.time()?),
             None => self.timestamp()?.elapsed(&end.timestamp()?),
+        }
+    }
+}
+
+/// A reserved marker: its counter is its own, and reaches one value only.
+pub(crate) struct ReservedMarker<C: Counter> {
+    inner: CountedMarker<C>,
+    state: Arc<State>,
+}
+
+impl<C: Counter> ReservedMarker<C> {
+    pub(crate) fn new(inner: CountedMarker<C>, state: Arc<State>) -> ReservedMarker<C> {
+        ReservedMarker { inner, state }
+    }
+
+    /// The marker, if it is known to be submitted.
+    pub(crate) fn submitted(&self) -> Result<&CountedMarker<C>> {
+        self.state.check(self.point()).map(|()| &self.inner)
+    }
+}
+
+impl<C: Counter> Awaited for ReservedMarker<C> {
+    fn point(&self) -> &Point {
+        self.inner.point()
+    }
+
+    fn query(&self) -> Result<bool> {
+        match self.submitted() {
+            Ok(inner) => inner.query(),
+            Err(Error::NotSubmitted { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl<C: Counter> MarkerImpl for ReservedMarker<C> {
+    fn is_known_complete(&self) -> bool {
+        self.state.is_submitted() && self.inner.is_known_complete()
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
+        self.submitted()?.wait_until(deadline)
+    }
+
+    fn ensure_watched(&self) -> Result<()> {
+        self.submitted()?.ensure_watched()
+    }
+
+    fn timestamp(&self) -> Result<Timestamp> {
+        self.submitted()?.timestamp()
+    }
+
+    fn elapsed(&self, end: &dyn MarkerImpl) -> Result<Elapsed> {
+        self.submitted()?.elapsed(end)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::panic::Location;
+
+    use super::*;
+    use crate::{
+        clock::host_clock,
+        core::{Callbacks, DeviceCore, Job, StreamCore},
+        epochs::ValueAllocator,
+    };
+
+    struct Never;
+    impl Callbacks for Never {
+        fn call(&self, _: Job) {}
+        fn panics(&self) -> u64 {
+            0
+        }
+    }
+
+    /// A time that tells more beside its like than alone, as one of a family with more valid bits
+    /// than others have.
+    struct Ticks(u64);
+    impl Time for Ticks {
+        fn timestamp(&self) -> Result<Timestamp> {
+            Ok(Timestamp::new(self.0 & 0xf, host_clock()))
+        }
+        fn elapsed(&self, end: &Ticks) -> Result<Elapsed> {
+            Ok(host_clock().between(64, self.0, end.0))
+        }
+    }
+
+    struct Done;
+    impl Counter for Done {
+        type Time = Ticks;
+        fn read(&self) -> Result<u64> {
+            Ok(1)
+        }
+        fn wait(&self, _: &Epoch, _: u64, _: Option<Instant>) -> Result<()> {
+            Ok(())
+        }
+        fn watch(self: &Arc<Self>, _: &Arc<Epoch>, _: u64) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn times_are_compared_whole_whichever_marker_is_reserved() {
+        let device = DeviceCore::new("", host_clock(), Arc::new(Never));
+        let marker = |ticks| {
+            let values = ValueAllocator::new(StreamCore::new(device.clone()));
+            let time = |_| Ok::<_, Error>(Some(Ticks(ticks)));
+            let place = values.record(time).unwrap();
+            CountedMarker::new(Arc::new(Done), place, true, Location::caller())
+        };
+        let reserved = |ticks| {
+            let state = State::reserved();
+            state.submitted();
+            ReservedMarker::new(marker(ticks), state)
+        };
+        for elapsed in [
+            marker(1).elapsed(&marker(21)),
+            reserved(1).elapsed(&marker(21)),
+            reserved(1).elapsed(&reserved(21)),
+            marker(1).elapsed(&reserved(21)),
+        ] {
+            assert_eq!(elapsed.unwrap().as_nanos_f64(), 20.0);
         }
     }
 }

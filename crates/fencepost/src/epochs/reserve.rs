@@ -1,20 +1,19 @@
-//! Markers of work that its owner submits, at a time that only the owner knows.
+//! The state of a marker whose work the caller submits: it is reserved first, and the
+//! [`Reservation`](crate::Reservation) then says what became of the work.
 //!
-//! | `state` | meaning | who moves it on |
+//! | `State` | meaning | later |
 //! |---|---|---|
-//! | `Reserved` | not submitted, as far as anybody was told | the one [`Reservation`](crate::Reservation) |
-//! | `Submitted` | submitted: it is pending or complete | nobody |
-//! | `Abandoned` | never to be submitted | nobody |
+//! | `RESERVED` | nobody has said that the work is submitted | one of the other two |
+//! | `SUBMITTED` | the marker is pending or complete | stays |
+//! | `ABANDONED` | the work is never submitted | stays |
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
-use super::{CountedMarker, Counter};
-use crate::contract::MarkerImpl;
-use crate::timeline::{Awaited, Point};
 use crate::{
-    clock::{Elapsed, Timestamp},
+    contract::MarkerImpl,
     error::{Error, Result},
     sync::{AtomicUsize, Ordering},
+    timeline::Point,
 };
 
 /// Shared by a reservation and its marker.
@@ -35,6 +34,16 @@ impl State {
 
     pub(crate) fn abandoned(&self) {
         self.0.store(ABANDONED, Ordering::Release);
+    }
+
+    /// An error unless the work of `marker` is known to be submitted.
+    pub(super) fn check(&self, marker: &Point) -> Result<()> {
+        let marker = || marker.to_string();
+        match self.0.load(Ordering::Acquire) {
+            SUBMITTED => Ok(()),
+            ABANDONED => Err(Error::Abandoned { marker: marker() }),
+            _ => Err(Error::NotSubmitted { marker: marker() }),
+        }
     }
 
     pub(crate) fn is_submitted(&self) -> bool {
@@ -65,79 +74,6 @@ impl Reserved {
     }
 }
 
-/// A marker with a counter of its own, that counts once.
-pub(crate) struct ReservedMarker<C: Counter> {
-    pub(crate) inner: CountedMarker<C>,
-    state: Arc<State>,
-}
-
-impl<C: Counter> ReservedMarker<C> {
-    pub(crate) fn new(inner: CountedMarker<C>, state: Arc<State>) -> ReservedMarker<C> {
-        ReservedMarker { inner, state }
-    }
-
-    /// The marker, if it is known to be submitted.
-    pub(crate) fn submitted(&self) -> Result<&CountedMarker<C>> {
-        match self.state.0.load(Ordering::Acquire) {
-            SUBMITTED => Ok(&self.inner),
-            ABANDONED => Err(Error::Abandoned {
-                marker: self.point().to_string(),
-            }),
-            _ => Err(Error::NotSubmitted {
-                marker: self.point().to_string(),
-            }),
-        }
-    }
-}
-
-impl<C: Counter> Awaited for ReservedMarker<C> {
-    fn point(&self) -> &Point {
-        self.inner.point()
-    }
-
-    fn query(&self) -> Result<bool> {
-        match self.submitted() {
-            Ok(inner) => inner.query(),
-            Err(Error::NotSubmitted { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-impl<C: Counter> MarkerImpl for ReservedMarker<C> {
-    fn is_known_complete(&self) -> bool {
-        self.state.is_submitted() && self.inner.is_known_complete()
-    }
-
-    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
-        self.submitted()?.wait_until(deadline)
-    }
-
-    fn ensure_watched(&self) -> Result<()> {
-        self.submitted()?.ensure_watched()
-    }
-
-    fn timestamp(&self) -> Result<Timestamp> {
-        self.submitted()?.timestamp()
-    }
-
-    fn elapsed(&self, end: &dyn MarkerImpl) -> Result<Elapsed> {
-        let end: &dyn std::any::Any = end;
-        let inner = self.submitted()?;
-        match end.downcast_ref::<ReservedMarker<C>>() {
-            Some(end) => inner.elapsed(end.submitted()?),
-            None => match end.downcast_ref::<CountedMarker<C>>() {
-                Some(end) => inner.elapsed(end),
-                None => Err(Error::DeviceMismatch {
-                    call: "elapsed",
-                    left: self.point().to_string(),
-                    right: "a marker of another kind".into(),
-                }),
-            },
-        }
-    }
-}
-
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;
@@ -156,75 +92,5 @@ mod loom_tests {
             let _ = seen.join().unwrap();
             assert!(state.is_submitted());
         });
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use std::panic::Location;
-
-    use super::*;
-    use crate::{
-        clock::host_clock,
-        core::{Callbacks, DeviceCore, Job, StreamCore},
-        epochs::{Time, ValueAllocator},
-    };
-
-    struct Never;
-    impl Callbacks for Never {
-        fn call(&self, _: Job) {}
-        fn panics(&self) -> u64 {
-            0
-        }
-    }
-
-    /// A time that tells more beside its like than alone, as one of a family with more valid bits
-    /// than others have.
-    struct Ticks(u64);
-    impl Time for Ticks {
-        fn timestamp(&self) -> Result<Timestamp> {
-            Ok(Timestamp::new(self.0 & 0xf, host_clock()))
-        }
-        fn elapsed(&self, end: &Ticks) -> Result<Elapsed> {
-            Ok(host_clock().between(64, self.0, end.0))
-        }
-    }
-
-    struct Done;
-    impl Counter for Done {
-        type Time = Ticks;
-        fn read(&self) -> Result<u64> {
-            Ok(1)
-        }
-        fn wait(&self, _: &crate::epochs::Epoch, _: u64, _: Option<Instant>) -> Result<()> {
-            Ok(())
-        }
-        fn watch(self: &Arc<Self>, _: &Arc<crate::epochs::Epoch>, _: u64) -> Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn times_are_compared_whole_whichever_marker_is_reserved() {
-        let device = DeviceCore::new("", host_clock(), Arc::new(Never));
-        let marker = |ticks| {
-            let values = ValueAllocator::new(StreamCore::new(device.clone()));
-            let time = |_| Ok::<_, Error>(Some(Ticks(ticks)));
-            let place = values.record(time).unwrap();
-            CountedMarker::new(Arc::new(Done), place, true, Location::caller())
-        };
-        let reserved = |ticks| {
-            let state = State::reserved();
-            state.submitted();
-            ReservedMarker::new(marker(ticks), state)
-        };
-        for elapsed in [
-            marker(1).elapsed(&marker(21)),
-            reserved(1).elapsed(&marker(21)),
-            reserved(1).elapsed(&reserved(21)),
-            marker(1).elapsed(&reserved(21)),
-        ] {
-            assert_eq!(elapsed.unwrap().as_nanos_f64(), 20.0);
-        }
     }
 }

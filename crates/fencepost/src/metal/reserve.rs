@@ -8,7 +8,7 @@ use super::{
     completion_order::Step,
     gpu::Gpu,
     handlers::keep_alive,
-    marker::{MtlMarker, as_metal, event_and_value},
+    marker::{MtlMarker, event_and_value},
     native::Native,
     objects::{CommandBuffer, pooled},
     time::EndTime,
@@ -62,7 +62,7 @@ pub(super) fn record_end(
     if let Some(after) = after {
         after.query()?;
         // The work of a reserved marker may never be submitted.
-        as_metal(&**after).transpose()?;
+        MtlMarker::of(&**after).transpose()?;
     }
     let mut rest = None;
     let reservation = reserve(gpu, at, |native, epoch, before, end_time| {
@@ -138,7 +138,7 @@ fn reserve(
 
 /// See [`crate::metal::wait_into`].
 pub(super) fn wait_into(marker: &Arc<dyn MarkerImpl>, buffer: &CommandBuffer) -> Result<()> {
-    let Some(imp) = as_metal(&**marker).transpose()? else {
+    let Some(imp) = MtlMarker::of(&**marker).transpose()? else {
         return match marker.query()? {
             true => Ok(()),
             false => Err(foreign_wait("a command buffer".into(), &**marker)),

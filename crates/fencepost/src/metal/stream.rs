@@ -7,7 +7,7 @@ use objc2_metal::MTLCommandQueue;
 use super::{
     completion_order::Step,
     gpu::Gpu,
-    marker::{MtlMarker, as_metal},
+    marker::MtlMarker,
     native::{self, MAX_ON_CALLERS_QUEUE, MAX_UNCOMPLETED, Native, NextBuffer, PendingStep},
     objects::{CommandBuffer, Object, pooled},
     placed::PlacedBuffer,
@@ -218,7 +218,7 @@ impl MtlStream {
     fn wait_for(&self, marker: &Arc<dyn MarkerImpl>, foreign: bool) -> Result<()> {
         self.check("wait")?;
         // A shared event orders the work of any two devices.
-        if let Some(imp) = as_metal(&**marker).transpose()? {
+        if let Some(imp) = MtlMarker::of(&**marker).transpose()? {
             return self.wait_native(marker, imp);
         }
         self.wait_unseen(marker, foreign)

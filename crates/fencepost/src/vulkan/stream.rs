@@ -8,7 +8,7 @@ use super::{
     fault::Fault,
     gate::HostGate,
     gpu::{Gpu, GpuStream},
-    marker::{VkMarker, as_vulkan},
+    marker::VkMarker,
     native::Native,
     queue::{Batch, Queue, SemaphoreValue},
     time::SlotTime,
@@ -204,7 +204,7 @@ impl VkStream {
 
     fn wait_for(&self, marker: &Arc<dyn MarkerImpl>, foreign: bool) -> Result<()> {
         self.gpu.check_fork()?;
-        let native = match as_vulkan(&**marker).transpose()? {
+        let native = match VkMarker::of(&**marker).transpose()? {
             Some(imp) if Arc::ptr_eq(&imp.counter.gpu, &self.gpu) => {
                 return self.wait_native(marker, imp);
             }

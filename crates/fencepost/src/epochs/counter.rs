@@ -1,0 +1,37 @@
+//! What a backend provides: a counter for each stream, and where times come from.
+
+use std::{sync::Arc, time::Instant};
+
+use super::epoch::Epoch;
+use crate::{
+    clock::{Elapsed, Timestamp},
+    error::Result,
+};
+
+/// A stream's native counter.
+pub(crate) trait Counter: Send + Sync + 'static {
+    /// What a timed marker keeps until its time is asked for.
+    type Time: Time;
+
+    /// The counter's value. Never blocks. An error has been told to every stream it concerns.
+    fn read(&self) -> Result<u64>;
+
+    /// Blocks until the counter has reached `native`, or until `deadline`; it may also come back
+    /// early, for the caller looks again. `epoch` is where whoever completes markers by callbacks
+    /// would wait.
+    fn wait(&self, epoch: &Epoch, native: u64, deadline: Option<Instant>) -> Result<()>;
+
+    /// Makes sure that somebody settles `epoch` once the counter has reached `native`.
+    fn watch(self: &Arc<Self>, epoch: &Arc<Epoch>, native: u64) -> Result<()>;
+}
+
+/// Where the time of a complete marker comes from.
+pub(crate) trait Time: Send + Sync + 'static {
+    /// Called for a complete marker only.
+    fn timestamp(&self) -> Result<Timestamp>;
+
+    /// The time to `end`, both complete and of one device.
+    fn elapsed(&self, end: &Self) -> Result<Elapsed> {
+        self.timestamp()?.elapsed(&end.timestamp()?)
+    }
+}
