@@ -25,6 +25,8 @@ mod suite;
 fn gpu() -> Option<Gpu> {
     static ONE: Mutex<()> = Mutex::new(());
     let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // From here on the validation layer is heard.
+    let said = testing::vulkan::validation_messages().len();
     match suite::missing(Backend::Vulkan) {
         Some(why) => {
             common::skip(&common::test_name(), &why);
@@ -32,7 +34,7 @@ fn gpu() -> Option<Gpu> {
         }
         None => Some(Gpu {
             device: Device::open("vulkan:0").unwrap(),
-            said: testing::vulkan::validation_messages().len(),
+            said,
             _alone: alone,
         }),
     }

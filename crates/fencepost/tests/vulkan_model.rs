@@ -11,6 +11,8 @@ mod common;
 mod model;
 
 fn gpu() -> Option<Device> {
+    // From here on the validation layer is heard.
+    let _ = testing::vulkan::validation_messages();
     match Device::open("vulkan:0") {
         Ok(device) => Some(device),
         Err(why) => {

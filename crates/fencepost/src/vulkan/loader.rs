@@ -31,8 +31,8 @@ pub(super) struct Found {
     pub(super) software: bool,
 }
 
-/// What the validation layer said, where it was asked for.
-pub(crate) static MESSAGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Gets each message of the validation layer, beside stderr: tests set it.
+pub(crate) static LISTENER: OnceLock<fn(String)> = OnceLock::new();
 
 /// Names the library to load in place of the system's loader.
 const LIBRARY: &str = "FENCEPOST_VULKAN_LIBRARY";
@@ -183,10 +183,9 @@ unsafe extern "system" fn heard(
         let text = unsafe { CStr::from_ptr(data.p_message) }.to_string_lossy();
         // Not eprintln, which panics where stderr is closed.
         let _ = writeln!(std::io::stderr(), "vulkan validation: {text}");
-        MESSAGES
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(text.into_owned());
+        if let Some(listen) = LISTENER.get() {
+            listen(text.into_owned());
+        }
     }
     vk::FALSE
 }

@@ -35,6 +35,7 @@
 //!   synchronization validation, and prints what it says.
 #![allow(unsafe_code)]
 
+mod counter;
 pub(crate) mod device;
 mod exit;
 pub(crate) mod fault;

@@ -16,7 +16,6 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
 };
 
 use ash::vk;
@@ -25,15 +24,10 @@ use super::{
     fault::Fault,
     gpu::Gpu,
     queue::SemaphoreValue,
-    time::SlotTime,
     timer::Timer,
     watcher::{DeviceWatcher, Watch},
 };
-use crate::{
-    epochs::{Counter, Epoch},
-    error::Result,
-    sync::{Mutex, lock},
-};
+use crate::sync::{Mutex, lock};
 
 /// A stream's objects, as long as somebody uses them.
 pub(crate) struct Native {
@@ -203,58 +197,5 @@ impl Objects {
             // else is left to ask it.
             unsafe { device.destroy_semaphore(semaphore, None) };
         }
-    }
-}
-
-impl Counter for Native {
-    type Time = SlotTime;
-
-    #[inline]
-    fn read(&self) -> Result<u64> {
-        self.gpu.check_fork()?;
-        // Counters of a lost device may stand still, and markers of dropped streams have heard of
-        // no loss.
-        if let Some(lost) = self.gpu.lost() {
-            return Err(lost);
-        }
-        self.gpu
-            .counter(self.marker_timeline)
-            .map_err(|fault| self.gpu.failed(fault))
-    }
-
-    fn wait(&self, epoch: &Epoch, native: u64, deadline: Option<Instant>) -> Result<()> {
-        /// The longest call, where the host may learn of a failure in front of the marker.
-        const AT_ONCE: u64 = 10_000_000;
-        let timeout = match deadline {
-            None => u64::MAX,
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                u64::try_from(left.as_nanos()).unwrap_or(u64::MAX)
-            }
-        };
-        let timeout = match epoch.may_fail() {
-            true => timeout.min(AT_ONCE),
-            false => timeout,
-        };
-        let (semaphores, values) = ([self.marker_timeline], [native]);
-        let info = vk::SemaphoreWaitInfo::default()
-            .semaphores(&semaphores)
-            .values(&values);
-        // SAFETY: our own timeline semaphore, alive while `self` is borrowed.
-        match unsafe { self.gpu.device.wait_semaphores(&info, timeout) } {
-            Ok(()) | Err(vk::Result::TIMEOUT) => Ok(()),
-            Err(result) => Err(self.gpu.failed(Fault {
-                call: "vkWaitSemaphores",
-                result,
-            })),
-        }
-    }
-
-    fn watch(self: &Arc<Self>, epoch: &Arc<Epoch>, native: u64) -> Result<()> {
-        self.watcher.watch(Watch::Marker {
-            native: self.clone(),
-            epoch: epoch.clone(),
-            value: native,
-        })
     }
 }

@@ -21,12 +21,12 @@ use crate::{
     device::Device,
     error::{Cause, Result},
     host_gate::HostGated,
-    sync::lock,
+    sync::{Mutex, lock},
     vulkan::{
         Features,
         device::{as_vulkan, stream_as_vulkan},
         gpu::Gpu,
-        loader::MESSAGES,
+        loader::LISTENER,
         open::make,
     },
 };
@@ -38,12 +38,15 @@ use crate::{
 /// ```
 pub const KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.spv"));
 
-/// What the validation layer has said so far.
+/// What the validation layer has said since the first call of this function, which is empty. So
+/// call it before a device is opened.
 ///
 /// ```
 /// assert!(fencepost::testing::vulkan::validation_messages().is_empty());
 /// ```
 pub fn validation_messages() -> Vec<String> {
+    static MESSAGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    LISTENER.get_or_init(|| |text| lock(&MESSAGES).push(text));
     lock(&MESSAGES).clone()
 }
 
