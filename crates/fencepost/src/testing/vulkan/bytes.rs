@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    kernels::{Dispatch, Kernels, dispatch},
+    dispatch::{Dispatch, dispatch},
+    kernels::Kernels,
     memory::{Bound, Memory},
 };
 use crate::{

@@ -1,20 +1,20 @@
 //! The suite's kernels on Vulkan.
-//!
-//! Each piece of work is a command buffer of its own, between two barriers: one that puts it behind
-//! everything submitted to the queue before it, and one that shows the host what it wrote. A
-//! semaphore does the second for the device only ([host
-//! access](https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#synchronization-submission-host-writes)).
 
-use std::{any::Any, ffi::CStr, sync::Arc};
+use std::{ffi::CStr, sync::Arc};
 
 use ash::vk;
 
-use super::memory::Bound;
 use crate::{
-    error::Result,
     sync::{Mutex, lock},
-    vulkan::{fault::Fault, gpu::Gpu, stream::VkStream},
+    vulkan::{fault::Fault, gpu::Gpu},
 };
+
+/// The suite's kernels in SPIR-V, as bytes of little-endian words.
+///
+/// ```
+/// assert_eq!(fencepost::testing::vulkan::KERNELS[..4], 0x0723_0203_u32.to_le_bytes());
+/// ```
+pub const KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.spv"));
 
 /// The kernels of one device.
 ///
@@ -24,19 +24,19 @@ pub(super) struct Kernels {
     pub(super) gpu: Arc<Gpu>,
     module: vk::ShaderModule,
     pub(super) set_layout: vk::DescriptorSetLayout,
-    layout: vk::PipelineLayout,
+    pub(super) layout: vk::PipelineLayout,
     pub(super) append: vk::Pipeline,
     pub(super) histogram: vk::Pipeline,
     pub(super) reduce: vk::Pipeline,
     pub(super) spin: vk::Pipeline,
     /// Command buffers that nothing uses now.
-    free: Mutex<Vec<Recorder>>,
+    pub(super) free: Mutex<Vec<Recorder>>,
 }
 
 impl Kernels {
     pub(super) fn new(gpu: &Arc<Gpu>) -> Result<Kernels, Fault> {
         let device = &gpu.device;
-        let words: Vec<u32> = super::KERNELS
+        let words: Vec<u32> = KERNELS
             .chunks_exact(4)
             .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
             .collect();
@@ -98,7 +98,7 @@ impl Kernels {
     }
 
     /// A command buffer for queues of this family.
-    fn recorder(&self, family: u32) -> Result<Recorder, Fault> {
+    pub(super) fn recorder(&self, family: u32) -> Result<Recorder, Fault> {
         let mut free = lock(&self.free);
         let known = free.iter().position(|known| known.family == family);
         match known {
@@ -132,10 +132,10 @@ impl Drop for Kernels {
 }
 
 /// A command buffer in a pool of its own, so that no two threads ever share one.
-struct Recorder {
+pub(super) struct Recorder {
     family: u32,
     pool: vk::CommandPool,
-    buffer: vk::CommandBuffer,
+    pub(super) buffer: vk::CommandBuffer,
 }
 
 impl Recorder {
@@ -164,107 +164,5 @@ impl Recorder {
                 Err(Fault::of("vkAllocateCommandBuffers")(result))
             }
         }
-    }
-}
-
-/// What one piece of work uses until it is done.
-struct Submission {
-    recorder: Option<Recorder>,
-    bound: Arc<Bound>,
-}
-
-impl Drop for Submission {
-    fn drop(&mut self) {
-        if let Some(recorder) = self.recorder.take() {
-            lock(&self.bound.kernels.free).push(recorder);
-        }
-    }
-}
-
-/// One kernel, `groups` workgroups of it, with `word` to push; in front of it, `zeroed` is filled
-/// with zeroes.
-pub(super) struct Dispatch {
-    pub(super) pipeline: vk::Pipeline,
-    pub(super) groups: u32,
-    pub(super) word: u32,
-    pub(super) zeroed: Option<vk::Buffer>,
-}
-
-/// Submits a kernel to `stream`; `Ok(false)` where it lies behind a failure.
-pub(super) fn dispatch(stream: &VkStream, bound: &Arc<Bound>, dispatch: &Dispatch) -> Result<bool> {
-    let kernels = &bound.kernels;
-    let gpu = &kernels.gpu;
-    let submitted = stream.values.submit(|_| {
-        let recorder = kernels.recorder(stream.queue.family)?;
-        let buffer = recorder.buffer;
-        let uses: Arc<dyn Any + Send + Sync> = Arc::new(Submission {
-            recorder: Some(recorder),
-            bound: bound.clone(),
-        });
-        // SAFETY: the buffer is new or no longer pending, and nobody else has its pool.
-        unsafe { record(gpu, buffer, kernels.layout, bound.set, dispatch) }?;
-        stream.submit_work(uses, None, Some(buffer))
-    });
-    match submitted {
-        Ok(submitted) => Ok(submitted.is_some()),
-        Err(fault) => stream.refused(fault).map(|()| false),
-    }
-}
-
-/// # Safety
-/// The buffer is not pending, and nobody else uses its pool; the set fits the layout.
-unsafe fn record(
-    gpu: &Gpu,
-    buffer: vk::CommandBuffer,
-    layout: vk::PipelineLayout,
-    set: vk::DescriptorSet,
-    dispatch: &Dispatch,
-) -> Result<(), Fault> {
-    use vk::{AccessFlags as Access, PipelineStageFlags as Stage};
-    let device = &gpu.device;
-    let barrier = |from: (Stage, Access), to: (Stage, Access)| {
-        let barrier = [vk::MemoryBarrier::default()
-            .src_access_mask(from.1)
-            .dst_access_mask(to.1)];
-        // SAFETY: passed on to the caller.
-        unsafe {
-            let none = vk::DependencyFlags::empty();
-            device.cmd_pipeline_barrier(buffer, from.0, to.0, none, &barrier, &[], &[]);
-        }
-    };
-    let kernel = (
-        Stage::COMPUTE_SHADER,
-        Access::SHADER_READ | Access::SHADER_WRITE,
-    );
-    let before = (Stage::ALL_COMMANDS, Access::MEMORY_WRITE);
-    let fill = (Stage::TRANSFER, Access::TRANSFER_WRITE);
-    let info =
-        vk::CommandBufferBeginInfo::default().flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
-    // SAFETY: passed on to the caller.
-    unsafe {
-        device
-            .begin_command_buffer(buffer, &info)
-            .map_err(Fault::of("vkBeginCommandBuffer"))?;
-        match dispatch.zeroed {
-            None => barrier(before, kernel),
-            Some(zeroed) => {
-                barrier(before, (fill.0 | kernel.0, fill.1 | kernel.1));
-                device.cmd_fill_buffer(buffer, zeroed, 0, vk::WHOLE_SIZE, 0);
-                barrier(fill, kernel);
-            }
-        }
-        let point = vk::PipelineBindPoint::COMPUTE;
-        device.cmd_bind_pipeline(buffer, point, dispatch.pipeline);
-        device.cmd_bind_descriptor_sets(buffer, point, layout, 0, &[set], &[]);
-        let word = dispatch.word.to_ne_bytes();
-        device.cmd_push_constants(buffer, layout, vk::ShaderStageFlags::COMPUTE, 0, &word);
-        device.cmd_dispatch(buffer, dispatch.groups, 1, 1);
-        barrier(
-            (kernel.0, Access::SHADER_WRITE),
-            (Stage::HOST, Access::HOST_READ),
-        );
-        device
-            .end_command_buffer(buffer)
-            .map_err(Fault::of("vkEndCommandBuffer"))
     }
 }

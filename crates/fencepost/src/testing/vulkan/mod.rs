@@ -2,13 +2,16 @@
 #![allow(unsafe_code)]
 
 mod bytes;
+mod dispatch;
 mod kernels;
 mod log;
 mod memory;
 
 use std::sync::{Arc, OnceLock};
 
-use kernels::{Dispatch, Kernels, dispatch};
+use dispatch::{Dispatch, dispatch};
+pub use kernels::KERNELS;
+use kernels::Kernels;
 use memory::{Bound, Memory};
 
 use super::{
@@ -30,13 +33,6 @@ use crate::{
         open::make,
     },
 };
-
-/// The suite's kernels in SPIR-V, as bytes of little-endian words.
-///
-/// ```
-/// assert_eq!(fencepost::testing::vulkan::KERNELS[..4], 0x0723_0203_u32.to_le_bytes());
-/// ```
-pub const KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.spv"));
 
 /// What the validation layer has said since the first call of this function, which is empty. So
 /// call it before a device is opened.
