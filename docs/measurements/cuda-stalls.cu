@@ -89,7 +89,9 @@ static void setup() {
     CK(cuStreamSynchronize(s));
     CK(cuStreamDestroy(s));
 }
-static void launch(CUstream s) { CK(cuLaunchKernel(nothing_f, 1, 1, 1, 1, 1, 1, 0, s, nullptr, nullptr)); }
+static void launch(CUstream s) {
+    CK(cuLaunchKernel(nothing_f, 1, 1, 1, 1, 1, 1, 0, s, nullptr, nullptr));
+}
 static void hold(CUstream s) {
     void *args[] = {&word_dev};
     CK(cuLaunchKernel(hold_f, 1, 1, 1, 1, 1, 1, 0, s, args, nullptr));
@@ -113,12 +115,20 @@ static void stall(Stall kind, CUstream s, CUstream helper, CUevent e) {
 struct Watchdog {
     std::atomic<bool> done{false}, fired{false};
     std::thread thread;
-    explicit Watchdog(int limit_ms) : thread([this, limit_ms] {
-        auto start = Clock::now();
-        while (!done && ms_since(start) < limit_ms) std::this_thread::sleep_for(std::chrono::milliseconds(5));
-        if (!done) { fired = true; *word = 1; }
-    }) {}
-    ~Watchdog() { done = true; thread.join(); }
+    explicit Watchdog(int limit_ms)
+        : thread([this, limit_ms] {
+              auto start = Clock::now();
+              while (!done && ms_since(start) < limit_ms)
+                  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+              if (!done) {
+                  fired = true;
+                  *word = 1;
+              }
+          }) {}
+    ~Watchdog() {
+        done = true;
+        thread.join();
+    }
 };
 
 static void other_streams(Stall kind, int others, bool one_stalled_first) {
@@ -138,7 +148,10 @@ static void other_streams(Stall kind, int others, bool one_stalled_first) {
     int finished = 0;
     {
         Watchdog dog(2000);
-        for (int i = 0; i < others; i++) { launch(streams[i]); CK(cuEventRecord(events[i], streams[i])); }
+        for (int i = 0; i < others; i++) {
+            launch(streams[i]);
+            CK(cuEventRecord(events[i], streams[i]));
+        }
         auto start = Clock::now();
         while (ms_since(start) < 300) {
             finished = 0;
@@ -153,7 +166,9 @@ static void other_streams(Stall kind, int others, bool one_stalled_first) {
     printf("  %3d other streams: %3d ran, %3d held up\n", others, finished, others - finished);
     for (auto &s : streams) cuStreamDestroy(s);
     for (auto &x : events) cuEventDestroy(x);
-    cuEventDestroy(e); cuStreamDestroy(stalled); cuStreamDestroy(helper);
+    cuEventDestroy(e);
+    cuStreamDestroy(stalled);
+    cuStreamDestroy(helper);
 }
 
 static void calls(Stall kind) {
@@ -198,7 +213,8 @@ static void calls(Stall kind) {
         double took = ms_since(start);
         *word = 1;
         CUresult after = cuCtxSynchronize();
-        printf("  %-44s %-10s %9.3f ms  %s%s\n", what, fired ? "HELD UP" : "returns", took, name(r), after ? name(after) : "");
+        printf("  %-44s %-10s %9.3f ms  %s%s\n", what, fired ? "HELD UP" : "returns", took, name(r),
+               after ? name(after) : "");
     };
     one("cuMemAlloc", [&] { return cuMemAlloc(&made, 1 << 20); });
     one("cuMemFree", [&] { return cuMemFree(memory); });
@@ -212,14 +228,20 @@ static void calls(Stall kind) {
     one("cuStreamDestroy (stream that waits)", [&] { return cuStreamDestroy(busy); });
     one("cuModuleLoadData", [&] { return cuModuleLoadData(&other, PTX_OTHER); });
     one("cuModuleGetFunction", [&] { return cuModuleGetFunction(&another, other, "another"); });
-    one("first launch of a loaded module's kernel", [&] { return cuLaunchKernel(first, 1, 1, 1, 1, 1, 1, 0, idle, nullptr, nullptr); });
-    one("cuMemcpyDtoH (blocking, 4 bytes)", [&] { unsigned x; return cuMemcpyDtoH(&x, made, 4); });
-    one("launch on the legacy default stream", [&] { return cuLaunchKernel(nothing_f, 1, 1, 1, 1, 1, 1, 0, 0, nullptr, nullptr); });
+    one("first launch of a loaded module's kernel",
+        [&] { return cuLaunchKernel(first, 1, 1, 1, 1, 1, 1, 0, idle, nullptr, nullptr); });
+    one("cuMemcpyDtoH (blocking, 4 bytes)", [&] {
+        unsigned x;
+        return cuMemcpyDtoH(&x, made, 4);
+    });
+    one("launch on the legacy default stream",
+        [&] { return cuLaunchKernel(nothing_f, 1, 1, 1, 1, 1, 1, 0, 0, nullptr, nullptr); });
     one("cuEventQuery (pending)", [&] { return cuEventQuery(pending); });
     one("cuStreamDestroy (the stalled stream itself)", [&] { return cuStreamDestroy(s); });
 }
 
-static void depth(const char *what, Stall kind, std::function<CUresult(CUstream, int)> call, int most) {
+static void depth(const char *what, Stall kind, std::function<CUresult(CUstream, int)> call,
+                  int most) {
     CUstream s, helper;
     CUevent e;
     CK(cuStreamCreate(&helper, CU_STREAM_NON_BLOCKING));
@@ -235,22 +257,36 @@ static void depth(const char *what, Stall kind, std::function<CUresult(CUstream,
         auto moved = Clock::now();
         while (!done) {
             int now = count;
-            if (now != last) { last = now; moved = Clock::now(); }
-            if (ms_since(moved) > 500) { stuck_at = now; *word = 1; return; }
+            if (now != last) {
+                last = now;
+                moved = Clock::now();
+            }
+            if (ms_since(moved) > 500) {
+                stuck_at = now;
+                *word = 1;
+                return;
+            }
             std::this_thread::sleep_for(std::chrono::milliseconds(2));
         }
     });
     CUresult r = CUDA_SUCCESS;
     auto start = Clock::now();
-    while (count < most && r == CUDA_SUCCESS && stuck_at < 0) { r = call(s, count); count++; }
+    while (count < most && r == CUDA_SUCCESS && stuck_at < 0) {
+        r = call(s, count);
+        count++;
+    }
     double took = ms_since(start);
     done = true;
     dog.join();
     *word = 1;
     CK(cuCtxSynchronize());
     if (stuck_at >= 0) printf("  %-46s blocks at call %d\n", what, stuck_at + 1);
-    else printf("  %-46s %d calls, none blocks (%.1f ns each) %s\n", what, (int)count, took * 1e6 / count, r ? name(r) : "");
-    cuStreamDestroy(s); cuStreamDestroy(helper); cuEventDestroy(e);
+    else
+        printf("  %-46s %d calls, none blocks (%.1f ns each) %s\n", what, (int)count,
+               took * 1e6 / count, r ? name(r) : "");
+    cuStreamDestroy(s);
+    cuStreamDestroy(helper);
+    cuEventDestroy(e);
 }
 
 static void cost(const char *what, int n, std::function<void()> call) {
@@ -282,20 +318,64 @@ static void costs() {
     cost("cuEventRecord, timing off", 500, [&] { cuEventRecord(off, s); });
     cost("cuEventRecord, timing on", 500, [&] { cuEventRecord(on, s); });
     cost("cuEventRecord, off + blocking sync", 500, [&] { cuEventRecord(sleepy, s); });
-    cost("create + record + destroy, off", 500, [&] { CUevent x; cuEventCreate(&x, CU_EVENT_DISABLE_TIMING); cuEventRecord(x, s); cuEventDestroy(x); });
-    cost("create + record + destroy, on", 500, [&] { CUevent x; cuEventCreate(&x, 0); cuEventRecord(x, s); cuEventDestroy(x); });
-    cost("create + destroy, off", 500, [&] { CUevent x; cuEventCreate(&x, CU_EVENT_DISABLE_TIMING); cuEventDestroy(x); });
+    cost("create + record + destroy, off", 500, [&] {
+        CUevent x;
+        cuEventCreate(&x, CU_EVENT_DISABLE_TIMING);
+        cuEventRecord(x, s);
+        cuEventDestroy(x);
+    });
+    cost("create + record + destroy, on", 500, [&] {
+        CUevent x;
+        cuEventCreate(&x, 0);
+        cuEventRecord(x, s);
+        cuEventDestroy(x);
+    });
+    cost("create + destroy, off", 500, [&] {
+        CUevent x;
+        cuEventCreate(&x, CU_EVENT_DISABLE_TIMING);
+        cuEventDestroy(x);
+    });
     cost("cuEventQuery, complete", 2000, [&] { cuEventQuery(done); });
     cost("cuStreamWaitEvent, complete", 2000, [&] { cuStreamWaitEvent(t, done, 0); });
-    cost("record + synchronize, spinning", 200, [&] { cuEventRecord(off, s); cuEventSynchronize(off); });
-    cost("record + synchronize, blocking sync", 200, [&] { cuEventRecord(sleepy, s); cuEventSynchronize(sleepy); });
-    cost("record + query until complete", 200, [&] { cuEventRecord(off, s); while (cuEventQuery(off)) {} });
-    cost("cuStreamIsCapturing", 2000, [&] { CUstreamCaptureStatus c; cuStreamIsCapturing(s, &c); });
-    cost("cuStreamGetId", 2000, [&] { unsigned long long id; cuStreamGetId(s, &id); });
-    cost("cuCtxGetCurrent", 2000, [&] { CUcontext c; cuCtxGetCurrent(&c); });
-    cost("cuCtxPushCurrent + cuCtxPopCurrent", 2000, [&] { CUcontext c; cuCtxPushCurrent(context); cuCtxPopCurrent(&c); });
-    cost("cuThreadExchangeStreamCaptureMode twice", 2000, [&] { CUstreamCaptureMode m = CU_STREAM_CAPTURE_MODE_RELAXED; cuThreadExchangeStreamCaptureMode(&m); cuThreadExchangeStreamCaptureMode(&m); });
-    cost("cuStreamCreate + cuStreamDestroy", 50, [&] { CUstream x; cuStreamCreate(&x, CU_STREAM_NON_BLOCKING); cuStreamDestroy(x); });
+    cost("record + synchronize, spinning", 200, [&] {
+        cuEventRecord(off, s);
+        cuEventSynchronize(off);
+    });
+    cost("record + synchronize, blocking sync", 200, [&] {
+        cuEventRecord(sleepy, s);
+        cuEventSynchronize(sleepy);
+    });
+    cost("record + query until complete", 200, [&] {
+        cuEventRecord(off, s);
+        while (cuEventQuery(off)) {}
+    });
+    cost("cuStreamIsCapturing", 2000, [&] {
+        CUstreamCaptureStatus c;
+        cuStreamIsCapturing(s, &c);
+    });
+    cost("cuStreamGetId", 2000, [&] {
+        unsigned long long id;
+        cuStreamGetId(s, &id);
+    });
+    cost("cuCtxGetCurrent", 2000, [&] {
+        CUcontext c;
+        cuCtxGetCurrent(&c);
+    });
+    cost("cuCtxPushCurrent + cuCtxPopCurrent", 2000, [&] {
+        CUcontext c;
+        cuCtxPushCurrent(context);
+        cuCtxPopCurrent(&c);
+    });
+    cost("cuThreadExchangeStreamCaptureMode twice", 2000, [&] {
+        CUstreamCaptureMode m = CU_STREAM_CAPTURE_MODE_RELAXED;
+        cuThreadExchangeStreamCaptureMode(&m);
+        cuThreadExchangeStreamCaptureMode(&m);
+    });
+    cost("cuStreamCreate + cuStreamDestroy", 50, [&] {
+        CUstream x;
+        cuStreamCreate(&x, CU_STREAM_NON_BLOCKING);
+        cuStreamDestroy(x);
+    });
 }
 
 static void other_questions() {
@@ -320,16 +400,21 @@ static void other_questions() {
         printf("    cuEventSynchronize %s\n", name(cuEventSynchronize(off)));
         printf("    cuEventQuery %s\n", name(cuEventQuery(off)));
         printf("    cuStreamWaitEvent %s\n", name(cuStreamWaitEvent(s, off, 0)));
-        printf("    cuStreamWaitValue32 %s\n", name(cuStreamWaitValue32(s, word_dev, 0, CU_STREAM_WAIT_VALUE_GEQ)));
+        printf("    cuStreamWaitValue32 %s\n",
+               name(cuStreamWaitValue32(s, word_dev, 0, CU_STREAM_WAIT_VALUE_GEQ)));
         printf("    cuStreamIsCapturing %s\n", name(cuStreamIsCapturing(s, &st)));
         printf("    cuStreamGetId %s\n", name(cuStreamGetId(s, &id)));
         printf("    cuStreamGetCtx %s\n", name(cuStreamGetCtx(s, &of)));
-        printf("    cuLaunchKernel %s\n", name(cuLaunchKernel(nothing_f, 1, 1, 1, 1, 1, 1, 0, s, nullptr, nullptr)));
-        cuEventRecord(a, s); cuEventRecord(b, s); cuEventSynchronize(b);
+        printf("    cuLaunchKernel %s\n",
+               name(cuLaunchKernel(nothing_f, 1, 1, 1, 1, 1, 1, 0, s, nullptr, nullptr)));
+        cuEventRecord(a, s);
+        cuEventRecord(b, s);
+        cuEventSynchronize(b);
         printf("    cuEventElapsedTime %s\n", name(cuEventElapsedTime(&t, a, b)));
         printf("    cuEventCreate %s\n", name(cuEventCreate(&e, 0)));
         printf("    cuStreamCreate %s\n", name(cuStreamCreate(&made, 1)));
-        CUevent d; (void)d;
+        CUevent d;
+        (void)d;
         printf("    cuEventDestroy %s\n", name(cuEventDestroy(off)));
         printf("    cuStreamDestroy %s\n", name(cuStreamDestroy(s)));
     }).join();
@@ -347,7 +432,9 @@ static void other_questions() {
     float least = 1e9;
     int zeros = 0;
     for (int i = 0; i < 1000; i++) {
-        CK(cuEventRecord(a, s)); CK(cuEventRecord(b, s)); CK(cuEventSynchronize(b));
+        CK(cuEventRecord(a, s));
+        CK(cuEventRecord(b, s));
+        CK(cuEventSynchronize(b));
         CK(cuEventElapsedTime(&ab, a, b));
         if (ab == 0) zeros++;
         else if (ab < least) least = ab;
@@ -366,7 +453,10 @@ static void other_questions() {
         launch(s);
         CUresult q = CUDA_SUCCESS, m = CUDA_SUCCESS, rec = CUDA_SUCCESS, w = CUDA_SUCCESS;
         auto asks = [&](bool relaxed) {
-            if (relaxed) { CUstreamCaptureMode mm = CU_STREAM_CAPTURE_MODE_RELAXED; cuThreadExchangeStreamCaptureMode(&mm); }
+            if (relaxed) {
+                CUstreamCaptureMode mm = CU_STREAM_CAPTURE_MODE_RELAXED;
+                cuThreadExchangeStreamCaptureMode(&mm);
+            }
             cuCtxSetCurrent(context);
             CUevent made;
             m = cuEventCreate(&made, CU_EVENT_DISABLE_TIMING);
@@ -374,12 +464,16 @@ static void other_questions() {
             w = cuStreamWaitEvent(t, y, 0);
             q = cuEventQuery(x);
         };
-        const char *who = mode == 0 ? "the capturing thread" : mode == 1 ? "another thread" : "another thread, relaxed";
+        const char *who = mode == 0   ? "the capturing thread"
+                          : mode == 1 ? "another thread"
+                                      : "another thread, relaxed";
         if (mode == 0) asks(false);
         else std::thread([&] { asks(mode == 2); }).join();
         CUgraph g = nullptr;
         CUresult endr = cuStreamEndCapture(s, &g);
-        printf("  during a capture in global mode, %s: create %s, record %s, wait %s, query %s; capture ends %s\n", who, name(m), name(rec), name(w), name(q), name(endr));
+        printf("  during a capture in global mode, %s: create %s, record %s, wait %s, query %s; "
+               "capture ends %s\n",
+               who, name(m), name(rec), name(w), name(q), name(endr));
         CK(cuCtxSynchronize());
     }
     // A captured event, asked.
@@ -389,7 +483,9 @@ static void other_questions() {
     CUresult r1 = cuEventRecord(c, s), r2 = cuEventQuery(c);
     CUgraph g;
     CUresult r3 = cuStreamEndCapture(s, &g), r4 = cuEventQuery(c), r5 = cuEventSynchronize(c);
-    printf("  a captured event: record %s, query inside %s, end %s, query after %s, synchronize after %s\n", name(r1), name(r2), name(r3), name(r4), name(r5));
+    printf("  a captured event: record %s, query inside %s, end %s, query after %s, synchronize "
+           "after %s\n",
+           name(r1), name(r2), name(r3), name(r4), name(r5));
     r1 = cuEventRecord(c, s);
     CK(cuStreamSynchronize(s));
     printf("  recorded again after: %s, query %s\n", name(r1), name(cuEventQuery(c)));
@@ -437,14 +533,19 @@ static void full_queue() {
     CUstreamCaptureStatus status;
     CUcontext popped;
     one("cuCtxGetId", [&] { return cuCtxGetId(context, &id); });
-    one("cuCtxPushCurrent + cuCtxPopCurrent", [&] { cuCtxPushCurrent(context); return cuCtxPopCurrent(&popped); });
+    one("cuCtxPushCurrent + cuCtxPopCurrent", [&] {
+        cuCtxPushCurrent(context);
+        return cuCtxPopCurrent(&popped);
+    });
     one("cuEventQuery (complete event)", [&] { return cuEventQuery(done); });
     one("cuEventQuery (pending event of the stream)", [&] { return cuEventQuery(timed); });
-    one("cuStreamIsCapturing (another stream)", [&] { return cuStreamIsCapturing(other, &status); });
+    one("cuStreamIsCapturing (another stream)",
+        [&] { return cuStreamIsCapturing(other, &status); });
     one("cuEventRecord (another stream)", [&] { return cuEventRecord(fresh, other); });
     one("cuStreamWaitEvent (another stream)", [&] { return cuStreamWaitEvent(other, done, 0); });
     one("cuEventSynchronize (complete event)", [&] { return cuEventSynchronize(done); });
-    one("cuLaunchKernel (another stream)", [&] { return cuLaunchKernel(nothing_f, 1, 1, 1, 1, 1, 1, 0, other, nullptr, nullptr); });
+    one("cuLaunchKernel (another stream)",
+        [&] { return cuLaunchKernel(nothing_f, 1, 1, 1, 1, 1, 1, 0, other, nullptr, nullptr); });
     one("cuEventCreate", [&] { return cuEventCreate(&made_event, CU_EVENT_DISABLE_TIMING); });
     one("cuStreamCreate", [&] { return cuStreamCreate(&made, CU_STREAM_NON_BLOCKING); });
     one("cuStreamDestroy", [&] { return cuStreamDestroy(made); });
@@ -456,36 +557,56 @@ static void faults() {
         setup();
         CUstream s, t;
         CUevent before, done, behind, other;
-        CK(cuStreamCreate(&s, CU_STREAM_NON_BLOCKING)); CK(cuStreamCreate(&t, CU_STREAM_NON_BLOCKING));
-        for (auto e : {&before, &done, &behind, &other}) CK(cuEventCreate(e, CU_EVENT_DISABLE_TIMING));
-        CK(cuEventRecord(done, s)); CK(cuStreamSynchronize(s));
+        CK(cuStreamCreate(&s, CU_STREAM_NON_BLOCKING));
+        CK(cuStreamCreate(&t, CU_STREAM_NON_BLOCKING));
+        for (auto e : {&before, &done, &behind, &other})
+            CK(cuEventCreate(e, CU_EVENT_DISABLE_TIMING));
+        CK(cuEventRecord(done, s));
+        CK(cuStreamSynchronize(s));
         CK(cuEventRecord(before, s));
         CK(cuLaunchKernel(trap_f, 1, 1, 1, 1, 1, 1, 0, s, nullptr, nullptr));
         CK(cuEventRecord(behind, s));
         usleep(300000);
-        printf("  after a trap: event behind %s; before %s; long done %s; other stream's record %s; create %s\n", name(cuEventQuery(behind)), name(cuEventQuery(before)), name(cuEventQuery(done)), name(cuEventRecord(other, t)), name(cuEventCreate(&other, 0)));
-        printf("    cuEventDestroy %s, cuStreamDestroy %s, cuStreamCreate %s, cuMemFreeHost %s\n", name(cuEventDestroy(before)), name(cuStreamDestroy(t)), name(cuStreamCreate(&t, 1)), name(cuMemFreeHost((void *)word)));
-        fflush(stdout); _exit(0);
+        printf("  after a trap: event behind %s; before %s; long done %s; other stream's record "
+               "%s; create %s\n",
+               name(cuEventQuery(behind)), name(cuEventQuery(before)), name(cuEventQuery(done)),
+               name(cuEventRecord(other, t)), name(cuEventCreate(&other, 0)));
+        printf("    cuEventDestroy %s, cuStreamDestroy %s, cuStreamCreate %s, cuMemFreeHost %s\n",
+               name(cuEventDestroy(before)), name(cuStreamDestroy(t)), name(cuStreamCreate(&t, 1)),
+               name(cuMemFreeHost((void *)word)));
+        fflush(stdout);
+        _exit(0);
     }
-    int st; wait(&st);
+    int st;
+    wait(&st);
     if (st) printf("  (child ended with %d)\n", st);
     fflush(stdout);
     if (fork() == 0) {
         setup();
-        CUstream s; CUevent e;
-        CK(cuStreamCreate(&s, CU_STREAM_NON_BLOCKING)); CK(cuEventCreate(&e, CU_EVENT_DISABLE_TIMING));
-        unsigned long long id = 0, now = 0; unsigned flags; int active;
+        CUstream s;
+        CUevent e;
+        CK(cuStreamCreate(&s, CU_STREAM_NON_BLOCKING));
+        CK(cuEventCreate(&e, CU_EVENT_DISABLE_TIMING));
+        unsigned long long id = 0, now = 0;
+        unsigned flags;
+        int active;
         CK(cuCtxGetId(context, &id));
-        CK(cuEventRecord(e, s)); CK(cuStreamSynchronize(s));
+        CK(cuEventRecord(e, s));
+        CK(cuStreamSynchronize(s));
         CK(cuDevicePrimaryCtxReset(device));
         CK(cuDevicePrimaryCtxGetState(device, &flags, &active));
         CUresult r = cuCtxGetId(context, &now);
-        printf("  after cuDevicePrimaryCtxReset: active %d, cuCtxGetId %s (%llu, was %llu)\n", active, name(r), now, id);
+        printf("  after cuDevicePrimaryCtxReset: active %d, cuCtxGetId %s (%llu, was %llu)\n",
+               active, name(r), now, id);
         fflush(stdout);
-        printf("    cuEventQuery %s\n", name(cuEventQuery(e))); fflush(stdout);
-        printf("    cuEventRecord %s\n", name(cuEventRecord(e, s))); fflush(stdout);
-        printf("    cuEventDestroy %s\n", name(cuEventDestroy(e))); fflush(stdout);
-        printf("    cuStreamDestroy %s\n", name(cuStreamDestroy(s))); fflush(stdout);
+        printf("    cuEventQuery %s\n", name(cuEventQuery(e)));
+        fflush(stdout);
+        printf("    cuEventRecord %s\n", name(cuEventRecord(e, s)));
+        fflush(stdout);
+        printf("    cuEventDestroy %s\n", name(cuEventDestroy(e)));
+        fflush(stdout);
+        printf("    cuStreamDestroy %s\n", name(cuStreamDestroy(s)));
+        fflush(stdout);
         _exit(0);
     }
     wait(&st);
@@ -507,11 +628,13 @@ int main(int argc, char **) {
     CK(cuDeviceGetName(dev, 100, device));
     CK(cuDriverGetVersion(&version));
     const char *connections = getenv("CUDA_DEVICE_MAX_CONNECTIONS");
-    printf("%s, CUDA driver API %d, CUDA_DEVICE_MAX_CONNECTIONS %s\n", dev, version, connections ? connections : "unset");
+    printf("%s, CUDA driver API %d, CUDA_DEVICE_MAX_CONNECTIONS %s\n", dev, version,
+           connections ? connections : "unset");
     for (Stall kind : {WAIT_VALUE, EVENT}) {
         const char *by = kind == WAIT_VALUE ? "cuStreamWaitValue32" : "an unfinished event";
         for (bool first : {true, false}) {
-            printf("one stream stalled by %s, created %s the others\n", by, first ? "before" : "after");
+            printf("one stream stalled by %s, created %s the others\n", by,
+                   first ? "before" : "after");
             for (int n : {1, 3, 7, 8, 15, 31, 32, 63, 127, 128}) other_streams(kind, n, first);
         }
         printf("calls made while one stream is stalled by %s (and another waits for it)\n", by);
@@ -526,12 +649,28 @@ int main(int argc, char **) {
     for (auto &e : many) CK(cuEventCreate(&e, CU_EVENT_DISABLE_TIMING));
     for (Stall kind : {WAIT_VALUE, EVENT}) {
         printf(" by %s\n", kind == WAIT_VALUE ? "cuStreamWaitValue32" : "an unfinished event");
-        depth("cuEventRecord, one event, timing off", kind, [&](CUstream s, int) { return cuEventRecord(off, s); }, 110000);
-        depth("cuEventRecord, one event, timing on", kind, [&](CUstream s, int) { return cuEventRecord(on, s); }, 110000);
-        depth("cuEventRecord, an event each, timing off", kind, [&](CUstream s, int i) { return cuEventRecord(many[i], s); }, 110000);
-        depth("cuStreamWriteValue32", kind, [&](CUstream s, int i) { return cuStreamWriteValue32(s, word_dev + 64, i, 0); }, 110000);
-        depth("cuStreamWaitEvent on a complete event", kind, [&](CUstream s, int i) { return cuStreamWaitEvent(s, many[119999], 0); }, 110000);
-        depth("launch of an empty kernel", kind, [&](CUstream s, int) { return cuLaunchKernel(nothing_f, 1, 1, 1, 1, 1, 1, 0, s, nullptr, nullptr); }, 110000);
+        depth(
+            "cuEventRecord, one event, timing off", kind,
+            [&](CUstream s, int) { return cuEventRecord(off, s); }, 110000);
+        depth(
+            "cuEventRecord, one event, timing on", kind,
+            [&](CUstream s, int) { return cuEventRecord(on, s); }, 110000);
+        depth(
+            "cuEventRecord, an event each, timing off", kind,
+            [&](CUstream s, int i) { return cuEventRecord(many[i], s); }, 110000);
+        depth(
+            "cuStreamWriteValue32", kind,
+            [&](CUstream s, int i) { return cuStreamWriteValue32(s, word_dev + 64, i, 0); },
+            110000);
+        depth(
+            "cuStreamWaitEvent on a complete event", kind,
+            [&](CUstream s, int i) { return cuStreamWaitEvent(s, many[119999], 0); }, 110000);
+        depth(
+            "launch of an empty kernel", kind,
+            [&](CUstream s, int) {
+                return cuLaunchKernel(nothing_f, 1, 1, 1, 1, 1, 1, 0, s, nullptr, nullptr);
+            },
+            110000);
         fflush(stdout);
     }
     printf("calls of another thread while one is blocked in cuEventRecord by a full queue\n");

@@ -77,8 +77,8 @@ struct Shared {
 }
 
 /// A buffer of the ring. Events alone order the stages that use it. Safe code needs a lock to share
-/// it; if that is ever contended, or the buffer does not hold what the stage before left, the events
-/// failed to order the stages.
+/// it; if that is ever contended, or the buffer does not hold what the stage before left, the
+/// events failed to order the stages.
 struct Buffer {
     holds: Holds,
     bytes: Vec<u8>,

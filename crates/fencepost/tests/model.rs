@@ -10,7 +10,12 @@ use proptest::{prelude::*, test_runner::Config};
 mod model;
 
 proptest! {
-    #![proptest_config(Config { cases: 400, max_shrink_iters: 500, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(Config {
+        cases: 400,
+        max_shrink_iters: 500,
+        failure_persistence: None,
+        ..Config::default()
+    })]
 
     #[test]
     fn the_host_does_what_the_model_says(ops in model::ops(), workers in 1..4_usize) {

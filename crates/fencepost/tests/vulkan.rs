@@ -132,8 +132,8 @@ fn every_mutant_dies_by_every_case_that_claims_it() {
     if !is_stand_in() {
         return common::skip(
             &common::test_name(),
-            "the stand-in shows it (FENCEPOST_VULKAN_STAND_IN=1): one queue hides missing waits, and drivers \
-             make only so many devices",
+            "the stand-in shows it (FENCEPOST_VULKAN_STAND_IN=1): one queue hides missing waits, \
+             and drivers make only so many devices",
         );
     }
     common::in_a_process_of_its_own(|| {

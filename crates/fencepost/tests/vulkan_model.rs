@@ -41,7 +41,8 @@ fn the_model_tells_mutants_of_the_device_apart() {
     if !std::env::var("FENCEPOST_VULKAN_STAND_IN").is_ok_and(|on| on == "1") {
         return common::skip(
             &common::test_name(),
-            "the stand-in shows it (FENCEPOST_VULKAN_STAND_IN=1): a driver with one queue hides missing waits",
+            "the stand-in shows it (FENCEPOST_VULKAN_STAND_IN=1): a driver with one queue hides \
+             missing waits",
         );
     }
     common::in_a_process_of_its_own(|| {

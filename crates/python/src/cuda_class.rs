@@ -79,8 +79,8 @@ fn make(py: Python<'_>) -> PyResult<Made> {
         slots: slots.as_mut_ptr(),
     };
     let bases = PyTuple::new(py, [&base])?;
-    // SAFETY: the spec is as documented, its name lives for ever, and CPython copies the text of the
-    // documentation. All other slots, also those of the garbage collector with their flag, are
+    // SAFETY: the spec is as documented, its name lives for ever, and CPython copies the text of
+    // the documentation. All other slots, also those of the garbage collector with their flag, are
     // inherited from the base
     // (https://docs.python.org/3/c-api/type.html#c.PyType_FromSpecWithBases). PyO3 writes its
     // `tp_dealloc` and `tp_new` for subclasses too, since Python code may derive from its classes.

@@ -26,10 +26,10 @@ mod vulkan;
 
 /// Measure what each operation costs beside the bare primitive or driver call
 ///
-/// In each of many rounds the operation and the primitives below it take turns. A row has the median
-/// of the rounds, and p5 and p95 show their spread. The ratio is the operation's median divided by
-/// the primitive's. `within` and `OVER` say whether it keeps its bound; the exit code does not
-/// depend on it.
+/// In each of many rounds the operation and the primitives below it take turns. A row has the
+/// median of the rounds, and p5 and p95 show their spread. The ratio is the operation's median
+/// divided by the primitive's. `within` and `OVER` say whether it keeps its bound; the exit code
+/// does not depend on it.
 ///
 /// The rows that wake another thread also depend on the cores that the two threads run on. If p5
 /// and p95 are far apart, measure again, or on fixed cores, as with `taskset -c 0,1`.

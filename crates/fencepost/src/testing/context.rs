@@ -64,8 +64,8 @@ macro_rules! check_error {
 }
 pub(super) use {check, check_error};
 
-/// Runs a case with untimed markers and again with timed ones, which a backend may submit in another
-/// way.
+/// Runs a case with untimed markers, and again with timed ones, which a backend may submit in
+/// another way.
 pub(super) fn for_both_kinds(
     case: impl Fn(&dyn Fn(&Stream) -> Result<Marker>) -> Verdict,
 ) -> Verdict {

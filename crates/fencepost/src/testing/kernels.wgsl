@@ -1,4 +1,5 @@
-// The work of the conformance suite and of `fencepost run` on Vulkan and Metal. build.rs translates it.
+// The work of the conformance suite and of `fencepost run` on Vulkan and Metal. build.rs translates
+// it.
 //
 // | kernel             | bindings of group 0                           | push constant | does            |
 // |--------------------|-----------------------------------------------|---------------|-----------------|
@@ -7,9 +8,9 @@
 // | fencepost_reduce   | 0: counts from; 1: counts into                | unused        | adds, with carry |
 // | fencepost_spin     | 0: a word                                     | rounds        | takes time       |
 //
-// In Metal the bindings are buffers of those numbers, the push constant is buffer 2, and the buffers'
-// sizes are buffer 3. The histogram's workgroup memory is threadgroup memory 0, whose length the host
-// sets.
+// In Metal the bindings are buffers of those numbers, the push constant is buffer 2, and the
+// buffers' sizes are buffer 3. The histogram's workgroup memory is threadgroup memory 0, whose
+// length the host sets.
 
 struct Immediate {
     word: u32,

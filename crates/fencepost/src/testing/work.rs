@@ -164,8 +164,8 @@ pub fn fail(stream: &Stream, text: &str) -> Result<()> {
     work_of(stream)?.fail(stream.imp(), text)
 }
 
-/// Keeps `stream` busy with one piece of work: for `amount` nanoseconds of the device's clock on the
-/// host and on CUDA, and for so many rounds of a loop elsewhere.
+/// Keeps `stream` busy with one piece of work: for `amount` nanoseconds of the device's clock on
+/// the host and on CUDA, and for that many rounds of a loop elsewhere.
 ///
 /// ```
 /// # use fencepost::{Device, testing::work};

@@ -1,6 +1,6 @@
 // The conformance suite's device work. kernels.ptx is made from it by
 //   nvcc -ptx -arch=compute_75 -o kernels.ptx kernels.cu
-// and then ".version" is lowered to 6.5 and ".target" to sm_70 by hand, for older drivers and chips.
+// Then ".version" is lowered to 6.5 and ".target" to sm_70 by hand, for older drivers and chips.
 // One block each, except where a launch says otherwise.
 typedef unsigned int u32;
 typedef unsigned long long u64;
