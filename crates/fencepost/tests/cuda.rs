@@ -1,7 +1,7 @@
-//! The CUDA backend: on a machine without NVIDIA's driver, that it says so; on one with it, the
-//! conformance suite, its mutants, and what belongs to CUDA alone.
+//! Tests of the CUDA backend. Without NVIDIA's driver: the error says so. With it: the conformance
+//! suite, its mutants, and what belongs to CUDA alone.
 //!
-//! Tests that need a device count as skipped without one.
+//! Without a device, tests that need one count as skipped.
 #![cfg(all(feature = "cuda", not(loom)))]
 
 use std::{
@@ -22,7 +22,7 @@ mod common;
 #[path = "common/suite.rs"]
 mod suite;
 
-/// The first GPU, if there is one, for one test at a time: they share its queues and its context.
+/// The first GPU, if there is one, for one test at a time: tests share its queues and context.
 fn gpu() -> Option<Gpu> {
     static ONE: Mutex<()> = Mutex::new(());
     let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,8 +65,8 @@ fn a_gpu_keeps_every_promise() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;
     println!("{device} is {}", cuda::model(device).unwrap());
-    // compute-sanitizer waits for a stream's work when it is destroyed, which the driver does not:
-    // under it, the case about that is to be left out.
+    // Under compute-sanitizer, destroying a stream waits for its work, which it does not otherwise.
+    // The variable names the case about that, to leave it out.
     let without = std::env::var("FENCEPOST_TEST_WITHOUT").unwrap_or_default();
     let passed = suite::keeps_every_promise(device, |case| case.name == without);
     assert!(passed >= 80, "only {passed} cases ran");
@@ -206,8 +206,8 @@ fn a_full_queue_blocks_in_the_driver_and_under_no_lock_of_ours() {
     let (event, complete) = (Event::new(device), Event::new(device));
     complete.record(&stream).unwrap();
     complete.synchronize().unwrap();
-    // Held by a host stream that goes on by itself: where the driver holds a lock of its own while
-    // it blocks, calls of other threads block with it, this one's too.
+    // A host stream holds it and goes on by itself: a driver that blocks may hold a lock of its
+    // own, so that calls of other threads block too, also those of this one.
     host.launch(|| std::thread::sleep(Duration::from_secs(1)))
         .unwrap();
     stream.wait_foreign(&host.record().unwrap()).unwrap();
@@ -238,11 +238,11 @@ fn a_full_queue_blocks_in_the_driver_and_under_no_lock_of_ours() {
     thread.join().unwrap();
     stream.synchronize_timeout(PATIENCE).unwrap();
     event.synchronize().unwrap();
-    // A stand-in may queue without end; what the driver measured does is in docs/measurements.
+    // The stand-in's queue has no end. docs/measurements says what the driver does.
     assert!(stream.progress().completed >= 3000);
 }
 
-/// What tests of captures and resets call of the driver, apart from the library under test.
+/// The driver's functions that tests call themselves, apart from the library under test.
 struct Bare(libloading::Library);
 
 impl Bare {
@@ -252,7 +252,7 @@ impl Bare {
         Bare(unsafe { libloading::Library::new(name) }.unwrap())
     }
 
-    /// A function of this C signature; `None` where the library has none, as a stand-in may.
+    /// The function of this name, with this C signature; `None` if the library has none.
     fn find<T: Copy>(&self, name: &str) -> Option<T> {
         // SAFETY: each caller names the signature of the driver's reference.
         unsafe { self.0.get::<T>(name.as_bytes()) }
@@ -271,8 +271,8 @@ struct Graph {
 }
 
 impl Graph {
-    /// Captures what `work` submits to `stream`, in the global mode, which any unsafe call of any
-    /// thread breaks; `None` where the driver has no graphs.
+    /// Captures what `work` submits to `stream`, in the global mode, which an unsafe call of any
+    /// thread breaks. `None` if the driver has no graphs.
     fn capture(stream: &Stream, work: impl FnOnce()) -> Option<Graph> {
         let bare = Bare::new();
         type Begin = unsafe extern "system" fn(Handle, u32) -> i32;
@@ -334,9 +334,9 @@ fn a_capture_survives_everything_we_do_meanwhile() {
         device.new_stream().unwrap(),
         device.new_stream().unwrap(),
     );
-    // Known outside, so that its capture is noticed.
+    // Its handle is known outside, so that the library looks for a capture.
     assert!(!cuda::stream_as_raw(&joined).unwrap().is_null());
-    // A callback that is pending on another stream while the capture goes on: the watcher asks.
+    // A callback is pending on another stream meanwhile: the watcher queries its event.
     work::spin(&busy, 50_000_000).unwrap();
     let pending = busy.record().unwrap();
     let (tell, told) = mpsc::channel();
@@ -360,7 +360,7 @@ fn a_capture_survives_everything_we_do_meanwhile() {
         let start = stream.record_timed().unwrap();
         assert!(matches!(start.elapsed(&start), Err(Error::Captured { .. })));
         drop((inside, start));
-        // In this very thread and in others: queries, waits, records, new streams, events, drops.
+        // On this thread and on others: queries, waits, records, new streams, events, drops.
         assert!(!pending.query().unwrap());
         let elsewhere = device.clone();
         std::thread::spawn(move || {
@@ -411,7 +411,7 @@ fn external_events_time_the_inside_of_a_graph() {
         start.record(&stream).unwrap();
         work::spin(&stream, 2_000_000).unwrap();
         end.record(&stream).unwrap();
-        // An event of the usual kind beside them belongs to the capture, as before.
+        // An event that is not external belongs to the capture.
         assert!(matches!(
             stream.record().unwrap().query(),
             Err(Error::Captured { .. })
@@ -421,7 +421,7 @@ fn external_events_time_the_inside_of_a_graph() {
         return println!("left out: the driver has no graphs");
     };
     for _ in 0..3 {
-        // The graph waits for what is recorded outside of it, at each run anew.
+        // Each run of the graph waits for the latest record outside of it.
         work::spin(&other, 5_000_000).unwrap();
         ready.record(&other).unwrap();
         graph.run();
@@ -431,7 +431,7 @@ fn external_events_time_the_inside_of_a_graph() {
         println!("the graph's inside took {took}");
         assert!(took.as_millis_f64() >= 1.9, "{took}");
     }
-    // Outside of a capture they are recorded at once.
+    // Outside of a capture they are recorded when the call is made.
     start.record(&stream).unwrap();
     end.record(&stream).unwrap();
     end.synchronize().unwrap();
@@ -474,7 +474,7 @@ fn a_stream_is_wrapped_and_marked_inside_its_own_capture() {
 fn a_dropped_stream_is_used_again_once_its_work_is_done() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;
-    // More than there can be idle ones from other tests, all busy.
+    // More than other tests can have left idle, and all busy.
     let busy: Vec<Stream> = (0..20).map(|_| device.new_stream().unwrap()).collect();
     let gate = work::gate(&busy[0]).unwrap();
     let opened = busy[0].record().unwrap();
@@ -521,8 +521,8 @@ fn each_thread_has_its_own_default_stream() {
     std::thread::scope(|scope| {
         let (mine, tell, taken) = (&mine, ready.0, go.1);
         let thread = scope.spawn(move || {
-            // Before any other is stalled: a driver may hold up a thread's first use of its stream
-            // until then.
+            // Before any stream is stalled: a driver may block a thread's first use of its own
+            // stream while one is.
             let theirs = wrapped();
             assert_ne!(theirs, *mine);
             tell.send(()).unwrap();
@@ -532,7 +532,7 @@ fn each_thread_has_its_own_default_stream() {
             assert!(matches!(refused, Error::Unsupported { .. }), "{refused:?}");
             // …and this thread's own is not held up by it.
             theirs.synchronize_timeout(PATIENCE).unwrap();
-            // Markers are anybody's.
+            // Any thread may use a marker.
             assert!(!held.query().unwrap());
             theirs.wait(&held).unwrap();
             let behind = theirs.record().unwrap();
@@ -582,7 +582,7 @@ fn a_context_of_the_callers_own_is_a_device_of_its_own() {
     end.record(&stream).unwrap();
     end.synchronize_timeout(PATIENCE).unwrap();
     assert!(start.elapsed_time(&end).unwrap() >= 0.9);
-    // Its events are not the primary context's, but its markers are awaited there.
+    // Its events do not belong to the primary context, whose streams may wait for its markers.
     let mixed = start.record(&gpu.device.default_stream()).unwrap_err();
     assert!(matches!(mixed, Error::DeviceMismatch { .. }), "{mixed:?}");
     let primary = gpu.device.new_stream().unwrap();
@@ -592,7 +592,7 @@ fn a_context_of_the_callers_own_is_a_device_of_its_own() {
     assert!(!behind.query().unwrap());
     gate.open();
     behind.synchronize_timeout(PATIENCE).unwrap();
-    // Streams of its own too, and the other way about.
+    // Its own streams may wait for markers of the primary context too.
     let own = device.new_stream().unwrap();
     own.wait(&primary.record().unwrap()).unwrap();
     own.synchronize_timeout(PATIENCE).unwrap();
@@ -616,14 +616,14 @@ fn a_fault_of_one_gpu_reaches_the_streams_of_another_that_wait_for_it() {
         testing::cuda::trap(&faulty).unwrap();
         waiting.wait(&faulty.record().unwrap()).unwrap();
         let behind = waiting.record().unwrap();
-        // Nobody asks the first GPU for anything.
+        // No call is made on the first GPU.
         let error = behind.synchronize_timeout(PATIENCE).unwrap_err();
         println!("said: {error}");
         assert!(error.cause().is_some(), "{error:?}");
         assert!(before.query().unwrap());
         waiting.synchronize_timeout(PATIENCE).unwrap_err();
-        // Whether the second GPU itself is well is the driver's to say. An H200's driver 580 ends
-        // the contexts of all GPUs; CUDA's documentation promises neither.
+        // The driver decides whether the second GPU still works. Driver 580 on H200s ends the
+        // contexts of all GPUs; CUDA's documentation promises neither.
         let again = waiting
             .clear_error()
             .and_then(|()| waiting.synchronize_timeout(PATIENCE));
@@ -750,7 +750,7 @@ fn a_raw_event_is_one_event_for_life() {
     let own = RawEvent::new(&gpu.device, timed.blocking_sync(true)).unwrap();
     assert!(own.query().unwrap());
 
-    // A marker's event, with what the marker holds.
+    // The raw event of a marker.
     let event = Event::with_timing(&gpu.device);
     let gate = work::gate(&stream).unwrap();
     event.record(&stream).unwrap();
@@ -762,7 +762,7 @@ fn a_raw_event_is_one_event_for_life() {
         Err(Error::NotRecorded { .. }) | Err(Error::NotReady { .. })
     ));
     own.record(&stream).unwrap();
-    // Recorded again, the event takes another native one: this one has an owner.
+    // Recorded again, the event takes another native event, because this one has an owner.
     event.record(&stream).unwrap();
     cuda::marker_as_raw(&event.marker().unwrap(), |other| assert_ne!(other, raw));
     gate.open();
@@ -771,7 +771,7 @@ fn a_raw_event_is_one_event_for_life() {
     own.synchronize().unwrap();
     assert!(own.elapsed(&held).unwrap().as_millis_f64() >= 0.0);
     drop(event);
-    // Nobody else is given the native event of that marker.
+    // No other marker gets the native event of that one.
     for _ in 0..100 {
         let marker = stream.record_timed().unwrap();
         cuda::marker_as_raw(&marker, |other| assert_ne!(other, raw));
@@ -779,7 +779,7 @@ fn a_raw_event_is_one_event_for_life() {
     }
 }
 
-/// `elapsed_time` gives what the driver tells of the same two native events, and no less than the
+/// `elapsed_time` is the driver's own time between the same two native events, and no less than the
 /// kernel between them took.
 #[test]
 fn times_are_the_drivers_own() {
@@ -836,7 +836,7 @@ fn calls_of(
         "cuStreamWaitEvent",
         "cuThreadExchangeStreamCaptureMode",
     ];
-    // What is made once is made before.
+    // The first call creates what later ones use.
     operation();
     let before = FUNCTIONS.map(|name| control.calls(name));
     operation();
@@ -847,7 +847,7 @@ fn calls_of(
         .collect()
 }
 
-/// The costs that `fencepost bench` measures rest on these counts. The stand-in counts.
+/// The stand-in counts the calls on which the costs in `fencepost bench` depend.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_operation_calls_the_driver_no_more_than_it_must() {

@@ -1,7 +1,7 @@
-//! What the CUDA backend makes of faults, injected call by call into the stand-in for the driver:
-//! the first cause is what the user sees, nothing hangs, nothing leaks, drops stay quiet.
+//! Faults of the CUDA driver, injected call by call into the stand-in: the user sees the first
+//! cause, nothing hangs or leaks, and drops stay silent.
 //!
-//! Each fault in a process of its own: most of them end the context. Nothing here counts as
+//! Each fault has a process of its own, since most of them end the context. Nothing here counts as
 //! hardware.
 #![cfg(all(feature = "cuda", target_os = "linux", not(loom)))]
 
@@ -18,8 +18,8 @@ const ILLEGAL_ADDRESS: u32 = 700;
 const LAUNCH_FAILED: u32 = 719;
 const UNKNOWN: u32 = 999;
 
-/// Runs `fault` with a device of the stand-in, in a process of its own. Ends by looking for what
-/// CUDA's documentation forbids.
+/// Runs `fault` with a device of the stand-in, in a process of its own. Afterwards, no call may
+/// have done what CUDA's documentation forbids.
 fn with_stand_in(fault: impl FnOnce(&Device, &Control)) {
     let library = std::env::var_os("FENCEPOST_CUDA_LIBRARY");
     let Some(control) = library.and_then(|library| Control::load(Path::new(&library)).ok()) else {
@@ -43,7 +43,7 @@ fn done(event: &Event) -> Result<()> {
     event.synchronize_timeout(PATIENCE)
 }
 
-/// The error tells of a lost device, and this in its first cause.
+/// The error is a lost device, and its first cause names `call`.
 fn is_loss(error: &Error, call: &str) {
     assert!(matches!(error, Error::DeviceLost { .. }), "{error:?}");
     let root = error.cause().unwrap().root();
@@ -99,7 +99,7 @@ fn a_refused_record_leaves_the_event_and_the_stream_as_they_were() {
         let events = control.live().events;
         for _ in 0..50 {
             let held = event.marker();
-            // The call itself, and the retry where a record in place is refused.
+            // The call itself, and the retry after a refused record in place.
             control.fail_calls_from("cuEventRecord", 1, OUT_OF_MEMORY);
             match event.record(&stream) {
                 Err(Error::Backend { call, code, .. }) => {
@@ -127,7 +127,7 @@ fn a_record_that_ends_the_context_is_what_everyone_sees() {
         before.synchronize_timeout(PATIENCE).unwrap();
         control.fail_calls_from("cuEventRecord", 1, ILLEGAL_ADDRESS);
         let event = Event::new(device);
-        // Either the record says so, or the marker it made does.
+        // Either the record fails, or its marker does.
         let first = event
             .record(&stream)
             .and_then(|()| done(&event))
@@ -151,7 +151,7 @@ fn a_query_that_turns_to_an_error_is_never_false() {
         control.fail_calls_from("cuEventQuery", 1, LAUNCH_FAILED);
         is_loss(&event.query().unwrap_err(), "cuEventQuery");
         control.clear_faults();
-        // It sticks, whatever the driver says from now on.
+        // The failure stays, whatever the driver reports from now on.
         is_loss(&event.query().unwrap_err(), "cuEventQuery");
         is_loss(&event.status().unwrap_err(), "cuEventQuery");
         is_loss(&done(&event).unwrap_err(), "cuEventQuery");
@@ -212,7 +212,7 @@ fn a_lost_device_releases_everyone_who_waits() {
         is_loss(&behind.synchronize_timeout(PATIENCE).unwrap_err(), "");
         gate.open();
         drop((stream, other, marker, behind));
-        // The other device of the machine is none the worse.
+        // The other device of the machine works as before.
         let second = Device::open("cuda:1").unwrap();
         second.synchronize_timeout(PATIENCE).unwrap();
     });
@@ -260,7 +260,7 @@ fn after_the_drivers_end_drops_are_quiet_and_calls_are_errors() {
         pending.on_complete(|_| ()).unwrap();
         control.deinitialize();
         assert!(event.query().unwrap(), "what is known needs no driver");
-        // Errors, in whatever words; no crash, no hang.
+        // Errors, whatever their text; no crash, and no hang.
         assert!(Event::new(device).record(&stream).is_err());
         assert!(device.new_stream().is_err());
         drop(gate);

@@ -1,4 +1,4 @@
-//! Random runs of operations, held against the model, on the first GPU or its stand-in.
+//! Random runs of operations on the first GPU or the stand-in, compared with the model.
 #![cfg(all(feature = "cuda", not(loom)))]
 
 use fencepost::{Device, testing};

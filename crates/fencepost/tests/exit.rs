@@ -1,4 +1,4 @@
-//! The end of the process, with everything still in use: in processes of their own.
+//! The end of a process while everything is in use. Each test runs in a process of its own.
 #![cfg(all(unix, not(loom)))]
 
 use std::{
@@ -11,7 +11,7 @@ use fencepost::{Device, Error, Event, Marker, Stream, testing::work};
 
 mod common;
 
-/// What the ends are about: alive until the process is not.
+/// Objects that live until the process ends.
 struct Statics {
     device: Device,
     event: Event,
@@ -23,7 +23,7 @@ struct Statics {
 
 static STATICS: OnceLock<Statics> = OnceLock::new();
 
-/// Fills the statics with events in every state, callbacks among them that never get to run.
+/// Fills the statics with events in every state, and with callbacks that never run.
 fn fill() -> &'static Statics {
     STATICS.get_or_init(|| {
         let device = Device::open("host").unwrap();
@@ -31,7 +31,7 @@ fn fill() -> &'static Statics {
         let (event, pending) = (Event::with_timing(&device), Event::new(&device));
         event.record(&stream).unwrap();
         event.synchronize().unwrap();
-        // Held for ever: nobody drops this gate.
+        // The gate is never opened or dropped.
         std::mem::forget(work::gate(&held).unwrap());
         pending.record(&held).unwrap();
         pending
@@ -53,7 +53,7 @@ fn fill() -> &'static Statics {
     })
 }
 
-/// Every call that may come late, none of which may crash, hang or print.
+/// Makes every call that may come late: none may crash, hang or print.
 fn use_all(statics: &Statics) {
     assert!(statics.event.query().unwrap());
     assert!(!statics.pending.query().unwrap());
@@ -84,7 +84,7 @@ fn fork(statics: &Statics) {
         -1 => panic!("fork failed"),
         0 => {
             let outcome = std::panic::catch_unwind(|| {
-                // What is known needs no thread; what is pending says why it never completes.
+                // Known results need no thread; pending markers say why they never complete.
                 use_all(statics);
                 statics.event.marker().unwrap();
                 match statics.marker.synchronize() {
@@ -98,7 +98,7 @@ fn fork(statics: &Statics) {
                     Err(Error::Forked { .. }) => {}
                     other => panic!("expected Forked, got {other:?}"),
                 }
-                // Pools, devices and callbacks of the parent: dropped, or never run, in silence.
+                // Pools, devices and callbacks of the parent are dropped silently, and never run.
                 statics
                     .event
                     .on_complete(|_| panic!("no thread runs this"))
@@ -113,7 +113,7 @@ fn fork(statics: &Statics) {
             // SAFETY: `status` is a valid place for an int, and `child` is our own.
             assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
             assert_eq!(status, 0, "the child's checks failed");
-            // The parent is none the worse.
+            // The parent works as before.
             use_all(statics);
             let stream = statics.device.new_stream().unwrap();
             stream.launch(|| {}).unwrap();
@@ -149,7 +149,7 @@ fn ends_quietly(name: &str, scenario: fn(&'static Statics)) {
         stderr,
     } = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&stderr);
-    // The process was to end in the middle of its only test.
+    // The process ends in the middle of its only test.
     let ran = String::from_utf8_lossy(&stdout).contains("running 1 test");
     assert!(ran, "the child did not run {name}");
     assert!(status.success(), "{status:?}: {text}");

@@ -1,4 +1,4 @@
-//! `.await` on markers and events, in tokio and in nothing at all.
+//! `.await` on markers and events, in tokio and without a runtime.
 #![cfg(not(loom))]
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 
 use fencepost::{Device, Error, Event, testing::work};
 
-/// The smallest executor: polls, parks, polls.
+/// A minimal executor: polls, parks, and polls again.
 fn block_on<T>(future: impl IntoFuture<Output = T>) -> T {
     struct Unpark(Thread);
     impl Wake for Unpark {
@@ -96,7 +96,7 @@ fn a_future_moves_between_executors() {
     let stream = Device::open("host").unwrap().new_stream().unwrap();
     let gate = work::gate(&stream).unwrap();
     let mut future = Box::pin(stream.record().unwrap().into_future());
-    // Polled here with a waker that does nothing, then finished elsewhere: the last waker counts.
+    // Polled here with a waker that does nothing, then on another thread: the last waker is woken.
     let polled = future
         .as_mut()
         .poll(&mut Context::from_waker(Waker::noop()));

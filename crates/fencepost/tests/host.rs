@@ -1,4 +1,4 @@
-//! What is the host's own: work that blocks, work that panics, threads that run out.
+//! What belongs to the host backend alone: work that blocks or panics, and too few threads.
 #![cfg(not(loom))]
 
 use std::{
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn work_that_blocks_elsewhere_does_not_starve_other_streams() {
     const STREAMS: usize = 64;
     let device = Device::new_host(2);
-    // Each piece of work waits for all the others, in a way the library cannot see.
+    // Each piece of work waits for all others, by means that the library does not know.
     let barrier = Arc::new(Barrier::new(STREAMS));
     let ends: Vec<_> = (0..STREAMS)
         .map(|_| {
@@ -56,7 +56,7 @@ fn any_number_of_blocked_work_leaves_a_worker_for_what_it_waits_for() {
             stream.record().unwrap()
         })
         .collect();
-    // All of them block at the same time, more than any sensible number of threads.
+    // All of them block at once: more than a sensible number of threads.
     let deadline = Instant::now() + PATIENCE;
     while running.load(Ordering::SeqCst) < STREAMS && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
@@ -105,7 +105,7 @@ fn host_work_may_use_its_own_stream_without_waiting() {
         })
         .unwrap();
     stream.synchronize_timeout(PATIENCE).unwrap();
-    // The marker of this wait may lie in front of the second work, so both are waited for.
+    // The marker may be in front of the second work, so both are waited for.
     let said = [(); 2].map(|()| told.recv_timeout(PATIENCE).unwrap());
     assert_eq!(said, ["first", "second"]);
 }
@@ -147,7 +147,7 @@ fn what_a_panic_threw_may_itself_panic_when_dropped() {
             std::panic::resume_unwind(Box::new(Bomb))
         })
         .unwrap();
-    // Skipped work is dropped too, with what it holds.
+    // Skipped work is dropped too, and what it owns with it.
     let held = Bomb;
     stream
         .launch(move || {
@@ -172,7 +172,7 @@ fn a_timeout_tells_what_holds_the_stream_up() {
     one.launch(move || wait.recv().unwrap_or(())).unwrap();
     two.wait(&one.record().unwrap()).unwrap();
     let end = two.record().unwrap();
-    // The queue parks a moment after the wait was asked for.
+    // The queue parks a moment after the wait was submitted.
     let error = loop {
         let error = end
             .synchronize_timeout(Duration::from_millis(20))

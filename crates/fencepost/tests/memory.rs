@@ -1,4 +1,4 @@
-//! What lives, and what grows: counted by an allocator of our own.
+//! Which memory stays allocated, and which grows: counted by an allocator of these tests.
 #![cfg(not(loom))]
 
 use std::{
@@ -14,7 +14,7 @@ use fencepost::{Device, Event, testing::work};
 
 mod common;
 
-/// The bytes that are allocated right now, as they were asked for.
+/// The bytes that are allocated now, by the sizes that were asked for.
 static LIVE: AtomicIsize = AtomicIsize::new(0);
 
 struct Counting;
@@ -38,14 +38,15 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// One test at a time, so that each counts its own bytes alone.
+/// Held by one test at a time, so that each counts its own bytes alone.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One device for all tests: threads of a device that ends would free memory while another counts.
+/// One device for all tests: the threads of a device that ends would free memory during another
+/// test.
 fn device() -> Device {
     Device::open("host").unwrap()
 }
@@ -70,7 +71,7 @@ fn a_live_event_takes_at_most_256_bytes() {
     let gate = work::gate(&stream).unwrap();
     let mut table = String::new();
     for (name, timing) in [("plain", false), ("timed", true)] {
-        // The stream's own queue is not the events': it has room for all of them before we count.
+        // The stream's queue does not belong to the events. It has room for all before the count.
         let before = live();
         let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
         for _ in 0..EVENTS {
@@ -116,7 +117,7 @@ fn ten_million_records_do_not_grow_memory() {
             timed.record(&stream).unwrap();
         }
     };
-    // Idle streams: each record completes on the spot.
+    // On an idle stream each record completes at once.
     round(1000);
     let before = live();
     round(8_000_000);
@@ -141,7 +142,7 @@ fn ten_million_records_do_not_grow_memory() {
     let before = live();
     busy(2000);
     let grown = live() - before;
-    // A queue keeps the room it once needed, and how much is needed depends on the threads' luck.
+    // A queue keeps the room that it once needed, which depends on the timing of the threads.
     assert!(
         grown < 64 * 1024,
         "2 million records on a busy stream left {grown} bytes"

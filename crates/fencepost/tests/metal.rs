@@ -1,6 +1,6 @@
-//! The Metal backend on the stand-in for Metal: the conformance suite, its mutants, and what
-//! belongs to Metal alone. Nothing here counts as Apple hardware. Where there is no Metal, that the
-//! library says so.
+//! Tests of the Metal backend on the stand-in for Metal: the conformance suite, its mutants, and
+//! what belongs to Metal alone. Nothing here counts as Apple hardware. Without Metal: the library
+//! says so.
 #![cfg(not(loom))]
 
 #[cfg(not(any(target_vendor = "apple", metal_sim)))]
@@ -50,7 +50,7 @@ mod stand_in {
         suite::keeps_every_promise(device, |_| false)
     }
 
-    /// In a process of its own, for devices that are opened by name stay open.
+    /// In a process of its own: devices that are opened by name stay open.
     #[test]
     fn a_device_keeps_every_promise() {
         common::in_a_process_of_its_own(|| {
@@ -180,8 +180,8 @@ mod stand_in {
         });
     }
 
-    /// Its place is the one where it was made, whenever it is committed: in the queue too, for
-    /// hardware on which a buffer that waits stops those behind it.
+    /// Its place is where it was made, whenever it is committed. So is its place in the queue, for
+    /// hardware on which a waiting buffer stops those behind it.
     #[test]
     fn a_command_buffer_has_its_place_before_it_is_committed() {
         let place = |device: &Device| {
@@ -193,7 +193,7 @@ mod stand_in {
             second.commit();
             is_pending(&behind);
             theirs.fill(&first, 1);
-            // Dropped is committed: it would hold up the stream for ever.
+            // Dropping commits it: otherwise it would hold up the stream for ever.
             drop(first);
             done(&behind);
             assert_eq!(theirs.value(), 2);
@@ -206,7 +206,7 @@ mod stand_in {
         with_setup(one_channel, |_| place(&gpu()));
     }
 
-    /// The event may show its value before the buffer has a time, and handlers come in any order.
+    /// The event may show its value before the buffer has a time. Handlers run in any order.
     #[test]
     fn a_complete_marker_has_its_time_in_the_order_of_the_stream() {
         with_gpu(|device, session| {
@@ -227,7 +227,7 @@ mod stand_in {
         });
     }
 
-    /// Nothing promises a time to an empty command buffer.
+    /// Metal promises no time for an empty command buffer.
     #[test]
     fn a_timed_marker_has_a_command_buffer_with_work_in_it() {
         with_gpu(|device, session| {
@@ -243,7 +243,7 @@ mod stand_in {
         });
     }
 
-    /// Handlers of two queues come in any order too.
+    /// Handlers of two queues run in any order too.
     #[test]
     fn a_complete_marker_means_that_those_its_stream_waited_for_are_complete() {
         with_gpu(|device, session| {
@@ -293,7 +293,7 @@ mod stand_in {
         });
     }
 
-    /// Streams that wait for each other in turn, thousands deep, whose handlers all come at once.
+    /// Streams wait for each other in turn, thousands deep, and all handlers run at once.
     #[test]
     fn a_long_chain_of_waits_does_not_nest() {
         with_setup(Setup::seeded(fencepost_sim::seed_or(3)), |session| {
@@ -372,7 +372,7 @@ mod stand_in {
             gate.open();
             done(&behind);
             assert!(last.query().unwrap(), "the stream waited for it");
-            // What a buffer of the caller's waited for is known to the device alone.
+            // Only the device knows what a buffer of the caller waited for.
             done(&marker);
             assert_eq!(theirs.value(), 2);
             for (earlier, later) in [(&marker, &last), (&last, &behind)] {
@@ -385,8 +385,8 @@ mod stand_in {
         });
     }
 
-    /// The caller's buffer may be one without retained references, and Metal says of none that it
-    /// keeps events.
+    /// The caller's buffer may be one without retained references. Metal does not say of any buffer
+    /// that it keeps events alive.
     #[test]
     fn an_event_lives_as_long_as_a_command_buffer_that_uses_it() {
         with_gpu(|device, session| {
@@ -454,7 +454,7 @@ mod stand_in {
                 assert!(marker.has_timing() && !marker.query().unwrap());
                 let early = stream.wait(&marker).unwrap_err();
                 assert!(matches!(early, Error::NotSubmitted { .. }), "{early:?}");
-                // What is encoded from now on counts, too.
+                // The marker covers what is encoded from now on, too.
                 autoreleasepool(|_| {
                     encoder.fillBuffer_range_value(&theirs.memory, (0..4).into(), 1);
                     encoder.endEncoding();
@@ -538,7 +538,7 @@ mod stand_in {
                 let reserved = metal::record_end(device, &[&next], markers.last()).unwrap();
                 next.commit();
                 markers.push(reserved.submitted());
-                // Buffers may be as few as the queue has room for.
+                // The queue has room for few buffers.
                 autoreleasepool(|_| next.waitUntilCompleted());
             }
             let waits = there.buffer();
@@ -582,7 +582,7 @@ mod stand_in {
         });
     }
 
-    /// In a process of its own, for the device that the queue belongs to stays open.
+    /// In a process of its own: the device that the queue belongs to stays open.
     #[test]
     fn a_plain_mark_on_the_callers_queue_names_what_to_do_instead() {
         common::in_a_process_of_its_own(|| {
@@ -611,8 +611,7 @@ mod stand_in {
             }
             gate.open();
             stream.device().synchronize().unwrap();
-            // Those that the stream makes are in order among themselves, whatever else is in the
-            // queue.
+            // The buffers that the stream makes are in order, whatever else is in the queue.
             for value in 1..=20 {
                 let buffer = metal::command_buffer(&stream).unwrap();
                 theirs.fill(&buffer, value);
@@ -632,7 +631,7 @@ mod stand_in {
         });
     }
 
-    /// What the caller commits to the queue of a stream leaves the stream's order as it is.
+    /// Buffers that the caller commits to a stream's queue do not change the stream's order.
     #[test]
     fn a_streams_queue_is_given_out_and_stays_in_order() {
         with_gpu(|device, _| {

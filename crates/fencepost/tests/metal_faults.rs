@@ -1,5 +1,5 @@
-//! What the Metal backend makes of faults of the stand-in for Metal: the first cause is what the
-//! user sees, nothing hangs, nothing leaks. Nothing here counts as Apple hardware.
+//! Faults of Metal, injected into the stand-in: the user sees the first cause, and nothing hangs or
+//! leaks. Nothing here counts as Apple hardware.
 #![cfg(all(metal_sim, not(loom)))]
 
 use std::{sync::mpsc, time::Duration};
@@ -29,8 +29,8 @@ fn a_buffer_that_fails_without_its_signals_fails_its_stream_and_releases_everyon
         session.fail_commit(1, TIMEOUT, TEXT);
         work::append(&stream, &log, 1).unwrap();
         let marker = stream.record_timed().unwrap();
-        // Everybody who may wait: another stream, a buffer of the caller's, a host stream, a
-        // callback, a thread.
+        // All that may wait: another stream, a buffer of the caller, a host stream, a callback, a
+        // thread.
         other.wait(&marker).unwrap();
         let behind = other.record_timed().unwrap();
         let buffer = theirs.buffer();
@@ -54,7 +54,7 @@ fn a_buffer_that_fails_without_its_signals_fails_its_stream_and_releases_everyon
         fails(&marker, TEXT, 0);
         fails(&behind, TEXT, 1);
         fails(&on_host, TEXT, 1);
-        // Nobody said that it depends on the marker but the device, which goes on.
+        // Only the device knows that it depends on the marker, and the device goes on.
         done(&reserved);
         assert!(told.recv_timeout(PATIENCE).unwrap());
         assert!(blocked.join().unwrap().to_string().contains(TEXT));
@@ -95,7 +95,7 @@ fn a_later_buffer_that_fails_first_releases_nobody_too_early() {
         done(&markers[1]);
         fails(&markers[2], TEXT, 0);
         fails(&markers[3], TEXT, 0);
-        // What was committed behind the failure runs, behind what it was committed behind.
+        // Buffers that were committed behind the failure run, in their order.
         assert!(session.wait_idle(PATIENCE));
         assert_eq!(log.read().unwrap(), [1, 2, 4]);
     });
@@ -171,7 +171,7 @@ fn a_sandbox_without_shared_events_says_so() {
         ] {
             assert!(error.to_string().contains("newSharedEvent"), "{error}");
         }
-        // What has its event goes on.
+        // A stream that has its event goes on.
         done(&stream.record_timed().unwrap());
     });
 }
@@ -205,7 +205,7 @@ fn a_refused_record_leaves_the_event_and_the_stream_as_they_were() {
             assert!(error.to_string().contains("nil"), "{error}");
             assert_eq!((event.marker(), event.status().unwrap()), (held, status));
             session.clear_faults();
-            // A wait that was asked for is not lost with the refused buffer.
+            // An earlier wait is not lost with the refused buffer.
             let gate = work::gate(&other).unwrap();
             stream.wait(&other.record().unwrap()).unwrap();
             session.fail_call("commandBuffer", 1);
@@ -224,7 +224,7 @@ fn a_full_queue_is_an_error_and_never_blocks() {
     with_setup(Setup::seeded(fencepost_sim::seed_or(1)), |session| {
         let device = gpu();
         let (stream, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
-        // The producer is not committed yet: its own thread would be the one that blocks.
+        // The producer is not committed yet: the thread that commits it would block.
         let producer = metal::command_buffer(&other).unwrap();
         stream.wait(&other.record().unwrap()).unwrap();
         let mut markers = Vec::new();
@@ -241,7 +241,7 @@ fn a_full_queue_is_an_error_and_never_blocks() {
         let work = metal::command_buffer(&stream).unwrap_err();
         assert!(matches!(work, Error::WouldBlock { .. }), "{work:?}");
         assert_eq!(session.blocked(), 0);
-        // What needs no command buffer works.
+        // Calls that need no command buffer work.
         let last = stream.record().unwrap();
         stream.wait(&other.record().unwrap()).unwrap();
         producer.commit();
@@ -311,7 +311,7 @@ fn a_removed_device_releases_everyone_who_waits() {
             assert!(matches!(error, Error::DeviceLost { .. }), "{error:?}");
         }
         gate.open();
-        // The other device is none the worse.
+        // The other device works as before.
         there.clear_error().unwrap();
         done(&there.record_timed().unwrap());
     });

@@ -1,4 +1,4 @@
-//! Random runs of operations, held against the model, on the stand-in for Metal. Nothing here
+//! Random runs of operations on the stand-in for Metal, compared with the model. Nothing here
 //! counts as Apple hardware.
 #![cfg(all(metal_sim, not(loom)))]
 

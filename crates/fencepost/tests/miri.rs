@@ -1,5 +1,5 @@
-//! What Miri can run of the host's tests: the conformance cases, and a race or two, in small
-//! numbers. Runs natively as well.
+//! The tests of the host that Miri can run: the conformance cases, and races with small numbers.
+//! They run natively as well.
 #![cfg(not(loom))]
 
 use std::{sync::Arc, thread};
@@ -14,7 +14,7 @@ fn the_conformance_cases_hold() {
     let device = Device::new_host(2);
     let mut ran = 0;
     for case in testing::cases() {
-        // Interpreted, a hundred thousand records take minutes; 200 rounds in 8 threads too.
+        // Under Miri, a hundred thousand records take minutes, and so do 200 rounds in 8 threads.
         if [
             "a_hundred_thousand_records_may_be_pending",
             "one_event_is_used_by_many_threads",

@@ -1,4 +1,4 @@
-//! Random runs of operations, held against a model, on the host.
+//! Random runs of operations on the host, compared with a model.
 #![cfg(not(loom))]
 
 use std::time::Duration;

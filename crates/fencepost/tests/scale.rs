@@ -22,7 +22,7 @@ fn ten_thousand_live_streams_wait_for_each_other_in_a_random_order() {
     let device = Device::new_host(2);
     let streams: Vec<_> = (0..STREAMS).map(|_| device.new_stream().unwrap()).collect();
     let events: Vec<_> = (0..STREAMS).map(|_| Event::new(&device)).collect();
-    // Everything waits for this gate, so that all of it is live at the same time.
+    // All streams wait for this gate, so that all are live at the same time.
     let root = device.new_stream().unwrap();
     let gate = work::gate(&root).unwrap();
     let opened = root.record().unwrap();
@@ -40,7 +40,7 @@ fn ten_thousand_live_streams_wait_for_each_other_in_a_random_order() {
     let mut last: Vec<Option<usize>> = vec![None; STREAMS];
     let mut after: Vec<Vec<usize>> = Vec::with_capacity(STEPS);
     for step in 0..STEPS {
-        // Every stream gets work; the rest goes to random ones.
+        // Every stream gets work once; the rest goes to random streams.
         let here = if step < STREAMS {
             step
         } else {

@@ -1,4 +1,4 @@
-//! Many threads at once on the same few objects. Also run under ThreadSanitizer.
+//! Many threads on the same few objects. ThreadSanitizer runs these tests too.
 #![cfg(not(loom))]
 
 use std::{
@@ -14,7 +14,7 @@ use fencepost::{Device, Event, Stream};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A small random number from a state of its own.
+/// A small pseudo-random number; `state` is the generator's.
 fn random(state: &mut u64, below: usize) -> usize {
     *state = state
         .wrapping_mul(6364136223846793005)
@@ -43,15 +43,15 @@ fn sixty_four_threads_record_wait_query_and_drop_the_same_events() {
                 barrier.wait();
                 let mut state = seed;
                 let mut launched = 0;
-                // An event of its own, which others see through the streams alone.
+                // An event of this thread: others see it by its effect on the streams only.
                 let mut own = Event::new(&device);
                 for _ in 0..ROUNDS {
                     let stream = &streams[random(&mut state, streams.len())];
                     let event = &events[random(&mut state, events.len())];
                     match random(&mut state, 10) {
                         0 => event.record(stream).unwrap(),
-                        // May be another thread's marker by then, recorded on any stream: streams
-                        // wait for markers that exist, so no circle can close.
+                        // It may hold another thread's marker by now, of any stream. Streams wait
+                        // for markers that exist, so no circle can arise.
                         1 => event.wait(stream).unwrap(),
                         2 => assert!(event.query().is_ok()),
                         3 => event.synchronize_timeout(PATIENCE).unwrap(),
@@ -136,7 +136,7 @@ fn failures_and_clear_error_race_with_everything_else() {
                 let event = Event::new(&device);
                 for _ in 0..500 {
                     let stream = &streams[random(&mut state, streams.len())];
-                    // Each may fail because another thread has just failed the stream; none may
+                    // A call may fail because another thread has failed the stream. None may
                     // hang.
                     match random(&mut state, 6) {
                         0 => drop(stream.launch(|| std::panic::resume_unwind(Box::new("x")))),
@@ -154,7 +154,7 @@ fn failures_and_clear_error_race_with_everything_else() {
         thread.join().unwrap();
     }
     for stream in streams.iter() {
-        // Another stream's failure may still be on its way here.
+        // Another stream's failure may still arrive here.
         while stream.synchronize_timeout(PATIENCE).is_err() {
             stream.clear_error().unwrap();
         }

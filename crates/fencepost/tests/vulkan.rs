@@ -1,9 +1,9 @@
-//! The Vulkan backend: on a machine without a loader or driver, that it says so; on one with them,
-//! the conformance suite, its mutants where a stand-in has queues enough to show them, and what
-//! belongs to Vulkan alone.
+//! Tests of the Vulkan backend. Without a loader or driver: the error says so. With both: the
+//! conformance suite, its mutants (on the stand-in, which has several queues to show them), and
+//! what belongs to Vulkan alone.
 //!
-//! Tests that need a device count as skipped without one. With `FENCEPOST_VULKAN_VALIDATION=1`
-//! every test fails on whatever the validation layer says.
+//! Without a device, tests that need one count as skipped. With `FENCEPOST_VULKAN_VALIDATION=1`
+//! every test fails on any message of the validation layer.
 #![cfg(all(feature = "vulkan", not(loom)))]
 
 use std::{
@@ -21,7 +21,7 @@ mod common;
 #[path = "common/suite.rs"]
 mod suite;
 
-/// The first device, if there is one, for one test at a time: they share its queues.
+/// The first device, if there is one, for one test at a time: tests share its queues.
 fn gpu() -> Option<Gpu> {
     static ONE: Mutex<()> = Mutex::new(());
     let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -42,7 +42,7 @@ fn gpu() -> Option<Gpu> {
 
 struct Gpu {
     device: Device,
-    /// How many messages of the validation layer came before.
+    /// How many messages the validation layer gave before.
     said: usize,
     _alone: MutexGuard<'static, ()>,
 }
@@ -60,9 +60,9 @@ impl Drop for Gpu {
     }
 }
 
-/// The layer's word for a fault of its own, which host signals under several waiting threads bring
-/// about ([Vulkan-ValidationLayers
-/// #8519](https://github.com/KhronosGroup/Vulkan-ValidationLayers/pull/8519) mended it).
+/// The layer's message for a bug of its own: host signals while several threads wait cause it
+/// ([Vulkan-ValidationLayers
+/// #8519](https://github.com/KhronosGroup/Vulkan-ValidationLayers/pull/8519) fixed it).
 const LAYERS_OWN_BUG: &str = "UNASSIGNED-VkSemaphore-state-timeout";
 
 /// Whether the validation layer is on, which takes minutes for 100,000 submits that wait.
@@ -72,7 +72,7 @@ fn is_validating() -> bool {
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Whether the device is the stand-in, which has several queues and an order of its own.
+/// Whether the device is the stand-in, which has several queues.
 fn is_stand_in() -> bool {
     std::env::var("FENCEPOST_VULKAN_STAND_IN").is_ok_and(|on| on == "1")
 }
@@ -123,7 +123,7 @@ fn a_device_without_the_newer_calls_keeps_every_promise() {
     }
 }
 
-/// In a process of its own: some mutants leave threads behind that hang, and queues that stay held.
+/// In a process of its own: some mutants leave hanging threads and held queues behind.
 #[test]
 fn every_mutant_dies_by_every_case_that_claims_it() {
     if gpu().is_none() {
@@ -173,7 +173,7 @@ fn a_thousand_timed_events_are_alive_at_once() {
     );
 }
 
-/// What this process has in memory, in KiB.
+/// The resident memory of this process, in KiB.
 #[cfg(target_os = "linux")]
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -207,7 +207,7 @@ fn recording_again_and_again_takes_no_more_memory() {
                     event.wait(&two).unwrap();
                 }
                 two.record().unwrap();
-                // The queue's own backlog is not what is measured.
+                // The queue's backlog is not measured.
                 events[1].synchronize_timeout(PATIENCE).unwrap();
             }
         };
@@ -220,7 +220,7 @@ fn recording_again_and_again_takes_no_more_memory() {
     });
 }
 
-/// The bound of the design, whole.
+/// The long form of the test above.
 #[cfg(target_os = "linux")]
 #[test]
 #[ignore = "takes minutes; the case above is its short form"]
@@ -275,7 +275,7 @@ fn two_devices_wait_for_each_other_through_the_host() {
     passed.synchronize_timeout(PATIENCE).unwrap();
 }
 
-/// Command buffers on a device, by hand.
+/// Command buffers of the caller on a device.
 struct Commands {
     device: ash::Device,
     pool: ash::vk::CommandPool,
@@ -349,7 +349,7 @@ fn a_reservation_is_pending_until_its_work_is_done() {
         // SAFETY: recording, outside a render pass, for that family.
         commands.buffer(|buffer| unsafe { vulkan::record_into(device, buffer, family) }.unwrap())
     };
-    // Submitted the other way round than reserved.
+    // Submitted in the reverse order of the reservations.
     let ((first_buffer, first), (second_buffer, second)) = (record(), record());
     let (one, two) = (first.marker(), second.marker());
     for marker in [&one, &two] {
@@ -409,13 +409,13 @@ fn a_dropped_reservation_is_abandoned() {
     stream.synchronize_timeout(PATIENCE).unwrap();
 }
 
-/// A device that is not ours: made with ash alone, and destroyed when the last owner lets go.
+/// A device of the caller, made with ash alone, and destroyed when its last owner drops it.
 struct Theirs {
     _entry: ash::Entry,
     instance: ash::Instance,
     physical: ash::vk::PhysicalDevice,
     device: ash::Device,
-    /// How many of family 0.
+    /// How many queues of family 0 it has.
     queues: u32,
     gone: mpsc::Sender<()>,
 }
@@ -501,7 +501,7 @@ fn a_device_of_the_callers_lives_until_its_work_is_done() {
     assert!(work::share_order(&stream, &device.default_stream()));
     assert!(keeps_every_promise(&device) >= 70);
 
-    // While the caller has the queue, nobody of ours takes it: what is told needs no queue.
+    // While the caller holds the queue, the library does not take it: callbacks need no queue.
     let pending = {
         let gate = work::gate(&stream).unwrap();
         let marker = stream.record().unwrap();
@@ -559,7 +559,7 @@ fn a_queue_that_is_wrapped_twice_is_one_queue() {
     let streams = [wrap(), wrap()];
     assert!(work::share_order(&streams[0], &streams[1]));
     assert!(!work::share_order(&streams[0], &device.default_stream()));
-    // Two threads at once: by one lock, or the stand-in tells of it.
+    // Two threads at once: the stand-in reports a submit that is not under one lock.
     std::thread::scope(|scope| {
         for stream in &streams {
             scope.spawn(|| (0..500).for_each(|_| drop(stream.record().unwrap())));
@@ -572,7 +572,7 @@ fn a_queue_that_is_wrapped_twice_is_one_queue() {
     gone.recv_timeout(PATIENCE).unwrap();
 }
 
-/// Calls what it is given, and panics behind it.
+/// Submits, and then panics.
 struct Panics;
 
 impl vulkan::QueueLock for Panics {

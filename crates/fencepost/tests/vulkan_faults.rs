@@ -1,7 +1,8 @@
-//! What the Vulkan backend makes of faults, injected into the stand-in for the driver: the first
-//! cause is what the user sees, nothing hangs, nothing leaks, drops stay quiet.
+//! Faults of the Vulkan driver, injected into the stand-in: the user sees the first cause, nothing
+//! hangs or leaks, and drops stay silent.
 //!
-//! Each in a process of its own: most of them end the device. Nothing here counts as hardware.
+//! Each fault has a process of its own, since most of them end the device. Nothing here counts as
+//! hardware.
 #![cfg(all(feature = "vulkan", target_os = "linux", not(loom)))]
 
 use std::{
@@ -18,8 +19,8 @@ mod common;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs `fault` on a stand-in with these options, in a process of its own. Ends by looking for what
-/// the specification forbids.
+/// Runs `fault` on a stand-in with these options, in a process of its own. Afterwards, no call may
+/// have done what the specification forbids.
 fn with_driver(options: &[(&str, u64)], fault: impl FnOnce(&Control)) {
     let library = std::env::var_os("FENCEPOST_VULKAN_LIBRARY");
     let Some(control) = library.and_then(|library| Control::load(Path::new(&library)).ok()) else {
@@ -46,15 +47,15 @@ fn done(event: &Event) -> Result<()> {
     event.synchronize_timeout(PATIENCE)
 }
 
-/// From now on no submit is taken, by whichever call the driver has for it.
+/// From now on every submit is refused, whichever call makes it.
 fn refuse_submits(control: &Control, code: vk::Result) {
     for call in ["vkQueueSubmit", "vkQueueSubmit2"] {
         control.fail_calls_from(call, 1, code);
     }
 }
 
-/// Markers, callbacks and host streams that wait for what never comes: of a living stream, and of
-/// one that is dropped.
+/// Markers, callbacks and host streams that wait for work that never completes: of a living stream,
+/// and of one that is dropped.
 fn everyone_is_told(device: &Device, lose: impl FnOnce()) {
     let (stream, gone) = (device.new_stream().unwrap(), device.new_stream().unwrap());
     let host = Device::open("host").unwrap();
@@ -291,7 +292,7 @@ fn what_is_dropped_leaves_nothing_behind() {
         let before = control.live();
         (0..200).for_each(|_| once());
         device.synchronize().unwrap();
-        // What is pending is destroyed by another thread, once it is over.
+        // Another thread destroys what is pending, once it is complete.
         let mut after = control.live();
         for _ in 0..200 {
             if after.semaphores <= before.semaphores + 8 {
@@ -312,7 +313,7 @@ fn a_loss_reaches_markers_whose_stream_is_dropped() {
     with_device(|device, control| everyone_is_told(device, || control.lose_device(0)));
 }
 
-/// As NVIDIA's driver was seen to ([Vulkan-ValidationLayers
+/// As NVIDIA's driver does ([Vulkan-ValidationLayers
 /// #4566](https://github.com/KhronosGroup/Vulkan-ValidationLayers/issues/4566)).
 #[test]
 fn a_counter_with_all_bits_set_is_a_lost_device() {
@@ -364,7 +365,7 @@ fn a_device_that_cannot_be_used_is_destroyed_again() {
 fn queries_that_cannot_be_made_leave_nothing_behind() {
     with_device(|device, control| {
         let stream = device.new_stream().unwrap();
-        // Makes the stream's pool of command buffers.
+        // Creates the stream's pool of command buffers.
         let first = stream.record_timed().unwrap();
         let held: Vec<_> = (0..63).map(|_| stream.record_timed().unwrap()).collect();
         let before = control.live();
@@ -385,7 +386,7 @@ fn queries_that_cannot_be_made_leave_nothing_behind() {
     });
 }
 
-/// How much memory this process may have from now on; gives what it was.
+/// Limits the memory of this process; returns the limit before.
 fn limit_memory(bytes: libc::rlim_t) -> libc::rlim_t {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
@@ -404,7 +405,7 @@ fn limit_memory(bytes: libc::rlim_t) -> libc::rlim_t {
     limit.rlim_cur
 }
 
-/// Where a thread needs more memory than there is, it cannot be started.
+/// Without memory for a thread, none can be started.
 #[test]
 fn whoever_asks_to_be_told_while_no_thread_starts_gets_an_error() {
     with_device(|device, _| {
@@ -413,7 +414,7 @@ fn whoever_asks_to_be_told_while_no_thread_starts_gets_an_error() {
         let marker = stream.record().unwrap();
         let limit = limit_memory(1 << 20);
         let told = marker.on_complete(|_| {});
-        // Its wait is pending: what holds it may not be destroyed.
+        // The wait of the stream is pending: its semaphores may not be destroyed.
         drop(stream);
         limit_memory(limit);
         let error = told.unwrap_err();
@@ -427,7 +428,7 @@ fn whoever_asks_to_be_told_while_no_thread_starts_gets_an_error() {
     });
 }
 
-/// An exit handler of a program, which runs behind the driver's own.
+/// An exit handler of a program, which runs after the driver's own.
 #[test]
 fn drops_behind_the_end_of_the_driver_call_nothing_of_it() {
     type Kept = (Device, Event, work::Gate, fencepost::Stream);
@@ -474,7 +475,7 @@ fn an_older_loader_before_a_newer_driver_is_used_as_an_older_device() {
         let stream = device.new_stream().unwrap();
         stream.record_timed().unwrap();
         stream.synchronize_timeout(PATIENCE).unwrap();
-        // The extension is there, so its calls are too.
+        // The extension is there, and so are its calls.
         assert!(control.calls("vkQueueSubmit2KHR") > 0);
     });
 }

@@ -1,4 +1,4 @@
-//! Random runs of operations, held against the model, on the first Vulkan device or its stand-in.
+//! Random runs of operations on the first Vulkan device or the stand-in, compared with the model.
 #![cfg(all(feature = "vulkan", not(loom)))]
 
 use fencepost::{

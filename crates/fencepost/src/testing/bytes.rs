@@ -11,8 +11,8 @@ use crate::{
 
 /// Memory of a device for one chunk of bytes and the 256 counts of their values.
 ///
-/// The host fills it, a stream counts, another may add the counts to a sum. Nothing in it puts
-/// these in order: that is what events are for.
+/// The host fills it, a stream counts, and another may add the counts to a sum. It does not order
+/// these steps: the caller does, with events.
 ///
 /// ```
 /// use fencepost::{Device, Error, testing::work::ByteCounter};
@@ -26,9 +26,9 @@ pub struct ByteCounter {
     inner: Arc<dyn ByteCounterImpl>,
 }
 
-/// What a backend's counter provides.
+/// The backend's part of a counter.
 pub(crate) trait ByteCounterImpl: Send + Sync + Any {
-    /// Lets `fill` write to memory that the device can read, of at most the capacity.
+    /// Calls `fill` with memory that the device can read, of at most the capacity.
     fn fill(&self, len: usize, fill: &mut dyn FnMut(&mut [u8]));
     /// Device work on `stream`: the counts become those of the first `len` bytes.
     fn count(&self, stream: &Stream, len: usize) -> Result<()>;
@@ -42,7 +42,7 @@ impl ByteCounter {
     /// Memory for `capacity` bytes; all counts are zero. May block on the device's work.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where streams run closures; what the driver says without the memory.
+    /// [`Error::Unsupported`] if streams run closures; the driver's error if there is no memory.
     ///
     /// ```no_run
     /// # use fencepost::{Device, testing::work::ByteCounter};
@@ -54,7 +54,7 @@ impl ByteCounter {
         Ok(ByteCounter { inner })
     }
 
-    /// Lets the calling thread write the bytes, `len` of them or as many as there is room for.
+    /// Calls `fill` with room for `len` bytes, or for the capacity if that is less.
     ///
     /// ```no_run
     /// # use fencepost::{Device, testing::work::ByteCounter};

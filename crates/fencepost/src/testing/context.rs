@@ -1,4 +1,4 @@
-//! What a case works with.
+//! What a case runs with: a device, limits for waits, and checks.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ pub(super) enum Stop {
     Skip(String),
 }
 
-/// A call that must work did not.
+/// A call that must succeed failed.
 impl From<Error> for Stop {
     fn from(error: Error) -> Stop {
         Stop::Broken(format!("unexpected error: {error}"))
@@ -30,10 +30,10 @@ impl From<Error> for Stop {
 
 pub(super) type Verdict = Result<(), Stop>;
 
-/// Ends the case unless the condition holds.
+/// Fails the case unless the condition holds.
 macro_rules! check {
     ($condition:expr, $($text:tt)+) => {
-        // A match, so that a comparison of floats needs no negation.
+        // A match: negating a comparison of floats is a lint.
         match $condition {
             true => {}
             false => {
@@ -42,7 +42,7 @@ macro_rules! check {
         }
     };
 }
-/// Ends the case unless the result is an error of this shape.
+/// Fails the case unless the result is an error that matches the pattern.
 macro_rules! check_error {
     ($result:expr, $pattern:pat, $what:expr) => {
         match $result {
@@ -104,7 +104,7 @@ impl Context {
         work::gate(stream)
     }
 
-    /// Work that writes `token` where it ran in the order.
+    /// Work that appends `token` to the log when it runs.
     pub(super) fn append(&self, stream: &Stream, log: &Log, token: u32) -> Result<()> {
         work::append(stream, log, token)
     }
@@ -146,7 +146,7 @@ impl Context {
         stream.synchronize_timeout(self.options.patience)
     }
 
-    /// The marker must stay pending; it is given a moment to show that it does not.
+    /// The marker must stay pending for a moment.
     pub(super) fn still_pending(&self, marker: &Marker, why: &str) -> Verdict {
         match marker.synchronize_timeout(self.options.moment) {
             Err(Error::Timeout(_)) => Ok(()),
@@ -195,7 +195,7 @@ impl Context {
         }
     }
 
-    /// For cases in which one stream goes on while another is held.
+    /// Skips a case in which one stream must run while another is held, if they share a queue.
     pub(super) fn apart(&self, streams: &[&Stream]) -> Verdict {
         for (i, one) in streams.iter().enumerate() {
             for two in &streams[..i] {
@@ -210,7 +210,7 @@ impl Context {
         Ok(())
     }
 
-    /// For cases about closures on a stream.
+    /// Skips a case about closures, if streams run none.
     pub(super) fn needs_host_work(&self) -> Verdict {
         match self.device.backend() {
             Backend::Host => Ok(()),
@@ -218,13 +218,13 @@ impl Context {
         }
     }
 
-    /// Lets pass a moment in which something wrong could happen.
+    /// Waits for a moment, in which something wrong could happen.
     pub(super) fn moment(&self) {
         std::thread::sleep(self.options.moment);
     }
 
-    /// Does it again until it took much less than a `SPAN`: on a busy machine markers that follow
-    /// each other may lie so far apart that a wrong time looks right.
+    /// Calls `markers` again until that took much less than a `SPAN`. On a busy machine, markers
+    /// that follow each other may be so far apart that a wrong time looks right.
     pub(super) fn close_together(&self, mut markers: impl FnMut() -> Result<()>) -> Result<()> {
         for _ in 0..200 {
             let start = Instant::now();
@@ -236,6 +236,6 @@ impl Context {
         Ok(())
     }
 
-    /// A time that a device can surely tell from none.
+    /// A time that every device can tell from 0.
     pub(super) const SPAN: Duration = Duration::from_millis(5);
 }

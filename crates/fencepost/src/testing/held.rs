@@ -1,4 +1,4 @@
-//! A marker that the host completes, or that nobody does.
+//! A marker that the host completes, or that nothing completes.
 
 use std::{panic::Location, sync::Arc, time::Instant};
 
@@ -9,7 +9,7 @@ use crate::{
     timeline::{Awaited, Point, Timeline},
 };
 
-/// The first marker of `timeline`, which is complete once somebody advances it.
+/// The first marker of `timeline`: complete once the timeline is advanced.
 pub(super) fn marker(
     timeline: Arc<Timeline>,
     timing: bool,
@@ -41,7 +41,7 @@ impl MarkerImpl for HeldMarker {
     }
 
     fn timestamp(&self) -> Result<Timestamp> {
-        // Asked for complete markers with timing only, and those with timing never complete.
+        // Asked for of complete markers with timing only. Those with timing never complete.
         let clock = self.0.timeline.stream.device.clock.clone();
         Ok(Timestamp::new(0, clock))
     }

@@ -19,7 +19,7 @@ use crate::{
     timeline::Timeline,
 };
 
-/// The work of a device, where it is one of the host.
+/// The test work of a device, if it is a host device.
 pub(super) fn work_of(device: &dyn DeviceImpl) -> Option<Arc<dyn TestWork>> {
     let core = match device.backend() {
         Backend::Host => device.core().clone(),
@@ -28,7 +28,7 @@ pub(super) fn work_of(device: &dyn DeviceImpl) -> Option<Arc<dyn TestWork>> {
     Some(Arc::new(HostWork { core }))
 }
 
-/// The work of one host device.
+/// The test work of one host device.
 struct HostWork {
     core: Arc<DeviceCore>,
 }
@@ -57,7 +57,7 @@ impl TestWork for HostWork {
 
     fn fail(&self, stream: &dyn StreamImpl, text: &str) -> Result<()> {
         let text = text.to_owned();
-        // Unwinding without the panic hook: a test's own fault needs no report.
+        // Unwinds without the panic hook: a failure that a test asks for needs no report.
         let work = move || resume_unwind(Box::new(text));
         stream.launch(Box::new(work), Location::caller())
     }

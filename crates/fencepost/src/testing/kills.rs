@@ -12,7 +12,7 @@ use super::{Case, Mutant, Options, Outcome, cases, mutated, run_case};
 use crate::device::Device;
 
 impl Options {
-    /// For mutants, most of which show by something that never happens.
+    /// For mutants. Most of them show because something never happens, so the limit is short.
     fn for_mutants() -> Options {
         Options {
             patience: Duration::from_secs(1),
@@ -35,8 +35,8 @@ pub struct KillTable {
 }
 
 impl KillTable {
-    /// What is wrong with the suite: claims that did not hold, and mutants that nobody kills. A
-    /// case that was skipped makes no claim.
+    /// What is wrong with the suite: cases that pass on a mutant that they claim to kill, and
+    /// mutants that no case kills. A case that was skipped claims nothing.
     ///
     /// ```
     /// assert!(fencepost::testing::KillTable::default().complaints().len() > 0);
@@ -79,9 +79,8 @@ impl fmt::Display for KillTable {
     }
 }
 
-/// What a case makes of a mutant. A thread that gets no core for a while may look away from just
-/// what is wrong, so a case that passes is run again: a mutant that survives three times is not
-/// found by it.
+/// Runs a case on a mutant. A thread that gets no core for a while may miss what is wrong, so a
+/// case that passes is run again: a mutant survives if the case passes three times.
 fn run_on_mutant(case: &'static Case, mutant: Mutant, make: &impl Fn() -> Device) -> Outcome {
     const TRIES: usize = 3;
     let mut outcome = Outcome::Passed;

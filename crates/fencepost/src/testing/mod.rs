@@ -1,11 +1,11 @@
 //! The conformance suite: the meaning of every operation, as cases that run on any device.
 //!
-//! `fencepost check` runs it; so do every backend's own tests. Each case is named after the promise
-//! it holds.
+//! `fencepost check` and the tests of every backend run it. Each case is named after the promise
+//! that it checks.
 //!
-//! A suite is worth what it kills. So each case says which mutants it kills, and a backend's
-//! tests also run it against mutated devices, each wrong in one way, and fail when one survives
-//! (feature `mutants`; programs that run the suite do without them).
+//! The suite is tested with mutants: devices that are wrong in one way each. A case names the
+//! mutants that it kills. The tests of a backend run the cases on them, and fail if one survives
+//! (feature `mutants`, which programs that run the suite need not have).
 //!
 //! No case asserts how long something takes. What must not happen is given a moment in which a
 //! wrong implementation would show it; what must happen is given 20 seconds.
@@ -55,7 +55,7 @@ pub use kills::{KillTable, kill_mutants};
 pub use mutants::{Mutant, mutated};
 pub(crate) use work::TestWork;
 
-/// One promise, and how to see that it is kept.
+/// A check of one promise.
 ///
 /// ```
 /// for case in fencepost::testing::cases() {
@@ -66,9 +66,9 @@ pub(crate) use work::TestWork;
 pub struct Case {
     /// The promise, in a few words joined by underscores.
     pub name: &'static str,
-    /// The operation whose meaning it belongs to.
+    /// The operation that the promise is about.
     pub about: &'static str,
-    /// The mutants it kills. None where the promise is kept above the backend, so that no wrong
+    /// The mutants that it kills: none if the code above the backends keeps the promise, so that no
     /// backend can break it.
     #[cfg(feature = "mutants")]
     pub kills: &'static [Mutant],
@@ -96,13 +96,13 @@ impl fmt::Debug for Case {
 pub enum Outcome {
     /// The promise is kept.
     Passed,
-    /// It is not; the text says what was seen.
+    /// It is broken; the text says what was seen.
     Failed(String),
-    /// It cannot be seen on this device; the text says why.
+    /// This device cannot show it; the text says why.
     Skipped(String),
 }
 
-/// How many cases ended in which way.
+/// How many cases passed, failed and were skipped.
 ///
 /// ```
 /// use fencepost::{Device, testing};
@@ -133,12 +133,12 @@ impl fmt::Display for Summary {
     }
 }
 
-/// How a run goes about it.
+/// How long a case waits.
 #[derive(Clone, Copy, Debug)]
 struct Options {
-    /// How long what must happen may take, before the case counts as failed.
+    /// The limit for what must happen. The case fails after it.
     patience: Duration,
-    /// How long what must not happen is given to happen.
+    /// How long the case watches that something does not happen.
     moment: Duration,
 }
 
@@ -161,8 +161,8 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
     cases::ALL.iter().copied().flatten()
 }
 
-/// Runs the cases whose name contains `filter` on `device`, one after the other, and tells `report`
-/// of each as it ends, with the time it took.
+/// Runs the cases whose name contains `filter` on `device`, one after the other. Calls `report` as
+/// each ends, with the time that it took.
 ///
 /// A case that hangs counts as failed, and its thread is left behind.
 ///
@@ -178,7 +178,7 @@ pub fn run(
     mut report: impl FnMut(&Case, &Outcome, Duration),
 ) -> Summary {
     let mut summary = Summary::default();
-    // The cases share it, so that what it compiles is compiled once.
+    // All cases share it, so that it compiles its kernels once.
     let _work = work::of(device.imp());
     for case in cases().filter(|case| case.name.contains(filter)) {
         let start = Instant::now();
@@ -198,7 +198,7 @@ fn run_case(case: &'static Case, device: &Device, options: Options) -> Outcome {
     let (tell, told) = mpsc::channel();
     let body = move || {
         let verdict = catch_unwind(AssertUnwindSafe(|| (case.run)(&context)));
-        // Nobody listens any more once the case counts as hung.
+        // The receiver is gone if the case counts as hung.
         let _ = tell.send(match verdict {
             Ok(Ok(())) => Outcome::Passed,
             Ok(Err(Stop::Broken(why))) => Outcome::Failed(why),
@@ -209,7 +209,7 @@ fn run_case(case: &'static Case, device: &Device, options: Options) -> Outcome {
     if let Err(error) = thread::Builder::new().name(case.name.into()).spawn(body) {
         return Outcome::Failed(format!("no thread to run the case: {error}"));
     }
-    // Longer than any single wait in a case, each of which has patience as its limit.
+    // Longer than any single wait in a case: none is longer than `patience`.
     told.recv_timeout(options.patience * 2)
         .unwrap_or_else(|_| Outcome::Failed("the case hangs".into()))
 }

@@ -1,7 +1,7 @@
 //! Devices that are wrong in one way each, around any backend's device.
 //!
-//! They stand on the contract, so they exist for every backend the day it does. A case that passes
-//! on a mutant it claims to kill proves nothing about a device that it passes on.
+//! They use nothing but the contract, so they exist for every backend. A case that passes on a
+//! mutant that it claims to kill proves nothing about any other device either.
 
 use std::{
     any::Any,
@@ -56,13 +56,13 @@ pub enum Mutant {
     DeadlineIgnored,
     /// A recorded marker never reaches the device.
     RecordNotSubmitted,
-    /// Recording waits until the device has come to the marker.
+    /// Recording waits until the marker is complete.
     RecordBlocks,
     /// A marker completes before the work in front of it.
     SignalBeforeTheWork,
-    /// A marker tells the time of the one before it.
+    /// A marker has the time of the one before it.
     TimeOfTheWrongMarker,
-    /// A time from a later to an earlier marker is clamped to nothing.
+    /// The time from a later to an earlier marker is 0 in place of a negative number.
     NegativeTimeClamped,
     /// The next record forgets that the stream failed.
     FirstErrorForgotten,
@@ -99,7 +99,7 @@ impl fmt::Display for Mutant {
     }
 }
 
-/// `device`, wrong in the way of `mutant`.
+/// `device` with the defect that `mutant` names.
 ///
 /// ```
 /// use fencepost::{Device, Event, testing::{Mutant, mutated}};
@@ -130,7 +130,7 @@ struct MutantDevice {
     shared: Arc<Shared>,
 }
 
-/// The work of a device, where it is a mutant.
+/// The test work of a device, if it is a mutant.
 pub(super) fn work_of(device: &dyn DeviceImpl) -> Option<Arc<dyn TestWork>> {
     let device: &dyn Any = device;
     let inner = device.downcast_ref::<MutantDevice>()?.inner.imp();
@@ -194,7 +194,7 @@ impl DeviceImpl for MutantDevice {
 }
 
 impl MutantStream {
-    /// The backend's own marker behind one of ours, where there is one.
+    /// The backend's own marker that a mutant's marker wraps, if it wraps one.
     fn genuine(&self, marker: &Arc<dyn MarkerImpl>) -> Option<Arc<dyn MarkerImpl>> {
         let ours = (&**marker as &dyn Any).downcast_ref::<MutantMarker>()?;
         Some(ours.inner.clone())
@@ -240,7 +240,7 @@ impl StreamImpl for MutantStream {
         }
         let inner = match mutant {
             Mutant::SignalBeforeTheWork => self.idle.mark(timing, at)?,
-            // Of a stream that does not exist, so that nobody completes it.
+            // Of a stream that does not exist: nothing completes it.
             Mutant::RecordNotSubmitted => {
                 let timeline = Timeline::new(StreamCore::new(self.core().device.clone()), 0);
                 held::marker(timeline, timing, at)
@@ -288,11 +288,11 @@ impl StreamImpl for MutantStream {
     }
 }
 
-/// The backend's own work, on the backend's own streams.
+/// The backend's own test work, on the backend's own streams.
 struct MutantWork(Arc<dyn TestWork>);
 
 impl MutantWork {
-    /// The backend's own stream behind one of ours.
+    /// The backend's own stream that a mutant's stream wraps.
     fn genuine(stream: &dyn StreamImpl) -> &dyn StreamImpl {
         match (stream as &dyn Any).downcast_ref::<MutantStream>() {
             Some(ours) => &*ours.inner,
@@ -332,7 +332,7 @@ impl TestWork for MutantWork {
 }
 
 impl MutantMarker {
-    /// The marker whose time this one tells.
+    /// The marker whose time this one has.
     fn timed(&self) -> &Arc<dyn MarkerImpl> {
         match (&self.before, self.mutant) {
             (Some(before), Mutant::TimeOfTheWrongMarker)

@@ -1,7 +1,7 @@
-//! What several test files use.
+//! Shared by several test files.
 #![allow(dead_code)]
 
-/// Leaves a table for whoever runs the tests to print: the text of a passing test is not shown.
+/// Leaves a table in a file for `cargo xtask test`: the output of a passing test is not shown.
 pub(crate) fn write_table(name: &str, title: &str, text: &str) {
     println!("{title}\n{text}");
     if let Some(folder) = std::env::var_os("FENCEPOST_TABLE_DIR") {
@@ -10,8 +10,8 @@ pub(crate) fn write_table(name: &str, title: &str, text: &str) {
     }
 }
 
-/// Tells whoever runs the tests that one could not run here: the text of a passing test is not
-/// shown.
+/// Notes in a file for `cargo xtask test` that a test cannot run here: the output of a passing test
+/// is not shown.
 pub(crate) fn skip(test: &str, reason: &str) {
     use std::io::Write as _;
     println!("SKIPPED: {test}: {reason}");
@@ -31,17 +31,17 @@ pub(crate) fn test_name() -> String {
     std::thread::current().name().unwrap_or("a test").to_owned()
 }
 
-/// Says to a child which test it is to run.
+/// The variable that is set in a child process of a test.
 pub(crate) const CHILD: &str = "FENCEPOST_TEST_CHILD";
 
-/// This test program again, running one test, which is told by a variable that it is the child.
+/// A command that runs one test of this program in a child process.
 pub(crate) fn child(test: &str) -> std::process::Command {
     let run = |args: &[&str]| {
         let mut command = std::process::Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", test]).args(args);
         command
     };
-    // A child that has no such test would end well.
+    // A child without such a test would succeed.
     let listed = run(&["--list"]).output().unwrap();
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert!(
@@ -57,15 +57,15 @@ pub(crate) fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
 
-/// Runs `scenario` in a process of its own: this test once more. For what a process does not
-/// survive, or what leaves it changed.
+/// Runs `scenario` in a process of its own, by running this test there: for what ends a process or
+/// leaves it changed.
 pub(crate) fn in_a_process_of_its_own(scenario: impl FnOnce()) {
     if is_child() {
         return scenario();
     }
     let name = test_name();
     let mut child = child(&name).spawn().unwrap();
-    // A deadline against hanging, not for speed.
+    // A deadline for a child that hangs; speed is not checked.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(400);
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {

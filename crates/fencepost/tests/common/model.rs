@@ -1,10 +1,9 @@
-//! A small, obviously right model of streams and events, and a way to hold a device against it.
+//! A small model of streams and events, and a comparison of a device with it.
 //!
-//! The model keeps a list of items for each stream and works out from scratch, after every step,
-//! how far each list can have come: an item is passed when everything before it is, and its gate is
-//! open or its marker is passed. That is all there is to an event's meaning. What must be complete
-//! is waited for; what must be pending must not be complete; a log that the work writes must
-//! respect every order that the model derives.
+//! The model keeps a list of items for each stream. After every step it computes anew how far each
+//! list can have come: an item is passed if everything before it is passed, and its gate is open or
+//! its marker is passed. The test waits for what must be complete. What must be pending must not be
+//! complete. The log that the work writes must respect every order that follows from the model.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -24,7 +23,7 @@ use proptest::{
 const STREAMS: usize = 4;
 const EVENTS: usize = 4;
 
-/// One step of a random run. Numbers are taken modulo what there is.
+/// One step of a random run. A number chooses an object modulo how many there are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op {
     Work(usize),
@@ -63,7 +62,7 @@ enum Item {
     Mark,
     Wait(usize),
     Fail,
-    /// Everything before it is over, one way or the other.
+    /// Everything before it is over: complete, failed or skipped.
     Cleared,
 }
 
@@ -96,9 +95,9 @@ impl Model {
         self.submitted += 1;
     }
 
-    /// The fate of every item of every stream.
+    /// How every item of every stream ends.
     fn fates(&self) -> Vec<Vec<Fate>> {
-        // Were every gate open: a gate behind a failure is never submitted, and holds nobody up.
+        // With every gate open: a gate behind a failure is never submitted, and holds nothing up.
         let at_last = self.fates_if(|_| true, &[usize::MAX; STREAMS]);
         let mut held_from = [usize::MAX; STREAMS];
         loop {
@@ -108,7 +107,7 @@ impl Model {
                 for (index, item) in items.iter().enumerate() {
                     let holds = match *item {
                         Item::Gate(gate) => !self.gates[gate],
-                        // A wait is its queue's, as a gate is.
+                        // A wait holds up its whole queue, as a gate does.
                         Item::Wait(marker) => {
                             let (other, at) = self.markers[marker];
                             fates[other][at] == Fate::Pending
@@ -127,7 +126,7 @@ impl Model {
         }
     }
 
-    /// With these gates open, and each queue held up from this turn on.
+    /// The same with these gates open, and each queue held up from this turn on.
     fn fates_if(
         &self,
         is_open: impl Fn(usize) -> bool,
@@ -178,8 +177,8 @@ impl Model {
         *self.fates()[stream].last().unwrap_or(&Fate::Complete)
     }
 
-    /// Every piece of work that must have run before the item at this place. What a failure skipped
-    /// orders nothing.
+    /// Every piece of work that must have run before the item at this place. Work that a failure
+    /// skipped orders nothing.
     fn before(&self, fates: &[Vec<Fate>], (stream, index): (usize, usize)) -> BTreeSet<u32> {
         let mut found = BTreeSet::new();
         for (at, item) in self.streams[stream][..index].iter().enumerate() {
@@ -194,10 +193,10 @@ impl Model {
     }
 }
 
-/// A device under the model's eye.
+/// A device that is compared with the model.
 struct Run<'a> {
     device: &'a Device,
-    /// How long what must happen may take.
+    /// The limit for what must happen.
     patience: Duration,
     model: Model,
     streams: Vec<Stream>,
@@ -209,8 +208,8 @@ struct Run<'a> {
     markers: Vec<Marker>,
 }
 
-/// Each mutant of the devices that `make` gives must part from the model in one of `runs` runs: a
-/// model that agrees with anything would prove nothing.
+/// Each mutant of the devices that `make` returns must differ from the model in one of `runs` runs:
+/// a model that every device agrees with would prove nothing.
 pub(crate) fn tells_apart(make: impl Fn() -> Device, mutants: &[Mutant], runs: usize) {
     for &mutant in mutants {
         let mut runner = TestRunner::deterministic();
@@ -222,7 +221,7 @@ pub(crate) fn tells_apart(make: impl Fn() -> Device, mutants: &[Mutant], runs: u
     }
 }
 
-/// Holds so many random runs on a GPU, or on its stand-in, against the model; `share` as in
+/// Compares this many random runs on a GPU, or on its stand-in, with the model; `share` is as in
 /// [`run_shared`].
 #[allow(dead_code)] // The host has its own.
 pub(crate) fn holds_for(device: &Device, runs: u32, share: impl Fn(&Stream, &Stream) -> bool) {
@@ -241,7 +240,7 @@ pub(crate) fn holds_for(device: &Device, runs: u32, share: impl Fn(&Stream, &Str
         .unwrap();
 }
 
-/// As [`tells_apart`], for the mutants that runs on a GPU show.
+/// As [`tells_apart`], for the mutants that show on a GPU.
 #[allow(dead_code)] // The host shows more.
 pub(crate) fn tells_gpus_apart(make: impl Fn() -> Device) {
     let mutants = [
@@ -253,12 +252,12 @@ pub(crate) fn tells_gpus_apart(make: impl Fn() -> Device) {
     tells_apart(make, &mutants, 1000);
 }
 
-/// Runs `ops` on `device`; an error tells where it and the model part.
+/// Runs `ops` on `device`. An error says where the device and the model differ.
 pub(crate) fn run(device: &Device, ops: &[Op], patience: Duration) -> Result<(), String> {
     run_shared(device, ops, patience, |_, _| false)
 }
 
-/// As [`run`], on a device whose streams may share hardware queues, as `share` tells.
+/// As [`run`], on a device whose streams may share hardware queues: `share` says which do.
 pub(crate) fn run_shared(
     device: &Device,
     ops: &[Op],
@@ -294,7 +293,7 @@ pub(crate) fn run_shared(
                 .map_err(|why| format!("step {number}, {op:?}: {why}"))
         })
         .and_then(|()| run.finish());
-    // Whatever happened, nobody stays behind a gate.
+    // Whatever happened, no stream stays behind a gate.
     run.gates.clear();
     result
 }
@@ -303,7 +302,8 @@ fn text(error: Error) -> String {
     error.to_string()
 }
 
-/// A stream that has failed may say so at once; the model knows whether it has.
+/// A call on a stream that has failed may return the error at once, if the model agrees that it has
+/// failed.
 fn unless_failed(result: Result<(), Error>, fate: Fate) -> Result<(), String> {
     match result {
         Err(Error::StreamFailed { .. }) if fate == Fate::Failed => Ok(()),
@@ -382,7 +382,7 @@ impl Run<'_> {
             }
             Op::ClearError(stream) => {
                 let stream = stream % STREAMS;
-                // Only where the failure is certain: what it clears depends on what has happened.
+                // Only if the failure is certain: what a clear does depends on what has happened.
                 if self.model.end_of(stream) == Fate::Failed {
                     let end = self.streams[stream].record().map_err(text)?;
                     if end.synchronize_timeout(self.patience).is_ok() {
@@ -396,7 +396,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Waits for what must happen to a marker, and looks whether it did.
+    /// Waits for what must happen to a marker, and checks that it did.
     fn settle(&self, marker: usize) -> Result<(), String> {
         let real = &self.markers[marker];
         let fate = self.model.marker(marker);
@@ -404,7 +404,7 @@ impl Run<'_> {
             Fate::Pending => real.query(),
             _ => real.synchronize_timeout(self.patience).map(|()| true),
         };
-        // Once it has been waited for, a query must say the same as the wait.
+        // After a wait, a query must give the same result.
         match (fate, outcome, real.query()) {
             (Fate::Pending, Ok(false), Ok(false)) | (Fate::Complete, Ok(true), Ok(true)) => Ok(()),
             (Fate::Failed, Err(Error::StreamFailed { cause, .. }), Err(_))
@@ -418,7 +418,7 @@ impl Run<'_> {
         }
     }
 
-    /// Holds what an event says without waiting against the model.
+    /// Compares an event's query with the model.
     fn look_at(&self, event: usize) -> Result<(), String> {
         let real = &self.events[event];
         let Some(marker) = self.held[event] else {
@@ -429,13 +429,13 @@ impl Run<'_> {
         };
         match (self.model.marker(marker), real.query()) {
             (Fate::Pending, Ok(false)) | (Fate::Complete, Ok(_)) | (Fate::Failed, Err(_)) => Ok(()),
-            // It will fail, but has not come there yet.
+            // It will fail, but has not failed yet.
             (Fate::Failed, Ok(false)) => Ok(()),
             (fate, answer) => Err(format!("must be {fate:?}, and a query says {answer:?}")),
         }
     }
 
-    /// Opens every gate, and looks at everything that is left.
+    /// Opens every gate, and checks everything that is left.
     fn finish(&mut self) -> Result<(), String> {
         self.gates.clear();
         self.model.gates.fill(true);

@@ -1,7 +1,7 @@
-//! What the tests of the Metal backend on the stand-in share.
+//! Shared by the tests of the Metal backend on the stand-in.
 //!
-//! Tests run outside of any autorelease pool, so that a call of the library without one of its own
-//! is found out.
+//! Tests run outside of any autorelease pool, to detect calls of the library that lack one of their
+//! own.
 #![allow(dead_code)]
 
 use std::{
@@ -20,19 +20,18 @@ use objc2_metal::{
     MTLDevice, MTLResourceOptions,
 };
 
-/// So long that a test which takes it has hung.
+/// A wait that takes this long hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) type Obj<T> = Retained<ProtocolObject<T>>;
 
-/// The first device of the machine of now. Never the one that `Device::open` keeps, which may be of
-/// another machine.
+/// The first device of the current machine. `Device::open` may keep one of an earlier machine.
 pub(crate) fn gpu() -> Device {
     testing::metal::fresh(0).unwrap()
 }
 
-/// Runs a test with some seeds, each on a machine of its own, and sees that nothing is left: no
-/// object of Metal's, no release too many, nothing done that Metal forbids.
+/// Runs a test with some seeds, each on a machine of its own. Afterwards no object of Metal may be
+/// left, none may be released too often, and nothing may be done that Metal forbids.
 pub(crate) fn with_gpu(test: impl Fn(&Device, &Session)) {
     with_gpu_of(|_| (), test);
 }
@@ -53,7 +52,7 @@ pub(crate) fn with_setup(setup: Setup, test: impl FnOnce(&Session)) {
     let session = Control.session(setup);
     test(&session);
     assert!(session.wait_idle(PATIENCE), "{:?}", session.pending_work());
-    // Threads of a host device or of callbacks may let go of a marker a little later.
+    // Threads of a host device or of callbacks may drop a marker a little later.
     let start = Instant::now();
     while !session.live().is_empty() && start.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(1));
@@ -71,7 +70,7 @@ pub(crate) fn done(marker: &Marker) {
     marker.synchronize_timeout(PATIENCE).unwrap();
 }
 
-/// The marker fails, with this in its first cause, so many waits behind it.
+/// The marker fails with `text` in its first cause, which is `hops` waits away.
 pub(crate) fn fails(marker: &Marker, text: &str, hops: usize) {
     let error = marker.synchronize_timeout(PATIENCE).unwrap_err();
     let cause = error.cause().unwrap_or_else(|| panic!("{error:?}"));

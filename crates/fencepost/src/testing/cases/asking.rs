@@ -115,7 +115,7 @@ fn query_never_blocks_and_may_be_repeated(c: &Context) -> Verdict {
     for _ in 0..1000 {
         check!(!event.query()?, "true behind a closed gate");
     }
-    // Only this thread opens the gate: had a query blocked, it would never come here.
+    // Only this thread opens the gate: if a query blocked, the case would hang.
     gate.open();
     c.event_done(&event)?;
     for _ in 0..1000 {
@@ -156,7 +156,7 @@ fn a_stream_tells_whether_it_is_idle(c: &Context) -> Verdict {
     check!(!stream.query()?, "idle behind a closed gate");
     gate.open();
     c.stream_done(&stream)?;
-    // Only what was submitted before counts, so an idle stream stays idle while it is asked.
+    // A query must submit nothing: an idle stream stays idle while it is asked.
     let idle = stream.record()?;
     c.done(&idle)?;
     check!(idle.query()?, "busy after synchronize");
@@ -327,7 +327,7 @@ fn a_stream_and_its_device_synchronize(c: &Context) -> Verdict {
 }
 
 fn a_device_synchronizes_again_and_again(c: &Context) -> Verdict {
-    // With nothing to wait for, and with work that is done.
+    // First without any work, then with work that is done.
     for _ in 0..3 {
         c.device.synchronize_timeout(c.options.patience)?;
     }

@@ -140,7 +140,7 @@ fn the_first_cause_is_what_everyone_sees(c: &Context) -> Verdict {
     let stream = c.stream()?;
     c.fail(&stream, "the first")?;
     c.failed(&stream.record()?, "the first")?;
-    // Refused or skipped, a second failure must not replace the first.
+    // Whether it is refused or skipped, a second failure must not replace the first.
     let _ = c.fail(&stream, "the second");
     c.failed(&stream.record()?, "the first")?;
     Ok(())
@@ -384,7 +384,7 @@ fn a_failed_marker_stays_failed(c: &Context) -> Verdict {
     c.failed(&marker, "for good")?;
     stream.clear_error()?;
     c.stream_done(&stream)?;
-    // Later markers of the stream are complete, and still this one is not.
+    // Later markers of the stream are complete; this one stays failed.
     c.failed(&marker, "for good")?;
     c.is_failure(event.query(), "for good")
 }
@@ -405,7 +405,7 @@ fn a_panic_in_host_work_is_the_cause(c: &Context) -> Verdict {
     Ok(())
 }
 
-/// Runs `work` on `stream` and returns what it gave back.
+/// Runs `work` on `stream` and returns its result.
 fn in_work<T: Send + 'static>(
     c: &Context,
     stream: &Stream,
@@ -448,7 +448,7 @@ fn host_work_of_two_streams_in_a_circle_is_refused(c: &Context) -> Verdict {
     for (own, other) in [(&one, &two), (&two, &one)] {
         let (other, barrier, tell) = (other.clone(), barrier.clone(), tell.clone());
         own.launch(move || {
-            // Both are running: each now waits for what lies behind the other.
+            // Both are running: each now waits for a marker behind the other.
             barrier.wait();
             let _ = tell.send(other.record().and_then(|marker| marker.synchronize()));
         })?;
@@ -482,7 +482,7 @@ fn a_circle_through_a_waiting_stream_is_refused(c: &Context) -> Verdict {
     let (own, other) = (one.clone(), two.clone());
     one.launch(move || {
         let circle = || {
-            // The other stream waits for what lies behind this work, and this work for that stream.
+            // The other stream waits for a marker behind this work, and this work for that stream.
             other.wait(&own.record()?)?;
             other.record()?.synchronize()
         };
@@ -534,7 +534,7 @@ fn host_work_that_waits_behind_a_stream_held_by_it_is_refused(c: &Context) -> Ve
 
 fn host_work_may_wait_for_other_streams(c: &Context) -> Verdict {
     c.needs_host_work()?;
-    // More blocked pieces of work than any pool has workers.
+    // More pieces of work block than any pool has workers.
     let (last, log) = (c.stream()?, c.log()?);
     let gate = c.gate(&last)?;
     c.append(&last, &log, 1)?;

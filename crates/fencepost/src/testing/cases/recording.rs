@@ -151,7 +151,7 @@ fn record_submits(c: &Context) -> Verdict {
     let (stream, log, event) = (c.stream()?, c.log()?, c.event());
     c.append(&stream, &log, 1)?;
     event.record(&stream)?;
-    // Nothing else touches the stream: the record alone must have sent it off.
+    // No other call uses the stream: the record alone must submit the work.
     c.event_done(&event)?;
     check!(log.read()? == [1], "the work left {:?}", log.read()?);
     Ok(())
@@ -307,7 +307,7 @@ fn record_again_while_pending_keeps_both_markers(c: &Context) -> Verdict {
 
 fn record_again_leaves_earlier_waits_alone(c: &Context) -> Verdict {
     let (producer, consumer, event) = (c.stream()?, c.stream()?, c.event());
-    // A wait for a marker recorded before another one on the same stream, asked for after it.
+    // This stream waits for a marker after a later one was recorded on the same stream.
     let late = c.stream()?;
     c.apart(&[&producer, &consumer, &late])?;
     let first = c.gate(&producer)?;
@@ -499,7 +499,7 @@ fn an_event_holds_a_marker_made_elsewhere(c: &Context) -> Verdict {
         Error::TimingDisabled { .. },
         "a marker without timing"
     );
-    // Recorded again, the event is what it was made as.
+    // Recorded again, the event has timing as it was made with.
     timed.record(&stream)?;
     end.record(&stream)?;
     c.event_done(&end)?;

@@ -157,9 +157,9 @@ fn an_event_is_dropped_by_another_thread(c: &Context) -> Verdict {
 
 fn a_hundred_thousand_records_may_be_pending(c: &Context) -> Verdict {
     const RECORDS: u64 = 100_000;
-    // A driver of Vulkan may block a submit while its queue is full, as NVIDIA's does from some
-    // 6,550 on; within ten seconds it would take the device for lost. There the gate opens before
-    // that.
+    // A Vulkan driver may block a submit while its queue is full. NVIDIA's does so after about
+    // 6,550 submits, and reports the device as lost after ten seconds. On Vulkan the gate opens
+    // before that.
     const AT_LEAST: u64 = 1_000;
     let may_block = c.device.backend() == Backend::Vulkan;
     let (stream, event) = (c.stream()?, c.event());
@@ -191,7 +191,7 @@ fn a_hundred_thousand_records_may_be_pending(c: &Context) -> Verdict {
         Some(recorded) => check!(recorded >= AT_LEAST, "blocked with {recorded} pending"),
         None => check!(pending >= RECORDS, "{pending} are pending of {RECORDS}"),
     }
-    // A slow device may take its time, as long as it goes on.
+    // A slow device may take long, as long as it makes progress.
     let mut completed = stream.progress().completed;
     while let Err(error) = c.event_done(&event) {
         let now = stream.progress().completed;

@@ -80,7 +80,7 @@ pub(super) const CASES: &[Case] = &[
     ),
 ];
 
-/// Drives a future on this thread; `None` after `patience`.
+/// Runs a future on this thread; `None` if it is not ready after `patience`.
 fn block_on<F: Future>(future: F, patience: Duration) -> Option<F::Output> {
     struct Unpark(std::thread::Thread);
     impl Wake for Unpark {
@@ -100,7 +100,7 @@ fn block_on<F: Future>(future: F, patience: Duration) -> Option<F::Output> {
     }
 }
 
-/// What a callback sent, or that it never came.
+/// What a callback sent; an error if it never ran.
 fn told<T>(c: &Context, told: &mpsc::Receiver<T>) -> Result<T, Stop> {
     told.recv_timeout(c.options.patience)
         .map_err(|_| Stop::Broken("the callback never came".into()))
@@ -154,7 +154,7 @@ fn callbacks_run_in_order_of_completion(c: &Context) -> Verdict {
     let gate = c.gate(&stream)?;
     let markers: Vec<_> = (0..50).map(|_| stream.record()).collect::<Result<_>>()?;
     let (tell, heard) = mpsc::channel();
-    // Asked for in reverse, so that order of asking is not what is seen.
+    // Registered in reverse, so that the order of registration cannot look like that of completion.
     for (number, marker) in markers.iter().enumerate().rev() {
         let tell = tell.clone();
         marker.on_complete(move |_| tell.send(number).unwrap_or(()))?;
@@ -178,7 +178,7 @@ fn a_callback_runs_without_the_callers_locks(c: &Context) -> Verdict {
     let (tell, heard) = mpsc::channel();
     let held = lock.lock().unwrap_or_else(PoisonError::into_inner);
     let theirs = lock.clone();
-    // On this very thread, the callback would never get the lock.
+    // If the callback ran on this thread, it would never get the lock.
     event.on_complete(move |_| {
         drop(theirs.lock());
         let _ = tell.send(());
@@ -206,7 +206,7 @@ fn a_callback_may_use_every_call(c: &Context) -> Verdict {
         };
         let _ = tell.send(work());
     })?;
-    // One from the callback, one from the callback it asked for.
+    // One from the callback, and one from the callback that it registered.
     for _ in 0..2 {
         let time = told(c, &heard)??;
         check!(time == 0.0, "{time} ms from an event to itself");
@@ -224,7 +224,7 @@ fn a_panic_in_a_callback_is_caught(c: &Context) -> Verdict {
     let (stream, event) = (c.stream()?, c.event());
     let before = c.device.callback_panics();
     event.record(&stream)?;
-    // Without the panic hook: this panic needs no report.
+    // Without the panic hook: a panic that the case asks for needs no report.
     event.on_complete(|_| std::panic::resume_unwind(Box::new("a callback's own fault")))?;
     let (tell, heard) = mpsc::channel();
     event.on_complete(move |result| tell.send(result.is_ok()).unwrap_or(()))?;
@@ -267,7 +267,7 @@ fn awaiting_wakes_on_completion(c: &Context) -> Verdict {
         None => check!(false, "the future never woke"),
     }
     check!(seen == [1], "ready with {seen:?} done");
-    // A marker's own, once more, now that it is complete.
+    // The marker's own future too, now that it is complete.
     let again = event
         .marker()
         .map(|m| block_on(m.into_future(), c.options.patience));
@@ -311,7 +311,7 @@ fn dropping_a_future_cancels_the_wake_up_alone(c: &Context) -> Verdict {
         let polled = future.as_mut().poll(&mut Task::from_waker(&waker));
         check!(polled.is_pending(), "ready behind a closed gate");
     }
-    // Ours and the waker's: the dropped futures keep nothing.
+    // This function's and the waker's: the dropped futures keep none.
     let owners = Arc::strong_count(&count);
     check!(owners == 2, "{} wakers are still registered", owners - 2);
     gate.open();

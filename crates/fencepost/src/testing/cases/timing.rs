@@ -76,7 +76,7 @@ pub(super) const CASES: &[Case] = &[
 /// Two markers of one stream with at least `SPAN` between them on any clock.
 fn spaced(c: &Context) -> Result<(Event, Event), crate::testing::context::Stop> {
     let (stream, start, end) = (c.stream()?, c.timed(), c.timed());
-    // A marker in front, whose time a wrong reading could tell.
+    // A marker in front, whose time a wrong device could give.
     let before = stream.record_timed()?;
     c.done(&before)?;
     start.record(&stream)?;
@@ -87,7 +87,7 @@ fn spaced(c: &Context) -> Result<(Event, Event), crate::testing::context::Stop> 
     Ok((start, end))
 }
 
-/// `SPAN` in milliseconds, less what two clocks may drift apart in that time.
+/// `SPAN` in milliseconds, less the drift between two clocks in that time.
 fn span_ms() -> f64 {
     Context::SPAN.as_secs_f64() * 1e3 * 0.999
 }
@@ -99,7 +99,7 @@ fn elapsed_time_covers_the_work_between(c: &Context) -> Verdict {
         start.record(&stream)?;
         c.event_done(&start)
     })?;
-    // The stream is held for at least this long between the two markers, by the host's clock.
+    // By the host's clock, the stream is held for at least this long between the two markers.
     let gate = c.gate(&stream)?;
     end.record(&stream)?;
     let held = Instant::now();
@@ -229,7 +229,7 @@ fn one_event_serves_several_pairs(c: &Context) -> Verdict {
     }
     let [a, b, c] = &events;
     let (ab, bc, ac) = (a.elapsed_time(b)?, b.elapsed_time(c)?, a.elapsed_time(c)?);
-    // Each is rounded by itself to what the clock can tell.
+    // Each time is rounded to the clock's resolution by itself.
     let slack = 1e-3;
     check!(
         (ab + bc - ac).abs() <= slack,
@@ -340,7 +340,7 @@ fn times_grow_along_a_stream(c: &Context) -> Verdict {
 
 fn timing_is_checked_first(c: &Context) -> Verdict {
     let stranger = Event::new(&c.stranger());
-    // Unrecorded, of two devices, and without timing: the last is what is said.
+    // Unrecorded, of two devices, and without timing: the error is about timing.
     check_error!(
         c.timed().elapsed_time(&stranger),
         Error::TimingDisabled { which: "end" },
@@ -356,7 +356,7 @@ fn timing_is_checked_first(c: &Context) -> Verdict {
     let (start, end) = (c.event(), c.timed());
     start.record(&stream)?;
     end.record(&stream)?;
-    // Only this thread opens the gate: the check must come before any waiting.
+    // Only this thread opens the gate: if the call waited before the check, the case would hang.
     check_error!(
         start.elapsed_time(&end),
         Error::TimingDisabled { .. },

@@ -122,7 +122,7 @@ fn a_wait_never_blocks_the_caller(c: &Context) -> Verdict {
     for _ in 0..10 {
         event.wait(&consumer)?;
     }
-    // Only this very thread opens the gate: had a wait blocked, it would never come here.
+    // Only this thread opens the gate: if a wait blocked, the case would hang.
     gate.open();
     c.stream_done(&consumer)?;
     Ok(())
@@ -165,7 +165,7 @@ fn waiting_for_a_marker_of_the_same_stream_is_a_no_op(c: &Context) -> Verdict {
     event.record(&stream)?;
     event.wait(&stream)?;
     c.append(&stream, &log, 1)?;
-    // Had the wait blocked the calling thread, nobody would open the gate.
+    // If the wait blocked this thread, nothing would open the gate.
     stream.wait(&stream.record()?)?;
     gate.open();
     c.stream_done(&stream)?;
@@ -288,7 +288,7 @@ fn streams_of_one_api_wait_across_devices(c: &Context) -> Verdict {
     let sibling = c.sibling()?;
     let (here, there) = (c.stream()?, sibling.new_stream()?);
     let (log, event) = (c.log()?, c.event());
-    // Both ways: there after here, and here after there.
+    // Both ways: the other device waits for this one, and this one for the other.
     let gate = c.gate(&here)?;
     c.append(&here, &log, 1)?;
     event.record(&here)?;

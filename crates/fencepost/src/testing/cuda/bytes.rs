@@ -1,7 +1,7 @@
 //! Counting bytes by a kernel: what `fencepost run` puts on CUDA streams.
 //!
 //! Its memory is never freed: freeing blocks while any stream is stalled
-//! (docs/measurements/cuda-stalls.md), and a run needs a few buffers for as long as it lasts.
+//! (docs/measurements/cuda-stalls.md), and a run needs its few buffers until it ends.
 
 use std::{any::Any, ffi::c_void, sync::Arc};
 
@@ -31,14 +31,14 @@ struct Memory {
 
 struct CudaCounter {
     context: &'static Context,
-    /// The lock makes whoever fills the host's memory the only one.
+    /// Held while the host's memory is filled.
     memory: Mutex<Memory>,
     bins: u64,
 }
 
 const BINS: usize = 256;
 const THREADS: u32 = 256;
-/// Enough blocks to fill any GPU; each goes over its share in steps.
+/// Enough blocks to fill any GPU; each counts its share in steps.
 const MOST_BLOCKS: usize = 1024;
 const BYTES_A_BLOCK: usize = 16 * 1024;
 

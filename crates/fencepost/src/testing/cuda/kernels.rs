@@ -14,7 +14,7 @@ use crate::{
     error::Result,
 };
 
-/// Compiled by the driver for whatever GPU there is.
+/// The driver compiles it for the GPU.
 const PTX: &str = concat!(include_str!("kernels.ptx"), "\0");
 
 /// A `CUfunction`.
@@ -167,7 +167,7 @@ impl Kernels {
     }
 }
 
-/// Launches so many blocks of so many threads of `function` on `stream`.
+/// Launches `function` on `stream` with this number of blocks and of threads in each.
 ///
 /// # Safety
 /// The function is of the stream's context. `arguments` point to values of the types that it takes

@@ -92,8 +92,8 @@ impl LogImpl for PageLockedLog {
 
 impl Drop for PageLockedLog {
     fn drop(&mut self) {
-        // A case that failed may have left work behind that still writes here. Then a later case
-        // sees tokens that are not its own, and fails too; it does not pass wrongly.
+        // A case that failed may have left work behind that still writes here. A later case then
+        // sees tokens that are not its own, and fails too; it cannot pass wrongly.
         lock(&state(self.context).logs).push(self.pages);
     }
 }

@@ -36,11 +36,10 @@ use crate::{
     sync::{Mutex, lock},
 };
 
-/// Submits a kernel that faults. The context does not survive it, so this is for a process of its
-/// own.
+/// Submits a kernel that faults. That ends the context, so call it in a process of its own.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a stream of another backend; what the driver says.
+/// [`Error::Unsupported`] for a stream of another backend; the driver's error.
 ///
 /// ```no_run
 /// use fencepost::{Device, Error, testing::cuda};
@@ -54,8 +53,8 @@ pub fn trap(stream: &Stream) -> Result<()> {
     state(stream.context).kernels(stream.context)?.trap(stream)
 }
 
-/// Another device in the context of `device`, with streams of its own, so that tests that run at
-/// the same time do not wait for each other's.
+/// Another device in the context of `device`, with streams of its own, so that tests at the same
+/// time do not wait for each other's streams.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a device of another backend.
@@ -71,13 +70,13 @@ pub fn fresh(device: &Device) -> Result<Device> {
     Ok(Device::new(DeviceRef::new(new_device(context))))
 }
 
-/// The work of a device, where it is one of CUDA.
+/// The test work of a device, if it is one of CUDA.
 pub(super) fn work_of(device: &dyn DeviceImpl) -> Option<Arc<dyn TestWork>> {
     let context = of_device(device).ok()?.context;
     Some(Arc::new(CudaWork { context }))
 }
 
-/// The work of one context's devices.
+/// The test work of the devices of one context.
 struct CudaWork {
     context: &'static Context,
 }
@@ -86,7 +85,7 @@ struct CudaWork {
 #[derive(Default)]
 struct State {
     kernels: OnceLock<Result<Kernels>>,
-    /// Logs that nobody uses now.
+    /// Logs that are free.
     logs: Mutex<Vec<Pages>>,
 }
 
@@ -118,8 +117,8 @@ impl TestWork for CudaWork {
         let stream = of_stream(stream)?;
         let context = stream.context;
         if stream.open_timeline().is_none() {
-            // Behind a failure there is nothing to hold back; the driver's stream would be held,
-            // and with it what comes after clear_error.
+            // Behind a failure there is nothing to hold back. The gate would hold the driver's
+            // stream, and with it the work after clear_error.
             return Ok(Gate::new(|| ()));
         }
         state(context).kernels(context)?;
@@ -145,7 +144,7 @@ impl TestWork for CudaWork {
         }
     }
 
-    /// For so many nanoseconds.
+    /// For `amount` nanoseconds.
     fn spin(&self, stream: &dyn StreamImpl, amount: u64) -> Result<()> {
         let stream = of_stream(stream)?;
         state(stream.context)
@@ -153,11 +152,11 @@ impl TestWork for CudaWork {
             .spin(stream, amount)
     }
 
-    /// The stream ends here, by the backend's own way of failing a stream, with nothing submitted.
+    /// Fails the stream in the backend's own way, with nothing submitted.
     ///
-    /// A real fault of a kernel ends the whole context, and no process can use that device again;
-    /// so the cases about streams that fail and go on cannot be shown by one. What a real fault
-    /// does is tested apart, in a process of its own.
+    /// A real fault of a kernel ends the whole context, and this process cannot use the device
+    /// again. So it cannot show the cases about streams that fail and go on. What a real fault does
+    /// is tested apart, in a process of its own.
     fn fail(&self, stream: &dyn StreamImpl, text: &str) -> Result<()> {
         of_stream(stream)?.fail_from_here(&Cause::new(text));
         Ok(())
