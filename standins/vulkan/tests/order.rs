@@ -245,10 +245,10 @@ fn a_binary_semaphore_orders_two_queues_again_and_again() {
 #[test]
 fn a_paused_queue_blocks_no_other() {
     with_seeds(SEEDS, |session, gpu| {
-        let (held, free) = (gpu.queue(0, 0), gpu.queue(1, 0));
+        let (paused, free) = (gpu.queue(0, 0), gpu.queue(1, 0));
         let (one, two) = (gpu.timeline(0), gpu.timeline(0));
-        session.pause(held);
-        for (queue, semaphore) in [(held, one), (free, two)] {
+        session.pause(paused);
+        for (queue, semaphore) in [(paused, one), (free, two)] {
             let batch = Batch {
                 signals: &[(semaphore, 1)],
                 ..Batch::default()
@@ -258,7 +258,7 @@ fn a_paused_queue_blocks_no_other() {
         gpu.queue_wait_idle(free).unwrap();
         assert_eq!((gpu.value(one), gpu.value(two)), (Ok(0), Ok(1)));
         assert_eq!(gpu.wait(one, 1, 1000), Err(vk::Result::TIMEOUT));
-        session.resume(held);
+        session.resume(paused);
         gpu.wait(one, 1, FOREVER).unwrap();
     });
 }
