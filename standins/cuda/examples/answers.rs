@@ -1,13 +1,14 @@
-//! Asks a driver the questions that CUDA's documentation leaves open, and prints the answers:
+//! Calls a driver where CUDA's documentation leaves the result open, and prints the results:
 //!
 //! ```text
+//! stand_in=target/debug/libfencepost_sim_cuda.so
 //! cargo run -p fencepost-sim-cuda --example answers -- libcuda.so.1 >real
-//! cargo run -p fencepost-sim-cuda --example answers -- target/debug/libfencepost_sim_cuda.so >stand-in
+//! cargo run -p fencepost-sim-cuda --example answers -- $stand_in >stand-in
 //! diff real stand-in
 //! ```
 //!
-//! Each difference is a defect of the stand-in. It needs a GPU that no other code in the process
-//! uses.
+//! Each difference is a defect of the stand-in. The first run needs a GPU. It resets the primary
+//! context, so no other code of the process may use that.
 
 #![allow(non_snake_case)] // the names are the driver's
 
@@ -19,8 +20,8 @@ type Handle = usize;
 
 macro_rules! cuda {
     ($($name:ident($($argument:ident: $ty:ty),*);)*) => {
-        /// The driver's functions. Every call gets pointers to local variables of the right type,
-        /// and handles of the driver, which are stale only where that is the question.
+        /// The driver's functions. Every call gets pointers to local variables of the right type
+        /// and handles of the driver. A handle is stale only where the result of that is printed.
         struct Cuda { $($name: unsafe extern "C" fn($($ty),*) -> c_uint,)* }
 
         impl Cuda {
@@ -38,7 +39,7 @@ macro_rules! cuda {
 
             $(fn $name(&self, $($argument: $ty),*) -> c_uint {
                 // SAFETY: pointers are to local variables of the right type, and handles are the
-                // driver's, stale only where its answer to that is the question
+                // driver's; it detects the stale ones
                 unsafe { (self.$name)($($argument),*) }
             })*
         }
@@ -110,7 +111,7 @@ impl Cuda {
         self.cuStreamEndCapture(stream, &raw mut graph)
     }
 
-    /// Asks during a capture, and prints whether the capture is still valid.
+    /// Calls `ask` during a capture. Prints its result, and that of the end of the capture.
     fn during_capture(&self, what: &str, mode: c_uint, ask: impl FnOnce(Handle) -> c_uint) {
         let captured = self.stream(NON_BLOCKING);
         assert_eq!(self.cuStreamBeginCapture_v2(captured, mode), 0);
@@ -121,7 +122,7 @@ impl Cuda {
     }
 }
 
-/// What the questions are about.
+/// The objects that the calls use.
 struct Objects {
     context: Handle,
     stream: Handle,
@@ -368,7 +369,10 @@ impl Cuda {
         println!("query before a launch: {}", self.cuEventQuery(external));
         let exec = made(|out| self.cuGraphInstantiateWithFlags(out, graph, 0));
         println!("launch: {}", self.cuGraphLaunch(exec, stream));
-        println!("query while it is held: {}", self.cuEventQuery(external));
+        println!(
+            "query while the graph waits: {}",
+            self.cuEventQuery(external)
+        );
         word.store(1, Ordering::SeqCst);
         println!("synchronise: {}", self.cuStreamSynchronize(stream));
         println!("query: {}", self.cuEventQuery(external));

@@ -12,16 +12,15 @@ use fencepost_sim::{Command, Error, Planned, Queue, SimDevice, Submission, Times
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-/// A context is one simulated device. A reset replaces it by another one, so the sticky error is
-/// gone.
+/// A context is one simulated device. A reset replaces it by another, which has no sticky error.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) id: u64,
     pub(crate) gpu: usize,
     pub(crate) device: SimDevice,
     pub(crate) sticky_error: Arc<StickyError>,
-    /// The last markers of destroyed streams, whose work still runs, and whether those were
-    /// blocking streams.
+    /// The last markers of destroyed streams whose work still runs, and whether each was a blocking
+    /// stream.
     destroyed_streams: Mutex<Vec<(bool, Arc<Marker>)>>,
 }
 
@@ -48,7 +47,7 @@ impl Context {
         self.device.lose(why);
     }
 
-    /// Makes every later call, and every wait under way, return this error.
+    /// Makes every later call, and every wait in progress, return this error.
     pub(crate) fn end(&self, code: CUresult) {
         self.sticky_error.replace(code);
         self.device.lose("the context is gone");
@@ -76,7 +75,7 @@ impl Context {
     /// Blocks until the markers are complete or their context has failed.
     pub(crate) fn wait_all(&self, markers: &[Arc<Marker>]) -> CudaResult {
         for marker in markers {
-            // the progress of another process wakes no thread here, so such a wait polls
+            // another process cannot wake a thread of this one, so a wait for its records polls
             let poll = marker.is_shared().then_some(Duration::from_millis(1));
             while !marker.settled() {
                 let _ = self.device.wait_until(poll, || marker.settled());
@@ -123,11 +122,11 @@ impl Context {
 /// One GPU and its primary context.
 #[derive(Debug, Default)]
 pub(crate) struct Gpu {
-    /// The primary context's handle, which is the same for life: a reset changes what it names.
+    /// The primary context's handle. It never changes: after a reset it names the next context.
     pub(crate) primary: Option<usize>,
     pub(crate) retains: u32,
     /// Why the device is lost, if it is.
     pub(crate) lost: Option<CUresult>,
-    /// Launches that are to fail.
+    /// The launches that a test has planned to fail.
     pub(crate) launch_failures: Planned<CUresult>,
 }

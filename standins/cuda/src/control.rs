@@ -66,7 +66,7 @@ impl Control {
         Session::new(self, exclusive)
     }
 
-    /// Drops the machine with everything on it, and makes another.
+    /// Drops the machine with everything on it, and creates another.
     pub fn restart(&self, seed: u64, devices: u32) {
         unsafe { (self.functions.restart)(seed, devices.try_into().unwrap_or(c_int::MAX)) }
     }
@@ -86,7 +86,7 @@ impl Control {
         unsafe { (self.functions.lose_device)(device, code) }
     }
 
-    /// Resets the primary context, as another part of the program might.
+    /// Resets the primary context, as other code of the process might.
     pub fn reset_primary(&self, device: i32) {
         unsafe { (self.functions.reset_primary)(device) }
     }
@@ -106,7 +106,7 @@ impl Control {
         unsafe { (self.functions.ipc_in_one_process)(on.into()) }
     }
 
-    /// How many pieces of work a stream holds before calls block; 0 for any number.
+    /// How much work may be pending on a stream before a call that submits more blocks; 0: any.
     pub fn queue_depth(&self, depth: usize) {
         unsafe { (self.functions.queue_depth)(depth) }
     }

@@ -21,8 +21,8 @@ common_control_functions! {
     log: LOG, code: CUresult, functions: crate::FUNCTIONS, root: root
 }
 
-/// Drops the simulated machine with everything on it, and makes another: with `devices` devices, or
-/// with as many as `FENCEPOST_SIM_CUDA_DEVICES` says if that is negative. Counts, faults and
+/// Drops the simulated machine with everything on it, and creates another: with `devices` devices,
+/// or with as many as `FENCEPOST_SIM_CUDA_DEVICES` says if that is negative. Counts, faults and
 /// violations are cleared.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_restart(seed: u64, devices: c_int) {
@@ -91,14 +91,14 @@ pub extern "C" fn fencepost_sim_lose_device(device: CUdevice, code: CUresult) {
     fencepost_sim_fail_contexts(device, code);
 }
 
-/// Resets a device's primary context, as another part of the program might.
+/// Resets a device's primary context, as other code of the process might.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_reset_primary(device: CUdevice) {
     let _ = with_driver(|driver| driver.reset_primary(device));
 }
 
-/// Makes every call and every wait under way return `CUDA_ERROR_DEINITIALIZED` until a restart, as
-/// at the end of a process.
+/// Makes every call and every wait in progress return `CUDA_ERROR_DEINITIALIZED` until a restart,
+/// as at the end of a process.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_deinitialize() {
     DEINITIALIZED.store(true, Ordering::SeqCst);
@@ -113,8 +113,7 @@ pub extern "C" fn fencepost_sim_recycle_handles(on: c_int) {
     let _ = with_driver(|driver| driver.recycle = on != 0);
 }
 
-/// Whether `cuIpcOpenEventHandle` works in the exporting process, which then stands for two
-/// processes.
+/// Whether `cuIpcOpenEventHandle` works in the exporting process, which then acts as two processes.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_ipc_in_one_process(on: c_int) {
     let _ = with_driver(|driver| driver.ipc_in_one_process = on != 0);
@@ -148,9 +147,9 @@ pub extern "C" fn fencepost_sim_wait_idle(milliseconds: u64) -> c_int {
     idle().into()
 }
 
-/// How many pieces of work a stream holds before a call that adds one blocks until there is space,
-/// as in real drivers (1,020 timed records were measured). 0, the initial value, is any number.
-/// `FENCEPOST_SIM_CUDA_QUEUE_DEPTH` sets it too.
+/// How many submissions may be pending on a stream before a call that adds one blocks until there
+/// is space. Real drivers have such a limit: 1,020 timed records were measured. 0, the initial
+/// value, is no limit. `FENCEPOST_SIM_CUDA_QUEUE_DEPTH` sets it too.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_queue_depth(depth: usize) {
     let _ = with_driver(|driver| driver.queue_depth = depth);

@@ -21,8 +21,8 @@ use std::sync::{Arc, Mutex};
 
 pub(crate) static DRIVER: Mutex<Option<Driver>> = Mutex::new(None);
 
-/// The process that made the simulated machine. The child of a fork has none of its threads, and
-/// its locks may be held for ever.
+/// The process that created the simulated machine. The child of a fork has none of its threads, and
+/// a lock that was held during the fork is never released there.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) fn in_forked_child() -> bool {
@@ -30,7 +30,7 @@ pub(crate) fn in_forked_child() -> bool {
     owner != 0 && owner != std::process::id()
 }
 
-/// The one simulated machine of this process, and its objects.
+/// The simulated machine of this process, and all its objects.
 #[derive(Debug)]
 pub(crate) struct Driver {
     /// The function being called, for violations.
@@ -52,18 +52,18 @@ pub(crate) struct Driver {
     pub(crate) host_functions: HostFunctionThread,
     /// Whether handles of destroyed objects are used again, as by real drivers.
     pub(crate) recycle: bool,
-    /// How many pieces of work a stream holds before calls block; 0 for any number.
+    /// How much work may be pending on a stream before a call that submits more blocks; 0: any.
     pub(crate) queue_depth: usize,
     /// The queue that the current call has filled.
     pub(crate) full_queue: Option<(Arc<Context>, Queue)>,
-    /// Whether the process that exported an event may open its handle, in place of a second
-    /// process.
+    /// Whether the process that exported an event may open its handle, so that it can act as a
+    /// second process.
     pub(crate) ipc_in_one_process: bool,
     next_id: u64,
     _stepper: Stepper,
 }
 
-/// Runs `body` with the driver locked. The first call makes the machine.
+/// Runs `body` with the driver locked. The first call creates the machine.
 pub(crate) fn with_driver<R>(body: impl FnOnce(&mut Driver) -> R) -> CudaResult<R> {
     let mut driver = lock(&DRIVER);
     if driver.is_none() {
@@ -85,7 +85,7 @@ impl Driver {
         let config = Config {
             sticky: Sticky::Device,
             channels: number("FENCEPOST_SIM_CUDA_CHANNELS").filter(|&n| n > 0),
-            // tests block streams from the host, and measure how long by the device's clock
+            // tests block streams from the host and measure that time with the device's clock
             follows_real_time: true,
             trace_capacity: 4096,
             ..Config::seeded(seed)
@@ -118,7 +118,7 @@ impl Driver {
             queue_depth: number("FENCEPOST_SIM_CUDA_QUEUE_DEPTH").unwrap_or(0),
             full_queue: None,
             ipc_in_one_process: false,
-            // on hardware, too, the numbers of streams and contexts are never small
+            // as on hardware, the ids of streams and contexts are never small
             next_id: 16,
             _stepper: stepper,
         })
@@ -129,7 +129,8 @@ impl Driver {
         self.next_id
     }
 
-    /// What a call that has filled a stream's queue waits for, once the lock is released.
+    /// Returns the wait of a call that has filled a stream's queue. The caller runs it without the
+    /// lock.
     pub(crate) fn wait_for_space(&mut self) -> impl FnOnce() + use<> {
         let (full_queue, depth) = (self.full_queue.take(), self.queue_depth);
         move || {
@@ -144,7 +145,7 @@ impl Driver {
     pub(crate) fn bad_handle(&self, what: &str, handle: usize, why: InvalidHandle) -> CUresult {
         let how = match why {
             InvalidHandle::Destroyed => "was destroyed",
-            InvalidHandle::Unknown => "was never made",
+            InvalidHandle::Unknown => "was never created",
         };
         LOG.violation(&format!("{}: {what} {handle:#x} {how}", self.calling));
         if what == "context" {

@@ -1,4 +1,4 @@
-//! What every call does before its function's own part.
+//! The part that all calls share: counts, planned faults and the driver's lock.
 
 use crate::codes::{
     CUDA_ERROR_DEINITIALIZED, CUDA_ERROR_NOT_INITIALIZED, CUDA_ERROR_NOT_PERMITTED,
@@ -29,7 +29,7 @@ pub(crate) fn this_thread() -> u64 {
 
 /// A call that does not lock the driver, and may come before `cuInit`.
 pub(crate) fn call_unlocked(name: &'static str, body: impl FnOnce() -> CudaResult) -> CUresult {
-    // before any lock is taken: in the child of a fork, a lock may be held for ever
+    // before any lock is taken: in the child of a fork, it may never be released
     if in_forked_child() {
         return CUDA_ERROR_NOT_INITIALIZED;
     }
@@ -62,7 +62,7 @@ pub(crate) fn call(name: &'static str, body: impl FnOnce(&mut Driver) -> CudaRes
     call_then(name, body, |()| Ok(()))
 }
 
-/// A call that locks the driver for `body`, then runs `then` without the lock, such as a wait.
+/// A call that locks the driver for `body`, then runs `then`, such as a wait, without the lock.
 pub(crate) fn call_then<T>(
     name: &'static str,
     body: impl FnOnce(&mut Driver) -> CudaResult<T>,

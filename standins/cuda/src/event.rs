@@ -10,7 +10,7 @@ use fencepost_sim::lock;
 use std::ffi::c_uint;
 use std::sync::{Arc, Mutex};
 
-/// What an event holds.
+/// The latest record of an event.
 #[derive(Clone, Debug)]
 pub(crate) enum EventState {
     Unrecorded,
@@ -22,13 +22,13 @@ pub(crate) enum EventState {
     },
 }
 
-/// An event. All clones are the same event; a graph may hold one.
+/// An event. All clones are the same event: a graph keeps one for each of its records and waits.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub(crate) context: Arc<Context>,
     pub(crate) flags: c_uint,
     state: Arc<Mutex<EventState>>,
-    /// The part that other processes share, of an interprocess event.
+    /// For an interprocess event, the part that it shares with other processes.
     pub(crate) shared: Option<Arc<SharedEvent>>,
 }
 

@@ -1,11 +1,11 @@
-//! Types of the C boundary. They carry what CUDA's documentation promises about pointers, so that
-//! most functions need no unsafe code.
+//! Types of the C boundary. Each stands for a pointer and for what CUDA's documentation requires of
+//! it, so that most functions need no unsafe code.
 
 use crate::codes::{CUDA_ERROR_INVALID_VALUE, CudaResult};
 use std::ffi::c_char;
 use std::mem::MaybeUninit;
 
-/// A pointer to a result: null, or writable, as every function of the driver API demands. It has
+/// A pointer to a result: null or writable, as every function of the driver API requires. It has
 /// the layout of a plain pointer.
 #[repr(transparent)]
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl<'a, T> Out<'a, T> {
         Out(None)
     }
 
-    /// For a result that must not be null. Functions call this before they do anything.
+    /// For a result that must not be null. A function calls this before it changes anything.
     pub(crate) fn required(self) -> CudaResult<Place<'a, T>> {
         self.0.map(Place).ok_or(CUDA_ERROR_INVALID_VALUE)
     }

@@ -38,6 +38,7 @@ pub(crate) struct Capture {
 #[derive(Debug)]
 pub(crate) struct GraphExec {
     pub(crate) nodes: Vec<Node>,
-    /// The end of its latest launch, since launches of one graph do not overlap.
+    /// The marker behind its latest launch. The next launch waits for it, since launches of one
+    /// graph do not overlap.
     pub(crate) last: Option<Arc<Marker>>,
 }

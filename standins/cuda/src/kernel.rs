@@ -1,12 +1,12 @@
-//! The kernels that the stand-in knows by name.
+//! The kernels that the stand-in has, by name.
 //!
-//! | kernel | parameters | effect |
-//! |---|---|---|
-//! | `fencepost_append` | `u32* log`, `u32 token` | appends the token to a log: `[count, capacity, tokens…]`; a full log only counts |
-//! | `fencepost_histogram` | `u8* data`, `u64 len`, `u64* bins` | counts bytes in 256 bins |
-//! | `fencepost_reduce` | `u64* from`, `u64* into` | adds 256 bins to 256 others |
-//! | `fencepost_spin` | `u64 ns` | takes that long by the device's clock, and from 1 ms on in real time too |
-//! | `fencepost_trap` | | fails with `CUDA_ERROR_LAUNCH_FAILED` |
+//! * `fencepost_append(u32* log, u32 token)` appends the token to the log, `[count, capacity,
+//!   tokens…]`. If the log is full, only the count grows.
+//! * `fencepost_histogram(u8* data, u64 len, u64* bins)` counts bytes in 256 bins.
+//! * `fencepost_reduce(u64* from, u64* into)` adds 256 bins to 256 others.
+//! * `fencepost_spin(u64 ns)` takes that many nanoseconds of the device's clock, and from 1 ms on
+//!   of real time too.
+//! * `fencepost_trap()` fails with `CUDA_ERROR_LAUNCH_FAILED`.
 
 use crate::codes::{CUDA_ERROR_LAUNCH_FAILED, CudaResult};
 use crate::context::Context;
@@ -55,8 +55,7 @@ pub(crate) struct Launch {
 }
 
 const BINS: usize = 256;
-/// The shortest spin that takes real time. The simulated device looks for the end of a wait about
-/// this often.
+/// The shortest spin that takes real time. The simulated device polls a wait about this often.
 const SHORTEST_REAL_SPIN: Duration = Duration::from_millis(1);
 
 impl Launch {

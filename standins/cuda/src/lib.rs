@@ -1,5 +1,5 @@
-//! A stand-in for the CUDA driver, for tests only: a library with the functions of the CUDA driver
-//! API that fencepost's CUDA backend calls, on the simulated device of [`fencepost_sim`].
+//! A stand-in for the CUDA driver, for tests only. It is a library with the functions of the CUDA
+//! driver API that fencepost's CUDA backend calls, on the simulated device of [`fencepost_sim`].
 //!
 //! It is a **stand-in**: no NVIDIA hardware, no NVIDIA code. The names of its devices say so, and
 //! **a test on it never counts as a test on hardware**. Such a test shows only that the code does
@@ -21,42 +21,59 @@
 //! # }
 //! ```
 //!
-//! | variable | meaning |
-//! |---|---|
-//! | `FENCEPOST_SIM_SEED` | the scheduler's seed; random by default, and printed with every fault and violation |
-//! | `FENCEPOST_SIM_CUDA_DEVICES` | the number of devices; 2 by default |
-//! | `FENCEPOST_SIM_CUDA_CHANNELS` | the number of hardware channels that the streams of a context share, so that a blocked stream blocks others; by default each stream has its own |
-//! | `FENCEPOST_SIM_CUDA_QUEUE_DEPTH` | how many pieces of work a stream holds before calls block; any number by default |
-//! | `FENCEPOST_SIM_CUDA_RECYCLE` | `1`: handles of destroyed objects are used again |
+//! # Environment variables
 //!
-//! No variable removes a function, since a library's exports are fixed. How the backend copes
-//! without a symbol is for its own tests to show.
+//! * `FENCEPOST_SIM_SEED`: the scheduler's seed. It is random by default, and printed with every
+//!   fault and violation.
+//! * `FENCEPOST_SIM_CUDA_DEVICES`: the number of devices. Default: 2.
+//! * `FENCEPOST_SIM_CUDA_CHANNELS`: the number of hardware channels that the streams of a context
+//!   share, so that a blocked stream blocks others. By default each stream has its own.
+//! * `FENCEPOST_SIM_CUDA_QUEUE_DEPTH`: how much work may be pending on a stream before a call that
+//!   submits more blocks. By default there is no limit.
+//! * `FENCEPOST_SIM_CUDA_RECYCLE`: `1` uses handles of destroyed objects again.
+//!
+//! No variable removes a function, since the exports of a library are fixed. The backend's own
+//! tests cover missing symbols.
 //!
 //! # What it models
 //!
 //! * The work of a stream runs in order. Streams run in any order relative to each other, except
 //!   for waits and the legacy default stream.
-//! * An event holds the marker of its latest record. A wait keeps the marker that it was given. An
-//!   event is not complete early: the timestamp and the completion of a record are steps of the
-//!   scheduler.
-//! * An error of work sticks to the context: every later call on it returns the first error until
-//!   the primary context is reset. Pending work is dropped, and waits for it end, also those of
-//!   other contexts' streams.
-//! * Handles are keys, never pointers. A stale, foreign or made-up one gives an error and a
-//!   violation.
+//! * An event has the marker of its latest record. A wait keeps the marker that the event had when
+//!   the wait was submitted. The timestamp and the completion of a record are steps of the
+//!   scheduler, so an event is never complete early.
+//! * An error of submitted work sticks to the context: every later call on it returns the first
+//!   error until the primary context is reset. Pending work is dropped. Waits for it end, also
+//!   those of other contexts' streams.
+//! * Handles are keys, never pointers. An invalid one gives an error and a violation: of a
+//!   destroyed object, of an object of another kind, or never returned.
 //! * In the child of a fork every call returns `CUDA_ERROR_NOT_INITIALIZED`.
 //!
 //! # What it does not model
 //!
 //! Kernels other than those listed in the module `kernel`; overlap inside kernels; lazy loading
-//! that blocks; priorities of streams; peer access; graphs that are not captured. Each module names
-//! the documentation that it follows. Where that leaves an error code open, the code here is a
-//! guess until it is compared with a driver's.
+//! that blocks; priorities of streams; peer access; graphs that are not captured. Where CUDA's
+//! documentation leaves an error code open, the code here is a guess until it is compared with that
+//! of a driver.
+//!
+//! # Layers
+//!
+//! From bottom to top. A module names modules of lower layers, and of its own layer without a
+//! circle.
+//!
+//! 1. `codes`, `types`, `ffi` (the C boundary), `log` and `table` (handles).
+//! 2. The objects: `sticky_error`, `shared_event`, `marker`, `context`, `memory`, `kernel`, `work`,
+//!    `event`, `stream`, `module` and `graph`. Their structures, and what these do without the
+//!    driver's other objects.
+//! 3. `driver`: the tables of all objects, behind one lock.
+//! 4. `entry`: the part that all calls share: counts, planned faults and the driver's lock.
+//! 5. `api`: the functions of the driver API, by topic. Each module names the documentation that it
+//!    follows.
+//! 6. `control_functions`: what tests plan and inspect. `control` is its safe wrapper.
 
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 #![allow(non_snake_case)]
-// the API's functions have this many
-#![allow(clippy::too_many_arguments)]
+#![allow(clippy::too_many_arguments)] // the API's functions have that many
 
 mod api;
 pub mod codes;

@@ -7,14 +7,14 @@ use fencepost_sim::{Command, TimestampQuery};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Complete once everything submitted to its stream before it is complete.
+/// A marker is complete once all work submitted to its stream before it is complete.
 #[derive(Debug)]
 pub(crate) struct Marker {
     done: AtomicBool,
-    /// Its context's. Once the context has failed, a pending marker never completes.
+    /// The sticky error of its context. Once that is set, a pending marker never completes.
     sticky_error: Arc<StickyError>,
     pub(crate) query: Option<TimestampQuery>,
-    /// A record that another process may have made, and its number.
+    /// For a record that another process may have made: the shared event and the record's number.
     shared: Option<(Arc<SharedEvent>, u64)>,
 }
 
@@ -48,7 +48,7 @@ impl Marker {
         self.done.store(true, Ordering::SeqCst);
     }
 
-    /// Whether another process may complete it, which wakes no thread of this one.
+    /// Whether another process may complete it. That wakes no thread of this process.
     pub(crate) fn is_shared(&self) -> bool {
         self.shared.is_some()
     }
@@ -67,8 +67,8 @@ impl Marker {
         self.sticky_error.check().err().map(Err)
     }
 
-    /// Whether it is complete or never will be. Then the streams of other contexts that wait for it
-    /// continue, since nothing may hang.
+    /// Whether it is complete, or its context has failed. Either ends the waits for it, so that no
+    /// stream of another context hangs.
     pub(crate) fn settled(&self) -> bool {
         self.result().is_some()
     }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The size of the largest allocation.
 pub(crate) const MAX_SIZE: usize = 4 << 30;
-/// What new memory is filled with, so that no test relies on zeros.
+/// The initial value of memory, so that no test relies on zeros.
 const GARBAGE: u8 = 0xcd;
 
 #[derive(Debug)]
@@ -117,7 +117,7 @@ impl Span {
 #[derive(Debug)]
 struct Allocation {
     block: Arc<Block>,
-    /// The number of its context.
+    /// The id of its context.
     context: u64,
     host: bool,
 }
@@ -128,12 +128,12 @@ struct Allocations {
     next: u64,
 }
 
-/// All allocations. Its lock is a leaf.
+/// All allocations. No other lock is taken while its lock is held.
 #[derive(Debug)]
 pub(crate) struct Memory(Mutex<Allocations>);
 
-/// Host memory of contexts and machines that are gone. A thread that still has a pointer to it must
-/// not crash.
+/// Host memory of destroyed contexts and earlier machines. It is never freed, since a thread may
+/// still have a pointer to it.
 static KEPT_ALIVE: Mutex<Vec<Arc<Block>>> = Mutex::new(Vec::new());
 
 fn keep_alive(block: Arc<Block>) {
@@ -144,8 +144,8 @@ impl Default for Memory {
     fn default() -> Memory {
         Memory(Mutex::new(Allocations {
             by_address: BTreeMap::new(),
-            // outside of the addresses that Linux maps for user space, so that a host that uses it
-            // by mistake crashes
+            // outside of the addresses that Linux maps for user space, so that a use on the host
+            // crashes
             next: 0x00f0_0000_0000_0000,
         }))
     }
@@ -198,7 +198,7 @@ impl Memory {
         }
     }
 
-    /// Frees the memory of a context that is gone.
+    /// Frees the memory of a destroyed context.
     pub(crate) fn free_all(&self, context: u64) {
         let mut all = self.lock();
         let (gone, kept): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut all.by_address)

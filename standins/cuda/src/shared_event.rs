@@ -1,9 +1,9 @@
 //! The part of an event that several processes share:
 //! <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html>, `cuIpc…EventHandle`.
 //!
-//! Each process has its own simulated machine. A small file holds what they share: the number of
-//! records, and the number of the latest complete one. If a process ends with records pending,
-//! they stay pending.
+//! Each process has a simulated machine of its own. They share a small file with the number of
+//! records and the number of the latest complete record. If a process ends while records are
+//! pending, they stay pending.
 
 use crate::codes::{CUDA_ERROR_INVALID_HANDLE, CUDA_ERROR_OPERATING_SYSTEM, CudaResult};
 use crate::types::CUipcEventHandle;
@@ -13,8 +13,8 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-/// What every handle begins with.
-const MARK: [u8; 16] = *b"fencepost-sim-ev";
+/// The first bytes of every handle.
+const MAGIC: [u8; 16] = *b"fencepost-sim-ev";
 
 /// The contents of a [`CUipcEventHandle`].
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +26,7 @@ pub(crate) struct Name {
 impl Name {
     pub(crate) fn handle(self) -> CUipcEventHandle {
         let mut reserved = [0; 64];
-        reserved[..16].copy_from_slice(&MARK);
+        reserved[..16].copy_from_slice(&MAGIC);
         reserved[16..20].copy_from_slice(&self.process.to_le_bytes());
         reserved[20..28].copy_from_slice(&self.number.to_le_bytes());
         CUipcEventHandle { reserved }
@@ -34,7 +34,7 @@ impl Name {
 
     pub(crate) fn of(handle: &CUipcEventHandle) -> Option<Name> {
         let bytes = &handle.reserved;
-        bytes.starts_with(&MARK).then_some(())?;
+        bytes.starts_with(&MAGIC).then_some(())?;
         Some(Name {
             process: u32::from_le_bytes(bytes[16..20].try_into().ok()?),
             number: u64::from_le_bytes(bytes[20..28].try_into().ok()?),

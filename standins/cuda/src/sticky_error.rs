@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(crate) struct StickyError(AtomicU32);
 
 impl StickyError {
-    /// The error, or 0.
+    /// The error; 0 if there is none.
     pub(crate) fn code(&self) -> CUresult {
         self.0.load(Ordering::SeqCst)
     }
@@ -20,7 +20,7 @@ impl StickyError {
         }
     }
 
-    /// Sets the error, unless there is one already. Returns whether it did.
+    /// Sets the error if there is none. Returns whether it did.
     pub(crate) fn set_first(&self, code: CUresult) -> bool {
         self.0
             .compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst)

@@ -23,7 +23,7 @@ pub(crate) struct Stream {
     pub(crate) queue: Queue,
     /// The marker behind everything submitted so far.
     pub(crate) last: Option<Arc<Marker>>,
-    /// The number of its capture, and the nodes that its next node depends on.
+    /// The id of its capture, and the nodes that its next node depends on.
     pub(crate) capture: Option<(u64, Vec<usize>)>,
 }
 

@@ -1,5 +1,5 @@
-//! Handles: keys of tables with a generation, so that a stale or made-up one is detected and never
-//! dereferenced.
+//! Handles: keys of tables with a generation, never pointers. So a handle of a destroyed object and
+//! one that was never returned are detected.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,7 +20,7 @@ pub(crate) enum InvalidHandle {
 }
 
 #[derive(Debug)]
-struct Place<T> {
+struct Slot<T> {
     generation: usize,
     value: Option<T>,
 }
@@ -30,8 +30,8 @@ struct Place<T> {
 #[derive(Debug)]
 pub(crate) struct Table<T> {
     base: usize,
-    places: Vec<Place<T>>,
-    /// Free places, most recently freed last.
+    slots: Vec<Slot<T>>,
+    /// Free slots, the most recently freed last.
     recycled: Vec<usize>,
 }
 
@@ -41,73 +41,73 @@ impl<T> Table<T> {
     pub(crate) fn new(kind: u8, epoch: usize) -> Table<T> {
         Table {
             base: (kind as usize) << 56 | epoch << 48,
-            places: Vec::new(),
+            slots: Vec::new(),
             recycled: Vec::new(),
         }
     }
 
-    fn handle(&self, place: usize) -> usize {
-        self.base | self.places[place].generation << 28 | (place + 1) << 4
+    fn handle(&self, index: usize) -> usize {
+        self.base | self.slots[index].generation << 28 | (index + 1) << 4
     }
 
-    fn place(&self, handle: usize) -> Option<usize> {
-        let place = (handle >> 4 & 0xff_ffff).checked_sub(1)?;
-        (handle & !0xffff_ffff_ffff == self.base && handle & 0xf == 0 && place < self.places.len())
-            .then_some(place)
+    fn index(&self, handle: usize) -> Option<usize> {
+        let index = (handle >> 4 & 0xff_ffff).checked_sub(1)?;
+        (handle & !0xffff_ffff_ffff == self.base && handle & 0xf == 0 && index < self.slots.len())
+            .then_some(index)
     }
 
     pub(crate) fn insert(&mut self, value: T) -> usize {
-        let place = match self.recycled.pop() {
-            Some(place) => {
-                self.places[place].value = Some(value);
-                place
+        let index = match self.recycled.pop() {
+            Some(index) => {
+                self.slots[index].value = Some(value);
+                index
             }
             None => {
-                self.places.push(Place {
+                self.slots.push(Slot {
                     generation: 0,
                     value: Some(value),
                 });
-                self.places.len() - 1
+                self.slots.len() - 1
             }
         };
-        self.handle(place)
+        self.handle(index)
     }
 
     /// With `recycle`, the next insert returns the same handle again. Real drivers do so, since
     /// their handles are addresses.
     pub(crate) fn remove(&mut self, handle: usize, recycle: bool) -> Result<T, InvalidHandle> {
-        let Some(place) = self.place(handle).filter(|&p| self.handle(p) == handle) else {
+        let Some(index) = self.index(handle).filter(|&p| self.handle(p) == handle) else {
             return Err(self.invalid(handle));
         };
-        let value = self.places[place]
+        let value = self.slots[index]
             .value
             .take()
             .ok_or(InvalidHandle::Destroyed)?;
         if !recycle {
-            self.places[place].generation = (self.places[place].generation + 1) % GENERATIONS;
+            self.slots[index].generation = (self.slots[index].generation + 1) % GENERATIONS;
         }
-        self.recycled.push(place);
+        self.recycled.push(index);
         Ok(value)
     }
 
     pub(crate) fn get(&self, handle: usize) -> Result<&T, InvalidHandle> {
-        self.place(handle)
-            .filter(|&place| self.handle(place) == handle)
-            .and_then(|place| self.places[place].value.as_ref())
+        self.index(handle)
+            .filter(|&index| self.handle(index) == handle)
+            .and_then(|index| self.slots[index].value.as_ref())
             .ok_or_else(|| self.invalid(handle))
     }
 
     pub(crate) fn get_mut(&mut self, handle: usize) -> Result<&mut T, InvalidHandle> {
         let why = self.invalid(handle);
-        self.place(handle)
-            .filter(|&place| self.handle(place) == handle)
-            .and_then(|place| self.places[place].value.as_mut())
+        self.index(handle)
+            .filter(|&index| self.handle(index) == handle)
+            .and_then(|index| self.slots[index].value.as_mut())
             .ok_or(why)
     }
 
     fn invalid(&self, handle: usize) -> InvalidHandle {
-        match self.place(handle) {
-            Some(place) if handle >> 28 & (GENERATIONS - 1) <= self.places[place].generation => {
+        match self.index(handle) {
+            Some(index) if handle >> 28 & (GENERATIONS - 1) <= self.slots[index].generation => {
                 InvalidHandle::Destroyed
             }
             _ => InvalidHandle::Unknown,
@@ -115,15 +115,13 @@ impl<T> Table<T> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
-        self.places.iter().enumerate().filter_map(|(place, slot)| {
-            slot.value.as_ref().map(|value| (self.handle(place), value))
+        self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            slot.value.as_ref().map(|value| (self.handle(index), value))
         })
     }
 
     pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.places
-            .iter_mut()
-            .filter_map(|slot| slot.value.as_mut())
+        self.slots.iter_mut().filter_map(|slot| slot.value.as_mut())
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -1,4 +1,4 @@
-//! Pieces of work, which a stream or a graph runs.
+//! The work that streams and graphs run.
 
 use crate::codes::{CUDA_ERROR_OPERATING_SYSTEM, CUresult, CudaResult};
 use crate::context::Context;
@@ -23,7 +23,7 @@ pub(crate) enum Compare {
 }
 
 impl Compare {
-    pub(crate) fn holds(self, word: u32, value: u32) -> bool {
+    pub(crate) fn matches(self, word: u32, value: u32) -> bool {
         match self {
             // modulo 2^32, so that counters may wrap
             Compare::Geq => word.wrapping_sub(value) as i32 >= 0,
@@ -68,7 +68,8 @@ pub(crate) enum Work {
         bytes: Arc<[u8]>,
         to: u64,
     },
-    /// To a buffer of the calling thread, which copies it to the caller's memory after the wait.
+    /// To a buffer of this crate. The calling thread copies it to the caller's memory after the
+    /// wait.
     Download {
         from: u64,
         into: Arc<Mutex<Vec<u8>>>,
@@ -118,8 +119,8 @@ impl Work {
 }
 
 /// The thread that runs host functions, one after the other. It is not the thread that steps the
-/// device: a host function that blocks delays other host functions, as CUDA permits, but no work of
-/// the GPU.
+/// device. So a host function that blocks delays other host functions, as CUDA permits, but no work
+/// of the device.
 #[derive(Clone, Debug)]
 pub(crate) struct HostFunctionThread(Sender<(HostFunction, Flag)>);
 
@@ -140,8 +141,8 @@ impl HostFunctionThread {
             .spawn(move || {
                 IN_HOST_FUNCTION.set(true);
                 for (function, done) in jobs {
-                    // SAFETY: the caller of cuLaunchHostFunc vouches for this call once the stream
-                    // has come to it
+                    // SAFETY: the caller of cuLaunchHostFunc vouches for this call once earlier
+                    // work of the stream is complete
                     unsafe { (function.call)(function.data) };
                     done.set();
                 }

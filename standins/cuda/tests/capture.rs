@@ -137,7 +137,7 @@ fn a_captured_event_is_valid_for_waits_only() {
         ok(cuEventRecord(event, stream));
         assert_eq!(elapsed(event, other), Err(CUDA_ERROR_CAPTURED_EVENT));
         ok(cuGraphDestroy(end(stream).unwrap()));
-        // once the capture has ended, it is invalid until it is recorded again
+        // once the capture has ended, the event is invalid until it is recorded again
         assert_eq!(cuEventQuery(event), CUDA_ERROR_INVALID_VALUE);
         assert_eq!(
             cuStreamWaitEvent(stream, event, 0),

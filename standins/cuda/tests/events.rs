@@ -225,7 +225,7 @@ fn an_event_is_not_opened_in_the_process_that_exported_it() {
             cuIpcOpenEventHandle(Out::to(&mut opened), handle),
             CUDA_ERROR_INVALID_CONTEXT
         );
-        // now this process stands for the other one too
+        // now this process acts as the other one too
         session.ipc_in_one_process(true);
         ok(cuIpcOpenEventHandle(Out::to(&mut opened), handle));
         let (stream, words) = (stream(), Words::new(1));

@@ -1,4 +1,4 @@
-//! Planned faults, their effects, and the way back.
+//! Planned faults, their effects, and recovery from them.
 
 mod support;
 
@@ -94,7 +94,7 @@ fn error_sticks(code: CUresult, break_it: impl Fn(&Session<'_>, CUstream)) {
         ] {
             assert_eq!(again, code);
         }
-        // destroyed, although the calls return the error
+        // these calls destroy the objects, although they return the error
         assert_eq!(cuEventDestroy_v2(other), code);
         assert_eq!(cuStreamDestroy_v2(bystander), code);
         assert_eq!((session.live().events, session.live().streams), (2, 1));

@@ -16,14 +16,14 @@ fn every_function_is_found_by_its_name() {
     // SAFETY: the library does nothing when it is loaded
     let library = unsafe { Library::new(path()) }.unwrap();
     for name in FUNCTIONS {
-        // SAFETY: only its address is looked at
+        // SAFETY: only its address is used
         let found = unsafe { library.get::<*const ()>(*name) };
         assert!(found.is_ok(), "{name}");
     }
 }
 
 #[test]
-fn all_that_load_the_same_path_share_one_machine() {
+fn all_code_that_loads_the_same_path_shares_one_machine() {
     let control = Control::load(&path()).unwrap();
     // SAFETY: the library does nothing when it is loaded
     let library = unsafe { Library::new(path()) }.unwrap();

@@ -18,12 +18,12 @@ fn stale_foreign_and_made_up_handles_are_violations() {
             (cuEventDestroy_v2(event), "was destroyed"),
             (cuStreamQuery(stream), "was destroyed"),
             (cuStreamDestroy_v2(stream), "was destroyed"),
-            (cuEventQuery(stream), "was never made"),
-            (cuEventQuery(0), "was never made"),
-            (cuEventSynchronize(0xdead_beef), "was never made"),
-            (cuStreamSynchronize(usize::MAX), "was never made"),
-            (cuGraphLaunch(16, 0), "was never made"),
-            (cuModuleUnload(16), "was never made"),
+            (cuEventQuery(stream), "was never created"),
+            (cuEventQuery(0), "was never created"),
+            (cuEventSynchronize(0xdead_beef), "was never created"),
+            (cuStreamSynchronize(usize::MAX), "was never created"),
+            (cuGraphLaunch(16, 0), "was never created"),
+            (cuModuleUnload(16), "was never created"),
             (cuStreamDestroy_v2(CU_STREAM_PER_THREAD), "cannot be"),
         ];
         let violations = session.violations();
@@ -95,12 +95,12 @@ fn the_devices_are_named_as_stand_ins() {
         ok(cuDeviceGetCount(Out::to(&mut count)));
         assert_eq!((version, count), (13000, 2));
         let mut name = [1; 128];
-        // SAFETY: there is room for 128 bytes
+        // SAFETY: there is space for 128 bytes
         ok(unsafe { cuDeviceGetName(name.as_mut_ptr(), 128, 0) });
         // SAFETY: it ends with a zero
         let long = unsafe { CStr::from_ptr(name.as_ptr()) };
         assert_eq!(long.to_str(), Ok("fencepost stand-in (no NVIDIA hardware)"));
-        // SAFETY: there is room for 10 bytes
+        // SAFETY: there is space for 10 bytes
         ok(unsafe { cuDeviceGetName(name.as_mut_ptr(), 10, 0) });
         // SAFETY: it ends with a zero
         let short = unsafe { CStr::from_ptr(name.as_ptr()) };
@@ -156,7 +156,7 @@ fn a_restart_invalidates_old_handles() {
         let old = event(0);
         session.restart(session.seed(), 2);
         assert_eq!(cuEventQuery(old), CUDA_ERROR_INVALID_HANDLE);
-        session.clear_violations_of("was never made");
+        session.clear_violations_of("was never created");
         let mut made = 0;
         assert_eq!(
             cuEventCreate(Out::to(&mut made), 0),

@@ -1,4 +1,4 @@
-//! What is ordered, and what is not.
+//! Which work is ordered, and which is not.
 
 mod support;
 
@@ -20,7 +20,7 @@ fn orders(make: fn() -> [CUstream; 2], wait: bool) -> BTreeSet<Vec<u32>> {
     let each_seed = |test: &dyn Fn(&Session<'_>)| (0..SEEDS).for_each(|s| with_seed(s, test));
     each_seed(&|session| {
         let ([first, second], words, log) = (make(), Words::new(1), Log::new());
-        // the gate makes sure that both are submitted before either may run
+        // neither may run before both are submitted
         let gated = stream();
         gate(gated, &words, 0);
         let (opened, done) = (event(NO_TIMING), event(NO_TIMING));
@@ -256,12 +256,12 @@ fn memory_is_copied_between_devices() {
         let swapped = cuMemcpyPeerAsync(to, other, from, mine, 4, stream);
         assert_eq!(
             swapped, CUDA_ERROR_INVALID_VALUE,
-            "each address is in the other context"
+            "each address belongs to the other context"
         );
         ok(cuMemcpyPeerAsync(to, mine, from, other, 4, stream));
         ok(cuStreamSynchronize(stream));
         let mut read = [0; 4];
-        // SAFETY: room for four bytes
+        // SAFETY: there is space for four bytes
         ok(unsafe { cuMemcpyDtoH_v2(read.as_mut_ptr().cast(), to, 4) });
         assert_eq!(read, *b"here");
         destroy_streams(&[stream]);
@@ -308,17 +308,17 @@ fn kernels_count_bytes_and_add_bins() {
         ok(launch(reduce, stream, &mut [bins, sum]));
         let mut counts = [0_u64; 256];
         let to = counts.as_mut_ptr().cast();
-        // SAFETY: there is room for as many bytes
+        // SAFETY: there is space for as many bytes
         ok(unsafe { cuMemcpyDtoHAsync_v2(to, sum, 2048, stream) });
         assert_eq!(counts.iter().sum::<u64>(), 2 * text.len() as u64);
         assert_eq!(counts[usize::from(b'e')], 4);
         let mut again = [0_u8; 9];
-        // SAFETY: there is room for as many bytes
+        // SAFETY: there is space for as many bytes
         ok(unsafe { cuMemcpyDtoH_v2(again.as_mut_ptr().cast(), data, len) });
         assert_eq!(again, text);
         // SAFETY: the text is that long
         ok(unsafe { cuMemcpyHtoD_v2(data, b"posts".as_ptr().cast(), 5) });
-        // SAFETY: there is room for as many bytes
+        // SAFETY: there is space for as many bytes
         ok(unsafe { cuMemcpyDtoH_v2(again.as_mut_ptr().cast(), data, len) });
         assert_eq!(&again, b"postspost");
         for memory in [data, bins, sum] {
@@ -331,7 +331,7 @@ fn kernels_count_bytes_and_add_bins() {
 }
 
 #[test]
-fn a_full_stream_blocks_its_caller_until_there_is_room() {
+fn a_full_stream_blocks_its_caller_until_there_is_space() {
     with_seeds(3, |session| {
         let (full, other, event, words) = (stream(), stream(), event(NO_TIMING), Words::new(1));
         gate(full, &words, 0);

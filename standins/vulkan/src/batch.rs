@@ -4,10 +4,10 @@ use crate::device::Shared;
 use fencepost_sim::Flag;
 use std::sync::Arc;
 
-/// A submitted batch. Its objects are in use until it is over.
+/// A submitted batch. The objects that it uses are in use until it is over.
 ///
-/// `done` is set before the batch's signals, so that a host that has seen one of those may destroy
-/// and reset the objects.
+/// `done` is set before the batch's signals run. So a host that has seen a signal may destroy and
+/// reset the objects.
 #[derive(Debug)]
 pub(crate) struct SubmittedBatch {
     pub(crate) done: Flag,
@@ -21,7 +21,7 @@ impl SubmittedBatch {
     }
 }
 
-/// A planned fault of a submit.
+/// A fault that a test plans for a submit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SubmitFault {
     /// Its work runs until the test releases it.

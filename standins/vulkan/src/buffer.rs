@@ -26,7 +26,7 @@ impl Child for Buffer {
 impl Buffer {
     pub(crate) fn requirements(&self) -> vk::MemoryRequirements {
         vk::MemoryRequirements {
-            // larger than the buffer, as a driver may require
+            // larger than the buffer, which the specification permits
             size: self.size.next_multiple_of(ALIGNMENT) + ALIGNMENT,
             alignment: ALIGNMENT,
             memory_type_bits: 0b111,
@@ -38,7 +38,7 @@ impl Buffer {
             return Ok(());
         }
         Err(invalid_usage(&format!(
-            "a buffer was made without {usage:?}"
+            "a buffer was created without {usage:?}"
         )))
     }
 
@@ -53,7 +53,9 @@ impl Buffer {
             return Err(invalid_usage("a range beyond the buffer's end"));
         }
         if !offset.is_multiple_of(4) || !size.is_multiple_of(4) {
-            return Err(invalid_usage("a range that is no multiple of four bytes"));
+            return Err(invalid_usage(
+                "a range that is not a multiple of four bytes",
+            ));
         }
         Ok((offset, size))
     }

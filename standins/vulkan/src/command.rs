@@ -11,7 +11,7 @@ pub(crate) enum Command {
         first: u32,
         count: u32,
     },
-    /// An early one does not wait for earlier commands.
+    /// If `early`, it does not wait for earlier commands.
     Timestamp {
         pool: vk::QueryPool,
         index: u32,
@@ -33,13 +33,13 @@ pub(crate) enum Command {
     },
     Dispatch {
         kernel: Kernel,
-        places: Vec<BufferRange>,
+        ranges: Vec<BufferRange>,
         push: u32,
         groups: u32,
     },
 }
 
-/// The bindings of the next dispatch.
+/// The pipeline, descriptor set and push constant of the next dispatch.
 #[derive(Debug, Default)]
 pub(crate) struct Bound {
     pub(crate) pipeline: Option<vk::Pipeline>,
@@ -66,7 +66,7 @@ pub(crate) fn blocks_work(stages: Stages) -> bool {
     stages.intersects(work_stages() | Stages::TOP_OF_PIPE)
 }
 
-/// Stages of Vulkan 1.0 have the same values.
+/// The stages of synchronization2 for those of Vulkan 1.0, which have the same values.
 pub(crate) fn new_stages(old: vk::PipelineStageFlags) -> Stages {
     Stages::from_raw(old.as_raw().into())
 }

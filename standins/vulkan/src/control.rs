@@ -78,7 +78,7 @@ impl Control {
         Session::new(self, exclusive)
     }
 
-    /// Drops the machine with everything on it, and makes another.
+    /// Drops the machine with everything on it, and creates another.
     ///
     /// # Panics
     /// There is no such option.
@@ -127,14 +127,14 @@ impl Control {
         unsafe { (self.functions.lose_device)(physical, steps) }
     }
 
-    /// Removes the physical device with this number for good: creating a device of it returns that it
-    /// is lost.
+    /// Removes the physical device with this number: its devices are lost, and creating another
+    /// returns `ERROR_DEVICE_LOST`.
     pub fn remove_physical(&self, physical: usize) {
         // SAFETY: the function has no requirement
         unsafe { (self.functions.remove_physical)(physical) }
     }
 
-    /// Makes the next call of a function stop before it does anything, with its objects in use, until
+    /// Makes the next call of a function stop at its beginning, with its objects in use, until
     /// [`Control::release_stalled`].
     ///
     /// # Panics

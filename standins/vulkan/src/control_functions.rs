@@ -20,8 +20,8 @@ common_control_functions! {
     log: LOG, code: vk::Result, functions: crate::FUNCTIONS, root: root
 }
 
-/// Drops the simulated machine with everything on it, and makes another, with the options set since
-/// the last restart. Counts, faults, stalls and violations are cleared.
+/// Drops the simulated machine with everything on it, and creates another, with the options set
+/// since the last restart. Counts, faults, stalls and violations are cleared.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_restart(seed: u64) {
     let old = lock(&DRIVER).take();
@@ -96,8 +96,7 @@ pub extern "C" fn fencepost_sim_lose_device(physical: usize, after_steps: u64) {
     });
 }
 
-/// Removes the physical device with this number for good: its devices are lost, and creating another
-/// fails.
+/// Removes the physical device with this number: its devices are lost, and creating another fails.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_remove_physical(physical: usize) {
     let _ = with_driver(|driver| {
@@ -127,8 +126,8 @@ pub extern "C" fn fencepost_sim_pause(queue: vk::Queue, on: c_int) -> c_int {
     matches!(found, Ok(Some(true))).into()
 }
 
-/// Makes the next call of a function stop before it does anything, with its objects in use, until
-/// stalled calls are released. 0 if there is no such function.
+/// Makes the next call of a function stop at its beginning, with its objects in use, until stalled
+/// calls are released. 0 if there is no such function.
 ///
 /// # Safety
 /// `name` is null or a C string.

@@ -1,4 +1,4 @@
-//! Descriptor sets and what they are made from.
+//! Descriptor sets, their layouts and their pools.
 
 use crate::buffer::BufferRange;
 use crate::table::Child;

@@ -6,7 +6,7 @@ use ash::vk::{self, Handle};
 use fencepost_sim::SimDevice;
 use std::sync::Arc;
 
-/// The part of a device that waits and work share.
+/// The part of a device that waits and submitted work use without the driver's lock.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) sim: SimDevice,
@@ -45,7 +45,7 @@ pub(crate) struct Features {
 #[derive(Debug)]
 pub(crate) struct Device {
     pub(crate) physical: vk::PhysicalDevice,
-    /// The lower of the instance's and the device's version: 10 for 1.0, and so on.
+    /// The lower of the instance's and the device's version: 10 for 1.0, 12 for 1.2.
     pub(crate) version: u32,
     pub(crate) extensions: Vec<String>,
     pub(crate) features: Features,

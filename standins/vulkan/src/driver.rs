@@ -22,14 +22,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) static DRIVER: Mutex<Option<Driver>> = Mutex::new(None);
 
-/// The one simulated machine of this process, and its objects.
+/// The simulated machine of this process, and all its objects.
 #[derive(Debug)]
 pub(crate) struct Driver {
     pub(crate) options: Options,
-    /// Never lost. Flags, gates and semaphores are made on it, so they can be made for a lost device.
+    /// A device that is never lost. Flags, gates and semaphores are created on it, so that a lost
+    /// device can have them too.
     pub(crate) root: SimDevice,
     pub(crate) config: Config,
-    /// `CLOCK_MONOTONIC` when the machine was made.
+    /// `CLOCK_MONOTONIC` when the machine was created.
     pub(crate) began: u64,
     pub(crate) instances: Table<vk::Instance, Instance>,
     pub(crate) physicals: Table<vk::PhysicalDevice, PhysicalDevice>,
@@ -58,7 +59,7 @@ pub(crate) struct Driver {
     _stepper: Stepper,
 }
 
-/// Runs `body` with the driver locked. The first call makes the machine.
+/// Runs `body` with the driver locked. The first call creates the machine.
 pub(crate) fn with_driver<R>(body: impl FnOnce(&mut Driver) -> R) -> VkResult<R> {
     let mut driver = DRIVER.lock().unwrap_or_else(PoisonError::into_inner);
     if driver.is_none() {
@@ -78,9 +79,9 @@ impl Driver {
             sticky: Sticky::Device,
             initial_tick: options.clock,
             calibration_error_ns: 500,
-            // tests block queues from the host, and measure how long by the device's clock
+            // tests block queues from the host and measure that time with the device's clock
             follows_real_time: true,
-            // all objects are the root's; this crate checks which device they belong to
+            // all objects belong to the root device; this crate checks which device may use them
             shares_objects: true,
             trace_capacity: 4096,
             ..Config::seeded(seed)
@@ -133,7 +134,7 @@ impl Driver {
         self.root.new_flag(set).map_err(out_of_host_memory)
     }
 
-    /// Marks the object as used by the batch, until that is over.
+    /// Marks the object as in use until the batch is over.
     pub(crate) fn mark_in_use(&mut self, handle: u64, submitted: &Arc<SubmittedBatch>) {
         let uses = self.uses.entry(handle).or_default();
         while uses.front().is_some_and(|earliest| earliest.over()) {
@@ -161,7 +162,7 @@ impl Driver {
         self.uses.remove(&handle);
     }
 
-    /// Whether the object exists, as command buffers that name it require.
+    /// Whether an object that a command buffer uses still exists.
     pub(crate) fn exists(&self, handle: u64) -> bool {
         match kind_of(handle) {
             ObjectType::BUFFER => self.buffers.contains(handle),

@@ -1,4 +1,4 @@
-//! What every call does before its function's own part.
+//! The part that all calls share: counts, planned faults and the driver's lock.
 
 use crate::driver::{Driver, with_driver};
 use crate::external_sync::Using;
@@ -10,7 +10,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 static CALLS: AtomicU64 = AtomicU64::new(0);
 
-/// The functions whose next call stalls, and the number of stalled calls. Its lock is a leaf.
+/// The functions whose next call stalls, and the number of stalled calls. No other lock is taken
+/// while its lock is held.
 static STALLS: Mutex<(Vec<String>, usize)> = Mutex::new((Vec::new(), 0));
 static STALLS_CHANGED: Condvar = Condvar::new();
 
@@ -18,7 +19,7 @@ fn stalls() -> MutexGuard<'static, (Vec<String>, usize)> {
     STALLS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes the next call of the function stop before it does anything, with its objects in use.
+/// Makes the next call of the function stop at its beginning, with its objects in use.
 pub(crate) fn stall_next(name: String) {
     stalls().0.push(name);
 }
@@ -48,7 +49,7 @@ fn stall(name: &'static str) {
 }
 
 /// A call that does not lock the driver, or locks it itself. `target` is the handle that the
-/// function is called on. `exclusive` are the handles that no other thread may use meanwhile.
+/// function is called on. `exclusive` are the handles that no other thread may use during the call.
 pub(crate) fn call_unlocked(
     name: &'static str,
     target: u64,
@@ -59,7 +60,7 @@ pub(crate) fn call_unlocked(
     let checked = || {
         let _exclusive = Using::new(name, exclusive, true);
         if !exclusive.is_empty() && CALLS.fetch_add(1, Ordering::Relaxed).is_multiple_of(16) {
-            // without this, on few cores, two calls almost never overlap
+            // on few cores, two calls almost never overlap without this
             std::thread::yield_now();
         }
         stall(name);
@@ -91,7 +92,7 @@ pub(crate) fn call(
     call_then(name, target, exclusive, body, Ok)
 }
 
-/// A call that locks the driver for `body`, then runs `then` without the lock, such as a wait.
+/// A call that locks the driver for `body`, then runs `then`, such as a wait, without the lock.
 pub(crate) fn call_then<T>(
     name: &'static str,
     target: impl Handle,

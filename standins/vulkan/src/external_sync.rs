@@ -12,9 +12,10 @@ thread_local! {
     };
 }
 
-/// The objects that calls in progress use, to find violations of external synchronization:
+/// The objects that calls in progress use. Two calls that overlap in one may violate external
+/// synchronization:
 /// <https://docs.vulkan.org/spec/latest/chapters/fundamentals.html#fundamentals-threadingbehavior>.
-/// Its lock is a leaf.
+/// No other lock is taken while its lock is held.
 static BUSY: Mutex<Vec<Busy>> = Mutex::new(Vec::new());
 
 struct Busy {
@@ -25,7 +26,7 @@ struct Busy {
     exclusive: bool,
 }
 
-/// A use of objects by a call. It is registered in [`BUSY`] until it is dropped.
+/// The objects that one call uses. They are registered in [`BUSY`] until this is dropped.
 pub(crate) struct Using {
     handles: Vec<u64>,
     thread: u64,
@@ -86,7 +87,8 @@ impl Drop for Using {
     }
 }
 
-/// Registers objects that a call uses without the lock. No other thread may destroy them meanwhile.
+/// Registers objects that a call uses without the driver's lock. No other thread may destroy them
+/// until the result is dropped.
 pub(crate) fn using(handles: impl IntoIterator<Item = u64>) -> Using {
     let by = current_call();
     let handles: Vec<u64> = handles.into_iter().collect();

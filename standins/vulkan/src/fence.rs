@@ -6,7 +6,8 @@ use crate::usage::{VkResult, invalid_usage};
 use ash::vk::{self, Handle};
 use fencepost_sim::Flag;
 
-/// A reset replaces the flag, so that a late signal never reaches a fence that was reset.
+/// A reset replaces the flag, so that the signal of an earlier submit never reaches a fence that
+/// was reset.
 #[derive(Debug)]
 pub(crate) struct Fence {
     pub(crate) device: vk::Device,
@@ -28,7 +29,7 @@ impl Fence {
 
     pub(crate) fn check_submit(&self) -> VkResult {
         if self.flag.is_set() {
-            return Err(invalid_usage("the fence is signalled already"));
+            return Err(invalid_usage("the fence is already signalled"));
         }
         if self.submitted {
             return Err(invalid_usage("the fence belongs to an earlier submit"));

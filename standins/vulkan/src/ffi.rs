@@ -1,5 +1,5 @@
-//! Types of the C boundary. They carry what Vulkan's valid usage promises about pointers, so that
-//! most functions need no unsafe code:
+//! Types of the C boundary. Each stands for a pointer and for what Vulkan's valid usage says about
+//! it, so that most functions need no unsafe code:
 //! <https://docs.vulkan.org/spec/latest/chapters/fundamentals.html#fundamentals-validusage>.
 
 use crate::usage::{VkResult, invalid_usage};
@@ -31,11 +31,11 @@ impl<'a, T> In<'a, T> {
 pub(crate) struct Out<'a, T>(Option<&'a mut MaybeUninit<T>>);
 
 impl<'a, T> Out<'a, T> {
-    /// For a result that must not be null. Functions call this before they do anything.
+    /// For a result that must not be null. A function calls this before it changes anything.
     pub(crate) fn required(self) -> VkResult<Place<'a, T>> {
         self.0
             .map(Place)
-            .ok_or_else(|| invalid_usage("a place for a result is null"))
+            .ok_or_else(|| invalid_usage("a pointer to a result is null"))
     }
 
     pub(crate) fn is_null(&self) -> bool {
@@ -147,8 +147,8 @@ pub(crate) fn fill_chain(
     }
 }
 
-/// The protocol of `vkEnumerate…` and `vkGet…` functions with a count and an array, where a first
-/// call may ask for the count.
+/// Returns an array as the `vkEnumerate…` functions do: the count alone if the array is null, else
+/// as many elements as fit.
 pub(crate) fn enumerate<T>(
     count: *mut u32,
     places: Out<'_, T>,
@@ -204,7 +204,7 @@ pub(crate) fn extension_properties(name: &str) -> vk::ExtensionProperties {
     }
 }
 
-/// A timeout of all bits is no limit.
+/// A timeout with all bits set is no limit.
 pub(crate) fn timeout_of(ns: u64) -> Option<Duration> {
     (ns != u64::MAX).then(|| Duration::from_nanos(ns))
 }

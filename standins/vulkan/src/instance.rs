@@ -5,7 +5,7 @@ use ash::vk;
 
 #[derive(Debug)]
 pub(crate) struct Instance {
-    /// The lower of the requested and the supported version: 10 for 1.0, and so on.
+    /// The lower of the requested and the supported version: 10 for 1.0, 12 for 1.2.
     pub(crate) version: u32,
     pub(crate) extensions: Vec<String>,
     pub(crate) physicals: Vec<vk::PhysicalDevice>,

@@ -1,11 +1,14 @@
-//! The kernels that the stand-in knows by the names of their entry points. It runs no SPIR-V.
+//! The kernels that the stand-in has, by the names of their entry points. It runs no SPIR-V.
 //!
-//! | entry point | bindings | push constant | effect |
-//! |---|---|---|---|
-//! | `fencepost_append` | 0: `{count, tokens[]}` | token | appends the token; a full log only counts |
-//! | `fencepost_histogram` | 0: packed bytes; 1: 512 counts | length | adds the counts of the bytes to the low words |
-//! | `fencepost_reduce` | 0: 512 counts; 1: 512 counts | | adds 256 numbers of 64 bits: low words first, then high words |
-//! | `fencepost_spin` | 0: one word | rounds | a linear congruence that many times; takes a nanosecond per round by the device's clock, and no real time |
+//! * `fencepost_append` appends its push constant to the log in binding 0, `{count, tokens[]}`. If
+//!   the log is full, only the count grows.
+//! * `fencepost_histogram` counts the packed bytes in binding 0; its push constant is their number.
+//!   It adds to the low words of the 512 counts in binding 1.
+//! * `fencepost_reduce` adds the 512 counts in binding 0 to those in binding 1. They are 256
+//!   numbers of 64 bits: all low words first, then all high words.
+//! * `fencepost_spin` runs a linear congruential generator on the word in binding 0, for as many
+//!   rounds as its push constant says. A round takes a nanosecond of the device's clock, and no
+//!   real time.
 
 use crate::device::Shared;
 use crate::memory::Span;

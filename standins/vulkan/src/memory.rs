@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The words of a page.
 const WORDS: usize = 1024;
 
-/// Aligned as `minMemoryMapAlignment` says.
+/// Its alignment is `minMemoryMapAlignment`.
 #[derive(Debug)]
 #[repr(align(4096))]
 struct Page([AtomicU32; WORDS]);
 
-/// What new memory is filled with, so that no test relies on zeros.
+/// The initial value of memory, so that no test relies on zeros.
 const GARBAGE: u32 = 0xcdcd_cdcd;
 
 #[derive(Debug)]
@@ -112,7 +112,8 @@ impl Child for Memory {
     }
 }
 
-/// Mapped memory of machines that are gone. A thread that still has a pointer to it must not crash.
+/// Mapped memory of earlier machines. It is never freed, since a thread may still have a pointer to
+/// it.
 static KEPT_ALIVE: Mutex<Vec<Arc<Block>>> = Mutex::new(Vec::new());
 
 pub(crate) fn keep_alive(blocks: impl Iterator<Item = Arc<Block>>) {

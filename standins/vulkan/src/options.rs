@@ -1,5 +1,4 @@
-//! The options of the simulated machine: environment variables, and values that tests set in their
-//! place.
+//! The options of the simulated machine. Each is an environment variable that a test can override.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -22,7 +21,8 @@ pub(crate) const NAMES: &[&str] = &[
     "PORTABILITY",
 ];
 
-/// What tests have set for the next machine. Its lock is a leaf.
+/// The options that tests have set for the next machine. No other lock is taken while its lock is
+/// held.
 static OVERRIDES: Mutex<Vec<(String, u64)>> = Mutex::new(Vec::new());
 
 /// False if there is no such option.
@@ -55,7 +55,8 @@ pub(crate) struct Options {
     pub(crate) max_difference: u64,
     pub(crate) heap: u64,
     pub(crate) max_allocations: u64,
-    /// What reading a counter of a lost device gives: 0 an error, 1 all bits set, 2 the last value.
+    /// The result of reading a counter of a lost device. 0: an error; 1: all bits set; 2: the last
+    /// value.
     pub(crate) lost_counters: u64,
     /// Whether its devices are listed only for instances that enumerate portability devices.
     pub(crate) portability: bool,

@@ -12,7 +12,7 @@ const NAME: &str = "fencepost stand-in (no Vulkan hardware)";
 pub(crate) struct PhysicalDevice {
     pub(crate) instance: vk::Instance,
     pub(crate) index: usize,
-    /// Whether it is removed for good, so that creating a device fails.
+    /// Whether it is removed, so that creating a device fails from now on.
     pub(crate) lost: bool,
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn device_extensions(options: &Options) -> Vec<&'static str> {
     all
 }
 
-/// Nanoseconds per tick, which differ between devices.
+/// Nanoseconds per tick. They differ between devices.
 pub(crate) fn period(index: usize) -> f32 {
     [1.0, 52.083_332][index % 2]
 }
@@ -137,7 +137,7 @@ pub(crate) fn memory_properties(options: &Options) -> vk::PhysicalDeviceMemoryPr
     all
 }
 
-/// 12 is 1.2, and so on.
+/// The version of Vulkan that an option names: 12 is 1.2.
 pub(crate) fn version_of(number: u64) -> u32 {
     vk::make_api_version(0, 1, number as u32 % 10, 0)
 }

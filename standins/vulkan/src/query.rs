@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Query {
-    /// Neither reset nor written since the pool was made.
+    /// Never reset since the pool was created.
     Undefined,
     Unavailable,
     Available(u64),
 }
 
-/// The queries of a pool. Work writes them. Its lock is a leaf.
+/// The queries of a pool. Submitted work writes them. No other lock is taken while its lock is
+/// held.
 #[derive(Clone, Debug)]
 pub(crate) struct Queries(Arc<Mutex<Vec<Query>>>);
 
@@ -70,16 +71,16 @@ impl QueryPool {
         let Some(end) = end else {
             let have = self.count;
             return Err(invalid_usage(&format!(
-                "queries {first} and {count} on are not all in a pool of {have}"
+                "{count} queries from {first} on are not all in a pool of {have}"
             )));
         };
         Ok(first as usize..end as usize)
     }
 }
 
-/// The key of one query among the objects in use. It equals no handle, since handles end with four
-/// zero bits.
+/// The key under which one query is marked as in use. It equals no handle, since handles end with
+/// four zero bits.
 pub(crate) fn query_key(pool: vk::QueryPool, index: usize) -> u64 {
-    // the serials of pools have less than 24 bits in practice, so that an index fits above them
+    // in practice the serial number of a pool has less than 24 bits, and an index fits above it
     pool.as_raw() ^ 1 ^ (index as u64) << 28
 }

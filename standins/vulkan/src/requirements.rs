@@ -9,7 +9,7 @@ use ash::vk::{self, Handle, ObjectType};
 
 /// What a function requires: a version, or one of some extensions.
 pub(crate) struct Needs {
-    /// 11 for 1.1, and so on.
+    /// 11 for 1.1, 12 for 1.2.
     pub(crate) core: u32,
     pub(crate) extensions: &'static [&'static str],
 }
@@ -72,7 +72,7 @@ impl Driver {
         }
     }
 
-    /// Loses the device of a call that a test has made return that.
+    /// Loses the device of a call that returns `ERROR_DEVICE_LOST` because a test has planned it.
     pub(crate) fn lose_device_of(&mut self, handle: u64) {
         let device = self
             .device_of(handle)
@@ -82,7 +82,7 @@ impl Driver {
         }
     }
 
-    /// Reports a call of a function whose version and extensions are not enabled.
+    /// Reports a call of a function if neither its version nor one of its extensions is enabled.
     pub(crate) fn check_enabled(&self, name: &str, target: u64) -> VkResult {
         let Some(needs) = needs(name) else {
             return Ok(());
@@ -98,8 +98,8 @@ impl Driver {
                     let instance = self.physicals.find(physical)?.instance;
                     let instance = self.instances.find(instance)?;
                     let have = device_extensions(&self.options);
-                    // a physical-device function of a device extension only needs a device that
-                    // supports the extension
+                    // a physical-device function of a device extension requires only that the
+                    // device supports the extension
                     let device_level = |e: &&&str| have.contains(&**e);
                     instance.version >= needs.core
                         || needs.extensions.iter().any(|e| instance.has(e))

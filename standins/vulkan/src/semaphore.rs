@@ -18,12 +18,12 @@ type Submitted = (u64, Arc<SubmittedBatch>);
 
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// The pending or executed signal that no submitted wait consumes, if any. Each signal has its
-    /// own flag.
+    /// The latest signal, pending or executed, if no submitted wait consumes it. Each signal has a
+    /// flag of its own.
     Binary(Option<Flag>),
     Timeline {
         sim: fencepost_sim::Semaphore,
-        /// The signals of each queue that may be pending, oldest first. Their values grow.
+        /// For each queue, the signals that may be pending, in the order of their values.
         signals: BTreeMap<vk::Queue, VecDeque<Submitted>>,
         /// The highest value that a submitted wait waits for.
         wait: Option<Submitted>,
@@ -44,7 +44,8 @@ impl Semaphore {
         }
     }
 
-    /// The counter. The simulated semaphore is never destroyed explicitly, so it always has a value.
+    /// The counter's value. It never fails in practice: simulated semaphores are not destroyed
+    /// explicitly.
     pub(crate) fn value(&self) -> VkResult<u64> {
         self.timeline()?.value().map_err(out_of_host_memory)
     }
@@ -74,7 +75,7 @@ impl Semaphore {
     }
 
     /// Checks `maxTimelineSemaphoreValueDifference` against the counter and all pending signals and
-    /// waits. Waits below the counter no longer matter.
+    /// waits. Waits that are over are ignored.
     pub(crate) fn check_difference(&self, value: u64, most: u64) -> VkResult {
         let wait = match &self.kind {
             Kind::Timeline { wait, .. } => wait.as_ref(),
@@ -89,7 +90,7 @@ impl Semaphore {
             .max();
         if farthest.is_some_and(|distance| distance > most) {
             return Err(invalid_usage(&format!(
-                "value {value} is more than {most} from the others"
+                "value {value} differs by more than {most} from the counter or a pending value"
             )));
         }
         Ok(())
@@ -106,12 +107,12 @@ impl Semaphore {
                 let now = self.value()?;
                 let same_queue = self.pending().filter(|(on, ..)| *on == queue);
                 let reached = same_queue.map(|(_, _, highest)| highest).chain([now]).max();
-                // signals of other queues may be ordered by waits, so the simulated device checks
-                // them when they run
+                // waits may order signals of other queues, so the simulated device checks those
+                // when they run
                 if reached.is_some_and(|reached| value <= reached) {
                     let reached = reached.unwrap_or(0);
                     return Err(invalid_usage(&format!(
-                        "a timeline semaphore is signalled with {value}, and {reached} comes before"
+                        "a timeline semaphore is signalled with {value} after {reached}"
                     )));
                 }
                 self.check_difference(value, most)
@@ -123,13 +124,13 @@ impl Semaphore {
         match &self.kind {
             Kind::Binary(Some(_)) => Ok(()),
             Kind::Binary(None) => Err(invalid_usage(
-                "a binary semaphore is waited for that nobody was asked to signal",
+                "a wait for a binary semaphore that has no pending signal",
             )),
             Kind::Timeline { .. } => self.check_difference(value, most),
         }
     }
 
-    /// Records a submitted signal or wait, and removes executed ones, so that memory stays bounded.
+    /// Records a submitted signal or wait. Removes executed ones, so that memory stays bounded.
     pub(crate) fn submitted(
         &mut self,
         signal: Option<vk::Queue>,

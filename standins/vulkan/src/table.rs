@@ -1,5 +1,5 @@
-//! Handles: keys of tables, so that a stale, foreign or made-up one is detected and never
-//! dereferenced.
+//! Handles: keys of tables, never pointers. So an invalid one is detected: of a destroyed object,
+//! of another parent, or never returned.
 
 use crate::usage::{VkResult, invalid_usage};
 use ash::vk::{self, Handle};
@@ -14,9 +14,9 @@ pub(crate) fn next_epoch() -> u64 {
     EPOCH.fetch_add(1, Ordering::Relaxed) & 0xff
 }
 
-/// An object in a table. The handle of its parent distinguishes objects of other parents.
+/// An object in a table. A lookup checks that the object has the expected parent.
 pub(crate) trait Child {
-    /// The handle of the device, instance or pool that it was made from.
+    /// The handle of the device, instance or pool that it was created from.
     fn parent(&self) -> u64;
 }
 
@@ -79,7 +79,7 @@ impl<H: Handle + Copy, T: Child> Table<H, T> {
         self.all.get_mut(&raw).ok_or(vk::Result::ERROR_UNKNOWN)
     }
 
-    /// As `find`, for an object that must have this parent.
+    /// As `find`, and reports an object of another parent.
     pub(crate) fn get(&self, parent: impl Handle, handle: H) -> VkResult<&T> {
         let found = self.find(handle)?;
         belongs(found, parent, handle)?;
@@ -132,7 +132,7 @@ impl<H: Handle + Copy, T: Child> Table<H, T> {
         if given && (1..self.next).contains(&serial) {
             invalid_usage(&format!("{kind} {handle:#x} was destroyed"))
         } else {
-            invalid_usage(&format!("{kind} {handle:#x} was never made"))
+            invalid_usage(&format!("{kind} {handle:#x} was never created"))
         }
     }
 }

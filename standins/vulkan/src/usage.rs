@@ -4,8 +4,8 @@ use ash::vk;
 use fencepost_sim::CallLog;
 use std::cell::Cell;
 
-/// What the functions behind the API return. `Err` is also for results that are no errors, such as
-/// `NOT_READY`.
+/// What the functions behind the API return. `Err` holds every result but `SUCCESS`, also one that
+/// is no error, such as `NOT_READY`.
 pub(crate) type VkResult<T = ()> = Result<T, vk::Result>;
 
 pub(crate) static LOG: CallLog<vk::Result> = CallLog::new("Vulkan");

@@ -33,7 +33,7 @@ fn a_planned_failure_affects_only_the_call_that_it_names() {
     });
 }
 
-/// Checks that every call that may return that the device is lost does.
+/// Checks that every call that can return `ERROR_DEVICE_LOST` returns it.
 fn returns_lost(gpu: &Gpu, semaphore: vk::Semaphore, fence: vk::Fence, queue: vk::Queue) {
     let batch = Batch {
         signals: &[(semaphore, 99)],
@@ -41,7 +41,7 @@ fn returns_lost(gpu: &Gpu, semaphore: vk::Semaphore, fence: vk::Fence, queue: vk
     };
     // SAFETY: the device is alive
     let idle = unsafe { gpu.device.device_wait_idle() };
-    for said in [
+    for result in [
         gpu.submit(queue, &batch),
         gpu.submit_2(queue, &batch, vk::PipelineStageFlags2::ALL_COMMANDS),
         gpu.wait(semaphore, 99, FOREVER),
@@ -52,9 +52,9 @@ fn returns_lost(gpu: &Gpu, semaphore: vk::Semaphore, fence: vk::Fence, queue: vk
         gpu.queue_wait_idle(queue),
         idle,
     ] {
-        assert_eq!(said, Err(LOST));
+        assert_eq!(result, Err(LOST));
     }
-    // these calls never return it
+    // these calls cannot return it
     gpu.timeline(0);
     gpu.fence(Default::default());
     gpu.pool(0);
@@ -104,7 +104,7 @@ fn one_device_is_lost_and_the_other_is_not() {
 }
 
 #[test]
-fn a_call_that_is_made_to_return_it_loses_the_device() {
+fn a_call_with_a_planned_device_lost_loses_the_device() {
     with_seeds(1, |session, gpu| {
         let (done, fence) = (gpu.timeline(0), gpu.fence(Default::default()));
         session.fail_call("vkQueueSubmit", 1, LOST);

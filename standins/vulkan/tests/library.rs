@@ -27,7 +27,7 @@ fn loaded(library: &Library) -> ash::Entry {
 }
 
 #[test]
-fn all_that_load_the_same_path_share_one_machine() {
+fn all_code_that_loads_the_same_path_shares_one_machine() {
     let control = Control::load(&path()).unwrap();
     // SAFETY: the library does nothing when it is loaded
     let library = unsafe { Library::new(path()) }.unwrap();
@@ -95,7 +95,7 @@ fn an_instance_finds_every_function_and_a_device_only_enabled_ones() {
 fn the_devices_are_named_as_stand_ins() {
     let session = control().session(1, &[]);
     let entry = entry();
-    // SAFETY: nothing is asked for
+    // SAFETY: the function has no requirement
     let version = unsafe { entry.try_enumerate_instance_version() }.unwrap();
     assert_eq!(version, Some(vk::API_VERSION_1_3));
     let instance = instance(&entry, vk::API_VERSION_1_3);

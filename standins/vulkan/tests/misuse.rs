@@ -8,7 +8,7 @@ use support::*;
 const BAD: vk::Result = vk::Result::ERROR_VALIDATION_FAILED_EXT;
 const NONE: vk::CommandBufferUsageFlags = vk::CommandBufferUsageFlags::empty();
 
-/// Submits work that waits, and returns the semaphore that it waits for.
+/// Submits a wait to a queue, and returns the semaphore that it waits for.
 fn submit_wait(gpu: &Gpu, queue: vk::Queue) -> vk::Semaphore {
     let gate = gpu.timeline(0);
     let batch = Batch {
@@ -48,8 +48,8 @@ fn stale_foreign_and_made_up_handles_are_violations() {
         unsafe { other.destroy_device(None) };
         session.clear_violations_of(&[
             "was destroyed",
-            "was never made",
-            "was never made",
+            "was never created",
+            "was never created",
             "was destroyed",
             "does not belong to device",
         ]);
@@ -114,17 +114,17 @@ fn timeline_values_must_grow() {
         assert_eq!(mark(5), Err(BAD));
         let gate = submit_wait(gpu, queue);
         mark(8).unwrap();
-        // one that comes after it on the queue, and one of the host that may pass it
+        // a later signal on the same queue, and a signal of the host, which may run first
         assert_eq!(mark(8), Err(BAD));
         assert_eq!(gpu.signal(done, 8), Err(BAD));
-        // below a pending one is fine
+        // a value below a pending one is valid
         gpu.signal(done, 7).unwrap();
         gpu.signal(gate, 1).unwrap();
         gpu.wait(done, 8, FOREVER).unwrap();
         session.clear_violations_of(&[
             "was signalled with 5",
-            "and 5 comes before",
-            "and 8 comes before",
+            "signalled with 5 after 5",
+            "signalled with 8 after 8",
             "while 8 is pending",
         ]);
     });
@@ -195,11 +195,11 @@ fn binary_semaphores_alternate_and_fences_are_used_once() {
         assert_eq!(gpu.submit(queue, &again), Err(BAD));
         assert_eq!(gpu.value(semaphore), Err(BAD));
         session.clear_violations_of(&[
-            "nobody was asked to signal",
+            "has no pending signal",
             "signalled again before a wait",
             "belongs to an earlier submit",
-            "reset that pending work will signal",
-            "signalled already",
+            "is reset while pending work will signal",
+            "already signalled",
             "is binary",
         ]);
     });
@@ -244,7 +244,7 @@ fn queries_are_reset_before_they_are_written_and_read() {
 }
 
 #[test]
-fn command_buffers_are_submitted_as_they_were_recorded_for() {
+fn only_recorded_command_buffers_are_submitted_as_their_flags_and_pool_permit() {
     with_seeds(1, |session, gpu| {
         let (pool, queue) = (gpu.pool(0), gpu.queue(0, 0));
         let empty = gpu.buffer_of(pool);
@@ -264,7 +264,7 @@ fn command_buffers_are_submitted_as_they_were_recorded_for() {
         session.clear_violations_of(&[
             "not recorded",
             "not being recorded",
-            "recorded already",
+            "already being recorded",
             "not recorded",
             "not being recorded",
             "another queue family",
@@ -335,7 +335,7 @@ fn features_and_functions_that_were_not_enabled_are_not_used() {
         let (queue, queries) = (gpu.queue(0, 0), gpu.queries(1));
         assert_eq!(gpu.try_timeline(0), Err(BAD));
         gpu.host_reset(queries, 0, 1);
-        // a loader gives these functions all the same, for other devices
+        // a loader returns such functions too, since other devices may have them
         let name = c"vkQueueSubmit2";
         // SAFETY: a C string
         let found = unsafe {
@@ -345,8 +345,8 @@ fn features_and_functions_that_were_not_enabled_are_not_used() {
         // SAFETY: the type of the function of this name
         let submit_2: vk::PFN_vkQueueSubmit2 = unsafe { std::mem::transmute(found.unwrap()) };
         // SAFETY: nothing is submitted
-        let said = unsafe { submit_2(queue, 0, std::ptr::null(), vk::Fence::null()) };
-        assert_eq!(said, BAD);
+        let result = unsafe { submit_2(queue, 0, std::ptr::null(), vk::Fence::null()) };
+        assert_eq!(result, BAD);
         session.clear_violations_of(&[
             "timelineSemaphore was not enabled",
             "hostQueryReset was not enabled",
@@ -363,8 +363,8 @@ fn synchronization2_needs_its_feature_even_in_1_3() {
     };
     with_seed(1, &[], setup, |session, gpu| {
         let all = vk::PipelineStageFlags2::ALL_COMMANDS;
-        let said = gpu.submit_2(gpu.queue(0, 0), &Batch::default(), all);
-        assert_eq!(said, Err(BAD));
+        let result = gpu.submit_2(gpu.queue(0, 0), &Batch::default(), all);
+        assert_eq!(result, Err(BAD));
         let (pool, queries) = (gpu.pool(0), gpu.queries(1));
         gpu.record(pool, NONE, |buffer| {
             // SAFETY: the handles are alive
@@ -375,42 +375,41 @@ fn synchronization2_needs_its_feature_even_in_1_3() {
 }
 
 #[test]
-fn memory_is_mapped_once_and_where_the_host_sees_it() {
+fn only_memory_that_is_visible_to_the_host_is_mapped_and_only_once() {
     with_seeds(1, |session, gpu| {
         let words = gpu.words(32, 2);
         let (d, flags) = (&gpu.device, vk::MemoryMapFlags::empty());
-        // SAFETY (all below): the stand-in checks what is asked before it gives a pointer
-        // SAFETY: as said
+        // SAFETY: the stand-in checks the arguments before it returns a pointer
         let again = unsafe { d.map_memory(words.memory, 0, 64, flags) }.map(drop);
         assert_eq!(again, Err(BAD));
         let range = vk::MappedMemoryRange::default()
             .memory(words.memory)
             .offset(4)
             .size(4);
-        // SAFETY: as said
+        // SAFETY: as above
         let odd = unsafe { d.flush_mapped_memory_ranges(&[range]) };
         assert_eq!(odd, Err(BAD));
-        // SAFETY: as said
+        // SAFETY: as above
         unsafe { d.unmap_memory(words.memory) };
-        // SAFETY: as said
+        // SAFETY: as above
         unsafe { d.unmap_memory(words.memory) };
-        // SAFETY: as said
+        // SAFETY: as above
         let beyond = unsafe { d.map_memory(words.memory, 0, 1 << 20, flags) }.map(drop);
         assert_eq!(beyond, Err(BAD));
         let info = vk::MemoryAllocateInfo::default().allocation_size(4096);
         // SAFETY: the device is alive
         let hidden = unsafe { d.allocate_memory(&info, None) }.unwrap();
-        // SAFETY: as said
+        // SAFETY: as above
         let unseen = unsafe { d.map_memory(hidden, 0, 4096, flags) }.map(drop);
         assert_eq!(unseen, Err(BAD));
         // SAFETY: nothing uses it
         unsafe { d.free_memory(hidden, None) };
         session.clear_violations_of(&[
-            "mapped already",
+            "already mapped",
             "nonCoherentAtomSize",
             "not mapped",
             "beyond the memory's end",
-            "the host cannot see",
+            "not visible to the host",
         ]);
     });
 }
@@ -421,7 +420,7 @@ fn objects_that_outlive_their_device_are_reported() {
     let gpu = Gpu::new(Setup::default());
     let gate = submit_wait(&gpu, gpu.queue(0, 0));
     gpu.forget(gate);
-    // SAFETY: the stand-in finds out what is left
+    // SAFETY: the stand-in reports what is left
     unsafe { gpu.device.destroy_device(None) };
     // SAFETY: nothing of it is left
     unsafe { gpu.instance.destroy_instance(None) };
@@ -436,7 +435,7 @@ fn a_restart_invalidates_old_handles() {
     let (old, words) = (gpu.timeline(0), gpu.words(4, 1));
     session.restart(session.seed(), &[]);
     assert_eq!(gpu.value(old), Err(BAD));
-    session.clear_violations_of(&["was never made"]);
+    session.clear_violations_of(&["was never created"]);
     // the memory is still mapped
     words.set(0, 1);
     assert_eq!(words.get(0), 1);

@@ -1,4 +1,4 @@
-//! What is ordered, and what is not.
+//! Which work is ordered, and which is not.
 
 mod support;
 
@@ -11,7 +11,7 @@ use support::*;
 const SEEDS: u64 = 60;
 const NONE: vk::CommandBufferUsageFlags = vk::CommandBufferUsageFlags::empty();
 
-/// What two pieces of work on two queues, or on one, may be made to do.
+/// How two pieces of work are submitted, to two queues or to one.
 #[derive(Clone, Copy, Default)]
 struct Case {
     /// Both on the same queue.
@@ -26,7 +26,7 @@ struct Case {
     reversed: bool,
 }
 
-/// The orders that they take over many seeds.
+/// The orders in which the two run over many seeds.
 fn orders(case: Case) -> BTreeSet<Vec<u32>> {
     let seen = RefCell::new(BTreeSet::new());
     // always all seeds, since the one seed of a replay cannot show two orders
@@ -48,13 +48,13 @@ fn orders(case: Case) -> BTreeSet<Vec<u32>> {
                 Some(stages) => gpu.submit_2(queue, batch, stages).unwrap(),
                 None => gpu.submit(queue, batch).unwrap(),
             };
-            // the gate makes sure that both are submitted before either may run
+            // neither may run before both are submitted
             for queue in [first, second] {
-                let hold = Batch {
+                let gated = Batch {
                     waits: &[(gate, 1)],
                     ..Batch::default()
                 };
-                gpu.submit(queue, &hold).unwrap();
+                gpu.submit(queue, &gated).unwrap();
             }
             let submit_first = || {
                 let batch = Batch {
@@ -148,7 +148,7 @@ fn a_barrier_orders_one_queue_if_its_stages_are_those_of_the_work() {
 }
 
 #[test]
-fn waits_and_signals_hold_only_the_stages_that_they_name() {
+fn waits_and_signals_order_only_the_stages_that_they_name() {
     type S = vk::PipelineStageFlags2;
     let with = |stages| Case {
         wait: true,
@@ -160,22 +160,22 @@ fn waits_and_signals_hold_only_the_stages_that_they_name() {
     assert_eq!(orders(with(S::NONE)), any_order());
 }
 
-/// Runs with work in the queue that a timeline semaphore holds.
-fn held(test: impl Fn(&Session<'_>, &Gpu, vk::Semaphore, vk::Queue)) {
+/// Runs a test with a queue that waits for a timeline semaphore, the gate.
+fn gated(test: impl Fn(&Session<'_>, &Gpu, vk::Semaphore, vk::Queue)) {
     with_seeds(SEEDS, |session, gpu| {
         let (gate, queue) = (gpu.timeline(0), gpu.queue(0, 0));
-        let hold = Batch {
+        let gated = Batch {
             waits: &[(gate, 1)],
             ..Batch::default()
         };
-        gpu.submit(queue, &hold).unwrap();
+        gpu.submit(queue, &gated).unwrap();
         test(session, gpu, gate, queue);
     });
 }
 
 #[test]
 fn a_signal_comes_after_everything_submitted_before_to_the_queue() {
-    held(|_, gpu, gate, queue| {
+    gated(|_, gpu, gate, queue| {
         let (log, pool, done) = (gpu.words(40, 1), gpu.pool(0), gpu.timeline(0));
         let append = gpu.kernel(c"fencepost_append", &[log.buffer]);
         let buffers: Vec<_> = (0..10)

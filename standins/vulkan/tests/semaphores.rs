@@ -18,7 +18,7 @@ fn the_host_signals_and_waits_for_any_or_all() {
         let begun = Instant::now();
         let short = gpu.wait_with(all, &both, 2_000_000);
         assert_eq!(short, Err(vk::Result::TIMEOUT));
-        // never early; how late is nobody's promise
+        // never early; nothing limits how late it is
         assert!(begun.elapsed() >= Duration::from_millis(2));
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| gpu.wait_with(all, &both, FOREVER));
@@ -35,12 +35,12 @@ fn a_fence_is_signalled_once_all_earlier_work_is_complete_and_can_be_reset() {
         let (gate, queue) = (gpu.timeline(0), gpu.queue(1, 1));
         let fence = gpu.fence(Default::default());
         for round in 1..=3 {
-            let hold = Batch {
+            let gated = Batch {
                 waits: &[(gate, round)],
                 ..Batch::default()
             };
-            gpu.submit(queue, &hold).unwrap();
-            // no batch at all, only the fence
+            gpu.submit(queue, &gated).unwrap();
+            // no batch, only the fence
             // SAFETY: the queue and the fence are alive
             unsafe { gpu.device.queue_submit(queue, &[], fence) }.unwrap();
             assert_eq!(gpu.signaled(fence), Ok(false));
@@ -61,7 +61,7 @@ fn a_fence_is_signalled_once_all_earlier_work_is_complete_and_can_be_reset() {
 }
 
 #[test]
-fn objects_may_go_as_soon_as_a_signal_of_their_batch_was_seen() {
+fn objects_may_be_destroyed_as_soon_as_a_signal_of_their_batch_is_seen() {
     with_seeds(100, |_, gpu| {
         let (pool, queue) = (gpu.pool(0), gpu.queue(0, 0));
         let done = gpu.timeline(0);
@@ -100,15 +100,14 @@ fn the_aliases_of_extensions_are_the_same_functions() {
         let reset = ash::ext::host_query_reset::Device::new(&gpu.instance, &gpu.device);
         let (done, pool, queries) = (gpu.timeline(0), gpu.pool(0), gpu.queries(1));
         let stage = vk::PipelineStageFlags2::ALL_COMMANDS;
-        // below: the handles are alive, and the structures live through the calls
-        // SAFETY: as said
+        // SAFETY: the handles are alive, and the structures live through the calls
         unsafe { (reset.fp().reset_query_pool_ext)(gpu.device.handle(), queries, 0, 1) };
         let buffer = gpu.record(pool, Default::default(), |buffer| {
             let memory = [vk::MemoryBarrier2::default()
                 .src_stage_mask(stage)
                 .dst_stage_mask(stage)];
             let barrier = vk::DependencyInfo::default().memory_barriers(&memory);
-            // SAFETY: as said
+            // SAFETY: as above
             unsafe {
                 sync2.cmd_pipeline_barrier2(buffer, &barrier);
                 sync2.cmd_write_timestamp2(buffer, stage, queries, 0);
@@ -122,18 +121,18 @@ fn the_aliases_of_extensions_are_the_same_functions() {
         let info = vk::SubmitInfo2::default()
             .command_buffer_infos(&buffers)
             .signal_semaphore_infos(&signals);
-        // SAFETY: as said
+        // SAFETY: as above
         unsafe { sync2.queue_submit2(gpu.queue(0, 0), &[info], vk::Fence::null()) }.unwrap();
         let (semaphores, values) = ([done], [1]);
         let wait = vk::SemaphoreWaitInfo::default()
             .semaphores(&semaphores)
             .values(&values);
-        // SAFETY: as said
+        // SAFETY: as above
         unsafe { timeline.wait_semaphores(&wait, FOREVER) }.unwrap();
         let signal = vk::SemaphoreSignalInfo::default().semaphore(done).value(2);
-        // SAFETY: as said
+        // SAFETY: as above
         unsafe { timeline.signal_semaphore(&signal) }.unwrap();
-        // SAFETY: as said
+        // SAFETY: as above
         assert_eq!(unsafe { timeline.get_semaphore_counter_value(done) }, Ok(2));
         assert!(gpu.results(queries, 1, Default::default()).is_ok());
         assert_eq!(session.calls("vkQueueSubmit2KHR"), 1);

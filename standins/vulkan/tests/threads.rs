@@ -1,11 +1,11 @@
-//! External synchronization: what two threads may use at once, and what not.
+//! External synchronization: which objects two threads may use at the same time.
 
 mod support;
 
 use ash::vk;
 use support::*;
 
-/// Runs `second` while another thread is stalled in a call of `name` by `first`.
+/// Runs `second` while `first` is stalled in a call of `name` on another thread.
 fn overlap(
     name: &str,
     first: impl Fn(&Gpu) + Sync,
@@ -15,13 +15,13 @@ fn overlap(
     with_seeds(1, |session, gpu| {
         session.stall_call(name);
         std::thread::scope(|scope| {
-            let standing = scope.spawn(|| first(gpu));
+            let stalled = scope.spawn(|| first(gpu));
             while session.stalled() == 0 {
                 std::thread::yield_now();
             }
             second(gpu);
             session.release_stalled();
-            standing.join().unwrap();
+            stalled.join().unwrap();
         });
         session.clear_violations_of(violation.as_slice());
     });
@@ -48,7 +48,7 @@ fn a_queue_is_used_by_one_thread_at_a_time() {
         wait,
         Some(text),
     );
-    // and the other way round: a wait holds the queue as long as it lasts
+    // and the other way round: a wait uses the queue until it ends
     let text = "is in use by vkQueueWaitIdle on another thread";
     overlap(
         "vkQueueWaitIdle",
@@ -91,7 +91,7 @@ fn a_command_pool_is_used_by_one_thread_at_a_time() {
         let alone = gpu.buffer_of(other);
         session.stall_call("vkBeginCommandBuffer");
         std::thread::scope(|scope| {
-            let standing = scope.spawn(|| gpu.begin(one, Default::default()));
+            let stalled = scope.spawn(|| gpu.begin(one, Default::default()));
             while session.stalled() == 0 {
                 std::thread::yield_now();
             }
@@ -100,7 +100,7 @@ fn a_command_pool_is_used_by_one_thread_at_a_time() {
             gpu.begin(two, Default::default()).unwrap();
             session.clear_violations_of(&["command pool"]);
             session.release_stalled();
-            standing.join().unwrap().unwrap();
+            stalled.join().unwrap().unwrap();
         });
     });
 }
@@ -114,7 +114,7 @@ fn a_semaphore_that_a_thread_waits_for_must_not_be_destroyed() {
             let waiter = scope.spawn(|| gpu.wait(done, 1, FOREVER));
             session.stall_call("vkDestroySemaphore");
             let destroyer = scope.spawn(|| {
-                // SAFETY: the stand-in's wait goes on
+                // SAFETY: the stand-in's wait does not need the handle
                 unsafe { gpu.device.destroy_semaphore(done, None) };
             });
             while session.stalled() == 0 {

@@ -7,7 +7,7 @@ use support::*;
 
 const NONE: vk::CommandBufferUsageFlags = vk::CommandBufferUsageFlags::empty();
 
-/// Two timestamps with some spins of so many nanoseconds between them, on a queue of this family.
+/// Two timestamps on a queue of this family, with `spins` kernels of `ns` nanoseconds between them.
 fn measure(gpu: &Gpu, family: u32, ns: u32, spins: u32) -> [u64; 2] {
     let (pool, queries, done) = (gpu.pool(family), gpu.queries(2), gpu.timeline(0));
     let word = gpu.words(1, 1);
@@ -57,7 +57,7 @@ fn each_device_has_a_period_of_its_own() {
 #[test]
 fn timestamps_of_fewer_bits_wrap() {
     let mask = (1_u64 << 36) - 1;
-    // so far before the wrap that no machine is too slow, and the spins reach beyond it
+    // long enough before the wrap for a slow machine; the spins take longer
     let options = [("CLOCK", mask - 8_000_000_000)];
     fencepost_sim::with_seeds(10, |seed| {
         with_seed(seed, &options, Setup::default(), |_, gpu| {
@@ -66,7 +66,7 @@ fn timestamps_of_fewer_bits_wrap() {
             let passed = end.wrapping_sub(start) & mask;
             assert!(passed >= 3 * u64::from(u32::MAX), "{start} {end}");
         });
-        // the other family's do not
+        // timestamps of 64 bits do not wrap
         with_seed(seed, &options, Setup::default(), |_, gpu| {
             let [start, end] = measure(gpu, 0, u32::MAX, 3);
             assert!(start < end && end > mask);
@@ -98,7 +98,7 @@ fn results_are_unavailable_until_they_are_written() {
         };
         let with = vk::QueryResultFlags::WITH_AVAILABILITY;
         let (got, data) = get(with);
-        // the places of what is not available keep what they held
+        // the results of unavailable queries are not written
         assert_eq!((got, data), (Err(vk::Result::NOT_READY), [[7, 0]; 3]));
         gpu.signal(gate, 1).unwrap();
         gpu.queue_wait_idle(gpu.queue(0, 1)).unwrap();
@@ -119,7 +119,7 @@ fn results_are_unavailable_until_they_are_written() {
 }
 
 #[test]
-fn a_stale_result_is_seen_until_the_device_comes_to_the_reset() {
+fn a_stale_result_is_seen_until_the_device_runs_the_reset() {
     with_seeds(30, |_, gpu| {
         let (pool, queries, gate) = (gpu.pool(0), gpu.queries(1), gpu.timeline(0));
         let queue = gpu.queue(0, 0);

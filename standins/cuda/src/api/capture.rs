@@ -32,7 +32,7 @@ thread_local! {
     static MODE: Cell<c_uint> = const { Cell::new(CU_STREAM_CAPTURE_MODE_GLOBAL) };
 }
 
-/// # What captures forbid
+/// # The checks of captures
 impl Driver {
     /// Refuses a potentially unsafe call if the thread's mode forbids it, and invalidates the
     /// captures that forbid it.
@@ -130,7 +130,7 @@ impl Driver {
     }
 }
 
-/// # What captures record
+/// # The nodes of captures
 impl Driver {
     fn add_node(&mut self, stream: usize, kind: NodeKind) -> CudaResult {
         let (capture, dependencies) = self.capture_of(stream).ok_or(CUDA_ERROR_ILLEGAL_STATE)?;
@@ -245,7 +245,7 @@ impl Driver {
         Ok(self.graphs.insert(capture.nodes))
     }
 
-    /// The status of the stream's capture: 0 none, 1 active, 2 invalid; and its number.
+    /// The status of the stream's capture (0: none, 1: active, 2: invalid), and its id.
     fn capture_status(&mut self, stream: CUstream) -> CudaResult<(c_int, u64)> {
         let stream = self.stream_key(stream)?;
         let own = self.stream_ref(stream)?;
@@ -303,7 +303,7 @@ pub extern "C" fn cuStreamEndCapture(stream: CUstream, graph: Out<'_, CUgraph>) 
     })
 }
 
-/// Whether the stream is being captured: 0 no, 1 yes, 2 the capture is invalid.
+/// Whether the stream is being captured. 0: no; 1: yes; 2: the capture is invalid.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamIsCapturing(stream: CUstream, status: Out<'_, c_int>) -> CUresult {
     call("cuStreamIsCapturing", |driver| {
@@ -313,8 +313,7 @@ pub extern "C" fn cuStreamIsCapturing(stream: CUstream, status: Out<'_, c_int>) 
     })
 }
 
-/// As [`cuStreamIsCapturing`], with the capture's number. It does not return the graph and its
-/// nodes.
+/// As [`cuStreamIsCapturing`], with the capture's id. It does not return the graph and its nodes.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamGetCaptureInfo_v2(
     stream: CUstream,

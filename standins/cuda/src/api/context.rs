@@ -106,8 +106,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Destroys a context. Its objects stay in their tables until they are destroyed by their
-    /// handles, since code that does not know of the reset will still do that.
+    /// Destroys a context. Its objects stay in their tables, since code that does not know of the
+    /// reset still destroys them by their handles.
     fn destroy_context(&mut self, context: &Context) {
         context.end(CUDA_ERROR_CONTEXT_IS_DESTROYED);
         self.memory.free_all(context.id);
@@ -132,7 +132,7 @@ impl Driver {
     }
 }
 
-/// Retains the primary context, and makes it if it is not active.
+/// Retains the primary context, and creates it if it is not active.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDevicePrimaryCtxRetain(
     context: Out<'_, CUcontext>,
@@ -192,7 +192,7 @@ pub extern "C" fn cuDevicePrimaryCtxReset_v2(device: CUdevice) -> CUresult {
     })
 }
 
-/// Makes a context that is not the primary one, and makes it current.
+/// Creates a context that is not the primary one, and makes it current.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCtxCreate_v2(
     context: Out<'_, CUcontext>,
@@ -243,7 +243,7 @@ pub extern "C" fn cuCtxGetCurrent(context: Out<'_, CUcontext>) -> CUresult {
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCtxSetCurrent(context: CUcontext) -> CUresult {
     call("cuCtxSetCurrent", |driver| {
-        // a primary context that was reset may be made current: later calls return the error
+        // a primary context that was reset may become current: later calls return the error
         if context != 0 {
             driver.context(context)?;
         }
@@ -287,7 +287,8 @@ pub extern "C" fn cuCtxGetDevice(device: Out<'_, CUdevice>) -> CUresult {
     })
 }
 
-/// A number that no other context of this process ever has. Null asks for the current context's.
+/// The id of a context, which no other context of this process ever has. Null stands for the
+/// current context.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCtxGetId(context: CUcontext, id: Out<'_, u64>) -> CUresult {
     call("cuCtxGetId", |driver| {

@@ -1,5 +1,6 @@
-//! Events: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html>. As on driver 580,
-//! records, queries and synchronizations need no current context.
+//! Events: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html>.
+//!
+//! As on driver 580, records, queries and synchronizations need no current context.
 
 use crate::codes::{
     CUDA_ERROR_CAPTURED_EVENT, CUDA_ERROR_ILLEGAL_STATE, CUDA_ERROR_INVALID_HANDLE,
@@ -17,7 +18,7 @@ use fencepost_sim::{Command, TimestampQuery};
 use std::ffi::c_uint;
 use std::sync::Arc;
 
-/// Ticks of a nanosecond that times are rounded down to: about half a microsecond, as documented.
+/// The resolution of elapsed times in nanoseconds. CUDA documents about half a microsecond.
 const RESOLUTION: u64 = 500;
 
 impl Driver {
@@ -28,7 +29,7 @@ impl Driver {
             .map_err(|why| self.bad_handle("event", handle, why))
     }
 
-    /// The marker that an event holds, for a query or wait of the host.
+    /// The marker of an event, for a query or wait of the host.
     fn marker_of(&mut self, event: CUevent) -> CudaResult<(Arc<Context>, Option<Arc<Marker>>)> {
         let event = self.event(event)?;
         event.context.sticky_error.check()?;
@@ -108,7 +109,7 @@ impl Driver {
     }
 }
 
-/// Makes an event in the current context.
+/// Creates an event in the current context.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventCreate(event: Out<'_, CUevent>, flags: c_uint) -> CUresult {
     call("cuEventCreate", |driver| {
@@ -138,7 +139,7 @@ pub extern "C" fn cuEventDestroy_v2(event: CUevent) -> CUresult {
     })
 }
 
-/// Records the event: it now holds the marker behind all earlier work of the stream.
+/// Records the event: its marker is now the one behind all earlier work of the stream.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventRecord(event: CUevent, stream: CUstream) -> CUresult {
     call("cuEventRecord", |driver| {
@@ -160,7 +161,7 @@ pub extern "C" fn cuEventRecordWithFlags(
     })
 }
 
-/// Whether the marker that the event holds is complete. An event that was never recorded is.
+/// Whether the event's marker is complete. An event that was never recorded is complete.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventQuery(event: CUevent) -> CUresult {
     call("cuEventQuery", |driver| match driver.marker_of(event)?.1 {
@@ -169,7 +170,7 @@ pub extern "C" fn cuEventQuery(event: CUevent) -> CUresult {
     })
 }
 
-/// Blocks until the marker that the event holds now is complete.
+/// Blocks until the marker that the event has now is complete.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventSynchronize(event: CUevent) -> CUresult {
     call_then(

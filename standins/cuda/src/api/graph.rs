@@ -94,7 +94,7 @@ impl Driver {
     }
 }
 
-/// Makes an executable graph.
+/// Creates an executable graph.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphInstantiateWithFlags(
     exec: Out<'_, CUgraphExec>,
@@ -121,7 +121,7 @@ pub extern "C" fn cuGraphLaunch(exec: CUgraphExec, stream: CUstream) -> CUresult
     })
 }
 
-/// Destroys an executable graph. A launch under way is not affected.
+/// Destroys an executable graph. A launch in progress is not affected.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphExecDestroy(exec: CUgraphExec) -> CUresult {
     call("cuGraphExecDestroy", |driver| {

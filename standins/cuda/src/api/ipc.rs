@@ -10,7 +10,7 @@ use crate::ffi::Out;
 use crate::shared_event::{Name, SharedEvent};
 use crate::types::{CU_EVENT_DISABLE_TIMING, CU_EVENT_INTERPROCESS, CUevent, CUipcEventHandle};
 
-/// A name for an interprocess event, by which other processes may open it.
+/// A handle of an interprocess event for other processes, which they can open.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuIpcGetEventHandle(
     handle: Out<'_, CUipcEventHandle>,
@@ -26,8 +26,8 @@ pub extern "C" fn cuIpcGetEventHandle(
     })
 }
 
-/// Opens an event by such a name. As with CUDA, the process that exported it cannot, unless a test
-/// asks for that.
+/// Opens an event by such a handle. As with CUDA, the process that exported it gets an error,
+/// unless a test permits it.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuIpcOpenEventHandle(
     event: Out<'_, CUevent>,

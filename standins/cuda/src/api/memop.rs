@@ -22,7 +22,7 @@ impl Driver {
     }
 }
 
-/// Makes later work of the stream wait until the comparison of a word holds.
+/// Makes later work of the stream wait until a word satisfies a comparison.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamWaitValue32_v2(
     stream: CUstream,

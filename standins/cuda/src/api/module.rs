@@ -49,7 +49,7 @@ pub extern "C" fn cuModuleUnload(module: CUmodule) -> CUresult {
     })
 }
 
-/// A kernel by its name: one of those that the stand-in knows.
+/// A kernel by its name: one of those in the module `kernel`.
 ///
 /// # Safety
 /// `name` is null or a C string.
@@ -74,7 +74,7 @@ pub unsafe extern "C" fn cuModuleGetFunction(
     })
 }
 
-/// Runs a kernel once, whatever the grid.
+/// Launches a kernel. The stand-in runs it once, whatever the size of the grid.
 ///
 /// # Safety
 /// `parameters` holds a pointer to an argument for each parameter of the kernel.

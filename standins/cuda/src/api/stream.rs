@@ -41,8 +41,8 @@ impl Driver {
         }))
     }
 
-    /// The table's key of a stream handle, which for a special handle depends on the calling
-    /// thread.
+    /// The key of a stream in the table. For a special handle it depends on the current context,
+    /// and for the per-thread default stream on the calling thread.
     pub(crate) fn stream_key(&mut self, handle: CUstream) -> CudaResult<usize> {
         let (thread, kind) = match handle {
             0 | CU_STREAM_LEGACY => (None, StreamKind::Legacy),
@@ -90,13 +90,13 @@ impl Driver {
     }
 }
 
-/// Makes a stream in the current context.
+/// Creates a stream in the current context.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamCreate(stream: Out<'_, CUstream>, flags: c_uint) -> CUresult {
     create("cuStreamCreate", stream, flags)
 }
 
-/// Makes a stream. The stand-in ignores its priority.
+/// Creates a stream. The stand-in ignores its priority.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamCreateWithPriority(
     stream: Out<'_, CUstream>,
@@ -187,7 +187,7 @@ pub extern "C" fn cuStreamGetCtx(stream: CUstream, context: Out<'_, CUcontext>) 
     })
 }
 
-/// A number that no other stream of this process ever has.
+/// The id of a stream, which no other stream of this process ever has.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamGetId(stream: CUstream, id: Out<'_, u64>) -> CUresult {
     call("cuStreamGetId", |driver| {
@@ -215,7 +215,7 @@ pub extern "C" fn cuStreamGetFlags(stream: CUstream, flags: Out<'_, c_uint>) -> 
     })
 }
 
-/// Makes later work of the stream wait for what the event holds now.
+/// Makes later work of the stream wait for the marker that the event has now.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint) -> CUresult {
     call("cuStreamWaitEvent", |driver| {

@@ -1,4 +1,4 @@
-//! Putting work into streams.
+//! Submits work to streams.
 
 use crate::codes::{CUDA_ERROR_INVALID_HANDLE, CudaResult};
 use crate::context::Context;
@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 impl Driver {
-    /// The commands that do a piece of work.
+    /// The commands of the simulated device that do the work.
     pub(crate) fn commands(&self, context: &Arc<Context>, work: &Work) -> CudaResult<Vec<Command>> {
         match work {
             Work::Wait {
@@ -21,11 +21,11 @@ impl Driver {
                 compare,
             } => {
                 let (word, value, compare) = (word.clone(), *value, *compare);
-                let holds = move || {
+                let matches = move || {
                     word.word(0)
-                        .is_ok_and(|word| compare.holds(word.load(Ordering::SeqCst), value))
+                        .is_ok_and(|word| compare.matches(word.load(Ordering::SeqCst), value))
                 };
-                Ok(vec![Command::wait_until(holds)])
+                Ok(vec![Command::wait_until(matches)])
             }
             Work::Host(function) => {
                 let done = context
@@ -37,7 +37,7 @@ impl Driver {
                 Ok(vec![Command::run(move || thread.run(function, done)), wait])
             }
             Work::Kernel(kernel) if kernel.real_time().is_some() => {
-                // a wait rather than a busy command, so that other streams continue
+                // a wait, not a command that blocks the scheduler, so that other streams continue
                 let time = kernel.real_time().unwrap_or_default();
                 let started = Arc::new(OnceLock::new());
                 let start = started.clone();
@@ -48,7 +48,8 @@ impl Driver {
                 Ok(vec![Command::run(start), Command::wait_until(over)])
             }
             _ => {
-                // weak, since work that owned its device would keep the device alive
+                // weak: a device owns its work, and would never be dropped if the work owned the
+                // device
                 let (work, memory) = (work.clone(), self.memory.clone());
                 let context = Arc::downgrade(context);
                 let run = move || {
@@ -85,7 +86,7 @@ impl Driver {
         Ok(marker)
     }
 
-    /// What work of this stream waits for because of the legacy default stream:
+    /// The markers that work of this stream waits for because of the legacy default stream:
     /// <https://docs.nvidia.com/cuda/cuda-driver-api/stream-sync-behavior.html>.
     pub(crate) fn implicit_dependencies(&self, stream: usize) -> CudaResult<Vec<Arc<Marker>>> {
         let own = self.stream_ref(stream)?;
@@ -104,8 +105,8 @@ impl Driver {
             .collect())
     }
 
-    /// Puts a piece of work into a stream, or into the graph that is being captured from it. `None`
-    /// in the second case.
+    /// Submits work to a stream, and returns the marker behind it. If the stream is being captured,
+    /// adds the work to the graph, and returns `None`.
     pub(crate) fn push(&mut self, stream: usize, work: Work) -> CudaResult<Option<Arc<Marker>>> {
         let context = self.check_stream(stream)?;
         let work = match work {
@@ -119,7 +120,8 @@ impl Driver {
         self.submit(stream, commands, None).map(Some)
     }
 
-    /// Counts a launch. If a test has planned its failure, returns work that fails so.
+    /// Counts a launch. If a test has planned its failure, returns work that fails with the planned
+    /// code.
     fn planned_launch_failure(&mut self, context: &Context) -> Option<Work> {
         let code = self.gpus.get_mut(context.gpu)?.launch_failures.occur()?;
         LOG.note("a planned launch failure");

@@ -58,11 +58,11 @@ pub(crate) fn is_active(device: i32) -> bool {
     active == 1
 }
 
-pub(crate) trait Forgive {
+pub(crate) trait ExpectViolations {
     fn clear_violations_of(&self, text: &str);
 }
 
-impl Forgive for Session<'_> {
+impl ExpectViolations for Session<'_> {
     /// Forgets the violations, all of which must contain this text.
     fn clear_violations_of(&self, text: &str) {
         let others: Vec<_> = self

@@ -98,7 +98,7 @@ pub(crate) extern "system" fn vkGetBufferMemoryRequirements2(
                 all.memory_requirements = driver.buffers.get(device, buffer)?.requirements();
                 Ok(())
             }
-            None => Err(invalid_usage("a place for a result is null")),
+            None => Err(invalid_usage("a pointer to a result is null")),
         }
     });
 }

@@ -1,9 +1,9 @@
 //! Calibrated timestamps:
 //! <https://docs.vulkan.org/spec/latest/chapters/synchronization.html#timestamps-calibrated>.
 //!
-//! The host's clock is the machine's simulated time, added to the value of `CLOCK_MONOTONIC` when
-//! the machine was made. It runs ahead of the true clock, since the scheduler's steps take
-//! simulated time too.
+//! The host's clock is the value of `CLOCK_MONOTONIC` when the machine was created, plus the
+//! simulated time since then. It runs ahead of the real clock, since the scheduler's steps take
+//! simulated time.
 
 use crate::entry::call;
 use crate::ffi::{Out, enumerate, slice};
@@ -63,7 +63,7 @@ fn calibrated(
             .iter()
             .any(|info| !DOMAINS.contains(&info.time_domain))
         {
-            return Err(invalid_usage("a time domain that the device does not have"));
+            return Err(invalid_usage("the device does not have the time domain"));
         }
         let now = sim.calibrate();
         let values = infos.iter().map(|info| match info.time_domain {

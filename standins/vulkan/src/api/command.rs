@@ -69,7 +69,7 @@ fn timestamp(
             return Err(invalid_usage("the queue family has no timestamps"));
         }
         if stages.as_raw().count_ones() > 1 {
-            return Err(invalid_usage("a timestamp is taken at one stage"));
+            return Err(invalid_usage("a timestamp with more than one stage"));
         }
         let early = !waits_for_work(stages);
         let command = Command::Timestamp { pool, index, early };
@@ -178,7 +178,7 @@ pub(crate) extern "system" fn vkCmdPipelineBarrier2KHR(
 }
 
 impl Driver {
-    /// Reports the use of a function of synchronization2 without its feature.
+    /// Reports the call of a function of synchronization2 if the feature is not enabled.
     fn need_sync2(&self, device: vk::Device) -> VkResult {
         let device = self.device(device)?;
         device.need(device.features.sync2, "synchronization2")
@@ -207,9 +207,9 @@ pub(crate) extern "system" fn vkCmdFillBuffer(
 ) {
     record("vkCmdFillBuffer", buffer, |driver, device| {
         let usage = vk::BufferUsageFlags::TRANSFER_DST;
-        let place = driver.place(device, to, offset, size, usage)?;
+        let range = driver.place(device, to, offset, size, usage)?;
         Ok(vec![(
-            Command::Fill { to: place, value },
+            Command::Fill { to: range, value },
             vec![to.as_raw()],
         )])
     });
@@ -224,13 +224,13 @@ pub(crate) extern "system" fn vkCmdUpdateBuffer(
 ) {
     record("vkCmdUpdateBuffer", buffer, |driver, device| {
         if size > 65536 {
-            return Err(invalid_usage("an update has 65536 bytes at most"));
+            return Err(invalid_usage("an update is larger than 65536 bytes"));
         }
         let usage = vk::BufferUsageFlags::TRANSFER_DST;
-        let place = driver.place(device, to, offset, size, usage)?;
+        let range = driver.place(device, to, offset, size, usage)?;
         let words = data.of((size / 4) as u32).to_vec();
         Ok(vec![(
-            Command::Update { to: place, words },
+            Command::Update { to: range, words },
             vec![to.as_raw()],
         )])
     });
@@ -269,7 +269,7 @@ pub(crate) extern "system" fn vkCmdBindPipeline(
         driver.pipelines.get(device, pipeline)?;
         if point != vk::PipelineBindPoint::COMPUTE {
             return Err(invalid_usage(
-                "a compute pipeline is bound at another point",
+                "a compute pipeline is bound at another bind point",
             ));
         }
         driver
@@ -295,7 +295,9 @@ pub(crate) extern "system" fn vkCmdBindDescriptorSets(
     record("vkCmdBindDescriptorSets", buffer, |driver, device| {
         let have = driver.pipeline_layouts.get(device, layout)?.sets;
         if point != vk::PipelineBindPoint::COMPUTE || first.saturating_add(count) > have {
-            return Err(invalid_usage("the layout has no such sets for compute"));
+            return Err(invalid_usage(
+                "the layout has no such descriptor sets for compute",
+            ));
         }
         for (index, set) in (first..).zip(sets.of(count)) {
             let version = driver.descriptor_sets.find(*set)?.version;
@@ -354,18 +356,18 @@ pub(crate) extern "system" fn vkCmdDispatch(buffer: vk::CommandBuffer, x: u32, y
             None => 0,
         };
         let buffers = &driver.descriptor_sets.find(set)?.buffers;
-        let places = (0..kernel.bindings()).map(|binding| buffers.get(&binding).copied());
-        let Some(places) = places.collect::<Option<Vec<BufferRange>>>() else {
+        let ranges = (0..kernel.bindings()).map(|binding| buffers.get(&binding).copied());
+        let Some(ranges) = ranges.collect::<Option<Vec<BufferRange>>>() else {
             return Err(invalid_usage(
-                "the descriptor set has not all buffers that the kernel uses",
+                "the descriptor set lacks a buffer that the kernel uses",
             ));
         };
         let mut uses = vec![pipeline.as_raw(), set.as_raw()];
-        uses.extend(places.iter().map(|(buffer, _)| buffer.as_raw()));
+        uses.extend(ranges.iter().map(|(buffer, _)| buffer.as_raw()));
         let groups = x.saturating_mul(y).saturating_mul(z);
         let command = Command::Dispatch {
             kernel,
-            places,
+            ranges,
             push,
             groups,
         };

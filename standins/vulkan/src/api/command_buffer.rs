@@ -26,7 +26,7 @@ impl Driver {
         let pool = self.command_buffers.find(buffer)?.pool;
         if !self.command_pools.find(pool)?.resets {
             return Err(invalid_usage(
-                "the pool was made without RESET_COMMAND_BUFFER",
+                "the pool was created without RESET_COMMAND_BUFFER",
             ));
         }
         self.command_buffers.find_mut(buffer)?.recorded = Recorded::default();
@@ -56,7 +56,7 @@ pub(crate) extern "system" fn vkCreateCommandPool(
             .any(|(_, q)| (q.device, q.family) == (device, family))
         {
             return Err(invalid_usage(&format!(
-                "the device was made without queue family {family}"
+                "the device was created without queue family {family}"
             )));
         }
         let resets = vk::CommandPoolCreateFlags::RESET_COMMAND_BUFFER;
@@ -174,7 +174,7 @@ pub(crate) extern "system" fn vkBeginCommandBuffer(
                 State::Initial => {}
                 State::Recording => {
                     return Err(invalid_usage(
-                        "the command buffer is being recorded already",
+                        "the command buffer is already being recorded",
                     ));
                 }
                 State::Executable | State::Invalid => driver.reset_buffer(buffer)?,

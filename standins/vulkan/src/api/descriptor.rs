@@ -67,7 +67,7 @@ pub(crate) extern "system" fn vkCreateDescriptorPool(
             .iter()
             .filter(|size| size.ty == vk::DescriptorType::STORAGE_BUFFER);
         if info.max_sets == 0 {
-            return Err(invalid_usage("a pool must have room for a set"));
+            return Err(invalid_usage("a pool must have space for a set"));
         }
         out.put(driver.descriptor_pools.insert(DescriptorPool {
             device,
@@ -118,7 +118,7 @@ impl Driver {
             buffer.check_usage(vk::BufferUsageFlags::STORAGE_BUFFER)?;
             if !info.offset.is_multiple_of(64) {
                 return Err(invalid_usage(
-                    "the offset is no multiple of minStorageBufferOffsetAlignment",
+                    "the offset is not a multiple of minStorageBufferOffsetAlignment",
                 ));
             }
             let range = buffer.range(info.offset, info.range)?;
@@ -224,7 +224,7 @@ pub(crate) extern "system" fn vkFreeDescriptorSets(
     call("vkFreeDescriptorSets", device, &[pool.as_raw()], |driver| {
         if !driver.descriptor_pools.get(device, pool)?.frees {
             return Err(invalid_usage(
-                "the pool was made without FREE_DESCRIPTOR_SET",
+                "the pool was created without FREE_DESCRIPTOR_SET",
             ));
         }
         for set in sets.of(count).iter().filter(|set| !set.is_null()) {

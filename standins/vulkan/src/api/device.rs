@@ -12,7 +12,7 @@ use fencepost_sim::{Config, Error, Order};
 use std::sync::Arc;
 
 /// The features that a device creation requests.
-fn features(info: &vk::DeviceCreateInfo<'_>) -> Features {
+fn requested_features(info: &vk::DeviceCreateInfo<'_>) -> Features {
     let (mut timeline, mut host_reset, mut sync2) = (0, 0, 0);
     if let Some(it) = find::<vk::PhysicalDeviceVulkan12Features<'_>>(info.p_next) {
         (timeline, host_reset) = (it.timeline_semaphore, it.host_query_reset);
@@ -37,13 +37,16 @@ fn features(info: &vk::DeviceCreateInfo<'_>) -> Features {
 }
 
 /// The queues that a device creation requests: for each family, their number.
-fn asked_queues(info: &vk::DeviceCreateInfo<'_>, families: &[Family]) -> VkResult<Vec<(u32, u32)>> {
+fn requested_queues(
+    info: &vk::DeviceCreateInfo<'_>,
+    families: &[Family],
+) -> VkResult<Vec<(u32, u32)>> {
     // SAFETY: valid usage of VkDeviceCreateInfo
     let infos = unsafe { slice(info.p_queue_create_infos, info.queue_create_info_count) };
     if infos.is_empty() {
-        return Err(invalid_usage("no queues are asked for"));
+        return Err(invalid_usage("no queues are requested"));
     }
-    let mut asked: Vec<(u32, u32)> = Vec::new();
+    let mut requested: Vec<(u32, u32)> = Vec::new();
     for info in infos {
         let (family, count) = (info.queue_family_index, info.queue_count);
         let has = families.get(family as usize).map_or(0, |f| f.count);
@@ -52,7 +55,7 @@ fn asked_queues(info: &vk::DeviceCreateInfo<'_>, families: &[Family]) -> VkResul
                 "queue family {family} has {has} queues, not {count}"
             )));
         }
-        if asked.iter().any(|(other, _)| *other == family) {
+        if requested.iter().any(|(other, _)| *other == family) {
             return Err(invalid_usage(&format!(
                 "queue family {family} is named twice"
             )));
@@ -65,9 +68,9 @@ fn asked_queues(info: &vk::DeviceCreateInfo<'_>, families: &[Family]) -> VkResul
                 "priorities must be between 0 and 1, one for each queue",
             ));
         }
-        asked.push((family, count));
+        requested.push((family, count));
     }
-    Ok(asked)
+    Ok(requested)
 }
 
 fn initialization_failed(_: Error) -> vk::Result {
@@ -88,7 +91,7 @@ impl Driver {
             return Err(vk::Result::ERROR_DEVICE_LOST);
         }
         let families = families(&self.options);
-        let asked = asked_queues(info, &families)?;
+        let requested = requested_queues(info, &families)?;
         let extensions = self.enabled_extensions(info)?;
         let features = self.enabled_features(info)?;
         let supported = self.options.api as u32;
@@ -99,7 +102,7 @@ impl Driver {
                 .any(|name| name == "VK_KHR_synchronization2");
         if features.sync2 && !has_sync2 {
             return Err(invalid_usage(
-                "synchronization2 is of Vulkan 1.3 or an extension, and neither is enabled",
+                "synchronization2 needs Vulkan 1.3 or its extension, and neither is enabled",
             ));
         }
         let shared = self.new_simulated_device(index)?;
@@ -110,7 +113,7 @@ impl Driver {
             features,
             shared: shared.clone(),
         });
-        for (family, count) in asked {
+        for (family, count) in requested {
             let valid_bits = families.get(family as usize).map_or(0, |f| f.valid_bits);
             for index in 0..count {
                 let sim = shared.sim.new_queue().map_err(initialization_failed)?;
@@ -144,7 +147,7 @@ impl Driver {
             && !extensions.iter().any(|name| name == PORTABILITY_SUBSET)
         {
             return Err(invalid_usage(
-                "VK_KHR_portability_subset is there and not enabled",
+                "VK_KHR_portability_subset is supported and not enabled",
             ));
         }
         Ok(extensions)
@@ -159,7 +162,7 @@ impl Driver {
         if old.is_some_and(|f| f.robust_buffer_access != 0 || f.shader_int64 != 0) {
             return Err(vk::Result::ERROR_FEATURE_NOT_PRESENT);
         }
-        let features = features(info);
+        let features = requested_features(info);
         let options = &self.options;
         if features.timeline && !options.timeline
             || features.host_reset && !options.host_reset
@@ -189,8 +192,8 @@ impl Driver {
     }
 
     fn destroy_device(&mut self, device: vk::Device) -> VkResult {
-        let gone = self.device(device)?.shared.clone();
-        if !gone.lost()
+        let shared = self.device(device)?.shared.clone();
+        if !shared.lost()
             && self
                 .queues
                 .iter()
@@ -233,15 +236,12 @@ impl Driver {
         left.extend(self.pipelines.remove_all(device));
         if !left.is_empty() {
             let left: Vec<String> = left.into_iter().map(name_of).collect();
-            report_invalid_usage(&format!(
-                "these of its objects are left: {}",
-                left.join(", ")
-            ));
+            report_invalid_usage(&format!("objects are left: {}", left.join(", ")));
         }
         let physical = self.device(device)?.physical;
         self.devices.remove(physical, device)?;
-        // ends waits under way
-        gone.sim.lose("the device is destroyed");
+        // ends the waits in progress
+        shared.sim.lose("the device is destroyed");
         Ok(())
     }
 }
@@ -277,7 +277,7 @@ fn get_queue(driver: &Driver, device: vk::Device, family: u32, index: u32) -> Vk
     let found = found.map(|(handle, _)| handle);
     found.ok_or_else(|| {
         invalid_usage(&format!(
-            "queue {index} of family {family} was not asked for"
+            "queue {index} of family {family} was not requested"
         ))
     })
 }

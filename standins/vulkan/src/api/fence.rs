@@ -39,7 +39,7 @@ pub(crate) extern "system" fn vkDestroyFence(
     call_void("vkDestroyFence", device, &[fence.as_raw()], |driver| {
         let shared = driver.device(device)?.shared.clone();
         if driver.fences.get(device, fence)?.pending(&shared) {
-            report_invalid_usage("a fence is destroyed that pending work will signal");
+            report_invalid_usage("a fence is destroyed while pending work will signal it");
         }
         driver.fences.remove(device, fence).map(drop)
     });
@@ -71,7 +71,7 @@ pub(crate) extern "system" fn vkResetFences(
             let fence = driver.fences.get_mut(device, *fence)?;
             if fence.pending(&shared) {
                 return Err(invalid_usage(
-                    "a fence is reset that pending work will signal",
+                    "a fence is reset while pending work will signal it",
                 ));
             }
             (fence.flag, fence.submitted) = (flag, false);
@@ -94,7 +94,7 @@ pub(crate) extern "system" fn vkWaitForFences(
         &[],
         |driver| {
             if fences.is_empty() {
-                return Err(invalid_usage("there must be fences"));
+                return Err(invalid_usage("there are no fences"));
             }
             let mut flags = Vec::new();
             for fence in fences {

@@ -67,20 +67,23 @@ pub(crate) extern "system" fn vkCreateInstance(
             .flags
             .contains(vk::InstanceCreateFlags::ENUMERATE_PORTABILITY_KHR);
         if all && !extensions.iter().any(|name| name == PORTABILITY) {
-            return Err(invalid_usage("a flag of an extension that is not enabled"));
+            return Err(invalid_usage(
+                "the flag of an extension that is not enabled",
+            ));
         }
         if driver.options.portability && !all {
-            // as the real loader, if it finds no other driver
+            // as the real loader does if it finds no other driver
             return Err(vk::Result::ERROR_INCOMPATIBLE_DRIVER);
         }
         // SAFETY: as above
-        let asked = unsafe { info.p_application_info.as_ref() }.map_or(0, |app| app.api_version);
-        let asked = match asked {
+        let requested =
+            unsafe { info.p_application_info.as_ref() }.map_or(0, |app| app.api_version);
+        let requested = match requested {
             0 => 10,
             version => 10 + vk::api_version_minor(version),
         };
         let instance = driver.instances.insert(Instance {
-            version: asked.min(driver.options.loader as u32),
+            version: requested.min(driver.options.loader as u32),
             extensions,
             physicals: Vec::new(),
         });

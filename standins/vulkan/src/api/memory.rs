@@ -22,7 +22,9 @@ pub(crate) extern "system" fn vkAllocateMemory(
         driver.device(device)?;
         let (size, kind) = (info.allocation_size, info.memory_type_index);
         if size == 0 || kind > 2 {
-            return Err(invalid_usage("no size, or a memory type that there is not"));
+            return Err(invalid_usage(
+                "a size of 0, or a memory type that does not exist",
+            ));
         }
         let same_heap = |(_, m): &(vk::DeviceMemory, &Memory)| {
             m.device == device && (m.kind == 0) == (kind == 0)
@@ -83,17 +85,19 @@ pub(crate) extern "system" fn vkMapMemory(
         let data = data.required()?;
         let memory = driver.memories.get_mut(device, memory)?;
         if memory.kind == 0 {
-            return Err(invalid_usage("memory is mapped that the host cannot see"));
+            return Err(invalid_usage(
+                "the mapped memory is not visible to the host",
+            ));
         }
         if memory.mapped.is_some() {
-            return Err(invalid_usage("memory is mapped that is mapped already"));
+            return Err(invalid_usage("the memory is already mapped"));
         }
         let size = match size {
             vk::WHOLE_SIZE => memory.size.saturating_sub(offset),
             size => size,
         };
         if size == 0 || offset.checked_add(size).is_none_or(|end| end > memory.size) {
-            return Err(invalid_usage("a range is mapped beyond the memory's end"));
+            return Err(invalid_usage("the mapped range is beyond the memory's end"));
         }
         memory.mapped = Some((offset, size));
         data.put(
@@ -111,7 +115,7 @@ pub(crate) extern "system" fn vkUnmapMemory(device: vk::Device, memory: vk::Devi
         let memory = driver.memories.get_mut(device, memory)?;
         match memory.mapped.take() {
             Some(_) => Ok(()),
-            None => Err(invalid_usage("memory is unmapped that is not mapped")),
+            None => Err(invalid_usage("the memory is not mapped")),
         }
     });
 }
@@ -139,7 +143,7 @@ fn ranges(
             let whole = range.size == vk::WHOLE_SIZE || end == memory.size;
             if !range.offset.is_multiple_of(ATOM) || !whole && !size.is_multiple_of(ATOM) {
                 return Err(invalid_usage(
-                    "the range is no multiple of nonCoherentAtomSize",
+                    "the range is not a multiple of nonCoherentAtomSize",
                 ));
             }
             transfer(&memory.block, range.offset, size);

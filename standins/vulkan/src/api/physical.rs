@@ -52,7 +52,7 @@ pub(crate) extern "system" fn vkGetPhysicalDeviceProperties2(
         let index = driver.physicals.find(physical)?.index;
         // SAFETY: `pProperties` must be a valid pointer to this structure
         let Some(all) = (unsafe { properties.as_mut() }) else {
-            return Err(invalid_usage("a place for a result is null"));
+            return Err(invalid_usage("a pointer to a result is null"));
         };
         all.properties = properties_of(&driver.options, index);
         let difference = driver.options.max_difference;
@@ -113,7 +113,7 @@ pub(crate) extern "system" fn vkGetPhysicalDeviceFeatures2(
         driver.physicals.find(physical)?;
         // SAFETY: `pFeatures` must be a valid pointer to this structure
         let Some(all) = (unsafe { features.as_mut() }) else {
-            return Err(invalid_usage("a place for a result is null"));
+            return Err(invalid_usage("a pointer to a result is null"));
         };
         all.features = Default::default();
         let options = &driver.options;
@@ -239,7 +239,7 @@ pub(crate) extern "system" fn vkGetPhysicalDeviceMemoryProperties2(
             // SAFETY: `pMemoryProperties` must be a valid pointer to this structure
             match unsafe { properties.as_mut() } {
                 Some(all) => all.memory_properties = memory_properties(&driver.options),
-                None => return Err(invalid_usage("a place for a result is null")),
+                None => return Err(invalid_usage("a pointer to a result is null")),
             }
             Ok(())
         },

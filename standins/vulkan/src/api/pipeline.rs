@@ -1,6 +1,6 @@
 //! Shader modules, pipeline layouts, caches and compute pipelines:
-//! <https://docs.vulkan.org/spec/latest/chapters/pipelines.html>. Of a module only the names of its
-//! entry points are read:
+//! <https://docs.vulkan.org/spec/latest/chapters/pipelines.html>. The stand-in reads only the names
+//! of a module's entry points:
 //! <https://registry.khronos.org/SPIR-V/specs/unified1/SPIRV.html#OpEntryPoint>.
 
 use crate::driver::Driver;
@@ -23,7 +23,9 @@ pub(crate) extern "system" fn vkCreateShaderModule(
         let (info, out) = (info.required()?, module.required()?);
         driver.device(device)?;
         if !info.code_size.is_multiple_of(4) {
-            return Err(invalid_usage("the code is no whole number of words"));
+            return Err(invalid_usage(
+                "the size of the code is not a multiple of four bytes",
+            ));
         }
         // SAFETY: valid usage of VkShaderModuleCreateInfo
         let words = unsafe { slice(info.p_code, (info.code_size / 4) as u32) };
@@ -171,12 +173,12 @@ impl Driver {
             )));
         }
         let Some(kernel) = Kernel::of(&name) else {
-            LOG.note(&format!("the stand-in does not know what {name} does"));
+            LOG.note(&format!("the stand-in has no kernel {name}"));
             return Err(vk::Result::ERROR_UNKNOWN);
         };
         if layout.sets == 0 || kernel.reads_push_constant() && layout.push_bytes < 4 {
             return Err(invalid_usage(&format!(
-                "the layout has not all that {name} uses"
+                "the layout lacks a set or push constant that {name} uses"
             )));
         }
         Ok(self.pipelines.insert(Pipeline { device, kernel }))

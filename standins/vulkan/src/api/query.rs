@@ -108,7 +108,7 @@ pub(crate) extern "system" fn vkGetQueryPoolResults(
                 return Err(invalid_usage("timestamps have no partial results"));
             }
             let queries = it.queries.clone();
-            // a query that pending work resets is accepted, as by the validation layers
+            // as the validation layers do, this accepts a query that pending work resets
             let never = queries.with(|all| {
                 let mut all = range
                     .clone()

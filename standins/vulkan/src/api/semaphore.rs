@@ -117,7 +117,7 @@ fn wait(
             let values = unsafe { slice(info.p_values, count) };
             if handles.is_empty() || values.len() != handles.len() {
                 return Err(invalid_usage(
-                    "there must be semaphores, and a value for each",
+                    "there must be semaphores and a value for each",
                 ));
             }
             let most = driver.options.max_difference;

@@ -60,7 +60,7 @@ impl Driver {
             State::Invalid => return Err(invalid_usage("an invalid command buffer is submitted")),
             State::Initial | State::Recording => {
                 return Err(invalid_usage(
-                    "a command buffer is submitted that is not recorded",
+                    "a command buffer that is not recorded is submitted",
                 ));
             }
         }

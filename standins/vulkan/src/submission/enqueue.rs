@@ -25,7 +25,7 @@ impl Signal {
         }
     }
 
-    /// In any order, since its stages have no work that it must wait for.
+    /// Without an order, since its stages have no work that it must wait for.
     fn immediate(self) -> Step {
         match self {
             Signal::Timeline(semaphore, value) => Step::run(move || {
@@ -66,7 +66,7 @@ impl Driver {
         for step in early {
             target.send(vec![step])?;
         }
-        // a wait whose stages have no work blocks no work
+        // a wait whose stages have no work blocks no work, so it comes last
         let (first, last): (Vec<_>, Vec<_>) = waits.into_iter().partition(|(blocks, _)| *blocks);
         for (_, step) in first {
             target.send(vec![step])?;

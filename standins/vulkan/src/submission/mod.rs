@@ -14,7 +14,7 @@ use ash::vk::{self, PipelineStageFlags2 as Stages};
 use fencepost_sim::{Command as Step, Submission};
 use std::sync::Arc;
 
-/// A semaphore in a submit.
+/// A wait for a semaphore, or a signal of one, in a submit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SemaphoreOp {
     pub(crate) semaphore: vk::Semaphore,
@@ -29,7 +29,7 @@ pub(crate) struct Batch {
     pub(crate) signals: Vec<SemaphoreOp>,
 }
 
-/// The queue of a submit, without a borrow of the table.
+/// The queue of a submit: a copy of what is in the table.
 pub(crate) struct TargetQueue {
     pub(crate) queue: vk::Queue,
     pub(crate) device: vk::Device,
@@ -54,7 +54,7 @@ impl TargetQueue {
     pub(crate) fn send(&self, steps: Vec<Step>) -> VkResult {
         let submission = steps.into_iter().fold(Submission::new(), Submission::then);
         let sent = self.sim.submit(submission);
-        // only a lost device refuses a submit
+        // the simulated device refuses a submit only when it is lost
         sent.map(drop).map_err(|_| vk::Result::ERROR_DEVICE_LOST)
     }
 

@@ -49,13 +49,13 @@ impl Driver {
             }
             Command::Dispatch {
                 kernel,
-                places,
+                ranges,
                 push,
                 groups,
             } => {
                 let mut spans = Vec::new();
-                for place in places {
-                    spans.push(self.used_span(place, submitted)?);
+                for range in ranges {
+                    spans.push(self.used_span(range, submitted)?);
                 }
                 let device = Arc::downgrade(&target.shared);
                 let run = move || kernel.run(&spans, push, groups, &device);
@@ -95,7 +95,7 @@ impl Driver {
         let queries = self.query_pools.find(pool)?.queries.clone();
         let mask = target.mask();
         if early {
-            // weak, since work that owned its device would keep the device alive
+            // weak: a device owns its work, and would never be dropped if the work owned the device
             let device = Arc::downgrade(&target.shared);
             let write = move || {
                 let tick = device.upgrade().map_or(0, |device| device.sim.tick());

@@ -136,7 +136,7 @@ impl Gpu {
         self.made.lock().unwrap().push(made);
     }
 
-    /// Destroys everything that `forget` was not called with.
+    /// Destroys the device, its instance and all objects that were made on it.
     pub(crate) fn destroy(self) {
         let d = &self.device;
         // a lost device is idle too
@@ -167,7 +167,7 @@ impl Gpu {
         }
     }
 
-    /// For a semaphore that the test destroys itself.
+    /// Makes `destroy` leave out this semaphore, which the test destroys.
     pub(crate) fn forget(&self, semaphore: vk::Semaphore) {
         let other = |made: &Made| !matches!(made, Made::Semaphore(it) if *it == semaphore);
         self.made.lock().unwrap().retain(other);

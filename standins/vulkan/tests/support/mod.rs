@@ -50,11 +50,11 @@ pub(crate) fn with_seed(
     assert_eq!(session.violations(), Vec::<String>::new());
 }
 
-pub(crate) trait Forgive {
+pub(crate) trait ExpectViolations {
     fn clear_violations_of(&self, texts: &[&str]);
 }
 
-impl Forgive for Session<'_> {
+impl ExpectViolations for Session<'_> {
     /// Forgets the violations, which must contain these texts, in this order.
     fn clear_violations_of(&self, texts: &[&str]) {
         let found = self.violations();
