@@ -18,8 +18,8 @@
 //! run later. A failure is known before anything behind it completes: both take effect in order,
 //! under one lock.
 //!
-//! The host signals a failed command buffer because Metal leaves its event unsignalled. It does so
-//! when the step takes effect and not before: an earlier signal would let later command buffers
+//! Metal leaves the event of a failed command buffer unsignalled, so the host signals it. It does
+//! so when the step takes effect and not before: an earlier signal would let later command buffers
 //! overtake those in front of the failed one.
 
 use std::{collections::VecDeque, sync::Arc};
@@ -78,7 +78,8 @@ impl CompletionOrder {
         self.reached.load(Ordering::Acquire)
     }
 
-    /// Adds a step that is not over, and gives its ticket. Call it under the stream's submit lock.
+    /// Adds a step that is not over, and returns its ticket. Call it under the stream's submit
+    /// lock.
     pub(crate) fn push(&self, epoch: &Arc<Epoch>, step: Step) -> u64 {
         let mut state = lock(&self.state);
         state.steps.push_back(Entry {
@@ -89,8 +90,8 @@ impl CompletionOrder {
         state.done + state.steps.len() as u64
     }
 
-    /// Adds a native value behind all steps so far. Call it under the stream's submit lock, and
-    /// fire what it gives without.
+    /// Adds a native value behind all steps so far. Call it under the stream's submit lock. Fire
+    /// the returned wakes when the lock is released.
     #[must_use]
     pub(crate) fn push_value(&self, epoch: &Arc<Epoch>, native: u64) -> Vec<Wake> {
         let mut state = lock(&self.state);
@@ -110,8 +111,8 @@ impl CompletionOrder {
         self.take_effect(&mut state, |_| {})
     }
 
-    /// The step with this ticket is over. Calls `signal` with the ordinals of failed command
-    /// buffers, in order. Fire what it gives without any lock.
+    /// Ends the step with this ticket. Calls `signal` with the ordinals of failed command buffers,
+    /// in order. Fire the returned wakes without any lock held.
     #[must_use]
     pub(crate) fn finish(
         &self,
@@ -176,7 +177,7 @@ mod loom_tests {
         timeline::{Reached, loom_tests::stream_core},
     };
 
-    /// A stream with a marker behind each of two command buffers; gives the buffers' tickets.
+    /// A stream with a marker behind each of two command buffers, and the buffers' tickets.
     fn two_buffers() -> (Arc<Epoch>, Arc<CompletionOrder>, [u64; 2]) {
         let epoch = ValueAllocator::new(stream_core()).now();
         let order = Arc::new(CompletionOrder::new());

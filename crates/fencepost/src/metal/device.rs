@@ -1,41 +1,43 @@
 //! Metal devices, and what this backend does about each of Metal's peculiarities.
 //!
-//! A name in brackets is the test that shows it.
+//! The names in brackets are the tests that show it.
 //!
-//! - **Command buffers of a queue start in order and may overlap.** A stream chains its own by a
-//!   shared event ([`native`](super::native)), and gives no plain record on a queue of the caller's
-//!   ([`reserve`](super::reserve) is for those). (`command_buffers_of_a_stream_run_in_its_order`,
+//! - **Command buffers of a queue start in order and may overlap.** A stream makes its own run one
+//!   after the other, by a shared event ([`native`](super::native)). On a queue of the caller's it
+//!   refuses plain records; [`reserve`](super::reserve) marks the caller's command buffers.
+//!   (`command_buffers_of_a_stream_run_in_its_order`,
 //!   `a_plain_mark_on_the_callers_queue_names_what_to_do_instead`)
 //! - **An event may have its value before the command buffer has a status or an end time.** The
 //!   host never reads the value: it learns of completion from completed handlers alone.
 //!   (`a_complete_marker_has_its_time_in_the_order_of_the_stream`)
-//! - **Completed handlers run late, in any order, on threads of Metal's.** The completion order
-//!   ([`completion_order`](super::completion_order)) restores the stream's order, and a handler
-//!   keeps alive what it uses.
+//! - **Completed handlers run late, in any order, on Metal's threads.**
+//!   [`completion_order`](super::completion_order) restores the stream's order, and a handler keeps
+//!   alive what it uses.
 //!   (`a_complete_marker_means_that_those_its_stream_waited_for_are_complete`,
 //!   `a_handler_may_come_after_everything_was_dropped`)
-//! - **A failed command buffer leaves its events unsignalled.** The host signals them, once all
-//!   command buffers in front are over. What was committed behind runs, and its markers have
-//!   failed. (`a_buffer_that_fails_without_its_signals_fails_its_stream_and_releases_everyone`,
+//! - **A failed command buffer leaves its events unsignalled.** The host signals them once all
+//!   earlier command buffers are over. Later ones still run, but their markers fail.
+//!   (`a_buffer_that_fails_without_its_signals_fails_its_stream_and_releases_everyone`,
 //!   `a_later_buffer_that_fails_first_releases_nobody_too_early`)
-//! - **`commandBuffer` blocks in a full queue**, even the thread that would commit what the queue
-//!   waits for. Queues are made with much room, uncompleted command buffers are counted, and a
-//!   full one is [`Error::WouldBlock`]. (`a_full_queue_is_an_error_and_never_blocks`)
+//! - **`commandBuffer` blocks where the queue is full**, even the thread whose commit the queue
+//!   waits for. The streams' queues have room for many command buffers. The library counts those
+//!   that are not completed, and returns [`Error::WouldBlock`] where there is no room.
+//!   (`a_full_queue_is_an_error_and_never_blocks`)
 //! - **Metal's host-side waiters may miss a signal from the host.** Threads, futures and host
 //!   streams wait on the timeline, with any deadline. (Nothing here calls those waiters.)
-//! - **An empty command buffer has no promised time, and the time is 0 until it completes.** A
-//!   timed marker fills four bytes, and 0 is an error. Never the host's clock.
+//! - **Metal promises no time for an empty command buffer, and the time is 0 until completion.** A
+//!   timed marker fills four bytes, and a time of 0 is an error. The host's clock never stands in.
 //!   (`a_timed_marker_has_a_command_buffer_with_work_in_it`, `no_time_is_told_from_a_time`)
-//! - **A command buffer keeps resources alive, and no word is said of events.** Each event is kept
-//!   by a handler of every command buffer that waits for it or signals it.
+//! - **A command buffer keeps resources alive; for events, Metal does not say.** Every command
+//!   buffer that waits for an event or signals it has a handler that keeps the event alive.
 //!   (`an_event_lives_as_long_as_a_command_buffer_that_uses_it`)
-//! - **Encoding beside an open encoder ends the process.** Where others encode, the end of their
-//!   command buffers is marked by handlers, and the host signals the event.
+//! - **Encoding while another encoder is open ends the process.** So the end of a command buffer
+//!   that others encode into is marked by its completed handler, and the host signals the event.
 //!   (`the_end_of_a_command_buffer_is_marked_while_others_encode`)
-//! - **A second commit ends the process.** Whoever placed a command buffer commits it, which
-//!   consumes it. (`many_threads_use_one_stream`)
-//! - **nil stands for every failure**, and some sandboxes have no shared events. Each nil becomes
-//!   an error with a remedy. (`a_sandbox_without_shared_events_says_so`,
+//! - **A second commit ends the process.** The commit consumes the `PlacedBuffer`.
+//!   (`many_threads_use_one_stream`)
+//! - **Metal returns nil for every failure**, and some sandboxes have no shared events. Each nil
+//!   becomes an error with a remedy. (`a_sandbox_without_shared_events_says_so`,
 //!   `a_refused_record_leaves_the_event_and_the_stream_as_they_were`)
 //! - **Returned objects are autoreleased.** Each call and each handler has a pool of its own. (All
 //!   tests on the stand-in, which counts objects and pools.)
@@ -75,7 +77,8 @@ unsafe extern "C" {}
 pub(crate) struct MtlDevice {
     pub(crate) gpu: Arc<Gpu>,
     default: Arc<MtlStream>,
-    /// The streams on queues of our own. Nobody can record on those of the caller's.
+    /// The streams on queues of our own. Those on queues of the caller's cannot be recorded on, and
+    /// so not be waited for.
     streams: Streams<MtlStream>,
 }
 
@@ -89,8 +92,8 @@ pub(crate) fn of(device: &dyn DeviceImpl) -> Result<&MtlDevice> {
     })
 }
 
-/// An error in a child forked after the first use of Metal: the Objective-C runtime ends a child
-/// that calls it.
+/// An error in a process that was forked after the first use of Metal: the Objective-C runtime ends
+/// such a process when it is called.
 fn check_fork() -> Result<()> {
     static CALLER: OnceLock<u32> = OnceLock::new();
     let here = std::process::id();
@@ -163,7 +166,7 @@ pub(crate) fn find(index: usize) -> Result<Object<dyn MTLDevice>> {
         .nth(index)
         .ok_or_else(|| Error::Unavailable {
             device: name(index),
-            why: "it is not there any more; list the devices again".into(),
+            why: "the system no longer lists it; list the devices again".into(),
         })
 }
 
@@ -180,15 +183,15 @@ fn open_once(raw: &Object<dyn MTLDevice>, name: String) -> Result<DeviceRef> {
 }
 
 pub(crate) fn make(raw: Object<dyn MTLDevice>, name: String) -> Result<DeviceRef> {
-    // A message that an object does not know ends the process. `supportsFamily` stands for
-    // `GPUEndTime`, the last addition that is used here: both came with macOS 10.15. Devices that
-    // are simulated for virtual machines lack more.
+    // A message that an object does not know ends the process. `GPUEndTime` is the latest addition
+    // to Metal that is used here. It came with macOS 10.15, as `supportsFamily` did, which a device
+    // can be asked for. Devices that are simulated for virtual machines lack more.
     let lacks = |selector| !raw.respondsToSelector(selector);
     if lacks(sel!(newSharedEvent)) || lacks(sel!(supportsFamily:)) {
         return Err(Error::Unavailable {
             device: name,
-            why: "it has no shared events or no times, which came with macOS 10.15; run on that \
-                  or a newer system, and on a GPU that the system knows"
+            why: "it has no shared events or no times, which need macOS 10.15 and a GPU that the \
+                  system supports; run on such a system"
                 .into(),
         });
     }

@@ -67,7 +67,7 @@ impl Gpu {
         Ok(Object::new(event))
     }
 
-    /// Has the stream whose values these are fail when the device is lost.
+    /// Makes the stream of these values fail when the device is lost.
     pub(super) fn add_stream(&self, values: &Arc<ValueAllocator>) {
         self.streams.add(values);
     }
@@ -77,15 +77,16 @@ impl Gpu {
         self.loss.error(&self.core.name)
     }
 
-    /// The device is lost: every stream fails, with the first cause. Call it without any lock.
+    /// Fails every stream, since the device is lost. All get the first cause. Call it without any
+    /// lock held.
     pub(super) fn lose(&self, cause: &Cause) {
         let name = &self.core.name;
         self.loss.declare(
             name,
             || cause.clone(),
             |cause| {
-                // All fail before any waiter is fired. Else a stream would fail by its wait for
-                // another, and not as one whose device is lost.
+                // All fail before any waiter is fired. Else a stream that waits for another would
+                // report the failure of that one, and not the loss of its device.
                 let streams = self.streams.alive();
                 let fail = |values: &Arc<ValueAllocator>| values.now().timeline.fail(cause, true);
                 fire_all(streams.iter().map(fail).collect());
@@ -94,13 +95,13 @@ impl Gpu {
     }
 }
 
-/// Compares by registry ID: nothing says that a device is the same object each time.
+/// Compares by registry ID: Metal does not promise the same object for a device each time.
 pub(super) fn is_same_device(
     one: &ProtocolObject<dyn MTLDevice>,
     other: &ProtocolObject<dyn MTLDevice>,
 ) -> bool {
-    // A system before macOS 10.13 has no registry IDs, so the method is looked for first. Devices
-    // of such a system are refused when they are opened.
+    // Systems before macOS 10.13 have no registry IDs, so this asks for the method first. Devices
+    // of such systems are refused when they are opened.
     std::ptr::addr_eq(one, other)
         || (one.respondsToSelector(sel!(registryID)) && one.registryID() == other.registryID())
 }

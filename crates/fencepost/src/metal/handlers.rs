@@ -62,8 +62,8 @@ impl Failure {
     }
 }
 
-/// Calls `handler` when the buffer, which is not committed yet, has completed or failed. It runs on
-/// a thread of Metal's, in an autorelease pool.
+/// Calls `handler` when the buffer, which is not committed yet, has completed or failed: on one of
+/// Metal's threads, in an autorelease pool.
 pub(super) fn on_completed(
     buffer: &CommandBuffer,
     handler: impl Fn(Ended) + Send + Sync + 'static,
@@ -79,13 +79,13 @@ pub(super) fn on_completed(
 }
 
 /// Keeps an event alive until the buffer has completed. Metal does not promise that, and a buffer
-/// made without retained references does not do it. The buffer is not committed and has no open
+/// with unretained references does not do it. The buffer must not be committed, nor have an open
 /// encoder.
 pub(super) fn keep_alive(buffer: &CommandBuffer, event: &Event) {
     let event = event.clone();
     let block = RcBlock::new(move |_: NonNull<CommandBuffer>| {
         let _kept = &event;
     });
-    // SAFETY: as in `on_completed`. What the closure holds may be dropped on any thread.
+    // SAFETY: as in `on_completed`. The closure owns the event, which any thread may drop.
     unsafe { buffer.addCompletedHandler(RcBlock::as_ptr(&block)) };
 }

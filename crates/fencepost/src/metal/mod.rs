@@ -6,29 +6,30 @@
 //! re-exported here together with [`objc2`].
 //!
 //! # Order, completion and time
-//! - **A stream chains its command buffers.** Those of one `MTLCommandQueue` start in the order of
-//!   their commits and may overlap, so a signal in one proves nothing about those before it. A
-//!   [`Stream`] makes its command buffers run one after the other, by an `MTLSharedEvent`. Put work
-//!   into that order with [`command_buffer`].
+//! - **A stream chains its command buffers.** Metal starts the command buffers of one
+//!   `MTLCommandQueue` in the order of their commits, but they may overlap. So a signal at the end
+//!   of one does not show that the earlier ones are complete. A [`Stream`] makes its command
+//!   buffers run one after the other, by an `MTLSharedEvent`. Put work into that order with
+//!   [`command_buffer`].
 //! - **Your own queue is not chained.** Mark positions inside your command buffers with
 //!   [`record_into`] and [`wait_into`], or their ends with [`record_end`]. A stream of
 //!   [`stream_from_raw`] gives [`Error::Unsupported`] for a plain record or wait.
 //! - **A marker completes with its command buffer.** The host learns of it in the completed
 //!   handler, which may run a little after the device has gone on.
 //! - **A time is the `GPUEndTime` of a command buffer**: of one of the stream's own behind the work
-//!   for [`Stream::record_timed`], of yours for [`record_into`]. It has the resolution of whole
-//!   command buffers, and includes what the GPU idles between them.
+//!   for [`Stream::record_timed`], of yours for [`record_into`]. Its resolution is a whole command
+//!   buffer. The time between two markers includes the time for which the GPU is idle.
 //! - **[`Stream::record`] and [`Stream::wait`] never block**, and need no command buffer of their
-//!   own in most cases. A queue has room for a limited number of uncompleted command buffers. In a
-//!   full one Metal would block; these calls return [`Error::WouldBlock`] instead.
-//! - **A failed command buffer fails its stream.** What was committed behind it still runs, and its
-//!   markers have failed.
-//! - **[`Stream::wait_foreign`] holds the stream's queue** until the host has seen the marker.
-//!   Metal documents neither how many queues are independent of each other, nor how long a command
-//!   buffer may wait.
+//!   own in most cases. A queue has room for a limited number of uncompleted command buffers. Where
+//!   it is full, Metal would block; these calls return [`Error::WouldBlock`] instead.
+//! - **A failed command buffer fails its stream.** Command buffers that were committed later still
+//!   run, but their markers fail.
+//! - **[`Stream::wait_foreign`] blocks the stream's queue** until the host has seen the marker
+//!   complete. Metal documents neither how many queues are independent of each other, nor how long
+//!   a command buffer may wait.
 //!
-//! No part of this has run on Apple hardware yet: it is checked for Apple's targets and runs on a
-//! stand-in.
+//! No part of this has run on Apple hardware yet. It is compiled and linted for Apple's targets,
+//! and its tests run on a stand-in for Metal.
 
 #![allow(unsafe_code)]
 
@@ -66,12 +67,12 @@ use crate::{
 /// it, and what is submitted later begins after it. Made by [`command_buffer`].
 ///
 /// Encode work into it and [`commit`](CommandBuffer::commit) it soon, since later work waits for
-/// it. If it is dropped instead, it is committed with what is encoded so far: an uncommitted place
-/// would hold up the stream for ever. Metal ends the process if an encoder is still open then.
+/// it. If it is dropped instead, it is committed with what is encoded so far: else later work of
+/// the stream would never run. Metal ends the process if an encoder is still open then.
 ///
-/// It stays on the thread that made it, as Metal demands of whatever encodes. Do not commit or
-/// enqueue it by Metal's own methods, and keep no reference to it behind its commit: Metal ends the
-/// process at a second commit.
+/// It stays on the thread that made it, since Metal demands that one thread encodes. Do not commit
+/// or enqueue it by Metal's own methods, and keep no reference to it after the commit: Metal ends
+/// the process at a second commit.
 pub struct CommandBuffer {
     placed: ManuallyDrop<PlacedBuffer>,
 }
@@ -152,8 +153,8 @@ pub fn command_buffer(stream: &Stream) -> Result<CommandBuffer> {
 
 /// The device behind an `MTLDevice` of the caller's. Never waits for the device's work.
 ///
-/// It is the device that [`Device::open`] gives for the same GPU, and the same one each time: their
-/// events, markers and streams go together.
+/// It equals the device that [`Device::open`] gives for the same GPU. So events, markers and
+/// streams of the two can be used together.
 ///
 /// # Errors
 /// [`Error::Unavailable`] for a device without shared events or times, which need macOS 10.15;
@@ -194,10 +195,10 @@ pub fn device_as_raw(device: &Device) -> Result<Retained<ProtocolObject<dyn MTLD
 /// Plain records and waits on it are [`Error::Unsupported`]: mark your command buffers with
 /// [`record_into`] and [`wait_into`].
 ///
-/// A command buffer that the stream has made holds its place in the queue: those that you commit
-/// later start behind it. So commit it before you wait for one of them. A queue has room for 64
-/// uncompleted command buffers by default, and [`command_buffer`] blocks in Metal where you have
-/// filled it.
+/// A command buffer that the stream has made keeps its place in the queue: those that you commit
+/// later start after it. So commit it before you wait for one of them. A queue has room for 64
+/// uncompleted command buffers by default. Where yours have filled it, [`command_buffer`] blocks in
+/// Metal.
 ///
 /// # Errors
 /// Those of [`device_from_raw`]; [`Error::Backend`] where Metal gives no shared event;
@@ -221,10 +222,10 @@ pub fn stream_from_raw(queue: &ProtocolObject<dyn MTLCommandQueue>) -> Result<St
 /// you make on it yourself are outside of the stream's order, as on any queue of yours:
 /// - They may overlap with those of the stream. Order them with [`wait_into`] and [`record_into`],
 ///   or ask the stream for them by [`command_buffer`].
-/// - They start in the order of all commits to the queue. One that waits for an event which a
-///   command buffer behind it signals may hold up the stream for ever.
-/// - They take up room. A queue that a stream was made with has room for 64 beside the stream's
-///   own. Beyond that, calls of the stream may block in Metal.
+/// - They start in the order of all commits to the queue. If one waits for an event that a later
+///   command buffer signals, the stream may never go on.
+/// - They take up room. The queue of [`Device::new_stream`] has room for 64 command buffers beside
+///   the stream's own. Beyond that, calls of the stream may block in Metal.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a stream of another backend.
@@ -247,13 +248,13 @@ pub fn stream_as_raw(stream: &Stream) -> Result<Retained<ProtocolObject<dyn MTLC
 /// in the caller's own command buffers. `None` for a marker of another backend, and for one behind
 /// a failure.
 ///
-/// - Any larger value says the same.
+/// - A larger value says the same as this one.
 /// - The event may have the value a little before the marker is complete.
 /// - The host signals the value where a command buffer has failed. Ask the marker whether its work
 ///   succeeded.
 /// - Only read the event and wait for it: signalling it breaks the order of its stream.
-/// - Keep it until the command buffers that you encode it into have completed: Metal does not
-///   promise to.
+/// - Keep the event until the command buffers that you encode it into have completed: Metal does
+///   not promise to keep it.
 ///
 /// # References
 /// - [`MTLSharedEvent`](https://developer.apple.com/documentation/metal/mtlsharedevent)
@@ -271,12 +272,12 @@ pub fn marker_as_raw(
 }
 
 /// Makes what is encoded into `buffer` from now on wait for `marker`, on the device. The marker may
-/// be of another Metal device. Does nothing where it is complete. Never blocks.
+/// be of another Metal device. Does nothing where the marker is complete. Never blocks.
 ///
 /// `buffer` must have no open encoder, or Metal ends the process.
 ///
-/// A failure does not travel along this wait: the command buffer runs once the marker has completed
-/// or failed. Ask the marker which of the two it was.
+/// This wait does not pass a failure on: the command buffer runs once the marker has completed or
+/// failed. Ask the marker which of the two it was.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a committed buffer, and for one that the marker's own stream has made
@@ -307,9 +308,9 @@ pub fn wait_into(marker: &Marker, buffer: &ProtocolObject<dyn MTLCommandBuffer>)
 /// Reserves a marker in a command buffer of the caller's, behind what is encoded into it so far.
 /// Never blocks.
 ///
-/// Command buffers and streams that wait for the marker go on from that point. For the host, the
-/// marker completes when the whole command buffer does, and has its time. Call
-/// [`submitted`](Reservation::submitted) once the buffer is committed.
+/// Command buffers and streams that wait for the marker go on when the device reaches that point.
+/// For the host, the marker completes with the whole command buffer, and its time is that of the
+/// command buffer. Call [`submitted`](Reservation::submitted) once the buffer is committed.
 ///
 /// `buffer` must have no open encoder, or Metal ends the process.
 ///
@@ -355,14 +356,15 @@ pub fn record_into(
 /// [`submitted`](Reservation::submitted) once they are committed.
 ///
 /// Unlike [`record_into`] it encodes nothing, so encoders may be open: it is for command buffers
-/// that others encode into. Whatever is encoded until they are committed counts. Command buffers
-/// and streams that wait for the marker are released by the host, in the completed handlers.
+/// that others encode into. Everything that is encoded before the commit is in front of the marker.
+/// Command buffers and streams that wait for the marker are released by the host, in the completed
+/// handlers.
 ///
-/// Command buffers of one queue may overlap. With `after`, the marker completes no sooner than
-/// that one and has no earlier time, and it fails if that one fails. This is for several marks of
-/// what is one order to those who encode.
+/// With `after`, the marker completes no sooner than `after`, has no earlier time, and fails if
+/// `after` fails. Use it for several marks in work that its author takes for one order: command
+/// buffers of one queue may overlap.
 ///
-/// A completed handler is added while encoders may be open, as PyTorch does too. macOS 26.4 is
+/// This adds completed handlers while encoders may be open, as PyTorch does too. macOS 26.4 is
 /// [reported](https://github.com/ml-explore/mlx/pull/3714) to end the process then.
 ///
 /// Metal promises no time for a command buffer without work. If yours may be empty, name a second

@@ -7,8 +7,8 @@
 //!   marker without timing has that buffer's ordinal, and needs no buffer of its own.
 //! - **A wait needs no command buffer either**: the next one begins with it.
 //! - **The host learns of completion from completed handlers alone**, through the
-//!   [`CompletionOrder`]. The event may have a value before the command buffer has a status or an
-//!   end time, so the host never reads it.
+//!   [`CompletionOrder`]. The event may reach a value before the command buffer has its status or
+//!   end time, so the host never reads the value.
 
 use std::{
     sync::{
@@ -61,10 +61,11 @@ pub(crate) struct Native {
     max_uncompleted: usize,
     /// The command buffers that the caller is encoding into: their addresses and ordinals.
     encoding: Mutex<Vec<(usize, u64)>>,
-    /// What a stream that the host holds back waits for: one ticket of `gates` after the other.
+    /// The event that the stream waits for at host gates. Its value is the ticket of the last gate
+    /// such that all gates up to it are open.
     gate_event: OnceLock<Event>,
     gates: HostGates,
-    /// What the blits of timed markers write to.
+    /// The buffer that the blits of timed markers write to.
     scratch: OnceLock<Object<dyn MTLBuffer>>,
 }
 
@@ -170,9 +171,10 @@ impl Native {
         }
     }
 
-    /// A command buffer that runs behind everything submitted so far. It has no place in the order
-    /// until it is given to [`place`](Native::place), so it may still be dropped. Call it under the
-    /// submit lock, in an autorelease pool. Never blocks: it counts what is uncompleted.
+    /// A command buffer that runs behind everything submitted so far. It gets its place in the
+    /// order by [`place`](Native::place), and until then it may be dropped. Call it under the
+    /// submit lock, in an autorelease pool. Never blocks: where too many command buffers are
+    /// uncompleted, it is an error.
     pub(super) fn new_buffer(&self, next: &NextBuffer) -> Result<Retained<CommandBuffer>> {
         let pending = self.uncompleted.load(Ordering::Acquire);
         if pending >= self.max_uncompleted {
@@ -213,8 +215,8 @@ impl Native {
         (ordinal, step)
     }
 
-    /// Submits a command buffer that runs what `encode` puts into it, behind the marker `before`, and
-    /// gives its ordinal. On an error nothing is submitted. Call it under the submit lock, in an
+    /// Submits a command buffer with what `encode` puts into it, behind the marker `before`, and
+    /// returns its ordinal. On an error nothing is submitted. Call it under the submit lock, in an
     /// autorelease pool. Never blocks.
     pub(crate) fn submit_buffer(
         self: &Arc<Self>,
@@ -262,14 +264,14 @@ impl Native {
     }
 
     /// Adds the native value of a marker or of a failure point to the completion order. Call it
-    /// under the submit lock, and fire what it gives without.
+    /// under the submit lock. Fire the returned wakes when the lock is released.
     pub(super) fn push_value(&self, epoch: &Arc<Epoch>, native: u64) -> Vec<Wake> {
         self.order.push_value(epoch, native)
     }
 
-    /// Ends a command buffer that has a place and is about to be committed: it signals its ordinal
-    /// behind what is encoded so far, and its handler finishes the step. All its encoders have
-    /// ended.
+    /// Ends a command buffer that has its place and is committed next: encodes the signal of its
+    /// ordinal behind all else, and adds the handler that finishes its step. All its encoders must
+    /// have ended.
     pub(super) fn end_buffer(
         &self,
         buffer: &CommandBuffer,
@@ -282,8 +284,8 @@ impl Native {
     }
 
     /// As [`end_buffer`](Native::end_buffer), for several command buffers whose encoders may be
-    /// open: nothing is encoded. Instead, the host signals the ordinal that is given here once all
-    /// owners have dropped the other part: each buffer's handler, and the caller.
+    /// open, so that nothing is encoded. Instead, the host signals the returned ordinal, once every
+    /// buffer's handler and the caller have dropped the returned [`SignalOnDrop`].
     pub(super) fn follow_buffers(
         self: &Arc<Self>,
         buffers: &[&CommandBuffer],
@@ -301,7 +303,7 @@ impl Native {
             ordinal,
         });
         for (buffer, step) in buffers.iter().zip(steps) {
-            // Dropped by the handler when it runs: Metal may keep the handler itself for longer.
+            // The handler drops it when it runs: Metal may keep the handler itself for longer.
             let signal = Mutex::new(Some(signal.clone()));
             finish_on_completed(buffer, step, Some(end_time.clone()), move || {
                 drop(lock(&signal).take())
@@ -365,14 +367,14 @@ impl Native {
     }
 }
 
-/// Finishes `step` when the buffer has completed or failed. `first` is called before that.
+/// Finishes `step` when the buffer has completed or failed, and calls `first` before that.
 fn finish_on_completed(
     buffer: &CommandBuffer,
     step: PendingStep,
     end_time: Option<Arc<EndTime>>,
     first: impl Fn() + Send + Sync + 'static,
 ) {
-    // Metal calls a handler once, which the type of a block cannot say.
+    // Metal calls a handler once, but the type of a block allows several calls.
     let step = Mutex::new(Some(step));
     on_completed(buffer, move |ended| {
         let step = lock(&step).take();

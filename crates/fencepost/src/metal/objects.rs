@@ -71,8 +71,8 @@ impl<P: ?Sized> Drop for Object<P> {
     }
 }
 
-/// A shared event. Its value is only ever raised: Metal does not say what lowering it does to those
-/// who wait.
+/// A shared event. Its value is only ever raised: Metal does not say what lowering it does to
+/// waiters.
 pub(crate) type Event = Object<dyn MTLSharedEvent>;
 
 impl Event {
@@ -104,11 +104,11 @@ pub(crate) fn pooled<R>(call: impl FnOnce() -> R) -> R {
     autoreleasepool(|_| call())
 }
 
-/// The error for a call that gave nil, which is all that Metal tells.
+/// The error for a call that returned nil. Metal gives no reason for it.
 pub(crate) fn nil(call: &'static str, remedy: &str) -> Error {
     Error::Backend {
         call,
         code: 0,
-        text: format!("it gave nil; {remedy}"),
+        text: format!("it returned nil; {remedy}"),
     }
 }

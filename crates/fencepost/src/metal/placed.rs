@@ -21,8 +21,8 @@ impl PlacedBuffer {
         ordinal: u64,
         step: PendingStep,
     ) -> PlacedBuffer {
-        // Its place in the queue, too: a command buffer that waits for it must not stand in front
-        // of it there.
+        // This reserves its place in the queue: a command buffer that waits for it must not come
+        // before it there.
         buffer.enqueue();
         step.native.begin_encoding(&buffer, ordinal);
         PlacedBuffer {

@@ -50,9 +50,9 @@ pub(super) fn record_end(
     gpu.check()?;
     if buffers.is_empty() {
         return Err(Error::Unsupported {
-            what: "the end of no command buffer".into(),
+            what: "a mark at the end of no command buffer".into(),
             device: gpu.core.name.clone(),
-            remedy: "name one at least".into(),
+            remedy: "pass at least one".into(),
         });
     }
     for buffer in buffers {
@@ -80,7 +80,7 @@ pub(super) fn record_end(
             drop(signal);
             step.finish(result.map_err(|error| failed_wait(text, &error)));
         }));
-        // Where this is refused, the step is dropped, and the marker fails.
+        // On an error the step is dropped, so the marker fails.
         after.notify(call)?;
     }
     Ok(reservation)
@@ -104,15 +104,15 @@ fn check_uncommitted(gpu: &Gpu, buffer: &CommandBuffer) -> Result<()> {
     match buffer.status() < MTLCommandBufferStatus::Committed {
         true => Ok(()),
         false => Err(Error::Unsupported {
-            what: "a mark in a command buffer that is committed".into(),
+            what: "a mark or wait in a command buffer that is committed".into(),
             device: gpu.core.name.clone(),
-            remedy: "mark it before you commit it".into(),
+            remedy: "make it before you commit the command buffer".into(),
         }),
     }
 }
 
-/// A reserved marker with a shared event of its own, at the ordinal that `submit` gives. That is
-/// called in an autorelease pool.
+/// A reserved marker with a shared event of its own, at the ordinal that `submit` returns. `submit`
+/// is called in an autorelease pool.
 fn reserve(
     gpu: &Arc<Gpu>,
     at: &'static Location<'static>,
@@ -153,8 +153,8 @@ pub(super) fn wait_into(marker: &Arc<dyn MarkerImpl>, buffer: &CommandBuffer) ->
     match event_and_value(imp) {
         Some((_, value)) if imp.counter.is_behind(value, buffer) => Err(Error::Unsupported {
             what: format!(
-                "a wait for {marker}, which lies behind the very command buffer and would never \
-                 end,"
+                "a wait that would never end: for {marker}, in a command buffer that must complete \
+                 before that marker"
             ),
             device: gpu.core.name.clone(),
             remedy: "record the marker before you ask its stream for the command buffer".into(),
@@ -168,7 +168,7 @@ pub(super) fn wait_into(marker: &Arc<dyn MarkerImpl>, buffer: &CommandBuffer) ->
         }
         // The failure is not known yet: something in front of it is pending.
         None => Err(Error::Unsupported {
-            what: format!("a wait for {marker}, which comes behind a failure and"),
+            what: format!("a wait for {marker}, which was recorded behind a failure"),
             device: gpu.core.name.clone(),
             remedy: "synchronize() on it to see the failure, and call clear_error() on its stream"
                 .into(),

@@ -1,4 +1,4 @@
-//! Metal streams: an order of our own on a command queue.
+//! Metal streams: each makes its command buffers run one after the other on a command queue.
 
 use std::{any::Any, panic::Location, sync::Arc};
 
@@ -73,7 +73,7 @@ impl MtlStream {
     }
 
     /// An error where `what` cannot be done: in a forked child, and on a queue of the caller's,
-    /// where a command buffer of ours says nothing about theirs.
+    /// where the completion of our command buffer says nothing about the caller's.
     pub(crate) fn check(&self, what: &str) -> Result<()> {
         self.gpu.check()?;
         match self.wrapped {
@@ -91,7 +91,7 @@ impl MtlStream {
         }
     }
 
-    /// The same error, which names this stream and not only its device.
+    /// The same error, naming this stream and not only its device.
     pub(crate) fn named(&self, error: Error) -> Error {
         match error {
             Error::WouldBlock { pending, .. } => Error::WouldBlock {
@@ -142,7 +142,7 @@ impl MtlStream {
         placed.ok_or_else(|| match self.failure() {
             Some(error) => error,
             None => Error::Unsupported {
-                what: "work on a stream that is about to fail".into(),
+                what: "work on a stream behind a failure".into(),
                 device: self.gpu.core.name.clone(),
                 remedy: "synchronize() the stream to see the failure, and call clear_error()"
                     .into(),
@@ -150,14 +150,14 @@ impl MtlStream {
         })
     }
 
-    /// Finishes `step` when `marker` completes or fails; in the second case, what lies behind the
-    /// step fails.
+    /// Finishes `step` when `marker` completes or fails. If it fails, everything behind the step
+    /// fails.
     fn finish_with(step: PendingStep, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         let text = marker.to_string();
         let call = Waiter::Call(Box::new(move |result: Result<()>| {
             step.finish(result.map_err(|error| failed_wait(text, &error)));
         }));
-        // Where this is refused, the step is dropped and so has failed.
+        // On an error the step is dropped, and so has failed.
         marker.notify(call).map(drop)
     }
 
@@ -193,8 +193,8 @@ impl MtlStream {
         MtlStream::finish_with(step, marker)
     }
 
-    /// Holds the stream back until the gate that this gives is dropped. The step is to be finished
-    /// before that. `under_lock` is called under the submit lock. `None` behind a failure.
+    /// Blocks the stream until the returned gate is dropped. Finish the step before that.
+    /// `under_lock` is called under the submit lock. `None` behind a failure.
     ///
     /// The gate is an event, never a kernel that spins: that would keep a GPU busy for ever if its
     /// process died.
@@ -225,7 +225,7 @@ impl MtlStream {
     }
 }
 
-/// What holds a stream back. It opens when this is dropped.
+/// Blocks a stream until it is dropped.
 pub(crate) struct HostGate {
     native: Arc<Native>,
     ticket: u64,
@@ -258,8 +258,8 @@ impl GateWait for SubmittedWait {
 }
 
 impl HostGated for MtlStream {
-    /// The queue belongs to this stream, so that the gate holds no other: unless the system puts
-    /// several queues on one hardware channel, of which nothing but the caller can know.
+    /// The queue is this stream's own, so the gate blocks no other stream. The exception is a
+    /// system that puts several queues on one hardware channel, which Metal does not tell.
     fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         let publish = || {
             let after = self.core.recorded.load(Ordering::Acquire);

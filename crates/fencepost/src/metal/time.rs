@@ -24,8 +24,8 @@ pub(super) fn clock(model: &str) -> Clock {
     Clock::new(format!("GPUEndTime of {model}"), 1.0, 64, resolution)
 }
 
-/// Nanoseconds; 0 where `seconds` is no time. The seconds count from the start of the system: after
-/// a year, an `f64` still resolves 4 ns.
+/// Nanoseconds; 0 where `seconds` is no time. The seconds count from the start of the system, and
+/// an `f64` still resolves 4 ns after a year.
 pub(super) fn ticks(seconds: f64) -> u64 {
     // The cast turns negative numbers and NaN into 0.
     (seconds * 1e9) as u64
@@ -47,7 +47,7 @@ impl EndTime {
     }
 }
 
-/// What submitting a marker gave.
+/// The result of submitting a marker.
 pub(crate) struct Submission {
     /// The value that the stream's event has once the marker is complete.
     pub(super) ordinal: u64,
@@ -66,7 +66,7 @@ impl epochs::Time for Submission {
             None => Err(Error::Backend {
                 call: "MTLCommandBuffer.GPUEndTime",
                 code: 0,
-                text: "Metal gave no time for a command buffer that is complete; record again"
+                text: "Metal has no time for a command buffer that is complete; record again"
                     .into(),
             }),
         }

@@ -18,7 +18,7 @@ loom::thread_local! {
 /// Fires `wakes` in order. Call it without any lock held.
 ///
 /// A waiter may end a step of another stream and so call this function again. Such a nested call
-/// only appends to the list of the outer one: a chain over thousands of streams does not recurse.
+/// only appends to the list of the outer one, so a chain of thousands of streams does not recurse.
 pub(super) fn fire_all(wakes: Vec<Wake>) {
     if wakes.is_empty() {
         return;

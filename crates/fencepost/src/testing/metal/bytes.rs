@@ -20,14 +20,14 @@ use crate::{
 
 struct MtlCounter {
     state: Arc<State>,
-    /// The lock makes whoever fills the memory the only one.
+    /// Only the owner of the lock fills the memory.
     data: Mutex<Arc<Memory>>,
     bins: Arc<Memory>,
     capacity: usize,
 }
 
 const BINS: usize = 256;
-/// Enough threadgroups to fill any device; each goes over its share in steps.
+/// Enough threadgroups to keep any device busy. Each counts its share in steps.
 const MOST_GROUPS: usize = 1024;
 const BYTES_A_GROUP: usize = 16 * 1024;
 

@@ -29,8 +29,8 @@ const SOURCE: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.metal"));
 pub(super) struct Kernel {
     pipeline: Object<dyn MTLComputePipelineState>,
     threads: usize,
-    /// naga makes workgroup memory an argument of the kernel, whose length the host sets: a
-    /// multiple of 16. 0 for none.
+    /// naga makes threadgroup memory an argument of the kernel, and the host sets its length: a
+    /// multiple of 16, or 0 for none.
     group_bytes: usize,
 }
 
@@ -74,7 +74,10 @@ impl Kernels {
             let most = pipeline.maxTotalThreadsPerThreadgroup();
             if most < threads {
                 return Err(Error::Unsupported {
-                    what: format!("{name}, which wants {threads} threads a group, of {most},"),
+                    what: format!(
+                        "{name}, which needs {threads} threads in a threadgroup and gets {most} at \
+                         most"
+                    ),
                     device: gpu.core.name.clone(),
                     remedy: "report it, with the name of the GPU".into(),
                 });
@@ -94,8 +97,8 @@ impl Kernels {
     }
 }
 
-/// One kernel, `groups` threadgroups of it, with `word` to push; in front of it, `zeroed` is filled
-/// with zeroes.
+/// One run of a kernel: so many threadgroups, with `word` as its constant. Before it, `zeroed` is
+/// filled with zeroes.
 pub(super) struct Dispatch<'a> {
     pub(super) kernel: &'a Kernel,
     pub(super) memory: &'a [&'a Memory],
@@ -104,8 +107,8 @@ pub(super) struct Dispatch<'a> {
     pub(super) zeroed: Option<&'a Memory>,
 }
 
-/// Submits a kernel to `stream`; `Ok(false)` where it lies behind a failure. Metal keeps the memory
-/// until it is done.
+/// Submits a kernel to `stream`; `Ok(false)` behind a failure. Metal keeps the memory alive until
+/// the kernel has run.
 pub(super) fn dispatch(stream: &MtlStream, work: &Dispatch<'_>) -> Result<bool> {
     stream.check("dispatch")?;
     let submitted = stream.values.submit(|open| {
@@ -134,10 +137,11 @@ fn encode(buffer: &CommandBuffer, work: &Dispatch<'_>) -> Result<()> {
         .ok_or_else(|| nil("MTLCommandBuffer.computeCommandEncoder", "free memory"))?;
     encoder.setComputePipelineState(&work.kernel.pipeline);
     for (index, memory) in work.memory.iter().enumerate() {
-        // SAFETY: the kernels stay within their buffers, whose sizes they are told.
+        // SAFETY: the kernels stay within their buffers, since they know the sizes.
         unsafe { encoder.setBuffer_offset_atIndex(Some(&memory.buffer), 0, index) };
     }
-    // The sizes of all bindings without a length, of which each kernel has one at most: its first.
+    // naga's kernels read the sizes of their arrays from here. Each kernel asks for that of its
+    // first binding at most, so all entries have that size.
     let sizes = [work.memory.first().map_or(0, |memory| memory.bytes as u32); 3];
     // SAFETY: the words are read during the calls.
     unsafe {

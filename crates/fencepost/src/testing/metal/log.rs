@@ -25,7 +25,7 @@ pub(super) fn new(state: &Arc<State>) -> Result<Log> {
     })))
 }
 
-/// Writes `token` where it runs in the order; `Ok(false)` behind a failure.
+/// Work that appends `token` to `log`; `Ok(false)` behind a failure.
 pub(super) fn append(stream: &MtlStream, log: &Log, token: u32) -> Result<bool> {
     let log: &dyn Any = log.inner();
     let Some(log) = log

@@ -33,12 +33,12 @@ impl Memory {
             buffer: Object::new(buffer),
             bytes,
         };
-        // SAFETY: a new buffer of that size, which nobody else knows.
+        // SAFETY: a new buffer of that size, which nobody else uses.
         unsafe { memory.start().write_bytes(0, bytes) };
         Ok(Arc::new(memory))
     }
 
-    /// Where the host sees it.
+    /// Its address for the host.
     pub(super) fn start(&self) -> NonNull<u8> {
         self.buffer.contents().cast()
     }

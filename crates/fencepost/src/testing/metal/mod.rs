@@ -63,10 +63,10 @@ struct State {
 }
 
 impl State {
-    /// The state of this device: the one that is alive, so that its kernels are compiled once.
+    /// The state of this device: the known one if it is alive, so that kernels are compiled once.
     fn of(gpu: &Arc<Gpu>) -> Arc<State> {
-        // By the address of the device, which is its own as long as the state is alive. Weak, since
-        // a state keeps its device alive, and Metal's objects with it.
+        // The key is the address of the device, which no other device has while the state is alive.
+        // Weak, since a state keeps its device alive, and Metal's objects with it.
         static STATES: Mutex<Vec<(usize, Weak<State>)>> = Mutex::new(Vec::new());
         let address = Arc::as_ptr(gpu).addr();
         let mut states = lock(&STATES);
@@ -117,7 +117,7 @@ impl TestWork for MtlWork {
         }
     }
 
-    /// For so many rounds of a loop.
+    /// For `amount` rounds of a loop.
     fn spin(&self, stream: &dyn StreamImpl, amount: u64) -> Result<()> {
         let memory = Memory::new(&self.state.gpu, 4)?;
         let work = Dispatch {
@@ -130,8 +130,8 @@ impl TestWork for MtlWork {
         dispatch(of_stream(stream)?, &work).map(drop)
     }
 
-    /// The stream ends here, by the backend's own way of ending one: no kernel faults on purpose on
-    /// every GPU. The stand-in's faults show what a buffer does that ends in an error.
+    /// Fails the stream by the backend's own way: there is no kernel that faults on every GPU. The
+    /// tests on the stand-in show what a command buffer does that ends in an error.
     fn fail(&self, stream: &dyn StreamImpl, text: &str) -> Result<()> {
         of_stream(stream)?.fail_from_here(&Cause::new(text));
         Ok(())
