@@ -20,7 +20,7 @@ const MEASURED: &[&str] = &[
 /// Files among them that others have written, people or programs.
 const NOT_MEASURED: &[&str] = &[":!*.lock", ":!*.ptx", ":!LICENSE*", ":!*/LICENSE*"];
 
-/// Runs all of it, even after a failure: one run shows all there is to mend.
+/// Runs every check, even after a failure, so that one run shows everything there is to fix.
 pub(crate) fn lint(w: &Workspace) -> bool {
     let mut good = true;
     for command in commands(w) {
@@ -36,7 +36,7 @@ fn commands(w: &Workspace) -> Vec<Command> {
         w.cargo("fmt --all --check"),
         w.cargo("clippy --workspace --all-targets --locked"),
     ];
-    // The workspace as a whole turns every feature on, which hides what is unused without it.
+    // The whole workspace turns every feature on, which hides code that is unused without one.
     lints.extend(FEATURE_SETS.iter().map(|f| library_with(w, "clippy", f)));
     for clippy in &mut lints[1..] {
         clippy.args(["--", "-D", "warnings"]);

@@ -1,9 +1,9 @@
-//! `cargo xtask`: the one way this repository is tested and linted, here and in CI.
+//! `cargo xtask`: tests and lints this repository, here and in CI.
 //!
-//! - [`steps`] is the table of what `cargo xtask test` runs. A new part or step is a new entry
+//! - [`steps`] is the table of what `cargo xtask test` runs. To add a step or a part, add an entry
 //!   there.
 //! - [`run`] runs the steps: it starts their commands, prints what these print, and reads it.
-//! - [`count`] finds the results in what they print, [`programs`] the test programs that cargo
+//! - [`count`] finds results in what they print, and [`programs`] the test programs that cargo
 //!   built.
 //! - [`summary`] decides what the results mean and prints them.
 //! - [`packages`] and [`rustup`] install what a step needs, where nobody has to be asked.
@@ -25,7 +25,7 @@ use run::Workspace;
 use steps::{Step, parts, select};
 use summary::{Policy, closing_line, failed, render};
 
-/// What `fencepost` itself uses too: 1 for a failure, 2 for bad arguments.
+/// As `fencepost` itself: 1 for a failure, 2 for bad arguments.
 const BAD_ARGUMENTS: u8 = 2;
 
 fn main() -> ExitCode {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// A test program of a target that cargo tests.
+/// A test program.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Program {
     /// The target's name: that of its file in `tests/`, or of the library or binary.
@@ -12,8 +12,8 @@ pub(crate) struct Program {
     pub(crate) executable: PathBuf,
 }
 
-/// Reads one line of cargo's output. `None` means that it is for people. `Some(None)` is one of
-/// cargo's messages about anything but a test program.
+/// Reads one line of cargo's output. `None` is a line for people; `Some(None)` is a message of
+/// cargo about anything but a test program.
 pub(crate) fn message(line: &str) -> Option<Option<Program>> {
     let line = line.trim();
     line.starts_with(r#"{"reason":"#)
@@ -24,7 +24,7 @@ fn test_program(message: &str) -> Option<Program> {
     if !message.starts_with(r#"{"reason":"compiler-artifact""#) {
         return None;
     }
-    // Cargo links tests into benchmarks and into what its manifest exempts from testing, too.
+    // Cargo links tests into benchmarks too, and into targets that its manifest exempts from tests.
     let target = object(message, "target")?;
     let profile = object(message, "profile")?;
     if ![target, profile]
@@ -37,20 +37,20 @@ fn test_program(message: &str) -> Option<Program> {
     Some(Program {
         name: text(target, "name")?,
         folder: manifest.parent().unwrap_or(Path::new("")).to_owned(),
-        // Null where nothing was linked.
+        // Null if nothing was linked.
         executable: text(message, "executable")?.into(),
     })
 }
 
-/// What stands between the braces of a member that holds no other object.
+/// The text between the braces of a member that holds no other object.
 fn object<'a>(json: &'a str, member: &str) -> Option<&'a str> {
     let start = format!(r#""{member}":{{"#);
     let (_, rest) = json.split_once(&start)?;
     rest.split_once('}').map(|(object, _)| object)
 }
 
-/// The text that a member of a JSON object has, wherever it first stands in `json`. It reads
-/// names and paths, whose only escapes are those of `\` and `"`.
+/// The text of the first member of this name in `json`. It reads names and paths, whose only
+/// escapes are those of `\` and `"`.
 fn text(json: &str, member: &str) -> Option<String> {
     let start = format!(r#""{member}":""#);
     let (_, rest) = json.split_once(&start)?;

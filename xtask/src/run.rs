@@ -15,7 +15,7 @@ use crate::steps::{Lane, Programs, Step, Task};
 use crate::summary::{Outcome, Policy, Table, judge, not_run};
 
 thread_local! {
-    /// What stands in front of each line that this thread prints.
+    /// The label in front of each line that this thread prints.
     static LABEL: Cell<&'static str> = const { Cell::new("") };
 }
 
@@ -77,8 +77,8 @@ impl Workspace {
         command
     }
 
-    /// A command that compiles. What cargo keeps for the next build costs a first one a fifth of
-    /// its time, so it is kept from the second on.
+    /// A command that compiles. Incremental compilation costs the first build a fifth of its time,
+    /// so it is on from the second run.
     pub(crate) fn building(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.command(program);
         if self.cold && std::env::var_os("CARGO_INCREMENTAL").is_none() {
@@ -117,11 +117,11 @@ pub(crate) struct Ended {
     /// Whether it was a test, and not the preparation of one.
     pub(crate) test: bool,
     pub(crate) log: Log,
-    /// Why it counts as failed, whatever its log says.
+    /// Why it failed, whatever its log says.
     pub(crate) trouble: Option<String>,
 }
 
-/// Runs the steps, each lane's in their order, and gives the outcomes in the order of the steps.
+/// Runs the steps of each lane in their order. The outcomes are in the order of all steps.
 pub(crate) fn steps(chosen: &[&Step], workspace: &Workspace, policy: &Policy) -> Vec<Outcome> {
     let beside = chosen.iter().any(|step| step.lane == Lane::Beside)
         && chosen.iter().any(|step| step.lane == Lane::Main);
@@ -130,7 +130,7 @@ pub(crate) fn steps(chosen: &[&Step], workspace: &Workspace, policy: &Policy) ->
         numbered
             .filter(|(_, step)| step.lane == lane)
             .map(|(i, step)| {
-                // Two lanes print into one log, whose lines say whose they are.
+                // Two lanes print into one log, so each line has the name of its step.
                 LABEL.set(if beside { step.name } else { "" });
                 say("");
                 let number = format!("[{}/{}]", i + 1, chosen.len());
@@ -213,7 +213,7 @@ fn run_programs(chosen: Programs, workspace: &Workspace, notes: &Path) -> Vec<En
             continue;
         }
         let mut test = workspace.command(&program.executable);
-        // As cargo runs it.
+        // The folder in which cargo would run it.
         test.current_dir(folder);
         test.env("CARGO_MANIFEST_DIR", folder);
         (chosen.prepare)(workspace, &mut test);
@@ -261,13 +261,13 @@ fn run(
     (ended, programs)
 }
 
-/// Runs a command, and passes on each line that it prints. Gives the exit status if it was a bad
-/// one.
+/// Runs a command, and calls `read` with each line that it prints. Returns the exit status if the
+/// command failed.
 fn stream(mut command: Command, read: &mut dyn FnMut(&[u8])) -> io::Result<Option<String>> {
     // One pipe for both, so that cargo's lines stay in order with those of the tests it runs.
     let (reader, writer) = io::pipe()?;
     command.stdout(writer.try_clone()?).stderr(writer);
-    // Cargo sees a pipe and would drop its colours, though a person is watching.
+    // Cargo writes to a pipe and would use no colours, though a person may watch.
     if io::stdout().is_terminal() && std::env::var_os("CARGO_TERM_COLOR").is_none() {
         command.env("CARGO_TERM_COLOR", "always");
     }
@@ -297,7 +297,7 @@ pub(crate) fn plainly(mut command: Command) -> bool {
     }
 }
 
-/// The command as one would type it.
+/// The command as a person would type it.
 pub(crate) fn shown(command: &Command) -> String {
     let quoted = |text: &OsStr| {
         let text = text.to_string_lossy();
@@ -313,7 +313,7 @@ pub(crate) fn shown(command: &Command) -> String {
         .collect();
     let program = Path::new(command.get_program());
     words.push(quoted(match program.file_stem() {
-        // `cargo` is what one types, wherever the toolchain keeps it.
+        // People type `cargo`, whatever the path of the toolchain's own.
         Some(stem) if stem == "cargo" => stem,
         _ => program.as_os_str(),
     }));

@@ -1,7 +1,7 @@
-//! What there is to run: the table of steps.
+//! The table of steps.
 //!
-//! A part (`host`, `quick`, …) exists because a step names it. To add one, add its steps to the
-//! module of what they need.
+//! A part (`host`, `quick`, …) exists because a step names it. Each module holds the steps that
+//! need the same device or tools.
 
 mod checkers;
 mod cuda;
@@ -19,7 +19,7 @@ use crate::run::Workspace;
 /// How a step's tests are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Count {
-    /// It has none: it either works or counts as one failure.
+    /// It has none: it succeeds, or counts as one failure.
     Nothing,
     /// The `test result:` lines that cargo's test programs print, summed.
     Libtest,
@@ -29,30 +29,31 @@ pub(crate) enum Count {
     EachTest,
 }
 
-/// Steps of one lane run one after the other; the two lanes run beside each other, since much of
-/// a run is tests that wait.
+/// Steps of one lane run one after the other. The two lanes run at the same time, since many tests
+/// only wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// What builds into the target folder's `debug`. Cargo lets one command at a time in there.
+    /// Steps that build into the target folder's `debug`, which cargo locks for one command at a
+    /// time.
     Main,
-    /// What builds elsewhere.
+    /// Steps that build into other folders.
     Beside,
 }
 
-/// One thing cargo or another program does for a step.
+/// One command of a step.
 pub(crate) enum Task {
-    /// Only prepares a test, or is all that a step without tests does.
+    /// Prepares a test, or is all that a step without tests does.
     Build(Command),
     Test(Command),
     Programs(Programs),
 }
 
-/// Test programs that cargo builds, and that are run without it. `cargo test` would do both, but
-/// it unites features over the packages it is to test: a few of them would be built anew.
+/// Test programs that cargo builds, and that run without cargo. `cargo test` would do both, but it
+/// unites features over the packages that it tests: for a few packages it would build them anew.
 pub(crate) struct Programs {
     /// A cargo command that builds them, and may build others.
     pub(crate) build: Command,
-    /// Which are run, by their package's folder in the workspace and their name.
+    /// Whether a program is run, by its package's folder in the workspace and its name.
     pub(crate) chosen: fn(&Path, &str) -> bool,
     /// Gives each the arguments and variables it needs.
     pub(crate) prepare: fn(&Workspace, &mut Command),
@@ -64,17 +65,17 @@ pub(crate) struct Step {
     pub(crate) name: &'static str,
     pub(crate) parts: &'static [&'static str],
     pub(crate) lane: Lane,
-    /// What the tests run on, said plainly: a stand-in is called one.
+    /// What the tests run on. A stand-in is called one.
     pub(crate) device: &'static str,
     pub(crate) proves: &'static str,
     pub(crate) count: Count,
-    /// Why the step cannot run on this machine and what to install, if so. May install it itself.
+    /// An error says why the step cannot run here, and what to install. It may install it itself.
     pub(crate) ready: fn() -> Result<(), String>,
     pub(crate) tasks: fn(&Workspace) -> Result<Vec<Task>, String>,
 }
 
-/// The steps in the order of the summary, and in each lane the order they run in: what most likely
-/// fails, and fails fast, comes first.
+/// The steps in the order of the summary. Those of a lane run in this order: steps that are likely
+/// to fail, and fail fast, come first.
 pub(crate) fn table() -> Vec<Step> {
     [
         host::steps(),
@@ -100,7 +101,7 @@ pub(crate) fn parts(table: &[Step]) -> Vec<&'static str> {
     parts
 }
 
-/// The steps of the parts named, all of them if none is; each once.
+/// The steps of the named parts, each once; all steps if no part is named.
 pub(crate) fn select<'a>(table: &'a [Step], names: &[&str]) -> Result<Vec<&'a Step>, String> {
     let parts = parts(table);
     if let Some(unknown) = names.iter().find(|name| !parts.contains(name)) {
@@ -117,7 +118,7 @@ fn at_once() -> Result<(), String> {
     Ok(())
 }
 
-/// Lets `library` be found in `folder` under another name.
+/// Links to `library` in `folder` under another name.
 fn link_as(library: &Path, folder: &Path, name: &str) -> Result<(), String> {
     let link = folder.join(name);
     fs::create_dir_all(folder)
@@ -145,7 +146,7 @@ fn add_flags(command: &mut Command, name: &str, flags: &str) {
         _ => flags.to_owned(),
     };
     command.env(name, flags);
-    // Where it is set, cargo does not look at RUSTFLAGS at all.
+    // Cargo ignores RUSTFLAGS if this is set.
     command.env_remove("CARGO_ENCODED_RUSTFLAGS");
 }
 
@@ -189,7 +190,7 @@ mod tests {
 
     #[test]
     fn step_names_are_unique() {
-        // They name rows, folders and entries of FENCEPOST_ALLOW_SKIP.
+        // Rows, folders and FENCEPOST_ALLOW_SKIP refer to steps by name.
         let table = table();
         for (i, step) in table.iter().enumerate() {
             assert!(table[i + 1..].iter().all(|other| other.name != step.name));

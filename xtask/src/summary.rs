@@ -51,7 +51,7 @@ pub(crate) struct Outcome {
     /// Whether there were tests to count.
     counted: bool,
     tally: Tally,
-    /// What stands in the row of a step that was not run.
+    /// The text in the row of a step that was not run.
     not_run: Option<&'static str>,
     failures: Vec<String>,
     skips: Vec<String>,
@@ -61,7 +61,7 @@ pub(crate) struct Outcome {
 
 const ALLOWED: &str = "allowed by FENCEPOST_ALLOW_SKIP";
 
-/// The outcome of a step this machine cannot run.
+/// The outcome of a step that this machine cannot run.
 pub(crate) fn not_run(step: &Step, reason: String, policy: &Policy) -> Outcome {
     let mut outcome = Outcome {
         step: step.name,
@@ -85,7 +85,7 @@ pub(crate) fn not_run(step: &Step, reason: String, policy: &Policy) -> Outcome {
     outcome
 }
 
-/// The outcome of a step whose commands have ended, `noted` being the skips its tests left in
+/// The outcome of a step whose commands have ended; `noted` are the skips that its tests left in
 /// files.
 pub(crate) fn judge(step: &Step, ended: &[Ended], noted: &[String], policy: &Policy) -> Outcome {
     let mut tally = Tally::default();

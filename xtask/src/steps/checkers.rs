@@ -1,4 +1,4 @@
-//! The tools that look for what a test run seldom shows: loom, Miri and ThreadSanitizer.
+//! Tools that find errors which a test run seldom shows: loom, Miri and ThreadSanitizer.
 
 use std::process::Command;
 
@@ -19,7 +19,7 @@ pub(super) fn steps() -> Vec<Step> {
             ready: at_once,
             tasks: |w| {
                 let mut command = w.cargo("test --package fencepost --lib --locked");
-                // With a target named, the flags leave alone what runs while building.
+                // With a target named, build scripts and macros are built without the flags.
                 command.args(["--target", &host_triple()?, "--", "loom"]);
                 add_flags(&mut command, "RUSTFLAGS", "--cfg loom");
                 default_env(&mut command, "LOOM_MAX_PREEMPTIONS", "3");
@@ -39,7 +39,7 @@ pub(super) fn steps() -> Vec<Step> {
                     w.nightly("miri test --package fencepost --lib --test miri --locked");
                 command.arg("--no-fail-fast");
                 command.arg("--target-dir").arg(w.target.join("miri"));
-                // The worker pool lives as long as the process, which Miri would call a leak.
+                // The worker pool lives as long as the process, which Miri reports as a leak.
                 default_env(
                     &mut command,
                     "MIRIFLAGS",
@@ -63,8 +63,8 @@ pub(super) fn steps() -> Vec<Step> {
                 }
             },
             tasks: |w| {
-                // std is built too: one without the sanitizer hides its locks and gives false
-                // alarms.
+                // std is built too: without the sanitizer its locks are not seen, which gives
+                // false alarms.
                 let mut command = w.nightly("test -Zbuild-std --package fencepost --locked");
                 command.args(["--test", "stress", "--target", &host_triple()?]);
                 command.arg("--target-dir").arg(w.target.join("tsan"));
@@ -75,7 +75,7 @@ pub(super) fn steps() -> Vec<Step> {
     ]
 }
 
-/// Gives a variable a value unless the caller gave it one.
+/// Sets a variable unless the caller has set it.
 fn default_env(command: &mut Command, name: &str, value: &str) {
     if std::env::var_os(name).is_none() {
         command.env(name, value);

@@ -1,4 +1,4 @@
-//! CUDA, on the stand-in for NVIDIA's driver: CI has no GPU.
+//! CUDA, on a stand-in for NVIDIA's driver, since CI has no GPU.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -62,7 +62,7 @@ pub(super) fn steps() -> Vec<Step> {
             count: Count::EachTest,
             ready: stand_in_loads,
             tasks: |w| {
-                // cudarc looks for the driver by its usual names only.
+                // cudarc searches for the driver by its usual names only.
                 let folder = w.target.join("stand-in");
                 link_as(&library(w), &folder, "libcuda.so")?;
                 let mut test = example(w, "cuda_two_devices");
@@ -80,7 +80,7 @@ fn library(w: &Workspace) -> PathBuf {
     w.target.join("debug/libfencepost_sim_cuda.so")
 }
 
-/// Has the CUDA backend load the stand-in in place of NVIDIA's driver, also where there is one.
+/// Makes the CUDA backend load the stand-in, also on a machine with NVIDIA's driver.
 pub(super) fn on_stand_in(w: &Workspace, command: &mut Command) {
     command.env("FENCEPOST_CUDA_LIBRARY", library(w));
     command.env("FENCEPOST_CUDA_STAND_IN", "1");

@@ -1,4 +1,4 @@
-//! What needs no device but the host, and no tool but Rust.
+//! Steps that need no device but the host, and no tool but Rust.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -63,7 +63,7 @@ pub(super) fn steps() -> Vec<Step> {
             count: Count::Libtest,
             ready: at_once,
             tasks: |w| {
-                // They open no device. A row of their own credits none with them.
+                // They open no device, so they have a row of their own.
                 let tools = Programs {
                     build: everything(w),
                     chosen: |folder, _| !folder.starts_with("crates"),
@@ -133,8 +133,8 @@ pub(super) fn steps() -> Vec<Step> {
             count: Count::Nothing,
             ready: at_once,
             tasks: |w| {
-                // Libraries only: the command line's binary has the library's name, and its pages
-                // would overwrite the library's.
+                // Libraries only: the binary of the command line has the library's name, and its
+                // pages would replace the library's.
                 let mut command = w.cargo("doc --workspace --lib --no-deps --locked");
                 command.env("RUSTDOCFLAGS", "-Dwarnings");
                 Ok(vec![Task::Build(command)])
@@ -143,14 +143,14 @@ pub(super) fn steps() -> Vec<Step> {
     ]
 }
 
-/// Builds the workspace, in the one way in which all steps share what it builds. Cargo unites
-/// features over the packages that it is asked for, so any other choice of packages would build
-/// most dependencies once more.
+/// Builds the workspace. All steps share what this command builds. Cargo unites features over the
+/// packages that it is asked for, so any other choice of packages would build most dependencies
+/// once more.
 pub(super) fn everything(w: &Workspace) -> Command {
     w.cargo("build --workspace --all-targets --locked")
 }
 
-/// Whether `folder` is that of the package `fencepost`.
+/// Whether `folder` is the folder of the package `fencepost`.
 pub(super) fn is_library(folder: &Path) -> bool {
     folder == Path::new("crates/fencepost")
 }
@@ -179,7 +179,7 @@ pub(crate) fn library_with(w: &Workspace, subcommand: &str, features: &str) -> C
 /// The examples for every machine.
 fn examples(w: &Workspace) -> Result<Vec<Task>, String> {
     let names = target_names(&w.root.join("crates/fencepost/examples"))?;
-    // Those of a backend are named after it, and run where it has a device.
+    // Examples of a backend are named after it, and run in a step that has its device.
     let everywhere = |name: &&String| {
         !["cuda_", "metal_", "vulkan_"]
             .iter()

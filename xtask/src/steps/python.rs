@@ -1,7 +1,7 @@
 //! The Python package: its wheel, and its tests in an environment of their own under the target
 //! folder.
 //!
-//! Everything that is installed goes there; nothing of the machine's Python is touched.
+//! Everything is installed there. The machine's own Python stays as it is.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -48,7 +48,7 @@ pub(super) fn steps() -> Vec<Step> {
     ]
 }
 
-/// What the tests need beside what users get: a class that holds a stream back.
+/// The feature with a class that only the tests need: it holds a stream back.
 pub(super) const FOR_TESTS: &[&str] = &["--features", "fencepost-python/testing"];
 
 /// The interpreter to build and test with: `FENCEPOST_PYTHON`, or the one in the path.
@@ -88,7 +88,7 @@ fn free_threaded() -> Option<String> {
     })
 }
 
-/// Whether there is a free-threaded one.
+/// Whether there is a free-threaded interpreter.
 fn free_threaded_ready() -> Result<(), String> {
     match free_threaded() {
         Some(_) => Ok(()),
@@ -104,9 +104,9 @@ fn free_threaded_ready() -> Result<(), String> {
 struct Environment {
     interpreter: String,
     folder: PathBuf,
-    /// What is installed besides the package.
+    /// Packages that are installed besides this one.
     requirements: Vec<String>,
-    /// What cargo is told of features.
+    /// Cargo's arguments for features.
     features: &'static [&'static str],
 }
 
@@ -123,7 +123,7 @@ impl Environment {
         }
     }
 
-    /// The types and the style are checked in the plain one.
+    /// Types and style are checked in the plain environment only.
     fn free_threaded(w: &Workspace, interpreter: String) -> Environment {
         Environment {
             interpreter,
@@ -131,7 +131,7 @@ impl Environment {
             requirements: ["maturin>=1.16,<2", "pytest>=8", "typing_extensions>=4"]
                 .map(str::to_owned)
                 .to_vec(),
-            // No stable ABI covers it.
+            // There is no stable ABI for it.
             features: &["--no-default-features"],
         }
     }
@@ -223,12 +223,12 @@ pub(crate) fn wheel(w: &Workspace) -> bool {
     true
 }
 
-/// Puts the package together from what is built on the stand-in for Metal, in `built`, and runs the
-/// tests of what goes there.
+/// Assembles the package from what is built on the stand-in for Metal, in `built`, and runs the
+/// tests that need that.
 pub(super) fn mps_tests(w: &Workspace, built: &Path) -> Result<Vec<Task>, String> {
     let environment = Environment::plain(w);
 
-    // The package as it is installed, but for where its files lie.
+    // The package as it is installed, in another folder.
     let folder = environment.folder.join("metal-sim");
     let package = folder.join("fencepost");
     let sources = w.root.join(PACKAGE).join("python/fencepost");
@@ -241,7 +241,7 @@ pub(super) fn mps_tests(w: &Workspace, built: &Path) -> Result<Vec<Task>, String
     test.args(["tests/test_mps.py", "tests/test_torch_mps.py"]);
     test.env("PYTHONPATH", folder);
     test.env("FENCEPOST_DEVICE", "metal");
-    // As PyTorch itself adds them.
+    // PyTorch itself adds handlers while an encoder is open.
     test.env("FENCEPOST_SIM_METAL_HANDLERS_BESIDE_ENCODERS", "1");
     test.env(
         "FENCEPOST_TORCH_LIBRARY",

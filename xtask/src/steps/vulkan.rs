@@ -1,4 +1,4 @@
-//! Vulkan: Mesa's driver in software, with the validation layer, and the stand-in for whatever it
+//! Vulkan: Mesa's software driver with the validation layer, and the stand-in for what that driver
 //! cannot show.
 
 use std::path::Path;
@@ -32,7 +32,7 @@ pub(super) fn steps() -> Vec<Step> {
                     leave_out(test, SEVERAL_QUEUES);
                     leave_out(test, MEMORY);
                 });
-                // The layer keeps memory of its own.
+                // The layer allocates memory of its own.
                 let memory = tests(w, SUITES, |_, test| {
                     on_lavapipe(test);
                     test.args(MEMORY);
@@ -93,14 +93,13 @@ const SUITES_AND_FAULTS: Chosen =
 
 type Chosen = fn(&Path, &str) -> bool;
 
-/// What a driver with one queue cannot show: its order hides a missing wait, and there is no second
-/// queue. The stand-in shows it.
+/// Tests for the stand-in: a driver with one queue hides missing waits, and has no second queue.
 const SEVERAL_QUEUES: &[&str] = &[
     "a_queue_that_is_wrapped_twice_is_one_queue",
     "every_mutant_dies_by_every_case_that_claims_it",
     "the_model_tells_mutants_of_the_device_apart",
 ];
-/// What the stand-in cannot show: it keeps whatever happened. Mesa's driver shows it.
+/// Tests for Mesa's driver: the stand-in keeps a record of everything, so its memory grows.
 const MEMORY: &[&str] = &["recording_again_and_again_takes_no_more_memory"];
 
 fn leave_out(test: &mut Command, names: &[&str]) {
@@ -115,7 +114,7 @@ fn tests(w: &Workspace, chosen: Chosen, prepare: fn(&Workspace, &mut Command)) -
     })
 }
 
-/// Has the loader see Mesa's software driver alone, also where there is a GPU.
+/// Makes the loader find Mesa's software driver alone, also on a machine with a GPU.
 fn on_lavapipe(command: &mut Command) {
     let manifest = format!(
         "/usr/share/vulkan/icd.d/lvp_icd.{}.json",
