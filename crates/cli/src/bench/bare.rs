@@ -1,5 +1,5 @@
-//! What fencepost is measured against: the bare primitives, and the event one writes without
-//! thinking.
+//! What the host backend is compared with: bare primitives, and a simple event of a mutex and a
+//! condition variable.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +17,7 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Stop> {
     spawned.map_err(|error| Stop::Failed(format!("cannot start a thread: {error}")))
 }
 
-/// Two threads that wake each other, with nothing around park and unpark.
+/// Two threads that wake each other by park and unpark alone.
 pub(super) struct PingPong {
     turn: Arc<AtomicU8>,
     other: Option<JoinHandle<()>>,
@@ -28,7 +28,7 @@ const THERE: u8 = 1;
 const END: u8 = 2;
 
 impl PingPong {
-    /// For use by this thread alone.
+    /// Used by this thread alone.
     pub(super) fn new() -> Result<PingPong, Stop> {
         let turn = Arc::new(AtomicU8::new(HERE));
         let (theirs, here): (_, Thread) = (turn.clone(), current());
@@ -72,7 +72,7 @@ impl Drop for PingPong {
     }
 }
 
-/// A worker thread behind a locked queue, and an event that is a locked flag: the naive design.
+/// The naive design: a worker thread with a locked queue, and an event that is a locked flag.
 pub(super) struct Naive {
     shared: Arc<(Mutex<VecDeque<Op>>, Condvar)>,
     worker: Option<JoinHandle<()>>,

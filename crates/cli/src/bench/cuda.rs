@@ -63,7 +63,7 @@ impl Bench {
         Ok((event, native))
     }
 
-    /// Both sides in turns, with everything done after each.
+    /// Both sides in turns; all work is done after each turn.
     fn compare(
         &self,
         operation: &'static str,

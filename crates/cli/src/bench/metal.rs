@@ -32,7 +32,7 @@ impl Bench {
             (0..n).try_for_each(|_| black_box(&mut native).record_timed())?;
             Ok(())
         });
-        let base = ("a blit, a signal and a commit by hand", None);
+        let base = ("blit, signal and commit by hand", None);
         self.compare_settled("record, timed", base, &settle, ours, bare)
     }
 

@@ -24,7 +24,7 @@ pub(super) const MEASURES: &[Measure] = &[
     Bench::vulkan_query,
 ];
 
-/// Records for each operation of a turn.
+/// The number of records in each operation of a turn.
 const MORE: u64 = 32;
 
 /// Our stream, and a semaphore and queries by hand, on the same device.
@@ -35,8 +35,8 @@ struct Sides {
 }
 
 impl Sides {
-    /// Blocks the queue of each, so that only the calls are measured: a driver that computes on the
-    /// processor would else be woken, or not, as it happens.
+    /// Blocks the queue of each, so that only the calls are measured. Otherwise a driver that
+    /// computes on the processor would sometimes be woken.
     fn block(&self) -> Result<(), Stop> {
         *self.gate.borrow_mut() = Some(work::gate(&self.ours)?);
         self.bare.borrow_mut().block()
@@ -59,8 +59,8 @@ fn record(native: &mut bare::Stream, timing: bool) -> Result<(), Stop> {
 
 fn submit(timing: bool) -> &'static str {
     match timing {
-        true => "the same submit and query reset by hand",
-        false => "the same submit by hand",
+        true => "submit and query reset by hand",
+        false => "submit by hand",
     }
 }
 
@@ -76,7 +76,7 @@ impl Bench {
     fn vulkan_record(&self, operation: &'static str, timing: bool) -> Result<Row, Stop> {
         let sides = self.vulkan_sides()?;
         let event = self.new_event(timing);
-        // A turn is many more records than the two submits that block the queues.
+        // A turn has many records, so that the two submits that block the queues do not count.
         let ours: Side<'_> = Box::new(|n| {
             sides.block()?;
             for _ in 0..n * MORE {
