@@ -85,8 +85,8 @@ mod kernels {
         };
         let (text, _) = msl::write_string(module, info, &options, &msl::PipelineOptions::default())
             .expect("the kernels are valid");
-        // What src/testing/metal/kernels.rs gives each kernel. More would be read past the end on a GPU, and
-        // nothing says so.
+        // What src/testing/metal/kernels.rs gives each kernel. More would be read past the end on a
+        // GPU, without an error.
         let count = |what: &str| text.matches(what).count();
         assert_eq!(count("    uint size"), 3, "bindings without a length");
         assert_eq!(count("\n, threadgroup "), 1, "threadgroup memory");

@@ -164,8 +164,8 @@ pub enum Error {
 
     /// The marker was recorded while its stream was captured into a CUDA graph.
     #[error(
-        "{marker} was recorded while its stream was captured into a graph, so it has no status of its \
-         own: let streams of that capture wait for it, and record another one outside"
+        "{marker} was recorded while its stream was captured into a graph, so it has no status of \
+         its own: let streams of that capture wait for it, and record another one outside"
     )]
     #[non_exhaustive]
     Captured {

@@ -51,8 +51,8 @@
 //! last thing it does; at no time are there two.* A thread takes the lock that `state` names, then
 //! looks again. What it sees then is true: each change away from a lock's own state is made by a
 //! holder of that lock, so whoever takes the lock later sees it. So of two threads that each hold
-//! one of the locks, one at most is admitted; neither lock admits anyone while `TAKEN`. Every change
-//! of `state` is a release, and every look before entering an acquire, so the next owner
+//! one of the locks, one at most is admitted; neither lock admits anyone while `TAKEN`. Every
+//! change of `state` is a release, and every look before entering an acquire, so the next owner
 //! sees what the last one did. The event's `loom_tests` explore it.
 //!
 //! Nobody who has one of these locks waits for another: the locks need no order. As with any lock,

@@ -1,7 +1,7 @@
 //! Raw events: one `CUevent` for life, which others may record again at any time.
 //!
-//! Others may be another process, a graph, or the caller's own calls of the driver. So nothing about
-//! a raw event is remembered, each query asks the driver, and it is never pooled.
+//! Others may be another process, a graph, or the caller's own calls of the driver. So nothing
+//! about a raw event is remembered, each query asks the driver, and it is never pooled.
 
 use std::{ffi::c_void, fmt, sync::Arc};
 

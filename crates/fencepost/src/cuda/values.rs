@@ -21,14 +21,14 @@
 //! | even, not 0 | a later timeline, without an end |
 //!
 //! **An end** is a native record behind which the stream counts as failed: where a test fails it,
-//! or at a wait for a marker that failed. It covers every value up to `before`; those complete with it,
-//! and those above fail with it.
+//! or at a wait for a marker that failed. It covers every value up to `before`; those complete with
+//! it, and those above fail with it.
 //!
 //! *Invariant: a marker placed on a timeline with `epoch` t has a value that an end made in a later
 //! epoch counts in its `before`.* `close` moves `epoch` on and reads the count while it has the
-//! lock. `allocate_again` looks at `epoch` and counts while it has it. `allocate` counts, then looks
-//! at `epoch` again: if it had the lock first, `close` sees what it counted; otherwise it sees the
-//! moved `epoch`, and takes another value. `loom_tests` explores each.
+//! lock. `allocate_again` looks at `epoch` and counts while it has it. `allocate` counts, then
+//! looks at `epoch` again: if it had the lock first, `close` sees what it counted; otherwise it
+//! sees the moved `epoch`, and takes another value. `loom_tests` explores each.
 
 use std::sync::Arc;
 
@@ -96,9 +96,9 @@ impl<E> ValueAllocator<E> {
         }
     }
 
-    /// As [`allocate`](ValueAllocator::allocate), for a marker that is on `timeline` already; `None`
-    /// where that is not the first timeline with nothing to end it. `lock` may be that of the order
-    /// already.
+    /// As [`allocate`](ValueAllocator::allocate), for a marker that is on `timeline` already;
+    /// `None` where that is not the first timeline with nothing to end it. `lock` may be that of
+    /// the order already.
     #[inline(always)]
     pub(super) fn allocate_again(
         &self,
