@@ -16,9 +16,9 @@ use crate::semaphore::Semaphore;
 use crate::table::{Table, kind_of, name_of, next_epoch};
 use crate::usage::{LOG, VkResult, out_of_host_memory, report_invalid_usage};
 use ash::vk::{self, Handle, ObjectType};
-use fencepost_sim::{Config, Flag, Order, Planned, SimDevice, Stepper, Sticky, random_seed};
+use fencepost_sim::{Config, Flag, Order, Planned, SimDevice, Stepper, Sticky, lock, random_seed};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 pub(crate) static DRIVER: Mutex<Option<Driver>> = Mutex::new(None);
 
@@ -61,7 +61,7 @@ pub(crate) struct Driver {
 
 /// Runs `body` with the driver locked. The first call creates the machine.
 pub(crate) fn with_driver<R>(body: impl FnOnce(&mut Driver) -> R) -> VkResult<R> {
-    let mut driver = DRIVER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut driver = lock(&DRIVER);
     if driver.is_none() {
         *driver = Some(Driver::new(None)?);
     }

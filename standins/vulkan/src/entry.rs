@@ -4,6 +4,7 @@ use crate::driver::{Driver, with_driver};
 use crate::external_sync::Using;
 use crate::usage::{LOG, VkResult, set_current_call};
 use ash::vk::{self, Handle};
+use fencepost_sim::lock;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,7 @@ static STALLS: Mutex<(Vec<String>, usize)> = Mutex::new((Vec::new(), 0));
 static STALLS_CHANGED: Condvar = Condvar::new();
 
 fn stalls() -> MutexGuard<'static, (Vec<String>, usize)> {
-    STALLS.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&STALLS)
 }
 
 /// Makes the next call of the function stop at its beginning, with its objects in use.

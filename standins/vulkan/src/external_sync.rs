@@ -2,8 +2,9 @@
 
 use crate::table::name_of;
 use crate::usage::{current_call, report_invalid_usage};
+use fencepost_sim::lock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 thread_local! {
     static THREAD: u64 = {
@@ -34,7 +35,7 @@ pub(crate) struct Using {
 }
 
 fn busy() -> MutexGuard<'static, Vec<Busy>> {
-    BUSY.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&BUSY)
 }
 
 impl Using {

@@ -3,9 +3,10 @@
 
 use crate::table::Child;
 use ash::vk::{self, Handle};
+use fencepost_sim::lock;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// The words of a page.
 const WORDS: usize = 1024;
@@ -117,8 +118,5 @@ impl Child for Memory {
 static KEPT_ALIVE: Mutex<Vec<Arc<Block>>> = Mutex::new(Vec::new());
 
 pub(crate) fn keep_alive(blocks: impl Iterator<Item = Arc<Block>>) {
-    KEPT_ALIVE
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .extend(blocks);
+    lock(&KEPT_ALIVE).extend(blocks);
 }

@@ -1,6 +1,7 @@
 //! The options of the simulated machine. Each is an environment variable that a test can override.
 
-use std::sync::{Mutex, PoisonError};
+use fencepost_sim::lock;
+use std::sync::Mutex;
 
 /// The names of the options. Their variables have the prefix `FENCEPOST_SIM_VULKAN_`.
 pub(crate) const NAMES: &[&str] = &[
@@ -29,10 +30,7 @@ static OVERRIDES: Mutex<Vec<(String, u64)>> = Mutex::new(Vec::new());
 pub(crate) fn set(name: String, value: u64) -> bool {
     let known = NAMES.contains(&&*name);
     if known {
-        OVERRIDES
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push((name, value));
+        lock(&OVERRIDES).push((name, value));
     }
     known
 }
@@ -65,8 +63,7 @@ pub(crate) struct Options {
 impl Options {
     /// Reads the options, and clears what tests have set.
     pub(crate) fn read() -> Options {
-        let overrides =
-            std::mem::take(&mut *OVERRIDES.lock().unwrap_or_else(PoisonError::into_inner));
+        let overrides = std::mem::take(&mut *lock(&OVERRIDES));
         let maybe = |name: &str| {
             let set = overrides.iter().rev().find(|(option, _)| option == name);
             set.map(|(_, value)| *value).or_else(|| {

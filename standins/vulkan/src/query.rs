@@ -3,8 +3,9 @@
 use crate::table::Child;
 use crate::usage::{LOG, VkResult, invalid_usage};
 use ash::vk::{self, Handle};
+use fencepost_sim::lock;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Query {
@@ -26,7 +27,7 @@ impl Queries {
     }
 
     pub(crate) fn with<R>(&self, body: impl FnOnce(&mut [Query]) -> R) -> R {
-        body(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        body(&mut lock(&self.0))
     }
 
     pub(crate) fn reset(&self, range: Range<usize>) {
