@@ -50,7 +50,7 @@ impl Context {
     /// Makes every later call, and every wait in progress, return this error.
     pub(crate) fn end(&self, code: CUresult) {
         self.sticky_error.replace(code);
-        self.device.lose("the context is gone");
+        self.device.lose("the context has ended");
     }
 
     pub(crate) fn keep_destroyed_stream(&self, blocking: bool, last: Arc<Marker>) {

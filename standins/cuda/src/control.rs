@@ -81,7 +81,7 @@ impl Control {
         unsafe { (self.functions.fail_contexts)(device, code) }
     }
 
-    /// Loses the device for good.
+    /// Loses the device until a restart.
     pub fn lose_device(&self, device: i32, code: CUresult) {
         unsafe { (self.functions.lose_device)(device, code) }
     }

@@ -80,7 +80,7 @@ pub extern "C" fn fencepost_sim_fail_contexts(device: CUdevice, code: CUresult) 
     });
 }
 
-/// Loses the device for good: its contexts fail with `code`, and so does making new ones.
+/// Loses the device until a restart: its contexts fail with `code`, and so does creating new ones.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_lose_device(device: CUdevice, code: CUresult) {
     let _ = with_driver(|driver| {

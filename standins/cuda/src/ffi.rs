@@ -48,7 +48,7 @@ impl<T> Place<'_, T> {
 /// Reads a C string.
 ///
 /// # Safety
-/// `name` is null or a C string that no thread writes meanwhile.
+/// `name` is null or a C string that no thread writes during the call.
 pub(crate) unsafe fn text(name: *const c_char) -> CudaResult<String> {
     // SAFETY: the caller vouches for it
     unsafe { fencepost_sim::ffi::read_text(name) }.ok_or(CUDA_ERROR_INVALID_VALUE)

@@ -45,8 +45,8 @@
 //! * An error of submitted work sticks to the context: every later call on it returns the first
 //!   error until the primary context is reset. Pending work is dropped. Waits for it end, also
 //!   those of other contexts' streams.
-//! * Handles are keys, never pointers. An invalid one gives an error and a violation: of a
-//!   destroyed object, of an object of another kind, or never returned.
+//! * Handles are keys, never pointers. An invalid handle gives an error and a violation: its object
+//!   is destroyed or of another kind, or it was never returned.
 //! * In the child of a fork every call returns `CUDA_ERROR_NOT_INITIALIZED`.
 //!
 //! # What it does not model

@@ -201,11 +201,12 @@ impl Memory {
     /// Frees the memory of a destroyed context.
     pub(crate) fn free_all(&self, context: u64) {
         let mut all = self.lock();
-        let (gone, kept): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut all.by_address)
+        let (freed, kept): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut all.by_address)
             .into_iter()
             .partition(|(_, allocation)| allocation.context == context);
         all.by_address = kept;
-        gone.into_values()
+        freed
+            .into_values()
             .filter(|allocation| allocation.host)
             .for_each(|allocation| keep_alive(allocation.block));
     }

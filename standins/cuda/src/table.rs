@@ -1,5 +1,5 @@
-//! Handles: keys of tables with a generation, never pointers. So a handle of a destroyed object and
-//! one that was never returned are detected.
+//! Handles: keys of tables with a generation, never pointers. So a lookup detects an invalid
+//! handle: its object is destroyed, or it was never returned.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -218,11 +218,11 @@ fn query_during_capture(
         begin(captured, capture_mode);
         let ask = || {
             let before = exchange(thread_mode);
-            let asked = cuEventQuery(event);
+            let queried = cuEventQuery(event);
             assert_eq!(exchange(before), thread_mode);
-            asked
+            queried
         };
-        let asked = if same_thread {
+        let queried = if same_thread {
             ask()
         } else {
             std::thread::scope(|scope| scope.spawn(ask).join().unwrap())
@@ -231,7 +231,7 @@ fn query_during_capture(
             Ok(graph) => cuGraphDestroy(graph),
             Err(code) => code,
         };
-        results.set((asked, ended));
+        results.set((queried, ended));
         destroy_events(&[event]);
         destroy_streams(&[captured, stream]);
     });

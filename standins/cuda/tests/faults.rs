@@ -213,7 +213,7 @@ fn after_a_reset_objects_give_errors_and_the_context_has_the_same_handle_and_ano
         ok(cuEventRecord(event, stream));
         session.reset_primary(0);
         assert!(!is_active(0));
-        for gone in [
+        for code in [
             cuEventSynchronize(event),
             cuEventRecord(event, stream),
             cuCtxSynchronize(),
@@ -221,7 +221,7 @@ fn after_a_reset_objects_give_errors_and_the_context_has_the_same_handle_and_ano
             cuEventDestroy_v2(event),
             number().0,
         ] {
-            assert_eq!(gone, CUDA_ERROR_CONTEXT_IS_DESTROYED);
+            assert_eq!(code, CUDA_ERROR_CONTEXT_IS_DESTROYED);
         }
         // the word is still mapped
         words.set(0, 1);

@@ -1,4 +1,4 @@
-//! Batches of submits.
+//! Submitted batches, and the faults that tests plan for submits.
 
 use crate::device::Shared;
 use fencepost_sim::Flag;

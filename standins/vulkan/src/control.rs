@@ -151,7 +151,7 @@ impl Control {
         unsafe { (self.functions.stalled)() }
     }
 
-    /// Lets stalled calls continue, and plans no more stalls.
+    /// Lets stalled calls continue, and forgets planned stalls.
     pub fn release_stalled(&self) {
         // SAFETY: the function has no requirement
         unsafe { (self.functions.release_stalled)() }

@@ -29,7 +29,7 @@ pub extern "C" fn fencepost_sim_restart(seed: u64) {
         // ends all waits on it; it is dropped without the lock, since that joins its thread
         old.keep_mapped_memory();
         for (_, device) in old.devices.iter() {
-            device.shared.sim.lose("the machine is gone");
+            device.shared.sim.lose("the machine is dropped");
         }
     }
     entry::release_stalled();
@@ -144,7 +144,7 @@ pub extern "C" fn fencepost_sim_stalled() -> usize {
     entry::stalled()
 }
 
-/// Lets stalled calls continue, and plans no more stalls.
+/// Lets stalled calls continue, and forgets planned stalls.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_release_stalled() {
     entry::release_stalled();

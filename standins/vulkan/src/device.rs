@@ -25,7 +25,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Loses the device. Its pending work is dropped:
+    /// Marks the device as lost. Its pending work is dropped:
     /// <https://docs.vulkan.org/spec/latest/chapters/devsandqueues.html#devsandqueues-lost-device>.
     pub(crate) fn lose(&self, why: &str) {
         if !self.lost() {

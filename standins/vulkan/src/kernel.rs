@@ -104,7 +104,7 @@ impl Kernel {
     }
 }
 
-/// This many rounds of `value * 1664525 + 1013904223`, computed in powers of two.
+/// The result of so many rounds of `value * 1664525 + 1013904223`, computed by repeated squaring.
 fn spin(mut value: u32, mut rounds: u32) -> u32 {
     let (mut factor, mut term) = (1_664_525_u32, 1_013_904_223_u32);
     while rounds > 0 {

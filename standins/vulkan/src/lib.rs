@@ -80,8 +80,8 @@
 //! * A lost device drops its pending work. Waits in progress end with `VK_ERROR_DEVICE_LOST`, and
 //!   every later call that can return this error returns it. The remaining objects can be
 //!   destroyed.
-//! * Handles, dispatchable ones too, are keys and never pointers. An invalid one is a violation:
-//!   of a destroyed object, of another device, or never returned.
+//! * Handles, dispatchable ones too, are keys and never pointers. An invalid handle is a violation:
+//!   its object is destroyed or belongs to another device, or it was never returned.
 //! * Calls of two threads that overlap and name the same externally synchronized object are a
 //!   violation. [`Control::stall_call`] makes calls overlap.
 //!

@@ -38,16 +38,16 @@ pub(crate) fn set(name: String, value: u64) -> bool {
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) devices: u64,
-    /// 12 or 13: the version of instance and devices.
+    /// The version of Vulkan: 12 is 1.2, 13 is 1.3.
     pub(crate) api: u64,
-    /// 12 or 13: the highest version of an instance.
+    /// The highest version of an instance.
     pub(crate) loader: u64,
     pub(crate) sync2: bool,
     pub(crate) host_reset: bool,
     pub(crate) timeline: bool,
     pub(crate) calibrated: bool,
     pub(crate) single_queue: bool,
-    /// In place of each family's own.
+    /// If set, the valid bits of a timestamp in every family that has timestamps.
     pub(crate) valid_bits: Option<u64>,
     pub(crate) clock: u64,
     pub(crate) max_difference: u64,
@@ -56,7 +56,7 @@ pub(crate) struct Options {
     /// The result of reading a counter of a lost device. 0: an error; 1: all bits set; 2: the last
     /// value.
     pub(crate) lost_counters: u64,
-    /// Whether its devices are listed only for instances that enumerate portability devices.
+    /// Whether the devices are listed only for instances that enumerate portability devices.
     pub(crate) portability: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Physical devices and what they can do.
+//! Physical devices: their queue families, extensions, properties and memory.
 
 use crate::ffi::characters;
 use crate::options::Options;

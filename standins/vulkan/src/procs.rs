@@ -95,7 +95,8 @@ fn function(name: &str) -> vk::PFN_vkVoidFunction {
     unsafe { std::mem::transmute::<*const (), vk::PFN_vkVoidFunction>(address) }
 }
 
-/// Finds a function by its name: without an instance, those that need none; with one, all others.
+/// Finds a function by its name. Without an instance it finds the functions that need none, with
+/// one all others.
 ///
 /// # Safety
 /// `name` is null or a C string.

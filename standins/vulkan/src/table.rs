@@ -1,5 +1,5 @@
-//! Handles: keys of tables, never pointers. So an invalid one is detected: of a destroyed object,
-//! of another parent, or never returned.
+//! Handles: keys of tables, never pointers. So a lookup detects an invalid handle: its object is
+//! destroyed or has another parent, or it was never returned.
 
 use crate::usage::{VkResult, invalid_usage};
 use ash::vk::{self, Handle};
@@ -102,13 +102,13 @@ impl<H: Handle + Copy, T: Child> Table<H, T> {
     /// Removes all objects with this parent, and returns their handles.
     pub(crate) fn remove_all(&mut self, parent: impl Handle) -> Vec<u64> {
         let parent = parent.as_raw();
-        let gone = self
+        let removed = self
             .all
             .iter()
             .filter(|(_, value)| value.parent() == parent);
-        let gone: Vec<u64> = gone.map(|(handle, _)| *handle).collect();
+        let removed: Vec<u64> = removed.map(|(handle, _)| *handle).collect();
         self.all.retain(|_, value| value.parent() != parent);
-        gone
+        removed
     }
 
     pub(crate) fn contains(&self, handle: u64) -> bool {

@@ -137,7 +137,7 @@ fn refuses_what_was_removed(instance: &ash::Instance, physical: vk::PhysicalDevi
         sync2: false,
         ..Setup::default()
     };
-    let asked = [
+    let requested = [
         Setup {
             timeline: true,
             ..none
@@ -151,15 +151,15 @@ fn refuses_what_was_removed(instance: &ash::Instance, physical: vk::PhysicalDevi
             ..none
         },
     ];
-    for asked in asked {
-        let refused = make_device(instance, physical, &asked).map(drop);
+    for requested in requested {
+        let refused = make_device(instance, physical, &requested).map(drop);
         assert_eq!(refused, Err(vk::Result::ERROR_FEATURE_NOT_PRESENT));
     }
-    let asked = Setup {
+    let requested = Setup {
         extensions: &[c"VK_KHR_synchronization2"],
         ..none
     };
-    let refused = make_device(instance, physical, &asked).map(drop);
+    let refused = make_device(instance, physical, &requested).map(drop);
     assert_eq!(refused, Err(vk::Result::ERROR_EXTENSION_NOT_PRESENT));
 }
 

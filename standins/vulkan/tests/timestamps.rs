@@ -89,7 +89,7 @@ fn results_are_unavailable_until_they_are_written() {
         let get = |flags| {
             let mut data = [[7_u64; 2]; 3];
             let flags = flags | vk::QueryResultFlags::TYPE_64;
-            // SAFETY: the pool is alive, and the data has room
+            // SAFETY: the pool is alive, and the data has space
             let got = unsafe {
                 gpu.device
                     .get_query_pool_results(queries, 0, &mut data, flags)

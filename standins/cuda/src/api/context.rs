@@ -217,11 +217,11 @@ pub extern "C" fn cuCtxDestroy_v2(context: CUcontext) -> CUresult {
         if driver.gpus.iter().any(|gpu| gpu.primary == Some(context)) {
             return Err(CUDA_ERROR_INVALID_CONTEXT);
         }
-        let gone = driver
+        let removed = driver
             .contexts
             .remove(context, driver.recycle)
             .map_err(|why| driver.bad_handle("context", context, why))?;
-        driver.destroy_context(&gone);
+        driver.destroy_context(&removed);
         stack(|stack| {
             if stack.last() == Some(&context) {
                 stack.pop();

@@ -131,11 +131,11 @@ pub extern "C" fn cuEventCreate(event: Out<'_, CUevent>, flags: c_uint) -> CUres
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventDestroy_v2(event: CUevent) -> CUresult {
     call("cuEventDestroy_v2", |driver| {
-        let gone = driver
+        let removed = driver
             .events
             .remove(event, driver.recycle)
             .map_err(|why| driver.bad_handle("event", event, why))?;
-        gone.context.sticky_error.check()
+        removed.context.sticky_error.check()
     })
 }
 

@@ -125,8 +125,9 @@ pub extern "C" fn cuGraphLaunch(exec: CUgraphExec, stream: CUstream) -> CUresult
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphExecDestroy(exec: CUgraphExec) -> CUresult {
     call("cuGraphExecDestroy", |driver| {
-        let gone = driver.execs.remove(exec, driver.recycle);
-        gone.map(drop)
+        let removed = driver.execs.remove(exec, driver.recycle);
+        removed
+            .map(drop)
             .map_err(|why| driver.bad_handle("graph exec", exec, why))
     })
 }
@@ -135,8 +136,9 @@ pub extern "C" fn cuGraphExecDestroy(exec: CUgraphExec) -> CUresult {
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphDestroy(graph: CUgraph) -> CUresult {
     call("cuGraphDestroy", |driver| {
-        let gone = driver.graphs.remove(graph, driver.recycle);
-        gone.map(drop)
+        let removed = driver.graphs.remove(graph, driver.recycle);
+        removed
+            .map(drop)
             .map_err(|why| driver.bad_handle("graph", graph, why))
     })
 }

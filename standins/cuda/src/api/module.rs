@@ -33,7 +33,7 @@ pub extern "C" fn cuModuleLoadData(module: Out<'_, CUmodule>, image: *const c_vo
 pub extern "C" fn cuModuleUnload(module: CUmodule) -> CUresult {
     call("cuModuleUnload", |driver| {
         driver.check_unsafe_call()?;
-        let gone = driver
+        let removed = driver
             .modules
             .remove(module, driver.recycle)
             .map_err(|why| driver.bad_handle("module", module, why))?;
@@ -45,7 +45,7 @@ pub extern "C" fn cuModuleUnload(module: CUmodule) -> CUresult {
         for function in stale {
             let _ = driver.functions.remove(function, driver.recycle);
         }
-        gone.context.sticky_error.check()
+        removed.context.sticky_error.check()
     })
 }
 

@@ -129,17 +129,18 @@ pub extern "C" fn cuStreamDestroy_v2(stream: CUstream) -> CUresult {
         if driver.streams.get(stream).is_ok() {
             driver.invalidate_of(stream);
         }
-        let gone = driver
+        let removed = driver
             .streams
             .remove(stream, driver.recycle)
             .map_err(|why| driver.bad_handle("stream", stream, why))?;
-        if let Some(end) = &gone.last
+        if let Some(end) = &removed.last
             && !end.settled()
         {
-            gone.context
-                .keep_destroyed_stream(gone.is_blocking(), end.clone());
+            removed
+                .context
+                .keep_destroyed_stream(removed.is_blocking(), end.clone());
         }
-        gone.context.sticky_error.check()
+        removed.context.sticky_error.check()
     })
 }
 

@@ -181,21 +181,22 @@ pub(crate) extern "system" fn vkAllocateDescriptorSets(
         let pool = driver.descriptor_pools.get(device, info.descriptor_pool)?;
         // SAFETY: valid usage of VkDescriptorSetAllocateInfo
         let layouts = unsafe { slice(info.p_set_layouts, info.descriptor_set_count) };
-        let mut asked = Vec::new();
+        let mut requested = Vec::new();
         for layout in layouts {
-            asked.push(driver.set_layouts.get(device, *layout)?.bindings.clone());
+            requested.push(driver.set_layouts.get(device, *layout)?.bindings.clone());
         }
         let have = driver.sets_of(info.descriptor_pool);
         let used = have
             .iter()
             .filter_map(|set| driver.descriptor_sets.peek(*set));
         let buffers: usize = used.map(|set| set.bindings.len()).sum();
-        let buffers = buffers + asked.iter().map(Vec::len).sum::<usize>();
-        if have.len() + asked.len() > pool.max_sets as usize || buffers > pool.max_buffers as usize
+        let buffers = buffers + requested.iter().map(Vec::len).sum::<usize>();
+        if have.len() + requested.len() > pool.max_sets as usize
+            || buffers > pool.max_buffers as usize
         {
             return Err(vk::Result::ERROR_OUT_OF_POOL_MEMORY);
         }
-        let made = asked.into_iter().map(|bindings| {
+        let made = requested.into_iter().map(|bindings| {
             driver.descriptor_sets.insert(DescriptorSet {
                 pool: info.descriptor_pool,
                 bindings,

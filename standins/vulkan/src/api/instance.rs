@@ -111,9 +111,11 @@ pub(crate) extern "system" fn vkDestroyInstance(instance: vk::Instance, _: Alloc
         instance,
         &[instance.as_raw()],
         |driver| {
-            let gone = driver.instances.find(instance)?.physicals.clone();
+            let physicals = driver.instances.find(instance)?.physicals.clone();
             let left = driver.devices.iter();
-            let left = left.filter(|(_, d)| gone.contains(&d.physical)).count();
+            let left = left
+                .filter(|(_, d)| physicals.contains(&d.physical))
+                .count();
             if left > 0 {
                 report_invalid_usage(&format!("{left} of its devices are left"));
             }

@@ -43,8 +43,8 @@ pub(crate) extern "system" fn vkDestroyQueryPool(
     call_void("vkDestroyQueryPool", device, &[pool.as_raw()], |driver| {
         driver.query_pools.get(device, pool)?;
         driver.check_unused(pool);
-        let gone = driver.query_pools.remove(device, pool)?;
-        (0..gone.count as usize).for_each(|index| driver.forget_uses(query_key(pool, index)));
+        let removed = driver.query_pools.remove(device, pool)?;
+        (0..removed.count as usize).for_each(|index| driver.forget_uses(query_key(pool, index)));
         Ok(())
     });
 }
@@ -139,7 +139,7 @@ pub(crate) extern "system" fn vkGetQueryPoolResults(
     )
 }
 
-/// Where the results of queries go.
+/// The caller's array for the results of queries.
 struct ResultArray {
     data: *mut c_void,
     /// The bytes between the results of two queries.

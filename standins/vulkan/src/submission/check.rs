@@ -64,14 +64,14 @@ impl Driver {
                 ));
             }
         }
-        let gone = recorded.uses.iter().find(|used| !self.exists(**used));
-        let gone = gone.map(|used| format!("{} was destroyed", name_of(*used)));
+        let destroyed = recorded.uses.iter().find(|used| !self.exists(**used));
+        let destroyed = destroyed.map(|used| format!("{} was destroyed", name_of(*used)));
         let updated = recorded.sets.iter().find(|(set, version)| {
             let set = self.descriptor_sets.peek(*set);
             set.is_some_and(|set| set.version != *version)
         });
         let updated = updated.map(|(set, _)| format!("{} was updated", name_of(set.as_raw())));
-        if let Some(why) = gone.or(updated) {
+        if let Some(why) = destroyed.or(updated) {
             self.command_buffers.find_mut(buffer)?.recorded.state = State::Invalid;
             return Err(invalid_usage(&format!(
                 "an invalid command buffer is submitted: {why}"

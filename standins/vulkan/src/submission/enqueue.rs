@@ -111,14 +111,14 @@ impl Driver {
         submitted: &Arc<SubmittedBatch>,
     ) -> VkResult<Signal> {
         self.mark_in_use(signal.semaphore.as_raw(), submitted);
-        let fresh = self.new_flag(false)?;
+        let flag = self.new_flag(false)?;
         let semaphore = self.semaphores.find_mut(signal.semaphore)?;
         semaphore.submitted(Some(target.queue), signal.value, submitted);
         Ok(match &mut semaphore.kind {
             Kind::Timeline { sim, .. } => Signal::Timeline(sim.clone(), signal.value),
             Kind::Binary(pending) => {
-                *pending = Some(fresh.clone());
-                Signal::Binary(fresh)
+                *pending = Some(flag.clone());
+                Signal::Binary(flag)
             }
         })
     }

@@ -24,7 +24,7 @@ impl Gpu {
             .memory_type_index(kind);
         // SAFETY: as `Gpu` says
         let memory = unsafe { d.allocate_memory(&info, None) }.unwrap();
-        // the memory goes after the buffer
+        // `destroy` frees the memory after it has destroyed the buffer
         self.keep(Made::Memory(memory));
         self.keep(Made::Buffer(buffer));
         // SAFETY: as `Gpu` says
