@@ -15,6 +15,7 @@ const MEASURED: &[&str] = &[
     "crates/fencepost/tests",
     "crates/python",
     "docs",
+    "standins",
     "xtask",
 ];
 /// Files among them that others have written, people or programs.
