@@ -100,13 +100,20 @@ fn is_row_of_a_table(line: &str, markdown: bool) -> bool {
 
 /// A raw string has no line continuation, and any other needs a space to continue at.
 fn holds_an_unbreakable_string(line: &str) -> bool {
-    if line.contains("r\"") || line.contains("r#\"") {
+    if begins_a_raw_string(line) {
         return true;
     }
     match (line.find('"'), line.rfind('"')) {
         (Some(start), Some(end)) if start < end => !line[start..end].contains(' '),
         _ => false,
     }
+}
+
+/// An `r` at the end of a word begins none.
+fn begins_a_raw_string(line: &str) -> bool {
+    let starts = line.match_indices("r\"").chain(line.match_indices("r#\""));
+    let mut before = starts.map(|(at, _)| line[..at].chars().next_back());
+    before.any(|c| !c.is_some_and(|c| c.is_alphanumeric() || c == '_'))
 }
 
 #[cfg(test)]
@@ -144,6 +151,7 @@ mod tests {
         let words = "words ".repeat(20);
         assert_eq!(long(&format!("\"{words}\"")), 1);
         assert_eq!(long(&format!("r#\"{words}\"#")), 0);
+        assert_eq!(long(&format!("[\"for\", \"{words}\"]")), 1);
         assert_eq!(long(&format!("\"{}\"", words.replace(' ', "_"))), 0);
     }
 }
