@@ -27,14 +27,14 @@ struct FakeDevice(Arc<FakeStream>);
 struct FakeStream {
     core: Arc<StreamCore>,
     timeline: Arc<Timeline>,
-    told: TimelineKnowledge,
+    knowledge: TimelineKnowledge,
     /// What happens while the driver records.
     meanwhile: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 struct FakeMarker {
     point: Point,
-    told: TimelineKnowledge,
+    knowledge: TimelineKnowledge,
 }
 
 impl Awaited for FakeMarker {
@@ -49,7 +49,7 @@ impl Awaited for FakeMarker {
 
 impl MarkerImpl for FakeMarker {
     fn timeline_knowledge(&self) -> TimelineKnowledge {
-        self.told
+        self.knowledge
     }
     fn wait_until(&self, _: Option<Instant>) -> Result<bool> {
         self.query()
@@ -70,8 +70,8 @@ impl StreamImpl for FakeStream {
             at,
             timing,
         };
-        let told = self.told;
-        Ok(Arc::new(FakeMarker { point, told }))
+        let knowledge = self.knowledge;
+        Ok(Arc::new(FakeMarker { point, knowledge }))
     }
     fn record_again(
         &self,
@@ -126,14 +126,14 @@ impl DeviceImpl for FakeDevice {
 }
 
 /// A device with two streams, whose markers complete when their timelines are advanced.
-fn streams(told: TimelineKnowledge) -> (Device, [(Stream, Arc<Timeline>); 2]) {
+fn streams(knowledge: TimelineKnowledge) -> (Device, [(Stream, Arc<Timeline>); 2]) {
     let core = stream_core();
     let fake = |core: Arc<StreamCore>| {
         let timeline = Timeline::new(core.clone(), 0);
         Arc::new(FakeStream {
             core,
             timeline,
-            told,
+            knowledge,
             meanwhile: OnceLock::new(),
         })
     };
@@ -149,8 +149,8 @@ fn streams(told: TimelineKnowledge) -> (Device, [(Stream, Arc<Timeline>); 2]) {
 }
 
 /// An event that was recorded once, and completed.
-fn recorded(told: TimelineKnowledge) -> (Arc<Event>, Stream, Arc<Timeline>) {
-    let (device, [(stream, timeline), _]) = streams(told);
+fn recorded(knowledge: TimelineKnowledge) -> (Arc<Event>, Stream, Arc<Timeline>) {
+    let (device, [(stream, timeline), _]) = streams(knowledge);
     let event = Arc::new(Event::new(&device));
     event.record(&stream).unwrap();
     timeline.advance(1).fire();
@@ -168,9 +168,9 @@ fn delegated() -> (Arc<Event>, [(Stream, Arc<Timeline>); 2]) {
 }
 
 /// Whatever a query by another thread remembers meanwhile, after a record the new marker counts.
-fn a_query_never_takes_the_old_marker_for_the_new(told: TimelineKnowledge) {
+fn a_query_never_takes_the_old_marker_for_the_new(knowledge: TimelineKnowledge) {
     loom::model(move || {
-        let (event, stream, timeline) = recorded(told);
+        let (event, stream, timeline) = recorded(knowledge);
         let asking = {
             let event = event.clone();
             thread::spawn(move || event.query().unwrap())
@@ -248,7 +248,7 @@ fn two_threads_that_record_leave_the_later_marker_pending() {
 }
 
 #[test]
-fn whoever_holds_a_marker_of_a_lent_slot_keeps_it_as_it_was() {
+fn whoever_holds_a_marker_of_a_delegated_slot_keeps_it_as_it_was() {
     loom::model(|| {
         let (event, [(stream, _), _]) = delegated();
         let holding = holding(&event);
@@ -290,9 +290,9 @@ fn two_threads_that_record_on_two_streams_leave_one_whole_marker() {
         event.record(&primary.0).unwrap();
         recording.join().unwrap();
         let held = event.marker().unwrap();
-        let (point, at_home) = (held.imp().point(), 3);
+        let (point, on_primary) = (held.imp().point(), 3);
         match Arc::ptr_eq(&point.timeline, &primary.1) {
-            true => assert_eq!(point.value, at_home),
+            true => assert_eq!(point.value, on_primary),
             false => assert_eq!(point.value, 1),
         }
         assert!(!event.query().unwrap());

@@ -368,13 +368,13 @@ impl Slot {
     /// The word of a marker whose status its primary timeline tells.
     #[inline]
     fn word_of(&self, marker: &Arc<dyn MarkerImpl>) -> Option<u64> {
-        let (point, told) = (marker.point(), marker.timeline_knowledge());
-        if told == TimelineKnowledge::Nothing {
+        let (point, knowledge) = (marker.point(), marker.timeline_knowledge());
+        if knowledge == TimelineKnowledge::Nothing {
             return None;
         }
         let primary = self.primary.get_or_init(|| Primary {
             timeline: point.timeline.clone(),
-            tells_all: told == TimelineKnowledge::All,
+            tells_all: knowledge == TimelineKnowledge::All,
         });
         Arc::ptr_eq(&primary.timeline, &point.timeline).then_some(point.value << 2 | PRIMARY)
     }

@@ -114,8 +114,8 @@ impl CudaStream {
     }
 
     /// Its timeline; `None` once the stream has failed, or fails when what was submitted is done.
-    pub(crate) fn open_timeline(&self) -> Option<Arc<Timeline>> {
-        let (timeline, end) = self.values.now();
+    pub(crate) fn live_timeline(&self) -> Option<Arc<Timeline>> {
+        let (timeline, end) = self.values.current();
         (end.is_none() && !timeline.has_failed()).then_some(timeline)
     }
 }
@@ -123,7 +123,7 @@ impl CudaStream {
 impl Lose for Streams<CudaStream> {
     fn lose(&self, cause: &Cause) {
         for stream in self.alive() {
-            let (timeline, _) = stream.values.now();
+            let (timeline, _) = stream.values.current();
             timeline.fail(cause, true).fire();
         }
     }
@@ -143,7 +143,7 @@ impl StreamImpl for CudaStream {
         let place = self.values.allocate();
         let marker =
             |native, place| Ok(Arc::new(CudaMarker::new(context, kind, native, place, at)) as _);
-        if let Some(end) = place.end.clone() {
+        if let Some(end) = place.failure_point.clone() {
             return marker(Native::FailurePoint(end), place);
         }
         if place.timeline.has_failed() {
@@ -201,14 +201,14 @@ impl StreamImpl for CudaStream {
     }
 
     fn completed(&self) -> u64 {
-        self.values.now().0.completed()
+        self.values.current().0.completed()
     }
 
     /// A marker would be pending for some microseconds even on an idle stream, so that who asks in
     /// a loop would never hear that it is idle.
     fn is_idle(&self) -> Result<Option<bool>> {
         self.native.check_thread()?;
-        let Some(timeline) = self.open_timeline() else {
+        let Some(timeline) = self.live_timeline() else {
             return Ok(None);
         };
         let asked = self
@@ -229,7 +229,7 @@ impl StreamImpl for CudaStream {
     }
 
     fn failure(&self) -> Option<Error> {
-        let (timeline, end) = self.values.now();
+        let (timeline, end) = self.values.current();
         if let Some(end) = end {
             let _ = end.ask();
         }
@@ -237,7 +237,7 @@ impl StreamImpl for CudaStream {
     }
 
     fn clear_error(&self) -> Result<()> {
-        let (_, end) = self.values.now();
+        let (_, end) = self.values.current();
         if let Some(end) = end {
             let _ = end.ask();
         }
@@ -245,7 +245,7 @@ impl StreamImpl for CudaStream {
             return Err(lost);
         }
         self.context.upstreams.forget_failed(self.core.id);
-        self.values.reopen();
+        self.values.start_new_epoch();
         Ok(())
     }
 }

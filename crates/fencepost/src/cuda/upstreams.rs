@@ -67,7 +67,7 @@ impl Upstreams {
     }
 
     /// A wait that nothing depends on any more.
-    pub(super) fn over(&self, number: u64) {
+    pub(super) fn settled(&self, number: u64) {
         self.remove(|upstream| upstream.number == number);
     }
 
@@ -80,7 +80,7 @@ impl Upstreams {
     }
 
     /// Whether `stream` depends on something in front of `value` that may yet fail.
-    pub(super) fn concern(&self, stream: u64, value: u64) -> bool {
+    pub(super) fn may_fail(&self, stream: u64, value: u64) -> bool {
         self.count.load(Ordering::Acquire) > 0
             && lock(&self.list)
                 .iter()
@@ -114,7 +114,7 @@ impl Upstreams {
         let waits: Vec<Upstream> = lock(&self.list).iter().filter(in_front).cloned().collect();
         for wait in waits {
             match wait.marker.query() {
-                Ok(true) => self.over(wait.number),
+                Ok(true) => self.settled(wait.number),
                 // The driver let the stream go on, so it knows better than its answer here.
                 Ok(false) => {}
                 Err(error) => {

@@ -16,19 +16,20 @@
 //!
 //! | `epoch` | meaning |
 //! |---|---|
-//! | 0 | `first` is the timeline, and nothing ends it: the fast path, which takes no lock but the order's |
-//! | odd | the current timeline has an end: [`Now::end`] tells which |
-//! | even, not 0 | a later timeline, without an end |
+//! | 0 | `first` is the timeline, without a failure point: takes no lock but the order's |
+//! | odd | the current timeline has a failure point: [`Current::failure_point`] |
+//! | even, not 0 | a later timeline, without a failure point |
 //!
-//! **An end** is a native record behind which the stream counts as failed: where a test fails it,
-//! or at a wait for a marker that failed. It covers every value up to `before`; those complete with
-//! it, and those above fail with it.
+//! **A failure point** is a native record behind which the stream counts as failed: where a test
+//! fails it, or at a wait for a marker that failed. It covers every value up to `before`; those
+//! complete with it, and those above fail with it.
 //!
-//! *Invariant: a marker placed on a timeline with `epoch` t has a value that an end made in a later
-//! epoch counts in its `before`.* `close` moves `epoch` on and reads the count while it has the
-//! lock. `allocate_again` looks at `epoch` and counts while it has it. `allocate` counts, then
-//! looks at `epoch` again: if it had the lock first, `close` sees what it counted; otherwise it
-//! sees the moved `epoch`, and takes another value. `loom_tests` explores each.
+//! *Invariant: a marker placed on a timeline with `epoch` t has a value that a failure point made
+//! in a later epoch counts in its `before`.* `make_failure_point` moves `epoch` on and reads the
+//! count while it has the lock. `allocate_again` looks at `epoch` and counts while it has it.
+//! `allocate` counts, then looks at `epoch` again: if it had the lock first, `make_failure_point`
+//! sees what it counted; otherwise it sees the moved `epoch`, and takes another value.
+//! `loom_tests` explores each.
 
 use std::sync::Arc;
 
@@ -39,25 +40,25 @@ use crate::{
     timeline::Timeline,
 };
 
-/// Gives out a stream's values. `E` is what the backend knows of an end.
+/// Gives out a stream's values. `E` is what the backend knows of a failure point.
 pub(super) struct ValueAllocator<E> {
     core: Arc<StreamCore>,
     first: Arc<Timeline>,
     epoch: AtomicU64,
-    now: Mutex<Now<E>>,
+    current: Mutex<Current<E>>,
 }
 
-struct Now<E> {
+struct Current<E> {
     timeline: Arc<Timeline>,
-    end: Option<Arc<E>>,
+    failure_point: Option<Arc<E>>,
 }
 
 /// Where a marker goes.
 pub(super) struct Allocated<E> {
     pub(super) timeline: Arc<Timeline>,
     pub(super) value: u64,
-    /// The end in front of it: it fails when that is reached.
-    pub(super) end: Option<Arc<E>>,
+    /// The failure point in front of it: it fails when that is reached.
+    pub(super) failure_point: Option<Arc<E>>,
 }
 
 impl<E> ValueAllocator<E> {
@@ -66,9 +67,9 @@ impl<E> ValueAllocator<E> {
         ValueAllocator {
             core,
             epoch: AtomicU64::new(0),
-            now: Mutex::new(Now {
+            current: Mutex::new(Current {
                 timeline: first.clone(),
-                end: None,
+                failure_point: None,
             }),
             first,
         }
@@ -79,25 +80,25 @@ impl<E> ValueAllocator<E> {
     pub(super) fn allocate(&self) -> Allocated<E> {
         loop {
             let epoch = self.epoch.load(Ordering::Acquire);
-            let (timeline, end) = if epoch == 0 {
+            let (timeline, failure_point) = if epoch == 0 {
                 (self.first.clone(), None)
             } else {
-                let now = lock(&self.now);
-                (now.timeline.clone(), now.end.clone())
+                let current = lock(&self.current);
+                (current.timeline.clone(), current.failure_point.clone())
             };
             let value = self.core.next_value();
             if self.epoch.load(Ordering::Acquire) == epoch {
                 return Allocated {
                     timeline,
                     value,
-                    end,
+                    failure_point,
                 };
             }
         }
     }
 
     /// As [`allocate`](ValueAllocator::allocate), for a marker that is on `timeline` already;
-    /// `None` where that is not the first timeline with nothing to end it. `lock` may be that of
+    /// `None` where that is not the first timeline without a failure point. `lock` may be that of
     /// the order already.
     #[inline(always)]
     pub(super) fn allocate_again(
@@ -115,24 +116,24 @@ impl<E> ValueAllocator<E> {
         }
     }
 
-    /// The current timeline, and its end if it has one.
-    pub(super) fn now(&self) -> (Arc<Timeline>, Option<Arc<E>>) {
+    /// The current timeline, and its failure point if it has one.
+    pub(super) fn current(&self) -> (Arc<Timeline>, Option<Arc<E>>) {
         if self.epoch.load(Ordering::Acquire) == 0 {
             return (self.first.clone(), None);
         }
-        let now = lock(&self.now);
-        (now.timeline.clone(), now.end.clone())
+        let current = lock(&self.current);
+        (current.timeline.clone(), current.failure_point.clone())
     }
 
-    /// Puts an end behind everything placed so far: `make` is given the timeline and the last value
-    /// in front of it, and makes the native record. No-op on a timeline that has an end or has
-    /// failed.
-    pub(super) fn close<R>(
+    /// Puts a failure point behind everything placed so far: `make` is given the timeline and the
+    /// last value in front of it, and makes the native record. No-op on a timeline that has one or
+    /// has failed.
+    pub(super) fn make_failure_point<R>(
         &self,
         make: impl FnOnce(&Arc<Timeline>, u64) -> Result<E, R>,
     ) -> Result<Option<Arc<E>>, R> {
-        let mut now = lock(&self.now);
-        if now.end.is_some() || now.timeline.has_failed() {
+        let mut current = lock(&self.current);
+        if current.failure_point.is_some() || current.timeline.has_failed() {
             return Ok(None);
         }
         let (epoch, before) = {
@@ -140,15 +141,15 @@ impl<E> ValueAllocator<E> {
             let epoch = self.epoch.fetch_add(1, Ordering::AcqRel);
             (epoch, self.core.recorded.load(Ordering::Relaxed))
         };
-        match make(&now.timeline, before) {
+        match make(&current.timeline, before) {
             Ok(end) => {
                 let end = Arc::new(end);
-                now.end = Some(end.clone());
+                current.failure_point = Some(end.clone());
                 Ok(Some(end))
             }
             Err(error) => {
-                // No end: an even epoch again. Never back to an earlier one, or a marker that took
-                // its place meanwhile would miss the change.
+                // No failure point: an even epoch again. Never back to an earlier one, or a marker
+                // that took its place meanwhile would miss the change.
                 self.epoch.store(epoch + 2, Ordering::Release);
                 Err(error)
             }
@@ -160,29 +161,29 @@ impl<E> ValueAllocator<E> {
         self.core.last_value()
     }
 
-    /// Puts `end`, which was recorded some time ago, where there is none: its record was made after
-    /// [`last`](ValueAllocator::last) told the value that it covers.
-    pub(super) fn end_at(&self, end: E) -> Arc<E> {
+    /// Sets a failure point that was recorded some time ago, unless there is one. It was recorded
+    /// after [`last`](ValueAllocator::last) gave the value that it covers.
+    pub(super) fn set_failure_point(&self, end: E) -> Arc<E> {
         let end = Arc::new(end);
-        let mut now = lock(&self.now);
-        if now.end.is_none() && !now.timeline.has_failed() {
+        let mut current = lock(&self.current);
+        if current.failure_point.is_none() && !current.timeline.has_failed() {
             self.epoch.fetch_add(1, Ordering::AcqRel);
-            now.end = Some(end.clone());
+            current.failure_point = Some(end.clone());
         }
         end
     }
 
-    /// A new timeline, if the current one has failed.
-    pub(super) fn reopen(&self) {
-        let mut now = lock(&self.now);
-        if !now.timeline.has_failed() {
+    /// Starts a new timeline if the current one has failed.
+    pub(super) fn start_new_epoch(&self) {
+        let mut current = lock(&self.current);
+        if !current.timeline.has_failed() {
             return;
         }
         let epoch = self.epoch.load(Ordering::Acquire);
         self.epoch.store((epoch + 2) & !1, Ordering::Release);
         let last = self.last();
-        now.timeline = Timeline::new(self.core.clone(), last);
-        now.end = None;
+        current.timeline = Timeline::new(self.core.clone(), last);
+        current.failure_point = None;
     }
 }
 
@@ -192,7 +193,7 @@ mod loom_tests {
     use crate::{sync::thread, timeline::loom_tests::stream_core};
 
     #[test]
-    fn an_end_counts_every_marker_placed_in_front_of_it() {
+    fn a_failure_point_counts_every_marker_placed_in_front_of_it() {
         loom::model(|| {
             let values = Arc::new(ValueAllocator::<u64>::new(stream_core()));
             let placing = {
@@ -200,11 +201,11 @@ mod loom_tests {
                 thread::spawn(move || values.allocate())
             };
             let end = values
-                .close(|_, before| Ok::<_, ()>(before))
+                .make_failure_point(|_, before| Ok::<_, ()>(before))
                 .unwrap()
                 .unwrap();
             let place = placing.join().unwrap();
-            match place.end {
+            match place.failure_point {
                 None => assert!(place.value <= *end, "in front, and not counted"),
                 Some(_) => assert!(place.value > *end, "behind, and counted"),
             }
@@ -212,16 +213,16 @@ mod loom_tests {
     }
 
     #[test]
-    fn an_end_counts_every_marker_recorded_again_in_front_of_it() {
+    fn a_failure_point_counts_every_marker_recorded_again_in_front_of_it() {
         loom::model(|| {
             let values = Arc::new(ValueAllocator::<u64>::new(stream_core()));
-            let (timeline, _) = values.now();
+            let (timeline, _) = values.current();
             let placing = {
                 let values = values.clone();
                 thread::spawn(move || values.allocate_again(&timeline, None))
             };
             let end = values
-                .close(|_, before| Ok::<_, ()>(before))
+                .make_failure_point(|_, before| Ok::<_, ()>(before))
                 .unwrap()
                 .unwrap();
             if let Some(value) = placing.join().unwrap() {
@@ -231,23 +232,25 @@ mod loom_tests {
     }
 
     #[test]
-    fn a_place_on_a_new_timeline_is_beyond_what_it_starts_from() {
+    fn a_value_on_a_new_timeline_is_beyond_what_it_starts_from() {
         loom::model(|| {
             let values = Arc::new(ValueAllocator::<u64>::new(stream_core()));
             values.allocate();
-            values.close(|_, before| Ok::<_, ()>(before)).unwrap();
-            let (old, _) = values.now();
+            values
+                .make_failure_point(|_, before| Ok::<_, ()>(before))
+                .unwrap();
+            let (old, _) = values.current();
             old.fail(&crate::error::Cause::new("x"), false).fire();
             let placing = {
                 let values = values.clone();
                 thread::spawn(move || values.allocate())
             };
-            values.reopen();
+            values.start_new_epoch();
             let place = placing.join().unwrap();
             if Arc::ptr_eq(&place.timeline, &old) {
-                assert!(place.end.is_some());
+                assert!(place.failure_point.is_some());
             } else {
-                assert!(place.end.is_none());
+                assert!(place.failure_point.is_none());
                 assert!(
                     place.timeline.completed() < place.value,
                     "complete from the start"
@@ -264,7 +267,7 @@ mod loom_tests {
                 let values = values.clone();
                 thread::spawn(move || values.allocate().value)
             };
-            let (timeline, _) = values.now();
+            let (timeline, _) = values.current();
             let mine = values.allocate_again(&timeline, None);
             assert_ne!(mine, Some(other.join().unwrap()));
         });

@@ -21,7 +21,7 @@ use crate::{
 
 impl CudaStream {
     pub(super) fn wait_native(&self, marker: &Arc<dyn MarkerImpl>, imp: &CudaMarker) -> Result<()> {
-        let Some(timeline) = self.open_timeline() else {
+        let Some(timeline) = self.live_timeline() else {
             return Ok(());
         };
         let (event, upstream) = match &imp.native {
@@ -37,9 +37,9 @@ impl CudaStream {
             return Ok(());
         }
         // Waits inside a capture are the graph's, which a failure of now says nothing about.
-        let crossing =
+        let upstream_wait =
             match self.may_fail_unseen(imp) && !matches!(self.native.is_capturing(), Ok(true)) {
-                true => Some(self.depend_on(marker, &timeline)?),
+                true => Some(self.begin_upstream_wait(marker, &timeline)?),
                 false => None,
             };
         // The caller holds the marker, so the event is alive, and this marker's.
@@ -47,13 +47,13 @@ impl CudaStream {
             .native
             .call(|raw| self.context.calls.wait_event(raw, event, 0));
         if let (Ok(()), None) = (&waited, upstream) {
-            if let Some(crossing) = crossing {
-                self.follow(marker, crossing);
+            if let Some(upstream_wait) = upstream_wait {
+                self.watch_upstream(marker, upstream_wait);
             }
             return Ok(());
         }
-        if let Some(crossing) = crossing {
-            self.context.upstreams.over(crossing.number);
+        if let Some(upstream_wait) = upstream_wait {
+            self.context.upstreams.settled(upstream_wait.number);
         }
         match (waited, upstream) {
             // The stream it waits for ends before that marker, so this one ends here.
@@ -72,20 +72,24 @@ impl CudaStream {
         let (stream, value) = (&imp.point().timeline.stream, imp.point().value);
         !std::ptr::eq(self.context, imp.context)
             || stream.blocked().is_some_and(|wait| wait.after < value)
-            || imp.context.upstreams.concern(stream.id, value)
+            || imp.context.upstreams.may_fail(stream.id, value)
     }
 
     /// Counts a wait for a marker that may fail unseen, and marks where it begins: should the
     /// marker fail, the stream ends there. What is behind the wait may be held by others for
     /// longer.
-    fn depend_on(&self, marker: &Arc<dyn MarkerImpl>, timeline: &Timeline) -> Result<Crossing> {
+    fn begin_upstream_wait(
+        &self,
+        marker: &Arc<dyn MarkerImpl>,
+        timeline: &Timeline,
+    ) -> Result<UpstreamWait> {
         static NUMBERS: Ids = Ids::new();
         let (context, kind) = (self.context, self.kind(false));
         let (number, after) = (NUMBERS.next(), self.values.last());
         let failed = |fault| context.failed(fault, Some(timeline));
         let event = context.pools.take_event(kind).map_err(failed)?;
         // From here on it goes back to the pool on every way out.
-        let crossing = Crossing {
+        let upstream_wait = UpstreamWait {
             context,
             kind,
             event: Some(event),
@@ -96,19 +100,22 @@ impl CudaStream {
             .call(|raw| context.calls.record(event, raw))
             .map_err(failed)?;
         context.upstreams.add(number, self.core.id, after, marker);
-        Ok(crossing)
+        Ok(upstream_wait)
     }
 
     /// Forgets the wait once its marker is complete; fails this stream, and wakes who waits, when
     /// it fails. Then the wait stays known until `clear_error`: what was recorded behind it may be
     /// complete for the driver.
-    fn follow(&self, marker: &Arc<dyn MarkerImpl>, crossing: Crossing) {
+    fn watch_upstream(&self, marker: &Arc<dyn MarkerImpl>, upstream_wait: UpstreamWait) {
         let (me, text) = (self.me.clone(), marker.to_string());
         let call = Waiter::Call(Box::new(move |result: Result<()>| match result {
-            Ok(()) => crossing.context.upstreams.over(crossing.number),
+            Ok(()) => upstream_wait
+                .context
+                .upstreams
+                .settled(upstream_wait.number),
             Err(error) => {
                 if let Some(stream) = me.upgrade() {
-                    stream.end_at(crossing, failed_wait(text, &error));
+                    stream.fail_at(upstream_wait, failed_wait(text, &error));
                 }
             }
         }));
@@ -117,13 +124,17 @@ impl CudaStream {
     }
 
     /// Ends the stream where a wait begins, whose marker has failed.
-    fn end_at(&self, mut crossing: Crossing, cause: Cause) {
-        let (timeline, _) = self.values.now();
-        let Some(event) = crossing.event.take() else {
+    fn fail_at(&self, mut upstream_wait: UpstreamWait, cause: Cause) {
+        let (timeline, _) = self.values.current();
+        let Some(event) = upstream_wait.event.take() else {
             return;
         };
-        let (context, kind, after) = (crossing.context, crossing.kind, crossing.after);
-        let end = self.values.end_at(FailurePoint::new(
+        let (context, kind, after) = (
+            upstream_wait.context,
+            upstream_wait.kind,
+            upstream_wait.after,
+        );
+        let end = self.values.set_failure_point(FailurePoint::new(
             context, kind, event, timeline, after, cause, None,
         ));
         if context
@@ -137,7 +148,7 @@ impl CudaStream {
 }
 
 /// A wait for what may fail unseen, until that is settled.
-struct Crossing {
+struct UpstreamWait {
     context: &'static Context,
     kind: Kind,
     /// Recorded in front of the wait.
@@ -147,7 +158,7 @@ struct Crossing {
     after: u64,
 }
 
-impl Drop for Crossing {
+impl Drop for UpstreamWait {
     fn drop(&mut self) {
         if let Some(event) = self.event.take() {
             self.context.pools.give_event(self.kind, event);
@@ -157,7 +168,7 @@ impl Drop for Crossing {
 
 impl HostGated for CudaStream {
     fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
-        let Some(timeline) = self.open_timeline() else {
+        let Some(timeline) = self.live_timeline() else {
             return Ok(());
         };
         let context = self.context;
@@ -205,7 +216,7 @@ impl HostGated for CudaStream {
     fn fail_from_here(&self, cause: &Cause) {
         let kind = self.kind(false);
         let context = self.context;
-        let closed = self.values.close(|timeline, before| {
+        let closed = self.values.make_failure_point(|timeline, before| {
             let event = context.pools.take_event(kind)?;
             match self.native.call(|raw| context.calls.record(event, raw)) {
                 Ok(()) => Ok(FailurePoint::new(
@@ -224,7 +235,7 @@ impl HostGated for CudaStream {
             }
         });
         if let Err(fault) = closed {
-            let (timeline, _) = self.values.now();
+            let (timeline, _) = self.values.current();
             drop(context.failed(fault, Some(&timeline)));
             timeline.fail(cause, false).fire();
         }
@@ -250,7 +261,7 @@ impl GateWait for SubmittedWait {
         };
         let end = end.with(cause, gate);
         let end = match self.stream.upgrade() {
-            Some(stream) => stream.values.end_at(end),
+            Some(stream) => stream.values.set_failure_point(end),
             None => Arc::new(end),
         };
         // The watcher settles it. Where it cannot be asked, it is settled here.

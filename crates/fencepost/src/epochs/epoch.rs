@@ -20,8 +20,8 @@
 //!
 //! While a stream waits for a marker that the device cannot see, its later markers may still turn
 //! out to have failed, although they are submitted: the epoch *may fail*. A stream that waits for
-//! such a marker on the device *follows* the epoch, and may fail in turn. If the awaited marker
-//! fails, all followers are marked as failed before the gate opens, so that no marker behind a
+//! such a marker on the device *depends* on the epoch, and may fail in turn. If the awaited marker
+//! fails, all dependents are marked as failed before the gate opens, so that no marker behind a
 //! failure is ever seen complete.
 
 use std::sync::{Arc, Weak};
@@ -46,7 +46,7 @@ struct Failures {
     points: Vec<FailurePoint>,
     /// How many waits may still make it fail.
     may_fail: usize,
-    followers: Vec<Follower>,
+    dependents: Vec<Dependent>,
 }
 
 /// Once the counter has reached `native`, markers up to `before` are complete and the others have
@@ -58,16 +58,16 @@ struct FailurePoint {
 }
 
 /// An epoch whose markers above `before` wait for the marker `value` of this one.
-struct Follower {
+struct Dependent {
     value: u64,
     epoch: Weak<Epoch>,
     before: u64,
     marker: String,
 }
 
-/// What waiting for a marker on the device comes to.
+/// How a wait for a marker ends, by what is known now.
 #[derive(Clone, Debug)]
-pub(crate) enum Outlook {
+pub(crate) enum Expected {
     /// It completes when the counter reaches this.
     Completes(u64),
     /// It fails when the counter reaches this, and why.
@@ -86,7 +86,7 @@ impl Epoch {
             failures: Mutex::new(Failures {
                 points: Vec::new(),
                 may_fail: 0,
-                followers: Vec::new(),
+                dependents: Vec::new(),
             }),
         })
     }
@@ -168,19 +168,19 @@ impl Epoch {
         native
     }
 
-    /// What waiting for `value` comes to, as far as it is known.
-    pub(crate) fn outlook(&self, value: u64) -> Outlook {
+    /// How a wait for `value` ends, by what is known now.
+    pub(crate) fn expected(&self, value: u64) -> Expected {
         if self.limit.load(Ordering::Acquire) >= value {
-            return Outlook::Completes(self.native(value));
+            return Expected::Completes(self.native(value));
         }
-        lock(&self.failures).outlook(value, self.offset)
+        lock(&self.failures).expected(value, self.offset)
     }
 
     /// The counter's value at which it is known whether the marker with this native value
     /// completes: a failure point in front of it comes earlier than itself.
     pub(crate) fn known_at(&self, native: u64) -> u64 {
-        match self.outlook(native.saturating_sub(self.offset)) {
-            Outlook::Completes(native) | Outlook::Fails(native, _) => native,
+        match self.expected(native.saturating_sub(self.offset)) {
+            Expected::Completes(native) | Expected::Fails(native, _) => native,
         }
     }
 
@@ -189,39 +189,39 @@ impl Epoch {
         lock(&self.failures).may_fail > 0
     }
 
-    /// As [`outlook`](Epoch::outlook), for a wait of `follower`, whose markers above `before` will
+    /// As [`expected`](Epoch::expected), for a wait of `dependent`, whose markers above `before`
     /// lie behind it: should this epoch fail later, so does that one. Call it before that wait
-    /// is submitted, under the follower's submit lock.
-    pub(crate) fn follow(
+    /// is submitted, under the dependent's submit lock.
+    pub(crate) fn add_dependent(
         &self,
         value: u64,
-        follower: &Arc<Epoch>,
+        dependent: &Arc<Epoch>,
         before: u64,
         marker: impl FnOnce() -> String,
-    ) -> Outlook {
+    ) -> Expected {
         let failures = lock(&self.failures);
-        let outlook = failures.outlook(value, self.offset);
-        if failures.may_fail == 0 || std::ptr::eq(self, &**follower) {
-            return outlook;
+        let expected = failures.expected(value, self.offset);
+        if failures.may_fail == 0 || std::ptr::eq(self, &**dependent) {
+            return expected;
         }
         drop(failures);
         // Counted first: whoever clears or fails it takes one off. Never two locks at a time, for
-        // two epochs may follow each other.
-        follower.begin_may_fail();
+        // two epochs may depend on each other.
+        dependent.begin_may_fail();
         let mut failures = lock(&self.failures);
-        let outlook = failures.outlook(value, self.offset);
-        if failures.may_fail > 0 && matches!(outlook, Outlook::Completes(_)) {
-            failures.followers.push(Follower {
+        let expected = failures.expected(value, self.offset);
+        if failures.may_fail > 0 && matches!(expected, Expected::Completes(_)) {
+            failures.dependents.push(Dependent {
                 value,
-                epoch: Arc::downgrade(follower),
+                epoch: Arc::downgrade(dependent),
                 before,
                 marker: marker(),
             });
         } else {
             drop(failures);
-            follower.clear();
+            dependent.clear();
         }
-        outlook
+        expected
     }
 
     /// The epoch may fail from now on: call [`clear`](Epoch::clear) or
@@ -236,18 +236,18 @@ impl Epoch {
         let mut failures = lock(&self.failures);
         failures.may_fail = failures.may_fail.saturating_sub(1);
         if failures.may_fail == 0 {
-            cleared.append(&mut failures.followers);
+            cleared.append(&mut failures.dependents);
         }
         drop(failures);
         // A chain of thousands must not nest.
-        while let Some(follower) = cleared.pop() {
-            let Some(epoch) = follower.epoch.upgrade() else {
+        while let Some(dependent) = cleared.pop() {
+            let Some(epoch) = dependent.epoch.upgrade() else {
                 continue;
             };
             let mut failures = lock(&epoch.failures);
             failures.may_fail = failures.may_fail.saturating_sub(1);
             if failures.may_fail == 0 {
-                cleared.append(&mut failures.followers);
+                cleared.append(&mut failures.dependents);
             }
         }
     }
@@ -256,17 +256,19 @@ impl Epoch {
     /// once those up to it are complete. Returns when all that wait for one of them are marked as
     /// failed too; the host may then open the gate.
     pub(crate) fn fail_after(&self, before: u64, cause: &Cause) {
-        let mut due = self.end_here(before, cause);
+        let mut due = self.add_failure_point(before, cause);
         self.clear();
-        while let Some((follower, cause)) = due.pop() {
-            if let Some(epoch) = follower.epoch.upgrade() {
-                due.extend(epoch.end_here(follower.before, &cause.through(follower.marker)));
+        while let Some((dependent, cause)) = due.pop() {
+            if let Some(epoch) = dependent.epoch.upgrade() {
+                due.extend(
+                    epoch.add_failure_point(dependent.before, &cause.through(dependent.marker)),
+                );
                 epoch.clear();
             }
         }
     }
 
-    fn end_here(&self, before: u64, cause: &Cause) -> Vec<(Follower, Cause)> {
+    fn add_failure_point(&self, before: u64, cause: &Cause) -> Vec<(Dependent, Cause)> {
         let mut failures = lock(&self.failures);
         failures.add(FailurePoint {
             before,
@@ -274,12 +276,12 @@ impl Epoch {
             cause: cause.clone(),
         });
         self.lower(&failures);
-        let (due, stay) = std::mem::take(&mut failures.followers)
+        let (due, stay) = std::mem::take(&mut failures.dependents)
             .into_iter()
-            .partition(|follower| follower.value > before);
-        failures.followers = stay;
+            .partition(|dependent| dependent.value > before);
+        failures.dependents = stay;
         due.into_iter()
-            .map(|follower: Follower| (follower, cause.clone()))
+            .map(|dependent: Dependent| (dependent, cause.clone()))
             .collect()
     }
 
@@ -298,12 +300,12 @@ impl Failures {
         self.points.insert(at, point);
     }
 
-    fn outlook(&self, value: u64, offset: u64) -> Outlook {
+    fn expected(&self, value: u64, offset: u64) -> Expected {
         match self.points.first() {
             Some(point) if point.before < value => {
-                Outlook::Fails(point.native, point.cause.clone())
+                Expected::Fails(point.native, point.cause.clone())
             }
-            _ => Outlook::Completes(value + offset),
+            _ => Expected::Completes(value + offset),
         }
     }
 }
@@ -322,7 +324,7 @@ mod loom_tests {
     }
 
     #[test]
-    fn a_marker_behind_a_submitted_end_never_completes() {
+    fn a_marker_behind_a_submitted_failure_point_never_completes() {
         loom::model(|| {
             let (epoch, counter) = (Epoch::new(&stream_core(), 0, 0), device());
             let looking = {
@@ -342,7 +344,7 @@ mod loom_tests {
     }
 
     #[test]
-    fn a_failed_hold_dooms_those_that_wait_behind_it_before_it_lets_go() {
+    fn a_failed_wait_fails_its_dependents_before_the_gate_opens() {
         loom::model(|| {
             let (one, two) = (
                 Epoch::new(&stream_core(), 0, 0),
@@ -350,8 +352,8 @@ mod loom_tests {
             );
             let (first, second) = (device(), device());
             one.begin_may_fail();
-            let outlook = one.follow(1, &two, 0, || "marker 1".into());
-            assert!(matches!(outlook, Outlook::Completes(1)));
+            let expected = one.add_dependent(1, &two, 0, || "marker 1".into());
+            assert!(matches!(expected, Expected::Completes(1)));
             let looking = {
                 let (two, second) = (two.clone(), second.clone());
                 thread::spawn(move || two.settle(second.load(Ordering::Acquire)))
@@ -370,7 +372,7 @@ mod loom_tests {
     }
 
     #[test]
-    fn a_follower_is_doomed_or_knows_of_the_doom() {
+    fn a_dependent_is_failed_or_sees_the_failure() {
         loom::model(|| {
             let (one, two) = (
                 Epoch::new(&stream_core(), 0, 0),
@@ -379,12 +381,12 @@ mod loom_tests {
             one.begin_may_fail();
             let waiting = {
                 let (one, two) = (one.clone(), two.clone());
-                thread::spawn(move || one.follow(1, &two, 0, || "marker 1".into()))
+                thread::spawn(move || one.add_dependent(1, &two, 0, || "marker 1".into()))
             };
             one.fail_after(0, &Cause::new("x"));
             match waiting.join().unwrap() {
-                Outlook::Completes(_) => assert!(two.is_closed(), "nobody told it"),
-                Outlook::Fails(native, _) => assert_eq!(native, 0),
+                Expected::Completes(_) => assert!(two.is_closed(), "the failure did not reach it"),
+                Expected::Fails(native, _) => assert_eq!(native, 0),
             }
         });
     }

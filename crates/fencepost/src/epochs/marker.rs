@@ -4,7 +4,7 @@ use std::{any::Any, panic::Location, sync::Arc, time::Instant};
 
 use super::{
     counter::{Counter, Time},
-    epoch::{Epoch, Outlook},
+    epoch::{Epoch, Expected},
     reserve::State,
     values::Allocated,
 };
@@ -79,9 +79,9 @@ impl<C: Counter> CountedMarker<C> {
 
     /// The value that the counter has once the marker is complete; `None` where it fails instead.
     pub(crate) fn native(&self) -> Option<u64> {
-        match self.epoch.outlook(self.point.value) {
-            Outlook::Completes(native) => Some(native),
-            Outlook::Fails(..) => None,
+        match self.epoch.expected(self.point.value) {
+            Expected::Completes(native) => Some(native),
+            Expected::Fails(..) => None,
         }
     }
 

@@ -30,7 +30,7 @@ mod reserve;
 mod values;
 
 pub(crate) use counter::{Counter, Time};
-pub(crate) use epoch::{Epoch, Outlook};
+pub(crate) use epoch::{Epoch, Expected};
 #[cfg(any(has_metal, loom))]
 pub(crate) use host_gates::HostGates;
 pub(crate) use marker::{CountedMarker, ReservedMarker};

@@ -1,8 +1,8 @@
 //! Who hands out a stream's values.
 //!
-//! `open` is the submit lock: whoever holds it submits, and the order of values is the order of
-//! submits. The driver may block under it, so nothing that must not block takes it; readers look at
-//! `shown`.
+//! The lock of `state` is the submit lock: whoever holds it submits, and the order of values is the
+//! order of submits. The driver may block under it, so nothing that must not block takes it; readers
+//! look at `current`.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use crate::{
 
 pub(crate) struct ValueAllocator {
     core: Arc<StreamCore>,
-    open: Mutex<SubmitState>,
-    shown: Mutex<Arc<Epoch>>,
+    state: Mutex<SubmitState>,
+    current: Mutex<Arc<Epoch>>,
 }
 
 /// What is known under the submit lock.
@@ -38,30 +38,30 @@ pub(crate) struct Allocated<T> {
 /// The next value of a stream, under its submit lock. Dropped, it is not used up.
 pub(crate) struct NextValue<'a> {
     core: &'a StreamCore,
-    open: MutexGuard<'a, SubmitState>,
+    state: MutexGuard<'a, SubmitState>,
 }
 
 impl NextValue<'_> {
     /// The native value for the submit to signal.
     #[inline]
     pub(crate) fn native(&self) -> u64 {
-        self.open.epoch.native(self.open.last + 1)
+        self.state.epoch.native(self.state.last + 1)
     }
 
     /// The marker's value, whose submit succeeded.
     #[inline]
     pub(crate) fn submitted(mut self) -> u64 {
-        self.open.last += 1;
-        let value = self.open.last;
+        self.state.last += 1;
+        let value = self.state.last;
         self.core.recorded.store(value, Ordering::Release);
         value
     }
 }
 
 impl SubmitState {
-    /// As [`ValueAllocator::end`]; what it gives is to be fired without the submit lock.
+    /// As [`ValueAllocator::fail_from_here`]; what it gives is to be fired without the submit lock.
     #[must_use]
-    pub(crate) fn end<R>(
+    pub(crate) fn fail_from_here<R>(
         &self,
         cause: &Cause,
         submit: impl FnOnce(u64) -> Result<(), R>,
@@ -82,19 +82,19 @@ impl ValueAllocator {
         let epoch = Epoch::new(&core, 0, 0);
         ValueAllocator {
             core,
-            shown: Mutex::new(epoch.clone()),
-            open: Mutex::new(SubmitState { epoch, last: 0 }),
+            current: Mutex::new(epoch.clone()),
+            state: Mutex::new(SubmitState { epoch, last: 0 }),
         }
     }
 
     /// The epoch that is recorded on now. Never blocks on a submit.
-    pub(crate) fn now(&self) -> Arc<Epoch> {
-        lock(&self.shown).clone()
+    pub(crate) fn current_epoch(&self) -> Arc<Epoch> {
+        lock(&self.current).clone()
     }
 
     /// The submit lock.
-    pub(crate) fn open(&self) -> MutexGuard<'_, SubmitState> {
-        lock(&self.open)
+    pub(crate) fn lock_submits(&self) -> MutexGuard<'_, SubmitState> {
+        lock(&self.state)
     }
 
     /// Hands out a value for which `submit` signals the native value that it is given. Where that
@@ -104,16 +104,16 @@ impl ValueAllocator {
         &self,
         submit: impl FnOnce(u64) -> Result<T, R>,
     ) -> Result<Allocated<T>, R> {
-        let mut open = self.open();
-        let value = open.last + 1;
-        let submitted = match open.epoch.is_closed() {
+        let mut state = self.lock_submits();
+        let value = state.last + 1;
+        let submitted = match state.epoch.is_closed() {
             true => None,
-            false => Some(submit(open.epoch.native(value))?),
+            false => Some(submit(state.epoch.native(value))?),
         };
-        open.last = value;
+        state.last = value;
         self.core.recorded.store(value, Ordering::Release);
         Ok(Allocated {
-            epoch: open.epoch.clone(),
+            epoch: state.epoch.clone(),
             value,
             submitted,
         })
@@ -123,11 +123,11 @@ impl ValueAllocator {
     /// that.
     #[inline]
     pub(crate) fn next_on(&self, epoch: &Arc<Epoch>) -> Option<NextValue<'_>> {
-        let open = self.open();
-        match Arc::ptr_eq(&open.epoch, epoch) && !epoch.is_closed() {
+        let state = self.lock_submits();
+        match Arc::ptr_eq(&state.epoch, epoch) && !epoch.is_closed() {
             true => Some(NextValue {
                 core: &self.core,
-                open,
+                state,
             }),
             false => None,
         }
@@ -138,34 +138,38 @@ impl ValueAllocator {
         &self,
         submit: impl FnOnce(&SubmitState) -> Result<T, R>,
     ) -> Result<Option<T>, R> {
-        let open = self.open();
-        match open.epoch.is_closed() {
+        let state = self.lock_submits();
+        match state.epoch.is_closed() {
             true => Ok(None),
-            false => submit(&open).map(Some),
+            false => submit(&state).map(Some),
         }
     }
 
     /// Ends the stream behind what was submitted so far: `submit` signals the native value that it
     /// is given. Where that fails, the stream has failed at once. Does nothing where the
     /// epoch is closed.
-    pub(crate) fn end<R>(&self, cause: &Cause, submit: impl FnOnce(u64) -> Result<(), R>) {
-        let wake = self.open().end(cause, submit);
+    pub(crate) fn fail_from_here<R>(
+        &self,
+        cause: &Cause,
+        submit: impl FnOnce(u64) -> Result<(), R>,
+    ) {
+        let wake = self.lock_submits().fail_from_here(cause, submit);
         if let Some(wake) = wake {
             wake.fire();
         }
     }
 
-    /// Goes on behind a failure; no-op without one.
-    pub(crate) fn reopen(&self) {
-        let mut open = self.open();
-        if !open.epoch.timeline.has_failed() {
+    /// Starts a new epoch behind a failure; no-op without one.
+    pub(crate) fn start_new_epoch(&self) {
+        let mut state = self.lock_submits();
+        if !state.epoch.timeline.has_failed() {
             return;
         }
         // One more than the old offset: the failure point took a native value.
-        let fresh = Epoch::new(&self.core, open.last, open.epoch.offset() + 1);
-        open.epoch = fresh.clone();
-        let old = std::mem::replace(&mut *lock(&self.shown), fresh);
-        drop(open);
+        let fresh = Epoch::new(&self.core, state.last, state.epoch.offset() + 1);
+        state.epoch = fresh.clone();
+        let old = std::mem::replace(&mut *lock(&self.current), fresh);
+        drop(state);
         drop(old);
     }
 }
@@ -217,7 +221,7 @@ mod loom_tests {
     }
 
     #[test]
-    fn a_record_beside_an_end_is_in_front_of_it_or_fails() {
+    fn a_record_beside_a_failure_point_is_in_front_of_it_or_fails() {
         loom::model(|| {
             let values = Arc::new(ValueAllocator::new(stream_core()));
             let counter = Arc::new(AtomicU64::new(0));
@@ -225,7 +229,7 @@ mod loom_tests {
                 let (values, counter) = (values.clone(), counter.clone());
                 thread::spawn(move || values.record(|native| signal(&counter, native)).unwrap())
             };
-            values.end(&Cause::new("x"), |native| signal(&counter, native));
+            values.fail_from_here(&Cause::new("x"), |native| signal(&counter, native));
             let place = recording.join().unwrap();
             place.epoch.settle(counter.load(Ordering::Acquire));
             let expected = match place.submitted {
@@ -233,7 +237,7 @@ mod loom_tests {
                 None => Reached::Failed,
             };
             assert_eq!(place.epoch.timeline.reached(place.value), expected);
-            values.reopen();
+            values.start_new_epoch();
             let next = values.record(|native| signal(&counter, native)).unwrap();
             assert_eq!(next.epoch.timeline.reached(next.value), Reached::NotYet);
             next.epoch.settle(counter.load(Ordering::Acquire));

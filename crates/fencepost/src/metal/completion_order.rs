@@ -179,7 +179,7 @@ mod loom_tests {
 
     /// A stream with a marker behind each of two command buffers, and the buffers' tickets.
     fn two_buffers() -> (Arc<Epoch>, Arc<CompletionOrder>, [u64; 2]) {
-        let epoch = ValueAllocator::new(stream_core()).now();
+        let epoch = ValueAllocator::new(stream_core()).current_epoch();
         let order = Arc::new(CompletionOrder::new());
         let tickets = [1, 2].map(|value| {
             let (ordinal, before) = (value, value - 1);

@@ -88,7 +88,9 @@ impl Gpu {
                 // All fail before any waiter is fired. Else a stream that waits for another would
                 // report the failure of that one, and not the loss of its device.
                 let streams = self.streams.alive();
-                let fail = |values: &Arc<ValueAllocator>| values.now().timeline.fail(cause, true);
+                let fail = |values: &Arc<ValueAllocator>| {
+                    values.current_epoch().timeline.fail(cause, true)
+                };
                 fire_all(streams.iter().map(fail).collect());
             },
         );

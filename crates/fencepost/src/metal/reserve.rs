@@ -123,7 +123,7 @@ fn reserve(
     let end_time = Arc::<EndTime>::default();
     let mut wakes = Vec::new();
     let place = values.record(|value| {
-        let epoch = values.now();
+        let epoch = values.current_epoch();
         let before = epoch.before(value);
         let ordinal = pooled(|| submit(&native, &epoch, before, &end_time));
         wakes = native.push_value(&epoch, value);

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     contract::{MarkerImpl, StreamImpl},
     core::StreamCore,
-    epochs::{Epoch, Outlook, ValueAllocator},
+    epochs::{Epoch, Expected, ValueAllocator},
     error::{Cause, Error, Result},
     host_gate::{GateWait, HostGated, PublishedWait, failed_wait, open_after},
     sync::{Ordering, lock},
@@ -166,21 +166,21 @@ impl MtlStream {
             self.fail_by_wait(marker);
             return Ok(());
         }
-        let open = self.values.open();
+        let open = self.values.lock_submits();
         if open.epoch.is_closed() {
             return Ok(());
         }
         let step = Step::Wait { before: open.last };
         let step = self.native.push(&open.epoch, step);
-        match (imp.epoch.outlook(imp.point().value), imp.submitted()) {
-            (Outlook::Completes(_), Some(submission)) => {
+        match (imp.epoch.expected(imp.point().value), imp.submitted()) {
+            (Expected::Completes(_), Some(submission)) => {
                 lock(&self.native.next).wait_for(&imp.counter.event, submission.ordinal);
                 drop(open);
             }
             // The marker will fail, so this stream ends here. Later work is never submitted.
-            (Outlook::Fails(_, cause), _) => {
+            (Expected::Fails(_, cause), _) => {
                 let mut wakes = Vec::new();
-                let failed = open.end(&cause.through(marker.to_string()), |native| {
+                let failed = open.fail_from_here(&cause.through(marker.to_string()), |native| {
                     wakes = self.native.push_value(&open.epoch, native);
                     Ok::<_, Error>(())
                 });
@@ -188,7 +188,7 @@ impl MtlStream {
                 fire_all(failed.into_iter().chain(wakes).collect());
             }
             // Recorded behind a failure that its timeline reports.
-            (Outlook::Completes(_), None) => drop(open),
+            (Expected::Completes(_), None) => drop(open),
         }
         MtlStream::finish_with(step, marker)
     }
@@ -277,8 +277,8 @@ impl HostGated for MtlStream {
 
     fn fail_from_here(&self, cause: &Cause) {
         let mut wakes = Vec::new();
-        self.values.end(cause, |native| {
-            wakes = self.native.push_value(&self.values.now(), native);
+        self.values.fail_from_here(cause, |native| {
+            wakes = self.native.push_value(&self.values.current_epoch(), native);
             Ok::<_, Error>(())
         });
         fire_all(wakes);
@@ -294,7 +294,7 @@ impl StreamImpl for MtlStream {
         self.check("record")?;
         let mut wakes = Vec::new();
         let place = self.values.record(|native| {
-            let epoch = self.values.now();
+            let epoch = self.values.current_epoch();
             let mut next = lock(&self.native.next);
             let submission = self.submit_marker(&mut next, &epoch, native, timing)?;
             wakes = self.native.push_value(&epoch, native);
@@ -319,18 +319,18 @@ impl StreamImpl for MtlStream {
     }
 
     fn completed(&self) -> u64 {
-        self.values.now().timeline.completed()
+        self.values.current_epoch().timeline.completed()
     }
 
     fn failure(&self) -> Option<Error> {
-        self.values.now().timeline.failure()
+        self.values.current_epoch().timeline.failure()
     }
 
     fn clear_error(&self) -> Result<()> {
         if let Some(lost) = self.gpu.lost() {
             return Err(lost);
         }
-        self.values.reopen();
+        self.values.start_new_epoch();
         Ok(())
     }
 }

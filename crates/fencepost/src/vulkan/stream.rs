@@ -18,7 +18,7 @@ use super::{
 use crate::{
     contract::{MarkerImpl, StreamImpl},
     core::{DeviceCore, StreamCore},
-    epochs::{Counter, Epoch, Outlook, ValueAllocator},
+    epochs::{Counter, Epoch, Expected, ValueAllocator},
     error::{Cause, Error, Result},
     host_gate::{GateWait, HostGated, PublishedWait, open_after},
     rerecord::{Rerecord, Rerecorded},
@@ -116,7 +116,7 @@ impl VkStream {
     #[cold]
     pub(crate) fn refused(&self, fault: Fault) -> Result<()> {
         let error = self.gpu.failed(fault);
-        match self.values.now().timeline.has_failed() {
+        match self.values.current_epoch().timeline.has_failed() {
             true => Ok(()),
             false => Err(error),
         }
@@ -141,7 +141,7 @@ impl VkStream {
 
     /// Learns how far the device has come.
     fn refresh(&self) -> Arc<Epoch> {
-        let epoch = self.values.now();
+        let epoch = self.values.current_epoch();
         if epoch.is_closed()
             && let Ok(counter) = self.native.read()
         {
@@ -155,15 +155,16 @@ impl VkStream {
             self.fail_by_wait(marker);
             return Ok(());
         }
-        let open = self.values.open();
+        let open = self.values.lock_submits();
         if open.epoch.is_closed() {
             return Ok(());
         }
         let value = imp.point().value;
         let text = || marker.to_string();
-        let (native, upstream) = match imp.epoch.follow(value, &open.epoch, open.last, text) {
-            Outlook::Completes(native) => (native, None),
-            Outlook::Fails(native, cause) => (native, Some(cause)),
+        let (native, upstream) = match imp.epoch.add_dependent(value, &open.epoch, open.last, text)
+        {
+            Expected::Completes(native) => (native, None),
+            Expected::Fails(native, cause) => (native, Some(cause)),
         };
         let reached = (imp.counter.marker_timeline, native);
         if let Err(fault) = self.submit_work(imp.counter.clone(), Some(reached), None) {
@@ -172,7 +173,7 @@ impl VkStream {
         }
         // The stream it waits for ends before that marker, so this one ends here.
         let wake = upstream.and_then(|cause| {
-            open.end(&cause.through(marker.to_string()), |native| {
+            open.fail_from_here(&cause.through(marker.to_string()), |native| {
                 self.submit_end(native)
             })
         });
@@ -217,7 +218,11 @@ impl VkStream {
 
 impl GpuStream for VkStream {
     fn lose(&self, cause: &Cause) {
-        self.values.now().timeline.fail(cause, true).fire();
+        self.values
+            .current_epoch()
+            .timeline
+            .fail(cause, true)
+            .fire();
     }
 }
 
@@ -249,7 +254,8 @@ impl HostGated for VkStream {
     }
 
     fn fail_from_here(&self, cause: &Cause) {
-        self.values.end(cause, |native| self.submit_end(native));
+        self.values
+            .fail_from_here(cause, |native| self.submit_end(native));
     }
 }
 
@@ -334,7 +340,7 @@ impl StreamImpl for VkStream {
     }
 
     fn completed(&self) -> u64 {
-        self.values.now().timeline.completed()
+        self.values.current_epoch().timeline.completed()
     }
 
     fn failure(&self) -> Option<Error> {
@@ -346,7 +352,7 @@ impl StreamImpl for VkStream {
         if let Some(lost) = self.gpu.lost() {
             return Err(lost);
         }
-        self.values.reopen();
+        self.values.start_new_epoch();
         Ok(())
     }
 }

@@ -116,7 +116,7 @@ impl TestWork for CudaWork {
     fn gate(&self, stream: &dyn StreamImpl) -> Result<Gate> {
         let stream = of_stream(stream)?;
         let context = stream.context;
-        if stream.open_timeline().is_none() {
+        if stream.live_timeline().is_none() {
             // Behind a failure there is nothing to hold back. The gate would hold the driver's
             // stream, and with it the work after clear_error.
             return Ok(Gate::new(|| ()));
@@ -137,7 +137,7 @@ impl TestWork for CudaWork {
 
     fn append(&self, stream: &dyn StreamImpl, log: &Log, token: u32) -> Result<()> {
         let stream = of_stream(stream)?;
-        match stream.open_timeline() {
+        match stream.live_timeline() {
             Some(_) => log::append(stream, log, token),
             // What is submitted behind a failure never runs.
             None => stream.failure().map_or(Ok(()), Err),
