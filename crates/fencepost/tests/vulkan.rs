@@ -223,7 +223,7 @@ fn recording_again_and_again_takes_no_more_memory() {
 /// The long form of the test above.
 #[cfg(target_os = "linux")]
 #[test]
-#[ignore = "takes minutes; the case above is its short form"]
+#[ignore = "takes minutes; the test above is its short form"]
 fn ten_million_records_take_no_more_memory() {
     if gpu().is_none() || is_validating() || is_stand_in() {
         return common::skip(&common::test_name(), "it is about a driver's own memory");
