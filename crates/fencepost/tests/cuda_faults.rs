@@ -11,6 +11,8 @@ use fencepost::{Device, Error, Event, Result, Status, testing::work};
 use fencepost_sim_cuda::Control;
 
 mod common;
+#[path = "common/events.rs"]
+mod events;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const OUT_OF_MEMORY: u32 = 2;
@@ -191,6 +193,30 @@ fn a_launch_failure_releases_everyone_who_waits() {
         assert_eq!(chained.cause().unwrap().hops(), 1, "{chained}");
         assert!(log.read().unwrap().is_empty(), "the work that failed ran");
         is_loss(&device.new_stream().unwrap_err(), "");
+    });
+}
+
+#[test]
+fn a_lost_device_is_one_event_of_tracing() {
+    with_stand_in(|device, control| {
+        let events = events::listen();
+        let stream = device.new_stream().unwrap();
+        control.fail_calls_from("cuEventRecord", 1, ILLEGAL_ADDRESS);
+        is_loss(
+            &stream
+                .record()
+                .and_then(|marker| marker.synchronize())
+                .unwrap_err(),
+            "cuEventRecord",
+        );
+        is_loss(&device.new_stream().unwrap_err(), "cuEventRecord");
+        let event = events.recv_timeout(PATIENCE).unwrap();
+        assert!(event.starts_with("ERROR"), "{event}");
+        assert!(event.contains("a device is lost"), "{event}");
+        assert!(event.contains("cuda:0"), "{event}");
+        assert!(event.contains("cuEventRecord"), "{event}");
+        // Whoever meets the loss later does not report it again.
+        assert!(events.try_recv().is_err());
     });
 }
 

@@ -1,63 +1,72 @@
-//! What the feature `tracing` tells of the host device: that a callback panicked.
+//! The events of the feature `tracing` on the host device: a callback that panicked, and a thread
+//! that could not be started. `cuda_faults` has the one for a lost device.
+//!
+//! A process has one subscriber, so each test runs in a process of its own.
 
 #![cfg(not(loom))]
 
-use std::{
-    fmt::Debug,
-    sync::{Mutex, mpsc},
-};
+use std::time::Duration;
 
 use fencepost::Device;
-use tracing::{
-    Event, Metadata, Subscriber,
-    field::{Field, Visit},
-    span,
-};
 
-/// Sends what each event of the library says, in words.
-struct Words(Mutex<mpsc::Sender<String>>);
+mod common;
+#[path = "common/events.rs"]
+mod events;
 
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.0 += &format!("{}={value:?} ", field.name());
-    }
-}
-
-impl Subscriber for Words {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("fencepost")
-    }
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-    fn event(&self, event: &Event<'_>) {
-        let mut line = Line(format!("{} ", event.metadata().level()));
-        event.record(&mut line);
-        let _ = self.0.lock().unwrap().send(line.0);
-    }
-    fn enter(&self, _: &span::Id) {}
-    fn exit(&self, _: &span::Id) {}
-}
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_callback_that_panicked_is_an_event() {
-    let (tell, told) = mpsc::channel();
-    // For all threads: the callback runs on one of the library's.
-    tracing::subscriber::set_global_default(Words(Mutex::new(tell))).unwrap();
-    let device = Device::new_host(1);
-    let marker = device.default_stream().record().unwrap();
-    marker
-        .on_complete(|_| std::panic::resume_unwind(Box::new("no more paper")))
-        .unwrap();
-    let line = told
-        .recv_timeout(std::time::Duration::from_secs(60))
-        .unwrap();
-    assert!(line.starts_with("ERROR"), "{line}");
-    assert!(line.contains("callback panicked"), "{line}");
-    assert!(line.contains("no more paper"), "{line}");
-    assert_eq!(device.callback_panics(), 1);
+    common::in_a_process_of_its_own(|| {
+        let events = events::listen();
+        let device = Device::new_host(1);
+        let marker = device.default_stream().record().unwrap();
+        marker
+            .on_complete(|_| std::panic::resume_unwind(Box::new("no more paper")))
+            .unwrap();
+        let event = events.recv_timeout(PATIENCE).unwrap();
+        assert!(event.starts_with("ERROR"), "{event}");
+        assert!(event.contains("callback panicked"), "{event}");
+        assert!(event.contains("no more paper"), "{event}");
+        assert_eq!(device.callback_panics(), 1);
+    });
+}
+
+/// Without address space for a stack, no thread can be started.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_thread_that_cannot_be_started_is_an_event() {
+    common::in_a_process_of_its_own(|| {
+        let events = events::listen();
+        let stream = Device::new_host(1).new_stream().unwrap();
+        let limit = limit_memory(1 << 20);
+        let launched = stream.launch(|| ());
+        limit_memory(limit);
+        let error = launched.unwrap_err().to_string();
+        assert!(error.contains("spawn"), "{error}");
+        let event = events.recv_timeout(PATIENCE).unwrap();
+        assert!(event.starts_with("ERROR"), "{event}");
+        assert!(event.contains("thread could not be started"), "{event}");
+        assert!(event.contains("spawn"), "{event}");
+    });
+}
+
+/// Sets the limit of this process's address space, and gives the old one.
+#[cfg(target_os = "linux")]
+fn limit_memory(bytes: libc::rlim_t) -> libc::rlim_t {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: a place for the limit, and a limit.
+    let results = unsafe {
+        let asked = libc::getrlimit(libc::RLIMIT_AS, &raw mut limit);
+        let new = libc::rlimit {
+            rlim_cur: bytes,
+            ..limit
+        };
+        (asked, libc::setrlimit(libc::RLIMIT_AS, &raw const new))
+    };
+    assert_eq!(results, (0, 0));
+    limit.rlim_cur
 }
