@@ -1,4 +1,5 @@
-//! The thread that sleeps until the device tells: one for each device that is waited for.
+//! The thread that sleeps until the device completes something: one for each device that is waited
+//! for.
 //!
 //! Callbacks, futures, parked host streams and waits with a deadline are registered with a
 //! [`Timeline`](crate::timeline::Timeline). The watcher is who advances it. Nothing in here knows a
@@ -38,7 +39,7 @@ pub(crate) trait Watched: Send + Sync + 'static {
     /// Its lane, and its place there.
     fn key(&self) -> (usize, u64);
 
-    /// Looks, without blocking, and tells those who wait. `true` when there is nothing more to
+    /// Looks, without blocking, and wakes those who wait. `true` when there is nothing more to
     /// watch.
     fn look(&self) -> bool;
 }
@@ -180,7 +181,7 @@ impl<W: Watched, S: Sleep<W>> Watcher<W, S> {
     }
 
     /// Takes the thread out of the driver, for good; `false` while it is still there. Those who
-    /// wait for what is watched are never told.
+    /// wait for what is watched are never woken.
     pub(crate) fn leave(&self) -> bool {
         let mut state = lock(&self.shared.state);
         state.leaving = true;
@@ -285,7 +286,7 @@ fn lowest<W>(watched: &BTreeMap<(usize, u64), Arc<W>>) -> Vec<Arc<W>> {
 /// Sleep for drivers that cannot wait for one of many: pauses that grow, with a look behind each.
 ///
 /// A pause lasts a sixteenth of the time for which nothing has happened, and a millisecond at most.
-/// So a wait is told late by at most that share, and a long one costs next to nothing.
+/// So latency is at most 1/16 of the wait, capped at 1 ms, and a long wait costs next to nothing.
 #[cfg(any(feature = "cuda", loom))]
 pub(crate) struct Pauses {
     /// Called first on the thread.
@@ -342,15 +343,15 @@ mod loom_tests {
         }
     }
 
-    /// Registers for the first two values of `timeline` and has both watched. Counts in `told` how
-    /// many were told.
+    /// Registers for the first two values of `timeline` and has both watched. Counts in `fired` how
+    /// many waiters were fired.
     fn watch_two<S: Sleep<Ready>>(
         watcher: &Watcher<Ready, S>,
         timeline: &Arc<Timeline>,
-        told: &Arc<AtomicUsize>,
+        fired: &Arc<AtomicUsize>,
     ) {
         for value in [1, 2] {
-            let count = told.clone();
+            let count = fired.clone();
             let call = Waiter::Call(Box::new(move |_| {
                 count.fetch_add(1, Ordering::SeqCst);
             }));
@@ -362,27 +363,27 @@ mod loom_tests {
         }
     }
 
-    /// Were one never told, this would never end, which loom reports.
-    fn both_are_told(told: &AtomicUsize) {
-        while told.load(Ordering::SeqCst) != 2 {
+    /// Were one never fired, this would never end, which loom reports.
+    fn both_are_fired(fired: &AtomicUsize) {
+        while fired.load(Ordering::SeqCst) != 2 {
             thread::yield_now();
         }
     }
 
     #[test]
-    fn whoever_registers_and_watches_is_told() {
+    fn whoever_registers_and_watches_is_woken() {
         loom::model(|| {
             let watcher = Watcher::new("loom", Pauses { prepare: || () });
-            let told = Arc::new(AtomicUsize::new(0));
+            let fired = Arc::new(AtomicUsize::new(0));
             let timeline = Timeline::new(stream_core(), 0);
-            watch_two(&watcher, &timeline, &told);
+            watch_two(&watcher, &timeline, &fired);
             let waiter = {
                 let timeline = timeline.clone();
                 thread::spawn(move || timeline.wait(2, None).unwrap())
             };
             assert!(waiter.join().unwrap());
             // A thread that looks may see the value before the callbacks are fired.
-            both_are_told(&told);
+            both_are_fired(&fired);
         });
     }
 
@@ -400,13 +401,13 @@ mod loom_tests {
     }
 
     #[test]
-    fn whoever_wakes_the_driver_is_told_and_wakes_in_order() {
+    fn whoever_wakes_the_driver_is_woken_and_wakes_in_order() {
         loom::model(|| {
             let watcher = Watcher::new("loom", Nap(AtomicU64::new(0)));
-            let told = Arc::new(AtomicUsize::new(0));
+            let fired = Arc::new(AtomicUsize::new(0));
             let timeline = Timeline::new(stream_core(), 0);
-            watch_two(&watcher, &timeline, &told);
-            both_are_told(&told);
+            watch_two(&watcher, &timeline, &fired);
+            both_are_fired(&fired);
         });
     }
 
@@ -450,16 +451,16 @@ mod loom_tests {
         loom::model(|| {
             let watcher = Watcher::new("loom", Driver(AtomicU64::new(0)));
             let cell = |value| Arc::new(AtomicUsize::new(value));
-            let (due, second, told) = (cell(1), cell(0), cell(0));
+            let (due, second, fired) = (cell(1), cell(0), cell(0));
             let link = |lane, after: &Arc<AtomicUsize>, sets: &Arc<AtomicUsize>| Link {
                 lane,
                 after: after.clone(),
                 sets: sets.clone(),
             };
             // The first is due only once the thread has looked at the second.
-            watcher.watch(link(1, &second, &told)).unwrap();
+            watcher.watch(link(1, &second, &fired)).unwrap();
             watcher.watch(link(2, &due, &second)).unwrap();
-            while told.load(Ordering::SeqCst) == 0 {
+            while fired.load(Ordering::SeqCst) == 0 {
                 thread::yield_now();
             }
         });

@@ -1,8 +1,8 @@
 //! The CUDA backend: streams and events of NVIDIA's driver, which is loaded at run time.
 //!
-//! - **A marker is a `CUevent` of its own** while anybody may ask it, from a pool keyed by context
-//!   and flags ([`pools`](super::pools)); the [`marker`] module tells who owns it and when it is
-//!   used again.
+//! - **A marker owns a `CUevent`** while anybody may ask it, from a pool keyed by context and flags
+//!   ([`pools`](super::pools)). The [`marker`](super::marker) module says who owns it and when it
+//!   is used again.
 //! - **Completion is remembered** through the stream's timeline: asking again is one atomic load,
 //!   and a later marker of the stream completes the earlier ones (`values.rs`).
 //! - **No lock is held across a call that may block in the driver.**

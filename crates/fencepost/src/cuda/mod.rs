@@ -16,7 +16,7 @@
 //!   done; the driver's own is never destroyed.
 //! - [`synchronize`](crate::Marker::synchronize) spins in the driver, for the shortest delay; on
 //!   streams made with [`StreamOptions::blocking_sync`] it sleeps. Waits with a limit spin for a
-//!   moment and then sleep, and are told by a thread of the library.
+//!   moment and then sleep, and are woken by a thread of the library.
 //! - A fault of a kernel ends its whole context: all streams and markers of the device then tell
 //!   that first fault as [`Error::DeviceLost`], and only a new process brings it back. An H200's
 //!   driver 580 ends the contexts of the process's other GPUs with it.

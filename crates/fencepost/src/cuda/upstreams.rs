@@ -5,12 +5,12 @@
 //! What the driver does with a stream that waits for an event of a context that dies is not
 //! documented; where it lets the stream go on, the driver calls the markers behind the wait
 //! complete. So before a marker counts as complete by the driver's word, the waits in front of it
-//! are asked whether what they waited for has failed. A wait is forgotten once its marker is known
-//! to be complete, which the watcher of that marker's context watches for; so the list stays as
-//! short as there are such waits under way.
+//! are asked whether what they waited for has failed. A wait is removed once its marker is known to
+//! be complete, which the watcher of that marker's context finds out. So the list holds the pending
+//! waits only.
 //!
-//! Oldest first: each wait that is settled shortens the way of those behind it, so that asking
-//! never nests deeper than a few contexts, however long the chain of waits between them is.
+//! Waits are queried oldest first: each that is settled shortens the chain of those behind it. So
+//! recursion is bounded by the number of contexts, however long the chain of waits between them is.
 
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ use crate::{
 };
 
 pub(super) struct Upstreams {
-    /// As long as `list`: who finds 0 need not lock. Whoever asks about a marker got it from a
-    /// thread that has submitted the waits in front of it, and so sees them counted.
+    /// The length of `list`, so that a reader of 0 need not lock. A thread that asks about a marker
+    /// got it from one that had submitted the waits in front of it, and so sees them counted.
     count: AtomicUsize,
     list: Mutex<Vec<Upstream>>,
 }
@@ -54,7 +54,7 @@ impl Upstreams {
         }
     }
 
-    /// A wait that is about to be submitted. `number` is its own.
+    /// Adds a wait that is about to be submitted. `number` identifies it.
     pub(super) fn add(&self, number: u64, stream: u64, after: u64, marker: &Arc<dyn MarkerImpl>) {
         let mut list = lock(&self.list);
         list.push(Upstream {
@@ -66,12 +66,12 @@ impl Upstreams {
         self.count.store(list.len(), Ordering::Release);
     }
 
-    /// A wait that nothing depends on any more.
+    /// Removes a wait that nothing depends on any more.
     pub(super) fn settled(&self, number: u64) {
         self.remove(|upstream| upstream.number == number);
     }
 
-    /// The stream starts anew: failures that it knows of are no longer its own.
+    /// Removes the failed waits of a stream whose error is cleared.
     pub(super) fn forget_failed(&self, stream: u64) {
         self.remove(|upstream| {
             upstream.stream == stream
@@ -115,7 +115,7 @@ impl Upstreams {
         for wait in waits {
             match wait.marker.query() {
                 Ok(true) => self.settled(wait.number),
-                // The driver let the stream go on, so it knows better than its answer here.
+                // The driver let the stream run past this wait, so the marker was complete for it.
                 Ok(false) => {}
                 Err(error) => {
                     return Some(Failed {

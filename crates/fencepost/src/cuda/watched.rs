@@ -172,7 +172,7 @@ impl Watched for Watch {
                         lease.context.complete(timeline, *value);
                         true
                     }
-                    // The process is ending: nobody is told any more.
+                    // The process is ending: nobody is woken any more.
                     Err(fault) if fault.meaning() == Meaning::Gone => true,
                     Err(fault) => {
                         let error = lease.context.failed(fault, Some(timeline));
