@@ -87,7 +87,7 @@ mod loom_tests {
     use crate::sync::{AtomicU64, Ordering, thread};
 
     #[test]
-    fn signals_only_grow_and_reach_the_last_turn() {
+    fn signals_only_grow_and_reach_the_last_ticket() {
         loom::model(|| {
             let (gates, counter) = (Arc::new(HostGates::new()), Arc::new(AtomicU64::new(0)));
             let tickets = [gates.take(), gates.take()];

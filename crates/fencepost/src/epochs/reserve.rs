@@ -80,7 +80,7 @@ mod loom_tests {
     use crate::sync::thread;
 
     #[test]
-    fn what_is_told_is_seen_by_others() {
+    fn a_submission_is_seen_by_other_threads() {
         loom::model(|| {
             let state = State::reserved();
             let seen = {
@@ -88,7 +88,7 @@ mod loom_tests {
                 thread::spawn(move || state.is_submitted())
             };
             state.submitted();
-            // Either answer is right while it is being told; afterwards only one.
+            // Either answer is right during the call; afterwards only one is.
             let _ = seen.join().unwrap();
             assert!(state.is_submitted());
         });
