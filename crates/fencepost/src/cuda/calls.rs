@@ -2,7 +2,8 @@
 
 use std::ffi::c_void;
 
-use super::driver::{ContextHandle, Driver, EventHandle, Fault, NOT_READY, StreamHandle};
+use super::driver::{ContextHandle, Driver, EventHandle, StreamHandle};
+use super::fault::{Fault, NOT_READY};
 
 /// A context as the driver knows it, with the calls that are made in it.
 #[derive(Clone, Copy)]

@@ -12,7 +12,8 @@ use std::{
 
 use super::{
     calls::Calls,
-    driver::{ContextHandle, Driver, Fault, Meaning, RELAXED},
+    driver::{ContextHandle, Driver, RELAXED},
+    fault::{Fault, Meaning},
     host_gates::HostGates,
     pools::Pools,
     upstreams::Upstreams,

@@ -31,7 +31,8 @@ use crate::{
 };
 
 use super::context::{Context, Lose};
-use super::driver::{ContextHandle, Driver, Fault, Ordinal, StreamHandle};
+use super::driver::{ContextHandle, Driver, Ordinal, StreamHandle};
+use super::fault::Fault;
 use super::native_stream::{LEGACY, Origin, PER_THREAD};
 use super::stream::CudaStream;
 

@@ -1,11 +1,10 @@
-//! The driver's functions, found at run time: the one place that knows their C signatures.
+//! The driver's functions, which are found at run time. Only this file knows their C signatures.
 //!
-//! - **Own table, each symbol optional.** A library that is not there makes the backend
-//!   unavailable; a symbol that is not there makes the one call that needs it [`Fault::Missing`].
-//!   Nothing panics.
+//! - **Own table, each symbol optional.** Without the library the backend is unavailable. Without a
+//!   symbol, the one call that needs it fails with [`Fault::Missing`]. Nothing panics.
 //! - **Loaded once, never unloaded.** The driver has threads and exit handlers of its own.
-//! - **Handles are opaque.** They are passed back as they came and never read through, so they may
-//!   cross threads: the driver API is thread-safe
+//! - **Handles are opaque.** They are passed back unchanged and never dereferenced. They may cross
+//!   threads, because the driver API is thread-safe
 //!   ([CUDA programming guide, driver API](https://docs.nvidia.com/cuda/cuda-driver-api/)).
 
 use std::{
@@ -14,9 +13,10 @@ use std::{
     sync::OnceLock,
 };
 
+use super::fault::{Fault, NO_DEVICE, NOT_SUPPORTED, Status, check, remedy};
 use crate::error::Error;
 
-/// Names a library to load in place of the driver's.
+/// The environment variable that names a library to load in place of the driver's.
 const LIBRARY_VARIABLE: &str = "FENCEPOST_CUDA_LIBRARY";
 
 const LIBRARY: &str = if cfg!(windows) {
@@ -25,9 +25,6 @@ const LIBRARY: &str = if cfg!(windows) {
     "libcuda.so.1"
 };
 
-/// What every function of the driver returns.
-pub(crate) type Status = c_int;
-
 macro_rules! handles {
     ($($name:ident $what:literal)*) => {$(
         #[doc = $what]
@@ -35,14 +32,14 @@ macro_rules! handles {
         #[repr(transparent)]
         pub(crate) struct $name(pub(super) *mut c_void);
 
-        // SAFETY: an opaque name of something in the driver, which the driver's functions take from
-        // any thread; nothing here reads through it.
+        // SAFETY: an opaque handle, which the driver's functions take from any thread. Nothing here
+        // dereferences it.
         unsafe impl Send for $name {}
         // SAFETY: as above; and it is plain data.
         unsafe impl Sync for $name {}
 
         impl $name {
-            #[allow(dead_code)] // Not every kind of handle is made here.
+            #[allow(dead_code)] // Some kinds of handle are never null here.
             pub(super) const NULL: $name = $name(std::ptr::null_mut());
         }
     )*};
@@ -94,8 +91,8 @@ macro_rules! table {
                 /// Calls the driver.
                 ///
                 /// # Safety
-                /// What the driver's own reference asks of the arguments: pointers to memory of
-                /// the right size, handles that are alive.
+                /// The arguments are as the driver's reference demands: pointers are to memory of
+                /// the right size, and handles are alive.
                 #[inline]
                 pub(super) unsafe fn $field(&self, call: table!(@tuple $($argument),*))
                     -> Result<(), Fault>
@@ -156,14 +153,6 @@ table! {
     error_string = "cuGetErrorString" (Status, *mut *const c_char);
 }
 
-#[inline]
-pub(crate) fn check(call: &'static str, status: Status) -> Result<(), Fault> {
-    match status {
-        0 => Ok(()),
-        code => Err(Fault::Code { call, code }),
-    }
-}
-
 /// The driver, loaded and initialised.
 pub(crate) struct Driver {
     table: Table,
@@ -171,73 +160,11 @@ pub(crate) struct Driver {
     pub(super) version: c_int,
 }
 
-/// Why a call failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// The driver has no such function.
-    Missing(&'static str),
-    /// It returned this code.
-    Code { call: &'static str, code: Status },
-}
-
-/// What a code means for what the call belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
-    /// `CUDA_ERROR_NOT_READY`: no error.
-    NotReady,
-    /// The driver has shut down: the process is about to end.
-    Gone,
-    /// The context is beyond repair, and everything in it.
-    Fatal,
-    /// This call alone failed.
-    Refused,
-}
-
 /// `CU_STREAM_CAPTURE_MODE_RELAXED`.
 pub(super) const RELAXED: c_int = 2;
-pub(super) const NOT_READY: Status = 600;
-pub(super) const INVALID_HANDLE: Status = 400;
-const DEINITIALIZED: Status = 4;
-pub(super) const NOT_INITIALIZED: Status = 3;
-pub(super) const NOT_SUPPORTED: Status = 801;
-const NO_DEVICE: Status = 100;
-
-impl Fault {
-    /// `CUDA_ERROR_CONTEXT_IS_DESTROYED`, as the driver would say it.
-    pub(super) const CONTEXT_GONE: Fault = Fault::Code {
-        call: names::ctx_id,
-        code: 709,
-    };
-
-    pub(super) fn code(self) -> Option<Status> {
-        match self {
-            Fault::Missing(_) => None,
-            Fault::Code { code, .. } => Some(code),
-        }
-    }
-
-    /// By the driver's reference: errors that leave the process in an inconsistent state, where any
-    /// further work returns the same error, end the context.
-    /// <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__TYPES.html>
-    pub(super) fn meaning(self) -> Meaning {
-        match self {
-            Fault::Missing(_) => Meaning::Refused,
-            Fault::Code { code, .. } => match code {
-                NOT_READY => Meaning::NotReady,
-                DEINITIALIZED => Meaning::Gone,
-                // ECC, NVLink; MPS and other exceptions on the device; a context that is gone.
-                214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 => Meaning::Fatal,
-                // Device unavailable, external device, unknown: nothing is known to work after
-                // them.
-                46 | 911 | 999 => Meaning::Fatal,
-                _ => Meaning::Refused,
-            },
-        }
-    }
-}
 
 impl Driver {
-    /// The driver; or why it is not there, and what would bring it.
+    /// The driver; or why it cannot be used, and what to do about that.
     pub(super) fn get() -> Result<&'static Driver, String> {
         static DRIVER: OnceLock<Result<Driver, String>> = OnceLock::new();
         DRIVER
@@ -267,7 +194,7 @@ impl Driver {
         Ok(driver)
     }
 
-    /// The driver's library. Loading it again gives the same one.
+    /// The driver's library. Opening it again gives the same library.
     pub(crate) fn open_library() -> Result<libloading::Library, String> {
         let named = std::env::var_os(LIBRARY_VARIABLE).filter(|name| !name.is_empty());
         let path = named.clone().unwrap_or_else(|| LIBRARY.into());
@@ -285,8 +212,9 @@ impl Driver {
         })
     }
 
-    /// Calls the driver so that no capture in global mode, of whatever thread, is broken by it:
-    /// asking an event is among the calls that break one ([stream
+    /// Makes a call of the driver in relaxed mode, where it breaks no capture. In the other modes,
+    /// some calls, such as a query of an event, break captures in global mode, also those of other
+    /// threads ([stream
     /// capture](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)).
     pub(super) fn relaxed<R>(&self, call: impl FnOnce() -> R) -> R {
         let mut mode = RELAXED;
@@ -301,7 +229,7 @@ impl Driver {
     }
 
     /// The driver's own number for a stream; `None` where it has none, and while the stream is
-    /// captured: asking would break the capture, in whatever mode.
+    /// captured, since the question would break the capture in every mode.
     ///
     /// # Safety
     /// The stream is alive; or it is a default one, and a context is current in this thread.
@@ -310,7 +238,7 @@ impl Driver {
         // SAFETY: the stream is alive; `status` is an int.
         match unsafe { self.stream_is_capturing((stream, &raw mut status)) } {
             Ok(()) if status == 0 => {}
-            // From before captures.
+            // A driver from before captures.
             Err(Fault::Missing(_)) => {}
             _ => return None,
         }
@@ -319,7 +247,7 @@ impl Driver {
         Some(id)
     }
 
-    /// The fault in words, with what to do about it where that is known.
+    /// The fault in words, and what to do about it where that is known.
     pub(super) fn describe(&self, fault: Fault) -> String {
         let (call, code) = match fault {
             Fault::Missing(symbol) => return format!("the driver has no {symbol}"),
@@ -332,13 +260,13 @@ impl Driver {
         )
     }
 
-    /// `CUDA_ERROR_X: what the driver says of it`.
+    /// The name of a code and the driver's description of it, as `NAME: description`.
     pub(super) fn text(&self, code: Status) -> String {
         let ask = |function: &dyn Fn(*mut *const c_char) -> Result<(), Fault>| {
             let mut text: *const c_char = std::ptr::null();
             match function(&raw mut text) {
-                // SAFETY: on success the driver gives a string of static lifetime, or null for a
-                // code it does not know.
+                // SAFETY: on success the driver returns a string of static lifetime, or null for a
+                // code that it does not know.
                 Ok(()) if !text.is_null() => Some(
                     unsafe { CStr::from_ptr(text) }
                         .to_string_lossy()
@@ -358,7 +286,7 @@ impl Driver {
         }
     }
 
-    /// The error that a fault of one call is to its caller.
+    /// The error for the caller of a call on `device` that failed with `fault`.
     pub(super) fn error(&self, fault: Fault, device: &str) -> Error {
         match fault {
             Fault::Missing(symbol) => Error::Unsupported {
@@ -377,24 +305,6 @@ impl Driver {
                 text: format!("{}{}", self.text(code), remedy(code)),
             },
         }
-    }
-}
-
-/// What to do about a code.
-fn remedy(code: Status) -> &'static str {
-    match code {
-        2 => "; free device memory, or use fewer streams and events",
-        NOT_INITIALIZED => "; a process forked from one that uses CUDA must exec() before it does",
-        DEINITIALIZED => "; the process is shutting down",
-        201 | 709 => {
-            "; the context was destroyed or reset while streams or events of it were in use"
-        }
-        400 => "; the stream or event was destroyed elsewhere",
-        700 | 714..=719 => {
-            "; a kernel failed: compute-sanitizer finds which, and the process must be restarted"
-        }
-        900..=907 => "; the stream is being captured into a graph",
-        _ => "",
     }
 }
 

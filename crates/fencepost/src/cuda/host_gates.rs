@@ -5,10 +5,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering as StdOrdering};
 
-use super::{
-    calls::Calls,
-    driver::{Fault, StreamHandle},
-};
+use super::{calls::Calls, driver::StreamHandle, fault::Fault};
 use crate::sync::{Mutex, lock};
 
 pub(crate) struct HostGates {

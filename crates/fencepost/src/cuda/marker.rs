@@ -25,7 +25,8 @@ use std::{
 
 use super::{
     context::Context,
-    driver::{EventHandle, Fault},
+    driver::EventHandle,
+    fault::Fault,
     pools::Kind,
     values::Allocated,
     watched::{FailurePoint, Lease, Watch},
@@ -51,7 +52,7 @@ pub(super) struct CudaMarker {
 pub(super) enum Native {
     /// An event of its own.
     Own(EventHandle),
-    /// It is behind the end of its stream, and fails when that is reached.
+    /// It is behind the failure point of its stream, and fails when that is reached.
     FailurePoint(Arc<FailurePoint>),
     /// Its stream had failed before: nothing was recorded.
     Failed,
@@ -76,13 +77,13 @@ impl CudaMarker {
         context: &'static Context,
         kind: Kind,
         native: Native,
-        place: Allocated<FailurePoint>,
+        allocated: Allocated<FailurePoint>,
         at: &'static Location<'static>,
     ) -> CudaMarker {
         CudaMarker {
             point: Point {
-                timeline: place.timeline,
-                value: place.value,
+                timeline: allocated.timeline,
+                value: allocated.value,
                 at,
                 timing: kind.timing,
             },
@@ -128,8 +129,8 @@ impl CudaMarker {
         let timeline = &self.point.timeline;
         let event = match &self.native {
             Native::Own(event) => *event,
-            Native::FailurePoint(end) => {
-                end.ask()?;
+            Native::FailurePoint(failure_point) => {
+                failure_point.ask()?;
                 return timeline.check(self.point.value);
             }
             Native::Failed => return timeline.check(self.point.value),
@@ -232,7 +233,7 @@ impl MarkerImpl for CudaMarker {
         }
         let event = match &self.native {
             Native::Own(event) => *event,
-            Native::FailurePoint(end) => end.event(),
+            Native::FailurePoint(failure_point) => failure_point.event(),
             Native::Failed | Native::Captured(_) => return self.query(),
         };
         // In a forked child the driver refuses, and `failed` says why.
@@ -259,7 +260,9 @@ impl MarkerImpl for CudaMarker {
                 timeline: self.point.timeline.clone(),
                 value: self.point.value,
             }),
-            Native::FailurePoint(end) => watcher.watch(Watch::FailurePoint(end.clone())),
+            Native::FailurePoint(failure_point) => {
+                watcher.watch(Watch::FailurePoint(failure_point.clone()))
+            }
             Native::Failed => Ok(()),
             Native::Captured(_) => Err(self.captured()),
         }

@@ -10,24 +10,25 @@
 //! - Recording never waits for the device, with one exception that is the driver's: once some 1,020
 //!   *timed* records are pending on one stream, `cuEventRecord` blocks until some complete (seen on
 //!   an H200 with driver 580; untimed ones do not block there). While a thread is blocked there,
-//!   the driver also holds up whoever makes an event or a stream in that context; queries, waits,
-//!   drops and records with events that are there go on.
-//! - A [`Stream`] that is dropped goes to a pool and is the next one that is made, once its work is
-//!   done; the driver's own is never destroyed.
+//!   threads that make an event or a stream in that context block too. Queries, waits, drops, and
+//!   records of existing events do not.
+//! - A dropped [`Stream`] leaves its `CUstream` to a pool, where a later new stream finds it once
+//!   its work is done. The `CUstream` is never destroyed.
 //! - [`synchronize`](crate::Marker::synchronize) spins in the driver, for the shortest delay; on
 //!   streams made with [`StreamOptions::blocking_sync`] it sleeps. Waits with a limit spin for a
 //!   moment and then sleep, and are woken by a thread of the library.
-//! - A fault of a kernel ends its whole context: all streams and markers of the device then tell
-//!   that first fault as [`Error::DeviceLost`], and only a new process brings it back. An H200's
-//!   driver 580 ends the contexts of the process's other GPUs with it.
-//! - A marker recorded while its stream is captured into a graph is [`Error::Captured`] to all but
-//!   waits of that capture. Nothing in this crate breaks a capture.
+//! - A fault of a kernel ends its whole context: all streams and markers of the device then report
+//!   that first fault as [`Error::DeviceLost`], until the process ends. On an H200, driver 580 also
+//!   ends the contexts of the process's other GPUs.
+//! - For a marker recorded while its stream is captured into a graph, all calls but waits inside
+//!   that capture return [`Error::Captured`]. Nothing in this crate breaks a capture.
 #![allow(unsafe_code)]
 
 mod calls;
 pub(crate) mod context;
 pub(crate) mod device;
 pub(crate) mod driver;
+pub(crate) mod fault;
 mod host_gates;
 mod marker;
 mod native_stream;
@@ -60,8 +61,8 @@ pub struct StreamOptions {
 }
 
 impl StreamOptions {
-    /// Whether threads that synchronize with the stream's markers sleep instead of spinning: less
-    /// work for the processor, some 10 µs more for the wait.
+    /// Whether threads that synchronize with the stream's markers sleep instead of spinning. A wait
+    /// then uses less processor time and takes some 10 µs longer.
     ///
     /// # References
     /// - [`CU_EVENT_BLOCKING_SYNC`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
@@ -81,8 +82,8 @@ impl StreamOptions {
 /// A new stream of a CUDA device, made as `options` say. Never blocks on the device's work.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a device of another backend; what the driver says when it makes no
-/// more.
+/// [`Error::Unsupported`] for a device of another backend; [`Error::Backend`] where the driver
+/// makes no more streams.
 ///
 /// # References
 /// - [`cuStreamCreate`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
@@ -111,8 +112,8 @@ pub fn new_stream(device: &Device, options: StreamOptions) -> Result<Stream> {
 ///   one, is in use: the driver does not check for that on every call.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a null handle; [`Error::Unavailable`] without a driver; what the
-/// driver says.
+/// [`Error::Unsupported`] for a null handle; [`Error::Unavailable`] without a driver;
+/// [`Error::Backend`] where the driver refuses.
 ///
 /// # References
 /// - [`cuCtxCreate`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__CTX.html)
@@ -140,12 +141,12 @@ pub unsafe fn device_from_raw(
 ///
 /// The same stream wrapped twice gives equal [`Stream`]s, where the driver numbers its streams
 /// (`cuStreamGetId`, CUDA 12). A per-thread default stream is another stream in every thread, so
-/// its wrapper is refused in all threads but the one that made it. A stream of a context that is no
-/// device's primary one gets a [`Device`] of its own. Never blocks; the stream is not destroyed by
-/// us.
+/// only the thread that wrapped it may use the wrapper. The [`Device`] of a stream is that of its
+/// context, as with [`device_from_raw`]. Never blocks. The library never destroys the stream.
 ///
-/// A stream may be wrapped while it is captured; it then has no number, since asking for it would
-/// break the capture, and does not equal what wraps it at other times.
+/// A stream may be wrapped while it is captured. Such a wrapper does not equal one that was made at
+/// another time: the driver's number of a stream cannot be read during a capture without breaking
+/// it.
 ///
 /// # Safety
 /// - `handle` is a stream of this process's CUDA driver and is alive; `keep_alive` keeps it and its
@@ -156,8 +157,8 @@ pub unsafe fn device_from_raw(
 /// Any thread may use the stream at any time: the driver locks its own queues.
 ///
 /// # Errors
-/// What the driver says of a handle that it can tell is none; [`Error::Unavailable`] without a
-/// driver.
+/// [`Error::Backend`] for a handle that the driver knows to be invalid; [`Error::Unavailable`]
+/// without a driver.
 ///
 /// # References
 /// - [`cuStreamGetCtx`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
@@ -180,7 +181,8 @@ pub unsafe fn stream_from_raw(
 }
 
 /// The `CUstream` of a CUDA stream, for submitting work to it; `None` for streams of other
-/// backends. It is good while the [`Stream`] or a clone of it is alive. Must not be destroyed.
+/// backends. It is valid while the [`Stream`] or a clone of it is alive. The caller must not destroy
+/// it.
 ///
 /// ```no_run
 /// let stream = fencepost::Device::open("cuda:0")?.new_stream()?;
@@ -191,12 +193,12 @@ pub fn stream_as_raw(stream: &Stream) -> Option<*mut c_void> {
     Some(of_stream(stream.imp()).ok()?.native.export())
 }
 
-/// Calls `f` with the `CUevent` of a CUDA marker, for waits inside the caller's own submits; `None`
-/// where there is none: for markers of other backends, and of streams that have failed.
+/// Calls `f` with the `CUevent` of a CUDA marker, for waits inside the caller's own submits.
+/// Returns `None`, without a call, for markers of other backends and of streams that have failed.
 ///
-/// It takes a closure because a `CUevent` is used again: inside `f` it is this marker's, and once
-/// the marker is gone it may be recorded for another. So it must not be kept. The caller must never
-/// record or destroy it.
+/// It takes a closure because `CUevent`s are pooled: inside `f` the event is this marker's, and
+/// after the marker is dropped it may be recorded for another one. So `f` must not keep it, and the
+/// caller must never record or destroy it.
 ///
 /// # References
 /// - [`cuStreamWaitEvent`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)

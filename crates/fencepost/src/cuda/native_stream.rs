@@ -12,7 +12,8 @@ use std::{
 
 use super::{
     context::Context,
-    driver::{EventHandle, Fault, StreamHandle},
+    driver::{EventHandle, StreamHandle},
+    fault::Fault,
 };
 use crate::error::{Error, Result};
 

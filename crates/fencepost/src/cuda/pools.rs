@@ -12,7 +12,8 @@ use std::{collections::VecDeque, sync::TryLockError};
 
 use super::{
     calls::Calls,
-    driver::{EventHandle, Fault, Meaning, StreamHandle},
+    driver::{EventHandle, StreamHandle},
+    fault::{Fault, Meaning},
 };
 use crate::sync::{Mutex, lock};
 

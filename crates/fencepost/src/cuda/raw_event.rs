@@ -1,14 +1,16 @@
-//! Raw events: one `CUevent` for life, which others may record again at any time.
+//! Raw events: one `CUevent` for life, which others may record again at any time: another process,
+//! a graph, or the caller's own calls of the driver.
 //!
-//! Others may be another process, a graph, or the caller's own calls of the driver. So nothing
-//! about a raw event is remembered, each query asks the driver, and it is never pooled.
+//! So nothing about a raw event is remembered, each query asks the driver, and its `CUevent` never
+//! goes to a pool.
 
 use std::{ffi::c_void, fmt, sync::Arc};
 
 use super::{
     context::Context,
     device::of_device,
-    driver::{EventHandle, Fault, INVALID_HANDLE, IpcHandle},
+    driver::{EventHandle, IpcHandle},
+    fault::{Fault, INVALID_HANDLE},
     marker::CudaMarker,
     stream::{CudaStream, of_stream},
 };
@@ -144,10 +146,10 @@ impl RawEventOptions {
 pub struct RawEvent {
     context: &'static Context,
     event: EventHandle,
-    /// Whether a graph records it, or waits for it, where a stream is captured.
+    /// Whether records and waits on a stream that is being captured become nodes of the graph.
     external: bool,
     timing: bool,
-    /// The marker that owns the event, where it is not ours.
+    /// The marker that owns the `CUevent`; `None` where this value does.
     owner: Option<Arc<dyn MarkerImpl>>,
 }
 
@@ -162,7 +164,8 @@ impl RawEvent {
     /// A new event, unrecorded, which counts as complete.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a device of another backend; what the driver says.
+    /// [`Error::Unsupported`] for a device of another backend; [`Error::Backend`] where the driver
+    /// refuses.
     pub fn new(device: &Device, options: RawEventOptions) -> Result<RawEvent> {
         let context = of_device(device.imp())?.context;
         let event = context
@@ -190,11 +193,11 @@ impl RawEvent {
         })
     }
 
-    /// The event that another process exported as `handle`. Good while the exporter keeps its own.
+    /// The event that another process exported as `handle`. Valid while that process keeps its own.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] in the process that exported it, where the event itself is to be
-    /// used, and for a device of another backend; what the driver says of a handle that is none.
+    /// [`Error::Unsupported`] in the process that exported it, which must use the event itself, and
+    /// for a device of another backend; [`Error::Backend`] for bytes that are no such handle.
     pub fn open(device: &Device, handle: &[u8; 64]) -> Result<RawEvent> {
         let context = of_device(device.imp())?.context;
         if lock(&EXPORTED).contains(handle) {
@@ -226,7 +229,7 @@ impl RawEvent {
     /// context.
     ///
     /// # Errors
-    /// What the driver says of an event that was not made with
+    /// [`Error::Backend`] for an event that was not made with
     /// [`interprocess`](RawEventOptions::interprocess), or that was itself opened.
     pub fn export(&self) -> Result<[u8; 64]> {
         let mut handle = IpcHandle([0; 64]);
@@ -253,7 +256,7 @@ impl RawEvent {
     ///
     /// # Errors
     /// [`Error::DeviceMismatch`] for a stream of another device; [`Error::Unsupported`] for one of
-    /// another backend; what the driver says.
+    /// another backend; [`Error::Backend`] where the driver refuses.
     pub fn record(&self, stream: &Stream) -> Result<()> {
         let stream = of_stream(stream.imp())?;
         if !std::ptr::eq(stream.context, self.context) {
@@ -265,7 +268,7 @@ impl RawEvent {
         }
         let recorded = self.in_graph(stream).and_then(|in_graph| {
             stream.native.call(|raw| match in_graph {
-                // SAFETY: the event is ours, alive, and of this context, as the stream is.
+                // SAFETY: the event and the stream are alive and of this context.
                 true => unsafe {
                     let call = (self.event, raw, EXTERNAL);
                     self.context.driver.event_record_with_flags(call)
@@ -276,11 +279,12 @@ impl RawEvent {
         recorded.map_err(|fault| self.failed(fault))
     }
 
-    /// Makes later work of `stream` run after what was recorded last, by whoever; in a capture,
-    /// after what was recorded last when the graph runs.
+    /// Makes later work of `stream` run after what was recorded last, whoever recorded it; in a
+    /// capture, after what was recorded last at the time when the graph runs.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a stream of another backend; what the driver says.
+    /// [`Error::Unsupported`] for a stream of another backend; [`Error::Backend`] where the driver
+    /// refuses.
     pub fn wait(&self, stream: &Stream) -> Result<()> {
         let stream = of_stream(stream.imp())?;
         let waited = self.in_graph(stream).and_then(|in_graph| {
@@ -292,7 +296,8 @@ impl RawEvent {
         waited.map_err(|fault| self.failed(fault))
     }
 
-    /// Whether a call on `stream` is the graph's to make. The flag for it is refused elsewhere.
+    /// Whether a call on `stream` becomes a node of a graph. The driver refuses the flag for that on
+    /// a stream that is not being captured.
     fn in_graph(&self, stream: &CudaStream) -> Result<bool, Fault> {
         match self.external {
             true => stream.native.is_capturing(),
@@ -351,7 +356,7 @@ impl RawEvent {
                 which: if self.query()? { "end" } else { "start" },
                 marker: format!("the last record of a raw event of {name}"),
             }),
-            // What the driver says of an event that was never recorded; both are alive.
+            // Both events are alive, so the driver means that one was never recorded.
             Err(fault) if fault.code() == Some(INVALID_HANDLE) => Err(Error::NotRecorded {
                 which: "start or end",
             }),
@@ -359,8 +364,8 @@ impl RawEvent {
         }
     }
 
-    /// The `CUevent`, for the caller's own calls of the driver, which may record it too. Good while
-    /// this value lives. Must not be destroyed.
+    /// The `CUevent`, for the caller's own calls of the driver, which may record it too. Valid while
+    /// this value lives. The caller must not destroy it.
     pub fn raw(&self) -> *mut c_void {
         self.event.0
     }

@@ -8,7 +8,8 @@ use std::{
 
 use super::{
     context::{Context, Lose},
-    driver::{Fault, StreamHandle},
+    driver::StreamHandle,
+    fault::Fault,
     marker::{self, CudaMarker, Native},
     native_stream::{NativeStream, Origin},
     pools::Kind,
@@ -115,8 +116,8 @@ impl CudaStream {
 
     /// Its timeline; `None` once the stream has failed, or fails when what was submitted is done.
     pub(crate) fn live_timeline(&self) -> Option<Arc<Timeline>> {
-        let (timeline, end) = self.values.current();
-        (end.is_none() && !timeline.has_failed()).then_some(timeline)
+        let (timeline, failure_point) = self.values.current();
+        (failure_point.is_none() && !timeline.has_failed()).then_some(timeline)
     }
 }
 
@@ -140,14 +141,15 @@ impl StreamImpl for CudaStream {
             return Ok(kept);
         }
         self.native.check_thread()?;
-        let place = self.values.allocate();
-        let marker =
-            |native, place| Ok(Arc::new(CudaMarker::new(context, kind, native, place, at)) as _);
-        if let Some(end) = place.failure_point.clone() {
-            return marker(Native::FailurePoint(end), place);
+        let allocated = self.values.allocate();
+        let marker = |native, allocated| {
+            Ok(Arc::new(CudaMarker::new(context, kind, native, allocated, at)) as _)
+        };
+        if let Some(failure_point) = allocated.failure_point.clone() {
+            return marker(Native::FailurePoint(failure_point), allocated);
         }
-        if place.timeline.has_failed() {
-            return marker(Native::Failed, place);
+        if allocated.timeline.has_failed() {
+            return marker(Native::Failed, allocated);
         }
         let recorded = self.native.is_capturing().and_then(|captured| {
             let event = context.pools.take_event(kind)?;
@@ -160,16 +162,19 @@ impl StreamImpl for CudaStream {
             }
         });
         match recorded {
-            Ok((event, false)) => marker(Native::Own(event), place),
+            Ok((event, false)) => marker(Native::Own(event), allocated),
             Ok((event, true)) => {
                 // It completes never, or each time the graph runs: no timeline may speak for it.
                 let timeline = Timeline::new(self.core.clone(), 0);
-                let place = Allocated { timeline, ..place };
-                marker(Native::Captured(event), place)
+                let allocated = Allocated {
+                    timeline,
+                    ..allocated
+                };
+                marker(Native::Captured(event), allocated)
             }
             Err(fault) => {
-                self.refused(fault, &place.timeline)?;
-                marker(Native::Failed, place)
+                self.refused(fault, &allocated.timeline)?;
+                marker(Native::Failed, allocated)
             }
         }
     }
@@ -229,17 +234,17 @@ impl StreamImpl for CudaStream {
     }
 
     fn failure(&self) -> Option<Error> {
-        let (timeline, end) = self.values.current();
-        if let Some(end) = end {
-            let _ = end.ask();
+        let (timeline, failure_point) = self.values.current();
+        if let Some(failure_point) = failure_point {
+            let _ = failure_point.ask();
         }
         timeline.failure()
     }
 
     fn clear_error(&self) -> Result<()> {
-        let (_, end) = self.values.current();
-        if let Some(end) = end {
-            let _ = end.ask();
+        let (_, failure_point) = self.values.current();
+        if let Some(failure_point) = failure_point {
+            let _ = failure_point.ask();
         }
         if let Some(lost) = self.context.lost() {
             return Err(lost);

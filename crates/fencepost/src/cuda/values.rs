@@ -142,10 +142,10 @@ impl<E> ValueAllocator<E> {
             (epoch, self.core.recorded.load(Ordering::Relaxed))
         };
         match make(&current.timeline, before) {
-            Ok(end) => {
-                let end = Arc::new(end);
-                current.failure_point = Some(end.clone());
-                Ok(Some(end))
+            Ok(failure_point) => {
+                let failure_point = Arc::new(failure_point);
+                current.failure_point = Some(failure_point.clone());
+                Ok(Some(failure_point))
             }
             Err(error) => {
                 // No failure point: an even epoch again. Never back to an earlier one, or a marker
@@ -163,14 +163,14 @@ impl<E> ValueAllocator<E> {
 
     /// Sets a failure point that was recorded some time ago, unless there is one. It was recorded
     /// after [`last`](ValueAllocator::last) gave the value that it covers.
-    pub(super) fn set_failure_point(&self, end: E) -> Arc<E> {
-        let end = Arc::new(end);
+    pub(super) fn set_failure_point(&self, failure_point: E) -> Arc<E> {
+        let failure_point = Arc::new(failure_point);
         let mut current = lock(&self.current);
         if current.failure_point.is_none() && !current.timeline.has_failed() {
             self.epoch.fetch_add(1, Ordering::AcqRel);
-            current.failure_point = Some(end.clone());
+            current.failure_point = Some(failure_point.clone());
         }
-        end
+        failure_point
     }
 
     /// Starts a new timeline if the current one has failed.
@@ -196,18 +196,21 @@ mod loom_tests {
     fn a_failure_point_counts_every_marker_placed_in_front_of_it() {
         loom::model(|| {
             let values = Arc::new(ValueAllocator::<u64>::new(stream_core()));
-            let placing = {
+            let allocating = {
                 let values = values.clone();
                 thread::spawn(move || values.allocate())
             };
-            let end = values
+            let failure_point = values
                 .make_failure_point(|_, before| Ok::<_, ()>(before))
                 .unwrap()
                 .unwrap();
-            let place = placing.join().unwrap();
-            match place.failure_point {
-                None => assert!(place.value <= *end, "in front, and not counted"),
-                Some(_) => assert!(place.value > *end, "behind, and counted"),
+            let allocated = allocating.join().unwrap();
+            match allocated.failure_point {
+                None => assert!(
+                    allocated.value <= *failure_point,
+                    "in front, and not counted"
+                ),
+                Some(_) => assert!(allocated.value > *failure_point, "behind, and counted"),
             }
         });
     }
@@ -217,16 +220,16 @@ mod loom_tests {
         loom::model(|| {
             let values = Arc::new(ValueAllocator::<u64>::new(stream_core()));
             let (timeline, _) = values.current();
-            let placing = {
+            let allocating = {
                 let values = values.clone();
                 thread::spawn(move || values.allocate_again(&timeline, None))
             };
-            let end = values
+            let failure_point = values
                 .make_failure_point(|_, before| Ok::<_, ()>(before))
                 .unwrap()
                 .unwrap();
-            if let Some(value) = placing.join().unwrap() {
-                assert!(value <= *end, "in front, and not counted");
+            if let Some(value) = allocating.join().unwrap() {
+                assert!(value <= *failure_point, "in front, and not counted");
             }
         });
     }
@@ -241,18 +244,18 @@ mod loom_tests {
                 .unwrap();
             let (old, _) = values.current();
             old.fail(&crate::error::Cause::new("x"), false).fire();
-            let placing = {
+            let allocating = {
                 let values = values.clone();
                 thread::spawn(move || values.allocate())
             };
             values.start_new_epoch();
-            let place = placing.join().unwrap();
-            if Arc::ptr_eq(&place.timeline, &old) {
-                assert!(place.failure_point.is_some());
+            let allocated = allocating.join().unwrap();
+            if Arc::ptr_eq(&allocated.timeline, &old) {
+                assert!(allocated.failure_point.is_some());
             } else {
-                assert!(place.failure_point.is_none());
+                assert!(allocated.failure_point.is_none());
                 assert!(
-                    place.timeline.completed() < place.value,
+                    allocated.timeline.completed() < allocated.value,
                     "complete from the start"
                 );
             }

@@ -26,7 +26,9 @@ impl CudaStream {
         };
         let (event, upstream) = match &imp.native {
             Native::Own(event) | Native::Captured(event) => (*event, None),
-            Native::FailurePoint(end) => (end.event(), Some(&end.cause)),
+            Native::FailurePoint(failure_point) => {
+                (failure_point.event(), Some(&failure_point.cause))
+            }
             Native::Failed => {
                 self.fail_by_wait(marker);
                 return Ok(());
@@ -134,15 +136,15 @@ impl CudaStream {
             upstream_wait.kind,
             upstream_wait.after,
         );
-        let end = self.values.set_failure_point(FailurePoint::new(
+        let failure_point = self.values.set_failure_point(FailurePoint::new(
             context, kind, event, timeline, after, cause, None,
         ));
         if context
             .watcher
-            .watch(Watch::FailurePoint(end.clone()))
+            .watch(Watch::FailurePoint(failure_point.clone()))
             .is_err()
         {
-            end.give_up();
+            failure_point.give_up();
         }
     }
 }
@@ -198,7 +200,7 @@ impl HostGated for CudaStream {
         let published = vec![PublishedWait::new(&self.core, marker, before)];
         let wait = SubmittedWait {
             stream: self.me.clone(),
-            end: Some(FailurePoint::new(
+            failure_point: Some(FailurePoint::new(
                 context,
                 kind,
                 event,
@@ -242,10 +244,11 @@ impl HostGated for CudaStream {
     }
 }
 
-/// A wait for a host gate. Should its marker fail, the stream ends at `end`, where the wait begins.
+/// A wait for a host gate. Should its marker fail, the stream ends at `failure_point`, where the
+/// wait begins.
 struct SubmittedWait {
     stream: Weak<CudaStream>,
-    end: Option<FailurePoint>,
+    failure_point: Option<FailurePoint>,
     gate: Option<HostGate>,
     context: &'static Context,
 }
@@ -256,18 +259,19 @@ impl GateWait for SubmittedWait {
         let Err(cause) = result else {
             return;
         };
-        let (Some(end), Some(gate)) = (self.end.take(), self.gate.take()) else {
+        let (Some(failure_point), Some(gate)) = (self.failure_point.take(), self.gate.take())
+        else {
             return;
         };
-        let end = end.with(cause, gate);
-        let end = match self.stream.upgrade() {
-            Some(stream) => stream.values.set_failure_point(end),
-            None => Arc::new(end),
+        let failure_point = failure_point.with(cause, gate);
+        let failure_point = match self.stream.upgrade() {
+            Some(stream) => stream.values.set_failure_point(failure_point),
+            None => Arc::new(failure_point),
         };
         // The watcher settles it. Where it cannot be asked, it is settled here.
-        let watch = Watch::FailurePoint(end.clone());
+        let watch = Watch::FailurePoint(failure_point.clone());
         if self.context.watcher.watch(watch).is_err() {
-            end.give_up();
+            failure_point.give_up();
         }
     }
 

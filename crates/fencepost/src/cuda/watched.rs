@@ -6,10 +6,7 @@ use std::sync::{
 };
 
 use super::{
-    context::Context,
-    driver::{EventHandle, Meaning},
-    host_gates::HostGate,
-    pools::Kind,
+    context::Context, driver::EventHandle, fault::Meaning, host_gates::HostGate, pools::Kind,
 };
 use crate::{
     error::{Cause, Result},
@@ -74,7 +71,7 @@ pub(super) struct FailurePoint {
 }
 
 impl FailurePoint {
-    /// An end at `event`, which is recorded and the end's from now on.
+    /// A failure point at `event`, which is recorded and which the failure point owns from now on.
     pub(super) fn new(
         context: &'static Context,
         kind: Kind,
@@ -93,7 +90,7 @@ impl FailurePoint {
         }
     }
 
-    /// The same end, with a cause, and a gate to open once the stream has failed by it.
+    /// The same failure point, with a cause, and a gate to open once the stream has failed by it.
     pub(super) fn with(self, cause: Cause, gate: HostGate) -> FailurePoint {
         FailurePoint {
             cause,
@@ -102,7 +99,7 @@ impl FailurePoint {
         }
     }
 
-    /// Fails the stream now, where nobody can watch for the end.
+    /// Fails the stream now, where nobody can watch for the failure point.
     pub(super) fn give_up(&self) {
         self.timeline.fail(&self.cause, false).fire();
         self.release();
@@ -112,7 +109,7 @@ impl FailurePoint {
         self.lease.event
     }
 
-    /// Fails the stream if its end has been reached; `true` when it has.
+    /// Fails the stream if this point has been reached; `true` when it has.
     pub(super) fn ask(&self) -> Result<bool> {
         if self.timeline.has_failed() {
             self.release();
@@ -152,7 +149,10 @@ impl Watched for Watch {
             } => (Arc::as_ptr(timeline) as usize, *value),
             // A lane of its own: the marker at `before` may be watched too, and of two things with
             // one key the second is not watched. No timeline lies at the odd address.
-            Watch::FailurePoint(end) => (Arc::as_ptr(&end.timeline) as usize + 1, end.before),
+            Watch::FailurePoint(failure_point) => (
+                Arc::as_ptr(&failure_point.timeline) as usize + 1,
+                failure_point.before,
+            ),
         }
     }
 
@@ -185,7 +185,7 @@ impl Watched for Watch {
                     }
                 }
             }
-            Watch::FailurePoint(end) => !matches!(end.ask(), Ok(false)),
+            Watch::FailurePoint(failure_point) => !matches!(failure_point.ask(), Ok(false)),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cuda::{
         context::Context,
-        driver::Fault,
+        fault::Fault,
         stream::{CudaStream, of_stream},
     },
     error::{Error, Result},

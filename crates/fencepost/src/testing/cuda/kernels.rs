@@ -8,7 +8,8 @@ use std::{
 use crate::{
     cuda::{
         context::Context,
-        driver::{DevicePointer, Driver, Fault, Status, StreamHandle, check},
+        driver::{DevicePointer, Driver, StreamHandle},
+        fault::{Fault, Status, check},
         stream::CudaStream,
     },
     error::Result,
