@@ -6,7 +6,7 @@
 //! and a run of the conformance suite.
 //!
 //! What every backend builds on:
-//! - **One [`Timeline`](crate::timeline::Timeline) per stream** is the host's account of it. A
+//! - **One [`Timeline`](crate::timeline::Timeline) per stream** is what the host knows of it. A
 //!   marker is a value on it. Values are handed out in the order of the stream.
 //! - **Completion is reported through the timeline** (`advance`, `fail`), by whoever learns of it:
 //!   a worker of the host, the watcher, a completed handler, or a query that asked the driver.
@@ -45,18 +45,20 @@ pub(crate) trait DeviceImpl: Send + Sync + Any {
 
 /// What a backend's stream provides. No call waits for the device's progress.
 pub(crate) trait StreamImpl: Send + Sync + Any {
-    /// Identity and account.
+    /// The identity of the stream, and what the host knows of it.
     fn core(&self) -> &Arc<StreamCore>;
 
-    /// Puts a marker behind everything submitted so far, and submits it. `at` is the line that
-    /// asked. On an error nothing has changed.
+    /// Puts a marker behind everything submitted so far, and submits it. `at` is the source line of
+    /// the caller. On an error nothing has changed.
     fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>>;
 
-    /// Records an event again in place, where the backend can: by [`Rerecord::begin`] it gets the
-    /// marker that the event holds, which nobody else holds then, records that one's native object,
-    /// and gives it a new value on the same timeline and `at`, the line that asked. `None` where it
-    /// cannot, or where the driver refused: nothing has changed then, but for a value that may be
-    /// used up, and [`mark`](StreamImpl::mark) is to be called. Fires no waiters.
+    /// Records an event again in place, if the backend can. [`Rerecord::begin`] gives it the marker
+    /// that the event holds, if nobody else holds that. The backend records the marker's native
+    /// object again, and gives the marker a new value on the same timeline, and `at`. Fires no
+    /// waiters.
+    ///
+    /// `None` if it cannot, or if the driver refuses. Then nothing has changed, except that a value
+    /// may be used up, and the caller calls [`mark`](StreamImpl::mark).
     fn record_again(
         &self,
         event: Rerecord<'_>,
@@ -76,7 +78,7 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
         self.wait(marker)
     }
 
-    /// Markers complete so far, by the freshest cheap knowledge.
+    /// How many markers are known to be complete, without asking a driver.
     fn completed(&self) -> u64;
 
     /// Whether everything submitted so far is done, where the API tells without a marker; else
@@ -88,8 +90,8 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
     /// The failure that sticks to the stream, if one does.
     fn failure(&self) -> Option<Error>;
 
-    /// Forgets a failure, so that what is submitted from now on runs; the lost device's error
-    /// where there is no way back.
+    /// Forgets a failure, so that what is submitted from now on runs. An error if the device is
+    /// lost.
     fn clear_error(&self) -> Result<()>;
 
     /// Runs a closure on the stream: host streams only.
@@ -123,14 +125,14 @@ pub(crate) enum TimelineKnowledge {
 /// holds a marker sees it change: [`StreamImpl::record_again`] changes one only while nobody else
 /// holds it. `Any`, so that a stream can recognise markers of its own kind.
 pub(crate) trait MarkerImpl: Awaited + Any {
-    /// What the timeline alone, without asking a driver, tells of this marker: gives queries their
-    /// fastest path.
+    /// How much the timeline alone tells of this marker: what it tells, a query need not ask a
+    /// driver for.
     fn timeline_knowledge(&self) -> TimelineKnowledge {
         TimelineKnowledge::Nothing
     }
 
-    /// Whether it is known to be complete. Where asking a driver costs more than a native wait,
-    /// without asking.
+    /// Whether it is known to be complete. A backend whose driver answers no faster than it waits
+    /// does not ask.
     fn is_known_complete(&self) -> bool {
         matches!(self.query(), Ok(true))
     }
@@ -184,11 +186,11 @@ impl fmt::Display for dyn MarkerImpl {
     }
 }
 
-/// A device, as whoever needs it holds it.
+/// A shared reference to a device.
 #[derive(Clone)]
 pub(crate) enum DeviceRef {
     Counted(Arc<dyn DeviceImpl>),
-    /// One that stays until the process ends: what holds it is made and dropped without counting.
+    /// A device that lives until the process ends, so that its references need not be counted.
     #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     Static(&'static dyn DeviceImpl),
 }
@@ -216,7 +218,7 @@ impl PartialEq for DeviceRef {
     #[inline]
     fn eq(&self, other: &DeviceRef) -> bool {
         match (self, other) {
-            // Clones of one: nearly always so.
+            // Nearly always the two are clones of one reference.
             (DeviceRef::Static(one), DeviceRef::Static(two)) if std::ptr::addr_eq(*one, *two) => {
                 true
             }

@@ -20,8 +20,8 @@ use crate::{
 
 /// A stream that can be held by a host gate.
 pub(crate) trait HostGated: StreamImpl {
-    /// Holds the stream until the host has seen `marker`, and with it whatever shares its hardware
-    /// queue.
+    /// Holds the stream, and whatever shares its hardware queue, until the host has seen `marker`
+    /// complete.
     fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()>;
 
     /// Ends the stream here: what is recorded from now on fails with `cause`, once everything
@@ -73,8 +73,8 @@ pub(crate) trait GateWait: Send + 'static {
     fn open(&mut self);
 }
 
-/// Opens the gate of `wait` once `marker` is complete or has failed. `published` are the streams
-/// that stand at the gate.
+/// Opens the gate of `wait` once `marker` is complete or has failed. `published` are the waits of
+/// the streams that the gate holds.
 ///
 /// # Errors
 /// What keeps the marker from being watched. The gate is open then.
@@ -106,7 +106,7 @@ impl<W: GateWait> OpenOnDrop<W> {
 
 impl<W: GateWait> Drop for OpenOnDrop<W> {
     fn drop(&mut self) {
-        // In front of opening: who sees the stream go on must not find it waiting.
+        // Before it opens: whoever sees the stream go on must not find it published as waiting.
         self.published.clear();
         self.wait.open();
     }

@@ -13,12 +13,11 @@ pub(crate) trait Counter: Send + Sync + 'static {
     /// What a timed marker keeps until its time is asked for.
     type Time: Time;
 
-    /// The counter's value. Never blocks. An error has been told to every stream it concerns.
+    /// The counter's value. Never blocks. On an error, every stream that it concerns has failed.
     fn read(&self) -> Result<u64>;
 
-    /// Blocks until the counter has reached `native`, or until `deadline`; it may also come back
-    /// early, for the caller looks again. `epoch` is where whoever completes markers by callbacks
-    /// would wait.
+    /// Blocks until the counter has reached `native`, or until `deadline`. It may return early: the
+    /// caller looks again. A backend whose markers are completed by callbacks waits on `epoch`.
     fn wait(&self, epoch: &Epoch, native: u64, deadline: Option<Instant>) -> Result<()>;
 
     /// Makes sure that somebody settles `epoch` once the counter has reached `native`.

@@ -1,7 +1,7 @@
-//! A stretch of a stream's markers between two failures, and how it points.
+//! An epoch: the markers of a stream between two failures, and how it ends.
 //!
-//! A counter's value is a marker's value plus the epoch's `offset`: a failure point takes a native
-//! value of its own, which no marker has.
+//! A marker is complete when the counter has its value plus the `offset` of its epoch, which is its
+//! *native* value. The two differ because a failure point takes a native value that no marker has.
 //!
 //! # The protocol
 //!
@@ -10,11 +10,11 @@
 //! | `NONE` | no failure point is known: the counter alone tells what is complete |
 //! | `v` | what is above `v` never completes; [`Failures::points`] tells when it fails, and why |
 //!
-//! *Invariant: when a native signal can make the counter pass a failure point, `limit` is set.* A
-//! failure point that is submitted ([`Epoch::close`]) sets `limit` before its submit. One that is
+//! *Invariant: `limit` is set before any native signal can take the counter past a failure point.*
+//! A failure point that is submitted ([`Epoch::close`]) sets `limit` before its submit. One that is
 //! found out later ([`Epoch::fail_after`]) sets it before the host opens the gate in front of it. A
-//! thread that settles reads the counter first and `limit` second, so with the counter's new value
-//! it sees the limit.
+//! thread that settles reads the counter first and `limit` second, so whoever sees a counter past a
+//! failure point sees the limit too.
 //!
 //! # Epochs that may fail
 //!
@@ -40,9 +40,9 @@ pub(crate) struct Epoch {
     failures: Mutex<Failures>,
 }
 
-/// How markers of an epoch fail, or may.
+/// The failures of an epoch that are known, and who is told of further ones.
 struct Failures {
-    /// By the markers in front of them, the fewest first.
+    /// Ordered by `before`, the lowest first.
     points: Vec<FailurePoint>,
     /// How many waits may still make it fail.
     may_fail: usize,
@@ -65,7 +65,7 @@ struct Dependent {
     marker: String,
 }
 
-/// How a wait for a marker ends, by what is known now.
+/// How a wait for a marker on the device ends.
 #[derive(Clone, Debug)]
 pub(crate) enum Expected {
     /// It completes when the counter reaches this.
@@ -77,7 +77,7 @@ pub(crate) enum Expected {
 const NONE: u64 = u64::MAX;
 
 impl Epoch {
-    /// Goes on behind `last`, the last value handed out; native values are larger by `offset`.
+    /// The epoch of the markers after `last`. Their native values are larger by `offset`.
     pub(super) fn new(core: &Arc<StreamCore>, last: u64, offset: u64) -> Arc<Epoch> {
         Arc::new(Epoch {
             timeline: Timeline::new(core.clone(), last),
@@ -122,15 +122,16 @@ impl Epoch {
         self.timeline.wait(value, deadline).map(drop)
     }
 
-    /// The counter was read, and had this value. Fires those who wait: call it without a lock.
+    /// Tells the epoch what the counter was read as, and fires the waiters that are due. Call it
+    /// without any lock.
     pub(crate) fn settle(&self, counter: u64) {
         for wake in self.reach(counter).into_iter().flatten() {
             wake.fire();
         }
     }
 
-    /// As [`settle`](Epoch::settle), for a caller that holds a lock: gives those who are to be
-    /// fired without it.
+    /// As [`settle`](Epoch::settle), for a caller that holds a lock: gives the waiters that are
+    /// due, to be fired without that lock.
     #[inline]
     pub(crate) fn reach(&self, counter: u64) -> [Option<Wake>; 2] {
         let value = counter.saturating_sub(self.offset);
@@ -155,7 +156,7 @@ impl Epoch {
     }
 
     /// Sets the limit for a failure point that is about to be submitted, and gives its native
-    /// value, the one behind `last`. Called under the submit lock, on an epoch that is not closed.
+    /// value, the one after `last`. Called under the submit lock, on an epoch that is not closed.
     pub(super) fn close(&self, last: u64, cause: Cause) -> u64 {
         let native = self.native(last) + 1;
         let mut failures = lock(&self.failures);
@@ -168,7 +169,7 @@ impl Epoch {
         native
     }
 
-    /// How a wait for `value` ends, by what is known now.
+    /// How a wait for the marker `value` ends, as far as that is known.
     pub(crate) fn expected(&self, value: u64) -> Expected {
         if self.limit.load(Ordering::Acquire) >= value {
             return Expected::Completes(self.native(value));
@@ -176,8 +177,8 @@ impl Epoch {
         lock(&self.failures).expected(value, self.offset)
     }
 
-    /// The counter's value at which it is known whether the marker with this native value
-    /// completes: a failure point in front of it comes earlier than itself.
+    /// The value of the counter at which it is known whether the marker with this native value
+    /// completes. A failure point in front of it is reached earlier than the marker itself.
     pub(crate) fn known_at(&self, native: u64) -> u64 {
         match self.expected(native.saturating_sub(self.offset)) {
             Expected::Completes(native) | Expected::Fails(native, _) => native,
@@ -190,8 +191,8 @@ impl Epoch {
     }
 
     /// As [`expected`](Epoch::expected), for a wait of `dependent`, whose markers above `before`
-    /// lie behind it: should this epoch fail later, so does that one. Call it before that wait
-    /// is submitted, under the dependent's submit lock.
+    /// will be behind that wait. If this epoch turns out to fail before `value`, they fail too. Call
+    /// it before the wait is submitted, under the dependent's submit lock.
     pub(crate) fn add_dependent(
         &self,
         value: u64,
@@ -205,8 +206,8 @@ impl Epoch {
             return expected;
         }
         drop(failures);
-        // Counted first: whoever clears or fails it takes one off. Never two locks at a time, for
-        // two epochs may depend on each other.
+        // Counted before it is listed, since whoever clears or fails a listed dependent takes one
+        // off. Never two locks at a time: two epochs may depend on each other.
         dependent.begin_may_fail();
         let mut failures = lock(&self.failures);
         let expected = failures.expected(value, self.offset);
@@ -239,7 +240,7 @@ impl Epoch {
             cleared.append(&mut failures.dependents);
         }
         drop(failures);
-        // A chain of thousands must not nest.
+        // A loop and no recursion: a chain may be thousands of epochs long.
         while let Some(dependent) = cleared.pop() {
             let Some(epoch) = dependent.epoch.upgrade() else {
                 continue;
@@ -252,9 +253,9 @@ impl Epoch {
         }
     }
 
-    /// One reason less why it may fail, since it does: markers above `before` fail with `cause`,
-    /// once those up to it are complete. Returns when all that wait for one of them are marked as
-    /// failed too; the host may then open the gate.
+    /// The epoch fails: markers above `before` fail with `cause`, once those up to it are complete.
+    /// That is one reason less why it may fail. When this returns, all dependents of the failed
+    /// markers are marked as failed too, and the host may open the gate.
     pub(crate) fn fail_after(&self, before: u64, cause: &Cause) {
         let mut due = self.add_failure_point(before, cause);
         self.clear();
@@ -268,6 +269,7 @@ impl Epoch {
         }
     }
 
+    /// Sets a failure point, and gives the dependents that fail by it.
     fn add_failure_point(&self, before: u64, cause: &Cause) -> Vec<(Dependent, Cause)> {
         let mut failures = lock(&self.failures);
         failures.add(FailurePoint {
@@ -285,6 +287,7 @@ impl Epoch {
             .collect()
     }
 
+    /// Lowers the limit to the first failure point.
     fn lower(&self, failures: &Failures) {
         if let Some(point) = failures.points.first() {
             self.limit.fetch_min(point.before, Ordering::AcqRel);

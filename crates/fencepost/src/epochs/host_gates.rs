@@ -1,9 +1,9 @@
 //! The host gates of a stream, which open in the order in which the stream waits for them.
 //!
-//! All gates of a stream are values of one native counter, called tickets: signalling a ticket
-//! opens all gates before it too. So a gate whose marker is complete early waits for those in front
-//! of it. The signal is made under the lock: two threads must not signal two tickets the wrong way
-//! round.
+//! All gates of a stream are values of one native counter, called tickets. Signalling a ticket
+//! opens all gates before it too, so a gate whose marker is complete early stays closed until those
+//! in front of it may open. Signals are made under the lock, so that two threads cannot signal two
+//! tickets in the wrong order.
 
 use std::collections::VecDeque;
 
@@ -15,8 +15,8 @@ pub(crate) struct HostGates {
 
 struct State {
     /// The last ticket that was signalled.
-    gone: u64,
-    /// Whether the tickets behind it are done.
+    signalled: u64,
+    /// Whether the gates of the tickets after it may open.
     done: VecDeque<bool>,
 }
 
@@ -24,7 +24,7 @@ impl HostGates {
     pub(crate) fn new() -> HostGates {
         HostGates {
             state: Mutex::new(State {
-                gone: 0,
+                signalled: 0,
                 done: VecDeque::new(),
             }),
         }
@@ -35,26 +35,26 @@ impl HostGates {
     pub(crate) fn take(&self) -> u64 {
         let mut state = lock(&self.state);
         state.done.push_back(false);
-        state.gone + state.done.len() as u64
+        state.signalled + state.done.len() as u64
     }
 
     /// The gate of `ticket` may open: calls `signal` with the last ticket that may be signalled
     /// now, if one may.
     pub(crate) fn done(&self, ticket: u64, signal: impl FnOnce(u64)) {
         let mut state = lock(&self.state);
-        let Some(index) = ticket.checked_sub(state.gone + 1) else {
+        let Some(index) = ticket.checked_sub(state.signalled + 1) else {
             return;
         };
         if let Some(done) = state.done.get_mut(index as usize) {
             *done = true;
         }
-        let before = state.gone;
+        let before = state.signalled;
         while let Some(true) = state.done.front() {
             state.done.pop_front();
-            state.gone += 1;
+            state.signalled += 1;
         }
-        if state.gone > before {
-            signal(state.gone);
+        if state.signalled > before {
+            signal(state.signalled);
         }
     }
 }
@@ -64,18 +64,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn turns_go_in_the_order_in_which_they_were_taken() {
+    fn gates_open_in_the_order_in_which_their_tickets_were_taken() {
         let gates = HostGates::new();
         let tickets = [gates.take(), gates.take(), gates.take()];
-        let mut went = Vec::new();
+        let mut signalled = Vec::new();
         for at in [1, 2, 0] {
-            gates.done(tickets[at], |ticket| went.push(ticket));
+            gates.done(tickets[at], |ticket| signalled.push(ticket));
         }
-        assert_eq!(went, [3], "the first holds back the others");
+        assert_eq!(signalled, [3], "the first holds back the others");
         let next = gates.take();
-        gates.done(next, |ticket| went.push(ticket));
-        gates.done(next, |ticket| went.push(ticket));
-        assert_eq!(went, [3, 4]);
+        gates.done(next, |ticket| signalled.push(ticket));
+        gates.done(next, |ticket| signalled.push(ticket));
+        assert_eq!(signalled, [3, 4]);
     }
 }
 
@@ -94,8 +94,8 @@ mod loom_tests {
             let done = |ticket| {
                 let (gates, counter) = (gates.clone(), counter.clone());
                 move || {
-                    gates.done(ticket, |gone| {
-                        assert!(counter.swap(gone, Ordering::AcqRel) < gone);
+                    gates.done(ticket, |last| {
+                        assert!(counter.swap(last, Ordering::AcqRel) < last);
                     });
                 }
             };

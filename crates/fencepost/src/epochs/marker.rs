@@ -24,7 +24,7 @@ pub(crate) struct CountedMarker<C: Counter> {
 }
 
 impl<C: Counter> CountedMarker<C> {
-    /// The marker at `place`, whose submit gave it a time if it has timing.
+    /// The marker at `place`. If it has timing, its submit has given it a time.
     pub(crate) fn new(
         counter: Arc<C>,
         place: Allocated<Option<C::Time>>,
@@ -63,8 +63,8 @@ impl<C: Counter> CountedMarker<C> {
         }
     }
 
-    /// It was recorded again in place, on its own stream. Whoever watches the old value watches the
-    /// epoch, so nobody misses it.
+    /// Tells the marker that it was recorded again in place, on its own stream. Whoever watches its
+    /// old value settles the whole epoch, so no waiter is missed.
     #[inline]
     pub(crate) fn is_now(
         &mut self,
@@ -91,7 +91,7 @@ impl<C: Counter> CountedMarker<C> {
         self.time.as_ref()
     }
 
-    /// The value of the counter at which the marker's fate is known.
+    /// The value of the counter at which it is known whether the marker completes.
     fn known_at(&self) -> u64 {
         self.epoch.known_at(self.epoch.native(self.point.value))
     }
@@ -112,7 +112,7 @@ impl<C: Counter> CountedMarker<C> {
         self.point.timeline.check(self.point.value)
     }
 
-    /// What sticks to the stream is what everyone sees.
+    /// The failure of the stream, which everyone sees; else `error`.
     fn failed(&self, error: Error) -> Error {
         self.check().err().unwrap_or(error)
     }

@@ -1,8 +1,8 @@
-//! Who hands out a stream's values.
+//! The value allocator, which hands out a stream's values.
 //!
-//! The lock of `state` is the submit lock: whoever holds it submits, and the order of values is the
-//! order of submits. The driver may block under it, so nothing that must not block takes it; readers
-//! look at `current`.
+//! The lock of `state` is the submit lock: whoever holds it submits, so the order of values is the
+//! order of submits. The driver may block under it. Calls that must not block look at `current`
+//! instead.
 
 use std::sync::Arc;
 
@@ -27,15 +27,16 @@ pub(crate) struct SubmitState {
     pub(crate) last: u64,
 }
 
-/// Where a marker stands.
+/// A value that was handed out to a marker.
 pub(crate) struct Allocated<T> {
     pub(crate) epoch: Arc<Epoch>,
     pub(crate) value: u64,
-    /// What its submit gave; `None` behind a failure, where nothing is submitted.
+    /// What its submit returned; `None` behind a failure, where nothing is submitted.
     pub(crate) submitted: Option<T>,
 }
 
-/// The next value of a stream, under its submit lock. Dropped, it is not used up.
+/// The next value of a stream, and its submit lock. Dropped without
+/// [`submitted`](NextValue::submitted), it is not used up.
 pub(crate) struct NextValue<'a> {
     core: &'a StreamCore,
     state: MutexGuard<'a, SubmitState>,
@@ -48,7 +49,7 @@ impl NextValue<'_> {
         self.state.epoch.native(self.state.last + 1)
     }
 
-    /// The marker's value, whose submit succeeded.
+    /// Uses the value up, since its submit has succeeded, and gives it.
     #[inline]
     pub(crate) fn submitted(mut self) -> u64 {
         self.state.last += 1;
@@ -59,7 +60,8 @@ impl NextValue<'_> {
 }
 
 impl SubmitState {
-    /// As [`ValueAllocator::fail_from_here`]; what it gives is to be fired without the submit lock.
+    /// As [`ValueAllocator::fail_from_here`]. The caller fires what it gives, without the submit
+    /// lock.
     #[must_use]
     pub(crate) fn fail_from_here<R>(
         &self,
@@ -97,7 +99,7 @@ impl ValueAllocator {
         lock(&self.state)
     }
 
-    /// Hands out a value for which `submit` signals the native value that it is given. Where that
+    /// Hands out the next value. `submit` is to signal the native value that it is given; if it
     /// fails, nothing has changed.
     #[inline]
     pub(crate) fn record<T, R>(
@@ -119,8 +121,8 @@ impl ValueAllocator {
         })
     }
 
-    /// The next value, for a marker that is on `epoch` already; `None` where the stream has left
-    /// that.
+    /// The next value, for a marker that is on `epoch` already; `None` if that is closed, or is not
+    /// the stream's epoch any more.
     #[inline]
     pub(crate) fn next_on(&self, epoch: &Arc<Epoch>) -> Option<NextValue<'_>> {
         let state = self.lock_submits();
@@ -133,7 +135,8 @@ impl ValueAllocator {
         }
     }
 
-    /// Other work in the stream's order; `None` behind a failure, where nothing is submitted.
+    /// Submits work that is no marker, in the stream's order; `None` behind a failure, where
+    /// nothing is submitted.
     pub(crate) fn submit<T, R>(
         &self,
         submit: impl FnOnce(&SubmitState) -> Result<T, R>,
@@ -145,9 +148,9 @@ impl ValueAllocator {
         }
     }
 
-    /// Ends the stream behind what was submitted so far: `submit` signals the native value that it
-    /// is given. Where that fails, the stream has failed at once. Does nothing where the
-    /// epoch is closed.
+    /// Fails the stream behind what was submitted so far. `submit` is to signal the native value of
+    /// the failure point, which it is given; if it fails, the stream fails at once. Does nothing if
+    /// the epoch is closed.
     pub(crate) fn fail_from_here<R>(
         &self,
         cause: &Cause,
@@ -159,7 +162,7 @@ impl ValueAllocator {
         }
     }
 
-    /// Starts a new epoch behind a failure; no-op without one.
+    /// Starts a new epoch after a failure; does nothing without one.
     pub(crate) fn start_new_epoch(&self) {
         let mut state = self.lock_submits();
         if !state.epoch.timeline.has_failed() {

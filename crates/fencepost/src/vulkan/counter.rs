@@ -27,7 +27,8 @@ impl Counter for Native {
     }
 
     fn wait(&self, epoch: &Epoch, native: u64, deadline: Option<Instant>) -> Result<()> {
-        /// The longest call, where the host may learn of a failure in front of the marker.
+        /// The longest call while the epoch may fail: the host may learn of a failure that the
+        /// semaphore does not show.
         const AT_ONCE: u64 = 10_000_000;
         let timeout = match deadline {
             None => u64::MAX,

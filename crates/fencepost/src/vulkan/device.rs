@@ -1,32 +1,38 @@
 //! The Vulkan backend: streams on the queues of Vulkan 1.2 devices, ours or the caller's.
 //!
-//! - **A marker is a value on its stream's timeline semaphore** (`epochs`).
-//!   Recording is one submit that signals it; a command buffer that writes a timestamp goes along
-//!   only when timing was asked for.
-//! - **The order of a stream is the order of its queue.** Streams may outnumber queues: those that
-//!   share a queue share its order, and what holds one up holds up the others.
-//! - **Nothing of a stream is destroyed while the device may use it**, and no drop waits: what is
-//!   pending is destroyed by the watcher, once it is over (`native.rs`).
-//! - **A forked child, and the end of the process, are out of the driver's reach**: calls of a
-//!   child are errors, by one atomic load (`fork.rs`); drops leave everything where it is.
-//! - **One thread per device waits for all** who asked to be told (`watcher.rs`). It reads and
-//!   waits for semaphores, and signals those that the host holds streams with; it never takes a
-//!   queue's lock.
-//! - **The time between two markers is taken on the ticks they wrote**, masked by the valid bits of
-//!   their queue families (`time.rs`); the slots they are in are used again behind the device only
-//!   (`slots.rs`).
+//! - **A marker is a value on its stream's timeline semaphore** (`epochs`). Recording is one submit
+//!   that signals it. A timed record submits a command buffer with it, which writes a timestamp.
+//! - **A stream has the order of its queue.** Streams may outnumber queues. Streams that share a
+//!   queue share its order, so what delays one delays the others.
+//! - **No drop waits, and nothing is destroyed while the device may use it.** What is pending is
+//!   destroyed by the watcher, once it is complete (`native.rs`).
+//! - **The driver is not called in a forked child, nor while the process ends.** In a child, calls
+//!   are errors, by one atomic load (`fork.rs`); drops destroy nothing.
+//! - **One thread per device waits for all who asked to be told** (`watcher.rs`). It reads, awaits
+//!   and signals semaphores; it never takes a queue's lock.
+//! - **The time between two markers is the difference of their ticks**, masked by the valid bits of
+//!   their queue families (`time.rs`). A query slot is used again only once the device no longer
+//!   writes it (`slots.rs`).
 //!
-//! | the driver | so we |
-//! |---|---|
-//! | has no `synchronization2` | call `vkQueueSubmit` and `vkCmdWriteTimestamp` (at the bottom of the pipe) |
-//! | has no `hostQueryReset` | reset each query in the buffer that writes it, which a transfer-only queue cannot |
-//! | writes no timestamps in a queue family | refuse timing there, and name the family |
-//! | blocks a submit while its queue is full (NVIDIA's, from some 6,550 submits on), and takes the device for lost after ten seconds of that | say so in [`crate::vulkan`]; the submit lock of that queue is held meanwhile |
-//! | waits at the process's end for queues to come to rest (NVIDIA's) | let go of what the host holds before |
-//! | reads a lost device's counters as all bits set (NVIDIA's), as what they were at, or as an error | take each for a loss: a wait that says so tells everyone |
-//! | does not conform (MoltenVK) | ask the loader for it, and enable `VK_KHR_portability_subset` |
-//! | computes on the processor | take it only when it is asked for by name |
-//! | spins in `vkWaitSemaphores` for any of several (Mesa's llvmpipe) | look, and pause in between |
+//! What drivers do, and what we do about it:
+//! - *No `synchronization2`*: `vkQueueSubmit` and `vkCmdWriteTimestamp` (at the bottom of the pipe)
+//!   are called instead.
+//! - *No `hostQueryReset`*: the buffer that writes a query resets it first. A queue that only
+//!   transfers cannot do that.
+//! - *No timestamps in a queue family*: timing is refused there, and the error names the family.
+//! - *Submits block while the queue is full* (NVIDIA's, from some 6,550 submits on), and the device
+//!   counts as lost after ten seconds of that: [`crate::vulkan`] says so. The queue's lock is held
+//!   meanwhile.
+//! - *The end of the process waits for all queues to be idle* (NVIDIA's): all host gates are opened
+//!   before (`exit.rs`).
+//! - *The counter of a lost device* reads as all bits set (NVIDIA's), as its last value, or as an
+//!   error. The first and the last count as a loss. For the second, a wait in the driver reports
+//!   it.
+//! - *A driver does not conform* (MoltenVK): the loader is asked for such drivers, and
+//!   `VK_KHR_portability_subset` is enabled.
+//! - *The driver computes on the processor*: it is used only if it is asked for by name.
+//! - *`vkWaitSemaphores` spins if it waits for any of several* (Mesa's llvmpipe): the watcher
+//!   looks, and pauses in between.
 
 use std::{any::Any, sync::Arc};
 

@@ -8,11 +8,12 @@ use std::{
 use super::watcher::DeviceWatcher;
 use crate::sync::{Mutex, lock, sleep};
 
-/// Takes the device's watcher out of the driver before the process takes the driver apart.
+/// Has the device's watcher return from the driver before the process ends.
 ///
-/// Drivers and layers do that in exit handlers of their own, which run after those that were
-/// registered later, and crash whoever is in them (seen with the validation layer). NVIDIA's also
-/// waits there for every queue to be idle, so every host gate is opened before.
+/// Drivers and layers clean up in exit handlers of their own, and a thread that is still inside
+/// them then crashes (seen with the validation layer). Exit handlers run in the reverse order of
+/// their registration, so ours, which is registered later, runs first. NVIDIA's driver also waits
+/// in its handler for every queue to be idle, so ours opens every host gate.
 pub(super) fn leave_at_exit(watcher: &Arc<DeviceWatcher>) {
     static ALL: Mutex<Vec<Weak<DeviceWatcher>>> = Mutex::new(Vec::new());
     static ONCE: Once = Once::new();
@@ -25,7 +26,7 @@ pub(super) fn leave_at_exit(watcher: &Arc<DeviceWatcher>) {
         };
         for watcher in all.iter().filter_map(Weak::upgrade) {
             let gpu = &watcher.gpu;
-            // For a moment only: a driver that does not return must not keep the process.
+            // For a moment only: a driver that does not return must not keep the process alive.
             for _ in 0..200 {
                 if gpu.is_forked() || watcher.leave() {
                     break;
@@ -46,8 +47,8 @@ pub(super) fn leave_at_exit(watcher: &Arc<DeviceWatcher>) {
     drop(all);
     ONCE.call_once(|| {
         // SAFETY: C's atexit, with a function that never unwinds: it takes no lock that a panic may
-        // have poisoned. https://en.cppreference.com/w/c/program/atexit Where it is refused, the
-        // process ends as it would without.
+        // have poisoned. https://en.cppreference.com/w/c/program/atexit
+        // If the call fails, the process ends without this handler.
         let _ = unsafe { atexit(leave) };
     });
 }

@@ -1,16 +1,17 @@
-//! Whether this process was forked, by one atomic load: for calls that cannot afford to ask the
-//! system.
+//! Whether this process was forked since a device was opened, by one atomic load: asking the system
+//! for the process ID takes too long for a query or a record.
 //!
-//! Drivers and their threads stay with the parent, so in the child nothing of them is to be called.
+//! A driver and its threads stay with the parent, so a child must not call the driver.
 
 #[cfg(unix)]
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// How many forks lie between this process and the first.
+/// How many forks led from the first process to this one.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
-/// The number that a process has for good. Ask once before comparing.
+/// The number of this process, to compare with [`current`] later. A child that is forked after the
+/// first call has another number.
 pub(super) fn number() -> u32 {
     #[cfg(unix)]
     {
@@ -24,16 +25,17 @@ pub(super) fn number() -> u32 {
             FORKS.fetch_add(1, Ordering::Relaxed);
         }
         ONCE.call_once(|| {
-            // SAFETY: POSIX's pthread_atfork, with a function that does one atomic addition, as a
-            // child may.
-            // https://pubs.opengroup.org/onlinepubs/9799919799/functions/pthread_atfork.html Where
-            // it is refused, for lack of memory, those who ask the system still know.
+            // SAFETY: POSIX's pthread_atfork, with a function that does one atomic addition, which
+            // a child may do.
+            // https://pubs.opengroup.org/onlinepubs/9799919799/functions/pthread_atfork.html It may
+            // fail for lack of memory. Then only checks that ask the system notice a fork.
             let _ = unsafe { pthread_atfork(None, None, Some(count)) };
         });
     }
     current()
 }
 
+/// The number of the process that calls.
 #[inline]
 pub(super) fn current() -> u32 {
     FORKS.load(Ordering::Relaxed)

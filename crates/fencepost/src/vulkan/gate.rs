@@ -9,8 +9,8 @@ use ash::vk;
 
 use super::{fault::Fault, gpu::Gpu, queue::SemaphoreValue};
 
-/// A timeline semaphore that the host signals once, with 1. One semaphore for several gates would
-/// do, but the validation layer (1.3.239) takes an earlier signal of the host for pending then.
+/// A timeline semaphore that the host signals once, with 1. One semaphore could serve several
+/// gates, but then the validation layer (1.3.239) takes an earlier signal of the host for pending.
 pub(crate) struct HostGate {
     gpu: Arc<Gpu>,
     semaphore: vk::Semaphore,

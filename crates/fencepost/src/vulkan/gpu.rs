@@ -39,7 +39,7 @@ pub(crate) struct Gpu {
     pub(super) submitter: Submitter,
     /// `vkCmdWriteTimestamp2`, where the device has it.
     pub(super) write2: Option<vk::PFN_vkCmdWriteTimestamp2>,
-    /// Whether queries are reset by the host, not in the queue.
+    /// Whether the host resets queries. Else the queue does.
     pub(super) host_reset: bool,
     /// Whether the driver spins in a wait for one of several semaphores.
     pub(super) spins: bool,
@@ -47,9 +47,9 @@ pub(crate) struct Gpu {
     pub(super) families: Vec<vk::QueueFamilyProperties>,
     pub(super) clock: Clock,
     callbacks: Arc<CallbackQueue>,
-    /// Those that new streams are put on.
+    /// The queues that new streams are put on.
     queues: Mutex<Vec<Arc<Queue>>>,
-    /// Further queues of the caller's, as long as they have streams.
+    /// Further queues of the caller's, while they have streams.
     wrapped: Mutex<Vec<Weak<Queue>>>,
     streams: Streams<dyn GpuStream>,
     loss: Loss,
@@ -133,8 +133,8 @@ impl Gpu {
         self.exiting.store(true, Ordering::Release);
     }
 
-    /// Whether the driver is out of reach: in a forked child, and when the process is ending. Drops
-    /// then leave everything where it is.
+    /// Whether the driver must not be called: in a forked child, and when the process is ending.
+    /// Drops then destroy nothing.
     pub(crate) fn is_gone(&self) -> bool {
         self.exiting.load(Ordering::Acquire) || self.is_forked()
     }
@@ -150,8 +150,8 @@ impl Gpu {
         queues.iter().min_by_key(|queue| queue.users()).cloned()
     }
 
-    /// A queue of the caller's. A queue that is known keeps the lock it has: two locks would guard
-    /// nothing.
+    /// A queue of the caller's. A queue that is known already keeps its lock, since two locks would
+    /// guard nothing.
     pub(super) fn wrapped_queue(
         &self,
         raw: vk::Queue,
@@ -192,8 +192,8 @@ impl Gpu {
         self.loss.error(&self.name)
     }
 
-    /// What a refused call is to the caller. A loss fails every stream; the first such call is
-    /// their cause. Call it without any lock.
+    /// The error of a call that the driver refused. A loss fails every stream, with the first such
+    /// call as the cause. Call it without any lock.
     #[cold]
     pub(crate) fn failed(&self, fault: Fault) -> Error {
         if self.is_forked() {
@@ -231,8 +231,8 @@ impl Gpu {
     /// The value of a timeline semaphore. Never blocks.
     #[inline]
     pub(super) fn counter(&self, semaphore: vk::Semaphore) -> Result<u64, Fault> {
-        /// No stream gets there. Some drivers tell of a lost device by such a value, and call it a
-        /// success ([Vulkan-ValidationLayers
+        /// No stream reaches this value. Some drivers report a lost device by such a value and the
+        /// result of a success ([Vulkan-ValidationLayers
         /// #4566](https://github.com/KhronosGroup/Vulkan-ValidationLayers/issues/4566)).
         const BEYOND: u64 = 1 << 63;
         // SAFETY: a timeline semaphore of this device, which its owner keeps alive.
@@ -243,8 +243,8 @@ impl Gpu {
         value.map_err(Fault::of("vkGetSemaphoreCounterValue"))
     }
 
-    /// Signals a timeline semaphore from the host. Only a lost device refuses that, and nothing
-    /// waits there.
+    /// Signals a timeline semaphore from the host. Only a lost device refuses that, and there
+    /// nothing waits any more.
     pub(super) fn signal(&self, semaphore: vk::Semaphore, value: u64) {
         if self.is_gone() {
             return;

@@ -1,24 +1,23 @@
-//! The Vulkan loader and our own instance, both found at run time.
+//! The Vulkan loader, found at run time, and the instance that devices of our own are made with.
 
 use std::{
     ffi::{CStr, c_void},
     io::Write,
-    sync::{OnceLock, PoisonError},
+    sync::OnceLock,
 };
 
 use ash::{Entry, Instance, ext, khr, vk};
 
 use super::fork;
-use crate::sync::Mutex;
 
 /// The loader, our instance, and the devices worth opening.
 pub(super) struct Loader {
-    /// Unloading it would take the driver away under everybody.
+    /// Kept, since unloading the library would unload the driver too.
     _entry: Entry,
     pub(super) instance: Instance,
-    /// What the instance was made for: newer parts of a device are no use to it.
+    /// The version that the instance was made for, which limits the version of its devices.
     pub(super) version: u32,
-    /// The process that it was loaded in.
+    /// The process that it was loaded in, by its number of forks.
     home: u32,
     pub(super) devices: Vec<Found>,
 }
@@ -43,13 +42,10 @@ impl Loader {
     /// The one loader of this process; or why there is none, and what would bring it.
     pub(super) fn get() -> Result<&'static Loader, String> {
         static LOADER: OnceLock<Result<Loader, String>> = OnceLock::new();
-        // Two threads that come first load one after the other: loaders are not always ready for
-        // both.
-        static LOADING: Mutex<()> = Mutex::new(());
-        let _alone = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
         match LOADER.get_or_init(load) {
             Ok(loader) if loader.home != fork::current() => Err(
-                "this process was forked from one that uses Vulkan; exec() first, or fork before it is used"
+                "this process was forked from one that uses Vulkan; exec() first, or fork before \
+                 it is used"
                     .into(),
             ),
             Ok(loader) => Ok(loader),
@@ -64,15 +60,16 @@ fn load() -> Result<Loader, String> {
         // SAFETY: loading runs the library's initialisers; the user named it as a Vulkan loader.
         Some(path) => unsafe { Entry::load_from(path) }.map_err(|error| {
             format!(
-                "{LIBRARY} names {}, which cannot be loaded as one: {error}; unset it, or name a Vulkan loader",
+                "{LIBRARY} names {}, which cannot be loaded as a Vulkan loader: {error}; unset it, \
+                 or name a Vulkan loader",
                 path.to_string_lossy()
             )
         })?,
         // SAFETY: the system's loader, by the name that its installation uses.
         None => unsafe { Entry::load() }.map_err(|error| {
             format!(
-                "no Vulkan loader: {error}; install one (as the package libvulkan1 or vulkan-loader) \
-                 and the GPU's driver, or name a loader in {LIBRARY}"
+                "no Vulkan loader: {error}; install one (as the package libvulkan1 or \
+                 vulkan-loader) and the GPU's driver, or name a loader in {LIBRARY}"
             )
         })?,
     };
@@ -122,7 +119,7 @@ fn instance(entry: &Entry, version: u32) -> Result<Instance, String> {
     let portability = khr::portability_enumeration::NAME;
     let mut extensions = Vec::new();
     if known.is_ok_and(|known| known.iter().any(|one| is_named(one, portability))) {
-        // Else the loader hides drivers that do not conform, such as MoltenVK.
+        // Without it the loader hides drivers that do not conform, such as MoltenVK.
         extensions.push(portability.as_ptr());
         info = info.flags(vk::InstanceCreateFlags::ENUMERATE_PORTABILITY_KHR);
     }
@@ -140,19 +137,22 @@ fn instance(entry: &Entry, version: u32) -> Result<Instance, String> {
     // SAFETY: everything that `info` points to is alive until the call is over.
     let instance = unsafe { entry.create_instance(&info, None) }.map_err(|error| match error {
         vk::Result::ERROR_INCOMPATIBLE_DRIVER => {
-            "the Vulkan loader finds no driver; install the GPU's (or mesa-vulkan-drivers for a software one)"
+            "the Vulkan loader finds no driver; install the GPU's (or mesa-vulkan-drivers for a \
+             software one)"
                 .to_owned()
         }
         vk::Result::ERROR_LAYER_NOT_PRESENT => format!(
-            "{VALIDATION} asks for the validation layer, which is not installed; unset it, or install \
-             vulkan-validationlayers"
+            "{VALIDATION} asks for the validation layer, which is not installed; unset it, or \
+             install vulkan-validationlayers"
         ),
-        error => format!("vkCreateInstance failed: {error}; try vulkaninfo, and reinstall the driver"),
+        error => {
+            format!("vkCreateInstance failed: {error}; try vulkaninfo, and reinstall the driver")
+        }
     })?;
     if validate {
         let debug = ext::debug_utils::Instance::new(entry, &instance);
-        // SAFETY: the instance is alive and has the extension. The messenger is never destroyed, as
-        // the instance.
+        // SAFETY: the instance is alive and has the extension. Neither the messenger nor the
+        // instance is ever destroyed.
         let made = unsafe { debug.create_debug_utils_messenger(&self::messenger(), None) };
         made.map_err(|error| format!("the validation layer takes no messenger: {error}"))?;
     }
@@ -175,7 +175,7 @@ unsafe extern "system" fn heard(
     data: *const vk::DebugUtilsMessengerCallbackDataEXT<'_>,
     _: *mut c_void,
 ) -> vk::Bool32 {
-    // SAFETY: the layer gives a message that is alive during the call, or none.
+    // SAFETY: null, or a message that is alive during the call.
     if let Some(data) = unsafe { data.as_ref() }
         && !data.p_message.is_null()
     {

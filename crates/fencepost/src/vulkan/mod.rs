@@ -1,38 +1,40 @@
-//! Vulkan: devices and queues of the caller's own, marks inside the caller's submits, and the
-//! native semaphores.
+//! Vulkan: devices and queues of the caller's own, markers inside the caller's submits, and native
+//! handles.
 //!
-//! With the feature `vulkan`, [`Device::open`]`("vulkan:0")` makes a `VkDevice` of our own on the
-//! first device with Vulkan 1.2 and timeline semaphores. [`device_from_raw`] takes one that the
-//! caller made with [ash], which is re-exported here, and [`stream_from_raw`] takes further queues
-//! of it. [`device_as_raw`], [`stream_as_raw`] and [`marker_as_raw`] give the native objects.
+//! With the feature `vulkan`, [`Device::open`]`("vulkan:0")` makes a `VkDevice` on the first
+//! physical device that has Vulkan 1.2 and timeline semaphores. [`device_from_raw`] wraps one that
+//! the caller made with [ash], which is re-exported here, and [`stream_from_raw`] wraps further
+//! queues of it. [`device_as_raw`], [`stream_as_raw`] and [`marker_as_raw`] give the native
+//! handles.
 //!
 //! # What to know of Vulkan's semaphores
-//! - A [`Stream`] is an order on a hardware queue. Streams may outnumber queues: those that share a
-//!   queue share its order, so what holds one up holds up the others. [`Device::new_stream`] takes
-//!   the queue with the fewest.
-//! - Recording is one submit to the queue, under its lock. It covers everything submitted to the
-//!   *queue* before, by whomever.
+//! - A [`Stream`] is in order on one hardware queue. Streams may outnumber queues. Streams that
+//!   share a queue share its order, so what delays one delays the others. [`Device::new_stream`]
+//!   takes the queue with the fewest streams.
+//! - Recording is one submit to the queue, under its lock. A marker covers everything that was
+//!   submitted to the *queue* before it, by any stream or by the caller.
 //! - A marker orders the device's work, and makes its writes visible to later work that waits for
 //!   it. It does *not* make them visible to the host: that takes a barrier to
-//!   `VK_PIPELINE_STAGE_HOST_BIT` in the work itself ([host
-//!   access](https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#synchronization-pipeline-barriers)).
-//! - A stream waits for markers of the same `VkDevice` on the device. Semaphores of another
-//!   `VkDevice` mean nothing to it, so the host stands in between: the queue is held until the host
-//!   has seen the marker.
-//! - [`Stream::wait_foreign`] holds the whole hardware queue until the host has seen the marker.
-//!   The queue comes to such waits in their order.
-//! - A driver may block a submit while its queue is full, and with it whoever submits to that
-//!   queue: on an H200 with driver 580 from some 6,550 pending submits on. When none of them has
-//!   completed after some ten seconds, that driver takes the device for lost.
-//! - When the process ends, queues that the host holds go on, since a driver may wait for them. The
-//!   work behind such a wait may still run.
+//!   `VK_PIPELINE_STAGE_HOST_BIT` in the work itself ([host access][1]).
+//! - A stream waits on the device for markers of the same `VkDevice`. A `VkDevice` cannot wait for
+//!   a semaphore of another one, so for such markers the queue is held until the host has seen the
+//!   marker complete.
+//! - [`Stream::wait_foreign`] holds the whole hardware queue until the host has seen the marker
+//!   complete. A queue comes to several such waits in the order in which they were submitted.
+//! - A driver may block a submit while its queue is full, and with it every thread that submits to
+//!   that queue. NVIDIA's driver 580 on an H200 does so from some 6,550 pending submits on. If none
+//!   of them completes within some ten seconds, it reports the device as lost.
+//! - When the process ends, queues that are held for the host go on, since a driver may wait for
+//!   them to be idle. So the work behind such a wait may still run.
 //! - Timestamps are compared by the bits that are valid in both queue families. The specification
-//!   promises meaning only for those of one queue
-//!   ([vkCmdWriteTimestamp](https://registry.khronos.org/vulkan/specs/latest/man/html/vkCmdWriteTimestamp.html));
-//!   all known devices have one counter.
+//!   lets only timestamps of one queue be compared ([vkCmdWriteTimestamp][2]); all known devices
+//!   have one counter for all queues.
 //! - `FENCEPOST_VULKAN_LIBRARY` names a loader in place of the system's;
-//!   `FENCEPOST_VULKAN_VALIDATION=1` turns on the validation layer for devices of our own, with
-//!   synchronization validation, and prints what it says.
+//!   `FENCEPOST_VULKAN_VALIDATION=1` turns on the validation layer, with synchronization
+//!   validation, for devices that [`Device::open`] makes, and prints its messages to stderr.
+//!
+//! [1]: https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#synchronization-pipeline-barriers
+//! [2]: https://registry.khronos.org/vulkan/specs/latest/man/html/vkCmdWriteTimestamp.html
 #![allow(unsafe_code)]
 
 mod counter;
@@ -72,22 +74,22 @@ pub use ash;
 pub use parts::Features;
 pub use queue::QueueLock;
 
-/// A device that the caller made with ash, with one of its queues, on which its default stream is.
-/// Never blocks; the device is not destroyed by us.
+/// Wraps a device that the caller made with ash. The default stream is on `queue`. Never blocks,
+/// and never destroys the `VkDevice`.
 ///
 /// # Safety
-/// - The handles belong together and are alive; `keep_alive` keeps the device and its instance
-///   alive until dropped, which happens when the last stream and marker is gone *and* the device is
-///   through with their work: perhaps a while later, on a thread of the library. Destroy the device
-///   in its drop, or after it.
-/// - The device was made for Vulkan 1.2 or later, with `timelineSemaphore`, and with the features
-///   that `features` says.
+/// - The handles belong together. The device and its instance are alive until `keep_alive` is
+///   dropped. That happens once the last stream and marker is dropped *and* their work is complete:
+///   perhaps later, and on a thread of the library. Destroy the device in that drop, or after it.
+/// - The device was made for Vulkan 1.2 or later, with `timelineSemaphore` and what `features`
+///   names enabled.
 /// - `queue` is a queue of the device, of the family `family`; whoever submits to it, presents on
 ///   it or waits for it to be idle does so under `lock`.
-/// - Nothing that streams or markers of it export is destroyed by the caller.
+/// - The caller destroys no handle that is given for a stream or marker of the device.
 ///
 /// # Errors
-/// [`Error::Unavailable`] for a device that lacks a function of Vulkan 1.2; what the driver says.
+/// [`Error::Unavailable`] for a device that lacks a function of Vulkan 1.2; [`Error::Backend`]
+/// where the driver refuses a call.
 ///
 /// ```no_run
 /// # use std::sync::{Arc, Mutex};
@@ -128,16 +130,17 @@ pub unsafe fn device_from_raw(
     .map(Device::new)
 }
 
-/// A stream on a queue of `device`'s `VkDevice`. Wrapping a queue again gives another stream in the
-/// same order. Never blocks.
+/// Makes a stream on a queue of the `VkDevice` of `device`. Streams on the same queue share its
+/// order. Never blocks.
 ///
 /// # Safety
 /// - `queue` is a queue of that device, of the family `family`, and alive while `keep_alive` is.
-/// - Whoever submits to it does so under `lock`. Where this crate knows the queue already, the lock
-///   that was given first is the one it takes.
+/// - Whoever submits to it does so under `lock`. If the queue was wrapped before, this crate takes
+///   the lock that was given then.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a device of another backend; what the driver says.
+/// [`Error::Unsupported`] for a device of another backend; [`Error::Backend`] where the driver
+/// refuses a call.
 ///
 /// ```no_run
 /// # use std::sync::{Arc, Mutex};
@@ -161,8 +164,8 @@ pub unsafe fn stream_from_raw(
     Ok(Stream::new(stream, device.clone()))
 }
 
-/// The `VkDevice` of a device, with its functions, for making what a stream's work needs. It is
-/// good while the [`Device`] is alive.
+/// The `VkDevice` of a device, with its functions, for making the objects that work on its streams
+/// needs. It is valid while the [`Device`] is alive.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a device of another backend.
@@ -176,8 +179,8 @@ pub fn device_as_raw(device: &Device) -> Result<ash::Device> {
     Ok((*device::as_vulkan(device.imp())?.gpu.device).clone())
 }
 
-/// The physical device of a device, and the instance that knows it, for asking what they can do:
-/// which memory there is, for one. Good while the [`Device`] is alive.
+/// The `VkPhysicalDevice` of a device, and its instance, for asking what the device has: its types
+/// of memory, for example. Both are valid while the [`Device`] is alive.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a device of another backend.
@@ -198,11 +201,12 @@ pub fn physical_device_as_raw(device: &Device) -> Result<(ash::Instance, vk::Phy
 /// Calls `submit` with the queue of a stream and its family, under the queue's lock: for submitting
 /// work to the stream.
 ///
-/// A closure gets the queue, since Vulkan forbids two threads to be at a queue at once: outside of
-/// the lock there is nothing to do with it. `submit` must call no stream of that queue.
+/// Vulkan lets one thread at a time use a queue, so only a closure under the lock gets it. `submit`
+/// must not use a stream of that queue.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a stream of another backend, or a [`QueueLock`] that calls nothing.
+/// [`Error::Unsupported`] for a stream of another backend, and for a [`QueueLock`] that does not
+/// call the closure that it is given.
 ///
 /// ```no_run
 /// let stream = fencepost::Device::open("vulkan:0")?.new_stream()?;
@@ -212,17 +216,18 @@ pub fn physical_device_as_raw(device: &Device) -> Result<(ash::Instance, vk::Phy
 pub fn stream_as_raw<R>(stream: &Stream, submit: impl FnOnce(vk::Queue, u32) -> R) -> Result<R> {
     let called = device::stream_as_vulkan(stream.imp())?.with_queue(submit);
     called.ok_or_else(|| Error::Unsupported {
-        what: "submitting under a lock that calls nothing".into(),
+        what: "submitting under a QueueLock that does not call its closure".into(),
         device: stream.device().name().into(),
         remedy: "let QueueLock::locked call what it is given".into(),
     })
 }
 
 /// The timeline semaphore of a marker and the value that it has once the marker is complete, for
-/// waiting in the caller's own submits; `None` for markers of other backends and those behind a
-/// failure. Of a reserved marker: what the caller's submit is to signal.
+/// waiting in the caller's own submits. For a reserved marker, that is what the caller's submit is
+/// to signal. `None` for a marker of another backend, and for one that is behind a failure.
 ///
-/// The semaphore is good while the marker is alive: keep it until what waits is complete.
+/// The semaphore is valid while the marker is alive: keep the marker until the work that waits is
+/// complete.
 ///
 /// ```no_run
 /// let marker = fencepost::Device::open("vulkan:0")?.new_stream()?.record()?;
@@ -236,16 +241,17 @@ pub fn marker_as_raw(marker: &Marker) -> Option<(vk::Semaphore, u64)> {
 /// Reserves a marker for a submit of the caller's, which is to signal what [`marker_as_raw`] says
 /// of it. Never blocks.
 ///
-/// The submit signals the semaphore behind its work, by `VkSemaphoreSubmitInfo` or
-/// `VkTimelineSemaphoreSubmitInfo`. Signalled twice, the second signal is not valid usage; so work
-/// that is submitted again needs another reservation.
+/// The submit signals the semaphore after its work, by `VkSemaphoreSubmitInfo` or
+/// `VkTimelineSemaphoreSubmitInfo`. To signal the value twice is invalid usage, so work that is
+/// submitted again needs another reservation.
 ///
-/// The semaphore is destroyed with the marker once it is signalled, or at once where the
-/// reservation was dropped without [`submitted`](Reservation::submitted): so nothing that signals
-/// it may then be pending.
+/// After the marker is dropped, the semaphore is destroyed once it is signalled. If the reservation
+/// was dropped without [`submitted`](Reservation::submitted), it is destroyed at once: then no work
+/// that signals it may be pending.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a device of another backend; what the driver says.
+/// [`Error::Unsupported`] for a device of another backend; [`Error::Backend`] where the driver
+/// refuses a call; [`Error::DeviceLost`]; [`Error::Forked`].
 ///
 /// ```no_run
 /// # fn submit(_: (ash::vk::Semaphore, u64)) {}
@@ -262,18 +268,20 @@ pub fn reserve(device: &Device) -> Result<Reservation> {
     Ok(Reservation::new(reserved, device))
 }
 
-/// As [`reserve`], with timing: writes the time at which everything before in `buffer`, and before
-/// it on its queue, is done.
+/// As [`reserve`], with timing. Records a command into `buffer` that writes the time at which all
+/// work before it is complete: what is in front of it in `buffer`, and what was submitted to its
+/// queue earlier.
 ///
 /// # Safety
 /// - `buffer` is a command buffer of that `VkDevice` in the recording state, outside a render pass,
 ///   of a pool for the family `family`; nobody else records into it meanwhile.
-/// - Once the reservation is dropped without [`submitted`](Reservation::submitted), the buffer is
-///   not pending, and not submitted again; otherwise not once the marker is dropped.
+/// - If the reservation is dropped without [`submitted`](Reservation::submitted), the buffer is not
+///   pending then, and not submitted later. Otherwise it is not submitted again once the marker is
+///   dropped.
 ///
 /// # Errors
-/// [`Error::Unsupported`] where the family has no timestamps, or cannot reset them; what the driver
-/// says.
+/// Those of [`reserve`]; [`Error::Unsupported`] where the family has no timestamps, or cannot reset
+/// them.
 ///
 /// # References
 /// - [`vkCmdWriteTimestamp2`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkCmdWriteTimestamp2.html)

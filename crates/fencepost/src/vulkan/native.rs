@@ -5,9 +5,9 @@
 //!   tests). It tells when what such a batch uses is free: a semaphore must not be destroyed while
 //!   a batch that waits for it is pending. A stream that only records has none.
 //!
-//! Whoever may ask a semaphore keeps its [`Native`]: markers, streams, and batches of other streams
-//! that wait for it, until they are known to be complete. Where something is pending when the last
-//! of them drops it, the device's watcher destroys the objects later ([`Watch::Objects`]).
+//! Whoever may use a semaphore keeps its [`Native`]: markers, streams, and batches of other streams
+//! that wait for it, until these are known to be complete. If something is pending when the last of
+//! them drops it, the device's watcher destroys the objects later ([`Watch::Objects`]).
 
 use std::{
     any::Any,
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::sync::{Mutex, lock};
 
-/// A stream's objects, as long as somebody uses them.
+/// A stream's objects while somebody uses them.
 pub(crate) struct Native {
     /// `None` only while this is dropped.
     objects: Option<Objects>,
@@ -71,8 +71,8 @@ impl Native {
         }))
     }
 
-    /// Leaves what the last batches use to the watcher: the stream is dropped, so that no further
-    /// submit frees it. Streams that waited for each other would keep each other for ever.
+    /// The stream is dropped, so no later submit frees what its last batches use: from now on the
+    /// watcher does. Else two streams that waited for each other would keep each other for ever.
     pub(super) fn stream_dropped(self: &Arc<Self>) {
         let Some(work) = self.work_timeline.get() else {
             return;
@@ -86,7 +86,7 @@ impl Native {
         if uses.is_empty() || reached().is_ok_and(|reached| reached >= last) {
             return drop(uses);
         }
-        // Where no thread can be started, they are left to the end of the process.
+        // If no thread can be started, they live until the process ends.
         let _ = self.watcher.watch(Watch::Uses {
             native: self.clone(),
             until: (work.semaphore, last),
@@ -121,7 +121,7 @@ impl Drop for Native {
             return objects.destroy();
         }
         let watcher = objects.watcher.clone();
-        // Where no thread can be started, the objects are left to the end of the process.
+        // If no thread can be started, the objects live until the process ends.
         let _ = watcher.watch(Watch::objects(objects));
     }
 }
@@ -160,7 +160,7 @@ impl Objects {
         let over: Vec<_> = pending.drain(..over).collect();
         pending.push_back((value, uses));
         drop(pending);
-        // Without the lock: another stream's native may be among them, with its last owner.
+        // Dropped without the lock: this may be the last owner of another stream's objects.
         drop(over);
         Ok(())
     }

@@ -42,13 +42,12 @@ pub(crate) fn open(index: usize) -> Result<DeviceRef> {
         .collect();
     devices.push((index, device.clone()));
     drop(devices);
-    // Without the lock: it may be the last owner.
+    // Dropped without the lock: this may be the last owner.
     drop(lost);
     Ok(device)
 }
 
-/// Makes a `VkDevice` of our own, with the optional features that it has; with those of `only` at
-/// most.
+/// Makes a `VkDevice` of our own, with the optional features that the device has and `only` allows.
 pub(crate) fn make(index: usize, only: Option<Features>) -> Result<DeviceRef> {
     let name = format!("vulkan:{index}");
     let unavailable = |why: String| Error::Unavailable {
@@ -109,7 +108,7 @@ pub(crate) fn make(index: usize, only: Option<Features>) -> Result<DeviceRef> {
     VkDevice::new(gpu).map(DeviceRef::new)
 }
 
-/// What a physical device has of what we can use.
+/// The optional parts of a physical device that we can use.
 struct Offer {
     /// Whether it has Vulkan 1.3, as our instance sees it.
     one_three: bool,
@@ -123,7 +122,7 @@ impl Offer {
         let instance = &loader.instance;
         // SAFETY: a device of this instance, here and below.
         let facts = unsafe { instance.get_physical_device_properties(found.raw) };
-        // A device is as new as its instance at most:
+        // A device offers no newer version than its instance:
         // https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#extendingvulkan-coreversions
         let one_three = facts.api_version.min(loader.version) >= vk::API_VERSION_1_3;
         // SAFETY: as above.
@@ -148,7 +147,7 @@ impl Offer {
         }
     }
 
-    /// Creates a device with `features`, and with so many queues of a family.
+    /// Creates a device with `features`, and with `queues` queues of `family`.
     fn create(
         &self,
         instance: &Instance,
@@ -187,8 +186,9 @@ impl Offer {
     }
 }
 
-/// The family for our streams, and how many of its queues: it computes, has timestamps rather than
-/// not, and then as many queues as can be. One family only, so that all times are of one kind.
+/// The queue family for our streams, and how many of its queues to use. Of the families that
+/// compute, those with timestamps come first, and of these the one with the most queues. All
+/// streams use one family, so that all their timestamps have the same valid bits.
 fn best_family(families: &[vk::QueueFamilyProperties]) -> Option<(u32, u32)> {
     const MOST: u32 = 16;
     (0..)

@@ -9,8 +9,8 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Which optional features the caller enabled when making the device: they cannot be asked for.
-/// Without them the older calls do the same.
+/// The optional features that the caller enabled when making the device, which Vulkan does not
+/// tell. Without a feature, older calls are used in its place.
 ///
 /// ```
 /// let features = fencepost::vulkan::Features { synchronization2: true, ..Default::default() };
@@ -30,7 +30,7 @@ pub(super) struct Parts {
     pub(super) instance: Instance,
     pub(super) physical: vk::PhysicalDevice,
     pub(super) device: Table,
-    /// Those that are enabled.
+    /// The optional features that are enabled.
     pub(super) features: Features,
     pub(super) name: String,
     pub(super) keep_alive: Option<Arc<dyn Any + Send + Sync>>,
@@ -76,8 +76,8 @@ impl Optional {
                 ),
             });
         }
-        // The caller said that the features are enabled. A driver that lacks their functions all
-        // the same is used as an older one.
+        // The caller said that the features are enabled. If the driver lacks their functions all
+        // the same, the older ones are used.
         let two = |names: &[&CStr]| find(names).filter(|_| parts.features.synchronization2);
         type Found = unsafe extern "system" fn();
         Ok(Optional {
@@ -131,9 +131,9 @@ impl Facts {
     }
 }
 
-/// The clock names the device, so that every report tells what it was measured on: a stand-in's
-/// name says that it is one. Its bits are those that all its families have; the time between two
-/// markers uses those of their own.
+/// The clock names the device, so that every report says what it was measured on. Its valid bits
+/// are those that all queue families have. The time between two markers uses the bits that their
+/// own families have.
 fn clock(model: &str, period: f32, families: &[vk::QueueFamilyProperties]) -> Clock {
     let bits = families.iter().map(|family| family.timestamp_valid_bits);
     let bits = bits.filter(|&bits| bits > 0).min().unwrap_or(64);

@@ -16,7 +16,7 @@ use crate::{
     sync::{Mutex, lock},
 };
 
-/// What the caller guards a queue with: Vulkan wants whoever submits to be alone.
+/// The lock that the caller guards a queue with: Vulkan lets one thread at a time use a queue.
 ///
 /// Streams take it in the calling thread, for one submit at a time; no thread of the library ever
 /// does. So a thread that holds it must not call a stream of that queue, nor an event that another
@@ -31,8 +31,8 @@ use crate::{
 /// assert!(ran);
 /// ```
 pub trait QueueLock: Send + Sync {
-    /// Calls `submit` once, with nobody else at the queue. A panic in front of that reaches whoever
-    /// called us; one behind it goes no further.
+    /// Calls `submit` once, while no other thread uses the queue. A panic before that call reaches
+    /// the caller of the stream. A panic after it is caught, since the work is submitted.
     fn locked(&self, submit: &mut dyn FnMut());
 }
 
@@ -144,7 +144,9 @@ impl Submitter {
     ///
     /// A wait holds back everything that is submitted to the queue later, and a signal comes after
     /// everything that was submitted before it: both scopes cover the submission order
-    /// ([semaphores](https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#synchronization-semaphores-signaling)).
+    /// ([semaphore signaling][1]).
+    ///
+    /// [1]: https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#synchronization-semaphores-signaling
     #[inline]
     pub(super) fn submit(&self, queue: &Queue, batch: Batch) -> Result<(), Fault> {
         let (call, result) = match self.submit2 {

@@ -56,7 +56,8 @@ fn reserve_on(
     core: &Arc<DeviceCore>,
     at: &'static Location<'static>,
 ) -> Result<Reserved> {
-    // As if it were submitted: what the work uses lives until that is known not to happen.
+    // Counts as submitted, so that the objects live until the semaphore is signalled, or until the
+    // reservation is dropped.
     native.was_submitted(1);
     let timing = time.is_some();
     let values = ValueAllocator::new(StreamCore::new(core.clone()));

@@ -1,17 +1,17 @@
-//! Which query slots are free, without any Vulkan.
+//! Which query slots of a stream are free. Knows no Vulkan, so that loom can explore it.
 //!
 //! # The protocol
 //!
-//! | a slot is | when | it becomes |
+//! | a slot is | while | then it is |
 //! |---|---|---|
-//! | free | nobody has it | taken |
-//! | taken | a marker has it, until its owner drops the marker | leaving |
-//! | leaving | its marker is gone, and the device may still write it | free, once the stream's counter has reached the marker's value |
+//! | free | no marker has it | taken |
+//! | taken | a marker has it | leaving, once that marker is dropped |
+//! | leaving | the device may still write it | free, once the counter has reached its value |
 //!
-//! Each taking has a generation of its own. *Invariant: a slot is written by the device only
-//! between its taking and the counter's reaching the value it left with*; so who reads a slot of
-//! the generation it took reads what its own marker wrote. Where no slot is free the caller grows
-//! the ring; nobody waits.
+//! A slot is given back with the value of its marker. Each taking has a generation of its own.
+//! *Invariant: the device writes a slot only after its taking, and before the counter has reached
+//! the value that it is given back with.* So whoever reads a slot of the generation that it took
+//! reads what its own marker wrote. If no slot is free, the caller grows the ring; nobody waits.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -23,7 +23,7 @@ pub(super) struct Ring {
 
 struct State {
     free: Vec<u32>,
-    /// By the counter's value that frees them.
+    /// Ordered by the value of the counter that frees them.
     leaving: BinaryHeap<Reverse<(u64, u32)>>,
     generations: Vec<u64>,
     /// What the counter is known to have reached.
@@ -49,8 +49,8 @@ impl Ring {
         }
     }
 
-    /// Takes a slot; `None` where the ring must grow. `counter` reads the stream's counter, and is
-    /// called only when that may help.
+    /// Takes a slot; `None` if the ring must grow. `counter` reads the stream's counter; it is
+    /// called only if that may show a leaving slot to be free.
     pub(super) fn take(&self, counter: impl FnOnce() -> u64) -> Option<Slot> {
         let mut state = lock(&self.state);
         let index = match state.free.pop() {
@@ -63,7 +63,7 @@ impl Ring {
                 if native > state.reached {
                     return None;
                 }
-                // The earliest of them: the device is through with it.
+                // The one with the lowest value, which the counter has reached.
                 let Reverse((_, index)) = state.leaving.pop()?;
                 index
             }
@@ -76,7 +76,7 @@ impl Ring {
         })
     }
 
-    /// Adds `more` slots, which are behind those there are, and takes the first of them.
+    /// Adds `more` slots after the last one, and takes the first of the new ones.
     pub(super) fn grow(&self, more: u32) -> Slot {
         let mut state = lock(&self.state);
         let first = state.generations.len() as u32;
@@ -90,15 +90,15 @@ impl Ring {
         }
     }
 
-    /// Whether the slot still belongs to this taking.
+    /// Whether nobody has taken the slot again since.
     pub(super) fn is_current(&self, slot: Slot) -> bool {
         let state = lock(&self.state);
         state.generations.get(slot.index as usize) == Some(&slot.generation)
     }
 
-    /// Gives a slot back that the device may write until the counter has reached `native`. `forked`
-    /// tells whether this is a child of the process that took it, where the lock may be held by a
-    /// thread that did not come along.
+    /// Gives back a slot that the device may write until the counter has reached `native`. `forked`
+    /// tells whether this process is a forked child of the one that took it. There a thread that
+    /// exists in the parent only may hold the lock.
     pub(super) fn give(&self, slot: Slot, native: u64, forked: impl Fn() -> bool) {
         let Some(mut state) = self.lock_unless(forked) else {
             return;
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(again.index, a.index);
         assert!(ring.is_current(again) && !ring.is_current(a));
         assert_eq!(ring.take(|| 6), None);
-        // A giver that is late by a generation gives nothing.
+        // Giving back an older generation does nothing.
         ring.give(a, 5, || false);
         assert_eq!(ring.take(|| 9).unwrap().index, b.index);
         assert_eq!(ring.take(|| 99), None);
@@ -157,7 +157,7 @@ mod tests {
                 ring.grow(4)
             })
         };
-        // The device is three behind.
+        // The device has yet to complete the last three.
         for value in 1..=10_000_000_u64 {
             let slot = take(value.saturating_sub(3));
             ring.give(slot, value, || false);

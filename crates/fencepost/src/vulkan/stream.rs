@@ -1,4 +1,4 @@
-//! Vulkan streams: an order of our own on a hardware queue, which several may share.
+//! Vulkan streams. Each is in order on a hardware queue, which several may share.
 
 use std::{any::Any, panic::Location, sync::Arc};
 
@@ -69,8 +69,8 @@ impl VkStream {
         self.queue.locked(|raw| submit(raw, self.queue.family))
     }
 
-    /// Signals a value of the marker timeline, behind everything submitted so far, with a time by
-    /// `timer` if there is one. Called under the submit lock.
+    /// Submits a signal of the value `native` on the marker timeline, behind everything submitted
+    /// so far, and a timestamp if there is a `timer`. Called under the submit lock.
     #[inline]
     fn submit_mark(&self, timer: Option<&Timer>, native: u64) -> Result<Option<SlotTime>, Fault> {
         let (time, buffer) = match timer {
@@ -112,7 +112,8 @@ impl VkStream {
         })
     }
 
-    /// What a refused call means; `Ok` where the stream has failed by it, which its markers tell.
+    /// What to return after a call that the driver refused: `Ok` if the stream has failed by it,
+    /// since its markers report that.
     #[cold]
     pub(crate) fn refused(&self, fault: Fault) -> Result<()> {
         let error = self.gpu.failed(fault);
@@ -139,7 +140,7 @@ impl VkStream {
         timer.get().ok_or_else(|| self.gpu.failed(unknown))
     }
 
-    /// Learns how far the device has come.
+    /// The epoch that is recorded on now, after a look at the counter if it may have failed.
     fn refresh(&self) -> Arc<Epoch> {
         let epoch = self.values.current_epoch();
         if epoch.is_closed()
@@ -171,7 +172,7 @@ impl VkStream {
             drop(open);
             return self.refused(fault);
         }
-        // The stream it waits for ends before that marker, so this one ends here.
+        // The awaited stream fails in front of that marker, so this stream fails from here on.
         let wake = upstream.and_then(|cause| {
             open.fail_from_here(&cause.through(marker.to_string()), |native| {
                 self.submit_end(native)
@@ -184,8 +185,9 @@ impl VkStream {
         Ok(())
     }
 
-    /// Holds the stream at a gate that the caller opens; `None` behind a failure. Calls `submitted`
-    /// under the submit lock.
+    /// Makes the stream wait for a new gate, which the caller opens; `None` behind a failure, where
+    /// nothing is submitted. Calls `submitted` with the epoch and its last value, under the submit
+    /// lock.
     pub(crate) fn wait_for_gate(
         &self,
         submitted: impl FnOnce(&Arc<Epoch>, u64),
@@ -211,7 +213,7 @@ impl VkStream {
             }
             other => other.is_some(),
         };
-        // Semaphores of one device mean nothing to another, so the host stands in between.
+        // A device cannot wait for a semaphore of another one, so the host waits in its place.
         self.wait_unseen(marker, native || foreign)
     }
 }
@@ -227,8 +229,8 @@ impl GpuStream for VkStream {
 }
 
 impl HostGated for VkStream {
-    /// Everything that is submitted to the queue from now on waits too, so that the wait is
-    /// published on all streams of the queue.
+    /// Everything that is submitted to the queue from now on waits too, so the wait is published on
+    /// all streams of the queue.
     fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         let streams = self.queue.streams();
         let mut submitted = None;
@@ -270,10 +272,10 @@ struct SubmittedWait {
 impl GateWait for SubmittedWait {
     fn settle(&mut self, result: Result<(), Cause>) {
         if let Err(cause) = result {
-            // Counted once more, since `open` takes one off.
+            // Counted once more: `fail_after` takes one off, and so does `open`.
             self.epoch.begin_may_fail();
             self.epoch.fail_after(self.before, &cause);
-            // Those who wait behind another gate are to hear of it now.
+            // Markers behind other gates may have failed with this one: their waiters are due.
             self.watcher.look_again();
         }
     }
@@ -297,7 +299,7 @@ impl StreamImpl for VkStream {
             Ok(place) => place,
             Err(fault) => {
                 self.refused(fault)?;
-                // The stream has failed by it: this one fails from the start.
+                // The stream has failed by it, so this marker fails from the start.
                 record().map_err(|fault| self.gpu.failed(fault))?
             }
         };

@@ -1,4 +1,4 @@
-//! The time of a marker.
+//! The time of a marker: the query slot that it has, and how its ticks are read.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! The query slots of one stream: query pools, and for each query a command buffer that writes it.
 //!
 //! The buffers are recorded once, when the ring grows, so that a timed record is still one submit.
-//! Where the host may reset queries it does so before each submit; elsewhere the buffer resets its
+//! If the host may reset queries, it does so before each submit. Otherwise the buffer resets its
 //! query first.
 
 use ash::{Device as Table, vk};
@@ -39,7 +39,8 @@ pub(super) struct Query {
     pub(super) buffer: vk::CommandBuffer,
 }
 
-/// The first pool's queries. Each further pool doubles what there is, up to the most.
+/// The number of queries in the first pool. Each further pool doubles the sum, and has `MOST` at
+/// most.
 const FIRST: u32 = 64;
 const MOST: u32 = 4096;
 
@@ -62,7 +63,7 @@ impl Timer {
         })
     }
 
-    /// One query, for work that its owner submits: nothing here writes it.
+    /// One query, which a command buffer of the caller's writes.
     pub(super) fn single(gpu: &Gpu, bits: u32) -> Result<Timer, Fault> {
         let info = vk::QueryPoolCreateInfo::default()
             .query_type(vk::QueryType::TIMESTAMP)

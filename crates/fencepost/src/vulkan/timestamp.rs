@@ -6,7 +6,7 @@ use super::{fault::Fault, gpu::Gpu};
 use crate::error::{Error, Result};
 
 /// The valid bits of timestamps on queues of `family`; an error where they cannot be written there.
-/// `in_queue` says that queries are reset in the queue, whatever the host may do.
+/// `in_queue` says that queries are reset in the queue, even if the host may reset them.
 pub(super) fn valid_bits(gpu: &Gpu, family: u32, in_queue: bool) -> Result<u32> {
     let none = vk::QueueFamilyProperties::default();
     let facts = gpu.families.get(family as usize).unwrap_or(&none);
@@ -24,7 +24,7 @@ enum Reset {
     ByTheHost,
     /// In the queue, since the device was made without `hostQueryReset`.
     NotByTheHost,
-    /// In the queue, whatever the host may do.
+    /// In the queue, even if the host may reset them.
     InTheQueue,
 }
 
@@ -56,7 +56,8 @@ fn supported(
                     "record on a stream of that queue, or use a graphics or compute queue"
                 }
                 _ => {
-                    "enable hostQueryReset when making the device, or use a graphics or compute queue"
+                    "enable hostQueryReset when making the device, or use a graphics or compute \
+                     queue"
                 }
             },
         ));

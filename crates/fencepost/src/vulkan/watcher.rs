@@ -56,7 +56,7 @@ impl DeviceWatcher {
         self.watcher.watch(watch)
     }
 
-    /// Has the markers that are watched looked at: some may have failed by now.
+    /// Has the watcher look at all markers that it watches: some may have failed by now.
     pub(super) fn look_again(&self) {
         if !self.gpu.is_gone() {
             self.watcher.look_again();
@@ -68,7 +68,7 @@ impl DeviceWatcher {
         let gate = Arc::new(HostGate::new(&self.gpu)?);
         let mut gates = lock(&self.gates);
         if gates.len() == gates.capacity() {
-            // Only where it would grow, so that sweeping costs no more than growing would.
+            // Swept only before it would grow, so that sweeping costs no more than growing.
             gates.retain(|gate| gate.strong_count() > 0);
         }
         gates.push(Arc::downgrade(&gate));
@@ -80,7 +80,7 @@ impl DeviceWatcher {
         self.watcher.leave()
     }
 
-    /// For the end of the process: the gates stay where they are.
+    /// For the end of the process: opens all gates, and destroys none.
     pub(super) fn open_all_gates(&self) {
         let gates: Vec<_> = match self.gates.try_lock() {
             Ok(gates) => gates.iter().filter_map(Weak::upgrade).collect(),
@@ -170,7 +170,8 @@ impl Watched for Watch {
     fn key(&self) -> (usize, u64) {
         match self {
             Watch::Marker { epoch, value, .. } => (Arc::as_ptr(epoch) as usize, *value),
-            // Lanes of their own: no two of these lie within two bytes.
+            // The offsets keep the three kinds apart: no two of these objects start within two
+            // bytes.
             Watch::Uses { native, .. } => (Arc::as_ptr(native) as usize + 2, 0),
             Watch::Objects(objects) => ((&raw const ***objects) as usize + 1, 0),
         }
@@ -187,8 +188,8 @@ impl Watched for Watch {
                     epoch.settle(counter);
                     counter >= *value || epoch.timeline.has_failed()
                 }
-                // A loss has failed the streams that are alive; this one may be dropped, or a
-                // reservation's.
+                // A loss fails the streams that are alive. This marker's may be dropped, or be that
+                // of a reservation.
                 Err(error) => {
                     let lost = matches!(error, Error::DeviceLost { .. });
                     epoch.timeline.fail(&Cause::of(&error), lost).fire();
@@ -200,8 +201,7 @@ impl Watched for Watch {
     }
 }
 
-/// Destroys what nothing pending uses. The rest is left to the end of the process: what is pending
-/// may not lose what it uses.
+/// Destroys the objects if nothing pending uses them. Otherwise they live until the process ends.
 impl Drop for Watch {
     fn drop(&mut self) {
         let over = !self.gpu().is_gone() && self.is_over();
@@ -217,7 +217,7 @@ impl Drop for Watch {
     }
 }
 
-/// Sleep in the driver, until one of several semaphores has reached its value.
+/// Sleeps in the driver until one of several semaphores has reached its value.
 struct Sleeper {
     device: Arc<Table>,
     /// Ends the sleep.
@@ -251,7 +251,7 @@ impl Sleep<Watch> for Sleeper {
                     pause = (pause * 2).min(Duration::from_millis(1));
                 }
                 Err(result) => {
-                    // Counters need not tell of a loss: it is known from here on.
+                    // The counters may not show a loss, so it is reported from here.
                     if let Some(watch) = lowest.first() {
                         let call = "vkWaitSemaphores";
                         watch.gpu().failed(Fault { call, result });
