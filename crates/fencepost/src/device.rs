@@ -119,8 +119,8 @@ impl Device {
     }
 
     /// Opens the device that the environment variable `FENCEPOST_DEVICE` names. If that is unset or
-    /// empty, opens the first device of Metal, CUDA or Vulkan that works here, in this order, and
-    /// else the host, which always works.
+    /// empty, opens the first device of Metal, CUDA or Vulkan that works here, in this order. If
+    /// none does, opens the host, which always works.
     ///
     /// A Vulkan driver that computes on the processor is opened only by name.
     ///

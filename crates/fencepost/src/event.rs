@@ -186,9 +186,9 @@ impl Event {
     /// blocks.
     ///
     /// Does nothing if the event was never recorded, or if its marker is complete or on `stream`
-    /// itself. The marker may be of another device of the same backend; where the API can, the
-    /// device waits, and else the host in its place. If the marker fails, `stream` fails too, and
-    /// its [`Cause`](crate::Cause) names the marker and the first failure.
+    /// itself. The marker may be of another device of the same backend. Where the API cannot make
+    /// the device wait for that, the host waits in its place. If the marker fails, `stream` fails
+    /// too, and its [`Cause`](crate::Cause) names the marker and the first failure.
     ///
     /// # Errors
     /// [`Error::ForeignWait`] for a GPU's stream and a pending marker of another backend;

@@ -19,7 +19,7 @@ pub(crate) struct Entry {
     pub(crate) count: fn() -> Result<usize, String>,
     /// Opens the device of this index, which is below `count`.
     pub(crate) open: fn(usize) -> Result<DeviceRef>,
-    /// Whether its first device, if there is one, is preferred to the host.
+    /// Whether its first device, if it has one, is preferred to the host.
     pub(crate) preferred: fn() -> bool,
 }
 

@@ -8,8 +8,8 @@ use crate::{
     marker::Marker,
 };
 
-/// A marker in work that the caller submits at a time of its own: in a command buffer of Metal's,
-/// or in a submit to a Vulkan queue.
+/// A marker in work that the caller submits: in a Metal command buffer, or in a submit to a Vulkan
+/// queue.
 ///
 /// The marker exists from the start. Call [`submitted`](Reservation::submitted) once its work is
 /// submitted. Until then the marker is pending, and a wait for it is

@@ -228,8 +228,8 @@ impl Stream {
 
     /// Whether everything submitted so far is complete. Never waits for the device.
     ///
-    /// Where the API has no such query, which is everywhere but on CUDA, this records a marker and
-    /// asks that. [`progress`](Stream::progress) counts it.
+    /// Only CUDA has such a query. Elsewhere this records a marker, which
+    /// [`progress`](Stream::progress) counts, and queries that.
     ///
     /// # Errors
     /// The stream's failure, and those of [`record`](Stream::record).

@@ -93,14 +93,19 @@ pub use queue::QueueLock;
 ///
 /// ```no_run
 /// # use std::sync::{Arc, Mutex};
-/// # fn f(instance: ash::Instance, physical: ash::vk::PhysicalDevice, device: ash::Device, owner: Arc<()>)
-/// # -> fencepost::Result<()> {
-/// use fencepost::vulkan::{self, Features};
+/// # fn f(
+/// #     instance: ash::Instance,
+/// #     physical: ash::vk::PhysicalDevice,
+/// #     device: ash::Device,
+/// #     owner: Arc<()>,
+/// # ) -> fencepost::Result<()> {
+/// use fencepost::vulkan::{Features, device_from_raw};
 /// # unsafe {
 /// let queue = device.get_device_queue(0, 0);
 /// let lock = Arc::new(Mutex::new(()));
 /// let features = Features::default();
-/// let device = vulkan::device_from_raw(instance, physical, device, features, queue, 0, lock, owner)?;
+/// let device =
+///     device_from_raw(instance, physical, device, features, queue, 0, lock, owner)?;
 /// # device.default_stream().synchronize()
 /// # }}
 /// ```
@@ -144,7 +149,8 @@ pub unsafe fn device_from_raw(
 ///
 /// ```no_run
 /// # use std::sync::{Arc, Mutex};
-/// # fn f(device: fencepost::Device, queue: ash::vk::Queue, owner: Arc<()>) -> fencepost::Result<()> {
+/// # use fencepost::{Device, Result};
+/// # fn f(device: Device, queue: ash::vk::Queue, owner: Arc<()>) -> Result<()> {
 /// // SAFETY: a queue of family 1, which is used under this lock only.
 /// let stream = unsafe {
 ///     fencepost::vulkan::stream_from_raw(&device, queue, 1, Arc::new(Mutex::new(())), owner)

@@ -83,7 +83,7 @@ impl Queue {
         }
     }
 
-    /// Calls `call` under the queue's lock; `None` where the caller's lock calls nothing.
+    /// Calls `call` under the queue's lock; `None` if the caller's lock does not call it.
     #[inline]
     pub(super) fn locked<R>(&self, call: impl FnOnce(vk::Queue) -> R) -> Option<R> {
         match &self.lock {

@@ -63,8 +63,8 @@ impl VkStream {
         Ok(stream)
     }
 
-    /// Calls `submit` with the queue and its family, under the queue's lock; `None` where that lock
-    /// is the caller's and calls nothing.
+    /// Calls `submit` with the queue and its family, under the queue's lock; `None` if that is the
+    /// caller's and does not call it.
     pub(super) fn with_queue<R>(&self, submit: impl FnOnce(vk::Queue, u32) -> R) -> Option<R> {
         self.queue.locked(|raw| submit(raw, self.queue.family))
     }

@@ -20,7 +20,7 @@ use crate::{
 
 struct VkCounter {
     kernels: Arc<Kernels>,
-    /// The lock makes whoever fills the memory the only one.
+    /// Locked while the host fills the memory, so that one thread at a time does.
     data: Mutex<Arc<Memory>>,
     bins: Arc<Memory>,
     bound: Arc<Bound>,
@@ -28,7 +28,7 @@ struct VkCounter {
 }
 
 const BINS: usize = 256;
-/// Enough workgroups to fill any device; each goes over its share in steps.
+/// Enough workgroups to keep any device busy. Each counts its share in steps.
 const MOST_GROUPS: usize = 1024;
 const BYTES_A_GROUP: usize = 16 * 1024;
 

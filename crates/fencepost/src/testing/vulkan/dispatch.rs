@@ -17,7 +17,7 @@ use crate::{
     vulkan::{fault::Fault, gpu::Gpu, stream::VkStream},
 };
 
-/// What one piece of work uses until it is done.
+/// What one piece of work uses until it is complete.
 struct Submission {
     recorder: Option<Recorder>,
     bound: Arc<Bound>,
@@ -31,8 +31,8 @@ impl Drop for Submission {
     }
 }
 
-/// One kernel, `groups` workgroups of it, with `word` to push; in front of it, `zeroed` is filled
-/// with zeroes.
+/// One run of a kernel: `groups` workgroups, with `word` as its push constant. Before it, `zeroed`
+/// is filled with zeroes.
 pub(super) struct Dispatch {
     pub(super) pipeline: vk::Pipeline,
     pub(super) groups: u32,

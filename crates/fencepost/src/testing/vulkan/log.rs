@@ -24,7 +24,7 @@ pub(super) fn new(kernels: &Arc<Kernels>) -> Result<Log> {
     Ok(Log::on_device(Arc::new(VkLog { bound })))
 }
 
-/// Writes `token` where it runs in the order; `Ok(false)` behind a failure.
+/// Submits a kernel that writes `token`; `Ok(false)` behind a failure.
 pub(super) fn append(stream: &VkStream, log: &Log, token: u32) -> Result<bool> {
     let log: &dyn Any = log.inner();
     let Some(log) = log
@@ -46,7 +46,7 @@ pub(super) fn append(stream: &VkStream, log: &Log, token: u32) -> Result<bool> {
     dispatch(stream, &log.bound, &work)
 }
 
-/// A count, and the tokens.
+/// The memory of a log: a count, and the tokens.
 struct VkLog {
     bound: Arc<Bound>,
 }

@@ -34,8 +34,8 @@ use crate::{
     },
 };
 
-/// What the validation layer has said since the first call of this function, which is empty. So
-/// call it before a device is opened.
+/// What the validation layer has said since the first call of this function. That one gives no
+/// message: make it before a device is opened.
 ///
 /// ```
 /// assert!(fencepost::testing::vulkan::validation_messages().is_empty());
@@ -115,7 +115,7 @@ impl TestWork for VkWork {
         }
     }
 
-    /// For so many rounds of a loop.
+    /// `amount` is the number of rounds of a loop.
     fn spin(&self, stream: &dyn StreamImpl, amount: u64) -> Result<()> {
         let kernels = self.kernels()?;
         let bound = Bound::new(kernels, vec![Memory::new(&self.gpu, 4)?])?;
@@ -128,8 +128,8 @@ impl TestWork for VkWork {
         dispatch(stream_as_vulkan(stream)?, &bound, &work).map(drop)
     }
 
-    /// The stream ends here, by the backend's own way of ending one: a real fault loses the whole
-    /// device.
+    /// Fails the stream in the way in which the backend fails one behind a failed wait. A real fault
+    /// would lose the whole device.
     fn fail(&self, stream: &dyn StreamImpl, text: &str) -> Result<()> {
         stream_as_vulkan(stream)?.fail_from_here(&Cause::new(text));
         Ok(())
