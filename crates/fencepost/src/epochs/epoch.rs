@@ -191,8 +191,8 @@ impl Epoch {
     }
 
     /// As [`expected`](Epoch::expected), for a wait of `dependent`, whose markers above `before`
-    /// will be behind that wait. If this epoch turns out to fail before `value`, they fail too. Call
-    /// it before the wait is submitted, under the dependent's submit lock.
+    /// will be behind that wait. If this epoch turns out to fail before `value`, they fail too.
+    /// Call it before the wait is submitted, under the dependent's submit lock.
     pub(crate) fn add_dependent(
         &self,
         value: u64,

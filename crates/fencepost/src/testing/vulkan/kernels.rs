@@ -18,8 +18,8 @@ pub const KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.spv
 
 /// The kernels of one device.
 ///
-/// Pending work keeps them alive, and they keep the device alive. So they are destroyed when none of
-/// them runs any more, and before the device.
+/// Pending work keeps them alive, and they keep the device alive. So they are destroyed when none
+/// of them runs any more, and before the device.
 pub(super) struct Kernels {
     pub(super) gpu: Arc<Gpu>,
     module: vk::ShaderModule,

@@ -128,8 +128,8 @@ impl TestWork for VkWork {
         dispatch(stream_as_vulkan(stream)?, &bound, &work).map(drop)
     }
 
-    /// Fails the stream in the way in which the backend fails one behind a failed wait. A real fault
-    /// would lose the whole device.
+    /// Fails the stream in the way in which the backend fails one behind a failed wait. A real
+    /// fault would lose the whole device.
     fn fail(&self, stream: &dyn StreamImpl, text: &str) -> Result<()> {
         stream_as_vulkan(stream)?.fail_from_here(&Cause::new(text));
         Ok(())
