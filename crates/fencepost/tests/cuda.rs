@@ -325,6 +325,16 @@ fn make_current(bare: &Bare) {
     }
 }
 
+/// The context that is current in this thread, as a number.
+fn current_context(bare: &Bare) -> usize {
+    type Current = unsafe extern "system" fn(*mut Handle) -> i32;
+    let mut context = std::ptr::null_mut();
+    // SAFETY: an out-pointer to one handle.
+    let code = unsafe { bare.find::<Current>("cuCtxGetCurrent").unwrap()(&raw mut context) };
+    assert_eq!(code, 0);
+    context.addr()
+}
+
 #[test]
 fn a_capture_survives_everything_we_do_meanwhile() {
     let Some(gpu) = gpu() else { return };
@@ -517,6 +527,15 @@ fn each_thread_has_its_own_default_stream() {
     assert_eq!(mine.device(), device);
     assert_ne!(mine, device.default_stream());
     assert_eq!(mine, wrapped(), "the same stream once more");
+    assert_eq!(mine, cuda::per_thread_stream(device).unwrap());
+    if let Ok(second) = Device::open("cuda:1") {
+        let before = current_context(&Bare::new());
+        let theirs = cuda::per_thread_stream(&second).unwrap();
+        theirs.synchronize_timeout(PATIENCE).unwrap();
+        assert_eq!(theirs.device(), &second);
+        assert_ne!(theirs, second.default_stream());
+        assert_eq!(current_context(&Bare::new()), before);
+    }
     let (ready, go) = (mpsc::channel(), mpsc::channel());
     std::thread::scope(|scope| {
         let (mine, tell, taken) = (&mine, ready.0, go.1);

@@ -5,7 +5,10 @@
 //! so that no other object can get the same address. Objects of other types may be closed; they
 //! are asked for their handle on each call.
 
-use std::cell::RefCell;
+use std::{
+    cell::RefCell,
+    fmt::{self, Display},
+};
 
 use fencepost::{Backend, Device, Stream};
 use pyo3::{
@@ -17,35 +20,66 @@ use pyo3::{
 
 use crate::{
     core::Core,
-    cuda_streams::{StreamRef, by_handle, default_stream},
+    cuda_streams::{StreamRef, by_handle, is_default},
     error::{CallResult, to_py},
     objects::{CudaEvent, MpsEvent, PyDevice, PyEvent, PyStream},
     torch,
 };
 
+/// A parameter of a function, for the texts of errors.
+#[derive(Clone, Copy)]
+pub(crate) struct Parameter {
+    call: &'static str,
+    name: &'static str,
+}
+
+impl Parameter {
+    pub(crate) const fn new(call: &'static str, name: &'static str) -> Parameter {
+        Parameter { call, name }
+    }
+
+    /// The error for an argument of a wrong type.
+    #[cold]
+    pub(crate) fn expected(self, what: &str, got: &Bound<'_, PyAny>) -> PyErr {
+        match got.get_type().name() {
+            Ok(got) => PyTypeError::new_err(format!("{self}: expected {what}; got {got}")),
+            Err(error) => error,
+        }
+    }
+}
+
+impl Display for Parameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}() argument '{}'", self.call, self.name)
+    }
+}
+
 /// The device that an argument means: a `Device`, a name, a `torch.device`; the best one for
 /// `None`.
-pub(crate) fn device_of(py: Python<'_>, given: Option<&Bound<'_, PyAny>>) -> PyResult<Device> {
+pub(crate) fn device_of(
+    py: Python<'_>,
+    given: Option<&Bound<'_, PyAny>>,
+    parameter: Parameter,
+) -> PyResult<Device> {
     let Some(given) = given else {
         return py.detach(Device::open_best).map_err(to_py);
     };
     if let Ok(device) = given.cast::<PyDevice>() {
         return device.get().open(py).cloned();
     }
-    let name = device_name(given)?;
+    let name = device_name(given, parameter)?;
     py.detach(|| Device::open(&name)).map_err(to_py)
 }
 
-fn device_name(given: &Bound<'_, PyAny>) -> PyResult<String> {
+fn device_name(given: &Bound<'_, PyAny>, parameter: Parameter) -> PyResult<String> {
     // `str` of a torch.device is its name, but the object itself is no `str`.
     let is_name =
         given.cast::<PyString>().is_ok() || (given.hasattr("type")? && given.hasattr("index")?);
     if !is_name {
-        return Err(PyTypeError::new_err(format!(
-            "expected a device: a fencepost.Device, a name such as \"cuda:0\", or a torch.device; \
-             got {}",
-            given.get_type().name()?
-        )));
+        return Err(parameter.expected(
+            "a device: a fencepost.Device, a name such as \"cuda:0\", or a torch.device",
+            given,
+        ));
     }
     let name = given.str()?.to_string();
     Ok(match name.as_str() {
@@ -56,24 +90,31 @@ fn device_name(given: &Bound<'_, PyAny>) -> PyResult<String> {
 }
 
 /// The CUDA device that an argument means: an index, a name, a `Device`, a `torch.device`.
-pub(crate) fn cuda_device_of(py: Python<'_>, given: &Bound<'_, PyAny>) -> PyResult<Device> {
+pub(crate) fn cuda_device_of(
+    py: Python<'_>,
+    given: &Bound<'_, PyAny>,
+    parameter: Parameter,
+) -> PyResult<Device> {
     if let Ok(index) = given.extract::<i64>() {
         return py
             .detach(|| Device::open(&format!("cuda:{index}")))
             .map_err(to_py);
     }
-    let device = device_of(py, Some(given))?;
+    let device = device_of(py, Some(given), parameter)?;
     match device.backend() {
         Backend::Cuda => Ok(device),
         _ => Err(PyValueError::new_err(format!(
-            "expected a CUDA device such as \"cuda:0\"; got {}",
+            "{parameter}: expected a CUDA device such as \"cuda:0\"; got {}",
             device.name()
         ))),
     }
 }
 
 /// The parts that an event of any class of this package is made of.
-pub(crate) fn core_of<'a>(object: &'a Bound<'_, PyAny>) -> PyResult<&'a Core> {
+pub(crate) fn core_of<'a>(
+    object: &'a Bound<'_, PyAny>,
+    parameter: Parameter,
+) -> PyResult<&'a Core> {
     if let Ok(event) = object.cast::<PyEvent>() {
         return Ok(&event.get().core);
     }
@@ -83,10 +124,7 @@ pub(crate) fn core_of<'a>(object: &'a Bound<'_, PyAny>) -> PyResult<&'a Core> {
     if let Ok(event) = object.cast::<MpsEvent>() {
         return Ok(&event.get().core);
     }
-    Err(PyTypeError::new_err(format!(
-        "expected an event of fencepost; got {}",
-        object.get_type().name()?
-    )))
+    Err(parameter.expected("an event of fencepost", object))
 }
 
 /// A `torch.cuda.Stream`, and the stream that it means.
@@ -108,6 +146,7 @@ const KNOWN_AT_MOST: usize = 4;
 pub(crate) fn with_stream<R>(
     py: Python<'_>,
     object: &Bound<'_, PyAny>,
+    parameter: Parameter,
     f: impl Fn(&Stream) -> CallResult<R>,
 ) -> CallResult<R> {
     // The most frequent types come first. None of the checks is a cast, since a failed cast makes
@@ -127,28 +166,39 @@ pub(crate) fn with_stream<R>(
     {
         return f(&ours.get().stream);
     }
-    f(&*stream_of_library(py, object)?)
+    f(&*stream_of_library(py, object, parameter)?)
 }
 
 /// The stream that `object` is, or stands for.
-pub(crate) fn stream_of(py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<Stream> {
-    Ok(with_stream(py, object, |stream| Ok(stream.clone()))?)
+pub(crate) fn stream_of(
+    py: Python<'_>,
+    object: &Bound<'_, PyAny>,
+    parameter: Parameter,
+) -> PyResult<Stream> {
+    Ok(with_stream(py, object, parameter, |stream| {
+        Ok(stream.clone())
+    })?)
 }
 
 /// The stream of an object of another library.
 #[cold]
-fn stream_of_library(py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<StreamRef> {
-    let Some((handle, device)) = handle_of(object)? else {
-        return Err(PyTypeError::new_err(format!(
-            "expected a stream: a fencepost.Stream, a stream of PyTorch, CuPy, cuda.core or Numba, \
-             any object with __cuda_stream__, or an integer CUDA handle; got {}",
-            object.get_type().name()?
-        )));
+fn stream_of_library(
+    py: Python<'_>,
+    object: &Bound<'_, PyAny>,
+    parameter: Parameter,
+) -> PyResult<StreamRef> {
+    let Some(handle) = handle_of(object, parameter)? else {
+        return Err(parameter.expected(
+            "a stream: a fencepost.Stream, a stream of PyTorch, CuPy, cuda.core or Numba, any \
+             object with __cuda_stream__, or an integer CUDA handle",
+            object,
+        ));
     };
-    let stream = match device {
-        Some(index) if handle == 0 => default_stream(py, index)?,
-        _ => by_handle(py, handle, Some(object))?,
+    let device = match is_default(handle) {
+        true => device_beside(object)?,
+        false => None,
     };
+    let stream = by_handle(py, handle, device, Some(object))?;
     if torch::is_lasting_stream(object) {
         remember(object, &stream);
     }
@@ -170,22 +220,47 @@ fn remember(object: &Bound<'_, PyAny>, stream: &Stream) {
     drop(oldest);
 }
 
-/// The handle of a stream of another library, and the index of its device where the object tells
-/// it; `None` for an object that is no stream.
-fn handle_of(object: &Bound<'_, PyAny>) -> PyResult<Option<(usize, Option<usize>)>> {
+/// The index of the device that the object of a default stream names, if it names one.
+fn device_beside(object: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
     let py = object.py();
-    let attribute = |name| match object.getattr(name) {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.is_instance_of::<PyAttributeError>(py) => Ok(None),
-        Err(error) => Err(error),
+    // PyTorch and CuPy. CuPy's own default streams, which are of no device, have the index -1.
+    for name in [intern!(py, "device_index"), intern!(py, "device_id")] {
+        if let Some(index) = attribute(object, name)? {
+            return Ok(index.extract().ok());
+        }
+    }
+    // Numba. The `device` of cuda.core is not asked: that of a default stream is the device that
+    // was current when it was first asked.
+    let Some(context) = attribute(object, intern!(py, "context"))? else {
+        return Ok(None);
     };
+    match attribute(&context, intern!(py, "device"))? {
+        Some(device) => Ok(attribute(&device, intern!(py, "id"))?.and_then(|id| id.extract().ok())),
+        None => Ok(None),
+    }
+}
+
+/// An attribute; `None` where there is none.
+fn attribute<'py>(
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    match object.getattr(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_instance_of::<PyAttributeError>(object.py()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The handle of a stream of another library; `None` for an object that is no stream.
+fn handle_of(object: &Bound<'_, PyAny>, parameter: Parameter) -> PyResult<Option<usize>> {
+    let py = object.py();
     // PyTorch, the most frequent one, comes first.
-    if let Some(handle) = attribute(intern!(py, "cuda_stream"))? {
-        let index = attribute(intern!(py, "device_index"))?.and_then(|index| index.extract().ok());
-        return Ok(Some((integer(&handle)?, index)));
+    if let Some(handle) = attribute(object, intern!(py, "cuda_stream"))? {
+        return integer(&handle, parameter).map(Some);
     }
     // https://nvidia.github.io/cuda-python/cuda-core/latest/interoperability.html
-    if let Some(protocol) = attribute(intern!(py, "__cuda_stream__"))? {
+    if let Some(protocol) = attribute(object, intern!(py, "__cuda_stream__"))? {
         let answer = match protocol.is_callable() {
             true => protocol.call0()?,
             false => protocol,
@@ -194,27 +269,27 @@ fn handle_of(object: &Bound<'_, PyAny>) -> PyResult<Option<(usize, Option<usize>
             answer.cast_into::<PyTuple>()?.as_any().extract()?;
         if version != 0 {
             return Err(PyTypeError::new_err(format!(
-                "{}.__cuda_stream__ has version {version} of the protocol; only version 0 is \
+                "{parameter}: {}.__cuda_stream__ has version {version} of the protocol; only version 0 is \
                  supported",
                 object.get_type().name()?
             )));
         }
-        return Ok(Some((integer(&handle)?, None)));
+        return integer(&handle, parameter).map(Some);
     }
     // CuPy has `ptr`, Numba `handle`.
     for name in [intern!(py, "ptr"), intern!(py, "handle")] {
-        if let Some(handle) = attribute(name)? {
-            return Ok(Some((integer(&handle)?, None)));
+        if let Some(handle) = attribute(object, name)? {
+            return integer(&handle, parameter).map(Some);
         }
     }
     if object.cast::<PyInt>().is_ok() {
-        return Ok(Some((integer(object)?, None)));
+        return integer(object, parameter).map(Some);
     }
     Ok(None)
 }
 
 /// A handle as a number: an int, or an object that holds one (`ctypes.c_void_p`, `CUstream`).
-fn integer(handle: &Bound<'_, PyAny>) -> PyResult<usize> {
+fn integer(handle: &Bound<'_, PyAny>, parameter: Parameter) -> PyResult<usize> {
     let py = handle.py();
     if handle.cast::<PyBool>().is_err() {
         if let Ok(number) = handle.extract::<usize>() {
@@ -233,7 +308,7 @@ fn integer(handle: &Bound<'_, PyAny>) -> PyResult<usize> {
         }
     }
     Err(PyValueError::new_err(format!(
-        "not a handle of a CUDA stream: {}",
+        "{parameter}: not a handle of a CUDA stream: {}",
         handle.repr()?
     )))
 }

@@ -11,7 +11,7 @@ use pyo3::{
 };
 
 use crate::{
-    arguments::{core_of, with_stream},
+    arguments::{Parameter, core_of, with_stream},
     awaiting,
     core::Core,
     cuda_class::cuda_event,
@@ -56,7 +56,7 @@ fn record_error(core: &Core, stream: &Stream, error: Error) -> PyErr {
 #[cold]
 fn no_cuda_stream(stream: &Stream) -> PyErr {
     PyTypeError::new_err(format!(
-        "expected a CUDA stream; got {stream}: record it with fencepost.Event"
+        "record() argument 'stream': expected a CUDA stream; got {stream}: record it with fencepost.Event"
     ))
 }
 
@@ -117,7 +117,10 @@ impl CudaEvent {
     #[inline]
     pub(crate) fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> CallResult {
         match stream {
-            Some(stream) => with_stream(py, stream, |stream| self.record_on(py, stream)),
+            Some(stream) => {
+                let parameter = Parameter::new("record", "stream");
+                with_stream(py, stream, parameter, |stream| self.record_on(py, stream))
+            }
             None => self.record_on(py, &*current(py, None)?),
         }
     }
@@ -130,7 +133,12 @@ impl CudaEvent {
     #[inline]
     pub(crate) fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> CallResult {
         match stream {
-            Some(stream) => with_stream(py, stream, |stream| Ok(self.core.wait(py, stream)?)),
+            Some(stream) => {
+                let parameter = Parameter::new("wait", "stream");
+                with_stream(py, stream, parameter, |stream| {
+                    Ok(self.core.wait(py, stream)?)
+                })
+            }
             None => Ok(self.core.wait(py, &*current(py, None)?)?),
         }
     }
@@ -156,7 +164,8 @@ impl CudaEvent {
     /// Raises, checked in this order as in PyTorch: ValueError if either has no timing or was never
     /// recorded, RuntimeError for events of two devices and while either is incomplete.
     fn elapsed_time(&self, py: Python<'_>, end_event: &Bound<'_, PyAny>) -> PyResult<f64> {
-        elapsed_now(py, &self.core, core_of(end_event)?).map_err(to_py)
+        let end = core_of(end_event, Parameter::new("elapsed_time", "end_event"))?;
+        elapsed_now(py, &self.core, end).map_err(to_py)
     }
 
     /// Wait for what it holds when ``await`` is evaluated, in a running asyncio loop. PyTorch's

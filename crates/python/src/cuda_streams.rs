@@ -5,7 +5,10 @@
 //! number (`cuStreamGetId`). So a kept stream is used only while the driver's number for its handle
 //! is still the same. Drivers without such numbers (before CUDA 12) have every stream wrapped anew.
 //!
-//! Default streams are wrapped once and kept for ever.
+//! The legacy default streams are wrapped once and kept for ever.
+//!
+//! A handle of a default stream means another stream in each context, so the device that an object
+//! names beside such a handle decides. Other handles mean the same stream everywhere.
 
 use std::{
     any::Any,
@@ -66,24 +69,34 @@ pub(crate) fn forget_wrapped() {
     drop(forgotten);
 }
 
-/// Handles that name default streams, of the current context and of the calling thread.
-const LEGACY: usize = 1;
+/// `CU_STREAM_PER_THREAD`: the calling thread's own default stream.
 const PER_THREAD: usize = 2;
 
-/// The stream of a CUDA handle that somebody else owns. `owner` is kept alive with it.
+/// Whether a handle means a default stream: that of a context, by 0 or `CU_STREAM_LEGACY`, or that
+/// of a thread in a context.
+pub(crate) fn is_default(handle: usize) -> bool {
+    handle <= PER_THREAD
+}
+
+/// The stream of a CUDA handle that somebody else owns. `device` is the index of the device that is
+/// named beside the handle, and `owner` is kept alive with the stream.
 pub(crate) fn by_handle(
     py: Python<'_>,
     handle: usize,
+    device: Option<usize>,
     owner: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<StreamRef> {
     let raw = handle as *mut c_void;
-    if handle <= PER_THREAD {
+    if is_default(handle) {
+        if let Some(device) = device {
+            return default_of(py, handle, device);
+        }
         // SAFETY: a default stream lives as long as its context, which is the current one; without
-        // a current context the driver refuses.
+        // a current context the library refuses.
         let wrapped = unsafe { cuda::stream_from_raw(raw, Arc::new(())) };
         return match wrapped {
             // Without a current context: the device that the CUDA runtime would use.
-            Err(Error::Unsupported { .. }) if handle <= LEGACY => default_stream(py, 0),
+            Err(Error::Unsupported { .. }) => default_of(py, handle, 0),
             Ok(wrapped) => Ok(StreamRef::Shared(Arc::new(wrapped))),
             Err(error) => Err(to_py(error)),
         };
@@ -129,6 +142,16 @@ fn keep(handle: usize, number: u64, stream: &Arc<Stream>) {
     drop(oldest);
 }
 
+/// The default stream that `handle` means on a device.
+fn default_of(py: Python<'_>, handle: usize, device: usize) -> PyResult<StreamRef> {
+    let legacy = default_stream(py, device)?;
+    if handle != PER_THREAD {
+        return Ok(legacy);
+    }
+    let own = cuda::per_thread_stream(legacy.device()).map_err(to_py)?;
+    Ok(StreamRef::Shared(Arc::new(own)))
+}
+
 /// The default stream of a CUDA device.
 #[inline]
 pub(crate) fn default_stream(py: Python<'_>, index: usize) -> PyResult<StreamRef> {
@@ -156,13 +179,14 @@ pub(crate) fn current(py: Python<'_>, index: Option<usize>) -> PyResult<StreamRe
     let Some(torch) = torch::cuda_in_use(py)? else {
         return match index {
             Some(index) => default_stream(py, index),
-            None => by_handle(py, 0, None),
+            None => by_handle(py, 0, None, None),
         };
     };
     match (torch.current_stream(py, index)?, index) {
-        (0, Some(index)) => default_stream(py, index),
-        (0, None) => default_stream(py, torch.current_device(py)?),
-        (handle, _) => by_handle(py, handle, None),
+        (handle, None) if is_default(handle) => {
+            by_handle(py, handle, Some(torch.current_device(py)?), None)
+        }
+        (handle, index) => by_handle(py, handle, index, None),
     }
 }
 

@@ -10,7 +10,7 @@ use fencepost::{Device, bindings};
 use pyo3::{exceptions::PyKeyboardInterrupt, prelude::*};
 
 use crate::{
-    arguments::device_of,
+    arguments::{Parameter, device_of},
     cuda_streams::forget_wrapped,
     error::to_py,
     objects::{PyDevice, PyStream},
@@ -22,7 +22,7 @@ impl PyDevice {
     #[new]
     #[pyo3(signature = (name = None))]
     fn new(py: Python<'_>, name: Option<&Bound<'_, PyAny>>) -> PyResult<PyDevice> {
-        device_of(py, name).map(PyDevice::of)
+        device_of(py, name, Parameter::new("Device", "name")).map(PyDevice::of)
     }
 
     /// The name by which it is opened.

@@ -6,7 +6,7 @@ use fencepost::{Error, Stream};
 use pyo3::{prelude::*, types::PyBytes};
 
 use crate::{
-    arguments::{core_of, device_of, with_stream},
+    arguments::{Parameter, core_of, device_of, with_stream},
     awaiting,
     cuda_streams::current_of,
     elapsed::elapsed_after,
@@ -25,11 +25,15 @@ impl PyEvent {
         &self,
         py: Python<'_>,
         stream: Option<&Bound<'_, PyAny>>,
+        call: &'static str,
         ours: impl Fn(&Stream) -> Result<(), Box<Error>>,
         torch: impl FnOnce(&TorchStream) -> PyResult<()>,
     ) -> CallResult {
         match stream {
-            Some(stream) => with_stream(py, stream, |stream| Ok(ours(stream)?)),
+            Some(stream) => {
+                let parameter = Parameter::new(call, "stream");
+                with_stream(py, stream, parameter, |stream| Ok(ours(stream)?))
+            }
             None => match torch_stream::in_use_on(py, &self.device)? {
                 Some(stream) => Ok(torch(stream)?),
                 None => Ok(ours(&*current_of(py, &self.device)?)?),
@@ -57,7 +61,8 @@ impl PyEvent {
             interprocess,
             external: false,
         };
-        Ok(PyEvent::on(device_of(py, device)?, flags.check()?))
+        let device = device_of(py, device, Parameter::new("Event", "device"))?;
+        Ok(PyEvent::on(device, flags.check()?))
     }
 
     /// Open the event that another process exported by ``ipc_handle()``.
@@ -88,6 +93,7 @@ impl PyEvent {
         self.on_stream(
             py,
             stream,
+            "record",
             |stream| self.core.record(py, stream),
             |torch| torch.record(py, &self.core),
         )
@@ -104,6 +110,7 @@ impl PyEvent {
         self.on_stream(
             py,
             stream,
+            "wait",
             |stream| self.core.wait(py, stream),
             |torch| torch.wait(py, &self.core),
         )
@@ -138,13 +145,13 @@ impl PyEvent {
         end_event: &Bound<'_, PyAny>,
         timeout: Option<f64>,
     ) -> PyResult<f64> {
-        let end = core_of(end_event)?;
+        let end = core_of(end_event, Parameter::new("elapsed_time", "end_event"))?;
         elapsed_after(py, &self.core, end, limit(timeout)?, to_py)
     }
 
     /// Return ``start.elapsed_time(end)`` for ``end - start``: the milliseconds between them.
     fn __sub__(&self, py: Python<'_>, start: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        match core_of(start) {
+        match core_of(start, Parameter::new("__sub__", "start")) {
             Ok(start) => {
                 let millis = elapsed_after(py, start, &self.core, None, to_py)?;
                 Ok(millis.into_pyobject(py)?.into_any().unbind())

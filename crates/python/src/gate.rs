@@ -5,7 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use fencepost::testing::work::{self, Gate};
 use pyo3::prelude::*;
 
-use crate::{arguments::stream_of, error::to_py};
+use crate::{
+    arguments::{Parameter, stream_of},
+    error::to_py,
+};
 
 /// Hold back what is submitted to ``stream`` from now on, until ``open()`` is called or the gate
 /// is dropped: for tests.
@@ -16,7 +19,7 @@ pub(crate) struct PyGate(Mutex<Option<Gate>>);
 impl PyGate {
     #[new]
     fn new(py: Python<'_>, stream: &Bound<'_, PyAny>) -> PyResult<PyGate> {
-        let stream = stream_of(py, stream)?;
+        let stream = stream_of(py, stream, Parameter::new("_Gate", "stream"))?;
         let gate = py.detach(|| work::gate(&stream)).map_err(to_py)?;
         Ok(PyGate(Mutex::new(Some(gate))))
     }

@@ -10,7 +10,11 @@ use pyo3::{
     types::{PyBytes, PyString, PyTuple},
 };
 
-use crate::{arguments::cuda_device_of, core::Core, error::to_py};
+use crate::{
+    arguments::{Parameter, cuda_device_of},
+    core::Core,
+    error::to_py,
+};
 
 /// The event that another process exported, and its device.
 pub(crate) fn open(
@@ -18,7 +22,8 @@ pub(crate) fn open(
     device: &Bound<'_, PyAny>,
     handle: &Bound<'_, PyBytes>,
 ) -> PyResult<(Device, Core)> {
-    let device = cuda_device_of(py, device)?;
+    let parameter = Parameter::new("from_ipc_handle", "device");
+    let device = cuda_device_of(py, device, parameter)?;
     let bytes: [u8; 64] = handle.as_bytes().try_into().map_err(|_| {
         PyValueError::new_err(format!(
             "an IPC handle has 64 bytes; got {}",

@@ -3,13 +3,10 @@
 use std::panic::resume_unwind;
 
 use fencepost::cuda;
-use pyo3::{
-    exceptions::{PyAttributeError, PyTypeError},
-    prelude::*,
-};
+use pyo3::{exceptions::PyAttributeError, prelude::*};
 
 use crate::{
-    arguments::{device_of, stream_of},
+    arguments::{Parameter, device_of, stream_of},
     cuda_streams::current,
     error::{in_one_line, to_py},
     exit::with_python,
@@ -35,7 +32,7 @@ impl PyStream {
     #[new]
     #[pyo3(signature = (device = None))]
     fn new(py: Python<'_>, device: Option<&Bound<'_, PyAny>>) -> PyResult<PyStream> {
-        let device = device_of(py, device)?;
+        let device = device_of(py, device, Parameter::new("Stream", "device"))?;
         let stream = py.detach(|| device.new_stream()).map_err(to_py)?;
         Ok(PyStream::of(stream))
     }
@@ -73,11 +70,7 @@ impl PyStream {
     /// Raises NotImplementedError on a GPU's stream, RuntimeError if the stream has failed.
     fn launch(&self, py: Python<'_>, work: Py<PyAny>) -> PyResult<()> {
         if !work.bind(py).is_callable() {
-            let got = work.bind(py).get_type();
-            return Err(PyTypeError::new_err(format!(
-                "launch() takes something to call; got {}",
-                got.name()?
-            )));
+            return Err(Parameter::new("launch", "work").expected("a callable", work.bind(py)));
         }
         let work = move || {
             let ran = in_work(|| {
@@ -111,6 +104,7 @@ impl PyStream {
                 Bound::new(slf.py(), event)?.into_any()
             }
         };
+        check_event(&event, Parameter::new("record_event", "event"))?;
         event.call_method1("record", (slf,))?;
         Ok(event.unbind())
     }
@@ -118,12 +112,13 @@ impl PyStream {
     /// Make later work of this stream run after what ``event`` holds now. Never blocks the calling
     /// thread.
     fn wait_event(slf: &Bound<'_, Self>, event: &Bound<'_, PyAny>) -> PyResult<()> {
+        check_event(event, Parameter::new("wait_event", "event"))?;
         event.call_method1("wait", (slf,)).map(drop)
     }
 
     /// Make later work of this stream run after everything submitted to ``stream`` so far.
     fn wait_stream(&self, py: Python<'_>, stream: &Bound<'_, PyAny>) -> PyResult<()> {
-        let other = stream_of(py, stream)?;
+        let other = stream_of(py, stream, Parameter::new("wait_stream", "stream"))?;
         py.detach(|| self.stream.wait(&other.record()?))
             .map_err(to_py)
     }
@@ -170,6 +165,14 @@ impl PyStream {
     }
 }
 
+/// An error for what has no methods of an event. Events of other libraries are taken too.
+fn check_event(event: &Bound<'_, PyAny>, parameter: Parameter) -> PyResult<()> {
+    match event.hasattr("record")? && event.hasattr("wait")? {
+        true => Ok(()),
+        false => Err(parameter.expected("an event", event)),
+    }
+}
+
 /// Return a stream of another library as a ``fencepost.Stream``.
 ///
 /// ``stream`` is a stream of PyTorch, CuPy, cuda.core or Numba, any object with
@@ -181,7 +184,7 @@ impl PyStream {
 pub(crate) fn wrap_stream(py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<PyStream> {
     match stream {
         Some(object) => {
-            let wrapped = stream_of(py, object)?;
+            let wrapped = stream_of(py, object, Parameter::new("wrap_stream", "stream"))?;
             Ok(PyStream::owned(wrapped, object.clone().unbind()))
         }
         None => current(py, None).map(|stream| PyStream::of((*stream).clone())),

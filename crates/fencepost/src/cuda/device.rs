@@ -222,15 +222,23 @@ pub(super) unsafe fn stream_from_raw(
         return Err(Error::Unsupported {
             what: "a default stream in a thread without a current context".into(),
             device: "cuda".into(),
-            remedy:
-                "make a context current first, or open the device and take its default_stream()"
-                    .into(),
+            remedy: "make a context current first, or open the device and take its \
+                     default_stream() or cuda::per_thread_stream()"
+                .into(),
         });
     }
     // SAFETY: the context of a stream that is alive.
     let device = unsafe { device_in(driver, context, None) }?;
     let stream = of_device(&*device)?.wrap(raw, origin);
     Ok((stream, device))
+}
+
+/// See [`crate::cuda::per_thread_stream`].
+pub(super) fn per_thread_stream(device: &CudaDevice) -> Result<Arc<CudaStream>> {
+    match device.context.lost() {
+        Some(lost) => Err(lost),
+        None => Ok(device.wrap(PER_THREAD, Origin::PerThread(std::thread::current().id()))),
+    }
 }
 
 fn driver() -> Result<&'static Driver> {

@@ -136,8 +136,12 @@ pub unsafe fn device_from_raw(
 }
 
 /// The stream behind a `CUstream` (or `cudaStream_t`, which is the same): of the CUDA runtime,
-/// cudarc, candle, PyTorch or anybody else. Handle 0 and `CU_STREAM_LEGACY` are the legacy default
-/// stream of the current context, `CU_STREAM_PER_THREAD` is the calling thread's.
+/// cudarc, candle, PyTorch or anybody else.
+///
+/// Handle 0 and `CU_STREAM_LEGACY` mean the legacy default stream of the context that is current in
+/// the calling thread, and `CU_STREAM_PER_THREAD` means the thread's own default stream in that
+/// context. Such a handle does not tell its device: where another library names the device beside
+/// it, take [`Device::default_stream`] or [`per_thread_stream`] of that device instead.
 ///
 /// The same stream wrapped twice gives equal [`Stream`]s, where the driver numbers its streams
 /// (`cuStreamGetId`, CUDA 12). A per-thread default stream is another stream in every thread, so
@@ -157,7 +161,8 @@ pub unsafe fn device_from_raw(
 /// Any thread may use the stream at any time: the driver locks its own queues.
 ///
 /// # Errors
-/// [`Error::Backend`] for a handle that the driver knows to be invalid; [`Error::Unavailable`]
+/// [`Error::Backend`] for a handle that the driver knows to be invalid; [`Error::Unsupported`] for
+/// the handle of a default stream in a thread without a current context; [`Error::Unavailable`]
 /// without a driver.
 ///
 /// # References
@@ -180,9 +185,33 @@ pub unsafe fn stream_from_raw(
     Ok(Stream::new(stream, Device::new(device)))
 }
 
+/// The per-thread default stream of the calling thread on `device`, whichever context is current.
+///
+/// Every thread has another one, so only the thread that called this may use the result. The same
+/// thread gets an equal [`Stream`] each time, where the driver numbers its streams. Never blocks on
+/// the device's work. The context that is current in the thread stays current.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a device of another backend; [`Error::DeviceLost`] for a lost one.
+///
+/// # References
+/// - [Stream synchronization behavior](https://docs.nvidia.com/cuda/cuda-driver-api/stream-sync-behavior.html)
+///
+/// ```no_run
+/// use fencepost::{Device, cuda};
+/// let stream = cuda::per_thread_stream(&Device::open("cuda:1")?)?;
+/// stream.record()?.synchronize()?;
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn per_thread_stream(device: &Device) -> Result<Stream> {
+    let stream = device::per_thread_stream(of_device(device.imp())?)?;
+    Ok(Stream::new(stream, device.clone()))
+}
+
 /// The `CUstream` of a CUDA stream, for submitting work to it; `None` for streams of other
 /// backends. It is valid while the [`Stream`] or a clone of it is alive. The caller must not destroy
-/// it.
+/// it. That of a default stream means the stream of this device only where the device's context is
+/// current.
 ///
 /// ```no_run
 /// let stream = fencepost::Device::open("cuda:0")?.new_stream()?;

@@ -3,7 +3,11 @@
 use pyo3::prelude::*;
 
 use super::{calls, stream::number_of};
-use crate::{arguments::core_of, objects::MpsEvent, wait::limit};
+use crate::{
+    arguments::{Parameter, core_of},
+    objects::MpsEvent,
+    wait::limit,
+};
 
 #[pymethods]
 impl MpsEvent {
@@ -20,7 +24,11 @@ impl MpsEvent {
     /// ``torch.mps.Event.record`` does.
     #[pyo3(signature = (stream = None))]
     fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        calls::record(py, &self.core, number_of(stream)?)
+        calls::record(
+            py,
+            &self.core,
+            number_of(stream, Parameter::new("record", "stream"))?,
+        )
     }
 
     /// Make later work of ``stream`` run after what this event holds now. Never blocks the calling
@@ -29,7 +37,11 @@ impl MpsEvent {
     /// PyTorch's stream cannot be made to fail. If this event has failed, the call raises instead.
     #[pyo3(signature = (stream = None))]
     fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        calls::wait(py, &self.core, number_of(stream)?)
+        calls::wait(
+            py,
+            &self.core,
+            number_of(stream, Parameter::new("wait", "stream"))?,
+        )
     }
 
     /// Return whether what it holds is complete; False before the first record, as in PyTorch.
@@ -53,7 +65,8 @@ impl MpsEvent {
     /// It may be called again, before or after ``synchronize()``. Raises RuntimeError without
     /// timing, before the first record, and if the end came before the start.
     fn elapsed_time(&self, py: Python<'_>, end_event: &Bound<'_, PyAny>) -> PyResult<f64> {
-        calls::elapsed(py, &self.core, core_of(end_event)?)
+        let end = core_of(end_event, Parameter::new("elapsed_time", "end_event"))?;
+        calls::elapsed(py, &self.core, end)
     }
 
     fn __repr__(&self) -> String {

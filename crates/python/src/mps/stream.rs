@@ -6,6 +6,7 @@ use pyo3::{exceptions::PyRuntimeError, prelude::*};
 
 use super::pool::{self, POOL, unknown_stream};
 use crate::{
+    arguments::Parameter,
     error::to_py,
     objects::{MpsEvent, PyDevice, PyStream},
     wait::{limit, synchronize},
@@ -21,13 +22,16 @@ pub(crate) struct MpsStream {
 }
 
 /// The number of a stream that an argument names.
-pub(crate) fn number_of(stream: Option<&Bound<'_, PyAny>>) -> PyResult<Option<usize>> {
+pub(crate) fn number_of(
+    stream: Option<&Bound<'_, PyAny>>,
+    parameter: Parameter,
+) -> PyResult<Option<usize>> {
     match stream {
         None => Ok(None),
         Some(stream) => match stream.cast::<MpsStream>() {
             Ok(stream) => Ok(Some(stream.get().number)),
             Err(_) => Err(PyRuntimeError::new_err(format!(
-                "expected an MPS stream (fencepost.mps.Stream), but got {}",
+                "{parameter}: expected an MPS stream (fencepost.mps.Stream), but got {}",
                 stream.get_type().name()?
             ))),
         },
