@@ -5,11 +5,18 @@
 //! they make it. And they make errors of the library's types, whose variants only this crate can
 //! construct.
 
+use std::time::Duration;
+
 #[cfg(all(feature = "cuda", not(loom)))]
 use crate::cuda::RawEvent;
 #[cfg(all(feature = "cuda", not(loom)))]
 pub use crate::cuda::device::stream_number;
-use crate::{Device, Error, Event, Marker, Result, Stream};
+use crate::{Device, Error, Event, Marker, Place, Result, Stream, Timeout, error::InWords};
+#[cfg(has_metal)]
+use crate::{
+    Reservation,
+    metal::{objc2::runtime::ProtocolObject, objc2_metal::MTLCommandBuffer},
+};
 
 /// [`Event::record`], where that makes no new marker and drops none: at most when the event was
 /// last recorded on the same stream, of CUDA or Vulkan, and nobody else holds that marker.
@@ -19,10 +26,9 @@ use crate::{Device, Error, Event, Marker, Result, Stream};
 /// It drops no object of the caller's, so the caller may have released the GIL by hand. It runs
 /// code of the caller's only where a lock of the caller's guards a Vulkan queue.
 #[inline]
-#[track_caller]
 #[must_use = "where it returns false, nothing was recorded"]
-pub fn record_in_place(event: &Event, stream: &Stream) -> bool {
-    event.record_in_place(stream)
+pub fn record_in_place(event: &Event, stream: &Stream, at: Place) -> bool {
+    event.record_in_place(stream, at)
 }
 
 /// What [`Event::query`] can tell by a few atomic loads; `None` where it would take a lock or ask
@@ -35,9 +41,8 @@ pub fn peek(event: &Event) -> Option<bool> {
 /// A marker behind everything submitted so far on each live stream of `device`, for waits that
 /// look for signals now and then. Never waits for the device. Each has the errors of
 /// [`Stream::record`].
-#[track_caller]
-pub fn record_all(device: &Device) -> Vec<Result<Marker>> {
-    device.record_all()
+pub fn record_all(device: &Device, at: Place) -> Vec<Result<Marker>> {
+    device.record_all(at)
 }
 
 /// The event of a CUDA marker, which holds that marker's recording until it is recorded again;
@@ -70,4 +75,50 @@ pub fn unsupported(what: &str, device: &str, remedy: &str) -> Error {
         device: device.into(),
         remedy: remedy.into(),
     }
+}
+
+/// A line of another language, for [`record_at`] and [`launch_at`]. Each is kept for good, up to
+/// some 65,000 of them; further ones are unknown.
+pub fn place(file: &str, line: u32) -> Place {
+    Place::of_line(file, line)
+}
+
+/// What stands for a line that nobody looked for.
+pub const UNKNOWN_PLACE: Place = Place::UNKNOWN;
+
+/// [`Event::record`], with the line that the marker is recorded at.
+#[inline]
+pub fn record_at(event: &Event, stream: &Stream, at: Place) -> Result<()> {
+    event.record_at(stream, at)
+}
+
+/// [`Stream::launch`], with the line that the work is launched at.
+pub fn launch_at(stream: &Stream, work: impl FnOnce() + Send + 'static, at: Place) -> Result<()> {
+    stream.launch_at(work, at)
+}
+
+/// [`Stream::record`], with the line that the marker is recorded at.
+pub fn mark_at(stream: &Stream, at: Place) -> Result<Marker> {
+    stream.mark(false, at)
+}
+
+/// [`metal::record_end`](crate::metal::record_end), with the line that the marker is recorded at.
+#[cfg(has_metal)]
+pub fn record_end_at(
+    device: &Device,
+    buffers: &[&ProtocolObject<dyn MTLCommandBuffer>],
+    after: Option<&Marker>,
+    at: Place,
+) -> Result<Reservation> {
+    crate::metal::record_end_at(device, buffers, after, at)
+}
+
+/// Whether the text of `timeout` leaves out a line that nobody looked for.
+pub fn lacks_places(timeout: &Timeout) -> bool {
+    timeout.lacks_places()
+}
+
+/// A duration as errors tell it: `1.5 s`.
+pub fn duration_in_words(duration: Duration) -> String {
+    InWords(duration).to_string()
 }

@@ -15,12 +15,13 @@
 //! - **A failed stream still records**: the marker has failed from the start. So what a user sees
 //!   does not depend on who learnt of the failure first.
 
-use std::{any::Any, fmt, ops::Deref, panic::Location, sync::Arc, time::Instant};
+use std::{any::Any, fmt, ops::Deref, sync::Arc, time::Instant};
 
 use crate::{
     clock::{Elapsed, Timestamp},
     core::{DeviceCore, Job, StreamCore},
     error::{Error, Result},
+    place::Place,
     rerecord::{Rerecord, Rerecorded},
     timeline::{Awaited, Ticket, Waiter},
 };
@@ -50,7 +51,7 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
 
     /// Puts a marker behind everything submitted so far, and submits it. `at` is the source line of
     /// the caller. On an error nothing has changed.
-    fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>>;
+    fn mark(&self, timing: bool, at: Place) -> Result<Arc<dyn MarkerImpl>>;
 
     /// Records an event again in place, if the backend can. [`Rerecord::begin`] gives it the marker
     /// that the event holds, if nobody else holds that. The backend records the marker's native
@@ -59,11 +60,7 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
     ///
     /// `None` if it cannot, or if the driver refuses. Then nothing has changed, except that a value
     /// may be used up, and the caller calls [`mark`](StreamImpl::mark).
-    fn record_again(
-        &self,
-        event: Rerecord<'_>,
-        at: &'static Location<'static>,
-    ) -> Option<Rerecorded> {
+    fn record_again(&self, event: Rerecord<'_>, at: Place) -> Option<Rerecorded> {
         let _ = (event, at);
         None
     }
@@ -95,7 +92,7 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
     fn clear_error(&self) -> Result<()>;
 
     /// Runs a closure on the stream: host streams only.
-    fn launch(&self, work: Job, at: &'static Location<'static>) -> Result<()> {
+    fn launch(&self, work: Job, at: Place) -> Result<()> {
         let _ = (work, at);
         Err(Error::Unsupported {
             what: "launching a host closure".into(),

@@ -1,6 +1,8 @@
 //! Errors, each with its remedy.
 
-use std::{fmt, panic::Location, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::place::Place;
 
 /// The result of this crate's functions.
 ///
@@ -400,8 +402,8 @@ pub struct Timeout {
     pub marker: u64,
     /// The stream in words.
     pub stream: String,
-    /// The source line that recorded the marker.
-    pub recorded_at: &'static Location<'static>,
+    /// The line of source code that recorded the marker.
+    pub recorded_at: Place,
     /// How many of the stream's markers are complete.
     pub completed: u64,
     /// How many markers were recorded on the stream.
@@ -412,17 +414,86 @@ pub struct Timeout {
 
 impl std::error::Error for Timeout {}
 
+impl Timeout {
+    /// Whether its text leaves out a line that nobody looked for.
+    pub(crate) fn lacks_places(&self) -> bool {
+        !self.recorded_at.is_known()
+    }
+}
+
 impl fmt::Display for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "gave up after {:?}: marker {} of {}, recorded at {}, is pending; \
-             that stream has completed {} of {} markers",
-            self.limit, self.marker, self.stream, self.recorded_at, self.completed, self.recorded,
+            "gave up after {}: marker {} of {}",
+            InWords(self.limit),
+            self.marker,
+            self.stream
+        )?;
+        if self.recorded_at.is_known() {
+            write!(f, ", recorded at {},", self.recorded_at)?;
+        }
+        write!(
+            f,
+            " is pending; that stream has completed {} of {} markers",
+            self.completed, self.recorded
         )?;
         match &self.held_up_by {
             Some(why) => write!(f, " and {why}"),
             None => f.write_str("; wait longer, or look at the work submitted before it"),
         }
+    }
+}
+
+/// A duration as a person says it: `50 ms`, `1.5 s`. It keeps three digits, and all whole seconds.
+pub(crate) struct InWords(pub(crate) Duration);
+
+impl fmt::Display for InWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nanos = self.0.as_nanos();
+        // The power of ten to round to.
+        let digits = nanos.checked_ilog10().unwrap_or(0).saturating_sub(2).min(9);
+        let step = 10_u128.pow(digits);
+        let nanos = (nanos + step / 2) / step * step;
+        let (unit, name) = match nanos {
+            0 => (1_000_000_000, "s"),
+            ..1_000 => (1, "ns"),
+            ..1_000_000 => (1_000, "µs"),
+            ..1_000_000_000 => (1_000_000, "ms"),
+            _ => (1_000_000_000, "s"),
+        };
+        write!(f, "{}", nanos / unit)?;
+        let rest = nanos % unit * 1_000 / unit;
+        if rest != 0 {
+            write!(f, ".{}", format!("{rest:03}").trim_end_matches('0'))?;
+        }
+        write!(f, " {name}")
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_told_as_a_person_says_it() {
+        for (nanos, words) in [
+            (0, "0 s"),
+            (7, "7 ns"),
+            (12_345, "12.3 µs"),
+            (50_000_000, "50 ms"),
+            (298_140_723, "298 ms"),
+            (999_999_999, "1 s"),
+            (1_000_000_000, "1 s"),
+            (1_500_000_000, "1.5 s"),
+            (2_005_000_000, "2.01 s"),
+            (90_000_000_000, "90 s"),
+            (3_661_400_000_000, "3661 s"),
+            (u64::MAX, "18446744074 s"),
+        ] {
+            let limit = Duration::from_nanos(nanos);
+            assert_eq!(InWords(limit).to_string(), words, "{nanos} ns");
+        }
+        assert!(InWords(Duration::MAX).to_string().ends_with(" s"));
     }
 }

@@ -1,12 +1,13 @@
 //! The slot for the latest marker.
 
-use std::{fmt, future::IntoFuture, panic::Location, sync::Arc, time::Duration};
+use std::{fmt, future::IntoFuture, sync::Arc, time::Duration};
 
 use crate::{
     clock::Elapsed,
     device::Device,
     error::{Error, Result},
     marker::{Marker, MarkerFuture, Status},
+    place::Place,
     rerecord::{Slot, Taken},
     stream::Stream,
 };
@@ -115,7 +116,12 @@ impl Event {
     #[inline]
     #[track_caller]
     pub fn record(&self, stream: &Stream) -> Result<()> {
-        let at = Location::caller();
+        self.record_at(stream, Place::caller())
+    }
+
+    /// See [`crate::bindings::record_at`].
+    #[inline]
+    pub(crate) fn record_at(&self, stream: &Stream, at: Place) -> Result<()> {
         match stream.imp().record_again(self.slot.rerecord(), at) {
             Some(_) => Ok(()),
             None => self.record_new(stream, at),
@@ -124,18 +130,15 @@ impl Event {
 
     /// See [`crate::bindings::record_in_place`].
     #[inline]
-    #[track_caller]
-    pub(crate) fn record_in_place(&self, stream: &Stream) -> bool {
-        let again = stream
-            .imp()
-            .record_again(self.slot.rerecord(), Location::caller());
+    pub(crate) fn record_in_place(&self, stream: &Stream, at: Place) -> bool {
+        let again = stream.imp().record_again(self.slot.rerecord(), at);
         again.is_some()
     }
 
     /// Records with a marker that is new to the event. Not part of `record`, so that recording in
     /// place stays short.
     #[inline(never)]
-    fn record_new(&self, stream: &Stream, at: &'static Location<'static>) -> Result<()> {
+    fn record_new(&self, stream: &Stream, at: Place) -> Result<()> {
         if self.device != *stream.device() {
             return Err(self.of_another_device(stream));
         }

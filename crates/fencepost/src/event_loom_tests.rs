@@ -3,7 +3,6 @@
 
 use std::{
     any::Any,
-    panic::Location,
     sync::{Arc, OnceLock},
     time::Instant,
 };
@@ -16,6 +15,7 @@ use crate::{
     device::Device,
     error::{Error, Result},
     marker::{Marker, Status},
+    place::Place,
     rerecord::{Lock, Rerecord, Rerecorded},
     stream::Stream,
     sync::thread,
@@ -63,7 +63,7 @@ impl StreamImpl for FakeStream {
     fn core(&self) -> &Arc<StreamCore> {
         &self.core
     }
-    fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
+    fn mark(&self, timing: bool, at: Place) -> Result<Arc<dyn MarkerImpl>> {
         let point = Point {
             timeline: self.timeline.clone(),
             value: self.core.next_value(),
@@ -73,11 +73,7 @@ impl StreamImpl for FakeStream {
         let knowledge = self.knowledge;
         Ok(Arc::new(FakeMarker { point, knowledge }))
     }
-    fn record_again(
-        &self,
-        event: Rerecord<'_>,
-        _: &'static Location<'static>,
-    ) -> Option<Rerecorded> {
+    fn record_again(&self, event: Rerecord<'_>, _: Place) -> Option<Rerecorded> {
         let (mut marker, lock) = event.begin::<FakeMarker>()?;
         if !Arc::ptr_eq(&marker.point.timeline, &self.timeline) {
             return None;

@@ -91,6 +91,7 @@ mod metal {
     mod completion_order;
     mod wakes;
 }
+mod place;
 mod registry;
 mod rerecord;
 #[cfg(any(feature = "vulkan", has_metal, loom))]
@@ -117,6 +118,7 @@ pub use device::{Device, Found};
 pub use error::{Cause, Error, Result, Timeout};
 pub use event::Event;
 pub use marker::{Marker, MarkerFuture, Status};
+pub use place::Place;
 #[cfg(any(feature = "vulkan", has_metal, loom))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "vulkan", feature = "metal"))))]
 pub use reservation::Reservation;
@@ -146,6 +148,7 @@ const _: () = {
     shared::<Event>();
     shared::<MarkerFuture>();
     shared::<Error>();
+    shared::<Place>();
     shared::<Elapsed>();
     shared::<Timestamp>();
 };

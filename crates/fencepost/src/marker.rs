@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::{Future, IntoFuture},
     hash::{Hash, Hasher},
-    panic::{AssertUnwindSafe, Location, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -17,6 +17,7 @@ use crate::{
     deadlock,
     device::Device,
     error::{Error, Result, Timeout},
+    place::Place,
     sync::Ordering,
     timeline::{Ticket, Waiter},
 };
@@ -358,7 +359,7 @@ impl Marker {
         self.imp.point().timeline.stream.id
     }
 
-    /// The source line that recorded the marker.
+    /// The line of source code that recorded the marker.
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -366,7 +367,7 @@ impl Marker {
     /// println!("recorded at {}", marker.recorded_at());
     /// # Ok::<(), fencepost::Error>(())
     /// ```
-    pub fn recorded_at(&self) -> &'static Location<'static> {
+    pub fn recorded_at(&self) -> Place {
         self.imp.point().at
     }
 }

@@ -3,7 +3,6 @@
 use std::{
     fmt,
     hash::{Hash, Hasher},
-    panic::Location,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,6 +12,7 @@ use crate::{
     device::Device,
     error::{Error, Result},
     marker::Marker,
+    place::Place,
     sync::Ordering,
 };
 
@@ -111,7 +111,12 @@ impl Stream {
     /// ```
     #[track_caller]
     pub fn launch(&self, work: impl FnOnce() + Send + 'static) -> Result<()> {
-        self.imp.launch(Box::new(work), Location::caller())
+        self.launch_at(work, Place::caller())
+    }
+
+    /// See [`crate::bindings::launch_at`].
+    pub(crate) fn launch_at(&self, work: impl FnOnce() + Send + 'static, at: Place) -> Result<()> {
+        self.imp.launch(Box::new(work), at)
     }
 
     /// Records a marker behind everything submitted so far, and submits it. Never waits for the
@@ -138,7 +143,7 @@ impl Stream {
     /// ```
     #[track_caller]
     pub fn record(&self) -> Result<Marker> {
-        self.mark(false)
+        self.mark(false, Place::caller())
     }
 
     /// Records a marker with a timestamp of the device, for [`Marker::elapsed`] and
@@ -157,12 +162,11 @@ impl Stream {
     /// ```
     #[track_caller]
     pub fn record_timed(&self) -> Result<Marker> {
-        self.mark(true)
+        self.mark(true, Place::caller())
     }
 
-    #[track_caller]
-    pub(crate) fn mark(&self, timing: bool) -> Result<Marker> {
-        let imp = self.imp.mark(timing, Location::caller())?;
+    pub(crate) fn mark(&self, timing: bool, at: Place) -> Result<Marker> {
+        let imp = self.imp.mark(timing, at)?;
         Ok(Marker::new(imp, self.device.clone()))
     }
 
@@ -405,7 +409,7 @@ impl Device {
     /// ```
     #[track_caller]
     pub fn synchronize(&self) -> Result<()> {
-        self.synchronize_until(None, Duration::MAX)
+        self.synchronize_until(None, Duration::MAX, Place::caller())
     }
 
     /// As [`synchronize`](Device::synchronize), but for no longer than `limit` in all.
@@ -422,14 +426,18 @@ impl Device {
     /// ```
     #[track_caller]
     pub fn synchronize_timeout(&self, limit: Duration) -> Result<()> {
-        self.synchronize_until(Instant::now().checked_add(limit), limit)
+        self.synchronize_until(Instant::now().checked_add(limit), limit, Place::caller())
     }
 
-    #[track_caller]
-    fn synchronize_until(&self, deadline: Option<Instant>, limit: Duration) -> Result<()> {
+    fn synchronize_until(
+        &self,
+        deadline: Option<Instant>,
+        limit: Duration,
+        at: Place,
+    ) -> Result<()> {
         let mut first = Ok(());
         let mut markers = Vec::new();
-        for marker in self.record_all() {
+        for marker in self.record_all(at) {
             match marker {
                 Ok(marker) => markers.push(marker),
                 Err(error) => first = first.and(Err(error)),
@@ -448,10 +456,9 @@ impl Device {
     }
 
     /// See [`crate::bindings::record_all`].
-    #[track_caller]
-    pub(crate) fn record_all(&self) -> Vec<Result<Marker>> {
+    pub(crate) fn record_all(&self, at: Place) -> Vec<Result<Marker>> {
         let streams = self.imp().streams().into_iter();
-        let record = |stream| Stream::new(stream, self.clone()).record();
+        let record = |stream| Stream::new(stream, self.clone()).mark(false, at);
         streams.map(record).collect()
     }
 }

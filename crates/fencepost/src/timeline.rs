@@ -38,7 +38,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     hash::{Hash, Hasher},
-    panic::{AssertUnwindSafe, Location, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     task::Waker,
     time::Instant,
@@ -47,6 +47,7 @@ use std::{
 use crate::{
     core::StreamCore,
     error::{Cause, Error, Result},
+    place::Place,
     sync::{AtomicU64, Mutex, Ordering, lock, park, spin_until, thread},
 };
 
@@ -65,7 +66,7 @@ pub(crate) enum Reached {
 pub(crate) struct Point {
     pub(crate) timeline: Arc<Timeline>,
     pub(crate) value: u64,
-    pub(crate) at: &'static Location<'static>,
+    pub(crate) at: Place,
     pub(crate) timing: bool,
 }
 

@@ -183,7 +183,7 @@ fn a_timeout_tells_what_holds_the_stream_up() {
     };
     let text = error.to_string();
     for part in [
-        "gave up after 20ms",
+        "gave up after 20 ms:",
         &format!("marker 1 of {two}"),
         "has completed 0 of 1 markers",
         &format!("waits for marker 1 of {one}"),

@@ -16,11 +16,12 @@ use std::{
     time::Duration,
 };
 
-use fencepost::{Backend, Device, Error, Event, Marker, Result, Stream, bindings};
+use fencepost::{Backend, Device, Error, Event, Marker, Place, Result, Stream, bindings};
 use pyo3::{exceptions::PyTimeoutError, ffi, prelude::*};
 
 use crate::{
     error::to_py,
+    place,
     raw::{Exposure, Flags, RawEvent},
     wait::{WaitMode, poll, wait},
 };
@@ -108,10 +109,11 @@ impl Core {
                 .event
                 .get_or_init(|| new_event(stream.device(), self.flags)),
         };
+        let line = place::of_record(py);
         // A wrong hint, from another stream with the same part of the address, costs time only.
         let at = (std::ptr::from_ref(stream).addr() >> 4) as u16;
         if self.recorded_on.load(Ordering::Relaxed) == at && at != 0 {
-            if record_in_place(py, event, stream) {
+            if record_in_place(py, event, stream, line) {
                 return match self.exposure.is_under_way() {
                     false => Ok(()),
                     true => py.detach(|| self.record_exposed(stream)),
@@ -122,7 +124,7 @@ impl Core {
             self.recorded_on.store(at, Ordering::Relaxed);
         }
         py.detach(|| {
-            event.record(stream).map_err(Box::new)?;
+            bindings::record_at(event, stream, line).map_err(Box::new)?;
             match self.exposure.is_under_way() {
                 false => Ok(()),
                 true => self.record_exposed(stream),
@@ -236,9 +238,9 @@ impl Core {
             return match done {
                 true => Ok(()),
                 false => Err(PyTimeoutError::new_err(format!(
-                    "gave up after {:?}: what was recorded last on this event of {} is pending; \
+                    "gave up after {}: what was recorded last on this event of {} is pending; \
                      wait longer, or look at the work submitted before it",
-                    limit.unwrap_or_default(),
+                    bindings::duration_in_words(limit.unwrap_or_default()),
                     raw.device
                 ))),
             };
@@ -275,10 +277,10 @@ impl Core {
     }
 }
 
-/// `py.detach(|| event.record_in_place(stream))`, without the cost of PyO3's count of attached
+/// `py.detach(|| bindings::record_in_place(…))`, without the cost of PyO3's count of attached
 /// threads.
 #[inline]
-fn record_in_place(_py: Python<'_>, event: &Event, stream: &Stream) -> bool {
+fn record_in_place(_py: Python<'_>, event: &Event, stream: &Stream, at: Place) -> bool {
     /// Takes the GIL again when it is dropped, also while a panic unwinds.
     struct Attach(*mut ffi::PyThreadState);
 
@@ -295,7 +297,7 @@ fn record_in_place(_py: Python<'_>, event: &Event, stream: &Stream) -> bool {
     // nothing of Python: recording in place runs only the library's and the driver's code and drops
     // nothing, so it drops no Python object, which would look at PyO3's count.
     let _attach = Attach(unsafe { ffi::PyEval_SaveThread() });
-    bindings::record_in_place(event, stream)
+    bindings::record_in_place(event, stream, at)
 }
 
 fn new_event(device: &Device, flags: Flags) -> Event {

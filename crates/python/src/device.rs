@@ -14,6 +14,7 @@ use crate::{
     cuda_streams::forget_wrapped,
     error::to_py,
     objects::{PyDevice, PyStream},
+    place,
     wait::{WaitMode, limit, wait},
 };
 
@@ -95,7 +96,8 @@ fn synchronize(py: Python<'_>, device: &Device, limit: Option<Duration>) -> PyRe
     forget_wrapped();
     let start = Instant::now();
     let mut first = Ok(());
-    for marker in py.detach(|| bindings::record_all(device)) {
+    let at = place::of_caller(py);
+    for marker in py.detach(|| bindings::record_all(device, at)) {
         let waited = marker.map_err(to_py).and_then(|marker| {
             let left = limit.map(|limit| limit.saturating_sub(start.elapsed()));
             wait(py, &marker, device.backend(), left, WaitMode::Sleep)

@@ -70,23 +70,11 @@ pub(crate) fn in_python_terms(error: &Error) -> String {
         Error::NotReady { which, marker, .. } => format!(
             "{COMPLETED}: the {which} event is pending ({marker}); call synchronize() on it first"
         ),
-        error => without_rust_lines(&error.to_string()).replace("::", "."),
+        Error::Timeout(timeout) if bindings::lacks_places(timeout) => {
+            format!("{timeout}; call fencepost.locations(True) to see where it was recorded")
+        }
+        error => error.to_string().replace("::", "."),
     }
-}
-
-/// Removes the line of Rust code where a marker was recorded: for Python programs it is always the
-/// same one.
-fn without_rust_lines(text: &str) -> String {
-    let mut rest = text;
-    let mut kept = String::with_capacity(text.len());
-    while let Some((before, after)) = rest.split_once(", recorded at ") {
-        kept += before;
-        let end = after.find([',', ';', ' ']).unwrap_or(after.len());
-        rest = &after[end..];
-        // The sentence continues after the place: "…, recorded at FILE:1:2, is pending".
-        rest = rest.strip_prefix(", is").map_or(rest, |_| &rest[1..]);
-    }
-    kept + rest
 }
 
 /// A Python exception in one line, for texts that cannot carry the exception itself.

@@ -4,6 +4,7 @@
 //!
 //! - `error`: the library's errors as exceptions. `exit`: no Python runs on the library's threads
 //!   once the interpreter ends. `wait`: blocking without the GIL.
+//! - `place`: the Python line that makes a call.
 //! - `torch`: what PyTorch says about itself. `cuda_streams`: CUDA streams of other libraries, and
 //!   the current one.
 //! - `raw`, `core`, `elapsed`: what all three event classes are made of.
@@ -41,6 +42,7 @@ mod gate;
 mod interprocess;
 mod mps;
 mod objects;
+mod place;
 mod raw;
 mod stream;
 mod torch;
@@ -69,6 +71,7 @@ mod _C {
         },
         mps::stream::{_mps_current_stream, _mps_device, _mps_set_stream},
         objects::{PyDevice, PyEvent, PyStream},
+        place::locations,
         stream::wrap_stream,
     };
     use super::{

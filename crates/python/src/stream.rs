@@ -2,7 +2,7 @@
 
 use std::panic::resume_unwind;
 
-use fencepost::cuda;
+use fencepost::{bindings, cuda};
 use pyo3::{exceptions::PyAttributeError, prelude::*};
 
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     error::{in_one_line, to_py},
     exit::with_python,
     objects::{PyDevice, PyEvent, PyStream},
+    place,
     raw::Flags,
     wait::{in_work, limit, synchronize},
 };
@@ -90,7 +91,9 @@ impl PyStream {
             // A panic is how host work fails. This one calls no panic hook, which would print it.
             resume_unwind(Box::new(failure));
         };
-        py.detach(|| self.stream.launch(work)).map_err(to_py)
+        let at = place::of_caller(py);
+        py.detach(|| bindings::launch_at(&self.stream, work, at))
+            .map_err(to_py)
     }
 
     /// Record ``event``, or a new one without timing, and return it.
@@ -119,7 +122,8 @@ impl PyStream {
     /// Make later work of this stream run after everything submitted to ``stream`` so far.
     fn wait_stream(&self, py: Python<'_>, stream: &Bound<'_, PyAny>) -> PyResult<()> {
         let other = stream_of(py, stream, Parameter::new("wait_stream", "stream"))?;
-        py.detach(|| self.stream.wait(&other.record()?))
+        let at = place::of_record(py);
+        py.detach(|| self.stream.wait(&bindings::mark_at(&other, at)?))
             .map_err(to_py)
     }
 

@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fencepost::{Backend, Error, Marker, Stream};
+use fencepost::{Backend, Error, Marker, Stream, bindings};
 use pyo3::{exceptions::PyValueError, prelude::*};
 
-use crate::error::to_py;
+use crate::{error::to_py, place};
 
 /// How long a wait goes on before it looks for signals. Ctrl-C must be answered within 100 ms.
 const SLICE: Duration = Duration::from_millis(50);
@@ -91,7 +91,8 @@ pub(crate) fn synchronize(
     stream: &Stream,
     limit: Option<Duration>,
 ) -> PyResult<()> {
-    let marker = py.detach(|| stream.record()).map_err(to_py)?;
+    let at = place::of_caller(py);
+    let marker = py.detach(|| bindings::mark_at(stream, at)).map_err(to_py)?;
     let backend = stream.device().backend();
     wait(py, &marker, backend, limit, WaitMode::Spin)
 }

@@ -155,7 +155,7 @@ def test_a_timeout_says_what_it_waited_for_and_not_in_rust(device, gate):
     with pytest.raises(TimeoutError) as caught:
         event.synchronize(timeout=0.02)
     text = str(caught.value)
-    assert "gave up after 20ms: marker 1 of stream" in text
+    assert "gave up after 20 ms: marker 1 of stream" in text
     assert "completed 0 of 1 markers" in text
     assert ".rs" not in text
     assert "recorded at" not in text

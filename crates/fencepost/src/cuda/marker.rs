@@ -18,7 +18,6 @@
 use std::{
     any::Any,
     cell::Cell,
-    panic::Location,
     sync::{Arc, OnceLock},
     time::Instant,
 };
@@ -36,6 +35,7 @@ use crate::timeline::Point;
 use crate::{
     clock::{Elapsed, Timestamp},
     error::{Error, Result},
+    place::Place,
     sync::spin_until,
     timeline::{Awaited, Reached},
 };
@@ -78,7 +78,7 @@ impl CudaMarker {
         kind: Kind,
         native: Native,
         allocated: Allocated<FailurePoint>,
-        at: &'static Location<'static>,
+        at: Place,
     ) -> CudaMarker {
         CudaMarker {
             point: Point {
@@ -118,7 +118,7 @@ impl CudaMarker {
 
     /// Its event was recorded again.
     #[inline(always)]
-    pub(super) fn is_now(&mut self, value: u64, at: &'static Location<'static>) {
+    pub(super) fn is_now(&mut self, value: u64, at: Place) {
         self.point.value = value;
         self.point.at = at;
     }

@@ -2,7 +2,6 @@
 
 use std::{
     any::Any,
-    panic::Location,
     sync::{Arc, Weak},
 };
 
@@ -18,6 +17,7 @@ use super::{
 };
 use crate::{
     contract::{MarkerImpl, StreamImpl},
+    place::Place,
     rerecord::{Lock, Rerecord, Rerecorded, alone},
 };
 use crate::{
@@ -74,7 +74,7 @@ impl CudaStream {
         &self,
         marker: &mut CudaMarker,
         lock: Option<Lock<'_>>,
-        at: &'static Location<'static>,
+        at: Place,
     ) -> Option<()> {
         let event = marker.event_again()?;
         self.native.check_thread().ok()?;
@@ -87,7 +87,7 @@ impl CudaStream {
 
     /// Records into the marker that this thread has kept, if it is one that nobody else holds.
     #[inline]
-    fn record_kept(&self, timing: bool, at: &'static Location<'static>) -> Option<Arc<CudaMarker>> {
+    fn record_kept(&self, timing: bool, at: Place) -> Option<Arc<CudaMarker>> {
         let mut kept = marker::kept()?;
         let held = alone(&mut kept)?;
         if held.point().timing != timing {
@@ -135,7 +135,7 @@ impl StreamImpl for CudaStream {
         &self.core
     }
 
-    fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
+    fn mark(&self, timing: bool, at: Place) -> Result<Arc<dyn MarkerImpl>> {
         let (context, kind) = (self.context, self.kind(timing));
         if let Some(kept) = self.record_kept(timing, at) {
             return Ok(kept);
@@ -179,11 +179,7 @@ impl StreamImpl for CudaStream {
         }
     }
 
-    fn record_again(
-        &self,
-        event: Rerecord<'_>,
-        at: &'static Location<'static>,
-    ) -> Option<Rerecorded> {
+    fn record_again(&self, event: Rerecord<'_>, at: Place) -> Option<Rerecorded> {
         let (mut marker, lock) = event.begin::<CudaMarker>()?;
         self.record_into(&mut marker, Some(lock), at)?;
         Some(marker.finish())

@@ -1,6 +1,6 @@
 //! Markers that are values on a counter.
 
-use std::{any::Any, panic::Location, sync::Arc, time::Instant};
+use std::{any::Any, sync::Arc, time::Instant};
 
 use super::{
     counter::{Counter, Time},
@@ -12,6 +12,7 @@ use crate::{
     clock::{Elapsed, Timestamp},
     contract::{MarkerImpl, TimelineKnowledge},
     error::{Error, Result},
+    place::Place,
     sync::spin_until,
     timeline::{Awaited, Point},
 };
@@ -29,7 +30,7 @@ impl<C: Counter> CountedMarker<C> {
         counter: Arc<C>,
         place: Allocated<Option<C::Time>>,
         timing: bool,
-        at: &'static Location<'static>,
+        at: Place,
     ) -> CountedMarker<C> {
         CountedMarker {
             point: Point {
@@ -66,12 +67,7 @@ impl<C: Counter> CountedMarker<C> {
     /// Tells the marker that it was recorded again in place, on its own stream. Whoever watches its
     /// old value settles the whole epoch, so no waiter is missed.
     #[inline]
-    pub(crate) fn is_now(
-        &mut self,
-        value: u64,
-        time: Option<C::Time>,
-        at: &'static Location<'static>,
-    ) {
+    pub(crate) fn is_now(&mut self, value: u64, time: Option<C::Time>, at: Place) {
         self.point.value = value;
         self.point.at = at;
         self.time = time;
@@ -231,8 +227,6 @@ impl<C: Counter> MarkerImpl for ReservedMarker<C> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::panic::Location;
-
     use super::*;
     use crate::{
         clock::host_clock,
@@ -281,7 +275,7 @@ mod tests {
             let values = ValueAllocator::new(StreamCore::new(device.clone()));
             let time = |_| Ok::<_, Error>(Some(Ticks(ticks)));
             let place = values.record(time).unwrap();
-            CountedMarker::new(Arc::new(Done), place, true, Location::caller())
+            CountedMarker::new(Arc::new(Done), place, true, Place::caller())
         };
         let reserved = |ticks| {
             let state = State::reserved();

@@ -20,7 +20,7 @@
 
 use std::{
     collections::VecDeque,
-    panic::{AssertUnwindSafe, Location, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak},
     time::Instant,
 };
@@ -32,6 +32,7 @@ use crate::{
     core::{Blocked, DeviceCore, Job, StreamCore},
     deadlock,
     error::{Cause, Error, Result},
+    place::Place,
     sync::{AtomicU64, Mutex, Ordering, lock},
     timeline::{Awaited, Timeline, Waiter, Wake},
     workers::{Pool, Task, discard, text_of},
@@ -64,7 +65,7 @@ enum Phase {
 }
 
 enum Op {
-    Work(Job, &'static Location<'static>),
+    Work(Job, Place),
     Mark(Arc<HostMarker>),
     Wait(Arc<dyn MarkerImpl>),
 }
@@ -233,7 +234,7 @@ impl StreamImpl for HostStream {
         &self.core
     }
 
-    fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
+    fn mark(&self, timing: bool, at: Place) -> Result<Arc<dyn MarkerImpl>> {
         let mut queue = lock(&self.queue);
         queue.last += 1;
         self.core.recorded.store(queue.last, Ordering::Release);
@@ -281,7 +282,7 @@ impl StreamImpl for HostStream {
         Ok(())
     }
 
-    fn launch(&self, work: Job, at: &'static Location<'static>) -> Result<()> {
+    fn launch(&self, work: Job, at: Place) -> Result<()> {
         self.submit(Op::Work(work, at))
     }
 }
@@ -343,7 +344,7 @@ pub(super) fn marker_on(timeline: Arc<Timeline>) -> Arc<dyn MarkerImpl> {
         point: Point {
             timeline,
             value: 1,
-            at: Location::caller(),
+            at: Place::caller(),
             timing: false,
         },
         ticks: AtomicU64::new(0),

@@ -46,7 +46,7 @@ pub(crate) mod stream;
 mod time;
 mod wakes;
 
-use std::{fmt, mem::ManuallyDrop, ops::Deref, panic::Location};
+use std::{fmt, mem::ManuallyDrop, ops::Deref};
 
 pub use objc2;
 pub use objc2_metal;
@@ -60,7 +60,8 @@ use stream::of_stream;
 #[allow(unused_imports, reason = "for the documentation")]
 use crate::error::Error;
 use crate::{
-    device::Device, error::Result, marker::Marker, reservation::Reservation, stream::Stream,
+    device::Device, error::Result, marker::Marker, place::Place, reservation::Reservation,
+    stream::Stream,
 };
 
 /// A command buffer with a place in a stream's order: it begins after everything submitted before
@@ -347,7 +348,7 @@ pub fn record_into(
     buffer: &ProtocolObject<dyn MTLCommandBuffer>,
 ) -> Result<Reservation> {
     let gpu = &device::of(device.imp())?.gpu;
-    let reserved = reserve::record_into(gpu, buffer, Location::caller())?;
+    let reserved = reserve::record_into(gpu, buffer, Place::caller())?;
     Ok(Reservation::new(reserved, device))
 }
 
@@ -402,8 +403,18 @@ pub fn record_end(
     buffers: &[&ProtocolObject<dyn MTLCommandBuffer>],
     after: Option<&Marker>,
 ) -> Result<Reservation> {
+    record_end_at(device, buffers, after, Place::caller())
+}
+
+/// See [`crate::bindings::record_end_at`].
+pub(crate) fn record_end_at(
+    device: &Device,
+    buffers: &[&ProtocolObject<dyn MTLCommandBuffer>],
+    after: Option<&Marker>,
+    at: Place,
+) -> Result<Reservation> {
     let after = after.map(Marker::imp);
     let gpu = &device::of(device.imp())?.gpu;
-    let reserved = reserve::record_end(gpu, buffers, after, Location::caller())?;
+    let reserved = reserve::record_end(gpu, buffers, after, at)?;
     Ok(Reservation::new(reserved, device))
 }

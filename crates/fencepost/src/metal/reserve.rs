@@ -1,6 +1,6 @@
 //! Markers in command buffers that the caller makes and commits.
 
-use std::{panic::Location, sync::Arc};
+use std::sync::Arc;
 
 use objc2_metal::{MTLCommandBuffer, MTLCommandBufferStatus, MTLDevice};
 
@@ -20,16 +20,13 @@ use crate::{
     epochs::{Epoch, Reserved, ReservedMarker, State, ValueAllocator},
     error::{Error, Result},
     host_gate::{failed_wait, foreign_wait},
+    place::Place,
     sync::lock,
     timeline::Waiter,
 };
 
 /// See [`crate::metal::record_into`].
-pub(super) fn record_into(
-    gpu: &Arc<Gpu>,
-    buffer: &CommandBuffer,
-    at: &'static Location<'static>,
-) -> Result<Reserved> {
+pub(super) fn record_into(gpu: &Arc<Gpu>, buffer: &CommandBuffer, at: Place) -> Result<Reserved> {
     gpu.check()?;
     check_uncommitted(gpu, buffer)?;
     check_device(gpu, buffer, "record_into")?;
@@ -45,7 +42,7 @@ pub(super) fn record_end(
     gpu: &Arc<Gpu>,
     buffers: &[&CommandBuffer],
     after: Option<&Arc<dyn MarkerImpl>>,
-    at: &'static Location<'static>,
+    at: Place,
 ) -> Result<Reserved> {
     gpu.check()?;
     if buffers.is_empty() {
@@ -115,7 +112,7 @@ fn check_uncommitted(gpu: &Gpu, buffer: &CommandBuffer) -> Result<()> {
 /// is called in an autorelease pool.
 fn reserve(
     gpu: &Arc<Gpu>,
-    at: &'static Location<'static>,
+    at: Place,
     submit: impl FnOnce(&Arc<Native>, &Arc<Epoch>, u64, &Arc<EndTime>) -> u64,
 ) -> Result<Reserved> {
     let native = pooled(|| Native::new(gpu, None, 0))?;

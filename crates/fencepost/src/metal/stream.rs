@@ -1,6 +1,6 @@
 //! Metal streams: each makes its command buffers run one after the other on a command queue.
 
-use std::{any::Any, panic::Location, sync::Arc};
+use std::{any::Any, sync::Arc};
 
 use objc2_metal::MTLCommandQueue;
 
@@ -20,6 +20,7 @@ use crate::{
     epochs::{Epoch, Expected, ValueAllocator},
     error::{Cause, Error, Result},
     host_gate::{GateWait, HostGated, PublishedWait, failed_wait, open_after},
+    place::Place,
     sync::{Ordering, lock},
     timeline::{Awaited, Reached, Waiter},
 };
@@ -290,7 +291,7 @@ impl StreamImpl for MtlStream {
         &self.core
     }
 
-    fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
+    fn mark(&self, timing: bool, at: Place) -> Result<Arc<dyn MarkerImpl>> {
         self.check("record")?;
         let mut wakes = Vec::new();
         let place = self.values.record(|native| {

@@ -1,20 +1,17 @@
 //! A marker that the host completes, or that nothing completes.
 
-use std::{panic::Location, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use crate::{
     clock::Timestamp,
     contract::MarkerImpl,
     error::Result,
+    place::Place,
     timeline::{Awaited, Point, Timeline},
 };
 
 /// The first marker of `timeline`: complete once the timeline is advanced.
-pub(super) fn marker(
-    timeline: Arc<Timeline>,
-    timing: bool,
-    at: &'static Location<'static>,
-) -> Arc<dyn MarkerImpl> {
+pub(super) fn marker(timeline: Arc<Timeline>, timing: bool, at: Place) -> Arc<dyn MarkerImpl> {
     Arc::new(HeldMarker(Point {
         timeline,
         value: 1,

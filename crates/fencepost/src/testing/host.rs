@@ -1,10 +1,6 @@
 //! The work that tests put on host streams: closures.
 
-use std::{
-    panic::{Location, resume_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{panic::resume_unwind, sync::Arc, time::Duration};
 
 use super::{
     TestWork,
@@ -16,6 +12,7 @@ use crate::{
     contract::{Backend, DeviceImpl, StreamImpl},
     core::{DeviceCore, StreamCore},
     error::Result,
+    place::Place,
     timeline::Timeline,
 };
 
@@ -41,25 +38,25 @@ impl TestWork for HostWork {
     fn gate(&self, stream: &dyn StreamImpl) -> Result<Gate> {
         // A marker of a stream that does not exist: completing it opens the gate.
         let timeline = Timeline::new(StreamCore::new(self.core.clone()), 0);
-        stream.wait(&held::marker(timeline.clone(), false, Location::caller()))?;
+        stream.wait(&held::marker(timeline.clone(), false, Place::caller()))?;
         Ok(Gate::new(move || timeline.advance(1).fire()))
     }
 
     fn append(&self, stream: &dyn StreamImpl, log: &Log, token: u32) -> Result<()> {
         let log = log.clone();
-        stream.launch(Box::new(move || log.push(token)), Location::caller())
+        stream.launch(Box::new(move || log.push(token)), Place::caller())
     }
 
     fn spin(&self, stream: &dyn StreamImpl, amount: u64) -> Result<()> {
         let work = move || std::thread::sleep(Duration::from_nanos(amount));
-        stream.launch(Box::new(work), Location::caller())
+        stream.launch(Box::new(work), Place::caller())
     }
 
     fn fail(&self, stream: &dyn StreamImpl, text: &str) -> Result<()> {
         let text = text.to_owned();
         // Unwinds without the panic hook: a failure that a test asks for needs no report.
         let work = move || resume_unwind(Box::new(text));
-        stream.launch(Box::new(work), Location::caller())
+        stream.launch(Box::new(work), Place::caller())
     }
 
     fn byte_counter(&self, _capacity: usize) -> Result<Arc<dyn ByteCounterImpl>> {

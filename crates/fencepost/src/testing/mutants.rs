@@ -7,7 +7,6 @@ use std::{
     any::Any,
     collections::HashMap,
     fmt,
-    panic::Location,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -26,6 +25,7 @@ use crate::{
     deadlock,
     device::Device,
     error::{Error, Result},
+    place::Place,
     timeline::{Awaited, Timeline},
 };
 
@@ -233,7 +233,7 @@ impl StreamImpl for MutantStream {
         self.inner.core()
     }
 
-    fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
+    fn mark(&self, timing: bool, at: Place) -> Result<Arc<dyn MarkerImpl>> {
         let mutant = self.shared.mutant;
         if mutant == Mutant::FirstErrorForgotten {
             self.inner.clear_error()?;
@@ -283,7 +283,7 @@ impl StreamImpl for MutantStream {
         self.inner.clear_error()
     }
 
-    fn launch(&self, work: Job, at: &'static Location<'static>) -> Result<()> {
+    fn launch(&self, work: Job, at: Place) -> Result<()> {
         self.inner.launch(work, at)
     }
 }

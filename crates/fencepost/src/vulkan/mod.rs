@@ -58,7 +58,7 @@ mod timer;
 mod timestamp;
 mod watcher;
 
-use std::{any::Any, panic::Location, sync::Arc};
+use std::{any::Any, sync::Arc};
 
 use ash::vk;
 
@@ -66,6 +66,7 @@ use crate::{
     device::Device,
     error::{Error, Result},
     marker::Marker,
+    place::Place,
     reservation::Reservation,
     stream::Stream,
 };
@@ -270,7 +271,7 @@ pub fn marker_as_raw(marker: &Marker) -> Option<(vk::Semaphore, u64)> {
 #[track_caller]
 pub fn reserve(device: &Device) -> Result<Reservation> {
     let vulkan = device::as_vulkan(device.imp())?;
-    let reserved = reserve::reserve(&vulkan.watcher, &vulkan.core, Location::caller())?;
+    let reserved = reserve::reserve(&vulkan.watcher, &vulkan.core, Place::caller())?;
     Ok(Reservation::new(reserved, device))
 }
 
@@ -306,7 +307,7 @@ pub unsafe fn record_into(
     buffer: vk::CommandBuffer,
     family: u32,
 ) -> Result<Reservation> {
-    let (vulkan, at) = (device::as_vulkan(device.imp())?, Location::caller());
+    let (vulkan, at) = (device::as_vulkan(device.imp())?, Place::caller());
     // SAFETY: passed on to the caller.
     let reserved =
         unsafe { reserve::record_into(&vulkan.watcher, &vulkan.core, buffer, family, at) }?;

@@ -1,6 +1,6 @@
 //! Markers in command buffers that the caller submits.
 
-use std::{panic::Location, sync::Arc};
+use std::sync::Arc;
 
 use ash::vk;
 
@@ -12,13 +12,14 @@ use crate::{
     core::{DeviceCore, StreamCore},
     epochs::{Reserved, ReservedMarker, State, ValueAllocator},
     error::{Error, Result},
+    place::Place,
 };
 
 /// Reserves a marker with a semaphore of its own, which the caller's submit signals with 1.
 pub(super) fn reserve(
     watcher: &Arc<DeviceWatcher>,
     core: &Arc<DeviceCore>,
-    at: &'static Location<'static>,
+    at: Place,
 ) -> Result<Reserved> {
     watcher.gpu.check_fork()?;
     let native = Native::new(watcher).map_err(|fault| watcher.gpu.failed(fault))?;
@@ -34,7 +35,7 @@ pub(super) unsafe fn record_into(
     core: &Arc<DeviceCore>,
     buffer: vk::CommandBuffer,
     family: u32,
-    at: &'static Location<'static>,
+    at: Place,
 ) -> Result<Reserved> {
     let gpu = &watcher.gpu;
     gpu.check_fork()?;
@@ -54,7 +55,7 @@ fn reserve_on(
     native: Arc<Native>,
     time: Option<SlotTime>,
     core: &Arc<DeviceCore>,
-    at: &'static Location<'static>,
+    at: Place,
 ) -> Result<Reserved> {
     // Counts as submitted, so that the objects live until the semaphore is signalled, or until the
     // reservation is dropped.

@@ -1,6 +1,6 @@
 //! Vulkan streams. Each is in order on a hardware queue, which several may share.
 
-use std::{any::Any, panic::Location, sync::Arc};
+use std::{any::Any, sync::Arc};
 
 use ash::vk;
 
@@ -21,6 +21,7 @@ use crate::{
     epochs::{Counter, Epoch, Expected, ValueAllocator},
     error::{Cause, Error, Result},
     host_gate::{GateWait, HostGated, PublishedWait, open_after},
+    place::Place,
     rerecord::{Rerecord, Rerecorded},
     sync::Ordering,
     timeline::{Awaited, Reached},
@@ -291,7 +292,7 @@ impl StreamImpl for VkStream {
         &self.core
     }
 
-    fn mark(&self, timing: bool, at: &'static Location<'static>) -> Result<Arc<dyn MarkerImpl>> {
+    fn mark(&self, timing: bool, at: Place) -> Result<Arc<dyn MarkerImpl>> {
         self.gpu.check_fork()?;
         let timer = timing.then(|| self.timer()).transpose()?;
         let record = || self.values.record(|native| self.submit_mark(timer, native));
@@ -311,11 +312,7 @@ impl StreamImpl for VkStream {
         )))
     }
 
-    fn record_again(
-        &self,
-        event: Rerecord<'_>,
-        at: &'static Location<'static>,
-    ) -> Option<Rerecorded> {
+    fn record_again(&self, event: Rerecord<'_>, at: Place) -> Option<Rerecorded> {
         self.gpu.check_fork().ok()?;
         let (mut marker, lock) = event.begin::<VkMarker>()?;
         drop(lock);

@@ -20,9 +20,9 @@ order streams.
 import atexit
 
 from fencepost import _C, cuda, mps
-from fencepost._C import Device, Event, Stream, __version__, devices
+from fencepost._C import Device, Event, Stream, __version__, devices, locations
 
-__all__ = ["_C", "Device", "Event", "Stream", "__version__", "cuda", "devices", "mps"]
+__all__ = ["_C", "Device", "Event", "Stream", "__version__", "cuda", "devices", "locations", "mps"]
 
 # Threads of the library must not run Python once the interpreter ends.
 atexit.register(_C._close)

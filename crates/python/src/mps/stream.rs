@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use fencepost::bindings;
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
 
 use super::pool::{self, POOL, unknown_stream};
@@ -9,6 +10,7 @@ use crate::{
     arguments::Parameter,
     error::to_py,
     objects::{MpsEvent, PyDevice, PyStream},
+    place,
     wait::{limit, synchronize},
 };
 
@@ -101,7 +103,9 @@ impl MpsStream {
     fn wait_stream(&self, py: Python<'_>, stream: &MpsStream) -> PyResult<()> {
         let ours = pool::stream(py, self.number)?;
         let other = pool::stream(py, stream.number)?;
-        py.detach(|| ours.wait(&other.record()?)).map_err(to_py)
+        let at = place::of_record(py);
+        py.detach(|| ours.wait(&bindings::mark_at(other, at)?))
+            .map_err(to_py)
     }
 
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {

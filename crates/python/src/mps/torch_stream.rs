@@ -43,7 +43,7 @@ use std::{
     sync::{Mutex, OnceLock, PoisonError},
 };
 
-use fencepost::{Backend, Device, Error, Marker, bindings, metal};
+use fencepost::{Backend, Device, Error, Marker, Place, bindings, metal};
 use objc2::{
     rc::{Retained, autoreleasepool},
     runtime::ProtocolObject,
@@ -58,7 +58,7 @@ use super::{
     dispatch::on_queue,
     torch_symbols::{Buffer, INSTEAD, Symbols, find},
 };
-use crate::{core::Core, error::to_py, torch::loaded};
+use crate::{core::Core, error::to_py, place, torch::loaded};
 
 pub(crate) struct TorchStream {
     symbols: Symbols,
@@ -172,8 +172,9 @@ impl TorchStream {
     /// Marks the point behind everything that PyTorch has encoded so far; `event` holds it from now
     /// on.
     pub(crate) fn record(&self, py: Python<'_>, event: &Core) -> PyResult<()> {
+        let at = place::of_record(py);
         let held = py.detach(|| {
-            let (device, marker) = self.mark(event.flags.timing)?;
+            let (device, marker) = self.mark(event.flags.timing, at)?;
             event.set_marker(&device, marker).map_err(Refused::By)
         });
         Ok(held?)
@@ -192,7 +193,7 @@ impl TorchStream {
         }
     }
 
-    fn mark(&self, timing: bool) -> Result<(Device, Marker), Refused> {
+    fn mark(&self, timing: bool, at: Place) -> Result<(Device, Marker), Refused> {
         self.on_its_queue(|| {
             let open = self.command_buffer()?;
             let device = self.device_of(&open)?;
@@ -205,7 +206,7 @@ impl TorchStream {
             let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
             // A marker that failed must not fail the next one.
             let after = last.as_ref().filter(|last| last.query().is_ok());
-            let reservation = metal::record_end(&device, &buffers, after)?;
+            let reservation = bindings::record_end_at(&device, &buffers, after, at)?;
             self.commit();
             if let Some(behind) = &behind {
                 behind.commit();
