@@ -53,6 +53,41 @@ pub fn raw_event_of(marker: &Marker) -> Option<RawEvent> {
     RawEvent::of_marker(marker)
 }
 
+/// Takes a callback back: it is not called any more, unless it is on its way already. Never blocks.
+pub struct Cancel(Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Cancel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Cancel")
+    }
+}
+
+impl Cancel {
+    /// Idempotent.
+    pub fn cancel(&self) {
+        (self.0)();
+    }
+}
+
+/// [`Marker::on_complete`], with a way to take the callback back.
+pub fn on_complete(
+    marker: &Marker,
+    callback: impl FnOnce(Result<()>) + Send + 'static,
+) -> Result<Cancel> {
+    let cancel = marker.call_back_cancellable(callback)?;
+    Ok(Cancel(Box::new(cancel)))
+}
+
+/// [`RawEvent::on_complete`], with a way to take the callback back.
+#[cfg(all(feature = "cuda", not(loom)))]
+pub fn on_complete_raw(
+    event: &RawEvent,
+    callback: impl FnOnce(Result<()>) + Send + 'static,
+) -> Result<Cancel> {
+    let cancel = event.call_back_cancellable(callback)?;
+    Ok(Cancel(Box::new(cancel)))
+}
+
 /// [`Error::DeviceMismatch`].
 pub fn device_mismatch(call: &'static str, left: String, right: String) -> Error {
     Error::DeviceMismatch { call, left, right }

@@ -317,12 +317,37 @@ impl Marker {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn on_complete(&self, callback: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
+        self.call_back(callback).map(drop)
+    }
+
+    /// As [`on_complete`](Marker::on_complete). `None` where the callback is on its way already.
+    fn call_back(
+        &self,
+        callback: impl FnOnce(Result<()>) + Send + 'static,
+    ) -> Result<Option<Ticket>> {
         let callbacks = self.imp.point().timeline.stream.device.callbacks.clone();
-        self.imp
-            .notify(Waiter::Call(Box::new(move |result| {
-                callbacks.call(Box::new(move || callback(result)));
-            })))
-            .map(drop)
+        self.imp.notify(Waiter::Call(Box::new(move |result| {
+            callbacks.call(Box::new(move || callback(result)));
+        })))
+    }
+
+    /// See [`crate::bindings::on_complete`].
+    pub(crate) fn call_back_cancellable(
+        &self,
+        callback: impl FnOnce(Result<()>) + Send + 'static,
+    ) -> Result<impl Fn() + Send + Sync + 'static> {
+        let ticket = self.call_back(callback)?;
+        let timeline = Arc::downgrade(&self.imp.point().timeline);
+        Ok(move || {
+            // In a forked child nothing is called back, and a thread of the parent may have held
+            // the lock.
+            if let (Some(ticket), Some(timeline)) = (ticket, timeline.upgrade())
+                && timeline.stream.device.check_fork().is_ok()
+            {
+                // Dropped without the lock.
+                drop(timeline.cancel(ticket));
+            }
+        })
     }
 
     /// Whether the marker has a timestamp once it is complete.

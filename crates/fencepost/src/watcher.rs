@@ -140,6 +140,14 @@ impl<W: Watched, S: Sleep<W>> Watcher<W, S> {
         }
     }
 
+    /// Watches what has `key` no longer. Its thread may be looking at it at this moment.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    pub(crate) fn unwatch(&self, key: (usize, u64)) {
+        let gone = lock(&self.shared.state).watched.remove(&key);
+        // What it holds is dropped without the lock.
+        drop(gone);
+    }
+
     /// Starts the thread, under the lock: what others add meanwhile would be lost with a thread
     /// that cannot be started.
     fn start(&self, mut state: MutexGuard<'_, State<W>>) -> Result<()> {
@@ -384,6 +392,33 @@ mod loom_tests {
             assert!(waiter.join().unwrap());
             // A thread that looks may see the value before the callbacks are fired.
             both_are_fired(&fired);
+        });
+    }
+
+    #[test]
+    fn what_is_taken_back_takes_nothing_else_with_it() {
+        loom::model(|| {
+            let watcher = Watcher::new("loom", Pauses { prepare: || () });
+            let watch = |fired: &Arc<AtomicUsize>| {
+                let timeline = Timeline::new(stream_core(), 0);
+                let count = fired.clone();
+                let call = Waiter::Call(Box::new(move |_| {
+                    count.fetch_add(1, Ordering::SeqCst);
+                }));
+                assert!(timeline.register(1, call).is_ok());
+                let ready = Ready { timeline, value: 1 };
+                let key = ready.key();
+                watcher.watch(ready).unwrap();
+                key
+            };
+            let first = watch(&Arc::new(AtomicUsize::new(0)));
+            watcher.unwatch(first);
+            // The thread may have ended in between, or be about to sleep: this one is seen.
+            let fired = Arc::new(AtomicUsize::new(0));
+            watch(&fired);
+            while fired.load(Ordering::SeqCst) == 0 {
+                thread::yield_now();
+            }
         });
     }
 

@@ -5,6 +5,7 @@
 #![cfg(all(feature = "cuda", not(loom)))]
 
 use std::{
+    future::IntoFuture,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     time::{Duration, Instant},
 };
@@ -759,6 +760,57 @@ fn an_idle_stream_says_so_at_once() {
     let before = stream.progress().recorded;
     assert!(stream.query().unwrap());
     assert_eq!(stream.progress().recorded, before, "no marker was needed");
+}
+
+#[test]
+fn a_raw_event_can_be_awaited() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.device.new_stream().unwrap();
+    let event = RawEvent::new(&gpu.device, RawEventOptions::default()).unwrap();
+    let (tell, told) = mpsc::channel();
+    let callback = |number: u32| {
+        let tell = tell.clone();
+        event.on_complete(move |result| tell.send((number, result.is_ok())).unwrap())
+    };
+    // Never recorded, it counts as complete.
+    callback(0).unwrap();
+    assert_eq!(told.recv_timeout(PATIENCE), Ok((0, true)));
+
+    let gate = work::gate(&stream).unwrap();
+    event.record(&stream).unwrap();
+    callback(1).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        // Dropped while pending: the others are not affected.
+        for _ in 0..100 {
+            let gives_up = tokio::time::timeout(Duration::from_millis(1), &event).await;
+            assert!(gives_up.is_err());
+        }
+        let opens = async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            gate.open();
+        };
+        let (first, second, ()) = tokio::join!(&event, &event, opens);
+        first.unwrap();
+        second.unwrap();
+        (&event).await.unwrap();
+    });
+    assert_eq!(told.recv_timeout(PATIENCE), Ok((1, true)));
+
+    // The future keeps the native event until it is over.
+    let gate = work::gate(&stream).unwrap();
+    event.record(&stream).unwrap();
+    let future = (&event).into_future();
+    drop(event);
+    let opens = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(10));
+        gate.open();
+    });
+    runtime.block_on(future).unwrap();
+    opens.join().unwrap();
 }
 
 #[test]

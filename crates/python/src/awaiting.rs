@@ -1,6 +1,11 @@
 //! `await event`: a future of the running asyncio loop. A callback of the library sets its result.
 
-use pyo3::{intern, prelude::*, types::PyTuple};
+use fencepost::Result;
+use pyo3::{
+    intern,
+    prelude::*,
+    types::{PyCFunction, PyTuple},
+};
 
 use crate::{core::Core, error::to_py, exit::with_python};
 
@@ -10,20 +15,13 @@ pub(crate) fn await_event(event: &Bound<'_, PyAny>, core: &Core) -> PyResult<Py<
     let event_loop = py
         .import(intern!(py, "asyncio"))?
         .call_method0(intern!(py, "get_running_loop"))?;
-    // The marker first: whether the event is raw may change at any time.
-    let Some(marker) = core.marker(py) else {
-        if !core.is_raw() {
-            return Ok(PyTuple::empty(py).try_iter()?.into_any().unbind());
-        }
-        // The driver notifies nobody when a raw event completes, so a thread polls it.
-        let waiting = event.getattr(intern!(py, "synchronize"))?;
-        let future =
-            event_loop.call_method1(intern!(py, "run_in_executor"), (py.None(), waiting))?;
-        return iterator(&future);
+    // What is to be awaited is taken once: another thread may record or expose the event meanwhile.
+    let Some(pending) = core.pending(py).map_err(to_py)? else {
+        return Ok(PyTuple::empty(py).try_iter()?.into_any().unbind());
     };
     let future = event_loop.call_method0(intern!(py, "create_future"))?;
     let (awaited, event_loop) = (future.clone().unbind(), event_loop.unbind());
-    let registered = marker.on_complete(move |result| {
+    let callback = move |result: Result<()>| {
         // Without an interpreter nobody awaits the future any more.
         with_python(move |py| {
             let error = result.err().map(|error| to_py(error).into_value(py));
@@ -34,8 +32,19 @@ pub(crate) fn await_event(event: &Bound<'_, PyAny>, core: &Core) -> PyResult<Py<
                 .call_method1(py, call, (settle, awaited, error))
                 .map(drop)
         });
-    });
-    registered.map_err(to_py)?;
+    };
+    // It may start a thread.
+    let registered = py.detach(|| pending.on_complete(callback)).map_err(to_py)?;
+    let done = PyCFunction::new_closure(py, None, None, move |arguments, _| {
+        let py = arguments.py();
+        let future = arguments.get_item(0)?;
+        // A future that is cancelled leaves nothing behind.
+        if future.call_method0(intern!(py, "cancelled"))?.is_truthy()? {
+            py.detach(|| registered.cancel());
+        }
+        Ok::<(), PyErr>(())
+    })?;
+    future.call_method1(intern!(py, "add_done_callback"), (done,))?;
     iterator(&future)
 }
 

@@ -8,23 +8,42 @@
 //! | holds no raw event | `event`, or not bound to a device yet while that is empty too |
 //! | holds a raw event | that raw event |
 
-use std::{
-    sync::{
-        OnceLock,
-        atomic::{AtomicU16, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU16, Ordering},
 };
 
-use fencepost::{Backend, Device, Error, Event, Marker, Place, Result, Stream, bindings};
+use fencepost::{
+    Backend, Device, Error, Event, Marker, Place, Result, Stream,
+    bindings::{self, Cancel},
+};
 use pyo3::{exceptions::PyTimeoutError, ffi, prelude::*};
 
 use crate::{
     error::to_py,
     place,
     raw::{Exposure, Flags, RawEvent},
-    wait::{WaitMode, poll, wait},
+    wait::{Limit, WaitMode, poll, wait},
 };
+
+/// What an event holds that is not complete.
+pub(crate) enum Pending<'a> {
+    Marker(Marker),
+    Raw(&'a RawEvent),
+}
+
+impl Pending<'_> {
+    /// Calls `callback` on a thread of the library, once it is complete or has failed.
+    pub(crate) fn on_complete(
+        &self,
+        callback: impl FnOnce(Result<()>) + Send + 'static,
+    ) -> Result<Cancel> {
+        match self {
+            Pending::Marker(marker) => bindings::on_complete(marker, callback),
+            Pending::Raw(raw) => bindings::on_complete_raw(&raw.event, callback),
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Core {
@@ -88,7 +107,7 @@ impl Core {
     }
 
     /// Whether it is a raw event, whose state only the driver knows.
-    pub(crate) fn is_raw(&self) -> bool {
+    fn is_raw(&self) -> bool {
         self.exposure.get().is_some()
     }
 
@@ -232,7 +251,7 @@ impl Core {
     }
 
     /// Blocks until what it holds is complete, for at most `limit`.
-    pub(crate) fn synchronize(&self, py: Python<'_>, limit: Option<Duration>) -> PyResult<()> {
+    pub(crate) fn synchronize(&self, py: Python<'_>, limit: Limit) -> PyResult<()> {
         if let Some(raw) = self.exposure.get() {
             let done = poll(py, limit, self.wait_mode(), || raw.event.query())?;
             return match done {
@@ -240,7 +259,7 @@ impl Core {
                 false => Err(PyTimeoutError::new_err(format!(
                     "gave up after {}: what was recorded last on this event of {} is pending; \
                      wait longer, or look at the work submitted before it",
-                    bindings::duration_in_words(limit.unwrap_or_default()),
+                    bindings::duration_in_words(limit.given.unwrap_or_default()),
                     raw.device
                 ))),
             };
@@ -252,7 +271,7 @@ impl Core {
             None => Ok(()),
             Some(marker) => {
                 let backend = event.device().backend();
-                wait(py, &marker, backend, limit, self.wait_mode())
+                Ok(wait(py, &marker, backend, limit, self.wait_mode())?)
             }
         }
     }
@@ -261,6 +280,19 @@ impl Core {
     pub(crate) fn marker(&self, py: Python<'_>) -> Option<Marker> {
         let event = self.event()?;
         py.detach(|| event.marker())
+    }
+
+    /// What is to be waited for; `None` where nothing is pending.
+    pub(crate) fn pending(&self, py: Python<'_>) -> Result<Option<Pending<'_>>> {
+        // The marker first: whether the event is raw may change at any time.
+        if let Some(marker) = self.marker(py) {
+            let complete = py.detach(|| marker.query())?;
+            return Ok((!complete).then_some(Pending::Marker(marker)));
+        }
+        match self.exposure.get() {
+            Some(raw) if !py.detach(|| raw.event.query())? => Ok(Some(Pending::Raw(raw))),
+            _ => Ok(None),
+        }
     }
 
     /// The state in a `repr`, as far as it is known without asking a driver.

@@ -3,11 +3,10 @@
 use std::{
     collections::hash_map::DefaultHasher,
     hash::{Hash as _, Hasher as _},
-    time::{Duration, Instant},
 };
 
 use fencepost::{Device, bindings};
-use pyo3::{exceptions::PyKeyboardInterrupt, prelude::*};
+use pyo3::prelude::*;
 
 use crate::{
     arguments::{Parameter, device_of},
@@ -15,7 +14,7 @@ use crate::{
     error::to_py,
     objects::{PyDevice, PyStream},
     place,
-    wait::{WaitMode, limit, wait},
+    wait::{Ended, Limit, WaitMode, limit, wait},
 };
 
 #[pymethods]
@@ -63,7 +62,7 @@ impl PyDevice {
     /// RuntimeError for the first of them, after it has waited for all.
     #[pyo3(signature = (timeout = None))]
     fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
-        synchronize(py, self.open(py)?, limit(timeout)?)
+        synchronize_device(py, self.open(py)?, limit(timeout)?)
     }
 
     fn __str__(&self) -> &str {
@@ -91,25 +90,23 @@ impl PyDevice {
     }
 }
 
-fn synchronize(py: Python<'_>, device: &Device, limit: Option<Duration>) -> PyResult<()> {
+pub(crate) fn synchronize_device(py: Python<'_>, device: &Device, limit: Limit) -> PyResult<()> {
     // A wrapped stream of another library may have been destroyed, and must not be recorded on.
     forget_wrapped();
-    let start = Instant::now();
     let mut first = Ok(());
     let at = place::of_caller(py);
     for marker in py.detach(|| bindings::record_all(device, at)) {
-        let waited = marker.map_err(to_py).and_then(|marker| {
-            let left = limit.map(|limit| limit.saturating_sub(start.elapsed()));
-            wait(py, &marker, device.backend(), left, WaitMode::Sleep)
-        });
-        if let Err(error) = &waited
-            && error.is_instance_of::<PyKeyboardInterrupt>(py)
-        {
-            return waited;
+        let waited = match marker {
+            Ok(marker) => wait(py, &marker, device.backend(), limit, WaitMode::Sleep),
+            Err(error) => Err(Ended::Failed(error)),
+        };
+        match waited {
+            Ok(()) => {}
+            Err(Ended::Failed(error)) => first = first.and(Err(error)),
+            Err(raised @ Ended::Raised(_)) => return Err(raised.into()),
         }
-        first = first.and(waited);
     }
-    first
+    first.map_err(to_py)
 }
 
 /// Return the devices of this machine, the preferred one first. None of them is opened.

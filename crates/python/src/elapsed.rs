@@ -1,11 +1,12 @@
 //! The time between two events of any of the three classes.
 
-use std::time::{Duration, Instant};
-
 use fencepost::{Backend, Device, Error, Result, bindings};
 use pyo3::prelude::*;
 
-use crate::{core::Core, wait::wait};
+use crate::{
+    core::Core,
+    wait::{Limit, wait},
+};
 
 /// Checks that a time between the two makes sense. The order of the checks is PyTorch's.
 fn check_pair(py: Python<'_>, start: &Core, end: &Core) -> Result<()> {
@@ -54,23 +55,21 @@ pub(crate) fn elapsed_after(
     py: Python<'_>,
     start: &Core,
     end: &Core,
-    limit: Option<Duration>,
+    limit: Limit,
     map: fn(Error) -> PyErr,
 ) -> PyResult<f64> {
     check_pair(py, start, end).map_err(map)?;
-    let began = Instant::now();
-    let left = || limit.map(|limit| limit.saturating_sub(began.elapsed()));
     // The markers are taken first: another thread may record again while this one waits.
     if let (Some(first), Some(last)) = (start.marker(py), end.marker(py)) {
         for (event, marker) in [(start, &first), (end, &last)] {
             let backend = event.device().map_or(Backend::Host, Device::backend);
-            wait(py, marker, backend, left(), event.wait_mode())?;
+            wait(py, marker, backend, limit, event.wait_mode())?;
         }
         let elapsed = py.detach(|| first.elapsed(&last)).map_err(map)?;
         return Ok(elapsed.as_millis_f64());
     }
     for event in [start, end] {
-        event.synchronize(py, left())?;
+        event.synchronize(py, limit)?;
     }
     elapsed_now(py, start, end).map_err(map)
 }

@@ -15,7 +15,7 @@ use crate::{
     mps::torch_stream::{self, TorchStream},
     objects::{PyDevice, PyEvent},
     raw::Flags,
-    wait::limit,
+    wait::{Limit, limit},
 };
 
 impl PyEvent {
@@ -153,7 +153,7 @@ impl PyEvent {
     fn __sub__(&self, py: Python<'_>, start: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         match core_of(start, Parameter::new("__sub__", "start")) {
             Ok(start) => {
-                let millis = elapsed_after(py, start, &self.core, None, to_py)?;
+                let millis = elapsed_after(py, start, &self.core, Limit::never(), to_py)?;
                 Ok(millis.into_pyobject(py)?.into_any().unbind())
             }
             Err(_) => Ok(py.NotImplemented()),

@@ -11,8 +11,8 @@
 //! - `objects`: the Rust side of the classes. `arguments`: what a Python argument means.
 //! - `awaiting`: `await event`. `interprocess`: events that two processes share.
 //! - `cuda_class`: the class that `fencepost.cuda.Event` is.
-//! - `mps`: `fencepost.mps`, and PyTorch's own MPS stream.
-//! - `device`, `stream`, `event`, `cuda`: the methods of the classes. `fastcall`: faster entries to
+//! - `device`: the methods of that class. `mps`: `fencepost.mps`, and PyTorch's own MPS stream.
+//! - `stream`, `event`, `cuda`: the methods of the classes. `fastcall`: faster entries to
 //!   the most frequent of them.
 //!
 //! **The GIL** is released in every call that may block, record and wait included. No lock of this
@@ -66,8 +66,8 @@ mod _C {
         device::devices,
         exit::close,
         mps::functions::{
-            _mps_live_events, acquire, elapsed_of, query_event, record, release, synchronize_event,
-            wait_for,
+            _mps_live_events, acquire, elapsed_of, query_event, record, release, synchronize,
+            synchronize_event, wait_for,
         },
         mps::stream::{_mps_current_stream, _mps_device, _mps_set_stream},
         objects::{PyDevice, PyEvent, PyStream},

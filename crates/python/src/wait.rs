@@ -37,39 +37,84 @@ pub(crate) enum WaitMode {
     Sleep,
 }
 
+/// The limit of one blocking call, which may be made of several waits.
+#[derive(Clone, Copy)]
+pub(crate) struct Limit {
+    began: Instant,
+    /// As the caller gave it.
+    pub(crate) given: Option<Duration>,
+}
+
+impl Limit {
+    /// No limit.
+    pub(crate) fn never() -> Limit {
+        Limit {
+            began: Instant::now(),
+            given: None,
+        }
+    }
+
+    /// How much is left of it, and `most` at most.
+    fn left(&self, most: Duration) -> Duration {
+        self.given.map_or(most, |given| {
+            most.min(given.saturating_sub(self.began.elapsed()))
+        })
+    }
+
+    /// The limit as the caller gave it, once it has passed.
+    fn passed(&self) -> Option<Duration> {
+        self.given.filter(|given| self.began.elapsed() >= *given)
+    }
+}
+
+/// Why a wait ended early.
+pub(crate) enum Ended {
+    /// What it waited for has failed, or the limit has passed.
+    Failed(Error),
+    /// A signal handler raised this exception, whatever its type. The call must raise it at once,
+    /// and begin no other wait.
+    Raised(PyErr),
+}
+
+impl From<Ended> for PyErr {
+    fn from(ended: Ended) -> PyErr {
+        match ended {
+            Ended::Failed(error) => to_py(error),
+            Ended::Raised(exception) => exception,
+        }
+    }
+}
+
 /// Blocks until `marker` is complete, for at most `limit`.
 pub(crate) fn wait(
     py: Python<'_>,
     marker: &Marker,
     device: Backend,
-    limit: Option<Duration>,
+    limit: Limit,
     mode: WaitMode,
-) -> PyResult<()> {
+) -> Result<(), Ended> {
     // The library detects circles of waits inside host work, but only among waits without a
     // deadline. Such a wait cannot be cut into slices.
-    if IN_WORK.get() && limit.is_none() {
-        return py.detach(|| marker.synchronize()).map_err(to_py);
+    if IN_WORK.get() && limit.given.is_none() {
+        return py.detach(|| marker.synchronize()).map_err(Ended::Failed);
     }
-    let start = Instant::now();
     let mut spin = match mode == WaitMode::Spin && device != Backend::Host {
         true => SPIN,
         false => Duration::ZERO,
     };
     loop {
-        let slice = limit.map_or(SLICE, |limit| {
-            SLICE.min(limit.saturating_sub(start.elapsed()))
-        });
+        let slice = limit.left(SLICE);
         let spin_now = std::mem::take(&mut spin).min(slice);
         match py.detach(|| wait_slice(marker, slice, spin_now)) {
             Ok(()) => return Ok(()),
             Err(Error::Timeout(mut timeout)) => {
-                py.check_signals()?;
-                if let Some(limit) = limit.filter(|limit| start.elapsed() >= *limit) {
-                    timeout.limit = limit;
-                    return Err(to_py(Error::Timeout(timeout)));
+                py.check_signals().map_err(Ended::Raised)?;
+                if let Some(given) = limit.passed() {
+                    timeout.limit = given;
+                    return Err(Ended::Failed(Error::Timeout(timeout)));
                 }
             }
-            Err(error) => return Err(to_py(error)),
+            Err(error) => return Err(Ended::Failed(error)),
         }
     }
 }
@@ -86,26 +131,21 @@ fn wait_slice(marker: &Marker, slice: Duration, spin: Duration) -> Result<(), Er
 }
 
 /// Blocks until everything submitted to `stream` so far is done, for at most `limit`.
-pub(crate) fn synchronize(
-    py: Python<'_>,
-    stream: &Stream,
-    limit: Option<Duration>,
-) -> PyResult<()> {
+pub(crate) fn synchronize(py: Python<'_>, stream: &Stream, limit: Limit) -> PyResult<()> {
     let at = place::of_caller(py);
     let marker = py.detach(|| bindings::mark_at(stream, at)).map_err(to_py)?;
     let backend = stream.device().backend();
-    wait(py, &marker, backend, limit, WaitMode::Spin)
+    Ok(wait(py, &marker, backend, limit, WaitMode::Spin)?)
 }
 
 /// Blocks until `done` returns `true`, for at most `limit`; returns whether it did. For raw events,
 /// which have no marker.
 pub(crate) fn poll(
     py: Python<'_>,
-    limit: Option<Duration>,
+    limit: Limit,
     mode: WaitMode,
     mut done: impl FnMut() -> Result<bool, Error> + Send,
 ) -> PyResult<bool> {
-    let start = Instant::now();
     loop {
         let polled = py.detach(|| {
             let slice = Instant::now();
@@ -114,13 +154,13 @@ pub(crate) fn poll(
                 if done()? {
                     return Ok(Some(true));
                 }
-                if limit.is_some_and(|limit| start.elapsed() >= limit) {
+                if limit.passed().is_some() {
                     return Ok(Some(false));
                 }
                 if slice.elapsed() >= SLICE {
                     return Ok(None);
                 }
-                if mode == WaitMode::Spin && start.elapsed() < SPIN {
+                if mode == WaitMode::Spin && limit.began.elapsed() < SPIN {
                     std::hint::spin_loop();
                 } else {
                     std::thread::sleep(pause);
@@ -135,15 +175,18 @@ pub(crate) fn poll(
     }
 }
 
-/// The limit that an argument `timeout`, in seconds, means.
-pub(crate) fn limit(timeout: Option<f64>) -> PyResult<Option<Duration>> {
+/// The limit that an argument `timeout`, in seconds, means, from now on.
+pub(crate) fn limit(timeout: Option<f64>) -> PyResult<Limit> {
     match timeout {
-        None => Ok(None),
+        None => Ok(Limit::never()),
         Some(seconds) if seconds.is_nan() || seconds < 0.0 => Err(PyValueError::new_err(format!(
             "timeout must be a number of seconds of at least 0, or None to wait without one; \
              got {seconds}"
         ))),
         // A duration that no clock can reach is no limit.
-        Some(seconds) => Ok(Duration::try_from_secs_f64(seconds).ok()),
+        Some(seconds) => Ok(Limit {
+            given: Duration::try_from_secs_f64(seconds).ok(),
+            ..Limit::never()
+        }),
     }
 }

@@ -678,3 +678,146 @@ def test_a_subclass_keeps_what_it_adds(cuda, stream):
     event.record(stream)
     assert event.name == "mine"
     assert isinstance(stream.record_event(event), Named)
+
+
+RAW = {
+    "handle": "Event()",
+    "external": "Event(external=True)",
+    "interprocess": "Event(interprocess=True)",
+    "generic": "fencepost.Event(device, interprocess=True)",
+}
+AWAITS = {
+    # Nothing of a wait that gave up is left: no thread that asyncio.run would join.
+    "cancelled": """
+event = pending()
+async def main():
+    try:
+        await asyncio.wait_for(waits(event), 0.1)
+    except asyncio.TimeoutError:
+        return "gave up"
+assert asyncio.run(main()) == "gave up"
+""",
+    # More than asyncio's own pool has threads. What opens the gate needs one of them.
+    "many": """
+events = [pending() for _ in range(40)]
+async def main():
+    tasks = [asyncio.create_task(waits(event)) for event in events]
+    await asyncio.sleep(0.1)
+    await asyncio.to_thread(gate.open)
+    await asyncio.gather(*tasks)
+asyncio.run(main())
+""",
+    "Ctrl-C": """
+event = pending()
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    asyncio.run(waits(event))
+except KeyboardInterrupt:
+    pass
+else:
+    raise AssertionError("it returned")
+""",
+    # The thread that asks the driver is there once, whatever was awaited.
+    "no thread and no wait is left": """
+def threads():
+    return len(os.listdir("/proc/self/task"))
+event = pending()
+async def gives_up():
+    task = asyncio.create_task(waits(event))
+    await asyncio.sleep(0)
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        pass
+async def main():
+    await gives_up()
+    before = threads()
+    for _ in range(1000):
+        await gives_up()
+    assert threads() == before, (before, threads())
+    task = asyncio.create_task(waits(event))
+    await asyncio.sleep(0)
+    gate.open()
+    await task
+asyncio.run(main())
+""",
+    "failed": """
+event = pending()
+async def main():
+    task = asyncio.create_task(waits(event))
+    await asyncio.sleep(0.05)
+    ctypes.CDLL(os.environ["FENCEPOST_CUDA_LIBRARY"]).fencepost_sim_fail_contexts(0, 700)
+    try:
+        await task
+    except RuntimeError as error:
+        assert "cuda:0 is lost" in str(error), error
+    else:
+        raise AssertionError("it returned")
+asyncio.run(main())
+os._exit(0)
+""",
+    "in a forked child": """
+event = pending()
+process = os.fork()
+if process == 0:
+    try:
+        asyncio.run(waits(event))
+    except RuntimeError as error:
+        os._exit(0 if "fork()" in str(error) else 4)
+    os._exit(5)
+assert os.waitpid(process, 0)[1] == 0
+""",
+    "at exit": """
+event = pending()
+loop = asyncio.new_event_loop()
+loop.create_task(waits(event))
+loop.run_until_complete(asyncio.sleep(0.05))
+os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # asyncio complains of the pending task
+""",
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="uses POSIX's signals and processes")
+@pytest.mark.parametrize("part", AWAITS)
+@pytest.mark.parametrize("kind", RAW)
+def test_awaiting_a_raw_event_takes_no_thread_and_leaves_none(child, cuda, kind, part):
+    if part == "no thread and no wait is left" and not os.path.exists("/proc/self/task"):
+        pytest.skip("the system does not list a process's threads")
+    if part == "failed" and "FENCEPOST_CUDA_LIBRARY" not in os.environ:
+        pytest.skip("a real driver cannot be made to fail")
+    child(
+        f"""
+import asyncio, ctypes, os, signal, threading
+import fencepost
+from fencepost import _C
+from fencepost.cuda import Event
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def hangs():
+    print("still not over", flush=True)
+    os._exit(3)
+watchdog = threading.Timer(60, hangs)
+watchdog.daemon = True
+watchdog.start()
+device = fencepost.Device("cuda:0")
+stream = device.stream()
+def made():
+    event = {RAW[kind]}
+    event.record(stream)
+    event.synchronize(timeout=60)
+    if {kind!r} == "handle":
+        assert event.cuda_event
+    return event
+spare = [made() for _ in range(40)]
+gate = _C._Gate(stream)
+def pending():
+    event = spare.pop()
+    event.record(stream)
+    assert event.query() is False
+    return event
+async def waits(event):
+    await event
+{AWAITS[part]}
+""",
+        timeout=120.0,
+    )

@@ -129,6 +129,114 @@ print("done", flush=True)
     assert delay < PATIENCE
 
 
+BLOCKING = {
+    "event": "event.synchronize()",
+    "event with a limit": "event.synchronize(timeout=100)",
+    "raw event": "raw.synchronize()",
+    "start of a time": "event.elapsed_time(other)",
+    "stream": "stream.synchronize()",
+    "device": "device.synchronize()",
+    "device with a limit": "device.synchronize(timeout=100)",
+    "mps": "fencepost.mps.synchronize()",
+    "mps with a limit": "fencepost.mps.synchronize(timeout=100)",
+    "mps stream": "fencepost.mps.current_stream().synchronize()",
+    "mps event": "of_mps.synchronize()",
+    "mps function": "fencepost._C._mps_synchronizeEvent(number)",
+}
+
+
+@posix
+@pytest.mark.parametrize(
+    ("call", "raised"),
+    [*((call, "SystemExit") for call in BLOCKING), ("device", "OSError"), ("mps", "OSError")],
+)
+def test_whatever_a_signal_handler_raises_ends_the_call_at_once(child, name, call, raised):
+    child(
+        f"""
+import os, signal, threading
+import fencepost
+from fencepost import _C
+def raises(*_):
+    # A second wait would end only with the process.
+    raise {raised}("enough")
+signal.signal(signal.SIGUSR1, raises)
+device = fencepost.Device({name!r})
+default = device.default_stream()
+streams = [default, device.stream(), device.stream()]
+stream = streams[1]
+gates = [_C._Gate(busy) for busy in streams]
+event, other, of_mps, raw = (
+    fencepost.Event(device, enable_timing=True),
+    fencepost.Event(device, enable_timing=True),
+    fencepost.mps.Event(),
+    fencepost.Event(device),
+)
+if {name!r} != "host":
+    raw = fencepost.cuda.Event(external=True)
+event.record(stream)
+raw.record(stream)
+other.record(streams[2])
+of_mps.record()
+number = _C._mps_acquireEvent(False)
+_C._mps_recordEvent(number)
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+def hangs():
+    print("still blocked", flush=True)
+    os._exit(3)
+watchdog = threading.Timer(60, hangs)
+watchdog.daemon = True
+watchdog.start()
+try:
+    {BLOCKING[call]}
+except {raised} as error:
+    assert str(error) == "enough"
+else:
+    raise AssertionError("it returned")
+for gate in gates:
+    gate.open()
+device.synchronize(timeout=60)
+watchdog.cancel()
+""",
+        timeout=120.0,
+        FENCEPOST_DEVICE=name,
+    )
+
+
+def test_the_limit_in_a_text_is_the_callers_own(child):
+    child(
+        """
+import fencepost
+from fencepost import _C
+device = fencepost.Device("host")
+streams = [device.default_stream(), device.stream(), device.stream()]
+gates = [_C._Gate(stream) for stream in streams]
+events = [fencepost.Event(device, enable_timing=True) for _ in range(2)]
+for event, stream in zip(events, streams[1:]):
+    event.record(stream)
+calls = [
+    lambda: device.synchronize(0.25),
+    lambda: fencepost.mps.synchronize(0.25),
+    lambda: events[0].elapsed_time(events[1], 0.25),
+    lambda: events[1].elapsed_time(events[0], 0.25),
+]
+def check(call):
+    try:
+        call()
+    except TimeoutError as error:
+        assert str(error).startswith("gave up after 250 ms: "), error
+    else:
+        raise AssertionError("it returned")
+for call in calls:
+    check(call)
+# The rest of the call is limited too, and names the whole limit.
+gates[0].open()
+for call in calls:
+    check(call)
+""",
+        FENCEPOST_DEVICE="host",
+    )
+
+
 def test_a_signal_that_is_handled_does_not_end_the_wait(child):
     if os.name != "posix":
         pytest.skip("signals are POSIX's")

@@ -34,7 +34,7 @@ pub(crate) struct Context {
     pub(crate) calls: Calls,
     pub(crate) name: String,
     pub(super) clock: Clock,
-    callbacks: Arc<CallbackQueue>,
+    pub(super) callbacks: Arc<CallbackQueue>,
     pub(super) pools: Pools,
     pub(crate) gates: HostGates,
     pub(super) watcher: Watcher<Watch, Pauses>,

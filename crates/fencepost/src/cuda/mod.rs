@@ -47,7 +47,7 @@ use self::{device::of_device, marker::CudaMarker, stream::of_stream};
 use crate::error::Error;
 use crate::{device::Device, error::Result, marker::Marker, stream::Stream};
 
-pub use self::raw_event::{RawEvent, RawEventOptions};
+pub use self::raw_event::{RawEvent, RawEventFuture, RawEventOptions};
 
 /// How a stream is made.
 ///

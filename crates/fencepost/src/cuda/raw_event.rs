@@ -4,7 +4,14 @@
 //! So nothing about a raw event is remembered, each query asks the driver, and its `CUevent` never
 //! goes to a pool.
 
-use std::{ffi::c_void, fmt, sync::Arc};
+use std::{
+    ffi::c_void,
+    fmt,
+    future::{Future, IntoFuture},
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll},
+};
 
 use super::{
     context::Context,
@@ -13,15 +20,17 @@ use super::{
     fault::{Fault, INVALID_HANDLE},
     marker::CudaMarker,
     stream::{CudaStream, of_stream},
+    watched::{RawNative, RawWait},
 };
 use crate::{
     clock::Elapsed,
-    contract::MarkerImpl,
+    core::Callbacks,
     device::Device,
     error::{Error, Result},
     marker::Marker,
     stream::Stream,
     sync::{Mutex, lock},
+    timeline::Waiter,
 };
 
 /// How a [`RawEvent`] is made. By default it has no timing, and threads that wait for it spin.
@@ -144,13 +153,10 @@ impl RawEventOptions {
 /// - [`cuIpcGetEventHandle`,
 ///   `cuIpcOpenEventHandle`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
 pub struct RawEvent {
-    context: &'static Context,
-    event: EventHandle,
+    native: Arc<RawNative>,
     /// Whether records and waits on a stream that is being captured become nodes of the graph.
     external: bool,
     timing: bool,
-    /// The marker that owns the `CUevent`; `None` where this value does.
-    owner: Option<Arc<dyn MarkerImpl>>,
 }
 
 /// `CU_EVENT_RECORD_EXTERNAL` and `CU_EVENT_WAIT_EXTERNAL`.
@@ -173,11 +179,13 @@ impl RawEvent {
             .create_event(options.flags())
             .map_err(|fault| context.failed(fault, None))?;
         Ok(RawEvent {
-            context,
-            event,
+            native: Arc::new(RawNative {
+                context,
+                event,
+                owner: None,
+            }),
             external: options.external,
             timing: options.timing,
-            owner: None,
         })
     }
 
@@ -185,11 +193,13 @@ impl RawEvent {
     pub(crate) fn of_marker(marker: &Marker) -> Option<RawEvent> {
         let imp = CudaMarker::of(&**marker.imp())?;
         Some(RawEvent {
-            context: imp.context,
-            event: imp.hand_out()?,
+            native: Arc::new(RawNative {
+                context: imp.context,
+                event: imp.hand_out()?,
+                owner: Some(marker.imp().clone()),
+            }),
             external: false,
             timing: marker.has_timing(),
-            owner: Some(marker.imp().clone()),
         })
     }
 
@@ -217,11 +227,13 @@ impl RawEvent {
             })
             .map_err(|fault| context.failed(fault, None))?;
         Ok(RawEvent {
-            context,
-            event,
+            native: Arc::new(RawNative {
+                context,
+                event,
+                owner: None,
+            }),
             external: false,
             timing: false,
-            owner: None,
         })
     }
 
@@ -233,14 +245,14 @@ impl RawEvent {
     /// [`interprocess`](RawEventOptions::interprocess), or that was itself opened.
     pub fn export(&self) -> Result<[u8; 64]> {
         let mut handle = IpcHandle([0; 64]);
-        self.context
+        self.context()
             .calls
             .current(|| {
                 // SAFETY: one handle of the size that the driver fills; the event is alive.
                 unsafe {
-                    self.context
+                    self.context()
                         .driver
-                        .ipc_get_event((&raw mut handle, self.event))
+                        .ipc_get_event((&raw mut handle, self.native.event))
                 }
             })
             .map_err(|fault| self.failed(fault))?;
@@ -259,10 +271,10 @@ impl RawEvent {
     /// another backend; [`Error::Backend`] where the driver refuses.
     pub fn record(&self, stream: &Stream) -> Result<()> {
         let stream = of_stream(stream.imp())?;
-        if !std::ptr::eq(stream.context, self.context) {
+        if !std::ptr::eq(stream.context, self.context()) {
             return Err(Error::DeviceMismatch {
                 call: "record",
-                left: format!("an event of {}", self.context.name),
+                left: format!("an event of {}", self.context().name),
                 right: format!("a stream of {}", stream.context.name),
             });
         }
@@ -270,10 +282,10 @@ impl RawEvent {
             stream.native.call(|raw| match in_graph {
                 // SAFETY: the event and the stream are alive and of this context.
                 true => unsafe {
-                    let call = (self.event, raw, EXTERNAL);
-                    self.context.driver.event_record_with_flags(call)
+                    let call = (self.native.event, raw, EXTERNAL);
+                    self.context().driver.event_record_with_flags(call)
                 },
-                false => self.context.calls.record(self.event, raw),
+                false => self.context().calls.record(self.native.event, raw),
             })
         });
         recorded.map_err(|fault| self.failed(fault))
@@ -290,7 +302,10 @@ impl RawEvent {
         let waited = self.in_graph(stream).and_then(|in_graph| {
             stream.native.call(|raw| {
                 let flags = if in_graph { EXTERNAL } else { 0 };
-                stream.context.calls.wait_event(raw, self.event, flags)
+                stream
+                    .context
+                    .calls
+                    .wait_event(raw, self.native.event, flags)
             })
         });
         waited.map_err(|fault| self.failed(fault))
@@ -310,9 +325,9 @@ impl RawEvent {
     /// # Errors
     /// A failure of the device.
     pub fn query(&self) -> Result<bool> {
-        self.context
+        self.context()
             .calls
-            .query(self.event)
+            .query(self.native.event)
             .map_err(|fault| self.failed(fault))
     }
 
@@ -322,9 +337,9 @@ impl RawEvent {
     /// # Errors
     /// A failure of the device.
     pub fn synchronize(&self) -> Result<()> {
-        self.context
+        self.context()
             .calls
-            .synchronize(self.event)
+            .synchronize(self.native.event)
             .map_err(|fault| self.failed(fault))
     }
 
@@ -334,23 +349,27 @@ impl RawEvent {
     /// [`Error::TimingDisabled`], then [`Error::DeviceMismatch`], then [`Error::NotRecorded`] or
     /// [`Error::NotReady`]; a failure of the device.
     pub fn elapsed(&self, end: &RawEvent) -> Result<Elapsed> {
-        let name = &self.context.name;
+        let name = &self.context().name;
         for (which, event) in [("start", self), ("end", end)] {
             if !event.timing {
                 return Err(Error::TimingDisabled { which });
             }
         }
-        if !std::ptr::eq(self.context, end.context) {
+        if !std::ptr::eq(self.context(), end.context()) {
             return Err(Error::DeviceMismatch {
                 call: "elapsed",
                 left: format!("an event of {name}"),
-                right: format!("an event of {}", end.context.name),
+                right: format!("an event of {}", end.context().name),
             });
         }
-        match self.context.calls.elapsed(self.event, end.event) {
+        match self
+            .context()
+            .calls
+            .elapsed(self.native.event, end.native.event)
+        {
             Ok(Some(millis)) => Ok(Elapsed::new(
                 f64::from(millis) * 1e6,
-                self.context.clock.clone(),
+                self.context().clock.clone(),
             )),
             Ok(None) => Err(Error::NotReady {
                 which: if self.query()? { "end" } else { "start" },
@@ -367,24 +386,143 @@ impl RawEvent {
     /// The `CUevent`, for the caller's own calls of the driver, which may record it too. Valid while
     /// this value lives. The caller must not destroy it.
     pub fn raw(&self) -> *mut c_void {
-        self.event.0
+        self.native.event.0
+    }
+
+    /// Calls `callback` once a look at the event finds that what was recorded last is complete, or
+    /// that the driver cannot be asked any more. Never blocks, and never calls on the calling
+    /// thread.
+    ///
+    /// The driver tells nobody when such an event completes, so one thread of the library asks, for
+    /// all that are awaited. Its pauses are at most 1/16 of the wait, and at most 1 ms. Callbacks
+    /// run as those of [`Marker::on_complete`](crate::Marker::on_complete) do.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] where no thread can be started to ask; [`Error::Forked`]. The callback is
+    /// dropped then.
+    ///
+    /// # References
+    /// - [`cuEventQuery`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    ///
+    /// ```no_run
+    /// use fencepost::{Device, cuda::{RawEvent, RawEventOptions}};
+    /// let device = Device::open("cuda:0")?;
+    /// let event = RawEvent::new(&device, RawEventOptions::default())?;
+    /// event.record(&device.default_stream())?;
+    /// event.on_complete(|result| println!("{result:?}"))?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn on_complete(&self, callback: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
+        self.call_back_cancellable(callback).map(drop)
+    }
+
+    /// See [`crate::bindings::on_complete_raw`].
+    pub(crate) fn call_back_cancellable(
+        &self,
+        callback: impl FnOnce(Result<()>) + Send + 'static,
+    ) -> Result<impl Fn() + Send + Sync + 'static> {
+        let callbacks = &self.context().callbacks;
+        let call = Waiter::Call(Box::new(move |result| {
+            callbacks.call(Box::new(move || callback(result)));
+        }));
+        let wait = Arc::downgrade(&RawWait::begin(&self.native, call)?);
+        Ok(move || {
+            if let Some(wait) = wait.upgrade() {
+                wait.cancel();
+            }
+        })
+    }
+
+    fn context(&self) -> &'static Context {
+        self.native.context
     }
 
     fn failed(&self, fault: Fault) -> Error {
-        self.context.failed(fault, None)
-    }
-}
-
-impl Drop for RawEvent {
-    fn drop(&mut self) {
-        if self.owner.is_none() {
-            self.context.calls.destroy_event(self.event);
-        }
+        self.context().failed(fault, None)
     }
 }
 
 impl fmt::Debug for RawEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RawEvent({:p})", self.raw())
+    }
+}
+
+/// Awaits what was recorded last, as [`on_complete`](RawEvent::on_complete) does. Dropping the
+/// future ends the wait at once.
+///
+/// ```no_run
+/// # async fn wait() -> fencepost::Result<()> {
+/// use fencepost::{Device, cuda::{RawEvent, RawEventOptions}};
+/// let device = Device::open("cuda:0")?;
+/// let event = RawEvent::new(&device, RawEventOptions::default())?;
+/// event.record(&device.default_stream())?;
+/// (&event).await?;
+/// # Ok(())
+/// # }
+/// ```
+impl IntoFuture for &RawEvent {
+    type Output = Result<()>;
+    type IntoFuture = RawEventFuture;
+
+    fn into_future(self) -> RawEventFuture {
+        RawEventFuture {
+            native: self.native.clone(),
+            wait: None,
+        }
+    }
+}
+
+/// The future of a [`RawEvent`]: `.await` on one makes it. It works in any async runtime.
+///
+/// ```no_run
+/// # let device = fencepost::Device::open("cuda:0").unwrap();
+/// use std::future::IntoFuture;
+/// use fencepost::cuda::{RawEvent, RawEventFuture, RawEventOptions};
+/// let event = RawEvent::new(&device, RawEventOptions::default())?;
+/// let future: RawEventFuture = (&event).into_future();
+/// # drop(future);
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+#[must_use = "futures do nothing unless awaited"]
+pub struct RawEventFuture {
+    native: Arc<RawNative>,
+    wait: Option<Arc<RawWait>>,
+}
+
+impl Future for RawEventFuture {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Result<()>> {
+        if let Some(wait) = &self.wait {
+            return wait.answer(cx.waker()).map_or(Poll::Pending, Poll::Ready);
+        }
+        let context = self.native.context;
+        match context.calls.query(self.native.event) {
+            Ok(true) => return Poll::Ready(Ok(())),
+            Ok(false) => {}
+            Err(fault) => return Poll::Ready(Err(context.failed(fault, None))),
+        }
+        match RawWait::begin(&self.native, Waiter::Waker(cx.waker().clone())) {
+            Ok(wait) => {
+                self.wait = Some(wait);
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+}
+
+impl Drop for RawEventFuture {
+    fn drop(&mut self) {
+        if let Some(wait) = self.wait.take() {
+            wait.cancel();
+        }
+    }
+}
+
+impl fmt::Debug for RawEventFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RawEventFuture({:p})", self.native.event.0)
     }
 }

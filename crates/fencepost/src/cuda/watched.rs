@@ -1,17 +1,23 @@
-//! What the watcher of a context watches: a marker's native event, and a stream's failure point.
+//! What the watcher of a context watches: a marker's native event, a stream's failure point, and
+//! raw events that somebody awaits.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Waker,
 };
 
 use super::{
     context::Context, driver::EventHandle, fault::Meaning, host_gates::HostGate, pools::Kind,
 };
 use crate::{
-    error::{Cause, Result},
+    contract::MarkerImpl,
+    error::{Cause, Error, Result},
     sync::{Mutex, lock},
-    timeline::{Reached, Timeline},
+    timeline::{Reached, Timeline, Waiter},
     watcher::Watched,
 };
 
@@ -23,6 +29,112 @@ pub(super) enum Watch {
         value: u64,
     },
     FailurePoint(Arc<FailurePoint>),
+    Raw(Arc<RawWait>),
+}
+
+/// The native event of a raw event: alive while the raw event is, or somebody awaits it.
+pub(super) struct RawNative {
+    pub(super) context: &'static Context,
+    pub(super) event: EventHandle,
+    /// The marker that owns the event, where it is not ours.
+    pub(super) owner: Option<Arc<dyn MarkerImpl>>,
+}
+
+impl Drop for RawNative {
+    fn drop(&mut self) {
+        if self.owner.is_none() {
+            self.context.calls.destroy_event(self.event);
+        }
+    }
+}
+
+/// Somebody awaits a raw event: over once a look finds nothing pending on it.
+///
+/// Others may record the event again right after that look. So the answer is kept here, and the
+/// event is not asked a second time.
+pub(super) struct RawWait {
+    native: Arc<RawNative>,
+    state: Mutex<RawState>,
+}
+
+enum RawState {
+    Waiting(Waiter),
+    Over(Result<()>),
+}
+
+impl RawWait {
+    /// Has `waiter` fired once `native` is complete, or cannot be asked any more.
+    ///
+    /// In a forked child, which has no watcher, this is an error before any lock is taken: a thread
+    /// of the parent may have held it.
+    pub(super) fn begin(native: &Arc<RawNative>, waiter: Waiter) -> Result<Arc<RawWait>> {
+        let context = native.context;
+        if context.calls.is_forked() {
+            return Err(Error::Forked {
+                device: context.name.clone(),
+            });
+        }
+        let wait = Arc::new(RawWait {
+            native: native.clone(),
+            state: Mutex::new(RawState::Waiting(waiter)),
+        });
+        context.watcher.watch(Watch::Raw(wait.clone()))?;
+        Ok(wait)
+    }
+
+    /// The answer, if it is there. Otherwise `waker` is woken for it, in place of the waiter before.
+    pub(super) fn answer(&self, waker: &Waker) -> Option<Result<()>> {
+        let mut state = lock(&self.state);
+        let before = match &mut *state {
+            RawState::Over(result) => return Some(result.clone()),
+            RawState::Waiting(Waiter::Waker(known)) if known.will_wake(waker) => return None,
+            RawState::Waiting(waiter) => std::mem::replace(waiter, Waiter::Waker(waker.clone())),
+        };
+        drop(state);
+        discard(before);
+        None
+    }
+
+    /// Nobody awaits it any more.
+    pub(super) fn cancel(self: &Arc<Self>) {
+        // In a forked child nobody looks, and a thread of the parent may have held the locks.
+        if self.native.context.calls.is_forked() {
+            return;
+        }
+        self.native.context.watcher.unwatch(key_of(self));
+        let before = std::mem::replace(&mut *lock(&self.state), RawState::Over(Ok(())));
+        if let RawState::Waiting(waiter) = before {
+            discard(waiter);
+        }
+    }
+
+    /// Returns whether it is over.
+    fn look(&self) -> bool {
+        let context = self.native.context;
+        let result = match context.calls.query(self.native.event) {
+            Ok(false) => return false,
+            Ok(true) => Ok(()),
+            // The process is ending: nobody is woken any more.
+            Err(fault) if fault.meaning() == Meaning::Gone => return true,
+            Err(fault) => Err(context.failed(fault, None)),
+        };
+        let over = RawState::Over(result.clone());
+        let before = std::mem::replace(&mut *lock(&self.state), over);
+        if let RawState::Waiting(waiter) = before {
+            waiter.fire(&result);
+        }
+        true
+    }
+}
+
+/// A lane of its own for each wait. No timeline lies at the address of another live object.
+fn key_of(wait: &Arc<RawWait>) -> (usize, u64) {
+    (Arc::as_ptr(wait) as usize, 0)
+}
+
+/// Drops a waiter, which runs code of the caller's.
+fn discard(waiter: Waiter) {
+    drop(catch_unwind(AssertUnwindSafe(|| drop(waiter))));
 }
 
 /// An event that the watcher may be asking, or the caller recording.
@@ -153,6 +265,7 @@ impl Watched for Watch {
                 Arc::as_ptr(&failure_point.timeline) as usize + 1,
                 failure_point.before,
             ),
+            Watch::Raw(wait) => key_of(wait),
         }
     }
 
@@ -186,6 +299,7 @@ impl Watched for Watch {
                 }
             }
             Watch::FailurePoint(failure_point) => !matches!(failure_point.ask(), Ok(false)),
+            Watch::Raw(wait) => wait.look(),
         }
     }
 }

@@ -4,7 +4,6 @@ So code for MPS runs, and can be tested, on any machine. Where PyTorch is loaded
 call without a stream means PyTorch's own stream.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Optional
@@ -46,12 +45,7 @@ def synchronize(timeout: Optional[float] = None) -> None:
     PyTorch's own stream is included. After ``timeout`` seconds, an argument that PyTorch's lacks,
     it raises TimeoutError.
     """
-    event = Event()
-    event.record()
-    start = time.monotonic()
-    event.synchronize(timeout)
-    left = None if timeout is None else max(0.0, timeout - (time.monotonic() - start))
-    _C._mps_device().synchronize(left)
+    _C._mps_synchronize(timeout)
 
 
 def default_stream() -> Stream:

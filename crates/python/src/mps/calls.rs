@@ -14,6 +14,7 @@ use crate::{
     core::Core,
     elapsed::elapsed_after,
     error::{in_python_terms, to_py},
+    wait::Limit,
 };
 
 enum Target {
@@ -53,7 +54,7 @@ pub(crate) fn query(py: Python<'_>, event: &Core) -> PyResult<bool> {
 
 /// As in `torch.mps`, an error for events in reverse order.
 pub(crate) fn elapsed(py: Python<'_>, start: &Core, end: &Core) -> PyResult<f64> {
-    let millis = elapsed_after(py, start, end, None, runtime_error)?;
+    let millis = elapsed_after(py, start, end, Limit::never(), runtime_error)?;
     match millis < 0.0 {
         true => Err(PyRuntimeError::new_err(format!(
             "the end event was not recorded after the start event, but {:.6} ms before it; swap \

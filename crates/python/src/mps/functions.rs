@@ -17,8 +17,16 @@ use pyo3::{
     types::{PyBool, PyInt},
 };
 
-use super::{calls, pool::unknown_stream};
-use crate::{core::Core, raw::Flags};
+use super::{
+    calls,
+    pool::{self, unknown_stream},
+};
+use crate::{
+    core::Core,
+    device::synchronize_device,
+    raw::Flags,
+    wait::{Limit, limit},
+};
 
 /// The events by number. The lock is held for a look-up only.
 static EVENTS: Mutex<Option<HashMap<u64, Arc<Core>>>> = Mutex::new(None);
@@ -143,7 +151,7 @@ pub(crate) fn query_event(py: Python<'_>, id: &Bound<'_, PyAny>) -> PyResult<boo
 #[pyfunction]
 #[pyo3(name = "_mps_synchronizeEvent")]
 pub(crate) fn synchronize_event(py: Python<'_>, id: &Bound<'_, PyAny>) -> PyResult<()> {
-    with_event(id, |event| event.synchronize(py, None))
+    with_event(id, |event| event.synchronize(py, Limit::never()))
 }
 
 /// Return the milliseconds between two events. Waits for both.
@@ -162,4 +170,15 @@ pub(crate) fn elapsed_of(
 #[pyfunction]
 pub(crate) fn _mps_live_events() -> usize {
     events().as_ref().map_or(0, HashMap::len)
+}
+
+/// Block until everything submitted to any stream of the device is done, PyTorch's own included.
+#[pyfunction]
+#[pyo3(name = "_mps_synchronize", signature = (timeout = None))]
+pub(crate) fn synchronize(py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+    let limit = limit(timeout)?;
+    let event = Core::new(Flags::default());
+    calls::record(py, &event, None)?;
+    event.synchronize(py, limit)?;
+    synchronize_device(py, pool::device(py)?, limit)
 }
