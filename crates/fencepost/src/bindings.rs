@@ -5,7 +5,7 @@
 //! they make it. And they make errors of the library's types, whose variants only this crate can
 //! construct.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[cfg(all(feature = "cuda", not(loom)))]
 use crate::cuda::RawEvent;
@@ -146,6 +146,17 @@ pub fn record_end_at(
     at: Place,
 ) -> Result<Reservation> {
     crate::metal::record_end_at(device, buffers, after, at)
+}
+
+/// [`Marker::synchronize_timeout`], for waits in slices: whether the marker is complete, without the
+/// text that a timeout has.
+pub fn wait_slice(marker: &Marker, slice: Duration) -> Result<bool> {
+    marker.wait_until(Instant::now().checked_add(slice))
+}
+
+/// [`Error::Timeout`] of a wait for `marker`, which the event of this name holds.
+pub fn timeout(marker: &Marker, limit: Duration, event: Option<String>) -> Error {
+    marker.timeout(limit).of_event(event)
 }
 
 /// Whether the text of `timeout` leaves out a line that nobody looked for.

@@ -5,12 +5,15 @@ use std::{
     collections::VecDeque,
     fmt,
     sync::{Arc, OnceLock, Weak},
+    time::Instant,
 };
 
 use crate::{
     clock::Clock,
     diagnostics,
     error::{Cause, Error, Result},
+    name::Name,
+    place::Place,
     sync::{AtomicU64, BriefLock, Ids, Mutex, Ordering, lock},
     timeline::Awaited,
 };
@@ -31,6 +34,7 @@ pub(crate) trait Callbacks: Send + Sync {
 pub(crate) struct DeviceCore {
     pub(crate) id: u64,
     pub(crate) name: String,
+    pub(crate) label: Name,
     pub(crate) clock: Clock,
     pub(crate) callbacks: Arc<dyn Callbacks>,
     /// The process that opened it. A forked child has neither its threads nor its driver.
@@ -47,6 +51,7 @@ impl DeviceCore {
         Arc::new(DeviceCore {
             id: NEXT.next(),
             name: name.into(),
+            label: Name::default(),
             clock,
             callbacks,
             owner: std::process::id(),
@@ -62,6 +67,13 @@ impl DeviceCore {
                 device: self.name.clone(),
             }),
         }
+    }
+}
+
+/// Its name, and its label if it has one: `cuda:0 "training"`.
+impl fmt::Display for DeviceCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.name, self.label)
     }
 }
 
@@ -114,9 +126,27 @@ fn lost(device: &str, cause: &Cause) -> Error {
     }
 }
 
+/// What a stream of host work does at a moment, for the text of a timeout.
+pub(crate) enum Doing {
+    /// It runs a closure.
+    Runs { at: Place, since: Instant },
+    /// Its next closure waits for a thread.
+    NotStarted { at: Place },
+    /// None of these: it is parked, or between two steps.
+    GoesOn,
+}
+
+/// A stream of host work.
+pub(crate) trait HostWork: Send + Sync {
+    fn doing(&self) -> Doing;
+}
+
 /// Identity and order of a stream, the same over all its timelines.
 pub(crate) struct StreamCore {
     pub(crate) id: u64,
+    pub(crate) name: Name,
+    /// The stream itself, if it runs host work.
+    pub(crate) host_work: OnceLock<Weak<dyn HostWork>>,
     pub(crate) device: Arc<DeviceCore>,
     /// The last value allocated, for [`Timeout`](crate::error::Timeout) and progress.
     pub(crate) recorded: AtomicU64,
@@ -151,6 +181,8 @@ impl StreamCore {
         static NEXT: Ids = Ids::new();
         Arc::new(StreamCore {
             id: NEXT.next(),
+            name: Name::default(),
+            host_work: OnceLock::new(),
             device,
             recorded: AtomicU64::new(0),
             order: BriefLock::new(),
@@ -185,6 +217,16 @@ impl StreamCore {
         self.recorded.load(Ordering::Relaxed)
     }
 
+    /// What it does; `None` where that is work on a device.
+    pub(crate) fn doing(&self) -> Option<Doing> {
+        Some(self.host_work.get()?.upgrade()?.doing())
+    }
+
+    /// Its name without the device's: `stream 3 "load"`.
+    pub(crate) fn short(&self) -> String {
+        format!("stream {}{}", self.id, self.name)
+    }
+
     /// The first of its waits.
     pub(crate) fn blocked(&self) -> Option<Blocked> {
         lock(&self.waits)
@@ -214,7 +256,7 @@ impl StreamCore {
 
 impl fmt::Display for StreamCore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "stream {} of {}", self.id, self.device.name)
+        write!(f, "stream {}{} of {}", self.id, self.name, self.device)
     }
 }
 

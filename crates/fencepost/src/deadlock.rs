@@ -147,18 +147,18 @@ fn block_in_work(
 
 /// The circle that would close if host work of `own` blocked on `marker`, in words.
 fn find_circle(own: &StreamCore, marker: &Arc<dyn MarkerImpl>) -> Option<String> {
-    let path = walk(own, marker)?;
-    let again = walk(own, marker)?;
+    let path = back_to(own, marker)?;
+    let again = back_to(own, marker)?;
     if !path
         .iter()
-        .map(|m| m.point())
-        .eq(again.iter().map(|m| m.point()))
+        .map(|step| step.marker.point())
+        .eq(again.iter().map(|step| step.marker.point()))
     {
         return None;
     }
     let mut words = format!("host work of {own} waits for {marker}");
-    for marker in &path[1..] {
-        words += &format!(", which waits for {}", marker.point());
+    for step in &path[1..] {
+        words += &format!(", which waits for {}", step.marker.point());
     }
     words += if path.len() == 1 {
         ", which comes after that very work"
@@ -168,48 +168,70 @@ fn find_circle(own: &StreamCore, marker: &Arc<dyn MarkerImpl>) -> Option<String>
     Some(words)
 }
 
-/// The pending markers on the walk from `marker` back to `own`. `None` where it ends elsewhere.
-fn walk(own: &StreamCore, marker: &Arc<dyn MarkerImpl>) -> Option<Vec<Arc<dyn Awaited>>> {
-    let mut path: Vec<Arc<dyn Awaited>> = vec![marker.clone()];
-    let mut seen = HashSet::new();
-    loop {
-        let last = path.last()?;
-        let stream = &last.point().timeline.stream;
-        if !matches!(last.query(), Ok(false)) {
-            return None;
-        }
-        if stream.id == own.id {
-            return Some(path);
-        }
-        // A circle without `own` in it. Its members report it.
-        if !seen.insert(stream.id) {
-            return None;
-        }
-        let value = last.point().value;
-        let next = stream
-            .blocked()
-            .filter(|blocked| blocked.for_ever && blocked.after < value)?;
-        path.push(next.marker);
+/// The walk from `marker` back to `own`. `None` where it ends elsewhere.
+fn back_to(own: &StreamCore, marker: &Arc<dyn MarkerImpl>) -> Option<Vec<Step>> {
+    match walk(marker.clone(), Some(own), |blocked| blocked.for_ever) {
+        (path, Stop::Own) => Some(path),
+        // A circle without `own` in it is reported by its members.
+        _ => None,
     }
 }
 
-/// What `stream` is waiting for, in words, for the text of a timeout.
-pub(crate) fn held_up_by(stream: &StreamCore) -> Option<String> {
-    let blocked = stream.blocked()?;
-    let who = if blocked.in_work {
-        "its host work"
-    } else {
-        "it"
-    };
-    let point = blocked.marker.point();
-    Some(format!(
-        "{who} waits for {point}, recorded at {}; that stream has completed {} of {} markers",
-        point.at,
-        point.timeline.completed(),
-        point
-            .timeline
-            .stream
-            .recorded
-            .load(crate::sync::Ordering::Relaxed),
-    ))
+/// A marker on a walk.
+pub(crate) struct Step {
+    pub(crate) marker: Arc<dyn Awaited>,
+    /// Whether host work of the stream before blocks on it, or that stream's queue is parked.
+    pub(crate) in_work: bool,
+}
+
+/// Where a walk ends.
+pub(crate) enum Stop {
+    /// At a marker of the stream that it was to end at.
+    Own,
+    /// At a marker that is no longer pending.
+    Settled,
+    /// At a stream that it has come by before.
+    Circle,
+    /// At a stream that waits for nothing.
+    NoWait,
+}
+
+/// The markers on the walk from `marker`, along the waits that `follow` accepts, to `own`, or to
+/// wherever it ends.
+pub(crate) fn walk(
+    marker: Arc<dyn Awaited>,
+    own: Option<&StreamCore>,
+    follow: impl Fn(&Blocked) -> bool,
+) -> (Vec<Step>, Stop) {
+    let mut path = Vec::new();
+    let mut seen = HashSet::new();
+    let mut next = Some(Step {
+        marker,
+        in_work: false,
+    });
+    while let Some(step) = next {
+        let (stream, value) = {
+            let point = step.marker.point();
+            (point.timeline.stream.clone(), point.value)
+        };
+        let pending = matches!(step.marker.query(), Ok(false));
+        path.push(step);
+        if !pending {
+            return (path, Stop::Settled);
+        }
+        if own.is_some_and(|own| own.id == stream.id) {
+            return (path, Stop::Own);
+        }
+        if !seen.insert(stream.id) {
+            return (path, Stop::Circle);
+        }
+        let blocked = stream.blocked();
+        next = blocked
+            .filter(|blocked| blocked.after < value && follow(blocked))
+            .map(|blocked| Step {
+                marker: blocked.marker,
+                in_work: blocked.in_work,
+            });
+    }
+    (path, Stop::NoWait)
 }

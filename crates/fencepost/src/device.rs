@@ -208,6 +208,30 @@ impl Device {
         &self.core().name
     }
 
+    /// Gives the device a label, for the texts of errors and [`Debug`](fmt::Debug), behind its
+    /// name: `cuda:0 "training"`. Everybody who opened this device has it. It opens nothing, and
+    /// two devices are equal or not whatever their labels are. An empty label takes it away. Never
+    /// blocks.
+    ///
+    /// ```
+    /// let device = fencepost::Device::new_host(2);
+    /// device.set_label("decoders");
+    /// assert_eq!(device.label().as_deref(), Some("decoders"));
+    /// assert!(device.default_stream().to_string().ends_with("\"decoders\""));
+    /// ```
+    pub fn set_label(&self, label: &str) {
+        self.core().label.set(label);
+    }
+
+    /// The label that [`set_label`](Device::set_label) gave it, if it has one. Never blocks.
+    ///
+    /// ```
+    /// assert_eq!(fencepost::Device::new_host(1).label(), None);
+    /// ```
+    pub fn label(&self) -> Option<String> {
+        self.core().label.to_owned()
+    }
+
     /// The backend that the device was opened through.
     ///
     /// ```
@@ -282,6 +306,6 @@ impl fmt::Display for Device {
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Device({self})")
+        write!(f, "Device({})", self.core())
     }
 }

@@ -253,6 +253,16 @@ impl Error {
     }
 }
 
+impl Error {
+    /// A timeout that names the event that was waited for.
+    pub(crate) fn of_event(mut self, name: Option<String>) -> Error {
+        if let Error::Timeout(timeout) = &mut self {
+            timeout.event = name;
+        }
+        self
+    }
+}
+
 /// Why a stream or device failed: the first cause, and the last wait that passed it on.
 ///
 /// A stream that waits for a failed marker fails too, so a failure travels along waits. However
@@ -408,8 +418,12 @@ pub struct Timeout {
     pub completed: u64,
     /// How many markers were recorded on the stream.
     pub recorded: u64,
-    /// What the stream is waiting for, where that is known.
+    /// The name of the event that was waited for, if it has one.
+    pub event: Option<String>,
+    /// What is stuck: the end of the chain of waits that begins at this marker, where it is known,
+    /// and the waits that lead there.
     pub held_up_by: Option<String>,
+    pub(crate) lacks_places: bool,
 }
 
 impl std::error::Error for Timeout {}
@@ -417,7 +431,7 @@ impl std::error::Error for Timeout {}
 impl Timeout {
     /// Whether its text leaves out a line that nobody looked for.
     pub(crate) fn lacks_places(&self) -> bool {
-        !self.recorded_at.is_known()
+        self.lacks_places || !self.recorded_at.is_known()
     }
 }
 
@@ -430,6 +444,9 @@ impl fmt::Display for Timeout {
             self.marker,
             self.stream
         )?;
+        if let Some(event) = &self.event {
+            write!(f, " (event {event:?})")?;
+        }
         if self.recorded_at.is_known() {
             write!(f, ", recorded at {},", self.recorded_at)?;
         }
@@ -439,7 +456,7 @@ impl fmt::Display for Timeout {
             self.completed, self.recorded
         )?;
         match &self.held_up_by {
-            Some(why) => write!(f, " and {why}"),
+            Some(why) => write!(f, "; {why}"),
             None => f.write_str("; wait longer, or look at the work submitted before it"),
         }
     }

@@ -7,6 +7,7 @@ use crate::{
     device::Device,
     error::{Error, Result},
     marker::{Marker, MarkerFuture, Status},
+    name::Name,
     place::Place,
     rerecord::{Slot, Taken},
     stream::Stream,
@@ -39,6 +40,7 @@ use crate::{
 pub struct Event {
     device: Device,
     timing: bool,
+    name: Name,
     slot: Slot,
 }
 
@@ -80,6 +82,7 @@ impl Event {
         Event {
             device: device.clone(),
             timing,
+            name: Name::default(),
             slot: Slot::new(),
         }
     }
@@ -167,7 +170,7 @@ impl Event {
         if !Arc::ptr_eq(of, self.device.core()) {
             return Err(Error::DeviceMismatch {
                 call: "set_marker",
-                left: format!("an event of {}", self.device.name()),
+                left: self.in_words(),
                 right: marker.to_string(),
             });
         }
@@ -176,11 +179,20 @@ impl Event {
         Ok(())
     }
 
+    /// `event "loaded" of host`, or `an event of host`.
+    fn in_words(&self) -> String {
+        let device = self.device.core();
+        match self.name() {
+            Some(name) => format!("event {name:?} of {device}"),
+            None => format!("an event of {device}"),
+        }
+    }
+
     #[cold]
     fn of_another_device(&self, stream: &Stream) -> Error {
         Error::DeviceMismatch {
             call: "record",
-            left: format!("an event of {}", self.device.name()),
+            left: self.in_words(),
             right: stream.to_string(),
         }
     }
@@ -339,7 +351,9 @@ impl Event {
     pub fn synchronize_timeout(&self, limit: Duration) -> Result<()> {
         match self.marker() {
             None => Ok(()),
-            Some(marker) => marker.synchronize_timeout(limit),
+            Some(marker) => marker
+                .synchronize_timeout(limit)
+                .map_err(|error| error.of_event(self.name())),
         }
     }
 
@@ -413,8 +427,8 @@ impl Event {
         if self.device != end.device {
             return Err(Error::DeviceMismatch {
                 call: "elapsed",
-                left: format!("an event of {}", self.device.name()),
-                right: format!("an event of {}", end.device.name()),
+                left: self.in_words(),
+                right: end.in_words(),
             });
         }
         Ok(pair)
@@ -465,6 +479,31 @@ impl Event {
         Some(Marker::new(imp, self.device.clone()))
     }
 
+    /// Gives the event a name, for the texts of errors and [`Debug`](fmt::Debug). An empty name
+    /// takes it away. Never blocks.
+    ///
+    /// ```
+    /// use fencepost::{Device, Event};
+    /// let event = Event::new(&Device::open("host")?);
+    /// event.set_name("loaded");
+    /// assert_eq!(event.name().as_deref(), Some("loaded"));
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn set_name(&self, name: &str) {
+        self.name.set(name);
+    }
+
+    /// The name that [`set_name`](Event::set_name) gave it, if it has one. Never blocks.
+    ///
+    /// ```
+    /// use fencepost::{Device, Event};
+    /// assert_eq!(Event::new(&Device::open("host")?).name(), None);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn name(&self) -> Option<String> {
+        self.name.to_owned()
+    }
+
     /// The device that the event was made for.
     ///
     /// ```
@@ -499,7 +538,11 @@ impl Drop for Event {
 
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Event")
+        let mut event = f.debug_struct("Event");
+        if let Some(name) = self.name() {
+            event.field("name", &name);
+        }
+        event
             .field("device", &self.device.name())
             .field("timing", &self.timing)
             .field("marker", &self.marker())

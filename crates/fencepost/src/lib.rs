@@ -77,6 +77,7 @@ mod diagnostics;
 mod epochs;
 mod error;
 mod event;
+mod explain;
 pub mod guide;
 mod host;
 #[cfg(any(feature = "cuda", feature = "vulkan", has_metal))]
@@ -91,6 +92,7 @@ mod metal {
     mod completion_order;
     mod wakes;
 }
+mod name;
 mod place;
 mod registry;
 mod rerecord;

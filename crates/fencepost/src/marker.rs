@@ -17,6 +17,7 @@ use crate::{
     deadlock,
     device::Device,
     error::{Error, Result, Timeout},
+    explain::explain,
     place::Place,
     sync::Ordering,
     timeline::{Ticket, Waiter},
@@ -164,8 +165,8 @@ impl Marker {
     ///
     /// # Errors
     /// [`Error::Timeout`] where the limit has passed: it says which marker of which stream was
-    /// awaited, which source line recorded it, and how far the stream has come. Those of
-    /// [`synchronize`](Marker::synchronize).
+    /// awaited, which source line recorded it, how far the stream has come, and what is stuck at
+    /// the end of the chain of waits. Those of [`synchronize`](Marker::synchronize).
     ///
     /// ```
     /// use std::time::Duration;
@@ -193,6 +194,7 @@ impl Marker {
     pub(crate) fn timeout(&self, limit: Duration) -> Error {
         let point = self.imp.point();
         let stream = &point.timeline.stream;
+        let explanation = explain(&self.imp);
         Error::Timeout(Box::new(Timeout {
             limit,
             marker: point.value,
@@ -200,7 +202,9 @@ impl Marker {
             recorded_at: point.at,
             completed: point.timeline.completed(),
             recorded: stream.recorded.load(Ordering::Relaxed),
-            held_up_by: deadlock::held_up_by(stream),
+            event: None,
+            held_up_by: explanation.text,
+            lacks_places: explanation.lacks_places,
         }))
     }
 

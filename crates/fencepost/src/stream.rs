@@ -89,6 +89,44 @@ impl Stream {
         self.imp.core().id
     }
 
+    /// Gives the stream a name, for the texts of errors, [`Display`](fmt::Display) and
+    /// [`Debug`](fmt::Debug): `stream 3 "load" of host`. All clones have it. An empty name takes it
+    /// away. Never blocks.
+    ///
+    /// ```
+    /// let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// stream.set_name("load");
+    /// assert_eq!(stream.name().as_deref(), Some("load"));
+    /// assert_eq!(stream.to_string(), format!("stream {} \"load\" of host", stream.id()));
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn set_name(&self, name: &str) {
+        self.imp.core().name.set(name);
+    }
+
+    /// The stream itself, after [`set_name`](Stream::set_name).
+    ///
+    /// ```
+    /// let load = fencepost::Device::open("host")?.new_stream()?.with_name("load");
+    /// assert_eq!(load.name().as_deref(), Some("load"));
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_name(self, name: &str) -> Stream {
+        self.set_name(name);
+        self
+    }
+
+    /// The name that [`set_name`](Stream::set_name) gave it, if it has one. Never blocks.
+    ///
+    /// ```
+    /// assert_eq!(fencepost::Device::open("host")?.new_stream()?.name(), None);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn name(&self) -> Option<String> {
+        self.imp.core().name.to_owned()
+    }
+
     /// Runs a closure on the stream, after everything submitted before it. For host streams only.
     ///
     /// Returns at once. The closure runs on a thread of the library and may use every call of this

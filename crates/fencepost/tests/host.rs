@@ -167,33 +167,102 @@ fn what_a_panic_threw_may_itself_panic_when_dropped() {
 #[test]
 fn a_timeout_tells_what_holds_the_stream_up() {
     let device = Device::new_host(2);
-    let (one, two) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+    let stream = || device.new_stream().unwrap();
+    let (one, two, three) = (stream().with_name("load"), stream(), stream());
     let (go, wait) = mpsc::channel::<()>();
+    let launched = line!() + 1;
     one.launch(move || wait.recv().unwrap_or(())).unwrap();
     two.wait(&one.record().unwrap()).unwrap();
-    let end = two.record().unwrap();
-    // The queue parks a moment after the wait was submitted.
+    let waited = line!() + 1;
+    three.wait(&two.record().unwrap()).unwrap();
+    let end = Event::new(&device);
+    end.set_name("end");
+    end.record(&three).unwrap();
+    // The queues park, and the closure starts, a moment after they were submitted.
     let error = loop {
         let error = end
             .synchronize_timeout(Duration::from_millis(20))
             .unwrap_err();
-        if error.to_string().contains("waits for") {
+        if error.to_string().contains("has been running") {
             break error;
         }
     };
     let text = error.to_string();
     for part in [
         "gave up after 20 ms:",
-        &format!("marker 1 of {two}"),
+        &format!(
+            "marker 1 of {three} (event \"end\"), recorded at {}:",
+            file!()
+        ),
         "has completed 0 of 1 markers",
-        &format!("waits for marker 1 of {one}"),
-        "host.rs",
+        &format!("stuck is {one} (1 stream lies between): it has been running the closure"),
+        &format!("launched at {}:{launched} for ", file!()),
+        &format!(
+            "waits for marker 1 of {two}, recorded at {}:{waited}",
+            file!()
+        ),
+        &format!("waits for marker 1 of stream {} \"load\" of host", one.id()),
     ] {
         assert!(text.contains(part), "\"{part}\" is not in: {text}");
     }
     println!("{text}");
     drop(go);
     end.synchronize_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_timeout_tells_of_host_work_that_waits() {
+    let device = Device::new_host(2);
+    let (one, two) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+    let (go, wait) = mpsc::channel::<()>();
+    one.launch(move || wait.recv().unwrap_or(())).unwrap();
+    let marker = one.record().unwrap();
+    let launched = line!() + 1;
+    two.launch(move || marker.synchronize().unwrap()).unwrap();
+    let end = two.record().unwrap();
+    let part = format!("the closure launched at {}:{launched}, which", file!());
+    let text = loop {
+        let error = end.synchronize_timeout(Duration::from_millis(20));
+        let text = error.unwrap_err().to_string();
+        if text.contains(&part) {
+            break text;
+        }
+    };
+    assert!(
+        text.contains(&format!("stuck is {one}: it has been running")),
+        "{text}"
+    );
+    drop(go);
+    end.synchronize_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_timeout_never_names_a_line_of_the_library() {
+    let device = Device::new_host(1);
+    let stream = device.new_stream().unwrap();
+    let (go, wait) = mpsc::channel::<()>();
+    stream.launch(move || wait.recv().unwrap_or(())).unwrap();
+    let (held, limit) = (Event::new(&device), Duration::from_millis(1));
+    held.record(&stream).unwrap();
+    for waited in [
+        stream.synchronize_timeout(limit),
+        stream.record().unwrap().synchronize_timeout(limit),
+        stream.record_timed().unwrap().synchronize_timeout(limit),
+        held.synchronize_timeout(limit),
+        device.synchronize_timeout(limit),
+    ] {
+        let Err(Error::Timeout(timeout)) = waited else {
+            panic!("{waited:?} is no timeout");
+        };
+        assert_eq!(timeout.recorded_at.file(), file!(), "{timeout}");
+        let text = timeout.to_string();
+        assert!(
+            !text.contains("src/") && !text.contains("<unknown>"),
+            "{text}"
+        );
+    }
+    drop(go);
+    device.synchronize_timeout(PATIENCE).unwrap();
 }
 
 #[test]

@@ -29,7 +29,7 @@ use crate::contract::{MarkerImpl, StreamImpl, TimelineKnowledge};
 use crate::timeline::Point;
 use crate::{
     clock::{Timestamp, host_clock, host_ticks},
-    core::{Blocked, DeviceCore, Job, StreamCore},
+    core::{Blocked, DeviceCore, Doing, HostWork, Job, StreamCore},
     deadlock,
     error::{Cause, Error, Result},
     place::Place,
@@ -52,6 +52,8 @@ struct Queue {
     timeline: Arc<Timeline>,
     /// The last value allocated.
     last: u64,
+    /// The closure that runs: where it was launched, and when it started.
+    running: Option<(Place, Instant)>,
     /// The marker that the queue was parked on, and its failure: for the worker that runs it next.
     upstream: Option<(Arc<dyn MarkerImpl>, Error)>,
 }
@@ -76,18 +78,22 @@ const BATCH: usize = 256;
 impl HostStream {
     pub(super) fn new(device: Arc<DeviceCore>, pool: Arc<Pool>) -> Arc<HostStream> {
         let core = StreamCore::new(device);
-        Arc::new_cyclic(|me| HostStream {
+        let stream = Arc::new_cyclic(|me: &Weak<HostStream>| HostStream {
             me: me.clone(),
             queue: Mutex::new(Queue {
                 ops: VecDeque::new(),
                 phase: Phase::Idle,
                 timeline: Timeline::new(core.clone(), 0),
                 last: 0,
+                running: None,
                 upstream: None,
             }),
             core,
             pool,
-        })
+        });
+        let host_work: Weak<dyn HostWork> = stream.me.clone();
+        drop(stream.core.host_work.set(host_work));
+        stream
     }
 
     /// Runs the queue until it is empty or parked, or for one batch.
@@ -113,6 +119,7 @@ impl HostStream {
                     }
                 }
                 Some(Op::Work(work, at)) => {
+                    queue.running = Some((at, Instant::now()));
                     drop(queue);
                     if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
                         let what = text_of(&*payload);
@@ -121,6 +128,7 @@ impl HostStream {
                         return self.fail_with(&Cause::new(root));
                     }
                     queue = lock(&self.queue);
+                    queue.running = None;
                 }
                 Some(Op::Wait(marker)) => match marker.query() {
                     Ok(true) => {}
@@ -183,6 +191,7 @@ impl HostStream {
         // although it lies behind the failure.
         let wake = queue.timeline.fail(cause, false);
         queue.phase = Phase::Idle;
+        queue.running = None;
         let skipped = std::mem::take(&mut queue.ops);
         drop(queue);
         wake.fire();
@@ -217,6 +226,23 @@ impl HostStream {
         drop(queue);
         self.pool.push(stream);
         Ok(())
+    }
+}
+
+impl HostWork for HostStream {
+    fn doing(&self) -> Doing {
+        let queue = lock(&self.queue);
+        if let Some((at, since)) = queue.running {
+            return Doing::Runs { at, since };
+        }
+        let next = match queue.phase {
+            Phase::Scheduled => queue.ops.iter().find_map(|op| match op {
+                Op::Work(_, at) => Some(*at),
+                Op::Mark(_) | Op::Wait(_) => None,
+            }),
+            Phase::Idle | Phase::Running | Phase::Parked => None,
+        };
+        next.map_or(Doing::GoesOn, |at| Doing::NotStarted { at })
     }
 }
 

@@ -37,8 +37,10 @@ impl TestWork for HostWork {
 
     fn gate(&self, stream: &dyn StreamImpl) -> Result<Gate> {
         // A marker of a stream that does not exist: completing it opens the gate.
-        let timeline = Timeline::new(StreamCore::new(self.core.clone()), 0);
-        stream.wait(&held::marker(timeline.clone(), false, Place::caller()))?;
+        let core = StreamCore::new(self.core.clone());
+        core.name.set("test gate");
+        let timeline = Timeline::new(core, 0);
+        stream.wait(&held::marker(timeline.clone(), false, Place::UNKNOWN))?;
         Ok(Gate::new(move || timeline.advance(1).fire()))
     }
 
