@@ -183,7 +183,8 @@ impl Device {
     /// that [`open`](Device::open) gives for `host` shares its pool with the whole process.
     ///
     /// Threads start with the first work. They end some time after the device and its streams have
-    /// been dropped.
+    /// been dropped. Its name, `host#2`, `host#3` and so on, is for texts only: no other device of
+    /// the process has it, and [`open`](Device::open) does not know it.
     ///
     /// # References
     /// - [`std::thread::Builder::spawn`]
@@ -198,7 +199,9 @@ impl Device {
         Device::new(host::new(workers))
     }
 
-    /// The name of the device, as [`open`](Device::open) takes it.
+    /// The name of the device, as [`open`](Device::open) takes it. Devices of
+    /// [`new_host`](Device::new_host) and of the caller's own handles have names that it does not
+    /// take.
     ///
     /// ```
     /// assert_eq!(fencepost::Device::open("host")?.name(), "host");

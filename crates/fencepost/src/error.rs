@@ -166,13 +166,21 @@ pub enum Error {
 
     /// The marker was recorded while its stream was captured into a CUDA graph.
     #[error(
-        "{marker} was recorded while its stream was captured into a graph, so it has no status of \
-         its own: let streams of that capture wait for it, and record another one outside"
+        "{marker} was recorded while its stream was captured into a graph, {}",
+        match ended {
+            false => "so it has no status of its own: let streams of that capture wait for it, and \
+                      record another one outside",
+            true => "and that capture has ended, so nothing can wait for it any more: launch the \
+                     graph, and wait for an event that is recorded behind the launch",
+        }
     )]
     #[non_exhaustive]
     Captured {
         /// The marker in words.
         marker: String,
+        /// Whether a wait was refused because the capture has ended. Elsewhere `false`: then it may
+        /// have ended or not.
+        ended: bool,
     },
 
     /// The marker is reserved, and [`submitted`](crate::Reservation::submitted) was not called yet.

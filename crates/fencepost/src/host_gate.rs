@@ -35,6 +35,8 @@ pub(crate) trait HostGated: StreamImpl {
             Ok(true) => Ok(()),
             Ok(false) if through_host => self.block_until(marker),
             Ok(false) => Err(foreign_wait(self.core().to_string(), &**marker)),
+            // It never completes: such a wait is a mistake in the call, not a failure of the work.
+            Err(error @ Error::Captured { .. }) => Err(error),
             Err(error) => {
                 self.fail_from_here(&failed_wait(marker.to_string(), &error));
                 Ok(())

@@ -20,7 +20,7 @@ use crate::{
     explain::explain,
     place::Place,
     sync::Ordering,
-    timeline::{Ticket, Waiter},
+    timeline::{Reached, Ticket, Waiter},
 };
 
 /// One recorded point on a stream. It is complete once all work submitted before it is.
@@ -424,7 +424,12 @@ impl fmt::Display for Marker {
 
 impl fmt::Debug for Marker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Marker({self}, {:?})", self.imp.point().reached())
+        let state = match self.imp.point().reached() {
+            Reached::Yes => "Complete",
+            Reached::NotYet => "Pending",
+            Reached::Failed => "Failed",
+        };
+        write!(f, "Marker({self}, {state})")
     }
 }
 

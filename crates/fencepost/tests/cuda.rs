@@ -401,6 +401,42 @@ fn a_capture_survives_everything_we_do_meanwhile() {
 }
 
 #[test]
+fn a_wait_for_a_marker_of_a_capture_is_refused_when_it_is_made() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let (stream, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+    let host = Device::new_host(1).new_stream().unwrap();
+    let mut kept = None;
+    let graph = Graph::capture(&stream, || {
+        let inside = stream.record().unwrap();
+        let refused = host.wait(&inside).unwrap_err();
+        assert!(matches!(refused, Error::Captured { .. }), "{refused:?}");
+        kept = Some(inside);
+    });
+    let (Some(graph), Some(inside)) = (graph, kept) else {
+        return println!("left out: the driver has no graphs");
+    };
+    let refused = host.wait(&inside).unwrap_err();
+    assert!(matches!(refused, Error::Captured { .. }), "{refused:?}");
+    for refused in [other.wait(&inside), other.wait_foreign(&inside)] {
+        let refused = refused.unwrap_err();
+        println!("{refused}");
+        assert!(
+            matches!(refused, Error::Captured { ended: true, .. }),
+            "{refused:?}"
+        );
+        assert!(refused.to_string().contains("launch the graph"));
+    }
+    // None of the streams has failed.
+    for stream in [&host, &other] {
+        stream.synchronize_timeout(PATIENCE).unwrap();
+    }
+    graph.run();
+    other.wait(&stream.record().unwrap()).unwrap();
+    other.synchronize_timeout(PATIENCE).unwrap();
+}
+
+#[test]
 fn external_events_time_the_inside_of_a_graph() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;

@@ -15,6 +15,48 @@ use fencepost::{Device, Error, Event};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
+fn every_host_device_has_a_name_of_its_own() {
+    let (first, second) = (Device::new_host(1), Device::new_host(1));
+    let shared = Device::open("host").unwrap();
+    assert_eq!(shared.name(), "host");
+    assert_ne!(first.name(), second.name());
+    let stream = second.default_stream();
+    let mixed = Event::new(&first).record(&stream).unwrap_err();
+    let text = mixed.to_string();
+    assert!(
+        text.contains(first.name()) && text.contains(second.name()),
+        "{text}"
+    );
+    for device in [&first, &second] {
+        assert!(device.name().starts_with("host#"), "{device}");
+        // The name is for texts only.
+        let unknown = Device::open(device.name()).unwrap_err();
+        assert!(
+            matches!(unknown, Error::UnknownDevice { .. }),
+            "{unknown:?}"
+        );
+    }
+}
+
+#[test]
+fn the_debug_text_of_a_marker_names_its_state() {
+    let stream = Device::new_host(1).new_stream().unwrap();
+    let (go, wait) = mpsc::channel::<()>();
+    stream.launch(move || drop(wait.recv())).unwrap();
+    let marker = stream.record().unwrap();
+    stream
+        .launch(|| std::panic::resume_unwind(Box::new("x")))
+        .unwrap();
+    let failed = stream.record().unwrap();
+    assert!(format!("{marker:?}").ends_with(", Pending)"), "{marker:?}");
+    drop(go);
+    marker.synchronize().unwrap();
+    assert!(format!("{marker:?}").ends_with(", Complete)"), "{marker:?}");
+    failed.synchronize().unwrap_err();
+    assert!(format!("{failed:?}").ends_with(", Failed)"), "{failed:?}");
+}
+
+#[test]
 fn work_that_blocks_elsewhere_does_not_starve_other_streams() {
     const STREAMS: usize = 64;
     let device = Device::new_host(2);

@@ -222,9 +222,7 @@ pub(super) unsafe fn stream_from_raw(
         return Err(Error::Unsupported {
             what: "a default stream in a thread without a current context".into(),
             device: "cuda".into(),
-            remedy: "make a context current first, or open the device and take its \
-                     default_stream() or cuda::per_thread_stream()"
-                .into(),
+            remedy: "make a context current first, or take the default stream of the device".into(),
         });
     }
     // SAFETY: the context of a stream that is alive.

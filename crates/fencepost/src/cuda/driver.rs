@@ -183,7 +183,10 @@ impl Driver {
         std::mem::forget(library);
         // SAFETY: takes no pointer.
         unsafe { driver.init((0,)) }.map_err(|fault| match fault.code() {
-            Some(NO_DEVICE) => "NVIDIA's driver is installed and finds no GPU".to_owned(),
+            Some(NO_DEVICE) => format!(
+                "NVIDIA's driver is installed and finds no GPU{}",
+                remedy(NO_DEVICE)
+            ),
             _ => format!("NVIDIA's driver does not start: {}", driver.describe(fault)),
         })?;
         let mut version = 0;

@@ -38,7 +38,9 @@ pub(super) enum Meaning {
 }
 
 pub(super) const NOT_READY: Status = 600;
+pub(super) const INVALID_VALUE: Status = 1;
 pub(super) const INVALID_HANDLE: Status = 400;
+pub(super) const CAPTURED_EVENT: Status = 907;
 const DEINITIALIZED: Status = 4;
 pub(super) const NOT_INITIALIZED: Status = 3;
 pub(super) const NOT_SUPPORTED: Status = 801;
@@ -81,6 +83,26 @@ impl Fault {
 pub(super) fn remedy(code: Status) -> &'static str {
     match code {
         2 => "; free device memory, or use fewer streams and events",
+        34 => {
+            "; the library that was loaded is the CUDA toolkit's stub: take its folder (stubs) out \
+             of LD_LIBRARY_PATH, so that the driver's own libcuda.so.1 is found"
+        }
+        NO_DEVICE => {
+            "; look at CUDA_VISIBLE_DEVICES, and start a container with its GPUs (docker run --gpus)"
+        }
+        803 => {
+            "; the driver's library and its kernel module differ in version, as after an update: \
+             restart the machine, or make the library of the module's version (or NVIDIA's package \
+             for forward compatibility) the one that is found; nvidia-smi shows the version"
+        }
+        804 => {
+            "; forward compatibility works on data centre GPUs only: take the folder of cuda-compat \
+             out of LD_LIBRARY_PATH"
+        }
+        999 => {
+            "; the driver's kernel module may be in a wrong state: run nvidia-smi, load the module \
+             again (nvidia-modprobe -u creates its device files), or restart the machine"
+        }
         NOT_INITIALIZED => "; a process forked from one that uses CUDA must exec() before it does",
         DEINITIALIZED => "; the process is shutting down",
         201 | 709 => {

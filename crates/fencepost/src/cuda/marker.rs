@@ -25,7 +25,7 @@ use std::{
 use super::{
     context::Context,
     driver::EventHandle,
-    fault::Fault,
+    fault::{CAPTURED_EVENT, Fault, INVALID_VALUE},
     pools::Kind,
     values::Allocated,
     watched::{FailurePoint, Lease, Watch},
@@ -176,6 +176,21 @@ impl CudaMarker {
     fn captured(&self) -> Error {
         Error::Captured {
             marker: self.point.to_string(),
+            ended: false,
+        }
+    }
+
+    /// The error for a wait that the driver refused with `fault`, where the reason is that the
+    /// marker is of a capture that has ended.
+    pub(super) fn capture_ended(&self, fault: Fault) -> Option<Error> {
+        match (&self.native, fault.code()) {
+            // Driver 580 returns the first code for such events. The second is documented for calls
+            // outside of a capture.
+            (Native::Captured(_), Some(INVALID_VALUE | CAPTURED_EVENT)) => Some(Error::Captured {
+                marker: self.point.to_string(),
+                ended: true,
+            }),
+            _ => None,
         }
     }
 

@@ -64,7 +64,10 @@ impl CudaStream {
                 Ok(())
             }
             (Ok(()), None) => Ok(()),
-            (Err(fault), _) => self.refused(fault, &timeline),
+            (Err(fault), _) => match imp.capture_ended(fault) {
+                Some(error) => Err(error),
+                None => self.refused(fault, &timeline),
+            },
         }
     }
 

@@ -9,7 +9,13 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::{clock::host_clock, contract::DeviceRef, core::DeviceCore, error::Result, sync::cores};
+use crate::{
+    clock::host_clock,
+    contract::DeviceRef,
+    core::DeviceCore,
+    error::Result,
+    sync::{Ids, cores},
+};
 use crate::{
     contract::{Backend, DeviceImpl, StreamImpl},
     core::Streams,
@@ -30,14 +36,21 @@ struct HostDevice {
 /// The process's shared host device.
 pub(crate) fn shared() -> DeviceRef {
     static SHARED: OnceLock<DeviceRef> = OnceLock::new();
-    SHARED.get_or_init(|| new(cores().max(2))).clone()
+    SHARED
+        .get_or_init(|| named("host".into(), cores().max(2)))
+        .clone()
 }
 
-/// A host device with a pool of its own.
+/// A host device with a pool of its own, and a name that no other device has.
 pub(crate) fn new(workers: usize) -> DeviceRef {
+    static NUMBERS: Ids = Ids::new();
+    named(format!("host#{}", NUMBERS.next() + 1), workers)
+}
+
+fn named(name: String, workers: usize) -> DeviceRef {
     let pool = Arc::new(Pool::new(workers.max(1)));
     let callbacks = Arc::new(CallbackQueue::new(pool.clone()));
-    let core = DeviceCore::new("host", host_clock(), callbacks);
+    let core = DeviceCore::new(name, host_clock(), callbacks);
     let default = HostStream::new(core.clone(), pool.clone());
     let streams = Streams::new();
     streams.add(&default);

@@ -284,6 +284,12 @@ impl StreamImpl for HostStream {
     }
 
     fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
+        // A marker that never completes is refused now, not when the stream comes to the wait.
+        if let TimelineKnowledge::Nothing = marker.timeline_knowledge()
+            && let Err(error @ Error::Captured { .. }) = marker.query()
+        {
+            return Err(error);
+        }
         match self.submit(Op::Wait(marker.clone())) {
             // The stream's markers report its failure.
             Err(Error::StreamFailed { .. }) => Ok(()),
