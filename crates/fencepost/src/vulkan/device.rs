@@ -33,6 +33,10 @@
 //! - *The driver computes on the processor*: it is used only if it is asked for by name.
 //! - *`vkWaitSemaphores` spins if it waits for any of several* (Mesa's llvmpipe): the watcher
 //!   looks, and pauses in between.
+//! - *`vkGetQueryPoolResults` waits until the whole device is idle*, also without
+//!   `VK_QUERY_RESULT_WAIT_BIT` (Mesa's llvmpipe, seen in 22.3.6): the buffer that writes a time
+//!   copies it into host memory too, and it is read there (`timestamp.rs`). On a queue that only
+//!   transfers, which cannot copy queries, reading a time still waits there.
 
 use std::{any::Any, sync::Arc};
 

@@ -43,6 +43,8 @@ pub(crate) struct Gpu {
     pub(super) host_reset: bool,
     /// Whether the driver spins in a wait for one of several semaphores.
     pub(super) spins: bool,
+    /// Whether reading a query waits until the whole device is idle.
+    reads_block: bool,
     pub(crate) name: String,
     pub(super) families: Vec<vk::QueueFamilyProperties>,
     pub(super) clock: Clock,
@@ -86,6 +88,7 @@ impl Gpu {
             write2: optional.write2,
             host_reset: optional.host_reset,
             spins: facts.driver == vk::DriverId::MESA_LLVMPIPE,
+            reads_block: facts.driver == vk::DriverId::MESA_LLVMPIPE,
             clock: facts.clock(),
             device: Arc::new(parts.device),
             instance: parts.instance,
@@ -137,6 +140,15 @@ impl Gpu {
     /// Drops then destroy nothing.
     pub(crate) fn is_gone(&self) -> bool {
         self.exiting.load(Ordering::Acquire) || self.is_forked()
+    }
+
+    /// Whether buffers for queues of `family` copy the times that they write into host memory, since
+    /// reading them from the query would block. A queue that only transfers cannot copy queries:
+    /// VUID-vkCmdCopyQueryPoolResults-commandBuffer-cmdpool.
+    pub(super) fn copies_times(&self, family: u32) -> bool {
+        let computes = vk::QueueFlags::GRAPHICS | vk::QueueFlags::COMPUTE;
+        let family = self.families.get(family as usize);
+        self.reads_block && family.is_some_and(|family| family.queue_flags.intersects(computes))
     }
 
     /// Adds a queue that new streams are put on.

@@ -46,6 +46,7 @@ pub(crate) mod gate;
 pub(crate) mod gpu;
 pub(crate) mod loader;
 mod marker;
+pub(crate) mod memory;
 pub(crate) mod native;
 pub(crate) mod open;
 mod parts;

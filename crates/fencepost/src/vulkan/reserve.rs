@@ -41,13 +41,15 @@ pub(super) unsafe fn record_into(
     gpu.check_fork()?;
     let native = Native::new(watcher).map_err(|fault| gpu.failed(fault))?;
     let bits = timestamp::valid_bits(gpu, family, true)?;
-    let timer = Timer::single(gpu, bits).map_err(|fault| gpu.failed(fault))?;
+    let timer = Timer::single(gpu, family, bits).map_err(|fault| gpu.failed(fault))?;
     let timer = native.timer.get_or_init(|| timer);
-    let Some((time, pool)) = SlotTime::only(&native, timer) else {
+    let Some((time, query)) = SlotTime::only(&native, timer) else {
         return Err(Error::NotRecorded { which: "held" });
     };
-    // SAFETY: the caller's promise about the buffer; the query was just made.
-    unsafe { timestamp::write(gpu, buffer, pool, 0, true) };
+    let copy = query.copy.as_deref();
+    // SAFETY: the caller's promise about the buffer; the query and its copy were just made, and
+    // live until the semaphore is signalled.
+    unsafe { timestamp::write(gpu, buffer, (query.pool, query.index), copy, true) };
     reserve_on(native.clone(), Some(time), core, at)
 }
 

@@ -38,36 +38,39 @@ impl SlotTime {
         let gpu = &native.gpu;
         let counter = || gpu.counter(native.marker_timeline).unwrap_or(0);
         let (slot, query) = timer.take(gpu, counter)?;
+        let buffer = query.buffer;
         let time = SlotTime {
             native: native.clone(),
             slot,
             query,
             until,
         };
-        Ok((time, query.buffer))
+        Ok((time, buffer))
     }
 
     /// The only slot of a timer that has one, for the marker whose native value is 1, and the query
     /// that the caller's own buffer is to write.
-    pub(super) fn only(native: &Arc<Native>, timer: &Timer) -> Option<(SlotTime, vk::QueryPool)> {
+    pub(super) fn only(native: &Arc<Native>, timer: &Timer) -> Option<(SlotTime, Query)> {
         let (slot, query) = timer.only()?;
         let time = SlotTime {
             native: native.clone(),
             slot,
-            query,
+            query: query.clone(),
             until: 1,
         };
-        Some((time, query.pool))
+        Some((time, query))
     }
 
     /// The ticks, of as many bits as are valid.
     fn ticks(&self) -> Result<u64> {
         let gpu = &self.native.gpu;
+        let query = (self.query.pool, self.query.index);
+        let copy = self.query.copy.as_deref();
         let mut ticks = Ok(None);
         // The marker is complete, so the time is written. A driver may make it visible a moment
         // later.
         spin_until(None, || {
-            ticks = timestamp::read(gpu, self.query.pool, self.query.index);
+            ticks = timestamp::read(gpu, query, copy);
             !matches!(ticks, Ok(None))
         });
         let current = self

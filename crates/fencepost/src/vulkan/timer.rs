@@ -4,11 +4,14 @@
 //! If the host may reset queries, it does so before each submit. Otherwise the buffer resets its
 //! query first.
 
+use std::sync::Arc;
+
 use ash::{Device as Table, vk};
 
 use super::{
     fault::Fault,
     gpu::Gpu,
+    memory::Memory,
     slots::{Ring, Slot},
     timestamp,
 };
@@ -22,6 +25,8 @@ pub(crate) struct Timer {
     queries: Mutex<Queries>,
     /// The valid bits of its timestamps.
     pub(super) bits: u32,
+    /// Whether times are copied into host memory, to be read there.
+    copies: bool,
 }
 
 struct Queries {
@@ -32,11 +37,13 @@ struct Queries {
 }
 
 /// A query and the buffer that writes it.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Query {
     pub(super) pool: vk::QueryPool,
     pub(super) index: u32,
     pub(super) buffer: vk::CommandBuffer,
+    /// Where the time is copied to, at the word with the query's index.
+    pub(super) copy: Option<Arc<Memory>>,
 }
 
 /// The number of queries in the first pool. Each further pool doubles the sum, and has `MOST` at
@@ -46,7 +53,7 @@ const MOST: u32 = 4096;
 
 impl Timer {
     /// For a stream on queues of `family`.
-    pub(super) fn new(gpu: &Gpu, family: u32) -> Result<Timer> {
+    pub(super) fn new(gpu: &Arc<Gpu>, family: u32) -> Result<Timer> {
         let bits = timestamp::valid_bits(gpu, family, false)?;
         let info = vk::CommandPoolCreateInfo::default().queue_family_index(family);
         // SAFETY: the device is alive and has the family.
@@ -60,11 +67,14 @@ impl Timer {
                 slots: Vec::new(),
             }),
             bits,
+            copies: gpu.copies_times(family),
         })
     }
 
-    /// One query, which a command buffer of the caller's writes.
-    pub(super) fn single(gpu: &Gpu, bits: u32) -> Result<Timer, Fault> {
+    /// One query, which a command buffer of the caller's, for queues of `family`, writes.
+    pub(super) fn single(gpu: &Arc<Gpu>, family: u32, bits: u32) -> Result<Timer, Fault> {
+        let copies = gpu.copies_times(family);
+        let copy = copies.then(|| times(gpu, 1)).transpose()?;
         let info = vk::QueryPoolCreateInfo::default()
             .query_type(vk::QueryType::TIMESTAMP)
             .query_count(1);
@@ -80,15 +90,17 @@ impl Timer {
                     pool,
                     index: 0,
                     buffer: vk::CommandBuffer::null(),
+                    copy,
                 }],
             }),
             bits,
+            copies,
         })
     }
 
     /// The only query of a [`single`](Timer::single). Called once.
     pub(super) fn only(&self) -> Option<(Slot, Query)> {
-        let query = *lock(&self.queries).slots.first()?;
+        let query = lock(&self.queries).slots.first()?.clone();
         Some((self.ring.grow(1), query))
     }
 
@@ -96,7 +108,7 @@ impl Timer {
     /// under the submit lock.
     pub(super) fn take(
         &self,
-        gpu: &Gpu,
+        gpu: &Arc<Gpu>,
         counter: impl FnOnce() -> u64,
     ) -> Result<(Slot, Query), Fault> {
         let taken = self.ring.take(counter);
@@ -105,11 +117,12 @@ impl Timer {
             Some(slot) => slot,
             None => {
                 let more = (queries.slots.len() as u32).clamp(FIRST, MOST);
-                queries.grow(gpu, more)?;
+                let copy = self.copies.then(|| times(gpu, more)).transpose()?;
+                queries.grow(gpu, more, copy)?;
                 self.ring.grow(more)
             }
         };
-        let Some(&query) = queries.slots.get(slot.index as usize) else {
+        let Some(query) = queries.slots.get(slot.index as usize).cloned() else {
             return Err(Fault {
                 call: "vkCreateQueryPool",
                 result: vk::Result::ERROR_UNKNOWN,
@@ -137,17 +150,23 @@ impl Timer {
 }
 
 impl Queries {
-    fn grow(&mut self, gpu: &Gpu, more: u32) -> Result<(), Fault> {
-        let (pool, buffers) = queries(gpu, self.commands, more)?;
+    fn grow(&mut self, gpu: &Gpu, more: u32, copy: Option<Arc<Memory>>) -> Result<(), Fault> {
+        let (pool, buffers) = queries(gpu, self.commands, more, copy.as_deref())?;
         self.pools.push(pool);
         self.slots
             .extend((0..).zip(buffers).map(|(index, buffer)| Query {
                 pool,
                 index,
                 buffer,
+                copy: copy.clone(),
             }));
         Ok(())
     }
+}
+
+/// Host memory for `count` times.
+fn times(gpu: &Arc<Gpu>, count: u32) -> Result<Arc<Memory>, Fault> {
+    Memory::new(gpu, count as usize * 8, vk::BufferUsageFlags::TRANSFER_DST)
 }
 
 /// A pool of timestamp queries, and for each the buffer that writes it.
@@ -155,6 +174,7 @@ fn queries(
     gpu: &Gpu,
     commands: vk::CommandPool,
     count: u32,
+    copy: Option<&Memory>,
 ) -> Result<(vk::QueryPool, Vec<vk::CommandBuffer>), Fault> {
     let info = vk::QueryPoolCreateInfo::default()
         .query_type(vk::QueryType::TIMESTAMP)
@@ -173,7 +193,7 @@ fn queries(
     let recorded = buffers.and_then(|buffers| {
         let recorded = (0..)
             .zip(&buffers)
-            .try_for_each(|(index, &buffer)| record_write(gpu, buffer, pool, index));
+            .try_for_each(|(index, &buffer)| record_write(gpu, buffer, pool, index, copy));
         if recorded.is_err() {
             // SAFETY: of this pool, which nobody else uses; never submitted.
             unsafe { device.free_command_buffers(commands, &buffers) };
@@ -196,6 +216,7 @@ fn record_write(
     buffer: vk::CommandBuffer,
     pool: vk::QueryPool,
     index: u32,
+    copy: Option<&Memory>,
 ) -> Result<(), Fault> {
     let device = &gpu.device;
     let info = vk::CommandBufferBeginInfo::default();
@@ -204,7 +225,7 @@ fn record_write(
         device
             .begin_command_buffer(buffer, &info)
             .map_err(Fault::of("vkBeginCommandBuffer"))?;
-        timestamp::write(gpu, buffer, pool, index, false);
+        timestamp::write(gpu, buffer, (pool, index), copy, false);
         device
             .end_command_buffer(buffer)
             .map_err(Fault::of("vkEndCommandBuffer"))

@@ -1,8 +1,10 @@
 //! Timestamps: where a queue family has them, how one is written, and how it is read.
 
+use std::sync::atomic::Ordering;
+
 use ash::vk;
 
-use super::{fault::Fault, gpu::Gpu};
+use super::{fault::Fault, gpu::Gpu, memory::Memory};
 use crate::error::{Error, Result};
 
 /// The valid bits of timestamps on queues of `family`; an error where they cannot be written there.
@@ -65,16 +67,18 @@ fn supported(
     Ok(facts.timestamp_valid_bits)
 }
 
-/// Writes the time at which everything before it is complete. Resets the query first where the host
-/// cannot, or where the caller may submit the buffer more than once (`again`).
+/// Writes the time at which everything before it is complete, and copies it into the word of `copy`
+/// with the query's index. Resets the query first where the host cannot, or where the caller may
+/// submit the buffer more than once (`again`).
 ///
 /// # Safety
-/// The buffer is being recorded, outside a render pass; the query is alive.
+/// The buffer is being recorded, outside a render pass; the query is alive, and so is `copy` until
+/// the buffer has run, on a queue that can copy queries.
 pub(super) unsafe fn write(
     gpu: &Gpu,
     buffer: vk::CommandBuffer,
-    pool: vk::QueryPool,
-    index: u32,
+    (pool, index): (vk::QueryPool, u32),
+    copy: Option<&Memory>,
     again: bool,
 ) {
     let device = &gpu.device;
@@ -92,12 +96,43 @@ pub(super) unsafe fn write(
                 index,
             ),
         }
+        let Some(copy) = copy else {
+            return;
+        };
+        // The copy waits for the query on the device, not on the host.
+        let flags = vk::QueryResultFlags::TYPE_64 | vk::QueryResultFlags::WAIT;
+        let at = u64::from(index) * 8;
+        device.cmd_copy_query_pool_results(buffer, pool, index, 1, copy.buffer, at, 8, flags);
+        // A semaphore's signal does not make device writes visible to the host:
+        // https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#synchronization-submission-host-writes
+        let written = vk::MemoryBarrier::default()
+            .src_access_mask(vk::AccessFlags::TRANSFER_WRITE)
+            .dst_access_mask(vk::AccessFlags::HOST_READ);
+        device.cmd_pipeline_barrier(
+            buffer,
+            vk::PipelineStageFlags::TRANSFER,
+            vk::PipelineStageFlags::HOST,
+            vk::DependencyFlags::empty(),
+            &[written],
+            &[],
+            &[],
+        );
     }
 }
 
-/// Reads a timestamp; `None` while it is not written.
-pub(super) fn read(gpu: &Gpu, pool: vk::QueryPool, index: u32) -> Result<Option<u64>> {
+/// Reads the timestamp of a complete marker, from `copy` where it has one; `None` while the query is
+/// not written.
+pub(super) fn read(
+    gpu: &Gpu,
+    (pool, index): (vk::QueryPool, u32),
+    copy: Option<&Memory>,
+) -> Result<Option<u64>> {
     gpu.check_fork()?;
+    if let Some(copy) = copy {
+        // Written before the marker was complete.
+        let word = copy.long(index as usize);
+        return Ok(word.map(|word| word.load(Ordering::Acquire)));
+    }
     let mut result = [[0_u64; 2]];
     let flags = vk::QueryResultFlags::TYPE_64 | vk::QueryResultFlags::WITH_AVAILABILITY;
     // SAFETY: the pool is alive and the query in it was reset before; room for its value and

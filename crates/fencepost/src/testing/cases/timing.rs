@@ -8,7 +8,7 @@ use crate::{
     event::Event,
     testing::{
         Case,
-        context::{Context, Verdict, check, check_error},
+        context::{Context, Stop, Verdict, check, check_error},
     },
 };
 
@@ -61,6 +61,7 @@ pub(super) const CASES: &[Case] = &[
         elapsed_never_waits,
         [QueryAlwaysTrue, SignalBeforeTheWork]
     ),
+    case!("elapsed", a_time_does_not_wait_for_other_work, []),
     case!(
         "elapsed",
         a_synchronized_stream_or_device_has_all_its_times,
@@ -74,7 +75,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// Two markers of one stream with at least `SPAN` between them on any clock.
-fn spaced(c: &Context) -> Result<(Event, Event), crate::testing::context::Stop> {
+fn spaced(c: &Context) -> Result<(Event, Event), Stop> {
     let (stream, start, end) = (c.stream()?, c.timed(), c.timed());
     // A marker in front, whose time a wrong device could give.
     let before = stream.record_timed()?;
@@ -282,6 +283,39 @@ fn elapsed_never_waits(c: &Context) -> Verdict {
     c.event_done(&end)?;
     start.elapsed(&end)?;
     Ok(())
+}
+
+/// The thread that asks may be the one that lets the other work go on.
+fn a_time_does_not_wait_for_other_work(c: &Context) -> Verdict {
+    let (stream, other) = (c.stream()?, c.stream()?);
+    let (start, end) = (c.timed(), c.timed());
+    start.record(&stream)?;
+    end.record(&stream)?;
+    c.event_done(&end)?;
+    let gates = [c.gate(&other)?, c.gate(&stream)?];
+    let asked = std::thread::scope(|scope| {
+        let (tell, asked) = std::sync::mpsc::channel();
+        scope.spawn(move || {
+            let times = start
+                .elapsed(&end)
+                .and_then(|_| start.elapsed_time(&end).map(drop));
+            // Some backends tell differences only. None may wait here.
+            let stamp = end.marker().map(|marker| marker.timestamp());
+            drop(stamp);
+            let _ = tell.send(times);
+        });
+        let asked = asked.recv_timeout(c.options.patience);
+        for gate in gates {
+            gate.open();
+        }
+        asked
+    });
+    match asked {
+        Ok(times) => Ok(times?),
+        Err(_) => Err(Stop::Broken(
+            "the time of two complete events waits for work that is held back".into(),
+        )),
+    }
 }
 
 fn a_synchronized_stream_or_device_has_all_its_times(c: &Context) -> Verdict {

@@ -8,7 +8,7 @@ use std::{
 use super::{
     dispatch::{Dispatch, dispatch},
     kernels::Kernels,
-    memory::{Bound, Memory},
+    memory::{Bound, Memory, for_kernels},
 };
 use crate::{
     error::{Error, Result},
@@ -34,7 +34,7 @@ const BYTES_A_GROUP: usize = 16 * 1024;
 
 pub(super) fn new(kernels: &Arc<Kernels>, capacity: usize) -> Result<Arc<dyn ByteCounterImpl>> {
     let gpu = &kernels.gpu;
-    let (data, bins) = (Memory::new(gpu, capacity)?, Memory::new(gpu, BINS * 8)?);
+    let (data, bins) = (for_kernels(gpu, capacity)?, for_kernels(gpu, BINS * 8)?);
     Ok(Arc::new(VkCounter {
         kernels: kernels.clone(),
         bound: Bound::new(kernels, vec![data.clone(), bins.clone()])?,

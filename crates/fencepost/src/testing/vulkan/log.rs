@@ -8,7 +8,7 @@ use std::{
 use super::{
     dispatch::{Dispatch, dispatch},
     kernels::Kernels,
-    memory::{Bound, Memory},
+    memory::{Bound, for_kernels},
 };
 use crate::{
     error::{Error, Result},
@@ -19,7 +19,7 @@ use crate::{
 const WORDS: usize = 1 << 14;
 
 pub(super) fn new(kernels: &Arc<Kernels>) -> Result<Log> {
-    let memory = Memory::new(&kernels.gpu, WORDS * 4)?;
+    let memory = for_kernels(&kernels.gpu, WORDS * 4)?;
     let bound = Bound::new(kernels, vec![memory])?;
     Ok(Log::on_device(Arc::new(VkLog { bound })))
 }

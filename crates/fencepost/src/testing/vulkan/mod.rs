@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use dispatch::{Dispatch, dispatch};
 pub use kernels::KERNELS;
 use kernels::Kernels;
-use memory::{Bound, Memory};
+use memory::{Bound, for_kernels};
 
 use super::{
     TestWork,
@@ -118,7 +118,7 @@ impl TestWork for VkWork {
     /// `amount` is the number of rounds of a loop.
     fn spin(&self, stream: &dyn StreamImpl, amount: u64) -> Result<()> {
         let kernels = self.kernels()?;
-        let bound = Bound::new(kernels, vec![Memory::new(&self.gpu, 4)?])?;
+        let bound = Bound::new(kernels, vec![for_kernels(&self.gpu, 4)?])?;
         let work = Dispatch {
             pipeline: kernels.spin,
             groups: 1,
