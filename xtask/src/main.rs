@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use run::Workspace;
-use steps::{Step, parts, select};
+use steps::{EVERY, ONLY_IN_CI, Step, parts, select};
 use summary::{Policy, closing_line, failed, render};
 
 /// As `fencepost` itself: 1 for a failure, 2 for bad arguments.
@@ -60,7 +60,8 @@ fn usage(table: &[Step]) -> String {
         "\
 Usage: cargo xtask COMMAND
 
-  test [PART]...  run the tests of these parts (all without a name): {}
+  test [PART]...  run the tests of these parts, or '{EVERY}' of them (without a
+                  name: all but {ONLY_IN_CI}): {}
   lint            check format and lints
   wheel           build the Python package for this machine
 

@@ -5,6 +5,7 @@
 
 mod checkers;
 mod cuda;
+mod foreign;
 pub(crate) mod host;
 mod metal;
 pub(crate) mod python;
@@ -84,11 +85,19 @@ pub(crate) fn table() -> Vec<Step> {
         checkers::steps(),
         vulkan::steps(),
         metal::steps(),
+        foreign::steps(),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
+
+/// The part of the steps that take too long for every run. They run where they, or [`EVERY`], are
+/// named.
+pub(crate) const ONLY_IN_CI: &str = "only-in-ci";
+
+/// Names every step there is.
+pub(crate) const EVERY: &str = "every";
 
 /// The parts that exist, in the order of the table.
 pub(crate) fn parts(table: &[Step]) -> Vec<&'static str> {
@@ -101,16 +110,21 @@ pub(crate) fn parts(table: &[Step]) -> Vec<&'static str> {
     parts
 }
 
-/// The steps of the named parts, each once; all steps if no part is named.
+/// The steps of the named parts, each once. If no part is named, all but those for CI only.
 pub(crate) fn select<'a>(table: &'a [Step], names: &[&str]) -> Result<Vec<&'a Step>, String> {
     let parts = parts(table);
-    if let Some(unknown) = names.iter().find(|name| !parts.contains(name)) {
+    let exists = |name: &&str| *name == EVERY || parts.contains(name);
+    if let Some(unknown) = names.iter().find(|name| !exists(name)) {
         return Err(format!(
-            "no part '{unknown}' here; there are: {} (all of them if none is named)",
+            "no part '{unknown}' here; there are: {}, and '{EVERY}' (without a name: all but \
+             {ONLY_IN_CI})",
             parts.join(", ")
         ));
     }
-    let wanted = |step: &&Step| names.is_empty() || step.parts.iter().any(|p| names.contains(p));
+    let wanted = |step: &&Step| match names {
+        [] => !step.parts.contains(&ONLY_IN_CI),
+        _ => names.contains(&EVERY) || step.parts.iter().any(|part| names.contains(part)),
+    };
     Ok(table.iter().filter(wanted).collect())
 }
 
@@ -159,9 +173,12 @@ mod tests {
     }
 
     #[test]
-    fn no_part_named_means_every_step() {
+    fn no_part_named_means_all_but_what_only_ci_runs() {
         let table = table();
-        assert_eq!(select(&table, &[]).unwrap().len(), table.len());
+        let only_in_ci = select(&table, &[ONLY_IN_CI]).unwrap().len();
+        assert!(only_in_ci > 0);
+        assert_eq!(select(&table, &[]).unwrap().len(), table.len() - only_in_ci);
+        assert_eq!(select(&table, &[EVERY]).unwrap().len(), table.len());
     }
 
     #[test]

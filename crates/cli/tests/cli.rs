@@ -10,9 +10,16 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// The binary, started by the command line in `FENCEPOST_TEST_RUNNER` if it is set: a binary for
+/// another processor needs an emulator.
 fn fencepost(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fencepost"));
+    let runner = std::env::var("FENCEPOST_TEST_RUNNER").unwrap_or_default();
+    let mut words = runner
+        .split_whitespace()
+        .chain([env!("CARGO_BIN_EXE_fencepost")]);
+    let mut command = Command::new(words.next().expect("the binary is the last word"));
     command
+        .args(words)
         .args(args)
         .env_remove("FENCEPOST_DEVICE")
         .stdin(Stdio::null());
