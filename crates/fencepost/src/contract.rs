@@ -26,6 +26,41 @@ use crate::{
     timeline::{Awaited, Ticket, Waiter},
 };
 
+/// Why a backend has no device to open.
+#[derive(Clone, Debug)]
+pub(crate) enum Missing {
+    /// There is none on this machine, or in this build: what would bring one.
+    Absent(String),
+    /// A driver is there, and failed: nothing else is to be taken in its place unasked.
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "vulkan", has_metal)),
+        allow(dead_code)
+    )]
+    Failed(Error),
+}
+
+impl Missing {
+    /// What it is to who asked for this device.
+    pub(crate) fn error(self, device: &str) -> Error {
+        match self {
+            Missing::Absent(why) => Error::Unavailable {
+                device: device.into(),
+                why,
+            },
+            Missing::Failed(error) => error,
+        }
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Missing::Absent(why) => f.write_str(why),
+            Missing::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
 /// What a backend's device provides.
 pub(crate) trait DeviceImpl: Send + Sync + Any {
     /// The device's facts: name, identity, clock, and where its callbacks run.

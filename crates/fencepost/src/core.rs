@@ -12,6 +12,7 @@ use crate::{
     clock::Clock,
     diagnostics,
     error::{Cause, Error, Result},
+    fork::Process,
     name::Name,
     place::Place,
     sync::{AtomicU64, BriefLock, Ids, Mutex, Ordering, lock},
@@ -38,7 +39,7 @@ pub(crate) struct DeviceCore {
     pub(crate) clock: Clock,
     pub(crate) callbacks: Arc<dyn Callbacks>,
     /// The process that opened it. A forked child has neither its threads nor its driver.
-    owner: u32,
+    pub(crate) process: Process,
 }
 
 impl DeviceCore {
@@ -54,18 +55,24 @@ impl DeviceCore {
             label: Name::default(),
             clock,
             callbacks,
-            owner: std::process::id(),
+            process: Process::this(),
         })
     }
 
     /// An error in a process forked from the one that opened the device: what would complete a
-    /// pending marker is in the parent. Makes a system call, so it is for paths that sleep anyway.
+    /// pending marker is in the parent. One atomic load, and no lock.
+    #[inline]
     pub(crate) fn check_fork(&self) -> Result<()> {
-        match std::process::id() == self.owner {
+        match self.process.is_this() {
             true => Ok(()),
-            false => Err(Error::Forked {
-                device: self.name.clone(),
-            }),
+            false => Err(self.forked()),
+        }
+    }
+
+    #[cold]
+    fn forked(&self) -> Error {
+        Error::Forked {
+            device: self.name.clone(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     clock::Clock,
-    contract::{Backend, DeviceImpl, DeviceRef},
+    contract::{Backend, DeviceImpl, DeviceRef, Missing},
     core::DeviceCore,
     error::{Error, Result},
     host,
@@ -91,7 +91,7 @@ impl Device {
     pub fn open(name: &str) -> Result<Device> {
         let unknown = || Error::UnknownDevice {
             name: name.into(),
-            known: known_names(),
+            known: FORMS.into(),
         };
         let (backend, index) = match name.split_once(':') {
             None => (name, 0),
@@ -109,24 +109,27 @@ impl Device {
             .find(|entry| entry.backend.name() == backend)
             .ok_or_else(unknown)?;
         match (entry.count)() {
-            Err(why) => Err(Error::Unavailable {
-                device: name.into(),
-                why: format!("{why}; {}", known_names()),
+            Err(missing) => Err(missing.error(name)),
+            Ok(count) if index >= count => Err(Error::UnknownDevice {
+                name: name.into(),
+                known: format!(
+                    "the last one of {backend} is \"{}\"",
+                    device_name(entry.backend, count.saturating_sub(1))
+                ),
             }),
-            Ok(count) if index >= count => Err(unknown()),
             Ok(_) => (entry.open)(index).map(Device::new),
         }
     }
 
     /// Opens the device that the environment variable `FENCEPOST_DEVICE` names. If that is unset or
-    /// empty, opens the first device of Metal, CUDA or Vulkan that works here, in this order. If
-    /// none does, opens the host, which always works.
+    /// empty, opens the first device of Metal, CUDA or Vulkan, in this order; where there is none,
+    /// the host.
     ///
     /// A Vulkan driver that computes on the processor is opened only by name.
     ///
     /// # Errors
-    /// Those of [`open`](Device::open) for the name in `FENCEPOST_DEVICE`. A wrong name never falls
-    /// back to another device.
+    /// Those of [`open`](Device::open), for the name in `FENCEPOST_DEVICE` or for the device found.
+    /// Neither a wrong name nor a driver that fails makes it fall back to another device.
     ///
     /// ```
     /// let device = fencepost::Device::open_best()?;
@@ -137,18 +140,16 @@ impl Device {
         match std::env::var_os("FENCEPOST_DEVICE") {
             Some(name) if !name.is_empty() => Device::open(&name.to_string_lossy()),
             _ => {
-                let mut last = Device::open("host");
                 for entry in &REGISTRY {
-                    if let Ok(1..) = (entry.count)()
-                        && (entry.preferred)()
-                    {
-                        last = (entry.open)(0).map(Device::new);
-                        if last.is_ok() {
-                            break;
+                    match (entry.count)() {
+                        Ok(1..) if (entry.preferred)() => {
+                            return (entry.open)(0).map(Device::new);
                         }
+                        Ok(_) | Err(Missing::Absent(_)) => {}
+                        Err(Missing::Failed(error)) => return Err(error),
                     }
                 }
-                last
+                Device::open("host")
             }
         }
     }
@@ -168,7 +169,7 @@ impl Device {
         let found = |entry: &Entry| {
             let (count, missing) = match (entry.count)() {
                 Ok(count) => (count, None),
-                Err(why) => (0, Some(why)),
+                Err(missing) => (0, Some(missing.to_string())),
             };
             Found {
                 backend: entry.backend,
@@ -276,14 +277,10 @@ fn device_name(backend: Backend, index: usize) -> String {
     }
 }
 
-/// The names that would work, for the text of an error.
-fn known_names() -> String {
-    let names: Vec<_> = Device::list()
-        .into_iter()
-        .flat_map(|found| found.devices)
-        .collect();
-    format!("devices that work here: {}", names.join(", "))
-}
+/// What names there can be, for the text of an error. It asks no driver which there are: a process
+/// that was only given a wrong name can still be forked.
+const FORMS: &str = "names are host, metal, cuda:N and vulkan:N, where N counts from 0; \
+    the command `fencepost devices` lists those that are here";
 
 /// Two devices are equal when events of one may be recorded on streams of the other.
 impl PartialEq for Device {

@@ -218,11 +218,11 @@ pub enum Error {
         remedy: String,
     },
 
-    /// The process was forked from the one that opened the device, whose threads and driver it does
-    /// not have.
+    /// The process was forked from one that had the device open, or its driver in use: it has neither
+    /// the threads nor the driver of that one.
     #[error(
-        "{device} was opened before fork(), and its threads did not come along; \
-         use it in the parent, or exec() and open it anew"
+        "{device} was in use before fork(), and neither its threads nor its driver came along; \
+         use it in the parent, or exec() and open it anew (the host can be opened anew at once)"
     )]
     #[non_exhaustive]
     Forked {

@@ -125,6 +125,7 @@ impl Event {
     /// See [`crate::bindings::record_at`].
     #[inline]
     pub(crate) fn record_at(&self, stream: &Stream, at: Place) -> Result<()> {
+        stream.check_fork()?;
         match stream.imp().record_again(self.slot.rerecord(), at) {
             Some(_) => Ok(()),
             None => self.record_new(stream, at),
@@ -134,6 +135,9 @@ impl Event {
     /// See [`crate::bindings::record_in_place`].
     #[inline]
     pub(crate) fn record_in_place(&self, stream: &Stream, at: Place) -> bool {
+        if stream.check_fork().is_err() {
+            return false;
+        }
         let again = stream.imp().record_again(self.slot.rerecord(), at);
         again.is_some()
     }
@@ -143,6 +147,8 @@ impl Event {
     #[inline(never)]
     fn record_new(&self, stream: &Stream, at: Place) -> Result<()> {
         if self.device != *stream.device() {
+            // Of the parent's event and a stream of the child's own.
+            self.check_fork()?;
             return Err(self.of_another_device(stream));
         }
         self.slot.put(stream.imp().mark(self.timing, at)?, true);
@@ -226,9 +232,11 @@ impl Event {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn wait(&self, stream: &Stream) -> Result<()> {
+        stream.check_fork()?;
         if self.slot.peek() == Some(true) {
             return Ok(());
         }
+        self.check_fork()?;
         let word = self.slot.word();
         match self.slot.marker() {
             None => Ok(()),
@@ -269,12 +277,23 @@ impl Event {
     /// See [`crate::bindings::peek`].
     #[inline]
     pub(crate) fn peek(&self) -> Option<bool> {
-        self.slot.peek()
+        match self.slot.peek() {
+            // In a forked child it would stay pending for ever.
+            Some(false) if self.check_fork().is_err() => None,
+            known => known,
+        }
+    }
+
+    /// An error in a process forked from the one that opened the device. Without a lock: a thread
+    /// of the parent may hold that of the slot for ever.
+    fn check_fork(&self) -> Result<()> {
+        self.device.core().check_fork()
     }
 
     /// Asks the held marker itself, and remembers that it is complete.
     #[cold]
     fn ask(&self) -> Result<bool> {
+        self.check_fork()?;
         let word = self.slot.word();
         let marker = match self.slot.try_marker() {
             Ok(Some(marker)) => marker,
@@ -303,6 +322,13 @@ impl Event {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn status(&self) -> Result<Status> {
+        if let Err(forked) = self.check_fork() {
+            return match self.slot.peek() {
+                Some(true) if self.slot.is_recorded() => Ok(Status::Complete),
+                Some(true) => Ok(Status::Unrecorded),
+                _ => Err(forked),
+            };
+        }
         match self.slot.try_marker() {
             Ok(None) => Ok(Status::Unrecorded),
             Ok(Some(marker)) => Ok(Status::of(marker.query()?)),
@@ -328,6 +354,10 @@ impl Event {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn synchronize(&self) -> Result<()> {
+        if self.slot.peek() == Some(true) {
+            return Ok(());
+        }
+        self.check_fork()?;
         match self.marker() {
             None => Ok(()),
             Some(marker) => marker.synchronize(),
@@ -349,6 +379,10 @@ impl Event {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn synchronize_timeout(&self, limit: Duration) -> Result<()> {
+        if self.slot.peek() == Some(true) {
+            return Ok(());
+        }
+        self.check_fork()?;
         match self.marker() {
             None => Ok(()),
             Some(marker) => marker
@@ -449,6 +483,7 @@ impl Event {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn on_complete(&self, callback: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
+        self.check_fork()?;
         match self.marker() {
             Some(marker) => marker.on_complete(callback),
             None => {

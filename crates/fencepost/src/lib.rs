@@ -41,7 +41,8 @@
 //! # Threads
 //! All types are `Send` and `Sync`, and every function may be called from any thread. A wait that
 //! blocks one thread stops no other thread's calls. In a process forked from one that uses a
-//! device, calls that need its threads or its driver return [`Error::Forked`].
+//! device, calls that need its threads or its driver return [`Error::Forked`]; the host can be
+//! opened anew there.
 //!
 //! The [`guide`] has a page each on timing, ordering, failures and forks.
 //!
@@ -78,6 +79,7 @@ mod epochs;
 mod error;
 mod event;
 mod explain;
+mod fork;
 pub mod guide;
 mod host;
 #[cfg(any(feature = "cuda", feature = "vulkan", has_metal))]

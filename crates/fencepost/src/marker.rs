@@ -87,6 +87,12 @@ impl Marker {
         &self.imp
     }
 
+    /// An error in a process forked from the one that opened the device.
+    #[inline]
+    pub(crate) fn check_fork(&self) -> Result<()> {
+        self.device.core().check_fork()
+    }
+
     /// The device that the marker was recorded on.
     ///
     /// ```
@@ -103,7 +109,7 @@ impl Marker {
     /// # Errors
     /// The failure of its stream or device once the marker can no longer complete, as
     /// [`Error::StreamFailed`] or [`Error::DeviceLost`]; [`Error::Captured`];
-    /// [`Error::Abandoned`].
+    /// [`Error::Abandoned`]; [`Error::Forked`] for a marker that is not known to be complete.
     ///
     /// # References
     /// - [`cuEventQuery`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
@@ -188,6 +194,7 @@ impl Marker {
         if self.imp.query()? {
             return Ok(true);
         }
+        self.check_fork()?;
         deadlock::block_on(&self.imp, deadline)
     }
 
@@ -329,6 +336,7 @@ impl Marker {
         &self,
         callback: impl FnOnce(Result<()>) + Send + 'static,
     ) -> Result<Option<Ticket>> {
+        self.check_fork()?;
         let callbacks = self.imp.point().timeline.stream.device.callbacks.clone();
         self.imp.notify(Waiter::Call(Box::new(move |result| {
             callbacks.call(Box::new(move || callback(result)));
@@ -482,6 +490,10 @@ impl MarkerFuture {
 
     fn forget(&mut self) {
         if let (Some(marker), Some((ticket, _))) = (&self.marker, self.registered.take()) {
+            // What the parent registered is not this process's, nor is the lock.
+            if marker.check_fork().is_err() {
+                return;
+            }
             // Dropping a waker runs code of the user's. So no lock is held here, and a panic in it
             // is caught.
             let waiter = marker.imp.point().timeline.cancel(ticket);

@@ -7,7 +7,7 @@ use crate::metal::device as metal;
 #[cfg(all(feature = "vulkan", not(loom)))]
 use crate::vulkan::open as vulkan;
 use crate::{
-    contract::{Backend, DeviceRef},
+    contract::{Backend, DeviceRef, Missing},
     error::{Error, Result},
     host,
 };
@@ -15,8 +15,8 @@ use crate::{
 /// A backend, as devices are found and opened through it.
 pub(crate) struct Entry {
     pub(crate) backend: Backend,
-    /// How many devices there are. Without any: why, and what would bring one.
-    pub(crate) count: fn() -> Result<usize, String>,
+    /// How many devices there are. In a forked child, how many there were before.
+    pub(crate) count: fn() -> Result<usize, Missing>,
     /// Opens the device of this index, which is below `count`.
     pub(crate) open: fn(usize) -> Result<DeviceRef>,
     /// Whether its first device, if it has one, is preferred to the host.
@@ -47,10 +47,10 @@ const METAL: Entry = Entry {
 const METAL: Entry = Entry {
     backend: Backend::Metal,
     count: || {
-        Err(match cfg!(target_vendor = "apple") {
-            true => "this build leaves it out; build with the cargo feature \"metal\"".into(),
+        Err(Missing::Absent(match cfg!(target_vendor = "apple") {
+            true => LEFT_OUT.replace("NAME", "metal"),
             false => format!("{} has no Metal; a Mac brings it", std::env::consts::OS),
-        })
+        }))
     },
     open: none_to_open,
     preferred: || false,
@@ -66,7 +66,7 @@ const CUDA: Entry = Entry {
 #[cfg(not(all(feature = "cuda", not(loom))))]
 const CUDA: Entry = Entry {
     backend: Backend::Cuda,
-    count: || Err("this build leaves it out; build with the cargo feature \"cuda\"".into()),
+    count: || Err(Missing::Absent(LEFT_OUT.replace("NAME", "cuda"))),
     open: none_to_open,
     preferred: || false,
 };
@@ -81,10 +81,13 @@ const VULKAN: Entry = Entry {
 #[cfg(not(all(feature = "vulkan", not(loom))))]
 const VULKAN: Entry = Entry {
     backend: Backend::Vulkan,
-    count: || Err("this build leaves it out; build with the cargo feature \"vulkan\"".into()),
+    count: || Err(Missing::Absent(LEFT_OUT.replace("NAME", "vulkan"))),
     open: none_to_open,
     preferred: || false,
 };
+
+#[cfg_attr(all(feature = "cuda", feature = "vulkan", has_metal), allow(dead_code))]
+const LEFT_OUT: &str = "this build leaves it out; build with the cargo feature \"NAME\"";
 
 /// For backends without devices in this build.
 #[cfg_attr(all(feature = "cuda", feature = "vulkan", has_metal), allow(dead_code))]

@@ -307,6 +307,11 @@ impl Slot {
         }
     }
 
+    /// Whether there is a marker.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.word() & TAG != UNRECORDED
+    }
+
     /// The marker that `word` stands for is complete.
     pub(crate) fn remember(&self, word: u64) {
         if word & TAG == ASK {

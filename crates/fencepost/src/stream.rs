@@ -11,6 +11,7 @@ use crate::{
     contract::{MarkerImpl, StreamImpl},
     device::Device,
     error::{Error, Result},
+    fork::Process,
     marker::Marker,
     place::Place,
     sync::Ordering,
@@ -37,6 +38,8 @@ use crate::{
 pub struct Stream {
     imp: Arc<dyn StreamImpl>,
     device: Device,
+    /// The process that opened its device.
+    process: Process,
 }
 
 /// How far a stream has come, as [`Stream::progress`] tells.
@@ -60,11 +63,25 @@ pub struct Progress {
 
 impl Stream {
     pub(crate) fn new(imp: Arc<dyn StreamImpl>, device: Device) -> Stream {
-        Stream { imp, device }
+        Stream {
+            process: device.core().process,
+            imp,
+            device,
+        }
     }
 
     pub(crate) fn imp(&self) -> &dyn StreamImpl {
         &*self.imp
+    }
+
+    /// An error in a process forked from the one that opened the device. It comes before any lock:
+    /// a thread of the parent may hold it for ever.
+    #[inline]
+    pub(crate) fn check_fork(&self) -> Result<()> {
+        match self.process.is_this() {
+            true => Ok(()),
+            false => self.device.core().check_fork(),
+        }
     }
 
     /// The device that the stream belongs to.
@@ -136,7 +153,8 @@ impl Stream {
     ///
     /// # Errors
     /// [`Error::StreamFailed`] where the stream has failed, so that the closure would never run;
-    /// [`Error::Unsupported`] on a GPU's stream; [`Error::Backend`] where no thread can be started.
+    /// [`Error::Unsupported`] on a GPU's stream; [`Error::Backend`] where no thread can be started;
+    /// [`Error::Forked`].
     ///
     /// # References
     /// - host: [`std::thread::Builder::spawn`]
@@ -154,6 +172,7 @@ impl Stream {
 
     /// See [`crate::bindings::launch_at`].
     pub(crate) fn launch_at(&self, work: impl FnOnce() + Send + 'static, at: Place) -> Result<()> {
+        self.check_fork()?;
         self.imp.launch(Box::new(work), at)
     }
 
@@ -204,6 +223,7 @@ impl Stream {
     }
 
     pub(crate) fn mark(&self, timing: bool, at: Place) -> Result<Marker> {
+        self.check_fork()?;
         let imp = self.imp.mark(timing, at)?;
         Ok(Marker::new(imp, self.device.clone()))
     }
@@ -226,9 +246,13 @@ impl Stream {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn wait(&self, marker: &Marker) -> Result<()> {
+        self.check_fork()?;
         match self.is_behind(&**marker.imp()) {
             true => Ok(()),
-            false => self.imp.wait(marker.imp()),
+            false => {
+                marker.check_fork()?;
+                self.imp.wait(marker.imp())
+            }
         }
     }
 
@@ -262,9 +286,13 @@ impl Stream {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn wait_foreign(&self, marker: &Marker) -> Result<()> {
+        self.check_fork()?;
         match self.is_behind(&**marker.imp()) {
             true => Ok(()),
-            false => self.imp.wait_foreign(marker.imp()),
+            false => {
+                marker.check_fork()?;
+                self.imp.wait_foreign(marker.imp())
+            }
         }
     }
 
@@ -287,6 +315,7 @@ impl Stream {
     /// ```
     #[track_caller]
     pub fn query(&self) -> Result<bool> {
+        self.check_fork()?;
         match self.imp.is_idle()? {
             Some(idle) => Ok(idle),
             None => self.record()?.query(),
@@ -334,7 +363,7 @@ impl Stream {
     /// blocks and asks no driver, so a count may lag behind the device.
     ///
     /// The two are read one after the other, and the stream may go on in between. `completed` never
-    /// exceeds `recorded`.
+    /// exceeds `recorded`. In a forked child nothing is known to be complete.
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -344,7 +373,10 @@ impl Stream {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn progress(&self) -> Progress {
-        let completed = self.imp.completed();
+        let completed = match self.process.is_this() {
+            true => self.imp.completed(),
+            false => 0,
+        };
         let recorded = self.imp.core().recorded.load(Ordering::Acquire);
         Progress {
             recorded: recorded.max(completed),
@@ -353,7 +385,8 @@ impl Stream {
     }
 
     /// The failure of the stream, if it has failed. It stays until
-    /// [`clear_error`](Stream::clear_error). Never blocks.
+    /// [`clear_error`](Stream::clear_error). Never blocks. In a forked child, which cannot use the
+    /// stream, it is [`Error::Forked`].
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -361,14 +394,17 @@ impl Stream {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn error(&self) -> Option<Error> {
-        self.imp.failure()
+        match self.check_fork() {
+            Ok(()) => self.imp.failure(),
+            Err(forked) => Some(forked),
+        }
     }
 
     /// Makes a failed stream usable again: what is submitted from now on runs. Markers that have
     /// failed stay failed. Does nothing on a stream that has not failed. Never blocks.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`]: a lost device stays lost.
+    /// [`Error::DeviceLost`]: a lost device stays lost; [`Error::Forked`].
     ///
     /// ```
     /// let stream = fencepost::Device::open("host")?.new_stream()?;
@@ -379,6 +415,7 @@ impl Stream {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn clear_error(&self) -> Result<()> {
+        self.check_fork()?;
         self.imp.clear_error()
     }
 }
@@ -421,6 +458,7 @@ impl Device {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn new_stream(&self) -> Result<Stream> {
+        self.core().check_fork()?;
         Ok(Stream::new(self.imp().new_stream()?, self.clone()))
     }
 
@@ -473,6 +511,7 @@ impl Device {
         limit: Duration,
         at: Place,
     ) -> Result<()> {
+        self.core().check_fork()?;
         let mut first = Ok(());
         let mut markers = Vec::new();
         for marker in self.record_all(at) {
@@ -495,6 +534,9 @@ impl Device {
 
     /// See [`crate::bindings::record_all`].
     pub(crate) fn record_all(&self, at: Place) -> Vec<Result<Marker>> {
+        if let Err(forked) = self.core().check_fork() {
+            return vec![Err(forked)];
+        }
         let streams = self.imp().streams().into_iter();
         let record = |stream| Stream::new(stream, self.clone()).mark(false, at);
         streams.map(record).collect()

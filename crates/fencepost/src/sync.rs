@@ -191,9 +191,16 @@ pub(crate) fn spin_until(deadline: Option<Instant>, mut done: impl FnMut() -> bo
 
 /// The number of cores, at least one.
 pub(crate) fn cores() -> usize {
-    use std::sync::OnceLock;
-    static CORES: OnceLock<usize> = OnceLock::new();
-    *CORES.get_or_init(|| std_thread::available_parallelism().map_or(1, usize::from))
+    // No lock: a fork while a thread counts would leave it held in the child.
+    static CORES: std_atomic::AtomicUsize = std_atomic::AtomicUsize::new(0);
+    match CORES.load(std_atomic::Ordering::Relaxed) {
+        0 => {
+            let cores = std_thread::available_parallelism().map_or(1, usize::from);
+            CORES.store(cores, std_atomic::Ordering::Relaxed);
+            cores
+        }
+        known => known,
+    }
 }
 
 fn single_core() -> bool {

@@ -86,7 +86,11 @@ impl Point {
     pub(crate) fn query(&self, ask: impl FnOnce() -> Result<bool>) -> Result<bool> {
         match self.reached() {
             Reached::Yes => Ok(true),
-            Reached::NotYet => ask(),
+            Reached::NotYet => {
+                // Nothing of the driver is to be called in a forked child.
+                self.timeline.stream.device.check_fork()?;
+                ask()
+            }
             Reached::Failed => self.timeline.check(self.value),
         }
     }
@@ -199,8 +203,12 @@ impl Timeline {
         }
     }
 
-    /// The failure that ended the timeline, if it has ended.
+    /// The failure that ended the timeline, if it has ended. In a forked child, where a thread of
+    /// the parent may hold the lock, that it is one.
     pub(crate) fn failure(&self) -> Option<Error> {
+        if let Err(forked) = self.stream.device.check_fork() {
+            return Some(forked);
+        }
         lock(&self.inner).failure.clone()
     }
 
@@ -208,7 +216,8 @@ impl Timeline {
     pub(crate) fn check(&self, value: u64) -> Result<bool> {
         match self.reached(value) {
             Reached::Yes => Ok(true),
-            Reached::NotYet => Ok(false),
+            // Nothing in a forked child will ever complete it.
+            Reached::NotYet => self.stream.device.check_fork().map(|()| false),
             // `FAILED` is set under the lock that `failure` takes, so there is a failure.
             Reached::Failed => self.failure().map_or(Ok(false), Err),
         }

@@ -954,6 +954,56 @@ fn calls_of(
         .collect()
 }
 
+/// On a real driver, too: it is initialised in the parent.
+#[cfg(unix)]
+#[test]
+fn a_forked_child_is_told_so_and_may_drop_everything() {
+    if gpu().is_none() {
+        return;
+    }
+    static RAW: std::sync::OnceLock<RawEvent> = std::sync::OnceLock::new();
+    if common::is_child() {
+        let device = Device::open("cuda:0").unwrap();
+        let raw = RawEvent::new(&device, RawEventOptions::default().timing(true)).unwrap();
+        raw.record(&device.default_stream()).unwrap();
+        RAW.set(raw).unwrap();
+    }
+    suite::a_forked_child_is_told_so("cuda:0", |device, _| {
+        let (raw, stream) = (RAW.get().unwrap(), device.default_stream());
+        let options = RawEventOptions::default;
+        let results = [
+            (
+                "cuda::new_stream",
+                cuda::new_stream(device, Default::default()).map(drop),
+            ),
+            ("cuda::model", cuda::model(device).map(drop)),
+            ("RawEvent::new", RawEvent::new(device, options()).map(drop)),
+            ("RawEvent::open", RawEvent::open(device, &[1; 64]).map(drop)),
+            ("RawEvent::record", raw.record(&stream)),
+            ("RawEvent::wait", raw.wait(&stream)),
+            ("RawEvent::query", raw.query().map(drop)),
+            ("RawEvent::synchronize", raw.synchronize()),
+            ("RawEvent::elapsed", raw.elapsed(raw).map(drop)),
+            ("RawEvent::export", raw.export().map(drop)),
+            // SAFETY: refused before the handle is looked at; it stands for the default stream.
+            ("stream_from_raw", unsafe {
+                cuda::stream_from_raw(std::ptr::null_mut(), Arc::new(())).map(drop)
+            }),
+        ];
+        let told = |(call, result): &(&str, fencepost::Result<()>)| {
+            let is_told = matches!(result, Err(Error::Forked { .. }));
+            if !is_told {
+                eprintln!("{call} in a forked child: {result:?}");
+            }
+            is_told
+        };
+        // How many there are is known, and asking is no use of the driver.
+        let listed = Device::list();
+        let count = |found: &fencepost::Found| found.devices.len();
+        results.iter().all(told) && listed.iter().map(count).sum::<usize>() > 1
+    });
+}
+
 /// The stand-in counts the calls on which the costs in `fencepost bench` depend.
 #[cfg(target_os = "linux")]
 #[test]

@@ -4,6 +4,7 @@ use std::ffi::c_void;
 
 use super::driver::{ContextHandle, Driver, EventHandle, StreamHandle};
 use super::fault::{Fault, NOT_READY};
+use crate::fork::Process;
 
 /// A context as the driver knows it, with the calls that are made in it.
 #[derive(Clone, Copy)]
@@ -13,7 +14,7 @@ pub(crate) struct Calls {
     /// The driver's number for it; never used again, while `raw` may be. Old drivers have none.
     id: Option<u64>,
     /// The process that opened it.
-    owner: u32,
+    process: Process,
 }
 
 impl Calls {
@@ -22,7 +23,7 @@ impl Calls {
             driver,
             raw,
             id,
-            owner: std::process::id(),
+            process: Process::this(),
         }
     }
 
@@ -51,7 +52,7 @@ impl Calls {
 
     /// Whether this process was forked from the one that opened the context.
     pub(super) fn is_forked(&self) -> bool {
-        self.owner != std::process::id()
+        !self.process.is_this()
     }
 
     /// Calls the driver with this context current, then restores the one that was current before.

@@ -23,7 +23,7 @@ use crate::workers::{CallbackQueue, Pool};
 use crate::{
     clock::Clock,
     core::{DeviceCore, Loss},
-    error::{Cause, Error},
+    error::{Cause, Error, Result},
     sync::{Mutex, lock},
     timeline::Timeline,
     watcher::{Pauses, Watcher},
@@ -105,6 +105,17 @@ impl Context {
         let mut devices = lock(&self.devices);
         devices.retain(|device| device.strong_count() > 0);
         devices.push(device);
+    }
+
+    /// An error in a process forked from the one that opened the context, where the driver must not
+    /// be called.
+    pub(crate) fn check_fork(&self) -> Result<()> {
+        match self.calls.is_forked() {
+            false => Ok(()),
+            true => Err(Error::Forked {
+                device: self.name.clone(),
+            }),
+        }
     }
 
     /// The error of everything in a context that has died.

@@ -24,7 +24,7 @@
 use std::{any::Any, ffi::c_void, sync::Arc};
 
 use crate::{
-    contract::{Backend, DeviceImpl, DeviceRef, StreamImpl},
+    contract::{Backend, DeviceImpl, DeviceRef, Missing, StreamImpl},
     core::{DeviceCore, Streams},
     error::{Error, Result},
     sync::{Mutex, lock},
@@ -44,24 +44,14 @@ pub(crate) struct CudaDevice {
 }
 
 /// How many GPUs there are.
-pub(crate) fn count() -> Result<usize, String> {
-    let driver = Driver::get()?;
-    let mut count = 0;
-    // SAFETY: `count` is an int.
-    match unsafe { driver.device_count((&raw mut count,)) } {
-        Ok(()) if count > 0 => Ok(count as usize),
-        Ok(()) => Err("NVIDIA's driver is installed and finds no GPU".into()),
-        Err(fault) => Err(driver.describe(fault)),
-    }
+pub(crate) fn count() -> Result<usize, Missing> {
+    Ok(Driver::get()?.count)
 }
 
 /// The device of this index, in its primary context; the same one each time.
 pub(crate) fn open(index: usize) -> Result<DeviceRef> {
     let name = format!("cuda:{index}");
-    let driver = Driver::get().map_err(|why| Error::Unavailable {
-        device: name.clone(),
-        why,
-    })?;
+    let driver = Driver::to_call(&name)?;
     let failed = |fault| driver.error(fault, &name);
     let mut ordinal: Ordinal = 0;
     // SAFETY: `ordinal` is an int; the driver checks the index.
@@ -117,6 +107,7 @@ pub(crate) fn new_device(context: &'static Context) -> CudaDevice {
 /// The GPU's own name, such as `NVIDIA H200`; for humans.
 pub(crate) fn model(device: &CudaDevice) -> Result<String> {
     let context = device.context;
+    context.check_fork()?;
     model_of(context.driver, context.calls.raw).map_err(|fault| context.failed(fault, None))
 }
 
@@ -233,6 +224,7 @@ pub(super) unsafe fn stream_from_raw(
 
 /// See [`crate::cuda::per_thread_stream`].
 pub(super) fn per_thread_stream(device: &CudaDevice) -> Result<Arc<CudaStream>> {
+    device.context.check_fork()?;
     match device.context.lost() {
         Some(lost) => Err(lost),
         None => Ok(device.wrap(PER_THREAD, Origin::PerThread(std::thread::current().id()))),
@@ -240,10 +232,7 @@ pub(super) fn per_thread_stream(device: &CudaDevice) -> Result<Arc<CudaStream>> 
 }
 
 fn driver() -> Result<&'static Driver> {
-    Driver::get().map_err(|why| Error::Unavailable {
-        device: "cuda".into(),
-        why,
-    })
+    Driver::to_call("cuda")
 }
 
 /// The device of a context of the caller's, which `keep_alive` keeps alive if there is one.
@@ -347,5 +336,5 @@ impl DeviceImpl for CudaDevice {
 /// - [`cuStreamGetId`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
 pub unsafe fn stream_number(handle: *mut c_void) -> Option<u64> {
     // SAFETY: passed on to the caller.
-    unsafe { Driver::get().ok()?.number_of(StreamHandle(handle)) }
+    unsafe { driver().ok()?.number_of(StreamHandle(handle)) }
 }

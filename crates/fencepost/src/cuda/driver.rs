@@ -8,13 +8,13 @@
 //!   ([CUDA programming guide, driver API](https://docs.nvidia.com/cuda/cuda-driver-api/)).
 
 use std::{
-    ffi::{CStr, c_char, c_int, c_uint, c_void},
+    ffi::{CStr, OsString, c_char, c_int, c_uint, c_void},
     fmt,
     sync::OnceLock,
 };
 
-use super::fault::{Fault, NO_DEVICE, NOT_SUPPORTED, Status, check, remedy};
-use crate::error::Error;
+use super::fault::{Fault, NO_DEVICE, NOT_SUPPORTED, STUB_LIBRARY, Status, check, remedy};
+use crate::{contract::Missing, error::Error, fork::Process};
 
 /// The environment variable that names a library to load in place of the driver's.
 const LIBRARY_VARIABLE: &str = "FENCEPOST_CUDA_LIBRARY";
@@ -158,38 +158,75 @@ pub(crate) struct Driver {
     table: Table,
     /// `major * 1000 + minor * 10`, as the driver counts.
     pub(super) version: c_int,
+    /// How many GPUs it has shown to this process and to its forked children.
+    pub(super) count: usize,
+    /// The process that initialised it.
+    process: Process,
 }
 
 /// `CU_STREAM_CAPTURE_MODE_RELAXED`.
 pub(super) const RELAXED: c_int = 2;
 
 impl Driver {
-    /// The driver; or why it cannot be used, and what to do about that.
-    pub(super) fn get() -> Result<&'static Driver, String> {
-        static DRIVER: OnceLock<Result<Driver, String>> = OnceLock::new();
+    /// The driver; or why it cannot be used, and what to do about that. In a forked child it must
+    /// not be called.
+    pub(super) fn get() -> Result<&'static Driver, Missing> {
+        static DRIVER: OnceLock<Result<Driver, Missing>> = OnceLock::new();
         DRIVER
             .get_or_init(Driver::load)
             .as_ref()
             .map_err(Clone::clone)
     }
 
-    fn load() -> Result<Driver, String> {
-        let library = Driver::open_library()?;
+    /// The driver, for calls on this device.
+    pub(super) fn to_call(device: &str) -> Result<&'static Driver, Error> {
+        let driver = Driver::get().map_err(|missing| missing.error(device))?;
+        match driver.is_forked() {
+            false => Ok(driver),
+            true => Err(Error::Forked {
+                device: device.into(),
+            }),
+        }
+    }
+
+    /// Whether this process was forked from the one that initialised the driver.
+    pub(super) fn is_forked(&self) -> bool {
+        !self.process.is_this()
+    }
+
+    fn load() -> Result<Driver, Missing> {
+        let library = Driver::open_library().map_err(|why| match named() {
+            Some(_) => failed(why),
+            None => Missing::Absent(why),
+        })?;
         let mut driver = Driver {
             table: Table::load(&library),
             version: 0,
+            count: 0,
+            process: Process::this(),
         };
         // The driver has threads and exit handlers: unloading it is never safe.
         std::mem::forget(library);
         // SAFETY: takes no pointer.
         unsafe { driver.init((0,)) }.map_err(|fault| match fault.code() {
-            Some(NO_DEVICE) => format!(
-                "NVIDIA's driver is installed and finds no GPU{}",
-                remedy(NO_DEVICE)
-            ),
-            _ => format!("NVIDIA's driver does not start: {}", driver.describe(fault)),
+            Some(NO_DEVICE) => no_gpu(),
+            Some(STUB_LIBRARY) => Missing::Absent(format!(
+                "{LIBRARY} is the CUDA toolkit's stub, not NVIDIA's driver; install the driver, or \
+                 take the stub's folder out of the library path"
+            )),
+            _ => failed(format!(
+                "NVIDIA's driver does not start: {}",
+                driver.describe(fault)
+            )),
         })?;
-        let mut version = 0;
+        let (mut version, mut count) = (0, 0);
+        // SAFETY: `count` is an int.
+        unsafe { driver.device_count((&raw mut count,)) }
+            .map_err(|fault| failed(driver.describe(fault)))?;
+        driver.count = usize::try_from(count).unwrap_or(0);
+        if driver.count == 0 {
+            return Err(no_gpu());
+        }
         // SAFETY: `version` is an int.
         if unsafe { driver.driver_version((&raw mut version,)) }.is_ok() {
             driver.version = version;
@@ -199,7 +236,7 @@ impl Driver {
 
     /// The driver's library. Opening it again gives the same library.
     pub(crate) fn open_library() -> Result<libloading::Library, String> {
-        let named = std::env::var_os(LIBRARY_VARIABLE).filter(|name| !name.is_empty());
+        let named = named();
         let path = named.clone().unwrap_or_else(|| LIBRARY.into());
         // SAFETY: loading runs the library's initialisers. The default is the system's own driver;
         // the variable is set by whoever runs the process, as LD_PRELOAD would be.
@@ -309,6 +346,25 @@ impl Driver {
             },
         }
     }
+}
+
+/// What is loaded in place of the driver.
+fn named() -> Option<OsString> {
+    std::env::var_os(LIBRARY_VARIABLE).filter(|name| !name.is_empty())
+}
+
+fn no_gpu() -> Missing {
+    Missing::Absent(format!(
+        "NVIDIA's driver is installed and finds no GPU{}",
+        remedy(NO_DEVICE)
+    ))
+}
+
+fn failed(why: String) -> Missing {
+    Missing::Failed(Error::Unavailable {
+        device: "cuda".into(),
+        why,
+    })
 }
 
 impl fmt::Debug for Driver {

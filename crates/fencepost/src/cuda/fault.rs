@@ -45,6 +45,7 @@ const DEINITIALIZED: Status = 4;
 pub(super) const NOT_INITIALIZED: Status = 3;
 pub(super) const NOT_SUPPORTED: Status = 801;
 pub(super) const NO_DEVICE: Status = 100;
+pub(super) const STUB_LIBRARY: Status = 34;
 
 impl Fault {
     /// `CUDA_ERROR_CONTEXT_IS_DESTROYED`, as the driver would say it.

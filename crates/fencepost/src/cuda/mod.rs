@@ -95,6 +95,7 @@ impl StreamOptions {
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn new_stream(device: &Device, options: StreamOptions) -> Result<Stream> {
+    device.core().check_fork()?;
     let stream = of_device(device.imp())?.make_stream(options.blocking_sync)?;
     Ok(Stream::new(stream, device.clone()))
 }

@@ -174,6 +174,7 @@ impl RawEvent {
     /// refuses.
     pub fn new(device: &Device, options: RawEventOptions) -> Result<RawEvent> {
         let context = of_device(device.imp())?.context;
+        context.check_fork()?;
         let event = context
             .calls
             .create_event(options.flags())
@@ -210,6 +211,7 @@ impl RawEvent {
     /// for a device of another backend; [`Error::Backend`] for bytes that are no such handle.
     pub fn open(device: &Device, handle: &[u8; 64]) -> Result<RawEvent> {
         let context = of_device(device.imp())?.context;
+        context.check_fork()?;
         if lock(&EXPORTED).contains(handle) {
             return Err(Error::Unsupported {
                 what: "opening an event in the process that exported it".into(),
@@ -244,6 +246,7 @@ impl RawEvent {
     /// [`Error::Backend`] for an event that was not made with
     /// [`interprocess`](RawEventOptions::interprocess), or that was itself opened.
     pub fn export(&self) -> Result<[u8; 64]> {
+        self.context().check_fork()?;
         let mut handle = IpcHandle([0; 64]);
         self.context()
             .calls
@@ -270,6 +273,7 @@ impl RawEvent {
     /// [`Error::DeviceMismatch`] for a stream of another device; [`Error::Unsupported`] for one of
     /// another backend; [`Error::Backend`] where the driver refuses.
     pub fn record(&self, stream: &Stream) -> Result<()> {
+        stream.check_fork()?;
         let stream = of_stream(stream.imp())?;
         if !std::ptr::eq(stream.context, self.context()) {
             return Err(Error::DeviceMismatch {
@@ -298,6 +302,7 @@ impl RawEvent {
     /// [`Error::Unsupported`] for a stream of another backend; [`Error::Backend`] where the driver
     /// refuses.
     pub fn wait(&self, stream: &Stream) -> Result<()> {
+        stream.check_fork()?;
         let stream = of_stream(stream.imp())?;
         let waited = self.in_graph(stream).and_then(|in_graph| {
             stream.native.call(|raw| {
@@ -325,6 +330,7 @@ impl RawEvent {
     /// # Errors
     /// A failure of the device.
     pub fn query(&self) -> Result<bool> {
+        self.context().check_fork()?;
         self.context()
             .calls
             .query(self.native.event)
@@ -337,6 +343,7 @@ impl RawEvent {
     /// # Errors
     /// A failure of the device.
     pub fn synchronize(&self) -> Result<()> {
+        self.context().check_fork()?;
         self.context()
             .calls
             .synchronize(self.native.event)
@@ -362,6 +369,7 @@ impl RawEvent {
                 right: format!("an event of {}", end.context().name),
             });
         }
+        self.context().check_fork()?;
         match self
             .context()
             .calls

@@ -7,7 +7,7 @@
 //! - **A record on an idle stream completes at once**, on the calling thread.
 //! - **No unsafe code.**
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::{
     clock::host_clock,
@@ -19,6 +19,7 @@ use crate::{
 use crate::{
     contract::{Backend, DeviceImpl, StreamImpl},
     core::Streams,
+    fork::PerProcess,
     workers::{CallbackQueue, Pool},
 };
 
@@ -33,11 +34,11 @@ struct HostDevice {
     streams: Streams<HostStream>,
 }
 
-/// The process's shared host device.
+/// The process's shared host device. A forked child has one of its own.
 pub(crate) fn shared() -> DeviceRef {
-    static SHARED: OnceLock<DeviceRef> = OnceLock::new();
+    static SHARED: PerProcess<DeviceRef> = PerProcess::new();
     SHARED
-        .get_or_init(|| named("host".into(), cores().max(2)))
+        .get_or_make(|| named("host".into(), cores().max(2)))
         .clone()
 }
 

@@ -62,9 +62,10 @@ use super::{
     stream::MtlStream,
 };
 use crate::{
-    contract::{Backend, DeviceImpl, DeviceRef, StreamImpl},
+    contract::{Backend, DeviceImpl, DeviceRef, Missing, StreamImpl},
     core::{DeviceCore, Streams},
     error::{Error, Result},
+    fork::Process,
     sync::{Mutex, lock},
 };
 
@@ -95,9 +96,8 @@ pub(crate) fn of(device: &dyn DeviceImpl) -> Result<&MtlDevice> {
 /// An error in a process that was forked after the first use of Metal: the Objective-C runtime ends
 /// such a process when it is called.
 fn check_fork() -> Result<()> {
-    static CALLER: OnceLock<u32> = OnceLock::new();
-    let here = std::process::id();
-    match *CALLER.get_or_init(|| here) == here {
+    static CALLER: OnceLock<Process> = OnceLock::new();
+    match CALLER.get_or_init(Process::this).is_this() {
         true => Ok(()),
         false => Err(Error::Forked {
             device: "metal".into(),
@@ -123,13 +123,13 @@ fn devices() -> Result<Vec<Object<dyn MTLDevice>>> {
 }
 
 /// How many devices there are.
-pub(crate) fn count() -> Result<usize, String> {
-    match devices().map_err(|error| error.to_string())?.len() {
-        0 => Err(
+pub(crate) fn count() -> Result<usize, Missing> {
+    match devices().map_err(Missing::Failed)?.len() {
+        0 => Err(Missing::Absent(
             "Metal is there, and has no device; run on a Mac with a GPU, outside of sandboxes \
              that hide it"
                 .into(),
-        ),
+        )),
         count => Ok(count),
     }
 }

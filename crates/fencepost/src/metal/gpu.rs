@@ -26,8 +26,6 @@ pub(crate) struct Gpu {
     /// The values of its streams, which fail when the device is lost.
     streams: Streams<ValueAllocator>,
     loss: Loss,
-    /// The process that opened it.
-    owner: u32,
 }
 
 impl Gpu {
@@ -39,7 +37,6 @@ impl Gpu {
             device,
             streams: Streams::new(),
             loss: Loss::new(),
-            owner: std::process::id(),
         })
     }
 
@@ -48,7 +45,7 @@ impl Gpu {
     }
 
     pub(super) fn is_forked(&self) -> bool {
-        self.owner != std::process::id()
+        !self.core.process.is_this()
     }
 
     /// An error in a forked child, where Metal must not be called.

@@ -8,7 +8,7 @@ use objc2::{
 };
 use objc2_metal::{MTLCommandBuffer, MTLEvent, MTLSharedEvent};
 
-use crate::error::Error;
+use crate::{error::Error, fork::Process};
 
 pub(crate) type CommandBuffer = ProtocolObject<dyn MTLCommandBuffer>;
 
@@ -16,7 +16,7 @@ pub(crate) type CommandBuffer = ProtocolObject<dyn MTLCommandBuffer>;
 /// forked child, where Metal must not be called.
 pub(crate) struct Object<P: ?Sized> {
     retained: ManuallyDrop<Retained<ProtocolObject<P>>>,
-    owner: u32,
+    process: Process,
 }
 
 // SAFETY: `Object::new` is given devices, queues, events, buffers, libraries and pipelines only,
@@ -31,7 +31,7 @@ impl<P: ?Sized> Object<P> {
     pub(crate) fn new(retained: Retained<ProtocolObject<P>>) -> Object<P> {
         Object {
             retained: ManuallyDrop::new(retained),
-            owner: std::process::id(),
+            process: Process::this(),
         }
     }
 
@@ -49,7 +49,7 @@ impl<P: ?Sized> Clone for Object<P> {
     fn clone(&self) -> Object<P> {
         Object {
             retained: self.retained.clone(),
-            owner: self.owner,
+            process: self.process,
         }
     }
 }
@@ -64,7 +64,7 @@ impl<P: ?Sized> Deref for Object<P> {
 
 impl<P: ?Sized> Drop for Object<P> {
     fn drop(&mut self) {
-        if self.owner == std::process::id() {
+        if self.process.is_this() {
             // SAFETY: dropped once, here, and not used after.
             autoreleasepool(|_| unsafe { ManuallyDrop::drop(&mut self.retained) });
         }

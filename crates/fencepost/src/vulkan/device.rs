@@ -7,7 +7,7 @@
 //! - **No drop waits, and nothing is destroyed while the device may use it.** What is pending is
 //!   destroyed by the watcher, once it is complete (`native.rs`).
 //! - **The driver is not called in a forked child, nor while the process ends.** In a child, calls
-//!   are errors, by one atomic load (`fork.rs`); drops destroy nothing.
+//!   are errors, by one atomic load ([`fork`](crate::fork)); drops destroy nothing.
 //! - **One thread per device waits for all who asked to be told** (`watcher.rs`). It reads, awaits
 //!   and signals semaphores; it never takes a queue's lock.
 //! - **The time between two markers is the difference of their ticks**, masked by the valid bits of

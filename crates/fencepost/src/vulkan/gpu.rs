@@ -19,7 +19,6 @@ use ash::{Device as Table, vk};
 
 use super::{
     fault::Fault,
-    fork,
     parts::{Facts, Optional, Parts},
     queue::{Queue, QueueLock, Submitter},
 };
@@ -28,6 +27,7 @@ use crate::{
     contract::StreamImpl,
     core::{DeviceCore, Loss, Streams},
     error::{Cause, Error, Result},
+    fork::Process,
     sync::{Mutex, lock},
     workers::{CallbackQueue, Pool},
 };
@@ -58,9 +58,7 @@ pub(crate) struct Gpu {
     /// Whether the process is ending, and its driver may be taken apart.
     exiting: AtomicBool,
     /// The process that it was made in.
-    owner: u32,
-    /// That process by its count of forks.
-    forks: u32,
+    process: Process,
     /// `None` for a device of ours.
     keep_alive: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -101,8 +99,7 @@ impl Gpu {
             streams: Streams::new(),
             loss: Loss::new(),
             exiting: AtomicBool::new(false),
-            owner: std::process::id(),
-            forks: fork::number(),
+            process: Process::this(),
             keep_alive: parts.keep_alive,
         }))
     }
@@ -116,14 +113,14 @@ impl Gpu {
     }
 
     pub(super) fn is_forked(&self) -> bool {
-        self.owner != std::process::id()
+        !self.process.is_this()
     }
 
     /// An error in a forked child. It comes before any lock, since a thread of the parent may hold
     /// one, and before the driver.
     #[inline]
     pub(super) fn check_fork(&self) -> Result<()> {
-        match self.forks == fork::current() {
+        match self.process.is_this() {
             true => Ok(()),
             false => Err(Error::Forked {
                 device: self.name.clone(),

@@ -8,7 +8,7 @@ use std::{
 
 use ash::{Entry, Instance, ext, khr, vk};
 
-use super::fork;
+use crate::{contract::Missing, error::Error, fork::Process};
 
 /// The loader, our instance, and the devices worth opening.
 pub(super) struct Loader {
@@ -17,8 +17,8 @@ pub(super) struct Loader {
     pub(super) instance: Instance,
     /// The version that the instance was made for, which limits the version of its devices.
     pub(super) version: u32,
-    /// The process that it was loaded in, by its number of forks.
-    home: u32,
+    /// The process that it was loaded in.
+    home: Process,
     pub(super) devices: Vec<Found>,
 }
 
@@ -39,49 +39,60 @@ const LIBRARY: &str = "FENCEPOST_VULKAN_LIBRARY";
 const VALIDATION: &str = "FENCEPOST_VULKAN_VALIDATION";
 
 impl Loader {
-    /// The one loader of this process; or why there is none, and what would bring it.
-    pub(super) fn get() -> Result<&'static Loader, String> {
-        static LOADER: OnceLock<Result<Loader, String>> = OnceLock::new();
-        match LOADER.get_or_init(load) {
-            Ok(loader) if loader.home != fork::current() => Err(
-                "this process was forked from one that uses Vulkan; exec() first, or fork before \
-                 it is used"
-                    .into(),
-            ),
-            Ok(loader) => Ok(loader),
-            Err(why) => Err(why.clone()),
+    /// The one loader of this process, or of the one that it was forked from, where it must not be
+    /// called; or why there is none, and what would bring it.
+    pub(super) fn get() -> Result<&'static Loader, Missing> {
+        static LOADER: OnceLock<Result<Loader, Missing>> = OnceLock::new();
+        LOADER.get_or_init(load).as_ref().map_err(Clone::clone)
+    }
+
+    /// The loader, for calls on this device.
+    pub(super) fn to_call(device: &str) -> Result<&'static Loader, Error> {
+        let loader = Loader::get().map_err(|missing| missing.error(device))?;
+        match loader.home.is_this() {
+            true => Ok(loader),
+            false => Err(Error::Forked {
+                device: device.into(),
+            }),
         }
     }
 }
 
-fn load() -> Result<Loader, String> {
+fn failed(why: String) -> Missing {
+    Missing::Failed(Error::Unavailable {
+        device: "vulkan".into(),
+        why,
+    })
+}
+
+fn load() -> Result<Loader, Missing> {
     let named = std::env::var_os(LIBRARY).filter(|name| !name.is_empty());
     let entry = match &named {
         // SAFETY: loading runs the library's initialisers; the user named it as a Vulkan loader.
         Some(path) => unsafe { Entry::load_from(path) }.map_err(|error| {
-            format!(
+            failed(format!(
                 "{LIBRARY} names {}, which cannot be loaded as a Vulkan loader: {error}; unset it, \
                  or name a Vulkan loader",
                 path.to_string_lossy()
-            )
+            ))
         })?,
         // SAFETY: the system's loader, by the name that its installation uses.
         None => unsafe { Entry::load() }.map_err(|error| {
-            format!(
+            Missing::Absent(format!(
                 "no Vulkan loader: {error}; install one (as the package libvulkan1 or \
                  vulkan-loader) and the GPU's driver, or name a loader in {LIBRARY}"
-            )
+            ))
         })?,
     };
     // SAFETY: the entry was just loaded.
     let version = unsafe { entry.try_enumerate_instance_version() }
-        .map_err(|error| format!("the Vulkan loader does not work: {error}"))?
+        .map_err(|error| failed(format!("the Vulkan loader does not work: {error}")))?
         .unwrap_or(vk::API_VERSION_1_0);
     if version < vk::API_VERSION_1_2 {
-        return Err(format!(
+        return Err(Missing::Absent(format!(
             "the Vulkan loader is of version {}, and this needs 1.2; update it",
             shown(version)
-        ));
+        )));
     }
     let version = version.min(vk::API_VERSION_1_3);
     let instance = instance(&entry, version)?;
@@ -90,7 +101,7 @@ fn load() -> Result<Loader, String> {
         _entry: entry,
         instance,
         version,
-        home: fork::number(),
+        home: Process::this(),
         devices,
     })
 }
@@ -107,7 +118,7 @@ pub(super) fn is_named(extension: &vk::ExtensionProperties, name: &CStr) -> bool
     extension.extension_name_as_c_str() == Ok(name)
 }
 
-fn instance(entry: &Entry, version: u32) -> Result<Instance, String> {
+fn instance(entry: &Entry, version: u32) -> Result<Instance, Missing> {
     let application = vk::ApplicationInfo::default()
         .engine_name(c"fencepost")
         .api_version(version);
@@ -136,25 +147,25 @@ fn instance(entry: &Entry, version: u32) -> Result<Instance, String> {
     info = info.enabled_extension_names(&extensions);
     // SAFETY: everything that `info` points to is alive until the call is over.
     let instance = unsafe { entry.create_instance(&info, None) }.map_err(|error| match error {
-        vk::Result::ERROR_INCOMPATIBLE_DRIVER => {
+        vk::Result::ERROR_INCOMPATIBLE_DRIVER => Missing::Absent(
             "the Vulkan loader finds no driver; install the GPU's (or mesa-vulkan-drivers for a \
              software one)"
-                .to_owned()
-        }
-        vk::Result::ERROR_LAYER_NOT_PRESENT => format!(
+                .into(),
+        ),
+        vk::Result::ERROR_LAYER_NOT_PRESENT => failed(format!(
             "{VALIDATION} asks for the validation layer, which is not installed; unset it, or \
              install vulkan-validationlayers"
-        ),
-        error => {
-            format!("vkCreateInstance failed: {error}; try vulkaninfo, and reinstall the driver")
-        }
+        )),
+        error => failed(format!(
+            "vkCreateInstance failed: {error}; try vulkaninfo, and reinstall the driver"
+        )),
     })?;
     if validate {
         let debug = ext::debug_utils::Instance::new(entry, &instance);
         // SAFETY: the instance is alive and has the extension. Neither the messenger nor the
         // instance is ever destroyed.
         let made = unsafe { debug.create_debug_utils_messenger(&self::messenger(), None) };
-        made.map_err(|error| format!("the validation layer takes no messenger: {error}"))?;
+        made.map_err(|error| failed(format!("the validation layer takes no messenger: {error}")))?;
     }
     Ok(instance)
 }
@@ -191,10 +202,12 @@ unsafe extern "system" fn heard(
 }
 
 /// The devices that this backend can use, hardware first; or why there is none.
-fn devices(instance: &Instance) -> Result<Vec<Found>, String> {
+fn devices(instance: &Instance) -> Result<Vec<Found>, Missing> {
     // SAFETY: the instance is alive.
     let all = unsafe { instance.enumerate_physical_devices() }.map_err(|error| {
-        format!("vkEnumeratePhysicalDevices failed: {error}; reinstall the GPU's driver")
+        failed(format!(
+            "vkEnumeratePhysicalDevices failed: {error}; reinstall the GPU's driver"
+        ))
     })?;
     let (mut usable, mut unusable) = (Vec::new(), Vec::new());
     for raw in all {
@@ -226,12 +239,12 @@ fn devices(instance: &Instance) -> Result<Vec<Found>, String> {
     usable.sort_by_key(|found| found.software);
     match (usable.is_empty(), unusable.is_empty()) {
         (false, _) => Ok(usable),
-        (true, true) => Err(
+        (true, true) => Err(Missing::Absent(
             "the Vulkan loader is installed and finds no device; install the GPU's driver".into(),
-        ),
-        (true, false) => Err(format!(
+        )),
+        (true, false) => Err(Missing::Absent(format!(
             "no device here has Vulkan 1.2 with timeline semaphores ({}); update the GPU's driver",
             unusable.join(", ")
-        )),
+        ))),
     }
 }

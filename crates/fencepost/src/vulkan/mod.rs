@@ -41,7 +41,6 @@ mod counter;
 pub(crate) mod device;
 mod exit;
 pub(crate) mod fault;
-mod fork;
 pub(crate) mod gate;
 pub(crate) mod gpu;
 pub(crate) mod loader;

@@ -12,13 +12,13 @@ use super::{
     queue::Queue,
 };
 use crate::{
-    contract::DeviceRef,
+    contract::{DeviceRef, Missing},
     error::{Error, Result},
     sync::{Mutex, lock},
 };
 
 /// How many devices there are.
-pub(crate) fn count() -> Result<usize, String> {
+pub(crate) fn count() -> Result<usize, Missing> {
     Loader::get().map(|loader| loader.devices.len())
 }
 
@@ -29,6 +29,8 @@ pub(crate) fn is_hardware() -> bool {
 
 /// The device of this index; the same one each time, until it is lost.
 pub(crate) fn open(index: usize) -> Result<DeviceRef> {
+    // Before the lock, which a thread of the parent may hold.
+    Loader::to_call(&format!("vulkan:{index}"))?;
     static DEVICES: OnceLock<Mutex<Vec<(usize, DeviceRef)>>> = OnceLock::new();
     let mut devices = lock(DEVICES.get_or_init(|| Mutex::new(Vec::new())));
     if let Some((_, device)) = devices.iter().find(|(known, _)| *known == index)
@@ -54,7 +56,7 @@ pub(crate) fn make(index: usize, only: Option<Features>) -> Result<DeviceRef> {
         device: name.clone(),
         why,
     };
-    let loader = Loader::get().map_err(unavailable)?;
+    let loader = Loader::to_call(&name)?;
     let Some(found) = loader.devices.get(index) else {
         return Err(unavailable(format!(
             "there are {} Vulkan devices, counted from 0",

@@ -31,6 +31,7 @@ use crate::{
     deadlock::Blocking,
     diagnostics,
     error::{Error, Result},
+    fork::Process,
     sync::{
         AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, lock, park, sleep, spin_until, thread,
     },
@@ -53,7 +54,7 @@ struct Blocker(Arc<Shared>);
 struct Shared {
     /// How many workers should be able to run at the same time.
     target: usize,
-    owner: u32,
+    process: Process,
     /// Whether there is a worker, so that tasks pushed from now on will run.
     started: AtomicBool,
     /// The queue's length, for spinning without the lock.
@@ -100,7 +101,7 @@ impl Pool {
     pub(crate) fn new(target: usize) -> Pool {
         let shared = Arc::new(Shared {
             target,
-            owner: std::process::id(),
+            process: Process::this(),
             started: AtomicBool::new(false),
             queued: AtomicUsize::new(0),
             state: Mutex::new(State {
@@ -152,7 +153,7 @@ impl Pool {
 
     /// Whether this process is a fork of the one that has the workers.
     pub(crate) fn is_forked(&self) -> bool {
-        self.shared.owner != std::process::id()
+        !self.shared.process.is_this()
     }
 }
 

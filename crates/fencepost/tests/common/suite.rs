@@ -2,7 +2,13 @@
 //! cannot hold, since it ends a process or needs one of its own.
 #![allow(dead_code)]
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    future::{Future as _, IntoFuture as _},
+    pin::pin,
+    sync::Mutex,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use fencepost::{
     Backend, Device, Error, Event,
@@ -93,23 +99,58 @@ pub(crate) fn a_forked_child_is_told_so(device: &str, also: impl Fn(&Device, &Ev
         let event = Event::with_timing(&device);
         event.record(&stream).unwrap();
         let other = device.new_stream().unwrap();
+        let fresh = Event::new(&device);
+        let marker = event.marker().unwrap();
         // SAFETY: the child does nothing that needs the threads it lost, and leaves by _exit.
         match unsafe { libc::fork() } {
             0 => {
+                let mut awaited = pin!((&event).into_future());
+                let context = &mut Context::from_waker(Waker::noop());
                 let results = [
-                    event.synchronize(),
-                    event.on_complete(|_| {}),
-                    event.record(&stream),
-                    stream.record().map(drop),
-                    other.wait(&event.marker().unwrap()),
-                    other.record_timed().map(drop),
-                    device.new_stream().map(drop),
+                    ("query", event.query().map(drop)),
+                    ("status", event.status().map(drop)),
+                    ("Marker::query", marker.query().map(drop)),
+                    ("synchronize", event.synchronize()),
+                    (
+                        "synchronize_timeout",
+                        event.synchronize_timeout(Duration::MAX),
+                    ),
+                    ("elapsed", event.elapsed(&event).map(drop)),
+                    ("elapsed_time", event.elapsed_time(&event).map(drop)),
+                    ("on_complete", event.on_complete(|_| {})),
+                    ("on_complete of none", fresh.on_complete(|_| {})),
+                    (
+                        "await",
+                        match awaited.as_mut().poll(context) {
+                            Poll::Ready(result) => result,
+                            Poll::Pending => Ok(()),
+                        },
+                    ),
+                    ("record", event.record(&stream)),
+                    ("record elsewhere", event.record(&other)),
+                    ("first record", fresh.record(&other)),
+                    ("Stream::record", stream.record().map(drop)),
+                    ("record_timed", other.record_timed().map(drop)),
+                    ("wait", event.wait(&other)),
+                    ("Stream::wait", other.wait(&marker)),
+                    ("wait_foreign", other.wait_foreign(&marker)),
+                    ("Stream::query", other.query().map(drop)),
+                    ("Stream::synchronize", other.synchronize()),
+                    ("error", other.error().map_or(Ok(()), Err)),
+                    ("clear_error", other.clear_error()),
+                    ("new_stream", device.new_stream().map(drop)),
+                    ("Device::synchronize", device.synchronize()),
+                    ("open", Device::open(device.name()).map(drop)),
                 ];
-                let is_told = results
-                    .iter()
-                    .all(|result| matches!(result, Err(Error::Forked { .. })))
-                    && also(&device, &event);
-                drop((event, gate, stream, other, device));
+                let mut is_told = true;
+                for (call, result) in &results {
+                    if !matches!(result, Err(Error::Forked { .. })) {
+                        is_told = false;
+                        eprintln!("{call} in a forked child: {result:?}");
+                    }
+                }
+                is_told &= also(&device, &event);
+                drop((event, gate, stream, other, fresh, marker, device));
                 // SAFETY: ends the child at once.
                 unsafe { libc::_exit(i32::from(!is_told)) };
             }

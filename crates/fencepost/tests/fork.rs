@@ -1,0 +1,187 @@
+//! Forks: what a child may do with what its parent opened, and with devices of its own.
+#![cfg(all(unix, not(loom)))]
+
+use std::{
+    future::{Future as _, IntoFuture as _},
+    pin::pin,
+    sync::mpsc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use fencepost::{Device, Error, Event, Result, Status, testing::work};
+
+mod common;
+
+/// Longer than anything here takes, unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs `child` in a forked child, and checks that it ends well.
+fn in_a_forked_child(child: impl FnOnce()) {
+    // SAFETY: the parent's other threads are workers of the library, idle; the child calls nothing
+    // but this crate, which is what is tested, and _exit.
+    match unsafe { libc::fork() } {
+        -1 => panic!("fork failed"),
+        0 => {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
+            // SAFETY: ends the child at once, without what its parent would do at exit.
+            unsafe { libc::_exit(i32::from(outcome.is_err())) }
+        }
+        pid => {
+            let mut status = 0;
+            // SAFETY: `status` is a valid place for an int, and `pid` is a child of ours.
+            assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+            assert_eq!(status, 0, "the child's checks failed");
+        }
+    }
+}
+
+/// What a task sees when it polls `future` once.
+fn poll_once<T>(future: impl Future<Output = T>) -> Poll<T> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn is_told(call: &str, result: Result<()>) {
+    assert!(
+        matches!(result, Err(Error::Forked { .. })),
+        "{call}: expected Forked, got {result:?}"
+    );
+}
+
+#[test]
+fn a_child_is_told_by_every_call_that_needs_the_parents_threads() {
+    common::in_a_process_of_its_own(|| {
+        let device = Device::open("host").unwrap();
+        let (idle, held) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+        let gate = work::gate(&held).unwrap();
+        let (done, pending, fresh) = (
+            Event::with_timing(&device),
+            Event::with_timing(&device),
+            Event::new(&device),
+        );
+        done.record(&idle).unwrap();
+        done.synchronize().unwrap();
+        pending.record(&held).unwrap();
+        let (complete, open) = (done.marker().unwrap(), pending.marker().unwrap());
+        let mut polled = Box::pin((&pending).into_future());
+        let waker = Waker::noop();
+        assert!(
+            polled
+                .as_mut()
+                .poll(&mut Context::from_waker(waker))
+                .is_pending()
+        );
+        in_a_forked_child(|| {
+            is_told("launch, idle", idle.launch(|| {}));
+            is_told("launch, held", held.launch(|| {}));
+            is_told("Stream::record, idle", idle.record().map(drop));
+            is_told("record_timed", held.record_timed().map(drop));
+            is_told("Event::record, idle", fresh.record(&idle));
+            is_told("Event::record, again", done.record(&idle));
+            is_told("Event::wait, complete", done.wait(&idle));
+            is_told("Event::wait, pending", pending.wait(&idle));
+            is_told("Stream::wait", idle.wait(&open));
+            is_told("Stream::wait_foreign", idle.wait_foreign(&open));
+            is_told("Stream::query", idle.query().map(drop));
+            is_told("Stream::synchronize", idle.synchronize());
+            is_told("Stream::error", idle.error().map_or(Ok(()), Err));
+            is_told("clear_error", idle.clear_error());
+            is_told("new_stream", device.new_stream().map(drop));
+            is_told("Device::synchronize", device.synchronize());
+            is_told(
+                "Device::synchronize_timeout",
+                device.synchronize_timeout(PATIENCE),
+            );
+            is_told(
+                "on_complete, complete",
+                done.on_complete(|_| unreachable!()),
+            );
+            is_told(
+                "on_complete, pending",
+                pending.on_complete(|_| unreachable!()),
+            );
+            is_told("on_complete, none", fresh.on_complete(|_| unreachable!()));
+            is_told(
+                "Marker::on_complete",
+                complete.on_complete(|_| unreachable!()),
+            );
+            is_told("query, pending", pending.query().map(drop));
+            is_told("status, pending", pending.status().map(drop));
+            is_told("Marker::query, pending", open.query().map(drop));
+            is_told("synchronize, pending", pending.synchronize());
+            is_told("Marker::synchronize, pending", open.synchronize());
+            is_told("synchronize_timeout", pending.synchronize_timeout(PATIENCE));
+            is_told("elapsed, pending", done.elapsed(&pending).map(drop));
+            is_told(
+                "elapsed_time, pending",
+                done.elapsed_time(&pending).map(drop),
+            );
+            let Poll::Ready(awaited) = poll_once((&pending).into_future()) else {
+                panic!("await: expected Forked, and it waits");
+            };
+            is_told("await", awaited);
+            let again = polled.as_mut().poll(&mut Context::from_waker(waker));
+            assert!(
+                matches!(again, Poll::Ready(Err(Error::Forked { .. }))),
+                "{again:?}"
+            );
+            // What is known stays known.
+            assert!(done.query().unwrap() && complete.query().unwrap() && fresh.query().unwrap());
+            assert_eq!(done.status().unwrap(), Status::Complete);
+            assert_eq!(fresh.status().unwrap(), Status::Unrecorded);
+            done.synchronize().unwrap();
+            complete.synchronize().unwrap();
+            assert_eq!(done.elapsed_time(&done).unwrap(), 0.0);
+            assert!(held.progress().recorded > 0);
+            drop((
+                polled, done, pending, fresh, idle, held, complete, open, device,
+            ));
+        });
+        gate.open();
+    });
+}
+
+#[test]
+fn a_child_opens_a_host_device_of_its_own() {
+    common::in_a_process_of_its_own(|| {
+        let of_parent = Device::open("host").unwrap();
+        of_parent.default_stream().launch(|| {}).unwrap();
+        of_parent.synchronize().unwrap();
+        let (stuck, pending) = (of_parent.new_stream().unwrap(), Event::new(&of_parent));
+        let gate = work::gate(&stuck).unwrap();
+        pending.record(&stuck).unwrap();
+        in_a_forked_child(|| {
+            let device = Device::open("host").unwrap();
+            assert_ne!(device, of_parent);
+            assert_eq!(
+                device,
+                Device::open("host").unwrap(),
+                "one for the whole child"
+            );
+            let stream = device.new_stream().unwrap();
+            let event = Event::with_timing(&device);
+            let (tell, told) = mpsc::channel();
+            let tell_again = tell.clone();
+            stream.launch(move || tell.send("ran").unwrap()).unwrap();
+            event.record(&stream).unwrap();
+            event
+                .on_complete(move |_| tell_again.send("called").unwrap())
+                .unwrap();
+            event.synchronize_timeout(PATIENCE).unwrap();
+            assert_eq!(told.recv_timeout(PATIENCE).unwrap(), "ran");
+            assert_eq!(told.recv_timeout(PATIENCE).unwrap(), "called");
+            // Events of the parent mean nothing to it.
+            is_told("wait for the parent's", pending.wait(&stream));
+            is_told("Stream::wait", stream.wait(&pending.marker().unwrap()));
+            is_told("record the parent's", pending.record(&stream));
+            stream.synchronize().unwrap();
+            in_a_forked_child(|| {
+                is_told("grandchild", stream.record().map(drop));
+                let device = Device::open("host").unwrap();
+                device.default_stream().launch(|| {}).unwrap();
+                device.synchronize_timeout(PATIENCE).unwrap();
+            });
+        });
+        gate.open();
+    });
+}
