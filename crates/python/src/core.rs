@@ -9,7 +9,7 @@
 //! | holds a raw event | that raw event |
 
 use std::sync::{
-    OnceLock,
+    Mutex, OnceLock, PoisonError,
     atomic::{AtomicU16, Ordering},
 };
 
@@ -23,7 +23,7 @@ use crate::{
     error::to_py,
     place,
     raw::{Exposure, Flags, RawEvent},
-    wait::{Limit, WaitMode, poll, wait},
+    wait::{Limit, WaitMode, poll, wait_for},
 };
 
 /// What an event holds that is not complete.
@@ -50,6 +50,7 @@ pub(crate) struct Core {
     pub(crate) flags: Flags,
     event: OnceLock<Event>,
     exposure: Exposure,
+    name: Mutex<Option<String>>,
     /// Part of the address of the stream that `event` was last recorded on: a hint that the next
     /// record can be made in place. 0 is no hint.
     recorded_on: AtomicU16,
@@ -82,6 +83,36 @@ impl Core {
             },
             exposure: Exposure::open(device, handle)?,
             ..Core::default()
+        })
+    }
+
+    /// The name that the program gave it.
+    pub(crate) fn name(&self) -> Option<String> {
+        let name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
+        name.clone()
+    }
+
+    /// Sets the name; the empty one is none.
+    pub(crate) fn set_name(&self, name: Option<String>) {
+        let name = name.filter(|name| !name.is_empty());
+        if let Some(event) = self.event.get() {
+            event.set_name(name.as_deref().unwrap_or_default());
+        }
+        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = name;
+    }
+
+    /// The name in a `repr`: in quotes, behind a space.
+    pub(crate) fn shown_name(&self) -> String {
+        self.name()
+            .map_or_else(String::new, |name| format!(" {name:?}"))
+    }
+
+    /// The library's event, made on `device` if there is none yet.
+    fn event_on(&self, device: &Device) -> &Event {
+        self.event.get_or_init(|| {
+            let event = new_event(device, self.flags);
+            event.set_name(self.name().as_deref().unwrap_or_default());
+            event
         })
     }
 
@@ -124,9 +155,7 @@ impl Core {
         }
         let event = match self.event.get() {
             Some(event) => event,
-            None => self
-                .event
-                .get_or_init(|| new_event(stream.device(), self.flags)),
+            None => self.event_on(stream.device()),
         };
         let line = place::of_record(py);
         // A wrong hint, from another stream with the same part of the address, costs time only.
@@ -186,9 +215,7 @@ impl Core {
         if let Some(raw) = self.exposure.get() {
             return Err(raw.mismatch(&marker));
         }
-        self.event
-            .get_or_init(|| new_event(device, self.flags))
-            .set_marker(marker)
+        self.event_on(device).set_marker(marker)
     }
 
     /// The `CUevent` as an integer; 0 before the first record. Exposes the raw event.
@@ -257,9 +284,10 @@ impl Core {
             return match done {
                 true => Ok(()),
                 false => Err(PyTimeoutError::new_err(format!(
-                    "gave up after {}: what was recorded last on this event of {} is pending; \
+                    "gave up after {}: what was recorded last on event{} of {} is pending; \
                      wait longer, or look at the work submitted before it",
                     bindings::duration_in_words(limit.given.unwrap_or_default()),
+                    self.shown_name(),
                     raw.device
                 ))),
             };
@@ -271,7 +299,15 @@ impl Core {
             None => Ok(()),
             Some(marker) => {
                 let backend = event.device().backend();
-                Ok(wait(py, &marker, backend, limit, self.wait_mode())?)
+                let name = || self.name();
+                Ok(wait_for(
+                    py,
+                    &marker,
+                    backend,
+                    limit,
+                    self.wait_mode(),
+                    name,
+                )?)
             }
         }
     }

@@ -83,6 +83,17 @@ impl CudaEvent {
         })
     }
 
+    /// Its name, which errors and its ``repr`` show; None while it has none. May be set.
+    #[getter]
+    fn name(&self) -> Option<String> {
+        self.core.name()
+    }
+
+    #[setter]
+    fn set_name(&self, name: Option<String>) {
+        self.core.set_name(name);
+    }
+
     /// Open the event that another process exported by ``ipc_handle()``. It works while that
     /// process keeps its own event.
     #[staticmethod]
@@ -220,7 +231,8 @@ impl CudaEvent {
         };
         // Programs look for the name of the class that this one stands in for.
         format!(
-            "<fencepost.cuda.Event{device} (for torch.cuda.Event), {}>",
+            "<fencepost.cuda.Event{}{device} (for torch.cuda.Event), {}>",
+            self.core.shown_name(),
             self.core.state()
         )
     }

@@ -31,6 +31,21 @@ impl PyDevice {
         &self.name
     }
 
+    /// What its streams are called in texts behind its name; None while it has none. May be set.
+    ///
+    /// Devices with the same name are equal whatever their labels are, and pickling leaves it out.
+    #[getter]
+    fn label(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        Ok(self.open(py)?.label())
+    }
+
+    #[setter]
+    fn set_label(&self, py: Python<'_>, label: Option<String>) -> PyResult<()> {
+        self.open(py)?
+            .set_label(label.as_deref().unwrap_or_default());
+        Ok(())
+    }
+
     /// The API it is reached through: ``host``, ``cuda``, ``vulkan`` or ``metal``.
     #[getter]
     fn backend(&self, py: Python<'_>) -> PyResult<&'static str> {

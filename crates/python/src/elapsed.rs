@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 
 use crate::{
     core::Core,
-    wait::{Limit, wait},
+    wait::{Limit, wait_for},
 };
 
 /// Checks that a time between the two makes sense. The order of the checks is PyTorch's.
@@ -63,7 +63,8 @@ pub(crate) fn elapsed_after(
     if let (Some(first), Some(last)) = (start.marker(py), end.marker(py)) {
         for (event, marker) in [(start, &first), (end, &last)] {
             let backend = event.device().map_or(Backend::Host, Device::backend);
-            wait(py, marker, backend, limit, event.wait_mode())?;
+            let name = || event.name();
+            wait_for(py, marker, backend, limit, event.wait_mode(), name)?;
         }
         let elapsed = py.detach(|| first.elapsed(&last)).map_err(map)?;
         return Ok(elapsed.as_millis_f64());

@@ -46,7 +46,7 @@ impl PyEvent {
 impl PyEvent {
     #[new]
     #[pyo3(signature = (
-        device = None, *, enable_timing = false, blocking = false, interprocess = false
+        device = None, *, enable_timing = false, blocking = false, interprocess = false, name = None
     ))]
     fn new(
         py: Python<'_>,
@@ -54,6 +54,7 @@ impl PyEvent {
         enable_timing: bool,
         blocking: bool,
         interprocess: bool,
+        name: Option<String>,
     ) -> PyResult<PyEvent> {
         let flags = Flags {
             timing: enable_timing,
@@ -62,7 +63,20 @@ impl PyEvent {
             external: false,
         };
         let device = device_of(py, device, Parameter::new("Event", "device"))?;
-        Ok(PyEvent::on(device, flags.check()?))
+        let event = PyEvent::on(device, flags.check()?);
+        event.core.set_name(name);
+        Ok(event)
+    }
+
+    /// Its name, which errors and its ``repr`` show; None while it has none. May be set.
+    #[getter]
+    fn name(&self) -> Option<String> {
+        self.core.name()
+    }
+
+    #[setter]
+    fn set_name(&self, name: Option<String>) {
+        self.core.set_name(name);
     }
 
     /// Open the event that another process exported by ``ipc_handle()``.
@@ -183,7 +197,8 @@ impl PyEvent {
             false => "",
         };
         format!(
-            "<fencepost.Event of {}{timing}, {}>",
+            "<fencepost.Event{} of {}{timing}, {}>",
+            self.core.shown_name(),
             self.device,
             self.core.state()
         )

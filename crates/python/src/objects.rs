@@ -51,7 +51,7 @@ impl PyDevice {
 }
 
 /// An in-order queue of a device. ``Stream(device)`` makes a new one; ``Stream()`` makes one on the
-/// best device.
+/// best device. ``Stream(device, name="load")`` has a name, which errors and its ``repr`` show.
 ///
 /// Work, records and waits take effect in the order in which they are submitted. Streams of GPUs
 /// run no Python: submit kernels with the library you use, on the handle ``cuda_stream``. A library
@@ -84,7 +84,8 @@ impl PyStream {
 /// ``device`` is a name, a ``fencepost.Device`` or a ``torch.device``; by default the best device
 /// there is. ``enable_timing`` lets times be taken between two such events. ``blocking`` makes
 /// waiting threads sleep at once; by default they poll a GPU for some milliseconds first.
-/// ``interprocess`` (CUDA on Linux) lets other processes share the event.
+/// ``interprocess`` (CUDA on Linux) lets other processes share the event. ``name`` is shown by
+/// errors and its ``repr``.
 ///
 /// An event that was never recorded counts as complete. Recording again never disturbs earlier
 /// waits. Any number of threads may use one event. Dropping it never blocks, pending or not.

@@ -31,11 +31,27 @@ impl PyStream {
 #[pymethods]
 impl PyStream {
     #[new]
-    #[pyo3(signature = (device = None))]
-    fn new(py: Python<'_>, device: Option<&Bound<'_, PyAny>>) -> PyResult<PyStream> {
+    #[pyo3(signature = (device = None, *, name = None))]
+    fn new(
+        py: Python<'_>,
+        device: Option<&Bound<'_, PyAny>>,
+        name: Option<&str>,
+    ) -> PyResult<PyStream> {
         let device = device_of(py, device, Parameter::new("Stream", "device"))?;
         let stream = py.detach(|| device.new_stream()).map_err(to_py)?;
+        stream.set_name(name.unwrap_or_default());
         Ok(PyStream::of(stream))
+    }
+
+    /// Its name, which errors and its ``repr`` show; None while it has none. May be set.
+    #[getter]
+    fn name(&self) -> Option<String> {
+        self.stream.name()
+    }
+
+    #[setter]
+    fn set_name(&self, name: Option<String>) {
+        self.stream.set_name(name.as_deref().unwrap_or_default());
     }
 
     /// The device it belongs to.

@@ -93,6 +93,18 @@ pub(crate) fn wait(
     limit: Limit,
     mode: WaitMode,
 ) -> Result<(), Ended> {
+    wait_for(py, marker, device, limit, mode, || None)
+}
+
+/// As [`wait`], for a marker that an event holds; `name` is that of the event.
+pub(crate) fn wait_for(
+    py: Python<'_>,
+    marker: &Marker,
+    device: Backend,
+    limit: Limit,
+    mode: WaitMode,
+    name: impl Fn() -> Option<String> + Sync,
+) -> Result<(), Ended> {
     // The library detects circles of waits inside host work, but only among waits without a
     // deadline. Such a wait cannot be cut into slices.
     if IN_WORK.get() && limit.given.is_none() {
@@ -106,12 +118,12 @@ pub(crate) fn wait(
         let slice = limit.left(SLICE);
         let spin_now = std::mem::take(&mut spin).min(slice);
         match py.detach(|| wait_slice(marker, slice, spin_now)) {
-            Ok(()) => return Ok(()),
-            Err(Error::Timeout(mut timeout)) => {
+            Ok(true) => return Ok(()),
+            Ok(false) => {
                 py.check_signals().map_err(Ended::Raised)?;
                 if let Some(given) = limit.passed() {
-                    timeout.limit = given;
-                    return Err(Ended::Failed(Error::Timeout(timeout)));
+                    let error = py.detach(|| bindings::timeout(marker, given, name()));
+                    return Err(Ended::Failed(error));
                 }
             }
             Err(error) => return Err(Ended::Failed(error)),
@@ -119,15 +131,16 @@ pub(crate) fn wait(
     }
 }
 
-fn wait_slice(marker: &Marker, slice: Duration, spin: Duration) -> Result<(), Error> {
+/// Whether the marker is complete after `slice` at most.
+fn wait_slice(marker: &Marker, slice: Duration, spin: Duration) -> Result<bool, Error> {
     let start = Instant::now();
     while start.elapsed() < spin {
         if marker.query()? {
-            return Ok(());
+            return Ok(true);
         }
         std::hint::spin_loop();
     }
-    marker.synchronize_timeout(slice.saturating_sub(start.elapsed()))
+    bindings::wait_slice(marker, slice.saturating_sub(start.elapsed()))
 }
 
 /// Blocks until everything submitted to `stream` so far is done, for at most `limit`.

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import pickle
+import sys
 import threading
 import time
 import weakref
@@ -159,6 +160,115 @@ def test_a_timeout_says_what_it_waited_for_and_not_in_rust(device, gate):
     assert "completed 0 of 1 markers" in text
     assert ".rs" not in text
     assert "recorded at" not in text
+
+
+def line():
+    """Return the number of the line that calls this."""
+    return sys._getframe(1).f_lineno
+
+
+@pytest.fixture
+def located():
+    """Errors name the Python line of each record."""
+    before = fencepost.locations(True)
+    yield
+    fencepost.locations(before)
+
+
+def timed_out(event):
+    with pytest.raises(TimeoutError) as caught:
+        event.synchronize(timeout=0.02)
+    return str(caught.value)
+
+
+def test_a_timeout_names_the_line_of_record_when_asked_to(device, gate, located):
+    stream, event = device.stream(), Event(device)
+    gate(stream)
+    event.record(stream)
+    assert f"recorded at {__file__}:{line() - 1}, is pending" in timed_out(event)
+    # The second record on a stream is made in place on some backends.
+    for _ in range(3):
+        event.record(stream)
+        text = timed_out(event)
+        assert f"recorded at {__file__}:{line() - 2}, is pending" in text
+
+
+def test_a_timeout_tells_how_to_see_the_line_of_record(device, gate):
+    stream, event = device.stream(), Event(device)
+    gate(stream)
+    event.record(stream)
+    text = timed_out(event)
+    assert text.endswith("; call fencepost.locations(True) to see where it was recorded")
+
+
+def test_a_wait_for_a_stream_or_device_names_its_own_line(device, gate):
+    stream = device.stream()
+    gate(stream)
+    for synchronize in [stream.synchronize, device.synchronize]:
+        with pytest.raises(TimeoutError) as caught:
+            synchronize(timeout=0.02)
+        assert f"recorded at {__file__}:{line() - 1}, is pending" in str(caught.value)
+        assert "gave up after 20 ms: " in str(caught.value)
+
+
+def test_a_timeout_names_the_closure_at_the_end_of_the_chain(host, located):
+    streams = [Stream(host, name="load"), host.stream(), host.stream()]
+    started, go = threading.Event(), threading.Event()
+
+    def load():
+        started.set()
+        go.wait()
+
+    streams[0].launch(load)
+    launched = line() - 1
+    for one, two in zip(streams, streams[1:]):
+        two.wait_stream(one)
+        waited = line() - 1
+    end = Event(host, name="end")
+    end.record(streams[2])
+    assert started.wait(PATIENCE)
+    try:
+        text = timed_out(end)
+        while "has been running" not in text:
+            text = timed_out(end)
+    finally:
+        go.set()
+    assert f'(event "end"), recorded at {__file__}:' in text
+    assert f'of stream {streams[0].id} "load" of host, recorded at {__file__}:{waited}' in text
+    assert (
+        f'stuck is stream {streams[0].id} "load" of host (1 stream lies between): it has been '
+        f"running the closure launched at {__file__}:{launched} for " in text
+    )
+    assert ".rs" not in text
+    assert "fencepost.locations" not in text
+
+
+def test_names_show_in_repr_and_can_be_changed(device):
+    stream, event = Stream(device, name="load"), Event(device, name="loaded")
+    assert (stream.name, event.name) == ("load", "loaded")
+    assert f'stream {stream.id} "load" of {device}' in repr(stream)
+    assert 'Event "loaded" of' in repr(event)
+    stream.name, event.name = "store", None
+    assert '"store"' in repr(stream)
+    assert '"' not in repr(event)
+    assert (device.stream().name, Event(device).name) == (None, None)
+    for kind in [fencepost.cuda.Event, fencepost.mps.Event]:
+        event = kind()
+        event.name = "loaded"
+        assert event.name == "loaded"
+        assert 'Event "loaded"' in repr(event)
+
+
+def test_a_label_changes_neither_equality_nor_pickling(device):
+    device.label = "training"
+    try:
+        assert 'training"' in repr(device.stream())
+        assert device == fencepost.Device(device.name)
+        assert pickle.loads(pickle.dumps(device)) == device
+        assert str(device) == device.name
+    finally:
+        device.label = None
+    assert device.label is None
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan")])

@@ -17,6 +17,17 @@ impl MpsEvent {
         MpsEvent::with_timing(enable_timing)
     }
 
+    /// Its name, which errors and its ``repr`` show; None while it has none. May be set.
+    #[getter]
+    fn name(&self) -> Option<String> {
+        self.core.name()
+    }
+
+    #[setter]
+    fn set_name(&self, name: Option<String>) {
+        self.core.set_name(name);
+    }
+
     /// Mark the point behind everything submitted to ``stream`` so far, and hold it from now on.
     ///
     /// Never waits for the device. Raises RuntimeError for an object that is no
@@ -70,6 +81,7 @@ impl MpsEvent {
     }
 
     fn __repr__(&self) -> String {
-        format!("<fencepost.mps.Event, {}>", self.core.state())
+        let name = self.core.shown_name();
+        format!("<fencepost.mps.Event{name}, {}>", self.core.state())
     }
 }
