@@ -8,7 +8,7 @@ use crate::{Stop, WIDTH, print, print_json, table};
 /// List the devices of every backend and their clocks, or what a backend lacks
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Print one JSON object: {"backends": [{backend, devices, missing}]}
+    /// Print one JSON object: {"backends": [{backend, devices, missing}], "gpus": [{uuid, devices}]}
     #[arg(long)]
     json: bool,
 }
@@ -16,6 +16,14 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Report {
     backends: Vec<Found>,
+    gpus: Vec<Gpu>,
+}
+
+/// One GPU, which may be a device of several backends.
+#[derive(Serialize)]
+struct Gpu {
+    uuid: String,
+    devices: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -29,6 +37,8 @@ struct Found {
 #[derive(Serialize)]
 struct Opened {
     name: String,
+    /// The same for all devices that are one GPU.
+    uuid: Option<String>,
     clock: Option<Clock>,
     /// Why the device was found but cannot be opened.
     error: Option<String>,
@@ -51,7 +61,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
             missing: found.missing,
         })
         .collect();
-    let report = Report { backends };
+    let gpus = gpus(&backends);
+    let report = Report { backends, gpus };
     match args.json {
         true => print_json(&report)?,
         false => print(&text(&report))?,
@@ -64,7 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
 }
 
 fn opened(name: String) -> Opened {
-    let (clock, error) = match Device::open(&name) {
+    let (clock, uuid, error) = match Device::open(&name) {
         Ok(device) => {
             let clock = device.clock();
             let clock = Clock {
@@ -73,11 +84,63 @@ fn opened(name: String) -> Opened {
                 tick_ns: clock.tick_nanos(),
                 valid_bits: clock.valid_bits(),
             };
-            (Some(clock), None)
+            (Some(clock), device.uuid().map(in_words), None)
         }
-        Err(error) => (None, Some(error.to_string())),
+        Err(error) => (None, None, Some(error.to_string())),
     };
-    Opened { name, clock, error }
+    Opened {
+        name,
+        uuid,
+        clock,
+        error,
+    }
+}
+
+/// As NVIDIA's tools and `vulkaninfo` write it.
+fn in_words(uuid: [u8; 16]) -> String {
+    let hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+    let parts = [
+        &uuid[..4],
+        &uuid[4..6],
+        &uuid[6..8],
+        &uuid[8..10],
+        &uuid[10..],
+    ];
+    parts.map(hex).join("-")
+}
+
+/// The GPUs that have a UUID, in the order of their first device.
+fn gpus(backends: &[Found]) -> Vec<Gpu> {
+    let mut gpus: Vec<Gpu> = Vec::new();
+    for device in backends.iter().flat_map(|found| &found.devices) {
+        let Some(uuid) = &device.uuid else { continue };
+        match gpus.iter_mut().find(|gpu| gpu.uuid == *uuid) {
+            Some(gpu) => gpu.devices.push(device.name.clone()),
+            None => gpus.push(Gpu {
+                uuid: uuid.clone(),
+                devices: vec![device.name.clone()],
+            }),
+        }
+    }
+    gpus
+}
+
+/// The other devices that are the same GPU, as the end of a sentence.
+fn also(report: &Report, device: &Opened) -> String {
+    let gpu = report
+        .gpus
+        .iter()
+        .find(|gpu| Some(&gpu.uuid) == device.uuid.as_ref());
+    let devices = gpu.map_or(&[][..], |gpu| &gpu.devices);
+    let others: Vec<_> = devices
+        .iter()
+        .filter(|name| **name != device.name)
+        .cloned()
+        .collect();
+    match others.is_empty() {
+        true => String::new(),
+        false => format!("; the same GPU as {}", others.join(", ")),
+    }
 }
 
 fn text(report: &Report) -> String {
@@ -99,7 +162,12 @@ fn text(report: &Report) -> String {
         }
         for device in &found.devices {
             let facts = match (&device.clock, &device.error) {
-                (Some(clock), _) => format!("{}, {} ns", clock.name, clock.resolution_ns),
+                (Some(clock), _) => format!(
+                    "{}, {} ns{}",
+                    clock.name,
+                    clock.resolution_ns,
+                    also(&report, device)
+                ),
                 (None, Some(error)) => format!("FAILED: {error}"),
                 (None, None) => String::new(),
             };
@@ -129,6 +197,50 @@ fn wrap(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn devices_of_one_gpu_are_told_as_one() {
+        let device = |name: &str, uuid: Option<u8>| Opened {
+            name: name.into(),
+            uuid: uuid.map(|byte| in_words([byte; 16])),
+            clock: Some(Clock {
+                name: "a clock".into(),
+                resolution_ns: 1,
+                tick_ns: 1.0,
+                valid_bits: 64,
+            }),
+            error: None,
+        };
+        let backends = vec![
+            Found {
+                backend: "cuda",
+                devices: vec![device("cuda:0", Some(1)), device("cuda:1", Some(2))],
+                missing: None,
+            },
+            Found {
+                backend: "vulkan",
+                devices: vec![device("vulkan:0", Some(2)), device("vulkan:1", Some(3))],
+                missing: None,
+            },
+            Found {
+                backend: "host",
+                devices: vec![device("host", None)],
+                missing: None,
+            },
+        ];
+        let gpus = gpus(&backends);
+        let named: Vec<_> = gpus.iter().map(|gpu| gpu.devices.join(" ")).collect();
+        assert_eq!(named, ["cuda:0", "cuda:1 vulkan:0", "vulkan:1"]);
+        assert_eq!(gpus[0].uuid, "01010101-0101-0101-0101-010101010101");
+        let report = Report { backends, gpus };
+        let also =
+            |backend: usize, index: usize| also(&report, &report.backends[backend].devices[index]);
+        assert_eq!(also(0, 0), "");
+        assert_eq!(also(0, 1), "; the same GPU as vulkan:0");
+        assert_eq!(also(1, 0), "; the same GPU as cuda:1");
+        assert_eq!(also(2, 0), "");
+        assert!(text(&report).contains("the same GPU as"));
+    }
 
     #[test]
     fn a_text_is_wrapped_at_its_spaces() {

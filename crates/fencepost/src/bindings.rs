@@ -31,6 +31,13 @@ pub fn record_in_place(event: &Event, stream: &Stream, at: Place) -> bool {
     event.record_in_place(stream, at)
 }
 
+/// How many CUDA devices there are, without initialising the driver: `None` where only the driver can
+/// tell. See [`Device::list`](crate::Device::list).
+#[cfg(all(feature = "cuda", not(loom)))]
+pub fn cuda_count_uninitialised() -> Option<usize> {
+    crate::cuda::device::count_uninitialised()
+}
+
 /// What [`Event::query`] can tell by a few atomic loads; `None` where it would take a lock or ask
 /// a driver.
 #[inline]

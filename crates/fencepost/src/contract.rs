@@ -69,6 +69,11 @@ pub(crate) trait DeviceImpl: Send + Sync + Any {
     /// The API it is reached through.
     fn backend(&self) -> Backend;
 
+    /// The UUID of the GPU, where the API tells one that other APIs tell too.
+    fn uuid(&self) -> Option<[u8; 16]> {
+        None
+    }
+
     /// The stream that exists from the start. The same one each time.
     fn default_stream(&self) -> Arc<dyn StreamImpl>;
 

@@ -154,10 +154,16 @@ impl Device {
         }
     }
 
-    /// Every backend with its devices, or why it has none. Loads the drivers that there are.
+    /// Every backend with its devices, or why it has none. Opens none of them.
+    ///
+    /// It initialises the drivers of Metal and Vulkan where they are there, so that processes forked
+    /// later cannot use them. That of CUDA it initialises only where NVIDIA's management library
+    /// (NVML) cannot tell: where that is missing, where a GPU is split (MIG), or where
+    /// `CUDA_VISIBLE_DEVICES` holds more than indices and UUIDs of GPUs.
     ///
     /// # References
-    /// - [`cuDeviceGetCount`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__DEVICE.html)
+    /// - [`nvmlDeviceGetCount_v2`](https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html),
+    ///   or [`cuDeviceGetCount`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__DEVICE.html)
     /// - [`vkEnumeratePhysicalDevices`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkEnumeratePhysicalDevices.html)
     /// - [`MTLCopyAllDevices`](https://developer.apple.com/documentation/metal/mtlcopyalldevices())
     ///
@@ -167,7 +173,7 @@ impl Device {
     /// ```
     pub fn list() -> Vec<Found> {
         let found = |entry: &Entry| {
-            let (count, missing) = match (entry.count)() {
+            let (count, missing) = match (entry.ask)() {
                 Ok(count) => (count, None),
                 Err(missing) => (0, Some(missing.to_string())),
             };
@@ -255,6 +261,24 @@ impl Device {
     /// ```
     pub fn clock(&self) -> &Clock {
         &self.core().clock
+    }
+
+    /// The UUID of the GPU, by which its devices of several backends are known as one GPU: `cuda:0`
+    /// and `vulkan:0` of one GPU have the same. It stays the same from one process to the next.
+    /// `None` for the host; for Metal, which has registry IDs instead, good until the next restart;
+    /// and where the driver has none. Never blocks.
+    ///
+    /// # References
+    /// - [`cuDeviceGetUuid_v2`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__DEVICE.html),
+    ///   which in MIG mode is that of the part
+    /// - [`VkPhysicalDeviceIDProperties::deviceUUID`](https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceIDProperties.html)
+    ///
+    /// ```
+    /// assert_eq!(fencepost::Device::open("host")?.uuid(), None);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn uuid(&self) -> Option<[u8; 16]> {
+        self.imp().uuid()
     }
 
     /// How many callbacks of [`Marker::on_complete`](crate::Marker::on_complete) have panicked on

@@ -17,6 +17,8 @@ pub(crate) struct Entry {
     pub(crate) backend: Backend,
     /// How many devices there are. In a forked child, how many there were before.
     pub(crate) count: fn() -> Result<usize, Missing>,
+    /// As `count`, for who opens none: without initialising a driver where that is possible.
+    pub(crate) ask: fn() -> Result<usize, Missing>,
     /// Opens the device of this index, which is below `count`.
     pub(crate) open: fn(usize) -> Result<DeviceRef>,
     /// Whether its first device, if it has one, is preferred to the host.
@@ -31,6 +33,7 @@ pub(crate) const REGISTRY: [Entry; 4] = [
     Entry {
         backend: Backend::Host,
         count: || Ok(1),
+        ask: || Ok(1),
         open: |_| Ok(host::shared()),
         preferred: || true,
     },
@@ -40,26 +43,32 @@ pub(crate) const REGISTRY: [Entry; 4] = [
 const METAL: Entry = Entry {
     backend: Backend::Metal,
     count: metal::count,
+    ask: metal::count,
     open: metal::open,
     preferred: || true,
 };
 #[cfg(not(has_metal))]
 const METAL: Entry = Entry {
     backend: Backend::Metal,
-    count: || {
-        Err(Missing::Absent(match cfg!(target_vendor = "apple") {
-            true => LEFT_OUT.replace("NAME", "metal"),
-            false => format!("{} has no Metal; a Mac brings it", std::env::consts::OS),
-        }))
-    },
+    count: no_metal,
+    ask: no_metal,
     open: none_to_open,
     preferred: || false,
 };
+
+#[cfg(not(has_metal))]
+fn no_metal() -> Result<usize, Missing> {
+    Err(Missing::Absent(match cfg!(target_vendor = "apple") {
+        true => LEFT_OUT.replace("NAME", "metal"),
+        false => format!("{} has no Metal; a Mac brings it", std::env::consts::OS),
+    }))
+}
 
 #[cfg(all(feature = "cuda", not(loom)))]
 const CUDA: Entry = Entry {
     backend: Backend::Cuda,
     count: cuda::count,
+    ask: cuda::ask,
     open: cuda::open,
     preferred: || true,
 };
@@ -67,6 +76,7 @@ const CUDA: Entry = Entry {
 const CUDA: Entry = Entry {
     backend: Backend::Cuda,
     count: || Err(Missing::Absent(LEFT_OUT.replace("NAME", "cuda"))),
+    ask: || Err(Missing::Absent(LEFT_OUT.replace("NAME", "cuda"))),
     open: none_to_open,
     preferred: || false,
 };
@@ -75,6 +85,7 @@ const CUDA: Entry = Entry {
 const VULKAN: Entry = Entry {
     backend: Backend::Vulkan,
     count: vulkan::count,
+    ask: vulkan::count,
     open: vulkan::open,
     preferred: vulkan::is_hardware,
 };
@@ -82,6 +93,7 @@ const VULKAN: Entry = Entry {
 const VULKAN: Entry = Entry {
     backend: Backend::Vulkan,
     count: || Err(Missing::Absent(LEFT_OUT.replace("NAME", "vulkan"))),
+    ask: || Err(Missing::Absent(LEFT_OUT.replace("NAME", "vulkan"))),
     open: none_to_open,
     preferred: || false,
 };

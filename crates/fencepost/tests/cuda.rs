@@ -1004,6 +1004,99 @@ fn a_forked_child_is_told_so_and_may_drop_everything() {
     });
 }
 
+/// Which GPUs there are is asked of NVML, where that can tell. A scenario is how many GPUs are shown,
+/// and how often the driver is initialised for that.
+#[cfg(target_os = "linux")]
+#[test]
+fn asking_leaves_a_forked_child_the_driver() {
+    let library = std::env::var_os("FENCEPOST_CUDA_LIBRARY");
+    let is_stand_in =
+        |path: &std::ffi::OsString| fencepost_sim_cuda::Control::load(path.as_ref()).is_ok();
+    let Some(library) = library.filter(is_stand_in) else {
+        return common::skip(
+            &common::test_name(),
+            "FENCEPOST_CUDA_LIBRARY names no stand-in for the CUDA driver",
+        );
+    };
+    let found = || {
+        let cuda = |found: &fencepost::Found| found.backend == Backend::Cuda;
+        Device::list().into_iter().find(cuda).unwrap()
+    };
+    let Ok(scenario) = std::env::var("FENCEPOST_TEST_SCENARIO") else {
+        for (scenario, variable, value) in [
+            ("2 0", "UNUSED", ""),
+            ("1 0", "CUDA_VISIBLE_DEVICES", "1"),
+            (
+                "1 0",
+                "CUDA_VISIBLE_DEVICES",
+                "GPU-66656e63-6570-6f73-742d-73696d000001",
+            ),
+            ("0 0", "CUDA_VISIBLE_DEVICES", "-1"),
+            // The stand-in for the driver shows both, whatever this says.
+            ("2 1", "CUDA_VISIBLE_DEVICES", "MIG-1"),
+            ("2 1", "FENCEPOST_SIM_CUDA_MIG", "1"),
+            (
+                "2 1",
+                "FENCEPOST_NVML_LIBRARY",
+                "/nowhere/libnvidia-ml.so.1",
+            ),
+        ] {
+            let status = common::child(&common::test_name())
+                .env("FENCEPOST_NVML_LIBRARY", &library)
+                .env("FENCEPOST_TEST_SCENARIO", scenario)
+                .env(variable, value)
+                .status()
+                .unwrap();
+            assert!(status.success(), "{variable}={value}");
+        }
+        return;
+    };
+    let control = fencepost_sim_cuda::Control::load(library.as_ref()).unwrap();
+    let (shown, initialised) = scenario.split_once(' ').unwrap();
+    let before = control.calls("cuInit");
+    assert_eq!(found().devices.len().to_string(), shown);
+    assert!(Device::open("toaster").is_err() && Device::open("cuda:x").is_err());
+    assert_eq!((control.calls("cuInit") - before).to_string(), initialised);
+    if shown == "0" {
+        return;
+    }
+    // SAFETY: the child calls nothing but this crate, which is what is tested, and _exit.
+    match unsafe { libc::fork() } {
+        0 => {
+            let opened = Device::open("cuda:0").and_then(|device| {
+                let stream = device.new_stream()?;
+                stream.record()?.synchronize_timeout(PATIENCE)
+            });
+            let good = match initialised {
+                "0" => opened.is_ok(),
+                _ => matches!(opened, Err(Error::Forked { .. })),
+            };
+            if !good {
+                eprintln!("{opened:?}");
+            }
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(i32::from(!good)) }
+        }
+        child => {
+            let mut status = -1;
+            // SAFETY: a child of ours; `status` is an int.
+            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            assert_eq!(status, 0, "the child's checks failed");
+        }
+    }
+}
+
+#[test]
+fn a_gpu_has_the_same_uuid_each_time_and_no_other_has_it() {
+    let Some(gpu) = gpu() else { return };
+    let uuid = gpu.device.uuid().unwrap();
+    assert_ne!(uuid, [0; 16]);
+    assert_eq!(Device::open("cuda:0").unwrap().uuid(), Some(uuid));
+    if let Ok(other) = Device::open("cuda:1") {
+        assert_ne!(other.uuid(), Some(uuid));
+    }
+}
+
 /// The stand-in counts the calls on which the costs in `fencepost bench` depend.
 #[cfg(target_os = "linux")]
 #[test]

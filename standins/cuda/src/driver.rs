@@ -76,12 +76,15 @@ fn number(variable: &str) -> Option<usize> {
     std::env::var(variable).ok()?.trim().parse().ok()
 }
 
+/// How many devices the environment asks for.
+pub(crate) fn configured_devices() -> usize {
+    number("FENCEPOST_SIM_CUDA_DEVICES").unwrap_or(2)
+}
+
 impl Driver {
     pub(crate) fn new(seed: Option<u64>, devices: Option<usize>) -> CudaResult<Driver> {
         let seed = seed.unwrap_or_else(random_seed);
-        let devices = devices
-            .or_else(|| number("FENCEPOST_SIM_CUDA_DEVICES"))
-            .unwrap_or(2);
+        let devices = devices.unwrap_or_else(configured_devices);
         let config = Config {
             sticky: Sticky::Device,
             channels: number("FENCEPOST_SIM_CUDA_CHANNELS").filter(|&n| n > 0),

@@ -26,6 +26,7 @@
 //! * `FENCEPOST_SIM_SEED`: the scheduler's seed. It is random by default, and printed with every
 //!   fault and violation.
 //! * `FENCEPOST_SIM_CUDA_DEVICES`: the number of devices. Default: 2.
+//! * `FENCEPOST_SIM_CUDA_MIG`: `1` makes NVML say that every device is split.
 //! * `FENCEPOST_SIM_CUDA_CHANNELS`: the number of hardware channels that the streams of a context
 //!   share, so that a blocked stream blocks others. By default each stream has its own.
 //! * `FENCEPOST_SIM_CUDA_QUEUE_DEPTH`: how much work may be pending on a stream before a call that
@@ -48,6 +49,8 @@
 //! * Handles are keys, never pointers. An invalid handle gives an error and a violation: its object
 //!   is destroyed or of another kind, or it was never returned.
 //! * In the child of a fork every call returns `CUDA_ERROR_NOT_INITIALIZED`.
+//! * The library is a stand-in for NVML too, named in `FENCEPOST_NVML_LIBRARY`. Its functions neither
+//!   initialise nor need the driver.
 //!
 //! # What it does not model
 //!

@@ -33,6 +33,8 @@ pub(crate) struct Context {
     pub(super) driver: &'static Driver,
     pub(crate) calls: Calls,
     pub(crate) name: String,
+    /// The GPU's.
+    pub(super) uuid: Option<[u8; 16]>,
     pub(super) clock: Clock,
     pub(super) callbacks: Arc<CallbackQueue>,
     pub(super) pools: Pools,
@@ -65,6 +67,7 @@ impl Context {
         id: Option<u64>,
         name: String,
         model: Option<String>,
+        uuid: Option<[u8; 16]>,
     ) -> &'static Context {
         // The clock names the GPU, so that every report tells what it was measured on: a stand-in's
         // name says that it is one.
@@ -75,6 +78,7 @@ impl Context {
             calls,
             clock: Clock::new(clock, 1.0, 64, RESOLUTION),
             name,
+            uuid,
             callbacks: Arc::new(CallbackQueue::new(Arc::new(Pool::new(1)))),
             pools: Pools::new(calls),
             gates: HostGates::new(calls),

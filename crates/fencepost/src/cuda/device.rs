@@ -48,6 +48,16 @@ pub(crate) fn count() -> Result<usize, Missing> {
     Ok(Driver::get()?.count)
 }
 
+/// As [`count`], without initialising the driver where that is possible.
+pub(crate) fn ask() -> Result<usize, Missing> {
+    Driver::count_uninitialised().unwrap_or_else(count)
+}
+
+/// As [`ask`]; `None` where only the driver can tell.
+pub(crate) fn count_uninitialised() -> Option<usize> {
+    Driver::count_uninitialised().map(|count| count.unwrap_or(0))
+}
+
 /// The device of this index, in its primary context; the same one each time.
 pub(crate) fn open(index: usize) -> Result<DeviceRef> {
     let name = format!("cuda:{index}");
@@ -81,7 +91,8 @@ fn device_of(
     {
         return device.clone();
     }
-    let context = Context::new(driver, raw, id, name(), model_of(driver, raw).ok());
+    let (model, uuid) = (model_of(driver, raw).ok(), uuid_of(driver, raw).ok());
+    let context = Context::new(driver, raw, id, name(), model, uuid);
     // As the context, it is never forgotten.
     let device = DeviceRef::Static(Box::leak(Box::new(new_device(context))));
     devices.push((context, device.clone()));
@@ -112,8 +123,23 @@ pub(crate) fn model(device: &CudaDevice) -> Result<String> {
 }
 
 fn model_of(driver: &Driver, context: ContextHandle) -> Result<String, Fault> {
-    let (mut ordinal, mut name, mut popped): (Ordinal, _, _) =
-        (0, [0_u8; 256], ContextHandle::NULL);
+    let (ordinal, mut name) = (ordinal_of(driver, context)?, [0_u8; 256]);
+    // SAFETY: `name` has room for that many bytes, the last of which stays zero.
+    unsafe { driver.device_name((name.as_mut_ptr().cast(), 255, ordinal)) }?;
+    let length = name.iter().position(|&byte| byte == 0).unwrap_or(0);
+    Ok(String::from_utf8_lossy(&name[..length]).into_owned())
+}
+
+fn uuid_of(driver: &Driver, context: ContextHandle) -> Result<[u8; 16], Fault> {
+    let (ordinal, mut uuid) = (ordinal_of(driver, context)?, [0; 16]);
+    // SAFETY: a UUID has that many bytes.
+    unsafe { driver.device_uuid((&raw mut uuid, ordinal)) }?;
+    Ok(uuid)
+}
+
+/// The device that the context is of.
+fn ordinal_of(driver: &Driver, context: ContextHandle) -> Result<Ordinal, Fault> {
+    let (mut ordinal, mut popped): (Ordinal, _) = (0, ContextHandle::NULL);
     // SAFETY: the context is alive: retained, or of a stream that is.
     unsafe { driver.ctx_push((context,)) }?;
     // SAFETY: `ordinal` is an int, and what was pushed above is taken off again.
@@ -122,11 +148,7 @@ fn model_of(driver: &Driver, context: ContextHandle) -> Result<String, Fault> {
         driver.ctx_pop((&raw mut popped,))?;
         asked
     };
-    asked?;
-    // SAFETY: `name` has room for that many bytes, the last of which stays zero.
-    unsafe { driver.device_name((name.as_mut_ptr().cast(), 255, ordinal)) }?;
-    let length = name.iter().position(|&byte| byte == 0).unwrap_or(0);
-    Ok(String::from_utf8_lossy(&name[..length]).into_owned())
+    asked.map(|()| ordinal)
 }
 
 impl CudaDevice {
@@ -305,6 +327,10 @@ impl DeviceImpl for CudaDevice {
 
     fn backend(&self) -> Backend {
         Backend::Cuda
+    }
+
+    fn uuid(&self) -> Option<[u8; 16]> {
+        self.context.uuid
     }
 
     fn default_stream(&self) -> Arc<dyn StreamImpl> {

@@ -14,6 +14,7 @@ use std::{
 };
 
 use super::fault::{Fault, NO_DEVICE, NOT_SUPPORTED, STUB_LIBRARY, Status, check, remedy};
+use super::nvml;
 use crate::{contract::Missing, error::Error, fork::Process};
 
 /// The environment variable that names a library to load in place of the driver's.
@@ -121,6 +122,7 @@ table! {
     driver_version = "cuDriverGetVersion" (*mut c_int);
     device_count = "cuDeviceGetCount" (*mut c_int);
     device_get = "cuDeviceGet" (*mut Ordinal, c_int);
+    device_uuid = "cuDeviceGetUuid_v2" (*mut [u8; 16], Ordinal);
     device_name = "cuDeviceGetName" (*mut c_char, c_int, Ordinal);
     primary_retain = "cuDevicePrimaryCtxRetain" (*mut ContextHandle, Ordinal);
     primary_release = "cuDevicePrimaryCtxRelease_v2" (Ordinal);
@@ -167,15 +169,36 @@ pub(crate) struct Driver {
 /// `CU_STREAM_CAPTURE_MODE_RELAXED`.
 pub(super) const RELAXED: c_int = 2;
 
+static DRIVER: OnceLock<Result<Driver, Missing>> = OnceLock::new();
+
 impl Driver {
     /// The driver; or why it cannot be used, and what to do about that. In a forked child it must
     /// not be called.
     pub(super) fn get() -> Result<&'static Driver, Missing> {
-        static DRIVER: OnceLock<Result<Driver, Missing>> = OnceLock::new();
         DRIVER
             .get_or_init(Driver::load)
             .as_ref()
             .map_err(Clone::clone)
+    }
+
+    /// How many GPUs there are, without initialising the driver; `None` where only it can tell.
+    pub(super) fn count_uninitialised() -> Option<Result<usize, Missing>> {
+        if let Some(known) = DRIVER.get() {
+            return Some(
+                known
+                    .as_ref()
+                    .map(|driver| driver.count)
+                    .map_err(Clone::clone),
+            );
+        }
+        // Loading the driver's library initialises nothing.
+        if let Err(missing) = Driver::library() {
+            return Some(Err(missing));
+        }
+        match nvml::count(named().is_some())? {
+            0 => Some(Err(no_gpu())),
+            count => Some(Ok(count)),
+        }
     }
 
     /// The driver, for calls on this device.
@@ -194,11 +217,15 @@ impl Driver {
         !self.process.is_this()
     }
 
-    fn load() -> Result<Driver, Missing> {
-        let library = Driver::open_library().map_err(|why| match named() {
+    fn library() -> Result<libloading::Library, Missing> {
+        Driver::open_library().map_err(|why| match named() {
             Some(_) => failed(why),
             None => Missing::Absent(why),
-        })?;
+        })
+    }
+
+    fn load() -> Result<Driver, Missing> {
+        let library = Driver::library()?;
         let mut driver = Driver {
             table: Table::load(&library),
             version: 0,
@@ -211,8 +238,8 @@ impl Driver {
         unsafe { driver.init((0,)) }.map_err(|fault| match fault.code() {
             Some(NO_DEVICE) => no_gpu(),
             Some(STUB_LIBRARY) => Missing::Absent(format!(
-                "{LIBRARY} is the CUDA toolkit's stub, not NVIDIA's driver; install the driver, or \
-                 take the stub's folder out of the library path"
+                "NVIDIA's driver was not found{}",
+                remedy(STUB_LIBRARY)
             )),
             _ => failed(format!(
                 "NVIDIA's driver does not start: {}",

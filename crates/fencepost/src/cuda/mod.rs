@@ -32,6 +32,7 @@ pub(crate) mod fault;
 mod host_gates;
 mod marker;
 mod native_stream;
+mod nvml;
 mod pools;
 mod raw_event;
 pub(crate) mod stream;

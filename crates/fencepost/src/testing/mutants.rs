@@ -170,6 +170,10 @@ impl DeviceImpl for MutantDevice {
         self.inner.imp().backend()
     }
 
+    fn uuid(&self) -> Option<[u8; 16]> {
+        self.inner.imp().uuid()
+    }
+
     fn default_stream(&self) -> Arc<dyn StreamImpl> {
         let inner = self.inner.imp().default_stream();
         let idle = self

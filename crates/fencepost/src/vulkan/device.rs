@@ -170,6 +170,10 @@ impl DeviceImpl for VkDevice {
         Backend::Vulkan
     }
 
+    fn uuid(&self) -> Option<[u8; 16]> {
+        Some(self.gpu.uuid).filter(|uuid| *uuid != [0; 16])
+    }
+
     fn default_stream(&self) -> Arc<dyn StreamImpl> {
         self.default.clone()
     }

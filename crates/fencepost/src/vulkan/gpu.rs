@@ -46,6 +46,7 @@ pub(crate) struct Gpu {
     /// Whether reading a query waits until the whole device is idle.
     reads_block: bool,
     pub(crate) name: String,
+    pub(super) uuid: [u8; 16],
     pub(super) families: Vec<vk::QueueFamilyProperties>,
     pub(super) clock: Clock,
     callbacks: Arc<CallbackQueue>,
@@ -92,6 +93,7 @@ impl Gpu {
             instance: parts.instance,
             physical: parts.physical,
             name: parts.name,
+            uuid: facts.uuid,
             families: facts.families,
             callbacks: Arc::new(CallbackQueue::new(Arc::new(Pool::new(1)))),
             queues: Mutex::new(Vec::new()),

@@ -100,6 +100,7 @@ pub(super) struct Facts {
     /// The nanoseconds of a tick.
     period: f32,
     pub(super) driver: vk::DriverId,
+    pub(super) uuid: [u8; 16],
     pub(super) families: Vec<vk::QueueFamilyProperties>,
 }
 
@@ -109,7 +110,10 @@ impl Facts {
     pub(super) unsafe fn of(parts: &Parts) -> Facts {
         let (instance, physical) = (&parts.instance, parts.physical);
         let mut driver = vk::PhysicalDeviceDriverProperties::default();
-        let mut facts = vk::PhysicalDeviceProperties2::default().push_next(&mut driver);
+        let mut ids = vk::PhysicalDeviceIDProperties::default();
+        let mut facts = vk::PhysicalDeviceProperties2::default()
+            .push_next(&mut driver)
+            .push_next(&mut ids);
         // SAFETY: the physical device is of the instance; the chain is alive during the call.
         unsafe { instance.get_physical_device_properties2(physical, &mut facts) };
         let facts = facts.properties;
@@ -122,6 +126,7 @@ impl Facts {
             }),
             period: facts.limits.timestamp_period,
             driver: driver.driver_id,
+            uuid: ids.device_uuid,
             families,
         }
     }

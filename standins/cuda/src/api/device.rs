@@ -23,6 +23,13 @@ impl Driver {
     }
 }
 
+/// The UUID of the device of this index.
+pub(super) fn uuid_of(index: usize) -> [u8; 16] {
+    let mut bytes = *b"fencepost-sim\0\0\0";
+    bytes[15] = index as u8;
+    bytes
+}
+
 /// Initializes the driver.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuInit(flags: c_uint) -> CUresult {
@@ -131,9 +138,9 @@ pub extern "C" fn cuDeviceGetUuid_v2(uuid: Out<'_, CUuuid>, device: CUdevice) ->
     call("cuDeviceGetUuid_v2", |driver| {
         let uuid = uuid.required()?;
         driver.gpu(device)?;
-        let mut bytes = *b"fencepost-sim\0\0\0";
-        bytes[15] = device as u8;
-        uuid.put(CUuuid { bytes });
+        uuid.put(CUuuid {
+            bytes: uuid_of(device as usize),
+        });
         Ok(())
     })
 }

@@ -10,6 +10,7 @@ mod ipc;
 mod memop;
 mod memory;
 mod module;
+mod nvml;
 mod stream;
 mod submit;
 
@@ -23,4 +24,5 @@ pub use ipc::*;
 pub use memop::*;
 pub use memory::*;
 pub use module::*;
+pub use nvml::*;
 pub use stream::*;
