@@ -138,7 +138,11 @@ pub(crate) enum Doing {
     /// It runs a closure.
     Runs { at: Place, since: Instant },
     /// Its next closure waits for a thread.
-    NotStarted { at: Place },
+    NotStarted {
+        at: Place,
+        /// Why there is none to be had, in words.
+        exhausted: Option<String>,
+    },
     /// None of these: it is parked, or between two steps.
     GoesOn,
 }

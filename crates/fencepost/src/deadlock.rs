@@ -37,7 +37,8 @@ use crate::{
     timeline::Awaited,
 };
 
-/// Told when a thread that runs host work blocks, so that another thread can run other work.
+/// Told when a thread that runs host work blocks, so that another thread can run other work. Calls
+/// nest, and are made on that thread.
 pub(crate) trait Blocking: Send + Sync {
     fn begin(&self);
     fn end(&self);
@@ -48,7 +49,7 @@ pub(crate) trait Blocking: Send + Sync {
 struct Running {
     /// `None` for a callback, which belongs to no stream.
     stream: Option<Arc<StreamCore>>,
-    pool: Arc<dyn Blocking>,
+    worker: Arc<dyn Blocking>,
 }
 
 #[cfg(not(loom))]
@@ -61,10 +62,10 @@ loom::thread_local! {
     static RUNNING: RefCell<Option<Running>> = RefCell::new(None);
 }
 
-/// Runs `work` as host work of `stream`, or as a callback, on a thread of `pool`.
+/// Runs `work` as host work of `stream`, or as a callback, on the thread of `worker`.
 pub(crate) fn enter<R>(
     stream: Option<&Arc<StreamCore>>,
-    pool: &Arc<dyn Blocking>,
+    worker: &Arc<dyn Blocking>,
     work: impl FnOnce() -> R,
 ) -> R {
     struct Restore(Option<Running>);
@@ -75,7 +76,7 @@ pub(crate) fn enter<R>(
     }
     let running = Running {
         stream: stream.cloned(),
-        pool: pool.clone(),
+        worker: worker.clone(),
     };
     let _restore = Restore(RUNNING.with(|slot| slot.replace(Some(running))));
     work()
@@ -101,6 +102,22 @@ pub(crate) fn block_on(marker: &Arc<dyn MarkerImpl>, deadline: Option<Instant>) 
     }
 }
 
+/// Runs `f`, which may block. If the caller is host work, another thread takes its place meanwhile.
+pub(crate) fn blocking<R>(f: impl FnOnce() -> R) -> R {
+    struct Goes<'a>(&'a dyn Blocking);
+    impl Drop for Goes<'_> {
+        fn drop(&mut self) {
+            self.0.end();
+        }
+    }
+    let Some(running) = current() else {
+        return f();
+    };
+    running.worker.begin();
+    let _goes = Goes(&*running.worker);
+    f()
+}
+
 fn block_in_work(
     running: &Running,
     marker: &Arc<dyn MarkerImpl>,
@@ -112,10 +129,10 @@ fn block_in_work(
             if let Some((stream, wait)) = self.1 {
                 stream.unblock(wait);
             }
-            self.0.pool.end();
+            self.0.worker.end();
         }
     }
-    running.pool.begin();
+    running.worker.begin();
     let mut unblock = Unblock(running, None);
     let Some(stream) = &running.stream else {
         return marker.wait_until(deadline);

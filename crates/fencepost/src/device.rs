@@ -11,7 +11,7 @@ use crate::{
     contract::{Backend, DeviceImpl, DeviceRef, Missing},
     core::DeviceCore,
     error::{Error, Result},
-    host,
+    host::{self, HostOptions},
     registry::{Entry, REGISTRY},
 };
 
@@ -203,7 +203,22 @@ impl Device {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn new_host(workers: usize) -> Device {
-        Device::new(host::new(workers))
+        Device::new_host_with(HostOptions::new(workers))
+    }
+
+    /// As [`new_host`](Device::new_host), with a limit on the number of threads too.
+    ///
+    /// # References
+    /// - [`std::thread::Builder::spawn`]
+    ///
+    /// ```
+    /// use fencepost::{Device, HostOptions};
+    /// let device = Device::new_host_with(HostOptions::new(2).max_threads(64));
+    /// # device.default_stream().synchronize()?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn new_host_with(options: HostOptions) -> Device {
+        Device::new(host::new(options))
     }
 
     /// The name of the device, as [`open`](Device::open) takes it. Devices of

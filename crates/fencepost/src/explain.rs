@@ -49,6 +49,8 @@ enum End {
     },
     NotStarted {
         at: Place,
+        /// Why there is no thread for it.
+        exhausted: Option<String>,
     },
     /// Work on a device, behind this marker.
     Native {
@@ -79,7 +81,7 @@ fn end_of(point: &Point) -> End {
             at,
             time: since.elapsed(),
         },
-        Some(Doing::NotStarted { at }) => End::NotStarted { at },
+        Some(Doing::NotStarted { at, exhausted }) => End::NotStarted { at, exhausted },
         Some(Doing::GoesOn) => End::GoesOn,
         None => End::Native {
             complete: point.timeline.completed(),
@@ -190,15 +192,17 @@ impl fmt::Display for Node {
 impl End {
     /// The sentence about the stream of `node`, which `stream` stands for.
     fn words(&self, node: &Node, stream: &str) -> String {
-        match *self {
+        match self {
             End::Runs { at, time } => format!(
                 "{stream} has been running the closure launched at {at} for {}",
-                InWords(time)
+                InWords(*time)
             ),
-            End::NotStarted { at } => {
-                format!("{stream} has not started the closure launched at {at}")
+            End::NotStarted { at, exhausted } => {
+                let why = exhausted.as_ref().map(|why| format!(": {why}"));
+                let why = why.unwrap_or_default();
+                format!("{stream} has not started the closure launched at {at}{why}")
             }
-            End::Native { complete } if complete + 1 == node.value => {
+            End::Native { complete } if *complete + 1 == node.value => {
                 format!("the work in front of marker {} is not done", node.value)
             }
             End::Native { complete } => format!(

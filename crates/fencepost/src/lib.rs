@@ -121,6 +121,7 @@ pub use contract::Backend;
 pub use device::{Device, Found};
 pub use error::{Cause, Error, Result, Timeout};
 pub use event::Event;
+pub use host::{HostOptions, blocking};
 pub use marker::{Marker, MarkerFuture, Status};
 pub use place::Place;
 #[cfg(any(feature = "vulkan", has_metal, loom))]

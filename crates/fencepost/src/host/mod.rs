@@ -19,13 +19,96 @@ use crate::{
 use crate::{
     contract::{Backend, DeviceImpl, StreamImpl},
     core::Streams,
+    deadlock,
     fork::PerProcess,
-    workers::{CallbackQueue, Pool},
+    workers::{CallbackQueue, MAX_THREADS, Pool},
 };
 
 mod stream;
 
 use stream::HostStream;
+
+/// How many threads a host device uses.
+///
+/// ```
+/// use fencepost::{Device, HostOptions};
+/// let device = Device::new_host_with(HostOptions::new(2).max_threads(64));
+/// # device.default_stream().synchronize()?;
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostOptions {
+    workers: usize,
+    max_threads: usize,
+}
+
+impl HostOptions {
+    /// At most `workers` pieces of host work run at the same time, at least one. Work that blocks
+    /// does not count: other threads take its place, up to 4,096 in all.
+    ///
+    /// ```
+    /// # use fencepost::HostOptions;
+    /// assert_eq!(HostOptions::new(2), HostOptions::new(2).max_threads(4096));
+    /// ```
+    pub fn new(workers: usize) -> HostOptions {
+        HostOptions {
+            workers,
+            max_threads: MAX_THREADS,
+        }
+    }
+
+    /// Sets how many threads the device may have at most, those with blocked work included; at
+    /// least as many as its workers.
+    ///
+    /// Once that many pieces of work are blocked, no other work starts until one of them returns.
+    /// If they wait for that other work, they wait for ever; the text of a
+    /// [`Timeout`](crate::Timeout) then says so.
+    ///
+    /// ```
+    /// # use fencepost::HostOptions;
+    /// let few = HostOptions::new(2).max_threads(16);
+    /// ```
+    #[must_use]
+    pub fn max_threads(mut self, max_threads: usize) -> HostOptions {
+        self.max_threads = max_threads;
+        self
+    }
+}
+
+/// Runs `f`, which may block for long, and says so: while it runs, the thread does not count as one
+/// of the device's workers, and other host work takes its place.
+///
+/// For host work and callbacks that wait for something outside of this library, such as a channel,
+/// a lock or a socket. Without it the device notices within some milliseconds that the thread
+/// sleeps; with it, nothing waits. The waits of this library say so themselves. On a thread that
+/// runs no host work, this just calls `f`.
+///
+/// # Blocking
+/// Blocks while `f` does. Up to [`max_threads`](HostOptions::max_threads) pieces of work may block
+/// at once; further work waits until one of them returns.
+///
+/// # Panics
+/// Where `f` does.
+///
+/// # References
+/// - [`tokio::task::block_in_place`](https://docs.rs/tokio/latest/tokio/task/fn.block_in_place.html)
+///
+/// ```
+/// let device = fencepost::Device::new_host(1);
+/// let (consumer, producer) = (device.new_stream()?, device.new_stream()?);
+/// let (sender, receiver) = std::sync::mpsc::channel();
+/// consumer.launch(move || {
+///     let number = fencepost::blocking(|| receiver.recv());
+///     assert_eq!(number, Ok(7));
+/// })?;
+/// // The device has one worker. It starts this work although the consumer blocks.
+/// producer.launch(move || drop(sender.send(7)))?;
+/// consumer.synchronize()?;
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
+    deadlock::blocking(f)
+}
 
 struct HostDevice {
     core: Arc<DeviceCore>,
@@ -38,18 +121,19 @@ struct HostDevice {
 pub(crate) fn shared() -> DeviceRef {
     static SHARED: PerProcess<DeviceRef> = PerProcess::new();
     SHARED
-        .get_or_make(|| named("host".into(), cores().max(2)))
+        .get_or_make(|| named("host".into(), HostOptions::new(cores().max(2))))
         .clone()
 }
 
 /// A host device with a pool of its own, and a name that no other device has.
-pub(crate) fn new(workers: usize) -> DeviceRef {
+pub(crate) fn new(options: HostOptions) -> DeviceRef {
     static NUMBERS: Ids = Ids::new();
-    named(format!("host#{}", NUMBERS.next() + 1), workers)
+    named(format!("host#{}", NUMBERS.next() + 1), options)
 }
 
-fn named(name: String, workers: usize) -> DeviceRef {
-    let pool = Arc::new(Pool::new(workers.max(1)));
+fn named(name: String, options: HostOptions) -> DeviceRef {
+    let pool = Pool::with_max_threads(options.workers.max(1), options.max_threads);
+    let pool = Arc::new(pool);
     let callbacks = Arc::new(CallbackQueue::new(pool.clone()));
     let core = DeviceCore::new(name, host_clock(), callbacks);
     let default = HostStream::new(core.clone(), pool.clone());
@@ -113,7 +197,7 @@ mod loom_tests {
     #[test]
     fn two_submitters_leave_no_work_behind() {
         loom::model(|| {
-            let device = Device::new(new(1));
+            let device = Device::new_host(1);
             let stream = device.new_stream().unwrap();
             let counter = Arc::new(AtomicUsize::new(0));
             let other = {
@@ -133,7 +217,7 @@ mod loom_tests {
     #[test]
     fn a_parked_stream_goes_on_once_its_marker_completes() {
         loom::model(|| {
-            let device = Device::new(new(1));
+            let device = Device::new_host(1);
             let (first, second) = (device.new_stream().unwrap(), device.new_stream().unwrap());
             let counter = Arc::new(AtomicUsize::new(0));
             count(&first, &counter, 0..1);
@@ -151,7 +235,7 @@ mod loom_tests {
     #[test]
     fn a_query_never_speaks_for_a_newer_marker() {
         loom::model(|| {
-            let device = Device::new(new(1));
+            let device = Device::new_host(1);
             let (primary, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
             let event = Arc::new(Event::new(&device));
             event.record(&primary).unwrap();

@@ -30,7 +30,7 @@ use crate::timeline::Point;
 use crate::{
     clock::{Timestamp, host_clock, host_ticks},
     core::{Blocked, DeviceCore, Doing, HostWork, Job, StreamCore},
-    deadlock,
+    deadlock::{self, Blocking},
     error::{Cause, Error, Result},
     place::Place,
     sync::{AtomicU64, Mutex, Ordering, lock},
@@ -242,14 +242,18 @@ impl HostWork for HostStream {
             }),
             Phase::Idle | Phase::Running | Phase::Parked => None,
         };
-        next.map_or(Doing::GoesOn, |at| Doing::NotStarted { at })
+        drop(queue);
+        next.map_or(Doing::GoesOn, |at| Doing::NotStarted {
+            at,
+            exhausted: self.pool.exhausted(),
+        })
     }
 }
 
 impl Task for HostStream {
-    fn run(self: Arc<Self>) {
+    fn run(self: Arc<Self>, worker: &Arc<dyn Blocking>) {
         let stream = self.clone();
-        deadlock::enter(Some(&stream.core), stream.pool.blocking(), || {
+        deadlock::enter(Some(&stream.core), worker, || {
             self.run_queue();
         });
     }

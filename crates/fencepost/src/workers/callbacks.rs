@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     core::{Callbacks, Job},
-    deadlock, diagnostics,
+    deadlock::{self, Blocking},
+    diagnostics,
     sync::{AtomicU64, Mutex, Ordering, lock},
 };
 
@@ -72,8 +73,8 @@ impl Callbacks for CallbackQueue {
 }
 
 impl Task for Shared {
-    fn run(self: Arc<Self>) {
-        deadlock::enter(None, self.pool.blocking(), || {
+    fn run(self: Arc<Self>, worker: &Arc<dyn Blocking>) {
+        deadlock::enter(None, worker, || {
             loop {
                 let mut queue = lock(&self.queue);
                 let Some(job) = queue.jobs.pop_front() else {

@@ -2,9 +2,11 @@
 //! every backend runs on such a pool.
 
 mod callbacks;
+mod monitor;
 mod panics;
 mod pool;
+mod probe;
 
 pub(crate) use callbacks::CallbackQueue;
 pub(crate) use panics::{discard, text_of};
-pub(crate) use pool::{Pool, Task};
+pub(crate) use pool::{MAX_THREADS, Pool, Task};

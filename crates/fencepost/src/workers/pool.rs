@@ -1,25 +1,34 @@
-//! A small pool of workers that starts tasks in the order in which they were pushed.
+//! A pool of workers that starts tasks in the order in which they were pushed.
 //!
 //! # The protocol
 //!
 //! Everything is in [`State`] under one lock, except `Shared::queued`, a hint for spinning.
 //!
-//! | a worker is | counted in | until |
-//! |---|---|---|
-//! | running a task | `workers` | the task returns |
-//! | blocked in a task, through this crate | `workers`, `blocked` | its wait ends |
-//! | spinning (one at most) | `workers`, `spinning` | it looks at the queue under the lock, soon |
-//! | asleep | `workers`, `idle` | a pusher takes it out of `idle` and wakes it |
+//! | a worker is | [`Doing`] | active | until |
+//! |---|---|---|---|
+//! | on its way to the queue: just started, woken, back from a task, or spinning (one at most) | `Coming` | yes | it looks at the queue under the lock, soon |
+//! | running a task | `Running` | yes | the task returns |
+//! | blocked in a task that has said so | `Told` | no | the task says that it goes on |
+//! | blocked in a task, as the monitor saw | `Seen` | no | the monitor sees it run, or the task returns |
+//! | asleep | `Idle`, and it is in `idle` | no | a caller takes it out of `idle` and wakes it |
 //!
-//! *Invariant: whenever the lock is free and the queue is not empty, some worker will come for it:*
-//! one that spins, one just taken out of `idle`, one just spawned, or, where all workers that may
-//! run are running tasks, the next of them to return. A pusher adds its task and chooses one of
-//! these in one critical section. A worker goes to sleep only in a critical section in which it saw
-//! the queue empty. A worker that takes a task and leaves others behind calls another worker.
+//! `target` is how many workers should be active, `max_threads` how many there may be at all.
 //!
-//! A task may also block in ways that this crate cannot see. A monitor thread, awake only while
-//! tasks are queued, adds a worker whenever no task was taken for a while. Workers beyond the
-//! target end when they are idle.
+//! *Invariant: whenever the lock is free and the queue is not empty, some worker will come for it,
+//! or all threads that there may be are blocked.* Either a worker is `Coming`; or as many as the
+//! target are active, and the first of them to return, or to block, sees to the queue; or no thread
+//! can be had, and the monitor tries again. A pusher adds its task and calls a worker, if fewer
+//! than the target are active, in one critical section. A worker that takes a task and leaves
+//! others behind calls another one. A worker that begins to block does, too.
+//!
+//! *Invariant: a worker takes a task only while no more workers than the target are active, itself
+//! included.* When blocked tasks go on, more than the target are active for a while; those whose
+//! tasks return first then go to sleep and leave the queue to the others. So whatever is computing
+//! is not slowed down by more threads than there are cores.
+//!
+//! Tasks that block in ways that this crate cannot see are found by [`monitor`], which is awake
+//! only while tasks are queued and as many workers as the target are active. Workers beyond the
+//! target end when they have been idle for a while.
 
 use std::{
     collections::VecDeque,
@@ -27,97 +36,199 @@ use std::{
     time::Duration,
 };
 
+use super::{monitor, probe::Probe};
 use crate::{
     deadlock::Blocking,
     diagnostics,
     error::{Error, Result},
     fork::Process,
-    sync::{
-        AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, lock, park, sleep, spin_until, thread,
-    },
+    sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, lock, park, spin_until, thread},
 };
 
 /// Something to run on a worker. It never panics: it catches the panics of users' code.
 pub(crate) trait Task: Send + Sync {
-    fn run(self: Arc<Self>);
+    /// `worker` is to be told when the task blocks.
+    fn run(self: Arc<Self>, worker: &Arc<dyn Blocking>);
 }
 
 /// The owner's handle. Once it is dropped, the workers finish what is queued, and end.
 pub(crate) struct Pool {
-    shared: Arc<Shared>,
-    blocking: Arc<dyn Blocking>,
+    pub(super) shared: Arc<Shared>,
 }
 
-/// How a task that blocks tells its pool.
-struct Blocker(Arc<Shared>);
-
-struct Shared {
-    /// How many workers should be able to run at the same time.
+pub(super) struct Shared {
     target: usize,
+    max_threads: usize,
     process: Process,
     /// Whether there is a worker, so that tasks pushed from now on will run.
     started: AtomicBool,
     /// The queue's length, for spinning without the lock.
     queued: AtomicUsize,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
 }
 
-struct State {
-    queue: VecDeque<Arc<dyn Task>>,
+pub(super) struct State {
+    pub(super) queue: VecDeque<Arc<dyn Task>>,
     idle: Vec<Arc<Sleeper>>,
-    workers: usize,
+    /// By the number of the worker's place. Those of places in `free` mean nothing.
+    pub(super) workers: Vec<Worker>,
+    free: Vec<usize>,
+    /// How many are [`Doing::Told`] or [`Doing::Seen`].
     blocked: usize,
+    /// How many are [`Doing::Seen`].
+    pub(super) seen: usize,
     spinning: bool,
-    closed: bool,
-    /// How many tasks were ever taken, for the monitor.
-    taken: u64,
-    monitor: Monitor,
+    pub(super) closed: bool,
+    /// How many tasks were ever taken.
+    pub(super) taken: u64,
+    pub(super) monitor: Monitor,
 }
 
-enum Monitor {
+pub(super) struct Worker {
+    pub(super) doing: Doing,
+    /// The number of its latest task: the value of `taken`.
+    pub(super) task: u64,
+    /// How many calls that block are nested in the task.
+    told: u32,
+    /// `None` until the worker arrives, and where the system cannot tell.
+    pub(super) probe: Option<Arc<Probe>>,
+    /// The CPU time at the latest look, if that saw the present task.
+    pub(super) cpu_time: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doing {
+    Coming,
+    Running,
+    Told,
+    Seen,
+    Idle,
+}
+
+/// What a look at a worker's thread found, with its CPU time where the system tells that.
+pub(super) enum Finding {
+    /// It ran since the last look, or could have, had it been given a core.
+    Runs(Option<u64>),
+    Blocked(Option<u64>),
+}
+
+/// The finding, for the worker of this place while it runs the task of this number.
+pub(super) type Found = (usize, u64, Finding);
+
+pub(super) enum Monitor {
     NotStarted,
     Awake,
     Asleep(thread::Thread),
 }
 
 struct Sleeper {
+    place: usize,
     thread: thread::Thread,
     woken: AtomicBool,
 }
 
-/// How many workers may run tasks at the same time. Workers that block through this crate do not
-/// count: whatever they wait for must find a worker.
-const MAX_RUNNING: usize = 512;
+/// How many threads a pool has at most, if nobody says otherwise.
+pub(crate) const MAX_THREADS: usize = 4096;
 /// How long a worker beyond the target waits for work before it ends.
 const SURPLUS_IDLE: Duration = Duration::from_secs(1);
-/// The monitor adds a worker when tasks are queued and none was taken for this long.
-const STALL: Duration = Duration::from_millis(5);
-/// The same once there are [`MANY_EXTRA`] workers beyond the target: the tasks may well be
-/// computing, not blocked.
-const SLOW_STALL: Duration = Duration::from_millis(50);
-const MANY_EXTRA: usize = 64;
+
+impl State {
+    /// How many workers are running a task, or on their way to the queue.
+    fn active(&self) -> usize {
+        self.live() - self.idle.len() - self.blocked
+    }
+
+    fn live(&self) -> usize {
+        self.workers.len() - self.free.len()
+    }
+
+    /// A place for a worker that is about to be started.
+    fn add_worker(&mut self) -> usize {
+        let worker = Worker {
+            doing: Doing::Coming,
+            task: 0,
+            told: 0,
+            probe: None,
+            cpu_time: None,
+        };
+        match self.free.pop() {
+            Some(place) => {
+                self.workers[place] = worker;
+                place
+            }
+            None => {
+                self.workers.push(worker);
+                self.workers.len() - 1
+            }
+        }
+    }
+
+    /// The worker of this place comes to the queue.
+    fn arrive(&mut self, place: usize) {
+        let before = std::mem::replace(&mut self.workers[place].doing, Doing::Coming);
+        if before == Doing::Seen {
+            self.blocked -= 1;
+            self.seen -= 1;
+        }
+    }
+
+    /// Notes what a look found. What a worker has done since then makes it void.
+    fn note(&mut self, (place, task, finding): Found) {
+        let worker = &mut self.workers[place];
+        if worker.task != task {
+            return;
+        }
+        match (worker.doing, finding) {
+            (Doing::Running, Finding::Blocked(cpu_time)) => {
+                worker.cpu_time = cpu_time;
+                worker.doing = Doing::Seen;
+                self.blocked += 1;
+                self.seen += 1;
+            }
+            (Doing::Seen, Finding::Runs(cpu_time)) => {
+                worker.cpu_time = cpu_time;
+                worker.doing = Doing::Running;
+                self.blocked -= 1;
+                self.seen -= 1;
+            }
+            (Doing::Running, Finding::Runs(cpu_time)) => worker.cpu_time = cpu_time,
+            _ => {}
+        }
+    }
+}
 
 impl Pool {
+    /// At most `target` workers run at the same time, those that are blocked not counted.
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "vulkan", has_metal)),
+        allow(dead_code)
+    )]
     pub(crate) fn new(target: usize) -> Pool {
-        let shared = Arc::new(Shared {
-            target,
-            process: Process::this(),
-            started: AtomicBool::new(false),
-            queued: AtomicUsize::new(0),
-            state: Mutex::new(State {
-                queue: VecDeque::new(),
-                idle: Vec::new(),
-                workers: 0,
-                blocked: 0,
-                spinning: false,
-                closed: false,
-                taken: 0,
-                monitor: Monitor::NotStarted,
-            }),
-        });
+        Pool::with_max_threads(target, MAX_THREADS)
+    }
+
+    /// The same, on at most `max_threads` threads, or `target` of them where that is more.
+    pub(crate) fn with_max_threads(target: usize, max_threads: usize) -> Pool {
         Pool {
-            blocking: Arc::new(Blocker(shared.clone())),
-            shared,
+            shared: Arc::new(Shared {
+                target,
+                max_threads: max_threads.max(target),
+                process: Process::this(),
+                started: AtomicBool::new(false),
+                queued: AtomicUsize::new(0),
+                state: Mutex::new(State {
+                    queue: VecDeque::new(),
+                    idle: Vec::new(),
+                    workers: Vec::new(),
+                    free: Vec::new(),
+                    blocked: 0,
+                    seen: 0,
+                    spinning: false,
+                    closed: false,
+                    taken: 0,
+                    monitor: Monitor::NotStarted,
+                }),
+            }),
         }
     }
 
@@ -127,10 +238,10 @@ impl Pool {
             return Ok(());
         }
         let mut state = lock(&self.shared.state);
-        if state.workers == 0 {
-            state.workers += 1;
+        if state.live() == 0 {
+            let place = state.add_worker();
             drop(state);
-            spawn_worker(&self.shared)?;
+            spawn_worker(&self.shared, place)?;
         }
         self.shared.started.store(true, Ordering::Release);
         Ok(())
@@ -146,48 +257,87 @@ impl Pool {
         summon(&self.shared, state);
     }
 
-    /// What a task tells when it blocks.
-    pub(crate) fn blocking(&self) -> &Arc<dyn Blocking> {
-        &self.blocking
-    }
-
     /// Whether this process is a fork of the one that has the workers.
     pub(crate) fn is_forked(&self) -> bool {
         !self.shared.process.is_this()
     }
+
+    /// Why no queued task will start before another one returns, in words for the text of a
+    /// timeout. `None` while any worker is at work, or can be had.
+    pub(crate) fn exhausted(&self) -> Option<String> {
+        let state = lock(&self.shared.state);
+        let (queued, threads) = (state.queue.len(), state.live());
+        let exhausted = queued > 0 && threads >= self.shared.max_threads && state.active() == 0;
+        exhausted.then(|| {
+            let queued = match queued {
+                1 => "1 stream has".into(),
+                n => format!("{n} streams have"),
+            };
+            format!(
+                "no thread is free: {queued} work queued, and all {threads} threads \
+                 of the pool, its most, are blocked in other work; let that work return, or make \
+                 the device with a higher HostOptions::max_threads"
+            )
+        })
+    }
 }
 
-/// Makes sure that a worker comes for the queue, which is not empty.
+/// Calls a worker for the queue, which is not empty, if fewer than the target are active.
 fn summon(shared: &Arc<Shared>, mut state: MutexGuard<'_, State>) {
     if state.spinning {
         return;
     }
+    if state.active() >= shared.target {
+        return wake_monitor(shared, state);
+    }
     if let Some(sleeper) = state.idle.pop() {
+        state.workers[sleeper.place].doing = Doing::Coming;
         drop(state);
         sleeper.woken.store(true, Ordering::Release);
         sleeper.thread.unpark();
-    } else if state.workers < shared.target + state.blocked {
-        state.workers += 1;
+    } else if state.live() < shared.max_threads {
+        let place = state.add_worker();
         drop(state);
-        // If no thread can be started, the present workers go on: `start` made sure of one.
-        drop(spawn_worker(shared));
-    } else {
-        wake_monitor(shared, state);
+        if spawn_worker(shared, place).is_err() {
+            // The present workers go on: `start` made sure of one. If all of them are blocked, the
+            // monitor tries again.
+            wake_monitor(shared, lock(&shared.state));
+        }
     }
+}
+
+/// Notes what a look found, and calls as many workers for the queue as may be active now. Gives the
+/// number that are [`Doing::Seen`] after it.
+pub(super) fn note(shared: &Arc<Shared>, found: impl IntoIterator<Item = Found>) -> usize {
+    let mut state = lock(&shared.state);
+    for finding in found {
+        state.note(finding);
+    }
+    let seen = state.seen;
+    let free = shared.target.saturating_sub(state.active());
+    let wanted = free.min(state.queue.len());
+    drop(state);
+    for _ in 0..wanted {
+        let state = lock(&shared.state);
+        if !state.queue.is_empty() {
+            summon(shared, state);
+        }
+    }
+    seen
 }
 
 const WORKER: &str = "fencepost-host";
 const MONITOR: &str = "fencepost-monitor";
 
-fn spawn_worker(shared: &Arc<Shared>) -> Result<()> {
+fn spawn_worker(shared: &Arc<Shared>, place: usize) -> Result<()> {
     let mine = shared.clone();
     let spawned = thread::Builder::new()
         .name(WORKER.into())
-        .spawn(move || work(&mine));
+        .spawn(move || work(&mine, place));
     match spawned {
         Ok(_) => Ok(()),
         Err(error) => {
-            lock(&shared.state).workers -= 1;
+            lock(&shared.state).free.push(place);
             let error = no_thread(&error);
             diagnostics::thread_not_started(WORKER, &error);
             Err(error)
@@ -203,23 +353,37 @@ fn no_thread(error: &std::io::Error) -> Error {
     }
 }
 
-fn work(shared: &Arc<Shared>) {
+fn work(shared: &Arc<Shared>, place: usize) {
+    let probe = Probe::of_this_thread().map(Arc::new);
+    lock(&shared.state).workers[place].probe = probe;
     let me = Arc::new(Sleeper {
+        place,
         thread: thread::current(),
         woken: AtomicBool::new(false),
     });
+    let blocking: Arc<dyn Blocking> = Arc::new(Blocker {
+        shared: shared.clone(),
+        place,
+    });
     while let Some(task) = take(shared, &me) {
-        task.run();
+        task.run(&blocking);
     }
 }
 
-/// The next task. `None` when this worker is to end; it is no longer counted then.
+/// The next task. `None` when this worker is to end; it has no place any more then.
 fn take(shared: &Arc<Shared>, me: &Arc<Sleeper>) -> Option<Arc<dyn Task>> {
     let mut looked = false;
     loop {
         let mut state = lock(&shared.state);
-        if let Some(task) = state.queue.pop_front() {
+        state.arrive(me.place);
+        let wanted = state.active() <= shared.target;
+        if wanted && let Some(task) = state.queue.pop_front() {
             state.taken += 1;
+            let taken = state.taken;
+            let worker = &mut state.workers[me.place];
+            worker.doing = Doing::Running;
+            worker.task = taken;
+            worker.cpu_time = None;
             shared.queued.store(state.queue.len(), Ordering::Release);
             if !state.queue.is_empty() {
                 summon(shared, state);
@@ -227,10 +391,10 @@ fn take(shared: &Arc<Shared>, me: &Arc<Sleeper>) -> Option<Arc<dyn Task>> {
             return Some(task);
         }
         if state.closed {
-            state.workers -= 1;
+            state.free.push(me.place);
             return None;
         }
-        if !looked && !state.spinning && cfg!(not(loom)) {
+        if wanted && !looked && !state.spinning && cfg!(not(loom)) {
             looked = true;
             state.spinning = true;
             drop(state);
@@ -239,17 +403,21 @@ fn take(shared: &Arc<Shared>, me: &Arc<Sleeper>) -> Option<Arc<dyn Task>> {
             lock(&shared.state).spinning = false;
             continue;
         }
-        let surplus = state.workers > shared.target + state.blocked;
+        state.workers[me.place].doing = Doing::Idle;
         state.idle.push(me.clone());
+        let mut surplus = state.is_surplus(shared.target);
         drop(state);
         while !me.woken.load(Ordering::Acquire) {
             park(surplus.then_some(SURPLUS_IDLE));
             if surplus && !me.woken.load(Ordering::Acquire) {
                 let mut state = lock(&shared.state);
-                // Where it is not in the list, a pusher took it out and is about to wake it.
-                if let Some(at) = state.idle.iter().position(|idle| Arc::ptr_eq(idle, me)) {
+                surplus = state.is_surplus(shared.target);
+                // Where it is not in the list, a caller took it out and is about to wake it.
+                if surplus
+                    && let Some(at) = state.idle.iter().position(|idle| Arc::ptr_eq(idle, me))
+                {
                     state.idle.swap_remove(at);
-                    state.workers -= 1;
+                    state.free.push(me.place);
                     return None;
                 }
             }
@@ -259,17 +427,45 @@ fn take(shared: &Arc<Shared>, me: &Arc<Sleeper>) -> Option<Arc<dyn Task>> {
     }
 }
 
+impl State {
+    /// Whether there are more workers than could be active.
+    fn is_surplus(&self, target: usize) -> bool {
+        self.live() > target + self.blocked
+    }
+}
+
+/// How a task that blocks tells its pool.
+struct Blocker {
+    shared: Arc<Shared>,
+    place: usize,
+}
+
 impl Blocking for Blocker {
     fn begin(&self) {
-        let mut state = lock(&self.0.state);
-        state.blocked += 1;
+        let mut state = lock(&self.shared.state);
+        let worker = &mut state.workers[self.place];
+        worker.told += 1;
+        if worker.told > 1 {
+            return;
+        }
+        match std::mem::replace(&mut worker.doing, Doing::Told) {
+            Doing::Seen => state.seen -= 1,
+            _ => state.blocked += 1,
+        }
         if !state.queue.is_empty() {
-            summon(&self.0, state);
+            summon(&self.shared, state);
         }
     }
 
     fn end(&self) {
-        lock(&self.0.state).blocked -= 1;
+        let mut state = lock(&self.shared.state);
+        let worker = &mut state.workers[self.place];
+        worker.told -= 1;
+        if worker.told == 0 {
+            worker.doing = Doing::Running;
+            worker.cpu_time = None;
+            state.blocked -= 1;
+        }
     }
 }
 
@@ -283,51 +479,14 @@ fn wake_monitor(shared: &Arc<Shared>, mut state: MutexGuard<'_, State>) {
         Monitor::Asleep(thread) => thread.unpark(),
         Monitor::Awake => {}
         Monitor::NotStarted => {
-            let weak = Arc::downgrade(shared);
+            let weak: Weak<Shared> = Arc::downgrade(shared);
             let spawned = thread::Builder::new()
                 .name(MONITOR.into())
-                .spawn(move || monitor(&weak));
+                .spawn(move || monitor::run(&weak));
             if let Err(error) = spawned {
                 lock(&shared.state).monitor = Monitor::NotStarted;
                 diagnostics::thread_not_started(MONITOR, &no_thread(&error));
             }
-        }
-    }
-}
-
-/// Adds workers while tasks are queued and none is taken.
-fn monitor(shared: &Weak<Shared>) {
-    let mut seen = u64::MAX;
-    let mut pause = STALL;
-    loop {
-        sleep(pause);
-        let Some(shared) = shared.upgrade() else {
-            return;
-        };
-        let mut state = lock(&shared.state);
-        if state.closed {
-            return;
-        }
-        if state.queue.is_empty() {
-            state.monitor = Monitor::Asleep(thread::current());
-            drop(state);
-            // A sleeping monitor must not keep the pool's state alive. The pool's drop wakes it.
-            drop(shared);
-            park(None);
-            seen = u64::MAX;
-            continue;
-        }
-        let stalled = state.taken == seen;
-        seen = state.taken;
-        let extra = state.workers.saturating_sub(shared.target);
-        pause = match extra < MANY_EXTRA {
-            true => STALL,
-            false => SLOW_STALL,
-        };
-        if stalled && state.workers < MAX_RUNNING + state.blocked {
-            state.workers += 1;
-            drop(state);
-            drop(spawn_worker(&shared));
         }
     }
 }
@@ -350,5 +509,154 @@ impl Drop for Pool {
         if let Monitor::Asleep(thread) = monitor {
             thread.unpark();
         }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::sync::AtomicUsize;
+
+    /// What the tasks of a model share.
+    struct World {
+        shared: Arc<Shared>,
+        /// How many tasks are computing, and how many have run.
+        computing: AtomicUsize,
+        done: AtomicUsize,
+        /// Set by [`Piece::Releases`], awaited by those that block.
+        released: (Mutex<bool>, loom::sync::Condvar),
+    }
+
+    impl World {
+        fn new(pool: &Pool) -> Arc<World> {
+            Arc::new(World {
+                shared: pool.shared.clone(),
+                computing: AtomicUsize::new(0),
+                done: AtomicUsize::new(0),
+                released: (Mutex::new(false), loom::sync::Condvar::new()),
+            })
+        }
+
+        fn compute(&self) {
+            let others = self.computing.fetch_add(1, Ordering::SeqCst);
+            assert_eq!(others, 0, "more tasks compute at once than the target");
+            self.computing.fetch_sub(1, Ordering::SeqCst);
+        }
+
+        fn wait(&self) {
+            let mut released = lock(&self.released.0);
+            while !*released {
+                released = self.released.1.wait(released).unwrap();
+            }
+        }
+    }
+
+    enum Piece {
+        /// Blocks until it is released, and says so.
+        Says(Arc<World>),
+        /// Blocks until it is released, without a word.
+        Silent(Arc<World>),
+        /// Computes, and releases those that block.
+        Releases(Arc<World>),
+    }
+
+    impl Task for Piece {
+        fn run(self: Arc<Self>, worker: &Arc<dyn Blocking>) {
+            let (Piece::Says(world) | Piece::Silent(world) | Piece::Releases(world)) = &*self;
+            match &*self {
+                Piece::Says(_) => {
+                    worker.begin();
+                    // As where one call that blocks makes another.
+                    worker.begin();
+                    world.wait();
+                    worker.end();
+                    worker.end();
+                }
+                Piece::Silent(_) => world.wait(),
+                Piece::Releases(_) => {
+                    world.compute();
+                    *lock(&world.released.0) = true;
+                    world.released.1.notify_all();
+                }
+            }
+            world.done.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// A look at all workers, of which those that run a task other than the releasing one, which
+    /// never blocks, are blocked or are not, as `blocked` says.
+    fn look(shared: &Arc<Shared>, task: u64, blocked: bool) {
+        let running = |doing| matches!(doing, Doing::Running | Doing::Seen);
+        let found: Vec<Found> = lock(&shared.state)
+            .workers
+            .iter()
+            .enumerate()
+            .filter(|(_, worker)| running(worker.doing) && worker.task == task)
+            .map(|(place, worker)| {
+                let finding = match blocked {
+                    true => Finding::Blocked(None),
+                    false => Finding::Runs(None),
+                };
+                (place, worker.task, finding)
+            })
+            .collect();
+        note(shared, found);
+    }
+
+    #[test]
+    fn a_worker_that_says_it_blocks_is_replaced_at_once() {
+        loom::model(|| {
+            let pool = Pool::with_max_threads(1, 2);
+            let world = World::new(&pool);
+            pool.start().unwrap();
+            pool.push(Arc::new(Piece::Says(world.clone())));
+            pool.push(Arc::new(Piece::Releases(world.clone())));
+            world.wait();
+            drop(pool);
+        });
+    }
+
+    #[test]
+    fn a_worker_that_was_seen_blocked_is_replaced_and_returns() {
+        loom::model(|| {
+            let pool = Pool::with_max_threads(1, 2);
+            let world = World::new(&pool);
+            pool.start().unwrap();
+            pool.push(Arc::new(Piece::Silent(world.clone())));
+            pool.push(Arc::new(Piece::Releases(world.clone())));
+            // The look must come after the task is taken to find it.
+            while lock(&pool.shared.state).taken == 0 {
+                thread::yield_now();
+            }
+            look(&pool.shared, 1, true);
+            world.wait();
+            // It goes on, and is seen to, or has returned before, or has not.
+            look(&pool.shared, 1, false);
+            let state = lock(&pool.shared.state);
+            assert!(state.live() <= 2 && state.seen == 0 && state.blocked == 0);
+            drop(state);
+            drop(pool);
+        });
+    }
+
+    #[test]
+    fn no_more_than_the_target_compute_once_the_blocked_go_on() {
+        loom::model(|| {
+            let pool = Pool::with_max_threads(1, 2);
+            let world = World::new(&pool);
+            pool.start().unwrap();
+            pool.push(Arc::new(Piece::Silent(world.clone())));
+            pool.push(Arc::new(Piece::Releases(world.clone())));
+            while lock(&pool.shared.state).taken == 0 {
+                thread::yield_now();
+            }
+            look(&pool.shared, 1, true);
+            // Both workers may come for this one while the other is still at work.
+            pool.push(Arc::new(Piece::Releases(world.clone())));
+            while world.done.load(Ordering::SeqCst) < 3 {
+                thread::yield_now();
+            }
+            drop(pool);
+        });
     }
 }
