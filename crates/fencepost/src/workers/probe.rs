@@ -13,6 +13,7 @@
 
 /// What the system says of a thread at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(windows, allow(dead_code))]
 pub(super) enum ThreadState {
     /// It runs, or waits for a core.
     Runnable,
