@@ -95,8 +95,8 @@ fn find_batch(shared: &Arc<Shared>, pace: &mut Pace, taken: &mut Taken, before: 
     if seen > before {
         let (mut most, mut since) = (seen, Instant::now());
         while seen < full && since.elapsed() < QUICK {
-            // The workers need the core. A thread that sleeps gets it back sooner on a loaded machine
-            // than one that yields.
+            // The workers need the core. On a loaded machine a thread that sleeps gets it back
+            // sooner than one that yields.
             sleep(NAP);
             seen = note(shared, look(shared, true, None));
             if seen > most {
