@@ -121,7 +121,12 @@ fn ten_million_records_do_not_grow_memory() {
     round(1000);
     let before = live();
     round(8_000_000);
-    assert_eq!(live(), before, "8 million records on an idle stream");
+    // Other threads may free or allocate a little meanwhile.
+    let grown = live() - before;
+    assert!(
+        grown < 1_000_000,
+        "8 million records left {grown} bytes behind"
+    );
     // A stream with work in it, waited for every now and then, so that records queue up; also from
     // another stream, so that the event leaves its first one.
     let other = device.new_stream().unwrap();
@@ -165,7 +170,10 @@ fn waits_that_give_up_leave_nothing_behind() {
     give_up(10);
     let before = live();
     give_up(2000);
-    assert_eq!(live(), before);
+    // Other threads may free or allocate a little meanwhile. A wait that leaves anything behind
+    // leaves at least a byte.
+    let grown = live() - before;
+    assert!(grown < 2000, "2,000 waits left {grown} bytes behind");
     gate.open();
     marker.synchronize().unwrap();
 }
