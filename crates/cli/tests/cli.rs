@@ -395,6 +395,31 @@ fn check_ends_with_its_counts() {
 }
 
 #[test]
+fn check_tells_every_case_as_json() {
+    let report = json(&["check", "--device", "host", "--json"]);
+    assert_eq!(report["device"], "host");
+    assert!(report["clock_resolution_ns"].as_u64().unwrap() > 0);
+    let cases = report["cases"].as_array().unwrap();
+    let named: Vec<_> = cases.iter().map(|case| &case["name"]).collect();
+    let all: Vec<_> = fencepost::testing::cases().map(|case| case.name).collect();
+    assert_eq!(named, all);
+    for (result, has_reason) in [("passed", false), ("failed", true), ("skipped", true)] {
+        let ended: Vec<_> = cases.iter().filter(|c| c["result"] == result).collect();
+        assert_eq!(report["summary"][result], ended.len(), "{result}");
+        for case in ended {
+            assert_eq!(case["reason"].is_string(), has_reason, "{case}");
+            assert!(case["seconds"].as_f64().unwrap() >= 0.0, "{case}");
+        }
+    }
+    assert_eq!(report["summary"]["failed"], 0);
+
+    let one = json(&["check", "--device", "host", "--json", "--filter", all[0]]);
+    assert_eq!(one["cases"][0]["name"], all[0]);
+    let none = ["check", "--json", "--filter", "no such case"];
+    refused(fencepost(&none), &["no such case"]);
+}
+
+#[test]
 fn a_filter_picks_cases() {
     let case = fencepost::testing::cases().next().expect("there are cases");
     let text = good(fencepost(&[
@@ -450,7 +475,14 @@ fn help_and_version_go_to_stdout() {
 
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
-    for args in [&["devices"][..], &["run"], &["check"], &["--help"]] {
+    for args in [
+        &["devices"][..],
+        &["devices", "--json"],
+        &["run"],
+        &["check"],
+        &["check", "--json", "--filter", "query"],
+        &["--help"],
+    ] {
         let mut child = fencepost(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -468,7 +500,12 @@ fn a_reader_that_goes_away_is_no_error() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_an_error_not_a_panic() {
-    for args in [&["devices"][..], &["run", "--json"], &["check"]] {
+    for args in [
+        &["devices"][..],
+        &["run", "--json"],
+        &["check"],
+        &["check", "--json", "--filter", "query"],
+    ] {
         let full = fs::OpenOptions::new().write(true).open("/dev/full");
         let mut command = fencepost(args);
         command.stdout(full.expect("/dev/full is there"));
