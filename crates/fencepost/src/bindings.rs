@@ -126,7 +126,10 @@ pub fn place(file: &str, line: u32) -> Place {
 }
 
 /// What stands for a line that nobody looked for.
-pub const UNKNOWN_PLACE: Place = Place::UNKNOWN;
+#[inline]
+pub fn unknown_place() -> Place {
+    Place::unknown()
+}
 
 /// [`Event::record`], with the line that the marker is recorded at.
 #[inline]

@@ -293,7 +293,7 @@ mod tests {
     fn a_line_that_nobody_looked_for_is_left_out() {
         let mut nodes = chain(2);
         assert!(!tell(&nodes, &End::GoesOn).lacks_places);
-        nodes[1].at = Place::UNKNOWN;
+        nodes[1].at = Place::unknown();
         let told = tell(&nodes, &End::GoesOn);
         assert!(told.lacks_places);
         assert!(!told.text.unwrap().contains("recorded at"));

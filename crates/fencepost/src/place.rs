@@ -1,8 +1,13 @@
 //! Lines of source code: where a marker was recorded, or work launched.
+//!
+//! A place is one pointer, because every record stores one. For a line of Rust it points to what
+//! the compiler made for that line. For a line of another language it points to a location that is
+//! made for that line alone and leaked, and [`LINES`] tells the line by that address.
 
 use std::{
     collections::HashMap,
     fmt,
+    hash::{Hash, Hasher},
     panic::Location,
     sync::{LazyLock, PoisonError, RwLock},
 };
@@ -16,66 +21,85 @@ use std::{
 /// assert_eq!(place.to_string(), format!("{}:{}", place.file(), place.line()));
 /// # Ok::<(), fencepost::Error>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Place(Kind);
+#[derive(Clone, Copy)]
+pub struct Place(&'static Location<'static>);
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind {
-    Rust(&'static Location<'static>),
-    Other(&'static Line),
-    Unknown,
+/// The lines of other languages.
+#[derive(Default)]
+struct Lines {
+    places: HashMap<(&'static str, u32), Place>,
+    /// By the address in the place.
+    lines: HashMap<usize, (&'static str, u32)>,
 }
 
-/// A line of another language.
-#[derive(PartialEq, Eq, Hash)]
-struct Line {
-    file: &'static str,
-    line: u32,
-}
+static LINES: LazyLock<RwLock<Lines>> = LazyLock::new(RwLock::default);
+
+/// What stands for a line that nobody looked for.
+static UNKNOWN: LazyLock<Place> = LazyLock::new(Place::new);
 
 /// How many lines of other languages are kept. Each is leaked, and a program that generates code
 /// may have any number of them.
 const MAX_LINES: usize = 1 << 16;
 
-static LINES: LazyLock<RwLock<HashMap<(&'static str, u32), &'static Line>>> =
-    LazyLock::new(RwLock::default);
-
 impl Place {
-    /// For a binding that was not told to look for its caller's line.
-    pub(crate) const UNKNOWN: Place = Place(Kind::Unknown);
-
     /// The line that called the caller, in Rust.
     #[inline(always)]
     #[track_caller]
     pub(crate) fn caller() -> Place {
-        Place(Kind::Rust(Location::caller()))
+        Place(Location::caller())
+    }
+
+    /// For a binding that was not told to look for its caller's line.
+    #[inline]
+    pub(crate) fn unknown() -> Place {
+        *UNKNOWN
     }
 
     /// A line of another language. The first call for each line leaks it.
     pub(crate) fn of_line(file: &str, line: u32) -> Place {
         let known = LINES.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = known.get(&(file, line)) {
-            return Place(Kind::Other(known));
+        if let Some(known) = known.places.get(&(file, line)) {
+            return *known;
         }
         drop(known);
         let mut lines = LINES.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = lines.get(&(file, line)) {
-            return Place(Kind::Other(known));
+        if let Some(known) = lines.places.get(&(file, line)) {
+            return *known;
         }
-        if lines.len() >= MAX_LINES {
-            return Place::UNKNOWN;
+        if lines.places.len() >= MAX_LINES {
+            return Place::unknown();
         }
         // Lines of one file share its name.
-        let known = lines.keys().find(|(known, _)| *known == file);
+        let known = lines.places.keys().find(|(known, _)| *known == file);
         let file = known.map_or_else(|| &*String::leak(file.into()), |(known, _)| known);
-        let kept = &*Box::leak(Box::new(Line { file, line }));
-        lines.insert((file, line), kept);
-        Place(Kind::Other(kept))
+        let place = Place::new();
+        lines.places.insert((file, line), place);
+        lines.lines.insert(place.address(), (file, line));
+        place
+    }
+
+    /// One with an address of its own.
+    fn new() -> Place {
+        Place(Box::leak(Box::new(*Location::caller())))
+    }
+
+    fn address(self) -> usize {
+        std::ptr::from_ref(self.0).addr()
     }
 
     /// Whether the line is known. It always is for calls from Rust.
     pub(crate) fn is_known(self) -> bool {
-        self.0 != Kind::Unknown
+        self.address() != UNKNOWN.address()
+    }
+
+    /// The file and the line.
+    fn line_of_file(self) -> (&'static str, u32) {
+        if !self.is_known() {
+            return ("<unknown>", 0);
+        }
+        let lines = LINES.read().unwrap_or_else(PoisonError::into_inner);
+        let known = lines.lines.get(&self.address()).copied();
+        known.unwrap_or_else(|| (self.0.file(), self.0.line()))
     }
 
     /// The name of the source file, as the compiler or interpreter gives it.
@@ -86,11 +110,7 @@ impl Place {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn file(&self) -> &'static str {
-        match self.0 {
-            Kind::Rust(location) => location.file(),
-            Kind::Other(line) => line.file,
-            Kind::Unknown => "<unknown>",
-        }
+        self.line_of_file().0
     }
 
     /// The number of the line, counted from 1.
@@ -101,19 +121,30 @@ impl Place {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn line(&self) -> u32 {
-        match self.0 {
-            Kind::Rust(location) => location.line(),
-            Kind::Other(line) => line.line,
-            Kind::Unknown => 0,
-        }
+        self.line_of_file().1
+    }
+}
+
+/// Two places are equal when they are the same line.
+impl PartialEq for Place {
+    fn eq(&self, other: &Place) -> bool {
+        self.line_of_file() == other.line_of_file()
+    }
+}
+
+impl Eq for Place {}
+
+impl Hash for Place {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.line_of_file().hash(state);
     }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Kind::Unknown => f.write_str("an unknown line"),
-            _ => write!(f, "{}:{}", self.file(), self.line()),
+        match (self.is_known(), self.line_of_file()) {
+            (true, (file, line)) => write!(f, "{file}:{line}"),
+            (false, _) => f.write_str("an unknown line"),
         }
     }
 }
@@ -129,19 +160,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_place_is_one_pointer() {
+        assert_eq!(size_of::<Place>(), size_of::<usize>());
+    }
+
+    #[test]
     fn a_line_of_another_language_is_kept_once() {
-        let (one, two) = (
-            Place::of_line("train.py", 7),
-            Place::of_line(&String::from("train.py"), 7),
-        );
-        let (Kind::Other(first), Kind::Other(second)) = (one.0, two.0) else {
-            panic!("{one} and {two}");
-        };
-        assert!(std::ptr::eq(first, second));
-        let Kind::Other(third) = Place::of_line("train.py", 8).0 else {
-            panic!("the limit is far away");
-        };
-        assert!(std::ptr::eq(first.file, third.file));
+        let one = Place::of_line("train.py", 7);
+        let two = Place::of_line(&String::from("train.py"), 7);
+        assert_eq!(one.address(), two.address());
+        let next = Place::of_line("train.py", 8);
+        assert_ne!(one, next);
+        assert!(std::ptr::eq(one.file(), next.file()));
         assert_eq!(one.to_string(), "train.py:7");
+        assert!(one.is_known() && !Place::unknown().is_known());
+        assert_eq!(Place::caller().file(), file!());
     }
 }

@@ -23,14 +23,14 @@ pub(crate) fn locations(on: bool) -> bool {
 pub(crate) fn of_record(py: Python<'_>) -> Place {
     match LOCATIONS.load(Ordering::Relaxed) {
         true => of_caller(py),
-        false => bindings::UNKNOWN_PLACE,
+        false => bindings::unknown_place(),
     }
 }
 
 /// The line that makes this call: of the innermost frame outside of this package.
 #[cold]
 pub(crate) fn of_caller(py: Python<'_>) -> Place {
-    find(py).unwrap_or(bindings::UNKNOWN_PLACE)
+    find(py).unwrap_or_else(bindings::unknown_place)
 }
 
 fn find(py: Python<'_>) -> Option<Place> {

@@ -40,7 +40,7 @@ impl TestWork for HostWork {
         let core = StreamCore::new(self.core.clone());
         core.name.set("test gate");
         let timeline = Timeline::new(core, 0);
-        stream.wait(&held::marker(timeline.clone(), false, Place::UNKNOWN))?;
+        stream.wait(&held::marker(timeline.clone(), false, Place::unknown()))?;
         Ok(Gate::new(move || timeline.advance(1).fire()))
     }
 
