@@ -5,13 +5,20 @@
 //! they make it. And they make errors of the library's types, whose variants only this crate can
 //! construct.
 
-use std::time::{Duration, Instant};
+use std::{
+    any::Any,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 #[cfg(all(feature = "cuda", not(loom)))]
 use crate::cuda::RawEvent;
 #[cfg(all(feature = "cuda", not(loom)))]
 pub use crate::cuda::device::stream_number;
-use crate::{Device, Error, Event, Marker, Place, Result, Stream, Timeout, error::InWords};
+use crate::{
+    Device, Error, Event, Marker, Place, Result, Stream, Timeout, error::InWords, unobserved,
+    workers::Raised,
+};
 #[cfg(has_metal)]
 use crate::{
     Reservation,
@@ -58,6 +65,29 @@ pub fn record_all(device: &Device, at: Place) -> Vec<Result<Marker>> {
 #[cfg(all(feature = "cuda", not(loom)))]
 pub fn raw_event_of(marker: &Marker) -> Option<RawEvent> {
     RawEvent::of_marker(marker)
+}
+
+/// Ends host work as failed, with `what` it raised in words, and the object itself, which every
+/// error of this failure carries: see [`payload`]. For closures of [`launch_at`] only.
+pub fn raise(what: String, payload: Arc<dyn Any + Send + Sync>) -> ! {
+    // It calls no panic hook.
+    std::panic::resume_unwind(Box::new(Raised::new(what, payload)))
+}
+
+/// Whether work has called [`raise`] and has not failed its stream yet.
+pub fn is_raising() -> bool {
+    Raised::is_under_way()
+}
+
+/// What [`raise`] was called with, where `error` tells of such a failure.
+pub fn payload(error: &Error) -> Option<&Arc<dyn Any + Send + Sync>> {
+    error.cause()?.first_cause().payload.as_ref()
+}
+
+/// The failures that nobody has seen, for a report at the end of the process. They count as seen
+/// from now on. The hook is not called.
+pub fn take_unobserved() -> Vec<Error> {
+    unobserved::take()
 }
 
 /// Takes a callback back: it is not called any more, unless it is on its way already. Never blocks.

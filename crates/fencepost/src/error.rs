@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::place::Place;
+use crate::{
+    place::Place,
+    root::{Payload, Root},
+};
 
 /// The result of this crate's functions.
 ///
@@ -244,6 +247,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// This error, which a call is about to return to its caller.
+    pub(crate) fn seen(self) -> Error {
+        if let Some(cause) = self.cause() {
+            cause.first_cause().see();
+        }
+        self
+    }
+
     /// Why the stream or device failed, where this error reports such a failure.
     ///
     /// ```
@@ -291,7 +302,7 @@ impl Error {
 pub struct Cause(Arc<CauseInner>);
 
 struct CauseInner {
-    text: Arc<str>,
+    root: Arc<Root>,
     /// The last wait that the failure came by, and the first cause; `None` in the first cause.
     via: Option<(String, Cause)>,
     hops: usize,
@@ -299,8 +310,22 @@ struct CauseInner {
 
 impl Cause {
     pub(crate) fn new(root: impl Into<Arc<str>>) -> Cause {
+        Cause::of_root(Arc::new(Root::new(root.into(), None, false)))
+    }
+
+    /// The cause of host work that panicked, which the panic hook has told of.
+    pub(crate) fn of_panic(root: String) -> Cause {
+        Cause::of_root(Arc::new(Root::new(root.into(), None, true)))
+    }
+
+    /// The cause of host work that raised something in another language.
+    pub(crate) fn of_raised(root: String, payload: Payload) -> Cause {
+        Cause::of_root(Arc::new(Root::new(root.into(), Some(payload), false)))
+    }
+
+    pub(crate) fn of_root(root: Arc<Root>) -> Cause {
         Cause(Arc::new(CauseInner {
-            text: root.into(),
+            root,
             via: None,
             hops: 0,
         }))
@@ -317,10 +342,14 @@ impl Cause {
     /// The cause of a stream that waited for `marker`, which failed with `self`.
     pub(crate) fn through(&self, marker: String) -> Cause {
         Cause(Arc::new(CauseInner {
-            text: self.0.text.clone(),
+            root: self.0.root.clone(),
             via: Some((marker, self.first().clone())),
             hops: self.0.hops + 1,
         }))
+    }
+
+    pub(crate) fn first_cause(&self) -> &Arc<Root> {
+        &self.0.root
     }
 
     fn first(&self) -> &Cause {
@@ -337,7 +366,7 @@ impl Cause {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn root(&self) -> &str {
-        &self.0.text
+        &self.0.root.text
     }
 
     /// The number of waits that passed the failure on; 0 where it happened.
@@ -383,7 +412,7 @@ impl fmt::Display for Cause {
                 hops => write!(f, ", {hops} waits behind the first failure: ")?,
             }
         }
-        f.write_str(&self.0.text)
+        f.write_str(self.root())
     }
 }
 

@@ -246,7 +246,7 @@ impl Event {
                 }
                 Ok(())
             }
-            Some(marker) => stream.imp().wait(&marker),
+            Some(marker) => stream.imp().wait(&marker).map_err(Error::seen),
         }
     }
 
@@ -301,7 +301,7 @@ impl Event {
             // Another thread is recording it, in a call that the driver may block.
             Err(Taken) => return Ok(false),
         };
-        let complete = marker.query()?;
+        let complete = marker.query().map_err(Error::seen)?;
         if complete {
             // If the marker is newer than the word, the word has changed, and this does nothing.
             self.slot.remember(word);
@@ -331,7 +331,7 @@ impl Event {
         }
         match self.slot.try_marker() {
             Ok(None) => Ok(Status::Unrecorded),
-            Ok(Some(marker)) => Ok(Status::of(marker.query()?)),
+            Ok(Some(marker)) => Ok(Status::of(marker.query().map_err(Error::seen)?)),
             Err(Taken) => Ok(Status::Pending),
         }
     }

@@ -100,11 +100,13 @@ mod registry;
 mod rerecord;
 #[cfg(any(feature = "vulkan", has_metal, loom))]
 mod reservation;
+mod root;
 mod stream;
 mod sync;
 #[cfg(feature = "conformance")]
 pub mod testing;
 mod timeline;
+mod unobserved;
 #[cfg(all(feature = "vulkan", not(loom)))]
 pub mod vulkan;
 /// The part of the Vulkan backend that knows no driver, for its models.
@@ -128,6 +130,7 @@ pub use place::Place;
 #[cfg_attr(docsrs, doc(cfg(any(feature = "vulkan", feature = "metal"))))]
 pub use reservation::Reservation;
 pub use stream::{Progress, Stream};
+pub use unobserved::set_unobserved_hook;
 
 // The README's examples run with the others.
 #[cfg(doctest)]

@@ -123,7 +123,7 @@ impl Marker {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn query(&self) -> Result<bool> {
-        self.imp.query()
+        self.imp.query().map_err(Error::seen)
     }
 
     /// [`Pending`](Status::Pending) or [`Complete`](Status::Complete). Never blocks.
@@ -191,11 +191,11 @@ impl Marker {
 
     /// Blocks until complete (`true`), failed, or `deadline` (`false`).
     pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
-        if self.imp.query()? {
+        if self.query()? {
             return Ok(true);
         }
         self.check_fork()?;
-        deadlock::block_on(&self.imp, deadline)
+        deadlock::block_on(&self.imp, deadline).map_err(Error::seen)
     }
 
     pub(crate) fn timeout(&self, limit: Duration) -> Error {
@@ -236,7 +236,7 @@ impl Marker {
     pub fn timestamp(&self) -> Result<Timestamp> {
         self.require_timing("held")?;
         self.require_complete("held")?;
-        self.imp.timestamp()
+        self.imp.timestamp().map_err(Error::seen)
     }
 
     /// The time from this marker to `end`, on the device's clock. Negative if `end` is earlier.
@@ -264,7 +264,7 @@ impl Marker {
         self.comparable(end)?;
         self.require_complete("start")?;
         end.require_complete("end")?;
-        self.imp.elapsed(&*end.imp)
+        self.imp.elapsed(&*end.imp).map_err(Error::seen)
     }
 
     /// As [`elapsed`](Marker::elapsed), after it has waited for both.
@@ -272,7 +272,7 @@ impl Marker {
         self.comparable(end)?;
         self.synchronize()?;
         end.synchronize()?;
-        self.imp.elapsed(&*end.imp)
+        self.imp.elapsed(&*end.imp).map_err(Error::seen)
     }
 
     fn comparable(&self, end: &Marker) -> Result<()> {
@@ -339,7 +339,7 @@ impl Marker {
         self.check_fork()?;
         let callbacks = self.imp.point().timeline.stream.device.callbacks.clone();
         self.imp.notify(Waiter::Call(Box::new(move |result| {
-            callbacks.call(Box::new(move || callback(result)));
+            callbacks.call(Box::new(move || callback(result.map_err(Error::seen))));
         })))
     }
 
@@ -530,7 +530,7 @@ impl Future for MarkerFuture {
             }
             // It has just completed and woken the task, so the next poll will see that.
             Ok(None) => Poll::Pending,
-            Err(error) => Poll::Ready(Err(error)),
+            Err(error) => Poll::Ready(Err(error.seen())),
         }
     }
 }

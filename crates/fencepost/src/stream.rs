@@ -173,7 +173,7 @@ impl Stream {
     /// See [`crate::bindings::launch_at`].
     pub(crate) fn launch_at(&self, work: impl FnOnce() + Send + 'static, at: Place) -> Result<()> {
         self.check_fork()?;
-        self.imp.launch(Box::new(work), at)
+        self.imp.launch(Box::new(work), at).map_err(Error::seen)
     }
 
     /// Records a marker behind everything submitted so far, and submits it. Never waits for the
@@ -224,7 +224,7 @@ impl Stream {
 
     pub(crate) fn mark(&self, timing: bool, at: Place) -> Result<Marker> {
         self.check_fork()?;
-        let imp = self.imp.mark(timing, at)?;
+        let imp = self.imp.mark(timing, at).map_err(Error::seen)?;
         Ok(Marker::new(imp, self.device.clone()))
     }
 
@@ -251,7 +251,7 @@ impl Stream {
             true => Ok(()),
             false => {
                 marker.check_fork()?;
-                self.imp.wait(marker.imp())
+                self.imp.wait(marker.imp()).map_err(Error::seen)
             }
         }
     }
@@ -291,7 +291,7 @@ impl Stream {
             true => Ok(()),
             false => {
                 marker.check_fork()?;
-                self.imp.wait_foreign(marker.imp())
+                self.imp.wait_foreign(marker.imp()).map_err(Error::seen)
             }
         }
     }
@@ -316,7 +316,7 @@ impl Stream {
     #[track_caller]
     pub fn query(&self) -> Result<bool> {
         self.check_fork()?;
-        match self.imp.is_idle()? {
+        match self.imp.is_idle().map_err(Error::seen)? {
             Some(idle) => Ok(idle),
             None => self.record()?.query(),
         }
@@ -395,7 +395,7 @@ impl Stream {
     /// ```
     pub fn error(&self) -> Option<Error> {
         match self.check_fork() {
-            Ok(()) => self.imp.failure(),
+            Ok(()) => self.imp.failure().map(Error::seen),
             Err(forked) => Some(forked),
         }
     }
@@ -416,7 +416,9 @@ impl Stream {
     /// ```
     pub fn clear_error(&self) -> Result<()> {
         self.check_fork()?;
-        self.imp.clear_error()
+        // Who clears it knows of it.
+        drop(self.error());
+        self.imp.clear_error().map_err(Error::seen)
     }
 }
 
@@ -459,7 +461,10 @@ impl Device {
     /// ```
     pub fn new_stream(&self) -> Result<Stream> {
         self.core().check_fork()?;
-        Ok(Stream::new(self.imp().new_stream()?, self.clone()))
+        Ok(Stream::new(
+            self.imp().new_stream().map_err(Error::seen)?,
+            self.clone(),
+        ))
     }
 
     /// Blocks the calling thread until everything submitted so far to the device's streams is

@@ -49,6 +49,7 @@ use crate::{
     error::{Cause, Error, Result},
     place::Place,
     sync::{AtomicU64, Mutex, Ordering, lock, park, spin_until, thread},
+    unobserved,
 };
 
 const FAILED: u64 = 1 << 63;
@@ -280,6 +281,8 @@ impl Timeline {
                 result: Err(error),
             };
         }
+        let callbacks = self.stream.device.callbacks.clone();
+        unobserved::stick(cause, &error, move |job| callbacks.call(job));
         inner.failure = Some(error.clone());
         self.state.fetch_or(FAILED, Ordering::AcqRel);
         self.waiting.store(0, Ordering::Release);

@@ -3,7 +3,9 @@
 
 use fencepost::{Device, Error, bindings};
 use pyo3::{
-    exceptions::{PyNotImplementedError, PyRuntimeError, PyTimeoutError, PyValueError},
+    exceptions::{
+        PyBaseException, PyNotImplementedError, PyRuntimeError, PyTimeoutError, PyValueError,
+    },
     prelude::*,
 };
 
@@ -12,16 +14,45 @@ const TIMING: &str = "Both events must be created with argument 'enable_timing=T
 const RECORDED: &str = "Both events must be recorded before calculating elapsed time";
 const COMPLETED: &str = "Both events must be completed before calculating elapsed time";
 
-/// The exception for `error`.
+/// The exception that ended work, which the failure of its stream carries.
+pub(crate) struct Original(pub(crate) Py<PyBaseException>);
+
+impl Original {
+    pub(crate) fn of(error: &Error) -> Option<&Original> {
+        Original::slot_of(error)?.as_ref()
+    }
+
+    /// Whether the failure is of work that never ran, because the interpreter had ended.
+    pub(crate) fn is_missing(error: &Error) -> bool {
+        Original::slot_of(error).is_some_and(Option::is_none)
+    }
+
+    fn slot_of(error: &Error) -> Option<&Option<Original>> {
+        bindings::payload(error)?.downcast_ref()
+    }
+}
+
+/// The exception for `error`. Called with the GIL.
 pub(crate) fn to_py(error: Error) -> PyErr {
+    let exception = without_cause(&error);
+    if let Some(original) = Original::of(&error) {
+        Python::try_attach(|py| {
+            let cause = original.0.bind(py).clone().into_any();
+            exception.set_cause(py, Some(PyErr::from_value(cause)));
+        });
+    }
+    exception
+}
+
+fn without_cause(error: &Error) -> PyErr {
     match error {
-        Error::Timeout(_) => PyTimeoutError::new_err(in_python_terms(&error)),
-        Error::UnknownDevice { .. } => PyValueError::new_err(in_python_terms(&error)),
+        Error::Timeout(_) => PyTimeoutError::new_err(in_python_terms(error)),
+        Error::UnknownDevice { .. } => PyValueError::new_err(in_python_terms(error)),
         Error::TimingDisabled { .. } | Error::NotRecorded { .. } => {
-            PyValueError::new_err(in_python_terms(&error))
+            PyValueError::new_err(in_python_terms(error))
         }
-        Error::Unsupported { .. } => PyNotImplementedError::new_err(in_python_terms(&error)),
-        _ => PyRuntimeError::new_err(in_python_terms(&error)),
+        Error::Unsupported { .. } => PyNotImplementedError::new_err(in_python_terms(error)),
+        _ => PyRuntimeError::new_err(in_python_terms(error)),
     }
 }
 
@@ -73,6 +104,8 @@ pub(crate) fn in_python_terms(error: &Error) -> String {
         Error::Timeout(timeout) if bindings::lacks_places(timeout) => {
             format!("{timeout}; call fencepost.locations(True) to see where it was recorded")
         }
+        // It quotes an exception of the user's.
+        error if Original::of(error).is_some() => error.to_string(),
         error => error.to_string().replace("::", "."),
     }
 }
@@ -81,7 +114,7 @@ pub(crate) fn in_python_terms(error: &Error) -> String {
 pub(crate) fn in_one_line(py: Python<'_>, error: &PyErr) -> String {
     let mut line = error.to_string();
     if let Some(place) = raised_at(py, error) {
-        line += &format!(" (raised at {place})");
+        line += &format!(" (at {place})");
     }
     line
 }

@@ -30,7 +30,7 @@ static RETURNED: Condvar = Condvar::new();
 
 /// How long the end of the process waits for Python code on the library's threads. A call that
 /// takes longer is left behind, as a daemon thread is.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 fn calls() -> MutexGuard<'static, Calls> {
     let mut calls = CALLS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,9 +65,7 @@ pub(crate) fn with_python<R>(f: impl FnOnce(Python<'_>) -> R) -> Option<R> {
     Python::try_attach(f)
 }
 
-/// Called by `atexit`: no call of Python from the library's threads begins after it.
-#[pyfunction]
-#[pyo3(name = "_close")]
+/// No call of Python from the library's threads begins after this one.
 pub(crate) fn close(py: Python<'_>) {
     py.detach(|| {
         let mut calls = calls();

@@ -4,7 +4,7 @@
 //!
 //! - `error`: the library's errors as exceptions. `exit`: no Python runs on the library's threads
 //!   once the interpreter ends. `wait`: blocking without the GIL.
-//! - `place`: the Python line that makes a call.
+//! - `place`: the Python line that makes a call. `raised`: exceptions in launched work.
 //! - `torch`: what PyTorch says about itself. `cuda_streams`: CUDA streams of other libraries, and
 //!   the current one.
 //! - `raw`, `core`, `elapsed`: what all three event classes are made of.
@@ -43,6 +43,7 @@ mod interprocess;
 mod mps;
 mod objects;
 mod place;
+mod raised;
 mod raw;
 mod stream;
 mod torch;
@@ -64,7 +65,6 @@ mod _C {
     use super::{
         _run,
         device::devices,
-        exit::close,
         mps::functions::{
             _mps_live_events, acquire, elapsed_of, query_event, record, release, synchronize,
             synchronize_event, wait_for,
@@ -72,6 +72,7 @@ mod _C {
         mps::stream::{_mps_current_stream, _mps_device, _mps_set_stream},
         objects::{PyDevice, PyEvent, PyStream},
         place::locations,
+        raised::close,
         stream::wrap_stream,
     };
     use super::{
@@ -87,6 +88,7 @@ mod _C {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        crate::raised::install();
         fastcall::install(py)?;
         module.add("_CudaEvent", cuda_event(py)?)?;
         module.add("_MpsEvent", py.get_type::<MpsEvent>())?;

@@ -1,17 +1,16 @@
 //! The methods of `fencepost.Stream`, and `wrap_stream`.
 
-use std::panic::resume_unwind;
-
 use fencepost::{bindings, cuda};
 use pyo3::{exceptions::PyAttributeError, prelude::*};
 
 use crate::{
     arguments::{Parameter, device_of, stream_of},
     cuda_streams::current,
-    error::{in_one_line, to_py},
+    error::to_py,
     exit::with_python,
     objects::{PyDevice, PyEvent, PyStream},
     place,
+    raised::Raised,
     raw::Flags,
     wait::{in_work, limit, synchronize},
 };
@@ -81,8 +80,11 @@ impl PyStream {
     /// Run ``work()`` on this stream, after everything submitted before. Host streams only.
     ///
     /// Returns at once. ``work`` runs on a thread of the library, with the GIL, and its result is
-    /// dropped. An exception in it fails the stream: later records fail too, and every error quotes
-    /// that exception, until ``clear_error()``.
+    /// dropped. An exception in it, SystemExit and KeyboardInterrupt too, fails the stream: later
+    /// records fail, and every error has that exception as its ``__cause__``, until
+    /// ``clear_error()``. The frames in its traceback hold no variables any more. If nobody ever
+    /// asks for the failure, ``sys.unraisablehook`` gets the exception when the last stream and
+    /// event that could tell it is gone, or at exit.
     ///
     /// Raises NotImplementedError on a GPU's stream, RuntimeError if the stream has failed.
     fn launch(&self, py: Python<'_>, work: Py<PyAny>) -> PyResult<()> {
@@ -94,18 +96,17 @@ impl PyStream {
                 with_python(|py| {
                     // Moved in here, so that it is dropped with the GIL.
                     let work = work;
-                    work.call0(py)
-                        .map(drop)
-                        .map_err(|error| in_one_line(py, &error))
+                    let result = work.call0(py).map(drop);
+                    // The exception's frames may be the last to hold what the work holds.
+                    drop(work);
+                    result.map_err(|error| Raised::new(py, error))
                 })
             });
-            let failure = match ran {
-                Some(Ok(())) => return,
-                Some(Err(text)) => text,
-                None => "the interpreter ended before this work could run".into(),
-            };
-            // A panic is how host work fails. This one calls no panic hook, which would print it.
-            resume_unwind(Box::new(failure));
+            match ran {
+                Some(Ok(())) => {}
+                Some(Err(raised)) => raised.raise(),
+                None => Raised::at_exit().raise(),
+            }
         };
         let at = place::of_caller(py);
         py.detach(|| bindings::launch_at(&self.stream, work, at))

@@ -307,7 +307,7 @@ def test_an_exception_sticks_to_its_stream_and_is_what_later_errors_name(host):
     stream.launch(fails)
     event.record(stream)
     with pytest.raises(
-        RuntimeError, match=r"LookupError: no more paper \(raised at .*test_event.py:\d+\)"
+        RuntimeError, match=r"LookupError: no more paper \(at .*test_event.py:\d+\)"
     ):
         event.synchronize(timeout=PATIENCE)
     with pytest.raises(RuntimeError, match="no more paper"):

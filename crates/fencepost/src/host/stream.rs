@@ -19,6 +19,7 @@
 //! operation, until `clear_error` replaces it.
 
 use std::{
+    any::Any,
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak},
@@ -35,7 +36,7 @@ use crate::{
     place::Place,
     sync::{AtomicU64, Mutex, Ordering, lock},
     timeline::{Awaited, Timeline, Waiter, Wake},
-    workers::{Pool, Task, discard, text_of},
+    workers::{Pool, Raised, Task, discard, text_of},
 };
 
 pub(super) struct HostStream {
@@ -122,10 +123,11 @@ impl HostStream {
                     queue.running = Some((at, Instant::now()));
                     drop(queue);
                     if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
-                        let what = text_of(&*payload);
-                        discard(payload);
-                        let root = format!("host work launched at {at} panicked: {what}");
-                        return self.fail_with(&Cause::new(root));
+                        let (cause, raised) = cause_of(payload, at);
+                        self.fail_with(&cause);
+                        // Only now: it counts as raising until the stream has failed.
+                        drop(raised);
+                        return;
                     }
                     queue = lock(&self.queue);
                     queue.running = None;
@@ -247,6 +249,22 @@ impl HostWork for HostStream {
             at,
             exhausted: self.pool.exhausted(),
         })
+    }
+}
+
+/// The cause of work launched at `at` that unwound with `payload`.
+fn cause_of(payload: Box<dyn Any + Send>, at: Place) -> (Cause, Option<Box<Raised>>) {
+    match payload.downcast::<Raised>() {
+        Ok(raised) => {
+            let root = format!("host work launched at {at} raised {}", &raised.what);
+            (Cause::of_raised(root, raised.payload.clone()), Some(raised))
+        }
+        Err(payload) => {
+            let what = text_of(&*payload);
+            discard(payload);
+            let root = format!("host work launched at {at} panicked: {what}");
+            (Cause::of_panic(root), None)
+        }
     }
 }
 

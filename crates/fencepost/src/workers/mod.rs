@@ -8,5 +8,5 @@ mod pool;
 mod probe;
 
 pub(crate) use callbacks::CallbackQueue;
-pub(crate) use panics::{discard, text_of};
+pub(crate) use panics::{Raised, discard, text_of};
 pub(crate) use pool::{MAX_THREADS, Pool, Task};
