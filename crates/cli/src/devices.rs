@@ -8,7 +8,8 @@ use crate::{Stop, WIDTH, print, print_json, table};
 /// List the devices of every backend and their clocks, or what a backend lacks
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Print one JSON object: {"backends": [{backend, devices, missing}], "gpus": [{uuid, devices}]}
+    /// Print one JSON object: {"backends": [{backend, devices, missing}], "gpus": [{uuid,
+    /// devices}]}
     #[arg(long)]
     json: bool,
 }
@@ -166,7 +167,7 @@ fn text(report: &Report) -> String {
                     "{}, {} ns{}",
                     clock.name,
                     clock.resolution_ns,
-                    also(&report, device)
+                    also(report, device)
                 ),
                 (None, Some(error)) => format!("FAILED: {error}"),
                 (None, None) => String::new(),

@@ -38,8 +38,8 @@ pub fn record_in_place(event: &Event, stream: &Stream, at: Place) -> bool {
     event.record_in_place(stream, at)
 }
 
-/// How many CUDA devices there are, without initialising the driver: `None` where only the driver can
-/// tell. See [`Device::list`](crate::Device::list).
+/// How many CUDA devices there are, without initialising the driver; `None` where only the driver
+/// can tell. See [`Device::list`](crate::Device::list).
 #[cfg(all(feature = "cuda", not(loom)))]
 pub fn cuda_count_uninitialised() -> Option<usize> {
     crate::cuda::device::count_uninitialised()

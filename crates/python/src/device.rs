@@ -1,6 +1,7 @@
 //! The methods of `fencepost.Device`.
 
 use std::{
+    borrow::Cow,
     collections::hash_map::DefaultHasher,
     hash::{Hash as _, Hasher as _},
 };
@@ -56,6 +57,14 @@ impl PyDevice {
     #[getter]
     fn clock(&self, py: Python<'_>) -> PyResult<String> {
         Ok(self.open(py)?.clock().to_string())
+    }
+
+    /// The 16 bytes of the GPU's UUID, the same for its devices of all backends; None on the host and
+    /// on Metal.
+    #[getter]
+    fn uuid(&self, py: Python<'_>) -> PyResult<Option<Cow<'static, [u8]>>> {
+        let uuid = self.open(py)?.uuid();
+        Ok(uuid.map(|uuid| Cow::Owned(uuid.to_vec())))
     }
 
     /// Make a new stream. It is in order within itself, and unordered against all other streams.
@@ -124,10 +133,22 @@ pub(crate) fn synchronize_device(py: Python<'_>, device: &Device, limit: Limit) 
     first.map_err(to_py)
 }
 
-/// Return the devices of this machine, the preferred one first. None of them is opened.
+/// Return the devices of these names. None of them is opened. Without names: those of this machine,
+/// the preferred one first; that initialises drivers in this process.
 #[pyfunction]
-pub(crate) fn devices(py: Python<'_>) -> Vec<PyDevice> {
-    let found = py.detach(Device::list).into_iter();
-    let names = found.flat_map(|found| found.devices);
-    names.map(PyDevice::unopened).collect()
+#[pyo3(signature = (names = None))]
+pub(crate) fn _devices(py: Python<'_>, names: Option<Vec<String>>) -> Vec<PyDevice> {
+    let listed = || {
+        let found = py.detach(Device::list).into_iter();
+        found.flat_map(|found| found.devices).collect()
+    };
+    let names = names.unwrap_or_else(listed);
+    names.into_iter().map(PyDevice::unopened).collect()
+}
+
+/// Return how many CUDA devices there are, without initialising the driver; None where only the
+/// driver can tell.
+#[pyfunction]
+pub(crate) fn _cuda_count(py: Python<'_>) -> Option<usize> {
+    py.detach(bindings::cuda_count_uninitialised)
 }

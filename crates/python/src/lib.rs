@@ -64,7 +64,7 @@ mod _C {
     #[pymodule_export]
     use super::{
         _run,
-        device::devices,
+        device::{_cuda_count, _devices},
         mps::functions::{
             _mps_live_events, acquire, elapsed_of, query_event, record, release, synchronize,
             synchronize_event, wait_for,

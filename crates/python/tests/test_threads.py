@@ -660,3 +660,94 @@ else:
 """
     )
     assert done.stdout == "child: True\nend\n"
+
+
+ASKING = {
+    "nothing": "None",
+    "is_available": "fencepost.cuda.is_available()",
+    "device_count": "fencepost.cuda.device_count()",
+    "devices": "fencepost.devices()",
+    "mps": "fencepost.mps.is_available()",
+    "an event": "fencepost.cuda.Event()",
+    "a wrong name": "wrong()",
+}
+# Where NVML answers, and where another process must be asked.
+NVML = {
+    "NVML": {},
+    "no NVML": {"FENCEPOST_NVML_LIBRARY": "/nowhere/libnvidia-ml.so.1"},
+    "MIG": {"FENCEPOST_SIM_CUDA_MIG": "1"},
+}
+
+
+@posix
+@pytest.mark.parametrize("nvml", NVML)
+@pytest.mark.parametrize("asked", ASKING)
+def test_asking_for_devices_leaves_a_forked_child_the_driver(child, cuda, asked, nvml):
+    if "FENCEPOST_CUDA_LIBRARY" not in os.environ:
+        pytest.skip("FENCEPOST_CUDA_LIBRARY names no stand-in for NVIDIA's driver")
+    library = os.environ["FENCEPOST_CUDA_LIBRARY"]
+    done = child(
+        f"""
+import os, warnings
+warnings.simplefilter("ignore")
+import fencepost
+def wrong():
+    try:
+        fencepost.Device("nope")
+    except ValueError as error:
+        assert "cuda:N" in str(error), error
+{ASKING[asked]}
+pid = os.fork()
+if pid:
+    assert os.waitpid(pid, 0)[1] == 0
+else:
+    assert fencepost.cuda.is_available()
+    assert fencepost.cuda.device_count() == 2
+    assert fencepost.Device("cuda:0").name == "cuda:0"
+    assert fencepost.Device().name == "cuda:0"
+    assert fencepost._C._mps_device().name == "cuda:0"
+    event = fencepost.cuda.Event(enable_timing=True)
+    event.record()
+    event.synchronize(timeout=20)
+    assert event.query()
+    print("end", flush=True)
+    os._exit(0)
+""",
+        FENCEPOST_DEVICE="",
+        **{"FENCEPOST_NVML_LIBRARY": library, **NVML[nvml]},
+    )
+    assert done.stdout == "end\n", done.stderr
+
+
+@posix
+def test_a_child_of_a_process_that_uses_a_gpu_is_told_so(child, cuda):
+    done = child(
+        """
+import os, warnings
+warnings.simplefilter("ignore")
+import fencepost
+fencepost.Device()
+pid = os.fork()
+if pid:
+    assert os.waitpid(pid, 0)[1] == 0
+else:
+    assert fencepost.cuda.is_available()
+    assert "cuda:0" in [device.name for device in fencepost.devices()]
+    for open in (fencepost.Device, fencepost._C._mps_device, lambda: fencepost.Device("cuda:0")):
+        try:
+            print("opened", open())
+        except RuntimeError as error:
+            assert "fork()" in str(error), error
+    assert fencepost.Device("host").name == "host"
+    print("end", flush=True)
+    os._exit(0)
+""",
+        FENCEPOST_DEVICE="",
+    )
+    assert done.stdout == "end\n", done.stderr
+
+
+def test_a_device_has_the_uuid_of_its_gpu(cuda, host):
+    assert len(cuda.uuid) == 16
+    assert cuda.uuid == fencepost.Device("cuda:0").uuid
+    assert host.uuid is None

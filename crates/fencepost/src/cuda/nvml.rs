@@ -1,8 +1,8 @@
 //! How many GPUs CUDA would show, asked of NVIDIA's management library. That one initialises no
 //! CUDA: a process that has asked can still be forked, and its children can use CUDA.
 //!
-//! NVML does not know `CUDA_VISIBLE_DEVICES`, so that is parsed here, by the rules of the [CUDA
-//! programming guide](https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables):
+//! NVML does not know `CUDA_VISIBLE_DEVICES`, so that is parsed here, by the rules of [CUDA's
+//! guide](https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables):
 //! indices, or UUIDs that may be shortened; the first that names no GPU ends the list. Whatever
 //! these rules do not settle has no answer here, nor has a GPU that is split (MIG): only the driver
 //! knows then.

@@ -20,7 +20,8 @@ order streams.
 import atexit
 
 from fencepost import _C, cuda, mps
-from fencepost._C import Device, Event, Stream, __version__, devices, locations
+from fencepost._asking import devices
+from fencepost._C import Device, Event, Stream, __version__, locations
 
 __all__ = ["_C", "Device", "Event", "Stream", "__version__", "cuda", "devices", "locations", "mps"]
 
