@@ -1,6 +1,9 @@
 //! Query, status, synchronize, progress.
 
-use std::time::Duration;
+use std::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
 use super::case;
 use crate::{
@@ -8,7 +11,7 @@ use crate::{
     marker::Status,
     testing::{
         Case,
-        context::{Context, Verdict, check},
+        context::{Context, Stop, Verdict, check},
     },
 };
 
@@ -64,6 +67,7 @@ pub(super) const CASES: &[Case] = &[
             SignalBeforeTheWork
         ]
     ),
+    case!("synchronize", a_timeout_names_the_end_of_the_chain, []),
     case!(
         "synchronize",
         a_zero_timeout_looks_once,
@@ -262,6 +266,45 @@ fn a_timeout_explains_itself(c: &Context) -> Verdict {
     );
     gate.open();
     c.done(&marker)?;
+    Ok(())
+}
+
+/// The last stream is one of the device. It waits, through a host stream, for a closure.
+fn a_timeout_names_the_end_of_the_chain(c: &Context) -> Verdict {
+    let (host, stream) = (c.stranger(), c.stream()?.with_name("the last"));
+    let (first, second) = (host.new_stream()?, host.new_stream()?);
+    let (go, held) = mpsc::channel::<()>();
+    first.launch(move || held.recv().unwrap_or(()))?;
+    let launched = line!() - 1;
+    second.wait(&first.record()?)?;
+    let between = second.record()?;
+    stream.wait_foreign(&between)?;
+    let end = stream.record()?;
+    let start = Instant::now();
+    // The closure starts, and the streams park, a moment after they were submitted.
+    let text = loop {
+        let Err(early) = end.synchronize_timeout(c.options.moment) else {
+            return Err(Stop::Broken(
+                "the closure is held, but it is complete".into(),
+            ));
+        };
+        let text = early.to_string();
+        if text.contains("has been running") || start.elapsed() > c.options.patience {
+            break text;
+        }
+    };
+    for part in [
+        format!("stuck is {first} (1 stream lies between): it has been running the closure"),
+        format!("the closure launched at {}:{launched} for", file!()),
+        format!("\"the last\" waits for {between}, recorded at {}", file!()),
+    ] {
+        check!(
+            text.contains(&part),
+            "\"{part}\" is not in the text: {text}"
+        );
+    }
+    drop(go);
+    c.done(&end)?;
     Ok(())
 }
 
