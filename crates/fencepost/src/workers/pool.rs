@@ -411,11 +411,10 @@ fn take(shared: &Arc<Shared>, me: &Arc<Sleeper>) -> Option<Arc<dyn Task>> {
             park(surplus.then_some(SURPLUS_IDLE));
             if surplus && !me.woken.load(Ordering::Acquire) {
                 let mut state = lock(&shared.state);
-                surplus = state.is_surplus(shared.target);
                 // Where it is not in the list, a caller took it out and is about to wake it.
-                if surplus
-                    && let Some(at) = state.idle.iter().position(|idle| Arc::ptr_eq(idle, me))
-                {
+                let at = state.idle.iter().position(|idle| Arc::ptr_eq(idle, me));
+                surplus = at.is_some() && state.is_surplus(shared.target);
+                if surplus && let Some(at) = at {
                     state.idle.swap_remove(at);
                     state.free.push(me.place);
                     return None;
@@ -519,21 +518,26 @@ mod loom_tests {
 
     /// What the tasks of a model share.
     struct World {
-        shared: Arc<Shared>,
-        /// How many tasks are computing, and how many have run.
+        /// How many tasks are computing.
         computing: AtomicUsize,
-        done: AtomicUsize,
-        /// Set by [`Piece::Releases`], awaited by those that block.
-        released: (Mutex<bool>, loom::sync::Condvar),
+        progress: Mutex<Progress>,
+        changed: loom::sync::Condvar,
+    }
+
+    #[derive(Default)]
+    struct Progress {
+        started: usize,
+        done: usize,
+        /// By [`Piece::Releases`]; those that block await it.
+        released: bool,
     }
 
     impl World {
-        fn new(pool: &Pool) -> Arc<World> {
+        fn new() -> Arc<World> {
             Arc::new(World {
-                shared: pool.shared.clone(),
                 computing: AtomicUsize::new(0),
-                done: AtomicUsize::new(0),
-                released: (Mutex::new(false), loom::sync::Condvar::new()),
+                progress: Mutex::new(Progress::default()),
+                changed: loom::sync::Condvar::new(),
             })
         }
 
@@ -543,10 +547,15 @@ mod loom_tests {
             self.computing.fetch_sub(1, Ordering::SeqCst);
         }
 
-        fn wait(&self) {
-            let mut released = lock(&self.released.0);
-            while !*released {
-                released = self.released.1.wait(released).unwrap();
+        fn change(&self, change: impl FnOnce(&mut Progress)) {
+            change(&mut lock(&self.progress));
+            self.changed.notify_all();
+        }
+
+        fn wait(&self, done: impl Fn(&Progress) -> bool) {
+            let mut progress = lock(&self.progress);
+            while !done(&progress) {
+                progress = self.changed.wait(progress).unwrap();
             }
         }
     }
@@ -563,28 +572,27 @@ mod loom_tests {
     impl Task for Piece {
         fn run(self: Arc<Self>, worker: &Arc<dyn Blocking>) {
             let (Piece::Says(world) | Piece::Silent(world) | Piece::Releases(world)) = &*self;
+            world.change(|progress| progress.started += 1);
             match &*self {
                 Piece::Says(_) => {
                     worker.begin();
                     // As where one call that blocks makes another.
                     worker.begin();
-                    world.wait();
+                    world.wait(|progress| progress.released);
                     worker.end();
                     worker.end();
                 }
-                Piece::Silent(_) => world.wait(),
+                Piece::Silent(_) => world.wait(|progress| progress.released),
                 Piece::Releases(_) => {
                     world.compute();
-                    *lock(&world.released.0) = true;
-                    world.released.1.notify_all();
+                    world.change(|progress| progress.released = true);
                 }
             }
-            world.done.fetch_add(1, Ordering::SeqCst);
+            world.change(|progress| progress.done += 1);
         }
     }
 
-    /// A look at all workers, of which those that run a task other than the releasing one, which
-    /// never blocks, are blocked or are not, as `blocked` says.
+    /// A look that finds the worker which runs the task of this number blocked, or not.
     fn look(shared: &Arc<Shared>, task: u64, blocked: bool) {
         let running = |doing| matches!(doing, Doing::Running | Doing::Seen);
         let found: Vec<Found> = lock(&shared.state)
@@ -607,11 +615,11 @@ mod loom_tests {
     fn a_worker_that_says_it_blocks_is_replaced_at_once() {
         loom::model(|| {
             let pool = Pool::with_max_threads(1, 2);
-            let world = World::new(&pool);
+            let world = World::new();
             pool.start().unwrap();
             pool.push(Arc::new(Piece::Says(world.clone())));
             pool.push(Arc::new(Piece::Releases(world.clone())));
-            world.wait();
+            world.wait(|progress| progress.done == 2);
             drop(pool);
         });
     }
@@ -620,17 +628,15 @@ mod loom_tests {
     fn a_worker_that_was_seen_blocked_is_replaced_and_returns() {
         loom::model(|| {
             let pool = Pool::with_max_threads(1, 2);
-            let world = World::new(&pool);
+            let world = World::new();
             pool.start().unwrap();
             pool.push(Arc::new(Piece::Silent(world.clone())));
             pool.push(Arc::new(Piece::Releases(world.clone())));
-            // The look must come after the task is taken to find it.
-            while lock(&pool.shared.state).taken == 0 {
-                thread::yield_now();
-            }
+            // A look finds the task only once it is taken.
+            world.wait(|progress| progress.started == 1);
             look(&pool.shared, 1, true);
-            world.wait();
-            // It goes on, and is seen to, or has returned before, or has not.
+            world.wait(|progress| progress.done == 2);
+            // It is seen to go on, if it has not come back to the queue before.
             look(&pool.shared, 1, false);
             let state = lock(&pool.shared.state);
             assert!(state.live() <= 2 && state.seen == 0 && state.blocked == 0);
@@ -643,19 +649,15 @@ mod loom_tests {
     fn no_more_than_the_target_compute_once_the_blocked_go_on() {
         loom::model(|| {
             let pool = Pool::with_max_threads(1, 2);
-            let world = World::new(&pool);
+            let world = World::new();
             pool.start().unwrap();
             pool.push(Arc::new(Piece::Silent(world.clone())));
             pool.push(Arc::new(Piece::Releases(world.clone())));
-            while lock(&pool.shared.state).taken == 0 {
-                thread::yield_now();
-            }
+            world.wait(|progress| progress.started == 1);
             look(&pool.shared, 1, true);
             // Both workers may come for this one while the other is still at work.
             pool.push(Arc::new(Piece::Releases(world.clone())));
-            while world.done.load(Ordering::SeqCst) < 3 {
-                thread::yield_now();
-            }
+            world.wait(|progress| progress.done == 3);
             drop(pool);
         });
     }
