@@ -7,8 +7,8 @@
 //! | reduce: adds the chunk's counts to the sum | the last | the chunk's histogram |
 //!
 //! With two streams the last two stages share one; with one stream all do. The calling thread
-//! submits, and blocks only on the last event of the buffer that it needs next. That bounds the
-//! memory.
+//! submits. When the ring is full, it waits until half of the buffers are free: were it woken for
+//! each, waking it would cost the streams a good part of their time.
 
 use std::{
     fs::File,
@@ -39,9 +39,15 @@ impl Plan {
         self.bytes.div_ceil(self.chunk as u64)
     }
 
-    /// One buffer for each stream keeps all of them busy.
+    /// One buffer for each stream keeps all of them busy. With more, a stage that is ahead need not
+    /// stop for one that is behind, and the submitting thread sleeps longer; so there are some
+    /// more, as long as they take little memory.
     pub(crate) fn buffers(&self) -> u64 {
-        (self.streams.max(2) as u64).min(self.chunks())
+        const LITTLE: u64 = 64 << 20;
+        const ENOUGH: u64 = 32;
+        let streams = self.streams.max(2) as u64;
+        let more = (4 * streams).min(ENOUGH).min(LITTLE / self.chunk as u64);
+        more.max(streams).min(self.chunks())
     }
 
     pub(crate) fn buffer_bytes(&self) -> usize {
@@ -149,16 +155,23 @@ fn pump(
     };
 
     let mut first = None;
+    let mut harvested = 0;
     for chunk in 0..chunks {
-        if chunk >= slots {
-            done(chunk - slots)?;
+        if chunk - harvested == slots {
+            let half = harvested + slots.div_ceil(2);
+            // One stream reduces all chunks in their order.
+            slot_of(half - 1).events[2].1.synchronize()?;
+            for chunk in harvested..half {
+                done(chunk)?;
+            }
+            harvested = half;
         }
         slot_of(chunk).submit(plan, &streams, shared, chunk)?;
         if chunk == 0 {
             first = slot_of(chunk).events[0].0.marker();
         }
     }
-    for chunk in chunks - slots..chunks {
+    for chunk in harvested..chunks {
         done(chunk)?;
     }
     let last = match chunks {
@@ -166,6 +179,25 @@ fn pump(
         _ => slot_of(chunks - 1).events[2].1.marker(),
     };
     first.zip(last).map(|(a, b)| a.elapsed(&b)).transpose()
+}
+
+/// Counts the same chunks with the same code on the calling thread, without a stream or an event.
+pub(crate) fn run_on_one_thread(mut file: File, plan: &Plan) -> Result<Counts, String> {
+    let mut bytes = vec![0; plan.buffer_bytes()];
+    let mut sum = [0; 256];
+    for chunk in 0..plan.chunks() {
+        let bytes = &mut bytes[..plan.len_of(chunk)];
+        read_whole(&mut file, bytes)
+            .map_err(|why| format!("reading {} failed: {why}", plan.name))?;
+        add(&mut sum, &count(bytes));
+    }
+    Ok(sum)
+}
+
+fn add(sum: &mut Counts, counts: &Counts) {
+    for (sum, count) in sum.iter_mut().zip(counts) {
+        *sum += count;
+    }
 }
 
 impl Slot {
@@ -215,9 +247,7 @@ impl Slot {
         self.stage(reduce, reduced, shared, move |shared, buffer| {
             buffer.pass_on(Holds::Counts(chunk), Holds::Nothing)?;
             let mut sum = turn(&shared.sum)?;
-            for (sum, count) in sum.iter_mut().zip(buffer.counts) {
-                *sum += count;
-            }
+            add(&mut sum, &buffer.counts);
             Ok(())
         })
     }
@@ -364,8 +394,9 @@ mod tests {
         };
         assert_eq!(plan(4, 0, 1024).memory(), 0);
         assert_eq!(plan(4, 10, 1024).memory(), 10);
-        assert_eq!(plan(1, u64::MAX, 1024).memory(), 2048);
-        assert_eq!(plan(4, 1 << 50, 1024).memory(), 4096);
+        assert_eq!(plan(1, u64::MAX, 1024).memory(), 8 << 10);
+        assert_eq!(plan(4, 1 << 50, 1024).memory(), 16 << 10);
+        assert_eq!(plan(33, 1 << 50, 1024).memory(), 33 << 10);
         assert_eq!(plan(4, 2500, 1000).chunks(), 3);
         assert_eq!(plan(4, 2500, 1000).len_of(2), 500);
     }

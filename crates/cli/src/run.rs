@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{ErrorKind, Read as _, Seek as _},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use fencepost::{Backend, Device};
@@ -22,7 +23,8 @@ use crate::{
 /// Reads a file in chunks. Each chunk passes three stages on different streams: load, histogram and
 /// reduce. Nothing but events orders them. Prints how long each stage took by the device's clock,
 /// how far the stages overlapped, the throughput and the file's entropy, and checks the histogram
-/// against a plain single-threaded count.
+/// against a plain single-threaded count. On the host it also prints how much faster the streams
+/// are than one thread that runs the same code over the same chunks.
 #[derive(clap::Args)]
 #[command(after_long_help = JSON_HELP)]
 pub(crate) struct Args {
@@ -35,13 +37,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
 
-    /// How many streams: one loads, one reduces, and the others count histograms
+    /// How many streams: one loads, one reduces, and the others count histograms [default: on the
+    /// host two more than there are cores, on a GPU 4]
     ///
     /// Of two streams one loads and the other does the rest; a single stream does everything. On a
     /// GPU a host stream loads, and there are at least three streams.
-    #[arg(long, value_name = "N", default_value = "4", value_parser = parse_streams,
-        allow_negative_numbers = true)]
-    streams: usize,
+    #[arg(long, value_name = "N", value_parser = parse_streams, allow_negative_numbers = true)]
+    streams: Option<usize>,
 
     /// The size of a chunk in bytes; K, M and G stand for KiB, MiB and GiB
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = units::parse_chunk,
@@ -66,6 +68,13 @@ JSON fields of run (times in nanoseconds on the device's clock, sizes in bytes):
   overlap                             the sum of the stages' total_ns divided by
                                       wall_ns; 1.0 means not at all
   throughput_bytes_per_s              bytes divided by the seconds of wall_ns
+  one_thread                          on the host, for a file of 1 MiB or more: the
+                                      same code over the same chunks on one
+                                      thread and on the streams, in turns, the
+                                      best of 3 each: bytes (the first 512 MiB
+                                      at most), streams_bytes_per_s,
+                                      one_thread_bytes_per_s, and ratio, the
+                                      first divided by the second; else null
   entropy_bits_per_byte               of the whole file
   histogram                           256 counts
   matches                             whether a plain count gives the same
@@ -97,12 +106,22 @@ struct Report {
     chunks: u64,
     streams: usize,
     stages: Vec<Stage>,
+    one_thread: Option<Comparison>,
     wall_ns: Option<f64>,
     overlap: Option<f64>,
     throughput_bytes_per_s: Option<f64>,
     entropy_bits_per_byte: f64,
     histogram: Vec<u64>,
     matches: bool,
+}
+
+/// The streams beside one thread. By the host's clock, since one thread has no events.
+#[derive(Serialize)]
+struct Comparison {
+    bytes: u64,
+    streams_bytes_per_s: f64,
+    one_thread_bytes_per_s: f64,
+    ratio: f64,
 }
 
 #[derive(Serialize)]
@@ -129,7 +148,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
     let (file, bytes) = open_regular(&path)?;
     let plan = Plan {
         name: path.display().to_string(),
-        streams: args.streams,
+        streams: args.streams.unwrap_or_else(|| default_streams(&device)),
         bytes,
         chunk: args.chunk,
     };
@@ -153,10 +172,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
     bar.set_position(0);
     let plain = plain_count(&mut again, bytes, |bytes| bar.inc(bytes))
         .map_err(|why| Stop::Failed(format!("reading {} again failed: {why}", plan.name)))?;
+    bar.set_message("one thread");
+    let one_thread = match device.backend() {
+        Backend::Host => compare(&device, &mut again, &plan).map_err(Stop::Failed)?,
+        // The same code does not run elsewhere.
+        _ => None,
+    };
     bar.finish_and_clear();
 
     let matches = plain == outcome.counts;
-    let report = report(&device, &plan, outcome, matches);
+    let report = report(&device, &plan, outcome, one_thread, matches);
     match args.json {
         true => print_json(&report)?,
         false => print(&text(&report))?,
@@ -244,7 +269,71 @@ fn plain_count(file: &mut File, bytes: u64, progress: impl Fn(u64)) -> Result<Co
     }
 }
 
-fn report(device: &Device, plan: &Plan, outcome: Outcome, matches: bool) -> Report {
+/// With as many streams that count as there are cores, those that load and reduce find a core
+/// whenever a stream that counts waits for them.
+fn default_streams(device: &Device) -> usize {
+    match device.backend() {
+        Backend::Host => std::thread::available_parallelism().map_or(1, usize::from) + 2,
+        _ => 4,
+    }
+    .min(MOST_STREAMS)
+}
+
+/// A shorter file says nothing.
+const LEAST_COMPARED: u64 = 1 << 20;
+/// More would only take longer; without optimisation, many times as long.
+const MOST_COMPARED: u64 = if cfg!(debug_assertions) { 4 } else { 512 } << 20;
+const ROUNDS: usize = 3;
+
+/// Runs the pipeline and one thread in turns over the file's beginning.
+fn compare(device: &Device, file: &mut File, plan: &Plan) -> Result<Option<Comparison>, String> {
+    if plan.bytes < LEAST_COMPARED {
+        return Ok(None);
+    }
+    let plan = Plan {
+        name: plan.name.clone(),
+        bytes: plan.bytes.min(MOST_COMPARED),
+        ..*plan
+    };
+    let mut from_start = || {
+        file.rewind().map_err(|error| error.to_string())?;
+        file.try_clone().map_err(|error| error.to_string())
+    };
+    let (mut streams, mut one_thread) = (Duration::MAX, Duration::MAX);
+    for _ in 0..ROUNDS {
+        let input = from_start()?;
+        let start = Instant::now();
+        let on_one = pipeline::run_on_one_thread(input, &plan)?;
+        one_thread = one_thread.min(start.elapsed());
+
+        let input = from_start()?;
+        let start = Instant::now();
+        let on_streams = pipeline::run(device, input, &plan, |_| {})?.counts;
+        streams = streams.min(start.elapsed());
+        if on_one != on_streams {
+            return Err(format!(
+                "one thread and the streams count {} differently; if nothing wrote to the file \
+                 meanwhile, this is a bug: please report it",
+                plan.name
+            ));
+        }
+    }
+    let rate = |time: Duration| plan.bytes as f64 / time.as_secs_f64();
+    Ok(Some(Comparison {
+        bytes: plan.bytes,
+        streams_bytes_per_s: rate(streams),
+        one_thread_bytes_per_s: rate(one_thread),
+        ratio: rate(streams) / rate(one_thread),
+    }))
+}
+
+fn report(
+    device: &Device,
+    plan: &Plan,
+    outcome: Outcome,
+    one_thread: Option<Comparison>,
+    matches: bool,
+) -> Report {
     let clock = device.clock();
     let stages = STAGES.into_iter().zip(outcome.nanos);
     let stages: Vec<_> = stages
@@ -274,6 +363,7 @@ fn report(device: &Device, plan: &Plan, outcome: Outcome, matches: bool) -> Repo
         chunks: plan.chunks(),
         streams: plan.streams,
         stages,
+        one_thread,
         wall_ns: outcome.wall_nanos,
         overlap: wall.map(|wall| busy / wall),
         throughput_bytes_per_s: wall.map(|wall| plan.bytes as f64 / wall * 1e9),
@@ -303,8 +393,8 @@ fn text(report: &Report) -> String {
     let (wall, streams) = (or_none(report.wall_ns), report.streams);
     let overlap = match report.overlap {
         Some(overlap) => format!(
-            "the stages overlapped {overlap:.2} times (1.0 means not at all), on {streams} \
-             stream{}",
+            "on {streams} stream{}, {overlap:.2} stages were at work at once (1.0 means one after \
+             the other)",
             if streams == 1 { "" } else { "s" }
         ),
         None => "none: there was nothing to do".into(),
@@ -312,6 +402,21 @@ fn text(report: &Report) -> String {
     let throughput = match report.throughput_bytes_per_s {
         Some(rate) => format!("{}/s, {wall} in all", units::size(rate)),
         None => "none: there was nothing to do".into(),
+    };
+    let speed = match &report.one_thread {
+        Some(compared) => format!(
+            "speed: {:.2} times one thread ({}/s on {streams} stream{}, {}/s on one thread with \
+             the same code; best of {ROUNDS}{})\n",
+            compared.ratio,
+            units::size(compared.streams_bytes_per_s),
+            if streams == 1 { "" } else { "s" },
+            units::size(compared.one_thread_bytes_per_s),
+            match compared.bytes < report.bytes {
+                true => format!(", over the first {}", units::size(compared.bytes as f64)),
+                false => String::new(),
+            },
+        ),
+        None => String::new(),
     };
     let matches = match report.matches {
         true => "matches a plain single-threaded count",
@@ -324,6 +429,7 @@ fn text(report: &Report) -> String {
          \n{}\n\n\
          overlap: {overlap}\n\
          throughput: {throughput}\n\
+         {speed}\
          entropy: {:.4} bits per byte\n\
          histogram: {matches}\n",
         report.device,

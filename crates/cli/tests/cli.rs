@@ -260,6 +260,40 @@ fn the_main_job_runs_without_any_argument() {
     );
 }
 
+#[test]
+fn the_main_job_on_the_host_says_how_much_faster_its_streams_are_than_one_thread() {
+    let files = Files::new();
+    let (large, small) = (
+        files.write("large", &odd_bytes(1 << 20)),
+        files.write("small", &odd_bytes((1 << 20) - 1)),
+    );
+    let run = |path, json: &[&str]| {
+        let mut args = vec!["run", "--device", "host", "--input", path];
+        args.extend(json);
+        good(fencepost(&args))
+    };
+    let text = run(utf8(&large), &[]);
+    assert!(text.contains("times one thread"), "{text}");
+    assert!(!run(utf8(&small), &[]).contains("times one thread"));
+
+    let json: Value = serde_json::from_str(&run(utf8(&large), &["--json"])).unwrap();
+    let compared = &json["one_thread"];
+    assert_eq!(compared["bytes"], 1 << 20);
+    let figure = |name: &str| {
+        compared[name]
+            .as_f64()
+            .filter(|&figure| figure > 0.0)
+            .unwrap()
+    };
+    let ratio = figure("streams_bytes_per_s") / figure("one_thread_bytes_per_s");
+    assert!((figure("ratio") / ratio - 1.0).abs() < 1e-6, "{compared}");
+    let json: Value = serde_json::from_str(&run(utf8(&small), &["--json"])).unwrap();
+    assert!(json["one_thread"].is_null());
+    // By default as many streams count as there are cores.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    assert_eq!(json["streams"], cores + 2);
+}
+
 /// Bytes without a pattern that chunks could line up with.
 fn odd_bytes(len: usize) -> Vec<u8> {
     let mut state = 1_u32;
