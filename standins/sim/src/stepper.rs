@@ -5,6 +5,7 @@ use crate::seed::Rng;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, ThreadId};
+use std::time::{Duration, Instant};
 
 /// A thread that steps the machine until this is dropped. It sleeps while nothing may happen.
 ///
@@ -35,15 +36,29 @@ impl Stepper {
     }
 }
 
+/// A yield that takes longer gave the core to another program, and not to this one's host threads.
+const LONG_YIELD: Duration = Duration::from_millis(1);
+
+/// How many steps follow a long yield without another. On a loaded machine each takes some
+/// milliseconds, and a test may take hundreds of thousands of steps.
+const STEPS_AFTER_LONG_YIELD: u32 = 1_000;
+
 fn step_until(machine: &Machine, stop: &AtomicBool, mut rng: Rng) {
     let stopped = || stop.load(Ordering::SeqCst);
+    let mut steps_without_yield = 0_u32;
     while !stopped() {
         let seen = machine.changes();
         if !machine.step() {
             machine.stepper_wait(seen, stopped);
+        } else if steps_without_yield > 0 {
+            steps_without_yield -= 1;
         } else if rng.below(4) == 0 {
             // without this, on few cores, the device runs far ahead between two calls of the host
+            let begun = Instant::now();
             std::thread::yield_now();
+            if begun.elapsed() > LONG_YIELD {
+                steps_without_yield = STEPS_AFTER_LONG_YIELD;
+            }
         }
     }
 }
