@@ -44,7 +44,7 @@ struct Gpu {
     _alone: MutexGuard<'static, ()>,
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
 
 #[test]
 fn without_a_driver_it_is_an_error_that_says_so() {
@@ -209,7 +209,8 @@ fn a_full_queue_blocks_in_the_driver_and_under_no_lock_of_ours() {
     complete.synchronize().unwrap();
     // A host stream holds it and goes on by itself: a driver that blocks may hold a lock of its
     // own, so that calls of other threads block too, also those of this one.
-    host.launch(|| std::thread::sleep(Duration::from_secs(1)))
+    let (answered, wait) = mpsc::channel::<()>();
+    host.launch(move || wait.recv_timeout(Duration::from_secs(5)).unwrap_or(()))
         .unwrap();
     stream.wait_foreign(&host.record().unwrap()).unwrap();
     event.record(&stream).unwrap();
@@ -236,6 +237,7 @@ fn a_full_queue_blocks_in_the_driver_and_under_no_lock_of_ours() {
         .synchronize_timeout(PATIENCE)
         .unwrap();
     println!("its record took {:?}", start.elapsed() - ours);
+    drop(answered);
     thread.join().unwrap();
     stream.synchronize_timeout(PATIENCE).unwrap();
     event.synchronize().unwrap();

@@ -14,7 +14,7 @@ mod common;
 #[path = "common/events.rs"]
 mod events;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
 const OUT_OF_MEMORY: u32 = 2;
 const ILLEGAL_ADDRESS: u32 = 700;
 const LAUNCH_FAILED: u32 = 719;

@@ -146,7 +146,7 @@ fn ends_quietly(name: &str, scenario: fn(&'static Statics)) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + fencepost_sim::HANG_TIMEOUT;
     while child.try_wait().unwrap().is_none() {
         if Instant::now() > deadline {
             child.kill().unwrap();

@@ -14,7 +14,7 @@ use fencepost::{Device, Error, Event, Result, Status, testing::work};
 mod common;
 
 /// Longer than anything here takes, unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
 
 /// Runs `child` in a forked child, and checks that it ends well.
 fn in_a_forked_child(child: impl FnOnce()) {

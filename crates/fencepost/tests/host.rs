@@ -12,7 +12,7 @@ use std::{
 
 use fencepost::{Device, Error, Event};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
 
 #[test]
 fn every_host_device_has_a_name_of_its_own() {

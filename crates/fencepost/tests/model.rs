@@ -1,8 +1,6 @@
 //! Random runs of operations on the host, compared with a model.
 #![cfg(not(loom))]
 
-use std::time::Duration;
-
 use fencepost::{Device, testing::Mutant};
 use proptest::{prelude::*, test_runner::Config};
 
@@ -20,7 +18,7 @@ proptest! {
     #[test]
     fn the_host_does_what_the_model_says(ops in model::ops(), workers in 1..4_usize) {
         let device = Device::new_host(workers);
-        prop_assert_eq!(model::run(&device, &ops, Duration::from_secs(20)), Ok(()));
+        prop_assert_eq!(model::run(&device, &ops, fencepost_sim::HANG_TIMEOUT), Ok(()));
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use fencepost::{Device, Event, Marker, Stream, testing::work};
 
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
 
 #[test]
 fn ten_thousand_live_streams_wait_for_each_other_in_a_random_order() {

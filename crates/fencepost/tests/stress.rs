@@ -12,7 +12,7 @@ use std::{
 
 use fencepost::{Device, Event, Stream};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
 
 /// A small pseudo-random number; `state` is the generator's.
 fn random(state: &mut u64, below: usize) -> usize {

@@ -13,7 +13,7 @@ mod common;
 #[path = "common/events.rs"]
 mod events;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
 
 #[test]
 fn a_callback_that_panicked_is_an_event() {

@@ -70,7 +70,7 @@ fn is_validating() -> bool {
     std::env::var("FENCEPOST_VULKAN_VALIDATION").is_ok_and(|on| on == "1")
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
 
 /// Whether the device is the stand-in, which has several queues.
 fn is_stand_in() -> bool {

@@ -17,7 +17,7 @@ use fencepost_sim_vulkan::Control;
 
 mod common;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
 
 /// Runs `fault` on a stand-in with these options, in a process of its own. Afterwards, no call may
 /// have done what the specification forbids.

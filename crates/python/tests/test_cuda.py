@@ -109,14 +109,14 @@ for _ in range(50):
     handle = stream.cuda_stream
     event = Event()
     event.record(handle)
-    event.synchronize(timeout=20)
+    event.synchronize(timeout=PATIENCE)
     wrapped = wrap_stream(handle)
     assert wrapped == stream
     if handle in seen:
         assert seen[handle] != wrapped.id
     seen[handle] = wrapped.id
     del stream, wrapped
-device.synchronize(timeout=20)
+device.synchronize(timeout=PATIENCE)
 import os
 assert len(seen) < 50 or "FENCEPOST_CUDA_LIBRARY" not in os.environ, "no handle was used again"
 """,
@@ -363,7 +363,7 @@ def test_with_pytorch_the_current_stream_is_pytorchs(torch, child):
         + """
 gate = _C._Gate(mine)
 # Loaded, but not using CUDA: the default stream.
-event = Event(); event.record(); event.synchronize(timeout=20)
+event = Event(); event.record(); event.synchronize(timeout=PATIENCE)
 state.initialized = True
 for event in (Event(), fencepost.Event("cuda:0")):
     event.record()
@@ -371,13 +371,13 @@ for event in (Event(), fencepost.Event("cuda:0")):
 other = Event()
 state.current = 0
 other.record()
-other.synchronize(timeout=20)
+other.synchronize(timeout=PATIENCE)
 assert wrap_stream() == device.default_stream()
 state.current = mine.cuda_stream
 assert wrap_stream() == mine
 assert event.device is not None and other.device == "torch.device(cuda:0)", other.device
 gate.open()
-event.synchronize(timeout=20)
+event.synchronize(timeout=PATIENCE)
 """
     )
 
@@ -419,9 +419,9 @@ for _ in range(50):
         event.record(stream)
     assert events[0].query() is False
     for event in events[1:]:
-        event.synchronize(timeout=20)
+        event.synchronize(timeout=PATIENCE)
 gate.open()
-device.synchronize(timeout=20)
+device.synchronize(timeout=PATIENCE)
 assert all(event.query() for event in events)
 """
     )
@@ -435,8 +435,8 @@ import weakref
 def is_kept(stream_id):
     theirs = Stream(device.stream(), stream_id)
     theirs.handle = theirs.cuda_stream
-    event = Event(); event.record(theirs); event.synchronize(timeout=20)
-    device.synchronize(timeout=20)
+    event = Event(); event.record(theirs); event.synchronize(timeout=PATIENCE)
+    device.synchronize(timeout=PATIENCE)
     kept = weakref.ref(theirs)
     del theirs
     return kept() is not None
@@ -460,7 +460,7 @@ for _ in range(40):
     event.record(Stream(mine)); event.record(theirs)
 del Stream.__del__
 assert len(ended) > 20, ended
-event.synchronize(timeout=20)
+event.synchronize(timeout=PATIENCE)
 """
     )
 
@@ -483,7 +483,7 @@ threads = [threading.Thread(target=work) for _ in range(4)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 assert not errors, errors
-shared.synchronize(timeout=20)
+shared.synchronize(timeout=PATIENCE)
 """
     )
 
@@ -796,7 +796,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def hangs():
     print("still not over", flush=True)
     os._exit(3)
-watchdog = threading.Timer(60, hangs)
+watchdog = threading.Timer(PATIENCE, hangs)
 watchdog.daemon = True
 watchdog.start()
 device = fencepost.Device("cuda:0")
@@ -804,7 +804,7 @@ stream = device.stream()
 def made():
     event = {RAW[kind]}
     event.record(stream)
-    event.synchronize(timeout=60)
+    event.synchronize(timeout=PATIENCE)
     if {kind!r} == "handle":
         assert event.cuda_event
     return event
@@ -819,5 +819,4 @@ async def waits(event):
     await event
 {AWAITS[part]}
 """,
-        timeout=120.0,
     )

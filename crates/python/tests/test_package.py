@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import fencepost
+from conftest import PATIENCE
 from fencepost import _C
 
 HERE = Path(__file__).parent.parent
@@ -23,7 +24,7 @@ def tool(*args, **env):
         text=True,
         cwd=HERE,
         env={**os.environ, **env},
-        timeout=300,
+        timeout=PATIENCE * 2,
     )
 
 

@@ -76,11 +76,11 @@ for _ in range(100):
 assert thread.is_alive(), "the queue is not full"
 quick = Event()
 quick.record(other)
-quick.synchronize(timeout=20)
+quick.synchronize(timeout=PATIENCE)
 gate.open()
-thread.join(20)
+thread.join(PATIENCE)
 assert not thread.is_alive()
-device.synchronize(timeout=20)
+device.synchronize(timeout=PATIENCE)
 """,
         FENCEPOST_SIM_CUDA_QUEUE_DEPTH="8",
     )
@@ -107,7 +107,7 @@ try:
 except KeyboardInterrupt:
     print(time.time(), flush=True)
 gate.open()
-event.synchronize(timeout=20)
+event.synchronize(timeout={PATIENCE})
 print("done", flush=True)
 """
     child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
@@ -131,14 +131,14 @@ print("done", flush=True)
 
 BLOCKING = {
     "event": "event.synchronize()",
-    "event with a limit": "event.synchronize(timeout=100)",
+    "event with a limit": "event.synchronize(timeout=PATIENCE)",
     "raw event": "raw.synchronize()",
     "start of a time": "event.elapsed_time(other)",
     "stream": "stream.synchronize()",
     "device": "device.synchronize()",
-    "device with a limit": "device.synchronize(timeout=100)",
+    "device with a limit": "device.synchronize(timeout=PATIENCE)",
     "mps": "fencepost.mps.synchronize()",
-    "mps with a limit": "fencepost.mps.synchronize(timeout=100)",
+    "mps with a limit": "fencepost.mps.synchronize(timeout=PATIENCE)",
     "mps stream": "fencepost.mps.current_stream().synchronize()",
     "mps event": "of_mps.synchronize()",
     "mps function": "fencepost._C._mps_synchronizeEvent(number)",
@@ -183,7 +183,7 @@ threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
 def hangs():
     print("still blocked", flush=True)
     os._exit(3)
-watchdog = threading.Timer(60, hangs)
+watchdog = threading.Timer(PATIENCE, hangs)
 watchdog.daemon = True
 watchdog.start()
 try:
@@ -194,10 +194,9 @@ else:
     raise AssertionError("it returned")
 for gate in gates:
     gate.open()
-device.synchronize(timeout=60)
+device.synchronize(timeout=PATIENCE)
 watchdog.cancel()
 """,
-        timeout=120.0,
         FENCEPOST_DEVICE=name,
     )
 
@@ -257,7 +256,7 @@ def pokes():
     time.sleep(0.1)
     gate.open()
 threading.Thread(target=pokes).start()
-event.synchronize(timeout=20)
+event.synchronize(timeout=PATIENCE)
 assert seen == [1]
 """
     )
@@ -377,7 +376,7 @@ def first():
         device = fencepost.Device()
         stream = mps.Stream(stream_id=5)
         event.record(stream)
-        event.synchronize(timeout=20)
+        event.synchronize(timeout=PATIENCE)
         same = fencepost.Device("host") == fencepost.Device("host")
         seen.append((str(_C._mps_device()), stream.stream.id, same))
     except BaseException as error:
@@ -580,7 +579,7 @@ for _ in range(3):
     stream = fencepost.Device("host").stream()
     for _ in range(20):
         stream.launch(work)
-started.wait(20)
+started.wait(PATIENCE)
 print("end")
 """
         )
@@ -619,7 +618,7 @@ pid = os.fork()
 device = fencepost.Device({name!r})
 event = fencepost.Event(device)
 event.record(device.stream())
-event.synchronize(timeout=20)
+event.synchronize(timeout=PATIENCE)
 assert event.query()
 print("end", flush=True)
 if pid:
@@ -647,7 +646,7 @@ time.sleep(0.1)
 pid = os.fork()
 if pid == 0:
     try:
-        event.synchronize(timeout=20)
+        event.synchronize(timeout=PATIENCE)
     except RuntimeError as error:
         print("child:", "fork" in str(error), flush=True)
     del event
@@ -655,7 +654,7 @@ if pid == 0:
 else:
     assert os.waitpid(pid, 0)[1] == 0
     gate.open()
-    event.synchronize(timeout=20)
+    event.synchronize(timeout=PATIENCE)
     print("end", flush=True)
 """
     )

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from conftest import PATIENCE
+
 RUNNER = Path(__file__).with_name("torch_own.py")
 
 TORCH = {
@@ -58,7 +60,10 @@ def test_it_tells_what_fails_from_what_cannot_pass(tmp_path, monkeypatch):
     (tmp_path / "test/test_cuda.py").write_text(TESTS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"), prepend=os.pathsep)
     done = subprocess.run(
-        [sys.executable, RUNNER, tmp_path / "test"], capture_output=True, text=True, timeout=120
+        [sys.executable, RUNNER, tmp_path / "test"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     became = {}
     for line in done.stdout.splitlines():

@@ -150,3 +150,7 @@ pub use stepper::Stepper;
 pub use submission::Submission;
 pub use trace::{TraceEntry, TraceEvent};
 pub use violation::Violation;
+
+/// The deadline of all tests for what must happen: only a hang takes longer, whatever else the
+/// machine does.
+pub const HANG_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(240);

@@ -145,7 +145,8 @@ struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            patience: Duration::from_secs(20),
+            // Only a hang takes longer, whatever else the machine does.
+            patience: Duration::from_secs(120),
             moment: Duration::from_millis(20),
         }
     }

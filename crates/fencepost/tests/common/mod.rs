@@ -65,8 +65,8 @@ pub(crate) fn in_a_process_of_its_own(scenario: impl FnOnce()) {
     }
     let name = test_name();
     let mut child = child(&name).spawn().unwrap();
-    // A deadline for a child that hangs; speed is not checked.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(400);
+    // Longer than what the child itself may wait for.
+    let deadline = std::time::Instant::now() + fencepost_sim::HANG_TIMEOUT * 2;
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status;

@@ -5,7 +5,14 @@
 //! its marker is passed. The test waits for what must be complete. What must be pending must not be
 //! complete. The log that the work writes must respect every order that follows from the model.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    future::{Future as _, IntoFuture as _},
+    pin::pin,
+    sync::mpsc::{self, Receiver},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use fencepost::{
     Device, Error, Event, Marker, Status, Stream,
@@ -36,6 +43,15 @@ pub(crate) enum Op {
     Replace(usize),
     Fail(usize),
     ClearError(usize),
+    /// Begins to await an event, and gives up.
+    Cancel(usize),
+    /// Waits for an event for a moment only.
+    Deadline(usize),
+    /// Asks to be called when an event is over.
+    Callback(usize),
+    /// Uses everything in a forked child. An error is a good answer there, a hang is not.
+    #[allow(dead_code)] // Only for fuzzing: it costs more than all the others.
+    Fork(usize),
 }
 
 pub(crate) fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -50,7 +66,10 @@ pub(crate) fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => n.clone().prop_map(Op::Synchronize),
         1 => n.clone().prop_map(Op::Replace),
         1 => n.clone().prop_map(Op::Fail),
-        1 => n.prop_map(Op::ClearError),
+        1 => n.clone().prop_map(Op::ClearError),
+        2 => n.clone().prop_map(Op::Cancel),
+        1 => n.clone().prop_map(Op::Deadline),
+        2 => n.prop_map(Op::Callback),
     ];
     prop::collection::vec(op, 1..80)
 }
@@ -206,6 +225,8 @@ struct Run<'a> {
     /// The marker that each event holds, by the model's numbers.
     held: Vec<Option<usize>>,
     markers: Vec<Marker>,
+    /// What the callbacks were called with, each with its marker.
+    told: Vec<(usize, Receiver<bool>)>,
 }
 
 /// Each mutant of the devices that `make` returns must differ from the model in one of `runs` runs:
@@ -233,7 +254,7 @@ pub(crate) fn holds_for(device: &Device, runs: u32, share: impl Fn(&Stream, &Str
     };
     TestRunner::new(config)
         .run(&ops(), |ops| {
-            let told = run_shared(device, &ops, Duration::from_secs(10), &share);
+            let told = run_shared(device, &ops, fencepost_sim::HANG_TIMEOUT, &share);
             prop_assert_eq!(told, Ok(()));
             Ok(())
         })
@@ -284,6 +305,7 @@ pub(crate) fn run_shared(
         events: (0..EVENTS).map(|_| Event::with_timing(device)).collect(),
         held: vec![None; EVENTS],
         markers: Vec::new(),
+        told: Vec::new(),
     };
     let result = ops
         .iter()
@@ -392,8 +414,89 @@ impl Run<'_> {
                     self.model.push(stream, Item::Cleared);
                 }
             }
+            Op::Cancel(event) => {
+                let event = event % EVENTS;
+                let Some(marker) = self.held[event] else {
+                    return Ok(());
+                };
+                let answer = pin!((&self.events[event]).into_future())
+                    .poll(&mut Context::from_waker(Waker::noop()));
+                match (self.model.marker(marker), answer) {
+                    // What is over by the model may be late on the device.
+                    (_, Poll::Pending)
+                    | (Fate::Complete, Poll::Ready(Ok(())))
+                    | (Fate::Failed, Poll::Ready(Err(_))) => {}
+                    (fate, answer) => {
+                        return Err(format!("must be {fate:?}, and an await says {answer:?}"));
+                    }
+                }
+            }
+            Op::Deadline(event) => {
+                let event = event % EVENTS;
+                let Some(marker) = self.held[event] else {
+                    return Ok(());
+                };
+                let limit = Duration::from_micros(100);
+                match (
+                    self.model.marker(marker),
+                    self.events[event].synchronize_timeout(limit),
+                ) {
+                    (_, Err(Error::Timeout(_)))
+                    | (Fate::Complete, Ok(()))
+                    | (Fate::Failed, Err(Error::StreamFailed { .. })) => {}
+                    (fate, answer) => {
+                        return Err(format!(
+                            "must be {fate:?}, and a short wait says {answer:?}"
+                        ));
+                    }
+                }
+            }
+            Op::Callback(event) => {
+                if let Some(marker) = self.held[event % EVENTS] {
+                    let (tell, told) = mpsc::channel();
+                    self.markers[marker]
+                        .on_complete(move |result| tell.send(result.is_ok()).unwrap_or(()))
+                        .map_err(text)?;
+                    self.told.push((marker, told));
+                }
+            }
+            Op::Fork(stream) => self.fork(stream % STREAMS)?,
         }
         Ok(())
+    }
+
+    #[cfg(not(unix))]
+    fn fork(&self, _: usize) -> Result<(), String> {
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    fn fork(&self, stream: usize) -> Result<(), String> {
+        // SAFETY: the child calls nothing but the library, which is what is tested, and _exit.
+        match unsafe { libc::fork() } {
+            -1 => Err("fork failed".into()),
+            0 => {
+                // SAFETY: ends a child that hangs.
+                unsafe { libc::alarm(20) };
+                let stream = &self.streams[stream];
+                for event in &self.events {
+                    let _ = (event.query(), event.record(stream), event.wait(stream));
+                    let _ = event.synchronize_timeout(Duration::ZERO);
+                }
+                let _ = (stream.record(), stream.query(), self.device.new_stream());
+                // SAFETY: ends the child at once, without what its parent would do at exit.
+                unsafe { libc::_exit(0) }
+            }
+            child => {
+                let mut status = 0;
+                // SAFETY: `status` is a valid place for an int, and `child` is a child of ours.
+                unsafe { libc::waitpid(child, &raw mut status, 0) };
+                match status {
+                    0 => Ok(()),
+                    status => Err(format!("a forked child ended with status {status:#x}")),
+                }
+            }
+        }
     }
 
     /// Waits for what must happen to a marker, and checks that it did.
@@ -447,6 +550,15 @@ impl Run<'_> {
             match (self.model.end_of(stream), end) {
                 (Fate::Complete, Ok(())) | (Fate::Failed, Err(Error::StreamFailed { .. })) => {}
                 (fate, end) => return Err(format!("{real} must be {fate:?}, and is {end:?}")),
+            }
+        }
+        for (marker, told) in &self.told {
+            let fate = self.model.marker(*marker);
+            match (fate, told.recv_timeout(self.patience)) {
+                (Fate::Complete, Ok(true)) | (Fate::Failed, Ok(false)) => {}
+                (fate, told) => {
+                    return Err(format!("must be {fate:?}, and its callback got {told:?}"));
+                }
             }
         }
         self.check_log()?;

@@ -162,7 +162,9 @@ pub(crate) fn a_forked_child_is_told_so(device: &str, also: impl Fn(&Device, &Ev
             }
         }
         gate.open();
-        event.synchronize_timeout(Duration::from_secs(20)).unwrap();
+        event
+            .synchronize_timeout(fencepost_sim::HANG_TIMEOUT)
+            .unwrap();
     });
 }
 

@@ -21,7 +21,7 @@ use objc2_metal::{
 };
 
 /// A wait that takes this long hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
 
 pub(crate) type Obj<T> = Retained<ProtocolObject<T>>;
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// A timeout that only a hang reaches.
-pub(crate) const HANG_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const HANG_TIMEOUT: Duration = fencepost_sim::HANG_TIMEOUT;
 pub(crate) const TIMING: u32 = 0;
 pub(crate) const NO_TIMING: u32 = CU_EVENT_DISABLE_TIMING;
 

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// A timeout that only a hang reaches.
-pub(crate) const GENEROUS: Duration = Duration::from_secs(60);
+pub(crate) const GENEROUS: Duration = fencepost_sim::HANG_TIMEOUT;
 
 pub(crate) type Obj<T> = Retained<ProtocolObject<T>>;
 

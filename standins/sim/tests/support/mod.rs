@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// A timeout that only a hang reaches.
-pub const HANG_TIMEOUT: Option<Duration> = Some(Duration::from_secs(60));
+pub const HANG_TIMEOUT: Option<Duration> = Some(fencepost_sim::HANG_TIMEOUT);
 
 pub fn device(seed: u64) -> SimDevice {
     device_with(Config::seeded(seed))

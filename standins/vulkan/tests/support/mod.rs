@@ -18,7 +18,7 @@ pub(crate) use gpu::{Gpu, Setup, entry, families, instance, make_device, physica
 pub(crate) use submit::Batch;
 
 /// A timeout that only a hang reaches.
-pub(crate) const HANG_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const HANG_TIMEOUT: Duration = fencepost_sim::HANG_TIMEOUT;
 pub(crate) const FOREVER: u64 = u64::MAX;
 
 pub(crate) fn control() -> &'static Control {
