@@ -6,6 +6,7 @@
 mod checkers;
 mod cuda;
 mod foreign;
+mod fuzz;
 pub(crate) mod host;
 mod metal;
 pub(crate) mod python;
@@ -86,6 +87,7 @@ pub(crate) fn table() -> Vec<Step> {
         vulkan::steps(),
         metal::steps(),
         foreign::steps(),
+        fuzz::steps(),
     ]
     .into_iter()
     .flatten()

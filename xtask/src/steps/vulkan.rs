@@ -125,10 +125,15 @@ fn on_lavapipe(command: &mut Command) {
     }
 }
 
-fn on_stand_in(w: &Workspace, command: &mut Command) {
+/// Makes the Vulkan backend load the stand-in, as [`everything`] builds it.
+pub(super) fn load_stand_in(w: &Workspace, command: &mut Command) {
     let library = w.target.join("debug/libfencepost_sim_vulkan.so");
     command.env("FENCEPOST_VULKAN_LIBRARY", library);
     command.env("FENCEPOST_VULKAN_STAND_IN", "1");
+}
+
+fn on_stand_in(w: &Workspace, command: &mut Command) {
+    load_stand_in(w, command);
     leave_out(command, MEMORY);
 }
 
