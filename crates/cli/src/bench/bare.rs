@@ -6,8 +6,10 @@ use std::{
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, Ordering},
+        mpsc,
     },
     thread::{Builder, JoinHandle, Thread, current, park},
+    time::{Duration, Instant},
 };
 
 use crate::Stop;
@@ -159,4 +161,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long it takes to start this many threads that block, and one more, until that one runs.
+pub(super) fn behind_blocked_threads(count: usize) -> Result<Duration, Stop> {
+    let (release, blocked) = mpsc::channel::<()>();
+    let blocked = Arc::new(Mutex::new(blocked));
+    let (tell, told) = mpsc::channel();
+    let start = Instant::now();
+    let mut threads = Vec::with_capacity(count + 1);
+    for _ in 0..count {
+        let blocked = blocked.clone();
+        threads.push(spawn(move || {
+            // Ends when the sender is dropped.
+            let _ = blocked
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .recv();
+        })?);
+    }
+    threads.push(spawn(move || {
+        let _ = tell.send(start.elapsed());
+        drop(release);
+    })?);
+    for thread in threads {
+        let _ = thread.join();
+    }
+    told.recv().map_err(|error| Stop::Failed(error.to_string()))
 }

@@ -119,6 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
         Bench::create,
         Bench::create_record,
         Bench::streams,
+        Bench::behind_blocked,
     ];
     let measures = match bench.device.backend() {
         Backend::Host => on_host,
@@ -377,6 +378,29 @@ impl Bench {
         })
     }
 
+    /// The first closure behind many that block by means that the library cannot see, from the
+    /// launch of the first of them.
+    fn behind_blocked(&self) -> Result<Row, Stop> {
+        const LIMIT: Duration = Duration::from_millis(50);
+        let how = self.how(15, 1, None);
+        let (mut ours, mut bare) = (Vec::new(), Vec::new());
+        for _ in 0..how.rounds {
+            ours.push(behind_blocked_closures()?);
+            bare.push(bare::behind_blocked_threads(BLOCKED)?);
+        }
+        let nanos = |times: Vec<Duration>| {
+            let nanos = times.iter().map(|time| time.as_nanos() as f64).collect();
+            Stats::of(nanos).ok_or_else(|| Stop::Failed("a measurement of no rounds".into()))
+        };
+        let (ours, bare) = (nanos(ours)?, nanos(bare)?);
+        let limit = nanos(vec![LIMIT])?;
+        let bases = [
+            (&bare, ("threads of their own", None)),
+            (&limit, ("the limit", Some(1.0))),
+        ];
+        Ok(row("a closure behind 500 blocked", how, &ours, bases))
+    }
+
     /// Streams that each work, wait for an earlier one, and work again.
     fn live_streams(&self, count: usize) -> Result<(), Stop> {
         let done = Arc::new(AtomicU64::new(0));
@@ -412,6 +436,39 @@ impl Bench {
             ))),
         }
     }
+}
+
+const BLOCKED: usize = 500;
+
+fn behind_blocked_closures() -> Result<Duration, Stop> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Without threads from an earlier round.
+    let device = Device::new_host(cores);
+    let (release, blocked) = mpsc::channel::<()>();
+    let blocked = Arc::new(Mutex::new(blocked));
+    let streams = (0..BLOCKED).map(|_| device.new_stream());
+    let streams = streams.collect::<Result<Vec<_>, _>>()?;
+    let last = device.new_stream()?;
+    let (tell, told) = mpsc::channel();
+    let start = Instant::now();
+    for stream in &streams {
+        let blocked = blocked.clone();
+        stream.launch(move || {
+            // Ends when the sender is dropped.
+            let _ = blocked
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .recv();
+        })?;
+    }
+    last.launch(move || {
+        let _ = tell.send(start.elapsed());
+        drop(release);
+    })?;
+    for stream in streams.iter().chain([&last]) {
+        stream.synchronize()?;
+    }
+    told.recv().map_err(|error| Stop::Failed(error.to_string()))
 }
 
 /// The row of an operation: `ours`, and the bases it is compared with.

@@ -29,6 +29,8 @@ use super::{
 use crate::sync::{lock, park, sleep, thread};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
+/// After a full batch: short, since there are few batches before the threads are at their limit.
+const SHORT_PAUSE: Duration = Duration::from_micros(250);
 const LONGEST_PAUSE: Duration = Duration::from_millis(4);
 /// For how long looks follow each other while none finds another blocked worker: longer than a
 /// worker takes to wake up, to take a task and to block in it.
@@ -106,7 +108,7 @@ fn find_batch(shared: &Arc<Shared>, pace: &mut Pace, taken: &mut Taken, before: 
     }
     *pace = match seen {
         _ if seen >= full => Pace {
-            pause: FIRST_PAUSE,
+            pause: SHORT_PAUSE,
             batch: pace.batch * 2,
         },
         // The workers may not have been given a core in time.
