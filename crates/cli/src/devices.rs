@@ -3,13 +3,17 @@
 use fencepost::Device;
 use serde::Serialize;
 
-use crate::{Stop, WIDTH, print, print_json, table};
+use crate::{Stop, WIDTH, open, print, print_json, printable, table};
 
 /// List the devices of every backend and their clocks, or what a backend lacks
+///
+/// The default is the device that the other commands take without --device: the one that
+/// FENCEPOST_DEVICE names, or else the first of Metal, CUDA and Vulkan, or else the host. Vulkan
+/// drivers that compute on the processor are left out of the choice.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Print one JSON object: {"backends": [{backend, devices, missing}], "gpus": [{uuid,
-    /// devices}]}
+    /// devices}], "default": NAME or null, "no_default": why there is none, or null}
     #[arg(long)]
     json: bool,
 }
@@ -18,6 +22,10 @@ pub(crate) struct Args {
 struct Report {
     backends: Vec<Found>,
     gpus: Vec<Gpu>,
+    /// The device that commands take without `--device`.
+    default: Option<String>,
+    /// Why they would fail without `--device`.
+    no_default: Option<String>,
 }
 
 /// One GPU, which may be a device of several backends.
@@ -63,7 +71,18 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
         })
         .collect();
     let gpus = gpus(&backends);
-    let report = Report { backends, gpus };
+    // All devices were opened above, so that this opens none for its own sake.
+    let (default, no_default) = match open(None) {
+        Ok(device) => (Some(device.name().to_owned()), None),
+        Err(Stop::Usage(why) | Stop::Failed(why)) => (None, Some(why)),
+        Err(stop) => return Err(stop),
+    };
+    let report = Report {
+        backends,
+        gpus,
+        default,
+        no_default,
+    };
     match args.json {
         true => print_json(&report)?,
         false => print(&text(&report))?,
@@ -152,8 +171,13 @@ fn text(report: &Report) -> String {
     ];
     let longest = |texts: &mut dyn Iterator<Item = &str>| texts.map(str::len).max().unwrap_or(0);
     let backends = longest(&mut report.backends.iter().map(|found| found.backend));
+    let marked = |device: &Opened| match report.default.as_ref() == Some(&device.name) {
+        true => format!("{} (default)", device.name),
+        false => device.name.clone(),
+    };
     let devices = report.backends.iter().flat_map(|found| &found.devices);
-    let names = longest(&mut devices.map(|device| &*device.name));
+    let names: Vec<_> = devices.map(marked).collect();
+    let names = longest(&mut names.iter().map(|name| &**name));
     let taken = backends.max(header[0].len()) + 2 + names.max(header[1].len()) + 2;
     let wrapped = |text: &str| wrap(text, WIDTH.saturating_sub(taken));
     let mut table = table(header);
@@ -172,10 +196,15 @@ fn text(report: &Report) -> String {
                 (None, Some(error)) => format!("FAILED: {error}"),
                 (None, None) => String::new(),
             };
-            table.add_row([found.backend, &device.name, &wrapped(&facts)]);
+            table.add_row([found.backend, &marked(device), &wrapped(&facts)]);
         }
     }
-    format!("{}\n", table.trim_fmt())
+    let mut text = format!("{}\n", table.trim_fmt());
+    if let Some(why) = &report.no_default {
+        let why = format!("no default device: {}", printable(why));
+        text.push_str(&format!("\n{}\n", wrap(&why, WIDTH)));
+    }
+    text
 }
 
 /// Breaks `text` at spaces into lines of at most `width` columns, where it has spaces enough.
@@ -233,7 +262,12 @@ mod tests {
         let named: Vec<_> = gpus.iter().map(|gpu| gpu.devices.join(" ")).collect();
         assert_eq!(named, ["cuda:0", "cuda:1 vulkan:0", "vulkan:1"]);
         assert_eq!(gpus[0].uuid, "01010101-0101-0101-0101-010101010101");
-        let report = Report { backends, gpus };
+        let report = Report {
+            backends,
+            gpus,
+            default: None,
+            no_default: None,
+        };
         let also =
             |backend: usize, index: usize| also(&report, &report.backends[backend].devices[index]);
         assert_eq!(also(0, 0), "");

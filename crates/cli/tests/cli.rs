@@ -408,10 +408,40 @@ fn devices_tells_of_every_backend() {
 }
 
 #[test]
+fn devices_marks_the_one_that_other_commands_take() {
+    let default = &json(&["devices", "--json"])["default"];
+    let taken = json(&["run", "--json", "--chunk", "64M"]);
+    assert_eq!(default, &taken["device"]);
+    let mark = format!("{} (default)", default.as_str().unwrap());
+    let text = good(fencepost(&["devices"]));
+    assert_eq!(text.matches("(default)").count(), 1, "{text}");
+    assert!(text.contains(&mark), "{text}");
+
+    let mut chosen = fencepost(&["devices"]);
+    chosen.env("FENCEPOST_DEVICE", "host");
+    let text = good(chosen);
+    assert!(text.contains("host (default)"), "{text}");
+}
+
+#[test]
 fn devices_lists_whatever_the_environment_says() {
-    let mut command = fencepost(&["devices"]);
-    command.env("FENCEPOST_DEVICE", "toaster");
-    good(command);
+    for name in ["toaster", "metal:7", "two\nlines"] {
+        let mut command = fencepost(&["devices"]);
+        command.env("FENCEPOST_DEVICE", name);
+        let text = good(command);
+        fits_a_terminal(&text);
+        assert!(!text.contains("(default)"), "{text}");
+        assert!(
+            text.contains("no default device: FENCEPOST_DEVICE"),
+            "{text}"
+        );
+
+        let mut command = fencepost(&["devices", "--json"]);
+        command.env("FENCEPOST_DEVICE", name);
+        let report: Value = serde_json::from_str(&good(command)).expect("JSON");
+        assert!(report["default"].is_null(), "{report}");
+        assert!(report["no_default"].is_string(), "{report}");
+    }
 }
 
 #[test]
