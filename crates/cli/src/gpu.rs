@@ -11,19 +11,23 @@
 //! chunks ahead as there are buffers.
 
 use std::{
-    fs::File,
     panic::resume_unwind,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
 use fencepost::{Device, Error, Event, Stream, testing::work::ByteCounter};
 
-use crate::pipeline::{Outcome, Plan, read_whole, turn};
+use crate::pipeline::{Outcome, Plan, Source, turn};
 
 /// A chunk's memory, and the events before and after each stage's work.
 struct Slot {
     counter: ByteCounter,
+    /// How many bytes the load brought, once it is complete.
+    loaded: Arc<AtomicUsize>,
     load: (Event, Event),
     histogram: (Event, Event),
     reduce: (Event, Event),
@@ -37,28 +41,35 @@ struct Streams {
 }
 
 struct Shared {
-    file: Mutex<File>,
+    source: Mutex<Source>,
     name: String,
     /// Why a load failed.
     failure: OnceLock<String>,
 }
 
-/// Runs the pipeline over `file`, and calls `progress` with the bytes of each chunk that is done.
+/// Runs the pipeline over `source`, and calls `progress` with the bytes of each chunk that is done.
 pub(crate) fn run(
     device: &Device,
-    file: File,
+    source: Source,
     plan: &Plan,
     mut progress: impl FnMut(u64),
 ) -> Result<Outcome, String> {
     let shared = Arc::new(Shared {
-        file: Mutex::new(file),
+        source: Mutex::new(source),
         name: plan.name.clone(),
         failure: OnceLock::new(),
     });
-    pump(device, plan, &shared, &mut progress).map_err(|error| {
-        let said = shared.failure.get().cloned();
-        said.unwrap_or_else(|| error.to_string())
-    })
+    pump(device, plan, &shared, &mut progress)
+        .map_err(|error| {
+            let said = shared.failure.get().cloned();
+            said.unwrap_or_else(|| error.to_string())
+        })
+        .and_then(|outcome| {
+            Ok(Outcome {
+                plain: turn(&shared.source)?.plain(),
+                ..outcome
+            })
+        })
 }
 
 fn pump(
@@ -76,41 +87,59 @@ fn pump(
         reduce: device.new_stream()?,
     };
     let sum = ByteCounter::new(device, 0)?;
-    let (chunks, buffers) = (plan.chunks(), plan.buffers());
+    let (chunks, buffers) = (plan.chunks().unwrap_or(u64::MAX), plan.buffers());
     let ring = (0..buffers)
         .map(|_| Slot::new(&host, device, plan.buffer_bytes()))
         .collect::<Result<Vec<_>, _>>()?;
     let slot = |chunk: u64| &ring[(chunk % buffers) as usize];
     let mut nanos = [(); 3].map(|()| Vec::new());
+    // Of the chunk whose kernels were submitted last, for each slot.
+    let mut lens = vec![0; ring.len()];
+    let (mut submitted, mut harvested, mut bytes) = (0, 0, 0);
 
     // The stages are timed by two clocks, whose times do not mix. The host's times the whole.
     let began = Instant::now();
     for chunk in 0..buffers {
         slot(chunk).load(&streams, shared, plan.len_of(chunk))?;
     }
-    for chunk in 0..chunks {
+    while submitted < chunks {
+        let chunk = submitted;
         let slot = slot(chunk);
+        let len_before = &mut lens[(chunk % buffers) as usize];
         slot.load.1.synchronize()?;
         if chunk >= buffers {
             // Both kernels are complete, because the load waited for them. They are read before
             // their events are recorded again.
             slot.harvest_kernels(&mut nanos)?;
-            progress(plan.len_of(chunk - buffers) as u64);
+            progress(*len_before);
+            harvested += 1;
+        }
+        let len = slot.loaded.load(Ordering::Acquire);
+        if len == 0 {
+            // An input of unknown length has ended, and the loads behind this one are empty too.
+            break;
         }
         nanos[0].push(slot.load.0.elapsed(&slot.load.1)?.as_nanos_f64());
-        slot.submit(&streams, &sum, chunk, plan.len_of(chunk))?;
+        slot.submit(&streams, &sum, chunk, len)?;
+        *len_before = len as u64;
+        bytes += len as u64;
+        submitted += 1;
         if chunk + buffers < chunks {
             slot.load(&streams, shared, plan.len_of(chunk + buffers))?;
         }
     }
-    for chunk in chunks - buffers..chunks {
+    for chunk in harvested..submitted {
         slot(chunk).reduce.1.synchronize()?;
         slot(chunk).harvest_kernels(&mut nanos)?;
-        progress(plan.len_of(chunk) as u64);
+        progress(lens[(chunk % buffers) as usize]);
     }
-    let wall_nanos = (chunks > 0).then(|| began.elapsed().as_nanos() as f64);
+    let wall_nanos = (submitted > 0).then(|| began.elapsed().as_nanos() as f64);
+    streams.load.synchronize()?;
     Ok(Outcome {
         counts: sum.read()?,
+        bytes,
+        chunks: submitted,
+        plain: None,
         nanos,
         wall_nanos,
     })
@@ -121,6 +150,7 @@ impl Slot {
         let pair = |device| (Event::with_timing(device), Event::with_timing(device));
         Ok(Slot {
             counter: ByteCounter::new(device, bytes)?,
+            loaded: Arc::default(),
             load: pair(host),
             histogram: pair(device),
             reduce: pair(device),
@@ -132,16 +162,20 @@ impl Slot {
         // Never recorded in the first round: a no-op then.
         self.reduce.1.wait(&streams.load)?;
         let (shared, counter) = (shared.clone(), self.counter.clone());
+        let loaded = self.loaded.clone();
         self.load.0.record(&streams.load)?;
         streams.load.launch(move || {
-            let filled = turn(&shared.file).and_then(|mut file| {
-                let read = counter.fill(len, |bytes| read_whole(&mut file, bytes));
+            let filled = turn(&shared.source).and_then(|mut source| {
+                let read = counter.fill(len, |bytes| source.fill(bytes));
                 read.unwrap_or_else(|| Err("there is no memory for the chunk".into()))
             });
-            if let Err(why) = filled {
-                let why = format!("reading {} failed: {why}", shared.name);
-                let _ = shared.failure.set(why.clone());
-                resume_unwind(Box::new(why));
+            match filled {
+                Ok(len) => loaded.store(len, Ordering::Release),
+                Err(why) => {
+                    let why = format!("reading {} failed: {why}", shared.name);
+                    let _ = shared.failure.set(why.clone());
+                    resume_unwind(Box::new(why));
+                }
             }
         })?;
         self.load.1.record(&streams.load)

@@ -173,11 +173,13 @@ fn open(name: Option<&str>) -> Result<Device, Stop> {
     })
 }
 
-/// Shows progress on a terminal, and nothing elsewhere.
-fn progress_bar(len: u64, template: &str) -> ProgressBar {
-    let bar = match std::io::stderr().is_terminal() {
-        true => ProgressBar::new(len),
-        false => ProgressBar::hidden(),
+/// Shows progress on a terminal, and nothing elsewhere. `None` where nobody knows how much there is
+/// to do.
+fn progress_bar(len: impl Into<Option<u64>>, template: &str) -> ProgressBar {
+    let bar = match (std::io::stderr().is_terminal(), len.into()) {
+        (true, Some(len)) => ProgressBar::new(len),
+        (true, None) => ProgressBar::no_length(),
+        (false, _) => ProgressBar::hidden(),
     };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);

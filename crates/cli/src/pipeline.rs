@@ -14,7 +14,7 @@ use std::{
     fs::File,
     io::{ErrorKind, Read},
     panic::resume_unwind,
-    sync::{Arc, Mutex, MutexGuard, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use fencepost::{Device, Elapsed, Error, Event, Stream};
@@ -24,19 +24,22 @@ pub(crate) const STAGES: [&str; 3] = ["load", "histogram", "reduce"];
 
 pub(crate) type Counts = [u64; 256];
 
-/// How the file is divided.
+/// The times of each chunk are kept until the end: 24 bytes a chunk.
+pub(crate) const MOST_CHUNKS: u64 = 1 << 22;
+
+/// How the input is divided.
 pub(crate) struct Plan {
-    /// The file's name, for messages.
+    /// The input's name, for messages.
     pub(crate) name: String,
     pub(crate) streams: usize,
-    /// The file's length when it was opened.
-    pub(crate) bytes: u64,
+    /// The file's length when it was opened; `None` for an input that ends when it ends.
+    pub(crate) bytes: Option<u64>,
     pub(crate) chunk: usize,
 }
 
 impl Plan {
-    pub(crate) fn chunks(&self) -> u64 {
-        self.bytes.div_ceil(self.chunk as u64)
+    pub(crate) fn chunks(&self) -> Option<u64> {
+        Some(self.bytes?.div_ceil(self.chunk as u64))
     }
 
     /// One buffer for each stream keeps all of them busy. With more, a stage that is ahead need not
@@ -47,26 +50,95 @@ impl Plan {
         const ENOUGH: u64 = 32;
         let streams = self.streams.max(2) as u64;
         let more = (4 * streams).min(ENOUGH).min(LITTLE / self.chunk as u64);
-        more.max(streams).min(self.chunks())
+        more.max(streams).min(self.chunks().unwrap_or(u64::MAX))
     }
 
     pub(crate) fn buffer_bytes(&self) -> usize {
-        self.bytes.min(self.chunk as u64) as usize
+        self.bytes.unwrap_or(u64::MAX).min(self.chunk as u64) as usize
     }
 
     pub(crate) fn memory(&self) -> u64 {
         self.buffers() * self.buffer_bytes() as u64
     }
 
+    /// How many bytes a chunk has: at most, where the input's length is unknown.
     pub(crate) fn len_of(&self, chunk: u64) -> usize {
-        let rest = self.bytes - chunk * self.chunk as u64;
-        rest.min(self.chunk as u64) as usize
+        let rest = self.bytes.map(|bytes| bytes - chunk * self.chunk as u64);
+        rest.unwrap_or(u64::MAX).min(self.chunk as u64) as usize
+    }
+}
+
+/// The input, read once from its start to its end.
+pub(crate) struct Source {
+    from: Box<dyn Read + Send>,
+    /// For an input that cannot be read twice: what a plain loop counted as it was read.
+    plain: Option<Box<Counts>>,
+    ended: bool,
+    chunks: u64,
+}
+
+impl Source {
+    /// A file of the length that its plan says.
+    pub(crate) fn file(from: impl Read + Send + 'static) -> Source {
+        Source {
+            from: Box::new(from),
+            plain: None,
+            ended: false,
+            chunks: 0,
+        }
+    }
+
+    /// An input of unknown length, which is counted in a plain loop as it is read.
+    pub(crate) fn endless(from: impl Read + Send + 'static) -> Source {
+        Source {
+            plain: Some(Box::new([0; 256])),
+            ..Source::file(from)
+        }
+    }
+
+    /// The plain counts, of an input that cannot be read twice.
+    pub(crate) fn plain(&self) -> Option<Counts> {
+        self.plain.as_deref().copied()
+    }
+
+    /// Reads the next chunk into `buffer` and returns its length. A file fills the buffer. An input
+    /// of unknown length leaves a part of it where it ends, and from then on all of it.
+    pub(crate) fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, String> {
+        let Some(plain) = &mut self.plain else {
+            read_whole(&mut *self.from, buffer)?;
+            return Ok(buffer.len());
+        };
+        let mut len = 0;
+        // A terminal goes on after its end, if it is asked again.
+        while !self.ended && len < buffer.len() {
+            match self.from.read(&mut buffer[len..]) {
+                Ok(0) => self.ended = true,
+                Ok(n) => len += n,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        if len > 0 && self.chunks == MOST_CHUNKS {
+            return Err(format!(
+                "it has more than {MOST_CHUNKS} chunks; use a larger --chunk"
+            ));
+        }
+        self.chunks += 1;
+        for &byte in &buffer[..len] {
+            plain[byte as usize] += 1;
+        }
+        Ok(len)
     }
 }
 
 /// The result.
 pub(crate) struct Outcome {
     pub(crate) counts: Counts,
+    /// How many bytes and chunks there were.
+    pub(crate) bytes: u64,
+    pub(crate) chunks: u64,
+    /// The counts of a plain loop, if the source has them.
+    pub(crate) plain: Option<Counts>,
     /// For each stage, how long each chunk took by the device's clock, in nanoseconds.
     pub(crate) nanos: [Vec<f64>; 3],
     /// From the first event of the first chunk to the last event of the last, by the device's
@@ -76,7 +148,7 @@ pub(crate) struct Outcome {
 
 /// What the stages share.
 struct Shared {
-    file: Mutex<File>,
+    source: Mutex<Source>,
     sum: Mutex<Counts>,
     /// Why a stage failed. Its stream fails then, and so do those that wait for it.
     failure: OnceLock<String>,
@@ -105,10 +177,10 @@ struct Slot {
     events: [(Event, Event); 3],
 }
 
-/// Runs the pipeline over `file`, and calls `progress` with the bytes of each chunk that is done.
+/// Runs the pipeline over `source`, and calls `progress` with the bytes of each chunk that is done.
 pub(crate) fn run(
     device: &Device,
-    file: File,
+    source: Source,
     plan: &Plan,
     mut progress: impl FnMut(u64),
 ) -> Result<Outcome, String> {
@@ -117,12 +189,12 @@ pub(crate) fn run(
         .collect();
     let ring = ring.ok_or("not enough memory for the buffers; use a smaller --chunk")?;
     let shared = Arc::new(Shared {
-        file: Mutex::new(file),
+        source: Mutex::new(source),
         sum: Mutex::new([0; 256]),
         failure: OnceLock::new(),
     });
     let mut nanos = [(); 3].map(|()| Vec::new());
-    let wall = pump(device, plan, &ring, &shared, &mut nanos, &mut progress).map_err(|error| {
+    let done = pump(device, plan, &ring, &shared, &mut nanos, &mut progress).map_err(|error| {
         // What a stage says about its failure is clearer than what failing did to the streams.
         let said = shared.failure.get().cloned();
         said.unwrap_or_else(|| error.to_string())
@@ -130,12 +202,23 @@ pub(crate) fn run(
     let counts = *turn(&shared.sum)?;
     Ok(Outcome {
         counts,
+        bytes: done.bytes,
+        chunks: done.chunks,
+        plain: turn(&shared.source)?.plain(),
         nanos,
-        wall_nanos: wall.map(|wall| wall.as_nanos_f64()),
+        wall_nanos: done.wall.map(|wall| wall.as_nanos_f64()),
     })
 }
 
-/// Submits every chunk, waits for all, and tells how long it took.
+/// What passed through the pipeline, and how long that took.
+struct Done {
+    bytes: u64,
+    chunks: u64,
+    wall: Option<Elapsed>,
+}
+
+/// Submits every chunk and waits for all. An input of unknown length has ended where a chunk is
+/// empty. The chunks behind it, submitted by then, are empty too, and count for nothing.
 fn pump(
     device: &Device,
     plan: &Plan,
@@ -143,49 +226,66 @@ fn pump(
     shared: &Arc<Shared>,
     nanos: &mut [Vec<f64>; 3],
     progress: &mut impl FnMut(u64),
-) -> Result<Option<Elapsed>, Error> {
+) -> Result<Done, Error> {
     let streams = (0..plan.streams).map(|_| device.new_stream());
     let streams = streams.collect::<Result<Vec<_>, _>>()?;
-    let (chunks, slots) = (plan.chunks(), ring.len() as u64);
+    let (chunks, slots) = (plan.chunks().unwrap_or(u64::MAX), ring.len() as u64);
     let slot_of = |chunk: u64| &ring[(chunk % slots) as usize];
-    let mut done = |chunk: u64| {
-        slot_of(chunk).harvest(nanos)?;
-        progress(plan.len_of(chunk) as u64);
-        Ok::<(), Error>(())
+    let mut ends = None;
+    let mut done = Done {
+        bytes: 0,
+        chunks: 0,
+        wall: None,
+    };
+    // Returns whether the chunk has bytes.
+    let mut harvest = |chunk: u64| {
+        let slot = slot_of(chunk);
+        let len = slot.harvest(nanos)? as u64;
+        if len > 0 {
+            done.bytes += len;
+            done.chunks += 1;
+            let first = match ends.take() {
+                Some((first, _)) => first,
+                None => slot.events[0].0.marker(),
+            };
+            ends = Some((first, slot.events[2].1.marker()));
+            progress(len);
+        }
+        Ok::<bool, Error>(len > 0)
     };
 
-    let mut first = None;
-    let mut harvested = 0;
-    for chunk in 0..chunks {
-        if chunk - harvested == slots {
+    let (mut submitted, mut harvested) = (0, 0);
+    while submitted < chunks {
+        if submitted - harvested == slots {
             let half = harvested + slots.div_ceil(2);
             // One stream reduces all chunks in their order.
             slot_of(half - 1).events[2].1.synchronize()?;
+            let mut ended = false;
             for chunk in harvested..half {
-                done(chunk)?;
+                ended |= !harvest(chunk)?;
             }
             harvested = half;
+            if ended {
+                break;
+            }
         }
-        slot_of(chunk).submit(plan, &streams, shared, chunk)?;
-        if chunk == 0 {
-            first = slot_of(chunk).events[0].0.marker();
-        }
+        slot_of(submitted).submit(plan, &streams, shared, submitted)?;
+        submitted += 1;
     }
-    for chunk in harvested..chunks {
-        done(chunk)?;
+    for chunk in harvested..submitted {
+        harvest(chunk)?;
     }
-    let last = match chunks {
-        0 => None,
-        _ => slot_of(chunks - 1).events[2].1.marker(),
-    };
-    first.zip(last).map(|(a, b)| a.elapsed(&b)).transpose()
+    if let Some((Some(first), Some(last))) = ends {
+        done.wall = Some(first.elapsed(&last)?);
+    }
+    Ok(done)
 }
 
 /// Counts the same chunks with the same code on the calling thread, without a stream or an event.
 pub(crate) fn run_on_one_thread(mut file: File, plan: &Plan) -> Result<Counts, String> {
     let mut bytes = vec![0; plan.buffer_bytes()];
     let mut sum = [0; 256];
-    for chunk in 0..plan.chunks() {
+    for chunk in 0..plan.chunks().unwrap_or(0) {
         let bytes = &mut bytes[..plan.len_of(chunk)];
         read_whole(&mut file, bytes)
             .map_err(|why| format!("reading {} failed: {why}", plan.name))?;
@@ -232,10 +332,10 @@ impl Slot {
 
         self.stage(load, loaded, shared, move |shared, buffer| {
             buffer.pass_on(Holds::Nothing, Holds::Bytes(chunk))?;
-            buffer.len = len;
-            let mut file = turn(&shared.file)?;
-            read_whole(&mut file, &mut buffer.bytes[..len])
-                .map_err(|why| format!("reading {name} failed: {why}"))
+            buffer.len = turn(&shared.source)?
+                .fill(&mut buffer.bytes[..len])
+                .map_err(|why| format!("reading {name} failed: {why}"))?;
+            Ok(())
         })?;
         loaded.1.wait(histogram)?;
         self.stage(histogram, counted, shared, move |_, buffer| {
@@ -274,14 +374,19 @@ impl Slot {
         end.record(stream)
     }
 
-    /// Waits for the chunk's last event, then reads how long each stage took.
-    fn harvest(&self, nanos: &mut [Vec<f64>; 3]) -> Result<(), Error> {
+    /// Waits for the chunk's last event, then reads how long each stage took. Returns the chunk's
+    /// length.
+    fn harvest(&self, nanos: &mut [Vec<f64>; 3]) -> Result<usize, Error> {
         let [_, _, (_, done)] = &self.events;
         done.synchronize()?;
+        let buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffer.len == 0 {
+            return Ok(0);
+        }
         for ((start, end), nanos) in self.events.iter().zip(nanos) {
             nanos.push(start.elapsed(end)?.as_nanos_f64());
         }
-        Ok(())
+        Ok(buffer.len)
     }
 }
 
@@ -319,7 +424,7 @@ pub(crate) fn turn<T>(of: &Mutex<T>) -> Result<MutexGuard<'_, T>, String> {
     })
 }
 
-pub(crate) fn read_whole(file: &mut File, mut rest: &mut [u8]) -> Result<(), String> {
+fn read_whole(file: &mut dyn Read, mut rest: &mut [u8]) -> Result<(), String> {
     let wanted = rest.len();
     while !rest.is_empty() {
         match file.read(rest) {
@@ -389,7 +494,7 @@ mod tests {
         let plan = |streams, bytes, chunk| Plan {
             name: "f".into(),
             streams,
-            bytes,
+            bytes: Some(bytes),
             chunk,
         };
         assert_eq!(plan(4, 0, 1024).memory(), 0);
@@ -397,8 +502,13 @@ mod tests {
         assert_eq!(plan(1, u64::MAX, 1024).memory(), 8 << 10);
         assert_eq!(plan(4, 1 << 50, 1024).memory(), 16 << 10);
         assert_eq!(plan(33, 1 << 50, 1024).memory(), 33 << 10);
-        assert_eq!(plan(4, 2500, 1000).chunks(), 3);
+        assert_eq!(plan(4, 2500, 1000).chunks(), Some(3));
         assert_eq!(plan(4, 2500, 1000).len_of(2), 500);
+        let unknown = Plan {
+            bytes: None,
+            ..plan(4, 0, 1024)
+        };
+        assert_eq!(unknown.memory(), 16 << 10);
     }
 
     #[test]
@@ -417,11 +527,59 @@ mod tests {
         let plan = Plan {
             name: "the file".into(),
             streams,
-            bytes: claimed,
+            bytes: Some(claimed),
             chunk: 10,
         };
-        let file = options.try_clone().unwrap();
-        run(&Device::new_host(2), file, &plan, |_| {})
+        let source = Source::file(options.try_clone().unwrap());
+        run(&Device::new_host(2), source, &plan, |_| {})
+    }
+
+    /// Gives a few bytes at a time, as a pipe may, and goes on after its end, as a terminal does.
+    struct Trickle {
+        left: usize,
+        ends: usize,
+    }
+
+    impl Read for Trickle {
+        fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+            let n = into.len().min(3).min(self.left);
+            if n == 0 {
+                self.ends += 1;
+                assert_eq!(self.ends, 1, "it is read after its end");
+            }
+            into[..n].fill(b'x');
+            self.left -= n;
+            Ok(n)
+        }
+    }
+
+    #[test]
+    fn an_input_of_unknown_length_is_read_to_its_end_and_no_further() {
+        for streams in [1, 2, 3, 8] {
+            for (bytes, chunks) in [(0, 0), (1, 1), (9, 1), (10, 1), (11, 2), (1005, 101)] {
+                let plan = Plan {
+                    name: "the pipe".into(),
+                    streams,
+                    bytes: None,
+                    chunk: 10,
+                };
+                let source = Source::endless(Trickle {
+                    left: bytes,
+                    ends: 0,
+                });
+                let mut told = 0;
+                let outcome = run(&Device::new_host(2), source, &plan, |n| told += n).unwrap();
+                let bytes = bytes as u64;
+                assert_eq!((outcome.bytes, outcome.chunks), (bytes, chunks));
+                assert_eq!(told, bytes);
+                assert_eq!(outcome.counts[usize::from(b'x')], bytes);
+                assert_eq!(outcome.plain, Some(outcome.counts));
+                assert_eq!(outcome.wall_nanos.is_some(), chunks > 0);
+                for nanos in outcome.nanos {
+                    assert_eq!(nanos.len() as u64, chunks);
+                }
+            }
+        }
     }
 
     #[test]

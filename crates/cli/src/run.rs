@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     Stop, align_numbers, gpu, open,
-    pipeline::{self, Counts, Outcome, Plan, STAGES},
+    pipeline::{self, Counts, MOST_CHUNKS, Outcome, Plan, STAGES, Source},
     print, print_json, progress_bar,
     stats::{Stats, entropy},
     table, units,
@@ -33,7 +33,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
 
-    /// The file to read [default: this program's own executable]
+    /// The file to read, or - for the standard input [default: this program's own executable]
+    ///
+    /// The standard input may be a pipe of any length. It cannot be read twice, so the plain count
+    /// is made as each chunk is loaded, and its time is part of the load.
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
 
@@ -58,7 +61,8 @@ pub(crate) struct Args {
 const JSON_HELP: &str = "\
 JSON fields of run (times in nanoseconds on the device's clock, sizes in bytes):
   device, clock, clock_resolution_ns  the device and its clock
-  input, bytes, chunk_bytes, chunks   the file, and how it was divided
+  input, bytes, chunk_bytes, chunks   the file (\"standard input\" for -), and how
+                                      it was divided
   streams                             how many streams were asked for
   stages                              for each: stage, n, min_ns, median_ns,
                                       p95_ns, max_ns, total_ns; the times are
@@ -85,8 +89,6 @@ Exit codes: 0 success, 1 a check or a device failed, 2 bad arguments.";
 const MOST_STREAMS: usize = 4096;
 /// For all buffers of the ring together.
 const MOST_MEMORY: u64 = 4 << 30;
-/// The times of each chunk are kept until the end: 24 bytes a chunk.
-const MOST_CHUNKS: u64 = 1 << 22;
 
 fn parse_streams(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -137,50 +139,71 @@ struct Stage {
 
 pub(crate) fn run(args: &Args) -> Result<(), Stop> {
     let device = open(args.device.as_deref())?;
-    let path = match &args.input {
-        Some(path) => path.clone(),
-        None => std::env::current_exe().map_err(|error| {
-            Stop::Usage(format!(
-                "cannot find this program's executable: {error}; name a file with --input"
-            ))
-        })?,
+    let (name, file) = match &args.input {
+        Some(path) if path.as_os_str() == "-" => ("standard input".into(), None),
+        Some(path) => (path.display().to_string(), Some(open_regular(path)?)),
+        None => {
+            let path = std::env::current_exe().map_err(|error| {
+                Stop::Usage(format!(
+                    "cannot find this program's executable: {error}; name a file with --input"
+                ))
+            })?;
+            (path.display().to_string(), Some(open_regular(&path)?))
+        }
     };
-    let (file, bytes) = open_regular(&path)?;
     let plan = Plan {
-        name: path.display().to_string(),
+        name,
         streams: args.streams.unwrap_or_else(|| default_streams(&device)),
-        bytes,
+        bytes: file.as_ref().map(|(_, bytes)| *bytes),
         chunk: args.chunk,
     };
     refuse_the_absurd(&plan)?;
 
-    let bar = progress_bar(
-        bytes,
-        "{msg:11} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}",
-    );
-    let mut again = file
-        .try_clone()
-        .map_err(|error| Stop::Failed(format!("cannot keep {} open: {error}", plan.name)))?;
+    let template = match plan.bytes {
+        Some(_) => "{msg:11} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}",
+        None => "{msg:11} {spinner} {bytes} {binary_bytes_per_sec}",
+    };
+    let bar = progress_bar(plan.bytes, template);
     bar.set_message("pipeline");
     let done = |bytes| bar.inc(bytes);
-    let outcome = match device.backend() {
-        Backend::Host => pipeline::run(&device, file, &plan, done),
-        _ => gpu::run(&device, file, &plan, done),
-    }
-    .map_err(Stop::Failed)?;
-    bar.set_message("plain count");
-    bar.set_position(0);
-    let plain = plain_count(&mut again, bytes, |bytes| bar.inc(bytes))
-        .map_err(|why| Stop::Failed(format!("reading {} again failed: {why}", plan.name)))?;
-    bar.set_message("one thread");
-    let one_thread = match device.backend() {
-        Backend::Host => compare(&device, &mut again, &plan).map_err(Stop::Failed)?,
-        // The same code does not run elsewhere.
-        _ => None,
+    let pipeline = |source| {
+        match device.backend() {
+            Backend::Host => pipeline::run(&device, source, &plan, done),
+            _ => gpu::run(&device, source, &plan, done),
+        }
+        .map_err(Stop::Failed)
+    };
+    let (outcome, plain, one_thread) = match file {
+        Some((file, bytes)) => {
+            let mut again = file.try_clone().map_err(|error| {
+                Stop::Failed(format!("cannot keep {} open: {error}", plan.name))
+            })?;
+            let outcome = pipeline(Source::file(file))?;
+            bar.set_message("plain count");
+            bar.set_position(0);
+            let plain = plain_count(&mut again, bytes, done).map_err(|why| {
+                Stop::Failed(format!("reading {} again failed: {why}", plan.name))
+            })?;
+            bar.set_message("one thread");
+            let one_thread = match device.backend() {
+                Backend::Host => {
+                    compare(&device, &mut again, &plan, bytes).map_err(Stop::Failed)?
+                }
+                // The same code does not run elsewhere.
+                _ => None,
+            };
+            (outcome, Some(plain), one_thread)
+        }
+        None => {
+            let outcome = pipeline(Source::endless(std::io::stdin()))?;
+            let plain = outcome.plain;
+            // It cannot be read again.
+            (outcome, plain, None)
+        }
     };
     bar.finish_and_clear();
 
-    let matches = plain == outcome.counts;
+    let matches = plain == Some(outcome.counts);
     let report = report(&device, &plan, outcome, one_thread, matches);
     match args.json {
         true => print_json(&report)?,
@@ -198,7 +221,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
 
 /// Opens `path` only if it is a regular file: opening a pipe may block for ever.
 fn open_regular(path: &Path) -> Result<(File, u64), Stop> {
-    let what_works = "; name a regular file that you may read";
+    let what_works = "; name a regular file that you may read, or - for the standard input";
     let name = path.display();
     let unreadable = |error| Stop::Usage(format!("cannot read {name}: {error}{what_works}"));
     let kind = std::fs::metadata(path).map_err(unreadable)?.file_type();
@@ -225,14 +248,16 @@ fn refuse_the_absurd(plan: &Plan) -> Result<(), Stop> {
             units::size(MOST_MEMORY as f64),
         )));
     }
-    if plan.chunks() > MOST_CHUNKS {
+    if let (Some(bytes), Some(chunks @ MOST_CHUNKS..)) = (plan.bytes, plan.chunks())
+        && chunks > MOST_CHUNKS
+    {
         return Err(Stop::Usage(format!(
             "--chunk {} divides {} into {} chunks; the limit is {MOST_CHUNKS}: use --chunk {} or \
              more",
             plan.chunk,
             plan.name,
-            plan.chunks(),
-            plan.bytes.div_ceil(MOST_CHUNKS),
+            chunks,
+            bytes.div_ceil(MOST_CHUNKS),
         )));
     }
     Ok(())
@@ -286,13 +311,19 @@ const MOST_COMPARED: u64 = if cfg!(debug_assertions) { 4 } else { 512 } << 20;
 const ROUNDS: usize = 3;
 
 /// Runs the pipeline and one thread in turns over the file's beginning.
-fn compare(device: &Device, file: &mut File, plan: &Plan) -> Result<Option<Comparison>, String> {
-    if plan.bytes < LEAST_COMPARED {
+fn compare(
+    device: &Device,
+    file: &mut File,
+    plan: &Plan,
+    bytes: u64,
+) -> Result<Option<Comparison>, String> {
+    if bytes < LEAST_COMPARED {
         return Ok(None);
     }
+    let bytes = bytes.min(MOST_COMPARED);
     let plan = Plan {
         name: plan.name.clone(),
-        bytes: plan.bytes.min(MOST_COMPARED),
+        bytes: Some(bytes),
         ..*plan
     };
     let mut from_start = || {
@@ -308,6 +339,7 @@ fn compare(device: &Device, file: &mut File, plan: &Plan) -> Result<Option<Compa
 
         let input = from_start()?;
         let start = Instant::now();
+        let input = Source::file(input);
         let on_streams = pipeline::run(device, input, &plan, |_| {})?.counts;
         streams = streams.min(start.elapsed());
         if on_one != on_streams {
@@ -318,9 +350,9 @@ fn compare(device: &Device, file: &mut File, plan: &Plan) -> Result<Option<Compa
             ));
         }
     }
-    let rate = |time: Duration| plan.bytes as f64 / time.as_secs_f64();
+    let rate = |time: Duration| bytes as f64 / time.as_secs_f64();
     Ok(Some(Comparison {
-        bytes: plan.bytes,
+        bytes,
         streams_bytes_per_s: rate(streams),
         one_thread_bytes_per_s: rate(one_thread),
         ratio: rate(streams) / rate(one_thread),
@@ -358,15 +390,15 @@ fn report(
         clock: clock.name().into(),
         clock_resolution_ns: clock.resolution().as_nanos() as u64,
         input: plan.name.clone(),
-        bytes: plan.bytes,
+        bytes: outcome.bytes,
         chunk_bytes: plan.chunk,
-        chunks: plan.chunks(),
+        chunks: outcome.chunks,
         streams: plan.streams,
         stages,
         one_thread,
         wall_ns: outcome.wall_nanos,
         overlap: wall.map(|wall| busy / wall),
-        throughput_bytes_per_s: wall.map(|wall| plan.bytes as f64 / wall * 1e9),
+        throughput_bytes_per_s: wall.map(|wall| outcome.bytes as f64 / wall * 1e9),
         entropy_bits_per_byte: entropy(&outcome.counts),
         histogram: outcome.counts.to_vec(),
         matches,

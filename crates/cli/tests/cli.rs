@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Read as _,
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -166,7 +166,7 @@ fn an_input_that_is_no_readable_file_is_refused() {
     let folder = utf8(files.0.path());
     refused(
         fencepost(&["--input", folder]),
-        &["directory", "regular file"],
+        &["directory", "regular file", "or - for the standard input"],
     );
     let missing = files.path("two\nlines");
     refused(fencepost(&["--input", utf8(&missing)]), &["regular file"]);
@@ -189,6 +189,81 @@ fn a_pipe_or_a_device_is_refused_without_opening_it() {
     let dangling = files.path("dangling");
     std::os::unix::fs::symlink(files.path("nowhere"), &dangling).expect("a link");
     refused(fencepost(&["--input", utf8(&dangling)]), &["dangling"]);
+}
+
+/// Runs with `bytes` in a pipe as the standard input, which are written in parts.
+fn output_of_piped(args: &[&str], bytes: &[u8]) -> Output {
+    let mut child = fencepost(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut pipe = child.stdin.take().expect("stdin is piped");
+    for part in bytes.chunks(777) {
+        pipe.write_all(part).expect("it reads to the end");
+    }
+    drop(pipe);
+    child.wait_with_output().expect("it ends")
+}
+
+#[test]
+fn the_standard_input_is_read_to_its_end() {
+    for len in [0, 1, 1000, 300_001] {
+        let bytes = odd_bytes(len);
+        let mut counts = vec![0_u64; 256];
+        for &byte in &bytes {
+            counts[byte as usize] += 1;
+        }
+        for (chunk, streams) in [("1000", "1"), ("4K", "2"), ("4097", "5"), ("1M", "4")] {
+            let args = ["run", "--input", "-", "--json", "--chunk", chunk];
+            let out = output_of_piped(&[&args[..], &["--streams", streams]].concat(), &bytes);
+            assert_eq!(stderr(&out), "");
+            let report: Value = serde_json::from_str(&stdout(&out)).expect("JSON");
+            assert_eq!(report["input"], "standard input");
+            assert_eq!(report["bytes"], len);
+            assert_eq!(report["matches"], true);
+            assert_eq!(report["histogram"], Value::from(counts.clone()));
+            let n = len.div_ceil(report["chunk_bytes"].as_u64().unwrap() as usize);
+            assert_eq!(report["chunks"], n);
+            for stage in report["stages"].as_array().unwrap() {
+                assert_eq!(stage["n"], n);
+            }
+            assert_eq!(report["wall_ns"].is_null(), n == 0);
+        }
+    }
+    let text = stdout(&output_of_piped(&["--input", "-"], b"abbaabba"));
+    assert!(text.contains("file: standard input\n"), "{text}");
+    assert!(text.contains("entropy: 1.0000 bits"), "{text}");
+    assert!(text.contains("matches a plain"), "{text}");
+}
+
+#[test]
+fn the_standard_input_may_be_a_file() {
+    let files = Files::new();
+    let path = files.write("f", b"abbaabba");
+    let mut command = fencepost(&["--input", "-"]);
+    command.stdin(fs::File::open(path).expect("it was just written"));
+    assert!(good(command).contains("bytes: 8 in 1 chunk of"));
+    // At its end already.
+    assert!(good(fencepost(&["--input", "-"])).contains("bytes: 0 in 0 chunks"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_standard_input_that_cannot_be_read_is_an_error_not_a_panic() {
+    let files = Files::new();
+    let mut command = fencepost(&["--input", "-"]);
+    command.stdin(fs::File::open(files.0.path()).expect("a folder opens for reading"));
+    let out = output(command);
+    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(stdout(&out), "");
+    let said = stderr(&out);
+    assert!(
+        said.starts_with("fencepost: reading standard input failed: "),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
 
 #[cfg(unix)]
