@@ -563,6 +563,80 @@ impl Event {
     }
 }
 
+/// Waits for events.
+impl Stream {
+    /// Makes later work of this stream run after the marker that `event` holds now. The same as
+    /// [`event.wait(stream)`](Event::wait), with the stream in front. The calling thread never
+    /// blocks.
+    ///
+    /// # Errors
+    /// Those of [`Event::wait`].
+    ///
+    /// # References
+    /// - those of [`Event::wait`]
+    ///
+    /// ```
+    /// use fencepost::{Device, Event};
+    /// let device = Device::open("host")?;
+    /// let (first, second) = (device.new_stream()?, device.new_stream()?);
+    /// let event = Event::new(&device);
+    /// event.record(&first)?;
+    /// second.wait_event(&event)?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn wait_event(&self, event: &Event) -> Result<()> {
+        event.wait(self)
+    }
+}
+
+/// Waits for events.
+impl Device {
+    /// Makes later work of every live stream of this device run after the marker that `event` holds
+    /// now. The calling thread never blocks.
+    ///
+    /// All streams wait for the same marker, also if another thread records the event meanwhile. A
+    /// stream that is made later does not wait. Does nothing if the event was never recorded or its
+    /// marker is complete; the stream that it was recorded on goes on.
+    ///
+    /// A wait on a stream that is being captured into a CUDA graph breaks the capture, so do not call
+    /// this meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`Event::wait`]: the first one, after every other stream was made to wait.
+    ///
+    /// # References
+    /// - those of [`Event::wait`], for each stream
+    ///
+    /// ```
+    /// use fencepost::{Device, Event};
+    /// let device = Device::new_host(2);
+    /// let (load, one, two) = (device.new_stream()?, device.new_stream()?, device.new_stream()?);
+    /// let loaded = Event::new(&device);
+    /// load.launch(|| println!("load"))?;
+    /// loaded.record(&load)?;
+    /// device.wait_event(&loaded)?;
+    /// one.launch(|| println!("after the load"))?;
+    /// two.launch(|| println!("after the load too"))?;
+    /// device.synchronize()?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn wait_event(&self, event: &Event) -> Result<()> {
+        self.core().check_fork()?;
+        if event.slot.peek() == Some(true) {
+            return Ok(());
+        }
+        event.check_fork()?;
+        let Some(marker) = event.marker() else {
+            return Ok(());
+        };
+        let mut first = Ok(());
+        for stream in self.imp().streams() {
+            first = first.and(Stream::new(stream, self.clone()).wait(&marker));
+        }
+        first
+    }
+}
+
 impl Drop for Event {
     fn drop(&mut self) {
         if let Some(marker) = self.slot.take_marker() {

@@ -60,6 +60,26 @@ pub(super) const CASES: &[Case] = &[
     ),
     case!(
         "wait",
+        a_stream_and_a_device_wait_for_an_unrecorded_event_at_once,
+        [RecordNotSubmitted]
+    ),
+    case!(
+        "wait",
+        a_stream_waits_for_an_event,
+        [WaitDoesNothing, SignalBeforeTheWork, QueryAlwaysTrue]
+    ),
+    case!(
+        "wait",
+        every_stream_of_a_device_waits_for_an_event,
+        [WaitDoesNothing, SignalBeforeTheWork, QueryAlwaysTrue]
+    ),
+    case!(
+        "wait",
+        a_stream_made_after_its_device_waits_is_free,
+        [RecordNotSubmitted]
+    ),
+    case!(
+        "wait",
         a_stream_waits_for_several_markers,
         [WaitDoesNothing, SignalBeforeTheWork]
     ),
@@ -260,6 +280,75 @@ fn waits_order_over_several_streams(c: &Context) -> Verdict {
     c.done(&end)?;
     let seen = log.read()?;
     check!(seen == [0, 1, 2, 3, 4, 5, 6, 7], "the work ran as {seen:?}");
+    Ok(())
+}
+
+fn a_stream_and_a_device_wait_for_an_unrecorded_event_at_once(c: &Context) -> Verdict {
+    let (stream, event) = (c.stream()?, c.event());
+    stream.wait_event(&event)?;
+    c.device.wait_event(&event)?;
+    c.stream_done(&stream)?;
+    Ok(())
+}
+
+fn a_stream_waits_for_an_event(c: &Context) -> Verdict {
+    let (producer, consumer) = (c.stream()?, c.stream()?);
+    let (log, event) = (c.log()?, c.event());
+    let gate = c.gate(&producer)?;
+    c.append(&producer, &log, 1)?;
+    event.record(&producer)?;
+    consumer.wait_event(&event)?;
+    c.append(&consumer, &log, 2)?;
+    let after = consumer.record()?;
+    c.still_pending(&after, "its stream waits for an event behind a closed gate")?;
+    gate.open();
+    c.done(&after)?;
+    check!(log.read()? == [1, 2], "the work ran as {:?}", log.read()?);
+    Ok(())
+}
+
+fn every_stream_of_a_device_waits_for_an_event(c: &Context) -> Verdict {
+    let (producer, log, event) = (c.stream()?, c.log()?, c.event());
+    let consumers = [c.device.default_stream(), c.stream()?, c.stream()?];
+    let gate = c.gate(&producer)?;
+    c.append(&producer, &log, 0)?;
+    event.record(&producer)?;
+    c.device.wait_event(&event)?;
+    let mut ends = Vec::new();
+    for (token, consumer) in (1..).zip(&consumers) {
+        c.append(consumer, &log, token)?;
+        ends.push(consumer.record()?);
+    }
+    for end in &ends {
+        c.still_pending(end, "its device waits for an event behind a closed gate")?;
+    }
+    gate.open();
+    for end in &ends {
+        c.done(end)?;
+    }
+    // The event's own stream goes on.
+    c.stream_done(&producer)?;
+    let mut seen = log.read()?;
+    check!(
+        seen.first() == Some(&0),
+        "the event's work did not come first: {seen:?}"
+    );
+    seen.sort_unstable();
+    check!(seen == [0, 1, 2, 3], "some work is missing: {seen:?}");
+    Ok(())
+}
+
+fn a_stream_made_after_its_device_waits_is_free(c: &Context) -> Verdict {
+    let (producer, event) = (c.stream()?, c.event());
+    let gate = c.gate(&producer)?;
+    event.record(&producer)?;
+    c.device.wait_event(&event)?;
+    let later = c.stream()?;
+    c.apart(&[&producer, &later])?;
+    c.stream_done(&later)?;
+    check!(!event.query()?, "its gate is closed");
+    gate.open();
+    c.event_done(&event)?;
     Ok(())
 }
 
