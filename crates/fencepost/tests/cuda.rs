@@ -1088,6 +1088,48 @@ fn asking_leaves_a_forked_child_the_driver() {
     }
 }
 
+/// The host takes the place of no driver that is there and fails.
+#[test]
+fn a_driver_that_fails_is_an_error_and_not_the_host() {
+    let library = std::env::var_os("FENCEPOST_CUDA_LIBRARY");
+    let control = library
+        .as_ref()
+        .and_then(|library| fencepost_sim_cuda::Control::load(library.as_ref()).ok());
+    let Some(control) = control else {
+        return common::skip(
+            &common::test_name(),
+            "FENCEPOST_CUDA_LIBRARY names no stand-in for the CUDA driver",
+        );
+    };
+    if common::is_child() {
+        let code = match std::env::var("FENCEPOST_TEST_SCENARIO").as_deref() {
+            Ok("no GPU") => 100,
+            _ => 999,
+        };
+        control.fail_call("cuInit", 1, code);
+        let opened = Device::open_best();
+        println!("opened: {opened:?}");
+        if code == 100 {
+            assert_ne!(opened.unwrap().backend(), Backend::Cuda);
+            return;
+        }
+        let Err(Error::Unavailable { device, why, .. }) = opened else {
+            panic!("a driver that fails is told");
+        };
+        assert_eq!(device, "cuda");
+        assert!(why.contains("cuInit") && why.contains("999"), "{why}");
+        return;
+    }
+    for scenario in ["no GPU", "a failure"] {
+        let status = common::child(&common::test_name())
+            .env("FENCEPOST_TEST_SCENARIO", scenario)
+            .env_remove("FENCEPOST_DEVICE")
+            .status()
+            .unwrap();
+        assert!(status.success(), "{scenario}");
+    }
+}
+
 #[test]
 fn a_gpu_has_the_same_uuid_each_time_and_no_other_has_it() {
     let Some(gpu) = gpu() else { return };
