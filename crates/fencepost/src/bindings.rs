@@ -177,6 +177,11 @@ pub fn mark_at(stream: &Stream, at: Place) -> Result<Marker> {
     stream.mark(false, at)
 }
 
+/// [`Stream::record_timed`], or [`Stream::record`], with the line that the marker is recorded at.
+pub fn mark_with_at(stream: &Stream, timing: bool, at: Place) -> Result<Marker> {
+    stream.mark(timing, at)
+}
+
 /// [`metal::record_end`](crate::metal::record_end), with the line that the marker is recorded at.
 #[cfg(has_metal)]
 pub fn record_end_at(

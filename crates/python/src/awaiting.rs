@@ -7,16 +7,24 @@ use pyo3::{
     types::{PyCFunction, PyTuple},
 };
 
-use crate::{core::Core, error::to_py, exit::with_python};
+use crate::{
+    core::{Core, Pending},
+    error::to_py,
+    exit::with_python,
+};
 
 /// The iterator that `__await__` returns.
 pub(crate) fn await_event(event: &Bound<'_, PyAny>, core: &Core) -> PyResult<Py<PyAny>> {
-    let py = event.py();
+    // What is to be awaited is taken once: another thread may record or expose the event meanwhile.
+    await_pending(event.py(), core.pending(event.py()).map_err(to_py)?)
+}
+
+/// The same, for what is pending.
+pub(crate) fn await_pending(py: Python<'_>, pending: Option<Pending<'_>>) -> PyResult<Py<PyAny>> {
     let event_loop = py
         .import(intern!(py, "asyncio"))?
         .call_method0(intern!(py, "get_running_loop"))?;
-    // What is to be awaited is taken once: another thread may record or expose the event meanwhile.
-    let Some(pending) = core.pending(py).map_err(to_py)? else {
+    let Some(pending) = pending else {
         return Ok(PyTuple::empty(py).try_iter()?.into_any().unbind());
     };
     let future = event_loop.call_method0(intern!(py, "create_future"))?;

@@ -14,7 +14,7 @@ use std::sync::{
 };
 
 use fencepost::{
-    Backend, Device, Error, Event, Marker, Place, Result, Stream,
+    Backend, Device, Error, Event, Marker, Place, Result, Status, Stream,
     bindings::{self, Cancel},
 };
 use pyo3::{exceptions::PyTimeoutError, ffi, prelude::*};
@@ -316,6 +316,50 @@ impl Core {
     pub(crate) fn marker(&self, py: Python<'_>) -> Option<Marker> {
         let event = self.event()?;
         py.detach(|| event.marker())
+    }
+
+    /// `unrecorded`, `pending` or `complete`.
+    pub(crate) fn status(&self, py: Python<'_>) -> Result<&'static str> {
+        let status = match (self.exposure.get(), self.event.get()) {
+            (Some(raw), _) => match raw.is_recorded() {
+                false => Status::Unrecorded,
+                true if py.detach(|| raw.event.query())? => Status::Complete,
+                true => Status::Pending,
+            },
+            (None, Some(event)) => py.detach(|| event.status())?,
+            (None, None) => Status::Unrecorded,
+        };
+        Ok(match status {
+            Status::Unrecorded => "unrecorded",
+            Status::Pending => "pending",
+            Status::Complete => "complete",
+        })
+    }
+
+    /// As [`wait`](Core::wait), also for what is pending on another backend.
+    pub(crate) fn wait_foreign(&self, py: Python<'_>, stream: &Stream) -> Result<(), Box<Error>> {
+        match self.marker(py) {
+            Some(marker) => py.detach(|| stream.wait_foreign(&marker).map_err(Box::new)),
+            None => self.wait(py, stream),
+        }
+    }
+
+    /// Calls `callback` on a thread of the library, once what it holds is complete or has failed.
+    pub(crate) fn on_complete(
+        &self,
+        py: Python<'_>,
+        callback: impl FnOnce(Result<()>) + Send + 'static,
+    ) -> Result<()> {
+        // The marker first: whether the event is raw may change at any time.
+        if let Some(marker) = self.marker(py) {
+            return py.detach(|| marker.on_complete(callback));
+        }
+        py.detach(|| match (self.exposure.get(), self.event.get()) {
+            (Some(raw), _) => raw.event.on_complete(callback),
+            (None, Some(event)) => event.on_complete(callback),
+            // It counts as complete, and has no device yet.
+            (None, None) => Event::new(&Device::open("host")?).on_complete(callback),
+        })
     }
 
     /// What is to be waited for; `None` where nothing is pending.

@@ -19,7 +19,8 @@ use crate::{
     elapsed::elapsed_now,
     error::{CallResult, to_py},
     interprocess,
-    objects::{CudaEvent, PyDevice},
+    objects::{CudaEvent, PyDevice, PyMarker},
+    raised::call_back,
     raw::Flags,
     torch::loaded,
     wait::limit,
@@ -177,6 +178,40 @@ impl CudaEvent {
     fn elapsed_time(&self, py: Python<'_>, end_event: &Bound<'_, PyAny>) -> PyResult<f64> {
         let end = core_of(end_event, Parameter::new("elapsed_time", "end_event"))?;
         elapsed_now(py, &self.core, end).map_err(to_py)
+    }
+
+    /// Return ``"unrecorded"``, ``"pending"`` or ``"complete"``. Never blocks.
+    ///
+    /// Raises RuntimeError if the stream or the device has failed.
+    fn status(&self, py: Python<'_>) -> PyResult<&'static str> {
+        self.core.status(py).map_err(to_py)
+    }
+
+    /// Call ``callback(error)`` once what it holds now is complete, with None, or has failed, with
+    /// the exception.
+    ///
+    /// The callback runs on a thread of the library, with the GIL, one at a time for each device. An
+    /// exception in it goes to ``sys.unraisablehook``. One that is pending at exit never runs.
+    fn on_complete(&self, py: Python<'_>, callback: Py<PyAny>) -> PyResult<()> {
+        let callback = call_back(py, callback)?;
+        self.core.on_complete(py, callback).map_err(to_py)
+    }
+
+    /// As ``wait``, also where this event is pending on a device of another API.
+    ///
+    /// On a GPU that stalls the hardware queue, and every stream that shares it, until the host has
+    /// seen the event complete.
+    fn wait_foreign(&self, py: Python<'_>, stream: &Bound<'_, PyAny>) -> CallResult {
+        let parameter = Parameter::new("wait_foreign", "stream");
+        with_stream(py, stream, parameter, |stream| {
+            Ok(self.core.wait_foreign(py, stream)?)
+        })
+    }
+
+    /// Return the marker that it holds: that one recording, whatever is recorded later. None before
+    /// the first record, and for an event that is bound to a native one.
+    fn marker(&self, py: Python<'_>) -> Option<PyMarker> {
+        self.core.marker(py).map(PyMarker)
     }
 
     /// Wait for what it holds when ``await`` is evaluated, in a running asyncio loop. PyTorch's

@@ -7,7 +7,7 @@ use std::{
 };
 
 use fencepost::{Device, bindings};
-use pyo3::prelude::*;
+use pyo3::{exceptions::PyValueError, prelude::*};
 
 use crate::{
     arguments::{Parameter, device_of},
@@ -65,6 +65,19 @@ impl PyDevice {
     fn uuid(&self, py: Python<'_>) -> PyResult<Option<Cow<'static, [u8]>>> {
         let uuid = self.open(py)?.uuid();
         Ok(uuid.map(|uuid| Cow::Owned(uuid.to_vec())))
+    }
+
+    /// Return a new host device with ``workers`` threads of its own. The device ``host`` shares its
+    /// threads with the whole process.
+    #[staticmethod]
+    #[pyo3(signature = (workers))]
+    fn new_host(py: Python<'_>, workers: usize) -> PyResult<PyDevice> {
+        if workers == 0 {
+            return Err(PyValueError::new_err(
+                "new_host(): workers must be at least 1; got 0",
+            ));
+        }
+        Ok(PyDevice::of(py.detach(|| Device::new_host(workers))))
     }
 
     /// Make a new stream. It is in order within itself, and unordered against all other streams.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use fencepost::{Error, Stream};
+use fencepost::{Backend, Error, Stream};
 use pyo3::{prelude::*, types::PyBytes};
 
 use crate::{
@@ -10,10 +10,11 @@ use crate::{
     awaiting,
     cuda_streams::current_of,
     elapsed::elapsed_after,
-    error::{CallResult, to_py},
+    error::{CallResult, cuda_only, to_py},
     interprocess,
     mps::torch_stream::{self, TorchStream},
-    objects::{PyDevice, PyEvent},
+    objects::{PyDevice, PyEvent, PyMarker},
+    raised::call_back,
     raw::Flags,
     wait::{Limit, limit},
 };
@@ -63,6 +64,10 @@ impl PyEvent {
             external: false,
         };
         let device = device_of(py, device, Parameter::new("Event", "device"))?;
+        if interprocess && device.backend() != Backend::Cuda {
+            let what = "an event for other processes";
+            return Err(to_py(cuda_only(what, &device)));
+        }
         let event = PyEvent::on(device, flags.check()?);
         event.core.set_name(name);
         Ok(event)
@@ -172,6 +177,40 @@ impl PyEvent {
             }
             Err(_) => Ok(py.NotImplemented()),
         }
+    }
+
+    /// Return ``"unrecorded"``, ``"pending"`` or ``"complete"``. Never blocks.
+    ///
+    /// Raises RuntimeError if the stream or the device has failed.
+    fn status(&self, py: Python<'_>) -> PyResult<&'static str> {
+        self.core.status(py).map_err(to_py)
+    }
+
+    /// Call ``callback(error)`` once what it holds now is complete, with None, or has failed, with
+    /// the exception.
+    ///
+    /// The callback runs on a thread of the library, with the GIL, one at a time for each device. An
+    /// exception in it goes to ``sys.unraisablehook``. One that is pending at exit never runs.
+    fn on_complete(&self, py: Python<'_>, callback: Py<PyAny>) -> PyResult<()> {
+        let callback = call_back(py, callback)?;
+        self.core.on_complete(py, callback).map_err(to_py)
+    }
+
+    /// As ``wait``, also where this event is pending on a device of another API.
+    ///
+    /// On a GPU that stalls the hardware queue, and every stream that shares it, until the host has
+    /// seen the event complete.
+    fn wait_foreign(&self, py: Python<'_>, stream: &Bound<'_, PyAny>) -> CallResult {
+        let parameter = Parameter::new("wait_foreign", "stream");
+        with_stream(py, stream, parameter, |stream| {
+            Ok(self.core.wait_foreign(py, stream)?)
+        })
+    }
+
+    /// Return the marker that it holds: that one recording, whatever is recorded later. None before
+    /// the first record, and for an event that is bound to a native one.
+    fn marker(&self, py: Python<'_>) -> Option<PyMarker> {
+        self.core.marker(py).map(PyMarker)
     }
 
     /// Wait for what it holds when ``await`` is evaluated, in a running asyncio loop.

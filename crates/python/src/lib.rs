@@ -12,7 +12,7 @@
 //! - `awaiting`: `await event`. `interprocess`: events that two processes share.
 //! - `cuda_class`: the class that `fencepost.cuda.Event` is.
 //! - `device`: the methods of that class. `mps`: `fencepost.mps`, and PyTorch's own MPS stream.
-//! - `stream`, `event`, `cuda`: the methods of the classes. `fastcall`: faster entries to
+//! - `stream`, `marker`, `event`, `cuda`: the methods of the classes. `fastcall`: faster entries to
 //!   the most frequent of them.
 //!
 //! **The GIL** is released in every call that may block, record and wait included. No lock of this
@@ -40,6 +40,7 @@ mod fastcall;
 #[cfg(feature = "testing")]
 mod gate;
 mod interprocess;
+mod marker;
 mod mps;
 mod objects;
 mod place;
@@ -70,7 +71,7 @@ mod _C {
             synchronize_event, wait_for,
         },
         mps::stream::{_mps_current_stream, _mps_device, _mps_set_stream},
-        objects::{PyDevice, PyEvent, PyStream},
+        objects::{PyDevice, PyEvent, PyMarker, PyStream},
         place::locations,
         raised::close,
         stream::wrap_stream,

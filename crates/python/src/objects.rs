@@ -7,7 +7,7 @@
 
 use std::sync::OnceLock;
 
-use fencepost::{Device, Stream};
+use fencepost::{Device, Marker, Stream};
 use pyo3::prelude::*;
 
 use crate::{core::Core, error::to_py, raw::Flags};
@@ -56,7 +56,7 @@ impl PyDevice {
 /// Work, records and waits take effect in the order in which they are submitted. Streams of GPUs
 /// run no Python: submit kernels with the library you use, on the handle ``cuda_stream``. A library
 /// that takes an object with ``__cuda_stream__`` takes objects of this class.
-#[pyclass(frozen, name = "Stream", module = "fencepost")]
+#[pyclass(frozen, weakref, dict, name = "Stream", module = "fencepost")]
 pub(crate) struct PyStream {
     pub(crate) stream: Stream,
     /// The object that owns the stream, if another library does: kept alive with this one.
@@ -89,7 +89,7 @@ impl PyStream {
 ///
 /// An event that was never recorded counts as complete. Recording again never disturbs earlier
 /// waits. Any number of threads may use one event. Dropping it never blocks, pending or not.
-#[pyclass(frozen, subclass, name = "Event", module = "fencepost")]
+#[pyclass(frozen, subclass, weakref, dict, name = "Event", module = "fencepost")]
 pub(crate) struct PyEvent {
     pub(crate) device: Device,
     pub(crate) core: Core,
@@ -103,6 +103,14 @@ impl PyEvent {
         }
     }
 }
+
+/// One recorded point of a stream: ``Stream.record()`` makes it, and ``Event.marker()`` takes it out
+/// of an event.
+///
+/// It never changes. It is complete once all work submitted before it is. Markers are equal if they
+/// are the same recording.
+#[pyclass(frozen, weakref, name = "Marker", module = "fencepost")]
+pub(crate) struct PyMarker(pub(crate) Marker);
 
 /// A CUDA event: a drop-in for ``torch.cuda.Event``, on the streams of any library.
 ///
@@ -119,7 +127,14 @@ impl PyEvent {
 /// As in PyTorch, ``elapsed_time`` never waits: it raises RuntimeError while either event is
 /// incomplete.
 // Users see a class that is derived from this one: see `cuda_class`.
-#[pyclass(frozen, subclass, name = "Event", module = "fencepost.cuda")]
+#[pyclass(
+    frozen,
+    subclass,
+    weakref,
+    dict,
+    name = "Event",
+    module = "fencepost.cuda"
+)]
 pub(crate) struct CudaEvent {
     pub(crate) core: Core,
 }
@@ -133,7 +148,14 @@ pub(crate) struct CudaEvent {
 /// It differs from ``fencepost.Event`` where PyTorch does: ``query()`` is False before the first
 /// record, and ``elapsed_time`` raises RuntimeError for events in reverse order, without timing, or
 /// never recorded.
-#[pyclass(frozen, subclass, name = "Event", module = "fencepost.mps")]
+#[pyclass(
+    frozen,
+    subclass,
+    weakref,
+    dict,
+    name = "Event",
+    module = "fencepost.mps"
+)]
 pub(crate) struct MpsEvent {
     pub(crate) core: Core,
 }

@@ -15,7 +15,7 @@ use std::{
 
 use fencepost::{Error, bindings};
 use pyo3::{
-    exceptions::PyException,
+    exceptions::{PyException, PyTypeError},
     intern,
     prelude::*,
     types::{PyDict, PyString},
@@ -132,6 +132,27 @@ fn bare_frame<'py>(frame: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         ),
         Ok(nothing) => Ok(nothing),
     }
+}
+
+/// What calls `callback(error)` on a thread of the library.
+pub(crate) fn call_back(
+    py: Python<'_>,
+    callback: Py<PyAny>,
+) -> PyResult<impl FnOnce(Result<(), Error>) + Send + 'static> {
+    if !callback.bind(py).is_callable() {
+        return Err(PyTypeError::new_err(format!(
+            "on_complete() takes something to call; got {}",
+            callback.bind(py).get_type().name()?
+        )));
+    }
+    Ok(move |result: Result<(), Error>| {
+        with_python(move |py| {
+            let error = result.err().map(|error| to_py(error).into_value(py));
+            if let Err(raised) = callback.call1(py, (error,)) {
+                raised.write_unraisable(py, Some(callback.bind(py)));
+            }
+        });
+    })
 }
 
 /// Reports failures that nobody asked for by `sys.unraisablehook`.

@@ -8,7 +8,7 @@ use crate::{
     cuda_streams::current,
     error::to_py,
     exit::with_python,
-    objects::{PyDevice, PyEvent, PyStream},
+    objects::{PyDevice, PyEvent, PyMarker, PyStream},
     place,
     raised::Raised,
     raw::Flags,
@@ -127,6 +127,23 @@ impl PyStream {
         check_event(&event, Parameter::new("record_event", "event"))?;
         event.call_method1("record", (slf,))?;
         Ok(event.unbind())
+    }
+
+    /// Mark the point behind everything submitted so far, and return the marker. Never waits for
+    /// the device. With ``enable_timing`` it has a time.
+    #[pyo3(signature = (*, enable_timing = false))]
+    fn record(&self, py: Python<'_>, enable_timing: bool) -> PyResult<PyMarker> {
+        let at = place::of_record(py);
+        let marker = py.detach(|| bindings::mark_with_at(&self.stream, enable_timing, at));
+        marker.map(PyMarker).map_err(to_py)
+    }
+
+    /// How many markers were recorded on it, and how many of them are complete. Never blocks, and
+    /// asks no driver, so the second number may lag behind the device.
+    #[getter]
+    fn progress(&self, py: Python<'_>) -> (u64, u64) {
+        let progress = py.detach(|| self.stream.progress());
+        (progress.recorded, progress.completed)
     }
 
     /// Make later work of this stream run after what ``event`` holds now. Never blocks the calling

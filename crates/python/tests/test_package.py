@@ -145,3 +145,15 @@ def test_the_readme_names_tests_that_exist():
     named = re.findall(r"::(test_\w+)", readme)
     assert len(named) > 8
     assert [name for name in named if f"def {name}(" not in sources] == []
+
+
+def test_the_package_brings_the_program_fencepost():
+    from importlib import metadata
+
+    try:
+        scripts = metadata.distribution("fencepost").entry_points
+    except metadata.PackageNotFoundError:
+        pytest.skip("the package is not installed, but found by its path")
+    assert [(script.name, script.value) for script in scripts] == [
+        ("fencepost", "fencepost.__main__:main")
+    ]

@@ -21,9 +21,20 @@ import atexit
 
 from fencepost import _C, cuda, mps
 from fencepost._asking import devices
-from fencepost._C import Device, Event, Stream, __version__, locations
+from fencepost._C import Device, Event, Marker, Stream, __version__, locations
 
-__all__ = ["_C", "Device", "Event", "Stream", "__version__", "cuda", "devices", "locations", "mps"]
+__all__ = [
+    "_C",
+    "Device",
+    "Event",
+    "Marker",
+    "Stream",
+    "__version__",
+    "cuda",
+    "devices",
+    "locations",
+    "mps",
+]
 
 # Threads of the library must not run Python once the interpreter ends.
 atexit.register(_C._close)

@@ -1,0 +1,109 @@
+//! The methods of `fencepost.Marker`.
+
+use fencepost::{Marker, bindings};
+use pyo3::prelude::*;
+
+use crate::{
+    awaiting,
+    core::Pending,
+    error::to_py,
+    objects::{PyDevice, PyMarker},
+    raised::call_back,
+    wait::{WaitMode, limit, wait},
+};
+
+#[pymethods]
+impl PyMarker {
+    /// The device that it was recorded on.
+    #[getter]
+    fn device(&self) -> PyDevice {
+        PyDevice::of(self.0.device().clone())
+    }
+
+    /// Its number on its stream, counted from 1.
+    #[getter]
+    fn value(&self) -> u64 {
+        self.0.value()
+    }
+
+    /// The ``id`` of the stream that it was recorded on.
+    #[getter]
+    fn stream_id(&self) -> u64 {
+        self.0.stream_id()
+    }
+
+    /// The line that recorded it, as ``FILE:LINE``. None unless ``fencepost.locations(True)`` was
+    /// called before.
+    #[getter]
+    fn recorded_at(&self) -> Option<String> {
+        let place = self.0.recorded_at();
+        (place != bindings::unknown_place()).then(|| place.to_string())
+    }
+
+    /// Return whether it is complete. Never blocks.
+    ///
+    /// Raises RuntimeError, never returns False, if the stream or the device has failed.
+    fn query(&self, py: Python<'_>) -> PyResult<bool> {
+        py.detach(|| self.0.query()).map_err(to_py)
+    }
+
+    /// Block until it is complete.
+    ///
+    /// After ``timeout`` seconds it raises TimeoutError, which says what it waited for. Other
+    /// threads keep running meanwhile, and Ctrl-C ends the wait.
+    #[pyo3(signature = (timeout = None))]
+    fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        let backend = self.0.device().backend();
+        Ok(wait(py, &self.0, backend, limit(timeout)?, WaitMode::Spin)?)
+    }
+
+    /// Return when it completed, in ticks of the device's clock. Never blocks.
+    ///
+    /// Raises ValueError for a marker without timing, RuntimeError while it is pending, and
+    /// NotImplementedError on CUDA, which tells differences only.
+    fn timestamp(&self, py: Python<'_>) -> PyResult<u64> {
+        let timestamp = py.detach(|| self.0.timestamp()).map_err(to_py)?;
+        Ok(timestamp.ticks())
+    }
+
+    /// Return the milliseconds from this marker to ``end`` on the device's clock, negative if
+    /// ``end`` is earlier. Never blocks.
+    ///
+    /// Raises ValueError for markers without timing, RuntimeError for markers of two devices and
+    /// while either is pending.
+    fn elapsed(&self, py: Python<'_>, end: &Bound<'_, PyMarker>) -> PyResult<f64> {
+        let end = &end.get().0;
+        let elapsed = py.detach(|| self.0.elapsed(end)).map_err(to_py)?;
+        Ok(elapsed.as_millis_f64())
+    }
+
+    /// Call ``callback(error)`` once it is complete, with None, or has failed, with the exception.
+    ///
+    /// The callback runs on a thread of the library, with the GIL, one at a time for each device. An
+    /// exception in it goes to ``sys.unraisablehook``. One that is pending at exit never runs.
+    fn on_complete(&self, py: Python<'_>, callback: Py<PyAny>) -> PyResult<()> {
+        let callback = call_back(py, callback)?;
+        py.detach(|| self.0.on_complete(callback)).map_err(to_py)
+    }
+
+    /// Wait for it when ``await`` is evaluated, in a running asyncio loop.
+    fn __await__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let complete = py.detach(|| self.0.query()).map_err(to_py)?;
+        let pending = (!complete).then(|| Pending::Marker(self.0.clone()));
+        awaiting::await_pending(py, pending)
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other
+            .cast::<PyMarker>()
+            .is_ok_and(|other| other.get().0 == self.0)
+    }
+
+    fn __hash__(&self) -> u64 {
+        self.0.value() ^ self.0.stream_id().rotate_left(32)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<fencepost.Marker: {}>", Marker::to_string(&self.0))
+    }
+}
