@@ -16,7 +16,7 @@ use std::{
 use fencepost::{Device, Error, HostOptions, Stream};
 
 /// Only a hang takes longer.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
 
 /// Work that blocks until it is released, each piece on a stream of its own.
 struct Blocked {

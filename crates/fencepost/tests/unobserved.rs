@@ -10,7 +10,7 @@ use std::{
 
 use fencepost::{Device, Error, Event, Stream};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
 
 /// A stream that has failed by `text`, which nobody has asked.
 fn failing(device: &Device, text: &str) -> Stream {
