@@ -48,7 +48,38 @@ mod kernels {
             flags: spv::WriterFlags::empty(),
             ..spv::Options::default()
         };
-        spv::write_vec(module, info, &options, None).expect("the kernels are valid")
+        let words = spv::write_vec(module, info, &options, None).expect("the kernels are valid");
+        without_workgroup_strides(&words)
+    }
+
+    /// The module without the strides of arrays in workgroup memory. naga 30 gives every array a
+    /// stride, which memory without an explicit layout must not have
+    /// (VUID-StandaloneSpirv-None-10684).
+    fn without_workgroup_strides(words: &[u32]) -> Vec<u32> {
+        const HEADER: usize = 5;
+        // Numbers of SPIR-V: two opcodes, a decoration and a storage class.
+        const TYPE_POINTER: u32 = 32;
+        const DECORATE: u32 = 71;
+        const ARRAY_STRIDE: u32 = 6;
+        const WORKGROUP: u32 = 4;
+        let (header, mut rest) = words.split_at(HEADER);
+        // The first word of an instruction has its length in words, then its opcode.
+        let mut instructions = Vec::new();
+        while let Some(first) = rest.first() {
+            let (instruction, behind) = rest.split_at((first >> 16) as usize);
+            instructions.push(instruction);
+            rest = behind;
+        }
+        let opcode = |instruction: &[u32]| instruction[0] & 0xffff;
+        let in_workgroup: Vec<u32> = instructions
+            .iter()
+            .filter(|i| opcode(i) == TYPE_POINTER && i[2] == WORKGROUP)
+            .map(|pointer| pointer[3])
+            .collect();
+        let kept = instructions.into_iter().filter(|i| {
+            !(opcode(i) == DECORATE && i[2] == ARRAY_STRIDE && in_workgroup.contains(&i[1]))
+        });
+        header.iter().chain(kept.flatten()).copied().collect()
     }
 
     /// Buffer index = binding; the push constants are buffer 2, the buffers' sizes buffer 3.
