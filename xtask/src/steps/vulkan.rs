@@ -1,7 +1,8 @@
-//! Vulkan: Mesa's software driver with the validation layer, and the stand-in for what that driver
-//! cannot show.
+//! Vulkan: two software drivers with the validation layer, Mesa's and Google's, and the stand-in
+//! for what they cannot show.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::host::{everything, example, is_library};
@@ -11,6 +12,7 @@ use crate::run::Workspace;
 
 const PARTS: &[&str] = &["vulkan"];
 const LAVAPIPE: &str = "vulkan (lavapipe)";
+const SWIFTSHADER: &str = "vulkan (SwiftShader)";
 const STAND_IN: &str = "vulkan (stand-in)";
 
 pub(super) fn steps() -> Vec<Step> {
@@ -27,17 +29,31 @@ pub(super) fn steps() -> Vec<Step> {
             tasks: |w| {
                 let validated = tests(w, SUITES, |_, test| {
                     on_lavapipe(test);
-                    test.env("FENCEPOST_VULKAN_VALIDATION", "1");
-                    test.arg("--test-threads=1");
-                    leave_out(test, SEVERAL_QUEUES);
-                    leave_out(test, MEMORY);
+                    validated(test);
                 });
-                // The layer allocates memory of its own.
                 let memory = tests(w, SUITES, |_, test| {
                     on_lavapipe(test);
                     test.args(MEMORY);
                 });
                 Ok(vec![validated, memory])
+            },
+        },
+        Step {
+            name: "vulkan-swiftshader",
+            parts: PARTS,
+            lane: Lane::Beside,
+            device: SWIFTSHADER,
+            proves: "the same on a second driver, SwiftShader, with a newer validation layer",
+            count: Count::Libtest,
+            ready: swiftshader,
+            tasks: |w| {
+                newer_layer(w)?;
+                let validated = tests(w, SUITES, |w, test| {
+                    on_swiftshader(test);
+                    test.env("VK_LAYER_PATH", layer_folder(w));
+                    validated(test);
+                });
+                Ok(vec![validated])
             },
         },
         Step {
@@ -99,7 +115,8 @@ const SEVERAL_QUEUES: &[&str] = &[
     "every_mutant_dies_by_every_case_that_claims_it",
     "the_model_tells_mutants_of_the_device_apart",
 ];
-/// Tests for Mesa's driver: the stand-in keeps a record of everything, so its memory grows.
+/// Tests for Mesa's driver alone: the stand-in keeps a record of everything, so its memory grows,
+/// and the validation layer allocates memory of its own.
 const MEMORY: &[&str] = &["recording_again_and_again_takes_no_more_memory"];
 
 fn leave_out(test: &mut Command, names: &[&str]) {
@@ -114,15 +131,66 @@ fn tests(w: &Workspace, chosen: Chosen, prepare: fn(&Workspace, &mut Command)) -
     })
 }
 
+/// Tests of a driver with one queue, which fail on any message of the validation layer.
+fn validated(test: &mut Command) {
+    test.env("FENCEPOST_VULKAN_VALIDATION", "1");
+    test.arg("--test-threads=1");
+    leave_out(test, SEVERAL_QUEUES);
+    leave_out(test, MEMORY);
+}
+
 /// Makes the loader find Mesa's software driver alone, also on a machine with a GPU.
 fn on_lavapipe(command: &mut Command) {
-    let manifest = format!(
-        "/usr/share/vulkan/icd.d/lvp_icd.{}.json",
-        std::env::consts::ARCH
+    let arch = std::env::consts::ARCH;
+    on_driver(
+        command,
+        &format!("/usr/share/vulkan/icd.d/lvp_icd.{arch}.json"),
     );
+}
+
+/// The same for the software driver that Chromium brings along.
+fn on_swiftshader(command: &mut Command) {
+    on_driver(command, &format!("{CHROMIUM}/vk_swiftshader_icd.json"));
+}
+
+fn on_driver(command: &mut Command, manifest: &str) {
     for variable in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] {
-        command.env(variable, &manifest);
+        command.env(variable, manifest);
     }
+}
+
+/// Where Debian's `chromium-common` keeps its libraries.
+const CHROMIUM: &str = "/usr/lib/chromium";
+
+fn layer_folder(w: &Workspace) -> PathBuf {
+    w.target.join("vulkan-layer")
+}
+
+/// Writes the manifest of Chromium's validation layer, which its package lacks.
+fn newer_layer(w: &Workspace) -> Result<(), String> {
+    let manifest = format!(
+        r#"{{
+    "file_format_version": "1.2.0",
+    "layer": {{
+        "name": "VK_LAYER_KHRONOS_validation",
+        "type": "GLOBAL",
+        "library_path": "{CHROMIUM}/libVkLayer_khronos_validation.so",
+        "api_version": "1.4.0",
+        "implementation_version": "1",
+        "description": "Khronos Validation Layer",
+        "instance_extensions": [
+            {{ "name": "VK_EXT_debug_utils", "spec_version": "2" }},
+            {{ "name": "VK_EXT_validation_features", "spec_version": "6" }}
+        ]
+    }}
+}}
+"#
+    );
+    let folder = layer_folder(w);
+    let file = folder.join("VkLayer_khronos_validation.json");
+    fs::create_dir_all(&folder)
+        .and_then(|()| fs::write(&file, manifest))
+        .map_err(|error| format!("cannot write {}: {error}", file.display()))
 }
 
 /// Makes the Vulkan backend load the stand-in, as [`everything`] builds it.
@@ -146,6 +214,10 @@ fn mesa() -> Result<(), String> {
         "vulkan-validationlayers",
         "libvulkan1",
     ])
+}
+
+fn swiftshader() -> Result<(), String> {
+    packages::installed(&["chromium-common", "libvulkan1"])
 }
 
 fn stand_in_loads() -> Result<(), String> {
