@@ -8,7 +8,7 @@
 //! (feature `mutants`, which programs that run the suite need not have).
 //!
 //! No case asserts how long something takes. What must not happen is given a moment in which a
-//! wrong implementation would show it; what must happen is given 20 seconds.
+//! wrong implementation would show it; what must happen is given two minutes.
 //!
 //! ```
 //! use fencepost::{Device, testing};
