@@ -376,12 +376,16 @@ impl Core {
     }
 
     /// The state in a `repr`, as far as it is known without asking a driver.
-    pub(crate) fn state(&self) -> &'static str {
+    pub(crate) fn state(&self, py: Python<'_>) -> &'static str {
         match (self.exposure.get(), self.event.get()) {
             (Some(raw), _) if raw.is_recorded() => "recorded",
             (Some(_), _) | (None, None) => "never recorded",
             (None, Some(event)) => match bindings::peek(event) {
-                Some(true) => "complete or never recorded",
+                // An event that was never recorded counts as complete.
+                Some(true) => match py.detach(|| event.marker()) {
+                    Some(_) => "complete",
+                    None => "never recorded",
+                },
                 Some(false) => "pending",
                 None => "recorded",
             },

@@ -259,7 +259,7 @@ impl CudaEvent {
         Ok(ctypes.call_method1("c_void_p", (handle,))?.unbind())
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self, py: Python<'_>) -> String {
         let device = match self.core.device() {
             Some(device) => format!(" of {device}"),
             None => String::new(),
@@ -268,7 +268,7 @@ impl CudaEvent {
         format!(
             "<fencepost.cuda.Event{}{device} (for torch.cuda.Event), {}>",
             self.core.shown_name(),
-            self.core.state()
+            self.core.state(py)
         )
     }
 

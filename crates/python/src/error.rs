@@ -104,6 +104,14 @@ pub(crate) fn in_python_terms(error: &Error) -> String {
         Error::Timeout(timeout) if bindings::lacks_places(timeout) => {
             format!("{timeout}; call fencepost.locations(True) to see where it was recorded")
         }
+        // Python has no `wait_foreign`.
+        Error::ForeignWait { stream, marker, .. } => format!(
+            "{stream} cannot safely wait for {marker} of another backend; call synchronize() on \
+             that event first, or let a host stream wait for it"
+        ),
+        Error::Backend {
+            call, code, text, ..
+        } if call.starts_with("std::") => format!("no thread could be started: {text} ({code})"),
         // It quotes an exception of the user's.
         error if Original::of(error).is_some() => error.to_string(),
         error => error.to_string().replace("::", "."),

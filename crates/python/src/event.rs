@@ -230,7 +230,7 @@ impl PyEvent {
         self.core.flags.timing
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self, py: Python<'_>) -> String {
         let timing = match self.core.flags.timing {
             true => ", with timing",
             false => "",
@@ -239,7 +239,7 @@ impl PyEvent {
             "<fencepost.Event{} of {}{timing}, {}>",
             self.core.shown_name(),
             self.device,
-            self.core.state()
+            self.core.state(py)
         )
     }
 

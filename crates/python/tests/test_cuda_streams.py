@@ -182,3 +182,13 @@ def test_an_argument_of_a_wrong_type_is_named(cuda, host):
             call()
     with pytest.raises(ValueError, match=r"record\(\) argument 'stream': not a handle .*: -1"):
         event.record(-1)
+
+
+def test_the_repr_tells_complete_from_never_recorded(device):
+    event = fencepost.Event(device)
+    assert "never recorded" in repr(event)
+    event.record(device.stream())
+    event.synchronize(timeout=PATIENCE)
+    event.query()
+    assert "never recorded" not in repr(event)
+    assert ", complete" in repr(event)

@@ -80,8 +80,8 @@ impl MpsEvent {
         calls::elapsed(py, &self.core, end)
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self, py: Python<'_>) -> String {
         let name = self.core.shown_name();
-        format!("<fencepost.mps.Event{name}, {}>", self.core.state())
+        format!("<fencepost.mps.Event{name}, {}>", self.core.state(py))
     }
 }
