@@ -1,6 +1,7 @@
 //! Times a kernel that cudarc launches on a stream of its own.
 //!
-//! `cargo run --release --features cuda --example cuda_cudarc`, on a machine with an NVIDIA GPU.
+//! `cargo run --release -p fencepost --features cuda --example cuda_cudarc`, on a machine with an
+//! NVIDIA GPU.
 
 use std::error::Error;
 

@@ -1,7 +1,7 @@
 //! Two GPUs: one takes what the other makes, and waits for it on the device, not on the host.
 //!
-//! `cargo run --release --features cuda --example cuda_two_devices [BYTES]`, on a machine with two
-//! NVIDIA GPUs.
+//! `cargo run --release -p fencepost --features cuda --example cuda_two_devices [BYTES]`, on a
+//! machine with two NVIDIA GPUs.
 
 use std::error::Error;
 

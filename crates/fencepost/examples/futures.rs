@@ -1,6 +1,6 @@
 //! Await events in tokio: a hundred streams, no thread blocked.
 //!
-//! `cargo run --example futures`
+//! `cargo run -p fencepost --example futures`
 
 use fencepost::{Device, Event};
 

@@ -1,7 +1,7 @@
 //! Times work on a Metal command queue of your own, and orders it with a stream: marks inside your
 //! command buffers.
 //!
-//!     cargo run --release --example metal_command_buffer
+//!     cargo run --release -p fencepost --example metal_command_buffer
 //!
 //! It has never run on Apple hardware; CI runs it on a stand-in for Metal.
 

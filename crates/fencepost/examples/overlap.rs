@@ -1,6 +1,6 @@
 //! Two streams that overlap: one fills buffers, the other sums them up, ordered by events alone.
 //!
-//! `cargo run --release --example overlap`
+//! `cargo run --release -p fencepost --example overlap`
 
 use std::sync::{Arc, Mutex, PoisonError};
 

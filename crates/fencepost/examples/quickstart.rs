@@ -1,6 +1,6 @@
 //! Time a piece of work on a stream.
 //!
-//! `cargo run --example quickstart`
+//! `cargo run -p fencepost --example quickstart`
 
 use fencepost::{Device, Event};
 

@@ -1,6 +1,6 @@
 //! A wait that gives up and explains itself, a failure that travels, and the way back.
 //!
-//! `cargo run --example timeout`
+//! `cargo run -p fencepost --example timeout`
 
 use std::{sync::mpsc, time::Duration};
 

@@ -1,6 +1,6 @@
 //! Times a compute dispatch on a Vulkan device that this program made with ash.
 //!
-//! `cargo run --release --features vulkan --example vulkan_ash`
+//! `cargo run --release -p fencepost --features vulkan --example vulkan_ash`
 
 #[cfg(not(feature = "vulkan"))]
 fn main() {

@@ -211,6 +211,26 @@ pub(super) fn target_names(folder: &Path) -> Result<Vec<String>, String> {
 mod tests {
     use super::*;
 
+    /// From the root, cargo finds examples of the packages in `default-members` only.
+    #[test]
+    fn the_head_of_each_example_has_a_command_that_runs_from_the_root() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let folder = root.join("crates/fencepost/examples");
+        for name in target_names(&folder).unwrap() {
+            let text = fs::read_to_string(folder.join(format!("{name}.rs"))).unwrap();
+            let head = text.lines().take_while(|line| line.starts_with("//!"));
+            let feature = ["cuda", "vulkan"]
+                .into_iter()
+                .find(|backend| name.starts_with(backend));
+            let features = feature.map_or(String::new(), |name| format!("--features {name} "));
+            let end = format!(" -p fencepost {features}--example {name}");
+            let found = head
+                .filter(|line| line.contains("cargo run "))
+                .any(|line| line.contains(&end));
+            assert!(found, "no command with \"{end}\" at the head of {name}.rs");
+        }
+    }
+
     #[test]
     fn both_forms_of_target_are_found() {
         let folder = std::env::temp_dir().join(format!("xtask-examples-{}", std::process::id()));
