@@ -193,8 +193,8 @@ pub fn record_end_at(
     crate::metal::record_end_at(device, buffers, after, at)
 }
 
-/// [`Marker::synchronize_timeout`], for waits in slices: whether the marker is complete, without the
-/// text that a timeout has.
+/// [`Marker::synchronize_timeout`], for waits in slices: whether the marker is complete, without
+/// the text that a timeout has.
 pub fn wait_slice(marker: &Marker, slice: Duration) -> Result<bool> {
     marker.wait_until(Instant::now().checked_add(slice))
 }

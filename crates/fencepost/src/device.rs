@@ -156,9 +156,9 @@ impl Device {
 
     /// Every backend with its devices, or why it has none. Opens none of them.
     ///
-    /// It initialises the drivers of Metal and Vulkan where they are there, so that processes forked
-    /// later cannot use them. That of CUDA it initialises only where NVIDIA's management library
-    /// (NVML) cannot tell: where that is missing, where a GPU is split (MIG), or where
+    /// It initialises the drivers of Metal and Vulkan where they are there, so that processes
+    /// forked later cannot use them. That of CUDA it initialises only where NVIDIA's management
+    /// library (NVML) cannot tell: where that is missing, where a GPU is split (MIG), or where
     /// `CUDA_VISIBLE_DEVICES` holds more than indices and UUIDs of GPUs.
     ///
     /// # References

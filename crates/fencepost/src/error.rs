@@ -221,8 +221,8 @@ pub enum Error {
         remedy: String,
     },
 
-    /// The process was forked from one that had the device open, or its driver in use: it has neither
-    /// the threads nor the driver of that one.
+    /// The process was forked from one that had the device open, or its driver in use: it has
+    /// neither the threads nor the driver of that one.
     #[error(
         "{device} was in use before fork(), and neither its threads nor its driver came along; \
          use it in the parent, or exec() and open it anew (the host can be opened anew at once)"

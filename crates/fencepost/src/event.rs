@@ -598,8 +598,8 @@ impl Device {
     /// stream that is made later does not wait. Does nothing if the event was never recorded or its
     /// marker is complete; the stream that it was recorded on goes on.
     ///
-    /// A wait on a stream that is being captured into a CUDA graph breaks the capture, so do not call
-    /// this meanwhile.
+    /// A wait on a stream that is being captured into a CUDA graph breaks the capture, so do not
+    /// call this meanwhile.
     ///
     /// # Errors
     /// Those of [`Event::wait`]: the first one, after every other stream was made to wait.

@@ -1006,8 +1006,8 @@ fn a_forked_child_is_told_so_and_may_drop_everything() {
     });
 }
 
-/// Which GPUs there are is asked of NVML, where that can tell. A scenario is how many GPUs are shown,
-/// and how often the driver is initialised for that.
+/// Which GPUs there are is asked of NVML, where that can tell. A scenario is how many GPUs are
+/// shown, and how often the driver is initialised for that.
 #[cfg(target_os = "linux")]
 #[test]
 fn asking_leaves_a_forked_child_the_driver() {

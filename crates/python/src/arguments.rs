@@ -269,8 +269,8 @@ fn handle_of(object: &Bound<'_, PyAny>, parameter: Parameter) -> PyResult<Option
             answer.cast_into::<PyTuple>()?.as_any().extract()?;
         if version != 0 {
             return Err(PyTypeError::new_err(format!(
-                "{parameter}: {}.__cuda_stream__ has version {version} of the protocol; only version 0 is \
-                 supported",
+                "{parameter}: {}.__cuda_stream__ has version {version} of the protocol; \
+                 only version 0 is supported",
                 object.get_type().name()?
             )));
         }

@@ -59,8 +59,8 @@ impl PyDevice {
         Ok(self.open(py)?.clock().to_string())
     }
 
-    /// The 16 bytes of the GPU's UUID, the same for its devices of all backends; None on the host and
-    /// on Metal.
+    /// The 16 bytes of the GPU's UUID, the same for its devices of all backends; None on the host
+    /// and on Metal.
     #[getter]
     fn uuid(&self, py: Python<'_>) -> PyResult<Option<Cow<'static, [u8]>>> {
         let uuid = self.open(py)?.uuid();

@@ -49,8 +49,8 @@
 //! * Handles are keys, never pointers. An invalid handle gives an error and a violation: its object
 //!   is destroyed or of another kind, or it was never returned.
 //! * In the child of a fork every call returns `CUDA_ERROR_NOT_INITIALIZED`.
-//! * The library is a stand-in for NVML too, named in `FENCEPOST_NVML_LIBRARY`. Its functions neither
-//!   initialise nor need the driver.
+//! * The library is a stand-in for NVML too, named in `FENCEPOST_NVML_LIBRARY`. Its functions
+//!   neither initialise nor need the driver.
 //!
 //! # What it does not model
 //!

@@ -1,5 +1,5 @@
-//! Fuzzing: libFuzzer makes up sequences of operations and device names, and `fuzz/targets` compares
-//! what devices do with a model.
+//! Fuzzing: libFuzzer makes up sequences of operations and device names, and `fuzz/targets`
+//! compares what devices do with a model.
 
 use std::process::Command;
 

@@ -89,7 +89,8 @@ pub(super) fn remedy(code: Status) -> &'static str {
              of LD_LIBRARY_PATH, so that the driver's own libcuda.so.1 is found"
         }
         NO_DEVICE => {
-            "; look at CUDA_VISIBLE_DEVICES, and start a container with its GPUs (docker run --gpus)"
+            "; look at CUDA_VISIBLE_DEVICES, and start a container with its GPUs \
+             (docker run --gpus)"
         }
         803 => {
             "; the driver's library and its kernel module differ in version, as after an update: \
@@ -97,8 +98,8 @@ pub(super) fn remedy(code: Status) -> &'static str {
              for forward compatibility) the one that is found; nvidia-smi shows the version"
         }
         804 => {
-            "; forward compatibility works on data centre GPUs only: take the folder of cuda-compat \
-             out of LD_LIBRARY_PATH"
+            "; forward compatibility works on data centre GPUs only: take the folder of \
+             cuda-compat out of LD_LIBRARY_PATH"
         }
         999 => {
             "; the driver's kernel module may be in a wrong state: run nvidia-smi, load the module \

@@ -211,9 +211,9 @@ pub fn per_thread_stream(device: &Device) -> Result<Stream> {
 }
 
 /// The `CUstream` of a CUDA stream, for submitting work to it; `None` for streams of other
-/// backends. It is valid while the [`Stream`] or a clone of it is alive. The caller must not destroy
-/// it. That of a default stream means the stream of this device only where the device's context is
-/// current.
+/// backends. It is valid while the [`Stream`] or a clone of it is alive. The caller must not
+/// destroy it. That of a default stream means the stream of this device only where the device's
+/// context is current.
 ///
 /// ```no_run
 /// let stream = fencepost::Device::open("cuda:0")?.new_stream()?;

@@ -316,8 +316,8 @@ impl RawEvent {
         waited.map_err(|fault| self.failed(fault))
     }
 
-    /// Whether a call on `stream` becomes a node of a graph. The driver refuses the flag for that on
-    /// a stream that is not being captured.
+    /// Whether a call on `stream` becomes a node of a graph. The driver refuses the flag for that
+    /// on a stream that is not being captured.
     fn in_graph(&self, stream: &CudaStream) -> Result<bool, Fault> {
         match self.external {
             true => stream.native.is_capturing(),
@@ -391,8 +391,8 @@ impl RawEvent {
         }
     }
 
-    /// The `CUevent`, for the caller's own calls of the driver, which may record it too. Valid while
-    /// this value lives. The caller must not destroy it.
+    /// The `CUevent`, for the caller's own calls of the driver, which may record it too. Valid
+    /// while this value lives. The caller must not destroy it.
     pub fn raw(&self) -> *mut c_void {
         self.native.event.0
     }

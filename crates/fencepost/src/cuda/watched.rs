@@ -82,7 +82,8 @@ impl RawWait {
         Ok(wait)
     }
 
-    /// The answer, if it is there. Otherwise `waker` is woken for it, in place of the waiter before.
+    /// The answer, if it is there. Otherwise `waker` is woken for it, in place of the waiter
+    /// before.
     pub(super) fn answer(&self, waker: &Waker) -> Option<Result<()>> {
         let mut state = lock(&self.state);
         let before = match &mut *state {

@@ -141,9 +141,9 @@ impl Gpu {
         self.exiting.load(Ordering::Acquire) || self.is_forked()
     }
 
-    /// Whether buffers for queues of `family` copy the times that they write into host memory, since
-    /// reading them from the query would block. A queue that only transfers cannot copy queries:
-    /// VUID-vkCmdCopyQueryPoolResults-commandBuffer-cmdpool.
+    /// Whether buffers for queues of `family` copy the times that they write into host memory,
+    /// since reading them from the query would block. A queue that only transfers cannot copy
+    /// queries: VUID-vkCmdCopyQueryPoolResults-commandBuffer-cmdpool.
     pub(super) fn copies_times(&self, family: u32) -> bool {
         let computes = vk::QueueFlags::GRAPHICS | vk::QueueFlags::COMPUTE;
         let family = self.families.get(family as usize);

@@ -1,9 +1,6 @@
 //! Memory that host and device see.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, AtomicU64},
-};
+use std::sync::{Arc, atomic::AtomicU64};
 
 use ash::vk;
 
@@ -48,17 +45,10 @@ impl Memory {
         }))
     }
 
-    /// One of its words of 32 bits.
-    pub(crate) fn word(&self, index: usize) -> &AtomicU32 {
-        assert!(index < self.bytes / 4);
-        // SAFETY: within memory that is mapped as long as `self` lives, aligned, and read and
-        // written as whole words.
-        unsafe { AtomicU32::from_ptr((self.at + index * 4) as *mut u32) }
-    }
-
     /// One of its words of 64 bits; `None` behind its end.
     pub(crate) fn long(&self, index: usize) -> Option<&AtomicU64> {
-        // SAFETY: as in `word`.
+        // SAFETY: within memory that is mapped as long as `self` lives, aligned, and read and
+        // written as whole words.
         (index < self.bytes / 8)
             .then(|| unsafe { AtomicU64::from_ptr((self.at + index * 8) as *mut u64) })
     }

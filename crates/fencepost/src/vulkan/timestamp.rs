@@ -120,8 +120,8 @@ pub(super) unsafe fn write(
     }
 }
 
-/// Reads the timestamp of a complete marker, from `copy` where it has one; `None` while the query is
-/// not written.
+/// Reads the timestamp of a complete marker, from `copy` where it has one; `None` while the query
+/// is not written.
 pub(super) fn read(
     gpu: &Gpu,
     (pool, index): (vk::QueryPool, u32),

@@ -1,6 +1,6 @@
 //! Memory that the suite's kernels read and write, and its bindings.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU32};
 
 use ash::vk;
 
@@ -16,6 +16,16 @@ pub(super) use memory::Memory;
 pub(super) fn for_kernels(gpu: &Arc<Gpu>, bytes: usize) -> Result<Arc<Memory>> {
     let usage = vk::BufferUsageFlags::STORAGE_BUFFER | vk::BufferUsageFlags::TRANSFER_DST;
     Memory::new(gpu, bytes, usage).map_err(|fault| gpu.failed(fault))
+}
+
+impl Memory {
+    /// One of its words of 32 bits.
+    pub(super) fn word(&self, index: usize) -> &AtomicU32 {
+        assert!(index < self.bytes / 4);
+        // SAFETY: within memory that is mapped as long as `self` lives, aligned, and read and
+        // written as whole words.
+        unsafe { AtomicU32::from_ptr((self.at + index * 4) as *mut u32) }
+    }
 }
 
 /// Memory as a kernel's bindings.
