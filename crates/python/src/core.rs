@@ -138,7 +138,7 @@ impl Core {
     }
 
     /// Whether it is a raw event, whose state only the driver knows.
-    fn is_raw(&self) -> bool {
+    pub(crate) fn is_raw(&self) -> bool {
         self.exposure.get().is_some()
     }
 

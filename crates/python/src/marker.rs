@@ -79,8 +79,8 @@ impl PyMarker {
 
     /// Call ``callback(error)`` once it is complete, with None, or has failed, with the exception.
     ///
-    /// The callback runs on a thread of the library, with the GIL, one at a time for each device. An
-    /// exception in it goes to ``sys.unraisablehook``. One that is pending at exit never runs.
+    /// The callback runs on a thread of the library, with the GIL, one at a time for each device.
+    /// An exception in it goes to ``sys.unraisablehook``. One that is pending at exit never runs.
     fn on_complete(&self, py: Python<'_>, callback: Py<PyAny>) -> PyResult<()> {
         let callback = call_back(py, callback)?;
         py.detach(|| self.0.on_complete(callback)).map_err(to_py)

@@ -104,8 +104,8 @@ impl PyEvent {
     }
 }
 
-/// One recorded point of a stream: ``Stream.record()`` makes it, and ``Event.marker()`` takes it out
-/// of an event.
+/// One recorded point of a stream: ``Stream.record()`` makes it, and ``Event.marker()`` takes it
+/// out of an event.
 ///
 /// It never changes. It is complete once all work submitted before it is. Markers are equal if they
 /// are the same recording.
