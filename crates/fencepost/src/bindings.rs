@@ -67,19 +67,19 @@ pub fn raw_event_of(marker: &Marker) -> Option<RawEvent> {
     RawEvent::of_marker(marker)
 }
 
-/// Ends host work as failed, with `what` it raised in words, and the object itself, which every
-/// error of this failure carries: see [`payload`]. For closures of [`launch_at`] only.
-pub fn raise(what: String, payload: Arc<dyn Any + Send + Sync>) -> ! {
-    // It calls no panic hook.
-    std::panic::resume_unwind(Box::new(Raised::new(what, payload)))
+/// What a closure of [`launch_at`] passes to [`std::panic::resume_unwind`] to end as failed: `what`
+/// it raised in words, and the object itself, which every error of this failure carries: see
+/// [`payload`]. [`is_raising`] is true from here on, until the stream has failed.
+pub fn raised(what: String, payload: Arc<dyn Any + Send + Sync>) -> Box<dyn Any + Send> {
+    Box::new(Raised::new(what, payload))
 }
 
-/// Whether work has called [`raise`] and has not failed its stream yet.
+/// Whether there is what [`raised`] made and that has not failed its stream yet.
 pub fn is_raising() -> bool {
     Raised::is_under_way()
 }
 
-/// What [`raise`] was called with, where `error` tells of such a failure.
+/// What [`raised`] was called with, where `error` tells of such a failure.
 pub fn payload(error: &Error) -> Option<&Arc<dyn Any + Send + Sync>> {
     error.cause()?.first_cause().payload.as_ref()
 }

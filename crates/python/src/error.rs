@@ -104,11 +104,6 @@ pub(crate) fn in_python_terms(error: &Error) -> String {
         Error::Timeout(timeout) if bindings::lacks_places(timeout) => {
             format!("{timeout}; call fencepost.locations(True) to see where it was recorded")
         }
-        // Python has no `wait_foreign`.
-        Error::ForeignWait { stream, marker, .. } => format!(
-            "{stream} cannot safely wait for {marker} of another backend; call synchronize() on \
-             that event first, or let a host stream wait for it"
-        ),
         Error::Backend {
             call, code, text, ..
         } if call.starts_with("std::") => format!("no thread could be started: {text} ({code})"),

@@ -9,6 +9,8 @@
 //! the traceback is replaced by one with the same lines, whose frames hold nothing.
 
 use std::{
+    any::Any,
+    panic::resume_unwind,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,11 +28,9 @@ use crate::{
     exit::{self, with_python},
 };
 
-/// Why work failed: in words, and the exception.
-pub(crate) struct Raised {
-    what: String,
-    original: Option<Original>,
-}
+/// Why work failed, as what the library takes for it. Made before the call of Python is over, so
+/// that the end of the process waits for the stream to fail.
+pub(crate) struct Raised(Box<dyn Any + Send>);
 
 impl Raised {
     pub(crate) fn new(py: Python<'_>, error: PyErr) -> Raised {
@@ -46,23 +46,23 @@ impl Raised {
                 .bind(py)
                 .setattr(intern!(py, "__traceback__"), py.None());
         }
-        Raised {
-            what,
-            original: Some(Original(value)),
-        }
+        Raised::of(what, Some(Original(value)))
     }
 
     /// The work cannot run any more.
     pub(crate) fn at_exit() -> Raised {
-        Raised {
-            what: "nothing: the interpreter ended before it could run".into(),
-            original: None,
-        }
+        let what = "nothing: the interpreter ended before it could run";
+        Raised::of(what.into(), None)
+    }
+
+    fn of(what: String, original: Option<Original>) -> Raised {
+        Raised(bindings::raised(what, Arc::new(original)))
     }
 
     /// Fails the stream whose work is running.
     pub(crate) fn raise(self) -> ! {
-        bindings::raise(self.what, Arc::new(self.original))
+        // It calls no panic hook.
+        resume_unwind(self.0)
     }
 }
 

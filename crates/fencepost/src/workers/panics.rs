@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-/// What host work of another language unwinds with: see [`crate::bindings::raise`].
+/// What host work of another language unwinds with: see [`crate::bindings::raised`].
 pub(crate) struct Raised {
     pub(crate) what: String,
     pub(crate) payload: Arc<dyn Any + Send + Sync>,
