@@ -232,7 +232,13 @@ pub(super) fn mps_tests(w: &Workspace, built: &Path) -> Result<Vec<Task>, String
     let folder = environment.folder.join("metal-sim");
     let package = folder.join("fencepost");
     let sources = w.root.join(PACKAGE).join("python/fencepost");
-    for source in ["__init__.py", "__main__.py", "cuda.py", "mps.py"] {
+    for source in [
+        "__init__.py",
+        "__main__.py",
+        "_asking.py",
+        "cuda.py",
+        "mps.py",
+    ] {
         link_as(&sources.join(source), &package, source)?;
     }
     link_as(&built.join("lib_C.so"), &package, "_C.abi3.so")?;
