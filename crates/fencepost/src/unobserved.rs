@@ -68,7 +68,10 @@ pub(crate) fn stick(
             let hook = HOOK.read().unwrap_or_else(PoisonError::into_inner).clone();
             let errors = std::mem::take(&mut *dropped());
             if let Some(hook) = hook {
-                errors.iter().for_each(|(_, error)| hook(error));
+                // A forked child may hold failures of its parent, which reports them.
+                let here = std::process::id();
+                let ours = errors.iter().filter(|(of, _)| *of == here);
+                ours.for_each(|(_, error)| hook(error));
             }
         }));
     };

@@ -192,8 +192,10 @@ impl Driver {
             );
         }
         // Loading the driver's library initialises nothing.
-        if let Err(missing) = Driver::library() {
-            return Some(Err(missing));
+        match Driver::library() {
+            Err(missing) => return Some(Err(missing)),
+            // Unloading it is never safe.
+            Ok(library) => std::mem::forget(library),
         }
         match nvml::count(named().is_some())? {
             0 => Some(Err(no_gpu())),

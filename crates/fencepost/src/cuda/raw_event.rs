@@ -502,6 +502,9 @@ impl Future for RawEventFuture {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Result<()>> {
+        if let Err(forked) = self.native.context.check_fork() {
+            return Poll::Ready(Err(forked));
+        }
         if let Some(wait) = &self.wait {
             return wait.answer(cx.waker()).map_or(Poll::Pending, Poll::Ready);
         }

@@ -16,10 +16,10 @@
 //!
 //! *Invariant: whenever the lock is free and the queue is not empty, some worker will come for it,
 //! or all threads that there may be are blocked.* Either a worker is `Coming`; or as many as the
-//! target are active, and the first of them to return, or to block, sees to the queue; or no thread
-//! can be had, and the monitor tries again. A pusher adds its task and calls a worker, if fewer
-//! than the target are active, in one critical section. A worker that takes a task and leaves
-//! others behind calls another one. A worker that begins to block does, too.
+//! target are active, the first of them to return, or to block, sees to the queue, and the monitor
+//! is awake; or no thread can be had, and the monitor tries again. A pusher adds its task and calls
+//! a worker, if fewer than the target are active, in one critical section. A worker that takes a
+//! task and leaves others behind calls another one. A worker that begins to block does, too.
 //!
 //! *Invariant: a worker takes a task only while no more workers than the target are active, itself
 //! included.* When blocked tasks go on, more than the target are active for a while; those whose
@@ -406,7 +406,12 @@ fn take(shared: &Arc<Shared>, me: &Arc<Sleeper>) -> Option<Arc<dyn Task>> {
         state.workers[me.place].doing = Doing::Idle;
         state.idle.push(me.clone());
         let mut surplus = state.is_surplus(shared.target);
-        drop(state);
+        // Workers that came back from a wait may have made this one unwanted on its way to a task.
+        // If they block out of sight, only the monitor sees to that task.
+        match state.queue.is_empty() {
+            true => drop(state),
+            false => wake_monitor(shared, state),
+        }
         while !me.woken.load(Ordering::Acquire) {
             park(surplus.then_some(SURPLUS_IDLE));
             if surplus && !me.woken.load(Ordering::Acquire) {
