@@ -157,3 +157,24 @@ def test_the_package_brings_the_program_fencepost():
     assert [(script.name, script.value) for script in scripts] == [
         ("fencepost", "fencepost.__main__:main")
     ]
+
+
+def test_a_program_that_embeds_python_is_not_started_again_and_again(tmp_path):
+    runs, program = tmp_path / "runs", tmp_path / "program"
+    program.write_text(
+        f"""#!{sys.executable}
+import sys
+sys.executable = {str(program)!r}
+with open({str(runs)!r}, "a+") as log:
+    log.write("run\\n")
+    log.seek(0)
+    if len(log.readlines()) > 5:
+        sys.exit("started again and again")
+import fencepost
+names = [device.name for device in fencepost.devices()]
+"""
+    )
+    program.chmod(0o755)
+    subprocess.run([program], check=True, timeout=PATIENCE)
+    # It starts itself once to list, and then asks on its own.
+    assert runs.read_text() == "run\n" * 2

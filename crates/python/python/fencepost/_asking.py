@@ -17,6 +17,10 @@ from fencepost._C import Device
 # A driver that takes longer hangs.
 PATIENCE = 60.0
 
+# Set for the process that lists. Where Python is embedded, ``sys.executable`` may be the program
+# itself: it runs again, asks again, and must not start a third one.
+LISTING = "FENCEPOST_LISTING"
+
 LIST = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -39,12 +43,13 @@ def devices() -> list[Device]:
 
 def _listed() -> Optional[list[str]]:
     """Return the names that another process lists; None where none can be started for that."""
-    if not sys.executable:
+    if not sys.executable or getattr(sys, "frozen", False) or LISTING in os.environ:
         return None
     command = [sys.executable, "-I", "-c", LIST, str(Path(__file__).parent.parent)]
     try:
         done = subprocess.run(
             command,
+            env={**os.environ, LISTING: "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=PATIENCE,
