@@ -18,8 +18,8 @@ use crate::{Stop, open, print, print_json, printable, progress_bar, units};
     after_long_help = JSON_HELP
 )]
 pub(crate) struct Args {
-    /// The device, by its name in `fencepost devices` [default: FENCEPOST_DEVICE, or the best
-    /// device that works]
+    /// The device, by its name in `fencepost devices` [default: FENCEPOST_DEVICE, or the one that
+    /// `fencepost devices` marks]
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
 

@@ -15,6 +15,8 @@ use std::{
     },
 };
 
+use crate::fork::Process;
+
 /// What caused a failure, as an object of the language that the failed code is written in.
 pub(crate) type Payload = Arc<dyn Any + Send + Sync>;
 
@@ -34,7 +36,7 @@ impl RefUnwindSafe for Root {}
 struct Stuck {
     to: FailedBy,
     /// In a forked child, the parent reports it.
-    process: u32,
+    process: Process,
     report: Report,
 }
 
@@ -82,7 +84,7 @@ impl Root {
     pub(crate) fn stick(self: &Arc<Root>, what: FailedBy, report: Report) {
         let stuck = Stuck {
             to: what,
-            process: std::process::id(),
+            process: Process::this(),
             report,
         };
         if self.stuck.set(stuck).is_ok() {
@@ -91,7 +93,7 @@ impl Root {
     }
 
     fn is_lost(&self) -> bool {
-        let here = |stuck: &Stuck| stuck.process == std::process::id();
+        let here = |stuck: &Stuck| stuck.process.is_this();
         self.stuck.get().is_some_and(here) && !self.seen.load(Ordering::Relaxed)
     }
 }

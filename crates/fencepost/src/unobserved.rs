@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::{
     error::{Cause, Error},
+    fork::Process,
     root::{self, FailedBy, Lost},
 };
 
@@ -63,15 +64,12 @@ pub(crate) fn stick(
         if HOOK.read().is_ok_and(|hook| hook.is_none()) {
             return print(&lost);
         }
-        dropped().push((std::process::id(), error_of(lost)));
+        dropped().push((Process::this(), error_of(lost)));
         later(Box::new(|| {
             let hook = HOOK.read().unwrap_or_else(PoisonError::into_inner).clone();
             let errors = std::mem::take(&mut *dropped());
             if let Some(hook) = hook {
-                // A forked child may hold failures of its parent, which reports them.
-                let here = std::process::id();
-                let ours = errors.iter().filter(|(of, _)| *of == here);
-                ours.for_each(|(_, error)| hook(error));
+                of_this_process(errors).for_each(|error| hook(&error));
             }
         }));
     };
@@ -79,19 +77,21 @@ pub(crate) fn stick(
 }
 
 /// Those that are lost, and that the hook was not called with yet.
-fn dropped() -> MutexGuard<'static, Vec<(u32, Error)>> {
-    static DROPPED: Mutex<Vec<(u32, Error)>> = Mutex::new(Vec::new());
+fn dropped() -> MutexGuard<'static, Vec<(Process, Error)>> {
+    static DROPPED: Mutex<Vec<(Process, Error)>> = Mutex::new(Vec::new());
     DROPPED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Those that this process has to report: a forked child may hold failures of its parent.
+fn of_this_process(dropped: Vec<(Process, Error)>) -> impl Iterator<Item = Error> {
+    let ours = dropped.into_iter().filter(|(of, _)| of.is_this());
+    ours.map(|(_, error)| error)
 }
 
 /// See [`crate::bindings::take_unobserved`].
 pub(crate) fn take() -> Vec<Error> {
-    let process = std::process::id();
-    let dropped = std::mem::take(&mut *dropped()).into_iter();
-    let mut errors: Vec<_> = dropped
-        .filter(|(of, _)| *of == process)
-        .map(|(_, error)| error)
-        .collect();
+    let dropped = std::mem::take(&mut *dropped());
+    let mut errors: Vec<_> = of_this_process(dropped).collect();
     errors.extend(root::take().into_iter().map(error_of));
     errors
 }

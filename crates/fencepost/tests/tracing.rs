@@ -39,9 +39,9 @@ fn a_thread_that_cannot_be_started_is_an_event() {
     common::in_a_process_of_its_own(|| {
         let events = events::listen();
         let stream = Device::new_host(1).new_stream().unwrap();
-        let limit = limit_memory(1 << 20);
+        let limit = common::limit_memory(1 << 20);
         let launched = stream.launch(|| ());
-        limit_memory(limit);
+        common::limit_memory(limit);
         let error = launched.unwrap_err().to_string();
         assert!(error.contains("spawn"), "{error}");
         let event = events.recv_timeout(PATIENCE).unwrap();
@@ -49,24 +49,4 @@ fn a_thread_that_cannot_be_started_is_an_event() {
         assert!(event.contains("thread could not be started"), "{event}");
         assert!(event.contains("spawn"), "{event}");
     });
-}
-
-/// Sets the limit of this process's address space, and gives the old one.
-#[cfg(target_os = "linux")]
-fn limit_memory(bytes: libc::rlim_t) -> libc::rlim_t {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: a place for the limit, and a limit.
-    let results = unsafe {
-        let asked = libc::getrlimit(libc::RLIMIT_AS, &raw mut limit);
-        let new = libc::rlimit {
-            rlim_cur: bytes,
-            ..limit
-        };
-        (asked, libc::setrlimit(libc::RLIMIT_AS, &raw const new))
-    };
-    assert_eq!(results, (0, 0));
-    limit.rlim_cur
 }

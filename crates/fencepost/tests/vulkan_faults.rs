@@ -386,25 +386,6 @@ fn queries_that_cannot_be_made_leave_nothing_behind() {
     });
 }
 
-/// Limits the memory of this process; returns the limit before.
-fn limit_memory(bytes: libc::rlim_t) -> libc::rlim_t {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: a place for the limit, and a limit.
-    let results = unsafe {
-        let asked = libc::getrlimit(libc::RLIMIT_AS, &raw mut limit);
-        let new = libc::rlimit {
-            rlim_cur: bytes,
-            ..limit
-        };
-        (asked, libc::setrlimit(libc::RLIMIT_AS, &raw const new))
-    };
-    assert_eq!(results, (0, 0));
-    limit.rlim_cur
-}
-
 /// Without memory for a thread, none can be started.
 #[test]
 fn whoever_asks_to_be_told_while_no_thread_starts_gets_an_error() {
@@ -412,11 +393,11 @@ fn whoever_asks_to_be_told_while_no_thread_starts_gets_an_error() {
         let stream = device.new_stream().unwrap();
         let gate = work::gate(&stream).unwrap();
         let marker = stream.record().unwrap();
-        let limit = limit_memory(1 << 20);
+        let limit = common::limit_memory(1 << 20);
         let told = marker.on_complete(|_| {});
         // The wait of the stream is pending: its semaphores may not be destroyed.
         drop(stream);
-        limit_memory(limit);
+        common::limit_memory(limit);
         let error = told.unwrap_err();
         assert!(error.to_string().contains("spawn"), "{error}");
         let (tell, told) = mpsc::channel();

@@ -40,8 +40,8 @@ operation, rounds, median_ns, p5_ns, p95_ns, and for each of against: name,\n\
 median_ns, p5_ns, p95_ns, ratio, bound, verdict (the last two null where there\n\
 is no bound).")]
 pub(crate) struct Args {
-    /// The device, by its name in `fencepost devices` [default: FENCEPOST_DEVICE, or the best
-    /// device that works]
+    /// The device, by its name in `fencepost devices` [default: FENCEPOST_DEVICE, or the one that
+    /// `fencepost devices` marks]
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
 

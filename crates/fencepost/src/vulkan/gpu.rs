@@ -64,6 +64,12 @@ pub(crate) struct Gpu {
     keep_alive: Option<Arc<dyn Any + Send + Sync>>,
 }
 
+/// Whether buffers for queues of a family may reset and copy queries: not where they only transfer.
+pub(super) fn has_query_commands(family: &vk::QueueFamilyProperties) -> bool {
+    let computes = vk::QueueFlags::GRAPHICS | vk::QueueFlags::COMPUTE;
+    family.queue_flags.intersects(computes)
+}
+
 /// A stream, as its device knows it.
 pub(super) trait GpuStream: StreamImpl {
     /// The device is lost, and this stream has failed with it.
@@ -145,9 +151,8 @@ impl Gpu {
     /// since reading them from the query would block. A queue that only transfers cannot copy
     /// queries: VUID-vkCmdCopyQueryPoolResults-commandBuffer-cmdpool.
     pub(super) fn copies_times(&self, family: u32) -> bool {
-        let computes = vk::QueueFlags::GRAPHICS | vk::QueueFlags::COMPUTE;
         let family = self.families.get(family as usize);
-        self.reads_block && family.is_some_and(|family| family.queue_flags.intersects(computes))
+        self.reads_block && family.is_some_and(has_query_commands)
     }
 
     /// Adds a queue that new streams are put on.

@@ -4,7 +4,11 @@ use std::sync::atomic::Ordering;
 
 use ash::vk;
 
-use super::{fault::Fault, gpu::Gpu, memory::Memory};
+use super::{
+    fault::Fault,
+    gpu::{Gpu, has_query_commands},
+    memory::Memory,
+};
 use crate::error::{Error, Result};
 
 /// The valid bits of timestamps on queues of `family`; an error where they cannot be written there.
@@ -49,8 +53,7 @@ fn supported(
             "record without timing there, or use a stream on a queue family that has them",
         ));
     }
-    let computes = vk::QueueFlags::GRAPHICS | vk::QueueFlags::COMPUTE;
-    if reset != Reset::ByTheHost && !facts.queue_flags.intersects(computes) {
+    if reset != Reset::ByTheHost && !has_query_commands(facts) {
         return Err(unsupported(
             format!("resetting timestamps on queue family {family}, which only transfers"),
             match reset {

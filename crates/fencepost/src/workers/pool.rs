@@ -568,7 +568,7 @@ mod loom_tests {
     enum Piece {
         /// Blocks until it is released, and says so.
         Says(Arc<World>),
-        /// Blocks until it is released, without a word.
+        /// Blocks until it is released, and tells nobody.
         Silent(Arc<World>),
         /// Computes, and releases those that block.
         Releases(Arc<World>),
@@ -597,6 +597,15 @@ mod loom_tests {
         }
     }
 
+    /// A pool for one task at a time, with one that blocks and, behind it, one that releases it.
+    fn blocked_and_released(blocks: fn(Arc<World>) -> Piece) -> (Pool, Arc<World>) {
+        let (pool, world) = (Pool::with_max_threads(1, 2), World::new());
+        pool.start().unwrap();
+        pool.push(Arc::new(blocks(world.clone())));
+        pool.push(Arc::new(Piece::Releases(world.clone())));
+        (pool, world)
+    }
+
     /// A look that finds the worker which runs the task of this number blocked, or not.
     fn look(shared: &Arc<Shared>, task: u64, blocked: bool) {
         let running = |doing| matches!(doing, Doing::Running | Doing::Seen);
@@ -619,11 +628,7 @@ mod loom_tests {
     #[test]
     fn a_worker_that_says_it_blocks_is_replaced_at_once() {
         loom::model(|| {
-            let pool = Pool::with_max_threads(1, 2);
-            let world = World::new();
-            pool.start().unwrap();
-            pool.push(Arc::new(Piece::Says(world.clone())));
-            pool.push(Arc::new(Piece::Releases(world.clone())));
+            let (pool, world) = blocked_and_released(Piece::Says);
             world.wait(|progress| progress.done == 2);
             drop(pool);
         });
@@ -632,11 +637,7 @@ mod loom_tests {
     #[test]
     fn a_worker_that_was_seen_blocked_is_replaced_and_returns() {
         loom::model(|| {
-            let pool = Pool::with_max_threads(1, 2);
-            let world = World::new();
-            pool.start().unwrap();
-            pool.push(Arc::new(Piece::Silent(world.clone())));
-            pool.push(Arc::new(Piece::Releases(world.clone())));
+            let (pool, world) = blocked_and_released(Piece::Silent);
             // A look finds the task only once it is taken.
             world.wait(|progress| progress.started == 1);
             look(&pool.shared, 1, true);
@@ -653,11 +654,7 @@ mod loom_tests {
     #[test]
     fn no_more_than_the_target_compute_once_the_blocked_go_on() {
         loom::model(|| {
-            let pool = Pool::with_max_threads(1, 2);
-            let world = World::new();
-            pool.start().unwrap();
-            pool.push(Arc::new(Piece::Silent(world.clone())));
-            pool.push(Arc::new(Piece::Releases(world.clone())));
+            let (pool, world) = blocked_and_released(Piece::Silent);
             world.wait(|progress| progress.started == 1);
             look(&pool.shared, 1, true);
             // Both workers may come for this one while the other is still at work.

@@ -79,3 +79,23 @@ pub(crate) fn in_a_process_of_its_own(scenario: impl FnOnce()) {
     };
     assert!(status.success(), "{name}: {status}");
 }
+
+/// Sets the limit of this process's address space, and gives the old one.
+#[cfg(target_os = "linux")]
+pub(crate) fn limit_memory(bytes: libc::rlim_t) -> libc::rlim_t {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: a place for the limit, and a limit.
+    let results = unsafe {
+        let asked = libc::getrlimit(libc::RLIMIT_AS, &raw mut limit);
+        let new = libc::rlimit {
+            rlim_cur: bytes,
+            ..limit
+        };
+        (asked, libc::setrlimit(libc::RLIMIT_AS, &raw const new))
+    };
+    assert_eq!(results, (0, 0));
+    limit.rlim_cur
+}
