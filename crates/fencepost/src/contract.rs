@@ -19,7 +19,7 @@ use std::{any::Any, fmt, ops::Deref, sync::Arc, time::Instant};
 
 use crate::{
     clock::{Elapsed, Timestamp},
-    core::{DeviceCore, Job, StreamCore},
+    core::{DeviceCore, StreamCore, Work},
     error::{Error, Result},
     place::Place,
     rerecord::{Rerecord, Rerecorded},
@@ -132,7 +132,7 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
     fn clear_error(&self) -> Result<()>;
 
     /// Runs a closure on the stream: host streams only.
-    fn launch(&self, work: Job, at: Place) -> Result<()> {
+    fn launch(&self, work: Work, at: Place) -> Result<()> {
         let _ = (work, at);
         Err(Error::Unsupported {
             what: "launching a host closure".into(),

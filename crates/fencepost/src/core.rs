@@ -11,7 +11,7 @@ use std::{
 use crate::{
     clock::Clock,
     diagnostics,
-    error::{Cause, Error, Result},
+    error::{Cause, Error, Result, Returned},
     fork::Process,
     name::Name,
     place::Place,
@@ -21,6 +21,9 @@ use crate::{
 
 /// A closure that runs on a thread of the library.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
+
+/// The closure that work on a host stream is. An error that it returns fails the stream.
+pub(crate) type Work = Box<dyn FnOnce() -> Result<(), Box<Returned>> + Send>;
 
 /// Where a device runs users' callbacks: one at a time, in order, on a thread of the library.
 pub(crate) trait Callbacks: Send + Sync {

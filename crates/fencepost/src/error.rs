@@ -323,6 +323,21 @@ impl Cause {
         Cause::of_root(Arc::new(Root::new(root.into(), Some(payload), false)))
     }
 
+    /// The cause of host work launched at `at` that returned an error. Where that tells of a failed
+    /// stream or device, its cause is passed on as by a wait.
+    pub(crate) fn of_returned(returned: Returned, at: Place) -> Cause {
+        match returned.error.downcast_ref() {
+            Some(Error::StreamFailed { stream, cause }) => return cause.through(stream.clone()),
+            Some(Error::DeviceLost { device, cause }) => return cause.through(device.clone()),
+            _ => {}
+        }
+        let root = format!(
+            "host work launched at {at} returned an error: {}",
+            returned.text
+        );
+        Cause::of_raised(root, Arc::new(returned))
+    }
+
     pub(crate) fn of_root(root: Arc<Root>) -> Cause {
         Cause(Arc::new(CauseInner {
             root,
@@ -383,7 +398,24 @@ impl Cause {
     }
 }
 
-/// The source of a cause that came by a wait is the first cause.
+/// The error that host work returned, and its text.
+pub(crate) struct Returned {
+    text: String,
+    error: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl Returned {
+    /// Calls the error's `Display`, which is code of the user's.
+    pub(crate) fn new(error: Box<dyn std::error::Error + Send + Sync>) -> Box<Returned> {
+        Box::new(Returned {
+            text: error.to_string(),
+            error,
+        })
+    }
+}
+
+/// The source of a cause that came by a wait is the first cause. That of a first cause is the error
+/// that a closure of [`try_launch`](crate::Stream::try_launch) returned, if one did.
 ///
 /// ```
 /// use std::error::Error;
@@ -399,7 +431,11 @@ impl Cause {
 /// ```
 impl std::error::Error for Cause {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.via.as_ref().map(|(_, first)| first as _)
+        if let Some((_, first)) = &self.0.via {
+            return Some(first);
+        }
+        let returned: &Returned = self.0.root.payload.as_ref()?.downcast_ref()?;
+        Some(&*returned.error)
     }
 }
 

@@ -9,8 +9,9 @@ use std::{
 
 use crate::{
     contract::{MarkerImpl, StreamImpl},
+    core::Work,
     device::Device,
-    error::{Error, Result},
+    error::{Error, Result, Returned},
     fork::Process,
     marker::Marker,
     place::Place,
@@ -172,8 +173,49 @@ impl Stream {
 
     /// See [`crate::bindings::launch_at`].
     pub(crate) fn launch_at(&self, work: impl FnOnce() + Send + 'static, at: Place) -> Result<()> {
+        self.launch_work(
+            Box::new(|| {
+                work();
+                Ok(())
+            }),
+            at,
+        )
+    }
+
+    fn launch_work(&self, work: Work, at: Place) -> Result<()> {
         self.check_fork()?;
-        self.imp.launch(Box::new(work), at).map_err(Error::seen)
+        self.imp.launch(work, at).map_err(Error::seen)
+    }
+
+    /// As [`launch`](Stream::launch), for a closure that may return an error, which fails the
+    /// stream as a panic does.
+    ///
+    /// The [`Cause`](crate::Cause) of the failure names the line of this call and has the error's
+    /// text; its [`source`](std::error::Error::source) is the error itself. A returned
+    /// [`Error::StreamFailed`] or [`Error::DeviceLost`] passes on the failure that it tells of, as
+    /// a wait does. The error may be dropped on any thread.
+    ///
+    /// # Errors
+    /// Those of [`launch`](Stream::launch). What the closure returns is for whoever waits for the
+    /// work.
+    ///
+    /// # References
+    /// - those of [`launch`](Stream::launch)
+    ///
+    /// ```
+    /// let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// stream.try_launch(|| "12a".parse::<u32>().map(drop))?;
+    /// let error = stream.synchronize().unwrap_err();
+    /// assert!(error.to_string().contains("returned an error: invalid digit found in string"));
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn try_launch<E>(&self, work: impl FnOnce() -> Result<(), E> + Send + 'static) -> Result<()>
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let work = || work().map_err(|error| Returned::new(error.into()));
+        self.launch_work(Box::new(work), Place::caller())
     }
 
     /// Records a marker behind everything submitted so far, and submits it. Never waits for the

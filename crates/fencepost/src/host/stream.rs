@@ -30,7 +30,7 @@ use crate::contract::{MarkerImpl, StreamImpl, TimelineKnowledge};
 use crate::timeline::Point;
 use crate::{
     clock::{Timestamp, host_clock, host_ticks},
-    core::{Blocked, DeviceCore, Doing, HostWork, Job, StreamCore},
+    core::{Blocked, DeviceCore, Doing, HostWork, StreamCore, Work},
     deadlock::{self, Blocking},
     error::{Cause, Error, Result},
     place::Place,
@@ -68,7 +68,7 @@ enum Phase {
 }
 
 enum Op {
-    Work(Job, Place),
+    Work(Work, Place),
     Mark(Arc<HostMarker>),
     Wait(Arc<dyn MarkerImpl>),
 }
@@ -122,8 +122,7 @@ impl HostStream {
                 Some(Op::Work(work, at)) => {
                     queue.running = Some((at, Instant::now()));
                     drop(queue);
-                    if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
-                        let (cause, raised) = cause_of(payload, at);
+                    if let Err((cause, raised)) = run(work, at) {
                         self.fail_with(&cause);
                         // Only now: it counts as raising until the stream has failed.
                         drop(raised);
@@ -252,6 +251,15 @@ impl HostWork for HostStream {
     }
 }
 
+/// Runs work launched at `at`, and says why it failed if it did.
+fn run(work: Work, at: Place) -> Result<(), (Cause, Option<Box<Raised>>)> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(returned)) => Err((Cause::of_returned(*returned, at), None)),
+        Err(payload) => Err(cause_of(payload, at)),
+    }
+}
+
 /// The cause of work launched at `at` that unwound with `payload`.
 fn cause_of(payload: Box<dyn Any + Send>, at: Place) -> (Cause, Option<Box<Raised>>) {
     match payload.downcast::<Raised>() {
@@ -330,13 +338,18 @@ impl StreamImpl for HostStream {
 
     fn clear_error(&self) -> Result<()> {
         let mut queue = lock(&self.queue);
-        if queue.timeline.has_failed() {
-            queue.timeline = Timeline::new(self.core.clone(), queue.last);
+        if !queue.timeline.has_failed() {
+            return Ok(());
         }
+        let next = Timeline::new(self.core.clone(), queue.last);
+        let failed = std::mem::replace(&mut queue.timeline, next);
+        drop(queue);
+        // Dropped without the lock: its cause may hold an error of the user's.
+        drop(failed);
         Ok(())
     }
 
-    fn launch(&self, work: Job, at: Place) -> Result<()> {
+    fn launch(&self, work: Work, at: Place) -> Result<()> {
         self.submit(Op::Work(work, at))
     }
 }

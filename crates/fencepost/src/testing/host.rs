@@ -46,11 +46,18 @@ impl TestWork for HostWork {
 
     fn append(&self, stream: &dyn StreamImpl, log: &Log, token: u32) -> Result<()> {
         let log = log.clone();
-        stream.launch(Box::new(move || log.push(token)), Place::caller())
+        let work = move || {
+            log.push(token);
+            Ok(())
+        };
+        stream.launch(Box::new(work), Place::caller())
     }
 
     fn spin(&self, stream: &dyn StreamImpl, amount: u64) -> Result<()> {
-        let work = move || std::thread::sleep(Duration::from_nanos(amount));
+        let work = move || {
+            std::thread::sleep(Duration::from_nanos(amount));
+            Ok(())
+        };
         stream.launch(Box::new(work), Place::caller())
     }
 

@@ -21,7 +21,7 @@ use crate::timeline::Point;
 use crate::{
     clock::{Elapsed, Timestamp},
     contract::{Backend, DeviceImpl, DeviceRef, MarkerImpl, StreamImpl},
-    core::{DeviceCore, Job, StreamCore},
+    core::{DeviceCore, StreamCore, Work},
     deadlock,
     device::Device,
     error::{Error, Result},
@@ -287,7 +287,7 @@ impl StreamImpl for MutantStream {
         self.inner.clear_error()
     }
 
-    fn launch(&self, work: Job, at: Place) -> Result<()> {
+    fn launch(&self, work: Work, at: Place) -> Result<()> {
         self.inner.launch(work, at)
     }
 }

@@ -1,6 +1,7 @@
 //! What a failure does to its stream and to those that wait for it.
 
 use std::{
+    error::Error as _,
     sync::{Arc, Barrier, mpsc},
     thread,
     time::Duration,
@@ -92,6 +93,11 @@ pub(super) const CASES: &[Case] = &[
     case!(
         "failure",
         a_panic_in_host_work_is_the_cause,
+        [QueryAlwaysTrue]
+    ),
+    case!(
+        "failure",
+        an_error_that_host_work_returns_is_the_cause,
         [QueryAlwaysTrue]
     ),
     case!("deadlock", host_work_that_waits_for_itself_is_refused, []),
@@ -403,6 +409,31 @@ fn a_panic_in_host_work_is_the_cause(c: &Context) -> Verdict {
         "work on a failed stream"
     );
     Ok(())
+}
+
+fn an_error_that_host_work_returns_is_the_cause(c: &Context) -> Verdict {
+    c.needs_host_work()?;
+    let (stream, next) = (c.stream()?, c.stream()?);
+    stream.try_launch(|| Ok::<_, Error>(()))?;
+    let before = stream.record()?;
+    stream.try_launch(|| Err(std::io::Error::other("the milk is off")))?;
+    let line = line!() - 1;
+    let marker = stream.record()?;
+    c.done(&before)?;
+    c.failed(&marker, &format!("{}:{line}", file!()))?;
+    c.failed(&marker, "returned an error: the milk is off")?;
+    let error = c.done(&marker).unwrap_err();
+    let cause = error.cause().and_then(|cause| cause.source());
+    check!(
+        cause.is_some_and(|cause| cause.is::<std::io::Error>()),
+        "the cause of \"{error}\" has the source {cause:?} in place of the error"
+    );
+    // A failure that work passes on keeps its first cause.
+    next.try_launch(move || marker.synchronize())?;
+    let error = c.stream_done(&next).unwrap_err();
+    let hops = error.cause().map(|cause| cause.hops());
+    check!(hops == Some(1), "it came by {hops:?} waits: {error}");
+    c.is_failure(Err::<(), _>(error), "the milk is off")
 }
 
 /// Runs `work` on `stream` and returns its result.
