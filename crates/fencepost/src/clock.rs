@@ -172,12 +172,19 @@ impl fmt::Display for Clock {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Timestamp {
     ticks: u64,
+    /// How many low bits of the ticks are valid: as many as the clock promises, or more.
+    bits: u32,
     clock: Clock,
 }
 
 impl Timestamp {
     pub(crate) fn new(ticks: u64, clock: Clock) -> Timestamp {
-        Timestamp { ticks, clock }
+        Timestamp::of_bits(ticks, clock.0.valid_bits, clock)
+    }
+
+    /// A reading with more valid bits than the clock promises for all of its readings.
+    pub(crate) fn of_bits(ticks: u64, bits: u32, clock: Clock) -> Timestamp {
+        Timestamp { ticks, bits, clock }
     }
 
     /// The raw tick count. Only the clock's [valid bits](Clock::valid_bits) are meaningful, and the
@@ -229,7 +236,7 @@ impl Timestamp {
                 right: format!("the clock \"{}\"", end.clock.name()),
             });
         }
-        let bits = self.clock.0.valid_bits;
+        let bits = self.bits.min(end.bits);
         Ok(self.clock.between(bits, self.ticks, end.ticks))
     }
 }
@@ -449,6 +456,17 @@ mod tests {
     #[test]
     fn bits_above_the_valid_ones_are_ignored() {
         assert_eq!(nanos(36, 1.0, 7 | 0xabc << 40, 9 | 0xdef << 40), 2.0);
+    }
+
+    #[test]
+    fn two_readings_are_compared_by_the_bits_that_both_have() {
+        let clock = Clock::new("test", 1.0, 32, Duration::from_nanos(1));
+        let reading = |ticks, bits| Timestamp::of_bits(ticks, bits, clock.clone());
+        let start = reading(7, 64);
+        let end = (1 << 33) + 9;
+        let nanos = |bits| start.elapsed(&reading(end, bits)).unwrap().nanos;
+        assert_eq!(nanos(64), 2.0 + (1_u64 << 33) as f64);
+        assert_eq!(nanos(32), 2.0);
     }
 
     #[test]

@@ -94,7 +94,8 @@ impl SlotTime {
 
 impl Time for SlotTime {
     fn timestamp(&self) -> Result<Timestamp> {
-        Ok(Timestamp::new(self.ticks()?, self.native.gpu.clock.clone()))
+        let clock = self.native.gpu.clock.clone();
+        Ok(Timestamp::of_bits(self.ticks()?, self.bits(), clock))
     }
 
     fn elapsed(&self, end: &SlotTime) -> Result<Elapsed> {
