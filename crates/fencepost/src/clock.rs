@@ -1,9 +1,9 @@
 //! Clocks, timestamps on them, and the time between two timestamps.
 //!
 //! A timestamp is raw ticks and the clock that they were read from. A duration is the difference of
-//! two tick counts, masked by the clock's valid bits and only then scaled. So it is right across
-//! one wrap of the counter, and loses no precision to large absolute values. Timestamps of two
-//! clocks are never compared.
+//! two tick counts, masked by the clock's valid bits, brought to the right number of wraps
+//! ([`wraps`](crate::wraps)), and only then scaled. So it loses no precision to large absolute
+//! values. Timestamps of two clocks are never compared.
 
 use std::{
     fmt,
@@ -15,6 +15,7 @@ use std::{
 use crate::{
     error::{Error, Result},
     sync::Ids,
+    wraps::{self, Reading},
 };
 
 /// The clock of a device: what the timestamps of its markers are read from.
@@ -109,25 +110,18 @@ impl Clock {
         self.0.valid_bits
     }
 
-    /// The time between two readings of `bits` valid bits. That may be more than the clock promises
-    /// for all of its readings.
-    pub(crate) fn between(&self, bits: u32, start: u64, end: u64) -> Elapsed {
-        let ticks = ticks_between(bits.clamp(1, 64), start, end);
-        Elapsed {
-            nanos: ticks as f64 * self.0.tick_ns,
-            clock: self.clone(),
+    /// The time between two readings, by the bits that are valid in both.
+    pub(crate) fn between(&self, start: Reading, end: Reading) -> Result<Elapsed> {
+        let tick_ns = self.0.tick_ns;
+        match wraps::ticks_between(tick_ns, start, end) {
+            Some(ticks) => Ok(Elapsed::new(ticks as f64 * tick_ns, self.clone())),
+            None => Err(Error::Ambiguous {
+                clock: self.0.name.clone(),
+                period: wraps::period(tick_ns, start, end),
+                known_to: wraps::known_to(start, end),
+            }),
         }
     }
-}
-
-/// The signed number of ticks from `start` to `end`, which have `bits` valid bits. Right across one
-/// wrap.
-fn ticks_between(bits: u32, start: u64, end: u64) -> i64 {
-    let unused = 64 - bits;
-    // With the valid bits at the top, the subtraction wraps where the counter does, and the sign of
-    // the difference is the sign bit of an i64.
-    let difference = (end << unused).wrapping_sub(start << unused);
-    (difference as i64) >> unused
 }
 
 impl PartialEq for Clock {
@@ -159,6 +153,10 @@ impl fmt::Display for Clock {
 /// A point in time on one clock, in raw ticks: what [`Marker::timestamp`](crate::Marker::timestamp)
 /// gives.
 ///
+/// That of a clock of few [valid bits](Clock::valid_bits) also holds when the host submitted the
+/// marker and when it saw it complete, so that the time between two of them is right however often
+/// the counter has wrapped.
+///
 /// ```
 /// use fencepost::Device;
 ///
@@ -171,20 +169,25 @@ impl fmt::Display for Clock {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Timestamp {
-    ticks: u64,
-    /// How many low bits of the ticks are valid: as many as the clock promises, or more.
-    bits: u32,
+    reading: Reading,
     clock: Clock,
 }
 
 impl Timestamp {
+    /// Of as many valid bits as the clock promises.
     pub(crate) fn new(ticks: u64, clock: Clock) -> Timestamp {
-        Timestamp::of_bits(ticks, clock.0.valid_bits, clock)
+        let reading = Reading {
+            ticks,
+            bits: clock.0.valid_bits,
+            bounds: None,
+        };
+        Timestamp { reading, clock }
     }
 
-    /// A reading with more valid bits than the clock promises for all of its readings.
-    pub(crate) fn of_bits(ticks: u64, bits: u32, clock: Clock) -> Timestamp {
-        Timestamp { ticks, bits, clock }
+    /// A reading with more valid bits than the clock promises for all of its readings, or one whose
+    /// time the host knows.
+    pub(crate) fn of(reading: Reading, clock: Clock) -> Timestamp {
+        Timestamp { reading, clock }
     }
 
     /// The raw tick count. Only the clock's [valid bits](Clock::valid_bits) are meaningful, and the
@@ -198,7 +201,7 @@ impl Timestamp {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn ticks(&self) -> u64 {
-        self.ticks
+        self.reading.ticks
     }
 
     /// The clock that the ticks were read from.
@@ -217,7 +220,8 @@ impl Timestamp {
     /// The time from this timestamp to `end`. Negative if `end` is earlier.
     ///
     /// # Errors
-    /// [`Error::DeviceMismatch`] for timestamps of two clocks.
+    /// [`Error::DeviceMismatch`] for timestamps of two clocks; [`Error::Ambiguous`] where the clock
+    /// wraps, and the host cannot tell how often it did.
     ///
     /// ```
     /// # let stream = fencepost::Device::open("host")?.default_stream();
@@ -236,8 +240,7 @@ impl Timestamp {
                 right: format!("the clock \"{}\"", end.clock.name()),
             });
         }
-        let bits = self.bits.min(end.bits);
-        Ok(self.clock.between(bits, self.ticks, end.ticks))
+        self.clock.between(self.reading, end.reading)
     }
 }
 
@@ -267,8 +270,6 @@ pub struct Elapsed {
 }
 
 impl Elapsed {
-    /// For a backend whose driver tells differences only.
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub(crate) fn new(nanos: f64, clock: Clock) -> Elapsed {
         Elapsed { nanos, clock }
     }
@@ -435,11 +436,24 @@ pub(crate) fn host_ticks() -> u64 {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::wraps::Bounds;
 
     fn nanos(bits: u32, tick_ns: f64, start: u64, end: u64) -> f64 {
         let clock = Clock::new("test", tick_ns, bits, Duration::from_nanos(1));
-        let start = Timestamp::new(start, clock.clone());
-        start.elapsed(&Timestamp::new(end, clock)).unwrap().nanos
+        // The host saw both within a microsecond.
+        let (before, after) = (0, 1000);
+        let bounds = Some(Bounds { before, after });
+        let [start, end] = [start, end].map(|ticks| {
+            Timestamp::of(
+                Reading {
+                    ticks,
+                    bits,
+                    bounds,
+                },
+                clock.clone(),
+            )
+        });
+        start.elapsed(&end).unwrap().nanos
     }
 
     #[test]
@@ -454,6 +468,32 @@ mod tests {
     }
 
     #[test]
+    fn a_time_that_nobody_can_tell_is_an_error_that_says_what_to_do() {
+        let clock = Clock::new("test", 1.0, 32, Duration::from_nanos(1));
+        let at = |before, after| {
+            let bounds = Some(Bounds { before, after });
+            let (ticks, bits) = (7, 32);
+            Timestamp::of(
+                Reading {
+                    ticks,
+                    bits,
+                    bounds,
+                },
+                clock.clone(),
+            )
+        };
+        let error = at(0, 9_000_000_000).elapsed(&at(0, 1000)).unwrap_err();
+        assert!(matches!(error, Error::Ambiguous { .. }), "{error:?}");
+        let text = error.to_string();
+        for part in ["starts over every 4.29 s", "to within 9 s", "synchronize()"] {
+            assert!(text.contains(part), "{part} in: {text}");
+        }
+        let unseen = Timestamp::new(7, clock.clone());
+        let error = unseen.elapsed(&unseen).unwrap_err();
+        assert!(matches!(error, Error::Ambiguous { .. }), "{error:?}");
+    }
+
+    #[test]
     fn bits_above_the_valid_ones_are_ignored() {
         assert_eq!(nanos(36, 1.0, 7 | 0xabc << 40, 9 | 0xdef << 40), 2.0);
     }
@@ -461,7 +501,18 @@ mod tests {
     #[test]
     fn two_readings_are_compared_by_the_bits_that_both_have() {
         let clock = Clock::new("test", 1.0, 32, Duration::from_nanos(1));
-        let reading = |ticks, bits| Timestamp::of_bits(ticks, bits, clock.clone());
+        let (before, after) = (0, 1000);
+        let bounds = Some(Bounds { before, after });
+        let reading = |ticks, bits| {
+            Timestamp::of(
+                Reading {
+                    ticks,
+                    bits,
+                    bounds,
+                },
+                clock.clone(),
+            )
+        };
         let start = reading(7, 64);
         let end = (1 << 33) + 9;
         let nanos = |bits| start.elapsed(&reading(end, bits)).unwrap().nanos;

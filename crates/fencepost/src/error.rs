@@ -100,6 +100,30 @@ pub enum Error {
         which: &'static str,
     },
 
+    /// The clock of the two wraps, and nobody can tell how often it did between them.
+    #[error(
+        "the time between the two cannot be told: {clock} starts over every {}, and {}; query() or \
+         synchronize() each event soon after its work is done, or record on a queue whose \
+         timestamps have more bits",
+        InWords(*period),
+        match known_to {
+            Some(known_to) => format!(
+                "the host knows when they completed to within {} only", InWords(*known_to)
+            ),
+            None => "the host did not note when they completed".into(),
+        }
+    )]
+    #[non_exhaustive]
+    Ambiguous {
+        /// The clock's name.
+        clock: String,
+        /// How long the clock runs before it starts over.
+        period: Duration,
+        /// How well the host knows the time between the two: from before each was submitted until
+        /// it was seen to be complete. `None` where the host did not note that.
+        known_to: Option<Duration>,
+    },
+
     /// A wait ended at its limit before the marker was complete.
     #[error(transparent)]
     Timeout(Box<Timeout>),

@@ -117,6 +117,7 @@ mod vulkan {
 #[cfg(any(feature = "cuda", feature = "vulkan", loom))]
 mod watcher;
 mod workers;
+mod wraps;
 
 pub use clock::{Clock, Elapsed, Timestamp};
 pub use contract::Backend;

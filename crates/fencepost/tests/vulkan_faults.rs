@@ -8,7 +8,7 @@
 use std::{
     path::Path,
     sync::{Mutex, mpsc},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ash::vk;
@@ -273,6 +273,77 @@ fn a_clock_that_wraps_between_two_markers_gives_the_time_between_them() {
             assert_eq!(took.as_nanos_f64(), -back.as_nanos_f64());
             last = next;
         }
+    });
+}
+
+/// A counter of 26 bits and 1 ns starts over every 67 ms.
+const FEW_BITS: u64 = 26;
+
+#[test]
+fn a_later_marker_is_later_however_often_the_clock_has_wrapped() {
+    with_driver(&[("VALID_BITS", FEW_BITS)], |_| {
+        let device = Device::open("vulkan:0").unwrap();
+        let period = (1_u64 << device.clock().valid_bits()) as f64 * device.clock().tick_nanos();
+        assert!((6e7..7e7).contains(&period), "{period} ns");
+        let stream = device.new_stream().unwrap();
+        for part in [0.0, 0.25, 0.55, 0.75, 0.95, 1.05, 2.5, 7.25] {
+            // A busy machine may keep this thread from looking for so long that the host cannot
+            // tell: then the library says so.
+            let (start, end) = (Event::with_timing(&device), Event::with_timing(&device));
+            let whole = Instant::now();
+            start.record(&stream).unwrap();
+            done(&start).unwrap();
+            let between = Instant::now();
+            std::thread::sleep(Duration::from_nanos((period * part) as u64));
+            let between = between.elapsed();
+            end.record(&stream).unwrap();
+            done(&end).unwrap();
+            let whole = whole.elapsed();
+            match start.elapsed(&end) {
+                Ok(took) => {
+                    let nanos = took.as_nanos_f64();
+                    assert!(
+                        nanos >= between.as_nanos() as f64 * 0.999,
+                        "{took}, {between:?}"
+                    );
+                    assert!(
+                        nanos <= whole.as_nanos() as f64 + period / 4.0,
+                        "{took}, {whole:?}"
+                    );
+                    assert_eq!(end.elapsed(&start).unwrap().as_nanos_f64(), -nanos);
+                    let stamps = [&start, &end].map(|event| event.marker().unwrap().timestamp());
+                    let [first, last] = stamps.map(Result::unwrap);
+                    assert_eq!(first.elapsed(&last).unwrap().as_nanos_f64(), nanos);
+                }
+                Err(Error::Ambiguous { known_to, .. }) => {
+                    let known_to = known_to.unwrap().as_nanos() as f64;
+                    assert!(known_to > period / 2.0, "{known_to} ns");
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_marker_that_nobody_looked_at_for_a_period_has_no_time() {
+    with_driver(&[("VALID_BITS", FEW_BITS)], |control| {
+        let device = Device::open("vulkan:0").unwrap();
+        let stream = device.new_stream().unwrap();
+        let start = stream.record_timed().unwrap();
+        assert!(control.wait_idle(PATIENCE));
+        std::thread::sleep(Duration::from_millis(200));
+        let end = stream.record_timed().unwrap();
+        end.synchronize_timeout(PATIENCE).unwrap();
+        let error = start.elapsed(&end).unwrap_err();
+        println!("said: {error}");
+        assert!(matches!(error, Error::Ambiguous { .. }), "{error:?}");
+        assert!(error.to_string().contains("67.1 ms"), "{error}");
+        let error = start
+            .timestamp()
+            .unwrap()
+            .elapsed(&end.timestamp().unwrap());
+        assert!(matches!(error, Err(Error::Ambiguous { .. })), "{error:?}");
     });
 }
 

@@ -232,6 +232,7 @@ mod tests {
         clock::host_clock,
         core::{Callbacks, DeviceCore, Job, StreamCore},
         epochs::ValueAllocator,
+        wraps::Reading,
     };
 
     struct Never;
@@ -250,7 +251,12 @@ mod tests {
             Ok(Timestamp::new(self.0 & 0xf, host_clock()))
         }
         fn elapsed(&self, end: &Ticks) -> Result<Elapsed> {
-            Ok(host_clock().between(64, self.0, end.0))
+            let [start, end] = [self.0, end.0].map(|ticks| Reading {
+                ticks,
+                bits: 64,
+                bounds: None,
+            });
+            host_clock().between(start, end)
         }
     }
 

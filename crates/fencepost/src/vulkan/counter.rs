@@ -21,9 +21,12 @@ impl Counter for Native {
         if let Some(lost) = self.gpu.lost() {
             return Err(lost);
         }
-        self.gpu
+        let counter = self
+            .gpu
             .counter(self.marker_timeline)
-            .map_err(|fault| self.gpu.failed(fault))
+            .map_err(|fault| self.gpu.failed(fault))?;
+        self.reached(counter);
+        Ok(counter)
     }
 
     fn wait(&self, epoch: &Epoch, native: u64, deadline: Option<Instant>) -> Result<()> {

@@ -49,6 +49,9 @@ pub(crate) struct Gpu {
     pub(super) uuid: [u8; 16],
     pub(super) families: Vec<vk::QueueFamilyProperties>,
     pub(super) clock: Clock,
+    /// Whether a timed marker was recorded in a family with fewer than 64 valid bits: from then on
+    /// the host notes when it sees marks complete.
+    wraps: AtomicBool,
     callbacks: Arc<CallbackQueue>,
     /// The queues that new streams are put on.
     queues: Mutex<Vec<Arc<Queue>>>,
@@ -95,6 +98,7 @@ impl Gpu {
             spins: facts.driver == vk::DriverId::MESA_LLVMPIPE,
             reads_block: facts.driver == vk::DriverId::MESA_LLVMPIPE,
             clock: facts.clock(),
+            wraps: AtomicBool::new(false),
             device: Arc::new(parts.device),
             instance: parts.instance,
             physical: parts.physical,
@@ -153,6 +157,19 @@ impl Gpu {
     pub(super) fn copies_times(&self, family: u32) -> bool {
         let family = self.families.get(family as usize);
         self.reads_block && family.is_some_and(has_query_commands)
+    }
+
+    /// Timestamps of so many valid bits are written from now on.
+    pub(super) fn writes_bits(&self, bits: u32) {
+        if bits < 64 {
+            self.wraps.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether times of this device may wrap.
+    #[inline]
+    pub(super) fn wraps(&self) -> bool {
+        self.wraps.load(Ordering::Relaxed)
     }
 
     /// Adds a queue that new streams are put on.

@@ -26,6 +26,10 @@
 //!   of them completes within some ten seconds, it reports the device as lost.
 //! - When the process ends, queues that are held for the host go on, since a driver may wait for
 //!   them to be idle. So the work behind such a wait may still run.
+//! - Where timestamps have fewer than 64 valid bits, they wrap. How often they did between two
+//!   markers is told by the host's times: before each submit, and when somebody first saw it
+//!   complete (a query, a wait, a callback). A marker that nobody looks at for longer than the
+//!   counter runs has no time any more: [`Error::Ambiguous`].
 //! - Timestamps are compared by the bits that are valid in both queue families. The specification
 //!   lets only timestamps of one queue be compared ([vkCmdWriteTimestamp][2]); all known devices
 //!   have one counter for all queues.
@@ -51,6 +55,7 @@ pub(crate) mod open;
 mod parts;
 pub(crate) mod queue;
 mod reserve;
+mod sightings;
 mod slots;
 pub(crate) mod stream;
 mod time;

@@ -24,6 +24,7 @@ use super::{
     fault::Fault,
     gpu::Gpu,
     queue::SemaphoreValue,
+    sightings::Sightings,
     timer::Timer,
     watcher::{DeviceWatcher, Watch},
 };
@@ -44,6 +45,8 @@ pub(crate) struct Objects {
     submitted: AtomicU64,
     work_timeline: OnceLock<WorkTimeline>,
     pub(super) timer: OnceLock<Timer>,
+    /// Made with the first timed marker of a device whose clock wraps.
+    pub(super) sightings: OnceLock<Sightings>,
 }
 
 struct WorkTimeline {
@@ -67,6 +70,7 @@ impl Native {
                 submitted: AtomicU64::new(0),
                 work_timeline: OnceLock::new(),
                 timer: OnceLock::new(),
+                sightings: OnceLock::new(),
             }),
         }))
     }
@@ -131,6 +135,14 @@ impl Objects {
     #[inline]
     pub(super) fn was_submitted(&self, native: u64) {
         self.submitted.store(native, Ordering::Release);
+    }
+
+    /// The marker timeline was read, and has reached `counter`.
+    #[inline]
+    pub(super) fn reached(&self, counter: u64) {
+        if let Some(sightings) = self.sightings.get() {
+            sightings.reached(counter);
+        }
     }
 
     /// Submits a batch that marks nothing: `submit` is to signal the value that it is given. `uses`

@@ -156,6 +156,7 @@ fn clock(model: &str, period: f32, families: &[vk::QueueFamilyProperties]) -> Cl
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wraps::{Bounds, Reading};
 
     #[test]
     fn a_clock_promises_what_all_families_have() {
@@ -172,6 +173,18 @@ mod tests {
         assert!(clock.name().contains("a GPU"));
     }
 
+    /// The time between two readings that the host saw within a microsecond.
+    fn between(clock: &Clock, bits: u32, start: u64, end: u64) -> f64 {
+        let (before, after) = (0, 1000);
+        let bounds = Some(Bounds { before, after });
+        let [start, end] = [start, end].map(|ticks| Reading {
+            ticks,
+            bits,
+            bounds,
+        });
+        clock.between(start, end).unwrap().as_nanos_f64()
+    }
+
     #[test]
     fn a_wrap_between_start_and_end_is_seen_through() {
         for (bits, tick) in [(64, 1.0), (36, 1.0), (32, 52.5)] {
@@ -179,16 +192,8 @@ mod tests {
             let clock = clock("a GPU", tick, &families);
             let top = crate::vulkan::timestamp::mask(bits);
             let ten = f64::from(tick) * 10.0;
-            assert_eq!(
-                clock.between(bits, top - 4, 5).as_nanos_f64(),
-                ten,
-                "{bits} bits"
-            );
-            assert_eq!(
-                clock.between(bits, 5, top - 4).as_nanos_f64(),
-                -ten,
-                "{bits} bits"
-            );
+            assert_eq!(between(&clock, bits, top - 4, 5), ten, "{bits} bits");
+            assert_eq!(between(&clock, bits, 5, top - 4), -ten, "{bits} bits");
         }
     }
 
@@ -199,6 +204,6 @@ mod tests {
         let clock = clock("a GPU", 1.0, &families);
         let start = (7 << 36) + 5;
         let end = (start + 10) & crate::vulkan::timestamp::mask(36);
-        assert_eq!(clock.between(36, start, end).as_nanos_f64(), 10.0);
+        assert_eq!(between(&clock, 36, start, end), 10.0);
     }
 }

@@ -7,6 +7,7 @@ use ash::vk;
 use super::{
     fault::Fault,
     native::Native,
+    sightings::{Sighting, Sightings},
     slots::Slot,
     timer::{Query, Timer},
     timestamp,
@@ -16,6 +17,7 @@ use crate::{
     epochs::Time,
     error::{Error, Result},
     sync::spin_until,
+    wraps::Reading,
 };
 
 /// A marker's claim on a query slot.
@@ -25,6 +27,8 @@ pub(crate) struct SlotTime {
     query: Query,
     /// The value of the marker timeline at which the device has written the query.
     until: u64,
+    /// Where times may wrap.
+    sighting: Option<Arc<Sighting>>,
 }
 
 impl SlotTime {
@@ -36,7 +40,11 @@ impl SlotTime {
         until: u64,
     ) -> Result<(SlotTime, vk::CommandBuffer), Fault> {
         let gpu = &native.gpu;
-        let counter = || gpu.counter(native.marker_timeline).unwrap_or(0);
+        let counter = || {
+            let counter = gpu.counter(native.marker_timeline).unwrap_or(0);
+            native.reached(counter);
+            counter
+        };
         let (slot, query) = timer.take(gpu, counter)?;
         let buffer = query.buffer;
         let time = SlotTime {
@@ -44,8 +52,23 @@ impl SlotTime {
             slot,
             query,
             until,
+            sighting: SlotTime::sighting(native, until),
         };
         Ok((time, buffer))
+    }
+
+    /// For the marker whose native value is `until`, and which is submitted next.
+    #[inline]
+    fn sighting(native: &Native, until: u64) -> Option<Arc<Sighting>> {
+        if !native.gpu.wraps() {
+            return None;
+        }
+        let sighting = Sighting::begin();
+        native
+            .sightings
+            .get_or_init(Sightings::default)
+            .add(until, sighting.clone());
+        Some(sighting)
     }
 
     /// The only slot of a timer that has one, for the marker whose native value is 1, and the query
@@ -57,12 +80,13 @@ impl SlotTime {
             slot,
             query: query.clone(),
             until: 1,
+            sighting: SlotTime::sighting(native, 1),
         };
         Some((time, query))
     }
 
-    /// The ticks, of as many bits as are valid.
-    fn ticks(&self) -> Result<u64> {
+    /// The ticks, of as many bits as are valid, and when the host could see them.
+    fn reading(&self) -> Result<Reading> {
         let gpu = &self.native.gpu;
         let query = (self.query.pool, self.query.index);
         let copy = self.query.copy.as_deref();
@@ -79,7 +103,11 @@ impl SlotTime {
             .get()
             .is_some_and(|timer| timer.ring.is_current(self.slot));
         match ticks? {
-            Some(ticks) if current => Ok(ticks & timestamp::mask(self.bits())),
+            Some(ticks) if current => Ok(Reading {
+                ticks: ticks & timestamp::mask(self.bits()),
+                bits: self.bits(),
+                bounds: self.sighting.as_ref().map(|sighting| sighting.bounds()),
+            }),
             _ => Err(Error::NotReady {
                 which: "held",
                 marker: format!("its time on {} is not readable yet", gpu.name),
@@ -95,13 +123,12 @@ impl SlotTime {
 impl Time for SlotTime {
     fn timestamp(&self) -> Result<Timestamp> {
         let clock = self.native.gpu.clock.clone();
-        Ok(Timestamp::of_bits(self.ticks()?, self.bits(), clock))
+        Ok(Timestamp::of(self.reading()?, clock))
     }
 
     fn elapsed(&self, end: &SlotTime) -> Result<Elapsed> {
-        let bits = self.bits().min(end.bits());
         let clock = &self.native.gpu.clock;
-        Ok(clock.between(bits, self.ticks()?, end.ticks()?))
+        clock.between(self.reading()?, end.reading()?)
     }
 }
 

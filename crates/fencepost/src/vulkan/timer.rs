@@ -55,6 +55,7 @@ impl Timer {
     /// For a stream on queues of `family`.
     pub(super) fn new(gpu: &Arc<Gpu>, family: u32) -> Result<Timer> {
         let bits = timestamp::valid_bits(gpu, family, false)?;
+        gpu.writes_bits(bits);
         let info = vk::CommandPoolCreateInfo::default().queue_family_index(family);
         // SAFETY: the device is alive and has the family.
         let commands = unsafe { gpu.device.create_command_pool(&info, None) }
@@ -73,6 +74,7 @@ impl Timer {
 
     /// One query, which a command buffer of the caller's, for queues of `family`, writes.
     pub(super) fn single(gpu: &Arc<Gpu>, family: u32, bits: u32) -> Result<Timer, Fault> {
+        gpu.writes_bits(bits);
         let copies = gpu.copies_times(family);
         let copy = copies.then(|| times(gpu, 1)).transpose()?;
         let info = vk::QueryPoolCreateInfo::default()
