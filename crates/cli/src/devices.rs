@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
     let (default, no_default) = match open(None) {
         Ok(device) => (Some(device.name().to_owned()), None),
         Err(Stop::Usage(why) | Stop::Failed(why)) => (None, Some(why)),
-        Err(stop) => return Err(stop),
+        Err(stop @ Stop::Reported) => return Err(stop),
     };
     let report = Report {
         backends,

@@ -5,7 +5,7 @@
 use std::{
     ffi::OsString,
     fmt::Write as _,
-    io::{ErrorKind, IsTerminal as _, Write as _},
+    io::{ErrorKind, IsTerminal as _, Write},
 };
 
 use clap::{Parser, Subcommand};
@@ -58,8 +58,6 @@ enum Stop {
     Failed(String),
     /// Exit code 1. The output says why.
     Reported,
-    /// The reader has closed the pipe: exit code 0, and no message.
-    NobodyReads,
 }
 
 impl From<Error> for Stop {
@@ -105,7 +103,6 @@ fn end(stop: &Stop) -> u8 {
         Stop::Usage(text) => (2, text),
         Stop::Failed(text) => (1, text),
         Stop::Reported => return 1,
-        Stop::NobodyReads => return 0,
     };
     // Not `eprintln!`, which panics when stderr is closed.
     let _ = writeln!(std::io::stderr().lock(), "fencepost: {}", printable(text));
@@ -142,11 +139,17 @@ fn printable(text: &str) -> String {
 
 /// Writes to stdout at once.
 fn print(text: &str) -> Result<(), Stop> {
-    let mut out = std::io::stdout().lock();
+    write_to(std::io::stdout().lock(), text)
+}
+
+/// A reader that has closed the pipe is no error. The command goes on, because its exit code is a
+/// result too.
+fn write_to(mut out: impl Write, text: &str) -> Result<(), Stop> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Stop::NobodyReads),
-        Err(error) => Err(Stop::Failed(format!("cannot write the result: {error}"))),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Stop::Failed(format!("cannot write the result: {error}")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -164,12 +167,16 @@ fn open(name: Option<&str>) -> Result<Device, Stop> {
         Some(name) => Device::open(name),
         None => Device::open_best(),
     };
-    opened.map_err(|error| match error {
-        Error::UnknownDevice { .. } | Error::Unavailable { .. } => Stop::Usage(match name {
-            Some(_) => error.to_string(),
-            None => format!("FENCEPOST_DEVICE: {error}"),
-        }),
-        error => error.into(),
+    let by_variable = std::env::var_os("FENCEPOST_DEVICE").is_some_and(|named| !named.is_empty());
+    opened.map_err(|error| match (&error, name) {
+        (Error::UnknownDevice { .. } | Error::Unavailable { .. }, Some(_)) => {
+            Stop::Usage(error.to_string())
+        }
+        (Error::UnknownDevice { .. } | Error::Unavailable { .. }, None) if by_variable => {
+            Stop::Usage(format!("FENCEPOST_DEVICE: {error}"))
+        }
+        // Nobody has named a device: a driver has failed.
+        _ => error.into(),
     })
 }
 
@@ -215,6 +222,26 @@ mod tests {
     fn the_arguments_are_well_formed() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_closed_pipe_changes_no_exit_code() {
+        struct Fails(ErrorKind);
+
+        impl Write for Fails {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(self.0.into())
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+
+        // A command returns a failure behind its last line. So the write must be no reason to stop.
+        assert!(write_to(Fails(ErrorKind::BrokenPipe), "1 failed").is_ok());
+        let full = write_to(Fails(ErrorKind::StorageFull), "1 failed");
+        assert!(matches!(full, Err(Stop::Failed(text)) if text.contains("cannot write")));
     }
 
     #[test]

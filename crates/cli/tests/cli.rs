@@ -153,6 +153,26 @@ fn a_bad_device_is_refused_with_what_would_work() {
     }
 }
 
+#[cfg(not(target_vendor = "apple"))] // There the default is Metal.
+#[test]
+fn a_driver_that_fails_is_no_bad_argument() {
+    for command in ["run", "check", "bench"] {
+        for device in [None, Some("")] {
+            let mut command = fencepost(&[command]);
+            command.env("FENCEPOST_CUDA_LIBRARY", "no-such-library");
+            if let Some(device) = device {
+                command.env("FENCEPOST_DEVICE", device);
+            }
+            let out = output(command);
+            let said = stderr(&out);
+            assert_eq!(out.status.code(), Some(1), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+            assert!(said.contains("FENCEPOST_CUDA_LIBRARY"), "{said}");
+            assert!(!said.contains("FENCEPOST_DEVICE"), "{said}");
+        }
+    }
+}
+
 #[test]
 fn the_named_device_wins_over_the_environment() {
     let mut command = fencepost(&["check", "--device", "host"]);
