@@ -84,6 +84,17 @@ pub fn payload(error: &Error) -> Option<&Arc<dyn Any + Send + Sync>> {
     error.cause()?.first_cause().payload.as_ref()
 }
 
+/// As [`set_unobserved_hook`](crate::set_unobserved_hook), for a hook that takes the failures itself
+/// by [`take_lost`]. What it leaves is there for its next call, and for [`take_unobserved`].
+pub fn set_unobserved_taker(taker: impl Fn() + Send + Sync + 'static) {
+    unobserved::set_taker(taker);
+}
+
+/// The failures that nobody has seen, and that nobody can ask for any more.
+pub fn take_lost() -> Vec<Error> {
+    unobserved::take_dropped()
+}
+
 /// The failures that nobody has seen, for a report at the end of the process. They count as seen
 /// from now on. The hook is not called.
 pub fn take_unobserved() -> Vec<Error> {

@@ -8,7 +8,13 @@ use crate::{
     root::{self, FailedBy, Lost},
 };
 
-type Hook = Arc<dyn Fn(&Error) + Send + Sync>;
+#[derive(Clone)]
+enum Hook {
+    /// Is called with each.
+    Each(Arc<dyn Fn(&Error) + Send + Sync>),
+    /// Takes them: see [`crate::bindings::set_unobserved_taker`].
+    Taker(Arc<dyn Fn() + Send + Sync>),
+}
 
 static HOOK: RwLock<Option<Hook>> = RwLock::new(None);
 
@@ -41,8 +47,17 @@ static HOOK: RwLock<Option<Hook>> = RwLock::new(None);
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 pub fn set_unobserved_hook(hook: impl Fn(&Error) + Send + Sync + 'static) {
+    set(Hook::Each(Arc::new(hook)));
+}
+
+/// See [`crate::bindings::set_unobserved_taker`].
+pub(crate) fn set_taker(taker: impl Fn() + Send + Sync + 'static) {
+    set(Hook::Taker(Arc::new(taker)));
+}
+
+fn set(hook: Hook) {
     let mut current = HOOK.write().unwrap_or_else(PoisonError::into_inner);
-    let before = current.replace(Arc::new(hook));
+    let before = current.replace(hook);
     drop(current);
     // Dropped without the lock: that runs code of the user's.
     drop(before);
@@ -67,9 +82,10 @@ pub(crate) fn stick(
         dropped().push((Process::this(), error_of(lost)));
         later(Box::new(|| {
             let hook = HOOK.read().unwrap_or_else(PoisonError::into_inner).clone();
-            let errors = std::mem::take(&mut *dropped());
-            if let Some(hook) = hook {
-                of_this_process(errors).for_each(|error| hook(&error));
+            match hook {
+                Some(Hook::Each(hook)) => take_dropped().iter().for_each(|error| hook(error)),
+                Some(Hook::Taker(taker)) => taker(),
+                None => {}
             }
         }));
     };
@@ -82,17 +98,19 @@ fn dropped() -> MutexGuard<'static, Vec<(Process, Error)>> {
     DROPPED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Those that this process has to report: a forked child may hold failures of its parent.
-fn of_this_process(dropped: Vec<(Process, Error)>) -> impl Iterator<Item = Error> {
+/// Those that are lost. A forked child may hold failures of its parent, which reports them.
+pub(crate) fn take_dropped() -> Vec<Error> {
+    let dropped = std::mem::take(&mut *dropped());
     let ours = dropped.into_iter().filter(|(of, _)| of.is_this());
-    ours.map(|(_, error)| error)
+    ours.map(|(_, error)| error).collect()
 }
 
 /// See [`crate::bindings::take_unobserved`].
 pub(crate) fn take() -> Vec<Error> {
-    let dropped = std::mem::take(&mut *dropped());
-    let mut errors: Vec<_> = of_this_process(dropped).collect();
-    errors.extend(root::take().into_iter().map(error_of));
+    // First those that are held: it waits until those that are being dropped are among the others.
+    let held = root::take();
+    let mut errors = take_dropped();
+    errors.extend(held.into_iter().map(error_of));
     errors
 }
 

@@ -7,39 +7,47 @@
 //! silently.
 
 use std::{
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
 };
 
 use pyo3::prelude::*;
 
-struct Calls {
-    closed: bool,
-    /// How many calls are running.
-    running: usize,
-    /// The process that the count belongs to. In a forked child none of these threads exist.
-    process: u32,
-}
+/// The calls that are running, in one word:
+///
+/// | bits | hold |
+/// |---|---|
+/// | 0 to 30 | how many calls are running |
+/// | 31 | whether no further call may begin ([`CLOSED`]) |
+/// | 32 to 63 | the process that they run in |
+///
+/// *Invariant: a call runs only while it is counted, and none is counted once the word is closed.*
+/// One read-modify-write counts a call and sees that the word is open. So whoever closes the word
+/// and then reads 0 knows that no call runs or will run.
+///
+/// It is no lock: a thread that is missing in a forked child would hold that for ever. The count of
+/// another process means nothing, because its threads are not here.
+static CALLS: AtomicU64 = AtomicU64::new(0);
 
-static CALLS: Mutex<Calls> = Mutex::new(Calls {
-    closed: false,
-    running: 0,
-    process: 0,
-});
-static RETURNED: Condvar = Condvar::new();
+const CLOSED: u64 = 1 << 31;
+const RUNNING: u64 = CLOSED - 1;
 
 /// How long the end of the process waits for Python code on the library's threads. A call that
 /// takes longer is left behind, as a daemon thread is.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
-fn calls() -> MutexGuard<'static, Calls> {
-    let mut calls = CALLS.lock().unwrap_or_else(PoisonError::into_inner);
-    let process = std::process::id();
-    if calls.process != process {
-        calls.process = process;
-        calls.running = 0;
-    }
-    calls
+/// Changes the word as `change` says, which is given the one of this process; returns whether it
+/// did.
+fn update(change: impl Fn(u64) -> Option<u64>) -> bool {
+    let process = u64::from(std::process::id()) << 32;
+    let ours = |calls: u64| match calls & !(CLOSED | RUNNING) == process {
+        true => calls,
+        false => process | calls & CLOSED,
+    };
+    let updated = CALLS.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |calls| {
+        change(ours(calls))
+    });
+    updated.is_ok()
 }
 
 /// Calls `f` with the GIL, on a thread of the library; `None` when the interpreter is shutting
@@ -48,18 +56,12 @@ pub(crate) fn with_python<R>(f: impl FnOnce(Python<'_>) -> R) -> Option<R> {
     struct Returned;
     impl Drop for Returned {
         fn drop(&mut self) {
-            let mut calls = calls();
-            calls.running = calls.running.saturating_sub(1);
-            drop(calls);
-            RETURNED.notify_all();
+            // In a child forked inside the call, it was counted by the parent.
+            update(|calls| (calls & RUNNING > 0).then(|| calls - 1));
         }
     }
-    {
-        let mut calls = calls();
-        if calls.closed {
-            return None;
-        }
-        calls.running += 1;
+    if !update(|calls| (calls & CLOSED == 0).then_some(calls + 1)) {
+        return None;
     }
     let _returned = Returned;
     Python::try_attach(f)
@@ -67,9 +69,16 @@ pub(crate) fn with_python<R>(f: impl FnOnce(Python<'_>) -> R) -> Option<R> {
 
 /// No call of Python from the library's threads begins after this one.
 pub(crate) fn close(py: Python<'_>) {
+    update(|calls| Some(calls | CLOSED));
+    wait_until(py, || CALLS.load(Ordering::SeqCst) & RUNNING == 0);
+}
+
+/// Waits until `over` returns `true`, for at most [`PATIENCE`].
+pub(crate) fn wait_until(py: Python<'_>, over: impl Fn() -> bool + Sync) {
     py.detach(|| {
-        let mut calls = calls();
-        calls.closed = true;
-        drop(RETURNED.wait_timeout_while(calls, PATIENCE, |calls| calls.running > 0));
+        let start = Instant::now();
+        while !over() && start.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     });
 }

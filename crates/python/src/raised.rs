@@ -6,21 +6,17 @@
 //! **No cycle.** The failure belongs to the stream, so the exception does too, and its traceback
 //! has the frames of the work, whose variables and functions may hold the stream. Python's garbage
 //! collector cannot see through the library, and clearing a frame leaves its function's closure. So
-//! the traceback is replaced by one with the same lines, whose frames hold nothing.
+//! the traceback is replaced by one with the same lines, whose frames hold nothing, also in every
+//! exception that this one leads to. What the program itself puts into an exception stays there.
 
-use std::{
-    any::Any,
-    panic::resume_unwind,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{any::Any, collections::HashSet, panic::resume_unwind, sync::Arc};
 
 use fencepost::{Error, bindings};
 use pyo3::{
-    exceptions::{PyException, PyTypeError},
+    exceptions::{PyBaseException, PyException, PyTypeError},
     intern,
     prelude::*,
-    types::{PyDict, PyString},
+    types::{PyDict, PyList, PyString, PyTuple},
 };
 
 use crate::{
@@ -40,12 +36,7 @@ impl Raised {
             what += ", which ends this work only";
         }
         let value = error.into_value(py);
-        if release_frames(value.bind(py).as_any()).is_err() {
-            // Better without a traceback than with a cycle.
-            let _ = value
-                .bind(py)
-                .setattr(intern!(py, "__traceback__"), py.None());
-        }
+        release_frames(value.bind(py).as_any());
         Raised::of(what, Some(Original(value)))
     }
 
@@ -66,25 +57,79 @@ impl Raised {
     }
 }
 
-/// Replaces the traceback of `exception`, and of those that led to it, by one with the same lines
+/// Replaces the traceback of `exception`, and of those that it leads to, by one with the same lines
 /// whose frames hold nothing.
-fn release_frames(exception: &Bound<'_, PyAny>) -> PyResult<()> {
-    /// The chain may be a circle.
-    const LONGEST: usize = 64;
-
-    let py = exception.py();
+///
+/// It reads and changes them as CPython does, whatever attributes their classes define.
+fn release_frames(exception: &Bound<'_, PyAny>) {
     let mut left = vec![exception.clone()];
-    for _ in 0..LONGEST {
-        let Some(exception) = left.pop() else {
-            break;
-        };
-        let traceback = exception.getattr(intern!(py, "__traceback__"))?;
-        exception.setattr(intern!(py, "__traceback__"), bare(&traceback)?)?;
-        for before in [intern!(py, "__context__"), intern!(py, "__cause__")] {
-            left.extend(Some(exception.getattr(before)?).filter(|before| !before.is_none()));
+    // They may lead to each other in a circle. All of them live as long as the first.
+    let mut seen = HashSet::new();
+    while let Some(exception) = left.pop() {
+        if !seen.insert(exception.as_ptr()) {
+            continue;
+        }
+        if let Some(traceback) = native::traceback(&exception) {
+            // Better without a traceback than with a cycle.
+            let bare = bare(&traceback).ok();
+            native::set_traceback(&exception, bare.as_ref());
+        }
+        left.extend(native::context(&exception));
+        left.extend(native::cause(&exception));
+        // What is missing in this version of Python holds nothing.
+        let _ = release_object(&exception);
+        for (class, attribute) in [
+            ("BaseExceptionGroup", "exceptions"),
+            ("BaseException", "args"),
+            ("BaseException", "__dict__"),
+        ] {
+            if let Ok(held) = builtin(&exception, class, attribute, "__get__") {
+                left.extend(exceptions_in(held));
+            }
         }
     }
-    Ok(())
+}
+
+/// Lets go of the object that lacks an attribute. CPython holds it to find similar names.
+fn release_object(exception: &Bound<'_, PyAny>) -> PyResult<()> {
+    builtin(exception, "AttributeError", "obj", "__delete__").map(drop)
+}
+
+/// Calls a method of the attribute that a built-in class defines for `exception`.
+fn builtin<'py>(
+    exception: &Bound<'py, PyAny>,
+    class: &str,
+    attribute: &str,
+    method: &str,
+) -> PyResult<Bound<'py, PyAny>> {
+    let builtins = exception.py().import(intern!(exception.py(), "builtins"))?;
+    let attributes = builtins.getattr(class)?.getattr("__dict__")?;
+    // It refuses an object that is no instance of the class.
+    attributes
+        .get_item(attribute)?
+        .call_method1(method, (exception,))
+}
+
+/// The exceptions in a tuple, a list or a dictionary, and in tuples and lists there.
+fn exceptions_in(held: Bound<'_, PyAny>) -> Vec<Bound<'_, PyAny>> {
+    let held = match held.cast::<PyDict>() {
+        Ok(attributes) => attributes.values().into_any(),
+        Err(_) => held,
+    };
+    let mut all = items(&held);
+    all.extend(all.iter().flat_map(items).collect::<Vec<_>>());
+    all.retain(|item| item.is_instance_of::<PyBaseException>());
+    all
+}
+
+/// The items of a tuple or a list.
+fn items<'py>(sequence: &Bound<'py, PyAny>) -> Vec<Bound<'py, PyAny>> {
+    if let Ok(tuple) = sequence.cast::<PyTuple>() {
+        return tuple.iter().collect();
+    }
+    sequence
+        .cast::<PyList>()
+        .map_or_else(|_| Vec::new(), |list| list.iter().collect())
 }
 
 /// A traceback with the lines of `traceback`, whose frames hold nothing.
@@ -157,8 +202,14 @@ pub(crate) fn call_back(
 
 /// Reports failures that nobody asked for by `sys.unraisablehook`.
 pub(crate) fn install() {
-    fencepost::set_unobserved_hook(|error| {
-        with_python(|py| report(py, error));
+    // Taken inside the call of Python: what it takes is reported before the end of the interpreter,
+    // and what it does not take any more is left for `close`.
+    bindings::set_unobserved_taker(|| {
+        with_python(|py| {
+            for error in bindings::take_lost() {
+                report(py, &error);
+            }
+        });
     });
 }
 
@@ -186,11 +237,53 @@ fn report(py: Python<'_>, error: &Error) {
 pub(crate) fn close(py: Python<'_>) {
     exit::close(py);
     // Work whose exception has left Python is about to fail its stream.
-    let start = Instant::now();
-    while bindings::is_raising() && start.elapsed() < exit::PATIENCE {
-        py.detach(|| std::thread::sleep(Duration::from_millis(1)));
-    }
+    exit::wait_until(py, || !bindings::is_raising());
     for error in py.detach(bindings::take_unobserved) {
         report(py, &error);
+    }
+}
+
+/// What CPython keeps in an exception
+/// ([exceptions](https://docs.python.org/3/c-api/exceptions.html#exception-objects)), all of it in the
+/// stable ABI.
+mod native {
+    use pyo3::{ffi, prelude::*};
+
+    type Get = unsafe extern "C" fn(*mut ffi::PyObject) -> *mut ffi::PyObject;
+
+    fn get<'py>(exception: &Bound<'py, PyAny>, get: Get) -> Option<Bound<'py, PyAny>> {
+        // SAFETY: one of the three functions below, which take an exception, as this is, and return
+        // a new reference or null.
+        unsafe { Bound::from_owned_ptr_or_opt(exception.py(), get(exception.as_ptr())) }
+    }
+
+    pub(super) fn traceback<'py>(exception: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+        get(exception, ffi::PyException_GetTraceback)
+    }
+
+    pub(super) fn context<'py>(exception: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+        get(exception, ffi::PyException_GetContext)
+    }
+
+    pub(super) fn cause<'py>(exception: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+        get(exception, ffi::PyException_GetCause)
+    }
+
+    /// Sets the traceback; to none where `traceback` is none.
+    pub(super) fn set_traceback(
+        exception: &Bound<'_, PyAny>,
+        traceback: Option<&Bound<'_, PyAny>>,
+    ) {
+        let py = exception.py();
+        let none = py.None().into_bound(py);
+        for traceback in [traceback.unwrap_or(&none), &none] {
+            // SAFETY: an exception, and a live object. It refuses what is no traceback nor None.
+            let set =
+                unsafe { ffi::PyException_SetTraceback(exception.as_ptr(), traceback.as_ptr()) };
+            match set {
+                0 => return,
+                _ => drop(PyErr::take(py)),
+            }
+        }
     }
 }

@@ -103,7 +103,7 @@ pub(crate) fn wait_for(
     device: Backend,
     limit: Limit,
     mode: WaitMode,
-    name: impl Fn() -> Option<String> + Sync,
+    name: impl Fn() -> Option<String>,
 ) -> Result<(), Ended> {
     // The library detects circles of waits inside host work, but only among waits without a
     // deadline. Such a wait cannot be cut into slices.
@@ -122,7 +122,8 @@ pub(crate) fn wait_for(
             Ok(false) => {
                 py.check_signals().map_err(Ended::Raised)?;
                 if let Some(given) = limit.passed() {
-                    let error = py.detach(|| bindings::timeout(marker, given, name()));
+                    let name = name();
+                    let error = py.detach(|| bindings::timeout(marker, given, name));
                     return Err(Ended::Failed(error));
                 }
             }

@@ -100,6 +100,84 @@ def test_a_failure_keeps_neither_the_stream_nor_the_works_variables(host, unrais
     assert unraisable.reports == []
 
 
+class Stubborn(Exception):
+    """An exception whose attributes nobody may set by the usual way."""
+
+    def __setattr__(self, name, value):
+        raise TypeError(name)
+
+
+def circle(stream):
+    first, second = Paper("first"), Paper("second")
+    for one, two in [(first, second), (second, first)]:
+        try:
+            raise one
+        except Paper:
+            one.__cause__ = two
+    raise first
+
+
+def chain(stream, levels=200):
+    try:
+        raise Paper(levels)
+    except Paper:
+        if levels == 0:
+            raise
+        chain(stream, levels - 1)
+
+
+def lacks_an_attribute(stream):
+    stream.no_such_attribute  # noqa: B018
+
+
+def stubborn(stream):
+    raise Stubborn(1)
+
+
+def caught(stream):
+    try:
+        raise Paper("caught")
+    except Paper as error:
+        return error
+
+
+def in_arguments(stream):
+    raise Paper("not one", [caught(stream), 3])
+
+
+def in_attributes(stream):
+    error = Paper("more than one")
+    error.others = [caught(stream)]
+    raise error
+
+
+def group(stream):
+    raise ExceptionGroup("both", [caught(stream), ExceptionGroup("one", [caught(stream)])])  # noqa: F821
+
+
+KINDS = [circle, chain, lacks_an_attribute, stubborn, in_arguments, in_attributes]
+if sys.version_info >= (3, 11):
+    KINDS.append(group)
+
+
+@pytest.mark.parametrize("fails", KINDS, ids=lambda fails: fails.__name__)
+def test_whatever_an_exception_leads_to_keeps_no_stream(host, fails):
+    gone = []
+
+    def launches():
+        stream = host.stream()
+        gone.append(weakref.ref(stream))
+        stream.launch(lambda: fails(stream))
+        with pytest.raises(RuntimeError) as failed:
+            stream.synchronize(timeout=PATIENCE)
+        lines = traceback.extract_tb(failed.value.__cause__.__traceback__)
+        assert fails.__name__ in [line.name for line in lines]
+
+    launches()
+    gc.collect()
+    assert gone[0]() is None
+
+
 @pytest.fixture
 def unraisable(monkeypatch):
     """What ``sys.unraisablehook`` is called with."""
