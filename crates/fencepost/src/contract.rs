@@ -74,6 +74,12 @@ pub(crate) trait DeviceImpl: Send + Sync + Any {
         None
     }
 
+    /// An error where no stream of it can be held for the host, as
+    /// [`wait_foreign`](StreamImpl::wait_foreign) holds it.
+    fn check_can_hold(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// The stream that exists from the start. The same one each time.
     fn default_stream(&self) -> Arc<dyn StreamImpl>;
 

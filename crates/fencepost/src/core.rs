@@ -159,6 +159,8 @@ pub(crate) trait HostWork: Send + Sync {
 pub(crate) struct StreamCore {
     pub(crate) id: u64,
     pub(crate) name: Name,
+    /// Whether it is no stream, but a [`Gate`](crate::Gate): its only marker is the gate.
+    pub(crate) is_gate: bool,
     /// The stream itself, if it runs host work.
     pub(crate) host_work: OnceLock<Weak<dyn HostWork>>,
     pub(crate) device: Arc<DeviceCore>,
@@ -192,10 +194,20 @@ pub(crate) struct Blocked {
 
 impl StreamCore {
     pub(crate) fn new(device: Arc<DeviceCore>) -> Arc<StreamCore> {
+        StreamCore::make(device, false)
+    }
+
+    /// That of a gate.
+    pub(crate) fn of_gate(device: Arc<DeviceCore>) -> Arc<StreamCore> {
+        StreamCore::make(device, true)
+    }
+
+    fn make(device: Arc<DeviceCore>, is_gate: bool) -> Arc<StreamCore> {
         static NEXT: Ids = Ids::new();
         Arc::new(StreamCore {
             id: NEXT.next(),
             name: Name::default(),
+            is_gate,
             host_work: OnceLock::new(),
             device,
             recorded: AtomicU64::new(0),
@@ -236,9 +248,10 @@ impl StreamCore {
         Some(self.host_work.get()?.upgrade()?.doing())
     }
 
-    /// Its name without the device's: `stream 3 "load"`.
+    /// Its name without the device's: `stream 3 "load"`, or `gate 4`.
     pub(crate) fn short(&self) -> String {
-        format!("stream {}{}", self.id, self.name)
+        let kind = if self.is_gate { "gate" } else { "stream" };
+        format!("{kind} {}{}", self.id, self.name)
     }
 
     /// The first of its waits.
@@ -270,7 +283,7 @@ impl StreamCore {
 
 impl fmt::Display for StreamCore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "stream {}{} of {}", self.id, self.name, self.device)
+        write!(f, "{} of {}", self.short(), self.device)
     }
 }
 

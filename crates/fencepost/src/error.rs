@@ -297,6 +297,15 @@ impl Error {
 }
 
 impl Error {
+    /// A thread of the library could not be started.
+    pub(crate) fn no_thread(error: &std::io::Error) -> Error {
+        Error::Backend {
+            call: "std::thread::Builder::spawn",
+            code: error.raw_os_error().unwrap_or(-1).into(),
+            text: format!("{error}; end some threads, or raise the process's limit"),
+        }
+    }
+
     /// A timeout that names the event that was waited for.
     pub(crate) fn of_event(mut self, name: Option<String>) -> Error {
         if let Error::Timeout(timeout) = &mut self {

@@ -30,7 +30,10 @@ struct Node {
     /// The same with its device.
     full: String,
     value: u64,
+    /// The line that recorded the marker, or made the gate.
     at: Place,
+    /// Whether it is a gate, and no stream's marker.
+    is_gate: bool,
     /// What of the stream before waits for it.
     waiter: Waiter,
 }
@@ -56,6 +59,8 @@ enum End {
     Native {
         complete: u64,
     },
+    /// A gate that the host has not opened.
+    Closed,
     /// Nothing keeps it: it was seen between two of its steps.
     GoesOn,
     Circle,
@@ -83,6 +88,7 @@ fn end_of(point: &Point) -> End {
         },
         Some(Doing::NotStarted { at, exhausted }) => End::NotStarted { at, exhausted },
         Some(Doing::GoesOn) => End::GoesOn,
+        None if point.timeline.stream.is_gate => End::Closed,
         None => End::Native {
             complete: point.timeline.completed(),
         },
@@ -105,6 +111,7 @@ fn nodes_of(steps: &[Step]) -> Vec<Node> {
             full: stream.to_string(),
             value: point.value,
             at: point.at,
+            is_gate: stream.is_gate,
             waiter,
         });
         before = Some(stream);
@@ -181,10 +188,14 @@ impl fmt::Display for Subject<'_> {
 /// What is waited for.
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, " for marker {} of {}", self.value, self.full)?;
-        match self.at.is_known() {
-            true => write!(f, ", recorded at {}", self.at),
-            false => Ok(()),
+        match self.is_gate {
+            true => write!(f, " for {}", self.full)?,
+            false => write!(f, " for marker {} of {}", self.value, self.full)?,
+        }
+        match (self.at.is_known(), self.is_gate) {
+            (true, true) => write!(f, ", made at {}", self.at),
+            (true, false) => write!(f, ", recorded at {}", self.at),
+            (false, _) => Ok(()),
         }
     }
 }
@@ -209,6 +220,7 @@ impl End {
                 "the work between its markers {complete} and {} is not done",
                 node.value
             ),
+            End::Closed => format!("{stream} is not opened yet"),
             End::GoesOn => format!("{stream} goes on at this moment"),
             End::Circle => String::new(),
         }
@@ -226,6 +238,7 @@ mod tests {
             full: format!("stream {number} of host"),
             value: 1,
             at: Place::of_line("load.py", number as u32),
+            is_gate: false,
             waiter: Waiter::Stream,
         };
         (1..=from).rev().map(node).collect()
@@ -286,6 +299,23 @@ mod tests {
                 && told.contains("the closure launched at load.py:9, which stream 2 runs, waits")
                 && told.contains("stream 1 waits for marker 1 of stream 3"),
             "{told}"
+        );
+    }
+
+    #[test]
+    fn a_gate_is_called_so() {
+        let mut nodes = chain(2);
+        let gate = Node {
+            stream: "gate 9 \"upload\"".into(),
+            full: "gate 9 \"upload\" of host".into(),
+            is_gate: true,
+            ..nodes.remove(1)
+        };
+        nodes.push(gate);
+        assert_eq!(
+            text(&nodes, &End::Closed),
+            "stuck is gate 9 \"upload\" of host: it is not opened yet. The waits: stream 2 waits \
+             for gate 9 \"upload\" of host, made at load.py:1"
         );
     }
 

@@ -7,7 +7,7 @@
 //!
 //! *Invariant: a gate that is waited for is opened once, whatever happens.* It opens when the
 //! marker is complete, when the marker has failed (after what lies behind the gate was marked as
-//! failed), and when nobody can watch the marker.
+//! failed), and when nobody can watch the marker. A forked child never opens a gate of its parent.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use crate::{
     contract::{MarkerImpl, StreamImpl},
     core::{Blocked, StreamCore},
     error::{Cause, Error, Result},
+    fork::Process,
     timeline::Waiter,
 };
 
@@ -86,7 +87,11 @@ pub(crate) fn open_after(
     published: Vec<PublishedWait>,
 ) -> Result<()> {
     let text = marker.to_string();
-    let mut gate = OpenOnDrop { wait, published };
+    let mut gate = OpenOnDrop {
+        wait,
+        published,
+        process: Process::this(),
+    };
     let call = Waiter::Call(Box::new(move |result: Result<()>| {
         let result = result.map_err(|error| failed_wait(text, &error));
         gate.settle(result);
@@ -98,6 +103,7 @@ pub(crate) fn open_after(
 struct OpenOnDrop<W: GateWait> {
     wait: W,
     published: Vec<PublishedWait>,
+    process: Process,
 }
 
 impl<W: GateWait> OpenOnDrop<W> {
@@ -108,6 +114,11 @@ impl<W: GateWait> OpenOnDrop<W> {
 
 impl<W: GateWait> Drop for OpenOnDrop<W> {
     fn drop(&mut self) {
+        if !self.process.is_this() {
+            // The gate is the parent's, and a thread of the parent may have held the locks.
+            std::mem::forget(std::mem::take(&mut self.published));
+            return;
+        }
         // Before it opens: whoever sees the stream go on must not find it published as waiting.
         self.published.clear();
         self.wait.open();

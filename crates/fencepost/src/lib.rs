@@ -7,6 +7,7 @@
 //! | [`Stream`] | an in-order queue of a device |
 //! | [`Marker`] | one recorded point on a stream, complete once all work before it is |
 //! | [`Event`] | a slot that holds the latest of its markers: an event of PyTorch's and CUDA's |
+//! | [`Gate`] | a point that the host opens, for streams to wait for |
 //!
 //! ```
 //! use fencepost::{Device, Event};
@@ -80,6 +81,7 @@ mod error;
 mod event;
 mod explain;
 mod fork;
+mod gate;
 pub mod guide;
 mod host;
 #[cfg(any(feature = "cuda", feature = "vulkan", has_metal))]
@@ -124,6 +126,7 @@ pub use contract::Backend;
 pub use device::{Device, Found};
 pub use error::{Cause, Error, Result, Timeout};
 pub use event::Event;
+pub use gate::Gate;
 pub use host::{HostOptions, blocking};
 pub use marker::{Marker, MarkerFuture, Status};
 pub use place::Place;
@@ -146,7 +149,7 @@ macro_rules! unwind_safe {
         impl std::panic::RefUnwindSafe for $name {}
     )*};
 }
-unwind_safe!(Device, Stream, Marker, Event, MarkerFuture);
+unwind_safe!(Device, Stream, Marker, Event, Gate, MarkerFuture);
 
 // Every type is meant to be shared between threads.
 const _: () = {
@@ -155,6 +158,7 @@ const _: () = {
     shared::<Stream>();
     shared::<Marker>();
     shared::<Event>();
+    shared::<Gate>();
     shared::<MarkerFuture>();
     shared::<Error>();
     shared::<Place>();

@@ -114,7 +114,10 @@ impl Hash for Point {
 
 impl fmt::Display for Point {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "marker {} of {}", self.value, self.timeline.stream)
+        match self.timeline.stream.is_gate {
+            true => self.timeline.stream.fmt(f),
+            false => write!(f, "marker {} of {}", self.value, self.timeline.stream),
+        }
     }
 }
 

@@ -163,11 +163,7 @@ impl<W: Watched, S: Sleep<W>> Watcher<W, S> {
         let refused = std::mem::take(&mut state.watched);
         drop(state);
         drop(refused);
-        let error = Error::Backend {
-            call: "std::thread::Builder::spawn",
-            code: error.raw_os_error().unwrap_or(-1).into(),
-            text: format!("{error}; end some threads, or raise the process's limit"),
-        };
+        let error = Error::no_thread(&error);
         diagnostics::thread_not_started(self.shared.name, &error);
         Err(error)
     }

@@ -3,8 +3,11 @@
 use std::ffi::c_void;
 
 use super::driver::{ContextHandle, Driver, EventHandle, StreamHandle};
-use super::fault::{Fault, NOT_READY};
+use super::fault::{Fault, NOT_READY, Status};
 use crate::fork::Process;
+
+/// `CUDA_ERROR_STREAM_CAPTURE_IMPLICIT`.
+const CAPTURE_IMPLICIT: Status = 906;
 
 /// A context as the driver knows it, with the calls that are made in it.
 #[derive(Clone, Copy)]
@@ -159,17 +162,37 @@ impl Calls {
     /// Whether a capture is going on in `stream`.
     #[inline]
     pub(super) fn is_capturing(&self, stream: StreamHandle) -> Result<bool, Fault> {
+        match self.capture_status(stream) {
+            // Another stream is captured in a way that the legacy stream must not disturb. It is
+            // not captured itself. Where that matters, the call that follows is refused.
+            Err(Fault::Code {
+                code: CAPTURE_IMPLICIT,
+                ..
+            }) => Ok(false),
+            asked => asked,
+        }
+    }
+
+    /// As [`is_capturing`](Calls::is_capturing), also where the capture is one that the legacy
+    /// stream must not disturb.
+    pub(super) fn is_in_capture(&self, stream: StreamHandle) -> Result<bool, Fault> {
+        match self.capture_status(stream) {
+            Err(Fault::Code {
+                code: CAPTURE_IMPLICIT,
+                ..
+            }) => Ok(true),
+            asked => asked,
+        }
+    }
+
+    #[inline]
+    fn capture_status(&self, stream: StreamHandle) -> Result<bool, Fault> {
         let mut status = 0;
         // SAFETY: the stream is alive, `status` is an int.
-        let asked = unsafe { self.driver.stream_is_capturing((stream, &raw mut status)) };
-        match asked {
+        match unsafe { self.driver.stream_is_capturing((stream, &raw mut status)) } {
             Ok(()) => Ok(status != 0),
             // A driver from before captures.
             Err(Fault::Missing(_)) => Ok(false),
-            // CUDA_ERROR_STREAM_CAPTURE_IMPLICIT: another stream is captured in a way that the
-            // legacy stream must not disturb. It is not captured itself. Where that matters, the
-            // call that follows is refused.
-            Err(Fault::Code { code: 906, .. }) => Ok(false),
             Err(fault) => Err(fault),
         }
     }

@@ -35,6 +35,7 @@ use super::driver::{ContextHandle, Driver, Ordinal, StreamHandle};
 use super::fault::Fault;
 use super::native_stream::{LEGACY, Origin, PER_THREAD};
 use super::stream::CudaStream;
+use super::waits::check_can_hold;
 
 pub(crate) struct CudaDevice {
     core: Arc<DeviceCore>,
@@ -331,6 +332,10 @@ impl DeviceImpl for CudaDevice {
 
     fn uuid(&self) -> Option<[u8; 16]> {
         self.context.uuid
+    }
+
+    fn check_can_hold(&self) -> Result<()> {
+        check_can_hold(&self.core.name)
     }
 
     fn default_stream(&self) -> Arc<dyn StreamImpl> {

@@ -137,6 +137,15 @@ impl NativeStream {
         }
     }
 
+    /// Whether work of the stream would become part of a capture, its own or one that the legacy
+    /// stream must not disturb: there a call that is no part of a graph breaks the capture.
+    pub(super) fn is_in_capture(&self) -> Result<bool, Fault> {
+        match self.shared.load(Ordering::Relaxed) {
+            true => self.call(|raw| self.context.calls.is_in_capture(raw)),
+            false => Ok(false),
+        }
+    }
+
     #[inline(never)]
     fn ask_whether_capturing(&self) -> Result<bool, Fault> {
         self.call(|raw| self.context.calls.is_capturing(raw))

@@ -238,15 +238,19 @@ impl StreamImpl for CudaStream {
     }
 
     fn clear_error(&self) -> Result<()> {
-        let (_, failure_point) = self.values.current();
+        let (timeline, failure_point) = self.values.current();
         if let Some(failure_point) = failure_point {
             let _ = failure_point.ask();
         }
         if let Some(lost) = self.context.lost() {
             return Err(lost);
         }
-        self.context.upstreams.forget_failed(self.core.id);
-        self.values.start_new_epoch();
+        // Not while the failure is still to come: markers behind such a wait must not count as
+        // complete.
+        if timeline.has_failed() {
+            self.context.upstreams.forget_failed(self.core.id);
+            self.values.start_new_epoch();
+        }
         Ok(())
     }
 }

@@ -13,11 +13,14 @@ use super::{
 };
 use crate::{
     contract::MarkerImpl,
-    error::{Cause, Result},
+    error::{Cause, Error, Result},
     host_gate::{GateWait, HostGated, PublishedWait, failed_wait, open_after},
     sync::Ids,
     timeline::{Awaited, Reached, Timeline, Waiter},
 };
+
+/// The numbers of waits for what may fail unseen.
+static NUMBERS: Ids = Ids::new();
 
 impl CudaStream {
     pub(super) fn wait_native(&self, marker: &Arc<dyn MarkerImpl>, imp: &CudaMarker) -> Result<()> {
@@ -88,7 +91,6 @@ impl CudaStream {
         marker: &Arc<dyn MarkerImpl>,
         timeline: &Timeline,
     ) -> Result<UpstreamWait> {
-        static NUMBERS: Ids = Ids::new();
         let (context, kind) = (self.context, self.kind(false));
         let (number, after) = (NUMBERS.next(), self.values.last());
         let failed = |fault| context.failed(fault, Some(timeline));
@@ -140,7 +142,7 @@ impl CudaStream {
             upstream_wait.after,
         );
         let failure_point = self.values.set_failure_point(FailurePoint::new(
-            context, kind, event, timeline, after, cause, None,
+            context, kind, event, timeline, after, cause,
         ));
         if context
             .watcher
@@ -171,8 +173,49 @@ impl Drop for UpstreamWait {
     }
 }
 
+impl CudaStream {
+    /// An error where nothing may hold the stream back for the host. It comes before anything is
+    /// submitted.
+    fn check_may_be_held(&self) -> Result<()> {
+        check_can_hold(&self.core.device.name)?;
+        match self.native.is_in_capture() {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(Error::Unsupported {
+                what: format!(
+                    "waiting for the host on {}, which is being captured into a graph",
+                    self.core
+                ),
+                device: self.core.device.name.clone(),
+                remedy: "wait before the capture begins, or on the stream that launches the graph"
+                    .into(),
+            }),
+            Err(fault) => Err(self.context.failed(fault, None)),
+        }
+    }
+}
+
+/// An error where streams cannot wait for a value in memory. Whether a device can is told by
+/// `cuStreamWaitValue32` itself: the attribute for it is of the call's first version, which is
+/// deprecated.
+pub(super) fn check_can_hold(device: &str) -> Result<()> {
+    match cfg!(windows) {
+        false => Ok(()),
+        true => Err(Error::Unsupported {
+            what: "holding a stream for the host on Windows, where cuStreamWaitValue32 was never \
+                   tried"
+                .into(),
+            device: device.into(),
+            remedy: "let a host stream wait, or block on the marker with synchronize()".into(),
+        }),
+    }
+}
+
 impl HostGated for CudaStream {
+    /// The driver knows nothing of the marker. So the wait counts among those for what may fail
+    /// unseen: nothing behind it counts as complete once the marker has failed, and the gate can be
+    /// opened without asking the driver, which may be blocked until it opens.
     fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
+        self.check_may_be_held()?;
         let Some(timeline) = self.live_timeline() else {
             return Ok(());
         };
@@ -191,11 +234,14 @@ impl HostGated for CudaStream {
                 return self.refused(fault, &timeline);
             }
         };
+        let number = NUMBERS.next();
+        context.upstreams.add(number, self.core.id, before, marker);
         let held = self.native.call(|raw| {
             context.calls.record(event, raw)?;
             context.gates.block(raw, gate)
         });
         if let Err(fault) = held {
+            context.upstreams.settled(number);
             context.pools.give_event(kind, event);
             context.gates.open(gate);
             return self.refused(fault, &timeline);
@@ -203,16 +249,14 @@ impl HostGated for CudaStream {
         let published = vec![PublishedWait::new(&self.core, marker, before)];
         let wait = SubmittedWait {
             stream: self.me.clone(),
-            failure_point: Some(FailurePoint::new(
-                context,
+            place: Some(WaitPlace {
                 kind,
                 event,
                 timeline,
                 before,
-                Cause::new(""),
-                None,
-            )),
-            gate: Some(gate),
+            }),
+            upstream: Some(number),
+            gate,
             context,
         };
         open_after(marker, wait, published)
@@ -231,7 +275,6 @@ impl HostGated for CudaStream {
                     timeline.clone(),
                     before,
                     cause.clone(),
-                    None,
                 )),
                 Err(fault) => {
                     context.pools.give_event(kind, event);
@@ -247,40 +290,62 @@ impl HostGated for CudaStream {
     }
 }
 
-/// A wait for a host gate. Should its marker fail, the stream ends at `failure_point`, where the
-/// wait begins.
+/// A wait for a host gate.
 struct SubmittedWait {
     stream: Weak<CudaStream>,
-    failure_point: Option<FailurePoint>,
-    gate: Option<HostGate>,
+    /// Where it begins: there the stream ends should the marker fail.
+    place: Option<WaitPlace>,
+    /// Its number among the waits for what may fail unseen; none where it has failed.
+    upstream: Option<u64>,
+    gate: HostGate,
     context: &'static Context,
 }
 
+/// Where a wait begins on its stream.
+struct WaitPlace {
+    kind: Kind,
+    /// Recorded in front of the wait.
+    event: EventHandle,
+    timeline: Arc<Timeline>,
+    /// The last marker in front of it.
+    before: u64,
+}
+
 impl GateWait for SubmittedWait {
-    /// Where the marker has failed, the failure point opens the gate once the stream has failed.
+    /// Makes no call of the driver.
     fn settle(&mut self, result: Result<(), Cause>) {
         let Err(cause) = result else {
             return;
         };
-        let (Some(failure_point), Some(gate)) = (self.failure_point.take(), self.gate.take())
-        else {
+        let Some(place) = self.place.take() else {
             return;
         };
-        let failure_point = failure_point.with(cause, gate);
-        let failure_point = match self.stream.upgrade() {
-            Some(stream) => stream.values.set_failure_point(failure_point),
-            None => Arc::new(failure_point),
+        self.upstream = None;
+        let WaitPlace {
+            kind,
+            event,
+            timeline,
+            before,
+        } = place;
+        let point = FailurePoint::new(self.context, kind, event, timeline, before, cause);
+        let point = match self.stream.upgrade() {
+            Some(stream) => stream.values.set_failure_point(point),
+            None => Arc::new(point),
         };
         // The watcher settles it. Where it cannot be asked, it is settled here.
-        let watch = Watch::FailurePoint(failure_point.clone());
+        let watch = Watch::FailurePoint(point.clone());
         if self.context.watcher.watch(watch).is_err() {
-            failure_point.give_up();
+            point.give_up();
         }
     }
 
     fn open(&mut self) {
-        if let Some(gate) = self.gate.take() {
-            self.context.gates.open(gate);
+        if let Some(number) = self.upstream.take() {
+            self.context.upstreams.settled(number);
         }
+        if let Some(place) = self.place.take() {
+            self.context.pools.give_event(place.kind, place.event);
+        }
+        self.context.gates.open(self.gate);
     }
 }

@@ -10,9 +10,7 @@ use std::{
     task::Waker,
 };
 
-use super::{
-    context::Context, driver::EventHandle, fault::Meaning, host_gates::HostGate, pools::Kind,
-};
+use super::{context::Context, driver::EventHandle, fault::Meaning, pools::Kind};
 use crate::{
     contract::MarkerImpl,
     error::{Cause, Error, Result},
@@ -179,8 +177,6 @@ pub(super) struct FailurePoint {
     pub(super) timeline: Arc<Timeline>,
     before: u64,
     pub(super) cause: Cause,
-    /// A gate to open once the stream counts as failed.
-    held: Mutex<Option<HostGate>>,
 }
 
 impl FailurePoint {
@@ -192,30 +188,18 @@ impl FailurePoint {
         timeline: Arc<Timeline>,
         before: u64,
         cause: Cause,
-        held: Option<HostGate>,
     ) -> FailurePoint {
         FailurePoint {
             lease: Lease::new(context, kind, event),
             timeline,
             before,
             cause,
-            held: Mutex::new(held),
-        }
-    }
-
-    /// The same failure point, with a cause, and a gate to open once the stream has failed by it.
-    pub(super) fn with(self, cause: Cause, gate: HostGate) -> FailurePoint {
-        FailurePoint {
-            cause,
-            held: Mutex::new(Some(gate)),
-            ..self
         }
     }
 
     /// Fails the stream now, where nobody can watch for the failure point.
     pub(super) fn give_up(&self) {
         self.timeline.fail(&self.cause, false).fire();
-        self.release();
     }
 
     pub(super) fn event(&self) -> EventHandle {
@@ -225,7 +209,6 @@ impl FailurePoint {
     /// Fails the stream if this point has been reached; `true` when it has.
     pub(super) fn ask(&self) -> Result<bool> {
         if self.timeline.has_failed() {
-            self.release();
             return Ok(true);
         }
         let context = self.lease.context;
@@ -234,22 +217,9 @@ impl FailurePoint {
             Ok(true) => {
                 context.complete(&self.timeline, self.before);
                 self.timeline.fail(&self.cause, false).fire();
-                self.release();
                 Ok(true)
             }
-            Err(fault) => {
-                let error = context.failed(fault, Some(&self.timeline));
-                self.release();
-                Err(error)
-            }
-        }
-    }
-
-    /// Only once the stream counts as failed: nothing behind the gate may count as complete.
-    fn release(&self) {
-        let held = lock(&self.held).take();
-        if let Some(gate) = held {
-            self.lease.context.gates.open(gate);
+            Err(fault) => Err(context.failed(fault, Some(&self.timeline))),
         }
     }
 }

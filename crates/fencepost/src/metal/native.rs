@@ -108,7 +108,7 @@ impl PendingStep {
 
 impl Drop for PendingStep {
     fn drop(&mut self) {
-        if !self.finished {
+        if !self.finished && !self.native.gpu.is_forked() {
             let cause = "the command buffer or wait in front of this work was dropped before it \
                          completed";
             self.native.finish(self.ticket, Err(Cause::new(cause)));

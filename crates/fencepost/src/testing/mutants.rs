@@ -174,6 +174,10 @@ impl DeviceImpl for MutantDevice {
         self.inner.imp().uuid()
     }
 
+    fn check_can_hold(&self) -> Result<()> {
+        self.inner.imp().check_can_hold()
+    }
+
     fn default_stream(&self) -> Arc<dyn StreamImpl> {
         let inner = self.inner.imp().default_stream();
         let idle = self

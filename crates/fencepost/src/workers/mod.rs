@@ -1,12 +1,14 @@
-//! The library's own threads for host work: a pool of workers, and the queue of user callbacks that
-//! every backend runs on such a pool.
+//! The library's own threads for host work: a pool of workers, the queue of user callbacks that
+//! every backend runs on such a pool, and the thread that looks after deadlines.
 
 mod callbacks;
+mod deadlines;
 mod monitor;
 mod panics;
 mod pool;
 mod probe;
 
 pub(crate) use callbacks::CallbackQueue;
+pub(crate) use deadlines::{Deadline, Deadlines, Expire};
 pub(crate) use panics::{Raised, discard, text_of};
 pub(crate) use pool::{MAX_THREADS, Pool, Task};

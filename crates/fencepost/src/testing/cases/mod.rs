@@ -4,6 +4,7 @@ use super::Case;
 
 mod asking;
 mod failing;
+mod gates;
 mod recording;
 mod sharing;
 mod telling;
@@ -17,6 +18,7 @@ pub(super) const ALL: &[&[Case]] = &[
     timing::CASES,
     telling::CASES,
     failing::CASES,
+    gates::CASES,
     sharing::CASES,
 ];
 
