@@ -1,10 +1,21 @@
 //! What CUDA's operations cost beside the bare driver's.
 
-use std::hint::black_box;
+use std::{
+    hint::black_box,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll, Wake, Waker},
+    thread,
+    time::Duration,
+};
 
 use fencepost::{Event, Stream, cuda, testing::work};
 
-use super::{Base, Bench, Measure, Row, harness::Side};
+use super::{
+    Base, Bench, Figures, Measure, Row, against,
+    harness::{How, Side, in_settled_turns},
+    row,
+};
 use crate::Stop;
 
 #[allow(unsafe_code)]
@@ -22,6 +33,16 @@ pub(super) const MEASURES: &[Measure] = &[
     // The driver completes an untimed event of an idle stream at once, without the GPU.
     |bench| bench.cuda_round_trip("record + synchronize, idle stream", false, None),
     Bench::cuda_kernel_round_trip,
+    Bench::cuda_elapsed,
+    |bench| bench.cuda_await("await, nothing to do", 0, Some(1.5)),
+    |bench| bench.cuda_await("await, 20 µs of work", 20_000, None),
+    |bench| bench.cuda_await("await, 200 µs of work", 200_000, None),
+    |bench| bench.cuda_await("await, 2 ms of work", 2_000_000, Some(1.02)),
+    #[cfg(target_os = "linux")]
+    |bench| bench.cuda_await_cost("await, 200 µs, processor time", 200_000),
+    #[cfg(target_os = "linux")]
+    |bench| bench.cuda_await_cost("await, 2 ms, processor time", 2_000_000),
+    Bench::cuda_await_many,
 ];
 
 /// Whether the stream's native handle was given out. Others may capture the stream then, so that
@@ -211,5 +232,171 @@ impl Bench {
         });
         let base = ("kernel + Record + Synchronize", Some(1.1));
         self.compare("kernel + record + synchronize", base, &sides, ours, bare)
+    }
+
+    fn cuda_elapsed(&self) -> Result<Row, Stop> {
+        let sides = self.sides()?;
+        let (start, end) = (self.new_event(true), self.new_event(true));
+        let (first, last) = (sides.bare.event(true)?, sides.bare.event(true)?);
+        // Twice, as events in use are: from the second time on they are recorded in place.
+        for _ in 0..2 {
+            start.record(&sides.ours)?;
+            end.record(&sides.ours)?;
+            sides.bare.record(&first)?;
+            sides.bare.record(&last)?;
+        }
+        sides.settle()?;
+        end.synchronize()?;
+        let ours: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                black_box(black_box(&start).elapsed(black_box(&end))?);
+            }
+            Ok(())
+        });
+        let bare: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                black_box(black_box(&first).elapsed(black_box(&last))?);
+            }
+            Ok(())
+        });
+        let base = ("cuEventElapsedTime", Some(1.2));
+        self.compare("elapsed, complete", base, &sides, ours, bare)
+    }
+
+    /// The time until a thread that awaits an event goes on, beside one that waits by spinning in
+    /// the driver. Before each turn everything has gone to sleep.
+    fn cuda_await(
+        &self,
+        operation: &'static str,
+        nanos: u64,
+        bound: Option<f64>,
+    ) -> Result<Row, Stop> {
+        let how = self.how(151, 1, Some(AWAIT_PAUSE));
+        self.await_by(operation, nanos, how, bound)
+    }
+
+    /// The processor time that all threads spend meanwhile.
+    #[cfg(target_os = "linux")]
+    fn cuda_await_cost(&self, operation: &'static str, nanos: u64) -> Result<Row, Stop> {
+        let mut how = self.how(151, 1, Some(AWAIT_PAUSE));
+        how.clock = bare::processor_time;
+        self.await_by(operation, nanos, how, Some(0.5))
+    }
+
+    fn await_by(
+        &self,
+        operation: &'static str,
+        nanos: u64,
+        how: How,
+        bound: Option<f64>,
+    ) -> Result<Row, Stop> {
+        let sides = self.sides()?;
+        let (event, native) = (self.new_event(false), sides.bare.event(false)?);
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let ours: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                work::spin(&sides.ours, nanos)?;
+                event.record(&sides.ours)?;
+                block_on(&waker, (&event).into_future())?;
+            }
+            Ok(())
+        });
+        let bare: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                work::spin(&sides.bare.owner, nanos)?;
+                sides.bare.record(&native)?;
+                native.synchronize()?;
+            }
+            Ok(())
+        });
+        let settle = || sides.settle();
+        let [ours, bare] = in_settled_turns(how, &settle, [ours, bare])?;
+        Ok(row(
+            operation,
+            how,
+            &ours,
+            [(&bare, ("Record + Synchronize", bound))],
+        ))
+    }
+
+    /// One of many events that are awaited at the same time.
+    fn cuda_await_many(&self) -> Result<Row, Stop> {
+        const MANY: usize = 200;
+        let sides = self.sides()?;
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let ours: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                let mut futures = Vec::with_capacity(MANY);
+                for _ in 0..MANY {
+                    work::spin(&sides.ours, 0)?;
+                    let event = self.new_event(false);
+                    event.record(&sides.ours)?;
+                    futures.push((&event).into_future());
+                }
+                // All are polled before any is waited for.
+                let mut context = task::Context::from_waker(&waker);
+                let mut pending = Vec::new();
+                for mut future in futures {
+                    match Pin::new(&mut future).poll(&mut context) {
+                        Poll::Ready(done) => done?,
+                        Poll::Pending => pending.push(future),
+                    }
+                }
+                for future in pending {
+                    block_on(&waker, future)?;
+                }
+            }
+            Ok(())
+        });
+        let bare: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                let mut events = Vec::with_capacity(MANY);
+                for _ in 0..MANY {
+                    work::spin(&sides.bare.owner, 0)?;
+                    let event = sides.bare.event(false)?;
+                    sides.bare.record(&event)?;
+                    events.push(event);
+                }
+                for event in &events {
+                    event.synchronize()?;
+                }
+            }
+            Ok(())
+        });
+        let how = self.how(31, 1, Some(AWAIT_PAUSE));
+        let settle = || sides.settle();
+        let [ours, bare] = in_settled_turns(how, &settle, [ours, bare])?;
+        let share = MANY as f64;
+        let (ours, bare) = (Figures::of(&ours, share), Figures::of(&bare, share));
+        let against = against(&ours, bare, ("each of 200 synchronized", None));
+        Ok(Row {
+            operation: "each of 200 awaited",
+            rounds: how.rounds,
+            figures: ours,
+            against: vec![against],
+        })
+    }
+}
+
+/// In it, every thread of the library goes to sleep.
+const AWAIT_PAUSE: Duration = Duration::from_micros(300);
+
+/// Wakes the thread that awaits.
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs `future` to its end in this thread, which sleeps meanwhile.
+fn block_on<F: Future + Unpin>(waker: &Waker, mut future: F) -> F::Output {
+    let mut context = task::Context::from_waker(waker);
+    loop {
+        match Pin::new(&mut future).poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! Measuring several sides of a comparison in turns.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use crate::{Stop, stats::Stats};
 
@@ -16,6 +19,17 @@ pub(super) struct How {
     pub(super) batch: u64,
     /// A pause before each turn, in which every thread and core involved goes to sleep.
     pub(super) pause: Option<Duration>,
+    /// What the turns are measured by.
+    pub(super) clock: Clock,
+}
+
+/// What a turn is measured by: a clock that only goes forward.
+pub(super) type Clock = fn() -> Duration;
+
+/// The time that passes.
+pub(super) fn wall_time() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
 }
 
 /// A shorter turn would measure the clock.
@@ -38,7 +52,7 @@ pub(super) fn in_settled_turns<const N: usize>(
     mut sides: [Side<'_>; N],
 ) -> Result<[Stats; N], Stop> {
     let turn = |side: &mut Side<'_>, operations| {
-        let took = turn(side, operations)?;
+        let took = turn(how.clock, side, operations)?;
         settle()?;
         Ok::<Duration, Stop>(took)
     };
@@ -73,8 +87,8 @@ pub(super) fn in_settled_turns<const N: usize>(
         .map_err(|_| Stop::Failed("a measurement of no rounds".into()))
 }
 
-fn turn(side: &mut Side<'_>, operations: u64) -> Result<Duration, Stop> {
-    let start = Instant::now();
+fn turn(clock: Clock, side: &mut Side<'_>, operations: u64) -> Result<Duration, Stop> {
+    let start = clock();
     side(operations)?;
-    Ok(start.elapsed())
+    Ok(clock().saturating_sub(start))
 }

@@ -170,6 +170,7 @@ impl Bench {
             rounds,
             batch,
             pause,
+            clock: harness::wall_time,
         }
     }
 

@@ -5,6 +5,9 @@ use std::{
     sync::OnceLock,
 };
 
+#[cfg(target_os = "linux")]
+use std::time::Duration;
+
 use fencepost::{Device, cuda};
 
 use crate::Stop;
@@ -16,7 +19,7 @@ type Handle = *mut c_void;
 const NOT_READY: c_int = 600;
 
 macro_rules! functions {
-    ($($name:ident = $symbol:literal ($($argument:ty),*);)*) => {
+    ($($name:ident = $symbol:literal $(or $older:literal)? ($($argument:ty),*);)*) => {
         /// The driver's functions.
         struct Driver {
             $($name: unsafe extern "system" fn($($argument),*) -> c_int,)*
@@ -28,7 +31,12 @@ macro_rules! functions {
                     // SAFETY: the symbol is a function of the driver API with this C signature; see
                     // https://docs.nvidia.com/cuda/cuda-driver-api/. The library is never unloaded,
                     // so the pointer stays good.
-                    $($name: *unsafe { library.get(concat!($symbol, "\0").as_bytes()) }?,)*
+                    $($name: unsafe {
+                        let found = library.get(concat!($symbol, "\0").as_bytes());
+                        $(let found = found
+                            .or_else(|_| library.get(concat!($older, "\0").as_bytes()));)?
+                        *found?
+                    },)*
                 })
             }
         }
@@ -44,6 +52,7 @@ functions! {
     query = "cuEventQuery" (Handle);
     synchronize = "cuEventSynchronize" (Handle);
     wait = "cuStreamWaitEvent" (Handle, Handle, c_uint);
+    elapsed = "cuEventElapsedTime_v2" or "cuEventElapsedTime" (*mut f32, Handle, Handle);
 }
 
 impl Driver {
@@ -171,6 +180,37 @@ impl Event {
         let status = unsafe { (self.driver.synchronize)(self.raw) };
         check("cuEventSynchronize", status)
     }
+
+    /// `cuEventElapsedTime`: since CUDA 12.8, C's header means the newer function by that name.
+    #[inline]
+    pub(super) fn elapsed(&self, end: &Event) -> Result<f32, Stop> {
+        let mut millis = 0.0;
+        // SAFETY: both events are alive and `millis` is one float.
+        let status = unsafe { (self.driver.elapsed)(&raw mut millis, self.raw, end.raw) };
+        check("cuEventElapsedTime", status).map(|()| millis)
+    }
+}
+
+/// The processor time that all threads of the process have used.
+#[cfg(target_os = "linux")]
+pub(super) fn processor_time() -> Duration {
+    /// A `timespec` where both of its fields are as wide as a pointer.
+    #[repr(C)]
+    struct Time {
+        seconds: isize,
+        nanos: isize,
+    }
+    unsafe extern "C" {
+        fn clock_gettime(clock: c_int, time: *mut Time) -> c_int;
+    }
+    const CLOCK_PROCESS_CPUTIME_ID: c_int = 2;
+    let mut time = Time {
+        seconds: 0,
+        nanos: 0,
+    };
+    // SAFETY: `time` is one timespec.
+    unsafe { clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.seconds as u64, time.nanos as u32)
 }
 
 impl Drop for Event {
