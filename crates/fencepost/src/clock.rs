@@ -8,6 +8,7 @@
 use std::{
     fmt,
     hash::{Hash, Hasher},
+    ops::Deref,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -36,7 +37,28 @@ use crate::{
 /// - Vulkan: [`timestampPeriod` and `timestampValidBits`](https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#queries-timestamps)
 /// - Metal: [`gpuEndTime`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/gpuendtime)
 #[derive(Clone)]
-pub struct Clock(Arc<Facts>);
+pub struct Clock(Shared);
+
+/// What clones of a clock share.
+#[derive(Clone)]
+enum Shared {
+    Counted(Arc<Facts>),
+    /// Lives until the process ends, so that its references need not be counted: each elapsed time
+    /// holds one.
+    Static(&'static Facts),
+}
+
+impl Deref for Shared {
+    type Target = Facts;
+
+    #[inline]
+    fn deref(&self) -> &Facts {
+        match self {
+            Shared::Counted(facts) => facts,
+            Shared::Static(facts) => facts,
+        }
+    }
+}
 
 struct Facts {
     id: u64,
@@ -56,13 +78,21 @@ impl Clock {
         resolution: Duration,
     ) -> Clock {
         static NEXT: Ids = Ids::new();
-        Clock(Arc::new(Facts {
+        Clock(Shared::Counted(Arc::new(Facts {
             id: NEXT.next(),
             name: name.into(),
             tick_ns,
             valid_bits: valid_bits.clamp(1, 64),
             resolution,
-        }))
+        })))
+    }
+
+    /// The same clock, never to be freed: for devices that live as long as the process.
+    pub(crate) fn kept_for_ever(self) -> Clock {
+        match self.0 {
+            Shared::Counted(facts) => Clock(Shared::Static(Box::leak(Box::new(facts)))),
+            shared => Clock(shared),
+        }
     }
 
     /// The name of the clock, such as `host monotonic`. For reading, not for parsing.
@@ -421,7 +451,7 @@ pub(crate) const HOST_RESOLUTION: Duration =
 pub(crate) fn host_clock() -> Clock {
     static CLOCK: OnceLock<Clock> = OnceLock::new();
     CLOCK
-        .get_or_init(|| Clock::new("host monotonic", 1.0, 64, HOST_RESOLUTION))
+        .get_or_init(|| Clock::new("host monotonic", 1.0, 64, HOST_RESOLUTION).kept_for_ever())
         .clone()
 }
 

@@ -341,3 +341,27 @@ fn a_query_does_not_wait_for_a_record_that_goes_on() {
         assert!(event.query().unwrap());
     });
 }
+
+/// While a marker is lent, a record and whoever wants the marker wait; a query does not.
+#[test]
+fn a_lent_marker_stays_as_it_is() {
+    loom::model(|| {
+        let (event, [(stream, timeline), _]) = delegated();
+        timeline.advance(2).fire();
+        let recording = {
+            let event = event.clone();
+            thread::spawn(move || event.record(&stream).unwrap())
+        };
+        if let Some(lent) = event.slot.lend_complete() {
+            let before = lent.point().value;
+            // Where a backend calls its driver.
+            thread::yield_now();
+            assert!(event.query().unwrap(), "pending while it is lent");
+            assert!(event.slot.lend_complete().is_none(), "lent twice");
+            assert_eq!((before, lent.point().value), (2, 2));
+        }
+        recording.join().unwrap();
+        assert!(event.slot.lend_complete().is_none(), "lent while pending");
+        assert_eq!(event.marker().unwrap().imp().point().value, 3);
+    });
+}

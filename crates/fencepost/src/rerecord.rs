@@ -45,7 +45,7 @@
 //! |---|---|
 //! | `OWN` | whoever has the slot's own lock |
 //! | `DELEGATED` | whoever has the lock of the stream that is `primary` |
-//! | `TAKEN` | one thread, which changes the marker in place, and may be inside the driver: it has no lock |
+//! | `TAKEN` | one thread, which changes the marker or reads its time, perhaps in the driver: no lock |
 //!
 //! *Invariant: only an owner writes `state`, and but for `TAKEN`, with which it stays one, as the
 //! last thing it does; at no time are there two.* A thread takes the lock that `state` names, then
@@ -54,6 +54,10 @@
 //! one of the locks, one at most is admitted; neither lock admits anyone while `TAKEN`. Every
 //! change of `state` is a release, and every look before entering an acquire, so the next owner
 //! sees what the last one did. The event's `loom_tests` explore it.
+//!
+//! A complete marker may also be [lent](Slot::lend_complete), for the call that reads its time: the
+//! slot is `TAKEN` meanwhile, and nothing changes. Queries find it complete by the word. Whoever
+//! has one marker lent never waits for a second one.
 //!
 //! Nobody who has one of these locks waits for another: the locks need no order. As with any lock,
 //! a process that is forked while another thread is inside finds it held for ever.
@@ -121,6 +125,16 @@ pub(crate) struct Recording<'a, M> {
     held: MutPtr<Held>,
     /// Dropped last: it lets the next owner in.
     leave: Leave<'a>,
+}
+
+/// The complete marker of an event, for one call of the driver: the event's slot is taken, so that
+/// the marker is neither changed nor dropped. It costs one atomic read-modify-write, where a clone
+/// of the marker costs three.
+pub(crate) struct Lent<'a> {
+    marker: NonNull<dyn MarkerImpl>,
+    _held: MutPtr<Held>,
+    /// Dropped last: it lets the next owner in.
+    _leave: Leave<'a>,
 }
 
 /// The proof that an event was recorded again: only [`Recording::finish`] makes one.
@@ -234,6 +248,17 @@ impl<M> DerefMut for Recording<'_, M> {
     }
 }
 
+impl Deref for Lent<'_> {
+    type Target = dyn MarkerImpl;
+
+    #[inline]
+    fn deref(&self) -> &dyn MarkerImpl {
+        // SAFETY: the slot's own `Arc` keeps the marker alive; the slot is taken, so nobody drops
+        // or changes that.
+        unsafe { self.marker.as_ref() }
+    }
+}
+
 impl Held {
     /// The marker, if it may be changed: one of type `M`, of the event's own kind, that nobody else
     /// holds.
@@ -335,6 +360,31 @@ impl Slot {
             Some(lock) => Ok(self.with_lock(lock, |held| held.marker.clone())),
             None => Err(Taken),
         }
+    }
+
+    /// The marker, where it is known to be complete without asking, and the slot is not taken.
+    ///
+    /// Queries take no lock while it is lent: the word says that it is complete. Everything else
+    /// that wants the marker waits.
+    #[inline]
+    pub(crate) fn lend_complete(&self) -> Option<Lent<'_>> {
+        let lock = self.try_lock()?;
+        // Under the lock the word is that of the held marker.
+        if self.peek() != Some(true) {
+            return None;
+        }
+        let held = self.held.get_mut();
+        let marker = held.with(|held| {
+            // SAFETY: whoever has this lock while `state` names it is the only owner.
+            unsafe { &*held }.marker.as_deref().map(NonNull::from)
+        })?;
+        self.state.store(TAKEN, Ordering::Release);
+        drop(lock);
+        Some(Lent {
+            marker,
+            _held: held,
+            _leave: Leave(self),
+        })
     }
 
     /// Holds `marker` from now on; `is_like_ours` says whether it may be recorded again.

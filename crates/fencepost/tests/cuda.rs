@@ -926,7 +926,7 @@ fn calls_of(
     control: &fencepost_sim_cuda::Control,
     operation: &dyn Fn(),
 ) -> Vec<(&'static str, u64)> {
-    const FUNCTIONS: [&str; 17] = [
+    const FUNCTIONS: [&str; 18] = [
         "cuCtxGetCurrent",
         "cuCtxGetId",
         "cuCtxPopCurrent_v2",
@@ -934,6 +934,7 @@ fn calls_of(
         "cuDevicePrimaryCtxGetState",
         "cuEventCreate",
         "cuEventDestroy_v2",
+        "cuEventElapsedTime_v2",
         "cuEventQuery",
         "cuEventRecord",
         "cuEventRecordWithFlags",
@@ -1172,6 +1173,18 @@ fn an_operation_calls_the_driver_no_more_than_it_must() {
             event.synchronize().unwrap();
             assert_eq!(calls(&|| assert!(event.query().unwrap())), []);
             assert_eq!(calls(&|| event.wait(&other).unwrap()), []);
+        }
+        let [start, end] = [(); 2].map(|()| Event::with_timing(&device));
+        let elapsed = [("cuCtxGetId", 1), ("cuEventElapsedTime_v2", 1)];
+        // At first, and once they are recorded in place.
+        for _ in 0..3 {
+            start.record(&stream).unwrap();
+            end.record(&stream).unwrap();
+            end.synchronize().unwrap();
+            for (start, end) in [(&start, &end), (&end, &start), (&start, &start)] {
+                let calls = calls_of(&control, &|| drop(start.elapsed(end).unwrap()));
+                assert_eq!(calls, elapsed);
+            }
         }
     });
 }

@@ -76,7 +76,7 @@ impl Context {
         Box::leak(Box::new(Context {
             driver,
             calls,
-            clock: Clock::new(clock, 1.0, 64, RESOLUTION),
+            clock: Clock::new(clock, 1.0, 64, RESOLUTION).kept_for_ever(),
             name,
             uuid,
             callbacks: Arc::new(CallbackQueue::new(Arc::new(Pool::new(1)))),

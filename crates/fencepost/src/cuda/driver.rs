@@ -62,7 +62,7 @@ pub(super) type Ordinal = c_int;
 pub(super) struct IpcHandle(pub(super) [u8; 64]);
 
 macro_rules! table {
-    ($($field:ident = $symbol:literal ($($argument:ty),*);)*) => {
+    ($($field:ident = $symbol:literal $(or $older:literal)? ($($argument:ty),*);)*) => {
         /// The functions that were found.
         pub(super) struct Table {
             $($field: Option<unsafe extern "system" fn($($argument),*) -> Status>,)*
@@ -74,9 +74,12 @@ macro_rules! table {
                     // SAFETY: the symbol is a function of the driver API with this C signature; see
                     // https://docs.nvidia.com/cuda/cuda-driver-api/. The library is never unloaded,
                     // so the pointer stays good.
-                    $($field: unsafe { library.get(concat!($symbol, "\0").as_bytes()) }
-                        .ok()
-                        .map(|found| *found),)*
+                    $($field: unsafe {
+                        let found = library.get(concat!($symbol, "\0").as_bytes());
+                        $(let found = found
+                            .or_else(|_| library.get(concat!($older, "\0").as_bytes()));)?
+                        found.ok().map(|found| *found)
+                    },)*
                 }
             }
         }
@@ -146,7 +149,10 @@ table! {
     event_record_with_flags = "cuEventRecordWithFlags" (EventHandle, StreamHandle, c_uint);
     event_query = "cuEventQuery" (EventHandle);
     event_synchronize = "cuEventSynchronize" (EventHandle);
-    event_elapsed = "cuEventElapsedTime" (*mut f32, EventHandle, EventHandle);
+    // That of CUDA 12.8 does not look for errors of other work, and takes a quarter of the time (61
+    // ns against 261 on driver 580).
+    event_elapsed = "cuEventElapsedTime_v2" or "cuEventElapsedTime"
+        (*mut f32, EventHandle, EventHandle);
     ipc_get_event = "cuIpcGetEventHandle" (*mut IpcHandle, EventHandle);
     ipc_open_event = "cuIpcOpenEventHandle" (*mut EventHandle, IpcHandle);
     host_alloc = "cuMemHostAlloc" (*mut *mut c_void, usize, c_uint);

@@ -296,6 +296,19 @@ impl MarkerImpl for CudaMarker {
         })
     }
 
+    fn elapsed_at_once(&self, end: &dyn MarkerImpl) -> Option<Elapsed> {
+        let end = CudaMarker::of(end)?;
+        let (Native::Own(first), Native::Own(last)) = (&self.native, &end.native) else {
+            return None;
+        };
+        if !(self.kind.timing && end.kind.timing) {
+            return None;
+        }
+        let millis = self.context.calls.elapsed(*first, *last).ok()??;
+        let nanos = f64::from(millis) * 1e6;
+        Some(Elapsed::new(nanos, self.context.clock.clone()))
+    }
+
     fn elapsed(&self, end: &dyn MarkerImpl) -> Result<Elapsed> {
         let device = &self.point.timeline.stream.device;
         let Some(end) = CudaMarker::of(end) else {

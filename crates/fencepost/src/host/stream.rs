@@ -29,7 +29,7 @@ use std::{
 use crate::contract::{MarkerImpl, StreamImpl, TimelineKnowledge};
 use crate::timeline::Point;
 use crate::{
-    clock::{Timestamp, host_clock, host_ticks},
+    clock::{Elapsed, Timestamp, host_clock, host_ticks},
     core::{Blocked, DeviceCore, Doing, HostWork, StreamCore, Work},
     deadlock::{self, Blocking},
     error::{Cause, Error, Result},
@@ -393,6 +393,11 @@ impl MarkerImpl for HostMarker {
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
         self.point.timeline.wait(self.point.value, deadline)
+    }
+
+    fn elapsed_at_once(&self, end: &dyn MarkerImpl) -> Option<Elapsed> {
+        let timed = self.point.timing && end.point().timing;
+        timed.then(|| self.elapsed(end).ok())?
     }
 
     fn timestamp(&self) -> Result<Timestamp> {
