@@ -189,6 +189,12 @@ pub(crate) trait MarkerImpl: Awaited + Any {
         Ok(())
     }
 
+    /// Whether it may well complete before a thread that watches it could tell. A future looks for
+    /// a moment then, before it lets its thread sleep.
+    fn may_complete_soon(&self) -> bool {
+        false
+    }
+
     /// An event that held it is dropped: a backend may keep the marker for the next one, if nobody
     /// else holds it. Never blocks, never calls a driver.
     fn retire(self: Arc<Self>) {}

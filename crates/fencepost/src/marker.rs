@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result, Timeout},
     explain::explain,
     place::Place,
-    sync::Ordering,
+    sync::{Ordering, spin_until},
     timeline::{Reached, Ticket, Waiter},
 };
 
@@ -465,6 +465,9 @@ impl IntoFuture for &Marker {
 /// It needs no async runtime of its own and works in any. It resolves to the failure where the
 /// marker fails. Dropping it cancels the wake-up only; the device's work goes on.
 ///
+/// Where CUDA's work may well be over before a sleeping thread could be woken, the first poll looks
+/// for up to 15 µs before it gives the thread back.
+///
 /// ```
 /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
 /// # runtime.block_on(async {
@@ -510,7 +513,15 @@ impl Future for MarkerFuture {
         let Some(marker) = self.marker.clone() else {
             return Poll::Ready(Ok(()));
         };
-        match marker.query() {
+        let mut done = marker.query();
+        if matches!(done, Ok(false)) && self.registered.is_none() && marker.imp.may_complete_soon()
+        {
+            spin_until(None, || {
+                done = marker.query();
+                !matches!(done, Ok(false))
+            });
+        }
+        match done {
             Ok(false) => {}
             done => {
                 self.forget();

@@ -283,6 +283,10 @@ impl MarkerImpl for CudaMarker {
         }
     }
 
+    fn may_complete_soon(&self) -> bool {
+        self.context.watcher.may_settle_soon()
+    }
+
     fn retire(self: Arc<Self>) {
         // What is dropped here is the one kept before, or this one when the thread is ending.
         let _ = KEPT.try_with(|kept| kept.replace(Some(self)));
