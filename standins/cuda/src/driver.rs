@@ -52,6 +52,8 @@ pub(crate) struct Driver {
     pub(crate) host_functions: HostFunctionThread,
     /// Whether handles of destroyed objects are used again, as by real drivers.
     pub(crate) recycle: bool,
+    /// By how many parts per million the clock of the first device runs fast.
+    pub(crate) drift: f64,
     /// How much work may be pending on a stream before a call that submits more blocks; 0: any.
     pub(crate) queue_depth: usize,
     /// The queue that the current call has filled.
@@ -118,6 +120,7 @@ impl Driver {
             memory: Arc::default(),
             host_functions,
             recycle: std::env::var_os("FENCEPOST_SIM_CUDA_RECYCLE").is_some_and(|v| v == "1"),
+            drift: number("FENCEPOST_SIM_CUDA_DRIFT").unwrap_or(20) as f64,
             queue_depth: number("FENCEPOST_SIM_CUDA_QUEUE_DEPTH").unwrap_or(0),
             full_queue: None,
             ipc_in_one_process: false,

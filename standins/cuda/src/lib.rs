@@ -31,6 +31,8 @@
 //!   share, so that a blocked stream blocks others. By default each stream has its own.
 //! * `FENCEPOST_SIM_CUDA_QUEUE_DEPTH`: how much work may be pending on a stream before a call that
 //!   submits more blocks. By default there is no limit.
+//! * `FENCEPOST_SIM_CUDA_DRIFT`: by how many parts per million the clocks drift from the host's.
+//!   Those of devices with even numbers are fast, the others slow. Default: 20.
 //! * `FENCEPOST_SIM_CUDA_RECYCLE`: `1` uses handles of destroyed objects again.
 //!
 //! No variable removes a function, since the exports of a library are fixed. The backend's own

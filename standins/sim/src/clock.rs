@@ -14,6 +14,21 @@ pub struct Calibration {
     pub uncertainty_ns: u64,
 }
 
+/// The drift of the device with this number, where that of the first one is `ppm`: the clocks of
+/// two devices drift apart.
+pub fn drift_of(ppm: f64, number: usize) -> f64 {
+    match number % 2 {
+        0 => ppm,
+        _ => -ppm,
+    }
+}
+
+/// By how many ticks the clock of the device with this number is ahead of that of the first one:
+/// the ticks of two devices say nothing of each other.
+pub fn offset_of(number: usize) -> u64 {
+    (number as u64).wrapping_mul(3_600_000_000_000)
+}
+
 /// The low `bits` bits.
 pub(crate) fn mask(bits: u32) -> u64 {
     match bits {

@@ -71,9 +71,9 @@ pub struct Config {
     pub calibration_error_ns: u64,
     /// The longest common step. Some steps take no time, and a few a thousand times as long.
     pub max_step_ns: u64,
-    /// Whether the clock also follows real time: between two steps it then advances by at least the
-    /// real time that has passed. For tests that measure the host's time. A seed then no longer
-    /// determines timestamps.
+    /// Whether the clock follows real time: each step then takes the real time that has passed, and
+    /// a reading is never ahead of it, unless by [`SimDevice::advance`](crate::SimDevice::advance).
+    /// For tests that compare it with the host's time. A seed then no longer determines timestamps.
     pub follows_real_time: bool,
     /// Whether the device accepts objects of other devices of its machine, as it does CUDA events
     /// and Metal shared events. Vulkan objects need an export.

@@ -280,15 +280,21 @@ impl SimDevice {
 
 /// # Clocks
 impl SimDevice {
-    /// The device clock now, masked by its valid bits. It advances with steps and
-    /// [`SimDevice::advance`] only.
+    /// The device clock now, masked by its valid bits. It advances with steps, with
+    /// [`SimDevice::advance`], and with real time where the configuration says so.
     pub fn tick(&self) -> u64 {
-        self.with(|state| state.tick(self.0.device))
+        self.with(|state| {
+            state.follow_real_time();
+            state.tick(self.0.device)
+        })
     }
 
     /// The machine's simulated time, which is the host clock of calibrations.
     pub fn host_ns(&self) -> u64 {
-        self.with(|state| state.now_ns)
+        self.with(|state| {
+            state.follow_real_time();
+            state.now_ns
+        })
     }
 
     /// Advances simulated time. Work that takes a known time calls it while it runs. Never blocks.
@@ -307,6 +313,7 @@ impl SimDevice {
     /// Reads both clocks at once, with the configured error.
     pub fn calibrate(&self) -> Calibration {
         self.with(|state| {
+            state.follow_real_time();
             let uncertainty_ns = state
                 .devices
                 .get(self.0.device)

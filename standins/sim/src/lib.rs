@@ -130,7 +130,7 @@ mod trace;
 mod violation;
 
 pub use call_log::CallLog;
-pub use clock::Calibration;
+pub use clock::{Calibration, drift_of, offset_of};
 pub use command::Command;
 pub use config::{Config, Order, Sticky, WhenFull};
 pub use device::{SimDevice, WaitFor};

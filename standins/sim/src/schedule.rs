@@ -9,7 +9,6 @@ use crate::trace::TraceEvent;
 use crate::{Order, QueueId, Violation};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
 
 /// A step that is permitted.
 #[derive(Clone, Copy)]
@@ -92,7 +91,7 @@ impl State {
             return None;
         }
         self.steps += 1;
-        self.now_ns += self.duration();
+        self.pass_time();
         self.touch();
         let due: Vec<usize> = (0..self.devices.len())
             .filter(|&device| self.devices[device].faults.step())
@@ -112,21 +111,18 @@ impl State {
         Some(self.apply(choice))
     }
 
-    /// How long the step takes: often 0, so that two timestamps may be equal, and sometimes very
-    /// long.
-    fn duration(&mut self) -> u64 {
-        let real = self.real_time.as_mut().map_or(0, |last| {
-            let now = Instant::now();
-            let passed = now.duration_since(std::mem::replace(last, now));
-            u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX)
-        });
+    /// Advances the clock by what the step takes: often 0, so that two timestamps may be equal, and
+    /// sometimes very long. A clock that follows real time advances by that instead.
+    fn pass_time(&mut self) {
+        if self.real_time.is_some() {
+            return self.follow_real_time();
+        }
         let common = self.rng.below(self.max_step_ns.saturating_add(1));
-        let simulated = match self.rng.below(64) {
+        self.now_ns += match self.rng.below(64) {
             0..16 => 0,
             63 => common.saturating_mul(1000),
             _ => common,
         };
-        simulated.saturating_add(real)
     }
 
     fn choices(&mut self) -> Vec<(u64, Choice)> {

@@ -198,6 +198,17 @@ impl State {
         self.active.iter().filter_map(|id| self.queues.get(id))
     }
 
+    /// Advances a clock that follows real time to now. So what the clock says never lags behind
+    /// what the host has seen, and runs ahead of it only where a caller advanced it.
+    pub(crate) fn follow_real_time(&mut self) {
+        if let Some(last) = &mut self.real_time {
+            let now = Instant::now();
+            let passed = now.duration_since(std::mem::replace(last, now));
+            let passed = u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX);
+            self.now_ns = self.now_ns.saturating_add(passed);
+        }
+    }
+
     pub(crate) fn tick(&self, device: usize) -> u64 {
         self.devices.get(device).map_or(0, |device| {
             tick_at(&device.config, self.now_ns) & mask(device.config.valid_bits)

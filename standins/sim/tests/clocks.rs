@@ -157,6 +157,13 @@ fn a_fast_device_clock_runs_ahead_of_the_host() {
 }
 
 #[test]
+fn the_clocks_of_two_devices_drift_apart() {
+    let drifts = [0, 1, 2].map(|number| fencepost_sim::drift_of(20.0, number));
+    assert_eq!(drifts, [20.0, -20.0, 20.0]);
+    assert_ne!(fencepost_sim::offset_of(0), fencepost_sim::offset_of(1));
+}
+
+#[test]
 fn each_device_of_a_machine_has_its_own_clock() {
     let here = device(1);
     let there = here
@@ -244,6 +251,35 @@ fn work_that_takes_time_advances_the_clock() {
         queue.submit(work).unwrap();
         device.run_until_idle();
         assert!(end.read().unwrap() - start.read().unwrap() >= 1_000_000_000);
+    });
+}
+
+#[test]
+fn a_clock_that_follows_real_time_lies_between_reads_of_the_host() {
+    with_seeds(10, |seed| {
+        let before = std::time::Instant::now();
+        let device = device_with(Config {
+            follows_real_time: true,
+            initial_tick: 0,
+            ..Config::seeded(seed)
+        });
+        let made = std::time::Instant::now();
+        let queue = queue(&device, Order::InOrder);
+        for _ in 0..100 {
+            let query = device.new_query().unwrap();
+            let least = made.elapsed();
+            queue.submit(Submission::new().timestamp(&query)).unwrap();
+            device.run_until_idle();
+            let most = before.elapsed().as_nanos();
+            let tick = u128::from(query.read().unwrap());
+            assert!(
+                least.as_nanos() <= tick && tick <= most,
+                "{tick}: {least:?}, {most}"
+            );
+            // it follows where no step is taken, too
+            let (least, tick) = (made.elapsed().as_nanos(), u128::from(device.tick()));
+            assert!(least <= tick && tick <= before.elapsed().as_nanos());
+        }
     });
 }
 

@@ -91,11 +91,12 @@ impl Driver {
         let stepper = root.spawn_stepper().map_err(|_| failed)?;
         let epoch = next_epoch();
         LOG.set_seed(seed);
+        let began = monotonic().saturating_sub(root.host_ns());
         Ok(Driver {
             options,
             root,
             config,
-            began: monotonic(),
+            began,
             instances: Table::new(epoch),
             physicals: Table::new(epoch),
             devices: Table::new(epoch),

@@ -40,7 +40,10 @@
 //! * `SINGLE_QUEUE`: 1 leaves one queue family with one queue. Default: 0, the families below.
 //! * `VALID_BITS`: the valid bits of a timestamp, the same for every family that has timestamps.
 //!   Default: as in the table below. 0: no timestamps.
-//! * `CLOCK`: the first tick, to choose when the clock wraps.
+//! * `CLOCK`: the first tick of the first device, to choose when the clock wraps. The clock of each
+//!   further one is an hour ahead of the one before.
+//! * `DRIFT`: by how many parts per million the clocks drift from the host's. Those of devices with
+//!   even numbers are fast, the others slow. Default: 20.
 //! * `PORTABILITY`: 1 lists the devices only for instances that enumerate portability devices.
 //!   Default: 0.
 //! * `LOST_COUNTERS`: the result of reading a counter of a lost device. 0: an error; 1: all bits
@@ -120,7 +123,8 @@
 //! * Kernels other than the four listed in the module `kernel`.
 //! * Unknown features are not refused, layouts are not checked for compatibility, and unknown
 //!   structures in a chain are skipped.
-//! * The real `CLOCK_MONOTONIC`: the host time of a calibration is simulated, and runs ahead of it.
+//! * The real `CLOCK_MONOTONIC`: the host time of a calibration is simulated, and runs ahead of it
+//!   once a kernel has spun.
 //! * Reuse of handles. Real drivers reuse them.
 //!
 //! # Layers

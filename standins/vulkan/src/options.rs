@@ -15,6 +15,7 @@ pub(crate) const NAMES: &[&str] = &[
     "SINGLE_QUEUE",
     "VALID_BITS",
     "CLOCK",
+    "DRIFT",
     "MAX_DIFFERENCE",
     "HEAP",
     "MAX_ALLOCATIONS",
@@ -50,6 +51,7 @@ pub(crate) struct Options {
     /// If set, the valid bits of a timestamp in every family that has timestamps.
     pub(crate) valid_bits: Option<u64>,
     pub(crate) clock: u64,
+    pub(crate) drift: u64,
     pub(crate) max_difference: u64,
     pub(crate) heap: u64,
     pub(crate) max_allocations: u64,
@@ -84,6 +86,7 @@ impl Options {
             single_queue: number("SINGLE_QUEUE", 0) != 0,
             valid_bits: maybe("VALID_BITS").map(|bits| bits.min(64)),
             clock: number("CLOCK", 1),
+            drift: number("DRIFT", 20).min(999_999),
             // the smallest value that a driver may have
             max_difference: number("MAX_DIFFERENCE", (1 << 31) - 1),
             heap: number("HEAP", 256 << 20),

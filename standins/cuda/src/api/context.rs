@@ -12,6 +12,7 @@ use crate::ffi::Out;
 use crate::log::LOG;
 use crate::marker::Marker;
 use crate::types::{CUcontext, CUdevice};
+use fencepost_sim::{Config, drift_of, offset_of};
 use std::cell::RefCell;
 use std::ffi::{c_int, c_uint};
 use std::sync::Arc;
@@ -61,9 +62,14 @@ impl Driver {
         if let Some(code) = self.gpus.get(gpu).and_then(|gpu| gpu.lost) {
             return Err(code);
         }
+        let config = Config {
+            drift_ppm: drift_of(self.drift, gpu),
+            initial_tick: self.config.initial_tick + offset_of(gpu),
+            ..self.config.clone()
+        };
         let device = self
             .root
-            .another(self.config.clone())
+            .another(config)
             .map_err(|_| CUDA_ERROR_OUT_OF_MEMORY)?;
         Ok(Context::new(self.new_id(), gpu, device))
     }

@@ -2,8 +2,8 @@
 //! <https://docs.vulkan.org/spec/latest/chapters/synchronization.html#timestamps-calibrated>.
 //!
 //! The host's clock is the value of `CLOCK_MONOTONIC` when the machine was created, plus the
-//! simulated time since then. It runs ahead of the real clock, since the scheduler's steps take
-//! simulated time.
+//! simulated time since then: the real clock, but for what kernels that take no real time have
+//! advanced it.
 
 use crate::entry::call;
 use crate::ffi::{Out, enumerate, slice};

@@ -8,7 +8,7 @@ use crate::physical::{Family, PORTABILITY_SUBSET, device_extensions, families, p
 use crate::table::{Child, name_of};
 use crate::usage::{VkResult, invalid_usage, report_invalid_usage};
 use ash::vk::{self, Handle};
-use fencepost_sim::{Config, Error, Order};
+use fencepost_sim::{Config, Error, Order, drift_of, offset_of};
 use std::sync::Arc;
 
 /// The features that a device creation requests.
@@ -176,6 +176,8 @@ impl Driver {
     fn new_simulated_device(&self, physical: usize) -> VkResult<Arc<Shared>> {
         let config = Config {
             period_ns: period(physical).into(),
+            drift_ppm: drift_of(self.options.drift as f64, physical),
+            initial_tick: self.options.clock.wrapping_add(offset_of(physical)),
             // a timestamp is masked by the bits of its queue family when it is written
             valid_bits: 64,
             order: Order::OrderedSignals,
