@@ -16,8 +16,8 @@ use crate::cuda::RawEvent;
 #[cfg(all(feature = "cuda", not(loom)))]
 pub use crate::cuda::device::stream_number;
 use crate::{
-    Device, Error, Event, Marker, Place, Result, Stream, Timeout, error::InWords, unobserved,
-    workers::Raised,
+    Correlation, Device, Error, Event, Marker, Place, Result, Stream, Timeout, error::InWords,
+    unobserved, workers::Raised,
 };
 #[cfg(has_metal)]
 use crate::{
@@ -43,6 +43,11 @@ pub fn record_in_place(event: &Event, stream: &Stream, at: Place) -> bool {
 #[cfg(all(feature = "cuda", not(loom)))]
 pub fn cuda_count_uninitialised() -> Option<usize> {
     crate::cuda::device::count_uninitialised()
+}
+
+/// [`Device::correlate`], with the line that a timeout names.
+pub fn correlate_at(device: &Device, at: Place) -> Result<Correlation> {
+    device.correlate_at(at)
 }
 
 /// What [`Event::query`] can tell by a few atomic loads; `None` where it would take a lock or ask

@@ -300,8 +300,17 @@ pub struct Elapsed {
 }
 
 impl Elapsed {
+    /// A time that is not the difference of two timestamps.
     pub(crate) fn new(nanos: f64, clock: Clock) -> Elapsed {
         Elapsed { nanos, clock }
+    }
+
+    /// The time from the end to the start.
+    pub(crate) fn reversed(self) -> Elapsed {
+        Elapsed {
+            nanos: -self.nanos,
+            ..self
+        }
     }
 
     /// The time in nanoseconds, signed.
@@ -457,10 +466,16 @@ pub(crate) fn host_clock() -> Clock {
 
 /// Nanoseconds on the host's monotonic clock, since its first reading. Never zero.
 pub(crate) fn host_ticks() -> u64 {
+    host_now().1
+}
+
+/// Now, as an instant and in ticks of the host's clock.
+pub(crate) fn host_now() -> (Instant, u64) {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     let origin = *ORIGIN.get_or_init(Instant::now);
+    let since = origin.elapsed();
     // A u64 of nanoseconds lasts 584 years.
-    1 + origin.elapsed().as_nanos() as u64
+    (origin + since, 1 + since.as_nanos() as u64)
 }
 
 #[cfg(all(test, not(loom)))]

@@ -15,7 +15,13 @@
 //! - **A failed stream still records**: the marker has failed from the start. So what a user sees
 //!   does not depend on who learnt of the failure first.
 
-use std::{any::Any, fmt, ops::Deref, sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    fmt,
+    ops::Deref,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     clock::{Elapsed, Timestamp},
@@ -88,6 +94,79 @@ pub(crate) trait DeviceImpl: Send + Sync + Any {
 
     /// The streams that are alive, for waiting for all of them.
     fn streams(&self) -> Vec<Arc<dyn StreamImpl>>;
+
+    /// Reads the device's clock beside the host's, as closely as the API can. It may wait for a
+    /// stamp of its own, never for a stream of the caller's, but for what shares its hardware
+    /// queue. `at` is the source line of the caller.
+    fn correlate(&self, at: Place) -> Result<Sample>;
+}
+
+/// A moment on a device's clock and on the host's.
+#[derive(Clone)]
+pub(crate) struct Sample {
+    pub(crate) stamp: Stamp,
+    pub(crate) host: Instant,
+    /// How far the two may be apart at most.
+    pub(crate) error: Duration,
+    /// Whether the device's clock is the host's own, so that the two do not drift apart.
+    pub(crate) is_host_clock: bool,
+}
+
+/// A moment on a device's clock.
+#[derive(Clone)]
+pub(crate) enum Stamp {
+    Clock(Timestamp),
+    /// A complete marker of the device with timing.
+    Marker(Arc<dyn MarkerImpl>),
+}
+
+impl Sample {
+    /// What was read at some time between `before` and `after`.
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "vulkan", has_metal)),
+        allow(dead_code)
+    )]
+    pub(crate) fn between(before: Instant, after: Instant, stamp: Stamp) -> Sample {
+        let half = after.saturating_duration_since(before) / 2;
+        Sample {
+            stamp,
+            host: before + half,
+            // The division rounds down.
+            error: half + Duration::from_nanos(1),
+            is_host_clock: false,
+        }
+    }
+
+    /// The better one of two.
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "vulkan", has_metal)),
+        allow(dead_code)
+    )]
+    pub(crate) fn or_closer(self, other: Sample) -> Sample {
+        match other.error < self.error {
+            true => other,
+            false => self,
+        }
+    }
+}
+
+impl Stamp {
+    /// The time from this stamp to `marker`, which is complete, timed and of the same device.
+    pub(crate) fn elapsed(&self, marker: &dyn MarkerImpl) -> Result<Elapsed> {
+        match self {
+            Stamp::Clock(timestamp) => timestamp.elapsed(&marker.timestamp()?),
+            Stamp::Marker(first) => Ok(marker.elapsed(&**first)?.reversed()),
+        }
+    }
+
+    /// The time from this stamp to another one of the same device.
+    pub(crate) fn until(&self, later: &Stamp) -> Result<Elapsed> {
+        match (self, later) {
+            (Stamp::Clock(start), Stamp::Clock(end)) => start.elapsed(end),
+            (start, Stamp::Marker(end)) => start.elapsed(&**end),
+            (Stamp::Marker(start), end) => Ok(end.elapsed(&**start)?.reversed()),
+        }
+    }
 }
 
 /// What a backend's stream provides. No call waits for the device's progress.

@@ -10,8 +10,10 @@ use crate::{
     clock::Clock,
     contract::{Backend, DeviceImpl, DeviceRef, Missing},
     core::DeviceCore,
+    correlation::Correlation,
     error::{Error, Result},
     host::{self, HostOptions},
+    place::Place,
     registry::{Entry, REGISTRY},
 };
 
@@ -276,6 +278,49 @@ impl Device {
     /// ```
     pub fn clock(&self) -> &Clock {
         &self.core().clock
+    }
+
+    /// Reads the device's clock beside the host's monotonic clock, for
+    /// [`Marker::host_time`](crate::Marker::host_time): what happened on several devices comes onto
+    /// one time axis, which is that of [`Instant`](std::time::Instant).
+    ///
+    /// | on | it reads | known to |
+    /// |---|---|---|
+    /// | host | the clock itself | exact |
+    /// | Vulkan | the device's clock, by calibrated timestamps | half a call: on an H200 2.7 µs |
+    /// | CUDA, and Vulkan without calibrated timestamps (SwiftShader) | a stamp on a stream of its own | half a round trip: on an H200 4 µs at best |
+    /// | Metal | the host's time base, on which `GPUEndTime` is | half a call |
+    ///
+    /// It reads eight times, between two reads of the host's clock each, and the closest one
+    /// counts. It blocks for that long: some 50 to 100 µs on an H200. On CUDA it waits for its own
+    /// stream alone. On Vulkan without calibrated timestamps it waits for what was submitted to its
+    /// hardware queue before.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a device without timestamps; [`Error::Timeout`] where a stamp is
+    /// not made within ten seconds, since its hardware queue is held; [`Error::DeviceLost`];
+    /// [`Error::Backend`] where the driver refuses a call; [`Error::Forked`].
+    ///
+    /// # References
+    /// - [`cuEventRecord`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    /// - [`vkGetCalibratedTimestampsKHR`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkGetCalibratedTimestampsKHR.html)
+    /// - [`MTLDevice.sampleTimestamps`](https://developer.apple.com/documentation/metal/mtldevice/sampletimestamps())
+    /// - host: [`std::time::Instant`]
+    ///
+    /// ```
+    /// let correlation = fencepost::Device::open("host")?.correlate()?;
+    /// println!("{correlation}");
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn correlate(&self) -> Result<Correlation> {
+        self.correlate_at(Place::caller())
+    }
+
+    pub(crate) fn correlate_at(&self, at: Place) -> Result<Correlation> {
+        self.core().check_fork()?;
+        let sample = self.imp().correlate(at).map_err(Error::seen)?;
+        Ok(Correlation::new(self.core().clone(), sample))
     }
 
     /// The UUID of the GPU, by which its devices of several backends are known as one GPU: `cuda:0`

@@ -10,7 +10,7 @@ use std::{
 use super::Event;
 use crate::timeline::Point;
 use crate::{
-    contract::{Backend, DeviceImpl, DeviceRef, MarkerImpl, StreamImpl, TimelineKnowledge},
+    contract::{Backend, DeviceImpl, DeviceRef, MarkerImpl, Sample, StreamImpl, TimelineKnowledge},
     core::{DeviceCore, StreamCore},
     device::Device,
     error::{Error, Result},
@@ -118,6 +118,9 @@ impl DeviceImpl for FakeDevice {
     }
     fn streams(&self) -> Vec<Arc<dyn StreamImpl>> {
         vec![self.0.clone()]
+    }
+    fn correlate(&self, _: Place) -> Result<Sample> {
+        unreachable!("no model takes a correlation")
     }
 }
 

@@ -10,10 +10,29 @@ use crate::{
     contract::MarkerImpl,
     core::{Doing, StreamCore},
     deadlock::{Step, Stop, walk},
-    error::InWords,
+    error::{Error, InWords, Timeout},
     place::Place,
+    sync::Ordering,
     timeline::Point,
 };
+
+/// The error of a wait for `marker` that has ended at `limit`.
+pub(crate) fn timeout(marker: &Arc<dyn MarkerImpl>, limit: Duration) -> Error {
+    let point = marker.point();
+    let stream = &point.timeline.stream;
+    let explanation = explain(marker);
+    Error::Timeout(Box::new(Timeout {
+        limit,
+        marker: point.value,
+        stream: stream.to_string(),
+        recorded_at: point.at,
+        completed: point.timeline.completed(),
+        recorded: stream.recorded.load(Ordering::Relaxed),
+        event: None,
+        held_up_by: explanation.text,
+        lacks_places: explanation.lacks_places,
+    }))
+}
 
 /// Why a marker is pending.
 pub(crate) struct Explanation {

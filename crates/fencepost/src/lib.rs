@@ -62,9 +62,12 @@
 
 #[doc(hidden)]
 pub mod bindings;
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
+mod bracket;
 mod clock;
 mod contract;
 mod core;
+mod correlation;
 #[cfg(all(feature = "cuda", not(loom)))]
 pub mod cuda;
 /// The part of the CUDA backend that knows no driver, for its models.
@@ -123,6 +126,7 @@ mod wraps;
 
 pub use clock::{Clock, Elapsed, Timestamp};
 pub use contract::Backend;
+pub use correlation::{Correlation, HostTime};
 pub use device::{Device, Found};
 pub use error::{Cause, Error, Result, Timeout};
 pub use event::Event;
@@ -149,7 +153,15 @@ macro_rules! unwind_safe {
         impl std::panic::RefUnwindSafe for $name {}
     )*};
 }
-unwind_safe!(Device, Stream, Marker, Event, Gate, MarkerFuture);
+unwind_safe!(
+    Device,
+    Stream,
+    Marker,
+    Event,
+    Gate,
+    MarkerFuture,
+    Correlation
+);
 
 // Every type is meant to be shared between threads.
 const _: () = {
@@ -164,4 +176,6 @@ const _: () = {
     shared::<Place>();
     shared::<Elapsed>();
     shared::<Timestamp>();
+    shared::<Correlation>();
+    shared::<HostTime>();
 };

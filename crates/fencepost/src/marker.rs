@@ -14,12 +14,13 @@ use std::{
 use crate::{
     clock::{Elapsed, Timestamp},
     contract::MarkerImpl,
+    correlation::{Correlation, HostTime},
     deadlock,
     device::Device,
-    error::{Error, Result, Timeout},
-    explain::explain,
+    error::{Error, Result},
+    explain,
     place::Place,
-    sync::{Ordering, spin_until},
+    sync::spin_until,
     timeline::{Reached, Ticket, Waiter},
 };
 
@@ -199,20 +200,7 @@ impl Marker {
     }
 
     pub(crate) fn timeout(&self, limit: Duration) -> Error {
-        let point = self.imp.point();
-        let stream = &point.timeline.stream;
-        let explanation = explain(&self.imp);
-        Error::Timeout(Box::new(Timeout {
-            limit,
-            marker: point.value,
-            stream: stream.to_string(),
-            recorded_at: point.at,
-            completed: point.timeline.completed(),
-            recorded: stream.recorded.load(Ordering::Relaxed),
-            event: None,
-            held_up_by: explanation.text,
-            lacks_places: explanation.lacks_places,
-        }))
+        explain::timeout(&self.imp, limit)
     }
 
     /// When the marker completed, in ticks of its device's clock. Never blocks.
@@ -237,6 +225,36 @@ impl Marker {
         self.require_timing("held")?;
         self.require_complete("held")?;
         self.imp.timestamp().map_err(Error::seen)
+    }
+
+    /// When the marker completed, by the host's monotonic clock: the instant to which
+    /// `correlation` brings the time on the device's clock, and how far the truth may be from it.
+    /// That is what the correlation is uncertain by at that instant, and what the device's clock
+    /// can tell. Times of several devices compare. Never blocks.
+    ///
+    /// # Errors
+    /// In this order: [`Error::TimingDisabled`] for a marker without timing;
+    /// [`Error::DeviceMismatch`] for a correlation of another device; [`Error::NotReady`] while the
+    /// marker is pending, and its failure where it has failed; [`Error::Ambiguous`].
+    ///
+    /// # References
+    /// - those of [`elapsed`](Marker::elapsed)
+    ///
+    /// ```
+    /// use std::time::Instant;
+    /// let device = fencepost::Device::open("host")?;
+    /// let before = Instant::now();
+    /// let marker = device.default_stream().record_timed()?;
+    /// marker.synchronize()?;
+    /// let time = marker.host_time(&device.correlate()?)?;
+    /// assert!(before <= time.latest() && time.earliest() <= Instant::now());
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn host_time(&self, correlation: &Correlation) -> Result<HostTime> {
+        self.require_timing("held")?;
+        correlation.check_device(&self.imp.point().timeline.stream.device, &*self.imp)?;
+        self.require_complete("held")?;
+        correlation.time_of(&*self.imp).map_err(Error::seen)
     }
 
     /// The time from this marker to `end`, on the device's clock. Negative if `end` is earlier.

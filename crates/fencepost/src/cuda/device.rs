@@ -24,9 +24,11 @@
 use std::{any::Any, ffi::c_void, sync::Arc};
 
 use crate::{
-    contract::{Backend, DeviceImpl, DeviceRef, Missing, StreamImpl},
+    bracket,
+    contract::{Backend, DeviceImpl, DeviceRef, Missing, Sample, StreamImpl},
     core::{DeviceCore, Streams},
     error::{Error, Result},
+    place::Place,
     sync::{Mutex, lock},
 };
 
@@ -351,6 +353,12 @@ impl DeviceImpl for CudaDevice {
         streams
             .map(|stream| stream as Arc<dyn StreamImpl>)
             .collect()
+    }
+
+    /// The driver tells differences of events only, so a reading is an event.
+    fn correlate(&self, at: Place) -> Result<Sample> {
+        self.context.check_fork()?;
+        bracket::sample(&*self.make_stream(false)?, at)
     }
 }
 

@@ -7,20 +7,21 @@
 //! - **A record on an idle stream completes at once**, on the calling thread.
 //! - **No unsafe code.**
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
-    clock::host_clock,
+    clock::{Timestamp, host_clock, host_now},
     contract::DeviceRef,
     core::DeviceCore,
     error::Result,
     sync::{Ids, cores},
 };
 use crate::{
-    contract::{Backend, DeviceImpl, StreamImpl},
+    contract::{Backend, DeviceImpl, Sample, Stamp, StreamImpl},
     core::Streams,
     deadlock,
     fork::PerProcess,
+    place::Place,
     workers::{CallbackQueue, MAX_THREADS, Pool},
 };
 
@@ -171,6 +172,17 @@ impl DeviceImpl for HostDevice {
         streams
             .map(|stream| stream as Arc<dyn StreamImpl>)
             .collect()
+    }
+
+    /// Exact: the markers' times are read from the host's own clock.
+    fn correlate(&self, _: Place) -> Result<Sample> {
+        let (host, ticks) = host_now();
+        Ok(Sample {
+            stamp: Stamp::Clock(Timestamp::new(ticks, host_clock())),
+            host,
+            error: Duration::ZERO,
+            is_host_clock: true,
+        })
     }
 }
 

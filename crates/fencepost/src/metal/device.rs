@@ -60,12 +60,14 @@ use super::{
     gpu::{Gpu, is_same_device},
     objects::{Object, pooled},
     stream::MtlStream,
+    time,
 };
 use crate::{
-    contract::{Backend, DeviceImpl, DeviceRef, Missing, StreamImpl},
+    contract::{Backend, DeviceImpl, DeviceRef, Missing, Sample, StreamImpl},
     core::{DeviceCore, Streams},
     error::{Error, Result},
     fork::Process,
+    place::Place,
     sync::{Mutex, lock},
 };
 
@@ -241,5 +243,13 @@ impl DeviceImpl for MtlDevice {
         streams
             .map(|stream| stream as Arc<dyn StreamImpl>)
             .collect()
+    }
+
+    fn correlate(&self, _: Place) -> Result<Sample> {
+        self.gpu.check()?;
+        match self.gpu.lost() {
+            Some(lost) => Err(lost),
+            None => Ok(time::sample(&self.gpu.device, &self.gpu.core.clock)),
+        }
     }
 }

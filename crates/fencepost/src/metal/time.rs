@@ -1,15 +1,20 @@
 //! Times of markers: the `GPUEndTime` of a command buffer.
 
 use std::{
+    ptr::NonNull,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use objc2::runtime::ProtocolObject;
+use objc2_metal::{MTLDevice, MTLTimestamp};
 
 use crate::{
     clock::{Clock, HOST_RESOLUTION, Timestamp},
+    contract::{Sample, Stamp},
     epochs,
     error::{Error, Result},
 };
@@ -29,6 +34,31 @@ pub(super) fn clock(model: &str) -> Clock {
 pub(super) fn ticks(seconds: f64) -> u64 {
     // The cast turns negative numbers and NaN into 0.
     (seconds * 1e9) as u64
+}
+
+/// How often Metal is asked: the closest reading counts.
+const READINGS: usize = 8;
+
+/// A moment on `clock`, that of `GPUEndTime`, and on the host's. `GPUEndTime` is on the host's time
+/// base, of which Metal tells a reading in nanoseconds. What it tells of the GPU's own counter
+/// beside that is of no use here: Metal has converted `GPUEndTime` from it, and does not say how
+/// well. Never blocks.
+pub(super) fn sample(device: &ProtocolObject<dyn MTLDevice>, clock: &Clock) -> Sample {
+    let read = || {
+        let (mut cpu, mut counter): (MTLTimestamp, MTLTimestamp) = (0, 0);
+        let before = Instant::now();
+        // SAFETY: each pointer is to one timestamp.
+        unsafe {
+            device.sampleTimestamps_gpuTimestamp(
+                NonNull::from(&mut cpu),
+                NonNull::from(&mut counter),
+            );
+        }
+        let after = Instant::now();
+        let reading = Timestamp::new(cpu, clock.clone());
+        Sample::between(before, after, Stamp::Clock(reading))
+    };
+    (1..READINGS).fold(read(), |best, _| best.or_closer(read()))
 }
 
 /// Where completed handlers store the end time of a marker's command buffer, or the latest of

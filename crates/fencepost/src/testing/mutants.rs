@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
 use crate::timeline::Point;
 use crate::{
     clock::{Elapsed, Timestamp},
-    contract::{Backend, DeviceImpl, DeviceRef, MarkerImpl, StreamImpl},
+    contract::{Backend, DeviceImpl, DeviceRef, MarkerImpl, Sample, StreamImpl},
     core::{DeviceCore, StreamCore, Work},
     deadlock,
     device::Device,
@@ -66,6 +66,8 @@ pub enum Mutant {
     NegativeTimeClamped,
     /// The next record forgets that the stream failed.
     FirstErrorForgotten,
+    /// A correlation is off by an hour.
+    CorrelationOff,
 }
 
 impl Mutant {
@@ -75,7 +77,7 @@ impl Mutant {
     /// # use fencepost::testing::Mutant;
     /// assert!(Mutant::ALL.contains(&Mutant::QueryAlwaysTrue));
     /// ```
-    pub const ALL: [Mutant; 14] = [
+    pub const ALL: [Mutant; 15] = [
         Mutant::WaitDoesNothing,
         Mutant::WaitBlocksTheCaller,
         Mutant::WaitForTheLatest,
@@ -90,6 +92,7 @@ impl Mutant {
         Mutant::TimeOfTheWrongMarker,
         Mutant::NegativeTimeClamped,
         Mutant::FirstErrorForgotten,
+        Mutant::CorrelationOff,
     ];
 }
 
@@ -198,6 +201,14 @@ impl DeviceImpl for MutantDevice {
     fn streams(&self) -> Vec<Arc<dyn StreamImpl>> {
         let streams = self.inner.imp().streams().into_iter();
         streams.map(|s| self.wrap(s.clone(), s)).collect()
+    }
+
+    fn correlate(&self, at: Place) -> Result<Sample> {
+        let mut sample = self.inner.imp().correlate(at)?;
+        if self.shared.mutant == Mutant::CorrelationOff {
+            sample.host += Duration::from_secs(3600);
+        }
+        Ok(sample)
     }
 }
 

@@ -37,13 +37,15 @@
 //!   `VK_QUERY_RESULT_WAIT_BIT` (Mesa's llvmpipe, seen in 22.3.6): the buffer that writes a time
 //!   copies it into host memory too, and it is read there (`timestamp.rs`). On a queue that only
 //!   transfers, which cannot copy queries, reading a time still waits there.
+//! - *No calibrated timestamps* (SwiftShader): the device's clock is read by a stamp on a stream of
+//!   our own, which waits for what is on its queue (`calibrated.rs`).
 
 use std::{any::Any, sync::Arc};
 
 use ash::vk;
 
 use super::{
-    exit,
+    calibrated, exit,
     gpu::Gpu,
     parts::{Features, Parts},
     queue::{Queue, QueueLock},
@@ -51,9 +53,10 @@ use super::{
     watcher::DeviceWatcher,
 };
 use crate::{
-    contract::{Backend, DeviceImpl, DeviceRef, StreamImpl},
+    contract::{Backend, DeviceImpl, DeviceRef, Sample, StreamImpl},
     core::DeviceCore,
     error::{Error, Result},
+    place::Place,
 };
 
 pub(crate) struct VkDevice {
@@ -86,6 +89,15 @@ impl VkDevice {
             #[cfg(feature = "conformance")]
             test_work: std::sync::OnceLock::new(),
         })
+    }
+}
+
+impl VkDevice {
+    /// A stream on the quietest queue.
+    fn make_stream(&self) -> Result<Arc<VkStream>> {
+        let queue = self.gpu.quietest_queue();
+        let queue = queue.unwrap_or_else(|| self.default.queue.clone());
+        VkStream::new(self.core.clone(), &self.watcher, queue, None)
     }
 }
 
@@ -179,14 +191,7 @@ impl DeviceImpl for VkDevice {
     }
 
     fn new_stream(&self) -> Result<Arc<dyn StreamImpl>> {
-        let queue = self.gpu.quietest_queue();
-        let queue = queue.unwrap_or_else(|| self.default.queue.clone());
-        Ok(VkStream::new(
-            self.core.clone(),
-            &self.watcher,
-            queue,
-            None,
-        )?)
+        Ok(self.make_stream()?)
     }
 
     fn streams(&self) -> Vec<Arc<dyn StreamImpl>> {
@@ -196,5 +201,18 @@ impl DeviceImpl for VkDevice {
             .filter(|stream| stream.core().device.id == self.core.id)
             .map(|stream| stream as Arc<dyn StreamImpl>)
             .collect()
+    }
+
+    fn correlate(&self, at: Place) -> Result<Sample> {
+        self.gpu.check_fork()?;
+        if let Some(lost) = self.gpu.lost() {
+            return Err(lost);
+        }
+        calibrated::sample(
+            &self.gpu,
+            self.default.queue.family,
+            || self.make_stream(),
+            at,
+        )
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Gpu {
     pub(super) write2: Option<vk::PFN_vkCmdWriteTimestamp2>,
     /// Whether the host resets queries. Else the queue does.
     pub(super) host_reset: bool,
+    /// `vkGetCalibratedTimestampsKHR`, where the device has it and `VK_TIME_DOMAIN_DEVICE`.
+    pub(super) calibrated: Option<vk::PFN_vkGetCalibratedTimestampsKHR>,
     /// Whether the driver spins in a wait for one of several semaphores.
     pub(super) spins: bool,
     /// Whether reading a query waits until the whole device is idle.
@@ -95,6 +97,7 @@ impl Gpu {
             },
             write2: optional.write2,
             host_reset: optional.host_reset,
+            calibrated: optional.calibrated,
             spins: facts.driver == vk::DriverId::MESA_LLVMPIPE,
             reads_block: facts.driver == vk::DriverId::MESA_LLVMPIPE,
             clock: facts.clock(),

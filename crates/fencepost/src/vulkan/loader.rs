@@ -12,8 +12,8 @@ use crate::{contract::Missing, error::Error, fork::Process};
 
 /// The loader, our instance, and the devices worth opening.
 pub(super) struct Loader {
-    /// Kept, since unloading the library would unload the driver too.
-    _entry: Entry,
+    /// Kept also because unloading the library would unload the driver.
+    entry: Entry,
     pub(super) instance: Instance,
     /// The version that the instance was made for, which limits the version of its devices.
     pub(super) version: u32,
@@ -58,6 +58,24 @@ impl Loader {
     }
 }
 
+impl Loader {
+    /// Whether calibrated timestamps, by this one of their two extensions, read the clock of the
+    /// device.
+    pub(super) fn reads_the_clock_of(&self, device: vk::PhysicalDevice, extension: &CStr) -> bool {
+        let (entry, instance) = (&self.entry, &self.instance);
+        // SAFETY: a device of this instance, which has the extension.
+        let domains = unsafe {
+            match extension == khr::calibrated_timestamps::NAME {
+                true => khr::calibrated_timestamps::Instance::new(entry, instance)
+                    .get_physical_device_calibrateable_time_domains(device),
+                false => ext::calibrated_timestamps::Instance::new(entry, instance)
+                    .get_physical_device_calibrateable_time_domains(device),
+            }
+        };
+        domains.is_ok_and(|domains| domains.contains(&vk::TimeDomainKHR::DEVICE))
+    }
+}
+
 fn failed(why: String) -> Missing {
     Missing::Failed(Error::Unavailable {
         device: "vulkan".into(),
@@ -98,7 +116,7 @@ fn load() -> Result<Loader, Missing> {
     let instance = instance(&entry, version)?;
     let devices = devices(&instance)?;
     Ok(Loader {
-        _entry: entry,
+        entry,
         instance,
         version,
         home: Process::this(),

@@ -41,6 +41,7 @@
 //! [2]: https://registry.khronos.org/vulkan/specs/latest/man/html/vkCmdWriteTimestamp.html
 #![allow(unsafe_code)]
 
+mod calibrated;
 mod counter;
 pub(crate) mod device;
 mod exit;

@@ -1,6 +1,6 @@
 //! Devices of our own: which there are, and how one is made.
 
-use std::sync::OnceLock;
+use std::{ffi::CStr, sync::OnceLock};
 
 use ash::{Instance, vk};
 
@@ -68,10 +68,12 @@ pub(crate) fn make(index: usize, only: Option<Features>) -> Result<DeviceRef> {
     let only = only.unwrap_or(Features {
         synchronization2: true,
         host_query_reset: true,
+        calibrated_timestamps: true,
     });
     let features = Features {
         synchronization2: offer.features.synchronization2 && only.synchronization2,
         host_query_reset: offer.features.host_query_reset && only.host_query_reset,
+        calibrated_timestamps: offer.features.calibrated_timestamps && only.calibrated_timestamps,
     };
     // SAFETY: a device of this instance.
     let families = unsafe { instance.get_physical_device_queue_family_properties(found.raw) };
@@ -116,6 +118,8 @@ struct Offer {
     one_three: bool,
     /// Whether it does not conform, so that `VK_KHR_portability_subset` must be enabled.
     subset: bool,
+    /// The extension that has calibrated timestamps.
+    calibrated: Option<&'static CStr>,
     features: Features,
 }
 
@@ -139,12 +143,21 @@ impl Offer {
         }
         // SAFETY: as above; the chain is alive during the call.
         unsafe { instance.get_physical_device_features2(found.raw, &mut all) };
+        let calibrated = [
+            ash::khr::calibrated_timestamps::NAME,
+            ash::ext::calibrated_timestamps::NAME,
+        ];
+        let calibrated = calibrated
+            .into_iter()
+            .find(|name| has(name) && loader.reads_the_clock_of(found.raw, name));
         Offer {
             one_three,
             subset: has(ash::khr::portability_subset::NAME),
+            calibrated,
             features: Features {
                 synchronization2: two.synchronization2 == vk::TRUE,
                 host_query_reset: reset.host_query_reset == vk::TRUE,
+                calibrated_timestamps: calibrated.is_some(),
             },
         }
     }
@@ -181,6 +194,9 @@ impl Offer {
         }
         if features.host_query_reset {
             info = info.push_next(&mut reset);
+        }
+        if let Some(calibrated) = self.calibrated.filter(|_| features.calibrated_timestamps) {
+            names.push(calibrated.as_ptr());
         }
         info = info.enabled_extension_names(&names);
         // SAFETY: the device has the features and extensions; the chain is alive during the call.

@@ -23,6 +23,10 @@ pub struct Features {
     pub synchronization2: bool,
     /// `VkPhysicalDeviceHostQueryResetFeatures::hostQueryReset`.
     pub host_query_reset: bool,
+    /// `VK_KHR_calibrated_timestamps` or `VK_EXT_calibrated_timestamps`, with
+    /// `VK_TIME_DOMAIN_DEVICE` among the time domains that the device has. Without it,
+    /// [`Device::correlate`](crate::Device::correlate) waits for a stamp of its own.
+    pub calibrated_timestamps: bool,
 }
 
 /// What a device is made of, ours or the caller's.
@@ -51,6 +55,7 @@ pub(super) struct Optional {
     pub(super) submit2: Option<vk::PFN_vkQueueSubmit2>,
     pub(super) write2: Option<vk::PFN_vkCmdWriteTimestamp2>,
     pub(super) host_reset: bool,
+    pub(super) calibrated: Option<vk::PFN_vkGetCalibratedTimestampsKHR>,
 }
 
 impl Optional {
@@ -79,6 +84,11 @@ impl Optional {
         // The caller said that the features are enabled. If the driver lacks their functions all
         // the same, the older ones are used.
         let two = |names: &[&CStr]| find(names).filter(|_| parts.features.synchronization2);
+        let calibrated = find(&[
+            c"vkGetCalibratedTimestampsKHR",
+            c"vkGetCalibratedTimestampsEXT",
+        ])
+        .filter(|_| parts.features.calibrated_timestamps);
         type Found = unsafe extern "system" fn();
         Ok(Optional {
             submit2: two(&[c"vkQueueSubmit2", c"vkQueueSubmit2KHR"]).map(|found| {
@@ -90,6 +100,10 @@ impl Optional {
                 unsafe { std::mem::transmute::<Found, vk::PFN_vkCmdWriteTimestamp2>(found) }
             }),
             host_reset: parts.features.host_query_reset && find(&[c"vkResetQueryPool"]).is_some(),
+            calibrated: calibrated.map(|found| {
+                // SAFETY: as above; both names have one type.
+                unsafe { std::mem::transmute::<Found, vk::PFN_vkGetCalibratedTimestampsKHR>(found) }
+            }),
         })
     }
 }

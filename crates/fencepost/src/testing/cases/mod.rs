@@ -3,6 +3,7 @@
 use super::Case;
 
 mod asking;
+mod correlating;
 mod failing;
 mod gates;
 mod recording;
@@ -16,6 +17,7 @@ pub(super) const ALL: &[&[Case]] = &[
     waiting::CASES,
     asking::CASES,
     timing::CASES,
+    correlating::CASES,
     telling::CASES,
     failing::CASES,
     gates::CASES,
