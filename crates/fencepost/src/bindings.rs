@@ -16,8 +16,8 @@ use crate::cuda::RawEvent;
 #[cfg(all(feature = "cuda", not(loom)))]
 pub use crate::cuda::device::stream_number;
 use crate::{
-    Correlation, Device, Error, Event, Marker, Place, Result, Stream, Timeout, error::InWords,
-    unobserved, workers::Raised,
+    Correlation, Device, Error, Event, Gate, Marker, Place, Result, Stream, Timeout,
+    error::InWords, unobserved, workers::Raised,
 };
 #[cfg(has_metal)]
 use crate::{
@@ -62,6 +62,11 @@ pub fn peek(event: &Event) -> Option<bool> {
 /// [`Stream::record`].
 pub fn record_all(device: &Device, at: Place) -> Vec<Result<Marker>> {
     device.record_all(at)
+}
+
+/// [`Gate::with_limit`], with the line that makes it.
+pub fn gate_at(device: &Device, limit: Duration, at: Place) -> Result<Gate> {
+    Gate::made_at(device, limit, at)
 }
 
 /// The event of a CUDA marker, which holds that marker's recording until it is recorded again;

@@ -82,6 +82,8 @@ mod diagnostics;
 mod epochs;
 mod error;
 mod event;
+#[cfg(any(feature = "cuda", feature = "vulkan", has_metal))]
+mod exit;
 mod explain;
 mod fork;
 mod gate;

@@ -957,6 +957,14 @@ fn calls_of(
         .collect()
 }
 
+#[test]
+fn a_process_may_end_with_a_closed_gate() {
+    // The child opens no device before it has its own exit handler.
+    if common::is_child() || gpu().is_some() {
+        suite::a_process_may_end_with_a_closed_gate("cuda:0", true);
+    }
+}
+
 /// On a real driver, too: it is initialised in the parent.
 #[cfg(unix)]
 #[test]

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fencepost::{Device, Error, Event, Marker, Stream, testing::work};
+use fencepost::{Device, Error, Event, Gate, Marker, Stream, testing::work};
 
 mod common;
 
@@ -189,6 +189,20 @@ fn exit_while_host_work_runs_does_not_wait_for_it() {
             std::process::exit(0)
         },
     );
+}
+
+#[test]
+fn exit_with_a_closed_gate_is_quiet() {
+    ends_quietly("exit_with_a_closed_gate_is_quiet", |statics| {
+        static GATE: OnceLock<Gate> = OnceLock::new();
+        let gate = GATE.get_or_init(|| Gate::new(&statics.device).unwrap());
+        let stream = statics.device.new_stream().unwrap();
+        gate.wait(&stream).unwrap();
+        stream
+            .launch(|| unreachable!("the gate never opens"))
+            .unwrap();
+        std::process::exit(0);
+    });
 }
 
 #[test]

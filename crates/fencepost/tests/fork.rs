@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use fencepost::{Device, Error, Event, Result, Status, testing::work};
+use fencepost::{Device, Error, Event, Gate, Result, Status, testing::work};
 
 mod common;
 
@@ -63,6 +63,9 @@ fn a_child_is_told_by_every_call_that_needs_the_parents_threads() {
         done.synchronize().unwrap();
         pending.record(&held).unwrap();
         let (complete, open) = (done.marker().unwrap(), pending.marker().unwrap());
+        let behind = device.new_stream().unwrap();
+        let closed = Gate::with_limit(&device, Duration::MAX).unwrap();
+        closed.wait(&behind).unwrap();
         let mut polled = Box::pin((&pending).into_future());
         let waker = Waker::noop();
         assert!(
@@ -82,6 +85,11 @@ fn a_child_is_told_by_every_call_that_needs_the_parents_threads() {
             is_told("Event::wait, pending", pending.wait(&idle));
             is_told("Stream::wait", idle.wait(&open));
             is_told("Stream::wait_foreign", idle.wait_foreign(&open));
+            is_told("Gate::wait", closed.wait(&idle));
+            is_told("Gate::new", Gate::new(&device).map(drop));
+            closed.open();
+            closed.fail("the child");
+            assert!(!closed.is_open(), "it is the parent's");
             is_told("Stream::query", idle.query().map(drop));
             is_told("Stream::synchronize", idle.synchronize());
             is_told("Stream::error", idle.error().map_or(Ok(()), Err));
@@ -138,6 +146,9 @@ fn a_child_is_told_by_every_call_that_needs_the_parents_threads() {
             ));
         });
         gate.open();
+        assert!(!closed.is_open() && !behind.query().unwrap());
+        closed.open();
+        behind.synchronize_timeout(PATIENCE).unwrap();
     });
 }
 

@@ -749,6 +749,11 @@ mod stand_in {
     }
 
     #[test]
+    fn a_process_may_end_with_a_closed_gate() {
+        suite::a_process_may_end_with_a_closed_gate("metal", false);
+    }
+
+    #[test]
     fn a_forked_child_is_told_so_and_may_drop_everything() {
         // Looking for devices is an error too: nothing of Objective-C can be called there.
         suite::a_forked_child_is_told_so("metal", |_, _| {

@@ -620,6 +620,13 @@ fn a_process_may_end_with_anything_pending() {
     }
 }
 
+#[test]
+fn a_process_may_end_with_a_closed_gate() {
+    if gpu().is_some() {
+        suite::a_process_may_end_with_a_closed_gate("vulkan:0", false);
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_forked_child_is_told_so_and_may_drop_everything() {

@@ -35,6 +35,7 @@ use crate::{
 use super::context::{Context, Lose};
 use super::driver::{ContextHandle, Driver, Ordinal, StreamHandle};
 use super::fault::Fault;
+use super::host_gates::open_at_exit;
 use super::native_stream::{LEGACY, Origin, PER_THREAD};
 use super::stream::CudaStream;
 use super::waits::check_can_hold;
@@ -96,6 +97,7 @@ fn device_of(
     }
     let (model, uuid) = (model_of(driver, raw).ok(), uuid_of(driver, raw).ok());
     let context = Context::new(driver, raw, id, name(), model, uuid);
+    open_at_exit(context);
     // As the context, it is never forgotten.
     let device = DeviceRef::Static(Box::leak(Box::new(new_device(context))));
     devices.push((context, device.clone()));

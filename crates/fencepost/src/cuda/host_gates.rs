@@ -1,17 +1,22 @@
-//! The host gates of one context.
+//! The host gates of one context, and what happens to them when the process ends.
 //!
 //! They are never freed. Freeing page-locked memory blocks while any stream is stalled
 //! (docs/measurements/cuda-stalls.md), and a stalled stream is what they are for.
 
-use std::sync::atomic::{AtomicU32, Ordering as StdOrdering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering as StdOrdering};
 
-use super::{calls::Calls, driver::StreamHandle, fault::Fault};
-use crate::sync::{Mutex, lock};
+use super::{calls::Calls, context::Context, driver::StreamHandle, fault::Fault};
+use crate::{
+    exit::at_exit,
+    sync::{Mutex, lock},
+};
 
 pub(crate) struct HostGates {
     calls: Calls,
     /// Those that nobody uses now.
     free: Mutex<Vec<HostGate>>,
+    /// The pages that all of them are in.
+    pages: Mutex<Vec<usize>>,
 }
 
 /// What holds a stream until the host opens it: 32 bits of page-locked memory that only grow. Each
@@ -32,6 +37,7 @@ impl HostGates {
         HostGates {
             calls,
             free: Mutex::new(Vec::new()),
+            pages: Mutex::new(Vec::new()),
         }
     }
 
@@ -40,6 +46,7 @@ impl HostGates {
         let mut free = lock(&self.free);
         if free.is_empty() {
             let (host, device) = self.calls.allocate_page_locked(PAGE)?;
+            lock(&self.pages).push(host);
             free.extend((0..PAGE / 4).map(|i| HostGate {
                 host: host + i * 4,
                 device: device + i as u64 * 4,
@@ -57,12 +64,46 @@ impl HostGates {
         unsafe { self.calls.wait_value(stream, gate.device, gate.opens_at) }
     }
 
+    /// For the end of the process: releases every stream that waits. A word of memory is always one
+    /// less than what its gate waits for.
+    fn open_all(&self) {
+        if self.calls.is_forked() {
+            return;
+        }
+        let Ok(pages) = self.pages.try_lock() else {
+            return;
+        };
+        for word in pages
+            .iter()
+            .flat_map(|page| (0..PAGE / 4).map(move |i| page + i * 4))
+        {
+            // SAFETY: as in `open`.
+            let cell = unsafe { AtomicU32::from_ptr(word as *mut u32) };
+            cell.fetch_add(1, StdOrdering::Release);
+        }
+    }
+
     /// Releases the stream that waits for the gate, if one does, and takes the gate back.
     pub(crate) fn open(&self, gate: HostGate) {
-        // SAFETY: aligned, part of a page that is never freed, and written by nobody else: a gate
-        // has one holder, and the device only reads it.
+        // SAFETY: aligned, part of a page that is never freed, and the device only reads it.
         let cell = unsafe { AtomicU32::from_ptr(gate.host as *mut u32) };
         cell.store(gate.opens_at, StdOrdering::Release);
         lock(&self.free).push(gate);
     }
+}
+
+/// Opens all host gates of the context when the process ends, before the driver is taken apart: a
+/// driver may wait there for streams that only the host can release.
+pub(super) fn open_at_exit(context: &'static Context) {
+    static ALL: Mutex<Vec<&Context>> = Mutex::new(Vec::new());
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    extern "C" fn open_all() {
+        if let Ok(contexts) = ALL.try_lock() {
+            for context in contexts.iter() {
+                context.gates.open_all();
+            }
+        }
+    }
+    lock(&ALL).push(context);
+    at_exit(&REGISTERED, open_all);
 }

@@ -13,7 +13,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -33,8 +33,11 @@ use super::{
     wakes::fire_all,
 };
 use crate::{
+    core::Streams,
     epochs::{Counter, Epoch, HostGates},
     error::{Cause, Error, Result},
+    exit::at_exit,
+    fork::PerProcess,
     sync::{Mutex, lock},
     timeline::Wake,
 };
@@ -341,17 +344,27 @@ impl Native {
     }
 
     /// The event that host gates open by.
-    pub(super) fn gate_event(&self) -> Result<&Event> {
+    pub(super) fn gate_event(self: &Arc<Self>) -> Result<&Event> {
         if let Some(event) = self.gate_event.get() {
             return Ok(event);
         }
         let fresh = self.gpu.new_event()?;
+        open_at_exit(self);
         Ok(self.gate_event.get_or_init(|| fresh))
     }
 
     /// The ticket of a new host gate. Call it under the submit lock.
     pub(super) fn take_gate(&self) -> u64 {
         self.gates.take()
+    }
+
+    /// For the end of the process: opens all host gates.
+    fn open_all_gates(&self) {
+        self.gates.all_done(|last| {
+            if let Some(event) = self.gate_event.get() {
+                event.signal_from_host(last);
+            }
+        });
     }
 
     /// Opens a host gate, once all gates in front of it are open.
@@ -365,6 +378,20 @@ impl Native {
             }
         });
     }
+}
+
+/// Opens the host gates of a stream when the process ends, before the system takes its queues apart.
+fn open_at_exit(native: &Arc<Native>) {
+    /// Those of this process.
+    static ALL: PerProcess<Streams<Native>> = PerProcess::new();
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    extern "C" fn open_all() {
+        for native in ALL.get_or_make(Streams::new).alive() {
+            native.open_all_gates();
+        }
+    }
+    ALL.get_or_make(Streams::new).add(native);
+    at_exit(&REGISTERED, open_all);
 }
 
 /// Finishes `step` when the buffer has completed or failed, and calls `first` before that.

@@ -1,12 +1,15 @@
 //! What happens to devices when the process ends.
 
 use std::{
-    sync::{Arc, Once, Weak},
+    sync::{Arc, Weak, atomic::AtomicBool},
     time::Duration,
 };
 
 use super::watcher::DeviceWatcher;
-use crate::sync::{Mutex, lock, sleep};
+use crate::{
+    exit::at_exit,
+    sync::{Mutex, lock, sleep},
+};
 
 /// Has the device's watcher return from the driver before the process ends.
 ///
@@ -16,10 +19,7 @@ use crate::sync::{Mutex, lock, sleep};
 /// in its handler for every queue to be idle, so ours opens every host gate.
 pub(super) fn leave_at_exit(watcher: &Arc<DeviceWatcher>) {
     static ALL: Mutex<Vec<Weak<DeviceWatcher>>> = Mutex::new(Vec::new());
-    static ONCE: Once = Once::new();
-    unsafe extern "C" {
-        fn atexit(handler: extern "C" fn()) -> std::ffi::c_int;
-    }
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
     extern "C" fn leave() {
         let Ok(all) = ALL.try_lock() else {
             return;
@@ -45,10 +45,5 @@ pub(super) fn leave_at_exit(watcher: &Arc<DeviceWatcher>) {
     all.retain(|watcher| watcher.strong_count() > 0);
     all.push(Arc::downgrade(watcher));
     drop(all);
-    ONCE.call_once(|| {
-        // SAFETY: C's atexit, with a function that never unwinds: it takes no lock that a panic may
-        // have poisoned. https://en.cppreference.com/w/c/program/atexit
-        // If the call fails, the process ends without this handler.
-        let _ = unsafe { atexit(leave) };
-    });
+    at_exit(&REGISTERED, leave);
 }

@@ -7,11 +7,11 @@ use std::{
     pin::pin,
     sync::Mutex,
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use fencepost::{
-    Backend, Device, Error, Event,
+    Backend, Device, Error, Event, Gate, Marker, Stream,
     testing::{self, Case, Outcome, work},
 };
 
@@ -88,6 +88,41 @@ pub(crate) fn a_process_may_end_with_anything_pending(device: &str) {
     });
 }
 
+/// A process ends well with a gate that is never opened or dropped; where `lets_go`, it is seen that
+/// the stream is let go before that.
+pub(crate) fn a_process_may_end_with_a_closed_gate(device: &str, lets_go: bool) {
+    static KEPT: Mutex<Option<(Stream, Marker, Gate)>> = Mutex::new(None);
+    extern "C" fn look() {
+        let kept = KEPT.lock().unwrap();
+        let Some((_, marker, _)) = &*kept else { return };
+        let start = Instant::now();
+        // No panic in here would fail the test.
+        while !matches!(marker.query(), Ok(true)) {
+            if start.elapsed() > fencepost_sim::HANG_TIMEOUT {
+                eprintln!("the stream is still held: {marker:?}");
+                std::process::abort();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    common::in_a_process_of_its_own(|| {
+        if lets_go {
+            unsafe extern "C" {
+                fn atexit(handler: extern "C" fn()) -> std::ffi::c_int;
+            }
+            // SAFETY: a function that takes and returns nothing, and does not unwind. It is
+            // registered before the library's handlers, so it runs after them.
+            assert_eq!(unsafe { atexit(look) }, 0);
+        }
+        let device = Device::open(device).unwrap();
+        let stream = device.new_stream().unwrap();
+        let gate = Gate::with_limit(&device, Duration::MAX).unwrap();
+        gate.wait(&stream).unwrap();
+        let marker = stream.record().unwrap();
+        *KEPT.lock().unwrap() = Some((stream, marker, gate));
+    });
+}
+
 /// Every call in a forked child that needs a thread or the driver is an error that says so; `also`
 /// checks the backend's own calls. Everything may be dropped there.
 #[cfg(unix)]
@@ -101,6 +136,12 @@ pub(crate) fn a_forked_child_is_told_so(device: &str, also: impl Fn(&Device, &Ev
         let other = device.new_stream().unwrap();
         let fresh = Event::new(&device);
         let marker = event.marker().unwrap();
+        let behind = device.new_stream().unwrap();
+        let [closed, dropped] = [(); 2].map(|()| Gate::with_limit(&device, Duration::MAX).unwrap());
+        for gate in [&closed, &dropped] {
+            gate.wait(&behind).unwrap();
+        }
+        let after = behind.record().unwrap();
         // SAFETY: the child does nothing that needs the threads it lost, and leaves by _exit.
         match unsafe { libc::fork() } {
             0 => {
@@ -134,6 +175,8 @@ pub(crate) fn a_forked_child_is_told_so(device: &str, also: impl Fn(&Device, &Ev
                     ("wait", event.wait(&other)),
                     ("Stream::wait", other.wait(&marker)),
                     ("wait_foreign", other.wait_foreign(&marker)),
+                    ("Gate::wait", closed.wait(&other)),
+                    ("Gate::new", Gate::new(&device).map(drop)),
                     ("Stream::query", other.query().map(drop)),
                     ("Stream::synchronize", other.synchronize()),
                     ("error", other.error().map_or(Ok(()), Err)),
@@ -150,7 +193,11 @@ pub(crate) fn a_forked_child_is_told_so(device: &str, also: impl Fn(&Device, &Ev
                     }
                 }
                 is_told &= also(&device, &event);
+                closed.open();
+                closed.fail("the child");
+                is_told &= !closed.is_open();
                 drop((event, gate, stream, other, fresh, marker, device));
+                drop((dropped, after, behind));
                 // SAFETY: ends the child at once.
                 unsafe { libc::_exit(i32::from(!is_told)) };
             }
@@ -163,6 +210,12 @@ pub(crate) fn a_forked_child_is_told_so(device: &str, also: impl Fn(&Device, &Ev
         }
         gate.open();
         event
+            .synchronize_timeout(fencepost_sim::HANG_TIMEOUT)
+            .unwrap();
+        assert!(!closed.is_open() && !after.query().unwrap(), "{after:?}");
+        closed.open();
+        dropped.open();
+        after
             .synchronize_timeout(fencepost_sim::HANG_TIMEOUT)
             .unwrap();
     });
