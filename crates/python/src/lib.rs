@@ -37,7 +37,6 @@ mod error;
 mod event;
 mod exit;
 mod fastcall;
-#[cfg(feature = "testing")]
 mod gate;
 mod interprocess;
 mod marker;
@@ -66,6 +65,7 @@ mod _C {
     use super::{
         _run,
         device::{_cuda_count, _devices},
+        gate::PyGate,
         mps::functions::{
             _mps_live_events, acquire, elapsed_of, query_event, record, release, synchronize,
             synchronize_event, wait_for,
@@ -97,7 +97,7 @@ mod _C {
         // These are not in `__all__`. Pickle looks for the first.
         module.setattr("_CudaEventBase", py.get_type::<CudaEvent>())?;
         #[cfg(feature = "testing")]
-        module.setattr("_Gate", py.get_type::<crate::gate::PyGate>())?;
+        module.setattr("_Gate", py.get_type::<crate::gate::TestGate>())?;
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Sequence
 from ctypes import c_void_p
+from types import TracebackType
 from typing import Any, Literal, Protocol, SupportsIndex, TypeVar, final
 
 from typing_extensions import Self, TypeAlias
@@ -35,6 +36,7 @@ _E = TypeVar("_E", Event, _CudaEvent, _MpsEvent)
 __all__ = [
     "Device",
     "Event",
+    "Gate",
     "Marker",
     "Stream",
     "_CudaEvent",
@@ -149,6 +151,35 @@ class Event:
     def wait_foreign(self, stream: _StreamLike) -> None: ...
     def marker(self) -> Marker | None: ...
     def __await__(self) -> Generator[Any]: ...
+
+@final
+class Gate:
+    def __new__(
+        cls,
+        device: _DeviceLike | None = None,
+        *,
+        limit: float | None = 10.0,
+        name: str | None = None,
+    ) -> Self: ...
+    @property
+    def name(self) -> str | None: ...
+    @name.setter
+    def name(self, name: str | None, /) -> None: ...
+    @property
+    def device(self) -> Device: ...
+    @property
+    def is_open(self) -> bool: ...
+    def wait(self, stream: _StreamLike | None = None) -> None: ...
+    def open(self) -> None: ...
+    def fail(self, cause: str) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Literal[False]: ...
 
 @final
 class Marker:

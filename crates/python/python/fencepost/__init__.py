@@ -21,12 +21,13 @@ import atexit
 
 from fencepost import _C, cuda, mps
 from fencepost._asking import devices
-from fencepost._C import Device, Event, Marker, Stream, __version__, locations
+from fencepost._C import Device, Event, Gate, Marker, Stream, __version__, locations
 
 __all__ = [
     "_C",
     "Device",
     "Event",
+    "Gate",
     "Marker",
     "Stream",
     "__version__",

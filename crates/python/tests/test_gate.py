@@ -1,0 +1,136 @@
+"""Gates, which the host opens."""
+
+import gc
+
+import pytest
+
+import fencepost
+from conftest import PATIENCE
+
+
+@pytest.fixture
+def stream(device):
+    return fencepost.Stream(device)
+
+
+def test_a_gate_holds_its_stream_until_it_is_opened(device, stream):
+    gate = fencepost.Gate(device, limit=None, name="upload")
+    gate.wait(stream)
+    event = stream.record_event()
+    assert not event.query() and not gate.is_open
+    assert gate.device == device and gate.name == "upload"
+    assert '"upload"' in repr(gate) and repr(gate).endswith("not open>")
+    gate.open()
+    event.synchronize(PATIENCE)
+    assert gate.is_open and repr(gate).endswith(", open>")
+    gate.open()
+    gate.wait(stream)
+    stream.synchronize(PATIENCE)
+
+
+def test_a_block_opens_its_gate(device, stream):
+    with fencepost.Gate(device, limit=None) as gate:
+        gate.wait(stream)
+        event = stream.record_event()
+        assert not event.query()
+    event.synchronize(PATIENCE)
+
+
+def test_a_block_that_raises_fails_its_gate(device, stream):
+    class Ours(Exception):
+        pass
+
+    with pytest.raises(Ours), fencepost.Gate(device, limit=None) as gate:
+        gate.wait(stream)
+        event = stream.record_event()
+        raise Ours("the disk is full")
+    with pytest.raises(RuntimeError, match=r"Ours: the disk is full \(at .*test_gate.py:\d+\)"):
+        event.synchronize(PATIENCE)
+    assert not gate.is_open
+    stream.clear_error()
+    stream.synchronize(PATIENCE)
+
+
+def test_a_gate_fails_for_a_reason(device, stream):
+    gate = fencepost.Gate(device, limit=None)
+    gate.wait(stream)
+    gate.fail("the file is gone")
+    gate.fail("too late")
+    with pytest.raises(RuntimeError, match="the file is gone"):
+        stream.synchronize(PATIENCE)
+
+
+def test_a_gate_that_is_dropped_fails(device, stream):
+    gate = fencepost.Gate(device, limit=None)
+    gate.wait(stream)
+    del gate
+    gc.collect()
+    with pytest.raises(RuntimeError, match="test_gate.py:.* was dropped before it was opened"):
+        stream.synchronize(PATIENCE)
+
+
+def test_a_gate_fails_at_its_limit(device, stream):
+    gate = fencepost.Gate(device, limit=0.01)
+    gate.wait(stream)
+    with pytest.raises(RuntimeError, match="was not opened within 10 ms of its first wait"):
+        stream.synchronize(PATIENCE)
+    assert not gate.is_open
+
+
+@pytest.mark.parametrize("limit", [-1.0, float("nan")])
+def test_a_limit_that_is_none_is_refused(limit):
+    with pytest.raises(ValueError, match="limit"):
+        fencepost.Gate("host", limit=limit)
+
+
+def test_a_limit_may_be_endless():
+    for limit in [None, float("inf"), 1e300]:
+        gate = fencepost.Gate("host", limit=limit)
+        gate.wait(fencepost.Stream("host"))
+        gate.open()
+
+
+def test_a_gate_of_another_device_is_refused(device, stream):
+    gate = fencepost.Gate(fencepost.Device.new_host(1))
+    with pytest.raises(RuntimeError, match="same device"):
+        gate.wait(stream)
+    stream.synchronize(PATIENCE)
+
+
+def test_what_is_no_stream_is_refused():
+    with pytest.raises(TypeError, match=r"wait\(\) argument 'stream': expected a stream"):
+        fencepost.Gate("host").wait("host")
+
+
+def test_without_a_stream_it_is_the_current_one(device):
+    with fencepost.Gate(device, limit=None) as gate:
+        gate.wait()
+        event = fencepost.Event(device)
+        event.record()
+        assert not event.query()
+    event.synchronize(PATIENCE)
+
+
+def test_a_timeout_names_the_gate(device, stream):
+    with fencepost.Gate(device, limit=None, name="upload") as gate:
+        gate.wait(stream)
+        event = stream.record_event()
+        with pytest.raises(TimeoutError, match=r'gate \d+ "upload" .* is not opened yet') as told:
+            event.synchronize(0.05)
+        assert "test_gate.py:" in str(told.value)
+
+
+@pytest.mark.parametrize("end", ["pass", "raise SystemExit(0)", "1 / 0", "sys.exit()"])
+def test_a_program_ends_with_a_closed_gate(child, name, end):
+    program = f"""
+import sys, fencepost
+device = fencepost.Device("{name}")
+stream, gate = fencepost.Stream(device), fencepost.Gate(device, limit=None)
+gate.wait(stream)
+event = stream.record_event()
+sys.keep = gate, stream, event
+{end}
+"""
+    # Nothing waits for the gate, which has no limit; else the child would be killed.
+    done = child(program, check=False)
+    assert done.returncode == int("1 / 0" in end), done.stderr
