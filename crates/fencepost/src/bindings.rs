@@ -153,12 +153,17 @@ pub fn device_mismatch(call: &'static str, left: String, right: String) -> Error
 
 /// [`Error::NotRecorded`].
 pub fn not_recorded(which: &'static str) -> Error {
-    Error::NotRecorded { which }
+    Error::not_recorded(which)
 }
 
 /// [`Error::TimingDisabled`].
 pub fn timing_disabled(which: &'static str) -> Error {
-    Error::TimingDisabled { which }
+    Error::timing_disabled(which)
+}
+
+/// `error` of a time between two events of these names, with the name of the one that it is about.
+pub fn of_events(error: Error, start: Option<String>, end: Option<String>) -> Error {
+    error.of_events(start, end)
 }
 
 /// [`Error::Unsupported`].

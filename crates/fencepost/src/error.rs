@@ -69,17 +69,30 @@ pub enum Error {
     },
 
     /// The call needs a recorded event, and this one never was.
-    #[error("the {which} event was never recorded; call record() on it first")]
+    #[error(
+        "the {which} event{} {}",
+        Quoted(event),
+        match in_graph {
+            false => "was never recorded; call record() on it first",
+            true => "was recorded into a graph only, and no run of that graph has recorded it yet; \
+                     launch the graph first",
+        }
+    )]
     #[non_exhaustive]
     NotRecorded {
         /// Which event: `start` or `end`.
         which: &'static str,
+        /// The event's name, if it has one.
+        event: Option<String>,
+        /// Whether it was recorded in a capture, as an external event of a CUDA graph.
+        in_graph: bool,
     },
 
     /// The call never waits, and the marker is pending.
     #[error(
-        "the {which} marker is not complete yet ({marker}); \
-         call synchronize() on it first, or elapsed_time(), which waits"
+        "the {which} marker is not complete yet ({marker}{}); \
+         call synchronize() on it first, or elapsed_time(), which waits",
+        OfEvent(event)
     )]
     #[non_exhaustive]
     NotReady {
@@ -87,17 +100,22 @@ pub enum Error {
         which: &'static str,
         /// The marker in words.
         marker: String,
+        /// The name of the event that holds it, if there is one and it has a name.
+        event: Option<String>,
     },
 
     /// The event or marker was made without timing.
     #[error(
-        "the {which} event has no timing; make it with Event::with_timing() \
-         (or record the marker with record_timed())"
+        "the {which} event{} has no timing; make it with Event::with_timing() \
+         (or record the marker with record_timed())",
+        Quoted(event)
     )]
     #[non_exhaustive]
     TimingDisabled {
         /// Which: `start`, `end`, or `held`.
         which: &'static str,
+        /// The event's name, if it has one.
+        event: Option<String>,
     },
 
     /// The clock of the two wraps, and nobody can tell how often it did between them.
@@ -312,6 +330,65 @@ impl Error {
             timeout.event = name;
         }
         self
+    }
+
+    /// This error of a time between two events of these names: it names the one that it is about.
+    pub(crate) fn of_events(mut self, start: Option<String>, end: Option<String>) -> Error {
+        if let Error::NotRecorded { which, event, .. }
+        | Error::NotReady { which, event, .. }
+        | Error::TimingDisabled { which, event } = &mut self
+        {
+            *event = match *which {
+                "start" => start,
+                "end" => end,
+                _ => None,
+            };
+        }
+        self
+    }
+
+    pub(crate) fn not_recorded(which: &'static str) -> Error {
+        Error::NotRecorded {
+            which,
+            event: None,
+            in_graph: false,
+        }
+    }
+
+    pub(crate) fn not_ready(which: &'static str, marker: String) -> Error {
+        Error::NotReady {
+            which,
+            marker,
+            event: None,
+        }
+    }
+
+    pub(crate) fn timing_disabled(which: &'static str) -> Error {
+        Error::TimingDisabled { which, event: None }
+    }
+}
+
+/// A name behind what it is the name of: ` "load"`.
+struct Quoted<'a>(&'a Option<String>);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(name) => write!(f, " {name:?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The event of a marker, behind the marker: `, event "load"`.
+struct OfEvent<'a>(&'a Option<String>);
+
+impl fmt::Display for OfEvent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(name) => write!(f, ", event {name:?}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -420,8 +420,9 @@ impl Event {
         if let Some(elapsed) = self.elapsed_at_once(end) {
             return Ok(elapsed.as_millis_f64());
         }
-        let (start, end) = self.pair(end)?;
-        Ok(start.elapsed_after(&end)?.as_millis_f64())
+        let pair = self.pair(end);
+        let elapsed = pair.and_then(|(first, last)| first.elapsed_after(&last));
+        Ok(self.named(end, elapsed)?.as_millis_f64())
     }
 
     /// The time from this event to `end`, on the device's clock. Negative if `end` is earlier.
@@ -452,8 +453,8 @@ impl Event {
             return Ok(elapsed);
         }
         let words = (self.slot.word(), end.slot.word());
-        let (start, last) = self.pair(end)?;
-        let elapsed = start.elapsed(&last)?;
+        let pair = self.pair(end);
+        let elapsed = self.named(end, pair.and_then(|(first, last)| first.elapsed(&last)))?;
         // Both are complete. If a marker is newer than its word, this does nothing.
         self.slot.remember(words.0);
         end.slot.remember(words.1);
@@ -473,14 +474,19 @@ impl Event {
         start.elapsed_at_once(&*end)
     }
 
+    /// The result for a pair of events, whose error names the event that it is about.
+    fn named<T>(&self, end: &Event, result: Result<T>) -> Result<T> {
+        result.map_err(|error| error.of_events(self.name(), end.name()))
+    }
+
     /// The two markers that are held now, after the checks that need no waiting.
     fn pair(&self, end: &Event) -> Result<(Marker, Marker)> {
         for (event, which) in [(self, "start"), (end, "end")] {
             if !event.timing {
-                return Err(Error::TimingDisabled { which });
+                return Err(Error::timing_disabled(which));
             }
         }
-        let held = |event: &Event, which| event.marker().ok_or(Error::NotRecorded { which });
+        let held = |event: &Event, which| event.marker().ok_or_else(|| Error::not_recorded(which));
         let pair = (held(self, "start")?, held(end, "end")?);
         if self.device != end.device {
             return Err(Error::DeviceMismatch {

@@ -416,7 +416,7 @@ impl MarkerImpl for Barrier {
     }
 
     fn timestamp(&self) -> Result<Timestamp> {
-        Err(Error::TimingDisabled { which: "held" })
+        Err(Error::timing_disabled("held"))
     }
 }
 

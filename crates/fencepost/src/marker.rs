@@ -312,17 +312,14 @@ impl Marker {
     fn require_timing(&self, which: &'static str) -> Result<()> {
         match self.imp.point().timing {
             true => Ok(()),
-            false => Err(Error::TimingDisabled { which }),
+            false => Err(Error::timing_disabled(which)),
         }
     }
 
     fn require_complete(&self, which: &'static str) -> Result<()> {
         match self.query()? {
             true => Ok(()),
-            false => Err(Error::NotReady {
-                which,
-                marker: self.to_string(),
-            }),
+            false => Err(Error::not_ready(which, self.to_string())),
         }
     }
 

@@ -10,6 +10,11 @@ use crate::{
 
 /// Checks that a time between the two makes sense. The order of the checks is PyTorch's.
 fn check_pair(py: Python<'_>, start: &Core, end: &Core) -> Result<()> {
+    check_named(py, start, end)
+        .map_err(|error| bindings::of_events(error, start.name(), end.name()))
+}
+
+fn check_named(py: Python<'_>, start: &Core, end: &Core) -> Result<()> {
     let pair = [(start, "start"), (end, "end")];
     for (event, which) in pair {
         if !event.flags.timing {
@@ -37,9 +42,10 @@ fn check_pair(py: Python<'_>, start: &Core, end: &Core) -> Result<()> {
 
 /// The milliseconds from `start` to `end`, signed; an error while either is pending.
 pub(crate) fn elapsed_now(py: Python<'_>, start: &Core, end: &Core) -> Result<f64> {
+    let named = |error| bindings::of_events(error, start.name(), end.name());
     check_pair(py, start, end)?;
     if let (Some(start), Some(end)) = (start.event(), end.event()) {
-        let elapsed = py.detach(|| start.elapsed(end))?;
+        let elapsed = py.detach(|| start.elapsed(end)).map_err(named)?;
         return Ok(elapsed.as_millis_f64());
     }
     py.detach(|| {
@@ -48,6 +54,7 @@ pub(crate) fn elapsed_now(py: Python<'_>, start: &Core, end: &Core) -> Result<f6
         let end = end.expose()?.ok_or_else(|| unrecorded("end"))?;
         Ok(start.event.elapsed(&end.event)?.as_millis_f64())
     })
+    .map_err(named)
 }
 
 /// As [`elapsed_now`], after waiting for both, for at most `limit`. `map` makes the exceptions.

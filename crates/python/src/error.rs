@@ -94,12 +94,30 @@ pub(crate) fn cuda_only(what: &str, device: &Device) -> Error {
 /// The text of `error`, in Python's terms.
 pub(crate) fn in_python_terms(error: &Error) -> String {
     match error {
-        Error::TimingDisabled { which, .. } => format!("{TIMING}: the {which} event was not"),
-        Error::NotRecorded { which, .. } => {
-            format!("{RECORDED}: call record() on the {which} event first")
+        Error::TimingDisabled { which, event, .. } => {
+            format!("{TIMING}: the {which} event{} was not", quoted(event))
         }
-        Error::NotReady { which, marker, .. } => format!(
-            "{COMPLETED}: the {which} event is pending ({marker}); call synchronize() on it first"
+        Error::NotRecorded {
+            which,
+            event,
+            in_graph: true,
+            ..
+        } => format!(
+            "{RECORDED}: the {which} event{} was recorded into a graph only; launch the graph first",
+            quoted(event)
+        ),
+        Error::NotRecorded { which, event, .. } => {
+            let event = quoted(event);
+            format!("{RECORDED}: call record() on the {which} event{event} first")
+        }
+        Error::NotReady {
+            which,
+            marker,
+            event,
+            ..
+        } => format!(
+            "{COMPLETED}: the {which} event{} is pending ({marker}); call synchronize() on it first",
+            quoted(event)
         ),
         Error::Timeout(timeout) if bindings::lacks_places(timeout) => {
             format!("{timeout}; call fencepost.locations(True) to see where it was recorded")
@@ -111,6 +129,12 @@ pub(crate) fn in_python_terms(error: &Error) -> String {
         error if Original::of(error).is_some() => error.to_string(),
         error => error.to_string().replace("::", "."),
     }
+}
+
+/// A name behind what it is the name of.
+fn quoted(name: &Option<String>) -> String {
+    name.as_ref()
+        .map_or_else(String::new, |name| format!(" {name:?}"))
 }
 
 /// A Python exception in one line, for texts that cannot carry the exception itself.

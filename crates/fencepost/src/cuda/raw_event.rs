@@ -359,7 +359,7 @@ impl RawEvent {
         let name = &self.context().name;
         for (which, event) in [("start", self), ("end", end)] {
             if !event.timing {
-                return Err(Error::TimingDisabled { which });
+                return Err(Error::timing_disabled(which));
             }
         }
         if !std::ptr::eq(self.context(), end.context()) {
@@ -379,14 +379,15 @@ impl RawEvent {
                 f64::from(millis) * 1e6,
                 self.context().clock.clone(),
             )),
-            Ok(None) => Err(Error::NotReady {
-                which: if self.query()? { "end" } else { "start" },
-                marker: format!("the last record of a raw event of {name}"),
-            }),
+            Ok(None) => {
+                let which = if self.query()? { "end" } else { "start" };
+                let marker = format!("the last record of a raw event of {name}");
+                Err(Error::not_ready(which, marker))
+            }
             // Both events are alive, so the driver means that one was never recorded.
-            Err(fault) if fault.code() == Some(INVALID_HANDLE) => Err(Error::NotRecorded {
-                which: "start or end",
-            }),
+            Err(fault) if fault.code() == Some(INVALID_HANDLE) => {
+                Err(Error::not_recorded("start or end"))
+            }
             Err(fault) => Err(self.failed(fault)),
         }
     }

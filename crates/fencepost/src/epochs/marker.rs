@@ -116,7 +116,7 @@ impl<C: Counter> CountedMarker<C> {
     fn time(&self) -> Result<&C::Time> {
         self.time
             .as_ref()
-            .ok_or(Error::TimingDisabled { which: "held" })
+            .ok_or_else(|| Error::timing_disabled("held"))
     }
 }
 

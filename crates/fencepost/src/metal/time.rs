@@ -89,7 +89,7 @@ pub(crate) struct Submission {
 impl epochs::Time for Submission {
     fn timestamp(&self) -> Result<Timestamp> {
         let Some(end_time) = &self.end_time else {
-            return Err(Error::TimingDisabled { which: "held" });
+            return Err(Error::timing_disabled("held"));
         };
         match end_time.get() {
             Some(ticks) => Ok(Timestamp::new(ticks, self.clock.clone())),

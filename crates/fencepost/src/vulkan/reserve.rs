@@ -44,7 +44,7 @@ pub(super) unsafe fn record_into(
     let timer = Timer::single(gpu, family, bits).map_err(|fault| gpu.failed(fault))?;
     let timer = native.timer.get_or_init(|| timer);
     let Some((time, query)) = SlotTime::only(&native, timer) else {
-        return Err(Error::NotRecorded { which: "held" });
+        return Err(Error::not_recorded("held"));
     };
     let copy = query.copy.as_deref();
     // SAFETY: the caller's promise about the buffer; the query and its copy were just made, and

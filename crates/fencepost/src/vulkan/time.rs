@@ -108,10 +108,10 @@ impl SlotTime {
                 bits: self.bits(),
                 bounds: self.sighting.as_ref().map(|sighting| sighting.bounds()),
             }),
-            _ => Err(Error::NotReady {
-                which: "held",
-                marker: format!("its time on {} is not readable yet", gpu.name),
-            }),
+            _ => {
+                let marker = format!("its time on {} is not readable yet", gpu.name);
+                Err(Error::not_ready("held", marker))
+            }
         }
     }
 

@@ -128,10 +128,7 @@ fn many_threads_wait_for_one_marker(c: &Context) -> Verdict {
             marker.synchronize_timeout(patience)?;
             match log.read()?.len() {
                 1 => Ok(()),
-                _ => Err(Error::NotReady {
-                    which: "awaited",
-                    marker: marker.to_string(),
-                }),
+                _ => Err(Error::not_ready("awaited", marker.to_string())),
             }
         })
     });

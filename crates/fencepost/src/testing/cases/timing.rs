@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::case;
 use crate::{
-    error::Error,
+    error::{Error, Result},
     event::Event,
     testing::{
         Case,
@@ -70,6 +70,7 @@ pub(super) const CASES: &[Case] = &[
     case!("elapsed", elapsed_names_its_clock, []),
     case!("elapsed", times_grow_along_a_stream, []),
     case!("either", timing_is_checked_first, []),
+    case!("timing", errors_of_a_time_name_the_event, [QueryAlwaysTrue]),
     case!("either", a_missing_record_is_checked_second, []),
     case!("either", the_device_is_checked_third, []),
 ];
@@ -377,12 +378,12 @@ fn timing_is_checked_first(c: &Context) -> Verdict {
     // Unrecorded, of two devices, and without timing: the error is about timing.
     check_error!(
         c.timed().elapsed_time(&stranger),
-        Error::TimingDisabled { which: "end" },
+        Error::TimingDisabled { which: "end", .. },
         "no timing at the end"
     );
     check_error!(
         c.event().elapsed(&stranger),
-        Error::TimingDisabled { which: "start" },
+        Error::TimingDisabled { which: "start", .. },
         "no timing at either"
     );
     let stream = c.stream()?;
@@ -401,11 +402,45 @@ fn timing_is_checked_first(c: &Context) -> Verdict {
     Ok(())
 }
 
+fn errors_of_a_time_name_the_event(c: &Context) -> Verdict {
+    let (stream, start, end) = (c.stream()?, c.timed(), c.timed());
+    start.set_name("load begins");
+    end.set_name("load ends");
+    let names = |result: Result<f64>, name: &str, call: &str| {
+        let error = result.err().map(|error| error.to_string());
+        let error = error.unwrap_or_default();
+        let other = ["load begins", "load ends"]
+            .into_iter()
+            .find(|other| *other != name);
+        check!(
+            error.contains(&format!("{name:?}")) && !error.contains(other.unwrap_or_default()),
+            "the error of {call} names not {name:?} alone: {error}"
+        );
+        Ok(())
+    };
+    let millis = |start: &Event, end: &Event| start.elapsed(end).map(|time| time.as_millis_f64());
+    names(start.elapsed_time(&end), "load begins", "elapsed_time")?;
+    names(millis(&start, &end), "load begins", "elapsed")?;
+    start.record(&stream)?;
+    names(start.elapsed_time(&end), "load ends", "elapsed_time")?;
+    c.event_done(&start)?;
+    let gate = c.gate(&stream)?;
+    end.record(&stream)?;
+    names(millis(&start, &end), "load ends", "elapsed")?;
+    names(millis(&end, &start), "load ends", "elapsed")?;
+    gate.open();
+    let untimed = c.event();
+    untimed.set_name("load begins");
+    names(untimed.elapsed_time(&end), "load begins", "elapsed_time")?;
+    c.stream_done(&stream)?;
+    Ok(())
+}
+
 fn a_missing_record_is_checked_second(c: &Context) -> Verdict {
     let stranger = Event::with_timing(&c.stranger());
     check_error!(
         c.timed().elapsed_time(&stranger),
-        Error::NotRecorded { which: "start" },
+        Error::NotRecorded { which: "start", .. },
         "neither is recorded, and they are of two devices"
     );
     let (stream, start) = (c.stream()?, c.timed());
@@ -413,7 +448,7 @@ fn a_missing_record_is_checked_second(c: &Context) -> Verdict {
     start.record(&stream)?;
     check_error!(
         start.elapsed_time(&c.timed()),
-        Error::NotRecorded { which: "end" },
+        Error::NotRecorded { which: "end", .. },
         "the start is pending, the end was never recorded"
     );
     gate.open();
