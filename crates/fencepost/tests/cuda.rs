@@ -469,6 +469,18 @@ fn external_events_time_the_inside_of_a_graph() {
     let Some(graph) = graph else {
         return println!("left out: the driver has no graphs");
     };
+    let unlaunched = start.elapsed(&end).unwrap_err();
+    assert!(
+        matches!(
+            unlaunched,
+            Error::NotRecorded {
+                which: "start",
+                in_graph: true,
+                ..
+            }
+        ) && unlaunched.to_string().contains("launch the graph first"),
+        "{unlaunched:?}: {unlaunched}"
+    );
     for _ in 0..3 {
         // Each run of the graph waits for the latest record outside of it.
         work::spin(&other, 5_000_000).unwrap();
@@ -849,6 +861,146 @@ fn a_raw_event_can_be_awaited() {
     });
     runtime.block_on(future).unwrap();
     opens.join().unwrap();
+}
+
+/// Streams that cannot wait for a `CUevent` wait for a look at it.
+#[test]
+fn a_host_stream_waits_for_a_raw_event() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.device.new_stream().unwrap();
+    let host = Device::open("host").unwrap().new_stream().unwrap();
+    let event = RawEvent::new(&gpu.device, RawEventOptions::default()).unwrap();
+    event.wait(&host).unwrap();
+    host.synchronize_timeout(PATIENCE).unwrap();
+
+    let gate = work::gate(&stream).unwrap();
+    event.record(&stream).unwrap();
+    let line = line!() + 1;
+    event.wait(&host).unwrap();
+    let (tell, told) = mpsc::channel();
+    host.launch(move || tell.send(()).unwrap()).unwrap();
+    let behind = host.record().unwrap();
+    let error = behind
+        .synchronize_timeout(Duration::from_millis(20))
+        .unwrap_err();
+    assert!(told.try_recv().is_err(), "it did not wait");
+    let text = error.to_string();
+    assert!(
+        text.contains("raw event") && text.contains(&format!("cuda.rs:{line}")),
+        "{text}"
+    );
+    gate.open();
+    told.recv_timeout(PATIENCE).unwrap();
+    behind.synchronize_timeout(PATIENCE).unwrap();
+
+    // A wait that is never come to leaves nothing behind, and the event may go first.
+    let gate = work::gate(&stream).unwrap();
+    event.record(&stream).unwrap();
+    let hold = work::gate(&host).unwrap();
+    event.wait(&host).unwrap();
+    event.wait_foreign(&host).unwrap();
+    drop(event);
+    hold.open();
+    gate.open();
+    host.synchronize_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn an_event_of_the_callers_own_is_adopted() {
+    /// What destroys the event when it is dropped, and says so.
+    struct Owner(usize, Bare, mpsc::Sender<()>);
+    impl Drop for Owner {
+        fn drop(&mut self) {
+            type Destroy = unsafe extern "system" fn(Handle) -> i32;
+            let destroy = self.1.find::<Destroy>("cuEventDestroy_v2").unwrap();
+            let event = std::ptr::with_exposed_provenance_mut(self.0);
+            // SAFETY: the event is alive, and nobody knows it any more.
+            assert_eq!(unsafe { destroy(event) }, 0, "somebody else destroyed it");
+            let _ = self.2.send(());
+        }
+    }
+    let Some(gpu) = gpu() else { return };
+    let (device, bare) = (&gpu.device, Bare::new());
+    let (stream, host) = (
+        device.new_stream().unwrap(),
+        Device::open("host").unwrap().new_stream().unwrap(),
+    );
+    type Create = unsafe extern "system" fn(*mut Handle, u32) -> i32;
+    type Record = unsafe extern "system" fn(Handle, Handle) -> i32;
+    let create = bare.find::<Create>("cuEventCreate").unwrap();
+    let record = bare.find::<Record>("cuEventRecord").unwrap();
+    let timed = RawEventOptions::default().timing(true);
+    let adopt = |tell: &mpsc::Sender<()>| {
+        make_current(&bare);
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: an out-pointer to one handle; 0 is an event with timing.
+        assert_eq!(unsafe { create(&raw mut handle, 0) }, 0);
+        let owner = Owner(handle.expose_provenance(), Bare::new(), tell.clone());
+        // SAFETY: the event is alive while its owner is.
+        let event = unsafe { RawEvent::from_raw(device, handle, timed, Arc::new(owner)) };
+        event.unwrap()
+    };
+    let (tell, told) = mpsc::channel();
+    let (start, end) = (adopt(&tell), adopt(&tell));
+    assert!(start.query().unwrap());
+    start.record(&stream).unwrap();
+    let gate = work::gate(&stream).unwrap();
+    // Somebody else records it.
+    let raw = cuda::stream_as_raw(&stream).unwrap();
+    // SAFETY: both are alive.
+    assert_eq!(unsafe { record(end.raw(), raw) }, 0);
+    assert!(!end.query().unwrap());
+    end.wait(&host).unwrap();
+    end.wait(&device.new_stream().unwrap()).unwrap();
+    let behind = host.record().unwrap();
+    assert!(!behind.query().unwrap());
+    gate.open();
+    end.synchronize().unwrap();
+    behind.synchronize_timeout(PATIENCE).unwrap();
+    assert!(start.elapsed(&end).unwrap().as_millis_f64() >= 0.0);
+    // Its owner lives until the last wait is over.
+    let gate = work::gate(&stream).unwrap();
+    end.record(&stream).unwrap();
+    let future = (&end).into_future();
+    drop((start, end));
+    told.recv_timeout(PATIENCE).unwrap();
+    assert!(told.try_recv().is_err());
+    gate.open();
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(future)
+        .unwrap();
+    told.recv_timeout(PATIENCE).unwrap();
+
+    let null = std::ptr::null_mut();
+    // SAFETY: null is refused before it is used.
+    let refused = unsafe { RawEvent::from_raw(device, null, timed, Arc::new(())) };
+    assert!(refused.unwrap_err().to_string().contains("null"));
+}
+
+#[test]
+fn an_event_that_processes_cannot_share_is_refused_where_it_is_made() {
+    let Some(gpu) = gpu() else { return };
+    let shared = RawEventOptions::default().interprocess(true);
+    let error = RawEvent::new(&gpu.device, shared.timing(true)).unwrap_err();
+    assert!(error.to_string().contains("shares no time"), "{error}");
+    if !common::is_child() {
+        drop(gpu);
+        let status = common::child(&common::test_name())
+            // Only the stand-in knows it.
+            .env("FENCEPOST_SIM_CUDA_IPC", "0")
+            .status()
+            .unwrap();
+        return assert!(status.success(), "{status}");
+    }
+    match RawEvent::new(&gpu.device, shared) {
+        Err(Error::Unsupported { what, .. }) => assert!(what.contains("other processes"), "{what}"),
+        other => assert!(
+            std::env::var_os("FENCEPOST_CUDA_LIBRARY").is_none(),
+            "the stand-in shares no events: {other:?}"
+        ),
+    }
 }
 
 #[test]

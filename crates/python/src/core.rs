@@ -338,6 +338,9 @@ impl Core {
 
     /// As [`wait`](Core::wait), also for what is pending on another backend.
     pub(crate) fn wait_foreign(&self, py: Python<'_>, stream: &Stream) -> Result<(), Box<Error>> {
+        if let Some(raw) = self.exposure.get() {
+            return py.detach(|| raw.event.wait_foreign(stream).map_err(Box::new));
+        }
         match self.marker(py) {
             Some(marker) => py.detach(|| stream.wait_foreign(&marker).map_err(Box::new)),
             None => self.wait(py, stream),

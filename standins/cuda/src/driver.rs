@@ -61,6 +61,8 @@ pub(crate) struct Driver {
     /// Whether the process that exported an event may open its handle, so that it can act as a
     /// second process.
     pub(crate) ipc_in_one_process: bool,
+    /// Whether processes can share events: not with `FENCEPOST_SIM_CUDA_IPC=0`.
+    pub(crate) ipc_events: bool,
     next_id: u64,
     _stepper: Stepper,
 }
@@ -124,6 +126,7 @@ impl Driver {
             queue_depth: number("FENCEPOST_SIM_CUDA_QUEUE_DEPTH").unwrap_or(0),
             full_queue: None,
             ipc_in_one_process: false,
+            ipc_events: number("FENCEPOST_SIM_CUDA_IPC") != Some(0),
             // as on hardware, the ids of streams and contexts are never small
             next_id: 16,
             _stepper: stepper,

@@ -142,6 +142,21 @@ fn uuid_of(driver: &Driver, context: ContextHandle) -> Result<[u8; 16], Fault> {
     Ok(uuid)
 }
 
+/// Whether processes can share events of the context's device; `true` where the driver does not
+/// tell.
+pub(super) fn shares_events(context: &Context) -> bool {
+    /// `CU_DEVICE_ATTRIBUTE_IPC_EVENT_SUPPORTED`.
+    const IPC_EVENTS: i32 = 125;
+    let driver = context.driver;
+    let Ok(ordinal) = ordinal_of(driver, context.calls.raw) else {
+        return true;
+    };
+    let mut shares = 0;
+    // SAFETY: `shares` is an int; the driver checks the number of the attribute.
+    let told = unsafe { driver.device_attribute((&raw mut shares, IPC_EVENTS, ordinal)) };
+    told.is_err() || shares != 0
+}
+
 /// The device that the context is of.
 fn ordinal_of(driver: &Driver, context: ContextHandle) -> Result<Ordinal, Fault> {
     let (mut ordinal, mut popped): (Ordinal, _) = (0, ContextHandle::NULL);

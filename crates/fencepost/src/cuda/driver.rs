@@ -130,6 +130,7 @@ table! {
     primary_retain = "cuDevicePrimaryCtxRetain" (*mut ContextHandle, Ordinal);
     primary_release = "cuDevicePrimaryCtxRelease_v2" (Ordinal);
     primary_state = "cuDevicePrimaryCtxGetState" (Ordinal, *mut c_uint, *mut c_int);
+    device_attribute = "cuDeviceGetAttribute" (*mut c_int, c_int, Ordinal);
     ctx_current = "cuCtxGetCurrent" (*mut ContextHandle);
     ctx_push = "cuCtxPushCurrent_v2" (ContextHandle);
     ctx_pop = "cuCtxPopCurrent_v2" (*mut ContextHandle);

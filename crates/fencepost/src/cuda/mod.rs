@@ -35,6 +35,7 @@ mod native_stream;
 mod nvml;
 mod pools;
 mod raw_event;
+mod raw_marker;
 pub(crate) mod stream;
 mod upstreams;
 mod values;

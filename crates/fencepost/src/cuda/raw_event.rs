@@ -5,29 +5,36 @@
 //! goes to a pool.
 
 use std::{
+    any::Any,
     ffi::c_void,
     fmt,
     future::{Future, IntoFuture},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{self, Poll},
 };
 
 use super::{
     context::Context,
-    device::of_device,
+    device::{of_device, shares_events},
     driver::{EventHandle, IpcHandle},
-    fault::{Fault, INVALID_HANDLE},
+    fault::{CAPTURED_EVENT, Fault, INVALID_HANDLE, INVALID_VALUE},
     marker::CudaMarker,
+    raw_marker,
     stream::{CudaStream, of_stream},
-    watched::{RawNative, RawWait},
+    watched::{Owner, RawNative, RawWait},
 };
 use crate::{
     clock::Elapsed,
+    contract::{MarkerImpl, StreamImpl},
     core::Callbacks,
     device::Device,
     error::{Error, Result},
     marker::Marker,
+    place::Place,
     stream::Stream,
     sync::{Mutex, lock},
     timeline::Waiter,
@@ -146,6 +153,9 @@ impl RawEventOptions {
 /// # Ok::<(), fencepost::Error>(())
 /// ```
 ///
+/// # Of the caller's own
+/// [`from_raw`](RawEvent::from_raw) adopts a `CUevent` that another library has made.
+///
 /// # References
 /// - [`cuEventCreate`,
 ///   `cuEventRecordWithFlags`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
@@ -157,6 +167,29 @@ pub struct RawEvent {
     /// Whether records and waits on a stream that is being captured become nodes of the graph.
     external: bool,
     timing: bool,
+    /// Whether the last record through this value became a node of a graph. Then the driver does
+    /// not count the event as recorded before that graph runs. It orders nothing.
+    in_graph: AtomicBool,
+}
+
+/// An error for an event that processes cannot share.
+fn check_interprocess(context: &Context, options: RawEventOptions) -> Result<()> {
+    let (what, remedy) = match options.timing {
+        true => (
+            "an event with timing that other processes open",
+            "make it without timing: CUDA shares no time between processes",
+        ),
+        false if !shares_events(context) => (
+            "events that other processes open",
+            "make it without interprocess, and let each process wait for its own events",
+        ),
+        false => return Ok(()),
+    };
+    Err(Error::Unsupported {
+        what: what.into(),
+        device: context.name.clone(),
+        remedy: remedy.into(),
+    })
 }
 
 /// `CU_EVENT_RECORD_EXTERNAL` and `CU_EVENT_WAIT_EXTERNAL`.
@@ -170,38 +203,119 @@ impl RawEvent {
     /// A new event, unrecorded, which counts as complete.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a device of another backend; [`Error::Backend`] where the driver
-    /// refuses.
+    /// [`Error::Unsupported`] for a device of another backend, and for
+    /// [`interprocess`](RawEventOptions::interprocess) with timing or on a device without it;
+    /// [`Error::Backend`] where the driver refuses.
+    ///
+    /// # References
+    /// - [`cuDeviceGetAttribute`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__DEVICE.html)
+    ///   (`CU_DEVICE_ATTRIBUTE_IPC_EVENT_SUPPORTED`)
     pub fn new(device: &Device, options: RawEventOptions) -> Result<RawEvent> {
         let context = of_device(device.imp())?.context;
         context.check_fork()?;
+        if options.interprocess {
+            check_interprocess(context, options)?;
+        }
         let event = context
             .calls
             .create_event(options.flags())
             .map_err(|fault| context.failed(fault, None))?;
-        Ok(RawEvent {
+        Ok(RawEvent::of(context, device, event, Owner::Own, options))
+    }
+
+    fn of(
+        context: &'static Context,
+        device: &Device,
+        event: EventHandle,
+        owner: Owner,
+        options: RawEventOptions,
+    ) -> RawEvent {
+        RawEvent {
             native: Arc::new(RawNative {
                 context,
+                device: device.core().clone(),
                 event,
-                owner: None,
+                owner,
             }),
             external: options.external,
             timing: options.timing,
-        })
+            in_graph: AtomicBool::new(false),
+        }
+    }
+
+    /// A `CUevent` that others have made: of cudarc, cuda.core, CuPy or anybody else. It can do
+    /// what other raw events can, and is never destroyed here.
+    ///
+    /// Of `options`, the event has what it was made with; the library cannot ask. Only
+    /// [`timing`](RawEventOptions::timing) and [`external`](RawEventOptions::external) matter. An
+    /// event that was made without timing has none: [`elapsed`](RawEvent::elapsed) then takes it
+    /// for one that was never recorded.
+    ///
+    /// # Safety
+    /// - `event` is an event of this process's CUDA driver, of the context of `device`, and is
+    ///   alive. `keep_alive` keeps it alive until it is dropped: by the thread that drops the last
+    ///   [`RawEvent`] or [`RawEventFuture`] of this event, or, where a stream still waits for it
+    ///   then, by the thread for callbacks.
+    /// - The context is not destroyed or reset while the value is in use: the driver does not check
+    ///   for that on every call.
+    ///
+    /// Others may use the event at any time, also record it: the driver locks it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a device of another backend, and for a null handle;
+    /// [`Error::Forked`].
+    ///
+    /// # References
+    /// - [`cuEventCreate`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    ///
+    /// ```no_run
+    /// use std::sync::Arc;
+    /// use fencepost::{Device, cuda::{RawEvent, RawEventOptions}};
+    /// # let (raw, owner) = (std::ptr::null_mut(), Arc::new(()));
+    /// let device = Device::open("cuda:0")?;
+    /// let timed = RawEventOptions::default().timing(true);
+    /// // SAFETY: `owner` is what destroys the event when it is dropped.
+    /// let event = unsafe { RawEvent::from_raw(&device, raw, timed, owner) }?;
+    /// event.wait(&Device::open("host")?.new_stream()?)?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub unsafe fn from_raw(
+        device: &Device,
+        event: *mut c_void,
+        options: RawEventOptions,
+        keep_alive: Arc<dyn Any + Send + Sync>,
+    ) -> Result<RawEvent> {
+        let context = of_device(device.imp())?.context;
+        context.check_fork()?;
+        if event.is_null() {
+            return Err(Error::Unsupported {
+                what: "a null handle in place of an event".into(),
+                device: device.name().into(),
+                remedy: "pass a CUevent".into(),
+            });
+        }
+        let owner = Owner::Caller {
+            _keep_alive: keep_alive,
+        };
+        let event = EventHandle(event);
+        Ok(RawEvent::of(context, device, event, owner, options))
     }
 
     /// See [`crate::bindings::raw_event_of`].
     pub(crate) fn of_marker(marker: &Marker) -> Option<RawEvent> {
         let imp = CudaMarker::of(&**marker.imp())?;
-        Some(RawEvent {
-            native: Arc::new(RawNative {
-                context: imp.context,
-                event: imp.hand_out()?,
-                owner: Some(marker.imp().clone()),
-            }),
-            external: false,
-            timing: marker.has_timing(),
-        })
+        let owner = Owner::Marker {
+            _marker: marker.imp().clone(),
+        };
+        let options = RawEventOptions::default().timing(marker.has_timing());
+        let event = imp.hand_out()?;
+        Some(RawEvent::of(
+            imp.context,
+            marker.device(),
+            event,
+            owner,
+            options,
+        ))
     }
 
     /// The event that another process exported as `handle`. Valid while that process keeps its own.
@@ -228,15 +342,8 @@ impl RawEvent {
                 unsafe { context.driver.ipc_open_event((&raw mut event, handle)) }
             })
             .map_err(|fault| context.failed(fault, None))?;
-        Ok(RawEvent {
-            native: Arc::new(RawNative {
-                context,
-                event,
-                owner: None,
-            }),
-            external: false,
-            timing: false,
-        })
+        let options = RawEventOptions::default();
+        Ok(RawEvent::of(context, device, event, Owner::Own, options))
     }
 
     /// The bytes by which another process opens it. Any thread may ask, with or without a current
@@ -290,20 +397,73 @@ impl RawEvent {
                     self.context().driver.event_record_with_flags(call)
                 },
                 false => self.context().calls.record(self.native.event, raw),
-            })
+            })?;
+            if self.external {
+                self.in_graph.store(in_graph, Ordering::Relaxed);
+            }
+            Ok(())
         });
         recorded.map_err(|fault| self.failed(fault))
     }
 
     /// Makes later work of `stream` run after what was recorded last, whoever recorded it; in a
-    /// capture, after what was recorded last at the time when the graph runs.
+    /// capture, after what was recorded last at the time when the graph runs. The calling thread
+    /// never blocks.
+    ///
+    /// A host stream waits until a look at the event finds nothing pending on it, as
+    /// [`on_complete`](RawEvent::on_complete) does: what others record on it before that look is
+    /// waited for too. If the event cannot be asked any more, that stream fails.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a stream of another backend; [`Error::Backend`] where the driver
-    /// refuses.
+    /// [`Error::ForeignWait`] for a GPU's stream of another backend while the event is pending;
+    /// [`Error::Captured`] where a capture that has ended recorded it last; [`Error::Backend`] where
+    /// the driver refuses, or where no thread can be started to ask; [`Error::Forked`].
+    #[track_caller]
     pub fn wait(&self, stream: &Stream) -> Result<()> {
+        self.wait_at(stream, Place::caller(), StreamImpl::wait)
+    }
+
+    /// As [`wait`](RawEvent::wait), also for a GPU's stream of another backend. That stalls the
+    /// hardware queue of that stream until the host has seen the event complete
+    /// ([`Stream::wait_foreign`]).
+    ///
+    /// # Errors
+    /// Those of [`wait`](RawEvent::wait), except [`Error::ForeignWait`].
+    ///
+    /// ```no_run
+    /// use fencepost::{Device, cuda::{RawEvent, RawEventOptions}};
+    /// let (cuda, vulkan) = (Device::open("cuda:0")?, Device::open("vulkan:0")?);
+    /// let event = RawEvent::new(&cuda, RawEventOptions::default())?;
+    /// event.record(&cuda.default_stream())?;
+    /// event.wait_foreign(&vulkan.default_stream())?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn wait_foreign(&self, stream: &Stream) -> Result<()> {
+        self.wait_at(stream, Place::caller(), StreamImpl::wait_foreign)
+    }
+
+    /// `wait` makes a stream of another backend wait for a marker.
+    fn wait_at(
+        &self,
+        stream: &Stream,
+        at: Place,
+        wait: impl FnOnce(&dyn StreamImpl, &Arc<dyn MarkerImpl>) -> Result<()>,
+    ) -> Result<()> {
         stream.check_fork()?;
-        let stream = of_stream(stream.imp())?;
+        if let Ok(stream) = of_stream(stream.imp()) {
+            return self.wait_natively(stream);
+        }
+        match self.query()? {
+            true => Ok(()),
+            false => {
+                let marker = raw_marker::marker(&self.native, at)?;
+                wait(stream.imp(), &marker).map_err(Error::seen)
+            }
+        }
+    }
+
+    fn wait_natively(&self, stream: &CudaStream) -> Result<()> {
         let waited = self.in_graph(stream).and_then(|in_graph| {
             stream.native.call(|raw| {
                 let flags = if in_graph { EXTERNAL } else { 0 };
@@ -313,7 +473,7 @@ impl RawEvent {
                     .wait_event(raw, self.native.event, flags)
             })
         });
-        waited.map_err(|fault| self.failed(fault))
+        waited.map_err(|fault| self.refused(fault, true))
     }
 
     /// Whether a call on `stream` becomes a node of a graph. The driver refuses the flag for that
@@ -325,29 +485,33 @@ impl RawEvent {
         }
     }
 
-    /// Whether what was recorded last is complete. Asks the driver; never blocks.
+    /// Whether what was recorded last is complete. Asks the driver; never blocks. An external event
+    /// that only graphs record counts as unrecorded, and so as complete, until one of them runs.
+    ///
+    /// Do not ask while a capture goes on in which an event that is not external was recorded last:
+    /// the driver then ends that capture. Other captures are not harmed.
     ///
     /// # Errors
-    /// A failure of the device.
+    /// [`Error::Captured`] where a capture recorded it last; a failure of the device.
     pub fn query(&self) -> Result<bool> {
         self.context().check_fork()?;
         self.context()
             .calls
             .query(self.native.event)
-            .map_err(|fault| self.failed(fault))
+            .map_err(|fault| self.refused(fault, false))
     }
 
     /// Blocks until what was recorded last is complete: spins, unless the event was made with
     /// [`blocking_sync`](RawEventOptions::blocking_sync).
     ///
     /// # Errors
-    /// A failure of the device.
+    /// Those of [`query`](RawEvent::query).
     pub fn synchronize(&self) -> Result<()> {
         self.context().check_fork()?;
         self.context()
             .calls
             .synchronize(self.native.event)
-            .map_err(|fault| self.failed(fault))
+            .map_err(|fault| self.refused(fault, false))
     }
 
     /// The time from this event's last record to `end`'s, on the device's clock. Never waits.
@@ -385,11 +549,26 @@ impl RawEvent {
                 Err(Error::not_ready(which, marker))
             }
             // Both events are alive, so the driver means that one was never recorded.
-            Err(fault) if fault.code() == Some(INVALID_HANDLE) => {
-                Err(Error::not_recorded("start or end"))
-            }
-            Err(fault) => Err(self.failed(fault)),
+            Err(fault) if fault.code() == Some(INVALID_HANDLE) => Err(self.unrecorded(end)),
+            Err(fault) => Err(self.refused(fault, false)),
         }
+    }
+
+    /// Which of two events of one context has never been recorded, by the driver's account.
+    #[cold]
+    fn unrecorded(&self, end: &RawEvent) -> Error {
+        for (which, event) in [("start", self), ("end", end)] {
+            let native = event.native.event;
+            let alone = self.context().calls.elapsed(native, native);
+            if alone.is_err_and(|fault| fault.code() == Some(INVALID_HANDLE)) {
+                return Error::NotRecorded {
+                    which,
+                    event: None,
+                    in_graph: event.in_graph.load(Ordering::Relaxed),
+                };
+            }
+        }
+        Error::not_recorded("start or end")
     }
 
     /// The `CUevent`, for the caller's own calls of the driver, which may record it too. Valid
@@ -448,6 +627,19 @@ impl RawEvent {
 
     fn failed(&self, fault: Fault) -> Error {
         self.context().failed(fault, None)
+    }
+
+    /// The error of a question or wait that the driver has refused. Driver 580 returns the first
+    /// code for an event of a capture that has ended; the second is documented for those of one
+    /// that goes on.
+    fn refused(&self, fault: Fault, ended: bool) -> Error {
+        match fault.code() {
+            Some(INVALID_VALUE | CAPTURED_EVENT) => Error::Captured {
+                marker: format!("a raw event of {}", self.context().name),
+                ended,
+            },
+            _ => self.failed(fault),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! raw events that somebody awaits.
 
 use std::{
+    any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -13,6 +14,7 @@ use std::{
 use super::{context::Context, driver::EventHandle, fault::Meaning, pools::Kind};
 use crate::{
     contract::MarkerImpl,
+    core::{Callbacks, DeviceCore},
     error::{Cause, Error, Result},
     sync::{Mutex, lock},
     timeline::{Reached, Timeline, Waiter},
@@ -34,13 +36,29 @@ pub(super) enum Watch {
 pub(super) struct RawNative {
     pub(super) context: &'static Context,
     pub(super) event: EventHandle,
-    /// The marker that owns the event, where it is not ours.
-    pub(super) owner: Option<Arc<dyn MarkerImpl>>,
+    pub(super) device: Arc<DeviceCore>,
+    pub(super) owner: Owner,
+}
+
+/// Who destroys the native event of a raw event.
+pub(super) enum Owner {
+    /// The raw event.
+    Own,
+    /// This marker.
+    Marker {
+        /// Keeps it alive.
+        _marker: Arc<dyn MarkerImpl>,
+    },
+    /// The caller.
+    Caller {
+        /// Keeps it alive.
+        _keep_alive: Arc<dyn Any + Send + Sync>,
+    },
 }
 
 impl Drop for RawNative {
     fn drop(&mut self) {
-        if self.owner.is_none() {
+        if let Owner::Own = self.owner {
             self.context.calls.destroy_event(self.event);
         }
     }
@@ -123,6 +141,18 @@ impl RawWait {
             waiter.fire(&result);
         }
         true
+    }
+}
+
+/// The last who knows an event of the caller's runs code of the caller's. A wait may end under a
+/// lock or on the watcher's thread, so it leaves that to the thread for callbacks.
+impl Drop for RawWait {
+    fn drop(&mut self) {
+        if let Owner::Caller { .. } = self.native.owner {
+            let native = self.native.clone();
+            let callbacks = &self.native.context.callbacks;
+            callbacks.call(Box::new(move || drop(native)));
+        }
     }
 }
 

@@ -123,9 +123,10 @@ pub extern "C" fn cuDeviceGetAttribute(
             33 => device + 1,
             // COMPUTE_CAPABILITY_MAJOR
             75 => 9,
-            // CAN_USE_STREAM_MEM_OPS_V1, CAN_USE_STREAM_WAIT_VALUE_NOR (it has two numbers),
+            // CAN_USE_STREAM_MEM_OPS_V1, CAN_USE_STREAM_WAIT_VALUE_NOR (it has two numbers)
+            92 | 94 | 123 => 1,
             // IPC_EVENT_SUPPORTED
-            92 | 94 | 123 | 125 => 1,
+            125 => driver.ipc_events.into(),
             _ => 0,
         });
         Ok(())

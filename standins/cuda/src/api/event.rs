@@ -4,7 +4,7 @@
 
 use crate::codes::{
     CUDA_ERROR_CAPTURED_EVENT, CUDA_ERROR_ILLEGAL_STATE, CUDA_ERROR_INVALID_HANDLE,
-    CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_NOT_READY, CUresult, CudaResult,
+    CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_NOT_READY, CUDA_ERROR_NOT_SUPPORTED, CUresult, CudaResult,
 };
 use crate::context::Context;
 use crate::driver::Driver;
@@ -118,6 +118,9 @@ pub extern "C" fn cuEventCreate(event: Out<'_, CUevent>, flags: c_uint) -> CUres
         let across = flags & CU_EVENT_INTERPROCESS != 0;
         if flags & !7 != 0 || across && flags & CU_EVENT_DISABLE_TIMING == 0 {
             return Err(CUDA_ERROR_INVALID_VALUE);
+        }
+        if across && !driver.ipc_events {
+            return Err(CUDA_ERROR_NOT_SUPPORTED);
         }
         let shared = across
             .then(|| SharedEvent::new(driver.new_id()))
