@@ -17,7 +17,10 @@ use crate::cuda::RawEvent;
 pub use crate::cuda::device::stream_number;
 use crate::{
     Correlation, Device, Error, Event, Gate, Marker, Place, Result, Stream, Timeout,
-    error::InWords, unobserved, workers::Raised,
+    error::InWords,
+    measure::{Measure, Measurement},
+    unobserved,
+    workers::Raised,
 };
 #[cfg(has_metal)]
 use crate::{
@@ -144,6 +147,16 @@ pub fn on_complete_raw(
 ) -> Result<Cancel> {
     let cancel = event.call_back_cancellable(callback)?;
     Ok(Cancel(Box::new(cancel)))
+}
+
+/// [`Measure::run`](crate::measure::Measure::run), which calls `look` now and then while it waits
+/// for the device, and returns the error that this returns.
+pub fn measure<E: From<Error>>(
+    measure: &Measure<'_>,
+    f: &mut dyn FnMut() -> Result<(), E>,
+    look: &mut dyn FnMut() -> Result<(), E>,
+) -> Result<Measurement, E> {
+    measure.run_and_look(f, look)
 }
 
 /// [`Error::DeviceMismatch`].

@@ -378,7 +378,7 @@ impl Barrier {
 }
 
 /// Those of this process.
-fn deadlines() -> &'static Arc<Deadlines> {
+pub(crate) fn deadlines() -> &'static Arc<Deadlines> {
     static DEADLINES: PerProcess<Arc<Deadlines>> = PerProcess::new();
     DEADLINES.get_or_make(Deadlines::new)
 }

@@ -92,6 +92,7 @@ mod host;
 #[cfg(any(feature = "cuda", feature = "vulkan", has_metal))]
 mod host_gate;
 mod marker;
+pub mod measure;
 #[cfg(has_metal)]
 #[cfg_attr(docsrs, doc(cfg(feature = "metal")))]
 pub mod metal;
@@ -135,6 +136,8 @@ pub use event::Event;
 pub use gate::Gate;
 pub use host::{HostOptions, blocking};
 pub use marker::{Marker, MarkerFuture, Status};
+#[doc(inline)]
+pub use measure::measure;
 pub use place::Place;
 #[cfg(any(feature = "vulkan", has_metal, loom))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "vulkan", feature = "metal"))))]

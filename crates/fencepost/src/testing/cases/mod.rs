@@ -6,6 +6,7 @@ mod asking;
 mod correlating;
 mod failing;
 mod gates;
+mod measuring;
 mod recording;
 mod sharing;
 mod telling;
@@ -18,6 +19,7 @@ pub(super) const ALL: &[&[Case]] = &[
     asking::CASES,
     timing::CASES,
     correlating::CASES,
+    measuring::CASES,
     telling::CASES,
     failing::CASES,
     gates::CASES,

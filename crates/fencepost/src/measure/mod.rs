@@ -1,0 +1,205 @@
+//! How long a call takes on the device.
+//!
+//! A pair of events around one call of a short kernel says how long its *launch* took: the device
+//! waits for the host between the two. [`measure`](crate::measure()) holds the stream with a
+//! [`Gate`](crate::Gate) while it queues, so that the device never waits, and takes the slope
+//! between two runs of a different number of calls, so that what the events cost cancels out. What
+//! is left is what one call takes in a row.
+//!
+//! ```
+//! use fencepost::{Device, measure};
+//!
+//! let stream = Device::open("host")?.new_stream()?;
+//! let found = measure(&stream, || stream.launch(|| { std::hint::black_box(7 * 6); }))?;
+//! println!("{found}");
+//! # Ok::<(), fencepost::Error>(())
+//! ```
+//!
+//! # What it does
+//! 1. It waits for what is queued on the stream, calls the function once, then a few times more,
+//!    and waits for each call. The stream is never held in this warm-up.
+//! 2. It takes samples in batches. For each batch it holds the stream and queues, for each sample,
+//!    two timed records, one call, a third record, several calls, and a fourth record. Then it lets
+//!    the stream go. The first two records are an empty pair.
+//! 3. It stops once there are twenty samples and the 95 % interval of their median is within 1 % of
+//!    it, or once the budget is spent.
+//!
+//! Batches grow while the stream's queue takes them. The events, the gate and the memory for cold
+//! caches are made before the stream is held.
+//!
+//! # Functions that do not return while the stream is held
+//! A function that waits for the device, or does what the driver refuses while a stream is held
+//! (see [`Gate`](crate::Gate)), never returns on a held stream. So a thread of the library opens
+//! the gate after 20 ms, or after five times as long as the batch took to queue in the warm-up if that
+//! is more. That batch is dropped. If it happens again and again, the stream is not held any more,
+//! and the result says so: [`Note::Ungated`].
+//!
+//! Nor is it held where the driver itself waits for each launch, or a tool looks at each:
+//! under `CUDA_LAUNCH_BLOCKING=1`, profilers and `compute-sanitizer`.
+
+mod hold;
+mod picture;
+mod report;
+mod row;
+mod sampling;
+mod statistics;
+
+use std::time::Duration;
+
+use crate::{
+    error::{Error, Result},
+    stream::Stream,
+};
+
+use self::sampling::Sampler;
+pub use self::{
+    report::{Measurement, Note},
+    row::in_a_row,
+};
+
+/// Measures how long one call of `f` takes on the device, with a budget of 0.2 s and a warm cache.
+/// `f` queues the work of one call on `stream`. See [`Measure::run`].
+///
+/// # Errors
+/// Those of [`Measure::run`].
+///
+/// ```
+/// use fencepost::{Device, measure};
+///
+/// let stream = Device::open("host")?.new_stream()?;
+/// let found = measure(&stream, || stream.launch(|| { std::hint::black_box(7 * 6); }))?;
+/// assert!(!found.samples().is_empty());
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn measure<E: From<Error>>(
+    stream: &Stream,
+    f: impl FnMut() -> Result<(), E>,
+) -> Result<Measurement, E> {
+    Measure::new(stream).run(f)
+}
+
+/// How to measure. [`measure`](crate::measure()) is the short way.
+///
+/// ```
+/// use std::time::Duration;
+/// use fencepost::{Device, measure::Measure};
+///
+/// let stream = Device::open("host")?.new_stream()?;
+/// let found = Measure::new(&stream)
+///     .budget(Duration::from_millis(50))
+///     .run(|| stream.launch(|| { std::hint::black_box(7 * 6); }))?;
+/// println!("{found}");
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Measure<'a> {
+    stream: &'a Stream,
+    budget: Duration,
+    cold: bool,
+    /// How long the gate stays closed at least.
+    hold: Duration,
+}
+
+impl<'a> Measure<'a> {
+    /// Measures on `stream`, for 0.2 s at most, with a warm cache. Does nothing yet.
+    ///
+    /// ```
+    /// # let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// let found = fencepost::measure::Measure::new(&stream).run(|| stream.launch(|| ()))?;
+    /// # drop(found);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn new(stream: &'a Stream) -> Measure<'a> {
+        Measure {
+            stream,
+            budget: Duration::from_millis(200),
+            cold: false,
+            hold: Duration::from_millis(20),
+        }
+    }
+
+    /// For how long samples are taken at most, on the host's clock. The warm-up comes on top: the
+    /// first call, and after that up to a tenth of the budget. At least one sample is taken,
+    /// however long it lasts.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// let measure = fencepost::measure::Measure::new(&stream).budget(Duration::from_secs(1));
+    /// # drop(measure);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    #[must_use]
+    pub fn budget(mut self, budget: Duration) -> Measure<'a> {
+        self.budget = budget;
+        self
+    }
+
+    /// Whether memory larger than the device's last cache is written before each sample, so that
+    /// the call finds nothing of its own in there. The time of that write does not count. A sample
+    /// is then a single call less an empty pair.
+    ///
+    /// ```
+    /// # let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// let cold = fencepost::measure::Measure::new(&stream).cold(true);
+    /// # drop(cold);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    #[must_use]
+    pub fn cold(mut self, cold: bool) -> Measure<'a> {
+        self.cold = cold;
+        self
+    }
+
+    /// Measures how long one call of `f` takes on the device, as the [module](crate::mod@measure)
+    /// says. `f` queues the work of one call on the stream and returns. It is called on this
+    /// thread, some dozens to thousands of times. Blocks for about the budget.
+    ///
+    /// If `f` returns an error, or panics, the stream is let go, and the error or the panic is
+    /// passed on.
+    ///
+    /// # Errors
+    /// Those of `f`. [`Error::Unsupported`] for a budget of zero, for a stream that is being
+    /// captured into a graph, and for a cold cache on a device whose cache is not known; those of
+    /// [`Stream::record_timed`] and [`Stream::synchronize`].
+    ///
+    /// # References
+    /// - those of [`Gate::wait`](crate::Gate::wait), [`Event::record`](crate::Event::record) and
+    ///   [`Event::elapsed`](crate::Event::elapsed)
+    /// - the interval: [Hyndman and Fan, *Sample quantiles in statistical
+    ///   packages*](https://doi.org/10.2307/2684934) for quantiles; order statistics of the
+    ///   binomial distribution for the interval of the median
+    ///
+    /// ```
+    /// # let stream = fencepost::Device::open("host")?.new_stream()?;
+    /// let found = fencepost::measure::Measure::new(&stream).run(|| stream.launch(|| ()))?;
+    /// println!("{:.1} ns a call", found.median() * 1e9);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn run<E: From<Error>>(
+        &self,
+        mut f: impl FnMut() -> Result<(), E>,
+    ) -> Result<Measurement, E> {
+        self.run_and_look(&mut f, &mut || Ok(()))
+    }
+
+    /// See [`crate::bindings::measure`].
+    pub(crate) fn run_and_look<E: From<Error>>(
+        &self,
+        f: &mut dyn FnMut() -> Result<(), E>,
+        look: &mut dyn FnMut() -> Result<(), E>,
+    ) -> Result<Measurement, E> {
+        if self.budget.is_zero() {
+            return Err(self.unsupported("a budget of zero", "give it some time, such as 0.2 s"));
+        }
+        Sampler::new(self, f, look).run()
+    }
+
+    fn unsupported<E: From<Error>>(&self, what: &str, remedy: &str) -> E {
+        E::from(Error::Unsupported {
+            what: format!("measuring with {what}"),
+            device: self.stream.device().name().into(),
+            remedy: remedy.into(),
+        })
+    }
+}
