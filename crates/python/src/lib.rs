@@ -13,7 +13,7 @@
 //! - `cuda_class`: the class that `fencepost.cuda.Event` is.
 //! - `device`: the methods of that class. `mps`: `fencepost.mps`, and PyTorch's own MPS stream.
 //! - `stream`, `marker`, `event`, `cuda`: the methods of the classes. `fastcall`: faster entries to
-//!   the most frequent of them.
+//!   the most frequent of them. `measure`: `fencepost.measure` and its result.
 //!
 //! **The GIL** is released in every call that may block, record and wait included. No lock of this
 //! crate is held while Python code runs. A lock that a thread may hold while it is blocked in a
@@ -40,6 +40,7 @@ mod fastcall;
 mod gate;
 mod interprocess;
 mod marker;
+mod measure;
 mod mps;
 mod objects;
 mod place;
@@ -66,6 +67,7 @@ mod _C {
         _run,
         device::{_cuda_count, _devices},
         gate::PyGate,
+        measure::{PyMeasurement, PyPlot, measure},
         mps::functions::{
             _mps_live_events, acquire, elapsed_of, query_event, record, release, synchronize,
             synchronize_event, wait_for,

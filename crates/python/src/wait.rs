@@ -76,6 +76,12 @@ pub(crate) enum Ended {
     Raised(PyErr),
 }
 
+impl From<Error> for Ended {
+    fn from(error: Error) -> Ended {
+        Ended::Failed(error)
+    }
+}
+
 impl From<Ended> for PyErr {
     fn from(ended: Ended) -> PyErr {
         match ended {

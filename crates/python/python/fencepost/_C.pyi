@@ -1,5 +1,6 @@
 # The native module. `help()` shows the docstring of each call.
 
+from array import array
 from collections.abc import Callable, Generator, Sequence
 from ctypes import c_void_p
 from types import TracebackType
@@ -38,6 +39,8 @@ __all__ = [
     "Event",
     "Gate",
     "Marker",
+    "Measurement",
+    "Plot",
     "Stream",
     "_CudaEvent",
     "_MpsEvent",
@@ -60,6 +63,7 @@ __all__ = [
     "_mps_waitForEvent",
     "_run",
     "locations",
+    "measure",
     "wrap_stream",
 ]
 
@@ -200,6 +204,30 @@ class Marker:
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
+@final
+class Measurement:
+    @property
+    def median(self) -> float: ...
+    @property
+    def interval(self) -> tuple[float, float] | None: ...
+    @property
+    def alone(self) -> float: ...
+    @property
+    def samples(self) -> array[float]: ...
+    @property
+    def calls(self) -> tuple[int, int]: ...
+    @property
+    def gated(self) -> bool: ...
+    @property
+    def notes(self) -> list[str]: ...
+    def quantile(self, q: float) -> float: ...
+    def plot(self) -> Plot: ...
+    def _repr_html_(self) -> str: ...
+
+@final
+class Plot:
+    def _repr_svg_(self) -> str: ...
+
 class _CudaEvent:
     def __new__(
         cls,
@@ -262,6 +290,13 @@ class _MpsStream:
     def __hash__(self) -> int: ...
 
 def locations(on: bool = True) -> bool: ...
+def measure(
+    fn: Callable[[], object],
+    stream: _StreamLike | None = None,
+    *,
+    budget: float = 0.2,
+    cold: bool = False,
+) -> Measurement: ...
 def wrap_stream(stream: _StreamLike | None = None) -> Stream: ...
 def _mps_acquireEvent(enable_timing: bool) -> int: ...
 def _mps_releaseEvent(id: SupportsIndex) -> None: ...

@@ -21,7 +21,18 @@ import atexit
 
 from fencepost import _C, cuda, mps
 from fencepost._asking import devices
-from fencepost._C import Device, Event, Gate, Marker, Stream, __version__, locations
+from fencepost._C import (
+    Device,
+    Event,
+    Gate,
+    Marker,
+    Measurement,
+    Plot,
+    Stream,
+    __version__,
+    locations,
+    measure,
+)
 
 __all__ = [
     "_C",
@@ -29,11 +40,14 @@ __all__ = [
     "Event",
     "Gate",
     "Marker",
+    "Measurement",
+    "Plot",
     "Stream",
     "__version__",
     "cuda",
     "devices",
     "locations",
+    "measure",
     "mps",
 ]
 
