@@ -277,11 +277,7 @@ impl Event {
     /// See [`crate::bindings::peek`].
     #[inline]
     pub(crate) fn peek(&self) -> Option<bool> {
-        match self.slot.peek() {
-            // In a forked child it would stay pending for ever.
-            Some(false) if self.check_fork().is_err() => None,
-            known => known,
-        }
+        self.slot.peek()
     }
 
     /// An error in a process forked from the one that opened the device. Without a lock: a thread

@@ -70,12 +70,15 @@ use std::{
     any::Any,
     ops::{Deref, DerefMut},
     ptr::NonNull,
-    sync::{Arc, OnceLock, atomic::fence},
+    sync::{Arc, atomic::fence},
 };
+
+use spin::once::Once;
 
 use crate::{
     contract::{MarkerImpl, TimelineKnowledge},
     core::StreamCore,
+    fork::Process,
     sync::{AtomicU64, BriefGuard, BriefLock, MutPtr, Ordering, UnsafeCell, look_until},
     timeline::{Reached, Timeline},
 };
@@ -85,7 +88,8 @@ pub(crate) struct Slot {
     word: AtomicU64,
     state: AtomicU64,
     lock: BriefLock,
-    primary: OnceLock<Primary>,
+    /// Set before the first word that is `PRIMARY` is stored.
+    primary: Once<Primary>,
     held: UnsafeCell<Held>,
 }
 
@@ -100,6 +104,8 @@ struct Primary {
     timeline: Arc<Timeline>,
     /// Whether it also tells that a marker is pending.
     tells_all: bool,
+    /// That of its device, within reach of a query.
+    process: Process,
 }
 
 struct Held {
@@ -296,7 +302,7 @@ impl Slot {
             word: AtomicU64::new(UNRECORDED),
             state: AtomicU64::new(OWN),
             lock: BriefLock::new(),
-            primary: OnceLock::new(),
+            primary: Once::new(),
             held: UnsafeCell::new(Held {
                 marker: None,
                 is_like_ours: true,
@@ -313,17 +319,21 @@ impl Slot {
     }
 
     /// Whether the marker is complete, or there is none, where that can be told without a lock and
-    /// a driver.
+    /// a driver. Three atomic loads at most: the word, the timeline, and the number of forks.
     #[inline]
     pub(crate) fn peek(&self) -> Option<bool> {
         let word = self.word();
         match word & TAG {
             UNRECORDED | COMPLETE => Some(true),
             PRIMARY => {
-                let primary = self.primary.get()?;
+                // SAFETY: it was set before such a word was stored, and the word was loaded in order.
+                let primary = unsafe { self.primary.get_unchecked() };
                 match primary.timeline.reached(word >> 2) {
                     Reached::Yes => Some(true),
-                    Reached::NotYet if primary.tells_all => Some(false),
+                    // In a forked child it would stay pending for ever.
+                    Reached::NotYet if primary.tells_all && primary.process.is_this() => {
+                        Some(false)
+                    }
                     // The held marker may be a later one, of another stream, by now.
                     _ => None,
                 }
@@ -427,9 +437,10 @@ impl Slot {
         if knowledge == TimelineKnowledge::Nothing {
             return None;
         }
-        let primary = self.primary.get_or_init(|| Primary {
+        let primary = self.primary.call_once(|| Primary {
             timeline: point.timeline.clone(),
             tells_all: knowledge == TimelineKnowledge::All,
+            process: point.timeline.stream.device.process,
         });
         Arc::ptr_eq(&primary.timeline, &point.timeline).then_some(point.value << 2 | PRIMARY)
     }
