@@ -194,6 +194,12 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
     /// backend can; [`Error::ForeignWait`] where it cannot. A failed marker fails this stream.
     fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()>;
 
+    /// An error where a wait for what is no part of it would break a capture of the caller's.
+    /// Changes nothing.
+    fn check_may_wait(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// As [`wait`](StreamImpl::wait), also for pending markers of other backends, at the price of
     /// stalling the hardware queue.
     fn wait_foreign(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {

@@ -624,10 +624,9 @@ impl Device {
     /// stream that is made later does not wait. Does nothing if the event was never recorded or its
     /// marker is complete; the stream that it was recorded on goes on.
     ///
-    /// A wait on a stream that is being captured into a CUDA graph breaks the capture, so do not
-    /// call this meanwhile.
-    ///
     /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) while a stream of the device is being
+    /// captured into a CUDA graph, which the wait would break; then no stream was made to wait.
     /// Those of [`Event::wait`]: the first one, after every other stream was made to wait.
     ///
     /// # References
@@ -655,8 +654,12 @@ impl Device {
         let Some(marker) = event.marker() else {
             return Ok(());
         };
+        let streams = self.imp().streams();
+        for stream in &streams {
+            stream.check_may_wait()?;
+        }
         let mut first = Ok(());
-        for stream in self.imp().streams() {
+        for stream in streams {
             first = first.and(Stream::new(stream, self.clone()).wait(&marker));
         }
         first

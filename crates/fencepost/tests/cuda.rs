@@ -403,6 +403,32 @@ fn a_capture_survives_everything_we_do_meanwhile() {
 }
 
 #[test]
+fn a_wait_of_a_whole_device_breaks_no_capture() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let [stream, producer, other] = [(); 3].map(|()| device.new_stream().unwrap());
+    let event = Event::new(device);
+    let gate = work::gate(&producer).unwrap();
+    event.record(&producer).unwrap();
+    let graph = Graph::capture(&stream, || {
+        let refused = device.wait_event(&event).unwrap_err();
+        assert!(matches!(refused, Error::Unsupported { .. }), "{refused:?}");
+        assert!(refused.to_string().contains("captured into a graph"));
+        // No stream was made to wait.
+        other.synchronize_timeout(PATIENCE).unwrap();
+    });
+    let Some(graph) = graph else {
+        return println!("left out: the driver has no graphs");
+    };
+    graph.run();
+    device.wait_event(&event).unwrap();
+    let behind = other.record().unwrap();
+    assert!(!behind.query().unwrap());
+    gate.open();
+    behind.synchronize_timeout(PATIENCE).unwrap();
+}
+
+#[test]
 fn a_wait_for_a_marker_of_a_capture_is_refused_when_it_is_made() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;

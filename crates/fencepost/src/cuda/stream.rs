@@ -193,6 +193,10 @@ impl StreamImpl for CudaStream {
         }
     }
 
+    fn check_may_wait(&self) -> Result<()> {
+        self.check_not_captured("waiting for what is outside of the graph")
+    }
+
     fn wait_foreign(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         self.native.check_thread()?;
         match CudaMarker::of(&**marker) {

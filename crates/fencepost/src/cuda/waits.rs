@@ -178,11 +178,16 @@ impl CudaStream {
     /// submitted.
     fn check_may_be_held(&self) -> Result<()> {
         check_can_hold(&self.core.device.name)?;
+        self.check_not_captured("waiting for the host")
+    }
+
+    /// An error where the stream is in a capture, which `what` would break.
+    pub(super) fn check_not_captured(&self, what: &str) -> Result<()> {
         match self.native.is_in_capture() {
             Ok(false) => Ok(()),
             Ok(true) => Err(Error::Unsupported {
                 what: format!(
-                    "waiting for the host on {}, which is being captured into a graph",
+                    "{what} on {}, which is being captured into a graph",
                     self.core
                 ),
                 device: self.core.device.name.clone(),

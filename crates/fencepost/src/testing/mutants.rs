@@ -286,6 +286,10 @@ impl StreamImpl for MutantStream {
         self.wait_by(marker, |marker| self.inner.wait(marker))
     }
 
+    fn check_may_wait(&self) -> Result<()> {
+        self.inner.check_may_wait()
+    }
+
     fn wait_foreign(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         self.wait_by(marker, |marker| self.inner.wait_foreign(marker))
     }
