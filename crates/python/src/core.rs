@@ -94,11 +94,17 @@ impl Core {
 
     /// Sets the name; the empty one is none.
     pub(crate) fn set_name(&self, name: Option<String>) {
-        let name = name.filter(|name| !name.is_empty());
+        let mut mine = self.name.lock().unwrap_or_else(PoisonError::into_inner);
+        *mine = name.filter(|name| !name.is_empty());
+        self.tell_name(mine.as_deref());
+    }
+
+    /// Gives the name to the library's event, if there is one. The caller holds the lock of the
+    /// name, so that the last name is the one that lasts.
+    fn tell_name(&self, name: Option<&str>) {
         if let Some(event) = self.event.get() {
-            event.set_name(name.as_deref().unwrap_or_default());
+            event.set_name(name.unwrap_or_default());
         }
-        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = name;
     }
 
     /// The name in a `repr`: in quotes, behind a space.
@@ -109,11 +115,11 @@ impl Core {
 
     /// The library's event, made on `device` if there is none yet.
     fn event_on(&self, device: &Device) -> &Event {
-        self.event.get_or_init(|| {
-            let event = new_event(device, self.flags);
-            event.set_name(self.name().as_deref().unwrap_or_default());
-            event
-        })
+        let event = self.event.get_or_init(|| new_event(device, self.flags));
+        // Read after the event is there: a name that is set meanwhile reaches it here or there.
+        let name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
+        self.tell_name(name.as_deref());
+        event
     }
 
     /// Takes over the raw event of `opened`. Nobody else may know this event yet.

@@ -6,8 +6,11 @@ use std::{
     hash::{Hash as _, Hasher as _},
 };
 
-use fencepost::{Device, bindings};
-use pyo3::{exceptions::PyValueError, prelude::*};
+use fencepost::{Device, HostOptions, bindings};
+use pyo3::{
+    exceptions::{PyTypeError, PyValueError},
+    prelude::*,
+};
 
 use crate::{
     arguments::{Parameter, device_of},
@@ -69,15 +72,30 @@ impl PyDevice {
 
     /// Return a new host device with ``workers`` threads of its own. The device ``host`` shares its
     /// threads with the whole process.
+    ///
+    /// At most ``workers`` pieces of work run at once. Work that blocks does not count: other
+    /// threads take its place, up to ``max_threads`` in all (by default 4,096). Once that many are
+    /// blocked, no other work starts until one of them returns.
+    ///
+    /// It belongs to this process: it cannot be pickled, and no other device has its name.
+    ///
+    /// Raises ValueError for less than one worker, and for fewer threads than workers.
     #[staticmethod]
-    #[pyo3(signature = (workers))]
-    fn new_host(py: Python<'_>, workers: usize) -> PyResult<PyDevice> {
-        if workers == 0 {
-            return Err(PyValueError::new_err(
-                "new_host(): workers must be at least 1; got 0",
-            ));
+    #[pyo3(signature = (workers, *, max_threads = None))]
+    fn new_host(py: Python<'_>, workers: i64, max_threads: Option<i64>) -> PyResult<PyDevice> {
+        let number = |parameter: Parameter, number: i64, least: usize| {
+            let number = usize::try_from(number).ok().filter(|n| *n >= least);
+            number.ok_or_else(|| {
+                PyValueError::new_err(format!("{parameter}: expected at least {least}"))
+            })
+        };
+        let workers = number(Parameter::new("new_host", "workers"), workers, 1)?;
+        let mut options = HostOptions::new(workers);
+        if let Some(most) = max_threads {
+            let parameter = Parameter::new("new_host", "max_threads");
+            options = options.max_threads(number(parameter, most, workers)?);
         }
-        Ok(PyDevice::of(py.detach(|| Device::new_host(workers))))
+        Ok(PyDevice::of(py.detach(|| Device::new_host_with(options))))
     }
 
     /// Make a new stream. It is in order within itself, and unordered against all other streams.
@@ -122,8 +140,27 @@ impl PyDevice {
         hasher.finish()
     }
 
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> (Bound<'py, PyAny>, (String,)) {
-        (slf.get_type().into_any(), (slf.get().name.clone(),))
+    /// The device itself, which never changes.
+    fn __copy__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    /// The device itself, which never changes.
+    fn __deepcopy__<'py>(slf: Bound<'py, Self>, _memo: &Bound<'py, PyAny>) -> Bound<'py, Self> {
+        slf
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (String,))> {
+        let device = slf.get();
+        // The names of `new_host`, which no other process knows.
+        match device.name.starts_with("host#") {
+            true => Err(PyTypeError::new_err(format!(
+                "{} belongs to this process and cannot be pickled; make one there with \
+                 Device.new_host()",
+                device.name
+            ))),
+            false => Ok((slf.get_type().into_any(), (device.name.clone(),))),
+        }
     }
 }
 

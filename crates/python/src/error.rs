@@ -12,6 +12,23 @@ use pyo3::{
 /// Phrases that programs written for PyTorch look for.
 const TIMING: &str = "Both events must be created with argument 'enable_timing=True'";
 const RECORDED: &str = "Both events must be recorded before calculating elapsed time";
+/// What texts of the library say to programs in Rust, and what they say here.
+const TERMS: [(&str, &str); 4] = [
+    ("Event::wait", "Event.wait"),
+    (
+        "make the device with a higher HostOptions::max_threads",
+        "make the device by Device.new_host(workers, max_threads=...) with more threads",
+    ),
+    (
+        "exec() and open it anew",
+        "open it anew in a process that is not forked, as multiprocessing starts them by \"spawn\"",
+    ),
+    (
+        "std::thread::Builder::spawn failed",
+        "starting a thread failed",
+    ),
+];
+
 const COMPLETED: &str = "Both events must be completed before calculating elapsed time";
 
 /// The exception that ended work, which the failure of its stream carries.
@@ -120,14 +137,13 @@ pub(crate) fn in_python_terms(error: &Error) -> String {
             quoted(event)
         ),
         Error::Timeout(timeout) if bindings::lacks_places(timeout) => {
-            format!("{timeout}; call fencepost.locations(True) to see where it was recorded")
+            let text = in_terms(timeout.to_string());
+            format!("{text}; call fencepost.locations(True) to see where it was recorded")
         }
         Error::Backend {
             call, code, text, ..
         } if call.starts_with("std::") => format!("no thread could be started: {text} ({code})"),
-        // It quotes an exception of the user's.
-        error if Original::of(error).is_some() => error.to_string(),
-        error => error.to_string().replace("::", "."),
+        error => in_terms(error.to_string()),
     }
 }
 
@@ -135,6 +151,11 @@ pub(crate) fn in_python_terms(error: &Error) -> String {
 fn quoted(name: &Option<String>) -> String {
     name.as_ref()
         .map_or_else(String::new, |name| format!(" {name:?}"))
+}
+
+fn in_terms(text: String) -> String {
+    let replaced = |text: String, (rust, here): &(&str, &str)| text.replace(rust, here);
+    TERMS.iter().fold(text, replaced)
 }
 
 /// A Python exception in one line, for texts that cannot carry the exception itself.

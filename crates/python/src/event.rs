@@ -179,6 +179,17 @@ impl PyEvent {
         }
     }
 
+    /// Return ``self.elapsed_time(end)`` for ``end - self``, where ``end`` is of another class.
+    fn __rsub__(&self, py: Python<'_>, end: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        match core_of(end, Parameter::new("__rsub__", "end")) {
+            Ok(end) => {
+                let millis = elapsed_after(py, &self.core, end, Limit::never(), to_py)?;
+                Ok(millis.into_pyobject(py)?.into_any().unbind())
+            }
+            Err(_) => Ok(py.NotImplemented()),
+        }
+    }
+
     /// Return ``"unrecorded"``, ``"pending"`` or ``"complete"``. Never blocks.
     ///
     /// Raises RuntimeError if the stream or the device has failed.

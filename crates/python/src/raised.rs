@@ -13,13 +13,14 @@ use std::{any::Any, collections::HashSet, panic::resume_unwind, sync::Arc};
 
 use fencepost::{Error, bindings};
 use pyo3::{
-    exceptions::{PyBaseException, PyException, PyTypeError},
+    exceptions::{PyBaseException, PyException},
     intern,
     prelude::*,
     types::{PyDict, PyList, PyString, PyTuple},
 };
 
 use crate::{
+    arguments::Parameter,
     error::{Original, in_one_line, to_py},
     exit::{self, with_python},
 };
@@ -185,10 +186,8 @@ pub(crate) fn call_back(
     callback: Py<PyAny>,
 ) -> PyResult<impl FnOnce(Result<(), Error>) + Send + 'static> {
     if !callback.bind(py).is_callable() {
-        return Err(PyTypeError::new_err(format!(
-            "on_complete() takes something to call; got {}",
-            callback.bind(py).get_type().name()?
-        )));
+        let parameter = Parameter::new("on_complete", "callback");
+        return Err(parameter.expected("a callable", callback.bind(py)));
     }
     Ok(move |result: Result<(), Error>| {
         with_python(move |py| {
@@ -243,9 +242,8 @@ pub(crate) fn close(py: Python<'_>) {
     }
 }
 
-/// What CPython keeps in an exception
-/// ([exceptions](https://docs.python.org/3/c-api/exceptions.html#exception-objects)), all of it in the
-/// stable ABI.
+/// What CPython keeps in an exception, by functions of the stable ABI
+/// ([exceptions](https://docs.python.org/3/c-api/exceptions.html#exception-objects)).
 mod native {
     use pyo3::{ffi, prelude::*};
 

@@ -107,6 +107,7 @@ def test_times_are_signed_and_never_used_up(device):
     assert start.elapsed_time(end) == forth
     assert end - start == forth
     assert start - end == -forth
+    assert start.__rsub__(end) == forth
     assert start.elapsed_time(start) == 0.0
 
 
@@ -132,6 +133,16 @@ def test_a_time_needs_timing_then_records_then_one_device(host):
         timed.elapsed_time(3)
     with pytest.raises(TypeError):
         timed - 3
+
+
+def test_an_event_is_subtracted_from_one_of_another_class(cuda):
+    stream = cuda.stream()
+    start, end = Event(cuda, enable_timing=True), fencepost.cuda.Event(enable_timing=True)
+    start.record(stream)
+    end.record(stream)
+    assert end - start == start.elapsed_time(end) == -(start - end)
+    with pytest.raises(TypeError):
+        3 - start
 
 
 def test_times_of_two_devices_are_a_runtime_error(host, cuda):

@@ -1,7 +1,9 @@
 """Markers, status, callbacks and progress, and what every event and stream has."""
 
 import asyncio
+import copy
 import gc
+import pickle
 import queue
 import sys
 import threading
@@ -109,7 +111,8 @@ def test_callbacks_get_none_or_the_failure(device, gate, monkeypatch):
     held.open()
     assert [calls.get(timeout=PATIENCE) for _ in range(2)] == [None, None]
     for refuses in (event, event.marker()):
-        with pytest.raises(TypeError, match="something to call; got int"):
+        said = r"on_complete\(\) argument 'callback': expected a callable; got int"
+        with pytest.raises(TypeError, match=said):
             refuses.on_complete(3)
 
     # Its own exceptions are reported, and harm no other callback.
@@ -180,8 +183,37 @@ def test_a_host_device_may_have_workers_of_its_own():
     event = Event(device)
     event.record(streams[0])
     event.synchronize(timeout=PATIENCE)
-    with pytest.raises(ValueError, match="at least 1"):
-        fencepost.Device.new_host(0)
+    for arguments, text in [
+        ({"workers": 0}, "'workers': expected at least 1"),
+        ({"workers": -3}, "'workers': expected at least 1"),
+        ({"workers": 3, "max_threads": 2}, "'max_threads': expected at least 3"),
+    ]:
+        with pytest.raises(ValueError, match=text):
+            fencepost.Device.new_host(**arguments)
+    assert copy.copy(device) is device
+    assert copy.deepcopy(device) is device
+    for private in (device, streams[0].device):
+        with pytest.raises(TypeError, match=r"cannot be pickled.*new_host\(\)"):
+            pickle.dumps(private)
+
+
+def test_a_limit_on_threads_is_named_as_it_is_set_here():
+    device = fencepost.Device.new_host(1, max_threads=2)
+    streams, go = [device.stream() for _ in range(3)], threading.Event()
+    for stream in streams:
+        stream.launch(lambda: go.wait(PATIENCE))
+    text = ""
+    while "no thread is free" not in text:
+        with pytest.raises(TimeoutError) as failed:
+            device.synchronize(timeout=0.05)
+        with pytest.raises(TimeoutError) as failed:
+            streams[2].synchronize(timeout=0.05)
+        text = str(failed.value)
+    go.set()
+    assert "Device.new_host(workers, max_threads=...)" in text
+    assert "::" not in text
+    assert "HostOptions" not in text
+    device.synchronize(timeout=PATIENCE)
 
 
 def test_sharing_between_processes_is_refused_where_there_is_none(host):
@@ -206,6 +238,8 @@ def test_events_and_streams_take_weak_references_and_attributes(host, make):
     made.purpose = ["copies"]
     assert seen() is made
     assert made.__dict__ == {"purpose": ["copies"]}
+    # A circle through an attribute is collected too.
+    made.purpose.append(made)
     with pytest.raises(AttributeError):
         made.nothing  # noqa: B018
     del made

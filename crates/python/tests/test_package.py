@@ -159,6 +159,26 @@ def test_the_package_brings_the_program_fencepost():
     ]
 
 
+def test_devices_are_listed_whatever_lies_beside_the_package(child, tmp_path):
+    package = Path(fencepost.__file__).parent
+    (tmp_path / "fencepost").symlink_to(package, target_is_directory=True)
+    used = tmp_path / "used"
+    for name in ["json", "subprocess", "contextlib", "importlib", "typing"]:
+        (tmp_path / f"{name}.py").write_text(f"open({str(used)!r}, 'a').write({name!r})\n")
+    child(
+        f"""
+import sys
+sys.path[:] = [path for path in sys.path if "site-packages" not in path]
+sys.path.append({str(tmp_path)!r})
+import fencepost
+assert fencepost.__file__.startswith({str(tmp_path)!r}), fencepost.__file__
+names = [device.name for device in fencepost.devices()]
+assert "host" in names, names
+"""
+    )
+    assert not used.exists(), used.read_text()
+
+
 def test_a_program_that_embeds_python_is_not_started_again_and_again(tmp_path):
     runs, program = tmp_path / "runs", tmp_path / "program"
     program.write_text(

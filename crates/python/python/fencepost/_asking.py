@@ -1,14 +1,13 @@
 """Which devices there are, asked so that processes forked later can use all of them.
 
 A driver that is initialised in this process is lost to the processes forked from it. So the devices
-are listed by a process of its own: a Python that imports this package alone, lists, and ends.
+are listed by a process of its own: a Python that loads the native module alone, lists, and ends.
 """
 
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Optional
 
 from fencepost import _C
@@ -21,11 +20,13 @@ PATIENCE = 60.0
 # itself: it runs again, asks again, and must not start a third one.
 LISTING = "FENCEPOST_LISTING"
 
+# By its file: a folder in `sys.path` might bring modules in place of those of the standard library.
 LIST = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-from fencepost import _C
-print(json.dumps([device.name for device in _C._devices()]))
+import importlib.util, json, sys
+spec = importlib.util.spec_from_file_location("fencepost._C", sys.argv[1])
+native = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(native)
+print(json.dumps([device.name for device in native._devices()]))
 """
 
 # The names by what was visible when they were listed.
@@ -45,7 +46,7 @@ def _listed() -> Optional[list[str]]:
     """Return the names that another process lists; None where none can be started for that."""
     if not sys.executable or getattr(sys, "frozen", False) or LISTING in os.environ:
         return None
-    command = [sys.executable, "-I", "-c", LIST, str(Path(__file__).parent.parent)]
+    command = [sys.executable, "-I", "-c", LIST, _C.__file__]
     try:
         done = subprocess.run(
             command,
