@@ -15,6 +15,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
+    steps::Steps,
     sync::Ids,
     wraps::{self, Reading},
 };
@@ -65,7 +66,10 @@ struct Facts {
     name: String,
     tick_ns: f64,
     valid_bits: u32,
+    /// What the reference says, until the steps are seen.
     resolution: Duration,
+    /// For clocks whose reference does not say how they move on.
+    steps: Option<Steps>,
 }
 
 impl Clock {
@@ -77,13 +81,38 @@ impl Clock {
         valid_bits: u32,
         resolution: Duration,
     ) -> Clock {
+        Clock::make(name.into(), tick_ns, valid_bits, resolution, None)
+    }
+
+    /// As [`new`](Clock::new), for a clock that states the resolution that it is seen to have, and
+    /// `resolution` until then. Steps of fewer than `finest` ticks are not believed.
+    #[cfg_attr(not(any(feature = "cuda", feature = "vulkan")), allow(dead_code))]
+    pub(crate) fn learning(
+        name: impl Into<String>,
+        tick_ns: f64,
+        valid_bits: u32,
+        resolution: Duration,
+        finest: u64,
+    ) -> Clock {
+        let steps = Some(Steps::new(finest));
+        Clock::make(name.into(), tick_ns, valid_bits, resolution, steps)
+    }
+
+    fn make(
+        name: String,
+        tick_ns: f64,
+        valid_bits: u32,
+        resolution: Duration,
+        steps: Option<Steps>,
+    ) -> Clock {
         static NEXT: Ids = Ids::new();
         Clock(Shared::Counted(Arc::new(Facts {
             id: NEXT.next(),
-            name: name.into(),
+            name,
             tick_ns,
             valid_bits: valid_bits.clamp(1, 64),
             resolution,
+            steps,
         })))
     }
 
@@ -108,13 +137,27 @@ impl Clock {
 
     /// The smallest difference in time that this clock can tell. Shorter durations are noise.
     ///
+    /// On CUDA and Vulkan, it is what the clock is seen to do: the steps that the first times
+    /// between markers have in common, 32 ns on an H200. Before the first sixteen it is what the
+    /// reference says: half a microsecond on CUDA, the length of a tick on Vulkan. Never blocks, and
+    /// asks no driver.
+    ///
     /// ```
     /// # let device = fencepost::Device::open("host")?;
     /// assert!(device.clock().resolution() <= std::time::Duration::from_micros(1));
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn resolution(&self) -> Duration {
-        self.0.resolution
+        match self.step() {
+            // Rounded up, so that no clock seems finer than it is.
+            Some(ticks) => Duration::from_nanos((ticks as f64 * self.0.tick_ns).ceil() as u64),
+            None => self.0.resolution,
+        }
+    }
+
+    /// The step that the clock is seen to make, in ticks, or a multiple of it.
+    pub(crate) fn step(&self) -> Option<u64> {
+        self.0.steps.as_ref()?.step()
     }
 
     /// The length of one tick, in nanoseconds.
@@ -144,12 +187,47 @@ impl Clock {
     pub(crate) fn between(&self, start: Reading, end: Reading) -> Result<Elapsed> {
         let tick_ns = self.0.tick_ns;
         match wraps::ticks_between(tick_ns, start, end) {
-            Some(ticks) => Ok(Elapsed::new(ticks as f64 * tick_ns, self.clone())),
+            Some(ticks) => {
+                self.saw(|| ticks.unsigned_abs() as u64);
+                Ok(Elapsed::new(ticks as f64 * tick_ns, self.clone()))
+            }
             None => Err(Error::Ambiguous {
                 clock: self.0.name.clone(),
                 period: wraps::period(tick_ns, start, end),
                 known_to: wraps::known_to(start, end),
             }),
+        }
+    }
+
+    /// A time that the driver gives as an `f32` of milliseconds, on a clock of 1 ns a tick.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    #[inline]
+    pub(crate) fn millis(&self, millis: f32) -> Elapsed {
+        /// Below this, an `f32` tells the nanosecond.
+        const EXACT: f32 = 16.0;
+        let nanos = f64::from(millis) * 1e6;
+        if millis.abs() < EXACT {
+            self.saw(|| nanos.abs().round() as u64);
+        }
+        Elapsed {
+            nanos,
+            clock: self.clone(),
+            rounding: Rounding::Millis,
+        }
+    }
+
+    /// Whether it does not know its steps yet, and further times may tell.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    pub(crate) fn is_learning(&self) -> bool {
+        self.0.steps.as_ref().is_some_and(Steps::is_learning)
+    }
+
+    #[inline]
+    fn saw(&self, difference: impl FnOnce() -> u64) {
+        if let Some(steps) = &self.0.steps
+            && steps.is_learning()
+        {
+            steps.saw(difference());
         }
     }
 }
@@ -276,7 +354,8 @@ impl Timestamp {
 
 /// The time between two markers: a signed duration, and the clock that it was measured on.
 ///
-/// An end that is earlier than its start gives a negative time; it is never clamped to zero.
+/// An end that is earlier than its start gives a negative time; it is never clamped to zero. Two
+/// are equal if time and clock are.
 ///
 /// ```
 /// use fencepost::{Device, Event};
@@ -293,16 +372,51 @@ impl Timestamp {
 /// assert!(!elapsed.is_negative());
 /// # Ok::<(), fencepost::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Elapsed {
     nanos: f64,
     clock: Clock,
+    rounding: Rounding,
+}
+
+/// How far off a time may be, besides the steps of its clock.
+#[derive(Clone, Copy, Debug)]
+enum Rounding {
+    /// It is as good as an `f64`.
+    None,
+    /// The driver gave an `f32` of milliseconds.
+    Millis,
+    /// By so many nanoseconds.
+    Nanos(f64),
+}
+
+/// Half the distance to the next `f32`: how far off a number rounded to one may be.
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+pub(crate) fn half_step(number: f32) -> f64 {
+    let number = number.abs();
+    (f64::from(number.next_up()) - f64::from(number)) / 2.0
 }
 
 impl Elapsed {
     /// A time that is not the difference of two timestamps.
     pub(crate) fn new(nanos: f64, clock: Clock) -> Elapsed {
-        Elapsed { nanos, clock }
+        let rounding = Rounding::None;
+        Elapsed {
+            nanos,
+            clock,
+            rounding,
+        }
+    }
+
+    /// A time that may be `off` by so many nanoseconds, besides the steps of its clock.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    pub(crate) fn within(nanos: f64, off: f64, clock: Clock) -> Elapsed {
+        let rounding = Rounding::Nanos(off);
+        Elapsed {
+            nanos,
+            clock,
+            rounding,
+        }
     }
 
     /// The time from the end to the start.
@@ -406,6 +520,41 @@ impl Elapsed {
     /// ```
     pub fn resolution(&self) -> Duration {
         self.clock.resolution()
+    }
+
+    /// How far the true time may be from this one, earlier or later: the clock's resolution, and
+    /// what was lost on the way. It is never less than the [resolution](Clock::resolution).
+    ///
+    /// CUDA gives times as an `f32` of milliseconds: 10 ns or less are lost below a quarter of a
+    /// second, 0.5 µs at 16 s and 0.12 ms at an hour. [`Device::keep_time`](crate::Device::keep_time)
+    /// keeps a long time exact there.
+    ///
+    /// # References
+    /// - [`cuEventElapsedTime`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    ///
+    /// ```
+    /// # let stream = fencepost::Device::open("host")?.default_stream();
+    /// # let (a, b) = (stream.record_timed()?, stream.record_timed()?);
+    /// # b.synchronize()?;
+    /// let elapsed = a.elapsed(&b)?;
+    /// println!("{elapsed} ± {:?}", elapsed.uncertainty());
+    /// assert!(elapsed.uncertainty() >= elapsed.resolution());
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn uncertainty(&self) -> Duration {
+        let rounding = match self.rounding {
+            Rounding::None => self.nanos.abs() * f64::EPSILON / 2.0,
+            // This is the number that the driver gave: an f64 holds more than its product lost.
+            Rounding::Millis => half_step((self.nanos / 1e6) as f32) * 1e6,
+            Rounding::Nanos(nanos) => nanos,
+        };
+        self.resolution() + Duration::from_nanos(rounding.round() as u64)
+    }
+}
+
+impl PartialEq for Elapsed {
+    fn eq(&self, other: &Elapsed) -> bool {
+        self.nanos == other.nanos && self.clock == other.clock
     }
 }
 
@@ -581,15 +730,33 @@ mod tests {
     }
 
     #[test]
+    fn a_time_says_what_a_float_of_milliseconds_has_lost() {
+        let clock = Clock::learning("test", 1.0, 64, Duration::from_nanos(500), 8);
+        for (millis, lost) in [
+            (0.000_96_f32, 0),
+            (200.0, 8),
+            (-200.0, 8),
+            (10_000.0, 488),
+            (3_600_000.0, 125_000),
+        ] {
+            let told = clock.millis(millis).uncertainty();
+            assert_eq!(told, Duration::from_nanos(500 + lost), "{millis} ms");
+        }
+        for step in 0..16_u16 {
+            let _ = clock.millis((1312.0 + 32.0 * f32::from(step)) / 1e6);
+        }
+        assert_eq!(clock.resolution(), Duration::from_nanos(32));
+        assert_eq!(clock.millis(0.000_96).uncertainty(), clock.resolution());
+        let kept = Elapsed::within(3.6e12, 700.0, clock).uncertainty();
+        assert_eq!(kept, Duration::from_nanos(732));
+        let exact = Elapsed::new(3.6e12, host_clock()).uncertainty();
+        assert_eq!(exact, HOST_RESOLUTION);
+    }
+
+    #[test]
     fn a_duration_prints_in_the_unit_that_suits_it() {
         let clock = host_clock();
-        let show = |nanos| {
-            Elapsed {
-                nanos,
-                clock: clock.clone(),
-            }
-            .to_string()
-        };
+        let show = |nanos| Elapsed::new(nanos, clock.clone()).to_string();
         assert_eq!(show(0.0), "0 ns");
         assert_eq!(show(-1500.0), "-1.500 µs");
         assert_eq!(show(2_500_000.0), "2.500 ms");

@@ -92,6 +92,11 @@ pub(crate) trait DeviceImpl: Send + Sync + Any {
     /// A stream of its own.
     fn new_stream(&self) -> Result<Arc<dyn StreamImpl>>;
 
+    /// Keeps long times exact while what it gives lives; `None` where they are exact anyway.
+    fn keep_time(&self) -> Result<Option<Arc<dyn Any + Send + Sync>>> {
+        Ok(None)
+    }
+
     /// The streams that are alive, for waiting for all of them.
     fn streams(&self) -> Vec<Arc<dyn StreamImpl>>;
 

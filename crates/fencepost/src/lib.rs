@@ -73,6 +73,7 @@ pub mod cuda;
 /// The part of the CUDA backend that knows no driver, for its models.
 #[cfg(loom)]
 mod cuda {
+    mod ticker;
     mod values;
 }
 mod deadlock;
@@ -109,10 +110,12 @@ mod rerecord;
 #[cfg(any(feature = "vulkan", has_metal, loom))]
 mod reservation;
 mod root;
+mod steps;
 mod stream;
 mod sync;
 #[cfg(feature = "conformance")]
 pub mod testing;
+mod time_keeper;
 mod timeline;
 mod unobserved;
 #[cfg(all(feature = "vulkan", not(loom)))]
@@ -143,6 +146,7 @@ pub use place::Place;
 #[cfg_attr(docsrs, doc(cfg(any(feature = "vulkan", feature = "metal"))))]
 pub use reservation::Reservation;
 pub use stream::{Progress, Stream};
+pub use time_keeper::TimeKeeper;
 pub use unobserved::set_unobserved_hook;
 
 // The README's examples run with the others.

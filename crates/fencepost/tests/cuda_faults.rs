@@ -7,7 +7,9 @@
 
 use std::{path::Path, sync::mpsc, time::Duration};
 
-use fencepost::{Device, Error, Event, Result, Status, testing::work};
+use fencepost::{
+    Device, Error, Event, Marker, Result, Status, Stream, cuda, testing, testing::work,
+};
 use fencepost_sim_cuda::Control;
 
 mod common;
@@ -316,5 +318,132 @@ fn ten_thousand_events_in_use_and_dropped_leave_a_bounded_pool() {
         assert!(events <= 150, "{events} native events for 100 at a time");
         let streams = after.streams - before.streams;
         assert!(streams <= 1, "{streams} streams are left");
+    });
+}
+
+/// A timed marker on an idle stream, and the device's clock at it.
+fn timed(stream: &Stream, control: &Control) -> (Marker, u64) {
+    let marker = stream.record_timed().unwrap();
+    marker.synchronize_timeout(PATIENCE).unwrap();
+    let tick = cuda::marker_as_raw(&marker, |event| control.event_tick(event as usize));
+    (marker, tick.flatten().unwrap())
+}
+
+/// Simulated time passes in steps that a keeper's thread would make.
+fn pass(device: &Device, control: &Control, nanos: u64) {
+    const STEP: u64 = 200_000_000;
+    for _ in 0..nanos / STEP {
+        control.advance(STEP);
+        testing::cuda::anchor_now(device).unwrap();
+        assert!(control.wait_idle(PATIENCE));
+    }
+}
+
+/// The nanoseconds by which the time between the two is off; it is never more than it says.
+fn off(start: &(Marker, u64), end: &(Marker, u64)) -> f64 {
+    let told = start.0.elapsed(&end.0).unwrap();
+    let off = (told.as_nanos_f64() - (end.1 as f64 - start.1 as f64)).abs();
+    let uncertainty = told.uncertainty();
+    println!("{told}, off by {off} ns, said {uncertainty:?}");
+    assert!(off <= uncertainty.as_nanos() as f64 + 1.0);
+    assert!(uncertainty >= told.resolution());
+    let back = end.0.elapsed(&start.0).unwrap();
+    assert_eq!(back.as_nanos_f64(), -told.as_nanos_f64());
+    uncertainty.as_nanos() as f64
+}
+
+/// The threads that keep time.
+fn keepers() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let name = |task: &std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
+    tasks
+        .filter(|task| name(task).is_ok_and(|name| name.trim() == "fencepost-time"))
+        .count()
+}
+
+const HOUR: u64 = 3_600_000_000_000;
+
+#[test]
+fn an_hour_is_told_within_a_microsecond_while_time_is_kept() {
+    with_stand_in(|device, control| {
+        let stream = device.new_stream().unwrap();
+        let before = timed(&stream, control);
+        control.advance(10_000_000_000);
+        let keeper = device.keep_time().unwrap();
+        let second = device.keep_time().unwrap();
+        pass(device, control, 2_000_000_000);
+        assert_eq!(device.clock().resolution(), Duration::from_nanos(32));
+        let start = timed(&stream, control);
+        pass(device, control, 60_000_000_000);
+        let minute = timed(&stream, control);
+        pass(device, control, HOUR / 2);
+        drop(keeper);
+        pass(device, control, HOUR / 2);
+        let end = timed(&stream, control);
+        pass(device, control, 1_000_000_000);
+        assert!(off(&start, &end) < 1000.0, "an hour");
+        assert!(off(&start, &minute) < 1000.0, "a minute");
+        assert!(off(&before, &end) < 2000.0, "from 10 s before");
+        let events = control.live().events;
+        assert!(events < 1000, "{events} events after an hour");
+        drop(second);
+        assert!(
+            off(&start, &end) < 1000.0,
+            "when nobody keeps the time any more"
+        );
+    });
+}
+
+#[test]
+fn a_time_that_nobody_kept_says_how_uncertain_it_is() {
+    with_stand_in(|device, control| {
+        let stream = device.new_stream().unwrap();
+        let start = timed(&stream, control);
+        control.advance(HOUR);
+        let end = timed(&stream, control);
+        let uncertainty = off(&start, &end);
+        assert!(uncertainty > 100_000.0, "{uncertainty} ns");
+        assert_eq!(keepers(), 0);
+    });
+}
+
+#[test]
+fn a_keeper_ends_with_its_guard_and_survives_a_lost_device() {
+    with_stand_in(|device, control| {
+        let ended = || {
+            let deadline = std::time::Instant::now() + PATIENCE;
+            while keepers() > 0 && std::time::Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            keepers() == 0
+        };
+        let keeper = device.keep_time().unwrap();
+        drop(keeper);
+        assert!(ended());
+        let keeper = device.keep_time().unwrap();
+        control.fail_contexts(0, ILLEGAL_ADDRESS);
+        assert!(ended(), "the thread asks a context that is lost");
+        drop(keeper);
+        let stream = device.default_stream();
+        let error = stream
+            .record()
+            .and_then(|marker| marker.synchronize())
+            .unwrap_err();
+        assert!(matches!(error, Error::DeviceLost { .. }), "{error:?}");
+        assert!(matches!(device.keep_time(), Err(Error::DeviceLost { .. })));
+    });
+}
+
+#[test]
+fn a_keeper_that_cannot_begin_says_why() {
+    with_stand_in(|device, control| {
+        for call in ["cuStreamCreate", "cuEventCreate", "cuEventRecord"] {
+            control.fail_calls_from(call, 1, OUT_OF_MEMORY);
+            let error = device.keep_time().unwrap_err();
+            println!("said: {error}");
+            assert!(error.to_string().contains(call), "{error}");
+            control.clear_faults();
+        }
+        let _keeper = device.keep_time().unwrap();
     });
 }

@@ -2,7 +2,7 @@
 
 use crate::codes::CUresult;
 use crate::control_functions::*;
-use crate::types::CUstream;
+use crate::types::{CUevent, CUstream};
 use fencepost_sim::{control, lock};
 use std::ffi::c_int;
 use std::path::PathBuf;
@@ -19,6 +19,8 @@ control! {
     recycle_handles = fencepost_sim_recycle_handles: fn(c_int);
     ipc_in_one_process = fencepost_sim_ipc_in_one_process: fn(c_int);
     queue_depth = fencepost_sim_queue_depth: fn(usize);
+    advance = fencepost_sim_advance: fn(u64);
+    event_tick = fencepost_sim_event_tick: fn(CUevent) -> u64;
     live = fencepost_sim_live: fn(u32) -> u64;
 }
 
@@ -109,6 +111,17 @@ impl Control {
     /// How much work may be pending on a stream before a call that submits more blocks; 0: any.
     pub fn queue_depth(&self, depth: usize) {
         unsafe { (self.functions.queue_depth)(depth) }
+    }
+
+    /// Advances the machine's simulated time by so many nanoseconds.
+    pub fn advance(&self, ns: u64) {
+        unsafe { (self.functions.advance)(ns) }
+    }
+
+    /// The device's clock when the last record of this event completed, in nanoseconds; `None`
+    /// while it is pending, and without timing.
+    pub fn event_tick(&self, event: CUevent) -> Option<u64> {
+        Some(unsafe { (self.functions.event_tick)(event) }).filter(|&tick| tick != u64::MAX)
     }
 
     /// How many objects are alive.

@@ -6,8 +6,9 @@ use crate::codes::{
 };
 use crate::driver::{DRIVER, Driver, with_driver};
 use crate::entry::DEINITIALIZED;
+use crate::event::EventState;
 use crate::log::LOG;
-use crate::types::{CUdevice, CUstream};
+use crate::types::{CUdevice, CUevent, CUstream};
 use fencepost_sim::{SimDevice, common_control_functions, lock};
 use std::ffi::c_int;
 use std::sync::atomic::Ordering;
@@ -153,6 +154,24 @@ pub extern "C" fn fencepost_sim_wait_idle(milliseconds: u64) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_queue_depth(depth: usize) {
     let _ = with_driver(|driver| driver.queue_depth = depth);
+}
+
+/// Advances the machine's simulated time.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_advance(ns: u64) {
+    if let Some(root) = root() {
+        root.advance(ns);
+    }
+}
+
+/// The device's clock at the last record of an event; `u64::MAX` where it has none.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_event_tick(event: CUevent) -> u64 {
+    let tick = with_driver(|driver| match driver.events.get(event).ok()?.state() {
+        EventState::Recorded(marker) => marker.query.as_ref()?.read(),
+        _ => None,
+    });
+    tick.ok().flatten().unwrap_or(u64::MAX)
 }
 
 /// How many objects of a kind are alive. The kinds are numbered like the fields of

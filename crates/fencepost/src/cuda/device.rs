@@ -365,6 +365,10 @@ impl DeviceImpl for CudaDevice {
         Ok(self.make_stream(false)?)
     }
 
+    fn keep_time(&self) -> Result<Option<Arc<dyn Any + Send + Sync>>> {
+        self.context.keep_time().map(Some)
+    }
+
     fn streams(&self) -> Vec<Arc<dyn StreamImpl>> {
         let streams = self.streams.alive().into_iter();
         streams

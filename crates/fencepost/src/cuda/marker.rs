@@ -309,12 +309,10 @@ impl MarkerImpl for CudaMarker {
             return None;
         }
         let millis = self.context.calls.elapsed(*first, *last).ok()??;
-        let nanos = f64::from(millis) * 1e6;
-        Some(Elapsed::new(nanos, self.context.clock.clone()))
+        Some(self.context.interval((*first, *last), millis))
     }
 
     fn elapsed(&self, end: &dyn MarkerImpl) -> Result<Elapsed> {
-        let device = &self.point.timeline.stream.device;
         let Some(end) = CudaMarker::of(end) else {
             return Err(Error::DeviceMismatch {
                 call: "elapsed",
@@ -326,8 +324,7 @@ impl MarkerImpl for CudaMarker {
         loop {
             match self.context.calls.elapsed(events.0, events.1) {
                 Ok(Some(millis)) => {
-                    let nanos = f64::from(millis) * 1e6;
-                    return Ok(Elapsed::new(nanos, device.clock.clone()));
+                    return Ok(self.context.interval(events, millis));
                 }
                 // Complete by what a later marker tells (see `values`). The events themselves are
                 // moments away: they were recorded by calls that raced with that later one.

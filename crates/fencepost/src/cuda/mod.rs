@@ -17,6 +17,9 @@
 //! - [`synchronize`](crate::Marker::synchronize) spins in the driver, for the shortest delay; on
 //!   streams made with [`StreamOptions::blocking_sync`] it sleeps. Waits with a limit spin for a
 //!   moment and then sleep, and are woken by a thread of the library.
+//! - The time between two events is an `f32` of milliseconds, which loses microseconds from a
+//!   minute on: [`Elapsed::uncertainty`](crate::Elapsed::uncertainty) tells how many.
+//!   [`Device::keep_time`] keeps long times exact.
 //! - A fault of a kernel ends its whole context: all streams and markers of the device then report
 //!   that first fault as [`Error::DeviceLost`], until the process ends. On an H200, driver 580 also
 //!   ends the contexts of the process's other GPUs.
@@ -24,12 +27,14 @@
 //!   that capture return [`Error::Captured`]. Nothing in this crate breaks a capture.
 #![allow(unsafe_code)]
 
+mod anchors;
 mod calls;
 pub(crate) mod context;
 pub(crate) mod device;
 pub(crate) mod driver;
 pub(crate) mod fault;
 mod host_gates;
+mod keeper;
 mod marker;
 mod native_stream;
 mod nvml;
@@ -37,6 +42,7 @@ mod pools;
 mod raw_event;
 mod raw_marker;
 pub(crate) mod stream;
+mod ticker;
 mod upstreams;
 mod values;
 mod waits;

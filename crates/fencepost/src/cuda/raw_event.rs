@@ -539,10 +539,10 @@ impl RawEvent {
             .calls
             .elapsed(self.native.event, end.native.event)
         {
-            Ok(Some(millis)) => Ok(Elapsed::new(
-                f64::from(millis) * 1e6,
-                self.context().clock.clone(),
-            )),
+            Ok(Some(millis)) => {
+                let events = (self.native.event, end.native.event);
+                Ok(self.context().interval(events, millis))
+            }
             Ok(None) => {
                 let which = if self.query()? { "end" } else { "start" };
                 let marker = format!("the last record of a raw event of {name}");

@@ -64,6 +64,8 @@ pub enum Mutant {
     TimeOfTheWrongMarker,
     /// The time from a later to an earlier marker is 0 in place of a negative number.
     NegativeTimeClamped,
+    /// Times are whole milliseconds, and do not say so.
+    TimeTruncated,
     /// The next record forgets that the stream failed.
     FirstErrorForgotten,
     /// A correlation is off by an hour.
@@ -77,7 +79,7 @@ impl Mutant {
     /// # use fencepost::testing::Mutant;
     /// assert!(Mutant::ALL.contains(&Mutant::QueryAlwaysTrue));
     /// ```
-    pub const ALL: [Mutant; 15] = [
+    pub const ALL: [Mutant; 16] = [
         Mutant::WaitDoesNothing,
         Mutant::WaitBlocksTheCaller,
         Mutant::WaitForTheLatest,
@@ -91,6 +93,7 @@ impl Mutant {
         Mutant::SignalBeforeTheWork,
         Mutant::TimeOfTheWrongMarker,
         Mutant::NegativeTimeClamped,
+        Mutant::TimeTruncated,
         Mutant::FirstErrorForgotten,
         Mutant::CorrelationOff,
     ];
@@ -196,6 +199,10 @@ impl DeviceImpl for MutantDevice {
             self.inner.imp().new_stream()?,
             self.inner.imp().new_stream()?,
         ))
+    }
+
+    fn keep_time(&self) -> Result<Option<Arc<dyn Any + Send + Sync>>> {
+        self.inner.imp().keep_time()
     }
 
     fn streams(&self) -> Vec<Arc<dyn StreamImpl>> {
@@ -408,6 +415,10 @@ impl MarkerImpl for MutantMarker {
         match self.mutant {
             Mutant::NegativeTimeClamped if elapsed.is_negative() => {
                 self.inner.elapsed(&*self.inner)
+            }
+            Mutant::TimeTruncated => {
+                let nanos = elapsed.as_millis_f64().trunc() * 1e6;
+                Ok(Elapsed::new(nanos, elapsed.clock().clone()))
             }
             _ => Ok(elapsed),
         }

@@ -159,11 +159,13 @@ fn clock(model: &str, period: f32, families: &[vk::QueueFamilyProperties]) -> Cl
     let period = f64::from(period);
     // A duration has whole nanoseconds: rounded up, so that no clock seems finer than it is.
     let resolution = Duration::from_nanos(period.ceil().max(1.0) as u64);
-    Clock::new(
+    // Some count nanoseconds and move on by 32 of them.
+    Clock::learning(
         format!("Vulkan timestamps of {model}"),
         period,
         bits,
         resolution,
+        1,
     )
 }
 

@@ -69,6 +69,12 @@ pub(super) const CASES: &[Case] = &[
     ),
     case!("elapsed", elapsed_names_its_clock, []),
     case!("elapsed", times_grow_along_a_stream, []),
+    case!(
+        "elapsed",
+        times_add_up_to_within_what_they_are_known_to,
+        [TimeTruncated]
+    ),
+    case!("elapsed", keeping_the_time_changes_no_short_time, []),
     case!("either", timing_is_checked_first, []),
     case!("timing", errors_of_a_time_name_the_event, [QueryAlwaysTrue]),
     case!("either", a_missing_record_is_checked_second, []),
@@ -370,6 +376,56 @@ fn times_grow_along_a_stream(c: &Context) -> Verdict {
             pair[1]
         );
     }
+    Ok(())
+}
+
+fn times_add_up_to_within_what_they_are_known_to(c: &Context) -> Verdict {
+    let stream = c.stream()?;
+    let markers: Vec<_> = (0..30)
+        .map(|_| {
+            // No whole number of milliseconds.
+            std::thread::sleep(Duration::from_micros(1300));
+            stream.record_timed()
+        })
+        .collect::<Result<_, _>>()?;
+    if let Some(last) = markers.last() {
+        c.done(last)?;
+    }
+    let (mut sum, mut known_to) = (0.0, 0.0);
+    for pair in markers.windows(2) {
+        let step = pair[0].elapsed(&pair[1])?;
+        check!(
+            step.uncertainty() >= step.resolution(),
+            "{step} is known to {:?}, by a clock of {:?}",
+            step.uncertainty(),
+            step.resolution()
+        );
+        sum += step.as_nanos_f64();
+        known_to += step.uncertainty().as_nanos() as f64;
+    }
+    if let [first, .., last] = &markers[..] {
+        let whole = first.elapsed(last)?;
+        known_to += whole.uncertainty().as_nanos() as f64;
+        check!(
+            (sum - whole.as_nanos_f64()).abs() <= known_to,
+            "{sum} ns in steps is {whole} in all, and both are known to {known_to} ns"
+        );
+    }
+    Ok(())
+}
+
+fn keeping_the_time_changes_no_short_time(c: &Context) -> Verdict {
+    let (start, end) = spaced(c)?;
+    let before = start.elapsed_time(&end)?;
+    let keepers = [c.device.keep_time()?, c.device.keep_time()?];
+    check!(keepers[0].device() == &c.device, "of another device");
+    let during = start.elapsed_time(&end)?;
+    drop(keepers);
+    let after = start.elapsed_time(&end)?;
+    check!(
+        before == during && before == after,
+        "{before} ms, {during} ms while time is kept, {after} ms afterwards"
+    );
     Ok(())
 }
 

@@ -70,6 +70,22 @@ pub fn fresh(device: &Device) -> Result<Device> {
     Ok(Device::new(DeviceRef::new(new_device(context))))
 }
 
+/// Records an anchor now, as the thread of [`Device::keep_time`] does each 200 ms: for tests in
+/// which hours pass on a simulated clock. Does nothing while no time is kept.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a device of another backend; the driver's error.
+///
+/// ```no_run
+/// let device = fencepost::Device::open("cuda:0")?;
+/// let _keeper = device.keep_time()?;
+/// fencepost::testing::cuda::anchor_now(&device)?;
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn anchor_now(device: &Device) -> Result<()> {
+    of_device(device.imp())?.context.anchor_now()
+}
+
 /// The test work of a device, if it is one of CUDA.
 pub(super) fn work_of(device: &dyn DeviceImpl) -> Option<Arc<dyn TestWork>> {
     let context = of_device(device).ok()?.context;
