@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fencepost::{Device, Error, Event};
+use fencepost::{Device, Error, Event, testing::work};
 
 const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
 
@@ -82,7 +82,7 @@ fn any_number_of_blocked_work_leaves_a_worker_for_what_it_waits_for() {
     const STREAMS: usize = 800;
     let device = Device::new_host(1);
     let last = device.new_stream().unwrap();
-    let gate = fencepost::testing::work::gate(&last).unwrap();
+    let gate = work::gate(&last).unwrap();
     last.launch(|| {}).unwrap();
     let awaited = last.record().unwrap();
     let running = Arc::new(AtomicUsize::new(0));
@@ -305,6 +305,66 @@ fn a_timeout_never_names_a_line_of_the_library() {
     }
     drop(go);
     device.synchronize_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_timeout_names_the_line_of_a_gate_for_tests() {
+    let stream = Device::new_host(1).new_stream().unwrap();
+    let gate = work::gate(&stream).unwrap();
+    let line = line!() - 1;
+    let marker = stream.record().unwrap();
+    let timeout = marker
+        .synchronize_timeout(Duration::from_millis(1))
+        .unwrap_err();
+    let place = format!("{}:{line}", file!());
+    assert!(timeout.to_string().contains(&place), "{timeout}");
+    gate.open();
+    marker.synchronize_timeout(PATIENCE).unwrap();
+}
+
+/// Whatever takes the line of its caller is called by the user, or hands its own caller's on.
+#[test]
+fn every_function_that_asks_for_its_caller_tracks_it() {
+    fn visit(folder: &std::path::Path, asks: &mut usize) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                // The work of the suite tells its own lines, except that of a gate.
+                if !path.ends_with("testing") {
+                    visit(&path, asks);
+                }
+                continue;
+            }
+            let source = std::fs::read_to_string(&path).unwrap();
+            let source = source.split("\n#[cfg(all(test").next().unwrap();
+            let lines: Vec<_> = source.lines().map(str::trim).collect();
+            for (number, line) in lines.iter().enumerate() {
+                let asked = ["Place::caller()", "self.record()?", "self.record_timed()?"];
+                if line.starts_with("//") || !asked.iter().any(|asked| line.contains(asked)) {
+                    continue;
+                }
+                *asks += 1;
+                let is_fn = |line: &&str| {
+                    line.starts_with("fn ") || line.contains("pub") && line.contains("fn ")
+                };
+                let before = &lines[..number];
+                let function = before.iter().rposition(is_fn).unwrap();
+                let attributes = before[..function].iter().rev();
+                let mut attributes = attributes.take_while(|line| line.starts_with("#["));
+                assert!(
+                    attributes.any(|line| *line == "#[track_caller]"),
+                    "{}:{}: {}",
+                    path.display(),
+                    number + 1,
+                    lines[function]
+                );
+            }
+        }
+    }
+    let mut asks = 0;
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+    visit(source.as_ref(), &mut asks);
+    assert!(asks > 10, "{asks}");
 }
 
 #[test]

@@ -348,6 +348,8 @@ mod stand_in {
             metal::wait_into(&loaded, &first).unwrap();
             theirs.fill(&first, 1);
             let reserved = metal::record_into(device, &first).unwrap();
+            let place = reserved.marker().recorded_at();
+            assert_eq!((place.file(), place.line()), (file!(), line!() - 2));
             let marker = reserved.marker();
             assert!(marker.has_timing() && !marker.query().unwrap());
             for refused in [
@@ -450,6 +452,8 @@ mod stand_in {
                 let (first, second) = (theirs.buffer(), theirs.buffer());
                 let encoder = autoreleasepool(|_| first.blitCommandEncoder().unwrap());
                 let reserved = metal::record_end(device, &[&first], None).unwrap();
+                let place = reserved.marker().recorded_at();
+                assert_eq!((place.file(), place.line()), (file!(), line!() - 2));
                 let marker = reserved.marker();
                 assert!(marker.has_timing() && !marker.query().unwrap());
                 let early = stream.wait(&marker).unwrap_err();

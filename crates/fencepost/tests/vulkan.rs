@@ -396,6 +396,8 @@ fn a_reservation_is_pending_until_its_work_is_done() {
 fn a_dropped_reservation_is_abandoned() {
     let Some(gpu) = gpu() else { return };
     let reservation = vulkan::reserve(&gpu.device).unwrap();
+    let place = reservation.marker().recorded_at();
+    assert_eq!((place.file(), place.line()), (file!(), line!() - 2));
     let marker = reservation.marker();
     drop(reservation);
     for error in [

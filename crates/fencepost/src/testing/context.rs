@@ -100,6 +100,7 @@ impl Context {
     }
 
     /// Holds back what is submitted to `stream` from now on.
+    #[track_caller]
     pub(super) fn gate(&self, stream: &Stream) -> Result<Gate> {
         work::gate(stream)
     }

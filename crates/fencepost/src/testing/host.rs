@@ -35,12 +35,12 @@ impl TestWork for HostWork {
         Ok(Log::in_memory())
     }
 
-    fn gate(&self, stream: &dyn StreamImpl) -> Result<Gate> {
+    fn gate(&self, stream: &dyn StreamImpl, at: Place) -> Result<Gate> {
         // A marker of a stream that does not exist: completing it opens the gate.
         let core = StreamCore::new(self.core.clone());
         core.name.set("test gate");
         let timeline = Timeline::new(core, 0);
-        stream.wait(&held::marker(timeline.clone(), false, Place::unknown()))?;
+        stream.wait(&held::marker(timeline.clone(), false, at))?;
         Ok(Gate::new(move || timeline.advance(1).fire()))
     }
 

@@ -336,8 +336,8 @@ impl TestWork for MutantWork {
         self.0.new_log()
     }
 
-    fn gate(&self, stream: &dyn StreamImpl) -> Result<Gate> {
-        self.0.gate(Self::genuine(stream))
+    fn gate(&self, stream: &dyn StreamImpl, at: Place) -> Result<Gate> {
+        self.0.gate(Self::genuine(stream), at)
     }
 
     fn append(&self, stream: &dyn StreamImpl, log: &Log, token: u32) -> Result<()> {

@@ -25,6 +25,7 @@ use crate::{
     contract::{DeviceImpl, StreamImpl},
     device::Device,
     error::{Error, Result},
+    place::Place,
     stream::Stream,
 };
 
@@ -38,8 +39,8 @@ pub(crate) trait TestWork: Send + Sync {
     /// A log that the device's streams can append to.
     fn new_log(&self) -> Result<Log>;
 
-    /// Holds `stream` until the gate is opened.
-    fn gate(&self, stream: &dyn StreamImpl) -> Result<Gate>;
+    /// Holds `stream` until the gate is opened. `at` is where a test made it.
+    fn gate(&self, stream: &dyn StreamImpl, at: Place) -> Result<Gate>;
 
     /// Device work that writes `token` where it ran in the order.
     fn append(&self, stream: &dyn StreamImpl, log: &Log, token: u32) -> Result<()>;
@@ -116,8 +117,9 @@ pub fn share_order(one: &Stream, two: &Stream) -> bool {
 /// stream.synchronize()?;
 /// # Ok::<(), fencepost::Error>(())
 /// ```
+#[track_caller]
 pub fn gate(stream: &Stream) -> Result<Gate> {
-    work_of(stream)?.gate(stream.imp())
+    work_of(stream)?.gate(stream.imp(), Place::caller())
 }
 
 /// A log that streams of `device` can append to.

@@ -32,6 +32,7 @@ use crate::{
     device::Device,
     error::{Cause, Result},
     host_gate::HostGated,
+    place::Place,
     stream::Stream,
     sync::{Mutex, lock},
 };
@@ -129,7 +130,7 @@ impl TestWork for CudaWork {
         log::new(self.context)
     }
 
-    fn gate(&self, stream: &dyn StreamImpl) -> Result<Gate> {
+    fn gate(&self, stream: &dyn StreamImpl, _at: Place) -> Result<Gate> {
         let stream = of_stream(stream)?;
         let context = stream.context;
         if stream.live_timeline().is_none() {

@@ -27,6 +27,7 @@ use crate::{
         objects::pooled,
         stream::of_stream,
     },
+    place::Place,
     sync::{Mutex, lock},
 };
 
@@ -96,7 +97,7 @@ impl TestWork for MtlWork {
         log::new(&self.state)
     }
 
-    fn gate(&self, stream: &dyn StreamImpl) -> Result<Gate> {
+    fn gate(&self, stream: &dyn StreamImpl, _at: Place) -> Result<Gate> {
         let stream = of_stream(stream)?;
         stream.check("gate")?;
         let gate = stream.add_gate(|| ())?;

@@ -24,6 +24,7 @@ use crate::{
     device::Device,
     error::{Cause, Result},
     host_gate::HostGated,
+    place::Place,
     sync::{Mutex, lock},
     vulkan::{
         Features,
@@ -97,7 +98,7 @@ impl TestWork for VkWork {
         log::new(self.kernels()?)
     }
 
-    fn gate(&self, stream: &dyn StreamImpl) -> Result<Gate> {
+    fn gate(&self, stream: &dyn StreamImpl, _at: Place) -> Result<Gate> {
         let gate = stream_as_vulkan(stream)?.wait_for_gate(|_, _| ())?;
         Ok(Gate::new(move || {
             // Behind a failure there is nothing to hold back.
