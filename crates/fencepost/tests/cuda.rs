@@ -11,12 +11,9 @@ use std::{
 };
 
 use fencepost::{
-    Backend, Device, Error, Event, Marker, Status, Stream, bindings,
+    Backend, Device, Error, Event, Gate, Marker, Status, Stream, bindings,
     cuda::{self, RawEvent, RawEventOptions},
-    testing::{
-        self,
-        work::{self, Gate},
-    },
+    testing::{self, work},
 };
 
 mod common;
@@ -429,6 +426,39 @@ fn a_wait_of_a_whole_device_breaks_no_capture() {
 }
 
 #[test]
+fn waits_that_would_break_a_capture_are_refused() {
+    let Some(gpu) = gpu() else { return };
+    let device = testing::cuda::fresh(&gpu.device).unwrap();
+    let [stream, joined, held, other] = [(); 4].map(|()| device.new_stream().unwrap());
+    let gate = Gate::with_limit(&device, Duration::MAX).unwrap();
+    let event = Event::new(&device);
+    let stall = work::gate(&held).unwrap();
+    event.record(&held).unwrap();
+    let refused = |result: fencepost::Result<()>| {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+        assert!(error.to_string().contains("being captured"), "{error}");
+    };
+    let graph = Graph::capture(&stream, || {
+        joined.wait(&stream.record().unwrap()).unwrap();
+        for captured in [&stream, &joined] {
+            refused(gate.wait(captured));
+            refused(event.wait(captured));
+        }
+        gate.wait(&other).unwrap();
+        stream.wait(&joined.record().unwrap()).unwrap();
+    });
+    stall.open();
+    gate.open();
+    if let Some(graph) = graph {
+        graph.run();
+    }
+    for stream in [&stream, &joined, &held, &other] {
+        stream.synchronize_timeout(PATIENCE).unwrap();
+    }
+}
+
+#[test]
 fn a_wait_for_a_marker_of_a_capture_is_refused_when_it_is_made() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;
@@ -622,7 +652,7 @@ fn each_thread_has_its_own_default_stream() {
             let theirs = wrapped();
             assert_ne!(theirs, *mine);
             tell.send(()).unwrap();
-            let (held, gate): (Marker, Gate) = taken.recv().unwrap();
+            let (held, gate): (Marker, work::Gate) = taken.recv().unwrap();
             // Here the handle means another stream, so the other thread's wrapper is refused…
             let refused = mine.record().unwrap_err();
             assert!(matches!(refused, Error::Unsupported { .. }), "{refused:?}");

@@ -23,7 +23,8 @@ pub(crate) struct NativeStream {
     origin: Origin,
     /// The driver's number for it, never used again; a handle may be.
     number: Option<u64>,
-    /// Whether somebody else may put it into a capture: its handle is known outside.
+    /// Whether it may be in a capture: its handle is known outside, or it has waited for a marker of
+    /// a capture.
     shared: AtomicBool,
 }
 
@@ -81,6 +82,11 @@ impl NativeStream {
     pub(super) fn export(&self) -> *mut c_void {
         self.shared.store(true, Ordering::Relaxed);
         self.raw.0
+    }
+
+    /// It is about to wait for a marker of a capture, which makes it part of that.
+    pub(super) fn joins_capture(&self) {
+        self.shared.store(true, Ordering::Relaxed);
     }
 
     /// Calls the driver with this stream's handle.

@@ -12,7 +12,7 @@ use super::{
     watched::{FailurePoint, Watch},
 };
 use crate::{
-    contract::MarkerImpl,
+    contract::{MarkerImpl, StreamImpl},
     error::{Cause, Error, Result},
     host_gate::{GateWait, HostGated, PublishedWait, failed_wait, open_after},
     sync::Ids,
@@ -40,6 +40,10 @@ impl CudaStream {
         if imp.point().reached() == Reached::Failed {
             self.fail_by_wait(marker);
             return Ok(());
+        }
+        match &imp.native {
+            Native::Captured(_) => self.native.joins_capture(),
+            _ => self.check_may_wait()?,
         }
         // Waits inside a capture are the graph's, which a failure of now says nothing about.
         let upstream_wait =
