@@ -124,16 +124,19 @@ impl Model {
             let before = held_from;
             for (stream, items) in self.streams.iter().enumerate() {
                 for (index, item) in items.iter().enumerate() {
+                    let before = index.checked_sub(1).map(|index| at_last[stream][index]);
+                    let submitted = before.unwrap_or(Fate::Complete) == Fate::Complete;
                     let holds = match *item {
                         Item::Gate(gate) => !self.gates[gate],
-                        // A wait holds up its whole queue, as a gate does.
+                        // A wait holds up its whole queue, as a gate does, also where what it waits
+                        // for is going to fail.
                         Item::Wait(marker) => {
                             let (other, at) = self.markers[marker];
                             fates[other][at] == Fate::Pending
                         }
                         _ => false,
                     };
-                    if holds && at_last[stream][index] == Fate::Complete {
+                    if holds && submitted {
                         let from = &mut held_from[self.queues[stream]];
                         *from = self.turns[stream][index].min(*from);
                     }
