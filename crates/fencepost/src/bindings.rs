@@ -19,8 +19,8 @@ use crate::{
     Correlation, Device, Error, Event, Gate, Marker, Place, Result, Stream, Timeout,
     error::InWords,
     measure::{Measure, Measurement},
+    panics::Raised,
     unobserved,
-    workers::Raised,
 };
 #[cfg(has_metal)]
 use crate::{

@@ -104,6 +104,7 @@ mod metal {
     mod wakes;
 }
 mod name;
+mod panics;
 mod place;
 mod registry;
 mod rerecord;

@@ -4,7 +4,6 @@ use std::{
     fmt,
     future::{Future, IntoFuture},
     hash::{Hash, Hasher},
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -19,6 +18,7 @@ use crate::{
     device::Device,
     error::{Error, Result},
     explain,
+    panics::contain,
     place::Place,
     sync::spin_until,
     timeline::{Reached, Ticket, Waiter},
@@ -516,7 +516,7 @@ impl MarkerFuture {
             // Dropping a waker runs code of the user's. So no lock is held here, and a panic in it
             // is caught.
             let waiter = marker.imp.point().timeline.cancel(ticket);
-            drop(catch_unwind(AssertUnwindSafe(|| drop(waiter))));
+            contain(|| drop(waiter));
         }
     }
 }

@@ -38,7 +38,6 @@ use std::{
     collections::BTreeMap,
     fmt,
     hash::{Hash, Hasher},
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     task::Waker,
     time::Instant,
@@ -47,6 +46,7 @@ use std::{
 use crate::{
     core::StreamCore,
     error::{Cause, Error, Result},
+    panics::contain,
     place::Place,
     sync::{AtomicU64, Mutex, Ordering, lock, park, spin_until, thread},
     unobserved,
@@ -371,7 +371,7 @@ impl Waiter {
         match self {
             Waiter::Thread(thread) => thread.unpark(),
             // A waker is the user's code: its panic must not keep others from being fired.
-            Waiter::Waker(waker) => drop(catch_unwind(AssertUnwindSafe(|| waker.wake()))),
+            Waiter::Waker(waker) => contain(|| waker.wake()),
             Waiter::Call(call) => call(result.clone()),
         }
     }

@@ -5,7 +5,7 @@
 #![cfg(all(feature = "cuda", not(loom)))]
 
 use std::{
-    future::IntoFuture,
+    future::{Future as _, IntoFuture},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     time::{Duration, Instant},
 };
@@ -805,6 +805,63 @@ fn an_event_is_shared_with_another_process() {
         .unwrap();
     assert!(status.success(), "{status}");
     event.synchronize().unwrap();
+    drop(event);
+    // The driver may give these bytes to another process's event.
+    let gone = RawEvent::open(device, &handle);
+    let refused = gone.map_or_else(|error| error.to_string(), |_| String::new());
+    assert!(!refused.contains("process that exported it"), "{refused}");
+}
+
+/// To clone a waker runs code of its owner's, which may wait for what a look at the event wakes.
+#[test]
+fn a_waker_of_a_raw_event_is_cloned_without_a_lock() {
+    use std::task::{Context, RawWaker, RawWakerVTable, Waker};
+
+    /// What is done when the second waker is cloned.
+    static ON_CLONE: Mutex<Option<Box<dyn FnOnce() + Send>>> = Mutex::new(None);
+    static VTABLE: RawWakerVTable = RawWakerVTable::new(
+        |data| {
+            let on_clone = ON_CLONE.lock().unwrap().take();
+            on_clone.into_iter().for_each(|call| call());
+            RawWaker::new(data, &VTABLE)
+        },
+        |_| (),
+        |_| (),
+        |_| (),
+    );
+    struct Woken(mpsc::Sender<()>);
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.send(()).unwrap_or(());
+        }
+    }
+
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.device.new_stream().unwrap();
+    let gate = work::gate(&stream).unwrap();
+    let event = RawEvent::new(&gpu.device, RawEventOptions::default()).unwrap();
+    event.record(&stream).unwrap();
+    let mut future = Box::pin((&event).into_future());
+    let (tell, told) = mpsc::channel();
+    let first = Waker::from(Arc::new(Woken(tell)));
+    assert!(
+        future
+            .as_mut()
+            .poll(&mut Context::from_waker(&first))
+            .is_pending()
+    );
+    *ON_CLONE.lock().unwrap() = Some(Box::new(move || {
+        gate.open();
+        told.recv_timeout(PATIENCE)
+            .expect("the first waker is woken");
+    }));
+    // SAFETY: the functions use no data.
+    let second = unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &VTABLE)) };
+    let polled = future.as_mut().poll(&mut Context::from_waker(&second));
+    assert!(
+        polled.is_ready(),
+        "it was over when the waker had been cloned"
+    );
 }
 
 #[test]
@@ -1181,14 +1238,23 @@ fn a_forked_child_is_told_so_and_may_drop_everything() {
         return;
     }
     static RAW: std::sync::OnceLock<RawEvent> = std::sync::OnceLock::new();
+    static COMPLETE: std::sync::OnceLock<[Event; 2]> = std::sync::OnceLock::new();
     if common::is_child() {
         let device = Device::open("cuda:0").unwrap();
+        let complete = [(); 2].map(|()| Event::with_timing(&device));
+        for event in &complete {
+            event.record(&device.default_stream()).unwrap();
+            event.synchronize().unwrap();
+        }
+        complete[0].elapsed(&complete[1]).unwrap();
+        COMPLETE.set(complete).unwrap();
         let raw = RawEvent::new(&device, RawEventOptions::default().timing(true)).unwrap();
         raw.record(&device.default_stream()).unwrap();
         RAW.set(raw).unwrap();
     }
     suite::a_forked_child_is_told_so("cuda:0", |device, _| {
         let (raw, stream) = (RAW.get().unwrap(), device.default_stream());
+        let [start, end] = COMPLETE.get().unwrap();
         let options = RawEventOptions::default;
         let results = [
             (
@@ -1204,6 +1270,8 @@ fn a_forked_child_is_told_so_and_may_drop_everything() {
             ("RawEvent::synchronize", raw.synchronize()),
             ("RawEvent::elapsed", raw.elapsed(raw).map(drop)),
             ("RawEvent::export", raw.export().map(drop)),
+            ("elapsed, complete", start.elapsed(end).map(drop)),
+            ("elapsed_time, complete", start.elapsed_time(end).map(drop)),
             // SAFETY: refused before the handle is looked at; it stands for the default stream.
             ("stream_from_raw", unsafe {
                 cuda::stream_from_raw(std::ptr::null_mut(), Arc::new(())).map(drop)

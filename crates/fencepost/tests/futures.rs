@@ -131,3 +131,40 @@ fn a_waker_that_panics_harms_nobody_else() {
     good.join().unwrap().unwrap();
     stream.synchronize().unwrap();
 }
+
+/// What a waker unwinds with may panic when it is dropped. Whoever else waits is woken.
+#[test]
+fn a_waker_that_panics_twice_keeps_nobody_from_being_woken() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            // A panic in a panic ends the process.
+            if !std::thread::panicking() {
+                std::panic::resume_unwind(Box::new("the payload's drop"));
+            }
+        }
+    }
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            std::panic::resume_unwind(Box::new(Bomb));
+        }
+    }
+    let device = Device::new_host(2);
+    let stream = device.new_stream().unwrap();
+    let gate = work::gate(&stream).unwrap();
+    let marker = stream.record().unwrap();
+    let waker = Waker::from(Arc::new(Panics));
+    let mut first = Box::pin((&marker).into_future());
+    let polled = first.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    let waits = std::thread::spawn(move || marker.synchronize_timeout(fencepost_sim::HANG_TIMEOUT));
+    let then = stream.record().unwrap();
+    let awaited = std::thread::spawn(move || block_on(then));
+    gate.open();
+    waits.join().unwrap().unwrap();
+    awaited.join().unwrap().unwrap();
+    stream
+        .synchronize_timeout(fencepost_sim::HANG_TIMEOUT)
+        .unwrap();
+}

@@ -320,6 +320,8 @@ impl MarkerImpl for CudaMarker {
                 right: end.point().to_string(),
             });
         };
+        // The driver computes the time of two events that are known to be complete, too.
+        self.context.check_fork()?;
         let events = (self.own_event()?, end.own_event()?);
         loop {
             match self.context.calls.elapsed(events.0, events.1) {

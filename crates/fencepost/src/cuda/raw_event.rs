@@ -25,7 +25,7 @@ use super::{
     marker::CudaMarker,
     raw_marker,
     stream::{CudaStream, of_stream},
-    watched::{Owner, RawNative, RawWait},
+    watched::{Owner, RawNative, RawWait, exported},
 };
 use crate::{
     clock::Elapsed,
@@ -36,7 +36,6 @@ use crate::{
     marker::Marker,
     place::Place,
     stream::Stream,
-    sync::{Mutex, lock},
     timeline::Waiter,
 };
 
@@ -195,10 +194,6 @@ fn check_interprocess(context: &Context, options: RawEventOptions) -> Result<()>
 /// `CU_EVENT_RECORD_EXTERNAL` and `CU_EVENT_WAIT_EXTERNAL`.
 const EXTERNAL: u32 = 1;
 
-/// The handles that this process has exported. The driver's error for opening one of them here does
-/// not say what is wrong.
-static EXPORTED: Mutex<Vec<[u8; 64]>> = Mutex::new(Vec::new());
-
 impl RawEvent {
     /// A new event, unrecorded, which counts as complete.
     ///
@@ -326,7 +321,7 @@ impl RawEvent {
     pub fn open(device: &Device, handle: &[u8; 64]) -> Result<RawEvent> {
         let context = of_device(device.imp())?.context;
         context.check_fork()?;
-        if lock(&EXPORTED).contains(handle) {
+        if exported(handle) {
             return Err(Error::Unsupported {
                 what: "opening an event in the process that exported it".into(),
                 device: context.name.clone(),
@@ -366,10 +361,7 @@ impl RawEvent {
                 }
             })
             .map_err(|fault| self.failed(fault))?;
-        let mut exported = lock(&EXPORTED);
-        if !exported.contains(&handle.0) {
-            exported.push(handle.0);
-        }
+        self.native.is_exported(handle.0);
         Ok(handle.0)
     }
 

@@ -3,7 +3,6 @@
 
 use std::{
     any::Any,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,6 +15,7 @@ use crate::{
     contract::MarkerImpl,
     core::{Callbacks, DeviceCore},
     error::{Cause, Error, Result},
+    panics::contain,
     sync::{Mutex, lock},
     timeline::{Reached, Timeline, Waiter},
     watcher::Watched,
@@ -56,8 +56,32 @@ pub(super) enum Owner {
     },
 }
 
+/// The handles that this process has exported, each while its event is there. The driver's error
+/// for opening one of them here does not say what is wrong.
+static EXPORTED: Mutex<Vec<(EventHandle, [u8; 64])>> = Mutex::new(Vec::new());
+
+impl RawNative {
+    pub(super) fn is_exported(&self, handle: [u8; 64]) {
+        let mut exported = lock(&EXPORTED);
+        if !exported.iter().any(|(event, _)| *event == self.event) {
+            exported.push((self.event, handle));
+        }
+    }
+}
+
+/// Whether this process has exported an event that is there by this handle.
+pub(super) fn exported(handle: &[u8; 64]) -> bool {
+    lock(&EXPORTED)
+        .iter()
+        .any(|(_, exported)| exported == handle)
+}
+
 impl Drop for RawNative {
     fn drop(&mut self) {
+        // In a forked child a thread of the parent may have held the lock.
+        if !self.context.calls.is_forked() {
+            lock(&EXPORTED).retain(|(event, _)| *event != self.event);
+        }
         if let Owner::Own = self.owner {
             self.context.calls.destroy_event(self.event);
         }
@@ -101,15 +125,21 @@ impl RawWait {
     /// The answer, if it is there. Otherwise `waker` is woken for it, in place of the waiter
     /// before.
     pub(super) fn answer(&self, waker: &Waker) -> Option<Result<()>> {
-        let mut state = lock(&self.state);
-        let before = match &mut *state {
+        match &*lock(&self.state) {
             RawState::Over(result) => return Some(result.clone()),
             RawState::Waiting(Waiter::Waker(known)) if known.will_wake(waker) => return None,
-            RawState::Waiting(waiter) => std::mem::replace(waiter, Waiter::Waker(waker.clone())),
+            RawState::Waiting(_) => {}
+        }
+        // To clone and to drop a waker runs code of the caller's: not under the lock.
+        let fresh = Waiter::Waker(waker.clone());
+        let mut state = lock(&self.state);
+        let (unused, answer) = match &mut *state {
+            RawState::Over(result) => (fresh, Some(result.clone())),
+            RawState::Waiting(waiter) => (std::mem::replace(waiter, fresh), None),
         };
         drop(state);
-        discard(before);
-        None
+        contain(|| drop(unused));
+        answer
     }
 
     /// Nobody awaits it any more.
@@ -121,7 +151,7 @@ impl RawWait {
         self.native.context.watcher.unwatch(key_of(self));
         let before = std::mem::replace(&mut *lock(&self.state), RawState::Over(Ok(())));
         if let RawState::Waiting(waiter) = before {
-            discard(waiter);
+            contain(|| drop(waiter));
         }
     }
 
@@ -159,11 +189,6 @@ impl Drop for RawWait {
 /// A lane of its own for each wait. No timeline lies at the address of another live object.
 fn key_of(wait: &Arc<RawWait>) -> (usize, u64) {
     (Arc::as_ptr(wait) as usize, 0)
-}
-
-/// Drops a waiter, which runs code of the caller's.
-fn discard(waiter: Waiter) {
-    drop(catch_unwind(AssertUnwindSafe(|| drop(waiter))));
 }
 
 /// An event that the watcher may be asking, or the caller recording.

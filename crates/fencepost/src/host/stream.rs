@@ -33,10 +33,11 @@ use crate::{
     core::{Blocked, DeviceCore, Doing, HostWork, StreamCore, Work},
     deadlock::{self, Blocking},
     error::{Cause, Error, Result},
+    panics::{Raised, contain, discard, text_of},
     place::Place,
     sync::{AtomicU64, Mutex, Ordering, lock},
     timeline::{Awaited, Timeline, Waiter, Wake},
-    workers::{Pool, Raised, Task, discard, text_of},
+    workers::{Pool, Task},
 };
 
 pub(super) struct HostStream {
@@ -199,9 +200,7 @@ impl HostStream {
         for op in skipped {
             if let Op::Work(work, _) = op {
                 // Dropping a closure drops its captures, which is code of the user's.
-                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(work))) {
-                    discard(payload);
-                }
+                contain(|| drop(work));
             }
         }
     }

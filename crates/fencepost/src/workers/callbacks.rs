@@ -10,14 +10,12 @@ use std::{
     sync::Arc,
 };
 
-use super::{
-    panics::{discard, text_of},
-    pool::{Pool, Task},
-};
+use super::pool::{Pool, Task};
 use crate::{
     core::{Callbacks, Job},
     deadlock::{self, Blocking},
     diagnostics,
+    panics::{discard, text_of},
     sync::{AtomicU64, Mutex, Ordering, lock},
 };
 

@@ -4,11 +4,9 @@
 mod callbacks;
 mod deadlines;
 mod monitor;
-mod panics;
 mod pool;
 mod probe;
 
 pub(crate) use callbacks::CallbackQueue;
 pub(crate) use deadlines::{Deadline, Deadlines, Expire};
-pub(crate) use panics::{Raised, discard, text_of};
 pub(crate) use pool::{MAX_THREADS, Pool, Task};

@@ -47,6 +47,13 @@ pub(crate) fn text_of(payload: &(dyn Any + Send)) -> String {
     }
 }
 
+/// Calls code of the user's. A panic in it is caught: the panic hook has told of it.
+pub(crate) fn contain(call: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(call)) {
+        discard(payload);
+    }
+}
+
 /// Drops the payload of a panic. If that panics too, the second payload is leaked.
 pub(crate) fn discard(payload: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
