@@ -133,10 +133,14 @@ fn fill_pools(device: &Device) {
         .map(|_| {
             let stream = device.new_stream().unwrap();
             let gate = work::gate(&stream).unwrap();
-            let events: Vec<_> = (0..20)
+            let events: Vec<_> = (0..40)
                 .map(|number| {
                     work::append(&stream, &log, number).unwrap();
-                    let event = Event::with_timing(device);
+                    // A failure takes an event without a time.
+                    let event = match number % 2 {
+                        0 => Event::with_timing(device),
+                        _ => Event::new(device),
+                    };
                     event.record(&stream).unwrap();
                     event
                 })

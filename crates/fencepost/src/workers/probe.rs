@@ -34,7 +34,7 @@ impl Probe {
         system::Thread::current().map(Probe)
     }
 
-    /// A number that grows whenever the thread runs, for comparing with an earlier one.
+    /// A number that changes whenever the thread runs, for comparing with an earlier one.
     pub(super) fn cpu_time(&self) -> Option<u64> {
         self.0.cpu_time()
     }
@@ -48,18 +48,17 @@ impl Probe {
 #[allow(unsafe_code)]
 mod system {
     use std::{
-        ffi::{c_int, c_long, c_ulong},
+        ffi::{c_int, c_ulong},
         io::Read as _,
         path::PathBuf,
     };
 
     use super::ThreadState;
 
-    #[repr(C)]
-    struct TimeSpec {
-        seconds: c_long,
-        nanos: c_long,
-    }
+    /// Room for a `timespec` of every target. It is two numbers of 32 or 64 bits, and which is not
+    /// told by the width of pointers: x32 and riscv32 count seconds in 64 bits, and other targets
+    /// have both kinds. So the bytes are never taken apart.
+    type TimeSpec = [u64; 2];
 
     unsafe extern "C" {
         fn pthread_self() -> c_ulong;
@@ -85,17 +84,13 @@ mod system {
         }
 
         pub(super) fn cpu_time(&self) -> Option<u64> {
-            let mut time = TimeSpec {
-                seconds: 0,
-                nanos: 0,
-            };
+            let mut time: TimeSpec = [0; 2];
             // SAFETY: `time` is where the answer goes. For the clock of a thread that has ended the
             // call fails. https://man7.org/linux/man-pages/man3/clock_gettime.3.html
             let refused = unsafe { clock_gettime(self.clock, &mut time) };
-            // On 32 bits the types are narrower than in the sum.
-            #[allow(clippy::useless_conversion)]
-            let (seconds, nanos) = (i64::from(time.seconds), i64::from(time.nanos));
-            (refused == 0).then_some((seconds * 1_000_000_000 + nanos) as u64)
+            // Two times are equal only if all bytes are. Little-endian, this is the seconds in the
+            // upper half and the nanoseconds in the lower one, whichever kind it is.
+            (refused == 0).then_some(time[0].rotate_left(32) ^ time[1])
         }
 
         pub(super) fn state(&self) -> ThreadState {
