@@ -9,12 +9,13 @@ use std::{
     fmt,
     hash::{Hash, Hasher},
     ops::Deref,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
     error::{Error, Result},
+    fork::Lasting,
     steps::Steps,
     sync::Ids,
     wraps::{self, Reading},
@@ -607,9 +608,9 @@ pub(crate) const HOST_RESOLUTION: Duration =
 
 /// The clock that all host devices share, so that times between their markers can be taken.
 pub(crate) fn host_clock() -> Clock {
-    static CLOCK: OnceLock<Clock> = OnceLock::new();
+    static CLOCK: Lasting<Clock> = Lasting::new();
     CLOCK
-        .get_or_init(|| Clock::new("host monotonic", 1.0, 64, HOST_RESOLUTION).kept_for_ever())
+        .get_or_make(|| Clock::new("host monotonic", 1.0, 64, HOST_RESOLUTION).kept_for_ever())
         .clone()
 }
 
@@ -620,8 +621,8 @@ pub(crate) fn host_ticks() -> u64 {
 
 /// Now, as an instant and in ticks of the host's clock.
 pub(crate) fn host_now() -> (Instant, u64) {
-    static ORIGIN: OnceLock<Instant> = OnceLock::new();
-    let origin = *ORIGIN.get_or_init(Instant::now);
+    static ORIGIN: Lasting<Instant> = Lasting::new();
+    let origin = *ORIGIN.get_or_make(Instant::now);
     let since = origin.elapsed();
     // A u64 of nanoseconds lasts 584 years.
     (origin + since, 1 + since.as_nanos() as u64)

@@ -380,7 +380,7 @@ impl Barrier {
 /// Those of this process.
 pub(crate) fn deadlines() -> &'static Arc<Deadlines> {
     static DEADLINES: PerProcess<Arc<Deadlines>> = PerProcess::new();
-    DEADLINES.get_or_make(Deadlines::new)
+    DEADLINES.get_or_make(|_| Deadlines::new())
 }
 
 impl Expire for Barrier {

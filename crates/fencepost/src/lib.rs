@@ -83,7 +83,6 @@ mod diagnostics;
 mod epochs;
 mod error;
 mod event;
-#[cfg(any(feature = "cuda", feature = "vulkan", has_metal))]
 mod exit;
 mod explain;
 mod fork;

@@ -16,7 +16,7 @@ use std::{
     },
 };
 
-use crate::fork::Process;
+use crate::fork::{PerProcess, Process};
 
 /// What caused a failure, as an object of the language that the failed code is written in.
 pub(crate) type Payload = Arc<dyn Any + Send + Sync>;
@@ -155,13 +155,17 @@ struct Held {
 
 const FIRST_SWEEP: usize = 64;
 
-/// Held for a few instructions, and no root is dropped under it.
+/// Held for a few instructions, and no root is dropped under it. A forked child has a list of its
+/// own: what its parent holds, the parent reports.
 fn held() -> MutexGuard<'static, Held> {
-    static HELD: Mutex<Held> = Mutex::new(Held {
-        roots: Vec::new(),
-        sweep_at: FIRST_SWEEP,
+    static HELD: PerProcess<Mutex<Held>> = PerProcess::new();
+    let held = HELD.get_or_make(|_| {
+        Mutex::new(Held {
+            roots: Vec::new(),
+            sweep_at: FIRST_SWEEP,
+        })
     });
-    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Held {
@@ -192,9 +196,14 @@ pub(crate) fn take() -> Vec<Lost> {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::{sync::mpsc::channel, thread, time::Duration};
+
+    /// Holds the lock of those that stick to something.
+    pub(crate) fn hold() -> impl Drop {
+        held()
+    }
 
     #[test]
     fn what_is_being_dropped_is_reported_before_the_rest_is_taken() {

@@ -1,11 +1,25 @@
 //! The hook for failures that nobody has asked for. [`root`](crate::root) says when one is lost.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+//!
+//! A failure is lost in a drop, which must not block and must not call code of the user's. So it
+//! goes to a list, and the thread of the device's callbacks takes it from there, tells the hook or
+//! writes the line. What that thread has not come to when the process ends, an exit handler writes.
+//!
+//! The list and the hook are a process's own: a forked child reports nothing that its parent will
+//! report, and finds no lock held. It begins with its parent's hook.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
 
 use crate::{
     error::{Cause, Error},
-    fork::Process,
+    exit::at_exit,
+    fork::PerProcess,
     root::{self, FailedBy, Lost},
+    sync::sleep,
 };
 
 #[derive(Clone)]
@@ -16,7 +30,13 @@ enum Hook {
     Taker(Arc<dyn Fn() + Send + Sync>),
 }
 
-static HOOK: RwLock<Option<Hook>> = RwLock::new(None);
+fn hook() -> &'static RwLock<Option<Hook>> {
+    static HOOK: PerProcess<RwLock<Option<Hook>>> = PerProcess::new();
+    HOOK.get_or_make(|of_parent| {
+        let known = of_parent.and_then(|hook| hook.try_read().ok()?.clone());
+        RwLock::new(known)
+    })
+}
 
 /// Sets what is called with each failure that nobody has asked for.
 ///
@@ -26,12 +46,15 @@ static HOOK: RwLock<Option<Hook>> = RwLock::new(None);
 /// and are one report.
 ///
 /// By default one line goes to standard error, but for a panic in host work, which the panic hook
-/// has reported already. The process's end reports nothing more: what is in a `static` then is
-/// never dropped.
+/// has reported already. A thread of the library writes it, so that no drop waits for who reads
+/// standard error; what it has not come to is written when the process ends. Failures that are
+/// still held then, by what is in a `static`, are not reported.
 ///
 /// `hook` replaces that, and the hook before. It is called on a thread of the library, as callbacks
 /// are ([`Marker::on_complete`](crate::Marker::on_complete)), with [`Error::StreamFailed`] or
-/// [`Error::DeviceLost`].
+/// [`Error::DeviceLost`]. A panic in it counts as one of a callback, and the next failure is
+/// reported all the same. At the end of the process it is no longer called. A forked child has its
+/// parent's hook, for failures of its own.
 ///
 /// ```
 /// use fencepost::{Device, Error};
@@ -55,9 +78,9 @@ pub(crate) fn set_taker(taker: impl Fn() + Send + Sync + 'static) {
     set(Hook::Taker(Arc::new(taker)));
 }
 
-fn set(hook: Hook) {
-    let mut current = HOOK.write().unwrap_or_else(PoisonError::into_inner);
-    let before = current.replace(hook);
+fn set(new: Hook) {
+    let mut current = hook().write().unwrap_or_else(PoisonError::into_inner);
+    let before = current.replace(new);
     drop(current);
     // Dropped without the lock: that runs code of the user's.
     drop(before);
@@ -76,33 +99,81 @@ pub(crate) fn stick(
         _ => return,
     };
     let report = move |lost: Lost| {
-        if HOOK.read().is_ok_and(|hook| hook.is_none()) {
-            return print(&lost);
+        let has_hook = || hook().read().is_ok_and(|hook| hook.is_some());
+        if cfg!(loom) || (lost.root.is_printed() && !has_hook()) {
+            return;
         }
-        dropped().push((Process::this(), error_of(lost)));
-        later(Box::new(|| {
-            let hook = HOOK.read().unwrap_or_else(PoisonError::into_inner).clone();
-            match hook {
-                Some(Hook::Each(hook)) => take_dropped().iter().for_each(|error| hook(error)),
-                Some(Hook::Taker(taker)) => taker(),
-                None => {}
-            }
-        }));
+        write_at_exit();
+        dropped().push_back(lost);
+        later(Box::new(report_one));
     };
     cause.first_cause().stick(what, Box::new(report));
 }
 
-/// Those that are lost, and that the hook was not called with yet.
-fn dropped() -> MutexGuard<'static, Vec<(Process, Error)>> {
-    static DROPPED: Mutex<Vec<(Process, Error)>> = Mutex::new(Vec::new());
-    DROPPED.lock().unwrap_or_else(PoisonError::into_inner)
+/// Those that are lost and not yet reported.
+fn dropped() -> MutexGuard<'static, VecDeque<Lost>> {
+    static DROPPED: PerProcess<Mutex<VecDeque<Lost>>> = PerProcess::new();
+    let dropped = DROPPED.get_or_make(|_| Mutex::default());
+    dropped.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Those that are lost. A forked child may hold failures of its parent, which reports them.
+/// All those that are lost, for a taker.
 pub(crate) fn take_dropped() -> Vec<Error> {
     let dropped = std::mem::take(&mut *dropped());
-    let ours = dropped.into_iter().filter(|(of, _)| of.is_this());
-    ours.map(|(_, error)| error).collect()
+    dropped.into_iter().map(error_of).collect()
+}
+
+/// Reports the first that is left. Each has a call of its own, so that a panic of the hook takes no
+/// other with it.
+fn report_one() {
+    let hook = hook()
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    let first = || dropped().pop_front();
+    match hook {
+        Some(Hook::Each(hook)) => first().map(error_of).iter().for_each(|error| hook(error)),
+        Some(Hook::Taker(taker)) => taker(),
+        None => {
+            let _writing = writing().lock().unwrap_or_else(PoisonError::into_inner);
+            first().iter().for_each(print);
+        }
+    }
+}
+
+/// Held while a line is written, and taken before a failure is, so that the exit handler knows what
+/// is under way.
+fn writing() -> &'static Mutex<()> {
+    static WRITING: PerProcess<Mutex<()>> = PerProcess::new();
+    WRITING.get_or_make(|_| Mutex::new(()))
+}
+
+/// Has the exit handler write what is left when the process ends.
+fn write_at_exit() {
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    at_exit(&REGISTERED, write_rest);
+}
+
+extern "C" fn write_rest() {
+    /// How long the process's end waits for a line that is being written.
+    const LONGEST: Duration = Duration::from_secs(1);
+    let start = Instant::now();
+    let _writing = loop {
+        match writing().try_lock() {
+            Ok(free) => break free,
+            Err(TryLockError::Poisoned(free)) => break free.into_inner(),
+            // Nobody reads standard error.
+            Err(TryLockError::WouldBlock) if start.elapsed() > LONGEST => return,
+            Err(TryLockError::WouldBlock) => sleep(Duration::from_millis(1)),
+        }
+    };
+    if hook().try_read().is_ok_and(|hook| hook.is_some()) {
+        return;
+    }
+    let rest = std::mem::take(&mut *dropped());
+    rest.iter().for_each(print);
+    // Objects of another language, which has ended.
+    std::mem::forget(rest);
 }
 
 /// See [`crate::bindings::take_unobserved`].
@@ -123,7 +194,7 @@ fn error_of(lost: Lost) -> Error {
 }
 
 fn print(lost: &Lost) {
-    if lost.root.is_printed() || cfg!(loom) {
+    if lost.root.is_printed() {
         return;
     }
     let how = match &lost.what {
@@ -133,4 +204,36 @@ fn print(lost: &Lost) {
     // Where standard error is closed, nobody can be told.
     let line = format!("fencepost: {how}, and nobody asked: {}\n", lost.root.text);
     let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+}
+
+#[cfg(all(test, unix, not(any(loom, miri))))]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::{Device, fork::tests::in_a_child};
+
+    /// Whether a failure is told to the hook that this sets. Nothing here panics or prints.
+    fn failures_are_told() -> bool {
+        let (tell, told) = mpsc::channel();
+        set_unobserved_hook(move |error| tell.send(error.to_string()).unwrap_or(()));
+        let fails = || {
+            let stream = Device::open("host")?.new_stream()?;
+            stream.try_launch(|| Err("in a child"))
+        };
+        let told = || {
+            told.recv()
+                .is_ok_and(|text: String| text.contains("in a child"))
+        };
+        fails().is_ok() && told()
+    }
+
+    #[test]
+    fn a_child_reports_failures_whatever_its_parent_held() {
+        let _hook = hook().write().unwrap_or_else(PoisonError::into_inner);
+        let _dropped = dropped();
+        let _writing = writing().lock().unwrap_or_else(PoisonError::into_inner);
+        let _held = root::tests::hold();
+        assert!(in_a_child(|| failures_are_told() && take().is_empty()));
+    }
 }

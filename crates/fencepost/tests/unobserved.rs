@@ -10,6 +10,8 @@ use std::{
 
 use fencepost::{Device, Error, Event, Stream};
 
+mod common;
+
 const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
 
 /// A stream that has failed by `text`, which nobody has asked.
@@ -104,4 +106,115 @@ fn a_failure_that_nobody_asks_for_is_reported_once() {
     stream.clear_error().unwrap();
     drop(stream);
     nothing_before("after one that was cleared");
+
+    // A hook that panics takes no other report with it.
+    let (tell, told) = mpsc::channel();
+    fencepost::set_unobserved_hook(move |error| {
+        let text = error.to_string();
+        assert!(!text.contains("is too much"));
+        tell.send(text).unwrap();
+    });
+    let (go, held) = mpsc::channel::<()>();
+    let marker = device.default_stream().record().unwrap();
+    let waits = move |_| held.recv().unwrap();
+    marker.on_complete(waits).unwrap();
+    let panics = device.callback_panics();
+    drop(failing(&device, "is too much"));
+    drop(failing(&device, "is next"));
+    // Both are lost before the first is told.
+    go.send(()).unwrap();
+    let next = told.recv_timeout(PATIENCE).expect("a report");
+    assert!(next.contains("is next"), "{next}");
+    assert_eq!(device.callback_panics(), panics + 1);
+}
+
+/// Without a hook one line goes to standard error, which nobody may be reading.
+#[cfg(unix)]
+mod by_default {
+    use std::{
+        io::{BufRead as _, BufReader, Read as _},
+        process::{Child, Stdio},
+    };
+
+    use super::*;
+
+    /// A process that runs the same test as a child.
+    fn child(test: &str) -> Child {
+        let mut child = common::child(&format!("by_default::{test}"));
+        child.stdout(Stdio::piped()).stderr(Stdio::piped());
+        child.spawn().unwrap()
+    }
+
+    /// A stream that has failed.
+    fn fail(device: &Device) -> Stream {
+        let stream = device.new_stream().unwrap();
+        stream.try_launch(|| Err("told by default")).unwrap();
+        let (skipped, is_skipped) = mpsc::channel::<()>();
+        // An error where it has failed already.
+        let _ = stream.launch(move || drop(skipped));
+        assert!(is_skipped.recv_timeout(PATIENCE).is_err());
+        stream
+    }
+
+    #[test]
+    fn a_drop_does_not_wait_for_who_reads_standard_error() {
+        if common::is_child() {
+            fill_standard_error();
+            drop(fail(&Device::new_host(2)));
+            // Whatever thread writes it: this one goes on, and the process ends.
+            println!("goes on");
+            std::process::exit(0);
+        }
+        let mut child = child("a_drop_does_not_wait_for_who_reads_standard_error");
+        let (tell, told) = mpsc::channel();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        std::thread::spawn(move || {
+            lines
+                .map_while(Result::ok)
+                .filter(|line| line.contains("goes on"))
+                .for_each(|_| tell.send(()).unwrap_or(()));
+        });
+        let told = told.recv_timeout(PATIENCE);
+        if told.is_err() {
+            child.kill().unwrap();
+        }
+        let status = child.wait().unwrap();
+        assert!(told.is_ok() && status.success(), "{status}");
+    }
+
+    /// So that the next write to it blocks.
+    fn fill_standard_error() {
+        let block = |on: bool| {
+            let flags = if on { 0 } else { libc::O_NONBLOCK };
+            // SAFETY: sets flags of standard error.
+            assert_eq!(unsafe { libc::fcntl(2, libc::F_SETFL, flags) }, 0);
+        };
+        block(false);
+        let dots = [b'.'; 1];
+        // SAFETY: one byte.
+        while unsafe { libc::write(2, dots.as_ptr().cast(), 1) } == 1 {}
+        block(true);
+    }
+
+    #[test]
+    fn what_is_not_written_yet_is_written_when_the_process_ends() {
+        if common::is_child() {
+            let device = Device::new_host(1);
+            // The thread that writes is held up, until the process ends.
+            let (_never, held) = mpsc::channel::<()>();
+            let marker = device.default_stream().record().unwrap();
+            marker.on_complete(move |_| held.recv().unwrap()).unwrap();
+            // The worker may let go of a stream only when it has gone on to the next.
+            for _ in 0..20 {
+                drop(fail(&device));
+            }
+            std::process::exit(0);
+        }
+        let mut child = child("what_is_not_written_yet_is_written_when_the_process_ends");
+        let mut text = String::new();
+        let mut errors = child.stderr.take().unwrap();
+        errors.read_to_string(&mut text).unwrap();
+        assert!(child.wait().unwrap().success());
+        assert!(text.contains("told by default"), "{text}");
+    }
 }

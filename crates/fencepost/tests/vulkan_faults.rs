@@ -558,3 +558,34 @@ fn an_instance_that_no_driver_takes_is_an_error_that_says_what_to_install() {
         assert!(error.to_string().contains("install the GPU's"), "{error}");
     });
 }
+
+/// In the child nobody goes on loading what a thread of the parent began to load.
+#[test]
+fn a_child_is_told_when_a_thread_of_its_parent_is_loading_the_driver() {
+    with_driver(&[], |control| {
+        control.stall_call("vkCreateInstance");
+        let opening = std::thread::spawn(|| Device::open("vulkan:0").map(drop));
+        while control.stalled() == 0 {
+            std::thread::yield_now();
+        }
+        // SAFETY: the child calls nothing but this crate, which is what is tested, and _exit.
+        let child = match unsafe { libc::fork() } {
+            0 => {
+                // SAFETY: ends a child that hangs.
+                unsafe { libc::alarm(60) };
+                let opened = Device::open("vulkan:0");
+                let listed = Device::list();
+                let told = matches!(opened, Err(Error::Forked { .. })) && listed.len() == 4;
+                // SAFETY: ends the child at once.
+                unsafe { libc::_exit(i32::from(!told)) }
+            }
+            child => child,
+        };
+        let mut status = -1;
+        // SAFETY: a child of ours; `status` is an int.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        control.release_stalled();
+        opening.join().unwrap().unwrap();
+        assert_eq!(status, 0, "the child hangs, or is not told");
+    });
+}

@@ -10,12 +10,15 @@
 use std::{
     ffi::{CStr, OsString, c_char, c_int, c_uint, c_void},
     fmt,
-    sync::OnceLock,
 };
 
 use super::fault::{Fault, NO_DEVICE, NOT_SUPPORTED, STUB_LIBRARY, Status, check, remedy};
 use super::nvml;
-use crate::{contract::Missing, error::Error, fork::Process};
+use crate::{
+    contract::Missing,
+    error::Error,
+    fork::{Once, Process},
+};
 
 /// The environment variable that names a library to load in place of the driver's.
 const LIBRARY_VARIABLE: &str = "FENCEPOST_CUDA_LIBRARY";
@@ -176,27 +179,23 @@ pub(crate) struct Driver {
 /// `CU_STREAM_CAPTURE_MODE_RELAXED`.
 pub(super) const RELAXED: c_int = 2;
 
-static DRIVER: OnceLock<Result<Driver, Missing>> = OnceLock::new();
+static DRIVER: Once<Driver> = Once::new();
 
 impl Driver {
-    /// The driver; or why it cannot be used, and what to do about that. In a forked child it must
-    /// not be called.
+    /// The driver; or why it cannot be used, and what to do about that. The next call tries again
+    /// then. In a forked child it must not be called.
     pub(super) fn get() -> Result<&'static Driver, Missing> {
-        DRIVER
-            .get_or_init(Driver::load)
-            .as_ref()
-            .map_err(Clone::clone)
+        DRIVER.get_or_try_make(Driver::load, || {
+            Missing::Failed(Error::Forked {
+                device: "cuda".into(),
+            })
+        })
     }
 
     /// How many GPUs there are, without initialising the driver; `None` where only it can tell.
     pub(super) fn count_uninitialised() -> Option<Result<usize, Missing>> {
-        if let Some(known) = DRIVER.get() {
-            return Some(
-                known
-                    .as_ref()
-                    .map(|driver| driver.count)
-                    .map_err(Clone::clone),
-            );
+        if let Some(driver) = DRIVER.get() {
+            return Some(Ok(driver.count));
         }
         // Loading the driver's library initialises nothing.
         match Driver::library() {

@@ -7,10 +7,9 @@
 //! these rules do not settle has no answer here, nor has a GPU that is split (MIG): only the driver
 //! knows then.
 
-use std::{
-    ffi::{CStr, OsString, c_char, c_int, c_uint, c_void},
-    sync::OnceLock,
-};
+use std::ffi::{CStr, OsString, c_char, c_int, c_uint, c_void};
+
+use crate::fork::{Lock, Once};
 
 /// The environment variable that names a library to load in place of NVML.
 const LIBRARY_VARIABLE: &str = "FENCEPOST_NVML_LIBRARY";
@@ -58,7 +57,7 @@ pub(super) fn count(replaced: bool) -> Option<usize> {
 
 /// The library, which is never unloaded.
 fn nvml(named: Option<OsString>) -> Option<&'static Nvml> {
-    static NVML: OnceLock<Option<Nvml>> = OnceLock::new();
+    static NVML: Once<Option<Nvml>> = Once::new();
     let load = || {
         let path = named.unwrap_or_else(|| LIBRARY.into());
         // SAFETY: loading runs the library's initialisers. The default is the system's own; the
@@ -82,12 +81,18 @@ fn nvml(named: Option<OsString>) -> Option<&'static Nvml> {
         std::mem::forget(library);
         Some(nvml)
     };
-    NVML.get_or_init(load).as_ref()
+    // A child that was forked inside has to do without.
+    NVML.get_or_try_make(|| Ok::<_, ()>(load()), || ())
+        .ok()?
+        .as_ref()
 }
 
 impl Nvml {
     /// The UUIDs of all GPUs; `None` where one is split, or where a call fails.
     fn gpus(&self) -> Option<Vec<String>> {
+        // NVML has locks of its own, which a child that was forked inside would find held.
+        static CALLS: Lock = Lock::new();
+        let _alone = CALLS.lock().ok()?;
         struct Shutdown<'a>(&'a Nvml);
         impl Drop for Shutdown<'_> {
             fn drop(&mut self) {

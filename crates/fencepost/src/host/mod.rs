@@ -122,7 +122,7 @@ struct HostDevice {
 pub(crate) fn shared() -> DeviceRef {
     static SHARED: PerProcess<DeviceRef> = PerProcess::new();
     SHARED
-        .get_or_make(|| named("host".into(), HostOptions::new(cores().max(2))))
+        .get_or_make(|_| named("host".into(), HostOptions::new(cores().max(2))))
         .clone()
 }
 

@@ -44,10 +44,7 @@
 //! - **A device can be unplugged.** Its streams fail, with the first cause.
 //!   (`a_removed_device_releases_everyone_who_waits`)
 
-use std::{
-    any::Any,
-    sync::{Arc, OnceLock},
-};
+use std::{any::Any, sync::Arc};
 
 use objc2::{
     Message,
@@ -66,7 +63,7 @@ use crate::{
     contract::{Backend, DeviceImpl, DeviceRef, Missing, Sample, StreamImpl},
     core::{DeviceCore, Streams},
     error::{Error, Result},
-    fork::Process,
+    fork::{Lasting, Process},
     place::Place,
     sync::{Mutex, lock},
 };
@@ -98,8 +95,8 @@ pub(crate) fn of(device: &dyn DeviceImpl) -> Result<&MtlDevice> {
 /// An error in a process that was forked after the first use of Metal: the Objective-C runtime ends
 /// such a process when it is called.
 fn check_fork() -> Result<()> {
-    static CALLER: OnceLock<Process> = OnceLock::new();
-    match CALLER.get_or_init(Process::this).is_this() {
+    static CALLER: Lasting<Process> = Lasting::new();
+    match CALLER.get_or_make(Process::this).is_this() {
         true => Ok(()),
         false => Err(Error::Forked {
             device: "metal".into(),

@@ -386,11 +386,11 @@ fn open_at_exit(native: &Arc<Native>) {
     static ALL: PerProcess<Streams<Native>> = PerProcess::new();
     static REGISTERED: AtomicBool = AtomicBool::new(false);
     extern "C" fn open_all() {
-        for native in ALL.get_or_make(Streams::new).alive() {
+        for native in ALL.get_or_make(|_| Streams::new()).alive() {
             native.open_all_gates();
         }
     }
-    ALL.get_or_make(Streams::new).add(native);
+    ALL.get_or_make(|_| Streams::new()).add(native);
     at_exit(&REGISTERED, open_all);
 }
 

@@ -8,7 +8,11 @@ use std::{
 
 use ash::{Entry, Instance, ext, khr, vk};
 
-use crate::{contract::Missing, error::Error, fork::Process};
+use crate::{
+    contract::Missing,
+    error::Error,
+    fork::{Once, Process},
+};
 
 /// The loader, our instance, and the devices worth opening.
 pub(super) struct Loader {
@@ -42,8 +46,16 @@ impl Loader {
     /// The one loader of this process, or of the one that it was forked from, where it must not be
     /// called; or why there is none, and what would bring it.
     pub(super) fn get() -> Result<&'static Loader, Missing> {
-        static LOADER: OnceLock<Result<Loader, Missing>> = OnceLock::new();
-        LOADER.get_or_init(load).as_ref().map_err(Clone::clone)
+        static LOADER: Once<Result<Loader, Missing>> = Once::new();
+        let kept = LOADER.get_or_try_make(
+            || Ok(load()),
+            || {
+                Missing::Failed(Error::Forked {
+                    device: "vulkan".into(),
+                })
+            },
+        );
+        kept?.as_ref().map_err(Clone::clone)
     }
 
     /// The loader, for calls on this device.
