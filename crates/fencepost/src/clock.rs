@@ -255,7 +255,7 @@ impl fmt::Debug for Clock {
 
 impl fmt::Display for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {:?}", self.0.name, self.0.resolution)
+        write!(f, "{}, {:?}", self.0.name, self.resolution())
     }
 }
 
@@ -295,6 +295,7 @@ impl Timestamp {
 
     /// A reading with more valid bits than the clock promises for all of its readings, or one whose
     /// time the host knows.
+    #[cfg_attr(not(feature = "vulkan"), allow(dead_code))]
     pub(crate) fn of(reading: Reading, clock: Clock) -> Timestamp {
         Timestamp { reading, clock }
     }
@@ -747,6 +748,7 @@ mod tests {
             let _ = clock.millis((1312.0 + 32.0 * f32::from(step)) / 1e6);
         }
         assert_eq!(clock.resolution(), Duration::from_nanos(32));
+        assert_eq!(clock.to_string(), "test, 32ns");
         assert_eq!(clock.millis(0.000_96).uncertainty(), clock.resolution());
         let kept = Elapsed::within(3.6e12, 700.0, clock).uncertainty();
         assert_eq!(kept, Duration::from_nanos(732));

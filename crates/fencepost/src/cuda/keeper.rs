@@ -56,6 +56,7 @@ struct Event {
 
 /// Keeps the time while it lives. All guards of a context are clones of one.
 struct Guard {
+    #[cfg_attr(not(feature = "conformance"), allow(dead_code))]
     keeper: Arc<Keeper>,
     _ticker: Ticker,
 }
