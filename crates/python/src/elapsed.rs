@@ -1,6 +1,6 @@
 //! The time between two events of any of the three classes.
 
-use fencepost::{Backend, Device, Error, Result, bindings};
+use fencepost::{Backend, Device, Elapsed, Error, Result, bindings};
 use pyo3::prelude::*;
 
 use crate::{
@@ -40,21 +40,31 @@ fn check_named(py: Python<'_>, start: &Core, end: &Core) -> Result<()> {
     Ok(())
 }
 
-/// The milliseconds from `start` to `end`, signed; an error while either is pending.
-pub(crate) fn elapsed_now(py: Python<'_>, start: &Core, end: &Core) -> Result<f64> {
+/// The time from `start` to `end`, signed; an error while either is pending.
+fn time_now(py: Python<'_>, start: &Core, end: &Core) -> Result<Elapsed> {
     let named = |error| bindings::of_events(error, start.name(), end.name());
     check_pair(py, start, end)?;
     if let (Some(start), Some(end)) = (start.event(), end.event()) {
         let elapsed = py.detach(|| start.elapsed(end)).map_err(named)?;
-        return Ok(elapsed.as_millis_f64());
+        return Ok(elapsed);
     }
     py.detach(|| {
         let unrecorded = bindings::not_recorded;
         let start = start.expose()?.ok_or_else(|| unrecorded("start"))?;
         let end = end.expose()?.ok_or_else(|| unrecorded("end"))?;
-        Ok(start.event.elapsed(&end.event)?.as_millis_f64())
+        start.event.elapsed(&end.event)
     })
     .map_err(named)
+}
+
+/// The milliseconds from `start` to `end`, signed; an error while either is pending.
+pub(crate) fn elapsed_now(py: Python<'_>, start: &Core, end: &Core) -> Result<f64> {
+    Ok(time_now(py, start, end)?.as_millis_f64())
+}
+
+/// By how many milliseconds [`elapsed_now`] may be off.
+pub(crate) fn uncertainty_now(py: Python<'_>, start: &Core, end: &Core) -> Result<f64> {
+    Ok(time_now(py, start, end)?.uncertainty().as_secs_f64() * 1e3)
 }
 
 /// As [`elapsed_now`], after waiting for both, for at most `limit`. `map` makes the exceptions.

@@ -9,7 +9,7 @@ use crate::{
     arguments::{Parameter, core_of, device_of, with_stream},
     awaiting,
     cuda_streams::current_of,
-    elapsed::elapsed_after,
+    elapsed::{elapsed_after, uncertainty_now},
     error::{CallResult, cuda_only, to_py},
     interprocess,
     mps::torch_stream::{self, TorchStream},
@@ -166,6 +166,16 @@ impl PyEvent {
     ) -> PyResult<f64> {
         let end = core_of(end_event, Parameter::new("elapsed_time", "end_event"))?;
         elapsed_after(py, &self.core, end, limit(timeout)?, to_py)
+    }
+
+    /// Return by how many milliseconds ``elapsed_time(end_event)`` may be off: the clock's
+    /// resolution, and what the driver's rounding lost. ``Device.keep_time()`` keeps it small.
+    ///
+    /// Never waits: raises RuntimeError while either event is pending, and else what
+    /// ``elapsed_time`` raises.
+    fn uncertainty(&self, py: Python<'_>, end_event: &Bound<'_, PyAny>) -> PyResult<f64> {
+        let end = core_of(end_event, Parameter::new("uncertainty", "end_event"))?;
+        uncertainty_now(py, &self.core, end).map_err(to_py)
     }
 
     /// Return ``start.elapsed_time(end)`` for ``end - start``: the milliseconds between them.

@@ -47,6 +47,7 @@ mod place;
 mod raised;
 mod raw;
 mod stream;
+mod time_keeper;
 mod torch;
 mod wait;
 
@@ -77,6 +78,7 @@ mod _C {
         place::locations,
         raised::close,
         stream::wrap_stream,
+        time_keeper::PyTimeKeeper,
     };
     use super::{
         cuda_class::cuda_event,

@@ -77,6 +77,14 @@ impl PyMarker {
         Ok(elapsed.as_millis_f64())
     }
 
+    /// Return by how many milliseconds ``elapsed(end)`` may be off: the clock's resolution, and what
+    /// the driver's rounding lost. Never blocks, and raises what ``elapsed`` raises.
+    fn uncertainty(&self, py: Python<'_>, end: &Bound<'_, PyMarker>) -> PyResult<f64> {
+        let end = &end.get().0;
+        let elapsed = py.detach(|| self.0.elapsed(end)).map_err(to_py)?;
+        Ok(elapsed.uncertainty().as_secs_f64() * 1e3)
+    }
+
     /// Call ``callback(error)`` once it is complete, with None, or has failed, with the exception.
     ///
     /// The callback runs on a thread of the library, with the GIL, one at a time for each device.

@@ -54,6 +54,27 @@ def test_a_marker_with_timing_has_times(host):
         start.elapsed(stream.record())
 
 
+def test_a_time_says_how_far_off_it_may_be(device):
+    stream = device.stream()
+    start, end = (Event(device, enable_timing=True) for _ in range(2))
+    with device.keep_time() as keeper, device.keep_time() as second:
+        assert isinstance(keeper, fencepost.TimeKeeper)
+        assert keeper.device == second.device == device
+        for event in (start, end):
+            event.record(stream)
+        end.synchronize(timeout=PATIENCE)
+        short = start.elapsed_time(end)
+        assert 0 < start.uncertainty(end) < 0.01
+        assert start.marker().uncertainty(end.marker()) == start.uncertainty(end)
+    keeper.close()
+    assert start.elapsed_time(end) == short
+    assert repr(keeper) == f"<fencepost.TimeKeeper of {device}>"
+    with pytest.raises(ValueError, match="enable_timing=True"):
+        start.uncertainty(Event(device))
+    with pytest.raises(ValueError, match="recorded"):
+        start.uncertainty(Event(device, enable_timing=True))
+
+
 def test_the_line_of_a_marker_is_told_on_request(host):
     assert host.stream().record().recorded_at is None
     before = fencepost.locations(True)
