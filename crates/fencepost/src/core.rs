@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     fmt,
     sync::{Arc, OnceLock, Weak},
-    time::Instant,
+    time::Duration,
 };
 
 use crate::{
@@ -139,7 +139,7 @@ fn lost(device: &str, cause: &Cause) -> Error {
 /// What a stream of host work does at a moment, for the text of a timeout.
 pub(crate) enum Doing {
     /// It runs a closure.
-    Runs { at: Place, since: Instant },
+    Runs { at: Place, time: Duration },
     /// Its next closure waits for a thread.
     NotStarted {
         at: Place,

@@ -101,10 +101,7 @@ pub(crate) fn explain(marker: &Arc<dyn MarkerImpl>) -> Explanation {
 
 fn end_of(point: &Point) -> End {
     match point.timeline.stream.doing() {
-        Some(Doing::Runs { at, since }) => End::Runs {
-            at,
-            time: since.elapsed(),
-        },
+        Some(Doing::Runs { at, time }) => End::Runs { at, time },
         Some(Doing::NotStarted { at, exhausted }) => End::NotStarted { at, exhausted },
         Some(Doing::GoesOn) => End::GoesOn,
         None if point.timeline.stream.is_gate => End::Closed,

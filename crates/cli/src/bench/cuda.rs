@@ -38,9 +38,9 @@ pub(super) const MEASURES: &[Measure] = &[
     |bench| bench.cuda_await("await, 20 µs of work", 20_000, None),
     |bench| bench.cuda_await("await, 200 µs of work", 200_000, None),
     |bench| bench.cuda_await("await, 2 ms of work", 2_000_000, Some(1.02)),
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
     |bench| bench.cuda_await_cost("await, 200 µs, processor time", 200_000),
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
     |bench| bench.cuda_await_cost("await, 2 ms, processor time", 2_000_000),
     Bench::cuda_await_many,
 ];
@@ -276,7 +276,7 @@ impl Bench {
     }
 
     /// The processor time that all threads spend meanwhile.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
     fn cuda_await_cost(&self, operation: &'static str, nanos: u64) -> Result<Row, Stop> {
         let mut how = self.how(151, 1, Some(AWAIT_PAUSE));
         how.clock = bare::processor_time;

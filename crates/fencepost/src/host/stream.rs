@@ -23,7 +23,7 @@ use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::contract::{MarkerImpl, StreamImpl, TimelineKnowledge};
@@ -37,7 +37,7 @@ use crate::{
     place::Place,
     sync::{AtomicU64, Mutex, Ordering, lock},
     timeline::{Awaited, Timeline, Waiter, Wake},
-    workers::{Pool, Task},
+    workers::{Pool, Task, coarse_nanos},
 };
 
 pub(super) struct HostStream {
@@ -54,8 +54,8 @@ struct Queue {
     timeline: Arc<Timeline>,
     /// The last value allocated.
     last: u64,
-    /// The closure that runs: where it was launched, and when it started.
-    running: Option<(Place, Instant)>,
+    /// The closure that runs: where it was launched, and when it started, by [`coarse_nanos`].
+    running: Option<(Place, u64)>,
     /// The marker that the queue was parked on, and its failure: for the worker that runs it next.
     upstream: Option<(Arc<dyn MarkerImpl>, Error)>,
 }
@@ -121,7 +121,7 @@ impl HostStream {
                     }
                 }
                 Some(Op::Work(work, at)) => {
-                    queue.running = Some((at, Instant::now()));
+                    queue.running = Some((at, coarse_nanos()));
                     drop(queue);
                     if let Err((cause, raised)) = run(work, at) {
                         self.fail_with(&cause);
@@ -233,7 +233,8 @@ impl HostWork for HostStream {
     fn doing(&self) -> Doing {
         let queue = lock(&self.queue);
         if let Some((at, since)) = queue.running {
-            return Doing::Runs { at, since };
+            let time = Duration::from_nanos(coarse_nanos().saturating_sub(since));
+            return Doing::Runs { at, time };
         }
         let next = match queue.phase {
             Phase::Scheduled => queue.ops.iter().find_map(|op| match op {

@@ -10,3 +10,4 @@ mod probe;
 pub(crate) use callbacks::CallbackQueue;
 pub(crate) use deadlines::{Deadline, Deadlines, Expire};
 pub(crate) use pool::{MAX_THREADS, Pool, Task};
+pub(crate) use probe::coarse_nanos;

@@ -5,7 +5,7 @@ use std::{
     sync::OnceLock,
 };
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 use std::time::Duration;
 
 use fencepost::{Device, cuda};
@@ -192,13 +192,13 @@ impl Event {
 }
 
 /// The processor time that all threads of the process have used.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub(super) fn processor_time() -> Duration {
-    /// A `timespec` where both of its fields are as wide as a pointer.
+    /// A `timespec`, where pointers have 64 bits.
     #[repr(C)]
     struct Time {
-        seconds: isize,
-        nanos: isize,
+        seconds: i64,
+        nanos: i64,
     }
     unsafe extern "C" {
         fn clock_gettime(clock: c_int, time: *mut Time) -> c_int;
