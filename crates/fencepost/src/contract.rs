@@ -227,6 +227,17 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
     /// lost.
     fn clear_error(&self) -> Result<()>;
 
+    /// Queues a write over more memory than the device's last cache holds, so that what runs next
+    /// finds nothing of its own there. The first call makes that memory, which may block while a
+    /// stream is held; the later ones do not.
+    fn overwrite_cache(&self) -> Result<()> {
+        Err(Error::Unsupported {
+            what: "a cold cache: its API tells no size of one".into(),
+            device: self.core().device.name.clone(),
+            remedy: "measure with a warm one".into(),
+        })
+    }
+
     /// Runs a closure on the stream: host streams only.
     fn launch(&self, work: Work, at: Place) -> Result<()> {
         let _ = (work, at);

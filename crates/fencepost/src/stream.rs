@@ -401,6 +401,12 @@ impl Stream {
         self.record()?.synchronize_timeout(limit)
     }
 
+    /// Queues a write over more than the device's last cache holds.
+    pub(crate) fn overwrite_cache(&self) -> Result<()> {
+        self.check_fork()?;
+        self.imp.overwrite_cache().map_err(Error::seen)
+    }
+
     /// How many markers were recorded on the stream, and how many of them are complete. Never
     /// blocks and asks no driver, so a count may lag behind the device.
     ///

@@ -51,6 +51,14 @@ def test_the_text_is_short_and_a_notebook_shows_a_picture(host):
         assert low <= found.median <= high
 
 
+def test_with_a_cold_cache_a_call_is_alone(device):
+    stream = device.stream()
+    found = measure(lambda: None, stream, budget=0.02, cold=True)
+    assert found.calls == (0, 1)
+    assert found.alone == found.median
+    assert len(found.samples) >= 1
+
+
 def test_the_stream_is_held_while_calls_are_queued(device):
     """Without a stream of its own to hold, each call would be complete when the next is queued."""
     stream = device.stream()

@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use super::driver::{ContextHandle, Driver, EventHandle, StreamHandle};
+use super::driver::{ContextHandle, DevicePointer, Driver, EventHandle, StreamHandle};
 use super::fault::{Fault, NOT_READY, Status};
 use crate::fork::Process;
 
@@ -228,6 +228,30 @@ impl Calls {
         // SAFETY: freshly allocated, of that many bytes, and known to nobody else yet.
         unsafe { host.cast::<u8>().write_bytes(0, bytes) };
         Ok((host as usize, device))
+    }
+
+    /// Memory of the device. Never freed.
+    pub(super) fn allocate(&self, bytes: usize) -> Result<DevicePointer, Fault> {
+        let mut address = 0;
+        self.current(|| {
+            // SAFETY: `address` is one device pointer.
+            unsafe { self.driver.mem_alloc((&raw mut address, bytes)) }
+        })?;
+        Ok(address)
+    }
+
+    /// Writes zeros over that many words of the device's memory.
+    ///
+    /// # Safety
+    /// The stream is alive, and so is the memory of this context, until the write is complete.
+    pub(super) unsafe fn clear(
+        &self,
+        stream: StreamHandle,
+        address: DevicePointer,
+        words: usize,
+    ) -> Result<(), Fault> {
+        // SAFETY: passed on to the caller.
+        unsafe { self.driver.set_words((address, 0, words, stream)) }
     }
 }
 

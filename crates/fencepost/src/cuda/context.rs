@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::{
+    cache::CacheMemory,
     calls::Calls,
     driver::{ContextHandle, Driver, RELAXED},
     fault::{Fault, Meaning},
@@ -40,6 +41,7 @@ pub(crate) struct Context {
     pub(super) callbacks: Arc<CallbackQueue>,
     pub(super) pools: Pools,
     pub(crate) gates: HostGates,
+    pub(super) cache: CacheMemory,
     pub(super) watcher: Watcher<Watch, Pauses>,
     pub(super) upstreams: Upstreams,
     pub(super) kept: Kept,
@@ -74,6 +76,7 @@ impl Context {
         name: String,
         model: Option<String>,
         uuid: Option<[u8; 16]>,
+        cache: Option<usize>,
     ) -> &'static Context {
         // The clock names the GPU, so that every report tells what it was measured on: a stand-in's
         // name says that it is one.
@@ -88,6 +91,7 @@ impl Context {
             callbacks: Arc::new(CallbackQueue::new(Arc::new(Pool::new(1)))),
             pools: Pools::new(calls),
             gates: HostGates::new(calls),
+            cache: CacheMemory::new(calls, cache),
             watcher: Watcher::new(
                 "fencepost-cuda",
                 Pauses {

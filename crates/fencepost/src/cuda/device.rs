@@ -96,7 +96,8 @@ fn device_of(
         return device.clone();
     }
     let (model, uuid) = (model_of(driver, raw).ok(), uuid_of(driver, raw).ok());
-    let context = Context::new(driver, raw, id, name(), model, uuid);
+    let cache = cache_of(driver, raw);
+    let context = Context::new(driver, raw, id, name(), model, uuid, cache);
     open_at_exit(context);
     // As the context, it is never forgotten.
     let device = DeviceRef::Static(Box::leak(Box::new(new_device(context))));
@@ -155,6 +156,17 @@ pub(super) fn shares_events(context: &Context) -> bool {
     // SAFETY: `shares` is an int; the driver checks the number of the attribute.
     let told = unsafe { driver.device_attribute((&raw mut shares, IPC_EVENTS, ordinal)) };
     told.is_err() || shares != 0
+}
+
+/// The bytes of the GPU's last cache, where the driver tells.
+fn cache_of(driver: &Driver, context: ContextHandle) -> Option<usize> {
+    /// `CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE`.
+    const L2_CACHE_SIZE: i32 = 38;
+    let ordinal = ordinal_of(driver, context).ok()?;
+    let mut bytes = 0;
+    // SAFETY: `bytes` is an int; the driver checks the number of the attribute.
+    unsafe { driver.device_attribute((&raw mut bytes, L2_CACHE_SIZE, ordinal)) }.ok()?;
+    usize::try_from(bytes).ok().filter(|bytes| *bytes > 0)
 }
 
 /// The device that the context is of.

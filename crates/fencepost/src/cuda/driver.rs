@@ -159,6 +159,8 @@ table! {
         (*mut f32, EventHandle, EventHandle);
     ipc_get_event = "cuIpcGetEventHandle" (*mut IpcHandle, EventHandle);
     ipc_open_event = "cuIpcOpenEventHandle" (*mut EventHandle, IpcHandle);
+    mem_alloc = "cuMemAlloc_v2" (*mut DevicePointer, usize);
+    set_words = "cuMemsetD32Async" (DevicePointer, c_uint, usize, StreamHandle);
     host_alloc = "cuMemHostAlloc" (*mut *mut c_void, usize, c_uint);
     host_pointer = "cuMemHostGetDevicePointer_v2" (*mut DevicePointer, *mut c_void, c_uint);
     error_name = "cuGetErrorName" (Status, *mut *const c_char);

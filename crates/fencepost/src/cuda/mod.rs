@@ -28,6 +28,7 @@
 #![allow(unsafe_code)]
 
 mod anchors;
+mod cache;
 mod calls;
 pub(crate) mod context;
 pub(crate) mod device;

@@ -205,6 +205,22 @@ impl StreamImpl for CudaStream {
         }
     }
 
+    fn overwrite_cache(&self) -> Result<()> {
+        self.native.check_thread()?;
+        let context = self.context;
+        let failed = |fault| context.failed(fault, None);
+        let Some(memory) = context.cache.get().map_err(failed)? else {
+            return Err(Error::Unsupported {
+                what: "a cold cache: its driver tells no size of one".into(),
+                device: context.name.clone(),
+                remedy: "measure with a warm one".into(),
+            });
+        };
+        // SAFETY: the memory is of this context and never freed; the stream is alive in this call.
+        let clear = |raw| unsafe { context.calls.clear(raw, memory.address, memory.count) };
+        self.native.call(clear).map_err(failed)
+    }
+
     fn completed(&self) -> u64 {
         self.values.current().0.completed()
     }

@@ -25,6 +25,7 @@ use crate::{
     workers::{CallbackQueue, MAX_THREADS, Pool},
 };
 
+mod cache;
 mod stream;
 
 use stream::HostStream;

@@ -26,6 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::cache;
 use crate::contract::{MarkerImpl, StreamImpl, TimelineKnowledge};
 use crate::timeline::Point;
 use crate::{
@@ -347,6 +348,14 @@ impl StreamImpl for HostStream {
         // Dropped without the lock: its cause may hold an error of the user's.
         drop(failed);
         Ok(())
+    }
+
+    fn overwrite_cache(&self) -> Result<()> {
+        let write = || {
+            std::hint::black_box(vec![1_u8; cache::bytes() * 2]);
+            Ok(())
+        };
+        self.launch(Box::new(write), Place::caller())
     }
 
     fn launch(&self, work: Work, at: Place) -> Result<()> {

@@ -38,13 +38,13 @@
 //! under `CUDA_LAUNCH_BLOCKING=1`, profilers and `compute-sanitizer`.
 
 mod hold;
+mod options;
 mod picture;
 mod report;
 mod row;
 mod sampling;
+mod seconds;
 mod statistics;
-
-use std::time::Duration;
 
 use crate::{
     error::{Error, Result},
@@ -53,6 +53,7 @@ use crate::{
 
 use self::sampling::Sampler;
 pub use self::{
+    options::Measure,
     report::{Measurement, Note},
     row::in_a_row,
 };
@@ -78,79 +79,7 @@ pub fn measure<E: From<Error>>(
     Measure::new(stream).run(f)
 }
 
-/// How to measure. [`measure`](crate::measure()) is the short way.
-///
-/// ```
-/// use std::time::Duration;
-/// use fencepost::{Device, measure::Measure};
-///
-/// let stream = Device::open("host")?.new_stream()?;
-/// let found = Measure::new(&stream)
-///     .budget(Duration::from_millis(50))
-///     .run(|| stream.launch(|| { std::hint::black_box(7 * 6); }))?;
-/// println!("{found}");
-/// # Ok::<(), fencepost::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Measure<'a> {
-    stream: &'a Stream,
-    budget: Duration,
-    cold: bool,
-    /// How long the gate stays closed at least.
-    hold: Duration,
-}
-
-impl<'a> Measure<'a> {
-    /// Measures on `stream`, for 0.2 s at most, with a warm cache. Does nothing yet.
-    ///
-    /// ```
-    /// # let stream = fencepost::Device::open("host")?.new_stream()?;
-    /// let found = fencepost::measure::Measure::new(&stream).run(|| stream.launch(|| ()))?;
-    /// # drop(found);
-    /// # Ok::<(), fencepost::Error>(())
-    /// ```
-    pub fn new(stream: &'a Stream) -> Measure<'a> {
-        Measure {
-            stream,
-            budget: Duration::from_millis(200),
-            cold: false,
-            hold: Duration::from_millis(20),
-        }
-    }
-
-    /// For how long samples are taken at most, on the host's clock. The warm-up comes on top: the
-    /// first call, and after that up to a tenth of the budget. At least one sample is taken,
-    /// however long it lasts.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # let stream = fencepost::Device::open("host")?.new_stream()?;
-    /// let measure = fencepost::measure::Measure::new(&stream).budget(Duration::from_secs(1));
-    /// # drop(measure);
-    /// # Ok::<(), fencepost::Error>(())
-    /// ```
-    #[must_use]
-    pub fn budget(mut self, budget: Duration) -> Measure<'a> {
-        self.budget = budget;
-        self
-    }
-
-    /// Whether memory larger than the device's last cache is written before each sample, so that
-    /// the call finds nothing of its own in there. The time of that write does not count. A sample
-    /// is then a single call less an empty pair.
-    ///
-    /// ```
-    /// # let stream = fencepost::Device::open("host")?.new_stream()?;
-    /// let cold = fencepost::measure::Measure::new(&stream).cold(true);
-    /// # drop(cold);
-    /// # Ok::<(), fencepost::Error>(())
-    /// ```
-    #[must_use]
-    pub fn cold(mut self, cold: bool) -> Measure<'a> {
-        self.cold = cold;
-        self
-    }
-
+impl Measure<'_> {
     /// Measures how long one call of `f` takes on the device, as the [module](crate::mod@measure)
     /// says. `f` queues the work of one call on the stream and returns. It is called on this
     /// thread, some dozens to thousands of times. Blocks for about the budget.
@@ -166,6 +95,8 @@ impl<'a> Measure<'a> {
     /// # References
     /// - those of [`Gate::wait`](crate::Gate::wait), [`Event::record`](crate::Event::record) and
     ///   [`Event::elapsed`](crate::Event::elapsed)
+    /// - a cold cache: [`cuMemsetD32Async`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html);
+    ///   on the host a buffer that is written
     /// - the interval: [Hyndman and Fan, *Sample quantiles in statistical
     ///   packages*](https://doi.org/10.2307/2684934) for quantiles; order statistics of the
     ///   binomial distribution for the interval of the median
@@ -193,13 +124,5 @@ impl<'a> Measure<'a> {
             return Err(self.unsupported("a budget of zero", "give it some time, such as 0.2 s"));
         }
         Sampler::new(self, f, look).run()
-    }
-
-    fn unsupported<E: From<Error>>(&self, what: &str, remedy: &str) -> E {
-        E::from(Error::Unsupported {
-            what: format!("measuring with {what}"),
-            device: self.stream.device().name().into(),
-            remedy: remedy.into(),
-        })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{report::Seconds, statistics::Sorted};
+use super::{seconds::Seconds, statistics::Sorted};
 
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 220.0;

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Measure,
     hold::Hold,
+    options::Measure,
     report::{Evidence, Measurement},
     statistics::{Sorted, is_within, median},
 };
@@ -129,6 +129,10 @@ impl<'a, E: From<Error>> Sampler<'a, E> {
     /// compile.
     fn warm_up(&mut self) -> Result<(), E> {
         self.make_events(1)?;
+        if self.measure.cold {
+            // The memory is made now.
+            self.overwrite_cache()?;
+        }
         (self.f)()?;
         self.drain()?;
         let began = Instant::now();
@@ -285,6 +289,9 @@ impl<'a, E: From<Error>> Sampler<'a, E> {
         hold: Option<&Hold>,
         queued: &mut Queued,
     ) -> Result<(), Stop<E>> {
+        if self.measure.cold {
+            self.overwrite_cache()?;
+        }
         self.record(sample, 0)?;
         self.record(sample, 1)?;
         self.call(hold, queued)?;
@@ -354,6 +361,10 @@ impl<'a, E: From<Error>> Sampler<'a, E> {
             true => self.drain(),
             false => Ok(()),
         }
+    }
+
+    fn overwrite_cache(&self) -> Result<()> {
+        self.stream().overwrite_cache()
     }
 
     fn record(&self, sample: usize, event: usize) -> Result<()> {

@@ -116,6 +116,8 @@ pub extern "C" fn cuDeviceGetAttribute(
             10 => 32,
             // MULTIPROCESSOR_COUNT
             16 => 4,
+            // L2_CACHE_SIZE
+            38 => 1 << 20,
             // CAN_MAP_HOST_MEMORY, CONCURRENT_KERNELS, ASYNC_ENGINE_COUNT, UNIFIED_ADDRESSING,
             // STREAM_PRIORITIES_SUPPORTED
             19 | 31 | 40 | 41 | 78 => 1,

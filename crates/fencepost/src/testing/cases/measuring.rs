@@ -8,13 +8,14 @@ use crate::{
     measure::{Measure, Note},
     testing::{
         Case,
-        context::{Context, Verdict, check, check_error},
+        context::{Context, Stop, Verdict, check, check_error},
         work,
     },
 };
 
 pub(super) const CASES: &[Case] = &[
     case!("measure", a_measured_call_takes_the_time_of_its_work, []),
+    case!("measure", a_cold_call_is_measured_alone, []),
     case!("measure", a_function_that_waits_is_measured_ungated, []),
     case!("measure", an_error_of_the_function_lets_the_stream_go, []),
 ];
@@ -40,6 +41,20 @@ fn a_measured_call_takes_the_time_of_its_work(c: &Context) -> Verdict {
         found.to_string().lines().count() <= 5,
         "the text is too long: {found}"
     );
+    c.done(&stream.record()?)?;
+    Ok(())
+}
+
+fn a_cold_call_is_measured_alone(c: &Context) -> Verdict {
+    let stream = c.stream()?;
+    let measure = Measure::new(&stream).budget(BUDGET).cold(true);
+    let found = match measure.run(|| work::spin(&stream, WORK)) {
+        Err(Error::Unsupported { what, .. }) => return Err(Stop::Skip(what)),
+        found => found?,
+    };
+    check!(found.calls() == (0, 1), "{:?} calls", found.calls());
+    check!(found.alone() == found.median(), "{found}");
+    check!(found.median() > 0.0, "it took no time: {found}");
     c.done(&stream.record()?)?;
     Ok(())
 }
