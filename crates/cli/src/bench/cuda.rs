@@ -34,6 +34,7 @@ pub(super) const MEASURES: &[Measure] = &[
     |bench| bench.cuda_round_trip("record + synchronize, idle stream", false, None),
     Bench::cuda_kernel_round_trip,
     Bench::cuda_elapsed,
+    Bench::measure_sample,
     |bench| bench.cuda_await("await, nothing to do", 0, Some(1.5)),
     |bench| bench.cuda_await("await, 20 µs of work", 20_000, None),
     |bench| bench.cuda_await("await, 200 µs of work", 200_000, None),

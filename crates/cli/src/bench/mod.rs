@@ -20,6 +20,7 @@ use harness::{How, Side, in_settled_turns, in_turns};
 mod bare;
 mod cuda;
 mod harness;
+mod measuring;
 #[cfg(target_vendor = "apple")]
 mod metal;
 mod vulkan;
@@ -120,6 +121,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
         Bench::create_record,
         Bench::streams,
         Bench::behind_blocked,
+        Bench::measure_sample,
     ];
     let measures = match bench.device.backend() {
         Backend::Host => on_host,

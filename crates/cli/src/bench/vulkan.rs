@@ -22,6 +22,7 @@ pub(super) const MEASURES: &[Measure] = &[
     |bench| bench.vulkan_round_trip("record + synchronize", false),
     |bench| bench.vulkan_round_trip("record + synchronize, timed", true),
     Bench::vulkan_query,
+    Bench::measure_sample,
 ];
 
 /// The number of records in each operation of a turn.
