@@ -41,7 +41,7 @@ impl Parameter {
     /// The error for an argument of a wrong type.
     #[cold]
     pub(crate) fn expected(self, what: &str, got: &Bound<'_, PyAny>) -> PyErr {
-        match got.get_type().name() {
+        match got.get_type().fully_qualified_name() {
             Ok(got) => PyTypeError::new_err(format!("{self}: expected {what}; got {got}")),
             Err(error) => error,
         }
@@ -51,6 +51,31 @@ impl Parameter {
 impl Display for Parameter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}() argument '{}'", self.call, self.name)
+    }
+}
+
+/// A name that the program gives to something.
+pub(crate) struct Name(pub(crate) String);
+
+impl FromPyObject<'_, '_> for Name {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, '_, PyAny>) -> PyResult<Name> {
+        match object.cast::<PyString>() {
+            Ok(name) => Ok(Name(name.to_cow()?.into_owned())),
+            Err(_) => Err(PyTypeError::new_err(format!(
+                "a name must be a str, or None for no name; got {}",
+                object.get_type().fully_qualified_name()?
+            ))),
+        }
+    }
+}
+
+/// An error for what has no methods of an event. Events of other libraries are taken too.
+pub(crate) fn check_event(event: &Bound<'_, PyAny>, parameter: Parameter) -> PyResult<()> {
+    match event.hasattr("record")? && event.hasattr("wait")? {
+        true => Ok(()),
+        false => Err(parameter.expected("an event", event)),
     }
 }
 

@@ -11,7 +11,7 @@ use pyo3::{
 };
 
 use crate::{
-    arguments::{Parameter, core_of, with_stream},
+    arguments::{Name, Parameter, core_of, with_stream},
     awaiting,
     core::Core,
     cuda_class::cuda_event,
@@ -92,8 +92,8 @@ impl CudaEvent {
     }
 
     #[setter]
-    fn set_name(&self, name: Option<String>) {
-        self.core.set_name(name);
+    fn set_name(&self, name: Option<Name>) {
+        self.core.set_name(name.map(|name| name.0));
     }
 
     /// Open the event that another process exported by ``ipc_handle()``. It works while that
@@ -167,7 +167,7 @@ impl CudaEvent {
     /// After ``timeout`` seconds, an argument that PyTorch's lacks, it raises TimeoutError, which
     /// says what it waited for. Other threads keep running meanwhile, and Ctrl-C ends the wait.
     #[pyo3(signature = (timeout = None))]
-    fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+    fn synchronize(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         self.core.synchronize(py, limit(timeout)?)
     }
 

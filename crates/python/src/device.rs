@@ -13,7 +13,7 @@ use pyo3::{
 };
 
 use crate::{
-    arguments::{Parameter, device_of},
+    arguments::{Name, Parameter, device_of},
     cuda_streams::forget_wrapped,
     error::to_py,
     objects::{PyDevice, PyStream},
@@ -45,9 +45,9 @@ impl PyDevice {
     }
 
     #[setter]
-    fn set_label(&self, py: Python<'_>, label: Option<String>) -> PyResult<()> {
-        self.open(py)?
-            .set_label(label.as_deref().unwrap_or_default());
+    fn set_label(&self, py: Python<'_>, label: Option<Name>) -> PyResult<()> {
+        let label = label.map_or_else(String::new, |label| label.0);
+        self.open(py)?.set_label(&label);
         Ok(())
     }
 
@@ -117,7 +117,7 @@ impl PyDevice {
     /// threads keep running meanwhile, and Ctrl-C ends the wait. If streams have failed, it raises
     /// RuntimeError for the first of them, after it has waited for all.
     #[pyo3(signature = (timeout = None))]
-    fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+    fn synchronize(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         synchronize_device(py, self.open(py)?, limit(timeout)?)
     }
 

@@ -6,7 +6,7 @@ use fencepost::{Backend, Error, Stream};
 use pyo3::{prelude::*, types::PyBytes};
 
 use crate::{
-    arguments::{Parameter, core_of, device_of, with_stream},
+    arguments::{Name, Parameter, core_of, device_of, with_stream},
     awaiting,
     cuda_streams::current_of,
     elapsed::{elapsed_after, uncertainty_now},
@@ -55,7 +55,7 @@ impl PyEvent {
         enable_timing: bool,
         blocking: bool,
         interprocess: bool,
-        name: Option<String>,
+        name: Option<Name>,
     ) -> PyResult<PyEvent> {
         let flags = Flags {
             timing: enable_timing,
@@ -69,7 +69,7 @@ impl PyEvent {
             return Err(to_py(cuda_only(what, &device)));
         }
         let event = PyEvent::on(device, flags.check()?);
-        event.core.set_name(name);
+        event.core.set_name(name.map(|name| name.0));
         Ok(event)
     }
 
@@ -80,8 +80,8 @@ impl PyEvent {
     }
 
     #[setter]
-    fn set_name(&self, name: Option<String>) {
-        self.core.set_name(name);
+    fn set_name(&self, name: Option<Name>) {
+        self.core.set_name(name.map(|name| name.0));
     }
 
     /// Open the event that another process exported by ``ipc_handle()``.
@@ -147,7 +147,7 @@ impl PyEvent {
     /// After ``timeout`` seconds it raises TimeoutError, which says what it waited for and how far
     /// that stream has come. Other threads keep running meanwhile, and Ctrl-C ends the wait.
     #[pyo3(signature = (timeout = None))]
-    fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+    fn synchronize(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         self.core.synchronize(py, limit(timeout)?)
     }
 
@@ -162,7 +162,7 @@ impl PyEvent {
         &self,
         py: Python<'_>,
         end_event: &Bound<'_, PyAny>,
-        timeout: Option<f64>,
+        timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<f64> {
         let end = core_of(end_event, Parameter::new("elapsed_time", "end_event"))?;
         elapsed_after(py, &self.core, end, limit(timeout)?, to_py)

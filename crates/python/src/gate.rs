@@ -7,7 +7,7 @@ use fencepost::{Gate, bindings};
 use pyo3::{exceptions::PyValueError, prelude::*};
 
 use crate::{
-    arguments::{Parameter, device_of, stream_of},
+    arguments::{Name, Parameter, device_of, stream_of},
     cuda_streams::current_of,
     error::{in_one_line, to_py},
     objects::PyDevice,
@@ -44,18 +44,21 @@ pub(crate) struct PyGate(Gate);
 #[pymethods]
 impl PyGate {
     #[new]
-    #[pyo3(signature = (device = None, *, limit = Some(10.0), name = None))]
+    #[pyo3(
+        signature = (device = None, *, limit = Some(10.0), name = None),
+        text_signature = "(device=None, *, limit=10.0, name=None)"
+    )]
     fn new(
         py: Python<'_>,
         device: Option<&Bound<'_, PyAny>>,
         limit: Option<f64>,
-        name: Option<&str>,
+        name: Option<Name>,
     ) -> PyResult<PyGate> {
         let limit = limit_of(limit)?;
         let device = device_of(py, device, Parameter::new("Gate", "device"))?;
         let at = place::of_caller(py);
         let gate = bindings::gate_at(&device, limit, at).map_err(to_py)?;
-        gate.set_name(name.unwrap_or_default());
+        gate.set_name(&name.map_or_else(String::new, |name| name.0));
         Ok(PyGate(gate))
     }
 
@@ -105,8 +108,9 @@ impl PyGate {
     }
 
     #[setter]
-    fn set_name(&self, name: Option<&str>) {
-        self.0.set_name(name.unwrap_or_default());
+    fn set_name(&self, name: Option<Name>) {
+        self.0
+            .set_name(&name.map_or_else(String::new, |name| name.0));
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {
@@ -161,6 +165,7 @@ mod testing {
     use crate::{
         arguments::{Parameter, stream_of},
         error::to_py,
+        place,
     };
 
     /// Hold back what is submitted to ``stream`` from now on, until ``open()`` is called or the
@@ -173,7 +178,8 @@ mod testing {
         #[new]
         fn new(py: Python<'_>, stream: &Bound<'_, PyAny>) -> PyResult<TestGate> {
             let stream = stream_of(py, stream, Parameter::new("_Gate", "stream"))?;
-            let gate = py.detach(|| work::gate(&stream)).map_err(to_py)?;
+            let at = place::of_record(py);
+            let gate = py.detach(|| work::gate_at(&stream, at)).map_err(to_py)?;
             Ok(TestGate(Mutex::new(Some(gate))))
         }
 

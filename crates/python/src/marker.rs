@@ -4,6 +4,7 @@ use fencepost::{Marker, bindings};
 use pyo3::prelude::*;
 
 use crate::{
+    arguments::Parameter,
     awaiting,
     core::Pending,
     error::to_py,
@@ -52,7 +53,7 @@ impl PyMarker {
     /// After ``timeout`` seconds it raises TimeoutError, which says what it waited for. Other
     /// threads keep running meanwhile, and Ctrl-C ends the wait.
     #[pyo3(signature = (timeout = None))]
-    fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+    fn synchronize(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let backend = self.0.device().backend();
         Ok(wait(py, &self.0, backend, limit(timeout)?, WaitMode::Spin)?)
     }
@@ -71,7 +72,10 @@ impl PyMarker {
     ///
     /// Raises ValueError for markers without timing, RuntimeError for markers of two devices and
     /// while either is pending.
-    fn elapsed(&self, py: Python<'_>, end: &Bound<'_, PyMarker>) -> PyResult<f64> {
+    fn elapsed(&self, py: Python<'_>, end: &Bound<'_, PyAny>) -> PyResult<f64> {
+        let end = end
+            .cast::<PyMarker>()
+            .map_err(|_| Parameter::new("elapsed", "end").expected("a fencepost.Marker", end))?;
         let end = &end.get().0;
         let elapsed = py.detach(|| self.0.elapsed(end)).map_err(to_py)?;
         Ok(elapsed.as_millis_f64())

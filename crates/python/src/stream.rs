@@ -4,7 +4,7 @@ use fencepost::{bindings, cuda};
 use pyo3::{exceptions::PyAttributeError, prelude::*};
 
 use crate::{
-    arguments::{Parameter, device_of, stream_of},
+    arguments::{Name, Parameter, check_event, device_of, stream_of},
     cuda_streams::current,
     error::to_py,
     exit::with_python,
@@ -34,11 +34,11 @@ impl PyStream {
     fn new(
         py: Python<'_>,
         device: Option<&Bound<'_, PyAny>>,
-        name: Option<&str>,
+        name: Option<Name>,
     ) -> PyResult<PyStream> {
         let device = device_of(py, device, Parameter::new("Stream", "device"))?;
         let stream = py.detach(|| device.new_stream()).map_err(to_py)?;
-        stream.set_name(name.unwrap_or_default());
+        stream.set_name(&name.map_or_else(String::new, |name| name.0));
         Ok(PyStream::of(stream))
     }
 
@@ -49,8 +49,9 @@ impl PyStream {
     }
 
     #[setter]
-    fn set_name(&self, name: Option<String>) {
-        self.stream.set_name(name.as_deref().unwrap_or_default());
+    fn set_name(&self, name: Option<Name>) {
+        let name = name.map_or_else(String::new, |name| name.0);
+        self.stream.set_name(&name);
     }
 
     /// The device it belongs to.
@@ -172,7 +173,7 @@ impl PyStream {
     /// threads keep running meanwhile, and Ctrl-C ends the wait. Raises RuntimeError if the stream
     /// failed.
     #[pyo3(signature = (timeout = None))]
-    fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+    fn synchronize(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         synchronize(py, &self.stream, limit(timeout)?)
     }
 
@@ -200,14 +201,6 @@ impl PyStream {
 
     fn __repr__(&self) -> String {
         format!("<fencepost.Stream: {}>", self.stream)
-    }
-}
-
-/// An error for what has no methods of an event. Events of other libraries are taken too.
-fn check_event(event: &Bound<'_, PyAny>, parameter: Parameter) -> PyResult<()> {
-    match event.hasattr("record")? && event.hasattr("wait")? {
-        true => Ok(()),
-        false => Err(parameter.expected("an event", event)),
     }
 }
 

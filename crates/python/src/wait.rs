@@ -6,7 +6,10 @@ use std::{
 };
 
 use fencepost::{Backend, Error, Marker, Stream, bindings};
-use pyo3::{exceptions::PyValueError, prelude::*};
+use pyo3::{
+    exceptions::{PyOverflowError, PyTypeError, PyValueError},
+    prelude::*,
+};
 
 use crate::{error::to_py, place};
 
@@ -196,17 +199,32 @@ pub(crate) fn poll(
 }
 
 /// The limit that an argument `timeout`, in seconds, means, from now on.
-pub(crate) fn limit(timeout: Option<f64>) -> PyResult<Limit> {
-    match timeout {
-        None => Ok(Limit::never()),
-        Some(seconds) if seconds.is_nan() || seconds < 0.0 => Err(PyValueError::new_err(format!(
-            "timeout must be a number of seconds of at least 0, or None to wait without one; \
-             got {seconds}"
-        ))),
+pub(crate) fn limit(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Limit> {
+    const EXPECTED: &str =
+        "timeout must be a number of seconds of at least 0, or None to wait without one";
+    let Some(timeout) = timeout else {
+        return Ok(Limit::never());
+    };
+    let seconds = match timeout.extract::<f64>() {
+        Ok(seconds) if seconds >= 0.0 => seconds,
+        Ok(_) => {
+            let got = timeout.str()?;
+            return Err(PyValueError::new_err(format!("{EXPECTED}; got {got}")));
+        }
+        Err(error) if error.is_instance_of::<PyOverflowError>(timeout.py()) => {
+            return Err(PyValueError::new_err(format!(
+                "{EXPECTED}; got a larger one"
+            )));
+        }
+        Err(error) if error.is_instance_of::<PyTypeError>(timeout.py()) => {
+            let got = timeout.get_type().fully_qualified_name()?;
+            return Err(PyTypeError::new_err(format!("{EXPECTED}; got {got}")));
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(Limit {
         // A duration that no clock can reach is no limit.
-        Some(seconds) => Ok(Limit {
-            given: Duration::try_from_secs_f64(seconds).ok(),
-            ..Limit::never()
-        }),
-    }
+        given: Duration::try_from_secs_f64(seconds).ok(),
+        ..Limit::never()
+    })
 }

@@ -494,6 +494,43 @@ def test_sharing_and_timing_do_not_go_together(cuda):
         Event(cuda, enable_timing=True, interprocess=True)
 
 
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda host: host.synchronize("3"), "timeout must be a number of seconds.*; got str"),
+        (lambda host: Event(host).synchronize(timeout=[]), "timeout must be.*; got list"),
+        (lambda host: Event(host, name=3), "a name must be a str.*; got int"),
+        (lambda host: Stream(host, name=b"load"), "a name must be a str.*; got bytes"),
+        (lambda host: setattr(Event(host), "name", 3), "a name must be a str.*; got int"),
+        (lambda host: setattr(host, "label", 3), "a name must be a str.*; got int"),
+        (
+            lambda host: host.stream().record().elapsed(Event(host)),
+            r"elapsed\(\) argument 'end': expected a fencepost.Marker; got fencepost.Event",
+        ),
+        (
+            lambda host: fencepost.mps.Stream().wait_stream(host.stream()),
+            r"'stream': expected an MPS stream \(fencepost.mps.Stream\); got fencepost.Stream",
+        ),
+        (lambda host: fencepost.mps.set_stream(3), "'stream': expected an MPS stream.*; got int"),
+        (lambda host: fencepost.mps.Stream().wait_event(3), "'event': expected an event; got int"),
+        (lambda host: fencepost.mps.Stream().record_event(3), "'event': expected an event"),
+        (
+            lambda host: fencepost.mps.Stream().record_event(Event(host)),
+            "'stream': expected a stream: .*; got fencepost.mps.Stream",
+        ),
+    ],
+)
+def test_a_wrong_type_names_what_was_expected_where(host, call, text):
+    with pytest.raises(TypeError, match=text):
+        call(host)
+
+
+@pytest.mark.parametrize("timeout", [10**400, -(10**400)])
+def test_a_timeout_beyond_all_numbers_is_a_value_error(host, timeout):
+    with pytest.raises(ValueError, match="timeout"):
+        host.synchronize(timeout)
+
+
 def test_an_object_that_is_no_stream_is_a_type_error(host):
     for stream in ("stream", 3.5, object()):
         with pytest.raises(TypeError, match="expected a stream"):

@@ -17,12 +17,16 @@ def test_a_gate_holds_its_stream_until_it_is_opened(device, stream):
     gate = fencepost.Gate(device, limit=None, name="upload")
     gate.wait(stream)
     event = stream.record_event()
-    assert not event.query() and not gate.is_open
-    assert gate.device == device and gate.name == "upload"
-    assert '"upload"' in repr(gate) and repr(gate).endswith("not open>")
+    assert not event.query()
+    assert not gate.is_open
+    assert gate.device == device
+    assert gate.name == "upload"
+    assert '"upload"' in repr(gate)
+    assert repr(gate).endswith("not open>")
     gate.open()
     event.synchronize(PATIENCE)
-    assert gate.is_open and repr(gate).endswith(", open>")
+    assert gate.is_open
+    assert repr(gate).endswith(", open>")
     gate.open()
     gate.wait(stream)
     stream.synchronize(PATIENCE)
@@ -40,10 +44,17 @@ def test_a_block_that_raises_fails_its_gate(device, stream):
     class Ours(Exception):
         pass
 
-    with pytest.raises(Ours), fencepost.Gate(device, limit=None) as gate:
-        gate.wait(stream)
-        event = stream.record_event()
-        raise Ours("the disk is full")
+    gate = fencepost.Gate(device, limit=None)
+
+    def fails():
+        with gate:
+            gate.wait(stream)
+            stream.record_event(event)
+            raise Ours("the disk is full")
+
+    event = fencepost.Event(device)
+    with pytest.raises(Ours):
+        fails()
     with pytest.raises(RuntimeError, match=r"Ours: the disk is full \(at .*test_gate.py:\d+\)"):
         event.synchronize(PATIENCE)
     assert not gate.is_open

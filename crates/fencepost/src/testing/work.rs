@@ -119,7 +119,13 @@ pub fn share_order(one: &Stream, two: &Stream) -> bool {
 /// ```
 #[track_caller]
 pub fn gate(stream: &Stream) -> Result<Gate> {
-    work_of(stream)?.gate(stream.imp(), Place::caller())
+    gate_at(stream, Place::caller())
+}
+
+/// The same, with the line of another language that closes it.
+#[doc(hidden)]
+pub fn gate_at(stream: &Stream, at: Place) -> Result<Gate> {
+    work_of(stream)?.gate(stream.imp(), at)
 }
 
 /// A log that streams of `device` can append to.

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 
 use super::{calls, stream::number_of};
 use crate::{
-    arguments::{Parameter, core_of},
+    arguments::{Name, Parameter, core_of},
     objects::MpsEvent,
     wait::limit,
 };
@@ -24,8 +24,8 @@ impl MpsEvent {
     }
 
     #[setter]
-    fn set_name(&self, name: Option<String>) {
-        self.core.set_name(name);
+    fn set_name(&self, name: Option<Name>) {
+        self.core.set_name(name.map(|name| name.0));
     }
 
     /// Mark the point behind everything submitted to ``stream`` so far, and hold it from now on.
@@ -66,7 +66,7 @@ impl MpsEvent {
     /// After ``timeout`` seconds, an argument that PyTorch's lacks, it raises TimeoutError, which
     /// says what it waited for. Other threads keep running meanwhile, and Ctrl-C ends the wait.
     #[pyo3(signature = (timeout = None))]
-    fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+    fn synchronize(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         self.core.synchronize(py, limit(timeout)?)
     }
 

@@ -175,7 +175,7 @@ pub(crate) fn _mps_live_events() -> usize {
 /// Block until everything submitted to any stream of the device is done, PyTorch's own included.
 #[pyfunction]
 #[pyo3(name = "_mps_synchronize", signature = (timeout = None))]
-pub(crate) fn synchronize(py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+pub(crate) fn synchronize(py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
     let limit = limit(timeout)?;
     let event = Core::new(Flags::default());
     calls::record(py, &event, None)?;

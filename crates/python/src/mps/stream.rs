@@ -7,7 +7,7 @@ use pyo3::{exceptions::PyRuntimeError, prelude::*};
 
 use super::pool::{self, POOL, unknown_stream};
 use crate::{
-    arguments::Parameter,
+    arguments::{Parameter, check_event},
     error::to_py,
     objects::{MpsEvent, PyDevice, PyStream},
     place,
@@ -28,15 +28,24 @@ pub(crate) fn number_of(
     stream: Option<&Bound<'_, PyAny>>,
     parameter: Parameter,
 ) -> PyResult<Option<usize>> {
-    match stream {
-        None => Ok(None),
-        Some(stream) => match stream.cast::<MpsStream>() {
-            Ok(stream) => Ok(Some(stream.get().number)),
-            Err(_) => Err(PyRuntimeError::new_err(format!(
-                "{parameter}: expected an MPS stream (fencepost.mps.Stream), but got {}",
-                stream.get_type().name()?
-            ))),
-        },
+    let Some(stream) = stream else {
+        return Ok(None);
+    };
+    match stream.cast::<MpsStream>() {
+        Ok(stream) => Ok(Some(stream.get().number)),
+        // The type that PyTorch raises.
+        Err(_) => Err(PyRuntimeError::new_err(format!(
+            "{parameter}: expected an MPS stream (fencepost.mps.Stream), but got {}",
+            stream.get_type().fully_qualified_name()?
+        ))),
+    }
+}
+
+/// The same, where PyTorch looks at no type.
+fn number_in(stream: &Bound<'_, PyAny>, parameter: Parameter) -> PyResult<usize> {
+    match stream.cast::<MpsStream>() {
+        Ok(stream) => Ok(stream.get().number),
+        Err(_) => Err(parameter.expected("an MPS stream (fencepost.mps.Stream)", stream)),
     }
 }
 
@@ -72,7 +81,7 @@ impl MpsStream {
     /// Block until everything submitted to it so far is done. Raises TimeoutError after ``timeout``
     /// seconds.
     #[pyo3(signature = (timeout = None))]
-    fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+    fn synchronize(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let limit = limit(timeout)?;
         synchronize(py, pool::stream(py, self.number)?, limit)
     }
@@ -90,19 +99,22 @@ impl MpsStream {
             Some(event) => event,
             None => Bound::new(slf.py(), MpsEvent::with_timing(false))?.into_any(),
         };
+        check_event(&event, Parameter::new("record_event", "event"))?;
         event.call_method1("record", (slf,))?;
         Ok(event.unbind())
     }
 
     /// Make later work of this stream run after what ``event`` holds now.
     fn wait_event(slf: &Bound<'_, Self>, event: &Bound<'_, PyAny>) -> PyResult<()> {
+        check_event(event, Parameter::new("wait_event", "event"))?;
         event.call_method1("wait", (slf,)).map(drop)
     }
 
     /// Make later work of this stream run after everything submitted to ``stream`` so far.
-    fn wait_stream(&self, py: Python<'_>, stream: &MpsStream) -> PyResult<()> {
+    fn wait_stream(&self, py: Python<'_>, stream: &Bound<'_, PyAny>) -> PyResult<()> {
+        let number = number_in(stream, Parameter::new("wait_stream", "stream"))?;
         let ours = pool::stream(py, self.number)?;
-        let other = pool::stream(py, stream.number)?;
+        let other = pool::stream(py, number)?;
         let at = place::of_record(py);
         py.detach(|| ours.wait(&bindings::mark_at(other, at)?))
             .map_err(to_py)
@@ -133,8 +145,10 @@ pub(crate) fn _mps_current_stream() -> MpsStream {
 
 /// Make ``stream`` this thread's current one.
 #[pyfunction]
-pub(crate) fn _mps_set_stream(stream: &MpsStream) {
-    pool::set_current(stream.number);
+pub(crate) fn _mps_set_stream(stream: &Bound<'_, PyAny>) -> PyResult<()> {
+    let number = number_in(stream, Parameter::new("set_stream", "stream"))?;
+    pool::set_current(number);
+    Ok(())
 }
 
 /// Return the device of ``fencepost.mps``.
