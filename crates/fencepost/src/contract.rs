@@ -122,6 +122,7 @@ pub(crate) struct Sample {
 pub(crate) enum Stamp {
     Clock(Timestamp),
     /// A complete marker of the device with timing.
+    #[cfg_attr(not(any(feature = "cuda", feature = "vulkan")), allow(dead_code))]
     Marker(Arc<dyn MarkerImpl>),
 }
 
