@@ -12,6 +12,7 @@
 //! - `awaiting`: `await event`. `interprocess`: events that two processes share.
 //! - `cuda_class`: the class that `fencepost.cuda.Event` is.
 //! - `device`: the methods of that class. `mps`: `fencepost.mps`, and PyTorch's own MPS stream.
+//! - `correlation`: the host's clock.
 //! - `stream`, `marker`, `event`, `cuda`: the methods of the classes. `fastcall`: faster entries to
 //!   the most frequent of them. `measure`: `fencepost.measure` and its result.
 //!
@@ -28,6 +29,7 @@ use pyo3::prelude::*;
 mod arguments;
 mod awaiting;
 mod core;
+mod correlation;
 mod cuda;
 mod cuda_class;
 mod cuda_streams;
@@ -74,7 +76,7 @@ mod _C {
             synchronize_event, wait_for,
         },
         mps::stream::{_mps_current_stream, _mps_device, _mps_set_stream},
-        objects::{PyDevice, PyEvent, PyMarker, PyStream},
+        objects::{PyCorrelation, PyDevice, PyEvent, PyHostTime, PyMarker, PyStream},
         place::locations,
         raised::close,
         stream::wrap_stream,

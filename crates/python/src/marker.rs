@@ -8,7 +8,8 @@ use crate::{
     awaiting,
     core::Pending,
     error::to_py,
-    objects::{PyDevice, PyMarker},
+    objects::{PyCorrelation, PyDevice, PyHostTime, PyMarker},
+    place,
     raised::call_back,
     wait::{WaitMode, limit, wait},
 };
@@ -87,6 +88,31 @@ impl PyMarker {
         let end = &end.get().0;
         let elapsed = py.detach(|| self.0.elapsed(end)).map_err(to_py)?;
         Ok(elapsed.uncertainty().as_secs_f64() * 1e3)
+    }
+
+    /// Return when it completed on the clock of ``time.monotonic()``, as a ``HostTime``, which says
+    /// how far the truth may be from that. Times of several devices compare.
+    ///
+    /// The time on the device's clock is brought there by ``correlation``, which
+    /// ``device.correlate()`` returned; without one it is taken now, which blocks as that call does.
+    ///
+    /// Raises ValueError for a marker without timing, RuntimeError for a correlation of another
+    /// device and while it is pending.
+    #[pyo3(signature = (correlation = None))]
+    fn host_time(
+        &self,
+        py: Python<'_>,
+        correlation: Option<&Bound<'_, PyCorrelation>>,
+    ) -> PyResult<PyHostTime> {
+        let at = place::of_record(py);
+        let given = correlation.map(|correlation| &correlation.get().0);
+        let time = py.detach(|| match given {
+            Some(correlation) => self.0.host_time(correlation),
+            None => self
+                .0
+                .host_time(&bindings::correlate_at(self.0.device(), at)?),
+        });
+        PyHostTime::of(py, time.map_err(to_py)?)
     }
 
     /// Call ``callback(error)`` once it is complete, with None, or has failed, with the exception.

@@ -1,13 +1,13 @@
 //! The Rust side of the objects of this package's classes: what each one holds. Their methods are
 //! in [`device`](crate::device), [`stream`](crate::stream), [`event`](crate::event),
-//! [`cuda`](crate::cuda) and [`mps`](crate::mps).
+//! [`correlation`](crate::correlation), [`cuda`](crate::cuda) and [`mps`](crate::mps).
 //!
 //! The classes are apart from their methods because methods take objects of the other classes:
 //! [`arguments`](crate::arguments) lies between the two.
 
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::Duration};
 
-use fencepost::{Device, Marker, Stream};
+use fencepost::{Correlation, Device, HostTime, Marker, Stream};
 use pyo3::prelude::*;
 
 use crate::{core::Core, error::to_py, raw::Flags};
@@ -111,6 +111,26 @@ impl PyEvent {
 /// are the same recording.
 #[pyclass(frozen, weakref, name = "Marker", module = "fencepost")]
 pub(crate) struct PyMarker(pub(crate) Marker);
+
+/// A device's clock beside the host's, read at one moment: ``Device.correlate()`` makes it, and
+/// ``Marker.host_time()`` uses it.
+///
+/// It is a value, and tells less of later times, since the two clocks drift apart: by 100 µs a
+/// second at most, as long as nobody has measured it.
+#[pyclass(frozen, weakref, name = "Correlation", module = "fencepost")]
+pub(crate) struct PyCorrelation(pub(crate) Correlation);
+
+/// When something happened on a device, by the host's clock: what ``Marker.host_time()`` returns.
+///
+/// Times of all devices compare: one is less than another if it is earlier whatever the
+/// uncertainties hide. Where they overlap, neither is less.
+#[pyclass(frozen, weakref, name = "HostTime", module = "fencepost")]
+pub(crate) struct PyHostTime {
+    pub(crate) time: HostTime,
+    pub(crate) monotonic_ns: i64,
+    /// That of the time, and how well its place on the clock of Python is known.
+    pub(crate) uncertainty: Duration,
+}
 
 /// A CUDA event: a drop-in for ``torch.cuda.Event``, on the streams of any library.
 ///

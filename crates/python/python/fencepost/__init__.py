@@ -22,9 +22,11 @@ import atexit
 from fencepost import _C, cuda, mps
 from fencepost._asking import devices
 from fencepost._C import (
+    Correlation,
     Device,
     Event,
     Gate,
+    HostTime,
     Marker,
     Measurement,
     Plot,
@@ -37,9 +39,11 @@ from fencepost._C import (
 
 __all__ = [
     "_C",
+    "Correlation",
     "Device",
     "Event",
     "Gate",
+    "HostTime",
     "Marker",
     "Measurement",
     "Plot",
