@@ -411,7 +411,6 @@ impl Elapsed {
     }
 
     /// A time that may be `off` by so many nanoseconds, besides the steps of its clock.
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub(crate) fn within(nanos: f64, off: f64, clock: Clock) -> Elapsed {
         let rounding = Rounding::Nanos(off);
         Elapsed {

@@ -275,7 +275,7 @@ fn mismatch(call: &'static str, correlation: &Correlation, other: String) -> Err
 
 /// How far a time on a device's clock may be from the truth, in nanoseconds.
 fn uncertainty_of(elapsed: &Elapsed) -> f64 {
-    elapsed.resolution().as_nanos() as f64
+    elapsed.uncertainty().as_nanos() as f64
 }
 
 /// The nanoseconds from one instant to another, signed.
@@ -404,7 +404,7 @@ impl HostTime {
     }
 
     /// The time from this one to `end`, on the host's clock, also of another device. Negative if
-    /// `end` is earlier. It is known within the two uncertainties, added.
+    /// `end` is earlier. Its [uncertainty](Elapsed::uncertainty) is the sum of the two.
     ///
     /// ```
     /// # let device = fencepost::Device::open("host")?;
@@ -417,7 +417,9 @@ impl HostTime {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn elapsed(&self, end: &HostTime) -> Elapsed {
-        Elapsed::new(nanos_between(self.instant, end.instant), host_clock())
+        let uncertainty = self.uncertainty.saturating_add(end.uncertainty);
+        let nanos = nanos_between(self.instant, end.instant);
+        Elapsed::within(nanos, uncertainty.as_nanos() as f64, host_clock())
     }
 }
 
@@ -625,6 +627,7 @@ mod tests {
         assert_eq!(time(10, 1).partial_cmp(&time(10, 1)), Some(Ordering::Equal));
         assert_eq!(time(10, 1).elapsed(&time(13, 9)).as_millis_f64(), 3.0);
         assert_eq!(time(13, 9).elapsed(&time(10, 1)).as_millis_f64(), -3.0);
+        assert!(time(10, 1).elapsed(&time(13, 9)).uncertainty() >= millis(10));
     }
 
     proptest! {

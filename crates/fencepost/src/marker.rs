@@ -229,8 +229,9 @@ impl Marker {
 
     /// When the marker completed, by the host's monotonic clock: the instant to which
     /// `correlation` brings the time on the device's clock, and how far the truth may be from it.
-    /// That is what the correlation is uncertain by at that instant, and what the device's clock
-    /// can tell. Times of several devices compare. Never blocks.
+    /// That is what the correlation is uncertain by at that instant, and the
+    /// [uncertainty](Elapsed::uncertainty) of the way from there on the device's clock. Times of
+    /// several devices compare. Never blocks.
     ///
     /// # Errors
     /// In this order: [`Error::TimingDisabled`] for a marker without timing;
