@@ -9,7 +9,7 @@ use std::{
 use crate::{
     clock::Timestamp,
     contract::{MarkerImpl, TimelineKnowledge},
-    core::StreamCore,
+    core::{DeviceCore, StreamCore},
     device::Device,
     error::{Cause, Error, InWords, Result},
     fork::PerProcess,
@@ -77,7 +77,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// *Invariant: when a wait returns without an error, the gate has ended, or its deadline is
 /// pending, or it has none.* Who ends the gate sets `ended` first and takes the deadline out second;
 /// who waits looks at `ended` under the lock under which it adds the deadline.
-struct Barrier {
+pub(crate) struct Barrier {
     point: Point,
     ended: AtomicBool,
     limit: Duration,
@@ -136,9 +136,8 @@ impl Gate {
     pub(crate) fn made_at(device: &Device, limit: Duration, at: Place) -> Result<Gate> {
         device.core().check_fork()?;
         device.imp().check_can_hold()?;
-        let stream = StreamCore::of_gate(device.core().clone());
         Ok(Gate {
-            barrier: Arc::new(Barrier::new(Timeline::new(stream, 0), limit, at)),
+            barrier: Barrier::on(device.core(), limit, at),
             device: device.clone(),
         })
     }
@@ -293,6 +292,12 @@ impl Gate {
 }
 
 impl Barrier {
+    /// A closed one for streams of `device`.
+    pub(crate) fn on(device: &Arc<DeviceCore>, limit: Duration, at: Place) -> Arc<Barrier> {
+        let timeline = Timeline::new(StreamCore::of_gate(device.clone()), 0);
+        Arc::new(Barrier::new(timeline, limit, at))
+    }
+
     /// `timeline` has no other marker.
     fn new(timeline: Arc<Timeline>, limit: Duration, at: Place) -> Barrier {
         Barrier {
@@ -343,7 +348,8 @@ impl Barrier {
         self.stream().device.check_fork().is_ok() && !self.ended.swap(true, Ordering::AcqRel)
     }
 
-    fn open(&self) {
+    /// See [`Gate::open`].
+    pub(crate) fn open(&self) {
         if self.end() {
             self.point.timeline.advance(1).fire();
             self.end_limit();

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use fencepost::{Event, Stream, cuda, testing::work};
+use fencepost::{Event, Gate, Stream, cuda, testing::work};
 
 use super::{
     Base, Bench, Figures, Measure, Row, against,
@@ -29,6 +29,7 @@ pub(super) const MEASURES: &[Measure] = &[
     |bench| bench.cuda_cycle("create + record + drop, timed", true, 0.85),
     Bench::cuda_query,
     Bench::cuda_wait,
+    Bench::cuda_gate,
     |bench| bench.cuda_round_trip("record + synchronize, timed", true, Some(1.1)),
     // The driver completes an untimed event of an idle stream at once, without the GPU.
     |bench| bench.cuda_round_trip("record + synchronize, idle stream", false, None),
@@ -184,6 +185,28 @@ impl Bench {
         });
         let base = ("cuStreamWaitEvent", Some(0.2));
         self.compare("wait, complete", base, &sides, ours, bare)
+    }
+
+    /// What is behind the gate is let go in the same turn, so the queue stays short.
+    fn cuda_gate(&self) -> Result<Row, Stop> {
+        let sides = self.sides()?;
+        let word = sides.bare.word()?;
+        let ours: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                let gate = Gate::new(&self.device)?;
+                black_box(&gate).wait(black_box(&sides.ours))?;
+                gate.open();
+            }
+            Ok(())
+        });
+        let bare: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                black_box(&sides.bare).wait_and_store(black_box(&word))?;
+            }
+            Ok(())
+        });
+        let base = ("cuStreamWaitValue32 + store", None);
+        self.compare("gate: make, wait, open", base, &sides, ours, bare)
     }
 
     fn cuda_round_trip(

@@ -1,4 +1,4 @@
-//! A marker that the host completes, or that nothing completes.
+//! A marker that nothing completes.
 
 use std::{sync::Arc, time::Instant};
 
@@ -10,7 +10,7 @@ use crate::{
     timeline::{Awaited, Point, Timeline},
 };
 
-/// The first marker of `timeline`: complete once the timeline is advanced.
+/// The first marker of `timeline`, which nobody advances.
 pub(super) fn marker(timeline: Arc<Timeline>, timing: bool, at: Place) -> Arc<dyn MarkerImpl> {
     Arc::new(HeldMarker(Point {
         timeline,

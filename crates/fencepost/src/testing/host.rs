@@ -5,15 +5,14 @@ use std::{panic::resume_unwind, sync::Arc, time::Duration};
 use super::{
     TestWork,
     bytes::{self, ByteCounterImpl},
-    held,
     work::{Gate, Log},
 };
 use crate::{
-    contract::{Backend, DeviceImpl, StreamImpl},
-    core::{DeviceCore, StreamCore},
+    contract::{Backend, DeviceImpl, MarkerImpl, StreamImpl},
+    core::DeviceCore,
     error::Result,
+    gate::Barrier,
     place::Place,
-    timeline::Timeline,
 };
 
 /// The test work of a device, if it is a host device.
@@ -36,12 +35,10 @@ impl TestWork for HostWork {
     }
 
     fn gate(&self, stream: &dyn StreamImpl, at: Place) -> Result<Gate> {
-        // A marker of a stream that does not exist: completing it opens the gate.
-        let core = StreamCore::new(self.core.clone());
-        core.name.set("test gate");
-        let timeline = Timeline::new(core, 0);
-        stream.wait(&held::marker(timeline.clone(), false, at))?;
-        Ok(Gate::new(move || timeline.advance(1).fire()))
+        let barrier = Barrier::on(&self.core, Duration::MAX, at);
+        let marker: Arc<dyn MarkerImpl> = barrier.clone();
+        stream.wait(&marker)?;
+        Ok(Gate::new(move || barrier.open()))
     }
 
     fn append(&self, stream: &dyn StreamImpl, log: &Log, token: u32) -> Result<()> {

@@ -36,6 +36,7 @@ mod cases;
 mod context;
 #[cfg(all(feature = "cuda", not(loom)))]
 pub mod cuda;
+#[cfg(feature = "mutants")]
 mod held;
 pub(crate) mod host;
 #[cfg(feature = "mutants")]

@@ -40,6 +40,10 @@ pub(crate) trait TestWork: Send + Sync {
     fn new_log(&self) -> Result<Log>;
 
     /// Holds `stream` until the gate is opened. `at` is where a test made it.
+    ///
+    /// On the host it is what a [`Gate`](crate::Gate) is. On a GPU the driver alone holds the
+    /// stream: work behind a `Gate` counts as work that may fail, and most cases are about work
+    /// that may not.
     fn gate(&self, stream: &dyn StreamImpl, at: Place) -> Result<Gate>;
 
     /// Device work that writes `token` where it ran in the order.

@@ -2,7 +2,10 @@
 
 use std::{
     ffi::{c_int, c_uint, c_void},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
@@ -52,6 +55,9 @@ functions! {
     query = "cuEventQuery" (Handle);
     synchronize = "cuEventSynchronize" (Handle);
     wait = "cuStreamWaitEvent" (Handle, Handle, c_uint);
+    wait_value = "cuStreamWaitValue32_v2" (Handle, u64, u32, c_uint);
+    host_alloc = "cuMemHostAlloc" (*mut Handle, usize, c_uint);
+    host_pointer = "cuMemHostGetDevicePointer_v2" (*mut u64, Handle, c_uint);
     elapsed = "cuEventElapsedTime_v2" or "cuEventElapsedTime" (*mut f32, Handle, Handle);
 }
 
@@ -104,6 +110,12 @@ pub(super) struct Event {
     raw: Handle,
 }
 
+/// Memory that the device can wait for a value in.
+pub(super) struct Word {
+    cell: &'static AtomicU32,
+    device: u64,
+}
+
 impl Stream {
     /// A stream of `device`. The device's context stays current in the calling thread, so that bare
     /// calls pay for nothing but themselves.
@@ -152,6 +164,34 @@ impl Stream {
         // SAFETY: as in `record`.
         let status = unsafe { (self.driver.wait)(self.raw, event.raw, 0) };
         check("cuStreamWaitEvent", status)
+    }
+
+    /// A word of page-locked memory, which is never freed: see [`Word`].
+    pub(super) fn word(&self) -> Result<Word, Stop> {
+        let (mut host, mut device): (Handle, u64) = (std::ptr::null_mut(), 0);
+        // CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP
+        // SAFETY: `host` is one pointer; the stream's context is current.
+        let status = unsafe { (self.driver.host_alloc)(&raw mut host, 4096, 0b11) };
+        check("cuMemHostAlloc", status)?;
+        // SAFETY: `device` is one device pointer; `host` was just allocated and mapped.
+        let status = unsafe { (self.driver.host_pointer)(&raw mut device, host, 0) };
+        check("cuMemHostGetDevicePointer", status)?;
+        // SAFETY: aligned, freshly allocated and never freed; the device only reads it.
+        let cell = unsafe { AtomicU32::from_ptr(host.cast()) };
+        cell.store(0, Ordering::Release);
+        Ok(Word { cell, device })
+    }
+
+    /// `cuStreamWaitValue32`, and the store that ends the wait.
+    #[inline]
+    pub(super) fn wait_and_store(&self, word: &Word) -> Result<(), Stop> {
+        let next = word.cell.load(Ordering::Relaxed).wrapping_add(1);
+        // SAFETY: the stream is alive, and so is the memory, for ever. 0 is
+        // CU_STREAM_WAIT_VALUE_GEQ.
+        let status = unsafe { (self.driver.wait_value)(self.raw, word.device, next, 0) };
+        check("cuStreamWaitValue32", status)?;
+        word.cell.store(next, Ordering::Release);
+        Ok(())
     }
 
     /// Waits for everything on the stream, by an event of its own.
