@@ -80,7 +80,7 @@ pub fn measure<E: From<Error>>(
 }
 
 impl Measure<'_> {
-    /// Measures how long one call of `f` takes on the device, as the [module](crate::mod@measure)
+    /// Measures how long one call of `f` takes on the device, as the [module](mod@crate::measure)
     /// says. `f` queues the work of one call on the stream and returns. It is called on this
     /// thread, some dozens to thousands of times. Blocks for about the budget.
     ///

@@ -18,7 +18,7 @@ const HOLD: Duration = Duration::from_millis(20);
 ///
 /// They are queued in pieces of some hundred calls, each between two timed records on the held
 /// stream; their times are added. A piece that does not return while the stream is held is timed on
-/// the stream as it is then, no longer held: see the [module](crate::mod@measure). What a pair of
+/// the stream as it is then, no longer held: see the [module](mod@crate::measure). What a pair of
 /// records takes is part of the time, once for each piece. Blocks until all calls are complete.
 ///
 /// # Errors
