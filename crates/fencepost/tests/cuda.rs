@@ -13,6 +13,8 @@ use std::{
 use fencepost::{
     Backend, Device, Error, Event, Gate, Marker, Status, Stream, bindings,
     cuda::{self, RawEvent, RawEventOptions},
+    measure,
+    measure::Measure,
     testing::{self, work},
 };
 
@@ -455,6 +457,42 @@ fn waits_that_would_break_a_capture_are_refused() {
     }
     for stream in [&stream, &joined, &held, &other] {
         stream.synchronize_timeout(PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn measuring_a_captured_stream_is_refused_and_breaks_no_capture() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.device.new_stream().unwrap();
+    let graph = Graph::capture(&stream, || {
+        let mut calls = 0;
+        let found = measure(&stream, || {
+            calls += 1;
+            Ok::<_, Error>(())
+        });
+        let error = found.unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+        assert!(error.to_string().contains("being captured"), "{error}");
+        assert_eq!(calls, 0);
+    });
+    if let Some(graph) = graph {
+        graph.run();
+    }
+    stream.synchronize_timeout(PATIENCE).unwrap();
+}
+
+/// On the stand-in a kernel takes its length on the simulated clock, which also follows the host's:
+/// so it may take longer, and never less.
+#[test]
+fn a_slope_is_no_shorter_than_the_kernel() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.device.new_stream().unwrap();
+    for micros in [5, 50] {
+        let spin = || work::spin(&stream, micros * 1_000);
+        let found = Measure::new(&stream).run(spin).unwrap();
+        println!("a spin of {micros} µs: {found}");
+        // Samples scatter to both sides.
+        assert!(found.median() > micros as f64 * 0.9e-6, "{found}");
     }
 }
 
