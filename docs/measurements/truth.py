@@ -207,7 +207,7 @@ def cupti(torch, call):
         for _ in range(LAUNCHES):
             call()
         torch.cuda.synchronize()
-    total = sum(event.device_time_total for event in profiler.key_averages()
+    total = sum(event.self_device_time_total for event in profiler.key_averages()
                 if event.device_type == torch.autograd.DeviceType.CUDA)
     if total == 0:
         raise RuntimeError("the profiler saw no kernel")
