@@ -435,6 +435,32 @@ fn a_keeper_ends_with_its_guard_and_survives_a_lost_device() {
 }
 
 #[test]
+fn a_process_may_fork_and_end_while_time_is_kept() {
+    with_stand_in(|device, control| {
+        let keeper = device.keep_time().unwrap();
+        pass(device, control, 1_000_000_000);
+        // SAFETY: the child calls this crate alone, which is what is tested, and `_exit`.
+        match unsafe { libc::fork() } {
+            -1 => panic!("fork failed"),
+            0 => {
+                let refused = matches!(device.keep_time(), Err(Error::Forked { .. }));
+                drop(keeper);
+                // SAFETY: ends the child at once, without what the parent does at its end.
+                unsafe { libc::_exit(i32::from(!refused)) }
+            }
+            child => {
+                let mut status = 0;
+                // SAFETY: `status` is a place for an int, and `child` is our own.
+                assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+                assert_eq!(status, 0, "the child's checks failed");
+            }
+        }
+        // It lives until the process ends, and so does its thread.
+        std::mem::forget(keeper);
+    });
+}
+
+#[test]
 fn a_keeper_that_cannot_begin_says_why() {
     with_stand_in(|device, control| {
         for call in ["cuStreamCreate", "cuEventCreate", "cuEventRecord"] {
