@@ -150,9 +150,15 @@ fn with_stand_in(w: &Workspace, args: &str) -> Result<Command, String> {
             .flat_map(|package| ["--package", package]),
     );
     command.args(python::FOR_TESTS);
-    command.env("RUSTC_WRAPPER", w.target.join("debug/metal-sim-rustc"));
-    add_flags(&mut command, "RUSTFLAGS", "--cfg metal_sim");
+    link_stand_in(w, &mut command, "");
     Ok(command)
+}
+
+/// Has a build by cargo link the stand-in, with these flags of rustc too. [`wrapper`] is built
+/// before.
+pub(super) fn link_stand_in(w: &Workspace, command: &mut Command, flags: &str) {
+    command.env("RUSTC_WRAPPER", w.target.join("debug/metal-sim-rustc"));
+    add_flags(command, "RUSTFLAGS", &format!("--cfg metal_sim {flags}"));
 }
 
 /// With rustup's targets, or else with Debian's compiler.
@@ -206,7 +212,7 @@ fn with_debians_compiler(w: &Workspace) -> Command {
 }
 
 /// Builds the wrapper for rustc that lets objc2's crates be linked off Apple.
-fn wrapper(w: &Workspace) -> Command {
+pub(super) fn wrapper(w: &Workspace) -> Command {
     w.cargo("build --package fencepost-sim-metal --bin metal-sim-rustc --locked")
 }
 
