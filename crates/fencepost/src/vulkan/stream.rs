@@ -5,6 +5,7 @@ use std::{any::Any, sync::Arc};
 use ash::vk;
 
 use super::{
+    exit,
     fault::Fault,
     gate::HostGate,
     gpu::{Gpu, GpuStream},
@@ -201,7 +202,10 @@ impl VkStream {
             Ok(gate)
         });
         match waits {
-            Ok(gate) => Ok(gate),
+            Ok(gate) => {
+                exit::used();
+                Ok(gate)
+            }
             Err(fault) => self.refused(fault).map(|()| None),
         }
     }

@@ -9,6 +9,7 @@ use std::{
 use ash::{Device as Table, vk};
 
 use super::{
+    exit,
     fault::Fault,
     gate::HostGate,
     gpu::Gpu,
@@ -53,7 +54,9 @@ impl DeviceWatcher {
 
     /// Watches `watch` until it is settled.
     pub(super) fn watch(&self, watch: Watch) -> Result<()> {
-        self.watcher.watch(watch)
+        self.watcher.watch(watch)?;
+        exit::used();
+        Ok(())
     }
 
     /// Has the watcher look at all markers that it watches: some may have failed by now.
