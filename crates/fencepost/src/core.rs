@@ -16,7 +16,7 @@ use crate::{
     name::Name,
     place::Place,
     sync::{AtomicU64, BriefLock, Ids, Mutex, Ordering, lock},
-    timeline::Awaited,
+    timeline::{Awaited, Point, Reached, Timeline},
 };
 
 /// A closure that runs on a thread of the library.
@@ -155,6 +155,30 @@ pub(crate) trait HostWork: Send + Sync {
     fn doing(&self) -> Doing;
 }
 
+/// A stream whose work runs on a device that can be asked how far it is.
+pub(crate) trait DeviceWork: Send + Sync {
+    /// Completes what the device tells to be complete. `true` where nothing submitted is left.
+    /// Never blocks.
+    fn look(&self) -> bool;
+}
+
+/// A stream's wait that the device keeps by itself, so that the host does not learn when it is
+/// over. It holds no marker: an event whose marker has another owner is not recorded in place.
+struct DeviceWait {
+    timeline: Weak<Timeline>,
+    value: u64,
+    at: Place,
+    /// The stream's last marker in front of the wait.
+    after: u64,
+}
+
+/// The last of them, in a ring: for the texts of timeouts alone.
+#[derive(Default)]
+struct DeviceWaits {
+    ring: [Option<DeviceWait>; 4],
+    next: usize,
+}
+
 /// Identity and order of a stream, the same over all its timelines.
 pub(crate) struct StreamCore {
     pub(crate) id: u64,
@@ -163,6 +187,8 @@ pub(crate) struct StreamCore {
     pub(crate) is_gate: bool,
     /// The stream itself, if it runs host work.
     pub(crate) host_work: OnceLock<Weak<dyn HostWork>>,
+    /// The stream itself, if a timeout may ask its device.
+    pub(crate) device_work: OnceLock<Weak<dyn DeviceWork>>,
     pub(crate) device: Arc<DeviceCore>,
     /// The last value allocated, for [`Timeout`](crate::error::Timeout) and progress.
     pub(crate) recorded: AtomicU64,
@@ -173,6 +199,7 @@ pub(crate) struct StreamCore {
     /// The stream's waits that the host knows of and that are not over, in their order. A host
     /// stream has one at most; a GPU's stream may have several.
     waits: Mutex<Waits>,
+    device_waits: Mutex<DeviceWaits>,
 }
 
 struct Waits {
@@ -209,6 +236,7 @@ impl StreamCore {
             name: Name::default(),
             is_gate,
             host_work: OnceLock::new(),
+            device_work: OnceLock::new(),
             device,
             recorded: AtomicU64::new(0),
             order: BriefLock::new(),
@@ -216,6 +244,7 @@ impl StreamCore {
                 list: VecDeque::new(),
                 next: 0,
             }),
+            device_waits: Mutex::new(DeviceWaits::default()),
         })
     }
 
@@ -252,6 +281,55 @@ impl StreamCore {
     pub(crate) fn short(&self) -> String {
         let kind = if self.is_gate { "gate" } else { "stream" };
         format!("{kind} {}{}", self.id, self.name)
+    }
+
+    /// What is submitted from now on waits for `point`, on the device.
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "vulkan", has_metal)),
+        allow(dead_code)
+    )]
+    pub(crate) fn waits_on_device(&self, point: &Point) {
+        let wait = DeviceWait {
+            timeline: Arc::downgrade(&point.timeline),
+            value: point.value,
+            at: point.at,
+            after: self.recorded.load(Ordering::Acquire),
+        };
+        let mut waits = lock(&self.device_waits);
+        let next = waits.next;
+        let before = waits.ring[next].replace(wait);
+        waits.next = (next + 1) % waits.ring.len();
+        drop(waits);
+        drop(before);
+    }
+
+    /// The last point that the marker at `value` waits for on the device, of those that are not
+    /// known to be complete. Asks the device of that point.
+    pub(crate) fn device_wait(&self, value: u64) -> Option<Point> {
+        let waits = lock(&self.device_waits);
+        let (newer, older) = waits.ring.split_at(waits.next);
+        let in_front = newer.iter().rev().chain(older.iter().rev()).flatten();
+        let in_front = in_front.filter(|wait| wait.after < value);
+        let points: Vec<_> = in_front
+            .filter_map(|wait| {
+                Some(Point {
+                    timeline: wait.timeline.upgrade()?,
+                    value: wait.value,
+                    at: wait.at,
+                    timing: false,
+                })
+            })
+            .collect();
+        drop(waits);
+        points.into_iter().find(|point| {
+            let is_pending = || point.reached() == Reached::NotYet;
+            is_pending() && !point.timeline.stream.look() && is_pending()
+        })
+    }
+
+    fn look(&self) -> bool {
+        let work = self.device_work.get().and_then(Weak::upgrade);
+        work.is_some_and(|work| work.look())
     }
 
     /// The first of its waits.

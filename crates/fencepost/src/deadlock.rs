@@ -187,7 +187,11 @@ fn find_circle(own: &StreamCore, marker: &Arc<dyn MarkerImpl>) -> Option<String>
 
 /// The walk from `marker` back to `own`. `None` where it ends elsewhere.
 fn back_to(own: &StreamCore, marker: &Arc<dyn MarkerImpl>) -> Option<Vec<Step>> {
-    match walk(marker.clone(), Some(own), |blocked| blocked.for_ever) {
+    let for_ever = |stream: &StreamCore, value| {
+        let step = stream.blocked().filter(|wait| wait.for_ever);
+        step.and_then(|wait| Step::behind(wait, value))
+    };
+    match walk(marker.clone(), Some(own), for_ever) {
         (path, Stop::Own) => Some(path),
         // A circle without `own` in it is reported by its members.
         _ => None,
@@ -199,6 +203,19 @@ pub(crate) struct Step {
     pub(crate) marker: Arc<dyn Awaited>,
     /// Whether host work of the stream before blocks on it, or that stream's queue is parked.
     pub(crate) in_work: bool,
+    /// Whether the stream before waits for it on its device, so that this wait may be over.
+    pub(crate) on_device: bool,
+}
+
+impl Step {
+    /// The step from the marker at `value`, if that lies behind `wait`.
+    pub(crate) fn behind(wait: Blocked, value: u64) -> Option<Step> {
+        (wait.after < value).then_some(Step {
+            marker: wait.marker,
+            in_work: wait.in_work,
+            on_device: false,
+        })
+    }
 }
 
 /// Where a walk ends.
@@ -213,18 +230,19 @@ pub(crate) enum Stop {
     NoWait,
 }
 
-/// The markers on the walk from `marker`, along the waits that `follow` accepts, to `own`, or to
-/// wherever it ends.
+/// The markers on the walk from `marker` to `own`, or to wherever it ends. `next_of` gives the step
+/// from the marker of a stream at a value.
 pub(crate) fn walk(
     marker: Arc<dyn Awaited>,
     own: Option<&StreamCore>,
-    follow: impl Fn(&Blocked) -> bool,
+    next_of: impl Fn(&StreamCore, u64) -> Option<Step>,
 ) -> (Vec<Step>, Stop) {
     let mut path = Vec::new();
     let mut seen = HashSet::new();
     let mut next = Some(Step {
         marker,
         in_work: false,
+        on_device: false,
     });
     while let Some(step) = next {
         let (stream, value) = {
@@ -242,13 +260,7 @@ pub(crate) fn walk(
         if !seen.insert(stream.id) {
             return (path, Stop::Circle);
         }
-        let blocked = stream.blocked();
-        next = blocked
-            .filter(|blocked| blocked.after < value && follow(blocked))
-            .map(|blocked| Step {
-                marker: blocked.marker,
-                in_work: blocked.in_work,
-            });
+        next = next_of(&stream, value);
     }
     (path, Stop::NoWait)
 }

@@ -10,10 +10,10 @@ use crate::{
     contract::MarkerImpl,
     core::{Doing, StreamCore},
     deadlock::{Step, Stop, walk},
-    error::{Error, InWords, Timeout},
+    error::{Error, InWords, Result, Timeout},
     place::Place,
     sync::Ordering,
-    timeline::Point,
+    timeline::{Awaited, Point},
 };
 
 /// The error of a wait for `marker` that has ended at `limit`.
@@ -55,6 +55,8 @@ struct Node {
     is_gate: bool,
     /// What of the stream before waits for it.
     waiter: Waiter,
+    /// Whether it waits on its device.
+    on_device: bool,
 }
 
 enum Waiter {
@@ -90,13 +92,40 @@ const TOLD: usize = 2;
 
 /// Why `marker` is pending.
 pub(crate) fn explain(marker: &Arc<dyn MarkerImpl>) -> Explanation {
-    let (steps, stop) = walk(marker.clone(), None, |_| true);
+    let (steps, stop) = walk(marker.clone(), None, next_of);
     let end = match (stop, steps.last()) {
         (Stop::Circle, _) => End::Circle,
         (Stop::NoWait, Some(last)) => end_of(last.marker.point()),
         _ => End::GoesOn,
     };
     tell(&nodes_of(&steps), &end)
+}
+
+/// What the marker of a stream at a value waits for: what the host knows of, else what the device
+/// has been told.
+fn next_of(stream: &StreamCore, value: u64) -> Option<Step> {
+    let known = stream.blocked();
+    let known = known.and_then(|wait| Step::behind(wait, value));
+    known.or_else(|| {
+        Some(Step {
+            marker: Arc::new(Awaiting(stream.device_wait(value)?)),
+            in_work: false,
+            on_device: true,
+        })
+    })
+}
+
+/// The point of a marker that may be gone.
+struct Awaiting(Point);
+
+impl Awaited for Awaiting {
+    fn point(&self) -> &Point {
+        &self.0
+    }
+
+    fn query(&self) -> Result<bool> {
+        self.0.timeline.check(self.0.value)
+    }
 }
 
 fn end_of(point: &Point) -> End {
@@ -129,6 +158,7 @@ fn nodes_of(steps: &[Step]) -> Vec<Node> {
             at: point.at,
             is_gate: stream.is_gate,
             waiter,
+            on_device: step.on_device,
         });
         before = Some(stream);
     }
@@ -166,7 +196,13 @@ fn tell(nodes: &[Node], end: &End) -> Explanation {
                 1 => " (1 stream lies between)".into(),
                 many => format!(" ({many} streams lie between)"),
             };
-            format!("stuck is {}{between}: {}", last.full, end.words(last, "it"))
+            // The host does not learn when a wait on the device is over.
+            let seen = match nodes.iter().any(|node| node.on_device) {
+                true => "as far as the host sees, ",
+                false => "",
+            };
+            let end = end.words(last, "it");
+            format!("{seen}stuck is {}{between}: {end}", last.full)
         }
     };
     for (number, (one, two)) in waits.into_iter().enumerate() {
@@ -256,6 +292,7 @@ mod tests {
             at: Place::of_line("load.py", number as u32),
             is_gate: false,
             waiter: Waiter::Stream,
+            on_device: false,
         };
         (1..=from).rev().map(node).collect()
     }

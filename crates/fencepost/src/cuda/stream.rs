@@ -21,7 +21,7 @@ use crate::{
     rerecord::{Lock, Rerecord, Rerecorded, alone},
 };
 use crate::{
-    core::{DeviceCore, StreamCore, Streams},
+    core::{DeviceCore, DeviceWork, StreamCore, Streams},
     error::{Cause, Error, Result},
     host_gate::HostGated,
     timeline::{Awaited, Timeline},
@@ -56,13 +56,17 @@ impl CudaStream {
         blocking: bool,
     ) -> Arc<CudaStream> {
         let core = StreamCore::new(device);
-        Arc::new_cyclic(|me| CudaStream {
-            me: me.clone(),
-            values: ValueAllocator::new(core.clone()),
-            core,
-            context,
-            native: NativeStream::new(context, raw, origin),
-            blocking,
+        Arc::new_cyclic(|me: &Weak<CudaStream>| {
+            let work: Weak<dyn DeviceWork> = me.clone();
+            drop(core.device_work.set(work));
+            CudaStream {
+                me: me.clone(),
+                values: ValueAllocator::new(core.clone()),
+                core,
+                context,
+                native: NativeStream::new(context, raw, origin),
+                blocking,
+            }
         })
     }
 
@@ -118,6 +122,13 @@ impl CudaStream {
     pub(crate) fn live_timeline(&self) -> Option<Arc<Timeline>> {
         let (timeline, failure_point) = self.values.current();
         (failure_point.is_none() && !timeline.has_failed()).then_some(timeline)
+    }
+}
+
+impl DeviceWork for CudaStream {
+    /// The driver tells of a stream whether all of it is done, and of no marker without its event.
+    fn look(&self) -> bool {
+        matches!(self.is_idle(), Ok(Some(true)))
     }
 }
 

@@ -55,6 +55,9 @@ impl CudaStream {
         let waited = self
             .native
             .call(|raw| self.context.calls.wait_event(raw, event, 0));
+        if waited.is_ok() {
+            self.core.waits_on_device(imp.point());
+        }
         if let (Ok(()), None) = (&waited, upstream) {
             if let Some(upstream_wait) = upstream_wait {
                 self.watch_upstream(marker, upstream_wait);

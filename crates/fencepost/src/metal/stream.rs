@@ -177,6 +177,7 @@ impl MtlStream {
             (Expected::Completes(_), Some(submission)) => {
                 lock(&self.native.next).wait_for(&imp.counter.event, submission.ordinal);
                 drop(open);
+                self.core.waits_on_device(imp.point());
             }
             // The marker will fail, so this stream ends here. Later work is never submitted.
             (Expected::Fails(_, cause), _) => {

@@ -1,6 +1,9 @@
 //! Vulkan streams. Each is in order on a hardware queue, which several may share.
 
-use std::{any::Any, sync::Arc};
+use std::{
+    any::Any,
+    sync::{Arc, Weak},
+};
 
 use ash::vk;
 
@@ -18,7 +21,7 @@ use super::{
 };
 use crate::{
     contract::{MarkerImpl, StreamImpl},
-    core::{DeviceCore, StreamCore},
+    core::{DeviceCore, DeviceWork, StreamCore},
     epochs::{Counter, Epoch, Expected, ValueAllocator},
     error::{Cause, Error, Result},
     host_gate::{GateWait, HostGated, PublishedWait, open_after},
@@ -60,6 +63,8 @@ impl VkStream {
             native,
             _keep_alive: keep_alive,
         });
+        let work: Weak<dyn DeviceWork> = Arc::<VkStream>::downgrade(&stream);
+        drop(stream.core.device_work.set(work));
         gpu.add_stream(stream.clone());
         stream.queue.add_stream(&stream.core);
         Ok(stream)
@@ -174,6 +179,7 @@ impl VkStream {
             drop(open);
             return self.refused(fault);
         }
+        self.core.waits_on_device(imp.point());
         // The awaited stream fails in front of that marker, so this stream fails from here on.
         let wake = upstream.and_then(|cause| {
             open.fail_from_here(&cause.through(marker.to_string()), |native| {
@@ -220,6 +226,15 @@ impl VkStream {
         };
         // A device cannot wait for a semaphore of another one, so the host waits in its place.
         self.wait_unseen(marker, native || foreign)
+    }
+}
+
+impl DeviceWork for VkStream {
+    fn look(&self) -> bool {
+        if let Ok(counter) = self.native.read() {
+            self.values.current_epoch().settle(counter);
+        }
+        false
     }
 }
 

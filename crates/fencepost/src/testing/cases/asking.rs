@@ -70,6 +70,11 @@ pub(super) const CASES: &[Case] = &[
     case!("synchronize", a_timeout_names_the_end_of_the_chain, []),
     case!(
         "synchronize",
+        a_timeout_follows_waits_on_the_device,
+        [WaitDoesNothing, SignalBeforeTheWork]
+    ),
+    case!(
+        "synchronize",
         a_zero_timeout_looks_once,
         [DeadlineIgnored, SynchronizeReturnsEarly]
     ),
@@ -266,6 +271,51 @@ fn a_timeout_explains_itself(c: &Context) -> Verdict {
     );
     gate.open();
     c.done(&marker)?;
+    Ok(())
+}
+
+/// All three streams are the device's, and the first is held.
+fn a_timeout_follows_waits_on_the_device(c: &Context) -> Verdict {
+    let stream = |name| Ok::<_, Error>(c.stream()?.with_name(name));
+    let (first, second, third) = (
+        stream("the first")?,
+        stream("between")?,
+        stream("the last")?,
+    );
+    c.apart(&[&first, &second, &third])?;
+    // Earlier waits, which are over, are not told.
+    let over = c.stream()?.with_name("over");
+    third.wait(&over.record()?)?;
+    c.stream_done(&over)?;
+    let gate = c.gate(&first)?;
+    let held = first.record()?;
+    second.wait(&held)?;
+    let between = second.record()?;
+    third.wait(&between)?;
+    let end = third.record()?;
+    let start = Instant::now();
+    // Streams of host work park a moment after they were submitted.
+    let text = loop {
+        let Err(early) = end.synchronize_timeout(c.options.moment) else {
+            return Err(Stop::Broken("the first is held, but it is complete".into()));
+        };
+        let text = early.to_string();
+        if text.contains("\"the first\"") || start.elapsed() > c.options.patience {
+            break text;
+        }
+    };
+    for part in [
+        format!("\"the last\" waits for {between}, recorded at {}", file!()),
+        format!("\"between\" waits for {held}, recorded at {}", file!()),
+    ] {
+        check!(text.contains(&part), "\"{part}\" is not in: {text}");
+    }
+    check!(
+        !text.contains("\"over\""),
+        "a wait that is over is told: {text}"
+    );
+    gate.open();
+    c.done(&end)?;
     Ok(())
 }
 
