@@ -231,7 +231,8 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
     /// Queues a write over more memory than the device's last cache holds, so that what runs next
     /// finds nothing of its own there. The first call makes that memory, which may block while a
     /// stream is held; the later ones do not.
-    fn overwrite_cache(&self) -> Result<()> {
+    fn overwrite_cache(&self, at: Place) -> Result<()> {
+        let _ = at;
         Err(Error::Unsupported {
             what: "a cold cache: its API tells no size of one".into(),
             device: self.core().device.name.clone(),

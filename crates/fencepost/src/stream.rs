@@ -402,9 +402,12 @@ impl Stream {
     }
 
     /// Queues a write over more than the device's last cache holds.
+    #[track_caller]
     pub(crate) fn overwrite_cache(&self) -> Result<()> {
         self.check_fork()?;
-        self.imp.overwrite_cache().map_err(Error::seen)
+        self.imp
+            .overwrite_cache(Place::caller())
+            .map_err(Error::seen)
     }
 
     /// How many markers were recorded on the stream, and how many of them are complete. Never

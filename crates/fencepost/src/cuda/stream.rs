@@ -216,7 +216,7 @@ impl StreamImpl for CudaStream {
         }
     }
 
-    fn overwrite_cache(&self) -> Result<()> {
+    fn overwrite_cache(&self, _: Place) -> Result<()> {
         self.native.check_thread()?;
         let context = self.context;
         let failed = |fault| context.failed(fault, None);

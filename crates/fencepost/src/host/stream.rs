@@ -350,12 +350,12 @@ impl StreamImpl for HostStream {
         Ok(())
     }
 
-    fn overwrite_cache(&self) -> Result<()> {
+    fn overwrite_cache(&self, at: Place) -> Result<()> {
         let write = || {
             std::hint::black_box(vec![1_u8; cache::bytes() * 2]);
             Ok(())
         };
-        self.launch(Box::new(write), Place::caller())
+        self.launch(Box::new(write), at)
     }
 
     fn launch(&self, work: Work, at: Place) -> Result<()> {
