@@ -8,7 +8,7 @@
 use std::{path::Path, sync::mpsc, time::Duration};
 
 use fencepost::{
-    Device, Error, Event, Marker, Result, Status, Stream, cuda, testing, testing::work,
+    Device, Error, Event, Gate, Marker, Result, Status, Stream, cuda, testing, testing::work,
 };
 use fencepost_sim_cuda::Control;
 
@@ -18,6 +18,7 @@ mod events;
 
 const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
 const OUT_OF_MEMORY: u32 = 2;
+const NOT_SUPPORTED: u32 = 801;
 const ILLEGAL_ADDRESS: u32 = 700;
 const LAUNCH_FAILED: u32 = 719;
 const UNKNOWN: u32 = 999;
@@ -274,6 +275,31 @@ fn a_refused_wait_is_an_error_and_holds_nothing_back() {
         consumer.synchronize_timeout(PATIENCE).unwrap();
         gate.open();
         marker.synchronize_timeout(PATIENCE).unwrap();
+    });
+}
+
+#[test]
+fn a_device_that_cannot_be_held_says_so_and_holds_nothing_back() {
+    with_stand_in(|device, control| {
+        let stream = device.new_stream().unwrap();
+        let gate = Gate::with_limit(device, Duration::MAX).unwrap();
+        control.fail_call("cuStreamWaitValue32_v2", 1, NOT_SUPPORTED);
+        let refused = gate.wait(&stream).unwrap_err();
+        assert!(matches!(refused, Error::Unsupported { .. }), "{refused:?}");
+        assert!(
+            refused.to_string().contains("cuStreamWaitValue32"),
+            "{refused}"
+        );
+        stream.synchronize_timeout(PATIENCE).unwrap();
+        let other = Gate::with_limit(device, Duration::MAX).unwrap();
+        other.wait(&stream).unwrap();
+        gate.wait(&stream).unwrap();
+        let behind = stream.record().unwrap();
+        assert!(!behind.query().unwrap());
+        other.open();
+        gate.fail("the disk is full");
+        let failed = behind.synchronize_timeout(PATIENCE).unwrap_err();
+        assert!(failed.to_string().contains("the disk is full"), "{failed}");
     });
 }
 
