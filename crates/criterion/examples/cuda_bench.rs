@@ -1,7 +1,7 @@
 //! Criterion on the device time of a CUDA stream. The work is a timed record of an event; put the
 //! launch of your own kernel in its place, on the handle of the stream.
 //!
-//!     cargo run --release -p fencepost-criterion --features cuda --example cuda_bench
+//!     cargo run --release -p fencepost-criterion --features cuda --example cuda_bench -- --bench
 
 use criterion::Criterion;
 use fencepost::{Device, Event, cuda};

@@ -1,6 +1,6 @@
 //! Criterion on the device time of a host stream.
 //!
-//!     cargo run --release -p fencepost-criterion --example host_bench
+//!     cargo run --release -p fencepost-criterion --example host_bench -- --bench
 
 use std::hint::black_box;
 
