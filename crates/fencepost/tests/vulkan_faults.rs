@@ -250,8 +250,56 @@ fn a_family_without_timestamps_is_named_and_does_all_else() {
         println!("said: {error}");
         assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
         assert!(error.to_string().contains("queue family 0"), "{error}");
+        let uncorrelated = device.correlate().unwrap_err();
+        assert!(
+            matches!(uncorrelated, Error::Unsupported { .. }),
+            "{uncorrelated:?}"
+        );
         assert!(stream.error().is_none());
         stream.synchronize_timeout(PATIENCE).unwrap();
+    });
+}
+
+/// On a clock that starts over every 69 s.
+#[test]
+fn the_drift_of_a_clock_is_measured_by_calibrated_timestamps() {
+    measures_the_drift(&[("DRIFT", 5000), ("VALID_BITS", 36)]);
+}
+
+#[test]
+fn the_drift_of_a_clock_is_measured_by_stamps_of_our_own() {
+    measures_the_drift(&[("DRIFT", 5000), ("CALIBRATED", 0)]);
+}
+
+fn measures_the_drift(options: &[(&str, u64)]) {
+    with_driver(options, |_| {
+        let device = Device::open("vulkan:0").unwrap();
+        let stream = device.new_stream().unwrap();
+        let first = device.correlate().unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        let before = Instant::now();
+        let marker = stream.record_timed().unwrap();
+        marker.synchronize_timeout(PATIENCE).unwrap();
+        let after = Instant::now();
+        std::thread::sleep(Duration::from_millis(300));
+        let last = device.correlate().unwrap();
+        assert_eq!((first.drift_ppm(), first.drift_bound_ppm()), (0.0, 100.0));
+        let line = last.with_drift_since(&first).unwrap();
+        println!(
+            "{} ppm, ±{} ({first:?})",
+            line.drift_ppm(),
+            line.drift_bound_ppm()
+        );
+        // On a busy machine the readings may be too far apart to tell the drift.
+        if line.drift_bound_ppm() < 100.0 {
+            let off = (line.drift_ppm() - 5000.0).abs();
+            assert!(off <= line.drift_bound_ppm(), "{off} ppm off");
+            let time = marker.host_time(&line).unwrap();
+            assert!(
+                before <= time.latest() && time.earliest() <= after,
+                "{time:?}"
+            );
+        }
     });
 }
 
