@@ -1441,6 +1441,8 @@ fn a_driver_that_fails_is_an_error_and_not_the_host() {
         };
         assert_eq!(device, "cuda");
         assert!(why.contains("cuInit") && why.contains("999"), "{why}");
+        // The failure is not remembered.
+        assert_eq!(Device::open_best().unwrap().backend(), Backend::Cuda);
         return;
     }
     for scenario in ["no GPU", "a failure"] {

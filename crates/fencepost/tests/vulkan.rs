@@ -629,6 +629,34 @@ fn a_process_may_end_with_a_closed_gate() {
     }
 }
 
+/// Only the driver tells what devices there are.
+#[cfg(unix)]
+#[test]
+fn listing_devices_takes_vulkan_from_forked_children() {
+    if gpu().is_none() {
+        return;
+    }
+    common::in_a_process_of_its_own(|| {
+        assert!(Device::list().iter().any(|found| !found.devices.is_empty()));
+        // SAFETY: the child calls nothing but this crate, which is what is tested, and _exit.
+        match unsafe { libc::fork() } {
+            0 => {
+                let forked = matches!(Device::open("vulkan:0"), Err(Error::Forked { .. }));
+                let host = Device::open("host")
+                    .and_then(|host| host.default_stream().synchronize_timeout(PATIENCE));
+                // SAFETY: ends the child at once.
+                unsafe { libc::_exit(i32::from(!(forked && host.is_ok()))) }
+            }
+            child => {
+                let mut status = -1;
+                // SAFETY: a child of ours; `status` is an int.
+                assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+                assert_eq!(status, 0, "the child's checks failed");
+            }
+        }
+    });
+}
+
 #[cfg(unix)]
 #[test]
 fn a_forked_child_is_told_so_and_may_drop_everything() {

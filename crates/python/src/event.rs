@@ -212,6 +212,7 @@ impl PyEvent {
     ///
     /// The callback runs on a thread of the library, with the GIL, one at a time for each device.
     /// An exception in it goes to ``sys.unraisablehook``. One that is pending at exit never runs.
+    /// Futures of asyncio call this ``add_done_callback``, and pass the future.
     fn on_complete(&self, py: Python<'_>, callback: Py<PyAny>) -> PyResult<()> {
         let callback = call_back(py, callback)?;
         self.core.on_complete(py, callback).map_err(to_py)
