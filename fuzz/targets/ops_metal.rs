@@ -23,4 +23,6 @@ fn device() -> &'static fencepost::Device {
 fuzz_target!(|bytes: &[u8]| common::run(device(), bytes, |_, _| false));
 
 #[cfg(not(metal_sim))]
-fuzz_target!(|_: &[u8]| {});
+fuzz_target!(|bytes: &[u8]| {
+    let _ = bytes;
+});
