@@ -289,6 +289,8 @@ impl fmt::Debug for Measurement {
 pub(super) struct Evidence<'a> {
     pub(super) samples: &'a [f64],
     pub(super) sorted: &'a Sorted,
+    /// What a single call takes.
+    pub(super) alone: f64,
     /// What an empty pair took, each time.
     pub(super) empty: &'a [f64],
     /// How many calls a sample divides by.
@@ -332,7 +334,8 @@ impl Evidence<'_> {
         let added = self.sorted.median() * self.divisor;
         let noise = (median(self.empty).abs() / 4.0).max(self.resolution);
         let is_small = added.abs() <= noise || self.sorted.interval().is_some_and(holds_zero);
-        self.ungated.is_none() && is_small
+        // Where a call takes long alone, a slope near zero is noise.
+        self.ungated.is_none() && is_small && self.alone.abs() <= 2.0 * noise
     }
 
     fn change(&self) -> Option<Note> {
@@ -357,6 +360,7 @@ mod tests {
         Evidence {
             samples,
             sorted: &Sorted::new(samples),
+            alone: median(samples).abs(),
             empty: &[empty],
             divisor: 10.0,
             resolution: 1e-9,
@@ -385,6 +389,10 @@ mod tests {
         assert_eq!(notes(&[0.0; 20], 1e-6, None), no_work);
         let noise: Vec<f64> = (0..21).map(|i| f64::from(i - 10) * 1e-6).collect();
         assert_eq!(notes(&noise, 1e-6, None), no_work);
+        // A slope that cannot be told from zero, of calls that take long alone.
+        let loud: Vec<f64> = (0..21).map(|i| f64::from(i - 9) * 1e-3).collect();
+        let noted = notes(&loud, 1e-6, None);
+        assert!(matches!(noted[..], [Note::WideSpread { .. }]), "{noted:?}");
         // What lies between two events on an ungated stream is the host's time.
         let ungated = notes(&around(1e-9, 40), 1e-6, Some("so"));
         assert!(matches!(ungated[..], [Note::Ungated { .. }]), "{ungated:?}");

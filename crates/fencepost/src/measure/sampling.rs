@@ -21,8 +21,8 @@ const FEWEST: usize = 20;
 const NARROW: f64 = 0.01;
 /// How many calls more the longer run of a sample has, at most.
 const MORE: usize = 10;
-/// The longer run of a sample need not take longer than this, in seconds.
-const LONG_ENOUGH: f64 = 1e-3;
+/// What takes longer than this to queue, in seconds, may not fit into the queue.
+const LONG_TO_QUEUE: f64 = 2e-3;
 /// How long a batch may take to queue, in seconds of the warm-up's pace: far less than the time
 /// after which the gate is opened.
 const QUEUED_WITHIN: f64 = 4e-3;
@@ -157,11 +157,13 @@ impl<'a, E: From<Error>> Sampler<'a, E> {
         Ok(())
     }
 
-    /// As many as make the run last long enough, and leave room for many samples in the budget.
+    /// As many as leave room for many samples in the budget, and for the longer run in the queue:
+    /// the more they are, the less the events' noise counts.
     fn more_calls(&self) -> usize {
         let call = self.pace.host.max(self.pace.device).max(1e-9);
         let by_budget = self.measure.budget.as_secs_f64() / (FEWEST as f64 * call) - 2.0;
-        let calls = (LONG_ENOUGH / call).min(by_budget);
+        let by_queue = LONG_TO_QUEUE / self.pace.host.max(1e-9);
+        let calls = by_queue.min(by_budget);
         // A float beyond the range of the integer becomes its end.
         (calls as usize).clamp(1, MORE)
     }
@@ -408,6 +410,7 @@ impl<'a, E: From<Error>> Sampler<'a, E> {
         let notes = Evidence {
             samples: &self.found.samples,
             sorted: &sorted,
+            alone: median(&self.found.alone),
             empty: &self.found.empty,
             divisor: divisor as f64,
             resolution: self.stream().device().clock().resolution().as_secs_f64(),
