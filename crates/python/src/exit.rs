@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pyo3::prelude::*;
+use pyo3::{exceptions::PyImportError, ffi, prelude::*};
 
 /// The calls that are running, in one word:
 ///
@@ -35,6 +35,19 @@ const RUNNING: u64 = CLOSED - 1;
 /// How long the end of the process waits for Python code on the library's threads. A call that
 /// takes longer is left behind, as a daemon thread is.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// An error in a subinterpreter: threads of the library enter the main interpreter only, and there
+/// is one end to wait for.
+pub(crate) fn check_interpreter() -> PyResult<()> {
+    // SAFETY: this thread is attached, so there is a current interpreter, whose number is read
+    // (https://docs.python.org/3/c-api/init.html#c.PyInterpreterState_GetID).
+    match unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) } {
+        0 => Ok(()),
+        _ => Err(PyImportError::new_err(
+            "fencepost runs in the main interpreter only; import it there, or in another process",
+        )),
+    }
+}
 
 /// Changes the word as `change` says, which is given the one of this process; returns whether it
 /// did.

@@ -94,6 +94,7 @@ mod _C {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
+        crate::exit::check_interpreter()?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         crate::raised::install();
         fastcall::install(py)?;

@@ -50,6 +50,23 @@ def test_a_blocked_thread_stops_no_other(device, gate, call):
     assert not thread.is_alive()
 
 
+@pytest.mark.parametrize("first", ["", "import fencepost"])
+def test_a_subinterpreter_is_told_that_it_cannot_import_the_package(child, first):
+    name = "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
+    pytest.importorskip(name)
+    told = "try:\n import fencepost\nexcept ImportError as error:\n print(error, flush=True)"
+    done = child(
+        f"""
+import {name} as interpreters
+{first}
+other = interpreters.create()
+interpreters.run_string(other, {told!r})
+interpreters.destroy(other)
+"""
+    )
+    assert "interpreter" in done.stdout
+
+
 def test_record_and_wait_release_the_gil(cuda, child):
     # The stand-in blocks in cuEventRecord while a stream's queue is full, as a driver may.
     if "FENCEPOST_CUDA_LIBRARY" not in os.environ:
