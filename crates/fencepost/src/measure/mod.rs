@@ -30,9 +30,9 @@
 //! # Functions that do not return while the stream is held
 //! A function that waits for the device, or does what the driver refuses while a stream is held
 //! (see [`Gate`](crate::Gate)), never returns on a held stream. So a thread of the library opens
-//! the gate after 20 ms, or after five times as long as the batch took to queue in the warm-up if that
-//! is more. That batch is dropped. If it happens again and again, the stream is not held any more,
-//! and the result says so: [`Note::Ungated`].
+//! the gate after 20 ms, or after five times as long as the batch took to queue in the warm-up if
+//! that is more. That batch is dropped. If it happens again and again, the stream is not held any
+//! more, and the result says so: [`Note::Ungated`].
 //!
 //! Nor is it held where the driver itself waits for each launch, or a tool looks at each:
 //! under `CUDA_LAUNCH_BLOCKING=1`, profilers and `compute-sanitizer`.
