@@ -51,7 +51,7 @@ impl Bench {
             Stats::of(nanos).ok_or_else(|| Stop::Failed("a measurement of no rounds".into()))
         };
         let (ours, bare) = (stats(ours)?, stats(bare)?);
-        let base = ("the same records and times by hand", None);
+        let base = ("the same by hand", None);
         Ok(row("measure, each sample", how, &ours, [(&bare, base)]))
     }
 }
