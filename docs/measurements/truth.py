@@ -32,6 +32,8 @@ extern "C" __global__ void spin(int ns) {
 """
 SPINS = [2, 5, 20, 100]
 LAUNCHES = 100
+# One step of the GPU's clock, in microseconds. A spin and its times cannot be told closer.
+STEP = 0.032
 
 
 def main(arguments=None):
@@ -64,7 +66,8 @@ def run(torch, options):
     costs = {name: attempt(lambda: cost(works[name], options), notes, f"{name}, cost")
              for name in ["add 16", "mm 64", "spin 20"]}
     show_costs(costs)
-    graphs = [attempt(lambda: graph(works["mm 4096"]), notes, "mm 4096") for _ in range(3)]
+    graphs = [attempt(lambda: rested_graph(torch, works["mm 4096"]), notes, "mm 4096")
+              for _ in range(3)]
     checks = list(check(table, costs, [g for g in graphs if g is not None]))
     for note in notes:
         print(f"note: {note}")
@@ -188,6 +191,28 @@ def graph(call):
     return bench(call, return_mode="median") / 1e3
 
 
+def rested_graph(torch, call):
+    """A call of a graph that is replayed with pauses, as a held stream has them between batches.
+
+    Replayed without pauses, large kernels take a GPU to its power limit, and its clock down.
+    """
+    calls, stream = 10, torch.cuda.current_stream()
+    recorded = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(recorded, stream=stream):
+        for _ in range(calls):
+            call()
+    times = []
+    for _ in range(30):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record(stream)
+        recorded.replay()
+        end.record(stream)
+        end.synchronize()
+        times.append(start.elapsed_time(end) / 1e3 / calls)
+        time.sleep(0.005)
+    return statistics.median(times)
+
+
 def cupyx(torch, call):
     import cupy
     from cupyx.profiler import benchmark
@@ -284,7 +309,7 @@ def check(table, costs, graphs):
             seen, known = slope[f"spin {long}"] - slope[f"spin {short}"], long - short
             off = seen / known - 1
             text = f"slopes of spins of {long} and {short} µs differ by {seen:.3f} ({off:+.2%})"
-            yield abs(off) <= 0.01, text
+            yield abs(seen - known) <= max(0.01 * known, STEP), text
         gap = statistics.median(slope[f"spin {us}"] - us for us in SPINS)
         yield gap > 0, f"the launch gap of a stream is {gap:.3f} µs"
         for name in ["add 16", "mm 64"]:
@@ -297,8 +322,9 @@ def check(table, costs, graphs):
     if graphs and "mm 4096" in slope:
         low, high = min(graphs) * 1e6, max(graphs) * 1e6
         # Runs of a graph differ by what the clocks do, and so may the slope.
-        room = max(high - low, 0.02 * high)
-        text = f"mm 4096: the slope {slope['mm 4096']:.2f} µs, graphs {low:.2f} to {high:.2f}"
+        room = max(high - low, 0.04 * high)
+        text = (f"mm 4096: the slope {slope['mm 4096']:.2f} µs, graphs with pauses "
+                f"{low:.2f} to {high:.2f}")
         yield low - room <= slope["mm 4096"] <= high + room, text
     for name, found in costs.items():
         if found is not None:

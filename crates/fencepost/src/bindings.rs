@@ -97,8 +97,8 @@ pub fn payload(error: &Error) -> Option<&Arc<dyn Any + Send + Sync>> {
     error.cause()?.first_cause().payload.as_ref()
 }
 
-/// As [`set_unobserved_hook`](crate::set_unobserved_hook), for a hook that takes the failures itself
-/// by [`take_lost`]. What it leaves is there for its next call, and for [`take_unobserved`].
+/// As [`set_unobserved_hook`](crate::set_unobserved_hook), for a hook that takes the failures
+/// itself by [`take_lost`]. What it leaves is there for its next call, and for [`take_unobserved`].
 pub fn set_unobserved_taker(taker: impl Fn() + Send + Sync + 'static) {
     unobserved::set_taker(taker);
 }

@@ -140,8 +140,8 @@ impl Clock {
     ///
     /// On CUDA and Vulkan, it is what the clock is seen to do: the steps that the first times
     /// between markers have in common, 32 ns on an H200. Before the first sixteen it is what the
-    /// reference says: half a microsecond on CUDA, the length of a tick on Vulkan. Never blocks, and
-    /// asks no driver.
+    /// reference says: half a microsecond on CUDA, the length of a tick on Vulkan. Never blocks,
+    /// and asks no driver.
     ///
     /// ```
     /// # let device = fencepost::Device::open("host")?;
@@ -527,8 +527,8 @@ impl Elapsed {
     /// what was lost on the way. It is never less than the [resolution](Clock::resolution).
     ///
     /// CUDA gives times as an `f32` of milliseconds: 10 ns or less are lost below a quarter of a
-    /// second, 0.5 µs at 16 s and 0.12 ms at an hour. [`Device::keep_time`](crate::Device::keep_time)
-    /// keeps a long time exact there.
+    /// second, 0.5 µs at 16 s and 0.12 ms at an hour.
+    /// [`Device::keep_time`](crate::Device::keep_time) keeps a long time exact there.
     ///
     /// # References
     /// - [`cuEventElapsedTime`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)

@@ -196,8 +196,8 @@ impl Correlation {
     /// this correlation comes back as it is.
     ///
     /// # Errors
-    /// [`Error::DeviceMismatch`] for correlations of two devices; [`Error::Ambiguous`]; on CUDA, the
-    /// failure of the device.
+    /// [`Error::DeviceMismatch`] for correlations of two devices; [`Error::Ambiguous`]; on CUDA,
+    /// the failure of the device.
     ///
     /// ```
     /// use fencepost::Device;

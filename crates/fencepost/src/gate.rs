@@ -75,8 +75,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// it, the others do nothing. `first_wait` is under a lock, so that one thread sets the limit.
 ///
 /// *Invariant: when a wait returns without an error, the gate has ended, or its deadline is
-/// pending, or it has none.* Who ends the gate sets `ended` first and takes the deadline out second;
-/// who waits looks at `ended` under the lock under which it adds the deadline.
+/// pending, or it has none.* Who ends the gate sets `ended` first and takes the deadline out
+/// second; who waits looks at `ended` under the lock under which it adds the deadline.
 pub(crate) struct Barrier {
     point: Point,
     ended: AtomicBool,
@@ -220,8 +220,8 @@ impl Gate {
     }
 
     /// Fails the gate for this reason: the streams that wait for it go on and fail, and so do those
-    /// that wait for it later. Idempotent, and without effect on a gate that is open, or in a forked
-    /// child. Never blocks, as [`open`](Gate::open).
+    /// that wait for it later. Idempotent, and without effect on a gate that is open, or in a
+    /// forked child. Never blocks, as [`open`](Gate::open).
     ///
     /// ```
     /// use fencepost::{Device, Gate};

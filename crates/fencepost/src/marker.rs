@@ -264,8 +264,8 @@ impl Marker {
     /// # Errors
     /// In this order: [`Error::TimingDisabled`] for a marker without timing;
     /// [`Error::DeviceMismatch`] for markers of two devices; [`Error::NotReady`] while one of them
-    /// is pending, and the failure of one that has failed; [`Error::Ambiguous`] where the clock wraps
-    /// and nobody looked at one of them for about as long as it runs.
+    /// is pending, and the failure of one that has failed; [`Error::Ambiguous`] where the clock
+    /// wraps and nobody looked at one of them for about as long as it runs.
     ///
     /// # References
     /// - [`cuEventElapsedTime`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)

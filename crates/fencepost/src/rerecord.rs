@@ -326,7 +326,8 @@ impl Slot {
         match word & TAG {
             UNRECORDED | COMPLETE => Some(true),
             PRIMARY => {
-                // SAFETY: it was set before such a word was stored, and the word was loaded in order.
+                // SAFETY: it was set before such a word was stored, and the word was loaded in
+                // order.
                 let primary = unsafe { self.primary.get_unchecked() };
                 match primary.timeline.reached(word >> 2) {
                     Reached::Yes => Some(true),

@@ -4,8 +4,8 @@
 //! have failed by it, the streams that have inherited it by a wait, and the errors made of it. A
 //! call that returns such an error to the caller marks the root as seen. So the failure is lost
 //! exactly when the last holder drops a root that stuck to a stream and was never seen, and that
-//! drop reports it. At the end of the process, [`take`] gives what is still held, once what is being
-//! dropped at that moment is reported.
+//! drop reports it. At the end of the process, [`take`] gives what is still held, once what is
+//! being dropped at that moment is reported.
 
 use std::{
     any::Any,

@@ -15,8 +15,8 @@ pub(crate) struct Bounds {
     pub(crate) after: u64,
 }
 
-/// A reading of a counter, of which the lowest `bits` are valid, from 1 to 64. The bounds are `None`
-/// where the host did not note them.
+/// A reading of a counter, of which the lowest `bits` are valid, from 1 to 64. The bounds are
+/// `None` where the host did not note them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Reading {
     pub(crate) ticks: u64,
@@ -66,7 +66,8 @@ pub(crate) fn known_to(start: Reading, end: Reading) -> Option<Duration> {
 }
 
 fn nanos(from: u64, to: u64) -> f64 {
-    // Less than 2^53 ns is 104 days; beyond, an f64 is off by less than a microsecond for 200 years.
+    // Less than 2^53 ns is 104 days; beyond, an f64 is off by less than a microsecond for 200
+    // years.
     (i128::from(to) - i128::from(from)) as f64
 }
 

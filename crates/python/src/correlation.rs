@@ -35,8 +35,8 @@ impl PyCorrelation {
         self.0.uncertainty().as_secs_f64()
     }
 
-    /// How much faster than the host's clock the device's runs, in millionths: the microseconds that
-    /// it gains in a second. 0.0 as long as it was not measured.
+    /// How much faster than the host's clock the device's runs, in millionths: the microseconds
+    /// that it gains in a second. 0.0 as long as it was not measured.
     #[getter]
     fn drift_ppm(&self) -> f64 {
         self.0.drift_ppm()

@@ -135,10 +135,10 @@ impl PyDevice {
 
     /// Keep long times of this device exact, until what it returns is closed.
     ///
-    /// CUDA's times are an ``f32`` of milliseconds, off by half a microsecond at 16 s and by 0.12 ms
-    /// at an hour. Meanwhile a thread records an event each 200 ms on a stream of its own, and times
-    /// between events that are recorded within are known within a microsecond. On all other devices
-    /// times are exact anyway, and it does nothing.
+    /// CUDA's times are an ``f32`` of milliseconds, off by half a microsecond at 16 s and by 0.12
+    /// ms at an hour. Meanwhile a thread records an event each 200 ms on a stream of its own, and
+    /// times between events that are recorded within are known within a microsecond. On all other
+    /// devices times are exact anyway, and it does nothing.
     ///
     /// >>> import fencepost
     /// >>> with fencepost.Device("host").keep_time() as keeper:

@@ -120,7 +120,8 @@ pub(crate) fn in_python_terms(error: &Error) -> String {
             in_graph: true,
             ..
         } => format!(
-            "{RECORDED}: the {which} event{} was recorded into a graph only; launch the graph first",
+            "{RECORDED}: the {which} event{} was recorded into a graph only; \
+             launch the graph first",
             quoted(event)
         ),
         Error::NotRecorded { which, event, .. } => {
@@ -133,7 +134,8 @@ pub(crate) fn in_python_terms(error: &Error) -> String {
             event,
             ..
         } => format!(
-            "{COMPLETED}: the {which} event{} is pending ({marker}); call synchronize() on it first",
+            "{COMPLETED}: the {which} event{} is pending ({marker}); \
+             call synchronize() on it first",
             quoted(event)
         ),
         Error::Timeout(timeout) if bindings::lacks_places(timeout) => {

@@ -82,8 +82,8 @@ impl PyMarker {
         Ok(elapsed.as_millis_f64())
     }
 
-    /// Return by how many milliseconds ``elapsed(end)`` may be off: the clock's resolution, and what
-    /// the driver's rounding lost. Never blocks, and raises what ``elapsed`` raises.
+    /// Return by how many milliseconds ``elapsed(end)`` may be off: the clock's resolution, and
+    /// what the driver's rounding lost. Never blocks, and raises what ``elapsed`` raises.
     fn uncertainty(&self, py: Python<'_>, end: &Bound<'_, PyMarker>) -> PyResult<f64> {
         let end = &end.get().0;
         let elapsed = py.detach(|| self.0.elapsed(end)).map_err(to_py)?;
@@ -94,7 +94,8 @@ impl PyMarker {
     /// how far the truth may be from that. Times of several devices compare.
     ///
     /// The time on the device's clock is brought there by ``correlation``, which
-    /// ``device.correlate()`` returned; without one it is taken now, which blocks as that call does.
+    /// ``device.correlate()`` returned; without one it is taken now, which blocks as that call
+    /// does.
     ///
     /// Raises ValueError for a marker without timing, RuntimeError for a correlation of another
     /// device and while it is pending.

@@ -152,7 +152,8 @@ def in_attributes(stream):
 
 
 def group(stream):
-    raise ExceptionGroup("both", [caught(stream), ExceptionGroup("one", [caught(stream)])])  # noqa: F821
+    inner = ExceptionGroup("one", [caught(stream)])  # noqa: F821
+    raise ExceptionGroup("both", [caught(stream), inner])  # noqa: F821
 
 
 KINDS = [circle, chain, lacks_an_attribute, stubborn, in_arguments, in_attributes]

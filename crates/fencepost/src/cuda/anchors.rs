@@ -6,9 +6,10 @@
 //! is where an anchor is. A long time then is that from its start to the anchor nearest to it, from
 //! there to the anchor nearest to its end, and from there to the end.
 //!
-//! All links are summed up, but not all anchors are kept: the last [`RECENT`], and of the older ones
-//! one in [`OLD_EACH`], which an `f32` still reaches within half a microsecond. When these have
-//! become [`MOST_OLD`], every second one goes. So there are never more than both numbers together.
+//! All links are summed up, but not all anchors are kept: the last [`RECENT`], and of the older
+//! ones one in [`OLD_EACH`], which an `f32` still reaches within half a microsecond. When these
+//! have become [`MOST_OLD`], every second one goes. So there are never more than both numbers
+//! together.
 
 use std::{collections::VecDeque, sync::Arc};
 

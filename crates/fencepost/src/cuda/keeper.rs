@@ -202,8 +202,8 @@ impl Keeper {
         }))
     }
 
-    /// Adds the pending anchor if it is complete, and records the next one; behind it a burst, where
-    /// the clock's steps are not known yet.
+    /// Adds the pending anchor if it is complete, and records the next one; behind it a burst,
+    /// where the clock's steps are not known yet.
     fn round(&self) -> Result<(), Fault> {
         let Some(mut next) = lock(&self.next).take() else {
             return Ok(());

@@ -23,8 +23,8 @@ pub(crate) struct NativeStream {
     origin: Origin,
     /// The driver's number for it, never used again; a handle may be.
     number: Option<u64>,
-    /// Whether it may be in a capture: its handle is known outside, or it has waited for a marker of
-    /// a capture.
+    /// Whether it may be in a capture: its handle is known outside, or it has waited for a marker
+    /// of a capture.
     shared: AtomicBool,
 }
 

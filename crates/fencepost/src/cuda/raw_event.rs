@@ -408,8 +408,8 @@ impl RawEvent {
     ///
     /// # Errors
     /// [`Error::ForeignWait`] for a GPU's stream of another backend while the event is pending;
-    /// [`Error::Captured`] where a capture that has ended recorded it last; [`Error::Backend`] where
-    /// the driver refuses, or where no thread can be started to ask; [`Error::Forked`].
+    /// [`Error::Captured`] where a capture that has ended recorded it last; [`Error::Backend`]
+    /// where the driver refuses, or where no thread can be started to ask; [`Error::Forked`].
     #[track_caller]
     pub fn wait(&self, stream: &Stream) -> Result<()> {
         self.wait_at(stream, Place::caller(), StreamImpl::wait)

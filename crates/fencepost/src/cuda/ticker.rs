@@ -2,10 +2,10 @@
 //!
 //! # The protocol
 //!
-//! The handle's drop sets `stopping`, then unparks the thread. The thread looks at `stopping` before
-//! each round, and parks for the rest of its pause after it. A thread that was unparked does not
-//! park the next time, so it sees `stopping` after one more round at most. Nobody waits for it: a
-//! round may be in the driver.
+//! The handle's drop sets `stopping`, then unparks the thread. The thread looks at `stopping`
+//! before each round, and parks for the rest of its pause after it. A thread that was unparked does
+//! not park the next time, so it sees `stopping` after one more round at most. Nobody waits for it:
+//! a round may be in the driver.
 
 use std::{
     sync::Arc,

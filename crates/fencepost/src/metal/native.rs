@@ -380,7 +380,8 @@ impl Native {
     }
 }
 
-/// Opens the host gates of a stream when the process ends, before the system takes its queues apart.
+/// Opens the host gates of a stream when the process ends, before the system takes its queues
+/// apart.
 fn open_at_exit(native: &Arc<Native>) {
     /// Those of this process.
     static ALL: PerProcess<Streams<Native>> = PerProcess::new();

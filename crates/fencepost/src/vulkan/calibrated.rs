@@ -3,7 +3,8 @@
 //! The driver reads the device's clock alone (`VK_TIME_DOMAIN_DEVICE`), between two reads of the
 //! host's here. It could read a clock of the host's too, and would bracket the one by the other in
 //! the same way: on an H200 it reports half the duration of the call as the deviation. But what it
-//! reads is another clock on each system, and not always the one of [`Instant`](std::time::Instant).
+//! reads is another clock on each system, and not always the one of
+//! [`Instant`](std::time::Instant).
 
 use std::sync::Arc;
 

@@ -44,8 +44,8 @@ impl Probe {
     }
 }
 
-/// Nanoseconds on a clock that never goes back. On Linux it is right to some milliseconds, and costs
-/// a quarter of what an exact one does.
+/// Nanoseconds on a clock that never goes back. On Linux it is right to some milliseconds, and
+/// costs a quarter of what an exact one does.
 pub(crate) fn coarse_nanos() -> u64 {
     #[cfg(all(any(target_os = "linux", target_os = "android"), not(any(loom, miri))))]
     let nanos = system::coarse_nanos();

@@ -88,8 +88,8 @@ pub(crate) fn a_process_may_end_with_anything_pending(device: &str) {
     });
 }
 
-/// A process ends well with a gate that is never opened or dropped; where `lets_go`, it is seen that
-/// the stream is let go before that.
+/// A process ends well with a gate that is never opened or dropped; where `lets_go`, it is seen
+/// that the stream is let go before that.
 pub(crate) fn a_process_may_end_with_a_closed_gate(device: &str, lets_go: bool) {
     static KEPT: Mutex<Option<(Stream, Marker, Gate)>> = Mutex::new(None);
     extern "C" fn look() {
