@@ -278,6 +278,7 @@ impl<T> Once<T> {
     }
 
     /// The value, where it was made. Never blocks.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub(crate) fn get(&self) -> Option<&T> {
         self.value.get()
     }
