@@ -15,11 +15,13 @@ fn the_conformance_cases_hold() {
     let mut ran = 0;
     for case in testing::cases() {
         // Under Miri, a hundred thousand records take minutes, and so do 200 rounds in 8 threads.
+        // Times of work mean nothing there.
         if [
             "a_hundred_thousand_records_may_be_pending",
             "one_event_is_used_by_many_threads",
         ]
         .contains(&case.name)
+            || case.about == "measure"
         {
             continue;
         }

