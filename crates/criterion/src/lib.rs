@@ -33,13 +33,21 @@
 //! the same.
 #![deny(missing_docs, unsafe_code)]
 
-use std::fmt;
+use std::{
+    any::type_name_of_val,
+    collections::HashSet,
+    fmt,
+    sync::{Mutex, PoisonError},
+};
 
 use criterion::{
     Bencher,
     measurement::{Measurement, ValueFormatter, WallTime},
 };
-use fencepost::{Marker, Result, Stream, measure::in_a_row};
+use fencepost::{
+    Marker, Result, Stream,
+    measure::{Note, in_a_row},
+};
 
 /// Time on the clock of a stream's device, in nanoseconds.
 ///
@@ -136,7 +144,9 @@ pub trait OnDevice {
     /// Times calls of `f`, which queues the work of one call on `stream` and returns.
     ///
     /// The stream is held while calls are queued ([`in_a_row`]), so that short work is not measured
-    /// by how fast the host launches it. Blocks until all calls are complete.
+    /// by how fast the host launches it. Where it cannot be held, the time is that of the slower of
+    /// host and device, and a line on the standard error says so, once for each `f`. Blocks until
+    /// all calls are complete.
     ///
     /// # Panics
     /// With the text of the error, if `f` returns one or the stream fails.
@@ -152,7 +162,23 @@ pub trait OnDevice {
 
 impl OnDevice for Bencher<'_, DeviceTime> {
     fn iter_on_device(&mut self, stream: &Stream, mut f: impl FnMut() -> Result<()>) {
-        self.iter_custom(|calls| or_panic(in_a_row(stream, calls, &mut f)) * 1e9);
+        self.iter_custom(|calls| {
+            let row = or_panic(in_a_row(stream, calls, &mut f));
+            if let Some(note) = &row.ungated {
+                tell_once(type_name_of_val(&f), note);
+            }
+            row.seconds * 1e9
+        });
+    }
+}
+
+/// Tells that the function of this type, which no other benchmark has, was measured ungated.
+/// Criterion runs it once for each sample.
+fn tell_once(function: &'static str, note: &Note) {
+    static TOLD: Mutex<Option<HashSet<&str>>> = Mutex::new(None);
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.get_or_insert_default().insert(function) {
+        eprintln!("fencepost-criterion: {function}: {note}");
     }
 }
 

@@ -18,6 +18,18 @@ use crate::{
     workers::{Deadline, Expire},
 };
 
+/// Why the stream is not held any more, where the function keeps it from being held.
+pub(super) const NEVER_RETURNS: &str = "the function did not return while it was; it waits for the \
+     device, frees or loads something, or fills the queue";
+
+/// How long to hold a stream for calls that usually take `usual` to queue: five times that, and
+/// `least` at least; but no more than `spare` on top, since a function that waits for the device
+/// keeps the stream idle for all of it.
+pub(super) fn longest(least: Duration, usual: Duration, spare: Duration) -> Duration {
+    let enough = usual.saturating_mul(5);
+    least.max(enough.min(usual.saturating_add(spare.max(least))))
+}
+
 /// A stream that is held. Dropping it lets the stream go.
 pub(super) struct Hold {
     closed: Arc<Closed>,
@@ -133,6 +145,15 @@ fn refusal_of_cuda(is_on: impl Fn(&str) -> bool) -> Option<String> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_calls_are_held_for_long_and_not_for_five_times_as_long() {
+        let ms = Duration::from_millis;
+        assert_eq!(longest(ms(20), ms(1), ms(200)), ms(20));
+        assert_eq!(longest(ms(20), ms(10), ms(200)), ms(50));
+        assert_eq!(longest(ms(20), ms(1_000), ms(200)), ms(1_200));
+        assert_eq!(longest(ms(20), ms(30), ms(1)), ms(50));
+    }
 
     #[test]
     fn nothing_is_held_under_a_tool_that_may_wait_for_each_launch() {

@@ -55,7 +55,7 @@ use self::sampling::Sampler;
 pub use self::{
     options::Measure,
     report::{Measurement, Note},
-    row::in_a_row,
+    row::{Row, in_a_row},
 };
 
 /// Measures how long one call of `f` takes on the device, with a budget of 0.2 s and a warm cache.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::case;
 use crate::{
     error::Error,
-    measure::{Measure, Measurement, Note},
+    measure::{Measure, Measurement, Note, in_a_row},
     testing::{
         Case,
         context::{Context, Stop, Verdict, check, check_error},
@@ -18,6 +18,8 @@ pub(super) const CASES: &[Case] = &[
     case!("measure", a_cold_call_is_measured_alone, []),
     case!("measure", a_function_that_waits_is_measured_ungated, []),
     case!("measure", an_error_of_the_function_lets_the_stream_go, []),
+    case!("measure", a_row_that_takes_long_to_queue_is_held, []),
+    case!("measure", a_row_that_waits_says_that_it_was_not_held, []),
 ];
 
 const BUDGET: Duration = Duration::from_millis(20);
@@ -112,5 +114,33 @@ fn an_error_of_the_function_lets_the_stream_go(c: &Context) -> Verdict {
         check!(calls == good_calls + 1, "called {calls} times");
         c.done(&stream.record()?)?;
     }
+    Ok(())
+}
+
+/// Such calls take longer to queue than a stream is held for calls that nothing is known of.
+fn a_row_that_takes_long_to_queue_is_held(c: &Context) -> Verdict {
+    let stream = c.stream()?;
+    let mut held = Vec::new();
+    let row = in_a_row(&stream, 2, || {
+        work::spin(&stream, 1_000)?;
+        let marker = stream.record()?;
+        std::thread::sleep(Duration::from_millis(30));
+        held.push(!marker.query()?);
+        Ok::<(), Error>(())
+    })?;
+    match row.ungated {
+        Some(note) => check!(!note.to_string().is_empty(), "it does not say why"),
+        None => check!(held.ends_with(&[true, true]), "held: {held:?}"),
+    }
+    Ok(())
+}
+
+fn a_row_that_waits_says_that_it_was_not_held(c: &Context) -> Verdict {
+    let stream = c.stream()?;
+    let row = in_a_row(&stream, 10, || c.done(&stream.record()?))?;
+    check!(
+        matches!(row.ungated, Some(Note::Ungated { .. })),
+        "it does not say so: {row:?}"
+    );
     Ok(())
 }
