@@ -31,11 +31,16 @@
 //! A function that waits for the device, or does what the driver refuses while a stream is held
 //! (see [`Gate`](crate::Gate)), never returns on a held stream. So a thread of the library opens
 //! the gate after 20 ms, or after five times as long as the batch took to queue in the warm-up if
-//! that is more. That batch is dropped. If it happens again and again, the stream is not held any
-//! more, and the result says so: [`Note::Ungated`].
+//! that is more; but no later than the budget on top of that time. That batch is dropped. If it
+//! happens again, with a single call, the stream is not held any more. Nor is it after an error
+//! that took long to come: the function may have a deadline, which it misses because the stream is
+//! held. The error is passed on if it recurs. Samples of the held stream are dropped then, and the
+//! result says that it is not gated, and why: [`Note::Ungated`].
 //!
 //! Nor is it held where the driver itself waits for each launch, or a tool looks at each:
-//! under `CUDA_LAUNCH_BLOCKING=1`, profilers and `compute-sanitizer`.
+//! under `CUDA_LAUNCH_BLOCKING=1`, profilers that are attached from outside (by an environment
+//! variable, as Nsight's are) and `compute-sanitizer`. A profiler that the program itself starts is
+//! not seen here; in Python that of PyTorch is.
 
 mod hold;
 mod options;
@@ -85,7 +90,8 @@ impl Measure<'_> {
     /// thread, some dozens to thousands of times. Blocks for about the budget.
     ///
     /// If `f` returns an error, or panics, the stream is let go, and the error or the panic is
-    /// passed on.
+    /// passed on; an error that took long to come on the held stream only if it recurs on one that
+    /// is not held.
     ///
     /// # Errors
     /// Those of `f`. [`Error::Unsupported`] for a budget of zero, for a stream that is being

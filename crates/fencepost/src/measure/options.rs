@@ -45,8 +45,10 @@ impl<'a> Measure<'a> {
     }
 
     /// For how long samples are taken at most, on the host's clock. The warm-up comes on top: the
-    /// first call, and after that up to a tenth of the budget. At least one sample is taken,
-    /// however long it lasts.
+    /// first call; then three more, or as many as spend the budget if that is fewer; and yet more
+    /// for up to a tenth of the budget and 10 ms. If a call takes longer than some milliseconds to
+    /// queue, one on the held stream follows, to see whether the function returns there. At least
+    /// one sample is taken, however long it lasts: three calls, or one with a cold cache.
     ///
     /// ```
     /// # use std::time::Duration;

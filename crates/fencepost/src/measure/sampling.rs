@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    hold::Hold,
+    hold::{Hold, NEVER_RETURNS, longest},
     options::Measure,
     report::{Evidence, Measurement},
     statistics::{Sorted, is_within, median},
@@ -28,6 +28,12 @@ const LONG_TO_QUEUE: f64 = 2e-3;
 const QUEUED_WITHIN: f64 = 4e-3;
 /// A call that takes this much longer than usual, in seconds, tells of a queue that is filling.
 const STALL: f64 = 40e-6;
+/// A call on a held stream that fails after longer than this, in seconds, may fail for that.
+const LATE: f64 = 5e-3;
+const FAILS_LATE: &str = "the function failed while it was, after a long time; it may have a \
+     deadline for the device's work";
+const BUDGET_SPENT: &str = "the budget was spent before a sample was queued while it was; give it \
+     a larger one";
 /// How long a wait goes on before it looks for signals.
 const SLICE: Duration = Duration::from_millis(50);
 
@@ -80,6 +86,9 @@ struct Queued {
     slow: bool,
     /// Whether the stream was let go before all of it was queued.
     let_go: bool,
+    /// Whether the function failed, after it had taken so long that the held stream may be the
+    /// reason.
+    late: bool,
 }
 
 impl<'a, E: From<Error>> Sampler<'a, E> {
@@ -105,6 +114,9 @@ impl<'a, E: From<Error>> Sampler<'a, E> {
         self.warm_up()?;
         self.more = self.more_calls();
         let mut ungated = Hold::refusal(self.stream().device());
+        if ungated.is_none() {
+            ungated = self.probe()?.map(Into::into);
+        }
         self.sample(&mut ungated)?;
         Ok(self.report(ungated, began))
     }
@@ -182,20 +194,22 @@ impl<'a, E: From<Error>> Sampler<'a, E> {
                 None => match self.queue_held(asked)? {
                     Ok(queued) => queued,
                     Err(why) => {
-                        *ungated = Some(why);
+                        self.go_ungated(ungated, &why);
                         continue;
                     }
                 },
             };
-            if queued.let_go {
+            if queued.late {
+                self.drain()?;
+                self.go_ungated(ungated, FAILS_LATE);
+            } else if queued.let_go {
                 // What ran while the stream was not held is of no use.
                 self.drain()?;
                 failed += 1;
                 if asked > 1 {
                     (batch, failed) = (asked / 2, 0);
                 } else if failed > 1 && (queued.calls == 0 || self.more == 1) {
-                    *ungated = Some(self.never_returns());
-                    self.more = self.more_calls();
+                    self.go_ungated(ungated, NEVER_RETURNS);
                 } else {
                     self.more = (self.more / 2).max(1);
                 }
@@ -212,17 +226,22 @@ impl<'a, E: From<Error>> Sampler<'a, E> {
             let sorted = Sorted::new(&self.found.samples);
             let is_enough = self.found.samples.len() >= FEWEST && is_within(&sorted, NARROW);
             match self.found.samples.is_empty() {
-                true if is_over && ungated.is_none() => *ungated = Some(self.never_returns()),
+                true if is_over && ungated.is_none() => {
+                    let did_not_return = queued.let_go && queued.calls == 0;
+                    let why = [BUDGET_SPENT, NEVER_RETURNS][usize::from(did_not_return)];
+                    self.go_ungated(ungated, why);
+                }
                 false if is_over || is_enough => return Ok(()),
                 _ => {}
             }
         }
     }
 
-    fn never_returns(&self) -> String {
-        "the function did not return while it was; it waits for the device, frees or loads \
-         something, or fills the queue"
-            .into()
+    /// Holds the stream no more. What was measured while it was held would be told as ungated too.
+    fn go_ungated(&mut self, ungated: &mut Option<String>, why: &str) {
+        *ungated = Some(why.into());
+        self.found = Found::default();
+        self.more = self.more_calls();
     }
 
     /// How many samples a batch may have: by what the queue takes, by the time to queue them, and
@@ -248,8 +267,7 @@ impl<'a, E: From<Error>> Sampler<'a, E> {
     fn queue_held(&mut self, samples: usize) -> Result<Result<Queued, String>, E> {
         let calls = samples * self.calls_of_a_sample();
         let usual = Duration::from_secs_f64(calls as f64 * self.pace.host);
-        let longest = self.measure.hold.max(usual * 5);
-        let hold = match Hold::begin(self.stream(), longest) {
+        let hold = match Hold::begin(self.stream(), self.longest(usual)) {
             Ok(hold) => hold,
             Err(error @ Error::Unsupported { .. }) => return Ok(Err(error.to_string())),
             Err(error) => return Err(error.into()),
@@ -260,12 +278,48 @@ impl<'a, E: From<Error>> Sampler<'a, E> {
         Ok(Ok(Queued { let_go, ..queued }))
     }
 
+    fn longest(&self, usual: Duration) -> Duration {
+        longest(self.measure.hold, usual, self.measure.budget)
+    }
+
+    /// Why the stream is not to be held for the function, by one call of it: if a call takes long,
+    /// a function that waits for the device is found out before a whole sample is queued, so that
+    /// the stream is idle for one call only.
+    fn probe(&mut self) -> Result<Option<&'static str>, E> {
+        let usual = Duration::from_secs_f64(self.pace.host);
+        if self.longest(usual) <= self.measure.hold {
+            return Ok(None);
+        }
+        let hold = match Hold::begin(self.stream(), self.longest(usual)) {
+            Ok(hold) => hold,
+            // The first batch says so.
+            Err(Error::Unsupported { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let call = Instant::now();
+        let result = (self.f)();
+        let was_let_go = hold.end();
+        let why = match result {
+            Ok(()) => was_let_go.then_some(NEVER_RETURNS),
+            Err(_) if was_let_go || self.is_late(call) => Some(FAILS_LATE),
+            Err(error) => return Err(error),
+        };
+        self.drain()?;
+        Ok(why)
+    }
+
+    /// Whether a call that began then has taken so long that the held stream may be the reason.
+    fn is_late(&self, began: Instant) -> bool {
+        began.elapsed().as_secs_f64() > LATE.max(2.0 * self.pace.host)
+    }
+
     fn queue(&mut self, samples: usize, hold: Option<&Hold>) -> Result<Queued, E> {
         let mut queued = Queued {
             samples: 0,
             calls: 0,
             slow: false,
             let_go: false,
+            late: false,
         };
         for sample in 0..samples {
             match self.queue_sample(sample, hold, &mut queued) {
@@ -276,6 +330,7 @@ impl<'a, E: From<Error>> Sampler<'a, E> {
                     queued.let_go = true;
                 }
                 Err(Stop::Record(error)) => return Err(error.into()),
+                Err(Stop::FailedLate) => (queued.late, queued.let_go) = (true, true),
                 Err(Stop::Failed(error)) => return Err(error),
             }
             if queued.slow || queued.let_go {
@@ -309,7 +364,12 @@ impl<'a, E: From<Error>> Sampler<'a, E> {
 
     fn call(&mut self, hold: Option<&Hold>, queued: &mut Queued) -> Result<(), Stop<E>> {
         let began = Instant::now();
-        (self.f)().map_err(Stop::Failed)?;
+        if let Err(error) = (self.f)() {
+            return Err(match hold.is_some() && self.is_late(began) {
+                true => Stop::FailedLate,
+                false => Stop::Failed(error),
+            });
+        }
         queued.slow |= began.elapsed().as_secs_f64() > self.pace.host + STALL;
         match hold {
             Some(hold) if hold.is_over() => Err(Stop::LetGo),
@@ -438,6 +498,9 @@ enum Stop<E> {
     LetGo,
     /// An event was not recorded.
     Record(Error),
+    /// The function failed late on the held stream. It is called again on one that is not held,
+    /// and its error is passed on if it fails there too.
+    FailedLate,
     /// The function's own error.
     Failed(E),
 }

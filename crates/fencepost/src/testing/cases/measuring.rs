@@ -18,6 +18,12 @@ pub(super) const CASES: &[Case] = &[
     case!("measure", a_cold_call_is_measured_alone, []),
     case!("measure", a_function_that_waits_is_measured_ungated, []),
     case!("measure", an_error_of_the_function_lets_the_stream_go, []),
+    case!(
+        "measure",
+        a_deadline_of_the_function_is_not_missed_for_the_hold,
+        []
+    ),
+    case!("measure", an_error_that_takes_long_is_passed_on, []),
     case!("measure", a_row_that_takes_long_to_queue_is_held, []),
     case!("measure", a_row_that_waits_says_that_it_was_not_held, []),
 ];
@@ -114,6 +120,49 @@ fn an_error_of_the_function_lets_the_stream_go(c: &Context) -> Verdict {
         check!(calls == good_calls + 1, "called {calls} times");
         c.done(&stream.record()?)?;
     }
+    Ok(())
+}
+
+/// The function fails if the device does not get on with its work, as it does not while the
+/// stream is held.
+fn a_deadline_of_the_function_is_not_missed_for_the_hold(c: &Context) -> Verdict {
+    let stream = c.stream()?;
+    let budget = Duration::from_millis(1);
+    let (mut calls, mut missed) = (0, false);
+    let found = Measure::new(&stream).budget(budget).run(|| {
+        let marker = stream.record()?;
+        calls += 1;
+        // As long as the budget, so the warm-up is over with the second call.
+        std::thread::sleep(budget);
+        if calls > 2 && !missed {
+            let waited = marker.synchronize_timeout(Duration::from_millis(15));
+            missed = waited.is_err();
+            return waited;
+        }
+        c.done(&marker)
+    })?;
+    check!(!found.is_gated(), "it was held: {found}");
+    check!(!found.samples().is_empty(), "there is no sample: {found}");
+    Ok(())
+}
+
+/// An error that the hold is not the reason of recurs on a stream that is not held.
+fn an_error_that_takes_long_is_passed_on(c: &Context) -> Verdict {
+    let stream = c.stream()?;
+    let mut calls = 0;
+    let found = Measure::new(&stream).run(|| {
+        calls += 1;
+        if calls <= 20 {
+            return work::spin(&stream, 1_000);
+        }
+        std::thread::sleep(Duration::from_millis(30));
+        Err(Error::Unavailable {
+            device: "the work".into(),
+            why: "there is no more paper".into(),
+        })
+    });
+    check_error!(found, Error::Unavailable { .. }, "the function's error");
+    c.done(&stream.record()?)?;
     Ok(())
 }
 
