@@ -258,14 +258,12 @@ impl fmt::Display for Measurement {
         if !self.cold {
             write!(f, ", {} alone", Seconds(self.alone))?;
         }
-        let (few, more) = self.calls;
-        write!(
-            f,
-            "\n{} samples of {few} and {more} calls on {}, in {}",
-            self.samples.len(),
-            self.stream,
-            Seconds(self.took)
-        )?;
+        write!(f, "\n{} samples of ", self.samples.len())?;
+        match self.calls {
+            (0, 1) => write!(f, "1 call")?,
+            (few, more) => write!(f, "{few} and {more} calls")?,
+        }
+        write!(f, " on {}, in {}", self.stream, Seconds(self.took))?;
         // Five lines at most.
         let (shown, rest) = self.notes.split_at(self.notes.len().min(2));
         for note in shown {
@@ -322,7 +320,8 @@ impl Evidence<'_> {
         }
         notes.extend(self.change());
         let share = spread(self.sorted);
-        if share > 0.1 {
+        // With a median of zero it is infinite, and says nothing.
+        if share > 0.1 && share.is_finite() {
             notes.push(Note::WideSpread { share });
         }
         notes
@@ -415,6 +414,14 @@ mod tests {
         let wide: Vec<f64> = (0..40).map(|i| 1e-6 * f64::from(10 + i * 7 % 11)).collect();
         let wide = notes(&wide, 1e-6, None);
         assert!(matches!(wide[..], [Note::WideSpread { share }] if share > 0.1));
+        // A share of zero is no number that says something.
+        let zero: Vec<f64> = (0..41).map(|i| 1e-3 * f64::from(i - 20)).collect();
+        let zero = notes(&zero, 1e-6, Some("so"));
+        assert!(
+            matches!(zero[..], [Note::Ungated { .. }, ref rest @ ..]
+            if !rest.iter().any(|note| note.to_string().contains("inf"))),
+            "{zero:?}"
+        );
         let few = notes(&around(2e-6, 5), 1e-6, None);
         assert_eq!(few, [Note::FewSamples { samples: 5 }]);
     }
