@@ -10,7 +10,7 @@ use std::{
     fmt::{self, Display},
 };
 
-use fencepost::{Backend, Device, Stream};
+use fencepost::{Backend, Device, Stream, bindings};
 use pyo3::{
     exceptions::{PyAttributeError, PyTypeError, PyValueError},
     intern,
@@ -20,8 +20,9 @@ use pyo3::{
 
 use crate::{
     core::Core,
-    cuda_streams::{StreamRef, by_handle, is_default},
+    cuda_streams::{StreamRef, by_handle, current_of, is_default},
     error::{CallResult, to_py},
+    mps::torch_stream,
     objects::{CudaEvent, MpsEvent, PyDevice, PyEvent, PyStream},
     torch,
 };
@@ -336,4 +337,17 @@ fn integer(handle: &Bound<'_, PyAny>, parameter: Parameter) -> PyResult<usize> {
         "{parameter}: not a handle of a CUDA stream: {}",
         handle.repr()?
     )))
+}
+
+/// The current stream of a device, for what holds it: `doing` says what that is. PyTorch's MPS
+/// stream cannot be held, and no other stream takes its place.
+pub(crate) fn current_to_hold(py: Python<'_>, device: &Device, doing: &str) -> PyResult<StreamRef> {
+    match torch_stream::in_use_on(py, device)? {
+        Some(_) => Err(to_py(bindings::unsupported(
+            &format!("{doing} PyTorch's MPS stream"),
+            device.name(),
+            "pass a stream of fencepost, and queue the work there",
+        ))),
+        None => current_of(py, device),
+    }
 }

@@ -190,7 +190,8 @@ pub(crate) fn current(py: Python<'_>, index: Option<usize>) -> PyResult<StreamRe
     }
 }
 
-/// The current stream of a device of any backend.
+/// The current stream of a device of any backend, except where that is PyTorch's MPS stream
+/// ([`torch_stream`](crate::mps::torch_stream)).
 pub(crate) fn current_of(py: Python<'_>, device: &Device) -> PyResult<StreamRef> {
     if device.backend() == Backend::Cuda
         && let Some(index) = index_of(device)

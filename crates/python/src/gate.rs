@@ -7,8 +7,7 @@ use fencepost::{Gate, bindings};
 use pyo3::{exceptions::PyValueError, prelude::*};
 
 use crate::{
-    arguments::{Name, Parameter, device_of, stream_of},
-    cuda_streams::current_of,
+    arguments::{Name, Parameter, current_to_hold, device_of, stream_of},
     error::{in_one_line, to_py},
     objects::PyDevice,
     place,
@@ -66,13 +65,13 @@ impl PyGate {
     ///
     /// Never waits for that. Does nothing if the gate is open. If it has failed, the stream fails.
     /// Raises RuntimeError for a stream of another device, and NotImplementedError on a CUDA stream
-    /// that is being captured, or where the device cannot hold a stream. The stream is not held
-    /// then.
+    /// that is being captured, where the device cannot hold a stream, and without a stream where
+    /// PyTorch uses MPS. The stream is not held then.
     #[pyo3(signature = (stream = None))]
     fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let stream = match stream {
             Some(stream) => stream_of(py, stream, Parameter::new("wait", "stream"))?,
-            None => (*current_of(py, self.0.device())?).clone(),
+            None => (*current_to_hold(py, self.0.device(), "holding")?).clone(),
         };
         py.detach(|| self.0.wait(&stream)).map_err(to_py)
     }

@@ -9,10 +9,8 @@ use fencepost::{
 use pyo3::{exceptions::PyValueError, intern, prelude::*, types::PyBytes};
 
 use crate::{
-    arguments::{Parameter, device_of, stream_of},
-    cuda_streams::{StreamRef, current, current_of},
-    error::to_py,
-    mps::torch_stream,
+    arguments::{Parameter, current_to_hold, device_of, stream_of},
+    cuda_streams::{StreamRef, current},
     torch,
     wait::Ended,
 };
@@ -72,14 +70,7 @@ fn current_stream(py: Python<'_>) -> PyResult<StreamRef> {
         return current(py, None);
     }
     let device = device_of(py, None, Parameter::new("measure", "stream"))?;
-    match torch_stream::in_use_on(py, &device)? {
-        Some(_) => Err(to_py(bindings::unsupported(
-            "measuring on PyTorch's MPS stream",
-            device.name(),
-            "pass a stream of fencepost, and queue the work there",
-        ))),
-        None => current_of(py, &device),
-    }
+    current_to_hold(py, &device, "measuring on")
 }
 
 /// How long one call takes on the device: what ``fencepost.measure`` returns.

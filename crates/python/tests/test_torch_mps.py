@@ -274,6 +274,13 @@ def test_the_generic_class_marks_pytorchs_stream_too(torch, gate):
     assert becomes(torch, 13)
 
 
+def test_a_gate_holds_no_other_stream_in_place_of_pytorchs(torch):
+    with fencepost.Gate("metal:0") as gate:
+        with pytest.raises(NotImplementedError, match="holding PyTorch's MPS stream"):
+            gate.wait()
+        fencepost.Device("metal:0").default_stream().record().synchronize(timeout=PATIENCE)
+
+
 def test_another_device_of_metal_has_a_stream_of_its_own(torch):
     event = fencepost.Event(fencepost.Device("metal:1"))
     torch.torch_hold()
