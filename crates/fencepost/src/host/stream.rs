@@ -133,18 +133,17 @@ impl HostStream {
                     queue = lock(&self.queue);
                     queue.running = None;
                 }
-                Some(Op::Wait(marker)) => match marker.query() {
-                    Ok(true) => {}
-                    Ok(false) => {
-                        queue.phase = Phase::Parked;
-                        drop(queue);
-                        return self.park_on(marker);
+                Some(Op::Wait(marker)) => {
+                    // The query may wake others, and dropping a marker may call a driver: a waker
+                    // may launch on this stream.
+                    drop(queue);
+                    match marker.query() {
+                        Ok(true) => drop(marker),
+                        Ok(false) => return self.park_on(marker),
+                        Err(error) => return self.fail_by_wait(&marker, &error),
                     }
-                    Err(error) => {
-                        drop(queue);
-                        return self.fail_by_wait(&marker, &error);
-                    }
-                },
+                    queue = lock(&self.queue);
+                }
             }
         }
         queue.phase = Phase::Scheduled;
@@ -152,8 +151,9 @@ impl HostStream {
         self.pool.push(self.clone());
     }
 
-    /// Makes a waiter on `marker` the queue's owner. Called by its owner.
+    /// Makes a waiter on `marker` the queue's owner. Called by its owner, without the lock.
     fn park_on(self: &Arc<Self>, marker: Arc<dyn MarkerImpl>) {
+        lock(&self.queue).phase = Phase::Parked;
         let wait = self.core.block(Blocked {
             marker: marker.clone(),
             for_ever: true,
@@ -430,4 +430,70 @@ pub(super) fn marker_on(timeline: Arc<Timeline>) -> Arc<dyn MarkerImpl> {
         },
         ticks: AtomicU64::new(0),
     })
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::Device;
+
+    /// Its query, and dropping it, run code of the user's, as the wakers of a driver's timeline do.
+    struct Calling {
+        point: Point,
+        call: Box<dyn Fn() + Send + Sync>,
+    }
+
+    impl Awaited for Calling {
+        fn point(&self) -> &Point {
+            &self.point
+        }
+
+        fn query(&self) -> Result<bool> {
+            (self.call)();
+            Ok(true)
+        }
+    }
+
+    impl MarkerImpl for Calling {
+        fn wait_until(&self, _: Option<Instant>) -> Result<bool> {
+            self.query()
+        }
+
+        fn timestamp(&self) -> Result<Timestamp> {
+            Ok(Timestamp::new(0, host_clock()))
+        }
+    }
+
+    impl Drop for Calling {
+        fn drop(&mut self) {
+            (self.call)();
+        }
+    }
+
+    #[test]
+    fn what_a_wait_wakes_may_launch_on_the_stream_that_waits() {
+        let stream = Device::new_host(1).new_stream().unwrap();
+        let (ran, runs) = mpsc::channel();
+        let own = stream.clone();
+        let marker: Arc<dyn MarkerImpl> = Arc::new(Calling {
+            point: Point {
+                timeline: Timeline::new(stream.imp().core().clone(), 0),
+                value: 1,
+                at: Place::caller(),
+                timing: false,
+            },
+            call: Box::new(move || {
+                let ran = ran.clone();
+                own.launch(move || ran.send(()).unwrap_or(())).unwrap();
+            }),
+        });
+        stream.imp().wait(&marker).unwrap();
+        drop(marker);
+        let patience = Duration::from_secs(60);
+        for which in ["by the query", "by the drop"] {
+            assert!(runs.recv_timeout(patience).is_ok(), "launched {which}");
+        }
+    }
 }
