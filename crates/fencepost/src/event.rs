@@ -294,8 +294,8 @@ impl Event {
         let marker = match self.slot.try_marker() {
             Ok(Some(marker)) => marker,
             Ok(None) => return Ok(true),
-            // Another thread is recording it, in a call that the driver may block.
-            Err(Taken) => return Ok(false),
+            // Another thread records it, in a call that the driver may block, or reads its time.
+            Err(Taken) => return Ok(self.slot.peek() == Some(true)),
         };
         let complete = marker.query().map_err(Error::seen)?;
         if complete {
@@ -328,7 +328,8 @@ impl Event {
         match self.slot.try_marker() {
             Ok(None) => Ok(Status::Unrecorded),
             Ok(Some(marker)) => Ok(Status::of(marker.query().map_err(Error::seen)?)),
-            Err(Taken) => Ok(Status::Pending),
+            // Another thread records it, or reads the time of a complete marker.
+            Err(Taken) => Ok(Status::of(self.slot.peek() == Some(true))),
         }
     }
 
@@ -713,3 +714,23 @@ impl IntoFuture for &Event {
 #[cfg(all(test, loom))]
 #[path = "event_loom_tests.rs"]
 mod loom_tests;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complete_event_is_complete_while_its_time_is_read() {
+        let device = Device::open("host").unwrap();
+        let event = Event::with_timing(&device);
+        event.record(&device.new_stream().unwrap()).unwrap();
+        event.synchronize().unwrap();
+        assert!(event.query().unwrap());
+        let lent = event.slot.lend_complete();
+        assert!(lent.is_some());
+        assert_eq!(event.status().unwrap(), Status::Complete);
+        assert!(event.query().unwrap() && event.ask().unwrap());
+        drop(lent);
+        assert_eq!(event.status().unwrap(), Status::Complete);
+    }
+}
