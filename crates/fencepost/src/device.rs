@@ -335,6 +335,11 @@ impl Device {
     /// of a device share one thread, and 4,609 events at most (some 600 B each on an H200). The
     /// events stay when the last one is dropped, so that times may be asked for later.
     ///
+    /// Dropping the last one does not wait for the thread, which may be in a call of the driver for
+    /// a moment longer. So drop it before the context is reset (`cuDevicePrimaryCtxReset`), with
+    /// some time in between: the driver does not check a handle whose context goes away meanwhile.
+    /// Where the thread finds that the device has failed, it ends, and the device is lost.
+    ///
     /// On devices of all other backends times are exact whatever their length: there it does
     /// nothing, and costs nothing. Never waits for the device; any thread may call it.
     ///

@@ -97,19 +97,26 @@ impl<E> Anchors<E> {
         lock(&self.list).recent.back().cloned()
     }
 
-    /// Adds an anchor that is `link` behind the last one, if there is one. Called by one thread at
-    /// a time.
-    pub(super) fn add(&self, event: E, link: Span) {
+    /// Adds an anchor that is `link` behind `from`; without `from` it is the first one. Where
+    /// `from` is not the last anchor any more, another keeper was quicker, and nothing is added. So
+    /// it is where the link is negative, since anchors are in the order of their times.
+    pub(super) fn add(&self, event: E, from: Option<&Arc<Anchor<E>>>, link: Span) {
         let mut list = lock(&self.list);
-        let at = match list.recent.back() {
-            None => Span {
+        let at = match (list.recent.back(), from) {
+            (None, None) => Span {
                 nanos: 0.0,
                 off: 0.0,
             },
-            Some(last) => Span {
+            (Some(last), Some(from)) if Arc::ptr_eq(last, from) && link.nanos >= 0.0 => Span {
                 nanos: last.at.nanos + link.nanos,
                 off: last.at.off + link.off,
             },
+            _ => {
+                drop(list);
+                // It goes back to a pool, which has a lock of its own.
+                drop(event);
+                return;
+            }
         };
         list.recent.push_back(Arc::new(Anchor { event, at }));
         let dropped = list.thin();
@@ -229,7 +236,7 @@ mod tests {
         let mut last = None;
         for time in times {
             let link = driver(step, last.unwrap_or(time), time).unwrap();
-            anchors.add(time, link);
+            anchors.add(time, anchors.last().as_ref(), link);
             last = Some(time);
         }
         anchors
@@ -266,6 +273,26 @@ mod tests {
     }
 
     #[test]
+    fn a_link_counts_from_the_anchor_that_it_was_measured_from() {
+        let driver = |start, end| driver(32, start, end).unwrap();
+        let anchors = kept(32, [0, 200 * 1_000_000].into_iter());
+        // Two keepers measure from the same anchor, and both add theirs.
+        let last = anchors.last().unwrap();
+        let (one, two) = (SECOND * 2 / 5, SECOND / 2);
+        anchors.add(one, Some(&last), driver(last.event, one));
+        anchors.add(two, Some(&last), driver(last.event, two));
+        assert_eq!(anchors.count(), 3);
+        // And both begin with the first.
+        anchors.add(0, None, Span::of(0.0, None));
+        assert_eq!(anchors.count(), 3);
+        // The mark of the slower one may be the earlier one.
+        let last = anchors.last().unwrap();
+        anchors.add(one / 2, Some(&last), driver(last.event, one / 2));
+        assert_eq!(anchors.count(), 3);
+        assert_eq!(anchors.last().unwrap().at.nanos, one as f64);
+    }
+
+    #[test]
     fn a_year_of_anchors_takes_bounded_memory() {
         let anchors = Anchors::new();
         // Links of two minutes, so that the test is short.
@@ -274,7 +301,7 @@ mod tests {
                 nanos: 120e9,
                 off: 0.0,
             };
-            anchors.add(time, link);
+            anchors.add(time, anchors.last().as_ref(), link);
             assert!(anchors.count() <= RECENT + MOST_OLD);
         }
     }

@@ -9,10 +9,12 @@
 //! | `Some(Next { pending: Some(_), .. })` | one is recorded, and perhaps not complete | a round measures its link, adds it to the anchors, and records the next one |
 //! | `None` | a round is going on, or the keeper has ended after a fault | that round |
 //!
-//! A round takes `next` out, so that no lock is held while the driver is called, and two rounds
-//! never run at once. A pending anchor that is not complete is left alone: the link becomes longer,
-//! and says how exact it still is. The anchors stay when the guards are gone, so that times may be
-//! asked for later, and the next keeper goes on from the last of them.
+//! A round takes `next` out, so that no lock is held while the driver is called, and two rounds of
+//! one keeper never run at once. Two keepers may, where one ends while the next begins: each link
+//! says which anchor it was measured from, and is not added behind another one. A pending anchor
+//! that is not complete is left alone: the link becomes longer, and says how exact it still is. The
+//! anchors stay when the guards are gone, so that times may be asked for later, and the next keeper
+//! goes on from the last of them.
 
 use std::{
     any::Any,
@@ -171,7 +173,15 @@ impl Guard {
             }
             match rounds.round() {
                 Ok(()) => true,
-                Err(fault) => fault.meaning() == Meaning::Refused,
+                Err(fault) => match fault.meaning() {
+                    Meaning::Refused => true,
+                    Meaning::Gone => false,
+                    // The next call on the device says so, and the next `keep_time` too.
+                    _ => {
+                        drop(rounds.context.failed(fault, None));
+                        false
+                    }
+                },
             }
         };
         let ticker =
@@ -226,12 +236,13 @@ impl Keeper {
                 next.pending = Some(pending);
                 return Ok(());
             }
-            let link = match anchors.last() {
+            let last = anchors.last();
+            let link = match &last {
                 Some(last) => context.span(last.event.raw, pending.raw)?,
                 None => Some(Span::of(0.0, None)),
             };
             if let Some(link) = link {
-                anchors.add(pending, link);
+                anchors.add(pending, last.as_ref(), link);
             }
         }
         next.pending = Some(Event::record(context, self.stream)?);
