@@ -139,9 +139,9 @@ impl Clock {
     /// The smallest difference in time that this clock can tell. Shorter durations are noise.
     ///
     /// On CUDA and Vulkan, it is what the clock is seen to do: the steps that the first times
-    /// between markers have in common, 32 ns on an H200. Before the first sixteen it is what the
-    /// reference says: half a microsecond on CUDA, the length of a tick on Vulkan. Never blocks,
-    /// and asks no driver.
+    /// between markers have in common, 32 ns on an H200. Before six different times were read, it
+    /// is what the reference says: half a microsecond on CUDA, the length of a tick on Vulkan.
+    /// Never blocks, and asks no driver.
     ///
     /// ```
     /// # let device = fencepost::Device::open("host")?;

@@ -6,25 +6,31 @@
 //! | field | is |
 //! |---|---|
 //! | `step` | the greatest common divisor of the differences seen, in ticks; 0 before the first |
-//! | `seen` | how many differences have gone into it |
+//! | `known` | different differences that have gone into it; 0 in the places behind them |
 //!
-//! *Invariant: `step` only moves to one of its divisors, and divides every difference that `seen`
-//! counts.* A difference goes into `step` before it is counted, so whoever sees the count sees the
-//! divisor too.
+//! *Invariant: `step` only moves to one of its divisors, and divides every difference in `known`.
+//! No difference is there twice, and none is behind a 0.* A difference goes into `step` before it
+//! goes into `known`, and each place is read before the next one is filled, so whoever sees a place
+//! filled sees the divisor of all up to there.
+//!
+//! A difference that was seen before tells nothing: who reads the same two markers again and again
+//! sees one difference, however long it is.
 
 use crate::sync::{AtomicU64, Ordering};
 
 pub(crate) struct Steps {
     step: AtomicU64,
-    seen: AtomicU64,
+    known: [AtomicU64; MOST],
     /// The finest step that is believed, in ticks.
     finest: u64,
 }
 
-/// So many differences tell the step: a divisor that they have in common by chance is unlikely.
-const ENOUGH: u64 = 16;
-/// After so many nobody looks any more, so that a time costs one load.
-const MOST: u64 = 64;
+/// So many different differences tell the step. That six random multiples have a larger divisor in
+/// common happens once in 60 times, and further ones correct it.
+const ENOUGH: usize = 6;
+/// After so many nobody looks any more, so that a time costs one load. That so many have a larger
+/// divisor in common happens once in 65,000 times.
+const MOST: usize = 16;
 
 impl Steps {
     /// `finest` is for clocks whose readings are rounded to whole ticks: below it, the rounding is
@@ -32,7 +38,7 @@ impl Steps {
     pub(crate) fn new(finest: u64) -> Steps {
         Steps {
             step: AtomicU64::new(0),
-            seen: AtomicU64::new(0),
+            known: std::array::from_fn(|_| AtomicU64::new(0)),
             finest,
         }
     }
@@ -40,7 +46,7 @@ impl Steps {
     /// Whether further differences are of use.
     #[inline]
     pub(crate) fn is_learning(&self) -> bool {
-        self.seen.load(Ordering::Relaxed) < MOST
+        self.known[MOST - 1].load(Ordering::Relaxed) == 0
     }
 
     /// The clock was seen to make this difference.
@@ -52,6 +58,9 @@ impl Steps {
         let mut step = self.step.load(Ordering::Relaxed);
         loop {
             let common = divisor(step, difference);
+            if common == step {
+                break;
+            }
             match self.step.compare_exchange_weak(
                 step,
                 common,
@@ -62,12 +71,27 @@ impl Steps {
                 Err(now) => step = now,
             }
         }
-        self.seen.fetch_add(1, Ordering::Release);
+        self.count(difference);
+    }
+
+    /// Fills the first free place, unless the difference is known.
+    fn count(&self, difference: u64) {
+        for place in &self.known {
+            let filled = match place.load(Ordering::Acquire) {
+                0 => place.compare_exchange(0, difference, Ordering::AcqRel, Ordering::Acquire),
+                known => Err(known),
+            };
+            match filled {
+                Ok(_) => return,
+                Err(known) if known == difference => return,
+                Err(_) => {}
+            }
+        }
     }
 
     /// The step in ticks, once enough was seen. It is that of the clock, or a multiple.
     pub(crate) fn step(&self) -> Option<u64> {
-        if self.seen.load(Ordering::Acquire) < ENOUGH {
+        if self.known[ENOUGH - 1].load(Ordering::Acquire) == 0 {
             return None;
         }
         Some(self.step.load(Ordering::Relaxed)).filter(|&step| step >= self.finest)
@@ -89,18 +113,33 @@ mod tests {
     #[test]
     fn the_step_is_what_all_differences_have_in_common() {
         let steps = Steps::new(8);
-        for count in 0..ENOUGH {
+        for count in 0..ENOUGH as u64 {
             assert_eq!(steps.step(), None, "after {count}");
             steps.saw(0);
-            steps.saw(1312 + 32 * (count % 3));
+            steps.saw(1312 + 32 * count);
         }
         assert_eq!(steps.step(), Some(32));
         assert!(steps.is_learning());
-        (0..MOST).for_each(|_| steps.saw(64));
+        (0..64).for_each(|_| steps.saw(64));
+        assert!(steps.is_learning(), "one more difference");
+        (1..MOST as u64).for_each(|more| steps.saw(64 * more));
         assert!(!steps.is_learning());
         // A clock of 27 MHz: its readings are rounded.
         steps.saw(37);
         assert_eq!(steps.step(), None, "1 ns is the rounding");
+    }
+
+    #[test]
+    fn the_same_few_intervals_read_again_tell_no_step() {
+        let steps = Steps::new(8);
+        for _ in 0..1000 {
+            steps.saw(1_000_000);
+            steps.saw(3_000_000);
+        }
+        assert_eq!(steps.step(), None);
+        assert!(steps.is_learning());
+        (0..ENOUGH as u64).for_each(|count| steps.saw(1312 + 32 * count));
+        assert_eq!(steps.step(), Some(32));
     }
 }
 
@@ -116,8 +155,8 @@ mod loom_tests {
         loom::model(|| {
             let steps = Arc::new(Steps::new(1));
             // One more is enough.
-            for _ in 0..ENOUGH - 1 {
-                steps.saw(96);
+            for times in 1..ENOUGH as u64 {
+                steps.saw(96 * times);
             }
             let other = {
                 let steps = steps.clone();
