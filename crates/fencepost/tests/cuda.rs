@@ -6,7 +6,9 @@
 
 use std::{
     future::{Future as _, IntoFuture},
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    task,
     time::{Duration, Instant},
 };
 
@@ -502,16 +504,34 @@ fn a_wait_for_a_marker_of_a_capture_is_refused_when_it_is_made() {
     let device = &gpu.device;
     let (stream, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
     let host = Device::new_host(1).new_stream().unwrap();
+    let raw = RawEvent::new(device, RawEventOptions::default()).unwrap();
     let mut kept = None;
     let graph = Graph::capture(&stream, || {
         let inside = stream.record().unwrap();
         let refused = host.wait(&inside).unwrap_err();
         assert!(matches!(refused, Error::Captured { .. }), "{refused:?}");
+        raw.record(&stream).unwrap();
         kept = Some(inside);
     });
     let (Some(graph), Some(inside)) = (graph, kept) else {
         return println!("left out: the driver has no graphs");
     };
+    let mut awaited = (&raw).into_future();
+    let looked = Pin::new(&mut awaited).poll(&mut task::Context::from_waker(task::Waker::noop()));
+    let (tell, told) = mpsc::channel();
+    raw.on_complete(move |result| tell.send(result).unwrap_or(()))
+        .unwrap();
+    for refused in [
+        raw.query().unwrap_err(),
+        raw.wait(&host).unwrap_err(),
+        told.recv_timeout(PATIENCE).unwrap().unwrap_err(),
+        match looked {
+            task::Poll::Ready(result) => result.unwrap_err(),
+            task::Poll::Pending => panic!("a raw event of a capture never completes"),
+        },
+    ] {
+        assert!(matches!(refused, Error::Captured { .. }), "{refused:?}");
+    }
     let refused = host.wait(&inside).unwrap_err();
     assert!(matches!(refused, Error::Captured { .. }), "{refused:?}");
     for refused in [other.wait(&inside), other.wait_foreign(&inside)] {
@@ -868,7 +888,7 @@ fn a_waker_of_a_raw_event_is_cloned_without_a_lock() {
         |_| (),
     );
     struct Woken(mpsc::Sender<()>);
-    impl std::task::Wake for Woken {
+    impl task::Wake for Woken {
         fn wake(self: Arc<Self>) {
             self.0.send(()).unwrap_or(());
         }

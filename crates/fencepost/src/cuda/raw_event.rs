@@ -21,7 +21,7 @@ use super::{
     context::Context,
     device::{of_device, shares_events},
     driver::{EventHandle, IpcHandle},
-    fault::{CAPTURED_EVENT, Fault, INVALID_HANDLE, INVALID_VALUE},
+    fault::{Fault, INVALID_HANDLE},
     marker::CudaMarker,
     raw_marker,
     stream::{CudaStream, of_stream},
@@ -465,7 +465,7 @@ impl RawEvent {
                     .wait_event(raw, self.native.event, flags)
             })
         });
-        waited.map_err(|fault| self.refused(fault, true))
+        waited.map_err(|fault| self.native.refused(fault, true))
     }
 
     /// Whether a call on `stream` becomes a node of a graph. The driver refuses the flag for that
@@ -490,7 +490,7 @@ impl RawEvent {
         self.context()
             .calls
             .query(self.native.event)
-            .map_err(|fault| self.refused(fault, false))
+            .map_err(|fault| self.native.refused(fault, false))
     }
 
     /// Blocks until what was recorded last is complete: spins, unless the event was made with
@@ -503,7 +503,7 @@ impl RawEvent {
         self.context()
             .calls
             .synchronize(self.native.event)
-            .map_err(|fault| self.refused(fault, false))
+            .map_err(|fault| self.native.refused(fault, false))
     }
 
     /// The time from this event's last record to `end`'s, on the device's clock. Never waits.
@@ -542,7 +542,7 @@ impl RawEvent {
             }
             // Both events are alive, so the driver means that one was never recorded.
             Err(fault) if fault.code() == Some(INVALID_HANDLE) => Err(self.unrecorded(end)),
-            Err(fault) => Err(self.refused(fault, false)),
+            Err(fault) => Err(self.native.refused(fault, false)),
         }
     }
 
@@ -574,8 +574,9 @@ impl RawEvent {
     /// thread.
     ///
     /// The driver tells nobody when such an event completes, so one thread of the library asks, for
-    /// all that are awaited. Its pauses are at most 1/16 of the wait, and at most 1 ms. Callbacks
-    /// run as those of [`Marker::on_complete`](crate::Marker::on_complete) do.
+    /// all that are awaited. Its pauses are at most 1/100 of the time since one was last awaited or
+    /// found complete, but 20 µs at least and 1 ms at most. Callbacks run as those of
+    /// [`Marker::on_complete`](crate::Marker::on_complete) do.
     ///
     /// # Errors
     /// [`Error::Backend`] where no thread can be started to ask; [`Error::Forked`]. The callback is
@@ -619,19 +620,6 @@ impl RawEvent {
 
     fn failed(&self, fault: Fault) -> Error {
         self.context().failed(fault, None)
-    }
-
-    /// The error of a question or wait that the driver has refused. Driver 580 returns the first
-    /// code for an event of a capture that has ended; the second is documented for those of one
-    /// that goes on.
-    fn refused(&self, fault: Fault, ended: bool) -> Error {
-        match fault.code() {
-            Some(INVALID_VALUE | CAPTURED_EVENT) => Error::Captured {
-                marker: format!("a raw event of {}", self.context().name),
-                ended,
-            },
-            _ => self.failed(fault),
-        }
     }
 }
 
@@ -697,7 +685,7 @@ impl Future for RawEventFuture {
         match context.calls.query(self.native.event) {
             Ok(true) => return Poll::Ready(Ok(())),
             Ok(false) => {}
-            Err(fault) => return Poll::Ready(Err(context.failed(fault, None))),
+            Err(fault) => return Poll::Ready(Err(self.native.refused(fault, false))),
         }
         match RawWait::begin(&self.native, Waiter::Waker(cx.waker().clone())) {
             Ok(wait) => {

@@ -10,7 +10,12 @@ use std::{
     task::Waker,
 };
 
-use super::{context::Context, driver::EventHandle, fault::Meaning, pools::Kind};
+use super::{
+    context::Context,
+    driver::EventHandle,
+    fault::{CAPTURED_EVENT, Fault, INVALID_VALUE, Meaning},
+    pools::Kind,
+};
 use crate::{
     contract::MarkerImpl,
     core::{Callbacks, DeviceCore},
@@ -65,6 +70,19 @@ impl RawNative {
         let mut exported = lock(&EXPORTED);
         if !exported.iter().any(|(event, _)| *event == self.event) {
             exported.push((self.event, handle));
+        }
+    }
+
+    /// The error of a question or wait that the driver has refused. Driver 580 returns the first
+    /// code for an event of a capture that has ended; the second is documented for those of one
+    /// that goes on.
+    pub(super) fn refused(&self, fault: Fault, ended: bool) -> Error {
+        match fault.code() {
+            Some(INVALID_VALUE | CAPTURED_EVENT) => Error::Captured {
+                marker: format!("a raw event of {}", self.context.name),
+                ended,
+            },
+            _ => self.context.failed(fault, None),
         }
     }
 }
@@ -163,7 +181,7 @@ impl RawWait {
             Ok(true) => Ok(()),
             // The process is ending: nobody is woken any more.
             Err(fault) if fault.meaning() == Meaning::Gone => return true,
-            Err(fault) => Err(context.failed(fault, None)),
+            Err(fault) => Err(self.native.refused(fault, false)),
         };
         let over = RawState::Over(result.clone());
         let before = std::mem::replace(&mut *lock(&self.state), over);
