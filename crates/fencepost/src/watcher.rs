@@ -82,7 +82,7 @@ struct State<W> {
     sequence: u64,
     /// Whether something was added since the thread last went through `watched`.
     added: bool,
-    /// When something was settled last, or watched after a time with nothing to watch.
+    /// When something was settled last, or came to be watched.
     since: Instant,
     /// How long the thread waited for what was settled last: zero where that was so at once.
     waited: Duration,
@@ -127,9 +127,8 @@ impl<W: Watched, S: Sleep<W>> Watcher<W, S> {
         if state.leaving {
             return Ok(());
         }
-        if state.watched.is_empty() {
-            state.since = Instant::now();
-        }
+        // Also beside something that is watched for long: the pauses are short again.
+        state.since = Instant::now();
         state
             .watched
             .entry(what.key())
