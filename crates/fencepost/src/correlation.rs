@@ -223,11 +223,16 @@ impl Correlation {
         let errors = self.sample.error + earlier.sample.error;
         let unknown = errors.as_nanos() as f64 + uncertainty_of(&device);
         let drift_bound = unknown / host.abs() + WANDER;
+        // The line goes through this reading, and reaches the other one by that interval.
+        let other_error = earlier
+            .sample
+            .error
+            .saturating_add(nanos(uncertainty_of(&device)));
         Ok(match drift_bound < self.drift_bound {
             true => Correlation {
                 drift: device.as_nanos_f64() / host - 1.0,
                 drift_bound,
-                other: Some((earlier.sample.host, earlier.sample.error)),
+                other: Some((earlier.sample.host, other_error)),
                 ..self.clone()
             },
             // Also where the two are of one moment, and the quotient is no number.
@@ -595,12 +600,31 @@ mod tests {
             );
             // In between it is the distance from the nearer one that counts.
             let halfway = device.host(50 * SECOND);
-            let most = Duration::from_micros(2 + 500) + Duration::from_nanos(1);
+            let most = Duration::from_micros(2 + 500) + Duration::from_nanos(2);
             assert!(line.uncertainty_at(halfway) <= most);
             let marker = line.time_of(&device.marker(50 * SECOND)).unwrap();
             let off = nanos_between(halfway, marker.instant());
             assert!(off.abs() < 3.0, "{off} ns");
         }
+    }
+
+    /// The line of the drift goes through the other end too, as far as the interval is known.
+    #[test]
+    fn at_the_other_end_of_a_drift_the_interval_counts_too() {
+        let resolution = Duration::from_micros(500);
+        let clock = Clock::new("test", 1.0, 64, resolution);
+        let mut device = Simulated::new(7, 0.0);
+        device.core = DeviceCore::new("a device", clock, Arc::new(Never));
+        let first = device.correlate(0, 0, 2000);
+        let last = device.correlate(100 * SECOND, 0, 2000);
+        let line = last.with_drift_since(&first).unwrap();
+        assert!(line.drift_bound_ppm() < 100.0);
+        assert!(line.uncertainty_at(first.instant()) >= first.uncertainty() + resolution);
+        assert_eq!(
+            line.uncertainty_at(last.instant() + Duration::ZERO)
+                .as_micros(),
+            502
+        );
     }
 
     #[test]
