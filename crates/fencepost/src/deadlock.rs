@@ -34,6 +34,7 @@ use crate::{
     contract::MarkerImpl,
     core::{Blocked, StreamCore},
     error::{Error, Result},
+    fork::Process,
     timeline::Awaited,
 };
 
@@ -50,6 +51,8 @@ struct Running {
     /// `None` for a callback, which belongs to no stream.
     stream: Option<Arc<StreamCore>>,
     worker: Arc<dyn Blocking>,
+    /// A child that was forked in the work may find the locks of the worker and the stream held.
+    process: Process,
 }
 
 #[cfg(not(loom))]
@@ -77,17 +80,19 @@ pub(crate) fn enter<R>(
     let running = Running {
         stream: stream.cloned(),
         worker: worker.clone(),
+        process: Process::this(),
     };
     let _restore = Restore(RUNNING.with(|slot| slot.replace(Some(running))));
     work()
 }
 
-/// The host work that this thread is running.
+/// The host work that this thread is running; none in a child that was forked in it.
 fn current() -> Option<Running> {
     RUNNING
         .try_with(|slot| slot.borrow().clone())
         .ok()
         .flatten()
+        .filter(|running| running.process.is_this())
 }
 
 /// How long blocked host work sleeps before it walks again: at first, and at most.
@@ -104,17 +109,20 @@ pub(crate) fn block_on(marker: &Arc<dyn MarkerImpl>, deadline: Option<Instant>) 
 
 /// Runs `f`, which may block. If the caller is host work, another thread takes its place meanwhile.
 pub(crate) fn blocking<R>(f: impl FnOnce() -> R) -> R {
-    struct Goes<'a>(&'a dyn Blocking);
+    struct Goes<'a>(&'a Running);
     impl Drop for Goes<'_> {
         fn drop(&mut self) {
-            self.0.end();
+            // `f` may have forked.
+            if self.0.process.is_this() {
+                self.0.worker.end();
+            }
         }
     }
     let Some(running) = current() else {
         return f();
     };
     running.worker.begin();
-    let _goes = Goes(&*running.worker);
+    let _goes = Goes(&running);
     f()
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     future::{Future as _, IntoFuture as _},
+    io::{Read as _, Write as _},
     pin::pin,
     sync::mpsc,
     task::{Context, Poll, Waker},
@@ -194,5 +195,70 @@ fn a_child_opens_a_host_device_of_its_own() {
             });
         });
         gate.open();
+    });
+}
+
+/// How a child is forked in a closure that a thread of the library runs.
+type Forks = fn() -> libc::pid_t;
+
+/// A child that hangs is ended by a signal.
+fn fork() -> libc::pid_t {
+    // SAFETY: the child calls nothing but this crate, which is what is tested, and alarm.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            libc::alarm(60);
+        }
+        child
+    }
+}
+
+/// Checks that the child ends with status 0 by itself.
+fn ends_well(child: libc::pid_t) {
+    let mut status = 0;
+    // SAFETY: `status` is a valid place for an int, and `child` is a child of ours.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0);
+}
+
+/// Such a child runs nothing of its parent's but the closure that it was forked in.
+#[test]
+fn a_child_forked_in_host_work_or_a_callback_ends_with_it() {
+    const IN_THE_CLOSURE: Forks = || match fork() {
+        0 => fencepost::blocking(|| 0),
+        child => child,
+    };
+    const IN_A_BLOCKING_CALL: Forks = || fencepost::blocking(fork);
+    const IN_A_PANIC: Forks = || match fork() {
+        0 => std::panic::resume_unwind(Box::new("in the child")),
+        child => child,
+    };
+    common::in_a_process_of_its_own(|| {
+        let device = Device::new_host(1);
+        let stream = device.new_stream().unwrap();
+        for forks in [IN_THE_CLOSURE, IN_A_BLOCKING_CALL, IN_A_PANIC] {
+            for in_a_callback in [false, true] {
+                let (tell, told) = mpsc::channel();
+                let (mut written, mut next) = std::io::pipe().unwrap();
+                let closure = move || match forks() {
+                    0 => {}
+                    child => tell.send(child).unwrap(),
+                };
+                let mut after = move || next.write_all(b"x").unwrap();
+                if in_a_callback {
+                    let marker = stream.record().unwrap();
+                    marker.on_complete(move |_| closure()).unwrap();
+                    marker.on_complete(move |_| after()).unwrap();
+                } else {
+                    stream.launch(closure).unwrap();
+                    stream.launch(after).unwrap();
+                }
+                ends_well(told.recv_timeout(PATIENCE).unwrap());
+                let mut all = String::new();
+                written.read_to_string(&mut all).unwrap();
+                assert_eq!(all, "x", "what comes next runs in the parent alone");
+            }
+        }
+        stream.synchronize_timeout(PATIENCE).unwrap();
     });
 }

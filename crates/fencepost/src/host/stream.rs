@@ -124,7 +124,12 @@ impl HostStream {
                 Some(Op::Work(work, at)) => {
                     queue.running = Some((at, coarse_nanos()));
                     drop(queue);
-                    if let Err((cause, raised)) = run(work, at) {
+                    let ended = run(work, at);
+                    if self.pool.is_forked() {
+                        // A child that was forked in the work. The failure is the parent's.
+                        return std::mem::forget(ended);
+                    }
+                    if let Err((cause, raised)) = ended {
                         self.fail_with(&cause);
                         // Only now: it counts as raising until the stream has failed.
                         drop(raised);

@@ -80,7 +80,12 @@ impl Task for Shared {
                     return;
                 };
                 drop(queue);
-                if let Err(payload) = catch_unwind(AssertUnwindSafe(job)) {
+                let ended = catch_unwind(AssertUnwindSafe(job));
+                if self.pool.is_forked() {
+                    // A child that was forked in the callback.
+                    return std::mem::forget(ended);
+                }
+                if let Err(payload) = ended {
                     self.panics.fetch_add(1, Ordering::Relaxed);
                     diagnostics::callback_panicked(&text_of(&*payload));
                     discard(payload);

@@ -45,7 +45,8 @@ use crate::{
     sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, lock, park, spin_until, thread},
 };
 
-/// Something to run on a worker. It never panics: it catches the panics of users' code.
+/// Something to run on a worker. It never panics: it catches the panics of users' code. In a child
+/// that was forked in users' code it returns at once, since a thread of the parent may hold a lock.
 pub(crate) trait Task: Send + Sync {
     /// `worker` is to be told when the task blocks.
     fn run(self: Arc<Self>, worker: &Arc<dyn Blocking>);
@@ -371,7 +372,13 @@ fn work(shared: &Arc<Shared>, place: usize) {
 }
 
 /// The next task. `None` when this worker is to end; it has no place any more then.
+///
+/// In a child that was forked in a task, this thread alone is left of the pool, and the queue is
+/// the parent's. Its end is the end of the child, unless that has started threads.
 fn take(shared: &Arc<Shared>, me: &Arc<Sleeper>) -> Option<Arc<dyn Task>> {
+    if !shared.process.is_this() {
+        return None;
+    }
     let mut looked = false;
     loop {
         let mut state = lock(&shared.state);
@@ -513,6 +520,50 @@ impl Drop for Pool {
         if let Monitor::Asleep(thread) = monitor {
             thread.unpark();
         }
+    }
+}
+
+#[cfg(all(test, unix, not(loom), not(miri)))]
+mod fork_tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::{deadlock, fork::tests::in_a_child};
+
+    const PATIENCE: Duration = Duration::from_secs(120);
+
+    /// Forks once it may, and tells whether the child could make a call that blocks.
+    struct Forks {
+        started: mpsc::Sender<()>,
+        go: Mutex<mpsc::Receiver<()>>,
+        tell: mpsc::Sender<bool>,
+    }
+
+    impl Task for Forks {
+        fn run(self: Arc<Self>, worker: &Arc<dyn Blocking>) {
+            deadlock::enter(None, worker, || {
+                self.started.send(()).unwrap();
+                lock(&self.go).recv_timeout(PATIENCE).unwrap();
+                let could = in_a_child(|| deadlock::blocking(|| true));
+                self.tell.send(could).unwrap();
+            });
+        }
+    }
+
+    #[test]
+    fn a_child_forked_in_a_task_takes_no_lock_of_the_pool() {
+        let pool = Pool::new(1);
+        pool.start().unwrap();
+        let (started, starts) = mpsc::channel();
+        let (may_go, go) = mpsc::channel();
+        let (tell, told) = mpsc::channel();
+        let go = Mutex::new(go);
+        pool.push(Arc::new(Forks { started, go, tell }));
+        starts.recv_timeout(PATIENCE).unwrap();
+        let state = lock(&pool.shared.state);
+        may_go.send(()).unwrap();
+        assert!(told.recv_timeout(PATIENCE).unwrap(), "the child hangs");
+        drop(state);
     }
 }
 
