@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Has `handler` called when the process ends normally: once, and before the exit handlers of
 /// drivers that are in use by now, since exit handlers run in the reverse order of their
@@ -11,13 +11,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 ///
 /// `handler` must not unwind.
 pub(crate) fn at_exit(registered: &AtomicBool, handler: extern "C" fn()) {
+    if !registered.swap(true, Ordering::AcqRel) {
+        register(handler);
+    }
+}
+
+/// As [`at_exit`], for a `handler` that has to run before exit handlers of others that may be
+/// registered at any time: call it whenever something is done that `handler` undoes. It is
+/// registered again as often as doubling `uses`, the number of these calls, allows, since the
+/// system keeps every registration. So `handler` may be called several times.
+#[cfg_attr(not(any(feature = "cuda", feature = "vulkan")), allow(dead_code))]
+pub(crate) fn at_exit_of_use(uses: &AtomicU64, handler: extern "C" fn()) {
+    let uses = uses.fetch_add(1, Ordering::Relaxed) + 1;
+    if uses.is_power_of_two() {
+        register(handler);
+    }
+}
+
+fn register(handler: extern "C" fn()) {
     unsafe extern "C" {
         fn atexit(handler: extern "C" fn()) -> std::ffi::c_int;
     }
-    if !registered.swap(true, Ordering::AcqRel) {
-        // SAFETY: C's atexit, with a function that never unwinds.
-        // https://en.cppreference.com/w/c/program/atexit
-        // If the call fails, the process ends without this handler.
-        let _ = unsafe { atexit(handler) };
-    }
+    // SAFETY: C's atexit, with a function that never unwinds.
+    // https://en.cppreference.com/w/c/program/atexit
+    // If the call fails, the process ends without this handler.
+    let _ = unsafe { atexit(handler) };
 }

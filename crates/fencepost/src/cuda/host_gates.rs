@@ -3,11 +3,11 @@
 //! They are never freed. Freeing page-locked memory blocks while any stream is stalled
 //! (docs/measurements/cuda-stalls.md), and a stalled stream is what they are for.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering as StdOrdering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering as StdOrdering};
 
 use super::{calls::Calls, context::Context, driver::StreamHandle, fault::Fault};
 use crate::{
-    exit::at_exit,
+    exit::at_exit_of_use,
     sync::{Mutex, lock},
 };
 
@@ -60,12 +60,15 @@ impl HostGates {
 
     /// Holds `stream` until `gate` is opened.
     pub(crate) fn block(&self, stream: StreamHandle, gate: HostGate) -> Result<(), Fault> {
+        static USES: AtomicU64 = AtomicU64::new(0);
         // SAFETY: part of a page that the device sees and that is never freed.
-        unsafe { self.calls.wait_value(stream, gate.device, gate.opens_at) }
+        unsafe { self.calls.wait_value(stream, gate.device, gate.opens_at) }?;
+        at_exit_of_use(&USES, open_all);
+        Ok(())
     }
 
-    /// For the end of the process: releases every stream that waits. A word of memory is always one
-    /// less than what its gate waits for.
+    /// For the end of the process: releases every stream that waits. Until then, a word of memory
+    /// is always one less than what its gate waits for.
     fn open_all(&self) {
         if self.calls.is_forked() {
             return;
@@ -92,18 +95,21 @@ impl HostGates {
     }
 }
 
-/// Opens all host gates of the context when the process ends, before the driver is taken apart: a
-/// driver may wait there for streams that only the host can release.
+static ALL: Mutex<Vec<&Context>> = Mutex::new(Vec::new());
+
+/// Has the host gates of the context opened when the process ends, before the driver is taken
+/// apart: a driver may wait there for streams that only the host can release. So may other
+/// libraries, which free memory in exit handlers of their own. Those that are registered before a
+/// stream is held run after the gates are open.
 pub(super) fn open_at_exit(context: &'static Context) {
-    static ALL: Mutex<Vec<&Context>> = Mutex::new(Vec::new());
-    static REGISTERED: AtomicBool = AtomicBool::new(false);
-    extern "C" fn open_all() {
-        if let Ok(contexts) = ALL.try_lock() {
-            for context in contexts.iter() {
-                context.gates.open_all();
-            }
+    lock(&ALL).push(context);
+}
+
+/// Opens all host gates, for the end of the process. A gate that is used later may be open.
+pub(crate) extern "C" fn open_all() {
+    if let Ok(contexts) = ALL.try_lock() {
+        for context in contexts.iter() {
+            context.gates.open_all();
         }
     }
-    lock(&ALL).push(context);
-    at_exit(&REGISTERED, open_all);
 }

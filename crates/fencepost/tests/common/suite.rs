@@ -106,15 +106,20 @@ pub(crate) fn a_process_may_end_with_a_closed_gate(device: &str, lets_go: bool) 
         }
     }
     common::in_a_process_of_its_own(|| {
-        if lets_go {
-            unsafe extern "C" {
-                fn atexit(handler: extern "C" fn()) -> std::ffi::c_int;
-            }
-            // SAFETY: a function that takes and returns nothing, and does not unwind. It is
-            // registered before the library's handlers, so it runs after them.
-            assert_eq!(unsafe { atexit(look) }, 0);
+        unsafe extern "C" {
+            fn atexit(handler: extern "C" fn()) -> std::ffi::c_int;
         }
+        let look_at_exit = || {
+            if lets_go {
+                // SAFETY: a function that takes and returns nothing, and does not unwind.
+                assert_eq!(unsafe { atexit(look) }, 0);
+            }
+        };
+        // Handlers run in the reverse order, so both run after what opens the gate. The second is
+        // that of a library which is loaded once the device is open.
+        look_at_exit();
         let device = Device::open(device).unwrap();
+        look_at_exit();
         let stream = device.new_stream().unwrap();
         let gate = Gate::with_limit(&device, Duration::MAX).unwrap();
         gate.wait(&stream).unwrap();
