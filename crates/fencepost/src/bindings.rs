@@ -72,6 +72,18 @@ pub fn gate_at(device: &Device, limit: Duration, at: Place) -> Result<Gate> {
     Gate::made_at(device, limit, at)
 }
 
+/// Lets every stream go on that a [`Gate`] or a wait for another backend's marker holds on a GPU,
+/// as the end of the process does: for an interpreter, whose end comes first and may free memory,
+/// which waits for such a stream. Gates that hold a stream later may be open at once. Never blocks.
+pub fn open_host_gates() {
+    #[cfg(all(feature = "cuda", not(loom)))]
+    crate::cuda::host_gates::open_all();
+    #[cfg(all(feature = "vulkan", not(loom)))]
+    crate::vulkan::exit::open_all_gates();
+    #[cfg(has_metal)]
+    crate::metal::native::open_all_gates();
+}
+
 /// The event of a CUDA marker, which holds that marker's recording until it is recorded again;
 /// `None` for markers of other backends, and of streams that have failed. From then on it is never
 /// used for another marker; recording it again changes what that marker tells while it is pending.

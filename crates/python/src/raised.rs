@@ -231,9 +231,13 @@ fn report(py: Python<'_>, error: &Error) {
 
 /// Called by `atexit`: no call of Python from the library's threads begins after it, and what has
 /// failed until then is reported.
+///
+/// First it lets go of the streams that are held. The finalizers which the end of the interpreter
+/// runs may free a GPU's memory, and `cuMemFree` waits for them.
 #[pyfunction]
 #[pyo3(name = "_close")]
 pub(crate) fn close(py: Python<'_>) {
+    py.detach(bindings::open_host_gates);
     exit::close(py);
     // Work whose exception has left Python is about to fail its stream.
     exit::wait_until(py, || !bindings::is_raising());

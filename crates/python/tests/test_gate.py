@@ -145,3 +145,34 @@ sys.keep = gate, stream, event
     # Nothing waits for the gate, which has no limit; else the child would be killed.
     done = child(program, check=False)
     assert done.returncode == int("1 / 0" in end), done.stderr
+
+
+@pytest.mark.parametrize("held", ["gate", "marker"])
+def test_finalizers_free_memory_while_a_stream_is_held(child, cuda, held):
+    done = child(f"""
+import ctypes, os
+import fencepost
+
+device, host = fencepost.Device("cuda:0"), fencepost.Device("host")
+driver = ctypes.CDLL(os.environ.get("FENCEPOST_CUDA_LIBRARY") or "libcuda.so.1")
+context, memory = ctypes.c_void_p(), ctypes.c_uint64()
+assert driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
+assert driver.cuCtxSetCurrent(context) == 0
+assert driver.cuMemAlloc_v2(ctypes.byref(memory), ctypes.c_size_t(4096)) == 0
+
+class Buffer:
+    def __del__(self, free=driver.cuMemFree_v2, memory=memory, write=os.write):
+        # It waits for all streams of the context.
+        assert free(memory) == 0
+        write(1, b"freed")
+
+buffer = Buffer()
+stream, upstream = device.stream(), host.stream()
+gate = fencepost.Gate(device if {held!r} == "gate" else host, limit=None)
+gate.wait(stream if {held!r} == "gate" else upstream)
+if {held!r} == "marker":
+    upstream.record_event().wait_foreign(stream)
+event = stream.record_event()
+assert not event.query()
+""")
+    assert done.stdout == "freed", done.stderr

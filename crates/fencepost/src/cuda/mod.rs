@@ -34,7 +34,7 @@ pub(crate) mod context;
 pub(crate) mod device;
 pub(crate) mod driver;
 pub(crate) mod fault;
-mod host_gates;
+pub(crate) mod host_gates;
 mod keeper;
 mod marker;
 mod native_stream;

@@ -380,19 +380,22 @@ impl Native {
     }
 }
 
+/// The streams of this process that have a host gate.
+static GATED: PerProcess<Streams<Native>> = PerProcess::new();
+
 /// Opens the host gates of a stream when the process ends, before the system takes its queues
 /// apart.
 fn open_at_exit(native: &Arc<Native>) {
-    /// Those of this process.
-    static ALL: PerProcess<Streams<Native>> = PerProcess::new();
     static REGISTERED: AtomicBool = AtomicBool::new(false);
-    extern "C" fn open_all() {
-        for native in ALL.get_or_make(|_| Streams::new()).alive() {
-            native.open_all_gates();
-        }
+    GATED.get_or_make(|_| Streams::new()).add(native);
+    at_exit(&REGISTERED, open_all_gates);
+}
+
+/// Opens all host gates, for the end of the process.
+pub(crate) extern "C" fn open_all_gates() {
+    for native in GATED.get_or_make(|_| Streams::new()).alive() {
+        native.open_all_gates();
     }
-    ALL.get_or_make(|_| Streams::new()).add(native);
-    at_exit(&REGISTERED, open_all);
 }
 
 /// Finishes `step` when the buffer has completed or failed, and calls `first` before that.

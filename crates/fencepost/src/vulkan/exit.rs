@@ -1,16 +1,13 @@
 //! What happens to devices when the process ends.
 
 use std::{
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, Weak, atomic::AtomicU64},
     time::Duration,
 };
 
 use super::watcher::DeviceWatcher;
 use crate::{
-    exit::at_exit,
+    exit::at_exit_of_use,
     sync::{Mutex, lock, sleep},
 };
 
@@ -34,13 +31,10 @@ pub(super) fn leave_at_exit(watcher: &Arc<DeviceWatcher>) {
 ///
 /// Layers make what they clean up when it is first needed, after the device was made: with the
 /// validation layer 1.4.364, opening a gate crashed when the only handler was registered with the
-/// device. So it is registered again, as often as doubling the number of uses allows.
+/// device. So it is registered again.
 pub(super) fn used() {
     static USES: AtomicU64 = AtomicU64::new(0);
-    let uses = USES.fetch_add(1, Ordering::Relaxed) + 1;
-    if uses.is_power_of_two() {
-        at_exit(&AtomicBool::new(false), leave);
-    }
+    at_exit_of_use(&USES, leave);
 }
 
 extern "C" fn leave() {
@@ -57,10 +51,22 @@ extern "C" fn leave() {
                 }
                 sleep(Duration::from_millis(1));
             }
-            watcher.open_all_gates();
+            // Their drops would call the driver.
+            std::mem::forget(watcher.open_all_gates());
         }
         gpu.exit();
         // Its drop would call the driver.
         std::mem::forget(watcher);
+    }
+}
+
+/// Opens all host gates before the process ends. The devices work on.
+pub(crate) fn open_all_gates() {
+    let watchers: Vec<_> = match ALL.try_lock() {
+        Ok(all) => all.iter().filter_map(Weak::upgrade).collect(),
+        Err(_) => return,
+    };
+    for watcher in watchers {
+        drop(watcher.open_all_gates());
     }
 }

@@ -44,7 +44,7 @@
 mod calibrated;
 mod counter;
 pub(crate) mod device;
-mod exit;
+pub(crate) mod exit;
 pub(crate) mod fault;
 pub(crate) mod gate;
 pub(crate) mod gpu;

@@ -83,17 +83,16 @@ impl DeviceWatcher {
         self.watcher.leave()
     }
 
-    /// For the end of the process: opens all gates, and destroys none.
-    pub(super) fn open_all_gates(&self) {
+    /// For the end of the process: opens all gates, and gives them.
+    pub(super) fn open_all_gates(&self) -> Vec<Arc<HostGate>> {
         let gates: Vec<_> = match self.gates.try_lock() {
             Ok(gates) => gates.iter().filter_map(Weak::upgrade).collect(),
-            Err(_) => return,
+            Err(_) => return Vec::new(),
         };
-        for gate in gates {
+        for gate in &gates {
             gate.open();
-            // Its drop would call the driver.
-            std::mem::forget(gate);
         }
+        gates
     }
 }
 
