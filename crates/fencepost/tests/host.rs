@@ -313,11 +313,18 @@ fn a_timeout_names_the_line_of_a_gate_for_tests() {
     let gate = work::gate(&stream).unwrap();
     let line = line!() - 1;
     let marker = stream.record().unwrap();
-    let timeout = marker
-        .synchronize_timeout(Duration::from_millis(1))
-        .unwrap_err();
     let place = format!("{}:{line}", file!());
-    assert!(timeout.to_string().contains(&place), "{timeout}");
+    let begin = Instant::now();
+    // Until a worker has come to the gate, the stream is going on.
+    loop {
+        let timeout = marker
+            .synchronize_timeout(Duration::from_millis(1))
+            .unwrap_err();
+        if timeout.to_string().contains(&place) {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{timeout}");
+    }
     gate.open();
     marker.synchronize_timeout(PATIENCE).unwrap();
 }
