@@ -48,9 +48,14 @@ pub fn cuda_count_uninitialised() -> Option<usize> {
     crate::cuda::device::count_uninitialised()
 }
 
-/// [`Device::correlate`], with the line that a timeout names.
-pub fn correlate_at(device: &Device, at: Place) -> Result<Correlation> {
-    device.correlate_at(at)
+/// [`Device::correlate`], with the line that a timeout names. It calls `look` now and then while it
+/// waits for the device, and gives up with [`Error::Timeout`] if that returns `false`.
+pub fn correlate_at(
+    device: &Device,
+    at: Place,
+    look: &mut dyn FnMut() -> bool,
+) -> Result<Correlation> {
+    device.correlate_at(at, look)
 }
 
 /// What [`Event::query`] can tell by a few atomic loads; `None` where it would take a lock or ask

@@ -102,9 +102,13 @@ pub(crate) trait DeviceImpl: Send + Sync + Any {
 
     /// Reads the device's clock beside the host's, as closely as the API can. It may wait for a
     /// stamp of its own, never for a stream of the caller's, but for what shares its hardware
-    /// queue. `at` is the source line of the caller.
-    fn correlate(&self, at: Place) -> Result<Sample>;
+    /// queue. `at` is the source line of the caller. While it waits it looks now and then, and gives
+    /// up with [`Error::Timeout`] if that returns `false`.
+    fn correlate(&self, at: Place, look: Look<'_>) -> Result<Sample>;
 }
+
+/// Whether to go on: what is asked now and then in a long wait.
+pub(crate) type Look<'a> = &'a mut dyn FnMut() -> bool;
 
 /// A moment on a device's clock and on the host's.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     clock::Clock,
-    contract::{Backend, DeviceImpl, DeviceRef, Missing},
+    contract::{Backend, DeviceImpl, DeviceRef, Look, Missing},
     core::DeviceCore,
     correlation::Correlation,
     error::{Error, Result},
@@ -298,8 +298,8 @@ impl Device {
     /// hardware queue before.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a device without timestamps; [`Error::Timeout`] where a stamp is
-    /// not made within ten seconds, since its hardware queue is held; [`Error::DeviceLost`];
+    /// [`Error::Unsupported`] for a device without timestamps; [`Error::Timeout`] where no stamp
+    /// is made within ten seconds, since its hardware queue is held; [`Error::DeviceLost`];
     /// [`Error::Backend`] where the driver refuses a call; [`Error::Forked`].
     ///
     /// # References
@@ -315,12 +315,12 @@ impl Device {
     /// ```
     #[track_caller]
     pub fn correlate(&self) -> Result<Correlation> {
-        self.correlate_at(Place::caller())
+        self.correlate_at(Place::caller(), &mut || true)
     }
 
-    pub(crate) fn correlate_at(&self, at: Place) -> Result<Correlation> {
+    pub(crate) fn correlate_at(&self, at: Place, look: Look<'_>) -> Result<Correlation> {
         self.core().check_fork()?;
-        let sample = self.imp().correlate(at).map_err(Error::seen)?;
+        let sample = self.imp().correlate(at, look).map_err(Error::seen)?;
         Ok(Correlation::new(self.core().clone(), sample))
     }
 

@@ -10,7 +10,9 @@ use std::{
 use super::Event;
 use crate::timeline::Point;
 use crate::{
-    contract::{Backend, DeviceImpl, DeviceRef, MarkerImpl, Sample, StreamImpl, TimelineKnowledge},
+    contract::{
+        Backend, DeviceImpl, DeviceRef, Look, MarkerImpl, Sample, StreamImpl, TimelineKnowledge,
+    },
     core::{DeviceCore, StreamCore},
     device::Device,
     error::{Error, Result},
@@ -119,7 +121,7 @@ impl DeviceImpl for FakeDevice {
     fn streams(&self) -> Vec<Arc<dyn StreamImpl>> {
         vec![self.0.clone()]
     }
-    fn correlate(&self, _: Place) -> Result<Sample> {
+    fn correlate(&self, _: Place, _: Look<'_>) -> Result<Sample> {
         unreachable!("no model takes a correlation")
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     objects::{PyCorrelation, PyDevice, PyStream},
     place,
     time_keeper::PyTimeKeeper,
-    wait::{Ended, Limit, WaitMode, limit, wait},
+    wait::{Ended, Limit, WaitMode, correlate, limit, wait},
 };
 
 #[pymethods]
@@ -117,10 +117,9 @@ impl PyDevice {
     /// It blocks for some 50 to 100 µs on a GPU. On CUDA it waits for a stream of its own alone; on
     /// Vulkan without calibrated timestamps it waits for what is on its hardware queue. Raises
     /// NotImplementedError for a device without timestamps, and TimeoutError after ten seconds.
+    /// Ctrl-C ends the wait.
     fn correlate(&self, py: Python<'_>) -> PyResult<PyCorrelation> {
-        let (device, at) = (self.open(py)?, place::of_record(py));
-        let correlation = py.detach(|| bindings::correlate_at(device, at));
-        correlation.map(PyCorrelation).map_err(to_py)
+        Ok(PyCorrelation(correlate(py, self.open(py)?)?))
     }
 
     /// Block until everything submitted so far to any of its streams is done.

@@ -9,9 +9,8 @@ use crate::{
     core::Pending,
     error::to_py,
     objects::{PyCorrelation, PyDevice, PyHostTime, PyMarker},
-    place,
     raised::call_back,
-    wait::{WaitMode, limit, wait},
+    wait::{WaitMode, correlate, limit, wait},
 };
 
 #[pymethods]
@@ -105,14 +104,15 @@ impl PyMarker {
         py: Python<'_>,
         correlation: Option<&Bound<'_, PyCorrelation>>,
     ) -> PyResult<PyHostTime> {
-        let at = place::of_record(py);
-        let given = correlation.map(|correlation| &correlation.get().0);
-        let time = py.detach(|| match given {
-            Some(correlation) => self.0.host_time(correlation),
-            None => self
-                .0
-                .host_time(&bindings::correlate_at(self.0.device(), at)?),
-        });
+        let taken;
+        let correlation = match correlation {
+            Some(given) => &given.get().0,
+            None => {
+                taken = correlate(py, self.0.device())?;
+                &taken
+            }
+        };
+        let time = py.detach(|| self.0.host_time(correlation));
         PyHostTime::of(py, time.map_err(to_py)?)
     }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fencepost::{Backend, Error, Marker, Stream, bindings};
+use fencepost::{Backend, Correlation, Device, Error, Marker, Stream, bindings};
 use pyo3::{
     exceptions::{PyOverflowError, PyTypeError, PyValueError},
     prelude::*,
@@ -151,6 +151,24 @@ fn wait_slice(marker: &Marker, slice: Duration, spin: Duration) -> Result<bool, 
         std::hint::spin_loop();
     }
     bindings::wait_slice(marker, slice.saturating_sub(start.elapsed()))
+}
+
+/// Reads the device's clock beside the host's.
+pub(crate) fn correlate(py: Python<'_>, device: &Device) -> Result<Correlation, Ended> {
+    let at = place::of_record(py);
+    let mut raised = None;
+    let mut look = || match Python::attach(|py| py.check_signals()) {
+        Ok(()) => true,
+        Err(exception) => {
+            raised = Some(exception);
+            false
+        }
+    };
+    let found = py.detach(|| bindings::correlate_at(device, at, &mut look));
+    match raised {
+        Some(exception) => Err(Ended::Raised(exception)),
+        None => found.map_err(Ended::Failed),
+    }
 }
 
 /// Blocks until everything submitted to `stream` so far is done, for at most `limit`.

@@ -25,7 +25,7 @@ use std::{any::Any, ffi::c_void, sync::Arc};
 
 use crate::{
     bracket,
-    contract::{Backend, DeviceImpl, DeviceRef, Missing, Sample, StreamImpl},
+    contract::{Backend, DeviceImpl, DeviceRef, Look, Missing, Sample, StreamImpl},
     core::{DeviceCore, Streams},
     error::{Error, Result},
     place::Place,
@@ -389,9 +389,9 @@ impl DeviceImpl for CudaDevice {
     }
 
     /// The driver tells differences of events only, so a reading is an event.
-    fn correlate(&self, at: Place) -> Result<Sample> {
+    fn correlate(&self, at: Place, look: Look<'_>) -> Result<Sample> {
         self.context.check_fork()?;
-        bracket::sample(&*self.make_stream(false)?, at)
+        bracket::sample(&*self.make_stream(false)?, at, look)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     sync::{Ids, cores},
 };
 use crate::{
-    contract::{Backend, DeviceImpl, Sample, Stamp, StreamImpl},
+    contract::{Backend, DeviceImpl, Look, Sample, Stamp, StreamImpl},
     core::Streams,
     deadlock,
     fork::PerProcess,
@@ -176,7 +176,7 @@ impl DeviceImpl for HostDevice {
     }
 
     /// Exact: the markers' times are read from the host's own clock.
-    fn correlate(&self, _: Place) -> Result<Sample> {
+    fn correlate(&self, _: Place, _: Look<'_>) -> Result<Sample> {
         let (host, ticks) = host_now();
         Ok(Sample {
             stamp: Stamp::Clock(Timestamp::new(ticks, host_clock())),

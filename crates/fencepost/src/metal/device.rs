@@ -60,7 +60,7 @@ use super::{
     time,
 };
 use crate::{
-    contract::{Backend, DeviceImpl, DeviceRef, Missing, Sample, StreamImpl},
+    contract::{Backend, DeviceImpl, DeviceRef, Look, Missing, Sample, StreamImpl},
     core::{DeviceCore, Streams},
     error::{Error, Result},
     fork::{Lasting, Process},
@@ -242,7 +242,7 @@ impl DeviceImpl for MtlDevice {
             .collect()
     }
 
-    fn correlate(&self, _: Place) -> Result<Sample> {
+    fn correlate(&self, _: Place, _: Look<'_>) -> Result<Sample> {
         self.gpu.check()?;
         match self.gpu.lost() {
             Some(lost) => Err(lost),

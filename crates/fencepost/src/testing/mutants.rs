@@ -20,7 +20,7 @@ use super::{
 use crate::timeline::Point;
 use crate::{
     clock::{Elapsed, Timestamp},
-    contract::{Backend, DeviceImpl, DeviceRef, MarkerImpl, Sample, StreamImpl},
+    contract::{Backend, DeviceImpl, DeviceRef, Look, MarkerImpl, Sample, StreamImpl},
     core::{DeviceCore, StreamCore, Work},
     deadlock,
     device::Device,
@@ -210,8 +210,8 @@ impl DeviceImpl for MutantDevice {
         streams.map(|s| self.wrap(s.clone(), s)).collect()
     }
 
-    fn correlate(&self, at: Place) -> Result<Sample> {
-        let mut sample = self.inner.imp().correlate(at)?;
+    fn correlate(&self, at: Place, look: Look<'_>) -> Result<Sample> {
+        let mut sample = self.inner.imp().correlate(at, look)?;
         if self.shared.mutant == Mutant::CorrelationOff {
             sample.host += Duration::from_secs(3600);
         }

@@ -14,7 +14,7 @@ use super::{fault::Fault, gpu::Gpu, stream::VkStream, timestamp};
 use crate::{
     bracket,
     clock::{Timestamp, host_now},
-    contract::{Sample, Stamp},
+    contract::{Look, Sample, Stamp},
     error::{Error, Result},
     place::Place,
     wraps::{Bounds, Reading},
@@ -30,6 +30,7 @@ pub(super) fn sample(
     family: u32,
     stamps: impl FnOnce() -> Result<Arc<VkStream>>,
     at: Place,
+    look: Look<'_>,
 ) -> Result<Sample> {
     let bits = gpu
         .families
@@ -41,7 +42,7 @@ pub(super) fn sample(
         timestamp::valid_bits(gpu, family, false)?;
     }
     let Some(calibrated) = gpu.calibrated else {
-        return bracket::sample(&*stamps()?, at);
+        return bracket::sample(&*stamps()?, at, look);
     };
     let read = || {
         let (before, first) = host_now();

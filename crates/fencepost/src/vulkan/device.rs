@@ -53,7 +53,7 @@ use super::{
     watcher::DeviceWatcher,
 };
 use crate::{
-    contract::{Backend, DeviceImpl, DeviceRef, Sample, StreamImpl},
+    contract::{Backend, DeviceImpl, DeviceRef, Look, Sample, StreamImpl},
     core::DeviceCore,
     error::{Error, Result},
     place::Place,
@@ -203,7 +203,7 @@ impl DeviceImpl for VkDevice {
             .collect()
     }
 
-    fn correlate(&self, at: Place) -> Result<Sample> {
+    fn correlate(&self, at: Place, look: Look<'_>) -> Result<Sample> {
         self.gpu.check_fork()?;
         if let Some(lost) = self.gpu.lost() {
             return Err(lost);
@@ -213,6 +213,7 @@ impl DeviceImpl for VkDevice {
             self.default.queue.family,
             || self.make_stream(),
             at,
+            look,
         )
     }
 }
