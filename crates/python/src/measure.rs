@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fencepost::{
-    bindings,
+    Backend, bindings,
     measure::{Measure, Measurement},
 };
 use pyo3::{exceptions::PyValueError, intern, prelude::*, types::PyBytes};
@@ -15,6 +15,9 @@ use crate::{
     wait::Ended,
 };
 
+/// Why a stream is not held. A profiler follows each launch, and may wait for the device in it.
+const PROFILER: &str = "PyTorch's profiler is on";
+
 /// Measure how long one call of ``fn`` takes on the device, on the device's own clock.
 ///
 /// ``fn`` takes no arguments and queues the work of one call on ``stream``, by default the current
@@ -24,10 +27,11 @@ use crate::{
 /// than the device's cache is written before each call, which does not count; on the host and CUDA.
 ///
 /// The stream is held while calls are queued, so the result does not depend on how fast Python is.
-/// Where it cannot be held, because ``fn`` waits for the device or a profiler is attached, the
-/// result says so.
+/// Where it cannot be held, because ``fn`` waits for the device, a profiler is attached from
+/// outside or PyTorch's is on, the result says so.
 ///
-/// An exception in ``fn`` is raised, and the stream is let go. Raises ValueError for a budget that
+/// An exception in ``fn`` is raised, and the stream is let go. One that took long to come, as from a
+/// deadline, is raised only if it recurs on a stream that is not held. Raises ValueError for a budget that
 /// is no positive number, NotImplementedError for a stream that is being captured into a graph.
 #[pyfunction]
 #[pyo3(signature = (r#fn, stream = None, *, budget = 0.2, cold = false))]
@@ -54,12 +58,16 @@ pub(crate) fn measure(
         None => (*current_stream(py)?).clone(),
     };
     let call = r#fn.clone().unbind();
+    let ungated = match stream.device().backend() {
+        Backend::Cuda => torch::is_profiling(py)?.then(|| PROFILER.to_owned()),
+        _ => None,
+    };
     let found = py.detach(|| {
         let measure = Measure::new(&stream).budget(budget).cold(cold);
         let raised = |result: PyResult<()>| result.map_err(Ended::Raised);
         let mut call = || raised(Python::attach(|py| call.call0(py).map(drop)));
         let mut look = || raised(Python::attach(|py| py.check_signals()));
-        bindings::measure(&measure, &mut call, &mut look)
+        bindings::measure(&measure, &mut call, &mut look, ungated)
     });
     Ok(PyMeasurement(found?))
 }

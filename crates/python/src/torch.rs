@@ -28,6 +28,21 @@ pub(crate) fn loaded<'py>(py: Python<'py>, name: &str) -> PyResult<Option<Bound<
         .filter(|module| !module.is_none()))
 }
 
+/// Whether PyTorch's own profiler is on.
+pub(crate) fn is_profiling(py: Python<'_>) -> PyResult<bool> {
+    let Some(torch) = loaded(py, "torch")? else {
+        return Ok(false);
+    };
+    // While the module is being imported it has no `autograd` yet.
+    let Ok(enabled) = torch
+        .getattr("autograd")
+        .and_then(|autograd| autograd.getattr("_profiler_enabled"))
+    else {
+        return Ok(false);
+    };
+    enabled.call0()?.is_truthy()
+}
+
 /// PyTorch's CUDA side, once PyTorch uses CUDA. From then on it uses CUDA until the process ends.
 pub(crate) fn cuda_in_use(py: Python<'_>) -> PyResult<Option<&'static TorchCuda>> {
     static TORCH: PyOnceLock<TorchCuda> = PyOnceLock::new();

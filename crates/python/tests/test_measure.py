@@ -2,7 +2,9 @@
 
 import array
 import math
+import sys
 import time
+import types
 import weakref
 
 import pytest
@@ -90,6 +92,15 @@ def test_a_function_that_waits_for_the_device_is_measured_ungated(device):
     assert not found.gated
     assert any("did not return while it was" in note for note in found.notes), found.notes
     assert len(found.samples) >= 1
+
+
+def test_while_pytorchs_profiler_is_on_it_is_measured_ungated(device, monkeypatch):
+    torch = types.ModuleType("torch")
+    torch.autograd = types.SimpleNamespace(_profiler_enabled=lambda: True)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    found = measure(lambda: None, device.stream(), budget=0.02)
+    told = any("PyTorch's profiler is on" in note for note in found.notes)
+    assert told == (device.backend == "cuda")
 
 
 @pytest.mark.parametrize("at", [1, 2, 7, 30])

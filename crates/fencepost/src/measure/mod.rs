@@ -117,7 +117,7 @@ impl Measure<'_> {
         &self,
         mut f: impl FnMut() -> Result<(), E>,
     ) -> Result<Measurement, E> {
-        self.run_and_look(&mut f, &mut || Ok(()))
+        self.run_and_look(&mut f, &mut || Ok(()), None)
     }
 
     /// See [`crate::bindings::measure`].
@@ -125,10 +125,11 @@ impl Measure<'_> {
         &self,
         f: &mut dyn FnMut() -> Result<(), E>,
         look: &mut dyn FnMut() -> Result<(), E>,
+        ungated: Option<String>,
     ) -> Result<Measurement, E> {
         if self.budget.is_zero() {
             return Err(self.unsupported("a budget of zero", "give it some time, such as 0.2 s"));
         }
-        Sampler::new(self, f, look).run()
+        Sampler::new(self, f, look).run(ungated)
     }
 }

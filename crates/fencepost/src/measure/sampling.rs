@@ -108,12 +108,12 @@ impl<'a, E: From<Error>> Sampler<'a, E> {
         }
     }
 
-    pub(super) fn run(mut self) -> Result<Measurement, E> {
+    pub(super) fn run(mut self, ungated: Option<String>) -> Result<Measurement, E> {
         let began = Instant::now();
         self.check_capture()?;
         self.warm_up()?;
         self.more = self.more_calls();
-        let mut ungated = Hold::refusal(self.stream().device());
+        let mut ungated = ungated.or_else(|| Hold::refusal(self.stream().device()));
         if ungated.is_none() {
             ungated = self.probe()?.map(Into::into);
         }
