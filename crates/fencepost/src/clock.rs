@@ -264,7 +264,10 @@ impl fmt::Display for Clock {
 ///
 /// That of a clock of few [valid bits](Clock::valid_bits) also holds when the host submitted the
 /// marker and when it saw it complete, so that the time between two of them is right however often
-/// the counter has wrapped.
+/// the counter has wrapped. That has a limit, since the host's clock and the device's may drift
+/// apart by a thousandth: beyond some 400 periods of the counter the time may be
+/// [`Error::Ambiguous`], and marks in between are needed, whose times add up. With 32 bits of 1 ns
+/// each that is 28 minutes, with 36 bits 7 hours.
 ///
 /// ```
 /// use fencepost::Device;
@@ -349,6 +352,10 @@ impl Timestamp {
                 left: format!("the clock \"{}\"", self.clock.name()),
                 right: format!("the clock \"{}\"", end.clock.name()),
             });
+        }
+        // No other reading was submitted and seen at the very same nanoseconds.
+        if self == end && self.reading.bounds.is_some() {
+            return Ok(Elapsed::new(0.0, self.clock.clone()));
         }
         self.clock.between(self.reading, end.reading)
     }
@@ -680,11 +687,40 @@ mod tests {
         let error = at(0, 9_000_000_000).elapsed(&at(0, 1000)).unwrap_err();
         assert!(matches!(error, Error::Ambiguous { .. }), "{error:?}");
         let text = error.to_string();
-        for part in ["starts over every 4.29 s", "to within 9 s", "synchronize()"] {
+        for part in [
+            "starts over every 4.29 s",
+            "to within 9.02 s",
+            "synchronize()",
+        ] {
             assert!(text.contains(part), "{part} in: {text}");
         }
         let unseen = Timestamp::new(7, clock.clone());
         let error = unseen.elapsed(&unseen).unwrap_err();
+        assert!(matches!(error, Error::Ambiguous { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn the_time_from_a_reading_to_itself_is_zero_however_late_it_was_seen() {
+        // It starts over every 67 ms.
+        let clock = Clock::new("test", 1.0, 26, Duration::from_nanos(1));
+        let reading = Reading {
+            ticks: 7,
+            bits: 26,
+            bounds: Some(Bounds {
+                before: 0,
+                after: 1_000_000_000,
+            }),
+        };
+        let stamp = Timestamp::of(reading, clock.clone());
+        assert_eq!(stamp.elapsed(&stamp.clone()).unwrap().nanos, 0.0);
+        let next = Timestamp::of(
+            Reading {
+                ticks: 8,
+                ..reading
+            },
+            clock,
+        );
+        let error = stamp.elapsed(&next).unwrap_err();
         assert!(matches!(error, Error::Ambiguous { .. }), "{error:?}");
     }
 

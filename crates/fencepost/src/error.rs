@@ -121,12 +121,12 @@ pub enum Error {
     /// The clock of the two wraps, and nobody can tell how often it did between them.
     #[error(
         "the time between the two cannot be told: {clock} starts over every {}, and {}; query() or \
-         synchronize() each event soon after its work is done, or record on a queue whose \
-         timestamps have more bits",
+         synchronize() each event soon after its work is done, record events in between and add up \
+         their times, or record on a queue whose timestamps have more bits",
         InWords(*period),
         match known_to {
             Some(known_to) => format!(
-                "the host knows when they completed to within {} only", InWords(*known_to)
+                "the host knows the time between them to within {} only", InWords(*known_to)
             ),
             None => "the host did not note when they completed".into(),
         }
@@ -138,7 +138,8 @@ pub enum Error {
         /// How long the clock runs before it starts over.
         period: Duration,
         /// How well the host knows the time between the two: from before each was submitted until
-        /// it was seen to be complete. `None` where the host did not note that.
+        /// it was seen to be complete, and what its clock and the device's may drift apart in
+        /// between. `None` where the host did not note that.
         known_to: Option<Duration>,
     },
 

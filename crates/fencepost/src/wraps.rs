@@ -58,11 +58,22 @@ pub(crate) fn period(tick_ns: f64, start: Reading, end: Reading) -> Duration {
     Duration::from_nanos((ticks * tick_ns) as u64)
 }
 
-/// How well the host knows the time between two readings.
+/// How well the host knows the time between two readings: by when it submitted and saw them, and by
+/// what the two clocks may drift apart meanwhile.
 pub(crate) fn known_to(start: Reading, end: Reading) -> Option<Duration> {
+    let (first, last) = (start.bounds?, end.bounds?);
+    let span = [
+        nanos(first.after, last.before),
+        nanos(first.before, last.after),
+    ]
+    .map(f64::abs);
+    let drift = 2.0 * RATE * span[0].max(span[1]);
+    Some(width(first, last) + Duration::from_nanos(drift as u64))
+}
+
+fn width(first: Bounds, last: Bounds) -> Duration {
     let width = |bounds: Bounds| bounds.after.saturating_sub(bounds.before);
-    let widths = width(start.bounds?).saturating_add(width(end.bounds?));
-    Some(Duration::from_nanos(widths))
+    Duration::from_nanos(width(first).saturating_add(width(last)))
 }
 
 fn nanos(from: u64, to: u64) -> f64 {
@@ -115,7 +126,8 @@ mod tests {
         assert_eq!(ticks_between(1.0, start, late), None, "two fit");
         assert_eq!(
             known_to(start, late),
-            Some(Duration::from_nanos(8 * SECOND + 1000))
+            Some(Duration::from_nanos(8 * SECOND + 1000 + 18_000_000)),
+            "and 9 s may be off by 9 ms to both sides"
         );
         let unseen = |bits| Reading {
             ticks: 300,
@@ -124,6 +136,20 @@ mod tests {
         };
         assert_eq!(ticks_between(1.0, start, unseen(64)), None);
         assert_eq!(ticks_between(1.0, unseen(64), unseen(64)), Some(0));
+    }
+
+    /// However well both were seen: 32 bits and 1 ns, after 1,100 periods.
+    #[test]
+    fn beyond_hundreds_of_periods_the_drift_of_the_clocks_hides_one() {
+        let at = |seconds: u64| {
+            let time = seconds * SECOND;
+            reading(32, time & 0xffff_ffff, time, time + 1000)
+        };
+        let told = |seconds| ticks_between(1.0, at(0), at(seconds));
+        assert_eq!(told(1200), Some(i128::from(1200 * SECOND)));
+        assert_eq!(told(4800), None);
+        let known_to = known_to(at(0), at(4800)).unwrap();
+        assert!(known_to > period(1.0, at(0), at(4800)), "{known_to:?}");
     }
 
     proptest! {
@@ -155,7 +181,7 @@ mod tests {
             prop_assert!(told.is_none_or(|told| told == truth), "{told:?}, not {truth}");
             // Where the bounds are narrower than a period, it is always told.
             let apart = start.abs_diff(end) as f64;
-            let width = known_to(first, last).unwrap().as_nanos() as f64;
+            let width = width(first.bounds.unwrap(), last.bounds.unwrap()).as_nanos() as f64;
             let period = (1_u64 << bits) as f64 * tick_ns;
             let blurred = 2.0 * (apart + width) * RATE + 2.0 * LAG * period + 2.0 * tick_ns;
             if width + blurred < period {

@@ -383,6 +383,9 @@ fn a_marker_that_nobody_looked_at_for_a_period_has_no_time() {
         std::thread::sleep(Duration::from_millis(200));
         let end = stream.record_timed().unwrap();
         end.synchronize_timeout(PATIENCE).unwrap();
+        assert_eq!(start.elapsed(&start).unwrap().as_nanos_f64(), 0.0);
+        let stamp = start.timestamp().unwrap();
+        assert_eq!(stamp.elapsed(&stamp).unwrap().as_nanos_f64(), 0.0);
         let error = start.elapsed(&end).unwrap_err();
         println!("said: {error}");
         assert!(matches!(error, Error::Ambiguous { .. }), "{error:?}");
