@@ -88,11 +88,18 @@ pub enum Error {
         in_graph: bool,
     },
 
-    /// The call never waits, and the marker is pending.
+    /// The call never waits, and the marker is pending, or the driver does not show its time yet.
     #[error(
-        "the {which} marker is not complete yet ({marker}{}); \
-         call synchronize() on it first, or elapsed_time(), which waits",
-        OfEvent(event)
+        "the {which} marker is {} ({marker}{}); {}, or call elapsed_time(), which waits",
+        match complete {
+            true => "complete, but its time is not readable yet",
+            false => "not complete yet",
+        },
+        OfEvent(event),
+        match complete {
+            true => "ask again",
+            false => "call synchronize() on it first",
+        }
     )]
     #[non_exhaustive]
     NotReady {
@@ -102,6 +109,9 @@ pub enum Error {
         marker: String,
         /// The name of the event that holds it, if there is one and it has a name.
         event: Option<String>,
+        /// Whether the marker is complete, and only its time is not readable yet: a Vulkan driver
+        /// may make it so a moment later.
+        complete: bool,
     },
 
     /// The event or marker was made without timing.
@@ -361,6 +371,18 @@ impl Error {
             which,
             marker,
             event: None,
+            complete: false,
+        }
+    }
+
+    /// The marker is complete, but the driver does not show its time yet.
+    #[cfg_attr(not(feature = "vulkan"), allow(dead_code))]
+    pub(crate) fn time_not_ready(which: &'static str, marker: String) -> Error {
+        Error::NotReady {
+            which,
+            marker,
+            event: None,
+            complete: true,
         }
     }
 

@@ -24,6 +24,9 @@ use crate::{
     timeline::{Reached, Ticket, Waiter},
 };
 
+/// A driver that does not show the time of a complete marker for so long never will.
+const SHOWN: Duration = Duration::from_secs(10);
+
 /// One recorded point on a stream. It is complete once all work submitted before it is.
 ///
 /// Immutable and cheap to clone. Reading consumes nothing: any number of threads may query, wait
@@ -292,7 +295,16 @@ impl Marker {
         self.comparable(end)?;
         self.synchronize()?;
         end.synchronize()?;
-        self.imp.elapsed(&*end.imp).map_err(Error::seen)
+        let asked = Instant::now();
+        loop {
+            match self.imp.elapsed(&*end.imp) {
+                // A driver may show a time a moment after it says that the marker is complete.
+                Err(Error::NotReady { complete: true, .. }) if asked.elapsed() < SHOWN => {
+                    std::thread::sleep(Duration::from_micros(50));
+                }
+                told => return told.map_err(Error::seen),
+            }
+        }
     }
 
     fn comparable(&self, end: &Marker) -> Result<()> {
@@ -572,5 +584,64 @@ impl Drop for MarkerFuture {
 impl fmt::Debug for MarkerFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("MarkerFuture").field(&self.marker).finish()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::{
+        clock::host_clock,
+        timeline::{Awaited, Point, Timeline},
+    };
+
+    /// It is complete, and its time is not readable before it was asked for a few times.
+    struct Late(Point, AtomicU32);
+
+    impl Awaited for Late {
+        fn point(&self) -> &Point {
+            &self.0
+        }
+
+        fn query(&self) -> Result<bool> {
+            Ok(true)
+        }
+    }
+
+    impl MarkerImpl for Late {
+        fn wait_until(&self, _: Option<Instant>) -> Result<bool> {
+            Ok(true)
+        }
+
+        fn timestamp(&self) -> Result<Timestamp> {
+            match self.1.fetch_add(1, Ordering::Relaxed) {
+                0..3 => Err(Error::time_not_ready("held", "a marker of a test".into())),
+                _ => Ok(Timestamp::new(7, host_clock())),
+            }
+        }
+    }
+
+    #[test]
+    fn a_time_that_the_driver_shows_late_is_waited_for_by_who_may_block() {
+        let device = Device::open("host").unwrap();
+        let core = device.default_stream().imp().core().clone();
+        let point = Point {
+            timeline: Timeline::new(core, 1),
+            value: 1,
+            at: Place::caller(),
+            timing: true,
+        };
+        let marker = Marker::new(Arc::new(Late(point, AtomicU32::new(0))), device);
+        let error = marker.elapsed(&marker).unwrap_err();
+        assert!(matches!(error, Error::NotReady { complete: true, .. }));
+        let text = error.to_string();
+        assert!(
+            text.contains("complete, but its time is not readable yet"),
+            "{text}"
+        );
+        assert!(text.contains("ask again"), "{text}");
+        assert_eq!(marker.elapsed_after(&marker).unwrap().as_nanos_f64(), 0.0);
     }
 }

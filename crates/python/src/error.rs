@@ -132,6 +132,17 @@ pub(crate) fn in_python_terms(error: &Error) -> String {
             which,
             marker,
             event,
+            complete: true,
+            ..
+        } => format!(
+            "{COMPLETED}: the time of the {which} event{} is not readable yet ({marker}); \
+             ask again",
+            quoted(event)
+        ),
+        Error::NotReady {
+            which,
+            marker,
+            event,
             ..
         } => format!(
             "{COMPLETED}: the {which} event{} is pending ({marker}); \

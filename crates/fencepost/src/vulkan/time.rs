@@ -85,8 +85,9 @@ impl SlotTime {
         Some((time, query))
     }
 
-    /// The ticks, of as many bits as are valid, and when the host could see them.
-    fn reading(&self) -> Result<Reading> {
+    /// The ticks, of as many bits as are valid, and when the host could see them. `which` is what
+    /// an error calls the marker.
+    fn reading(&self, which: &'static str) -> Result<Reading> {
         let gpu = &self.native.gpu;
         let query = (self.query.pool, self.query.index);
         let copy = self.query.copy.as_deref();
@@ -109,8 +110,8 @@ impl SlotTime {
                 bounds: self.sighting.as_ref().map(|sighting| sighting.bounds()),
             }),
             _ => {
-                let marker = format!("its time on {} is not readable yet", gpu.name);
-                Err(Error::not_ready("held", marker))
+                let marker = format!("a marker of {}", gpu.name);
+                Err(Error::time_not_ready(which, marker))
             }
         }
     }
@@ -123,7 +124,7 @@ impl SlotTime {
 impl Time for SlotTime {
     fn timestamp(&self) -> Result<Timestamp> {
         let clock = self.native.gpu.clock.clone();
-        Ok(Timestamp::of(self.reading()?, clock))
+        Ok(Timestamp::of(self.reading("held")?, clock))
     }
 
     fn elapsed(&self, end: &SlotTime) -> Result<Elapsed> {
@@ -132,7 +133,7 @@ impl Time for SlotTime {
         if self.slot == end.slot && Arc::ptr_eq(&self.native, &end.native) {
             return Ok(Elapsed::new(0.0, clock.clone()));
         }
-        clock.between(self.reading()?, end.reading()?)
+        clock.between(self.reading("start")?, end.reading("end")?)
     }
 }
 
