@@ -167,8 +167,8 @@ pub fn on_complete_raw(
 }
 
 /// [`Measure::run`](crate::measure::Measure::run), which calls `look` now and then while it waits
-/// for the device, and returns the error that this returns. The stream is not held if `ungated` says
-/// why not.
+/// for the device, and returns the error that this returns. The stream is not held if `ungated`
+/// says why not.
 pub fn measure<E: From<Error>>(
     measure: &Measure<'_>,
     f: &mut dyn FnMut() -> Result<(), E>,

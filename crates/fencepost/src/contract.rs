@@ -102,8 +102,8 @@ pub(crate) trait DeviceImpl: Send + Sync + Any {
 
     /// Reads the device's clock beside the host's, as closely as the API can. It may wait for a
     /// stamp of its own, never for a stream of the caller's, but for what shares its hardware
-    /// queue. `at` is the source line of the caller. While it waits it looks now and then, and gives
-    /// up with [`Error::Timeout`] if that returns `false`.
+    /// queue. `at` is the source line of the caller. While it waits it looks now and then, and
+    /// gives up with [`Error::Timeout`] if that returns `false`.
     fn correlate(&self, at: Place, look: Look<'_>) -> Result<Sample>;
 }
 

@@ -30,9 +30,10 @@ const PROFILER: &str = "PyTorch's profiler is on";
 /// Where it cannot be held, because ``fn`` waits for the device, a profiler is attached from
 /// outside or PyTorch's is on, the result says so.
 ///
-/// An exception in ``fn`` is raised, and the stream is let go. One that took long to come, as from a
-/// deadline, is raised only if it recurs on a stream that is not held. Raises ValueError for a budget that
-/// is no positive number, NotImplementedError for a stream that is being captured into a graph.
+/// An exception in ``fn`` is raised, and the stream is let go. One that took long to come, as from
+/// a deadline, is raised only if it recurs on a stream that is not held. Raises ValueError for a
+/// budget that is no positive number, NotImplementedError for a stream that is being captured into
+/// a graph.
 #[pyfunction]
 #[pyo3(signature = (r#fn, stream = None, *, budget = 0.2, cold = false))]
 pub(crate) fn measure(

@@ -45,7 +45,8 @@ pub(super) fn steps() -> Vec<Step> {
                     "MIRIFLAGS",
                     "-Zmiri-ignore-leaks -Zmiri-disable-isolation",
                 );
-                // Arithmetic on random numbers has no undefined behaviour to find, and takes minutes.
+                // Arithmetic on random numbers has no undefined behaviour to find, and takes
+                // minutes.
                 default_env(&mut command, "PROPTEST_CASES", "4");
                 Ok(vec![Task::Test(command)])
             },
