@@ -39,6 +39,7 @@ pub(crate) trait HostGated: StreamImpl {
             // It never completes: such a wait is a mistake in the call, not a failure of the work.
             Err(error @ Error::Captured { .. }) => Err(error),
             Err(error) => {
+                self.check_may_wait()?;
                 self.fail_from_here(&failed_wait(marker.to_string(), &error));
                 Ok(())
             }

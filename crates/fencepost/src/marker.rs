@@ -167,7 +167,11 @@ impl Marker {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn synchronize(&self) -> Result<()> {
-        self.wait_until(None).map(drop)
+        match self.wait_until(None)? {
+            true => Ok(()),
+            // A wait that ends early has seen nothing complete.
+            false => Err(self.timeout(Duration::MAX)),
+        }
     }
 
     /// As [`synchronize`](Marker::synchronize), but for no longer than `limit`. With a limit of

@@ -438,6 +438,13 @@ fn waits_that_would_break_a_capture_are_refused() {
     let event = Event::new(&device);
     let stall = work::gate(&held).unwrap();
     event.record(&held).unwrap();
+    let failed = Gate::new(&device).unwrap();
+    failed.fail("the disk is full");
+    let fails = device.new_stream().unwrap();
+    failed.wait(&fails).unwrap();
+    let mut markers = vec![fails.record().unwrap()];
+    assert!(fails.synchronize_timeout(PATIENCE).is_err());
+    markers.push(fails.record().unwrap());
     let refused = |result: fencepost::Result<()>| {
         let error = result.unwrap_err();
         assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
@@ -448,6 +455,10 @@ fn waits_that_would_break_a_capture_are_refused() {
         for captured in [&stream, &joined] {
             refused(gate.wait(captured));
             refused(event.wait(captured));
+            refused(failed.wait(captured));
+            for marker in &markers {
+                refused(captured.wait(marker));
+            }
         }
         gate.wait(&other).unwrap();
         stream.wait(&joined.record().unwrap()).unwrap();

@@ -245,8 +245,8 @@ impl StreamImpl for CudaStream {
         };
         let asked = self
             .native
-            .is_capturing()
-            .and_then(|capturing| match capturing {
+            .is_in_capture()
+            .and_then(|captured| match captured {
                 // Asking would break the capture.
                 true => Ok(None),
                 false => self

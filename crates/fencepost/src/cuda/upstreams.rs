@@ -6,8 +6,9 @@
 //! documented; where it lets the stream go on, the driver calls the markers behind the wait
 //! complete. So before a marker counts as complete by the driver's word, the waits in front of it
 //! are asked whether what they waited for has failed. A wait is removed once its marker is known to
-//! be complete, which the watcher of that marker's context finds out. So the list holds the pending
-//! waits only.
+//! be complete, which the watcher of that marker's context finds out. Where the marker fails, the
+//! wait stays until the failure point that it makes is over, or the error is cleared. So the list
+//! holds the pending waits, and the failed ones of streams that are still to fail by them.
 //!
 //! Waits are queried oldest first: each that is settled shortens the chain of those behind it. So
 //! recursion is bounded by the number of contexts, however long the chain of waits between them is.

@@ -24,12 +24,21 @@
 //! fails it, or at a wait for a marker that failed. It covers every value up to `before`; those
 //! complete with it, and those above fail with it.
 //!
-//! *Invariant: a marker placed on a timeline with `epoch` t has a value that a failure point made
-//! in a later epoch counts in its `before`.* `make_failure_point` moves `epoch` on and reads the
-//! count while it has the lock. `allocate_again` looks at `epoch` and counts while it has it.
-//! `allocate` counts, then looks at `epoch` again: if it had the lock first, `make_failure_point`
-//! sees what it counted; otherwise it sees the moved `epoch`, and takes another value.
-//! `loom_tests` explores each.
+//! It is recorded natively without a lock, as a marker is, and set afterwards: `before` is the last
+//! value from in front of the native record. Values that others take meanwhile are on the timeline
+//! without the failure point. What the driver completes of them first is complete; the others fail
+//! with the timeline.
+//!
+//! *Invariant: a marker that was placed without the failure point took its value before
+//! `set_failure_point` read the count.* So every later marker is behind the failure point, with a
+//! value above `before`. `set_failure_point` moves `epoch` on while it has the lock of the order.
+//! `allocate_again` looks at `epoch` and counts while it has it. `allocate` counts, then looks at
+//! `epoch` again: if it had the lock first, its value is counted; otherwise it sees the moved
+//! `epoch`, and takes another value. `loom_tests` explores each.
+//!
+//! *Invariant: a failure point is of the timeline that it is set on.* A wait may outlive the
+//! timeline it was made on, since `clear_error` starts another one. So `set_failure_point` makes it
+//! of the current timeline, under the lock of `current`, under which no driver is called.
 
 use std::sync::Arc;
 
@@ -125,50 +134,21 @@ impl<E> ValueAllocator<E> {
         (current.timeline.clone(), current.failure_point.clone())
     }
 
-    /// Puts a failure point behind everything placed so far: `make` is given the timeline and the
-    /// last value in front of it, and makes the native record. No-op on a timeline that has one or
-    /// has failed.
-    pub(super) fn make_failure_point<R>(
-        &self,
-        make: impl FnOnce(&Arc<Timeline>, u64) -> Result<E, R>,
-    ) -> Result<Option<Arc<E>>, R> {
-        let mut current = lock(&self.current);
-        if current.failure_point.is_some() || current.timeline.has_failed() {
-            return Ok(None);
-        }
-        let (epoch, before) = {
-            let _order = self.core.order.lock();
-            let epoch = self.epoch.fetch_add(1, Ordering::AcqRel);
-            (epoch, self.core.recorded.load(Ordering::Relaxed))
-        };
-        match make(&current.timeline, before) {
-            Ok(failure_point) => {
-                let failure_point = Arc::new(failure_point);
-                current.failure_point = Some(failure_point.clone());
-                Ok(Some(failure_point))
-            }
-            Err(error) => {
-                // No failure point: an even epoch again. Never back to an earlier one, or a marker
-                // that took its place meanwhile would miss the change.
-                self.epoch.store(epoch + 2, Ordering::Release);
-                Err(error)
-            }
-        }
-    }
-
     /// The last value taken.
     pub(super) fn last(&self) -> u64 {
         self.core.last_value()
     }
 
     /// Sets a failure point that was recorded some time ago, unless there is one. It was recorded
-    /// after [`last`](ValueAllocator::last) gave the value that it covers.
-    pub(super) fn set_failure_point(&self, failure_point: E) -> Arc<E> {
-        let failure_point = Arc::new(failure_point);
+    /// after [`last`](ValueAllocator::last) gave the value that it covers. `make` is given the
+    /// timeline that it is to be of, and must not block.
+    pub(super) fn set_failure_point(&self, make: impl FnOnce(Arc<Timeline>) -> E) -> Arc<E> {
         let mut current = lock(&self.current);
+        let failure_point = Arc::new(make(current.timeline.clone()));
         if current.failure_point.is_none() && !current.timeline.has_failed() {
-            self.epoch.fetch_add(1, Ordering::AcqRel);
             current.failure_point = Some(failure_point.clone());
+            let _order = self.core.order.lock();
+            self.epoch.fetch_add(1, Ordering::AcqRel);
         }
         failure_point
     }
@@ -183,7 +163,10 @@ impl<E> ValueAllocator<E> {
         self.epoch.store((epoch + 2) & !1, Ordering::Release);
         let last = self.last();
         current.timeline = Timeline::new(self.core.clone(), last);
-        current.failure_point = None;
+        let before = current.failure_point.take();
+        // What it holds is dropped without the lock.
+        drop(current);
+        drop(before);
     }
 }
 
@@ -200,18 +183,15 @@ mod loom_tests {
                 let values = values.clone();
                 thread::spawn(move || values.allocate())
             };
-            let failure_point = values
-                .make_failure_point(|_, before| Ok::<_, ()>(before))
-                .unwrap()
-                .unwrap();
+            let before = values.last();
+            values.set_failure_point(|_| before);
+            let counted = values.last();
             let allocated = allocating.join().unwrap();
             match allocated.failure_point {
-                None => assert!(
-                    allocated.value <= *failure_point,
-                    "in front, and not counted"
-                ),
-                Some(_) => assert!(allocated.value > *failure_point, "behind, and counted"),
+                None => assert!(allocated.value <= counted, "in front, and not counted"),
+                Some(_) => assert!(allocated.value > before, "behind, and counted"),
             }
+            assert!(values.allocate().failure_point.is_some());
         });
     }
 
@@ -224,12 +204,11 @@ mod loom_tests {
                 let values = values.clone();
                 thread::spawn(move || values.allocate_again(&timeline, None))
             };
-            let failure_point = values
-                .make_failure_point(|_, before| Ok::<_, ()>(before))
-                .unwrap()
-                .unwrap();
+            let before = values.last();
+            values.set_failure_point(|_| before);
+            let counted = values.last();
             if let Some(value) = allocating.join().unwrap() {
-                assert!(value <= *failure_point, "in front, and not counted");
+                assert!(value <= counted, "in front, and not counted");
             }
         });
     }
@@ -239,9 +218,8 @@ mod loom_tests {
         loom::model(|| {
             let values = Arc::new(ValueAllocator::<u64>::new(stream_core()));
             values.allocate();
-            values
-                .make_failure_point(|_, before| Ok::<_, ()>(before))
-                .unwrap();
+            let before = values.last();
+            values.set_failure_point(|_| before);
             let (old, _) = values.current();
             old.fail(&crate::error::Cause::new("x"), false).fire();
             let allocating = {
@@ -258,6 +236,25 @@ mod loom_tests {
                     allocated.timeline.completed() < allocated.value,
                     "complete from the start"
                 );
+            }
+        });
+    }
+
+    #[test]
+    fn a_failure_point_is_of_the_timeline_that_it_is_set_on() {
+        loom::model(|| {
+            let values = Arc::new(ValueAllocator::<Arc<Timeline>>::new(stream_core()));
+            let (old, _) = values.current();
+            old.fail(&crate::error::Cause::new("x"), false).fire();
+            let failing = {
+                let values = values.clone();
+                thread::spawn(move || drop(values.set_failure_point(|timeline| timeline)))
+            };
+            values.start_new_epoch();
+            failing.join().unwrap();
+            let (timeline, failure_point) = values.current();
+            if let Some(of) = failure_point {
+                assert!(Arc::ptr_eq(&*of, &timeline), "of another timeline");
             }
         });
     }

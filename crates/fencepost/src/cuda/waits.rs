@@ -27,6 +27,11 @@ impl CudaStream {
         let Some(timeline) = self.live_timeline() else {
             return Ok(());
         };
+        // In front of anything else: a failure of the marker needs a record, too.
+        match &imp.native {
+            Native::Captured(_) => self.native.joins_capture(),
+            _ => self.check_may_wait()?,
+        }
         let (event, upstream) = match &imp.native {
             Native::Own(event) | Native::Captured(event) => (*event, None),
             Native::FailurePoint(failure_point) => {
@@ -37,20 +42,17 @@ impl CudaStream {
                 return Ok(());
             }
         };
+        // Asked first: what may fail is forgotten only once the marker is known to have failed.
+        let may_fail = self.may_fail_unseen(imp);
         if imp.point().reached() == Reached::Failed {
             self.fail_by_wait(marker);
             return Ok(());
         }
-        match &imp.native {
-            Native::Captured(_) => self.native.joins_capture(),
-            _ => self.check_may_wait()?,
-        }
         // Waits inside a capture are the graph's, which a failure of now says nothing about.
-        let upstream_wait =
-            match self.may_fail_unseen(imp) && !matches!(self.native.is_capturing(), Ok(true)) {
-                true => Some(self.begin_upstream_wait(marker, &timeline)?),
-                false => None,
-            };
+        let upstream_wait = match may_fail && !matches!(self.native.is_capturing(), Ok(true)) {
+            true => Some(self.begin_upstream_wait(marker, &timeline)?),
+            false => None,
+        };
         // The caller holds the marker, so the event is alive, and this marker's.
         let waited = self
             .native
@@ -65,7 +67,7 @@ impl CudaStream {
             return Ok(());
         }
         if let Some(upstream_wait) = upstream_wait {
-            self.context.upstreams.settled(upstream_wait.number);
+            upstream_wait.settled();
         }
         match (waited, upstream) {
             // The stream it waits for ends before that marker, so this one ends here.
@@ -96,17 +98,19 @@ impl CudaStream {
     fn begin_upstream_wait(
         &self,
         marker: &Arc<dyn MarkerImpl>,
-        timeline: &Timeline,
-    ) -> Result<UpstreamWait> {
+        timeline: &Arc<Timeline>,
+    ) -> Result<UnseenWait> {
         let (context, kind) = (self.context, self.kind(false));
         let (number, after) = (NUMBERS.next(), self.values.last());
         let failed = |fault| context.failed(fault, Some(timeline));
         let event = context.pools.take_event(kind).map_err(failed)?;
         // From here on it goes back to the pool on every way out.
-        let upstream_wait = UpstreamWait {
+        let wait = UnseenWait {
+            stream: self.me.clone(),
             context,
             kind,
             event: Some(event),
+            timeline: timeline.clone(),
             number,
             after,
         };
@@ -114,66 +118,70 @@ impl CudaStream {
             .call(|raw| context.calls.record(event, raw))
             .map_err(failed)?;
         context.upstreams.add(number, self.core.id, after, marker);
-        Ok(upstream_wait)
+        Ok(wait)
     }
 
     /// Forgets the wait once its marker is complete; fails this stream, and wakes who waits, when
-    /// it fails. Then the wait stays known until `clear_error`: what was recorded behind it may be
-    /// complete for the driver.
-    fn watch_upstream(&self, marker: &Arc<dyn MarkerImpl>, upstream_wait: UpstreamWait) {
-        let (me, text) = (self.me.clone(), marker.to_string());
+    /// it fails.
+    fn watch_upstream(&self, marker: &Arc<dyn MarkerImpl>, upstream_wait: UnseenWait) {
+        let text = marker.to_string();
         let call = Waiter::Call(Box::new(move |result: Result<()>| match result {
-            Ok(()) => upstream_wait
-                .context
-                .upstreams
-                .settled(upstream_wait.number),
-            Err(error) => {
-                if let Some(stream) = me.upgrade() {
-                    stream.fail_at(upstream_wait, failed_wait(text, &error));
-                }
-            }
+            Ok(()) => upstream_wait.settled(),
+            Err(error) => upstream_wait.fail(failed_wait(text, &error)),
         }));
         // Where nobody can watch it, the markers behind it still ask.
         drop(marker.notify(call));
     }
-
-    /// Ends the stream where a wait begins, whose marker has failed.
-    fn fail_at(&self, mut upstream_wait: UpstreamWait, cause: Cause) {
-        let (timeline, _) = self.values.current();
-        let Some(event) = upstream_wait.event.take() else {
-            return;
-        };
-        let (context, kind, after) = (
-            upstream_wait.context,
-            upstream_wait.kind,
-            upstream_wait.after,
-        );
-        let failure_point = self.values.set_failure_point(FailurePoint::new(
-            context, kind, event, timeline, after, cause,
-        ));
-        if context
-            .watcher
-            .watch(Watch::FailurePoint(failure_point.clone()))
-            .is_err()
-        {
-            failure_point.give_up();
-        }
-    }
 }
 
-/// A wait for what may fail unseen, until that is settled.
-struct UpstreamWait {
+/// A wait for what may fail unseen, counted until its marker is complete. Where the marker fails,
+/// the failure point takes it over.
+struct UnseenWait {
+    stream: Weak<CudaStream>,
     context: &'static Context,
     kind: Kind,
-    /// Recorded in front of the wait.
+    /// Recorded in front of the wait: there the stream ends should the marker fail.
     event: Option<EventHandle>,
+    /// What the stream was on then.
+    timeline: Arc<Timeline>,
     number: u64,
     /// The last marker in front of it.
     after: u64,
 }
 
-impl Drop for UpstreamWait {
+impl UnseenWait {
+    /// Nothing depends on it any more.
+    fn settled(self) {
+        self.context.upstreams.settled(self.number);
+    }
+
+    /// Ends the stream where the wait begins. Makes no call of the driver.
+    fn fail(mut self, cause: Cause) {
+        let Some(event) = self.event.take() else {
+            return;
+        };
+        let (context, kind, after) = (self.context, self.kind, self.after);
+        let wait = Some(self.number);
+        let make = |timeline| FailurePoint::new(context, kind, event, timeline, after, cause, wait);
+        let failure_point = match self.stream.upgrade() {
+            Some(stream) => stream.values.set_failure_point(make),
+            // Its markers may be asked for longer.
+            None => Arc::new(make(self.timeline.clone())),
+        };
+        // The watcher settles it. Where it cannot be asked, it is settled here.
+        let watch = Watch::FailurePoint(failure_point.clone());
+        if context.watcher.watch(watch).is_err() {
+            failure_point.give_up();
+        }
+    }
+}
+
+impl Drop for UnseenWait {
     fn drop(&mut self) {
+        // In a forked child a thread of the parent may have held the locks.
+        if self.context.calls.is_forked() {
+            return;
+        }
         if let Some(event) = self.event.take() {
             self.context.pools.give_event(self.kind, event);
         }
@@ -232,131 +240,84 @@ impl HostGated for CudaStream {
             return Ok(());
         };
         let context = self.context;
-        let (kind, before) = (self.kind(false), self.values.last());
-        // Should the marker fail, this stream ends where the wait begins: that point needs an
-        // event.
-        let event = context
-            .pools
-            .take_event(kind)
-            .map_err(|fault| context.failed(fault, Some(&timeline)))?;
         let gate = match context.gates.take() {
             Ok(gate) => gate,
-            Err(fault) => {
-                context.pools.give_event(kind, event);
-                return self.refused(fault, &timeline);
+            Err(fault) => return self.refused(fault, &timeline),
+        };
+        // Should the marker fail, this stream ends where the wait begins.
+        let upstream = match self.begin_upstream_wait(marker, &timeline) {
+            Ok(upstream) => upstream,
+            Err(error) => {
+                context.gates.open(gate);
+                return match timeline.has_failed() {
+                    true => Ok(()),
+                    false => Err(error),
+                };
             }
         };
-        let number = NUMBERS.next();
-        context.upstreams.add(number, self.core.id, before, marker);
-        let held = self.native.call(|raw| {
-            context.calls.record(event, raw)?;
-            context.gates.block(raw, gate)
-        });
-        if let Err(fault) = held {
-            context.upstreams.settled(number);
-            context.pools.give_event(kind, event);
+        if let Err(fault) = self.native.call(|raw| context.gates.block(raw, gate)) {
+            upstream.settled();
             context.gates.open(gate);
             return self.refused(fault, &timeline);
         }
-        let published = vec![PublishedWait::new(&self.core, marker, before)];
+        let published = vec![PublishedWait::new(&self.core, marker, upstream.after)];
         let wait = SubmittedWait {
-            stream: self.me.clone(),
-            place: Some(WaitPlace {
-                kind,
-                event,
-                timeline,
-                before,
-            }),
-            upstream: Some(number),
+            upstream: Some(upstream),
             gate,
             context,
         };
         open_after(marker, wait, published)
     }
 
+    /// Where the driver blocks the record, no lock is held: the gates in front of it, which may be
+    /// what it waits for, still end.
     fn fail_from_here(&self, cause: &Cause) {
-        let kind = self.kind(false);
-        let context = self.context;
-        let closed = self.values.make_failure_point(|timeline, before| {
-            let event = context.pools.take_event(kind)?;
-            match self.native.call(|raw| context.calls.record(event, raw)) {
-                Ok(()) => Ok(FailurePoint::new(
-                    context,
-                    kind,
-                    event,
-                    timeline.clone(),
-                    before,
-                    cause.clone(),
-                )),
-                Err(fault) => {
-                    context.pools.give_event(kind, event);
-                    Err(fault)
-                }
-            }
+        let Some(timeline) = self.live_timeline() else {
+            return;
+        };
+        let (context, kind) = (self.context, self.kind(false));
+        let before = self.values.last();
+        let recorded = context.pools.take_event(kind).and_then(|event| {
+            let recorded = self.native.call(|raw| context.calls.record(event, raw));
+            recorded
+                .map(|()| event)
+                .inspect_err(|_| context.pools.give_event(kind, event))
         });
-        if let Err(fault) = closed {
-            let (timeline, _) = self.values.current();
-            drop(context.failed(fault, Some(&timeline)));
-            timeline.fail(cause, false).fire();
+        match recorded {
+            Ok(event) => {
+                let cause = cause.clone();
+                let make = |timeline| {
+                    FailurePoint::new(context, kind, event, timeline, before, cause, None)
+                };
+                drop(self.values.set_failure_point(make));
+            }
+            Err(fault) => {
+                drop(context.failed(fault, Some(&timeline)));
+                timeline.fail(cause, false).fire();
+            }
         }
     }
 }
 
 /// A wait for a host gate.
 struct SubmittedWait {
-    stream: Weak<CudaStream>,
-    /// Where it begins: there the stream ends should the marker fail.
-    place: Option<WaitPlace>,
-    /// Its number among the waits for what may fail unseen; none where it has failed.
-    upstream: Option<u64>,
+    /// None where the marker has failed.
+    upstream: Option<UnseenWait>,
     gate: HostGate,
     context: &'static Context,
-}
-
-/// Where a wait begins on its stream.
-struct WaitPlace {
-    kind: Kind,
-    /// Recorded in front of the wait.
-    event: EventHandle,
-    timeline: Arc<Timeline>,
-    /// The last marker in front of it.
-    before: u64,
 }
 
 impl GateWait for SubmittedWait {
     /// Makes no call of the driver.
     fn settle(&mut self, result: Result<(), Cause>) {
-        let Err(cause) = result else {
-            return;
-        };
-        let Some(place) = self.place.take() else {
-            return;
-        };
-        self.upstream = None;
-        let WaitPlace {
-            kind,
-            event,
-            timeline,
-            before,
-        } = place;
-        let point = FailurePoint::new(self.context, kind, event, timeline, before, cause);
-        let point = match self.stream.upgrade() {
-            Some(stream) => stream.values.set_failure_point(point),
-            None => Arc::new(point),
-        };
-        // The watcher settles it. Where it cannot be asked, it is settled here.
-        let watch = Watch::FailurePoint(point.clone());
-        if self.context.watcher.watch(watch).is_err() {
-            point.give_up();
+        if let (Err(cause), Some(upstream)) = (result, self.upstream.take()) {
+            upstream.fail(cause);
         }
     }
 
     fn open(&mut self) {
-        if let Some(number) = self.upstream.take() {
-            self.context.upstreams.settled(number);
-        }
-        if let Some(place) = self.place.take() {
-            self.context.pools.give_event(place.kind, place.event);
+        if let Some(upstream) = self.upstream.take() {
+            upstream.settled();
         }
         self.context.gates.open(self.gate);
     }

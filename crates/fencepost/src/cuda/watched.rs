@@ -3,6 +3,7 @@
 
 use std::{
     any::Any,
+    mem::ManuallyDrop,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -111,7 +112,7 @@ impl Drop for RawNative {
 /// Others may record the event again right after that look. So the answer is kept here, and the
 /// event is not asked a second time.
 pub(super) struct RawWait {
-    native: Arc<RawNative>,
+    native: ManuallyDrop<Arc<RawNative>>,
     state: Mutex<RawState>,
 }
 
@@ -133,7 +134,7 @@ impl RawWait {
             });
         }
         let wait = Arc::new(RawWait {
-            native: native.clone(),
+            native: ManuallyDrop::new(native.clone()),
             state: Mutex::new(RawState::Waiting(waiter)),
         });
         context.watcher.watch(Watch::Raw(wait.clone()))?;
@@ -193,12 +194,13 @@ impl RawWait {
 }
 
 /// The last who knows an event of the caller's runs code of the caller's. A wait may end under a
-/// lock or on the watcher's thread, so it leaves that to the thread for callbacks.
+/// lock or on the watcher's thread, so it hands what it knows to the thread for callbacks.
 impl Drop for RawWait {
     fn drop(&mut self) {
-        if let Owner::Caller { .. } = self.native.owner {
-            let native = self.native.clone();
-            let callbacks = &self.native.context.callbacks;
+        // SAFETY: taken once, and never used afterwards.
+        let native = unsafe { ManuallyDrop::take(&mut self.native) };
+        if let Owner::Caller { .. } = native.owner {
+            let callbacks = &native.context.callbacks;
             callbacks.call(Box::new(move || drop(native)));
         }
     }
@@ -250,6 +252,10 @@ pub(super) struct FailurePoint {
     pub(super) timeline: Arc<Timeline>,
     before: u64,
     pub(super) cause: Cause,
+    /// The wait that has failed here, by its number among those for what may fail unseen. It stays
+    /// counted until this point is over: what was recorded behind it may be complete for the
+    /// driver.
+    wait: Option<u64>,
 }
 
 impl FailurePoint {
@@ -261,12 +267,14 @@ impl FailurePoint {
         timeline: Arc<Timeline>,
         before: u64,
         cause: Cause,
+        wait: Option<u64>,
     ) -> FailurePoint {
         FailurePoint {
             lease: Lease::new(context, kind, event),
             timeline,
             before,
             cause,
+            wait,
         }
     }
 
@@ -288,11 +296,48 @@ impl FailurePoint {
         match context.calls.query(self.lease.event) {
             Ok(false) => Ok(false),
             Ok(true) => {
-                context.complete(&self.timeline, self.before);
-                self.timeline.fail(&self.cause, false).fire();
+                self.reach();
                 Ok(true)
             }
             Err(fault) => Err(context.failed(fault, Some(&self.timeline))),
+        }
+    }
+
+    /// As [`ask`](FailurePoint::ask), for the watcher: whether there is nothing more to watch.
+    fn look(&self) -> bool {
+        let context = self.lease.context;
+        if self.timeline.has_failed() {
+            return true;
+        }
+        match context.calls.query(self.lease.event) {
+            Ok(false) => false,
+            Ok(true) => {
+                self.reach();
+                true
+            }
+            // The process is ending: nobody is woken any more.
+            Err(fault) if fault.meaning() == Meaning::Gone => true,
+            Err(fault) => {
+                // Nobody can watch it any more, so those who wait must not wait for ever.
+                drop(context.failed(fault, Some(&self.timeline)));
+                self.give_up();
+                true
+            }
+        }
+    }
+
+    fn reach(&self) {
+        self.lease.context.complete(&self.timeline, self.before);
+        self.timeline.fail(&self.cause, false).fire();
+    }
+}
+
+impl Drop for FailurePoint {
+    fn drop(&mut self) {
+        let context = self.lease.context;
+        // In a forked child a thread of the parent may have held the lock.
+        if let (Some(wait), false) = (self.wait, context.calls.is_forked()) {
+            context.upstreams.settled(wait);
         }
     }
 }
@@ -342,7 +387,7 @@ impl Watched for Watch {
                     }
                 }
             }
-            Watch::FailurePoint(failure_point) => !matches!(failure_point.ask(), Ok(false)),
+            Watch::FailurePoint(failure_point) => failure_point.look(),
             Watch::Raw(wait) => wait.look(),
         }
     }

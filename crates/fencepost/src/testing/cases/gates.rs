@@ -55,6 +55,11 @@ pub(super) const CASES: &[Case] = &[
     ),
     case!(
         "gate",
+        a_gate_that_fails_after_its_stream_was_cleared_lets_it_go,
+        [QueryAlwaysTrue]
+    ),
+    case!(
+        "gate",
         a_failure_of_a_gate_travels_along_waits,
         [WaitDoesNothing, QueryAlwaysTrue]
     ),
@@ -236,6 +241,40 @@ fn waiting_for_a_failed_gate_fails_the_stream(c: &Context) -> Verdict {
     stream.clear_error()?;
     c.stream_done(&stream)?;
     Ok(())
+}
+
+/// Whether the second gate fails what is recorded after the error was cleared is the backend's: on
+/// some, the wait is over with the first failure. All of it settles, and says no more than is so.
+fn a_gate_that_fails_after_its_stream_was_cleared_lets_it_go(c: &Context) -> Verdict {
+    for_both_kinds(|record| {
+        let (stream, log) = (c.stream()?, c.log()?);
+        let (one, two) = (gate(c)?, gate(c)?);
+        one.wait(&stream)?;
+        two.wait(&stream)?;
+        let before = record(&stream)?;
+        one.fail("the disk is full");
+        c.failed(&before, "the disk is full")?;
+        stream.clear_error()?;
+        c.append(&stream, &log, 1)?;
+        let between = record(&stream)?;
+        two.fail("the file is gone");
+        let behind = record(&stream)?;
+        for marker in [&behind, &between] {
+            match c.done(marker) {
+                Ok(()) => check!(log.read()? == [1], "the work left {:?}", log.read()?),
+                failed => c.is_failure(failed, "the file is gone")?,
+            }
+        }
+        c.failed(&before, "the disk is full")?;
+        if let Some(error) = stream.error() {
+            c.is_failure(Err::<(), _>(error), "the file is gone")?;
+        }
+        stream.clear_error()?;
+        let after = record(&stream)?;
+        c.done(&after)?;
+        check!(after.query()?, "{after} was awaited, and is pending");
+        Ok(())
+    })
 }
 
 fn a_failure_of_a_gate_travels_along_waits(c: &Context) -> Verdict {
