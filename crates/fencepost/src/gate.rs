@@ -86,8 +86,13 @@ pub(crate) struct Barrier {
 
 enum FirstWait {
     ToCome,
-    /// There was one. The deadline is gone once the gate has ended.
-    Was(Option<Deadline>),
+    /// There was one.
+    Was {
+        /// Gone once the gate has ended.
+        deadline: Option<Deadline>,
+        /// How many waits there are, without those that were refused.
+        waits: usize,
+    },
 }
 
 impl Gate {
@@ -192,9 +197,13 @@ impl Gate {
         if self.is_open() {
             return Ok(());
         }
-        self.barrier.begin_limit()?;
+        self.barrier.begin_wait()?;
         let marker: Arc<dyn MarkerImpl> = self.barrier.clone();
-        stream.imp().wait_foreign(&marker).map_err(Error::seen)
+        let waits = stream.imp().wait_foreign(&marker);
+        if waits.is_err() {
+            self.barrier.wait_refused();
+        }
+        waits.map_err(Error::seen)
     }
 
     /// Opens the gate: the streams that wait for it go on. Idempotent, and without effect on a gate
@@ -325,10 +334,11 @@ impl Barrier {
         }
     }
 
-    /// Sets the deadline, on the first call.
-    fn begin_limit(self: &Arc<Self>) -> Result<()> {
+    /// Counts a wait, and sets the deadline with the first.
+    fn begin_wait(self: &Arc<Self>) -> Result<()> {
         let mut first_wait = lock(&self.first_wait);
-        if !matches!(*first_wait, FirstWait::ToCome) {
+        if let FirstWait::Was { waits, .. } = &mut *first_wait {
+            *waits += 1;
             return Ok(());
         }
         let at = match self.ended.load(Ordering::Acquire) {
@@ -338,8 +348,30 @@ impl Barrier {
         };
         let expires: Arc<dyn Expire> = self.clone();
         let add = |at| deadlines().add(at, Arc::downgrade(&expires));
-        *first_wait = FirstWait::Was(at.map(add).transpose()?);
+        *first_wait = FirstWait::Was {
+            deadline: at.map(add).transpose()?,
+            waits: 1,
+        };
         Ok(())
+    }
+
+    /// Takes back a wait that the stream has refused. Without another one the first is still to
+    /// come.
+    fn wait_refused(&self) {
+        let mut first_wait = lock(&self.first_wait);
+        let FirstWait::Was { deadline, waits } = &mut *first_wait else {
+            return;
+        };
+        *waits -= 1;
+        if *waits > 0 {
+            return;
+        }
+        let deadline = deadline.take();
+        *first_wait = FirstWait::ToCome;
+        drop(first_wait);
+        if let Some(deadline) = deadline {
+            deadlines().remove(deadline);
+        }
     }
 
     /// Whether the caller is the first to end it. In a forked child nobody ends it: it is the
@@ -373,7 +405,7 @@ impl Barrier {
         let mut first_wait = lock(&self.first_wait);
         let deadline = match &mut *first_wait {
             FirstWait::ToCome => return false,
-            FirstWait::Was(deadline) => deadline.take(),
+            FirstWait::Was { deadline, .. } => deadline.take(),
         };
         drop(first_wait);
         if let Some(deadline) = deadline {

@@ -499,3 +499,81 @@ fn a_keeper_that_cannot_begin_says_why() {
         let _keeper = device.keep_time().unwrap();
     });
 }
+
+#[test]
+fn a_refused_wait_for_a_gate_starts_no_limit() {
+    with_stand_in(|device, control| {
+        let stream = device.new_stream().unwrap();
+        let gate = Gate::with_limit(device, Duration::from_millis(1)).unwrap();
+        control.fail_calls_from("cuStreamWaitValue32_v2", 1, NOT_SUPPORTED);
+        assert!(gate.wait(&stream).is_err());
+        control.clear_faults();
+        std::thread::sleep(Duration::from_millis(50));
+        gate.open();
+        assert!(gate.is_open(), "it has failed at a limit: {gate:?}");
+    });
+}
+
+#[test]
+fn a_gate_ends_while_another_wait_of_its_stream_blocks_in_the_driver() {
+    with_stand_in(|device, control| {
+        let stream = device.new_stream().unwrap();
+        let [gate, failed] = [(); 2].map(|()| Gate::with_limit(device, Duration::MAX).unwrap());
+        failed.fail("the disk is full");
+        gate.wait(&stream).unwrap();
+        control.queue_depth(1);
+        let (tell, told) = mpsc::channel();
+        let (blocked, begun) = (stream.clone(), tell.clone());
+        let waiting = std::thread::spawn(move || {
+            begun.send(()).unwrap();
+            failed.wait(&blocked).unwrap();
+        });
+        told.recv_timeout(PATIENCE).unwrap();
+        // The queue is full, so the wait stays in the driver.
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!waiting.is_finished());
+        let ending = std::thread::spawn(move || {
+            gate.fail("the file is gone");
+            tell.send(()).unwrap();
+        });
+        told.recv_timeout(PATIENCE).expect("the gate has ended");
+        ending.join().unwrap();
+        waiting.join().unwrap();
+        control.queue_depth(0);
+        assert!(stream.synchronize_timeout(PATIENCE).is_err());
+    });
+}
+
+#[test]
+fn a_failure_of_a_gate_that_nobody_asks_for_is_reported() {
+    with_stand_in(|device, _| {
+        let (tell, told) = mpsc::channel();
+        fencepost::set_unobserved_hook(move |error| tell.send(error.to_string()).unwrap());
+        let reported = |text: &str| {
+            let report = told.recv_timeout(PATIENCE).expect("a report");
+            assert!(report.contains(text), "{report}");
+        };
+        let held = |limit| {
+            let stream = device.new_stream().unwrap();
+            let gate = Gate::with_limit(device, limit).unwrap();
+            gate.wait(&stream).unwrap();
+            let marker = stream.record().unwrap();
+            (stream, gate, marker)
+        };
+        let (stream, gate, marker) = held(Duration::MAX);
+        drop((stream, marker));
+        drop(gate);
+        reported("was dropped before it was opened");
+        let (stream, gate, marker) = held(Duration::MAX);
+        drop(gate);
+        drop((marker, stream));
+        reported("was dropped before it was opened");
+        let (stream, gate, marker) = held(Duration::from_millis(1));
+        drop((marker, stream));
+        while format!("{gate:?}").contains("Closed") {
+            std::thread::yield_now();
+        }
+        drop(gate);
+        reported("was not opened within");
+    });
+}
