@@ -10,7 +10,8 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, atomic::AtomicBool},
+    mem::ManuallyDrop,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, atomic::AtomicBool, mpsc},
     time::{Duration, Instant},
 };
 
@@ -170,10 +171,20 @@ extern "C" fn write_rest() {
     if hook().try_read().is_ok_and(|hook| hook.is_some()) {
         return;
     }
-    let rest = std::mem::take(&mut *dropped());
-    rest.iter().for_each(print);
-    // Objects of another language, which has ended.
-    std::mem::forget(rest);
+    // Never dropped: there may be objects of another language among them, which has ended.
+    let rest = ManuallyDrop::new(std::mem::take(&mut *dropped()));
+    if rest.is_empty() {
+        return;
+    }
+    // On a thread of its own, since nobody may read standard error: the process ends all the same.
+    let (tell, told) = mpsc::channel();
+    let written = std::thread::Builder::new().spawn(move || {
+        rest.iter().for_each(print);
+        let _ = tell.send(());
+    });
+    if written.is_ok() {
+        let _ = told.recv_timeout(LONGEST);
+    }
 }
 
 /// See [`crate::bindings::take_unobserved`].
