@@ -126,8 +126,9 @@ fn elapsed_time_follows_the_devices_clock_and_is_signed() {
         ok(cuEventElapsedTime(Out::to(&mut old_name), start, end));
         assert_eq!(Ok(old_name), elapsed(start, end));
         assert!(old_name >= 5.0);
-        // a multiple of half a microsecond
-        assert_eq!((old_name * 2000.0).round() / 2000.0, old_name);
+        // a multiple of 32 ns, as an f32
+        let steps = (f64::from(old_name) * 1e6 / 32.0).round();
+        assert_eq!((steps * 32.0 / 1e6) as f32, old_name);
         assert_eq!(elapsed(end, start), Ok(-old_name));
         ok(cuModuleUnload(module));
         destroy_events(&[start, end]);
