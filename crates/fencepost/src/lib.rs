@@ -117,6 +117,8 @@ mod sync;
 pub mod testing;
 mod time_keeper;
 mod timeline;
+#[cfg(feature = "trace")]
+pub mod trace;
 mod unobserved;
 #[cfg(all(feature = "vulkan", not(loom)))]
 pub mod vulkan;
