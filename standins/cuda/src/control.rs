@@ -54,11 +54,7 @@ pub fn library_path() -> Option<PathBuf> {
     fencepost_sim::ffi::library_path("fencepost_sim_cuda")
 }
 
-#[allow(clippy::undocumented_unsafe_blocks)] // one reason for all, below
 impl Control {
-    // Every unsafe block calls a control function. Functions without pointers have no requirement;
-    // the others get C strings and buffers that live through the call.
-
     /// A new machine with this seed, for the caller alone: other callers in this process block
     /// until the session is dropped. Handles of the earlier machine become invalid.
     pub fn session(&self, seed: u64, devices: u32) -> Session<'_> {
@@ -70,62 +66,74 @@ impl Control {
 
     /// Drops the machine with everything on it, and creates another.
     pub fn restart(&self, seed: u64, devices: u32) {
+        // SAFETY: the function has no requirement
         unsafe { (self.functions.restart)(seed, devices.try_into().unwrap_or(c_int::MAX)) }
     }
 
     /// Makes the `nth` kernel launched on a device from now on, and its context, fail when it runs.
     pub fn fail_launch(&self, device: i32, nth: u64, code: CUresult) {
+        // SAFETY: the function has no requirement
         unsafe { (self.functions.fail_launch)(device, nth, code) }
     }
 
     /// Makes every context of the device fail now, until it is reset.
     pub fn fail_contexts(&self, device: i32, code: CUresult) {
+        // SAFETY: the function has no requirement
         unsafe { (self.functions.fail_contexts)(device, code) }
     }
 
     /// Loses the device until a restart.
     pub fn lose_device(&self, device: i32, code: CUresult) {
+        // SAFETY: the function has no requirement
         unsafe { (self.functions.lose_device)(device, code) }
     }
 
     /// Resets the primary context, as other code of the process might.
     pub fn reset_primary(&self, device: i32) {
+        // SAFETY: the function has no requirement
         unsafe { (self.functions.reset_primary)(device) }
     }
 
     /// Makes every later call return that the driver is shutting down.
     pub fn deinitialize(&self) {
+        // SAFETY: the function has no requirement
         unsafe { (self.functions.deinitialize)() }
     }
 
     /// Whether the handle of a destroyed object is used for the next object.
     pub fn recycle_handles(&self, on: bool) {
+        // SAFETY: the function has no requirement
         unsafe { (self.functions.recycle_handles)(on.into()) }
     }
 
     /// Whether an event's handle may be opened in the process that exported it.
     pub fn ipc_in_one_process(&self, on: bool) {
+        // SAFETY: the function has no requirement
         unsafe { (self.functions.ipc_in_one_process)(on.into()) }
     }
 
     /// How much work may be pending on a stream before a call that submits more blocks; 0: any.
     pub fn queue_depth(&self, depth: usize) {
+        // SAFETY: the function has no requirement
         unsafe { (self.functions.queue_depth)(depth) }
     }
 
     /// Advances the machine's simulated time by so many nanoseconds.
     pub fn advance(&self, ns: u64) {
+        // SAFETY: the function has no requirement
         unsafe { (self.functions.advance)(ns) }
     }
 
     /// The device's clock when the last record of this event completed, in nanoseconds; `None`
     /// while it is pending, and without timing.
     pub fn event_tick(&self, event: CUevent) -> Option<u64> {
+        // SAFETY: the function has no requirement
         Some(unsafe { (self.functions.event_tick)(event) }).filter(|&tick| tick != u64::MAX)
     }
 
     /// How many objects are alive.
     pub fn live(&self) -> Live {
+        // SAFETY: the function has no requirement
         let count = |kind| unsafe { (self.functions.live)(kind) };
         Live {
             streams: count(0),

@@ -38,11 +38,7 @@ pub struct CommonControl<C, Q> {
     functions: CommonFunctions<C, Q>,
 }
 
-#[allow(clippy::undocumented_unsafe_blocks)] // one reason for all, below
 impl<C, Q> CommonControl<C, Q> {
-    // Every unsafe block calls a control function. Functions without pointers have no requirement;
-    // the others get C strings and buffers that live through the call.
-
     /// The control of the stand-in with this name.
     ///
     /// # Safety
@@ -59,6 +55,7 @@ impl<C, Q> CommonControl<C, Q> {
 
     /// The machine's seed.
     pub fn seed(&self) -> u64 {
+        // SAFETY: the function has no requirement
         unsafe { (self.functions.seed)() }
     }
 
@@ -67,6 +64,7 @@ impl<C, Q> CommonControl<C, Q> {
     /// # Panics
     /// There is no such function.
     pub fn calls(&self, name: &str) -> u64 {
+        // SAFETY: a C string that lives through the call
         let calls = unsafe { (self.functions.calls)(c_name(name).as_ptr()) };
         assert_ne!(calls, u64::MAX, "the stand-in has no function {name}");
         calls
@@ -91,6 +89,7 @@ impl<C, Q> CommonControl<C, Q> {
 
     fn fail(&self, name: &str, nth: u64, code: C, repeats: bool) {
         let c_name = c_name(name);
+        // SAFETY: a C string that lives through the call
         let found =
             unsafe { (self.functions.fail_call)(c_name.as_ptr(), nth, code, repeats.into()) };
         assert_ne!(found, 0, "the stand-in has no function {name}");
@@ -98,6 +97,7 @@ impl<C, Q> CommonControl<C, Q> {
 
     /// Forgets all planned faults.
     pub fn clear_faults(&self) {
+        // SAFETY: the function has no requirement
         unsafe { (self.functions.clear_faults)() }
     }
 
@@ -118,6 +118,7 @@ impl<C, Q> CommonControl<C, Q> {
     }
 
     fn set_paused(&self, queue: Q, paused: bool) {
+        // SAFETY: the function has no requirement
         let found = unsafe { (self.functions.pause)(queue, paused.into()) };
         assert_ne!(found, 0, "no such queue or stream");
     }
@@ -126,17 +127,21 @@ impl<C, Q> CommonControl<C, Q> {
     #[must_use]
     pub fn wait_idle(&self, timeout: Duration) -> bool {
         let milliseconds = timeout.as_millis().try_into().unwrap_or(u64::MAX);
+        // SAFETY: the function has no requirement
         unsafe { (self.functions.wait_idle)(milliseconds) != 0 }
     }
 
     /// The pending work, one line each. For a test that has found the device stuck.
     pub fn pending_work(&self) -> String {
+        // SAFETY: a buffer of this size that lives through the call
         text_from(|to, size| unsafe { (self.functions.pending_work)(to, size) })
     }
 
     /// The uses so far that the driver's documentation forbids, in order.
     pub fn violations(&self) -> Vec<String> {
+        // SAFETY: the function has no requirement
         let count = unsafe { (self.functions.violations)() };
+        // SAFETY: a buffer of this size that lives through the call
         let text =
             |index| text_from(|to, size| unsafe { (self.functions.violation)(index, to, size) });
         (0..count).map(text).collect()
@@ -144,6 +149,7 @@ impl<C, Q> CommonControl<C, Q> {
 
     /// Forgets the violations so far, except for those that the simulated device has found.
     pub fn clear_violations(&self) {
+        // SAFETY: the function has no requirement
         unsafe { (self.functions.clear_violations)() }
     }
 }
