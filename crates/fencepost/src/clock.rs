@@ -637,24 +637,25 @@ pub(crate) fn host_now() -> (Instant, u64) {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::ops::RangeInclusive;
+
     use super::*;
     use crate::wraps::Bounds;
 
+    /// What was read at some time from the first to the last of `seen`, by the host's clock.
+    fn stamp(clock: &Clock, bits: u32, ticks: u64, seen: RangeInclusive<u64>) -> Timestamp {
+        let (before, after) = seen.into_inner();
+        let reading = Reading {
+            ticks,
+            bits,
+            bounds: Some(Bounds { before, after }),
+        };
+        Timestamp::of(reading, clock.clone())
+    }
+
     fn nanos(bits: u32, tick_ns: f64, start: u64, end: u64) -> f64 {
         let clock = Clock::new("test", tick_ns, bits, Duration::from_nanos(1));
-        // The host saw both within a microsecond.
-        let (before, after) = (0, 1000);
-        let bounds = Some(Bounds { before, after });
-        let [start, end] = [start, end].map(|ticks| {
-            Timestamp::of(
-                Reading {
-                    ticks,
-                    bits,
-                    bounds,
-                },
-                clock.clone(),
-            )
-        });
+        let [start, end] = [start, end].map(|ticks| stamp(&clock, bits, ticks, 0..=1000));
         start.elapsed(&end).unwrap().nanos
     }
 
@@ -672,19 +673,8 @@ mod tests {
     #[test]
     fn a_time_that_nobody_can_tell_is_an_error_that_says_what_to_do() {
         let clock = Clock::new("test", 1.0, 32, Duration::from_nanos(1));
-        let at = |before, after| {
-            let bounds = Some(Bounds { before, after });
-            let (ticks, bits) = (7, 32);
-            Timestamp::of(
-                Reading {
-                    ticks,
-                    bits,
-                    bounds,
-                },
-                clock.clone(),
-            )
-        };
-        let error = at(0, 9_000_000_000).elapsed(&at(0, 1000)).unwrap_err();
+        let at = |seen| stamp(&clock, 32, 7, seen);
+        let error = at(0..=9_000_000_000).elapsed(&at(0..=1000)).unwrap_err();
         assert!(matches!(error, Error::Ambiguous { .. }), "{error:?}");
         let text = error.to_string();
         for part in [
@@ -703,24 +693,9 @@ mod tests {
     fn the_time_from_a_reading_to_itself_is_zero_however_late_it_was_seen() {
         // It starts over every 67 ms.
         let clock = Clock::new("test", 1.0, 26, Duration::from_nanos(1));
-        let reading = Reading {
-            ticks: 7,
-            bits: 26,
-            bounds: Some(Bounds {
-                before: 0,
-                after: 1_000_000_000,
-            }),
-        };
-        let stamp = Timestamp::of(reading, clock.clone());
-        assert_eq!(stamp.elapsed(&stamp.clone()).unwrap().nanos, 0.0);
-        let next = Timestamp::of(
-            Reading {
-                ticks: 8,
-                ..reading
-            },
-            clock,
-        );
-        let error = stamp.elapsed(&next).unwrap_err();
+        let at = |ticks| stamp(&clock, 26, ticks, 0..=1_000_000_000);
+        assert_eq!(at(7).elapsed(&at(7)).unwrap().nanos, 0.0);
+        let error = at(7).elapsed(&at(8)).unwrap_err();
         assert!(matches!(error, Error::Ambiguous { .. }), "{error:?}");
     }
 
@@ -732,18 +707,7 @@ mod tests {
     #[test]
     fn two_readings_are_compared_by_the_bits_that_both_have() {
         let clock = Clock::new("test", 1.0, 32, Duration::from_nanos(1));
-        let (before, after) = (0, 1000);
-        let bounds = Some(Bounds { before, after });
-        let reading = |ticks, bits| {
-            Timestamp::of(
-                Reading {
-                    ticks,
-                    bits,
-                    bounds,
-                },
-                clock.clone(),
-            )
-        };
+        let reading = |ticks, bits| stamp(&clock, bits, ticks, 0..=1000);
         let start = reading(7, 64);
         let end = (1 << 33) + 9;
         let nanos = |bits| start.elapsed(&reading(end, bits)).unwrap().nanos;

@@ -1,5 +1,4 @@
 //! The hook for failures that nobody has asked for. [`root`](crate::root) says when one is lost.
-
 //!
 //! A failure is lost in a drop, which must not block and must not call code of the user's. So it
 //! goes to a list, and the thread of the device's callbacks takes it from there, tells the hook or
