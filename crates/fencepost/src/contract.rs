@@ -287,8 +287,12 @@ pub(crate) trait MarkerImpl: Awaited + Any {
         matches!(self.query(), Ok(true))
     }
 
-    /// Blocks until complete (`true`), failed, or the deadline (`false`).
-    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool>;
+    /// Blocks until complete (`true`), failed, or the deadline (`false`). As written here for a
+    /// marker whose timeline tells everything.
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
+        let point = self.point();
+        point.timeline.wait(point.value, deadline)
+    }
 
     /// Makes sure that somebody advances the timeline when this marker completes, for those who
     /// registered there. The host needs nothing.
@@ -306,8 +310,11 @@ pub(crate) trait MarkerImpl: Awaited + Any {
     /// else holds it. Never blocks, never calls a driver.
     fn retire(self: Arc<Self>) {}
 
-    /// When it completed. Called only for a complete marker with timing.
-    fn timestamp(&self) -> Result<Timestamp>;
+    /// When it completed. Called only for a complete marker with timing; as written here for a
+    /// kind of marker that has none.
+    fn timestamp(&self) -> Result<Timestamp> {
+        Err(Error::timing_disabled("held"))
+    }
 
     /// As [`elapsed`](MarkerImpl::elapsed), where one call or none of a driver tells, and nothing
     /// is out of the ordinary; else `None`. Both markers are complete and of one device, perhaps

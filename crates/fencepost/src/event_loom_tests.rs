@@ -4,7 +4,6 @@
 use std::{
     any::Any,
     sync::{Arc, OnceLock},
-    time::Instant,
 };
 
 use super::Event;
@@ -43,21 +42,11 @@ impl Awaited for FakeMarker {
     fn point(&self) -> &Point {
         &self.point
     }
-
-    fn query(&self) -> Result<bool> {
-        self.point.timeline.check(self.point.value)
-    }
 }
 
 impl MarkerImpl for FakeMarker {
     fn timeline_knowledge(&self) -> TimelineKnowledge {
         self.knowledge
-    }
-    fn wait_until(&self, _: Option<Instant>) -> Result<bool> {
-        self.query()
-    }
-    fn timestamp(&self) -> Result<crate::Timestamp> {
-        unreachable!("no test asks for a time")
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     contract::MarkerImpl,
     core::{Doing, StreamCore},
     deadlock::{Step, Stop, walk},
-    error::{Error, InWords, Result, Timeout},
+    error::{Error, InWords, Timeout},
     place::Place,
     sync::Ordering,
     timeline::{Awaited, Point},
@@ -121,10 +121,6 @@ struct Awaiting(Point);
 impl Awaited for Awaiting {
     fn point(&self) -> &Point {
         &self.0
-    }
-
-    fn query(&self) -> Result<bool> {
-        self.0.timeline.check(self.0.value)
     }
 }
 

@@ -7,7 +7,6 @@ use std::{
 };
 
 use crate::{
-    clock::Timestamp,
     contract::{MarkerImpl, TimelineKnowledge},
     core::{DeviceCore, StreamCore},
     device::Device,
@@ -437,24 +436,12 @@ impl Awaited for Barrier {
     fn point(&self) -> &Point {
         &self.point
     }
-
-    fn query(&self) -> Result<bool> {
-        self.point.timeline.check(self.point.value)
-    }
 }
 
 /// A gate is the only marker of a timeline that the host advances.
 impl MarkerImpl for Barrier {
     fn timeline_knowledge(&self) -> TimelineKnowledge {
         TimelineKnowledge::All
-    }
-
-    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
-        self.point.timeline.wait(self.point.value, deadline)
-    }
-
-    fn timestamp(&self) -> Result<Timestamp> {
-        Err(Error::timing_disabled("held"))
     }
 }
 

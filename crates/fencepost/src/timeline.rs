@@ -126,8 +126,12 @@ pub(crate) trait Awaited: Send + Sync {
     /// The point that the marker is.
     fn point(&self) -> &Point;
 
-    /// `Ok(true)` once it is complete, the failure once it has failed. Never blocks.
-    fn query(&self) -> Result<bool>;
+    /// `Ok(true)` once it is complete, the failure once it has failed. Never blocks. As written
+    /// here for a marker whose timeline tells everything.
+    fn query(&self) -> Result<bool> {
+        let point = self.point();
+        point.timeline.check(point.value)
+    }
 }
 
 /// What is fired when a value is reached or the timeline fails.

@@ -1,11 +1,10 @@
 //! Markers that stand for raw events: for host streams, and for GPU streams of other APIs, which
 //! cannot wait for a `CUevent`.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use super::watched::{RawNative, RawWait};
 use crate::{
-    clock::Timestamp,
     contract::{MarkerImpl, TimelineKnowledge},
     core::StreamCore,
     error::{Cause, Error, Result},
@@ -55,22 +54,10 @@ impl Awaited for RawMarker {
     fn point(&self) -> &Point {
         &self.point
     }
-
-    fn query(&self) -> Result<bool> {
-        self.point.timeline.check(self.point.value)
-    }
 }
 
 impl MarkerImpl for RawMarker {
     fn timeline_knowledge(&self) -> TimelineKnowledge {
         TimelineKnowledge::All
-    }
-
-    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
-        self.point.timeline.wait(self.point.value, deadline)
-    }
-
-    fn timestamp(&self) -> Result<Timestamp> {
-        Err(Error::timing_disabled("held"))
     }
 }

@@ -23,7 +23,7 @@ use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::cache;
@@ -394,19 +394,11 @@ impl Awaited for HostMarker {
     fn point(&self) -> &Point {
         &self.point
     }
-
-    fn query(&self) -> Result<bool> {
-        self.point.timeline.check(self.point.value)
-    }
 }
 
 impl MarkerImpl for HostMarker {
     fn timeline_knowledge(&self) -> TimelineKnowledge {
         TimelineKnowledge::All
-    }
-
-    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
-        self.point.timeline.wait(self.point.value, deadline)
     }
 
     fn elapsed_at_once(&self, end: &dyn MarkerImpl) -> Option<Elapsed> {
@@ -462,7 +454,7 @@ mod tests {
     }
 
     impl MarkerImpl for Calling {
-        fn wait_until(&self, _: Option<Instant>) -> Result<bool> {
+        fn wait_until(&self, _: Option<std::time::Instant>) -> Result<bool> {
             self.query()
         }
 

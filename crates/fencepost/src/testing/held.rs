@@ -1,6 +1,6 @@
 //! A marker that nothing completes.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use crate::{
     clock::Timestamp,
@@ -26,17 +26,9 @@ impl Awaited for HeldMarker {
     fn point(&self) -> &Point {
         &self.0
     }
-
-    fn query(&self) -> Result<bool> {
-        self.0.timeline.check(self.0.value)
-    }
 }
 
 impl MarkerImpl for HeldMarker {
-    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
-        self.0.timeline.wait(self.0.value, deadline)
-    }
-
     fn timestamp(&self) -> Result<Timestamp> {
         // Asked for of complete markers with timing only. Those with timing never complete.
         let clock = self.0.timeline.stream.device.clock.clone();
