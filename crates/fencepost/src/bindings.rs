@@ -1,4 +1,4 @@
-//! For the Python package of this repository alone: no promise of stability is made for anything
+//! For the other packages of this repository alone: no promise of stability is made for anything
 //! in here, and any release may change it.
 //!
 //! Bindings hold a lock of their own, Python's GIL, and must know whether a call may block before
@@ -27,6 +27,12 @@ use crate::{
     Reservation,
     metal::{objc2::runtime::ProtocolObject, objc2_metal::MTLCommandBuffer},
 };
+
+/// The graph of waits, for `fencepost watch`, which tells of other programs' streams in the same
+/// words.
+pub mod waits {
+    pub use crate::waits::{End, Explanation, Mark, Node, Step, Stop, Waiter, tell, walk};
+}
 
 /// [`Event::record`], where that makes no new marker and drops none: at most when the event was
 /// last recorded on the same stream, of CUDA or Vulkan, and nobody else holds that marker.

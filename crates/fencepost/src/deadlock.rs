@@ -25,7 +25,6 @@
 
 use std::{
     cell::RefCell,
-    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -36,6 +35,7 @@ use crate::{
     error::{Error, Result},
     fork::Process,
     timeline::Awaited,
+    waits::{Mark, Step, Stop, walk},
 };
 
 /// Told when a thread that runs host work blocks, so that another thread can run other work. Calls
@@ -194,81 +194,39 @@ fn find_circle(own: &StreamCore, marker: &Arc<dyn MarkerImpl>) -> Option<String>
 }
 
 /// The walk from `marker` back to `own`. `None` where it ends elsewhere.
-fn back_to(own: &StreamCore, marker: &Arc<dyn MarkerImpl>) -> Option<Vec<Step>> {
-    let for_ever = |stream: &StreamCore, value| {
-        let step = stream.blocked().filter(|wait| wait.for_ever);
-        step.and_then(|wait| Step::behind(wait, value))
+fn back_to(own: &StreamCore, marker: &Arc<dyn MarkerImpl>) -> Option<Vec<AwaitedStep>> {
+    let for_ever = |marker: &Arc<dyn Awaited>| {
+        let point = marker.point();
+        let wait = point.timeline.stream.blocked();
+        let wait = wait.filter(|wait| wait.for_ever);
+        wait.and_then(|wait| behind(wait, point.value))
     };
-    match walk(marker.clone(), Some(own), for_ever) {
+    let first: Arc<dyn Awaited> = marker.clone();
+    match walk(first, Some(own.id), for_ever) {
         (path, Stop::Own) => Some(path),
         // A circle without `own` in it is reported by its members.
         _ => None,
     }
 }
 
-/// A marker on a walk.
-pub(crate) struct Step {
-    pub(crate) marker: Arc<dyn Awaited>,
-    /// Whether host work of the stream before blocks on it, or that stream's queue is parked.
-    pub(crate) in_work: bool,
-    /// Whether the stream before waits for it on its device, so that this wait may be over.
-    pub(crate) on_device: bool,
-}
+/// A step to a marker of the library.
+pub(crate) type AwaitedStep = Step<Arc<dyn Awaited>>;
 
-impl Step {
-    /// The step from the marker at `value`, if that lies behind `wait`.
-    pub(crate) fn behind(wait: Blocked, value: u64) -> Option<Step> {
-        (wait.after < value).then_some(Step {
-            marker: wait.marker,
-            in_work: wait.in_work,
-            on_device: false,
-        })
+impl Mark for Arc<dyn Awaited> {
+    fn stream(&self) -> u64 {
+        self.point().timeline.stream.id
+    }
+
+    fn is_pending(&self) -> bool {
+        matches!(self.query(), Ok(false))
     }
 }
 
-/// Where a walk ends.
-pub(crate) enum Stop {
-    /// At a marker of the stream that it was to end at.
-    Own,
-    /// At a marker that is no longer pending.
-    Settled,
-    /// At a stream that it has come by before.
-    Circle,
-    /// At a stream that waits for nothing.
-    NoWait,
-}
-
-/// The markers on the walk from `marker` to `own`, or to wherever it ends. `next_of` gives the step
-/// from the marker of a stream at a value.
-pub(crate) fn walk(
-    marker: Arc<dyn Awaited>,
-    own: Option<&StreamCore>,
-    next_of: impl Fn(&StreamCore, u64) -> Option<Step>,
-) -> (Vec<Step>, Stop) {
-    let mut path = Vec::new();
-    let mut seen = HashSet::new();
-    let mut next = Some(Step {
-        marker,
-        in_work: false,
+/// The step from the marker at `value`, if that lies behind `wait`.
+pub(crate) fn behind(wait: Blocked, value: u64) -> Option<AwaitedStep> {
+    (wait.after < value).then_some(Step {
+        marker: wait.marker,
+        in_work: wait.in_work,
         on_device: false,
-    });
-    while let Some(step) = next {
-        let (stream, value) = {
-            let point = step.marker.point();
-            (point.timeline.stream.clone(), point.value)
-        };
-        let pending = matches!(step.marker.query(), Ok(false));
-        path.push(step);
-        if !pending {
-            return (path, Stop::Settled);
-        }
-        if own.is_some_and(|own| own.id == stream.id) {
-            return (path, Stop::Own);
-        }
-        if !seen.insert(stream.id) {
-            return (path, Stop::Circle);
-        }
-        next = next_of(&stream, value);
-    }
-    (path, Stop::NoWait)
+    })
 }

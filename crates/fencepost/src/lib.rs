@@ -127,6 +127,7 @@ pub mod vulkan;
 mod vulkan {
     mod slots;
 }
+mod waits;
 #[cfg(any(feature = "cuda", feature = "vulkan", loom))]
 mod watcher;
 mod workers;
