@@ -20,6 +20,7 @@ pub(crate) const FEATURE_SETS: &[&str] = &[
     "vulkan",
     "conformance,vulkan",
     "tracing",
+    "trace",
 ];
 
 pub(super) fn steps() -> Vec<Step> {

@@ -1,5 +1,19 @@
 //! What ran when, on every device and on the host's threads, on one axis.
 
+#[allow(dead_code)]
+mod flows;
+#[allow(dead_code)]
+mod lanes;
+#[allow(dead_code)]
+mod messages;
+#[allow(dead_code)]
+mod perfetto;
 // Filled by the trace, and read by the writers of files.
 #[allow(dead_code)]
 mod picture;
+#[cfg(all(test, not(loom)))]
+mod samples;
+#[allow(dead_code)]
+mod save;
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,473 @@
+//! A trace as a file for Perfetto, in its own format.
+//!
+//! Files of one boot join by being written one behind the other, in any order:
+//! - Times are on `CLOCK_BOOTTIME`, the clock that the reader takes as the trace's.
+//! - The first packet ties that clock to the two others, as of a moment that is the same in all
+//!   files. `CLOCK_BOOTTIME` is the first in it: of a snapshot that the reader refuses, it takes
+//!   the clocks in front of the refused one.
+//! - The identifiers of tracks, arrows and of the sequence of packets come from a number that no
+//!   other process or trace has.
+//! - The first packet of the sequence says that nothing before it counts, so that names stand for
+//!   themselves.
+//! - The process is described in each file.
+
+use std::io::{self, Write};
+
+use prost::Message as _;
+
+use super::{
+    flows::{Flows, Late},
+    lanes::{Lane, Lanes, Step},
+    messages::*,
+    picture::{Attribute, ClockReading, Kind, On, Picture, State, Track, Value},
+};
+
+/// Writes when so many bytes have come together.
+const ENOUGH: usize = 1 << 18;
+
+/// Numbers of names of our own. Those of texts come behind them.
+const CATEGORY_FAILED: u64 = 1;
+const CATEGORY_UNFINISHED: u64 = 2;
+const CATEGORY_WAIT: u64 = 3;
+const NAME_WAIT: u64 = 1;
+const NAME_DROPPED: u64 = 2;
+const START_TICKS: u64 = 1;
+const END_TICKS: u64 = 2;
+const TICKS: u64 = 3;
+const UNCERTAINTY: u64 = 4;
+const FAILURE: u64 = 5;
+const DROPPED: u64 = 6;
+const OWN: u64 = 7;
+
+/// What an identifier is of.
+const OF_PROCESS: u64 = 0;
+const OF_SEQUENCE: u64 = 1;
+const OF_TRACK: u64 = 2;
+const OF_ARROW: u64 = 3;
+
+pub(super) fn write(picture: &Picture, out: &mut dyn Write) -> io::Result<()> {
+    // Which lanes there are must be known before the first event, so they are found twice.
+    let lanes = Lanes::of(picture, |_, _| ());
+    let flows = Flows::of(picture);
+    let mut file = File::new(picture, out);
+    file.head()?;
+    file.tracks(&lanes)?;
+    let mut result = Ok(());
+    Lanes::of(picture, |lane, step| {
+        if result.is_ok() {
+            result = file.step(lane, step, &flows);
+        }
+    });
+    result?;
+    for late in &flows.late {
+        file.late(late, &lanes)?;
+    }
+    file.dropped()?;
+    file.flush()
+}
+
+struct File<'a> {
+    picture: &'a Picture,
+    out: &'a mut dyn Write,
+    bytes: Vec<u8>,
+    /// The packet of the last event. Used again, for its lists.
+    event: TracePacket,
+    sequence: u32,
+}
+
+impl<'a> File<'a> {
+    fn new(picture: &'a Picture, out: &'a mut dyn Write) -> Self {
+        let sequence = unique(picture, OF_SEQUENCE, 0) as u32;
+        Self {
+            picture,
+            out,
+            bytes: Vec::with_capacity(ENOUGH + (1 << 12)),
+            event: TracePacket {
+                trusted_packet_sequence_id: Some(sequence.max(1)),
+                sequence_flags: Some(SEQ_NEEDS_INCREMENTAL_STATE),
+                track_event: Some(TrackEvent::default()),
+                ..TracePacket::default()
+            },
+            sequence: sequence.max(1),
+        }
+    }
+
+    fn put(&mut self, packet: &TracePacket) -> io::Result<()> {
+        self.bytes.push(PACKET);
+        packet.encode_length_delimited(&mut self.bytes)?;
+        if self.bytes.len() < ENOUGH {
+            return Ok(());
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.write_all(&self.bytes)?;
+        self.bytes.clear();
+        Ok(())
+    }
+
+    /// The clocks, and the names that events refer to by number.
+    fn head(&mut self) -> io::Result<()> {
+        self.put(&TracePacket {
+            clock_snapshot: Some(snapshot(self.picture.clocks)),
+            trusted_packet_sequence_id: Some(self.sequence),
+            sequence_flags: Some(SEQ_INCREMENTAL_STATE_CLEARED),
+            trace_packet_defaults: Some(TracePacketDefaults {
+                timestamp_clock_id: Some(CLOCK_BOOTTIME),
+            }),
+            ..TracePacket::default()
+        })?;
+        self.put(&TracePacket {
+            trusted_packet_sequence_id: Some(self.sequence),
+            sequence_flags: Some(SEQ_NEEDS_INCREMENTAL_STATE),
+            interned_data: Some(names(self.picture)),
+            ..TracePacket::default()
+        })
+    }
+
+    fn tracks(&mut self, lanes: &Lanes) -> io::Result<()> {
+        let process = &self.picture.process;
+        let pid = i32::try_from(process.pid).ok();
+        self.describe(TrackDescriptor {
+            uuid: Some(self.unique_process()),
+            process: Some(ProcessDescriptor {
+                pid,
+                process_name: Some(process.name.clone()),
+            }),
+            child_ordering: Some(CHILD_ORDER_EXPLICIT),
+            ..TrackDescriptor::default()
+        })?;
+        for (rank, lane) in lanes.lanes.iter().enumerate() {
+            let track = &self.picture.tracks[lane.track as usize];
+            let parent = match (&track.kind, lane.number) {
+                // In the reader's picture the further lanes of a thread hang from its own row.
+                (Kind::Thread { .. }, 1..) => unique_track(self.picture, lane.track, 0),
+                _ => self.unique_process(),
+            };
+            let thread = match (&track.kind, lane.number) {
+                (Kind::Thread { tid }, 0) if *tid != 0 => Some(ThreadDescriptor {
+                    pid,
+                    tid: i64::try_from(*tid).ok(),
+                    thread_name: Some(track.name.clone()),
+                }),
+                _ => None,
+            };
+            self.describe(TrackDescriptor {
+                uuid: Some(unique_track(self.picture, lane.track, lane.number)),
+                name: Some(title(track, *lane)),
+                parent_uuid: Some(parent),
+                thread,
+                sibling_order_rank: i32::try_from(rank).ok(),
+                // Two streams with one name are two, and lanes are apart for a reason.
+                sibling_merge_behavior: Some(SIBLING_MERGE_NONE),
+                ..TrackDescriptor::default()
+            })?;
+        }
+        Ok(())
+    }
+
+    fn describe(&mut self, track: TrackDescriptor) -> io::Result<()> {
+        self.put(&TracePacket {
+            trusted_packet_sequence_id: Some(self.sequence),
+            track_descriptor: Some(track),
+            ..TracePacket::default()
+        })
+    }
+
+    fn step(&mut self, lane: Lane, step: Step, flows: &Flows) -> io::Result<()> {
+        let track = unique_track(self.picture, lane.track, lane.number);
+        match step {
+            Step::Begin(number, _) => {
+                let slice = &self.picture.slices[number as usize];
+                let event = self.named(TYPE_SLICE_BEGIN, slice.start, track);
+                event.name_iid = Some(name(slice.name, slice.state));
+                let ticks = slice
+                    .ticks
+                    .map(|(start, end)| [START_TICKS, END_TICKS].into_iter().zip([start, end]));
+                self.state(slice.state);
+                self.facts(ticks.into_iter().flatten(), slice.uncertainty);
+                self.attributes(slice.attributes.clone());
+                self.flows(flows, On::Slice(number));
+            }
+            Step::End(number) => {
+                let slice = &self.picture.slices[number as usize];
+                self.named(TYPE_SLICE_END, slice.end.max(slice.start), track);
+            }
+            Step::Mark(number, _) => {
+                let mark = &self.picture.marks[number as usize];
+                let event = self.named(TYPE_INSTANT, mark.time, track);
+                event.name_iid = Some(name(mark.name, mark.state));
+                self.state(mark.state);
+                self.facts(mark.ticks.map(|ticks| (TICKS, ticks)), mark.uncertainty);
+                self.attributes(mark.attributes.clone());
+                self.flows(flows, On::Mark(number));
+            }
+        }
+        self.put_event()
+    }
+
+    /// Begins an event without a name.
+    fn named(&mut self, r#type: i32, time: i64, track: u64) -> &mut TrackEvent {
+        self.event.timestamp = Some(unsigned(time));
+        let event = self.event.track_event.get_or_insert_default();
+        event.category_iids.clear();
+        event.debug_annotations.clear();
+        event.flow_ids.clear();
+        event.name_iid = None;
+        event.r#type = Some(r#type);
+        event.track_uuid = Some(track);
+        event
+    }
+
+    fn put_event(&mut self) -> io::Result<()> {
+        let event = std::mem::take(&mut self.event);
+        let result = self.put(&event);
+        self.event = event;
+        result
+    }
+
+    fn annotate(&mut self, name: u64, value: Annotated) {
+        let event = self.event.track_event.get_or_insert_default();
+        event.debug_annotations.push(DebugAnnotation {
+            name_iid: Some(name),
+            value: Some(value),
+        });
+    }
+
+    fn state(&mut self, state: State) {
+        let event = self.event.track_event.get_or_insert_default();
+        match state {
+            State::Complete => {}
+            State::Unfinished => event.category_iids.push(CATEGORY_UNFINISHED),
+            State::Failed(why) => {
+                event.category_iids.push(CATEGORY_FAILED);
+                self.annotate(FAILURE, Annotated::Text(OWN + u64::from(why)));
+            }
+        }
+    }
+
+    fn facts(&mut self, ticks: impl IntoIterator<Item = (u64, u64)>, uncertainty: u32) {
+        for (name, ticks) in ticks {
+            self.annotate(name, exact(ticks));
+        }
+        if uncertainty != 0 {
+            self.annotate(UNCERTAINTY, Annotated::Unsigned(uncertainty.into()));
+        }
+    }
+
+    fn attributes(&mut self, range: std::ops::Range<u32>) {
+        for Attribute { name, value } in attributes(self.picture, range) {
+            let value = match *value {
+                Value::Signed(value) => Annotated::Signed(value),
+                Value::Unsigned(value) => exact(value),
+                Value::Float(value) => Annotated::Double(value),
+                Value::Bool(value) => Annotated::Bool(value),
+                Value::Text(text) => Annotated::Text(OWN + u64::from(text)),
+            };
+            self.annotate(OWN + u64::from(*name), value);
+        }
+    }
+
+    fn flows(&mut self, flows: &Flows, on: On) {
+        let picture = self.picture;
+        let event = self.event.track_event.get_or_insert_default();
+        event.flow_ids.extend(
+            flows
+                .at(on)
+                .map(|arrow| unique(picture, OF_ARROW, arrow.into())),
+        );
+    }
+
+    fn late(&mut self, late: &Late, lanes: &Lanes) -> io::Result<()> {
+        let to = self.picture.arrows[late.arrow as usize].to;
+        let lane = lanes.lanes[match to.on {
+            On::Slice(slice) => lanes.of_slice(slice),
+            On::Mark(_) => lanes.of_marks(to.track),
+        }];
+        let track = unique_track(self.picture, lane.track, lane.number);
+        let id = unique(self.picture, OF_ARROW, late.arrow.into());
+        let event = self.named(TYPE_INSTANT, late.time, track);
+        event.name_iid = Some(NAME_WAIT);
+        event.category_iids.push(CATEGORY_WAIT);
+        event.flow_ids.push(id);
+        self.put_event()
+    }
+
+    /// Says how much is missing, on the process's own row.
+    fn dropped(&mut self) -> io::Result<()> {
+        let dropped = self.picture.dropped;
+        if dropped == 0 {
+            return Ok(());
+        }
+        let process = self.unique_process();
+        let event = self.named(TYPE_INSTANT, self.picture.clocks.boottime, process);
+        event.name_iid = Some(NAME_DROPPED);
+        self.annotate(DROPPED, Annotated::Unsigned(dropped));
+        self.put_event()
+    }
+
+    fn unique_process(&self) -> u64 {
+        unique(self.picture, OF_PROCESS, 0)
+    }
+}
+
+/// What ties the three clocks, as of the moment at which `CLOCK_MONOTONIC` was a second.
+///
+/// The reader refuses a snapshot that is earlier than one before it, and counts an error. So files
+/// that are joined in any order must have the same one. The clocks run at one rate, and their
+/// distances change only when the system sleeps or its date is set. Rounding takes away what the
+/// readings of two processes differ by.
+fn snapshot(clocks: ClockReading) -> ClockSnapshot {
+    const SECOND: i64 = 1_000_000_000;
+    let rounded = |nanoseconds: i64| (nanoseconds + 5_000).div_euclid(10_000) * 10_000;
+    let boottime = SECOND + rounded(clocks.boottime - clocks.monotonic);
+    let realtime = boottime + rounded(clocks.realtime - clocks.boottime);
+    let clock = |(id, time)| Clock {
+        clock_id: Some(id),
+        timestamp: Some(unsigned(time)),
+    };
+    let clocks = [
+        (CLOCK_BOOTTIME, boottime),
+        (CLOCK_MONOTONIC, SECOND),
+        (CLOCK_REALTIME, realtime),
+    ];
+    ClockSnapshot {
+        clocks: clocks.map(clock).into(),
+    }
+}
+
+/// The attributes of a slice or mark.
+fn attributes(picture: &Picture, range: std::ops::Range<u32>) -> &[Attribute] {
+    let range = range.start as usize..range.end as usize;
+    picture.attributes.get(range).unwrap_or_default()
+}
+
+/// What a reader shows for a lane.
+fn title(track: &Track, lane: Lane) -> String {
+    let name = match &track.kind {
+        Kind::Stream { device } => format!("{device} {}", track.name),
+        Kind::Thread { .. } => track.name.clone(),
+    };
+    match lane.number {
+        0 => name,
+        number => format!("{name} ({})", number + 1),
+    }
+}
+
+/// The number of a text as a name. A span that is not complete says so in its name, since nothing
+/// else of it is seen in the reader's picture.
+fn name(text: u32, state: State) -> u64 {
+    let kind = match state {
+        State::Complete => 0,
+        State::Failed(_) => 1,
+        State::Unfinished => 2,
+    };
+    OWN + u64::from(text) * 3 + kind
+}
+
+/// Every text that events refer to, in the lists it is referred to in.
+fn names(picture: &Picture) -> InternedData {
+    let interned = |iid: u64, text: String| Interned {
+        iid: Some(iid),
+        text: Some(text),
+    };
+    let own = |names: &[(u64, &str)]| -> Vec<Interned> {
+        names
+            .iter()
+            .map(|(iid, text)| interned(*iid, (*text).to_owned()))
+            .collect()
+    };
+    let text = |number: u32| picture.texts[number as usize].clone();
+
+    let of_slices = picture.slices.iter().map(|slice| (slice.name, slice.state));
+    let of_marks = picture.marks.iter().map(|mark| (mark.name, mark.state));
+    let mut used = vec![[false; 3]; picture.texts.len()];
+    let mut values = vec![false; picture.texts.len()];
+    for (name, state) in of_slices.chain(of_marks) {
+        let kind = match state {
+            State::Complete => 0,
+            State::Failed(why) => {
+                values[why as usize] = true;
+                1
+            }
+            State::Unfinished => 2,
+        };
+        used[name as usize][kind] = true;
+    }
+    let mut keys = vec![false; picture.texts.len()];
+    for attribute in &picture.attributes {
+        keys[attribute.name as usize] = true;
+        if let Value::Text(text) = attribute.value {
+            values[text as usize] = true;
+        }
+    }
+
+    let mut event_names = own(&[(NAME_WAIT, "wait"), (NAME_DROPPED, "spans were dropped")]);
+    for (number, kinds) in (0..).zip(&used) {
+        for (kind, used) in kinds.iter().enumerate() {
+            if *used {
+                let suffix = ["", " (failed)", " (unfinished)"][kind];
+                let iid = OWN + u64::from(number) * 3 + kind as u64;
+                event_names.push(interned(iid, text(number) + suffix));
+            }
+        }
+    }
+    let listed = |used: &[bool]| -> Vec<Interned> {
+        let numbers = (0..).zip(used).filter(|(_, used)| **used);
+        numbers
+            .map(|(number, _)| interned(OWN + u64::from(number), text(number)))
+            .collect()
+    };
+    InternedData {
+        event_categories: own(&[
+            (CATEGORY_FAILED, "failed"),
+            (CATEGORY_UNFINISHED, "unfinished"),
+            (CATEGORY_WAIT, "wait"),
+        ]),
+        event_names,
+        debug_annotation_names: [
+            own(&[
+                (START_TICKS, "start_ticks"),
+                (END_TICKS, "end_ticks"),
+                (TICKS, "ticks"),
+                (UNCERTAINTY, "uncertainty_ns"),
+                (FAILURE, "failure"),
+                (DROPPED, "dropped"),
+            ]),
+            listed(&keys),
+        ]
+        .concat(),
+        debug_annotation_string_values: listed(&values),
+    }
+}
+
+/// The reader takes numbers of 64 bits as ones with a sign. Larger ones are written as text.
+fn exact(number: u64) -> Annotated {
+    match i64::try_from(number) {
+        Ok(_) => Annotated::Unsigned(number),
+        Err(_) => Annotated::String(number.to_string()),
+    }
+}
+
+/// The clocks of a file have no sign; none of them was ever below zero.
+fn unsigned(time: i64) -> u64 {
+    u64::try_from(time).unwrap_or(0)
+}
+
+fn unique_track(picture: &Picture, track: u32, lane: u32) -> u64 {
+    unique(picture, OF_TRACK, u64::from(track) << 32 | u64::from(lane))
+}
+
+/// An identifier that no other file has: a mix of the trace's own number.
+fn unique(picture: &Picture, of: u64, number: u64) -> u64 {
+    // The finalizer of SplitMix64, a bijection: within a trace and kind there are no equal ones.
+    let mixed = |mut z: u64| {
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    let kind = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(of + 1);
+    let base = mixed(picture.process.unique.wrapping_add(kind));
+    mixed(base ^ number).max(1)
+}

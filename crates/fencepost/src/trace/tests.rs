@@ -1,0 +1,391 @@
+//! What readers find in the files: every slice with its nesting, every mark, every arrow.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::Mutex,
+};
+
+use proptest::prelude::*;
+use serde_json::{Value as Json, json};
+
+use super::{
+    flows::Flows,
+    lanes::{Lane, Lanes, Step},
+    picture::*,
+    samples::{self, Parts, parts},
+    save::save,
+};
+
+/// The folder with `engine_bundle.js` and the WebAssembly beside it.
+const PROCESSOR: &str = "FENCEPOST_TRACE_PROCESSOR";
+
+/// Perfetto's trace_processor, in node, in a process of its own.
+struct Processor {
+    child: Child,
+    answers: BufReader<ChildStdout>,
+    folder: Folder,
+}
+
+impl Processor {
+    fn start() -> Self {
+        let bundle = std::env::var_os(PROCESSOR)
+            .unwrap_or_else(|| panic!("{PROCESSOR} names no folder; run cargo xtask test trace"));
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/trace/processor.js");
+        let mut child = Command::new("node")
+            .arg(script)
+            .arg(bundle)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("node starts");
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        Self {
+            child,
+            answers,
+            folder: Folder::new(),
+        }
+    }
+
+    /// What it reads from these files, one behind the other.
+    fn read(&mut self, files: &[PathBuf]) -> Json {
+        let request = json!({ "files": files });
+        writeln!(self.child.stdin.as_mut().unwrap(), "{request}").unwrap();
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        let answer: Json = serde_json::from_str(&line).expect("an answer");
+        assert_eq!(answer["error"], Json::Null);
+        assert_eq!(answer["problems"], json!([]), "{files:?}");
+        answer
+    }
+
+    /// What it reads from a file of `picture`.
+    fn read_picture(&mut self, picture: &Picture, suffix: &str) -> Json {
+        let file = self.folder.0.join(format!("one.{suffix}"));
+        save(picture, &file).unwrap();
+        self.read(&[file])
+    }
+}
+
+impl Drop for Processor {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder that goes with its test.
+pub(super) struct Folder(pub(super) PathBuf);
+
+impl Folder {
+    pub(super) fn new() -> Self {
+        static LAST: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = LAST.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("fencepost-trace-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The slices of an answer by the process and the number that they have as an attribute. Marks are
+/// slices without length there.
+struct Found<'a> {
+    answer: &'a Json,
+    by_number: HashMap<(String, u64), &'a Json>,
+    process: String,
+}
+
+fn text(of: &Json) -> &str {
+    of.as_str().unwrap_or_default()
+}
+
+fn number(of: &Json) -> i64 {
+    text(of)
+        .parse()
+        .unwrap_or_else(|_| panic!("no number: {of}"))
+}
+
+impl<'a> Found<'a> {
+    fn of(answer: &'a Json, pid: u32) -> Self {
+        let mut by_number = HashMap::new();
+        for slice in answer["slices"].as_array().unwrap() {
+            let Some(own) = arg(slice, "number") else {
+                continue;
+            };
+            let key = (process(answer, slice), own.parse().unwrap());
+            let twice = by_number.insert(key, slice);
+            assert!(twice.is_none(), "twice: {slice}");
+        }
+        Self {
+            answer,
+            by_number,
+            process: pid.to_string(),
+        }
+    }
+
+    fn get(&self, number: usize) -> &'a Json {
+        let key = (self.process.clone(), number as u64);
+        self.by_number
+            .get(&key)
+            .unwrap_or_else(|| panic!("{number} is missing"))
+    }
+
+    fn track(&self, slice: &Json) -> &'a Json {
+        track(self.answer, slice)
+    }
+}
+
+fn track<'a>(answer: &'a Json, slice: &Json) -> &'a Json {
+    let tracks = answer["tracks"].as_array().unwrap();
+    tracks
+        .iter()
+        .find(|track| track["id"] == slice["track"])
+        .unwrap()
+}
+
+fn process(answer: &Json, slice: &Json) -> String {
+    text(&track(answer, slice)["pid"]).to_owned()
+}
+
+/// An argument of a slice. Readers put the names into groups of their own.
+fn arg<'a>(slice: &'a Json, name: &str) -> Option<&'a str> {
+    let keys = [format!("debug.{name}"), format!("args.{name}")];
+    let found = slice["args"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|arg| keys.iter().any(|k| arg[0] == *k));
+    found.map(|arg| text(&arg[1]))
+}
+
+/// The lane of each slice, and what it is nested in.
+fn nesting(picture: &Picture) -> Vec<(Lane, Option<u32>)> {
+    let mut open: HashMap<(u32, u32), Vec<u32>> = HashMap::new();
+    let mut found = vec![None; picture.slices.len()];
+    Lanes::of(picture, |lane, step| {
+        let stack = open.entry((lane.track, lane.number)).or_default();
+        match step {
+            Step::Begin(slice, _) => {
+                found[slice as usize] = Some((lane, stack.last().copied()));
+                stack.push(slice);
+            }
+            Step::End(slice) => assert_eq!(stack.pop(), Some(slice)),
+            Step::Mark(..) => {}
+        }
+    });
+    found.into_iter().map(Option::unwrap).collect()
+}
+
+fn named(picture: &Picture, name: u32, state: State) -> String {
+    let suffix = match state {
+        State::Complete => "",
+        State::Failed(_) => " (failed)",
+        State::Unfinished => " (unfinished)",
+    };
+    format!("{}{suffix}", picture.texts[name as usize])
+}
+
+/// Compares what a reader has found with the picture. `origin` is where its times begin.
+fn compare(picture: &Picture, found: &Found<'_>, origin: i64) {
+    let nesting = nesting(picture);
+    for (own, slice) in picture.slices.iter().enumerate() {
+        let read = found.get(own);
+        assert_eq!(number(&read["ts"]) + origin, slice.start, "{read}");
+        assert_eq!(number(&read["dur"]), slice.end - slice.start, "{read}");
+        assert_eq!(text(&read["name"]), named(picture, slice.name, slice.state));
+        let (lane, parent) = nesting[own];
+        let parent = parent.map(|parent| &found.get(parent as usize)["id"]);
+        assert_eq!(parent.unwrap_or(&Json::Null), &read["parent"], "{read}");
+        let track = &picture.tracks[lane.track as usize];
+        assert!(
+            text(&found.track(read)["name"]).contains(&track.name),
+            "{read}"
+        );
+        if slice.uncertainty != 0 {
+            assert_eq!(
+                arg(read, "uncertainty_ns"),
+                Some(&*slice.uncertainty.to_string())
+            );
+        }
+        if let Some((start, end)) = slice.ticks {
+            assert_eq!(arg(read, "start_ticks"), Some(&*start.to_string()));
+            assert_eq!(arg(read, "end_ticks"), Some(&*end.to_string()));
+        }
+        if let State::Failed(why) = slice.state {
+            assert_eq!(arg(read, "failure"), Some(&*picture.texts[why as usize]));
+        }
+    }
+    for (own, mark) in picture.marks.iter().enumerate() {
+        let read = found.get(picture.slices.len() + own);
+        assert_eq!(number(&read["ts"]) + origin, mark.time, "{read}");
+        assert_eq!(text(&read["name"]), named(picture, mark.name, mark.state));
+    }
+    compare_arrows(picture, found, origin);
+}
+
+fn compare_arrows(picture: &Picture, found: &Found<'_>, origin: i64) {
+    let on = |end: ArrowEnd| match end.on {
+        On::Slice(slice) => found.get(slice as usize),
+        On::Mark(mark) => found.get(picture.slices.len() + mark as usize),
+    };
+    let slices = found.answer["slices"].as_array().unwrap();
+    let by_id = |id: &Json| slices.iter().find(|slice| slice["id"] == *id).unwrap();
+    let mut read: Vec<(&Json, &Json)> = found.answer["flows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|flow| (by_id(&flow["from"]), by_id(&flow["to"])))
+        .filter(|(from, _)| process(found.answer, from) == found.process)
+        .collect();
+    let late = Flows::of(picture).late;
+    for (own, arrow) in picture.arrows.iter().enumerate() {
+        let late = late.iter().find(|late| late.arrow == own as u32);
+        let place = read.iter().position(|(from, to)| {
+            from["id"] == on(arrow.from)["id"]
+                && match late {
+                    None => to["id"] == on(arrow.to)["id"],
+                    Some(late) => to["name"] == "wait" && number(&to["ts"]) + origin == late.time,
+                }
+        });
+        let place = place.unwrap_or_else(|| panic!("{arrow:?} is missing, {late:?}: {read:#?}"));
+        read.swap_remove(place);
+    }
+    assert!(read.is_empty(), "arrows that nobody drew: {read:#?}");
+}
+
+/// Runs `test` on random pictures.
+fn on_pictures(test: impl Fn(&Parts)) {
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let result = runner.run(&parts(), |parts| {
+        test(&parts);
+        Ok(())
+    });
+    result.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn the_slices_of_a_lane_nest_and_come_in_order() {
+    on_pictures(|parts| {
+        let picture = parts.picture(1);
+        let mut last: HashMap<(u32, u32), i64> = HashMap::new();
+        let mut seen = (0, 0);
+        let lanes = Lanes::of(&picture, |lane, step| {
+            let time = match step {
+                Step::Begin(slice, _) => picture.slices[slice as usize].start,
+                Step::End(slice) => picture.slices[slice as usize].end,
+                Step::Mark(mark, _) => picture.marks[mark as usize].time,
+            };
+            let last = last.entry((lane.track, lane.number)).or_insert(time);
+            assert!(*last <= time);
+            *last = time;
+            match step {
+                Step::Begin(..) => seen.0 += 1,
+                Step::Mark(..) => seen.1 += 1,
+                Step::End(_) => {}
+            }
+        });
+        assert_eq!(seen, (picture.slices.len(), picture.marks.len()));
+        // It asserts that ends meet the innermost slice.
+        for (own, (lane, _)) in nesting(&picture).into_iter().enumerate() {
+            assert_eq!(lanes.lanes[lanes.of_slice(own as u32)], lane);
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs node and the trace_processor of a wheel; run cargo xtask test trace"]
+fn perfetto_finds_every_slice_and_arrow() {
+    let processor = Mutex::new(Processor::start());
+    on_pictures(|parts| {
+        let picture = parts.picture(1);
+        let mut processor = processor.lock().unwrap_or_else(|held| held.into_inner());
+        let answer = processor.read_picture(&picture, "pftrace");
+        compare(&picture, &Found::of(&answer, 1), 0);
+    });
+}
+
+#[test]
+#[ignore = "needs node and the trace_processor of a wheel; run cargo xtask test trace"]
+fn files_of_two_processes_join_in_any_order() {
+    let processor = Mutex::new(Processor::start());
+    on_pictures(|parts| {
+        let (first, mut second) = (parts.picture(1), parts.picture(2));
+        // The same numbers stand for other names, and the second one began later.
+        second.texts.rotate_left(1);
+        for attribute in &mut second.attributes {
+            attribute.name = match attribute.name {
+                0 => second.texts.len() as u32 - 1,
+                name => name,
+            };
+        }
+        second.clocks.boottime += 5_000_000;
+        second.clocks.monotonic += 5_000_040;
+        second.clocks.realtime += 4_999_960;
+        let mut processor = processor.lock().unwrap_or_else(|held| held.into_inner());
+        let files = ["first.pftrace", "second.pftrace"].map(|name| processor.folder.0.join(name));
+        save(&first, &files[0]).unwrap();
+        save(&second, &files[1]).unwrap();
+        for order in [[0, 1], [1, 0]] {
+            let answer = processor.read(&order.map(|file| files[file].clone()));
+            compare(&first, &Found::of(&answer, 1), 0);
+            compare(&second, &Found::of(&answer, 2), 0);
+        }
+    });
+}
+
+#[test]
+fn a_suffix_that_names_no_format_is_answered_with_those_that_do() {
+    let folder = Folder::new();
+    for name in ["trace", "trace.txt", "trace.svgz"] {
+        let error = save(&samples::process(1), &folder.0.join(name)).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(".pftrace (Perfetto)"), "{error}");
+    }
+    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0);
+    save(&samples::process(1), &folder.0.join("trace.PFTRACE")).unwrap();
+}
+
+#[test]
+fn what_cannot_be_written_leaves_the_old_file_and_nothing_else() {
+    let folder = Folder::new();
+    let missing = folder.0.join("no such folder").join("trace.pftrace");
+    let error = save(&samples::process(1), &missing).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    assert!(error.to_string().contains("no such folder"), "{error}");
+
+    // A folder cannot be replaced by a file.
+    let taken = folder.0.join("taken.pftrace");
+    fs::create_dir(&taken).unwrap();
+    fs::write(taken.join("kept"), "kept").unwrap();
+    let error = save(&samples::process(1), &taken).unwrap_err();
+    assert!(error.to_string().contains("taken.pftrace"), "{error}");
+    assert_eq!(fs::read_to_string(taken.join("kept")).unwrap(), "kept");
+    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
+}
+
+#[test]
+fn a_file_is_replaced_at_once() {
+    let folder = Folder::new();
+    let path = folder.0.join("trace.pftrace");
+    fs::write(&path, "old").unwrap();
+    let kept = fs::File::open(&path).unwrap();
+    save(&samples::process(1), &path).unwrap();
+    // Whoever has the old file open still reads the old one.
+    assert_eq!(std::io::read_to_string(kept).unwrap(), "old");
+    assert_ne!(fs::read(&path).unwrap(), b"old");
+    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
+}
