@@ -228,8 +228,8 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
     /// The failure that sticks to the stream, if one does.
     fn failure(&self) -> Option<Error>;
 
-    /// Forgets a failure, so that what is submitted from now on runs. An error if the device is
-    /// lost.
+    /// Forgets a failure, and the waits behind it, so that what is submitted from now on runs and
+    /// does not fail by them. An error if the device is lost.
     fn clear_error(&self) -> Result<()>;
 
     /// Queues a write over more memory than the device's last cache holds, so that what runs next

@@ -454,6 +454,11 @@ impl Stream {
     /// Makes a failed stream usable again: what is submitted from now on runs. Markers that have
     /// failed stay failed. Does nothing on a stream that has not failed. Never blocks.
     ///
+    /// The waits that lie behind the failure are forgotten with it: whatever they waited for may
+    /// fail later, and does not fail what is submitted from now on. The host drops them. A GPU,
+    /// from which no API can take a wait back, still runs what comes behind them once they are
+    /// over.
+    ///
     /// # Errors
     /// [`Error::DeviceLost`]: a lost device stays lost; [`Error::Forked`].
     ///

@@ -184,7 +184,8 @@ impl PyStream {
             .map(|error| error.to_string())
     }
 
-    /// Forget a failure: what is submitted from now on runs. Events that failed stay failed.
+    /// Forget a failure: what is submitted from now on runs, and does not fail by waits from
+    /// before. Events that failed stay failed.
     fn clear_error(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.stream.clear_error()).map_err(to_py)
     }

@@ -142,7 +142,7 @@ impl Context {
     /// first wait for something that has failed. Fires waiters: call it without any lock.
     #[inline]
     pub(super) fn complete(&self, timeline: &Timeline, value: u64) {
-        match self.upstreams.failed(timeline.stream.id, value) {
+        match self.upstreams.failed(timeline, value) {
             None => timeline.advance(value).fire(),
             Some(failed) => {
                 timeline.advance(failed.after).fire();

@@ -279,7 +279,6 @@ impl StreamImpl for CudaStream {
         // Not while the failure is still to come: markers behind such a wait must not count as
         // complete.
         if timeline.has_failed() {
-            self.context.upstreams.forget_failed(self.core.id);
             self.values.start_new_epoch();
         }
         Ok(())

@@ -7,8 +7,11 @@
 //! complete. So before a marker counts as complete by the driver's word, the waits in front of it
 //! are asked whether what they waited for has failed. A wait is removed once its marker is known to
 //! be complete, which the watcher of that marker's context finds out. Where the marker fails, the
-//! wait stays until the failure point that it makes is over, or the error is cleared. So the list
-//! holds the pending waits, and the failed ones of streams that are still to fail by them.
+//! wait stays until the failure point that it makes is over. So the list holds the pending waits,
+//! and the failed ones of timelines that are still to fail by them.
+//!
+//! A wait concerns the timeline it was made on. What is recorded after the error was cleared is on
+//! another one, and does not fail by it, although the device may still be held there.
 //!
 //! Waits are queried oldest first: each that is settled shortens the chain of those behind it. So
 //! recursion is bounded by the number of contexts, however long the chain of waits between them is.
@@ -19,6 +22,7 @@ use crate::{
     contract::MarkerImpl,
     error::Error,
     sync::{AtomicUsize, Mutex, Ordering, lock},
+    timeline::Timeline,
 };
 
 pub(super) struct Upstreams {
@@ -31,11 +35,18 @@ pub(super) struct Upstreams {
 #[derive(Clone)]
 struct Upstream {
     number: u64,
-    /// The stream that waits, by its core's number.
-    stream: u64,
+    /// What the stream that waits was on.
+    timeline: Arc<Timeline>,
     /// The last of its markers in front of the wait.
     after: u64,
     marker: Arc<dyn MarkerImpl>,
+}
+
+impl Upstream {
+    /// Whether the marker of `timeline` at `value` lies behind this wait.
+    fn is_in_front(&self, timeline: &Timeline, value: u64) -> bool {
+        std::ptr::eq(&*self.timeline, timeline) && self.after < value
+    }
 }
 
 /// Why what lies behind a wait has failed.
@@ -56,11 +67,17 @@ impl Upstreams {
     }
 
     /// Adds a wait that is about to be submitted. `number` identifies it.
-    pub(super) fn add(&self, number: u64, stream: u64, after: u64, marker: &Arc<dyn MarkerImpl>) {
+    pub(super) fn add(
+        &self,
+        number: u64,
+        timeline: &Arc<Timeline>,
+        after: u64,
+        marker: &Arc<dyn MarkerImpl>,
+    ) {
         let mut list = lock(&self.list);
         list.push(Upstream {
             number,
-            stream,
+            timeline: timeline.clone(),
             after,
             marker: marker.clone(),
         });
@@ -69,49 +86,36 @@ impl Upstreams {
 
     /// Removes a wait that nothing depends on any more.
     pub(super) fn settled(&self, number: u64) {
-        self.remove(|upstream| upstream.number == number);
-    }
-
-    /// Removes the failed waits of a stream whose error is cleared.
-    pub(super) fn forget_failed(&self, stream: u64) {
-        self.remove(|upstream| {
-            upstream.stream == stream
-                && upstream.marker.point().reached() == crate::timeline::Reached::Failed
-        });
-    }
-
-    /// Whether `stream` depends on something in front of `value` that may yet fail.
-    pub(super) fn may_fail(&self, stream: u64, value: u64) -> bool {
-        self.count.load(Ordering::Acquire) > 0
-            && lock(&self.list)
-                .iter()
-                .any(|upstream| upstream.stream == stream && upstream.after < value)
-    }
-
-    fn remove(&self, which: impl Fn(&Upstream) -> bool) {
         if self.count.load(Ordering::Acquire) == 0 {
             return;
         }
         let mut list = lock(&self.list);
         // A marker's last owner may call for other locks: dropped without this one.
-        let gone: Vec<Upstream> = list.extract_if(.., |upstream| which(upstream)).collect();
+        let at = list.iter().position(|upstream| upstream.number == number);
+        let gone = at.map(|at| list.remove(at));
         self.count.store(list.len(), Ordering::Release);
         drop(list);
         drop(gone);
     }
 
-    /// The first failure among what `stream` waited for in front of `value`.
+    /// Whether `timeline` depends on something in front of `value` that may yet fail.
+    pub(super) fn may_fail(&self, timeline: &Timeline, value: u64) -> bool {
+        let in_front = |upstream: &Upstream| upstream.is_in_front(timeline, value);
+        self.count.load(Ordering::Acquire) > 0 && lock(&self.list).iter().any(in_front)
+    }
+
+    /// The first failure among what was waited for on `timeline` in front of `value`.
     #[inline]
-    pub(super) fn failed(&self, stream: u64, value: u64) -> Option<Failed> {
+    pub(super) fn failed(&self, timeline: &Timeline, value: u64) -> Option<Failed> {
         match self.count.load(Ordering::Acquire) {
             0 => None,
-            _ => self.find_failed(stream, value),
+            _ => self.find_failed(timeline, value),
         }
     }
 
     #[cold]
-    fn find_failed(&self, stream: u64, value: u64) -> Option<Failed> {
-        let in_front = |upstream: &&Upstream| upstream.stream == stream && upstream.after < value;
+    fn find_failed(&self, timeline: &Timeline, value: u64) -> Option<Failed> {
+        let in_front = |upstream: &&Upstream| upstream.is_in_front(timeline, value);
         let waits: Vec<Upstream> = lock(&self.list).iter().filter(in_front).cloned().collect();
         for wait in waits {
             match wait.marker.query() {

@@ -36,9 +36,10 @@
 //! `epoch` again: if it had the lock first, its value is counted; otherwise it sees the moved
 //! `epoch`, and takes another value. `loom_tests` explores each.
 //!
-//! *Invariant: a failure point is of the timeline that it is set on.* A wait may outlive the
-//! timeline it was made on, since `clear_error` starts another one. So `set_failure_point` makes it
-//! of the current timeline, under the lock of `current`, under which no driver is called.
+//! *Invariant: a failure point is set on its own timeline.* A wait may outlive the timeline it was
+//! made on, since `clear_error` starts another one, which does not fail by it. A timeline is
+//! replaced only once it has failed, under the lock of `current`. `set_failure_point` has that lock,
+//! so a timeline that has not failed is the current one. No driver is called under it.
 
 use std::sync::Arc;
 
@@ -139,18 +140,20 @@ impl<E> ValueAllocator<E> {
         self.core.last_value()
     }
 
-    /// Sets a failure point that was recorded some time ago, unless there is one. It was recorded
-    /// after [`last`](ValueAllocator::last) gave the value that it covers. `make` is given the
-    /// timeline that it is to be of, and must not block.
-    pub(super) fn set_failure_point(&self, make: impl FnOnce(Arc<Timeline>) -> E) -> Arc<E> {
+    /// Sets a failure point of `timeline` that was recorded some time ago, unless there is one, or
+    /// the timeline has failed. It was recorded after [`last`](ValueAllocator::last) gave the value
+    /// that it covers.
+    pub(super) fn set_failure_point(&self, timeline: &Timeline, failure_point: Arc<E>) {
         let mut current = lock(&self.current);
-        let failure_point = Arc::new(make(current.timeline.clone()));
-        if current.failure_point.is_none() && !current.timeline.has_failed() {
-            current.failure_point = Some(failure_point.clone());
+        if current.failure_point.is_none() && !timeline.has_failed() {
+            current.failure_point = Some(failure_point);
             let _order = self.core.order.lock();
             self.epoch.fetch_add(1, Ordering::AcqRel);
+            return;
         }
-        failure_point
+        // What it holds is dropped without the lock.
+        drop(current);
+        drop(failure_point);
     }
 
     /// Starts a new timeline if the current one has failed.
@@ -183,8 +186,9 @@ mod loom_tests {
                 let values = values.clone();
                 thread::spawn(move || values.allocate())
             };
+            let (timeline, _) = values.current();
             let before = values.last();
-            values.set_failure_point(|_| before);
+            values.set_failure_point(&timeline, before.into());
             let counted = values.last();
             let allocated = allocating.join().unwrap();
             match allocated.failure_point {
@@ -201,11 +205,11 @@ mod loom_tests {
             let values = Arc::new(ValueAllocator::<u64>::new(stream_core()));
             let (timeline, _) = values.current();
             let allocating = {
-                let values = values.clone();
+                let (values, timeline) = (values.clone(), timeline.clone());
                 thread::spawn(move || values.allocate_again(&timeline, None))
             };
             let before = values.last();
-            values.set_failure_point(|_| before);
+            values.set_failure_point(&timeline, before.into());
             let counted = values.last();
             if let Some(value) = allocating.join().unwrap() {
                 assert!(value <= counted, "in front, and not counted");
@@ -219,8 +223,8 @@ mod loom_tests {
             let values = Arc::new(ValueAllocator::<u64>::new(stream_core()));
             values.allocate();
             let before = values.last();
-            values.set_failure_point(|_| before);
             let (old, _) = values.current();
+            values.set_failure_point(&old, before.into());
             old.fail(&crate::error::Cause::new("x"), false).fire();
             let allocating = {
                 let values = values.clone();
@@ -241,21 +245,20 @@ mod loom_tests {
     }
 
     #[test]
-    fn a_failure_point_is_of_the_timeline_that_it_is_set_on() {
+    fn a_failure_point_is_set_on_its_own_timeline_only() {
         loom::model(|| {
-            let values = Arc::new(ValueAllocator::<Arc<Timeline>>::new(stream_core()));
+            let values = Arc::new(ValueAllocator::<u64>::new(stream_core()));
             let (old, _) = values.current();
-            old.fail(&crate::error::Cause::new("x"), false).fire();
             let failing = {
-                let values = values.clone();
-                thread::spawn(move || drop(values.set_failure_point(|timeline| timeline)))
+                let (values, old) = (values.clone(), old.clone());
+                thread::spawn(move || values.set_failure_point(&old, Arc::new(7)))
             };
+            old.fail(&crate::error::Cause::new("x"), false).fire();
             values.start_new_epoch();
             failing.join().unwrap();
             let (timeline, failure_point) = values.current();
-            if let Some(of) = failure_point {
-                assert!(Arc::ptr_eq(&*of, &timeline), "of another timeline");
-            }
+            assert!(!Arc::ptr_eq(&timeline, &old));
+            assert_eq!(failure_point, None, "of the timeline before");
         });
     }
 

@@ -86,10 +86,11 @@ impl CudaStream {
     /// Whether a marker may fail where the driver knows nothing of it, so that it would let this
     /// stream go on.
     fn may_fail_unseen(&self, imp: &CudaMarker) -> bool {
-        let (stream, value) = (&imp.point().timeline.stream, imp.point().value);
+        let (timeline, value) = (&imp.point().timeline, imp.point().value);
+        let blocked = timeline.stream.blocked();
         !std::ptr::eq(self.context, imp.context)
-            || stream.blocked().is_some_and(|wait| wait.after < value)
-            || imp.context.upstreams.may_fail(stream.id, value)
+            || blocked.is_some_and(|wait| wait.after < value)
+            || imp.context.upstreams.may_fail(timeline, value)
     }
 
     /// Counts a wait for a marker that may fail unseen, and marks where it begins: should the
@@ -117,7 +118,7 @@ impl CudaStream {
         self.native
             .call(|raw| context.calls.record(event, raw))
             .map_err(failed)?;
-        context.upstreams.add(number, self.core.id, after, marker);
+        context.upstreams.add(number, timeline, after, marker);
         Ok(wait)
     }
 
@@ -162,12 +163,14 @@ impl UnseenWait {
         };
         let (context, kind, after) = (self.context, self.kind, self.after);
         let wait = Some(self.number);
-        let make = |timeline| FailurePoint::new(context, kind, event, timeline, after, cause, wait);
-        let failure_point = match self.stream.upgrade() {
-            Some(stream) => stream.values.set_failure_point(make),
-            // Its markers may be asked for longer.
-            None => Arc::new(make(self.timeline.clone())),
-        };
+        let timeline = self.timeline.clone();
+        let failure_point = FailurePoint::new(context, kind, event, timeline, after, cause, wait);
+        let failure_point = Arc::new(failure_point);
+        // Without a stream, its markers may be asked for longer.
+        if let Some(stream) = self.stream.upgrade() {
+            let values = &stream.values;
+            values.set_failure_point(&self.timeline, failure_point.clone());
+        }
         // The watcher settles it. Where it cannot be asked, it is settled here.
         let watch = Watch::FailurePoint(failure_point.clone());
         if context.watcher.watch(watch).is_err() {
@@ -285,11 +288,11 @@ impl HostGated for CudaStream {
         });
         match recorded {
             Ok(event) => {
-                let cause = cause.clone();
-                let make = |timeline| {
-                    FailurePoint::new(context, kind, event, timeline, before, cause, None)
-                };
-                drop(self.values.set_failure_point(make));
+                let (cause, of) = (cause.clone(), timeline.clone());
+                let failure_point =
+                    FailurePoint::new(context, kind, event, of, before, cause, None);
+                let failure_point = Arc::new(failure_point);
+                self.values.set_failure_point(&timeline, failure_point);
             }
             Err(fault) => {
                 drop(context.failed(fault, Some(&timeline)));

@@ -55,8 +55,8 @@ pub(super) const CASES: &[Case] = &[
     ),
     case!(
         "gate",
-        a_gate_that_fails_after_its_stream_was_cleared_lets_it_go,
-        [QueryAlwaysTrue]
+        a_cleared_stream_does_not_fail_by_earlier_waits,
+        [QueryAlwaysTrue, WaitDoesNothing]
     ),
     case!(
         "gate",
@@ -243,11 +243,11 @@ fn waiting_for_a_failed_gate_fails_the_stream(c: &Context) -> Verdict {
     Ok(())
 }
 
-/// Whether the second gate fails what is recorded after the error was cleared is the backend's: on
-/// some, the wait is over with the first failure. All of it settles, and says no more than is so.
-fn a_gate_that_fails_after_its_stream_was_cleared_lets_it_go(c: &Context) -> Verdict {
+/// A wait from before `clear_error` may hold a device for longer, since no API can take it back. It
+/// ends with the failure that was cleared all the same.
+fn a_cleared_stream_does_not_fail_by_earlier_waits(c: &Context) -> Verdict {
     for_both_kinds(|record| {
-        let (stream, log) = (c.stream()?, c.log()?);
+        let (stream, other, log) = (c.stream()?, c.stream()?, c.log()?);
         let (one, two) = (gate(c)?, gate(c)?);
         one.wait(&stream)?;
         two.wait(&stream)?;
@@ -257,22 +257,19 @@ fn a_gate_that_fails_after_its_stream_was_cleared_lets_it_go(c: &Context) -> Ver
         stream.clear_error()?;
         c.append(&stream, &log, 1)?;
         let between = record(&stream)?;
+        other.wait(&between)?;
+        let dependent = record(&other)?;
         two.fail("the file is gone");
         let behind = record(&stream)?;
-        for marker in [&behind, &between] {
-            match c.done(marker) {
-                Ok(()) => check!(log.read()? == [1], "the work left {:?}", log.read()?),
-                failed => c.is_failure(failed, "the file is gone")?,
-            }
+        for marker in [&behind, &between, &dependent] {
+            c.done(marker)?;
+            check!(marker.query()?, "{marker} was awaited, and is pending");
         }
+        check!(log.read()? == [1], "the work left {:?}", log.read()?);
         c.failed(&before, "the disk is full")?;
         if let Some(error) = stream.error() {
-            c.is_failure(Err::<(), _>(error), "the file is gone")?;
+            return Err(error.into());
         }
-        stream.clear_error()?;
-        let after = record(&stream)?;
-        c.done(&after)?;
-        check!(after.query()?, "{after} was awaited, and is pending");
         Ok(())
     })
 }
