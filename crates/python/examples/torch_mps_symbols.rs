@@ -1,20 +1,25 @@
-//! A stand-in for PyTorch's MPS stream, on the stand-in for Metal. It contains nothing of PyTorch
-//! or Apple. It exports the functions that PyTorch exports for custom Metal kernels, under the same
-//! names, and behaves as PyTorch 2.1 to 2.11:
+//! A stand-in for PyTorch's MPS streams, on the stand-in for Metal. It contains nothing of PyTorch
+//! or Apple. It exports the functions that PyTorch exports for custom Metal kernels and for its
+//! streams, under the same names, and behaves as PyTorch 2.15:
 //!
-//! - The stream has a queue, a serial dispatch queue, and one object for its command buffer for
-//!   life. That object has only the methods of [`OpenBuffer`], and stands for a new command buffer
-//!   after each commit.
-//! - An encoder stays open from one operation to the next. The commit ends it.
-//! - The functions may be called on the dispatch queue only. `torch_off_queue` counts the calls
-//!   that are not.
+//! - Stream 0 is the default one, and 1 to 32 are the pool. They live as long as the process. Each
+//!   thread has a current stream, at first the default one, and all functions mean that.
+//! - A stream has a queue, a serial dispatch queue, and one object for its command buffer for life.
+//!   That object has only the methods of [`OpenBuffer`], and stands for a new command buffer after
+//!   each commit.
+//! - An encoder stays open from one operation to the next, as in PyTorch 2.1 to 2.11. The commit
+//!   ends it.
+//! - The functions may be called on the current stream's dispatch queue only. `torch_off_queue`
+//!   counts the calls that are not.
 //!
-//! Functions whose names begin with `torch_` are for the tests. It has no stand-in for Metal of its
-//! own: load it after `fencepost._C`, with the symbols of that module made global.
+//! Functions whose names begin with `torch_` are for the tests, and mean the current stream too. It
+//! has no stand-in for Metal of its own: load it after `fencepost._C`, with the symbols of that
+//! module made global.
 #![cfg(metal_sim)]
 #![allow(missing_docs, non_snake_case, unreachable_pub)]
 
 use std::{
+    cell::Cell,
     ffi::c_void,
     ptr::NonNull,
     sync::{
@@ -55,6 +60,8 @@ struct Stream {
     encoder: Mutex<Option<Retained<ProtocolObject<dyn MTLBlitCommandEncoder>>>>,
     memory: Retained<ProtocolObject<dyn MTLBuffer>>,
     gate: Retained<ProtocolObject<dyn MTLSharedEvent>>,
+    /// The last value that the gate was encoded for.
+    gates: AtomicU64,
     serial: *mut c_void,
 }
 
@@ -65,7 +72,6 @@ unsafe impl Send for Stream {}
 unsafe impl Sync for Stream {}
 
 static KEY: u8 = 0;
-static GATES: AtomicU64 = AtomicU64::new(0);
 static COMMITS: AtomicU64 = AtomicU64::new(0);
 static OFF_QUEUE: AtomicU64 = AtomicU64::new(0);
 static GIVES_NIL: AtomicBool = AtomicBool::new(false);
@@ -138,9 +144,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+thread_local! {
+    /// This thread's current stream; `None` for the default one.
+    static CURRENT: Cell<Option<&'static Stream>> = const { Cell::new(None) };
+}
+
+/// This thread's current stream.
 fn stream() -> &'static Stream {
-    static STREAM: OnceLock<Stream> = OnceLock::new();
-    STREAM.get_or_init(|| autoreleasepool(|_| make().expect("the stand-in has a device")))
+    CURRENT.get().unwrap_or_else(|| numbered(0))
+}
+
+fn numbered(number: usize) -> &'static Stream {
+    static STREAMS: [OnceLock<Stream>; 33] = [const { OnceLock::new() }; 33];
+    STREAMS[number].get_or_init(|| autoreleasepool(|_| make().expect("the stand-in has a device")))
 }
 
 fn make() -> Option<Stream> {
@@ -161,6 +177,7 @@ fn make() -> Option<Stream> {
         encoder: Mutex::new(None),
         memory: device.newBufferWithLength_options(4, MTLResourceOptions::StorageModeShared)?,
         gate: device.newSharedEvent()?,
+        gates: AtomicU64::new(0),
         queue,
         serial,
     })
@@ -221,6 +238,39 @@ extern "C" fn commit() {
     stream().commit();
 }
 
+#[unsafe(export_name = "_ZN2at3mps19getCurrentMPSStreamEv")]
+extern "C" fn get_current() -> *const c_void {
+    std::ptr::from_ref(stream()).cast()
+}
+
+/// # Safety
+/// Null, or a stream that one of these functions returned.
+#[unsafe(export_name = "_ZN2at3mps19setCurrentMPSStreamEPNS0_9MPSStreamE")]
+unsafe extern "C" fn set_current(stream: *const c_void) {
+    // SAFETY: the caller's promise; streams are never freed.
+    CURRENT.set(unsafe { stream.cast::<Stream>().as_ref() });
+}
+
+/// As PyTorch's it throws for a number that no stream has: here the process ends.
+#[unsafe(export_name = "_ZN2at3mps13getStreamByIDEx")]
+extern "C" fn get_by_id(id: i64) -> *const c_void {
+    let number = usize::try_from(id).expect("the number of a stream");
+    std::ptr::from_ref(numbered(number)).cast()
+}
+
+/// Makes the stream of this number this thread's current one.
+#[unsafe(no_mangle)]
+extern "C" fn torch_select(number: usize) {
+    CURRENT.set(Some(numbered(number)));
+}
+
+/// The number of this thread's current stream.
+#[unsafe(no_mangle)]
+extern "C" fn torch_selected() -> usize {
+    let is_current = |number: &usize| std::ptr::eq(numbered(*number), stream());
+    (0..33).find(is_current).expect("one of the streams")
+}
+
 /// An operation: fills the memory with `value`, and leaves its encoder open.
 #[unsafe(no_mangle)]
 extern "C" fn torch_work(value: u8) {
@@ -251,7 +301,7 @@ extern "C" fn torch_value() -> u8 {
 extern "C" fn torch_hold() {
     stream().run(|stream| {
         stream.end_encoder();
-        let value = GATES.fetch_add(1, Ordering::SeqCst) + 1;
+        let value = stream.gates.fetch_add(1, Ordering::SeqCst) + 1;
         let gate = ProtocolObject::from_ref(&*stream.gate);
         stream.open.root().encodeWaitForEvent_value(gate, value);
     });
@@ -260,7 +310,11 @@ extern "C" fn torch_hold() {
 /// Opens the gate: what is held back continues.
 #[unsafe(no_mangle)]
 extern "C" fn torch_open() {
-    autoreleasepool(|_| stream().gate.setSignaledValue(GATES.load(Ordering::SeqCst)));
+    let stream = stream();
+    autoreleasepool(|_| {
+        let value = stream.gates.load(Ordering::SeqCst);
+        stream.gate.setSignaledValue(value);
+    });
 }
 
 /// A commit by PyTorch itself.

@@ -22,7 +22,7 @@ use crate::{
     core::Core,
     cuda_streams::{StreamRef, by_handle, current_of, is_default},
     error::{CallResult, to_py},
-    mps::torch_stream,
+    mps::torch_streams,
     objects::{CudaEvent, MpsEvent, PyDevice, PyEvent, PyStream},
     torch,
 };
@@ -342,7 +342,7 @@ fn integer(handle: &Bound<'_, PyAny>, parameter: Parameter) -> PyResult<usize> {
 /// The current stream of a device, for what holds it: `doing` says what that is. PyTorch's MPS
 /// stream cannot be held, and no other stream takes its place.
 pub(crate) fn current_to_hold(py: Python<'_>, device: &Device, doing: &str) -> PyResult<StreamRef> {
-    match torch_stream::in_use_on(py, device)? {
+    match torch_streams::in_use_on(py, device)? {
         Some(_) => Err(to_py(bindings::unsupported(
             &format!("{doing} PyTorch's MPS stream"),
             device.name(),

@@ -12,7 +12,7 @@ use crate::{
     elapsed::{elapsed_after, uncertainty_now},
     error::{CallResult, cuda_only, to_py},
     interprocess,
-    mps::torch_stream::{self, TorchStream},
+    mps::torch_streams::{self, TorchStream},
     objects::{PyDevice, PyEvent, PyMarker},
     raised::call_back,
     raw::Flags,
@@ -32,10 +32,13 @@ impl PyEvent {
     ) -> CallResult {
         match stream {
             Some(stream) => {
+                if let Some(stream) = torch_streams::given_on(py, &self.device, stream)? {
+                    return Ok(torch(stream)?);
+                }
                 let parameter = Parameter::new(call, "stream");
                 with_stream(py, stream, parameter, |stream| Ok(ours(stream)?))
             }
-            None => match torch_stream::in_use_on(py, &self.device)? {
+            None => match torch_streams::in_use_on(py, &self.device)? {
                 Some(stream) => Ok(torch(stream)?),
                 None => Ok(ours(&*current_of(py, &self.device)?)?),
             },
@@ -103,9 +106,8 @@ impl PyEvent {
     /// Mark the point behind everything submitted to ``stream`` so far, and hold it from now on.
     ///
     /// The default is the device's default stream. Where PyTorch is loaded and uses the device, it
-    /// is PyTorch's current stream on CUDA, and its MPS stream on a Mac. Never waits for the
-    /// device. Raises RuntimeError for a stream of another device; the event then holds what it
-    /// held before.
+    /// is PyTorch's current stream. Never waits for the device. Raises RuntimeError for a stream of
+    /// another device; the event then holds what it held before.
     #[pyo3(signature = (stream = None))]
     #[inline]
     pub(crate) fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> CallResult {

@@ -72,10 +72,11 @@ mod _C {
         gate::PyGate,
         measure::{PyMeasurement, PyPlot, measure},
         mps::functions::{
-            _mps_live_events, acquire, elapsed_of, query_event, record, release, synchronize,
-            synchronize_event, wait_for,
+            _mps_live_events, acquire, device_synchronize, elapsed_of, query_event, record,
+            release, synchronize, synchronize_event, wait_for,
         },
         mps::stream::{_mps_current_stream, _mps_device, _mps_set_stream},
+        mps::stream_base::{_mps_getCurrentStream, _mps_setStream, MpsStreamBase},
         objects::{PyCorrelation, PyDevice, PyEvent, PyHostTime, PyMarker, PyStream},
         place::locations,
         raised::close,

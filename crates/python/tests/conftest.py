@@ -12,7 +12,8 @@ import fencepost
 from fencepost import _C
 
 # These need stand-ins, which a separate step of ``cargo xtask test`` builds.
-collect_ignore = [] if os.environ.get("FENCEPOST_TORCH_LIBRARY") else ["test_torch_mps.py"]
+ON_STAND_INS = ["test_torch_mps.py", "test_torch_mps_streams.py"]
+collect_ignore = [] if os.environ.get("FENCEPOST_TORCH_LIBRARY") else ON_STAND_INS
 
 # Only a hang takes longer, whatever else the machine does. A program that a test runs in a child
 # process may name it too: see ``child``.

@@ -244,7 +244,10 @@ pub(super) fn mps_tests(w: &Workspace, built: &Path) -> Result<Vec<Task>, String
     link_as(&built.join("lib_C.so"), &package, "_C.abi3.so")?;
 
     let mut test = environment.pytest(w);
-    test.args(["tests/test_mps.py", "tests/test_torch_mps.py"]);
+    test.args(
+        ["mps", "torch_mps", "torch_mps_streams", "torch_files"]
+            .map(|name| format!("tests/test_{name}.py")),
+    );
     test.env("PYTHONPATH", folder);
     test.env("FENCEPOST_DEVICE", "metal");
     // PyTorch itself adds handlers while an encoder is open.

@@ -1,7 +1,7 @@
 """Events and streams as in ``torch.mps``: on Metal on a Mac, elsewhere on the best device there is.
 
 So code for MPS runs, and can be tested, on any machine. Where PyTorch is loaded and uses MPS, a
-call without a stream means PyTorch's own stream.
+call without a stream means PyTorch's current stream, and events take a ``torch.mps.Stream`` too.
 """
 
 import os
@@ -47,7 +47,7 @@ def device_count() -> int:
 def synchronize(timeout: Optional[float] = None) -> None:
     """Block until everything submitted to any stream of the device is done.
 
-    PyTorch's own stream is included. After ``timeout`` seconds, an argument that PyTorch's lacks,
+    PyTorch's own streams are included. After ``timeout`` seconds, an argument that PyTorch's lacks,
     it raises TimeoutError.
     """
     _C._mps_synchronize(timeout)

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use super::{calls, stream::number_of};
+use super::{calls, stream::target_of};
 use crate::{
     arguments::{Name, Parameter, core_of},
     objects::MpsEvent,
@@ -30,29 +30,24 @@ impl MpsEvent {
 
     /// Mark the point behind everything submitted to ``stream`` so far, and hold it from now on.
     ///
-    /// Never waits for the device. Raises RuntimeError for an object that is no
-    /// ``fencepost.mps.Stream``. On PyTorch's stream it commits what PyTorch has encoded, as
-    /// ``torch.mps.Event.record`` does.
+    /// ``stream`` is a ``fencepost.mps.Stream`` or a ``torch.mps.Stream``, by default the current
+    /// one: PyTorch's where PyTorch uses MPS. Never waits for the device. On a stream of PyTorch it
+    /// commits what PyTorch has encoded, as ``torch.mps.Event.record`` does. Raises RuntimeError
+    /// for any other object.
     #[pyo3(signature = (stream = None))]
     fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        calls::record(
-            py,
-            &self.core,
-            number_of(stream, Parameter::new("record", "stream"))?,
-        )
+        let target = target_of(py, stream, Parameter::new("record", "stream"))?;
+        calls::record(py, &self.core, &target)
     }
 
     /// Make later work of ``stream`` run after what this event holds now. Never blocks the calling
     /// thread.
     ///
-    /// PyTorch's stream cannot be made to fail. If this event has failed, the call raises instead.
+    /// PyTorch's streams cannot be made to fail. If this event has failed, the call raises instead.
     #[pyo3(signature = (stream = None))]
     fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        calls::wait(
-            py,
-            &self.core,
-            number_of(stream, Parameter::new("wait", "stream"))?,
-        )
+        let target = target_of(py, stream, Parameter::new("wait", "stream"))?;
+        calls::wait(py, &self.core, &target)
     }
 
     /// Return whether what it holds is complete; False before the first record, as in PyTorch.

@@ -18,8 +18,9 @@ use pyo3::{
 };
 
 use super::{
-    calls,
+    calls::{self, Target},
     pool::{self, unknown_stream},
+    torch_streams::all,
 };
 use crate::{
     core::Core,
@@ -88,9 +89,11 @@ fn invalid(id: &Bound<'_, PyAny>) -> PyErr {
     ))
 }
 
-fn stream_number(id: Option<i64>) -> PyResult<Option<usize>> {
-    id.map(|id| usize::try_from(id).map_err(|_| unknown_stream(id)))
-        .transpose()
+fn target(py: Python<'_>, stream_id: Option<i64>) -> PyResult<Target> {
+    match stream_id {
+        Some(id) => Target::numbered(py, usize::try_from(id).map_err(|_| unknown_stream(id))?),
+        None => Target::current(py),
+    }
 }
 
 /// Make a new event, and return the number that names it. Numbers are never used again.
@@ -122,7 +125,7 @@ pub(crate) fn record(
     stream_id: Option<i64>,
 ) -> PyResult<()> {
     with_event(id, |event| {
-        calls::record(py, event, stream_number(stream_id)?)
+        calls::record(py, event, &target(py, stream_id)?)
     })
 }
 
@@ -135,9 +138,7 @@ pub(crate) fn wait_for(
     id: &Bound<'_, PyAny>,
     stream_id: Option<i64>,
 ) -> PyResult<()> {
-    with_event(id, |event| {
-        calls::wait(py, event, stream_number(stream_id)?)
-    })
+    with_event(id, |event| calls::wait(py, event, &target(py, stream_id)?))
 }
 
 /// Return whether what the event holds is complete; False before the first record.
@@ -176,9 +177,24 @@ pub(crate) fn _mps_live_events() -> usize {
 #[pyfunction]
 #[pyo3(name = "_mps_synchronize", signature = (timeout = None))]
 pub(crate) fn synchronize(py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-    let limit = limit(timeout)?;
-    let event = Core::new(Flags::default());
-    calls::record(py, &event, None)?;
-    event.synchronize(py, limit)?;
+    synchronize_all(py, limit(timeout)?)
+}
+
+/// As ``_mps_synchronize``, under PyTorch's name.
+#[pyfunction]
+#[pyo3(name = "_mps_deviceSynchronize")]
+pub(crate) fn device_synchronize(py: Python<'_>) -> PyResult<()> {
+    synchronize_all(py, Limit::never())
+}
+
+fn synchronize_all(py: Python<'_>, limit: Limit) -> PyResult<()> {
+    let record = |stream| {
+        let event = Core::new(Flags::default());
+        calls::record(py, &event, &Target::Torch(stream)).map(|()| event)
+    };
+    let recorded = all(py)?.into_iter().map(record);
+    for event in recorded.collect::<PyResult<Vec<_>>>()? {
+        event.synchronize(py, limit)?;
+    }
     synchronize_device(py, pool::device(py)?, limit)
 }

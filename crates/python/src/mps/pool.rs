@@ -3,7 +3,14 @@
 //! They are made when they are first used and kept for ever, as PyTorch's are. So a number names
 //! the same stream for good.
 
-use std::{cell::Cell, fmt::Display, sync::OnceLock};
+use std::{
+    cell::Cell,
+    fmt::Display,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use fencepost::{Device, Stream};
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
@@ -61,6 +68,19 @@ pub(crate) fn stream(py: Python<'_>, number: usize) -> PyResult<&'static Stream>
         _ => py.detach(|| streams.device.new_stream()).map_err(to_py)?,
     };
     Ok(slot.get_or_init(|| stream))
+}
+
+/// The number that the argument `stream_id` of a class means: without one it is the next of the
+/// pool, in turn.
+pub(crate) fn number(stream_id: Option<i64>) -> PyResult<usize> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    match stream_id {
+        None => Ok(1 + NEXT.fetch_add(1, Ordering::Relaxed) % POOL),
+        Some(id) => usize::try_from(id)
+            .ok()
+            .filter(|number| *number <= POOL)
+            .ok_or_else(|| unknown_stream(id)),
+    }
 }
 
 /// The exception for a number that no stream has.

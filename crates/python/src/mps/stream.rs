@@ -1,16 +1,19 @@
 //! `fencepost.mps.Stream`, and the functions for the current stream.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use fencepost::bindings;
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
 
-use super::pool::{self, POOL, unknown_stream};
+use super::{
+    calls::{self, Target},
+    pool,
+    stream_base::MpsStreamBase,
+    torch_streams::given,
+};
 use crate::{
     arguments::{Parameter, check_event},
+    core::Core,
     error::to_py,
     objects::{MpsEvent, PyDevice, PyStream},
-    place,
+    raw::Flags,
     wait::{limit, synchronize},
 };
 
@@ -23,30 +26,35 @@ pub(crate) struct MpsStream {
     number: usize,
 }
 
-/// The number of a stream that an argument names.
-pub(crate) fn number_of(
+/// The stream of a call: the one that an argument names, or the current one.
+pub(crate) fn target_of(
+    py: Python<'_>,
     stream: Option<&Bound<'_, PyAny>>,
     parameter: Parameter,
-) -> PyResult<Option<usize>> {
+) -> PyResult<Target> {
     let Some(stream) = stream else {
-        return Ok(None);
+        return Target::current(py);
     };
-    match stream.cast::<MpsStream>() {
-        Ok(stream) => Ok(Some(stream.get().number)),
+    match named(py, stream)? {
+        Some(target) => Ok(target),
         // The type that PyTorch raises.
-        Err(_) => Err(PyRuntimeError::new_err(format!(
-            "{parameter}: expected an MPS stream (fencepost.mps.Stream), but got {}",
+        None => Err(PyRuntimeError::new_err(format!(
+            "{parameter}: expected an MPS stream (fencepost.mps.Stream, torch.mps.Stream), but got \
+             {}",
             stream.get_type().fully_qualified_name()?
         ))),
     }
 }
 
-/// The same, where PyTorch looks at no type.
-fn number_in(stream: &Bound<'_, PyAny>, parameter: Parameter) -> PyResult<usize> {
-    match stream.cast::<MpsStream>() {
-        Ok(stream) => Ok(stream.get().number),
-        Err(_) => Err(parameter.expected("an MPS stream (fencepost.mps.Stream)", stream)),
+/// The stream that an object stands for.
+fn named(py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<Option<Target>> {
+    if let Ok(stream) = object.cast::<MpsStream>() {
+        return Target::of_pool(py, stream.get().number).map(Some);
     }
+    if let Ok(stream) = object.cast::<MpsStreamBase>() {
+        return Target::numbered(py, stream.get().number).map(Some);
+    }
+    Ok(given(py, object)?.map(Target::Torch))
 }
 
 #[pymethods]
@@ -54,14 +62,7 @@ impl MpsStream {
     #[new]
     #[pyo3(signature = (*, stream_id = None))]
     fn new(stream_id: Option<i64>) -> PyResult<MpsStream> {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let number = match stream_id {
-            None => 1 + NEXT.fetch_add(1, Ordering::Relaxed) % POOL,
-            Some(id) => usize::try_from(id)
-                .ok()
-                .filter(|number| *number <= POOL)
-                .ok_or_else(|| unknown_stream(id))?,
-        };
+        let number = pool::number(stream_id)?;
         Ok(MpsStream { number })
     }
 
@@ -112,12 +113,13 @@ impl MpsStream {
 
     /// Make later work of this stream run after everything submitted to ``stream`` so far.
     fn wait_stream(&self, py: Python<'_>, stream: &Bound<'_, PyAny>) -> PyResult<()> {
-        let number = number_in(stream, Parameter::new("wait_stream", "stream"))?;
-        let ours = pool::stream(py, self.number)?;
-        let other = pool::stream(py, number)?;
-        let at = place::of_record(py);
-        py.detach(|| ours.wait(&bindings::mark_at(other, at)?))
-            .map_err(to_py)
+        let parameter = Parameter::new("wait_stream", "stream");
+        let Some(other) = named(py, stream)? else {
+            return Err(parameter.expected(MPS_STREAM, stream));
+        };
+        let event = Core::new(Flags::default());
+        calls::record(py, &event, &other)?;
+        calls::wait(py, &event, &Target::of_pool(py, self.number)?)
     }
 
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
@@ -135,6 +137,8 @@ impl MpsStream {
     }
 }
 
+const MPS_STREAM: &str = "an MPS stream (fencepost.mps.Stream)";
+
 /// Return this thread's current stream.
 #[pyfunction]
 pub(crate) fn _mps_current_stream() -> MpsStream {
@@ -146,8 +150,10 @@ pub(crate) fn _mps_current_stream() -> MpsStream {
 /// Make ``stream`` this thread's current one.
 #[pyfunction]
 pub(crate) fn _mps_set_stream(stream: &Bound<'_, PyAny>) -> PyResult<()> {
-    let number = number_in(stream, Parameter::new("set_stream", "stream"))?;
-    pool::set_current(number);
+    match stream.cast::<MpsStream>() {
+        Ok(stream) => pool::set_current(stream.get().number),
+        Err(_) => return Err(Parameter::new("set_stream", "stream").expected(MPS_STREAM, stream)),
+    }
     Ok(())
 }
 

@@ -1,18 +1,13 @@
 //! PyTorch's own MPS stream. A drop-in for `torch.mps.Event` has to mark this stream where PyTorch
 //! is at work: a marker on any other queue would time none of PyTorch's work.
 //!
-//! PyTorch has no Python call for its stream. It is reached through the functions that PyTorch
+//! PyTorch has no Python call for its streams. They are reached through the functions that PyTorch
 //! exports for custom Metal kernels: the command buffer that it encodes into, the dispatch queue on
 //! which that buffer may be used, and its commit.
 //!
-//! | state | a call without a stream |
-//! |---|---|
-//! | PyTorch is not loaded, or has no MPS | uses the current stream of `fencepost.mps` |
-//! | it has MPS, and its current stream is the default one | uses PyTorch's stream |
-//! | it has MPS, and another stream is current, which the functions do not reach | raises an error |
-//! | it has MPS, and a function is missing or returns null | raises an error that names it |
-//!
-//! A call never measures another queue silently.
+//! These functions mean the stream that is current on the thread that calls them. So another stream
+//! is made current for as long as they are called, also on the dispatch queue, where Grand Central
+//! Dispatch may run work on another thread.
 //!
 //! # What a call does to PyTorch's stream
 //!
@@ -43,7 +38,7 @@ use std::{
     sync::{Mutex, OnceLock, PoisonError},
 };
 
-use fencepost::{Backend, Device, Error, Marker, Place, bindings, metal};
+use fencepost::{Device, Error, Marker, Place, bindings, metal};
 use objc2::{
     rc::{Retained, autoreleasepool},
     runtime::ProtocolObject,
@@ -52,20 +47,42 @@ use objc2_metal::{
     MTLBlitCommandEncoder, MTLBuffer, MTLCommandBuffer, MTLCommandEncoder, MTLCommandQueue,
     MTLDevice, MTLResourceOptions,
 };
-use pyo3::{exceptions::PyRuntimeError, prelude::*, sync::PyOnceLock};
+use pyo3::{exceptions::PyRuntimeError, prelude::*};
 
 use super::{
     dispatch::on_queue,
-    torch_symbols::{Buffer, INSTEAD, Symbols, find},
+    torch_symbols::{Address, Buffer, INSTEAD, StreamSymbols, Symbols},
 };
-use crate::{core::Core, error::to_py, place, torch::loaded};
+use crate::{core::Core, error::to_py, place};
 
-pub(crate) struct TorchStream {
-    symbols: Symbols,
+/// The loaded PyTorch, which has one device.
+pub(crate) struct Torch {
+    pub(super) symbols: Symbols,
     device: OnceLock<Device>,
     scratch: OnceLock<Scratch>,
-    /// The last marker. Used on PyTorch's dispatch queue only.
+}
+
+pub(crate) struct TorchStream {
+    torch: &'static Torch,
+    /// 0 is the default stream.
+    number: usize,
+    /// What PyTorch names it by. Null where PyTorch has this stream alone.
+    address: Address,
+    /// The last marker. Used on the stream's dispatch queue only.
     last: Mutex<Option<Marker>>,
+}
+
+/// While it lives, a stream is current on this thread.
+struct Current {
+    functions: StreamSymbols,
+    before: Address,
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        // SAFETY: what was current on this thread before; streams live as long as the process.
+        unsafe { (self.functions.set_current)(self.before) };
+    }
 }
 
 /// Four bytes of GPU memory that nobody reads.
@@ -78,7 +95,7 @@ unsafe impl Send for Scratch {}
 unsafe impl Sync for Scratch {}
 
 /// Why a marker could not be made.
-enum Refused {
+pub(super) enum Refused {
     /// A call returned nil.
     Nil(&'static str),
     By(Error),
@@ -102,73 +119,60 @@ impl From<Refused> for PyErr {
     }
 }
 
-/// PyTorch's stream, if a call without a stream has to use it.
-pub(crate) fn in_use(py: Python<'_>) -> PyResult<Option<&'static TorchStream>> {
-    static STREAM: PyOnceLock<TorchStream> = PyOnceLock::new();
-    let Some(torch) = loaded(py, "torch")? else {
-        return Ok(None);
-    };
-    if !uses_mps(&torch) {
-        return Ok(None);
-    }
-    let stream = match STREAM.get(py) {
-        Some(stream) => stream,
-        None => {
-            let symbols = find(&torch)?;
-            STREAM.get_or_init(py, || TorchStream {
-                symbols,
-                device: OnceLock::new(),
-                scratch: OnceLock::new(),
-                last: Mutex::new(None),
-            })
+impl Torch {
+    pub(super) fn new(symbols: Symbols) -> Torch {
+        Torch {
+            symbols,
+            device: OnceLock::new(),
+            scratch: OnceLock::new(),
         }
-    };
-    check_default_stream(&torch)?;
-    Ok(Some(stream))
-}
-
-/// As [`in_use`], if PyTorch's device is `device`.
-pub(crate) fn in_use_on(py: Python<'_>, device: &Device) -> PyResult<Option<&'static TorchStream>> {
-    if device.backend() != Backend::Metal {
-        return Ok(None);
     }
-    let Some(torch) = in_use(py)? else {
-        return Ok(None);
-    };
-    let its = py.detach(|| torch.device())?;
-    Ok((its == *device).then_some(torch))
-}
 
-/// Whether PyTorch has MPS. It makes its stream on first use, and does not tell whether it has.
-fn uses_mps(torch: &Bound<'_, PyAny>) -> bool {
-    let ask = || -> PyResult<bool> {
-        let mps = torch.getattr("backends")?.getattr("mps")?;
-        mps.call_method0("is_available")?.is_truthy()
-    };
-    ask().unwrap_or(false)
-}
-
-/// Checks that PyTorch's current stream is the default one, which the functions reach. Versions of
-/// PyTorch that have other streams tell which one is current.
-fn check_default_stream(torch: &Bound<'_, PyAny>) -> PyResult<()> {
-    let Ok(current) = torch
-        .getattr("mps")
-        .and_then(|mps| mps.getattr("current_stream"))
-    else {
-        return Ok(());
-    };
-    let number: i64 = current.call0()?.getattr("stream_id")?.extract()?;
-    match number {
-        0 => Ok(()),
-        number => Err(PyRuntimeError::new_err(format!(
-            "PyTorch's current MPS stream is number {number}, and the functions that PyTorch \
-             exports reach its default stream only: leave torch.mps.stream(…) for this call, or \
-             {INSTEAD}"
-        ))),
+    /// The functions for streams; an error where PyTorch lacks one.
+    pub(super) fn stream_symbols(&self) -> PyResult<StreamSymbols> {
+        let missing = |text: &String| PyRuntimeError::new_err(text.clone());
+        self.symbols.streams.as_ref().copied().map_err(missing)
     }
 }
 
 impl TorchStream {
+    pub(super) fn new(torch: &'static Torch, number: usize, address: Address) -> TorchStream {
+        TorchStream {
+            torch,
+            number,
+            address,
+            last: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn is_at(&self, address: Address) -> bool {
+        self.address == address
+    }
+
+    pub(super) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Makes it the calling thread's current stream for good.
+    pub(super) fn set_current(&self) {
+        if let Ok(functions) = self.torch.symbols.streams {
+            // SAFETY: one of PyTorch's streams, which live as long as the process.
+            unsafe { (functions.set_current)(self.address) };
+        }
+    }
+
+    /// Makes it the calling thread's current stream; `None` if it is already.
+    fn made_current(&self) -> Option<Current> {
+        let functions = self.torch.symbols.streams.as_ref().copied().ok()?;
+        // SAFETY: any thread may ask for its current stream.
+        let before = unsafe { (functions.current)() };
+        if self.is_at(before) {
+            return None;
+        }
+        self.set_current();
+        Some(Current { functions, before })
+    }
+
     /// Marks the point behind everything that PyTorch has encoded so far; `event` holds it from now
     /// on.
     pub(crate) fn record(&self, py: Python<'_>, event: &Core) -> PyResult<()> {
@@ -229,8 +233,8 @@ impl TorchStream {
         })
     }
 
-    fn device(&self) -> Result<Device, Refused> {
-        match self.device.get() {
+    pub(super) fn device(&self) -> Result<Device, Refused> {
+        match self.torch.device.get() {
             Some(device) => Ok(device.clone()),
             None => self.on_its_queue(|| Ok(self.device_of(&*self.command_buffer()?)?)),
         }
@@ -238,11 +242,12 @@ impl TorchStream {
 
     /// The device of PyTorch's command buffers, which never changes.
     fn device_of(&self, buffer: &Buffer) -> Result<Device, Error> {
-        if let Some(device) = self.device.get() {
+        if let Some(device) = self.torch.device.get() {
             return Ok(device.clone());
         }
         let stream = metal::stream_from_raw(&buffer.commandQueue())?;
-        Ok(self.device.get_or_init(|| stream.device().clone()).clone())
+        let device = self.torch.device.get_or_init(|| stream.device().clone());
+        Ok(device.clone())
     }
 
     /// Runs `work` on PyTorch's dispatch queue, where nobody else uses its command buffer, in an
@@ -251,12 +256,20 @@ impl TorchStream {
         &self,
         work: impl FnOnce() -> Result<R, Refused> + Send,
     ) -> Result<R, Refused> {
-        // SAFETY: any thread may ask for the queue. The stream owns it, and lives as long as the
-        // process.
-        let queue = unsafe { (self.symbols.get_dispatch_queue)() };
+        let queue = {
+            let _current = self.made_current();
+            // SAFETY: any thread may ask for the queue. The stream owns it, and lives as long as
+            // the process.
+            unsafe { (self.torch.symbols.get_dispatch_queue)() }
+        };
         let queue = NonNull::new(queue).ok_or(Refused::Nil("torch::mps::get_dispatch_queue()"))?;
         // SAFETY: a serial dispatch_queue_t that lives as long as the process.
-        unsafe { on_queue(queue, || autoreleasepool(|_| work())) }
+        unsafe {
+            on_queue(queue, || {
+                let _current = self.made_current();
+                autoreleasepool(|_| work())
+            })
+        }
     }
 
     /// The command buffer that PyTorch encodes into. Call it on PyTorch's dispatch queue.
@@ -265,7 +278,7 @@ impl TorchStream {
         // retained before anybody else can commit and release it. An MPSCommandBuffer conforms to
         // MTLCommandBuffer:
         // https://developer.apple.com/documentation/metalperformanceshaders/mpscommandbuffer
-        let buffer = unsafe { Retained::retain((self.symbols.get_command_buffer)()) };
+        let buffer = unsafe { Retained::retain((self.torch.symbols.get_command_buffer)()) };
         buffer.ok_or(Refused::Nil("torch::mps::get_command_buffer()"))
     }
 
@@ -273,21 +286,21 @@ impl TorchStream {
     /// queue.
     fn commit(&self) {
         // SAFETY: called on the queue that guards the stream.
-        unsafe { (self.symbols.commit)() };
+        unsafe { (self.torch.symbols.commit)() };
     }
 
     /// A command buffer of ours with the smallest possible work, to be committed behind `open`.
     fn small_buffer_behind(&self, open: &Buffer) -> Result<Retained<Buffer>, Refused> {
         let nil = Refused::Nil;
         let queue = open.commandQueue();
-        let scratch = match self.scratch.get() {
+        let scratch = match self.torch.scratch.get() {
             Some(scratch) => scratch,
             None => {
                 let options = MTLResourceOptions::StorageModePrivate
                     | MTLResourceOptions::HazardTrackingModeUntracked;
                 let fresh = queue.device().newBufferWithLength_options(4, options);
                 let fresh = fresh.ok_or(nil("newBufferWithLength"))?;
-                self.scratch.get_or_init(|| Scratch(fresh))
+                self.torch.scratch.get_or_init(|| Scratch(fresh))
             }
         };
         let buffer = queue.commandBuffer().ok_or(nil("commandBuffer"))?;
