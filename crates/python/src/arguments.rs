@@ -208,15 +208,15 @@ pub(crate) fn stream_of(
 
 /// The stream of an object of another library.
 #[cold]
-fn stream_of_library(
+pub(crate) fn stream_of_library(
     py: Python<'_>,
     object: &Bound<'_, PyAny>,
     parameter: Parameter,
 ) -> PyResult<StreamRef> {
     let Some(handle) = handle_of(object, parameter)? else {
         return Err(parameter.expected(
-            "a stream: a fencepost.Stream, a stream of PyTorch, CuPy, cuda.core or Numba, any \
-             object with __cuda_stream__, or an integer CUDA handle",
+            "a stream: a fencepost.Stream, a stream of PyTorch, CuPy, cuda.core, Numba or Warp, \
+             any object with __cuda_stream__, or an integer CUDA handle",
             object,
         ));
     };
@@ -255,8 +255,14 @@ fn device_beside(object: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
             return Ok(index.extract().ok());
         }
     }
-    // Numba. The `device` of cuda.core is not asked: that of a default stream is the device that
-    // was current when it was first asked.
+    // Warp. The `device` of cuda.core, which has no `ordinal`, is not asked: that of a default
+    // stream is the device that was current when it was first asked.
+    if let Some(device) = attribute(object, intern!(py, "device"))?
+        && let Some(ordinal) = attribute(&device, intern!(py, "ordinal"))?
+    {
+        return Ok(ordinal.extract().ok());
+    }
+    // Numba.
     let Some(context) = attribute(object, intern!(py, "context"))? else {
         return Ok(None);
     };
@@ -267,7 +273,7 @@ fn device_beside(object: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
 }
 
 /// An attribute; `None` where there is none.
-fn attribute<'py>(
+pub(crate) fn attribute<'py>(
     object: &Bound<'py, PyAny>,
     name: &Bound<'py, PyString>,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
@@ -281,9 +287,12 @@ fn attribute<'py>(
 /// The handle of a stream of another library; `None` for an object that is no stream.
 fn handle_of(object: &Bound<'_, PyAny>, parameter: Parameter) -> PyResult<Option<usize>> {
     let py = object.py();
-    // PyTorch, the most frequent one, comes first.
+    // PyTorch, the most frequent one, comes first. Warp has None for the default stream.
     if let Some(handle) = attribute(object, intern!(py, "cuda_stream"))? {
-        return integer(&handle, parameter).map(Some);
+        return match handle.is_none() {
+            true => Ok(Some(0)),
+            false => integer(&handle, parameter).map(Some),
+        };
     }
     // https://nvidia.github.io/cuda-python/cuda-core/latest/interoperability.html
     if let Some(protocol) = attribute(object, intern!(py, "__cuda_stream__"))? {

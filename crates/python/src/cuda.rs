@@ -19,6 +19,7 @@ use crate::{
     elapsed::elapsed_now,
     error::{CallResult, to_py},
     interprocess,
+    like::like_of,
     objects::{CudaEvent, PyDevice, PyMarker},
     raised::call_back,
     raw::Flags,
@@ -36,6 +37,34 @@ impl CudaEvent {
         self.core
             .record(py, stream)
             .map_err(|error| record_error(&self.core, stream, *error).into())
+    }
+
+    #[inline]
+    pub(crate) fn record_now(
+        &self,
+        py: Python<'_>,
+        stream: Option<&Bound<'_, PyAny>>,
+    ) -> CallResult {
+        match stream {
+            Some(stream) => {
+                let parameter = Parameter::new("record", "stream");
+                with_stream(py, stream, parameter, |stream| self.record_on(py, stream))
+            }
+            None => self.record_on(py, &*current(py, None)?),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn wait_now(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> CallResult {
+        match stream {
+            Some(stream) => {
+                let parameter = Parameter::new("wait", "stream");
+                with_stream(py, stream, parameter, |stream| {
+                    Ok(self.core.wait(py, stream)?)
+                })
+            }
+            None => Ok(self.core.wait(py, &*current(py, None)?)?),
+        }
     }
 }
 
@@ -126,15 +155,19 @@ impl CudaEvent {
     /// Never waits for the device, with one exception of the driver's: with some 1,020 timed
     /// records pending on one stream, CUDA itself blocks until some complete. Other Python threads
     /// keep running meanwhile.
-    #[pyo3(signature = (stream = None))]
-    #[inline]
-    pub(crate) fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> CallResult {
-        match stream {
-            Some(stream) => {
-                let parameter = Parameter::new("record", "stream");
-                with_stream(py, stream, parameter, |stream| self.record_on(py, stream))
-            }
-            None => self.record_on(py, &*current(py, None)?),
+    ///
+    /// ``like`` is a tensor in place of a stream: it means the stream that the tensor's framework
+    /// works on now, on the tensor's device. Raises RuntimeError where no framework tells that.
+    #[pyo3(signature = (stream = None, *, like = None))]
+    fn record(
+        &self,
+        py: Python<'_>,
+        stream: Option<&Bound<'_, PyAny>>,
+        like: Option<&Bound<'_, PyAny>>,
+    ) -> CallResult {
+        match like_of("record", stream, like)? {
+            None => self.record_now(py, stream),
+            Some(like) => self.record_on(py, &*like.cuda()?),
         }
     }
 
@@ -142,17 +175,17 @@ impl CudaEvent {
     ///
     /// Never blocks the calling thread, whatever ``blocking`` says. Does nothing if the event was
     /// never recorded or is complete.
-    #[pyo3(signature = (stream = None))]
-    #[inline]
-    pub(crate) fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> CallResult {
-        match stream {
-            Some(stream) => {
-                let parameter = Parameter::new("wait", "stream");
-                with_stream(py, stream, parameter, |stream| {
-                    Ok(self.core.wait(py, stream)?)
-                })
-            }
-            None => Ok(self.core.wait(py, &*current(py, None)?)?),
+    /// ``like`` is as in ``record``.
+    #[pyo3(signature = (stream = None, *, like = None))]
+    fn wait(
+        &self,
+        py: Python<'_>,
+        stream: Option<&Bound<'_, PyAny>>,
+        like: Option<&Bound<'_, PyAny>>,
+    ) -> CallResult {
+        match like_of("wait", stream, like)? {
+            None => self.wait_now(py, stream),
+            Some(like) => Ok(self.core.wait(py, &*like.cuda()?)?),
         }
     }
 

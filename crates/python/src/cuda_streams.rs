@@ -62,6 +62,12 @@ impl Deref for StreamRef {
     }
 }
 
+impl From<Stream> for StreamRef {
+    fn from(stream: Stream) -> StreamRef {
+        StreamRef::Shared(Arc::new(stream))
+    }
+}
+
 /// Forgets the wrapped streams that may be destroyed before the process ends.
 pub(crate) fn forget_wrapped() {
     let forgotten = std::mem::take(&mut *wrapped());

@@ -12,6 +12,7 @@ use crate::{
     elapsed::{elapsed_after, uncertainty_now},
     error::{CallResult, cuda_only, to_py},
     interprocess,
+    like::{Like, like_of},
     mps::torch_streams::{self, TorchStream},
     objects::{PyDevice, PyEvent, PyMarker},
     raised::call_back,
@@ -43,6 +44,32 @@ impl PyEvent {
                 None => Ok(ours(&*current_of(py, &self.device)?)?),
             },
         }
+    }
+
+    #[inline]
+    pub(crate) fn record_now(
+        &self,
+        py: Python<'_>,
+        stream: Option<&Bound<'_, PyAny>>,
+    ) -> CallResult {
+        self.on_stream(
+            py,
+            stream,
+            "record",
+            |stream| self.core.record(py, stream),
+            |torch| torch.record(py, &self.core),
+        )
+    }
+
+    #[inline]
+    pub(crate) fn wait_now(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> CallResult {
+        self.on_stream(
+            py,
+            stream,
+            "wait",
+            |stream| self.core.wait(py, stream),
+            |torch| torch.wait(py, &self.core),
+        )
     }
 }
 
@@ -108,33 +135,40 @@ impl PyEvent {
     /// The default is the device's default stream. Where PyTorch is loaded and uses the device, it
     /// is PyTorch's current stream. Never waits for the device. Raises RuntimeError for a stream of
     /// another device; the event then holds what it held before.
-    #[pyo3(signature = (stream = None))]
-    #[inline]
-    pub(crate) fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> CallResult {
-        self.on_stream(
-            py,
-            stream,
-            "record",
-            |stream| self.core.record(py, stream),
-            |torch| torch.record(py, &self.core),
-        )
+    ///
+    /// ``like`` is a tensor in place of a stream: it means the stream that the tensor's framework
+    /// works on now, on the tensor's device. Raises RuntimeError where no framework tells that.
+    #[pyo3(signature = (stream = None, *, like = None))]
+    fn record(
+        &self,
+        py: Python<'_>,
+        stream: Option<&Bound<'_, PyAny>>,
+        like: Option<&Bound<'_, PyAny>>,
+    ) -> CallResult {
+        match like_of("record", stream, like)? {
+            None => self.record_now(py, stream),
+            Some(Like::Stream(stream)) => Ok(self.core.record(py, &stream)?),
+            Some(Like::Torch(torch)) => Ok(torch.record(py, &self.core)?),
+        }
     }
 
-    /// Make later work of ``stream`` (by default as in ``record``) run after what this event holds
-    /// now.
+    /// Make later work of ``stream`` run after what this event holds now. The default, and
+    /// ``like``, are as in ``record``.
     ///
     /// Never blocks the calling thread. Does nothing if the event was never recorded or is
     /// complete.
-    #[pyo3(signature = (stream = None))]
-    #[inline]
-    pub(crate) fn wait(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> CallResult {
-        self.on_stream(
-            py,
-            stream,
-            "wait",
-            |stream| self.core.wait(py, stream),
-            |torch| torch.wait(py, &self.core),
-        )
+    #[pyo3(signature = (stream = None, *, like = None))]
+    fn wait(
+        &self,
+        py: Python<'_>,
+        stream: Option<&Bound<'_, PyAny>>,
+        like: Option<&Bound<'_, PyAny>>,
+    ) -> CallResult {
+        match like_of("wait", stream, like)? {
+            None => self.wait_now(py, stream),
+            Some(Like::Stream(stream)) => Ok(self.core.wait(py, &stream)?),
+            Some(Like::Torch(torch)) => Ok(torch.wait(py, &self.core)?),
+        }
     }
 
     /// Return whether what it holds is complete; True before the first record. Never blocks.

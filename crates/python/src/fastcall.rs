@@ -100,10 +100,10 @@ macro_rules! methods {
 }
 
 methods! {
-    CudaRecord = CudaEvent.record c"record" of cuda_event;
-    CudaWait = CudaEvent.wait c"wait" of cuda_event;
-    Record = PyEvent.record c"record" of event;
-    Wait = PyEvent.wait c"wait" of event;
+    CudaRecord = CudaEvent.record_now c"record" of cuda_event;
+    CudaWait = CudaEvent.wait_now c"wait" of cuda_event;
+    Record = PyEvent.record_now c"record" of event;
+    Wait = PyEvent.wait_now c"wait" of event;
 }
 
 fn cuda_event(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {

@@ -9,6 +9,7 @@
 //!   the current one.
 //! - `raw`, `core`, `elapsed`: what all three event classes are made of.
 //! - `objects`: the Rust side of the classes. `arguments`: what a Python argument means.
+//! - `dlpack`, `like`: the current stream of the framework that a tensor belongs to.
 //! - `awaiting`: `await event`. `interprocess`: events that two processes share.
 //! - `cuda_class`: the class that `fencepost.cuda.Event` is.
 //! - `device`: the methods of that class. `mps`: `fencepost.mps`, and PyTorch's own MPS stream.
@@ -34,6 +35,7 @@ mod cuda;
 mod cuda_class;
 mod cuda_streams;
 mod device;
+mod dlpack;
 mod elapsed;
 mod error;
 mod event;
@@ -41,6 +43,7 @@ mod exit;
 mod fastcall;
 mod gate;
 mod interprocess;
+mod like;
 mod marker;
 mod measure;
 mod mps;

@@ -1,6 +1,7 @@
 """CUDA events on the streams of any library: a drop-in for ``torch.cuda.Event``.
 
-``wrap_stream`` gives a stream of PyTorch, CuPy, cuda.core or Numba as a :class:`fencepost.Stream`.
+``wrap_stream`` gives a stream of PyTorch, CuPy, cuda.core, Numba or Warp as a
+:class:`fencepost.Stream`.
 """
 
 from fencepost import _C, _asking
