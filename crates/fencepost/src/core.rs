@@ -197,7 +197,7 @@ pub(crate) struct StreamCore {
     /// taken under it.
     pub(crate) order: BriefLock,
     /// The stream's waits that the host knows of and that are not over, in their order. A host
-    /// stream has one at most; a GPU's stream may have several.
+    /// stream has several where its work waits for many, a GPU's stream where waits queue up.
     waits: Mutex<Waits>,
     device_waits: Mutex<DeviceWaits>,
 }
@@ -211,6 +211,8 @@ struct Waits {
 #[derive(Clone)]
 pub(crate) struct Blocked {
     pub(crate) marker: Arc<dyn Awaited>,
+    /// Further markers: the wait is over as soon as one of all of them is.
+    pub(crate) or: Vec<Arc<dyn Awaited>>,
     /// Whether the wait has no deadline: only such waits can close a deadlock.
     pub(crate) for_ever: bool,
     /// Whether host work blocks, or the queue itself is parked.
@@ -333,11 +335,19 @@ impl StreamCore {
     }
 
     /// The first of its waits.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub(crate) fn blocked(&self) -> Option<Blocked> {
         lock(&self.waits)
             .list
             .front()
             .map(|(_, blocked)| blocked.clone())
+    }
+
+    /// Its waits in front of the marker at `value`, which completes only after all of them.
+    pub(crate) fn waits_in_front_of(&self, value: u64) -> Vec<Blocked> {
+        let waits = lock(&self.waits);
+        let in_front = waits.list.iter().filter(|(_, wait)| wait.after < value);
+        in_front.map(|(_, wait)| wait.clone()).collect()
     }
 
     /// Publishes a wait. [`unblock`](StreamCore::unblock) takes it back by this number.

@@ -7,24 +7,30 @@
 //!
 //! # Finding a circle of waits
 //!
-//! A serial stream waits for at most one marker at a time: its queue is parked on one, the host
-//! work that it is running blocks on one, or the host holds back a GPU's queue until one is
-//! complete. Each stream publishes that marker, and which of its own markers lie behind the wait.
-//! Before a thread blocks on a marker, it walks from that marker's stream to the marker that this
-//! stream waits for, and so on, until a stream waits for nothing or the walk is back at the
-//! thread's own stream. A GPU's queue may have further waits behind the first; each is the first
-//! once those in front of it are over.
+//! Each stream publishes the waits that are not over: its queue is parked on a marker, the host
+//! work that it is running blocks on one or many, or the host holds back a GPU's queue until one is
+//! complete. With each goes which of the stream's own markers lie behind the wait. A wait ends with
+//! its marker; a wait for the first of many, with any of theirs.
 //!
-//! *Every circle that is found is real.* The walk is made twice. A marker completes once and for
-//! good, so a stream that is blocked on the same pending marker in both walks was blocked on it in
-//! between: at that moment, all edges of the circle existed. A wait with a deadline ends by itself
-//! and is no edge, except the wait that is about to begin.
+//! Before a thread blocks, it searches from the markers that it is to block on along all waits in
+//! front of them. A marker *comes after the work* if it is one of the thread's own stream, or
+//! behind a wait that only such markers can end. A wait for all closes a circle if one of its
+//! markers comes after the work; a wait for the first of many, if all of them do.
 //!
-//! *Every real circle is found.* It may close after the walk, so a blocked thread repeats the walk
-//! at growing intervals; the edges of a real circle never go away.
+//! *Every circle that is found is real.* The search is made twice, and must find the same markers
+//! after the work. A marker completes once and for good, so a stream that waits for the same
+//! pending markers in both searches waited for them in between: at that moment, all of the circle
+//! existed. A wait with a deadline ends by itself and is not followed, except the wait that is
+//! about to begin.
+//!
+//! *Every real circle is found.* It may close after the search, so a blocked thread repeats it at
+//! growing intervals; the waits of a real circle never go away. One case is left out: a wait for
+//! the first of many, of which one waits in another circle, counts as open until that circle is
+//! reported by its own members.
 
 use std::{
     cell::RefCell,
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,7 +41,7 @@ use crate::{
     error::{Error, Result},
     fork::Process,
     timeline::Awaited,
-    waits::{Mark, Step, Stop, walk},
+    waits::{Mark, Step},
 };
 
 /// Told when a thread that runs host work blocks, so that another thread can run other work. Calls
@@ -99,12 +105,40 @@ fn current() -> Option<Running> {
 const FIRST_INTERVAL: Duration = Duration::from_millis(1);
 const MAX_INTERVAL: Duration = Duration::from_millis(50);
 
+/// When a wait for several markers is over: with the first or the last of them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    First,
+    Last,
+}
+
 /// Blocks on `marker` until it completes (`true`) or `deadline` passes (`false`).
 pub(crate) fn block_on(marker: &Arc<dyn MarkerImpl>, deadline: Option<Instant>) -> Result<bool> {
-    match current() {
-        None => marker.wait_until(deadline),
-        Some(running) => block_in_work(&running, marker, deadline),
-    }
+    let Some(running) = current() else {
+        return marker.wait_until(deadline);
+    };
+    let markers: [Arc<dyn Awaited>; 1] = [marker.clone()];
+    let done = block_in_work(&running, &markers, Over::Last, deadline, |until| {
+        Ok(marker.wait_until(until)?.then_some(()))
+    });
+    Ok(done?.is_some())
+}
+
+/// Blocks on the markers that `markers_of` gives, by `wait`, which returns `None` at its deadline.
+pub(crate) fn block_on_many<S, T>(
+    state: &mut S,
+    markers_of: impl FnOnce(&S) -> Vec<Arc<dyn Awaited>>,
+    over: Over,
+    deadline: Option<Instant>,
+    mut wait: impl FnMut(&mut S, Option<Instant>) -> Result<Option<T>>,
+) -> Result<Option<T>> {
+    let Some(running) = current() else {
+        return wait(state, deadline);
+    };
+    let markers = markers_of(state);
+    block_in_work(&running, &markers, over, deadline, |until| {
+        wait(state, until)
+    })
 }
 
 /// Runs `f`, which may block. If the caller is host work, another thread takes its place meanwhile.
@@ -126,16 +160,18 @@ pub(crate) fn blocking<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-fn block_in_work(
+fn block_in_work<T>(
     running: &Running,
-    marker: &Arc<dyn MarkerImpl>,
+    markers: &[Arc<dyn Awaited>],
+    over: Over,
     deadline: Option<Instant>,
-) -> Result<bool> {
-    struct Unblock<'a>(&'a Running, Option<(&'a StreamCore, u64)>);
+    mut wait: impl FnMut(Option<Instant>) -> Result<Option<T>>,
+) -> Result<Option<T>> {
+    struct Unblock<'a>(&'a Running, Option<(&'a StreamCore, Vec<u64>)>);
     impl Drop for Unblock<'_> {
         fn drop(&mut self) {
-            if let Some((stream, wait)) = self.1 {
-                stream.unblock(wait);
+            if let Some((stream, waits)) = &self.1 {
+                waits.iter().for_each(|wait| stream.unblock(*wait));
             }
             self.0.worker.end();
         }
@@ -143,70 +179,209 @@ fn block_in_work(
     running.worker.begin();
     let mut unblock = Unblock(running, None);
     let Some(stream) = &running.stream else {
-        return marker.wait_until(deadline);
+        return wait(deadline);
     };
-    let wait = stream.block(Blocked {
-        marker: marker.clone(),
-        for_ever: deadline.is_none(),
-        in_work: true,
-        // Whatever is in front of running work is complete.
-        after: 0,
-    });
-    unblock.1 = Some((stream, wait));
+    let waits = publish(stream, markers, over, deadline.is_none());
+    unblock.1 = Some((stream, waits));
     let mut interval = FIRST_INTERVAL;
     loop {
-        if let Some(cycle) = find_circle(stream, marker) {
+        if let Some(cycle) = find_circle(stream, markers, over) {
             return Err(Error::WouldDeadlock { cycle });
         }
         let next = Instant::now() + interval;
         let until = deadline.map_or(next, |deadline| deadline.min(next));
-        if marker.wait_until(Some(until))? {
-            return Ok(true);
+        if let Some(done) = wait(Some(until))? {
+            return Ok(Some(done));
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Ok(false);
+            return Ok(None);
         }
         interval = (interval * 2).min(MAX_INTERVAL);
     }
 }
 
-/// The circle that would close if host work of `own` blocked on `marker`, in words.
-fn find_circle(own: &StreamCore, marker: &Arc<dyn MarkerImpl>) -> Option<String> {
-    let path = back_to(own, marker)?;
-    let again = back_to(own, marker)?;
-    if !path
-        .iter()
-        .map(|step| step.marker.point())
-        .eq(again.iter().map(|step| step.marker.point()))
-    {
+/// Publishes that host work of `stream` blocks on `markers`.
+fn publish(
+    stream: &StreamCore,
+    markers: &[Arc<dyn Awaited>],
+    over: Over,
+    for_ever: bool,
+) -> Vec<u64> {
+    let block = |marker: &Arc<dyn Awaited>, or: &[Arc<dyn Awaited>]| {
+        stream.block(Blocked {
+            marker: marker.clone(),
+            or: or.to_vec(),
+            for_ever,
+            in_work: true,
+            // Whatever is in front of running work is complete.
+            after: 0,
+        })
+    };
+    match (over, markers) {
+        (Over::First, [first, or @ ..]) => vec![block(first, or)],
+        _ => markers.iter().map(|marker| block(marker, &[])).collect(),
+    }
+}
+
+/// The circle that would close if host work of `own` blocked on these markers, in words.
+fn find_circle(own: &StreamCore, markers: &[Arc<dyn Awaited>], over: Over) -> Option<String> {
+    let found = Search::from(own, markers).circle(over)?;
+    let again = Search::from(own, markers).circle(over)?;
+    if found.seen != again.seen {
         return None;
     }
-    let mut words = format!("host work of {own} waits for {marker}");
-    for step in &path[1..] {
-        words += &format!(", which waits for {}", step.marker.point());
+    let (first, path) = found.path.split_first()?;
+    let mut words = format!("host work of {own} waits for {}", first.point());
+    if over == Over::First && markers.len() > 1 {
+        words += &format!(" or one of {} others", markers.len() - 1);
     }
-    words += if path.len() == 1 {
-        ", which comes after that very work"
-    } else {
-        ", which comes after the waiting work"
+    for marker in path {
+        words += &format!(", which waits for {}", marker.point());
+    }
+    words += match path.is_empty() {
+        true => ", which comes after that very work",
+        false => ", which comes after the waiting work",
     };
     Some(words)
 }
 
-/// The walk from `marker` back to `own`. `None` where it ends elsewhere.
-fn back_to(own: &StreamCore, marker: &Arc<dyn MarkerImpl>) -> Option<Vec<AwaitedStep>> {
-    let for_ever = |marker: &Arc<dyn Awaited>| {
-        let point = marker.point();
-        let wait = point.timeline.stream.blocked();
-        let wait = wait.filter(|wait| wait.for_ever);
-        wait.and_then(|wait| behind(wait, point.value))
-    };
-    let first: Arc<dyn Awaited> = marker.clone();
-    match walk(first, Some(own.id), for_ever) {
-        (path, Stop::Own) => Some(path),
-        // A circle without `own` in it is reported by its members.
-        _ => None,
+/// A search along the waits of streams, from the markers that host work of a stream is to block on
+/// back to that stream.
+struct Search {
+    found: Vec<Found>,
+    /// How many of them the work is to block on: these come first.
+    awaited: usize,
+    /// The places of markers that come after the work, in the order in which that was learnt.
+    held: Vec<usize>,
+}
+
+/// A marker that the search has come by.
+struct Found {
+    marker: Arc<dyn Awaited>,
+    /// The waits of which this marker is one of those that end it: the marker that is behind the
+    /// wait, and the number of the wait.
+    ends: Vec<(usize, usize)>,
+    /// For each wait in front of it, how many of those that end it may still complete.
+    open: Vec<usize>,
+    /// Once it is known to come after the work: the next marker on the way there.
+    next: Option<Option<usize>>,
+}
+
+/// A circle: the way back, and all markers that it rests on.
+struct Circle {
+    path: Vec<Arc<dyn Awaited>>,
+    seen: Vec<(u64, u64)>,
+}
+
+impl Search {
+    /// Goes along all waits that have no deadline.
+    fn from(own: &StreamCore, markers: &[Arc<dyn Awaited>]) -> Search {
+        let mut search = Search {
+            found: Vec::new(),
+            awaited: 0,
+            held: Vec::new(),
+        };
+        let mut places = HashMap::new();
+        for marker in markers {
+            search.place(&mut places, marker);
+        }
+        search.awaited = search.found.len();
+        let mut at = 0;
+        while let Some(found) = search.found.get(at) {
+            let marker = found.marker.clone();
+            let point = marker.point();
+            if !marker.is_pending() {
+                // Whatever waits for it goes on.
+            } else if point.timeline.stream.id == own.id {
+                search.hold(at, None);
+            } else {
+                for wait in point.timeline.stream.waits_in_front_of(point.value) {
+                    if wait.for_ever {
+                        search.follow(&mut places, at, &wait);
+                    }
+                }
+            }
+            at += 1;
+        }
+        search.spread();
+        search
     }
+
+    fn place(
+        &mut self,
+        places: &mut HashMap<(u64, u64), usize>,
+        marker: &Arc<dyn Awaited>,
+    ) -> usize {
+        let next = self.found.len();
+        let at = *places.entry(id(marker)).or_insert(next);
+        if at == next {
+            self.found.push(Found {
+                marker: marker.clone(),
+                ends: Vec::new(),
+                open: Vec::new(),
+                next: None,
+            });
+        }
+        at
+    }
+
+    /// Goes along a wait that is in front of the marker at `behind`.
+    fn follow(&mut self, places: &mut HashMap<(u64, u64), usize>, behind: usize, wait: &Blocked) {
+        let number = self.found[behind].open.len();
+        self.found[behind].open.push(1 + wait.or.len());
+        for marker in std::iter::once(&wait.marker).chain(&wait.or) {
+            let at = self.place(places, marker);
+            self.found[at].ends.push((behind, number));
+        }
+    }
+
+    /// The marker at `at` comes after the work, by way of the one at `next`.
+    fn hold(&mut self, at: usize, next: Option<usize>) {
+        if self.found[at].next.is_none() {
+            self.found[at].next = Some(next);
+            self.held.push(at);
+        }
+    }
+
+    /// What is behind a wait that only markers after the work can end comes after the work too.
+    fn spread(&mut self) {
+        let mut done = 0;
+        while let Some(&at) = self.held.get(done) {
+            for (behind, number) in std::mem::take(&mut self.found[at].ends) {
+                let open = &mut self.found[behind].open[number];
+                *open -= 1;
+                if *open == 0 {
+                    self.hold(behind, Some(at));
+                }
+            }
+            done += 1;
+        }
+    }
+
+    /// The circle that the wait for them closes.
+    fn circle(self, over: Over) -> Option<Circle> {
+        let is_held = |at: &usize| self.found[*at].next.is_some();
+        let first = match over {
+            Over::First if !(0..self.awaited).all(|at| is_held(&at)) => return None,
+            _ => (0..self.awaited).find(is_held)?,
+        };
+        let mut path = vec![self.found[first].marker.clone()];
+        let mut at = first;
+        while let Some(Some(next)) = self.found[at].next {
+            path.push(self.found[next].marker.clone());
+            at = next;
+        }
+        let held = self.held.iter().map(|at| id(&self.found[*at].marker));
+        let mut seen: Vec<_> = held.collect();
+        seen.sort_unstable();
+        Some(Circle { path, seen })
+    }
+}
+
+/// Which marker it is: no other has this stream and value.
+fn id(marker: &Arc<dyn Awaited>) -> (u64, u64) {
+    let point = marker.point();
+    (point.timeline.stream.id, point.value)
 }
 
 /// A step to a marker of the library.
@@ -222,11 +397,11 @@ impl Mark for Arc<dyn Awaited> {
     }
 }
 
-/// The step from the marker at `value`, if that lies behind `wait`.
-pub(crate) fn behind(wait: Blocked, value: u64) -> Option<AwaitedStep> {
-    (wait.after < value).then_some(Step {
+/// The step along `wait`.
+pub(crate) fn behind(wait: Blocked) -> AwaitedStep {
+    Step {
         marker: wait.marker,
         in_work: wait.in_work,
         on_device: false,
-    })
+    }
 }

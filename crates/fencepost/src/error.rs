@@ -262,6 +262,14 @@ pub enum Error {
         marker: String,
     },
 
+    /// A wait for the first of many was given none.
+    #[error("{call}() was given nothing to wait for; pass one event or marker at least")]
+    #[non_exhaustive]
+    NothingToWaitFor {
+        /// The call that was made.
+        call: &'static str,
+    },
+
     /// The device, stream or driver does not offer this.
     #[error("{device} does not support {what}; {remedy}")]
     #[non_exhaustive]
@@ -629,6 +637,12 @@ pub struct Timeout {
     /// What is stuck: the end of the chain of waits that begins at this marker, where it is known,
     /// and the waits that lead there.
     pub held_up_by: Option<String>,
+    /// Of a wait for many: what else it waited for at its end, the first and last few of that. This
+    /// timeout itself is about the first. For each stream it is one marker, behind which the others
+    /// of that stream complete or have completed.
+    pub others: Vec<Timeout>,
+    /// How many more there are, which lie between the first and the last of `others`.
+    pub left_out: usize,
     pub(crate) lacks_places: bool,
 }
 
@@ -637,19 +651,44 @@ impl std::error::Error for Timeout {}
 impl Timeout {
     /// Whether its text leaves out a line that nobody looked for.
     pub(crate) fn lacks_places(&self) -> bool {
-        self.lacks_places || !self.recorded_at.is_known()
+        self.lacks_places
+            || !self.recorded_at.is_known()
+            || self.others.iter().any(Timeout::lacks_places)
+    }
+
+    /// It names the event that was waited for.
+    pub(crate) fn with_event(mut self, name: Option<String>) -> Timeout {
+        self.event = name;
+        self
+    }
+
+    /// One of a wait for many, with those that were left beside it.
+    pub(crate) fn with_others(mut self, others: Vec<Timeout>, left_out: usize) -> Timeout {
+        self.others = others;
+        self.left_out = left_out;
+        self
     }
 }
 
 impl fmt::Display for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "gave up after {}: marker {} of {}",
-            InWords(self.limit),
-            self.marker,
-            self.stream
-        )?;
+        write!(f, "gave up after {}: ", InWords(self.limit))?;
+        self.tell(f)?;
+        for (number, other) in self.others.iter().enumerate() {
+            f.write_str("; also: ")?;
+            if self.left_out != 0 && number == self.others.len() / 2 {
+                write!(f, "… {} more …; also: ", self.left_out)?;
+            }
+            other.tell(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl Timeout {
+    /// Tells of what was waited for.
+    fn tell(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "marker {} of {}", self.marker, self.stream)?;
         if let Some(event) = &self.event {
             write!(f, " (event {event:?})")?;
         }

@@ -4,20 +4,25 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     contract::MarkerImpl,
-    core::{Doing, StreamCore},
+    core::{Blocked, Doing, StreamCore},
     deadlock::{AwaitedStep, behind},
     error::{Error, Timeout},
     sync::Ordering,
-    timeline::{Awaited, Point},
+    timeline::{Awaited, Point, Reached},
     waits::{End, Explanation, Node, Step, Stop, Waiter, tell, walk},
 };
 
 /// The error of a wait for `marker` that has ended at `limit`.
 pub(crate) fn timeout(marker: &Arc<dyn MarkerImpl>, limit: Duration) -> Error {
+    Error::Timeout(Box::new(timed_out(marker, limit)))
+}
+
+/// As [`timeout`], for the texts of waits for many.
+pub(crate) fn timed_out(marker: &Arc<dyn MarkerImpl>, limit: Duration) -> Timeout {
     let point = marker.point();
     let stream = &point.timeline.stream;
     let explanation = explain(marker);
-    Error::Timeout(Box::new(Timeout {
+    Timeout {
         limit,
         marker: point.value,
         stream: stream.to_string(),
@@ -27,7 +32,9 @@ pub(crate) fn timeout(marker: &Arc<dyn MarkerImpl>, limit: Duration) -> Error {
         event: None,
         held_up_by: explanation.text,
         lacks_places: explanation.lacks_places,
-    }))
+        others: Vec::new(),
+        left_out: 0,
+    }
 }
 
 /// Why `marker` is pending.
@@ -48,8 +55,11 @@ pub(crate) fn explain(marker: &Arc<dyn MarkerImpl>) -> Explanation {
 /// What the marker of a stream at a value waits for: what the host knows of, else what the device
 /// has been told.
 fn next_of(stream: &StreamCore, value: u64) -> Option<AwaitedStep> {
-    let known = stream.blocked();
-    let known = known.and_then(|wait| behind(wait, value));
+    let mut waits = stream.waits_in_front_of(value);
+    // Of many that host work waits for, some are over.
+    let is_pending = |wait: &Blocked| wait.marker.point().reached() == Reached::NotYet;
+    let first = waits.iter().position(is_pending).unwrap_or(0);
+    let known = (first < waits.len()).then(|| behind(waits.swap_remove(first)));
     known.or_else(|| {
         Some(Step {
             marker: Arc::new(Awaiting(stream.device_wait(value)?)),

@@ -142,6 +142,7 @@ impl PublishedWait {
         PublishedWait {
             number: stream.block(Blocked {
                 marker: marker.clone(),
+                or: Vec::new(),
                 for_ever: true,
                 in_work: false,
                 after,

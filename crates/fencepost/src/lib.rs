@@ -127,6 +127,7 @@ pub mod vulkan;
 mod vulkan {
     mod slots;
 }
+mod wait;
 mod waits;
 #[cfg(any(feature = "cuda", feature = "vulkan", loom))]
 mod watcher;
@@ -151,6 +152,10 @@ pub use reservation::Reservation;
 pub use stream::{Progress, Stream};
 pub use time_keeper::TimeKeeper;
 pub use unobserved::set_unobserved_hook;
+pub use wait::{
+    WaitSet, Waitable, synchronize_all, synchronize_all_timeout, synchronize_any,
+    synchronize_any_timeout,
+};
 
 // The README's examples run with the others.
 #[cfg(doctest)]
@@ -175,6 +180,9 @@ unwind_safe!(
     Correlation
 );
 
+impl<K: std::panic::UnwindSafe> std::panic::UnwindSafe for WaitSet<K> {}
+impl<K: std::panic::RefUnwindSafe> std::panic::RefUnwindSafe for WaitSet<K> {}
+
 // Every type is meant to be shared between threads.
 const _: () = {
     const fn shared<T: Send + Sync + std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
@@ -190,4 +198,5 @@ const _: () = {
     shared::<Timestamp>();
     shared::<Correlation>();
     shared::<HostTime>();
+    shared::<WaitSet<u32>>();
 };

@@ -455,6 +455,15 @@ impl RawEvent {
         }
     }
 
+    /// A marker that stands for what was recorded last; none where that is complete.
+    #[track_caller]
+    pub(crate) fn pending_marker(&self) -> Result<Option<Arc<dyn MarkerImpl>>> {
+        match self.query()? {
+            true => Ok(None),
+            false => raw_marker::marker(&self.native, Place::caller()).map(Some),
+        }
+    }
+
     fn wait_natively(&self, stream: &CudaStream) -> Result<()> {
         let waited = self.in_graph(stream).and_then(|in_graph| {
             stream.native.call(|raw| {

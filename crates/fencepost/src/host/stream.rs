@@ -161,6 +161,7 @@ impl HostStream {
         lock(&self.queue).phase = Phase::Parked;
         let wait = self.core.block(Blocked {
             marker: marker.clone(),
+            or: Vec::new(),
             for_ever: true,
             in_work: false,
             // A parked queue has completed whatever is in front of it.

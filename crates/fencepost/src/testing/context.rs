@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "mutants")]
+use super::mutants::{Mutant, defect_of};
 use super::{
     Options,
     work::{self, Gate, Log},
@@ -13,6 +15,7 @@ use crate::{
     event::Event,
     marker::Marker,
     stream::Stream,
+    wait::{WaitSet, Waitable, synchronize_all_timeout, synchronize_any_timeout},
 };
 
 /// Why a case ended early.
@@ -72,6 +75,9 @@ pub(super) fn for_both_kinds(
     case(&|stream| stream.record())?;
     case(&|stream| stream.record_timed())
 }
+
+/// What comes out of a set: a key, and how its marker ended.
+pub(super) type Next = Result<Option<(u32, Result<()>)>>;
 
 pub(super) struct Context {
     pub(super) device: Device,
@@ -140,6 +146,55 @@ impl Context {
         self.event_done(start)?;
         self.event_done(end)?;
         start.elapsed_time(end)
+    }
+
+    /// Waits for the first of many.
+    pub(super) fn first(&self, of: &[&dyn Waitable]) -> Result<(usize, Result<()>)> {
+        let first = synchronize_any_timeout(of, self.options.patience);
+        #[cfg(feature = "mutants")]
+        let first = match defect_of(self.device.imp()) {
+            Some(Mutant::FirstOfManyIsAnother) => {
+                first.map(|(index, ended)| ((index + 1) % of.len(), ended))
+            }
+            Some(Mutant::FailureOfManySwallowed) => first.map(|(index, _)| (index, Ok(()))),
+            _ => first,
+        };
+        first
+    }
+
+    /// Waits for all of many, for `limit` at most.
+    pub(super) fn all_within(&self, of: &[&dyn Waitable], limit: Duration) -> Result<()> {
+        #[cfg(feature = "mutants")]
+        match defect_of(self.device.imp()) {
+            Some(Mutant::LastOfManyForgotten) => {
+                let forgets = &of[..of.len().saturating_sub(1)];
+                return synchronize_all_timeout(forgets, limit);
+            }
+            Some(Mutant::FailureOfManySwallowed) => {
+                let all = synchronize_all_timeout(of, limit);
+                return all.or_else(|error| error.cause().map_or(Err(error.clone()), |_| Ok(())));
+            }
+            _ => {}
+        }
+        synchronize_all_timeout(of, limit)
+    }
+
+    /// Waits for all of many.
+    pub(super) fn all(&self, of: &[&dyn Waitable]) -> Result<()> {
+        self.all_within(of, self.options.patience)
+    }
+
+    /// Takes the next out of a set; `first` is what came out first.
+    pub(super) fn next(&self, set: &mut WaitSet<u32>, first: Option<u32>) -> Next {
+        let next = set.synchronize_next_timeout(self.options.patience);
+        #[cfg(feature = "mutants")]
+        if let (Some(Mutant::SetTellsTheFirstAgain), Some(first)) =
+            (defect_of(self.device.imp()), first)
+        {
+            return next.map(|next| next.map(|(_, ended)| (first, ended)));
+        }
+        let _ = first;
+        next
     }
 
     /// Everything submitted to the stream must complete.

@@ -70,6 +70,14 @@ pub enum Mutant {
     FirstErrorForgotten,
     /// A correlation is off by an hour.
     CorrelationOff,
+    /// A wait for the first of many tells of the one behind it in the list.
+    FirstOfManyIsAnother,
+    /// A wait for all of many forgets the last of the list.
+    LastOfManyForgotten,
+    /// A wait for many takes a failure for completion.
+    FailureOfManySwallowed,
+    /// A set that is waited for tells of the first of its markers again and again.
+    SetTellsTheFirstAgain,
 }
 
 impl Mutant {
@@ -79,7 +87,7 @@ impl Mutant {
     /// # use fencepost::testing::Mutant;
     /// assert!(Mutant::ALL.contains(&Mutant::QueryAlwaysTrue));
     /// ```
-    pub const ALL: [Mutant; 16] = [
+    pub const ALL: [Mutant; 20] = [
         Mutant::WaitDoesNothing,
         Mutant::WaitBlocksTheCaller,
         Mutant::WaitForTheLatest,
@@ -96,6 +104,10 @@ impl Mutant {
         Mutant::TimeTruncated,
         Mutant::FirstErrorForgotten,
         Mutant::CorrelationOff,
+        Mutant::FirstOfManyIsAnother,
+        Mutant::LastOfManyForgotten,
+        Mutant::FailureOfManySwallowed,
+        Mutant::SetTellsTheFirstAgain,
     ];
 }
 
@@ -134,6 +146,14 @@ struct Shared {
 struct MutantDevice {
     inner: Device,
     shared: Arc<Shared>,
+}
+
+/// What is wrong with a device, if it is a mutant. Waits for many are above the backends, so the
+/// suite's own calls of them are wrong for it: see [`Context`](super::context::Context).
+pub(super) fn defect_of(device: &dyn DeviceImpl) -> Option<Mutant> {
+    let device: &dyn Any = device;
+    let device = device.downcast_ref::<MutantDevice>()?;
+    Some(device.shared.mutant)
 }
 
 /// The test work of a device, if it is a mutant.

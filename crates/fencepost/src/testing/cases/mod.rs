@@ -6,6 +6,7 @@ mod asking;
 mod correlating;
 mod failing;
 mod gates;
+mod many;
 mod measuring;
 mod recording;
 mod sharing;
@@ -23,6 +24,7 @@ pub(super) const ALL: &[&[Case]] = &[
     telling::CASES,
     failing::CASES,
     gates::CASES,
+    many::CASES,
     sharing::CASES,
 ];
 

@@ -1,0 +1,324 @@
+//! A set of markers to be waited for one after the other.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use super::{Waitable, first_of, heads::Heads, inbox::Ended, lane_of, sealed::Pending, timeout};
+use crate::{
+    contract::MarkerImpl,
+    error::{Error, Result},
+    timeline::{Reached, Waiter},
+};
+
+/// Events and markers to be waited for one after the other, in the order in which they end.
+///
+/// Each is registered once, however often the set is waited for, and comes out once: with the key
+/// that it was [inserted](WaitSet::insert) with, and with how it ended. Those of one stream come in
+/// their order; those of several streams in any.
+///
+/// They may be of any devices and backends. What a wait costs does not depend on how many there
+/// are, but for their number of GPU streams, each of which is asked while the thread does not sleep
+/// yet. Of an event it is the marker that was held when it was inserted. The set keeps its markers
+/// alive. Dropping it forgets them, and changes nothing about the device's work.
+///
+/// ```
+/// use fencepost::{Device, WaitSet};
+/// let device = Device::open("host")?;
+/// let mut set = WaitSet::new();
+/// for name in ["one", "two", "three"] {
+///     let stream = device.new_stream()?;
+///     stream.launch(move || println!("{name} runs"))?;
+///     set.insert(name, &stream.record()?);
+/// }
+/// while let Some((name, result)) = set.synchronize_next()? {
+///     result?;
+///     println!("{name} is done, {} left", set.len());
+/// }
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub struct WaitSet<K> {
+    /// What has ended, and was not taken out yet.
+    ended: VecDeque<(K, Result<()>)>,
+    lanes: HashMap<Lane, Queue<K>>,
+    /// The lane of each head.
+    of_head: HashMap<u64, Lane>,
+    heads: Heads,
+    pending: usize,
+    /// Numbers what is inserted.
+    next: u64,
+}
+
+/// What completes in order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Lane {
+    /// The timeline at this address, which the markers of the lane keep alive.
+    Timeline(usize),
+    /// A marker that is to be asked, by its number.
+    Alone(u64),
+}
+
+/// The markers of a lane that are pending, by value and number. It has one.
+struct Queue<K> {
+    entries: BTreeMap<(u64, u64), Entry<K>>,
+    /// The head that the first entry is, and that entry.
+    head: (u64, (u64, u64)),
+}
+
+struct Entry<K> {
+    key: K,
+    marker: Arc<dyn MarkerImpl>,
+    name: Option<String>,
+}
+
+impl<K> WaitSet<K> {
+    /// An empty set.
+    ///
+    /// ```
+    /// assert!(fencepost::WaitSet::<u32>::new().is_empty());
+    /// ```
+    pub fn new() -> WaitSet<K> {
+        WaitSet {
+            ended: VecDeque::new(),
+            lanes: HashMap::new(),
+            of_head: HashMap::new(),
+            heads: Heads::new(),
+            pending: 0,
+            next: 0,
+        }
+    }
+
+    /// Waits for `of` too. It comes out with `key`, which need not be unique. Never waits for the
+    /// device.
+    ///
+    /// Whatever is wrong with it, such as [`Error::Captured`], is how it has ended.
+    ///
+    /// ```
+    /// use fencepost::{Device, Event, WaitSet};
+    /// let device = Device::open("host")?;
+    /// let mut set = WaitSet::new();
+    /// set.insert("never recorded", &Event::new(&device));
+    /// let (key, result) = set.synchronize_next()?.expect("it is in there");
+    /// assert!(key == "never recorded" && result.is_ok());
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn insert(&mut self, key: K, of: &(impl Waitable + ?Sized)) {
+        match of.pending() {
+            Ok(None) => self.ended.push_back((key, Ok(()))),
+            Err(error) => self.ended.push_back((key, Err(error))),
+            Ok(Some(Pending(marker))) => {
+                let name = of.event_name();
+                self.add(Entry { key, marker, name });
+            }
+        }
+    }
+
+    fn add(&mut self, entry: Entry<K>) {
+        let number = self.next;
+        self.next += 1;
+        self.pending += 1;
+        let place = (entry.marker.point().value, number);
+        let lane = lane_of(&entry.marker).map_or(Lane::Alone(number), Lane::Timeline);
+        let marker = entry.marker.clone();
+        if let Some(queue) = self.lanes.get_mut(&lane) {
+            queue.entries.insert(place, entry);
+            if place >= queue.head.1 {
+                return;
+            }
+            // The first of a lane is the one that is waited for.
+            self.heads.remove(queue.head.0);
+            self.of_head.remove(&queue.head.0);
+            let head = self.heads.add(marker);
+            queue.head = (head, place);
+            self.of_head.insert(head, lane);
+            return;
+        }
+        let head = self.heads.add(marker);
+        self.of_head.insert(head, lane);
+        let queue = Queue {
+            entries: BTreeMap::from([(place, entry)]),
+            head: (head, place),
+        };
+        self.lanes.insert(lane, queue);
+    }
+
+    /// Blocks the calling thread until one has ended, and takes it out: its key, and how it ended,
+    /// `Ok` if it is complete and its failure if it has failed. `None` if the set is empty.
+    ///
+    /// The thread asks GPUs for up to 5 ms, then it sleeps. Inside host work, other streams go on
+    /// while this blocks.
+    ///
+    /// # Errors
+    /// [`Error::WouldDeadlock`] when called from host work that all of them wait for. The set stays
+    /// as it is. What ends the wait for one of them alone is how that one has ended.
+    ///
+    /// # References
+    /// - those of [`synchronize_any`](crate::synchronize_any)
+    ///
+    /// ```
+    /// let mut set = fencepost::WaitSet::new();
+    /// set.insert(7, &fencepost::Device::open("host")?.new_stream()?.record()?);
+    /// assert!(matches!(set.synchronize_next()?, Some((7, Ok(())))));
+    /// assert!(set.synchronize_next()?.is_none());
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn synchronize_next(&mut self) -> Result<Option<(K, Result<()>)>> {
+        self.synchronize_next_timeout(Duration::MAX)
+    }
+
+    /// As [`synchronize_next`](WaitSet::synchronize_next), but for no longer than `limit`. With a
+    /// limit of zero it only looks.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] where the limit has passed: it tells what the first and last few of those
+    /// left wait for. The set stays as it is. Those of
+    /// [`synchronize_next`](WaitSet::synchronize_next).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let mut set = fencepost::WaitSet::new();
+    /// set.insert(7, &fencepost::Device::open("host")?.new_stream()?.record()?);
+    /// assert!(set.synchronize_next_timeout(Duration::from_secs(5))?.is_some());
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn synchronize_next_timeout(&mut self, limit: Duration) -> Result<Option<(K, Result<()>)>> {
+        match self.next_until(Instant::now().checked_add(limit))? {
+            Some(next) => Ok(Some(next)),
+            None if self.is_empty() => Ok(None),
+            None => Err(self.timeout(limit)),
+        }
+    }
+
+    /// Blocks until one has ended, and takes it out. `None` if the set is empty or `deadline` has
+    /// passed.
+    pub(crate) fn next_until(
+        &mut self,
+        deadline: Option<Instant>,
+    ) -> Result<Option<(K, Result<()>)>> {
+        if self.ended.is_empty() && self.pending != 0 {
+            let ended = first_of(&mut self.heads, deadline)?;
+            self.settle(ended);
+        }
+        Ok(self.take_out())
+    }
+
+    /// The error of a wait that has ended at `limit`.
+    pub(crate) fn timeout(&self, limit: Duration) -> Error {
+        timeout(&self.heads, limit, |head| {
+            let queue = self.lanes.get(self.of_head.get(&head)?)?;
+            queue.entries.first_key_value()?.1.name.clone()
+        })
+    }
+
+    /// As [`synchronize_next`](WaitSet::synchronize_next), for a task: the waker of `cx` is woken
+    /// once one has ended. It needs no runtime of its own, and works in any. Only the waker of the
+    /// last call is woken.
+    ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    /// # runtime.block_on(async {
+    /// use std::future::poll_fn;
+    /// use fencepost::{Device, WaitSet};
+    /// let mut set = WaitSet::new();
+    /// set.insert(7, &Device::open("host")?.new_stream()?.record()?);
+    /// while let Some((key, result)) = poll_fn(|cx| set.poll_next(cx)).await {
+    ///     println!("{key}: {result:?}");
+    /// }
+    /// # Ok::<(), fencepost::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(K, Result<()>)>> {
+        match self.next_or_wake(|| Waiter::Waker(cx.waker().clone())) {
+            Some(next) => Poll::Ready(Some(next)),
+            None if self.is_empty() => Poll::Ready(None),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Takes one out that has ended. If none has, what `sleeper` makes is fired once one has.
+    fn next_or_wake(&mut self, sleeper: impl FnOnce() -> Waiter) -> Option<(K, Result<()>)> {
+        if self.ended.is_empty() && self.pending != 0 {
+            let ended = self.heads.wake_by(sleeper());
+            self.settle(ended);
+        }
+        self.take_out()
+    }
+
+    /// The one that ended first of those that are known to have.
+    fn take_out(&mut self) -> Option<(K, Result<()>)> {
+        let (key, result) = self.ended.pop_front()?;
+        Some((key, result.map_err(Error::seen)))
+    }
+
+    /// Moves what has ended out of its lanes, and waits for the next one of each.
+    fn settle(&mut self, ended: Vec<Ended>) {
+        for (head, result) in ended {
+            let Some(lane) = self.of_head.remove(&head) else {
+                continue;
+            };
+            let Some(mut queue) = self.lanes.remove(&lane) else {
+                continue;
+            };
+            if let Some((_, first)) = queue.entries.pop_first() {
+                self.ends(first, result);
+            }
+            while let Some(next) = queue.entries.first_entry() {
+                let point = next.get().marker.point();
+                let result = match point.reached() {
+                    Reached::NotYet => break,
+                    _ => point.timeline.check(point.value).map(drop),
+                };
+                let next = next.remove();
+                self.ends(next, result);
+            }
+            if let Some((&place, next)) = queue.entries.first_key_value() {
+                let head = self.heads.add(next.marker.clone());
+                queue.head = (head, place);
+                self.of_head.insert(head, lane);
+                self.lanes.insert(lane, queue);
+            }
+        }
+    }
+
+    fn ends(&mut self, entry: Entry<K>, result: Result<()>) {
+        self.pending -= 1;
+        self.ended.push_back((entry.key, result));
+    }
+
+    /// How many are in the set: those that were not taken out yet.
+    ///
+    /// ```
+    /// assert_eq!(fencepost::WaitSet::<u32>::new().len(), 0);
+    /// ```
+    pub fn len(&self) -> usize {
+        self.pending + self.ended.len()
+    }
+
+    /// Whether nothing is in the set.
+    ///
+    /// ```
+    /// assert!(fencepost::WaitSet::<u32>::new().is_empty());
+    /// ```
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<K> Default for WaitSet<K> {
+    fn default() -> WaitSet<K> {
+        WaitSet::new()
+    }
+}
+
+impl<K> fmt::Debug for WaitSet<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaitSet")
+            .field("pending", &self.pending)
+            .field("ended", &self.ended.len())
+            .finish()
+    }
+}
