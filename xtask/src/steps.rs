@@ -10,6 +10,7 @@ mod fuzz;
 pub(crate) mod host;
 mod metal;
 pub(crate) mod python;
+mod trace;
 mod vulkan;
 
 use std::fs;
@@ -83,6 +84,7 @@ pub(crate) fn table() -> Vec<Step> {
         host::steps(),
         cuda::steps(),
         python::steps(),
+        trace::steps(),
         checkers::steps(),
         vulkan::steps(),
         metal::steps(),

@@ -52,7 +52,7 @@ pub(super) fn steps() -> Vec<Step> {
 pub(super) const FOR_TESTS: &[&str] = &["--features", "fencepost-python/testing"];
 
 /// The interpreter to build and test with: `FENCEPOST_PYTHON`, or the one in the path.
-fn interpreter() -> String {
+pub(super) fn interpreter() -> String {
     let default = if cfg!(windows) { "python" } else { "python3" };
     std::env::var("FENCEPOST_PYTHON").unwrap_or_else(|_| default.to_owned())
 }
@@ -100,6 +100,12 @@ fn free_threaded_ready() -> Result<(), String> {
     }
 }
 
+/// The interpreter of an environment.
+pub(super) fn inside(environment: &Path) -> PathBuf {
+    let bin = if cfg!(windows) { "Scripts" } else { "bin" };
+    environment.join(bin).join("python")
+}
+
 /// An environment under the target folder, and the wheel for its interpreter.
 struct Environment {
     interpreter: String,
@@ -138,8 +144,7 @@ impl Environment {
 
     /// The environment's own interpreter.
     fn inside(&self) -> PathBuf {
-        let bin = if cfg!(windows) { "Scripts" } else { "bin" };
-        self.folder.join("venv").join(bin).join("python")
+        inside(&self.folder.join("venv"))
     }
 
     fn module(&self, w: &Workspace, module: &str, args: &[&str]) -> Command {

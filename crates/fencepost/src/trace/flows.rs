@@ -5,7 +5,10 @@
 //! slice, and its end onto a slice that begins later, or onto an instant of its own that stands at
 //! the end of the file.
 
-use super::picture::{ArrowEnd, On, Picture};
+use super::{
+    lanes::Lanes,
+    picture::{ArrowEnd, On, Picture},
+};
 
 #[derive(Debug, Default)]
 pub(super) struct Flows {
@@ -21,6 +24,17 @@ pub(super) struct Late {
     pub(super) arrow: u32,
     /// Where the arrow ends; not before its begin, whatever the two clocks say.
     pub(super) time: i64,
+}
+
+impl Late {
+    /// The lane that it is on.
+    pub(super) fn lane(&self, picture: &Picture, lanes: &Lanes) -> usize {
+        let to = picture.arrows[self.arrow as usize].to;
+        match to.on {
+            On::Slice(slice) => lanes.of_slice(slice),
+            On::Mark(_) => lanes.of_marks(to.track),
+        }
+    }
 }
 
 impl Flows {

@@ -77,6 +77,11 @@ impl Lanes {
         all
     }
 
+    /// The place of a lane in `lanes`.
+    pub(super) fn index(&self, lane: Lane) -> usize {
+        self.first[lane.track as usize] as usize + lane.number as usize
+    }
+
     /// The lane of a slice, as an index into `lanes`.
     pub(super) fn of_slice(&self, slice: u32) -> usize {
         self.of_slice[slice as usize] as usize

@@ -124,6 +124,8 @@ pub(super) struct TrackEvent {
 pub(super) struct DebugAnnotation {
     #[prost(uint64, optional, tag = "1")]
     pub(super) name_iid: Option<u64>,
+    #[prost(string, optional, tag = "10")]
+    pub(super) name: Option<String>,
     #[prost(oneof = "Annotated", tags = "2, 3, 4, 5, 6, 17")]
     pub(super) value: Option<Annotated>,
 }

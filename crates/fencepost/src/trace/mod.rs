@@ -3,9 +3,15 @@
 #[allow(dead_code)]
 mod flows;
 #[allow(dead_code)]
+mod identifiers;
+#[allow(dead_code)]
+mod json;
+#[allow(dead_code)]
 mod lanes;
 #[allow(dead_code)]
 mod messages;
+#[allow(dead_code)]
+mod names;
 #[allow(dead_code)]
 mod perfetto;
 // Filled by the trace, and read by the writers of files.

@@ -17,9 +17,11 @@ use prost::Message as _;
 
 use super::{
     flows::{Flows, Late},
+    identifiers,
     lanes::{Lane, Lanes, Step},
     messages::*,
-    picture::{Attribute, ClockReading, Kind, On, Picture, State, Track, Value},
+    names::{self, Keys},
+    picture::{ClockReading, Kind, On, Picture, State, Value},
 };
 
 /// Writes when so many bytes have come together.
@@ -38,12 +40,6 @@ const UNCERTAINTY: u64 = 4;
 const FAILURE: u64 = 5;
 const DROPPED: u64 = 6;
 const OWN: u64 = 7;
-
-/// What an identifier is of.
-const OF_PROCESS: u64 = 0;
-const OF_SEQUENCE: u64 = 1;
-const OF_TRACK: u64 = 2;
-const OF_ARROW: u64 = 3;
 
 pub(super) fn write(picture: &Picture, out: &mut dyn Write) -> io::Result<()> {
     // Which lanes there are must be known before the first event, so they are found twice.
@@ -73,22 +69,25 @@ struct File<'a> {
     /// The packet of the last event. Used again, for its lists.
     event: TracePacket,
     sequence: u32,
+    keys: Keys,
 }
 
 impl<'a> File<'a> {
     fn new(picture: &'a Picture, out: &'a mut dyn Write) -> Self {
-        let sequence = unique(picture, OF_SEQUENCE, 0) as u32;
+        let sequence = identifiers::sequence(picture);
         Self {
             picture,
             out,
             bytes: Vec::with_capacity(ENOUGH + (1 << 12)),
             event: TracePacket {
-                trusted_packet_sequence_id: Some(sequence.max(1)),
+                trusted_packet_sequence_id: Some(sequence),
                 sequence_flags: Some(SEQ_NEEDS_INCREMENTAL_STATE),
                 track_event: Some(TrackEvent::default()),
                 ..TracePacket::default()
             },
-            sequence: sequence.max(1),
+            sequence,
+            // As the reader has them.
+            keys: Keys::new(picture, |name| name.replace(['.', '[', ']'], "_")),
         }
     }
 
@@ -121,7 +120,7 @@ impl<'a> File<'a> {
         self.put(&TracePacket {
             trusted_packet_sequence_id: Some(self.sequence),
             sequence_flags: Some(SEQ_NEEDS_INCREMENTAL_STATE),
-            interned_data: Some(names(self.picture)),
+            interned_data: Some(interned(self.picture)),
             ..TracePacket::default()
         })
     }
@@ -130,7 +129,7 @@ impl<'a> File<'a> {
         let process = &self.picture.process;
         let pid = i32::try_from(process.pid).ok();
         self.describe(TrackDescriptor {
-            uuid: Some(self.unique_process()),
+            uuid: Some(identifiers::process(self.picture)),
             process: Some(ProcessDescriptor {
                 pid,
                 process_name: Some(process.name.clone()),
@@ -142,8 +141,10 @@ impl<'a> File<'a> {
             let track = &self.picture.tracks[lane.track as usize];
             let parent = match (&track.kind, lane.number) {
                 // In the reader's picture the further lanes of a thread hang from its own row.
-                (Kind::Thread { .. }, 1..) => unique_track(self.picture, lane.track, 0),
-                _ => self.unique_process(),
+                (Kind::Thread { .. }, 1..) => {
+                    identifiers::track(self.picture, Lane { number: 0, ..*lane })
+                }
+                _ => identifiers::process(self.picture),
             };
             let thread = match (&track.kind, lane.number) {
                 (Kind::Thread { tid }, 0) if *tid != 0 => Some(ThreadDescriptor {
@@ -154,8 +155,8 @@ impl<'a> File<'a> {
                 _ => None,
             };
             self.describe(TrackDescriptor {
-                uuid: Some(unique_track(self.picture, lane.track, lane.number)),
-                name: Some(title(track, *lane)),
+                uuid: Some(identifiers::track(self.picture, *lane)),
+                name: Some(names::title(track, *lane)),
                 parent_uuid: Some(parent),
                 thread,
                 sibling_order_rank: i32::try_from(rank).ok(),
@@ -176,7 +177,7 @@ impl<'a> File<'a> {
     }
 
     fn step(&mut self, lane: Lane, step: Step, flows: &Flows) -> io::Result<()> {
-        let track = unique_track(self.picture, lane.track, lane.number);
+        let track = identifiers::track(self.picture, lane);
         match step {
             Step::Begin(number, _) => {
                 let slice = &self.picture.slices[number as usize];
@@ -231,6 +232,7 @@ impl<'a> File<'a> {
         let event = self.event.track_event.get_or_insert_default();
         event.debug_annotations.push(DebugAnnotation {
             name_iid: Some(name),
+            name: None,
             value: Some(value),
         });
     }
@@ -257,36 +259,44 @@ impl<'a> File<'a> {
     }
 
     fn attributes(&mut self, range: std::ops::Range<u32>) {
-        for Attribute { name, value } in attributes(self.picture, range) {
-            let value = match *value {
+        let picture = self.picture;
+        let attributes = names::attributes(picture, range);
+        let event = self.event.track_event.get_or_insert_default();
+        for (number, attribute) in attributes.iter().enumerate() {
+            let (name_iid, name) = match self.keys.before(attributes, number) {
+                0 => (Some(OWN + u64::from(attribute.name)), None),
+                before => {
+                    let text = &picture.texts[attribute.name as usize];
+                    (None, Some(names::again(text, before)))
+                }
+            };
+            let value = match attribute.value {
                 Value::Signed(value) => Annotated::Signed(value),
                 Value::Unsigned(value) => exact(value),
                 Value::Float(value) => Annotated::Double(value),
                 Value::Bool(value) => Annotated::Bool(value),
                 Value::Text(text) => Annotated::Text(OWN + u64::from(text)),
             };
-            self.annotate(OWN + u64::from(*name), value);
+            event.debug_annotations.push(DebugAnnotation {
+                name_iid,
+                name,
+                value: Some(value),
+            });
         }
     }
 
     fn flows(&mut self, flows: &Flows, on: On) {
         let picture = self.picture;
         let event = self.event.track_event.get_or_insert_default();
-        event.flow_ids.extend(
-            flows
-                .at(on)
-                .map(|arrow| unique(picture, OF_ARROW, arrow.into())),
-        );
+        event
+            .flow_ids
+            .extend(flows.at(on).map(|arrow| identifiers::arrow(picture, arrow)));
     }
 
     fn late(&mut self, late: &Late, lanes: &Lanes) -> io::Result<()> {
-        let to = self.picture.arrows[late.arrow as usize].to;
-        let lane = lanes.lanes[match to.on {
-            On::Slice(slice) => lanes.of_slice(slice),
-            On::Mark(_) => lanes.of_marks(to.track),
-        }];
-        let track = unique_track(self.picture, lane.track, lane.number);
-        let id = unique(self.picture, OF_ARROW, late.arrow.into());
+        let lane = lanes.lanes[late.lane(self.picture, lanes)];
+        let track = identifiers::track(self.picture, lane);
+        let id = identifiers::arrow(self.picture, late.arrow);
         let event = self.named(TYPE_INSTANT, late.time, track);
         event.name_iid = Some(NAME_WAIT);
         event.category_iids.push(CATEGORY_WAIT);
@@ -300,15 +310,11 @@ impl<'a> File<'a> {
         if dropped == 0 {
             return Ok(());
         }
-        let process = self.unique_process();
+        let process = identifiers::process(self.picture);
         let event = self.named(TYPE_INSTANT, self.picture.clocks.boottime, process);
         event.name_iid = Some(NAME_DROPPED);
         self.annotate(DROPPED, Annotated::Unsigned(dropped));
         self.put_event()
-    }
-
-    fn unique_process(&self) -> u64 {
-        unique(self.picture, OF_PROCESS, 0)
     }
 }
 
@@ -337,45 +343,33 @@ fn snapshot(clocks: ClockReading) -> ClockSnapshot {
     }
 }
 
-/// The attributes of a slice or mark.
-fn attributes(picture: &Picture, range: std::ops::Range<u32>) -> &[Attribute] {
-    let range = range.start as usize..range.end as usize;
-    picture.attributes.get(range).unwrap_or_default()
-}
-
-/// What a reader shows for a lane.
-fn title(track: &Track, lane: Lane) -> String {
-    let name = match &track.kind {
-        Kind::Stream { device } => format!("{device} {}", track.name),
-        Kind::Thread { .. } => track.name.clone(),
-    };
-    match lane.number {
-        0 => name,
-        number => format!("{name} ({})", number + 1),
-    }
-}
-
 /// The number of a text as a name. A span that is not complete says so in its name, since nothing
 /// else of it is seen in the reader's picture.
 fn name(text: u32, state: State) -> u64 {
-    let kind = match state {
+    OWN + u64::from(text) * 3 + kind(state) as u64
+}
+
+/// One of each kind of state, in the order of [`kind`].
+const KINDS: [State; 3] = [State::Complete, State::Failed(0), State::Unfinished];
+
+fn kind(state: State) -> usize {
+    match state {
         State::Complete => 0,
         State::Failed(_) => 1,
         State::Unfinished => 2,
-    };
-    OWN + u64::from(text) * 3 + kind
+    }
 }
 
 /// Every text that events refer to, in the lists it is referred to in.
-fn names(picture: &Picture) -> InternedData {
-    let interned = |iid: u64, text: String| Interned {
+fn interned(picture: &Picture) -> InternedData {
+    let entry = |iid: u64, text: String| Interned {
         iid: Some(iid),
         text: Some(text),
     };
     let own = |names: &[(u64, &str)]| -> Vec<Interned> {
         names
             .iter()
-            .map(|(iid, text)| interned(*iid, (*text).to_owned()))
+            .map(|(iid, text)| entry(*iid, (*text).to_owned()))
             .collect()
     };
     let text = |number: u32| picture.texts[number as usize].clone();
@@ -385,15 +379,10 @@ fn names(picture: &Picture) -> InternedData {
     let mut used = vec![[false; 3]; picture.texts.len()];
     let mut values = vec![false; picture.texts.len()];
     for (name, state) in of_slices.chain(of_marks) {
-        let kind = match state {
-            State::Complete => 0,
-            State::Failed(why) => {
-                values[why as usize] = true;
-                1
-            }
-            State::Unfinished => 2,
-        };
-        used[name as usize][kind] = true;
+        if let State::Failed(why) = state {
+            values[why as usize] = true;
+        }
+        used[name as usize][kind(state)] = true;
     }
     let mut keys = vec![false; picture.texts.len()];
     for attribute in &picture.attributes {
@@ -407,16 +396,16 @@ fn names(picture: &Picture) -> InternedData {
     for (number, kinds) in (0..).zip(&used) {
         for (kind, used) in kinds.iter().enumerate() {
             if *used {
-                let suffix = ["", " (failed)", " (unfinished)"][kind];
+                let suffix = names::suffix(KINDS[kind]);
                 let iid = OWN + u64::from(number) * 3 + kind as u64;
-                event_names.push(interned(iid, text(number) + suffix));
+                event_names.push(entry(iid, text(number) + suffix));
             }
         }
     }
     let listed = |used: &[bool]| -> Vec<Interned> {
         let numbers = (0..).zip(used).filter(|(_, used)| **used);
         numbers
-            .map(|(number, _)| interned(OWN + u64::from(number), text(number)))
+            .map(|(number, _)| entry(OWN + u64::from(number), text(number)))
             .collect()
     };
     InternedData {
@@ -428,11 +417,11 @@ fn names(picture: &Picture) -> InternedData {
         event_names,
         debug_annotation_names: [
             own(&[
-                (START_TICKS, "start_ticks"),
-                (END_TICKS, "end_ticks"),
-                (TICKS, "ticks"),
-                (UNCERTAINTY, "uncertainty_ns"),
-                (FAILURE, "failure"),
+                (START_TICKS, names::START_TICKS),
+                (END_TICKS, names::END_TICKS),
+                (TICKS, names::TICKS),
+                (UNCERTAINTY, names::UNCERTAINTY),
+                (FAILURE, names::FAILURE),
                 (DROPPED, "dropped"),
             ]),
             listed(&keys),
@@ -453,21 +442,4 @@ fn exact(number: u64) -> Annotated {
 /// The clocks of a file have no sign; none of them was ever below zero.
 fn unsigned(time: i64) -> u64 {
     u64::try_from(time).unwrap_or(0)
-}
-
-fn unique_track(picture: &Picture, track: u32, lane: u32) -> u64 {
-    unique(picture, OF_TRACK, u64::from(track) << 32 | u64::from(lane))
-}
-
-/// An identifier that no other file has: a mix of the trace's own number.
-fn unique(picture: &Picture, of: u64, number: u64) -> u64 {
-    // The finalizer of SplitMix64, a bijection: within a trace and kind there are no equal ones.
-    let mixed = |mut z: u64| {
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
-    let kind = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(of + 1);
-    let base = mixed(picture.process.unique.wrapping_add(kind));
-    mixed(base ^ number).max(1)
 }

@@ -8,15 +8,19 @@ use super::picture::*;
 
 /// Texts that a format may have trouble with, each with a place of its own in `texts`. The first
 /// names the attribute with a slice's or mark's own number, by which the tests find it again.
-const TEXTS: [&str; 8] = [
+const TEXTS: [&str; 12] = [
     "number",
     "load",
     "a \"quoted\" <name> & more",
     "größer \u{1f980}\n\ttab",
-    "back\\slash",
+    "back\\slash\\",
     "",
     "wait",
     "load (failed)",
+    "a.b",
+    "a_b",
+    "failure",
+    "e\u{301}\u{7f}\u{1}",
 ];
 
 /// An hour after the start of the system: where a picture's times begin.
@@ -50,7 +54,7 @@ pub(super) struct Parts {
     slices: Vec<SlicePart>,
     marks: Vec<(usize, i64, u32, u8)>,
     arrows: Vec<(usize, usize, i64, i64)>,
-    values: Vec<Value>,
+    values: Vec<(u32, Value)>,
 }
 
 impl Parts {
@@ -109,7 +113,7 @@ impl Parts {
         (0..).zip(&self.tracks).map(track).collect()
     }
 
-    /// Its number, and one value of any kind.
+    /// Its number, and two values of any kind.
     fn attributes(&self, picture: &mut Picture) -> std::ops::Range<u32> {
         let number = (picture.slices.len() + picture.marks.len()) as u32;
         let from = picture.attributes.len() as u32;
@@ -117,9 +121,9 @@ impl Parts {
             name: 0,
             value: Value::Unsigned(number.into()),
         });
-        if let Some(value) = self.values.get(number as usize) {
+        for (name, value) in self.values.iter().skip(2 * number as usize).take(2) {
             picture.attributes.push(Attribute {
-                name: 2,
+                name: *name,
                 value: *value,
             });
         }
@@ -195,7 +199,7 @@ pub(super) fn parts() -> impl Strategy<Value = Parts> {
         proptest::collection::vec(slice, 0..24),
         proptest::collection::vec(mark, 0..8),
         proptest::collection::vec(arrow, 0..8),
-        proptest::collection::vec(value(), 0..32),
+        proptest::collection::vec((1..TEXTS.len() as u32, value()), 0..64),
     )
         .prop_map(|(tracks, slices, marks, arrows, values)| Parts {
             tracks,

@@ -9,12 +9,15 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use super::{perfetto, picture::Picture};
+use super::{json, perfetto, picture::Picture};
 
 type Writer = fn(&Picture, &mut dyn Write) -> io::Result<()>;
 
 /// What each suffix means.
-const FORMATS: [(&str, &str, Writer); 1] = [("pftrace", "Perfetto", perfetto::write)];
+const FORMATS: [(&str, &str, Writer); 2] = [
+    ("pftrace", "Perfetto", perfetto::write),
+    ("json", "Chrome", json::write),
+];
 
 /// Writes `picture` to `path`, in the format that its suffix names. What was there stays until the
 /// new file is whole.

@@ -137,8 +137,15 @@ class Processor {
 
   load(trace) {
     this.call(METHOD.reset);
-    this.call(METHOD.append, bytesField(101, trace));
-    this.call(METHOD.finalize);
+    const results = [
+      ...this.call(METHOD.append, bytesField(101, trace)),
+      ...this.call(METHOD.finalize),
+    ];
+    for (const [field, result] of results) {
+      if (field !== 201 && field !== 209) continue;
+      const error = Reader.fields(result).find(([, value]) => value instanceof Uint8Array);
+      if (error) throw new Error(error[1].toString());
+    }
   }
 
   // The rows of a query, as objects.
