@@ -41,6 +41,8 @@ mod error;
 mod event;
 mod exit;
 mod fastcall;
+#[cfg(feature = "testing")]
+mod floors;
 mod gate;
 mod interprocess;
 mod like;
@@ -108,7 +110,16 @@ mod _C {
         // These are not in `__all__`. Pickle looks for the first.
         module.setattr("_CudaEventBase", py.get_type::<CudaEvent>())?;
         #[cfg(feature = "testing")]
-        module.setattr("_Gate", py.get_type::<crate::gate::TestGate>())?;
+        for_tests(module)?;
         Ok(())
+    }
+
+    /// Adds what only the package's own tests use.
+    #[cfg(feature = "testing")]
+    fn for_tests(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let py = module.py();
+        module.setattr("_Gate", py.get_type::<crate::gate::TestGate>())?;
+        let bare_call = wrap_pyfunction!(crate::floors::_bare_call, module)?;
+        module.setattr("_bare_call", bare_call)
     }
 }

@@ -9,6 +9,7 @@ import pytest
 
 import fencepost
 from conftest import PATIENCE
+from fencepost import _C
 from fencepost.cuda import Event, wrap_stream
 
 pytestmark = pytest.mark.cuda
@@ -192,3 +193,20 @@ def test_the_repr_tells_complete_from_never_recorded(device):
     event.query()
     assert "never recorded" not in repr(event)
     assert ", complete" in repr(event)
+
+
+@pytest.mark.parametrize("call", ["record", "record timed", "query", "elapsed", "release"])
+def test_the_bare_calls_that_costs_are_compared_with(cuda, make_current, gate, call):
+    stream = cuda.stream()
+
+    def work():
+        make_current(0)
+        opener = gate(stream) if call == "query" else None
+        taken = _C._bare_call(call, stream.cuda_stream, 5)
+        if opener:
+            opener.open()
+        return taken
+
+    assert in_a_thread(work) > 0.0
+    with pytest.raises(ValueError, match="no call is named"):
+        _C._bare_call("another", stream.cuda_stream, 1)

@@ -251,3 +251,55 @@ def test_cuda_core_streams_are_taken():
     event.record(again)
     event.synchronize(timeout=PATIENCE)
     fencepost.Device("cuda:0").synchronize(timeout=PATIENCE)
+
+
+def test_a_tensor_stands_for_pytorchs_current_stream(torch_stream):
+    event, other = Event(), Event()
+    tensor = torch.zeros(1, device="cuda")
+    with torch.cuda.stream(torch_stream):
+        busy(torch_stream)
+        event.record(like=tensor)
+    other.record(like=tensor)
+    assert event.query() is False
+    other.synchronize(timeout=PATIENCE)
+    assert event.query() is False
+    event.synchronize(timeout=PATIENCE)
+    assert torch.device("cuda", event.device.index) == tensor.device
+
+
+def marks_its_current_stream(tensor, stream):
+    """Return whether the tensor stands for this stream, on which work is queued first."""
+    event = Event()
+    with torch.cuda.stream(torch.cuda.ExternalStream(stream)):
+        torch.cuda._sleep(BUSY)
+    event.record(like=tensor)
+    pending = event.query() is False
+    event.synchronize(timeout=PATIENCE)
+    return pending
+
+
+def test_an_array_of_cupy_stands_for_cupys_current_stream():
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    array = cupy.zeros(1)
+    with cupy.cuda.Stream(non_blocking=True) as stream:
+        assert marks_its_current_stream(array, stream.ptr)
+
+
+def test_an_array_of_warp_stands_for_warps_current_stream():
+    warp = pytest.importorskip("warp", reason="Warp is not installed")
+    stream, event = warp.Stream("cuda:0"), Event()
+    event.record(stream)
+    event.record(warp.get_device("cuda:0").null_stream)
+    event.synchronize(timeout=PATIENCE)
+    array = warp.zeros(1, device="cuda:0")
+    with warp.ScopedStream(stream):
+        assert marks_its_current_stream(array, stream.cuda_stream)
+
+
+def test_a_stream_of_numba_is_taken():
+    cuda = pytest.importorskip("numba.cuda", reason="Numba is not installed")
+    stream, event = cuda.stream(), Event()
+    event.record(stream)
+    event.record(cuda.default_stream())
+    event.synchronize(timeout=PATIENCE)
+    assert wrap_stream(stream).cuda_stream
