@@ -93,6 +93,11 @@ pub(super) struct NaiveEvent {
 }
 
 impl NaiveEvent {
+    pub(super) fn signal(&self) {
+        *lock(&self.done) = true;
+        self.changed.notify_all();
+    }
+
     pub(super) fn synchronize(&self) {
         let mut done = lock(&self.done);
         while !*done {
@@ -118,10 +123,7 @@ impl Naive {
                 drop(queue);
                 match op {
                     Op::Work(work) => work(),
-                    Op::Signal(event) => {
-                        *lock(&event.done) = true;
-                        event.changed.notify_all();
-                    }
+                    Op::Signal(event) => event.signal(),
                     Op::End => return,
                 }
             }
@@ -137,6 +139,19 @@ impl Naive {
     pub(super) fn record(&self, event: &Arc<NaiveEvent>) {
         *lock(&event.done) = false;
         self.push(Op::Signal(event.clone()));
+    }
+
+    /// What is launched later runs once `event` is signalled.
+    pub(super) fn wait(&self, event: &Arc<NaiveEvent>) {
+        let event = event.clone();
+        self.launch(move || event.synchronize());
+    }
+
+    /// Waits until everything so far has run.
+    pub(super) fn settle(&self) {
+        let end = Arc::new(NaiveEvent::default());
+        self.record(&end);
+        end.synchronize();
     }
 
     fn push(&self, op: Op) {

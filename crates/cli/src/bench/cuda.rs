@@ -3,16 +3,16 @@
 use std::{
     hint::black_box,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     task::{self, Poll, Wake, Waker},
     thread,
     time::Duration,
 };
 
-use fencepost::{Event, Gate, Stream, cuda, testing::work};
+use fencepost::{Event, Stream, cuda, testing::work};
 
 use super::{
-    Base, Bench, Figures, Measure, Row, against,
+    Base, Bench, Figures, GATE, Measure, Row, against,
     harness::{How, Side, in_settled_turns},
     row,
 };
@@ -191,14 +191,7 @@ impl Bench {
     fn cuda_gate(&self) -> Result<Row, Stop> {
         let sides = self.sides()?;
         let word = sides.bare.word()?;
-        let ours: Side<'_> = Box::new(|n| {
-            for _ in 0..n {
-                let gate = Gate::new(&self.device)?;
-                black_box(&gate).wait(black_box(&sides.ours))?;
-                gate.open();
-            }
-            Ok(())
-        });
+        let ours: Side<'_> = Box::new(|n| self.gates(&sides.ours, n));
         let bare: Side<'_> = Box::new(|n| {
             for _ in 0..n {
                 black_box(&sides.bare).wait_and_store(black_box(&word))?;
@@ -206,7 +199,7 @@ impl Bench {
             Ok(())
         });
         let base = ("cuStreamWaitValue32 + store", None);
-        self.compare("gate: make, wait, open", base, &sides, ours, bare)
+        self.compare(GATE, base, &sides, ours, bare)
     }
 
     fn cuda_round_trip(
@@ -283,8 +276,22 @@ impl Bench {
             }
             Ok(())
         });
-        let base = ("cuEventElapsedTime", Some(1.2));
-        self.compare("elapsed, complete", base, &sides, ours, bare)
+        let locks = [AtomicBool::new(false), AtomicBool::new(false)];
+        let checked: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                let (start, end) = black_box(((&first, &locks[0]), (&last, &locks[1])));
+                black_box(sides.bare.checked_elapsed(start, end)?);
+            }
+            Ok(())
+        });
+        let how = self.how(301, 32, None);
+        let settle = || sides.settle();
+        let [ours, bare, checked] = in_settled_turns(how, &settle, [ours, bare, checked])?;
+        let bases = [
+            (&bare, ("cuEventElapsedTime", Some(1.2))),
+            (&checked, ("+ cuCtxGetId, two locks", None)),
+        ];
+        Ok(row("elapsed, complete", how, &ours, bases))
     }
 
     /// The time until a thread that awaits an event goes on, beside one that waits by spinning in

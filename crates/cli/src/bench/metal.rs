@@ -4,7 +4,7 @@ use std::{cell::RefCell, hint::black_box};
 
 use fencepost::metal::objc2::rc::autoreleasepool;
 
-use super::{Bench, Measure, Row, harness::Side};
+use super::{Bench, GATE, Measure, Row, harness::Side};
 use crate::Stop;
 
 mod bare;
@@ -13,6 +13,8 @@ pub(super) const MEASURES: &[Measure] = &[
     |bench| autoreleasepool(|_| bench.metal_record()),
     |bench| autoreleasepool(|_| bench.metal_round_trip()),
     |bench| autoreleasepool(|_| bench.metal_query()),
+    |bench| autoreleasepool(|_| bench.metal_gate()),
+    |bench| autoreleasepool(|_| bench.measure_sample()),
 ];
 
 impl Bench {
@@ -79,5 +81,21 @@ impl Bench {
         });
         let base = ("MTLCommandBuffer.status", None);
         self.compare_settled("query, complete", base, &|| Ok(()), ours, bare)
+    }
+
+    fn metal_gate(&self) -> Result<Row, Stop> {
+        let stream = self.device.new_stream()?;
+        let native = RefCell::new(bare::Stream::new(&self.device)?);
+        let settle = || {
+            native.borrow().synchronize();
+            Ok(stream.synchronize()?)
+        };
+        let ours: Side<'_> = Box::new(|n| self.gates(&stream, n));
+        let bare: Side<'_> = Box::new(|n| {
+            let mut native = native.borrow_mut();
+            (0..n).try_for_each(|_| black_box(&mut native).wait_and_signal())
+        });
+        let base = ("wait, commit and signal by hand", None);
+        self.compare_settled(GATE, base, &settle, ours, bare)
     }
 }

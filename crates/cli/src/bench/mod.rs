@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fencepost::{Backend, Device, Event};
+use fencepost::{Backend, Device, Event, Gate, Stream};
 use serde::Serialize;
 
 use crate::{Stop, align_numbers, open, print, print_json, progress_bar, stats::Stats, table};
@@ -121,6 +121,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
         Bench::create_record,
         Bench::streams,
         Bench::behind_blocked,
+        Bench::gate,
         Bench::measure_sample,
     ];
     let measures = match bench.device.backend() {
@@ -332,6 +333,37 @@ impl Bench {
         Ok(row(operation, how, &fencepost, bases))
     }
 
+    /// What is behind the gate is let go at once.
+    fn gate(&self) -> Result<Row, Stop> {
+        let stream = self.device.new_stream()?;
+        let naive = Naive::new()?;
+        let ours: Side<'_> = Box::new(|n| self.gates(&stream, n));
+        let condvars: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                let event = Arc::new(NaiveEvent::default());
+                naive.wait(&event);
+                event.signal();
+            }
+            Ok(())
+        });
+        let settle = || {
+            naive.settle();
+            Ok(stream.synchronize()?)
+        };
+        let base = ("mutex + condvar queue, event", None);
+        self.compare_settled(GATE, base, &settle, ours, condvars)
+    }
+
+    /// Gates that are made, waited for and opened.
+    fn gates(&self, stream: &Stream, count: u64) -> Result<(), Stop> {
+        for _ in 0..count {
+            let gate = Gate::new(&self.device)?;
+            black_box(&gate).wait(black_box(stream))?;
+            gate.open();
+        }
+        Ok(())
+    }
+
     fn create(&self) -> Result<Row, Stop> {
         let create: Side<'_> = Box::new(|n| {
             for _ in 0..n {
@@ -442,6 +474,8 @@ impl Bench {
 }
 
 const BLOCKED: usize = 500;
+
+const GATE: &str = "gate: make, wait, open";
 
 fn behind_blocked_closures() -> Result<Duration, Stop> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -8,7 +8,7 @@ use fencepost::{
 };
 
 use super::{
-    Bench, Figures, Measure, Row, against,
+    Bench, Figures, GATE, Measure, Row, against,
     harness::{Side, in_settled_turns},
 };
 use crate::Stop;
@@ -22,6 +22,7 @@ pub(super) const MEASURES: &[Measure] = &[
     |bench| bench.vulkan_round_trip("record + synchronize", false),
     |bench| bench.vulkan_round_trip("record + synchronize, timed", true),
     Bench::vulkan_query,
+    Bench::vulkan_gate,
     Bench::measure_sample,
 ];
 
@@ -149,5 +150,21 @@ impl Bench {
         });
         let base = ("vkGetSemaphoreCounterValue", None);
         self.compare_settled("query, complete", base, &|| sides.settle(), ours, bare)
+    }
+
+    /// By hand one semaphore serves all waits, since each is over before the next begins.
+    fn vulkan_gate(&self) -> Result<Row, Stop> {
+        let sides = self.vulkan_sides()?;
+        let ours: Side<'_> = Box::new(|n| self.gates(&sides.ours, n));
+        let bare: Side<'_> = Box::new(|n| {
+            let mut native = sides.bare.borrow_mut();
+            for _ in 0..n {
+                black_box(&mut native).block()?;
+                native.unblock()?;
+            }
+            Ok(())
+        });
+        let base = ("submit + vkSignalSemaphore by hand", None);
+        self.compare_settled(GATE, base, &|| sides.settle(), ours, bare)
     }
 }

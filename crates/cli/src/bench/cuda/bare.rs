@@ -4,7 +4,7 @@ use std::{
     ffi::{c_int, c_uint, c_void},
     sync::{
         OnceLock,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
@@ -59,6 +59,7 @@ functions! {
     host_alloc = "cuMemHostAlloc" (*mut Handle, usize, c_uint);
     host_pointer = "cuMemHostGetDevicePointer_v2" (*mut u64, Handle, c_uint);
     elapsed = "cuEventElapsedTime_v2" or "cuEventElapsedTime" (*mut f32, Handle, Handle);
+    context_id = "cuCtxGetId" or "cuCtxGetApiVersion" (Handle, *mut u64);
 }
 
 impl Driver {
@@ -100,6 +101,7 @@ fn refused(call: &'static str, code: c_int) -> Stop {
 pub(super) struct Stream {
     driver: &'static Driver,
     raw: Handle,
+    context: Handle,
     /// Owns the native stream, and takes the kernels of a measurement.
     pub(super) owner: fencepost::Stream,
 }
@@ -132,7 +134,12 @@ impl Stream {
         check("cuCtxPushCurrent", unsafe {
             (driver.push_context)(context)
         })?;
-        Ok(Stream { driver, raw, owner })
+        Ok(Stream {
+            driver,
+            raw,
+            context,
+            owner,
+        })
     }
 
     /// `cuEventCreate`.
@@ -192,6 +199,32 @@ impl Stream {
         check("cuStreamWaitValue32", status)?;
         word.cell.store(next, Ordering::Release);
         Ok(())
+    }
+
+    /// `cuEventElapsedTime` with what a safe call cannot do without. A driver crashes when it is
+    /// given an event of a context that was reset, so that it is asked for the context's number
+    /// first; one from before CUDA 12, which has no such number, for the context's API version. No
+    /// other thread may record one of the events again meanwhile, so that each is locked.
+    #[inline]
+    pub(super) fn checked_elapsed(
+        &self,
+        start: (&Event, &AtomicBool),
+        end: (&Event, &AtomicBool),
+    ) -> Result<Option<f32>, Stop> {
+        let mut id = 0;
+        for (_, locked) in [start, end] {
+            if locked.swap(true, Ordering::Acquire) {
+                return Ok(None);
+            }
+        }
+        // SAFETY: the context lives as long as the process; `id` is a u64.
+        let status = unsafe { (self.driver.context_id)(self.context, &raw mut id) };
+        check("cuCtxGetId", status)?;
+        let millis = start.0.elapsed(end.0);
+        for (_, locked) in [start, end] {
+            locked.store(false, Ordering::Release);
+        }
+        millis.map(Some)
     }
 
     /// Waits for everything on the stream, by an event of its own.

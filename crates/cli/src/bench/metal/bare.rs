@@ -72,6 +72,20 @@ impl Stream {
         })
     }
 
+    /// A command buffer that waits for the next value, which the host signals then.
+    pub(super) fn wait_and_signal(&mut self) -> Result<(), Stop> {
+        autoreleasepool(|_| {
+            let buffer = some("MTLCommandQueue.commandBuffer", self.queue.commandBuffer())?;
+            self.value += 1;
+            let event: &ProtocolObject<dyn MTLEvent> = ProtocolObject::from_ref(&*self.event);
+            buffer.encodeWaitForEvent_value(event, self.value);
+            buffer.commit();
+            self.event.setSignaledValue(self.value);
+            self.last = Some(buffer);
+            Ok(())
+        })
+    }
+
     /// Whether the last one is complete, by its `status`.
     pub(super) fn query(&self) -> bool {
         let last = self.last.as_ref();
