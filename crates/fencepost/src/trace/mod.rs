@@ -21,5 +21,7 @@ mod picture;
 mod samples;
 #[allow(dead_code)]
 mod save;
+#[allow(dead_code)]
+mod svg;
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -362,38 +362,16 @@ fn kind(state: State) -> usize {
 
 /// Every text that events refer to, in the lists it is referred to in.
 fn interned(picture: &Picture) -> InternedData {
-    let entry = |iid: u64, text: String| Interned {
-        iid: Some(iid),
-        text: Some(text),
-    };
-    let own = |names: &[(u64, &str)]| -> Vec<Interned> {
-        names
-            .iter()
-            .map(|(iid, text)| entry(*iid, (*text).to_owned()))
+    let used = Used::of(picture);
+    let text = |number: u32| picture.texts[number as usize].clone();
+    let listed = |used: &[bool]| -> Vec<Interned> {
+        let numbers = (0..).zip(used).filter(|(_, used)| **used);
+        numbers
+            .map(|(number, _)| entry(OWN + u64::from(number), text(number)))
             .collect()
     };
-    let text = |number: u32| picture.texts[number as usize].clone();
-
-    let of_slices = picture.slices.iter().map(|slice| (slice.name, slice.state));
-    let of_marks = picture.marks.iter().map(|mark| (mark.name, mark.state));
-    let mut used = vec![[false; 3]; picture.texts.len()];
-    let mut values = vec![false; picture.texts.len()];
-    for (name, state) in of_slices.chain(of_marks) {
-        if let State::Failed(why) = state {
-            values[why as usize] = true;
-        }
-        used[name as usize][kind(state)] = true;
-    }
-    let mut keys = vec![false; picture.texts.len()];
-    for attribute in &picture.attributes {
-        keys[attribute.name as usize] = true;
-        if let Value::Text(text) = attribute.value {
-            values[text as usize] = true;
-        }
-    }
-
     let mut event_names = own(&[(NAME_WAIT, "wait"), (NAME_DROPPED, "spans were dropped")]);
-    for (number, kinds) in (0..).zip(&used) {
+    for (number, kinds) in (0..).zip(&used.names) {
         for (kind, used) in kinds.iter().enumerate() {
             if *used {
                 let suffix = names::suffix(KINDS[kind]);
@@ -402,12 +380,15 @@ fn interned(picture: &Picture) -> InternedData {
             }
         }
     }
-    let listed = |used: &[bool]| -> Vec<Interned> {
-        let numbers = (0..).zip(used).filter(|(_, used)| **used);
-        numbers
-            .map(|(number, _)| entry(OWN + u64::from(number), text(number)))
-            .collect()
-    };
+    let mut debug_annotation_names = own(&[
+        (START_TICKS, names::START_TICKS),
+        (END_TICKS, names::END_TICKS),
+        (TICKS, names::TICKS),
+        (UNCERTAINTY, names::UNCERTAINTY),
+        (FAILURE, names::FAILURE),
+        (DROPPED, "dropped"),
+    ]);
+    debug_annotation_names.extend(listed(&used.keys));
     InternedData {
         event_categories: own(&[
             (CATEGORY_FAILED, "failed"),
@@ -415,20 +396,57 @@ fn interned(picture: &Picture) -> InternedData {
             (CATEGORY_WAIT, "wait"),
         ]),
         event_names,
-        debug_annotation_names: [
-            own(&[
-                (START_TICKS, names::START_TICKS),
-                (END_TICKS, names::END_TICKS),
-                (TICKS, names::TICKS),
-                (UNCERTAINTY, names::UNCERTAINTY),
-                (FAILURE, names::FAILURE),
-                (DROPPED, "dropped"),
-            ]),
-            listed(&keys),
-        ]
-        .concat(),
-        debug_annotation_string_values: listed(&values),
+        debug_annotation_names,
+        debug_annotation_string_values: listed(&used.values),
     }
+}
+
+/// Which texts are used as what.
+struct Used {
+    /// By [`kind`].
+    names: Vec<[bool; 3]>,
+    keys: Vec<bool>,
+    values: Vec<bool>,
+}
+
+impl Used {
+    fn of(picture: &Picture) -> Self {
+        let count = picture.texts.len();
+        let mut used = Self {
+            names: vec![[false; 3]; count],
+            keys: vec![false; count],
+            values: vec![false; count],
+        };
+        let of_slices = picture.slices.iter().map(|slice| (slice.name, slice.state));
+        let of_marks = picture.marks.iter().map(|mark| (mark.name, mark.state));
+        for (name, state) in of_slices.chain(of_marks) {
+            used.names[name as usize][kind(state)] = true;
+            if let State::Failed(why) = state {
+                used.values[why as usize] = true;
+            }
+        }
+        for attribute in &picture.attributes {
+            used.keys[attribute.name as usize] = true;
+            if let Value::Text(text) = attribute.value {
+                used.values[text as usize] = true;
+            }
+        }
+        used
+    }
+}
+
+fn entry(iid: u64, text: String) -> Interned {
+    Interned {
+        iid: Some(iid),
+        text: Some(text),
+    }
+}
+
+fn own(names: &[(u64, &str)]) -> Vec<Interned> {
+    let entries = names.iter();
+    entries
+        .map(|(iid, text)| entry(*iid, (*text).to_owned()))
+        .collect()
 }
 
 /// The reader takes numbers of 64 bits as ones with a sign. Larger ones are written as text.

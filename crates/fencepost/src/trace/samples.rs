@@ -44,6 +44,83 @@ pub(super) fn process(pid: u32) -> Picture {
     }
 }
 
+/// Chunks that three streams work on one after the other, and a thread that submits them.
+pub(super) fn pipeline(chunks: usize) -> Picture {
+    let mut picture = process(1);
+    picture.texts = ["load", "count", "reduce", "submit", "no more paper"]
+        .map(str::to_owned)
+        .into();
+    picture.dropped = 2;
+    let stream = |id: u32| Track {
+        id,
+        name: format!("stream {} \"{}\"", id + 1, picture.texts[id as usize]),
+        kind: Kind::Stream {
+            device: "host".to_owned(),
+        },
+    };
+    picture.tracks = (0..3).map(stream).collect();
+    picture.tracks.push(Track {
+        id: 3,
+        name: "main".to_owned(),
+        kind: Kind::Thread { tid: 4_000 },
+    });
+    for stage in 0..3 {
+        for chunk in 0..chunks as u32 {
+            stage_of(&mut picture, stage, chunk, chunks);
+        }
+    }
+    for chunk in 0..chunks as i64 {
+        let start = chunk * 15_000;
+        for (name, from, to) in [(3, 0, 12_000), (0, 1_000, 5_000), (1, 5_000, 9_000)] {
+            let within = slice(3, name, start + from, start + to, State::Complete);
+            picture.slices.push(within);
+        }
+    }
+    picture
+}
+
+/// What a stream does for a chunk, and that it waits for the stream before it.
+fn stage_of(picture: &mut Picture, stage: u32, chunk: u32, chunks: usize) {
+    let (ready, length) = [(0, 90_000), (105_000, 120_000), (230_000, 20_000)][stage as usize];
+    let start = ready + i64::from(chunk) * 126_000;
+    let state = match (stage, chunk) {
+        (1, 4) => State::Failed(4),
+        (2, 5) => State::Unfinished,
+        _ => State::Complete,
+    };
+    let own = picture.slices.len() as u32;
+    let own_slice = slice(stage, stage, start, start + length, state);
+    picture.slices.push(own_slice);
+    if stage > 0 {
+        let before = own - chunks as u32;
+        picture.arrows.push(Arrow {
+            from: ArrowEnd {
+                track: stage - 1,
+                time: picture.slices[before as usize].end,
+                on: On::Slice(before),
+            },
+            to: ArrowEnd {
+                track: stage,
+                time: BEGIN + start,
+                on: On::Slice(own),
+            },
+        });
+    }
+}
+
+fn slice(track: u32, name: u32, start: i64, end: i64, state: State) -> Slice {
+    Slice {
+        track,
+        name,
+        start: BEGIN + start,
+        end: BEGIN + end,
+        state,
+        ticks: None,
+        uncertainty: 50,
+        attributes: 0..0,
+    }
+}
+
 /// Track, start, length, name, state, ticks and uncertainty of a slice.
 type SlicePart = (usize, i64, i64, u32, u8, Option<(u64, u64)>, u32);
 

@@ -9,14 +9,15 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use super::{json, perfetto, picture::Picture};
+use super::{json, perfetto, picture::Picture, svg};
 
 type Writer = fn(&Picture, &mut dyn Write) -> io::Result<()>;
 
 /// What each suffix means.
-const FORMATS: [(&str, &str, Writer); 2] = [
+const FORMATS: [(&str, &str, Writer); 3] = [
     ("pftrace", "Perfetto", perfetto::write),
     ("json", "Chrome", json::write),
+    ("svg", "a picture", svg::write),
 ];
 
 /// Writes `picture` to `path`, in the format that its suffix names. What was there stays until the

@@ -454,3 +454,66 @@ fn a_file_is_replaced_at_once() {
     assert_ne!(fs::read(&path).unwrap(), b"old");
     assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
 }
+
+fn drawn(picture: &Picture) -> String {
+    let folder = Folder::new();
+    let path = folder.0.join("trace.svg");
+    save(picture, &path).unwrap();
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn a_picture_has_every_row_and_name_and_no_colour_alone_tells_a_failure() {
+    let svg = drawn(&samples::pipeline(6));
+    keep("pipeline", &svg);
+    for text in [
+        "host stream 1 &quot;load&quot;".replace("&quot;", "\""),
+        ">count<".to_owned(),
+        "count (failed), 120 µs: no more paper".to_owned(),
+        "prefers-color-scheme:dark".to_owned(),
+        "url(#hatched)".to_owned(),
+        "time in \u{b5}s".to_owned(),
+        "2 more were dropped".to_owned(),
+    ] {
+        assert!(svg.contains(&text), "{text}: {svg}");
+    }
+    assert_eq!(svg.matches("marker-end").count(), 12 + 1);
+}
+
+#[test]
+fn a_picture_of_a_long_trace_is_as_large_as_that_of_a_short_one() {
+    let svg = drawn(&samples::pipeline(20_000));
+    assert!(svg.len() < 200_000, "{} bytes", svg.len());
+    assert!(svg.contains("20000 × count (1 failed)"), "{svg}");
+    assert!(svg.contains("40000 arrows are not shown"), "{svg}");
+    keep("long", &svg);
+}
+
+#[test]
+fn pictures_are_well_formed_whatever_is_in_them() {
+    on_pictures(|parts| {
+        let svg = drawn(&parts.picture(1));
+        assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
+        for wrong in ["NaN", "inf", "\u{1}", "<name>"] {
+            assert!(!svg.contains(wrong), "{wrong}: {svg}");
+        }
+        // Every tag is closed, in the order of opening.
+        let mut open = Vec::new();
+        for tag in svg.split('<').skip(1) {
+            let tag = tag.split_once('>').expect("a tag ends").0;
+            match tag.strip_prefix('/') {
+                Some(name) => assert_eq!(open.pop(), Some(name)),
+                None if tag.ends_with('/') => {}
+                None => open.push(tag.split(' ').next().unwrap_or_default()),
+            }
+        }
+        assert!(open.is_empty(), "{open:?}");
+    });
+}
+
+/// Keeps a file to look at, in the folder that a variable names.
+fn keep(name: &str, svg: &str) {
+    if let Some(folder) = std::env::var_os("FENCEPOST_KEEP_PICTURES") {
+        fs::write(Path::new(&folder).join(format!("{name}.svg")), svg).unwrap();
+    }
+}
