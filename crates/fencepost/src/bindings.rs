@@ -16,7 +16,7 @@ use crate::cuda::RawEvent;
 #[cfg(all(feature = "cuda", not(loom)))]
 pub use crate::cuda::device::stream_number;
 use crate::{
-    Correlation, Device, Error, Event, Gate, Marker, Place, Result, Stream, Timeout,
+    Correlation, Device, Error, Event, Gate, Marker, Place, Result, Stream, Timeout, WaitSet,
     error::InWords,
     measure::{Measure, Measurement},
     panics::Raised,
@@ -182,6 +182,38 @@ pub fn measure<E: From<Error>>(
     ungated: Option<String>,
 ) -> Result<Measurement, E> {
     measure.run_and_look(f, look, ungated)
+}
+
+/// [`WaitSet::synchronize_next_timeout`], for waits in slices: `None` where the set is empty or the
+/// slice is over, without the text that a timeout has. Without a slice it blocks for as long as it
+/// takes. A failure that it tells of counts as not seen: the caller tells only that there is one.
+pub fn next_ended<K>(
+    set: &mut WaitSet<K>,
+    slice: Option<Duration>,
+) -> Result<Option<(K, Result<()>)>> {
+    set.next_until(slice.and_then(|slice| Instant::now().checked_add(slice)))
+}
+
+/// As [`next_ended`], but never blocks.
+pub fn look_for_ended<K>(set: &mut WaitSet<K>) -> Option<(K, Result<()>)> {
+    set.look()
+}
+
+/// Puts into the set what is complete already.
+pub fn insert_complete<K>(set: &mut WaitSet<K>, key: K) {
+    set.insert_complete(key);
+}
+
+/// Calls `callback` on a thread for callbacks once one of the set has ended, and returns `true`;
+/// `false` where one has ended already or the set is empty. Replaces the callback of the call
+/// before.
+pub fn on_next_ended<K>(set: &mut WaitSet<K>, callback: impl FnOnce() + Send + 'static) -> bool {
+    set.call_back(callback)
+}
+
+/// [`Error::Timeout`] of a wait for the next of a set, which is not empty.
+pub fn timeout_of_set<K>(set: &WaitSet<K>, limit: Duration) -> Error {
+    set.timeout(limit)
 }
 
 /// [`Error::DeviceMismatch`].

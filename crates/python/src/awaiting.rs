@@ -65,7 +65,7 @@ fn iterator(future: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
 /// Sets the result of a future, unless it was cancelled meanwhile. Called by its loop.
 #[pyfunction]
 #[pyo3(name = "_settle")]
-fn settle(future: &Bound<'_, PyAny>, error: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+pub(crate) fn settle(future: &Bound<'_, PyAny>, error: Option<Bound<'_, PyAny>>) -> PyResult<()> {
     if future.call_method0("done")?.is_truthy()? {
         return Ok(());
     }

@@ -143,6 +143,11 @@ impl Core {
         }
     }
 
+    /// The raw event, once one is exposed.
+    pub(crate) fn raw(&self) -> Option<&RawEvent> {
+        self.exposure.get()
+    }
+
     /// Whether it is a raw event, whose state only the driver knows.
     pub(crate) fn is_raw(&self) -> bool {
         self.exposure.get().is_some()

@@ -10,7 +10,8 @@
 //! - `raw`, `core`, `elapsed`: what all three event classes are made of.
 //! - `objects`: the Rust side of the classes. `arguments`: what a Python argument means.
 //! - `dlpack`, `like`: the current stream of the framework that a tensor belongs to.
-//! - `awaiting`: `await event`. `interprocess`: events that two processes share.
+//! - `awaiting`: `await event`. `wait_many`: waiting for many. `interprocess`: events that two
+//!   processes share.
 //! - `cuda_class`: the class that `fencepost.cuda.Event` is.
 //! - `device`: the methods of that class. `mps`: `fencepost.mps`, and PyTorch's own MPS stream.
 //! - `correlation`: the host's clock.
@@ -57,6 +58,7 @@ mod stream;
 mod time_keeper;
 mod torch;
 mod wait;
+mod wait_many;
 
 /// Run the command line, and return its exit code. The first of ``args`` is the program's name.
 #[pyfunction]
@@ -87,6 +89,7 @@ mod _C {
         raised::close,
         stream::wrap_stream,
         time_keeper::PyTimeKeeper,
+        wait_many::PyWaits,
     };
     use super::{
         cuda_class::cuda_event,

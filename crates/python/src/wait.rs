@@ -64,6 +64,12 @@ impl Limit {
         })
     }
 
+    /// How much is left of it; `None` without one.
+    pub(crate) fn left_of_given(&self) -> Option<Duration> {
+        self.given
+            .map(|given| given.saturating_sub(self.began.elapsed()))
+    }
+
     /// The limit as the caller gave it, once it has passed.
     fn passed(&self) -> Option<Duration> {
         self.given.filter(|given| self.began.elapsed() >= *given)
@@ -137,6 +143,29 @@ pub(crate) fn wait_for(
                 }
             }
             Err(error) => return Err(Ended::Failed(error)),
+        }
+    }
+}
+
+/// Calls `wait` with slices of `limit`, without the GIL, until it gives something; `None` once the
+/// limit has passed. Without a slice, `wait` is to block for as long as it takes.
+pub(crate) fn in_slices<T: Send>(
+    py: Python<'_>,
+    limit: Limit,
+    mut wait: impl FnMut(Option<Duration>) -> Result<Option<T>, Error> + Send,
+) -> PyResult<Option<T>> {
+    // As in `wait_for`: the library is to see a wait of host work that has no deadline.
+    if IN_WORK.get() && limit.given.is_none() {
+        return py.detach(|| wait(None)).map_err(to_py);
+    }
+    loop {
+        let slice = limit.left(SLICE);
+        if let Some(given) = py.detach(|| wait(Some(slice))).map_err(to_py)? {
+            return Ok(Some(given));
+        }
+        py.check_signals()?;
+        if limit.passed().is_some() {
+            return Ok(None);
         }
     }
 }

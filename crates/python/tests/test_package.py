@@ -142,7 +142,8 @@ def test_the_readmes_examples_run_on_the_host(child):
     at = said.index("load")
     assert said[at + 1] == "compute, after the load"
     assert said[at + 2].endswith(" ms")
-    assert said[-1].startswith("[<fencepost.Event")
+    assert said[-1].startswith("<fencepost.Event")
+    assert said[-1].endswith(" is done")
 
 
 def test_the_readme_names_tests_that_exist():

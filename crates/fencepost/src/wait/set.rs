@@ -117,6 +117,11 @@ impl<K> WaitSet<K> {
         }
     }
 
+    /// See [`crate::bindings::insert_complete`].
+    pub(crate) fn insert_complete(&mut self, key: K) {
+        self.ended.push_back((key, Ok(())));
+    }
+
     fn add(&mut self, entry: Entry<K>) {
         let number = self.next;
         self.next += 1;
@@ -187,14 +192,14 @@ impl<K> WaitSet<K> {
     /// ```
     pub fn synchronize_next_timeout(&mut self, limit: Duration) -> Result<Option<(K, Result<()>)>> {
         match self.next_until(Instant::now().checked_add(limit))? {
-            Some(next) => Ok(Some(next)),
+            Some((key, ended)) => Ok(Some((key, ended.map_err(Error::seen)))),
             None if self.is_empty() => Ok(None),
             None => Err(self.timeout(limit)),
         }
     }
 
-    /// Blocks until one has ended, and takes it out. `None` if the set is empty or `deadline` has
-    /// passed.
+    /// Blocks until one has ended, and takes it out: its failure counts as not seen. `None` if the
+    /// set is empty or `deadline` has passed.
     pub(crate) fn next_until(
         &mut self,
         deadline: Option<Instant>,
@@ -203,7 +208,16 @@ impl<K> WaitSet<K> {
             let ended = first_of(&mut self.heads, deadline)?;
             self.settle(ended);
         }
-        Ok(self.take_out())
+        Ok(self.ended.pop_front())
+    }
+
+    /// Takes one out that has ended, without blocking: its failure counts as not seen.
+    pub(crate) fn look(&mut self) -> Option<(K, Result<()>)> {
+        if self.ended.is_empty() && self.pending != 0 {
+            let ended = self.heads.wait(Some(Instant::now()));
+            self.settle(ended);
+        }
+        self.ended.pop_front()
     }
 
     /// The error of a wait that has ended at `limit`.
@@ -232,26 +246,32 @@ impl<K> WaitSet<K> {
     /// # }).unwrap();
     /// ```
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(K, Result<()>)>> {
-        match self.next_or_wake(|| Waiter::Waker(cx.waker().clone())) {
-            Some(next) => Poll::Ready(Some(next)),
+        self.wake_by(|| Waiter::Waker(cx.waker().clone()));
+        match self.ended.pop_front() {
+            Some((key, ended)) => Poll::Ready(Some((key, ended.map_err(Error::seen)))),
             None if self.is_empty() => Poll::Ready(None),
             None => Poll::Pending,
         }
     }
 
-    /// Takes one out that has ended. If none has, what `sleeper` makes is fired once one has.
-    fn next_or_wake(&mut self, sleeper: impl FnOnce() -> Waiter) -> Option<(K, Result<()>)> {
+    /// Has what `sleeper` makes fired once one has ended, unless one has.
+    fn wake_by(&mut self, sleeper: impl FnOnce() -> Waiter) {
         if self.ended.is_empty() && self.pending != 0 {
             let ended = self.heads.wake_by(sleeper());
             self.settle(ended);
         }
-        self.take_out()
     }
 
-    /// The one that ended first of those that are known to have.
-    fn take_out(&mut self) -> Option<(K, Result<()>)> {
-        let (key, result) = self.ended.pop_front()?;
-        Some((key, result.map_err(Error::seen)))
+    /// Calls `callback` on a thread for callbacks once one has ended, unless one has: then it
+    /// returns `false`. Replaces the callback before.
+    pub(crate) fn call_back(&mut self, callback: impl FnOnce() + Send + 'static) -> bool {
+        let first = self.heads.markers().next();
+        if let Some((_, first)) = first {
+            let callbacks = first.point().timeline.stream.device.callbacks.clone();
+            let call = move |_| callbacks.call(Box::new(callback));
+            self.wake_by(|| Waiter::Call(Box::new(call)));
+        }
+        self.ended.is_empty() && self.pending != 0
     }
 
     /// Moves what has ended out of its lanes, and waits for the next one of each.

@@ -36,11 +36,25 @@ from fencepost._C import (
     locations,
     measure,
 )
+from fencepost._many import (
+    ALL_COMPLETED,
+    FIRST_COMPLETED,
+    FIRST_EXCEPTION,
+    DoneAndNotDone,
+    as_completed,
+    as_completed_async,
+    wait,
+    wait_async,
+)
 
 __all__ = [
+    "ALL_COMPLETED",
+    "FIRST_COMPLETED",
+    "FIRST_EXCEPTION",
     "_C",
     "Correlation",
     "Device",
+    "DoneAndNotDone",
     "Event",
     "Gate",
     "HostTime",
@@ -50,11 +64,15 @@ __all__ = [
     "Stream",
     "TimeKeeper",
     "__version__",
+    "as_completed",
+    "as_completed_async",
     "cuda",
     "devices",
     "locations",
     "measure",
     "mps",
+    "wait",
+    "wait_async",
 ]
 
 # Threads of the library must not run Python once the interpreter ends.
