@@ -45,6 +45,9 @@ pub(super) const MEASURES: &[Measure] = &[
     #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
     |bench| bench.cuda_await_cost("await, 2 ms, processor time", 2_000_000),
     Bench::cuda_await_many,
+    Bench::any_of_many,
+    Bench::any_of_many_asleep,
+    Bench::any_of_many_at_once,
 ];
 
 /// Whether the stream's native handle was given out. Others may capture the stream then, so that

@@ -20,6 +20,7 @@ use harness::{How, Side, in_settled_turns, in_turns};
 mod bare;
 mod cuda;
 mod harness;
+mod many;
 mod measuring;
 #[cfg(target_vendor = "apple")]
 mod metal;
@@ -122,6 +123,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
         Bench::streams,
         Bench::behind_blocked,
         Bench::gate,
+        Bench::any_of_many,
+        Bench::any_of_many_asleep,
+        Bench::any_of_many_at_once,
         Bench::measure_sample,
     ];
     let measures = match bench.device.backend() {
