@@ -523,7 +523,7 @@ def test_wrong_arguments_raise_as_for_any_method(cuda, stream, make):
             call(streams=stream)
         with pytest.raises(TypeError, match="expected a stream"):
             call("stream")
-        assert str(inspect.signature(call)) == "(stream=None)"
+        assert str(inspect.signature(call)) == "(stream=None, *, like=None)"
         assert inspect.getdoc(call)
     for method in (type(event).record, type(event).wait):
         with pytest.raises(TypeError, match="doesn't apply to"):
