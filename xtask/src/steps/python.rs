@@ -237,14 +237,8 @@ pub(super) fn mps_tests(w: &Workspace, built: &Path) -> Result<Vec<Task>, String
     let folder = environment.folder.join("metal-sim");
     let package = folder.join("fencepost");
     let sources = w.root.join(PACKAGE).join("python/fencepost");
-    for source in [
-        "__init__.py",
-        "__main__.py",
-        "_asking.py",
-        "cuda.py",
-        "mps.py",
-    ] {
-        link_as(&sources.join(source), &package, source)?;
+    for source in python_files(&sources)? {
+        link_as(&sources.join(&source), &package, &source)?;
     }
     link_as(&built.join("lib_C.so"), &package, "_C.abi3.so")?;
 
@@ -263,4 +257,12 @@ pub(super) fn mps_tests(w: &Workspace, built: &Path) -> Result<Vec<Task>, String
     );
     let builds = environment.make(w).into_iter().map(Task::Build);
     Ok(builds.chain([Task::Test(test)]).collect())
+}
+
+/// The names of the Python modules in a folder.
+fn python_files(folder: &Path) -> Result<Vec<String>, String> {
+    let entries = std::fs::read_dir(folder);
+    let entries = entries.map_err(|error| format!("cannot list {}: {error}", folder.display()))?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.filter(|name| name.ends_with(".py")).collect())
 }
