@@ -71,6 +71,12 @@ pub fn peek(event: &Event) -> Option<bool> {
     event.peek()
 }
 
+/// Whether an event was ever recorded. One atomic load.
+#[inline]
+pub fn is_recorded(event: &Event) -> bool {
+    event.is_recorded()
+}
+
 /// A marker behind everything submitted so far on each live stream of `device`, for waits that
 /// look for signals now and then. Never waits for the device. Each has the errors of
 /// [`Stream::record`].

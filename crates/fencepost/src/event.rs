@@ -274,6 +274,12 @@ impl Event {
         }
     }
 
+    /// See [`crate::bindings::is_recorded`].
+    #[inline]
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.slot.is_recorded()
+    }
+
     /// See [`crate::bindings::peek`].
     #[inline]
     pub(crate) fn peek(&self) -> Option<bool> {

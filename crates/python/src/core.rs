@@ -256,10 +256,10 @@ impl Core {
     }
 
     /// Whether it was ever recorded.
-    pub(crate) fn is_recorded(&self, py: Python<'_>) -> bool {
+    pub(crate) fn is_recorded(&self) -> bool {
         match (self.exposure.get(), self.event.get()) {
             (Some(raw), _) => raw.is_recorded(),
-            (None, Some(event)) => py.detach(|| event.marker()).is_some(),
+            (None, Some(event)) => bindings::is_recorded(event),
             (None, None) => false,
         }
     }

@@ -9,12 +9,11 @@ use crate::{
 };
 
 /// Checks that a time between the two makes sense. The order of the checks is PyTorch's.
-fn check_pair(py: Python<'_>, start: &Core, end: &Core) -> Result<()> {
-    check_named(py, start, end)
-        .map_err(|error| bindings::of_events(error, start.name(), end.name()))
+fn check_pair(start: &Core, end: &Core) -> Result<()> {
+    check_named(start, end).map_err(|error| bindings::of_events(error, start.name(), end.name()))
 }
 
-fn check_named(py: Python<'_>, start: &Core, end: &Core) -> Result<()> {
+fn check_named(start: &Core, end: &Core) -> Result<()> {
     let pair = [(start, "start"), (end, "end")];
     for (event, which) in pair {
         if !event.flags.timing {
@@ -22,7 +21,7 @@ fn check_named(py: Python<'_>, start: &Core, end: &Core) -> Result<()> {
         }
     }
     for (event, which) in pair {
-        if !event.is_recorded(py) {
+        if !event.is_recorded() {
             return Err(bindings::not_recorded(which));
         }
     }
@@ -43,7 +42,7 @@ fn check_named(py: Python<'_>, start: &Core, end: &Core) -> Result<()> {
 /// The time from `start` to `end`, signed; an error while either is pending.
 fn time_now(py: Python<'_>, start: &Core, end: &Core) -> Result<Elapsed> {
     let named = |error| bindings::of_events(error, start.name(), end.name());
-    check_pair(py, start, end)?;
+    check_pair(start, end)?;
     if let (Some(start), Some(end)) = (start.event(), end.event()) {
         let elapsed = py.detach(|| start.elapsed(end)).map_err(named)?;
         return Ok(elapsed);
@@ -75,7 +74,7 @@ pub(crate) fn elapsed_after(
     limit: Limit,
     map: fn(Error) -> PyErr,
 ) -> PyResult<f64> {
-    check_pair(py, start, end).map_err(map)?;
+    check_pair(start, end).map_err(map)?;
     // The markers are taken first: another thread may record again while this one waits.
     if let (Some(first), Some(last)) = (start.marker(py), end.marker(py)) {
         for (event, marker) in [(start, &first), (end, &last)] {

@@ -71,7 +71,7 @@ pub(crate) fn wait(py: Python<'_>, event: &Core, target: &Target) -> PyResult<()
 
 /// As in `torch.mps`, `false` before the first record.
 pub(crate) fn query(py: Python<'_>, event: &Core) -> PyResult<bool> {
-    Ok(event.query(py).map_err(|error| to_py(*error))? && event.is_recorded(py))
+    Ok(event.query(py).map_err(|error| to_py(*error))? && event.is_recorded())
 }
 
 /// As in `torch.mps`, an error for events in reverse order.
