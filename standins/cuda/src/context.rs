@@ -1,16 +1,35 @@
 //! Contexts and GPUs.
 
 use crate::codes::{
-    CUDA_ERROR_CONTEXT_IS_DESTROYED, CUDA_ERROR_LAUNCH_FAILED, CUDA_ERROR_OUT_OF_MEMORY, CUresult,
-    CudaResult,
+    CUDA_ERROR_CONTEXT_IS_DESTROYED, CUDA_ERROR_INVALID_CONTEXT, CUDA_ERROR_LAUNCH_FAILED,
+    CUDA_ERROR_OUT_OF_MEMORY, CUresult, CudaResult,
 };
 use crate::log::LOG;
 use crate::marker::Marker;
 use crate::sticky_error::StickyError;
 use fencepost_sim::lock;
 use fencepost_sim::{Command, Error, Planned, Queue, SimDevice, Submission, TimestampQuery};
+use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+
+thread_local! {
+    /// The stack of current contexts, the current one last.
+    static STACK: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The stack of the calling thread.
+pub(crate) fn stack<R>(body: impl FnOnce(&mut Vec<usize>) -> R) -> CudaResult<R> {
+    // a thread that is ending has no current context
+    STACK
+        .try_with(|stack| body(&mut stack.borrow_mut()))
+        .map_err(|_| CUDA_ERROR_INVALID_CONTEXT)
+}
+
+/// The calling thread's current context, or 0.
+pub(crate) fn current_handle() -> usize {
+    stack(|stack| stack.last().copied().unwrap_or(0)).unwrap_or(0)
+}
 
 /// A context is one simulated device. A reset replaces it by another, which has no sticky error.
 #[derive(Debug)]

@@ -56,6 +56,9 @@ pub(crate) struct Driver {
     pub(crate) drift: f64,
     /// How much work may be pending on a stream before a call that submits more blocks; 0: any.
     pub(crate) queue_depth: usize,
+    /// Whether loading a module waits for all work of the context, as a real driver does while a
+    /// stream is held.
+    pub(crate) module_waits: bool,
     /// The queue that the current call has filled.
     pub(crate) full_queue: Option<(Arc<Context>, Queue)>,
     /// Whether the process that exported an event may open its handle, so that it can act as a
@@ -124,6 +127,7 @@ impl Driver {
             recycle: std::env::var_os("FENCEPOST_SIM_CUDA_RECYCLE").is_some_and(|v| v == "1"),
             drift: number("FENCEPOST_SIM_CUDA_DRIFT").unwrap_or(20) as f64,
             queue_depth: number("FENCEPOST_SIM_CUDA_QUEUE_DEPTH").unwrap_or(0),
+            module_waits: number("FENCEPOST_SIM_CUDA_MODULE_WAITS") == Some(1),
             full_queue: None,
             ipc_in_one_process: false,
             ipc_events: number("FENCEPOST_SIM_CUDA_IPC") != Some(0),

@@ -23,6 +23,13 @@ impl<'a, T> Out<'a, T> {
         Out(None)
     }
 
+    /// Where it points to.
+    pub(crate) fn pointer(&self) -> *const T {
+        self.0
+            .as_deref()
+            .map_or(std::ptr::null(), |place| std::ptr::from_ref(place).cast())
+    }
+
     /// For a result that must not be null. A function calls this before it changes anything.
     pub(crate) fn required(self) -> CudaResult<Place<'a, T>> {
         self.0.map(Place).ok_or(CUDA_ERROR_INVALID_VALUE)

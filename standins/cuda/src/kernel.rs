@@ -11,6 +11,7 @@
 use crate::codes::{CUDA_ERROR_LAUNCH_FAILED, CudaResult};
 use crate::context::Context;
 use crate::memory::Memory;
+use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -33,6 +34,17 @@ impl KernelName {
             "fencepost_trap" => KernelName::Trap,
             _ => return None,
         })
+    }
+
+    /// Its name, as a C string.
+    pub(crate) fn symbol(self) -> &'static CStr {
+        match self {
+            KernelName::Append => c"fencepost_append",
+            KernelName::Histogram => c"fencepost_histogram",
+            KernelName::Reduce => c"fencepost_reduce",
+            KernelName::Spin => c"fencepost_spin",
+            KernelName::Trap => c"fencepost_trap",
+        }
     }
 
     /// The sizes of its parameters in bytes.

@@ -31,6 +31,8 @@
 //!   share, so that a blocked stream blocks others. By default each stream has its own.
 //! * `FENCEPOST_SIM_CUDA_QUEUE_DEPTH`: how much work may be pending on a stream before a call that
 //!   submits more blocks. By default there is no limit.
+//! * `FENCEPOST_SIM_CUDA_MODULE_WAITS`: `1` makes loading a module wait for all work of the
+//!   context, as real drivers do while a stream is held.
 //! * `FENCEPOST_SIM_CUDA_DRIFT`: by how many parts per million the clocks drift from the host's.
 //!   Those of devices with even numbers are fast, the others slow. Default: 20.
 //! * `FENCEPOST_SIM_CUDA_RECYCLE`: `1` uses handles of destroyed objects again.
@@ -51,6 +53,8 @@
 //! * Handles are keys, never pointers. An invalid handle gives an error and a violation: its object
 //!   is destroyed or of another kind, or it was never returned.
 //! * In the child of a fork every call returns `CUDA_ERROR_NOT_INITIALIZED`.
+//! * `cuInit` loads the library that `CUDA_INJECTION64_PATH` names. The library is a stand-in for
+//!   CUPTI too, as far as callbacks for some calls of the driver go.
 //! * The library is a stand-in for NVML too, named in `FENCEPOST_NVML_LIBRARY`. Its functions
 //!   neither initialise nor need the driver.
 //!
@@ -72,6 +76,7 @@
 //!    driver's other objects.
 //! 3. `driver`: the tables of all objects, behind one lock.
 //! 4. `entry`: the part that all calls share: counts, planned faults and the driver's lock.
+//!    `cupti`: who is told of calls.
 //! 5. `api`: the functions of the driver API, by topic. Each module names the documentation that it
 //!    follows.
 //! 6. `control_functions`: what tests plan and inspect. `control` is its safe wrapper.
@@ -85,6 +90,7 @@ pub mod codes;
 mod context;
 mod control;
 mod control_functions;
+mod cupti;
 mod driver;
 mod entry;
 mod event;
@@ -105,6 +111,7 @@ mod work;
 pub use api::*;
 pub use control::{Control, Live, Session, library_path};
 pub use control_functions::*;
+pub use cupti::{Callback, CallbackData};
 pub use ffi::Out;
 pub use types::*;
 

@@ -14,6 +14,7 @@ use crate::codes::{
     CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD, CUresult, CudaResult,
 };
 use crate::context::Context;
+use crate::cupti::{Call, Params, traced};
 use crate::driver::Driver;
 use crate::entry::{call, call_unlocked, this_thread};
 use crate::event::Event;
@@ -265,42 +266,56 @@ impl Driver {
 /// Begins a capture: later work of the stream becomes nodes of a graph and does not run.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamBeginCapture_v2(stream: CUstream, mode: c_uint) -> CUresult {
-    call("cuStreamBeginCapture_v2", |driver| {
-        if mode > CU_STREAM_CAPTURE_MODE_RELAXED {
-            return Err(CUDA_ERROR_INVALID_VALUE);
-        }
-        let stream = driver.stream_key(stream)?;
-        driver.check_stream(stream)?;
-        if driver.stream_ref(stream)?.is_legacy() {
-            return Err(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
-        }
-        if driver.capture_of(stream).is_some() {
-            return Err(CUDA_ERROR_ILLEGAL_STATE);
-        }
-        let id = driver.new_id();
-        let capture = Capture {
-            mode,
-            thread: this_thread(),
-            origin: stream,
-            invalid: false,
-            nodes: Vec::new(),
-        };
-        driver.captures.insert(id, capture);
-        driver.set_dependencies(stream, id, Vec::new());
-        Ok(())
-    })
+    traced(
+        Call::StreamBeginCapture,
+        &Params(stream, mode, ()),
+        None,
+        || {
+            call("cuStreamBeginCapture_v2", |driver| {
+                if mode > CU_STREAM_CAPTURE_MODE_RELAXED {
+                    return Err(CUDA_ERROR_INVALID_VALUE);
+                }
+                let stream = driver.stream_key(stream)?;
+                driver.check_stream(stream)?;
+                if driver.stream_ref(stream)?.is_legacy() {
+                    return Err(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+                }
+                if driver.capture_of(stream).is_some() {
+                    return Err(CUDA_ERROR_ILLEGAL_STATE);
+                }
+                let id = driver.new_id();
+                let capture = Capture {
+                    mode,
+                    thread: this_thread(),
+                    origin: stream,
+                    invalid: false,
+                    nodes: Vec::new(),
+                };
+                driver.captures.insert(id, capture);
+                driver.set_dependencies(stream, id, Vec::new());
+                Ok(())
+            })
+        },
+    )
 }
 
 /// Ends the capture that began in this stream.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamEndCapture(stream: CUstream, graph: Out<'_, CUgraph>) -> CUresult {
-    call("cuStreamEndCapture", |driver| {
-        let graph = graph.required()?;
-        let stream = driver.stream_key(stream)?;
-        let ended = driver.end_capture(stream);
-        graph.put(*ended.as_ref().unwrap_or(&0));
-        ended.map(drop)
-    })
+    traced(
+        Call::StreamEndCapture,
+        &Params(stream, graph.pointer(), ()),
+        None,
+        || {
+            call("cuStreamEndCapture", |driver| {
+                let graph = graph.required()?;
+                let stream = driver.stream_key(stream)?;
+                let ended = driver.end_capture(stream);
+                graph.put(*ended.as_ref().unwrap_or(&0));
+                ended.map(drop)
+            })
+        },
+    )
 }
 
 /// Whether the stream is being captured. 0: no; 1: yes; 2: the capture is invalid.

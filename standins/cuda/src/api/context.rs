@@ -5,7 +5,8 @@ use crate::codes::{
     CUDA_ERROR_CONTEXT_IS_DESTROYED, CUDA_ERROR_INVALID_CONTEXT, CUDA_ERROR_OUT_OF_MEMORY,
     CUresult, CudaResult,
 };
-use crate::context::Context;
+use crate::context::{Context, current_handle, stack};
+use crate::cupti::{Call, Params, traced};
 use crate::driver::Driver;
 use crate::entry::{call, call_then};
 use crate::ffi::Out;
@@ -13,25 +14,8 @@ use crate::log::LOG;
 use crate::marker::Marker;
 use crate::types::{CUcontext, CUdevice};
 use fencepost_sim::{Config, drift_of, offset_of};
-use std::cell::RefCell;
 use std::ffi::{c_int, c_uint};
 use std::sync::Arc;
-
-thread_local! {
-    /// The stack of current contexts, the current one last.
-    static STACK: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-}
-
-fn stack<R>(body: impl FnOnce(&mut Vec<usize>) -> R) -> CudaResult<R> {
-    // a thread that is ending has no current context
-    STACK
-        .try_with(|stack| body(&mut stack.borrow_mut()))
-        .map_err(|_| CUDA_ERROR_INVALID_CONTEXT)
-}
-
-fn current_handle() -> usize {
-    stack(|stack| stack.last().copied().unwrap_or(0)).unwrap_or(0)
-}
 
 impl Driver {
     /// The calling thread's current context, if it has no sticky error.
@@ -314,15 +298,17 @@ pub extern "C" fn cuCtxGetId(context: CUcontext, id: Out<'_, u64>) -> CUresult {
 /// Blocks until all work of the current context is complete.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCtxSynchronize() -> CUresult {
-    call_then(
-        "cuCtxSynchronize",
-        |driver| {
-            let context = driver.current()?;
-            driver.refuse_in_any_capture_of(&context)?;
-            driver.check_unsafe_call()?;
-            let markers = driver.last_markers(&context, true);
-            Ok((context, markers))
-        },
-        |(context, markers)| context.wait_all(&markers),
-    )
+    traced(Call::CtxSynchronize, &Params((), (), ()), None, || {
+        call_then(
+            "cuCtxSynchronize",
+            |driver| {
+                let context = driver.current()?;
+                driver.refuse_in_any_capture_of(&context)?;
+                driver.check_unsafe_call()?;
+                let markers = driver.last_markers(&context, true);
+                Ok((context, markers))
+            },
+            |(context, markers)| context.wait_all(&markers),
+        )
+    })
 }

@@ -1,5 +1,6 @@
 //! Devices: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__DEVICE.html>.
 
+use super::cupti::inject;
 use crate::codes::{
     CUDA_ERROR_INVALID_DEVICE, CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_NO_DEVICE, CUresult, CudaResult,
 };
@@ -40,6 +41,8 @@ pub extern "C" fn cuInit(flags: c_uint) -> CUresult {
         if with_driver(|driver| driver.gpus.is_empty())? {
             return Err(CUDA_ERROR_NO_DEVICE);
         }
+        // the driver is not initialized yet when the injected library is called
+        inject();
         INITIALIZED.store(true, Ordering::SeqCst);
         Ok(())
     })

@@ -7,6 +7,7 @@ use crate::codes::{
     CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_NOT_READY, CUDA_ERROR_NOT_SUPPORTED, CUresult, CudaResult,
 };
 use crate::context::Context;
+use crate::cupti::{Call, Params, traced};
 use crate::driver::Driver;
 use crate::entry::{call, call_then};
 use crate::event::{Event, EventState};
@@ -135,20 +136,24 @@ pub extern "C" fn cuEventCreate(event: Out<'_, CUevent>, flags: c_uint) -> CUres
 /// Destroys an event without blocking. Waits for it that were submitted earlier are not affected.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventDestroy_v2(event: CUevent) -> CUresult {
-    call("cuEventDestroy_v2", |driver| {
-        let removed = driver
-            .events
-            .remove(event, driver.recycle)
-            .map_err(|why| driver.bad_handle("event", event, why))?;
-        removed.context.sticky_error.check()
+    traced(Call::EventDestroy, &Params(event, (), ()), None, || {
+        call("cuEventDestroy_v2", |driver| {
+            let removed = driver
+                .events
+                .remove(event, driver.recycle)
+                .map_err(|why| driver.bad_handle("event", event, why))?;
+            removed.context.sticky_error.check()
+        })
     })
 }
 
 /// Records the event: its marker is now the one behind all earlier work of the stream.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventRecord(event: CUevent, stream: CUstream) -> CUresult {
-    call("cuEventRecord", |driver| {
-        driver.record(event, stream, false)
+    traced(Call::EventRecord, &Params(event, stream, ()), None, || {
+        call("cuEventRecord", |driver| {
+            driver.record(event, stream, false)
+        })
     })
 }
 
@@ -160,10 +165,17 @@ pub extern "C" fn cuEventRecordWithFlags(
     stream: CUstream,
     flags: c_uint,
 ) -> CUresult {
-    call("cuEventRecordWithFlags", |driver| match flags {
-        0 | 1 => driver.record(event, stream, flags == 1),
-        _ => Err(CUDA_ERROR_INVALID_VALUE),
-    })
+    traced(
+        Call::EventRecordWithFlags,
+        &Params(event, stream, flags),
+        None,
+        || {
+            call("cuEventRecordWithFlags", |driver| match flags {
+                0 | 1 => driver.record(event, stream, flags == 1),
+                _ => Err(CUDA_ERROR_INVALID_VALUE),
+            })
+        },
+    )
 }
 
 /// Whether the event's marker is complete. An event that was never recorded is complete.
@@ -178,11 +190,13 @@ pub extern "C" fn cuEventQuery(event: CUevent) -> CUresult {
 /// Blocks until the marker that the event has now is complete.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventSynchronize(event: CUevent) -> CUresult {
-    call_then(
-        "cuEventSynchronize",
-        |driver| driver.marker_of(event),
-        |(context, marker)| context.wait_all(marker.as_slice()),
-    )
+    traced(Call::EventSynchronize, &Params(event, (), ()), None, || {
+        call_then(
+            "cuEventSynchronize",
+            |driver| driver.marker_of(event),
+            |(context, marker)| context.wait_all(marker.as_slice()),
+        )
+    })
 }
 
 /// The milliseconds between two complete events, rounded to an `f32`.

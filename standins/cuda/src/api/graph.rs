@@ -1,6 +1,7 @@
 //! Graphs: <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__GRAPH.html>.
 
 use crate::codes::{CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, CUresult, CudaResult};
+use crate::cupti::{Call, Params, traced};
 use crate::driver::Driver;
 use crate::entry::call;
 use crate::event::EventState;
@@ -115,9 +116,11 @@ pub extern "C" fn cuGraphInstantiateWithFlags(
 /// Launches an executable graph in a stream.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphLaunch(exec: CUgraphExec, stream: CUstream) -> CUresult {
-    call("cuGraphLaunch", |driver| {
-        let stream = driver.stream_key(stream)?;
-        driver.launch(exec, stream)
+    traced(Call::GraphLaunch, &Params(exec, stream, ()), None, || {
+        call("cuGraphLaunch", |driver| {
+            let stream = driver.stream_key(stream)?;
+            driver.launch(exec, stream)
+        })
     })
 }
 

@@ -3,6 +3,7 @@
 //! <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EXEC.html>.
 
 use crate::codes::{CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_ERROR_INVALID_VALUE, CUresult, CudaResult};
+use crate::cupti::{Call, Params, traced};
 use crate::driver::Driver;
 use crate::entry::call;
 use crate::memory::Span;
@@ -30,22 +31,25 @@ pub extern "C" fn cuStreamWaitValue32_v2(
     value: u32,
     flags: c_uint,
 ) -> CUresult {
-    call("cuStreamWaitValue32_v2", |driver| {
-        // CU_STREAM_WAIT_VALUE_FLUSH changes nothing here
-        let compare = match flags & !(1 << 30) {
-            0 => Compare::Geq,
-            1 => Compare::Eq,
-            2 => Compare::And,
-            3 => Compare::Nor,
-            _ => return Err(CUDA_ERROR_INVALID_VALUE),
-        };
-        let stream = driver.stream_key(stream)?;
-        let wait = Work::Wait {
-            word: driver.word(address)?,
-            value,
-            compare,
-        };
-        driver.push(stream, wait).map(drop)
+    let params = Params(stream, address, [value, flags]);
+    traced(Call::StreamWaitValue32, &params, None, || {
+        call("cuStreamWaitValue32_v2", |driver| {
+            // CU_STREAM_WAIT_VALUE_FLUSH changes nothing here
+            let compare = match flags & !(1 << 30) {
+                0 => Compare::Geq,
+                1 => Compare::Eq,
+                2 => Compare::And,
+                3 => Compare::Nor,
+                _ => return Err(CUDA_ERROR_INVALID_VALUE),
+            };
+            let stream = driver.stream_key(stream)?;
+            let wait = Work::Wait {
+                word: driver.word(address)?,
+                value,
+                compare,
+            };
+            driver.push(stream, wait).map(drop)
+        })
     })
 }
 
@@ -57,14 +61,17 @@ pub extern "C" fn cuStreamWriteValue32_v2(
     value: u32,
     flags: c_uint,
 ) -> CUresult {
-    call("cuStreamWriteValue32_v2", |driver| {
-        // CU_STREAM_WRITE_VALUE_NO_MEMORY_BARRIER changes nothing here
-        if flags & !1 != 0 {
-            return Err(CUDA_ERROR_INVALID_VALUE);
-        }
-        let stream = driver.stream_key(stream)?;
-        let word = driver.word(address)?;
-        driver.push(stream, Work::Write { word, value }).map(drop)
+    let params = Params(stream, address, [value, flags]);
+    traced(Call::StreamWriteValue32, &params, None, || {
+        call("cuStreamWriteValue32_v2", |driver| {
+            // CU_STREAM_WRITE_VALUE_NO_MEMORY_BARRIER changes nothing here
+            if flags & !1 != 0 {
+                return Err(CUDA_ERROR_INVALID_VALUE);
+            }
+            let stream = driver.stream_key(stream)?;
+            let word = driver.word(address)?;
+            driver.push(stream, Work::Write { word, value }).map(drop)
+        })
     })
 }
 
@@ -79,10 +86,17 @@ pub unsafe extern "C" fn cuLaunchHostFunc(
     function: Option<unsafe extern "C" fn(*mut c_void)>,
     data: *mut c_void,
 ) -> CUresult {
-    call("cuLaunchHostFunc", |driver| {
-        let call = function.ok_or(CUDA_ERROR_INVALID_VALUE)?;
-        let stream = driver.stream_key(stream)?;
-        let function = HostFunction { call, data };
-        driver.push(stream, Work::Host(function)).map(drop)
-    })
+    traced(
+        Call::LaunchHostFunc,
+        &Params(stream, function, data),
+        None,
+        || {
+            call("cuLaunchHostFunc", |driver| {
+                let call = function.ok_or(CUDA_ERROR_INVALID_VALUE)?;
+                let stream = driver.stream_key(stream)?;
+                let function = HostFunction { call, data };
+                driver.push(stream, Work::Host(function)).map(drop)
+            })
+        },
+    )
 }

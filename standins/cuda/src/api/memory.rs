@@ -3,6 +3,7 @@
 use crate::codes::{
     CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, CUresult, CudaResult,
 };
+use crate::cupti::{Call, Params, traced};
 use crate::driver::Driver;
 use crate::entry::{call, call_then};
 use crate::ffi::Out;
@@ -29,7 +30,9 @@ pub extern "C" fn cuMemAlloc_v2(address: Out<'_, CUdeviceptr>, len: usize) -> CU
 /// Frees device memory. As real drivers do, it first waits for all earlier work of the context.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemFree_v2(address: CUdeviceptr) -> CUresult {
-    free("cuMemFree_v2", address, false)
+    traced(Call::MemFree, &Params(address, (), ()), None, || {
+        free("cuMemFree_v2", address, false)
+    })
 }
 
 /// Allocates page-locked host memory.
@@ -57,7 +60,9 @@ pub extern "C" fn cuMemHostAlloc(
 /// context.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemFreeHost(pointer: *mut c_void) -> CUresult {
-    free("cuMemFreeHost", pointer.addr() as u64, true)
+    traced(Call::MemFreeHost, &Params(pointer, (), ()), None, || {
+        free("cuMemFreeHost", pointer.addr() as u64, true)
+    })
 }
 
 fn free(name: &'static str, address: u64, host: bool) -> CUresult {

@@ -2,6 +2,7 @@
 
 mod capture;
 mod context;
+mod cupti;
 mod device;
 mod errors;
 mod event;
@@ -16,6 +17,7 @@ mod submit;
 
 pub use capture::*;
 pub use context::*;
+pub use cupti::*;
 pub use device::*;
 pub use errors::*;
 pub use event::*;

@@ -5,6 +5,7 @@ use crate::codes::{
     CUDA_ERROR_NOT_READY, CUresult, CudaResult,
 };
 use crate::context::Context;
+use crate::cupti::{Call, Params, traced};
 use crate::driver::Driver;
 use crate::entry::{call, call_then, this_thread};
 use crate::event::EventState;
@@ -93,7 +94,12 @@ impl Driver {
 /// Creates a stream in the current context.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamCreate(stream: Out<'_, CUstream>, flags: c_uint) -> CUresult {
-    create("cuStreamCreate", stream, flags)
+    traced(
+        Call::StreamCreate,
+        &Params(stream.pointer(), flags, ()),
+        None,
+        || create("cuStreamCreate", stream, flags),
+    )
 }
 
 /// Creates a stream. The stand-in ignores its priority.
@@ -101,9 +107,14 @@ pub extern "C" fn cuStreamCreate(stream: Out<'_, CUstream>, flags: c_uint) -> CU
 pub extern "C" fn cuStreamCreateWithPriority(
     stream: Out<'_, CUstream>,
     flags: c_uint,
-    _priority: c_int,
+    priority: c_int,
 ) -> CUresult {
-    create("cuStreamCreateWithPriority", stream, flags)
+    traced(
+        Call::StreamCreateWithPriority,
+        &Params(stream.pointer(), flags, priority),
+        None,
+        || create("cuStreamCreateWithPriority", stream, flags),
+    )
 }
 
 fn create(name: &'static str, stream: Out<'_, CUstream>, flags: c_uint) -> CUresult {
@@ -121,26 +132,28 @@ fn create(name: &'static str, stream: Out<'_, CUstream>, flags: c_uint) -> CUres
 /// Destroys a stream without blocking. Its work still runs.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamDestroy_v2(stream: CUstream) -> CUresult {
-    call("cuStreamDestroy_v2", |driver| {
-        if stream <= CU_STREAM_PER_THREAD {
-            LOG.violation("cuStreamDestroy_v2: a default stream cannot be destroyed");
-            return Err(CUDA_ERROR_INVALID_HANDLE);
-        }
-        if driver.streams.get(stream).is_ok() {
-            driver.invalidate_of(stream);
-        }
-        let removed = driver
-            .streams
-            .remove(stream, driver.recycle)
-            .map_err(|why| driver.bad_handle("stream", stream, why))?;
-        if let Some(end) = &removed.last
-            && !end.settled()
-        {
-            removed
-                .context
-                .keep_destroyed_stream(removed.is_blocking(), end.clone());
-        }
-        removed.context.sticky_error.check()
+    traced(Call::StreamDestroy, &Params(stream, (), ()), None, || {
+        call("cuStreamDestroy_v2", |driver| {
+            if stream <= CU_STREAM_PER_THREAD {
+                LOG.violation("cuStreamDestroy_v2: a default stream cannot be destroyed");
+                return Err(CUDA_ERROR_INVALID_HANDLE);
+            }
+            if driver.streams.get(stream).is_ok() {
+                driver.invalidate_of(stream);
+            }
+            let removed = driver
+                .streams
+                .remove(stream, driver.recycle)
+                .map_err(|why| driver.bad_handle("stream", stream, why))?;
+            if let Some(end) = &removed.last
+                && !end.settled()
+            {
+                removed
+                    .context
+                    .keep_destroyed_stream(removed.is_blocking(), end.clone());
+            }
+            removed.context.sticky_error.check()
+        })
     })
 }
 
@@ -162,16 +175,23 @@ pub extern "C" fn cuStreamQuery(stream: CUstream) -> CUresult {
 /// Blocks until all work of the stream is complete.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamSynchronize(stream: CUstream) -> CUresult {
-    call_then(
-        "cuStreamSynchronize",
-        |driver| {
-            let stream = driver.stream_key(stream)?;
-            let context = driver.check_stream(stream)?;
-            driver.refuse_in_capture(stream)?;
-            driver.check_unsafe_call()?;
-            Ok((context, driver.markers(stream)?))
+    traced(
+        Call::StreamSynchronize,
+        &Params(stream, (), ()),
+        None,
+        || {
+            call_then(
+                "cuStreamSynchronize",
+                |driver| {
+                    let stream = driver.stream_key(stream)?;
+                    let context = driver.check_stream(stream)?;
+                    driver.refuse_in_capture(stream)?;
+                    driver.check_unsafe_call()?;
+                    Ok((context, driver.markers(stream)?))
+                },
+                |(context, markers)| context.wait_all(&markers),
+            )
         },
-        |(context, markers)| context.wait_all(&markers),
     )
 }
 
@@ -219,30 +239,41 @@ pub extern "C" fn cuStreamGetFlags(stream: CUstream, flags: Out<'_, c_uint>) -> 
 /// Makes later work of the stream wait for the marker that the event has now.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint) -> CUresult {
-    call("cuStreamWaitEvent", |driver| {
-        let stream = driver.stream_key(stream)?;
-        let event = driver.event(event)?;
-        driver.check_stream(stream)?;
-        event.context.sticky_error.check()?;
-        let capturing = driver.capture_of(stream);
-        let external = match flags {
-            0 => false,
-            1 if capturing.is_some() => true,
-            1 => return Err(CUDA_ERROR_ILLEGAL_STATE),
-            _ => return Err(CUDA_ERROR_INVALID_VALUE),
-        };
-        if external {
-            return driver.capture_external_wait(stream, &event);
-        }
-        match event.state() {
-            EventState::Captured { capture, nodes } => driver.join_capture(stream, capture, &nodes),
-            EventState::Unrecorded => Ok(()),
-            EventState::Recorded(_) if capturing.is_some() => Err(driver.isolation_error(stream)),
-            EventState::Recorded(marker) if marker.settled() => Ok(()),
-            EventState::Recorded(marker) => {
-                let wait = vec![marker.wait()];
-                driver.submit(stream, wait, None).map(drop)
-            }
-        }
-    })
+    traced(
+        Call::StreamWaitEvent,
+        &Params(stream, event, flags),
+        None,
+        || {
+            call("cuStreamWaitEvent", |driver| {
+                let stream = driver.stream_key(stream)?;
+                let event = driver.event(event)?;
+                driver.check_stream(stream)?;
+                event.context.sticky_error.check()?;
+                let capturing = driver.capture_of(stream);
+                let external = match flags {
+                    0 => false,
+                    1 if capturing.is_some() => true,
+                    1 => return Err(CUDA_ERROR_ILLEGAL_STATE),
+                    _ => return Err(CUDA_ERROR_INVALID_VALUE),
+                };
+                if external {
+                    return driver.capture_external_wait(stream, &event);
+                }
+                match event.state() {
+                    EventState::Captured { capture, nodes } => {
+                        driver.join_capture(stream, capture, &nodes)
+                    }
+                    EventState::Unrecorded => Ok(()),
+                    EventState::Recorded(_) if capturing.is_some() => {
+                        Err(driver.isolation_error(stream))
+                    }
+                    EventState::Recorded(marker) if marker.settled() => Ok(()),
+                    EventState::Recorded(marker) => {
+                        let wait = vec![marker.wait()];
+                        driver.submit(stream, wait, None).map(drop)
+                    }
+                }
+            })
+        },
+    )
 }
