@@ -20,12 +20,14 @@ mod pipeline;
 mod run;
 mod stats;
 mod units;
+#[cfg(target_os = "linux")]
+mod watch;
 
 /// How wide help and tables are at most, in columns.
 const WIDTH: usize = 80;
 
 /// Device events on this machine: run a pipeline that they order, list devices, check what the
-/// events promise, and measure what they cost.
+/// events promise, measure what they cost, and tell what a CUDA program waits for.
 ///
 /// Without a command, `fencepost` does the same as `fencepost run`, with its options.
 #[derive(Parser)]
@@ -48,6 +50,8 @@ enum Command {
     Devices(devices::Args),
     Check(check::Args),
     Bench(bench::Args),
+    #[cfg(target_os = "linux")]
+    Watch(watch::Args),
 }
 
 /// Why a command ended before its result.
@@ -67,7 +71,7 @@ impl From<Error> for Stop {
 }
 
 /// Runs the command that `args` name and returns its exit code: 0 for success, 1 if a check or a
-/// device failed, 2 for bad arguments. The first of `args` is the program's name.
+/// device failed, 2 for bad arguments; `watch` returns that of the program. The first of `args` is the program's name.
 ///
 /// Writes to the standard output and error of the process, and blocks until the command is done.
 ///
@@ -91,6 +95,10 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
         Some(Command::Devices(args)) => devices::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
+        #[cfg(target_os = "linux")]
+        Some(Command::Watch(args)) => {
+            return watch::run(&args).unwrap_or_else(|stop| end(&stop));
+        }
     };
     match result {
         Ok(()) => 0,

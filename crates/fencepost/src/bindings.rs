@@ -31,7 +31,7 @@ use crate::{
 /// The graph of waits, for `fencepost watch`, which tells of other programs' streams in the same
 /// words.
 pub mod waits {
-    pub use crate::waits::{End, Explanation, Mark, Node, Step, Stop, Waiter, tell, walk};
+    pub use crate::waits::{End, Explanation, Mark, Node, Step, Stop, Waiter, What, tell, walk};
 }
 
 /// [`Event::record`], where that makes no new marker and drops none: at most when the event was

@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Timeout},
     sync::Ordering,
     timeline::{Awaited, Point, Reached},
-    waits::{End, Explanation, Node, Step, Stop, Waiter, tell, walk},
+    waits::{End, Explanation, Node, Step, Stop, Waiter, What, tell, walk},
 };
 
 /// The error of a wait for `marker` that has ended at `limit`.
@@ -106,7 +106,10 @@ fn nodes_of(steps: &[AwaitedStep]) -> Vec<Node> {
             full: stream.to_string(),
             value: point.value,
             at: point.at,
-            is_gate: stream.is_gate,
+            what: match stream.is_gate {
+                true => What::Gate,
+                false => What::Marker,
+            },
             waiter,
             on_device: step.on_device,
         });

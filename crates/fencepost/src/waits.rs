@@ -97,12 +97,23 @@ pub struct Node {
     pub value: u64,
     /// The line that recorded the marker, or made the gate.
     pub at: Place,
-    /// Whether it is a gate, and no stream's marker.
-    pub is_gate: bool,
+    /// What it is.
+    pub what: What,
     /// What of the stream before waits for it.
     pub waiter: Waiter,
     /// Whether it waits on its device.
     pub on_device: bool,
+}
+
+/// What is waited for.
+#[derive(Debug)]
+pub enum What {
+    /// The marker of a stream.
+    Marker,
+    /// A gate.
+    Gate,
+    /// Anything else of a stream, in words that the stream's name follows: `a write of`.
+    Other(&'static str),
 }
 
 /// What of a stream waits.
@@ -224,14 +235,23 @@ impl fmt::Display for Subject<'_> {
 /// What is waited for.
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.is_gate {
-            true => write!(f, " for {}", self.full)?,
-            false => write!(f, " for marker {} of {}", self.value, self.full)?,
-        }
-        match (self.at.is_known(), self.is_gate) {
-            (true, true) => write!(f, ", made at {}", self.at),
-            (true, false) => write!(f, ", recorded at {}", self.at),
-            (false, _) => Ok(()),
+        let at = match self.what {
+            What::Gate => {
+                write!(f, " for {}", self.full)?;
+                "made at"
+            }
+            What::Marker => {
+                write!(f, " for marker {} of {}", self.value, self.full)?;
+                "recorded at"
+            }
+            What::Other(what) => {
+                write!(f, " for {what} {}", self.full)?;
+                "submitted at"
+            }
+        };
+        match self.at.is_known() {
+            true => write!(f, ", {at} {}", self.at),
+            false => Ok(()),
         }
     }
 }
@@ -275,7 +295,7 @@ mod tests {
             full: format!("stream {number} of host"),
             value: 1,
             at: Place::of_line("load.py", number as u32),
-            is_gate: false,
+            what: What::Marker,
             waiter: Waiter::Stream,
             on_device: false,
         };
@@ -395,7 +415,7 @@ mod tests {
         let gate = Node {
             stream: "gate 9 \"upload\"".into(),
             full: "gate 9 \"upload\" of host".into(),
-            is_gate: true,
+            what: What::Gate,
             ..nodes.remove(1)
         };
         nodes.push(gate);

@@ -54,6 +54,23 @@ pub(super) fn steps() -> Vec<Step> {
             },
         },
         Step {
+            name: "cuda-watch",
+            parts: PARTS,
+            lane: Lane::Main,
+            device: STAND_IN,
+            proves: "fencepost watch explains stuck programs, on stand-ins for the driver and CUPTI",
+            count: Count::Libtest,
+            ready: stand_in_loads,
+            tasks: |w| {
+                let tests = Programs {
+                    build: everything(w),
+                    chosen: |folder, name| folder.starts_with("crates") && name == "watch",
+                    prepare: |_, _| (),
+                };
+                Ok(vec![Task::Programs(tests)])
+            },
+        },
+        Step {
             name: "cuda-examples",
             parts: PARTS,
             lane: Lane::Main,

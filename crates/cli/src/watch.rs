@@ -1,0 +1,427 @@
+//! `fencepost watch`: runs a program with the library of `crates/watch` in it, and prints what that
+//! reports.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::{BufRead as _, BufReader, Write},
+    os::unix::{
+        fs::MetadataExt as _,
+        net::{UnixListener, UnixStream},
+        process::ExitStatusExt as _,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use signal_hook::{
+    consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
+    iterator::Signals,
+};
+
+use crate::Stop;
+
+/// Run a CUDA program, unchanged, and tell what it waits for when it is stuck
+///
+/// A library is loaded into the program, which follows its calls of CUDA's driver by CUPTI. When
+/// nothing has moved for a while although streams are busy, it reports each stream with work
+/// pending, what that waits for, the end of the chain of waits, and the calls that threads do not
+/// return from. The program goes on undisturbed. Reports go to the standard error.
+#[derive(clap::Args)]
+#[command(
+    override_usage = "fencepost watch [OPTIONS] -- PROGRAM [ARGUMENTS]",
+    after_help = "Exit codes: that of the program, 128 and the signal's number where a signal \
+    ended it;\n2 bad arguments, or the program cannot be started."
+)]
+pub(crate) struct Args {
+    /// Report when nothing has moved for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = parse_after,
+        allow_negative_numbers = true)]
+    after: f64,
+
+    /// Report whenever `fencepost watch` gets this signal: USR1 or USR2
+    #[arg(long, value_name = "SIGNAL", default_value = "USR1", value_parser = parse_signal)]
+    on: i32,
+
+    /// Write reports to this file instead of the standard error
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Write one JSON object a line instead of text
+    #[arg(long)]
+    json: bool,
+
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    program: Vec<OsString>,
+}
+
+fn parse_after(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds.is_finite() && seconds > 0.0 => Ok(seconds),
+        _ => Err("a number of seconds above 0 is needed".into()),
+    }
+}
+
+fn parse_signal(text: &str) -> Result<i32, String> {
+    match text.strip_prefix("SIG").unwrap_or(text) {
+        "USR1" => Ok(SIGUSR1),
+        "USR2" => Ok(SIGUSR2),
+        _ => Err("USR1 or USR2 is needed".into()),
+    }
+}
+
+/// The name of the library.
+const LIBRARY: &str = "libfencepost_watch.so";
+/// The variable that names it, if it is not beside this program.
+const NAMED: &str = "FENCEPOST_WATCH_LIBRARY";
+/// The variable by which the driver loads it.
+const INJECTION: &str = "CUDA_INJECTION64_PATH";
+
+/// Returns the program's exit code.
+pub(crate) fn run(args: &Args) -> Result<u8, Stop> {
+    let Some((name, arguments)) = args.program.split_first() else {
+        return Err(Stop::Usage("which program?".into()));
+    };
+    let program = find(name)?;
+    if std::env::var_os(INJECTION).is_some_and(|path| !path.is_empty()) {
+        return Err(Stop::Usage(format!(
+            "{INJECTION} is set, so another tool watches the program; unset it"
+        )));
+    }
+    let library = library()?;
+    let output = output(args.output.as_deref())?;
+    let socket = Socket::open()?;
+    let shared = Arc::new(Shared {
+        output: Mutex::new(output),
+        state: Mutex::default(),
+        changed: Condvar::new(),
+        json: args.json,
+    });
+    // Before the program starts, so that no signal is missed.
+    let signals = Signals::new([args.on, SIGINT, SIGQUIT, SIGTERM, SIGHUP]);
+    let signals = signals.map_err(|error| failed("signals cannot be handled", &error))?;
+    let child = Command::new(name)
+        .args(arguments)
+        .env(INJECTION, &library)
+        .env("LD_PRELOAD", preload(&library))
+        .env("FENCEPOST_WATCH_SOCKET", &socket.path)
+        .env("FENCEPOST_WATCH_AFTER", args.after.to_string())
+        .spawn();
+    let mut child = child
+        .map_err(|error| Stop::Usage(format!("{} cannot be started: {error}", name.display())))?;
+    listen(&socket, &shared)?;
+    pass_on(signals, args.on, &child, &shared)?;
+    let status = child.wait();
+    let status = status.map_err(|error| failed("the program cannot be waited for", &error))?;
+    shared.finish(&program);
+    Ok(code_of(status))
+}
+
+fn failed(what: &str, error: &std::io::Error) -> Stop {
+    Stop::Failed(format!("{what}: {error}"))
+}
+
+/// As a shell tells it.
+fn code_of(status: ExitStatus) -> u8 {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => code as u8,
+        (None, signal) => 128_u8.saturating_add(signal.unwrap_or(0) as u8),
+    }
+}
+
+/// The program's file, as the system finds it.
+fn find(name: &OsStr) -> Result<PathBuf, Stop> {
+    let is_program = |path: &Path| {
+        let metadata = path.metadata();
+        metadata.is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
+    };
+    let found = match name.as_encoded_bytes().contains(&b'/') {
+        true => Some(PathBuf::from(name)).filter(|path| is_program(path)),
+        false => std::env::var_os("PATH").and_then(|folders| {
+            let mut paths = std::env::split_paths(&folders).map(|folder| folder.join(name));
+            paths.find(|path| is_program(path))
+        }),
+    };
+    found.ok_or_else(|| Stop::Usage(format!("the program {} is not found", name.display())))
+}
+
+/// The library to load: the one that is named, or beside this program.
+fn library() -> Result<PathBuf, Stop> {
+    if let Some(named) = std::env::var_os(NAMED).filter(|named| !named.is_empty()) {
+        let path = PathBuf::from(named);
+        return match path.canonicalize() {
+            Ok(path) => Ok(path),
+            Err(error) => Err(Stop::Usage(format!("{NAMED}, {}: {error}", path.display()))),
+        };
+    }
+    let folder = std::env::current_exe().ok();
+    let folder = folder.as_deref().and_then(Path::parent);
+    let places = ["", "deps", "../lib", "../lib/fencepost"];
+    let paths = places
+        .iter()
+        .filter_map(|place| Some(folder?.join(place).join(LIBRARY)));
+    let mut paths = paths.filter_map(|path| path.canonicalize().ok());
+    paths.next().ok_or_else(|| {
+        Stop::Failed(format!(
+            "{LIBRARY} is not beside this program: cargo build --release -p fencepost-watch \
+             builds it, and {NAMED} can name it"
+        ))
+    })
+}
+
+/// The library in front of what is preloaded anyway.
+fn preload(library: &Path) -> OsString {
+    let mut all = library.as_os_str().to_owned();
+    if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
+        all.push(":");
+        all.push(others);
+    }
+    all
+}
+
+type Output = Box<dyn Write + Send>;
+
+fn output(path: Option<&Path>) -> Result<Output, Stop> {
+    let Some(path) = path else {
+        return Ok(Box::new(std::io::stderr()));
+    };
+    match File::create(path) {
+        Ok(file) => Ok(Box::new(file)),
+        Err(error) => Err(Stop::Usage(format!(
+            "{} cannot be written: {error}",
+            path.display()
+        ))),
+    }
+}
+
+/// A socket in a folder that only this user can enter.
+struct Socket {
+    folder: PathBuf,
+    path: PathBuf,
+    listener: UnixListener,
+}
+
+impl Socket {
+    fn open() -> Result<Socket, Stop> {
+        let name = format!("fencepost-watch-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        let made = private_folder(&folder);
+        let path = folder.join("socket");
+        let listener = made.and_then(|()| UnixListener::bind(&path));
+        match listener {
+            Ok(listener) => Ok(Socket {
+                folder,
+                path,
+                listener,
+            }),
+            Err(error) => Err(failed("no socket can be opened for the reports", &error)),
+        }
+    }
+}
+
+fn private_folder(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+
+    // Left over from a process of the same number.
+    let _ = std::fs::remove_file(folder.join("socket"));
+    let _ = std::fs::remove_dir(folder);
+    std::fs::DirBuilder::new().mode(0o700).create(folder)
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+        let _ = std::fs::remove_dir(&self.folder);
+    }
+}
+
+/// What all threads share.
+struct Shared {
+    output: Mutex<Output>,
+    state: Mutex<State>,
+    changed: Condvar,
+    json: bool,
+}
+
+#[derive(Default)]
+struct State {
+    /// One for each process that uses CUDA.
+    connections: Vec<UnixStream>,
+    /// How many there were, and how many are left.
+    seen: usize,
+    open: usize,
+    reports: usize,
+    calls: u64,
+}
+
+/// How long the last messages may take after the program has ended.
+const LAST: Duration = Duration::from_secs(1);
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes lines. Where that fails, there is nobody to tell.
+    fn write(&self, text: &str) {
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = output
+            .write_all(text.as_bytes())
+            .and_then(|()| output.flush());
+    }
+
+    fn say(&self, kind: &str, text: &str) {
+        match self.json {
+            true => self.write(&format!(
+                "{}\n",
+                serde_json::json!({ "kind": kind, "message": text })
+            )),
+            false => self.write(&format!("fencepost watch: {text}\n")),
+        }
+    }
+
+    /// One message of a watched process.
+    fn take(&self, line: &str) {
+        let Ok(message) = serde_json::from_str::<Value>(line) else {
+            return;
+        };
+        let kind = message["kind"].as_str().unwrap_or_default();
+        let content = &message["message"];
+        let is_report = kind == "report" || kind == "end" && content["pending"] == true;
+        {
+            let mut state = self.state();
+            state.calls += content["calls"].as_u64().unwrap_or(0);
+            state.reports += usize::from(is_report);
+        }
+        if self.json {
+            self.write(&format!("{line}\n"));
+        } else if is_report {
+            let text = content["text"].as_str().unwrap_or_default();
+            self.write(&format!("fencepost watch: {text}"));
+        } else if kind == "trouble" {
+            let pid = &message["pid"];
+            let why = content.as_str().unwrap_or_default();
+            self.say(kind, &format!("process {pid} cannot be watched: {why}"));
+        }
+    }
+
+    /// Says at the end what was not said before.
+    fn finish(&self, program: &Path) {
+        let mut state = self.state();
+        let until = Instant::now() + LAST;
+        while state.open > 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let (seen, reports, calls) = (state.seen, state.reports, state.calls);
+        drop(state);
+        if seen == 0 {
+            let why = cannot_be_watched(program).unwrap_or_default();
+            self.say("unused", &format!("the program did not use CUDA{why}"));
+        } else if reports == 0 && calls > 0 {
+            let text = format!("nothing was stuck, in {calls} calls of the driver");
+            self.say("summary", &text);
+        }
+    }
+}
+
+/// Why a program that uses CUDA may not have been seen to.
+fn cannot_be_watched(program: &Path) -> Option<&'static str> {
+    let mode = program.metadata().map_or(0, |found| found.mode());
+    if mode & 0o6000 != 0 {
+        return Some(
+            ", as far as can be seen: it runs with another user's rights, so the system loads \
+             nothing into it",
+        );
+    }
+    is_static(program).then_some(
+        ", as far as can be seen: it is linked statically, so nothing can be loaded into it",
+    )
+}
+
+/// Whether an ELF file names no loader.
+fn is_static(program: &Path) -> bool {
+    const SEGMENT: usize = 56;
+    const INTERPRETER: &[u8] = &[3, 0, 0, 0];
+    let Ok(bytes) = std::fs::read(program) else {
+        return false;
+    };
+    let number = |at: usize, len: usize| {
+        let field = bytes.get(at..at + len)?;
+        let digits = field.iter().rev();
+        Some(digits.fold(0_usize, |number, &byte| number << 8 | usize::from(byte)))
+    };
+    // Of 64 bits, and little-endian.
+    let (Some(first), Some(count)) = (number(32, 8), number(56, 2)) else {
+        return false;
+    };
+    if !bytes.starts_with(b"\x7fELF\x02\x01") {
+        return false;
+    }
+    let segments = bytes.get(first..).unwrap_or_default();
+    let mut segments = segments.chunks(SEGMENT).take(count);
+    !segments.any(|segment| segment.starts_with(INTERPRETER))
+}
+
+/// Takes the messages of each process that connects, on threads of their own.
+fn listen(socket: &Socket, shared: &Arc<Shared>) -> Result<(), Stop> {
+    let listener = socket.listener.try_clone();
+    let listener = listener.map_err(|error| failed("no socket", &error))?;
+    let shared = shared.clone();
+    let accept = move || {
+        for stream in listener.incoming().flatten() {
+            let shared = shared.clone();
+            {
+                let mut state = shared.state();
+                state.seen += 1;
+                state.open += 1;
+                state.connections.extend(stream.try_clone());
+            }
+            let read = move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    shared.take(&line);
+                }
+                shared.state().open -= 1;
+                shared.changed.notify_all();
+            };
+            let _ = std::thread::Builder::new().spawn(read);
+        }
+    };
+    spawn(accept)
+}
+
+fn spawn(body: impl FnOnce() + Send + 'static) -> Result<(), Stop> {
+    let thread = std::thread::Builder::new().spawn(body);
+    let thread = thread.map_err(|error| failed("no thread can be started", &error));
+    thread.map(drop)
+}
+
+/// Asks for reports on one signal, and passes on those that end a program. Those of a terminal
+/// reach the program by themselves.
+fn pass_on(mut signals: Signals, on: i32, child: &Child, shared: &Arc<Shared>) -> Result<(), Stop> {
+    let pid = Pid::from_child(child);
+    let shared = shared.clone();
+    spawn(move || {
+        for signal in signals.forever() {
+            match signal {
+                signal if signal == on => {
+                    for connection in &mut shared.state().connections {
+                        let _ = connection.write_all(b"report\n");
+                    }
+                }
+                SIGTERM => drop(kill_process(pid, Signal::TERM)),
+                SIGHUP => drop(kill_process(pid, Signal::HUP)),
+                _ => {}
+            }
+        }
+    })
+}

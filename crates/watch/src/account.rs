@@ -1,0 +1,365 @@
+//! Who waits for what: what was seen, as the graph that fencepost's own timeouts tell of.
+//!
+//! Nothing is guessed. What cannot be seen is said to be unknown: whether a function of the program
+//! has returned, what a value in memory is, what a graph does inside.
+
+use std::{collections::HashMap, sync::atomic::Ordering};
+
+use fencepost::bindings::{
+    self,
+    waits::{self, End, Node, Step, Stop, Waiter, What, walk},
+};
+
+use crate::{
+    asking::{Facts, State},
+    calls::Kind,
+    kernel_name,
+    place::Line,
+    seen::{self, Awaits, EventState, Life, Mark, Point},
+};
+
+/// The streams, by their numbers.
+#[derive(Debug)]
+pub(crate) struct Account {
+    all: Vec<Facts>,
+    by_number: HashMap<u64, usize>,
+}
+
+/// Something of a stream that is awaited.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target<'a> {
+    account: &'a Account,
+    /// `None` where the stream is not kept any more.
+    facts: Option<&'a Facts>,
+    number: u64,
+    position: u64,
+    pub(crate) what: Of,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Of {
+    /// All of its work, as far as it was submitted.
+    Work,
+    Marker(Mark),
+    Write(Line),
+    /// What was submitted in front, by the order of the legacy default stream.
+    InFront,
+}
+
+impl waits::Mark for Target<'_> {
+    fn stream(&self) -> u64 {
+        self.number
+    }
+
+    fn is_pending(&self) -> bool {
+        // What is not known to be complete is told of, with what is not known.
+        self.facts
+            .is_none_or(|facts| self.position > facts.inner.complete)
+    }
+}
+
+/// Where a stream stands.
+#[derive(Debug)]
+pub(crate) enum Front<'a> {
+    /// It waits for that, or has not come so far.
+    Waits(Option<&'a Point>, Target<'a>),
+    /// It has this in front of it, and nobody can see whether that is over.
+    At(&'a Point),
+    Works,
+}
+
+impl Account {
+    pub(crate) fn new(all: Vec<Facts>) -> Account {
+        let by_number = all
+            .iter()
+            .enumerate()
+            .map(|(at, facts)| (facts.inner.number, at))
+            .collect();
+        Account { all, by_number }
+    }
+
+    pub(crate) fn streams(&self) -> &[Facts] {
+        &self.all
+    }
+
+    fn facts(&self, number: u64) -> Option<&Facts> {
+        self.all.get(*self.by_number.get(&number)?)
+    }
+
+    pub(crate) fn target(&self, number: u64, position: u64, what: Of) -> Target<'_> {
+        Target {
+            account: self,
+            facts: self.facts(number),
+            number,
+            position,
+            what,
+        }
+    }
+
+    /// Where the stream stands, as far as its work up to `position` is concerned.
+    pub(crate) fn front<'a>(&'a self, facts: &'a Facts, position: u64) -> Front<'a> {
+        let inner = &facts.inner;
+        let ahead = inner
+            .points
+            .iter()
+            .filter(|point| point.position > inner.complete && point.position <= position);
+        let mut at = None;
+        for point in ahead {
+            match point.awaits {
+                Awaits::Marker(mark) => {
+                    let number = mark.stream.number;
+                    let target = self.target(number, mark.position, Of::Marker(mark));
+                    if waits::Mark::is_pending(&target) {
+                        return Front::Waits(Some(point), target);
+                    }
+                }
+                Awaits::Value { address } => match self.writer_of(address) {
+                    Some(target) => return Front::Waits(Some(point), target),
+                    None => at = at.or(Some(point)),
+                },
+                Awaits::Unseen | Awaits::Values | Awaits::Semaphore | Awaits::Host => {
+                    at = at.or(Some(point));
+                }
+                Awaits::NeverRecorded | Awaits::Writes { .. } => {}
+            }
+        }
+        match (at, self.in_front_of(facts)) {
+            (Some(point), _) => Front::At(point),
+            (None, Some(target)) => Front::Waits(None, target),
+            (None, None) => Front::Works,
+        }
+    }
+
+    /// The pending write of the value at an address, if a stream has one.
+    fn writer_of(&self, address: u64) -> Option<Target<'_>> {
+        self.all.iter().find_map(|facts| {
+            let inner = &facts.inner;
+            let writes = |point: &&Point| match point.awaits {
+                Awaits::Writes { address: of } => of == address && point.position > inner.complete,
+                _ => false,
+            };
+            let point = inner.points.iter().find(writes)?;
+            Some(self.target(inner.number, point.position, Of::Write(point.line)))
+        })
+    }
+
+    /// What this stream's last work is behind, by the order of the legacy default stream:
+    /// <https://docs.nvidia.com/cuda/cuda-driver-api/stream-sync-behavior.html>. Of two streams
+    /// that both have work, the one whose last work came later waits for the other.
+    fn in_front_of(&self, facts: &Facts) -> Option<Target<'_>> {
+        let inner = &facts.inner;
+        let other = |other: &&Facts| {
+            let related = match inner.is_legacy() {
+                true => other.inner.blocking == Some(true),
+                false => inner.blocking == Some(true) && other.inner.is_legacy(),
+            };
+            related
+                && other.inner.number != inner.number
+                && other.inner.context == inner.context
+                && other.has_work()
+                && other.inner.order != 0
+                && other.inner.order < inner.order
+        };
+        let other = self.all.iter().find(other)?;
+        let of = &other.inner;
+        Some(self.target(of.number, of.submitted, Of::InFront))
+    }
+
+    /// The chain from all of a stream's work to what is stuck: in words, how many streams it has,
+    /// and whether it is a circle. `None` where the stream itself is at work.
+    pub(crate) fn chain(&self, facts: &Facts) -> (Option<String>, usize, bool) {
+        let inner = &facts.inner;
+        let first = self.target(inner.number, inner.submitted, Of::Work);
+        let (steps, stop) = walk(first, None, |target: &Target<'_>| {
+            let facts = target.facts?;
+            match target.account.front(facts, target.position) {
+                Front::Waits(_, marker) => Some(Step {
+                    marker,
+                    in_work: false,
+                    on_device: true,
+                }),
+                _ => None,
+            }
+        });
+        let circle = matches!(stop, Stop::Circle);
+        let end = match (stop, steps.last()) {
+            (Stop::Circle, _) => End::Circle,
+            (Stop::NoWait, Some(last)) => self.end(&last.marker),
+            _ => End::GoesOn,
+        };
+        let nodes: Vec<Node> = steps.iter().map(|step| node(&step.marker)).collect();
+        let mut text = waits::tell(&nodes, &end).text;
+        if let (Some(text), Some(last)) = (&mut text, steps.last())
+            && let Some(facts) = last.marker.facts
+            && facts.inner.last.kind == Kind::Launch
+            && !circle
+        {
+            let kernel = kernel_name::readable(&facts.inner.last.symbol);
+            text.push_str(&format!(". The last kernel launched there is {kernel}"));
+        }
+        (text, nodes.len(), circle)
+    }
+
+    fn end(&self, target: &Target<'_>) -> End {
+        let Some(facts) = target.facts else {
+            return End::Other("was destroyed long ago, so nothing is known of it".into());
+        };
+        let inner = &facts.inner;
+        if let Front::At(point) = self.front(facts, target.position) {
+            return End::Other(words_of(facts, point, target.position));
+        }
+        match &facts.state {
+            _ if inner.life == Life::Destroyed => {
+                End::Other("was destroyed with this work pending".into())
+            }
+            State::Failed(code) => End::Other(format!("has failed: the driver says error {code}")),
+            State::NotAsked(why) => End::Other(format!(
+                "has work of which nobody knows whether it is done: {why}"
+            )),
+            _ => match target.what {
+                Of::Marker(_) => End::Native {
+                    complete: complete_markers(facts),
+                },
+                _ => End::Other(format!(
+                    "has {} pending",
+                    pieces(target.position.saturating_sub(inner.complete))
+                )),
+            },
+        }
+    }
+}
+
+/// The last of the stream's markers that is complete.
+pub(crate) fn complete_markers(facts: &Facts) -> u64 {
+    let marks = facts.inner.marks.iter().rev();
+    let mut complete = marks.filter(|mark| mark.position <= facts.inner.complete);
+    complete.next().map_or(0, |mark| mark.value)
+}
+
+/// What `facts` has at `point`, as what a stream does: `waits for a value in memory`.
+pub(crate) fn words_of(facts: &Facts, point: &Point, position: u64) -> String {
+    let what = match point.awaits {
+        Awaits::Host => "is in a function of the program that the driver calls (cuLaunchHostFunc)",
+        Awaits::Value { .. } => {
+            "waits for a value in memory (cuStreamWaitValue), which no stream that was seen writes"
+        }
+        Awaits::Values => "may wait for values in memory (cuStreamBatchMemOp)",
+        Awaits::Semaphore => "waits for an external semaphore",
+        _ => {
+            "waits for an event that was recorded where it cannot be seen (another process, a \
+             graph, or while nothing was followed)"
+        }
+    };
+    let others = others(facts, point.position, position);
+    let line = point.line.after("submitted");
+    match others {
+        0 => format!("{what}{line}"),
+        _ => format!("{what}{line}, or is at the {} around that", pieces(others)),
+    }
+}
+
+/// How many pieces of work, other than records and the one at `point`, are not known to be complete
+/// up to `position`.
+pub(crate) fn others(facts: &Facts, point: u64, position: u64) -> u64 {
+    let inner = &facts.inner;
+    let range = |at: u64| at > inner.complete && at <= position;
+    let all = position.saturating_sub(inner.complete);
+    let records = inner
+        .marks
+        .iter()
+        .filter(|mark| range(mark.position))
+        .count() as u64;
+    all.saturating_sub(records + u64::from(range(point)))
+}
+
+pub(crate) fn pieces(count: u64) -> String {
+    match count {
+        1 => "1 piece of work".into(),
+        count => format!("{count} pieces of work"),
+    }
+}
+
+/// `stream 3`, or `stream 1 "default"`.
+pub(crate) fn short(facts: &Facts) -> String {
+    let inner = &facts.inner;
+    let number = inner.number;
+    match (inner.is_legacy(), inner.thread) {
+        (true, _) => format!("stream {number} \"default\""),
+        (false, 0) => format!("stream {number}"),
+        (false, thread) => format!("stream {number} \"default of thread {thread}\""),
+    }
+}
+
+pub(crate) fn full(facts: &Facts) -> String {
+    match facts.device {
+        Some(device) => format!("{} of cuda:{device}", short(facts)),
+        None => short(facts),
+    }
+}
+
+fn node(target: &Target<'_>) -> Node {
+    let (stream, full) = match target.facts {
+        Some(facts) => (short(facts), full(facts)),
+        None => {
+            let name = format!("stream {}, which was destroyed", target.number);
+            (name.clone(), name)
+        }
+    };
+    let (what, line, value) = match target.what {
+        Of::Marker(mark) => (What::Marker, mark.line, mark.value),
+        Of::Write(line) => (
+            What::Other("a value in memory that a write sets on"),
+            line,
+            0,
+        ),
+        Of::InFront => (
+            What::Other("what came before it, by the default stream's order, on"),
+            Line::UNKNOWN,
+            0,
+        ),
+        Of::Work => (What::Other("the work of"), Line::UNKNOWN, 0),
+    };
+    Node {
+        stream,
+        full,
+        value,
+        at: line.0.unwrap_or_else(bindings::unknown_place),
+        what,
+        waiter: Waiter::Stream,
+        on_device: true,
+    }
+}
+
+impl Target<'_> {
+    /// What it is, behind `waits for`.
+    pub(crate) fn words(&self) -> String {
+        let node = node(self);
+        node.to_string().trim_start_matches(" for ").to_owned()
+    }
+
+    /// What one would not expect of a record that is awaited.
+    pub(crate) fn remark(&self) -> Option<String> {
+        let Of::Marker(mark) = self.what else {
+            return None;
+        };
+        match seen::event(mark.event) {
+            Some(EventState::Recorded(now)) if now.stamp == mark.stamp => None,
+            Some(EventState::Recorded(now)) => Some(format!(
+                "that event was recorded again since, as marker {} of stream {}: this wait is for \
+                 the earlier record",
+                now.value, now.stream.number
+            )),
+            Some(EventState::Captured(_) | EventState::Unseen) => Some(
+                "that event was recorded again since, where it cannot be seen: this wait is for \
+                 the earlier record"
+                    .into(),
+            ),
+            None => Some("that event was destroyed since".into()),
+        }
+    }
+}
+
+/// How many waits were for events that nothing had recorded.
+pub(crate) fn never_recorded() -> u64 {
+    seen::NEVER_RECORDED.load(Ordering::Relaxed)
+}

@@ -1,0 +1,51 @@
+//! The library that `fencepost watch` has NVIDIA's driver load into a program
+//! (`CUDA_INJECTION64_PATH`). It follows the program's calls of the driver by CUPTI's callbacks,
+//! and tells what the program waits for when nothing moves.
+//!
+//! It runs inside programs that know nothing of it, so it must not change what they do:
+//!
+//! * No panic leaves it. One that happens ends the watching, and the program goes on.
+//! * No lock of it is held while the driver is called. Nothing in a callback blocks, except that a
+//!   call that destroys what the driver is just being asked about waits until it has answered.
+//! * What it keeps is bounded, however many calls there are: see [`seen`].
+//! * It writes to no descriptor of the program's, but to a socket of its own. Its threads take no
+//!   signals. In a forked child it does nothing.
+//!
+//! # Layers
+//!
+//! From bottom to top:
+//!
+//! 1. `lock`, `place` and `calls`: which calls are followed, and where their streams are.
+//! 2. `seen`: what was seen of streams, events and threads.
+//! 3. `callback`: writes to it, on the program's threads.
+//! 4. `driver` and `asking`: asks the driver how far its streams are, on a thread of its own.
+//! 5. `account` and `report`: who waits for what, by the graph that fencepost's timeouts use, and
+//!    its telling.
+//! 6. `cupti`, `channel` and `watcher`: CUPTI, the socket to `fencepost watch`, and the thread that
+//!    decides when to report.
+#![cfg(target_os = "linux")]
+#![deny(unsafe_op_in_unsafe_fn)]
+
+mod account;
+mod asking;
+mod callback;
+mod calls;
+mod channel;
+mod cupti;
+mod driver;
+mod kernel_name;
+mod lock;
+mod place;
+mod report;
+mod seen;
+mod watcher;
+
+pub use cupti::{cuptiFinalize, cuptiSubscribe, cuptiUnsubscribe};
+
+/// Called by the driver while it initializes: see `CUDA_INJECTION64_PATH` in CUPTI's documentation,
+/// <https://docs.nvidia.com/cupti/main/main.html>.
+#[unsafe(no_mangle)]
+pub extern "C" fn InitializeInjection() -> std::ffi::c_int {
+    callback::guarded(watcher::start);
+    1
+}

@@ -1,0 +1,428 @@
+//! The report, as text of 80 columns and as JSON.
+
+use std::{fmt::Write as _, sync::atomic::Ordering, time::Duration};
+
+use fencepost::bindings::duration_in_words;
+use serde::Serialize;
+
+use crate::{
+    account::{Account, Front, complete_markers, full, others, pieces, short, words_of},
+    asking::{Facts, State},
+    calls::{self, Call, Kind},
+    cupti, kernel_name,
+    seen::{self, Awaits, Life},
+};
+
+/// The width of the text.
+const WIDTH: usize = 80;
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    why: String,
+    program: String,
+    streams: Vec<StreamReport>,
+    threads: Vec<ThreadReport>,
+    circle: bool,
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct StreamReport {
+    stream: String,
+    pending: u64,
+    markers: u64,
+    markers_complete: u64,
+    made_at: Option<String>,
+    /// What it waits for, or has in front of it.
+    waits_for: Option<String>,
+    waits_since_ms: Option<u64>,
+    /// The end of the chain of waits.
+    stuck: Option<String>,
+    last: String,
+    last_ms_ago: u64,
+    remarks: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ThreadReport {
+    tid: i32,
+    name: String,
+    call: &'static str,
+    stream: Option<String>,
+    for_ms: u64,
+    remark: Option<&'static str>,
+}
+
+fn words(ms: u64) -> String {
+    // Times come in steps of the system's ticks.
+    duration_in_words(Duration::from_millis(ms / 10 * 10))
+}
+
+impl Report {
+    /// Calls are told of that have lasted for `long`.
+    pub(crate) fn new(why: String, account: &Account, answered: bool, long: Duration) -> Report {
+        let busy = account.streams().iter().filter(|facts| facts.has_work());
+        let mut circle = false;
+        let streams: Vec<_> = busy
+            .map(|facts| {
+                let (report, closes) = stream_report(account, facts);
+                circle |= closes;
+                report
+            })
+            .collect();
+        let threads = thread_reports(account, long);
+        let mut notes = notes(account, answered);
+        notes.extend(through_the_host(account, &threads));
+        Report {
+            why,
+            program: program(),
+            streams,
+            threads,
+            circle,
+            notes,
+        }
+    }
+
+    /// Whether it says anything of streams or threads.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.streams.is_empty() && self.threads.is_empty()
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        let head = format!(
+            "{}: process {}, {}",
+            self.why,
+            std::process::id(),
+            self.program
+        );
+        wrap(&mut text, "", &head);
+        if self.circle {
+            wrap(&mut text, "", "The waits form a circle, which never ends.");
+        }
+        if self.streams.is_empty() {
+            wrap(&mut text, "", "No stream has work pending.");
+        }
+        for stream in &self.streams {
+            stream.write(&mut text);
+        }
+        for thread in &self.threads {
+            thread.write(&mut text);
+        }
+        for note in &self.notes {
+            wrap(&mut text, "", &format!("Note: {note}"));
+        }
+        text
+    }
+}
+
+impl StreamReport {
+    fn write(&self, text: &mut String) {
+        let made = self.made_at.as_ref().map(|at| format!(", made at {at}"));
+        let made = made.unwrap_or_default();
+        let head = format!(
+            "{}{made}: {} pending, {} of {} markers complete",
+            self.stream,
+            pieces(self.pending),
+            self.markers_complete,
+            self.markers
+        );
+        wrap(text, "", &head);
+        if let Some(waits_for) = &self.waits_for {
+            let since = self.waits_since_ms.map(|ms| format!(", for {}", words(ms)));
+            wrap(
+                text,
+                "    ",
+                &format!("{waits_for}{}", since.unwrap_or_default()),
+            );
+        }
+        for remark in &self.remarks {
+            wrap(text, "    ", remark);
+        }
+        if let Some(stuck) = &self.stuck {
+            wrap(text, "    ", stuck);
+        }
+        let last = format!(
+            "last submitted: {}, {} ago",
+            self.last,
+            words(self.last_ms_ago)
+        );
+        wrap(text, "    ", &last);
+    }
+}
+
+impl ThreadReport {
+    fn write(&self, text: &mut String) {
+        let stream = self.stream.as_ref().map(|stream| format!(" for {stream}"));
+        let head = format!(
+            "thread {} ({}) has been in {}{} for {}",
+            self.tid,
+            self.name,
+            self.call,
+            stream.unwrap_or_default(),
+            words(self.for_ms)
+        );
+        wrap(text, "", &head);
+        if let Some(remark) = self.remark {
+            wrap(text, "    ", remark);
+        }
+    }
+}
+
+fn stream_report(account: &Account, facts: &Facts) -> (StreamReport, bool) {
+    let inner = &facts.inner;
+    let (chain, streams, circle) = account.chain(facts);
+    let mut remarks = Vec::new();
+    let (waits_for, since) = match account.front(facts, inner.submitted) {
+        Front::Waits(point, target) => {
+            remarks.extend(target.remark());
+            let in_front = point.map_or(0, |point| others(facts, point.position, point.position));
+            let mut words = format!("waits for {}", target.words());
+            if in_front > 0 {
+                let _ = write!(
+                    words,
+                    ", or is at the {} in front of that",
+                    pieces(in_front)
+                );
+            }
+            let line = point.map(|point| point.line.after("told to"));
+            words.push_str(&line.unwrap_or_default());
+            (Some(words), point.map(|point| point.at))
+        }
+        Front::At(point) => (
+            Some(words_of(facts, point, inner.submitted)),
+            Some(point.at),
+        ),
+        Front::Works => (None, None),
+    };
+    if inner.points.lacks_older {
+        remarks.push("older waits of it were not kept".into());
+    }
+    match &facts.state {
+        _ if inner.life == Life::Destroyed => {
+            remarks.push("it was destroyed with this work pending".into());
+        }
+        State::NotAsked(why) => {
+            remarks.push(format!("whether it has come further is unknown: {why}"))
+        }
+        State::Failed(code) => remarks.push(format!("the driver says error {code} of it")),
+        State::Idle | State::Busy => {}
+    }
+    let report = StreamReport {
+        stream: full(facts),
+        pending: inner.submitted.saturating_sub(inner.complete),
+        markers: inner.records,
+        markers_complete: complete_markers(facts),
+        made_at: inner.made.0.map(|at| at.to_string()),
+        waits_since_ms: since.map(|at| seen::now().saturating_sub(at)),
+        // A shorter chain says no more than the lines of its streams.
+        stuck: chain.filter(|_| streams > 2 || circle),
+        waits_for,
+        last: last(facts),
+        last_ms_ago: seen::now().saturating_sub(inner.last.at),
+        remarks,
+    };
+    (report, circle)
+}
+
+fn last(facts: &Facts) -> String {
+    let last = &facts.inner.last;
+    let what = match last.kind {
+        Kind::Launch => format!("kernel {}", kernel_name::readable(&last.symbol)),
+        Kind::Record => "a record of an event".into(),
+        Kind::Wait => "a wait for an event".into(),
+        Kind::Graph => "a graph, whose inside cannot be seen".into(),
+        Kind::Host => "a function of the program".into(),
+        Kind::Copy => "a copy".into(),
+        Kind::Fill => "a fill of memory".into(),
+        Kind::Memory => "an allocation or a release of memory".into(),
+        Kind::WaitValue | Kind::WriteValue | Kind::MemoryOperations => {
+            "a wait for, or a write of, a value in memory".into()
+        }
+        Kind::WaitSemaphore => "a wait for an external semaphore".into(),
+        Kind::SignalSemaphore => "a signal of an external semaphore".into(),
+        _ => "nothing that was seen".into(),
+    };
+    let line = last.line.after("submitted");
+    // The kernel of an earlier launch helps where the last work was none.
+    let kernel = match last.kind {
+        Kind::Launch => String::new(),
+        _ if facts.inner.launches == 0 => String::new(),
+        _ => format!("; last kernel: {}", kernel_name::readable(&last.symbol)),
+    };
+    format!("{what}{line}{kernel}")
+}
+
+/// The calls that threads have been in for long.
+fn thread_reports(account: &Account, long: Duration) -> Vec<ThreadReport> {
+    let mut reports = Vec::new();
+    for thread in seen::threads() {
+        let id = thread.inside.load(Ordering::Acquire);
+        let tid = thread.tid.load(Ordering::Relaxed);
+        let (Some(call), true) = (calls::of(id), tid != 0) else {
+            continue;
+        };
+        let since = seen::since(thread.entered.load(Ordering::Relaxed));
+        if since < long {
+            continue;
+        }
+        let handle = thread.stream.load(Ordering::Relaxed);
+        let context = thread.context.load(Ordering::Relaxed);
+        let stream = account.streams().iter().find(|facts| {
+            let inner = &facts.inner;
+            inner.life == Life::Alive
+                && inner.handle == handle
+                && (handle != 0 || inner.context == context)
+                && (inner.thread == 0 || inner.thread == tid)
+        });
+        reports.push(ThreadReport {
+            tid,
+            name: thread_name(tid),
+            call: call.name,
+            stream: stream.map(short),
+            for_ms: since.as_millis() as u64,
+            remark: remark(call),
+        });
+    }
+    reports
+}
+
+/// Why such a call may not return.
+fn remark(call: &Call) -> Option<&'static str> {
+    match call.kind {
+        Kind::Launch | Kind::Copy | Kind::Fill | Kind::Graph | Kind::Record | Kind::Wait => Some(
+            "it returns late where the stream's queue is full, and where it first loads a module, \
+             which waits for other streams",
+        ),
+        Kind::Inside if call.name.contains("Load") || call.name.contains("GetFunction") => {
+            Some("loading a module waits for streams that have work")
+        }
+        Kind::Inside if call.name.contains("Free") => {
+            Some("releasing memory waits for all work that was submitted before")
+        }
+        Kind::Unload => Some("unloading a module waits for streams that have work"),
+        _ => None,
+    }
+}
+
+fn thread_name(tid: i32) -> String {
+    let name = std::fs::read_to_string(format!("/proc/self/task/{tid}/comm"));
+    name.map_or_else(|_| "ended".into(), |name| name.trim().to_owned())
+}
+
+/// Where a function of the program that the driver calls may need a thread that waits for its
+/// stream.
+fn through_the_host(account: &Account, threads: &[ThreadReport]) -> Option<String> {
+    let at_host = account.streams().iter().find(|facts| {
+        let at = account.front(facts, facts.inner.submitted);
+        facts.has_work() && matches!(at, Front::At(point) if matches!(point.awaits, Awaits::Host))
+    })?;
+    let waits = threads
+        .iter()
+        .find(|thread| thread.call.contains("Synchronize"))?;
+    Some(format!(
+        "{} is in a function of the program while thread {} waits in {}: if that function needs \
+         that thread, or waits for its own stream, this is a circle through the host",
+        short(at_host),
+        waits.tid,
+        waits.call
+    ))
+}
+
+fn notes(account: &Account, answered: bool) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !answered {
+        notes.push(
+            "the driver does not answer while a thread is inside it, so some of what is said to be \
+             pending may be complete"
+                .into(),
+        );
+    }
+    match crate::account::never_recorded() {
+        0 => {}
+        1 => notes.push(
+            "1 wait was for an event that had never been recorded: such a wait does nothing".into(),
+        ),
+        many => notes.push(format!(
+            "{many} waits were for events that had never been recorded: such a wait does nothing"
+        )),
+    }
+    notes.extend(never_recorded_lines(account));
+    let (taken, ms, now) = cupti::taken();
+    if taken != 0 {
+        let now = if now { ", and has it now" } else { "" };
+        notes.push(format!(
+            "the program's own profiler has used CUPTI for {}{now}: what was submitted before and \
+             meanwhile is not known",
+            words(ms)
+        ));
+    }
+    let beyond = seen::BEYOND.load(Ordering::Relaxed);
+    if beyond != 0 {
+        notes.push("there were more streams than are followed".into());
+    }
+    notes
+}
+
+/// Where such waits were made, of those that streams with work have kept.
+fn never_recorded_lines(account: &Account) -> Vec<String> {
+    let mut lines = Vec::new();
+    for facts in account.streams() {
+        for point in facts.inner.points.iter() {
+            if let (Awaits::NeverRecorded, Some(line)) = (point.awaits, point.line.0) {
+                lines.push(format!("{} was told to wait so at {line}", short(facts)));
+            }
+        }
+    }
+    lines.dedup();
+    lines.truncate(4);
+    lines
+}
+
+/// The program's command line.
+fn program() -> String {
+    let bytes = std::fs::read("/proc/self/cmdline").unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes).replace('\0', " ");
+    let text: String = text.trim().chars().filter(|c| !c.is_control()).collect();
+    match text.char_indices().nth(200) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
+    }
+}
+
+/// Adds a paragraph, each line of it at most [`WIDTH`] columns where words permit.
+fn wrap(text: &mut String, indent: &str, paragraph: &str) {
+    let mut column = 0;
+    for word in paragraph.split_whitespace() {
+        let length = word.chars().count();
+        if column == 0 {
+            text.push_str(indent);
+            column = indent.len();
+        } else if column + 1 + length > WIDTH {
+            let _ = write!(text, "\n{indent}  ");
+            column = indent.len() + 2;
+        } else {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += length;
+    }
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_keep_80_columns() {
+        let mut text = String::new();
+        wrap(&mut text, "    ", &"stream waits ".repeat(30));
+        assert!(text.lines().count() > 3);
+        for line in text.lines() {
+            assert!(line.len() <= WIDTH && line.starts_with("    "), "{line}");
+        }
+        assert_eq!(text.matches("stream").count(), 30);
+    }
+}

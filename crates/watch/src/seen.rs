@@ -1,0 +1,665 @@
+//! What was seen of the program's streams, events and threads.
+//!
+//! **All of it is bounded.** A stream keeps its last [`KEPT`] records and its last [`KEPT`] waits;
+//! what was overwritten is said to be missing. There is an entry for each live event that was
+//! recorded, for each live stream, for the last [`DESTROYED`] streams that were destroyed, and for
+//! each thread alive at the same time. Entries of streams and threads are used again and never
+//! freed, so that a reference to one is valid for ever; a stream's number tells whether it is still
+//! the same stream.
+//!
+//! **Positions.** The work submitted to a stream is counted; a record, a wait, a launch each is at
+//! one position. A stream's work runs in this order, so one number says how far it has come.
+
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, HashMap, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
+    sync::{
+        OnceLock,
+        atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{
+    calls::{Kind, PER_THREAD},
+    lock::Lock,
+    place::Line,
+};
+
+/// How many records, and how many waits, a stream keeps.
+const KEPT: usize = 1024;
+/// How many destroyed streams are kept, since others may wait for their records.
+const DESTROYED: usize = 64;
+/// How many streams are followed at the same time.
+const STREAMS: usize = 1 << 14;
+
+/// The system's clock in milliseconds, in the steps of its ticks: it costs a quarter of the exact
+/// one.
+pub(crate) fn now() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer is to a timespec
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}
+
+pub(crate) fn since(then: u64) -> Duration {
+    Duration::from_millis(now().saturating_sub(then))
+}
+
+/// The last entries of a list, in their order.
+#[derive(Clone, Debug)]
+pub(crate) struct Ring<T> {
+    list: VecDeque<T>,
+    /// Whether an older entry was overwritten.
+    pub(crate) lacks_older: bool,
+}
+
+impl<T> Ring<T> {
+    const fn new() -> Ring<T> {
+        Ring {
+            list: VecDeque::new(),
+            lacks_older: false,
+        }
+    }
+
+    fn push(&mut self, entry: T) {
+        if self.list.len() == KEPT {
+            self.list.pop_front();
+            self.lacks_older = true;
+        }
+        self.list.push_back(entry);
+    }
+
+    fn clear(&mut self) {
+        self.list.clear();
+        self.lacks_older = false;
+    }
+
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> + ExactSizeIterator {
+        self.list.iter()
+    }
+}
+
+/// A stream as it was when this was taken: its entry may be another stream's by now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamOf {
+    pub(crate) entry: &'static Stream,
+    pub(crate) number: u64,
+}
+
+/// A record: the event's marker.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    pub(crate) stream: StreamOf,
+    pub(crate) position: u64,
+    /// Which record of the stream it is, counted from 1.
+    pub(crate) value: u64,
+    pub(crate) event: usize,
+    /// Different for each record of the process.
+    pub(crate) stamp: u64,
+    pub(crate) line: Line,
+}
+
+/// What stops a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Awaits {
+    Marker(Mark),
+    /// The event was not recorded, so the wait does nothing.
+    NeverRecorded,
+    /// The event was recorded where it cannot be seen: in another process, by a graph, or while
+    /// nothing was followed.
+    Unseen,
+    Value {
+        address: u64,
+    },
+    /// Values that were not looked at.
+    Values,
+    Semaphore,
+    /// A function of the program, which the driver calls.
+    Host,
+    /// No wait: a write of a value that other streams may wait for.
+    Writes {
+        address: u64,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Point {
+    pub(crate) position: u64,
+    pub(crate) awaits: Awaits,
+    pub(crate) line: Line,
+    pub(crate) at: u64,
+}
+
+/// What was submitted last.
+#[derive(Clone, Debug)]
+pub(crate) struct Last {
+    pub(crate) kind: Kind,
+    /// The kernel's symbol; empty for anything else.
+    pub(crate) symbol: Vec<u8>,
+    /// Where the symbol was, and how many modules had been unloaded then: while both are the same,
+    /// it is the same symbol.
+    symbol_at: (usize, u64),
+    pub(crate) at: u64,
+    pub(crate) line: Line,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    Alive,
+    Destroyed,
+    /// Its context was destroyed or reset, or so much could have happened to it unseen.
+    Lost,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Inner {
+    pub(crate) number: u64,
+    pub(crate) handle: usize,
+    pub(crate) context: usize,
+    /// The thread, if it is a thread's default stream.
+    pub(crate) thread: i32,
+    /// Whether it keeps the order of the legacy default stream; `None` where that was not seen.
+    pub(crate) blocking: Option<bool>,
+    pub(crate) life: Life,
+    /// The number of the stream whose capture it is in, or 0.
+    pub(crate) capture: u64,
+    pub(crate) submitted: u64,
+    /// Everything up to here is known to be complete.
+    pub(crate) complete: u64,
+    pub(crate) records: u64,
+    /// When the last work was submitted, in an order over all streams; 0 where nobody needs it.
+    pub(crate) order: u64,
+    pub(crate) launches: u64,
+    pub(crate) made: Line,
+    pub(crate) last: Last,
+    pub(crate) marks: Ring<Mark>,
+    pub(crate) points: Ring<Point>,
+}
+
+impl Inner {
+    const fn new() -> Inner {
+        Inner {
+            number: 0,
+            handle: 0,
+            context: 0,
+            thread: 0,
+            blocking: None,
+            life: Life::Lost,
+            capture: 0,
+            submitted: 0,
+            complete: 0,
+            records: 0,
+            order: 0,
+            launches: 0,
+            made: Line::UNKNOWN,
+            last: Last {
+                kind: Kind::Inside,
+                symbol: Vec::new(),
+                symbol_at: (0, 0),
+                at: 0,
+                line: Line::UNKNOWN,
+            },
+            marks: Ring::new(),
+            points: Ring::new(),
+        }
+    }
+
+    pub(crate) fn is_legacy(&self) -> bool {
+        self.handle == 0
+    }
+
+    /// A copy, without the lists where all work is known to be complete.
+    pub(crate) fn snapshot(&self) -> Inner {
+        if self.complete < self.submitted {
+            return self.clone();
+        }
+        Inner {
+            last: self.last.clone(),
+            marks: Ring::new(),
+            points: Ring::new(),
+            ..*self
+        }
+    }
+
+    /// The entry is another stream's from now on. What it has allocated is used again.
+    fn begin(&mut self, number: u64, key: Key) {
+        let mut marks = std::mem::replace(&mut self.marks, Ring::new());
+        let mut points = std::mem::replace(&mut self.points, Ring::new());
+        marks.clear();
+        points.clear();
+        let symbol = std::mem::take(&mut self.last.symbol);
+        *self = Inner::new();
+        (self.marks, self.points, self.last.symbol) = (marks, points, symbol);
+        self.last.symbol.clear();
+        self.number = number;
+        (self.context, self.handle, self.thread) = key;
+        self.life = Life::Alive;
+    }
+}
+
+/// The entry of a stream.
+#[derive(Debug)]
+pub(crate) struct Stream(pub(crate) Lock<Inner>);
+
+/// Context, handle, and the thread where the handle alone says "that of this thread".
+type Key = (usize, usize, i32);
+
+struct Streams {
+    by_key: BTreeMap<Key, &'static Stream>,
+    /// All entries ever made.
+    all: Vec<&'static Stream>,
+    /// Those of destroyed streams, the oldest first.
+    destroyed: VecDeque<&'static Stream>,
+    numbers: u64,
+}
+
+static STREAMS_SEEN: Lock<Streams> = Lock::new(Streams {
+    by_key: BTreeMap::new(),
+    all: Vec::new(),
+    destroyed: VecDeque::new(),
+    numbers: 0,
+});
+
+/// Counts what makes a handle mean another stream, so that threads may remember their last one.
+static GENERATION: AtomicU64 = AtomicU64::new(1);
+/// Whether a stream was seen that keeps the order of the legacy default stream.
+static ORDER_MATTERS: AtomicU32 = AtomicU32::new(0);
+static ORDER: AtomicU64 = AtomicU64::new(0);
+static STAMPS: AtomicU64 = AtomicU64::new(1);
+static UNLOADED: AtomicU64 = AtomicU64::new(0);
+/// How many captures are under way.
+pub(crate) static CAPTURES: AtomicUsize = AtomicUsize::new(0);
+/// How many streams there were beyond those that are followed.
+pub(crate) static BEYOND: AtomicU64 = AtomicU64::new(0);
+/// How many waits were for events that were never recorded.
+pub(crate) static NEVER_RECORDED: AtomicU64 = AtomicU64::new(0);
+
+impl Streams {
+    fn entry(&mut self, key: Key) -> Option<&'static Stream> {
+        if let Some(entry) = self.by_key.get(&key) {
+            return Some(entry);
+        }
+        let entry = match self.destroyed.len() > DESTROYED || self.all.len() >= STREAMS {
+            true => self.destroyed.pop_front(),
+            false => None,
+        };
+        let entry = entry.or_else(|| {
+            (self.all.len() < STREAMS).then(|| {
+                let entry: &Stream = Box::leak(Box::new(Stream(Lock::new(Inner::new()))));
+                self.all.push(entry);
+                entry
+            })
+        });
+        let Some(entry) = entry else {
+            BEYOND.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        self.numbers += 1;
+        entry.0.lock().begin(self.numbers, key);
+        self.by_key.insert(key, entry);
+        Some(entry)
+    }
+
+    fn remove(&mut self, key: Key, life: Life) {
+        if let Some(entry) = self.by_key.remove(&key) {
+            entry.0.lock().life = life;
+            self.destroyed.push_back(entry);
+        }
+    }
+}
+
+/// The entry of a stream; a new one where the stream was not seen before.
+#[inline]
+pub(crate) fn stream(context: usize, handle: usize) -> Option<&'static Stream> {
+    let generation = GENERATION.load(Ordering::Acquire);
+    let known = LOCAL.try_with(|local| local.last.get()).ok();
+    if let Some((of, entry)) = known
+        && of == (context, handle, generation)
+    {
+        return entry;
+    }
+    let key = key(context, handle);
+    let entry = STREAMS_SEEN.lock().entry(key);
+    if let Some(entry) = entry {
+        let mut inner = entry.0.lock();
+        if inner.context == 0 {
+            inner.context = context;
+        }
+    }
+    let _ = LOCAL.try_with(|local| local.last.set(((context, handle, generation), entry)));
+    entry
+}
+
+fn key(context: usize, handle: usize) -> Key {
+    match handle {
+        PER_THREAD => (context, handle, tid()),
+        // The handle of a stream that was made is the same whatever context is current.
+        0 => (context, handle, 0),
+        _ => (0, handle, 0),
+    }
+}
+
+/// A stream was made.
+pub(crate) fn created(context: usize, handle: usize, blocking: bool, line: Line) {
+    GENERATION.fetch_add(1, Ordering::AcqRel);
+    if blocking {
+        ORDER_MATTERS.store(1, Ordering::Relaxed);
+    }
+    let mut streams = STREAMS_SEEN.lock();
+    let key = key(context, handle);
+    // A handle may be used again after a destruction that was not seen.
+    streams.remove(key, Life::Lost);
+    if let Some(entry) = streams.entry(key) {
+        let mut inner = entry.0.lock();
+        inner.context = context;
+        inner.blocking = Some(blocking);
+        inner.made = line;
+    }
+}
+
+/// A stream is about to be destroyed.
+pub(crate) fn destroyed(context: usize, handle: usize) {
+    let mut streams = STREAMS_SEEN.lock();
+    streams.remove(key(context, handle), Life::Destroyed);
+    GENERATION.fetch_add(1, Ordering::AcqRel);
+}
+
+/// Nothing that was seen of these streams is true any more: of a context, or of all.
+pub(crate) fn lost(context: Option<usize>) {
+    let mut streams = STREAMS_SEEN.lock();
+    let gone: Vec<Key> = streams
+        .by_key
+        .iter()
+        .filter(|(_, entry)| context.is_none_or(|context| entry.0.lock().context == context))
+        .map(|(key, _)| *key)
+        .collect();
+    for key in gone {
+        streams.remove(key, Life::Lost);
+    }
+    GENERATION.fetch_add(1, Ordering::AcqRel);
+}
+
+/// Every entry that is or was a stream.
+pub(crate) fn streams() -> Vec<&'static Stream> {
+    STREAMS_SEEN.lock().all.clone()
+}
+
+pub(crate) fn unloaded() {
+    UNLOADED.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The next number of the order over all streams, where somebody needs it.
+#[inline]
+fn next_order() -> u64 {
+    match ORDER_MATTERS.load(Ordering::Relaxed) {
+        0 => 0,
+        _ => ORDER.fetch_add(1, Ordering::Relaxed) + 1,
+    }
+}
+
+impl Inner {
+    /// Work was submitted. Returns its position; `None` where it went into a capture.
+    #[inline]
+    pub(crate) fn submit(&mut self, kind: Kind, line: Line) -> Option<u64> {
+        if self.capture != 0 {
+            return None;
+        }
+        self.submitted += 1;
+        self.order = next_order();
+        self.last.kind = kind;
+        self.last.at = now();
+        self.last.line = line;
+        Some(self.submitted)
+    }
+
+    /// The kernel of a launch, by its symbol.
+    ///
+    /// # Safety
+    /// `symbol` is null or a C string.
+    #[inline]
+    pub(crate) unsafe fn launched(&mut self, symbol: *const std::ffi::c_char) {
+        self.launches += 1;
+        let at = (symbol.addr(), UNLOADED.load(Ordering::Relaxed));
+        if at == self.last.symbol_at && !self.last.symbol.is_empty() {
+            return;
+        }
+        self.last.symbol_at = at;
+        self.last.symbol.clear();
+        if !symbol.is_null() {
+            // SAFETY: the caller vouches for it
+            let symbol = unsafe { std::ffi::CStr::from_ptr(symbol) }.to_bytes();
+            self.last
+                .symbol
+                .extend_from_slice(&symbol[..symbol.len().min(1024)]);
+        }
+    }
+
+    pub(crate) fn stop_at(&mut self, position: u64, awaits: Awaits, line: Line) {
+        self.points.push(Point {
+            position,
+            awaits,
+            line,
+            at: self.last.at,
+        });
+    }
+
+    /// A record was submitted at a position.
+    pub(crate) fn mark(&mut self, entry: &'static Stream, at: u64, event: usize) -> Mark {
+        self.records += 1;
+        let mark = Mark {
+            stream: StreamOf {
+                entry,
+                number: self.number,
+            },
+            position: at,
+            value: self.records,
+            event,
+            stamp: STAMPS.fetch_add(1, Ordering::Relaxed),
+            line: self.last.line,
+        };
+        self.marks.push(mark);
+        mark
+    }
+}
+
+/// What an event holds, as far as it was seen. No entry: it was never recorded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum EventState {
+    Recorded(Mark),
+    /// In the capture of the stream of this number.
+    Captured(u64),
+    Unseen,
+}
+
+#[derive(Default)]
+pub(crate) struct HandleHash(u64);
+
+impl Hasher for HandleHash {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(usize::from(*byte));
+        }
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        let mixed = (self.0 ^ value as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ mixed >> 32;
+    }
+}
+
+type Events = HashMap<usize, EventState, BuildHasherDefault<HandleHash>>;
+
+const SHARDS: usize = 64;
+/// How many events a shard follows.
+const EVENTS: usize = 1 << 16;
+
+static EVENTS_SEEN: [Lock<Events>; SHARDS] =
+    [const { Lock::new(Events::with_hasher(BuildHasherDefault::new())) }; SHARDS];
+
+fn shard(event: usize) -> &'static Lock<Events> {
+    let mut hash = HandleHash::default();
+    hash.write_usize(event);
+    &EVENTS_SEEN[(hash.finish() >> 20) as usize % SHARDS]
+}
+
+pub(crate) fn event(event: usize) -> Option<EventState> {
+    shard(event).lock().get(&event).copied()
+}
+
+pub(crate) fn set_event(event: usize, state: EventState) {
+    let mut events = shard(event).lock();
+    if events.len() < EVENTS || events.contains_key(&event) {
+        events.insert(event, state);
+    }
+}
+
+pub(crate) fn forget_event(event: usize) {
+    shard(event).lock().remove(&event);
+}
+
+/// Nothing is known of any event any more.
+pub(crate) fn forget_events() {
+    for shard in &EVENTS_SEEN {
+        for state in shard.lock().values_mut() {
+            *state = EventState::Unseen;
+        }
+    }
+}
+
+/// A thread of the program, and the followed call that it is in.
+#[derive(Debug, Default)]
+pub(crate) struct Thread {
+    /// 0: it has ended, and the entry may be another's.
+    pub(crate) tid: AtomicI32,
+    /// The callback id of the call; 0: none.
+    pub(crate) inside: AtomicU32,
+    pub(crate) stream: AtomicUsize,
+    pub(crate) context: AtomicUsize,
+    pub(crate) entered: AtomicU64,
+    /// How many calls it has made. Only the thread writes it.
+    pub(crate) calls: AtomicU64,
+    /// How many of them submitted work, or waited for some.
+    pub(crate) moves: AtomicU64,
+}
+
+struct Local {
+    thread: Cell<Option<&'static Thread>>,
+    last: Cell<(Remembered, Option<&'static Stream>)>,
+}
+
+/// Context, handle and generation.
+type Remembered = (usize, usize, u64);
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.get() {
+            thread.inside.store(0, Ordering::Relaxed);
+            thread.tid.store(0, Ordering::Release);
+        }
+    }
+}
+
+thread_local! {
+    static LOCAL: Local = const {
+        Local {
+            thread: Cell::new(None),
+            last: Cell::new(((0, 0, 0), None)),
+        }
+    };
+}
+
+static THREADS_SEEN: OnceLock<Lock<Vec<&'static Thread>>> = OnceLock::new();
+
+fn threads_seen() -> &'static Lock<Vec<&'static Thread>> {
+    THREADS_SEEN.get_or_init(|| Lock::new(Vec::new()))
+}
+
+fn tid() -> i32 {
+    // SAFETY: it has no requirement
+    unsafe { libc::gettid() }
+}
+
+/// The calling thread; `None` while it ends.
+#[inline]
+pub(crate) fn thread() -> Option<&'static Thread> {
+    LOCAL
+        .try_with(|local| match local.thread.get() {
+            Some(thread) => thread,
+            None => {
+                let thread = new_thread();
+                local.thread.set(Some(thread));
+                thread
+            }
+        })
+        .ok()
+}
+
+#[cold]
+fn new_thread() -> &'static Thread {
+    let mut threads = threads_seen().lock();
+    let free = |thread: &&&'static Thread| thread.tid.load(Ordering::Acquire) == 0;
+    let thread = match threads.iter().find(free) {
+        Some(thread) => *thread,
+        None => {
+            let thread: &Thread = Box::leak(Box::default());
+            threads.push(thread);
+            thread
+        }
+    };
+    thread.tid.store(tid(), Ordering::Release);
+    thread
+}
+
+pub(crate) fn threads() -> Vec<&'static Thread> {
+    threads_seen().lock().clone()
+}
+
+/// What the driver is being asked about: handles that must not be destroyed meanwhile.
+///
+/// The asking thread writes the handles, and then looks whether what they name is still there. Who
+/// destroys it takes it away first, and then looks at the handles. Each writes before it reads, all
+/// sequentially consistent, so at least one sees the other: either nothing is asked, or the
+/// destruction waits for the answer.
+pub(crate) static ASKED: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+
+/// Asks `call` about the handles if `is_there` still says so, and nothing destroys them meanwhile.
+pub(crate) fn while_there<R>(
+    handles: [usize; 2],
+    is_there: impl FnOnce() -> bool,
+    call: impl FnOnce() -> R,
+) -> Option<R> {
+    for (asked, handle) in ASKED.iter().zip(handles) {
+        asked.store(handle, Ordering::SeqCst);
+    }
+    std::sync::atomic::fence(Ordering::SeqCst);
+    let answer = is_there().then(call);
+    for asked in &ASKED {
+        asked.store(0, Ordering::SeqCst);
+    }
+    answer
+}
+
+/// Returns once the driver is not being asked about `handle`, or about anything. It gives up after
+/// a second, since a driver that does not answer must not hold the program too.
+pub(crate) fn until_not_asked(handle: Option<usize>) {
+    std::sync::atomic::fence(Ordering::SeqCst);
+    for _ in 0..1000 {
+        let is_asked = |asked: &AtomicUsize| match asked.load(Ordering::SeqCst) {
+            0 => false,
+            asked => handle.is_none_or(|handle| handle == asked),
+        };
+        if !ASKED.iter().any(is_asked) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}

@@ -1,0 +1,253 @@
+//! The thread that decides when to report.
+
+use std::{
+    sync::{
+        Condvar, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use fencepost::bindings::duration_in_words;
+use serde_json::json;
+
+use crate::{
+    account::Account,
+    asking::{Asker, Facts},
+    callback::{self, FOLLOWS},
+    channel::{self, Channel},
+    cupti,
+    report::Report,
+    seen,
+};
+
+/// The variable that says after how many seconds without a movement a report is made.
+const AFTER: &str = "FENCEPOST_WATCH_AFTER";
+
+/// How long the driver has to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long the end of the process waits for the last report.
+const LAST: Duration = Duration::from_secs(5);
+
+/// Whether this process is a forked child, which has none of the threads.
+static CHILD: AtomicBool = AtomicBool::new(false);
+
+/// The end of the process, and of the watching.
+struct End {
+    begun: Mutex<(bool, bool)>,
+    changed: Condvar,
+}
+
+static END: OnceLock<End> = OnceLock::new();
+
+fn end() -> &'static End {
+    END.get_or_init(|| End {
+        begun: Mutex::new((false, false)),
+        changed: Condvar::new(),
+    })
+}
+
+/// Begins to watch this process, once.
+pub(crate) fn start() {
+    static STARTED: AtomicBool = AtomicBool::new(false);
+    if STARTED.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    // Nothing of this library is printed, not even a panic of its own.
+    std::panic::set_hook(Box::new(|_| {}));
+    let Some(mut channel) = Channel::open() else {
+        return;
+    };
+    if let Err(why) = cupti::start() {
+        channel.send("trouble", json!(why));
+    } else {
+        channel.send("start", json!(null));
+    }
+    let asker = without_signals(Asker::start);
+    let Ok(asker) = asker else {
+        channel.send("trouble", json!("no thread can be started"));
+        return;
+    };
+    let watch = Watch::new(channel, asker);
+    let started = without_signals(|| {
+        std::thread::Builder::new()
+            .name("fencepost-watch".into())
+            .spawn(move || callback::guarded(|| watch.run()))
+    });
+    if started.is_ok() {
+        // SAFETY: the functions live as long as the process, since the library is never unloaded
+        unsafe {
+            libc::pthread_atfork(None, None, Some(in_child));
+            libc::atexit(at_exit);
+        }
+    }
+}
+
+/// Runs `start`, whose threads take no signal of the program's.
+fn without_signals<R>(start: impl FnOnce() -> R) -> R {
+    let mut before = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the pointers are to signal sets; the first call fills the set that the second reads
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+    }
+    let result = start();
+    // SAFETY: the set was filled above
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    result
+}
+
+extern "C" fn in_child() {
+    CHILD.store(true, Ordering::SeqCst);
+    FOLLOWS.store(false, Ordering::SeqCst);
+}
+
+/// Makes the last report, while the driver still answers.
+extern "C" fn at_exit() {
+    if CHILD.load(Ordering::SeqCst) {
+        return;
+    }
+    callback::guarded(|| {
+        let end = end();
+        let mut begun = end.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.0 = true;
+        channel::wake();
+        let until = Instant::now() + LAST;
+        while !begun.1 {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = end.changed.wait_timeout(begun, left);
+            begun = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    });
+    FOLLOWS.store(false, Ordering::SeqCst);
+}
+
+struct Watch {
+    channel: Channel,
+    asker: Asker,
+    after: Duration,
+    /// How many moves there were, and how far the streams had come.
+    seen: (u64, u64),
+    /// Since when nothing has moved although streams are busy.
+    still: Option<Instant>,
+    reported: bool,
+}
+
+impl Watch {
+    fn new(channel: Channel, asker: Asker) -> Watch {
+        let after = std::env::var(AFTER).ok().and_then(|text| text.parse().ok());
+        Watch {
+            channel,
+            asker,
+            after: Duration::try_from_secs_f64(after.unwrap_or(30.0)).unwrap_or(Duration::MAX),
+            seen: (0, 0),
+            still: None,
+            reported: false,
+        }
+    }
+
+    fn run(mut self) {
+        let tick = (self.after / 8).clamp(Duration::from_millis(20), Duration::from_millis(500));
+        loop {
+            let asked = self.channel.is_asked(tick);
+            if end().begun.lock().unwrap_or_else(PoisonError::into_inner).0 {
+                self.last();
+                return;
+            }
+            if callback::PANICS.load(Ordering::Relaxed) != 0 {
+                let what = "the watching has failed inside, and ends; the program goes on";
+                self.channel.send("trouble", json!(what));
+                return;
+            }
+            cupti::try_again();
+            if asked {
+                let (facts, answered) = self.asker.ask(ANSWER);
+                self.report("asked for a report".into(), facts, answered);
+            }
+            self.look();
+        }
+    }
+
+    /// Reports if nothing has moved for long.
+    fn look(&mut self) {
+        let moves = moves();
+        if moves != self.seen.0 {
+            self.seen.0 = moves;
+            self.still = None;
+            self.reported = false;
+            return;
+        }
+        if self.reported && self.still.is_some_and(|still| still.elapsed() < self.after) {
+            return;
+        }
+        let (facts, answered) = self.asker.ask(ANSWER);
+        let complete = facts.iter().map(|facts| facts.inner.complete).sum();
+        let busy = facts.iter().any(Facts::has_work) || is_anybody_inside(self.after);
+        if complete != self.seen.1 || !busy {
+            self.seen.1 = complete;
+            self.still = None;
+            self.reported = false;
+            return;
+        }
+        let still = *self.still.get_or_insert_with(Instant::now);
+        if still.elapsed() >= self.after && !self.reported {
+            self.reported = true;
+            let after = duration_in_words(self.after);
+            self.report(format!("nothing has moved for {after}"), facts, answered);
+        }
+    }
+
+    fn report(&mut self, why: String, facts: Vec<Facts>, answered: bool) {
+        let report = Report::new(why, &Account::new(facts), answered, self.long());
+        let text = report.text();
+        self.channel
+            .send("report", json!({ "text": text, "report": report }));
+    }
+
+    /// How long a call must have lasted to be told of.
+    fn long(&self) -> Duration {
+        self.after.min(Duration::from_secs(1))
+    }
+
+    fn last(&mut self) {
+        let (facts, answered) = self.asker.ask(ANSWER);
+        let report = Report::new(
+            "at the end".into(),
+            &Account::new(facts),
+            answered,
+            self.long(),
+        );
+        let calls: u64 = seen::threads()
+            .iter()
+            .map(|thread| thread.calls.load(Ordering::Relaxed))
+            .sum();
+        let message = json!({
+            "calls": calls,
+            "pending": !report.is_empty(),
+            "text": report.text(),
+            "report": report,
+        });
+        self.channel.send("end", message);
+        let end = end();
+        end.begun.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+        end.changed.notify_all();
+    }
+}
+
+fn moves() -> u64 {
+    let moves = |thread: &&seen::Thread| thread.moves.load(Ordering::Relaxed);
+    seen::threads().iter().map(moves).sum()
+}
+
+/// Whether a thread has been in a followed call for `limit`: a call may be stuck that has submitted
+/// nothing yet.
+fn is_anybody_inside(limit: Duration) -> bool {
+    seen::threads().iter().any(|thread| {
+        thread.inside.load(Ordering::Acquire) != 0
+            && seen::since(thread.entered.load(Ordering::Relaxed)) >= limit
+    })
+}
