@@ -97,6 +97,11 @@ pub(crate) trait DeviceImpl: Send + Sync + Any {
         Ok(None)
     }
 
+    /// Called on a thread of the library before it asks the device for what it knows, while other
+    /// threads may be capturing work into graphs.
+    #[cfg_attr(not(feature = "trace"), allow(dead_code))]
+    fn prepare_thread(&self) {}
+
     /// The streams that are alive, for waiting for all of them.
     fn streams(&self) -> Vec<Arc<dyn StreamImpl>>;
 

@@ -21,11 +21,11 @@ use crate::{
 
 /// How fast a device's clock is taken to drift from the host's at most, where nobody has measured
 /// it: two quartz oscillators, each of which may be off by 50 millionths.
-const DRIFT_BOUND: f64 = 100e-6;
+pub(crate) const DRIFT_BOUND: f64 = 100e-6;
 
 /// How far the drift of a moment is taken to be from a measured one at most, since oscillators
 /// change with their temperature, and the system disciplines its clock.
-const WANDER: f64 = 10e-6;
+pub(crate) const WANDER: f64 = 10e-6;
 
 /// A moment on a device's clock and on the host's monotonic clock, by which markers of the device
 /// get a [host time](crate::Marker::host_time). Made by

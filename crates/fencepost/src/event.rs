@@ -2,6 +2,8 @@
 
 use std::{fmt, future::IntoFuture, sync::Arc, time::Duration};
 
+#[cfg(all(feature = "trace", not(loom)))]
+use crate::observe;
 use crate::{
     clock::Elapsed,
     device::Device,
@@ -234,20 +236,36 @@ impl Event {
     pub fn wait(&self, stream: &Stream) -> Result<()> {
         stream.check_fork()?;
         if self.slot.peek() == Some(true) {
+            self.is_awaited(stream);
             return Ok(());
         }
         self.check_fork()?;
         let word = self.slot.word();
-        match self.slot.marker() {
-            None => Ok(()),
-            Some(marker) if stream.is_behind(&*marker) => {
-                if marker.is_known_complete() {
-                    self.slot.remember(word);
-                }
-                Ok(())
-            }
-            Some(marker) => stream.imp().wait(&marker).map_err(Error::seen),
+        let Some(marker) = self.slot.marker() else {
+            return Ok(());
+        };
+        if !stream.is_behind(&*marker) {
+            stream.imp().wait(&marker).map_err(Error::seen)?;
+        } else if marker.is_known_complete() {
+            self.slot.remember(word);
         }
+        stream.waits_behind(marker.point());
+        Ok(())
+    }
+
+    /// Tells who observes of a wait of `stream` for what is complete.
+    #[inline]
+    #[cfg_attr(not(feature = "trace"), allow(clippy::unused_self))]
+    fn is_awaited(&self, stream: &Stream) {
+        #[cfg(all(feature = "trace", not(loom)))]
+        if observe::any()
+            && self.check_fork().is_ok()
+            && let Some(marker) = self.slot.marker()
+        {
+            stream.waits_behind(marker.point());
+        }
+        #[cfg(not(all(feature = "trace", not(loom))))]
+        let _ = stream;
     }
 
     /// Whether the marker that is held is complete. `true` if there is none. Never blocks.
@@ -654,7 +672,11 @@ impl Device {
     /// ```
     pub fn wait_event(&self, event: &Event) -> Result<()> {
         self.core().check_fork()?;
-        if event.slot.peek() == Some(true) {
+        #[cfg(all(feature = "trace", not(loom)))]
+        let is_observed = observe::any();
+        #[cfg(not(all(feature = "trace", not(loom))))]
+        let is_observed = false;
+        if event.slot.peek() == Some(true) && !is_observed {
             return Ok(());
         }
         event.check_fork()?;

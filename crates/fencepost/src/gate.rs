@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(all(feature = "trace", not(loom)))]
+use crate::observe;
 use crate::{
     contract::{MarkerImpl, TimelineKnowledge},
     core::{DeviceCore, StreamCore},
@@ -199,8 +201,9 @@ impl Gate {
         self.barrier.begin_wait()?;
         let marker: Arc<dyn MarkerImpl> = self.barrier.clone();
         let waits = stream.imp().wait_foreign(&marker);
-        if waits.is_err() {
-            self.barrier.wait_refused();
+        match &waits {
+            Ok(()) => stream.waits_behind(&self.barrier.point),
+            Err(_) => self.barrier.wait_refused(),
         }
         waits.map_err(Error::seen)
     }
@@ -382,6 +385,10 @@ impl Barrier {
     /// See [`Gate::open`].
     pub(crate) fn open(&self) {
         if self.end() {
+            #[cfg(all(feature = "trace", not(loom)))]
+            if observe::any() {
+                observe::opens(self.stream());
+            }
             self.point.timeline.advance(1).fire();
             self.end_limit();
         }

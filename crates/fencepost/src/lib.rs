@@ -54,6 +54,7 @@
 //! - `vulkan`: Vulkan 1.2 and later. The loader is loaded at run time; building needs none.
 //! - `tracing`: events for [`tracing`](https://docs.rs/tracing) of what happens on threads of the
 //!   library: a thread that cannot be started, a lost device, a callback that panicked.
+//! - `trace`: spans of streams and of threads on one axis, and arrows for waits: see [`trace`].
 //! - `conformance`: the conformance suite, as library code.
 //! - `mutants`: devices that are wrong in one way each, which the suite must notice.
 #![deny(missing_docs, unsafe_code)]
@@ -103,6 +104,8 @@ mod metal {
     mod wakes;
 }
 mod name;
+#[cfg(all(feature = "trace", not(loom)))]
+mod observe;
 mod panics;
 mod place;
 mod registry;
@@ -117,8 +120,16 @@ mod sync;
 pub mod testing;
 mod time_keeper;
 mod timeline;
-#[cfg(feature = "trace")]
+#[cfg(all(feature = "trace", not(loom)))]
 pub mod trace;
+/// The parts of a trace that know no device, for their models.
+#[cfg(loom)]
+mod trace {
+    mod alarm;
+    mod pending;
+    mod text;
+    mod value;
+}
 mod unobserved;
 #[cfg(all(feature = "vulkan", not(loom)))]
 pub mod vulkan;

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(all(feature = "trace", not(loom)))]
+use crate::observe;
 use crate::{
     contract::{MarkerImpl, StreamImpl},
     core::Work,
@@ -16,6 +18,7 @@ use crate::{
     marker::Marker,
     place::Place,
     sync::Ordering,
+    timeline::Point,
 };
 
 /// An in-order queue of a device: work, markers and waits take effect in the order in which they
@@ -73,6 +76,12 @@ impl Stream {
 
     pub(crate) fn imp(&self) -> &dyn StreamImpl {
         &*self.imp
+    }
+
+    /// For who must not keep the stream alive.
+    #[cfg(all(feature = "trace", not(loom)))]
+    pub(crate) fn downgrade(&self) -> std::sync::Weak<dyn StreamImpl> {
+        Arc::downgrade(&self.imp)
     }
 
     /// An error in a process forked from the one that opened the device. It comes before any lock:
@@ -289,13 +298,29 @@ impl Stream {
     /// ```
     pub fn wait(&self, marker: &Marker) -> Result<()> {
         self.check_fork()?;
-        match self.is_behind(&**marker.imp()) {
-            true => Ok(()),
-            false => {
-                marker.check_fork()?;
-                self.imp.wait(marker.imp()).map_err(Error::seen)
-            }
+        if !self.is_behind(&**marker.imp()) {
+            marker.check_fork()?;
+            self.imp.wait(marker.imp()).map_err(Error::seen)?;
         }
+        self.waits_behind(marker.imp().point());
+        Ok(())
+    }
+
+    /// Tells who observes of a wait that was made.
+    #[cfg_attr(not(feature = "trace"), allow(clippy::unused_self))]
+    #[inline]
+    pub(crate) fn waits_behind(&self, point: &Point) {
+        #[cfg(all(feature = "trace", not(loom)))]
+        if observe::any() {
+            observe::waits(&observe::Wait {
+                awaited: &point.timeline.stream,
+                value: point.value,
+                waiting: self.imp.core(),
+                after: self.imp.core().recorded.load(Ordering::Acquire),
+            });
+        }
+        #[cfg(not(all(feature = "trace", not(loom))))]
+        let _ = point;
     }
 
     /// Whether a wait of this stream for `marker` has nothing to do.
@@ -329,13 +354,12 @@ impl Stream {
     /// ```
     pub fn wait_foreign(&self, marker: &Marker) -> Result<()> {
         self.check_fork()?;
-        match self.is_behind(&**marker.imp()) {
-            true => Ok(()),
-            false => {
-                marker.check_fork()?;
-                self.imp.wait_foreign(marker.imp()).map_err(Error::seen)
-            }
+        if !self.is_behind(&**marker.imp()) {
+            marker.check_fork()?;
+            self.imp.wait_foreign(marker.imp()).map_err(Error::seen)?;
         }
+        self.waits_behind(marker.imp().point());
+        Ok(())
     }
 
     /// Whether everything submitted so far is complete. Never waits for the device.

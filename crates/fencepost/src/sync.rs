@@ -47,25 +47,32 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// millisecond. A holder stays inside for long only where the system has preempted it, and then a
 /// millisecond makes little difference.
 #[cfg(not(loom))]
-pub(crate) struct BriefLock(spin::mutex::SpinMutex<()>);
+pub(crate) struct BriefLock<T = ()>(spin::mutex::SpinMutex<T>);
 #[cfg(loom)]
-pub(crate) struct BriefLock(Mutex<()>);
+pub(crate) struct BriefLock<T = ()>(Mutex<T>);
 
 #[cfg(not(loom))]
-pub(crate) type BriefGuard<'a> = spin::mutex::SpinMutexGuard<'a, ()>;
+pub(crate) type BriefGuard<'a, T = ()> = spin::mutex::SpinMutexGuard<'a, T>;
 #[cfg(loom)]
-pub(crate) type BriefGuard<'a> = MutexGuard<'a, ()>;
+pub(crate) type BriefGuard<'a, T = ()> = MutexGuard<'a, T>;
 
 impl BriefLock {
     pub(crate) fn new() -> BriefLock {
+        BriefLock::over(())
+    }
+}
+
+impl<T> BriefLock<T> {
+    /// A lock with what it guards.
+    pub(crate) fn over(value: T) -> BriefLock<T> {
         #[cfg(not(loom))]
-        return BriefLock(spin::mutex::SpinMutex::new(()));
+        return BriefLock(spin::mutex::SpinMutex::new(value));
         #[cfg(loom)]
-        return BriefLock(Mutex::new(()));
+        return BriefLock(Mutex::new(value));
     }
 
     #[inline]
-    pub(crate) fn lock(&self) -> BriefGuard<'_> {
+    pub(crate) fn lock(&self) -> BriefGuard<'_, T> {
         #[cfg(not(loom))]
         return self.0.try_lock().unwrap_or_else(|| self.wait());
         #[cfg(loom)]
@@ -74,7 +81,7 @@ impl BriefLock {
 
     #[cfg(not(loom))]
     #[cold]
-    fn wait(&self) -> BriefGuard<'_> {
+    fn wait(&self) -> BriefGuard<'_, T> {
         loop {
             look_until(|| !self.0.is_locked());
             if let Some(guard) = self.0.try_lock() {

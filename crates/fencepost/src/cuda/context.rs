@@ -201,10 +201,15 @@ fn sharpen_pauses() {}
 /// A thread of the library queries events while anybody may be capturing: in relaxed mode, a query
 /// breaks no capture.
 pub(super) fn prepare_watcher() {
+    relax_capture();
+    sharpen_pauses();
+}
+
+/// See [`prepare_watcher`].
+pub(super) fn relax_capture() {
     if let Ok(driver) = Driver::get() {
         let mut mode = RELAXED;
         // SAFETY: `mode` is an int.
         let _ = unsafe { driver.exchange_capture_mode((&raw mut mode,)) };
     }
-    sharpen_pauses();
 }

@@ -32,7 +32,7 @@ use crate::{
     sync::{Mutex, lock},
 };
 
-use super::context::{Context, Lose};
+use super::context::{Context, Lose, relax_capture};
 use super::driver::{ContextHandle, Driver, Ordinal, StreamHandle};
 use super::fault::Fault;
 use super::host_gates::open_at_exit;
@@ -367,6 +367,10 @@ impl DeviceImpl for CudaDevice {
 
     fn check_can_hold(&self) -> Result<()> {
         check_can_hold(&self.core.name)
+    }
+
+    fn prepare_thread(&self) {
+        relax_capture();
     }
 
     fn default_stream(&self) -> Arc<dyn StreamImpl> {

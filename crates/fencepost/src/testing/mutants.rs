@@ -204,6 +204,10 @@ impl DeviceImpl for MutantDevice {
         self.inner.imp().check_can_hold()
     }
 
+    fn prepare_thread(&self) {
+        self.inner.imp().prepare_thread();
+    }
+
     fn default_stream(&self) -> Arc<dyn StreamImpl> {
         let inner = self.inner.imp().default_stream();
         let idle = self

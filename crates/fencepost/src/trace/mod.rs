@@ -1,9 +1,83 @@
 //! What ran when, on every device and on the host's threads, on one axis.
+//!
+//! A [`Trace`] collects named spans: of streams, timed by the device, and of threads. Spans of all
+//! devices are placed on one axis, by correlations that the trace takes itself. Waits that streams
+//! make through the library become arrows between them.
+//!
+//! ```
+//! use fencepost::{Device, Event, trace::Trace};
+//!
+//! let device = Device::open("host")?;
+//! let (load, compute) = (device.new_stream()?, device.new_stream()?);
+//! let (trace, loaded) = (Trace::new(), Event::new(&device));
+//!
+//! let step = trace.host_span("step").with("number", 1);
+//! trace.scope("load", &load, || load.launch(|| println!("load")))?;
+//! loaded.record(&load)?;
+//! compute.wait_event(&loaded)?;
+//! trace.scope("compute", &compute, || compute.launch(|| println!("compute")))?;
+//! step.end();
+//!
+//! compute.synchronize()?;
+//! println!("{}", trace.collect());
+//! # Ok::<(), fencepost::Error>(())
+//! ```
+//!
+//! # What it costs
+//! - **A stream's span is a pair of timed events** of a pool, recorded again in place. So a span
+//!   costs what two timed records cost. No record waits for the device, and nothing is read from
+//!   the device on the thread that records: a thread of the trace does that.
+//! - **A finished span takes at most 60 bytes**, with its share of names, which are kept once for
+//!   each few thousand spans. Attributes take 24 bytes each, and their texts.
+//! - **Memory is bounded**: see [`Options`].
+//!
+//! # What it never does
+//! Tracing never makes a program fail, and never makes it wait. A span that cannot be recorded is
+//! dropped and counted, and the first reason is kept: see [`Summary`]. A failure of a stream that
+//! the trace comes across counts as one that nobody has asked for, as before.
+//!
+//! In a forked child nothing is traced: the guards of the parent's spans do nothing there. Make a
+//! new trace.
+//!
+//! # Spans of streams
+//! A span begins behind everything submitted to its stream so far, and ends likewise. So it covers
+//! the work that is submitted while it is open, and the time in which the device waits for the
+//! host in between. A span that is ended on another thread is a span like any other. A span whose
+//! stream fails is shown as failed, with the cause; one that is not over when the picture is taken,
+//! as unfinished.
+//!
+//! On a stream that is captured into a graph a span cannot be timed. It is dropped and counted; the
+//! graph gets its two records all the same.
+//!
+//! # Arrows
+//! An arrow goes from what was awaited to what waited: for [`Stream::wait`], `wait_foreign`,
+//! [`Event::wait`](crate::Event::wait), `wait_event` and [`Gate::wait`](crate::Gate::wait), also
+//! where the marker was complete by then. It needs no timed marker, since it is drawn between
+//! spans, by their order on their streams: from the end of the span that ended last before the
+//! awaited marker, or from the start of the span that was open there if that was begun later; to
+//! the start of the first span behind the wait, or into the span that the wait is in if no other
+//! begins there. A stream that has no such span gets a mark. Of a gate it begins on the thread that opened it, at that moment.
+//! Where neither stream has a span, and for a gate that was not opened, there is no arrow.
+//!
+//! # The axis
+//! Times are on the system's clock that runs on while the system sleeps (`CLOCK_BOOTTIME`), on
+//! Linux and Android. Elsewhere it is the clock of [`Instant`](std::time::Instant), counted from
+//! 1970. A device's time is brought there along a line between two correlations, which are taken
+//! when a device comes first, each second while spans come in, and at [`Trace::collect`]. What is
+//! uncertain about a time is written beside it. On one stream, what comes later is never shown
+//! earlier.
 
+mod alarm;
+mod arrows;
+mod axis;
+mod clocks;
+mod collector;
+mod draw;
 #[allow(dead_code)]
 mod flows;
 #[allow(dead_code)]
 mod identifiers;
+mod intake;
 #[allow(dead_code)]
 mod json;
 #[allow(dead_code)]
@@ -12,16 +86,485 @@ mod lanes;
 mod messages;
 #[allow(dead_code)]
 mod names;
+mod pending;
 #[allow(dead_code)]
 mod perfetto;
 // Filled by the trace, and read by the writers of files.
 #[allow(dead_code)]
-mod picture;
+pub(crate) mod picture;
+mod recorder;
 #[cfg(all(test, not(loom)))]
 mod samples;
 #[allow(dead_code)]
 mod save;
+mod shared;
+mod span;
+mod store;
 #[allow(dead_code)]
 mod svg;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod text;
+mod threads;
+mod value;
+
+use std::{
+    cell::RefCell,
+    fmt,
+    sync::{Arc, Weak},
+};
+
+use self::{
+    pending::Begun,
+    recorder::{Pair, Recorder},
+    shared::Shared,
+    text::Text,
+    threads::{HostRecord, Opened},
+};
+pub use self::{
+    span::{HostSpan, Moment, Span},
+    value::Value,
+};
+use crate::{
+    error::{Error, Result},
+    observe::{self, Observer},
+    place::Place,
+    stream::Stream,
+    sync::{Ordering, lock},
+};
+
+/// How much a trace keeps.
+///
+/// ```
+/// use fencepost::trace::{Options, Trace};
+/// let trace = Trace::with_options(Options::default().capacity(10_000).pending(100));
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    capacity: usize,
+    pending: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            capacity: 1_000_000,
+            pending: None,
+        }
+    }
+}
+
+impl Options {
+    /// How many finished spans are kept: a million, unless this is called, which take 60 MB once
+    /// they are there. Beyond that the oldest is dropped for each new one, and counted. So a trace
+    /// may be left on, and shows the last that happened before somebody looked. As many arrows are
+    /// kept.
+    ///
+    /// ```
+    /// let options = fencepost::trace::Options::default().capacity(10_000);
+    /// ```
+    #[must_use]
+    pub fn capacity(mut self, spans: usize) -> Options {
+        self.capacity = spans.max(1);
+        self
+    }
+
+    /// How many spans of a stream are pending at most: begun, and not yet known to be complete.
+    /// Beyond that spans are dropped and counted, since a driver's queue has an end, and a full one
+    /// makes the program wait. Each pending span is two records there. 256 on CUDA, whose queue
+    /// takes some 1,020 timed records; 8 on Metal, where a record is one of 64 command buffers;
+    /// 1,024 on Vulkan and 4,096 on the host.
+    ///
+    /// ```
+    /// let options = fencepost::trace::Options::default().pending(100);
+    /// ```
+    #[must_use]
+    pub fn pending(mut self, spans: usize) -> Options {
+        self.pending = Some(spans.max(1));
+        self
+    }
+}
+
+/// Collects spans of streams and of threads. See the [module](self).
+///
+/// Cheap to clone. All clones are the same trace, and any thread may use them. Dropping the last
+/// one never blocks; what it has collected is gone.
+///
+/// ```
+/// use fencepost::{Device, trace::Trace};
+///
+/// let (trace, stream) = (Trace::new(), Device::open("host")?.new_stream()?);
+/// trace.scope("greet", &stream, || stream.launch(|| println!("hello")))?;
+/// stream.synchronize()?;
+/// assert_eq!(trace.collect().finished, 1);
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Trace {
+    handle: Arc<Handle>,
+}
+
+/// What ends the trace when the last clone goes.
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        match self.shared.is_ours() {
+            true => {
+                self.shared.stop();
+                observe::sweep();
+            }
+            // A thread of the parent may hold any lock: it is leaked.
+            false => std::mem::forget(self.shared.clone()),
+        }
+    }
+}
+
+/// What a trace holds, as [`Trace::summary`] tells.
+///
+/// ```
+/// use fencepost::trace::Trace;
+/// let trace = Trace::new();
+/// trace.host_span("load").end();
+/// assert_eq!(trace.summary().to_string(), "1 finished, 0 failed, 0 unfinished, 0 dropped");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Spans and marks that are complete.
+    pub finished: usize,
+    /// Those whose stream failed before they were complete.
+    pub failed: usize,
+    /// Spans of streams that are not over, or not known to be.
+    pub unfinished: usize,
+    /// Those that were not recorded, or are not kept any more: see [`Options`].
+    pub dropped: u64,
+    /// Why the first span was dropped that could not be recorded, or the first clock not be read.
+    pub first_error: Option<String>,
+}
+
+/// As in `12 finished, 0 failed, 1 unfinished, 0 dropped`.
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (finished, failed, unfinished) = (self.finished, self.failed, self.unfinished);
+        let dropped = self.dropped;
+        write!(
+            f,
+            "{finished} finished, {failed} failed, {unfinished} unfinished, {dropped} dropped"
+        )?;
+        match &self.first_error {
+            Some(error) => write!(f, "; the first error: {error}"),
+            None => Ok(()),
+        }
+    }
+}
+
+thread_local! {
+    /// The recorders that this thread used last.
+    static RECORDERS: RefCell<Vec<Arc<Recorder>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// So many recorders are within reach of a thread.
+const NEAR: usize = 8;
+
+impl Default for Trace {
+    fn default() -> Trace {
+        Trace::new()
+    }
+}
+
+impl Trace {
+    /// A trace that keeps the last million spans. Never blocks, and starts no thread before there
+    /// is a span of a stream.
+    ///
+    /// ```
+    /// let trace = fencepost::trace::Trace::new();
+    /// ```
+    #[must_use]
+    pub fn new() -> Trace {
+        Trace::with_options(Options::default())
+    }
+
+    /// A trace that keeps as much as `options` say.
+    ///
+    /// ```
+    /// use fencepost::trace::{Options, Trace};
+    /// let trace = Trace::with_options(Options::default().capacity(10_000));
+    /// ```
+    #[must_use]
+    pub fn with_options(options: Options) -> Trace {
+        let shared = Shared::new(options);
+        let observer: Weak<dyn Observer> = Arc::downgrade(&shared) as _;
+        observe::add(observer);
+        Trace {
+            handle: Arc::new(Handle { shared }),
+        }
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
+    #[inline]
+    fn is_ours(&self) -> bool {
+        self.shared().is_ours()
+    }
+
+    /// Begins a span of a stream, behind everything submitted to it so far. It ends when the guard
+    /// is dropped. Never waits for the device; where the driver's queue is full, the driver may
+    /// block the call, as [`Stream::record`] says.
+    ///
+    /// # References
+    /// - those of [`Event::record`](crate::Event::record), of a timed event, twice
+    ///
+    /// ```
+    /// # use fencepost::{Device, trace::Trace};
+    /// # let (trace, stream) = (Trace::new(), Device::open("host")?.new_stream()?);
+    /// let span = trace.span("forward", &stream).with("batch", 32);
+    /// stream.launch(|| println!("work"))?;
+    /// drop(span);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    #[inline]
+    #[track_caller]
+    pub fn span<'a>(&'a self, name: &str, stream: &'a Stream) -> Span<'a> {
+        self.span_at(name, stream, Place::caller())
+    }
+
+    #[inline]
+    pub(crate) fn span_at<'a>(&'a self, name: &str, stream: &'a Stream, at: Place) -> Span<'a> {
+        match self.begin(name, stream, false, at) {
+            Some(begun) => Span::new(self, stream, begun, at),
+            None => Span::NONE,
+        }
+    }
+
+    /// Begins a span of a stream, calls `f`, and ends the span: also where `f` panics. The span
+    /// covers what `f` submits to the stream.
+    ///
+    /// ```
+    /// # use fencepost::{Device, trace::Trace};
+    /// # let (trace, stream) = (Trace::new(), Device::open("host")?.new_stream()?);
+    /// trace.scope("forward", &stream, || stream.launch(|| println!("work")))?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn scope<R>(&self, name: &str, stream: &Stream, f: impl FnOnce() -> R) -> R {
+        let _span = self.span(name, stream);
+        f()
+    }
+
+    /// Marks a moment on a stream, behind everything submitted to it so far. Never waits for the
+    /// device.
+    ///
+    /// # References
+    /// - those of [`Event::record`](crate::Event::record), of a timed event
+    ///
+    /// ```
+    /// # use fencepost::{Device, trace::Trace};
+    /// # let (trace, stream) = (Trace::new(), Device::open("host")?.new_stream()?);
+    /// trace.instant("checkpoint", &stream).with("step", 3);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    #[track_caller]
+    #[allow(clippy::must_use_candidate)]
+    pub fn instant(&self, name: &str, stream: &Stream) -> Moment {
+        let begun = self.begin(name, stream, true, Place::caller());
+        let moment = |begun: Begun<Pair>| (self.clone(), begun.pair.recorder.clone(), begun.slot);
+        Moment::new(begun.map(moment))
+    }
+
+    /// Begins a span of the calling thread. It ends when the guard is dropped. Never blocks.
+    ///
+    /// ```
+    /// let trace = fencepost::trace::Trace::new();
+    /// let step = trace.host_span("step");
+    /// trace.host_span("load").with("bytes", 4096).end();
+    /// drop(step);
+    /// ```
+    #[inline]
+    pub fn host_span(&self, name: &str) -> HostSpan<'_> {
+        let track = match self.is_ours() {
+            true => self.shared().thread_track(),
+            false => None,
+        };
+        HostSpan::new(self, track, name)
+    }
+
+    /// Begins a span of the calling thread, calls `f`, and ends the span: also where `f` panics.
+    ///
+    /// ```
+    /// let trace = fencepost::trace::Trace::new();
+    /// let sum: u64 = trace.host_scope("sum", || (0..1000).sum());
+    /// ```
+    pub fn host_scope<R>(&self, name: &str, f: impl FnOnce() -> R) -> R {
+        let _span = self.host_span(name);
+        f()
+    }
+
+    /// Marks a moment of the calling thread. Never blocks.
+    ///
+    /// ```
+    /// let trace = fencepost::trace::Trace::new();
+    /// trace.host_instant("signal");
+    /// ```
+    pub fn host_instant(&self, name: &str) {
+        let at = std::time::Instant::now();
+        if let Some(track) = self
+            .is_ours()
+            .then(|| self.shared().thread_track())
+            .flatten()
+        {
+            self.shared().host(HostRecord {
+                track,
+                start: self.shared().since_origin(at),
+                length: 0,
+                name: Text::new(name),
+                attributes: None,
+                mark: Some(Opened(0)),
+            });
+        }
+    }
+
+    /// Takes in what is complete, reads the clocks of devices again, and tells what there is. It
+    /// never waits for work of yours: what is not complete stays unfinished. It waits some 10 µs
+    /// for a stamp of each GPU, and 0.15 s at most where other work holds that up.
+    ///
+    /// # References
+    /// - those of [`Marker::query`](crate::Marker::query), [`Marker::elapsed`](crate::Marker::elapsed)
+    ///   and [`Device::correlate`](crate::Device::correlate)
+    ///
+    /// ```
+    /// # use fencepost::{Device, trace::Trace};
+    /// # let (trace, stream) = (Trace::new(), Device::open("host")?.new_stream()?);
+    /// trace.span("work", &stream).end();
+    /// stream.synchronize()?;
+    /// println!("{}", trace.collect());
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    #[allow(clippy::must_use_candidate)]
+    pub fn collect(&self) -> Summary {
+        if self.is_ours() {
+            self.shared().collect();
+        }
+        self.summary()
+    }
+
+    /// What there is, without taking in what is complete by now on devices. In a forked child
+    /// nothing.
+    ///
+    /// ```
+    /// let trace = fencepost::trace::Trace::new();
+    /// assert_eq!(trace.summary().finished, 0);
+    /// ```
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        if !self.is_ours() {
+            return Summary::default();
+        }
+        let shared = self.shared();
+        shared.take_in_threads();
+        let recorders = shared.recorders().into_iter();
+        let pending = recorders.map(|recorder| recorder.pending.count());
+        let unfinished = pending.map(|(open, ended)| open + ended).sum();
+        let stored = lock(&shared.store);
+        Summary {
+            finished: stored.store.len() - stored.store.failed,
+            failed: stored.store.failed,
+            unfinished,
+            dropped: stored.store.dropped + shared.dropped.load(Ordering::Relaxed),
+            first_error: shared.first_error(),
+        }
+    }
+
+    /// Everything that there is.
+    #[allow(dead_code)]
+    pub(crate) fn picture(&self) -> picture::Picture {
+        match self.is_ours() {
+            true => {
+                self.shared().collect();
+                self.shared().picture()
+            }
+            false => picture::Picture::default(),
+        }
+    }
+
+    /// The moment `at` on the axis of pictures.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn on_axis(at: std::time::Instant) -> i64 {
+        clocks::Reading::now().on_axis(at)
+    }
+
+    /// Records the start of a span, or a mark. `None` where it is dropped.
+    #[inline]
+    fn begin(&self, name: &str, stream: &Stream, is_mark: bool, at: Place) -> Option<Begun<Pair>> {
+        if !self.is_ours() {
+            return None;
+        }
+        let shared = self.shared();
+        let known = RECORDERS.try_with(|near| {
+            let near = near.try_borrow().ok()?;
+            let mut near = near.iter();
+            let known = near.find(|r| r.core.id == stream.id() && r.trace == shared.id)?;
+            Some(known.pending.begin(name, is_mark, || known.pair()))
+        });
+        let begun = match known {
+            Ok(Some(begun)) => begun,
+            _ => {
+                let recorder = self.come_near(stream);
+                recorder.pending.begin(name, is_mark, || recorder.pair())
+            }
+        };
+        let Some(begun) = begun else {
+            shared.lost(None);
+            return None;
+        };
+        match begun.pair.start.record_at(stream, at) {
+            Ok(()) => Some(begun),
+            Err(error) => {
+                self.give_up(&begun.pair.recorder, begun.slot, &error);
+                None
+            }
+        }
+    }
+
+    /// The recorder of a stream, which is within reach of this thread from now on.
+    #[cold]
+    fn come_near(&self, stream: &Stream) -> Arc<Recorder> {
+        let recorder = self.shared().recorder(stream);
+        // The thread reads the clock of the device.
+        collector::start(self.shared());
+        self.shared().alarm.ring();
+        let near = recorder.clone();
+        let gone = RECORDERS.try_with(|recorders| {
+            let mut recorders = recorders.try_borrow_mut().ok()?;
+            recorders.insert(0, near);
+            (recorders.len() > NEAR).then(|| recorders.pop()).flatten()
+        });
+        drop(gone);
+        recorder
+    }
+
+    #[inline]
+    fn ended(&self, recorder: &Recorder, slot: u32, recorded: Result<()>) {
+        match recorded {
+            Ok(()) if recorder.pending.end(slot) == recorder.share => self.shared().alarm.ring(),
+            Ok(()) => {}
+            Err(error) => self.give_up(recorder, slot, &error),
+        }
+    }
+
+    #[cold]
+    fn give_up(&self, recorder: &Recorder, slot: u32, error: &Error) {
+        recorder.pending.give_up(slot);
+        self.shared().lost(Some(error));
+    }
+}
+
+impl fmt::Debug for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Trace({})", self.summary())
+    }
+}

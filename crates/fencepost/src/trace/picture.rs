@@ -16,9 +16,10 @@ pub(crate) struct Picture {
     pub(crate) clocks: ClockReading,
     /// Each has its own index as its `id`.
     pub(crate) tracks: Vec<Track>,
-    /// In the order of track, then of start, then the longer one first; of equal ones, the one
-    /// that was begun first comes first. So where slices of a track nest, the outer is in front of
-    /// the inner. Slices of a stream that several threads use may overlap without nesting.
+    /// In the order of track, then of start; of equal starts, the one that was begun first comes
+    /// first. So where slices of a track nest, the outer is in front of the inner. They may overlap
+    /// without nesting: on a stream that several threads use, or where a span of a thread was ended
+    /// out of order or on another thread.
     pub(crate) slices: Vec<Slice>,
     /// In the order of track, then of time.
     pub(crate) marks: Vec<Mark>,

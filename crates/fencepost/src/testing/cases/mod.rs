@@ -12,6 +12,8 @@ mod recording;
 mod sharing;
 mod telling;
 mod timing;
+#[cfg(all(feature = "trace", not(loom)))]
+mod tracing;
 mod waiting;
 
 pub(super) const ALL: &[&[Case]] = &[
@@ -26,6 +28,8 @@ pub(super) const ALL: &[&[Case]] = &[
     gates::CASES,
     many::CASES,
     sharing::CASES,
+    #[cfg(all(feature = "trace", not(loom)))]
+    tracing::CASES,
 ];
 
 /// A case from the function of the same name.

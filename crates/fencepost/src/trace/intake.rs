@@ -1,0 +1,325 @@
+//! Taking in what is complete: from events of the device to records on its axis.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use super::{
+    axis::{Anchor, Axis},
+    clocks::Reading,
+    pending::Ended,
+    recorder::{Pair, Recorder},
+    shared::Shared,
+    store::Told,
+};
+use crate::{
+    contract::{Sample, Stamp},
+    device::Device,
+    error::{Error, Result},
+    marker::Marker,
+    place::Place,
+    sync::{Ordering, lock},
+};
+
+/// What collects knows of devices. One thread at a time collects.
+#[derive(Default)]
+pub(super) struct Intake {
+    clocks: HashMap<u64, DeviceClock>,
+}
+
+struct DeviceClock {
+    device: Device,
+    axis: Axis,
+    /// The last reading of both clocks, and its position.
+    last: Option<(Stamp, f64)>,
+    read: Option<Instant>,
+    /// Not before this.
+    next: Option<Instant>,
+    pause: Duration,
+}
+
+/// How long a device may take to give its time. Behind work that is held back it takes for ever.
+const PATIENCE: Duration = Duration::from_millis(150);
+
+/// How old a reading becomes while spans come in.
+const OLD: Duration = Duration::from_secs(1);
+
+/// As above, when somebody collects.
+const NEW: Duration = Duration::from_millis(20);
+
+/// How far apart attempts are made at most, where none succeeds.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// The clock of a host that sleeps meanwhile is ahead by more than this.
+const SLEPT: i64 = 1_000_000;
+
+/// What became of a span.
+enum Fate {
+    Pending,
+    /// When it began, and how long it took; NaN of a mark.
+    Complete(f64, f64),
+    /// When it began, where that is known.
+    Failed(f64, Error),
+    Lost(Error),
+}
+
+/// What a round has found.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Found {
+    /// How many were taken in.
+    pub(super) taken: usize,
+    /// How many are ended and pending.
+    pub(super) pending: usize,
+}
+
+impl Shared {
+    /// Takes in what is complete. Never waits for work of the user's; a device whose clock cannot
+    /// be read soon keeps its spans pending.
+    pub(super) fn collect(&self) -> Found {
+        self.take_in_all(NEW, |_| ())
+    }
+
+    /// As [`collect`](Shared::collect), on the trace's own thread.
+    pub(super) fn round(&self) -> Found {
+        // This thread makes calls of the driver while others may capture.
+        self.take_in_all(OLD, |device| device.imp().prepare_thread())
+    }
+
+    fn take_in_all(&self, age: Duration, prepare: impl Fn(&Device)) -> Found {
+        let mut intake = lock(&self.intake);
+        let mut found = Found::default();
+        let mut over = Vec::new();
+        self.note_sleep();
+        for recorder in self.recorders() {
+            let (open, ended) = recorder.pending.count();
+            let clock = intake.clock(&recorder.device);
+            if ended > 0 || clock.last.is_none() {
+                prepare(&recorder.device);
+                clock.keep(self, age);
+                found.taken += self.take_in(&recorder, clock);
+                found.pending += recorder.pending.count().1;
+            } else if open == 0 && recorder.is_over() {
+                over.push(recorder.core.id);
+            }
+        }
+        self.forget(&over);
+        drop(intake);
+        self.take_in_threads();
+        found
+    }
+
+    /// Reads the host's clocks again where they have come apart, since the system slept.
+    fn note_sleep(&self) {
+        let reading = Reading::now();
+        let mut readings = lock(&self.readings);
+        let off = readings.last().map_or(0, |last| {
+            last.on_axis(reading.at).abs_diff(reading.clocks.boottime) as i64
+        });
+        if off > SLEPT {
+            readings.push(reading);
+        }
+    }
+
+    fn take_in(&self, recorder: &Recorder, clock: &DeviceClock) -> usize {
+        let mut freed = Vec::new();
+        let mut failed = false;
+        let seen = self.since_origin(Instant::now()) as f64;
+        for ended in recorder.pending.ended() {
+            let fate = clock.fate(&ended);
+            let keep = matches!(fate, Fate::Complete(..));
+            match fate {
+                // What was begun later is later on the stream.
+                Fate::Pending if !ended.began() => break,
+                Fate::Pending => continue,
+                Fate::Complete(start, length) => self.add(recorder, &ended, start, length, None),
+                Fate::Failed(start, error) => {
+                    failed = true;
+                    self.add(recorder, &ended, start, seen, Some(&error));
+                }
+                Fate::Lost(error) => self.lost(Some(&error)),
+            }
+            freed.push((ended.slot, keep));
+        }
+        let taken = freed.len();
+        recorder.pending.free(freed);
+        if failed {
+            // Their markers keep the cause of a failure alive, which is reported when it is gone.
+            recorder.pending.drop_free();
+        }
+        taken
+    }
+
+    fn add(
+        &self,
+        recorder: &Recorder,
+        ended: &Ended<Pair>,
+        start: f64,
+        length: f64,
+        error: Option<&Error>,
+    ) {
+        let failure = error.map(Error::to_string);
+        let attributes = ended.noted.attributes.as_deref();
+        lock(&self.store).store.add(&Told {
+            track: recorder.track,
+            name: &ended.noted.name.get(),
+            attributes: attributes.map_or(&[], Vec::as_slice),
+            start,
+            length,
+            values: ended.values(),
+            is_mark: ended.noted.is_mark,
+            failure: failure.as_deref(),
+        });
+    }
+}
+
+impl Ended<Pair> {
+    fn markers(&self) -> Option<(Marker, Marker)> {
+        let start = self.pair.start.marker()?;
+        let end = match self.noted.is_mark {
+            true => start.clone(),
+            false => self.pair.end.marker()?,
+        };
+        Some((start, end))
+    }
+
+    /// Whether the device has come to its start.
+    fn began(&self) -> bool {
+        let start = self.pair.start.marker();
+        start.is_some_and(|start| !matches!(start.imp().query(), Ok(false)))
+    }
+
+    /// The values of its two markers.
+    pub(super) fn values(&self) -> [u64; 2] {
+        self.markers()
+            .map_or([0, 0], |(start, end)| [start.value(), end.value()])
+    }
+}
+
+impl Intake {
+    fn clock(&mut self, device: &Device) -> &mut DeviceClock {
+        let make = || DeviceClock {
+            device: device.clone(),
+            axis: Axis::default(),
+            last: None,
+            read: None,
+            next: None,
+            pause: OLD,
+        };
+        self.clocks.entry(device.core().id).or_insert_with(make)
+    }
+
+    /// The axis of the device of this number.
+    pub(super) fn axis(&self, device: u64) -> Option<&Axis> {
+        self.clocks.get(&device).map(|clock| &clock.axis)
+    }
+
+    /// When a span began that is pending, on its device's axis, where it did.
+    pub(super) fn start_of(&self, recorder: &Recorder, pair: &Pair) -> Option<f64> {
+        let clock = self.clocks.get(&recorder.device.core().id)?;
+        let start = pair.start.marker()?;
+        match start.imp().query() {
+            Ok(true) => clock.position(&start).ok(),
+            _ => None,
+        }
+    }
+}
+
+impl DeviceClock {
+    /// Reads the clocks, unless they were read within `age`.
+    fn keep(&mut self, shared: &Shared, age: Duration) {
+        let now = Instant::now();
+        let is_new = self.read.is_some_and(|read| now.duration_since(read) < age);
+        if is_new || self.next.is_some_and(|next| now < next) {
+            return;
+        }
+        match self.read(shared) {
+            Ok(()) => {
+                self.read = Some(now);
+                self.next = None;
+                self.pause = OLD;
+            }
+            Err(error) => {
+                shared.note_error(&error);
+                self.next = now.checked_add(self.pause);
+                self.pause = (self.pause * 2).min(LONGEST);
+            }
+        }
+    }
+
+    fn read(&mut self, shared: &Shared) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut look = || Instant::now() < deadline && !shared.stopping.load(Ordering::Relaxed);
+        let sample = self.device.imp().correlate(Place::caller(), &mut look)?;
+        let host = match sample.host.checked_duration_since(shared.origin) {
+            Some(since) => since.as_nanos() as f64,
+            None => -(shared.origin.duration_since(sample.host).as_nanos() as f64),
+        };
+        let position = match &self.last {
+            Some((last, at)) => at + last.until(&sample.stamp)?.as_nanos_f64(),
+            None => {
+                self.axis = axis_of(&sample, &self.device);
+                0.0
+            }
+        };
+        self.axis.add(Anchor {
+            position,
+            host,
+            error: sample.error.as_nanos() as f64,
+        });
+        self.last = Some((sample.stamp, position));
+        Ok(())
+    }
+
+    fn position(&self, marker: &Marker) -> Result<f64> {
+        let Some((stamp, at)) = &self.last else {
+            return Err(Error::not_ready("held", marker.to_string()));
+        };
+        Ok(at + stamp.elapsed(&**marker.imp())?.as_nanos_f64())
+    }
+
+    fn fate(&self, ended: &Ended<Pair>) -> Fate {
+        let Some((start, end)) = ended.markers() else {
+            return Fate::Pending;
+        };
+        let mut began = f64::NAN;
+        for (marker, is_start) in [(&start, true), (&end, false)] {
+            // As it is, and not as one that the user has seen: nobody has asked for a failure yet.
+            match marker.imp().query() {
+                Ok(true) if is_start => match self.position(marker) {
+                    Ok(position) => began = position,
+                    Err(Error::NotReady { .. }) => return Fate::Pending,
+                    Err(error) => return Fate::Lost(error),
+                },
+                Ok(true) => {}
+                Ok(false) => return Fate::Pending,
+                Err(error @ (Error::StreamFailed { .. } | Error::DeviceLost { .. })) => {
+                    return Fate::Failed(began, error);
+                }
+                Err(error) => return Fate::Lost(error),
+            }
+        }
+        if ended.noted.is_mark {
+            return Fate::Complete(began, f64::NAN);
+        }
+        match start.imp().elapsed(&**end.imp()) {
+            Ok(length) => Fate::Complete(began, length.as_nanos_f64()),
+            Err(Error::NotReady { .. }) => Fate::Pending,
+            Err(error) => Fate::Lost(error),
+        }
+    }
+}
+
+fn axis_of(sample: &Sample, device: &Device) -> Axis {
+    let tick_nanos = device.core().clock.tick_nanos();
+    let (timestamp, is_rounded) = match &sample.stamp {
+        Stamp::Clock(timestamp) => (Some(timestamp.clone()), false),
+        Stamp::Marker(marker) => {
+            let timestamp = marker.timestamp().ok();
+            let is_rounded = timestamp.is_none();
+            (timestamp, is_rounded)
+        }
+    };
+    let ticks = timestamp.map(|timestamp| (timestamp.ticks(), tick_nanos));
+    Axis::new(sample.is_host_clock, is_rounded, ticks)
+}

@@ -1,0 +1,299 @@
+//! What the handles of a trace, its guards and its thread share.
+//!
+//! Locks, in the order in which they may be taken: `intake`, then one of the others. None of the
+//! others is held while another one is taken, but for a thread's buffer under `store`. No driver is
+//! called under any but `intake`, which nobody takes who records.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, TryLockError},
+    time::Instant,
+};
+
+use super::{
+    Options,
+    alarm::Alarm,
+    arrows::Arrows,
+    clocks::{Reading, unique},
+    intake::Intake,
+    picture::ProcessFacts,
+    recorder::Recorder,
+    store::Store,
+    text::Text,
+    threads::{self, Buffer, Here, HostRecord, Opened},
+};
+use crate::{
+    core::StreamCore,
+    error::Error,
+    fork::Process,
+    observe::{Observer, Wait},
+    stream::Stream,
+    sync::{AtomicBool, AtomicU64, Ids, Mutex, Ordering, lock},
+};
+
+pub(super) struct Shared {
+    pub(super) id: u64,
+    pub(super) process: Process,
+    pub(super) facts: ProcessFacts,
+    /// When the trace began: what times of the host count from.
+    pub(super) origin: Instant,
+    pub(super) readings: Mutex<Vec<Reading>>,
+    pending: Option<usize>,
+    pub(super) tracks: Mutex<Tracks>,
+    pub(super) store: Mutex<Stored>,
+    pub(super) arrows: Mutex<Arrows>,
+    pub(super) intake: Mutex<Intake>,
+    /// Spans that could not be recorded, or not be kept on their way into the store.
+    pub(super) dropped: AtomicU64,
+    first_error: Mutex<Option<String>>,
+    pub(super) stopping: AtomicBool,
+    pub(super) alarm: Alarm,
+}
+
+pub(super) struct Stored {
+    pub(super) store: Store,
+    spare: Vec<HostRecord>,
+}
+
+#[derive(Default)]
+pub(super) struct Tracks {
+    pub(super) list: Vec<Track>,
+    of_streams: HashMap<u64, u32>,
+    recorders: HashMap<u64, Arc<Recorder>>,
+    buffers: Vec<Arc<Buffer>>,
+}
+
+pub(super) enum Track {
+    Stream(Arc<StreamCore>),
+    Thread { name: String, tid: u64 },
+}
+
+impl Shared {
+    pub(super) fn new(options: Options) -> Arc<Shared> {
+        static NEXT: Ids = Ids::new();
+        Arc::new(Shared {
+            id: NEXT.next(),
+            process: Process::this(),
+            facts: ProcessFacts {
+                pid: std::process::id(),
+                name: process_name(),
+                unique: unique(),
+            },
+            origin: Instant::now(),
+            readings: Mutex::new(vec![Reading::now()]),
+            pending: options.pending,
+            tracks: Mutex::default(),
+            store: Mutex::new(Stored {
+                store: Store::new(options.capacity),
+                spare: Vec::new(),
+            }),
+            arrows: Mutex::new(Arrows::new(options.capacity)),
+            intake: Mutex::new(Intake::default()),
+            dropped: AtomicU64::new(0),
+            first_error: Mutex::new(None),
+            stopping: AtomicBool::new(false),
+            alarm: Alarm::new(),
+        })
+    }
+
+    /// Whether this is the process that made it. In a forked child nothing of it is touched.
+    #[inline]
+    pub(super) fn is_ours(&self) -> bool {
+        self.process.is_this()
+    }
+
+    pub(super) fn since_origin(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.origin).as_nanos() as u64
+    }
+
+    /// A span is lost. The first error is kept.
+    #[cold]
+    pub(super) fn lost(&self, error: Option<&Error>) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        if let Some(error) = error {
+            lock(&self.first_error).get_or_insert_with(|| error.to_string());
+        }
+    }
+
+    /// As [`lost`](Shared::lost), where the trace goes on without.
+    #[cold]
+    pub(super) fn note_error(&self, error: &Error) {
+        lock(&self.first_error).get_or_insert_with(|| error.to_string());
+    }
+
+    pub(super) fn first_error(&self) -> Option<String> {
+        lock(&self.first_error).clone()
+    }
+
+    /// The recorder of a stream, made where there is none.
+    #[cold]
+    pub(super) fn recorder(&self, stream: &Stream) -> Arc<Recorder> {
+        let mut tracks = lock(&self.tracks);
+        let track = tracks.of(stream.imp().core());
+        let recorders = &mut tracks.recorders;
+        let make = || Recorder::new(self.id, track, stream, self.pending);
+        recorders.entry(stream.id()).or_insert_with(make).clone()
+    }
+
+    pub(super) fn recorders(&self) -> Vec<Arc<Recorder>> {
+        lock(&self.tracks).recorders.values().cloned().collect()
+    }
+
+    /// Forgets the recorders of streams that are gone, and what waits for them.
+    pub(super) fn forget(&self, streams: &[u64]) {
+        let mut tracks = lock(&self.tracks);
+        let gone: Vec<_> = streams
+            .iter()
+            .map(|id| tracks.recorders.remove(id))
+            .collect();
+        drop(tracks);
+        gone.iter()
+            .flatten()
+            .for_each(|recorder| recorder.pending.close());
+    }
+
+    /// Adds a record of this thread, or of the thread with the track that it names.
+    pub(super) fn host(&self, record: HostRecord) {
+        let pushed = threads::here(
+            self.id,
+            || self.new_thread(),
+            |here| {
+                let moves = here.buffer.push(record).map_err(drop)?;
+                if moves {
+                    self.move_if_free(&here.buffer);
+                }
+                Ok::<(), ()>(())
+            },
+        );
+        if !matches!(pushed, Some(Ok(()))) {
+            self.lost(None);
+        }
+    }
+
+    /// The track of this thread. `None` at its end.
+    #[inline]
+    pub(super) fn thread_track(&self) -> Option<u32> {
+        threads::here(self.id, || self.new_thread(), |here| here.track)
+    }
+
+    #[cold]
+    fn new_thread(&self) -> Here {
+        let tid = threads::thread_number();
+        let current = std::thread::current();
+        let name = current
+            .name()
+            .map_or_else(|| format!("thread {tid}"), Into::into);
+        let buffer = Arc::new(Buffer::new());
+        let mut tracks = lock(&self.tracks);
+        let track = tracks.list.len() as u32;
+        tracks.list.push(Track::Thread { name, tid });
+        tracks.buffers.push(buffer.clone());
+        Here {
+            trace: self.id,
+            track,
+            buffer,
+        }
+    }
+
+    #[cold]
+    fn move_if_free(&self, buffer: &Buffer) {
+        let mut stored = match self.store.try_lock() {
+            Ok(stored) => stored,
+            Err(TryLockError::Poisoned(stored)) => PoisonError::into_inner(stored),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let Stored { store, spare } = &mut *stored;
+        buffer.take_in(store, spare);
+    }
+
+    /// Moves the buffers of all threads.
+    pub(super) fn take_in_threads(&self) {
+        let mut tracks = lock(&self.tracks);
+        let buffers = tracks.buffers.clone();
+        // Those of threads that have ended: they are taken in below, and then they are gone.
+        tracks
+            .buffers
+            .retain(|buffer| Arc::strong_count(buffer) > 2);
+        drop(tracks);
+        let mut stored = lock(&self.store);
+        let Stored { store, spare } = &mut *stored;
+        for buffer in buffers.iter().filter(|buffer| buffer.len() > 0) {
+            buffer.take_in(store, spare);
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Whether a stream has enough pending for a round of the thread.
+    pub(super) fn is_due(&self) -> bool {
+        let is_due = |recorder: &Arc<Recorder>| recorder.pending.count().1 >= recorder.share;
+        lock(&self.tracks).recorders.values().any(is_due)
+    }
+
+    /// Ends the thread, and drops what belongs to devices.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.alarm.stop();
+        let mut tracks = lock(&self.tracks);
+        let recorders = std::mem::take(&mut tracks.recorders);
+        drop(tracks);
+        recorders
+            .values()
+            .for_each(|recorder| recorder.pending.close());
+    }
+}
+
+impl Tracks {
+    /// The track of a stream.
+    pub(super) fn of(&mut self, stream: &Arc<StreamCore>) -> u32 {
+        *self.of_streams.entry(stream.id).or_insert_with(|| {
+            self.list.push(Track::Stream(stream.clone()));
+            self.list.len() as u32 - 1
+        })
+    }
+}
+
+impl Observer for Shared {
+    fn waits(&self, wait: &Wait<'_>) {
+        if self.is_ours() {
+            let of = |core: &Arc<StreamCore>| lock(&self.tracks).of(core);
+            // Not under the lock of the arrows.
+            let tracks = [wait.awaited, wait.waiting].map(|core| (core.id, of(core)));
+            let track = |core: &Arc<StreamCore>| match core.id == tracks[0].0 {
+                true => tracks[0].1,
+                false => tracks[1].1,
+            };
+            lock(&self.arrows).add(wait, track);
+        }
+    }
+
+    fn opens(&self, gate: &StreamCore) {
+        let at = Instant::now();
+        if !self.is_ours() || !lock(&self.arrows).opens(gate.id) {
+            return;
+        }
+        let Some(track) = self.thread_track() else {
+            return;
+        };
+        self.host(HostRecord {
+            track,
+            start: self.since_origin(at),
+            length: 0,
+            name: Text::new(&format!("open {}", gate.short())),
+            attributes: None,
+            mark: Some(Opened(gate.id)),
+        });
+    }
+}
+
+/// The name of the program.
+fn process_name() -> String {
+    let program = std::env::current_exe().ok();
+    let name = program.as_deref().and_then(|path| path.file_name());
+    name.map_or_else(
+        || "unknown".into(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}

@@ -1,0 +1,361 @@
+//! Guards: what ends a span.
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use super::{
+    Trace,
+    pending::Begun,
+    recorder::{Pair, Recorder},
+    text::Text,
+    threads::{HostRecord, Opened},
+    value::{self, Attributes, Value},
+};
+use crate::{place::Place, stream::Stream};
+
+/// What the guard has, or what its maker has.
+enum Held<'a, T> {
+    Own(T),
+    Borrowed(&'a T),
+}
+
+impl<T: Clone> Held<'_, T> {
+    fn get(&self) -> &T {
+        match self {
+            Held::Own(own) => own,
+            Held::Borrowed(borrowed) => borrowed,
+        }
+    }
+
+    fn into_owned(self) -> Held<'static, T> {
+        match self {
+            Held::Own(own) => Held::Own(own),
+            Held::Borrowed(borrowed) => Held::Own(borrowed.clone()),
+        }
+    }
+}
+
+/// A span of a stream, which ends when this is dropped or [ended](Span::end), on whatever thread.
+/// Made by [`Trace::span`].
+///
+/// ```
+/// use fencepost::{Device, trace::Trace};
+///
+/// let (trace, stream) = (Trace::new(), Device::open("host")?.new_stream()?);
+/// let span = trace.span("copy", &stream).with("bytes", 4096);
+/// stream.launch(|| println!("work"))?;
+/// span.end();
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+#[must_use = "the span ends when this is dropped"]
+pub struct Span<'a> {
+    /// `None` where nothing is recorded.
+    recording: Option<Recording<'a>>,
+}
+
+struct Recording<'a> {
+    trace: Held<'a, Trace>,
+    stream: Held<'a, Stream>,
+    begun: Begun<Pair>,
+    at: Place,
+}
+
+impl<'a> Span<'a> {
+    pub(super) const NONE: Span<'a> = Span { recording: None };
+
+    pub(super) fn new(
+        trace: &'a Trace,
+        stream: &'a Stream,
+        begun: Begun<Pair>,
+        at: Place,
+    ) -> Span<'a> {
+        Span {
+            recording: Some(Recording {
+                trace: Held::Borrowed(trace),
+                stream: Held::Borrowed(stream),
+                begun,
+                at,
+            }),
+        }
+    }
+
+    /// Adds an attribute: a number, a truth value or a text.
+    ///
+    /// ```
+    /// # use fencepost::{Device, trace::Trace};
+    /// # let (trace, stream) = (Trace::new(), Device::open("host")?.new_stream()?);
+    /// let span = trace.span("copy", &stream).with("bytes", 4096).with("to", "device");
+    /// # drop(span);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn with(self, name: &str, value: impl Into<Value>) -> Span<'a> {
+        self.add(name, value.into());
+        self
+    }
+
+    /// As [`with`](Span::with), for a span that is kept somewhere.
+    ///
+    /// ```
+    /// # use fencepost::{Device, trace::Trace};
+    /// # let (trace, stream) = (Trace::new(), Device::open("host")?.new_stream()?);
+    /// let span = trace.span("decode", &stream);
+    /// span.add("tokens", 17.into());
+    /// # drop(span);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn add(&self, name: &str, value: Value) {
+        if let Some(recording) = &self.recording
+            && recording.trace.get().is_ours()
+        {
+            let begun = &recording.begun;
+            begun.pair.recorder.pending.note(begun.slot, name, value);
+        }
+    }
+
+    /// The span with what it needs of its own, so that it may be kept as long as one likes.
+    ///
+    /// ```
+    /// # use fencepost::{Device, trace::Trace};
+    /// # let (trace, stream) = (Trace::new(), Device::open("host")?.new_stream()?);
+    /// let span = trace.span("request", &stream).into_owned();
+    /// std::thread::spawn(move || span.end()).join().unwrap();
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    pub fn into_owned(mut self) -> Span<'static> {
+        let recording = self.recording.take();
+        Span {
+            recording: recording.map(|recording| Recording {
+                trace: recording.trace.into_owned(),
+                stream: recording.stream.into_owned(),
+                begun: recording.begun,
+                at: recording.at,
+            }),
+        }
+    }
+
+    /// Ends the span behind everything submitted to its stream so far, as dropping it does. Never
+    /// waits for the device.
+    ///
+    /// ```
+    /// # use fencepost::{Device, trace::Trace};
+    /// # let (trace, stream) = (Trace::new(), Device::open("host")?.new_stream()?);
+    /// trace.span("copy", &stream).end();
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    #[inline]
+    pub fn end(self) {}
+}
+
+impl Drop for Span<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let Some(recording) = self.recording.take() else {
+            return;
+        };
+        let (trace, begun) = (recording.trace.get(), recording.begun);
+        if !trace.is_ours() {
+            // Of the parent of this process: nothing of it is touched.
+            std::mem::forget(begun.pair);
+            return;
+        }
+        let ended = begun
+            .pair
+            .end
+            .record_at(recording.stream.get(), recording.at);
+        trace.ended(&begun.pair.recorder, begun.slot, ended);
+    }
+}
+
+impl fmt::Debug for Span<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stream = self
+            .recording
+            .as_ref()
+            .map(|recording| recording.stream.get());
+        f.debug_tuple("Span").field(&stream).finish()
+    }
+}
+
+/// A mark on a stream, to which attributes may be added until it is dropped. Made by
+/// [`Trace::instant`].
+///
+/// ```
+/// use fencepost::{Device, trace::Trace};
+///
+/// let (trace, stream) = (Trace::new(), Device::open("host")?.new_stream()?);
+/// trace.instant("checkpoint", &stream).with("step", 3);
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub struct Moment {
+    /// `None` where nothing is recorded.
+    recording: Option<(Trace, Arc<Recorder>, u32)>,
+}
+
+impl Moment {
+    pub(super) fn new(recording: Option<(Trace, Arc<Recorder>, u32)>) -> Moment {
+        Moment { recording }
+    }
+
+    /// Adds an attribute.
+    ///
+    /// ```
+    /// # use fencepost::{Device, trace::Trace};
+    /// # let (trace, stream) = (Trace::new(), Device::open("host")?.new_stream()?);
+    /// trace.instant("checkpoint", &stream).with("step", 3).with("kind", "full");
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
+    #[allow(clippy::must_use_candidate, clippy::return_self_not_must_use)]
+    pub fn with(self, name: &str, value: impl Into<Value>) -> Moment {
+        if let Some((trace, recorder, slot)) = &self.recording
+            && trace.is_ours()
+        {
+            recorder.pending.note(*slot, name, value.into());
+        }
+        self
+    }
+}
+
+impl Drop for Moment {
+    fn drop(&mut self) {
+        if let Some((trace, recorder, slot)) = self.recording.take()
+            && trace.is_ours()
+        {
+            trace.ended(&recorder, slot, Ok(()));
+        }
+    }
+}
+
+impl fmt::Debug for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Moment")
+    }
+}
+
+/// A span of a thread, which ends when this is dropped or [ended](HostSpan::end). Made by
+/// [`Trace::host_span`].
+///
+/// It is of the thread that began it, also where another one ends it. Spans of a thread nest as
+/// long as they are ended in the reverse order; one that does not is drawn beside the others.
+///
+/// ```
+/// use fencepost::trace::Trace;
+///
+/// let trace = Trace::new();
+/// let step = trace.host_span("step").with("number", 3);
+/// trace.host_span("load").end();
+/// step.end();
+/// ```
+#[must_use = "the span ends when this is dropped"]
+pub struct HostSpan<'a> {
+    /// `None` where nothing is recorded.
+    recording: Option<HostRecording<'a>>,
+}
+
+struct HostRecording<'a> {
+    trace: Held<'a, Trace>,
+    track: u32,
+    name: Text,
+    attributes: Attributes,
+    /// The last that is read before the span, and read first after it.
+    start: Instant,
+}
+
+impl<'a> HostSpan<'a> {
+    #[inline]
+    pub(super) fn new(trace: &'a Trace, track: Option<u32>, name: &str) -> HostSpan<'a> {
+        let make = |track| HostRecording {
+            trace: Held::Borrowed(trace),
+            track,
+            name: Text::new(name),
+            attributes: None,
+            start: Instant::now(),
+        };
+        HostSpan {
+            recording: track.map(make),
+        }
+    }
+
+    /// Adds an attribute: a number, a truth value or a text.
+    ///
+    /// ```
+    /// # let trace = fencepost::trace::Trace::new();
+    /// trace.host_span("tokenize").with("tokens", 17).end();
+    /// ```
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> HostSpan<'a> {
+        self.add(name, value.into());
+        self
+    }
+
+    /// As [`with`](HostSpan::with), for a span that is kept somewhere.
+    ///
+    /// ```
+    /// # let trace = fencepost::trace::Trace::new();
+    /// let mut span = trace.host_span("tokenize");
+    /// span.add("tokens", 17.into());
+    /// # drop(span);
+    /// ```
+    pub fn add(&mut self, name: &str, value: Value) {
+        if let Some(recording) = &mut self.recording {
+            value::note(&mut recording.attributes, name, value);
+        }
+    }
+
+    /// The span with what it needs of its own, so that it may be kept as long as one likes.
+    ///
+    /// ```
+    /// # let trace = fencepost::trace::Trace::new();
+    /// let span = trace.host_span("request").into_owned();
+    /// std::thread::spawn(move || span.end()).join().unwrap();
+    /// ```
+    pub fn into_owned(mut self) -> HostSpan<'static> {
+        let recording = self.recording.take();
+        HostSpan {
+            recording: recording.map(|recording| HostRecording {
+                trace: recording.trace.into_owned(),
+                track: recording.track,
+                name: recording.name,
+                attributes: recording.attributes,
+                start: recording.start,
+            }),
+        }
+    }
+
+    /// Ends the span, as dropping it does.
+    ///
+    /// ```
+    /// # let trace = fencepost::trace::Trace::new();
+    /// trace.host_span("load").end();
+    /// ```
+    #[inline]
+    pub fn end(self) {}
+}
+
+impl Drop for HostSpan<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let Some(recording) = self.recording.take() else {
+            return;
+        };
+        let end = Instant::now();
+        let trace = recording.trace.get();
+        if trace.is_ours() {
+            trace.shared().host(HostRecord {
+                track: recording.track,
+                start: trace.shared().since_origin(recording.start),
+                length: end.saturating_duration_since(recording.start).as_nanos() as u64,
+                name: recording.name,
+                attributes: recording.attributes,
+                mark: None::<Opened>,
+            });
+        }
+    }
+}
+
+impl fmt::Debug for HostSpan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self
+            .recording
+            .as_ref()
+            .map(|recording| recording.name.get());
+        f.debug_tuple("HostSpan").field(&name).finish()
+    }
+}

@@ -1,0 +1,320 @@
+//! Finished spans, in little memory.
+//!
+//! They are in blocks, each with its own texts and attributes. So when the oldest spans are
+//! dropped, everything that belongs to them goes too, and memory is bounded whatever names they
+//! have. A block that is full never changes again, so that a picture shares it.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use super::{
+    picture,
+    value::{Noted, Value},
+};
+
+/// A span or a mark that is over. Times are positions: see [`axis`](super::axis); of a thread they
+/// are nanoseconds since the trace began.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record {
+    /// NaN where nothing tells it.
+    pub(super) start: f64,
+    /// NaN where nothing tells it, and of a mark.
+    pub(super) length: f64,
+    /// The values of the two markers on their stream, which are in the order of the stream.
+    pub(super) values: [u64; 2],
+    pub(super) track: u32,
+    /// Of a text of the block.
+    pub(super) name: u32,
+    /// One more than the first of its attributes in the block; 0 for none.
+    attributes: u32,
+    /// One more than the text of the block that says why it failed; 0 where it did not.
+    failure: u32,
+    pub(super) is_mark: bool,
+}
+
+/// What is told of a record: the rest of it.
+#[derive(Clone, Debug)]
+pub(super) struct Told<'a> {
+    pub(super) track: u32,
+    pub(super) name: &'a str,
+    pub(super) attributes: &'a [Noted],
+    pub(super) start: f64,
+    pub(super) length: f64,
+    pub(super) values: [u64; 2],
+    pub(super) is_mark: bool,
+    pub(super) failure: Option<&'a str>,
+}
+
+/// So many records are in a block.
+pub(super) const BLOCK: usize = 4096;
+
+#[derive(Clone, Default)]
+pub(super) struct Block {
+    pub(super) records: Vec<Record>,
+    pub(super) texts: Vec<Arc<str>>,
+    attributes: Vec<Attribute>,
+}
+
+#[derive(Clone, Copy)]
+struct Attribute {
+    name: u32,
+    value: picture::Value,
+    is_last: bool,
+}
+
+impl Block {
+    /// The attributes of one of its records: name and value, whose texts are the block's.
+    pub(super) fn attributes_of(
+        &self,
+        record: &Record,
+    ) -> impl Iterator<Item = (u32, picture::Value)> {
+        let first = (record.attributes as usize).checked_sub(1);
+        let rest = first.and_then(|first| self.attributes.get(first..));
+        let rest = rest.unwrap_or_default();
+        let count = rest
+            .iter()
+            .position(|a| a.is_last)
+            .map_or(0, |last| last + 1);
+        rest[..count].iter().map(|a| (a.name, a.value))
+    }
+}
+
+impl Record {
+    /// Why it failed, if it did: a text of the block.
+    pub(super) fn failure(&self) -> Option<u32> {
+        self.failure.checked_sub(1)
+    }
+}
+
+pub(super) struct Store {
+    full: VecDeque<Arc<Block>>,
+    /// The block that is being filled.
+    filling: Block,
+    texts: HashMap<Arc<str>, u32>,
+    /// How many of the first block are dropped.
+    gone: usize,
+    capacity: usize,
+    pub(super) dropped: u64,
+    /// How many of those that are here have failed.
+    pub(super) failed: usize,
+}
+
+impl Store {
+    pub(super) fn new(capacity: usize) -> Store {
+        Store {
+            full: VecDeque::new(),
+            filling: Block::default(),
+            texts: HashMap::new(),
+            gone: 0,
+            capacity: capacity.max(1),
+            dropped: 0,
+            failed: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.full.len() * BLOCK + self.filling.records.len() - self.gone
+    }
+
+    /// Adds a record. If there are more than the capacity then, the oldest goes.
+    pub(super) fn add(&mut self, told: &Told<'_>) {
+        let failure = told.failure.map_or(0, |text| self.text(text) + 1);
+        let record = Record {
+            start: told.start,
+            length: told.length,
+            values: told.values,
+            track: told.track,
+            name: self.text(told.name),
+            attributes: self.note(told.attributes),
+            failure,
+            is_mark: told.is_mark,
+        };
+        self.failed += usize::from(failure > 0);
+        if self.filling.records.capacity() == 0 {
+            self.filling
+                .records
+                .reserve_exact(BLOCK.min(self.capacity + 1));
+        }
+        self.filling.records.push(record);
+        if self.len() > self.capacity {
+            self.drop_oldest();
+        }
+        if self.filling.records.len() >= BLOCK {
+            self.texts.clear();
+            let mut full = std::mem::take(&mut self.filling);
+            full.texts.shrink_to_fit();
+            full.attributes.shrink_to_fit();
+            self.full.push_back(Arc::new(full));
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        let first = self.full.front().map_or(&self.filling, |first| &**first);
+        let failed = first.records.get(self.gone);
+        self.failed -= usize::from(failed.is_some_and(|r| r.failure > 0));
+        self.dropped += 1;
+        self.gone += 1;
+        if self.gone >= BLOCK && self.full.pop_front().is_some() {
+            self.gone = 0;
+        }
+    }
+
+    /// The number of a text of the block that is being filled.
+    fn text(&mut self, text: &str) -> u32 {
+        if let Some(known) = self.texts.get(text) {
+            return *known;
+        }
+        let number = self.filling.texts.len() as u32;
+        let text: Arc<str> = text.into();
+        self.filling.texts.push(text.clone());
+        self.texts.insert(text, number);
+        number
+    }
+
+    fn note(&mut self, attributes: &[Noted]) -> u32 {
+        let first = self.filling.attributes.len() as u32 + 1;
+        for noted in attributes {
+            let value = match &noted.value {
+                Value::Signed(value) => picture::Value::Signed(*value),
+                Value::Unsigned(value) => picture::Value::Unsigned(*value),
+                Value::Float(value) => picture::Value::Float(*value),
+                Value::Bool(value) => picture::Value::Bool(*value),
+                Value::Text(value) => picture::Value::Text(self.text(value)),
+            };
+            let name = self.text(&noted.name.get());
+            self.filling.attributes.push(Attribute {
+                name,
+                value,
+                is_last: false,
+            });
+        }
+        match self.filling.attributes.last_mut() {
+            Some(last) if !attributes.is_empty() => {
+                last.is_last = true;
+                first
+            }
+            _ => 0,
+        }
+    }
+
+    /// All blocks, and how many records of the first are dropped. Takes a copy of one block.
+    pub(super) fn blocks(&self) -> (Vec<Arc<Block>>, usize) {
+        let mut blocks: Vec<_> = self.full.iter().cloned().collect();
+        if !self.filling.records.is_empty() {
+            blocks.push(Arc::new(self.filling.clone()));
+        }
+        (blocks, self.gone)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn told(name: &str, failure: Option<&'static str>) -> Told<'static> {
+        Told {
+            track: 0,
+            name: String::leak(name.into()),
+            attributes: &[],
+            start: 1.0,
+            length: 2.0,
+            values: [1, 2],
+            is_mark: false,
+            failure,
+        }
+    }
+
+    fn names(store: &Store) -> Vec<String> {
+        let (blocks, gone) = store.blocks();
+        let names = blocks.iter().flat_map(|block| {
+            let name = |record: &Record| block.texts[record.name as usize].to_string();
+            block.records.iter().map(name)
+        });
+        names.skip(gone).collect()
+    }
+
+    #[test]
+    fn a_finished_span_takes_no_more_than_sixty_bytes() {
+        assert!(size_of::<Record>() <= 56, "{}", size_of::<Record>());
+        let mut store = Store::new(100 * BLOCK);
+        for _ in 0..20 * BLOCK {
+            store.add(&told("forward", None));
+        }
+        let (blocks, _) = store.blocks();
+        let bytes: usize = blocks
+            .iter()
+            .map(|block| {
+                size_of::<Block>()
+                    + block.records.capacity() * size_of::<Record>()
+                    + block
+                        .texts
+                        .iter()
+                        .map(|text| 32 + text.len())
+                        .sum::<usize>()
+                    + block.attributes.capacity() * size_of::<Attribute>()
+            })
+            .sum();
+        assert!(bytes <= 60 * store.len(), "{bytes} bytes");
+    }
+
+    #[test]
+    fn the_oldest_spans_go_with_their_names_and_are_counted() {
+        let mut store = Store::new(BLOCK + 10);
+        for number in 0..3 * BLOCK {
+            store.add(&told(
+                &number.to_string(),
+                (number % 2 == 0).then_some("why"),
+            ));
+        }
+        assert_eq!(store.len(), BLOCK + 10);
+        assert_eq!(store.dropped as usize, 2 * BLOCK - 10);
+        assert_eq!(store.failed, (BLOCK + 10) / 2);
+        let left = names(&store);
+        assert_eq!(left.len(), BLOCK + 10);
+        assert_eq!(left[0], (2 * BLOCK - 10).to_string());
+        assert_eq!(left[left.len() - 1], (3 * BLOCK - 1).to_string());
+        assert!(store.full.len() <= 2);
+    }
+
+    #[test]
+    fn a_capacity_below_a_block_is_kept() {
+        let mut store = Store::new(3);
+        for number in 0..2 * BLOCK + 5 {
+            store.add(&told(&number.to_string(), None));
+            assert_eq!(store.len(), 3.min(number + 1));
+        }
+        let last = 2 * BLOCK + 4;
+        assert_eq!(
+            names(&store),
+            [last - 2, last - 1, last].map(|n| n.to_string())
+        );
+    }
+
+    #[test]
+    fn attributes_are_found_again() {
+        let mut store = Store::new(100);
+        let mut attributes = None;
+        super::super::value::note(&mut attributes, "bytes", 4096_u32.into());
+        super::super::value::note(&mut attributes, "kind", "copy".into());
+        let with = Told {
+            attributes: attributes.as_ref().unwrap(),
+            ..told("load", None)
+        };
+        for told in [told("one", None), with.clone(), told("two", None), with] {
+            store.add(&told);
+        }
+        let (blocks, _) = store.blocks();
+        let block = &blocks[0];
+        let counts: Vec<_> = block
+            .records
+            .iter()
+            .map(|record| block.attributes_of(record).count())
+            .collect();
+        assert_eq!(counts, [0, 2, 0, 2]);
+        let (name, value) = block.attributes_of(&block.records[3]).next().unwrap();
+        assert_eq!(&*block.texts[name as usize], "bytes");
+        assert_eq!(value, picture::Value::Unsigned(4096));
+    }
+}

@@ -1,0 +1,65 @@
+//! Names and values as they are noted on the way: without an allocation where they are short, and
+//! without a look into any table.
+
+use std::borrow::Cow;
+
+/// A text that is copied once.
+#[derive(Clone, Debug)]
+pub(super) enum Text {
+    Short { length: u8, bytes: [u8; SHORT] },
+    Long(Box<str>),
+}
+
+/// With its length and the tag it is as large as four pointers.
+const SHORT: usize = 30;
+
+impl Text {
+    #[inline]
+    pub(super) fn new(text: &str) -> Text {
+        match text.len() {
+            length @ 0..=SHORT => {
+                let mut bytes = [0; SHORT];
+                bytes[..length].copy_from_slice(text.as_bytes());
+                let length = length as u8;
+                Text::Short { length, bytes }
+            }
+            _ => Text::Long(text.into()),
+        }
+    }
+
+    pub(super) fn get(&self) -> Cow<'_, str> {
+        match self {
+            // It is a whole text, so nothing is ever replaced.
+            Text::Short { length, bytes } => {
+                String::from_utf8_lossy(&bytes[..usize::from(*length).min(SHORT)])
+            }
+            Text::Long(text) => Cow::Borrowed(text),
+        }
+    }
+}
+
+impl Default for Text {
+    fn default() -> Text {
+        Text::new("")
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_what_it_was_made_of_however_long_it_is() {
+        for text in [
+            "",
+            "load",
+            "größer",
+            &"x".repeat(30),
+            &"ä".repeat(16),
+            &"y".repeat(500),
+        ] {
+            assert_eq!(Text::new(text).get(), text);
+        }
+        assert_eq!(size_of::<Text>(), 32);
+    }
+}
