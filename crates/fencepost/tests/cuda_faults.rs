@@ -518,11 +518,13 @@ fn a_keeper_that_cannot_begin_says_why() {
 fn a_refused_wait_for_a_gate_starts_no_limit() {
     with_stand_in(|device, control| {
         let stream = device.new_stream().unwrap();
-        let gate = Gate::with_limit(device, Duration::from_millis(1)).unwrap();
+        // Far longer than the call that is refused takes, also on a loaded machine.
+        let limit = Duration::from_secs(1);
+        let gate = Gate::with_limit(device, limit).unwrap();
         control.fail_calls_from("cuStreamWaitValue32_v2", 1, NOT_SUPPORTED);
         assert!(gate.wait(&stream).is_err());
         control.clear_faults();
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(limit + Duration::from_millis(50));
         gate.open();
         assert!(gate.is_open(), "it has failed at a limit: {gate:?}");
     });
