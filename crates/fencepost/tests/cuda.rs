@@ -404,6 +404,51 @@ fn a_capture_survives_everything_we_do_meanwhile() {
 }
 
 #[test]
+fn asking_and_marking_the_legacy_stream_breaks_no_capture() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let bare = Bare::new();
+    type Create = unsafe extern "system" fn(*mut Handle, u32) -> i32;
+    let mut raw = std::ptr::null_mut();
+    make_current(&bare);
+    // The legacy default stream waits for a stream that is made without flags, and it for that.
+    // SAFETY: an out-pointer to one handle.
+    let code = unsafe { bare.find::<Create>("cuStreamCreate").unwrap()(&raw mut raw, 0) };
+    assert_eq!(code, 0);
+    // SAFETY: alive for ever, since nothing destroys it.
+    let captured = unsafe { cuda::stream_from_raw(raw, Arc::new(())) }.unwrap();
+    let (legacy, event) = (device.default_stream(), Event::new(device));
+    // Loads the kernel.
+    work::spin(&captured, 1000).unwrap();
+    event.record(&legacy).unwrap();
+    event.record(&legacy).unwrap();
+    let graph = Graph::capture(&captured, || {
+        work::spin(&captured, 1000).unwrap();
+        for refused in [
+            legacy.query().map(drop),
+            legacy.record().map(drop),
+            legacy.record_timed().map(drop),
+            event.record(&legacy),
+            legacy.synchronize(),
+            legacy.synchronize_timeout(PATIENCE),
+        ] {
+            let error = refused.unwrap_err();
+            assert!(matches!(error, Error::Backend { .. }), "{error:?}");
+            let text = error.to_string();
+            assert!(text.contains("once the capture has ended"), "{text}");
+        }
+        assert!(legacy.error().is_none());
+        assert!(event.query().is_ok(), "it holds what it held before");
+    });
+    if let Some(graph) = graph {
+        graph.run();
+    }
+    legacy.synchronize_timeout(PATIENCE).unwrap();
+    assert!(legacy.query().unwrap());
+    captured.synchronize_timeout(PATIENCE).unwrap();
+}
+
+#[test]
 fn a_wait_of_a_whole_device_breaks_no_capture() {
     let Some(gpu) = gpu() else { return };
     let device = &gpu.device;

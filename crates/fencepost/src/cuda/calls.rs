@@ -3,11 +3,8 @@
 use std::ffi::c_void;
 
 use super::driver::{ContextHandle, DevicePointer, Driver, EventHandle, StreamHandle};
-use super::fault::{Fault, NOT_READY, Status};
+use super::fault::{CAPTURE_IMPLICIT, Fault, NOT_READY};
 use crate::fork::Process;
-
-/// `CUDA_ERROR_STREAM_CAPTURE_IMPLICIT`.
-const CAPTURE_IMPLICIT: Status = 906;
 
 /// A context as the driver knows it, with the calls that are made in it.
 #[derive(Clone, Copy)]
@@ -160,24 +157,10 @@ impl Calls {
         is_done(self.relaxed(|| unsafe { self.driver.stream_query((stream,)) }))
     }
 
-    /// Whether a capture is going on in `stream`.
-    #[inline]
-    pub(super) fn is_capturing(&self, stream: StreamHandle) -> Result<bool, Fault> {
-        match self.capture_status(stream) {
-            // Another stream is captured in a way that the legacy stream must not disturb. It is
-            // not captured itself. Where that matters, the call that follows is refused.
-            Err(Fault::Code {
-                code: CAPTURE_IMPLICIT,
-                ..
-            }) => Ok(false),
-            asked => asked,
-        }
-    }
-
-    /// As [`is_capturing`](Calls::is_capturing), also where the capture is one that the legacy
-    /// stream must not disturb.
+    /// As [`is_capturing`](Calls::is_capturing), and `true` for the legacy stream beside a capture
+    /// that it must not disturb.
     pub(super) fn is_in_capture(&self, stream: StreamHandle) -> Result<bool, Fault> {
-        match self.capture_status(stream) {
+        match self.is_capturing(stream) {
             Err(Fault::Code {
                 code: CAPTURE_IMPLICIT,
                 ..
@@ -186,8 +169,13 @@ impl Calls {
         }
     }
 
+    /// Whether a capture is going on in `stream`. For the legacy stream, beside the capture of a
+    /// stream that it waits for, that is an error, which leaves the capture whole. A record or a
+    /// query of the legacy stream gives the same error there, and breaks the capture, in every mode
+    /// ([stream
+    /// capture](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)).
     #[inline]
-    fn capture_status(&self, stream: StreamHandle) -> Result<bool, Fault> {
+    pub(super) fn is_capturing(&self, stream: StreamHandle) -> Result<bool, Fault> {
         let mut status = 0;
         // SAFETY: the stream is alive, `status` is an int.
         match unsafe { self.driver.stream_is_capturing((stream, &raw mut status)) } {

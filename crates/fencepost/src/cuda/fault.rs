@@ -41,6 +41,7 @@ pub(super) const NOT_READY: Status = 600;
 pub(super) const INVALID_VALUE: Status = 1;
 pub(super) const INVALID_HANDLE: Status = 400;
 pub(super) const CAPTURED_EVENT: Status = 907;
+pub(super) const CAPTURE_IMPLICIT: Status = 906;
 const DEINITIALIZED: Status = 4;
 pub(super) const NOT_INITIALIZED: Status = 3;
 pub(super) const NOT_SUPPORTED: Status = 801;
@@ -113,6 +114,11 @@ pub(super) fn remedy(code: Status) -> &'static str {
         400 => "; the stream or event was destroyed elsewhere",
         700 | 714..=719 => {
             "; a kernel failed: compute-sanitizer finds which, and the process must be restarted"
+        }
+        CAPTURE_IMPLICIT => {
+            "; a stream that the legacy default stream waits for is being captured: use the legacy \
+             stream once the capture has ended, or capture a stream made with \
+             CU_STREAM_NON_BLOCKING"
         }
         900..=907 => "; the stream is being captured into a graph",
         _ => "",

@@ -245,7 +245,7 @@ impl StreamImpl for CudaStream {
         };
         let asked = self
             .native
-            .is_in_capture()
+            .is_capturing()
             .and_then(|captured| match captured {
                 // Asking would break the capture.
                 true => Ok(None),
