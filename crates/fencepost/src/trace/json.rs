@@ -1,9 +1,12 @@
 //! A trace in Chrome's format, for whatever reads that.
 //!
-//! Times are microseconds from the first moment of the trace, since readers keep them as floats: of
-//! times since 1970 they round to a quarter of a microsecond. A slice is a begin and an end, in
-//! place of a begin and a length: readers add the two, and of slices that touch, the sum of the
-//! first may lie behind the begin of the second.
+//! Times are microseconds from about the first moment of the trace, since readers keep them as
+//! floats: of times since 1970 they round to a quarter of a microsecond.
+//!
+//! A slice is one event with a length, since a reader may match begins and ends of all threads
+//! against each other. Readers add begin and length as floats. So the length is the float with
+//! which that gives the end: else, of slices that touch, the first could end after the second
+//! begins.
 //!
 //! # References
 //! - <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU>
@@ -76,6 +79,8 @@ struct Event<'a> {
     tid: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     ts: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dur: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -199,10 +204,12 @@ impl<'a> File<'a> {
                     slice.state,
                     slice.uncertainty,
                 );
+                let ts = self.microseconds(slice.start);
                 self.put(&Event {
-                    ph: "B",
+                    ph: "X",
                     tid,
-                    ts: Some(self.microseconds(slice.start)),
+                    ts: Some(ts),
+                    dur: Some(length(ts, self.microseconds(slice.end.max(slice.start)))),
                     name: Some(names::of(picture, slice.name, slice.state)),
                     cat: category(slice.state),
                     args: self.args(facts, slice.attributes.clone()),
@@ -210,21 +217,9 @@ impl<'a> File<'a> {
                 })?;
                 self.arrows(On::Slice(number), tid, slice.start)
             }
-            Step::End(number) => {
-                let slice = &picture.slices[number as usize];
-                self.end(tid, slice.end.max(slice.start))
-            }
+            Step::End(_) => Ok(()),
             Step::Mark(number, _) => self.mark(number, tid),
         }
-    }
-
-    fn end(&mut self, tid: u64, time: i64) -> io::Result<()> {
-        self.put(&Event {
-            ph: "E",
-            tid,
-            ts: Some(self.microseconds(time)),
-            ..self.event()
-        })
     }
 
     /// An instant, or a slice without length where an arrow is on it: arrows are on slices only.
@@ -235,8 +230,9 @@ impl<'a> File<'a> {
         let ticks = mark.ticks.map(|ticks| Fact::Number(names::TICKS, ticks));
         let facts = facts(picture, ticks, mark.state, mark.uncertainty);
         self.put(&Event {
-            ph: if arrows { "B" } else { "i" },
-            s: if arrows { None } else { Some("t") },
+            ph: if arrows { "X" } else { "i" },
+            s: (!arrows).then_some("t"),
+            dur: arrows.then_some(0.0),
             tid,
             ts: Some(self.microseconds(mark.time)),
             name: Some(names::of(picture, mark.name, mark.state)),
@@ -244,11 +240,7 @@ impl<'a> File<'a> {
             args: self.args(facts, mark.attributes.clone()),
             ..self.event()
         })?;
-        if arrows {
-            self.arrows(On::Mark(number), tid, mark.time)?;
-            self.end(tid, mark.time)?;
-        }
-        Ok(())
+        self.arrows(On::Mark(number), tid, mark.time)
     }
 
     /// The ends of arrows on what has just begun.
@@ -280,25 +272,39 @@ impl<'a> File<'a> {
             let lane = late.lane(self.picture, self.lanes);
             let tid = self.rows[lane];
             self.put(&Event {
-                ph: "B",
+                ph: "X",
                 tid,
                 ts: Some(self.microseconds(late.time)),
+                dur: Some(0.0),
                 name: Some("wait".into()),
                 cat: Some("wait"),
                 ..self.event()
             })?;
             self.arrow(late.arrow, false, tid, late.time)?;
-            self.end(tid, late.time)?;
         }
         Ok(())
     }
 }
 
-/// The first moment of a picture.
+/// A microsecond before the first moment: of what begins at 0, a reader takes no notice when it
+/// looks for the begin of the trace.
 pub(super) fn origin(picture: &Picture) -> i64 {
     let slices = picture.slices.iter().map(|slice| slice.start);
     let marks = picture.marks.iter().map(|mark| mark.time);
-    slices.chain(marks).min().unwrap_or(picture.clocks.boottime)
+    slices.chain(marks).min().unwrap_or(picture.clocks.boottime) - 1_000
+}
+
+/// The float that makes `start` `end` when it is added, as readers do that.
+pub(super) fn length(start: f64, end: f64) -> f64 {
+    let mut length = end - start;
+    // The difference is rounded, too: there is one beside it at most.
+    while start + length > end {
+        length = length.next_down();
+    }
+    while start + length < end && start + length.next_up() <= end {
+        length = length.next_up();
+    }
+    length
 }
 
 /// The number of each lane's row: that of its thread, or one of our own.

@@ -122,18 +122,10 @@ impl<'a> Open<'a> {
         }
     }
 
-    /// Ends what is over in a lane when something from `start` to `end` begins.
-    fn end_before(
-        &mut self,
-        lane: usize,
-        (start, end): (i64, i64),
-        step: &mut dyn FnMut(Lane, Step),
-    ) {
+    /// Ends what is over in a lane when something begins at `start`.
+    fn end_before(&mut self, lane: usize, start: i64, step: &mut dyn FnMut(Lane, Step)) {
         while let Some(&top) = self.stacks[lane].last() {
-            let (began, ends) = self.times(top);
-            // What takes no time nests in what ends at that time, unless neither takes any.
-            let over = ends < start || (ends == start && (end > start || began == ends));
-            if !over {
+            if self.times(top).1 > start {
                 break;
             }
             self.stacks[lane].pop();
@@ -148,7 +140,7 @@ impl<'a> Open<'a> {
         let mut innermost: Option<(i64, usize)> = None;
         let mut free = None;
         for lane in 0..self.stacks.len() {
-            self.end_before(lane, times, step);
+            self.end_before(lane, times.0, step);
             match self.stacks[lane].last() {
                 None => free = free.or(Some(lane)),
                 Some(&top) => {
@@ -171,7 +163,7 @@ impl<'a> Open<'a> {
 
     fn mark(&mut self, mark: u32, step: &mut dyn FnMut(Lane, Step)) {
         let time = self.picture.marks[mark as usize].time;
-        self.end_before(0, (time, time), step);
+        self.end_before(0, time, step);
         step(self.lane(0), Step::Mark(mark, self.stacks[0].len()));
     }
 
