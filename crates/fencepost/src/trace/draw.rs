@@ -427,9 +427,7 @@ impl Drawing<'_> {
             .filter(|(id, _)| id.is_some())
         {
             *id = Some(picture.tracks.len() as u32);
-            picture
-                .tracks
-                .push(track_of(track, picture.tracks.len() as u32));
+            picture.tracks.push(track_of(track));
         }
         drop(list);
         let id = |track: &mut u32| *track = used[*track as usize].unwrap_or_default();
@@ -453,7 +451,7 @@ impl Drawing<'_> {
     }
 }
 
-fn track_of(track: &shared::Track, id: u32) -> Track {
+fn track_of(track: &shared::Track) -> Track {
     let (name, kind) = match track {
         shared::Track::Stream(core) => {
             let device = core.device.name.clone();
@@ -461,7 +459,7 @@ fn track_of(track: &shared::Track, id: u32) -> Track {
         }
         shared::Track::Thread { name, tid } => (name.clone(), Kind::Thread { tid: *tid }),
     };
-    Track { id, name, kind }
+    Track { name, kind }
 }
 
 /// Puts what is on a stream into the stream's order. Times are read from the device one by one, and

@@ -20,7 +20,11 @@
 //!
 //! compute.synchronize()?;
 //! println!("{}", trace.collect());
-//! # Ok::<(), fencepost::Error>(())
+//! # let folder = std::env::temp_dir().join(format!("fencepost-trace-{}", std::process::id()));
+//! # std::fs::create_dir_all(&folder)?;
+//! trace.save(folder.join("steps.pftrace"))?; // for https://ui.perfetto.dev
+//! # std::fs::remove_dir_all(folder)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # What it costs
@@ -73,34 +77,23 @@ mod axis;
 mod clocks;
 mod collector;
 mod draw;
-#[allow(dead_code)]
 mod flows;
-#[allow(dead_code)]
 mod identifiers;
 mod intake;
-#[allow(dead_code)]
 mod json;
-#[allow(dead_code)]
 mod lanes;
-#[allow(dead_code)]
 mod messages;
-#[allow(dead_code)]
 mod names;
 mod pending;
-#[allow(dead_code)]
 mod perfetto;
-// Filled by the trace, and read by the writers of files.
-#[allow(dead_code)]
 pub(crate) mod picture;
 mod recorder;
 #[cfg(all(test, not(loom)))]
 mod samples;
-#[allow(dead_code)]
 mod save;
 mod shared;
 mod span;
 mod store;
-#[allow(dead_code)]
 mod svg;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -480,7 +473,6 @@ impl Trace {
     }
 
     /// Everything that there is.
-    #[allow(dead_code)]
     pub(crate) fn picture(&self) -> picture::Picture {
         match self.is_ours() {
             true => {

@@ -14,7 +14,6 @@ use std::ops::Range;
 pub(crate) struct Picture {
     pub(crate) process: ProcessFacts,
     pub(crate) clocks: ClockReading,
-    /// Each has its own index as its `id`.
     pub(crate) tracks: Vec<Track>,
     /// In the order of track, then of start; of equal starts, the one that was begun first comes
     /// first. So where slices of a track nest, the outer is in front of the inner. They may overlap
@@ -57,7 +56,6 @@ pub(crate) struct ClockReading {
 /// One row: what happened on a stream or on a thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Track {
-    pub(crate) id: u32,
     /// As in `stream 3 "load"`, or a thread's name.
     pub(crate) name: String,
     pub(crate) kind: Kind,

