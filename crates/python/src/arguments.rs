@@ -141,10 +141,10 @@ pub(crate) fn core_of<'a>(
     object: &'a Bound<'_, PyAny>,
     parameter: Parameter,
 ) -> PyResult<&'a Core> {
-    if let Ok(event) = object.cast::<PyEvent>() {
+    if let Ok(event) = object.cast::<CudaEvent>() {
         return Ok(&event.get().core);
     }
-    if let Ok(event) = object.cast::<CudaEvent>() {
+    if let Ok(event) = object.cast::<PyEvent>() {
         return Ok(&event.get().core);
     }
     if let Ok(event) = object.cast::<MpsEvent>() {

@@ -209,7 +209,12 @@ impl CudaEvent {
     ///
     /// Raises, checked in this order as in PyTorch: ValueError if either has no timing or was never
     /// recorded, RuntimeError for events of two devices and while either is incomplete.
-    fn elapsed_time(&self, py: Python<'_>, end_event: &Bound<'_, PyAny>) -> PyResult<f64> {
+    #[inline]
+    pub(crate) fn elapsed_time(
+        &self,
+        py: Python<'_>,
+        end_event: &Bound<'_, PyAny>,
+    ) -> PyResult<f64> {
         let end = core_of(end_event, Parameter::new("elapsed_time", "end_event"))?;
         elapsed_now(py, &self.core, end).map_err(to_py)
     }

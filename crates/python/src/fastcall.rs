@@ -1,4 +1,5 @@
-//! Faster entries to the most frequent calls: `record`, `wait` and `query` of an event.
+//! Faster entries to the most frequent calls: `record`, `wait`, `query` and `elapsed_time` of an
+//! event.
 //!
 //! In a wheel for the stable ABI of CPython 3.9, PyO3's methods have the calling convention
 //! `METH_VARARGS | METH_KEYWORDS`: each call makes a tuple of its arguments and takes it apart
@@ -31,7 +32,7 @@ use pyo3::{
     prelude::*,
     pyclass::boolean_struct::True,
     sync::PyOnceLock,
-    types::{PyBool, PyDict, PyTuple, PyType},
+    types::{PyBool, PyDict, PyFloat, PyTuple, PyType},
 };
 
 use crate::{
@@ -94,7 +95,8 @@ macro_rules! methods {
         /// Replaces PyO3's methods by these entries.
         pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
             $(put::<$name>(py)?;)*
-            put_query(py)
+            put_query(py)?;
+            put_elapsed(py)
         }
     };
 }
@@ -189,6 +191,54 @@ unsafe extern "C" fn query(
     }
 }
 
+/// PyO3's `elapsed_time`.
+static PYO3_ELAPSED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+fn put_elapsed(py: Python<'_>) -> PyResult<()> {
+    let class = cuda_class::cuda_event(py)?;
+    let pyo3_method = class.getattr("elapsed_time")?;
+    if PYO3_ELAPSED.set(py, pyo3_method.clone().unbind()).is_err() {
+        return Ok(());
+    }
+    // SAFETY: as in `put`.
+    let function = unsafe { std::mem::transmute::<Entry, ffi::PyCFunction>(elapsed) };
+    // SAFETY: as in `put`.
+    unsafe {
+        replace(
+            class,
+            c"elapsed_time",
+            &pyo3_method,
+            function,
+            FASTCALL_KEYWORDS,
+        )
+    }
+}
+
+/// # Safety
+/// Only CPython may call it, as the method that [`put_elapsed`] makes.
+unsafe extern "C" fn elapsed(
+    event: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: as in `query`.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: as in `enter`.
+    let event = unsafe { Borrowed::from_ptr(py, event).cast_unchecked::<CudaEvent>() };
+    if count != 1 || !names.is_null() {
+        // SAFETY: the caller's promise.
+        return unsafe { pass_on(&PYO3_ELAPSED, event.as_any(), arguments, count, names) };
+    }
+    // SAFETY: an array of one object, which lives until this returns.
+    let end = unsafe { Borrowed::from_ptr(py, *arguments) };
+    match catch_unwind(AssertUnwindSafe(|| event.get().elapsed_time(py, &end))) {
+        Ok(Ok(millis)) => PyFloat::new(py, millis).into_ptr(),
+        Ok(Err(error)) => raise(error),
+        Err(_) => raise(panicked()),
+    }
+}
+
 #[cold]
 fn panicked() -> PyErr {
     PanicException::new_err("this call panicked, which is a bug of fencepost")
@@ -215,7 +265,7 @@ unsafe extern "C" fn enter<M: Method>(
         // SAFETY: an array of `count` objects, which live until this returns.
         (1, true) => Some(unsafe { Borrowed::from_ptr(py, *arguments) }),
         // SAFETY: the caller's promise.
-        _ => return unsafe { pass_on::<M>(event.as_any(), arguments, count, names) },
+        _ => return unsafe { pass_on(M::pyo3_method(), event.as_any(), arguments, count, names) },
     };
     let stream = stream.filter(|stream| !stream.is_none());
     let call = || M::call(event.get(), py, stream.as_deref());
@@ -237,7 +287,8 @@ fn raise(error: PyErr) -> *mut ffi::PyObject {
 /// # Safety
 /// As [`enter`].
 #[cold]
-unsafe fn pass_on<M: Method>(
+unsafe fn pass_on(
+    pyo3_method: &PyOnceLock<Py<PyAny>>,
     event: &Bound<'_, PyAny>,
     arguments: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,
@@ -258,7 +309,7 @@ unsafe fn pass_on<M: Method>(
         for (index, name) in names.iter().flat_map(|names| names.iter()).enumerate() {
             keywords.set_item(name, argument(count + index))?;
         }
-        let Some(pyo3_method) = M::pyo3_method().get(py) else {
+        let Some(pyo3_method) = pyo3_method.get(py) else {
             return Err(PyRuntimeError::new_err(
                 "fencepost is not imported; import it first",
             ));

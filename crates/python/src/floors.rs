@@ -44,7 +44,10 @@ impl Driver {
                 record: *library.get(b"cuEventRecord")?,
                 query: *library.get(b"cuEventQuery")?,
                 synchronize: *library.get(b"cuEventSynchronize")?,
-                elapsed: *library.get(b"cuEventElapsedTime")?,
+                // Since CUDA 12.8, C's header means the newer function by this name.
+                elapsed: *library
+                    .get(b"cuEventElapsedTime_v2")
+                    .or_else(|_| library.get(b"cuEventElapsedTime"))?,
                 destroy: *library.get(b"cuEventDestroy_v2")?,
             })
         }

@@ -507,6 +507,25 @@ def test_arguments_may_come_in_every_form(cuda, stream, gate, make):
     assert form(event.record) is None
 
 
+def test_elapsed_time_takes_its_argument_in_any_form(cuda, stream):
+    start, end = (Event(enable_timing=True) for _ in range(2))
+    start.record(stream)
+    end.record(stream)
+    end.synchronize(timeout=PATIENCE)
+    elapsed = start.elapsed_time(end)
+    assert start.elapsed_time(end_event=end) == elapsed
+    assert functools.partial(type(start).elapsed_time, start)(end) == elapsed
+    assert str(inspect.signature(start.elapsed_time)) == "(end_event)"
+    assert inspect.getdoc(start.elapsed_time)
+    for wrong in (lambda: start.elapsed_time(), lambda: start.elapsed_time(end, end)):
+        with pytest.raises(TypeError, match="positional argument"):
+            wrong()
+    with pytest.raises(TypeError, match="unexpected keyword argument 'end'"):
+        start.elapsed_time(end=end)
+    with pytest.raises(TypeError, match="expected an event of fencepost"):
+        start.elapsed_time(stream)
+
+
 @pytest.mark.parametrize(
     "make", [Event, lambda: fencepost.Event("cuda:0")], ids=["cuda", "generic"]
 )
