@@ -5,13 +5,15 @@
 //! number (`cuStreamGetId`). So a kept stream is used only while the driver's number for its handle
 //! is still the same. Drivers without such numbers (before CUDA 12) have every stream wrapped anew.
 //!
-//! The legacy default streams are wrapped once and kept for ever.
+//! The legacy default streams are wrapped once and kept for ever. Streams of PyTorch's pools live as
+//! long as the process, so each thread remembers those that were current, and asks no driver.
 //!
 //! A handle of a default stream means another stream in each context, so the device that an object
 //! names beside such a handle decides. Other handles mean the same stream everywhere.
 
 use std::{
     any::Any,
+    cell::RefCell,
     ffi::c_void,
     ops::Deref,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -192,8 +194,56 @@ pub(crate) fn current(py: Python<'_>, index: Option<usize>) -> PyResult<StreamRe
         (handle, None) if is_default(handle) => {
             by_handle(py, handle, Some(torch.current_device(py)?), None)
         }
-        (handle, index) => by_handle(py, handle, index, None),
+        (handle, index) if is_default(handle) => by_handle(py, handle, index, None),
+        (handle, index) => current_of_torch(py, handle, index),
     }
+}
+
+/// A current stream of PyTorch's, and whether it lives as long as the process.
+struct Known {
+    handle: usize,
+    /// The stream, if it does. The driver need not be asked whether it is there.
+    lasting: Option<Arc<Stream>>,
+}
+
+thread_local! {
+    /// The ones that this thread used last.
+    static KNOWN: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How many of them a thread remembers.
+const KNOWN_AT_MOST: usize = 8;
+
+/// The stream of a handle that is not a default stream's, which PyTorch says is current.
+fn current_of_torch(py: Python<'_>, handle: usize, index: Option<usize>) -> PyResult<StreamRef> {
+    let known = KNOWN.try_with(|known| {
+        let known = known.try_borrow().ok()?;
+        let found = known.iter().find(|known| known.handle == handle)?;
+        Some(found.lasting.clone())
+    });
+    let known = known.ok().flatten();
+    if let Some(Some(lasting)) = known {
+        return Ok(StreamRef::Shared(lasting));
+    }
+    let stream = by_handle(py, handle, index, None)?;
+    if let (None, StreamRef::Shared(stream)) = (known, &stream) {
+        // A PyTorch that does not tell has streams that may go.
+        let lasts = torch::is_lasting_current(py, handle, index).unwrap_or(false);
+        remember(handle, lasts.then(|| stream.clone()));
+    }
+    Ok(stream)
+}
+
+fn remember(handle: usize, lasting: Option<Arc<Stream>>) {
+    // Skipped on a thread that is ending.
+    let oldest = KNOWN.try_with(|known| {
+        let mut known = known.try_borrow_mut().ok()?;
+        let oldest = (known.len() >= KNOWN_AT_MOST).then(|| known.remove(0));
+        known.push(Known { handle, lasting });
+        oldest
+    });
+    // Dropped after the borrow: dropping the owner of a stream may run Python code.
+    drop(oldest);
 }
 
 /// The current stream of a device of any backend, except where that is PyTorch's MPS stream

@@ -13,9 +13,8 @@ use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
     ffi, intern,
     prelude::*,
+    types::PyType,
 };
-
-use crate::arguments::attribute;
 
 /// The kinds of devices that there are streams for here (`DLDeviceType`).
 pub(crate) const CPU: i32 = 1;
@@ -41,43 +40,53 @@ struct Header {
     older: *const Header,
 }
 
+/// Writes the current stream of a device, which its kind and index name. Returns 0, or -1 with a
+/// Python exception.
+type Function = unsafe extern "C" fn(i32, i32, *mut *mut c_void) -> c_int;
+
 /// The table of version 1 (`DLPackExchangeAPI`).
 #[repr(C)]
 struct Api {
     _header: Header,
     /// The functions for tensors.
     _tensors: [*const c_void; 4],
-    /// Writes the current stream of a device. Returns 0, or -1 with a Python exception.
-    current_work_stream: Option<unsafe extern "C" fn(i32, i32, *mut *mut c_void) -> c_int>,
+    current_work_stream: Option<Function>,
 }
 
-/// The handle of the stream that the framework of `tensor` works on now at `place`; `None` where
-/// its type does not tell.
-pub(crate) fn current_stream(tensor: &Bound<'_, PyAny>, place: Place) -> PyResult<Option<usize>> {
-    let py = tensor.py();
-    let class = tensor.get_type();
-    let Some(capsule) = attribute(&class, intern!(py, "__dlpack_c_exchange_api__"))? else {
-        return Ok(None);
-    };
-    let Some(api) = table(&capsule)? else {
-        return Ok(None);
-    };
-    // SAFETY: a table of this version, which lives as long as the process: see `table`.
-    let Some(current_work_stream) = (unsafe { api.as_ref() }).current_work_stream else {
-        return Ok(None);
-    };
-    let mut stream = null_mut();
-    // SAFETY: the function has this type, takes any kind and index, and writes to the last
-    // argument. The thread is attached, as for any function that may set an exception.
-    let failed = unsafe { current_work_stream(place.0, place.1, &raw mut stream) } != 0;
-    match (failed, PyErr::take(py)) {
-        (false, None) => Ok(Some(stream as usize)),
-        (_, Some(error)) => Err(error),
-        (true, None) => Err(PyRuntimeError::new_err(format!(
-            "{} does not tell its current stream on {place:?}, and gives no reason; pass the \
-             stream itself",
-            class.fully_qualified_name()?
-        ))),
+/// What a type of tensors tells of its framework's streams.
+#[derive(Clone, Copy)]
+pub(crate) struct CurrentStream(Function);
+
+impl CurrentStream {
+    /// Of this type of tensors; `None` where it does not tell.
+    pub(crate) fn of(class: &Bound<'_, PyType>) -> PyResult<Option<CurrentStream>> {
+        let name = intern!(class.py(), "__dlpack_c_exchange_api__");
+        let Some(capsule) = class.getattr_opt(name)? else {
+            return Ok(None);
+        };
+        let Some(api) = table(&capsule)? else {
+            return Ok(None);
+        };
+        // SAFETY: a table of this version, which lives as long as the process: see `table`.
+        let function = unsafe { api.as_ref() }.current_work_stream;
+        Ok(function.map(CurrentStream))
+    }
+
+    /// The handle of the stream that is current at `place`.
+    #[inline]
+    pub(crate) fn at(self, py: Python<'_>, place: Place) -> PyResult<usize> {
+        let mut stream = null_mut();
+        // SAFETY: the function has this type, takes any kind and index, and writes to the last
+        // argument. The thread is attached, as for any function that may set an exception.
+        match unsafe { (self.0)(place.0, place.1, &raw mut stream) } {
+            0 if !PyErr::occurred(py) => Ok(stream as usize),
+            _ => Err(PyErr::take(py).unwrap_or_else(|| {
+                PyRuntimeError::new_err(format!(
+                    "the framework does not tell its current stream on DLPack's device {place:?}, \
+                     and gives no reason; pass the stream itself"
+                ))
+            })),
+        }
     }
 }
 

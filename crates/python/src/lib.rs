@@ -5,11 +5,12 @@
 //! - `error`: the library's errors as exceptions. `exit`: no Python runs on the library's threads
 //!   once the interpreter ends. `wait`: blocking without the GIL.
 //! - `place`: the Python line that makes a call. `raised`: exceptions in launched work.
+//! - `dlpack`: what a type of tensors tells of its framework's current stream.
 //! - `torch`: what PyTorch says about itself. `cuda_streams`: CUDA streams of other libraries, and
 //!   the current one.
 //! - `raw`, `core`, `elapsed`: what all three event classes are made of.
 //! - `objects`: the Rust side of the classes. `arguments`: what a Python argument means.
-//! - `dlpack`, `like`: the current stream of the framework that a tensor belongs to.
+//! - `like`: the current stream of the framework that a tensor belongs to.
 //! - `awaiting`: `await event`. `wait_many`: waiting for many. `interprocess`: events that two
 //!   processes share.
 //! - `cuda_class`: the class that `fencepost.cuda.Event` is.

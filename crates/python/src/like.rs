@@ -19,7 +19,7 @@ use pyo3::{
 use crate::{
     arguments::{Parameter, attribute, stream_of_library},
     cuda_streams::{StreamRef, by_handle, current},
-    dlpack::{self, Place},
+    dlpack::{self, CurrentStream, Place},
     error::to_py,
     mps::torch_streams::{TorchStream, in_use},
     torch::{cuda_in_use, loaded},
@@ -73,8 +73,10 @@ fn stream_like(tensor: &Bound<'_, PyAny>, parameter: Parameter) -> PyResult<Like
     let place: Place = place.call0()?.extract()?;
     match place.0 {
         dlpack::CPU => {
-            // Asked for its errors. The host has no handles.
-            dlpack::current_stream(tensor, place)?;
+            if let Some(current) = CurrentStream::of(&tensor.get_type())? {
+                // Asked for its errors. The host has no handles.
+                current.at(py, place)?;
+            }
             let host = py.detach(|| Device::open("host")).map_err(to_py)?;
             Ok(Like::Stream(StreamRef::from(host.default_stream())))
         }
@@ -102,7 +104,9 @@ fn cuda_stream(
 ) -> PyResult<StreamRef> {
     let py = tensor.py();
     let index = usize::try_from(place.1)?;
-    if let Some(handle) = dlpack::current_stream(tensor, place)? {
+    if let Some(current) = CurrentStream::of(&tensor.get_type())? {
+        // Managed memory has no streams of its own: PyTorch answers null for that kind.
+        let handle = current.at(py, (dlpack::CUDA, place.1))?;
         return by_handle(py, handle, Some(index), None);
     }
     let module: String = tensor.get_type().module()?.extract()?;

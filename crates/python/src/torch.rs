@@ -4,11 +4,16 @@ use pyo3::{
     ffi, intern,
     prelude::*,
     sync::PyOnceLock,
-    types::{PyDict, PyTuple},
+    types::{PyDict, PyTuple, PyType},
 };
+
+use crate::dlpack::{CUDA, CurrentStream};
 
 /// PyTorch's functions for its current CUDA streams.
 pub(crate) struct TorchCuda {
+    /// What its type of tensors tells of the current stream, since 2.10 or so. It makes no Python
+    /// object.
+    current: Option<CurrentStream>,
     /// The index of the current device.
     device: Py<PyAny>,
     /// The handle of the current stream of a device.
@@ -63,7 +68,14 @@ pub(crate) fn cuda_in_use(py: Python<'_>) -> PyResult<Option<&'static TorchCuda>
         return Ok(None);
     }
     let native = torch.getattr("_C")?;
+    let tensor = torch
+        .getattr("Tensor")
+        .and_then(|tensor| Ok(tensor.cast_into::<PyType>()?));
     let found = TorchCuda {
+        current: match tensor {
+            Ok(tensor) => CurrentStream::of(&tensor).unwrap_or(None),
+            Err(_) => None,
+        },
         device: native.getattr("_cuda_getDevice")?.unbind(),
         stream: native.getattr("_cuda_getCurrentRawStream")?.unbind(),
         current_device: PyTuple::new(py, [-1])?.unbind(),
@@ -79,6 +91,13 @@ impl TorchCuda {
 
     /// The handle of the current stream of a device, or of the current device.
     pub(crate) fn current_stream(&self, py: Python<'_>, device: Option<usize>) -> PyResult<usize> {
+        if let Some(current) = self.current {
+            // -1 is the current device, as for `stream`.
+            let index = device.map_or(Ok(-1), i32::try_from);
+            if let Ok(Ok(handle)) = index.map(|index| current.at(py, (CUDA, index))) {
+                return Ok(handle);
+            }
+        }
         let stream = self.stream.bind(py);
         let handle = match device {
             Some(index) => call_with_one(stream, index.into_pyobject(py)?.as_any())?,
@@ -91,6 +110,23 @@ impl TorchCuda {
             _ => Ok(handle),
         }
     }
+}
+
+/// Whether the current stream of a device, or of the current device, is the one of this handle and
+/// lives as long as the process.
+pub(crate) fn is_lasting_current(
+    py: Python<'_>,
+    handle: usize,
+    device: Option<usize>,
+) -> PyResult<bool> {
+    let Some(torch) = loaded(py, "torch")? else {
+        return Ok(false);
+    };
+    let current = torch
+        .getattr("cuda")?
+        .call_method1("current_stream", (device,))?;
+    let its: usize = current.getattr("cuda_stream")?.extract()?;
+    Ok(its == handle && is_lasting_stream(&current))
 }
 
 /// `function(argument)`, without the tuple that PyO3 makes for the argument when it keeps to the

@@ -88,7 +88,8 @@ def test_it_is_the_stream_that_the_type_tells(cuda, gate, event, kind):
     stream, opener = held(cuda, gate)
     calls = []
     event.record(like=telling(stream.cuda_stream, (kind, 0), calls))
-    assert calls == [(kind, 0)]
+    # Managed memory has no streams of its own.
+    assert calls == [(CUDA, 0)]
     assert event.query() is False
     opener.open()
     event.synchronize(timeout=PATIENCE)
@@ -135,7 +136,7 @@ def test_an_exception_of_the_framework_gets_out(event):
 
 
 def test_a_failure_without_an_exception_is_an_error(event):
-    with pytest.raises(RuntimeError, match="Tensor does not tell its current stream.*no reason"):
+    with pytest.raises(RuntimeError, match="does not tell its current stream.*no reason"):
         event.record(like=tensor(capsule(table(lambda kind, index, stream: -1))))
 
 
@@ -269,6 +270,57 @@ opener.open()
 def test_pytorch_comes_before_other_frameworks_where_it_uses_cuda(cuda, child):
     # In a process of its own: what PyTorch is stays known.
     child(PYTORCH)
+
+
+CURRENT_OF_PYTORCH = """
+import sys
+sys.path.insert(0, "tests")
+import types
+from test_like import capsule, fake_torch, table
+import fencepost
+from fencepost import _C
+from fencepost.cuda import Event
+device = fencepost.Device("cuda:0")
+lasting, other = device.stream(), device.stream()
+torch = sys.modules["torch"] = fake_torch(other)
+current, tells = lasting, True
+
+def current_work_stream(kind, index, out):
+    assert (kind, index) == (2, -1)
+    out[0] = current.cuda_stream
+    return 0 if tells else -1
+
+class Stream:
+    def __init__(self, stream):
+        self.cuda_stream, self.stream_id = stream.cuda_stream, 3 if stream is lasting else 4
+
+asked = []
+torch.cuda.Stream = Stream
+torch.cuda.current_stream = lambda device: asked.append(device) or Stream(current)
+torch.Tensor = type(
+    "Tensor", (), {"__dlpack_c_exchange_api__": capsule(table(current_work_stream))}
+)
+event = Event()
+for _ in range(3):
+    for current in (lasting, other):
+        opener = _C._Gate(current)
+        event.record()
+        assert event.query() is False
+        opener.open()
+        event.synchronize(timeout=PATIENCE)
+assert len(asked) == 2, asked
+# Where the type fails to tell, PyTorch's own function is asked.
+tells, current = False, lasting
+opener = _C._Gate(other)
+event.record()
+assert event.query() is False
+opener.open()
+event.synchronize(timeout=PATIENCE)
+"""
+
+
+def test_pytorchs_tensors_tell_its_current_stream_to_calls_without_one(cuda, child):
+    child(CURRENT_OF_PYTORCH)
 
 
 def test_streams_of_warp_are_taken(cuda, gate):
