@@ -13,10 +13,11 @@ use std::{
 };
 
 use fencepost::{
-    Backend, Device, Error, Event, Gate, Marker, Status, Stream, bindings,
+    Backend, Device, Error, Event, Gate, Marker, Status, Stream, WaitSet, Waitable, bindings,
     cuda::{self, RawEvent, RawEventOptions},
     measure,
     measure::Measure,
+    synchronize_all, synchronize_all_timeout, synchronize_any,
     testing::{self, work},
 };
 
@@ -590,6 +591,17 @@ fn a_wait_for_a_marker_of_a_capture_is_refused_when_it_is_made() {
     }
     let refused = host.wait(&inside).unwrap_err();
     assert!(matches!(refused, Error::Captured { .. }), "{refused:?}");
+    // Among many it is the one that ends the wait.
+    let held = work::gate(&other).unwrap();
+    let pending = other.record().unwrap();
+    for one in [&inside as &dyn Waitable, &raw] {
+        let (index, ended) = synchronize_any([&pending, one]).unwrap();
+        assert_eq!(index, 1);
+        assert!(matches!(ended, Err(Error::Captured { .. })), "{ended:?}");
+        let all = synchronize_all([&pending, one]);
+        assert!(matches!(all, Err(Error::Captured { .. })), "{all:?}");
+    }
+    held.open();
     for refused in [other.wait(&inside), other.wait_foreign(&inside)] {
         let refused = refused.unwrap_err();
         println!("{refused}");
@@ -1076,6 +1088,25 @@ fn a_raw_event_can_be_awaited() {
         (&event).await.unwrap();
     });
     assert_eq!(told.recv_timeout(PATIENCE), Ok((1, true)));
+
+    // Beside markers, in a set and in a list.
+    let gate = work::gate(&stream).unwrap();
+    event.record(&stream).unwrap();
+    let mut set = WaitSet::new();
+    set.insert("raw", &event);
+    let timed_out = set.synchronize_next_timeout(Duration::from_millis(10));
+    assert!(matches!(timed_out, Err(Error::Timeout(_))), "{timed_out:?}");
+    let marker = stream.record().unwrap();
+    set.insert("marker", &marker);
+    gate.open();
+    synchronize_all_timeout([&event as &dyn Waitable, &marker], PATIENCE).unwrap();
+    let mut ended = Vec::new();
+    while let Some((key, result)) = set.synchronize_next_timeout(PATIENCE).unwrap() {
+        result.unwrap();
+        ended.push(key);
+    }
+    ended.sort_unstable();
+    assert_eq!(ended, ["marker", "raw"]);
 
     // The future keeps the native event until it is over.
     let gate = work::gate(&stream).unwrap();

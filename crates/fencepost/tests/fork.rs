@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use fencepost::{Device, Error, Event, Gate, Result, Status, testing::work};
+use fencepost::{
+    Device, Error, Event, Gate, Result, Status, WaitSet, synchronize_all, synchronize_any,
+    testing::work,
+};
 
 mod common;
 
@@ -75,7 +78,25 @@ fn a_child_is_told_by_every_call_that_needs_the_parents_threads() {
                 .poll(&mut Context::from_waker(waker))
                 .is_pending()
         );
+        let mut set = WaitSet::new();
+        set.insert(1, &open);
+        let looked = set.synchronize_next_timeout(Duration::ZERO);
+        assert!(matches!(looked, Err(Error::Timeout(_))), "{looked:?}");
         in_a_forked_child(|| {
+            is_told("synchronize_all", synchronize_all([&open]));
+            is_told("synchronize_any", synchronize_any([&open]).unwrap().1);
+            let next = set.synchronize_next().unwrap();
+            is_told("synchronize_next", next.unwrap().1);
+            let own = Device::new_host(1).new_stream().unwrap();
+            own.launch(|| std::thread::sleep(Duration::from_millis(10)))
+                .unwrap();
+            let marker = own.record().unwrap();
+            set.insert(2, &marker);
+            let next = set.synchronize_next().unwrap();
+            is_told("synchronize_next, of the child's own", next.unwrap().1);
+            assert!(set.synchronize_next().unwrap().is_none());
+            synchronize_all([&marker]).unwrap();
+            drop(set);
             is_told("launch, idle", idle.launch(|| {}));
             is_told("launch, held", held.launch(|| {}));
             is_told("Stream::record, idle", idle.record().map(drop));

@@ -12,7 +12,7 @@ use std::{
 };
 
 use fencepost::{
-    Backend, Device, Error, Event,
+    Backend, Device, Error, Event, Gate, synchronize_all, synchronize_any,
     testing::{self, work},
     vulkan::{self, Features},
 };
@@ -408,6 +408,26 @@ fn a_dropped_reservation_is_abandoned() {
     }
     let stream = gpu.device.new_stream().unwrap();
     assert!(matches!(stream.wait(&marker), Err(Error::Abandoned { .. })));
+    stream.synchronize_timeout(PATIENCE).unwrap();
+    // Among many it ends the wait, as one does that nobody has submitted.
+    let reservation = vulkan::reserve(&gpu.device).unwrap();
+    let (closed, reserved) = (Gate::new(&gpu.device).unwrap(), reservation.marker());
+    closed.wait(&stream).unwrap();
+    let pending = stream.record().unwrap();
+    for (one, is_abandoned) in [(&marker, true), (&reserved, false)] {
+        let (index, ended) = synchronize_any([&pending, one]).unwrap();
+        assert_eq!(index, 1);
+        for error in [
+            ended.unwrap_err(),
+            synchronize_all([&pending, one]).unwrap_err(),
+        ] {
+            match is_abandoned {
+                true => assert!(matches!(error, Error::Abandoned { .. }), "{error:?}"),
+                false => assert!(matches!(error, Error::NotSubmitted { .. }), "{error:?}"),
+            }
+        }
+    }
+    closed.open();
     stream.synchronize_timeout(PATIENCE).unwrap();
 }
 

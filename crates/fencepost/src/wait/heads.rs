@@ -2,12 +2,11 @@
 //! order. For the first of many it is the lowest, for all of them the highest.
 
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::inbox::{Ended, Inbox};
+use super::inbox::{Ended, Inbox, Number};
 use crate::{
     contract::{MarkerImpl, TimelineKnowledge},
     error::Result,
@@ -27,14 +26,18 @@ const POLL: Duration = Duration::from_millis(5);
 /// asks for itself, which costs less than a watcher where it is complete soon.
 pub(super) struct Heads {
     inbox: Arc<Inbox>,
-    heads: BTreeMap<u64, Head>,
-    new: Vec<u64>,
-    next: u64,
+    heads: Vec<Option<Head>>,
+    free: Vec<usize>,
+    new: Vec<Number>,
+    added: u32,
+    /// The storage of what the inbox gave last.
+    spare: Vec<Ended>,
     /// A forked child may find the locks of the inbox and the timelines held.
     process: Process,
 }
 
 struct Head {
+    number: Number,
     marker: Arc<dyn MarkerImpl>,
     ticket: Option<Ticket>,
 }
@@ -64,68 +67,127 @@ impl Heads {
     pub(super) fn new() -> Heads {
         Heads {
             inbox: Arc::new(Inbox::new()),
-            heads: BTreeMap::new(),
+            heads: Vec::new(),
+            free: Vec::new(),
             new: Vec::new(),
-            next: 0,
+            added: 0,
+            spare: Vec::new(),
             process: Process::this(),
         }
     }
 
     /// Waits for `marker` too, and gives the number by which its end is told.
-    pub(super) fn add(&mut self, marker: Arc<dyn MarkerImpl>) -> u64 {
-        let id = self.next;
-        self.next += 1;
-        self.new.push(id);
-        let ticket = None;
-        self.heads.insert(id, Head { marker, ticket });
-        id
+    pub(super) fn add(&mut self, marker: Arc<dyn MarkerImpl>) -> Number {
+        let place = self.free.pop().unwrap_or(self.heads.len());
+        // A tell of the marker before comes at once or never, long before the count is back here.
+        self.added = self.added.wrapping_add(1);
+        let number = Number::new(self.added, place);
+        let head = Head {
+            number,
+            marker,
+            ticket: None,
+        };
+        match self.heads.get_mut(place) {
+            Some(free) => *free = Some(head),
+            None => self.heads.push(Some(head)),
+        }
+        self.new.push(number);
+        number
     }
 
     /// Waits for the marker of this number no longer.
-    pub(super) fn remove(&mut self, id: u64) {
-        if let Some(head) = self.heads.remove(&id)
+    pub(super) fn remove(&mut self, number: Number) {
+        if let Some(head) = self.take_out(number)
             && self.process.is_this()
         {
             head.cancel();
         }
     }
 
+    fn take_out(&mut self, number: Number) -> Option<Head> {
+        let place = self.heads.get_mut(number.place())?;
+        let head = place.take_if(|head| head.number == number)?;
+        self.free.push(number.place());
+        Some(head)
+    }
+
+    fn get(&self, number: Number) -> Option<&Head> {
+        let head = self.heads.get(number.place())?.as_ref()?;
+        (head.number == number).then_some(head)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.heads.is_empty()
+        self.heads.len() == self.free.len()
+    }
+
+    /// Whether this process made it, and not one that this one was forked from.
+    pub(super) fn is_of_this_process(&self) -> bool {
+        self.process.is_this()
     }
 
     /// The markers and their numbers, in the order in which they were added.
-    pub(super) fn markers(&self) -> impl DoubleEndedIterator<Item = (u64, &Arc<dyn MarkerImpl>)> {
-        self.heads.iter().map(|(id, head)| (*id, &head.marker))
+    pub(super) fn markers(&self) -> Vec<(Number, &Arc<dyn MarkerImpl>)> {
+        let heads = self.heads.iter().flatten();
+        let mut markers: Vec<_> = heads.map(|head| (head.number, &head.marker)).collect();
+        markers.sort_by_key(|(number, _)| *number);
+        markers
     }
 
     /// The markers, for the search for deadlocks.
     pub(super) fn awaited(&self) -> Vec<Arc<dyn Awaited>> {
-        let markers = self.heads.values().map(|head| head.marker.clone());
+        let markers = self.markers().into_iter().map(|(_, marker)| marker.clone());
         markers.map(|marker| marker as Arc<dyn Awaited>).collect()
     }
 
-    /// Blocks until one has ended, and takes out all that have; none where `deadline` has passed.
-    pub(super) fn wait(&mut self, deadline: Option<Instant>) -> Vec<Ended> {
-        let ended = self.look();
-        if !ended.is_empty() {
-            return ended;
+    /// Any one of the markers.
+    pub(super) fn any(&self) -> Option<&Arc<dyn MarkerImpl>> {
+        self.heads.iter().flatten().map(|head| &head.marker).next()
+    }
+
+    /// Takes out what has ended, as far as that is told or new ones can be asked.
+    pub(super) fn look(&mut self) -> Vec<Ended> {
+        if !self.process.is_this() {
+            // Nothing of the parent's ends here.
+            return self.ask(|_| true);
         }
+        let mut ended = self.told();
+        if ended.is_empty() {
+            let mut new = std::mem::take(&mut self.new);
+            new.retain(|number| match self.get(*number).map(Head::ask) {
+                Some(Some(how)) => {
+                    ended.push((*number, how));
+                    false
+                }
+                Some(None) => true,
+                None => false,
+            });
+            self.new = new;
+            self.are_over(&ended);
+        }
+        ended
+    }
+
+    /// Blocks until one has ended, and takes out all that have; none where `deadline` has passed.
+    /// New ones were [looked](Heads::look) at before.
+    pub(super) fn wait(&mut self, deadline: Option<Instant>) -> Vec<Ended> {
+        let mut ended = self.told();
         loop {
             let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if !over {
+            if ended.is_empty() && !over {
                 self.register(|head| !head.is_to_be_asked());
-                self.poll(deadline);
+                ended = self.poll(deadline);
+            }
+            if ended.is_empty() && !over {
                 self.register(|_| true);
                 let inbox = &self.inbox;
                 if !spin_until(deadline, || !inbox.is_empty()) {
                     inbox.sleep(deadline);
                 }
+                ended = self.told();
             }
-            let mut ended = self.told();
             if ended.is_empty() {
                 // The watcher may tell a little later what a driver knows already.
-                ended = self.ask_drivers();
+                ended = self.ask(Head::is_to_be_asked);
             }
             // Without an end, what was told was of a marker that is no longer waited for.
             if over || !ended.is_empty() {
@@ -138,7 +200,7 @@ impl Heads {
     /// has.
     pub(super) fn wake_by(&mut self, sleeper: Waiter) -> Vec<Ended> {
         let ended = self.look();
-        if !ended.is_empty() {
+        if !ended.is_empty() || !self.process.is_this() {
             return ended;
         }
         self.register(|_| true);
@@ -151,97 +213,77 @@ impl Heads {
         }
     }
 
-    /// What has ended, as far as that is told or new ones can be asked.
-    pub(super) fn look(&mut self) -> Vec<Ended> {
-        if !self.process.is_this() {
-            // Nothing of the parent's ends here.
-            return self.take(|heads| heads.keys().copied().collect());
-        }
-        let ended = self.told();
-        if !ended.is_empty() || self.new.is_empty() {
-            return ended;
-        }
-        let new = std::mem::take(&mut self.new);
-        let ended = self.take(|_| new.clone());
-        self.new = new;
-        if !ended.is_empty() {
-            let heads = &self.heads;
-            self.new.retain(|id| heads.contains_key(id));
-        }
-        ended
-    }
-
     /// What the inbox holds, without what is no longer waited for.
     fn told(&mut self) -> Vec<Ended> {
-        let mut told = self.inbox.take();
-        told.retain(|(id, _)| match self.heads.remove(id) {
-            Some(head) => {
-                head.cancel();
-                true
-            }
-            None => false,
-        });
+        let mut told = std::mem::take(&mut self.spare);
+        self.inbox.take(&mut told);
+        // Their waiters are gone with the tell.
+        told.retain(|(number, _)| self.take_out(*number).is_some());
         told
     }
 
-    fn ask_drivers(&mut self) -> Vec<Ended> {
-        self.take(|heads| {
-            let asked = heads.iter().filter(|(_, head)| head.is_to_be_asked());
-            asked.map(|(id, _)| *id).collect()
-        })
+    /// Gives back the list that another call has returned.
+    pub(super) fn done_with(&mut self, mut ended: Vec<Ended>) {
+        ended.clear();
+        self.spare = ended;
     }
 
-    /// Asks some, and takes out what has ended.
-    fn take(&mut self, asked: impl FnOnce(&BTreeMap<u64, Head>) -> Vec<u64>) -> Vec<Ended> {
-        let mut ended = Vec::new();
-        for id in asked(&self.heads) {
-            if let Some(how) = self.heads.get(&id).and_then(Head::ask) {
-                self.remove(id);
-                ended.push((id, how));
-            }
-        }
+    /// Asks those that are `wanted`, and takes out what has ended.
+    fn ask(&mut self, wanted: impl Fn(&Head) -> bool) -> Vec<Ended> {
+        let heads = self.heads.iter().flatten();
+        let asked = heads.filter(|head| wanted(head));
+        let ended: Vec<_> = asked
+            .filter_map(|head| Some((head.number, head.ask()?)))
+            .collect();
+        self.are_over(&ended);
         ended
+    }
+
+    fn are_over(&mut self, ended: &[Ended]) {
+        for (number, _) in ended {
+            self.remove(*number);
+        }
     }
 
     /// Has the timelines tell of those new ones that are `wanted`.
     fn register(&mut self, wanted: impl Fn(&Head) -> bool) {
-        let new = std::mem::take(&mut self.new);
-        for id in new {
-            let Some(head) = self.heads.get_mut(&id) else {
-                continue;
+        let inbox = &self.inbox;
+        let heads = &mut self.heads;
+        self.new.retain(|number| {
+            let head = heads.get_mut(number.place()).and_then(Option::as_mut);
+            let Some(head) = head.filter(|head| head.number == *number) else {
+                return false;
             };
             if !wanted(head) {
-                self.new.push(id);
-                continue;
+                return true;
             }
-            let inbox = self.inbox.clone();
-            let tell = Waiter::Call(Box::new(move |result| inbox.put((id, result))));
+            let (number, told) = (*number, inbox.clone());
+            let tell = Waiter::Call(Box::new(move |result| told.put((number, result))));
             match head.marker.notify(tell) {
                 Ok(ticket) => head.ticket = ticket,
-                Err(error) => self.inbox.put((id, Err(error))),
+                Err(error) => inbox.put((number, Err(error))),
             }
-        }
+            false
+        });
     }
 
     /// Asks a driver for a while, if there is a new marker that it alone knows of.
-    fn poll(&mut self, deadline: Option<Instant>) {
+    fn poll(&mut self, deadline: Option<Instant>) -> Vec<Ended> {
         // No model has a driver.
         if self.new.is_empty() || cfg!(loom) {
-            return;
+            return Vec::new();
         }
         let until = Instant::now() + POLL;
         let until = deadline.map_or(until, |deadline| deadline.min(until));
-        let (inbox, heads) = (&self.inbox, &self.heads);
-        let asked: Vec<_> = heads.iter().filter(|(_, h)| h.is_to_be_asked()).collect();
-        while inbox.is_empty() && Instant::now() < until {
-            for (id, head) in &asked {
-                if let Some(ended) = head.ask() {
-                    inbox.put((**id, ended));
-                }
+        while self.inbox.is_empty() && Instant::now() < until {
+            let ended = self.ask(Head::is_to_be_asked);
+            if !ended.is_empty() {
+                return ended;
             }
             // The device may be made of threads that want this very core.
             std::thread::yield_now();
         }
+        Vec::new()
     }
 }
 
@@ -249,7 +291,7 @@ impl Heads {
 impl Drop for Heads {
     fn drop(&mut self) {
         if self.process.is_this() {
-            for head in self.heads.values() {
+            for head in self.heads.iter().flatten() {
                 head.cancel();
             }
         }
@@ -305,7 +347,7 @@ mod loom_tests {
                     let mut told = Vec::new();
                     while !heads.is_empty() {
                         let ended = heads.wait(None);
-                        told.extend(ended.into_iter().map(|(id, how)| (id, how.is_ok())));
+                        told.extend(ended.into_iter().map(|(id, how)| (id.place(), how.is_ok())));
                     }
                     told.sort_unstable();
                     told

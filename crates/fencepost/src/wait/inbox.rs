@@ -26,8 +26,24 @@ use crate::{
     timeline::Waiter,
 };
 
+/// The number of a marker: in the low half its place, which is free for another one once the marker
+/// has ended; in the high half, how many were added before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Number(u64);
+
+impl Number {
+    pub(super) fn new(added: u32, place: usize) -> Number {
+        Number(u64::from(added) << 32 | place as u64)
+    }
+
+    /// No other marker has this place at the same time.
+    pub(super) fn place(self) -> usize {
+        (self.0 & u64::from(u32::MAX)) as usize
+    }
+}
+
 /// A marker of a wait, and how it ended.
-pub(super) type Ended = (u64, Result<()>);
+pub(super) type Ended = (Number, Result<()>);
 
 pub(super) struct Inbox {
     count: AtomicU64,
@@ -68,14 +84,14 @@ impl Inbox {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Takes out what is there.
-    pub(super) fn take(&self) -> Vec<Ended> {
-        if self.is_empty() {
-            return Vec::new();
+    /// Takes out what is there, into a list that is empty.
+    pub(super) fn take(&self, ended: &mut Vec<Ended>) {
+        debug_assert!(ended.is_empty());
+        if !self.is_empty() {
+            let mut state = lock(&self.state);
+            self.count.store(0, Ordering::Release);
+            mem::swap(&mut state.ended, ended);
         }
-        let mut state = lock(&self.state);
-        self.count.store(0, Ordering::Release);
-        mem::take(&mut state.ended)
     }
 
     /// Has `sleeper` fired by the next that ends, in place of the one before. Gives it back where
@@ -121,13 +137,19 @@ mod loom_tests {
 
     use super::*;
 
+    fn taken_from(inbox: &Inbox) -> Vec<Ended> {
+        let mut taken = Vec::new();
+        inbox.take(&mut taken);
+        taken
+    }
+
     #[test]
     fn who_sleeps_is_woken_by_whoever_is_first() {
         loom::model(|| {
             let inbox = Arc::new(Inbox::new());
             let tells = |id| {
                 let inbox = inbox.clone();
-                thread::spawn(move || inbox.put((id, Ok(()))))
+                thread::spawn(move || inbox.put((Number::new(0, id), Ok(()))))
             };
             let tellers = [tells(1), tells(2)];
             // Not the thread that joins: a late unpark would wake it out of loom's join.
@@ -137,7 +159,7 @@ mod loom_tests {
                     let mut taken = Vec::new();
                     while taken.len() < 2 {
                         inbox.sleep(None);
-                        taken.extend(inbox.take().into_iter().map(|(id, _)| id));
+                        taken.extend(taken_from(&inbox).into_iter().map(|(id, _)| id.place()));
                     }
                     taken.sort_unstable();
                     taken
@@ -158,12 +180,12 @@ mod loom_tests {
                 let inbox = inbox.clone();
                 thread::spawn(move || {
                     inbox.sleep(Some(Instant::now()));
-                    inbox.take().len()
+                    taken_from(&inbox).len()
                 })
             };
-            inbox.put((1, Ok(())));
+            inbox.put((Number::new(0, 1), Ok(())));
             let taken = sleeper.join().unwrap();
-            assert_eq!(taken + inbox.take().len(), 1);
+            assert_eq!(taken + taken_from(&inbox).len(), 1);
             assert!(lock(&inbox.state).sleeper.is_none());
         });
     }

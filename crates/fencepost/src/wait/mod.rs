@@ -17,6 +17,7 @@ mod inbox;
 mod set;
 
 use heads::Heads;
+use inbox::{Ended, Number};
 pub use set::WaitSet;
 
 /// What a thread can wait for together with others: a [`Marker`], an [`Event`], CUDA's
@@ -279,7 +280,7 @@ impl Chosen {
         }
     }
 
-    /// The markers to wait for. Their numbers are their places in what is left of the list.
+    /// The markers to wait for, and the indices of those at their places.
     fn heads(self) -> (Heads, Vec<usize>) {
         let mut heads = Heads::new();
         let indices = self.list.into_iter().map(|(index, marker)| {
@@ -313,18 +314,18 @@ fn any<T: Waitable>(
     let first = first_of(&mut heads, deadline)?.into_iter().min_by_key(id);
     let Some((id, result)) = first else {
         return Err(timeout(&heads, limit, |id| {
-            items[indices[id as usize]].event_name()
+            items[indices[id.place()]].event_name()
         }));
     };
-    Ok((indices[id as usize], result.map_err(Error::seen)))
+    Ok((indices[id.place()], result.map_err(Error::seen)))
 }
 
-fn id((id, _): &inbox::Ended) -> u64 {
+fn id((id, _): &Ended) -> Number {
     *id
 }
 
 /// Blocks until one has ended; none where `deadline` has passed.
-fn first_of(heads: &mut Heads, deadline: Option<Instant>) -> Result<Vec<inbox::Ended>> {
+fn first_of(heads: &mut Heads, deadline: Option<Instant>) -> Result<Vec<Ended>> {
     let ended = heads.look();
     if !ended.is_empty() {
         return Ok(ended);
@@ -351,13 +352,13 @@ fn all<T: Waitable>(of: impl IntoIterator<Item = T>, limit: Duration) -> Result<
         return Ok(());
     }
     Err(timeout(&heads, limit, |id| {
-        items[indices[id as usize]].event_name()
+        items[indices[id.place()]].event_name()
     }))
 }
 
 /// Blocks until all are complete (`true`), one has failed, or `deadline` has passed (`false`).
 fn all_of(heads: &mut Heads, deadline: Option<Instant>) -> Result<bool> {
-    fn complete(mut ended: Vec<inbox::Ended>) -> Result<()> {
+    fn complete(mut ended: Vec<Ended>) -> Result<()> {
         ended.sort_by_key(id);
         ended.into_iter().try_for_each(|(_, result)| result)
     }
@@ -384,14 +385,14 @@ const TOLD: usize = 2;
 
 /// The error of a wait that has ended at `limit`, with these left. `name` is the name of an event,
 /// by the number of its marker.
-fn timeout(heads: &Heads, limit: Duration, name: impl Fn(u64) -> Option<String>) -> Error {
-    let left: Vec<_> = heads.markers().collect();
+fn timeout(heads: &Heads, limit: Duration, name: impl Fn(Number) -> Option<String>) -> Error {
+    let left = heads.markers();
     // One line about a single marker is no shorter than to tell of it.
     let left_out = match left.len().saturating_sub(2 * TOLD) {
         0 | 1 => 0,
         many => many,
     };
-    let tell = |(id, marker): &(u64, &Arc<dyn MarkerImpl>)| {
+    let tell = |(id, marker): &(Number, &Arc<dyn MarkerImpl>)| {
         explain::timed_out(marker, limit).with_event(name(*id))
     };
     let mut told = left.iter().take(TOLD).map(tell).collect::<Vec<_>>();

@@ -8,7 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Waitable, first_of, heads::Heads, inbox::Ended, lane_of, sealed::Pending, timeout};
+use super::{
+    Waitable, first_of,
+    heads::Heads,
+    inbox::{Ended, Number},
+    lane_of,
+    sealed::Pending,
+    timeout,
+};
 use crate::{
     contract::MarkerImpl,
     error::{Error, Result},
@@ -44,29 +51,24 @@ use crate::{
 pub struct WaitSet<K> {
     /// What has ended, and was not taken out yet.
     ended: VecDeque<(K, Result<()>)>,
-    lanes: HashMap<Lane, Queue<K>>,
-    /// The lane of each head.
-    of_head: HashMap<u64, Lane>,
+    /// What is pending, at the places of the heads.
+    lanes: Vec<Option<Lane<K>>>,
+    /// The places of the lanes of timelines, by the addresses of these.
+    by_timeline: HashMap<usize, usize>,
     heads: Heads,
     pending: usize,
     /// Numbers what is inserted.
     next: u64,
 }
 
-/// What completes in order.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Lane {
-    /// The timeline at this address, which the markers of the lane keep alive.
-    Timeline(usize),
-    /// A marker that is to be asked, by its number.
-    Alone(u64),
-}
-
-/// The markers of a lane that are pending, by value and number. It has one.
-struct Queue<K> {
-    entries: BTreeMap<(u64, u64), Entry<K>>,
-    /// The head that the first entry is, and that entry.
-    head: (u64, (u64, u64)),
+/// The markers of a timeline that are pending, or a marker that is to be asked. They complete in
+/// order, so the first one is the head: the one that is waited for. They keep the timeline alive.
+struct Lane<K> {
+    head: Number,
+    /// The value of the first one, and its number in the set.
+    place: (u64, u64),
+    first: Entry<K>,
+    rest: BTreeMap<(u64, u64), Entry<K>>,
 }
 
 struct Entry<K> {
@@ -84,8 +86,8 @@ impl<K> WaitSet<K> {
     pub fn new() -> WaitSet<K> {
         WaitSet {
             ended: VecDeque::new(),
-            lanes: HashMap::new(),
-            of_head: HashMap::new(),
+            lanes: Vec::new(),
+            by_timeline: HashMap::new(),
             heads: Heads::new(),
             pending: 0,
             next: 0,
@@ -123,32 +125,53 @@ impl<K> WaitSet<K> {
     }
 
     fn add(&mut self, entry: Entry<K>) {
-        let number = self.next;
+        if !self.heads.is_of_this_process() {
+            let device = "this set of waits".into();
+            return self
+                .ended
+                .push_back((entry.key, Err(Error::Forked { device })));
+        }
+        let place = (entry.marker.point().value, self.next);
         self.next += 1;
         self.pending += 1;
-        let place = (entry.marker.point().value, number);
-        let lane = lane_of(&entry.marker).map_or(Lane::Alone(number), Lane::Timeline);
-        let marker = entry.marker.clone();
-        if let Some(queue) = self.lanes.get_mut(&lane) {
-            queue.entries.insert(place, entry);
-            if place >= queue.head.1 {
-                return;
-            }
-            // The first of a lane is the one that is waited for.
-            self.heads.remove(queue.head.0);
-            self.of_head.remove(&queue.head.0);
-            let head = self.heads.add(marker);
-            queue.head = (head, place);
-            self.of_head.insert(head, lane);
+        let timeline = lane_of(&entry.marker);
+        let known = timeline.and_then(|timeline| self.by_timeline.get(&timeline).copied());
+        let Some(mut lane) = known.and_then(|at| self.lanes.get_mut(at)?.take()) else {
+            return self.put(timeline, place, entry, BTreeMap::new());
+        };
+        if place > lane.place {
+            lane.rest.insert(place, entry);
+            let at = lane.head.place();
+            self.lanes[at] = Some(lane);
             return;
         }
-        let head = self.heads.add(marker);
-        self.of_head.insert(head, lane);
-        let queue = Queue {
-            entries: BTreeMap::from([(place, entry)]),
-            head: (head, place),
-        };
-        self.lanes.insert(lane, queue);
+        self.heads.remove(lane.head);
+        lane.rest.insert(lane.place, lane.first);
+        self.put(timeline, place, entry, lane.rest);
+    }
+
+    /// Puts a lane there, and waits for its first marker.
+    fn put(
+        &mut self,
+        timeline: Option<usize>,
+        place: (u64, u64),
+        first: Entry<K>,
+        rest: BTreeMap<(u64, u64), Entry<K>>,
+    ) {
+        let head = self.heads.add(first.marker.clone());
+        let at = head.place();
+        if let Some(timeline) = timeline {
+            self.by_timeline.insert(timeline, at);
+        }
+        if at >= self.lanes.len() {
+            self.lanes.resize_with(at + 1, || None);
+        }
+        self.lanes[at] = Some(Lane {
+            head,
+            place,
+            first,
+            rest,
+        });
     }
 
     /// Blocks the calling thread until one has ended, and takes it out: its key, and how it ended,
@@ -223,8 +246,8 @@ impl<K> WaitSet<K> {
     /// The error of a wait that has ended at `limit`.
     pub(crate) fn timeout(&self, limit: Duration) -> Error {
         timeout(&self.heads, limit, |head| {
-            let queue = self.lanes.get(self.of_head.get(&head)?)?;
-            queue.entries.first_key_value()?.1.name.clone()
+            let lane = self.lanes.get(head.place())?.as_ref();
+            lane.and_then(|lane| lane.first.name.clone())
         })
     }
 
@@ -265,8 +288,7 @@ impl<K> WaitSet<K> {
     /// Calls `callback` on a thread for callbacks once one has ended, unless one has: then it
     /// returns `false`. Replaces the callback before.
     pub(crate) fn call_back(&mut self, callback: impl FnOnce() + Send + 'static) -> bool {
-        let first = self.heads.markers().next();
-        if let Some((_, first)) = first {
+        if let Some(first) = self.heads.any() {
             let callbacks = first.point().timeline.stream.device.callbacks.clone();
             let call = move |_| callbacks.call(Box::new(callback));
             self.wake_by(|| Waiter::Call(Box::new(call)));
@@ -275,33 +297,40 @@ impl<K> WaitSet<K> {
     }
 
     /// Moves what has ended out of its lanes, and waits for the next one of each.
-    fn settle(&mut self, ended: Vec<Ended>) {
-        for (head, result) in ended {
-            let Some(lane) = self.of_head.remove(&head) else {
+    fn settle(&mut self, mut ended: Vec<Ended>) {
+        // Put back once all are out: the place of one that has ended is free for the head of another.
+        let mut left = Vec::new();
+        for (head, result) in ended.drain(..) {
+            let lane = self.lanes.get_mut(head.place()).and_then(Option::take);
+            let Some(mut lane) = lane else {
                 continue;
             };
-            let Some(mut queue) = self.lanes.remove(&lane) else {
-                continue;
-            };
-            if let Some((_, first)) = queue.entries.pop_first() {
-                self.ends(first, result);
-            }
-            while let Some(next) = queue.entries.first_entry() {
-                let point = next.get().marker.point();
-                let result = match point.reached() {
-                    Reached::NotYet => break,
-                    _ => point.timeline.check(point.value).map(drop),
+            let timeline = lane_of(&lane.first.marker);
+            self.ends(lane.first, result);
+            let next = loop {
+                let Some((place, next)) = lane.rest.pop_first() else {
+                    break None;
                 };
-                let next = next.remove();
-                self.ends(next, result);
-            }
-            if let Some((&place, next)) = queue.entries.first_key_value() {
-                let head = self.heads.add(next.marker.clone());
-                queue.head = (head, place);
-                self.of_head.insert(head, lane);
-                self.lanes.insert(lane, queue);
+                let point = next.marker.point();
+                match point.reached() {
+                    Reached::NotYet => break Some((place, next)),
+                    _ => {
+                        let result = point.timeline.check(point.value).map(drop);
+                        self.ends(next, result);
+                    }
+                }
+            };
+            match next {
+                Some((place, next)) => left.push((timeline, place, next, lane.rest)),
+                None => {
+                    timeline.map(|timeline| self.by_timeline.remove(&timeline));
+                }
             }
         }
+        for (timeline, place, next, rest) in left {
+            self.put(timeline, place, next, rest);
+        }
+        self.heads.done_with(ended);
     }
 
     fn ends(&mut self, entry: Entry<K>, result: Result<()>) {
@@ -340,5 +369,33 @@ impl<K> fmt::Debug for WaitSet<K> {
             .field("pending", &self.pending)
             .field("ended", &self.ended.len())
             .finish()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::{Device, Gate};
+
+    #[test]
+    fn streams_that_end_together_leave_each_others_markers_alone() {
+        let device = Device::new_host(2);
+        let (one, two) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+        let closed = Gate::with_limit(&device, Duration::MAX).unwrap();
+        let mut set = WaitSet::new();
+        let (first, other) = (one.record().unwrap(), two.record().unwrap());
+        closed.wait(&one).unwrap();
+        let later = one.record().unwrap();
+        // Nobody has asked yet, so that both are pending as far as the set knows.
+        for (key, marker) in [("first", &first), ("later", &later), ("other", &other)] {
+            let (marker, name) = (marker.imp().clone(), None);
+            set.add(Entry { key, marker, name });
+        }
+        let next = |set: &mut WaitSet<_>| set.synchronize_next().unwrap().map(|(key, _)| key);
+        assert_eq!(next(&mut set), Some("first"));
+        assert_eq!(next(&mut set), Some("other"));
+        closed.open();
+        assert_eq!(next(&mut set), Some("later"));
+        assert_eq!(next(&mut set), None);
     }
 }
