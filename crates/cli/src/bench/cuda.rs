@@ -22,32 +22,61 @@ use crate::Stop;
 mod bare;
 
 pub(super) const MEASURES: &[Measure] = &[
-    |bench| bench.cuda_record("record", false, 1.25, Handle::Hidden),
-    |bench| bench.cuda_record("record, handle known outside", false, 1.25, Handle::Shown),
-    |bench| bench.cuda_record("record, timed", true, 1.08, Handle::Hidden),
-    |bench| bench.cuda_cycle("create + record + drop", false, 0.65),
-    |bench| bench.cuda_cycle("create + record + drop, timed", true, 0.85),
-    Bench::cuda_query,
-    Bench::cuda_wait,
-    Bench::cuda_gate,
-    |bench| bench.cuda_round_trip("record + synchronize, timed", true, Some(1.1)),
+    ("record", |bench| {
+        bench.cuda_record("record", false, 1.25, Handle::Hidden)
+    }),
+    ("record, handle known outside", |bench| {
+        bench.cuda_record("record, handle known outside", false, 1.25, Handle::Shown)
+    }),
+    ("record, timed", |bench| {
+        bench.cuda_record("record, timed", true, 1.08, Handle::Hidden)
+    }),
+    ("create + record + drop", |bench| {
+        bench.cuda_cycle("create + record + drop", false, 0.65)
+    }),
+    ("create + record + drop, timed", |bench| {
+        bench.cuda_cycle("create + record + drop, timed", true, 0.85)
+    }),
+    ("query, complete", Bench::cuda_query),
+    ("wait, complete", Bench::cuda_wait),
+    (GATE, Bench::cuda_gate),
+    ("record + synchronize, timed", |bench| {
+        bench.cuda_round_trip("record + synchronize, timed", true, Some(1.1))
+    }),
     // The driver completes an untimed event of an idle stream at once, without the GPU.
-    |bench| bench.cuda_round_trip("record + synchronize, idle stream", false, None),
-    Bench::cuda_kernel_round_trip,
-    Bench::cuda_elapsed,
-    Bench::measure_sample,
-    |bench| bench.cuda_await("await, nothing to do", 0, Some(1.5)),
-    |bench| bench.cuda_await("await, 20 µs of work", 20_000, None),
-    |bench| bench.cuda_await("await, 200 µs of work", 200_000, None),
-    |bench| bench.cuda_await("await, 2 ms of work", 2_000_000, Some(1.02)),
+    ("record + synchronize, idle stream", |bench| {
+        bench.cuda_round_trip("record + synchronize, idle stream", false, None)
+    }),
+    (
+        "kernel + record + synchronize",
+        Bench::cuda_kernel_round_trip,
+    ),
+    ("elapsed, complete", Bench::cuda_elapsed),
+    ("measure, each sample", Bench::measure_sample),
+    ("await, nothing to do", |bench| {
+        bench.cuda_await("await, nothing to do", 0, Some(1.5))
+    }),
+    ("await, 20 µs of work", |bench| {
+        bench.cuda_await("await, 20 µs of work", 20_000, None)
+    }),
+    ("await, 200 µs of work", |bench| {
+        bench.cuda_await("await, 200 µs of work", 200_000, None)
+    }),
+    ("await, 2 ms of work", |bench| {
+        bench.cuda_await("await, 2 ms of work", 2_000_000, Some(1.02))
+    }),
     #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
-    |bench| bench.cuda_await_cost("await, 200 µs, processor time", 200_000),
+    ("await, 200 µs, processor time", |bench| {
+        bench.cuda_await_cost("await, 200 µs, processor time", 200_000)
+    }),
     #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
-    |bench| bench.cuda_await_cost("await, 2 ms, processor time", 2_000_000),
-    Bench::cuda_await_many,
-    Bench::any_of_many,
-    Bench::any_of_many_asleep,
-    Bench::any_of_many_at_once,
+    ("await, 2 ms, processor time", |bench| {
+        bench.cuda_await_cost("await, 2 ms, processor time", 2_000_000)
+    }),
+    ("each of 200 awaited", Bench::cuda_await_many),
+    ("next of 10,000 + work", Bench::any_of_many),
+    ("next of 10,000 + 10 ms of work", Bench::any_of_many_asleep),
+    ("synchronize_any of 10,000", Bench::any_of_many_at_once),
 ];
 
 /// Whether the stream's native handle was given out. Others may capture the stream then, so that

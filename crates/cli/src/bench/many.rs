@@ -70,12 +70,12 @@ impl Bench {
 
     pub(super) fn any_of_many(&self) -> Result<Row, Stop> {
         let how = self.how(301, 8, None);
-        self.wake_by_set("work + record + next of 10,000", 0, how, Some(1.5))
+        self.wake_by_set("next of 10,000 + work", 0, how, Some(1.5))
     }
 
     pub(super) fn any_of_many_asleep(&self) -> Result<Row, Stop> {
         let how = self.how(101, 1, Some(Duration::from_micros(1500)));
-        let operation = "the same behind 10 ms of work";
+        let operation = "next of 10,000 + 10 ms of work";
         self.wake_by_set(operation, 10_000_000, how, Some(1.5))
     }
 

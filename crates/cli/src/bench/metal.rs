@@ -10,11 +10,19 @@ use crate::Stop;
 mod bare;
 
 pub(super) const MEASURES: &[Measure] = &[
-    |bench| autoreleasepool(|_| bench.metal_record()),
-    |bench| autoreleasepool(|_| bench.metal_round_trip()),
-    |bench| autoreleasepool(|_| bench.metal_query()),
-    |bench| autoreleasepool(|_| bench.metal_gate()),
-    |bench| autoreleasepool(|_| bench.measure_sample()),
+    ("record, timed", |bench| {
+        autoreleasepool(|_| bench.metal_record())
+    }),
+    ("record + synchronize, timed", |bench| {
+        autoreleasepool(|_| bench.metal_round_trip())
+    }),
+    ("query, complete", |bench| {
+        autoreleasepool(|_| bench.metal_query())
+    }),
+    (GATE, |bench| autoreleasepool(|_| bench.metal_gate())),
+    ("measure, each sample", |bench| {
+        autoreleasepool(|_| bench.measure_sample())
+    }),
 ];
 
 impl Bench {

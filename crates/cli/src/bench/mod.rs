@@ -47,6 +47,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
 
+    /// Measure only the rows whose operation contains TEXT
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    filter: String,
+
     /// Run a few rounds only: shows that everything works, but its figures mean little
     #[arg(long)]
     quick: bool,
@@ -112,21 +121,21 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
         quick: args.quick,
     };
     let on_host: &[Measure] = &[
-        Bench::query_complete,
-        Bench::query_pending,
-        Bench::record,
-        Bench::record_timed,
-        Bench::wake_hot,
-        Bench::wake_cold,
-        Bench::create,
-        Bench::create_record,
-        Bench::streams,
-        Bench::behind_blocked,
-        Bench::gate,
-        Bench::any_of_many,
-        Bench::any_of_many_asleep,
-        Bench::any_of_many_at_once,
-        Bench::measure_sample,
+        ("query, complete", Bench::query_complete),
+        ("query, pending", Bench::query_pending),
+        ("record on idle stream", Bench::record),
+        ("record on idle stream, timed", Bench::record_timed),
+        ("launch + record + synchronize", Bench::wake_hot),
+        ("the same after 1.5 ms of sleep", Bench::wake_cold),
+        ("create + drop", Bench::create),
+        ("create + record + drop", Bench::create_record),
+        ("each of 10,000 live streams", Bench::streams),
+        ("a closure behind 500 blocked", Bench::behind_blocked),
+        (GATE, Bench::gate),
+        ("next of 10,000 + work", Bench::any_of_many),
+        ("next of 10,000 + 10 ms of work", Bench::any_of_many_asleep),
+        ("synchronize_any of 10,000", Bench::any_of_many_at_once),
+        ("measure, each sample", Bench::measure_sample),
     ];
     let measures = match bench.device.backend() {
         Backend::Host => on_host,
@@ -140,11 +149,21 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
             )));
         }
     };
+    let chosen = |name: &str| name.contains(&args.filter);
+    let measures: Vec<_> = measures.iter().filter(|(name, _)| chosen(name)).collect();
+    if measures.is_empty() {
+        let filter = &args.filter;
+        return Err(Stop::Usage(format!(
+            "no row contains \"{filter}\"; without --filter, all rows are measured"
+        )));
+    }
     let bar = progress_bar(measures.len() as u64, "{msg:11} {wide_bar} {pos}/{len}");
     bar.set_message("measuring");
     let mut rows = Vec::new();
-    for measure in measures {
-        rows.push(measure(&bench)?);
+    for (name, measure) in measures {
+        let row = measure(&bench)?;
+        debug_assert_eq!(row.operation, *name);
+        rows.push(row);
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -162,8 +181,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
     }
 }
 
-/// Measures a row.
-type Measure = fn(&Bench) -> Result<Row, Stop>;
+/// The operation of a row, and what measures it.
+type Measure = (&'static str, fn(&Bench) -> Result<Row, Stop>);
 
 struct Bench {
     device: Device,

@@ -17,13 +17,21 @@ use crate::Stop;
 mod bare;
 
 pub(super) const MEASURES: &[Measure] = &[
-    |bench| bench.vulkan_record("record behind held work", false),
-    |bench| bench.vulkan_record("record behind held work, timed", true),
-    |bench| bench.vulkan_round_trip("record + synchronize", false),
-    |bench| bench.vulkan_round_trip("record + synchronize, timed", true),
-    Bench::vulkan_query,
-    Bench::vulkan_gate,
-    Bench::measure_sample,
+    ("record behind held work", |bench| {
+        bench.vulkan_record("record behind held work", false)
+    }),
+    ("record behind held work, timed", |bench| {
+        bench.vulkan_record("record behind held work, timed", true)
+    }),
+    ("record + synchronize", |bench| {
+        bench.vulkan_round_trip("record + synchronize", false)
+    }),
+    ("record + synchronize, timed", |bench| {
+        bench.vulkan_round_trip("record + synchronize, timed", true)
+    }),
+    ("query, complete", Bench::vulkan_query),
+    (GATE, Bench::vulkan_gate),
+    ("measure, each sample", Bench::measure_sample),
 ];
 
 /// The number of records in each operation of a turn.
