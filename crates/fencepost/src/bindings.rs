@@ -15,6 +15,10 @@ use std::{
 use crate::cuda::RawEvent;
 #[cfg(all(feature = "cuda", not(loom)))]
 pub use crate::cuda::device::stream_number;
+#[cfg(feature = "trace")]
+pub use crate::trace::entries::{Entries, Entry, EntryState, EntryTrack};
+#[cfg(feature = "trace")]
+use crate::trace::{HostSpan, Span, Trace, Value};
 use crate::{
     Correlation, Device, Error, Event, Gate, Marker, Place, Result, Stream, Timeout, WaitSet,
     error::InWords,
@@ -314,4 +318,54 @@ pub fn lacks_places(timeout: &Timeout) -> bool {
 /// A duration as errors tell it: `1.5 s`.
 pub fn duration_in_words(duration: Duration) -> String {
     InWords(duration).to_string()
+}
+
+/// [`Trace::span`], for a guard that is kept, with the line that both of its events are recorded
+/// at.
+#[cfg(feature = "trace")]
+pub fn span_at(trace: &Trace, name: &str, stream: &Stream, at: Place) -> Span<'static> {
+    trace.span_at(name, stream, at).into_owned()
+}
+
+/// [`Trace::host_span`], for a guard that is kept. `thread` tells the name of the calling thread,
+/// where the trace does not know it yet.
+#[cfg(feature = "trace")]
+pub fn host_span(
+    trace: &Trace,
+    name: &str,
+    thread: impl FnOnce() -> Option<String>,
+) -> HostSpan<'static> {
+    trace.host_span_with(name, thread).into_owned()
+}
+
+/// [`Trace::instant`], with attributes and the line that its event is recorded at.
+#[cfg(feature = "trace")]
+pub fn instant_at(
+    trace: &Trace,
+    name: &str,
+    stream: &Stream,
+    attributes: Vec<(String, Value)>,
+    at: Place,
+) {
+    let mark = trace.instant_at(name, stream, at);
+    attributes
+        .into_iter()
+        .fold(mark, |mark, (name, value)| mark.with(&name, value));
+}
+
+/// [`Trace::host_instant`], with attributes; `thread` as in [`host_span`].
+#[cfg(feature = "trace")]
+pub fn host_instant(
+    trace: &Trace,
+    name: &str,
+    attributes: Vec<(String, Value)>,
+    thread: impl FnOnce() -> Option<String>,
+) {
+    trace.host_instant_with(name, attributes, thread);
+}
+
+/// Takes in what is complete, as [`Trace::collect`], and lists all that the trace has.
+#[cfg(feature = "trace")]
+pub fn trace_entries(trace: &Trace) -> Entries {
+    trace.entries()
 }

@@ -42,9 +42,9 @@ use crate::{
 };
 
 /// `METH_FASTCALL | METH_KEYWORDS`. PyO3 lacks the first for the stable ABI of 3.9.
-const FASTCALL_KEYWORDS: c_int = 0x80 | ffi::METH_KEYWORDS;
+pub(crate) const FASTCALL_KEYWORDS: c_int = 0x80 | ffi::METH_KEYWORDS;
 
-type Entry = unsafe extern "C" fn(
+pub(crate) type Entry = unsafe extern "C" fn(
     *mut ffi::PyObject,
     *const *mut ffi::PyObject,
     ffi::Py_ssize_t,
@@ -138,7 +138,7 @@ fn put<M: Method>(py: Python<'_>) -> PyResult<()> {
 /// # Safety
 /// `function` has the calling convention that `flags` say, and works on every instance of the
 /// class.
-unsafe fn replace(
+pub(crate) unsafe fn replace(
     class: &Bound<'_, PyType>,
     name: &CStr,
     pyo3_method: &Bound<'_, PyAny>,
@@ -240,7 +240,7 @@ unsafe extern "C" fn elapsed(
 }
 
 #[cold]
-fn panicked() -> PyErr {
+pub(crate) fn panicked() -> PyErr {
     PanicException::new_err("this call panicked, which is a bug of fencepost")
 }
 
@@ -277,19 +277,19 @@ unsafe extern "C" fn enter<M: Method>(
 }
 
 #[cold]
-fn raise(error: PyErr) -> *mut ffi::PyObject {
+pub(crate) fn raise(error: PyErr) -> *mut ffi::PyObject {
     Python::attach(|py| error.restore(py));
     std::ptr::null_mut()
 }
 
-/// Calls PyO3's method with the same arguments.
+/// Calls PyO3's method of `object` with the same arguments.
 ///
 /// # Safety
 /// As [`enter`].
 #[cold]
-unsafe fn pass_on(
+pub(crate) unsafe fn pass_on(
     pyo3_method: &PyOnceLock<Py<PyAny>>,
-    event: &Bound<'_, PyAny>,
+    object: &Bound<'_, PyAny>,
     arguments: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
@@ -303,7 +303,7 @@ unsafe fn pass_on(
         // returns.
         let argument = |index| unsafe { Borrowed::from_ptr(py, *arguments.add(index)) };
         let count = count.unsigned_abs();
-        let mut positional = vec![event.as_borrowed()];
+        let mut positional = vec![object.as_borrowed()];
         positional.extend((0..count).map(argument));
         let keywords = PyDict::new(py);
         for (index, name) in names.iter().flat_map(|names| names.iter()).enumerate() {

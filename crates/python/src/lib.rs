@@ -18,6 +18,8 @@
 //! - `correlation`: the host's clock.
 //! - `stream`, `marker`, `event`, `cuda`: the methods of the classes. `fastcall`: faster entries to
 //!   the most frequent of them. `measure`: `fencepost.measure` and its result.
+//! - `span_record`, `trace`: `fencepost.Trace`, its spans and what it has collected. `fastspan`:
+//!   faster entries to them.
 //!
 //! **The GIL** is released in every call that may block, record and wait included. No lock of this
 //! crate is held while Python code runs. A lock that a thread may hold while it is blocked in a
@@ -43,6 +45,7 @@ mod error;
 mod event;
 mod exit;
 mod fastcall;
+mod fastspan;
 #[cfg(feature = "testing")]
 mod floors;
 mod gate;
@@ -55,9 +58,11 @@ mod objects;
 mod place;
 mod raised;
 mod raw;
+mod span_record;
 mod stream;
 mod time_keeper;
 mod torch;
+mod trace;
 mod wait;
 mod wait_many;
 
@@ -88,13 +93,15 @@ mod _C {
         objects::{PyCorrelation, PyDevice, PyEvent, PyHostTime, PyMarker, PyStream},
         place::locations,
         raised::close,
+        span_record::PySpanRecord,
         stream::wrap_stream,
         time_keeper::PyTimeKeeper,
+        trace::{PySpan, PySummary, PyTrace},
         wait_many::PyWaits,
     };
     use super::{
         cuda_class::cuda_event,
-        fastcall,
+        fastcall, fastspan,
         mps::stream::MpsStream,
         objects::{CudaEvent, MpsEvent},
     };
@@ -108,6 +115,7 @@ mod _C {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         crate::raised::install();
         fastcall::install(py)?;
+        fastspan::install(py)?;
         module.add("_CudaEvent", cuda_event(py)?)?;
         module.add("_MpsEvent", py.get_type::<MpsEvent>())?;
         module.add("_MpsStream", py.get_type::<MpsStream>())?;

@@ -61,5 +61,6 @@ fn find(py: Python<'_>) -> Option<Place> {
 fn is_ours(file: &str) -> bool {
     let mut parts = file.rsplit(['/', '\\']);
     let module = parts.next();
-    parts.next() == Some("fencepost") && matches!(module, Some("cuda.py" | "mps.py"))
+    let modules = ["_tracing.py", "cuda.py", "mps.py"];
+    parts.next() == Some("fencepost") && module.is_some_and(|module| modules.contains(&module))
 }

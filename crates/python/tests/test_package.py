@@ -129,7 +129,7 @@ print("torch" in sys.modules)
     assert done.stdout.split() == ["0", "1", "False"]
 
 
-def test_the_readmes_examples_run_on_the_host(child):
+def test_the_readmes_examples_run_on_the_host(child, tmp_path):
     readme = (HERE / "README.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     # The others need kernels of another library.
@@ -137,7 +137,9 @@ def test_the_readmes_examples_run_on_the_host(child):
         example for example in examples if not re.search(r"torch|fencepost\.cuda|like=", example)
     ]
     assert len(ours) > 6
-    said = child("\n".join(ours)).stdout.splitlines()
+    there = f"import os; os.chdir({str(tmp_path)!r})"
+    said = child("\n".join([there, *ours])).stdout.splitlines()
+    assert (tmp_path / "run.svg").read_text(encoding="utf-8").startswith("<svg ")
     assert "a call in a row" in said[0]
     at = said.index("load")
     assert said[at + 1] == "compute, after the load"

@@ -244,8 +244,14 @@ pub(super) fn mps_tests(w: &Workspace, built: &Path) -> Result<Vec<Task>, String
 
     let mut test = environment.pytest(w);
     test.args(
-        ["mps", "torch_mps", "torch_mps_streams", "torch_files"]
-            .map(|name| format!("tests/test_{name}.py")),
+        [
+            "mps",
+            "trace",
+            "torch_mps",
+            "torch_mps_streams",
+            "torch_files",
+        ]
+        .map(|name| format!("tests/test_{name}.py")),
     );
     test.env("PYTHONPATH", folder);
     test.env("FENCEPOST_DEVICE", "metal");

@@ -77,6 +77,7 @@ mod axis;
 mod clocks;
 mod collector;
 mod draw;
+pub(crate) mod entries;
 mod flows;
 mod identifiers;
 mod intake;
@@ -364,7 +365,11 @@ impl Trace {
     #[track_caller]
     #[allow(clippy::must_use_candidate)]
     pub fn instant(&self, name: &str, stream: &Stream) -> Moment {
-        let begun = self.begin(name, stream, true, Place::caller());
+        self.instant_at(name, stream, Place::caller())
+    }
+
+    pub(crate) fn instant_at(&self, name: &str, stream: &Stream, at: Place) -> Moment {
+        let begun = self.begin(name, stream, true, at);
         let moment = |begun: Begun<Pair>| (self.clone(), begun.pair.recorder.clone(), begun.slot);
         Moment::new(begun.map(moment))
     }
@@ -379,8 +384,18 @@ impl Trace {
     /// ```
     #[inline]
     pub fn host_span(&self, name: &str) -> HostSpan<'_> {
+        self.host_span_with(name, || None)
+    }
+
+    /// `thread` tells the name of the calling thread, where that is new here.
+    #[inline]
+    pub(crate) fn host_span_with(
+        &self,
+        name: &str,
+        thread: impl FnOnce() -> Option<String>,
+    ) -> HostSpan<'_> {
         let track = match self.is_ours() {
-            true => self.shared().thread_track(),
+            true => self.shared().thread_track(thread),
             false => None,
         };
         HostSpan::new(self, track, name)
@@ -404,21 +419,35 @@ impl Trace {
     /// trace.host_instant("signal");
     /// ```
     pub fn host_instant(&self, name: &str) {
+        self.host_instant_with(name, Vec::new(), || None);
+    }
+
+    /// With attributes. `thread` tells the name of the calling thread, where that is new here.
+    pub(crate) fn host_instant_with(
+        &self,
+        name: &str,
+        attributes: Vec<(String, Value)>,
+        thread: impl FnOnce() -> Option<String>,
+    ) {
         let at = std::time::Instant::now();
-        if let Some(track) = self
-            .is_ours()
-            .then(|| self.shared().thread_track())
-            .flatten()
-        {
-            self.shared().host(HostRecord {
-                track,
-                start: self.shared().since_origin(at),
-                length: 0,
-                name: Text::new(name),
-                attributes: None,
-                mark: Some(Opened(0)),
-            });
+        if !self.is_ours() {
+            return;
         }
+        let Some(track) = self.shared().thread_track(thread) else {
+            return;
+        };
+        let mut noted = None;
+        for (name, value) in attributes {
+            value::note(&mut noted, &name, value);
+        }
+        self.shared().host(HostRecord {
+            track,
+            start: self.shared().since_origin(at),
+            length: 0,
+            name: Text::new(name),
+            attributes: noted,
+            mark: Some(Opened(0)),
+        });
     }
 
     /// Takes in what is complete, reads the clocks of devices again, and tells what there is. It

@@ -156,7 +156,7 @@ impl Shared {
     pub(super) fn host(&self, record: HostRecord) {
         let pushed = threads::here(
             self.id,
-            || self.new_thread(),
+            || self.new_thread(None),
             |here| {
                 let moves = here.buffer.push(record).map_err(drop)?;
                 if moves {
@@ -170,19 +170,19 @@ impl Shared {
         }
     }
 
-    /// The track of this thread. `None` at its end.
+    /// The track of this thread. `None` at its end. `name` tells the thread's name, where the
+    /// track is new and a language other than Rust has it.
     #[inline]
-    pub(super) fn thread_track(&self) -> Option<u32> {
-        threads::here(self.id, || self.new_thread(), |here| here.track)
+    pub(super) fn thread_track(&self, name: impl FnOnce() -> Option<String>) -> Option<u32> {
+        threads::here(self.id, || self.new_thread(name()), |here| here.track)
     }
 
     #[cold]
-    fn new_thread(&self) -> Here {
+    fn new_thread(&self, name: Option<String>) -> Here {
         let tid = threads::thread_number();
         let current = std::thread::current();
-        let name = current
-            .name()
-            .map_or_else(|| format!("thread {tid}"), Into::into);
+        let name = name.or_else(|| current.name().map(Into::into));
+        let name = name.unwrap_or_else(|| format!("thread {tid}"));
         let buffer = Arc::new(Buffer::new());
         let mut tracks = lock(&self.tracks);
         let track = tracks.list.len() as u32;
@@ -274,7 +274,7 @@ impl Observer for Shared {
         if !self.is_ours() || !lock(&self.arrows).opens(gate.id) {
             return;
         }
-        let Some(track) = self.thread_track() else {
+        let Some(track) = self.thread_track(|| None) else {
             return;
         };
         self.host(HostRecord {

@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Callable, Generator, Sequence
 from ctypes import c_void_p
+from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Protocol, SupportsIndex, TypeVar, final
 
@@ -38,9 +39,12 @@ class _Tensor(Protocol):
 
 _DeviceLike: TypeAlias = Device | str | _TorchDevice
 _StreamLike: TypeAlias = Stream | _TorchStream | _CudaStream | _CuPyStream | _NumbaStream | int
+_TracedLike: TypeAlias = _StreamLike | _DeviceLike
 _MpsStreamLike: TypeAlias = _MpsStream | _TorchMpsStream
 _AnyEvent: TypeAlias = Event | _CudaEvent | _MpsEvent
 _E = TypeVar("_E", Event, _CudaEvent, _MpsEvent)
+_F = TypeVar("_F", bound=Callable[..., Any])
+_Attribute: TypeAlias = int | float | bool | str
 
 __all__ = [
     "Correlation",
@@ -51,8 +55,12 @@ __all__ = [
     "Marker",
     "Measurement",
     "Plot",
+    "Span",
+    "SpanRecord",
     "Stream",
+    "Summary",
     "TimeKeeper",
+    "Trace",
     "_CudaEvent",
     "_MPSStreamBase",
     "_MpsEvent",
@@ -260,6 +268,81 @@ class TimeKeeper:
         traceback: TracebackType | None,
         /,
     ) -> Literal[False]: ...
+
+@final
+class Trace:
+    def __new__(cls, *, capacity: int | None = None, pending: int | None = None) -> Self: ...
+    def span(
+        self, name: str, /, stream: _TracedLike | None = None, **attributes: _Attribute
+    ) -> Span: ...
+    def instant(
+        self, name: str, /, stream: _TracedLike | None = None, **attributes: _Attribute
+    ) -> None: ...
+    def save(self, path: str | PathLike[str]) -> None: ...
+    def summary(self) -> Summary: ...
+    def spans(self) -> list[SpanRecord]: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Literal[False]: ...
+
+@final
+class Span:
+    def add(self, **attributes: _Attribute) -> None: ...
+    def _again(self) -> Span: ...
+    def __call__(self, function: _F, /) -> _F: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Literal[False]: ...
+
+@final
+class Summary:
+    @property
+    def finished(self) -> int: ...
+    @property
+    def failed(self) -> int: ...
+    @property
+    def unfinished(self) -> int: ...
+    @property
+    def dropped(self) -> int: ...
+    @property
+    def first_error(self) -> str | None: ...
+
+@final
+class SpanRecord:
+    @property
+    def name(self) -> str: ...
+    @property
+    def track(self) -> str: ...
+    @property
+    def device(self) -> str | None: ...
+    @property
+    def thread_id(self) -> int | None: ...
+    @property
+    def start_ns(self) -> int: ...
+    @property
+    def end_ns(self) -> int: ...
+    @property
+    def uncertainty_ns(self) -> int: ...
+    @property
+    def is_instant(self) -> bool: ...
+    @property
+    def state(self) -> Literal["complete", "failed", "unfinished"]: ...
+    @property
+    def error(self) -> str | None: ...
+    @property
+    def attributes(self) -> dict[str, _Attribute]: ...
+    @property
+    def awaited(self) -> tuple[int, ...]: ...
 
 @final
 class Plot:
