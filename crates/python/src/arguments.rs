@@ -323,29 +323,46 @@ fn handle_of(object: &Bound<'_, PyAny>, parameter: Parameter) -> PyResult<Option
     Ok(None)
 }
 
-/// A handle as a number: an int, or an object that holds one (`ctypes.c_void_p`, `CUstream`).
+/// The handle of a CUDA stream as a number.
 fn integer(handle: &Bound<'_, PyAny>, parameter: Parameter) -> PyResult<usize> {
+    let number = number_of(handle)?;
+    number.ok_or_else(|| no_handle("stream", handle, parameter))
+}
+
+/// The handle of a CUDA event as a number. It is an address, so no small one.
+pub(crate) fn event_handle(handle: &Bound<'_, PyAny>, parameter: Parameter) -> PyResult<usize> {
+    let number = number_of(handle)?.filter(|&number| number >= 4096);
+    number.ok_or_else(|| no_handle("event", handle, parameter))
+}
+
+/// A handle as a number: an int, or an object that holds one (`ctypes.c_void_p`, `CUstream`);
+/// `None` for what is neither.
+fn number_of(handle: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
     let py = handle.py();
-    if handle.cast::<PyBool>().is_err() {
-        if let Ok(number) = handle.extract::<usize>() {
-            return Ok(number);
-        }
-        if let Ok(value) = handle.getattr(intern!(py, "value")) {
-            // The value of a null pointer is None.
-            return value
-                .extract::<Option<usize>>()
-                .map(Option::unwrap_or_default);
-        }
-        if let Ok(number) = handle.call_method0(intern!(py, "__int__"))
-            && let Ok(number) = number.extract()
-        {
-            return Ok(number);
-        }
+    if handle.cast::<PyBool>().is_ok() {
+        return Ok(None);
     }
-    Err(PyValueError::new_err(format!(
-        "{parameter}: not a handle of a CUDA stream: {}",
-        handle.repr()?
-    )))
+    if let Ok(number) = handle.extract() {
+        return Ok(Some(number));
+    }
+    if let Ok(value) = handle.getattr(intern!(py, "value")) {
+        // The value of a null pointer is None.
+        let number = value.extract::<Option<usize>>()?;
+        return Ok(Some(number.unwrap_or_default()));
+    }
+    let number = handle.call_method0(intern!(py, "__int__"));
+    Ok(number.and_then(|number| number.extract()).ok())
+}
+
+/// The error for what is no handle of a CUDA `object`.
+#[cold]
+fn no_handle(object: &str, got: &Bound<'_, PyAny>, parameter: Parameter) -> PyErr {
+    match got.repr() {
+        Ok(got) => PyValueError::new_err(format!(
+            "{parameter}: not a handle of a CUDA {object}: {got}"
+        )),
+        Err(error) => error,
+    }
 }
 
 /// The current stream of a device, for what holds it: `doing` says what that is. PyTorch's MPS

@@ -8,9 +8,12 @@
 //! | holds no raw event | `event`, or not bound to a device yet while that is empty too |
 //! | holds a raw event | that raw event |
 
-use std::sync::{
-    Mutex, OnceLock, PoisonError,
-    atomic::{AtomicU16, Ordering},
+use std::{
+    any::Any,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU16, Ordering},
+    },
 };
 
 use fencepost::{
@@ -82,6 +85,24 @@ impl Core {
                 ..Flags::default()
             },
             exposure: Exposure::open(device, handle)?,
+            ..Core::default()
+        })
+    }
+
+    /// The CUDA event that somebody else has made, and `owner` keeps alive.
+    ///
+    /// # Safety
+    /// Those of `fencepost::cuda::RawEvent::from_raw`.
+    pub(crate) unsafe fn of_handle(
+        device: &Device,
+        handle: usize,
+        flags: Flags,
+        owner: Arc<dyn Any + Send + Sync>,
+    ) -> Result<Core> {
+        Ok(Core {
+            flags,
+            // SAFETY: passed on to the caller.
+            exposure: unsafe { Exposure::of_handle(device, handle, flags, owner) }?,
             ..Core::default()
         })
     }

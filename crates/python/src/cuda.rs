@@ -1,6 +1,6 @@
 //! The methods of `fencepost.cuda.Event`.
 
-use std::borrow::Cow;
+use std::{any::Any, borrow::Cow, sync::Arc};
 
 use fencepost::{Backend, Error, Stream};
 use pyo3::{
@@ -11,7 +11,7 @@ use pyo3::{
 };
 
 use crate::{
-    arguments::{Name, Parameter, core_of, with_stream},
+    arguments::{Name, Parameter, core_of, cuda_device_of, event_handle, with_stream},
     awaiting,
     core::Core,
     cuda_class::cuda_event,
@@ -137,6 +137,41 @@ impl CudaEvent {
         let flags = [(intern!(py, "interprocess"), true)].into_py_dict(py)?;
         let event = cuda_event(py)?.call((), Some(&flags))?;
         event.cast::<CudaEvent>()?.get().core.adopt(opened);
+        Ok(event.unbind())
+    }
+
+    /// Take a ``CUevent`` that another library has made: ``handle`` is its address, or an object
+    /// that holds one, such as ``cuda_event`` of PyTorch's events, ``ptr`` of CuPy's and ``handle``
+    /// of cuda.core's and Numba's.
+    ///
+    /// It is that one native event for life: whoever records it, each query asks the driver, and
+    /// nothing here destroys it. It must be alive, be of ``device``'s primary context, and have
+    /// timing if ``enable_timing`` says so; the driver checks none of that. ``owner`` is kept as
+    /// long as the event is in use here, so pass the other library's object; without it, keep that
+    /// yourself. Before its first record it counts as complete.
+    ///
+    /// Raises ValueError for what is no handle, and for a device that is none of CUDA.
+    #[staticmethod]
+    #[pyo3(signature = (device, handle, *, enable_timing = false, owner = None))]
+    fn from_handle(
+        py: Python<'_>,
+        device: &Bound<'_, PyAny>,
+        handle: &Bound<'_, PyAny>,
+        enable_timing: bool,
+        owner: Option<Py<PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        let device = cuda_device_of(py, device, Parameter::new("from_handle", "device"))?;
+        let handle = event_handle(handle, Parameter::new("from_handle", "handle"))?;
+        let owner: Arc<dyn Any + Send + Sync> = match owner {
+            Some(owner) => Arc::new(owner),
+            None => Arc::new(()),
+        };
+        let flags = Flags::with_timing(enable_timing);
+        // SAFETY: whoever passes a handle promises what the documentation asks for.
+        let taken = unsafe { Core::of_handle(&device, handle, flags, owner) }.map_err(to_py)?;
+        let flags = [(intern!(py, "enable_timing"), enable_timing)].into_py_dict(py)?;
+        let event = cuda_event(py)?.call((), Some(&flags))?;
+        event.cast::<CudaEvent>()?.get().core.adopt(taken);
         Ok(event.unbind())
     }
 

@@ -16,9 +16,13 @@
 //! new one, or the record sees `exposing` or `raw`, waits until `exposing` is false, and records
 //! the raw event too.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    any::Any,
+    ffi::c_void,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use fencepost::{
@@ -131,6 +135,31 @@ impl Exposure {
         let raw = RawEvent {
             event: CudaEvent::open(device, handle)?,
             device: device.clone(),
+            recorded: AtomicBool::new(true),
+        };
+        Ok(Exposure {
+            raw: OnceLock::from(raw),
+            exposing: AtomicBool::new(false),
+        })
+    }
+
+    /// The event that somebody else has made, and `owner` keeps alive.
+    ///
+    /// # Safety
+    /// Those of [`CudaEvent::from_raw`].
+    pub(crate) unsafe fn of_handle(
+        device: &Device,
+        handle: usize,
+        flags: Flags,
+        owner: Arc<dyn Any + Send + Sync>,
+    ) -> Result<Exposure> {
+        let options = RawEventOptions::default().timing(flags.timing);
+        // SAFETY: passed on to the caller.
+        let event = unsafe { CudaEvent::from_raw(device, handle as *mut c_void, options, owner) }?;
+        let raw = RawEvent {
+            event,
+            device: device.clone(),
+            // Nobody can tell. The driver takes one that was never recorded for complete.
             recorded: AtomicBool::new(true),
         };
         Ok(Exposure {

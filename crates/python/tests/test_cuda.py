@@ -6,12 +6,14 @@ never counts as hardware.
 
 import ctypes
 import functools
+import gc
 import inspect
 import multiprocessing
 import os
 import pickle
 import sys
 import types
+import weakref
 
 import pytest
 
@@ -170,6 +172,82 @@ def test_a_record_by_others_on_the_handle_is_seen(cuda, stream, gate):
     assert event.query() is False
     held.open()
     event.synchronize(timeout=PATIENCE)
+
+
+class Foreign:
+    """A CUDA event of somebody else, with the calls that record and destroy it."""
+
+    def __init__(self, driver, flags=0):
+        self.driver, event = driver, ctypes.c_void_p()
+        context = ctypes.c_void_p()
+        assert driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
+        assert driver.cuCtxPushCurrent_v2(context) == 0
+        assert driver.cuEventCreate(ctypes.byref(event), flags) == 0
+        assert driver.cuCtxPopCurrent_v2(ctypes.byref(context)) == 0
+        self.handle = event.value
+
+    def record(self, stream):
+        queue = ctypes.c_void_p(stream.cuda_stream)
+        assert self.driver.cuEventRecord(ctypes.c_void_p(self.handle), queue) == 0
+
+    def __del__(self):
+        self.driver.cuEventDestroy_v2(ctypes.c_void_p(self.handle))
+
+
+def test_an_event_of_another_library_is_taken_by_its_handle(cuda, stream, gate):
+    driver = ctypes.CDLL(fencepost_driver())
+    theirs = Foreign(driver)
+    event = Event.from_handle("cuda:0", theirs.handle, enable_timing=True, owner=theirs)
+    assert type(event) is Event
+    assert event.cuda_event == theirs.handle
+    assert str(event.device) == "cuda:0"
+    assert event.query() is True, "never recorded"
+    held = gate(stream)
+    theirs.record(stream)
+    assert event.query() is False
+    with pytest.raises(TimeoutError):
+        event.synchronize(timeout=0.01)
+    waiting, of_host = cuda.stream(), fencepost.Device("host").stream()
+    event.wait(waiting)
+    event.wait(of_host)
+    behind, on_host = Event(), fencepost.Event("host")
+    behind.record(waiting)
+    on_host.record(of_host)
+    assert behind.query() is False
+    assert on_host.query() is False
+    held.open()
+    for each in (event, behind, on_host):
+        each.synchronize(timeout=PATIENCE)
+    # Recorded by this package and timed beside an event of its own.
+    end = Event(enable_timing=True)
+    event.record(stream)
+    end.record(stream)
+    end.synchronize(timeout=PATIENCE)
+    assert event.elapsed_time(end) >= 0.0
+
+
+def test_the_owner_of_a_handle_is_kept_as_long_as_the_event(cuda, stream):
+    theirs = Foreign(ctypes.CDLL(fencepost_driver()), flags=2)
+    kept = weakref.ref(theirs)
+    event = Event.from_handle(0, ctypes.c_void_p(theirs.handle), owner=theirs)
+    del theirs
+    gc.collect()
+    assert kept() is not None
+    event.record(stream)
+    event.synchronize(timeout=PATIENCE)
+    with pytest.raises(ValueError, match="enable_timing=True"):
+        event.elapsed_time(event)
+    del event
+    gc.collect()
+    assert kept() is None
+
+
+def test_what_is_no_handle_is_an_error_that_says_so(cuda):
+    for bad in (0, 1, -1, 2**70, True, 3.5, None, "event", Event(), ctypes.c_void_p()):
+        with pytest.raises(ValueError, match="'handle': not a handle of a CUDA event"):
+            Event.from_handle(0, bad)
+    with pytest.raises(ValueError, match="expected a CUDA device"):
+        Event.from_handle("host", 4096)
 
 
 def fencepost_driver():

@@ -391,6 +391,14 @@ class _CudaEvent:
     def name(self, name: str | None, /) -> None: ...
     @staticmethod
     def from_ipc_handle(device: _DeviceLike | int, handle: bytes) -> _CudaEvent: ...
+    @staticmethod
+    def from_handle(
+        device: _DeviceLike | int,
+        handle: Any,  # an int, a ctypes.c_void_p, a CUevent of cuda.bindings
+        *,
+        enable_timing: bool = False,
+        owner: object = None,
+    ) -> _CudaEvent: ...
     @property
     def device(self) -> Any: ...  # a torch.device where PyTorch is loaded
     @property
