@@ -13,8 +13,14 @@ use pyo3::{
 const TIMING: &str = "Both events must be created with argument 'enable_timing=True'";
 const RECORDED: &str = "Both events must be recorded before calculating elapsed time";
 /// What texts of the library say to programs in Rust, and what they say here.
-const TERMS: [(&str, &str); 4] = [
+const TERMS: [(&str, &str); 6] = [
     ("Event::wait", "Event.wait"),
+    ("call elapsed()", "call elapsed_time()"),
+    (
+        "a process forked from one that uses CUDA must exec() before it does",
+        "a process forked from one that uses CUDA cannot use it: start processes by \"spawn\", as \
+         multiprocessing can",
+    ),
     (
         "make the device with a higher HostOptions::max_threads",
         "make the device by Device.new_host(workers, max_threads=...) with more threads",
