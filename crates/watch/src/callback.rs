@@ -45,31 +45,27 @@ pub(crate) fn guarded(body: impl FnOnce()) {
     }
 }
 
-/// CUPTI calls it before and after each followed call.
+/// Writes down a followed call, before and after it is made.
 ///
 /// # Safety
-/// `data` is what CUPTI gives to a callback for calls of the driver.
-pub(crate) unsafe extern "C" fn called(
-    _user: *mut c_void,
-    domain: c_int,
-    id: c_uint,
-    data: *const CallbackData,
-) {
-    if domain != DRIVER_CALLS || !FOLLOWS.load(Ordering::Relaxed) {
-        return;
-    }
+/// `data` is what CUPTI gives to a callback for this call of the driver.
+#[inline]
+pub(crate) unsafe fn called(id: c_uint, data: *const CallbackData) {
     guarded(|| {
-        let Some(call) = calls::of(id) else {
-            return;
-        };
         // SAFETY: the caller vouches for it
         let data = unsafe { &*data };
         let Some(thread) = seen::thread() else {
             return;
         };
-        match data.site {
-            ENTER => enter(call, id, data, thread),
-            _ => exit(call, id, data, thread),
+        match (calls::of(id), data.site) {
+            (Some(call), ENTER) => {
+                let stream = stream_handle(call, id, data);
+                thread.enter(id, data, stream);
+                enter(call, data, stream, thread);
+            }
+            (Some(call), _) => exit(call, id, data, thread),
+            (None, ENTER) => thread.enter(id, data, None),
+            (None, _) => thread.exit(),
         }
     });
 }
@@ -88,15 +84,33 @@ fn stream_handle(call: &Call, id: u32, data: &CallbackData) -> Option<usize> {
     unsafe { call.stream(id, data.params) }
 }
 
-fn enter(call: &Call, id: u32, data: &CallbackData, thread: &Thread) {
-    let stream = stream_handle(call, id, data);
-    thread
-        .stream
-        .store(stream.unwrap_or(usize::MAX), Ordering::Relaxed);
-    thread.context.store(data.context, Ordering::Relaxed);
-    thread.entered.store(seen::now(), Ordering::Relaxed);
-    thread.inside.store(id, Ordering::Release);
+impl Thread {
+    #[inline]
+    fn enter(&self, id: u32, data: &CallbackData, stream: Option<usize>) {
+        self.stream
+            .store(stream.unwrap_or(usize::MAX), Ordering::Relaxed);
+        self.context.store(data.context, Ordering::Relaxed);
+        self.name
+            .store(data.function_name.cast_mut(), Ordering::Relaxed);
+        self.entered.store(seen::now(), Ordering::Relaxed);
+        self.inside.store(id, Ordering::Release);
+    }
+
+    #[inline]
+    fn exit(&self) {
+        self.inside.store(0, Ordering::Release);
+        let calls = self.calls.load(Ordering::Relaxed) + 1;
+        self.calls.store(calls, Ordering::Relaxed);
+    }
+}
+
+fn enter(call: &Call, data: &CallbackData, stream: Option<usize>, thread: &Thread) {
     match call.kind {
+        Kind::Synchronize => thread.awaits_stream(data.context, stream),
+        Kind::SynchronizeEvent => {
+            // SAFETY: the first parameter is the event
+            thread.awaits_event(unsafe { field(data, 0) });
+        }
         Kind::Record => {
             // SAFETY: the first parameter is the event
             let event: usize = unsafe { field(data, 0) };
@@ -136,9 +150,7 @@ fn enter(call: &Call, id: u32, data: &CallbackData, thread: &Thread) {
 }
 
 fn exit(call: &Call, id: u32, data: &CallbackData, thread: &Thread) {
-    thread.inside.store(0, Ordering::Release);
-    let calls = thread.calls.load(Ordering::Relaxed) + 1;
-    thread.calls.store(calls, Ordering::Relaxed);
+    thread.exit();
     // SAFETY: after the call, it is a pointer to its result
     let succeeded = unsafe { data.returned.as_ref() }.is_none_or(|&code| code == 0);
     let handle = stream_handle(call, id, data);
@@ -149,6 +161,7 @@ fn exit(call: &Call, id: u32, data: &CallbackData, thread: &Thread) {
                 end_capture_of(data.context, handle);
             }
         }
+        Kind::Synchronize | Kind::SynchronizeEvent => thread.has_waited(succeeded),
         _ if !succeeded => return,
         Kind::Create => create(call, data),
         Kind::OpenEvent => {
@@ -160,7 +173,8 @@ fn exit(call: &Call, id: u32, data: &CallbackData, thread: &Thread) {
         }
         _ => {}
     }
-    if let Some(handle) = handle
+    if call.kind.submits()
+        && let Some(handle) = handle
         && let Some(entry) = seen::stream(data.context, handle)
     {
         submitted(call, data, entry);
@@ -298,4 +312,170 @@ fn end_capture_of(context: usize, handle: usize) {
         }
     }
     seen::CAPTURES.fetch_sub(1, Ordering::SeqCst);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::lock::Lock;
+
+    /// What was seen is one for the process, so one test at a time.
+    static ALONE: Lock<()> = Lock::new(());
+
+    /// A call as CUPTI reports it, before and after.
+    fn call<P>(id: u32, params: &P, symbol: *const c_char) {
+        for site in [ENTER, 1] {
+            let data = CallbackData {
+                site,
+                function_name: std::ptr::null(),
+                params: std::ptr::from_ref(params).cast(),
+                returned: &raw const SUCCESS,
+                symbol,
+                context: 0x10,
+                context_id: 1,
+                correlation: std::ptr::null_mut(),
+                correlation_id: 0,
+            };
+            // SAFETY: the data is what CUPTI gives for this function
+            unsafe { called(id, &raw const data) };
+        }
+    }
+
+    static SUCCESS: c_int = 0;
+
+    const RECORD: u32 = 119;
+    const DESTROY_EVENT: u32 = 325;
+    const CREATE_STREAM: u32 = 124;
+    const DESTROY_STREAM: u32 = 326;
+    const WAIT: u32 = 295;
+    const LAUNCH: u32 = 307;
+
+    fn record(event: usize, stream: usize) {
+        call(RECORD, &[event, stream], std::ptr::null());
+    }
+
+    fn wait(stream: usize, event: usize) {
+        call(WAIT, &[stream, event, 0], std::ptr::null());
+    }
+
+    fn launch(stream: usize) {
+        call(LAUNCH, &[0, 0, 0, 0, 0, stream, 0, 0], c"kernel".as_ptr());
+    }
+
+    fn create(stream: usize) {
+        let stream = std::ptr::from_ref(&stream);
+        call(CREATE_STREAM, &(stream, 1_usize), std::ptr::null());
+    }
+
+    fn destroy(stream: usize) {
+        call(DESTROY_STREAM, &[stream], std::ptr::null());
+    }
+
+    fn inner(stream: usize) -> Inner {
+        seen::stream(0x10, stream).unwrap().0.lock().clone()
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let _alone = ALONE.lock();
+        FOLLOWS.store(true, Ordering::Relaxed);
+        create(0x1000);
+        create(0x2000);
+        for _ in 0..10_000 {
+            record(0x77, 0x1000);
+            wait(0x2000, 0x77);
+            launch(0x2000);
+        }
+        let (first, second) = (inner(0x1000), inner(0x2000));
+        assert_eq!((first.records, first.submitted), (10_000, 10_000));
+        assert_eq!((second.launches, second.submitted), (10_000, 20_000));
+        assert_eq!(first.marks.iter().len(), 1024);
+        assert_eq!(second.points.iter().len(), 1024);
+        assert!(first.marks.lacks_older && second.points.lacks_older);
+        assert_eq!(second.last.symbol, b"kernel");
+
+        let before = seen::streams().len();
+        for number in 0..10_000 {
+            let (stream, event) = (0x10_000 + number * 16, 0x900_000 + number * 16);
+            create(stream);
+            record(event, stream);
+            destroy(stream);
+            call(DESTROY_EVENT, &[event], std::ptr::null());
+            assert!(seen::event(event).is_none());
+        }
+        assert!(seen::streams().len() - before <= 100);
+        destroy(0x1000);
+        destroy(0x2000);
+    }
+
+    #[test]
+    fn a_handle_that_is_used_again_is_another_stream() {
+        let _alone = ALONE.lock();
+        FOLLOWS.store(true, Ordering::Relaxed);
+        create(0x3000);
+        record(0x99, 0x3000);
+        let first = inner(0x3000);
+        destroy(0x3000);
+        create(0x3000);
+        let second = inner(0x3000);
+        assert_ne!(first.number, second.number);
+        assert_eq!((second.submitted, second.marks.iter().len()), (0, 0));
+        wait(0x3000, 0x99);
+        let second = inner(0x3000);
+        let awaits = second.points.iter().next().unwrap().awaits;
+        assert!(matches!(awaits, Awaits::Marker(mark) if mark.stream.number == first.number));
+        destroy(0x3000);
+    }
+
+    #[test]
+    fn work_in_a_capture_is_not_submitted() {
+        const BEGIN: u32 = 539;
+        const END: u32 = 497;
+
+        let _alone = ALONE.lock();
+        FOLLOWS.store(true, Ordering::Relaxed);
+        create(0x4000);
+        create(0x5000);
+        call(BEGIN, &[0x4000_usize, 0], std::ptr::null());
+        assert_eq!(seen::CAPTURES.load(Ordering::SeqCst), 1);
+        launch(0x4000);
+        record(0x55, 0x4000);
+        wait(0x5000, 0x55);
+        launch(0x5000);
+        assert_eq!((inner(0x4000).submitted, inner(0x5000).submitted), (0, 0));
+        call(END, &[0x4000_usize, 0], std::ptr::null());
+        assert_eq!(seen::CAPTURES.load(Ordering::SeqCst), 0);
+        launch(0x4000);
+        launch(0x5000);
+        assert_eq!((inner(0x4000).submitted, inner(0x5000).submitted), (1, 1));
+        destroy(0x4000);
+        destroy(0x5000);
+    }
+
+    #[test]
+    #[ignore = "prints what following a call costs"]
+    fn price() {
+        let _alone = ALONE.lock();
+        FOLLOWS.store(true, Ordering::Relaxed);
+        create(0x6000);
+        create(0x7000);
+        let cost = |what: &str, body: &dyn Fn()| {
+            let begun = Instant::now();
+            for _ in 0..1_000_000 {
+                body();
+            }
+            println!("{what}: {} ns", begun.elapsed().as_nanos() / 1_000_000);
+        };
+        for _ in 0..3 {
+            cost("record", &|| record(0x88, 0x6000));
+            cost("launch", &|| launch(0x6000));
+            cost("wait", &|| wait(0x7000, 0x88));
+            cost("two streams in turn", &|| {
+                launch(0x6000);
+                launch(0x7000);
+            });
+        }
+    }
 }

@@ -1,9 +1,9 @@
-//! CUPTI: found at run time, subscribed to, and handed over to the program's own profiler.
+//! CUPTI: found at run time, subscribed to, and shared with the program's own profiler.
 //!
 //! CUPTI takes one subscriber. `fencepost watch` preloads this library, so that the program's own
-//! calls of `cuptiSubscribe`, `cuptiUnsubscribe` and `cuptiFinalize` come here first, unless it
-//! looks the functions up in CUPTI's library itself. A program that subscribes gets CUPTI; when it
-//! unsubscribes, the watching goes on, and what was seen before is not relied on.
+//! calls of CUPTI's functions for subscribers come here first, unless it looks them up in CUPTI's
+//! library itself. So there is one subscription, this library's, and a callback is passed on to the
+//! program's profiler where that has asked for it: both see everything.
 //!
 //! <https://docs.nvidia.com/cupti/main/main.html#callback-api>
 
@@ -11,7 +11,10 @@ use std::{
     ffi::{CStr, CString, OsStr, c_char, c_int, c_uint, c_void},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use crate::{
@@ -24,10 +27,13 @@ type Callback = unsafe extern "C" fn(*mut c_void, c_int, c_uint, *const Callback
 type Subscribe = unsafe extern "C" fn(*mut *mut c_void, *const c_void, *mut c_void) -> Code;
 type Unsubscribe = unsafe extern "C" fn(*mut c_void) -> Code;
 type Enable = unsafe extern "C" fn(c_uint, *mut c_void, c_int, c_uint) -> Code;
+type EnableDomain = unsafe extern "C" fn(c_uint, *mut c_void, c_int) -> Code;
+type State = unsafe extern "C" fn(*mut c_uint, *mut c_void, c_int, c_uint) -> Code;
 type Finalize = unsafe extern "C" fn() -> Code;
 type ResultString = unsafe extern "C" fn(Code, *mut *const c_char) -> Code;
 
 const SUCCESS: Code = 0;
+const INVALID_PARAMETER: Code = 1;
 const MULTIPLE_SUBSCRIBERS: Code = 39;
 const UNKNOWN: Code = 999;
 
@@ -39,41 +45,116 @@ struct Functions {
     subscribe: Subscribe,
     unsubscribe: Unsubscribe,
     enable: Enable,
+    enable_domain: Option<EnableDomain>,
+    state: Option<State>,
     finalize: Option<Finalize>,
     result_string: Option<ResultString>,
 }
 
-/// Who has CUPTI.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Holder {
-    Nobody,
-    Watch,
-    Program,
-}
-
 struct Cupti {
     functions: Option<Functions>,
-    holder: Holder,
-    /// Ours, or the program's. An address.
+    /// The address of the subscription's handle; 0: there is none.
     subscriber: usize,
     /// Whether the driver has asked for the watching.
     wanted: bool,
-    /// How often the program has taken CUPTI, when it last did, and for how many milliseconds it
-    /// had it in all.
-    taken: u64,
-    taken_at: u64,
-    taken_for: u64,
+    /// Whether the program's own profiler has subscribed.
+    guest: bool,
+    /// Whether the program has ended all use of CUPTI, and the watching did not go on yet.
+    ended: bool,
+    /// How often that has happened, when it last did, and for how many milliseconds calls went by
+    /// unseen in all.
+    ends: u64,
+    ended_at: u64,
+    unseen_for: u64,
 }
 
 static CUPTI: Mutex<Cupti> = Mutex::new(Cupti {
     functions: None,
-    holder: Holder::Nobody,
     subscriber: 0,
     wanted: false,
-    taken: 0,
-    taken_at: 0,
-    taken_for: 0,
+    guest: false,
+    ended: false,
+    ends: 0,
+    ended_at: 0,
+    unseen_for: 0,
 });
+
+/// The program's own callback, and what it has asked for.
+struct Guest {
+    is_there: AtomicBool,
+    callback: AtomicUsize,
+    user: AtomicUsize,
+    /// A bit for each callback id of each domain.
+    enabled: [[AtomicU64; WORDS]; DOMAINS],
+}
+
+const WORDS: usize = 32;
+/// `CUPTI_CB_DOMAIN_SIZE`, with room.
+const DOMAINS: usize = 8;
+
+static GUEST: Guest = Guest {
+    is_there: AtomicBool::new(false),
+    callback: AtomicUsize::new(0),
+    user: AtomicUsize::new(0),
+    enabled: [const { [const { AtomicU64::new(0) }; WORDS] }; DOMAINS],
+};
+
+impl Guest {
+    fn bit(&self, domain: c_int, id: c_uint) -> Option<(&AtomicU64, u64)> {
+        let words = self.enabled.get(usize::try_from(domain).ok()?)?;
+        Some((words.get(id as usize / 64)?, 1 << (id % 64)))
+    }
+
+    fn has(&self, domain: c_int, id: c_uint) -> bool {
+        self.bit(domain, id)
+            .is_some_and(|(word, bit)| word.load(Ordering::Acquire) & bit != 0)
+    }
+
+    fn set(&self, on: bool, domain: c_int, id: c_uint) {
+        if let Some((word, bit)) = self.bit(domain, id) {
+            match on {
+                true => word.fetch_or(bit, Ordering::AcqRel),
+                false => word.fetch_and(!bit, Ordering::AcqRel),
+            };
+        }
+    }
+
+    fn set_domain(&self, on: bool, domain: c_int) {
+        let words = usize::try_from(domain)
+            .ok()
+            .and_then(|at| self.enabled.get(at));
+        for word in words.into_iter().flatten() {
+            word.store(if on { u64::MAX } else { 0 }, Ordering::Release);
+        }
+    }
+
+    fn leave(&self) {
+        self.is_there.store(false, Ordering::SeqCst);
+        (0..DOMAINS).for_each(|domain| self.set_domain(false, domain as c_int));
+    }
+}
+
+/// The one subscriber's callback.
+unsafe extern "C" fn called(
+    _user: *mut c_void,
+    domain: c_int,
+    id: c_uint,
+    data: *const CallbackData,
+) {
+    if domain == DRIVER_CALLS && FOLLOWS.load(Ordering::Relaxed) {
+        // SAFETY: CUPTI gives this data for calls of the driver
+        unsafe { callback::called(id, data) };
+    }
+    if GUEST.is_there.load(Ordering::Acquire) && GUEST.has(domain, id) {
+        let callback = GUEST.callback.load(Ordering::Acquire);
+        let user = std::ptr::with_exposed_provenance_mut(GUEST.user.load(Ordering::Acquire));
+        // SAFETY: the program gave a function of this type, and has asked for this call
+        unsafe {
+            let callback = std::mem::transmute::<usize, Callback>(callback);
+            callback(user, domain, id, data);
+        }
+    }
+}
 
 fn cupti() -> MutexGuard<'static, Cupti> {
     CUPTI.lock().unwrap_or_else(PoisonError::into_inner)
@@ -91,6 +172,10 @@ impl Functions {
                     "cuptiUnsubscribe",
                 )?),
                 enable: std::mem::transmute::<*mut c_void, Enable>(find("cuptiEnableCallback")?),
+                enable_domain: find("cuptiEnableDomain")
+                    .map(|f| std::mem::transmute::<*mut c_void, EnableDomain>(f)),
+                state: find("cuptiGetCallbackState")
+                    .map(|f| std::mem::transmute::<*mut c_void, State>(f)),
                 finalize: find("cuptiFinalize")
                     .map(|f| std::mem::transmute::<*mut c_void, Finalize>(f)),
                 result_string: find("cuptiGetResultString")
@@ -114,49 +199,59 @@ impl Functions {
         format!("CUPTI's error {code}, {text}")
     }
 
-    /// Takes CUPTI and asks for the calls that are followed.
-    fn take(&self) -> Result<usize, Code> {
+    fn subscribe(&self) -> Result<usize, Code> {
         let mut subscriber = std::ptr::null_mut();
-        let called: Callback = callback::called;
+        let callback: Callback = called;
+        let callback = callback as *const c_void;
         // SAFETY: the pointer is to a handle, and the callback has the type that CUPTI calls
-        let code = unsafe {
-            (self.subscribe)(
-                &raw mut subscriber,
-                called as *const c_void,
-                std::ptr::null_mut(),
-            )
-        };
-        if code != SUCCESS || subscriber.is_null() {
-            return Err(if code == SUCCESS { UNKNOWN } else { code });
+        let code = unsafe { (self.subscribe)(&raw mut subscriber, callback, std::ptr::null_mut()) };
+        match (code, subscriber.is_null()) {
+            (SUCCESS, false) => Ok(subscriber.expose_provenance()),
+            (SUCCESS, true) => Err(UNKNOWN),
+            (code, _) => Err(code),
         }
+    }
+
+    fn set(&self, on: bool, subscriber: usize, domain: c_int, id: c_uint) -> Code {
+        let subscriber = std::ptr::with_exposed_provenance_mut(subscriber);
+        // SAFETY: the subscriber is ours
+        unsafe { (self.enable)(on.into(), subscriber, domain, id) }
+    }
+
+    fn set_domain(&self, on: bool, subscriber: usize, domain: c_int) -> Code {
+        let subscriber = std::ptr::with_exposed_provenance_mut(subscriber);
+        match self.enable_domain {
+            // SAFETY: the subscriber is ours
+            Some(enable_domain) => unsafe { enable_domain(on.into(), subscriber, domain) },
+            None => UNKNOWN,
+        }
+    }
+
+    /// Asks for the calls that are followed. An older CUPTI refuses the ids of functions that it
+    /// does not know.
+    fn follow(&self, subscriber: usize) {
         for id in calls::ids() {
-            // An older CUPTI refuses the ids of functions that it does not know.
-            // SAFETY: the subscriber is the one from above
-            unsafe { (self.enable)(1, subscriber, DRIVER_CALLS, id) };
+            self.set(true, subscriber, DRIVER_CALLS, id);
         }
-        Ok(subscriber.addr())
+        FOLLOWS.store(true, Ordering::Release);
     }
 }
 
 /// Begins to follow the program's calls. The error says in words why that cannot be.
 pub(crate) fn start() -> Result<(), String> {
-    let candidates = libraries();
-    let mut refused = None;
     let mut cupti = cupti();
     cupti.wanted = true;
-    if cupti.holder == Holder::Program {
-        return Err("the program itself uses CUPTI; watching begins when it has done so".into());
+    if let (Some(functions), true) = (cupti.functions, cupti.subscriber != 0) {
+        functions.follow(cupti.subscriber);
+        return Ok(());
     }
-    for library in candidates {
-        let Some(functions) = Functions::of(library) else {
-            continue;
-        };
-        match functions.take() {
+    let mut refused = None;
+    for functions in libraries().into_iter().filter_map(Functions::of) {
+        match functions.subscribe() {
             Ok(subscriber) => {
                 cupti.functions = Some(functions);
-                cupti.holder = Holder::Watch;
                 cupti.subscriber = subscriber;
-                FOLLOWS.store(true, Ordering::Release);
+                functions.follow(subscriber);
                 return Ok(());
             }
             Err(MULTIPLE_SUBSCRIBERS) => {
@@ -173,17 +268,33 @@ pub(crate) fn start() -> Result<(), String> {
     })
 }
 
-/// How often the program's own profiler had CUPTI, for how long in all in milliseconds, and whether
-/// it has it now.
-pub(crate) fn taken() -> (u64, u64, bool) {
-    let cupti = cupti();
-    let now = cupti.holder == Holder::Program;
-    let current = if now {
-        seen::now().saturating_sub(cupti.taken_at)
-    } else {
-        0
+/// Goes on where the program has ended all use of CUPTI. Not at that call, which CUPTI permits
+/// inside a callback.
+pub(crate) fn try_again() {
+    let mut cupti = cupti();
+    let Some(functions) = cupti.functions.filter(|_| cupti.ended && cupti.wanted) else {
+        return;
     };
-    (cupti.taken, cupti.taken_for + current, now)
+    if cupti.subscriber == 0 {
+        let Ok(subscriber) = functions.subscribe() else {
+            return;
+        };
+        cupti.subscriber = subscriber;
+    }
+    cupti.ended = false;
+    cupti.unseen_for += seen::now().saturating_sub(cupti.ended_at);
+    functions.follow(cupti.subscriber);
+}
+
+/// How often the program has ended all use of CUPTI, for how many milliseconds calls went by unseen
+/// after it, and whether they still do.
+pub(crate) fn unseen() -> (u64, u64, bool) {
+    let cupti = cupti();
+    let current = match cupti.ended {
+        true => seen::now().saturating_sub(cupti.ended_at),
+        false => 0,
+    };
+    (cupti.ends, cupti.unseen_for + current, cupti.ended)
 }
 
 /// The libraries to try, best first: a second copy of CUPTI beside one that the program has loaded
@@ -276,52 +387,33 @@ fn functions(cupti: &mut Cupti) -> Option<Functions> {
     cupti.functions
 }
 
-/// Gives CUPTI up, if it is ours. What was seen is not true any more once calls go by unseen.
-fn give_up(cupti: &mut Cupti, functions: &Functions) {
-    if cupti.holder != Holder::Watch {
-        return;
+impl Cupti {
+    /// Whether the handle is that of the program's profiler.
+    fn is_guest(&self, subscriber: *mut c_void) -> bool {
+        self.guest && subscriber.addr() == self.subscriber
     }
-    FOLLOWS.store(false, Ordering::SeqCst);
-    let subscriber = std::ptr::with_exposed_provenance_mut(cupti.subscriber);
-    // SAFETY: the subscriber is ours
-    unsafe { (functions.unsubscribe)(subscriber) };
-    cupti.holder = Holder::Nobody;
-    seen::lost(None);
-    seen::forget_events();
-    for thread in seen::threads() {
-        thread.inside.store(0, Ordering::Relaxed);
-    }
-    seen::CAPTURES.store(0, Ordering::SeqCst);
-}
 
-/// Takes CUPTI again, if the driver has asked for the watching.
-fn take_up(cupti: &mut Cupti, functions: &Functions) {
-    if cupti.holder == Holder::Program {
-        cupti.taken_for += seen::now().saturating_sub(cupti.taken_at);
+    /// Whether the watching needs this callback.
+    fn needs(&self, domain: c_int, id: c_uint) -> bool {
+        self.wanted && domain == DRIVER_CALLS && calls::ids().any(|followed| followed == id)
     }
-    cupti.holder = Holder::Nobody;
-    if !cupti.wanted {
-        return;
-    }
-    if let Ok(subscriber) = functions.take() {
-        cupti.holder = Holder::Watch;
-        cupti.subscriber = subscriber;
-        FOLLOWS.store(true, Ordering::Release);
+
+    fn set_domain(&self, functions: &Functions, on: bool, domain: c_int) -> Code {
+        let code = functions.set_domain(on, self.subscriber, domain);
+        if code == SUCCESS {
+            GUEST.set_domain(on, domain);
+        }
+        if !on && self.wanted && domain == DRIVER_CALLS {
+            functions.follow(self.subscriber);
+        }
+        code
     }
 }
 
-/// Takes CUPTI again where the program has given it up by ending all subscriptions. Not at that
-/// call, which CUPTI permits inside a callback.
-pub(crate) fn try_again() {
-    let mut cupti = cupti();
-    if let (Holder::Nobody, true, Some(functions)) = (cupti.holder, cupti.wanted, cupti.functions)
-        && cupti.taken != 0
-    {
-        take_up(&mut cupti, &functions);
-    }
-}
+/// The domains of callbacks, from `CUPTI_CB_DOMAIN_DRIVER_API` to `CUPTI_CB_DOMAIN_STATE`.
+const ALL_DOMAINS: std::ops::RangeInclusive<c_int> = 1..=6;
 
-/// CUPTI's function of this name, for the program's own profiler: it gets CUPTI from the watching.
+/// CUPTI's function of this name, for the program's own profiler, which shares the subscription.
 ///
 /// # Safety
 /// As CUPTI's documentation says.
@@ -335,20 +427,30 @@ pub unsafe extern "C" fn cuptiSubscribe(
     let Some(functions) = functions(&mut cupti) else {
         return UNKNOWN;
     };
-    give_up(&mut cupti, &functions);
-    // SAFETY: the caller vouches for the arguments
-    let code = unsafe { (functions.subscribe)(subscriber, callback, user) };
-    if code == SUCCESS {
-        cupti.holder = Holder::Program;
-        cupti.taken += 1;
-        cupti.taken_at = seen::now();
-    } else {
-        take_up(&mut cupti, &functions);
+    if subscriber.is_null() || callback.is_null() {
+        return INVALID_PARAMETER;
     }
-    code
+    if cupti.guest {
+        return MULTIPLE_SUBSCRIBERS;
+    }
+    if cupti.subscriber == 0 {
+        match functions.subscribe() {
+            Ok(subscriber) => cupti.subscriber = subscriber,
+            Err(code) => return code,
+        }
+    }
+    cupti.guest = true;
+    GUEST
+        .callback
+        .store(callback.expose_provenance(), Ordering::SeqCst);
+    GUEST.user.store(user.expose_provenance(), Ordering::SeqCst);
+    GUEST.is_there.store(true, Ordering::SeqCst);
+    // SAFETY: the caller vouches for the pointer
+    unsafe { subscriber.write(std::ptr::with_exposed_provenance_mut(cupti.subscriber)) };
+    SUCCESS
 }
 
-/// CUPTI's function of this name, for the program's own profiler: the watching goes on.
+/// CUPTI's function of this name, for the program's own profiler.
 ///
 /// # Safety
 /// As CUPTI's documentation says.
@@ -358,15 +460,123 @@ pub unsafe extern "C" fn cuptiUnsubscribe(subscriber: *mut c_void) -> c_int {
     let Some(functions) = functions(&mut cupti) else {
         return UNKNOWN;
     };
-    // SAFETY: the caller vouches for the argument
-    let code = unsafe { (functions.unsubscribe)(subscriber) };
-    if code == SUCCESS && cupti.holder == Holder::Program {
-        take_up(&mut cupti, &functions);
+    if !cupti.is_guest(subscriber) {
+        // SAFETY: the caller vouches for the argument
+        return unsafe { (functions.unsubscribe)(subscriber) };
+    }
+    GUEST.leave();
+    cupti.guest = false;
+    if cupti.wanted {
+        for domain in ALL_DOMAINS {
+            cupti.set_domain(&functions, false, domain);
+        }
+        return SUCCESS;
+    }
+    cupti.subscriber = 0;
+    // SAFETY: the subscription is for the program alone
+    unsafe { (functions.unsubscribe)(subscriber) }
+}
+
+/// CUPTI's function of this name, for the program's own profiler.
+///
+/// # Safety
+/// As CUPTI's documentation says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuptiEnableCallback(
+    enable: c_uint,
+    subscriber: *mut c_void,
+    domain: c_int,
+    id: c_uint,
+) -> c_int {
+    let mut cupti = cupti();
+    let Some(functions) = functions(&mut cupti) else {
+        return UNKNOWN;
+    };
+    if !cupti.is_guest(subscriber) {
+        // SAFETY: the caller vouches for the arguments
+        return unsafe { (functions.enable)(enable, subscriber, domain, id) };
+    }
+    let on = enable != 0;
+    let code = match cupti.needs(domain, id) {
+        true => SUCCESS,
+        false => functions.set(on, cupti.subscriber, domain, id),
+    };
+    if code == SUCCESS {
+        GUEST.set(on, domain, id);
     }
     code
 }
 
-/// CUPTI's function of this name, for the program's own profiler. It ends every subscription.
+/// CUPTI's function of this name, for the program's own profiler.
+///
+/// # Safety
+/// As CUPTI's documentation says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuptiEnableDomain(
+    enable: c_uint,
+    subscriber: *mut c_void,
+    domain: c_int,
+) -> c_int {
+    let mut cupti = cupti();
+    let Some(functions) = functions(&mut cupti) else {
+        return UNKNOWN;
+    };
+    match (cupti.is_guest(subscriber), functions.enable_domain) {
+        (true, _) => cupti.set_domain(&functions, enable != 0, domain),
+        // SAFETY: the caller vouches for the arguments
+        (false, Some(enable_domain)) => unsafe { enable_domain(enable, subscriber, domain) },
+        (false, None) => UNKNOWN,
+    }
+}
+
+/// CUPTI's function of this name, for the program's own profiler.
+///
+/// # Safety
+/// As CUPTI's documentation says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuptiEnableAllDomains(enable: c_uint, subscriber: *mut c_void) -> c_int {
+    let mut first = SUCCESS;
+    for domain in ALL_DOMAINS {
+        // SAFETY: the caller vouches for the arguments
+        let code = unsafe { cuptiEnableDomain(enable, subscriber, domain) };
+        // An older CUPTI does not know the last.
+        if first == SUCCESS && domain < 6 {
+            first = code;
+        }
+    }
+    first
+}
+
+/// CUPTI's function of this name, for the program's own profiler.
+///
+/// # Safety
+/// As CUPTI's documentation says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuptiGetCallbackState(
+    enable: *mut c_uint,
+    subscriber: *mut c_void,
+    domain: c_int,
+    id: c_uint,
+) -> c_int {
+    let mut cupti = cupti();
+    let Some(functions) = functions(&mut cupti) else {
+        return UNKNOWN;
+    };
+    match (cupti.is_guest(subscriber), functions.state) {
+        (true, _) if enable.is_null() => INVALID_PARAMETER,
+        (true, _) => {
+            // SAFETY: the caller vouches for the pointer
+            unsafe { enable.write(GUEST.has(domain, id).into()) };
+            SUCCESS
+        }
+        // SAFETY: the caller vouches for the arguments
+        (false, Some(state)) => unsafe { state(enable, subscriber, domain, id) },
+        (false, None) => UNKNOWN,
+    }
+}
+
+/// CUPTI's function of this name, for the program's own profiler. It ends every subscription. The
+/// watching begins anew soon after; what was seen before is not true any more.
 ///
 /// # Safety
 /// As CUPTI's documentation says.
@@ -376,15 +586,19 @@ pub unsafe extern "C" fn cuptiFinalize() -> c_int {
     let Some(functions) = functions(&mut cupti) else {
         return UNKNOWN;
     };
-    give_up(&mut cupti, &functions);
+    FOLLOWS.store(false, Ordering::SeqCst);
+    GUEST.leave();
     // SAFETY: the caller vouches for it
     let code = functions
         .finalize
         .map_or(UNKNOWN, |finalize| unsafe { finalize() });
-    if cupti.holder == Holder::Program {
-        cupti.taken_for += seen::now().saturating_sub(cupti.taken_at);
-        cupti.holder = Holder::Nobody;
+    cupti.subscriber = 0;
+    cupti.guest = false;
+    if cupti.wanted && !cupti.ended {
+        cupti.ended = true;
+        cupti.ends += 1;
+        cupti.ended_at = seen::now();
+        seen::forget_all();
     }
-    cupti.taken = cupti.taken.max(1);
     code
 }

@@ -28,17 +28,24 @@ const RELAXED: c_int = 2;
 
 /// A library that is in the process already, or that the variable names.
 pub(crate) fn open(variable: &str, names: &[&str]) -> Option<*mut c_void> {
-    let loaded = |name: CString, flags| {
-        // SAFETY: the name is a C string; the library is one that the program uses, or was told to
-        let library = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_LAZY | flags) };
-        (!library.is_null()).then_some(library)
-    };
-    if let Some(path) = std::env::var_os(variable) {
-        return loaded(CString::new(path.as_bytes()).ok()?, 0);
+    match std::env::var_os(variable) {
+        Some(path) => dlopen(path.as_bytes(), 0),
+        None => loaded(names),
     }
+}
+
+/// The first of these libraries that is in the process already.
+pub(crate) fn loaded(names: &[&str]) -> Option<*mut c_void> {
     names
         .iter()
-        .find_map(|name| loaded(CString::new(*name).ok()?, libc::RTLD_NOLOAD))
+        .find_map(|name| dlopen(name.as_bytes(), libc::RTLD_NOLOAD))
+}
+
+fn dlopen(name: &[u8], flags: c_int) -> Option<*mut c_void> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the name is a C string; the library is one that the program uses, or was told to
+    let library = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_LAZY | flags) };
+    (!library.is_null()).then_some(library)
 }
 
 /// A function of a library.

@@ -2,13 +2,22 @@
 
 use std::ffi::{CStr, CString, c_char, c_int};
 
+use crate::driver;
+
 type Demangle =
     unsafe extern "C" fn(*const c_char, *mut c_char, *mut usize, *mut c_int) -> *mut c_char;
+
+/// How much of a name fits into a line of the report.
+const LONGEST: usize = 56;
 
 /// A kernel's name without its parameters, and with the arguments of templates left out.
 pub(crate) fn readable(symbol: &[u8]) -> String {
     let name = demangled(symbol).unwrap_or_else(|| String::from_utf8_lossy(symbol).into_owned());
-    shortened(&name)
+    let name = shortened(&name);
+    match name.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{}…", &name[..at]),
+        None => name,
+    }
 }
 
 /// By the C++ library of the program, if it has one.
@@ -17,11 +26,9 @@ fn demangled(symbol: &[u8]) -> Option<String> {
         return None;
     }
     let symbol = CString::new(symbol).ok()?;
-    // SAFETY: the name is a C string
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__cxa_demangle".as_ptr()) };
-    if found.is_null() {
-        return None;
-    }
+    // By the library's name, since an interpreter's extensions bring it without making it global.
+    let found = driver::loaded(&["libstdc++.so.6", "libc++abi.so.1"])
+        .and_then(|library| driver::symbol(library, "__cxa_demangle"))?;
     // SAFETY: the C++ ABI defines the function of this name
     let demangle: Demangle = unsafe { std::mem::transmute(found) };
     let mut status = -1;
@@ -72,5 +79,6 @@ mod tests {
         assert_eq!(shortened(name), "at::native::fill<…>");
         assert_eq!(readable(b"fencepost_append"), "fencepost_append");
         assert_eq!(readable(b"_Z"), "_Z");
+        assert_eq!(readable(&[b'k'; 300]).chars().count(), LONGEST + 1);
     }
 }

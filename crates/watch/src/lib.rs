@@ -40,7 +40,10 @@ mod report;
 mod seen;
 mod watcher;
 
-pub use cupti::{cuptiFinalize, cuptiSubscribe, cuptiUnsubscribe};
+pub use cupti::{
+    cuptiEnableAllDomains, cuptiEnableCallback, cuptiEnableDomain, cuptiFinalize,
+    cuptiGetCallbackState, cuptiSubscribe, cuptiUnsubscribe,
+};
 
 /// Called by the driver while it initializes: see `CUDA_INJECTION64_PATH` in CUPTI's documentation,
 /// <https://docs.nvidia.com/cupti/main/main.html>.

@@ -1,6 +1,6 @@
 //! The report, as text of 80 columns and as JSON.
 
-use std::{fmt::Write as _, sync::atomic::Ordering, time::Duration};
+use std::{ffi::CStr, fmt::Write as _, sync::atomic::Ordering, time::Duration};
 
 use fencepost::bindings::duration_in_words;
 use serde::Serialize;
@@ -8,9 +8,9 @@ use serde::Serialize;
 use crate::{
     account::{Account, Front, complete_markers, full, others, pieces, short, words_of},
     asking::{Facts, State},
-    calls::{self, Call, Kind},
+    calls::{self, Kind},
     cupti, kernel_name,
-    seen::{self, Awaits, Life},
+    seen::{self, Awaits, Life, Thread},
 };
 
 /// The width of the text.
@@ -47,7 +47,7 @@ struct StreamReport {
 struct ThreadReport {
     tid: i32,
     name: String,
-    call: &'static str,
+    call: String,
     stream: Option<String>,
     for_ms: u64,
     remark: Option<&'static str>,
@@ -259,9 +259,10 @@ fn thread_reports(account: &Account, long: Duration) -> Vec<ThreadReport> {
     for thread in seen::threads() {
         let id = thread.inside.load(Ordering::Acquire);
         let tid = thread.tid.load(Ordering::Relaxed);
-        let (Some(call), true) = (calls::of(id), tid != 0) else {
+        if id == 0 || tid == 0 {
             continue;
-        };
+        }
+        let call = call_name(thread);
         let since = seen::since(thread.entered.load(Ordering::Relaxed));
         if since < long {
             continue;
@@ -278,31 +279,43 @@ fn thread_reports(account: &Account, long: Duration) -> Vec<ThreadReport> {
         reports.push(ThreadReport {
             tid,
             name: thread_name(tid),
-            call: call.name,
+            remark: remark(&call, calls::of(id).is_some_and(|call| call.kind.submits())),
+            call,
             stream: stream.map(short),
             for_ms: since.as_millis() as u64,
-            remark: remark(call),
         });
     }
     reports
 }
 
+/// The name of the function that the thread is in.
+fn call_name(thread: &Thread) -> String {
+    let name = thread.name.load(Ordering::Relaxed);
+    if name.is_null() {
+        return "the driver".into();
+    }
+    // SAFETY: CUPTI gives the name as a C string that is valid for ever
+    let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
+    let name = name.trim_end_matches("_ptsz").trim_end_matches("_ptds");
+    name.to_owned()
+}
+
 /// Why such a call may not return.
-fn remark(call: &Call) -> Option<&'static str> {
-    match call.kind {
-        Kind::Launch | Kind::Copy | Kind::Fill | Kind::Graph | Kind::Record | Kind::Wait => Some(
+fn remark(call: &str, submits: bool) -> Option<&'static str> {
+    if submits {
+        return Some(
             "it returns late where the stream's queue is full, and where it first loads a module, \
              which waits for other streams",
-        ),
-        Kind::Inside if call.name.contains("Load") || call.name.contains("GetFunction") => {
-            Some("loading a module waits for streams that have work")
-        }
-        Kind::Inside if call.name.contains("Free") => {
-            Some("releasing memory waits for all work that was submitted before")
-        }
-        Kind::Unload => Some("unloading a module waits for streams that have work"),
-        _ => None,
+        );
     }
+    if call.contains("Load") && !call.contains("Unload") || call.contains("GetFunction") {
+        return Some("loading a module waits for streams that have work");
+    }
+    if call.contains("Free") {
+        return Some("releasing memory waits for all work that was submitted before");
+    }
+    call.contains("Unload")
+        .then_some("unloading a module waits for streams that have work")
 }
 
 fn thread_name(tid: i32) -> String {
@@ -348,12 +361,12 @@ fn notes(account: &Account, answered: bool) -> Vec<String> {
         )),
     }
     notes.extend(never_recorded_lines(account));
-    let (taken, ms, now) = cupti::taken();
-    if taken != 0 {
-        let now = if now { ", and has it now" } else { "" };
+    let (ends, ms, now) = cupti::unseen();
+    if ends != 0 {
+        let now = if now { ", and does so now" } else { "" };
         notes.push(format!(
-            "the program's own profiler has used CUPTI for {}{now}: what was submitted before and \
-             meanwhile is not known",
+            "the program has ended all use of CUPTI (cuptiFinalize), so calls went by unseen for \
+             {}{now}: what was submitted before is not known",
             words(ms)
         ));
     }

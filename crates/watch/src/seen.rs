@@ -13,10 +13,11 @@
 use std::{
     cell::Cell,
     collections::{BTreeMap, HashMap, VecDeque},
+    ffi::c_char,
     hash::{BuildHasherDefault, Hasher},
     sync::{
         OnceLock,
-        atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -198,7 +199,7 @@ impl Inner {
             launches: 0,
             made: Line::UNKNOWN,
             last: Last {
-                kind: Kind::Inside,
+                kind: Kind::Create,
                 symbol: Vec::new(),
                 symbol_at: (0, 0),
                 at: 0,
@@ -384,6 +385,17 @@ pub(crate) fn lost(context: Option<usize>) {
     GENERATION.fetch_add(1, Ordering::AcqRel);
 }
 
+/// Calls go by unseen, so nothing that was seen is true any more.
+pub(crate) fn forget_all() {
+    lost(None);
+    forget_events();
+    CAPTURES.store(0, Ordering::SeqCst);
+    for thread in threads() {
+        thread.inside.store(0, Ordering::Relaxed);
+        thread.awaits.lock().clear();
+    }
+}
+
 /// Every entry that is or was a stream.
 pub(crate) fn streams() -> Vec<&'static Stream> {
     STREAMS_SEEN.lock().all.clone()
@@ -422,7 +434,7 @@ impl Inner {
     /// # Safety
     /// `symbol` is null or a C string.
     #[inline]
-    pub(crate) unsafe fn launched(&mut self, symbol: *const std::ffi::c_char) {
+    pub(crate) unsafe fn launched(&mut self, symbol: *const c_char) {
         self.launches += 1;
         let at = (symbol.addr(), UNLOADED.load(Ordering::Relaxed));
         if at == self.last.symbol_at && !self.last.symbol.is_empty() {
@@ -527,7 +539,7 @@ pub(crate) fn forget_event(event: usize) {
 }
 
 /// Nothing is known of any event any more.
-pub(crate) fn forget_events() {
+fn forget_events() {
     for shard in &EVENTS_SEEN {
         for state in shard.lock().values_mut() {
             *state = EventState::Unseen;
@@ -542,6 +554,10 @@ pub(crate) struct Thread {
     pub(crate) tid: AtomicI32,
     /// The callback id of the call; 0: none.
     pub(crate) inside: AtomicU32,
+    /// The function's name, which CUPTI keeps.
+    pub(crate) name: AtomicPtr<c_char>,
+    /// What is complete once the call has returned: streams, and their positions.
+    pub(crate) awaits: Lock<Vec<(StreamOf, u64)>>,
     pub(crate) stream: AtomicUsize,
     pub(crate) context: AtomicUsize,
     pub(crate) entered: AtomicU64,
@@ -617,6 +633,49 @@ fn new_thread() -> &'static Thread {
     };
     thread.tid.store(tid(), Ordering::Release);
     thread
+}
+
+/// All work that the stream has now.
+fn work_of(entry: &'static Stream) -> (StreamOf, u64) {
+    let inner = entry.0.lock();
+    let number = inner.number;
+    (StreamOf { entry, number }, inner.submitted)
+}
+
+impl Thread {
+    /// The thread begins to wait for the work that a stream has now; `None`: that all streams of
+    /// the context have.
+    pub(crate) fn awaits_stream(&self, context: usize, handle: Option<usize>) {
+        let awaited = match handle {
+            Some(handle) => stream(context, handle).into_iter().map(work_of).collect(),
+            None => streams()
+                .into_iter()
+                .filter(|entry| entry.0.lock().context == context)
+                .map(work_of)
+                .collect(),
+        };
+        *self.awaits.lock() = awaited;
+    }
+
+    /// The thread begins to wait for what an event holds now.
+    pub(crate) fn awaits_event(&self, handle: usize) {
+        let mut awaits = self.awaits.lock();
+        awaits.clear();
+        if let Some(EventState::Recorded(mark)) = event(handle) {
+            awaits.push((mark.stream, mark.position));
+        }
+    }
+
+    /// The wait is over, well or not.
+    pub(crate) fn has_waited(&self, succeeded: bool) {
+        let awaited = std::mem::take(&mut *self.awaits.lock());
+        for (of, position) in awaited.into_iter().filter(|_| succeeded) {
+            let mut inner = of.entry.0.lock();
+            if inner.number == of.number {
+                inner.complete = inner.complete.max(position);
+            }
+        }
+    }
 }
 
 pub(crate) fn threads() -> Vec<&'static Thread> {

@@ -58,6 +58,34 @@ pub(crate) enum Call {
     StreamWriteValue32 = 663,
 }
 
+impl Call {
+    fn name(self) -> &'static CStr {
+        match self {
+            Call::CtxSynchronize => c"cuCtxSynchronize",
+            Call::ModuleLoadData => c"cuModuleLoadData",
+            Call::ModuleUnload => c"cuModuleUnload",
+            Call::MemFreeHost => c"cuMemFreeHost",
+            Call::EventRecord => c"cuEventRecord",
+            Call::EventSynchronize => c"cuEventSynchronize",
+            Call::StreamCreate => c"cuStreamCreate",
+            Call::StreamSynchronize => c"cuStreamSynchronize",
+            Call::MemFree => c"cuMemFree_v2",
+            Call::StreamWaitEvent => c"cuStreamWaitEvent",
+            Call::LaunchKernel => c"cuLaunchKernel",
+            Call::EventDestroy => c"cuEventDestroy_v2",
+            Call::StreamDestroy => c"cuStreamDestroy_v2",
+            Call::StreamCreateWithPriority => c"cuStreamCreateWithPriority",
+            Call::StreamEndCapture => c"cuStreamEndCapture",
+            Call::GraphLaunch => c"cuGraphLaunch",
+            Call::LaunchHostFunc => c"cuLaunchHostFunc",
+            Call::StreamBeginCapture => c"cuStreamBeginCapture_v2",
+            Call::EventRecordWithFlags => c"cuEventRecordWithFlags",
+            Call::StreamWaitValue32 => c"cuStreamWaitValue32_v2",
+            Call::StreamWriteValue32 => c"cuStreamWriteValue32_v2",
+        }
+    }
+}
+
 /// The parameters of a call, in their order and with C's layout.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -148,7 +176,7 @@ fn tell<P>(call: Call, params: &P, symbol: Option<&CStr>, returned: Option<CUres
     let code = returned.unwrap_or(CUDA_SUCCESS);
     let data = CallbackData {
         site: returned.is_some().into(),
-        function_name: c"".as_ptr(),
+        function_name: call.name().as_ptr(),
         params: std::ptr::from_ref(params).cast(),
         returned: &raw const code,
         symbol: symbol.map_or(std::ptr::null(), CStr::as_ptr),

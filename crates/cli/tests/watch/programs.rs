@@ -321,35 +321,59 @@ type Enable = unsafe extern "C" fn(c_uint, usize, c_int, c_uint) -> c_int;
 /// Uses CUPTI itself, as a program that is linked with it finds its functions.
 fn profiled(gpu: &Gpu) {
     let a = gpu.stream();
-    gpu.launch(a, 10);
     let this = libloading::os::unix::Library::this();
-    let path = std::env::var_os("FENCEPOST_CUPTI_LIBRARY").expect("the stand-in's path");
-    // SAFETY: the stand-in may be loaded anywhere
-    let cupti = unsafe { libloading::Library::new(path) }.expect("the stand-in loads");
-    let mut subscriber = 0;
+    let (mut subscriber, none) = (0, std::ptr::null_mut());
     // SAFETY: cupti_callbacks.h declares the functions of these names with these types
+    let (subscribe, unsubscribe, enable) = unsafe {
+        (
+            this.get::<Subscribe>(b"cuptiSubscribe").expect("preloaded"),
+            this.get::<Unsubscribe>(b"cuptiUnsubscribe")
+                .expect("preloaded"),
+            this.get::<Enable>(b"cuptiEnableCallback")
+                .expect("preloaded"),
+        )
+    };
+    let callback = counts as *const c_void;
+    // SAFETY: the pointer is to a handle, and the callback is one of CUPTI's type
     unsafe {
-        let subscribe = this.get::<Subscribe>(b"cuptiSubscribe").expect("preloaded");
-        let unsubscribe = this
-            .get::<Unsubscribe>(b"cuptiUnsubscribe")
-            .expect("preloaded");
-        let enable = cupti.get::<Enable>(b"cuptiEnableCallback").expect("there");
-        let callback = counts as *const c_void;
+        assert_eq!(subscribe(&raw mut subscriber, callback, none), 0);
         assert_eq!(
-            subscribe(&raw mut subscriber, callback, std::ptr::null_mut()),
-            0
+            subscribe(&raw mut subscriber, callback, none),
+            39,
+            "one at a time"
         );
         assert_eq!(enable(1, subscriber, 1, 307), 0);
+    }
+    gpu.launch(a, 10);
+    gpu.recorded(a);
+    assert_eq!(
+        CALLS.load(Ordering::Relaxed),
+        2,
+        "before and after one launch"
+    );
+    // SAFETY: the subscriber is the one from above
+    unsafe {
+        assert_eq!(enable(0, subscriber, 1, 307), 0);
         gpu.launch(a, 10);
-        assert_eq!(
-            CALLS.load(Ordering::Relaxed),
-            2,
-            "before and after one launch"
-        );
         assert_eq!(unsubscribe(subscriber), 0);
     }
     gpu.launch(a, 10);
     assert_eq!(CALLS.load(Ordering::Relaxed), 2);
+    gpu.hold(a);
+    gpu.cuda.synchronize_stream(a);
+}
+
+/// Ends all use of CUPTI, as some profilers do.
+fn finalized(gpu: &Gpu) {
+    let a = gpu.stream();
+    gpu.launch(a, 10);
+    let this = libloading::os::unix::Library::this();
+    // SAFETY: cupti_activity.h declares the function of this name with this type
+    unsafe {
+        let finalize = this.get::<unsafe extern "C" fn() -> c_int>(b"cuptiFinalize");
+        assert_eq!(finalize.expect("preloaded")(), 0);
+    }
+    std::thread::sleep(Duration::from_secs(2));
     gpu.hold(a);
     gpu.cuda.synchronize_stream(a);
 }
@@ -511,7 +535,13 @@ pub(crate) static PROGRAMS: &[Program] = &[
     ),
     program!(
         profiled,
-        "the program's own profiler has used CUPTI for",
+        "stream 1 of cuda:0: 3 pieces of work pending, 1 of 1 markers complete",
+        "waits for a value in memory",
+        "has been in cuStreamSynchronize for stream 1"
+    ),
+    program!(
+        finalized,
+        "the program has ended all use of CUPTI (cuptiFinalize), so calls went by unseen for",
         "waits for a value in memory",
         "has been in cuStreamSynchronize for stream 2"
     ),
