@@ -55,6 +55,11 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
 
+    /// Tell the lines of a Python program that recorded, waited and launched; a call that submits
+    /// work then takes some microseconds longer
+    #[arg(long)]
+    lines: bool,
+
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     program: Vec<OsString>,
@@ -111,6 +116,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Stop> {
         .env("LD_PRELOAD", preload(&library))
         .env("FENCEPOST_WATCH_SOCKET", &socket.path)
         .env("FENCEPOST_WATCH_AFTER", args.after.to_string())
+        .env("FENCEPOST_WATCH_LINES", if args.lines { "1" } else { "0" })
         .spawn();
     let mut child = child
         .map_err(|error| Stop::Usage(format!("{} cannot be started: {error}", name.display())))?;

@@ -262,7 +262,8 @@ fn a_report_is_made_on_the_signal_and_in_json() {
     let options = ["--after", "3600", "--json", "--output", output];
     let mut child = start(folder.path(), &options, program);
     let begun = Instant::now();
-    // The signal may come before the program has begun.
+    // Before fencepost handles the signal, it would be ended by it.
+    wait_for(&file, &["\"start\""]).unwrap();
     while !std::fs::read_to_string(&file)
         .unwrap_or_default()
         .contains("stuck is stream 1")
@@ -289,4 +290,38 @@ fn a_report_is_made_on_the_signal_and_in_json() {
         "waits for marker 1 of stream 2 of cuda:0"
     );
     assert_eq!(messages.last().unwrap()["kind"], "end");
+}
+
+#[test]
+fn lines_of_a_python_program_are_told_where_they_are_asked_for() {
+    let python = Command::new("python3").arg("--version").output();
+    if !python.is_ok_and(|output| output.status.success()) {
+        return skipped("lines_of_a_python_program_are_told_where_they_are_asked_for");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("report");
+    let output = file.to_str().unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/watch/lines.py");
+    let options = ["--after", "0.5", "--lines", "--output", output];
+    let mut command = watch(folder.path(), &options, &["python3", script]);
+    let mut child = command.spawn().unwrap();
+    let told = wait_for(
+        &file,
+        &[
+            "lines.py:22: ",
+            &format!("waits for marker 1 of stream 1 of cuda:0, recorded at {script}:29"),
+            &format!("told to at {script}:33"),
+        ],
+    );
+    std::fs::write(folder.path().join("stop"), "").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(CODE));
+    told.unwrap();
+}
+
+/// Says in the summary of the tests that this one could not run.
+fn skipped(test: &str) {
+    if let Some(folder) = std::env::var_os("FENCEPOST_TABLE_DIR") {
+        let line = format!("{test}: there is no python3\n");
+        std::fs::write(Path::new(&folder).join("watch-lines.skip"), line).unwrap();
+    }
 }

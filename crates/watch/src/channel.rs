@@ -44,7 +44,7 @@ pub(crate) struct Channel {
 }
 
 /// Descriptors below are the program's: it may rely on which numbers it gets.
-const LOWEST: i32 = 500;
+pub(crate) const LOWEST: i32 = 500;
 
 impl Channel {
     pub(crate) fn open() -> Option<Channel> {
@@ -120,7 +120,8 @@ impl Channel {
     }
 }
 
-fn identity(descriptor: i32) -> Option<(u64, u64)> {
+/// Device and number of an open file; `None` where the descriptor is not open.
+pub(crate) fn identity(descriptor: i32) -> Option<(u64, u64)> {
     let mut facts = std::mem::MaybeUninit::<libc::stat>::uninit();
     // SAFETY: the pointer is to a stat
     if unsafe { libc::fstat(descriptor, facts.as_mut_ptr()) } != 0 {

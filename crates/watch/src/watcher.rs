@@ -16,7 +16,7 @@ use crate::{
     asking::{Asker, Facts},
     callback::{self, FOLLOWS},
     channel::{self, Channel},
-    cupti,
+    cupti, place,
     report::Report,
     seen,
 };
@@ -58,6 +58,7 @@ pub(crate) fn start() {
     let Some(mut channel) = Channel::open() else {
         return;
     };
+    place::start();
     if let Err(why) = cupti::start() {
         channel.send("trouble", json!(why));
     } else {
