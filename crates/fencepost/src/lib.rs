@@ -55,6 +55,8 @@
 //! - `tracing`: events for [`tracing`](https://docs.rs/tracing) of what happens on threads of the
 //!   library: a thread that cannot be started, a lost device, a callback that panicked.
 //! - `trace`: spans of streams and of threads on one axis, and arrows for waits: see [`trace`].
+//! - `tracing-layer`: a layer that puts spans of `tracing` into a trace; brings
+//!   `tracing-subscriber`.
 //! - `conformance`: the conformance suite, as library code.
 //! - `mutants`: devices that are wrong in one way each, which the suite must notice.
 #![deny(missing_docs, unsafe_code)]

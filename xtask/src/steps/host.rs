@@ -21,6 +21,7 @@ pub(crate) const FEATURE_SETS: &[&str] = &[
     "conformance,vulkan",
     "tracing",
     "trace",
+    "tracing-layer",
 ];
 
 pub(super) fn steps() -> Vec<Step> {

@@ -14,7 +14,7 @@ use fencepost::{Event, Stream, cuda, testing::work};
 use super::{
     Base, Bench, Figures, GATE, Measure, Row, against,
     harness::{How, Side, in_settled_turns},
-    row,
+    row, tracing,
 };
 use crate::Stop;
 
@@ -74,6 +74,8 @@ pub(super) const MEASURES: &[Measure] = &[
         bench.cuda_await_cost("await, 2 ms, processor time", 2_000_000)
     }),
     ("each of 200 awaited", Bench::cuda_await_many),
+    ("span of a stream", Bench::cuda_span),
+    ("span of a thread", Bench::host_span),
     ("next of 10,000 + work", Bench::any_of_many),
     ("next of 10,000 + 10 ms of work", Bench::any_of_many_asleep),
     ("synchronize_any of 10,000", Bench::any_of_many_at_once),
@@ -217,6 +219,30 @@ impl Bench {
         });
         let base = ("cuStreamWaitEvent", Some(0.2));
         self.compare("wait, complete", base, &sides, ours, bare)
+    }
+
+    /// A span of a stream, which the trace keeps. Its thread takes spans in meanwhile.
+    fn cuda_span(&self) -> Result<Row, Stop> {
+        let (sides, trace) = (self.sides()?, tracing::kept());
+        let (start, end) = (sides.bare.event(true)?, sides.bare.event(true)?);
+        let ours: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                let span = black_box(&trace).span(black_box("forward"), black_box(&sides.ours));
+                drop(black_box(span));
+            }
+            Ok(())
+        });
+        let bare: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                black_box(&sides.bare).record(black_box(&start))?;
+                black_box(&sides.bare).record(black_box(&end))?;
+            }
+            Ok(())
+        });
+        let base = ("two timed cuEventRecord", Some(1.05));
+        let row = self.compare("span of a stream", base, &sides, ours, bare)?;
+        tracing::nothing_is_lost(&trace)?;
+        Ok(row)
     }
 
     /// What is behind the gate is let go in the same turn, so the queue stays short.

@@ -24,6 +24,7 @@ mod many;
 mod measuring;
 #[cfg(target_vendor = "apple")]
 mod metal;
+mod tracing;
 mod vulkan;
 
 /// Measure what each operation costs beside the bare primitive or driver call
@@ -136,6 +137,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
         ("next of 10,000 + 10 ms of work", Bench::any_of_many_asleep),
         ("synchronize_any of 10,000", Bench::any_of_many_at_once),
         ("measure, each sample", Bench::measure_sample),
+        ("span of a thread", Bench::host_span),
     ];
     let measures = match bench.device.backend() {
         Backend::Host => on_host,

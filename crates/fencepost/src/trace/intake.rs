@@ -162,7 +162,7 @@ impl Shared {
         let attributes = ended.noted.attributes.as_deref();
         lock(&self.store).store.add(&Told {
             track: recorder.track,
-            name: &ended.noted.name.get(),
+            name: &ended.noted.name,
             attributes: attributes.map_or(&[], Vec::as_slice),
             start,
             length,

@@ -83,6 +83,8 @@ mod identifiers;
 mod intake;
 mod json;
 mod lanes;
+#[cfg(feature = "tracing-layer")]
+mod layer;
 mod messages;
 mod names;
 mod pending;
@@ -108,6 +110,8 @@ use std::{
     sync::{Arc, Weak},
 };
 
+#[cfg(feature = "tracing-layer")]
+pub use self::layer::TraceLayer;
 use self::{
     pending::Begun,
     recorder::{Pair, Recorder},
@@ -233,8 +237,11 @@ pub struct Summary {
     pub failed: usize,
     /// Spans of streams that are not over, or not known to be.
     pub unfinished: usize,
-    /// Those that were not recorded, or are not kept any more: see [`Options`].
+    /// Those that are missing: that were not recorded, or are not kept any more. See [`Options`].
     pub dropped: u64,
+    /// Those of the dropped ones that were not recorded: the driver refused, or too much was
+    /// pending.
+    pub lost: u64,
     /// Why the first span was dropped that could not be recorded, or the first clock not be read.
     pub first_error: Option<String>,
 }
@@ -491,12 +498,14 @@ impl Trace {
         let recorders = shared.recorders().into_iter();
         let pending = recorders.map(|recorder| recorder.pending.count());
         let unfinished = pending.map(|(open, ended)| open + ended).sum();
+        let lost = shared.dropped.load(Ordering::Relaxed);
         let stored = lock(&shared.store);
         Summary {
             finished: stored.store.len() - stored.store.failed,
             failed: stored.store.failed,
             unfinished,
-            dropped: stored.store.dropped + shared.dropped.load(Ordering::Relaxed),
+            dropped: stored.store.dropped + lost,
+            lost,
             first_error: shared.first_error(),
         }
     }

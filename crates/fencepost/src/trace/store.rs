@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     picture,
+    text::Text,
     value::{Noted, Value},
 };
 
@@ -38,7 +39,7 @@ pub(super) struct Record {
 #[derive(Clone, Debug)]
 pub(super) struct Told<'a> {
     pub(super) track: u32,
-    pub(super) name: &'a str,
+    pub(super) name: &'a Text,
     pub(super) attributes: &'a [Noted],
     pub(super) start: f64,
     pub(super) length: f64,
@@ -88,11 +89,16 @@ impl Record {
     }
 }
 
+/// So many texts are found without a look into the table.
+const NEAR: usize = 64;
+
 pub(super) struct Store {
     full: VecDeque<Arc<Block>>,
     /// The block that is being filled.
     filling: Block,
     texts: HashMap<Arc<str>, u32>,
+    /// Numbers of texts, by their ends: what is found there need not be looked up.
+    near: [u32; NEAR],
     /// How many of the first block are dropped.
     gone: usize,
     capacity: usize,
@@ -107,6 +113,7 @@ impl Store {
             full: VecDeque::new(),
             filling: Block::default(),
             texts: HashMap::new(),
+            near: [0; NEAR],
             gone: 0,
             capacity: capacity.max(1),
             dropped: 0,
@@ -126,7 +133,7 @@ impl Store {
             length: told.length,
             values: told.values,
             track: told.track,
-            name: self.text(told.name),
+            name: self.name(told.name),
             attributes: self.note(told.attributes),
             failure,
             is_mark: told.is_mark,
@@ -161,8 +168,32 @@ impl Store {
         }
     }
 
+    fn name(&mut self, name: &Text) -> u32 {
+        self.find(name.bytes(), |store| store.look_up(&name.get()))
+    }
+
     /// The number of a text of the block that is being filled.
     fn text(&mut self, text: &str) -> u32 {
+        self.find(text.as_bytes(), |store| store.look_up(text))
+    }
+
+    #[inline]
+    fn find(&mut self, bytes: &[u8], look_up: impl FnOnce(&mut Store) -> u32) -> u32 {
+        let ends = [bytes.first(), bytes.last()].map(|byte| byte.map_or(0, |b| usize::from(*b)));
+        let place = (ends[0] * 5 + ends[1] * 3 + bytes.len()) % NEAR;
+        let near = self.near[place];
+        match self.filling.texts.get(near as usize) {
+            Some(known) if known.as_bytes() == bytes => near,
+            _ => {
+                let number = look_up(self);
+                self.near[place] = number;
+                number
+            }
+        }
+    }
+
+    #[cold]
+    fn look_up(&mut self, text: &str) -> u32 {
         if let Some(known) = self.texts.get(text) {
             return *known;
         }
@@ -183,7 +214,7 @@ impl Store {
                 Value::Bool(value) => picture::Value::Bool(*value),
                 Value::Text(value) => picture::Value::Text(self.text(value)),
             };
-            let name = self.text(&noted.name.get());
+            let name = self.name(&noted.name);
             self.filling.attributes.push(Attribute {
                 name,
                 value,
@@ -216,7 +247,7 @@ mod tests {
     fn told(name: &str, failure: Option<&'static str>) -> Told<'static> {
         Told {
             track: 0,
-            name: String::leak(name.into()),
+            name: Box::leak(Box::new(Text::new(name))),
             attributes: &[],
             start: 1.0,
             length: 2.0,

@@ -27,14 +27,17 @@ impl Text {
         }
     }
 
-    pub(super) fn get(&self) -> Cow<'_, str> {
+    #[inline]
+    pub(super) fn bytes(&self) -> &[u8] {
         match self {
-            // It is a whole text, so nothing is ever replaced.
-            Text::Short { length, bytes } => {
-                String::from_utf8_lossy(&bytes[..usize::from(*length).min(SHORT)])
-            }
-            Text::Long(text) => Cow::Borrowed(text),
+            Text::Short { length, bytes } => &bytes[..usize::from(*length).min(SHORT)],
+            Text::Long(text) => text.as_bytes(),
         }
+    }
+
+    /// The text. It is a whole one, so nothing is ever replaced.
+    pub(super) fn get(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.bytes())
     }
 }
 

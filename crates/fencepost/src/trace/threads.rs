@@ -61,10 +61,9 @@ impl Buffer {
     pub(super) fn take_in(&self, store: &mut Store, spare: &mut Vec<HostRecord>) {
         std::mem::swap(&mut *self.0.lock(), spare);
         for record in spare.drain(..) {
-            let name = record.name.get();
             store.add(&Told {
                 track: record.track,
-                name: &name,
+                name: &record.name,
                 attributes: record.attributes.as_deref().map_or(&[], Vec::as_slice),
                 start: record.start as f64,
                 length: record.length as f64,
