@@ -391,7 +391,7 @@ impl Serialize for Args<'_> {
                 }
                 Value::Signed(value) => map.serialize_entry(&key, &value.to_string())?,
                 Value::Unsigned(value) => map.serialize_entry(&key, &Exact(value))?,
-                // JSON has neither infinity nor NaN, and some readers stop at them.
+                // JSON has neither infinity nor NaN. A reader drops what stands behind them.
                 Value::Float(value) if value.is_finite() => map.serialize_entry(&key, &value)?,
                 Value::Float(value) => map.serialize_entry(&key, &value.to_string())?,
                 Value::Bool(value) => map.serialize_entry(&key, &value)?,

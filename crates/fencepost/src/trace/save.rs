@@ -25,8 +25,8 @@ impl Trace {
     ///
     /// | suffix | is for |
     /// |---|---|
-    /// | `.pftrace` | [Perfetto](https://ui.perfetto.dev). Loses nothing, and files of one boot join |
-    /// | `.json` | Chrome's format, for what reads that: `chrome://tracing`, speedscope |
+    /// | `.pftrace` | [Perfetto](https://ui.perfetto.dev); files of one boot join by `cat` |
+    /// | `.json` | Chrome's format, for what reads that: Chrome's DevTools, speedscope |
     /// | `.svg` | a picture, for a page or a report |
     ///
     /// It takes in what is complete, as [`collect`](Trace::collect) does; spans that are not over
