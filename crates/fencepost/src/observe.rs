@@ -38,18 +38,19 @@ fn list() -> &'static List {
     LIST.get_or_make(|_| RwLock::default())
 }
 
-/// Tells `observer` from now on, while it lives.
+/// Tells `observer` from now on, until it is [removed](remove).
 pub(crate) fn add(observer: Weak<dyn Observer>) {
-    let mut list = list().write().unwrap_or_else(PoisonError::into_inner);
-    list.retain(|observer| observer.strong_count() > 0);
-    list.push(observer);
-    COUNT.store(list.len(), Ordering::Relaxed);
+    change(|list| list.push(observer));
 }
 
-/// Removes those that are gone.
-pub(crate) fn sweep() {
+/// Tells `observer` no more, whoever still holds it.
+pub(crate) fn remove(observer: &Weak<dyn Observer>) {
+    change(|list| list.retain(|other| !other.ptr_eq(observer)));
+}
+
+fn change(change: impl FnOnce(&mut Vec<Weak<dyn Observer>>)) {
     let mut list = list().write().unwrap_or_else(PoisonError::into_inner);
-    list.retain(|observer| observer.strong_count() > 0);
+    change(&mut list);
     COUNT.store(list.len(), Ordering::Relaxed);
 }
 
@@ -78,4 +79,10 @@ fn tell(tell: impl Fn(&dyn Observer)) {
     let observers: Vec<_> = list.iter().filter_map(Weak::upgrade).collect();
     drop(list);
     observers.iter().for_each(|observer| tell(&**observer));
+}
+
+#[cfg(test)]
+pub(crate) fn is_told(observer: &Weak<dyn Observer>) -> bool {
+    let list = list().read().unwrap_or_else(PoisonError::into_inner);
+    list.iter().any(|other| other.ptr_eq(observer))
 }

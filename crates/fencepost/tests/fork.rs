@@ -12,7 +12,7 @@ use std::{
 
 use fencepost::{
     Device, Error, Event, Gate, Result, Status, WaitSet, synchronize_all, synchronize_any,
-    testing::work,
+    testing::work, trace::Trace,
 };
 
 mod common;
@@ -281,5 +281,38 @@ fn a_child_forked_in_host_work_or_a_callback_ends_with_it() {
             }
         }
         stream.synchronize_timeout(PATIENCE).unwrap();
+    });
+}
+
+#[test]
+fn a_child_touches_nothing_of_its_parents_trace_and_may_make_one() {
+    common::in_a_process_of_its_own(|| {
+        let stream = Device::open("host").unwrap().new_stream().unwrap();
+        let trace = Trace::new();
+        trace.span("before", &stream).end();
+        let (open, host) = (
+            trace.span("open", &stream).into_owned(),
+            trace.host_span("host").into_owned(),
+        );
+        let mut guards = Some((open, host, trace.clone()));
+        in_a_forked_child(|| {
+            trace.host_span("child").end();
+            trace.span("child", &stream).end();
+            trace.instant("child", &stream).with("number", 1);
+            trace.host_instant("child");
+            drop(guards.take());
+            assert_eq!(trace.collect().finished, 0);
+            let own = Trace::new();
+            let stream = Device::open("host").unwrap().new_stream().unwrap();
+            let (one, two) = (own.span("own", &stream), own.host_span("own"));
+            drop((one, two));
+            stream.synchronize().unwrap();
+            assert_eq!(own.collect().finished, 2);
+            drop(trace.clone());
+        });
+        drop(guards);
+        stream.synchronize().unwrap();
+        let summary = trace.collect();
+        assert_eq!((summary.finished, summary.dropped), (3, 0), "{summary}");
     });
 }

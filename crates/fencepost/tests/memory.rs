@@ -10,7 +10,11 @@ use std::{
     },
 };
 
-use fencepost::{Device, Event, testing::work};
+use fencepost::{
+    Device, Event,
+    testing::work,
+    trace::{Options, Trace},
+};
 
 mod common;
 
@@ -103,6 +107,44 @@ fn a_live_event_takes_at_most_256_bytes() {
     gate.open();
     stream.synchronize().unwrap();
     common::write_table("memory-event", "Bytes a live host event", &table);
+}
+
+#[test]
+fn a_finished_span_takes_at_most_60_bytes() {
+    const SPANS: usize = 200_000;
+    let _alone = alone();
+    let stream = device().new_stream().unwrap();
+    let trace = Trace::with_options(Options::default().capacity(SPANS));
+    // What a trace has for its threads and streams does not belong to the spans.
+    let record = |count: usize| {
+        for number in 0..count {
+            let name = ["load", "forward", "backward"][number % 3];
+            match number % 10 {
+                0 => trace.span(name, &stream).end(),
+                _ => trace.host_span(name).end(),
+            }
+            if number % 1000 == 0 {
+                trace.collect();
+            }
+        }
+    };
+    record(2000);
+    let begun = trace.collect().finished;
+    let before = live();
+    record(SPANS / 2);
+    let half = trace.collect();
+    let bytes = (live() - before) as f64 / (half.finished - begun) as f64;
+    let table = format!("{bytes:.1} B each of {} spans\n", half.finished);
+    assert!(bytes <= 60.0, "{table}");
+    common::write_table("memory-span", "Bytes a finished span", &table);
+    // Once the capacity is reached, nothing grows.
+    record(SPANS);
+    trace.collect();
+    let full = live();
+    record(SPANS);
+    assert_eq!(trace.collect().finished, SPANS);
+    let grown = live() - full;
+    assert!(grown < 500_000, "{grown} bytes more");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use fencepost::{Device, Error, Event, Stream};
+use fencepost::{Device, Error, Event, Stream, trace::Trace};
 
 mod common;
 
@@ -81,6 +81,15 @@ fn a_failure_that_nobody_asks_for_is_reported_once() {
     nothing_before("while a marker is kept");
     drop(marker);
     assert!(next(&told).contains("kept by a marker"));
+
+    // A trace that comes across it asks for nobody, and keeps nothing of it alive.
+    let trace = Trace::new();
+    let stream = failing(&device, "traced");
+    trace.span("work", &stream).end();
+    assert_eq!(trace.collect().failed, 1);
+    drop(stream);
+    assert!(next(&told).contains("traced"));
+    drop(trace);
 
     // Streams that inherit it are one report, and whoever sees it at any of them has seen it.
     for seen in [false, true] {

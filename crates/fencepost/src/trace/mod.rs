@@ -57,10 +57,14 @@
 //! An arrow goes from what was awaited to what waited: for [`Stream::wait`], `wait_foreign`,
 //! [`Event::wait`](crate::Event::wait), `wait_event` and [`Gate::wait`](crate::Gate::wait), also
 //! where the marker was complete by then. It needs no timed marker, since it is drawn between
-//! spans, by their order on their streams: from the end of the span that ended last before the
-//! awaited marker, or from the start of the span that was open there if that was begun later; to
-//! the start of the first span behind the wait, or into the span that the wait is in if no other
-//! begins there. A stream that has no such span gets a mark. Of a gate it begins on the thread that opened it, at that moment.
+//! spans, by their order on their streams:
+//! - It begins at the end of the span that ended last before the awaited marker; or at the start of
+//!   the span that was open there, if that was begun later.
+//! - It ends in the span that the wait is in, or at the first span that begins behind the wait, also
+//!   within that one.
+//! - A stream that has no such span gets a mark.
+//!
+//! Of a gate it begins on the thread that opened it, at that moment.
 //! Where neither stream has a span, and for a gate that was not opened, there is no arrow.
 //!
 //! # The axis
@@ -211,13 +215,17 @@ impl Drop for Handle {
     fn drop(&mut self) {
         match self.shared.is_ours() {
             true => {
+                observe::remove(&observer(&self.shared));
                 self.shared.stop();
-                observe::sweep();
             }
             // A thread of the parent may hold any lock: it is leaked.
             false => std::mem::forget(self.shared.clone()),
         }
     }
+}
+
+fn observer(shared: &Arc<Shared>) -> Weak<dyn Observer> {
+    Arc::downgrade(shared) as _
 }
 
 /// What a trace holds, as [`Trace::summary`] tells.
@@ -297,8 +305,7 @@ impl Trace {
     #[must_use]
     pub fn with_options(options: Options) -> Trace {
         let shared = Shared::new(options);
-        let observer: Weak<dyn Observer> = Arc::downgrade(&shared) as _;
-        observe::add(observer);
+        observe::add(observer(&shared));
         Trace {
             handle: Arc::new(Handle { shared }),
         }
@@ -462,8 +469,9 @@ impl Trace {
     /// for a stamp of each GPU, and 0.15 s at most where other work holds that up.
     ///
     /// # References
-    /// - those of [`Marker::query`](crate::Marker::query), [`Marker::elapsed`](crate::Marker::elapsed)
-    ///   and [`Device::correlate`](crate::Device::correlate)
+    /// - those of [`Marker::query`](crate::Marker::query),
+    ///   [`Marker::elapsed`](crate::Marker::elapsed) and
+    ///   [`Device::correlate`](crate::Device::correlate)
     ///
     /// ```
     /// # use fencepost::{Device, trace::Trace};
@@ -596,5 +604,25 @@ impl Trace {
 impl fmt::Debug for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Trace({})", self.summary())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod handle_tests {
+    use super::*;
+    use crate::Device;
+
+    #[test]
+    fn a_trace_that_is_gone_observes_nothing_though_its_thread_may_still_run() {
+        let stream = Device::open("host").unwrap().new_stream().unwrap();
+        let trace = Trace::new();
+        trace.span("work", &stream).end();
+        let (shared, observer) = (trace.shared().clone(), observer(trace.shared()));
+        let clone = trace.clone();
+        drop(trace);
+        assert!(observe::is_told(&observer));
+        drop(clone);
+        assert!(!observe::is_told(&observer));
+        assert!(shared.is_stopping());
     }
 }
