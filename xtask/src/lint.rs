@@ -14,6 +14,8 @@ const MEASURED: &[&str] = &["."];
 const NOT_MEASURED: &[&str] = &[
     ":!*.lock",
     ":!*.ptx",
+    ":!*.ipynb",
+    ":!*.svg",
     ":!LICENSE*",
     ":!*/LICENSE*",
     ":!fuzz/corpus",

@@ -71,7 +71,8 @@ impl From<Error> for Stop {
 }
 
 /// Runs the command that `args` name and returns its exit code: 0 for success, 1 if a check or a
-/// device failed, 2 for bad arguments; `watch` returns that of the program. The first of `args` is the program's name.
+/// device failed, 2 for bad arguments; `watch` returns that of the program. The first of `args` is
+/// the program's name.
 ///
 /// Writes to the standard output and error of the process, and blocks until the command is done.
 ///

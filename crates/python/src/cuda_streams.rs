@@ -5,8 +5,8 @@
 //! number (`cuStreamGetId`). So a kept stream is used only while the driver's number for its handle
 //! is still the same. Drivers without such numbers (before CUDA 12) have every stream wrapped anew.
 //!
-//! The legacy default streams are wrapped once and kept for ever. Streams of PyTorch's pools live as
-//! long as the process, so each thread remembers those that were current, and asks no driver.
+//! The legacy default streams are wrapped once and kept for ever. Streams of PyTorch's pools live
+//! as long as the process, so each thread remembers those that were current, and asks no driver.
 //!
 //! A handle of a default stream means another stream in each context, so the device that an object
 //! names beside such a handle decides. Other handles mean the same stream everywhere.

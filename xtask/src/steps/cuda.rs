@@ -58,7 +58,7 @@ pub(super) fn steps() -> Vec<Step> {
             parts: PARTS,
             lane: Lane::Main,
             device: STAND_IN,
-            proves: "fencepost watch explains stuck programs, on stand-ins for the driver and CUPTI",
+            proves: "fencepost watch explains stuck programs, on stand-ins for driver and CUPTI",
             count: Count::Libtest,
             ready: stand_in_loads,
             tasks: |w| {

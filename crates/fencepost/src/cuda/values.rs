@@ -38,8 +38,8 @@
 //!
 //! *Invariant: a failure point is set on its own timeline.* A wait may outlive the timeline it was
 //! made on, since `clear_error` starts another one, which does not fail by it. A timeline is
-//! replaced only once it has failed, under the lock of `current`. `set_failure_point` has that lock,
-//! so a timeline that has not failed is the current one. No driver is called under it.
+//! replaced only once it has failed, under the lock of `current`. `set_failure_point` has that
+//! lock, so a timeline that has not failed is the current one. No driver is called under it.
 
 use std::sync::Arc;
 

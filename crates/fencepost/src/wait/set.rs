@@ -298,7 +298,8 @@ impl<K> WaitSet<K> {
 
     /// Moves what has ended out of its lanes, and waits for the next one of each.
     fn settle(&mut self, mut ended: Vec<Ended>) {
-        // Put back once all are out: the place of one that has ended is free for the head of another.
+        // Put back once all are out: the place of one that has ended is free for the head of
+        // another.
         let mut left = Vec::new();
         for (head, result) in ended.drain(..) {
             let lane = self.lanes.get_mut(head.place()).and_then(Option::take);
