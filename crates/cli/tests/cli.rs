@@ -591,7 +591,7 @@ fn a_filter_picks_cases() {
 fn bench_measures_every_row() {
     let report = json(&["bench", "--quick", "--json"]);
     let rows = report["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 11);
+    assert_eq!(rows.len(), 17);
     for row in rows {
         assert!(row["median_ns"].as_f64().unwrap() > 0.0, "{row}");
         for base in row["against"].as_array().unwrap() {

@@ -138,6 +138,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
         ("synchronize_any of 10,000", Bench::any_of_many_at_once),
         ("measure, each sample", Bench::measure_sample),
         ("span of a thread", Bench::host_span),
+        ("trace save, each span", Bench::trace_save),
     ];
     let measures = match bench.device.backend() {
         Backend::Host => on_host,
