@@ -17,14 +17,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use fencepost::{Device, Elapsed, Error, Event, Stream};
+use fencepost::{Device, Error, Event, Marker, Stream, trace::Trace};
+
+use crate::stats::Interval;
 
 /// The stages' names, in their order.
 pub(crate) const STAGES: [&str; 3] = ["load", "histogram", "reduce"];
 
 pub(crate) type Counts = [u64; 256];
 
-/// The times of each chunk are kept until the end: 24 bytes a chunk.
+/// The times of each chunk are kept until the end: 48 bytes a chunk.
 pub(crate) const MOST_CHUNKS: u64 = 1 << 22;
 
 /// How the input is divided.
@@ -139,8 +141,11 @@ pub(crate) struct Outcome {
     pub(crate) chunks: u64,
     /// The counts of a plain loop, if the source has them.
     pub(crate) plain: Option<Counts>,
-    /// For each stage, how long each chunk took by the device's clock, in nanoseconds.
-    pub(crate) nanos: [Vec<f64>; 3],
+    /// For each stage, when each chunk was in it by the device's clock, in nanoseconds since the
+    /// first chunk was.
+    pub(crate) times: [Vec<Interval>; 3],
+    /// The first of the stages whose times are by one clock, together with those behind it.
+    pub(crate) one_clock_from: usize,
     /// From the first event of the first chunk to the last event of the last, by the device's
     /// clock. On a GPU, where a host stream loads, by the host's.
     pub(crate) wall_nanos: Option<f64>,
@@ -152,6 +157,7 @@ struct Shared {
     sum: Mutex<Counts>,
     /// Why a stage failed. Its stream fails then, and so do those that wait for it.
     failure: OnceLock<String>,
+    trace: Option<Trace>,
 }
 
 /// A buffer of the ring. Events alone order the stages that use it. Safe code needs a lock to share
@@ -178,10 +184,12 @@ struct Slot {
 }
 
 /// Runs the pipeline over `source`, and calls `progress` with the bytes of each chunk that is done.
+/// In `trace` each stage of a chunk is a span.
 pub(crate) fn run(
     device: &Device,
     source: Source,
     plan: &Plan,
+    trace: Option<&Trace>,
     mut progress: impl FnMut(u64),
 ) -> Result<Outcome, String> {
     let ring: Option<Vec<Slot>> = (0..plan.buffers())
@@ -192,9 +200,10 @@ pub(crate) fn run(
         source: Mutex::new(source),
         sum: Mutex::new([0; 256]),
         failure: OnceLock::new(),
+        trace: trace.cloned(),
     });
-    let mut nanos = [(); 3].map(|()| Vec::new());
-    let done = pump(device, plan, &ring, &shared, &mut nanos, &mut progress).map_err(|error| {
+    let mut times = [(); 3].map(|()| Vec::new());
+    let done = pump(device, plan, &ring, &shared, &mut times, &mut progress).map_err(|error| {
         // What a stage says about its failure is clearer than what failing did to the streams.
         let said = shared.failure.get().cloned();
         said.unwrap_or_else(|| error.to_string())
@@ -205,8 +214,9 @@ pub(crate) fn run(
         bytes: done.bytes,
         chunks: done.chunks,
         plain: turn(&shared.source)?.plain(),
-        nanos,
-        wall_nanos: done.wall.map(|wall| wall.as_nanos_f64()),
+        wall_nanos: done.wall_nanos,
+        times,
+        one_clock_from: 0,
     })
 }
 
@@ -214,7 +224,7 @@ pub(crate) fn run(
 struct Done {
     bytes: u64,
     chunks: u64,
-    wall: Option<Elapsed>,
+    wall_nanos: Option<f64>,
 }
 
 /// Submits every chunk and waits for all. An input of unknown length has ended where a chunk is
@@ -224,31 +234,26 @@ fn pump(
     plan: &Plan,
     ring: &[Slot],
     shared: &Arc<Shared>,
-    nanos: &mut [Vec<f64>; 3],
+    times: &mut [Vec<Interval>; 3],
     progress: &mut impl FnMut(u64),
 ) -> Result<Done, Error> {
-    let streams = (0..plan.streams).map(|_| device.new_stream());
-    let streams = streams.collect::<Result<Vec<_>, _>>()?;
+    let streams = named_streams(device, plan.streams)?;
     let (chunks, slots) = (plan.chunks().unwrap_or(u64::MAX), ring.len() as u64);
     let slot_of = |chunk: u64| &ring[(chunk % slots) as usize];
-    let mut ends = None;
+    let mut first = None;
     let mut done = Done {
         bytes: 0,
         chunks: 0,
-        wall: None,
+        wall_nanos: None,
     };
     // Returns whether the chunk has bytes.
     let mut harvest = |chunk: u64| {
         let slot = slot_of(chunk);
-        let len = slot.harvest(nanos)? as u64;
+        let len = slot.harvest(&mut first, times)? as u64;
         if len > 0 {
             done.bytes += len;
             done.chunks += 1;
-            let first = match ends.take() {
-                Some((first, _)) => first,
-                None => slot.events[0].0.marker(),
-            };
-            ends = Some((first, slot.events[2].1.marker()));
+            done.wall_nanos = times[2].last().map(|reduced| reduced.end);
             progress(len);
         }
         Ok::<bool, Error>(len > 0)
@@ -275,10 +280,23 @@ fn pump(
     for chunk in harvested..submitted {
         harvest(chunk)?;
     }
-    if let Some((Some(first), Some(last))) = ends {
-        done.wall = Some(first.elapsed(&last)?);
-    }
     Ok(done)
+}
+
+/// Streams with names that say what they do.
+fn named_streams(device: &Device, count: usize) -> Result<Vec<Stream>, Error> {
+    let named = (0..count).map(|number| {
+        let stream = device.new_stream()?;
+        match (number, count) {
+            (0, 1) => stream.set_name("all stages"),
+            (0, _) => stream.set_name("load"),
+            (1, 2) => stream.set_name("histogram and reduce"),
+            (number, _) if number == count - 1 => stream.set_name("reduce"),
+            (number, _) => stream.set_name(&format!("histogram {number}")),
+        }
+        Ok(stream)
+    });
+    named.collect()
 }
 
 /// Counts the same chunks with the same code on the calling thread, without a stream or an event.
@@ -326,11 +344,11 @@ impl Slot {
         chunk: u64,
     ) -> Result<(), Error> {
         let [load, histogram, reduce] = stage_streams(streams, chunk);
-        let [loaded, counted, reduced] = &self.events;
+        let [loaded, counted, _] = &self.events;
         let name = plan.name.clone();
         let len = plan.len_of(chunk);
 
-        self.stage(load, loaded, shared, move |shared, buffer| {
+        self.stage((0, chunk), load, shared, move |shared, buffer| {
             buffer.pass_on(Holds::Nothing, Holds::Bytes(chunk))?;
             buffer.len = turn(&shared.source)?
                 .fill(&mut buffer.bytes[..len])
@@ -338,13 +356,13 @@ impl Slot {
             Ok(())
         })?;
         loaded.1.wait(histogram)?;
-        self.stage(histogram, counted, shared, move |_, buffer| {
+        self.stage((1, chunk), histogram, shared, move |_, buffer| {
             buffer.pass_on(Holds::Bytes(chunk), Holds::Counts(chunk))?;
             buffer.counts = count(&buffer.bytes[..buffer.len]);
             Ok(())
         })?;
         counted.1.wait(reduce)?;
-        self.stage(reduce, reduced, shared, move |shared, buffer| {
+        self.stage((2, chunk), reduce, shared, move |shared, buffer| {
             buffer.pass_on(Holds::Counts(chunk), Holds::Nothing)?;
             let mut sum = turn(&shared.sum)?;
             add(&mut sum, &buffer.counts);
@@ -352,16 +370,22 @@ impl Slot {
         })
     }
 
-    /// Puts `work` on `stream`, between the two events.
+    /// Puts the `work` of a stage on `stream`, between its two events.
     fn stage(
         &self,
+        (stage, chunk): (usize, u64),
         stream: &Stream,
-        (start, end): &(Event, Event),
         shared: &Arc<Shared>,
         work: impl FnOnce(&Shared, &mut Buffer) -> Result<(), String> + Send + 'static,
     ) -> Result<(), Error> {
+        let (start, end) = &self.events[stage];
         let (shared, buffer) = (shared.clone(), self.buffer.clone());
         start.record(stream)?;
+        // Within the two events: when they are complete, it is.
+        let trace = shared.trace.clone();
+        let span = trace
+            .as_ref()
+            .map(|trace| trace.span(STAGES[stage], stream).with("chunk", chunk));
         stream.launch(move || {
             let done = turn(&buffer).and_then(|mut buffer| work(&shared, &mut buffer));
             if let Err(why) = done {
@@ -371,23 +395,48 @@ impl Slot {
                 resume_unwind(Box::new(why));
             }
         })?;
+        drop(span);
         end.record(stream)
     }
 
-    /// Waits for the chunk's last event, then reads how long each stage took. Returns the chunk's
-    /// length.
-    fn harvest(&self, nanos: &mut [Vec<f64>; 3]) -> Result<usize, Error> {
+    /// Waits for the chunk's last event, then reads when each stage was at work. `first` is the
+    /// start of the first chunk, and is set by that. Returns the chunk's length.
+    fn harvest(
+        &self,
+        first: &mut Option<Marker>,
+        times: &mut [Vec<Interval>; 3],
+    ) -> Result<usize, Error> {
         let [_, _, (_, done)] = &self.events;
         done.synchronize()?;
         let buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         if buffer.len == 0 {
             return Ok(0);
         }
-        for ((start, end), nanos) in self.events.iter().zip(nanos) {
-            nanos.push(start.elapsed(end)?.as_nanos_f64());
+        for (events, times) in self.events.iter().zip(times) {
+            times.push(interval(first, events)?);
         }
         Ok(buffer.len)
     }
+}
+
+/// From one complete event to the other, in nanoseconds since `first`, which is set to the start of
+/// this one where there is none.
+pub(crate) fn interval(
+    first: &mut Option<Marker>,
+    (start, end): &(Event, Event),
+) -> Result<Interval, Error> {
+    let took = start.elapsed(end)?.as_nanos_f64();
+    if first.is_none() {
+        *first = start.marker();
+    }
+    let since = match (&*first, start.marker()) {
+        (Some(first), Some(start)) => first.elapsed(&start)?.as_nanos_f64(),
+        _ => 0.0,
+    };
+    Ok(Interval {
+        start: since,
+        end: since + took,
+    })
 }
 
 impl Buffer {
@@ -531,7 +580,7 @@ mod tests {
             chunk: 10,
         };
         let source = Source::file(options.try_clone().unwrap());
-        run(&Device::new_host(2), source, &plan, |_| {})
+        run(&Device::new_host(2), source, &plan, None, |_| {})
     }
 
     /// Gives a few bytes at a time, as a pipe may, and goes on after its end, as a terminal does.
@@ -568,15 +617,16 @@ mod tests {
                     ends: 0,
                 });
                 let mut told = 0;
-                let outcome = run(&Device::new_host(2), source, &plan, |n| told += n).unwrap();
+                let outcome =
+                    run(&Device::new_host(2), source, &plan, None, |n| told += n).unwrap();
                 let bytes = bytes as u64;
                 assert_eq!((outcome.bytes, outcome.chunks), (bytes, chunks));
                 assert_eq!(told, bytes);
                 assert_eq!(outcome.counts[usize::from(b'x')], bytes);
                 assert_eq!(outcome.plain, Some(outcome.counts));
                 assert_eq!(outcome.wall_nanos.is_some(), chunks > 0);
-                for nanos in outcome.nanos {
-                    assert_eq!(nanos.len() as u64, chunks);
+                for times in outcome.times {
+                    assert_eq!(times.len() as u64, chunks);
                 }
             }
         }

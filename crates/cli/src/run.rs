@@ -7,14 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fencepost::{Backend, Device};
+use fencepost::{Backend, Device, bindings, trace::Trace};
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::{
     Stop, align_numbers, gpu, open,
     pipeline::{self, Counts, MOST_CHUNKS, Outcome, Plan, STAGES, Source},
     print, print_json, progress_bar,
-    stats::{Stats, entropy},
+    stats::{Interval, Stats, common, entropy, union},
     table, units,
 };
 
@@ -53,6 +54,12 @@ pub(crate) struct Args {
         allow_negative_numbers = true)]
     chunk: usize,
 
+    /// Write when each chunk was in each stage, and what waited for what, to a file
+    ///
+    /// Its suffix names the format: .svg is a picture, .pftrace is for Perfetto, .json for Chrome.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+
     /// Print one JSON object instead of the table
     #[arg(long)]
     json: bool,
@@ -71,7 +78,13 @@ JSON fields of run (times in nanoseconds on the device's clock, sizes in bytes):
                                       end of the last
   overlap                             the sum of the stages' total_ns divided by
                                       wall_ns; 1.0 means not at all
+  overlaps                            for each two stages that one clock times,
+                                      the least first: stages, both_ns when both
+                                      were at work, and share, both_ns divided by
+                                      the time of the shorter one
   throughput_bytes_per_s              bytes divided by the seconds of wall_ns
+  trace                               with --trace: file, finished, failed,
+                                      unfinished, dropped; else null
   one_thread                          on the host, for a file of 1 MiB or more: the
                                       same code over the same chunks on one
                                       thread and on the streams, in turns, the
@@ -111,7 +124,9 @@ struct Report {
     one_thread: Option<Comparison>,
     wall_ns: Option<f64>,
     overlap: Option<f64>,
+    overlaps: Vec<Overlap>,
     throughput_bytes_per_s: Option<f64>,
+    trace: Option<Traced>,
     entropy_bits_per_byte: f64,
     histogram: Vec<u64>,
     matches: bool,
@@ -137,20 +152,33 @@ struct Stage {
     total_ns: Option<f64>,
 }
 
+/// How far two stages overlapped.
+#[derive(Serialize)]
+struct Overlap {
+    stages: [&'static str; 2],
+    both_ns: f64,
+    share: f64,
+    /// The stage that was at work for less time.
+    #[serde(skip)]
+    shorter: &'static str,
+}
+
+/// What was written to the file that `--trace` names.
+#[derive(Serialize)]
+struct Traced {
+    file: String,
+    finished: usize,
+    failed: usize,
+    unfinished: usize,
+    dropped: u64,
+}
+
 pub(crate) fn run(args: &Args) -> Result<(), Stop> {
+    if let Some(path) = &args.trace {
+        refuse_unwritable(path)?;
+    }
     let device = open(args.device.as_deref())?;
-    let (name, file) = match &args.input {
-        Some(path) if path.as_os_str() == "-" => ("standard input".into(), None),
-        Some(path) => (path.display().to_string(), Some(open_regular(path)?)),
-        None => {
-            let path = std::env::current_exe().map_err(|error| {
-                Stop::Usage(format!(
-                    "cannot find this program's executable: {error}; name a file with --input"
-                ))
-            })?;
-            (path.display().to_string(), Some(open_regular(&path)?))
-        }
-    };
+    let (name, file) = input(args)?;
     let plan = Plan {
         name,
         streams: args.streams.unwrap_or_else(|| default_streams(&device)),
@@ -164,47 +192,25 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
         None => "{msg:11} {spinner} {bytes} {binary_bytes_per_sec}",
     };
     let bar = progress_bar(plan.bytes, template);
-    bar.set_message("pipeline");
-    let done = |bytes| bar.inc(bytes);
-    let pipeline = |source| {
-        match device.backend() {
-            Backend::Host => pipeline::run(&device, source, &plan, done),
-            _ => gpu::run(&device, source, &plan, done),
-        }
-        .map_err(Stop::Failed)
+    let job = Job {
+        device: &device,
+        plan: &plan,
+        trace: args.trace.as_deref().map(|path| (Trace::new(), path)),
+        bar: &bar,
     };
-    let (outcome, plain, one_thread) = match file {
-        Some((file, bytes)) => {
-            let mut again = file.try_clone().map_err(|error| {
-                Stop::Failed(format!("cannot keep {} open: {error}", plan.name))
-            })?;
-            let outcome = pipeline(Source::file(file))?;
-            bar.set_message("plain count");
-            bar.set_position(0);
-            let plain = plain_count(&mut again, bytes, done).map_err(|why| {
-                Stop::Failed(format!("reading {} again failed: {why}", plan.name))
-            })?;
-            bar.set_message("one thread");
-            let one_thread = match device.backend() {
-                Backend::Host => {
-                    compare(&device, &mut again, &plan, bytes).map_err(Stop::Failed)?
-                }
-                // The same code does not run elsewhere.
-                _ => None,
-            };
-            (outcome, Some(plain), one_thread)
-        }
+    let (outcome, plain, one_thread, traced) = match file {
+        Some((file, bytes)) => job.over_file(file, bytes)?,
         None => {
-            let outcome = pipeline(Source::endless(std::io::stdin()))?;
+            let (outcome, traced) = job.pipeline(Source::endless(std::io::stdin()))?;
             let plain = outcome.plain;
             // It cannot be read again.
-            (outcome, plain, None)
+            (outcome, plain, None, traced)
         }
     };
     bar.finish_and_clear();
 
     let matches = plain == Some(outcome.counts);
-    let report = report(&device, &plan, outcome, one_thread, matches);
+    let report = report(&device, &plan, outcome, one_thread, traced, matches);
     match args.json {
         true => print_json(&report)?,
         false => print(&text(&report))?,
@@ -217,6 +223,90 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
             plan.name
         ))),
     }
+}
+
+/// The input's name, and the file with its length, unless it is the standard input.
+fn input(args: &Args) -> Result<(String, Option<(File, u64)>), Stop> {
+    match &args.input {
+        Some(path) if path.as_os_str() == "-" => Ok(("standard input".into(), None)),
+        Some(path) => Ok((path.display().to_string(), Some(open_regular(path)?))),
+        None => {
+            let path = std::env::current_exe().map_err(|error| {
+                Stop::Usage(format!(
+                    "cannot find this program's executable: {error}; name a file with --input"
+                ))
+            })?;
+            Ok((path.display().to_string(), Some(open_regular(&path)?)))
+        }
+    }
+}
+
+/// What the main job runs with.
+struct Job<'a> {
+    device: &'a Device,
+    plan: &'a Plan,
+    trace: Option<(Trace, &'a Path)>,
+    bar: &'a ProgressBar,
+}
+
+/// The pipeline's result, the plain counts, the comparison and what was traced.
+type Results = (Outcome, Option<Counts>, Option<Comparison>, Option<Traced>);
+
+impl Job<'_> {
+    fn over_file(&self, file: File, bytes: u64) -> Result<Results, Stop> {
+        let (device, plan, bar) = (self.device, self.plan, self.bar);
+        let mut again = file
+            .try_clone()
+            .map_err(|error| Stop::Failed(format!("cannot keep {} open: {error}", plan.name)))?;
+        let (outcome, traced) = self.pipeline(Source::file(file))?;
+        bar.set_message("plain count");
+        bar.set_position(0);
+        let plain = plain_count(&mut again, bytes, |bytes| bar.inc(bytes))
+            .map_err(|why| Stop::Failed(format!("reading {} again failed: {why}", plan.name)))?;
+        bar.set_message("one thread");
+        let one_thread = match device.backend() {
+            Backend::Host => compare(device, &mut again, plan, bytes).map_err(Stop::Failed)?,
+            // The same code does not run elsewhere.
+            _ => None,
+        };
+        Ok((outcome, Some(plain), one_thread, traced))
+    }
+
+    /// Runs the pipeline and writes the trace, also of a pipeline that fails.
+    fn pipeline(&self, source: Source) -> Result<(Outcome, Option<Traced>), Stop> {
+        self.bar.set_message("pipeline");
+        let done = |bytes| self.bar.inc(bytes);
+        let trace = self.trace.as_ref().map(|(trace, _)| trace);
+        let outcome = match self.device.backend() {
+            Backend::Host => pipeline::run(self.device, source, self.plan, trace, done),
+            _ => gpu::run(self.device, source, self.plan, trace, done),
+        };
+        let save = |(trace, path): &(Trace, &Path)| {
+            let summary = trace.collect();
+            trace.save(path).map(|()| Traced {
+                file: path.display().to_string(),
+                finished: summary.finished,
+                failed: summary.failed,
+                unfinished: summary.unfinished,
+                dropped: summary.dropped,
+            })
+        };
+        let saved = self.trace.as_ref().map(save).transpose();
+        let outcome = outcome.map_err(Stop::Failed)?;
+        let traced = saved.map_err(|error| Stop::Failed(error.to_string()))?;
+        Ok((outcome, traced))
+    }
+}
+
+/// An error before the run, rather than behind it.
+fn refuse_unwritable(path: &Path) -> Result<(), Stop> {
+    bindings::can_save_trace(path).map_err(|error| match error.kind() {
+        ErrorKind::InvalidInput => Stop::Usage(format!("--trace: {error}")),
+        _ => {
+            let path = path.display();
+            Stop::Usage(format!("--trace: cannot write {path}: {error}"))
+        }
+    })
 }
 
 /// Opens `path` only if it is a regular file: opening a pipe may block for ever.
@@ -340,7 +430,7 @@ fn compare(
         let input = from_start()?;
         let start = Instant::now();
         let input = Source::file(input);
-        let on_streams = pipeline::run(device, input, &plan, |_| {})?.counts;
+        let on_streams = pipeline::run(device, input, &plan, None, |_| {})?.counts;
         streams = streams.min(start.elapsed());
         if on_one != on_streams {
             return Err(format!(
@@ -364,13 +454,14 @@ fn report(
     plan: &Plan,
     outcome: Outcome,
     one_thread: Option<Comparison>,
+    trace: Option<Traced>,
     matches: bool,
 ) -> Report {
     let clock = device.clock();
-    let stages = STAGES.into_iter().zip(outcome.nanos);
+    let stages = STAGES.into_iter().zip(&outcome.times);
     let stages: Vec<_> = stages
-        .map(|(stage, nanos)| {
-            let stats = Stats::of(nanos);
+        .map(|(stage, times)| {
+            let stats = Stats::of(times.iter().map(|interval| interval.length()).collect());
             Stage {
                 stage,
                 n: stats.map_or(0, |stats| stats.n),
@@ -398,11 +489,69 @@ fn report(
         one_thread,
         wall_ns: outcome.wall_nanos,
         overlap: wall.map(|wall| busy / wall),
+        overlaps: overlaps(outcome.times, outcome.one_clock_from),
         throughput_bytes_per_s: wall.map(|wall| outcome.bytes as f64 / wall * 1e9),
+        trace,
         entropy_bits_per_byte: entropy(&outcome.counts),
         histogram: outcome.counts.to_vec(),
         matches,
     }
+}
+
+/// How far each two stages overlapped, the least first. Those in front of `first` are by another
+/// clock.
+fn overlaps(times: [Vec<Interval>; 3], first: usize) -> Vec<Overlap> {
+    let times = times.map(union);
+    let mut overlaps = Vec::new();
+    for right in first + 1..STAGES.len() {
+        for left in first..right {
+            let busy = |stage: usize| times[stage].iter().map(|i| i.length()).sum::<f64>();
+            let shorter = if busy(left) < busy(right) {
+                left
+            } else {
+                right
+            };
+            // By a coarse clock a stage may have taken no time.
+            if busy(shorter) > 0.0 {
+                let both_ns = common(&times[left], &times[right]);
+                overlaps.push(Overlap {
+                    stages: [STAGES[left], STAGES[right]],
+                    both_ns,
+                    share: both_ns / busy(shorter),
+                    shorter: STAGES[shorter],
+                });
+            }
+        }
+    }
+    overlaps.sort_by(|a, b| a.share.total_cmp(&b.share));
+    overlaps
+}
+
+/// The lines on the two stages that overlapped least, and on the trace.
+fn more_lines(report: &Report) -> String {
+    let least = match report.overlaps.first() {
+        Some(least) if report.streams > 1 => format!(
+            "least: {} and {} were at work at once for {:.0} % of the time of {}\n",
+            least.stages[0],
+            least.stages[1],
+            least.share * 100.0,
+            least.shorter
+        ),
+        _ => String::new(),
+    };
+    let trace = match &report.trace {
+        Some(trace) => format!(
+            "trace: {} spans in {}{}\n",
+            trace.finished,
+            crate::printable(&trace.file),
+            match trace.dropped {
+                0 => String::new(),
+                dropped => format!("; {dropped} are missing, because there was no room for them"),
+            }
+        ),
+        None => String::new(),
+    };
+    least + &trace
 }
 
 fn text(report: &Report) -> String {
@@ -450,6 +599,7 @@ fn text(report: &Report) -> String {
         ),
         None => String::new(),
     };
+    let more = more_lines(report);
     let matches = match report.matches {
         true => "matches a plain single-threaded count",
         false => "DIFFERS from a plain single-threaded count",
@@ -460,6 +610,7 @@ fn text(report: &Report) -> String {
          bytes: {} in {} chunk{} of {}\n\
          \n{}\n\n\
          overlap: {overlap}\n\
+         {more}\
          throughput: {throughput}\n\
          {speed}\
          entropy: {:.4} bits per byte\n\

@@ -49,6 +49,47 @@ pub(crate) fn entropy(counts: &[u64; 256]) -> f64 {
     counts.iter().map(bits).fold(0.0, |sum, bits| sum + bits)
 }
 
+/// From one time to a later one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Interval {
+    pub(crate) start: f64,
+    pub(crate) end: f64,
+}
+
+impl Interval {
+    pub(crate) fn length(self) -> f64 {
+        self.end - self.start
+    }
+}
+
+/// The same times as intervals that are apart, in order.
+pub(crate) fn union(mut intervals: Vec<Interval>) -> Vec<Interval> {
+    intervals.sort_by(|a, b| a.start.total_cmp(&b.start));
+    let mut apart: Vec<Interval> = Vec::new();
+    for interval in intervals {
+        match apart.last_mut() {
+            Some(last) if interval.start <= last.end => last.end = last.end.max(interval.end),
+            _ => apart.push(interval),
+        }
+    }
+    apart
+}
+
+/// How long both last at once. Each is a [`union`].
+pub(crate) fn common(left: &[Interval], right: &[Interval]) -> f64 {
+    let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
+    let mut both = 0.0;
+    while let (Some(one), Some(other)) = (left.peek(), right.peek()) {
+        let shared = one.end.min(other.end) - one.start.max(other.start);
+        both += shared.max(0.0);
+        match one.end <= other.end {
+            true => left.next(),
+            false => right.next(),
+        };
+    }
+    both
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,5 +133,30 @@ mod tests {
         assert!(entropy(&counts).is_sign_positive());
         counts[66] = 1000;
         assert_eq!(entropy(&counts), 1.0);
+    }
+
+    fn intervals(times: &[(f64, f64)]) -> Vec<Interval> {
+        let interval = |&(start, end)| Interval { start, end };
+        times.iter().map(interval).collect()
+    }
+
+    #[test]
+    fn a_union_is_apart_and_in_order() {
+        assert_eq!(union(Vec::new()), []);
+        let mixed = intervals(&[(8.0, 9.0), (0.0, 2.0), (1.0, 3.0), (3.0, 4.0), (1.0, 1.5)]);
+        assert_eq!(union(mixed), intervals(&[(0.0, 4.0), (8.0, 9.0)]));
+    }
+
+    #[test]
+    fn what_two_have_in_common_is_what_a_count_of_steps_finds() {
+        let left = intervals(&[(0.0, 4.0), (8.0, 9.0), (12.0, 20.0)]);
+        let right = intervals(&[(3.0, 8.5), (10.0, 12.0), (13.0, 14.0), (15.0, 30.0)]);
+        let at_work = |of: &[Interval], at: f64| of.iter().any(|i| i.start <= at && at < i.end);
+        let steps = (0..300).map(|step| f64::from(step) / 10.0 + 0.05);
+        let both = steps.filter(|&at| at_work(&left, at) && at_work(&right, at));
+        let both = both.count() as f64 / 10.0;
+        assert!((common(&left, &right) - both).abs() < 1e-9);
+        assert_eq!(common(&left, &right), common(&right, &left));
+        assert_eq!(common(&left, &[]), 0.0);
     }
 }

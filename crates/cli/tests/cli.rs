@@ -469,6 +469,105 @@ fn entropy_of_known_files() {
 }
 
 #[test]
+fn a_trace_of_the_main_job_shows_every_chunk_in_every_stage() {
+    let files = Files::new();
+    let input = files.write("input", &odd_bytes(10_000));
+    for streams in ["1", "2", "4"] {
+        let trace = files.path(&format!("{streams}.json"));
+        let run = ["--device", "host", "--streams", streams, "--chunk", "1000"];
+        let files = ["--input", utf8(&input), "--trace", utf8(&trace)];
+        let report = json(&[&["run", "--json"], &run[..], &files[..]].concat());
+        assert_eq!(report["trace"]["file"], utf8(&trace));
+        assert_eq!(report["trace"]["finished"], 30);
+        assert_eq!(report["trace"]["dropped"], 0);
+        let text = fs::read_to_string(&trace).expect("it was written");
+        let written: Value = serde_json::from_str(&text).expect("it is JSON");
+        let events = written["traceEvents"].as_array().expect("there are events");
+        for stage in ["load", "histogram", "reduce"] {
+            let chunks = events.iter().filter(|event| event["name"] == stage);
+            let mut chunks: Vec<_> = chunks
+                .map(|event| event["args"]["chunk"].as_u64())
+                .collect();
+            chunks.sort_unstable();
+            assert_eq!(chunks, (0..10).map(Some).collect::<Vec<_>>(), "{stage}");
+        }
+    }
+    let svg = files.path("run.svg");
+    let said = good(fencepost(&[
+        "--device",
+        "host",
+        "--input",
+        utf8(&input),
+        "--trace",
+        utf8(&svg),
+    ]));
+    assert!(said.contains("\ntrace: 3 spans in "), "{said}");
+    let picture = fs::read_to_string(&svg).expect("it was written");
+    assert!(picture.starts_with("<svg "), "{picture}");
+}
+
+#[test]
+fn a_trace_that_cannot_be_written_is_refused_before_the_run() {
+    let files = Files::new();
+    let input = files.write("input", b"x");
+    let refused_trace = |trace: &Path, hints: &[&str]| {
+        let run = ["run", "--device", "host", "--input", utf8(&input)];
+        refused(
+            fencepost(&[&run[..], &["--trace", utf8(trace)]].concat()),
+            hints,
+        );
+    };
+    for name in ["run.txt", "run", ".svg"] {
+        refused_trace(&files.path(name), &["--trace", ".pftrace", ".json", ".svg"]);
+    }
+    refused_trace(&files.path("nowhere/run.svg"), &["--trace", "run.svg"]);
+    let folder = files.path("folder.svg");
+    fs::create_dir(&folder).expect("a folder");
+    refused_trace(&folder, &["--trace", "folder.svg"]);
+    let left = fs::read_dir(files.0.path()).expect("it is there");
+    assert_eq!(left.count(), 2, "nothing is left behind");
+}
+
+#[test]
+fn the_stages_that_overlapped_least_are_named() {
+    let files = Files::new();
+    let input = files.write("input", &odd_bytes(1 << 20));
+    let args = [
+        "--device",
+        "host",
+        "--chunk",
+        "64K",
+        "--input",
+        utf8(&input),
+    ];
+    let report = json(&[&["run", "--json"], &args[..]].concat());
+    let overlaps = report["overlaps"]
+        .as_array()
+        .expect("there are three pairs");
+    assert_eq!(overlaps.len(), 3);
+    let shares: Vec<_> = overlaps
+        .iter()
+        .map(|overlap| overlap["share"].as_f64().expect("a number"))
+        .collect();
+    assert!(shares.is_sorted(), "{shares:?}");
+    assert!(
+        shares
+            .iter()
+            .all(|share| (0.0..=1.0 + 1e-9).contains(share))
+    );
+    assert_eq!(report["trace"], Value::Null);
+
+    let said = good(fencepost(&args));
+    assert!(said.contains("\nleast: "), "{said}");
+    let said = good(fencepost(&[&args[..], &["--streams", "1"]].concat()));
+    assert!(!said.contains("\nleast: "), "{said}");
+    let one = json(&[&["run", "--json", "--streams", "1"], &args[..]].concat());
+    for overlap in one["overlaps"].as_array().expect("there are three pairs") {
+        assert_eq!(overlap["both_ns"], 0.0);
+    }
+}
+
+#[test]
 fn an_empty_file_reads_well_too() {
     let files = Files::new();
     let path = files.write("empty", b"");

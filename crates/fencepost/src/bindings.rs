@@ -369,3 +369,10 @@ pub fn host_instant(
 pub fn trace_entries(trace: &Trace) -> Entries {
     trace.entries()
 }
+
+/// The error that [`Trace::save`] would return now, without saving anything: for programs that
+/// learn it before what they trace.
+#[cfg(feature = "trace")]
+pub fn can_save_trace(path: &std::path::Path) -> std::io::Result<()> {
+    crate::trace::can_save(path)
+}

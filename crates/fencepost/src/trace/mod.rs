@@ -116,6 +116,7 @@ use std::{
 
 #[cfg(feature = "tracing-layer")]
 pub use self::layer::TraceLayer;
+pub(crate) use self::save::can_save;
 use self::{
     pending::Begun,
     recorder::{Pair, Recorder},

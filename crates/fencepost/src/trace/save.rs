@@ -94,6 +94,17 @@ pub(super) fn save(picture: &Picture, path: &Path) -> io::Result<()> {
     })
 }
 
+/// The error that [`save`] would return now, without saving anything.
+pub(crate) fn can_save(path: &Path) -> io::Result<()> {
+    writer(path)?;
+    if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let (file, beside) = create_beside(path)?;
+    drop(file);
+    fs::remove_file(&beside)
+}
+
 fn write_all(picture: &Picture, file: File, write: Writer) -> io::Result<()> {
     let mut out = io::BufWriter::with_capacity(1 << 16, file);
     write(picture, &mut out)?;
