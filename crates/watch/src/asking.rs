@@ -154,10 +154,6 @@ fn facts(
     Some(facts)
 }
 
-fn capturing() -> bool {
-    seen::CAPTURES.load(std::sync::atomic::Ordering::SeqCst) != 0
-}
-
 fn ask_stream(driver: &Driver, facts: &mut Facts, devices: &mut HashMap<usize, c_int>) -> State {
     let Facts { of, inner, .. } = facts;
     if inner.life == Life::Destroyed {
@@ -168,8 +164,7 @@ fn ask_stream(driver: &Driver, facts: &mut Facts, devices: &mut HashMap<usize, c
     }
     let is_there = || {
         let now = of.entry.0.lock();
-        // A query of a stream, or of the legacy one, breaks a capture.
-        now.number == of.number && now.life == Life::Alive && !capturing()
+        now.number == of.number && now.life == Life::Alive && seen::forbidden().is_none()
     };
     let (handle, context) = (inner.handle, inner.context);
     let query = || {
@@ -183,9 +178,8 @@ fn ask_stream(driver: &Driver, facts: &mut Facts, devices: &mut HashMap<usize, c
             _ => unsafe { driver.within(context, query) },
         }
     };
-    match seen::while_there([handle.max(1), context], is_there, query) {
-        None if capturing() => State::NotAsked("a stream is being captured"),
-        None | Some(None) => State::NotAsked("it was destroyed"),
+    match seen::ASKED.while_there([handle.max(1), context], is_there, query) {
+        None | Some(None) => State::NotAsked(seen::forbidden().unwrap_or("it was destroyed")),
         Some(Some((device, code))) => {
             if let Some(device) = device {
                 devices.insert(context, device);
@@ -223,12 +217,12 @@ fn holds(mark: &Mark) -> bool {
 }
 
 fn is_complete(driver: &Driver, mark: &Mark) -> bool {
-    let is_there = || holds(mark) && !capturing();
+    let is_there = || holds(mark) && seen::forbidden().is_none();
     let query = || {
         // SAFETY: `while_there` keeps it from being destroyed
         unsafe { driver.event_query(mark.event) }
     };
-    let code = seen::while_there([mark.event, 0], is_there, query);
+    let code = seen::ASKED.while_there([mark.event, 0], is_there, query);
     // If it was recorded again in between, the answer is about that record.
     code == Some(SUCCESS) && holds(mark)
 }

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     calls::{self, Call, Kind},
+    driver::Driver,
     place::{self, Line},
     seen::{self, Awaits, EventState, Inner, Stream, Thread},
 };
@@ -121,28 +122,32 @@ fn enter(call: &Call, data: &CallbackData, stream: Option<usize>, thread: &Threa
             // SAFETY: the first parameter is the event
             let event: usize = unsafe { field(data, 0) };
             seen::forget_event(event);
-            seen::until_not_asked(Some(event));
+            seen::ASKED.wait(Some(event));
         }
         Kind::Destroy => {
             if let Some(handle) = stream {
                 end_capture_of(data.context, handle);
                 seen::destroyed(data.context, handle);
-                seen::until_not_asked(Some(handle));
+                seen::ASKED.wait(Some(handle));
             }
         }
         Kind::BeginCapture => {
             seen::CAPTURES.fetch_add(1, Ordering::SeqCst);
-            seen::until_not_asked(None);
+            seen::ASKED.wait(None);
         }
         Kind::DestroyContext => {
             // SAFETY: the first parameter is the context
             let context: usize = unsafe { field(data, 0) };
             seen::lost(Some(context));
-            seen::until_not_asked(None);
+            seen::ASKED.wait(None);
         }
         Kind::Reset => {
             seen::lost(None);
-            seen::until_not_asked(None);
+            seen::ASKED.wait(None);
+        }
+        Kind::Release => {
+            seen::RELEASES.fetch_add(1, Ordering::SeqCst);
+            seen::ASKED.wait(None);
         }
         Kind::Unload => seen::unloaded(),
         _ => {}
@@ -160,6 +165,14 @@ fn exit(call: &Call, id: u32, data: &CallbackData, thread: &Thread) {
             if let Some(handle) = handle {
                 end_capture_of(data.context, handle);
             }
+        }
+        Kind::Release => {
+            // SAFETY: the first parameter is the device
+            let device: c_int = unsafe { field(data, 0) };
+            if !Driver::find().is_some_and(|driver| driver.is_active(device)) {
+                seen::lost(None);
+            }
+            seen::RELEASES.fetch_sub(1, Ordering::SeqCst);
         }
         Kind::Synchronize | Kind::SynchronizeEvent => thread.has_waited(succeeded),
         _ if !succeeded => return,

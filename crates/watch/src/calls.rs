@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     EndCapture,
     DestroyContext,
     Reset,
+    /// Of a primary context, which is destroyed where it was the last.
+    Release,
     /// Ends the life of kernels' names.
     Unload,
 }
@@ -169,6 +171,8 @@ pub(crate) static CALLS: &[Call] = &[
     row("cuCtxDestroy_v2", 322, 0, DestroyContext, None),
     row("cuDevicePrimaryCtxReset", 389, 0, Reset, None),
     row("cuDevicePrimaryCtxReset_v2", 545, 0, Reset, None),
+    row("cuDevicePrimaryCtxRelease", 387, 0, Release, None),
+    row("cuDevicePrimaryCtxRelease_v2", 544, 0, Release, None),
     row("cuModuleUnload", 22, 0, Unload, None),
     row("cuLibraryUnload", 680, 0, Unload, None),
 ];

@@ -3,12 +3,13 @@
 //! <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html>.
 
 use std::{
-    ffi::{CString, c_int, c_void},
+    ffi::{CString, c_int, c_uint, c_void},
     os::unix::ffi::OsStrExt,
 };
 
 type Query = unsafe extern "C" fn(usize) -> c_int;
 type Put = unsafe extern "C" fn(*mut c_int) -> c_int;
+type PrimaryState = unsafe extern "C" fn(c_int, *mut c_uint, *mut c_int) -> c_int;
 type PutHandle = unsafe extern "C" fn(*mut usize) -> c_int;
 
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +20,7 @@ pub(crate) struct Driver {
     pop: PutHandle,
     device: Put,
     exchange_mode: Put,
+    primary_state: PrimaryState,
 }
 
 pub(crate) const SUCCESS: c_int = 0;
@@ -69,6 +71,9 @@ impl Driver {
                 push: std::mem::transmute::<*mut c_void, Query>(find("cuCtxPushCurrent_v2")?),
                 pop: std::mem::transmute::<*mut c_void, PutHandle>(find("cuCtxPopCurrent_v2")?),
                 device: std::mem::transmute::<*mut c_void, Put>(find("cuCtxGetDevice")?),
+                primary_state: std::mem::transmute::<*mut c_void, PrimaryState>(find(
+                    "cuDevicePrimaryCtxGetState",
+                )?),
                 exchange_mode: std::mem::transmute::<*mut c_void, Put>(find(
                     "cuThreadExchangeStreamCaptureMode",
                 )?),
@@ -81,6 +86,14 @@ impl Driver {
         let mut mode = RELAXED;
         // SAFETY: the pointer is to an int, and the function is documented for any thread
         unsafe { (self.exchange_mode)(&raw mut mode) };
+    }
+
+    /// Whether the device's primary context is there.
+    pub(crate) fn is_active(&self, device: c_int) -> bool {
+        let (mut flags, mut active) = (0, 0);
+        // SAFETY: the pointers are to numbers of these types
+        let code = unsafe { (self.primary_state)(device, &raw mut flags, &raw mut active) };
+        code == SUCCESS && active != 0
     }
 
     /// # Safety

@@ -15,7 +15,7 @@
 //!
 //! From bottom to top:
 //!
-//! 1. `lock`, `place` and `calls`: which calls are followed, and where their streams are.
+//! 1. `lock`, `asked`, `place` and `calls`: which calls are followed, and where their streams are.
 //! 2. `seen`: what was seen of streams, events and threads.
 //! 3. `callback`: writes to it, on the program's threads.
 //! 4. `driver` and `asking`: asks the driver how far its streams are, on a thread of its own.
@@ -26,20 +26,36 @@
 #![cfg(target_os = "linux")]
 #![deny(unsafe_op_in_unsafe_fn)]
 
+#[cfg(not(loom))]
 mod account;
+#[cfg_attr(loom, allow(dead_code))]
+mod asked;
+#[cfg(not(loom))]
 mod asking;
+#[cfg(not(loom))]
 mod callback;
+#[cfg(not(loom))]
 mod calls;
+#[cfg(not(loom))]
 mod channel;
+#[cfg(not(loom))]
 mod cupti;
+#[cfg(not(loom))]
 mod driver;
+#[cfg(not(loom))]
 mod kernel_name;
+#[cfg(not(loom))]
 mod lock;
+#[cfg(not(loom))]
 mod place;
+#[cfg(not(loom))]
 mod report;
+#[cfg(not(loom))]
 mod seen;
+#[cfg(not(loom))]
 mod watcher;
 
+#[cfg(not(loom))]
 pub use cupti::{
     cuptiEnableAllDomains, cuptiEnableCallback, cuptiEnableDomain, cuptiFinalize,
     cuptiGetCallbackState, cuptiSubscribe, cuptiUnsubscribe,
@@ -47,6 +63,7 @@ pub use cupti::{
 
 /// Called by the driver while it initializes: see `CUDA_INJECTION64_PATH` in CUPTI's documentation,
 /// <https://docs.nvidia.com/cupti/main/main.html>.
+#[cfg(not(loom))]
 #[unsafe(no_mangle)]
 pub extern "C" fn InitializeInjection() -> std::ffi::c_int {
     callback::guarded(watcher::start);

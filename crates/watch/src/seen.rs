@@ -23,6 +23,7 @@ use std::{
 };
 
 use crate::{
+    asked::Asked,
     calls::{Kind, PER_THREAD},
     lock::Lock,
     place::Line,
@@ -273,8 +274,21 @@ static ORDER_MATTERS: AtomicU32 = AtomicU32::new(0);
 static ORDER: AtomicU64 = AtomicU64::new(0);
 static STAMPS: AtomicU64 = AtomicU64::new(1);
 static UNLOADED: AtomicU64 = AtomicU64::new(0);
-/// How many captures are under way.
+/// How many captures are under way. A query of a stream, or of the legacy one, breaks a capture.
 pub(crate) static CAPTURES: AtomicUsize = AtomicUsize::new(0);
+/// How many calls are under way that may destroy a context.
+pub(crate) static RELEASES: AtomicUsize = AtomicUsize::new(0);
+
+/// Why the driver must not be asked for anything now.
+pub(crate) fn forbidden() -> Option<&'static str> {
+    if CAPTURES.load(Ordering::SeqCst) != 0 {
+        return Some("a stream is being captured");
+    }
+    (RELEASES.load(Ordering::SeqCst) != 0).then_some("a context is being released")
+}
+
+/// What the driver is being asked about.
+pub(crate) static ASKED: Asked = Asked::new();
 /// How many streams there were beyond those that are followed.
 pub(crate) static BEYOND: AtomicU64 = AtomicU64::new(0);
 /// How many waits were for events that were never recorded.
@@ -390,6 +404,7 @@ pub(crate) fn forget_all() {
     lost(None);
     forget_events();
     CAPTURES.store(0, Ordering::SeqCst);
+    RELEASES.store(0, Ordering::SeqCst);
     for thread in threads() {
         thread.inside.store(0, Ordering::Relaxed);
         thread.awaits.lock().clear();
@@ -680,45 +695,4 @@ impl Thread {
 
 pub(crate) fn threads() -> Vec<&'static Thread> {
     threads_seen().lock().clone()
-}
-
-/// What the driver is being asked about: handles that must not be destroyed meanwhile.
-///
-/// The asking thread writes the handles, and then looks whether what they name is still there. Who
-/// destroys it takes it away first, and then looks at the handles. Each writes before it reads, all
-/// sequentially consistent, so at least one sees the other: either nothing is asked, or the
-/// destruction waits for the answer.
-pub(crate) static ASKED: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
-
-/// Asks `call` about the handles if `is_there` still says so, and nothing destroys them meanwhile.
-pub(crate) fn while_there<R>(
-    handles: [usize; 2],
-    is_there: impl FnOnce() -> bool,
-    call: impl FnOnce() -> R,
-) -> Option<R> {
-    for (asked, handle) in ASKED.iter().zip(handles) {
-        asked.store(handle, Ordering::SeqCst);
-    }
-    std::sync::atomic::fence(Ordering::SeqCst);
-    let answer = is_there().then(call);
-    for asked in &ASKED {
-        asked.store(0, Ordering::SeqCst);
-    }
-    answer
-}
-
-/// Returns once the driver is not being asked about `handle`, or about anything. It gives up after
-/// a second, since a driver that does not answer must not hold the program too.
-pub(crate) fn until_not_asked(handle: Option<usize>) {
-    std::sync::atomic::fence(Ordering::SeqCst);
-    for _ in 0..1000 {
-        let is_asked = |asked: &AtomicUsize| match asked.load(Ordering::SeqCst) {
-            0 => false,
-            asked => handle.is_none_or(|handle| handle == asked),
-        };
-        if !ASKED.iter().any(is_asked) {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }

@@ -18,7 +18,8 @@ pub(super) fn steps() -> Vec<Step> {
             count: Count::Libtest,
             ready: at_once,
             tasks: |w| {
-                let mut command = w.cargo("test --package fencepost --lib --locked");
+                let packages = "--package fencepost --package fencepost-watch";
+                let mut command = w.cargo(&format!("test {packages} --lib --locked"));
                 // With a target named, build scripts and macros are built without the flags.
                 command.args(["--target", &host_triple()?, "--", "loom"]);
                 add_flags(&mut command, "RUSTFLAGS", "--cfg loom");
