@@ -419,6 +419,7 @@ fn asking_and_marking_the_legacy_stream_breaks_no_capture() {
     // SAFETY: alive for ever, since nothing destroys it.
     let captured = unsafe { cuda::stream_from_raw(raw, Arc::new(())) }.unwrap();
     let (legacy, event) = (device.default_stream(), Event::new(device));
+    let raw_event = RawEvent::new(device, RawEventOptions::default()).unwrap();
     // Loads the kernel.
     work::spin(&captured, 1000).unwrap();
     event.record(&legacy).unwrap();
@@ -432,6 +433,9 @@ fn asking_and_marking_the_legacy_stream_breaks_no_capture() {
             event.record(&legacy),
             legacy.synchronize(),
             legacy.synchronize_timeout(PATIENCE),
+            raw_event.record(&legacy),
+            raw_event.wait(&legacy),
+            device.synchronize(),
         ] {
             let error = refused.unwrap_err();
             assert!(matches!(error, Error::Backend { .. }), "{error:?}");

@@ -78,6 +78,12 @@ impl NativeStream {
         matches!(self.origin, Origin::Own).then_some(self.raw)
     }
 
+    /// Whether it is the legacy default stream, which other streams wait for, and which waits for
+    /// them.
+    pub(super) fn is_legacy(&self) -> bool {
+        matches!(self.origin, Origin::Legacy)
+    }
+
     /// Its handle, for the caller's own submits.
     pub(super) fn export(&self) -> *mut c_void {
         self.shared.store(true, Ordering::Relaxed);

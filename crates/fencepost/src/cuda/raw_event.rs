@@ -478,10 +478,11 @@ impl RawEvent {
     }
 
     /// Whether a call on `stream` becomes a node of a graph. The driver refuses the flag for that
-    /// on a stream that is not being captured.
+    /// on a stream that is not being captured. An error where the call would break the capture of
+    /// another stream, as only one on the legacy stream does.
     fn in_graph(&self, stream: &CudaStream) -> Result<bool, Fault> {
-        match self.external {
-            true => stream.native.is_capturing(),
+        match self.external || stream.native.is_legacy() {
+            true => Ok(stream.native.is_capturing()? && self.external),
             false => Ok(false),
         }
     }
