@@ -102,6 +102,7 @@ impl Shared {
         self.process.is_this()
     }
 
+    #[inline]
     pub(super) fn since_origin(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.origin).as_nanos() as u64
     }
@@ -153,6 +154,7 @@ impl Shared {
     }
 
     /// Adds a record of this thread, or of the thread with the track that it names.
+    #[inline]
     pub(super) fn host(&self, record: HostRecord) {
         let pushed = threads::here(
             self.id,

@@ -29,10 +29,10 @@ pub(super) struct HostRecord {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Opened(pub(super) u64);
 
-/// So many records go at once.
-const FULL: usize = 512;
+/// So many records go at once: what stays in the cache of a core.
+const FULL: usize = 128;
 /// So many are kept at most while the store is busy.
-const MOST: usize = 64 * FULL;
+const MOST: usize = 256 * FULL;
 
 pub(super) struct Buffer(BriefLock<Vec<HostRecord>>);
 
@@ -72,7 +72,7 @@ impl Buffer {
                 failure: None,
             });
         }
-        if spare.capacity() > MOST / 8 {
+        if spare.capacity() > 32 * FULL {
             *spare = Vec::new();
         }
     }
