@@ -198,19 +198,22 @@ impl Heads {
 
     /// As [`wait`](Heads::wait), but does not block: if none has ended, `sleeper` is fired once one
     /// has.
-    pub(super) fn wake_by(&mut self, sleeper: Waiter) -> Vec<Ended> {
+    pub(super) fn wake_by(&mut self, mut sleeper: Waiter) -> Vec<Ended> {
         let ended = self.look();
         if !ended.is_empty() || !self.process.is_this() {
             return ended;
         }
         self.register(|_| true);
-        match self.inbox.wake_by(sleeper) {
-            None => Vec::new(),
-            Some(unused) => {
+        while let Some(unused) = self.inbox.wake_by(sleeper) {
+            let ended = self.told();
+            if !ended.is_empty() {
                 contain(|| drop(unused));
-                self.told()
+                return ended;
             }
+            // What was told was of a marker that is no longer waited for.
+            sleeper = unused;
         }
+        Vec::new()
     }
 
     /// What the inbox holds, without what is no longer waited for.
@@ -304,7 +307,7 @@ mod loom_tests {
     use crate::{
         error::Cause,
         place::Place,
-        sync::thread,
+        sync::{AtomicBool, Ordering, thread},
         timeline::{Point, Timeline, loom_tests::stream_core},
     };
 
@@ -389,6 +392,33 @@ mod loom_tests {
             let (told, [gone, kept]) = waits.join().unwrap();
             assert!(told.contains(&kept) || told == [gone], "{told:?}");
             completes.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn who_is_to_be_woken_is_woken_whatever_else_is_told() {
+        loom::model(|| {
+            let [gone, kept] = [(); 2].map(|()| Timeline::new(stream_core(), 0));
+            let completes = {
+                let gone = gone.clone();
+                thread::spawn(move || gone.advance(1).fire())
+            };
+            let mut heads = Heads::new();
+            let number = heads.add(first_of(&gone));
+            heads.add(first_of(&kept));
+            let nobody = || Waiter::Call(Box::new(|_| {}));
+            let before = heads.wake_by(nobody());
+            // Its waiter may be about to tell.
+            heads.remove(number);
+            let woken = Arc::new(AtomicBool::new(false));
+            let wakes = woken.clone();
+            let wake = move |_| wakes.store(true, Ordering::SeqCst);
+            let ended = heads.wake_by(Waiter::Call(Box::new(wake)));
+            assert!(ended.is_empty() && before.len() <= 1);
+            kept.advance(1).fire();
+            // The late tell may be what wakes.
+            completes.join().unwrap();
+            assert!(woken.load(Ordering::SeqCst));
         });
     }
 }
