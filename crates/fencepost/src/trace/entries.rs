@@ -2,8 +2,9 @@
 
 use super::{
     Trace, Value,
-    picture::{self, Kind, On, Picture, State},
+    picture::{self, ClockReading, Kind, On, Picture, State},
 };
+use crate::sync::lock;
 
 /// Everything that a trace has collected at one moment.
 #[derive(Debug, Default)]
@@ -69,13 +70,23 @@ pub enum EntryState {
 impl Trace {
     /// Takes in what is complete, and lists all that there is.
     pub(crate) fn entries(&self) -> Entries {
-        Entries::of(&self.picture())
+        if !self.is_ours() {
+            return Entries::default();
+        }
+        let picture = self.picture();
+        // The first reading of the clocks, so that a span has the same times in each list, also
+        // where the system's time is set meanwhile.
+        let readings = lock(&self.shared().readings);
+        let clocks = readings
+            .first()
+            .map_or(picture.clocks, |first| first.clocks);
+        drop(readings);
+        Entries::of(&picture, clocks)
     }
 }
 
 impl Entries {
-    fn of(picture: &Picture) -> Entries {
-        let clocks = &picture.clocks;
+    fn of(picture: &Picture, clocks: ClockReading) -> Entries {
         let since_1970 = clocks.realtime.saturating_sub(clocks.boottime);
         let slices = picture.slices.iter().map(|slice| Entry {
             name: text(picture, slice.name),
@@ -183,6 +194,11 @@ mod tests {
         compute.synchronize().unwrap();
 
         let found = trace.entries();
+        let times = |found: &Entries| -> Vec<_> {
+            let entries = found.entries.iter();
+            entries.map(|entry| (entry.start, entry.end)).collect()
+        };
+        assert_eq!(times(&trace.entries()), times(&found));
         let named = |name: &str| {
             let place = found.entries.iter().position(|entry| entry.name == name);
             (place.unwrap(), &found.entries[place.unwrap()])

@@ -14,6 +14,7 @@ order streams.
 
 - :mod:`fencepost.mps` stands in for ``torch.mps``: its events and streams, on any machine.
 - :mod:`fencepost.cuda` stands in for ``torch.cuda.Event``, on the streams of any library.
+- :mod:`fencepost.otel` hands what a trace has collected to OpenTelemetry.
 - :mod:`fencepost._C` has the functions that PyTorch's own ``torch.mps.Event`` calls.
 """
 
