@@ -33,6 +33,8 @@ def test_the_notebook_runs(name, monkeypatch):
     shown = text_of(notebook)
     assert "a call in a row" in shown["text/plain"]
     assert "<svg" in shown["text/html"]
+    picture = shown["image/svg+xml"]
+    assert all(f">{name}" in picture for name in ("load", "compute", "synchronize"))
     assert "['loaded', 'computed']" in shown["text/plain"]
     assert "the data" in shown["text/plain"]
 
