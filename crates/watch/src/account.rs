@@ -343,7 +343,7 @@ impl Target<'_> {
             return None;
         };
         match seen::event(mark.event) {
-            Some(EventState::Recorded(now)) if now.stamp == mark.stamp => None,
+            Some(EventState::Recorded(now)) if now.is(&mark) => None,
             Some(EventState::Recorded(now)) => Some(format!(
                 "that event was recorded again since, as marker {} of stream {}: this wait is for \
                  the earlier record",

@@ -210,10 +210,11 @@ fn ask_marks(driver: &Driver, inner: &Inner) -> u64 {
 }
 
 fn holds(mark: &Mark) -> bool {
-    matches!(
-        seen::event(mark.event),
-        Some(EventState::Recorded(now)) if now.stamp == mark.stamp
-    )
+    !seen::is_being_recorded(mark.event)
+        && matches!(
+            seen::event(mark.event),
+            Some(EventState::Recorded(now)) if now.is(mark)
+        )
 }
 
 fn is_complete(driver: &Driver, mark: &Mark) -> bool {

@@ -61,10 +61,14 @@ pub(crate) unsafe fn called(id: c_uint, data: *const CallbackData) {
         match (calls::of(id), data.site) {
             (Some(call), ENTER) => {
                 let stream = stream_handle(call, id, data);
-                thread.enter(id, data, stream);
                 enter(call, data, stream, thread);
+                thread.enter(id, data, stream);
             }
-            (Some(call), _) => exit(call, id, data, thread),
+            (Some(call), _) => {
+                exit(call, id, data, thread);
+                // Last: while the thread is inside, nobody relies on what the event held before.
+                thread.exit();
+            }
             (None, ENTER) => thread.enter(id, data, None),
             (None, _) => thread.exit(),
         }
@@ -114,9 +118,9 @@ fn enter(call: &Call, data: &CallbackData, stream: Option<usize>, thread: &Threa
         }
         Kind::Record => {
             // SAFETY: the first parameter is the event
-            let event: usize = unsafe { field(data, 0) };
-            // Until it is known what it holds, nobody is to ask for it in the name of a marker.
-            seen::set_event(event, EventState::Unseen);
+            thread
+                .event
+                .store(unsafe { field(data, 0) }, Ordering::Relaxed);
         }
         Kind::DestroyEvent => {
             // SAFETY: the first parameter is the event
@@ -155,7 +159,6 @@ fn enter(call: &Call, data: &CallbackData, stream: Option<usize>, thread: &Threa
 }
 
 fn exit(call: &Call, id: u32, data: &CallbackData, thread: &Thread) {
-    thread.exit();
     // SAFETY: after the call, it is a pointer to its result
     let succeeded = unsafe { data.returned.as_ref() }.is_none_or(|&code| code == 0);
     let handle = stream_handle(call, id, data);
@@ -190,7 +193,8 @@ fn exit(call: &Call, id: u32, data: &CallbackData, thread: &Thread) {
         && let Some(handle) = handle
         && let Some(entry) = seen::stream(data.context, handle)
     {
-        submitted(call, data, entry);
+        let at = thread.entered.load(Ordering::Relaxed);
+        submitted(call, data, entry, at);
     }
     let moves = thread.moves.load(Ordering::Relaxed) + 1;
     thread.moves.store(moves, Ordering::Relaxed);
@@ -212,8 +216,8 @@ fn create(call: &Call, data: &CallbackData) {
 }
 
 /// Work of `call` was submitted to a stream.
-fn submitted(call: &Call, data: &CallbackData, entry: &'static Stream) {
-    let line = place::line();
+fn submitted(call: &Call, data: &CallbackData, entry: &'static Stream, at: u64) {
+    let line = (place::line(), at);
     match call.kind {
         Kind::Launch => {
             let mut inner = entry.0.lock();
@@ -243,17 +247,17 @@ fn submitted(call: &Call, data: &CallbackData, entry: &'static Stream) {
     }
 }
 
-fn stop(entry: &'static Stream, kind: Kind, awaits: Awaits, line: Line) {
+fn stop(entry: &'static Stream, kind: Kind, awaits: Awaits, line: (Line, u64)) {
     let mut inner = entry.0.lock();
     if let Some(position) = inner.submit(kind, line) {
-        inner.stop_at(position, awaits, line);
+        inner.stop_at(position, awaits, line.0);
     }
 }
 
 /// `CU_EVENT_RECORD_EXTERNAL`, and `CU_EVENT_WAIT_EXTERNAL`.
 const EXTERNAL: c_uint = 1;
 
-fn record(call: &Call, data: &CallbackData, entry: &'static Stream, line: Line) {
+fn record(call: &Call, data: &CallbackData, entry: &'static Stream, line: (Line, u64)) {
     // SAFETY: the first parameter is the event
     let event: usize = unsafe { field(data, 0) };
     let with_flags = call.name == "cuEventRecordWithFlags";
@@ -270,7 +274,7 @@ fn record(call: &Call, data: &CallbackData, entry: &'static Stream, line: Line) 
     seen::set_event(event, state);
 }
 
-fn wait(data: &CallbackData, entry: &'static Stream, line: Line) {
+fn wait(data: &CallbackData, entry: &'static Stream, line: (Line, u64)) {
     // SAFETY: the second parameter is the event
     let event: usize = unsafe { field(data, 8) };
     let state = seen::event(event);
@@ -290,7 +294,7 @@ fn wait(data: &CallbackData, entry: &'static Stream, line: Line) {
             Awaits::NeverRecorded
         }
     };
-    inner.stop_at(position, awaits, line);
+    inner.stop_at(position, awaits, line.0);
 }
 
 fn begin_capture(context: usize, handle: Option<usize>, succeeded: bool) {
@@ -404,7 +408,7 @@ mod tests {
         let (first, second) = (inner(0x1000), inner(0x2000));
         assert_eq!((first.records, first.submitted), (10_000, 10_000));
         assert_eq!((second.launches, second.submitted), (10_000, 20_000));
-        assert_eq!(first.marks.iter().len(), 1024);
+        assert_eq!(first.marks.iter().len(), 256);
         assert_eq!(second.points.iter().len(), 1024);
         assert!(first.marks.lacks_older && second.points.lacks_older);
         assert_eq!(second.last.symbol, b"kernel");

@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn the_programs_own_line_is_taken() {
         let text = "Stack (most recent call first):\n  \
-                    File \"/v/lib/python3.12/site-packages/torch/cuda/streams.py\", line 198 in record\n  \
+                    File \"/v/site-packages/torch/cuda/streams.py\", line 198 in record\n  \
                     File \"/home/train.py\", line 7 in step\n  \
                     File \"/home/train.py\", line 90 in <module>\n";
         assert_eq!(own_line(text), Some(("/home/train.py", 7)));

@@ -1,9 +1,9 @@
 //! What was seen of the program's streams, events and threads.
 //!
-//! **All of it is bounded.** A stream keeps its last [`KEPT`] records and its last [`KEPT`] waits;
-//! what was overwritten is said to be missing. There is an entry for each live event that was
-//! recorded, for each live stream, for the last [`DESTROYED`] streams that were destroyed, and for
-//! each thread alive at the same time. Entries of streams and threads are used again and never
+//! **All of it is bounded.** A stream keeps its last [`RECORDS`] records and its last [`WAITS`]
+//! waits; what was overwritten is said to be missing. There is an entry for each live event that
+//! was recorded, for each live stream, for the last [`DESTROYED`] streams that were destroyed, and
+//! for each thread alive at the same time. Entries of streams and threads are used again and never
 //! freed, so that a reference to one is valid for ever; a stream's number tells whether it is still
 //! the same stream.
 //!
@@ -24,13 +24,15 @@ use std::{
 
 use crate::{
     asked::Asked,
-    calls::{Kind, PER_THREAD},
+    calls::{self, Kind, PER_THREAD},
     lock::Lock,
     place::Line,
 };
 
-/// How many records, and how many waits, a stream keeps.
-const KEPT: usize = 1024;
+/// How many records a stream keeps: they are written in turn, so few of them stay in the cache.
+const RECORDS: usize = 256;
+/// How many waits it keeps.
+const WAITS: usize = 1024;
 /// How many destroyed streams are kept, since others may wait for their records.
 const DESTROYED: usize = 64;
 /// How many streams are followed at the same time.
@@ -68,8 +70,8 @@ impl<T> Ring<T> {
         }
     }
 
-    fn push(&mut self, entry: T) {
-        if self.list.len() == KEPT {
+    fn push(&mut self, most: usize, entry: T) {
+        if self.list.len() == most {
             self.list.pop_front();
             self.lacks_older = true;
         }
@@ -101,9 +103,14 @@ pub(crate) struct Mark {
     /// Which record of the stream it is, counted from 1.
     pub(crate) value: u64,
     pub(crate) event: usize,
-    /// Different for each record of the process.
-    pub(crate) stamp: u64,
     pub(crate) line: Line,
+}
+
+impl Mark {
+    /// Whether they are the same record: no two of a stream have one value.
+    pub(crate) fn is(&self, other: &Mark) -> bool {
+        (self.stream.number, self.value) == (other.stream.number, other.value)
+    }
 }
 
 /// What stops a stream.
@@ -272,7 +279,6 @@ static GENERATION: AtomicU64 = AtomicU64::new(1);
 /// Whether a stream was seen that keeps the order of the legacy default stream.
 static ORDER_MATTERS: AtomicU32 = AtomicU32::new(0);
 static ORDER: AtomicU64 = AtomicU64::new(0);
-static STAMPS: AtomicU64 = AtomicU64::new(1);
 static UNLOADED: AtomicU64 = AtomicU64::new(0);
 /// How many captures are under way. A query of a stream, or of the legacy one, breaks a capture.
 pub(crate) static CAPTURES: AtomicUsize = AtomicUsize::new(0);
@@ -430,16 +436,17 @@ fn next_order() -> u64 {
 }
 
 impl Inner {
-    /// Work was submitted. Returns its position; `None` where it went into a capture.
+    /// Work was submitted by a call of this line and time. Returns its position; `None` where it
+    /// went into a capture.
     #[inline]
-    pub(crate) fn submit(&mut self, kind: Kind, line: Line) -> Option<u64> {
+    pub(crate) fn submit(&mut self, kind: Kind, (line, at): (Line, u64)) -> Option<u64> {
         if self.capture != 0 {
             return None;
         }
         self.submitted += 1;
         self.order = next_order();
         self.last.kind = kind;
-        self.last.at = now();
+        self.last.at = at;
         self.last.line = line;
         Some(self.submitted)
     }
@@ -467,12 +474,15 @@ impl Inner {
     }
 
     pub(crate) fn stop_at(&mut self, position: u64, awaits: Awaits, line: Line) {
-        self.points.push(Point {
-            position,
-            awaits,
-            line,
-            at: self.last.at,
-        });
+        self.points.push(
+            WAITS,
+            Point {
+                position,
+                awaits,
+                line,
+                at: self.last.at,
+            },
+        );
     }
 
     /// A record was submitted at a position.
@@ -486,10 +496,9 @@ impl Inner {
             position: at,
             value: self.records,
             event,
-            stamp: STAMPS.fetch_add(1, Ordering::Relaxed),
             line: self.last.line,
         };
-        self.marks.push(mark);
+        self.marks.push(RECORDS, mark);
         mark
     }
 }
@@ -542,6 +551,15 @@ pub(crate) fn event(event: usize) -> Option<EventState> {
     shard(event).lock().get(&event).copied()
 }
 
+/// Whether a thread is in a call that records the event, so that what it holds is not known.
+pub(crate) fn is_being_recorded(event: usize) -> bool {
+    threads().iter().any(|thread| {
+        let inside = calls::of(thread.inside.load(Ordering::Acquire));
+        inside.is_some_and(|call| call.kind == Kind::Record)
+            && thread.event.load(Ordering::Relaxed) == event
+    })
+}
+
 pub(crate) fn set_event(event: usize, state: EventState) {
     let mut events = shard(event).lock();
     if events.len() < EVENTS || events.contains_key(&event) {
@@ -571,6 +589,8 @@ pub(crate) struct Thread {
     pub(crate) inside: AtomicU32,
     /// The function's name, which CUPTI keeps.
     pub(crate) name: AtomicPtr<c_char>,
+    /// The event of a record that it makes or made.
+    pub(crate) event: AtomicUsize,
     /// What is complete once the call has returned: streams, and their positions.
     pub(crate) awaits: Lock<Vec<(StreamOf, u64)>>,
     pub(crate) stream: AtomicUsize,
