@@ -1,7 +1,6 @@
 //! A trace as a file, whole or not at all.
 
 use std::{
-    ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -137,10 +136,8 @@ fn create_beside(path: &Path) -> io::Result<(File, PathBuf)> {
     static SAVED: AtomicU64 = AtomicU64::new(0);
     loop {
         let number = SAVED.fetch_add(1, Ordering::Relaxed);
-        let mut name = OsString::from(".");
-        name.push(path.file_name().unwrap_or_default());
-        name.push(format!(".{}-{number}", process::id()));
-        let beside = path.with_file_name(name);
+        // No longer than any other name, so that a file with the longest name can be saved.
+        let beside = path.with_file_name(format!(".fencepost-{}-{number}", process::id()));
         match OpenOptions::new()
             .write(true)
             .create_new(true)

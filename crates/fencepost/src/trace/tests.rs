@@ -549,6 +549,13 @@ fn what_cannot_be_written_leaves_the_old_file_and_nothing_else() {
 }
 
 #[test]
+fn a_file_may_have_the_longest_name_there_is() {
+    let folder = Folder::new();
+    let name = format!("{}.json", "n".repeat(250));
+    save(&samples::process(1), &folder.0.join(name)).unwrap();
+}
+
+#[test]
 fn a_file_is_replaced_at_once() {
     let folder = Folder::new();
     let path = folder.0.join("trace.pftrace");

@@ -527,10 +527,15 @@ fn style() -> String {
              .failed{{fill:url(#hatched);stroke:{ink}}}\
              .hatch{{stroke:{ink};stroke-width:1;stroke-opacity:.4}}\
              .unfinished{{fill:none;stroke:{ink};stroke-dasharray:4 2}}\
-             .arrow{{fill:none;stroke:{ink}}}"
+             .arrow{{fill:none;stroke:{ink};stroke-opacity:.7}}"
         );
         for (number, colours) in PALETTE.iter().enumerate() {
-            let _ = write!(rules, ".c{number}{{fill:{}}}", scheme(colours));
+            // An edge, so that bars of one name that touch are seen to be several.
+            let fill = scheme(colours);
+            let _ = write!(
+                rules,
+                ".c{number}{{fill:{fill};stroke:{paper};stroke-width:.8}}"
+            );
         }
         rules
     };
