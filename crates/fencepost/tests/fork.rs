@@ -11,8 +11,8 @@ use std::{
 };
 
 use fencepost::{
-    Device, Error, Event, Gate, Result, Status, WaitSet, synchronize_all, synchronize_any,
-    testing::work, trace::Trace,
+    Device, Error, Event, Gate, Result, Status, WaitSet, bindings, synchronize_all,
+    synchronize_any, testing::work, trace::Trace,
 };
 
 mod common;
@@ -78,13 +78,17 @@ fn a_child_is_told_by_every_call_that_needs_the_parents_threads() {
                 .poll(&mut Context::from_waker(waker))
                 .is_pending()
         );
-        let mut set = WaitSet::new();
-        set.insert(1, &open);
-        let looked = set.synchronize_next_timeout(Duration::ZERO);
-        assert!(matches!(looked, Err(Error::Timeout(_))), "{looked:?}");
+        let (mut set, mut looked_at) = (WaitSet::new(), WaitSet::new());
+        for set in [&mut set, &mut looked_at] {
+            set.insert(1, &open);
+            let looked = set.synchronize_next_timeout(Duration::from_millis(1));
+            assert!(matches!(looked, Err(Error::Timeout(_))), "{looked:?}");
+        }
         in_a_forked_child(|| {
             is_told("synchronize_all", synchronize_all([&open]));
             is_told("synchronize_any", synchronize_any([&open]).unwrap().1);
+            let looked = bindings::look_for_ended(&mut looked_at);
+            is_told("look_for_ended", looked.unwrap().1);
             let next = set.synchronize_next().unwrap();
             is_told("synchronize_next", next.unwrap().1);
             let own = Device::new_host(1).new_stream().unwrap();

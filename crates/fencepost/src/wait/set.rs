@@ -237,7 +237,10 @@ impl<K> WaitSet<K> {
     /// Takes one out that has ended, without blocking: its failure counts as not seen.
     pub(crate) fn look(&mut self) -> Option<(K, Result<()>)> {
         if self.ended.is_empty() && self.pending != 0 {
-            let ended = self.heads.wait(Some(Instant::now()));
+            let mut ended = self.heads.look();
+            if ended.is_empty() {
+                ended = self.heads.wait(Some(Instant::now()));
+            }
             self.settle(ended);
         }
         self.ended.pop_front()
