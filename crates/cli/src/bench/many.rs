@@ -14,6 +14,30 @@ use crate::Stop;
 /// How many events are waited for at the same time.
 const MANY: usize = 10_000;
 
+/// What the names of these rows contain.
+pub(super) const NAME: &str = "of 10,000";
+
+/// How many streams are in use at the same time, but for the host's.
+const STREAMS: usize = 16;
+
+/// Why these rows are left out, if they are: a GPU's streams that share a hardware connection with
+/// many that are held may be held too, and then no row ends.
+pub(super) fn left_out(backend: Backend) -> Option<&'static str> {
+    const CONNECTIONS: &str = "CUDA_DEVICE_MAX_CONNECTIONS";
+    let connections = std::env::var(CONNECTIONS).ok();
+    let few = backend == Backend::Cuda && !is_enough(connections.as_deref());
+    few.then_some(
+        "The rows of 10,000 events are left out: they hold 15 streams, which need a hardware \
+         connection each, so that they hold no other.\n\
+         Set CUDA_DEVICE_MAX_CONNECTIONS=32 to measure them.",
+    )
+}
+
+fn is_enough(connections: Option<&str>) -> bool {
+    // The driver has 8 unless told otherwise, and takes some for itself.
+    connections.is_some_and(|given| given.trim().parse().is_ok_and(|n: usize| n > STREAMS))
+}
+
 /// Events that are pending until the gate is opened.
 struct Held {
     gate: Gate,
@@ -36,7 +60,7 @@ impl Bench {
     fn held(&self) -> Result<Held, Stop> {
         let streams = match self.device.backend() {
             Backend::Host => MANY - 1,
-            _ => 15,
+            _ => STREAMS - 1,
         };
         let gate = Gate::with_limit(&self.device, Duration::MAX)?;
         let streams = (0..streams).map(|_| {
@@ -148,5 +172,25 @@ impl Bench {
             &many,
             [(&alone, base)],
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_that_are_held_need_a_connection_each() {
+        for (given, enough) in [
+            (None, false),
+            (Some("8"), false),
+            (Some("16"), false),
+            (Some("17"), true),
+            (Some("32"), true),
+            (Some("many"), false),
+        ] {
+            assert_eq!(is_enough(given), enough, "{given:?}");
+        }
+        assert_eq!(left_out(Backend::Host), None);
     }
 }

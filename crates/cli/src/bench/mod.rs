@@ -38,7 +38,8 @@ mod vulkan;
 /// and p95 are far apart, measure again, or on fixed cores, as with `taskset -c 0,1`.
 #[derive(clap::Args)]
 #[command(after_long_help = "\
-JSON fields of bench: device, cpus, debug_build, quick, and for each of rows:\n\
+JSON fields of bench: device, cpus, debug_build, quick, left_out (why some rows\n\
+are not measured, or null), and for each of rows:\n\
 operation, rounds, median_ns, p5_ns, p95_ns, and for each of against: name,\n\
 median_ns, p5_ns, p95_ns, ratio, bound, verdict (the last two null where there\n\
 is no bound).")]
@@ -72,6 +73,7 @@ struct Report {
     cpus: usize,
     debug_build: bool,
     quick: bool,
+    left_out: Option<&'static str>,
     rows: Vec<Row>,
 }
 
@@ -152,13 +154,21 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
             )));
         }
     };
-    let chosen = |name: &str| name.contains(&args.filter);
-    let measures: Vec<_> = measures.iter().filter(|(name, _)| chosen(name)).collect();
+    let mut measures: Vec<_> = measures
+        .iter()
+        .filter(|(name, _)| name.contains(&args.filter))
+        .collect();
     if measures.is_empty() {
         let filter = &args.filter;
         return Err(Stop::Usage(format!(
             "no row contains \"{filter}\"; without --filter, all rows are measured"
         )));
+    }
+    let is_of_many = |name: &str| name.contains(many::NAME);
+    let left_out = many::left_out(bench.device.backend())
+        .filter(|_| measures.iter().any(|(name, _)| is_of_many(name)));
+    if left_out.is_some() {
+        measures.retain(|(name, _)| !is_of_many(name));
     }
     let bar = progress_bar(measures.len() as u64, "{msg:11} {wide_bar} {pos}/{len}");
     bar.set_message("measuring");
@@ -176,6 +186,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
         debug_build: cfg!(debug_assertions),
         quick: bench.quick,
+        left_out,
         rows,
     };
     match args.json {
@@ -588,6 +599,10 @@ fn text(report: &Report) -> String {
         notes.push_str(
             "This is a debug build: its figures mean nothing. Use cargo run --release.\n",
         );
+    }
+    if let Some(why) = report.left_out {
+        notes.push_str(why);
+        notes.push('\n');
     }
     if report.quick {
         notes.push_str("This is a quick run of few rounds: its figures mean little.\n");
