@@ -180,10 +180,20 @@ fn library() -> Result<PathBuf, Stop> {
     })
 }
 
-/// The library in front of what is preloaded anyway.
+/// The library in front of what is preloaded anyway. Without the library where its path has what
+/// separates paths there: then a profiler of the program cannot share CUPTI.
 fn preload(library: &Path) -> OsString {
-    let mut all = library.as_os_str().to_owned();
-    if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
+    let others = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty());
+    let path = library.as_os_str();
+    if path
+        .as_encoded_bytes()
+        .iter()
+        .any(|byte| b": ".contains(byte))
+    {
+        return others.unwrap_or_default();
+    }
+    let mut all = path.to_owned();
+    if let Some(others) = others {
         all.push(":");
         all.push(others);
     }

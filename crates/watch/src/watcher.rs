@@ -209,9 +209,10 @@ impl Watch {
             .send("report", json!({ "text": text, "report": report }));
     }
 
-    /// How long a call must have lasted to be told of.
+    /// How long a call must have lasted to be told of. A thread may have entered it a little after
+    /// the last work was submitted.
     fn long(&self) -> Duration {
-        self.after.min(Duration::from_secs(1))
+        (self.after / 2).min(Duration::from_secs(1))
     }
 
     fn last(&mut self) {
