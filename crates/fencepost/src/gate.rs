@@ -42,8 +42,8 @@ use crate::{
 ///   kernel may bring, return only once the gate has ended. About 1,020 launches and timed records
 ///   fit behind a held stream, then the next call blocks. A held legacy default stream also holds
 ///   every stream that was made without `CU_STREAM_NON_BLOCKING`. Streams share 8 hardware
-///   connections, or as many as `CUDA_DEVICE_MAX_CONNECTIONS` says: where more streams are held with
-///   work behind, they may hold other streams that share theirs.
+///   connections, or as many as `CUDA_DEVICE_MAX_CONNECTIONS` says: where more are held with work
+///   behind, they may hold other streams that share theirs.
 /// - Vulkan: the hardware queue, and every stream on it.
 /// - Metal: the stream's command queue, which takes 1,024 uncompleted command buffers.
 ///
