@@ -226,11 +226,14 @@ impl Intake {
 }
 
 impl DeviceClock {
-    /// Reads the clocks, unless they were read within `age`.
+    /// Reads the clocks, unless they were read within `age`. After a failure the trace's own thread
+    /// waits before it tries again. Whoever collects tries at once: the device may be idle by now,
+    /// and nobody may collect again.
     fn keep(&mut self, shared: &Shared, age: Duration) {
         let now = Instant::now();
         let is_new = self.read.is_some_and(|read| now.duration_since(read) < age);
-        if is_new || self.next.is_some_and(|next| now < next) {
+        let is_too_early = age >= OLD && self.next.is_some_and(|next| now < next);
+        if is_new || is_too_early {
             return;
         }
         match self.read(shared) {
@@ -322,4 +325,23 @@ fn axis_of(sample: &Sample, device: &Device) -> Axis {
     };
     let ticks = timestamp.map(|timestamp| (timestamp.ticks(), tick_nanos));
     Axis::new(sample.is_host_clock, is_rounded, ticks)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::trace::Trace;
+
+    #[test]
+    fn a_clock_that_could_not_be_read_is_asked_again_by_whoever_collects() {
+        let device = Device::open("host").unwrap();
+        let (trace, stream) = (Trace::new(), device.new_stream().unwrap());
+        let mut intake = lock(&trace.shared().intake);
+        // As after failures: the device was busy for long.
+        intake.clock(&device).next = Instant::now().checked_add(LONGEST);
+        drop(intake);
+        trace.span("step", &stream).end();
+        stream.synchronize().unwrap();
+        assert_eq!(trace.collect().finished, 1);
+    }
 }
