@@ -51,8 +51,8 @@ struct Shared {
     trace: Option<Trace>,
 }
 
-/// When each chunk was in each stage, since the first one was. The host's clock times the loads, and
-/// the GPU's the rest.
+/// When each chunk was in each stage, since the first one was. The host's clock times the loads,
+/// and the GPU's the rest.
 #[derive(Default)]
 struct Times {
     first: [Option<Marker>; 2],

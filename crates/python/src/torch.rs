@@ -11,8 +11,8 @@ use crate::dlpack::{CUDA, CurrentStream};
 
 /// PyTorch's functions for its current CUDA streams.
 pub(crate) struct TorchCuda {
-    /// What its type of tensors tells of the current stream, in versions that have that. It makes no
-    /// Python object, as `stream` does.
+    /// What its type of tensors tells of the current stream, in versions that have that. It makes
+    /// no Python object, as `stream` does.
     current: Option<CurrentStream>,
     /// The index of the current device.
     device: Py<PyAny>,

@@ -60,8 +60,8 @@
 //! spans, by their order on their streams:
 //! - It begins at the end of the span that ended last before the awaited marker; or at the start of
 //!   the span that was open there, if that was begun later.
-//! - It ends in the span that the wait is in, or at the first span that begins behind the wait, also
-//!   within that one.
+//! - It ends in the span that the wait is in, or at the first span that begins behind the wait,
+//!   also within that one.
 //! - A stream that has no such span gets a mark.
 //!
 //! Of a gate it begins on the thread that opened it, at that moment.
