@@ -1,11 +1,6 @@
 //! Waits, as they are noted: which marker of which stream, and where on the waiting stream.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    sync::Arc,
-};
-
-use crate::{core::StreamCore, observe::Wait};
+use std::collections::{HashSet, VecDeque};
 
 /// A wait, by tracks and by values of their streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,26 +36,18 @@ impl Arrows {
     }
 
     /// Notes a wait. If there are more than the capacity then, the oldest goes.
-    pub(super) fn add(&mut self, wait: &Wait<'_>, track: impl Fn(&Arc<StreamCore>) -> u32) {
-        let from = match wait.awaited.is_gate {
-            true => {
-                // Gates that are never opened do not pile up.
-                if self.gates.len() >= self.capacity {
-                    self.gates.clear();
-                }
-                self.gates.insert(wait.awaited.id);
-                From::Gate(wait.awaited.id)
+    pub(super) fn add(&mut self, wait: Noted) {
+        if let From::Gate(gate) = wait.from {
+            // Gates that are never opened do not pile up.
+            if self.gates.len() >= self.capacity {
+                self.gates.clear();
             }
-            false => From::Marker(track(wait.awaited), wait.value),
-        };
+            self.gates.insert(gate);
+        }
         if self.list.len() >= self.capacity {
             self.list.pop_front();
         }
-        self.list.push_back(Noted {
-            from,
-            to: track(wait.waiting),
-            after: wait.after,
-        });
+        self.list.push_back(wait);
     }
 
     /// Whether the gate was awaited, when it is opened.

@@ -2,15 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{intake::Found, shared::Shared};
+use super::shared::Shared;
 use crate::{diagnostics, error::Error, panics::contain, sync::thread};
 
 const NAME: &str = "fencepost-trace";
 
-/// How long the thread sleeps after a round that has taken something in.
-const SHORTEST: Duration = Duration::from_micros(200);
-/// How long it sleeps at most while something is pending.
-const LONGEST: Duration = Duration::from_millis(10);
+/// How long the thread sleeps after a round while something is pending, unless who records wakes it.
+/// Its calls of a driver hold up those of others, so that it makes many at once, and seldom.
+const PAUSE: Duration = Duration::from_millis(5);
 /// How long it sleeps at most: then the device's clock is read again where there are spans.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -38,15 +37,10 @@ pub(super) fn start(shared: &Arc<Shared>) {
 }
 
 fn run(shared: &Shared) {
-    let mut pause = SHORTEST;
     while !shared.is_stopping() {
         let found = shared.round();
-        pause = match found {
-            Found { taken: 0, .. } => (pause * 2).min(LONGEST),
-            _ => SHORTEST,
-        };
-        let rests = found.pending == 0 && pause == LONGEST;
-        let longest = if rests { IDLE } else { pause };
+        let rests = found.pending == 0;
+        let longest = if rests { IDLE } else { PAUSE };
         // What is pending though enough is there waits for the device.
         let is_due = || shared.is_stopping() || (rests && shared.is_due());
         shared.alarm.sleep(Some(longest), is_due);

@@ -7,9 +7,8 @@ use super::{
     axis::Axis,
     clocks::Reading,
     intake::Intake,
-    pending::Ended,
+    pending::Noted,
     picture::{Arrow, ArrowEnd, Attribute, Kind, Mark, On, Picture, Slice, State, Track, Value},
-    recorder::{Pair, Recorder},
     shared::{self, Shared},
     store::{Block, Record},
     value,
@@ -37,14 +36,31 @@ const OPEN: u64 = u64::MAX;
 
 struct Drawing<'a> {
     shared: &'a Shared,
-    intake: &'a Intake,
+    /// By the number of the device.
+    axes: HashMap<u64, Axis>,
     readings: Vec<Reading>,
     now: i64,
     picture: Picture,
     texts: HashMap<Arc<str>, u32>,
-    /// By the number of the track.
+    /// Where each track is in the lists below.
+    index: HashMap<u32, u32>,
     tracks: Vec<Vec<Rough>>,
-    devices: Vec<Option<u64>>,
+    facts: Vec<Facts>,
+}
+
+/// A track as it will be, and the device of its stream.
+struct Facts {
+    name: String,
+    kind: Kind,
+    device: Option<u64>,
+}
+
+/// What is not over, as it was when the picture was begun.
+struct Unfinished {
+    track: u32,
+    noted: Noted,
+    start: Option<f64>,
+    values: [u64; 2],
 }
 
 /// What is at a track, in the order of the stream: for the ends of arrows.
@@ -57,36 +73,68 @@ struct Placed {
 }
 
 impl Shared {
-    /// What is there now.
+    /// What is there now. Who collects waits only while that is copied.
     pub(super) fn picture(&self) -> Picture {
         let intake = lock(&self.intake);
         let now = Reading::now();
-        let tracks = lock(&self.tracks);
-        let known = tracks.list.iter().map(|track| match track {
-            shared::Track::Stream(core) => Some(core.device.id),
-            shared::Track::Thread { .. } => None,
-        });
-        let devices: Vec<_> = known.collect();
-        drop(tracks);
+        let unfinished = self.unfinished(&intake);
+        let axes = intake.axes();
+        let stored = lock(&self.store);
+        let (blocks, gone) = stored.store.blocks();
+        let dropped = stored.store.dropped + self.dropped.load(Ordering::Relaxed);
+        drop(stored);
+        drop(intake);
         let mut drawing = Drawing {
             shared: self,
-            intake: &intake,
+            axes,
             readings: lock(&self.readings).clone(),
             now: now.clocks.boottime,
             picture: Picture {
                 process: self.facts.clone(),
                 clocks: now.clocks,
+                dropped,
                 ..Picture::default()
             },
             texts: HashMap::new(),
-            tracks: devices.iter().map(|_| Vec::new()).collect(),
-            devices,
+            index: HashMap::new(),
+            tracks: Vec::new(),
+            facts: Vec::new(),
         };
-        drawing.add_finished();
-        drawing.add_pending();
+        drawing.add_tracks();
+        drawing.add_finished(&blocks, gone);
+        for unfinished in unfinished {
+            drawing.add_unfinished(unfinished);
+        }
         let (placed, gates) = drawing.place();
         drawing.add_arrows(&placed, &gates);
         drawing.finish()
+    }
+
+    /// What was begun and is not over.
+    fn unfinished(&self, intake: &Intake) -> Vec<Unfinished> {
+        let mut all = Vec::new();
+        for recorder in self.recorders() {
+            let ended = recorder
+                .pending
+                .ended()
+                .into_iter()
+                .map(|ended| (ended, false));
+            let open = recorder.pending.open().into_iter().map(|open| (open, true));
+            for (pending, is_open) in ended.chain(open) {
+                let mut values = pending.values();
+                if is_open {
+                    values[0] = pending.pair.start.marker().map_or(0, |start| start.value());
+                    values[1] = OPEN;
+                }
+                all.extend(recorder.pending.noted(&pending).map(|noted| Unfinished {
+                    track: recorder.track,
+                    noted,
+                    start: intake.start_of(&recorder, &pending.pair),
+                    values,
+                }));
+            }
+        }
+        all
     }
 }
 
@@ -124,8 +172,40 @@ impl Drawing<'_> {
             .map_or(0, |reading| reading.on_axis(at))
     }
 
+    fn add_tracks(&mut self) {
+        let shared = self.shared;
+        let list = lock(&shared.tracks);
+        let mut known: Vec<_> = list.list.iter().collect();
+        known.sort_unstable_by_key(|(number, _)| **number);
+        for (number, track) in known {
+            self.add_track(*number, facts_of(track));
+        }
+    }
+
+    fn add_track(&mut self, number: u32, facts: Facts) -> u32 {
+        let place = self.facts.len() as u32;
+        self.index.insert(number, place);
+        self.facts.push(facts);
+        self.tracks.push(Vec::new());
+        place
+    }
+
+    /// The place of the track of a record.
+    fn place_of(&mut self, number: u32) -> u32 {
+        if let Some(place) = self.index.get(&number) {
+            return *place;
+        }
+        // Of a thread that had ended long before its span did.
+        let facts = Facts {
+            name: "an ended thread".into(),
+            kind: Kind::Thread { tid: 0 },
+            device: None,
+        };
+        self.add_track(number, facts)
+    }
+
     fn axis(&self, track: u32) -> Option<&Axis> {
-        self.intake.axis((*self.devices.get(track as usize)?)?)
+        self.axes.get(&self.facts.get(track as usize)?.device?)
     }
 
     /// A time of a track on the picture's axis, and how far off it may be.
@@ -133,23 +213,19 @@ impl Drawing<'_> {
         if position.is_nan() {
             return None;
         }
-        let (host, off) = match self.devices.get(track as usize)? {
+        let (host, off) = match self.facts.get(track as usize)?.device {
             Some(_) => self.axis(track)?.host(position)?,
             None => (position, 0.0),
         };
         Some((self.on_axis(host), off))
     }
 
-    fn add_finished(&mut self) {
-        let stored = lock(&self.shared.store);
-        let (blocks, gone) = stored.store.blocks();
-        self.picture.dropped = stored.store.dropped + self.shared.dropped.load(Ordering::Relaxed);
-        drop(stored);
+    fn add_finished(&mut self, blocks: &[Arc<Block>], gone: usize) {
         let mut skip = gone;
         for block in blocks {
             let texts: Vec<_> = block.texts.iter().map(|text| self.text_of(text)).collect();
             for record in block.records.iter().skip(std::mem::take(&mut skip)) {
-                self.add_record(&block, &texts, record);
+                self.add_record(block, &texts, record);
             }
         }
     }
@@ -165,14 +241,15 @@ impl Drawing<'_> {
             },
         });
         self.picture.attributes.extend(attributes);
-        let start = self.time(record.track, record.start);
+        let track = self.place_of(record.track);
+        let start = self.time(track, record.start);
         let failure = record.failure();
         let ends = record.start + record.length;
         let end = match failure {
-            None => self.time(record.track, ends),
+            None => self.time(track, ends),
             Some(_) => None,
         };
-        let axis = self.axis(record.track);
+        let axis = self.axis(track);
         let ticks = axis.filter(|_| failure.is_none()).and_then(|axis| {
             let end = if record.is_mark { record.start } else { ends };
             Some((axis.ticks_at(record.start)?, axis.ticks_at(end)?))
@@ -195,42 +272,23 @@ impl Drawing<'_> {
             uncertainty: off.ceil() as u32,
             attributes: first..self.picture.attributes.len() as u32,
         };
-        if let Some(roughs) = self.tracks.get_mut(record.track as usize) {
+        if let Some(roughs) = self.tracks.get_mut(track as usize) {
             roughs.push(rough);
         }
     }
 
-    /// What was begun and is not over.
-    fn add_pending(&mut self) {
-        for recorder in self.shared.recorders() {
-            let open = recorder.pending.open().into_iter().map(|open| (open, true));
-            let ended = recorder
-                .pending
-                .ended()
-                .into_iter()
-                .map(|ended| (ended, false));
-            for (pending, is_open) in ended.chain(open) {
-                self.add_unfinished(&recorder, &pending, is_open);
-            }
-        }
-    }
-
-    fn add_unfinished(&mut self, recorder: &Recorder, pending: &Ended<Pair>, is_open: bool) {
-        let start = self.intake.start_of(recorder, &pending.pair);
-        let start = start.and_then(|position| self.time(recorder.track, position));
-        let mut values = pending.values();
-        if is_open {
-            values[0] = pending.pair.start.marker().map_or(0, |start| start.value());
-            values[1] = OPEN;
-        }
-        let name = self.text(&pending.noted.name.get());
+    fn add_unfinished(&mut self, unfinished: Unfinished) {
+        let Unfinished {
+            track,
+            noted,
+            start,
+            values,
+        } = unfinished;
+        let (track, is_mark) = (self.place_of(track), noted.is_mark);
+        let start = start.and_then(|position| self.time(track, position));
+        let name = self.text(&noted.name.get());
         let first = self.picture.attributes.len() as u32;
-        for noted in pending
-            .noted
-            .attributes
-            .iter()
-            .flat_map(|noted| noted.iter())
-        {
+        for noted in noted.attributes.iter().flat_map(|noted| noted.iter()) {
             let name = self.text(&noted.name.get());
             let value = match &noted.value {
                 value::Value::Signed(value) => Value::Signed(*value),
@@ -242,7 +300,7 @@ impl Drawing<'_> {
             self.picture.attributes.push(Attribute { name, value });
         }
         let rough = Rough {
-            is_mark: pending.noted.is_mark,
+            is_mark,
             name,
             state: State::Unfinished,
             start: start.map(|(time, _)| time),
@@ -253,7 +311,7 @@ impl Drawing<'_> {
             uncertainty: start.map_or(0, |(_, off)| off.ceil() as u32),
             attributes: first..self.picture.attributes.len() as u32,
         };
-        if let Some(roughs) = self.tracks.get_mut(recorder.track as usize) {
+        if let Some(roughs) = self.tracks.get_mut(track as usize) {
             roughs.push(rough);
         }
     }
@@ -264,7 +322,10 @@ impl Drawing<'_> {
         let mut all = Vec::new();
         let mut gates = HashMap::new();
         for (track, mut roughs) in tracks.into_iter().enumerate() {
-            let is_stream = self.devices.get(track).is_some_and(Option::is_some);
+            let is_stream = self
+                .facts
+                .get(track)
+                .is_some_and(|facts| facts.device.is_some());
             match is_stream {
                 true => settle(&mut roughs),
                 false => roughs.sort_by_key(|r| (r.start, std::cmp::Reverse(r.end))),
@@ -315,7 +376,18 @@ impl Drawing<'_> {
     fn add_arrows(&mut self, placed: &[Placed], gates: &HashMap<u64, On>) {
         let list = lock(&self.shared.arrows).list();
         let empty = Placed::default();
-        for wait in list {
+        for mut wait in list {
+            // Those whose track is forgotten have nothing at that end.
+            let Some(to) = self.index.get(&wait.to) else {
+                continue;
+            };
+            wait.to = *to;
+            if let arrows::From::Marker(track, _) = &mut wait.from {
+                let Some(from) = self.index.get(track) else {
+                    continue;
+                };
+                *track = *from;
+            }
             let to = placed.get(wait.to as usize).unwrap_or(&empty);
             let from = match wait.from {
                 arrows::From::Marker(track, value) => {
@@ -415,21 +487,21 @@ impl Drawing<'_> {
             .iter()
             .map(|i| picture.marks[*i as usize].clone())
             .collect();
-        let mut used = vec![None; self.devices.len()];
+        let mut used = vec![None; self.facts.len()];
         let tracks = picture.slices.iter().map(|slice| slice.track);
         for track in tracks.chain(picture.marks.iter().map(|mark| mark.track)) {
             used[track as usize] = Some(0);
         }
-        let list = lock(&self.shared.tracks);
-        for (id, track) in used
-            .iter_mut()
-            .zip(&list.list)
-            .filter(|(id, _)| id.is_some())
-        {
-            *id = Some(picture.tracks.len() as u32);
-            picture.tracks.push(track_of(track));
+        for (id, facts) in used.iter_mut().zip(self.facts) {
+            if id.is_some() {
+                let track = picture.tracks.len() as u32;
+                *id = Some(track);
+                picture.tracks.push(Track {
+                    name: facts.name,
+                    kind: facts.kind,
+                });
+            }
         }
-        drop(list);
         let id = |track: &mut u32| *track = used[*track as usize].unwrap_or_default();
         picture
             .slices
@@ -451,15 +523,21 @@ impl Drawing<'_> {
     }
 }
 
-fn track_of(track: &shared::Track) -> Track {
-    let (name, kind) = match track {
-        shared::Track::Stream(core) => {
-            let device = core.device.name.clone();
-            (core.short(), Kind::Stream { device })
-        }
-        shared::Track::Thread { name, tid } => (name.clone(), Kind::Thread { tid: *tid }),
-    };
-    Track { name, kind }
+fn facts_of(track: &shared::Track) -> Facts {
+    match track {
+        shared::Track::Stream(core) => Facts {
+            name: core.short(),
+            kind: Kind::Stream {
+                device: core.device.name.clone(),
+            },
+            device: Some(core.device.id),
+        },
+        shared::Track::Thread { name, tid } => Facts {
+            name: name.clone(),
+            kind: Kind::Thread { tid: *tid },
+            device: None,
+        },
+    }
 }
 
 /// Puts what is on a stream into the stream's order. Times are read from the device one by one, and

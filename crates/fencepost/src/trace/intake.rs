@@ -92,14 +92,19 @@ impl Shared {
         let mut over = Vec::new();
         self.note_sleep();
         for recorder in self.recorders() {
+            // In this order: once the stream is gone, no span is begun.
+            let is_over = recorder.is_over();
             let (open, ended) = recorder.pending.count();
-            let clock = intake.clock(&recorder.device);
+            let Some(device) = recorder.device() else {
+                continue;
+            };
+            let clock = intake.clock(&device);
             if ended > 0 || clock.last.is_none() {
-                prepare(&recorder.device);
+                prepare(&device);
                 clock.keep(self, age);
                 found.taken += self.take_in(&recorder, clock);
                 found.pending += recorder.pending.count().1;
-            } else if open == 0 && recorder.is_over() {
+            } else if open == 0 && is_over {
                 over.push(recorder.core.id);
             }
         }
@@ -125,7 +130,12 @@ impl Shared {
         let mut freed = Vec::new();
         let mut failed = false;
         let seen = self.since_origin(Instant::now()) as f64;
-        for ended in recorder.pending.ended() {
+        let all = recorder.pending.ended();
+        // If the last one is complete, so is all before it, and no other is asked of the driver.
+        if let Some(last) = all.last() {
+            last.ask();
+        }
+        for ended in all {
             let fate = clock.fate(&ended);
             let keep = matches!(fate, Fate::Complete(..));
             match fate {
@@ -159,15 +169,16 @@ impl Shared {
         error: Option<&Error>,
     ) {
         let failure = error.map(Error::to_string);
-        let attributes = ended.noted.attributes.as_deref();
+        let noted = recorder.pending.take(ended.slot);
+        let attributes = noted.attributes.as_deref();
         lock(&self.store).store.add(&Told {
             track: recorder.track,
-            name: &ended.noted.name,
+            name: &noted.name,
             attributes: attributes.map_or(&[], Vec::as_slice),
             start,
             length,
             values: ended.values(),
-            is_mark: ended.noted.is_mark,
+            is_mark: ended.is_mark,
             failure: failure.as_deref(),
         });
     }
@@ -176,11 +187,18 @@ impl Shared {
 impl Ended<Pair> {
     fn markers(&self) -> Option<(Marker, Marker)> {
         let start = self.pair.start.marker()?;
-        let end = match self.noted.is_mark {
+        let end = match self.is_mark {
             true => start.clone(),
             false => self.pair.end.marker()?,
         };
         Some((start, end))
+    }
+
+    /// Has the timeline of its stream learn whether it is over.
+    fn ask(&self) {
+        if let Some((_, end)) = self.markers() {
+            drop(end.imp().query());
+        }
     }
 
     /// Whether the device has come to its start.
@@ -209,14 +227,16 @@ impl Intake {
         self.clocks.entry(device.core().id).or_insert_with(make)
     }
 
-    /// The axis of the device of this number.
-    pub(super) fn axis(&self, device: u64) -> Option<&Axis> {
-        self.clocks.get(&device).map(|clock| &clock.axis)
+    /// The axes of all devices, by their numbers.
+    pub(super) fn axes(&self) -> HashMap<u64, Axis> {
+        let axes = self.clocks.iter();
+        axes.map(|(device, clock)| (*device, clock.axis.clone()))
+            .collect()
     }
 
     /// When a span began that is pending, on its device's axis, where it did.
     pub(super) fn start_of(&self, recorder: &Recorder, pair: &Pair) -> Option<f64> {
-        let clock = self.clocks.get(&recorder.device.core().id)?;
+        let clock = self.clocks.get(&recorder.core.device.id)?;
         let start = pair.start.marker()?;
         match start.imp().query() {
             Ok(true) => clock.position(&start).ok(),
@@ -302,7 +322,7 @@ impl DeviceClock {
                 Err(error) => return Fate::Lost(error),
             }
         }
-        if ended.noted.is_mark {
+        if ended.is_mark {
             return Fate::Complete(began, f64::NAN);
         }
         match start.imp().elapsed(&**end.imp()) {

@@ -589,7 +589,7 @@ impl Trace {
     #[inline]
     fn ended(&self, recorder: &Recorder, slot: u32, recorded: Result<()>) {
         match recorded {
-            Ok(()) if recorder.pending.end(slot) == recorder.share => self.shared().alarm.ring(),
+            Ok(()) if recorder.is_due_at(recorder.pending.end(slot)) => self.shared().alarm.ring(),
             Ok(()) => {}
             Err(error) => self.give_up(recorder, slot, &error),
         }
@@ -610,8 +610,129 @@ impl fmt::Debug for Trace {
 
 #[cfg(all(test, not(loom)))]
 mod handle_tests {
-    use super::*;
-    use crate::Device;
+    use super::{picture::Kind, *};
+    use crate::{Device, Gate, sync::AtomicBool};
+
+    /// The name of the track of the thread with this number. Tracks of gates that other tests open
+    /// are there, too.
+    fn name_of(trace: &Trace, tid: u64) -> Option<String> {
+        let tracks = trace.picture().tracks.into_iter();
+        let mut its = tracks.filter(|track| track.kind == Kind::Thread { tid });
+        its.next().map(|track| track.name)
+    }
+
+    #[test]
+    fn a_capacity_without_end_keeps_all() {
+        let trace = Trace::with_options(Options::default().capacity(usize::MAX));
+        trace.host_span("work").end();
+        assert_eq!(trace.collect().finished, 1);
+    }
+
+    #[test]
+    fn tracks_of_what_is_gone_are_forgotten_and_those_of_records_are_kept() {
+        let device = Device::open("host").unwrap();
+        let trace = Trace::with_options(Options::default().capacity(10));
+        let kept = device.new_stream().unwrap();
+        for _ in 0..5000 {
+            let stream = device.new_stream().unwrap();
+            trace.span("work", &stream).end();
+            let gate = Gate::new(&device).unwrap();
+            gate.wait(&kept).unwrap();
+            gate.open();
+            stream.synchronize().unwrap();
+            drop(stream);
+            trace.collect();
+        }
+        let count = lock(&trace.shared().tracks).list.len();
+        assert!(count < 2100, "{count} tracks");
+        let picture = trace.picture();
+        let streams = picture.tracks.iter();
+        let streams = streams.filter(|track| matches!(track.kind, Kind::Stream { .. }));
+        assert!(streams.count() > 0 && !picture.slices.is_empty());
+    }
+
+    #[test]
+    fn a_thread_that_ends_leaves_no_buffer_behind() {
+        let trace = Trace::with_options(Options::default().capacity(10));
+        for _ in 0..500 {
+            let trace = trace.clone();
+            let work = move || trace.host_span("work").end();
+            std::thread::spawn(work).join().unwrap();
+        }
+        let buffers = lock(&trace.shared().tracks).buffers();
+        assert!(buffers < 200, "{buffers} buffers");
+        assert_eq!(trace.collect().finished, 10);
+    }
+
+    #[test]
+    fn a_thread_that_ends_anothers_span_or_opens_a_gate_is_named_later() {
+        let device = Device::open("host").unwrap();
+        let (trace, stream) = (Trace::new(), device.new_stream().unwrap());
+        let span = trace
+            .host_span_with("work", || Some("main".into()))
+            .into_owned();
+        let gate = Gate::new(&device).unwrap();
+        gate.wait(&stream).unwrap();
+        let clone = trace.clone();
+        let other = std::thread::spawn(move || {
+            let tid = threads::thread_number();
+            span.end();
+            assert_eq!(name_of(&clone, tid), None);
+            gate.open();
+            assert!(name_of(&clone, tid).unwrap().starts_with("thread "));
+            drop(clone.host_span_with("more", || Some("other".into())));
+            tid
+        });
+        let (this, other) = (threads::thread_number(), other.join().unwrap());
+        assert_eq!(name_of(&trace, this).as_deref(), Some("main"));
+        assert_eq!(name_of(&trace, other).as_deref(), Some("other"));
+    }
+
+    #[test]
+    fn spans_of_streams_that_go_away_while_others_collect_are_all_there() {
+        const EACH: usize = 4000;
+        let device = Device::new_host(2);
+        let trace = Trace::new();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let recording = [(); 3].map(|()| {
+                scope.spawn(|| {
+                    for _ in 0..EACH {
+                        let stream = device.new_stream().unwrap();
+                        trace.span("first", &stream).end();
+                        stream.synchronize().unwrap();
+                        trace.collect();
+                        trace.span("second", &stream).end();
+                    }
+                })
+            });
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    trace.collect();
+                }
+            });
+            for thread in recording {
+                thread.join().unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        let summary = trace.collect();
+        // Marks of gates that other tests open are finished, too.
+        assert_eq!(trace.picture().slices.len(), 6 * EACH, "{summary}");
+        assert_eq!(summary.dropped, 0, "{summary}");
+    }
+
+    #[test]
+    fn a_thread_keeps_no_device_of_a_trace_that_is_gone() {
+        let device = Device::new_host(1);
+        let stream = device.new_stream().unwrap();
+        let trace = Trace::new();
+        trace.span("work", &stream).end();
+        let near = RECORDERS.with(|near| near.borrow()[0].clone());
+        assert!(near.device().is_some());
+        drop(trace);
+        assert!(near.device().is_none());
+    }
 
     #[test]
     fn a_trace_that_is_gone_observes_nothing_though_its_thread_may_still_run() {

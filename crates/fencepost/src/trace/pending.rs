@@ -69,7 +69,8 @@ pub(super) struct Begun<P> {
 pub(super) struct Ended<P> {
     pub(super) slot: u32,
     pub(super) pair: Arc<P>,
-    pub(super) noted: Noted,
+    pub(super) is_mark: bool,
+    number: u64,
 }
 
 impl<P> Pending<P> {
@@ -89,7 +90,7 @@ impl<P> Pending<P> {
         &self,
         name: &str,
         is_mark: bool,
-        make: impl FnOnce() -> P,
+        make: impl FnOnce() -> Option<P>,
     ) -> Option<Begun<P>> {
         let name = Text::new(name);
         let mut slots = self.0.lock();
@@ -101,11 +102,14 @@ impl<P> Pending<P> {
         };
         slots.begun += 1;
         let slot = slots.slots.get_mut(index as usize)?;
+        let pair = match &slot.pair {
+            Some(pair) => pair.clone(),
+            None => slot.pair.insert(Arc::new(make()?)).clone(),
+        };
         slot.state = State::Open;
         slot.noted.name = name;
         slot.noted.is_mark = is_mark;
         slot.noted.number = slots.begun;
-        let pair = slot.pair.get_or_insert_with(|| Arc::new(make())).clone();
         Some(Begun { slot: index, pair })
     }
 
@@ -153,13 +157,29 @@ impl<P> Pending<P> {
                 Some(Ended {
                     slot: index,
                     pair: slot.pair.clone()?,
-                    noted: slot.noted.clone(),
+                    is_mark: slot.noted.is_mark,
+                    number: slot.noted.number,
                 })
             })
             .collect();
         drop(slots);
-        list.sort_unstable_by_key(|ended| ended.noted.number);
+        list.sort_unstable_by_key(|ended| ended.number);
         list
+    }
+
+    /// What is known of a span that is taken in. It is gone from its slot then.
+    pub(super) fn take(&self, slot: u32) -> Noted {
+        let mut slots = self.0.lock();
+        let slot = slots.slots.get_mut(slot as usize);
+        slot.map(|slot| std::mem::take(&mut slot.noted))
+            .unwrap_or_default()
+    }
+
+    /// A copy of what is known of a span, where it is still the one that was listed.
+    pub(super) fn noted(&self, listed: &Ended<P>) -> Option<Noted> {
+        let slots = self.0.lock();
+        let slot = slots.slots.get(listed.slot as usize)?;
+        (slot.noted.number == listed.number).then(|| slot.noted.clone())
     }
 
     /// Frees slots whose spans are taken in. Without `keep` their events are not used again.
@@ -240,7 +260,7 @@ mod tests {
         let mut begin = |name: &str| {
             pending.begin(name, false, || {
                 made += 1;
-                made
+                Some(made)
             })
         };
         let (one, two) = (begin("one").unwrap(), begin("two").unwrap());
@@ -251,10 +271,8 @@ mod tests {
         assert_eq!(pending.end(two.slot), 1);
         assert_eq!(pending.end(one.slot), 2);
         let ended = pending.ended();
-        let names: Vec<_> = ended
-            .iter()
-            .map(|e| e.noted.name.get().into_owned())
-            .collect();
+        let name = |ended: &Ended<_>| pending.take(ended.slot).name.get().into_owned();
+        let names: Vec<_> = ended.iter().map(name).collect();
         assert_eq!(
             names,
             ["one", "two"],
@@ -270,7 +288,7 @@ mod tests {
             pending
                 .open()
                 .iter()
-                .all(|open| open.noted.attributes.is_none())
+                .all(|open| pending.noted(open).unwrap().attributes.is_none())
         );
     }
 }
@@ -288,7 +306,8 @@ mod loom_tests {
             let pending = Arc::new(Pending::new(2));
             let record = |pending: Arc<Pending<AtomicUsize>>, name: &'static str| {
                 thread::spawn(move || {
-                    let Some(begun) = pending.begin(name, false, || AtomicUsize::new(0)) else {
+                    let Some(begun) = pending.begin(name, false, || Some(AtomicUsize::new(0)))
+                    else {
                         return 0;
                     };
                     assert_eq!(begun.pair.fetch_add(1, Ordering::Relaxed), 0, "it is mine");

@@ -9,6 +9,7 @@ use crate::{
     device::Device,
     event::Event,
     stream::Stream,
+    sync::{Mutex, lock},
 };
 
 pub(super) struct Recorder {
@@ -16,11 +17,14 @@ pub(super) struct Recorder {
     pub(super) trace: u64,
     pub(super) track: u32,
     pub(super) core: Arc<StreamCore>,
-    pub(super) device: Device,
+    /// `None` once it is closed: threads keep recorders within reach, and no device with them.
+    device: Mutex<Option<Device>>,
     stream: Weak<dyn StreamImpl>,
     pub(super) pending: Pending<Pair>,
-    /// So many ended spans are taken in at once.
-    pub(super) share: usize,
+    /// So many ended spans wake who collects.
+    share: usize,
+    /// And each so many more.
+    step: usize,
 }
 
 /// The events of a span, which are recorded again for the next one.
@@ -60,19 +64,44 @@ impl Recorder {
             trace,
             track,
             core: stream.imp().core().clone(),
-            device,
+            device: Mutex::new(Some(device)),
             stream: stream.downgrade(),
             pending: Pending::new(budget),
-            share: budget.div_ceil(2),
+            share: (budget - budget / 4).max(1),
+            step: (budget / 8).max(1),
         })
     }
 
-    pub(super) fn pair(self: &Arc<Self>) -> Pair {
-        Pair {
-            start: Event::with_timing(&self.device),
-            end: Event::with_timing(&self.device),
+    /// `None` where it is closed.
+    pub(super) fn pair(self: &Arc<Self>) -> Option<Pair> {
+        let device = self.device()?;
+        Some(Pair {
+            start: Event::with_timing(&device),
+            end: Event::with_timing(&device),
             recorder: self.clone(),
-        }
+        })
+    }
+
+    pub(super) fn device(&self) -> Option<Device> {
+        lock(&self.device).clone()
+    }
+
+    /// Whether who collects is to be woken when so many are ended, by the one that ended last.
+    #[inline]
+    pub(super) fn is_due_at(&self, ended: usize) -> bool {
+        ended >= self.share && (ended - self.share).is_multiple_of(self.step)
+    }
+
+    /// Whether enough is ended.
+    pub(super) fn is_due(&self) -> bool {
+        self.pending.count().1 >= self.share
+    }
+
+    /// No span is begun from now on, and nothing is kept.
+    pub(super) fn close(&self) {
+        self.pending.close();
+        let device = lock(&self.device).take();
+        drop(device);
     }
 
     /// Whether its stream is gone, so that no span will be begun.

@@ -5,7 +5,7 @@
 //! called under any but `intake`, which nobody takes who records.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, PoisonError, TryLockError},
     time::Instant,
 };
@@ -13,7 +13,7 @@ use std::{
 use super::{
     Options,
     alarm::Alarm,
-    arrows::Arrows,
+    arrows::{self, Arrows},
     clocks::{Reading, unique},
     intake::Intake,
     picture::ProcessFacts,
@@ -55,9 +55,17 @@ pub(super) struct Stored {
     spare: Vec<HostRecord>,
 }
 
-#[derive(Default)]
+/// So many tracks are kept in any case.
+const SWEEP: usize = 1024;
+
+/// Each so many new threads, the buffers of those that have ended are taken in.
+const MANY: usize = 64;
+
 pub(super) struct Tracks {
-    pub(super) list: Vec<Track>,
+    /// By their numbers, none of which comes again.
+    pub(super) list: HashMap<u32, Track>,
+    next: u32,
+    sweep_at: usize,
     of_streams: HashMap<u64, u32>,
     recorders: HashMap<u64, Arc<Recorder>>,
     buffers: Vec<Arc<Buffer>>,
@@ -82,7 +90,7 @@ impl Shared {
             origin: Instant::now(),
             readings: Mutex::new(vec![Reading::now()]),
             pending: options.pending,
-            tracks: Mutex::default(),
+            tracks: Mutex::new(Tracks::new()),
             store: Mutex::new(Stored {
                 store: Store::new(options.capacity),
                 spare: Vec::new(),
@@ -133,7 +141,10 @@ impl Shared {
         let track = tracks.of(stream.imp().core());
         let recorders = &mut tracks.recorders;
         let make = || Recorder::new(self.id, track, stream, self.pending);
-        recorders.entry(stream.id()).or_insert_with(make).clone()
+        let recorder = recorders.entry(stream.id()).or_insert_with(make).clone();
+        drop(tracks);
+        self.sweep();
+        recorder
     }
 
     pub(super) fn recorders(&self) -> Vec<Arc<Recorder>> {
@@ -148,9 +159,7 @@ impl Shared {
             .map(|id| tracks.recorders.remove(id))
             .collect();
         drop(tracks);
-        gone.iter()
-            .flatten()
-            .for_each(|recorder| recorder.pending.close());
+        gone.iter().flatten().for_each(|recorder| recorder.close());
     }
 
     /// Adds a record of this thread, or of the thread with the track that it names.
@@ -158,7 +167,7 @@ impl Shared {
     pub(super) fn host(&self, record: HostRecord) {
         let pushed = threads::here(
             self.id,
-            || self.new_thread(None),
+            || self.new_thread(),
             |here| {
                 let moves = here.buffer.push(record).map_err(drop)?;
                 if moves {
@@ -172,29 +181,82 @@ impl Shared {
         }
     }
 
-    /// The track of this thread. `None` at its end. `name` tells the thread's name, where the
-    /// track is new and a language other than Rust has it.
+    /// The track of this thread, which is named by `name` if that tells one. `None` at its end.
     #[inline]
     pub(super) fn thread_track(&self, name: impl FnOnce() -> Option<String>) -> Option<u32> {
-        threads::here(self.id, || self.new_thread(name()), |here| here.track)
+        threads::here(
+            self.id,
+            || self.new_thread(),
+            |here| match here.buffer.track.get() {
+                Some(track) if here.buffer.is_named.load(Ordering::Relaxed) => *track,
+                _ => self.name_thread(&here.buffer, Some(name())),
+            },
+        )
+    }
+
+    /// Gives the thread a track, and its track the name that the caller's language has for it, or
+    /// has not. Without a caller the name may come later.
+    #[cold]
+    fn name_thread(&self, buffer: &Buffer, name: Option<Option<String>>) -> u32 {
+        let tid = threads::thread_number();
+        let mut tracks = lock(&self.tracks);
+        let track = *buffer.track.get_or_init(|| tracks.add_thread(tid));
+        buffer.is_named.store(name.is_some(), Ordering::Relaxed);
+        if let Some(Some(name)) = name {
+            tracks.list.insert(track, Track::Thread { name, tid });
+        }
+        drop(tracks);
+        self.sweep();
+        track
     }
 
     #[cold]
-    fn new_thread(&self, name: Option<String>) -> Here {
-        let tid = threads::thread_number();
-        let current = std::thread::current();
-        let name = name.or_else(|| current.name().map(Into::into));
-        let name = name.unwrap_or_else(|| format!("thread {tid}"));
+    fn new_thread(&self) -> Here {
         let buffer = Arc::new(Buffer::new());
         let mut tracks = lock(&self.tracks);
-        let track = tracks.list.len() as u32;
-        tracks.list.push(Track::Thread { name, tid });
         tracks.buffers.push(buffer.clone());
+        let many = tracks.buffers.len().is_multiple_of(MANY);
+        drop(tracks);
+        if many {
+            // Those of threads that have ended would pile up.
+            self.take_in_threads();
+        }
         Here {
             trace: self.id,
-            track,
             buffer,
         }
+    }
+
+    /// Forgets tracks on which nothing is any more, when there are many.
+    fn sweep(&self) {
+        let floor = {
+            let tracks = lock(&self.tracks);
+            if tracks.list.len() < tracks.sweep_at {
+                return;
+            }
+            tracks.next
+        };
+        let mut used = HashSet::new();
+        lock(&self.store).store.each_track(|track| {
+            used.insert(track);
+        });
+        for noted in lock(&self.arrows).list() {
+            used.insert(noted.to);
+            if let arrows::From::Marker(track, _) = noted.from {
+                used.insert(track);
+            }
+        }
+        let mut tracks = lock(&self.tracks);
+        used.extend(tracks.recorders.values().map(|recorder| recorder.track));
+        let live = tracks
+            .buffers
+            .iter()
+            .filter_map(|buffer| buffer.track.get());
+        used.extend(live);
+        let is_kept = |track: u32| track >= floor || used.contains(&track);
+        tracks.list.retain(|track, _| is_kept(*track));
+        tracks.of_streams.retain(|_, track| is_kept(*track));
+        tracks.sweep_at = (tracks.list.len() * 2).max(SWEEP);
     }
 
     #[cold]
@@ -230,8 +292,10 @@ impl Shared {
 
     /// Whether a stream has enough pending for a round of the thread.
     pub(super) fn is_due(&self) -> bool {
-        let is_due = |recorder: &Arc<Recorder>| recorder.pending.count().1 >= recorder.share;
-        lock(&self.tracks).recorders.values().any(is_due)
+        lock(&self.tracks)
+            .recorders
+            .values()
+            .any(|recorder| recorder.is_due())
     }
 
     /// Ends the thread, and drops what belongs to devices.
@@ -241,33 +305,69 @@ impl Shared {
         let mut tracks = lock(&self.tracks);
         let recorders = std::mem::take(&mut tracks.recorders);
         drop(tracks);
-        recorders
-            .values()
-            .for_each(|recorder| recorder.pending.close());
+        recorders.values().for_each(|recorder| recorder.close());
     }
 }
 
 impl Tracks {
+    fn new() -> Tracks {
+        Tracks {
+            list: HashMap::new(),
+            next: 0,
+            sweep_at: SWEEP,
+            of_streams: HashMap::new(),
+            recorders: HashMap::new(),
+            buffers: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, track: Track) -> u32 {
+        let number = self.next;
+        self.next += 1;
+        self.list.insert(number, track);
+        number
+    }
+
+    /// A track of this thread, with the name that the system knows.
+    fn add_thread(&mut self, tid: u64) -> u32 {
+        let current = std::thread::current();
+        let name = current.name().map(Into::into);
+        let name = name.unwrap_or_else(|| format!("thread {tid}"));
+        self.add(Track::Thread { name, tid })
+    }
+
+    #[cfg(test)]
+    pub(super) fn buffers(&self) -> usize {
+        self.buffers.len()
+    }
+
     /// The track of a stream.
     pub(super) fn of(&mut self, stream: &Arc<StreamCore>) -> u32 {
-        *self.of_streams.entry(stream.id).or_insert_with(|| {
-            self.list.push(Track::Stream(stream.clone()));
-            self.list.len() as u32 - 1
-        })
+        if let Some(track) = self.of_streams.get(&stream.id) {
+            return *track;
+        }
+        let track = self.add(Track::Stream(stream.clone()));
+        self.of_streams.insert(stream.id, track);
+        track
     }
 }
 
 impl Observer for Shared {
     fn waits(&self, wait: &Wait<'_>) {
         if self.is_ours() {
-            let of = |core: &Arc<StreamCore>| lock(&self.tracks).of(core);
             // Not under the lock of the arrows.
-            let tracks = [wait.awaited, wait.waiting].map(|core| (core.id, of(core)));
-            let track = |core: &Arc<StreamCore>| match core.id == tracks[0].0 {
-                true => tracks[0].1,
-                false => tracks[1].1,
+            let of = |core: &Arc<StreamCore>| lock(&self.tracks).of(core);
+            let from = match wait.awaited.is_gate {
+                true => arrows::From::Gate(wait.awaited.id),
+                false => arrows::From::Marker(of(wait.awaited), wait.value),
             };
-            lock(&self.arrows).add(wait, track);
+            let to = of(wait.waiting);
+            lock(&self.arrows).add(arrows::Noted {
+                from,
+                to,
+                after: wait.after,
+            });
+            self.sweep();
         }
     }
 
@@ -276,7 +376,15 @@ impl Observer for Shared {
         if !self.is_ours() || !lock(&self.arrows).opens(gate.id) {
             return;
         }
-        let Some(track) = self.thread_track(|| None) else {
+        let track = threads::here(
+            self.id,
+            || self.new_thread(),
+            |here| match here.buffer.track.get() {
+                Some(track) => *track,
+                None => self.name_thread(&here.buffer, None),
+            },
+        );
+        let Some(track) = track else {
             return;
         };
         self.host(HostRecord {

@@ -142,7 +142,7 @@ impl Store {
         if self.filling.records.capacity() == 0 {
             self.filling
                 .records
-                .reserve_exact(BLOCK.min(self.capacity + 1));
+                .reserve_exact(BLOCK.min(self.capacity.saturating_add(1)));
         }
         self.filling.records.push(record);
         if self.len() > self.capacity {
@@ -227,6 +227,20 @@ impl Store {
                 first
             }
             _ => 0,
+        }
+    }
+
+    /// Tells the tracks of all records.
+    pub(super) fn each_track(&self, mut tell: impl FnMut(u32)) {
+        let blocks = self.full.iter().map(|block| &**block);
+        let records = blocks
+            .chain([&self.filling])
+            .flat_map(|block| &block.records);
+        let mut last = None;
+        for record in records.skip(self.gone) {
+            if last.replace(record.track) != Some(record.track) {
+                tell(record.track);
+            }
         }
     }
 

@@ -4,14 +4,17 @@
 //! A thread whose buffer is full moves it into the store itself, unless the store is busy: then the
 //! buffer grows, up to a bound. A collector moves all buffers.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{
+    cell::RefCell,
+    sync::{Arc, OnceLock},
+};
 
 use super::{
     store::{Store, Told},
     text::Text,
     value::Attributes,
 };
-use crate::sync::BriefLock;
+use crate::sync::{AtomicBool, BriefLock};
 
 /// A span or a mark of a thread that is over. Times are nanoseconds since the trace began.
 #[derive(Debug)]
@@ -34,24 +37,31 @@ const FULL: usize = 128;
 /// So many are kept at most while the store is busy.
 const MOST: usize = 256 * FULL;
 
-pub(super) struct Buffer(BriefLock<Vec<HostRecord>>);
+pub(super) struct Buffer {
+    records: BriefLock<Vec<HostRecord>>,
+    /// The track of its thread. A thread that ends spans of others alone has none.
+    pub(super) track: OnceLock<u32>,
+    /// Whether the track has the name that its thread has in the language that records there.
+    pub(super) is_named: AtomicBool,
+}
 
 impl Buffer {
     pub(super) fn new() -> Buffer {
-        Buffer(BriefLock::over(Vec::new()))
+        Buffer {
+            records: BriefLock::over(Vec::new()),
+            track: OnceLock::new(),
+            is_named: AtomicBool::new(false),
+        }
     }
 
     /// Adds a record. Tells whether it is time to move the buffer; gives the record back where
     /// there is no room.
     #[inline]
     pub(super) fn push(&self, record: HostRecord) -> Result<bool, HostRecord> {
-        let mut records = self.0.lock();
+        let mut records = self.records.lock();
         let length = records.len();
         if length >= MOST {
             return Err(record);
-        }
-        if records.capacity() == 0 {
-            records.reserve_exact(FULL);
         }
         records.push(record);
         Ok((length + 1).is_multiple_of(FULL))
@@ -59,7 +69,7 @@ impl Buffer {
 
     /// Moves what is there into the store. `spare` is empty, before and after.
     pub(super) fn take_in(&self, store: &mut Store, spare: &mut Vec<HostRecord>) {
-        std::mem::swap(&mut *self.0.lock(), spare);
+        std::mem::swap(&mut *self.records.lock(), spare);
         for record in spare.drain(..) {
             store.add(&Told {
                 track: record.track,
@@ -78,14 +88,13 @@ impl Buffer {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.lock().len()
+        self.records.lock().len()
     }
 }
 
 /// What a thread keeps of each trace that it recorded in.
 pub(super) struct Here {
     pub(super) trace: u64,
-    pub(super) track: u32,
     pub(super) buffer: Arc<Buffer>,
 }
 
