@@ -7,8 +7,8 @@ use crate::{diagnostics, error::Error, panics::contain, sync::thread};
 
 const NAME: &str = "fencepost-trace";
 
-/// How long the thread sleeps after a round while something is pending, unless who records wakes it.
-/// Its calls of a driver hold up those of others, so that it makes many at once, and seldom.
+/// How long the thread sleeps after a round while something is pending, unless it is woken. Its
+/// calls of a driver hold up those of others, so that it makes many at once, and seldom.
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long it sleeps at most: then the device's clock is read again where there are spans.
 const IDLE: Duration = Duration::from_secs(1);
