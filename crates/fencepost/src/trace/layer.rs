@@ -23,8 +23,8 @@ use super::{
 /// [`Trace::layer`].
 ///
 /// Each time that a thread is in a span is a span of that thread, from its enter to its exit: of a
-/// future that is polled three times there are three. Each has the fields of the span. What is
-/// entered when the picture is taken is not in it.
+/// future that is polled three times there are three. Each has the fields of the span: of a field
+/// that is recorded again the last value. What is entered when the picture is taken is not in it.
 ///
 /// ```
 /// use fencepost::{Device, trace::Trace};
@@ -209,6 +209,7 @@ mod tests {
             request.in_scope(|| {
                 tracing::info_span!("parse").in_scope(|| ());
                 trace.span("kernel", &stream).end();
+                request.record("late", false);
                 request.record("late", true);
             });
             // A future that is polled again.
@@ -233,9 +234,16 @@ mod tests {
         let (outer, inner) = (find("request"), find("parse"));
         let (outer, inner) = (&picture.slices[outer], &picture.slices[inner]);
         assert!(outer.start <= inner.start && inner.end <= outer.end);
-        let fields = &picture.attributes[outer.attributes.start as usize..][..3];
+        let range = outer.attributes.start as usize..outer.attributes.end as usize;
+        let fields = &picture.attributes[range];
         let fields: Vec<_> = fields.iter().map(|field| text(field.name)).collect();
         assert_eq!(fields, ["number", "kind", "late"]);
+        let late = &picture.attributes[outer.attributes.start as usize + 2];
+        let late = late.value;
+        assert!(
+            matches!(late, super::super::picture::Value::Bool(true)),
+            "{late:?}"
+        );
         assert_eq!(other.collect().finished, 3, "each layer has its own");
     }
 }

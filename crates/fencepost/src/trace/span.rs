@@ -78,7 +78,8 @@ impl<'a> Span<'a> {
         }
     }
 
-    /// Adds an attribute: a number, a truth value or a text.
+    /// Adds an attribute: a number, a truth value or a text. Of values with one name the last
+    /// counts.
     ///
     /// ```
     /// # use fencepost::{Device, trace::Trace};
@@ -195,7 +196,7 @@ impl Moment {
         Moment { recording }
     }
 
-    /// Adds an attribute.
+    /// Adds an attribute. Of values with one name the last counts.
     ///
     /// ```
     /// # use fencepost::{Device, trace::Trace};
@@ -274,7 +275,8 @@ impl<'a> HostSpan<'a> {
         }
     }
 
-    /// Adds an attribute: a number, a truth value or a text.
+    /// Adds an attribute: a number, a truth value or a text. Of values with one name the last
+    /// counts.
     ///
     /// ```
     /// # let trace = fencepost::trace::Trace::new();

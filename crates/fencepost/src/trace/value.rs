@@ -61,9 +61,35 @@ pub(super) struct Noted {
 #[allow(clippy::box_collection)]
 pub(super) type Attributes = Option<Box<Vec<Noted>>>;
 
+/// Of values with one name the last counts.
 pub(super) fn note(attributes: &mut Attributes, name: &str, value: Value) {
-    let name = Text::new(name);
-    attributes
-        .get_or_insert_default()
-        .push(Noted { name, value });
+    let noted = attributes.get_or_insert_default();
+    let known = noted
+        .iter_mut()
+        .find(|known| known.name.bytes() == name.as_bytes());
+    match known {
+        Some(known) => known.value = value,
+        None => {
+            let name = Text::new(name);
+            noted.push(Noted { name, value });
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_value_of_a_name_counts_and_stands_where_the_first_did() {
+        let mut attributes = None;
+        for step in 0..5 {
+            note(&mut attributes, "step", step.into());
+            note(&mut attributes, "kind", "copy".into());
+        }
+        let noted = attributes.unwrap();
+        let noted: Vec<_> = noted.iter().map(|it| (it.name.get(), &it.value)).collect();
+        let (step, kind) = (Value::Signed(4), Value::Text("copy".into()));
+        assert_eq!(noted, [("step".into(), &step), ("kind".into(), &kind)]);
+    }
 }
