@@ -26,7 +26,8 @@ pub(crate) struct Picture {
     /// Each text once: names of slices, marks and attributes, values of attributes, failures.
     pub(crate) texts: Vec<String>,
     pub(crate) attributes: Vec<Attribute>,
-    /// How many spans and marks are missing, because there was no room for them.
+    /// How many spans and marks are missing: there was no room for them, or they could not be
+    /// recorded.
     pub(crate) dropped: u64,
 }
 

@@ -606,7 +606,7 @@ fn a_picture_has_every_row_and_name_and_no_colour_alone_tells_a_failure() {
         "prefers-color-scheme:dark".to_owned(),
         "url(#hatched)".to_owned(),
         "time in \u{b5}s".to_owned(),
-        "2 more were dropped".to_owned(),
+        ", 2 more are missing</text>".to_owned(),
     ] {
         assert!(svg.contains(&text), "{text}: {svg}");
     }
@@ -620,6 +620,22 @@ fn a_picture_of_a_long_trace_is_as_large_as_that_of_a_short_one() {
     assert!(svg.contains("20000 × count (1 failed)"), "{svg}");
     assert!(svg.contains("40000 arrows are not shown"), "{svg}");
     keep("long", &samples::pipeline(20_000));
+}
+
+#[test]
+fn a_picture_is_small_however_long_its_texts_are() {
+    let mut picture = samples::pipeline(200);
+    for text in &mut picture.texts {
+        text.push_str(&"&\u{1f980}".repeat(50_000));
+    }
+    for track in &mut picture.tracks {
+        track.name.push_str(&"<".repeat(100_000));
+    }
+    picture.process.name = ">".repeat(100_000);
+    let svg = drawn(&picture);
+    assert!(svg.len() < 2_000_000, "{} bytes", svg.len());
+    // What stands behind a long name is there.
+    assert!(svg.contains("… (failed), "), "{svg}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod bars;
 mod scale;
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     fmt::Write as _,
     io::{self, Write},
@@ -37,6 +38,8 @@ const MOST_ROWS: usize = 48;
 const MOST_ARROWS: usize = 200;
 /// Names with a colour and a number of their own.
 const COLOURS: usize = 8;
+/// Letters of a text that a reader shows for what is pointed at.
+const MOST_LETTERS: usize = 200;
 
 /// Fills in a light and in a dark scheme, with a contrast to the text of at least 4.5.
 const PALETTE: [(&str, &str); COLOURS] = [
@@ -147,7 +150,7 @@ impl<'a> Drawing<'a> {
         let notes = self.notes();
         let lines = self.legend.len().div_ceil(2) + notes.len() + 1;
         let height = self.bottom() + 44.0 + 16.0 * lines as f64;
-        let process = escaped(&self.picture.process.name);
+        let process = escaped(&cut(&self.picture.process.name));
         let _ = write!(
             self.svg,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" \
@@ -173,7 +176,8 @@ impl<'a> Drawing<'a> {
         let spans = self.picture.slices.len();
         let dropped = match self.picture.dropped {
             0 => String::new(),
-            dropped => format!("; {dropped} more were dropped, since there was no room for them"),
+            1 => ", 1 more is missing".to_owned(),
+            dropped => format!(", {dropped} more are missing"),
         };
         let length = in_words(self.scale.length());
         format!("{spans} {} in {length}{dropped}", plural(spans, "span"))
@@ -210,7 +214,7 @@ impl<'a> Drawing<'a> {
                 "<text class=\"ink\" x=\"{SIDE}\" y=\"{:.1}\">{}<title>{}</title></text>",
                 top + 11.5,
                 escaped(&shortened(&title, LABELS - 8.0)),
-                escaped(&title)
+                escaped(&cut(&title))
             );
         }
         for bar in &bars {
@@ -224,7 +228,7 @@ impl<'a> Drawing<'a> {
                 self.svg,
                 "<path class=\"mark\" d=\"M{x:.1} {:.1}l3.5 6h-7z\"><title>{}</title></path>",
                 y - 5.0,
-                escaped(&names::of(self.picture, mark.name, mark.state))
+                escaped(&self.pointed_at(mark.name, mark.state))
             );
         }
     }
@@ -266,21 +270,30 @@ impl<'a> Drawing<'a> {
             State::Unfinished => (Some("unfinished"), String::new()),
             State::Failed(why) => {
                 let why = &self.picture.texts[why as usize];
-                (Some("failed"), format!(": {why}"))
+                (Some("failed"), format!(": {}", cut(why)))
             }
         };
         Described {
             name: Some(slice.name),
-            title: format!("{name}, {length}{why}"),
+            title: format!(
+                "{}, {length}{why}",
+                self.pointed_at(slice.name, slice.state)
+            ),
             label: name.into_owned(),
             signs: [sign, None],
         }
     }
 
+    /// The name of a slice or mark, for who points at it.
+    fn pointed_at(&self, name: u32, state: State) -> String {
+        let name = cut(&self.picture.texts[name as usize]);
+        format!("{name}{}", names::suffix(state))
+    }
+
     fn several(&self, several: &Several) -> Described {
         let count = several.slices;
         let what = match several.name {
-            Some(name) => format!("{count} × {}", self.picture.texts[name as usize]),
+            Some(name) => format!("{count} × {}", cut(&self.picture.texts[name as usize])),
             None => format!("{count} spans"),
         };
         let label = match several.failed {
@@ -555,6 +568,14 @@ fn plural(count: usize, word: &str) -> String {
     match count {
         1 => word.to_owned(),
         _ => format!("{word}s"),
+    }
+}
+
+/// The first letters of a text.
+fn cut(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(MOST_LETTERS) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
     }
 }
 
