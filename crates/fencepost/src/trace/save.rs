@@ -1,7 +1,7 @@
 //! A trace as a file, whole or not at all.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
     process,
@@ -33,12 +33,16 @@ impl Trace {
     /// writes, and any thread may call it, also while others record.
     ///
     /// The file is written beside its place, and renamed when it is whole: whoever reads `path` has
-    /// the old file or the new one. `docs/tracing.md` in the repository says what each file holds,
-    /// and what its readers do with it.
+    /// the old file or the new one. On Unix it has the mode of the file that it replaces, and the
+    /// owner where the process may set that. Where `path` is a symbolic link, the file that it
+    /// points to is replaced. A device or a pipe is written to. `docs/tracing.md` in the repository
+    /// says what each file holds, and what its readers do with it.
     ///
     /// # Errors
     /// - `InvalidInput` where the suffix names no format; the text lists those there are.
-    /// - What the system says, where the file cannot be written. No part of it is left behind.
+    /// - What the system says, where the file cannot be written. No part of it is left behind. The
+    ///   text has the path; the [`source`](std::error::Error::source) is the system's own
+    ///   [`io::Error`], which has the [number](io::Error::raw_os_error).
     /// - `Unsupported` in a forked child: the trace is the parent's.
     ///
     /// # References
@@ -75,33 +79,85 @@ impl Trace {
 /// new file is whole.
 pub(super) fn save(picture: &Picture, path: &Path) -> io::Result<()> {
     let write = writer(path)?;
-    let told = |error: io::Error| {
-        io::Error::new(
-            error.kind(),
-            format!(
-                "the trace is kept, but not saved as {}: {error}",
-                path.display()
-            ),
-        )
-    };
-    let (file, beside) = create_beside(path).map_err(told)?;
-    let written = write_all(picture, file, write).and_then(|()| fs::rename(&beside, path));
-    written.map_err(|error| {
+    replace(picture, path, write).map_err(|source| {
+        let path = path.to_owned();
+        io::Error::new(source.kind(), Unsaved { path, source })
+    })
+}
+
+/// What the system said of a file. It is the source, since a text has no number to be read.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the trace is kept, but not saved as {}: {}; name another path",
+    path.display(),
+    without_number(source)
+)]
+struct Unsaved {
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn without_number(error: &io::Error) -> String {
+    let text = error.to_string();
+    let number = error.raw_os_error().unwrap_or_default();
+    match text.strip_suffix(&format!(" (os error {number})")) {
+        Some(short) => short.to_owned(),
+        None => text,
+    }
+}
+
+fn replace(picture: &Picture, path: &Path, write: Writer) -> io::Result<()> {
+    let (path, old) = followed(path)?;
+    if old.as_ref().is_some_and(is_special) {
+        let file = OpenOptions::new().write(true).open(&path)?;
+        return write_all(picture, file, write);
+    }
+    let (file, beside) = create_beside(&path, old.as_ref())?;
+    let written = write_all(picture, file, write).and_then(|()| fs::rename(&beside, &path));
+    if written.is_err() {
         // What is left of it is of no use, and a second error would hide the first.
         let _ = fs::remove_file(&beside);
-        told(error)
-    })
+    }
+    written
 }
 
 /// The error that [`save`] would return now, without saving anything.
 pub(crate) fn can_save(path: &Path) -> io::Result<()> {
     writer(path)?;
-    if path.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
+    let (path, old) = followed(path)?;
+    match old {
+        Some(old) if old.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        // To open a pipe may block.
+        Some(old) if is_special(&old) => Ok(()),
+        old => {
+            let (file, beside) = create_beside(&path, old.as_ref())?;
+            drop(file);
+            fs::remove_file(&beside)
+        }
     }
-    let (file, beside) = create_beside(path)?;
-    drop(file);
-    fs::remove_file(&beside)
+}
+
+/// What `path` points to, through every symbolic link, and what is known of the file there.
+fn followed(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
+    /// The system follows no more.
+    const MOST_LINKS: usize = 40;
+    let mut place = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let Ok(target) = fs::read_link(&place) else {
+            break;
+        };
+        place.set_file_name(target);
+    }
+    match fs::metadata(&place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((place, None)),
+        // Where links go round, this is the system's error.
+        found => found.map(|old| (place, Some(old))),
+    }
+}
+
+/// A device, a pipe or a socket: a file in its place would be of no use to who reads it.
+fn is_special(old: &Metadata) -> bool {
+    !old.is_file() && !old.is_dir()
 }
 
 fn write_all(picture: &Picture, file: File, write: Writer) -> io::Result<()> {
@@ -131,21 +187,51 @@ fn writer(path: &Path) -> io::Result<Writer> {
     })
 }
 
-/// A new file in the folder of `path`, so that it can be renamed to that.
-fn create_beside(path: &Path) -> io::Result<(File, PathBuf)> {
+/// A new file in the folder of `path`, so that it can be renamed to that. No one may read it who
+/// may not read the `old` one.
+fn create_beside(path: &Path, old: Option<&Metadata>) -> io::Result<(File, PathBuf)> {
     static SAVED: AtomicU64 = AtomicU64::new(0);
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if old.is_some() {
+        // Until it has the mode of the old one.
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    }
     loop {
         let number = SAVED.fetch_add(1, Ordering::Relaxed);
         // No longer than any other name, so that a file with the longest name can be saved.
         let beside = path.with_file_name(format!(".fencepost-{}-{number}", process::id()));
-        match OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&beside)
-        {
+        match options.open(&beside) {
             // Left behind by a process that ended while it wrote, and had the same number.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-            opened => return Ok((opened?, beside)),
+            opened => {
+                let file = opened?;
+                if let Some(old) = old {
+                    resemble(&file, old);
+                }
+                return Ok((file, beside));
+            }
         }
     }
 }
+
+/// Gives `file` the owner and the mode of `old`, as far as the system allows. A file that stays as
+/// it is can be read by its owner alone.
+#[cfg(unix)]
+fn resemble(file: &File, old: &Metadata) {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
+    let mode = match fchown(file, None, Some(old.gid())) {
+        Ok(()) => old.mode() & 0o777,
+        // The group is another one, which has no right to it.
+        Err(_) => old.mode() & 0o707,
+    };
+    // Only root gives files away.
+    let _ = fchown(file, Some(old.uid()), None);
+    let mode = fs::Permissions::from_mode(mode);
+    let _ = file.set_permissions(mode);
+}
+
+/// Elsewhere a file has the rights of its folder.
+#[cfg(not(unix))]
+fn resemble(_: &File, _: &Metadata) {}

@@ -536,7 +536,11 @@ fn what_cannot_be_written_leaves_the_old_file_and_nothing_else() {
     let missing = folder.0.join("no such folder").join("trace.pftrace");
     let error = save(&samples::process(1), &missing).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
-    assert!(error.to_string().contains("no such folder"), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("no such folder"), "{text}");
+    assert!(!text.contains("os error"), "{text}");
+    let of_system = fs::File::open(missing.parent().unwrap()).unwrap_err();
+    assert_eq!(number_of(&error), of_system.raw_os_error());
 
     // A folder cannot be replaced by a file.
     let taken = folder.0.join("taken.pftrace");
@@ -544,8 +548,80 @@ fn what_cannot_be_written_leaves_the_old_file_and_nothing_else() {
     fs::write(taken.join("kept"), "kept").unwrap();
     let error = save(&samples::process(1), &taken).unwrap_err();
     assert!(error.to_string().contains("taken.pftrace"), "{error}");
+    assert!(number_of(&error).is_some(), "{error}");
     assert_eq!(fs::read_to_string(taken.join("kept")).unwrap(), "kept");
     assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
+}
+
+/// The system's own number of an error of `save`.
+fn number_of(error: &std::io::Error) -> Option<i32> {
+    let source = std::error::Error::source(error)?;
+    source.downcast_ref::<std::io::Error>()?.raw_os_error()
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_keeps_the_mode_and_owner_of_the_one_that_it_replaces() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+    let folder = Folder::new();
+    let path = folder.0.join("trace.json");
+    // Also what a mask would take away.
+    for mode in [0o600, 0o666, 0o444] {
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        // Root alone may.
+        let _ = chown(&path, Some(1), Some(1));
+        let old = fs::metadata(&path).unwrap();
+        save(&samples::process(1), &path).unwrap();
+        assert_ne!(fs::read(&path).unwrap(), b"old");
+        let new = fs::metadata(&path).unwrap();
+        assert_eq!([new.uid(), new.gid()], [old.uid(), old.gid()]);
+        assert_eq!(new.mode() & 0o7777, mode, "{:o} for {mode:o}", new.mode());
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_stays_and_the_file_behind_it_is_replaced() {
+    use std::os::unix::fs::symlink;
+    let folder = Folder::new();
+    let path = |name: &str| folder.0.join(name);
+    fs::create_dir(path("behind")).unwrap();
+    symlink("behind/inner.json", path("link.json")).unwrap();
+    symlink("target", path("behind/inner.json")).unwrap();
+    // The file that is pointed to is made where there is none.
+    for old in [None, Some("old")] {
+        if let Some(old) = old {
+            fs::write(path("behind/target"), old).unwrap();
+        }
+        super::save::can_save(&path("link.json")).unwrap();
+        save(&samples::process(1), &path("link.json")).unwrap();
+        let saved = fs::read_to_string(path("behind/target")).unwrap();
+        assert!(saved.contains("traceEvents"), "{saved}");
+        for link in ["link.json", "behind/inner.json"] {
+            assert!(fs::symlink_metadata(path(link)).unwrap().is_symlink());
+        }
+    }
+    assert_eq!(fs::read_dir(path("behind")).unwrap().count(), 2);
+
+    symlink("round.svg", path("round.svg")).unwrap();
+    let error = save(&samples::process(1), &path("round.svg")).unwrap_err();
+    assert!(number_of(&error).is_some(), "{error}");
+    super::save::can_save(&path("round.svg")).unwrap_err();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_device_behind_a_link_is_written_to_and_not_replaced() {
+    let folder = Folder::new();
+    let path = folder.0.join("full.pftrace");
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    super::save::can_save(&path).unwrap();
+    let error = save(&samples::process(1), &path).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!(number_of(&error), Some(28), "{error}");
+    assert!(!fs::metadata("/dev/full").unwrap().is_file());
 }
 
 // Elsewhere the path would be too long, not the name.
