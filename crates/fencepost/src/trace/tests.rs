@@ -539,7 +539,7 @@ fn what_cannot_be_written_leaves_the_old_file_and_nothing_else() {
     let text = error.to_string();
     assert!(text.contains("no such folder"), "{text}");
     assert!(!text.contains("os error"), "{text}");
-    let of_system = fs::File::open(missing.parent().unwrap()).unwrap_err();
+    let of_system = fs::File::create(&missing).unwrap_err();
     assert_eq!(number_of(&error), of_system.raw_os_error());
 
     // A folder cannot be replaced by a file.
