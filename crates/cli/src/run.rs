@@ -546,7 +546,7 @@ fn more_lines(report: &Report) -> String {
             crate::printable(&trace.file),
             match trace.dropped {
                 0 => String::new(),
-                dropped => format!("; {dropped} are missing, because there was no room for them"),
+                dropped => format!("; {dropped} are missing"),
             }
         ),
         None => String::new(),
