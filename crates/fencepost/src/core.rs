@@ -306,24 +306,26 @@ impl StreamCore {
     }
 
     /// The last point that the marker at `value` waits for on the device, of those that are not
-    /// known to be complete. Asks the device of that point.
-    pub(crate) fn device_wait(&self, value: u64) -> Option<Point> {
+    /// known to be complete, and the last of its own markers in front of that wait. Asks the device
+    /// of that point.
+    pub(crate) fn device_wait(&self, value: u64) -> Option<(Point, u64)> {
         let waits = lock(&self.device_waits);
         let (newer, older) = waits.ring.split_at(waits.next);
         let in_front = newer.iter().rev().chain(older.iter().rev()).flatten();
         let in_front = in_front.filter(|wait| wait.after < value);
         let points: Vec<_> = in_front
             .filter_map(|wait| {
-                Some(Point {
+                let point = Point {
                     timeline: wait.timeline.upgrade()?,
                     value: wait.value,
                     at: wait.at,
                     timing: false,
-                })
+                };
+                Some((point, wait.after))
             })
             .collect();
         drop(waits);
-        points.into_iter().find(|point| {
+        points.into_iter().find(|(point, _)| {
             let is_pending = || point.reached() == Reached::NotYet;
             is_pending() && !point.timeline.stream.look() && is_pending()
         })

@@ -392,6 +392,10 @@ impl Mark for Arc<dyn Awaited> {
         self.point().timeline.stream.id
     }
 
+    fn position(&self) -> u64 {
+        self.point().value
+    }
+
     fn is_pending(&self) -> bool {
         matches!(self.query(), Ok(false))
     }
@@ -403,5 +407,6 @@ pub(crate) fn behind(wait: Blocked) -> AwaitedStep {
         marker: wait.marker,
         in_work: wait.in_work,
         on_device: false,
+        after: wait.after,
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn explain(marker: &Arc<dyn MarkerImpl>) -> Explanation {
         next_of(&point.timeline.stream, point.value)
     });
     let end = match (stop, steps.last()) {
-        (Stop::Circle, _) => End::Circle,
+        (Stop::Circle, _) => End::Circle("only a deadline ends"),
         (Stop::NoWait, Some(last)) => end_of(last.marker.point()),
         _ => End::GoesOn,
     };
@@ -61,10 +61,12 @@ fn next_of(stream: &StreamCore, value: u64) -> Option<AwaitedStep> {
     let first = waits.iter().position(is_pending).unwrap_or(0);
     let known = (first < waits.len()).then(|| behind(waits.swap_remove(first)));
     known.or_else(|| {
+        let (point, after) = stream.device_wait(value)?;
         Some(Step {
-            marker: Arc::new(Awaiting(stream.device_wait(value)?)),
+            marker: Arc::new(Awaiting(point)),
             in_work: false,
             on_device: true,
+            after,
         })
     })
 }

@@ -5,7 +5,7 @@
 //! calls of another program. So both find the same circles and say the same sentences.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     fmt::{self, Write as _},
     time::Duration,
 };
@@ -16,6 +16,9 @@ use crate::{error::InWords, place::Place};
 pub trait Mark {
     /// The number of its stream, which no other stream has.
     fn stream(&self) -> u64;
+
+    /// Where in its stream it is: whatever has a lower position is in front of it.
+    fn position(&self) -> u64;
 
     /// Whether it is known to be pending. Never blocks.
     fn is_pending(&self) -> bool;
@@ -30,6 +33,8 @@ pub struct Step<M> {
     pub in_work: bool,
     /// Whether the stream before waits for it on its device, so that this wait may be over.
     pub on_device: bool,
+    /// The wait is in front of all markers of the stream before that have a higher position.
+    pub after: u64,
 }
 
 /// Where a walk ends.
@@ -39,7 +44,7 @@ pub enum Stop {
     Own,
     /// At a marker that is no longer pending.
     Settled,
-    /// At a stream that it has come by before.
+    /// At a marker behind a wait that is on the walk.
     Circle,
     /// At a stream that waits for nothing.
     NoWait,
@@ -47,20 +52,26 @@ pub enum Stop {
 
 /// The markers on the walk from `marker` to the stream of number `own`, or to wherever it ends.
 /// `next_of` gives the step from a marker to the one that its stream waits for in front of it.
+///
+/// To come to a stream twice is no circle by itself. Where two streams wait for each other in turn,
+/// the walk comes back to a marker that is in front of the wait by which it left the stream. There
+/// it goes on; each time, it leaves the stream further in front.
 pub fn walk<M: Mark>(
     marker: M,
     own: Option<u64>,
     next_of: impl Fn(&M) -> Option<Step<M>>,
 ) -> (Vec<Step<M>>, Stop) {
     let mut path: Vec<Step<M>> = Vec::new();
-    let mut seen = HashSet::new();
+    // The waits by which the walk has left the streams.
+    let mut left: HashMap<u64, u64> = HashMap::new();
     let mut next = Some(Step {
         marker,
         in_work: false,
         on_device: false,
+        after: 0,
     });
     while let Some(step) = next {
-        let stream = step.marker.stream();
+        let (stream, position) = (step.marker.stream(), step.marker.position());
         let pending = step.marker.is_pending();
         path.push(step);
         if !pending {
@@ -69,10 +80,14 @@ pub fn walk<M: Mark>(
         if own == Some(stream) {
             return (path, Stop::Own);
         }
-        if !seen.insert(stream) {
+        if left.get(&stream).is_some_and(|after| position > *after) {
             return (path, Stop::Circle);
         }
         next = path.last().and_then(|step| next_of(&step.marker));
+        if let Some(next) = &next {
+            // Streams go on meanwhile: by a wait that is not in front, a walk might never end.
+            left.insert(stream, next.after.min(position.saturating_sub(1)));
+        }
     }
     (path, Stop::NoWait)
 }
@@ -153,8 +168,9 @@ pub enum End {
     Closed,
     /// Nothing keeps it: it was seen between two of its steps.
     GoesOn,
-    /// The waits come back to a stream of the chain.
-    Circle,
+    /// A marker of the chain is behind a wait of the chain. In words, what ends that, behind
+    /// `which`: `never ends`.
+    Circle(&'static str),
 }
 
 /// How many waits of a long chain are told at each of its ends.
@@ -178,13 +194,13 @@ pub fn tell(nodes: &[Node], end: &End) -> Explanation {
     };
     if waits.is_empty() {
         let text = match end {
-            End::Native { .. } | End::Circle => None,
+            End::Native { .. } | End::Circle(_) => None,
             end => Some(end.words(last, &last.stream)),
         };
         return Explanation { text, lacks_places };
     }
     let mut text = match (end, nodes.len() - 2) {
-        (End::Circle, _) => String::from("the waits form a circle, which only a deadline ends"),
+        (End::Circle(ends), _) => format!("the waits form a circle, which {ends}"),
         (end, between) => {
             let between = match between {
                 0 => String::new(),
@@ -279,7 +295,7 @@ impl End {
             End::Other(what) => format!("{stream} {what}"),
             End::Closed => format!("{stream} is not opened yet"),
             End::GoesOn => format!("{stream} goes on at this moment"),
-            End::Circle => String::new(),
+            End::Circle(_) => String::new(),
         }
     }
 }
@@ -351,9 +367,9 @@ mod tests {
         let mut nodes = chain(3);
         nodes.push(chain(3).remove(0));
         nodes[2].waiter = Waiter::Work(Some(Place::of_line("load.py", 9)));
-        let told = text(&nodes, &End::Circle);
+        let told = text(&nodes, &End::Circle("never ends"));
         assert!(
-            told.starts_with("the waits form a circle")
+            told.starts_with("the waits form a circle, which never ends")
                 && told.contains("the closure launched at load.py:9, which stream 2 runs, waits")
                 && told.contains("stream 1 waits for marker 1 of stream 3"),
             "{told}"
@@ -372,26 +388,33 @@ mod tests {
         );
     }
 
-    /// A marker of a stream, and whether it is pending.
-    struct Of(u64, bool);
+    /// A marker: its stream, its position, and whether it is pending.
+    struct Of(u64, u64, bool);
 
     impl Mark for Of {
         fn stream(&self) -> u64 {
             self.0
         }
 
-        fn is_pending(&self) -> bool {
+        fn position(&self) -> u64 {
             self.1
+        }
+
+        fn is_pending(&self) -> bool {
+            self.2
         }
     }
 
-    /// Where a walk from stream 1 ends, and by which streams it comes.
-    fn walked(own: Option<u64>, next: impl Fn(u64) -> Option<Of>) -> (Vec<u64>, Stop) {
-        let (path, stop) = walk(Of(1, true), own, |mark: &Of| {
+    /// Where a walk from position 9 of stream 1 ends, and by which streams it comes. `next` gives
+    /// the position of a stream's wait, and what is awaited there.
+    fn walked(own: Option<u64>, next: impl Fn(&Of) -> Option<(u64, Of)>) -> (Vec<u64>, Stop) {
+        let (path, stop) = walk(Of(1, 9, true), own, |mark: &Of| {
+            let (at, marker) = next(mark)?;
             Some(Step {
-                marker: next(mark.0)?,
+                marker,
                 in_work: false,
                 on_device: true,
+                after: at - 1,
             })
         });
         (path.iter().map(|step| step.marker.0).collect(), stop)
@@ -399,14 +422,55 @@ mod tests {
 
     #[test]
     fn a_walk_ends_where_nothing_is_awaited_or_pending_or_at_a_circle() {
-        let next = |stream| (stream < 3).then_some(Of(stream + 1, true));
+        let next = |mark: &Of| (mark.0 < 3).then_some((1, Of(mark.0 + 1, 1, true)));
         assert!(matches!(walked(None, next), (path, Stop::NoWait) if path == [1, 2, 3]));
         assert!(matches!(walked(Some(2), next), (path, Stop::Own) if path == [1, 2]));
-        let settled = |stream| Some(Of(stream + 1, false));
+        let settled = |mark: &Of| Some((1, Of(mark.0 + 1, 1, false)));
         assert!(matches!(walked(None, settled), (path, Stop::Settled) if path == [1, 2]));
-        let back = |stream| Some(Of(stream % 3 + 1, true));
+        let back = |mark: &Of| Some((1, Of(mark.0 % 3 + 1, 1, true)));
         assert!(matches!(walked(None, back), (path, Stop::Circle) if path == [1, 2, 3, 1]));
         assert!(matches!(walked(Some(9), back), (_, Stop::Circle)));
+    }
+
+    /// The waits of streams, each at a position, for a marker: the first that is in front.
+    fn first_of(waits: &[(u64, u64, (u64, u64))], mark: &Of) -> Option<(u64, Of)> {
+        let mut in_front = waits
+            .iter()
+            .filter(|(of, at, _)| *of == mark.0 && *at <= mark.1);
+        let (_, at, (stream, position)) = in_front.next()?;
+        Some((*at, Of(*stream, *position, true)))
+    }
+
+    #[test]
+    fn streams_that_wait_for_each_other_in_turn_are_no_circle() {
+        // Stream 2 waits for what stream 1 did first, and stream 1 for stream 2 after that.
+        let fork_and_join = [(1, 3, (2, 2)), (2, 1, (1, 2))];
+        let (path, stop) = walked(None, |mark| first_of(&fork_and_join, mark));
+        assert!(
+            matches!(stop, Stop::NoWait) && path == [1, 2, 1],
+            "{path:?}"
+        );
+        // As before, but what stream 1 did first is behind a wait for the join.
+        let crossed = [(1, 1, (2, 2)), (2, 1, (1, 2))];
+        let (path, stop) = walked(None, |mark| first_of(&crossed, mark));
+        assert!(
+            matches!(stop, Stop::Circle) && path == [1, 2, 1],
+            "{path:?}"
+        );
+        // The circle is between others than the first.
+        let behind = [(1, 1, (2, 5)), (2, 4, (3, 7)), (3, 6, (2, 4))];
+        let (path, stop) = walked(None, |mark| first_of(&behind, mark));
+        assert!(
+            matches!(stop, Stop::Circle) && path == [1, 2, 3, 2],
+            "{path:?}"
+        );
+    }
+
+    #[test]
+    fn a_walk_among_streams_that_go_on_ends() {
+        // Each stream seems to wait behind the marker that the walk is at.
+        let (_, stop) = walked(None, |mark| Some((50, Of(3 - mark.0, mark.1, true))));
+        assert!(matches!(stop, Stop::Circle));
     }
 
     #[test]

@@ -51,6 +51,10 @@ impl waits::Mark for Target<'_> {
         self.number
     }
 
+    fn position(&self) -> u64 {
+        self.position
+    }
+
     fn is_pending(&self) -> bool {
         // What is not known to be complete is told of, with what is not known.
         self.facts
@@ -173,17 +177,21 @@ impl Account {
         let (steps, stop) = walk(first, None, |target: &Target<'_>| {
             let facts = target.facts?;
             match target.account.front(facts, target.position) {
-                Front::Waits(_, marker) => Some(Step {
+                Front::Waits(point, marker) => Some(Step {
                     marker,
                     in_work: false,
                     on_device: true,
+                    // The default stream's order is known of the last work alone.
+                    after: point
+                        .map_or(facts.inner.submitted, |point| point.position)
+                        .saturating_sub(1),
                 }),
                 _ => None,
             }
         });
         let circle = matches!(stop, Stop::Circle);
         let end = match (stop, steps.last()) {
-            (Stop::Circle, _) => End::Circle,
+            (Stop::Circle, _) => End::Circle("never ends"),
             (Stop::NoWait, Some(last)) => self.end(&last.marker),
             _ => End::GoesOn,
         };

@@ -200,6 +200,15 @@ fn circle(gpu: &Gpu) {
     gpu.cuda.synchronize_stream(b);
 }
 
+/// The usual way to let a second stream do a part of the work.
+fn fork_and_join(gpu: &Gpu) {
+    let (a, b) = (gpu.stream(), gpu.stream());
+    gpu.launch(a, 3_600_000_000_000);
+    gpu.cuda.wait(b, gpu.recorded(a), 0);
+    gpu.cuda.wait(a, gpu.recorded(b), 0);
+    gpu.cuda.synchronize_stream(a);
+}
+
 fn default_stream(gpu: &Gpu) {
     let mut blocking = 0;
     gpu.cuda.create_stream(&raw mut blocking, 0);
@@ -493,6 +502,12 @@ pub(crate) static PROGRAMS: &[Program] = &[
         circle,
         "The waits form a circle, which never ends.",
         "waits for a value in memory that a write sets on stream 2 of cuda:0"
+    ),
+    program!(
+        fork_and_join,
+        "stuck is stream 1 of cuda:0 (1 stream lies between): the work in front of marker 1 is not \
+         done",
+        "stream 2 waits for marker 1 of stream 1 of cuda:0"
     ),
     program!(
         default_stream,
