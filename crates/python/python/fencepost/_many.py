@@ -27,7 +27,13 @@ class _Waits(Generic[W]):
     """What is left of some events and markers, each of which is waited for once."""
 
     def __init__(self, call: str, events: Iterable[W], timeout: Optional[float]) -> None:
-        self.left = dict(enumerate(dict.fromkeys(events)))
+        given = list(events)
+        try:
+            self.left = dict(enumerate(dict.fromkeys(given)))
+        except TypeError:
+            # Events and markers can be hashed: this names the type of what is none.
+            _C._Waits(call, given, timeout)
+            raise
         self.done: set[W] = set()
         self.native = _C._Waits(call, list(self.left.values()), timeout)
 
