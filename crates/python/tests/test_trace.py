@@ -254,6 +254,26 @@ def test_a_decorated_function_is_a_span_each_time(host):
     assert all(r.attributes == {"kind": "train"} for r in trace.spans() if r.name == "step")
 
 
+def test_a_span_decorates_no_class_and_no_method_that_a_decorator_made():
+    trace = Trace()
+
+    class Model:
+        @trace.span("inside")
+        def inside():
+            return 3
+
+        inside = staticmethod(inside)
+
+    assert Model.inside() == Model().inside() == 3
+    with pytest.raises(TypeError, match=r"span decorates a function.*got the class '.*Model'"):
+        trace.span("model")(Model)
+    for kind in (staticmethod, classmethod):
+        name = kind.__name__
+        with pytest.raises(TypeError, match=rf"@{name} above the span"):
+            trace.span("x")(kind(lambda: 3))
+    assert [record.name for record in trace.spans()] == ["inside"] * 2
+
+
 def test_a_decorated_function_may_call_itself_and_run_on_many_threads():
     trace = Trace()
 

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 
 def decorate(span: Span, function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that calls ``function`` in a span like ``span``."""
+    if isinstance(function, (staticmethod, classmethod)):
+        raise TypeError(
+            f"a span decorates a function; put @{type(function).__name__} above the span"
+        )
+    if isinstance(function, type):
+        raise TypeError(
+            "a span decorates a function, or is used by with; "
+            f"got the class {function.__qualname__!r}"
+        )
     if not callable(function):
         raise TypeError(
             f"a span decorates a function, or is used by with; got {type(function).__qualname__}"
