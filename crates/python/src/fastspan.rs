@@ -8,7 +8,9 @@ use std::{
 };
 
 use pyo3::{
-    Borrowed, ffi,
+    Borrowed,
+    exceptions::PyTypeError,
+    ffi, intern,
     prelude::*,
     sync::PyOnceLock,
     types::{PyBool, PyTuple, PyType},
@@ -77,7 +79,8 @@ unsafe extern "C" fn span(
         if let Some(names) = unsafe { Borrowed::from_ptr_or_opt(py, names) } {
             for (index, name) in names.cast::<PyTuple>()?.iter().enumerate() {
                 let value = argument(count.unsigned_abs() + index);
-                match stream.is_none() && name.eq("stream")? {
+                match name.eq(intern!(py, "stream"))? {
+                    true if stream.is_some() => return Err(two_streams()),
                     true => stream = Some(value),
                     false => attributes.push(attribute_of("span", name.cast()?, &value)?),
                 }
@@ -92,6 +95,12 @@ unsafe extern "C" fn span(
         Ok(Err(error)) => raise(error),
         Err(_) => raise(panicked()),
     }
+}
+
+/// As PyO3 tells it.
+#[cold]
+fn two_streams() -> PyErr {
+    PyTypeError::new_err("Trace.span() got multiple values for argument 'stream'")
 }
 
 /// # Safety

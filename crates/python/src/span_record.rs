@@ -9,7 +9,7 @@ use fencepost::{
 use pyo3::{
     IntoPyObjectExt as _,
     prelude::*,
-    types::{PyDict, PyTuple},
+    types::{PyDict, PyString, PyTuple},
 };
 
 /// A span or an instant that a trace has collected: what ``Trace.spans()`` lists.
@@ -124,17 +124,16 @@ impl PySpanRecord {
         PyTuple::new(py, &self.entry.awaited)
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let name = PyString::new(py, &self.entry.name).repr()?;
         let length = self.entry.end.saturating_sub(self.entry.start);
         let length = match self.entry.is_mark {
             true => "instant".to_owned(),
             false => format!("{length} ns"),
         };
-        format!(
-            "<fencepost.SpanRecord {:?} of {}: {length}, {}>",
-            self.entry.name,
-            self.track.name,
-            self.state()
-        )
+        let (track, state) = (&self.track.name, self.state());
+        Ok(format!(
+            "<fencepost.SpanRecord {name} of {track}: {length}, {state}>"
+        ))
     }
 }

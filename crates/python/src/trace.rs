@@ -1,6 +1,7 @@
 //! `fencepost.Trace`, and the spans that it collects.
 
 use std::{
+    borrow::Cow,
     io::ErrorKind,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -63,8 +64,9 @@ impl PyTrace {
     /// device's clock. It takes a stream as ``Event.record`` does, or a device or its name, which
     /// stand for the device's current stream. Without one it is a span of the calling thread.
     ///
-    /// Attributes are numbers and strings. Raises TypeError for others. An exception that leaves
-    /// the block becomes the attribute ``exception``, which is the name of its class.
+    /// Attributes are numbers and strings. Raises TypeError for others, and OverflowError for an
+    /// int that does not fit into 64 bits. Lone surrogates in texts are replaced. An exception that
+    /// leaves the block becomes the attribute ``exception``, which is the name of its class.
     #[pyo3(signature = (name, /, stream = None, **attributes))]
     fn span(
         slf: &Bound<'_, Self>,
@@ -86,7 +88,7 @@ impl PyTrace {
         stream: Option<&Bound<'_, PyAny>>,
         attributes: Option<&Bound<'_, PyDict>>,
     ) -> CallResult {
-        let name = name_of("instant", name)?.to_cow()?;
+        let name = text_of(name_of("instant", name)?);
         let attributes = attributes_of("instant", attributes)?;
         let Some(stream) = stream else {
             bindings::host_instant(&self.0, &name, attributes, || thread_name(py));
@@ -207,7 +209,7 @@ impl PySpan {
             return Err(already_open().into());
         }
         let trace = &self.trace.get().0;
-        let name = self.name.bind(py).to_cow()?;
+        let name = text_of(self.name.bind(py));
         let open = match &self.stream {
             None => Open::Thread(self.begin_on_thread(py, trace, &name)),
             Some(stream) => {
@@ -433,6 +435,14 @@ fn name_of<'a, 'py>(
     }
 }
 
+/// A text as Rust has it, which knows no lone surrogates: they are replaced, since a trace never
+/// makes a program fail.
+#[inline]
+fn text_of<'a>(text: &'a Bound<'_, PyString>) -> Cow<'a, str> {
+    // The first is the faster one.
+    text.to_cow().unwrap_or_else(|_| text.to_string_lossy())
+}
+
 fn attributes_of(
     call: &'static str,
     attributes: Option<&Bound<'_, PyDict>>,
@@ -449,9 +459,9 @@ pub(crate) fn attribute_of(
     name: &Bound<'_, PyString>,
     value: &Bound<'_, PyAny>,
 ) -> PyResult<(String, Value)> {
-    let name = name.to_cow()?.into_owned();
+    let name = text_of(name).into_owned();
     let value = if let Ok(text) = value.cast::<PyString>() {
-        Value::Text(text.to_cow()?.into_owned())
+        Value::Text(text_of(text).into_owned())
     } else if let Ok(truth) = value.cast::<PyBool>() {
         Value::Bool(truth.is_true())
     } else if let Ok(number) = value.cast::<PyInt>() {
@@ -478,5 +488,5 @@ fn thread_name(py: Python<'_>) -> Option<String> {
     let threading = py.import(intern!(py, "threading")).ok()?;
     let thread = threading.call_method0(intern!(py, "current_thread")).ok()?;
     let name = thread.getattr(intern!(py, "name")).ok()?;
-    name.extract().ok()
+    Some(text_of(name.cast().ok()?).into_owned())
 }

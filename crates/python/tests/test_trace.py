@@ -204,6 +204,48 @@ def test_attributes_may_be_added_while_the_span_is_open(host):
     assert [r.attributes for r in trace.spans()] == [{"batch": 8, "tokens": 17}] * 2
 
 
+def test_of_an_attribute_given_again_the_last_value_counts_also_in_files(host, tmp_path):
+    stream, trace = host.stream(), Trace()
+    for where in ((), (stream,)):
+        with trace.span("loop", *where, step=-1, batch=8) as span:
+            for step in range(5):
+                span.add(step=step)
+    stream.synchronize(PATIENCE)
+    given = {"step": 4, "batch": 8}
+    assert [list(r.attributes.items()) for r in trace.spans()] == [list(given.items())] * 2
+    trace.save(tmp_path / "run.json")
+    events = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["traceEvents"]
+    saved = [event["args"] for event in events if event.get("name") == "loop"]
+    steps = [{k: v for k, v in args.items() if k.startswith("step")} for args in saved]
+    assert steps == [{"step": 4}] * 2
+
+
+def test_a_lone_surrogate_is_replaced_and_never_raises(host, tmp_path):
+    stream, trace, broken = host.stream(), Trace(), "a\udc80b"
+    for where in ((), (stream,)):
+        with trace.span(broken, *where, **{broken: 1}, path=broken) as span:
+            span.add(more=broken)
+        trace.instant(broken, *where, path=broken)
+    thread = threading.Thread(target=lambda: trace.instant("tick"), name=broken)
+    thread.start()
+    thread.join(PATIENCE)
+    stream.synchronize(PATIENCE)
+    texts = []
+    for record in trace.spans():
+        if record.name == "tick":
+            texts.append(record.track)
+        else:
+            values = record.attributes.values()
+            texts += [record.name, *record.attributes, *(v for v in values if isinstance(v, str))]
+    texts = set(texts) - {"path", "more"}
+    assert len(texts) == 1
+    text = texts.pop()
+    assert text[0] + text[-1] == "ab"
+    assert set(text[1:-1]) == {"\ufffd"}
+    trace.save(tmp_path / "run.json")
+    json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("wrong", [1, None, b"step", test_nested_spans_of_a_stream_nest])
 def test_a_name_is_a_str(wrong):
     with pytest.raises(TypeError, match=r"span\(\) argument 'name': expected a str"):
@@ -221,6 +263,18 @@ def test_what_the_fast_entry_does_not_take_is_told_as_python_tells_it():
     with trace.span("step", None), trace.span("step", stream=None):
         pass
     assert len(trace.spans()) == 2
+    stream = fencepost.Device("host").stream()
+    for call in (trace.span, trace.instant):
+        for first in (None, stream):
+            with pytest.raises(TypeError, match="multiple values for argument 'stream'"):
+                call("step", first, stream=stream)
+            with pytest.raises(TypeError, match="multiple values for argument 'stream'"):
+                call("step", first, size=1, **{"".join(("str", "eam")): None})
+    # A name of a keyword that no source has is the same name.
+    with trace.span("step", size=1, **{"".join(("str", "eam")): stream}):
+        pass
+    stream.synchronize(PATIENCE)
+    assert [r.attributes for r in trace.spans() if r.device] == [{"size": 1}]
     span = trace.span("again")
     span.__enter__()
     with pytest.raises(TypeError):
@@ -443,6 +497,12 @@ def test_what_cannot_be_saved_is_told_and_the_trace_is_kept(tmp_path):
             trace.save(wrong)
     assert os.listdir(tmp_path) == []
     assert len(trace.spans()) == 1
+
+
+def test_the_repr_of_a_span_has_its_name_as_python_writes_it():
+    trace, name = Trace(), "\0ctl\x1b\x07 'q' \U0001f40d"
+    trace.instant(name)
+    assert repr(trace.spans()[0]).startswith(f"<fencepost.SpanRecord {name!r} of ")
 
 
 def test_a_trace_and_its_spans_may_be_dropped_in_any_order(host):
