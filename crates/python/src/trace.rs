@@ -2,7 +2,8 @@
 
 use std::{
     borrow::Cow,
-    io::ErrorKind,
+    error::Error,
+    io::{self, ErrorKind},
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -12,7 +13,7 @@ use fencepost::{
     trace::{HostSpan, Options, Span, Summary, Trace, Value},
 };
 use pyo3::{
-    exceptions::{PyOverflowError, PyRuntimeError, PyTypeError, PyValueError},
+    exceptions::{PyOSError, PyOverflowError, PyRuntimeError, PyTypeError, PyValueError},
     intern,
     prelude::*,
     types::{PyBool, PyDict, PyFloat, PyInt, PyString, PyType},
@@ -105,15 +106,14 @@ impl PyTrace {
     /// Write what there is to ``path``, in the format that its suffix names: ``.pftrace`` for
     /// Perfetto, ``.json`` for Chrome, ``.svg`` for a picture.
     ///
-    /// Never waits for the device: work that is not complete is shown as unfinished. Raises
-    /// ValueError for an unknown suffix, and OSError where the file cannot be written. Nothing is
-    /// half-written, and the trace is kept.
-    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+    /// ``path`` is a str, or an ``os.PathLike`` of str. Never waits for the device: work that is
+    /// not complete is shown as unfinished. Raises ValueError for an unknown suffix, and OSError
+    /// where the file cannot be written, with ``errno`` and ``filename``. Nothing is half-written,
+    /// and the trace is kept.
+    fn save(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<()> {
+        let path = path_of(path)?;
         let saved = py.detach(|| self.0.save(&path));
-        saved.map_err(|error| match error.kind() {
-            ErrorKind::InvalidInput => PyValueError::new_err(error.to_string()),
-            _ => error.into(),
-        })
+        saved.map_err(|error| unsaved(error, path))
     }
 
     /// Take in what is complete, and return how many spans are finished, failed, unfinished and
@@ -149,6 +149,35 @@ impl PyTrace {
 
     fn __repr__(&self, py: Python<'_>) -> String {
         format!("<fencepost.Trace: {}>", py.detach(|| self.0.summary()))
+    }
+}
+
+fn path_of(path: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
+    path.extract().map_err(|error: PyErr| {
+        let is_type = error.is_instance_of::<PyTypeError>(path.py());
+        match is_type {
+            true => {
+                Parameter::new("save", "path").expected("a str, or an os.PathLike of str", path)
+            }
+            false => error,
+        }
+    })
+}
+
+/// The error of a save. What the system says of a file has a number, by which `OSError` picks its
+/// subclass.
+#[cold]
+fn unsaved(error: io::Error, path: PathBuf) -> PyErr {
+    let source = error.source().and_then(|source| source.downcast_ref());
+    let number = source.and_then(io::Error::raw_os_error);
+    let (text, path) = (error.to_string(), path.into_os_string());
+    match number {
+        // The fourth is the number that Windows has for it, and stands in for the first
+        // (https://docs.python.org/3/library/exceptions.html#OSError).
+        Some(number) if cfg!(windows) => PyOSError::new_err((0, text, path, number)),
+        Some(number) => PyOSError::new_err((number, text, path)),
+        None if error.kind() == ErrorKind::InvalidInput => PyValueError::new_err(text),
+        None => error.into(),
     }
 }
 

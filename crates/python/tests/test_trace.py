@@ -1,6 +1,7 @@
 """``fencepost.Trace``: what ran when."""
 
 import asyncio
+import errno
 import inspect
 import json
 import math
@@ -497,6 +498,42 @@ def test_what_cannot_be_saved_is_told_and_the_trace_is_kept(tmp_path):
             trace.save(wrong)
     assert os.listdir(tmp_path) == []
     assert len(trace.spans()) == 1
+
+
+def test_an_error_of_the_system_has_what_every_oserror_of_python_has(tmp_path):
+    trace, path = Trace(), tmp_path / "nowhere" / "run.json"
+    for given in (path, str(path)):
+        with pytest.raises(FileNotFoundError) as failed:
+            trace.save(given)
+        error = failed.value
+        assert error.errno == errno.ENOENT
+        assert error.filename == str(path)
+        assert error.filename2 is None
+        assert error.strerror.startswith("the trace is kept")
+        assert "os error" not in str(error)
+    os.mkdir(tmp_path / "run.json")
+    with pytest.raises(OSError, match="the trace is kept") as failed:
+        trace.save(tmp_path / "run.json")
+    assert failed.value.errno > 0
+    assert failed.value.filename == str(tmp_path / "run.json")
+
+
+def test_a_path_is_a_str_or_a_pathlike_of_str(tmp_path):
+    class Path:
+        def __init__(self, path):
+            self.path = path
+
+        def __fspath__(self):
+            return self.path
+
+    trace, path = Trace(), os.path.join(tmp_path, "run.json")
+    for wrong in (3, None, path.encode(), Path(path.encode()), Path(3)):
+        expected = r"save\(\) argument 'path': expected a str, or an os\.PathLike of str; got .*"
+        with pytest.raises(TypeError, match=expected + type(wrong).__name__):
+            trace.save(wrong)
+    assert os.listdir(tmp_path) == []
+    trace.save(Path(path))
+    assert os.listdir(tmp_path) == ["run.json"]
 
 
 def test_the_repr_of_a_span_has_its_name_as_python_writes_it():
