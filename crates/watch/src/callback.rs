@@ -55,22 +55,24 @@ pub(crate) unsafe fn called(id: c_uint, data: *const CallbackData) {
     guarded(|| {
         // SAFETY: the caller vouches for it
         let data = unsafe { &*data };
-        let Some(thread) = seen::thread() else {
-            return;
-        };
-        match (calls::of(id), data.site) {
-            (Some(call), ENTER) => {
-                let stream = stream_handle(call, id, data);
+        let call = calls::of(id);
+        let thread = seen::thread();
+        if data.site == ENTER {
+            let stream = call.and_then(|call| stream_handle(call, id, data));
+            if let Some(call) = call {
                 enter(call, data, stream, thread);
+            }
+            if let Some(thread) = thread {
                 thread.enter(id, data, stream);
             }
-            (Some(call), _) => {
-                exit(call, id, data, thread);
-                // Last: while the thread is inside, nobody relies on what the event held before.
-                thread.exit();
-            }
-            (None, ENTER) => thread.enter(id, data, None),
-            (None, _) => thread.exit(),
+            return;
+        }
+        if let Some(call) = call {
+            exit(call, id, data, thread);
+        }
+        if let Some(thread) = thread {
+            // Last: while the thread is inside, nobody relies on what the event held before.
+            thread.exit();
         }
     });
 }
@@ -109,18 +111,28 @@ impl Thread {
     }
 }
 
-fn enter(call: &Call, data: &CallbackData, stream: Option<usize>, thread: &Thread) {
+/// `thread` is `None` while the thread ends: the program may destroy its streams from there.
+fn enter(call: &Call, data: &CallbackData, stream: Option<usize>, thread: Option<&Thread>) {
     match call.kind {
-        Kind::Synchronize => thread.awaits_stream(data.context, stream),
+        Kind::Synchronize => {
+            if let Some(thread) = thread {
+                thread.awaits_stream(data.context, stream);
+            }
+        }
         Kind::SynchronizeEvent => {
-            // SAFETY: the first parameter is the event
-            thread.awaits_event(unsafe { field(data, 0) });
+            if let Some(thread) = thread {
+                // SAFETY: the first parameter is the event
+                thread.awaits_event(unsafe { field(data, 0) });
+            }
         }
         Kind::Record => {
             // SAFETY: the first parameter is the event
-            thread
-                .event
-                .store(unsafe { field(data, 0) }, Ordering::Relaxed);
+            let event = unsafe { field(data, 0) };
+            match thread {
+                Some(thread) => thread.event.store(event, Ordering::Relaxed),
+                // Nobody could see that it is being recorded.
+                None => seen::set_event(event, EventState::Unseen),
+            }
         }
         Kind::DestroyEvent => {
             // SAFETY: the first parameter is the event
@@ -158,7 +170,7 @@ fn enter(call: &Call, data: &CallbackData, stream: Option<usize>, thread: &Threa
     }
 }
 
-fn exit(call: &Call, id: u32, data: &CallbackData, thread: &Thread) {
+fn exit(call: &Call, id: u32, data: &CallbackData, thread: Option<&Thread>) {
     // SAFETY: after the call, it is a pointer to its result
     let succeeded = unsafe { data.returned.as_ref() }.is_none_or(|&code| code == 0);
     let handle = stream_handle(call, id, data);
@@ -177,7 +189,11 @@ fn exit(call: &Call, id: u32, data: &CallbackData, thread: &Thread) {
             }
             seen::RELEASES.fetch_sub(1, Ordering::SeqCst);
         }
-        Kind::Synchronize | Kind::SynchronizeEvent => thread.has_waited(succeeded),
+        Kind::Synchronize | Kind::SynchronizeEvent => {
+            if let Some(thread) = thread {
+                thread.has_waited(succeeded);
+            }
+        }
         _ if !succeeded => return,
         Kind::Create => create(call, data),
         Kind::OpenEvent => {
@@ -193,11 +209,13 @@ fn exit(call: &Call, id: u32, data: &CallbackData, thread: &Thread) {
         && let Some(handle) = handle
         && let Some(entry) = seen::stream(data.context, handle)
     {
-        let at = thread.entered.load(Ordering::Relaxed);
+        let at = thread.map_or_else(seen::now, |thread| thread.entered.load(Ordering::Relaxed));
         submitted(call, data, entry, at);
     }
-    let moves = thread.moves.load(Ordering::Relaxed) + 1;
-    thread.moves.store(moves, Ordering::Relaxed);
+    if let Some(thread) = thread {
+        let moves = thread.moves.load(Ordering::Relaxed) + 1;
+        thread.moves.store(moves, Ordering::Relaxed);
+    }
 }
 
 fn create(call: &Call, data: &CallbackData) {
@@ -469,6 +487,44 @@ mod tests {
         assert_eq!((inner(0x4000).submitted, inner(0x5000).submitted), (1, 1));
         destroy(0x4000);
         destroy(0x5000);
+    }
+
+    #[test]
+    fn what_a_thread_destroys_while_it_ends_is_seen() {
+        struct Owner;
+        impl Drop for Owner {
+            fn drop(&mut self) {
+                assert!(
+                    seen::thread().is_none(),
+                    "the thread's entry is gone before"
+                );
+                record(0x44, 0x9000);
+                record(0x45, 0x9000);
+                call(DESTROY_EVENT, &[0x44_usize], std::ptr::null());
+                destroy(0x9000);
+            }
+        }
+        thread_local! {
+            static OWNER: Owner = const { Owner };
+        }
+
+        let _alone = ALONE.lock();
+        FOLLOWS.store(true, Ordering::Relaxed);
+        let number = std::thread::spawn(|| {
+            // The last local that was begun is dropped first: the thread's entry.
+            OWNER.with(|_| ());
+            create(0x9000);
+            inner(0x9000).number
+        })
+        .join()
+        .unwrap();
+        let left = seen::streams()
+            .into_iter()
+            .find(|entry| entry.0.lock().number == number);
+        let life = left.map(|entry| entry.0.lock().life);
+        assert_eq!(life, Some(seen::Life::Destroyed));
+        assert!(seen::event(0x44).is_none());
+        assert!(matches!(seen::event(0x45), Some(EventState::Recorded(mark)) if mark.value == 2));
     }
 
     #[test]
