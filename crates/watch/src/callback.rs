@@ -165,6 +165,7 @@ fn enter(call: &Call, data: &CallbackData, stream: Option<usize>, thread: Option
             seen::RELEASES.fetch_add(1, Ordering::SeqCst);
             seen::ASKED.wait(None);
         }
+        Kind::RecordInGraph => seen::records_go_unseen(),
         Kind::Unload => seen::unloaded(),
         _ => {}
     }
@@ -295,7 +296,7 @@ fn record(call: &Call, data: &CallbackData, entry: &'static Stream, line: (Line,
 fn wait(data: &CallbackData, entry: &'static Stream, line: (Line, u64)) {
     // SAFETY: the second parameter is the event
     let event: usize = unsafe { field(data, 8) };
-    let state = seen::event(event);
+    let state = seen::awaited(event);
     let mut inner = entry.0.lock();
     if let Some(EventState::Captured(capture)) = state {
         inner.capture = capture;
@@ -525,6 +526,22 @@ mod tests {
         assert_eq!(life, Some(seen::Life::Destroyed));
         assert!(seen::event(0x44).is_none());
         assert!(matches!(seen::event(0x45), Some(EventState::Recorded(mark)) if mark.value == 2));
+    }
+
+    #[test]
+    fn an_event_without_an_entry_is_unrecorded_only_while_every_record_is_seen() {
+        const GRAPH_RECORDS: u32 = 589;
+
+        let _alone = ALONE.lock();
+        FOLLOWS.store(true, Ordering::Relaxed);
+        create(0x8000);
+        wait(0x8000, 0x66);
+        call(GRAPH_RECORDS, &[0_usize; 5], std::ptr::null());
+        wait(0x8000, 0x66);
+        let all: Vec<_> = inner(0x8000).points.iter().copied().collect();
+        assert!(matches!(all[0].awaits, Awaits::NeverRecorded));
+        assert!(matches!(all[1].awaits, Awaits::Unseen));
+        destroy(0x8000);
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     Destroy,
     DestroyEvent,
     OpenEvent,
+    /// Makes a graph record an event, whenever it runs.
+    RecordInGraph,
     BeginCapture,
     EndCapture,
     DestroyContext,
@@ -98,6 +100,21 @@ const fn row(name: &'static str, id: u32, per_thread: u32, kind: Kind, stream: W
 pub(crate) static CALLS: &[Call] = &[
     row("cuEventRecord", 119, 441, Record, At(8)),
     row("cuEventRecordWithFlags", 587, 588, Record, At(8)),
+    row("cuGraphAddEventRecordNode", 589, 0, RecordInGraph, None),
+    row(
+        "cuGraphEventRecordNodeSetEvent",
+        593,
+        0,
+        RecordInGraph,
+        None,
+    ),
+    row(
+        "cuGraphExecEventRecordNodeSetEvent",
+        595,
+        0,
+        RecordInGraph,
+        None,
+    ),
     row("cuStreamWaitEvent", 295, 436, Wait, At(0)),
     row("cuLaunchKernel", 307, 442, Launch, At(40)),
     row("cuLaunchKernelEx", 652, 653, Launch, Config),

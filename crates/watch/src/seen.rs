@@ -17,7 +17,7 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
     sync::{
         OnceLock,
-        atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -408,6 +408,7 @@ pub(crate) fn lost(context: Option<usize>) {
 /// Calls go by unseen, so nothing that was seen is true any more.
 pub(crate) fn forget_all() {
     lost(None);
+    records_go_unseen();
     forget_events();
     CAPTURES.store(0, Ordering::SeqCst);
     RELEASES.store(0, Ordering::SeqCst);
@@ -503,7 +504,7 @@ impl Inner {
     }
 }
 
-/// What an event holds, as far as it was seen. No entry: it was never recorded.
+/// What an event holds, as far as it was seen.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum EventState {
     Recorded(Mark),
@@ -538,6 +539,9 @@ const SHARDS: usize = 64;
 /// How many events a shard follows.
 const EVENTS: usize = 1 << 16;
 
+/// Whether an event may have been recorded that has no entry. Set before such a record can happen.
+static RECORDS_UNSEEN: AtomicBool = AtomicBool::new(false);
+
 static EVENTS_SEEN: [Lock<Events>; SHARDS] =
     [const { Lock::new(Events::with_hasher(BuildHasherDefault::new())) }; SHARDS];
 
@@ -549,6 +553,21 @@ fn shard(event: usize) -> &'static Lock<Events> {
 
 pub(crate) fn event(event: usize) -> Option<EventState> {
     shard(event).lock().get(&event).copied()
+}
+
+/// What a wait finds in an event: `None`, that it was never recorded.
+pub(crate) fn awaited(handle: usize) -> Option<EventState> {
+    let unseen = || {
+        RECORDS_UNSEEN
+            .load(Ordering::SeqCst)
+            .then_some(EventState::Unseen)
+    };
+    event(handle).or_else(unseen)
+}
+
+/// From now on, an event without an entry may have been recorded.
+pub(crate) fn records_go_unseen() {
+    RECORDS_UNSEEN.store(true, Ordering::SeqCst);
 }
 
 /// Whether a thread is in a call that records the event, so that what it holds is not known.
@@ -564,6 +583,8 @@ pub(crate) fn set_event(event: usize, state: EventState) {
     let mut events = shard(event).lock();
     if events.len() < EVENTS || events.contains_key(&event) {
         events.insert(event, state);
+    } else {
+        records_go_unseen();
     }
 }
 
