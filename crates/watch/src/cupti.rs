@@ -399,14 +399,30 @@ impl Cupti {
     }
 
     fn set_domain(&self, functions: &Functions, on: bool, domain: c_int) -> Code {
-        let code = functions.set_domain(on, self.subscriber, domain);
+        let code = match !on && self.wanted && domain == DRIVER_CALLS {
+            true => self.leave_driver_calls(functions),
+            false => functions.set_domain(on, self.subscriber, domain),
+        };
         if code == SUCCESS {
             GUEST.set_domain(on, domain);
         }
-        if !on && self.wanted && domain == DRIVER_CALLS {
-            functions.follow(self.subscriber);
-        }
         code
+    }
+
+    /// Switches off what the program's profiler has asked for and the watching does not need, one
+    /// by one: what the watching needs stays on, so that no call goes by unseen.
+    fn leave_driver_calls(&self, functions: &Functions) -> Code {
+        let mut needed = [0_u64; WORDS];
+        for id in calls::ids() {
+            needed[id as usize / 64] |= 1 << (id % 64);
+        }
+        let ids = 0..WORDS as c_uint * 64;
+        let is_needed = |id: &c_uint| needed[*id as usize / 64] & (1 << (id % 64)) != 0;
+        for id in ids.filter(|id| GUEST.has(DRIVER_CALLS, *id) && !is_needed(id)) {
+            // CUPTI refuses ids that it does not know, which are never called.
+            functions.set(false, self.subscriber, DRIVER_CALLS, id);
+        }
+        SUCCESS
     }
 }
 
@@ -464,14 +480,16 @@ pub unsafe extern "C" fn cuptiUnsubscribe(subscriber: *mut c_void) -> c_int {
         // SAFETY: the caller vouches for the argument
         return unsafe { (functions.unsubscribe)(subscriber) };
     }
-    GUEST.leave();
+    GUEST.is_there.store(false, Ordering::SeqCst);
     cupti.guest = false;
     if cupti.wanted {
         for domain in ALL_DOMAINS {
             cupti.set_domain(&functions, false, domain);
         }
+        GUEST.leave();
         return SUCCESS;
     }
+    GUEST.leave();
     cupti.subscriber = 0;
     // SAFETY: the subscription is for the program alone
     unsafe { (functions.unsubscribe)(subscriber) }
@@ -601,4 +619,69 @@ pub unsafe extern "C" fn cuptiFinalize() -> c_int {
         seen::forget_all();
     }
     code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was switched off: ids, and whole domains.
+    static OFF: Mutex<(Vec<c_uint>, Vec<c_int>)> = Mutex::new((Vec::new(), Vec::new()));
+
+    unsafe extern "C" fn enable(on: c_uint, _: *mut c_void, _: c_int, id: c_uint) -> Code {
+        if on == 0 {
+            OFF.lock().unwrap().0.push(id);
+        }
+        SUCCESS
+    }
+
+    unsafe extern "C" fn enable_domain(on: c_uint, _: *mut c_void, domain: c_int) -> Code {
+        if on == 0 {
+            OFF.lock().unwrap().1.push(domain);
+        }
+        SUCCESS
+    }
+
+    unsafe extern "C" fn subscribe(_: *mut *mut c_void, _: *const c_void, _: *mut c_void) -> Code {
+        UNKNOWN
+    }
+
+    unsafe extern "C" fn unsubscribe(_: *mut c_void) -> Code {
+        UNKNOWN
+    }
+
+    #[test]
+    fn what_the_watching_needs_stays_on_where_a_profiler_leaves() {
+        const RUNTIME_CALLS: c_int = 2;
+        const EVENT_QUERY: c_uint = 120;
+
+        let functions = Functions {
+            subscribe,
+            unsubscribe,
+            enable,
+            enable_domain: Some(enable_domain),
+            state: None,
+            finalize: None,
+            result_string: None,
+        };
+        let cupti = Cupti {
+            functions: Some(functions),
+            subscriber: 1,
+            wanted: true,
+            guest: true,
+            ended: false,
+            ends: 0,
+            ended_at: 0,
+            unseen_for: 0,
+        };
+        for domain in [DRIVER_CALLS, RUNTIME_CALLS] {
+            assert_eq!(cupti.set_domain(&functions, true, domain), SUCCESS);
+            assert_eq!(cupti.set_domain(&functions, false, domain), SUCCESS);
+        }
+        let (ids, domains) = &*OFF.lock().unwrap();
+        assert_eq!(*domains, [RUNTIME_CALLS]);
+        assert!(ids.contains(&EVENT_QUERY));
+        assert!(calls::ids().all(|needed| !ids.contains(&needed)));
+        assert!(!GUEST.has(DRIVER_CALLS, EVENT_QUERY));
+    }
 }
