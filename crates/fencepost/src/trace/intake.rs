@@ -273,7 +273,7 @@ impl DeviceClock {
     fn read(&mut self, shared: &Shared) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut look = || Instant::now() < deadline && !shared.stopping.load(Ordering::Relaxed);
-        let sample = self.device.imp().correlate(Place::caller(), &mut look)?;
+        let sample = self.device.imp().correlate(Place::unknown(), &mut look)?;
         let host = match sample.host.checked_duration_since(shared.origin) {
             Some(since) => since.as_nanos() as f64,
             None => -(shared.origin.duration_since(sample.host).as_nanos() as f64),
