@@ -62,6 +62,11 @@ impl waits::Mark for Target<'_> {
     }
 }
 
+/// What ends a circle. One can only be closed by a value: an event that is awaited was recorded
+/// before. Whether the host or a kernel writes that value cannot be seen.
+pub(crate) const CIRCLE_ENDS: &str =
+    "ends only if something that was not seen writes the value, such as the host or a kernel";
+
 /// Where a stream stands.
 #[derive(Debug)]
 pub(crate) enum Front<'a> {
@@ -100,43 +105,70 @@ impl Account {
         }
     }
 
-    /// Where the stream stands, as far as its work up to `position` is concerned.
+    /// Where the stream stands, as far as its work up to `position` is concerned: at the first of
+    /// what may stop it. What is behind that is not begun, or that is over: see [`Account::behind`].
     pub(crate) fn front<'a>(&'a self, facts: &'a Facts, position: u64) -> Front<'a> {
         let inner = &facts.inner;
         let ahead = inner
             .points
             .iter()
             .filter(|point| point.position > inner.complete && point.position <= position);
-        let mut at = None;
         for point in ahead {
             match point.awaits {
                 Awaits::Marker(mark) => {
-                    let number = mark.stream.number;
-                    let target = self.target(number, mark.position, Of::Marker(mark));
-                    if waits::Mark::is_pending(&target) {
+                    if let Some(target) = self.pending(mark) {
                         return Front::Waits(Some(point), target);
                     }
                 }
-                Awaits::Value { address } => match self.writer_of(address) {
-                    Some(target) => return Front::Waits(Some(point), target),
-                    None => at = at.or(Some(point)),
-                },
+                Awaits::Value { address } => {
+                    return match self.writer_of(address, inner.number) {
+                        Some(target) => Front::Waits(Some(point), target),
+                        None => Front::At(point),
+                    };
+                }
                 Awaits::Unseen | Awaits::Values | Awaits::Semaphore | Awaits::Host => {
-                    at = at.or(Some(point));
+                    return Front::At(point);
                 }
                 Awaits::NeverRecorded | Awaits::Writes { .. } => {}
             }
         }
-        match (at, self.in_front_of(facts)) {
-            (Some(point), _) => Front::At(point),
-            (None, Some(target)) => Front::Waits(None, target),
-            (None, None) => Front::Works,
+        match self.in_front_of(facts) {
+            Some(target) => Front::Waits(None, target),
+            None => Front::Works,
         }
     }
 
-    /// The pending write of the value at an address, if a stream has one.
-    fn writer_of(&self, address: u64) -> Option<Target<'_>> {
-        self.all.iter().find_map(|facts| {
+    /// The marker, if it is not known to be complete.
+    fn pending(&self, mark: Mark) -> Option<Target<'_>> {
+        let target = self.target(mark.stream.number, mark.position, Of::Marker(mark));
+        waits::Mark::is_pending(&target).then_some(target)
+    }
+
+    /// What the stream waits for instead where `point` is over, which nobody can see, in words that
+    /// follow those of `point`.
+    pub(crate) fn behind(&self, facts: &Facts, point: &Point, position: u64) -> String {
+        if matches!(point.awaits, Awaits::Marker(_)) {
+            return String::new();
+        }
+        let later = facts
+            .inner
+            .points
+            .iter()
+            .filter(|later| later.position > point.position && later.position <= position);
+        let mut awaited = later.filter_map(|later| match later.awaits {
+            Awaits::Marker(mark) => self.pending(mark),
+            _ => None,
+        });
+        awaited.next().map_or_else(String::new, |target| {
+            format!(", or, where that is over, waits for {}", target.words())
+        })
+    }
+
+    /// The pending write of the value at an address, if a stream other than `waiting` has one.
+    fn writer_of(&self, address: u64, waiting: u64) -> Option<Target<'_>> {
+        let others = self.all.iter();
+        let mut others = others.filter(|facts| facts.inner.number != waiting);
+        others.find_map(|facts| {
             let inner = &facts.inner;
             let writes = |point: &&Point| match point.awaits {
                 Awaits::Writes { address: of } => of == address && point.position > inner.complete,
@@ -191,10 +223,13 @@ impl Account {
         });
         let circle = matches!(stop, Stop::Circle);
         let end = match (stop, steps.last()) {
-            (Stop::Circle, _) => End::Circle("never ends"),
+            (Stop::Circle, _) => End::Circle(CIRCLE_ENDS),
             (Stop::NoWait, Some(last)) => self.end(&last.marker),
             _ => End::GoesOn,
         };
+        // The last stream's own work is in the words of the end.
+        let waits = steps.split_last().map_or(&[][..], |(_, waits)| waits);
+        let unsure = waits.iter().any(|step| self.may_be_elsewhere(&step.marker));
         let nodes: Vec<Node> = steps.iter().map(|step| node(&step.marker)).collect();
         let mut text = waits::tell(&nodes, &end).text;
         if let (Some(text), Some(last)) = (&mut text, steps.last())
@@ -205,7 +240,24 @@ impl Account {
             let kernel = kernel_name::readable(&facts.inner.last.symbol);
             text.push_str(&format!(". The last kernel launched there is {kernel}"));
         }
+        if let Some(text) = text.as_mut().filter(|_| unsure) {
+            text.push_str(". Some of these streams may be elsewhere, as their lines say");
+        }
         (text, nodes.len(), circle)
+    }
+
+    /// Whether a stream of a chain may be in front of or behind the wait that is told of it.
+    fn may_be_elsewhere(&self, target: &Target<'_>) -> bool {
+        let Some(facts) = target.facts else {
+            return false;
+        };
+        match self.front(facts, target.position) {
+            Front::Waits(Some(point), _) => {
+                others(facts, point.position, point.position) > 0
+                    || !matches!(point.awaits, Awaits::Marker(_))
+            }
+            _ => false,
+        }
     }
 
     fn end(&self, target: &Target<'_>) -> End {
@@ -214,7 +266,8 @@ impl Account {
         };
         let inner = &facts.inner;
         if let Front::At(point) = self.front(facts, target.position) {
-            return End::Other(words_of(facts, point, target.position));
+            let behind = self.behind(facts, point, target.position);
+            return End::Other(words_of(facts, point, target.position) + &behind);
         }
         match &facts.state {
             _ if inner.life == Life::Destroyed => {
@@ -370,4 +423,92 @@ impl Target<'_> {
 /// How many waits were for events that nothing had recorded.
 pub(crate) fn never_recorded() -> u64 {
     seen::NEVER_RECORDED.load(Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        lock::Lock,
+        seen::{Inner, Stream, StreamOf},
+    };
+
+    const HERE: (Line, u64) = (Line::UNKNOWN, 0);
+
+    /// A stream that the driver says is busy.
+    fn busy(number: u64) -> Facts {
+        let mut inner = Inner::new();
+        (inner.number, inner.handle, inner.life) = (number, number as usize, Life::Alive);
+        let entry: &Stream = Box::leak(Box::new(Stream(Lock::new(Inner::new()))));
+        Facts {
+            of: StreamOf { entry, number },
+            inner,
+            state: State::Busy,
+            device: Some(0),
+        }
+    }
+
+    fn launch(facts: &mut Facts) {
+        facts.inner.submit(Kind::Launch, HERE);
+    }
+
+    fn record(facts: &mut Facts) -> Mark {
+        let position = facts.inner.submit(Kind::Record, HERE).unwrap();
+        facts.inner.mark(facts.of.entry, position, 0x77)
+    }
+
+    fn stop(facts: &mut Facts, awaits: Awaits) {
+        let position = facts.inner.submit(Kind::Wait, HERE).unwrap();
+        facts.inner.stop_at(position, awaits, Line::UNKNOWN);
+    }
+
+    #[test]
+    fn the_first_of_a_streams_waits_is_told() {
+        for first in [Awaits::Value { address: 64 }, Awaits::Host, Awaits::Unseen] {
+            let (mut a, mut b) = (busy(1), busy(2));
+            launch(&mut b);
+            stop(&mut a, first);
+            stop(&mut a, Awaits::Marker(record(&mut b)));
+            let account = Account::new(vec![a, b]);
+            let front = account.front(&account.all[0], 2);
+            assert!(
+                matches!(front, Front::At(point) if point.position == 1),
+                "{front:?}"
+            );
+        }
+        // What is behind a wait for a record cannot have begun.
+        let (mut a, mut b) = (busy(1), busy(2));
+        launch(&mut b);
+        stop(&mut a, Awaits::Marker(record(&mut b)));
+        stop(&mut a, Awaits::Host);
+        let account = Account::new(vec![a, b]);
+        let front = account.front(&account.all[0], 2);
+        assert!(
+            matches!(front, Front::Waits(Some(point), _) if point.position == 1),
+            "{front:?}"
+        );
+    }
+
+    #[test]
+    fn a_stream_does_not_wait_for_its_own_write() {
+        let mut a = busy(1);
+        stop(&mut a, Awaits::Value { address: 64 });
+        stop(&mut a, Awaits::Writes { address: 64 });
+        let account = Account::new(vec![a]);
+        let front = account.front(&account.all[0], 2);
+        assert!(matches!(front, Front::At(_)), "{front:?}");
+        assert!(!account.chain(&account.all[0]).2);
+    }
+
+    #[test]
+    fn a_circle_through_a_value_is_not_said_to_have_no_end() {
+        let (mut a, mut b) = (busy(1), busy(2));
+        stop(&mut a, Awaits::Value { address: 64 });
+        stop(&mut b, Awaits::Marker(record(&mut a)));
+        stop(&mut b, Awaits::Writes { address: 64 });
+        let account = Account::new(vec![a, b]);
+        let (text, _, circle) = account.chain(&account.all[0]);
+        let text = text.unwrap();
+        assert!(circle && !text.contains("never ends"), "{text}");
+    }
 }

@@ -6,7 +6,9 @@ use fencepost::bindings::duration_in_words;
 use serde::Serialize;
 
 use crate::{
-    account::{Account, Front, complete_markers, full, others, pieces, short, words_of},
+    account::{
+        Account, CIRCLE_ENDS, Front, complete_markers, full, others, pieces, short, words_of,
+    },
     asking::{Facts, State},
     calls::{self, Kind},
     cupti, kernel_name,
@@ -98,7 +100,8 @@ impl Report {
         );
         wrap(&mut text, "", &head);
         if self.circle {
-            wrap(&mut text, "", "The waits form a circle, which never ends.");
+            let circle = format!("The waits form a circle, which {CIRCLE_ENDS}.");
+            wrap(&mut text, "", &circle);
         }
         if self.streams.is_empty() {
             wrap(&mut text, "", "No stream has work pending.");
@@ -187,10 +190,16 @@ fn stream_report(account: &Account, facts: &Facts) -> (StreamReport, bool) {
             }
             let line = point.map(|point| point.line.after("told to"));
             words.push_str(&line.unwrap_or_default());
+            if let Some(point) = point {
+                words.push_str(&account.behind(facts, point, inner.submitted));
+            }
             (Some(words), point.map(|point| point.at))
         }
         Front::At(point) => (
-            Some(words_of(facts, point, inner.submitted)),
+            Some(
+                words_of(facts, point, inner.submitted)
+                    + &account.behind(facts, point, inner.submitted),
+            ),
             Some(point.at),
         ),
         Front::Works => (None, None),
@@ -334,7 +343,7 @@ fn through_the_host(account: &Account, threads: &[ThreadReport]) -> Option<Strin
         .iter()
         .find(|thread| thread.call.contains("Synchronize"))?;
     Some(format!(
-        "{} is in a function of the program while thread {} waits in {}: if that function needs \
+        "{} may be in a function of the program while thread {} waits in {}: if that function needs \
          that thread, or waits for its own stream, this is a circle through the host",
         short(at_host),
         waits.tid,

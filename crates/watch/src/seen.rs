@@ -191,7 +191,7 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    const fn new() -> Inner {
+    pub(crate) const fn new() -> Inner {
         Inner {
             number: 0,
             handle: 0,

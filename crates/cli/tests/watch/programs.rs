@@ -200,6 +200,15 @@ fn circle(gpu: &Gpu) {
     gpu.cuda.synchronize_stream(b);
 }
 
+/// Nothing behind the value begins, though it looks like the usual wait for busy work.
+fn value_in_front(gpu: &Gpu) {
+    let (a, b) = (gpu.stream(), gpu.stream());
+    gpu.hold(a);
+    gpu.launch(b, 3_600_000_000_000);
+    gpu.cuda.wait(a, gpu.recorded(b), 0);
+    gpu.cuda.synchronize_stream(a);
+}
+
 /// The usual way to let a second stream do a part of the work.
 fn fork_and_join(gpu: &Gpu) {
     let (a, b) = (gpu.stream(), gpu.stream());
@@ -500,8 +509,15 @@ pub(crate) static PROGRAMS: &[Program] = &[
     program!(long_chain, "(9 streams lie between)", "… 6 more streams …"),
     program!(
         circle,
-        "The waits form a circle, which never ends.",
+        "The waits form a circle, which ends only if something that was not seen writes the value, \
+         such as the host or a kernel.",
         "waits for a value in memory that a write sets on stream 2 of cuda:0"
+    ),
+    program!(
+        value_in_front,
+        "stream 1 of cuda:0: 2 pieces of work pending, 0 of 0 markers complete waits for a value \
+         in memory (cuStreamWaitValue), which no stream that was seen writes, or is at the 1 piece \
+         of work around that, or, where that is over, waits for marker 1 of stream 2 of cuda:0"
     ),
     program!(
         fork_and_join,
