@@ -74,6 +74,9 @@ pub(crate) enum Front<'a> {
     Waits(Option<&'a Point>, Target<'a>),
     /// It has this in front of it, and nobody can see whether that is over.
     At(&'a Point),
+    /// It waits for that by the legacy default stream's order, or is at work of its own, behind or
+    /// in front of which that is. Nobody can see which.
+    Unsure(Target<'a>),
     Works,
 }
 
@@ -106,9 +109,14 @@ impl Account {
     }
 
     /// Where the stream stands, as far as its work up to `position` is concerned: at the first of
-    /// what may stop it. What is behind that is not begun, or that is over: see [`Account::behind`].
+    /// what may stop it. Where that is over, unseen, [`Account::behind`] tells what is next.
     pub(crate) fn front<'a>(&'a self, facts: &'a Facts, position: u64) -> Front<'a> {
         let inner = &facts.inner;
+        let by_order = self.in_front_of(facts, position).unwrap_or(Front::Works);
+        if matches!(by_order, Front::Waits(..)) {
+            // It is in front of the stream's first pending work, so of all its waits.
+            return by_order;
+        }
         let ahead = inner
             .points
             .iter()
@@ -132,10 +140,7 @@ impl Account {
                 Awaits::NeverRecorded | Awaits::Writes { .. } => {}
             }
         }
-        match self.in_front_of(facts) {
-            Some(target) => Front::Waits(None, target),
-            None => Front::Works,
-        }
+        by_order
     }
 
     /// The marker, if it is not known to be complete.
@@ -179,26 +184,34 @@ impl Account {
         })
     }
 
-    /// What this stream's last work is behind, by the order of the legacy default stream:
-    /// <https://docs.nvidia.com/cuda/cuda-driver-api/stream-sync-behavior.html>. Of two streams
-    /// that both have work, the one whose last work came later waits for the other.
-    fn in_front_of(&self, facts: &Facts) -> Option<Target<'_>> {
+    /// What is in front of the stream's work up to `position`, by the legacy default stream's order:
+    /// <https://docs.nvidia.com/cuda/cuda-driver-api/stream-sync-behavior.html>.
+    ///
+    /// Work waits for all that has a lower place in the order. It is sure that the stream waits for
+    /// another where all that the other has came before the stream's first pending work. Where the
+    /// two took turns, either may wait for the other.
+    fn in_front_of(&self, facts: &Facts, position: u64) -> Option<Front<'_>> {
         let inner = &facts.inner;
-        let other = |other: &&Facts| {
-            let related = match inner.is_legacy() {
-                true => other.inner.blocking == Some(true),
-                false => inner.blocking == Some(true) && other.inner.is_legacy(),
-            };
-            related
-                && other.inner.number != inner.number
-                && other.inner.context == inner.context
-                && other.has_work()
-                && other.inner.order != 0
-                && other.inner.order < inner.order
-        };
-        let other = self.all.iter().find(other)?;
-        let of = &other.inner;
-        Some(self.target(of.number, of.submitted, Of::InFront))
+        if position <= inner.complete {
+            return None;
+        }
+        let mut unsure = None;
+        for other in self.all.iter().filter(|other| are_ordered(facts, other)) {
+            let of = &other.inner;
+            let before = |position| of.last_before(inner.order_of(position)?);
+            let last = before(position).unwrap_or(of.submitted);
+            if last <= of.complete {
+                continue;
+            }
+            let target = self.target(of.number, last, Of::InFront);
+            let all_before = before(inner.complete + 1) == Some(of.submitted);
+            // Of the legacy stream, the driver may say so because of the work of others.
+            if all_before && other.state == State::Busy && !of.is_legacy() {
+                return Some(Front::Waits(None, target));
+            }
+            unsure = unsure.or(Some(Front::Unsure(target)));
+        }
+        unsure
     }
 
     /// The chain from all of a stream's work to what is stuck: in words, how many streams it has,
@@ -213,10 +226,8 @@ impl Account {
                     marker,
                     in_work: false,
                     on_device: true,
-                    // The default stream's order is known of the last work alone.
-                    after: point
-                        .map_or(facts.inner.submitted, |point| point.position)
-                        .saturating_sub(1),
+                    // The default stream's order is in front of all that is pending.
+                    after: point.map_or(facts.inner.complete, |point| point.position - 1),
                 }),
                 _ => None,
             }
@@ -269,6 +280,9 @@ impl Account {
             let behind = self.behind(facts, point, target.position);
             return End::Other(words_of(facts, point, target.position) + &behind);
         }
+        if let Front::Unsure(target) = self.front(facts, target.position) {
+            return End::Other(target.unsure_words());
+        }
         match &facts.state {
             _ if inner.life == Life::Destroyed => {
                 End::Other("was destroyed with this work pending".into())
@@ -288,6 +302,16 @@ impl Account {
             },
         }
     }
+}
+
+/// Whether the legacy default stream's order holds between the two, and the second has work.
+fn are_ordered(facts: &Facts, other: &Facts) -> bool {
+    let (inner, of) = (&facts.inner, &other.inner);
+    let related = match inner.is_legacy() {
+        true => of.blocking == Some(true),
+        false => inner.blocking == Some(true) && of.is_legacy(),
+    };
+    related && of.number != inner.number && of.context == inner.context && other.has_work()
 }
 
 /// The last of the stream's markers that is complete.
@@ -396,6 +420,14 @@ impl Target<'_> {
     pub(crate) fn words(&self) -> String {
         let node = node(self);
         node.to_string().trim_start_matches(" for ").to_owned()
+    }
+
+    /// Of a wait of which it is unknown whether it is the stream's.
+    pub(crate) fn unsure_words(&self) -> String {
+        format!(
+            "waits for {}, or is at work of its own: which of the two is unknown",
+            self.words()
+        )
     }
 
     /// What one would not expect of a record that is awaited.
@@ -510,5 +542,68 @@ mod tests {
         let (text, _, circle) = account.chain(&account.all[0]);
         let text = text.unwrap();
         assert!(circle && !text.contains("never ends"), "{text}");
+    }
+
+    /// Two streams of one context in the order of the legacy default stream: that one and another.
+    fn in_order() -> (Facts, Facts) {
+        seen::created(0x20, 0xa000, true, Line::UNKNOWN);
+        seen::destroyed(0x20, 0xa000);
+        let (mut legacy, mut blocking) = (busy(1), busy(2));
+        (legacy.inner.handle, blocking.inner.blocking) = (0, Some(true));
+        (legacy, blocking)
+    }
+
+    #[test]
+    fn a_stream_waits_by_the_default_streams_order_for_what_was_submitted_before() {
+        let (mut legacy, mut blocking) = in_order();
+        launch(&mut blocking);
+        launch(&mut legacy);
+        let account = Account::new(vec![legacy, blocking]);
+        let [legacy, blocking] = account.streams() else {
+            panic!("two streams")
+        };
+        let front = account.front(legacy, 1);
+        assert!(
+            matches!(front, Front::Waits(None, of) if (of.number, of.position) == (2, 1)),
+            "{front:?}"
+        );
+        assert!(matches!(account.front(blocking, 1), Front::Works));
+    }
+
+    #[test]
+    fn where_streams_took_turns_it_is_unknown_which_of_them_waits() {
+        let (mut legacy, mut blocking) = in_order();
+        launch(&mut blocking);
+        launch(&mut legacy);
+        launch(&mut blocking);
+        let account = Account::new(vec![legacy, blocking]);
+        let [legacy, blocking] = account.streams() else {
+            panic!("two streams")
+        };
+        for (facts, position) in [(legacy, 1), (blocking, 2)] {
+            let front = account.front(facts, position);
+            assert!(matches!(front, Front::Unsure(_)), "{front:?}");
+        }
+        // What came before all of the other's work waits for none of it.
+        assert!(matches!(account.front(blocking, 1), Front::Works));
+    }
+
+    #[test]
+    fn what_is_complete_is_not_waited_for_by_the_order() {
+        let (mut legacy, mut blocking) = in_order();
+        launch(&mut blocking);
+        launch(&mut legacy);
+        launch(&mut blocking);
+        blocking.inner.complete = 1;
+        let account = Account::new(vec![legacy, blocking]);
+        let [legacy, blocking] = account.streams() else {
+            panic!("two streams")
+        };
+        assert!(matches!(account.front(legacy, 1), Front::Works));
+        let front = account.front(blocking, 2);
+        assert!(
+            matches!(front, Front::Unsure(target) if target.number == 1),
+            "{front:?}"
+        );
     }
 }

@@ -202,6 +202,7 @@ fn stream_report(account: &Account, facts: &Facts) -> (StreamReport, bool) {
             ),
             Some(point.at),
         ),
+        Front::Unsure(target) => (Some(target.unsure_words()), None),
         Front::Works => (None, None),
     };
     if inner.points.lacks_older {
@@ -343,8 +344,8 @@ fn through_the_host(account: &Account, threads: &[ThreadReport]) -> Option<Strin
         .iter()
         .find(|thread| thread.call.contains("Synchronize"))?;
     Some(format!(
-        "{} may be in a function of the program while thread {} waits in {}: if that function needs \
-         that thread, or waits for its own stream, this is a circle through the host",
+        "{} may be in a function of the program while thread {} waits in {}: if that function \
+         needs that thread, or waits for its own stream, this is a circle through the host",
         short(at_host),
         waits.tid,
         waits.call

@@ -1,11 +1,11 @@
 //! What was seen of the program's streams, events and threads.
 //!
-//! **All of it is bounded.** A stream keeps its last [`RECORDS`] records and its last [`WAITS`]
-//! waits; what was overwritten is said to be missing. There is an entry for each live event that
-//! was recorded, for each live stream, for the last [`DESTROYED`] streams that were destroyed, and
-//! for each thread alive at the same time. Entries of streams and threads are used again and never
-//! freed, so that a reference to one is valid for ever; a stream's number tells whether it is still
-//! the same stream.
+//! **All of it is bounded.** A stream keeps its last [`RECORDS`] records, its last [`WAITS`] waits
+//! and its last [`TURNS`] turns; what was overwritten is said to be missing. There is an entry for
+//! each live event that was recorded, for each live stream, for the last [`DESTROYED`] streams that
+//! were destroyed, and for each thread alive at the same time. Entries of streams and threads are
+//! used again and never freed, so that a reference to one is valid for ever; a stream's number
+//! tells whether it is still the same stream.
 //!
 //! **Positions.** The work submitted to a stream is counted; a record, a wait, a launch each is at
 //! one position. A stream's work runs in this order, so one number says how far it has come.
@@ -33,6 +33,8 @@ use crate::{
 const RECORDS: usize = 256;
 /// How many waits it keeps.
 const WAITS: usize = 1024;
+/// How many turns it keeps in the order of the legacy default stream.
+const TURNS: usize = 256;
 /// How many destroyed streams are kept, since others may wait for their records.
 const DESTROYED: usize = 64;
 /// How many streams are followed at the same time.
@@ -181,8 +183,9 @@ pub(crate) struct Inner {
     /// Everything up to here is known to be complete.
     pub(crate) complete: u64,
     pub(crate) records: u64,
-    /// When the last work was submitted, in an order over all streams; 0 where nobody needs it.
-    pub(crate) order: u64,
+    /// Positions and their places in an order over all streams, each the first of a run of which
+    /// both numbers count on. Only of streams that keep the order of the legacy default stream.
+    turns: Ring<(u64, u64)>,
     pub(crate) launches: u64,
     pub(crate) made: Line,
     pub(crate) last: Last,
@@ -203,7 +206,7 @@ impl Inner {
             submitted: 0,
             complete: 0,
             records: 0,
-            order: 0,
+            turns: Ring::new(),
             launches: 0,
             made: Line::UNKNOWN,
             last: Last {
@@ -231,6 +234,7 @@ impl Inner {
             last: self.last.clone(),
             marks: Ring::new(),
             points: Ring::new(),
+            turns: Ring::new(),
             ..*self
         }
     }
@@ -241,9 +245,12 @@ impl Inner {
         let mut points = std::mem::replace(&mut self.points, Ring::new());
         marks.clear();
         points.clear();
+        let mut turns = std::mem::replace(&mut self.turns, Ring::new());
+        turns.clear();
         let symbol = std::mem::take(&mut self.last.symbol);
         *self = Inner::new();
         (self.marks, self.points, self.last.symbol) = (marks, points, symbol);
+        self.turns = turns;
         self.last.symbol.clear();
         self.number = number;
         (self.context, self.handle, self.thread) = key;
@@ -427,16 +434,46 @@ pub(crate) fn unloaded() {
     UNLOADED.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The next number of the order over all streams, where somebody needs it.
-#[inline]
-fn next_order() -> u64 {
-    match ORDER_MATTERS.load(Ordering::Relaxed) {
-        0 => 0,
-        _ => ORDER.fetch_add(1, Ordering::Relaxed) + 1,
-    }
-}
-
 impl Inner {
+    /// The last position takes the next place of the order over all streams, if that matters.
+    #[inline]
+    fn take_turn(&mut self) {
+        if ORDER_MATTERS.load(Ordering::Relaxed) == 0
+            || !(self.is_legacy() || self.blocking == Some(true))
+        {
+            return;
+        }
+        let order = ORDER.fetch_add(1, Ordering::Relaxed) + 1;
+        let run = self.turns.list.back();
+        if run.is_none_or(|&(at, first)| first + (self.submitted - at) != order) {
+            self.turns.push(TURNS, (self.submitted, order));
+        }
+    }
+
+    /// The place of a position in the order over all streams. 0: before all that have one. `None`
+    /// where that is not kept any more.
+    pub(crate) fn order_of(&self, position: u64) -> Option<u64> {
+        let runs = &self.turns.list;
+        match runs.partition_point(|&(at, _)| at <= position) {
+            0 if self.turns.lacks_older => None,
+            0 => Some(0),
+            count => runs
+                .get(count - 1)
+                .map(|&(at, first)| first + (position - at)),
+        }
+    }
+
+    /// The last position that has a lower place than `order`. `None` where that is not kept.
+    pub(crate) fn last_before(&self, order: u64) -> Option<u64> {
+        let runs = &self.turns.list;
+        let count = runs.partition_point(|&(_, first)| first < order);
+        let end = runs.get(count).map_or(self.submitted, |&(at, _)| at - 1);
+        match count.checked_sub(1).and_then(|run| runs.get(run)) {
+            Some(&(at, first)) => Some(end.min(at + (order - first) - 1)),
+            None => (!self.turns.lacks_older).then_some(end),
+        }
+    }
+
     /// Work was submitted by a call of this line and time. Returns its position; `None` where it
     /// went into a capture.
     #[inline]
@@ -445,7 +482,7 @@ impl Inner {
             return None;
         }
         self.submitted += 1;
-        self.order = next_order();
+        self.take_turn();
         self.last.kind = kind;
         self.last.at = at;
         self.last.line = line;

@@ -234,6 +234,16 @@ fn behind_the_streams(gpu: &Gpu) {
     gpu.cuda.synchronize_stream(0);
 }
 
+/// The first launch runs, and the others are behind it. The driver would say the same if it were
+/// over, and the second ran.
+fn in_turn(gpu: &Gpu) {
+    let mut blocking = 0;
+    gpu.cuda.create_stream(&raw mut blocking, 0);
+    for stream in [blocking, 0, blocking] {
+        gpu.launch(stream, 3_600_000_000_000);
+    }
+}
+
 fn destroyed_stream(gpu: &Gpu) {
     let (a, b) = (gpu.stream(), gpu.stream());
     gpu.launch(a, 3_600_000_000_000);
@@ -532,6 +542,12 @@ pub(crate) static PROGRAMS: &[Program] = &[
     program!(
         behind_the_streams,
         "waits for what came before it, by the default stream's order, on stream 1"
+    ),
+    program!(
+        in_turn,
+        "stream 1 of cuda:0: 2 pieces of work pending, 0 of 0 markers complete waits for what came \
+         before it, by the default stream's order, on stream 2 \"default\" of cuda:0, or is at work \
+         of its own: which of the two is unknown"
     ),
     program!(
         destroyed_stream,
