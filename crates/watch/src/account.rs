@@ -184,7 +184,7 @@ impl Account {
         })
     }
 
-    /// What is in front of the stream's work up to `position`, by the legacy default stream's order:
+    /// What is in front of the work up to `position`, by the legacy default stream's order:
     /// <https://docs.nvidia.com/cuda/cuda-driver-api/stream-sync-behavior.html>.
     ///
     /// Work waits for all that has a lower place in the order. It is sure that the stream waits for
