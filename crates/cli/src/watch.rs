@@ -108,7 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Stop> {
         json: args.json,
     });
     // Before the program starts, so that no signal is missed.
-    let signals = Signals::new([args.on, SIGINT, SIGQUIT, SIGTERM, SIGHUP]);
+    let signals = Signals::new(handled(args.on));
     let signals = signals.map_err(|error| failed("signals cannot be handled", &error))?;
     let child = Command::new(name)
         .args(arguments)
@@ -126,6 +126,21 @@ pub(crate) fn run(args: &Args) -> Result<u8, Stop> {
     let status = status.map_err(|error| failed("the program cannot be waited for", &error))?;
     shared.finish(&program);
     Ok(code_of(status))
+}
+
+/// The signals to handle. One that was ignored on entry stays so, as `nohup` and shells want it:
+/// if this process handled it, the program would start with the default.
+fn handled(on: i32) -> Vec<i32> {
+    let ignored = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = ignored
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let ignored = ignored.unwrap_or(0);
+    let mut signals = vec![SIGINT, SIGQUIT, SIGTERM, SIGHUP];
+    signals.retain(|signal| ignored >> (signal - 1) & 1 == 0);
+    signals.push(on);
+    signals
 }
 
 fn failed(what: &str, error: &std::io::Error) -> Stop {

@@ -207,6 +207,32 @@ fn a_program_without_cuda_is_said_to_have_none() {
 }
 
 #[test]
+fn the_program_ignores_the_signals_that_were_ignored_on_entry() {
+    use std::os::unix::process::CommandExt as _;
+
+    let ignored = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+    let folder = tempfile::tempdir().unwrap();
+    let program = ["grep", "SigIgn", "/proc/self/status"];
+    let mut command = watch(folder.path(), &[], &program);
+    let ignore = move || {
+        for signal in ignored {
+            // SAFETY: it sets no handler
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec, only `signal` is called, which is permitted there
+    unsafe { command.pre_exec(ignore) };
+    let output = command.output().expect("fencepost starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let mask = said.split_whitespace().last().unwrap_or_default();
+    let mask = u64::from_str_radix(mask, 16).expect("the signals that it ignores");
+    for signal in ignored {
+        assert_ne!(mask & 1 << (signal - 1), 0, "{signal}: {said}");
+    }
+}
+
+#[test]
 fn without_cupti_one_line_says_so_and_the_program_runs_on() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = with_program(folder.path(), &[], "ends_well");
