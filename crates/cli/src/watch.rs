@@ -12,7 +12,10 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -106,6 +109,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Stop> {
         state: Mutex::default(),
         changed: Condvar::new(),
         json: args.json,
+        lost: AtomicBool::new(false),
     });
     // Before the program starts, so that no signal is missed.
     let signals = Signals::new(handled(args.on));
@@ -277,6 +281,8 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     json: bool,
+    /// Whether it was said that a report is lost.
+    lost: AtomicBool,
 }
 
 #[derive(Default)]
@@ -298,12 +304,22 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes lines. Where that fails, there is nobody to tell.
+    /// Writes lines. Where that first fails, the standard error is told.
     fn write(&self, text: &str) {
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = output
+        let written = output
             .write_all(text.as_bytes())
             .and_then(|()| output.flush());
+        drop(output);
+        if let Err(error) = written
+            && !self.lost.swap(true, Ordering::Relaxed)
+        {
+            // The standard error may be what cannot be written.
+            let _ = writeln!(
+                std::io::stderr(),
+                "fencepost watch: a report is lost: {error}"
+            );
+        }
     }
 
     fn say(&self, kind: &str, text: &str) {

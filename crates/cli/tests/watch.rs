@@ -233,6 +233,18 @@ fn the_program_ignores_the_signals_that_were_ignored_on_entry() {
 }
 
 #[test]
+fn a_report_that_cannot_be_written_is_said_to_be_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = ["--output", "/dev/full"];
+    let (code, said) = ended(&mut watch(folder.path(), &options, &["sh", "-c", "exit 5"]));
+    assert_eq!(code, Some(5));
+    assert!(
+        said.lines().count() == 1 && said.contains("a report is lost: "),
+        "{said}"
+    );
+}
+
+#[test]
 fn without_cupti_one_line_says_so_and_the_program_runs_on() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = with_program(folder.path(), &[], "ends_well");
