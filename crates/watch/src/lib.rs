@@ -7,7 +7,7 @@
 //! * No panic leaves it. One that happens ends the watching, and the program goes on.
 //! * No lock of it is held while the driver is called. Nothing in a callback blocks, except that a
 //!   call that destroys what the driver is just being asked about waits until it has answered.
-//! * What it keeps is bounded, however many calls there are: see [`seen`].
+//! * What it keeps is bounded, however many calls there are: see `seen.rs`.
 //! * It writes to no descriptor of the program's, but to a socket of its own. Its threads take no
 //!   signals. In a forked child it does nothing.
 //!

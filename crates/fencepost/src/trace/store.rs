@@ -35,6 +35,13 @@ pub(super) struct Record {
     pub(super) is_mark: bool,
 }
 
+impl Record {
+    /// Whether it is a mark that the trace made itself, where a gate was opened.
+    fn is_of_gate(&self) -> bool {
+        self.is_mark && self.values[0] == 0 && self.values[1] != 0
+    }
+}
+
 /// What is told of a record: the rest of it.
 #[derive(Clone, Debug)]
 pub(super) struct Told<'a> {
@@ -105,6 +112,8 @@ pub(super) struct Store {
     pub(super) dropped: u64,
     /// How many of those that are here have failed.
     pub(super) failed: usize,
+    /// How many of those that are here are of gates.
+    pub(super) of_gates: usize,
 }
 
 impl Store {
@@ -118,6 +127,7 @@ impl Store {
             capacity: capacity.max(1),
             dropped: 0,
             failed: 0,
+            of_gates: 0,
         }
     }
 
@@ -139,6 +149,7 @@ impl Store {
             is_mark: told.is_mark,
         };
         self.failed += usize::from(failure > 0);
+        self.of_gates += usize::from(record.is_of_gate());
         if self.filling.records.capacity() == 0 {
             self.filling
                 .records
@@ -159,8 +170,11 @@ impl Store {
 
     fn drop_oldest(&mut self) {
         let first = self.full.front().map_or(&self.filling, |first| &**first);
-        let failed = first.records.get(self.gone);
-        self.failed -= usize::from(failed.is_some_and(|r| r.failure > 0));
+        let oldest = first.records.get(self.gone);
+        let has_failed = oldest.is_some_and(|oldest| oldest.failure > 0);
+        let is_of_gate = oldest.is_some_and(Record::is_of_gate);
+        self.failed -= usize::from(has_failed);
+        self.of_gates -= usize::from(is_of_gate);
         self.dropped += 1;
         self.gone += 1;
         if self.gone >= BLOCK && self.full.pop_front().is_some() {

@@ -542,8 +542,7 @@ fn an_arrow_of_a_gate_begins_where_it_was_opened(c: &Context) -> Verdict {
     gate.open();
     let after = Trace::on_axis(Instant::now());
     c.stream_done(&stream)?;
-    // The mark of the gate is one.
-    let picture = finished(c, &trace, 2)?;
+    let picture = finished(c, &trace, 1)?;
     let arrows = arrows(&picture);
     let [[from, to]] = arrows[..] else {
         return Err(Stop::Broken(format!("the arrows are {arrows:?}")));
