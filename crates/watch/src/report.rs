@@ -7,12 +7,13 @@ use serde::Serialize;
 
 use crate::{
     account::{
-        Account, CIRCLE_ENDS, Front, complete_markers, full, others, pieces, short, words_of,
+        Account, CIRCLE_ENDS, Front, Target, complete_markers, full, others, pieces, short,
+        words_of,
     },
     asking::{Facts, State},
     calls::{self, Kind},
     cupti, kernel_name,
-    seen::{self, Awaits, Life, Thread},
+    seen::{self, Awaits, Life, Point, Thread},
 };
 
 /// The width of the text.
@@ -179,20 +180,7 @@ fn stream_report(account: &Account, facts: &Facts) -> (StreamReport, bool) {
     let (waits_for, since) = match account.front(facts, inner.submitted) {
         Front::Waits(point, target) => {
             remarks.extend(target.remark());
-            let in_front = point.map_or(0, |point| others(facts, point.position, point.position));
-            let mut words = format!("waits for {}", target.words());
-            if in_front > 0 {
-                let _ = write!(
-                    words,
-                    ", or is at the {} in front of that",
-                    pieces(in_front)
-                );
-            }
-            let line = point.map(|point| point.line.after("told to"));
-            words.push_str(&line.unwrap_or_default());
-            if let Some(point) = point {
-                words.push_str(&account.behind(facts, point, inner.submitted));
-            }
+            let words = words_of_wait(account, facts, point, &target);
             (Some(words), point.map(|point| point.at))
         }
         Front::At(point) => (
@@ -233,6 +221,32 @@ fn stream_report(account: &Account, facts: &Facts) -> (StreamReport, bool) {
         remarks,
     };
     (report, circle)
+}
+
+/// What the stream waits for at `point`, or by the order of the default stream.
+fn words_of_wait(
+    account: &Account,
+    facts: &Facts,
+    point: Option<&Point>,
+    target: &Target<'_>,
+) -> String {
+    let inner = &facts.inner;
+    // What is behind a wait for a record has not begun. A value may be there already.
+    let (until, place) = match point.map(|point| point.awaits) {
+        Some(Awaits::Value { .. }) => (inner.submitted, "around"),
+        _ => (point.map_or(0, |point| point.position), "in front of"),
+    };
+    let elsewhere = point.map_or(0, |point| others(facts, point.position, until));
+    let mut words = format!("waits for {}", target.words());
+    if elsewhere > 0 {
+        let _ = write!(words, ", or is at the {} {place} that", pieces(elsewhere));
+    }
+    let line = point.map(|point| point.line.after("told to"));
+    words.push_str(&line.unwrap_or_default());
+    if let Some(point) = point {
+        words.push_str(&account.behind(facts, point, inner.submitted));
+    }
+    words
 }
 
 fn last(facts: &Facts) -> String {

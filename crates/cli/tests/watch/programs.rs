@@ -209,6 +209,16 @@ fn value_in_front(gpu: &Gpu) {
     gpu.cuda.synchronize_stream(a);
 }
 
+/// The value may be written already, so that the stream is at what is behind.
+fn value_of_a_stream(gpu: &Gpu) {
+    let (a, b) = (gpu.stream(), gpu.stream());
+    gpu.cuda.wait_value(a, gpu.words + 4, 1, 0);
+    gpu.launch(a, 10);
+    gpu.launch(b, 3_600_000_000_000);
+    gpu.cuda.write_value(b, gpu.words + 4, 1, 0);
+    gpu.cuda.synchronize_stream(a);
+}
+
 /// The usual way to let a second stream do a part of the work.
 fn fork_and_join(gpu: &Gpu) {
     let (a, b) = (gpu.stream(), gpu.stream());
@@ -528,6 +538,11 @@ pub(crate) static PROGRAMS: &[Program] = &[
         "stream 1 of cuda:0: 2 pieces of work pending, 0 of 0 markers complete waits for a value \
          in memory (cuStreamWaitValue), which no stream that was seen writes, or is at the 1 piece \
          of work around that, or, where that is over, waits for marker 1 of stream 2 of cuda:0"
+    ),
+    program!(
+        value_of_a_stream,
+        "waits for a value in memory that a write sets on stream 2 of cuda:0, or is at the 1 piece \
+         of work around that"
     ),
     program!(
         fork_and_join,
