@@ -325,6 +325,10 @@ pub(crate) fn complete_markers(facts: &Facts) -> u64 {
 pub(crate) fn words_of(facts: &Facts, point: &Point, position: u64) -> String {
     let what = match point.awaits {
         Awaits::Host => "is in a function of the program that the driver calls (cuLaunchHostFunc)",
+        Awaits::Value { address } if writes(facts, address) => {
+            "waits for a value in memory (cuStreamWaitValue), which only its own work is seen to \
+             write"
+        }
         Awaits::Value { .. } => {
             "waits for a value in memory (cuStreamWaitValue), which no stream that was seen writes"
         }
@@ -341,6 +345,15 @@ pub(crate) fn words_of(facts: &Facts, point: &Point, position: u64) -> String {
         0 => format!("{what}{line}"),
         _ => format!("{what}{line}, or is at the {} around that", pieces(others)),
     }
+}
+
+/// Whether the stream has a pending write of the value at an address.
+fn writes(facts: &Facts, address: u64) -> bool {
+    let inner = &facts.inner;
+    inner.points.iter().any(|point| {
+        point.position > inner.complete
+            && matches!(point.awaits, Awaits::Writes { address: of } if of == address)
+    })
 }
 
 /// How many pieces of work, other than records and the one at `point`, are not known to be complete
@@ -528,7 +541,14 @@ mod tests {
         stop(&mut a, Awaits::Writes { address: 64 });
         let account = Account::new(vec![a]);
         let front = account.front(&account.all[0], 2);
-        assert!(matches!(front, Front::At(_)), "{front:?}");
+        let Front::At(point) = front else {
+            panic!("{front:?}")
+        };
+        let words = words_of(&account.all[0], point, 2);
+        assert!(
+            words.contains("which only its own work is seen to write"),
+            "{words}"
+        );
         assert!(!account.chain(&account.all[0]).2);
     }
 
