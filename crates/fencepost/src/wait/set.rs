@@ -26,7 +26,8 @@ use crate::{
 ///
 /// Each is registered once, however often the set is waited for, and comes out once: with the key
 /// that it was [inserted](WaitSet::insert) with, and with how it ended. Those of one stream come in
-/// their order; those of several streams in any.
+/// their order, but for one that has ended when it is inserted, which may come sooner; those of
+/// several streams come in any.
 ///
 /// They may be of any devices and backends. What a wait costs does not depend on how many there
 /// are, but for their number of GPU streams, each of which is asked while the thread does not sleep
