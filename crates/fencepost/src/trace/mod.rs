@@ -716,7 +716,7 @@ mod handle_tests {
 
     #[test]
     fn spans_of_streams_that_go_away_while_others_collect_are_all_there() {
-        const EACH: usize = 4000;
+        const EACH: usize = if cfg!(miri) { 3 } else { 4000 };
         let device = Device::new_host(2);
         let trace = Trace::new();
         let done = AtomicBool::new(false);
@@ -743,7 +743,6 @@ mod handle_tests {
             done.store(true, Ordering::Relaxed);
         });
         let summary = trace.collect();
-        // Marks of gates that other tests open are finished, too.
         assert_eq!(trace.picture().slices.len(), 6 * EACH, "{summary}");
         assert_eq!(summary.dropped, 0, "{summary}");
     }
