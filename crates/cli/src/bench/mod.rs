@@ -573,6 +573,14 @@ fn against(ours: &Figures, theirs: Figures, (name, bound): Base) -> Against {
     }
 }
 
+/// In no more columns than the table has for it, also where a side is a thousand times the other.
+fn ratio(ratio: f64) -> String {
+    match ratio < 100.0 {
+        true => format!("{ratio:.2}"),
+        false => format!("{ratio:.0}"),
+    }
+}
+
 fn text(report: &Report) -> String {
     let mut table = table(["operation", "median", "p5", "p95", "ratio", "bound", ""]);
     for row in &report.rows {
@@ -585,7 +593,7 @@ fn text(report: &Report) -> String {
                 &median,
                 &p5,
                 &p95,
-                &format!("{:.2}", base.ratio),
+                &ratio(base.ratio),
                 &base
                     .bound
                     .map_or(String::new(), |bound| format!("≤ {bound}")),
