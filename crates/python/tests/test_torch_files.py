@@ -78,6 +78,54 @@ def test_the_functions_take_the_number_of_a_stream(gate):
     _C._mps_releaseEvent(event)
 
 
+def test_an_event_acquired_for_a_stream_is_recorded_there(gate):
+    stream = _C._MPSStreamBase()
+    event = _C._mps_acquireEvent(True, stream_id=stream.stream_id)
+    other = _C._mps_acquireEvent(True)
+    opener = gate(mps.Stream(stream_id=stream.stream_id).stream)
+    _C._mps_recordEvent(event)
+    _C._mps_recordEvent(other, stream_id=0)
+    _C._mps_synchronizeEvent(other)
+    assert not _C._mps_queryEvent(event)
+    _C._mps_recordEvent(event, stream_id=0)
+    _C._mps_synchronizeEvent(event)
+    opener.open()
+    for number in (event, other):
+        _C._mps_releaseEvent(number)
+
+
+def test_what_an_event_holds_does_not_depend_on_the_number_of_a_stream(gate):
+    event = _C._mps_acquireEvent(True, stream_id=0)
+    opener = gate(mps.Stream(stream_id=3).stream)
+    _C._mps_recordEvent(event, stream_id=3)
+    for number in (None, 0, 3):
+        assert not _C._mps_queryEvent(event, stream_id=number)
+    opener.open()
+    for number in (None, 0, 3):
+        _C._mps_synchronizeEvent(event, stream_id=number)
+        assert _C._mps_queryEvent(event, number)
+        assert _C._mps_elapsedTimeOfEvents(event, event, number) == 0.0
+    _C._mps_releaseEvent(event, stream_id=3)
+
+
+def test_each_of_the_seven_functions_refuses_a_number_that_no_stream_has():
+    event, before = _C._mps_acquireEvent(True), _C._mps_live_events()
+    for number in (-1, 33, 2**40):
+        for call, arguments in (
+            (_C._mps_acquireEvent, (True,)),
+            (_C._mps_recordEvent, (event,)),
+            (_C._mps_waitForEvent, (event,)),
+            (_C._mps_queryEvent, (event,)),
+            (_C._mps_synchronizeEvent, (event,)),
+            (_C._mps_elapsedTimeOfEvents, (event, event)),
+            (_C._mps_releaseEvent, (event,)),
+        ):
+            with pytest.raises(RuntimeError, match="no MPS stream has the number"):
+                call(*arguments, stream_id=number)
+    assert _C._mps_live_events() == before
+    _C._mps_releaseEvent(event)
+
+
 def test_what_is_no_stream_is_an_error():
     for wrong in (None, 3, mps.Stream()):
         with pytest.raises(RuntimeError, match="expected an MPS stream"):

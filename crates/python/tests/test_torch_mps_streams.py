@@ -79,6 +79,23 @@ def test_a_call_takes_a_stream_of_pytorchs(torch, select, kind):  # noqa: F811
     assert event.elapsed_time(event) == 0.0
 
 
+def test_an_event_acquired_for_a_stream_of_pytorchs_is_recorded_there(torch, select):  # noqa: F811
+    event, other = _C._mps_acquireEvent(False, stream_id=4), _C._mps_acquireEvent(False)
+    select(4)
+    torch.torch_hold()
+    select(0)
+    _C._mps_recordEvent(event)
+    _C._mps_recordEvent(other)
+    _C._mps_synchronizeEvent(other)
+    assert not _C._mps_queryEvent(event)
+    assert torch.torch_selected() == 0
+    select(4)
+    torch.torch_open()
+    _C._mps_synchronizeEvent(event)
+    for number in (event, other):
+        _C._mps_releaseEvent(number)
+
+
 def record(event, number):
     if isinstance(event, NativeEvent):
         _C._mps_recordEvent(event._id, stream_id=number)

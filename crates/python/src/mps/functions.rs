@@ -1,5 +1,14 @@
 //! The native functions that PyTorch's own `torch.mps.Event` is written against. They name events
-//! by numbers.
+//! by numbers, and streams too: each takes a `stream_id`.
+//!
+//! | function | what the number of a stream means |
+//! |---|---|
+//! | `_mps_acquireEvent` | the stream on which a record without a number marks |
+//! | `_mps_recordEvent`, `_mps_waitForEvent` | the stream that is marked, and that waits |
+//! | the other four | nothing: an event holds the same, whatever stream a call names |
+//!
+//! Without a number a call means the current stream. A number that no stream has is an error
+//! everywhere.
 
 use std::{
     collections::HashMap,
@@ -19,7 +28,7 @@ use pyo3::{
 
 use super::{
     calls::{self, Target},
-    pool::{self, unknown_stream},
+    pool,
     torch_streams::all,
 };
 use crate::{
@@ -30,21 +39,23 @@ use crate::{
 };
 
 /// The events by number. The lock is held for a look-up only.
-static EVENTS: Mutex<Option<HashMap<u64, Arc<Core>>>> = Mutex::new(None);
+static EVENTS: Mutex<Option<HashMap<u64, Arc<NumberedEvent>>>> = Mutex::new(None);
 /// Counts up while the process lives, so that no number ever names a second event.
 static NEXT_EVENT: AtomicU64 = AtomicU64::new(1);
 
-fn events() -> MutexGuard<'static, Option<HashMap<u64, Arc<Core>>>> {
+/// An event that these functions name.
+struct NumberedEvent {
+    core: Core,
+    /// The stream that it was acquired for.
+    stream_id: Option<i64>,
+}
+
+fn events() -> MutexGuard<'static, Option<HashMap<u64, Arc<NumberedEvent>>>> {
     EVENTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Calls `f` with the event of a number.
-fn with_event<R>(id: &Bound<'_, PyAny>, f: impl FnOnce(&Core) -> PyResult<R>) -> PyResult<R> {
-    f(&*event(id)?)
-}
-
 /// The event of a number.
-fn event(id: &Bound<'_, PyAny>) -> PyResult<Arc<Core>> {
+fn event(id: &Bound<'_, PyAny>) -> PyResult<Arc<NumberedEvent>> {
     let number = event_number(id)?;
     let found = events()
         .as_ref()
@@ -89,34 +100,48 @@ fn invalid(id: &Bound<'_, PyAny>) -> PyErr {
     ))
 }
 
+/// The stream of a call.
 fn target(py: Python<'_>, stream_id: Option<i64>) -> PyResult<Target> {
     match stream_id {
-        Some(id) => Target::numbered(py, usize::try_from(id).map_err(|_| unknown_stream(id))?),
+        Some(id) => Target::numbered(py, pool::known(id)?),
         None => Target::current(py),
     }
 }
 
+/// Refuses a number that no stream has.
+fn check(stream_id: Option<i64>) -> PyResult<()> {
+    stream_id.map_or(Ok(()), |id| pool::known(id).map(drop))
+}
+
 /// Make a new event, and return the number that names it. Numbers are never used again.
+///
+/// With the number of a stream, a record that names none marks that stream.
 #[pyfunction]
-#[pyo3(name = "_mps_acquireEvent")]
-pub(crate) fn acquire(enable_timing: bool) -> u64 {
+#[pyo3(name = "_mps_acquireEvent", signature = (enable_timing, stream_id = None))]
+pub(crate) fn acquire(enable_timing: bool, stream_id: Option<i64>) -> PyResult<u64> {
+    check(stream_id)?;
     let id = NEXT_EVENT.fetch_add(1, Ordering::Relaxed);
-    let event = Arc::new(Core::new(Flags::with_timing(enable_timing)));
+    let event = Arc::new(NumberedEvent {
+        core: Core::new(Flags::with_timing(enable_timing)),
+        stream_id,
+    });
     events().get_or_insert_default().insert(id, event);
-    id
+    Ok(id)
 }
 
 /// Release an event. Pending work and waits are not disturbed.
 #[pyfunction]
-#[pyo3(name = "_mps_releaseEvent")]
-pub(crate) fn release(id: &Bound<'_, PyAny>) -> PyResult<()> {
+#[pyo3(name = "_mps_releaseEvent", signature = (id, stream_id = None))]
+pub(crate) fn release(id: &Bound<'_, PyAny>, stream_id: Option<i64>) -> PyResult<()> {
+    check(stream_id)?;
     let number = event_number(id)?;
     let released = events().as_mut().and_then(|events| events.remove(&number?));
     // Dropped without the lock.
     released.map(drop).ok_or_else(|| invalid(id))
 }
 
-/// Record an event on the stream of that number, by default on the current one.
+/// Record an event on the stream of that number, by default on the one that it was acquired for,
+/// or on the current one.
 #[pyfunction]
 #[pyo3(name = "_mps_recordEvent", signature = (id, stream_id = None))]
 pub(crate) fn record(
@@ -124,9 +149,8 @@ pub(crate) fn record(
     id: &Bound<'_, PyAny>,
     stream_id: Option<i64>,
 ) -> PyResult<()> {
-    with_event(id, |event| {
-        calls::record(py, event, &target(py, stream_id)?)
-    })
+    let event = event(id)?;
+    calls::record(py, &event.core, &target(py, stream_id.or(event.stream_id))?)
 }
 
 /// Make later work of the stream of that number, by default of the current one, run after what the
@@ -138,33 +162,48 @@ pub(crate) fn wait_for(
     id: &Bound<'_, PyAny>,
     stream_id: Option<i64>,
 ) -> PyResult<()> {
-    with_event(id, |event| calls::wait(py, event, &target(py, stream_id)?))
+    calls::wait(py, &event(id)?.core, &target(py, stream_id)?)
 }
 
 /// Return whether what the event holds is complete; False before the first record.
 #[pyfunction]
-#[pyo3(name = "_mps_queryEvent")]
-pub(crate) fn query_event(py: Python<'_>, id: &Bound<'_, PyAny>) -> PyResult<bool> {
-    with_event(id, |event| calls::query(py, event))
+#[pyo3(name = "_mps_queryEvent", signature = (id, stream_id = None))]
+pub(crate) fn query_event(
+    py: Python<'_>,
+    id: &Bound<'_, PyAny>,
+    stream_id: Option<i64>,
+) -> PyResult<bool> {
+    check(stream_id)?;
+    calls::query(py, &event(id)?.core)
 }
 
 /// Block until what the event holds is complete.
 #[pyfunction]
-#[pyo3(name = "_mps_synchronizeEvent")]
-pub(crate) fn synchronize_event(py: Python<'_>, id: &Bound<'_, PyAny>) -> PyResult<()> {
-    with_event(id, |event| event.synchronize(py, Limit::never()))
+#[pyo3(name = "_mps_synchronizeEvent", signature = (id, stream_id = None))]
+pub(crate) fn synchronize_event(
+    py: Python<'_>,
+    id: &Bound<'_, PyAny>,
+    stream_id: Option<i64>,
+) -> PyResult<()> {
+    check(stream_id)?;
+    event(id)?.core.synchronize(py, Limit::never())
 }
 
 /// Return the milliseconds between two events. Waits for both.
 #[pyfunction]
-#[pyo3(name = "_mps_elapsedTimeOfEvents")]
+#[pyo3(
+    name = "_mps_elapsedTimeOfEvents",
+    signature = (start_id, end_id, stream_id = None)
+)]
 pub(crate) fn elapsed_of(
     py: Python<'_>,
     start_id: &Bound<'_, PyAny>,
     end_id: &Bound<'_, PyAny>,
+    stream_id: Option<i64>,
 ) -> PyResult<f64> {
+    check(stream_id)?;
     let (start, end) = (event(start_id)?, event(end_id)?);
-    calls::elapsed(py, &start, &end)
+    calls::elapsed(py, &start.core, &end.core)
 }
 
 /// Return how many events these functions hold. For tests.

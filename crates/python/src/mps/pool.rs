@@ -76,11 +76,16 @@ pub(crate) fn number(stream_id: Option<i64>) -> PyResult<usize> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     match stream_id {
         None => Ok(1 + NEXT.fetch_add(1, Ordering::Relaxed) % POOL),
-        Some(id) => usize::try_from(id)
-            .ok()
-            .filter(|number| *number <= POOL)
-            .ok_or_else(|| unknown_stream(id)),
+        Some(id) => known(id),
     }
+}
+
+/// The number of a stream; an error for one that no stream has.
+pub(crate) fn known(id: i64) -> PyResult<usize> {
+    usize::try_from(id)
+        .ok()
+        .filter(|number| *number <= POOL)
+        .ok_or_else(|| unknown_stream(id))
 }
 
 /// The exception for a number that no stream has.
