@@ -40,7 +40,7 @@ pub(crate) fn timed_out(marker: &Arc<dyn MarkerImpl>, limit: Duration) -> Timeou
 /// Why `marker` is pending.
 pub(crate) fn explain(marker: &Arc<dyn MarkerImpl>) -> Explanation {
     let first: Arc<dyn Awaited> = marker.clone();
-    let (steps, stop) = walk(first, None, |marker| {
+    let (steps, stop) = walk(first, |marker| {
         let point = marker.point();
         next_of(&point.timeline.stream, point.value)
     });

@@ -40,8 +40,6 @@ pub struct Step<M> {
 /// Where a walk ends.
 #[derive(Debug)]
 pub enum Stop {
-    /// At a marker of the stream that it was to end at.
-    Own,
     /// At a marker that is no longer pending.
     Settled,
     /// At a marker behind a wait that is on the walk.
@@ -50,17 +48,13 @@ pub enum Stop {
     NoWait,
 }
 
-/// The markers on the walk from `marker` to the stream of number `own`, or to wherever it ends.
-/// `next_of` gives the step from a marker to the one that its stream waits for in front of it.
+/// The markers on the walk from `marker` along the waits. `next_of` gives the step from a marker to
+/// the one that its stream waits for in front of it.
 ///
 /// To come to a stream twice is no circle by itself. Where two streams wait for each other in turn,
 /// the walk comes back to a marker that is in front of the wait by which it left the stream. There
 /// it goes on; each time, it leaves the stream further in front.
-pub fn walk<M: Mark>(
-    marker: M,
-    own: Option<u64>,
-    next_of: impl Fn(&M) -> Option<Step<M>>,
-) -> (Vec<Step<M>>, Stop) {
+pub fn walk<M: Mark>(marker: M, next_of: impl Fn(&M) -> Option<Step<M>>) -> (Vec<Step<M>>, Stop) {
     let mut path: Vec<Step<M>> = Vec::new();
     // The waits by which the walk has left the streams.
     let mut left: HashMap<u64, u64> = HashMap::new();
@@ -76,9 +70,6 @@ pub fn walk<M: Mark>(
         path.push(step);
         if !pending {
             return (path, Stop::Settled);
-        }
-        if own == Some(stream) {
-            return (path, Stop::Own);
         }
         if left.get(&stream).is_some_and(|after| position > *after) {
             return (path, Stop::Circle);
@@ -407,8 +398,8 @@ mod tests {
 
     /// Where a walk from position 9 of stream 1 ends, and by which streams it comes. `next` gives
     /// the position of a stream's wait, and what is awaited there.
-    fn walked(own: Option<u64>, next: impl Fn(&Of) -> Option<(u64, Of)>) -> (Vec<u64>, Stop) {
-        let (path, stop) = walk(Of(1, 9, true), own, |mark: &Of| {
+    fn walked(next: impl Fn(&Of) -> Option<(u64, Of)>) -> (Vec<u64>, Stop) {
+        let (path, stop) = walk(Of(1, 9, true), |mark: &Of| {
             let (at, marker) = next(mark)?;
             Some(Step {
                 marker,
@@ -423,13 +414,11 @@ mod tests {
     #[test]
     fn a_walk_ends_where_nothing_is_awaited_or_pending_or_at_a_circle() {
         let next = |mark: &Of| (mark.0 < 3).then_some((1, Of(mark.0 + 1, 1, true)));
-        assert!(matches!(walked(None, next), (path, Stop::NoWait) if path == [1, 2, 3]));
-        assert!(matches!(walked(Some(2), next), (path, Stop::Own) if path == [1, 2]));
+        assert!(matches!(walked(next), (path, Stop::NoWait) if path == [1, 2, 3]));
         let settled = |mark: &Of| Some((1, Of(mark.0 + 1, 1, false)));
-        assert!(matches!(walked(None, settled), (path, Stop::Settled) if path == [1, 2]));
+        assert!(matches!(walked(settled), (path, Stop::Settled) if path == [1, 2]));
         let back = |mark: &Of| Some((1, Of(mark.0 % 3 + 1, 1, true)));
-        assert!(matches!(walked(None, back), (path, Stop::Circle) if path == [1, 2, 3, 1]));
-        assert!(matches!(walked(Some(9), back), (_, Stop::Circle)));
+        assert!(matches!(walked(back), (path, Stop::Circle) if path == [1, 2, 3, 1]));
     }
 
     /// The waits of streams, each at a position, for a marker: the first that is in front.
@@ -445,21 +434,21 @@ mod tests {
     fn streams_that_wait_for_each_other_in_turn_are_no_circle() {
         // Stream 2 waits for what stream 1 did first, and stream 1 for stream 2 after that.
         let fork_and_join = [(1, 3, (2, 2)), (2, 1, (1, 2))];
-        let (path, stop) = walked(None, |mark| first_of(&fork_and_join, mark));
+        let (path, stop) = walked(|mark| first_of(&fork_and_join, mark));
         assert!(
             matches!(stop, Stop::NoWait) && path == [1, 2, 1],
             "{path:?}"
         );
         // As before, but what stream 1 did first is behind a wait for the join.
         let crossed = [(1, 1, (2, 2)), (2, 1, (1, 2))];
-        let (path, stop) = walked(None, |mark| first_of(&crossed, mark));
+        let (path, stop) = walked(|mark| first_of(&crossed, mark));
         assert!(
             matches!(stop, Stop::Circle) && path == [1, 2, 1],
             "{path:?}"
         );
         // The circle is between others than the first.
         let behind = [(1, 1, (2, 5)), (2, 4, (3, 7)), (3, 6, (2, 4))];
-        let (path, stop) = walked(None, |mark| first_of(&behind, mark));
+        let (path, stop) = walked(|mark| first_of(&behind, mark));
         assert!(
             matches!(stop, Stop::Circle) && path == [1, 2, 3, 2],
             "{path:?}"
@@ -469,7 +458,7 @@ mod tests {
     #[test]
     fn a_walk_among_streams_that_go_on_ends() {
         // Each stream seems to wait behind the marker that the walk is at.
-        let (_, stop) = walked(None, |mark| Some((50, Of(3 - mark.0, mark.1, true))));
+        let (_, stop) = walked(|mark| Some((50, Of(3 - mark.0, mark.1, true))));
         assert!(matches!(stop, Stop::Circle));
     }
 

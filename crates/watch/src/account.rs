@@ -219,7 +219,7 @@ impl Account {
     pub(crate) fn chain(&self, facts: &Facts) -> (Option<String>, usize, bool) {
         let inner = &facts.inner;
         let first = self.target(inner.number, inner.submitted, Of::Work);
-        let (steps, stop) = walk(first, None, |target: &Target<'_>| {
+        let (steps, stop) = walk(first, |target: &Target<'_>| {
             let facts = target.facts?;
             match target.account.front(facts, target.position) {
                 Front::Waits(point, marker) => Some(Step {
