@@ -46,25 +46,31 @@ mod sealed {
 
     use crate::{contract::MarkerImpl, error::Result};
 
-    /// A marker that is not known to have ended.
+    /// A marker that is waited for.
     // Nobody else can name it.
     #[allow(missing_debug_implementations)]
-    pub struct Pending(pub(super) Arc<dyn MarkerImpl>);
+    pub struct Target(pub(super) Arc<dyn MarkerImpl>);
 
     pub trait Sealed {
-        /// What is to be waited for; none where it is known to be complete.
-        fn pending(&self) -> Result<Option<Pending>>;
+        /// The marker, whether it has ended or not; none where there is none, or where it is known
+        /// to be complete and has no place among others of its stream.
+        fn target(&self) -> Result<Option<Target>>;
+
+        /// As [`target`](Sealed::target), but none where the marker is known to be complete.
+        fn pending(&self) -> Result<Option<Target>> {
+            super::pending(self.target()?)
+        }
 
         /// The name of the event.
         fn event_name(&self) -> Option<String>;
     }
 }
 
-use sealed::{Pending, Sealed};
+use sealed::{Sealed, Target};
 
 impl Sealed for Marker {
-    fn pending(&self) -> Result<Option<Pending>> {
-        pending(self.imp().clone())
+    fn target(&self) -> Result<Option<Target>> {
+        Ok(Some(Target(self.imp().clone())))
     }
 
     fn event_name(&self) -> Option<String> {
@@ -73,13 +79,20 @@ impl Sealed for Marker {
 }
 
 impl Sealed for Event {
-    fn pending(&self) -> Result<Option<Pending>> {
-        if self.peek() == Some(true) {
-            return Ok(None);
+    fn target(&self) -> Result<Option<Target>> {
+        match self.device().core().check_fork() {
+            Ok(()) => Ok(self.marker().map(|marker| Target(marker.imp().clone()))),
+            // A thread of the parent may hold the lock of the slot.
+            Err(_) if self.peek() == Some(true) => Ok(None),
+            Err(forked) => Err(forked),
         }
-        self.device().core().check_fork()?;
-        self.marker()
-            .map_or(Ok(None), |marker| pending(marker.imp().clone()))
+    }
+
+    fn pending(&self) -> Result<Option<Target>> {
+        match self.peek() {
+            Some(true) => Ok(None),
+            _ => pending(self.target()?),
+        }
     }
 
     fn event_name(&self) -> Option<String> {
@@ -89,8 +102,8 @@ impl Sealed for Event {
 
 #[cfg(all(feature = "cuda", not(loom)))]
 impl Sealed for crate::cuda::RawEvent {
-    fn pending(&self) -> Result<Option<Pending>> {
-        Ok(self.pending_marker()?.map(Pending))
+    fn target(&self) -> Result<Option<Target>> {
+        Ok(self.pending_marker()?.map(Target))
     }
 
     fn event_name(&self) -> Option<String> {
@@ -99,7 +112,11 @@ impl Sealed for crate::cuda::RawEvent {
 }
 
 impl<T: Sealed + ?Sized> Sealed for &T {
-    fn pending(&self) -> Result<Option<Pending>> {
+    fn target(&self) -> Result<Option<Target>> {
+        (**self).target()
+    }
+
+    fn pending(&self) -> Result<Option<Target>> {
         (**self).pending()
     }
 
@@ -109,7 +126,11 @@ impl<T: Sealed + ?Sized> Sealed for &T {
 }
 
 impl<T: Sealed + ?Sized> Sealed for Arc<T> {
-    fn pending(&self) -> Result<Option<Pending>> {
+    fn target(&self) -> Result<Option<Target>> {
+        (**self).target()
+    }
+
+    fn pending(&self) -> Result<Option<Target>> {
         (**self).pending()
     }
 
@@ -119,7 +140,11 @@ impl<T: Sealed + ?Sized> Sealed for Arc<T> {
 }
 
 impl<T: Sealed + ?Sized> Sealed for Box<T> {
-    fn pending(&self) -> Result<Option<Pending>> {
+    fn target(&self) -> Result<Option<Target>> {
+        (**self).target()
+    }
+
+    fn pending(&self) -> Result<Option<Target>> {
         (**self).pending()
     }
 
@@ -128,13 +153,20 @@ impl<T: Sealed + ?Sized> Sealed for Box<T> {
     }
 }
 
-/// What its timeline tells of a marker, without a call of a driver.
-fn pending(marker: Arc<dyn MarkerImpl>) -> Result<Option<Pending>> {
+fn pending(target: Option<Target>) -> Result<Option<Target>> {
+    match target.as_ref().and_then(|Target(marker)| end_of(marker)) {
+        None => Ok(target),
+        Some(ended) => ended.map(|()| None),
+    }
+}
+
+/// How the marker has ended, as far as its timeline tells, without a call of a driver.
+fn end_of(marker: &Arc<dyn MarkerImpl>) -> Option<Result<()>> {
     let point = marker.point();
     match (marker.timeline_knowledge(), point.reached()) {
-        (TimelineKnowledge::Nothing, _) | (_, Reached::NotYet) => Ok(Some(Pending(marker))),
-        (_, Reached::Yes) => Ok(None),
-        (_, Reached::Failed) => point.timeline.check(point.value).map(|_| None),
+        (TimelineKnowledge::Nothing, _) | (_, Reached::NotYet) => None,
+        (_, Reached::Yes) => Some(Ok(())),
+        (_, Reached::Failed) => Some(point.timeline.check(point.value).map(drop)),
     }
 }
 
@@ -268,8 +300,7 @@ struct Chosen {
 impl Chosen {
     /// Adds the marker at `index`, or puts it in place of the one of its lane where its value is
     /// `better` than that one's.
-    fn add(&mut self, index: usize, marker: Pending, better: fn(&u64, &u64) -> bool) {
-        let Pending(marker) = marker;
+    fn add(&mut self, index: usize, Target(marker): Target, better: fn(&u64, &u64) -> bool) {
         let at = lane_of(&marker).map(|lane| *self.by_lane.entry(lane).or_insert(self.list.len()));
         match at.and_then(|at| self.list.get_mut(at)) {
             None => self.list.push((index, marker)),

@@ -9,11 +9,11 @@ use std::{
 };
 
 use super::{
-    Waitable, first_of,
+    Waitable, end_of, first_of,
     heads::Heads,
     inbox::{Ended, Number},
     lane_of,
-    sealed::Pending,
+    sealed::Target,
     timeout,
 };
 use crate::{
@@ -26,8 +26,8 @@ use crate::{
 ///
 /// Each is registered once, however often the set is waited for, and comes out once: with the key
 /// that it was [inserted](WaitSet::insert) with, and with how it ended. Those of one stream come in
-/// their order, but for one that has ended when it is inserted, which may come sooner; those of
-/// several streams come in any.
+/// their order, unless the stream's error is [cleared](crate::Stream::clear_error) between them;
+/// those of several streams come in any.
 ///
 /// They may be of any devices and backends. What a wait costs does not depend on how many there
 /// are, but for their number of GPU streams, each of which is asked while the thread does not sleep
@@ -110,12 +110,20 @@ impl<K> WaitSet<K> {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn insert(&mut self, key: K, of: &(impl Waitable + ?Sized)) {
-        match of.pending() {
-            Ok(None) => self.ended.push_back((key, Ok(()))),
-            Err(error) => self.ended.push_back((key, Err(error))),
-            Ok(Some(Pending(marker))) => {
+        let marker = match of.target() {
+            Ok(Some(Target(marker))) => marker,
+            Ok(None) => return self.ended.push_back((key, Ok(()))),
+            Err(error) => return self.ended.push_back((key, Err(error))),
+        };
+        let (ended, timeline) = (end_of(&marker), lane_of(&marker));
+        match (ended, self.lane_at(timeline)) {
+            (Some(ended), None) => self.ended.push_back((key, ended)),
+            (ended, _) => {
                 let name = of.event_name();
                 self.add(Entry { key, marker, name });
+                if ended.is_some() {
+                    self.settle_lane(timeline);
+                }
             }
         }
     }
@@ -136,7 +144,7 @@ impl<K> WaitSet<K> {
         self.next += 1;
         self.pending += 1;
         let timeline = lane_of(&entry.marker);
-        let known = timeline.and_then(|timeline| self.by_timeline.get(&timeline).copied());
+        let known = self.lane_at(timeline);
         let Some(mut lane) = known.and_then(|at| self.lanes.get_mut(at)?.take()) else {
             return self.put(timeline, place, entry, BTreeMap::new());
         };
@@ -149,6 +157,23 @@ impl<K> WaitSet<K> {
         self.heads.remove(lane.head);
         lane.rest.insert(lane.place, lane.first);
         self.put(timeline, place, entry, lane.rest);
+    }
+
+    /// The place of the lane of this timeline, if markers of it are pending.
+    fn lane_at(&self, timeline: Option<usize>) -> Option<usize> {
+        self.by_timeline.get(&timeline?).copied()
+    }
+
+    /// Moves out what has ended of a timeline, of which nobody may have been told yet.
+    fn settle_lane(&mut self, timeline: Option<usize>) {
+        let lane = self
+            .lane_at(timeline)
+            .and_then(|at| self.lanes[at].as_ref());
+        let ended = lane.and_then(|lane| Some((lane.head, end_of(&lane.first.marker)?)));
+        if let Some((head, ended)) = ended {
+            self.heads.remove(head);
+            self.settle(vec![(head, ended)]);
+        }
     }
 
     /// Puts a lane there, and waits for its first marker.
