@@ -13,7 +13,12 @@ use super::picture::ClockReading;
 pub(super) struct Reading {
     pub(super) at: Instant,
     pub(super) clocks: ClockReading,
+    /// How long it took to read them, with `at` in the middle.
+    pub(super) took: Duration,
 }
+
+/// By how much the clocks come apart when the system sleeps, at least.
+const SLEPT: Duration = Duration::from_millis(1);
 
 /// How many readings are made: the closest one counts. A thread may be preempted in between.
 const TRIES: usize = 5;
@@ -23,20 +28,26 @@ impl Reading {
         let mut best = Reading::once();
         for _ in 1..TRIES {
             let next = Reading::once();
-            if next.0 < best.0 {
+            if next.took < best.took {
                 best = next;
             }
         }
-        best.1
+        best
     }
 
-    /// A reading, and how long it took.
-    fn once() -> (Duration, Reading) {
+    fn once() -> Reading {
         let before = Instant::now();
         let clocks = read();
         let took = before.elapsed();
         let at = before + took / 2;
-        (took, Reading { at, clocks })
+        Reading { at, clocks, took }
+    }
+
+    /// Whether the system slept between an earlier reading and this one, by more than the two may
+    /// be wrong.
+    pub(super) fn has_slept_since(&self, earlier: &Reading) -> bool {
+        let apart = earlier.on_axis(self.at).abs_diff(self.clocks.boottime);
+        u128::from(apart) > (SLEPT + self.took + earlier.took).as_nanos()
     }
 
     /// The time on the axis of what happened at `at`.
@@ -55,43 +66,14 @@ fn since_1970() -> i64 {
     })
 }
 
-/// Linux and Android, where a `timespec` is two numbers of 64 bits.
-#[cfg(all(
-    any(target_os = "linux", target_os = "android"),
-    target_pointer_width = "64"
-))]
-fn read() -> ClockReading {
-    use std::ffi::c_int;
-
-    const CLOCK_REALTIME: c_int = 0;
-    const CLOCK_MONOTONIC: c_int = 1;
-    const CLOCK_BOOTTIME: c_int = 7;
-    unsafe extern "C" {
-        fn clock_gettime(clock: c_int, time: *mut [u64; 2]) -> c_int;
-    }
-    let nanos = |clock| {
-        let mut time = [0; 2];
-        // SAFETY: `time` is where the answer goes, and of the size of a `timespec` here. All
-        // kernels since 2.6.39 have these clocks.
-        // https://man7.org/linux/man-pages/man3/clock_gettime.3.html
-        let _ = unsafe { clock_gettime(clock, &raw mut time) };
-        (time[0] * 1_000_000_000 + time[1]) as i64
-    };
-    ClockReading {
-        boottime: nanos(CLOCK_BOOTTIME),
-        monotonic: nanos(CLOCK_MONOTONIC),
-        realtime: nanos(CLOCK_REALTIME),
-    }
-}
-
-/// Elsewhere: what `Instant` counts, from 1970 on as it was when it was first asked here.
-#[cfg(not(all(
-    any(target_os = "linux", target_os = "android"),
-    target_pointer_width = "64"
-)))]
+/// What the system's clocks say, or where it has no such clock what `Instant` counts, from 1970 on
+/// as it was when it was first asked here.
 fn read() -> ClockReading {
     use crate::fork::Lasting;
 
+    if let Some(reading) = system::read() {
+        return reading;
+    }
     static FIRST: Lasting<(Instant, i64)> = Lasting::new();
     let (at, origin) = *FIRST.get_or_make(|| (Instant::now(), since_1970()));
     let since = i64::try_from(at.elapsed().as_nanos()).unwrap_or(i64::MAX);
@@ -99,6 +81,52 @@ fn read() -> ClockReading {
         boottime: origin + since,
         monotonic: origin + since,
         realtime: since_1970(),
+    }
+}
+
+/// Linux and Android, where a `timespec` is two numbers of 64 bits.
+#[cfg(all(
+    any(target_os = "linux", target_os = "android"),
+    target_pointer_width = "64"
+))]
+mod system {
+    use std::ffi::c_int;
+
+    use super::ClockReading;
+
+    const CLOCK_REALTIME: c_int = 0;
+    const CLOCK_MONOTONIC: c_int = 1;
+    const CLOCK_BOOTTIME: c_int = 7;
+
+    unsafe extern "C" {
+        fn clock_gettime(clock: c_int, time: *mut [u64; 2]) -> c_int;
+    }
+
+    /// `None` where a clock is missing: an emulator of a kernel may lack one.
+    pub(super) fn read() -> Option<ClockReading> {
+        Some(ClockReading {
+            boottime: nanos(CLOCK_BOOTTIME)?,
+            monotonic: nanos(CLOCK_MONOTONIC)?,
+            realtime: nanos(CLOCK_REALTIME)?,
+        })
+    }
+
+    fn nanos(clock: c_int) -> Option<i64> {
+        let mut time = [0; 2];
+        // SAFETY: `time` is where the answer goes, and of the size of a `timespec` here.
+        // https://man7.org/linux/man-pages/man3/clock_gettime.3.html
+        let is_there = unsafe { clock_gettime(clock, &raw mut time) } == 0;
+        is_there.then(|| (time[0] * 1_000_000_000 + time[1]) as i64)
+    }
+}
+
+#[cfg(not(all(
+    any(target_os = "linux", target_os = "android"),
+    target_pointer_width = "64"
+)))]
+mod system {
+    pub(super) fn read() -> Option<super::ClockReading> {
+        None
     }
 }
 
@@ -129,5 +157,20 @@ mod tests {
         let off = first.clocks.realtime.abs_diff(since_1970());
         assert!(off < 86_400_000_000_000, "{off}");
         assert_ne!(unique(), unique());
+    }
+
+    #[test]
+    fn a_thread_that_is_preempted_is_no_sleep_of_the_system() {
+        let first = Reading::now();
+        assert!(!Reading::now().has_slept_since(&first));
+        let late = |millis: i64, took| {
+            let at = first.at + Duration::from_secs(1);
+            let mut clocks = first.clocks;
+            clocks.boottime += 1_000_000_000 + millis * 1_000_000;
+            Reading { at, clocks, took }
+        };
+        let short = Duration::from_nanos(100);
+        assert!(late(20, short).has_slept_since(&first));
+        assert!(!late(20, Duration::from_millis(40)).has_slept_since(&first));
     }
 }

@@ -51,9 +51,6 @@ const NEW: Duration = Duration::from_millis(20);
 /// How far apart attempts are made at most, where none succeeds.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// The clock of a host that sleeps meanwhile is ahead by more than this.
-const SLEPT: i64 = 1_000_000;
-
 /// What became of a span.
 enum Fate {
     Pending,
@@ -118,10 +115,10 @@ impl Shared {
     fn note_sleep(&self) {
         let reading = Reading::now();
         let mut readings = lock(&self.readings);
-        let off = readings.last().map_or(0, |last| {
-            last.on_axis(reading.at).abs_diff(reading.clocks.boottime) as i64
-        });
-        if off > SLEPT {
+        if readings
+            .last()
+            .is_some_and(|last| reading.has_slept_since(last))
+        {
             readings.push(reading);
         }
     }
