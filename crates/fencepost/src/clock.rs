@@ -87,7 +87,10 @@ impl Clock {
 
     /// As [`new`](Clock::new), for a clock that states the resolution that it is seen to have, and
     /// `resolution` until then. Steps of fewer than `finest` ticks are not believed.
-    #[cfg_attr(not(any(feature = "cuda", feature = "vulkan")), allow(dead_code))]
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "opencl", feature = "vulkan")),
+        allow(dead_code)
+    )]
     pub(crate) fn learning(
         name: impl Into<String>,
         tick_ns: f64,

@@ -39,7 +39,7 @@ pub(crate) enum Missing {
     Absent(String),
     /// A driver is there, and failed: nothing else is to be taken in its place unasked.
     #[cfg_attr(
-        not(any(feature = "cuda", feature = "vulkan", has_metal)),
+        not(any(feature = "cuda", feature = "opencl", feature = "vulkan", has_metal)),
         allow(dead_code)
     )]
     Failed(Error),
@@ -131,14 +131,17 @@ pub(crate) struct Sample {
 pub(crate) enum Stamp {
     Clock(Timestamp),
     /// A complete marker of the device with timing.
-    #[cfg_attr(not(any(feature = "cuda", feature = "vulkan")), allow(dead_code))]
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "opencl", feature = "vulkan")),
+        allow(dead_code)
+    )]
     Marker(Arc<dyn MarkerImpl>),
 }
 
 impl Sample {
     /// What was read at some time between `before` and `after`.
     #[cfg_attr(
-        not(any(feature = "cuda", feature = "vulkan", has_metal)),
+        not(any(feature = "cuda", feature = "opencl", feature = "vulkan", has_metal)),
         allow(dead_code)
     )]
     pub(crate) fn between(before: Instant, after: Instant, stamp: Stamp) -> Sample {
@@ -154,7 +157,7 @@ impl Sample {
 
     /// The better one of two.
     #[cfg_attr(
-        not(any(feature = "cuda", feature = "vulkan", has_metal)),
+        not(any(feature = "cuda", feature = "opencl", feature = "vulkan", has_metal)),
         allow(dead_code)
     )]
     pub(crate) fn or_closer(self, other: Sample) -> Sample {
@@ -268,7 +271,7 @@ pub(crate) enum TimelineKnowledge {
     /// That it is complete, once somebody has learnt of it; while pending, the marker is to be
     /// asked.
     #[cfg_attr(
-        not(any(feature = "cuda", feature = "vulkan", has_metal)),
+        not(any(feature = "cuda", feature = "opencl", feature = "vulkan", has_metal)),
         allow(dead_code)
     )]
     Completion,
@@ -423,6 +426,8 @@ pub enum Backend {
     Cuda,
     /// Vulkan 1.2 and later.
     Vulkan,
+    /// OpenCL 1.2 and later.
+    OpenCl,
 }
 
 impl Backend {
@@ -437,6 +442,7 @@ impl Backend {
             Backend::Metal => "metal",
             Backend::Cuda => "cuda",
             Backend::Vulkan => "vulkan",
+            Backend::OpenCl => "opencl",
         }
     }
 }

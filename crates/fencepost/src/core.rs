@@ -287,7 +287,7 @@ impl StreamCore {
 
     /// What is submitted from now on waits for `point`, on the device.
     #[cfg_attr(
-        not(any(feature = "cuda", feature = "vulkan", has_metal)),
+        not(any(feature = "cuda", feature = "opencl", feature = "vulkan", has_metal)),
         allow(dead_code)
     )]
     pub(crate) fn waits_on_device(&self, point: &Point) {

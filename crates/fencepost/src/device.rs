@@ -402,7 +402,7 @@ fn device_name(backend: Backend, index: usize) -> String {
 
 /// What names there can be, for the text of an error. It asks no driver which there are: a process
 /// that was only given a wrong name can still be forked.
-const FORMS: &str = "names are host, metal, cuda:N and vulkan:N, where N counts from 0; \
+const FORMS: &str = "names are host, metal, cuda:N, vulkan:N and opencl:N, where N counts from 0; \
     the command `fencepost devices` lists those that are here";
 
 /// Two devices are equal when events of one may be recorded on streams of the other.

@@ -20,7 +20,10 @@ pub(crate) fn at_exit(registered: &AtomicBool, handler: extern "C" fn()) {
 /// registered at any time: call it whenever something is done that `handler` undoes. It is
 /// registered again as often as doubling `uses`, the number of these calls, allows, since the
 /// system keeps every registration. So `handler` may be called several times.
-#[cfg_attr(not(any(feature = "cuda", feature = "vulkan")), allow(dead_code))]
+#[cfg_attr(
+    not(any(feature = "cuda", feature = "opencl", feature = "vulkan")),
+    allow(dead_code)
+)]
 pub(crate) fn at_exit_of_use(uses: &AtomicU64, handler: extern "C" fn()) {
     let uses = uses.fetch_add(1, Ordering::Relaxed) + 1;
     if uses.is_power_of_two() {

@@ -215,7 +215,10 @@ pub(crate) struct Lock {
 pub(crate) struct Held<'a>(&'a Lock);
 
 #[cfg_attr(
-    any(loom, not(any(feature = "cuda", feature = "vulkan"))),
+    any(
+        loom,
+        not(any(feature = "cuda", feature = "opencl", feature = "vulkan"))
+    ),
     allow(dead_code)
 )]
 impl Lock {
@@ -265,7 +268,10 @@ pub(crate) struct Once<T> {
 }
 
 #[cfg_attr(
-    any(loom, not(any(feature = "cuda", feature = "vulkan"))),
+    any(
+        loom,
+        not(any(feature = "cuda", feature = "opencl", feature = "vulkan"))
+    ),
     allow(dead_code)
 )]
 impl<T> Once<T> {

@@ -65,7 +65,7 @@
 
 #[doc(hidden)]
 pub mod bindings;
-#[cfg(any(feature = "cuda", feature = "vulkan"))]
+#[cfg(any(feature = "cuda", feature = "opencl", feature = "vulkan"))]
 mod bracket;
 mod clock;
 mod contract;
@@ -92,7 +92,13 @@ mod fork;
 mod gate;
 pub mod guide;
 mod host;
-#[cfg(any(feature = "cuda", feature = "vulkan", has_metal))]
+#[cfg(any(
+    feature = "cuda",
+    feature = "opencl",
+    feature = "vulkan",
+    has_metal,
+    loom
+))]
 mod host_gate;
 mod marker;
 pub mod measure;
@@ -108,6 +114,14 @@ mod metal {
 mod name;
 #[cfg(all(feature = "trace", not(loom)))]
 mod observe;
+#[cfg(all(feature = "opencl", not(loom)))]
+pub mod opencl;
+/// The parts of the OpenCL backend that know no OpenCL, for its models.
+#[cfg(loom)]
+mod opencl {
+    mod account;
+    mod watched;
+}
 mod panics;
 mod place;
 mod registry;
@@ -142,7 +156,7 @@ mod vulkan {
 }
 mod wait;
 mod waits;
-#[cfg(any(feature = "cuda", feature = "vulkan", loom))]
+#[cfg(any(feature = "cuda", feature = "opencl", feature = "vulkan", loom))]
 mod watcher;
 mod workers;
 mod wraps;

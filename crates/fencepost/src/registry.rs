@@ -4,6 +4,8 @@
 use crate::cuda::device as cuda;
 #[cfg(has_metal)]
 use crate::metal::device as metal;
+#[cfg(all(feature = "opencl", not(loom)))]
+use crate::opencl::device as opencl;
 #[cfg(all(feature = "vulkan", not(loom)))]
 use crate::vulkan::open as vulkan;
 use crate::{
@@ -26,10 +28,11 @@ pub(crate) struct Entry {
 }
 
 /// Every backend, in order of preference.
-pub(crate) const REGISTRY: [Entry; 4] = [
+pub(crate) const REGISTRY: [Entry; 5] = [
     METAL,
     CUDA,
     VULKAN,
+    OPENCL,
     Entry {
         backend: Backend::Host,
         count: || Ok(1),
@@ -98,11 +101,34 @@ const VULKAN: Entry = Entry {
     preferred: || false,
 };
 
-#[cfg_attr(all(feature = "cuda", feature = "vulkan", has_metal), allow(dead_code))]
+#[cfg(all(feature = "opencl", not(loom)))]
+const OPENCL: Entry = Entry {
+    backend: Backend::OpenCl,
+    count: opencl::count,
+    ask: opencl::count,
+    open: opencl::open,
+    preferred: opencl::is_hardware,
+};
+#[cfg(not(all(feature = "opencl", not(loom))))]
+const OPENCL: Entry = Entry {
+    backend: Backend::OpenCl,
+    count: || Err(Missing::Absent(LEFT_OUT.replace("NAME", "opencl"))),
+    ask: || Err(Missing::Absent(LEFT_OUT.replace("NAME", "opencl"))),
+    open: none_to_open,
+    preferred: || false,
+};
+
+#[cfg_attr(
+    all(feature = "cuda", feature = "opencl", feature = "vulkan", has_metal),
+    allow(dead_code)
+)]
 const LEFT_OUT: &str = "this build leaves it out; build with the cargo feature \"NAME\"";
 
 /// For backends without devices in this build.
-#[cfg_attr(all(feature = "cuda", feature = "vulkan", has_metal), allow(dead_code))]
+#[cfg_attr(
+    all(feature = "cuda", feature = "opencl", feature = "vulkan", has_metal),
+    allow(dead_code)
+)]
 fn none_to_open(index: usize) -> Result<DeviceRef> {
     Err(Error::Unavailable {
         device: format!("device {index}"),

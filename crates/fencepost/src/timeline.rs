@@ -81,7 +81,7 @@ impl Point {
     /// timeline knows nothing. What has failed stays failed, whatever the driver says later.
     #[inline]
     #[cfg_attr(
-        not(any(feature = "cuda", feature = "vulkan", has_metal)),
+        not(any(feature = "cuda", feature = "opencl", feature = "vulkan", has_metal)),
         allow(dead_code)
     )]
     pub(crate) fn query(&self, ask: impl FnOnce() -> Result<bool>) -> Result<bool> {

@@ -161,7 +161,7 @@ impl<W: Watched, S: Sleep<W>> Watcher<W, S> {
 
     /// Whether something to watch may well be settled before the thread would wake up for it: it
     /// would be alone, and what was watched last took next to no time.
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    #[cfg_attr(not(any(feature = "cuda", feature = "opencl")), allow(dead_code))]
     pub(crate) fn may_settle_soon(&self) -> bool {
         let state = lock(&self.shared.state);
         state.watched.is_empty() && state.waited < SOON
@@ -189,7 +189,7 @@ impl<W: Watched, S: Sleep<W>> Watcher<W, S> {
 }
 
 /// For devices that end, and drivers that are taken apart when the process ends.
-#[cfg_attr(not(feature = "vulkan"), allow(dead_code))]
+#[cfg_attr(not(any(feature = "opencl", feature = "vulkan")), allow(dead_code))]
 impl<W: Watched, S: Sleep<W>> Watcher<W, S> {
     pub(crate) fn sleeper(&self) -> &S {
         &self.shared.sleep

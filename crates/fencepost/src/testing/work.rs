@@ -292,7 +292,7 @@ impl Log {
 
     /// A log in memory that a device's own work writes to.
     #[cfg_attr(
-        not(any(feature = "cuda", feature = "vulkan", has_metal)),
+        not(any(feature = "cuda", feature = "opencl", feature = "vulkan", has_metal)),
         allow(dead_code)
     )]
     pub(crate) fn on_device(inner: Arc<dyn LogImpl>) -> Log {

@@ -1,0 +1,347 @@
+//! One OpenCL context and the one device of it that is used: its calls, its gates and its watcher.
+//!
+//! **A context is never released.** There are as many as devices, and a few more where the caller
+//! brings some. So a handle names the same context for as long as the process lives, and markers
+//! and streams borrow it for ever.
+
+use std::{
+    ffi::c_void,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use super::{
+    fault::{Fault, Status, check},
+    gates::Gates,
+    loader::{ContextHandle, DeviceHandle, EventHandle, Loader, MemoryHandle, QueueHandle, ask},
+    marker::ClMarker,
+    watched::{Callbacks, Watch},
+};
+use crate::{
+    clock::Clock,
+    core::DeviceCore,
+    error::{Error, Result},
+    fork::Process,
+    sync::{Mutex, lock},
+    watcher::Watcher,
+    workers::{CallbackQueue, Pool},
+};
+
+pub(crate) struct Context {
+    pub(crate) loader: &'static Loader,
+    pub(crate) raw: ContextHandle,
+    pub(crate) device: DeviceHandle,
+    pub(crate) name: String,
+    pub(super) model: String,
+    pub(super) uuid: Option<[u8; 16]>,
+    pub(super) clock: Clock,
+    pub(super) callbacks: Arc<CallbackQueue>,
+    pub(crate) gates: Gates,
+    pub(super) watcher: Watcher<Watch<ClMarker>, Callbacks>,
+    /// Whether the timer of the device counts on the clock of its profiling times.
+    pub(super) has_timer: OnceLock<bool>,
+    /// Memory that is larger than the device's last cache; made when it is first asked for.
+    larger_than_cache: Mutex<Option<(MemoryHandle, usize)>>,
+    /// The process that opened it.
+    process: Process,
+}
+
+/// `CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE`.
+pub(super) const OUT_OF_ORDER: u64 = 1;
+/// `CL_QUEUE_PROFILING_ENABLE`.
+pub(super) const PROFILING: u64 = 2;
+/// `CL_QUEUE_PROPERTIES`.
+const QUEUE_PROPERTIES: u64 = 0x1093;
+/// `CL_COMPLETE`.
+const COMPLETE: Status = 0;
+
+impl Context {
+    /// Lives as long as the process. `raw` is retained for it.
+    pub(super) fn new(
+        loader: &'static Loader,
+        raw: ContextHandle,
+        device: DeviceHandle,
+        name: String,
+    ) -> &'static Context {
+        let model = loader.text(device, ask::DEVICE_NAME);
+        // The clock names the device, so that every report tells what it was measured on.
+        let clock = format!("OpenCL profiling of {model}");
+        let stated = loader.fact(device, ask::DEVICE_TIMER_RESOLUTION, 0_usize);
+        let resolution = Duration::from_nanos(stated.unwrap_or(0).max(1) as u64);
+        let clock = Clock::learning(clock, 1.0, 64, resolution, 1).kept_for_ever();
+        Box::leak(Box::new(Context {
+            loader,
+            raw,
+            device,
+            name,
+            model,
+            uuid: loader.fact(device, ask::DEVICE_UUID, [0_u8; 16]).ok(),
+            clock,
+            callbacks: Arc::new(CallbackQueue::new(Arc::new(Pool::new(1)))),
+            gates: Gates::new(),
+            watcher: Watcher::new("fencepost-opencl", Callbacks::new()),
+            has_timer: OnceLock::new(),
+            larger_than_cache: Mutex::new(None),
+            process: Process::this(),
+        }))
+    }
+
+    pub(super) fn device_core(&self) -> Arc<DeviceCore> {
+        DeviceCore::new(
+            self.name.clone(),
+            self.clock.clone(),
+            self.callbacks.clone(),
+        )
+    }
+
+    /// Whether this process was forked from the one that opened the context.
+    pub(crate) fn is_forked(&self) -> bool {
+        !self.process.is_this()
+    }
+
+    /// An error in a process forked from the one that opened the context, where the driver must not
+    /// be called.
+    pub(crate) fn check_fork(&self) -> Result<()> {
+        match self.is_forked() {
+            false => Ok(()),
+            true => Err(Error::Forked {
+                device: self.name.clone(),
+            }),
+        }
+    }
+
+    /// The error for the caller of a faulted call.
+    pub(crate) fn failed(&self, fault: Fault) -> Error {
+        match self.check_fork() {
+            Ok(()) => fault.error(&self.name),
+            Err(forked) => forked,
+        }
+    }
+
+    /// A new in-order queue with profiling.
+    pub(super) fn new_queue(&self) -> Result<QueueHandle, Fault> {
+        let mut code = 0;
+        let properties = [QUEUE_PROPERTIES, PROFILING, 0];
+        let (context, device) = (self.raw, self.device);
+        // SAFETY: the context is retained, and the device is of it; the list ends with 0.
+        let made = unsafe {
+            self.loader
+                .create_queue(context, device, properties.as_ptr(), &raw mut code)
+        };
+        let queue = match made {
+            // An implementation of OpenCL 1.2.
+            Err(Fault::Missing(_)) => {
+                // SAFETY: as above.
+                unsafe {
+                    self.loader
+                        .create_queue_1(context, device, PROFILING, &raw mut code)
+                }?
+            }
+            made => made?,
+        };
+        check("clCreateCommandQueueWithProperties", code)?;
+        Ok(QueueHandle(queue))
+    }
+
+    /// A marker behind everything on `queue`, submitted.
+    #[inline]
+    pub(super) fn mark(&self, queue: QueueHandle) -> Result<EventHandle, Fault> {
+        let mut event = EventHandle::NULL;
+        // SAFETY: the queue is alive, as its owner promises; `event` is one handle.
+        unsafe {
+            self.loader
+                .marker(queue, 0, std::ptr::null(), &raw mut event)
+        }?;
+        // SAFETY: as above.
+        if let Err(fault) = unsafe { self.loader.flush(queue) } {
+            self.release_event(event);
+            return Err(fault);
+        }
+        Ok(event)
+    }
+
+    /// Makes later work of `queue` run after `event`, which is of this context.
+    pub(crate) fn wait_event(&self, queue: QueueHandle, event: EventHandle) -> Result<(), Fault> {
+        // SAFETY: the queue is alive, as its owner promises, and so is the event: the caller holds
+        // its owner.
+        unsafe {
+            self.loader
+                .barrier(queue, 1, &raw const event, std::ptr::null_mut())
+        }
+    }
+
+    /// As [`flush`](Loader::flush), for a queue that its owner keeps alive.
+    pub(crate) fn flush(&self, queue: QueueHandle) -> Result<(), Fault> {
+        // SAFETY: the queue is alive.
+        unsafe { self.loader.flush(queue) }
+    }
+
+    /// The execution status of an event: negative where the work has failed, 0 once complete.
+    #[inline]
+    pub(super) fn status(&self, event: EventHandle) -> Result<Status, Fault> {
+        let mut status: Status = 1;
+        // SAFETY: the event is alive: the caller holds its owner. A status is an int.
+        unsafe {
+            self.loader.event_info(
+                event,
+                ask::EVENT_STATUS,
+                size_of::<Status>(),
+                (&raw mut status).cast(),
+                std::ptr::null_mut(),
+            )
+        }?;
+        Ok(status)
+    }
+
+    /// When the command of an event had ended, in nanoseconds; 0 where the driver has no time.
+    pub(super) fn time(&self, event: EventHandle) -> Result<u64, Fault> {
+        let mut time = 0_u64;
+        // SAFETY: as in `status`. A time is a u64.
+        unsafe {
+            self.loader.event_time(
+                event,
+                ask::TIME_OF_END,
+                size_of::<u64>(),
+                (&raw mut time).cast(),
+                std::ptr::null_mut(),
+            )
+        }?;
+        Ok(time)
+    }
+
+    /// Blocks until `event` is over.
+    pub(super) fn wait(&self, event: EventHandle) -> Result<(), Fault> {
+        // SAFETY: as in `status`.
+        unsafe { self.loader.wait_for_events(1, &raw const event) }
+    }
+
+    /// Releases an event. An error is dropped: the caller could do nothing about it.
+    pub(super) fn release_event(&self, event: EventHandle) {
+        if !self.is_forked() {
+            // SAFETY: the event is ours, and its last owner has let go.
+            let _ = unsafe { self.loader.release_event(event) };
+        }
+    }
+
+    /// A user event, which is not complete.
+    pub(super) fn new_user_event(&self) -> Result<EventHandle, Fault> {
+        let mut code = 0;
+        // SAFETY: the context is retained.
+        let event = unsafe { self.loader.create_user_event(self.raw, &raw mut code) }?;
+        check("clCreateUserEvent", code)?;
+        Ok(EventHandle(event))
+    }
+
+    /// Completes a user event of ours.
+    pub(super) fn complete_user_event(&self, event: EventHandle) {
+        // SAFETY: the event is alive, and was never set before.
+        let _ = unsafe { self.loader.set_user_event(event, COMPLETE) };
+    }
+
+    /// What the device's timer counts now, on the clock of its profiling times.
+    pub(super) fn timer(&self) -> Result<u64, Fault> {
+        let (mut device, mut host) = (0, 0);
+        // SAFETY: both are u64s.
+        unsafe {
+            self.loader
+                .device_and_host_timer(self.device, &raw mut device, &raw mut host)
+        }?;
+        Ok(device)
+    }
+
+    /// Has the watcher look again once `event` is over, where the driver calls back.
+    pub(super) fn call_back(&'static self, event: EventHandle) {
+        let data = std::ptr::from_ref(self).cast_mut().cast();
+        // SAFETY: the event is alive; the function takes a context, which is never freed.
+        // A driver that refuses is asked by the watcher all the same.
+        let _ = unsafe { self.loader.event_callback(event, COMPLETE, is_over, data) };
+    }
+
+    /// Memory of twice the size of the device's last cache; `None` where the driver does not tell
+    /// that.
+    pub(super) fn larger_than_cache(&self) -> Result<Option<(MemoryHandle, usize)>, Fault> {
+        let told = self
+            .loader
+            .fact(self.device, ask::DEVICE_CACHE_BYTES, 0_u64);
+        let cache = usize::try_from(told.unwrap_or(0)).unwrap_or(0);
+        if cache == 0 {
+            return Ok(None);
+        }
+        if let Some(made) = *lock(&self.larger_than_cache) {
+            return Ok(Some(made));
+        }
+        let bytes = (cache * 2).next_multiple_of(4);
+        let memory = self.new_memory(bytes)?;
+        let mut known = lock(&self.larger_than_cache);
+        if let Some(made) = *known {
+            drop(known);
+            self.release_memory(memory);
+            return Ok(Some(made));
+        }
+        *known = Some((memory, bytes));
+        Ok(*known)
+    }
+
+    /// Memory of the device.
+    pub(crate) fn new_memory(&self, bytes: usize) -> Result<MemoryHandle, Fault> {
+        /// `CL_MEM_READ_WRITE`.
+        const READ_WRITE: u64 = 1;
+        let mut code = 0;
+        // SAFETY: the context is retained; there is no host memory.
+        let memory = unsafe {
+            self.loader.create_buffer(
+                self.raw,
+                READ_WRITE,
+                bytes,
+                std::ptr::null_mut(),
+                &raw mut code,
+            )
+        }?;
+        check("clCreateBuffer", code)?;
+        Ok(MemoryHandle(memory))
+    }
+
+    pub(crate) fn release_memory(&self, memory: MemoryHandle) {
+        if !self.is_forked() {
+            // SAFETY: ours, and its last owner has let go; the driver frees it once no command
+            // uses it.
+            let _ = unsafe { self.loader.release_memory(memory) };
+        }
+    }
+
+    /// Writes zeros over memory of this context.
+    pub(crate) fn clear(
+        &self,
+        queue: QueueHandle,
+        memory: MemoryHandle,
+        bytes: usize,
+    ) -> Result<(), Fault> {
+        let zero = 0_u32;
+        let pattern = (&raw const zero).cast();
+        let (list, out) = (std::ptr::null(), std::ptr::null_mut());
+        // SAFETY: the queue and the memory are alive; the driver copies the pattern in the call.
+        unsafe {
+            self.loader.fill(
+                queue,
+                memory,
+                pattern,
+                size_of::<u32>(),
+                0,
+                bytes,
+                0,
+                list,
+                out,
+            )
+        }
+    }
+}
+
+/// What drivers call, on any thread, perhaps inside of a call of ours: it hands over to the watcher.
+extern "system" fn is_over(_: EventHandle, _: Status, data: *mut c_void) {
+    // SAFETY: the address that `call_back` gave, of a context that is never freed.
+    let context = unsafe { &*data.cast_const().cast::<Context>() };
+    if !context.is_forked() {
+        context.watcher.sleeper().called_back();
+        context.watcher.look_again();
+    }
+}

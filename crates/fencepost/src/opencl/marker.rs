@@ -1,0 +1,167 @@
+//! Markers of OpenCL streams.
+//!
+//! A marker owns its `cl_event`, which is released when nobody holds the marker any more. Its
+//! stream's account holds it until it is known to be over.
+
+use std::{
+    any::Any,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use super::{
+    account::{Account, Answer, Recorded},
+    context::Context,
+    fault::name,
+    loader::EventHandle,
+    watched::Watch,
+};
+use crate::{
+    clock::Timestamp,
+    contract::{MarkerImpl, TimelineKnowledge},
+    error::{Cause, Error, Result},
+    sync::spin_until,
+    timeline::{Awaited, Point, Reached},
+};
+
+pub(super) struct ClMarker {
+    pub(super) point: Point,
+    pub(super) context: &'static Context,
+    pub(super) account: Arc<Account<ClMarker>>,
+    /// `None` where the stream had failed and the driver refused.
+    pub(super) event: Option<EventHandle>,
+    /// Whether the driver was told to call back once it is over.
+    pub(super) calls_back: AtomicBool,
+}
+
+impl ClMarker {
+    /// The marker behind a marker of any backend, if it is one of OpenCL.
+    pub(super) fn of(marker: &dyn MarkerImpl) -> Option<&ClMarker> {
+        (marker as &dyn Any).downcast_ref()
+    }
+
+    /// Asks the driver of its own event first: while that is pending there is nothing to settle.
+    #[cold]
+    fn look(&self) -> Result<bool> {
+        if let Answer::Pending = self.ask() {
+            return Ok(false);
+        }
+        self.account.settle(self.point.value);
+        self.point.timeline.check(self.point.value)
+    }
+}
+
+impl Recorded for ClMarker {
+    fn ask(&self) -> Answer {
+        let Some(event) = self.event else {
+            return Answer::Pending;
+        };
+        match self.context.status(event) {
+            Ok(0) => Answer::Complete,
+            Ok(status) if status > 0 => Answer::Pending,
+            Ok(status) => Answer::Failed(Cause::new(format!(
+                "work of the stream ended with {status}, {}",
+                name(status)
+            ))),
+            Err(fault) => Answer::Failed(Cause::new(fault.to_string())),
+        }
+    }
+
+    fn place_of(marker: &dyn MarkerImpl) -> Option<(Arc<Account<ClMarker>>, u64)> {
+        let marker = ClMarker::of(marker)?;
+        Some((marker.account.clone(), marker.point.value))
+    }
+}
+
+impl Awaited for ClMarker {
+    fn point(&self) -> &Point {
+        &self.point
+    }
+
+    fn query(&self) -> Result<bool> {
+        self.point.query(|| self.look())
+    }
+}
+
+impl MarkerImpl for ClMarker {
+    fn timeline_knowledge(&self) -> TimelineKnowledge {
+        TimelineKnowledge::Completion
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool> {
+        let timeline = &self.point.timeline;
+        if self.point.reached() != Reached::NotYet {
+            return timeline.check(self.point.value);
+        }
+        self.context.check_fork()?;
+        match (deadline, self.event) {
+            (None, Some(event)) => {
+                // What it says of a failure is not believed: see `account`.
+                let _ = self.context.wait(event);
+                if self.query()? {
+                    return Ok(true);
+                }
+            }
+            // The driver's own wait has no deadline: look for a moment, then let the watcher watch.
+            _ => {
+                if spin_until(deadline, || !matches!(self.query(), Ok(false))) {
+                    return self.query();
+                }
+                if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    return Ok(false);
+                }
+            }
+        }
+        self.ensure_watched()?;
+        timeline.wait(self.point.value, deadline)
+    }
+
+    fn ensure_watched(&self) -> Result<()> {
+        self.context.check_fork()?;
+        if self.point.reached() != Reached::NotYet {
+            return Ok(());
+        }
+        self.context.watcher.watch(Watch {
+            account: self.account.clone(),
+            timeline: self.point.timeline.clone(),
+            value: self.point.value,
+        })?;
+        if let (Some(event), false) = (self.event, self.calls_back.swap(true, Ordering::AcqRel)) {
+            self.context.call_back(event);
+        }
+        Ok(())
+    }
+
+    fn may_complete_soon(&self) -> bool {
+        self.context.watcher.may_settle_soon()
+    }
+
+    /// The time at which the marker had ended. It may start before what is in front of it has
+    /// ended: it has to complete after that only.
+    fn timestamp(&self) -> Result<Timestamp> {
+        self.context.check_fork()?;
+        let Some(event) = self.event else {
+            return Err(Error::not_recorded("held"));
+        };
+        match self.context.time(event) {
+            Ok(0) => Err(Error::Backend {
+                call: "clGetEventProfilingInfo",
+                code: 0,
+                text: "the driver has no time of this marker (0); update it".into(),
+            }),
+            Ok(time) => Ok(Timestamp::new(time, self.context.clock.clone())),
+            Err(fault) => Err(self.context.failed(fault)),
+        }
+    }
+}
+
+impl Drop for ClMarker {
+    fn drop(&mut self) {
+        if let Some(event) = self.event {
+            self.context.release_event(event);
+        }
+    }
+}

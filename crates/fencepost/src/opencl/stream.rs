@@ -1,0 +1,319 @@
+//! OpenCL streams: in-order queues of our own, and the caller's queues.
+
+use std::{
+    any::Any,
+    sync::{Arc, Weak, atomic::AtomicBool},
+};
+
+use super::{
+    account::Account,
+    context::{Context, OUT_OF_ORDER, PROFILING},
+    fault::Fault,
+    gates::HostGate,
+    loader::{EventHandle, QueueHandle},
+    marker::ClMarker,
+    watched::Watch,
+};
+use crate::{
+    contract::{MarkerImpl, StreamImpl},
+    core::{DeviceCore, DeviceWork, StreamCore},
+    error::{Cause, Error, Result},
+    host_gate::{GateWait, HostGated, PublishedWait, open_after},
+    place::Place,
+    timeline::{Awaited, Point},
+};
+
+pub(crate) struct ClStream {
+    core: Arc<StreamCore>,
+    pub(crate) context: &'static Context,
+    /// Retained, and released in the drop.
+    pub(crate) queue: QueueHandle,
+    /// What the queue was made with.
+    properties: u64,
+    pub(super) account: Arc<Account<ClMarker>>,
+}
+
+/// The OpenCL stream behind a stream of any backend.
+pub(crate) fn of_stream(stream: &dyn StreamImpl) -> Result<&ClStream> {
+    let any: &dyn Any = stream;
+    any.downcast_ref().ok_or_else(|| Error::Unsupported {
+        what: "a call of OpenCL".into(),
+        device: stream.core().device.name.clone(),
+        remedy: "use a stream of an OpenCL device".into(),
+    })
+}
+
+impl ClStream {
+    /// `queue` is retained for the stream.
+    pub(super) fn new(
+        device: Arc<DeviceCore>,
+        context: &'static Context,
+        queue: QueueHandle,
+        properties: u64,
+    ) -> Arc<ClStream> {
+        let core = StreamCore::new(device);
+        let stream = Arc::new(ClStream {
+            account: Account::new(core.clone()),
+            core: core.clone(),
+            context,
+            queue,
+            properties,
+        });
+        let me = Arc::downgrade(&stream);
+        let work: Weak<dyn DeviceWork> = me;
+        drop(core.device_work.set(work));
+        stream
+    }
+
+    /// Whether work of the queue runs in order.
+    fn is_in_order(&self) -> bool {
+        self.properties & OUT_OF_ORDER == 0
+    }
+
+    fn marker(&self, event: Option<EventHandle>, point: Point) -> ClMarker {
+        ClMarker {
+            point,
+            context: self.context,
+            account: self.account.clone(),
+            event,
+            calls_back: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether what is submitted now counts: the stream has not failed.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.account.settle(u64::MAX);
+        !self.account.timeline().has_failed()
+    }
+
+    /// What a refused call means; `Ok` where the stream has failed, which its markers tell.
+    #[cold]
+    fn refused(&self, fault: Fault) -> Result<()> {
+        match self.account.timeline().has_failed() {
+            true => Ok(()),
+            false => Err(self.context.failed(fault)),
+        }
+    }
+
+    /// A wait for a marker of the same context.
+    fn wait_native(
+        &self,
+        marker: &Arc<dyn MarkerImpl>,
+        imp: &ClMarker,
+        event: EventHandle,
+    ) -> Result<()> {
+        match imp.query() {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(_) => {
+                self.fail_by_wait(marker);
+                return Ok(());
+            }
+        }
+        let is_own = Arc::ptr_eq(&imp.account, &self.account);
+        let wait = match is_own {
+            // The account is in order anyway.
+            true => None,
+            false => match self.account.wait(marker) {
+                Some(wait) => Some(wait),
+                None => return Ok(()),
+            },
+        };
+        match self.context.wait_event(self.queue, event) {
+            Ok(()) => {
+                self.core.waits_on_device(imp.point());
+                Ok(())
+            }
+            Err(fault) => {
+                if let Some(wait) = wait {
+                    self.account.take_back(&wait);
+                }
+                // Drivers refuse to wait for what has failed.
+                match imp.query() {
+                    Err(_) => {
+                        self.fail_by_wait(marker);
+                        Ok(())
+                    }
+                    Ok(_) => self.refused(fault),
+                }
+            }
+        }
+    }
+
+    fn wait_for(&self, marker: &Arc<dyn MarkerImpl>, foreign: bool) -> Result<()> {
+        self.context.check_fork()?;
+        let native = match ClMarker::of(&**marker) {
+            Some(imp) => {
+                if let (true, Some(event)) = (std::ptr::eq(imp.context, self.context), imp.event) {
+                    return self.wait_native(marker, imp, event);
+                }
+                true
+            }
+            None => false,
+        };
+        // An event is of one context, so for one of another context the host waits.
+        self.wait_unseen(marker, native || foreign)
+    }
+}
+
+impl DeviceWork for ClStream {
+    fn look(&self) -> bool {
+        self.account.settle(u64::MAX);
+        self.account.is_settled()
+    }
+}
+
+impl StreamImpl for ClStream {
+    fn core(&self) -> &Arc<StreamCore> {
+        &self.core
+    }
+
+    fn mark(&self, timing: bool, at: Place) -> Result<Arc<dyn MarkerImpl>> {
+        self.context.check_fork()?;
+        if timing && self.properties & PROFILING == 0 {
+            return Err(no_profiling(&self.core));
+        }
+        let event = match self.context.mark(self.queue) {
+            Ok(event) => Some(event),
+            Err(fault) => {
+                self.refused(fault)?;
+                None
+            }
+        };
+        let marker = self.account.record(|timeline, value| {
+            let point = Point {
+                timeline,
+                value,
+                at,
+                timing,
+            };
+            self.marker(event, point)
+        });
+        Ok(marker)
+    }
+
+    fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
+        self.wait_for(marker, false)
+    }
+
+    fn wait_foreign(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
+        self.wait_for(marker, true)
+    }
+
+    fn completed(&self) -> u64 {
+        self.account.timeline().completed()
+    }
+
+    fn failure(&self) -> Option<Error> {
+        if let Err(forked) = self.context.check_fork() {
+            return Some(forked);
+        }
+        self.account.settle(u64::MAX);
+        self.account.timeline().failure()
+    }
+
+    fn clear_error(&self) -> Result<()> {
+        self.context.check_fork()?;
+        self.account.settle(u64::MAX);
+        self.account.start_new_epoch();
+        Ok(())
+    }
+
+    fn overwrite_cache(&self, _: Place) -> Result<()> {
+        let context = self.context;
+        context.check_fork()?;
+        let failed = |fault| context.failed(fault);
+        let Some((memory, bytes)) = context.larger_than_cache().map_err(failed)? else {
+            return Err(Error::Unsupported {
+                what: "a cold cache: its driver tells no size of one".into(),
+                device: context.name.clone(),
+                remedy: "measure with a warm one".into(),
+            });
+        };
+        context.clear(self.queue, memory, bytes).map_err(failed)
+    }
+}
+
+/// Timing on a queue of the caller's that has none.
+fn no_profiling(stream: &StreamCore) -> Error {
+    Error::Unsupported {
+        what: format!("timing on {stream}, whose queue was made without CL_QUEUE_PROFILING_ENABLE"),
+        device: stream.device.name.clone(),
+        remedy: "make the queue with that property, or record without timing".into(),
+    }
+}
+
+impl HostGated for ClStream {
+    /// The driver knows nothing of the marker, and lets the stream go on once the gate is open. The
+    /// account fails what is behind the wait if the marker fails.
+    fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
+        let Some(wait) = self.account.wait(marker) else {
+            return Ok(());
+        };
+        let gate = match self.context.close_gate(self.queue) {
+            Ok(gate) => gate,
+            Err(fault) => {
+                self.account.take_back(&wait);
+                return self.refused(fault);
+            }
+        };
+        let published = vec![PublishedWait::new(&self.core, marker, wait.after)];
+        let wait = SubmittedWait {
+            gate,
+            context: self.context,
+        };
+        open_after(marker, wait, published)
+    }
+
+    fn fail_from_here(&self, cause: &Cause) {
+        match self.context.mark(self.queue) {
+            Ok(event) => {
+                let point = Point {
+                    timeline: self.account.timeline(),
+                    value: 0,
+                    at: Place::caller(),
+                    timing: false,
+                };
+                let at = Arc::new(self.marker(Some(event), point));
+                self.account.end(at, cause.clone());
+            }
+            Err(_) => self.account.fail(cause, false),
+        }
+    }
+}
+
+/// A wait for a host gate.
+struct SubmittedWait {
+    gate: HostGate,
+    context: &'static Context,
+}
+
+impl GateWait for SubmittedWait {
+    /// The account asks the marker before it believes what is behind the gate.
+    fn settle(&mut self, _: Result<(), Cause>) {}
+
+    fn open(&mut self) {
+        self.context.open_gate(self.gate);
+    }
+}
+
+impl Drop for ClStream {
+    fn drop(&mut self) {
+        let context = self.context;
+        if context.is_forked() {
+            return;
+        }
+        // Accounts of streams that wait for each other hold each other until they are settled.
+        self.account.settle(u64::MAX);
+        if !self.account.is_settled() {
+            let rest = Watch {
+                account: self.account.clone(),
+                timeline: self.account.timeline(),
+                value: u64::MAX,
+            };
+            drop(context.watcher.watch(rest));
+        }
+        // SAFETY: retained for the stream. Work that is submitted still runs.
+        let _ = unsafe { context.loader.release_queue(self.queue) };
+    }
+}

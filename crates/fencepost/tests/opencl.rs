@@ -1,0 +1,34 @@
+//! Tests of the OpenCL backend. Without an implementation of OpenCL: the error says so. With one:
+//! the conformance suite, its mutants, and what belongs to OpenCL alone.
+//!
+//! Without a device, tests that need one count as skipped.
+#![cfg(all(feature = "opencl", not(loom)))]
+
+use fencepost::{Backend, Device, Event};
+
+mod common;
+#[path = "common/suite.rs"]
+mod suite;
+
+/// The first device, if there is one.
+fn device() -> Option<Device> {
+    match suite::missing(Backend::OpenCl) {
+        Some(why) => {
+            common::skip(&common::test_name(), &why);
+            None
+        }
+        None => Some(Device::open("opencl:0").unwrap()),
+    }
+}
+
+#[test]
+fn a_marker_completes_and_has_a_time() {
+    let Some(device) = device() else { return };
+    let stream = device.new_stream().unwrap();
+    let (start, end) = (Event::with_timing(&device), Event::with_timing(&device));
+    start.record(&stream).unwrap();
+    end.record(&stream).unwrap();
+    end.synchronize().unwrap();
+    assert!(start.query().unwrap());
+    assert!(start.elapsed_time(&end).unwrap() >= 0.0);
+}
