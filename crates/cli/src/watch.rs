@@ -2,6 +2,7 @@
 //! reports.
 
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs::File,
     io::{BufRead as _, BufReader, Write},
@@ -23,10 +24,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use signal_hook::{
     consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
-    iterator::Signals,
+    iterator::{SignalsInfo, exfiltrator::WithRawSiginfo},
 };
 
 use crate::Stop;
+
+/// Signals, with who sent them.
+type Signals = SignalsInfo<WithRawSiginfo>;
 
 /// Run a CUDA program, unchanged, and tell what it waits for when it is stuck
 ///
@@ -243,18 +247,26 @@ struct Socket {
 
 impl Socket {
     fn open() -> Result<Socket, Stop> {
-        let name = format!("fencepost-watch-{}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        let made = private_folder(&folder);
+        // A socket's path has at most 107 bytes, which a temporary folder may exceed.
+        let opened = Socket::open_in(&std::env::temp_dir());
+        let opened = opened.or_else(|_| Socket::open_in(Path::new("/tmp")));
+        opened.map_err(|error| failed("no socket can be opened for the reports", &error))
+    }
+
+    fn open_in(parent: &Path) -> std::io::Result<Socket> {
+        let folder = parent.join(format!("fencepost-watch-{}", std::process::id()));
+        private_folder(&folder)?;
         let path = folder.join("socket");
-        let listener = made.and_then(|()| UnixListener::bind(&path));
-        match listener {
+        match UnixListener::bind(&path) {
             Ok(listener) => Ok(Socket {
                 folder,
                 path,
                 listener,
             }),
-            Err(error) => Err(failed("no socket can be opened for the reports", &error)),
+            Err(error) => {
+                let _ = std::fs::remove_dir(&folder);
+                Err(error)
+            }
         }
     }
 }
@@ -287,11 +299,10 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// One for each process that uses CUDA.
-    connections: Vec<UnixStream>,
-    /// How many there were, and how many are left.
+    /// One for each process that uses CUDA now, by their order.
+    connections: BTreeMap<usize, Arc<UnixStream>>,
+    /// How many there were.
     seen: usize,
-    open: usize,
     reports: usize,
     calls: u64,
 }
@@ -357,11 +368,17 @@ impl Shared {
         }
     }
 
+    /// A process has ended its connection.
+    fn leaves(&self, number: usize) {
+        self.state().connections.remove(&number);
+        self.changed.notify_all();
+    }
+
     /// Says at the end what was not said before.
     fn finish(&self, program: &Path) {
         let mut state = self.state();
         let until = Instant::now() + LAST;
-        while state.open > 0 {
+        while !state.connections.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -373,7 +390,7 @@ impl Shared {
         drop(state);
         if seen == 0 {
             let why = cannot_be_watched(program).unwrap_or_default();
-            self.say("unused", &format!("the program did not use CUDA{why}"));
+            self.say("unused", &format!("no process was seen to use CUDA{why}"));
         } else if reports == 0 && calls > 0 {
             let text = format!("nothing was stuck, in {calls} calls of the driver");
             self.say("summary", &text);
@@ -386,13 +403,11 @@ fn cannot_be_watched(program: &Path) -> Option<&'static str> {
     let mode = program.metadata().map_or(0, |found| found.mode());
     if mode & 0o6000 != 0 {
         return Some(
-            ", as far as can be seen: it runs with another user's rights, so the system loads \
-             nothing into it",
+            ": the program runs with another user's rights, so the system loads nothing into it",
         );
     }
-    is_static(program).then_some(
-        ", as far as can be seen: it is linked statically, so nothing can be loaded into it",
-    )
+    is_static(program)
+        .then_some(": the program is linked statically, so nothing can be loaded into it")
 }
 
 /// Whether an ELF file names no loader.
@@ -419,31 +434,44 @@ fn is_static(program: &Path) -> bool {
     !segments.any(|segment| segment.starts_with(INTERPRETER))
 }
 
+/// How long to wait where no descriptor is left for a connection.
+const FULL: Duration = Duration::from_millis(100);
+
 /// Takes the messages of each process that connects, on threads of their own.
 fn listen(socket: &Socket, shared: &Arc<Shared>) -> Result<(), Stop> {
     let listener = socket.listener.try_clone();
     let listener = listener.map_err(|error| failed("no socket", &error))?;
     let shared = shared.clone();
     let accept = move || {
-        for stream in listener.incoming().flatten() {
-            let shared = shared.clone();
-            {
-                let mut state = shared.state();
-                state.seen += 1;
-                state.open += 1;
-                state.connections.extend(stream.try_clone());
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => read_from(Arc::new(stream), &shared),
+                Err(_) => std::thread::sleep(FULL),
             }
-            let read = move || {
-                for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    shared.take(&line);
-                }
-                shared.state().open -= 1;
-                shared.changed.notify_all();
-            };
-            let _ = std::thread::Builder::new().spawn(read);
         }
     };
     spawn(accept)
+}
+
+/// Takes the messages of a process until it ends.
+fn read_from(stream: Arc<UnixStream>, shared: &Arc<Shared>) {
+    let number = {
+        let mut state = shared.state();
+        state.seen += 1;
+        let number = state.seen;
+        state.connections.insert(number, stream.clone());
+        number
+    };
+    let reader = shared.clone();
+    let read = move || {
+        for line in BufReader::new(&*stream).lines().map_while(Result::ok) {
+            reader.take(&line);
+        }
+        reader.leaves(number);
+    };
+    if spawn(read).is_err() {
+        shared.leaves(number);
+    }
 }
 
 fn spawn(body: impl FnOnce() + Send + 'static) -> Result<(), Stop> {
@@ -452,21 +480,25 @@ fn spawn(body: impl FnOnce() + Send + 'static) -> Result<(), Stop> {
     thread.map(drop)
 }
 
-/// Asks for reports on one signal, and passes on those that end a program. Those of a terminal
-/// reach the program by themselves.
+/// Asks for reports on one signal, and passes on those that end a program.
 fn pass_on(mut signals: Signals, on: i32, child: &Child, shared: &Arc<Shared>) -> Result<(), Stop> {
     let pid = Pid::from_child(child);
     let shared = shared.clone();
     spawn(move || {
-        for signal in signals.forever() {
-            match signal {
+        for signal in &mut signals {
+            // As `SI_FROMUSER` of Linux. What a terminal sends, the kernel sends to all of its
+            // foreground's processes, so also to the program.
+            let is_sent_here = signal.si_code <= 0;
+            match signal.si_signo {
                 signal if signal == on => {
-                    for connection in &mut shared.state().connections {
-                        let _ = connection.write_all(b"report\n");
+                    for connection in shared.state().connections.values() {
+                        let _ = (&**connection).write_all(b"report\n");
                     }
                 }
                 SIGTERM => drop(kill_process(pid, Signal::TERM)),
                 SIGHUP => drop(kill_process(pid, Signal::HUP)),
+                SIGINT if is_sent_here => drop(kill_process(pid, Signal::INT)),
+                SIGQUIT if is_sent_here => drop(kill_process(pid, Signal::QUIT)),
                 _ => {}
             }
         }

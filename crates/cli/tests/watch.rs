@@ -197,13 +197,138 @@ fn a_program_without_cuda_is_said_to_have_none() {
     let folder = tempfile::tempdir().unwrap();
     let (code, said) = ended(&mut watch(folder.path(), &[], &["sh", "-c", "exit 5"]));
     assert_eq!(code, Some(5));
-    assert_eq!(said, "fencepost watch: the program did not use CUDA");
+    assert_eq!(said, "fencepost watch: no process was seen to use CUDA");
     let (code, _) = ended(&mut watch(
         folder.path(),
         &[],
         &["sh", "-c", "kill -TERM $$"],
     ));
     assert_eq!(code, Some(128 + 15));
+}
+
+#[test]
+fn a_program_that_the_library_does_not_reach_is_not_said_to_use_no_cuda() {
+    let folder = tempfile::tempdir().unwrap();
+    let driver = library("fencepost_sim_cuda");
+    let variables = [
+        format!("{PROGRAM}=ends_well"),
+        format!("{STOP}=/nowhere/stop"),
+        format!("FENCEPOST_CUDA_LIBRARY={}", driver.to_str().unwrap()),
+    ];
+    let program = this_program();
+    let words = ["env", "-i"].into_iter();
+    let words = words.chain(variables.iter().map(String::as_str));
+    let words: Vec<_> = words.chain(program.iter().map(String::as_str)).collect();
+    let (code, said) = ended(&mut watch(folder.path(), &[], &words));
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(said, "fencepost watch: no process was seen to use CUDA");
+}
+
+#[test]
+fn a_long_temporary_folder_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = folder.path().join("a_long_name".repeat(15));
+    std::fs::create_dir(&long).unwrap();
+    let (code, said) = ended(&mut watch(&long, &[], &["sh", "-c", "exit 5"]));
+    assert_eq!(code, Some(5), "{said}");
+    assert_eq!(std::fs::read_dir(&long).unwrap().count(), 0);
+}
+
+/// A program that counts interrupts from its first on, and ends with their number and 20.
+const COUNTS_INTERRUPTS: &str = "n=20; trap 'n=$((n + 1))' INT QUIT; echo > \"$1\"; \
+    while [ $n = 20 ]; do sleep 0.02; done; sleep 0.5; exit $n";
+
+/// Sets the signals to their defaults, whoever ignored them.
+fn with_default_signals(command: &mut Command) {
+    use std::os::unix::process::CommandExt as _;
+
+    let reset = || {
+        for signal in [libc::SIGINT, libc::SIGQUIT] {
+            // SAFETY: it sets no handler
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec, only `signal` is called, which is permitted there
+    unsafe { command.pre_exec(reset) };
+}
+
+fn wait_for_file(file: &Path) {
+    let begun = Instant::now();
+    while !file.exists() {
+        assert!(begun.elapsed() < DEADLINE, "no {}", file.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn an_interrupt_that_a_process_sends_reaches_the_program() {
+    for signal in [libc::SIGINT, libc::SIGQUIT] {
+        let folder = tempfile::tempdir().unwrap();
+        let ready = folder.path().join("ready");
+        let program = ["sh", "-c", COUNTS_INTERRUPTS, "sh", ready.to_str().unwrap()];
+        let mut command = watch(folder.path(), &[], &program);
+        with_default_signals(&mut command);
+        let mut child = command.spawn().unwrap();
+        wait_for_file(&ready);
+        // SAFETY: the process is our child, which was not waited for
+        unsafe { libc::kill(child.id() as i32, signal) };
+        assert_eq!(child.wait().unwrap().code(), Some(21));
+    }
+}
+
+#[test]
+fn an_interrupt_of_the_terminal_reaches_the_program_once() {
+    use std::os::{fd::FromRawFd as _, unix::process::CommandExt as _};
+
+    let (mut terminal, mut end) = (-1, -1);
+    let null = std::ptr::null_mut();
+    // SAFETY: the pointers are to descriptors, or null, which the function permits
+    let code = unsafe {
+        libc::openpty(
+            &raw mut terminal,
+            &raw mut end,
+            null,
+            null.cast(),
+            null.cast(),
+        )
+    };
+    assert_eq!(code, 0);
+    // SAFETY: the descriptors are new, and nobody else's
+    let (mut terminal, end) = unsafe {
+        (
+            std::fs::File::from_raw_fd(terminal),
+            std::fs::File::from_raw_fd(end),
+        )
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let ready = folder.path().join("ready");
+    let program = ["sh", "-c", COUNTS_INTERRUPTS, "sh", ready.to_str().unwrap()];
+    let mut command = watch(folder.path(), &[], &program);
+    command.stdin(end);
+    with_default_signals(&mut command);
+    let controls = || {
+        // SAFETY: the process is new, and its standard input a terminal
+        unsafe {
+            libc::setsid();
+            libc::ioctl(0, libc::TIOCSCTTY, 0);
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec, only system calls are made
+    unsafe { command.pre_exec(controls) };
+    let mut child = command.spawn().unwrap();
+    wait_for_file(&ready);
+    std::io::Write::write_all(&mut terminal, b"\x03").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(21));
+}
+
+#[test]
+fn processes_that_come_and_go_leave_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = with_program(folder.path(), &[], "comes_and_goes");
+    let (code, said) = ended(&mut command);
+    assert_eq!(code, Some(6), "{said}");
 }
 
 #[test]

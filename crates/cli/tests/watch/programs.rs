@@ -2,6 +2,8 @@
 
 use std::{
     ffi::{c_int, c_uint, c_void},
+    io::Read as _,
+    os::unix::{net::UnixStream, process::parent_id},
     path::PathBuf,
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
     time::Duration,
@@ -456,6 +458,35 @@ fn forks(gpu: &Gpu) {
     std::process::exit(if status == 0 { 4 } else { 5 });
 }
 
+/// As many processes that use CUDA, one after the other. `fencepost watch` must let go of each.
+fn comes_and_goes(_: &Gpu) {
+    const TIMES: usize = 200;
+
+    let socket = std::env::var_os("FENCEPOST_WATCH_SOCKET").expect("the library's socket");
+    let connect = || UnixStream::connect(&socket).expect("fencepost listens");
+    for _ in 0..TIMES {
+        connect();
+    }
+    // What this one is asked for tells that the others were taken.
+    let mut last = connect();
+    let limit = Some(Duration::from_millis(100));
+    last.set_read_timeout(limit).expect("a limit");
+    let fencepost = parent_id();
+    while last.read(&mut [0; 64]).is_err() {
+        // SAFETY: it is the parent, which handles this signal
+        unsafe { libc::kill(fencepost as i32, libc::SIGUSR1) };
+    }
+    let descriptors = format!("/proc/{fencepost}/fd");
+    let count = || std::fs::read_dir(&descriptors).expect("a folder").count();
+    for _ in 0..6_000 {
+        if count() < TIMES / 2 {
+            std::process::exit(6);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::process::exit(1);
+}
+
 macro_rules! program {
     ($run:ident, $($told:literal),+) => { program!($run [], $($told),+) };
     ($run:ident [$($set:expr),*], $($told:literal),+) => {
@@ -473,6 +504,7 @@ pub(crate) static OTHERS: &[Program] = &[
     program!(ends_well, ""),
     program!(closes_everything, ""),
     program!(forks, ""),
+    program!(comes_and_goes, ""),
 ];
 
 pub(crate) static PROGRAMS: &[Program] = &[
