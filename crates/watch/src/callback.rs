@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     calls::{self, Call, Kind},
-    driver::Driver,
+    driver::{Driver, SUCCESS},
     place::{self, Line},
     seen::{self, Awaits, EventState, Inner, Stream, Thread},
 };
@@ -173,12 +173,13 @@ fn enter(call: &Call, data: &CallbackData, stream: Option<usize>, thread: Option
 
 fn exit(call: &Call, id: u32, data: &CallbackData, thread: Option<&Thread>) {
     // SAFETY: after the call, it is a pointer to its result
-    let succeeded = unsafe { data.returned.as_ref() }.is_none_or(|&code| code == 0);
+    let code = unsafe { data.returned.as_ref() }.map_or(SUCCESS, |&code| code);
+    let succeeded = code == SUCCESS;
     let handle = stream_handle(call, id, data);
     match call.kind {
         Kind::BeginCapture => begin_capture(data.context, handle, succeeded),
         Kind::EndCapture => {
-            if let Some(handle) = handle {
+            if let Some(handle) = handle.filter(|_| ends_capture(code)) {
                 end_capture_of(data.context, handle);
             }
         }
@@ -321,12 +322,27 @@ fn begin_capture(context: usize, handle: Option<usize>, succeeded: bool) {
     match entry {
         Some(entry) if succeeded => {
             let mut inner: crate::lock::Guard<'_, Inner> = entry.0.lock();
+            if inner.capture == inner.number {
+                // The end of the last one was not seen.
+                seen::CAPTURES.fetch_sub(1, Ordering::SeqCst);
+            }
             inner.capture = inner.number;
         }
         _ => {
             seen::CAPTURES.fetch_sub(1, Ordering::SeqCst);
         }
     }
+}
+
+/// Whether a capture has ended where the call that ends it returns this code. It has if it was
+/// invalid, or if streams were not joined; it goes on where the call itself was wrong, for example
+/// made by another thread:
+/// <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html>.
+fn ends_capture(code: c_int) -> bool {
+    const INVALIDATED: c_int = 901;
+    const UNJOINED: c_int = 904;
+
+    matches!(code, SUCCESS | INVALIDATED | UNJOINED)
 }
 
 /// The capture that began on this stream has ended, whether well or not.
@@ -362,12 +378,16 @@ mod tests {
 
     /// A call as CUPTI reports it, before and after.
     fn call<P>(id: u32, params: &P, symbol: *const c_char) {
+        call_that_returns(&SUCCEEDED, id, params, symbol);
+    }
+
+    fn call_that_returns<P>(code: &'static c_int, id: u32, params: &P, symbol: *const c_char) {
         for site in [ENTER, 1] {
             let data = CallbackData {
                 site,
                 function_name: std::ptr::null(),
                 params: std::ptr::from_ref(params).cast(),
-                returned: &raw const SUCCESS,
+                returned: code,
                 symbol,
                 context: 0x10,
                 context_id: 1,
@@ -379,7 +399,7 @@ mod tests {
         }
     }
 
-    static SUCCESS: c_int = 0;
+    static SUCCEEDED: c_int = 0;
 
     const RECORD: u32 = 119;
     const DESTROY_EVENT: u32 = 325;
@@ -430,6 +450,14 @@ mod tests {
         assert_eq!(first.marks.iter().len(), 256);
         assert_eq!(second.points.iter().len(), 1024);
         assert!(first.marks.lacks_older && second.points.lacks_older);
+        assert!(second.lacks_waits());
+        let lost = second.points.iter().next().unwrap().position - 1;
+        let complete = |position| {
+            let mut inner = second.clone();
+            inner.complete = position;
+            inner
+        };
+        assert!(complete(lost - 3).lacks_waits() && !complete(lost).lacks_waits());
         assert_eq!(second.last.symbol, b"kernel");
 
         let before = seen::streams().len();
@@ -488,6 +516,35 @@ mod tests {
         assert_eq!((inner(0x4000).submitted, inner(0x5000).submitted), (1, 1));
         destroy(0x4000);
         destroy(0x5000);
+    }
+
+    #[test]
+    fn a_capture_goes_on_where_its_end_is_refused() {
+        const BEGIN: u32 = 539;
+        const END: u32 = 497;
+        static WRONG_THREAD: c_int = 908;
+        static UNJOINED: c_int = 904;
+
+        let _alone = ALONE.lock();
+        FOLLOWS.store(true, Ordering::Relaxed);
+        create(0xb000);
+        let captures = || seen::CAPTURES.load(Ordering::SeqCst);
+        let end = |code| call_that_returns(code, END, &[0xb000_usize, 0], std::ptr::null());
+        for ends in [&SUCCEEDED, &UNJOINED] {
+            call(BEGIN, &[0xb000_usize, 0], std::ptr::null());
+            end(&WRONG_THREAD);
+            launch(0xb000);
+            assert_eq!((captures(), inner(0xb000).submitted), (1, 0));
+            end(ends);
+            assert_eq!(captures(), 0);
+        }
+        // One that ended unseen counts no more once the next has begun.
+        for _ in 0..2 {
+            call(BEGIN, &[0xb000_usize, 0], std::ptr::null());
+        }
+        assert_eq!(captures(), 1);
+        destroy(0xb000);
+        assert_eq!(captures(), 0);
     }
 
     #[test]

@@ -193,7 +193,7 @@ fn stream_report(account: &Account, facts: &Facts) -> (StreamReport, bool) {
         Front::Unsure(target) => (Some(target.unsure_words()), None),
         Front::Works => (None, None),
     };
-    if inner.points.lacks_older {
+    if inner.lacks_waits() {
         remarks.push("older waits of it were not kept".into());
     }
     match &facts.state {

@@ -72,12 +72,15 @@ impl<T> Ring<T> {
         }
     }
 
-    fn push(&mut self, most: usize, entry: T) {
-        if self.list.len() == most {
-            self.list.pop_front();
-            self.lacks_older = true;
-        }
+    /// Returns what is overwritten.
+    fn push(&mut self, most: usize, entry: T) -> Option<T> {
+        let lost = match self.list.len() == most {
+            true => self.list.pop_front(),
+            false => None,
+        };
+        self.lacks_older |= lost.is_some();
         self.list.push_back(entry);
+        lost
     }
 
     fn clear(&mut self) {
@@ -191,6 +194,8 @@ pub(crate) struct Inner {
     pub(crate) last: Last,
     pub(crate) marks: Ring<Mark>,
     pub(crate) points: Ring<Point>,
+    /// The position of the last wait that was overwritten.
+    lost_wait: u64,
 }
 
 impl Inner {
@@ -218,7 +223,13 @@ impl Inner {
             },
             marks: Ring::new(),
             points: Ring::new(),
+            lost_wait: 0,
         }
+    }
+
+    /// Whether there was a wait that is not kept and not known to be over.
+    pub(crate) fn lacks_waits(&self) -> bool {
+        self.lost_wait > self.complete
     }
 
     pub(crate) fn is_legacy(&self) -> bool {
@@ -512,7 +523,7 @@ impl Inner {
     }
 
     pub(crate) fn stop_at(&mut self, position: u64, awaits: Awaits, line: Line) {
-        self.points.push(
+        let lost = self.points.push(
             WAITS,
             Point {
                 position,
@@ -521,6 +532,9 @@ impl Inner {
                 at: self.last.at,
             },
         );
+        if let Some(lost) = lost {
+            self.lost_wait = lost.position;
+        }
     }
 
     /// A record was submitted at a position.

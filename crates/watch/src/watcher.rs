@@ -66,6 +66,7 @@ pub(crate) fn start() {
     }
     let asker = without_signals(Asker::start);
     let Ok(asker) = asker else {
+        FOLLOWS.store(false, Ordering::SeqCst);
         channel.send("trouble", json!("no thread can be started"));
         return;
     };
@@ -73,15 +74,25 @@ pub(crate) fn start() {
     let started = without_signals(|| {
         std::thread::Builder::new()
             .name("fencepost-watch".into())
-            .spawn(move || callback::guarded(|| watch.run()))
+            .spawn(move || watching(|| watch.run()))
     });
-    if started.is_ok() {
+    if started.is_err() {
+        FOLLOWS.store(false, Ordering::SeqCst);
+    } else {
         // SAFETY: the functions live as long as the process, since the library is never unloaded
         unsafe {
             libc::pthread_atfork(None, None, Some(in_child));
             libc::atexit(at_exit);
         }
     }
+}
+
+/// Runs `run`, and tells the end of the process that it need not wait any more, also after a panic.
+fn watching(run: impl FnOnce()) {
+    callback::guarded(run);
+    let end = end();
+    end.begun.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+    end.changed.notify_all();
 }
 
 /// Runs `start`, whose threads take no signal of the program's.
@@ -234,9 +245,6 @@ impl Watch {
             "report": report,
         });
         self.channel.send("end", message);
-        let end = end();
-        end.begun.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
-        end.changed.notify_all();
     }
 }
 
@@ -252,4 +260,18 @@ fn is_anybody_inside(limit: Duration) -> bool {
         thread.inside.load(Ordering::Acquire) != 0
             && seen::since(thread.entered.load(Ordering::Relaxed)) >= limit
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_process_waits_for_no_watching_that_has_failed() {
+        let follows = FOLLOWS.load(Ordering::Relaxed);
+        watching(|| panic!("the test's own"));
+        assert!(end().begun.lock().unwrap().1);
+        callback::PANICS.store(0, Ordering::Relaxed);
+        FOLLOWS.store(follows, Ordering::Relaxed);
+    }
 }
