@@ -88,7 +88,12 @@ impl Clock {
     /// As [`new`](Clock::new), for a clock that states the resolution that it is seen to have, and
     /// `resolution` until then. Steps of fewer than `finest` ticks are not believed.
     #[cfg_attr(
-        not(any(feature = "cuda", feature = "opencl", feature = "vulkan")),
+        not(any(
+            feature = "cuda",
+            feature = "opencl",
+            feature = "vulkan",
+            feature = "wgpu30"
+        )),
         allow(dead_code)
     )]
     pub(crate) fn learning(

@@ -132,7 +132,12 @@ pub(crate) enum Stamp {
     Clock(Timestamp),
     /// A complete marker of the device with timing.
     #[cfg_attr(
-        not(any(feature = "cuda", feature = "opencl", feature = "vulkan")),
+        not(any(
+            feature = "cuda",
+            feature = "opencl",
+            feature = "vulkan",
+            feature = "wgpu30"
+        )),
         allow(dead_code)
     )]
     Marker(Arc<dyn MarkerImpl>),
@@ -141,7 +146,13 @@ pub(crate) enum Stamp {
 impl Sample {
     /// What was read at some time between `before` and `after`.
     #[cfg_attr(
-        not(any(feature = "cuda", feature = "opencl", feature = "vulkan", has_metal)),
+        not(any(
+            feature = "cuda",
+            feature = "opencl",
+            feature = "vulkan",
+            feature = "wgpu30",
+            has_metal
+        )),
         allow(dead_code)
     )]
     pub(crate) fn between(before: Instant, after: Instant, stamp: Stamp) -> Sample {
@@ -157,7 +168,13 @@ impl Sample {
 
     /// The better one of two.
     #[cfg_attr(
-        not(any(feature = "cuda", feature = "opencl", feature = "vulkan", has_metal)),
+        not(any(
+            feature = "cuda",
+            feature = "opencl",
+            feature = "vulkan",
+            feature = "wgpu30",
+            has_metal
+        )),
         allow(dead_code)
     )]
     pub(crate) fn or_closer(self, other: Sample) -> Sample {
@@ -271,7 +288,13 @@ pub(crate) enum TimelineKnowledge {
     /// That it is complete, once somebody has learnt of it; while pending, the marker is to be
     /// asked.
     #[cfg_attr(
-        not(any(feature = "cuda", feature = "opencl", feature = "vulkan", has_metal)),
+        not(any(
+            feature = "cuda",
+            feature = "opencl",
+            feature = "vulkan",
+            feature = "wgpu30",
+            has_metal
+        )),
         allow(dead_code)
     )]
     Completion,
@@ -428,6 +451,8 @@ pub enum Backend {
     Vulkan,
     /// OpenCL 1.2 and later.
     OpenCl,
+    /// wgpu 30, on devices of the caller's.
+    Wgpu30,
 }
 
 impl Backend {
@@ -443,6 +468,7 @@ impl Backend {
             Backend::Cuda => "cuda",
             Backend::Vulkan => "vulkan",
             Backend::OpenCl => "opencl",
+            Backend::Wgpu30 => "wgpu30",
         }
     }
 }

@@ -89,13 +89,13 @@ impl fmt::Display for DeviceCore {
 
 /// Whether a device is lost, and why: the first cause stays.
 #[cfg_attr(
-    not(any(feature = "cuda", feature = "vulkan", has_metal)),
+    not(any(feature = "cuda", feature = "vulkan", feature = "wgpu30", has_metal)),
     allow(dead_code)
 )]
 pub(crate) struct Loss(OnceLock<Cause>);
 
 #[cfg_attr(
-    not(any(feature = "cuda", feature = "vulkan", has_metal)),
+    not(any(feature = "cuda", feature = "vulkan", feature = "wgpu30", has_metal)),
     allow(dead_code)
 )]
 impl Loss {
@@ -287,7 +287,13 @@ impl StreamCore {
 
     /// What is submitted from now on waits for `point`, on the device.
     #[cfg_attr(
-        not(any(feature = "cuda", feature = "opencl", feature = "vulkan", has_metal)),
+        not(any(
+            feature = "cuda",
+            feature = "opencl",
+            feature = "vulkan",
+            feature = "wgpu30",
+            has_metal
+        )),
         allow(dead_code)
     )]
     pub(crate) fn waits_on_device(&self, point: &Point) {

@@ -15,7 +15,7 @@ pub(crate) fn thread_not_started(name: &str, error: &Error) {
 
 /// A device is lost, and every stream of it has failed.
 #[cfg_attr(
-    not(any(feature = "cuda", feature = "vulkan", has_metal)),
+    not(any(feature = "cuda", feature = "vulkan", feature = "wgpu30", has_metal)),
     allow(dead_code)
 )]
 pub(crate) fn device_lost(device: &str, cause: &Cause) {

@@ -21,7 +21,12 @@ pub(crate) fn at_exit(registered: &AtomicBool, handler: extern "C" fn()) {
 /// registered again as often as doubling `uses`, the number of these calls, allows, since the
 /// system keeps every registration. So `handler` may be called several times.
 #[cfg_attr(
-    not(any(feature = "cuda", feature = "opencl", feature = "vulkan")),
+    not(any(
+        feature = "cuda",
+        feature = "opencl",
+        feature = "vulkan",
+        feature = "wgpu30"
+    )),
     allow(dead_code)
 )]
 pub(crate) fn at_exit_of_use(uses: &AtomicU64, handler: extern "C" fn()) {

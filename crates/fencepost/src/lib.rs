@@ -52,6 +52,7 @@
 //!   dependency.
 //! - `cuda`: NVIDIA's CUDA. The driver is loaded at run time; building needs none.
 //! - `vulkan`: Vulkan 1.2 and later. The loader is loaded at run time; building needs none.
+//! - `wgpu30`: events on the queue of a wgpu 30 device of the caller's.
 //! - `tracing`: events for [`tracing`](https://docs.rs/tracing) of what happens on threads of the
 //!   library: a thread that cannot be started, a lost device, a callback that panicked.
 //! - `trace`: spans of streams and of threads on one axis, and arrows for waits: see [`trace`].
@@ -65,7 +66,12 @@
 
 #[doc(hidden)]
 pub mod bindings;
-#[cfg(any(feature = "cuda", feature = "opencl", feature = "vulkan"))]
+#[cfg(any(
+    feature = "cuda",
+    feature = "opencl",
+    feature = "vulkan",
+    feature = "wgpu30"
+))]
 mod bracket;
 mod clock;
 mod contract;
@@ -82,7 +88,7 @@ mod cuda {
 mod deadlock;
 mod device;
 mod diagnostics;
-#[cfg(any(feature = "vulkan", has_metal, loom))]
+#[cfg(any(feature = "vulkan", feature = "wgpu30", has_metal, loom))]
 mod epochs;
 mod error;
 mod event;
@@ -96,6 +102,7 @@ mod host;
     feature = "cuda",
     feature = "opencl",
     feature = "vulkan",
+    feature = "wgpu30",
     has_metal,
     loom
 ))]
@@ -126,7 +133,7 @@ mod panics;
 mod place;
 mod registry;
 mod rerecord;
-#[cfg(any(feature = "vulkan", has_metal, loom))]
+#[cfg(any(feature = "vulkan", feature = "wgpu30", has_metal, loom))]
 mod reservation;
 mod root;
 mod steps;
@@ -156,8 +163,16 @@ mod vulkan {
 }
 mod wait;
 mod waits;
-#[cfg(any(feature = "cuda", feature = "opencl", feature = "vulkan", loom))]
+#[cfg(any(
+    feature = "cuda",
+    feature = "opencl",
+    feature = "vulkan",
+    feature = "wgpu30",
+    loom
+))]
 mod watcher;
+#[cfg(all(feature = "wgpu30", not(loom)))]
+pub mod wgpu30;
 mod workers;
 mod wraps;
 
@@ -173,8 +188,11 @@ pub use marker::{Marker, MarkerFuture, Status};
 #[doc(inline)]
 pub use measure::measure;
 pub use place::Place;
-#[cfg(any(feature = "vulkan", has_metal, loom))]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "vulkan", feature = "metal"))))]
+#[cfg(any(feature = "vulkan", feature = "wgpu30", has_metal, loom))]
+#[cfg_attr(
+    docsrs,
+    doc(cfg(any(feature = "vulkan", feature = "wgpu30", feature = "metal")))
+)]
 pub use reservation::Reservation;
 pub use stream::{Progress, Stream};
 pub use time_keeper::TimeKeeper;

@@ -40,7 +40,7 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    #[cfg_attr(loom, allow(dead_code))]
+    #[cfg_attr(any(loom, not(any(feature = "vulkan", has_metal))), allow(dead_code))]
     pub(crate) fn new(reserved: Reserved, device: &Device) -> Reservation {
         Reservation {
             marker: Marker::new(reserved.marker, device.clone()),

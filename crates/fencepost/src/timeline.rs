@@ -81,7 +81,13 @@ impl Point {
     /// timeline knows nothing. What has failed stays failed, whatever the driver says later.
     #[inline]
     #[cfg_attr(
-        not(any(feature = "cuda", feature = "opencl", feature = "vulkan", has_metal)),
+        not(any(
+            feature = "cuda",
+            feature = "opencl",
+            feature = "vulkan",
+            feature = "wgpu30",
+            has_metal
+        )),
         allow(dead_code)
     )]
     pub(crate) fn query(&self, ask: impl FnOnce() -> Result<bool>) -> Result<bool> {

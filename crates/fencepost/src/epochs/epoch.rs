@@ -105,7 +105,7 @@ impl Epoch {
     }
 
     /// The marker in front of the one with this native value.
-    #[cfg(has_metal)]
+    #[cfg(any(feature = "wgpu30", has_metal))]
     pub(crate) fn before(&self, native: u64) -> u64 {
         native.saturating_sub(self.offset + 1)
     }

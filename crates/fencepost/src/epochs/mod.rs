@@ -18,7 +18,7 @@
 //! (Metal).
 
 #![cfg_attr(loom, allow(unused_imports))]
-// Metal records nothing in place, and tells of failures by its completion_order.
+// Metal and wgpu record nothing in place. Metal tells of failures by its completion_order.
 #![cfg_attr(not(feature = "vulkan"), allow(dead_code))]
 
 mod counter;
@@ -33,6 +33,8 @@ pub(crate) use counter::{Counter, Time};
 pub(crate) use epoch::{Epoch, Expected};
 #[cfg(any(has_metal, loom))]
 pub(crate) use host_gates::HostGates;
-pub(crate) use marker::{CountedMarker, ReservedMarker};
+pub(crate) use marker::CountedMarker;
+#[cfg(any(feature = "vulkan", has_metal))]
+pub(crate) use marker::ReservedMarker;
 pub(crate) use reserve::{Reserved, State};
 pub(crate) use values::ValueAllocator;

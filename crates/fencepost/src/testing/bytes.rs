@@ -113,7 +113,13 @@ impl ByteCounter {
     }
 
     /// The backend's own.
-    #[cfg(any(feature = "cuda", feature = "opencl", feature = "vulkan", has_metal))]
+    #[cfg(any(
+        feature = "cuda",
+        feature = "opencl",
+        feature = "vulkan",
+        feature = "wgpu30",
+        has_metal
+    ))]
     pub(crate) fn inner(&self) -> &dyn ByteCounterImpl {
         &*self.inner
     }

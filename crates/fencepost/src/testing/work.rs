@@ -292,7 +292,13 @@ impl Log {
 
     /// A log in memory that a device's own work writes to.
     #[cfg_attr(
-        not(any(feature = "cuda", feature = "opencl", feature = "vulkan", has_metal)),
+        not(any(
+            feature = "cuda",
+            feature = "opencl",
+            feature = "vulkan",
+            feature = "wgpu30",
+            has_metal
+        )),
         allow(dead_code)
     )]
     pub(crate) fn on_device(inner: Arc<dyn LogImpl>) -> Log {
@@ -305,7 +311,7 @@ impl Log {
     }
 
     /// The backend's own.
-    #[cfg(any(feature = "vulkan", has_metal))]
+    #[cfg(any(feature = "vulkan", feature = "wgpu30", has_metal))]
     pub(crate) fn inner(&self) -> &dyn LogImpl {
         &*self.inner
     }

@@ -41,12 +41,12 @@ pub(super) struct Pair {
 /// |---|---|---|
 /// | CUDA | some 1,020 timed records, together with launches | half |
 /// | Metal | 64 command buffers that are not completed, and each record is one | a quarter |
-/// | Vulkan, OpenCL, host | what memory holds | more |
+/// | Vulkan, OpenCL, wgpu, host | what memory holds | more |
 fn budget(backend: Backend) -> usize {
     match backend {
         Backend::Cuda => 256,
         Backend::Metal => 8,
-        Backend::Vulkan | Backend::OpenCl => 1024,
+        Backend::Vulkan | Backend::OpenCl | Backend::Wgpu30 => 1024,
         Backend::Host => 4096,
     }
 }

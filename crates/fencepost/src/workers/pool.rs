@@ -201,7 +201,13 @@ impl State {
 impl Pool {
     /// At most `target` workers run at the same time, those that are blocked not counted.
     #[cfg_attr(
-        not(any(feature = "cuda", feature = "opencl", feature = "vulkan", has_metal)),
+        not(any(
+            feature = "cuda",
+            feature = "opencl",
+            feature = "vulkan",
+            feature = "wgpu30",
+            has_metal
+        )),
         allow(dead_code)
     )]
     pub(crate) fn new(target: usize) -> Pool {

@@ -1,0 +1,99 @@
+//! The wgpu backend: streams on the queue of a device of the caller's.
+//!
+//! - **A marker is a value on its stream's counter** (`epochs`): a timeline semaphore, a shared
+//!   event, or a number that wgpu's done callbacks raise (`signal.rs`).
+//! - **No lock of ours is held while wgpu submits or polls**, since both run callbacks of the
+//!   user's, which may call this library. Values are handed out before the submit (`counter.rs`).
+//! - **No thread of ours waits inside wgpu's `poll`**, which holds a lock that `present` and
+//!   `destroy` wait for. The watcher waits for our semaphore, or polls with pauses (`watcher.rs`).
+//! - **No drop waits.** The last owner of a wgpu queue waits until that is idle: the watcher's
+//!   thread is that owner (`queue.rs`).
+
+use std::sync::{Arc, Weak};
+
+use super::{gpu::Gpu, queue::SharedQueue, stream::WgpuStream};
+use crate::{
+    bracket,
+    contract::{Backend, DeviceImpl, DeviceRef, Look, Sample, StreamImpl},
+    core::DeviceCore,
+    error::Result,
+    fork::PerProcess,
+    place::Place,
+    sync::{Mutex, lock},
+};
+
+pub(crate) struct WgpuDevice {
+    gpu: Arc<Gpu>,
+    default: Arc<WgpuStream>,
+}
+
+/// The devices that are alive.
+static ALL: PerProcess<Mutex<Vec<Weak<WgpuDevice>>>> = PerProcess::new();
+
+/// The device with this queue, and its stream.
+pub(super) fn wrap(
+    device: &wgpu::Device,
+    queue: &wgpu::Queue,
+) -> Result<(DeviceRef, Arc<dyn StreamImpl>)> {
+    let mut all = lock(ALL.get_or_make(|_| Mutex::new(Vec::new())));
+    all.retain(|known| known.strong_count() > 0);
+    let known = all.iter().filter_map(Weak::upgrade);
+    let known = known.into_iter().find(|known| known.is_of(device, queue));
+    let found = match known {
+        Some(found) => found,
+        None => {
+            let fresh = Arc::new(WgpuDevice::new(device, queue)?);
+            all.push(Arc::downgrade(&fresh));
+            fresh
+        }
+    };
+    drop(all);
+    let stream = found.default.clone();
+    Ok((DeviceRef::Counted(found), stream))
+}
+
+impl WgpuDevice {
+    fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<WgpuDevice> {
+        let gpu = Gpu::new(device, queue)?;
+        let queue = SharedQueue::new(&gpu, queue.clone());
+        let default = WgpuStream::new(&gpu, queue)?;
+        Ok(WgpuDevice { gpu, default })
+    }
+
+    fn is_of(&self, device: &wgpu::Device, queue: &wgpu::Queue) -> bool {
+        *self.gpu.device == *device && *self.default.queue.raw == *queue
+    }
+}
+
+impl DeviceImpl for WgpuDevice {
+    fn core(&self) -> &Arc<DeviceCore> {
+        &self.gpu.core
+    }
+
+    fn backend(&self) -> Backend {
+        Backend::Wgpu30
+    }
+
+    fn check_can_hold(&self) -> Result<()> {
+        Err(self.gpu.cannot_hold())
+    }
+
+    fn default_stream(&self) -> Arc<dyn StreamImpl> {
+        self.default.clone()
+    }
+
+    fn new_stream(&self) -> Result<Arc<dyn StreamImpl>> {
+        let stream = WgpuStream::new(&self.gpu, self.default.queue.clone())?;
+        Ok(stream)
+    }
+
+    fn streams(&self) -> Vec<Arc<dyn StreamImpl>> {
+        let streams = self.gpu.streams().into_iter();
+        streams.map(|stream| stream as _).collect()
+    }
+
+    fn correlate(&self, at: Place, look: Look<'_>) -> Result<Sample> {
+        let stream = WgpuStream::new(&self.gpu, self.default.queue.clone())?;
+        bracket::sample(&*stream, at, look)
+    }
+}

@@ -1,0 +1,248 @@
+//! One device of wgpu's: its facts, the streams on it, what watches them, and what ended it.
+//!
+//! A device ends in two ways. It is *lost* when its driver says so: then every stream has failed.
+//! It is *closed* when wgpu takes no more submits of it, after `Device::destroy` or a loss that
+//! wgpu saw: then what was submitted before still completes.
+
+use std::{
+    mem::ManuallyDrop,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+#[cfg(not(target_vendor = "apple"))]
+use super::vulkan::{self, Fault, Table};
+use super::{
+    exit,
+    signal::{Signal, Told},
+    stream::WgpuStream,
+    watcher::{Sleeper, Watch},
+};
+use crate::{
+    clock::Clock,
+    core::{DeviceCore, Loss, Streams},
+    error::{Cause, Error, Result},
+    panics::{discard, text_of},
+    sync::{AtomicBool, Ordering},
+    watcher::Watcher,
+    workers::{CallbackQueue, Pool},
+};
+
+pub(crate) struct Gpu {
+    pub(super) device: ManuallyDrop<wgpu::Device>,
+    pub(super) core: Arc<DeviceCore>,
+    #[cfg(not(target_vendor = "apple"))]
+    table: Option<Arc<Table>>,
+    watcher: Watcher<Watch, Sleeper>,
+    streams: Streams<WgpuStream>,
+    lost: Loss,
+    closed: Loss,
+    /// Whether the process is ending, and its driver may be taken apart.
+    exiting: AtomicBool,
+}
+
+impl Gpu {
+    pub(super) fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Arc<Gpu>> {
+        let info = device.adapter_info();
+        #[cfg(not(target_vendor = "apple"))]
+        if !vulkan::belong_together(device, queue) {
+            return Err(Error::DeviceMismatch {
+                call: "fencepost::wgpu30::stream",
+                left: format!("a wgpu::Device on {}", info.name),
+                right: "a wgpu::Queue of another".into(),
+            });
+        }
+        #[cfg(not(target_vendor = "apple"))]
+        let table = Table::of(device);
+        #[cfg(not(target_vendor = "apple"))]
+        let bits = table.as_ref().map_or(64, |table| table.valid_bits);
+        #[cfg(target_vendor = "apple")]
+        let bits = 64;
+        let period = f64::from(queue.get_timestamp_period());
+        let clock = Clock::learning(
+            format!("wgpu timestamps of {}", info.name),
+            period,
+            bits,
+            Duration::from_nanos(period.ceil().max(1.0) as u64),
+            1,
+        );
+        let callbacks = Arc::new(CallbackQueue::new(Arc::new(Pool::new(1))));
+        let core = DeviceCore::new(format!("wgpu30 ({})", info.name), clock, callbacks);
+        #[cfg(not(target_vendor = "apple"))]
+        let sleeper = Sleeper::new(table.clone()).map_err(|fault| fault.error())?;
+        #[cfg(target_vendor = "apple")]
+        let sleeper = Sleeper::new();
+        let gpu = Arc::new(Gpu {
+            device: ManuallyDrop::new(device.clone()),
+            core,
+            #[cfg(not(target_vendor = "apple"))]
+            table,
+            watcher: Watcher::new("fencepost-wgpu", sleeper),
+            streams: Streams::new(),
+            lost: Loss::new(),
+            closed: Loss::new(),
+            exiting: AtomicBool::new(false),
+        });
+        exit::leave_at_exit(&gpu);
+        Ok(gpu)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.core.name
+    }
+
+    /// What a new stream's submits raise.
+    #[cfg(not(target_vendor = "apple"))]
+    pub(super) fn signal(&self) -> Result<Signal> {
+        match &self.table {
+            Some(table) => {
+                let timeline = table.timeline().map_err(|fault| self.failed(&fault))?;
+                Ok(Signal::Semaphore(timeline))
+            }
+            None => Ok(Signal::Told(Told::new())),
+        }
+    }
+
+    /// What a new stream's submits raise.
+    #[cfg(target_vendor = "apple")]
+    pub(super) fn signal(&self) -> Result<Signal> {
+        match super::metal::Event::new(&self.device) {
+            Some(event) => Ok(Signal::Event(event)),
+            None => Ok(Signal::Told(Told::new())),
+        }
+    }
+
+    pub(super) fn add_stream(&self, stream: &Arc<WgpuStream>) {
+        self.streams.add(stream);
+    }
+
+    pub(super) fn streams(&self) -> Vec<Arc<WgpuStream>> {
+        self.streams.alive()
+    }
+
+    pub(super) fn watch(&self, watch: Watch) -> Result<()> {
+        self.watcher.watch(watch)?;
+        exit::used();
+        Ok(())
+    }
+
+    /// Has the watcher look at all markers that it watches: some may have failed by now.
+    pub(super) fn look_again(&self) {
+        if !self.is_gone() {
+            self.watcher.look_again();
+        }
+    }
+
+    /// Takes the watcher's thread out of the driver; `false` while it is still there.
+    pub(super) fn leave(&self) -> bool {
+        self.watcher.leave()
+    }
+
+    /// The process is ending: the driver is not called any more.
+    pub(super) fn exit(&self) {
+        self.exiting.store(true, Ordering::Release);
+    }
+
+    /// Whether the driver must not be called: in a forked child, and when the process is ending.
+    /// Drops then destroy nothing.
+    pub(super) fn is_gone(&self) -> bool {
+        self.exiting.load(Ordering::Acquire) || !self.core.process.is_this()
+    }
+
+    /// Has wgpu look what is complete, and call the callbacks that are due. Never waits. A panic of
+    /// a callback that is not ours ends here: the panic hook has told of it.
+    pub(super) fn poll(&self) -> Result<wgpu::PollStatus> {
+        /// How wgpu's panic begins when it finds the device lost.
+        const LOST: &str = "Error in Device::poll";
+        let poll = || self.device.poll(wgpu::PollType::Poll);
+        let payload = match catch_unwind(AssertUnwindSafe(poll)) {
+            Ok(polled) => return Ok(polled.unwrap_or(wgpu::PollStatus::Poll)),
+            Err(payload) => payload,
+        };
+        let text = text_of(&*payload);
+        discard(payload);
+        match text.starts_with(LOST) {
+            true => Err(self.lose(|| Cause::new(text))),
+            false => Ok(wgpu::PollStatus::Poll),
+        }
+    }
+
+    /// The error of every call, once the device is lost or closed.
+    pub(super) fn ended(&self) -> Option<Error> {
+        self.lost().or_else(|| self.closed.error(self.name()))
+    }
+
+    /// The error of every call, once the device is lost.
+    pub(super) fn lost(&self) -> Option<Error> {
+        self.lost.error(self.name())
+    }
+
+    /// Why a submit was refused. Later ones will be, too.
+    #[cold]
+    pub(super) fn refused(&self) -> Cause {
+        let why = "wgpu takes no more submits of this device: it was destroyed, or lost before; \
+                   the device's lost callback is told which";
+        let error = match self.lost() {
+            Some(lost) => lost,
+            None => {
+                let cause = || Cause::new(why);
+                self.closed.declare(self.name(), cause, |_| ())
+            }
+        };
+        Cause::of(&error)
+    }
+
+    /// The device is lost, by `cause` if nothing was its cause before: every stream fails. Call it
+    /// without any lock.
+    #[cold]
+    pub(super) fn lose(&self, cause: impl FnOnce() -> Cause) -> Error {
+        self.lost.declare(self.name(), cause, |cause| {
+            for stream in self.streams() {
+                stream.lose(cause);
+            }
+        })
+    }
+
+    /// The error of a call that the driver refused. A loss fails every stream. Call it without any
+    /// lock.
+    #[cfg(not(target_vendor = "apple"))]
+    #[cold]
+    pub(super) fn failed(&self, fault: &Fault) -> Error {
+        if let Err(forked) = self.core.check_fork() {
+            return forked;
+        }
+        if fault.result != ash::vk::Result::ERROR_DEVICE_LOST {
+            return fault.error();
+        }
+        self.lose(|| {
+            Cause::new(format!(
+                "{} said that the device is lost: a fault of the work on it, or of its driver",
+                fault.call
+            ))
+        })
+    }
+
+    /// The error of holding a stream for the host.
+    pub(super) fn cannot_hold(&self) -> Error {
+        Error::Unsupported {
+            what: "holding a stream for the host: wgpu chains its submits by binary semaphores, \
+                   and one that waits for a signal that is not submitted yet is invalid"
+                .into(),
+            device: self.core.name.clone(),
+            remedy: "wait on the host before you submit, or let a host stream wait for wgpu".into(),
+        }
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        self.watcher.close();
+        if self.is_gone() {
+            return;
+        }
+        self.watcher.sleeper().destroy();
+        // SAFETY: dropped once, here, and not used after.
+        unsafe { ManuallyDrop::drop(&mut self.device) };
+    }
+}

@@ -1,0 +1,43 @@
+//! Shared events that ride along with wgpu's submits.
+
+use objc2::{rc::Retained, runtime::ProtocolObject};
+use objc2_metal::{MTLDevice as _, MTLSharedEvent};
+use wgpu::hal::api::Metal;
+
+pub(super) struct Event(Retained<ProtocolObject<dyn MTLSharedEvent>>);
+
+impl Event {
+    /// `None` for a device of another API, and where the system gives no shared event, as in some
+    /// sandboxes.
+    pub(super) fn new(device: &wgpu::Device) -> Option<Event> {
+        // SAFETY: nothing is destroyed through it.
+        let hal = unsafe { device.as_hal::<Metal>() }?;
+        hal.raw_device().newSharedEvent().map(Event)
+    }
+
+    /// Its value. Never blocks.
+    pub(super) fn value(&self) -> u64 {
+        self.0.signaledValue()
+    }
+
+    pub(super) fn stage(&self, queue: &wgpu::Queue, value: u64) -> bool {
+        // SAFETY: nothing is destroyed through it.
+        let Some(queue) = (unsafe { queue.as_hal::<Metal>() }) else {
+            return false;
+        };
+        let replaced = queue.remove_signal_event(&self.0);
+        queue.add_signal_event(self.0.clone(), value);
+        replaced
+    }
+
+    pub(super) fn withdraw(&self, queue: &wgpu::Queue) -> bool {
+        // SAFETY: nothing is destroyed through it.
+        let queue = unsafe { queue.as_hal::<Metal>() };
+        queue.is_some_and(|queue| queue.remove_signal_event(&self.0))
+    }
+}
+
+// SAFETY: Metal's events may be used by any thread.
+unsafe impl Send for Event {}
+// SAFETY: as above.
+unsafe impl Sync for Event {}

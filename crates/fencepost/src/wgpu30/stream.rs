@@ -1,0 +1,226 @@
+//! Streams on wgpu's queue.
+
+use std::sync::{Arc, Weak};
+
+use super::{
+    counter::{Native, Refused},
+    gpu::Gpu,
+    queue::SharedQueue,
+    watcher::Watch,
+};
+use crate::{
+    contract::{MarkerImpl, StreamImpl},
+    core::{DeviceWork, StreamCore},
+    epochs::{CountedMarker, Counter, Epoch, Expected, ValueAllocator},
+    error::{Cause, Error, Result},
+    host_gate::{failed_wait, foreign_wait},
+    place::Place,
+    timeline::{Awaited, Reached},
+};
+
+pub(super) type WgpuMarker = CountedMarker<Native>;
+
+pub(crate) struct WgpuStream {
+    core: Arc<StreamCore>,
+    pub(super) gpu: Arc<Gpu>,
+    pub(super) queue: Arc<SharedQueue>,
+    values: ValueAllocator,
+    native: Arc<Native>,
+}
+
+impl WgpuStream {
+    pub(super) fn new(gpu: &Arc<Gpu>, queue: Arc<SharedQueue>) -> Result<Arc<WgpuStream>> {
+        gpu.core.check_fork()?;
+        if let Some(ended) = gpu.ended() {
+            return Err(ended);
+        }
+        let native = Native::new(gpu, gpu.signal()?);
+        let core = StreamCore::new(gpu.core.clone());
+        let stream = Arc::new(WgpuStream {
+            values: ValueAllocator::new(core.clone()),
+            core,
+            gpu: gpu.clone(),
+            queue,
+            native,
+        });
+        let work: Weak<dyn DeviceWork> = Arc::<WgpuStream>::downgrade(&stream);
+        drop(stream.core.device_work.set(work));
+        gpu.add_stream(&stream);
+        Ok(stream)
+    }
+
+    /// The device is lost, and this stream has failed with it.
+    pub(super) fn lose(&self, cause: &Cause) {
+        let epoch = self.values.current_epoch();
+        epoch.timeline.fail(cause, true).fire();
+    }
+
+    /// Stages a value. Called under the submit lock.
+    fn stage(&self, native: u64) {
+        self.native.stage(&self.queue.raw, native);
+    }
+
+    /// Submits what carries the staged value `native` of `epoch`. Where wgpu refuses that, the
+    /// epoch fails behind the last value that it took. Call it without any lock.
+    fn submit(&self, epoch: &Arc<Epoch>, native: u64) {
+        let Err(Refused(first)) = self.native.submit(&self.queue.raw, native, None) else {
+            return;
+        };
+        let cause = self.gpu.refused();
+        epoch.begin_may_fail();
+        epoch.fail_after(epoch.before(first), &cause);
+        if let Ok(counter) = self.native.read() {
+            epoch.settle(counter);
+        }
+        self.gpu.look_again();
+    }
+
+    /// Ends the stream here: what is recorded from now on fails with `cause`, once everything
+    /// submitted so far is complete.
+    pub(crate) fn fail_from_here(&self, cause: &Cause) {
+        let mut staged = None;
+        let epoch = self.values.current_epoch();
+        self.values.fail_from_here(cause, |native| {
+            self.stage(native);
+            staged = Some(native);
+            Ok::<(), ()>(())
+        });
+        if let Some(native) = staged {
+            self.submit(&epoch, native);
+        }
+    }
+
+    /// The epoch that is recorded on now, after a look at the counter if it may have failed.
+    fn refresh(&self) -> Arc<Epoch> {
+        let epoch = self.values.current_epoch();
+        if epoch.is_closed()
+            && let Ok(counter) = self.native.read()
+        {
+            epoch.settle(counter);
+        }
+        epoch
+    }
+
+    /// Waits for a marker of the same queue, whose order keeps the wait by itself. What is left is
+    /// that a failure goes along.
+    fn wait_in_order(&self, marker: &Arc<dyn MarkerImpl>, imp: &WgpuMarker) {
+        if imp.point().reached() == Reached::Failed {
+            return self.fail_by_wait(marker);
+        }
+        let open = self.values.lock_submits();
+        if open.epoch.is_closed() {
+            return;
+        }
+        let (value, text) = (imp.point().value, || marker.to_string());
+        let expected = imp.epoch.add_dependent(value, &open.epoch, open.last, text);
+        self.core.waits_on_device(imp.point());
+        drop(open);
+        // The awaited stream fails in front of that marker, so this stream fails from here on.
+        if let Expected::Fails(_, cause) = expected {
+            self.fail_from_here(&cause.through(marker.to_string()));
+        }
+    }
+
+    fn fail_by_wait(&self, marker: &Arc<dyn MarkerImpl>) {
+        if let Err(error) = marker.query() {
+            self.fail_from_here(&failed_wait(marker.to_string(), &error));
+        }
+    }
+
+    /// Waits for a marker that the queue cannot see, if it is not pending.
+    fn wait_unseen(&self, marker: &Arc<dyn MarkerImpl>, pending: impl Fn() -> Error) -> Result<()> {
+        match marker.query() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(pending()),
+            // It never completes: such a wait is a mistake in the call, not a failure of the work.
+            Err(error @ Error::Captured { .. }) => Err(error),
+            Err(error) => {
+                self.fail_from_here(&failed_wait(marker.to_string(), &error));
+                Ok(())
+            }
+        }
+    }
+
+    fn wait_for(&self, marker: &Arc<dyn MarkerImpl>, pending: impl Fn() -> Error) -> Result<()> {
+        self.gpu.core.check_fork()?;
+        match WgpuMarker::of(&**marker).transpose()? {
+            Some(imp) if Arc::ptr_eq(&imp.counter.gpu, &self.gpu) => {
+                self.wait_in_order(marker, imp);
+                Ok(())
+            }
+            _ => self.wait_unseen(marker, pending),
+        }
+    }
+}
+
+impl DeviceWork for WgpuStream {
+    fn look(&self) -> bool {
+        if let Ok(counter) = self.native.read() {
+            self.values.current_epoch().settle(counter);
+        }
+        false
+    }
+}
+
+impl StreamImpl for WgpuStream {
+    fn core(&self) -> &Arc<StreamCore> {
+        &self.core
+    }
+
+    fn mark(&self, timing: bool, at: Place) -> Result<Arc<dyn MarkerImpl>> {
+        self.gpu.core.check_fork()?;
+        if timing {
+            return Err(Error::Unsupported {
+                what: "timing".into(),
+                device: self.gpu.name().into(),
+                remedy: "record without timing".into(),
+            });
+        }
+        let place = self.values.record(|native| {
+            self.stage(native);
+            Ok::<_, Error>(None)
+        })?;
+        if place.submitted.is_some() {
+            self.submit(&place.epoch, place.epoch.native(place.value));
+        }
+        let marker = WgpuMarker::new(self.native.clone(), place, timing, at);
+        Ok(Arc::new(marker))
+    }
+
+    // Nothing is recorded in place: a submit calls the user's callbacks, which may ask the event.
+
+    fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
+        self.wait_for(marker, || foreign_wait(self.core.to_string(), &**marker))
+    }
+
+    fn wait_foreign(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
+        self.wait_for(marker, || self.gpu.cannot_hold())
+    }
+
+    fn completed(&self) -> u64 {
+        self.values.current_epoch().timeline.completed()
+    }
+
+    fn failure(&self) -> Option<Error> {
+        self.refresh().timeline.failure()
+    }
+
+    fn clear_error(&self) -> Result<()> {
+        self.refresh();
+        if let Some(ended) = self.gpu.ended() {
+            return Err(ended);
+        }
+        self.values.start_new_epoch();
+        Ok(())
+    }
+}
+
+impl Drop for WgpuStream {
+    fn drop(&mut self) {
+        if self.gpu.is_gone() || !self.native.is_pending() {
+            return;
+        }
+        // If no thread can be started, it lives until the process ends.
+        drop(self.gpu.watch(Watch::Stream(self.native.clone())));
+    }
+}

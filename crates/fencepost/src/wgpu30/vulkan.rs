@@ -1,0 +1,195 @@
+//! Timeline semaphores that ride along with wgpu's submits.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ash::vk;
+use wgpu::hal::{Device as _, api::Vulkan, vulkan as hal};
+
+use crate::error::Error;
+
+/// A call that the driver refused, and its reason.
+pub(super) struct Fault {
+    pub(super) call: &'static str,
+    pub(super) result: vk::Result,
+}
+
+impl Fault {
+    /// The error of a call that the device survives.
+    pub(super) fn error(&self) -> Error {
+        Error::Backend {
+            call: self.call,
+            code: self.result.as_raw().into(),
+            text: format!("{}; free memory, or update the driver", self.result),
+        }
+    }
+}
+
+/// The functions of a `VkDevice` of wgpu's, which has timeline semaphores enabled.
+pub(super) struct Table {
+    device: ash::Device,
+    /// Whether the driver spins in a wait for one of several semaphores.
+    pub(super) spins: bool,
+    /// The valid bits of timestamps on the queue.
+    pub(super) valid_bits: u32,
+}
+
+impl Table {
+    /// `None` for a device of another API, and for one without timeline semaphores.
+    pub(super) fn of(device: &wgpu::Device) -> Option<Arc<Table>> {
+        let info = device.adapter_info();
+        // SAFETY: nothing is destroyed through it.
+        let hal = unsafe { device.as_hal::<Vulkan>() }?;
+        // SAFETY: the device is alive. wgpu makes a fence of this kind only where timeline
+        // semaphores are enabled.
+        let fence = unsafe { hal.create_fence() }.ok()?;
+        let enabled = matches!(fence, hal::Fence::TimelineSemaphore(_));
+        // SAFETY: just made, and used by nobody.
+        unsafe { hal.destroy_fence(fence) };
+        let table = hal.raw_device();
+        let instance = hal.shared_instance().raw_instance();
+        let has = |name: &std::ffi::CStr| {
+            // SAFETY: a device of this instance, and a name that ends with a zero.
+            let found = unsafe { instance.get_device_proc_addr(table.handle(), name.as_ptr()) };
+            found.is_some()
+        };
+        // A device of Vulkan 1.1 has them under the extension's names only.
+        if !enabled || !has(c"vkWaitSemaphores") || !has(c"vkGetSemaphoreCounterValue") {
+            return None;
+        }
+        // SAFETY: the device's own physical device.
+        let families = unsafe {
+            instance.get_physical_device_queue_family_properties(hal.raw_physical_device())
+        };
+        let family = families.get(hal.queue_family_index() as usize);
+        Some(Arc::new(Table {
+            device: table.clone(),
+            spins: info.driver == "llvmpipe",
+            valid_bits: family.map_or(64, |family| family.timestamp_valid_bits),
+        }))
+    }
+
+    /// A new timeline semaphore, with the value 0.
+    pub(super) fn timeline(self: &Arc<Self>) -> Result<Timeline, Fault> {
+        let mut kind = vk::SemaphoreTypeCreateInfo::default()
+            .semaphore_type(vk::SemaphoreType::TIMELINE)
+            .initial_value(0);
+        let info = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
+        // SAFETY: the device is alive and has timeline semaphores; the chain is alive during the
+        // call.
+        let raw = unsafe { self.device.create_semaphore(&info, None) };
+        let raw = raw.map_err(|result| Fault {
+            call: "vkCreateSemaphore",
+            result,
+        })?;
+        Ok(Timeline {
+            table: self.clone(),
+            raw,
+        })
+    }
+
+    /// Blocks until one of `awaited` has its value, or until `timeout`: `false`. It may spin for a
+    /// moment, never longer, where the driver would.
+    pub(super) fn wait_any(
+        &self,
+        awaited: &[(&Timeline, u64)],
+        timeout: Duration,
+    ) -> Result<bool, Fault> {
+        let semaphores: Vec<_> = awaited.iter().map(|(timeline, _)| timeline.raw).collect();
+        let values: Vec<_> = awaited.iter().map(|(_, value)| *value).collect();
+        let info = vk::SemaphoreWaitInfo::default()
+            .flags(vk::SemaphoreWaitFlags::ANY)
+            .semaphores(&semaphores)
+            .values(&values);
+        let timeout = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        // SAFETY: timeline semaphores of this device, which their owners keep alive.
+        match unsafe { self.device.wait_semaphores(&info, timeout) } {
+            Ok(()) => Ok(true),
+            Err(vk::Result::TIMEOUT) => Ok(false),
+            Err(result) => Err(Fault {
+                call: "vkWaitSemaphores",
+                result,
+            }),
+        }
+    }
+}
+
+/// Whether the queue is that of the device.
+pub(super) fn belong_together(device: &wgpu::Device, queue: &wgpu::Queue) -> bool {
+    // SAFETY: nothing is destroyed through them, here and below.
+    let device = unsafe { device.as_hal::<Vulkan>() };
+    // SAFETY: as above.
+    let queue = unsafe { queue.as_hal::<Vulkan>() };
+    match (device, queue) {
+        (Some(device), Some(queue)) => {
+            device.raw_queue() == queue.as_raw()
+                && device.raw_device().handle() == queue.raw_device().handle()
+        }
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// A timeline semaphore of ours. Its owner calls [`destroy`](Timeline::destroy).
+pub(super) struct Timeline {
+    table: Arc<Table>,
+    raw: vk::Semaphore,
+}
+
+impl Timeline {
+    /// Its value. Never blocks.
+    pub(super) fn value(&self) -> Result<u64, Fault> {
+        /// No stream reaches this value. Some drivers report a lost device by such a value and the
+        /// result of a success ([Vulkan-ValidationLayers
+        /// #4566](https://github.com/KhronosGroup/Vulkan-ValidationLayers/issues/4566)).
+        const BEYOND: u64 = 1 << 63;
+        // SAFETY: a timeline semaphore of this device, which is alive.
+        let value = match unsafe { self.table.device.get_semaphore_counter_value(self.raw) } {
+            Ok(BEYOND..) => Err(vk::Result::ERROR_DEVICE_LOST),
+            other => other,
+        };
+        value.map_err(|result| Fault {
+            call: "vkGetSemaphoreCounterValue",
+            result,
+        })
+    }
+
+    /// Blocks until it has `value`, or until `deadline`.
+    pub(super) fn wait(&self, value: u64, deadline: Instant) -> Result<(), Fault> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.table.wait_any(&[(self, value)], left).map(drop)
+    }
+
+    /// Signals it from the host. Only a lost device refuses that.
+    pub(super) fn signal(&self, value: u64) {
+        let info = vk::SemaphoreSignalInfo::default()
+            .semaphore(self.raw)
+            .value(value);
+        // SAFETY: a timeline semaphore that only the host signals, with growing values.
+        let _ = unsafe { self.table.device.signal_semaphore(&info) };
+    }
+
+    pub(super) fn stage(&self, queue: &wgpu::Queue, value: u64) -> bool {
+        // SAFETY: the semaphore is alive until what signals it is complete (`counter.rs`).
+        let Some(queue) = (unsafe { queue.as_hal::<Vulkan>() }) else {
+            return false;
+        };
+        let replaced = queue.remove_signal_semaphore(self.raw);
+        queue.add_signal_semaphore(self.raw, Some(value));
+        replaced
+    }
+
+    pub(super) fn withdraw(&self, queue: &wgpu::Queue) -> bool {
+        // SAFETY: nothing is destroyed through it.
+        let queue = unsafe { queue.as_hal::<Vulkan>() };
+        queue.is_some_and(|queue| queue.remove_signal_semaphore(self.raw))
+    }
+
+    /// Destroys it. Called once, when nothing that uses it is pending.
+    pub(super) fn destroy(&self) {
+        // SAFETY: made by us of this device, which is alive; nobody uses it after.
+        unsafe { self.table.device.destroy_semaphore(self.raw, None) };
+    }
+}
