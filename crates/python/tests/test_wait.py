@@ -290,6 +290,22 @@ def test_a_cancelled_wait_is_gone(held):
     assert [event() for event in gone] == [None, None]
 
 
+def test_a_wait_that_is_over_keeps_nothing_alive(held, wait, completed):
+    events, gates = held(2)
+    gates[0].open()
+    events[0].synchronize(PATIENCE)
+    gone = [weakref.ref(event) for event in events]
+    gc.collect()
+    gc.disable()
+    try:
+        assert len(wait(events, 0.01).done) == 1
+        assert len(completed(events[:1], PATIENCE)) == 1
+        events.clear()
+        assert [event() for event in gone] == [None, None]
+    finally:
+        gc.enable()
+
+
 def test_a_loop_goes_on_meanwhile_and_no_thread_waits(held):
     events, gates = held(3)
 

@@ -1,8 +1,9 @@
 """Waiting for many events and markers, shaped like ``concurrent.futures`` and ``asyncio``."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import Generic, NamedTuple, Optional, TypeVar, Union
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from contextlib import closing
+from typing import Generic, NamedTuple, Optional, TypeVar, Union, cast
 
 from fencepost import _C, cuda, mps
 from fencepost._C import Event, Marker
@@ -14,6 +15,7 @@ ALL_COMPLETED = "ALL_COMPLETED"
 
 Waitable = Union[Event, cuda.Event, mps.Event, Marker]
 W = TypeVar("W", bound=Waitable)
+R = TypeVar("R")
 
 
 class DoneAndNotDone(NamedTuple):
@@ -24,7 +26,10 @@ class DoneAndNotDone(NamedTuple):
 
 
 class _Waits(Generic[W]):
-    """What is left of some events and markers, each of which is waited for once."""
+    """What is left of some events and markers, each of which is waited for once.
+
+    Blocking calls run the same coroutines as those in a loop. Theirs never suspend.
+    """
 
     def __init__(self, call: str, events: Iterable[W], timeout: Optional[float]) -> None:
         given = list(events)
@@ -36,6 +41,25 @@ class _Waits(Generic[W]):
             raise
         self.done: set[W] = set()
         self.native = _C._Waits(call, list(self.left.values()), timeout)
+        self.blocks = not call.endswith("_async")
+
+    async def until(self, return_when: str) -> DoneAndNotDone:
+        """Return once what was waited for has ended, or the limit has passed."""
+        # One that is cancelled leaves nothing behind.
+        with closing(self.native):
+            while self.left:
+                ended = await self.some()
+                self.take(ended)
+                if not ended or self.is_over(return_when, ended):
+                    break
+            return DoneAndNotDone(set(self.done), set(self.left.values()))
+
+    async def next(self) -> list[W]:
+        """Return the objects that ended next; raise TimeoutError where the limit has passed."""
+        ended = await self.some()
+        if not ended:
+            raise self.native.timed_out()
+        return self.take(ended)
 
     def take(self, ended: list[tuple[int, bool]]) -> list[W]:
         """Return the objects that have ended, which are no longer left."""
@@ -45,27 +69,33 @@ class _Waits(Generic[W]):
 
     def is_over(self, return_when: str, ended: list[tuple[int, bool]]) -> bool:
         """Return whether these ends are what was waited for."""
-        if return_when == FIRST_COMPLETED and self.done:
+        if return_when == FIRST_COMPLETED:
             return True
-        if return_when == FIRST_EXCEPTION and any(failed for _, failed in ended):
-            return True
-        return not self.left
-
-    def result(self) -> DoneAndNotDone:
-        return DoneAndNotDone(set(self.done), set(self.left.values()))
+        return return_when == FIRST_EXCEPTION and any(failed for _, failed in ended)
 
     async def some(self) -> list[tuple[int, bool]]:
-        """Return what ended next; nothing where the limit has passed or nothing is left."""
+        """Return what ended next; nothing where the limit has passed."""
+        if self.blocks:
+            return self.native.some()
         loop = asyncio.get_running_loop()
         while True:
             ended = self.native.look()
             seconds = self.native.left()
-            if ended or not self.left or seconds == 0:
+            if ended or seconds == 0:
                 return ended
             future: asyncio.Future[None] = loop.create_future()
             if self.native.wake(loop, future):
                 await asyncio.wait([future], timeout=seconds)
                 future.cancel()
+
+
+def _run(coroutine: Coroutine[object, None, R]) -> R:
+    """Return what a coroutine returns that never suspends."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return cast(R, end.value)
+    raise AssertionError("a blocking wait has suspended")
 
 
 def _check(return_when: str) -> None:
@@ -97,16 +127,7 @@ def wait(
     (3, 0)
     """
     _check(return_when)
-    waits = _Waits("wait", events, timeout)
-    try:
-        while waits.left:
-            ended = waits.native.some()
-            waits.take(ended)
-            if not ended or waits.is_over(return_when, ended):
-                break
-        return waits.result()
-    finally:
-        waits.native.close()
+    return _run(_Waits("wait", events, timeout).until(return_when))
 
 
 def as_completed(events: Iterable[W], timeout: Optional[float] = None) -> Iterator[W]:
@@ -127,14 +148,9 @@ def as_completed(events: Iterable[W], timeout: Optional[float] = None) -> Iterat
     waits = _Waits("as_completed", events, timeout)
 
     def ends() -> Iterator[W]:
-        try:
+        with closing(waits.native):
             while waits.left:
-                ended = waits.native.some()
-                if not ended:
-                    raise waits.native.timed_out()
-                yield from waits.take(ended)
-        finally:
-            waits.native.close()
+                yield from _run(waits.next())
 
     return ends()
 
@@ -153,17 +169,7 @@ async def wait_async(
     (3, 0)
     """
     _check(return_when)
-    waits = _Waits("wait_async", events, timeout)
-    try:
-        while waits.left:
-            ended = await waits.some()
-            waits.take(ended)
-            if not ended or waits.is_over(return_when, ended):
-                break
-        return waits.result()
-    finally:
-        # One that is cancelled leaves nothing behind.
-        waits.native.close()
+    return await _Waits("wait_async", events, timeout).until(return_when)
 
 
 def as_completed_async(events: Iterable[W], timeout: Optional[float] = None) -> AsyncIterator[W]:
@@ -179,14 +185,9 @@ def as_completed_async(events: Iterable[W], timeout: Optional[float] = None) -> 
     waits = _Waits("as_completed_async", events, timeout)
 
     async def ends() -> AsyncIterator[W]:
-        try:
+        with closing(waits.native):
             while waits.left:
-                ended = await waits.some()
-                if not ended:
-                    raise waits.native.timed_out()
-                for one in waits.take(ended):
+                for one in await waits.next():
                     yield one
-        finally:
-            waits.native.close()
 
     return ends()
