@@ -22,8 +22,8 @@ pub(crate) fn await_event(event: &Bound<'_, PyAny>, core: &Core) -> PyResult<Py<
 /// The same, for what is pending.
 pub(crate) fn await_pending(py: Python<'_>, pending: Option<Pending<'_>>) -> PyResult<Py<PyAny>> {
     let event_loop = py
-        .import(intern!(py, "asyncio"))?
-        .call_method0(intern!(py, "get_running_loop"))?;
+        .import(intern!(py, "fencepost._loops"))?
+        .call_method0(intern!(py, "running"))?;
     let Some(pending) = pending else {
         return Ok(PyTuple::empty(py).try_iter()?.into_any().unbind());
     };

@@ -288,8 +288,8 @@ impl CudaEvent {
         self.core.marker(py).map(PyMarker)
     }
 
-    /// Wait for what it holds when ``await`` is evaluated, in a running asyncio loop. PyTorch's
-    /// lacks this.
+    /// Wait for what it holds when ``await`` is evaluated, in a running loop of asyncio or
+    /// Trio. PyTorch's lacks this.
     fn __await__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         awaiting::await_event(slf.as_any(), &slf.get().core)
     }

@@ -271,7 +271,8 @@ impl PyEvent {
         self.core.marker(py).map(PyMarker)
     }
 
-    /// Wait for what it holds when ``await`` is evaluated, in a running asyncio loop.
+    /// Wait for what it holds when ``await`` is evaluated, in a running loop of asyncio or
+    /// Trio.
     fn __await__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         awaiting::await_event(slf.as_any(), &slf.get().core)
     }

@@ -125,7 +125,7 @@ impl PyMarker {
         py.detach(|| self.0.on_complete(callback)).map_err(to_py)
     }
 
-    /// Wait for it when ``await`` is evaluated, in a running asyncio loop.
+    /// Wait for it when ``await`` is evaluated, in a running loop of asyncio or Trio.
     fn __await__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let complete = py.detach(|| self.0.query()).map_err(to_py)?;
         let pending = (!complete).then(|| Pending::Marker(self.0.clone()));

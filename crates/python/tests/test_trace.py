@@ -17,6 +17,9 @@ import fencepost
 from conftest import PATIENCE, at_once
 from fencepost import Span, SpanRecord, Trace
 
+# Its ``repr`` has an address, by which pytest-xdist's processes would name the test differently.
+OBJECT = pytest.param(object(), id="object")
+
 
 def named(trace, name):
     """The only span of this name."""
@@ -145,7 +148,7 @@ def test_a_stream_is_what_record_takes_or_a_device_or_its_name(name, device):
     assert trace.summary().dropped == 0
 
 
-@pytest.mark.parametrize("wrong", [object(), 1.5, [1], {}, b"cuda:0"], ids=repr)
+@pytest.mark.parametrize("wrong", [OBJECT, 1.5, [1], {}, b"cuda:0"], ids=repr)
 def test_what_is_no_stream_is_a_type_error_that_names_the_argument(wrong):
     trace = Trace()
     span = trace.span("step", wrong)
@@ -161,7 +164,7 @@ def test_an_unknown_device_is_a_value_error():
         pass
 
 
-@pytest.mark.parametrize("wrong", [None, [1], {}, b"x", 1j, object()], ids=repr)
+@pytest.mark.parametrize("wrong", [None, [1], {}, b"x", 1j, OBJECT], ids=repr)
 def test_an_attribute_that_is_no_number_or_string_is_a_type_error_that_names_it(wrong):
     trace = Trace()
     with trace.span("step") as span:

@@ -39,9 +39,14 @@ def in_a_loop(events, timeout=None, return_when=ALL_COMPLETED):
     return asyncio.run(fencepost.wait_async(events, timeout, return_when))
 
 
-@pytest.fixture(params=[blocking, in_a_loop])
+def in_trio(events, timeout=None, return_when=ALL_COMPLETED):
+    trio = pytest.importorskip("trio")
+    return trio.run(fencepost.wait_async, events, timeout, return_when)
+
+
+@pytest.fixture(params=[blocking, in_a_loop, in_trio])
 def wait(request):
-    """``wait``, in both versions."""
+    """``wait``, in each version."""
     return request.param
 
 
@@ -56,9 +61,18 @@ def iterated_in_a_loop(events, timeout=None):
     return asyncio.run(main())
 
 
-@pytest.fixture(params=[iterated, iterated_in_a_loop])
+def iterated_in_trio(events, timeout=None):
+    trio = pytest.importorskip("trio")
+
+    async def main():
+        return [event async for event in fencepost.as_completed_async(events, timeout)]
+
+    return trio.run(main)
+
+
+@pytest.fixture(params=[iterated, iterated_in_a_loop, iterated_in_trio])
 def completed(request):
-    """``as_completed`` as a list, in both versions."""
+    """``as_completed`` as a list, in each version."""
     return request.param
 
 
@@ -290,7 +304,7 @@ def test_a_cancelled_wait_is_gone(held):
     assert [event() for event in gone] == [None, None]
 
 
-def test_a_wait_that_is_over_keeps_nothing_alive(held, wait, completed):
+def test_a_blocking_wait_that_is_over_keeps_nothing_alive(held):
     events, gates = held(2)
     gates[0].open()
     events[0].synchronize(PATIENCE)
@@ -298,8 +312,8 @@ def test_a_wait_that_is_over_keeps_nothing_alive(held, wait, completed):
     gc.collect()
     gc.disable()
     try:
-        assert len(wait(events, 0.01).done) == 1
-        assert len(completed(events[:1], PATIENCE)) == 1
+        assert len(fencepost.wait(events, 0.01).done) == 1
+        assert len(list(fencepost.as_completed(events[:1], PATIENCE))) == 1
         events.clear()
         assert [event() for event in gone] == [None, None]
     finally:

@@ -1,11 +1,10 @@
 """Waiting for many events and markers, shaped like ``concurrent.futures`` and ``asyncio``."""
 
-import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import closing
 from typing import Generic, NamedTuple, Optional, TypeVar, Union, cast
 
-from fencepost import _C, cuda, mps
+from fencepost import _C, _loops, cuda, mps
 from fencepost._C import Event, Marker
 
 # The same strings as in ``concurrent.futures`` and ``asyncio``, whose constants do too.
@@ -77,16 +76,15 @@ class _Waits(Generic[W]):
         """Return what ended next; nothing where the limit has passed."""
         if self.blocks:
             return self.native.some()
-        loop = asyncio.get_running_loop()
+        loop = _loops.running()
         while True:
             ended = self.native.look()
             seconds = self.native.left()
             if ended or seconds == 0:
                 return ended
-            future: asyncio.Future[None] = loop.create_future()
+            future = loop.create_future()
             if self.native.wake(loop, future):
-                await asyncio.wait([future], timeout=seconds)
-                future.cancel()
+                await _loops.wait(future, seconds)
 
 
 def _run(coroutine: Coroutine[object, None, R]) -> R:
@@ -160,7 +158,7 @@ async def wait_async(
     timeout: Optional[float] = None,
     return_when: str = ALL_COMPLETED,
 ) -> DoneAndNotDone:
-    """As ``wait``, in a running asyncio loop, which goes on meanwhile. No thread waits for it.
+    """As ``wait``, in a loop of asyncio or Trio, which goes on meanwhile. No thread waits for it.
 
     >>> import asyncio, fencepost
     >>> markers = [fencepost.Device("host").stream().record() for _ in range(3)]
@@ -173,7 +171,7 @@ async def wait_async(
 
 
 def as_completed_async(events: Iterable[W], timeout: Optional[float] = None) -> AsyncIterator[W]:
-    """As ``as_completed``, for ``async for`` in a running asyncio loop. No thread waits for it.
+    """As ``as_completed``, for ``async for`` in a loop of asyncio or Trio. No thread waits for it.
 
     >>> import asyncio, fencepost
     >>> markers = [fencepost.Device("host").stream().record() for _ in range(3)]
