@@ -299,7 +299,7 @@ impl Job<'_> {
 }
 
 /// An error before the run, rather than behind it.
-fn refuse_unwritable(path: &Path) -> Result<(), Stop> {
+pub(crate) fn refuse_unwritable(path: &Path) -> Result<(), Stop> {
     bindings::can_save_trace(path).map_err(|error| match error.kind() {
         ErrorKind::InvalidInput => Stop::Usage(format!("--trace: {error}")),
         _ => {

@@ -1,8 +1,11 @@
 //! `fencepost watch`: runs a program with the library of `crates/watch` in it, and prints what that
 //! reports.
 
+mod trace;
+
 use std::{
     collections::BTreeMap,
+    error::Error as _,
     ffi::{OsStr, OsString},
     fs::File,
     io::{BufRead as _, BufReader, Write},
@@ -27,7 +30,7 @@ use signal_hook::{
     iterator::{SignalsInfo, exfiltrator::WithRawSiginfo},
 };
 
-use crate::Stop;
+use crate::{Stop, run::refuse_unwritable};
 
 /// Signals, with who sent them.
 type Signals = SignalsInfo<WithRawSiginfo>;
@@ -66,6 +69,12 @@ pub(crate) struct Args {
     /// work then takes some microseconds longer
     #[arg(long)]
     lines: bool,
+
+    /// When the program ends, write what its threads called to this file, with waits of streams
+    /// as arrows: .pftrace for Perfetto, .json for Chrome, .svg for a picture. Each further process
+    /// has a file of its own beside it, with its number in the name
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
 
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -107,6 +116,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Stop> {
     }
     let library = library()?;
     let output = output(args.output.as_deref())?;
+    args.trace.as_deref().map_or(Ok(()), refuse_unwritable)?;
     let socket = Socket::open()?;
     let shared = Arc::new(Shared {
         output: Mutex::new(output),
@@ -124,7 +134,8 @@ pub(crate) fn run(args: &Args) -> Result<u8, Stop> {
         .env("LD_PRELOAD", preload(&library))
         .env("FENCEPOST_WATCH_SOCKET", &socket.path)
         .env("FENCEPOST_WATCH_AFTER", args.after.to_string())
-        .env("FENCEPOST_WATCH_LINES", if args.lines { "1" } else { "0" })
+        .env("FENCEPOST_WATCH_LINES", number(args.lines))
+        .env("FENCEPOST_WATCH_TRACE", number(args.trace.is_some()))
         .spawn();
     let mut child = child
         .map_err(|error| Stop::Usage(format!("{} cannot be started: {error}", name.display())))?;
@@ -133,7 +144,15 @@ pub(crate) fn run(args: &Args) -> Result<u8, Stop> {
     let status = child.wait();
     let status = status.map_err(|error| failed("the program cannot be waited for", &error))?;
     shared.finish(&program);
+    if let Some(path) = &args.trace {
+        shared.save_traces(path);
+    }
     Ok(code_of(status))
+}
+
+/// A switch, as a variable of the library.
+fn number(on: bool) -> &'static str {
+    if on { "1" } else { "0" }
 }
 
 /// The signals to handle. One that was ignored on entry stays so, as `nohup` and shells want it:
@@ -305,6 +324,8 @@ struct State {
     seen: usize,
     reports: usize,
     calls: u64,
+    /// For a trace, by connection.
+    traced: BTreeMap<usize, trace::Calls>,
 }
 
 /// How long the last messages may take after the program has ended.
@@ -344,7 +365,13 @@ impl Shared {
     }
 
     /// One message of a watched process.
-    fn take(&self, line: &str) {
+    fn take(&self, number: usize, line: &str) {
+        if line.starts_with(trace::BEGIN) {
+            if let Ok(message) = serde_json::from_str(line) {
+                self.state().traced.entry(number).or_default().add(message);
+            }
+            return;
+        }
         let Ok(message) = serde_json::from_str::<Value>(line) else {
             return;
         };
@@ -365,6 +392,24 @@ impl Shared {
             let pid = &message["pid"];
             let why = content.as_str().unwrap_or_default();
             self.say(kind, &format!("process {pid} cannot be watched: {why}"));
+        }
+    }
+
+    /// Writes a file for each process of which calls are known.
+    fn save_traces(&self, path: &Path) {
+        let traced = std::mem::take(&mut self.state().traced);
+        for (number, calls) in traced.into_values().enumerate() {
+            let file = trace::file(path, number, &calls);
+            let text = match calls.save(&file) {
+                Ok(()) => format!("the trace is in {}", file.display()),
+                Err(error) => {
+                    let why = error
+                        .source()
+                        .map_or(error.to_string(), ToString::to_string);
+                    format!("the trace is not saved as {}: {why}", file.display())
+                }
+            };
+            self.say("trace", &text);
         }
     }
 
@@ -465,7 +510,7 @@ fn read_from(stream: Arc<UnixStream>, shared: &Arc<Shared>) {
     let reader = shared.clone();
     let read = move || {
         for line in BufReader::new(&*stream).lines().map_while(Result::ok) {
-            reader.take(&line);
+            reader.take(number, &line);
         }
         reader.leaves(number);
     };

@@ -5,6 +5,8 @@
 mod cuda;
 #[path = "watch/programs.rs"]
 mod programs;
+#[path = "watch/trace.rs"]
+mod trace;
 
 use std::{
     path::{Path, PathBuf},
@@ -401,6 +403,12 @@ fn bad_arguments_get_one_line() {
             "the program no-such-program is not found",
         ),
         (&[], "./Cargo.toml", "is not found"),
+        (
+            &["--trace", "/nowhere/x.json"],
+            "true",
+            "cannot write /nowhere/x.json",
+        ),
+        (&["--trace", "x.txt"], "true", "names no format of a trace"),
     ] {
         let (code, said) = ended(&mut watch(folder.path(), options, &[program]));
         assert_eq!(code, Some(2), "{said}");

@@ -38,6 +38,22 @@ pub mod waits {
     pub use crate::waits::{End, Explanation, Mark, Node, Step, Stop, Waiter, What, tell, walk};
 }
 
+/// Files of traces whose content was collected elsewhere: `fencepost watch` draws other programs.
+#[cfg(feature = "trace")]
+pub mod pictures {
+    use std::{io, path::Path};
+
+    pub use crate::trace::picture::{
+        Arrow, ArrowEnd, Attribute, ClockReading, Kind, Mark, On, Picture, ProcessFacts, Slice,
+        State, Track, Value,
+    };
+
+    /// Writes `picture` as [`Trace::save`](crate::trace::Trace::save) writes a trace.
+    pub fn save(picture: &Picture, path: &Path) -> io::Result<()> {
+        crate::trace::save_picture(picture, path)
+    }
+}
+
 /// [`Event::record`], where that makes no new marker and drops none: at most when the event was
 /// last recorded on the same stream, of CUDA or Vulkan, and nobody else holds that marker.
 /// Otherwise, and if the driver refuses, it records nothing and returns `false`: `record` tells

@@ -11,6 +11,7 @@ use crate::{
     driver::{Driver, SUCCESS},
     place::{self, Line},
     seen::{self, Awaits, EventState, Inner, Stream, Thread},
+    traced::{self, Marker, Traced},
 };
 
 /// `CUpti_CallbackData`.
@@ -67,10 +68,11 @@ pub(crate) unsafe fn called(id: c_uint, data: *const CallbackData) {
             }
             return;
         }
-        if let Some(call) = call {
-            exit(call, id, data, thread);
-        }
+        let marker = call.map_or((0, 0), |call| exit(call, id, data, thread));
         if let Some(thread) = thread {
+            if traced::is_on() {
+                thread.keep(call, data, marker);
+            }
             // Last: while the thread is inside, nobody relies on what the event held before.
             thread.exit();
         }
@@ -100,7 +102,41 @@ impl Thread {
         self.name
             .store(data.function_name.cast_mut(), Ordering::Relaxed);
         self.entered.store(seen::now(), Ordering::Relaxed);
+        if traced::is_on() {
+            self.begun.store(traced::now(), Ordering::Relaxed);
+        }
         self.inside.store(id, Ordering::Release);
+    }
+
+    /// Keeps the call that it has returned from, for a trace. `marker` is what it recorded or
+    /// awaited.
+    #[cold]
+    fn keep(&self, call: Option<&Call>, data: &CallbackData, marker: Marker) {
+        let is = |kind| call.is_some_and(|call| call.kind == kind);
+        let tid = self.tid.load(Ordering::Relaxed);
+        let kernel = match is(Kind::Launch) {
+            // SAFETY: for a launch, CUPTI gives the kernel's name or null
+            true => unsafe { traced::kernel(data.symbol, seen::modules_unloaded()) },
+            false => 0,
+        };
+        let stream = match self.stream.load(Ordering::Relaxed) {
+            usize::MAX => 0,
+            handle => seen::number_of(data.context, handle, tid),
+        };
+        let marker_of = |kind| if is(kind) { marker } else { (0, 0) };
+        let call = Traced {
+            tid,
+            name: data.function_name.expose_provenance(),
+            start: self.begun.load(Ordering::Relaxed),
+            end: traced::now(),
+            stream,
+            kernel,
+            recorded: marker_of(Kind::Record),
+            awaited: marker_of(Kind::Wait),
+            // SAFETY: after the call, it is a pointer to its result
+            code: unsafe { data.returned.as_ref() }.map_or(SUCCESS, |&code| code),
+        };
+        traced::keep(&self.traced, call);
     }
 
     #[inline]
@@ -171,7 +207,8 @@ fn enter(call: &Call, data: &CallbackData, stream: Option<usize>, thread: Option
     }
 }
 
-fn exit(call: &Call, id: u32, data: &CallbackData, thread: Option<&Thread>) {
+/// Returns what the call recorded, or made its stream wait for.
+fn exit(call: &Call, id: u32, data: &CallbackData, thread: Option<&Thread>) -> Marker {
     // SAFETY: after the call, it is a pointer to its result
     let code = unsafe { data.returned.as_ref() }.map_or(SUCCESS, |&code| code);
     let succeeded = code == SUCCESS;
@@ -196,7 +233,7 @@ fn exit(call: &Call, id: u32, data: &CallbackData, thread: Option<&Thread>) {
                 thread.has_waited(succeeded);
             }
         }
-        _ if !succeeded => return,
+        _ if !succeeded => return (0, 0),
         Kind::Create => create(call, data),
         Kind::OpenEvent => {
             // SAFETY: the first parameter is a pointer to the event that the call has made
@@ -207,17 +244,19 @@ fn exit(call: &Call, id: u32, data: &CallbackData, thread: Option<&Thread>) {
         }
         _ => {}
     }
+    let mut marker = (0, 0);
     if call.kind.submits()
         && let Some(handle) = handle
         && let Some(entry) = seen::stream(data.context, handle)
     {
         let at = thread.map_or_else(seen::now, |thread| thread.entered.load(Ordering::Relaxed));
-        submitted(call, data, entry, at);
+        marker = submitted(call, data, entry, at);
     }
     if let Some(thread) = thread {
         let moves = thread.moves.load(Ordering::Relaxed) + 1;
         thread.moves.store(moves, Ordering::Relaxed);
     }
+    marker
 }
 
 fn create(call: &Call, data: &CallbackData) {
@@ -235,8 +274,8 @@ fn create(call: &Call, data: &CallbackData) {
     }
 }
 
-/// Work of `call` was submitted to a stream.
-fn submitted(call: &Call, data: &CallbackData, entry: &'static Stream, at: u64) {
+/// Work of `call` was submitted to a stream. Returns what it recorded or waits for.
+fn submitted(call: &Call, data: &CallbackData, entry: &'static Stream, at: u64) -> Marker {
     let line = (place::line(), at);
     match call.kind {
         Kind::Launch => {
@@ -246,8 +285,8 @@ fn submitted(call: &Call, data: &CallbackData, entry: &'static Stream, at: u64) 
                 unsafe { inner.launched(data.symbol) };
             }
         }
-        Kind::Record => record(call, data, entry, line),
-        Kind::Wait => wait(data, entry, line),
+        Kind::Record => return record(call, data, entry, line),
+        Kind::Wait => return wait(data, entry, line),
         Kind::Host => stop(entry, call.kind, Awaits::Host, line),
         Kind::WaitSemaphore => stop(entry, call.kind, Awaits::Semaphore, line),
         Kind::MemoryOperations => stop(entry, call.kind, Awaits::Values, line),
@@ -265,6 +304,7 @@ fn submitted(call: &Call, data: &CallbackData, entry: &'static Stream, at: u64) 
         }
         _ => {}
     }
+    (0, 0)
 }
 
 fn stop(entry: &'static Stream, kind: Kind, awaits: Awaits, line: (Line, u64)) {
@@ -277,7 +317,7 @@ fn stop(entry: &'static Stream, kind: Kind, awaits: Awaits, line: (Line, u64)) {
 /// `CU_EVENT_RECORD_EXTERNAL`, and `CU_EVENT_WAIT_EXTERNAL`.
 const EXTERNAL: c_uint = 1;
 
-fn record(call: &Call, data: &CallbackData, entry: &'static Stream, line: (Line, u64)) {
+fn record(call: &Call, data: &CallbackData, entry: &'static Stream, line: (Line, u64)) -> Marker {
     // SAFETY: the first parameter is the event
     let event: usize = unsafe { field(data, 0) };
     let with_flags = call.name == "cuEventRecordWithFlags";
@@ -292,19 +332,23 @@ fn record(call: &Call, data: &CallbackData, entry: &'static Stream, line: (Line,
     };
     drop(inner);
     seen::set_event(event, state);
+    match state {
+        EventState::Recorded(mark) => (mark.stream.number, mark.value),
+        _ => (0, 0),
+    }
 }
 
-fn wait(data: &CallbackData, entry: &'static Stream, line: (Line, u64)) {
+fn wait(data: &CallbackData, entry: &'static Stream, line: (Line, u64)) -> Marker {
     // SAFETY: the second parameter is the event
     let event: usize = unsafe { field(data, 8) };
     let state = seen::awaited(event);
     let mut inner = entry.0.lock();
     if let Some(EventState::Captured(capture)) = state {
         inner.capture = capture;
-        return;
+        return (0, 0);
     }
     let Some(position) = inner.submit(Kind::Wait, line) else {
-        return;
+        return (0, 0);
     };
     let awaits = match state {
         Some(EventState::Recorded(mark)) => Awaits::Marker(mark),
@@ -315,6 +359,10 @@ fn wait(data: &CallbackData, entry: &'static Stream, line: (Line, u64)) {
         }
     };
     inner.stop_at(position, awaits, line.0);
+    match awaits {
+        Awaits::Marker(mark) => (mark.stream.number, mark.value),
+        _ => (0, 0),
+    }
 }
 
 fn begin_capture(context: usize, handle: Option<usize>, succeeded: bool) {

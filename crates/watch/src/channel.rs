@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 /// The variable that names the socket.
 pub(crate) const SOCKET: &str = "FENCEPOST_WATCH_SOCKET";
@@ -32,6 +32,14 @@ pub(crate) fn wake() {
         // SAFETY: it is our socket
         unsafe { libc::shutdown(descriptor, libc::SHUT_RD) };
     }
+}
+
+/// A message. `fencepost watch` knows some by how their lines begin.
+#[derive(Serialize)]
+struct Line<'a, M> {
+    kind: &'a str,
+    pid: u32,
+    message: M,
 }
 
 #[derive(Debug)]
@@ -71,14 +79,14 @@ impl Channel {
         identity(self.stream.as_raw_fd()) == Some(self.identity)
     }
 
-    pub(crate) fn send(&mut self, kind: &str, message: Value) {
-        let line = json!({
-            "kind": kind,
-            "pid": std::process::id(),
-            "message": message,
-        });
-        if self.is_ours() {
-            self.write(format!("{line}\n").as_bytes());
+    pub(crate) fn send(&mut self, kind: &str, message: impl Serialize) {
+        let pid = std::process::id();
+        let line = Line { kind, pid, message };
+        if self.is_ours()
+            && let Ok(mut line) = serde_json::to_vec(&line)
+        {
+            line.push(b'\n');
+            self.write(&line);
         }
     }
 

@@ -15,14 +15,15 @@
 //!
 //! From bottom to top:
 //!
-//! 1. `lock`, `asked`, `place` and `calls`: which calls are followed, and where their streams are.
+//! 1. `lock`, `asked`, `place`, `traced` and `calls`: which calls are followed, and where their
+//!    streams are.
 //! 2. `seen`: what was seen of streams, events and threads.
 //! 3. `callback`: writes to it, on the program's threads.
 //! 4. `driver` and `asking`: asks the driver how far its streams are, on a thread of its own.
 //! 5. `account` and `report`: who waits for what, by the graph that fencepost's timeouts use, and
 //!    its telling.
-//! 6. `cupti`, `channel` and `watcher`: CUPTI, the socket to `fencepost watch`, and the thread that
-//!    decides when to report.
+//! 6. `cupti`, `channel`, `batch` and `watcher`: CUPTI, the socket to `fencepost watch`, what a
+//!    trace is sent there, and the thread that decides when to report.
 #![cfg(target_os = "linux")]
 #![deny(unsafe_op_in_unsafe_fn)]
 
@@ -32,6 +33,8 @@ mod account;
 mod asked;
 #[cfg(not(loom))]
 mod asking;
+#[cfg(not(loom))]
+mod batch;
 #[cfg(not(loom))]
 mod callback;
 #[cfg(not(loom))]
@@ -52,6 +55,8 @@ mod place;
 mod report;
 #[cfg(not(loom))]
 mod seen;
+#[cfg(not(loom))]
+mod traced;
 #[cfg(not(loom))]
 mod watcher;
 

@@ -1,6 +1,11 @@
 //! The report, as text of 80 columns and as JSON.
 
-use std::{ffi::CStr, fmt::Write as _, sync::atomic::Ordering, time::Duration};
+use std::{
+    ffi::{CStr, c_char},
+    fmt::Write as _,
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use fencepost::bindings::duration_in_words;
 use serde::Serialize;
@@ -314,7 +319,11 @@ fn thread_reports(account: &Account, long: Duration) -> Vec<ThreadReport> {
 
 /// The name of the function that the thread is in.
 fn call_name(thread: &Thread) -> String {
-    let name = thread.name.load(Ordering::Relaxed);
+    function_name(thread.name.load(Ordering::Relaxed))
+}
+
+/// The name of a function, as CUPTI gave it to a callback.
+pub(crate) fn function_name(name: *const c_char) -> String {
     if name.is_null() {
         return "the driver".into();
     }
@@ -342,7 +351,7 @@ fn remark(call: &str, submits: bool) -> Option<&'static str> {
         .then_some("unloading a module waits for streams that have work")
 }
 
-fn thread_name(tid: i32) -> String {
+pub(crate) fn thread_name(tid: i32) -> String {
     let name = std::fs::read_to_string(format!("/proc/self/task/{tid}/comm"));
     name.map_or_else(|_| "ended".into(), |name| name.trim().to_owned())
 }
@@ -414,6 +423,12 @@ fn never_recorded_lines(account: &Account) -> Vec<String> {
     lines.dedup();
     lines.truncate(4);
     lines
+}
+
+/// The program's own name.
+pub(crate) fn process_name() -> String {
+    let name = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
+    name.trim().to_owned()
 }
 
 /// The program's command line.

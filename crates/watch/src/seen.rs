@@ -27,6 +27,7 @@ use crate::{
     calls::{self, Kind, PER_THREAD},
     lock::Lock,
     place::Line,
+    traced::Traced,
 };
 
 /// How many records a stream keeps: they are written in turn, so few of them stay in the cache.
@@ -375,12 +376,23 @@ pub(crate) fn stream(context: usize, handle: usize) -> Option<&'static Stream> {
 }
 
 fn key(context: usize, handle: usize) -> Key {
+    key_of(context, handle, tid)
+}
+
+fn key_of(context: usize, handle: usize, tid: impl FnOnce() -> i32) -> Key {
     match handle {
         PER_THREAD => (context, handle, tid()),
         // The handle of a stream that was made is the same whatever context is current.
         0 => (context, handle, 0),
         _ => (0, handle, 0),
     }
+}
+
+/// The number of the stream that a thread means by a handle; 0 where it was not seen.
+pub(crate) fn number_of(context: usize, handle: usize, tid: i32) -> u64 {
+    let streams = STREAMS_SEEN.lock();
+    let entry = streams.by_key.get(&key_of(context, handle, || tid));
+    entry.map_or(0, |entry| entry.0.lock().number)
 }
 
 /// A stream was made.
@@ -443,6 +455,11 @@ pub(crate) fn streams() -> Vec<&'static Stream> {
 
 pub(crate) fn unloaded() {
     UNLOADED.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How many modules were unloaded.
+pub(crate) fn modules_unloaded() -> u64 {
+    UNLOADED.load(Ordering::Relaxed)
 }
 
 impl Inner {
@@ -668,6 +685,9 @@ pub(crate) struct Thread {
     pub(crate) stream: AtomicUsize,
     pub(crate) context: AtomicUsize,
     pub(crate) entered: AtomicU64,
+    /// When it entered the call, and the calls that it has returned from, for a trace.
+    pub(crate) begun: AtomicU64,
+    pub(crate) traced: Lock<Vec<Traced>>,
     /// How many calls it has made. Only the thread writes it.
     pub(crate) calls: AtomicU64,
     /// How many of them submitted work, or waited for some.

@@ -14,11 +14,12 @@ use serde_json::json;
 use crate::{
     account::Account,
     asking::{Asker, Facts},
+    batch::Sender,
     callback::{self, FOLLOWS},
     channel::{self, Channel},
     cupti, place,
     report::Report,
-    seen,
+    seen, traced,
 };
 
 /// The variable that says after how many seconds without a movement a report is made.
@@ -28,6 +29,9 @@ const AFTER: &str = "FENCEPOST_WATCH_AFTER";
 const ANSWER: Duration = Duration::from_secs(2);
 /// How long the end of the process waits for the last report.
 const LAST: Duration = Duration::from_secs(5);
+
+/// How often calls are sent for a trace. What is not sent is lost where a signal ends the process.
+const TRACED: Duration = Duration::from_millis(50);
 
 /// Whether this process is a forked child, which has none of the threads.
 static CHILD: AtomicBool = AtomicBool::new(false);
@@ -59,6 +63,7 @@ pub(crate) fn start() {
         return;
     };
     place::start();
+    traced::start();
     if let Err(why) = cupti::start() {
         channel.send("trouble", json!(why));
     } else {
@@ -141,6 +146,7 @@ extern "C" fn at_exit() {
 struct Watch {
     channel: Channel,
     asker: Asker,
+    sender: Sender,
     after: Duration,
     /// How many moves there were, and how far the streams had come.
     seen: (u64, u64),
@@ -155,6 +161,7 @@ impl Watch {
         Watch {
             channel,
             asker,
+            sender: Sender::default(),
             after: Duration::try_from_secs_f64(after.unwrap_or(30.0)).unwrap_or(Duration::MAX),
             seen: (0, 0),
             still: None,
@@ -163,9 +170,14 @@ impl Watch {
     }
 
     fn run(mut self) {
-        let tick = (self.after / 8).clamp(Duration::from_millis(20), Duration::from_millis(500));
+        let mut tick =
+            (self.after / 8).clamp(Duration::from_millis(20), Duration::from_millis(500));
+        if traced::is_on() {
+            tick = tick.min(TRACED);
+        }
         loop {
             let asked = self.channel.is_asked(tick);
+            self.trace();
             if end().begun.lock().unwrap_or_else(PoisonError::into_inner).0 {
                 self.last();
                 return;
@@ -181,6 +193,13 @@ impl Watch {
                 self.report("asked for a report".into(), facts, answered);
             }
             self.look();
+        }
+    }
+
+    /// Sends what was called since it last did, for a trace.
+    fn trace(&mut self) {
+        if let Some(batch) = self.sender.take() {
+            self.channel.send("calls", batch);
         }
     }
 
@@ -227,6 +246,7 @@ impl Watch {
     }
 
     fn last(&mut self) {
+        self.trace();
         let (facts, answered) = self.asker.ask(ANSWER);
         let report = Report::new(
             "at the end".into(),

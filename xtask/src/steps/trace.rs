@@ -16,15 +16,18 @@ pub(super) fn steps() -> Vec<Step> {
         name: "trace",
         parts: &["trace"],
         lane: Lane::Main,
-        device: "host",
+        device: "host, cuda (stand-in)",
         proves: "Perfetto's own reader finds every slice and every arrow of saved traces, also of \
-                 joined ones",
+                 joined ones and of fencepost watch",
         count: Count::Libtest,
         ready: || node().and_then(|()| processor(&Workspace::find()).map(|_| ())),
         tasks: |w| {
             Ok(vec![Task::Programs(Programs {
                 build: everything(w),
-                chosen: |folder, name| is_library(folder) && name == "fencepost",
+                chosen: |folder, name| {
+                    let watches = cfg!(target_os = "linux") && folder.starts_with("crates/cli");
+                    is_library(folder) && name == "fencepost" || watches && name == "watch"
+                },
                 prepare: |w, test| {
                     test.args(["--include-ignored", "trace::"]);
                     test.env("FENCEPOST_TRACE_PROCESSOR", bundle(w));

@@ -93,6 +93,8 @@ mod messages;
 mod names;
 mod pending;
 mod perfetto;
+// Public for `bindings` alone.
+#[allow(missing_docs)]
 pub(crate) mod picture;
 mod recorder;
 #[cfg(all(test, not(loom)))]
@@ -116,7 +118,7 @@ use std::{
 
 #[cfg(feature = "tracing-layer")]
 pub use self::layer::TraceLayer;
-pub(crate) use self::save::can_save;
+pub(crate) use self::save::{can_save, save as save_picture};
 use self::{
     pending::Begun,
     recorder::{Pair, Recorder},

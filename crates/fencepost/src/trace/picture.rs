@@ -9,36 +9,53 @@
 
 use std::ops::Range;
 
+use super::clocks::{Reading, unique};
+
 /// Everything that a trace has collected at one moment.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Picture {
-    pub(crate) process: ProcessFacts,
-    pub(crate) clocks: ClockReading,
-    pub(crate) tracks: Vec<Track>,
+pub struct Picture {
+    pub process: ProcessFacts,
+    pub clocks: ClockReading,
+    pub tracks: Vec<Track>,
     /// In the order of track, then of start; of equal starts, the one that was begun first comes
     /// first. So where slices of a track nest, the outer is in front of the inner. They may overlap
     /// without nesting: on a stream that several threads use, or where a span of a thread was ended
     /// out of order or on another thread.
-    pub(crate) slices: Vec<Slice>,
+    pub slices: Vec<Slice>,
     /// In the order of track, then of time.
-    pub(crate) marks: Vec<Mark>,
-    pub(crate) arrows: Vec<Arrow>,
+    pub marks: Vec<Mark>,
+    pub arrows: Vec<Arrow>,
     /// Each text once: names of slices, marks and attributes, values of attributes, failures.
-    pub(crate) texts: Vec<String>,
-    pub(crate) attributes: Vec<Attribute>,
+    pub texts: Vec<String>,
+    pub attributes: Vec<Attribute>,
     /// How many spans and marks are missing: there was no room for them, or they could not be
     /// recorded.
-    pub(crate) dropped: u64,
+    pub dropped: u64,
+}
+
+impl Picture {
+    /// An empty one, of a process and as of now.
+    pub fn of_process(pid: u32, name: String) -> Picture {
+        Picture {
+            process: ProcessFacts {
+                pid,
+                name,
+                unique: unique(),
+            },
+            clocks: Reading::now().clocks,
+            ..Picture::default()
+        }
+    }
 }
 
 /// The process that a trace was collected in.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ProcessFacts {
-    pub(crate) pid: u32,
-    pub(crate) name: String,
+pub struct ProcessFacts {
+    pub pid: u32,
+    pub name: String,
     /// Tells this process and trace from all others, also from those with the same `pid`: for the
     /// identifiers in files that are joined.
-    pub(crate) unique: u64,
+    pub unique: u64,
 }
 
 /// The clocks of the host at one moment, in nanoseconds: `CLOCK_BOOTTIME`, `CLOCK_MONOTONIC` and
@@ -48,22 +65,22 @@ pub(crate) struct ProcessFacts {
 /// moved so that it was the time since 1970 when the trace was made, and `monotonic` is the same
 /// number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ClockReading {
-    pub(crate) boottime: i64,
-    pub(crate) monotonic: i64,
-    pub(crate) realtime: i64,
+pub struct ClockReading {
+    pub boottime: i64,
+    pub monotonic: i64,
+    pub realtime: i64,
 }
 
 /// One row: what happened on a stream or on a thread.
 #[derive(Clone, Debug)]
-pub(crate) struct Track {
+pub struct Track {
     /// As in `stream 3 "load"`, or a thread's name.
-    pub(crate) name: String,
-    pub(crate) kind: Kind,
+    pub name: String,
+    pub kind: Kind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// A stream of the device of this name: `cuda:0`.
     Stream { device: String },
     /// A thread of the process, by its number in the system where that has one.
@@ -72,27 +89,27 @@ pub(crate) enum Kind {
 
 /// A span.
 #[derive(Clone, Debug)]
-pub(crate) struct Slice {
-    pub(crate) track: u32,
+pub struct Slice {
+    pub track: u32,
     /// Of a text.
-    pub(crate) name: u32,
-    pub(crate) start: i64,
+    pub name: u32,
+    pub start: i64,
     /// Never earlier than `start`. Of a span that is not complete, the last moment that is known of
     /// it: when the failure was seen, or when the picture was taken.
-    pub(crate) end: i64,
-    pub(crate) state: State,
+    pub end: i64,
+    pub state: State,
     /// The device's clock at the start and at the end, where it counts ticks that can be read, and
     /// the span is complete.
-    pub(crate) ticks: Option<(u64, u64)>,
+    pub ticks: Option<(u64, u64)>,
     /// How far `start` and `end` may be from the truth on this axis, in nanoseconds, or the
     /// largest number for more. The length of the slice is far more exact than that.
-    pub(crate) uncertainty: u32,
+    pub uncertainty: u32,
     /// Of attributes.
-    pub(crate) attributes: Range<u32>,
+    pub attributes: Range<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub enum State {
     Complete,
     /// The stream failed; the number is of the text that says why.
     Failed(u32),
@@ -102,50 +119,50 @@ pub(crate) enum State {
 
 /// One moment.
 #[derive(Clone, Debug)]
-pub(crate) struct Mark {
-    pub(crate) track: u32,
+pub struct Mark {
+    pub track: u32,
     /// Of a text.
-    pub(crate) name: u32,
-    pub(crate) time: i64,
-    pub(crate) state: State,
-    pub(crate) ticks: Option<u64>,
+    pub name: u32,
+    pub time: i64,
+    pub state: State,
+    pub ticks: Option<u64>,
     /// As in [`Slice`].
-    pub(crate) uncertainty: u32,
+    pub uncertainty: u32,
     /// Of attributes.
-    pub(crate) attributes: Range<u32>,
+    pub attributes: Range<u32>,
 }
 
 /// A wait: from what was awaited to what waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Arrow {
-    pub(crate) from: ArrowEnd,
-    pub(crate) to: ArrowEnd,
+pub struct Arrow {
+    pub from: ArrowEnd,
+    pub to: ArrowEnd,
 }
 
 /// Every arrow begins and ends at a slice or a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ArrowEnd {
-    pub(crate) track: u32,
+pub struct ArrowEnd {
+    pub track: u32,
     /// Within the slice, or that of the mark.
-    pub(crate) time: i64,
-    pub(crate) on: On,
+    pub time: i64,
+    pub on: On,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum On {
+pub enum On {
     Slice(u32),
     Mark(u32),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Attribute {
+pub struct Attribute {
     /// Of a text.
-    pub(crate) name: u32,
-    pub(crate) value: Value,
+    pub name: u32,
+    pub value: Value,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Value {
+pub enum Value {
     Signed(i64),
     Unsigned(u64),
     /// Any, also an infinite one and NaN.

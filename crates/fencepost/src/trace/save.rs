@@ -77,7 +77,7 @@ impl Trace {
 
 /// Writes `picture` to `path`, in the format that its suffix names. What was there stays until the
 /// new file is whole.
-pub(super) fn save(picture: &Picture, path: &Path) -> io::Result<()> {
+pub(crate) fn save(picture: &Picture, path: &Path) -> io::Result<()> {
     let write = writer(path)?;
     replace(picture, path, write).map_err(|source| {
         let path = path.to_owned();
