@@ -11,6 +11,10 @@
 
 use std::sync::{Arc, Weak};
 
+#[cfg(target_vendor = "apple")]
+use super::metal as native;
+#[cfg(not(target_vendor = "apple"))]
+use super::vulkan as native;
 use super::{gpu::Gpu, queue::SharedQueue, stream::WgpuStream};
 use crate::{
     bracket,
@@ -61,7 +65,8 @@ impl WgpuDevice {
     }
 
     fn is_of(&self, device: &wgpu::Device, queue: &wgpu::Queue) -> bool {
-        *self.gpu.device == *device && *self.default.queue.raw == *queue
+        // wgpu compares the numbers that its instances give: two instances give the same ones.
+        *self.gpu.device == *device && native::is_one(&self.default.queue.raw, queue)
     }
 }
 

@@ -9,21 +9,45 @@ use super::gpu::Gpu;
 use crate::{
     exit::at_exit_of_use,
     fork::PerProcess,
-    sync::{Mutex, lock, sleep},
+    sync::{AtomicBool, Mutex, Ordering, lock, sleep},
 };
 
-static ALL: PerProcess<Mutex<Vec<Weak<Gpu>>>> = PerProcess::new();
+static ALL: PerProcess<Mutex<Vec<Known>>> = PerProcess::new();
 
-fn all() -> &'static Mutex<Vec<Weak<Gpu>>> {
+fn all() -> &'static Mutex<Vec<Known>> {
     ALL.get_or_make(|_| Mutex::new(Vec::new()))
+}
+
+struct Known {
+    gpu: Weak<Gpu>,
+    destroyed: Arc<AtomicBool>,
+}
+
+/// Tells that a device is destroyed: it is dropped behind all else of it. From when the last owner
+/// begins to drop a device, a `Weak` of it is of no use.
+pub(super) struct Destroyed(Arc<AtomicBool>);
+
+impl Destroyed {
+    pub(super) fn not_yet() -> Destroyed {
+        Destroyed(Arc::new(AtomicBool::new(false)))
+    }
+}
+
+impl Drop for Destroyed {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 /// Has the device's watcher return from the driver before the process ends: a thread that is still
 /// inside a driver or layer when that cleans up crashes.
 pub(super) fn leave_at_exit(gpu: &Arc<Gpu>) {
     let mut all = lock(all());
-    all.retain(|gpu| gpu.strong_count() > 0);
-    all.push(Arc::downgrade(gpu));
+    all.retain(|known| !known.destroyed.load(Ordering::Acquire));
+    all.push(Known {
+        gpu: Arc::downgrade(gpu),
+        destroyed: gpu.destroyed.0.clone(),
+    });
     drop(all);
     used();
 }
@@ -35,19 +59,33 @@ pub(super) fn used() {
     at_exit_of_use(&USES, leave);
 }
 
+/// The watcher's thread is about to take a device apart, which a layer may do with what it has
+/// registered an exit handler for since.
+pub(super) fn will_be_destroyed() {
+    at_exit_of_use(&AtomicU64::new(0), leave);
+}
+
+/// Waits for a moment only: a driver that does not return must not keep the process alive.
+fn wait_until(over: impl Fn() -> bool) {
+    for _ in 0..200 {
+        if over() {
+            break;
+        }
+        sleep(Duration::from_millis(1));
+    }
+}
+
 extern "C" fn leave() {
     let Ok(all) = all().try_lock() else {
         return;
     };
-    for gpu in all.iter().filter_map(Weak::upgrade) {
+    for known in all.iter() {
+        let Some(gpu) = known.gpu.upgrade() else {
+            wait_until(|| known.destroyed.load(Ordering::Acquire));
+            continue;
+        };
         if !gpu.is_gone() {
-            // For a moment only: a driver that does not return must not keep the process alive.
-            for _ in 0..200 {
-                if gpu.leave() {
-                    break;
-                }
-                sleep(Duration::from_millis(1));
-            }
+            wait_until(|| gpu.leave());
         }
         gpu.exit();
         // Its drop would call the driver.

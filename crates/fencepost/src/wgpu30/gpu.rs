@@ -40,6 +40,8 @@ pub(crate) struct Gpu {
     closed: Loss,
     /// Whether the process is ending, and its driver may be taken apart.
     exiting: AtomicBool,
+    /// The last of the fields.
+    pub(super) destroyed: exit::Destroyed,
 }
 
 impl Gpu {
@@ -83,6 +85,7 @@ impl Gpu {
             lost: Loss::new(),
             closed: Loss::new(),
             exiting: AtomicBool::new(false),
+            destroyed: exit::Destroyed::not_yet(),
         });
         exit::leave_at_exit(&gpu);
         Ok(gpu)

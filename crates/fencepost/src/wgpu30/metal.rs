@@ -4,6 +4,17 @@ use objc2::{rc::Retained, runtime::ProtocolObject};
 use objc2_metal::{MTLDevice as _, MTLSharedEvent};
 use wgpu::hal::api::Metal;
 
+/// Whether the two are one queue. Where they are not Metal's, nothing but wgpu can tell.
+pub(super) fn is_one(one: &wgpu::Queue, two: &wgpu::Queue) -> bool {
+    // SAFETY: nothing is destroyed through them.
+    let hal = [one, two].map(|queue| unsafe { queue.as_hal::<Metal>() });
+    match hal {
+        [Some(one), Some(two)] => std::ptr::eq(one.as_raw(), two.as_raw()),
+        [None, None] => one == two,
+        _ => false,
+    }
+}
+
 pub(super) struct Event(Retained<ProtocolObject<dyn MTLSharedEvent>>);
 
 impl Event {

@@ -2,7 +2,7 @@
 
 use std::{mem::ManuallyDrop, sync::Arc};
 
-use super::{gpu::Gpu, watcher::Watch};
+use super::{exit, gpu::Gpu, watcher::Watch};
 
 pub(super) struct SharedQueue {
     pub(super) raw: ManuallyDrop<wgpu::Queue>,
@@ -27,6 +27,7 @@ impl Drop for SharedQueue {
         }
         // SAFETY: dropped once, here, and not used after.
         let raw = unsafe { ManuallyDrop::take(&mut self.raw) };
+        exit::will_be_destroyed();
         // If no thread can be started, it lives until the process ends.
         let _ = self.gpu.watch(Watch::queue(&self.gpu, raw));
     }

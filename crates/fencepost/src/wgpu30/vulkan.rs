@@ -132,6 +132,19 @@ pub(super) fn belong_together(device: &wgpu::Device, queue: &wgpu::Queue) -> boo
     }
 }
 
+/// Whether the two are one queue. Where they are not Vulkan's, nothing but wgpu can tell.
+pub(super) fn is_one(one: &wgpu::Queue, two: &wgpu::Queue) -> bool {
+    // SAFETY: nothing is destroyed through them.
+    let hal = [one, two].map(|queue| unsafe { queue.as_hal::<Vulkan>() });
+    match hal {
+        [Some(one), Some(two)] => {
+            one.as_raw() == two.as_raw() && one.raw_device().handle() == two.raw_device().handle()
+        }
+        [None, None] => one == two,
+        _ => false,
+    }
+}
+
 /// A timeline semaphore of ours. Its owner calls [`destroy`](Timeline::destroy).
 pub(super) struct Timeline {
     table: Arc<Table>,

@@ -1,0 +1,282 @@
+//! What programs do wrong with wgpu, or do beside this library: errors that say so, and no hang.
+#![cfg(all(feature = "wgpu30", not(loom)))]
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use fencepost::{Error, Event, Marker, synchronize_all_timeout, wgpu30, wgpu30::wgpu};
+
+mod common;
+#[path = "common/wgpu.rs"]
+mod gpus;
+
+use gpus::{Gpu, gpu, open, ready, wanted};
+
+const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
+
+/// Work that takes the device some milliseconds.
+struct Work(wgpu::Buffer);
+
+impl Work {
+    fn new(device: &wgpu::Device) -> Work {
+        Work(device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: 16 << 20,
+            usage: wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        }))
+    }
+
+    fn submit(&self, gpu: &Gpu) {
+        self.submit_to(&gpu.device, &gpu.queue, 8);
+    }
+
+    fn submit_to(&self, device: &wgpu::Device, queue: &wgpu::Queue, times: usize) {
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        for _ in 0..times {
+            encoder.clear_buffer(&self.0, 0, None);
+        }
+        queue.submit([encoder.finish()]);
+    }
+}
+
+/// Whether the marker is over, and how: a hang fails the test.
+fn over(marker: &Marker) -> Result<(), Error> {
+    let ended = marker.synchronize_timeout(PATIENCE);
+    assert!(!matches!(ended, Err(Error::Timeout(_))), "{ended:?}");
+    ended
+}
+
+/// Without it, a silent layer would prove nothing.
+#[test]
+fn the_validation_layer_is_heard() {
+    if !std::env::var("WGPU_VALIDATION").is_ok_and(|on| on == "1") {
+        return common::skip(&common::test_name(), "WGPU_VALIDATION is not 1");
+    }
+    // Its messages would fail every test that uses a device at the same time.
+    common::in_a_process_of_its_own(|| {
+        let (device, _queue) = open(wanted()).unwrap();
+        let info = ash::vk::BufferCreateInfo::default()
+            .size(0)
+            .usage(ash::vk::BufferUsageFlags::TRANSFER_DST);
+        // SAFETY: the buffer's size is wrong on purpose: drivers give one without memory.
+        unsafe {
+            let hal = device.as_hal::<wgpu::hal::api::Vulkan>().unwrap();
+            let buffer = hal.raw_device().create_buffer(&info, None).unwrap();
+            hal.raw_device().destroy_buffer(buffer, None);
+        }
+        let messages = gpus::validation_messages();
+        let is_about_it = |text: &String| text.contains("VUID-VkBufferCreateInfo-size");
+        assert!(messages.iter().any(is_about_it), "{messages:?}");
+    });
+}
+
+#[test]
+fn two_devices_of_wgpu_are_two_devices() {
+    let Some(gpu) = gpu() else { return };
+    let (device, queue) = open(wanted()).unwrap();
+    let (here, there) = (gpu.stream(), wgpu30::stream(&device, &queue).unwrap());
+    let event = Event::new(here.device());
+    let mismatch = event.record(&there);
+    assert!(
+        matches!(mismatch, Err(Error::DeviceMismatch { .. })),
+        "{mismatch:?}"
+    );
+
+    Work::new(&gpu.device).submit(&gpu);
+    event.record(&here).unwrap();
+    match event.wait(&there) {
+        Ok(()) => {}
+        // Of another device's marker a queue of wgpu knows nothing.
+        Err(Error::ForeignWait { .. }) => over(&event.marker().unwrap()).unwrap(),
+        Err(other) => panic!("{other}"),
+    }
+    event.wait(&there).unwrap();
+    over(&there.record().unwrap()).unwrap();
+    over(&event.marker().unwrap()).unwrap();
+}
+
+#[test]
+fn what_is_pending_outlives_the_queue_and_the_device_of_the_caller() {
+    let Some(_gpu) = gpu() else { return };
+    let (device, queue) = open(wanted()).unwrap();
+    let stream = wgpu30::stream(&device, &queue).unwrap();
+    Work::new(&device).submit_to(&device, &queue, 8);
+    let marker = stream.record().unwrap();
+    drop((queue, device));
+    over(&marker).unwrap();
+    over(&stream.record().unwrap()).unwrap();
+    let before = stream.record().unwrap();
+    drop(stream);
+    over(&before).unwrap();
+}
+
+#[test]
+fn a_device_that_is_destroyed_leaves_nobody_waiting() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.stream();
+    let work = Work::new(&gpu.device);
+    let (tell, told) = mpsc::channel();
+    let markers: Vec<_> = (0..32)
+        .map(|_| {
+            work.submit(&gpu);
+            let marker = stream.record().unwrap();
+            let tell = tell.clone();
+            marker
+                .on_complete(move |ended| tell.send(ended.is_ok()).unwrap())
+                .unwrap();
+            marker
+        })
+        .collect();
+    let waiter = {
+        let last = markers[31].clone();
+        thread::spawn(move || last.synchronize_timeout(PATIENCE))
+    };
+    gpu.device.destroy();
+    for marker in &markers {
+        let _ = over(marker);
+        told.recv_timeout(PATIENCE).expect("its callback is called");
+    }
+    let ended = waiter.join().unwrap();
+    assert!(!matches!(ended, Err(Error::Timeout(_))), "{ended:?}");
+    let error = stream
+        .record()
+        .and_then(|marker| over(&marker))
+        .unwrap_err();
+    assert!(
+        matches!(error, Error::DeviceLost { .. } | Error::StreamFailed { .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("destroy"), "{error}");
+}
+
+/// wgpu lets a panic unwind out of `poll`, and drops the other callbacks that were due.
+#[test]
+fn a_panic_in_a_callback_of_the_callers_takes_no_marker_with_it() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.stream();
+    let work = Work::new(&gpu.device);
+    for _ in 0..20 {
+        work.submit(&gpu);
+        let before = stream.record().unwrap();
+        gpu.queue.on_submitted_work_done(|| panic!("on purpose"));
+        let after = stream.record().unwrap();
+        // Whichever thread meets the panic, here or in the library.
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            gpu.device.poll(wgpu::PollType::wait_indefinitely())
+        }));
+        over(&before).unwrap();
+        over(&after).unwrap();
+    }
+}
+
+#[test]
+fn callers_may_poll_as_much_as_they_like() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.stream();
+    let stop = Arc::new(AtomicBool::new(false));
+    let pollers: Vec<_> = [wgpu::PollType::Poll, wgpu::PollType::wait_indefinitely()]
+        .into_iter()
+        .map(|how| {
+            let (device, stop) = (gpu.device.clone(), stop.clone());
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    device.poll(how.clone()).unwrap();
+                    thread::yield_now();
+                }
+            })
+        })
+        .collect();
+    let event = Event::new(stream.device());
+    let told = Arc::new(AtomicUsize::new(0));
+    for _ in 0..500 {
+        event.record(&stream).unwrap();
+        let told = told.clone();
+        event
+            .on_complete(move |ended| {
+                ended.unwrap();
+                told.fetch_add(1, Ordering::Relaxed);
+            })
+            .unwrap();
+        over(&event.marker().unwrap()).unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    pollers
+        .into_iter()
+        .for_each(|poller| poller.join().unwrap());
+    stream.synchronize().unwrap();
+}
+
+#[test]
+fn ten_thousand_events_may_be_pending() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.stream();
+    let work = Work::new(&gpu.device);
+    work.submit(&gpu);
+    let events: Vec<_> = (0..10_000).map(|_| Event::new(stream.device())).collect();
+    for event in &events {
+        event.record(&stream).unwrap();
+    }
+    synchronize_all_timeout(&events, PATIENCE).unwrap();
+}
+
+/// As a game does without a window: two frames in flight, and nobody polls.
+#[test]
+fn a_loop_of_frames_never_polls() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.stream();
+    let work = Work::new(&gpu.device);
+    let frames: Vec<_> = (0..3).map(|_| Event::new(stream.device())).collect();
+    for frame in 0..200 {
+        if frame >= 2 {
+            let ready = &frames[(frame - 2) % 3];
+            ready.synchronize_timeout(PATIENCE).unwrap();
+        }
+        work.submit_to(&gpu.device, &gpu.queue, 1);
+        frames[frame % 3].record(&stream).unwrap();
+    }
+    over(&frames[199 % 3].marker().unwrap()).unwrap();
+}
+
+#[test]
+fn many_threads_may_record_and_submit_at_once() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.stream();
+    let work = Work::new(&gpu.device);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..100 {
+                    work.submit_to(&gpu.device, &gpu.queue, 1);
+                }
+            });
+        }
+        for _ in 0..3 {
+            let stream = &stream;
+            scope.spawn(move || {
+                let markers: Vec<_> = (0..200).map(|_| stream.record().unwrap()).collect();
+                markers.iter().for_each(|marker| over(marker).unwrap());
+            });
+        }
+    });
+}
+
+/// wgpu itself reports what the caller did wrong, by an error scope or by its own handler.
+#[test]
+fn the_callers_error_scopes_hear_nothing_of_ours() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.stream();
+    let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
+    let marker = stream.record().unwrap();
+    let heard = ready(scope.pop());
+    assert!(heard.is_none(), "{heard:?}");
+    over(&marker).unwrap();
+}
