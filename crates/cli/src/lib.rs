@@ -22,6 +22,8 @@ mod stats;
 mod units;
 #[cfg(target_os = "linux")]
 mod watch;
+#[cfg(feature = "wgpu30")]
+mod wgpu;
 
 /// How wide help and tables are at most, in columns.
 const WIDTH: usize = 80;
@@ -172,6 +174,10 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Stop> {
 
 /// The device of this name; without a name, the one that `Device::open_best` chooses.
 fn open(name: Option<&str>) -> Result<Device, Stop> {
+    #[cfg(feature = "wgpu30")]
+    if name == Some(wgpu::NAME) {
+        return wgpu::open();
+    }
     let opened = match name {
         Some(name) => Device::open(name),
         None => Device::open_best(),

@@ -3,17 +3,15 @@
 use std::{
     hint::black_box,
     pin::Pin,
-    sync::{Arc, atomic::AtomicBool},
-    task::{self, Poll, Wake, Waker},
-    thread,
-    time::Duration,
+    sync::atomic::AtomicBool,
+    task::{self, Poll},
 };
 
 use fencepost::{Event, Stream, cuda, testing::work};
 
 use super::{
     Base, Bench, Figures, GATE, Measure, Row, against,
-    harness::{How, Side, in_settled_turns},
+    harness::{AWAIT_PAUSE, How, Side, Unpark, block_on, in_settled_turns},
     row, tracing,
 };
 use crate::Stop;
@@ -368,7 +366,7 @@ impl Bench {
     #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
     fn cuda_await_cost(&self, operation: &'static str, nanos: u64) -> Result<Row, Stop> {
         let mut how = self.how(151, 1, Some(AWAIT_PAUSE));
-        how.clock = bare::processor_time;
+        how.clock = super::processor::time;
         self.await_by(operation, nanos, how, Some(0.5))
     }
 
@@ -381,7 +379,7 @@ impl Bench {
     ) -> Result<Row, Stop> {
         let sides = self.sides()?;
         let (event, native) = (self.new_event(false), sides.bare.event(false)?);
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let waker = Unpark::this_thread();
         let ours: Side<'_> = Box::new(|n| {
             for _ in 0..n {
                 work::spin(&sides.ours, nanos)?;
@@ -412,7 +410,7 @@ impl Bench {
     fn cuda_await_many(&self) -> Result<Row, Stop> {
         const MANY: usize = 200;
         let sides = self.sides()?;
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let waker = Unpark::this_thread();
         let ours: Side<'_> = Box::new(|n| {
             for _ in 0..n {
                 let mut futures = Vec::with_capacity(MANY);
@@ -464,28 +462,5 @@ impl Bench {
             figures: ours,
             against: vec![against],
         })
-    }
-}
-
-/// In it, every thread of the library goes to sleep.
-const AWAIT_PAUSE: Duration = Duration::from_micros(300);
-
-/// Wakes the thread that awaits.
-struct Unpark(thread::Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// Runs `future` to its end in this thread, which sleeps meanwhile.
-fn block_on<F: Future + Unpin>(waker: &Waker, mut future: F) -> F::Output {
-    let mut context = task::Context::from_waker(waker);
-    loop {
-        match Pin::new(&mut future).poll(&mut context) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
     }
 }

@@ -1,7 +1,10 @@
 //! Measuring several sides of a comparison in turns.
 
 use std::{
-    sync::OnceLock,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
     time::{Duration, Instant},
 };
 
@@ -72,7 +75,7 @@ pub(super) fn in_settled_turns<const N: usize>(
         for place in 0..N {
             let at = if round % 2 == 0 { place } else { N - 1 - place };
             if let Some(pause) = how.pause {
-                std::thread::sleep(pause);
+                thread::sleep(pause);
             }
             let took = turn(&mut sides[at], batches[at])?;
             samples[at].push(took.as_nanos() as f64 / batches[at] as f64);
@@ -91,4 +94,34 @@ fn turn(clock: Clock, side: &mut Side<'_>, operations: u64) -> Result<Duration, 
     let start = clock();
     side(operations)?;
     Ok(clock().saturating_sub(start))
+}
+
+/// In it, every thread of the library goes to sleep.
+pub(super) const AWAIT_PAUSE: Duration = Duration::from_micros(300);
+
+/// Wakes the thread that awaits.
+pub(super) struct Unpark(Thread);
+
+impl Unpark {
+    /// What wakes the thread that calls.
+    pub(super) fn this_thread() -> Waker {
+        Waker::from(Arc::new(Unpark(thread::current())))
+    }
+}
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs `future` to its end in this thread, which sleeps meanwhile.
+pub(super) fn block_on<F: Future + Unpin>(waker: &Waker, mut future: F) -> F::Output {
+    let mut context = Context::from_waker(waker);
+    loop {
+        match Pin::new(&mut future).poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
 }

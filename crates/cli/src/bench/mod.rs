@@ -24,8 +24,13 @@ mod many;
 mod measuring;
 #[cfg(target_vendor = "apple")]
 mod metal;
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[allow(unsafe_code)]
+mod processor;
 mod tracing;
 mod vulkan;
+#[cfg(feature = "wgpu30")]
+mod wgpu;
 
 /// Measure what each operation costs beside the bare primitive or driver call
 ///
@@ -148,6 +153,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
         Backend::Vulkan => vulkan::MEASURES,
         #[cfg(target_vendor = "apple")]
         Backend::Metal => metal::MEASURES,
+        #[cfg(feature = "wgpu30")]
+        Backend::Wgpu30 => wgpu::MEASURES,
         other => {
             return Err(Stop::Usage(format!(
                 "bench has no measures for {other} yet; use --device host"

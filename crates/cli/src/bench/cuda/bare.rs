@@ -8,9 +8,6 @@ use std::{
     },
 };
 
-#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
-use std::time::Duration;
-
 use fencepost::{Device, cuda};
 
 use crate::Stop;
@@ -262,28 +259,6 @@ impl Event {
         let status = unsafe { (self.driver.elapsed)(&raw mut millis, self.raw, end.raw) };
         check("cuEventElapsedTime", status).map(|()| millis)
     }
-}
-
-/// The processor time that all threads of the process have used.
-#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
-pub(super) fn processor_time() -> Duration {
-    /// A `timespec`, where pointers have 64 bits.
-    #[repr(C)]
-    struct Time {
-        seconds: i64,
-        nanos: i64,
-    }
-    unsafe extern "C" {
-        fn clock_gettime(clock: c_int, time: *mut Time) -> c_int;
-    }
-    const CLOCK_PROCESS_CPUTIME_ID: c_int = 2;
-    let mut time = Time {
-        seconds: 0,
-        nanos: 0,
-    };
-    // SAFETY: `time` is one timespec.
-    unsafe { clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
-    Duration::new(time.seconds as u64, time.nanos as u32)
 }
 
 impl Drop for Event {
