@@ -12,6 +12,7 @@ mod metal;
 pub(crate) mod python;
 mod trace;
 mod vulkan;
+mod wgpu;
 
 use std::fs;
 use std::path::Path;
@@ -87,6 +88,7 @@ pub(crate) fn table() -> Vec<Step> {
         trace::steps(),
         checkers::steps(),
         vulkan::steps(),
+        wgpu::steps(),
         metal::steps(),
         foreign::steps(),
         fuzz::steps(),

@@ -19,6 +19,7 @@ pub(crate) const FEATURE_SETS: &[&str] = &[
     "conformance,cuda",
     "vulkan",
     "conformance,vulkan",
+    "wgpu30",
     "tracing",
     "trace",
     "tracing-layer",
@@ -186,7 +187,7 @@ fn examples(w: &Workspace) -> Result<Vec<Task>, String> {
     let names = target_names(&w.root.join("crates/fencepost/examples"))?;
     // Examples of a backend are named after it, and run in a step that has its device.
     let everywhere = |name: &&String| {
-        !["cuda_", "metal_", "vulkan_"]
+        !["cuda_", "metal_", "vulkan_", "wgpu_"]
             .iter()
             .any(|backend| name.starts_with(backend))
     };

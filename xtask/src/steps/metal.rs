@@ -179,6 +179,10 @@ fn for_apple(w: &Workspace, target: &str) -> Command {
     };
     command.args(["--locked", "--target", target]);
     command.args(FOR_APPLE.iter().flat_map(|package| ["--package", package]));
+    // One target suffices for what the other steps leave out: it takes as long as all the rest.
+    if target.starts_with("aarch64") {
+        command.args(["--features", super::wgpu::FEATURES]);
+    }
     // The stable ABI needs no interpreter to check against.
     command.env("PYO3_NO_PYTHON", "1");
     command.args(["--", "-D", "warnings"]);

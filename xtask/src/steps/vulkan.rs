@@ -149,7 +149,7 @@ fn on_lavapipe(command: &mut Command) {
 }
 
 /// The same for the software driver that Chromium brings along.
-fn on_swiftshader(command: &mut Command) {
+pub(super) fn on_swiftshader(command: &mut Command) {
     on_driver(command, &format!("{CHROMIUM}/vk_swiftshader_icd.json"));
 }
 
@@ -162,12 +162,12 @@ fn on_driver(command: &mut Command, manifest: &str) {
 /// Where Debian's `chromium-common` keeps its libraries.
 const CHROMIUM: &str = "/usr/lib/chromium";
 
-fn layer_folder(w: &Workspace) -> PathBuf {
+pub(super) fn layer_folder(w: &Workspace) -> PathBuf {
     w.target.join("vulkan-layer")
 }
 
 /// Writes the manifest of Chromium's validation layer, which its package lacks.
-fn newer_layer(w: &Workspace) -> Result<(), String> {
+pub(super) fn newer_layer(w: &Workspace) -> Result<(), String> {
     let manifest = format!(
         r#"{{
     "file_format_version": "1.2.0",
@@ -216,7 +216,7 @@ fn mesa() -> Result<(), String> {
     ])
 }
 
-fn swiftshader() -> Result<(), String> {
+pub(super) fn swiftshader() -> Result<(), String> {
     packages::installed(&["chromium-common", "libvulkan1"])
 }
 

@@ -1,0 +1,61 @@
+//! wgpu, on a software driver whose submits do not block, with the validation layer.
+
+use std::process::Command;
+
+use super::host::is_library;
+use super::vulkan::{layer_folder, newer_layer, on_swiftshader, swiftshader};
+use super::{Count, Lane, Programs, Step, Task};
+use crate::run::Workspace;
+
+const PARTS: &[&str] = &["wgpu"];
+const SWIFTSHADER: &str = "wgpu30 (SwiftShader)";
+
+pub(super) fn steps() -> Vec<Step> {
+    vec![Step {
+        name: "wgpu",
+        parts: PARTS,
+        lane: Lane::Main,
+        device: SWIFTSHADER,
+        proves: "the wgpu backend's own tests and misuse of it, with the validation layer on and \
+                     silent",
+        count: Count::Libtest,
+        ready: swiftshader,
+        tasks: |w| {
+            newer_layer(w)?;
+            let tests = Programs {
+                build: with_wgpu(w),
+                chosen: |folder, name| is_library(folder) && TESTS.contains(&name),
+                prepare: validated,
+            };
+            Ok(vec![Task::Programs(tests), Task::Test(doctests(w))])
+        },
+    }]
+}
+
+const TESTS: &[&str] = &["wgpu30", "wgpu30_faults"];
+/// What turns the backend on, in the library and the command line.
+pub(super) const FEATURES: &str = "fencepost/wgpu30,fencepost-cli/wgpu30";
+
+/// Builds what runs on wgpu, in one way for all steps. The other steps' builds leave wgpu out.
+fn with_wgpu(w: &Workspace) -> Command {
+    let mut command = w.cargo("build --locked --package fencepost --package fencepost-cli --bins");
+    command.args(TESTS.iter().flat_map(|test| ["--test", test]));
+    command.args(["--features", FEATURES]);
+    command
+}
+
+/// The examples in the documentation of the backend.
+fn doctests(w: &Workspace) -> Command {
+    let mut command = w.cargo("test --doc --locked --no-fail-fast --package fencepost");
+    command.args(["--features", "wgpu30", "wgpu30"]);
+    on_swiftshader(&mut command);
+    command
+}
+
+/// On SwiftShader. The tests fail on any message of the validation layer, and where it is missing.
+fn validated(w: &Workspace, test: &mut Command) {
+    on_swiftshader(test);
+    test.env("VK_LAYER_PATH", layer_folder(w));
+    test.env("WGPU_VALIDATION", "1");
+    test.env("FENCEPOST_WGPU_VALIDATION", "1");
+}
