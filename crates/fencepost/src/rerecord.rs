@@ -415,7 +415,9 @@ impl Slot {
             held.marker.replace(marker)
         });
         // The last owner of a marker may hand native objects back: not under the lock.
-        drop(old);
+        if let Some(old) = old {
+            old.retire();
+        }
     }
 
     /// What a backend needs to record again what is held here.

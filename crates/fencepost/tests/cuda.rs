@@ -1577,6 +1577,34 @@ fn a_gpu_has_the_same_uuid_each_time_and_no_other_has_it() {
     }
 }
 
+#[test]
+fn a_marker_that_is_recorded_again_on_another_stream_is_told_by_that_one_alone() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let [held, second, third] = [(); 3].map(|()| device.new_stream().unwrap());
+    for new_event in [Event::new, Event::with_timing] {
+        let event = new_event(device);
+        let gate = work::gate(&held).unwrap();
+        // A dropped event leaves its marker to this thread, pending; so does one that moves on.
+        new_event(device).record(&held).unwrap();
+        for stream in [&second, &held, &third, &second, &third, &held, &third] {
+            event.record(stream).unwrap();
+            if std::ptr::eq(stream, &held) {
+                assert!(!event.query().unwrap());
+            } else {
+                event.synchronize_timeout(PATIENCE).unwrap();
+            }
+        }
+        event.record(&held).unwrap();
+        let waited = event.marker().unwrap();
+        event.record(&third).unwrap();
+        event.synchronize_timeout(PATIENCE).unwrap();
+        assert!(!waited.query().unwrap());
+        gate.open();
+        waited.synchronize_timeout(PATIENCE).unwrap();
+    }
+}
+
 /// The stand-in counts the calls on which the costs in `fencepost bench` depend.
 #[cfg(target_os = "linux")]
 #[test]
@@ -1592,8 +1620,10 @@ fn an_operation_calls_the_driver_no_more_than_it_must() {
     };
     common::in_a_process_of_its_own(|| {
         let device = Device::open("cuda:0").unwrap();
-        let [stream, other, shared] = [(); 3].map(|()| device.new_stream().unwrap());
-        assert!(cuda::stream_as_raw(&shared).is_some());
+        let [stream, other, shared, shared_too] = [(); 4].map(|()| device.new_stream().unwrap());
+        for stream in [&shared, &shared_too] {
+            assert!(cuda::stream_as_raw(stream).is_some());
+        }
         let record = [("cuCtxGetId", 1), ("cuEventRecord", 1)];
         let record_known_outside = [record[0], record[1], ("cuStreamIsCapturing", 1)];
         for new_event in [Event::new, Event::with_timing] {
@@ -1605,10 +1635,30 @@ fn an_operation_calls_the_driver_no_more_than_it_must() {
             assert_eq!(recorded, record_known_outside);
             let whole_life = calls(&|| new_event(&device).record(&stream).unwrap());
             assert_eq!(whole_life, record, "native events are used again");
+            // Another marker of the event, or of the thread, is recorded again there.
+            let twice = record_known_outside.map(|(name, count)| (name, 2 * count));
+            let in_turn = calls(&|| {
+                event.record(&shared).unwrap();
+                event.record(&shared_too).unwrap();
+            });
+            assert_eq!(in_turn, twice);
+            let whole_lives = calls(&|| {
+                new_event(&device).record(&shared).unwrap();
+                new_event(&device).record(&shared_too).unwrap();
+            });
+            assert_eq!(whole_lives, twice);
             event.synchronize().unwrap();
             assert_eq!(calls(&|| assert!(event.query().unwrap())), []);
             assert_eq!(calls(&|| event.wait(&other).unwrap()), []);
         }
+        // A marker that stays has an event of its own, of which the pool has some.
+        let again = calls_of(&control, &|| {
+            drop([(); 3].map(|()| shared.record().unwrap()));
+        });
+        assert_eq!(
+            again,
+            record_known_outside.map(|(name, count)| (name, 3 * count))
+        );
         let [start, end] = [(); 2].map(|()| Event::with_timing(&device));
         let elapsed = [("cuCtxGetId", 1), ("cuEventElapsedTime_v2", 1)];
         // At first, and once they are recorded in place.

@@ -139,7 +139,9 @@ impl Core {
         let event = self.event.get_or_init(|| new_event(device, self.flags));
         // Read after the event is there: a name that is set meanwhile reaches it here or there.
         let name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
-        self.tell_name(name.as_deref());
+        if name.is_some() {
+            self.tell_name(name.as_deref());
+        }
         event
     }
 

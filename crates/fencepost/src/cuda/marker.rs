@@ -8,9 +8,11 @@
 //!   holds only when no other owner exists and none can come into being meanwhile, so the marker is
 //!   changed in place: new value, same native event.
 //! - *gone*: the marker's drop gives the event back to the pool.
-//! - *kept*: an [`Event`](crate::Event) that is dropped leaves its marker to the thread, one per
-//!   thread, for the next record there; who takes it must prove to be alone, as above. So an event
-//!   that is made, recorded and dropped costs neither memory nor a native event.
+//! - *kept*: an [`Event`](crate::Event) that is dropped, or is recorded on another stream than
+//!   before, leaves its marker to the thread, one per thread, for the next record there, on any
+//!   stream of the context; who takes it must prove to be alone, as above. So an event that is
+//!   made, recorded and dropped, or that two streams record in turn, costs neither memory nor a
+//!   native event.
 //! - The watcher must outlive markers. [`MarkerImpl::ensure_watched`] moves the event into a
 //!   [`Lease`] that the marker and the watcher share; a marker with a lease is never changed in
 //!   place, and the lease's last owner gives the event back.
@@ -37,7 +39,7 @@ use crate::{
     error::{Error, Result},
     place::Place,
     sync::spin_until,
-    timeline::{Awaited, Reached},
+    timeline::{Awaited, Reached, Timeline},
 };
 
 pub(super) struct CudaMarker {
@@ -61,8 +63,8 @@ pub(super) enum Native {
 }
 
 thread_local! {
-    /// The marker that the last event dropped by this thread held. At the thread's end its native
-    /// event goes to the pool.
+    /// The marker that an event of this thread let go of last. At the thread's end its native event
+    /// goes to the pool.
     static KEPT: Cell<Option<Arc<CudaMarker>>> = const { Cell::new(None) };
 }
 
@@ -121,6 +123,16 @@ impl CudaMarker {
     pub(super) fn is_now(&mut self, value: u64, at: Place) {
         self.point.value = value;
         self.point.at = at;
+    }
+
+    /// Its event was recorded again, on the stream of another timeline. Nobody else may hold it.
+    pub(super) fn is_now_on(&mut self, timeline: Arc<Timeline>, value: u64, at: Place) {
+        self.point.timeline = timeline;
+        self.is_now(value, at);
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Asks the driver.
@@ -288,6 +300,10 @@ impl MarkerImpl for CudaMarker {
     }
 
     fn retire(self: Arc<Self>) {
+        // Kept, it would hold back the report of a failure that nobody has asked for.
+        if self.point.timeline.has_failed() {
+            return;
+        }
         // What is dropped here is the one kept before, or this one when the thread is ending.
         let _ = KEPT.try_with(|kept| kept.replace(Some(self)));
     }

@@ -111,6 +111,18 @@ impl NativeStream {
         }
     }
 
+    /// As [`call`](NativeStream::call); `call` also gets whether a capture is going on in the stream.
+    pub(super) fn call_in_capture_or_not<R>(
+        &self,
+        call: impl FnOnce(StreamHandle, bool) -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
+        self.call(|raw| {
+            let may_capture = self.shared.load(Ordering::Relaxed);
+            let captured = may_capture && self.context.calls.is_capturing(raw)?;
+            call(raw, captured)
+        })
+    }
+
     /// Whether the handle of `other` may be used wherever ours may.
     pub(super) fn check_same_thread(&self, other: &NativeStream) -> Result<bool> {
         self.check_thread()?;

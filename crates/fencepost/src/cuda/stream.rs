@@ -94,11 +94,29 @@ impl CudaStream {
     fn record_kept(&self, timing: bool, at: Place) -> Option<Arc<CudaMarker>> {
         let mut kept = marker::kept()?;
         let held = alone(&mut kept)?;
-        if held.point().timing != timing {
+        if !std::ptr::eq(held.context, self.context) || held.kind() != self.kind(timing) {
             return None;
         }
-        self.record_into(held, None, at)?;
+        match Arc::ptr_eq(&held.point().timeline.stream, &self.core) {
+            true => self.record_into(held, None, at)?,
+            false => self.record_moved(held, at)?,
+        }
         Some(kept)
+    }
+
+    /// As [`record_into`](CudaStream::record_into), for a marker of another stream of the context,
+    /// of this one's kind. The other stream's order gets a gap, as where an event is dropped.
+    #[inline(never)]
+    fn record_moved(&self, marker: &mut CudaMarker, at: Place) -> Option<()> {
+        let event = marker.event_again()?;
+        self.native.check_thread().ok()?;
+        let allocated = self.values.allocate();
+        if allocated.failure_point.is_some() || allocated.timeline.has_failed() {
+            return None;
+        }
+        self.native.record_outside_capture(event)?;
+        marker.is_now_on(allocated.timeline, allocated.value, at);
+        Some(())
     }
 
     pub(super) fn kind(&self, timing: bool) -> Kind {
@@ -162,9 +180,9 @@ impl StreamImpl for CudaStream {
         if allocated.timeline.has_failed() {
             return marker(Native::Failed, allocated);
         }
-        let recorded = self.native.is_capturing().and_then(|captured| {
+        let recorded = self.native.call_in_capture_or_not(|raw, captured| {
             let event = context.pools.take_event(kind)?;
-            match self.native.call(|raw| context.calls.record(event, raw)) {
+            match context.calls.record(event, raw) {
                 Ok(()) => Ok((event, captured)),
                 Err(fault) => {
                     context.pools.give_event(kind, event);
