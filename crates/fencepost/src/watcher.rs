@@ -189,10 +189,7 @@ impl<W: Watched, S: Sleep<W>> Watcher<W, S> {
 }
 
 /// For devices that end, and drivers that are taken apart when the process ends.
-#[cfg_attr(
-    not(any(feature = "opencl", feature = "vulkan", feature = "wgpu30")),
-    allow(dead_code)
-)]
+#[cfg_attr(not(feature = "vulkan"), allow(dead_code))]
 impl<W: Watched, S: Sleep<W>> Watcher<W, S> {
     pub(crate) fn sleeper(&self) -> &S {
         &self.shared.sleep

@@ -32,3 +32,25 @@ fn a_marker_completes_and_has_a_time() {
     assert!(start.query().unwrap());
     assert!(start.elapsed_time(&end).unwrap() >= 0.0);
 }
+
+#[test]
+fn without_a_driver_it_is_an_error_that_says_so() {
+    suite::a_missing_driver_is_an_error_that_says_so(Backend::OpenCl);
+}
+
+#[test]
+fn a_library_that_is_no_loader_is_an_error() {
+    suite::another_library_is_an_error(
+        "a_library_that_is_no_loader_is_an_error",
+        Backend::OpenCl,
+        "FENCEPOST_OPENCL_LIBRARY",
+        |text| text.contains("FENCEPOST_OPENCL_LIBRARY"),
+    );
+}
+
+#[test]
+fn a_device_keeps_every_promise() {
+    let Some(device) = device() else { return };
+    let passed = suite::keeps_every_promise(&device, |_| false);
+    assert!(passed >= 80, "only {passed} cases passed");
+}

@@ -85,7 +85,9 @@ struct State<M> {
     entries: VecDeque<Entry<M>>,
     /// The number of the front entry; those behind it count up from there. No number is used again.
     first: u64,
-    /// So many entries are looked at again when there are that many.
+    /// Whether an entry is an `End`, or the timeline has failed.
+    has_ended: bool,
+    /// All entries are looked at when there are that many.
     sweep_at: usize,
 }
 
@@ -162,6 +164,7 @@ impl<M: Recorded> Account<M> {
                 timeline: Timeline::new(core.clone(), 0),
                 entries: VecDeque::new(),
                 first: 0,
+                has_ended: false,
                 sweep_at: FIRST_SWEEP,
             }),
             core,
@@ -171,6 +174,12 @@ impl<M: Recorded> Account<M> {
     /// The current timeline.
     pub(super) fn timeline(&self) -> Arc<Timeline> {
         lock(&self.state).timeline.clone()
+    }
+
+    /// Whether the stream has failed, or fails once what was submitted before is over.
+    #[cfg_attr(not(feature = "conformance"), allow(dead_code))]
+    pub(super) fn has_ended(&self) -> bool {
+        lock(&self.state).has_ended
     }
 
     /// Whether nothing is left that is not known to be over.
@@ -243,6 +252,7 @@ impl<M: Recorded> Account<M> {
             drop(state);
             return;
         }
+        state.has_ended = true;
         state.entries.push_back(Entry::End { at, cause });
     }
 
@@ -261,6 +271,7 @@ impl<M: Recorded> Account<M> {
         if !state.timeline.has_failed() {
             return;
         }
+        state.has_ended = false;
         let last = self.core.recorded.load(Ordering::Relaxed);
         let before = std::mem::replace(&mut state.timeline, Timeline::new(self.core.clone(), last));
         drop(state);
@@ -376,6 +387,7 @@ impl<M> State<M> {
     fn fail(&mut self, cause: &Cause, lost: bool) -> (Wake, VecDeque<Entry<M>>) {
         let gone = std::mem::take(&mut self.entries);
         self.first += gone.len() as u64;
+        self.has_ended = true;
         (self.timeline.fail(cause, lost), gone)
     }
 }

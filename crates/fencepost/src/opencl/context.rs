@@ -119,7 +119,7 @@ impl Context {
     }
 
     /// A new in-order queue with profiling.
-    pub(super) fn new_queue(&self) -> Result<QueueHandle, Fault> {
+    pub(crate) fn new_queue(&self) -> Result<QueueHandle, Fault> {
         let mut code = 0;
         let properties = [QUEUE_PROPERTIES, PROFILING, 0];
         let (context, device) = (self.raw, self.device);
@@ -332,6 +332,43 @@ impl Context {
                 list,
                 out,
             )
+        }
+    }
+}
+
+/// For the work of tests.
+#[cfg(feature = "conformance")]
+impl Context {
+    /// Copies `bytes` bytes from the host's memory.
+    pub(crate) fn write(
+        &self,
+        queue: QueueHandle,
+        memory: MemoryHandle,
+        from: *const c_void,
+        bytes: usize,
+    ) -> Result<(), Fault> {
+        let (list, out) = (std::ptr::null(), std::ptr::null_mut());
+        // SAFETY: queue and memory are alive; the host's memory is of that size, and is there until
+        // the copy is done, as the callers see to.
+        unsafe {
+            self.loader
+                .write(queue, memory, 0, 0, bytes, from, 0, list, out)
+        }
+    }
+
+    /// Copies `bytes` bytes to the host's memory. Blocks until that is done.
+    pub(crate) fn read(
+        &self,
+        queue: QueueHandle,
+        memory: MemoryHandle,
+        to: *mut c_void,
+        bytes: usize,
+    ) -> Result<(), Fault> {
+        let (list, out) = (std::ptr::null(), std::ptr::null_mut());
+        // SAFETY: as in `write`.
+        unsafe {
+            self.loader
+                .read(queue, memory, 1, 0, bytes, to, 0, list, out)
         }
     }
 }

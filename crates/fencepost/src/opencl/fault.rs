@@ -31,7 +31,12 @@ pub(super) fn check(call: &'static str, status: Status) -> Result<(), Fault> {
 }
 
 impl Fault {
-    pub(super) fn code(self) -> Option<Status> {
+    /// The answer of a function that writes its code elsewhere.
+    pub(crate) fn of(call: &'static str, code: Status) -> Result<(), Fault> {
+        check(call, code)
+    }
+
+    pub(crate) fn code(self) -> Option<Status> {
         match self {
             Fault::Missing(_) => None,
             Fault::Code { code, .. } => Some(code),

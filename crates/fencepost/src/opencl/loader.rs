@@ -424,7 +424,7 @@ impl Loader {
 }
 
 /// A text that a function gives in two calls: its length, then its bytes.
-pub(super) fn text(
+pub(crate) fn text(
     ask: impl Fn(usize, *mut c_void, *mut usize) -> Result<(), Fault>,
 ) -> Result<String, Fault> {
     let mut needed = 0;

@@ -80,10 +80,11 @@ impl ClStream {
         }
     }
 
-    /// Whether what is submitted now counts: the stream has not failed.
+    /// Whether what is submitted now counts: the stream has not failed, and does not fail once what
+    /// was submitted before is over.
+    #[cfg(feature = "conformance")]
     pub(crate) fn is_alive(&self) -> bool {
-        self.account.settle(u64::MAX);
-        !self.account.timeline().has_failed()
+        !self.account.has_ended()
     }
 
     /// What a refused call means; `Ok` where the stream has failed, which its markers tell.

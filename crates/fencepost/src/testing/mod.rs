@@ -45,6 +45,8 @@ mod kills;
 pub mod metal;
 #[cfg(feature = "mutants")]
 mod mutants;
+#[cfg(all(feature = "opencl", not(loom)))]
+pub mod opencl;
 #[cfg(all(feature = "vulkan", not(loom)))]
 pub mod vulkan;
 pub mod work;

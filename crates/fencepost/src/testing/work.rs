@@ -77,6 +77,8 @@ const KINDS: &[WorkOf] = &[
     super::metal::work_of,
     #[cfg(all(feature = "cuda", not(loom)))]
     super::cuda::work_of,
+    #[cfg(all(feature = "opencl", not(loom)))]
+    super::opencl::work_of,
     #[cfg(all(feature = "vulkan", not(loom)))]
     super::vulkan::work_of,
     super::host::work_of,
@@ -311,7 +313,7 @@ impl Log {
     }
 
     /// The backend's own.
-    #[cfg(any(feature = "vulkan", feature = "wgpu30", has_metal))]
+    #[cfg(any(feature = "opencl", feature = "vulkan", feature = "wgpu30", has_metal))]
     pub(crate) fn inner(&self) -> &dyn LogImpl {
         &*self.inner
     }
