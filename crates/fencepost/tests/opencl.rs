@@ -4,7 +4,7 @@
 //! Without a device, tests that need one count as skipped.
 #![cfg(all(feature = "opencl", not(loom)))]
 
-use fencepost::{Backend, Device, Event};
+use fencepost::{Backend, Device, Event, testing};
 
 mod common;
 #[path = "common/suite.rs"]
@@ -53,4 +53,15 @@ fn a_device_keeps_every_promise() {
     let Some(device) = device() else { return };
     let passed = suite::keeps_every_promise(&device, |_| false);
     assert!(passed >= 80, "only {passed} cases passed");
+}
+
+/// In a process of its own: some mutants leave hanging threads and held queues behind.
+#[test]
+fn every_mutant_dies_by_every_case_that_claims_it() {
+    let Some(device) = device() else { return };
+    common::in_a_process_of_its_own(|| {
+        suite::every_mutant_dies("mutants-opencl", "Mutants of the OpenCL backend", || {
+            testing::opencl::fresh(&device).unwrap()
+        });
+    });
 }

@@ -16,7 +16,7 @@
 //! | `Record` | its native event is complete | the timeline advances to its value |
 //! | | its native event has failed | the stream fails there |
 //! | `Wait` | the marker that is waited for is complete | nothing |
-//! | | that marker has failed | the stream fails there, by that marker's cause |
+//! | | that marker has failed, and what is in front of the wait is over | the stream fails there, by that marker's cause |
 //! | `End` | its native event is complete | the stream fails there, by the entry's cause |
 //! | | its native event has failed | the stream fails there, by what the driver says |
 //!
@@ -47,7 +47,10 @@
 //!
 //! `loom_tests` explores the order of the threads.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock},
+};
 
 use crate::{
     contract::MarkerImpl,
@@ -58,10 +61,15 @@ use crate::{
     timeline::{Reached, Timeline, Wake},
 };
 
-/// A marker of the backend, as an account knows it.
-pub(super) trait Recorded: Send + Sync + Sized + 'static {
-    /// What the driver says of its native event. Asked without a lock.
+/// A native event. It is asked and dropped without a lock.
+pub(super) trait Native: Send + Sync + 'static {
     fn ask(&self) -> Answer;
+}
+
+/// A marker of the backend, as an account knows it. Its native event is asked and dropped without a
+/// lock.
+pub(super) trait Recorded: Native + Sized {
+    type Event: Native;
 
     /// The account and the value of a marker, if it is one of this kind.
     fn place_of(marker: &dyn MarkerImpl) -> Option<(Arc<Account<Self>>, u64)>;
@@ -75,52 +83,56 @@ pub(super) enum Answer {
     Failed(Cause),
 }
 
-pub(super) struct Account<M> {
+pub(super) struct Account<M: Recorded> {
     core: Arc<StreamCore>,
     state: Mutex<State<M>>,
 }
 
-struct State<M> {
+struct State<M: Recorded> {
     timeline: Arc<Timeline>,
     entries: VecDeque<Entry<M>>,
     /// The number of the front entry; those behind it count up from there. No number is used again.
     first: u64,
-    /// Whether an entry is an `End`, or the timeline has failed.
-    has_ended: bool,
+    /// The last value in front of the first entry that is known to fail the stream; `None` while
+    /// there is no such entry and the timeline has not failed.
+    ends_after: Option<u64>,
     /// All entries are looked at when there are that many.
     sweep_at: usize,
 }
 
-enum Entry<M> {
+enum Entry<M: Recorded> {
     Record {
         value: u64,
         marker: Arc<M>,
     },
-    Wait {
-        marker: Arc<dyn MarkerImpl>,
-        /// Where the marker is, if it is one of this backend.
-        place: Option<(Arc<Account<M>>, u64)>,
-    },
+    Wait(Arc<Wait<M>>),
     End {
-        at: Arc<M>,
+        at: Arc<M::Event>,
         cause: Cause,
     },
     /// A wait that was taken back.
     Void,
 }
 
+struct Wait<M: Recorded> {
+    marker: Arc<dyn MarkerImpl>,
+    /// Where the marker is, if it is one of this backend.
+    place: Option<(Arc<Account<M>>, u64)>,
+    /// The event of a native marker in front of the native wait; unset while the calls for both go
+    /// on. A failure must not overtake what is in front of the wait, and need not wait for what
+    /// else holds the stream behind it.
+    at: OnceLock<M::Event>,
+}
+
 // Derived, it would ask for `M: Clone`.
-impl<M> Clone for Entry<M> {
+impl<M: Recorded> Clone for Entry<M> {
     fn clone(&self) -> Entry<M> {
         match self {
             Entry::Record { value, marker } => Entry::Record {
                 value: *value,
                 marker: marker.clone(),
             },
-            Entry::Wait { marker, place } => Entry::Wait {
-                marker: marker.clone(),
-                place: place.clone(),
-            },
+            Entry::Wait(wait) => Entry::Wait(wait.clone()),
             Entry::End { at, cause } => Entry::End {
                 at: at.clone(),
                 cause: cause.clone(),
@@ -130,15 +142,16 @@ impl<M> Clone for Entry<M> {
     }
 }
 
-/// A wait's entry, for taking it back.
-pub(super) struct Waiting {
+/// A wait whose native call is still to come.
+pub(super) struct Waiting<M: Recorded> {
+    wait: Arc<Wait<M>>,
     number: u64,
     /// The last value in front of it.
     pub(super) after: u64,
 }
 
 /// What the front entry has come to.
-enum Step<M> {
+enum Step<M: Recorded> {
     /// The value is complete or has failed, or nothing is left.
     Done,
     /// The front was taken off, by this thread or another one.
@@ -164,7 +177,7 @@ impl<M: Recorded> Account<M> {
                 timeline: Timeline::new(core.clone(), 0),
                 entries: VecDeque::new(),
                 first: 0,
-                has_ended: false,
+                ends_after: None,
                 sweep_at: FIRST_SWEEP,
             }),
             core,
@@ -179,7 +192,13 @@ impl<M: Recorded> Account<M> {
     /// Whether the stream has failed, or fails once what was submitted before is over.
     #[cfg_attr(not(feature = "conformance"), allow(dead_code))]
     pub(super) fn has_ended(&self) -> bool {
-        lock(&self.state).has_ended
+        lock(&self.state).ends_after.is_some()
+    }
+
+    /// Whether the marker at `value` is known to fail.
+    fn fails_in_front_of(&self, value: u64) -> bool {
+        let ends_after = lock(&self.state).ends_after;
+        ends_after.is_some_and(|after| after < value)
     }
 
     /// Whether nothing is left that is not known to be over.
@@ -216,26 +235,37 @@ impl<M: Recorded> Account<M> {
         marker
     }
 
-    /// Adds a wait for `marker`, in front of its native call. `None` where the stream has failed,
-    /// so that there is nothing to wait for.
-    pub(super) fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Option<Waiting> {
+    /// Adds a wait for `marker`, in front of its native call. `None` where the stream fails anyway,
+    /// so that nothing behind the wait depends on it.
+    pub(super) fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Option<Waiting<M>> {
         let place = M::place_of(&**marker);
+        let fails = place
+            .as_ref()
+            .is_some_and(|(account, value)| account.fails_in_front_of(*value));
         let mut state = lock(&self.state);
-        if state.timeline.has_failed() {
+        if state.ends_after.is_some() {
+            // What `place` holds is dropped without the lock.
             drop(state);
             return None;
         }
         let number = state.first + state.entries.len() as u64;
-        state.entries.push_back(Entry::Wait {
+        let wait = Arc::new(Wait {
             marker: marker.clone(),
             place,
+            at: OnceLock::new(),
         });
+        state.entries.push_back(Entry::Wait(wait.clone()));
         let after = self.core.recorded.load(Ordering::Relaxed);
-        Some(Waiting { number, after })
+        state.ends_after = fails.then_some(after);
+        Some(Waiting {
+            wait,
+            number,
+            after,
+        })
     }
 
     /// Takes back a wait whose native call was refused.
-    pub(super) fn take_back(&self, wait: &Waiting) {
+    pub(super) fn take_back(&self, wait: Waiting<M>) {
         let mut state = lock(&self.state);
         let at = wait.number.checked_sub(state.first);
         let entry = at.and_then(|at| state.entries.get_mut(at as usize));
@@ -245,14 +275,15 @@ impl<M: Recorded> Account<M> {
     }
 
     /// The stream fails with `cause` behind `at`, which was submitted just now.
-    pub(super) fn end(&self, at: Arc<M>, cause: Cause) {
+    pub(super) fn end(&self, at: M::Event, cause: Cause) {
         let mut state = lock(&self.state);
-        if state.timeline.has_failed() {
+        if state.ends_after.is_some() {
             // What `at` holds is dropped without the lock.
             drop(state);
             return;
         }
-        state.has_ended = true;
+        state.ends_after = Some(self.core.recorded.load(Ordering::Relaxed));
+        let at = Arc::new(at);
         state.entries.push_back(Entry::End { at, cause });
     }
 
@@ -271,7 +302,7 @@ impl<M: Recorded> Account<M> {
         if !state.timeline.has_failed() {
             return;
         }
-        state.has_ended = false;
+        state.ends_after = None;
         let last = self.core.recorded.load(Ordering::Relaxed);
         let before = std::mem::replace(&mut state.timeline, Timeline::new(self.core.clone(), last));
         drop(state);
@@ -322,7 +353,7 @@ impl<M: Recorded> Account<M> {
                 Answer::Complete => Over::Failed(cause.clone()),
                 Answer::Failed(first) => Over::Failed(first),
             },
-            Entry::Wait { marker, place } => match self.awaited(marker, place.as_ref()) {
+            Entry::Wait(wait) => match wait.ask() {
                 Ok(over) => over,
                 Err(step) => return step,
             },
@@ -330,30 +361,6 @@ impl<M: Recorded> Account<M> {
         };
         self.take_off(number, over);
         Step::On
-    }
-
-    fn awaited(
-        &self,
-        marker: &Arc<dyn MarkerImpl>,
-        place: Option<&(Arc<Account<M>>, u64)>,
-    ) -> Result<Over, Step<M>> {
-        let point = marker.point();
-        match (point.reached(), place) {
-            (Reached::Yes, _) => return Ok(Over::Complete(None)),
-            (Reached::NotYet, Some((account, value))) => {
-                // The account may have nothing left of a value that is still pending: one of a
-                // mutant's, or of another timeline. Then the marker itself is asked.
-                if !account.is_settled() {
-                    return Err(Step::Upstream(account.clone(), *value));
-                }
-            }
-            _ => {}
-        }
-        match marker.query() {
-            Ok(true) => Ok(Over::Complete(None)),
-            Ok(false) => Err(Step::Blocked),
-            Err(error) => Ok(Over::Failed(failed_wait(marker.to_string(), &error))),
-        }
     }
 
     /// Takes off the front entry, if it still has this number.
@@ -382,12 +389,45 @@ impl<M: Recorded> Account<M> {
     }
 }
 
-impl<M> State<M> {
+impl<M: Recorded> Waiting<M> {
+    /// `at` is the event of a native marker in front of its native call.
+    pub(super) fn submitted(self, at: M::Event) {
+        let unused = self.wait.at.set(at);
+        debug_assert!(unused.is_ok(), "submitted once");
+    }
+}
+
+impl<M: Recorded> Wait<M> {
+    /// How it is over; else what the account does about it.
+    fn ask(&self) -> Result<Over, Step<M>> {
+        match (self.marker.point().reached(), &self.place) {
+            (Reached::Yes, _) => return Ok(Over::Complete(None)),
+            // With nothing left there, the marker itself tells.
+            (Reached::NotYet, Some((account, value))) if !account.is_settled() => {
+                return Err(Step::Upstream(account.clone(), *value));
+            }
+            _ => {}
+        }
+        match self.marker.query() {
+            Ok(true) => Ok(Over::Complete(None)),
+            Ok(false) => Err(Step::Blocked),
+            Err(error) => match self.at.get().map(Native::ask) {
+                None | Some(Answer::Pending) => Err(Step::Blocked),
+                Some(Answer::Complete | Answer::Failed(_)) => {
+                    let marker = self.marker.to_string();
+                    Ok(Over::Failed(failed_wait(marker, &error)))
+                }
+            },
+        }
+    }
+}
+
+impl<M: Recorded> State<M> {
     /// Fails the timeline, and gives the entries that fail with it.
     fn fail(&mut self, cause: &Cause, lost: bool) -> (Wake, VecDeque<Entry<M>>) {
         let gone = std::mem::take(&mut self.entries);
         self.first += gone.len() as u64;
-        self.has_ended = true;
+        self.ends_after = Some(self.timeline.completed());
         (self.timeline.fail(cause, lost), gone)
     }
 }

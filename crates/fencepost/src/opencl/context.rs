@@ -14,7 +14,7 @@ use super::{
     fault::{Fault, Status, check},
     gates::Gates,
     loader::{ContextHandle, DeviceHandle, EventHandle, Loader, MemoryHandle, QueueHandle, ask},
-    marker::ClMarker,
+    marker::{ClEvent, ClMarker},
     watched::{Callbacks, Watch},
 };
 use crate::{
@@ -143,31 +143,30 @@ impl Context {
         Ok(QueueHandle(queue))
     }
 
-    /// A marker behind everything on `queue`, submitted.
+    /// A marker behind everything on `queue`. It is not submitted yet.
     #[inline]
-    pub(super) fn mark(&self, queue: QueueHandle) -> Result<EventHandle, Fault> {
-        let mut event = EventHandle::NULL;
-        // SAFETY: the queue is alive, as its owner promises; `event` is one handle.
-        unsafe {
-            self.loader
-                .marker(queue, 0, std::ptr::null(), &raw mut event)
-        }?;
-        // SAFETY: as above.
-        if let Err(fault) = unsafe { self.loader.flush(queue) } {
-            self.release_event(event);
-            return Err(fault);
-        }
-        Ok(event)
+    pub(super) fn mark(&'static self, queue: QueueHandle) -> Result<ClEvent, Fault> {
+        let mut raw = EventHandle::NULL;
+        // SAFETY: the queue is alive, as its owner promises; `raw` is one handle.
+        unsafe { self.loader.marker(queue, 0, std::ptr::null(), &raw mut raw) }?;
+        Ok(ClEvent { context: self, raw })
     }
 
-    /// Makes later work of `queue` run after `event`, which is of this context.
-    pub(crate) fn wait_event(&self, queue: QueueHandle, event: EventHandle) -> Result<(), Fault> {
+    /// Makes later work of `queue` run after `event`, which is of this context. The event that it
+    /// gives is that of a marker in front of the wait.
+    pub(super) fn wait_event(
+        &'static self,
+        queue: QueueHandle,
+        event: EventHandle,
+    ) -> Result<ClEvent, Fault> {
+        let in_front = self.mark(queue)?;
         // SAFETY: the queue is alive, as its owner promises, and so is the event: the caller holds
         // its owner.
         unsafe {
             self.loader
                 .barrier(queue, 1, &raw const event, std::ptr::null_mut())
-        }
+        }?;
+        Ok(in_front)
     }
 
     /// As [`flush`](Loader::flush), for a queue that its owner keeps alive.

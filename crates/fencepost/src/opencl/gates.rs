@@ -12,6 +12,7 @@ use super::{
     context::Context,
     fault::Fault,
     loader::{EventHandle, QueueHandle},
+    marker::ClEvent,
 };
 use crate::{
     exit::at_exit_of_use,
@@ -36,20 +37,24 @@ impl Gates {
 }
 
 impl Context {
-    /// Holds `queue` until the gate that it gives is opened.
-    pub(crate) fn close_gate(&'static self, queue: QueueHandle) -> Result<HostGate, Fault> {
+    /// Holds `queue` until the gate that it gives is opened. The event is that of a
+    /// marker in front.
+    pub(super) fn close_gate(
+        &'static self,
+        queue: QueueHandle,
+    ) -> Result<(HostGate, ClEvent), Fault> {
         static USES: AtomicU64 = AtomicU64::new(0);
         let gate = HostGate(self.new_user_event()?);
-        if let Err(fault) = self.wait_event(queue, gate.0) {
+        let waits = self.wait_event(queue, gate.0);
+        let in_front = waits.inspect_err(|_| {
             self.complete_user_event(gate.0);
             self.release_event(gate.0);
-            return Err(fault);
-        }
+        })?;
         lock(&self.gates.closed).insert(gate.0.0 as usize);
         at_exit_of_use(&USES, open_all);
         // A command in front of it need not wait for the next record.
         let _ = self.flush(queue);
-        Ok(gate)
+        Ok((gate, in_front))
     }
 
     /// Lets the stream go on. Call it without any lock: the driver may run work and callbacks in

@@ -299,9 +299,19 @@ impl Loader {
 
     /// The devices of all platforms that have what the backend needs.
     fn find(&self) -> Result<Vec<DeviceHandle>, Missing> {
-        let platforms = self.all_platforms().map_err(|fault| match fault.code() {
-            Some(PLATFORM_NOT_FOUND) => no_platform(),
-            _ => failed(fault.to_string()),
+        let platforms = self.all_platforms().map_err(|fault| match fault {
+            Fault::Code { code, .. } if code == PLATFORM_NOT_FOUND => no_platform(),
+            Fault::Missing(symbol) => failed(format!(
+                "the library {} is no OpenCL loader: it has no {symbol}",
+                match named() {
+                    Some(name) => format!(
+                        "{}, which {LIBRARY_VARIABLE} names,",
+                        Path::new(&name).display()
+                    ),
+                    None => LIBRARY.into(),
+                }
+            )),
+            Fault::Code { .. } => failed(fault.to_string()),
         })?;
         if platforms.is_empty() {
             return Err(no_platform());

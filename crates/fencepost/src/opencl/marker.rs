@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    account::{Account, Answer, Recorded},
+    account::{Account, Answer, Native, Recorded},
     context::Context,
     fault::name,
     loader::EventHandle,
@@ -27,12 +27,38 @@ use crate::{
     timeline::{Awaited, Point, Reached},
 };
 
+/// A `cl_event` of ours.
+pub(super) struct ClEvent {
+    pub(super) context: &'static Context,
+    pub(super) raw: EventHandle,
+}
+
+impl Native for ClEvent {
+    fn ask(&self) -> Answer {
+        match self.context.status(self.raw) {
+            Ok(0) => Answer::Complete,
+            Ok(status) if status > 0 => Answer::Pending,
+            Ok(status) => Answer::Failed(Cause::new(format!(
+                "work of the stream ended with {status}, {}",
+                name(status)
+            ))),
+            Err(fault) => Answer::Failed(Cause::new(fault.to_string())),
+        }
+    }
+}
+
+impl Drop for ClEvent {
+    fn drop(&mut self) {
+        self.context.release_event(self.raw);
+    }
+}
+
 pub(super) struct ClMarker {
     pub(super) point: Point,
     pub(super) context: &'static Context,
     pub(super) account: Arc<Account<ClMarker>>,
     /// `None` where the stream had failed and the driver refused.
-    pub(super) event: Option<EventHandle>,
+    pub(super) event: Option<ClEvent>,
     /// Whether the driver was told to call back once it is over.
     pub(super) calls_back: AtomicBool,
 }
@@ -43,32 +69,23 @@ impl ClMarker {
         (marker as &dyn Any).downcast_ref()
     }
 
-    /// Asks the driver of its own event first: while that is pending there is nothing to settle.
+    /// Asks the driver of what is in front of it, too: a failure there is told while the marker's
+    /// own event may be pending for long.
     #[cold]
     fn look(&self) -> Result<bool> {
-        if let Answer::Pending = self.ask() {
-            return Ok(false);
-        }
         self.account.settle(self.point.value);
         self.point.timeline.check(self.point.value)
     }
 }
 
-impl Recorded for ClMarker {
+impl Native for ClMarker {
     fn ask(&self) -> Answer {
-        let Some(event) = self.event else {
-            return Answer::Pending;
-        };
-        match self.context.status(event) {
-            Ok(0) => Answer::Complete,
-            Ok(status) if status > 0 => Answer::Pending,
-            Ok(status) => Answer::Failed(Cause::new(format!(
-                "work of the stream ended with {status}, {}",
-                name(status)
-            ))),
-            Err(fault) => Answer::Failed(Cause::new(fault.to_string())),
-        }
+        self.event.as_ref().map_or(Answer::Pending, Native::ask)
     }
+}
+
+impl Recorded for ClMarker {
+    type Event = ClEvent;
 
     fn place_of(marker: &dyn MarkerImpl) -> Option<(Arc<Account<ClMarker>>, u64)> {
         let marker = ClMarker::of(marker)?;
@@ -97,10 +114,10 @@ impl MarkerImpl for ClMarker {
             return timeline.check(self.point.value);
         }
         self.context.check_fork()?;
-        match (deadline, self.event) {
+        match (deadline, &self.event) {
             (None, Some(event)) => {
                 // What it says of a failure is not believed: see `account`.
-                let _ = self.context.wait(event);
+                let _ = self.context.wait(event.raw);
                 if self.query()? {
                     return Ok(true);
                 }
@@ -129,8 +146,8 @@ impl MarkerImpl for ClMarker {
             timeline: self.point.timeline.clone(),
             value: self.point.value,
         })?;
-        if let (Some(event), false) = (self.event, self.calls_back.swap(true, Ordering::AcqRel)) {
-            self.context.call_back(event);
+        if let (Some(event), false) = (&self.event, self.calls_back.swap(true, Ordering::AcqRel)) {
+            self.context.call_back(event.raw);
         }
         Ok(())
     }
@@ -143,10 +160,10 @@ impl MarkerImpl for ClMarker {
     /// ended: it has to complete after that only.
     fn timestamp(&self) -> Result<Timestamp> {
         self.context.check_fork()?;
-        let Some(event) = self.event else {
+        let Some(event) = &self.event else {
             return Err(Error::not_recorded("held"));
         };
-        match self.context.time(event) {
+        match self.context.time(event.raw) {
             Ok(0) => Err(Error::Backend {
                 call: "clGetEventProfilingInfo",
                 code: 0,
@@ -154,14 +171,6 @@ impl MarkerImpl for ClMarker {
             }),
             Ok(time) => Ok(Timestamp::new(time, self.context.clock.clone())),
             Err(fault) => Err(self.context.failed(fault)),
-        }
-    }
-}
-
-impl Drop for ClMarker {
-    fn drop(&mut self) {
-        if let Some(event) = self.event {
-            self.context.release_event(event);
         }
     }
 }

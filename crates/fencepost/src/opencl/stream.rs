@@ -11,7 +11,7 @@ use super::{
     fault::Fault,
     gates::HostGate,
     loader::{EventHandle, QueueHandle},
-    marker::ClMarker,
+    marker::{ClEvent, ClMarker},
     watched::Watch,
 };
 use crate::{
@@ -70,7 +70,7 @@ impl ClStream {
         self.properties & OUT_OF_ORDER == 0
     }
 
-    fn marker(&self, event: Option<EventHandle>, point: Point) -> ClMarker {
+    fn marker(&self, event: Option<ClEvent>, point: Point) -> ClMarker {
         ClMarker {
             point,
             context: self.context,
@@ -78,6 +78,21 @@ impl ClStream {
             event,
             calls_back: AtomicBool::new(false),
         }
+    }
+
+    /// A native marker behind everything so far, submitted.
+    fn mark_native(&self) -> Result<ClEvent, Fault> {
+        let event = self.context.mark(self.queue)?;
+        self.context.flush(self.queue)?;
+        Ok(event)
+    }
+
+    /// Holds the stream until the gate that it gives is opened, by the driver alone.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn close_gate(&self) -> Result<HostGate> {
+        let closed = self.context.close_gate(self.queue);
+        let (gate, _) = closed.map_err(|fault| self.context.failed(fault))?;
+        Ok(gate)
     }
 
     /// Whether what is submitted now counts: the stream has not failed, and does not fail once what
@@ -121,13 +136,16 @@ impl ClStream {
             },
         };
         match self.context.wait_event(self.queue, event) {
-            Ok(()) => {
+            Ok(in_front) => {
+                if let Some(wait) = wait {
+                    wait.submitted(in_front);
+                }
                 self.core.waits_on_device(imp.point());
                 Ok(())
             }
             Err(fault) => {
                 if let Some(wait) = wait {
-                    self.account.take_back(&wait);
+                    self.account.take_back(wait);
                 }
                 // Drivers refuse to wait for what has failed.
                 match imp.query() {
@@ -145,8 +163,8 @@ impl ClStream {
         self.context.check_fork()?;
         let native = match ClMarker::of(&**marker) {
             Some(imp) => {
-                if let (true, Some(event)) = (std::ptr::eq(imp.context, self.context), imp.event) {
-                    return self.wait_native(marker, imp, event);
+                if let (true, Some(event)) = (std::ptr::eq(imp.context, self.context), &imp.event) {
+                    return self.wait_native(marker, imp, event.raw);
                 }
                 true
             }
@@ -174,7 +192,7 @@ impl StreamImpl for ClStream {
         if timing && self.properties & PROFILING == 0 {
             return Err(no_profiling(&self.core));
         }
-        let event = match self.context.mark(self.queue) {
+        let event = match self.mark_native() {
             Ok(event) => Some(event),
             Err(fault) => {
                 self.refused(fault)?;
@@ -251,14 +269,15 @@ impl HostGated for ClStream {
         let Some(wait) = self.account.wait(marker) else {
             return Ok(());
         };
-        let gate = match self.context.close_gate(self.queue) {
-            Ok(gate) => gate,
+        let (gate, in_front) = match self.context.close_gate(self.queue) {
+            Ok(closed) => closed,
             Err(fault) => {
-                self.account.take_back(&wait);
+                self.account.take_back(wait);
                 return self.refused(fault);
             }
         };
         let published = vec![PublishedWait::new(&self.core, marker, wait.after)];
+        wait.submitted(in_front);
         let wait = SubmittedWait {
             gate,
             context: self.context,
@@ -267,17 +286,8 @@ impl HostGated for ClStream {
     }
 
     fn fail_from_here(&self, cause: &Cause) {
-        match self.context.mark(self.queue) {
-            Ok(event) => {
-                let point = Point {
-                    timeline: self.account.timeline(),
-                    value: 0,
-                    at: Place::caller(),
-                    timing: false,
-                };
-                let at = Arc::new(self.marker(Some(event), point));
-                self.account.end(at, cause.clone());
-            }
+        match self.mark_native() {
+            Ok(at) => self.account.end(at, cause.clone()),
             Err(_) => self.account.fail(cause, false),
         }
     }

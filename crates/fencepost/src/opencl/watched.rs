@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What the watcher watches: a stream's account, up to a value.
-pub(super) struct Watch<M> {
+pub(super) struct Watch<M: Recorded> {
     pub(super) account: Arc<Account<M>>,
     pub(super) timeline: Arc<Timeline>,
     /// Above every value where all of the account is to be settled.

@@ -98,9 +98,7 @@ impl TestWork for ClWork {
             // with it the work after clear_error.
             return Ok(Gate::new(|| ()));
         }
-        let gate = context
-            .close_gate(stream.queue)
-            .map_err(|fault| context.failed(fault))?;
+        let gate = stream.close_gate()?;
         Ok(Gate::new(move || context.open_gate(gate)))
     }
 
