@@ -422,6 +422,24 @@ fn bad_arguments_get_one_line() {
 }
 
 #[test]
+fn without_the_library_the_message_says_where_to_get_it() {
+    let exe = Path::new(env!("CARGO_BIN_EXE_fencepost"));
+    let folder = tempfile::tempdir_in(exe.parent().unwrap()).unwrap();
+    let alone = folder.path().join("fencepost");
+    std::fs::hard_link(exe, &alone).unwrap();
+    let mut command = Command::new(alone);
+    command
+        .args(["watch", "--", "true"])
+        .env_remove("FENCEPOST_WATCH_LIBRARY");
+    let (code, said) = ended(&mut command);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.lines().count() == 1 && said.contains("pip install fencepost"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_report_is_made_on_the_signal_and_in_json() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("report");

@@ -194,8 +194,9 @@ impl Environment {
     /// Builds a wheel, installs it, and runs `test` on what is installed, on the stand-in for CUDA.
     fn tested(&self, w: &Workspace, mut test: Command) -> Vec<Task> {
         let mut commands = self.make(w);
-        commands.extend(self.install(w));
         commands.push(host::everything(w));
+        commands.extend(put_watch_library(w, "debug"));
+        commands.extend(self.install(w));
         cuda::on_stand_in(w, &mut test);
         let builds = commands.into_iter().map(Task::Build);
         builds.chain([Task::Test(test)]).collect()
@@ -208,6 +209,21 @@ impl Environment {
     }
 }
 
+/// Puts what `fencepost watch` loads into programs, as it was built, where maturin looks for it.
+/// Cargo builds it for Linux only.
+fn put_watch_library(w: &Workspace, profile: &str) -> Option<Command> {
+    const LIBRARY: &str = "libfencepost_watch.so";
+
+    cfg!(target_os = "linux").then(|| {
+        let mut command = w.command("cp");
+        // A process may have the old one loaded.
+        command.arg("--remove-destination");
+        command.arg(w.target.join(profile).join(LIBRARY));
+        command.arg(format!("{PACKAGE}/python/fencepost/{LIBRARY}"));
+        command
+    })
+}
+
 /// Builds the wheel that users get.
 pub(crate) fn wheel(w: &Workspace) -> bool {
     if let Err(reason) = ready() {
@@ -217,6 +233,11 @@ pub(crate) fn wheel(w: &Workspace) -> bool {
     let out = w.target.join("wheels");
     let environment = Environment::plain(w);
     let mut commands = environment.make(w);
+    if let Some(put) = put_watch_library(w, "wheel") {
+        let mut build = w.cargo("build --package fencepost-watch --profile wheel --locked");
+        build.env("CARGO_PROFILE_WHEEL_STRIP", "symbols");
+        commands.extend([build, put]);
+    }
     commands.push(environment.build(w, "wheel", &[], &out));
     for command in commands {
         say(&format!("$ {}", shown(&command)));
