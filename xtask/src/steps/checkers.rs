@@ -49,9 +49,6 @@ pub(super) fn steps() -> Vec<Step> {
                 // Arithmetic on random numbers has no undefined behaviour to find, and takes
                 // minutes.
                 default_env(&mut command, "PROPTEST_CASES", "4");
-                // Unit tests of traces have no unsafe code to run, take minutes, and expect clocks
-                // that are read within microseconds of each other.
-                command.args(["--", "--skip", "trace::"]);
                 Ok(vec![Task::Test(command)])
             },
         },

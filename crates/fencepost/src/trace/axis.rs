@@ -163,6 +163,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "150 s for 86,400 anchors")]
     fn a_day_of_anchors_takes_bounded_memory() {
         let mut axis = Axis::new(false, true, None);
         for second in 0..86_400 {

@@ -676,6 +676,7 @@ mod handle_tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "46 s for 500 threads")]
     fn a_thread_that_ends_leaves_no_buffer_behind() {
         let trace = Trace::with_options(Options::default().capacity(10));
         for _ in 0..500 {

@@ -295,6 +295,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes for 20 blocks of spans")]
     fn a_finished_span_takes_no_more_than_sixty_bytes() {
         assert!(size_of::<Record>() <= 56, "{}", size_of::<Record>());
         let mut store = Store::new(100 * BLOCK);
@@ -319,6 +320,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes for three blocks of spans")]
     fn the_oldest_spans_go_with_their_names_and_are_counted() {
         let mut store = Store::new(BLOCK + 10);
         for number in 0..3 * BLOCK {
@@ -338,6 +340,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "330 s for two blocks of spans")]
     fn a_capacity_below_a_block_is_kept() {
         let mut store = Store::new(3);
         for number in 0..2 * BLOCK + 5 {

@@ -336,7 +336,8 @@ fn undecoded(text: &str) -> String {
 /// Runs `test` on so many random pictures.
 fn on_pictures(cases: u32, test: impl Fn(&Parts)) {
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases,
+        // Each takes half a second there.
+        cases: if cfg!(miri) { 4 } else { cases },
         failure_persistence: None,
         ..ProptestConfig::default()
     });
@@ -561,6 +562,7 @@ fn number_of(error: &std::io::Error) -> Option<i32> {
 
 #[cfg(unix)]
 #[test]
+#[cfg_attr(miri, ignore = "Miri has no fchown")]
 fn a_file_keeps_the_mode_and_owner_of_the_one_that_it_replaces() {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
     let folder = Folder::new();
@@ -583,6 +585,7 @@ fn a_file_keeps_the_mode_and_owner_of_the_one_that_it_replaces() {
 
 #[cfg(unix)]
 #[test]
+#[cfg_attr(miri, ignore = "Miri has no fchown")]
 fn a_link_stays_and_the_file_behind_it_is_replaced() {
     use std::os::unix::fs::symlink;
     let folder = Folder::new();
@@ -636,6 +639,7 @@ fn a_file_may_have_the_longest_name_there_is() {
 // On Windows a file that somebody has open may refuse to be replaced.
 #[cfg(unix)]
 #[test]
+#[cfg_attr(miri, ignore = "Miri has no fchown")]
 fn a_file_is_replaced_at_once() {
     let folder = Folder::new();
     let path = folder.0.join("trace.pftrace");
