@@ -1,5 +1,5 @@
-//! Who is told of waits and of gates that are opened: the one hook in the nouns. It knows none of
-//! its observers.
+//! Who is told of waits and of gates that are opened: the one hook in the nouns, and in CUDA's raw
+//! events. It knows none of its observers.
 //!
 //! While nobody observes, a wait pays one relaxed load. The list is a process's own: in a forked
 //! child nobody observes, and no lock is found held.

@@ -19,6 +19,7 @@ use fencepost::{
     measure::Measure,
     synchronize_all, synchronize_all_timeout, synchronize_any,
     testing::{self, work},
+    trace::Trace,
 };
 
 mod common;
@@ -1123,6 +1124,70 @@ fn a_raw_event_can_be_awaited() {
     });
     runtime.block_on(future).unwrap();
     opens.join().unwrap();
+}
+
+#[test]
+fn a_wait_for_a_raw_event_is_an_arrow_in_a_trace() {
+    let Some(gpu) = gpu() else { return };
+    let stream = |device: &Device| device.new_stream().unwrap();
+    let (load, compute) = (stream(&gpu.device), stream(&gpu.device));
+    let host = stream(&Device::open("host").unwrap());
+    let event = RawEvent::new(&gpu.device, RawEventOptions::default()).unwrap();
+    let trace = Trace::new();
+    // It was never recorded.
+    event.wait(&load).unwrap();
+    let span = |name, stream: &Stream| {
+        trace.span(name, stream).end();
+    };
+    span("load", &load);
+    event.record(&load).unwrap();
+    span("next", &load);
+    for (name, stream) in [("compute", &compute), ("host", &host)] {
+        event.wait(stream).unwrap();
+        span(name, stream);
+        stream.synchronize_timeout(PATIENCE).unwrap();
+    }
+    // A stream that waits for itself is no arrow.
+    event.wait(&load).unwrap();
+    span("last", &load);
+    // As a marker's event that is handed out.
+    let raw = bindings::raw_event_of(&compute.record().unwrap()).unwrap();
+    raw.wait(&load).unwrap();
+    span("behind", &load);
+    load.synchronize_timeout(PATIENCE).unwrap();
+    let begin = Instant::now();
+    while trace.collect().finished < 6 {
+        assert!(begin.elapsed() < PATIENCE, "{}", trace.summary());
+        std::thread::yield_now();
+    }
+    let mut arrows = arrows_of(&trace);
+    arrows.sort_unstable();
+    let arrows: Vec<_> = arrows.iter().map(|[from, to]| [&**from, &**to]).collect();
+    let expected = [["compute", "behind"], ["load", "compute"], ["load", "host"]];
+    assert_eq!(arrows, expected);
+}
+
+/// The names of the spans at both ends of each arrow of a trace.
+fn arrows_of(trace: &Trace) -> Vec<[String; 2]> {
+    let path = std::env::temp_dir().join(format!("fencepost-arrows-{}.json", std::process::id()));
+    trace.save(&path).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let file: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let all = file["traceEvents"].as_array().unwrap();
+    let of = |kind: &'static str| all.iter().filter(move |event| event["ph"] == kind);
+    let name = |arrow: &serde_json::Value| {
+        // In Chrome's format an arrow is on the span that begins at its time.
+        let place = |event: &serde_json::Value| (event["tid"].clone(), event["ts"].clone());
+        let slice = of("X").find(|slice| place(slice) == place(arrow));
+        let slice = slice.unwrap_or_else(|| panic!("{arrow} is at no span: {text}"));
+        slice["name"].as_str().unwrap().to_owned()
+    };
+    let pair = |from: &serde_json::Value| {
+        let to = of("f").find(|to| to["id"] == from["id"]).unwrap();
+        [name(from), name(to)]
+    };
+    of("s").map(pair).collect()
 }
 
 /// Streams that cannot wait for a `CUevent` wait for a look at it.

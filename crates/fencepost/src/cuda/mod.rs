@@ -42,6 +42,8 @@ mod nvml;
 mod pools;
 mod raw_event;
 mod raw_marker;
+#[cfg(feature = "trace")]
+mod raw_origin;
 pub(crate) mod stream;
 mod ticker;
 mod upstreams;

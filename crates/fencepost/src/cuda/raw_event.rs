@@ -17,6 +17,8 @@ use std::{
     task::{self, Poll},
 };
 
+#[cfg(feature = "trace")]
+use super::raw_origin::{Origin, StreamPoint};
 use super::{
     context::Context,
     device::{of_device, shares_events},
@@ -169,6 +171,8 @@ pub struct RawEvent {
     /// Whether the last record through this value became a node of a graph. Then the driver does
     /// not count the event as recorded before that graph runs. It orders nothing.
     in_graph: AtomicBool,
+    #[cfg(feature = "trace")]
+    origin: Origin,
 }
 
 /// An error for an event that processes cannot share.
@@ -235,6 +239,8 @@ impl RawEvent {
             external: options.external,
             timing: options.timing,
             in_graph: AtomicBool::new(false),
+            #[cfg(feature = "trace")]
+            origin: Origin::new(None),
         }
     }
 
@@ -304,13 +310,10 @@ impl RawEvent {
         };
         let options = RawEventOptions::default().timing(marker.has_timing());
         let event = imp.hand_out()?;
-        Some(RawEvent::of(
-            imp.context,
-            marker.device(),
-            event,
-            owner,
-            options,
-        ))
+        let raw = RawEvent::of(imp.context, marker.device(), event, owner, options);
+        #[cfg(feature = "trace")]
+        let raw = raw.recorded_at(marker);
+        Some(raw)
     }
 
     /// The event that another process exported as `handle`. Valid while that process keeps its own.
@@ -393,6 +396,8 @@ impl RawEvent {
             if self.external {
                 self.in_graph.store(in_graph, Ordering::Relaxed);
             }
+            #[cfg(feature = "trace")]
+            self.origin.is_recorded((!in_graph).then(|| stream.core()));
             Ok(())
         });
         recorded.map_err(|fault| self.failed(fault))
@@ -443,16 +448,28 @@ impl RawEvent {
         wait: impl FnOnce(&dyn StreamImpl, &Arc<dyn MarkerImpl>) -> Result<()>,
     ) -> Result<()> {
         stream.check_fork()?;
-        if let Ok(stream) = of_stream(stream.imp()) {
-            return self.wait_natively(stream);
-        }
-        match self.query()? {
-            true => Ok(()),
-            false => {
+        match of_stream(stream.imp()) {
+            Ok(stream) => self.wait_natively(stream)?,
+            Err(_) if self.query()? => {}
+            Err(_) => {
                 let marker = raw_marker::marker(&self.native, at)?;
-                wait(stream.imp(), &marker).map_err(Error::seen)
+                wait(stream.imp(), &marker).map_err(Error::seen)?;
             }
         }
+        #[cfg(feature = "trace")]
+        self.origin.is_awaited(stream.imp().core());
+        Ok(())
+    }
+
+    /// With the marker's place as the one where it was recorded last.
+    #[cfg(feature = "trace")]
+    fn recorded_at(mut self, marker: &Marker) -> RawEvent {
+        let point = marker.imp().point();
+        self.origin = Origin::new(Some(StreamPoint {
+            stream: point.timeline.stream.clone(),
+            after: point.value,
+        }));
+        self
     }
 
     /// A marker that stands for what was recorded last; none where that is complete.
