@@ -8,6 +8,8 @@ use super::{
     Options,
     work::{self, Gate, Log},
 };
+#[cfg(all(feature = "trace", not(loom)))]
+use crate::trace::{Trace, picture::Picture};
 use crate::{
     contract::Backend,
     device::Device,
@@ -195,6 +197,42 @@ impl Context {
         }
         let _ = first;
         next
+    }
+
+    /// A span around what `work` submits to the stream.
+    #[cfg(all(feature = "trace", not(loom)))]
+    pub(super) fn scope<T>(
+        &self,
+        trace: &Trace,
+        name: &str,
+        stream: &Stream,
+        work: impl FnOnce() -> T,
+    ) -> T {
+        let span = trace.span(name, stream);
+        #[cfg(feature = "mutants")]
+        if defect_of(self.device.imp()) == Some(Mutant::SpanEndsEarly) {
+            span.end();
+            return work();
+        }
+        let done = work();
+        span.end();
+        done
+    }
+
+    /// What a trace has.
+    #[cfg(all(feature = "trace", not(loom)))]
+    pub(super) fn picture(&self, trace: &Trace) -> Picture {
+        let picture = trace.picture();
+        #[cfg(feature = "mutants")]
+        if defect_of(self.device.imp()) == Some(Mutant::ArrowOfAnotherWait) {
+            let mut wrong = picture;
+            let from: Vec<_> = wrong.arrows.iter().map(|arrow| arrow.from).collect();
+            for (arrow, from) in wrong.arrows.iter_mut().zip(from.iter().cycle().skip(1)) {
+                arrow.from = *from;
+            }
+            return wrong;
+        }
+        picture
     }
 
     /// Everything submitted to the stream must complete.

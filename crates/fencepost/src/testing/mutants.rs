@@ -78,6 +78,10 @@ pub enum Mutant {
     FailureOfManySwallowed,
     /// A set that is waited for tells of the first of its markers again and again.
     SetTellsTheFirstAgain,
+    /// A span of a stream ends before the work in it.
+    SpanEndsEarly,
+    /// An arrow of a trace begins where that of another wait does.
+    ArrowOfAnotherWait,
 }
 
 impl Mutant {
@@ -87,7 +91,7 @@ impl Mutant {
     /// # use fencepost::testing::Mutant;
     /// assert!(Mutant::ALL.contains(&Mutant::QueryAlwaysTrue));
     /// ```
-    pub const ALL: [Mutant; 20] = [
+    pub const ALL: [Mutant; 22] = [
         Mutant::WaitDoesNothing,
         Mutant::WaitBlocksTheCaller,
         Mutant::WaitForTheLatest,
@@ -108,6 +112,8 @@ impl Mutant {
         Mutant::LastOfManyForgotten,
         Mutant::FailureOfManySwallowed,
         Mutant::SetTellsTheFirstAgain,
+        Mutant::SpanEndsEarly,
+        Mutant::ArrowOfAnotherWait,
     ];
 }
 
@@ -148,8 +154,8 @@ struct MutantDevice {
     shared: Arc<Shared>,
 }
 
-/// What is wrong with a device, if it is a mutant. Waits for many are above the backends, so the
-/// suite's own calls of them are wrong for it: see [`Context`](super::context::Context).
+/// What is wrong with a device, if it is a mutant. Waits for many and traces are above the backends,
+/// so the suite's own calls of them are wrong for it: see [`Context`](super::context::Context).
 pub(super) fn defect_of(device: &dyn DeviceImpl) -> Option<Mutant> {
     let device: &dyn Any = device;
     let device = device.downcast_ref::<MutantDevice>()?;
