@@ -694,6 +694,7 @@ fn a_picture_has_every_row_and_name_and_no_colour_alone_tells_a_failure() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "20,000 rounds")]
 fn a_picture_of_a_long_trace_is_as_large_as_that_of_a_short_one() {
     let svg = drawn(&samples::pipeline(20_000));
     assert!(svg.len() < 200_000, "{} bytes", svg.len());
@@ -703,6 +704,7 @@ fn a_picture_of_a_long_trace_is_as_large_as_that_of_a_short_one() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "more than 700 s for texts of 200 KB")]
 fn a_picture_is_small_however_long_its_texts_are() {
     let mut picture = samples::pipeline(200);
     for text in &mut picture.texts {
