@@ -18,6 +18,10 @@ OF_RUST = re.compile(
     r"panick|try_launch|exec\(\)|cargo|\breserv|\b(Arc|Instant|Duration|HostOptions|unwrap)\b"
 )
 
+# Folders whose texts reach no program in Python: tests, pages for Rust programs, and a backend whose
+# devices are objects of Rust programs, which the package is built without.
+NOT_FOR_PYTHON = {"testing", "guide", "wgpu30"}
+
 # Why a text that has such a word never reaches a program in Python. By a part of it.
 UNREACHED = {
     "has no timing; make it with": "in_python_terms() has a text of its own",
@@ -55,7 +59,7 @@ def library_texts():
         pytest.skip("the library's source is not beside this package")
     for file in sorted(LIBRARY.rglob("*.rs")):
         of_tests = file.stem in ("tests", "loom_tests") or file.stem.endswith("_tests")
-        if not of_tests and not {"testing", "guide"} & set(file.parts):
+        if not of_tests and not NOT_FOR_PYTHON & set(file.parts):
             for text in literals(file.read_text(encoding="utf-8")):
                 yield file.relative_to(LIBRARY), text
 
