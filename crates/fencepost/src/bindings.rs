@@ -291,6 +291,13 @@ pub fn record_at(event: &Event, stream: &Stream, at: Place) -> Result<()> {
     event.record_at(stream, at)
 }
 
+/// As [`record_at`], for an event that was recorded on another stream last: it does not try to
+/// record the marker again in place.
+#[inline]
+pub fn record_elsewhere_at(event: &Event, stream: &Stream, at: Place) -> Result<()> {
+    event.record_elsewhere_at(stream, at)
+}
+
 /// [`Stream::launch`], with the line that the work is launched at.
 pub fn launch_at(stream: &Stream, work: impl FnOnce() + Send + 'static, at: Place) -> Result<()> {
     stream.launch_at(work, at)

@@ -134,6 +134,13 @@ impl Event {
         }
     }
 
+    /// See [`crate::bindings::record_elsewhere_at`].
+    #[inline]
+    pub(crate) fn record_elsewhere_at(&self, stream: &Stream, at: Place) -> Result<()> {
+        stream.check_fork()?;
+        self.record_new(stream, at)
+    }
+
     /// See [`crate::bindings::record_in_place`].
     #[inline]
     pub(crate) fn record_in_place(&self, stream: &Stream, at: Place) -> bool {

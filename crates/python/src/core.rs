@@ -194,7 +194,8 @@ impl Core {
         let line = place::of_record(py);
         // A wrong hint, from another stream with the same part of the address, costs time only.
         let at = (std::ptr::from_ref(stream).addr() >> 4) as u16;
-        if self.recorded_on.load(Ordering::Relaxed) == at && at != 0 {
+        let before = self.recorded_on.load(Ordering::Relaxed);
+        if before == at && at != 0 {
             if record_in_place(py, event, stream, line) {
                 return match self.exposure.is_under_way() {
                     false => Ok(()),
@@ -205,8 +206,13 @@ impl Core {
         } else if let Backend::Cuda | Backend::Vulkan = stream.device().backend() {
             self.recorded_on.store(at, Ordering::Relaxed);
         }
+        let elsewhere = before != 0 && before != at;
         py.detach(|| {
-            bindings::record_at(event, stream, line).map_err(Box::new)?;
+            let recorded = match elsewhere {
+                true => bindings::record_elsewhere_at(event, stream, line),
+                false => bindings::record_at(event, stream, line),
+            };
+            recorded.map_err(Box::new)?;
             match self.exposure.is_under_way() {
                 false => Ok(()),
                 true => self.record_exposed(stream),
