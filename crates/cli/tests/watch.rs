@@ -184,8 +184,14 @@ fn ended(command: &mut Command) -> (Option<i32>, String) {
 #[test]
 fn a_program_that_is_not_stuck_goes_on_and_its_exit_code_is_passed_through() {
     let folder = tempfile::tempdir().unwrap();
-    for (name, code) in [("ends_well", 0), ("closes_everything", 3), ("forks", 4)] {
-        let ended = ended(&mut with_program(folder.path(), &[], name));
+    for (name, code) in [
+        ("ends_well", 0),
+        ("destroys_busy_streams", 0),
+        ("closes_everything", 3),
+        ("forks", 4),
+    ] {
+        let options = ["--after", "0.5"];
+        let ended = ended(&mut with_program(folder.path(), &options, name));
         assert_eq!(ended.0, Some(code), "{name}: {}", ended.1);
         assert!(!ended.1.contains("pending"), "{name}: {}", ended.1);
         if name == "ends_well" {
@@ -474,6 +480,8 @@ fn a_report_is_made_on_the_signal_and_in_json() {
     let streams = &report["message"]["report"]["streams"];
     assert_eq!(streams.as_array().unwrap().len(), 3);
     assert_eq!(streams[0]["stream"], "stream 1 of cuda:0");
+    let handle = streams[0]["handle"].as_str().unwrap();
+    assert!(handle.starts_with("0x") && handle != "0x0", "{handle}");
     assert_eq!(
         streams[2]["waits_for"],
         "waits for marker 1 of stream 2 of cuda:0"

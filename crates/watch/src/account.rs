@@ -3,7 +3,10 @@
 //! Nothing is guessed. What cannot be seen is said to be unknown: whether a function of the program
 //! has returned, what a value in memory is, what a graph does inside.
 
-use std::{collections::HashMap, sync::atomic::Ordering};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::Ordering,
+};
 
 use fencepost::bindings::{
     self,
@@ -92,6 +95,16 @@ impl Account {
 
     pub(crate) fn streams(&self) -> &[Facts] {
         &self.all
+    }
+
+    /// The streams that are known to have work, and those that these wait for.
+    pub(crate) fn busy(&self) -> Vec<&Facts> {
+        let busy = self.all.iter().filter(|facts| facts.is_busy());
+        let awaited: HashSet<u64> = busy.flat_map(awaited_by).collect();
+        let is_told = |facts: &&Facts| {
+            facts.is_busy() || facts.has_work() && awaited.contains(&facts.inner.number)
+        };
+        self.all.iter().filter(is_told).collect()
     }
 
     fn facts(&self, number: u64) -> Option<&Facts> {
@@ -304,6 +317,17 @@ impl Account {
     }
 }
 
+/// The streams of the records that a stream has yet to wait for.
+fn awaited_by(facts: &Facts) -> impl Iterator<Item = u64> {
+    let inner = &facts.inner;
+    let ahead = |point: &&Point| point.position > inner.complete;
+    let points = inner.points.iter().filter(ahead);
+    points.filter_map(|point| match point.awaits {
+        Awaits::Marker(mark) => Some(mark.stream.number),
+        _ => None,
+    })
+}
+
 /// Whether the legacy default stream's order holds between the two, and the second has work.
 fn are_ordered(facts: &Facts, other: &Facts) -> bool {
     let (inner, of) = (&facts.inner, &other.inner);
@@ -489,6 +513,7 @@ mod tests {
             of: StreamOf { entry, number },
             inner,
             state: State::Busy,
+            has_pending_record: false,
             device: Some(0),
         }
     }
@@ -532,6 +557,29 @@ mod tests {
             matches!(front, Front::Waits(Some(point), _) if point.position == 1),
             "{front:?}"
         );
+    }
+
+    #[test]
+    fn a_destroyed_stream_is_told_where_its_work_is_pending_or_awaited() {
+        let (mut a, mut b, mut c) = (busy(1), busy(2), busy(3));
+        for facts in [&mut a, &mut b, &mut c] {
+            launch(facts);
+            facts.inner.life = Life::Destroyed;
+            facts.state = State::NotAsked("it was destroyed");
+        }
+        let mark = record(&mut a);
+        b.has_pending_record = true;
+        let told = |all: &[Facts]| -> Vec<u64> {
+            let account = Account::new(all.to_vec());
+            let told = account.busy().into_iter();
+            told.map(|facts| facts.inner.number).collect()
+        };
+        let all = [a, b, c];
+        assert_eq!(told(&all), [2]);
+        let mut waits = busy(4);
+        stop(&mut waits, Awaits::Marker(mark));
+        let all: Vec<Facts> = all.into_iter().chain([waits]).collect();
+        assert_eq!(told(&all), [1, 2, 4]);
     }
 
     #[test]

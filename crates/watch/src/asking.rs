@@ -35,12 +35,19 @@ pub(crate) struct Facts {
     /// With `complete` as the driver says.
     pub(crate) inner: Inner,
     pub(crate) state: State,
+    /// Whether a record of it is pending, as far as events still tell.
+    pub(crate) has_pending_record: bool,
     pub(crate) device: Option<c_int>,
 }
 
 impl Facts {
     pub(crate) fn has_work(&self) -> bool {
         self.state != State::Idle && self.inner.complete < self.inner.submitted
+    }
+
+    /// Whether that is known. A destroyed stream ends its work, and nobody can ask for it.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.has_work() && (self.inner.life != Life::Destroyed || self.has_pending_record)
     }
 }
 
@@ -128,6 +135,7 @@ fn facts(
     let mut facts = Facts {
         of,
         state: State::Idle,
+        has_pending_record: false,
         device: devices.get(&inner.context).copied(),
         inner,
     };
@@ -143,9 +151,10 @@ fn facts(
     };
     if facts.state == State::Idle {
         facts.inner.complete = facts.inner.submitted;
-    } else if let Some(driver) = driver {
-        let complete = ask_marks(driver, &facts.inner);
+    } else {
+        let (complete, pending) = ask_marks(driver, &facts.inner);
         facts.inner.complete = facts.inner.complete.max(complete);
+        facts.has_pending_record = pending;
     }
     let mut inner = entry.0.lock();
     if inner.number == facts.inner.number {
@@ -194,19 +203,20 @@ fn ask_stream(driver: &Driver, facts: &mut Facts, devices: &mut HashMap<usize, c
     }
 }
 
-/// Up to where the stream's work is complete, by the records whose events still hold them.
-fn ask_marks(driver: &Driver, inner: &Inner) -> u64 {
+/// Up to where the stream's work is complete, by the records whose events still hold them, and
+/// whether one of these is pending, or not asked for.
+fn ask_marks(driver: Option<&Driver>, inner: &Inner) -> (u64, bool) {
     let marks: Vec<&Mark> = inner
         .marks
         .iter()
         .filter(|mark| mark.position > inner.complete && holds(mark))
         .collect();
     // They complete in their order. One whose event was recorded again meanwhile counts as pending.
-    let complete = marks.partition_point(|mark| is_complete(driver, mark));
-    complete
-        .checked_sub(1)
-        .and_then(|last| marks.get(last))
-        .map_or(0, |mark| mark.position)
+    let complete = driver.map_or(0, |driver| {
+        marks.partition_point(|mark| is_complete(driver, mark))
+    });
+    let last = complete.checked_sub(1).and_then(|last| marks.get(last));
+    (last.map_or(0, |mark| mark.position), complete < marks.len())
 }
 
 fn holds(mark: &Mark) -> bool {

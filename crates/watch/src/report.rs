@@ -37,6 +37,8 @@ pub(crate) struct Report {
 #[derive(Debug, Serialize)]
 struct StreamReport {
     stream: String,
+    /// As the program's framework tells it.
+    handle: String,
     pending: u64,
     markers: u64,
     markers_complete: u64,
@@ -69,7 +71,7 @@ fn words(ms: u64) -> String {
 impl Report {
     /// Calls are told of that have lasted for `long`.
     pub(crate) fn new(why: String, account: &Account, answered: bool, long: Duration) -> Report {
-        let busy = account.streams().iter().filter(|facts| facts.has_work());
+        let busy = account.busy().into_iter();
         let mut circle = false;
         let streams: Vec<_> = busy
             .map(|facts| {
@@ -213,6 +215,7 @@ fn stream_report(account: &Account, facts: &Facts) -> (StreamReport, bool) {
     }
     let report = StreamReport {
         stream: full(facts),
+        handle: format!("{:#x}", inner.handle),
         pending: inner.submitted.saturating_sub(inner.complete),
         markers: inner.records,
         markers_complete: complete_markers(facts),

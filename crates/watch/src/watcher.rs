@@ -217,7 +217,7 @@ impl Watch {
         }
         let (facts, answered) = self.asker.ask(ANSWER);
         let complete = facts.iter().map(|facts| facts.inner.complete).sum();
-        let busy = facts.iter().any(Facts::has_work) || is_anybody_inside(self.after);
+        let busy = facts.iter().any(Facts::is_busy) || is_anybody_inside(self.after);
         if complete != self.seen.1 || !busy {
             self.seen.1 = complete;
             self.still = None;

@@ -425,6 +425,18 @@ fn ends_well(gpu: &Gpu) {
     std::process::exit(0);
 }
 
+/// As is permitted: the driver releases the streams once their work is done.
+fn destroys_busy_streams(gpu: &Gpu) {
+    for _ in 0..3 {
+        let a = gpu.stream();
+        gpu.launch(a, 10);
+        gpu.cuda.destroy_stream(a);
+    }
+    // Long enough for a report of what does not move.
+    std::thread::sleep(Duration::from_secs(2));
+    std::process::exit(0);
+}
+
 /// Closes what it did not open, as daemons do, and opens files under the same numbers.
 fn closes_everything(gpu: &Gpu) {
     for descriptor in 0..4096 {
@@ -502,6 +514,7 @@ macro_rules! program {
 /// Programs that are not stuck.
 pub(crate) static OTHERS: &[Program] = &[
     program!(ends_well, ""),
+    program!(destroys_busy_streams, ""),
     program!(closes_everything, ""),
     program!(forks, ""),
     program!(comes_and_goes, ""),
