@@ -297,9 +297,7 @@ impl Account {
             return End::Other(target.unsure_words());
         }
         match &facts.state {
-            _ if inner.life == Life::Destroyed => {
-                End::Other("was destroyed with this work pending".into())
-            }
+            _ if inner.life == Life::Destroyed => End::Other(facts.destroyed_words().into()),
             State::Failed(code) => End::Other(format!("has failed: the driver says error {code}")),
             State::NotAsked(why) => End::Other(format!(
                 "has work of which nobody knows whether it is done: {why}"

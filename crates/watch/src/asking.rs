@@ -45,6 +45,14 @@ impl Facts {
         self.state != State::Idle && self.inner.complete < self.inner.submitted
     }
 
+    /// Of a destroyed stream with work, behind its name or `it`.
+    pub(crate) fn destroyed_words(&self) -> &'static str {
+        match self.has_pending_record {
+            true => "was destroyed with this work pending",
+            false => "was destroyed, and whether this work is done is unknown",
+        }
+    }
+
     /// Whether that is known. A destroyed stream ends its work, and nobody can ask for it.
     pub(crate) fn is_busy(&self) -> bool {
         self.has_work() && (self.inner.life != Life::Destroyed || self.has_pending_record)

@@ -205,7 +205,7 @@ fn stream_report(account: &Account, facts: &Facts) -> (StreamReport, bool) {
     }
     match &facts.state {
         _ if inner.life == Life::Destroyed => {
-            remarks.push("it was destroyed with this work pending".into());
+            remarks.push(format!("it {}", facts.destroyed_words()));
         }
         State::NotAsked(why) => {
             remarks.push(format!("whether it has come further is unknown: {why}"))
