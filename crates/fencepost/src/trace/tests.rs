@@ -336,8 +336,7 @@ fn undecoded(text: &str) -> String {
 /// Runs `test` on so many random pictures.
 fn on_pictures(cases: u32, test: impl Fn(&Parts)) {
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        // Each takes half a second there.
-        cases: if cfg!(miri) { 4 } else { cases },
+        cases,
         failure_persistence: None,
         ..ProptestConfig::default()
     });
@@ -349,6 +348,7 @@ fn on_pictures(cases: u32, test: impl Fn(&Parts)) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "13 s for each picture")]
 fn the_slices_of_a_lane_nest_and_come_in_order() {
     on_pictures(200, |parts| {
         let picture = parts.picture(1);
@@ -532,6 +532,7 @@ fn a_suffix_that_names_no_format_is_answered_with_those_that_do() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri's texts of errors have a number of their own")]
 fn what_cannot_be_written_leaves_the_old_file_and_nothing_else() {
     let folder = Folder::new();
     let missing = folder.0.join("no such folder").join("trace.pftrace");
@@ -721,6 +722,7 @@ fn a_picture_is_small_however_long_its_texts_are() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "19 s for each picture")]
 fn pictures_are_well_formed_whatever_is_in_them() {
     on_pictures(200, |parts| {
         let picture = parts.picture(1);
