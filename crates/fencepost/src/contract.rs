@@ -331,8 +331,8 @@ pub(crate) trait MarkerImpl: Awaited + Any {
         Ok(())
     }
 
-    /// Whether it may well complete before a thread that watches it could tell. A future looks for
-    /// a moment then, before it lets its thread sleep.
+    /// Whether it may well complete before a thread that watches it could tell. A future, and the
+    /// thread for callbacks, look for a moment then, before they have it watched.
     fn may_complete_soon(&self) -> bool {
         false
     }

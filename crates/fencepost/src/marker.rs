@@ -371,9 +371,40 @@ impl Marker {
     ) -> Result<Option<Ticket>> {
         self.check_fork()?;
         let callbacks = self.imp.point().timeline.stream.device.callbacks.clone();
-        self.imp.notify(Waiter::Call(Box::new(move |result| {
+        let call = Waiter::Call(Box::new(move |result| {
             callbacks.call(Box::new(move || callback(result.map_err(Error::seen))));
-        })))
+        }));
+        match self.imp.may_complete_soon() {
+            true => Ok(self.look_by_callback(call)),
+            false => self.imp.notify(call),
+        }
+    }
+
+    /// As `notify`, but the thread for callbacks looks for a moment before the marker is watched.
+    /// Where it is complete by then, one thread is woken in place of two.
+    fn look_by_callback(&self, call: Waiter) -> Option<Ticket> {
+        let point = self.imp.point();
+        let ticket = match point.timeline.register(point.value, call) {
+            Ok(ticket) => ticket,
+            Err(call) => {
+                call.fire(&point.timeline.check(point.value).map(drop));
+                return None;
+            }
+        };
+        let imp = self.imp.clone();
+        let look = move || {
+            // A look that finds it complete fires `call`, which comes behind this on the queue.
+            spin_until(None, || !matches!(imp.query(), Ok(false)));
+            let point = imp.point();
+            if point.reached() == Reached::NotYet
+                && let Err(error) = imp.ensure_watched()
+                && let Some(call) = point.timeline.cancel(ticket)
+            {
+                call.fire(&Err(error));
+            }
+        };
+        point.timeline.stream.device.callbacks.call(Box::new(look));
+        Some(ticket)
     }
 
     /// See [`crate::bindings::on_complete`].

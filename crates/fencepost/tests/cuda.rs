@@ -1126,6 +1126,36 @@ fn a_raw_event_can_be_awaited() {
     opens.join().unwrap();
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_callback_for_what_is_over_needs_no_watcher() {
+    common::in_a_process_of_its_own(|| {
+        let Some(gpu) = gpu() else { return };
+        let stream = gpu.device.new_stream().unwrap();
+        let bare = Bare::new();
+        make_current(&bare);
+        let synchronize: unsafe extern "system" fn(Handle) -> i32 =
+            bare.find("cuStreamSynchronize").unwrap();
+        let marker = stream.record().unwrap();
+        // SAFETY: a stream that is alive. The library does not learn of it.
+        let done = unsafe { synchronize(cuda::stream_as_raw(&stream).unwrap()) };
+        assert_eq!(done, 0);
+        let (tell, told) = mpsc::channel();
+        marker
+            .on_complete(move |result| tell.send(result).unwrap())
+            .unwrap();
+        told.recv_timeout(PATIENCE).unwrap().unwrap();
+        let threads = std::fs::read_dir("/proc/self/task").unwrap();
+        let names = threads
+            .map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).unwrap());
+        let names: Vec<_> = names.map(|name| name.trim().to_owned()).collect();
+        assert!(
+            !names.iter().any(|name| name == "fencepost-cuda"),
+            "{names:?}"
+        );
+    });
+}
+
 #[test]
 fn a_wait_for_a_raw_event_is_an_arrow_in_a_trace() {
     let Some(gpu) = gpu() else { return };

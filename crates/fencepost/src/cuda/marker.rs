@@ -296,7 +296,7 @@ impl MarkerImpl for CudaMarker {
     }
 
     fn may_complete_soon(&self) -> bool {
-        self.context.watcher.may_settle_soon()
+        matches!(self.native, Native::Own(_)) && self.context.watcher.may_settle_soon()
     }
 
     fn retire(self: Arc<Self>) {
