@@ -269,6 +269,11 @@ pub(crate) trait StreamImpl: Send + Sync + Any {
         })
     }
 
+    /// Whether later work of the stream runs after its earlier markers without a wait for them.
+    fn is_in_order(&self) -> bool {
+        true
+    }
+
     /// Runs a closure on the stream: host streams only.
     fn launch(&self, work: Work, at: Place) -> Result<()> {
         let _ = (work, at);

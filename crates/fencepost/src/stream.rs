@@ -325,7 +325,8 @@ impl Stream {
 
     /// Whether a wait of this stream for `marker` has nothing to do.
     pub(crate) fn is_behind(&self, marker: &dyn MarkerImpl) -> bool {
-        marker.point().timeline.stream.id == self.id() || marker.is_known_complete()
+        let is_own = marker.point().timeline.stream.id == self.id();
+        (is_own && self.imp.is_in_order()) || marker.is_known_complete()
     }
 
     /// Makes later work of this stream run after `marker`, even if that is a pending marker of

@@ -4,7 +4,12 @@
 //! Without a device, tests that need one count as skipped.
 #![cfg(all(feature = "opencl", not(loom)))]
 
-use fencepost::{Backend, Device, Event, testing};
+use std::{sync::mpsc, time::Duration};
+
+use fencepost::{
+    Backend, Device, Error, Event, Gate, Stream, opencl,
+    testing::{self, work},
+};
 
 mod common;
 #[path = "common/suite.rs"]
@@ -19,6 +24,20 @@ fn device() -> Option<Device> {
         }
         None => Some(Device::open("opencl:0").unwrap()),
     }
+}
+
+const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
+
+/// `CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE`.
+const OUT_OF_ORDER: u64 = 1;
+/// `CL_QUEUE_PROFILING_ENABLE`.
+const PROFILING: u64 = 2;
+
+/// A stream on a queue of a caller's, with these properties.
+fn wrapped(device: &Device, properties: u64) -> Stream {
+    let queue = testing::opencl::queue(device, properties).unwrap();
+    // SAFETY: the queue is never released.
+    unsafe { opencl::stream_from_raw(queue) }.unwrap()
 }
 
 #[test]
@@ -64,4 +83,208 @@ fn every_mutant_dies_by_every_case_that_claims_it() {
             testing::opencl::fresh(&device).unwrap()
         });
     });
+}
+
+#[test]
+fn a_failure_of_the_drivers_is_told_with_its_first_cause() {
+    let Some(device) = device() else { return };
+    let streams: Vec<_> = (0..3).map(|_| device.new_stream().unwrap()).collect();
+    let fail = testing::opencl::work_that_fails(&streams[0]).unwrap();
+    let mut markers = vec![streams[0].record().unwrap()];
+    for stream in &streams[1..] {
+        stream.wait(markers.last().unwrap()).unwrap();
+        markers.push(stream.record().unwrap());
+    }
+    fail(-42);
+    // The last one first: it asks what it depends on.
+    for (hops, marker) in markers.iter().enumerate().rev() {
+        let error = marker.synchronize_timeout(PATIENCE).unwrap_err();
+        let cause = error.cause().expect("a failure has a cause");
+        assert!(
+            cause.root().contains("work of the stream ended with"),
+            "{error}"
+        );
+        assert_eq!(cause.hops(), hops, "{error}");
+    }
+    for stream in &streams {
+        stream.clear_error().unwrap();
+        stream
+            .record()
+            .unwrap()
+            .synchronize_timeout(PATIENCE)
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_failure_that_no_callback_tells_is_told() {
+    let Some(device) = device() else { return };
+    let stream = device.new_stream().unwrap();
+    let fail = testing::opencl::work_that_fails(&stream).unwrap();
+    let marker = stream.record().unwrap();
+    let (tell, told) = mpsc::channel();
+    marker
+        .on_complete(move |result| drop(tell.send(result)))
+        .unwrap();
+    fail(-42);
+    let told = told.recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(told, Err(Error::StreamFailed { .. })), "{told:?}");
+}
+
+#[test]
+fn a_failure_between_markers_is_not_passed_over() {
+    let Some(device) = device() else { return };
+    let stream = device.new_stream().unwrap();
+    let before = stream.record().unwrap();
+    let fail = testing::opencl::work_that_fails(&stream).unwrap();
+    let failed = stream.record().unwrap();
+    fail(-42);
+    // Some drivers run what is submitted now, and call it complete.
+    let after = stream.record().unwrap();
+    assert!(after.synchronize_timeout(PATIENCE).is_err());
+    assert!(failed.query().is_err(), "it was passed over");
+    assert!(before.query().unwrap());
+}
+
+#[test]
+fn a_queue_of_the_callers_is_a_stream() {
+    let Some(device) = device() else { return };
+    let queue = testing::opencl::queue(&device, PROFILING).unwrap();
+    // SAFETY: the queue is never released.
+    let (stream, again) = unsafe {
+        let stream = opencl::stream_from_raw(queue).unwrap();
+        (stream, opencl::stream_from_raw(queue).unwrap())
+    };
+    assert_eq!(stream, again);
+    assert_eq!(opencl::stream_as_raw(&stream), Some(queue));
+    assert_eq!(
+        stream.device(),
+        &device,
+        "its context is that of the device"
+    );
+    let start = stream.record_timed().unwrap();
+    let ours = device.new_stream().unwrap();
+    ours.wait(&start).unwrap();
+    let end = ours.record_timed().unwrap();
+    end.synchronize_timeout(PATIENCE).unwrap();
+    assert!(!start.elapsed(&end).unwrap().is_negative());
+}
+
+#[test]
+fn a_queue_without_profiling_has_no_times_and_names_the_property() {
+    let Some(device) = device() else { return };
+    let stream = wrapped(&device, 0);
+    let error = stream.record_timed().unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+    assert!(
+        error.to_string().contains("CL_QUEUE_PROFILING_ENABLE"),
+        "{error}"
+    );
+    stream
+        .record()
+        .unwrap()
+        .synchronize_timeout(PATIENCE)
+        .unwrap();
+}
+
+#[test]
+fn a_queue_that_runs_out_of_order_is_ordered_by_waits() {
+    let Some(device) = device() else { return };
+    let stream = wrapped(&device, OUT_OF_ORDER | PROFILING);
+    let log = work::new_log(&device).unwrap();
+    let (gate, held) = (Gate::new(&device).unwrap(), device.new_stream().unwrap());
+    gate.wait(&held).unwrap();
+    let first = held.record().unwrap();
+    stream.wait(&first).unwrap();
+    work::append(&stream, &log, 1).unwrap();
+    let one = stream.record().unwrap();
+    // Its own marker: on a queue that runs in order there would be nothing to do.
+    stream.wait(&one).unwrap();
+    work::append(&stream, &log, 2).unwrap();
+    let two = stream.record_timed().unwrap();
+    assert!(!two.query().unwrap(), "it is behind a closed gate");
+    gate.open();
+    two.synchronize_timeout(PATIENCE).unwrap();
+    assert_eq!(log.read().unwrap(), [1, 2]);
+    assert!(one.query().unwrap());
+}
+
+#[test]
+fn bad_handles_are_errors() {
+    let Some(device) = device() else { return };
+    let none = std::ptr::null_mut();
+    // SAFETY: null is looked for.
+    let errors = unsafe {
+        [
+            opencl::stream_from_raw(none).unwrap_err(),
+            opencl::device_from_raw(none, none).unwrap_err(),
+        ]
+    };
+    for error in errors {
+        assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+    }
+    assert!(opencl::stream_as_raw(&device.default_stream()).is_some());
+    let host = Device::open("host").unwrap();
+    assert!(opencl::stream_as_raw(&host.default_stream()).is_none());
+    assert!(opencl::device_as_raw(&host).is_none());
+    assert!(opencl::model(&host).is_err());
+}
+
+#[test]
+fn streams_of_two_contexts_wait_for_each_other_through_the_host() {
+    let Some(device) = device() else { return };
+    let other = testing::opencl::elsewhere(&device).unwrap();
+    assert_ne!(device, other);
+    assert!(other.name().starts_with("opencl (context "), "{other}");
+    let (here, there) = (device.new_stream().unwrap(), other.new_stream().unwrap());
+    let gate = work::gate(&here).unwrap();
+    there.wait(&here.record().unwrap()).unwrap();
+    let passed = there.record().unwrap();
+    let early = passed.synchronize_timeout(Duration::from_millis(20));
+    assert!(matches!(early, Err(Error::Timeout(_))), "{early:?}");
+    let start = here.record_timed().unwrap();
+    let mixed = start.elapsed(&there.record_timed().unwrap());
+    assert!(
+        matches!(mixed, Err(Error::DeviceMismatch { .. })),
+        "{mixed:?}"
+    );
+    gate.open();
+    passed.synchronize_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_failure_reaches_another_context() {
+    let Some(device) = device() else { return };
+    let other = testing::opencl::elsewhere(&device).unwrap();
+    let (here, there) = (device.new_stream().unwrap(), other.new_stream().unwrap());
+    let fail = testing::opencl::work_that_fails(&here).unwrap();
+    there.wait(&here.record().unwrap()).unwrap();
+    let behind = there.record().unwrap();
+    fail(-42);
+    let error = behind.synchronize_timeout(PATIENCE).unwrap_err();
+    assert_eq!(error.cause().unwrap().hops(), 1, "{error}");
+}
+
+#[test]
+fn a_process_may_end_with_anything_pending() {
+    if device().is_some() {
+        suite::a_process_may_end_with_anything_pending("opencl:0");
+    }
+}
+
+#[test]
+fn a_process_may_end_with_a_closed_gate() {
+    if device().is_some() {
+        suite::a_process_may_end_with_a_closed_gate("opencl:0", true);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_forked_child_is_told_so() {
+    if device().is_some() {
+        suite::a_forked_child_is_told_so("opencl:0", |device, _| {
+            matches!(opencl::platform(device), Err(Error::Forked { .. }))
+        });
+    }
 }

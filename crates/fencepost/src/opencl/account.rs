@@ -49,7 +49,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic},
 };
 
 use crate::{
@@ -122,6 +122,8 @@ struct Wait<M: Recorded> {
     /// on. A failure must not overtake what is in front of the wait, and need not wait for what
     /// else holds the stream behind it.
     at: OnceLock<M::Event>,
+    /// Whether a host gate holds the stream for it, which the end of the process opens.
+    through_host: bool,
 }
 
 // Derived, it would ask for `M: Clone`.
@@ -166,6 +168,15 @@ enum Step<M: Recorded> {
 enum Over {
     Complete(Option<u64>),
     Failed(Cause),
+}
+
+/// Whether the process is ending, and every host gate is open, whatever it was closed for. An
+/// atomic of std in models, too, where it never changes.
+static GATES_ARE_OPEN: atomic::AtomicBool = atomic::AtomicBool::new(false);
+
+/// Host gates hold nothing any more: what they were closed for is not waited for.
+pub(super) fn gates_are_open() {
+    GATES_ARE_OPEN.store(true, Ordering::Release);
 }
 
 const FIRST_SWEEP: usize = 32;
@@ -237,7 +248,12 @@ impl<M: Recorded> Account<M> {
 
     /// Adds a wait for `marker`, in front of its native call. `None` where the stream fails anyway,
     /// so that nothing behind the wait depends on it.
-    pub(super) fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Option<Waiting<M>> {
+    /// `through_host` says that the native wait is for a host gate.
+    pub(super) fn wait(
+        &self,
+        marker: &Arc<dyn MarkerImpl>,
+        through_host: bool,
+    ) -> Option<Waiting<M>> {
         let place = M::place_of(&**marker);
         let fails = place
             .as_ref()
@@ -253,6 +269,7 @@ impl<M: Recorded> Account<M> {
             marker: marker.clone(),
             place,
             at: OnceLock::new(),
+            through_host,
         });
         state.entries.push_back(Entry::Wait(wait.clone()));
         let after = self.core.recorded.load(Ordering::Relaxed);
@@ -410,6 +427,9 @@ impl<M: Recorded> Wait<M> {
         }
         match self.marker.query() {
             Ok(true) => Ok(Over::Complete(None)),
+            Ok(false) if self.through_host && GATES_ARE_OPEN.load(Ordering::Acquire) => {
+                Ok(Over::Complete(None))
+            }
             Ok(false) => Err(Step::Blocked),
             Err(error) => match self.at.get().map(Native::ask) {
                 None | Some(Answer::Pending) => Err(Step::Blocked),

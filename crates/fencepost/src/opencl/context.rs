@@ -11,10 +11,11 @@ use std::{
 };
 
 use super::{
+    event::{ClEvent, Leftovers},
     fault::{Fault, Status, check},
     gates::Gates,
     loader::{ContextHandle, DeviceHandle, EventHandle, Loader, MemoryHandle, QueueHandle, ask},
-    marker::{ClEvent, ClMarker},
+    marker::ClMarker,
     watched::{Callbacks, Watch},
 };
 use crate::{
@@ -37,6 +38,7 @@ pub(crate) struct Context {
     pub(super) clock: Clock,
     pub(super) callbacks: Arc<CallbackQueue>,
     pub(crate) gates: Gates,
+    pub(super) leftovers: Leftovers,
     pub(super) watcher: Watcher<Watch<ClMarker>, Callbacks>,
     /// Whether the timer of the device counts on the clock of its profiling times.
     pub(super) has_timer: OnceLock<bool>,
@@ -50,6 +52,8 @@ pub(crate) struct Context {
 pub(super) const OUT_OF_ORDER: u64 = 1;
 /// `CL_QUEUE_PROFILING_ENABLE`.
 pub(super) const PROFILING: u64 = 2;
+/// `CL_QUEUE_ON_DEVICE`.
+pub(super) const ON_DEVICE: u64 = 4;
 /// `CL_QUEUE_PROPERTIES`.
 const QUEUE_PROPERTIES: u64 = 0x1093;
 /// `CL_COMPLETE`.
@@ -79,6 +83,7 @@ impl Context {
             clock,
             callbacks: Arc::new(CallbackQueue::new(Arc::new(Pool::new(1)))),
             gates: Gates::new(),
+            leftovers: Leftovers::new(),
             watcher: Watcher::new("fencepost-opencl", Callbacks::new()),
             has_timer: OnceLock::new(),
             larger_than_cache: Mutex::new(None),
@@ -120,13 +125,17 @@ impl Context {
 
     /// A new in-order queue with profiling.
     pub(crate) fn new_queue(&self) -> Result<QueueHandle, Fault> {
+        self.queue_with(PROFILING)
+    }
+
+    pub(crate) fn queue_with(&self, properties: u64) -> Result<QueueHandle, Fault> {
         let mut code = 0;
-        let properties = [QUEUE_PROPERTIES, PROFILING, 0];
+        let list = [QUEUE_PROPERTIES, properties, 0];
         let (context, device) = (self.raw, self.device);
         // SAFETY: the context is retained, and the device is of it; the list ends with 0.
         let made = unsafe {
             self.loader
-                .create_queue(context, device, properties.as_ptr(), &raw mut code)
+                .create_queue(context, device, list.as_ptr(), &raw mut code)
         };
         let queue = match made {
             // An implementation of OpenCL 1.2.
@@ -134,7 +143,7 @@ impl Context {
                 // SAFETY: as above.
                 unsafe {
                     self.loader
-                        .create_queue_1(context, device, PROFILING, &raw mut code)
+                        .create_queue_1(context, device, properties, &raw mut code)
                 }?
             }
             made => made?,
@@ -149,23 +158,26 @@ impl Context {
         let mut raw = EventHandle::NULL;
         // SAFETY: the queue is alive, as its owner promises; `raw` is one handle.
         unsafe { self.loader.marker(queue, 0, std::ptr::null(), &raw mut raw) }?;
-        Ok(ClEvent { context: self, raw })
+        Ok(ClEvent::new(self, raw))
     }
 
-    /// Makes later work of `queue` run after `event`, which is of this context. The event that it
-    /// gives is that of a marker in front of the wait.
+    /// Makes later work of `queue` run after `event`, which is of this context. The result is the
+    /// event of a marker in front of the wait.
     pub(super) fn wait_event(
         &'static self,
         queue: QueueHandle,
         event: EventHandle,
     ) -> Result<ClEvent, Fault> {
         let in_front = self.mark(queue)?;
+        let mut barrier = EventHandle::NULL;
         // SAFETY: the queue is alive, as its owner promises, and so is the event: the caller holds
         // its owner.
         unsafe {
             self.loader
-                .barrier(queue, 1, &raw const event, std::ptr::null_mut())
+                .barrier(queue, 1, &raw const event, &raw mut barrier)
         }?;
+        // To be released once it is over.
+        drop(ClEvent::new(self, barrier));
         Ok(in_front)
     }
 
@@ -190,6 +202,11 @@ impl Context {
             )
         }?;
         Ok(status)
+    }
+
+    /// Whether the command of an event is over, for good or ill.
+    pub(super) fn is_over(&self, event: EventHandle) -> bool {
+        !matches!(self.status(event), Ok(status) if status > COMPLETE)
     }
 
     /// When the command of an event had ended, in nanoseconds; 0 where the driver has no time.
@@ -253,7 +270,10 @@ impl Context {
         let data = std::ptr::from_ref(self).cast_mut().cast();
         // SAFETY: the event is alive; the function takes a context, which is never freed.
         // A driver that refuses is asked by the watcher all the same.
-        let _ = unsafe { self.loader.event_callback(event, COMPLETE, is_over, data) };
+        let _ = unsafe {
+            self.loader
+                .event_callback(event, COMPLETE, called_back, data)
+        };
     }
 
     /// Memory of twice the size of the device's last cache; `None` where the driver does not tell
@@ -310,34 +330,43 @@ impl Context {
 
     /// Writes zeros over memory of this context.
     pub(crate) fn clear(
-        &self,
+        &'static self,
         queue: QueueHandle,
         memory: MemoryHandle,
         bytes: usize,
     ) -> Result<(), Fault> {
         let zero = 0_u32;
         let pattern = (&raw const zero).cast();
-        let (list, out) = (std::ptr::null(), std::ptr::null_mut());
+        let (size, list, mut raw) = (size_of::<u32>(), std::ptr::null(), EventHandle::NULL);
+        let out = &raw mut raw;
         // SAFETY: the queue and the memory are alive; the driver copies the pattern in the call.
         unsafe {
-            self.loader.fill(
-                queue,
-                memory,
-                pattern,
-                size_of::<u32>(),
-                0,
-                bytes,
-                0,
-                list,
-                out,
-            )
-        }
+            self.loader
+                .fill(queue, memory, pattern, size, 0, bytes, 0, list, out)
+        }?;
+        // To be released once it is over.
+        drop(ClEvent::new(self, raw));
+        Ok(())
     }
 }
 
 /// For the work of tests.
 #[cfg(feature = "conformance")]
 impl Context {
+    /// Work on `queue` that is pending until the result is called with its status.
+    pub(crate) fn pending_work(
+        &'static self,
+        queue: QueueHandle,
+    ) -> Result<impl FnOnce(Status) + Send + use<>, Fault> {
+        let event = ClEvent::new(self, self.new_user_event()?);
+        self.wait_event(queue, event.raw)?;
+        self.flush(queue)?;
+        Ok(move |status| {
+            // SAFETY: the event is alive, and was never set before.
+            let _ = unsafe { self.loader.set_user_event(event.raw, status) };
+        })
+    }
+
     /// Copies `bytes` bytes from the host's memory.
     pub(crate) fn write(
         &self,
@@ -373,7 +402,7 @@ impl Context {
 }
 
 /// What drivers call, on any thread, perhaps inside of a call of ours: it hands over to the watcher.
-extern "system" fn is_over(_: EventHandle, _: Status, data: *mut c_void) {
+extern "system" fn called_back(_: EventHandle, _: Status, data: *mut c_void) {
     // SAFETY: the address that `call_back` gave, of a context that is never freed.
     let context = unsafe { &*data.cast_const().cast::<Context>() };
     if !context.is_forked() {

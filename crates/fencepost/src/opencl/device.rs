@@ -1,12 +1,12 @@
 //! OpenCL devices: how they are found, opened and wrapped.
 
-use std::{sync::Arc, time::Instant};
+use std::{ffi::c_void, sync::Arc, time::Instant};
 
 use super::{
-    context::{Context, PROFILING},
+    context::{Context, ON_DEVICE, PROFILING},
     fault::{Fault, check},
     gates::open_at_exit,
-    loader::{ContextHandle, DeviceHandle, Loader},
+    loader::{ContextHandle, DeviceHandle, Loader, QueueHandle, ask},
     stream::ClStream,
 };
 use crate::{
@@ -41,38 +41,116 @@ pub(crate) fn is_hardware() -> bool {
     first.is_some_and(|device| !loader.is_forked() && loader.is_hardware(*device))
 }
 
+/// Every device that was opened or wrapped, with its context. They are never forgotten.
+static DEVICES: Mutex<Vec<(&'static Context, DeviceRef)>> = Mutex::new(Vec::new());
+
+/// The known device that `is` says.
+fn known(is: impl Fn(&Context) -> bool) -> Option<DeviceRef> {
+    let devices = lock(&DEVICES);
+    let known = devices.iter().find(|(context, _)| is(context));
+    known.map(|(_, device)| device.clone())
+}
+
+/// Makes a device in `context` known, unless one that `is` says has become known meanwhile.
+fn learn(context: &'static Context, is: impl Fn(&Context) -> bool) -> Result<DeviceRef> {
+    let made = DeviceRef::new(new_device(context)?);
+    let mut devices = lock(&DEVICES);
+    if let Some((_, first)) = devices.iter().find(|(context, _)| is(context)) {
+        return Ok(first.clone());
+    }
+    devices.push((context, made.clone()));
+    drop(devices);
+    open_at_exit(context);
+    Ok(made)
+}
+
 /// The device of this index, in a context of its own; the same one each time.
 pub(crate) fn open(index: usize) -> Result<DeviceRef> {
-    static OPENED: Mutex<Vec<(usize, DeviceRef)>> = Mutex::new(Vec::new());
     let name = format!("opencl:{index}");
     let loader = Loader::to_call(&name)?;
+    let is_it = |context: &Context| context.name == name;
+    if let Some(device) = known(is_it) {
+        return Ok(device);
+    }
     let Some(device) = loader.found.get(index).copied() else {
         return Err(Error::Unavailable {
             device: name,
             why: format!("there are {} OpenCL devices", loader.found.len()),
         });
     };
-    let known = |opened: &[(usize, DeviceRef)]| {
-        let known = opened.iter().find(|(known, _)| *known == index);
-        known.map(|(_, device)| device.clone())
-    };
-    if let Some(device) = known(&lock(&OPENED)) {
-        return Ok(device);
-    }
     let raw = new_context(loader, device).map_err(|fault| fault.error(&name))?;
-    let context = Context::new(loader, raw, device, name);
-    let made = DeviceRef::new(new_device(context)?);
-    // Two threads may have made one; the first counts.
-    let mut opened = lock(&OPENED);
-    let first = known(&opened);
-    if first.is_none() {
-        open_at_exit(context);
-        opened.push((index, made.clone()));
-    }
-    Ok(first.unwrap_or(made))
+    learn(Context::new(loader, raw, device, name.clone()), is_it)
 }
 
-fn new_context(loader: &Loader, device: DeviceHandle) -> Result<ContextHandle, Fault> {
+/// See [`crate::opencl::device_from_raw`].
+///
+/// # Safety
+/// As there.
+pub(super) unsafe fn device_from_raw(
+    context: *mut c_void,
+    device: *mut c_void,
+) -> Result<DeviceRef> {
+    let loader = Loader::to_call("opencl")?;
+    if context.is_null() || device.is_null() {
+        return Err(null_handle("a context or a device"));
+    }
+    let (raw, device) = (ContextHandle(context), DeviceHandle(device));
+    let is_it = |known: &Context| known.raw == raw && known.device == device;
+    if let Some(device) = known(is_it) {
+        return Ok(device);
+    }
+    // SAFETY: the context is alive, as the caller promises. From here on we keep it alive, so its
+    // handle names no other one later.
+    unsafe { loader.retain_context(raw) }.map_err(|fault| fault.error("opencl"))?;
+    let name = format!("opencl (context {context:p})");
+    learn(Context::new(loader, raw, device, name), is_it)
+}
+
+/// See [`crate::opencl::stream_from_raw`].
+///
+/// # Safety
+/// As there.
+pub(super) unsafe fn stream_from_raw(queue: *mut c_void) -> Result<(Arc<ClStream>, DeviceRef)> {
+    let loader = Loader::to_call("opencl")?;
+    if queue.is_null() {
+        return Err(null_handle("a command queue"));
+    }
+    let queue = QueueHandle(queue);
+    let failed = |fault: Fault| fault.error("opencl");
+    // SAFETY: the queue is alive, as the caller promises; the types are those of the answers.
+    let (context, device, properties) = unsafe {
+        (
+            loader.of_queue(queue, ask::QUEUE_CONTEXT, std::ptr::null_mut::<c_void>()),
+            loader.of_queue(queue, ask::QUEUE_DEVICE, std::ptr::null_mut::<c_void>()),
+            loader.of_queue(queue, ask::QUEUE_PROPERTIES, 0_u64),
+        )
+    };
+    let properties = properties.map_err(failed)?;
+    if properties & ON_DEVICE != 0 {
+        return Err(Error::Unsupported {
+            what: "a queue on the device (CL_QUEUE_ON_DEVICE)".into(),
+            device: "opencl".into(),
+            remedy: "pass a queue on the host: kernels alone submit to the other kind".into(),
+        });
+    }
+    let (context, device) = (context.map_err(failed)?, device.map_err(failed)?);
+    // SAFETY: those of a queue that is alive.
+    let device = unsafe { device_from_raw(context, device) }?;
+    let stream = of_device(&*device)?
+        .wrap(queue, properties)
+        .map_err(failed)?;
+    Ok((stream, device))
+}
+
+fn null_handle(of: &str) -> Error {
+    Error::Unsupported {
+        what: format!("a null handle in place of {of}"),
+        device: "opencl".into(),
+        remedy: "pass a handle that a function of OpenCL gave".into(),
+    }
+}
+
+pub(crate) fn new_context(loader: &Loader, device: DeviceHandle) -> Result<ContextHandle, Fault> {
     let mut code = 0;
     let none = std::ptr::null_mut();
     // SAFETY: one device of the loader's; without properties its platform is taken.
@@ -135,6 +213,21 @@ impl ClDevice {
         let after = context.timer();
         let between = after.is_ok_and(|after| before <= time && time <= after);
         Ok(*context.has_timer.get_or_init(|| between))
+    }
+
+    /// The stream on a queue of the caller's in this context; where there is one already, that one.
+    fn wrap(&self, queue: QueueHandle, properties: u64) -> Result<Arc<ClStream>, Fault> {
+        let alive = self.streams.alive();
+        if let Some(known) = alive.into_iter().find(|stream| stream.queue == queue) {
+            return Ok(known);
+        }
+        let context = self.context;
+        // SAFETY: the queue is alive, as the caller of `stream_from_raw` promises. The stream
+        // releases it, so that its handle names no other queue while the stream is known.
+        unsafe { context.loader.retain_queue(queue) }?;
+        let stream = ClStream::new(self.core.clone(), context, queue, properties);
+        self.streams.add(&stream);
+        Ok(stream)
     }
 
     fn make_stream(&self) -> Result<Arc<ClStream>> {

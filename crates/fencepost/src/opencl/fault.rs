@@ -32,6 +32,7 @@ pub(super) fn check(call: &'static str, status: Status) -> Result<(), Fault> {
 
 impl Fault {
     /// The answer of a function that writes its code elsewhere.
+    #[cfg(feature = "conformance")]
     pub(crate) fn of(call: &'static str, code: Status) -> Result<(), Fault> {
         check(call, code)
     }

@@ -6,17 +6,18 @@
 //! they never ran. So the account of the stream fails what lies behind the gate, and the driver is
 //! only released.
 
-use std::{collections::BTreeSet, sync::atomic::AtomicU64};
+use std::{collections::BTreeSet, sync::atomic::AtomicU64, time::Duration};
 
 use super::{
+    account::gates_are_open,
     context::Context,
+    event::ClEvent,
     fault::Fault,
     loader::{EventHandle, QueueHandle},
-    marker::ClEvent,
 };
 use crate::{
     exit::at_exit_of_use,
-    sync::{Mutex, lock},
+    sync::{Mutex, lock, sleep},
 };
 
 pub(crate) struct Gates {
@@ -51,7 +52,7 @@ impl Context {
             self.release_event(gate.0);
         })?;
         lock(&self.gates.closed).insert(gate.0.0 as usize);
-        at_exit_of_use(&USES, open_all);
+        at_exit_of_use(&USES, leave);
         // A command in front of it need not wait for the next record.
         let _ = self.flush(queue);
         Ok((gate, in_front))
@@ -86,7 +87,7 @@ impl Context {
     }
 }
 
-static ALL: Mutex<Vec<&Context>> = Mutex::new(Vec::new());
+static ALL: Mutex<Vec<&'static Context>> = Mutex::new(Vec::new());
 
 /// Has the host gates of the context opened when the process ends, before drivers are taken apart:
 /// one may wait there for its queues. Exit handlers run in the reverse order of their registration.
@@ -95,12 +96,27 @@ pub(super) fn open_at_exit(context: &'static Context) {
 }
 
 /// Opens all host gates, for the end of the process. A gate that is used later may be open.
-pub(crate) extern "C" fn open_all() {
-    let contexts = match ALL.try_lock() {
-        Ok(contexts) => contexts.clone(),
-        Err(_) => return,
-    };
-    for context in contexts {
+pub(crate) fn open_all() {
+    gates_are_open();
+    for context in all() {
         context.open_gates();
     }
+}
+
+fn all() -> Vec<&'static Context> {
+    ALL.try_lock().map(|all| all.clone()).unwrap_or_default()
+}
+
+/// Takes the watchers out of the drivers, so that nobody is woken any more, then opens all gates.
+extern "C" fn leave() {
+    for context in all() {
+        // For a moment only: a driver that does not return must not keep the process alive.
+        for _ in 0..200 {
+            if context.is_forked() || context.watcher.leave() {
+                break;
+            }
+            sleep(Duration::from_millis(1));
+        }
+    }
+    open_all();
 }

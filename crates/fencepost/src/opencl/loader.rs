@@ -46,6 +46,7 @@ macro_rules! handles {
         unsafe impl Sync for $name {}
 
         impl $name {
+            #[allow(dead_code)] // Some kinds of handle are never null here.
             pub(crate) const NULL: $name = $name(std::ptr::null_mut());
         }
     )*};
@@ -152,9 +153,6 @@ table! {
         (properties: *const isize, count: u32, devices: *const DeviceHandle,
          callback: Option<ContextCallback>, data: *mut c_void, code: *mut Status) -> *mut c_void;
     retain_context = "clRetainContext" (context: ContextHandle) -> Status;
-    context_info = "clGetContextInfo"
-        (context: ContextHandle, what: u32, size: usize, out: *mut c_void, needed: *mut usize)
-        -> Status;
     create_queue = "clCreateCommandQueueWithProperties"
         (context: ContextHandle, device: DeviceHandle, properties: *const u64, code: *mut Status)
         -> *mut c_void;
@@ -238,7 +236,6 @@ pub(super) mod ask {
     pub(in crate::opencl) const DEVICE_PLATFORM: u32 = 0x1031;
     /// Of the extension `cl_khr_device_uuid`.
     pub(in crate::opencl) const DEVICE_UUID: u32 = 0x106A;
-    pub(in crate::opencl) const CONTEXT_DEVICES: u32 = 0x1081;
     pub(in crate::opencl) const QUEUE_CONTEXT: u32 = 0x1090;
     pub(in crate::opencl) const QUEUE_DEVICE: u32 = 0x1091;
     pub(in crate::opencl) const QUEUE_PROPERTIES: u32 = 0x1093;
@@ -423,6 +420,23 @@ impl Loader {
         let size = size_of::<T>();
         // SAFETY: `value` has room for `size` bytes, and the callers ask for plain data.
         unsafe { self.device_info(device, what, size, out, std::ptr::null_mut()) }?;
+        Ok(value)
+    }
+
+    /// A fact of a queue, which is as large as `initial`.
+    ///
+    /// # Safety
+    /// The queue is alive. `initial` is of the type of the answer.
+    pub(super) unsafe fn of_queue<T: Copy>(
+        &self,
+        queue: QueueHandle,
+        what: u32,
+        initial: T,
+    ) -> Result<T, Fault> {
+        let mut value = initial;
+        let (out, size) = ((&raw mut value).cast(), size_of::<T>());
+        // SAFETY: passed on to the caller; `value` has room for `size` bytes.
+        unsafe { self.queue_info(queue, what, size, out, std::ptr::null_mut()) }?;
         Ok(value)
     }
 

@@ -15,43 +15,16 @@ use std::{
 use super::{
     account::{Account, Answer, Native, Recorded},
     context::Context,
-    fault::name,
-    loader::EventHandle,
+    event::ClEvent,
     watched::Watch,
 };
 use crate::{
     clock::Timestamp,
     contract::{MarkerImpl, TimelineKnowledge},
-    error::{Cause, Error, Result},
+    error::{Error, Result},
     sync::spin_until,
     timeline::{Awaited, Point, Reached},
 };
-
-/// A `cl_event` of ours.
-pub(super) struct ClEvent {
-    pub(super) context: &'static Context,
-    pub(super) raw: EventHandle,
-}
-
-impl Native for ClEvent {
-    fn ask(&self) -> Answer {
-        match self.context.status(self.raw) {
-            Ok(0) => Answer::Complete,
-            Ok(status) if status > 0 => Answer::Pending,
-            Ok(status) => Answer::Failed(Cause::new(format!(
-                "work of the stream ended with {status}, {}",
-                name(status)
-            ))),
-            Err(fault) => Answer::Failed(Cause::new(fault.to_string())),
-        }
-    }
-}
-
-impl Drop for ClEvent {
-    fn drop(&mut self) {
-        self.context.release_event(self.raw);
-    }
-}
 
 pub(super) struct ClMarker {
     pub(super) point: Point,

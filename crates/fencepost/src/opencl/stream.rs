@@ -8,10 +8,11 @@ use std::{
 use super::{
     account::Account,
     context::{Context, OUT_OF_ORDER, PROFILING},
+    event::ClEvent,
     fault::Fault,
     gates::HostGate,
     loader::{EventHandle, QueueHandle},
-    marker::{ClEvent, ClMarker},
+    marker::ClMarker,
     watched::Watch,
 };
 use crate::{
@@ -63,11 +64,6 @@ impl ClStream {
         let work: Weak<dyn DeviceWork> = me;
         drop(core.device_work.set(work));
         stream
-    }
-
-    /// Whether work of the queue runs in order.
-    fn is_in_order(&self) -> bool {
-        self.properties & OUT_OF_ORDER == 0
     }
 
     fn marker(&self, event: Option<ClEvent>, point: Point) -> ClMarker {
@@ -130,7 +126,7 @@ impl ClStream {
         let wait = match is_own {
             // The account is in order anyway.
             true => None,
-            false => match self.account.wait(marker) {
+            false => match self.account.wait(marker, false) {
                 Some(wait) => Some(wait),
                 None => return Ok(()),
             },
@@ -219,6 +215,10 @@ impl StreamImpl for ClStream {
         self.wait_for(marker, true)
     }
 
+    fn is_in_order(&self) -> bool {
+        self.properties & OUT_OF_ORDER == 0
+    }
+
     fn completed(&self) -> u64 {
         self.account.timeline().completed()
     }
@@ -266,7 +266,7 @@ impl HostGated for ClStream {
     /// The driver knows nothing of the marker, and lets the stream go on once the gate is open. The
     /// account fails what is behind the wait if the marker fails.
     fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
-        let Some(wait) = self.account.wait(marker) else {
+        let Some(wait) = self.account.wait(marker, true) else {
             return Ok(());
         };
         let (gate, in_front) = match self.context.close_gate(self.queue) {

@@ -5,7 +5,7 @@ mod bytes;
 mod kernels;
 mod log;
 
-use std::sync::Arc;
+use std::{ffi::c_void, sync::Arc};
 
 use kernels::{Argument, Kernels};
 
@@ -23,11 +23,12 @@ use crate::{
     host_gate::HostGated,
     opencl::{
         context::Context,
-        device::{new_device, of_device},
+        device::{new_context, new_device, of_device},
         loader::{MemoryHandle, QueueHandle},
         stream::of_stream,
     },
     place::Place,
+    stream::Stream,
     sync::{Mutex, lock},
 };
 
@@ -132,4 +133,67 @@ impl TestWork for ClWork {
     fn byte_counter(&self, capacity: usize) -> Result<Arc<dyn ByteCounterImpl>> {
         bytes::new(self.context, capacity)
     }
+}
+
+/// Work on `stream` that is pending until the result is called with a status, which is negative:
+/// then it fails with that, as the driver tells it.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a stream of another backend; the driver's error.
+///
+/// ```no_run
+/// use fencepost::{Device, testing::opencl};
+/// let stream = Device::open("opencl:0")?.new_stream()?;
+/// let fail = opencl::work_that_fails(&stream)?;
+/// let marker = stream.record()?;
+/// fail(-42);
+/// assert!(marker.synchronize().is_err());
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn work_that_fails(stream: &Stream) -> Result<impl FnOnce(i32) + Send + use<>> {
+    let stream = of_stream(stream.imp())?;
+    let context = stream.context;
+    let fail = context
+        .pending_work(stream.queue)
+        .map_err(|fault| context.failed(fault))?;
+    Ok(fail)
+}
+
+/// A queue of its own in the context of `device`, as a caller may have one, with these bits of
+/// `cl_command_queue_properties`. It is never released.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a device of another backend; the driver's error.
+///
+/// ```no_run
+/// use fencepost::{Device, testing};
+/// let queue = testing::opencl::queue(&Device::open("opencl:0")?, 0)?;
+/// // SAFETY: a queue that is never released.
+/// let stream = unsafe { fencepost::opencl::stream_from_raw(queue) }?;
+/// assert!(stream.record_timed().is_err(), "it has no profiling");
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn queue(device: &Device, properties: u64) -> Result<*mut c_void> {
+    let context = of_device(device.imp())?.context;
+    let queue = context.queue_with(properties);
+    Ok(queue.map_err(|fault| context.failed(fault))?.0)
+}
+
+/// Another context for the device behind `device`, as a caller may have one. It is never released.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a device of another backend; the driver's error.
+///
+/// ```no_run
+/// use fencepost::{Device, testing};
+/// let other = testing::opencl::elsewhere(&Device::open("opencl:0")?)?;
+/// other.new_stream()?.synchronize()?;
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn elsewhere(device: &Device) -> Result<Device> {
+    let context = of_device(device.imp())?.context;
+    let raw = new_context(context.loader, context.device);
+    let raw = raw.map_err(|fault| context.failed(fault))?;
+    // SAFETY: made just now, and never released.
+    unsafe { crate::opencl::device_from_raw(raw.0, context.device.0) }
 }
