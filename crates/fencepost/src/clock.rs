@@ -306,7 +306,7 @@ impl Timestamp {
 
     /// A reading with more valid bits than the clock promises for all of its readings, or one whose
     /// time the host knows.
-    #[cfg_attr(not(feature = "vulkan"), allow(dead_code))]
+    #[cfg_attr(not(any(feature = "vulkan", feature = "wgpu30")), allow(dead_code))]
     pub(crate) fn of(reading: Reading, clock: Clock) -> Timestamp {
         Timestamp { reading, clock }
     }

@@ -384,7 +384,7 @@ impl Error {
     }
 
     /// The marker is complete, but the driver does not show its time yet.
-    #[cfg_attr(not(feature = "vulkan"), allow(dead_code))]
+    #[cfg_attr(not(any(feature = "vulkan", feature = "wgpu30")), allow(dead_code))]
     pub(crate) fn time_not_ready(which: &'static str, marker: String) -> Error {
         Error::NotReady {
             which,

@@ -2,10 +2,7 @@
 #![cfg(all(feature = "wgpu30", not(loom)))]
 
 use std::{
-    future::Future,
-    pin::pin,
-    sync::{Mutex, MutexGuard, PoisonError, mpsc},
-    task::{Context, Poll, Waker},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -15,74 +12,27 @@ use fencepost::{
 };
 
 mod common;
+#[path = "common/wgpu.rs"]
+mod devices;
+
+use devices::{Gpu, gpu, gpu_with, open};
 
 /// Only a hang takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// wgpu's futures are ready at once, but in browsers.
-fn ready<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => value,
-        Poll::Pending => panic!("wgpu's future is pending"),
-    }
-}
-
-/// A device with its queue, for one test at a time.
-struct Gpu {
-    device: wgpu::Device,
-    queue: wgpu::Queue,
-    _alone: MutexGuard<'static, ()>,
-}
-
-fn adapter() -> Option<wgpu::Adapter> {
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends: wgpu::Backends::VULKAN | wgpu::Backends::METAL,
-        ..wgpu::InstanceDescriptor::new_without_display_handle()
+/// Work that takes a while on a processor.
+fn work(gpu: &Gpu) -> wgpu::CommandBuffer {
+    let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 64 << 20,
+        usage: wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
     });
-    ready(instance.request_adapter(&wgpu::RequestAdapterOptions::default())).ok()
-}
-
-fn request(adapter: &wgpu::Adapter, features: wgpu::Features) -> (wgpu::Device, wgpu::Queue) {
-    let wanted = wgpu::DeviceDescriptor {
-        required_features: features & adapter.features(),
-        ..wgpu::DeviceDescriptor::default()
-    };
-    ready(adapter.request_device(&wanted)).unwrap()
-}
-
-fn gpu() -> Option<Gpu> {
-    static ONE: Mutex<()> = Mutex::new(());
-    let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(adapter) = adapter() else {
-        common::skip(&common::test_name(), "wgpu finds no adapter here");
-        return None;
-    };
-    let (device, queue) = request(
-        &adapter,
-        wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS,
-    );
-    Some(Gpu {
-        device,
-        queue,
-        _alone: alone,
-    })
-}
-
-impl Gpu {
-    /// Work that takes a while on a processor.
-    fn work(&self) -> wgpu::CommandBuffer {
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: None,
-            size: 64 << 20,
-            usage: wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        let mut encoder = self.device.create_command_encoder(&Default::default());
-        for _ in 0..8 {
-            encoder.clear_buffer(&buffer, 0, None);
-        }
-        encoder.finish()
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    for _ in 0..8 {
+        encoder.clear_buffer(&buffer, 0, None);
     }
+    encoder.finish()
 }
 
 #[test]
@@ -90,12 +40,12 @@ fn a_marker_completes_without_a_poll_of_the_callers() {
     let Some(gpu) = gpu() else { return };
     let stream = wgpu30::stream(&gpu.device, &gpu.queue).unwrap();
     assert_eq!(stream.device().backend(), Backend::Wgpu30);
-    gpu.queue.submit([gpu.work()]);
+    gpu.queue.submit([work(&gpu)]);
     let event = Event::new(stream.device());
     event.record(&stream).unwrap();
     event.synchronize_timeout(PATIENCE).unwrap();
     assert!(event.query().unwrap());
-    gpu.queue.submit([gpu.work()]);
+    gpu.queue.submit([work(&gpu)]);
     let (tell, told) = mpsc::channel();
     let marker = stream.record().unwrap();
     marker
@@ -121,7 +71,7 @@ fn a_queue_has_one_stream_from_the_start() {
 #[test]
 fn a_queue_of_another_device_is_refused() {
     let Some(gpu) = gpu() else { return };
-    let (_, other) = request(&adapter().unwrap(), wgpu::Features::empty());
+    let (_, other) = open(wgpu::Features::empty()).unwrap();
     match wgpu30::stream(&gpu.device, &other) {
         Err(Error::DeviceMismatch { .. }) => {}
         other => panic!("{other:?}"),
@@ -150,7 +100,7 @@ fn a_stream_waits_for_no_pending_marker_of_another_backend() {
     drop(go);
     pending.synchronize_timeout(PATIENCE).unwrap();
     stream.wait(&pending).unwrap();
-    gpu.queue.submit([gpu.work()]);
+    gpu.queue.submit([work(&gpu)]);
     host.wait(&stream.record().unwrap()).unwrap();
     host.synchronize_timeout(PATIENCE).unwrap();
 }
@@ -159,7 +109,7 @@ fn a_stream_waits_for_no_pending_marker_of_another_backend() {
 fn after_destroy_what_is_pending_completes_and_what_is_recorded_fails() {
     let Some(gpu) = gpu() else { return };
     let stream = wgpu30::stream(&gpu.device, &gpu.queue).unwrap();
-    gpu.queue.submit([gpu.work()]);
+    gpu.queue.submit([work(&gpu)]);
     let pending = stream.record().unwrap();
     gpu.device.destroy();
     let refused = stream.record().unwrap();
@@ -202,5 +152,145 @@ fn a_callback_of_the_users_that_runs_in_a_record_may_record() {
     };
     assert!(told);
     event.synchronize_timeout(PATIENCE).unwrap();
+    stream.synchronize_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_time_is_there_once_its_marker_is_complete() {
+    let Some(gpu) = gpu() else { return };
+    let stream = wgpu30::stream(&gpu.device, &gpu.queue).unwrap();
+    let (start, end) = (stream.record_timed().unwrap(), {
+        gpu.queue.submit([work(&gpu)]);
+        stream.record_timed().unwrap()
+    });
+    end.synchronize_timeout(PATIENCE).unwrap();
+    assert!(start.elapsed(&end).unwrap().as_nanos_f64() > 0.0);
+    assert!(end.elapsed(&start).unwrap().as_nanos_f64() < 0.0);
+    assert_eq!(end.elapsed(&end).unwrap().as_nanos_f64(), 0.0);
+}
+
+#[test]
+fn marks_in_an_encoder_of_the_callers_have_times() {
+    let Some(gpu) = gpu() else { return };
+    let stream = wgpu30::stream(&gpu.device, &gpu.queue).unwrap();
+    let device = stream.device();
+    // Slots are used again: more rounds than a set has, some of them abandoned.
+    for round in 0..300 {
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        let start = wgpu30::record_into(device, &mut encoder).unwrap();
+        let end = wgpu30::record_into(device, &mut encoder).unwrap();
+        let mark = end.marker();
+        assert!(!mark.query().unwrap());
+        assert!(matches!(
+            mark.synchronize(),
+            Err(Error::NotSubmitted { .. })
+        ));
+        if round % 3 == 0 {
+            continue;
+        }
+        gpu.queue.submit([encoder.finish()]);
+        let (start, end) = (start.submitted(), end.submitted());
+        end.synchronize_timeout(PATIENCE).unwrap();
+        let took = start.elapsed(&end).unwrap().as_nanos_f64();
+        assert!((0.0..60e9).contains(&took), "{took} ns in round {round}");
+    }
+}
+
+#[test]
+fn a_pass_has_times_if_it_was_begun_with_them() {
+    let Some(gpu) = gpu_with(wgpu::Features::TIMESTAMP_QUERY) else {
+        return;
+    };
+    let stream = wgpu30::stream(&gpu.device, &gpu.queue).unwrap();
+    for begun in [true, false, true, false] {
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        let times = wgpu30::PassTimes::new(stream.device()).unwrap();
+        drop(encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: None,
+            timestamp_writes: begun.then(|| times.compute()),
+        }));
+        let (start, end) = times.record_into(&mut encoder).unwrap();
+        gpu.queue.submit([encoder.finish()]);
+        let (start, end) = (start.submitted(), end.submitted());
+        end.synchronize_timeout(PATIENCE).unwrap();
+        match start.elapsed(&end) {
+            Ok(took) => assert!(begun && took.as_nanos_f64() >= 0.0, "{took}"),
+            Err(error) => assert!(!begun && error.to_string().contains("no time"), "{error}"),
+        }
+    }
+    let error = stream.record_timed().unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("TIMESTAMP_QUERY_INSIDE_ENCODERS"),
+        "{error}"
+    );
+}
+
+#[test]
+fn without_features_there_are_no_times_and_the_error_names_the_feature() {
+    let Some(gpu) = gpu_with(wgpu::Features::empty()) else {
+        return;
+    };
+    let stream = wgpu30::stream(&gpu.device, &gpu.queue).unwrap();
+    for refused in [
+        stream.record_timed().unwrap_err(),
+        wgpu30::PassTimes::new(stream.device()).unwrap_err(),
+    ] {
+        assert!(matches!(refused, Error::Unsupported { .. }), "{refused:?}");
+        assert!(refused.to_string().contains("TIMESTAMP_QUERY"), "{refused}");
+    }
+    // Its period is 1 all the same.
+    assert_eq!(gpu.queue.get_timestamp_period(), 1.0);
+    stream
+        .record()
+        .unwrap()
+        .synchronize_timeout(PATIENCE)
+        .unwrap();
+}
+
+#[test]
+fn a_mark_whose_encoder_was_never_submitted_fails_and_says_so() {
+    let Some(gpu) = gpu() else { return };
+    let stream = wgpu30::stream(&gpu.device, &gpu.queue).unwrap();
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    let marks = [
+        wgpu30::reserve(stream.device(), &encoder).unwrap(),
+        wgpu30::record_into(stream.device(), &mut encoder).unwrap(),
+    ];
+    drop(encoder);
+    for mark in marks {
+        let host = Device::open("host").unwrap().new_stream().unwrap();
+        let marker = mark.submitted();
+        host.wait(&marker).unwrap();
+        for error in [
+            marker.synchronize_timeout(PATIENCE).unwrap_err(),
+            host.synchronize_timeout(PATIENCE).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("without a submit"), "{error}");
+        }
+    }
+    let encoder = gpu.device.create_command_encoder(&Default::default());
+    let abandoned = wgpu30::reserve(stream.device(), &encoder).unwrap();
+    let marker = abandoned.marker();
+    drop(abandoned);
+    assert!(matches!(marker.synchronize(), Err(Error::Abandoned { .. })));
+}
+
+#[test]
+fn a_mark_in_an_encoder_is_told_without_a_poll_of_the_callers() {
+    let Some(gpu) = gpu() else { return };
+    let stream = wgpu30::stream(&gpu.device, &gpu.queue).unwrap();
+    let encoder = gpu.device.create_command_encoder(&Default::default());
+    let mark = wgpu30::reserve(stream.device(), &encoder).unwrap();
+    gpu.queue.submit([work(&gpu), encoder.finish()]);
+    let marker = mark.submitted();
+    let (tell, told) = mpsc::channel();
+    marker
+        .on_complete(move |result| tell.send(result).unwrap())
+        .unwrap();
+    told.recv_timeout(PATIENCE).unwrap().unwrap();
+    // The queue's order keeps the wait.
+    stream.wait(&marker).unwrap();
     stream.synchronize_timeout(PATIENCE).unwrap();
 }

@@ -33,8 +33,6 @@ pub(crate) use counter::{Counter, Time};
 pub(crate) use epoch::{Epoch, Expected};
 #[cfg(any(has_metal, loom))]
 pub(crate) use host_gates::HostGates;
-pub(crate) use marker::CountedMarker;
-#[cfg(any(feature = "vulkan", has_metal))]
-pub(crate) use marker::ReservedMarker;
+pub(crate) use marker::{CountedMarker, ReservedMarker};
 pub(crate) use reserve::{Reserved, State};
 pub(crate) use values::ValueAllocator;

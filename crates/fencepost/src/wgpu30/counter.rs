@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{gpu::Gpu, signal::Signal, time::NoTime, watcher::Watch};
+use super::{gpu::Gpu, signal::Signal, time::MarkTime, watcher::Watch};
 use crate::{
     epochs::{Counter, Epoch},
     error::{Cause, Result},
@@ -168,7 +168,7 @@ impl Native {
 }
 
 impl Counter for Native {
-    type Time = NoTime;
+    type Time = MarkTime;
 
     fn read(&self) -> Result<u64> {
         self.gpu.core.check_fork()?;

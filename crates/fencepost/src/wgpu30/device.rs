@@ -9,7 +9,10 @@
 //! - **No drop waits.** The last owner of a wgpu queue waits until that is idle: the watcher's
 //!   thread is that owner (`queue.rs`).
 
-use std::sync::{Arc, Weak};
+use std::{
+    any::Any,
+    sync::{Arc, Weak},
+};
 
 #[cfg(target_vendor = "apple")]
 use super::metal as native;
@@ -20,15 +23,18 @@ use crate::{
     bracket,
     contract::{Backend, DeviceImpl, DeviceRef, Look, Sample, StreamImpl},
     core::DeviceCore,
-    error::Result,
+    error::{Error, Result},
     fork::PerProcess,
     place::Place,
     sync::{Mutex, lock},
 };
 
 pub(crate) struct WgpuDevice {
-    gpu: Arc<Gpu>,
+    pub(crate) gpu: Arc<Gpu>,
     default: Arc<WgpuStream>,
+    /// What the conformance suite keeps with the device, and destroys with it.
+    #[cfg(feature = "conformance")]
+    pub(crate) test_work: std::sync::OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 /// The devices that are alive.
@@ -61,13 +67,41 @@ impl WgpuDevice {
         let gpu = Gpu::new(device, queue)?;
         let queue = SharedQueue::new(&gpu, queue.clone());
         let default = WgpuStream::new(&gpu, queue)?;
-        Ok(WgpuDevice { gpu, default })
+        Ok(WgpuDevice {
+            gpu,
+            default,
+            #[cfg(feature = "conformance")]
+            test_work: std::sync::OnceLock::new(),
+        })
     }
 
     fn is_of(&self, device: &wgpu::Device, queue: &wgpu::Queue) -> bool {
         // wgpu compares the numbers that its instances give: two instances give the same ones.
         *self.gpu.device == *device && native::is_one(&self.default.queue.raw, queue)
     }
+}
+
+/// The wgpu side of a device.
+pub(crate) fn as_wgpu(device: &dyn DeviceImpl) -> Result<&WgpuDevice> {
+    (device as &dyn Any)
+        .downcast_ref()
+        .ok_or_else(|| Error::Unsupported {
+            what: "a call of wgpu".into(),
+            device: device.core().name.clone(),
+            remedy: "take the device of a stream of fencepost::wgpu30".into(),
+        })
+}
+
+/// The wgpu side of a stream.
+#[cfg(feature = "conformance")]
+pub(crate) fn stream_as_wgpu(stream: &dyn StreamImpl) -> Result<&WgpuStream> {
+    (stream as &dyn Any)
+        .downcast_ref()
+        .ok_or_else(|| Error::Unsupported {
+            what: "a call of wgpu".into(),
+            device: stream.core().device.name.clone(),
+            remedy: "use a stream of fencepost::wgpu30".into(),
+        })
 }
 
 impl DeviceImpl for WgpuDevice {

@@ -5,9 +5,12 @@
 //! wgpu saw: then what was submitted before still completes.
 
 use std::{
+    future::Future,
     mem::ManuallyDrop,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::Arc,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -17,6 +20,7 @@ use super::{
     exit,
     signal::{Signal, Told},
     stream::WgpuStream,
+    timer::Timer,
     watcher::{Sleeper, Watch},
 };
 use crate::{
@@ -30,10 +34,11 @@ use crate::{
 };
 
 pub(crate) struct Gpu {
-    pub(super) device: ManuallyDrop<wgpu::Device>,
-    pub(super) core: Arc<DeviceCore>,
+    pub(crate) device: ManuallyDrop<wgpu::Device>,
+    pub(crate) core: Arc<DeviceCore>,
     #[cfg(not(target_vendor = "apple"))]
     table: Option<Arc<Table>>,
+    pub(super) timer: Timer,
     watcher: Watcher<Watch, Sleeper>,
     streams: Streams<WgpuStream>,
     lost: Loss,
@@ -80,6 +85,7 @@ impl Gpu {
             core,
             #[cfg(not(target_vendor = "apple"))]
             table,
+            timer: Timer::new(),
             watcher: Watcher::new("fencepost-wgpu", sleeper),
             streams: Streams::new(),
             lost: Loss::new(),
@@ -171,6 +177,62 @@ impl Gpu {
         }
     }
 
+    /// Calls `make`, whose errors come back from here instead of ending up with the caller's
+    /// handler, or in a panic where there is none. `call` is what such an error names.
+    pub(crate) fn scoped<R>(&self, call: &'static str, make: impl FnOnce() -> R) -> Result<R> {
+        let filters = [
+            wgpu::ErrorFilter::OutOfMemory,
+            wgpu::ErrorFilter::Validation,
+            wgpu::ErrorFilter::Internal,
+        ];
+        let scopes = filters.map(|filter| self.device.push_error_scope(filter));
+        let made = catch_unwind(AssertUnwindSafe(make));
+        // The last one pushed is popped first.
+        let errors = scopes
+            .into_iter()
+            .rev()
+            .filter_map(|scope| now(scope.pop()));
+        let error = errors.last().map(|error| error.to_string());
+        let text = match made {
+            Ok(made) if error.is_none() => return Ok(made),
+            Ok(_) => error.unwrap_or_default(),
+            Err(payload) => {
+                let text = text_of(&*payload);
+                discard(payload);
+                text
+            }
+        };
+        Err(Error::Backend {
+            call,
+            code: -1,
+            text: text.split_whitespace().collect::<Vec<_>>().join(" "),
+        })
+    }
+
+    /// An error unless the device has what timing takes: inside of encoders, or around passes.
+    pub(super) fn check_timing(&self, in_encoders: bool) -> Result<()> {
+        let features = self.device.features();
+        if !features.contains(wgpu::Features::TIMESTAMP_QUERY) {
+            return Err(self.no_timing("TIMESTAMP_QUERY"));
+        }
+        let inside = wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
+        if in_encoders && !features.contains(inside) {
+            return Err(self.no_timing("TIMESTAMP_QUERY_INSIDE_ENCODERS"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn no_timing(&self, feature: &str) -> Error {
+        Error::Unsupported {
+            what: format!("timing without wgpu::Features::{feature}"),
+            device: self.core.name.clone(),
+            remedy: format!(
+                "name {feature} in the required_features of the wgpu::DeviceDescriptor, where the \
+                 adapter has it"
+            ),
+        }
+    }
+
     /// The error of every call, once the device is lost or closed.
     pub(super) fn ended(&self) -> Option<Error> {
         self.lost().or_else(|| self.closed.error(self.name()))
@@ -247,5 +309,13 @@ impl Drop for Gpu {
         self.watcher.sleeper().destroy();
         // SAFETY: dropped once, here, and not used after.
         unsafe { ManuallyDrop::drop(&mut self.device) };
+    }
+}
+
+/// What a future of wgpu's gives, which is ready at once but in browsers.
+fn now<T>(future: impl Future<Output = Option<T>>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => None,
     }
 }

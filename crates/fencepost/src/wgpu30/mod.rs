@@ -23,20 +23,26 @@
 #![allow(unsafe_code)]
 
 mod counter;
-mod device;
+pub(crate) mod device;
 mod exit;
-mod gpu;
+pub(crate) mod gpu;
 #[cfg(target_vendor = "apple")]
 mod metal;
 mod queue;
+mod reserve;
 mod signal;
-mod stream;
+pub(crate) mod stream;
 mod time;
+mod timer;
 #[cfg(not(target_vendor = "apple"))]
 mod vulkan;
 mod watcher;
 
-use crate::{device::Device, error::Result, stream::Stream};
+use std::fmt;
+
+use crate::{
+    device::Device, error::Result, place::Place, reservation::Reservation, stream::Stream,
+};
 
 #[allow(unused_imports)] // Named in the documentation.
 use crate::error::Error;
@@ -72,4 +78,186 @@ pub use wgpu;
 pub fn stream(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Stream> {
     let (device, stream) = device::wrap(device, queue)?;
     Ok(Stream::new(stream, Device::new(device)))
+}
+
+/// Reserves a marker in an encoder of the caller's: it is complete when everything that is made of
+/// the encoder is, and what was submitted before that. Never blocks.
+///
+/// The marker is told by a done callback of wgpu's. It needs no poll of the caller's: this crate
+/// polls, without waiting, while somebody waits for the marker.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a device of another backend; [`Error::DeviceLost`];
+/// [`Error::Forked`]. If the encoder is dropped without a submit, or wgpu refuses that, the marker
+/// fails, and says so.
+///
+/// # References
+/// - [`CommandEncoder::on_submitted_work_done`](https://docs.rs/wgpu/30.0.2/wgpu/struct.CommandEncoder.html#method.on_submitted_work_done)
+///
+/// ```no_run
+/// # use fencepost::wgpu30::{self, wgpu};
+/// # fn f(stream: fencepost::Stream, queue: wgpu::Queue, encoder: wgpu::CommandEncoder)
+/// # -> fencepost::Result<()> {
+/// let reservation = wgpu30::reserve(stream.device(), &encoder)?;
+/// queue.submit([encoder.finish()]);
+/// reservation.submitted().synchronize()
+/// # }
+/// ```
+#[track_caller]
+pub fn reserve(device: &Device, encoder: &wgpu::CommandEncoder) -> Result<Reservation> {
+    let gpu = &device::as_wgpu(device.imp())?.gpu;
+    let reserved = reserve::reserve(gpu, encoder, None, Place::caller())?;
+    Ok(Reservation::new(reserved, device))
+}
+
+/// As [`reserve`], with the time at this point of the encoder, outside of passes: when everything
+/// is complete that was recorded in front of it or submitted earlier. Never blocks.
+///
+/// The time comes from a query that is resolved and mapped with the same submit, so that nobody
+/// waits for it.
+///
+/// # Errors
+/// Those of [`reserve`]; [`Error::Unsupported`] where the device was made without
+/// `Features::TIMESTAMP_QUERY` and `TIMESTAMP_QUERY_INSIDE_ENCODERS`; [`Error::Backend`] where wgpu
+/// refuses, as inside of a pass.
+///
+/// # References
+/// - [`CommandEncoder::write_timestamp`](https://docs.rs/wgpu/30.0.2/wgpu/struct.CommandEncoder.html#method.write_timestamp)
+///
+/// ```no_run
+/// # use fencepost::wgpu30::{self, wgpu};
+/// # fn f(stream: fencepost::Stream, queue: wgpu::Queue, mut encoder: wgpu::CommandEncoder)
+/// # -> fencepost::Result<()> {
+/// let start = wgpu30::record_into(stream.device(), &mut encoder)?;
+/// // … commands …
+/// let end = wgpu30::record_into(stream.device(), &mut encoder)?;
+/// queue.submit([encoder.finish()]);
+/// let (start, end) = (start.submitted(), end.submitted());
+/// end.synchronize()?;
+/// println!("{}", start.elapsed(&end)?);
+/// # Ok(())
+/// # }
+/// ```
+#[track_caller]
+pub fn record_into(device: &Device, encoder: &mut wgpu::CommandEncoder) -> Result<Reservation> {
+    let gpu = &device::as_wgpu(device.imp())?.gpu;
+    let reserved = reserve::record_into(gpu, encoder, Place::caller())?;
+    Ok(Reservation::new(reserved, device))
+}
+
+/// Markers at the beginning and the end of one pass, with times: on devices that have
+/// `Features::TIMESTAMP_QUERY` alone.
+///
+/// ```no_run
+/// # use fencepost::wgpu30::{self, wgpu};
+/// # fn f(stream: fencepost::Stream, queue: wgpu::Queue, mut encoder: wgpu::CommandEncoder)
+/// # -> fencepost::Result<()> {
+/// let times = wgpu30::PassTimes::new(stream.device())?;
+/// let pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+///     label: None,
+///     timestamp_writes: Some(times.compute()),
+/// });
+/// // … dispatches …
+/// drop(pass);
+/// let (start, end) = times.record_into(&mut encoder)?;
+/// queue.submit([encoder.finish()]);
+/// let (start, end) = (start.submitted(), end.submitted());
+/// end.synchronize()?;
+/// println!("the pass took {}", start.elapsed(&end)?);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # References
+/// - [`ComputePassTimestampWrites`](https://docs.rs/wgpu/30.0.2/wgpu/struct.ComputePassTimestampWrites.html)
+#[must_use = "a pass has times only if it is begun with them"]
+pub struct PassTimes {
+    pass: reserve::Pass,
+    device: Device,
+}
+
+impl PassTimes {
+    /// Takes two queries. Never blocks.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a device of another backend, and where it was made without
+    /// `Features::TIMESTAMP_QUERY`; [`Error::Backend`] where wgpu refuses more queries;
+    /// [`Error::Forked`].
+    ///
+    /// ```no_run
+    /// # fn f(stream: fencepost::Stream) -> fencepost::Result<()> {
+    /// let times = fencepost::wgpu30::PassTimes::new(stream.device())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn new(device: &Device) -> Result<PassTimes> {
+        Ok(PassTimes {
+            pass: reserve::Pass::new(&device::as_wgpu(device.imp())?.gpu)?,
+            device: device.clone(),
+        })
+    }
+
+    /// For the descriptor of a compute pass.
+    ///
+    /// ```no_run
+    /// # fn f(times: fencepost::wgpu30::PassTimes) {
+    /// let writes = times.compute();
+    /// # }
+    /// ```
+    pub fn compute(&self) -> wgpu::ComputePassTimestampWrites<'_> {
+        let (query_set, [begin, end]) = self.pass.queries();
+        wgpu::ComputePassTimestampWrites {
+            query_set,
+            beginning_of_pass_write_index: Some(begin),
+            end_of_pass_write_index: Some(end),
+        }
+    }
+
+    /// For the descriptor of a render pass.
+    ///
+    /// ```no_run
+    /// # fn f(times: fencepost::wgpu30::PassTimes) {
+    /// let writes = times.render();
+    /// # }
+    /// ```
+    pub fn render(&self) -> wgpu::RenderPassTimestampWrites<'_> {
+        let (query_set, [begin, end]) = self.pass.queries();
+        wgpu::RenderPassTimestampWrites {
+            query_set,
+            beginning_of_pass_write_index: Some(begin),
+            end_of_pass_write_index: Some(end),
+        }
+    }
+
+    /// Reserves the two markers, behind the pass and in the same encoder. Never blocks. Both are
+    /// complete when what is made of the encoder is. If no pass was begun with these queries, their
+    /// times are [`Error::Backend`].
+    ///
+    /// # Errors
+    /// Those of [`reserve`]; [`Error::Backend`] where wgpu refuses.
+    ///
+    /// ```no_run
+    /// # use fencepost::wgpu30::{PassTimes, wgpu};
+    /// # fn f(times: PassTimes, mut encoder: wgpu::CommandEncoder) -> fencepost::Result<()> {
+    /// let (start, end) = times.record_into(&mut encoder)?;
+    /// # drop((start, end)); Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn record_into(
+        self,
+        encoder: &mut wgpu::CommandEncoder,
+    ) -> Result<(Reservation, Reservation)> {
+        let [start, end] = self.pass.reserve(encoder, Place::caller())?;
+        let of = |reserved| Reservation::new(reserved, &self.device);
+        Ok((of(start), of(end)))
+    }
+}
+
+impl fmt::Debug for PassTimes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PassTimes")
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
 }

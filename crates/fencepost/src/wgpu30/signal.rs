@@ -45,6 +45,13 @@ pub(super) struct Tell {
     value: u64,
 }
 
+impl Tell {
+    /// Tells nothing.
+    pub(super) fn forget(mut self) {
+        self.value = 0;
+    }
+}
+
 impl Drop for Tell {
     fn drop(&mut self) {
         self.told.0.fetch_max(self.value, Ordering::AcqRel);

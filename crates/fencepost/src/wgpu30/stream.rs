@@ -6,6 +6,8 @@ use super::{
     counter::{Native, Refused},
     gpu::Gpu,
     queue::SharedQueue,
+    time::MarkTime,
+    timer::Reading,
     watcher::Watch,
 };
 use crate::{
@@ -18,11 +20,15 @@ use crate::{
     timeline::{Awaited, Reached},
 };
 
+const ENCODER: wgpu::CommandEncoderDescriptor<'static> = wgpu::CommandEncoderDescriptor {
+    label: Some("fencepost"),
+};
+
 pub(super) type WgpuMarker = CountedMarker<Native>;
 
 pub(crate) struct WgpuStream {
     core: Arc<StreamCore>,
-    pub(super) gpu: Arc<Gpu>,
+    pub(crate) gpu: Arc<Gpu>,
     pub(super) queue: Arc<SharedQueue>,
     values: ValueAllocator,
     native: Arc<Native>,
@@ -62,8 +68,8 @@ impl WgpuStream {
 
     /// Submits what carries the staged value `native` of `epoch`. Where wgpu refuses that, the
     /// epoch fails behind the last value that it took. Call it without any lock.
-    fn submit(&self, epoch: &Arc<Epoch>, native: u64) {
-        let Err(Refused(first)) = self.native.submit(&self.queue.raw, native, None) else {
+    fn submit(&self, epoch: &Arc<Epoch>, native: u64, work: Option<wgpu::CommandBuffer>) {
+        let Err(Refused(first)) = self.native.submit(&self.queue.raw, native, work) else {
             return;
         };
         let cause = self.gpu.refused();
@@ -73,6 +79,31 @@ impl WgpuStream {
             epoch.settle(counter);
         }
         self.gpu.look_again();
+    }
+
+    /// Submits work of a test's; `false` behind a failure, where nothing is submitted.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn run(&self, work: wgpu::CommandBuffer) -> bool {
+        let open = !self.values.current_epoch().is_closed();
+        if open {
+            crate::panics::contain(|| {
+                self.queue.raw.submit([work]);
+            });
+        }
+        open
+    }
+
+    /// Work that writes a time, and what reads it.
+    fn timed(&self) -> Result<(wgpu::CommandBuffer, Reading)> {
+        self.gpu.check_timing(true)?;
+        let slot = self.gpu.timer.take(&self.gpu)?;
+        self.gpu
+            .scoped("wgpu::CommandEncoder::write_timestamp", || {
+                let mut encoder = self.gpu.device.create_command_encoder(&ENCODER);
+                slot.write(&mut encoder);
+                let reading = Reading::new(&self.gpu, slot, &mut encoder, 1);
+                (encoder.finish(), reading)
+            })
     }
 
     /// Ends the stream here: what is recorded from now on fails with `cause`, once everything
@@ -86,7 +117,7 @@ impl WgpuStream {
             Ok::<(), ()>(())
         });
         if let Some(native) = staged {
-            self.submit(&epoch, native);
+            self.submit(&epoch, native, None);
         }
     }
 
@@ -169,19 +200,19 @@ impl StreamImpl for WgpuStream {
 
     fn mark(&self, timing: bool, at: Place) -> Result<Arc<dyn MarkerImpl>> {
         self.gpu.core.check_fork()?;
-        if timing {
-            return Err(Error::Unsupported {
-                what: "timing".into(),
-                device: self.gpu.name().into(),
-                remedy: "record without timing".into(),
-            });
-        }
+        let timed = timing.then(|| self.timed()).transpose()?;
+        let (work, reading) = timed.unzip();
+        let stamp = reading.as_ref().and_then(|reading| reading.stamp(0));
+        let time = stamp.map(|stamp| MarkTime::new(&self.gpu, stamp));
         let place = self.values.record(|native| {
             self.stage(native);
-            Ok::<_, Error>(None)
+            Ok::<_, Error>(time)
         })?;
         if place.submitted.is_some() {
-            self.submit(&place.epoch, place.epoch.native(place.value));
+            self.submit(&place.epoch, place.epoch.native(place.value), work);
+            if let Some(reading) = reading {
+                reading.submitted();
+            }
         }
         let marker = WgpuMarker::new(self.native.clone(), place, timing, at);
         Ok(Arc::new(marker))

@@ -1,0 +1,136 @@
+//! Markers in encoders that the caller finishes and submits.
+//!
+//! Such a marker has a counter of its own, which a done callback of the encoder raises to 1. wgpu
+//! drops the callback uncalled where the encoder is never submitted: then the marker has failed.
+//! But where it drops it since another callback panics, the work is over.
+
+use std::sync::Arc;
+
+use super::{
+    counter::Native,
+    gpu::Gpu,
+    signal::{Signal, Tell, Told},
+    stream::WgpuMarker,
+    time::MarkTime,
+    timer::{Reading, Slot},
+};
+use crate::{
+    core::StreamCore,
+    epochs::{Epoch, Reserved, ReservedMarker, State, ValueAllocator},
+    error::{Cause, Error, Result},
+    place::Place,
+};
+
+/// Reserves a marker that is complete when what is made of `encoder` is.
+pub(super) fn reserve(
+    gpu: &Arc<Gpu>,
+    encoder: &wgpu::CommandEncoder,
+    time: Option<MarkTime>,
+    at: Place,
+) -> Result<Reserved> {
+    gpu.core.check_fork()?;
+    if let Some(ended) = gpu.ended() {
+        return Err(ended);
+    }
+    let told = Told::new();
+    let native = Native::new(gpu, Signal::Told(told.clone()));
+    let timing = time.is_some();
+    let values = ValueAllocator::new(StreamCore::new(gpu.core.clone()));
+    let place = values.record(|_| Ok::<_, Error>(time))?;
+    let state = State::reserved();
+    let over = Over {
+        tell: Some(told.tell(1)),
+        epoch: place.epoch.clone(),
+        state: state.clone(),
+    };
+    encoder.on_submitted_work_done(move || over.tell());
+    let marker = WgpuMarker::new(native, place, timing, at);
+    let marker = Arc::new(ReservedMarker::new(marker, state.clone()));
+    Ok(Reserved::new(marker, state, || ()))
+}
+
+/// What the done callback of an encoder holds.
+struct Over {
+    tell: Option<Tell>,
+    epoch: Arc<Epoch>,
+    state: Arc<State>,
+}
+
+impl Over {
+    fn tell(mut self) {
+        drop(self.tell.take());
+    }
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        let Some(tell) = self.tell.take() else { return };
+        if std::thread::panicking() {
+            return drop(tell);
+        }
+        let why = "the encoder that it was recorded into was dropped without a submit, or wgpu \
+                   refused that submit; if it is never to run, drop the reservation";
+        self.epoch.timeline.fail(&Cause::new(why), false).fire();
+        tell.forget();
+        if !self.state.is_submitted() {
+            // Nobody has claimed a submit, so nobody need be told that there was none.
+            let _ = self.epoch.timeline.failure().map(Error::seen);
+        }
+    }
+}
+
+/// As [`reserve`], with the time at this point of `encoder`.
+pub(super) fn record_into(
+    gpu: &Arc<Gpu>,
+    encoder: &mut wgpu::CommandEncoder,
+    at: Place,
+) -> Result<Reserved> {
+    gpu.core.check_fork()?;
+    gpu.check_timing(true)?;
+    let slot = gpu.timer.take(gpu)?;
+    let reading = gpu.scoped("wgpu::CommandEncoder::write_timestamp", || {
+        slot.write(encoder);
+        Reading::new(gpu, slot, encoder, 1)
+    })?;
+    let time = reading.stamp(0).map(|stamp| MarkTime::new(gpu, stamp));
+    reading.on_submit(encoder);
+    reserve(gpu, encoder, time, at)
+}
+
+/// The two queries that a pass is to write.
+pub(super) struct Pass {
+    gpu: Arc<Gpu>,
+    slot: Slot,
+}
+
+impl Pass {
+    pub(super) fn new(gpu: &Arc<Gpu>) -> Result<Pass> {
+        gpu.core.check_fork()?;
+        gpu.check_timing(false)?;
+        Ok(Pass {
+            slot: gpu.timer.take(gpu)?,
+            gpu: gpu.clone(),
+        })
+    }
+
+    pub(super) fn queries(&self) -> (&wgpu::QuerySet, [u32; 2]) {
+        (self.slot.set(), self.slot.queries())
+    }
+
+    /// Reserves the markers at its beginning and its end, behind the pass in `encoder`.
+    pub(super) fn reserve(
+        self,
+        encoder: &mut wgpu::CommandEncoder,
+        at: Place,
+    ) -> Result<[Reserved; 2]> {
+        let Pass { gpu, slot } = self;
+        let reading = gpu.scoped("wgpu::CommandEncoder::resolve_query_set", || {
+            Reading::new(&gpu, slot, encoder, 2)
+        })?;
+        let time = |query| Some(MarkTime::new(&gpu, reading.stamp(query)?));
+        let times = [time(0), time(1)];
+        reading.on_submit(encoder);
+        let [start, end] = times.map(|time| reserve(&gpu, encoder, time, at));
+        Ok([start?, end?])
+    }
+}
