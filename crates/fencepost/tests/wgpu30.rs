@@ -14,6 +14,8 @@ use fencepost::{
 mod common;
 #[path = "common/wgpu.rs"]
 mod devices;
+#[path = "common/suite.rs"]
+mod suite;
 
 use devices::{Gpu, gpu, gpu_with, open};
 
@@ -153,6 +155,14 @@ fn a_callback_of_the_users_that_runs_in_a_record_may_record() {
     assert!(told);
     event.synchronize_timeout(PATIENCE).unwrap();
     stream.synchronize_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_device_keeps_every_promise() {
+    let Some(gpu) = gpu() else { return };
+    let stream = wgpu30::stream(&gpu.device, &gpu.queue).unwrap();
+    let passed = suite::keeps_every_promise(stream.device(), |_| false);
+    assert!(passed >= 120, "only {passed} cases passed");
 }
 
 #[test]

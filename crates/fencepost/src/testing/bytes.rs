@@ -113,13 +113,7 @@ impl ByteCounter {
     }
 
     /// The backend's own.
-    #[cfg(any(
-        feature = "cuda",
-        feature = "opencl",
-        feature = "vulkan",
-        feature = "wgpu30",
-        has_metal
-    ))]
+    #[cfg(any(feature = "cuda", feature = "opencl", feature = "vulkan", has_metal))]
     pub(crate) fn inner(&self) -> &dyn ByteCounterImpl {
         &*self.inner
     }

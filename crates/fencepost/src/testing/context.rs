@@ -304,6 +304,14 @@ impl Context {
         Ok(())
     }
 
+    /// Skips a case in which the host holds a stream, where it cannot.
+    pub(super) fn can_hold(&self) -> Verdict {
+        match self.device.imp().check_can_hold() {
+            Err(Error::Unsupported { what, .. }) => Err(Stop::Skip(what)),
+            can => Ok(can?),
+        }
+    }
+
     /// Skips a case about closures, if streams run none.
     pub(super) fn needs_host_work(&self) -> Verdict {
         match self.device.backend() {

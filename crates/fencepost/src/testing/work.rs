@@ -81,6 +81,8 @@ const KINDS: &[WorkOf] = &[
     super::opencl::work_of,
     #[cfg(all(feature = "vulkan", not(loom)))]
     super::vulkan::work_of,
+    #[cfg(all(feature = "wgpu30", not(target_vendor = "apple"), not(loom)))]
+    super::wgpu30::work_of,
     super::host::work_of,
 ];
 

@@ -321,6 +321,7 @@ fn a_timeout_follows_waits_on_the_device(c: &Context) -> Verdict {
 
 /// The last stream is one of the device. It waits, through a host stream, for a closure.
 fn a_timeout_names_the_end_of_the_chain(c: &Context) -> Verdict {
+    c.can_hold()?;
     let (host, stream) = (c.stranger(), c.stream()?.with_name("the last"));
     let (first, second) = (host.new_stream()?, host.new_stream()?);
     let (go, held) = mpsc::channel::<()>();

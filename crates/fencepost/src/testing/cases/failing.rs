@@ -244,6 +244,7 @@ fn a_failure_travels_along_waits(c: &Context) -> Verdict {
 }
 
 fn a_host_failure_fails_whoever_waits_for_it_at_any_distance(c: &Context) -> Verdict {
+    c.can_hold()?;
     const CAUSE: &str = "no more paper";
     for_both_kinds(|record| {
         let streams = [c.stream()?, c.stream()?, c.stream()?, c.stream()?];
@@ -284,6 +285,7 @@ fn a_host_failure_fails_whoever_waits_for_it_at_any_distance(c: &Context) -> Ver
 }
 
 fn a_failure_is_told_while_another_wait_holds_the_stream(c: &Context) -> Verdict {
+    c.can_hold()?;
     const CAUSE: &str = "under two waits";
     let (held, behind) = (c.stream()?, c.stream()?);
     let (failing, one) = c.host_marker(Some(CAUSE))?;
@@ -528,6 +530,7 @@ fn a_circle_through_a_waiting_stream_is_refused(c: &Context) -> Verdict {
 }
 
 fn host_work_that_waits_behind_a_stream_held_by_it_is_refused(c: &Context) -> Verdict {
+    c.can_hold()?;
     for_both_kinds(|record| {
         let (held, host) = (c.stream()?, c.stranger().new_stream()?);
         let gate = c.gate(&held)?;

@@ -102,6 +102,7 @@ fn a_function_that_waits_is_measured_ungated(c: &Context) -> Verdict {
 }
 
 fn an_error_of_the_function_lets_the_stream_go(c: &Context) -> Verdict {
+    c.can_hold()?;
     // In the warm-up, and on the held stream.
     for good_calls in [0, 1, 5, 40] {
         let stream = c.stream()?;

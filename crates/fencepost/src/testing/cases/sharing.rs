@@ -155,10 +155,10 @@ fn an_event_is_dropped_by_another_thread(c: &Context) -> Verdict {
 fn a_hundred_thousand_records_may_be_pending(c: &Context) -> Verdict {
     const RECORDS: u64 = 100_000;
     // A Vulkan driver may block a submit while its queue is full. NVIDIA's does so after about
-    // 6,550 submits, and reports the device as lost after ten seconds. On Vulkan the gate opens
-    // before that.
+    // 6,550 submits, and reports the device as lost after ten seconds. On Vulkan, and wgpu on
+    // it, the gate opens before that.
     const AT_LEAST: u64 = 1_000;
-    let may_block = c.device.backend() == Backend::Vulkan;
+    let may_block = matches!(c.device.backend(), Backend::Vulkan | Backend::Wgpu30);
     let (stream, event) = (c.stream()?, c.event());
     let gate = c.gate(&stream)?;
     let (recorded_all, wait) = mpsc::channel::<()>();

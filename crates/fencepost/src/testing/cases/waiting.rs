@@ -418,6 +418,7 @@ fn a_host_stream_waits_for_any_marker(c: &Context) -> Verdict {
 }
 
 fn a_stream_waits_for_the_host_when_asked_to(c: &Context) -> Verdict {
+    c.can_hold()?;
     for_both_kinds(|record| {
         let (stream, log) = (c.stream()?, c.log()?);
         let (gate, marker) = c.host_marker(None)?;
@@ -453,6 +454,7 @@ fn a_stream_waits_for_the_host_when_asked_to(c: &Context) -> Verdict {
 }
 
 fn waits_for_the_host_end_in_their_order(c: &Context) -> Verdict {
+    c.can_hold()?;
     for_both_kinds(|record| {
         let stream = c.stream()?;
         let ((gate_one, one), (gate_two, two)) = (c.host_marker(None)?, c.host_marker(None)?);
