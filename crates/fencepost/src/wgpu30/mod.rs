@@ -20,6 +20,22 @@
 //!   backend, a wait is [`Error::ForeignWait`]: wgpu chains its submits by binary semaphores, and
 //!   one that waits for a signal that is not submitted yet is invalid.
 //! - After `Device::destroy`, markers that are recorded fail, and earlier ones complete.
+//!
+//! # What wgpu does that one would not guess
+//! Each row was seen with wgpu 30.0.2, and has a test in `tests/wgpu30.rs` or `wgpu30_faults.rs`.
+//!
+//! | wgpu | so here |
+//! |---|---|
+//! | A callback that panics unwinds out of `poll` or `submit`, and the others that are due then are dropped uncalled. | A panic in a submit or poll of this crate ends there; the panic hook has told of it. A mark whose callback is dropped by somebody else's panic is told all the same. |
+//! | `submit` calls the done callbacks that are due. | No lock is held then, so they may record and query. |
+//! | `poll` with a wait takes an index of another device, and says that its work is done. | Markers are of their device: [`Error::DeviceMismatch`]. |
+//! | `==` of two devices, or of two queues, compares numbers within an instance: the first ones of two instances are equal. | Native handles are compared. |
+//! | A query that nothing wrote resolves to 0, or to what it held before, without an error. | Its time is an error, never a number. |
+//! | The timestamp period is 1 also on devices without timestamps. | Timing there is [`Error::Unsupported`], and names the feature. |
+//! | A driver signals its own fence of a submit a moment after our semaphore in it. | A time that is not there yet is waited for, for a quarter of a second at most. |
+//! | `poll` panics on a lost device; `submit` to a lost or destroyed one does nothing, without an error. | The markers fail, with the cause. |
+//! | Dropping the last owner of a queue waits until it is idle. | A thread of this crate does that. |
+//! | On Mesa's lavapipe each submit from the second on waits for the work before, since it waits for a binary semaphore. | Recording waits there too. |
 #![allow(unsafe_code)]
 
 mod counter;
