@@ -15,10 +15,11 @@ use std::{
 use crate::cuda::RawEvent;
 #[cfg(all(feature = "cuda", not(loom)))]
 pub use crate::cuda::device::stream_number;
+pub use crate::measure::report::MeasurementParts;
 #[cfg(feature = "trace")]
 pub use crate::trace::entries::{Entries, Entry, EntryState, EntryTrack};
 #[cfg(feature = "trace")]
-use crate::trace::{HostSpan, Span, Trace, Value};
+use crate::trace::{HostSpan, Span, Summary, Trace, Value};
 use crate::{
     Correlation, Device, Error, Event, Gate, Marker, Place, Result, Stream, Timeout, WaitSet,
     error::InWords,
@@ -387,6 +388,24 @@ pub fn host_instant(
     thread: impl FnOnce() -> Option<String>,
 ) {
     trace.host_instant_with(name, attributes, thread);
+}
+
+/// The [`Summary`] of a trace of another process: how many spans it has by their state, how many it
+/// dropped and lost, and why.
+#[cfg(feature = "trace")]
+pub fn summary_of(
+    (finished, failed, unfinished): (usize, usize, usize),
+    (dropped, lost): (u64, u64),
+    first_error: Option<String>,
+) -> Summary {
+    Summary {
+        finished,
+        failed,
+        unfinished,
+        dropped,
+        lost,
+        first_error,
+    }
 }
 
 /// Takes in what is complete, as [`Trace::collect`], and lists all that the trace has.

@@ -83,7 +83,7 @@ mod _C {
         _run,
         device::{_cuda_count, _devices},
         gate::PyGate,
-        measure::{PyMeasurement, PyPlot, measure},
+        measure::{_measurement, _plot, PyMeasurement, PyPlot, measure},
         mps::functions::{
             _mps_live_events, acquire, device_synchronize, elapsed_of, query_event, record,
             release, synchronize, synchronize_event, wait_for,
@@ -93,10 +93,10 @@ mod _C {
         objects::{PyCorrelation, PyDevice, PyEvent, PyHostTime, PyMarker, PyStream},
         place::locations,
         raised::close,
-        span_record::PySpanRecord,
+        span_record::{_span_record, PySpanRecord},
         stream::wrap_stream,
         time_keeper::PyTimeKeeper,
-        trace::{PySpan, PySummary, PyTrace},
+        trace::{_summary, PySpan, PySummary, PyTrace},
         wait_many::PyWaits,
     };
     use super::{

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use fencepost::{
-    Backend, bindings,
+    Backend,
+    bindings::{self, MeasurementParts},
     measure::{Measure, Measurement},
 };
 use pyo3::{exceptions::PyValueError, intern, prelude::*, types::PyBytes};
@@ -156,6 +157,20 @@ impl PyMeasurement {
         PyPlot(self.0.to_svg())
     }
 
+    /// It can be pickled, and so be sent to another process.
+    fn __reduce__<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Bound<'py, PyAny>, PickledMeasurement)> {
+        let parts = MeasurementParts::from(&self.0);
+        let flags = (parts.ungated, parts.is_idle);
+        let numbers = (parts.samples, parts.alone, parts.calls, parts.took);
+        Ok((
+            of_this_module(py, "_measurement")?,
+            (numbers, flags, parts.stream),
+        ))
+    }
+
     fn __repr__(&self) -> String {
         self.0.to_string()
     }
@@ -165,6 +180,37 @@ impl PyMeasurement {
         let text = text.replace('&', "&amp;").replace('<', "&lt;");
         format!("<pre>{text}</pre>{}", self.0.to_svg())
     }
+}
+
+type PickledMeasurement = (
+    (Vec<f64>, f64, (usize, usize), f64),
+    (Option<String>, bool),
+    String,
+);
+
+/// Return the measurement that was pickled as this.
+#[pyfunction]
+pub(crate) fn _measurement(
+    numbers: (Vec<f64>, f64, (usize, usize), f64),
+    flags: (Option<String>, bool),
+    stream: String,
+) -> PyMeasurement {
+    let (samples, alone, calls, took) = numbers;
+    let (ungated, is_idle) = flags;
+    PyMeasurement(Measurement::from(MeasurementParts {
+        samples,
+        alone,
+        calls,
+        ungated,
+        is_idle,
+        stream,
+        took,
+    }))
+}
+
+/// A function of the module by which pickle makes an object again.
+pub(crate) fn of_this_module<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    py.import(intern!(py, "fencepost._C"))?.getattr(name)
 }
 
 /// A histogram: what ``Measurement.plot()`` returns. ``str(plot)`` is the SVG image.
@@ -177,6 +223,10 @@ impl PyPlot {
         &self.0
     }
 
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, (&str,))> {
+        Ok((of_this_module(py, "_plot")?, (&self.0,)))
+    }
+
     fn _repr_svg_(&self) -> &str {
         &self.0
     }
@@ -187,4 +237,10 @@ impl PyPlot {
             self.0.len()
         )
     }
+}
+
+/// Return the histogram that was pickled as this.
+#[pyfunction]
+pub(crate) fn _plot(svg: String) -> PyPlot {
+    PyPlot(svg)
 }

@@ -12,6 +12,8 @@ use pyo3::{
     types::{PyDict, PyString, PyTuple},
 };
 
+use crate::{measure::of_this_module, trace::attributes_of};
+
 /// A span or an instant that a trace has collected: what ``Trace.spans()`` lists.
 ///
 /// Times are integers: nanoseconds since 1970.
@@ -124,6 +126,24 @@ impl PySpanRecord {
         PyTuple::new(py, &self.entry.awaited)
     }
 
+    /// It can be pickled, and so be sent to another process.
+    fn __reduce__<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Bound<'py, PyAny>, PickledRecord<'py>)> {
+        let (entry, track) = (&self.entry, &self.track);
+        let track = (track.name.clone(), track.device.clone(), track.thread);
+        let times = (entry.start, entry.end, entry.uncertainty);
+        let how = (
+            entry.is_mark,
+            self.state().into(),
+            self.error().map(Into::into),
+        );
+        let rest = (self.attributes(py)?, entry.awaited.clone());
+        let made = of_this_module(py, "_span_record")?;
+        Ok((made, (entry.name.clone(), track, times, how, rest)))
+    }
+
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let name = PyString::new(py, &self.entry.name).repr()?;
         let length = self.entry.end.saturating_sub(self.entry.start);
@@ -136,4 +156,49 @@ impl PySpanRecord {
             "<fencepost.SpanRecord {name} of {track}: {length}, {state}>"
         ))
     }
+}
+
+type Track = (String, Option<String>, Option<u64>);
+type Times = (i64, i64, u32);
+/// Whether it is a mark, its state, and why it failed.
+type How = (bool, String, Option<String>);
+type Rest<'py> = (Bound<'py, PyDict>, Vec<usize>);
+type PickledRecord<'py> = (String, Track, Times, How, Rest<'py>);
+
+/// Return the record that was pickled as this.
+#[pyfunction]
+pub(crate) fn _span_record(
+    name: String,
+    track: Track,
+    times: Times,
+    how: How,
+    rest: Rest<'_>,
+) -> PyResult<PySpanRecord> {
+    let (start, end, uncertainty) = times;
+    let (is_mark, state, why) = how;
+    let state = match (why, &*state) {
+        (Some(why), _) => EntryState::Failed(why),
+        (None, "complete") => EntryState::Complete,
+        (None, _) => EntryState::Unfinished,
+    };
+    let (attributes, awaited) = rest;
+    let (track_name, device, thread) = track;
+    Ok(PySpanRecord {
+        entry: Entry {
+            name,
+            track: 0,
+            is_mark,
+            start,
+            end,
+            uncertainty,
+            state,
+            attributes: attributes_of("_span_record", Some(&attributes))?,
+            awaited,
+        },
+        track: Arc::new(EntryTrack {
+            name: track_name,
+            device,
+            thread,
+        }),
+    })
 }

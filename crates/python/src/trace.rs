@@ -22,6 +22,7 @@ use pyo3::{
 use crate::{
     arguments::{Parameter, current_to_hold, device_of, with_stream},
     error::CallResult,
+    measure::of_this_module,
     objects::PyDevice,
     place,
     span_record::{PySpanRecord, records},
@@ -427,6 +428,14 @@ impl PySummary {
         self.0.first_error.as_deref()
     }
 
+    /// It can be pickled, and so be sent to another process.
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, PickledSummary)> {
+        let by_state = (self.0.finished, self.0.failed, self.0.unfinished);
+        let missing = (self.0.dropped, self.0.lost);
+        let error = self.0.first_error.clone();
+        Ok((of_this_module(py, "_summary")?, (by_state, missing, error)))
+    }
+
     fn __str__(&self) -> String {
         self.0.to_string()
     }
@@ -434,6 +443,18 @@ impl PySummary {
     fn __repr__(&self) -> String {
         format!("<fencepost.Summary: {}>", self.0)
     }
+}
+
+type PickledSummary = ((usize, usize, usize), (u64, u64), Option<String>);
+
+/// Return the summary that was pickled as this.
+#[pyfunction]
+pub(crate) fn _summary(
+    by_state: (usize, usize, usize),
+    missing: (u64, u64),
+    first_error: Option<String>,
+) -> PySummary {
+    PySummary(bindings::summary_of(by_state, missing, first_error))
 }
 
 /// Calls `f` with the stream that an argument means.
@@ -472,7 +493,7 @@ fn text_of<'a>(text: &'a Bound<'_, PyString>) -> Cow<'a, str> {
     text.to_cow().unwrap_or_else(|_| text.to_string_lossy())
 }
 
-fn attributes_of(
+pub(crate) fn attributes_of(
     call: &'static str,
     attributes: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Attributes> {

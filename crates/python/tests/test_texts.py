@@ -18,8 +18,8 @@ OF_RUST = re.compile(
     r"panick|try_launch|exec\(\)|cargo|\breserv|\b(Arc|Instant|Duration|HostOptions|unwrap)\b"
 )
 
-# Folders whose texts reach no program in Python: tests, pages for Rust programs, and a backend whose
-# devices are objects of Rust programs, which the package is built without.
+# Folders whose texts reach no program in Python: tests, pages for Rust programs, and a backend that
+# the package is built without, since its devices are objects of Rust programs.
 NOT_FOR_PYTHON = {"testing", "guide", "wgpu30"}
 
 # Why a text that has such a word never reaches a program in Python. By a part of it.

@@ -45,7 +45,7 @@
 mod hold;
 mod options;
 mod picture;
-mod report;
+pub(crate) mod report;
 mod row;
 mod sampling;
 mod seconds;

@@ -35,6 +35,61 @@ pub struct Measurement {
     pub(super) took: f64,
 }
 
+/// What a [`Measurement`] is made of: enough to make it again in another process.
+#[derive(Clone, Debug)]
+pub struct MeasurementParts {
+    /// See [`Measurement::samples`].
+    pub samples: Vec<f64>,
+    /// See [`Measurement::alone`].
+    pub alone: f64,
+    /// See [`Measurement::calls`]. `(0, 1)` with a cold cache.
+    pub calls: (usize, usize),
+    /// Why the stream was not held.
+    pub ungated: Option<String>,
+    /// Whether the stream shows no work.
+    pub is_idle: bool,
+    /// The stream in words.
+    pub stream: String,
+    /// How long all of it took on the host, in seconds.
+    pub took: f64,
+}
+
+impl From<&Measurement> for MeasurementParts {
+    fn from(found: &Measurement) -> MeasurementParts {
+        MeasurementParts {
+            samples: found.samples.clone(),
+            alone: found.alone,
+            calls: found.calls,
+            ungated: found.ungated.clone(),
+            is_idle: found
+                .notes
+                .iter()
+                .any(|note| matches!(note, Note::NoWork { .. })),
+            stream: found.stream.clone(),
+            took: found.took,
+        }
+    }
+}
+
+impl From<MeasurementParts> for Measurement {
+    fn from(parts: MeasurementParts) -> Measurement {
+        let sorted = Sorted::new(&parts.samples);
+        let idle = parts.is_idle.then_some(&*parts.stream);
+        let notes = notes(&parts.samples, &sorted, parts.ungated.as_deref(), idle);
+        Measurement {
+            cold: parts.calls == (0, 1),
+            samples: parts.samples,
+            sorted,
+            alone: parts.alone,
+            calls: parts.calls,
+            ungated: parts.ungated,
+            notes,
+            stream: parts.stream,
+            took: parts.took,
+        }
+    }
+}
+
 /// Something to know before a [`Measurement`] is quoted. Its [`Display`](fmt::Display) is a
 /// sentence.
 ///
@@ -304,27 +359,8 @@ const HALF: usize = 12;
 
 impl Evidence<'_> {
     pub(super) fn notes(&self) -> Vec<Note> {
-        let mut notes = Vec::new();
-        if let Some(why) = self.ungated {
-            notes.push(Note::Ungated { why: why.into() });
-        }
-        if self.shows_no_work() {
-            let stream = self.stream.into();
-            notes.push(Note::NoWork { stream });
-            // The rest would speak of noise.
-            return notes;
-        }
-        if self.sorted.interval().is_none() {
-            let samples = self.samples.len();
-            notes.push(Note::FewSamples { samples });
-        }
-        notes.extend(self.change());
-        let share = spread(self.sorted);
-        // With a median of zero it is infinite, and says nothing.
-        if share > 0.1 && share.is_finite() {
-            notes.push(Note::WideSpread { share });
-        }
-        notes
+        let idle = self.shows_no_work().then_some(self.stream);
+        notes(self.samples, self.sorted, self.ungated, idle)
     }
 
     /// Ungated, the host's own time lies between the events, so nothing can be said.
@@ -336,19 +372,44 @@ impl Evidence<'_> {
         // Where a call takes long alone, a slope near zero is noise.
         self.ungated.is_none() && is_small && self.alone.abs() <= 2.0 * noise
     }
+}
 
-    fn change(&self) -> Option<Note> {
-        let (first, second) = self.samples.split_at(self.samples.len() / 2);
-        if first.len() < HALF {
-            return None;
-        }
-        let (first, second) = (Sorted::new(first), Sorted::new(second));
-        let ((low, high), (next_low, next_high)) = (first.interval()?, second.interval()?);
-        let apart = high < next_low || next_high < low;
-        let (first, second) = (first.median(), second.median());
-        let far = (second - first).abs() > 0.03 * first.abs().min(second.abs());
-        (apart && far).then_some(Note::ClocksChanged { first, second })
+/// The notes on samples; `idle` is the stream, where it shows no work.
+fn notes(samples: &[f64], sorted: &Sorted, ungated: Option<&str>, idle: Option<&str>) -> Vec<Note> {
+    let mut notes = Vec::new();
+    if let Some(why) = ungated {
+        notes.push(Note::Ungated { why: why.into() });
     }
+    if let Some(stream) = idle {
+        let stream = stream.into();
+        notes.push(Note::NoWork { stream });
+        // The rest would speak of noise.
+        return notes;
+    }
+    if sorted.interval().is_none() {
+        let samples = samples.len();
+        notes.push(Note::FewSamples { samples });
+    }
+    notes.extend(change(samples));
+    let share = spread(sorted);
+    // With a median of zero it is infinite, and says nothing.
+    if share > 0.1 && share.is_finite() {
+        notes.push(Note::WideSpread { share });
+    }
+    notes
+}
+
+fn change(samples: &[f64]) -> Option<Note> {
+    let (first, second) = samples.split_at(samples.len() / 2);
+    if first.len() < HALF {
+        return None;
+    }
+    let (first, second) = (Sorted::new(first), Sorted::new(second));
+    let ((low, high), (next_low, next_high)) = (first.interval()?, second.interval()?);
+    let apart = high < next_low || next_high < low;
+    let (first, second) = (first.median(), second.median());
+    let far = (second - first).abs() > 0.03 * first.abs().min(second.abs());
+    (apart && far).then_some(Note::ClocksChanged { first, second })
 }
 
 #[cfg(all(test, not(loom)))]

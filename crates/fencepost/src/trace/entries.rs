@@ -21,7 +21,6 @@ pub struct Entries {
 
 /// A stream or a thread.
 #[derive(Debug)]
-#[non_exhaustive]
 pub struct EntryTrack {
     /// As in `stream 3 "load"`, or a thread's name.
     pub name: String,
@@ -33,7 +32,6 @@ pub struct EntryTrack {
 
 /// A span or a mark.
 #[derive(Debug)]
-#[non_exhaustive]
 pub struct Entry {
     /// The name that it was begun with.
     pub name: String,

@@ -70,6 +70,7 @@ __all__ = [
     "_close",
     "_cuda_count",
     "_devices",
+    "_measurement",
     "_mps_acquireEvent",
     "_mps_current_stream",
     "_mps_device",
@@ -85,7 +86,10 @@ __all__ = [
     "_mps_synchronize",
     "_mps_synchronizeEvent",
     "_mps_waitForEvent",
+    "_plot",
     "_run",
+    "_span_record",
+    "_summary",
     "locations",
     "measure",
     "wrap_stream",
@@ -254,6 +258,7 @@ class Measurement:
     def quantile(self, q: float) -> float: ...
     def plot(self) -> Plot: ...
     def _repr_html_(self) -> str: ...
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]: ...
 
 @final
 class TimeKeeper:
@@ -316,6 +321,7 @@ class Summary:
     def dropped(self) -> int: ...
     @property
     def first_error(self) -> str | None: ...
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]: ...
 
 @final
 class SpanRecord:
@@ -343,10 +349,12 @@ class SpanRecord:
     def attributes(self) -> dict[str, _Attribute]: ...
     @property
     def awaited(self) -> tuple[int, ...]: ...
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]: ...
 
 @final
 class Plot:
     def _repr_svg_(self) -> str: ...
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]: ...
 
 @final
 class Correlation:
@@ -463,6 +471,22 @@ def measure(
     cold: bool = False,
 ) -> Measurement: ...
 def wrap_stream(stream: _StreamLike | None = None) -> Stream: ...
+def _measurement(
+    numbers: tuple[list[float], float, tuple[int, int], float],
+    flags: tuple[str | None, bool],
+    stream: str,
+) -> Measurement: ...
+def _plot(svg: str) -> Plot: ...
+def _span_record(
+    name: str,
+    track: tuple[str, str | None, int | None],
+    times: tuple[int, int, int],
+    how: tuple[bool, str, str | None],
+    rest: tuple[dict[str, _Attribute], list[int]],
+) -> SpanRecord: ...
+def _summary(
+    by_state: tuple[int, int, int], missing: tuple[int, int], first_error: str | None
+) -> Summary: ...
 def _mps_acquireEvent(enable_timing: bool, stream_id: int | None = None) -> int: ...
 def _mps_releaseEvent(id: SupportsIndex, stream_id: int | None = None) -> None: ...
 def _mps_recordEvent(id: SupportsIndex, stream_id: int | None = None) -> None: ...
