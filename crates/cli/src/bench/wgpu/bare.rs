@@ -1,0 +1,168 @@
+//! The same by hand, as a program writes it that has wgpu alone.
+
+use std::{
+    hint::black_box,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use fencepost::wgpu30::wgpu::{
+    self, Buffer, BufferUsages, CommandBuffer, CommandEncoderDescriptor, PollType, QuerySet,
+};
+
+use crate::{Stop, wgpu::Opened};
+
+impl Opened {
+    fn encoder(&self) -> wgpu::CommandEncoder {
+        let description = CommandEncoderDescriptor::default();
+        self.device.create_command_encoder(&description)
+    }
+
+    fn buffer(&self, size: u64, usage: BufferUsages) -> Buffer {
+        self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size,
+            usage,
+            mapped_at_creation: false,
+        })
+    }
+
+    /// Waits for all that is submitted.
+    pub(super) fn wait(&self) -> Result<(), Stop> {
+        self.poll(PollType::wait_indefinitely())
+    }
+
+    pub(super) fn poll(&self, how: PollType) -> Result<(), Stop> {
+        let failed = |why: wgpu::PollError| Stop::Failed(format!("Device::poll failed: {why}"));
+        self.device.poll(how).map(drop).map_err(failed)
+    }
+
+    /// Polls without a pause until what is submitted is over.
+    pub(super) fn poll_until_done(&self) -> Result<(), Stop> {
+        let done = Arc::new(AtomicBool::new(false));
+        let tell = done.clone();
+        self.queue
+            .on_submitted_work_done(move || tell.store(true, Ordering::Release));
+        while !done.load(Ordering::Acquire) {
+            self.poll(PollType::Poll)?;
+        }
+        Ok(())
+    }
+}
+
+/// Timestamp queries, and where each is read.
+pub(super) struct Queries {
+    on: &'static Opened,
+    set: QuerySet,
+    resolved: Buffer,
+    mapped: Vec<Buffer>,
+    next: u32,
+}
+
+/// More than a turn has.
+const QUERIES: u32 = 1024;
+const TICKS: u64 = size_of::<u64>() as u64;
+
+impl Queries {
+    pub(super) fn new(on: &'static Opened) -> Result<Queries, Stop> {
+        let wanted = wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
+        if !on.device.features().contains(wanted) {
+            return Err(Stop::Failed("this device has no timestamps".into()));
+        }
+        let size = u64::from(QUERIES) * wgpu::QUERY_RESOLVE_BUFFER_ALIGNMENT;
+        let mapped = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
+        Ok(Queries {
+            on,
+            set: on.device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: None,
+                ty: wgpu::QueryType::Timestamp,
+                count: QUERIES,
+            }),
+            resolved: on.buffer(size, BufferUsages::QUERY_RESOLVE | BufferUsages::COPY_SRC),
+            mapped: (0..QUERIES).map(|_| on.buffer(TICKS, mapped)).collect(),
+            next: 0,
+        })
+    }
+
+    fn next(&mut self) -> u32 {
+        self.next = (self.next + 1) % QUERIES;
+        self.next
+    }
+
+    /// A timestamp that nobody reads.
+    pub(super) fn submit(&mut self) {
+        let index = self.next();
+        let mut encoder = self.on.encoder();
+        encoder.write_timestamp(&self.set, index);
+        self.on.queue.submit([encoder.finish()]);
+    }
+
+    /// A timestamp that comes to the host once it is written, and is read there.
+    pub(super) fn submit_and_read(&mut self) {
+        let index = self.next();
+        let at = u64::from(index) * wgpu::QUERY_RESOLVE_BUFFER_ALIGNMENT;
+        let mapped = &self.mapped[index as usize];
+        let mut encoder = self.on.encoder();
+        encoder.write_timestamp(&self.set, index);
+        encoder.resolve_query_set(&self.set, index..index + 1, &self.resolved, at);
+        encoder.copy_buffer_to_buffer(&self.resolved, at, mapped, 0, TICKS);
+        self.on.queue.submit([encoder.finish()]);
+        let of = mapped.clone();
+        mapped.map_async(wgpu::MapMode::Read, .., move |ended| {
+            if ended.is_ok() {
+                let ticks = of.get_mapped_range(..);
+                let _ = black_box(ticks.map(|ticks| ticks.to_vec()));
+                of.unmap();
+            }
+        });
+    }
+}
+
+/// Work that takes the device some two milliseconds.
+pub(super) struct Work {
+    on: &'static Opened,
+    buffer: Buffer,
+    times: usize,
+}
+
+const WORK: Duration = Duration::from_millis(2);
+
+impl Work {
+    pub(super) fn new(on: &'static Opened) -> Result<Work, Stop> {
+        let size = on.device.limits().max_buffer_size.min(16 << 20);
+        let mut work = Work {
+            on,
+            buffer: on.buffer(size, BufferUsages::COPY_DST),
+            times: 1,
+        };
+        // The first is slower: it takes the memory.
+        work.takes()?;
+        while work.takes()? < WORK {
+            work.times *= 2;
+        }
+        Ok(work)
+    }
+
+    /// How long one takes, with its submit and a wait.
+    pub(super) fn takes(&self) -> Result<Duration, Stop> {
+        let start = Instant::now();
+        self.submit();
+        self.on.wait()?;
+        Ok(start.elapsed())
+    }
+
+    pub(super) fn submit(&self) {
+        self.on.queue.submit([self.encode()]);
+    }
+
+    fn encode(&self) -> CommandBuffer {
+        let mut encoder = self.on.encoder();
+        for _ in 0..self.times {
+            encoder.clear_buffer(&self.buffer, 0, None);
+        }
+        encoder.finish()
+    }
+}
