@@ -9,7 +9,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use fencepost::{Error, Event, Marker, synchronize_all_timeout, wgpu30, wgpu30::wgpu};
@@ -18,7 +18,7 @@ mod common;
 #[path = "common/wgpu.rs"]
 mod gpus;
 
-use gpus::{Gpu, gpu, open, ready, wanted};
+use gpus::{Gpu, gpu, gpu_with, open, ready, wanted};
 
 const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
 
@@ -105,12 +105,28 @@ fn two_devices_of_wgpu_are_two_devices() {
 }
 
 #[test]
+fn a_device_without_timestamps_names_the_feature_to_ask_for() {
+    let Some(gpu) = gpu_with(wgpu::Features::empty()) else {
+        return;
+    };
+    let stream = gpu.stream();
+    over(&stream.record().unwrap()).unwrap();
+    let error = Event::with_timing(stream.device())
+        .record(&stream)
+        .unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+    assert!(error.to_string().contains("TIMESTAMP_QUERY"), "{error}");
+    // The stream goes on.
+    over(&stream.record().unwrap()).unwrap();
+}
+
+#[test]
 fn what_is_pending_outlives_the_queue_and_the_device_of_the_caller() {
     let Some(_gpu) = gpu() else { return };
     let (device, queue) = open(wanted()).unwrap();
     let stream = wgpu30::stream(&device, &queue).unwrap();
     Work::new(&device).submit_to(&device, &queue, 8);
-    let marker = stream.record().unwrap();
+    let marker = stream.record_timed().unwrap();
     drop((queue, device));
     over(&marker).unwrap();
     over(&stream.record().unwrap()).unwrap();
@@ -128,7 +144,7 @@ fn a_device_that_is_destroyed_leaves_nobody_waiting() {
     let markers: Vec<_> = (0..32)
         .map(|_| {
             work.submit(&gpu);
-            let marker = stream.record().unwrap();
+            let marker = stream.record_timed().unwrap();
             let tell = tell.clone();
             marker
                 .on_complete(move |ended| tell.send(ended.is_ok()).unwrap())
@@ -166,15 +182,16 @@ fn a_panic_in_a_callback_of_the_callers_takes_no_marker_with_it() {
     let work = Work::new(&gpu.device);
     for _ in 0..20 {
         work.submit(&gpu);
-        let before = stream.record().unwrap();
+        let before = stream.record_timed().unwrap();
         gpu.queue.on_submitted_work_done(|| panic!("on purpose"));
-        let after = stream.record().unwrap();
+        let after = stream.record_timed().unwrap();
         // Whichever thread meets the panic, here or in the library.
         let _ = catch_unwind(AssertUnwindSafe(|| {
             gpu.device.poll(wgpu::PollType::wait_indefinitely())
         }));
         over(&before).unwrap();
         over(&after).unwrap();
+        before.elapsed(&after).unwrap();
     }
 }
 
@@ -195,7 +212,7 @@ fn callers_may_poll_as_much_as_they_like() {
             })
         })
         .collect();
-    let event = Event::new(stream.device());
+    let event = Event::with_timing(stream.device());
     let told = Arc::new(AtomicUsize::new(0));
     for _ in 0..500 {
         event.record(&stream).unwrap();
@@ -221,11 +238,19 @@ fn ten_thousand_events_may_be_pending() {
     let stream = gpu.stream();
     let work = Work::new(&gpu.device);
     work.submit(&gpu);
-    let events: Vec<_> = (0..10_000).map(|_| Event::new(stream.device())).collect();
+    let events: Vec<_> = (0..10_000)
+        .map(|number| match number % 2 {
+            0 => Event::new(stream.device()),
+            _ => Event::with_timing(stream.device()),
+        })
+        .collect();
     for event in &events {
         event.record(&stream).unwrap();
     }
     synchronize_all_timeout(&events, PATIENCE).unwrap();
+    for pair in events.chunks_exact(4) {
+        assert!(pair[1].elapsed(&pair[3]).unwrap().as_millis_f64() >= 0.0);
+    }
 }
 
 /// As a game does without a window: two frames in flight, and nobody polls.
@@ -234,7 +259,9 @@ fn a_loop_of_frames_never_polls() {
     let Some(gpu) = gpu() else { return };
     let stream = gpu.stream();
     let work = Work::new(&gpu.device);
-    let frames: Vec<_> = (0..3).map(|_| Event::new(stream.device())).collect();
+    let frames: Vec<_> = (0..3)
+        .map(|_| Event::with_timing(stream.device()))
+        .collect();
     for frame in 0..200 {
         if frame >= 2 {
             let ready = &frames[(frame - 2) % 3];
@@ -259,11 +286,19 @@ fn many_threads_may_record_and_submit_at_once() {
                 }
             });
         }
-        for _ in 0..3 {
+        for timed in [false, true, true] {
             let stream = &stream;
             scope.spawn(move || {
-                let markers: Vec<_> = (0..200).map(|_| stream.record().unwrap()).collect();
+                let record = || match timed {
+                    true => stream.record_timed(),
+                    false => stream.record(),
+                };
+                let markers: Vec<_> = (0..200).map(|_| record().unwrap()).collect();
                 markers.iter().for_each(|marker| over(marker).unwrap());
+                for pair in markers.windows(2).filter(|_| timed) {
+                    let between = pair[0].elapsed(&pair[1]).unwrap();
+                    assert!(between.as_millis_f64() >= 0.0, "{between}");
+                }
             });
         }
     });
@@ -275,8 +310,44 @@ fn the_callers_error_scopes_hear_nothing_of_ours() {
     let Some(gpu) = gpu() else { return };
     let stream = gpu.stream();
     let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
-    let marker = stream.record().unwrap();
+    let marker = stream.record_timed().unwrap();
     let heard = ready(scope.pop());
     assert!(heard.is_none(), "{heard:?}");
     over(&marker).unwrap();
+}
+
+/// The thread of a device, which drops the queue where a wait does no harm, ends with it.
+#[cfg(target_os = "linux")]
+#[test]
+fn devices_that_are_dropped_leave_no_thread_behind() {
+    common::in_a_process_of_its_own(|| {
+        let Some(gpu) = gpu() else { return };
+        for _ in 0..20 {
+            let (device, queue) = open(wanted()).unwrap();
+            let stream = wgpu30::stream(&device, &queue).unwrap();
+            Work::new(&device).submit_to(&device, &queue, 1);
+            let (tell, told) = mpsc::channel();
+            let marker = stream.record().unwrap();
+            marker
+                .on_complete(move |ended| tell.send(ended).unwrap())
+                .unwrap();
+            told.recv_timeout(PATIENCE).unwrap().unwrap();
+        }
+        drop(gpu);
+        let start = Instant::now();
+        while threads_called("fencepost-wgpu") > 0 {
+            assert!(start.elapsed() < PATIENCE, "a device's thread is left");
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+}
+
+#[cfg(target_os = "linux")]
+fn threads_called(name: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| {
+        // A thread may end meanwhile.
+        std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+    });
+    names.filter(|found| found.trim() == name).count()
 }
