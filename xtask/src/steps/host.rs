@@ -20,6 +20,7 @@ pub(crate) const FEATURE_SETS: &[&str] = &[
     "vulkan",
     "conformance,vulkan",
     "wgpu30",
+    "conformance,wgpu30",
     "tracing",
     "trace",
     "tracing-layer",

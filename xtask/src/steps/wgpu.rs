@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::host::is_library;
+use super::host::{example, is_library};
 use super::vulkan::{layer_folder, newer_layer, on_swiftshader, swiftshader};
 use super::{Count, Lane, Programs, Step, Task};
 use crate::run::Workspace;
@@ -11,28 +11,57 @@ const PARTS: &[&str] = &["wgpu"];
 const SWIFTSHADER: &str = "wgpu30 (SwiftShader)";
 
 pub(super) fn steps() -> Vec<Step> {
-    vec![Step {
-        name: "wgpu",
-        parts: PARTS,
-        lane: Lane::Main,
-        device: SWIFTSHADER,
-        proves: "the wgpu backend's own tests and misuse of it, with the validation layer on and \
-                     silent",
-        count: Count::Libtest,
-        ready: swiftshader,
-        tasks: |w| {
-            newer_layer(w)?;
-            let tests = Programs {
-                build: with_wgpu(w),
-                chosen: |folder, name| is_library(folder) && TESTS.contains(&name),
-                prepare: validated,
-            };
-            Ok(vec![Task::Programs(tests), Task::Test(doctests(w))])
+    vec![
+        Step {
+            name: "wgpu",
+            parts: PARTS,
+            lane: Lane::Main,
+            device: SWIFTSHADER,
+            proves: "the wgpu backend's conformance, model and misuse, with the validation layer on \
+                     and silent",
+            count: Count::Libtest,
+            ready: swiftshader,
+            tasks: |w| {
+                newer_layer(w)?;
+                let tests = Programs {
+                    build: with_wgpu(w),
+                    chosen: |folder, name| is_library(folder) && TESTS.contains(&name),
+                    prepare: validated,
+                };
+                Ok(vec![Task::Programs(tests), Task::Test(doctests(w))])
+            },
         },
-    }]
+        Step {
+            name: "wgpu-run",
+            parts: PARTS,
+            lane: Lane::Main,
+            device: SWIFTSHADER,
+            proves: "fencepost check and bench on a device of wgpu, and the example under tokio",
+            count: Count::EachTest,
+            ready: swiftshader,
+            tasks: |w| {
+                let check = "check --device wgpu30 --filter callback";
+                let bench = "bench --device wgpu30 --quick";
+                let command_line = [check, bench].map(|arguments| {
+                    let mut test = w.command(w.target.join("debug/fencepost"));
+                    test.args(arguments.split_whitespace());
+                    test
+                });
+                let tests = command_line.into_iter().chain([example(w, "wgpu_pass")]);
+                let tests = tests.map(|mut test| {
+                    on_swiftshader(&mut test);
+                    Task::Test(test)
+                });
+                Ok([Task::Build(with_wgpu(w))]
+                    .into_iter()
+                    .chain(tests)
+                    .collect())
+            },
+        },
+    ]
 }
 
-const TESTS: &[&str] = &["wgpu30", "wgpu30_faults"];
+const TESTS: &[&str] = &["wgpu30", "wgpu30_model", "wgpu30_faults"];
 /// What turns the backend on, in the library and the command line.
 pub(super) const FEATURES: &str = "fencepost/wgpu30,fencepost-cli/wgpu30";
 
@@ -40,7 +69,7 @@ pub(super) const FEATURES: &str = "fencepost/wgpu30,fencepost-cli/wgpu30";
 fn with_wgpu(w: &Workspace) -> Command {
     let mut command = w.cargo("build --locked --package fencepost --package fencepost-cli --bins");
     command.args(TESTS.iter().flat_map(|test| ["--test", test]));
-    command.args(["--features", FEATURES]);
+    command.args(["--example", "wgpu_pass", "--features", FEATURES]);
     command
 }
 
