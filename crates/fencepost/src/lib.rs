@@ -173,6 +173,11 @@ mod waits;
 mod watcher;
 #[cfg(all(feature = "wgpu30", not(loom)))]
 pub mod wgpu30;
+/// The part of the wgpu backend that knows no wgpu, for its models.
+#[cfg(loom)]
+mod wgpu30 {
+    mod staging;
+}
 mod workers;
 mod wraps;
 

@@ -1,50 +1,32 @@
 //! A stream's counter: how its values ride along with submits, and are read and waited for.
-//!
-//! wgpu lets anybody submit to its queue at any time, and has no call that stages a signal and
-//! submits in one. So what is staged rides along with the next submit, whoever makes it.
-//!
-//! # The protocol
-//!
-//! 1. *Stage*, under the stream's submit lock: a value is handed out, and the next submit is to
-//!    raise the counter to it, in place of an earlier value that no submit has taken.
-//! 2. *Submit*, under no lock: wgpu calls callbacks of the user's here, and these may record.
-//! 3. *Look back*, under the lock of `staged`: if this value is the last one staged, and no submit
-//!    has taken it, wgpu refused the submit.
-//!
-//! *Invariant: at most one value is staged, the highest, and each value that it stands for (`first`
-//! to `last`) was handed out before.* A submit that takes it comes after everything that was
-//! submitted before those values were handed out, whoever made it, so a marker is never complete
-//! too early. Who staged the last value looks back last; so a refused value is always found.
+//! `staging.rs` says which submit raises it.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{gpu::Gpu, signal::Signal, time::MarkTime, watcher::Watch};
+use super::{
+    gpu::Gpu,
+    signal::Signal,
+    staging::{Refused, Staging},
+    time::MarkTime,
+    watcher::Watch,
+};
 use crate::{
     epochs::{Counter, Epoch},
     error::{Cause, Result},
     panics::contain,
-    sync::{AtomicU64, Mutex, Ordering, lock, park},
+    sync::{AtomicU64, Ordering, park},
 };
 
 pub(crate) struct Native {
     pub(super) gpu: Arc<Gpu>,
     pub(super) signal: Signal,
-    staged: Mutex<Staged>,
-    /// The last value whose submit has returned.
+    staging: Staging,
+    /// The last value that a submit is known to have taken.
     submitted: AtomicU64,
 }
-
-/// The values that ride along with the next submit, or rode along with the last.
-struct Staged {
-    first: u64,
-    last: u64,
-}
-
-/// wgpu refused the submits of all values from this one on.
-pub(super) struct Refused(pub(super) u64);
 
 /// How long a wait goes on before it looks whether a signal was lost.
 const SLICE: Duration = Duration::from_secs(1);
@@ -54,18 +36,15 @@ impl Native {
         Arc::new(Native {
             gpu: gpu.clone(),
             signal,
-            staged: Mutex::new(Staged { first: 0, last: 0 }),
+            staging: Staging::new(),
             submitted: AtomicU64::new(0),
         })
     }
 
     /// Stages a value. Called under the stream's submit lock, so that values grow.
     pub(super) fn stage(&self, queue: &wgpu::Queue, native: u64) {
-        let mut staged = lock(&self.staged);
-        if !self.signal.stage(queue, native) {
-            staged.first = native;
-        }
-        staged.last = native;
+        self.staging
+            .stage(native, || self.signal.stage(queue, native));
     }
 
     /// Submits what carries a staged value. Call it without any lock.
@@ -84,9 +63,9 @@ impl Native {
             let tell = told.tell(native);
             contain(|| queue.on_submitted_work_done(move || drop(tell)));
         } else {
-            let staged = lock(&self.staged);
-            if staged.last == native && self.signal.withdraw(queue) {
-                return Err(Refused(staged.first));
+            let withdraw = || self.signal.withdraw(queue);
+            if !self.staging.look_back(native, withdraw)? {
+                return Ok(());
             }
         }
         self.submitted.fetch_max(native, Ordering::AcqRel);
@@ -120,7 +99,7 @@ impl Native {
         }
     }
 
-    /// The last value whose submit has returned.
+    /// The last value that a submit is known to have taken.
     pub(super) fn submitted(&self) -> u64 {
         self.submitted.load(Ordering::Acquire)
     }

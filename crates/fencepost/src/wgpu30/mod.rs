@@ -47,6 +47,7 @@ mod metal;
 mod queue;
 mod reserve;
 mod signal;
+mod staging;
 pub(crate) mod stream;
 mod time;
 mod timer;

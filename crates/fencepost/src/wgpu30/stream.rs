@@ -3,12 +3,8 @@
 use std::sync::{Arc, Weak};
 
 use super::{
-    counter::{Native, Refused},
-    gpu::Gpu,
-    queue::SharedQueue,
-    time::MarkTime,
-    timer::Reading,
-    watcher::Watch,
+    counter::Native, gpu::Gpu, queue::SharedQueue, staging::Refused, time::MarkTime,
+    timer::Reading, watcher::Watch,
 };
 use crate::{
     contract::{MarkerImpl, StreamImpl},
