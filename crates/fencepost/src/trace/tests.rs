@@ -677,6 +677,7 @@ fn drawn(picture: &Picture) -> String {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "16 s")]
 fn a_picture_has_every_row_and_name_and_no_colour_alone_tells_a_failure() {
     let svg = drawn(&samples::pipeline(6));
     keep("pipeline", &samples::pipeline(6));
