@@ -46,9 +46,14 @@ impl Number {
 pub(super) type Ended = (Number, Result<()>);
 
 pub(super) struct Inbox {
-    count: AtomicU64,
+    count: Apart<AtomicU64>,
     state: Mutex<State>,
 }
+
+/// In lines of a core's cache of its own. Who waits looks at the count again and again: that must
+/// not take the line with the lock away from who tells.
+#[repr(align(128))]
+struct Apart<T>(T);
 
 struct State {
     ended: Vec<Ended>,
@@ -58,7 +63,7 @@ struct State {
 impl Inbox {
     pub(super) fn new() -> Inbox {
         Inbox {
-            count: AtomicU64::new(0),
+            count: Apart(AtomicU64::new(0)),
             state: Mutex::new(State {
                 ended: Vec::new(),
                 sleeper: None,
@@ -70,8 +75,8 @@ impl Inbox {
     pub(super) fn put(&self, ended: Ended) {
         let mut state = lock(&self.state);
         state.ended.push(ended);
-        self.count
-            .store(state.ended.len() as u64, Ordering::Release);
+        let count = state.ended.len() as u64;
+        self.count.0.store(count, Ordering::Release);
         let sleeper = state.sleeper.take();
         drop(state);
         if let Some(sleeper) = sleeper {
@@ -81,7 +86,7 @@ impl Inbox {
 
     /// Whether nothing is there. One atomic load.
     pub(super) fn is_empty(&self) -> bool {
-        self.count.load(Ordering::Acquire) == 0
+        self.count.0.load(Ordering::Acquire) == 0
     }
 
     /// Takes out what is there, into a list that is empty.
@@ -89,7 +94,7 @@ impl Inbox {
         debug_assert!(ended.is_empty());
         if !self.is_empty() {
             let mut state = lock(&self.state);
-            self.count.store(0, Ordering::Release);
+            self.count.0.store(0, Ordering::Release);
             mem::swap(&mut state.ended, ended);
         }
     }

@@ -1,6 +1,6 @@
 //! Waiting for many: the first of them, or all.
 
-use std::{collections::HashMap, sync::Arc, time::Duration, time::Instant};
+use std::{sync::Arc, time::Duration, time::Instant};
 
 use crate::{
     contract::{MarkerImpl, TimelineKnowledge},
@@ -12,10 +12,12 @@ use crate::{
     timeline::Reached,
 };
 
+mod addresses;
 mod heads;
 mod inbox;
 mod set;
 
+use addresses::ByTimeline;
 use heads::Heads;
 use inbox::{Ended, Number};
 pub use set::WaitSet;
@@ -294,7 +296,7 @@ pub fn synchronize_all_timeout<T: Waitable>(
 #[derive(Default)]
 struct Chosen {
     list: Vec<(usize, Arc<dyn MarkerImpl>)>,
-    by_lane: HashMap<usize, usize>,
+    by_lane: ByTimeline<usize>,
 }
 
 impl Chosen {

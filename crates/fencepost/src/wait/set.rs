@@ -1,7 +1,7 @@
 //! A set of markers to be waited for one after the other.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     fmt,
     sync::Arc,
     task::{Context, Poll},
@@ -9,7 +9,9 @@ use std::{
 };
 
 use super::{
-    Waitable, end_of, first_of,
+    Waitable,
+    addresses::ByTimeline,
+    end_of, first_of,
     heads::Heads,
     inbox::{Ended, Number},
     lane_of,
@@ -55,7 +57,7 @@ pub struct WaitSet<K> {
     /// What is pending, at the places of the heads.
     lanes: Vec<Option<Lane<K>>>,
     /// The places of the lanes of timelines, by the addresses of these.
-    by_timeline: HashMap<usize, usize>,
+    by_timeline: ByTimeline<usize>,
     heads: Heads,
     pending: usize,
     /// Numbers what is inserted.
@@ -88,7 +90,7 @@ impl<K> WaitSet<K> {
         WaitSet {
             ended: VecDeque::new(),
             lanes: Vec::new(),
-            by_timeline: HashMap::new(),
+            by_timeline: ByTimeline::default(),
             heads: Heads::new(),
             pending: 0,
             next: 0,
@@ -116,15 +118,15 @@ impl<K> WaitSet<K> {
             Err(error) => return self.ended.push_back((key, Err(error))),
         };
         let (ended, timeline) = (end_of(&marker), lane_of(&marker));
-        match (ended, self.lane_at(timeline)) {
-            (Some(ended), None) => self.ended.push_back((key, ended)),
-            (ended, _) => {
-                let name = of.event_name();
-                self.add(Entry { key, marker, name });
-                if ended.is_some() {
-                    self.settle_lane(timeline);
-                }
-            }
+        if let Some(ended) = &ended
+            && self.lane_at(timeline).is_none()
+        {
+            return self.ended.push_back((key, ended.clone()));
+        }
+        let name = of.event_name();
+        self.add(Entry { key, marker, name });
+        if ended.is_some() {
+            self.settle_lane(timeline);
         }
     }
 
