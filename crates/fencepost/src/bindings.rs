@@ -117,7 +117,7 @@ pub fn open_host_gates() {
     #[cfg(all(feature = "cuda", not(loom)))]
     crate::cuda::host_gates::open_all();
     #[cfg(all(feature = "opencl", not(loom)))]
-    crate::opencl::gates::open_all();
+    crate::opencl::exit::open_all_gates();
     #[cfg(all(feature = "vulkan", not(loom)))]
     crate::vulkan::exit::open_all_gates();
     #[cfg(has_metal)]

@@ -83,6 +83,25 @@ pub(super) enum Answer {
     Failed(Cause),
 }
 
+/// An account, as the watcher knows it.
+pub(super) trait Unsettled: Send + Sync {
+    /// As [`Account::settle`].
+    fn settle(&self, value: u64);
+
+    /// As [`Account::is_settled`].
+    fn is_settled(&self) -> bool;
+}
+
+impl<M: Recorded> Unsettled for Account<M> {
+    fn settle(&self, value: u64) {
+        Account::settle(self, value);
+    }
+
+    fn is_settled(&self) -> bool {
+        Account::is_settled(self)
+    }
+}
+
 pub(super) struct Account<M: Recorded> {
     core: Arc<StreamCore>,
     state: Mutex<State<M>>,
@@ -326,9 +345,9 @@ impl<M: Recorded> Account<M> {
         drop(before);
     }
 
-    /// Takes off what is over, up to the marker at `value`. Asks the driver, and fires waiters: call
-    /// it without any lock.
-    pub(super) fn settle(self: &Arc<Self>, value: u64) {
+    /// Takes off what is over, up to the marker at `value`. Asks the driver, and fires waiters:
+    /// call it without any lock.
+    pub(super) fn settle(&self, value: u64) {
         let mut upstream: Vec<(Arc<Account<M>>, u64)> = Vec::new();
         loop {
             let step = match upstream.last() {
@@ -449,5 +468,200 @@ impl<M: Recorded> State<M> {
         self.first += gone.len() as u64;
         self.ends_after = Some(self.timeline.completed());
         (self.timeline.fail(cause, lost), gone)
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use std::any::Any;
+
+    use super::*;
+    use crate::{
+        error::Result,
+        place::Place,
+        sync::thread,
+        timeline::{Awaited, Point, loom_tests::stream_core},
+    };
+
+    const PENDING: u64 = 0;
+    const COMPLETE: u64 = 1;
+    const FAILED: u64 = 2;
+
+    /// What a driver says of an event.
+    #[derive(Clone)]
+    struct Says(Arc<crate::sync::AtomicU64>);
+
+    impl Says {
+        fn new(status: u64) -> Says {
+            Says(Arc::new(crate::sync::AtomicU64::new(status)))
+        }
+
+        fn set(&self, status: u64) {
+            self.0.store(status, Ordering::Release);
+        }
+    }
+
+    impl Native for Says {
+        fn ask(&self) -> Answer {
+            match self.0.load(Ordering::Acquire) {
+                PENDING => Answer::Pending,
+                COMPLETE => Answer::Complete,
+                _ => Answer::Failed(Cause::new("the driver's")),
+            }
+        }
+    }
+
+    struct Fake {
+        point: Point,
+        account: Arc<Account<Fake>>,
+        says: Says,
+    }
+
+    impl Native for Fake {
+        fn ask(&self) -> Answer {
+            self.says.ask()
+        }
+    }
+
+    impl Recorded for Fake {
+        type Event = Says;
+
+        fn place_of(marker: &dyn MarkerImpl) -> Option<(Arc<Account<Fake>>, u64)> {
+            let fake: &Fake = (marker as &dyn Any).downcast_ref()?;
+            Some((fake.account.clone(), fake.point.value))
+        }
+    }
+
+    impl Awaited for Fake {
+        fn point(&self) -> &Point {
+            &self.point
+        }
+
+        fn query(&self) -> Result<bool> {
+            self.account.settle(self.point.value);
+            self.point.timeline.check(self.point.value)
+        }
+    }
+
+    impl MarkerImpl for Fake {}
+
+    fn account() -> Arc<Account<Fake>> {
+        Account::new(stream_core())
+    }
+
+    fn record(account: &Arc<Account<Fake>>, says: &Says) -> Arc<Fake> {
+        account.record(|timeline, value| Fake {
+            point: Point {
+                timeline,
+                value,
+                at: Place::caller(),
+                timing: false,
+            },
+            account: account.clone(),
+            says: says.clone(),
+        })
+    }
+
+    /// The texts of the causes, or none where it is complete.
+    fn failure(marker: &Fake) -> Option<String> {
+        let error = marker.query().err()?;
+        Some(error.cause().expect("a failure has a cause").root().into())
+    }
+
+    #[test]
+    fn no_walk_passes_over_a_failure() {
+        loom::model(|| {
+            let account = account();
+            let first = record(&account, &Says::new(COMPLETE));
+            let failed = record(&account, &Says::new(FAILED));
+            // A driver may call complete what is behind a failure.
+            let behind = record(&account, &Says::new(COMPLETE));
+            let other = {
+                let behind = behind.clone();
+                thread::spawn(move || behind.query().is_err())
+            };
+            assert!(behind.query().is_err());
+            assert!(other.join().unwrap());
+            assert!(failed.query().is_err());
+            assert!(
+                first.query().unwrap(),
+                "it was complete in front of the failure"
+            );
+        });
+    }
+
+    #[test]
+    fn what_is_behind_a_wait_fails_by_its_marker_and_never_completes() {
+        loom::model(|| {
+            let (up, down) = (account(), account());
+            let upstream = Says::new(PENDING);
+            let marker: Arc<dyn MarkerImpl> = record(&up, &upstream);
+            let failing = {
+                let upstream = upstream.clone();
+                thread::spawn(move || upstream.set(FAILED))
+            };
+            let wait = down.wait(&marker, false).expect("it has not failed");
+            // The native call, which a driver may call complete at once, whatever becomes of the
+            // other; and a record behind it.
+            wait.submitted(Says::new(COMPLETE));
+            let behind = record(&down, &Says::new(COMPLETE));
+            assert!(!matches!(behind.query(), Ok(true)), "it was believed");
+            failing.join().unwrap();
+            assert_eq!(failure(&behind).as_deref(), Some("the driver's"));
+        });
+    }
+
+    #[test]
+    fn a_failure_does_not_overtake_what_is_in_front_of_the_wait() {
+        loom::model(|| {
+            let (up, down) = (account(), account());
+            let marker: Arc<dyn MarkerImpl> = record(&up, &Says::new(FAILED));
+            let in_front = Says::new(PENDING);
+            let wait = down.wait(&marker, false).expect("nobody has asked");
+            wait.submitted(in_front.clone());
+            let behind = record(&down, &Says::new(PENDING));
+            let completing = {
+                let in_front = in_front.clone();
+                thread::spawn(move || in_front.set(COMPLETE))
+            };
+            if behind.query().is_err() {
+                assert!(matches!(in_front.ask(), Answer::Complete));
+            }
+            completing.join().unwrap();
+            assert!(behind.query().is_err());
+        });
+    }
+
+    #[test]
+    fn a_wait_that_is_taken_back_holds_nothing_up() {
+        loom::model(|| {
+            let (up, down) = (account(), account());
+            let marker: Arc<dyn MarkerImpl> = record(&up, &Says::new(PENDING));
+            let wait = down.wait(&marker, false).expect("it has not failed");
+            let recording = {
+                let down = down.clone();
+                thread::spawn(move || record(&down, &Says::new(COMPLETE)))
+            };
+            down.take_back(wait);
+            assert!(recording.join().unwrap().query().unwrap());
+        });
+    }
+
+    #[test]
+    fn a_marker_of_a_new_epoch_does_not_fail_by_the_one_before() {
+        loom::model(|| {
+            let account = account();
+            account.end(Says::new(COMPLETE), Cause::new("x"));
+            let recording = {
+                let account = account.clone();
+                thread::spawn(move || record(&account, &Says::new(COMPLETE)))
+            };
+            account.settle(u64::MAX);
+            account.start_new_epoch();
+            let marker = recording.join().unwrap();
+            let is_of_now = Arc::ptr_eq(&marker.point.timeline, &account.timeline());
+            assert_eq!(marker.query().is_ok(), is_of_now);
+            assert!(record(&account, &Says::new(COMPLETE)).query().unwrap());
+        });
     }
 }

@@ -11,18 +11,16 @@ use std::{
 };
 
 use super::{
-    event::{ClEvent, Leftovers},
+    event::{COMPLETE, ClEvent, Events},
     fault::{Fault, Status, check},
-    gates::Gates,
+    gates::{Gates, HostGate},
     loader::{ContextHandle, DeviceHandle, EventHandle, Loader, MemoryHandle, QueueHandle, ask},
-    marker::ClMarker,
     watched::{Callbacks, Watch},
 };
 use crate::{
     clock::Clock,
     core::DeviceCore,
     error::{Error, Result},
-    fork::Process,
     sync::{Mutex, lock},
     watcher::Watcher,
     workers::{CallbackQueue, Pool},
@@ -37,15 +35,13 @@ pub(crate) struct Context {
     pub(super) uuid: Option<[u8; 16]>,
     pub(super) clock: Clock,
     pub(super) callbacks: Arc<CallbackQueue>,
-    pub(crate) gates: Gates,
-    pub(super) leftovers: Leftovers,
-    pub(super) watcher: Watcher<Watch<ClMarker>, Callbacks>,
+    pub(super) events: Events,
+    pub(super) gates: Gates,
+    pub(super) watcher: Watcher<Watch, Callbacks>,
     /// Whether the timer of the device counts on the clock of its profiling times.
     pub(super) has_timer: OnceLock<bool>,
     /// Memory that is larger than the device's last cache; made when it is first asked for.
     larger_than_cache: Mutex<Option<(MemoryHandle, usize)>>,
-    /// The process that opened it.
-    process: Process,
 }
 
 /// `CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE`.
@@ -56,8 +52,6 @@ pub(super) const PROFILING: u64 = 2;
 pub(super) const ON_DEVICE: u64 = 4;
 /// `CL_QUEUE_PROPERTIES`.
 const QUEUE_PROPERTIES: u64 = 0x1093;
-/// `CL_COMPLETE`.
-const COMPLETE: Status = 0;
 
 impl Context {
     /// Lives as long as the process. `raw` is retained for it.
@@ -82,12 +76,11 @@ impl Context {
             uuid: loader.fact(device, ask::DEVICE_UUID, [0_u8; 16]).ok(),
             clock,
             callbacks: Arc::new(CallbackQueue::new(Arc::new(Pool::new(1)))),
-            gates: Gates::new(),
-            leftovers: Leftovers::new(),
+            events: Events::new(loader),
+            gates: Gates::new(loader, raw),
             watcher: Watcher::new("fencepost-opencl", Callbacks::new()),
             has_timer: OnceLock::new(),
             larger_than_cache: Mutex::new(None),
-            process: Process::this(),
         }))
     }
 
@@ -101,7 +94,7 @@ impl Context {
 
     /// Whether this process was forked from the one that opened the context.
     pub(crate) fn is_forked(&self) -> bool {
-        !self.process.is_this()
+        self.events.is_forked()
     }
 
     /// An error in a process forked from the one that opened the context, where the driver must not
@@ -158,7 +151,7 @@ impl Context {
         let mut raw = EventHandle::NULL;
         // SAFETY: the queue is alive, as its owner promises; `raw` is one handle.
         unsafe { self.loader.marker(queue, 0, std::ptr::null(), &raw mut raw) }?;
-        Ok(ClEvent::new(self, raw))
+        Ok(ClEvent::new(&self.events, raw))
     }
 
     /// Makes later work of `queue` run after `event`, which is of this context. The result is the
@@ -177,7 +170,7 @@ impl Context {
                 .barrier(queue, 1, &raw const event, &raw mut barrier)
         }?;
         // To be released once it is over.
-        drop(ClEvent::new(self, barrier));
+        drop(ClEvent::new(&self.events, barrier));
         Ok(in_front)
     }
 
@@ -187,71 +180,22 @@ impl Context {
         unsafe { self.loader.flush(queue) }
     }
 
-    /// The execution status of an event: negative where the work has failed, 0 once complete.
-    #[inline]
-    pub(super) fn status(&self, event: EventHandle) -> Result<Status, Fault> {
-        let mut status: Status = 1;
-        // SAFETY: the event is alive: the caller holds its owner. A status is an int.
-        unsafe {
-            self.loader.event_info(
-                event,
-                ask::EVENT_STATUS,
-                size_of::<Status>(),
-                (&raw mut status).cast(),
-                std::ptr::null_mut(),
-            )
-        }?;
-        Ok(status)
+    /// Holds `queue` until the gate that it gives is opened. The event is that of a marker in
+    /// front.
+    pub(super) fn block(&'static self, queue: QueueHandle) -> Result<(HostGate, ClEvent), Fault> {
+        let gate = self.gates.close()?;
+        let waits = self.wait_event(queue, gate.0);
+        let in_front = waits.inspect_err(|_| self.gates.open(gate))?;
+        // What is in front need not wait for the next record.
+        let _ = self.flush(queue);
+        Ok((gate, in_front))
     }
 
-    /// Whether the command of an event is over, for good or ill.
-    pub(super) fn is_over(&self, event: EventHandle) -> bool {
-        !matches!(self.status(event), Ok(status) if status > COMPLETE)
-    }
-
-    /// When the command of an event had ended, in nanoseconds; 0 where the driver has no time.
-    pub(super) fn time(&self, event: EventHandle) -> Result<u64, Fault> {
-        let mut time = 0_u64;
-        // SAFETY: as in `status`. A time is a u64.
-        unsafe {
-            self.loader.event_time(
-                event,
-                ask::TIME_OF_END,
-                size_of::<u64>(),
-                (&raw mut time).cast(),
-                std::ptr::null_mut(),
-            )
-        }?;
-        Ok(time)
-    }
-
-    /// Blocks until `event` is over.
-    pub(super) fn wait(&self, event: EventHandle) -> Result<(), Fault> {
-        // SAFETY: as in `status`.
-        unsafe { self.loader.wait_for_events(1, &raw const event) }
-    }
-
-    /// Releases an event. An error is dropped: the caller could do nothing about it.
-    pub(super) fn release_event(&self, event: EventHandle) {
+    /// Lets a stream go on. Call it without any lock: the driver may run work and callbacks in it.
+    pub(crate) fn open_gate(&self, gate: HostGate) {
         if !self.is_forked() {
-            // SAFETY: the event is ours, and its last owner has let go.
-            let _ = unsafe { self.loader.release_event(event) };
+            self.gates.open(gate);
         }
-    }
-
-    /// A user event, which is not complete.
-    pub(super) fn new_user_event(&self) -> Result<EventHandle, Fault> {
-        let mut code = 0;
-        // SAFETY: the context is retained.
-        let event = unsafe { self.loader.create_user_event(self.raw, &raw mut code) }?;
-        check("clCreateUserEvent", code)?;
-        Ok(EventHandle(event))
-    }
-
-    /// Completes a user event of ours.
-    pub(super) fn complete_user_event(&self, event: EventHandle) {
-        // SAFETY: the event is alive, and was never set before.
-        let _ = unsafe { self.loader.set_user_event(event, COMPLETE) };
     }
 
     /// What the device's timer counts now, on the clock of its profiling times.
@@ -345,7 +289,7 @@ impl Context {
                 .fill(queue, memory, pattern, size, 0, bytes, 0, list, out)
         }?;
         // To be released once it is over.
-        drop(ClEvent::new(self, raw));
+        drop(ClEvent::new(&self.events, raw));
         Ok(())
     }
 }
@@ -358,12 +302,18 @@ impl Context {
         &'static self,
         queue: QueueHandle,
     ) -> Result<impl FnOnce(Status) + Send + use<>, Fault> {
-        let event = ClEvent::new(self, self.new_user_event()?);
-        self.wait_event(queue, event.raw)?;
+        let mut code = 0;
+        // SAFETY: the context is retained.
+        let event = unsafe { self.loader.create_user_event(self.raw, &raw mut code) }?;
+        check("clCreateUserEvent", code)?;
+        let event = EventHandle(event);
+        self.wait_event(queue, event)?;
         self.flush(queue)?;
         Ok(move |status| {
             // SAFETY: the event is alive, and was never set before.
-            let _ = unsafe { self.loader.set_user_event(event.raw, status) };
+            let _ = unsafe { self.loader.set_user_event(event, status) };
+            // SAFETY: ours, and not used any more.
+            let _ = unsafe { self.loader.release_event(event) };
         })
     }
 
@@ -401,7 +351,8 @@ impl Context {
     }
 }
 
-/// What drivers call, on any thread, perhaps inside of a call of ours: it hands over to the watcher.
+/// What drivers call, on any thread, perhaps inside of a call of ours: it hands over to the
+/// watcher.
 extern "system" fn called_back(_: EventHandle, _: Status, data: *mut c_void) {
     // SAFETY: the address that `call_back` gave, of a context that is never freed.
     let context = unsafe { &*data.cast_const().cast::<Context>() };

@@ -4,8 +4,8 @@ use std::{ffi::c_void, sync::Arc, time::Instant};
 
 use super::{
     context::{Context, ON_DEVICE, PROFILING},
+    exit::leave_at_exit,
     fault::{Fault, check},
-    gates::open_at_exit,
     loader::{ContextHandle, DeviceHandle, Loader, QueueHandle, ask},
     stream::ClStream,
 };
@@ -60,7 +60,7 @@ fn learn(context: &'static Context, is: impl Fn(&Context) -> bool) -> Result<Dev
     }
     devices.push((context, made.clone()));
     drop(devices);
-    open_at_exit(context);
+    leave_at_exit(context);
     Ok(made)
 }
 

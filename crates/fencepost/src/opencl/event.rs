@@ -1,46 +1,145 @@
-//! The `cl_event`s of this crate, and when they are released.
+//! The events of this crate's commands, what is asked of them, and when they are released.
 //!
-//! *Invariant: an event is released only once its command is over.* Of a command without an event,
-//! or whose event nobody holds any more, PoCL 3.1 cannot tell that it has failed: it ends the process
-//! ("PTHREAD ERROR in pocl_update_event_failed"). So every command of ours has an event, and one that
-//! is dropped while it is pending goes to a list of its context.
+//! *Invariant: an event is released only once its command is over.* PoCL 3.1 cannot tell that a
+//! command has failed without an event of it that somebody holds: it ends the process ("PTHREAD
+//! ERROR in pocl_update_event_failed"). So every command of ours has an event, and one that is
+//! dropped while it is pending goes to a list.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{
     account::{Answer, Native},
-    context::Context,
-    fault::name,
-    loader::EventHandle,
+    fault::{Fault, Status, name},
+    loader::{EventHandle, Loader, ask},
 };
 use crate::{
     error::Cause,
+    fork::Process,
     sync::{Mutex, lock},
 };
 
+/// `CL_COMPLETE`. What is above is pending, what is below has failed.
+pub(super) const COMPLETE: Status = 0;
+
+/// The events of one context. They live as long as the process.
+pub(super) struct Events {
+    loader: &'static Loader,
+    /// The process that opened the context.
+    process: Process,
+    /// Those that nobody holds, and that were pending when they were dropped.
+    leftovers: Mutex<Leftovers>,
+}
+
+struct Leftovers {
+    events: Vec<EventHandle>,
+    /// They are asked when there are that many: at a cost that is constant on average.
+    sweep_at: usize,
+}
+
+const FIRST_SWEEP: usize = 32;
+
+impl Events {
+    pub(super) fn new(loader: &'static Loader) -> Events {
+        Events {
+            loader,
+            process: Process::this(),
+            leftovers: Mutex::new(Leftovers {
+                events: Vec::new(),
+                sweep_at: FIRST_SWEEP,
+            }),
+        }
+    }
+
+    /// Whether this process was forked from the one that opened the context.
+    pub(super) fn is_forked(&self) -> bool {
+        !self.process.is_this()
+    }
+
+    /// The execution status of an event.
+    #[inline]
+    fn status(&self, event: EventHandle) -> Result<Status, Fault> {
+        let mut status: Status = COMPLETE + 1;
+        let (out, none) = ((&raw mut status).cast(), std::ptr::null_mut());
+        let size = size_of::<Status>();
+        // SAFETY: the event is alive: the caller holds its owner. A status is an int.
+        unsafe {
+            self.loader
+                .event_info(event, ask::EVENT_STATUS, size, out, none)
+        }?;
+        Ok(status)
+    }
+
+    /// Whether the command of an event is over, for good or ill.
+    fn is_over(&self, event: EventHandle) -> bool {
+        !matches!(self.status(event), Ok(status) if status > COMPLETE)
+    }
+
+    /// An error is dropped: the caller could do nothing about it.
+    fn release(&self, event: EventHandle) {
+        // SAFETY: the event is ours, and its last owner has let go.
+        let _ = unsafe { self.loader.release_event(event) };
+    }
+
+    /// Releases it once it is over.
+    fn release_later(&self, event: EventHandle) {
+        let mut list = lock(&self.leftovers);
+        list.events.push(event);
+        if list.events.len() < list.sweep_at {
+            return;
+        }
+        let events = std::mem::take(&mut list.events);
+        // The driver is asked without the lock.
+        drop(list);
+        let (over, pending): (Vec<_>, Vec<_>) =
+            events.into_iter().partition(|event| self.is_over(*event));
+        for event in over {
+            self.release(event);
+        }
+        let mut list = lock(&self.leftovers);
+        list.events.extend(pending);
+        list.sweep_at = (list.events.len() * 2).max(FIRST_SWEEP);
+    }
+}
+
 /// The event of a command of ours.
 pub(super) struct ClEvent {
-    pub(super) context: &'static Context,
+    events: &'static Events,
     pub(super) raw: EventHandle,
     /// Whether the driver has said that it is over.
     is_over: AtomicBool,
 }
 
 impl ClEvent {
-    pub(super) fn new(context: &'static Context, raw: EventHandle) -> ClEvent {
+    pub(super) fn new(events: &'static Events, raw: EventHandle) -> ClEvent {
         ClEvent {
-            context,
+            events,
             raw,
             is_over: AtomicBool::new(false),
         }
+    }
+
+    /// When its command had ended, in nanoseconds; 0 where the driver has no time.
+    pub(super) fn time(&self) -> Result<u64, Fault> {
+        let mut time = 0_u64;
+        let (out, none) = ((&raw mut time).cast(), std::ptr::null_mut());
+        let (loader, size) = (self.events.loader, size_of::<u64>());
+        // SAFETY: the event is alive; a time is a u64.
+        unsafe { loader.event_time(self.raw, ask::TIME_OF_END, size, out, none) }?;
+        Ok(time)
+    }
+
+    /// Blocks until its command is over.
+    pub(super) fn wait(&self) -> Result<(), Fault> {
+        // SAFETY: the event is alive.
+        unsafe { self.events.loader.wait_for_events(1, &raw const self.raw) }
     }
 }
 
 impl Native for ClEvent {
     fn ask(&self) -> Answer {
-        let answer = match self.context.status(self.raw) {
-            Ok(0) => Answer::Complete,
-            Ok(status) if status > 0 => return Answer::Pending,
+        let answer = match self.events.status(self.raw) {
+            Ok(COMPLETE) => Answer::Complete,
+            Ok(status) if status > COMPLETE => return Answer::Pending,
             Ok(status) => Answer::Failed(Cause::new(format!(
                 "work of the stream ended with {status}, {}",
                 name(status)
@@ -54,53 +153,13 @@ impl Native for ClEvent {
 
 impl Drop for ClEvent {
     fn drop(&mut self) {
-        let (context, raw) = (self.context, self.raw);
-        if context.is_forked() {
+        let events = self.events;
+        if events.is_forked() {
             return;
         }
-        match *self.is_over.get_mut() || context.is_over(raw) {
-            true => context.release_event(raw),
-            false => context.leftovers.add(context, raw),
+        match *self.is_over.get_mut() || events.is_over(self.raw) {
+            true => events.release(self.raw),
+            false => events.release_later(self.raw),
         }
-    }
-}
-
-/// Events that nobody holds, and that were pending when they were dropped.
-pub(super) struct Leftovers(Mutex<List>);
-
-struct List {
-    events: Vec<EventHandle>,
-    /// They are asked when there are that many: at a cost that is constant on average.
-    sweep_at: usize,
-}
-
-const FIRST_SWEEP: usize = 32;
-
-impl Leftovers {
-    pub(super) fn new() -> Leftovers {
-        Leftovers(Mutex::new(List {
-            events: Vec::new(),
-            sweep_at: FIRST_SWEEP,
-        }))
-    }
-
-    fn add(&self, context: &Context, event: EventHandle) {
-        let mut list = lock(&self.0);
-        list.events.push(event);
-        if list.events.len() < list.sweep_at {
-            return;
-        }
-        let events = std::mem::take(&mut list.events);
-        // The driver is asked without the lock.
-        drop(list);
-        let (over, pending): (Vec<_>, Vec<_>) = events
-            .into_iter()
-            .partition(|event| context.is_over(*event));
-        for event in over {
-            context.release_event(event);
-        }
-        let mut list = lock(&self.0);
-        list.events.extend(pending);
-        list.sweep_at = (list.events.len() * 2).max(FIRST_SWEEP);
     }
 }

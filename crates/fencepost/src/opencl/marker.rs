@@ -90,7 +90,7 @@ impl MarkerImpl for ClMarker {
         match (deadline, &self.event) {
             (None, Some(event)) => {
                 // What it says of a failure is not believed: see `account`.
-                let _ = self.context.wait(event.raw);
+                let _ = event.wait();
                 if self.query()? {
                     return Ok(true);
                 }
@@ -136,7 +136,7 @@ impl MarkerImpl for ClMarker {
         let Some(event) = &self.event else {
             return Err(Error::not_recorded("held"));
         };
-        match self.context.time(event.raw) {
+        match event.time() {
             Ok(0) => Err(Error::Backend {
                 call: "clGetEventProfilingInfo",
                 code: 0,

@@ -2,18 +2,18 @@
 //!
 //! With the feature `opencl`, [`Device::open`]`("opencl:0")` gives the first device of the first
 //! platform, in a context of its own. Numbers go on from platform to platform, in the order of the
-//! system's loader; [`platform`] tells which one a device is of. A queue of the caller's, wrapped by
-//! [`stream_from_raw`], belongs to a [`Device`] of its context; more streams of that context are made
-//! by that device.
+//! system's loader; [`platform`] tells which one a device is of. A queue of the caller, wrapped by
+//! [`stream_from_raw`], belongs to a [`Device`] of its context; more streams of that context are
+//! made by that device.
 //!
 //! # What to know of OpenCL's events
 //! - Every stream of ours is an in-order queue with profiling. A queue of the caller's without
 //!   `CL_QUEUE_PROFILING_ENABLE` has no times: a timed record there is [`Error::Unsupported`].
 //! - Every record makes a `cl_event` (`clEnqueueMarkerWithWaitList`) and submits it (`clFlush`).
 //!   OpenCL cannot record an event again. A record never waits for the device by our doing.
-//! - A marker's time is `CL_PROFILING_COMMAND_END`. A marker may start before what is in front of it
-//!   has ended, by the specification, so that its start proves nothing. On PoCL and Intel's runtime
-//!   for CPUs, the two are 0.1 to 2 µs apart.
+//! - A marker's time is `CL_PROFILING_COMMAND_END`. By the specification a marker may start before
+//!   what is in front of it has ended, so its start proves nothing. On PoCL and Intel's runtime for
+//!   CPUs, the two are 0.1 to 2 µs apart.
 //! - An event belongs to one context. Waiting for a marker of another context, also of the same
 //!   device, goes through the host: a user event holds the queue until the host has seen the marker
 //!   complete.
@@ -23,8 +23,8 @@
 //!   sticks to the stream, and reaches whoever waits by this library's own account.
 //! - On a queue of the caller's that runs out of order, a marker is complete once everything
 //!   submitted before it is, and later work does not wait for it: [`Stream::wait`] for a marker of
-//!   the same stream is a barrier there. A driver may list all that is pending for each such marker:
-//!   then the cost of a record grows with what is pending.
+//!   the same stream is a barrier there. A driver may list all that is pending for each such
+//!   marker: then the cost of a record grows with what is pending.
 //!
 //! # What implementations do
 //! PoCL 3.1 and Intel's CPU runtime 2026.2 were run beside each other on one machine, NVIDIA's of
@@ -47,6 +47,7 @@ mod account;
 pub(crate) mod context;
 pub(crate) mod device;
 mod event;
+pub(crate) mod exit;
 pub(crate) mod fault;
 pub(crate) mod gates;
 pub(crate) mod loader;
@@ -94,8 +95,8 @@ pub unsafe fn device_from_raw(context: *mut c_void, device: *mut c_void) -> Resu
 /// The stream on a `cl_command_queue` of the caller's: of `opencl3`, `ocl`, pyopencl or anybody
 /// else. The same queue gives an equal [`Stream`] while one of them is alive. Never blocks.
 ///
-/// The library retains the queue while the [`Stream`] or a clone of it is alive, and its context for
-/// as long as the process lives. The [`Device`] of the stream is that of [`device_from_raw`].
+/// The library retains the queue while the [`Stream`] or a clone of it is alive, and its context
+/// for as long as the process lives. The [`Device`] of the stream is that of [`device_from_raw`].
 ///
 /// # Safety
 /// `queue` is a queue of the library that this crate has loaded (`libOpenCL.so.1`, or what
@@ -155,8 +156,8 @@ pub fn stream_as_raw(stream: &Stream) -> Option<*mut c_void> {
 /// other backends, and of streams that had failed. It is alive while the marker is, and whoever
 /// retains it keeps it for longer.
 ///
-/// What waits for it does not learn of a failure that this library knows of: such an event completes
-/// all the same.
+/// What waits for it does not learn of a failure that this library knows of: such an event
+/// completes all the same.
 ///
 /// ```no_run
 /// let marker = fencepost::Device::open("opencl:0")?.default_stream().record()?;

@@ -9,6 +9,7 @@ use super::{
     account::Account,
     context::{Context, OUT_OF_ORDER, PROFILING},
     event::ClEvent,
+    exit,
     fault::Fault,
     gates::HostGate,
     loader::{EventHandle, QueueHandle},
@@ -83,11 +84,17 @@ impl ClStream {
         Ok(event)
     }
 
+    fn block_native(&self) -> Result<(HostGate, ClEvent), Fault> {
+        let blocked = self.context.block(self.queue)?;
+        exit::used();
+        Ok(blocked)
+    }
+
     /// Holds the stream until the gate that it gives is opened, by the driver alone.
     #[cfg(feature = "conformance")]
     pub(crate) fn close_gate(&self) -> Result<HostGate> {
-        let closed = self.context.close_gate(self.queue);
-        let (gate, _) = closed.map_err(|fault| self.context.failed(fault))?;
+        let blocked = self.block_native();
+        let (gate, _) = blocked.map_err(|fault| self.context.failed(fault))?;
         Ok(gate)
     }
 
@@ -269,7 +276,7 @@ impl HostGated for ClStream {
         let Some(wait) = self.account.wait(marker, true) else {
             return Ok(());
         };
-        let (gate, in_front) = match self.context.close_gate(self.queue) {
+        let (gate, in_front) = match self.block_native() {
             Ok(closed) => closed,
             Err(fault) => {
                 self.account.take_back(wait);

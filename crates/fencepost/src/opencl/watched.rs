@@ -16,7 +16,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::account::{Account, Recorded};
+use super::account::Unsettled;
 use crate::{
     sync::{AtomicBool, Ordering, park},
     timeline::{Reached, Timeline},
@@ -24,14 +24,14 @@ use crate::{
 };
 
 /// What the watcher watches: a stream's account, up to a value.
-pub(super) struct Watch<M: Recorded> {
-    pub(super) account: Arc<Account<M>>,
+pub(super) struct Watch {
+    pub(super) account: Arc<dyn Unsettled>,
     pub(super) timeline: Arc<Timeline>,
     /// Above every value where all of the account is to be settled.
     pub(super) value: u64,
 }
 
-impl<M: Recorded> Watched for Watch<M> {
+impl Watched for Watch {
     fn key(&self) -> (usize, u64) {
         (Arc::as_ptr(&self.timeline) as usize, self.value)
     }
@@ -66,11 +66,74 @@ impl Callbacks {
 
 impl<W> Sleep<W> for Callbacks {
     fn sleep(&self, _: &[Arc<W>], _: u64, quiet: Duration) {
-        if self.called.swap(false, Ordering::AcqRel) || quiet.is_zero() {
+        // What is taken off is an acquire: the look that follows sees what every callback in front
+        // of it tells of.
+        let called =
+            self.called.load(Ordering::Acquire) && self.called.swap(false, Ordering::AcqRel);
+        if called || quiet.is_zero() {
             return;
         }
-        park(Some(
-            (quiet / 100).clamp(Callbacks::SHORTEST, Callbacks::LONGEST),
-        ));
+        let pause = (quiet / 100).clamp(Callbacks::SHORTEST, Callbacks::LONGEST);
+        // In models a pause has no end: a callback that is lost must show.
+        park((!cfg!(loom)).then_some(pause));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::{
+        sync::{AtomicUsize, thread},
+        timeline::{Waiter, loom_tests::stream_core},
+        watcher::Watcher,
+    };
+
+    /// Complete once the driver says so.
+    struct Native {
+        is_over: Arc<AtomicBool>,
+        timeline: Arc<Timeline>,
+    }
+
+    impl Watched for Native {
+        fn key(&self) -> (usize, u64) {
+            (Arc::as_ptr(&self.timeline) as usize, 1)
+        }
+
+        fn look(&self) -> bool {
+            let is_over = self.is_over.load(Ordering::Acquire);
+            if is_over {
+                self.timeline.advance(1).fire();
+            }
+            is_over
+        }
+    }
+
+    #[test]
+    fn a_callback_wakes_whoever_waits() {
+        loom::model(|| {
+            let watcher = Arc::new(Watcher::new("loom", Callbacks::new()));
+            let timeline = Timeline::new(stream_core(), 0);
+            let fired = Arc::new(AtomicUsize::new(0));
+            let count = fired.clone();
+            let call = Waiter::Call(Box::new(move |_| {
+                count.fetch_add(1, Ordering::SeqCst);
+            }));
+            assert!(timeline.register(1, call).is_ok());
+            let is_over = Arc::new(AtomicBool::new(false));
+            let driver = {
+                let (watcher, is_over) = (watcher.clone(), is_over.clone());
+                thread::spawn(move || {
+                    is_over.store(true, Ordering::Release);
+                    watcher.sleeper().called_back();
+                    watcher.look_again();
+                })
+            };
+            watcher.watch(Native { is_over, timeline }).unwrap();
+            driver.join().unwrap();
+            // Were the callback lost, this would never end, which loom reports.
+            while fired.load(Ordering::SeqCst) == 0 {
+                thread::yield_now();
+            }
+        });
     }
 }
