@@ -1,5 +1,6 @@
 """Awaiting under Trio, and under AnyIO on it."""
 
+import asyncio
 import gc
 import threading
 import weakref
@@ -95,6 +96,56 @@ def test_what_ends_after_the_run_harms_nobody(device, gate):
     event.synchronize(PATIENCE)
     with pytest.raises(RuntimeError, match="no running event loop"):
         event.__await__()
+
+
+def test_a_run_may_be_a_guest_of_asyncio(device, gate):
+    """Trio's tasks are awaited by Trio then, although a loop of asyncio is running."""
+    stream = device.stream()
+    held = gate(stream)
+    event = stream.record_event()
+
+    async def opens():
+        held.open()
+
+    async def guest():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(awaited, event)
+            nursery.start_soon(opens)
+        return (await fencepost.wait_async([event], PATIENCE)).done
+
+    async def host():
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            guest,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=over.set_result,
+        )
+        outcome = await asyncio.wait_for(over, PATIENCE)
+        await event
+        return outcome.unwrap()
+
+    assert asyncio.run(host()) == {event}
+
+
+def test_a_loop_of_asyncio_may_be_in_a_task_of_trio(device, gate):
+    """As trio-asyncio makes it."""
+    trio_asyncio = pytest.importorskip("trio_asyncio")
+    stream = device.stream()
+    held = gate(stream)
+    event = stream.record_event()
+
+    async def in_asyncio():
+        asyncio.get_running_loop().call_soon(held.open)
+        await event
+        await fencepost.wait_async([stream.record()], PATIENCE)
+
+    async def main():
+        async with trio_asyncio.open_loop():
+            await trio_asyncio.aio_as_trio(in_asyncio)()
+
+    trio.run(main)
+    assert event.query()
 
 
 def test_anyio_runs_it_on_trio(device, gate):

@@ -81,9 +81,17 @@ Future = Union["asyncio.Future[None]", TrioFuture]
 def running() -> Loop:
     """Return the loop that this code runs in. Raises RuntimeError where there is none."""
     trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_task():
+    if trio is not None and trio.lowlevel.in_trio_task() and not _in_task_of_asyncio():
         return TrioLoop(trio)
     return asyncio.get_running_loop()
+
+
+def _in_task_of_asyncio() -> bool:
+    """Return whether a task of asyncio runs this: trio-asyncio runs them inside a task of Trio."""
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False
 
 
 async def wait(future: Future, timeout: Optional[float]) -> None:
