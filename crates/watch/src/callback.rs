@@ -650,16 +650,20 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "prints what following a call costs"]
+    #[ignore = "prints what following a call costs, with FENCEPOST_WATCH_TRACE=1 for a trace"]
     fn price() {
         let _alone = ALONE.lock();
         FOLLOWS.store(true, Ordering::Relaxed);
+        traced::start();
         create(0x6000);
         create(0x7000);
         let cost = |what: &str, body: &dyn Fn()| {
             let begun = Instant::now();
-            for _ in 0..1_000_000 {
+            for number in 0..1_000_000 {
                 body();
+                if number % 1000 == 0 {
+                    seen::thread().unwrap().traced.lock().clear();
+                }
             }
             println!("{what}: {} ns", begun.elapsed().as_nanos() / 1_000_000);
         };
@@ -672,5 +676,44 @@ mod tests {
                 launch(0x7000);
             });
         }
+    }
+
+    #[test]
+    #[ignore = "prints how much memory the process has over 10^8 calls"]
+    fn memory() {
+        let _alone = ALONE.lock();
+        FOLLOWS.store(true, Ordering::Relaxed);
+        let streams = [1, 2, 3, 4, 5, 6, 7, 8].map(|number| 0xc0_0000 + number * 64);
+        streams.map(create);
+        let resident = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let mut lines = status.lines();
+            lines
+                .find(|line| line.starts_with("VmRSS"))
+                .map(str::to_owned)
+        };
+        let mut calls = 0_u64;
+        for number in 0_usize.. {
+            let (from, to) = (streams[number % 8], streams[(number + 3) % 8]);
+            record(from + 1, from);
+            wait(to, from + 1);
+            launch(to);
+            calls += 3;
+            if number % 100 == 0 {
+                let made = 0xd0_0000 + number % 10_000 * 64;
+                create(made);
+                record(made + 1, made);
+                destroy(made);
+                call(DESTROY_EVENT, &[made + 1], std::ptr::null());
+                calls += 4;
+            }
+            if number % 1_000_000 == 0 {
+                println!("{calls} calls: {}", resident().unwrap_or_default());
+            }
+            if calls >= 100_000_000 {
+                break;
+            }
+        }
+        streams.map(destroy);
     }
 }
