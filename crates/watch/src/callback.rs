@@ -684,7 +684,7 @@ mod tests {
         let _alone = ALONE.lock();
         FOLLOWS.store(true, Ordering::Relaxed);
         let streams = [1, 2, 3, 4, 5, 6, 7, 8].map(|number| 0xc0_0000 + number * 64);
-        streams.map(create);
+        streams.into_iter().for_each(create);
         let resident = || {
             let status = std::fs::read_to_string("/proc/self/status").unwrap();
             let mut lines = status.lines();
@@ -714,6 +714,6 @@ mod tests {
                 break;
             }
         }
-        streams.map(destroy);
+        streams.into_iter().for_each(destroy);
     }
 }
