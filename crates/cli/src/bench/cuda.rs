@@ -73,6 +73,7 @@ pub(super) const MEASURES: &[Measure] = &[
     }),
     ("each of 200 awaited", Bench::cuda_await_many),
     ("span of a stream", Bench::cuda_span),
+    ("bare records of 256 pairs", Bench::cuda_pairs),
     ("span of a thread", Bench::host_span),
     ("next of 10,000 + work", Bench::any_of_many),
     ("next of 10,000 + 10 ms of work", Bench::any_of_many_asleep),
@@ -241,6 +242,34 @@ impl Bench {
         let row = self.compare("span of a stream", base, &sides, ours, bare)?;
         tracing::nothing_is_lost(&trace)?;
         Ok(row)
+    }
+
+    /// What a span pays the driver for: a trace has up to 256 pairs of events in use, where the
+    /// bare side of [`cuda_span`](Bench::cuda_span) records one pair again and again.
+    fn cuda_pairs(&self) -> Result<Row, Stop> {
+        const PAIRS: usize = 256;
+        let sides = self.sides()?;
+        let pair = || Ok::<_, Stop>([sides.bare.event(true)?, sides.bare.event(true)?]);
+        let (one, many) = (
+            pair()?,
+            (0..PAIRS).map(|_| pair()).collect::<Result<Vec<_>, _>>()?,
+        );
+        let record = |pair: &[bare::Event; 2]| {
+            let [start, end] = pair;
+            black_box(&sides.bare).record(black_box(start))?;
+            black_box(&sides.bare).record(black_box(end))
+        };
+        let mut next = 0;
+        let in_turn: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                record(&many[next % PAIRS])?;
+                next += 1;
+            }
+            Ok(())
+        });
+        let again: Side<'_> = Box::new(|n| (0..n).try_for_each(|_| record(&one)));
+        let base = ("two timed cuEventRecord", None);
+        self.compare("bare records of 256 pairs", base, &sides, in_turn, again)
     }
 
     /// What is behind the gate is let go in the same turn, so the queue stays short.
