@@ -107,6 +107,7 @@ impl Event {
     /// # References
     /// - [`cuEventRecord`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
     /// - [`vkQueueSubmit2`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkQueueSubmit2.html)
+    /// - [`clEnqueueMarkerWithWaitList`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clEnqueueMarkerWithWaitList)
     /// - [`encodeSignalEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodesignalevent(_:value:))
     /// - host: the stream's queue
     ///
@@ -229,6 +230,7 @@ impl Event {
     /// - [`cuStreamWaitEvent`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
     /// - [`encodeWaitForEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodewaitforevent(_:value:))
     /// - [`vkQueueSubmit2`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkQueueSubmit2.html)
+    /// - [`clEnqueueBarrierWithWaitList`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clEnqueueBarrierWithWaitList)
     /// - host: the stream's queue parks, and no thread blocks
     ///
     /// ```

@@ -220,6 +220,7 @@ impl Gate {
     /// # References
     /// - CUDA: an atomic store into page-locked memory
     /// - [`vkSignalSemaphore`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkSignalSemaphore.html)
+    /// - [`clSetUserEventStatus`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clSetUserEventStatus)
     /// - [`MTLSharedEvent.signaledValue`](https://developer.apple.com/documentation/metal/mtlsharedevent/signaledvalue)
     ///
     /// ```

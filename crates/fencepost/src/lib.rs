@@ -51,6 +51,7 @@
 //! - `metal`, on by default: Apple's Metal. On other systems it does nothing and adds no
 //!   dependency.
 //! - `cuda`: NVIDIA's CUDA. The driver is loaded at run time; building needs none.
+//! - `opencl`: OpenCL 1.2 and later. The loader is loaded at run time; building needs none.
 //! - `vulkan`: Vulkan 1.2 and later. The loader is loaded at run time; building needs none.
 //! - `wgpu30`: events on the queue of a wgpu 30 device of the caller's.
 //! - `tracing`: events for [`tracing`](https://docs.rs/tracing) of what happens on threads of the

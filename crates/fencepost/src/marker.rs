@@ -118,6 +118,7 @@ impl Marker {
     /// # References
     /// - [`cuEventQuery`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html),
     ///   [`vkGetSemaphoreCounterValue`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkGetSemaphoreCounterValue.html),
+    ///   [`clGetEventInfo`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clGetEventInfo),
     ///   [`MTLCommandBuffer.addCompletedHandler`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/addcompletedhandler(_:))
     /// - Metal and host: one atomic load
     ///
@@ -158,6 +159,7 @@ impl Marker {
     /// # References
     /// - [`cuEventSynchronize`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
     /// - [`vkWaitSemaphores`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkWaitSemaphores.html)
+    /// - [`clWaitForEvents`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clWaitForEvents)
     /// - Metal and host: [`std::thread::park`]
     ///
     /// ```
@@ -276,6 +278,7 @@ impl Marker {
     ///
     /// # References
     /// - [`cuEventElapsedTime`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    /// - [`clGetEventProfilingInfo`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clGetEventProfilingInfo)
     /// - [`vkGetQueryPoolResults`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkGetQueryPoolResults.html)
     /// - [`MTLCommandBuffer.gpuEndTime`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/gpuendtime)
     /// - host: [`std::time::Instant`]

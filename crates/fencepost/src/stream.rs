@@ -345,6 +345,7 @@ impl Stream {
     /// # References
     /// - [`cuStreamWaitValue32`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEMOP.html)
     /// - [`vkSignalSemaphore`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkSignalSemaphore.html)
+    /// - [`clSetUserEventStatus`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clSetUserEventStatus)
     /// - [`MTLSharedEvent.signaledValue`](https://developer.apple.com/documentation/metal/mtlsharedevent/signaledvalue)
     ///
     /// ```
