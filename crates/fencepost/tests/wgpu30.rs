@@ -10,7 +10,7 @@ use std::{
 
 use fencepost::{
     Backend, Device, Error, Event,
-    testing::work as held,
+    testing::{self, work as held},
     wgpu30::{self, wgpu},
 };
 
@@ -437,4 +437,99 @@ fn on_lavapipe_a_record_waits_for_the_work_before_by_wgpus_doing() {
     let after = stream.record().unwrap();
     assert!(before.query().unwrap(), "the second record waited for it");
     after.synchronize_timeout(PATIENCE).unwrap();
+}
+
+/// As on APIs that have no signals of ours.
+#[test]
+fn a_device_that_polls_keeps_every_promise() {
+    let Some(gpu) = gpu() else { return };
+    let device = testing::wgpu30::polled(&gpu.device, &gpu.queue).unwrap();
+    let passed = suite::keeps_every_promise(&device, |_| false);
+    assert!(passed >= 120, "only {passed} cases passed");
+    gpu.device.destroy();
+    let refused = device.default_stream().record().unwrap();
+    let error = refused.synchronize_timeout(PATIENCE).unwrap_err();
+    assert!(
+        error.to_string().contains("takes no more submits"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_mark_inside_of_a_pass_fails_without_a_panic_of_ours() {
+    let Some(gpu) = gpu() else { return };
+    let stream = wgpu30::stream(&gpu.device, &gpu.queue).unwrap();
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    let pass = encoder
+        .begin_compute_pass(&Default::default())
+        .forget_lifetime();
+    let mark = wgpu30::record_into(stream.device(), &mut encoder).unwrap();
+    drop(pass);
+    let heard = |call: &mut dyn FnMut()| {
+        let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        call();
+        devices::ready(scope.pop()).is_some()
+    };
+    let (mut encoder, mut commands) = (Some(encoder), None);
+    let finished = heard(&mut || commands = encoder.take().map(|encoder| encoder.finish()));
+    let submitted = heard(&mut || {
+        gpu.queue.submit(commands.take());
+    });
+    assert!(finished || submitted, "wgpu refuses one of the two");
+    let error = mark.submitted().synchronize_timeout(PATIENCE).unwrap_err();
+    assert!(error.to_string().contains("refused the submit"), "{error}");
+    stream
+        .record_timed()
+        .unwrap()
+        .synchronize_timeout(PATIENCE)
+        .unwrap();
+}
+
+/// Both backends use one queue here, and this thread alone submits to it.
+#[cfg(all(feature = "vulkan", not(target_vendor = "apple")))]
+#[test]
+fn a_stream_waits_on_the_device_for_what_vulkan_has_submitted() {
+    use fencepost::vulkan::{Features, device_from_raw};
+    let Some(gpu) = gpu() else { return };
+    // SAFETY: nothing is destroyed through it.
+    let Some(hal) = (unsafe { gpu.device.as_hal::<wgpu::hal::api::Vulkan>() }) else {
+        return common::skip(&common::test_name(), "wgpu is not on Vulkan");
+    };
+    let keep = Arc::new(gpu.device.clone());
+    // SAFETY: wgpu's own objects, which it keeps alive, with timeline semaphores enabled.
+    let vulkan = unsafe {
+        device_from_raw(
+            hal.shared_instance().raw_instance().clone(),
+            hal.raw_physical_device(),
+            hal.raw_device().clone(),
+            Features::default(),
+            hal.raw_queue(),
+            hal.queue_family_index(),
+            Arc::new(std::sync::Mutex::new(())),
+            keep,
+        )
+    }
+    .unwrap();
+    drop(hal);
+    let (ours, theirs) = (gpu.stream(), vulkan.default_stream());
+    let gate = held::gate(&ours).unwrap();
+    let pending = theirs.record().unwrap();
+    ours.wait(&pending).unwrap();
+    let behind = ours.record().unwrap();
+    assert!(!pending.query().unwrap() && !behind.query().unwrap());
+    gate.open();
+    behind.synchronize_timeout(PATIENCE).unwrap();
+    assert!(pending.query().unwrap());
+    // What is held for the host depends on a signal that is not made yet.
+    let host = Device::open("host").unwrap().new_stream().unwrap();
+    let (go, wait) = mpsc::channel::<()>();
+    host.launch(move || {
+        let _ = wait.recv();
+    })
+    .unwrap();
+    theirs.wait_foreign(&host.record().unwrap()).unwrap();
+    let held = theirs.record().unwrap();
+    assert!(matches!(ours.wait(&held), Err(Error::ForeignWait { .. })));
+    drop(go);
+    held.synchronize_timeout(PATIENCE).unwrap();
 }

@@ -50,7 +50,7 @@ pub mod opencl;
 #[cfg(all(feature = "vulkan", not(loom)))]
 pub mod vulkan;
 #[cfg(all(feature = "wgpu30", not(target_vendor = "apple"), not(loom)))]
-mod wgpu30;
+pub mod wgpu30;
 pub mod work;
 
 use context::{Context, Stop};

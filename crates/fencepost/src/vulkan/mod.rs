@@ -49,7 +49,7 @@ pub(crate) mod fault;
 pub(crate) mod gate;
 pub(crate) mod gpu;
 pub(crate) mod loader;
-mod marker;
+pub(crate) mod marker;
 pub(crate) mod memory;
 pub(crate) mod native;
 pub(crate) mod open;

@@ -52,7 +52,7 @@ pub(super) fn wrap(
     let found = match known {
         Some(found) => found,
         None => {
-            let fresh = Arc::new(WgpuDevice::new(device, queue)?);
+            let fresh = Arc::new(WgpuDevice::new(device, queue, false)?);
             all.push(Arc::downgrade(&fresh));
             fresh
         }
@@ -62,9 +62,15 @@ pub(super) fn wrap(
     Ok((DeviceRef::Counted(found), stream))
 }
 
+/// A device of its own that goes without signals of ours, as on APIs that have none.
+#[cfg(feature = "conformance")]
+pub(crate) fn polled(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<DeviceRef> {
+    WgpuDevice::new(device, queue, true).map(DeviceRef::new)
+}
+
 impl WgpuDevice {
-    fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<WgpuDevice> {
-        let gpu = Gpu::new(device, queue)?;
+    fn new(device: &wgpu::Device, queue: &wgpu::Queue, polls: bool) -> Result<WgpuDevice> {
+        let gpu = Gpu::new(device, queue, polls)?;
         let queue = SharedQueue::new(&gpu, queue.clone());
         let default = WgpuStream::new(&gpu, queue)?;
         Ok(WgpuDevice {

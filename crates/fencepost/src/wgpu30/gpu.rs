@@ -38,6 +38,8 @@ pub(crate) struct Gpu {
     pub(crate) core: Arc<DeviceCore>,
     #[cfg(not(target_vendor = "apple"))]
     table: Option<Arc<Table>>,
+    #[cfg(target_vendor = "apple")]
+    polls: bool,
     pub(super) timer: Timer,
     watcher: Watcher<Watch, Sleeper>,
     streams: Streams<WgpuStream>,
@@ -50,7 +52,8 @@ pub(crate) struct Gpu {
 }
 
 impl Gpu {
-    pub(super) fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Arc<Gpu>> {
+    /// `polls` has it go without signals of ours, as on APIs that have none.
+    pub(super) fn new(device: &wgpu::Device, queue: &wgpu::Queue, polls: bool) -> Result<Arc<Gpu>> {
         let info = device.adapter_info();
         #[cfg(not(target_vendor = "apple"))]
         if !vulkan::belong_together(device, queue) {
@@ -61,7 +64,7 @@ impl Gpu {
             });
         }
         #[cfg(not(target_vendor = "apple"))]
-        let table = Table::of(device);
+        let table = Table::of(device).filter(|_| !polls);
         #[cfg(not(target_vendor = "apple"))]
         let bits = table.as_ref().map_or(64, |table| table.valid_bits);
         #[cfg(target_vendor = "apple")]
@@ -85,6 +88,8 @@ impl Gpu {
             core,
             #[cfg(not(target_vendor = "apple"))]
             table,
+            #[cfg(target_vendor = "apple")]
+            polls,
             timer: Timer::new(),
             watcher: Watcher::new("fencepost-wgpu", sleeper),
             streams: Streams::new(),
@@ -117,9 +122,15 @@ impl Gpu {
     #[cfg(target_vendor = "apple")]
     pub(super) fn signal(&self) -> Result<Signal> {
         match super::metal::Event::new(&self.device) {
-            Some(event) => Ok(Signal::Event(event)),
-            None => Ok(Signal::Told(Told::new())),
+            Some(event) if !self.polls => Ok(Signal::Event(event)),
+            _ => Ok(Signal::Told(Told::new())),
         }
+    }
+
+    /// The `VkDevice`, where wgpu is on Vulkan.
+    #[cfg(all(feature = "vulkan", not(target_vendor = "apple")))]
+    pub(super) fn vulkan_handle(&self) -> Option<ash::vk::Device> {
+        self.table.as_ref().map(|table| table.handle())
     }
 
     pub(super) fn add_stream(&self, stream: &Arc<WgpuStream>) {

@@ -15,10 +15,11 @@
 //!   along with each submit that marks, and a thread of this crate waits for that, so that it holds
 //!   no lock of wgpu's. On other backends that thread polls, without waiting, at growing pauses of
 //!   1 ms at most.
-//! - A stream waits on the device for markers of the same device only, which its order keeps by
-//!   itself. A host stream can wait for a marker of wgpu's. For a pending marker of another
-//!   backend, a wait is [`Error::ForeignWait`]: wgpu chains its submits by binary semaphores, and
-//!   one that waits for a signal that is not submitted yet is invalid.
+//! - A stream waits for markers of the same device by the order of the queue. It waits on the device
+//!   for what the Vulkan backend has submitted to the same `VkDevice`, and did not hold for the
+//!   host. A host stream can wait for a marker of wgpu's. For any other pending marker, a wait is
+//!   [`Error::ForeignWait`]: wgpu chains its submits by binary semaphores, and one that waits for a
+//!   signal that is not submitted yet is invalid.
 //! - After `Device::destroy`, markers that are recorded fail, and earlier ones complete.
 //!
 //! # What wgpu does that one would not guess
@@ -34,6 +35,7 @@
 //! | The timestamp period is 1 also on devices without timestamps. | Timing there is [`Error::Unsupported`], and names the feature. |
 //! | A driver signals its own fence of a submit a moment after our semaphore in it. | A time that is not there yet is waited for, for a quarter of a second at most. |
 //! | `poll` panics on a lost device; `submit` to a lost or destroyed one does nothing, without an error. | The markers fail, with the cause. |
+//! | What is recorded wrongly into an encoder is an error when that is finished. A submit that wgpu refuses calls the done callbacks of its encoders all the same. | A mark with a time fails, since its time is missing; one without is complete. |
 //! | Dropping the last owner of a queue waits until it is idle. | A thread of this crate does that. |
 //! | On Mesa's lavapipe each submit from the second on waits for the work before, since it waits for a binary semaphore. | Recording waits there too. |
 #![allow(unsafe_code)]
@@ -105,8 +107,9 @@ pub fn stream(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Stream> {
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a device of another backend; [`Error::DeviceLost`];
-/// [`Error::Forked`]. If the encoder is dropped without a submit, or wgpu refuses that, the marker
-/// fails, and says so.
+/// [`Error::Forked`]. If the encoder is dropped without a submit, the marker fails, and says so. If
+/// wgpu refuses the submit, it calls the done callback as if the work were over, and the marker is
+/// complete; one of [`record_into`] fails.
 ///
 /// # References
 /// - [`CommandEncoder::on_submitted_work_done`](https://docs.rs/wgpu/30.0.2/wgpu/struct.CommandEncoder.html#method.on_submitted_work_done)
@@ -123,7 +126,7 @@ pub fn stream(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Stream> {
 #[track_caller]
 pub fn reserve(device: &Device, encoder: &wgpu::CommandEncoder) -> Result<Reservation> {
     let gpu = &device::as_wgpu(device.imp())?.gpu;
-    let reserved = reserve::reserve(gpu, encoder, None, Place::caller())?;
+    let reserved = reserve::reserve(gpu, encoder, Place::caller())?;
     Ok(Reservation::new(reserved, device))
 }
 
@@ -136,7 +139,8 @@ pub fn reserve(device: &Device, encoder: &wgpu::CommandEncoder) -> Result<Reserv
 /// # Errors
 /// Those of [`reserve`]; [`Error::Unsupported`] where the device was made without
 /// `Features::TIMESTAMP_QUERY` and `TIMESTAMP_QUERY_INSIDE_ENCODERS`; [`Error::Backend`] where wgpu
-/// refuses, as inside of a pass.
+/// refuses at once. Inside of a pass it refuses later, when the encoder is finished, and the marker
+/// fails.
 ///
 /// # References
 /// - [`CommandEncoder::write_timestamp`](https://docs.rs/wgpu/30.0.2/wgpu/struct.CommandEncoder.html#method.write_timestamp)

@@ -2,7 +2,8 @@
 //!
 //! Such a marker has a counter of its own, which a done callback of the encoder raises to 1. wgpu
 //! drops the callback uncalled where the encoder is never submitted: then the marker has failed.
-//! But where it drops it since another callback panics, the work is over.
+//! But where it drops it since another callback panics, the work is over. wgpu calls it also where
+//! it refused the submit: then a time that was to be written is missing, and the marker has failed.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::{
     signal::{Signal, Tell, Told},
     stream::WgpuMarker,
     time::MarkTime,
-    timer::{Reading, Slot},
+    timer::{Reading, Slot, Stamp},
 };
 use crate::{
     core::StreamCore,
@@ -25,7 +26,17 @@ use crate::{
 pub(super) fn reserve(
     gpu: &Arc<Gpu>,
     encoder: &wgpu::CommandEncoder,
+    at: Place,
+) -> Result<Reserved> {
+    reserve_with(gpu, encoder, None, None, at)
+}
+
+/// As [`reserve`], with a time. Where `written` is missing, nothing of the encoder ran.
+fn reserve_with(
+    gpu: &Arc<Gpu>,
+    encoder: &wgpu::CommandEncoder,
     time: Option<MarkTime>,
+    written: Option<Arc<Stamp>>,
     at: Place,
 ) -> Result<Reserved> {
     gpu.core.check_fork()?;
@@ -42,6 +53,7 @@ pub(super) fn reserve(
         tell: Some(told.tell(1)),
         epoch: place.epoch.clone(),
         state: state.clone(),
+        written,
     };
     encoder.on_submitted_work_done(move || over.tell());
     let marker = WgpuMarker::new(native, place, timing, at);
@@ -54,27 +66,38 @@ struct Over {
     tell: Option<Tell>,
     epoch: Arc<Epoch>,
     state: Arc<State>,
+    written: Option<Arc<Stamp>>,
 }
 
 impl Over {
     fn tell(mut self) {
-        drop(self.tell.take());
-    }
-}
-
-impl Drop for Over {
-    fn drop(&mut self) {
-        let Some(tell) = self.tell.take() else { return };
-        if std::thread::panicking() {
-            return drop(tell);
+        let refused = self.written.as_ref().is_some_and(|time| time.is_missing());
+        match self.tell.take() {
+            Some(tell) if refused => self.fail(tell, "wgpu refused the submit of its encoder"),
+            tell => drop(tell),
         }
-        let why = "the encoder that it was recorded into was dropped without a submit, or wgpu \
-                   refused that submit; if it is never to run, drop the reservation";
+    }
+
+    fn fail(&self, tell: Tell, why: &str) {
         self.epoch.timeline.fail(&Cause::new(why), false).fire();
         tell.forget();
         if !self.state.is_submitted() {
             // Nobody has claimed a submit, so nobody need be told that there was none.
             let _ = self.epoch.timeline.failure().map(Error::seen);
+        }
+    }
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        match self.tell.take() {
+            Some(tell) if std::thread::panicking() => drop(tell),
+            Some(tell) => self.fail(
+                tell,
+                "the encoder that it was recorded into was dropped without a submit; if it is \
+                 never to run, drop the reservation",
+            ),
+            None => {}
         }
     }
 }
@@ -92,9 +115,10 @@ pub(super) fn record_into(
         slot.write(encoder);
         Reading::new(gpu, slot, encoder, 1)
     })?;
-    let time = reading.stamp(0).map(|stamp| MarkTime::new(gpu, stamp));
+    let stamp = reading.stamp(0);
+    let time = stamp.clone().map(|stamp| MarkTime::new(gpu, stamp));
     reading.on_submit(encoder);
-    reserve(gpu, encoder, time, at)
+    reserve_with(gpu, encoder, time, stamp, at)
 }
 
 /// The two queries that a pass is to write.
@@ -130,7 +154,7 @@ impl Pass {
         let time = |query| Some(MarkTime::new(&gpu, reading.stamp(query)?));
         let times = [time(0), time(1)];
         reading.on_submit(encoder);
-        let [start, end] = times.map(|time| reserve(&gpu, encoder, time, at));
+        let [start, end] = times.map(|time| reserve_with(&gpu, encoder, time, None, at));
         Ok([start?, end?])
     }
 }

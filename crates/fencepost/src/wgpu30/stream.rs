@@ -15,6 +15,8 @@ use crate::{
     place::Place,
     timeline::{Awaited, Reached},
 };
+#[cfg(all(feature = "vulkan", not(target_vendor = "apple")))]
+use crate::{timeline::Waiter, vulkan};
 
 const ENCODER: wgpu::CommandEncoderDescriptor<'static> = wgpu::CommandEncoderDescriptor {
     label: Some("fencepost"),
@@ -175,8 +177,51 @@ impl WgpuStream {
                 self.wait_in_order(marker, imp);
                 Ok(())
             }
-            _ => self.wait_unseen(marker, pending),
+            _ => {
+                #[cfg(all(feature = "vulkan", not(target_vendor = "apple")))]
+                if let Some(device) = self.gpu.vulkan_handle()
+                    && let Some(found) = vulkan::marker::awaitable(&**marker, device)
+                {
+                    return self.wait_natively(marker, found?);
+                }
+                self.wait_unseen(marker, pending)
+            }
         }
+    }
+
+    /// Has the next submit wait for a marker that the Vulkan backend has submitted to another queue
+    /// of the same `VkDevice`. A marker of ours follows, so that somebody knows when the semaphore
+    /// is not used any more.
+    #[cfg(all(feature = "vulkan", not(target_vendor = "apple")))]
+    fn wait_natively(
+        &self,
+        marker: &Arc<dyn MarkerImpl>,
+        found: vulkan::marker::Awaitable,
+    ) -> Result<()> {
+        if marker.point().reached() == Reached::Failed {
+            self.fail_by_wait(marker);
+            return Ok(());
+        }
+        let open = self.values.lock_submits();
+        if open.epoch.is_closed() {
+            return Ok(());
+        }
+        let (value, text) = (marker.point().value, || marker.to_string());
+        let expected = found
+            .epoch
+            .add_dependent(value, &open.epoch, open.last, text);
+        if let Expected::Completes(native) = expected {
+            super::vulkan::stage_wait(&self.queue.raw, found.semaphore, native);
+        }
+        self.core.waits_on_device(marker.point());
+        drop(open);
+        if let Expected::Fails(_, cause) = expected {
+            self.fail_from_here(&cause.through(marker.to_string()));
+            return Ok(());
+        }
+        let behind = self.mark(false, Place::unknown())?;
+        let free = Waiter::Call(Box::new(move |_| drop(found.keep)));
+        behind.notify(free).map(drop)
     }
 }
 

@@ -69,6 +69,11 @@ impl Stamp {
         })
     }
 
+    /// Whether it is known that the device wrote nothing.
+    pub(super) fn is_missing(&self) -> bool {
+        self.read.get().is_some_and(|read| read.ticks.is_none())
+    }
+
     /// The ticks and the host's times around them; `None` until they have come.
     pub(super) fn read(&self) -> Option<Result<(u64, Bounds)>> {
         let read = self.read.get()?;

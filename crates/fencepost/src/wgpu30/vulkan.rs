@@ -71,6 +71,12 @@ impl Table {
         }))
     }
 
+    /// The `VkDevice`.
+    #[cfg(feature = "vulkan")]
+    pub(super) fn handle(&self) -> vk::Device {
+        self.device.handle()
+    }
+
     /// A new timeline semaphore, with the value 0.
     pub(super) fn timeline(self: &Arc<Self>) -> Result<Timeline, Fault> {
         let mut kind = vk::SemaphoreTypeCreateInfo::default()
@@ -204,5 +210,16 @@ impl Timeline {
     pub(super) fn destroy(&self) {
         // SAFETY: made by us of this device, which is alive; nobody uses it after.
         unsafe { self.table.device.destroy_semaphore(self.raw, None) };
+    }
+}
+
+/// Has the next submit of `queue`, whoever makes it, wait for a timeline semaphore of its device.
+/// The caller keeps that alive until the submit is complete.
+#[cfg(feature = "vulkan")]
+pub(super) fn stage_wait(queue: &wgpu::Queue, semaphore: vk::Semaphore, value: u64) {
+    // SAFETY: nothing is destroyed through it.
+    if let Some(queue) = unsafe { queue.as_hal::<Vulkan>() } {
+        let stages = vk::PipelineStageFlags::ALL_COMMANDS;
+        queue.add_wait_semaphore(semaphore, Some(value), stages);
     }
 }

@@ -17,14 +17,32 @@ use super::{
 };
 use crate::{
     contract::{DeviceImpl, StreamImpl},
+    device::Device,
     error::{Cause, Error, Result},
     place::Place,
     wgpu30::{
-        device::{as_wgpu, stream_as_wgpu},
+        device::{self, as_wgpu, stream_as_wgpu},
         gpu::Gpu,
         stream::WgpuStream,
     },
 };
+
+/// The device of a queue that goes without signals of this crate and polls, as on APIs that have no
+/// such signals.
+///
+/// # Errors
+/// As [`stream`](crate::wgpu30::stream).
+///
+/// ```no_run
+/// # fn f(device: &wgpu::Device, queue: &wgpu::Queue) -> fencepost::Result<()> {
+/// # use fencepost::wgpu30::wgpu;
+/// let device = fencepost::testing::wgpu30::polled(device, queue)?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn polled(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Device> {
+    device::polled(device, queue).map(Device::new)
+}
 
 /// The work of a device, where it is one of wgpu.
 pub(super) fn work_of(device: &dyn DeviceImpl) -> Option<Arc<dyn TestWork>> {
