@@ -11,7 +11,7 @@ import fencepost
 from conftest import PATIENCE
 
 HERE = Path(__file__).parent
-LIBRARY = Path(fencepost.__file__).with_name("libfencepost_watch.so")
+LIBRARY = Path(fencepost.__file__).with_name("lib") / "libfencepost_watch.so"
 
 pytestmark = pytest.mark.skipif(
     not LIBRARY.exists(), reason="this package was built without what watches: see xtask wheel"

@@ -215,11 +215,10 @@ fn put_watch_library(w: &Workspace, profile: &str) -> Option<Command> {
     const LIBRARY: &str = "libfencepost_watch.so";
 
     cfg!(target_os = "linux").then(|| {
-        let mut command = w.command("cp");
-        // A process may have the old one loaded.
-        command.arg("--remove-destination");
-        command.arg(w.target.join(profile).join(LIBRARY));
-        command.arg(format!("{PACKAGE}/python/fencepost/{LIBRARY}"));
+        // It replaces the old file, which a process may have loaded.
+        let mut command = w.command("install");
+        command.arg("-D").arg(w.target.join(profile).join(LIBRARY));
+        command.arg(format!("{PACKAGE}/python/fencepost/lib/{LIBRARY}"));
         command
     })
 }

@@ -10,8 +10,8 @@ from fencepost import _C
 
 def main() -> int:
     """Run the command that the arguments name; return its exit code."""
-    # What ``fencepost watch`` loads into a program is beside this file, in wheels for Linux.
-    library = Path(__file__).with_name("libfencepost_watch.so")
+    # What ``fencepost watch`` loads into a program. Wheels for Linux have it.
+    library = Path(__file__).with_name("lib") / "libfencepost_watch.so"
     if library.exists():
         os.environ.setdefault("FENCEPOST_WATCH_LIBRARY", str(library))
     # Python's own handler would run after the command only.
