@@ -9,6 +9,7 @@ mod foreign;
 mod fuzz;
 pub(crate) mod host;
 mod metal;
+mod opencl;
 pub(crate) mod python;
 mod trace;
 mod vulkan;
@@ -90,6 +91,7 @@ pub(crate) fn table() -> Vec<Step> {
         vulkan::steps(),
         wgpu::steps(),
         metal::steps(),
+        opencl::steps(),
         foreign::steps(),
         fuzz::steps(),
     ]

@@ -1,6 +1,6 @@
 //! `fencepost devices`: the devices of every backend, or what a backend lacks.
 
-use fencepost::Device;
+use fencepost::{Device, opencl};
 use serde::Serialize;
 
 use crate::{Stop, WIDTH, open, print, print_json, printable, table};
@@ -8,8 +8,8 @@ use crate::{Stop, WIDTH, open, print, print_json, printable, table};
 /// List the devices of every backend and their clocks, or what a backend lacks
 ///
 /// The default is the device that the other commands take without --device: the one that
-/// FENCEPOST_DEVICE names, or else the first of Metal, CUDA and Vulkan, or else the host. Vulkan
-/// drivers that compute on the processor are left out of the choice.
+/// FENCEPOST_DEVICE names, or else the first of Metal, CUDA, Vulkan and OpenCL, or else the
+/// host. Drivers of the last two that compute on the processor are left out of the choice.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Print one JSON object: {"backends": [{backend, devices, missing}], "gpus": [{uuid,
@@ -48,6 +48,8 @@ struct Opened {
     name: String,
     /// The same for all devices that are one GPU.
     uuid: Option<String>,
+    /// OpenCL's name for the driver, and its version.
+    platform: Option<String>,
     clock: Option<Clock>,
     /// Why the device was found but cannot be opened.
     error: Option<String>,
@@ -95,7 +97,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
 }
 
 fn opened(name: String) -> Opened {
-    let (clock, uuid, error) = match Device::open(&name) {
+    let (clock, uuid, platform, error) = match Device::open(&name) {
         Ok(device) => {
             let clock = device.clock();
             let clock = Clock {
@@ -104,13 +106,15 @@ fn opened(name: String) -> Opened {
                 tick_ns: clock.tick_nanos(),
                 valid_bits: clock.valid_bits(),
             };
-            (Some(clock), device.uuid().map(in_words), None)
+            let platform = opencl::platform(&device).ok();
+            (Some(clock), device.uuid().map(in_words), platform, None)
         }
-        Err(error) => (None, None, Some(error.to_string())),
+        Err(error) => (None, None, None, Some(error.to_string())),
     };
     Opened {
         name,
         uuid,
+        platform,
         clock,
         error,
     }
@@ -163,6 +167,17 @@ fn also(report: &Report, device: &Opened) -> String {
     }
 }
 
+/// A platform without what its driver was built with, as the end of a sentence: PoCL adds that to
+/// its version.
+fn brief(platform: &str) -> String {
+    let version = platform.split([',', ')']).next().unwrap_or(platform);
+    match version.split_once("  ") {
+        Some((version, _)) => format!("; {version})"),
+        None if version.len() < platform.len() => format!("; {version})"),
+        None => format!("; {platform}"),
+    }
+}
+
 fn text(report: &Report) -> String {
     let header = [
         "backend",
@@ -188,9 +203,10 @@ fn text(report: &Report) -> String {
         for device in &found.devices {
             let facts = match (&device.clock, &device.error) {
                 (Some(clock), _) => format!(
-                    "{}, {} ns{}",
+                    "{}, {} ns{}{}",
                     clock.name,
                     clock.resolution_ns,
+                    device.platform.as_deref().map_or_else(String::new, brief),
                     also(report, device)
                 ),
                 (None, Some(error)) => format!("FAILED: {error}"),
@@ -233,6 +249,7 @@ mod tests {
         let device = |name: &str, uuid: Option<u8>| Opened {
             name: name.into(),
             uuid: uuid.map(|byte| in_words([byte; 16])),
+            platform: None,
             clock: Some(Clock {
                 name: "a clock".into(),
                 resolution_ns: 1,
@@ -275,6 +292,24 @@ mod tests {
         assert_eq!(also(1, 0), "; the same GPU as cuda:1");
         assert_eq!(also(2, 0), "");
         assert!(text(&report).contains("the same GPU as"));
+    }
+
+    #[test]
+    fn a_platform_is_named_without_what_it_was_built_with() {
+        for (platform, shown) in [
+            (
+                "A (OpenCL 3.0 A 1.2  Linux, SPIR)",
+                "; A (OpenCL 3.0 A 1.2)",
+            ),
+            ("A (OpenCL 3.0 A 1.2, SPIR)", "; A (OpenCL 3.0 A 1.2)"),
+            ("A (OpenCL 3.1 LINUX)", "; A (OpenCL 3.1 LINUX)"),
+            (
+                "a platform without a version",
+                "; a platform without a version",
+            ),
+        ] {
+            assert_eq!(brief(platform), shown);
+        }
     }
 
     #[test]

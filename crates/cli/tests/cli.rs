@@ -581,12 +581,13 @@ fn an_empty_file_reads_well_too() {
 fn devices_tells_of_every_backend() {
     let text = good(fencepost(&["devices"]));
     fits_a_terminal(&text);
-    for backend in ["host", "metal", "cuda", "vulkan"] {
+    let names = ["metal", "cuda", "vulkan", "opencl", "host"];
+    for backend in names {
         assert!(text.contains(backend), "{text}");
     }
     let report = json(&["devices", "--json"]);
     let backends = report["backends"].as_array().unwrap();
-    assert_eq!(backends.len(), 4);
+    assert_eq!(backends.len(), names.len());
     let host = backends.iter().find(|b| b["backend"] == "host").unwrap();
     assert_eq!(host["devices"][0]["name"], "host");
     assert!(

@@ -19,6 +19,8 @@ pub(crate) const FEATURE_SETS: &[&str] = &[
     "conformance,cuda",
     "vulkan",
     "conformance,vulkan",
+    "opencl",
+    "conformance,opencl",
     "wgpu30",
     "conformance,wgpu30",
     "tracing",
@@ -52,9 +54,11 @@ pub(super) fn steps() -> Vec<Step> {
                 let library = w.cargo("test --package fencepost --tests --locked --no-fail-fast");
                 let rest = Programs {
                     build: everything(w),
-                    // That of `fencepost watch` is a step of the stand-in for CUDA.
+                    // That of `fencepost watch` is a step of the stand-in for CUDA, and that of
+                    // OpenCL one of its driver.
                     chosen: |folder, name| {
-                        folder.starts_with("crates") && !is_library(folder) && name != "watch"
+                        let elsewhere = ["watch", "opencl"].contains(&name);
+                        folder.starts_with("crates") && !is_library(folder) && !elsewhere
                     },
                     prepare: |_, _| (),
                 };
@@ -188,7 +192,7 @@ fn examples(w: &Workspace) -> Result<Vec<Task>, String> {
     let names = target_names(&w.root.join("crates/fencepost/examples"))?;
     // Examples of a backend are named after it, and run in a step that has its device.
     let everywhere = |name: &&String| {
-        !["cuda_", "metal_", "vulkan_", "wgpu_"]
+        !["cuda_", "metal_", "opencl_", "vulkan_", "wgpu_"]
             .iter()
             .any(|backend| name.starts_with(backend))
     };
@@ -226,7 +230,7 @@ mod tests {
         for name in target_names(&folder).unwrap() {
             let text = fs::read_to_string(folder.join(format!("{name}.rs"))).unwrap();
             let head = text.lines().take_while(|line| line.starts_with("//!"));
-            let feature = ["cuda", "vulkan"]
+            let feature = ["cuda", "opencl", "vulkan"]
                 .into_iter()
                 .find(|backend| name.starts_with(backend));
             let features = feature.map_or(String::new(), |name| format!("--features {name} "));

@@ -24,6 +24,7 @@ mod many;
 mod measuring;
 #[cfg(target_vendor = "apple")]
 mod metal;
+mod opencl;
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 #[allow(unsafe_code)]
 mod processor;
@@ -151,6 +152,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
         Backend::Host => on_host,
         Backend::Cuda => cuda::MEASURES,
         Backend::Vulkan => vulkan::MEASURES,
+        Backend::OpenCl => opencl::MEASURES,
         #[cfg(target_vendor = "apple")]
         Backend::Metal => metal::MEASURES,
         #[cfg(feature = "wgpu30")]

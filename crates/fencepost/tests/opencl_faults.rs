@@ -1,0 +1,297 @@
+//! Faults of OpenCL, by a driver in front of a real one that makes chosen calls and events fail:
+//! the user sees the first cause, nothing hangs or leaks, and drops stay silent.
+//!
+//! Each fault has a process of its own, since the faults are those of a whole process.
+#![cfg(all(feature = "opencl", target_os = "linux", not(loom)))]
+
+use std::{path::Path, sync::mpsc, time::Duration};
+
+use fencepost::{Device, Error, Event, Gate, Result, testing::work};
+use fencepost_sim_opencl::{Control, Tells};
+
+mod common;
+
+const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
+const OUT_OF_RESOURCES: i32 = -5;
+const OUT_OF_HOST_MEMORY: i32 = -6;
+const PROFILING_INFO_NOT_AVAILABLE: i32 = -7;
+const INVALID_CONTEXT: i32 = -34;
+/// A code of a driver's own.
+const OF_THE_DRIVER: i32 = -9999;
+
+const MARKER: &str = "clEnqueueMarkerWithWaitList";
+const BARRIER: &str = "clEnqueueBarrierWithWaitList";
+
+/// The driver that makes calls fail, if the loader was told to load it.
+fn faults() -> Option<Control> {
+    let named = std::env::var_os("OCL_ICD_VENDORS");
+    let control = named.and_then(|named| Control::load(Path::new(&named)).ok());
+    if control.is_none() {
+        common::skip(
+            &common::test_name(),
+            "OCL_ICD_VENDORS names no libfencepost_sim_opencl.so",
+        );
+    }
+    control
+}
+
+/// Runs `fault` with the first device, in a process of its own.
+fn with_faults(fault: impl FnOnce(&Device, &Control)) {
+    let Some(control) = faults() else { return };
+    common::in_a_process_of_its_own(|| {
+        let device = Device::open("opencl:0").unwrap();
+        fault(&device, &control);
+    });
+}
+
+fn done(event: &Event) -> Result<()> {
+    event.synchronize_timeout(PATIENCE)
+}
+
+/// Of a thousand events that went, some may be left: those that were pending when their owners went
+/// are released in lots, whose size grows with how many were pending at once.
+fn are_released(control: &Control, owned: i64) {
+    let left = control.owned_events() - owned;
+    assert!(left <= 256, "{left} events are left behind");
+}
+
+/// The error is of `call`, which returned `code`.
+fn is_refusal(error: &Error, call: &str, code: i32) {
+    let text = error.to_string();
+    assert!(text.contains(call), "no \"{call}\" in: {text}");
+    assert!(text.contains(&code.to_string()), "no {code} in: {text}");
+}
+
+#[test]
+fn a_refused_record_leaves_the_event_as_it_was() {
+    with_faults(|device, control| {
+        let (stream, event) = (device.new_stream().unwrap(), Event::new(device));
+        event.record(&stream).unwrap();
+        done(&event).unwrap();
+        let owned = control.owned_events();
+        for (call, code) in [(MARKER, OUT_OF_RESOURCES), ("clFlush", OUT_OF_HOST_MEMORY)] {
+            for _ in 0..500 {
+                control.fail_call(call, 1, code);
+                is_refusal(&event.record(&stream).unwrap_err(), call, code);
+                assert!(event.query().unwrap(), "it holds the marker from before");
+            }
+            are_released(control, owned);
+        }
+        event.record(&stream).unwrap();
+        done(&event).unwrap();
+    });
+}
+
+#[test]
+fn a_refused_wait_is_an_error_and_holds_nothing() {
+    with_faults(|device, control| {
+        let (first, second) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+        let event = Event::new(device);
+        let gate = work::gate(&first).unwrap();
+        event.record(&first).unwrap();
+        control.fail_call(BARRIER, 1, OUT_OF_RESOURCES);
+        is_refusal(&event.wait(&second).unwrap_err(), BARRIER, OUT_OF_RESOURCES);
+        second.synchronize_timeout(PATIENCE).unwrap();
+        assert!(!event.query().unwrap());
+        gate.open();
+        done(&event).unwrap();
+    });
+}
+
+#[test]
+fn a_refused_gate_is_an_error_and_holds_nothing() {
+    with_faults(|device, control| {
+        let (stream, gate) = (device.new_stream().unwrap(), Gate::new(device).unwrap());
+        let owned = control.owned_events();
+        for call in ["clCreateUserEvent", BARRIER].repeat(500) {
+            control.fail_call(call, 1, OUT_OF_RESOURCES);
+            is_refusal(&gate.wait(&stream).unwrap_err(), call, OUT_OF_RESOURCES);
+            stream.synchronize_timeout(PATIENCE).unwrap();
+        }
+        // A flush that fails may or may not have submitted the wait: opening the gate is safe.
+        control.fail_call("clFlush", 1, OUT_OF_RESOURCES);
+        let _ = gate.wait(&stream);
+        gate.open();
+        stream.synchronize_timeout(PATIENCE).unwrap();
+        are_released(control, owned);
+    });
+}
+
+#[test]
+fn a_stream_that_cannot_be_made_is_an_error() {
+    with_faults(|device, control| {
+        let call = "clCreateCommandQueueWithProperties";
+        control.fail_call(call, 1, OUT_OF_HOST_MEMORY);
+        is_refusal(&device.new_stream().unwrap_err(), call, OUT_OF_HOST_MEMORY);
+        let stream = device.new_stream().unwrap();
+        stream.record().unwrap().synchronize().unwrap();
+    });
+}
+
+#[test]
+fn whoever_waits_is_told_though_no_callback_comes() {
+    with_faults(|device, control| {
+        let stream = device.new_stream().unwrap();
+        // The driver says that it will call back, and never does; then it refuses.
+        for code in [0, OUT_OF_RESOURCES] {
+            control.clear_faults();
+            control.fail_calls_from("clSetEventCallback", 1, code);
+            let event = Event::new(device);
+            let gate = work::gate(&stream).unwrap();
+            event.record(&stream).unwrap();
+            let (tell, told) = mpsc::channel();
+            event
+                .on_complete(move |result| {
+                    let _ = tell.send(result.is_ok());
+                })
+                .unwrap();
+            gate.open();
+            assert!(told.recv_timeout(PATIENCE).unwrap(), "{code}");
+            done(&event).unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_event_that_ends_with_an_error_fails_everybody_who_waits() {
+    with_faults(|device, control| {
+        for tells in [Tells::EVERYWHERE, Tells::NO_CALLBACK] {
+            let (first, second) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+            let (event, behind) = (Event::new(device), Event::new(device));
+            let gate = work::gate(&first).unwrap();
+            control.fail_event(MARKER, 1, OF_THE_DRIVER, tells);
+            event.record(&first).unwrap();
+            event.wait(&second).unwrap();
+            behind.record(&second).unwrap();
+            let (tell, told) = mpsc::channel();
+            behind
+                .on_complete(move |result| {
+                    let _ = tell.send(result.is_err());
+                })
+                .unwrap();
+            gate.open();
+            let first_cause = |error: Error| error.cause().unwrap().root().to_string();
+            for error in [done(&event).unwrap_err(), done(&behind).unwrap_err()] {
+                let root = first_cause(error);
+                assert!(
+                    root.contains(&OF_THE_DRIVER.to_string()),
+                    "{tells:?}: {root}"
+                );
+            }
+            assert!(told.recv_timeout(PATIENCE).unwrap(), "{tells:?}");
+            // Both streams stay failed, and are usable again when asked.
+            for stream in [&first, &second] {
+                assert!(stream.synchronize_timeout(PATIENCE).is_err());
+                stream.clear_error().unwrap();
+                stream.synchronize_timeout(PATIENCE).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_lost_context_is_an_error_of_every_call_and_no_hang() {
+    with_faults(|device, control| {
+        let (stream, event) = (device.new_stream().unwrap(), Event::new(device));
+        let gate = work::gate(&stream).unwrap();
+        event.record(&stream).unwrap();
+        gate.open();
+        control.lose_context(INVALID_CONTEXT);
+        let fresh = Event::new(device);
+        assert!(done(&event).is_err());
+        assert!(event.query().is_err());
+        assert!(fresh.record(&stream).is_err() || done(&fresh).is_err());
+        assert!(device.new_stream().is_err());
+    });
+}
+
+#[test]
+fn a_time_that_the_driver_does_not_have_is_an_error() {
+    with_faults(|device, control| {
+        let stream = device.new_stream().unwrap();
+        let (start, end) = (Event::with_timing(device), Event::with_timing(device));
+        start.record(&stream).unwrap();
+        end.record(&stream).unwrap();
+        done(&end).unwrap();
+        let call = "clGetEventProfilingInfo";
+        control.fail_call(call, 1, PROFILING_INFO_NOT_AVAILABLE);
+        let error = start.elapsed_time(&end).unwrap_err();
+        is_refusal(&error, call, PROFILING_INFO_NOT_AVAILABLE);
+        // The next call asks again. Success without a time is an error too.
+        assert!(start.elapsed_time(&end).unwrap() >= 0.0);
+        control.fail_call(call, 1, 0);
+        assert!(start.elapsed_time(&end).is_err());
+    });
+}
+
+#[test]
+fn no_event_is_left_behind() {
+    with_faults(|device, control| {
+        let (first, second) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+        first.synchronize().unwrap();
+        let owned = control.owned_events();
+        let event = Event::with_timing(device);
+        for round in 0..1000 {
+            event.record(&first).unwrap();
+            event.wait(&second).unwrap();
+            Event::new(device).record(&second).unwrap();
+            if round % 10 == 0 {
+                second.synchronize_timeout(PATIENCE).unwrap();
+            }
+        }
+        first.synchronize().unwrap();
+        second.synchronize().unwrap();
+        drop(event);
+        are_released(control, owned);
+    });
+}
+
+/// What a new process that may not find a device says of `opencl:0`.
+fn said_in_a_child(prepare: impl FnOnce(&mut std::process::Command)) -> String {
+    let mut child = common::child(&common::test_name());
+    prepare(&mut child);
+    let output = child.output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn say_why_there_is_none() {
+    let error = Device::open("opencl:0").unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+    assert!(!error.to_string().contains('\n'), "{error}");
+    println!("said: {error}");
+}
+
+#[test]
+fn a_platform_without_devices_is_named() {
+    if common::is_child() {
+        return say_why_there_is_none();
+    }
+    if faults().is_none() {
+        return;
+    }
+    let said = said_in_a_child(|child| {
+        child.env("FENCEPOST_SIM_OPENCL_FAULTS", "clGetDeviceIDs:1+:-1");
+    });
+    assert!(said.contains("has no device"), "{said}");
+    assert!(said.contains("PoCL"), "{said}");
+}
+
+#[test]
+fn a_driver_that_does_not_load_is_named_with_the_reason() {
+    if common::is_child() {
+        return say_why_there_is_none();
+    }
+    if faults().is_none() {
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("fencepost-icd-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("broken.icd"), "/nowhere/libbroken.so\n").unwrap();
+    let said = said_in_a_child(|child| {
+        child.env("OCL_ICD_VENDORS", &folder);
+    });
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(said.contains("/nowhere/libbroken.so"), "{said}");
+    assert!(said.contains("cannot be loaded"), "{said}");
+}
