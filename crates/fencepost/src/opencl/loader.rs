@@ -72,6 +72,7 @@ type BuildCallback = extern "system" fn(ProgramHandle, *mut c_void);
 macro_rules! table {
     ($($field:ident = $symbol:literal ($($name:ident: $argument:ty),*) -> $result:ty;)*) => {
         /// The functions that were found.
+        #[cfg_attr(not(feature = "conformance"), allow(dead_code))] // Some are for test work alone.
         pub(super) struct Table {
             $($field: Option<unsafe extern "system" fn($($argument),*) -> $result>,)*
         }
@@ -91,6 +92,7 @@ macro_rules! table {
         }
 
         #[allow(clippy::too_many_arguments)]
+        #[cfg_attr(not(feature = "conformance"), allow(dead_code))] // As above.
         impl Loader {
             $(
                 /// Calls the function.
@@ -550,5 +552,30 @@ fn failed(why: String) -> Missing {
 impl fmt::Debug for Loader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Loader({} devices)", self.found.len())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_cannot_be_loaded_is_named_with_its_file() {
+        let folder = std::env::temp_dir().join(format!("fencepost-icd-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("broken.icd");
+        std::fs::write(&file, "/nowhere/libdriver.so\n").unwrap();
+        // A folder, and one file of it.
+        for vendors in [&folder, &file] {
+            let broken = broken_drivers(vendors);
+            assert_eq!(broken.len(), 1, "{broken:?}");
+            for part in ["broken.icd", "/nowhere/libdriver.so", "cannot be loaded"] {
+                assert!(broken[0].contains(part), "{broken:?}");
+            }
+        }
+        let missing = broken_drivers(&folder.join("missing.icd"));
+        assert!(missing[0].contains("cannot be read"), "{missing:?}");
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(broken_drivers(&folder).is_empty());
     }
 }
