@@ -216,9 +216,9 @@ fn library() -> Result<PathBuf, Stop> {
     let mut paths = paths.filter_map(|path| path.canonicalize().ok());
     paths.next().ok_or_else(|| {
         Stop::Failed(format!(
-            "{LIBRARY} is not beside this program, since cargo installs programs alone: pip install \
-             fencepost brings both, and {NAMED} can name the library, which cargo build --release \
-             -p fencepost-watch builds in fencepost's repository"
+            "{LIBRARY} is not beside this program, since cargo installs programs alone: pip \
+             install fencepost brings both, and {NAMED} can name the library, which cargo build \
+             --release -p fencepost-watch builds in fencepost's repository"
         ))
     })
 }

@@ -342,8 +342,8 @@ pub(crate) trait MarkerImpl: Awaited + Any {
         false
     }
 
-    /// An event that held it is dropped, or holds another one: a backend may keep the marker for the
-    /// next record, if nobody else holds it. Never blocks, never calls a driver.
+    /// An event that held it is dropped, or holds another one: a backend may keep the marker for
+    /// the next record, if nobody else holds it. Never blocks, never calls a driver.
     fn retire(self: Arc<Self>) {}
 
     /// When it completed. Called only for a complete marker with timing; as written here for a

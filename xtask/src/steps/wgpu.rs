@@ -17,8 +17,8 @@ pub(super) fn steps() -> Vec<Step> {
             parts: PARTS,
             lane: Lane::Main,
             device: SWIFTSHADER,
-            proves: "the wgpu backend's conformance, model and misuse, with the validation layer on \
-                     and silent",
+            proves: "the wgpu backend's conformance, model and misuse, with the validation layer \
+                     on and silent",
             count: Count::Libtest,
             ready: swiftshader,
             tasks: |w| {

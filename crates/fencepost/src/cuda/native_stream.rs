@@ -111,7 +111,8 @@ impl NativeStream {
         }
     }
 
-    /// As [`call`](NativeStream::call); `call` also gets whether a capture is going on in the stream.
+    /// As [`call`](NativeStream::call); `call` also gets whether a capture is going on in the
+    /// stream.
     pub(super) fn call_in_capture_or_not<R>(
         &self,
         call: impl FnOnce(StreamHandle, bool) -> Result<R, Fault>,

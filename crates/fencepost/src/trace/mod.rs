@@ -64,9 +64,9 @@
 //!   also within that one.
 //! - A stream that has no such span gets a mark.
 //!
-//! Of a gate it begins on the thread that opened it, at that moment. Of a `cuda::RawEvent` it begins
-//! where that was last recorded by `RawEvent::record`, if a trace was there then: nobody tells of
-//! what others record.
+//! Of a gate it begins on the thread that opened it, at that moment. Of a `cuda::RawEvent` it
+//! begins where that was last recorded by `RawEvent::record`, if a trace was there then: nobody
+//! tells of what others record.
 //! Where neither stream has a span, and for a gate that was not opened, there is no arrow.
 //!
 //! # The axis

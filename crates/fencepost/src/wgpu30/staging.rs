@@ -14,8 +14,8 @@
 //! *Invariant: at most one value is staged, the highest, and each value that it stands for (`first`
 //! to `last`) was handed out before.* A submit that takes it comes after everything that was
 //! submitted before those values were handed out, whoever made it, so a marker is never complete
-//! too early. Who staged the last value looks back last; so a refused value is always found. A value
-//! that was replaced is on the queue only once who replaced it has submitted.
+//! too early. Who staged the last value looks back last; so a refused value is always found. A
+//! value that was replaced is on the queue only once who replaced it has submitted.
 
 use crate::sync::{Mutex, lock};
 
