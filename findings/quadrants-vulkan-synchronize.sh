@@ -9,7 +9,7 @@
 #
 # Guess before the run: as on CUDA, or an error from `create_event()`.
 #
-# Why it matters: a program of two streams that runs on CUDA and on the CPU takes times of 0 on
+# Why it matters: a program of two streams that is right on CUDA and on the CPU measures 0 ms on
 # Vulkan, and frees or overwrites what the GPU still reads. Call `quadrants.sync()` there.
 #
 # Seen on 2026-11-28 with quadrants 1.3.3, Python 3.11, lavapipe of Debian 12's package
