@@ -195,8 +195,14 @@ pub enum Error {
     /// see.
     #[error(
         "{stream} cannot safely wait for {marker} of another backend; \
-         synchronize() on the marker first, let a host stream wait for it, \
-         or accept a stalled hardware queue with wait_foreign()"
+         synchronize() on the marker first{}",
+        match may_hold {
+            true => {
+                ", let a host stream wait for it, or accept a stalled hardware queue with \
+                 wait_foreign()"
+            }
+            false => ", or let a host stream wait for it and submit what is to run behind it then",
+        }
     )]
     #[non_exhaustive]
     ForeignWait {
@@ -204,6 +210,8 @@ pub enum Error {
         stream: String,
         /// The marker in words.
         marker: String,
+        /// Whether [`wait_foreign`](crate::Stream::wait_foreign) is a choice on this stream.
+        may_hold: bool,
     },
 
     /// The driver's queue is full, and the driver would block the caller until there is room.

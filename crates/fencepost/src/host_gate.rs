@@ -41,7 +41,7 @@ pub(crate) trait HostGated: StreamImpl {
         match marker.query() {
             Ok(true) => Ok(()),
             Ok(false) if through_host => self.block_until(marker),
-            Ok(false) => Err(foreign_wait(self.core().to_string(), &**marker)),
+            Ok(false) => Err(foreign_wait(self.core().to_string(), &**marker, true)),
             // It never completes: such a wait is a mistake in the call, not a failure of the work.
             Err(error @ Error::Captured { .. }) => Err(error),
             Err(error) => {
@@ -60,11 +60,13 @@ pub(crate) trait HostGated: StreamImpl {
     }
 }
 
-/// The error of a wait that would stall a hardware queue without the caller's consent.
-pub(crate) fn foreign_wait(stream: String, marker: &dyn MarkerImpl) -> Error {
+/// The error of a wait that would stall a hardware queue without the caller's consent, which can be
+/// given where the stream `may_hold`.
+pub(crate) fn foreign_wait(stream: String, marker: &dyn MarkerImpl, may_hold: bool) -> Error {
     Error::ForeignWait {
         stream,
         marker: marker.to_string(),
+        may_hold,
     }
 }
 

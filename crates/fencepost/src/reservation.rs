@@ -8,17 +8,18 @@ use crate::{
     marker::Marker,
 };
 
-/// A marker in work that the caller submits: in a Metal command buffer, or in a submit to a Vulkan
-/// queue.
+/// A marker in work that the caller submits: in a Metal command buffer, a submit to a Vulkan queue,
+/// or an encoder of wgpu's.
 ///
 /// The marker exists from the start. Call [`submitted`](Reservation::submitted) once its work is
 /// submitted. Until then the marker is pending, and a wait for it is
 /// [`Error::NotSubmitted`](crate::Error::NotSubmitted) instead of a hang. If the reservation is
 /// dropped without that call, its marker is [`Error::Abandoned`](crate::Error::Abandoned).
 ///
-/// Made by `vulkan::reserve`, `metal::record_into` and `metal::record_end`. Reservations may be
-/// submitted in any order: each has a native event of its own. So their markers belong to no
-/// [`Stream`](crate::Stream), and a stream that waits for one always does so on the device.
+/// Made by `vulkan::reserve`, `metal::record_into`, `metal::record_end` and `wgpu30::record_into`.
+/// Reservations may be submitted in any order: each has a native event of its own. So their markers
+/// belong to no [`Stream`](crate::Stream), and a stream that waits for one always does so on the
+/// device.
 ///
 /// ```no_run
 /// # fn submit() {}

@@ -138,7 +138,7 @@ pub(super) fn wait_into(marker: &Arc<dyn MarkerImpl>, buffer: &CommandBuffer) ->
     let Some(imp) = MtlMarker::of(&**marker).transpose()? else {
         return match marker.query()? {
             true => Ok(()),
-            false => Err(foreign_wait("a command buffer".into(), &**marker)),
+            false => Err(foreign_wait("a command buffer".into(), &**marker, false)),
         };
     };
     let gpu = &imp.counter.gpu;

@@ -198,3 +198,43 @@ impl Drop for Native {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::Future,
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
+
+    use super::*;
+    use crate::{error::Error, wgpu30};
+
+    fn ready<T>(future: impl Future<Output = T>) -> T {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => value,
+            Poll::Pending => unreachable!("wgpu's futures are ready at once"),
+        }
+    }
+
+    #[test]
+    fn a_signal_that_a_failed_submit_took_is_missed() {
+        let wanted = wgpu::InstanceDescriptor::new_without_display_handle();
+        let instance = wgpu::Instance::new(wanted);
+        let found = ready(instance.enumerate_adapters(wgpu::Backends::all()));
+        let Some(adapter) = found.into_iter().next() else {
+            return;
+        };
+        let (device, queue) = ready(adapter.request_device(&Default::default())).unwrap();
+        let stream = wgpu30::stream(&device, &queue).unwrap();
+        let gpu = Gpu::new(&device, &queue, false).unwrap();
+        let native = Native::new(&gpu, gpu.signal().unwrap());
+        native.look_for_a_lost_signal().unwrap();
+        // As after a submit that took the signal, and failed in the driver.
+        native.submitted.store(1, Ordering::Release);
+        let lost = native.look_for_a_lost_signal().unwrap_err();
+        assert!(matches!(lost, Error::DeviceLost { .. }), "{lost}");
+        assert!(native.read().is_err());
+        stream.record().unwrap().synchronize().unwrap();
+    }
+}

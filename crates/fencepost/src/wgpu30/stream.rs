@@ -262,7 +262,9 @@ impl StreamImpl for WgpuStream {
     // Nothing is recorded in place: a submit calls the user's callbacks, which may ask the event.
 
     fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
-        self.wait_for(marker, || foreign_wait(self.core.to_string(), &**marker))
+        self.wait_for(marker, || {
+            foreign_wait(self.core.to_string(), &**marker, false)
+        })
     }
 
     fn wait_foreign(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
