@@ -34,6 +34,7 @@ pub(crate) struct WgpuDevice {
     default: Arc<WgpuStream>,
     /// What the conformance suite keeps with the device, and destroys with it.
     #[cfg(feature = "conformance")]
+    #[cfg_attr(target_vendor = "apple", allow(dead_code))]
     pub(crate) test_work: std::sync::OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -100,6 +101,7 @@ pub(crate) fn as_wgpu(device: &dyn DeviceImpl) -> Result<&WgpuDevice> {
 
 /// The wgpu side of a stream.
 #[cfg(feature = "conformance")]
+#[cfg_attr(target_vendor = "apple", allow(dead_code))]
 pub(crate) fn stream_as_wgpu(stream: &dyn StreamImpl) -> Result<&WgpuStream> {
     (stream as &dyn Any)
         .downcast_ref()

@@ -81,6 +81,7 @@ impl WgpuStream {
 
     /// Submits work of a test's; `false` behind a failure, where nothing is submitted.
     #[cfg(feature = "conformance")]
+    #[cfg_attr(target_vendor = "apple", allow(dead_code))]
     pub(crate) fn run(&self, work: wgpu::CommandBuffer) -> bool {
         let open = !self.values.current_epoch().is_closed();
         if open {

@@ -1,19 +1,22 @@
 //! What the watcher's thread of a device watches, and how it sleeps.
 
-use std::{
-    mem::forget,
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
 #[cfg(not(target_vendor = "apple"))]
-use super::vulkan::{Fault, Table, Timeline};
-use super::{counter::Native, gpu::Gpu, signal::Signal};
+use std::time::Instant;
+use std::{mem::forget, sync::Arc, time::Duration};
+
+use super::{counter::Native, gpu::Gpu};
+#[cfg(not(target_vendor = "apple"))]
+use super::{
+    signal::Signal,
+    vulkan::{Fault, Table, Timeline},
+};
+#[cfg(not(target_vendor = "apple"))]
+use crate::sync::sleep;
 use crate::{
     epochs::{Counter, Epoch},
     error::{Cause, Error},
     panics::contain,
-    sync::{Mutex, lock, park, sleep},
+    sync::{Mutex, lock, park},
     watcher::{Sleep, Watched},
 };
 
@@ -69,6 +72,7 @@ impl Watch {
     }
 
     /// The counter, if this waits for one.
+    #[cfg(not(target_vendor = "apple"))]
     fn native(&self) -> Option<&Arc<Native>> {
         match self {
             Watch::Marker { native, .. } | Watch::Stream(native) => Some(native),
@@ -152,6 +156,7 @@ struct Driver {
 }
 
 /// How long the thread sleeps before it looks whether a signal was lost.
+#[cfg(not(target_vendor = "apple"))]
 const SLICE: Duration = Duration::from_secs(1);
 const SHORTEST: Duration = Duration::from_micros(20);
 const LONGEST: Duration = Duration::from_millis(1);
