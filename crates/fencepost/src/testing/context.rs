@@ -109,8 +109,12 @@ impl Context {
 
     /// Holds back what is submitted to `stream` from now on.
     #[track_caller]
-    pub(super) fn gate(&self, stream: &Stream) -> Result<Gate> {
-        work::gate(stream)
+    pub(super) fn gate(&self, stream: &Stream) -> Result<Gate, Stop> {
+        work::gate(stream).map_err(|error| match error {
+            // Nothing holds a stream there, so nothing shows what is promised of pending work.
+            Error::Unsupported { what, .. } => Stop::Skip(what),
+            other => other.into(),
+        })
     }
 
     /// Work that appends `token` to the log when it runs.
@@ -126,7 +130,7 @@ impl Context {
     /// A host stream's marker that is pending until its gate is opened; with a text it fails then.
     pub(super) fn host_marker(&self, fails: Option<&str>) -> Result<(Gate, Marker)> {
         let host = self.stranger().new_stream()?;
-        let gate = self.gate(&host)?;
+        let gate = work::gate(&host)?;
         if let Some(text) = fails {
             self.fail(&host, text)?;
         }

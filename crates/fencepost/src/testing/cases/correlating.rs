@@ -45,7 +45,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn on(c: &Context, device: &Device) -> Result<Seen, Error> {
+    fn on(c: &Context, device: &Device) -> Result<Seen, Stop> {
         let stream = device.new_stream()?;
         let gate = c.gate(&stream)?;
         let marker = stream.record_timed()?;
