@@ -9,8 +9,6 @@
 
 use std::ops::Range;
 
-use super::clocks::{Reading, unique};
-
 /// Everything that a trace has collected at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Picture {
@@ -31,21 +29,6 @@ pub struct Picture {
     /// How many spans and marks are missing: there was no room for them, or they could not be
     /// recorded.
     pub dropped: u64,
-}
-
-impl Picture {
-    /// An empty one, of a process and as of now.
-    pub fn of_process(pid: u32, name: String) -> Picture {
-        Picture {
-            process: ProcessFacts {
-                pid,
-                name,
-                unique: unique(),
-            },
-            clocks: Reading::now().clocks,
-            ..Picture::default()
-        }
-    }
 }
 
 /// The process that a trace was collected in.

@@ -16,7 +16,7 @@ use super::{
     arrows::{self, Arrows},
     clocks::{Reading, unique},
     intake::Intake,
-    picture::ProcessFacts,
+    picture::{Picture, ProcessFacts},
     recorder::Recorder,
     store::Store,
     text::Text,
@@ -395,6 +395,21 @@ impl Observer for Shared {
             attributes: None,
             mark: Some(Opened(gate.id)),
         });
+    }
+}
+
+impl Picture {
+    /// An empty one, of a process and as of now.
+    pub fn of_process(pid: u32, name: String) -> Picture {
+        Picture {
+            process: ProcessFacts {
+                pid,
+                name,
+                unique: unique(),
+            },
+            clocks: Reading::now().clocks,
+            ..Picture::default()
+        }
     }
 }
 
