@@ -155,7 +155,8 @@ struct MutantDevice {
 }
 
 /// What is wrong with a device, if it is a mutant. Waits for many and traces are above the
-/// backends, so the suite's own calls of them are wrong for it: see [`Context`](super::context::Context).
+/// backends, so the suite's own calls of them are wrong for it: see
+/// [`Context`](super::context::Context).
 pub(super) fn defect_of(device: &dyn DeviceImpl) -> Option<Mutant> {
     let device: &dyn Any = device;
     let device = device.downcast_ref::<MutantDevice>()?;

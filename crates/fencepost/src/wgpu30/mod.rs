@@ -15,11 +15,11 @@
 //!   along with each submit that marks, and a thread of this crate waits for that, so that it holds
 //!   no lock of wgpu's. On other backends that thread polls, without waiting, at growing pauses of
 //!   1 ms at most.
-//! - A stream waits for markers of the same device by the order of the queue. It waits on the device
-//!   for what the Vulkan backend has submitted to the same `VkDevice`, and did not hold for the
-//!   host. A host stream can wait for a marker of wgpu's. For any other pending marker, a wait is
-//!   [`Error::ForeignWait`]: wgpu chains its submits by binary semaphores, and one that waits for a
-//!   signal that is not submitted yet is invalid.
+//! - A stream waits for markers of the same device by the order of the queue. It waits on the
+//!   device for what the Vulkan backend has submitted to the same `VkDevice`, and did not hold for
+//!   the host. A host stream can wait for a marker of wgpu's. For any other pending marker, a wait
+//!   is [`Error::ForeignWait`]: wgpu chains its submits by binary semaphores, and one that waits
+//!   for a signal that is not submitted yet is invalid.
 //! - After `Device::destroy`, markers that are recorded fail, and earlier ones complete.
 //!
 //! # What wgpu does that one would not guess

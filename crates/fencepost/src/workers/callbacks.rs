@@ -1,8 +1,8 @@
 //! Where users' callbacks run: one at a time, in order, on a worker, with no lock held.
 //!
 //! A callback never runs on a stream, so that a slow one delays other callbacks but no stream. It
-//! never runs within the call that completed the marker or asked for the callback, so that it cannot
-//! run under a lock of its caller's, nor inside another callback.
+//! never runs within the call that completed the marker or asked for the callback, so that it
+//! cannot run under a lock of its caller's, nor inside another callback.
 
 use std::{
     collections::VecDeque,
