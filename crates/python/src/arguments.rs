@@ -1,7 +1,8 @@
 //! What an argument means: the device, stream or event that a Python object stands for.
 //!
-//! A `torch.cuda.Stream` never changes its stream. So each thread remembers the last few of them
-//! with the stream that they mean, and needs no lock to look them up. It keeps the objects alive,
+//! A `torch.cuda.Stream` never changes its stream, and neither does a `pyopencl.CommandQueue`. So
+//! each thread remembers the last few of them with the stream that they mean, and needs no lock to
+//! look them up. It keeps the objects alive,
 //! so that no other object can get the same address. Objects of other types may be closed; they
 //! are asked for their handle on each call.
 
@@ -24,6 +25,7 @@ use crate::{
     error::{CallResult, to_py},
     mps::torch_streams,
     objects::{CudaEvent, MpsEvent, PyDevice, PyEvent, PyStream},
+    opencl_queues::stream_of_queue,
     torch,
 };
 
@@ -153,7 +155,7 @@ pub(crate) fn core_of<'a>(
     Err(parameter.expected("an event of fencepost", object))
 }
 
-/// A `torch.cuda.Stream`, and the stream that it means.
+/// A `torch.cuda.Stream` or `pyopencl.CommandQueue`, and the stream that it means.
 struct Known {
     object: Py<PyAny>,
     stream: Stream,
@@ -213,10 +215,14 @@ pub(crate) fn stream_of_library(
     object: &Bound<'_, PyAny>,
     parameter: Parameter,
 ) -> PyResult<StreamRef> {
+    if let Some(stream) = stream_of_queue(object)? {
+        remember(object, &stream);
+        return Ok(stream);
+    }
     let Some(handle) = handle_of(object, parameter)? else {
         return Err(parameter.expected(
             "a stream: a fencepost.Stream, a stream of PyTorch, CuPy, cuda.core, Numba or Warp, \
-             any object with __cuda_stream__, or an integer CUDA handle",
+             a queue of pyopencl, any object with __cuda_stream__, or an integer CUDA handle",
             object,
         ));
     };

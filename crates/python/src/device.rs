@@ -51,7 +51,8 @@ impl PyDevice {
         Ok(())
     }
 
-    /// The API it is reached through: ``host``, ``cuda``, ``vulkan`` or ``metal``.
+    /// The API it is reached through: ``host``, ``cuda``, ``vulkan``, ``opencl`` or
+    /// ``metal``.
     #[getter]
     fn backend(&self, py: Python<'_>) -> PyResult<&'static str> {
         Ok(self.open(py)?.backend().name())

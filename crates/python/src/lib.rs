@@ -7,7 +7,7 @@
 //! - `place`: the Python line that makes a call. `raised`: exceptions in launched work.
 //! - `dlpack`: what a type of tensors tells of its framework's current stream.
 //! - `torch`: what PyTorch says about itself. `cuda_streams`: CUDA streams of other libraries, and
-//!   the current one.
+//!   the current one. `opencl_queues`: queues of pyopencl.
 //! - `raw`, `core`, `elapsed`: what all three event classes are made of.
 //! - `objects`: the Rust side of the classes. `arguments`: what a Python argument means.
 //! - `like`: the current stream of the framework that a tensor belongs to.
@@ -55,6 +55,7 @@ mod marker;
 mod measure;
 mod mps;
 mod objects;
+mod opencl_queues;
 mod place;
 mod raised;
 mod raw;

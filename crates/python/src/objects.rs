@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 
 use crate::{core::Core, error::to_py, raw::Flags};
 
-/// An accelerator: ``host``, ``cuda:0``, ``vulkan:0``, ``metal``.
+/// An accelerator: ``host``, ``cuda:0``, ``vulkan:0``, ``opencl:0``, ``metal``.
 ///
 /// ``Device()`` is the best one there is, or the one that the environment variable
 /// ``FENCEPOST_DEVICE`` names. A device is opened when it is first used. ``str(device)`` is its

@@ -1,6 +1,6 @@
 //! The methods of `fencepost.Stream`, and `wrap_stream`.
 
-use fencepost::{bindings, cuda};
+use fencepost::{bindings, cuda, opencl};
 use pyo3::{exceptions::PyAttributeError, prelude::*};
 
 use crate::{
@@ -71,6 +71,19 @@ impl PyStream {
     #[getter]
     fn cuda_stream(&self) -> PyResult<usize> {
         self.handle()
+    }
+
+    /// Its OpenCL queue as an integer, for ``pyopencl.CommandQueue.from_int_ptr``. AttributeError on
+    /// streams of other APIs.
+    #[getter]
+    fn opencl_queue(&self) -> PyResult<usize> {
+        match opencl::stream_as_raw(&self.stream) {
+            Some(handle) => Ok(handle as usize),
+            None => Err(PyAttributeError::new_err(format!(
+                "{} is no OpenCL stream and has no OpenCL handle",
+                self.stream
+            ))),
+        }
     }
 
     /// Return the version of CUDA's stream protocol and the handle, for libraries that know it.
@@ -207,8 +220,8 @@ impl PyStream {
 
 /// Return a stream of another library as a ``fencepost.Stream``.
 ///
-/// ``stream`` is a stream of PyTorch, CuPy, cuda.core or Numba, any object with
-/// ``__cuda_stream__``, or an integer CUDA handle; by default the stream that is current for
+/// ``stream`` is a stream of PyTorch, CuPy, cuda.core or Numba, a queue of pyopencl, any object
+/// with ``__cuda_stream__``, or an integer CUDA handle; by default the stream that is current for
 /// events. The object is kept alive with the result. Whoever passes an integer keeps its stream
 /// alive themselves.
 #[pyfunction]

@@ -13,7 +13,10 @@ from fencepost import _C
 
 # These need stand-ins, which a separate step of ``cargo xtask test`` builds.
 ON_STAND_INS = ["test_torch_mps.py", "test_torch_mps_streams.py"]
-collect_ignore = [] if os.environ.get("FENCEPOST_TORCH_LIBRARY") else ON_STAND_INS
+collect_ignore = [] if os.environ.get("FENCEPOST_TORCH_LIBRARY") else [*ON_STAND_INS]
+# Another step has pyopencl and a driver of OpenCL.
+if not os.environ.get("FENCEPOST_TEST_OPENCL"):
+    collect_ignore.append("test_opencl.py")
 
 # Only a hang takes longer, whatever else the machine does. A program that a test runs in a child
 # process may name it too: see ``child``.

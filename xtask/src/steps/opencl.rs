@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::host::{everything, example, is_library};
-use super::{Count, Lane, Programs, Step, Task};
+use super::{Count, Lane, Programs, Step, Task, python};
 use crate::packages;
 use crate::run::Workspace;
 
@@ -62,6 +62,22 @@ pub(super) fn steps() -> Vec<Step> {
                     .into_iter()
                     .chain(tests)
                     .collect())
+            },
+        },
+        Step {
+            name: "opencl-python",
+            parts: PARTS,
+            lane: Lane::Main,
+            device: POCL,
+            proves: "the Python package beside pyopencl: its queues and its kernels",
+            count: Count::ClosingLine,
+            ready: || python::ready().and_then(|()| pocl()),
+            tasks: |w| {
+                Ok(python::opencl_tests(w, |test| {
+                    on_pocl(w, test);
+                    // For tests that start programs of their own on it.
+                    test.env("FENCEPOST_SIM_OPENCL", driver_of_faults(w));
+                }))
             },
         },
     ]

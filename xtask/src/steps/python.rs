@@ -287,6 +287,17 @@ pub(super) fn mps_tests(w: &Workspace, built: &Path) -> Result<Vec<Task>, String
     Ok(builds.chain([Task::Test(test)]).collect())
 }
 
+/// Runs the tests that need pyopencl, in the plain environment; `prepare` names the drivers.
+pub(super) fn opencl_tests(w: &Workspace, prepare: impl FnOnce(&mut Command)) -> Vec<Task> {
+    let mut environment = Environment::plain(w);
+    environment.requirements.push("pyopencl>=2026.1".to_owned());
+    let mut test = environment.pytest(w);
+    test.arg("tests/test_opencl.py");
+    test.env("FENCEPOST_TEST_OPENCL", "1");
+    prepare(&mut test);
+    environment.tested(w, test)
+}
+
 /// The names of the Python modules in a folder.
 fn python_files(folder: &Path) -> Result<Vec<String>, String> {
     let entries = std::fs::read_dir(folder);

@@ -30,6 +30,10 @@ class _NumbaStream(Protocol):
     @property
     def handle(self) -> Any: ...
 
+class _PyOpenClQueue(Protocol):
+    @property
+    def int_ptr(self) -> int: ...
+
 class _TorchMpsStream(Protocol):
     @property
     def stream_id(self) -> int: ...
@@ -38,7 +42,9 @@ class _Tensor(Protocol):
     def __dlpack_device__(self) -> tuple[Any, int]: ...
 
 _DeviceLike: TypeAlias = Device | str | _TorchDevice
-_StreamLike: TypeAlias = Stream | _TorchStream | _CudaStream | _CuPyStream | _NumbaStream | int
+_StreamLike: TypeAlias = (
+    Stream | _TorchStream | _CudaStream | _CuPyStream | _NumbaStream | _PyOpenClQueue | int
+)
 _TracedLike: TypeAlias = _StreamLike | _DeviceLike
 _MpsStreamLike: TypeAlias = _MpsStream | _TorchMpsStream
 _AnyEvent: TypeAlias = Event | _CudaEvent | _MpsEvent
@@ -138,6 +144,8 @@ class Stream:
     def id(self) -> int: ...
     @property
     def cuda_stream(self) -> int: ...
+    @property
+    def opencl_queue(self) -> int: ...
     @property
     def error(self) -> str | None: ...
     def __cuda_stream__(self) -> tuple[int, int]: ...
