@@ -64,7 +64,7 @@ pub(super) fn wrap(
 }
 
 /// A device of its own that goes without signals of ours, as on APIs that have none.
-#[cfg(feature = "conformance")]
+#[cfg(all(feature = "conformance", not(target_vendor = "apple")))]
 pub(crate) fn polled(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<DeviceRef> {
     WgpuDevice::new(device, queue, true).map(DeviceRef::new)
 }
