@@ -73,8 +73,8 @@ impl PyStream {
         self.handle()
     }
 
-    /// Its OpenCL queue as an integer, for ``pyopencl.CommandQueue.from_int_ptr``. AttributeError on
-    /// streams of other APIs.
+    /// Its OpenCL queue as an integer, for ``pyopencl.CommandQueue.from_int_ptr``. AttributeError
+    /// on streams of other APIs.
     #[getter]
     fn opencl_queue(&self) -> PyResult<usize> {
         match opencl::stream_as_raw(&self.stream) {
