@@ -34,6 +34,11 @@
 //! call, and takes it back if that is refused: what any thread submits behind the native wait finds
 //! the entry in front of it.
 //!
+//! *Invariant: what `ends_after` tells of cannot be taken back.* An `End` sets it, a failure of the
+//! timeline, and a wait for a marker that is known to fail, once the native call for it was
+//! accepted. Waits and failures that come while it is set are dropped, so a wait that is taken back
+//! must never have set it.
+//!
 //! *Invariant: no lock is held across a call that may run code of the driver, of the caller, or of
 //! another account.* A callback may run inside of any call of the driver, on any thread. A walk
 //! copies the front entry under the lock, asks without it, and takes the entry off only if it is
@@ -164,7 +169,8 @@ impl<M: Recorded> Clone for Entry<M> {
 }
 
 /// A wait whose native call is still to come.
-pub(super) struct Waiting<M: Recorded> {
+pub(super) struct Waiting<'a, M: Recorded> {
+    account: &'a Account<M>,
     wait: Arc<Wait<M>>,
     number: u64,
     /// The last value in front of it.
@@ -243,9 +249,7 @@ impl<M: Recorded> Account<M> {
     /// at a cost that is constant on average.
     pub(super) fn record(self: &Arc<Self>, make: impl FnOnce(Arc<Timeline>, u64) -> M) -> Arc<M> {
         let mut state = lock(&self.state);
-        let value = self.core.recorded.load(Ordering::Relaxed) + 1;
-        self.core.recorded.store(value, Ordering::Release);
-        let marker = Arc::new(make(state.timeline.clone(), value));
+        let (value, marker) = self.next(&state, make);
         if state.timeline.has_failed() {
             return marker;
         }
@@ -254,15 +258,25 @@ impl<M: Recorded> Account<M> {
             marker: marker.clone(),
         };
         state.entries.push_back(entry);
-        if state.entries.len() < state.sweep_at {
-            return marker;
-        }
+        let is_full = state.is_full();
         drop(state);
+        if is_full {
+            self.sweep();
+        }
+        marker
+    }
+
+    fn next(&self, state: &State<M>, make: impl FnOnce(Arc<Timeline>, u64) -> M) -> (u64, Arc<M>) {
+        let value = self.core.recorded.load(Ordering::Relaxed) + 1;
+        self.core.recorded.store(value, Ordering::Release);
+        (value, Arc::new(make(state.timeline.clone(), value)))
+    }
+
+    #[cold]
+    fn sweep(&self) {
         self.settle(u64::MAX);
         let mut state = lock(&self.state);
         state.sweep_at = (state.entries.len() * 2).max(FIRST_SWEEP);
-        drop(state);
-        marker
     }
 
     /// Adds a wait for `marker`, in front of its native call. `None` where the stream fails anyway,
@@ -272,11 +286,8 @@ impl<M: Recorded> Account<M> {
         &self,
         marker: &Arc<dyn MarkerImpl>,
         through_host: bool,
-    ) -> Option<Waiting<M>> {
+    ) -> Option<Waiting<'_, M>> {
         let place = M::place_of(&**marker);
-        let fails = place
-            .as_ref()
-            .is_some_and(|(account, value)| account.fails_in_front_of(*value));
         let mut state = lock(&self.state);
         if state.ends_after.is_some() {
             // What `place` holds is dropped without the lock.
@@ -292,8 +303,8 @@ impl<M: Recorded> Account<M> {
         });
         state.entries.push_back(Entry::Wait(wait.clone()));
         let after = self.core.recorded.load(Ordering::Relaxed);
-        state.ends_after = fails.then_some(after);
         Some(Waiting {
+            account: self,
             wait,
             number,
             after,
@@ -301,7 +312,7 @@ impl<M: Recorded> Account<M> {
     }
 
     /// Takes back a wait whose native call was refused.
-    pub(super) fn take_back(&self, wait: Waiting<M>) {
+    pub(super) fn take_back(&self, wait: Waiting<'_, M>) {
         let mut state = lock(&self.state);
         let at = wait.number.checked_sub(state.first);
         let entry = at.and_then(|at| state.entries.get_mut(at as usize));
@@ -425,11 +436,26 @@ impl<M: Recorded> Account<M> {
     }
 }
 
-impl<M: Recorded> Waiting<M> {
-    /// `at` is the event of a native marker in front of its native call.
+impl<M: Recorded> Waiting<'_, M> {
+    /// The native call was accepted. `at` is the event of a native marker in front of it.
+    ///
+    /// Now and then it looks at what may be over, as [`record`](Account::record) does.
     pub(super) fn submitted(self, at: M::Event) {
         let unused = self.wait.at.set(at);
         debug_assert!(unused.is_ok(), "submitted once");
+        let place = self.wait.place.as_ref();
+        let fails = place.is_some_and(|(account, value)| account.fails_in_front_of(*value));
+        let mut state = lock(&self.account.state);
+        // A walk may have taken it off meanwhile.
+        if fails && self.number >= state.first {
+            let other = state.ends_after.unwrap_or(u64::MAX);
+            state.ends_after = Some(other.min(self.after));
+        }
+        let is_full = state.is_full();
+        drop(state);
+        if is_full {
+            self.account.sweep();
+        }
     }
 }
 
@@ -462,6 +488,11 @@ impl<M: Recorded> Wait<M> {
 }
 
 impl<M: Recorded> State<M> {
+    /// Whether it is time for a [`sweep`](Account::sweep).
+    fn is_full(&self) -> bool {
+        self.entries.len() >= self.sweep_at
+    }
+
     /// Fails the timeline, and gives the entries that fail with it.
     fn fail(&mut self, cause: &Cause, lost: bool) -> (Wake, VecDeque<Entry<M>>) {
         let gone = std::mem::take(&mut self.entries);
@@ -549,17 +580,27 @@ mod loom_tests {
         Account::new(stream_core())
     }
 
-    fn record(account: &Arc<Account<Fake>>, says: &Says) -> Arc<Fake> {
-        account.record(|timeline, value| Fake {
-            point: Point {
-                timeline,
-                value,
-                at: Place::caller(),
-                timing: false,
-            },
+    fn fake(
+        account: &Arc<Account<Fake>>,
+        says: &Says,
+        timeline: Arc<Timeline>,
+        value: u64,
+    ) -> Fake {
+        let point = Point {
+            timeline,
+            value,
+            at: Place::caller(),
+            timing: false,
+        };
+        Fake {
+            point,
             account: account.clone(),
             says: says.clone(),
-        })
+        }
+    }
+
+    fn record(account: &Arc<Account<Fake>>, says: &Says) -> Arc<Fake> {
+        account.record(|timeline, value| fake(account, says, timeline, value))
     }
 
     /// The texts of the causes, or none where it is complete.
@@ -644,6 +685,43 @@ mod loom_tests {
             };
             down.take_back(wait);
             assert!(recording.join().unwrap().query().unwrap());
+        });
+    }
+
+    /// A wait for a marker that is known to fail, but has not failed yet.
+    #[test]
+    fn a_wait_for_a_failure_that_is_taken_back_leaves_later_waits_and_failures() {
+        loom::model(|| {
+            let (up, down) = (account(), account());
+            up.end(Says::new(PENDING), Cause::new("x"));
+            let failing: Arc<dyn MarkerImpl> = record(&up, &Says::new(PENDING));
+            let wait = down.wait(&failing, false).expect("it has not failed");
+            let other = {
+                let down = down.clone();
+                thread::spawn(move || {
+                    let marker: Arc<dyn MarkerImpl> = record(&account(), &Says::new(COMPLETE));
+                    let wait = down.wait(&marker, false);
+                    wait.expect("nothing fails").submitted(Says::new(COMPLETE));
+                })
+            };
+            down.take_back(wait);
+            other.join().unwrap();
+            down.end(Says::new(COMPLETE), Cause::new("y"));
+            let behind = record(&down, &Says::new(COMPLETE));
+            assert_eq!(failure(&behind).as_deref(), Some("y"));
+        });
+    }
+
+    #[test]
+    fn complete_waits_do_not_pile_up_where_nobody_records() {
+        loom::model(|| {
+            let (up, down) = (account(), account());
+            let marker: Arc<dyn MarkerImpl> = record(&up, &Says::new(COMPLETE));
+            for _ in 0..FIRST_SWEEP {
+                let wait = down.wait(&marker, false).expect("nothing fails");
+                wait.submitted(Says::new(COMPLETE));
+            }
+            assert!(down.is_settled());
         });
     }
 
