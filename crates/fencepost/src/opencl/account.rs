@@ -39,6 +39,10 @@
 //! accepted. Waits and failures that come while it is set are dropped, so a wait that is taken back
 //! must never have set it.
 //!
+//! *Invariant: a record that the driver refused is on a timeline that has failed.* It has no event,
+//! so nothing else would ever tell of it. Whether the timeline has failed is seen under the lock
+//! under which the marker gets it: another thread may start a new one at any time.
+//!
 //! *Invariant: no lock is held across a call that may run code of the driver, of the caller, or of
 //! another account.* A callback may run inside of any call of the driver, on any thread. A walk
 //! copies the front entry under the lock, asks without it, and takes the entry off only if it is
@@ -264,6 +268,18 @@ impl<M: Recorded> Account<M> {
             self.sweep();
         }
         marker
+    }
+
+    /// The marker of a record that the driver refused: where the stream has failed, so has the
+    /// marker. `None` where it has not. `make` is as in [`record`](Account::record).
+    #[cold]
+    pub(super) fn record_refused(
+        &self,
+        make: impl FnOnce(Arc<Timeline>, u64) -> M,
+    ) -> Option<Arc<M>> {
+        let state = lock(&self.state);
+        let has_failed = state.timeline.has_failed();
+        has_failed.then(|| self.next(&state, make).1)
     }
 
     fn next(&self, state: &State<M>, make: impl FnOnce(Arc<Timeline>, u64) -> M) -> (u64, Arc<M>) {
@@ -739,6 +755,27 @@ mod loom_tests {
             let marker = recording.join().unwrap();
             let is_of_now = Arc::ptr_eq(&marker.point.timeline, &account.timeline());
             assert_eq!(marker.query().is_ok(), is_of_now);
+            assert!(record(&account, &Says::new(COMPLETE)).query().unwrap());
+        });
+    }
+
+    /// The driver may refuse a record on a stream that has failed, and tells nothing of it.
+    #[test]
+    fn a_refused_record_has_failed_whoever_clears_the_error() {
+        loom::model(|| {
+            let account = account();
+            account.fail(&Cause::new("x"), false);
+            let clearing = {
+                let account = account.clone();
+                thread::spawn(move || account.start_new_epoch())
+            };
+            let nothing = Says::new(PENDING);
+            let refused =
+                account.record_refused(|timeline, value| fake(&account, &nothing, timeline, value));
+            clearing.join().unwrap();
+            if let Some(marker) = refused {
+                assert_eq!(failure(&marker).as_deref(), Some("x"));
+            }
             assert!(record(&account, &Says::new(COMPLETE)).query().unwrap());
         });
     }

@@ -195,14 +195,7 @@ impl StreamImpl for ClStream {
         if timing && self.properties & PROFILING == 0 {
             return Err(no_profiling(&self.core));
         }
-        let event = match self.mark_native() {
-            Ok(event) => Some(event),
-            Err(fault) => {
-                self.refused(fault)?;
-                None
-            }
-        };
-        let marker = self.account.record(|timeline, value| {
+        let make = |event, timeline, value| {
             let point = Point {
                 timeline,
                 value,
@@ -210,8 +203,15 @@ impl StreamImpl for ClStream {
                 timing,
             };
             self.marker(event, point)
-        });
-        Ok(marker)
+        };
+        let account = &self.account;
+        match self.mark_native() {
+            Ok(event) => Ok(account.record(|timeline, value| make(Some(event), timeline, value))),
+            Err(fault) => {
+                let marker = account.record_refused(|timeline, value| make(None, timeline, value));
+                Ok(marker.ok_or_else(|| self.context.failed(fault))?)
+            }
+        }
     }
 
     fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
