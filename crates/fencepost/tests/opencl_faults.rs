@@ -74,6 +74,8 @@ fn a_refused_record_leaves_the_event_as_it_was() {
                 control.fail_call(call, 1, code);
                 is_refusal(&event.record(&stream).unwrap_err(), call, code);
                 assert!(event.query().unwrap(), "it holds the marker from before");
+                // A marker whose flush was refused is pending until the next flush.
+                stream.synchronize_timeout(PATIENCE).unwrap();
             }
             are_released(control, owned);
         }
