@@ -415,4 +415,19 @@ impl<S: ?Sized> Streams<S> {
         let list = lock(&self.0);
         list.streams.iter().filter_map(Weak::upgrade).collect()
     }
+
+    /// The stream that `is` says, if one is alive; else `stream`, which is added.
+    #[cfg(feature = "opencl")]
+    pub(crate) fn find_or_add(&self, stream: Arc<S>, is: impl Fn(&S) -> bool) -> Arc<S> {
+        let mut list = lock(&self.0);
+        let alive: Vec<_> = list.streams.iter().filter_map(Weak::upgrade).collect();
+        let known = alive.iter().find(|known| is(known)).cloned();
+        if known.is_none() {
+            list.streams.push(Arc::downgrade(&stream));
+        }
+        drop(list);
+        // Any of these may be the last owner, and a stream's drop may call the driver.
+        drop(alive);
+        known.unwrap_or(stream)
+    }
 }

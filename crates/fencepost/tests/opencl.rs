@@ -4,7 +4,10 @@
 //! Without a device, tests that need one count as skipped.
 #![cfg(all(feature = "opencl", not(loom)))]
 
-use std::{sync::mpsc, time::Duration};
+use std::{
+    sync::{Barrier, mpsc},
+    time::Duration,
+};
 
 use fencepost::{
     Backend, Device, Error, Event, Gate, Stream, opencl,
@@ -189,6 +192,28 @@ fn a_queue_of_the_callers_is_a_stream() {
     let end = ours.record_timed().unwrap();
     end.synchronize_timeout(PATIENCE).unwrap();
     assert!(!start.elapsed(&end).unwrap().is_negative());
+}
+
+#[test]
+fn a_queue_that_two_threads_wrap_is_one_stream() {
+    let Some(device) = device() else { return };
+    let queue = testing::opencl::queue(&device, PROFILING).unwrap() as usize;
+    let (start, end) = (Barrier::new(2), Barrier::new(2));
+    let wrap = || {
+        start.wait();
+        // SAFETY: the queue is never released.
+        let stream = unsafe { opencl::stream_from_raw(queue as *mut _) }.unwrap();
+        // The stream of either thread is alive until both have one.
+        end.wait();
+        stream
+    };
+    for _ in 0..2000 {
+        let (one, other) = std::thread::scope(|scope| {
+            let other = scope.spawn(wrap);
+            (wrap(), other.join().unwrap())
+        });
+        assert_eq!(one, other);
+    }
 }
 
 #[test]

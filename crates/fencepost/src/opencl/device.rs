@@ -226,8 +226,9 @@ impl ClDevice {
         // releases it, so that its handle names no other queue while the stream is known.
         unsafe { context.loader.retain_queue(queue) }?;
         let stream = ClStream::new(self.core.clone(), context, queue, properties);
-        self.streams.add(&stream);
-        Ok(stream)
+        // Another thread may have wrapped it meanwhile: then `stream` goes.
+        let is_it = |known: &ClStream| known.queue == queue;
+        Ok(self.streams.find_or_add(stream, is_it))
     }
 
     fn make_stream(&self) -> Result<Arc<ClStream>> {
