@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{
     account::{Answer, Native},
-    fault::{Fault, Status, name},
+    fault::{Fault, Status, failed_work},
     loader::{EventHandle, Loader, ask},
 };
 use crate::{
@@ -140,10 +140,7 @@ impl Native for ClEvent {
         let answer = match self.events.status(self.raw) {
             Ok(COMPLETE) => Answer::Complete,
             Ok(status) if status > COMPLETE => return Answer::Pending,
-            Ok(status) => Answer::Failed(Cause::new(format!(
-                "work of the stream ended with {status}, {}",
-                name(status)
-            ))),
+            Ok(status) => Answer::Failed(Cause::new(failed_work(status))),
             Err(fault) => Answer::Failed(Cause::new(fault.to_string())),
         };
         self.is_over.store(true, Ordering::Relaxed);
