@@ -170,10 +170,9 @@ fn also(report: &Report, device: &Opened) -> String {
 /// A platform without what its driver was built with, as the end of a sentence: PoCL adds that to
 /// its version.
 fn brief(platform: &str) -> String {
-    let version = platform.split([',', ')']).next().unwrap_or(platform);
-    match version.split_once("  ") {
-        Some((version, _)) => format!("; {version})"),
-        None if version.len() < platform.len() => format!("; {version})"),
+    let ends = ["  ", ", "].map(|end| platform.find(end));
+    match ends.into_iter().flatten().min() {
+        Some(end) => format!("; {})", &platform[..end]),
         None => format!("; {platform}"),
     }
 }
@@ -302,7 +301,7 @@ mod tests {
                 "; A (OpenCL 3.0 A 1.2)",
             ),
             ("A (OpenCL 3.0 A 1.2, SPIR)", "; A (OpenCL 3.0 A 1.2)"),
-            ("A (OpenCL 3.1 LINUX)", "; A (OpenCL 3.1 LINUX)"),
+            ("A(R) B (OpenCL 3.1 LINUX)", "; A(R) B (OpenCL 3.1 LINUX)"),
             (
                 "a platform without a version",
                 "; a platform without a version",
