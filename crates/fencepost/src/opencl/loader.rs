@@ -348,6 +348,10 @@ impl Loader {
         let mut count = 0;
         // SAFETY: `count` is a u32, and there is no room for a platform.
         unsafe { self.platforms(0, std::ptr::null_mut(), &raw mut count) }?;
+        // No room is an error with a place for platforms.
+        if count == 0 {
+            return Ok(Vec::new());
+        }
         let mut platforms = vec![PlatformHandle::NULL; count as usize];
         // SAFETY: there is room for `count` platforms.
         unsafe { self.platforms(count, platforms.as_mut_ptr(), &raw mut count) }?;
@@ -362,6 +366,9 @@ impl Loader {
         match unsafe { self.devices(platform, ALL, 0, std::ptr::null_mut(), &raw mut count) } {
             Err(fault) if fault.code() == Some(DEVICE_NOT_FOUND) => return Ok(Vec::new()),
             asked => asked?,
+        }
+        if count == 0 {
+            return Ok(Vec::new());
         }
         let mut devices = vec![DeviceHandle::NULL; count as usize];
         // SAFETY: as above, with room for `count` devices.
