@@ -248,6 +248,45 @@ fn no_event_is_left_behind() {
     });
 }
 
+#[test]
+fn an_event_is_kept_while_the_driver_does_not_say_that_it_is_over() {
+    with_faults(|device, control| {
+        let stream = device.new_stream().unwrap();
+        let gate = work::gate(&stream).unwrap();
+        let owned = control.owned_events();
+        control.fail_calls_from("clGetEventInfo", 1, OUT_OF_RESOURCES);
+        let marker = stream.record().unwrap();
+        assert!(marker.query().is_err());
+        drop((marker, stream));
+        assert!(control.owned_events() > owned, "it was pending");
+        control.clear_faults();
+        gate.open();
+    });
+}
+
+#[test]
+fn a_device_that_cannot_be_opened_leaves_no_context_for_each_try() {
+    let Some(control) = faults() else { return };
+    common::in_a_process_of_its_own(|| {
+        let call = "clCreateCommandQueueWithProperties";
+        let before = control.calls("clCreateContext");
+        for _ in 0..10 {
+            control.fail_call(call, 1, OUT_OF_HOST_MEMORY);
+            let error = Device::open("opencl:0").unwrap_err();
+            is_refusal(&error, call, OUT_OF_HOST_MEMORY);
+        }
+        let device = Device::open("opencl:0").unwrap();
+        assert_eq!(control.calls("clCreateContext") - before, 1);
+        assert_eq!(device, Device::open("opencl:0").unwrap());
+        let stream = device.new_stream().unwrap();
+        stream
+            .record()
+            .unwrap()
+            .synchronize_timeout(PATIENCE)
+            .unwrap();
+    });
+}
+
 /// What a new process that may not find a device says of `opencl:0`.
 fn said_in_a_child(prepare: impl FnOnce(&mut std::process::Command)) -> String {
     let mut child = common::child(&common::test_name());

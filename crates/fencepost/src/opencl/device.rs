@@ -41,27 +41,43 @@ pub(crate) fn is_hardware() -> bool {
     first.is_some_and(|device| !loader.is_forked() && loader.is_hardware(*device))
 }
 
-/// Every device that was opened or wrapped, with its context. They are never forgotten.
-static DEVICES: Mutex<Vec<(&'static Context, DeviceRef)>> = Mutex::new(Vec::new());
+/// Every context that was made or wrapped, with its device once that could be made. They are never
+/// forgotten: a device that could not be made is made in the same context by the next try.
+static DEVICES: Mutex<Vec<(&'static Context, Option<DeviceRef>)>> = Mutex::new(Vec::new());
 
-/// The known device that `is` says.
-fn known(is: impl Fn(&Context) -> bool) -> Option<DeviceRef> {
+/// The known context that `is` says, with its device.
+fn known(is: impl Fn(&Context) -> bool) -> Option<(&'static Context, Option<DeviceRef>)> {
     let devices = lock(&DEVICES);
-    let known = devices.iter().find(|(context, _)| is(context));
-    known.map(|(_, device)| device.clone())
+    devices.iter().find(|(context, _)| is(context)).cloned()
 }
 
-/// Makes a device in `context` known, unless one that `is` says has become known meanwhile.
-fn learn(context: &'static Context, is: impl Fn(&Context) -> bool) -> Result<DeviceRef> {
+/// Makes a context known, unless one that `is` says has become known meanwhile: then that one is
+/// the result, and the caller's is released.
+fn learn(context: &'static Context, is: impl Fn(&Context) -> bool) -> &'static Context {
+    let mut devices = lock(&DEVICES);
+    let first = devices.iter().find(|(context, _)| is(context));
+    let Some(first) = first.map(|(context, _)| *context) else {
+        devices.push((context, None));
+        drop(devices);
+        leave_at_exit(context);
+        return context;
+    };
+    drop(devices);
+    // SAFETY: ours, and nothing was made in it.
+    let _ = unsafe { context.loader.release_context(context.raw) };
+    first
+}
+
+/// The device in a known context.
+fn device_in(context: &'static Context) -> Result<DeviceRef> {
     let made = DeviceRef::new(new_device(context)?);
     let mut devices = lock(&DEVICES);
-    if let Some((_, first)) = devices.iter().find(|(context, _)| is(context)) {
-        return Ok(first.clone());
-    }
-    devices.push((context, made.clone()));
+    let known = devices
+        .iter_mut()
+        .find(|(known, _)| std::ptr::eq(*known, context));
+    let first = known.map(|(_, device)| device.get_or_insert_with(|| made.clone()).clone());
     drop(devices);
-    leave_at_exit(context);
-    Ok(made)
+    Ok(first.unwrap_or(made))
 }
 
 /// The device of this index, in a context of its own; the same one each time.
@@ -69,8 +85,10 @@ pub(crate) fn open(index: usize) -> Result<DeviceRef> {
     let name = format!("opencl:{index}");
     let loader = Loader::to_call(&name)?;
     let is_it = |context: &Context| context.name == name;
-    if let Some(device) = known(is_it) {
-        return Ok(device);
+    match known(is_it) {
+        Some((_, Some(device))) => return Ok(device),
+        Some((context, None)) => return device_in(context),
+        None => {}
     }
     let Some(device) = loader.found.get(index).copied() else {
         return Err(Error::Unavailable {
@@ -79,7 +97,8 @@ pub(crate) fn open(index: usize) -> Result<DeviceRef> {
         });
     };
     let raw = new_context(loader, device).map_err(|fault| fault.error(&name))?;
-    learn(Context::new(loader, raw, device, name.clone()), is_it)
+    let context = Context::new(loader, raw, device, name.clone());
+    device_in(learn(context, is_it))
 }
 
 /// See [`crate::opencl::device_from_raw`].
@@ -96,14 +115,16 @@ pub(super) unsafe fn device_from_raw(
     }
     let (raw, device) = (ContextHandle(context), DeviceHandle(device));
     let is_it = |known: &Context| known.raw == raw && known.device == device;
-    if let Some(device) = known(is_it) {
-        return Ok(device);
+    match known(is_it) {
+        Some((_, Some(device))) => return Ok(device),
+        Some((context, None)) => return device_in(context),
+        None => {}
     }
     // SAFETY: the context is alive, as the caller promises. From here on we keep it alive, so its
     // handle names no other one later.
     unsafe { loader.retain_context(raw) }.map_err(|fault| fault.error("opencl"))?;
     let name = format!("opencl (context {context:p})");
-    learn(Context::new(loader, raw, device, name), is_it)
+    device_in(learn(Context::new(loader, raw, device, name), is_it))
 }
 
 /// See [`crate::opencl::stream_from_raw`].

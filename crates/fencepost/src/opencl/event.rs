@@ -69,9 +69,9 @@ impl Events {
         Ok(status)
     }
 
-    /// Whether the command of an event is over, for good or ill.
+    /// Whether the command of an event is known to be over, for good or ill.
     fn is_over(&self, event: EventHandle) -> bool {
-        !matches!(self.status(event), Ok(status) if status > COMPLETE)
+        matches!(self.status(event), Ok(status) if status <= COMPLETE)
     }
 
     /// An error is dropped: the caller could do nothing about it.
@@ -141,7 +141,8 @@ impl Native for ClEvent {
             Ok(COMPLETE) => Answer::Complete,
             Ok(status) if status > COMPLETE => return Answer::Pending,
             Ok(status) => Answer::Failed(Cause::new(failed_work(status))),
-            Err(fault) => Answer::Failed(Cause::new(fault.to_string())),
+            // Its command may be pending.
+            Err(fault) => return Answer::Failed(Cause::new(fault.to_string())),
         };
         self.is_over.store(true, Ordering::Relaxed);
         answer

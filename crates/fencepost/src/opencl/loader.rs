@@ -155,6 +155,7 @@ table! {
         (properties: *const isize, count: u32, devices: *const DeviceHandle,
          callback: Option<ContextCallback>, data: *mut c_void, code: *mut Status) -> *mut c_void;
     retain_context = "clRetainContext" (context: ContextHandle) -> Status;
+    release_context = "clReleaseContext" (context: ContextHandle) -> Status;
     create_queue = "clCreateCommandQueueWithProperties"
         (context: ContextHandle, device: DeviceHandle, properties: *const u64, code: *mut Status)
         -> *mut c_void;
