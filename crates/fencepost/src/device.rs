@@ -83,6 +83,7 @@ impl Device {
     /// # References
     /// - [`cuDevicePrimaryCtxRetain`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__PRIMARY__CTX.html)
     /// - [`vkCreateDevice`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkCreateDevice.html)
+    /// - [`clCreateContext`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clCreateContext)
     /// - [`MTLCreateSystemDefaultDevice`](https://developer.apple.com/documentation/metal/mtlcreatesystemdefaultdevice())
     ///
     /// ```
@@ -125,10 +126,10 @@ impl Device {
     }
 
     /// Opens the device that the environment variable `FENCEPOST_DEVICE` names. If that is unset or
-    /// empty, opens the first device of Metal, CUDA or Vulkan, in this order; where there is none,
-    /// the host.
+    /// empty, opens the first device of Metal, CUDA, Vulkan or OpenCL, in this order; where there
+    /// is none, the host.
     ///
-    /// A Vulkan driver that computes on the processor is opened only by name.
+    /// A driver of Vulkan or OpenCL that computes on the processor is opened only by name.
     ///
     /// # Errors
     /// Those of [`open`](Device::open), for the name in `FENCEPOST_DEVICE` or for the device found.
@@ -159,15 +160,17 @@ impl Device {
 
     /// Every backend with its devices, or why it has none. Opens none of them.
     ///
-    /// It initialises the drivers of Metal and Vulkan where they are there, so that processes
-    /// forked later cannot use them. That of CUDA it initialises only where NVIDIA's management
-    /// library (NVML) cannot tell: where that is missing, where a GPU is split (MIG), or where
-    /// `CUDA_VISIBLE_DEVICES` holds more than indices and UUIDs of GPUs.
+    /// It initialises the drivers of Metal, Vulkan and OpenCL where they are there, so that
+    /// processes forked later cannot use them. That of CUDA it initialises only where NVIDIA's
+    /// management library (NVML) cannot tell: where that is missing, where a GPU is split (MIG), or
+    /// where `CUDA_VISIBLE_DEVICES` holds more than indices and UUIDs of GPUs. wgpu is not listed:
+    /// its devices are the caller's.
     ///
     /// # References
     /// - [`nvmlDeviceGetCount_v2`](https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html),
     ///   or [`cuDeviceGetCount`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__DEVICE.html)
     /// - [`vkEnumeratePhysicalDevices`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkEnumeratePhysicalDevices.html)
+    /// - [`clGetDeviceIDs`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clGetDeviceIDs)
     /// - [`MTLCopyAllDevices`](https://developer.apple.com/documentation/metal/mtlcopyalldevices())
     ///
     /// ```
@@ -290,12 +293,14 @@ impl Device {
     /// | host | the clock itself | exact |
     /// | Vulkan | the device's clock, by calibrated timestamps | half a call: on an H200 2.7 µs |
     /// | CUDA, and Vulkan without calibrated timestamps (SwiftShader) | a stamp on a stream of its own | half a round trip: on an H200 4 µs at best |
+    /// | OpenCL | the device's timer (`clGetDeviceAndHostTimer`), where it counts on the clock of profiling | half a call |
+    /// | OpenCL without such a timer (PoCL), and wgpu | a stamp on a stream of its own | half a round trip |
     /// | Metal | the host's time base, on which `GPUEndTime` is | half a call |
     ///
     /// It reads eight times, between two reads of the host's clock each, and the closest one
     /// counts. It blocks for that long: some 50 to 100 µs on an H200. On CUDA it waits for its own
-    /// stream alone. On Vulkan without calibrated timestamps it waits for what was submitted to its
-    /// hardware queue before.
+    /// stream alone. On Vulkan without calibrated timestamps, and on wgpu, it waits for what was
+    /// submitted to its hardware queue before.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a device without timestamps; [`Error::Timeout`] where no stamp
@@ -305,6 +310,7 @@ impl Device {
     /// # References
     /// - [`cuEventRecord`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
     /// - [`vkGetCalibratedTimestampsKHR`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkGetCalibratedTimestampsKHR.html)
+    /// - [`clGetDeviceAndHostTimer`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clGetDeviceAndHostTimer)
     /// - [`MTLDevice.sampleTimestamps`](https://developer.apple.com/documentation/metal/mtldevice/sampletimestamps())
     /// - host: [`std::time::Instant`]
     ///

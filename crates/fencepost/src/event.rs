@@ -109,6 +109,7 @@ impl Event {
     /// - [`vkQueueSubmit2`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkQueueSubmit2.html)
     /// - [`clEnqueueMarkerWithWaitList`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clEnqueueMarkerWithWaitList)
     /// - [`encodeSignalEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodesignalevent(_:value:))
+    /// - wgpu: [`Queue::submit`](https://docs.rs/wgpu/30.0.2/wgpu/struct.Queue.html#method.submit)
     /// - host: the stream's queue
     ///
     /// ```
@@ -231,6 +232,7 @@ impl Event {
     /// - [`encodeWaitForEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodewaitforevent(_:value:))
     /// - [`vkQueueSubmit2`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkQueueSubmit2.html)
     /// - [`clEnqueueBarrierWithWaitList`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clEnqueueBarrierWithWaitList)
+    /// - wgpu: none within a device, whose queue keeps the order
     /// - host: the stream's queue parks, and no thread blocks
     ///
     /// ```

@@ -103,8 +103,8 @@ impl Gate {
     /// Never blocks, and makes no call of the driver.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] on CUDA on Windows, where holding a stream was never tried;
-    /// [`Error::Forked`].
+    /// [`Error::Unsupported`] on CUDA on Windows, where holding a stream was never tried, and on
+    /// wgpu, whose queue cannot be held; [`Error::Forked`].
     ///
     /// ```
     /// let device = fencepost::Device::open("host")?;
@@ -170,6 +170,7 @@ impl Gate {
     /// - [`cuStreamWaitValue32`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEMOP.html)
     /// - a [timeline semaphore](https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreTypeCreateInfo.html)
     ///   of its own for each wait
+    /// - [`clCreateUserEvent`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clCreateUserEvent)
     /// - [`encodeWaitForEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodewaitforevent(_:value:))
     /// - host: memory, no thread
     ///

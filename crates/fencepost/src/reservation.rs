@@ -16,10 +16,11 @@ use crate::{
 /// [`Error::NotSubmitted`](crate::Error::NotSubmitted) instead of a hang. If the reservation is
 /// dropped without that call, its marker is [`Error::Abandoned`](crate::Error::Abandoned).
 ///
-/// Made by `vulkan::reserve`, `metal::record_into`, `metal::record_end` and `wgpu30::record_into`.
-/// Reservations may be submitted in any order: each has a native event of its own. So their markers
-/// belong to no [`Stream`](crate::Stream), and a stream that waits for one always does so on the
-/// device.
+/// Made by `vulkan::reserve`, `metal::record_into`, `metal::record_end`, `wgpu30::reserve`,
+/// `wgpu30::record_into` and `wgpu30::PassTimes`. Reservations may be submitted in any order: each
+/// has a native event or a counter of its own. So their markers belong to no
+/// [`Stream`](crate::Stream). On Vulkan and Metal a stream that waits for one always does so on the
+/// device; on wgpu the order of the queue suffices.
 ///
 /// ```no_run
 /// # fn submit() {}

@@ -532,6 +532,7 @@ impl Device {
     ///   with `CU_STREAM_NON_BLOCKING`
     /// - [`vkCreateSemaphore`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkCreateSemaphore.html),
     ///   a timeline on one of the device's queues
+    /// - [`clCreateCommandQueueWithProperties`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clCreateCommandQueueWithProperties)
     /// - [`makeCommandQueue`](https://developer.apple.com/documentation/metal/mtldevice/makecommandqueue())
     /// - host: memory, no thread
     ///
