@@ -3,8 +3,8 @@
 //!
 //! Implementations differ in what they tell of a failure (the table at the head of
 //! [`opencl`](crate::opencl)): one calls complete what never ran, one calls no callback, and they
-//! disagree on what a failure spreads to. So the driver is believed about one event at a time, and
-//! what follows from a failure is worked out here.
+//! disagree on what a failure spreads to. So a status counts for the event that has it, and for no
+//! other; what follows from a failure is worked out here.
 //!
 //! # The protocol
 //!
@@ -30,7 +30,7 @@
 //! *Invariant: an entry is in front of those of every call that begins after its own call has
 //! returned.* A record adds its entry behind its native call, with the value under the same lock,
 //! so the entries of two threads that record at the same time may be in either order; each is
-//! believed by its own event, so either is right. A wait adds its entry in front of its native
+//! judged by its own event, so either is right. A wait adds its entry in front of its native
 //! call, and takes it back if that is refused: what any thread submits behind the native wait finds
 //! the entry in front of it.
 //!

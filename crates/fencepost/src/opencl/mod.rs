@@ -2,15 +2,16 @@
 //!
 //! With the feature `opencl`, [`Device::open`]`("opencl:0")` gives the first device of the first
 //! platform, in a context of its own. Numbers go on from platform to platform, in the order of the
-//! system's loader; [`platform`] tells which one a device is of. A queue of the caller, wrapped by
-//! [`stream_from_raw`], belongs to a [`Device`] of its context; more streams of that context are
-//! made by that device.
+//! system's loader; [`platform`] names the platform of a device. [`stream_from_raw`] wraps a queue
+//! of the caller's. Its [`device`](Stream::device) stands for the queue's context and makes more
+//! streams of it.
 //!
 //! # What to know of OpenCL's events
-//! - Every stream of ours is an in-order queue with profiling. A queue of the caller's without
+//! - Every stream that this library makes is an in-order queue with profiling. A queue without
 //!   `CL_QUEUE_PROFILING_ENABLE` has no times: a timed record there is [`Error::Unsupported`].
 //! - Every record makes a `cl_event` (`clEnqueueMarkerWithWaitList`) and submits it (`clFlush`).
-//!   OpenCL cannot record an event again. A record never waits for the device by our doing.
+//!   OpenCL cannot record an event again. Nothing in a record waits for the device, unless the
+//!   driver does.
 //! - A marker's time is `CL_PROFILING_COMMAND_END`. By the specification a marker may start before
 //!   what is in front of it has ended, so its start proves nothing. On PoCL and Intel's runtime for
 //!   CPUs, the two are 0.1 to 2 µs apart.
@@ -18,30 +19,31 @@
 //!   device, goes through the host: a user event holds the queue until the host has seen the marker
 //!   complete.
 //! - A wait makes a barrier, and a marker in front of it.
-//! - Drivers say little of work that fails: an event's status is negative, where it is told at all.
-//!   Intel's CPU runtime calls complete what a failure has kept from running, so that nobody can
-//!   tell. Elsewhere a failure is seen where a marker was recorded behind the work before it
-//!   failed. It then sticks to the stream, and reaches whoever waits by this library's own account.
+//! - Drivers say little of work that fails: an event has a negative status at best. Intel's CPU
+//!   runtime calls complete what a failure has kept from running, so such a failure is not seen.
+//!   Elsewhere a failure is seen if a marker was recorded behind the work before it failed. The
+//!   failure then sticks to the stream. This library passes it on to whoever waits, not the driver.
 //! - On a queue of the caller's that runs out of order, a marker is complete once everything
 //!   submitted before it is, and later work does not wait for it: [`Stream::wait`] for a marker of
 //!   the same stream is a barrier there. A driver may list all that is pending for each such
 //!   marker: then the cost of a record grows with what is pending.
 //!
 //! # What implementations do
-//! The tests named here run on PoCL 3.1. Intel's CPU runtime 2026.2 was run by hand, with the whole
-//! suite. Of NVIDIA's driver 580 on an H200 only bare calls were: this backend has not run there.
+//! The tests named here run on PoCL 3.1. The whole conformance suite was run by hand on Intel's CPU
+//! runtime 2026.2. This backend has not run on a GPU: what is said of NVIDIA's driver 580 was seen
+//! with bare calls on an H200.
 //!
 //! | what | PoCL | NVIDIA | Intel's CPU runtime | so | test |
 //! |---|---|---|---|---|---|
-//! | status of what waited for a failed event | -1 | that of the failed event | 0: complete, though it never ran | causes come from our account, never from a status | `a_failure_of_the_drivers_is_told_with_its_first_cause` |
-//! | a command fails whose event nobody holds | the process is ended | fails | fails | every command of ours has an event, which is held until it is over | `a_failure_of_the_drivers_is_told_with_its_first_cause` |
+//! | status of what waited for a failed event | -1 | that of the failed event | 0: complete, though it never ran | causes are worked out by this library, never taken from a status | `a_failure_of_the_drivers_is_told_with_its_first_cause` |
+//! | a command fails whose event nobody holds | ends the process | fails | fails | every command of this library's has an event, which is held until it is over | `a_failure_of_the_drivers_is_told_with_its_first_cause` |
 //! | callback of a failed event | never called | called | called | the watcher also asks | `a_failure_that_no_callback_tells_is_told` |
 //! | a failure spreads to | what is queued behind it then | wait lists | wait lists only | each marker's event is asked, in order | `a_failure_between_markers_is_not_passed_over` |
 //! | callbacks run on | a thread of the driver | a thread of the driver | the thread that sets the user event, or waits | a callback wakes the watcher, and does nothing else | `a_callback_may_use_every_call` |
-//! | clock of profiling | `CLOCK_MONOTONIC_RAW` | the GPU's | `CLOCK_MONOTONIC` | it is nobody's but the device's | `host_times_of_two_devices_are_in_order` |
-//! | `clGetDeviceAndHostTimer` | -59 | works | works | a stamp between two reads of the host where it fails, or counts on another clock | `a_host_time_lies_between_reads_of_the_hosts_clock` |
+//! | clock of profiling | `CLOCK_MONOTONIC_RAW` | the GPU's | `CLOCK_MONOTONIC` | it counts as a clock of the device's own | `host_times_of_two_devices_are_in_order` |
+//! | `clGetDeviceAndHostTimer` | -59 | works | works | a marker's time between two reads of the host's clock, where it fails or counts on another clock | `a_host_time_lies_between_reads_of_the_hosts_clock` |
 //! | `QUEUED`, `SUBMIT` of a marker | there | there | 0, with success | `END` alone is read, and 0 is an error | `a_marker_completes_and_has_a_time` |
-//! | out of order | really | in name only | really | nothing depends on it | `a_queue_that_runs_out_of_order_is_ordered_by_waits` |
+//! | a queue made to run out of order | does so | runs in order | does so | nothing depends on it | `a_queue_that_runs_out_of_order_is_ordered_by_waits` |
 #![allow(unsafe_code)]
 
 mod account;
@@ -74,7 +76,7 @@ use crate::{device::Device, error::Result, marker::Marker, stream::Stream};
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a null handle; [`Error::Backend`] where the driver refuses, as for a
-/// context that it knows to be released; [`Error::Unavailable`] without a loader or a driver;
+/// context that it finds to be invalid; [`Error::Unavailable`] without a loader or a driver;
 /// [`Error::Forked`].
 ///
 /// # References
@@ -107,7 +109,7 @@ pub unsafe fn device_from_raw(context: *mut c_void, device: *mut c_void) -> Resu
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a null handle, and for a queue on the device (`CL_QUEUE_ON_DEVICE`);
-/// [`Error::Backend`] for a handle that the driver knows to be invalid; [`Error::Unavailable`]
+/// [`Error::Backend`] for a handle that the driver finds to be invalid; [`Error::Unavailable`]
 /// without a loader or a driver; [`Error::Forked`].
 ///
 /// # References
@@ -157,7 +159,7 @@ pub fn stream_as_raw(stream: &Stream) -> Option<*mut c_void> {
 /// other backends, and of streams that had failed. It is alive while the marker is, and whoever
 /// retains it keeps it for longer.
 ///
-/// What waits for it does not learn of a failure that this library knows of: such an event
+/// A command that waits for it does not learn of a failure that this library knows of: the event
 /// completes all the same.
 ///
 /// ```no_run

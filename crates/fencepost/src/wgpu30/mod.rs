@@ -11,15 +11,16 @@
 //!   or by the caller. What was recorded into encoders and not submitted is not covered.
 //! - Recording is one `Queue::submit`. That calls the done callbacks that are due, on the thread
 //!   that records, as each submit of the caller's does.
-//! - Nobody needs to poll. On Vulkan and Metal, a semaphore or a shared event of this crate rides
-//!   along with each submit that marks, and a thread of this crate waits for that, so that it holds
+//! - Nobody needs to poll. On Vulkan and Metal, each submit that marks also signals a timeline
+//!   semaphore or a shared event of this crate. A thread of this crate waits for that, and so holds
 //!   no lock of wgpu's. On other backends that thread polls, without waiting, at growing pauses of
 //!   1 ms at most.
 //! - A stream waits for markers of the same device by the order of the queue. It waits on the
-//!   device for what the Vulkan backend has submitted to the same `VkDevice`, and did not hold for
-//!   the host. A host stream can wait for a marker of wgpu's. For any other pending marker, a wait
-//!   is [`Error::ForeignWait`]: wgpu chains its submits by binary semaphores, and one that waits
-//!   for a signal that is not submitted yet is invalid.
+//!   device for a marker of the Vulkan backend on the same `VkDevice`, unless that marker depends
+//!   on the host, as behind a [`Gate`](crate::Gate). A host stream can wait for a marker of wgpu's.
+//!   For any other pending marker, a wait is [`Error::ForeignWait`]: wgpu chains its submits by
+//!   binary semaphores, and one that waits for a signal that is not submitted yet is invalid. For
+//!   the same reason a gate on wgpu is [`Error::Unsupported`].
 //! - After `Device::destroy`, markers that are recorded fail, and earlier ones complete.
 //!
 //! # What wgpu does that one would not guess
@@ -27,15 +28,15 @@
 //!
 //! | wgpu | so here |
 //! |---|---|
-//! | A callback that panics unwinds out of `poll` or `submit`, and the others that are due then are dropped uncalled. | A panic in a submit or poll of this crate ends there; the panic hook has told of it. A mark whose callback is dropped by somebody else's panic is told all the same. |
-//! | `submit` calls the done callbacks that are due. | No lock is held then, so they may record and query. |
-//! | `poll` with a wait takes an index of another device, and says that its work is done. | Markers are of their device: [`Error::DeviceMismatch`]. |
+//! | A callback that panics unwinds out of `poll` or `submit`, and the others that are due then are dropped uncalled. | A panic in a submit or poll that this crate makes is caught; the panic hook has reported it. A marker whose callback another panic drops completes all the same. |
+//! | `submit` calls the done callbacks that are due. | This crate holds no lock then, so they may record and query. |
+//! | `poll` with a wait accepts a submission index of another device, and says that its work is done. | A marker belongs to its device; another one is [`Error::DeviceMismatch`]. |
 //! | `==` of two devices, or of two queues, compares numbers within an instance: the first ones of two instances are equal. | Native handles are compared. |
 //! | A query that nothing wrote resolves to 0, or to what it held before, without an error. | Its time is an error, never a number. |
 //! | The timestamp period is 1 also on devices without timestamps. | Timing there is [`Error::Unsupported`], and names the feature. |
-//! | A driver signals its own fence of a submit a moment after our semaphore in it. | A time that is not there yet is waited for, for a quarter of a second at most. |
+//! | A driver signals its own fence of a submit a moment after our semaphore in it. | Reading a time waits for it, for a quarter of a second at most. |
 //! | `poll` panics on a lost device; `submit` to a lost or destroyed one does nothing, without an error. | The markers fail, with the cause. |
-//! | What is recorded wrongly into an encoder is an error when that is finished. A submit that wgpu refuses calls the done callbacks of its encoders all the same. | A mark with a time fails, since its time is missing; one without is complete. |
+//! | What is recorded wrongly into an encoder is an error when that is finished. A submit that wgpu refuses calls the done callbacks of its encoders all the same. | A marker with a time fails, since its time is missing; one without is complete. |
 //! | Dropping the last owner of a queue waits until it is idle. | A thread of this crate does that. |
 //! | On Mesa's lavapipe each submit from the second on waits for the work before, since it waits for a binary semaphore. | Recording waits there too. |
 #![allow(unsafe_code)]
