@@ -10,15 +10,15 @@
 //! - Every stream that this library makes is an in-order queue with profiling. A queue without
 //!   `CL_QUEUE_PROFILING_ENABLE` has no times: a timed record there is [`Error::Unsupported`].
 //! - Every record makes a `cl_event` (`clEnqueueMarkerWithWaitList`) and submits it (`clFlush`).
-//!   OpenCL cannot record an event again. Nothing in a record waits for the device, unless the
-//!   driver does.
+//!   OpenCL cannot record an event again. A record waits for the device only if the driver does.
 //! - A marker's time is `CL_PROFILING_COMMAND_END`. By the specification a marker may start before
 //!   what is in front of it has ended, so its start proves nothing. On PoCL and Intel's runtime for
 //!   CPUs, the two are 0.1 to 2 µs apart.
 //! - An event belongs to one context. Waiting for a marker of another context, also of the same
 //!   device, goes through the host: a user event holds the queue until the host has seen the marker
 //!   complete.
-//! - A wait makes a barrier, and a marker in front of it.
+//! - Each [`Stream::wait`] submits a barrier (`clEnqueueBarrierWithWaitList`) and, in front of it, a
+//!   marker that tells when the work before the wait is over.
 //! - Drivers say little of work that fails: an event has a negative status at best. Intel's CPU
 //!   runtime calls complete what a failure has kept from running, so such a failure is not seen.
 //!   Elsewhere a failure is seen if a marker was recorded behind the work before it failed. The
