@@ -151,7 +151,7 @@ pub(super) unsafe fn stream_from_raw(queue: *mut c_void) -> Result<(Arc<ClStream
         return Err(Error::Unsupported {
             what: "a queue on the device (CL_QUEUE_ON_DEVICE)".into(),
             device: "opencl".into(),
-            remedy: "pass a queue on the host: kernels alone submit to the other kind".into(),
+            remedy: "pass a host queue: only kernels submit to a queue on the device".into(),
         });
     }
     let (context, device) = (context.map_err(failed)?, device.map_err(failed)?);
@@ -167,7 +167,7 @@ fn null_handle(of: &str) -> Error {
     Error::Unsupported {
         what: format!("a null handle in place of {of}"),
         device: "opencl".into(),
-        remedy: "pass a handle that a function of OpenCL gave".into(),
+        remedy: "pass a handle that a function of OpenCL returned".into(),
     }
 }
 

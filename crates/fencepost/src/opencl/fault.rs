@@ -156,7 +156,7 @@ pub(super) fn name(code: Status) -> &'static str {
     let name = named(&OF_RUN_TIME, -1).or_else(|| named(&OF_ARGUMENTS, -30));
     name.unwrap_or(match code {
         PLATFORM_NOT_FOUND => "CL_PLATFORM_NOT_FOUND_KHR",
-        -9999 => "an illegal access of a kernel to memory, as NVIDIA's driver tells it",
+        -9999 => "NVIDIA's code for a kernel's illegal access to memory",
         ..-1000 => "a code of an extension, or of the driver's vendor alone",
         _ => "a code that OpenCL does not name",
     })
@@ -177,8 +177,8 @@ fn remedy(code: Status) -> &'static str {
         -2 => "; the device is in use elsewhere, or was reset",
         -4 | -6 => "; free memory, or use fewer streams and events",
         -5 => {
-            "; free device memory; NVIDIA's driver also tells so of a kernel that faulted, after \
-               which the context is lost"
+            "; free device memory; NVIDIA's driver also returns this after a kernel that faulted, \
+               and the context is lost then"
         }
         -34 | -36 => {
             "; the context or queue was released while streams or markers of it were in use"

@@ -1,4 +1,4 @@
-//! A stream's counter: how its values ride along with submits, and are read and waited for.
+//! A stream's counter: how submits signal its values, and how these are read and waited for.
 //! `staging.rs` says which submit raises it.
 
 use std::{
@@ -126,7 +126,7 @@ impl Native {
         Err(self.gpu.lose(|| {
             Cause::new(
                 "wgpu's queue is empty, but the signal of a submit did not come: the submit failed \
-                 in the driver, as where memory runs out",
+                 in the driver, for example because memory ran out",
             )
         }))
     }

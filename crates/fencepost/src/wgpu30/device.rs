@@ -95,7 +95,7 @@ pub(crate) fn as_wgpu(device: &dyn DeviceImpl) -> Result<&WgpuDevice> {
         .ok_or_else(|| Error::Unsupported {
             what: "a call of wgpu".into(),
             device: device.core().name.clone(),
-            remedy: "take the device of a stream of fencepost::wgpu30".into(),
+            remedy: "pass the device of a stream that fencepost::wgpu30::stream gave".into(),
         })
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn stream_as_wgpu(stream: &dyn StreamImpl) -> Result<&WgpuStream> {
         .ok_or_else(|| Error::Unsupported {
             what: "a call of wgpu".into(),
             device: stream.core().device.name.clone(),
-            remedy: "use a stream of fencepost::wgpu30".into(),
+            remedy: "pass a stream that fencepost::wgpu30::stream gave".into(),
         })
 }
 
