@@ -1,4 +1,4 @@
-//! Shared events that ride along with wgpu's submits.
+//! Shared events that wgpu's submits signal.
 
 use objc2::{rc::Retained, runtime::ProtocolObject};
 use objc2_metal::{MTLDevice as _, MTLSharedEvent};

@@ -1,9 +1,9 @@
 //! wgpu 30: a stream on a `Device` and `Queue` of the caller's own.
 //!
-//! With the feature `wgpu30`, [`stream`] gives the [`Stream`] of a [`wgpu::Queue`]; its
-//! [`device`](Stream::device) has the events. The module has the major version in its name, since
-//! wgpu's types are in its interface. wgpu is re-exported here. It is built with its backends for
-//! Vulkan and Metal; whoever needs others enables them in a dependency of their own.
+//! With the feature `wgpu30`, [`stream`] gives the [`Stream`] of a [`wgpu::Queue`]; events are made
+//! on its [`device`](Stream::device). The module has the major version in its name, since wgpu's
+//! types are in its interface. wgpu is re-exported here. It is built with its backends for Vulkan
+//! and Metal; whoever needs others enables them in a dependency of their own.
 //!
 //! # What to know of wgpu's queue
 //! - A device has one queue. Streams of one device share its order, so what delays one delays the
@@ -34,9 +34,9 @@
 //! | `==` of two devices, or of two queues, compares numbers within an instance: the first ones of two instances are equal. | Native handles are compared. |
 //! | A query that nothing wrote resolves to 0, or to what it held before, without an error. | Its time is an error, never a number. |
 //! | The timestamp period is 1 also on devices without timestamps. | Timing there is [`Error::Unsupported`], and names the feature. |
-//! | A driver signals its own fence of a submit a moment after our semaphore in it. | Reading a time waits for it, for a quarter of a second at most. |
+//! | A driver may signal wgpu's fence of a submit a moment after this crate's semaphore of it. | Reading a time waits for it, for a quarter of a second at most. |
 //! | `poll` panics on a lost device; `submit` to a lost or destroyed one does nothing, without an error. | The markers fail, with the cause. |
-//! | What is recorded wrongly into an encoder is an error when that is finished. A submit that wgpu refuses calls the done callbacks of its encoders all the same. | A marker with a time fails, since its time is missing; one without is complete. |
+//! | An invalid command in an encoder is an error only when the encoder is finished. A submit that wgpu refuses calls the done callbacks of its encoders all the same. | A marker with a time fails, since its time is missing; one without is complete. |
 //! | Dropping the last owner of a queue waits until it is idle. | A thread of this crate does that. |
 //! | On Mesa's lavapipe each submit from the second on waits for the work before, since it waits for a binary semaphore. | Recording waits there too. |
 #![allow(unsafe_code)]
@@ -72,8 +72,8 @@ pub use wgpu;
 /// The stream of a queue, for events on it. The same one each time, while anything of it is alive.
 /// Never blocks.
 ///
-/// It keeps clones of `device` and `queue`. The last owner of a wgpu queue waits until that is
-/// idle: if that is this crate, a thread of its own does.
+/// It keeps clones of `device` and `queue`. Dropping the last owner of a wgpu queue waits until the
+/// queue is idle: if that owner is this crate, one of its threads drops it.
 ///
 /// # Errors
 /// [`Error::DeviceMismatch`] for a queue of another device, where that can be told (Vulkan);
@@ -103,14 +103,14 @@ pub fn stream(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Stream> {
 /// Reserves a marker in an encoder of the caller's: it is complete when everything that is made of
 /// the encoder is, and what was submitted before that. Never blocks.
 ///
-/// The marker is told by a done callback of wgpu's. It needs no poll of the caller's: this crate
-/// polls, without waiting, while somebody waits for the marker.
+/// A done callback of wgpu's completes the marker. The caller need not poll: this crate polls,
+/// without waiting, while somebody waits for the marker.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a device of another backend; [`Error::DeviceLost`];
 /// [`Error::Forked`]. If the encoder is dropped without a submit, the marker fails, and says so. If
 /// wgpu refuses the submit, it calls the done callback as if the work were over, and the marker is
-/// complete; one of [`record_into`] fails.
+/// complete; a marker of [`record_into`] fails then.
 ///
 /// # References
 /// - [`CommandEncoder::on_submitted_work_done`](https://docs.rs/wgpu/30.0.2/wgpu/struct.CommandEncoder.html#method.on_submitted_work_done)

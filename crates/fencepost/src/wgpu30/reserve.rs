@@ -2,8 +2,9 @@
 //!
 //! Such a marker has a counter of its own, which a done callback of the encoder raises to 1. wgpu
 //! drops the callback uncalled where the encoder is never submitted: then the marker has failed.
-//! But where it drops it since another callback panics, the work is over. wgpu calls it also where
-//! it refused the submit: then a time that was to be written is missing, and the marker has failed.
+//! wgpu also drops it uncalled where another callback panics: then the work is over, and the marker
+//! is complete. wgpu calls it also after a submit that it refused: then a time that was to be
+//! written is missing, and the marker has failed; without a time it counts as complete.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
-//! Values that ride along with the next submit. Knows no wgpu, so that loom can explore it.
+//! Values that the next submit signals. Knows no wgpu, so that loom can explore it.
 //!
 //! wgpu lets anybody submit to its queue at any time, and has no call that stages a signal and
-//! submits in one. So what is staged rides along with the next submit, whoever makes it.
+//! submits in one. So the next submit, whoever makes it, signals what is staged.
 //!
 //! # The protocol
 //!
@@ -21,7 +21,7 @@ use crate::sync::{Mutex, lock};
 
 pub(super) struct Staging(Mutex<Staged>);
 
-/// The values that ride along with the next submit, or rode along with the last.
+/// The values that are staged for the next submit, or that the last one took.
 struct Staged {
     first: u64,
     last: u64,
@@ -36,7 +36,7 @@ impl Staging {
         Staging(Mutex::new(Staged { first: 0, last: 0 }))
     }
 
-    /// Stages `value`, higher than all before. `replace` has it ride along in place of what no
+    /// Stages `value`, higher than all before. `replace` puts it in place of the value that no
     /// submit has taken, and is `true` where there was such a value.
     pub(super) fn stage(&self, value: u64, replace: impl FnOnce() -> bool) {
         let mut staged = lock(&self.0);
@@ -70,7 +70,7 @@ mod loom_tests {
     use super::*;
     use crate::sync::{AtomicU64, Ordering, thread};
 
-    /// A queue that raises a counter to what rides along.
+    /// A queue that raises a counter to the staged value.
     struct Queue {
         rides: Mutex<Option<u64>>,
         counter: AtomicU64,

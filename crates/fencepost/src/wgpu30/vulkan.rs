@@ -1,4 +1,4 @@
-//! Timeline semaphores that ride along with wgpu's submits.
+//! Timeline semaphores that wgpu's submits signal.
 
 use std::{
     sync::Arc,
