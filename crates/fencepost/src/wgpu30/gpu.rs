@@ -315,6 +315,7 @@ impl Drop for Gpu {
     fn drop(&mut self) {
         self.watcher.close();
         if self.is_gone() {
+            self.timer.forget();
             return;
         }
         self.watcher.sleeper().destroy();

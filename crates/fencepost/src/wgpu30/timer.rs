@@ -113,6 +113,11 @@ impl Timer {
         Ok(slot)
     }
 
+    /// Keeps the free slots for good: to drop them would call the driver.
+    pub(super) fn forget(&self) {
+        std::mem::forget(std::mem::take(&mut *lock(&self.free)));
+    }
+
     fn give(&self, slot: Slot) {
         lock(&self.free).push(slot);
     }
@@ -244,7 +249,10 @@ impl Drop for Reading {
                 ticks: is_new.then_some(ticks[query]),
                 after,
             });
-            slot.before[query] = ticks[query];
+            // What is not mapped was not submitted, so the query holds what it held before.
+            if is_mapped {
+                slot.before[query] = ticks[query];
+            }
         }
         self.gpu.timer.give(slot);
     }
