@@ -86,5 +86,4 @@ fn validated(w: &Workspace, test: &mut Command) {
     on_swiftshader(test);
     test.env("VK_LAYER_PATH", layer_folder(w));
     test.env("WGPU_VALIDATION", "1");
-    test.env("FENCEPOST_WGPU_VALIDATION", "1");
 }

@@ -34,9 +34,9 @@
 //! | `==` of two devices, or of two queues, compares numbers within an instance: the first ones of two instances are equal. | Native handles are compared. |
 //! | A query that nothing wrote resolves to 0, or to what it held before, without an error. | Its time is an error, never a number. |
 //! | The timestamp period is 1 also on devices without timestamps. | Timing there is [`Error::Unsupported`], and names the feature. |
-//! | A driver may signal wgpu's fence of a submit a moment after this crate's semaphore of it. | Reading a time waits for it, for a quarter of a second at most. |
+//! | A driver may signal wgpu's fence of a submit a moment after this crate's semaphore of it. | Reading a time waits for it, for ten seconds at most, or one second where wgpu's queue is empty. |
 //! | `poll` panics on a lost device; `submit` to a lost or destroyed one does nothing, without an error. | The markers fail, with the cause. |
-//! | An invalid command in an encoder is an error only when the encoder is finished. A submit that wgpu refuses calls the done callbacks of its encoders all the same. | A marker with a time fails, since its time is missing; one without is complete. |
+//! | An invalid command in an encoder is an error only when the encoder is finished. A submit that wgpu refuses calls the done callbacks of its encoders all the same. | A marker of [`record_into`] fails, since its time is missing. Any other is complete, and a time around a pass is an error. |
 //! | Dropping the last owner of a queue waits until it is idle. | A thread of this crate does that. |
 //! | On Mesa's lavapipe each submit from the second on waits for the work before, since it waits for a binary semaphore. | Recording waits there too. |
 #![allow(unsafe_code)]
@@ -103,8 +103,10 @@ pub fn stream(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Stream> {
 /// Reserves a marker in an encoder of the caller's: it is complete when everything that is made of
 /// the encoder is, and what was submitted before that. Never blocks.
 ///
-/// A done callback of wgpu's completes the marker. The caller need not poll: this crate polls,
-/// without waiting, while somebody waits for the marker.
+/// A done callback of wgpu's completes the marker. The caller need not poll: this crate polls
+/// `device`, without waiting, while somebody waits for the marker. wgpu does not tell which device
+/// an encoder is of, so a marker in one of another device completes only where the caller polls
+/// that.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a device of another backend; [`Error::DeviceLost`];

@@ -11,12 +11,18 @@ use crate::{
     epochs::Time,
     error::{Error, Result},
     sync::sleep,
-    wraps::Reading,
+    wraps::{Bounds, Reading},
 };
 
 /// How long a time may take behind the completion of its marker. Both come with one submit, whose
-/// signals the driver makes one after the other: ours, then wgpu's.
-const SHOWN: Duration = Duration::from_millis(250);
+/// signals the driver makes one after the other: ours, then wgpu's. Between the two a busy machine
+/// may run other threads for long.
+const SHOWN: Duration = Duration::from_secs(10);
+/// The same, once wgpu says that its queue is empty. Then another thread is about to bring the
+/// time, or it is due behind a callback of the user's that asks for it here.
+const DUE: Duration = Duration::from_secs(1);
+const SHORTEST: Duration = Duration::from_micros(20);
+const LONGEST: Duration = Duration::from_millis(1);
 
 pub(crate) struct MarkTime {
     gpu: Arc<Gpu>,
@@ -31,18 +37,34 @@ impl MarkTime {
         }
     }
 
+    /// Has wgpu bring the time. `None` where it does not come.
+    fn bring(&self) -> Result<Option<Result<(u64, Bounds)>>> {
+        let start = Instant::now();
+        let mut empty_since = None;
+        loop {
+            if let Some(read) = self.stamp.read() {
+                return Ok(Some(read));
+            }
+            match self.gpu.poll()? {
+                wgpu::PollStatus::QueueEmpty => empty_since = empty_since.or(Some(Instant::now())),
+                _ => empty_since = None,
+            }
+            // A thread that was off its processor for long has to look again before it gives up.
+            if let Some(read) = self.stamp.read() {
+                return Ok(Some(read));
+            }
+            let is_due = empty_since.is_some_and(|since| since.elapsed() >= DUE);
+            if is_due || start.elapsed() >= SHOWN {
+                return Ok(None);
+            }
+            sleep((start.elapsed() / 100).clamp(SHORTEST, LONGEST));
+        }
+    }
+
     /// The ticks, and when the host could see them. `which` is what an error calls the marker.
     fn reading(&self, which: &'static str) -> Result<Reading> {
         self.gpu.core.check_fork()?;
-        let start = Instant::now();
-        let mut read = self.stamp.read();
-        while read.is_none() && start.elapsed() < SHOWN {
-            self.gpu.poll()?;
-            read = self.stamp.read();
-            if read.is_none() {
-                sleep(Duration::from_micros(20));
-            }
-        }
+        let read = self.bring()?;
         let Some(read) = read else {
             let marker = format!("a marker of {}", self.gpu.name());
             return Err(Error::time_not_ready(which, marker));
