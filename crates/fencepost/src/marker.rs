@@ -120,6 +120,8 @@ impl Marker {
     ///   [`vkGetSemaphoreCounterValue`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkGetSemaphoreCounterValue.html),
     ///   [`clGetEventInfo`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clGetEventInfo),
     ///   [`MTLCommandBuffer.addCompletedHandler`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/addcompletedhandler(_:))
+    /// - wgpu: as Vulkan or Metal; on other APIs
+    ///   [`Device::poll`](https://docs.rs/wgpu/30.0.2/wgpu/struct.Device.html#method.poll)
     /// - Metal and host: one atomic load
     ///
     /// ```
@@ -160,6 +162,7 @@ impl Marker {
     /// - [`cuEventSynchronize`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
     /// - [`vkWaitSemaphores`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkWaitSemaphores.html)
     /// - [`clWaitForEvents`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clWaitForEvents)
+    /// - wgpu: as Vulkan; on other APIs looks with growing pauses
     /// - Metal and host: [`std::thread::park`]
     ///
     /// ```
@@ -279,6 +282,7 @@ impl Marker {
     /// # References
     /// - [`cuEventElapsedTime`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
     /// - [`clGetEventProfilingInfo`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clGetEventProfilingInfo)
+    /// - wgpu: [`CommandEncoder::write_timestamp`](https://docs.rs/wgpu/30.0.2/wgpu/struct.CommandEncoder.html#method.write_timestamp)
     /// - [`vkGetQueryPoolResults`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkGetQueryPoolResults.html)
     /// - [`MTLCommandBuffer.gpuEndTime`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/gpuendtime)
     /// - host: [`std::time::Instant`]

@@ -258,7 +258,7 @@ impl Gpu {
     #[cold]
     pub(super) fn refused(&self) -> Cause {
         let why = "wgpu takes no more submits of this device: it was destroyed, or lost before; \
-                   the device's lost callback is told which";
+                   the device's lost callback tells which";
         let error = match self.lost() {
             Some(lost) => lost,
             None => {
