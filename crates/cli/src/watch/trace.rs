@@ -14,7 +14,7 @@ use serde::Deserialize;
 /// How many calls of a process are kept: the last ones.
 const MOST: usize = 1_000_000;
 
-/// A message of `crates/watch/src/trace.rs`, which says what the numbers are.
+/// A message of `crates/watch/src/batch.rs`, which says what the numbers are.
 #[derive(Deserialize)]
 pub(super) struct Message {
     pid: u32,
