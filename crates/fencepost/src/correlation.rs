@@ -37,8 +37,8 @@ pub(crate) const WANDER: f64 = 10e-6;
 /// that moment, by 100 µs a second as long as nobody has measured the drift. That is enough for the
 /// oscillators of two clocks, but not for a host's clock that is being set right faster than that.
 ///
-/// Where it was read by a stamp, it keeps that as long as it lives: on CUDA an event, on Vulkan
-/// without calibrated timestamps a query.
+/// Where it was read by a stamp, it keeps that as long as it lives: on CUDA and OpenCL an event, on
+/// Vulkan without calibrated timestamps a query.
 ///
 /// For an hour of work, take one every second or so, and place each marker by the
 /// [two around it](Correlation::with_drift_since).

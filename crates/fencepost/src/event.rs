@@ -218,14 +218,16 @@ impl Event {
     /// blocks.
     ///
     /// Does nothing if the event was never recorded, or if its marker is complete or on `stream`
-    /// itself. The marker may be of another device of the same backend. Where the API cannot make
-    /// the device wait for that, the host waits in its place. If the marker fails, `stream` fails
-    /// too, and its [`Cause`](crate::Cause) names the marker and the first failure.
+    /// itself, unless that is a queue of OpenCL that runs out of order. The marker may be of
+    /// another device of the same backend. Where the API cannot make the device wait for that, the
+    /// host waits in its place, except on wgpu. If the marker fails, `stream` fails too, and its
+    /// [`Cause`](crate::Cause) names the marker and the first failure.
     ///
     /// # Errors
-    /// [`Error::ForeignWait`] for a GPU's stream and a pending marker of another backend;
-    /// [`Error::NotSubmitted`] for a reserved marker; [`Error::Backend`] where the driver refuses
-    /// the wait; [`Error::Unsupported`] for a Metal stream on a queue of yours; [`Error::Forked`].
+    /// [`Error::ForeignWait`] for a GPU's stream and a pending marker of another backend, and for a
+    /// stream of wgpu and one of another device; [`Error::NotSubmitted`] for a reserved marker;
+    /// [`Error::Backend`] where the driver refuses the wait; [`Error::Unsupported`] for a Metal
+    /// stream on a queue of yours; [`Error::Forked`].
     ///
     /// # References
     /// - [`cuStreamWaitEvent`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)

@@ -45,6 +45,7 @@ use crate::{
 ///   connections, or as many as `CUDA_DEVICE_MAX_CONNECTIONS` says: where more are held with work
 ///   behind, they may hold other streams that share theirs.
 /// - Vulkan: the hardware queue, and every stream on it.
+/// - OpenCL: the stream's command queue. Not tried on a GPU.
 /// - Metal: the stream's command queue, which takes 1,024 uncompleted command buffers.
 ///
 /// So a thread that blocks behind the gate in one of these ways cannot open it: the limit does.

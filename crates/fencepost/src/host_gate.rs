@@ -2,8 +2,8 @@
 //!
 //! A stream of one API cannot wait on the device for a marker of another API. So its backend
 //! submits a wait for a *host gate*, something that only the host signals: a word of memory, a
-//! semaphore or a shared event. The host opens the gate once it has seen the marker. What every
-//! backend does around its own kind of gate is here.
+//! semaphore, a user event or a shared event. The host opens the gate once it has seen the marker.
+//! What every backend does around its own kind of gate is here.
 //!
 //! *Invariant: a gate that is waited for is opened once, whatever happens.* It opens when the
 //! marker is complete, when the marker has failed (after what lies behind the gate was marked as

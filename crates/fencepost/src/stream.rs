@@ -281,8 +281,9 @@ impl Stream {
 
     /// Makes later work of this stream run after `marker`. The calling thread never blocks.
     ///
-    /// Does nothing if the marker is complete, or on this very stream. If the marker fails, this
-    /// stream fails too, and its [`Cause`](crate::Cause) names the marker and the first failure.
+    /// Does nothing if the marker is complete, or on this very stream, unless that is a queue of
+    /// OpenCL that runs out of order. If the marker fails, this stream fails too, and its
+    /// [`Cause`](crate::Cause) names the marker and the first failure.
     ///
     /// # Errors
     /// Those of [`Event::wait`](crate::Event::wait).
@@ -340,7 +341,8 @@ impl Stream {
     /// wait, while the marker depends on that very work, gets [`Error::WouldDeadlock`].
     ///
     /// # Errors
-    /// Those of [`wait`](Stream::wait), except [`Error::ForeignWait`].
+    /// Those of [`wait`](Stream::wait), except [`Error::ForeignWait`]. On wgpu, whose queue cannot
+    /// be held, [`Error::Unsupported`] takes its place.
     ///
     /// # References
     /// - [`cuStreamWaitValue32`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEMOP.html)
