@@ -3,8 +3,8 @@
 //! Such a marker has a counter of its own, which a done callback of the encoder raises to 1. wgpu
 //! drops the callback uncalled where the encoder is never submitted: then the marker has failed.
 //! wgpu also drops it uncalled where another callback panics: then the work is over, and the marker
-//! is complete. wgpu calls it also after a submit that it refused: then a time that was to be
-//! written is missing, and the marker has failed; without a time it counts as complete.
+//! is complete. wgpu calls it also after a submit that it refused: then the time of a marker of
+//! [`record_into`] is missing, and that marker has failed; any other counts as complete.
 
 use std::sync::Arc;
 
