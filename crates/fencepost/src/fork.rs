@@ -18,13 +18,13 @@
 //! |---|---|---|
 //! | [`Lasting`] | takes no lock | the origin and the clock of the host; whose child Metal refuses |
 //! | [`PerProcess`] | one of its own, which takes no lock to make | the shared host device; failures that are held (`root.rs`) or lost, and their hook (`unobserved.rs`); lines of other languages (`place.rs`); deadlines of gates; Metal's streams at exit |
-//! | [`Once`] | what the parent made; told where a thread of the parent was making it | CUDA's driver, NVML, Vulkan's loader |
+//! | [`Once`] | what the parent made; told where a thread of the parent was making it | CUDA's driver, NVML, the loaders of Vulkan and OpenCL |
 //! | [`Lock`] | told where a thread of the parent has it | calls of NVML |
 //!
 //! The statics that are left are locked only behind a check that the driver is this process's own,
-//! which a child fails: the devices of CUDA and of Vulkan (`device.rs`, `open.rs`), those of Metal
-//! (`OPENED`), exported handles (`watched.rs`), and what exit handlers look for, CUDA's contexts
-//! (`host_gates.rs`) and Vulkan's devices (`exit.rs`).
+//! which a child fails: the devices of CUDA and OpenCL (`device.rs`), of Vulkan (`open.rs`) and of
+//! Metal (`OPENED`), exported handles (`watched.rs`), and what exit handlers look for, CUDA's
+//! contexts (`host_gates.rs`), OpenCL's contexts and Vulkan's devices (`exit.rs`).
 
 #![allow(unsafe_code)]
 

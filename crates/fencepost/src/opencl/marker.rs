@@ -140,7 +140,7 @@ impl MarkerImpl for ClMarker {
             Ok(0) => Err(Error::Backend {
                 call: "clGetEventProfilingInfo",
                 code: 0,
-                text: "the driver has no time of this marker (0); update it".into(),
+                text: "the driver has no time of this marker (0); update the driver".into(),
             }),
             Ok(time) => Ok(Timestamp::new(time, self.context.clock.clone())),
             Err(fault) => Err(self.context.failed(fault)),

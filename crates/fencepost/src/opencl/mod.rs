@@ -156,8 +156,8 @@ pub fn stream_as_raw(stream: &Stream) -> Option<*mut c_void> {
 }
 
 /// The `cl_event` of a marker, for the wait lists of the caller's own calls; `None` for markers of
-/// other backends, and of streams that had failed. It is alive while the marker is, and whoever
-/// retains it keeps it for longer.
+/// other backends, and where the stream had failed and the driver refused the record. It is alive
+/// while the marker is, and whoever retains it keeps it for longer.
 ///
 /// A command that waits for it does not learn of a failure that this library knows of: the event
 /// completes all the same.
