@@ -192,6 +192,24 @@ fn an_event_that_ends_with_an_error_fails_everybody_who_waits() {
 }
 
 #[test]
+fn an_event_that_is_called_complete_and_fails_a_wait_has_failed() {
+    with_faults(|device, control| {
+        let stream = device.new_stream().unwrap();
+        let (tell, told) = mpsc::channel();
+        control.fail_event(MARKER, 1, OF_THE_DRIVER, Tells::COMPLETE);
+        let marker = stream.record().unwrap();
+        marker
+            .on_complete(move |result| {
+                let _ = tell.send(result.is_err());
+            })
+            .unwrap();
+        assert!(marker.synchronize_timeout(PATIENCE).is_err());
+        assert!(marker.query().is_err());
+        assert!(told.recv_timeout(PATIENCE).unwrap());
+    });
+}
+
+#[test]
 fn a_lost_context_is_an_error_of_every_call_and_no_hang() {
     with_faults(|device, control| {
         let (stream, event) = (device.new_stream().unwrap(), Event::new(device));

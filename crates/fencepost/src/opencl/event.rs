@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{
     account::{Answer, Native},
-    fault::{Fault, Status, failed_work},
+    fault::{Fault, Status, WAITED_FOR_FAILED, failed_work},
     loader::{EventHandle, Loader, ask},
 };
 use crate::{
@@ -136,9 +136,16 @@ impl ClEvent {
 }
 
 impl Native for ClEvent {
+    /// A status that says complete is not believed alone: some drivers say so of what has failed,
+    /// and fail a wait for it. The wait returns at once.
     fn ask(&self) -> Answer {
         let answer = match self.events.status(self.raw) {
-            Ok(COMPLETE) => Answer::Complete,
+            Ok(COMPLETE) => match self.wait() {
+                Err(fault) if fault.code() == Some(WAITED_FOR_FAILED) => {
+                    Answer::Failed(Cause::new(format!("work of the stream failed: {fault}")))
+                }
+                _ => Answer::Complete,
+            },
             Ok(status) if status > COMPLETE => return Answer::Pending,
             Ok(status) => Answer::Failed(Cause::new(failed_work(status))),
             // Its command may be pending.

@@ -17,6 +17,8 @@ pub(crate) enum Fault {
 
 pub(super) const SUCCESS: Status = 0;
 pub(super) const DEVICE_NOT_FOUND: Status = -1;
+/// `CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST`.
+pub(super) const WAITED_FOR_FAILED: Status = -14;
 pub(super) const PLATFORM_NOT_FOUND: Status = -1001;
 
 /// The answer of the function named `call`.

@@ -20,9 +20,10 @@
 //! - Each [`Stream::wait`] submits a barrier (`clEnqueueBarrierWithWaitList`) and, in front of it, a
 //!   marker that tells when the work before the wait is over.
 //! - Drivers say little of work that fails: an event has a negative status at best. Intel's CPU
-//!   runtime calls complete what a failure has kept from running, so such a failure is not seen.
-//!   Elsewhere a failure is seen if a marker was recorded behind the work before it failed. The
-//!   failure then sticks to the stream. This library passes it on to whoever waits, not the driver.
+//!   runtime calls a marker complete, by its status and by a wait, behind work that a failure has
+//!   kept from running, so such a failure is not seen. Elsewhere a failure is seen if a marker was
+//!   recorded behind the work before it failed. The failure then sticks to the stream. This library
+//!   passes it on to whoever waits, not the driver.
 //! - On a queue of the caller's that runs out of order, a marker is complete once everything
 //!   submitted before it is, and later work does not wait for it: [`Stream::wait`] for a marker of
 //!   the same stream is a barrier there. A driver may list all that is pending for each such
@@ -36,6 +37,7 @@
 //! | what | PoCL | NVIDIA | Intel's CPU runtime | so | test |
 //! |---|---|---|---|---|---|
 //! | status of what waited for a failed event | -1 | that of the failed event | 0: complete, though it never ran | causes are worked out by this library, never taken from a status | `a_failure_of_the_drivers_is_told_with_its_first_cause` |
+//! | `clWaitForEvents` for that event | -14 | not run | -14 | what is complete by its status is waited for, which returns at once, and has failed if the wait fails | `an_event_that_is_called_complete_and_fails_a_wait_has_failed` |
 //! | a command fails whose event nobody holds | ends the process | fails | fails | every command of this library's has an event, which is held until it is over | `a_failure_of_the_drivers_is_told_with_its_first_cause` |
 //! | callback of a failed event | never called | called | called | the watcher also asks | `a_failure_that_no_callback_tells_is_told` |
 //! | a failure spreads to | what is queued behind it then | wait lists | wait lists only | each marker's event is asked, in order | `a_failure_between_markers_is_not_passed_over` |
