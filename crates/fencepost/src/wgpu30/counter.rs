@@ -17,7 +17,7 @@ use crate::{
     epochs::{Counter, Epoch},
     error::{Cause, Result},
     panics::contain,
-    sync::{AtomicU64, Ordering, park},
+    sync::{AtomicBool, AtomicU64, Ordering, park},
 };
 
 pub(crate) struct Native {
@@ -54,10 +54,11 @@ impl Native {
         native: u64,
         work: Option<wgpu::CommandBuffer>,
     ) -> Result<(), Refused> {
-        let mut index = None;
-        contain(|| index = Some(queue.submit(work)));
+        contain(|| {
+            queue.submit(work);
+        });
         if let Signal::Told(told) = &self.signal {
-            if index.is_some_and(|index| self.was_refused(index)) {
+            if self.is_refusing() {
                 return Err(Refused(native));
             }
             let tell = told.tell(native);
@@ -72,18 +73,28 @@ impl Native {
         Ok(())
     }
 
-    /// Whether wgpu gave this index to a submit that it refused.
-    fn was_refused(&self, index: wgpu::SubmissionIndex) -> bool {
-        let mut refused = false;
-        contain(|| {
-            let polled = self.gpu.device.poll(wgpu::PollType::Wait {
-                submission_index: Some(index),
-                // Waits for nothing.
-                timeout: Some(Duration::ZERO),
+    /// Whether wgpu takes no submits any more: then to map a buffer fails at once. A wait for the
+    /// index of a submit tells that, too. But it may panic while other threads submit or poll, and
+    /// then it drops the callbacks that are due, the user's among them.
+    fn is_refusing(&self) -> bool {
+        let failed = Arc::new(AtomicBool::new(false));
+        let tell = failed.clone();
+        let mapped = self.gpu.scoped("wgpu::Buffer::map_async", || {
+            let buffer = self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("fencepost"),
+                size: 4,
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
             });
-            refused = matches!(polled, Err(wgpu::PollError::WrongSubmissionIndex(..)));
+            buffer.map_async(wgpu::MapMode::Read, .., move |mapped| {
+                tell.fetch_or(mapped.is_err(), Ordering::AcqRel);
+            });
+            buffer
         });
-        refused
+        let fails = failed.load(Ordering::Acquire);
+        // A buffer that is dropped calls what is to be told of its mapping with an error.
+        drop(mapped);
+        fails
     }
 
     /// The counter. Calls no driver where that is a number of ours.
