@@ -3,7 +3,7 @@
 use crate::calls;
 use libloading::Library;
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 
 /// A `cl_platform_id` or any other object of OpenCL.
 pub(crate) type Handle = *mut c_void;
@@ -29,9 +29,12 @@ unsafe impl Sync for Originals {}
 
 static ORIGINALS: OnceLock<Originals> = OnceLock::new();
 
+/// Done once the table is changed.
+static REPLACED: Once = Once::new();
+
 /// The driver's own function, by the number of ours.
 pub(crate) fn original(number: usize) -> *const c_void {
-    // A call arrives here by way of a table that was changed after this was set.
+    // A call arrives here by way of a table that is changed after this is set.
     ORIGINALS
         .get()
         .map_or(std::ptr::null(), |all| all.0[number])
@@ -123,18 +126,33 @@ pub unsafe extern "system" fn clIcdGetPlatformIDsKHR(
     // SAFETY: space for one handle
     if unsafe { get(1, &raw mut first, std::ptr::null_mut()) } == 0 && !first.is_null() {
         // SAFETY: a platform's first word is its table
-        ORIGINALS.get_or_init(|| unsafe { replace(*first.cast::<Table>()) });
+        let table = unsafe { *first.cast::<Table>() };
+        // SAFETY: of the driver
+        ORIGINALS.get_or_init(|| unsafe { originals(table) });
+        // SAFETY: as above
+        REPLACED.call_once(|| unsafe { replace(table) });
         calls::plan_from_environment();
     }
     // SAFETY: passed on
     unsafe { get(count, platforms, found) }
 }
 
+/// What the table holds in the places of [`calls`].
+///
+/// # Safety
+/// It is the table of a driver, as the driver made it.
+unsafe fn originals(table: Table) -> Originals {
+    let replaced = calls::replaced();
+    // SAFETY: an entry of the table
+    let entry = |&(position, _): &(usize, _)| unsafe { *table.add(position) };
+    Originals(replaced.iter().map(entry).collect())
+}
+
 /// Puts the functions of [`calls`] into the table.
 ///
 /// # Safety
-/// It is the table of a driver, which nobody uses yet.
-unsafe fn replace(table: Table) -> Originals {
+/// It is the table of a driver, and [`ORIGINALS`] has what it held.
+unsafe fn replace(table: Table) {
     let replaced = calls::replaced();
     let last = replaced.iter().map(|(position, _)| *position).max();
     let bytes = (last.unwrap_or(0) + 1) * size_of::<*const c_void>();
@@ -147,9 +165,8 @@ unsafe fn replace(table: Table) -> Originals {
         let writable = libc::PROT_READ | libc::PROT_WRITE;
         libc::mprotect(start as *mut c_void, length, writable);
     }
-    let swap = |&(position, ours): &(usize, *const c_void)| {
+    for (position, ours) in replaced {
         // SAFETY: an entry of the table
-        unsafe { table.add(position).replace(ours) }
-    };
-    Originals(replaced.iter().map(swap).collect())
+        unsafe { table.add(position).write(ours) };
+    }
 }
