@@ -351,9 +351,9 @@ impl<M: Recorded> Account<M> {
     }
 
     /// The stream fails now.
-    pub(super) fn fail(&self, cause: &Cause, lost: bool) {
+    pub(super) fn fail(&self, cause: &Cause) {
         let mut state = lock(&self.state);
-        let (wake, gone) = state.fail(cause, lost);
+        let (wake, gone) = state.fail(cause);
         drop(state);
         drop(gone);
         wake.fire();
@@ -439,7 +439,7 @@ impl<M: Recorded> Account<M> {
                 (value.map(|value| state.timeline.advance(value)), front)
             }
             Over::Failed(cause) => {
-                let (wake, gone) = state.fail(&cause, false);
+                let (wake, gone) = state.fail(&cause);
                 (Some(wake), gone)
             }
         };
@@ -510,11 +510,11 @@ impl<M: Recorded> State<M> {
     }
 
     /// Fails the timeline, and gives the entries that fail with it.
-    fn fail(&mut self, cause: &Cause, lost: bool) -> (Wake, VecDeque<Entry<M>>) {
+    fn fail(&mut self, cause: &Cause) -> (Wake, VecDeque<Entry<M>>) {
         let gone = std::mem::take(&mut self.entries);
         self.first += gone.len() as u64;
         self.ends_after = Some(self.timeline.completed());
-        (self.timeline.fail(cause, lost), gone)
+        (self.timeline.fail(cause, false), gone)
     }
 }
 
@@ -764,7 +764,7 @@ mod loom_tests {
     fn a_refused_record_has_failed_whoever_clears_the_error() {
         loom::model(|| {
             let account = account();
-            account.fail(&Cause::new("x"), false);
+            account.fail(&Cause::new("x"));
             let clearing = {
                 let account = account.clone();
                 thread::spawn(move || account.start_new_epoch())

@@ -17,8 +17,8 @@
 //! - An event belongs to one context. Waiting for a marker of another context, also of the same
 //!   device, goes through the host: a user event holds the queue until the host has seen the marker
 //!   complete.
-//! - Each [`Stream::wait`] submits a barrier (`clEnqueueBarrierWithWaitList`) and, in front of it, a
-//!   marker that tells when the work before the wait is over.
+//! - Each [`Stream::wait`] submits a barrier (`clEnqueueBarrierWithWaitList`) and, in front of it,
+//!   a marker that tells when the work before the wait is over.
 //! - Drivers say little of work that fails: an event has a negative status at best. Intel's CPU
 //!   runtime calls a marker complete, by its status and by a wait, behind work that a failure has
 //!   kept from running, so such a failure is not seen. Elsewhere a failure is seen if a marker was

@@ -295,7 +295,7 @@ impl HostGated for ClStream {
     fn fail_from_here(&self, cause: &Cause) {
         match self.mark_native() {
             Ok(at) => self.account.end(at, cause.clone()),
-            Err(_) => self.account.fail(cause, false),
+            Err(_) => self.account.fail(cause),
         }
     }
 }
