@@ -28,7 +28,11 @@ pub(super) fn steps() -> Vec<Step> {
                     chosen: |folder, name| is_library(folder) && TESTS.contains(&name),
                     prepare: validated,
                 };
-                Ok(vec![Task::Programs(tests), Task::Test(doctests(w))])
+                Ok(vec![
+                    Task::Programs(tests),
+                    Task::Test(unit_tests(w)),
+                    Task::Test(doctests(w)),
+                ])
             },
         },
         Step {
@@ -70,6 +74,14 @@ fn with_wgpu(w: &Workspace) -> Command {
     let mut command = w.cargo("build --locked --package fencepost --package fencepost-cli --bins");
     command.args(TESTS.iter().flat_map(|test| ["--test", test]));
     command.args(["--example", "wgpu_pass", "--features", FEATURES]);
+    command
+}
+
+/// The unit tests of the backend.
+fn unit_tests(w: &Workspace) -> Command {
+    let mut command = w.cargo("test --lib --locked --no-fail-fast --package fencepost");
+    command.args(["--features", "wgpu30", "wgpu30::"]);
+    on_swiftshader(&mut command);
     command
 }
 

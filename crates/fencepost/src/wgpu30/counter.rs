@@ -17,7 +17,7 @@ use crate::{
     epochs::{Counter, Epoch},
     error::{Cause, Result},
     panics::contain,
-    sync::{AtomicBool, AtomicU64, Ordering, park},
+    sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock, park},
 };
 
 pub(crate) struct Native {
@@ -26,10 +26,16 @@ pub(crate) struct Native {
     staging: Staging,
     /// The last value that a submit is known to have taken.
     submitted: AtomicU64,
+    /// The value that is missing though the queue is empty, and since when it was seen so.
+    missing: Mutex<Option<(u64, Instant)>>,
 }
 
 /// How long a wait goes on before it looks whether a signal was lost.
 const SLICE: Duration = Duration::from_secs(1);
+
+/// How long a signal may be missing on an empty queue. A driver may signal the semaphores of a
+/// batch one after the other, with pauses between them on a busy machine.
+const MISSING: Duration = Duration::from_secs(5);
 
 impl Native {
     pub(super) fn new(gpu: &Arc<Gpu>, signal: Signal) -> Arc<Native> {
@@ -38,6 +44,7 @@ impl Native {
             signal,
             staging: Staging::new(),
             submitted: AtomicU64::new(0),
+            missing: Mutex::new(None),
         })
     }
 
@@ -125,13 +132,23 @@ impl Native {
     /// never comes: a submit that failed in the driver has taken the signal with it, since the
     /// process or the device had no memory left.
     pub(super) fn look_for_a_lost_signal(&self) -> Result<()> {
+        self.look_for_a_lost_signal_after(MISSING)
+    }
+
+    fn look_for_a_lost_signal_after(&self, limit: Duration) -> Result<()> {
         let submitted = self.submitted();
-        if self.gpu.poll()? != wgpu::PollStatus::QueueEmpty {
+        let is_empty = self.gpu.poll()? == wgpu::PollStatus::QueueEmpty;
+        let mut missing = lock(&self.missing);
+        if !is_empty || self.value()? >= submitted {
+            *missing = None;
             return Ok(());
         }
-        // A driver may signal the two semaphores of a batch one after the other.
-        std::thread::sleep(Duration::from_millis(10));
-        if self.value()? >= submitted {
+        let since = match *missing {
+            Some((value, since)) if value == submitted => since,
+            _ => missing.insert((submitted, Instant::now())).1,
+        };
+        drop(missing);
+        if since.elapsed() < limit {
             return Ok(());
         }
         Err(self.gpu.lose(|| {
@@ -234,16 +251,19 @@ mod tests {
         let instance = wgpu::Instance::new(wanted);
         let found = ready(instance.enumerate_adapters(wgpu::Backends::all()));
         let Some(adapter) = found.into_iter().next() else {
-            return;
+            return println!("skipped: wgpu finds no device");
         };
         let (device, queue) = ready(adapter.request_device(&Default::default())).unwrap();
         let stream = wgpu30::stream(&device, &queue).unwrap();
         let gpu = Gpu::new(&device, &queue, false).unwrap();
         let native = Native::new(&gpu, gpu.signal().unwrap());
-        native.look_for_a_lost_signal().unwrap();
+        native.look_for_a_lost_signal_after(Duration::ZERO).unwrap();
         // As after a submit that took the signal, and failed in the driver.
         native.submitted.store(1, Ordering::Release);
-        let lost = native.look_for_a_lost_signal().unwrap_err();
+        native.look_for_a_lost_signal().unwrap();
+        assert!(gpu.lost().is_none(), "it may come yet");
+        let lost = native.look_for_a_lost_signal_after(Duration::ZERO);
+        let lost = lost.unwrap_err();
         assert!(matches!(lost, Error::DeviceLost { .. }), "{lost}");
         assert!(native.read().is_err());
         stream.record().unwrap().synchronize().unwrap();

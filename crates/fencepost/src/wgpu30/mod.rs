@@ -15,6 +15,8 @@
 //!   semaphore or a shared event of this crate. A thread of this crate waits for that, and so holds
 //!   no lock of wgpu's. On other backends that thread polls, without waiting, at growing pauses of
 //!   1 ms at most.
+//! - Where that thread polls, it also calls the done and map callbacks of the caller that are due.
+//!   One that blocks until another marker of the device is told would wait for its own thread.
 //! - A stream waits for markers of the same device by the order of the queue. It waits on the
 //!   device for a marker of the Vulkan backend on the same `VkDevice`, unless that marker depends
 //!   on the host, as behind a [`Gate`](crate::Gate). A host stream can wait for a marker of wgpu's.
