@@ -2,7 +2,7 @@
 
 use super::{native::Native, queue::SemaphoreValue};
 use crate::{contract::MarkerImpl, epochs::CountedMarker};
-#[cfg(feature = "wgpu30")]
+#[cfg(all(feature = "wgpu30", not(target_vendor = "apple")))]
 use crate::{core::StreamCore, epochs::Epoch, error::Result, timeline::Awaited};
 
 pub(super) type VkMarker = CountedMarker<Native>;
@@ -15,7 +15,7 @@ pub(super) fn semaphore_value(marker: &dyn MarkerImpl) -> Option<SemaphoreValue>
 }
 
 /// What a queue of the same `VkDevice` that is not ours, as wgpu's, can wait for.
-#[cfg(feature = "wgpu30")]
+#[cfg(all(feature = "wgpu30", not(target_vendor = "apple")))]
 pub(crate) struct Awaitable {
     pub(crate) semaphore: ash::vk::Semaphore,
     pub(crate) epoch: std::sync::Arc<Epoch>,
@@ -25,7 +25,7 @@ pub(crate) struct Awaitable {
 
 /// `None` for a marker of another device, and for one whose signal depends on a signal of the host
 /// that may not be made yet.
-#[cfg(feature = "wgpu30")]
+#[cfg(all(feature = "wgpu30", not(target_vendor = "apple")))]
 pub(crate) fn awaitable(
     marker: &dyn MarkerImpl,
     device: ash::vk::Device,
