@@ -14,8 +14,8 @@ use crate::rustup::bring_targets;
 const PARTS: &[&str] = &["foreign", ONLY_IN_CI];
 
 const WINDOWS: &str = "x86_64-pc-windows-gnu";
-/// Debian puts it into no folder of the path.
-const WINE: &str = "/usr/lib/wine/wine64";
+/// Runs a program under Wine, and says why it looks at what Wine returns.
+const WINE: &str = "xtask/src/steps/wine.sh";
 
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 const QEMU: &str = "qemu-aarch64 -L /usr/aarch64-linux-gnu";
@@ -40,7 +40,10 @@ pub(super) fn steps() -> Vec<Step> {
                 let mut test = tests(w, WINDOWS);
                 // QEMU does not start the child processes of these.
                 test.args(["--test", "host"]);
-                test.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", WINE);
+                test.env(
+                    "CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER",
+                    w.root.join(WINE),
+                );
                 test.env("WINEPREFIX", &prefix);
                 test.env("WINEDEBUG", "-all");
                 // Wine's own Vulkan would look for a display, and may wait for one without end.

@@ -98,4 +98,6 @@ fn validated(w: &Workspace, test: &mut Command) {
     on_swiftshader(test);
     test.env("VK_LAYER_PATH", layer_folder(w));
     test.env("WGPU_VALIDATION", "1");
+    // What lavapipe alone does is tested by hand.
+    test.args(["--skip", "on_lavapipe"]);
 }
