@@ -306,21 +306,25 @@ fn lowest<W>(watched: &BTreeMap<(usize, u64), Arc<W>>) -> Vec<Arc<W>> {
     found
 }
 
+#[cfg(any(feature = "cuda", feature = "wgpu30", loom))]
+pub(crate) const SHORTEST_PAUSE: Duration = Duration::from_micros(20);
+#[cfg(any(feature = "cuda", feature = "wgpu30", loom))]
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(1);
+
+/// How long to pause before the next look, where nothing has happened for `quiet`: a hundredth of
+/// that, but 20 µs at least and a millisecond at most. So latency is at most 1/100 of the wait, and
+/// a long wait costs next to nothing.
+#[cfg(any(feature = "cuda", feature = "wgpu30", loom))]
+pub(crate) fn pause_after(quiet: Duration) -> Duration {
+    (quiet / 100).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+}
+
 /// Sleep for drivers that cannot wait for one of many: pauses that grow, with a look behind each.
-///
-/// A pause lasts a hundredth of the time for which nothing has happened, but 20 µs at least and a
-/// millisecond at most. So latency is at most 1/100 of the wait, and a long wait costs next to
-/// nothing. A look with its pause takes some 4 µs of a core (H200).
+/// A look with its pause takes some 4 µs of a core (H200).
 #[cfg(any(feature = "cuda", loom))]
 pub(crate) struct Pauses {
     /// Called first on the thread.
     pub(crate) prepare: fn(),
-}
-
-#[cfg(any(feature = "cuda", loom))]
-impl Pauses {
-    const SHORTEST: Duration = Duration::from_micros(20);
-    const LONGEST: Duration = Duration::from_millis(1);
 }
 
 #[cfg(any(feature = "cuda", loom))]
@@ -333,7 +337,7 @@ impl<W> Sleep<W> for Pauses {
         if quiet.is_zero() {
             return;
         }
-        park(Some((quiet / 100).clamp(Pauses::SHORTEST, Pauses::LONGEST)));
+        park(Some(pause_after(quiet)));
     }
 }
 

@@ -17,8 +17,8 @@ use super::{
     queue::SemaphoreValue,
 };
 use crate::{
-    epochs::{Counter, Epoch},
-    error::{Cause, Error, Result},
+    epochs::Epoch,
+    error::{Error, Result},
     sync::{Mutex, lock, sleep},
     watcher::{Sleep, Watched, Watcher},
 };
@@ -185,19 +185,7 @@ impl Watched for Watch {
                 native,
                 epoch,
                 value,
-            } => match native.read() {
-                Ok(counter) => {
-                    epoch.settle(counter);
-                    counter >= *value || epoch.timeline.has_failed()
-                }
-                // A loss fails the streams that are alive. This marker's may be dropped, or be that
-                // of a reservation.
-                Err(error) => {
-                    let lost = matches!(error, Error::DeviceLost { .. });
-                    epoch.timeline.fail(&Cause::of(&error), lost).fire();
-                    true
-                }
-            },
+            } => epoch.look_at(&**native, *value),
             Watch::Uses { .. } | Watch::Objects(_) => self.is_over(),
         }
     }

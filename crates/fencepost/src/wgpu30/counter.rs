@@ -18,6 +18,7 @@ use crate::{
     error::{Cause, Result},
     panics::contain,
     sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock, park},
+    watcher::pause_after,
 };
 
 pub(crate) struct Native {
@@ -161,11 +162,9 @@ impl Native {
 
     /// Looks with growing pauses until `deadline`.
     fn poll_until(&self, native: u64, deadline: Instant) -> Result<()> {
-        const SHORTEST: Duration = Duration::from_micros(20);
-        const LONGEST: Duration = Duration::from_millis(1);
         let start = Instant::now();
         while self.read()? < native && Instant::now() < deadline {
-            let pause = (start.elapsed() / 100).clamp(SHORTEST, LONGEST);
+            let pause = pause_after(start.elapsed());
             park(Some(
                 pause.min(deadline.saturating_duration_since(Instant::now())),
             ));

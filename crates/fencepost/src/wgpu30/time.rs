@@ -11,6 +11,7 @@ use crate::{
     epochs::Time,
     error::{Error, Result},
     sync::sleep,
+    watcher::pause_after,
     wraps::{Bounds, Reading},
 };
 
@@ -21,8 +22,6 @@ const SHOWN: Duration = Duration::from_secs(10);
 /// The same, once wgpu says that its queue is empty. Then another thread is about to bring the
 /// time, or it is due behind a callback of the user's that asks for it here.
 const DUE: Duration = Duration::from_secs(1);
-const SHORTEST: Duration = Duration::from_micros(20);
-const LONGEST: Duration = Duration::from_millis(1);
 
 pub(crate) struct MarkTime {
     gpu: Arc<Gpu>,
@@ -57,7 +56,7 @@ impl MarkTime {
             if is_due || start.elapsed() >= SHOWN {
                 return Ok(None);
             }
-            sleep((start.elapsed() / 100).clamp(SHORTEST, LONGEST));
+            sleep(pause_after(start.elapsed()));
         }
     }
 

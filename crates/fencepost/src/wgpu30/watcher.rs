@@ -13,11 +13,10 @@ use super::{
 #[cfg(not(target_vendor = "apple"))]
 use crate::sync::sleep;
 use crate::{
-    epochs::{Counter, Epoch},
-    error::{Cause, Error},
+    epochs::Epoch,
     panics::contain,
     sync::{Mutex, lock, park},
-    watcher::{Sleep, Watched},
+    watcher::{LONGEST_PAUSE, SHORTEST_PAUSE, Sleep, Watched, pause_after},
 };
 
 /// What is watched.
@@ -107,18 +106,7 @@ impl Watched for Watch {
                 native,
                 epoch,
                 value,
-            } => match native.read() {
-                Ok(counter) => {
-                    epoch.settle(counter);
-                    counter >= *value || epoch.timeline.has_failed()
-                }
-                // A loss fails the streams that are alive, and this marker's may be dropped.
-                Err(error) => {
-                    let lost = matches!(error, Error::DeviceLost { .. });
-                    epoch.timeline.fail(&Cause::of(&error), lost).fire();
-                    true
-                }
-            },
+            } => epoch.look_at(&**native, *value),
             Watch::Stream(native) => !native.is_pending(),
             Watch::Queue { queue, .. } => {
                 let queue = lock(queue).take();
@@ -158,8 +146,6 @@ struct Driver {
 /// How long the thread sleeps before it looks whether a signal was lost.
 #[cfg(not(target_vendor = "apple"))]
 const SLICE: Duration = Duration::from_secs(1);
-const SHORTEST: Duration = Duration::from_micros(20);
-const LONGEST: Duration = Duration::from_millis(1);
 
 impl Sleeper {
     #[cfg(not(target_vendor = "apple"))]
@@ -201,13 +187,13 @@ impl Driver {
             return self.table.wait_any(&awaited, SLICE);
         }
         let end = Instant::now() + SLICE;
-        let mut pause = SHORTEST;
+        let mut pause = SHORTEST_PAUSE;
         while !self.table.wait_any(&awaited, Duration::ZERO)? {
             if Instant::now() >= end {
                 return Ok(false);
             }
             sleep(pause);
-            pause = (pause * 2).min(LONGEST);
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
         Ok(true)
     }
@@ -235,7 +221,7 @@ impl Sleep<Watch> for Sleeper {
                         // The counters may not show a loss, so it is reported from here.
                         native.gpu.failed(&fault);
                         // A wait that fails at once must not spin.
-                        sleep(LONGEST);
+                        sleep(LONGEST_PAUSE);
                     }
                 }
                 return;
@@ -243,7 +229,7 @@ impl Sleep<Watch> for Sleeper {
         }
         let _ = (lowest, sequence);
         if !quiet.is_zero() {
-            park(Some((quiet / 100).clamp(SHORTEST, LONGEST)));
+            park(Some(pause_after(quiet)));
         }
     }
 
