@@ -10,13 +10,16 @@ use super::{
     signal::Signal,
     vulkan::{Fault, Table, Timeline},
 };
-#[cfg(not(target_vendor = "apple"))]
-use crate::sync::sleep;
 use crate::{
     epochs::Epoch,
     panics::contain,
     sync::{Mutex, lock, park},
-    watcher::{LONGEST_PAUSE, SHORTEST_PAUSE, Sleep, Watched, pause_after},
+    watcher::{Sleep, Watched, pause_after},
+};
+#[cfg(not(target_vendor = "apple"))]
+use crate::{
+    sync::sleep,
+    watcher::{LONGEST_PAUSE, SHORTEST_PAUSE},
 };
 
 /// What is watched.
