@@ -12,7 +12,7 @@ use fencepost::{Event, Stream, cuda, testing::work};
 use super::{
     Base, Bench, Figures, GATE, Measure, Row, against,
     harness::{AWAIT_PAUSE, How, Side, Unpark, block_on, in_settled_turns},
-    row, tracing,
+    queries, records, row, tracing,
 };
 use crate::Stop;
 
@@ -143,12 +143,7 @@ impl Bench {
             let _ = cuda::stream_as_raw(&sides.ours);
         }
         let (event, native) = (self.new_event(timing), sides.bare.event(timing)?);
-        let ours: Side<'_> = Box::new(|n| {
-            for _ in 0..n {
-                black_box(&event).record(black_box(&sides.ours))?;
-            }
-            Ok(())
-        });
+        let ours: Side<'_> = Box::new(|n| records(&event, &sides.ours, n));
         let bare: Side<'_> = Box::new(|n| {
             for _ in 0..n {
                 black_box(&sides.bare).record(black_box(&native))?;
@@ -184,12 +179,7 @@ impl Bench {
     fn cuda_query(&self) -> Result<Row, Stop> {
         let sides = self.sides()?;
         let (event, native) = self.complete_events(&sides)?;
-        let ours: Side<'_> = Box::new(|n| {
-            for _ in 0..n {
-                black_box(black_box(&event).query()?);
-            }
-            Ok(())
-        });
+        let ours: Side<'_> = Box::new(|n| queries(&event, n));
         let bare: Side<'_> = Box::new(|n| {
             for _ in 0..n {
                 black_box(black_box(&native).query()?);

@@ -4,7 +4,7 @@ use std::{cell::RefCell, hint::black_box};
 
 use fencepost::metal::objc2::rc::autoreleasepool;
 
-use super::{Bench, GATE, Measure, Row, harness::Side};
+use super::{Bench, GATE, Measure, Row, harness::Side, queries, records};
 use crate::Stop;
 
 mod bare;
@@ -34,7 +34,7 @@ impl Bench {
             Ok(stream.synchronize()?)
         };
         let ours: Side<'_> = Box::new(|n| {
-            (0..n).try_for_each(|_| black_box(&event).record(black_box(&stream)))?;
+            records(&event, &stream, n)?;
             Ok(())
         });
         let bare: Side<'_> = Box::new(|n| {
@@ -75,12 +75,7 @@ impl Bench {
         let mut native = bare::Stream::new(&self.device)?;
         native.record_timed()?;
         native.synchronize();
-        let ours: Side<'_> = Box::new(|n| {
-            for _ in 0..n {
-                black_box(black_box(&event).query()?);
-            }
-            Ok(())
-        });
+        let ours: Side<'_> = Box::new(|n| queries(&event, n));
         let bare: Side<'_> = Box::new(|n| {
             for _ in 0..n {
                 black_box(black_box(&native).query());

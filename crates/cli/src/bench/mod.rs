@@ -275,12 +275,7 @@ impl Bench {
 
     fn query(&self, operation: &'static str, event: &Event) -> Result<Row, Stop> {
         let word = Arc::new(AtomicU64::new(1));
-        let query: Side<'_> = Box::new(|n| {
-            for _ in 0..n {
-                black_box(black_box(event).query()?);
-            }
-            Ok(())
-        });
+        let query: Side<'_> = Box::new(|n| queries(event, n));
         let load: Side<'_> = Box::new(|n| {
             for _ in 0..n {
                 black_box(black_box(&word).load(Ordering::Acquire));
@@ -305,12 +300,7 @@ impl Bench {
     fn record_idle(&self, operation: &'static str, event: Event) -> Result<Row, Stop> {
         let stream = self.device.new_stream()?;
         let mutex = Mutex::new(0_u64);
-        let record: Side<'_> = Box::new(|n| {
-            for _ in 0..n {
-                black_box(&event).record(black_box(&stream))?;
-            }
-            Ok(())
-        });
+        let record: Side<'_> = Box::new(|n| records(&event, &stream, n));
         let lock_and_clock: Side<'_> = Box::new(|n| {
             for _ in 0..n {
                 drop(black_box(
@@ -569,6 +559,24 @@ fn row<const N: usize>(
         against: against.into(),
         figures,
     }
+}
+
+/// Records of one event of ours.
+#[inline]
+fn records(event: &Event, stream: &Stream, count: u64) -> Result<(), Stop> {
+    for _ in 0..count {
+        black_box(event).record(black_box(stream))?;
+    }
+    Ok(())
+}
+
+/// Queries of one event of ours.
+#[inline]
+fn queries(event: &Event, count: u64) -> Result<(), Stop> {
+    for _ in 0..count {
+        black_box(black_box(event).query()?);
+    }
+    Ok(())
 }
 
 fn against(ours: &Figures, theirs: Figures, (name, bound): Base) -> Against {

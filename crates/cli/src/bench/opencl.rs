@@ -10,6 +10,7 @@ use fencepost::{
 use super::{
     Bench, Figures, GATE, Measure, Row, against,
     harness::{Side, in_settled_turns},
+    queries, records,
 };
 use crate::Stop;
 
@@ -70,10 +71,7 @@ impl Bench {
         // A turn has many records, so that what blocks the queues does not count.
         let ours: Side<'_> = Box::new(|n| {
             sides.block()?;
-            for _ in 0..n * MORE {
-                black_box(&event).record(black_box(&sides.ours))?;
-            }
-            Ok(())
+            records(&event, &sides.ours, n * MORE)
         });
         let mut held = None;
         let bare: Side<'_> = Box::new(|n| {
@@ -121,12 +119,7 @@ impl Bench {
         event.synchronize()?;
         let native = sides.bare.mark()?;
         native.wait()?;
-        let ours: Side<'_> = Box::new(|n| {
-            for _ in 0..n {
-                black_box(black_box(&event).query()?);
-            }
-            Ok(())
-        });
+        let ours: Side<'_> = Box::new(|n| queries(&event, n));
         let bare: Side<'_> = Box::new(|n| {
             for _ in 0..n {
                 black_box(black_box(&native).query()?);

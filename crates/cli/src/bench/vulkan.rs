@@ -10,6 +10,7 @@ use fencepost::{
 use super::{
     Bench, Figures, GATE, Measure, Row, against,
     harness::{Side, in_settled_turns},
+    queries, records,
 };
 use crate::Stop;
 
@@ -89,10 +90,7 @@ impl Bench {
         // A turn has many records, so that the two submits that block the queues do not count.
         let ours: Side<'_> = Box::new(|n| {
             sides.block()?;
-            for _ in 0..n * MORE {
-                black_box(&event).record(black_box(&sides.ours))?;
-            }
-            Ok(())
+            records(&event, &sides.ours, n * MORE)
         });
         let bare: Side<'_> = Box::new(|n| {
             sides.block()?;
@@ -143,12 +141,7 @@ impl Bench {
         event.synchronize()?;
         sides.bare.borrow_mut().record()?;
         sides.settle()?;
-        let ours: Side<'_> = Box::new(|n| {
-            for _ in 0..n {
-                black_box(black_box(&event).query()?);
-            }
-            Ok(())
-        });
+        let ours: Side<'_> = Box::new(|n| queries(&event, n));
         let bare: Side<'_> = Box::new(|n| {
             let native = sides.bare.borrow();
             for _ in 0..n {

@@ -7,7 +7,7 @@ use fencepost::{Stream, wgpu30::wgpu::PollType};
 use super::{
     Bench, Figures, Measure, Row, against,
     harness::{AWAIT_PAUSE, How, Side, Unpark, block_on, in_settled_turns},
-    row,
+    queries, records, row,
 };
 use crate::{
     Stop,
@@ -52,12 +52,7 @@ impl Bench {
     fn wgpu_record(&self) -> Result<Row, Stop> {
         let sides = self.wgpu_sides()?;
         let event = self.new_event(false);
-        let ours: Side<'_> = Box::new(|n| {
-            for _ in 0..n {
-                black_box(&event).record(black_box(&sides.ours))?;
-            }
-            Ok(())
-        });
+        let ours: Side<'_> = Box::new(|n| records(&event, &sides.ours, n));
         let bare: Side<'_> = Box::new(|n| {
             for _ in 0..n {
                 black_box(sides.bare.queue.submit([]));
@@ -72,12 +67,7 @@ impl Bench {
         let sides = self.wgpu_sides()?;
         let event = self.new_event(true);
         let (mut read, mut unread) = (Queries::new(sides.bare)?, Queries::new(sides.bare)?);
-        let ours: Side<'_> = Box::new(|n| {
-            for _ in 0..n {
-                black_box(&event).record(black_box(&sides.ours))?;
-            }
-            Ok(())
-        });
+        let ours: Side<'_> = Box::new(|n| records(&event, &sides.ours, n));
         let read: Side<'_> = Box::new(|n| {
             (0..n).for_each(|_| read.submit_and_read());
             Ok(())
@@ -123,12 +113,7 @@ impl Bench {
         let event = self.new_event(false);
         event.record(&sides.ours)?;
         event.synchronize()?;
-        let ours: Side<'_> = Box::new(|n| {
-            for _ in 0..n {
-                black_box(black_box(&event).query()?);
-            }
-            Ok(())
-        });
+        let ours: Side<'_> = Box::new(|n| queries(&event, n));
         let bare: Side<'_> = Box::new(|n| (0..n).try_for_each(|_| sides.bare.poll(PollType::Poll)));
         let base = ("Device::poll", None);
         self.compare_settled("query, complete", base, &|| sides.settle(), ours, bare)
