@@ -23,8 +23,9 @@ const TARGETS: [(&str, &str, Prepare); 5] = [
     ("names", "names", |w, test| {
         // What a GPU is called is no matter here, and its driver slow to ask.
         let missing = w.target.join("fuzz/no-driver");
-        test.env("FENCEPOST_CUDA_LIBRARY", &missing);
-        test.env("FENCEPOST_VULKAN_LIBRARY", missing);
+        for api in ["CUDA", "VULKAN", "OPENCL"] {
+            test.env(format!("FENCEPOST_{api}_LIBRARY"), &missing);
+        }
     }),
 ];
 
