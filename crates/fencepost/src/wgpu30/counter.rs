@@ -2,6 +2,7 @@
 //! `staging.rs` says which submit raises it.
 
 use std::{
+    mem::forget,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,12 +14,14 @@ use super::{
     time::MarkTime,
     watcher::Watch,
 };
+#[cfg(not(target_vendor = "apple"))]
+use super::{vulkan::Fault, watcher::Due};
 use crate::{
     epochs::{Counter, Epoch},
     error::{Cause, Result},
     panics::contain,
     sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock, park},
-    watcher::pause_after,
+    watcher::{Watched, pause_after},
 };
 
 pub(crate) struct Native {
@@ -119,8 +122,26 @@ impl Native {
     }
 
     /// The last value that a submit is known to have taken.
-    pub(super) fn submitted(&self) -> u64 {
+    fn submitted(&self) -> u64 {
         self.submitted.load(Ordering::Acquire)
+    }
+
+    /// What to sleep for until the counter has reached `value`.
+    #[cfg(not(target_vendor = "apple"))]
+    fn due(&self, value: u64) -> Due<'_> {
+        match &self.signal {
+            Signal::Semaphore(semaphore) => Due::At(semaphore, value),
+            Signal::Told(_) => Due::Poll,
+        }
+    }
+
+    /// The watcher slept for a value, and it has not come: by a fault, or after a while.
+    #[cfg(not(target_vendor = "apple"))]
+    fn has_not_come(&self, fault: Option<&Fault>) {
+        match fault {
+            Some(fault) => drop(self.gpu.failed(fault)),
+            None => drop(self.look_for_a_lost_signal()),
+        }
     }
 
     /// Whether submits that carry values are still to complete.
@@ -132,7 +153,7 @@ impl Native {
     /// A value that is waited for did not come for a while. If nothing is left on the queue, it
     /// never comes: a submit that failed in the driver has taken the signal with it, since the
     /// process or the device had no memory left.
-    pub(super) fn look_for_a_lost_signal(&self) -> Result<()> {
+    fn look_for_a_lost_signal(&self) -> Result<()> {
         self.look_for_a_lost_signal_after(MISSING)
     }
 
@@ -212,7 +233,11 @@ impl Counter for Native {
     }
 
     fn watch(self: &Arc<Self>, epoch: &Arc<Epoch>, native: u64) -> Result<()> {
-        self.gpu.watch(Watch::marker(self, epoch, native))
+        self.gpu.watch(AwaitedMarker {
+            native: self.clone(),
+            epoch: epoch.clone(),
+            value: native,
+        })
     }
 }
 
@@ -222,6 +247,75 @@ impl Drop for Native {
     fn drop(&mut self) {
         if !self.gpu.is_gone() {
             self.signal.destroy();
+        }
+    }
+}
+
+/// A marker that somebody waits for.
+struct AwaitedMarker {
+    native: Arc<Native>,
+    epoch: Arc<Epoch>,
+    value: u64,
+}
+
+impl Watched for AwaitedMarker {
+    fn key(&self) -> (usize, u64) {
+        (Arc::as_ptr(&self.epoch) as usize, self.value)
+    }
+
+    fn look(&self) -> bool {
+        self.epoch.look_at(&*self.native, self.value)
+    }
+}
+
+impl Watch for AwaitedMarker {
+    #[cfg(not(target_vendor = "apple"))]
+    fn due(&self) -> Due<'_> {
+        self.native.due(self.epoch.known_at(self.value))
+    }
+
+    #[cfg(not(target_vendor = "apple"))]
+    fn has_not_come(&self, fault: Option<&Fault>) {
+        self.native.has_not_come(fault);
+    }
+}
+
+/// The counter of a dropped stream, which must live until no submit raises it any more.
+pub(super) struct DroppedStream(Arc<Native>);
+
+impl DroppedStream {
+    pub(super) fn new(native: &Arc<Native>) -> DroppedStream {
+        DroppedStream(native.clone())
+    }
+}
+
+impl Watched for DroppedStream {
+    fn key(&self) -> (usize, u64) {
+        (Arc::as_ptr(&self.0) as usize + 1, 0)
+    }
+
+    fn look(&self) -> bool {
+        !self.0.is_pending()
+    }
+}
+
+impl Watch for DroppedStream {
+    #[cfg(not(target_vendor = "apple"))]
+    fn due(&self) -> Due<'_> {
+        self.0.due(self.0.submitted())
+    }
+
+    #[cfg(not(target_vendor = "apple"))]
+    fn has_not_come(&self, fault: Option<&Fault>) {
+        self.0.has_not_come(fault);
+    }
+}
+
+/// What could not be watched to its end lives until the process ends.
+impl Drop for DroppedStream {
+    fn drop(&mut self) {
+        if self.0.is_pending() {
+            forget(self.0.clone());
         }
     }
 }

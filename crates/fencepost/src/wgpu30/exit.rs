@@ -5,7 +5,6 @@ use std::{
     time::Duration,
 };
 
-use super::gpu::Gpu;
 use crate::{
     exit::at_exit_of_use,
     fork::PerProcess,
@@ -18,8 +17,20 @@ fn all() -> &'static Mutex<Vec<Known>> {
     ALL.get_or_make(|_| Mutex::new(Vec::new()))
 }
 
+/// A device, as the end of the process meets it.
+pub(super) trait Leave: Send + Sync + 'static {
+    /// Whether the driver must not be called any more.
+    fn is_gone(&self) -> bool;
+
+    /// Takes the watcher's thread out of the driver; `false` while it is still there.
+    fn leave(&self) -> bool;
+
+    /// The driver is not called any more.
+    fn exit(&self);
+}
+
 struct Known {
-    gpu: Weak<Gpu>,
+    device: Weak<dyn Leave>,
     destroyed: Arc<AtomicBool>,
 }
 
@@ -41,12 +52,12 @@ impl Drop for Destroyed {
 
 /// Has the device's watcher return from the driver before the process ends: a thread that is still
 /// inside a driver or layer when that cleans up crashes.
-pub(super) fn leave_at_exit(gpu: &Arc<Gpu>) {
+pub(super) fn leave_at_exit(device: Weak<dyn Leave>, destroyed: &Destroyed) {
     let mut all = lock(all());
     all.retain(|known| !known.destroyed.load(Ordering::Acquire));
     all.push(Known {
-        gpu: Arc::downgrade(gpu),
-        destroyed: gpu.destroyed.0.clone(),
+        device,
+        destroyed: destroyed.0.clone(),
     });
     drop(all);
     used();
@@ -80,15 +91,15 @@ extern "C" fn leave() {
         return;
     };
     for known in all.iter() {
-        let Some(gpu) = known.gpu.upgrade() else {
+        let Some(device) = known.device.upgrade() else {
             wait_until(|| known.destroyed.load(Ordering::Acquire));
             continue;
         };
-        if !gpu.is_gone() {
-            wait_until(|| gpu.leave());
+        if !device.is_gone() {
+            wait_until(|| device.leave());
         }
-        gpu.exit();
+        device.exit();
         // Its drop would call the driver.
-        std::mem::forget(gpu);
+        std::mem::forget(device);
     }
 }

@@ -1,4 +1,5 @@
-//! One device of wgpu's: its facts, the streams on it, what watches them, and what ended it.
+//! One device of wgpu's: its facts, what watches it, and what ended it. Knows its streams and what
+//! is watched by traits only.
 //!
 //! A device ends in two ways. It is *lost* when its driver says so: then every stream has failed.
 //! It is *closed* when wgpu takes no more submits of it, after `Device::destroy` or a loss that
@@ -9,7 +10,7 @@ use std::{
     mem::ManuallyDrop,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -19,12 +20,12 @@ use super::vulkan::{self, Fault, Table};
 use super::{
     exit,
     signal::{Signal, Told},
-    stream::WgpuStream,
-    timer::Timer,
+    slots::FreeSlots,
     watcher::{Sleeper, Watch},
 };
 use crate::{
     clock::Clock,
+    contract::StreamImpl,
     core::{DeviceCore, Loss, Streams},
     error::{Cause, Error, Result},
     panics::{discard, text_of},
@@ -33,6 +34,12 @@ use crate::{
     workers::{CallbackQueue, Pool},
 };
 
+/// A stream, as its device knows it.
+pub(super) trait GpuStream: StreamImpl {
+    /// The device is lost, and this stream fails with it.
+    fn lose(&self, cause: &Cause);
+}
+
 pub(crate) struct Gpu {
     pub(crate) device: ManuallyDrop<wgpu::Device>,
     pub(crate) core: Arc<DeviceCore>,
@@ -40,15 +47,15 @@ pub(crate) struct Gpu {
     table: Option<Arc<Table>>,
     #[cfg(target_vendor = "apple")]
     polls: bool,
-    pub(super) timer: Timer,
-    watcher: Watcher<Watch, Sleeper>,
-    streams: Streams<WgpuStream>,
+    pub(super) free_slots: FreeSlots,
+    watcher: Watcher<Box<dyn Watch>, Sleeper>,
+    streams: Streams<dyn GpuStream>,
     lost: Loss,
     closed: Loss,
     /// Whether the process is ending, and its driver may be taken apart.
     exiting: AtomicBool,
     /// The last of the fields.
-    pub(super) destroyed: exit::Destroyed,
+    destroyed: exit::Destroyed,
 }
 
 impl Gpu {
@@ -90,7 +97,7 @@ impl Gpu {
             table,
             #[cfg(target_vendor = "apple")]
             polls,
-            timer: Timer::new(),
+            free_slots: FreeSlots::new(),
             watcher: Watcher::new("fencepost-wgpu", sleeper),
             streams: Streams::new(),
             lost: Loss::new(),
@@ -98,7 +105,8 @@ impl Gpu {
             exiting: AtomicBool::new(false),
             destroyed: exit::Destroyed::not_yet(),
         });
-        exit::leave_at_exit(&gpu);
+        let leaves: Weak<dyn exit::Leave> = Arc::<Gpu>::downgrade(&gpu);
+        exit::leave_at_exit(leaves, &gpu.destroyed);
         Ok(gpu)
     }
 
@@ -133,16 +141,16 @@ impl Gpu {
         self.table.as_ref().map(|table| table.handle())
     }
 
-    pub(super) fn add_stream(&self, stream: &Arc<WgpuStream>) {
+    pub(super) fn add_stream(&self, stream: &Arc<dyn GpuStream>) {
         self.streams.add(stream);
     }
 
-    pub(super) fn streams(&self) -> Vec<Arc<WgpuStream>> {
+    pub(super) fn streams(&self) -> Vec<Arc<dyn GpuStream>> {
         self.streams.alive()
     }
 
-    pub(super) fn watch(&self, watch: Watch) -> Result<()> {
-        self.watcher.watch(watch)?;
+    pub(super) fn watch(&self, watch: impl Watch) -> Result<()> {
+        self.watcher.watch(Box::new(watch))?;
         exit::used();
         Ok(())
     }
@@ -152,16 +160,6 @@ impl Gpu {
         if !self.is_gone() {
             self.watcher.look_again();
         }
-    }
-
-    /// Takes the watcher's thread out of the driver; `false` while it is still there.
-    pub(super) fn leave(&self) -> bool {
-        self.watcher.leave()
-    }
-
-    /// The process is ending: the driver is not called any more.
-    pub(super) fn exit(&self) {
-        self.exiting.store(true, Ordering::Release);
     }
 
     /// Whether the driver must not be called: in a forked child, and when the process is ending.
@@ -311,11 +309,25 @@ impl Gpu {
     }
 }
 
+impl exit::Leave for Gpu {
+    fn is_gone(&self) -> bool {
+        self.is_gone()
+    }
+
+    fn leave(&self) -> bool {
+        self.watcher.leave()
+    }
+
+    fn exit(&self) {
+        self.exiting.store(true, Ordering::Release);
+    }
+}
+
 impl Drop for Gpu {
     fn drop(&mut self) {
         self.watcher.close();
         if self.is_gone() {
-            self.timer.forget();
+            self.free_slots.forget();
             return;
         }
         self.watcher.sleeper().destroy();

@@ -52,6 +52,7 @@ mod metal;
 mod queue;
 mod reserve;
 mod signal;
+mod slots;
 mod staging;
 pub(crate) mod stream;
 mod time;

@@ -1,8 +1,18 @@
 //! The caller's queue, as the streams on it share it.
 
-use std::{mem::ManuallyDrop, sync::Arc};
+use std::{
+    mem::{ManuallyDrop, forget},
+    sync::Arc,
+};
 
+#[cfg(not(target_vendor = "apple"))]
+use super::watcher::Due;
 use super::{exit, gpu::Gpu, watcher::Watch};
+use crate::{
+    panics::contain,
+    sync::{Mutex, lock},
+    watcher::Watched,
+};
 
 pub(super) struct SharedQueue {
     pub(super) raw: ManuallyDrop<wgpu::Queue>,
@@ -29,6 +39,42 @@ impl Drop for SharedQueue {
         let raw = unsafe { ManuallyDrop::take(&mut self.raw) };
         exit::will_be_destroyed();
         // If no thread can be started, it lives until the process ends.
-        let _ = self.gpu.watch(Watch::queue(&self.gpu, raw));
+        let _ = self.gpu.watch(LastQueue {
+            gpu: self.gpu.clone(),
+            queue: Mutex::new(Some(raw)),
+        });
+    }
+}
+
+/// A queue that no stream uses any more, to be dropped where a wait does no harm.
+struct LastQueue {
+    gpu: Arc<Gpu>,
+    queue: Mutex<Option<wgpu::Queue>>,
+}
+
+impl Watched for LastQueue {
+    fn key(&self) -> (usize, u64) {
+        (Arc::as_ptr(&self.gpu) as usize + 2, 0)
+    }
+
+    fn look(&self) -> bool {
+        let queue = lock(&self.queue).take();
+        // It waits, and calls callbacks of the user's.
+        contain(|| drop(queue));
+        true
+    }
+}
+
+impl Watch for LastQueue {
+    #[cfg(not(target_vendor = "apple"))]
+    fn due(&self) -> Due<'_> {
+        Due::Now
+    }
+}
+
+/// What could not be watched to its end lives until the process ends.
+impl Drop for LastQueue {
+    fn drop(&mut self) {
+        forget(lock(&self.queue).take());
     }
 }

@@ -12,9 +12,10 @@ use super::{
     counter::Native,
     gpu::Gpu,
     signal::{Signal, Tell, Told},
+    slots::Slot,
     stream::WgpuMarker,
     time::MarkTime,
-    timer::{Reading, Slot, Stamp},
+    timer::{self, Reading, Stamp},
 };
 use crate::{
     core::StreamCore,
@@ -111,7 +112,7 @@ pub(super) fn record_into(
 ) -> Result<Reserved> {
     gpu.core.check_fork()?;
     gpu.check_timing(true)?;
-    let slot = gpu.timer.take(gpu)?;
+    let slot = timer::take(gpu)?;
     let reading = gpu.scoped("wgpu::CommandEncoder::write_timestamp", || {
         slot.write(encoder);
         Reading::new(gpu, slot, encoder, 1)
@@ -133,7 +134,7 @@ impl Pass {
         gpu.core.check_fork()?;
         gpu.check_timing(false)?;
         Ok(Pass {
-            slot: gpu.timer.take(gpu)?,
+            slot: timer::take(gpu)?,
             gpu: gpu.clone(),
         })
     }

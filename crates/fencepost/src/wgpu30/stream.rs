@@ -3,8 +3,12 @@
 use std::sync::{Arc, Weak};
 
 use super::{
-    counter::Native, gpu::Gpu, queue::SharedQueue, staging::Refused, time::MarkTime,
-    timer::Reading, watcher::Watch,
+    counter::{DroppedStream, Native},
+    gpu::{Gpu, GpuStream},
+    queue::SharedQueue,
+    staging::Refused,
+    time::MarkTime,
+    timer::{self, Reading},
 };
 use crate::{
     contract::{MarkerImpl, StreamImpl},
@@ -49,14 +53,9 @@ impl WgpuStream {
         });
         let work: Weak<dyn DeviceWork> = Arc::<WgpuStream>::downgrade(&stream);
         drop(stream.core.device_work.set(work));
-        gpu.add_stream(&stream);
+        let known: Arc<dyn GpuStream> = stream.clone();
+        gpu.add_stream(&known);
         Ok(stream)
-    }
-
-    /// The device is lost, and this stream has failed with it.
-    pub(super) fn lose(&self, cause: &Cause) {
-        let epoch = self.values.current_epoch();
-        epoch.timeline.fail(cause, true).fire();
     }
 
     /// Stages a value. Called under the submit lock.
@@ -95,7 +94,7 @@ impl WgpuStream {
     /// Work that writes a time, and what reads it.
     fn timed(&self) -> Result<(wgpu::CommandBuffer, Reading)> {
         self.gpu.check_timing(true)?;
-        let slot = self.gpu.timer.take(&self.gpu)?;
+        let slot = timer::take(&self.gpu)?;
         self.gpu
             .scoped("wgpu::CommandEncoder::write_timestamp", || {
                 let mut encoder = self.gpu.device.create_command_encoder(&ENCODER);
@@ -226,6 +225,13 @@ impl WgpuStream {
     }
 }
 
+impl GpuStream for WgpuStream {
+    fn lose(&self, cause: &Cause) {
+        let epoch = self.values.current_epoch();
+        epoch.timeline.fail(cause, true).fire();
+    }
+}
+
 impl DeviceWork for WgpuStream {
     fn look(&self) -> bool {
         if let Ok(counter) = self.native.read() {
@@ -296,6 +302,6 @@ impl Drop for WgpuStream {
             return;
         }
         // If no thread can be started, it lives until the process ends.
-        drop(self.gpu.watch(Watch::Stream(self.native.clone())));
+        drop(self.gpu.watch(DroppedStream::new(&self.native)));
     }
 }

@@ -1,19 +1,14 @@
-//! What the watcher's thread of a device watches, and how it sleeps.
+//! How the watcher's thread of a device sleeps, and what it has to know of what it watches for
+//! that. Knows no device.
 
 #[cfg(not(target_vendor = "apple"))]
 use std::time::Instant;
-use std::{mem::forget, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use super::{counter::Native, gpu::Gpu};
 #[cfg(not(target_vendor = "apple"))]
-use super::{
-    signal::Signal,
-    vulkan::{Fault, Table, Timeline},
-};
+use super::vulkan::{Fault, Table, Timeline};
 use crate::{
-    epochs::Epoch,
-    panics::contain,
-    sync::{Mutex, lock, park},
+    sync::park,
     watcher::{Sleep, Watched, pause_after},
 };
 #[cfg(not(target_vendor = "apple"))]
@@ -22,114 +17,37 @@ use crate::{
     watcher::{LONGEST_PAUSE, SHORTEST_PAUSE},
 };
 
-/// What is watched.
-pub(super) enum Watch {
-    /// A marker that somebody waits for.
-    Marker {
-        native: Arc<Native>,
-        epoch: Arc<Epoch>,
-        value: u64,
-    },
-    /// The counter of a dropped stream, which must live until no submit raises it any more.
-    Stream(Arc<Native>),
-    /// A queue that no stream uses any more, to be dropped where a wait does no harm.
-    Queue {
-        gpu: Arc<Gpu>,
-        queue: Mutex<Option<wgpu::Queue>>,
-    },
-}
-
-impl Watch {
-    pub(super) fn marker(native: &Arc<Native>, epoch: &Arc<Epoch>, value: u64) -> Watch {
-        Watch::Marker {
-            native: native.clone(),
-            epoch: epoch.clone(),
-            value,
-        }
-    }
-
-    pub(super) fn queue(gpu: &Arc<Gpu>, queue: wgpu::Queue) -> Watch {
-        Watch::Queue {
-            gpu: gpu.clone(),
-            queue: Mutex::new(Some(queue)),
-        }
-    }
-
+/// Something that the thread watches. A device has three kinds of it, whose keys are addresses of
+/// objects with an offset of 0, 1 or 2: no two of these objects start within two bytes.
+pub(super) trait Watch: Watched {
     /// What to sleep for.
     #[cfg(not(target_vendor = "apple"))]
-    fn due(&self) -> Due<'_> {
-        let (native, value) = match self {
-            Watch::Marker {
-                native,
-                epoch,
-                value,
-            } => (native, epoch.known_at(*value)),
-            Watch::Stream(native) => (native, native.submitted()),
-            Watch::Queue { .. } => return Due::Now,
-        };
-        match &native.signal {
-            Signal::Semaphore(semaphore) => Due::At(semaphore, value),
-            Signal::Told(_) => Due::Poll,
-        }
+    fn due(&self) -> Due<'_>;
+
+    /// A sleep for it ended, and it has not come: by a fault, or after a while.
+    #[cfg(not(target_vendor = "apple"))]
+    fn has_not_come(&self, fault: Option<&Fault>) {
+        let _ = fault;
+    }
+}
+
+impl Watched for Box<dyn Watch> {
+    fn key(&self) -> (usize, u64) {
+        (**self).key()
     }
 
-    /// The counter, if this waits for one.
-    #[cfg(not(target_vendor = "apple"))]
-    fn native(&self) -> Option<&Arc<Native>> {
-        match self {
-            Watch::Marker { native, .. } | Watch::Stream(native) => Some(native),
-            Watch::Queue { .. } => None,
-        }
+    fn look(&self) -> bool {
+        (**self).look()
     }
 }
 
 /// What to sleep for.
 #[cfg(not(target_vendor = "apple"))]
-enum Due<'a> {
+pub(super) enum Due<'a> {
     Now,
     At(&'a Timeline, u64),
     /// The thread polls.
     Poll,
-}
-
-impl Watched for Watch {
-    fn key(&self) -> (usize, u64) {
-        match self {
-            Watch::Marker { epoch, value, .. } => (Arc::as_ptr(epoch) as usize, *value),
-            // The offsets keep the three kinds apart: no two of these objects start within two
-            // bytes.
-            Watch::Stream(native) => (Arc::as_ptr(native) as usize + 1, 0),
-            Watch::Queue { gpu, .. } => (Arc::as_ptr(gpu) as usize + 2, 0),
-        }
-    }
-
-    fn look(&self) -> bool {
-        match self {
-            Watch::Marker {
-                native,
-                epoch,
-                value,
-            } => epoch.look_at(&**native, *value),
-            Watch::Stream(native) => !native.is_pending(),
-            Watch::Queue { queue, .. } => {
-                let queue = lock(queue).take();
-                // It waits, and calls callbacks of the user's.
-                contain(|| drop(queue));
-                true
-            }
-        }
-    }
-}
-
-/// What could not be watched to its end lives until the process ends.
-impl Drop for Watch {
-    fn drop(&mut self) {
-        match self {
-            Watch::Queue { queue, .. } => forget(lock(queue).take()),
-            Watch::Stream(native) if native.is_pending() => forget(native.clone()),
-            _ => {}
-        }
-    }
 }
 
 /// Sleeps in the driver until one of several semaphores has reached its value; else pauses that
@@ -202,8 +120,8 @@ impl Driver {
     }
 }
 
-impl Sleep<Watch> for Sleeper {
-    fn sleep(&self, lowest: &[Arc<Watch>], sequence: u64, quiet: Duration) {
+impl Sleep<Box<dyn Watch>> for Sleeper {
+    fn sleep(&self, lowest: &[Arc<Box<dyn Watch>>], sequence: u64, quiet: Duration) {
         #[cfg(not(target_vendor = "apple"))]
         if let Some(driver) = &self.driver {
             let mut awaited = Vec::new();
@@ -215,14 +133,13 @@ impl Sleep<Watch> for Sleeper {
                     Due::Poll => polls = true,
                 }
             }
-            let native = lowest.iter().find_map(|watch| watch.native());
-            if let (false, Some(native)) = (polls, native) {
+            if let (false, Some(watch)) = (polls, lowest.first()) {
                 match driver.sleep(awaited, sequence) {
                     Ok(true) => {}
-                    Ok(false) => drop(native.look_for_a_lost_signal()),
+                    Ok(false) => watch.has_not_come(None),
                     Err(fault) => {
                         // The counters may not show a loss, so it is reported from here.
-                        native.gpu.failed(&fault);
+                        watch.has_not_come(Some(&fault));
                         // A wait that fails at once must not spin.
                         sleep(LONGEST_PAUSE);
                     }
