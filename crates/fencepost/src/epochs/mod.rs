@@ -1,5 +1,5 @@
-//! What Vulkan and Metal share: a timeline semaphore and a shared event are both a number on the
-//! device that only grows, here called a counter. Nothing in here knows either API.
+//! What Vulkan, Metal and wgpu share: a timeline semaphore and a shared event are both a number on
+//! the device that only grows, here called a counter. Nothing in here knows any of these APIs.
 //!
 //! - **One counter per stream, and a marker is a value on it** ([`values`]). Values are handed out
 //!   under the stream's submit lock, and only for a submit that succeeded.
