@@ -37,7 +37,9 @@ use crate::{
 /// - host: [`std::time::Instant`]
 /// - CUDA, which tells differences only: [`cuEventElapsedTime`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
 /// - Vulkan: [`timestampPeriod` and `timestampValidBits`](https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html#queries-timestamps)
+/// - OpenCL: [`CL_PROFILING_COMMAND_END`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clGetEventProfilingInfo)
 /// - Metal: [`gpuEndTime`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/gpuendtime)
+/// - wgpu: [`Queue::get_timestamp_period`](https://docs.rs/wgpu/30.0.2/wgpu/struct.Queue.html#method.get_timestamp_period)
 #[derive(Clone)]
 pub struct Clock(Shared);
 
@@ -146,10 +148,11 @@ impl Clock {
 
     /// The smallest difference in time that this clock can tell. Shorter durations are noise.
     ///
-    /// On CUDA and Vulkan, it is what the clock is seen to do: the steps that the first times
-    /// between markers have in common, 32 ns on an H200. Before six different times were read, it
-    /// is what the reference says: half a microsecond on CUDA, the length of a tick on Vulkan.
-    /// Never blocks, and asks no driver.
+    /// On a GPU, except on Metal, it is what the clock is seen to do: the steps that the first
+    /// times between markers have in common, 32 ns on an H200. Before six different times were
+    /// read, it is what the reference or the driver says: half a microsecond on CUDA, the length of
+    /// a tick on Vulkan and wgpu, `CL_DEVICE_PROFILING_TIMER_RESOLUTION` on OpenCL. Never blocks,
+    /// and asks no driver.
     ///
     /// ```
     /// # let device = fencepost::Device::open("host")?;

@@ -18,7 +18,8 @@ use crate::{
     time_keeper::TimeKeeper,
 };
 
-/// An accelerator, opened through one backend: `host`, `metal`, `cuda:0`, `vulkan:0`.
+/// An accelerator, opened through one backend: `host`, `metal`, `cuda:0`, `vulkan:0`, `opencl:0`.
+/// A device of wgpu's comes with the stream that [`wgpu30::stream`][1] makes.
 ///
 /// Cheap to clone. All clones are the same device, and any thread may use them. Two devices are
 /// equal if events of one may be recorded on streams of the other.
@@ -30,6 +31,8 @@ use crate::{
 /// println!("{device}, clock: {}", device.clock());
 /// # Ok::<(), fencepost::Error>(())
 /// ```
+///
+/// [1]: https://docs.rs/fencepost/latest/fencepost/wgpu30/fn.stream.html
 #[derive(Clone)]
 pub struct Device {
     imp: DeviceRef,
@@ -312,6 +315,7 @@ impl Device {
     /// - [`vkGetCalibratedTimestampsKHR`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkGetCalibratedTimestampsKHR.html)
     /// - [`clGetDeviceAndHostTimer`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clGetDeviceAndHostTimer)
     /// - [`MTLDevice.sampleTimestamps`](https://developer.apple.com/documentation/metal/mtldevice/sampletimestamps())
+    /// - wgpu: [`CommandEncoder::write_timestamp`](https://docs.rs/wgpu/30.0.2/wgpu/struct.CommandEncoder.html#method.write_timestamp)
     /// - host: [`std::time::Instant`]
     ///
     /// ```
@@ -371,12 +375,13 @@ impl Device {
     /// The UUID of the GPU, by which its devices of several backends are known as one GPU: `cuda:0`
     /// and `vulkan:0` of one GPU have the same. It stays the same from one process to the next.
     /// `None` for the host; for Metal, which has registry IDs instead, good until the next restart;
-    /// and where the driver has none. Never blocks.
+    /// for wgpu, which does not tell it; and where the driver has none. Never blocks.
     ///
     /// # References
     /// - [`cuDeviceGetUuid_v2`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__DEVICE.html),
     ///   which in MIG mode is that of the part
     /// - [`VkPhysicalDeviceIDProperties::deviceUUID`](https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceIDProperties.html)
+    /// - [`cl_khr_device_uuid`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_Ext.html#cl_khr_device_uuid)
     ///
     /// ```
     /// assert_eq!(fencepost::Device::open("host")?.uuid(), None);

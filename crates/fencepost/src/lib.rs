@@ -3,7 +3,7 @@
 //!
 //! | noun | what it is |
 //! |---|---|
-//! | [`Device`] | an accelerator, opened through one backend: `host`, `cuda:0`, `vulkan:0` |
+//! | [`Device`] | an accelerator, opened through one backend: `host`, `cuda:0`, `metal` |
 //! | [`Stream`] | an in-order queue of a device |
 //! | [`Marker`] | one recorded point on a stream, complete once all work before it is |
 //! | [`Event`] | a slot that holds the latest of its markers: an event of PyTorch's and CUDA's |
@@ -45,7 +45,7 @@
 //! device, calls that need its threads or its driver return [`Error::Forked`]; the host can be
 //! opened anew there.
 //!
-//! The [`guide`] has a page each on timing, ordering, failures and forks.
+//! The [`guide`] has a page each on timing, traces, ordering, failures and forks.
 //!
 //! # Features
 //! - `metal`, on by default: Apple's Metal. On other systems it does nothing and adds no

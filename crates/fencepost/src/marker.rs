@@ -224,7 +224,9 @@ impl Marker {
     ///
     /// # References
     /// - [`vkGetQueryPoolResults`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkGetQueryPoolResults.html)
+    /// - [`clGetEventProfilingInfo`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clGetEventProfilingInfo)
     /// - [`MTLCommandBuffer.gpuEndTime`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/gpuendtime)
+    /// - wgpu: [`CommandEncoder::write_timestamp`](https://docs.rs/wgpu/30.0.2/wgpu/struct.CommandEncoder.html#method.write_timestamp)
     /// - host: [`std::time::Instant`]
     ///
     /// ```

@@ -28,8 +28,8 @@ use crate::{
 /// threads submit at the same time gets some order. Dropping a stream never blocks, and what was
 /// submitted still runs.
 ///
-/// Made by [`Device::new_stream`], or around a queue of yours by `stream_from_raw` of each
-/// backend's module.
+/// Made by [`Device::new_stream`], or around a queue of yours by the `stream_from_raw` of its
+/// backend's module, on wgpu by `wgpu30::stream`.
 ///
 /// ```
 /// let stream = fencepost::Device::open("host")?.new_stream()?;

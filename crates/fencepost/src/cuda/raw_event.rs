@@ -58,6 +58,12 @@ pub struct RawEventOptions {
 impl RawEventOptions {
     /// Whether [`elapsed`](RawEvent::elapsed) can read its time. The driver refuses this together
     /// with [`interprocess`](RawEventOptions::interprocess).
+    ///
+    /// ```
+    /// # use fencepost::cuda::RawEventOptions;
+    /// let options = RawEventOptions::default().timing(true);
+    /// # drop(options);
+    /// ```
     #[must_use]
     pub fn timing(mut self, on: bool) -> RawEventOptions {
         self.timing = on;
@@ -65,6 +71,15 @@ impl RawEventOptions {
     }
 
     /// Whether threads that wait for it sleep instead of spinning.
+    ///
+    /// # References
+    /// - [`CU_EVENT_BLOCKING_SYNC`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    ///
+    /// ```
+    /// # use fencepost::cuda::RawEventOptions;
+    /// let options = RawEventOptions::default().blocking_sync(true);
+    /// # drop(options);
+    /// ```
     #[must_use]
     pub fn blocking_sync(mut self, on: bool) -> RawEventOptions {
         self.blocking_sync = on;
@@ -72,6 +87,15 @@ impl RawEventOptions {
     }
 
     /// Whether other processes can open it, by the handle that [`export`](RawEvent::export) gives.
+    ///
+    /// # References
+    /// - [`CU_EVENT_INTERPROCESS`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    ///
+    /// ```
+    /// # use fencepost::cuda::RawEventOptions;
+    /// let options = RawEventOptions::default().interprocess(true);
+    /// # drop(options);
+    /// ```
     #[must_use]
     pub fn interprocess(mut self, on: bool) -> RawEventOptions {
         self.interprocess = on;
@@ -80,6 +104,15 @@ impl RawEventOptions {
 
     /// Whether its records and waits on a stream that is being captured become nodes of the graph.
     /// CUDA calls such an event *external*.
+    ///
+    /// # References
+    /// - [`CU_EVENT_RECORD_EXTERNAL`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    ///
+    /// ```
+    /// # use fencepost::cuda::RawEventOptions;
+    /// let options = RawEventOptions::default().external(true);
+    /// # drop(options);
+    /// ```
     #[must_use]
     pub fn external(mut self, on: bool) -> RawEventOptions {
         self.external = on;
@@ -199,16 +232,25 @@ fn check_interprocess(context: &Context, options: RawEventOptions) -> Result<()>
 const EXTERNAL: u32 = 1;
 
 impl RawEvent {
-    /// A new event, unrecorded, which counts as complete.
+    /// A new event, unrecorded, which counts as complete. Never blocks on the device's work.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a device of another backend, and for
     /// [`interprocess`](RawEventOptions::interprocess) with timing or on a device without it;
-    /// [`Error::Backend`] where the driver refuses.
+    /// [`Error::Backend`] where the driver refuses; [`Error::Forked`].
     ///
     /// # References
     /// - [`cuDeviceGetAttribute`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__DEVICE.html)
     ///   (`CU_DEVICE_ATTRIBUTE_IPC_EVENT_SUPPORTED`)
+    /// - [`cuEventCreate`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    ///
+    /// ```no_run
+    /// use fencepost::{Device, cuda::{RawEvent, RawEventOptions}};
+    /// let timed = RawEventOptions::default().timing(true);
+    /// let event = RawEvent::new(&Device::open("cuda:0")?, timed)?;
+    /// assert!(event.query()?, "nothing was recorded yet");
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
     pub fn new(device: &Device, options: RawEventOptions) -> Result<RawEvent> {
         let context = of_device(device.imp())?.context;
         context.check_fork()?;
@@ -317,10 +359,24 @@ impl RawEvent {
     }
 
     /// The event that another process exported as `handle`. Valid while that process keeps its own.
+    /// Never blocks on the device's work.
     ///
     /// # Errors
     /// [`Error::Unsupported`] in the process that exported it, which must use the event itself, and
-    /// for a device of another backend; [`Error::Backend`] for bytes that are no such handle.
+    /// for a device of another backend; [`Error::Backend`] for bytes that are no such handle;
+    /// [`Error::Forked`].
+    ///
+    /// # References
+    /// - [`cuIpcOpenEventHandle`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
+    ///
+    /// ```no_run
+    /// use fencepost::{Device, cuda::{RawEvent, RawEventOptions}};
+    /// # let handle = [0; 64];
+    /// // `handle` has come from the other process, through a pipe for example.
+    /// let theirs = RawEvent::open(&Device::open("cuda:0")?, &handle)?;
+    /// theirs.synchronize()?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
     pub fn open(device: &Device, handle: &[u8; 64]) -> Result<RawEvent> {
         let context = of_device(device.imp())?.context;
         context.check_fork()?;
@@ -345,11 +401,23 @@ impl RawEvent {
     }
 
     /// The bytes by which another process opens it. Any thread may ask, with or without a current
-    /// context.
+    /// context. Never blocks on the device's work.
     ///
     /// # Errors
     /// [`Error::Backend`] for an event that was not made with
-    /// [`interprocess`](RawEventOptions::interprocess), or that was itself opened.
+    /// [`interprocess`](RawEventOptions::interprocess), or that was itself opened;
+    /// [`Error::Forked`].
+    ///
+    /// # References
+    /// - [`cuIpcGetEventHandle`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
+    ///
+    /// ```no_run
+    /// use fencepost::{Device, cuda::{RawEvent, RawEventOptions}};
+    /// let shared = RawEventOptions::default().interprocess(true);
+    /// let event = RawEvent::new(&Device::open("cuda:0")?, shared)?;
+    /// let handle: [u8; 64] = event.export()?; // for the other process
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
     pub fn export(&self) -> Result<[u8; 64]> {
         self.context().check_fork()?;
         let mut handle = IpcHandle([0; 64]);
@@ -373,7 +441,20 @@ impl RawEvent {
     ///
     /// # Errors
     /// [`Error::DeviceMismatch`] for a stream of another device; [`Error::Unsupported`] for one of
-    /// another backend; [`Error::Backend`] where the driver refuses.
+    /// another backend; [`Error::Backend`] where the driver refuses; [`Error::Forked`].
+    ///
+    /// # References
+    /// - [`cuEventRecord`,
+    ///   `cuEventRecordWithFlags`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    ///
+    /// ```no_run
+    /// use fencepost::{Device, cuda::{RawEvent, RawEventOptions}};
+    /// # let device = Device::open("cuda:0")?;
+    /// # let event = RawEvent::new(&device, RawEventOptions::default())?;
+    /// event.record(&device.default_stream())?;
+    /// event.synchronize()?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
     pub fn record(&self, stream: &Stream) -> Result<()> {
         stream.check_fork()?;
         let stream = of_stream(stream.imp())?;
@@ -415,6 +496,18 @@ impl RawEvent {
     /// [`Error::ForeignWait`] for a GPU's stream of another backend while the event is pending;
     /// [`Error::Captured`] where a capture that has ended recorded it last; [`Error::Backend`]
     /// where the driver refuses, or where no thread can be started to ask; [`Error::Forked`].
+    ///
+    /// # References
+    /// - [`cuStreamWaitEvent`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
+    ///
+    /// ```no_run
+    /// use fencepost::{Device, cuda::{RawEvent, RawEventOptions}};
+    /// # let device = Device::open("cuda:0")?;
+    /// # let event = RawEvent::new(&device, RawEventOptions::default())?;
+    /// event.record(&device.default_stream())?;
+    /// event.wait(&device.new_stream()?)?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
     #[track_caller]
     pub fn wait(&self, stream: &Stream) -> Result<()> {
         self.wait_at(stream, Place::caller(), StreamImpl::wait)
@@ -511,7 +604,20 @@ impl RawEvent {
     /// the driver then ends that capture. Other captures are not harmed.
     ///
     /// # Errors
-    /// [`Error::Captured`] where a capture recorded it last; a failure of the device.
+    /// [`Error::Captured`] where a capture recorded it last; a failure of the device;
+    /// [`Error::Forked`].
+    ///
+    /// # References
+    /// - [`cuEventQuery`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    ///
+    /// ```no_run
+    /// use fencepost::{Device, cuda::{RawEvent, RawEventOptions}};
+    /// # let device = Device::open("cuda:0")?;
+    /// # let event = RawEvent::new(&device, RawEventOptions::default())?;
+    /// event.record(&device.default_stream())?;
+    /// while !event.query()? { std::thread::yield_now() }
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
     pub fn query(&self) -> Result<bool> {
         self.context().check_fork()?;
         self.context()
@@ -525,6 +631,18 @@ impl RawEvent {
     ///
     /// # Errors
     /// Those of [`query`](RawEvent::query).
+    ///
+    /// # References
+    /// - [`cuEventSynchronize`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    ///
+    /// ```no_run
+    /// use fencepost::{Device, cuda::{RawEvent, RawEventOptions}};
+    /// # let device = Device::open("cuda:0")?;
+    /// # let event = RawEvent::new(&device, RawEventOptions::default())?;
+    /// event.record(&device.default_stream())?;
+    /// event.synchronize()?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
     pub fn synchronize(&self) -> Result<()> {
         self.context().check_fork()?;
         self.context()
@@ -537,7 +655,24 @@ impl RawEvent {
     ///
     /// # Errors
     /// [`Error::TimingDisabled`], then [`Error::DeviceMismatch`], then [`Error::NotRecorded`] or
-    /// [`Error::NotReady`]; a failure of the device.
+    /// [`Error::NotReady`]; a failure of the device; [`Error::Forked`].
+    ///
+    /// # References
+    /// - [`cuEventElapsedTime`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
+    ///
+    /// ```no_run
+    /// use fencepost::{Device, cuda::{RawEvent, RawEventOptions}};
+    /// # let device = Device::open("cuda:0")?;
+    /// # let stream = device.default_stream();
+    /// let timed = RawEventOptions::default().timing(true);
+    /// let (start, end) = (RawEvent::new(&device, timed)?, RawEvent::new(&device, timed)?);
+    /// start.record(&stream)?;
+    /// // … kernels …
+    /// end.record(&stream)?;
+    /// end.synchronize()?;
+    /// println!("{}", start.elapsed(&end)?);
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
     pub fn elapsed(&self, end: &RawEvent) -> Result<Elapsed> {
         let name = &self.context().name;
         for (which, event) in [("start", self), ("end", end)] {
@@ -592,6 +727,13 @@ impl RawEvent {
 
     /// The `CUevent`, for the caller's own calls of the driver, which may record it too. Valid
     /// while this value lives. The caller must not destroy it.
+    ///
+    /// ```no_run
+    /// use fencepost::{Device, cuda::{RawEvent, RawEventOptions}};
+    /// let event = RawEvent::new(&Device::open("cuda:0")?, RawEventOptions::default())?;
+    /// let handle = event.raw(); // for cuStreamWaitEvent and its like
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
     pub fn raw(&self) -> *mut c_void {
         self.native.event.0
     }

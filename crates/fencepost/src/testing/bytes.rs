@@ -54,7 +54,8 @@ impl ByteCounter {
         Ok(ByteCounter { inner })
     }
 
-    /// Calls `fill` with room for `len` bytes, or for the capacity if that is less.
+    /// Calls `fill` with room for `len` bytes, or for the capacity if that is less. No work that
+    /// reads them may be pending.
     ///
     /// ```no_run
     /// # use fencepost::{Device, testing::work::ByteCounter};
@@ -70,7 +71,11 @@ impl ByteCounter {
         result
     }
 
-    /// Work on `stream` after which the counts are those of the first `len` bytes.
+    /// Work on `stream` after which the counts are those of the first `len` bytes. Never waits for
+    /// it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a stream of another backend; the driver's error.
     ///
     /// ```no_run
     /// # use fencepost::{Device, testing::work::ByteCounter};
@@ -85,7 +90,10 @@ impl ByteCounter {
         self.inner.count(stream, len)
     }
 
-    /// Work on `stream` that adds the counts to those of `into`.
+    /// Work on `stream` that adds the counts to those of `into`. Never waits for it.
+    ///
+    /// # Errors
+    /// Those of [`count`](ByteCounter::count).
     ///
     /// ```no_run
     /// # use fencepost::{Device, testing::work::ByteCounter};
@@ -100,7 +108,10 @@ impl ByteCounter {
         self.inner.add_to(stream, into)
     }
 
-    /// The counts. Call it when the work on them is done.
+    /// The counts. Call it when the work on them is done. Blocks for a copy at most.
+    ///
+    /// # Errors
+    /// The driver's, where the memory has to be copied (CUDA, OpenCL).
     ///
     /// ```no_run
     /// # use fencepost::{Device, testing::work::ByteCounter};

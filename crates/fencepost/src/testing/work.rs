@@ -113,7 +113,11 @@ pub fn share_order(one: &Stream, two: &Stream) -> bool {
     work_of(one).is_ok_and(|work| work.shares_order(one.imp(), two.imp()))
 }
 
-/// Holds back what is submitted to `stream` from now on, until the gate is opened or dropped.
+/// Holds back what is submitted to `stream` from now on, until the gate is opened or dropped. Never
+/// waits for the device.
+///
+/// # Errors
+/// [`Error::Unsupported`] where nothing can hold the stream; the driver's error.
 ///
 /// ```
 /// # use fencepost::{Device, testing::work};
@@ -136,7 +140,11 @@ pub fn gate_at(stream: &Stream, at: Place) -> Result<Gate> {
     work_of(stream)?.gate(stream.imp(), at)
 }
 
-/// A log that streams of `device` can append to.
+/// A log that streams of `device` can append to. May block on the device's work: make it before a
+/// stream is held.
+///
+/// # Errors
+/// The driver's, where there is no memory.
 ///
 /// ```
 /// # use fencepost::{Device, testing::work};
@@ -150,7 +158,11 @@ pub fn new_log(device: &Device) -> Result<Log> {
     of(device.imp())?.new_log()
 }
 
-/// Work on `stream` that writes `token` into `log`, where it ran in the order.
+/// Work on `stream` that writes `token` into `log`, where it ran in the order. Never waits for it.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a log of another backend; the stream's failure where no work can be
+/// submitted behind it; the driver's error.
 ///
 /// ```
 /// # use fencepost::{Device, testing::work};
@@ -166,7 +178,10 @@ pub fn append(stream: &Stream, log: &Log, token: u32) -> Result<()> {
     work_of(stream)?.append(stream.imp(), log, token)
 }
 
-/// Work on `stream` that fails, with `text` in the first cause.
+/// Work on `stream` that fails, with `text` in the first cause. Never waits for it.
+///
+/// # Errors
+/// The driver's.
 ///
 /// ```
 /// # use fencepost::{Device, testing::work};
@@ -181,7 +196,10 @@ pub fn fail(stream: &Stream, text: &str) -> Result<()> {
 }
 
 /// Keeps `stream` busy with one piece of work: for `amount` nanoseconds of the device's clock on
-/// the host and on CUDA, and for that many rounds of a loop elsewhere.
+/// the host and on CUDA, and for that many rounds of a loop elsewhere. Never waits for it.
+///
+/// # Errors
+/// The driver's.
 ///
 /// ```
 /// # use fencepost::{Device, testing::work};
@@ -218,7 +236,16 @@ impl Gate {
         }
     }
 
-    /// Lets the stream go on.
+    /// Lets the stream go on. Never blocks.
+    ///
+    /// ```
+    /// # use fencepost::{Device, testing::work};
+    /// # let stream = Device::open("host")?.new_stream()?;
+    /// let gate = work::gate(&stream)?;
+    /// gate.open();
+    /// stream.synchronize()?;
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
     pub fn open(mut self) {
         self.release();
     }
@@ -324,7 +351,18 @@ impl Log {
         self.inner.push(token);
     }
 
-    /// The tokens so far, in the order in which the device wrote them.
+    /// The tokens so far, in the order in which the device wrote them. Those of work that is pending
+    /// may or may not be among them. Blocks for a copy at most.
+    ///
+    /// # Errors
+    /// The driver's, where the memory has to be copied (OpenCL).
+    ///
+    /// ```
+    /// # use fencepost::{Device, testing::work};
+    /// # let device = Device::open("host")?;
+    /// assert!(work::new_log(&device)?.read()?.is_empty());
+    /// # Ok::<(), fencepost::Error>(())
+    /// ```
     pub fn read(&self) -> Result<Vec<u32>> {
         self.inner.read()
     }

@@ -180,7 +180,7 @@ impl Options {
     /// Beyond that spans are dropped and counted, since a driver's queue has an end, and a full one
     /// makes the program wait. Each pending span is two records there. 256 on CUDA, whose queue
     /// takes some 1,020 timed records; 8 on Metal, where a record is one of 64 command buffers;
-    /// 1,024 on Vulkan and 4,096 on the host.
+    /// 1,024 on Vulkan, OpenCL and wgpu, and 4,096 on the host.
     ///
     /// ```
     /// let options = fencepost::trace::Options::default().pending(100);

@@ -98,6 +98,10 @@ pub use queue::QueueLock;
 /// [`Error::Unavailable`] for a device that lacks a function of Vulkan 1.2; [`Error::Backend`]
 /// where the driver refuses a call.
 ///
+/// # References
+/// - [`VkDevice`](https://registry.khronos.org/vulkan/specs/latest/man/html/VkDevice.html)
+/// - [`VkPhysicalDeviceTimelineSemaphoreFeatures`](https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceTimelineSemaphoreFeatures.html)
+///
 /// ```no_run
 /// # use std::sync::{Arc, Mutex};
 /// # fn f(
@@ -153,6 +157,10 @@ pub unsafe fn device_from_raw(
 /// # Errors
 /// [`Error::Unsupported`] for a device of another backend; [`Error::Backend`] where the driver
 /// refuses a call.
+///
+/// # References
+/// - [`VkQueue`](https://registry.khronos.org/vulkan/specs/latest/man/html/VkQueue.html)
+/// - [`vkCreateSemaphore`](https://registry.khronos.org/vulkan/specs/latest/man/html/vkCreateSemaphore.html), a timeline
 ///
 /// ```no_run
 /// # use std::sync::{Arc, Mutex};
@@ -265,6 +273,9 @@ pub fn marker_as_raw(marker: &Marker) -> Option<(vk::Semaphore, u64)> {
 /// # Errors
 /// [`Error::Unsupported`] for a device of another backend; [`Error::Backend`] where the driver
 /// refuses a call; [`Error::DeviceLost`]; [`Error::Forked`].
+///
+/// # References
+/// - [`VkTimelineSemaphoreSubmitInfo`](https://registry.khronos.org/vulkan/specs/latest/man/html/VkTimelineSemaphoreSubmitInfo.html)
 ///
 /// ```no_run
 /// # fn submit(_: (ash::vk::Semaphore, u64)) {}
