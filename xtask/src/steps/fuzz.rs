@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use super::host::everything;
-use super::{Count, Lane, ONLY_IN_CI, Step, Task, add_flags, cuda, metal, vulkan};
+use super::{Count, Lane, ONLY_IN_CI, Step, Task, add_flags, cuda, metal, opencl, vulkan};
 use crate::packages;
 use crate::run::Workspace;
 use crate::rustup::host_triple;
@@ -15,10 +15,11 @@ type Prepare = fn(&Workspace, &mut Command);
 
 /// Each target with the folder in `fuzz/corpus` that holds what to begin with, and how to prepare
 /// its program.
-const TARGETS: [(&str, &str, Prepare); 5] = [
+const TARGETS: [(&str, &str, Prepare); 6] = [
     ("ops_host", "ops", |_, _| ()),
     ("ops_cuda", "ops", cuda::on_stand_in),
     ("ops_vulkan", "ops", vulkan::load_stand_in),
+    ("ops_opencl", "ops", opencl::on_pocl),
     (ON_METAL, "ops", |_, _| ()),
     ("names", "names", |w, test| {
         // What a GPU is called is no matter here, and its driver slow to ask.
@@ -44,12 +45,12 @@ pub(super) fn steps() -> Vec<Step> {
         name: "fuzz",
         parts: &["fuzz", ONLY_IN_CI],
         lane: Lane::Main,
-        device: "host, stand-ins",
+        device: "host, PoCL, stand-ins",
         proves: "made-up sequences of operations do what the model says, and no device name \
                  surprises",
         count: Count::EachTest,
         ready: || match cfg!(target_os = "linux") {
-            true => packages::installed(&["g++"]),
+            true => packages::installed(&["g++"]).and_then(|()| opencl::pocl()),
             false => Err("the stand-ins need Linux".to_owned()),
         },
         tasks: |w| {

@@ -98,7 +98,7 @@ fn tests(
 }
 
 /// Makes the loader find PoCL alone: one more driver on the machine changes what others pick.
-fn on_pocl(w: &Workspace, command: &mut Command) {
+pub(super) fn on_pocl(w: &Workspace, command: &mut Command) {
     command.env("OCL_ICD_VENDORS", "/etc/OpenCL/vendors/pocl.icd");
     // PoCL keeps compiled kernels there, by default in the user's home.
     command.env("POCL_CACHE_DIR", w.target.join("pocl"));
@@ -114,6 +114,6 @@ fn driver_of_faults(w: &Workspace) -> PathBuf {
     w.target.join("debug/libfencepost_sim_opencl.so")
 }
 
-fn pocl() -> Result<(), String> {
+pub(super) fn pocl() -> Result<(), String> {
     packages::installed(&["pocl-opencl-icd", "ocl-icd-libopencl1"])
 }
