@@ -234,7 +234,7 @@ unsafe extern "system" fn clRetainEvent(event: Handle) -> c_int {
     // SAFETY: passed on
     let status = unsafe { real::clRetainEvent(event) };
     if status == 0 {
-        events::retained();
+        events::retained(event);
     }
     status
 }
@@ -243,12 +243,9 @@ unsafe extern "system" fn clReleaseEvent(event: Handle) -> c_int {
     if let Some(code) = LOG.count("clReleaseEvent") {
         return code;
     }
+    events::released(event);
     // SAFETY: passed on
-    let status = unsafe { real::clReleaseEvent(event) };
-    if status == 0 {
-        events::released();
-    }
-    status
+    unsafe { real::clReleaseEvent(event) }
 }
 
 /// A callback that is to be told of a failure.

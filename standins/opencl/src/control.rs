@@ -183,7 +183,22 @@ impl Control {
     /// Makes every call but those that release something return `code` from now on, as on a lost
     /// context.
     pub fn lose_context(&self, code: i32) {
+        // First what a program would try the context by, once another call has failed.
+        self.lose_context_quietly(code);
         for name in FUNCTIONS.iter().filter(|name| !name.contains("Release")) {
+            self.fail(name, 1, code, true);
+        }
+    }
+
+    /// Makes every call that makes something, submits it or waits for it return `code` from now on,
+    /// as on a lost context whose driver no longer moves on: asked, it calls pending what was.
+    pub fn lose_context_quietly(&self, code: i32) {
+        let fails = |name: &&&str| {
+            ["clCreate", "clEnqueue", "clFlush", "clFinish", "clWait"]
+                .iter()
+                .any(|kind| name.starts_with(kind))
+        };
+        for name in FUNCTIONS.iter().filter(fails) {
             self.fail(name, 1, code, true);
         }
     }

@@ -69,7 +69,8 @@ fn extension(name: &CStr) -> *const c_void {
 }
 
 /// Finds `clIcdGetPlatformIDsKHR` and `clGetPlatformInfo` of this library for the loader, and
-/// anything else in the driver behind.
+/// anything else in the driver behind; but not what makes it a driver of `cl_khr_icd` 2.0, by which
+/// loaders take the driver's functions past its table.
 ///
 /// # Safety
 /// `name` is null or a C string.
@@ -82,6 +83,9 @@ pub unsafe extern "system" fn clGetExtensionFunctionAddress(name: *const c_char)
     let name = unsafe { CStr::from_ptr(name) };
     match name.to_bytes() {
         b"clIcdGetPlatformIDsKHR" => clIcdGetPlatformIDsKHR as *const c_void,
+        b"clIcdGetFunctionAddressForPlatformKHR" | b"clIcdSetPlatformDispatchDataKHR" => {
+            std::ptr::null()
+        }
         _ => extension(name),
     }
 }
