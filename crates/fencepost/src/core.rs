@@ -89,13 +89,25 @@ impl fmt::Display for DeviceCore {
 
 /// Whether a device is lost, and why: the first cause stays.
 #[cfg_attr(
-    not(any(feature = "cuda", feature = "vulkan", feature = "wgpu30", has_metal)),
+    not(any(
+        feature = "cuda",
+        feature = "opencl",
+        feature = "vulkan",
+        feature = "wgpu30",
+        has_metal
+    )),
     allow(dead_code)
 )]
 pub(crate) struct Loss(OnceLock<Cause>);
 
 #[cfg_attr(
-    not(any(feature = "cuda", feature = "vulkan", feature = "wgpu30", has_metal)),
+    not(any(
+        feature = "cuda",
+        feature = "opencl",
+        feature = "vulkan",
+        feature = "wgpu30",
+        has_metal
+    )),
     allow(dead_code)
 )]
 impl Loss {

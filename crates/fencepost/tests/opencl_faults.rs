@@ -16,6 +16,7 @@ const OUT_OF_RESOURCES: i32 = -5;
 const OUT_OF_HOST_MEMORY: i32 = -6;
 const PROFILING_INFO_NOT_AVAILABLE: i32 = -7;
 const INVALID_CONTEXT: i32 = -34;
+const INVALID_COMMAND_QUEUE: i32 = -36;
 /// A code of a driver's own.
 const OF_THE_DRIVER: i32 = -9999;
 
@@ -209,19 +210,161 @@ fn an_event_that_is_called_complete_and_fails_a_wait_has_failed() {
     });
 }
 
+/// The error is a lost device, and its first cause names all of `parts`.
+fn is_loss(error: &Error, parts: &[&str]) {
+    assert!(matches!(error, Error::DeviceLost { .. }), "{error:?}");
+    let root = error.cause().unwrap().root();
+    for part in parts {
+        assert!(root.contains(part), "no \"{part}\" in: {root}");
+    }
+}
+
+/// Whatever waits for work that never completes is told of `lose`, by a first cause that names all
+/// of `parts`: markers, callbacks, and host streams; of a living stream, and of one that is
+/// dropped.
+fn everyone_is_told(device: &Device, lose: impl FnOnce(), parts: &[&str]) {
+    let (stream, gone) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+    let host = Device::open("host").unwrap();
+    let gates = [&stream, &gone].map(|stream| work::gate(stream).unwrap());
+    let markers = [&stream, &gone].map(|stream| stream.record().unwrap());
+    drop(gone);
+    let (tell, told) = mpsc::channel();
+    let hosts = markers.each_ref().map(|marker| {
+        let tell = tell.clone();
+        marker
+            .on_complete(move |result| drop(tell.send(result)))
+            .unwrap();
+        let host = host.new_stream().unwrap();
+        host.wait(marker).unwrap();
+        host
+    });
+    lose();
+    for (marker, host) in markers.iter().zip(&hosts) {
+        for error in [
+            told.recv_timeout(PATIENCE).unwrap().unwrap_err(),
+            marker.query().unwrap_err(),
+            marker.synchronize_timeout(PATIENCE).unwrap_err(),
+        ] {
+            is_loss(&error, parts);
+        }
+        let error = host.synchronize_timeout(PATIENCE).unwrap_err();
+        let root = error.cause().unwrap().root();
+        assert!(root.contains(parts[0]), "no \"{}\" in: {root}", parts[0]);
+    }
+    drop(gates);
+}
+
+/// Every call on the device is refused with the first cause, also once the driver works again.
+fn stays_lost(device: &Device, control: &Control, parts: &[&str]) {
+    control.clear_faults();
+    let stream = device.default_stream();
+    for error in [
+        device.new_stream().unwrap_err(),
+        stream.clear_error().unwrap_err(),
+        stream.synchronize_timeout(PATIENCE).unwrap_err(),
+        stream.record_timed().unwrap().query().unwrap_err(),
+        device.correlate().unwrap_err(),
+    ] {
+        is_loss(&error, parts);
+    }
+}
+
+/// By a record. The driver still says of what is pending that it is pending.
 #[test]
-fn a_lost_context_is_an_error_of_every_call_and_no_hang() {
+fn a_lost_context_fails_everybody_with_the_first_cause() {
+    with_faults(|_, control| {
+        for (code, name) in [
+            (INVALID_CONTEXT, "CL_INVALID_CONTEXT (-34)"),
+            (INVALID_COMMAND_QUEUE, "CL_INVALID_COMMAND_QUEUE (-36)"),
+            (OF_THE_DRIVER, "(-9999)"),
+        ] {
+            // A lost one is not opened again: this is another context each time.
+            let device = Device::open("opencl:0").unwrap();
+            let other = device.new_stream().unwrap();
+            let parts = [MARKER, name];
+            let lose = || {
+                control.lose_context_quietly(code);
+                is_loss(&other.record().unwrap_err(), &parts);
+            };
+            everyone_is_told(&device, lose, &parts);
+            stays_lost(&device, control, &parts);
+            let again = Device::open("opencl:0").unwrap();
+            assert_ne!(again, device);
+            again.synchronize_timeout(PATIENCE).unwrap();
+        }
+    });
+}
+
+/// Nobody calls anything: the watcher asks.
+#[test]
+fn a_context_whose_events_cannot_be_asked_is_lost() {
     with_faults(|device, control| {
-        let (stream, event) = (device.new_stream().unwrap(), Event::new(device));
-        let gate = work::gate(&stream).unwrap();
-        event.record(&stream).unwrap();
+        let parts = ["clGetEventInfo", "CL_INVALID_CONTEXT (-34)"];
+        everyone_is_told(device, || control.lose_context(INVALID_CONTEXT), &parts);
+        stays_lost(device, control, &parts);
+    });
+}
+
+#[test]
+fn a_wait_that_tells_of_a_lost_context_fails_everybody() {
+    with_faults(|device, control| {
+        let other = device.new_stream().unwrap();
+        let gate = work::gate(&other).unwrap();
+        let marker = other.record().unwrap();
+        let parts = ["clWaitForEvents", "CL_INVALID_COMMAND_QUEUE (-36)"];
+        let lose = || {
+            control.lose_context_quietly(INVALID_COMMAND_QUEUE);
+            is_loss(&marker.synchronize().unwrap_err(), &parts);
+        };
+        everyone_is_told(device, lose, &parts);
+        drop(gate);
+    });
+}
+
+/// The status of the event is the first cause, not what is refused because of it.
+#[test]
+fn failed_work_that_takes_its_context_along_is_the_first_cause() {
+    with_faults(|device, control| {
+        let stream = device.new_stream().unwrap();
+        let parts = ["work of the stream ended with -9999"];
+        let lose = || {
+            control.fail_event(MARKER, 1, OF_THE_DRIVER, Tells::EVERYWHERE);
+            let marker = stream.record().unwrap();
+            control.lose_context_quietly(INVALID_COMMAND_QUEUE);
+            assert!(marker.synchronize_timeout(PATIENCE).is_err());
+        };
+        everyone_is_told(device, lose, &parts);
+        stays_lost(device, control, &parts);
+    });
+}
+
+/// A code may mean both: a context that takes a new queue and its work is not lost.
+#[test]
+fn a_context_that_still_takes_work_is_not_lost() {
+    with_faults(|device, control| {
+        let (stream, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+        let gate = work::gate(&other).unwrap();
+        let pending = other.record().unwrap();
+        for code in [
+            OUT_OF_RESOURCES,
+            INVALID_CONTEXT,
+            INVALID_COMMAND_QUEUE,
+            OF_THE_DRIVER,
+        ] {
+            control.fail_call(MARKER, 1, code);
+            let error = stream.record().unwrap_err();
+            assert!(matches!(error, Error::Backend { .. }), "{error:?}");
+            is_refusal(&error, MARKER, code);
+            stream.synchronize_timeout(PATIENCE).unwrap();
+        }
+        // Memory may be short for all: that is no loss either.
+        control.fail_calls_from(MARKER, 1, OUT_OF_RESOURCES);
+        is_refusal(&stream.record().unwrap_err(), MARKER, OUT_OF_RESOURCES);
+        control.clear_faults();
+        stream.synchronize_timeout(PATIENCE).unwrap();
+        assert!(!pending.query().unwrap());
         gate.open();
-        control.lose_context(INVALID_CONTEXT);
-        let fresh = Event::new(device);
-        assert!(done(&event).is_err());
-        assert!(event.query().is_err());
-        assert!(fresh.record(&stream).is_err() || done(&fresh).is_err());
-        assert!(device.new_stream().is_err());
+        pending.synchronize_timeout(PATIENCE).unwrap();
     });
 }
 

@@ -99,6 +99,9 @@ pub(super) trait Unsettled: Send + Sync {
 
     /// As [`Account::is_settled`].
     fn is_settled(&self) -> bool;
+
+    /// As [`Account::lose`].
+    fn lose(&self, cause: &Cause);
 }
 
 impl<M: Recorded> Unsettled for Account<M> {
@@ -108,6 +111,10 @@ impl<M: Recorded> Unsettled for Account<M> {
 
     fn is_settled(&self) -> bool {
         Account::is_settled(self)
+    }
+
+    fn lose(&self, cause: &Cause) {
+        Account::lose(self, cause);
     }
 }
 
@@ -352,8 +359,17 @@ impl<M: Recorded> Account<M> {
 
     /// The stream fails now.
     pub(super) fn fail(&self, cause: &Cause) {
+        self.fail_now(cause, false);
+    }
+
+    /// The stream fails now, since its device is lost.
+    fn lose(&self, cause: &Cause) {
+        self.fail_now(cause, true);
+    }
+
+    fn fail_now(&self, cause: &Cause, lost: bool) {
         let mut state = lock(&self.state);
-        let (wake, gone) = state.fail(cause);
+        let (wake, gone) = state.fail(cause, lost);
         drop(state);
         drop(gone);
         wake.fire();
@@ -439,7 +455,7 @@ impl<M: Recorded> Account<M> {
                 (value.map(|value| state.timeline.advance(value)), front)
             }
             Over::Failed(cause) => {
-                let (wake, gone) = state.fail(&cause);
+                let (wake, gone) = state.fail(&cause, false);
                 (Some(wake), gone)
             }
         };
@@ -509,12 +525,13 @@ impl<M: Recorded> State<M> {
         self.entries.len() >= self.sweep_at
     }
 
-    /// Fails the timeline, and gives the entries that fail with it.
-    fn fail(&mut self, cause: &Cause) -> (Wake, VecDeque<Entry<M>>) {
+    /// Fails the timeline, and gives the entries that fail with it. `lost` says whether the device
+    /// is lost.
+    fn fail(&mut self, cause: &Cause, lost: bool) -> (Wake, VecDeque<Entry<M>>) {
         let gone = std::mem::take(&mut self.entries);
         self.first += gone.len() as u64;
         self.ends_after = Some(self.timeline.completed());
-        (self.timeline.fail(cause, false), gone)
+        (self.timeline.fail(cause, lost), gone)
     }
 }
 

@@ -14,7 +14,10 @@ use super::{
     event::{COMPLETE, ClEvent, Events},
     fault::{Fault, Status, check},
     gates::{Gates, HostGate},
-    loader::{ContextHandle, DeviceHandle, EventHandle, Loader, MemoryHandle, QueueHandle, ask},
+    loader::{
+        ContextHandle, DeviceHandle, EventHandle, Loader, MemoryHandle, PROFILING, QueueHandle, ask,
+    },
+    loss::ContextLoss,
     watched::{Callbacks, Watch},
 };
 use crate::{
@@ -46,12 +49,8 @@ pub(crate) struct Context {
 
 /// `CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE`.
 pub(super) const OUT_OF_ORDER: u64 = 1;
-/// `CL_QUEUE_PROFILING_ENABLE`.
-pub(super) const PROFILING: u64 = 2;
 /// `CL_QUEUE_ON_DEVICE`.
 pub(super) const ON_DEVICE: u64 = 4;
-/// `CL_QUEUE_PROPERTIES`.
-const QUEUE_PROPERTIES: u64 = 0x1093;
 
 impl Context {
     /// Lives as long as the process. `raw` is retained for it.
@@ -67,6 +66,7 @@ impl Context {
         let stated = loader.fact(device, ask::DEVICE_TIMER_RESOLUTION, 0_usize);
         let resolution = Duration::from_nanos(stated.unwrap_or(0).max(1) as u64);
         let clock = Clock::learning(clock, 1.0, 64, resolution, 1).kept_for_ever();
+        let loss = ContextLoss::new(loader, raw, device, name.clone());
         Box::leak(Box::new(Context {
             loader,
             raw,
@@ -76,7 +76,7 @@ impl Context {
             uuid: loader.fact(device, ask::DEVICE_UUID, [0_u8; 16]).ok(),
             clock,
             callbacks: Arc::new(CallbackQueue::new(Arc::new(Pool::new(1)))),
-            events: Events::new(loader),
+            events: Events::new(loader, loss),
             gates: Gates::new(loader, raw),
             watcher: Watcher::new("fencepost-opencl", Callbacks::new()),
             has_timer: OnceLock::new(),
@@ -108,10 +108,22 @@ impl Context {
         }
     }
 
-    /// The error for the caller of a faulted call.
+    /// Whether the context is lost, and what fails with it.
+    pub(super) fn loss(&self) -> &ContextLoss {
+        &self.events.loss
+    }
+
+    /// An error in a forked child, and once the context is lost.
+    pub(super) fn check_usable(&self) -> Result<()> {
+        self.check_fork()?;
+        self.loss().lost().map_or(Ok(()), Err)
+    }
+
+    /// The error for the caller of a faulted call. Call it without any lock: a context that is lost
+    /// fails its streams.
     pub(crate) fn failed(&self, fault: Fault) -> Error {
         match self.check_fork() {
-            Ok(()) => fault.error(&self.name),
+            Ok(()) => self.loss().error(fault),
             Err(forked) => forked,
         }
     }
@@ -122,27 +134,7 @@ impl Context {
     }
 
     pub(crate) fn queue_with(&self, properties: u64) -> Result<QueueHandle, Fault> {
-        let mut code = 0;
-        let list = [QUEUE_PROPERTIES, properties, 0];
-        let (context, device) = (self.raw, self.device);
-        // SAFETY: the context is retained, and the device is of it; the list ends with 0.
-        let made = unsafe {
-            self.loader
-                .create_queue(context, device, list.as_ptr(), &raw mut code)
-        };
-        let queue = match made {
-            // An implementation of OpenCL 1.2.
-            Err(Fault::Missing(_)) => {
-                // SAFETY: as above.
-                unsafe {
-                    self.loader
-                        .create_queue_1(context, device, properties, &raw mut code)
-                }?
-            }
-            made => made?,
-        };
-        check("clCreateCommandQueueWithProperties", code)?;
-        Ok(QueueHandle(queue))
+        self.loader.new_queue(self.raw, self.device, properties)
     }
 
     /// A marker behind everything on `queue`. It is not submitted yet.

@@ -3,10 +3,10 @@
 use std::{ffi::c_void, sync::Arc, time::Instant};
 
 use super::{
-    context::{Context, ON_DEVICE, PROFILING},
+    context::{Context, ON_DEVICE},
     exit::leave_at_exit,
     fault::{Fault, check},
-    loader::{ContextHandle, DeviceHandle, Loader, QueueHandle, ask},
+    loader::{ContextHandle, DeviceHandle, Loader, PROFILING, QueueHandle, ask},
     stream::ClStream,
 };
 use crate::{
@@ -80,11 +80,11 @@ fn device_in(context: &'static Context) -> Result<DeviceRef> {
     Ok(first.unwrap_or(made))
 }
 
-/// The device of this index, in a context of its own; the same one each time.
+/// The device of this index, in a context of its own; the same one each time, until it is lost.
 pub(crate) fn open(index: usize) -> Result<DeviceRef> {
     let name = format!("opencl:{index}");
     let loader = Loader::to_call(&name)?;
-    let is_it = |context: &Context| context.name == name;
+    let is_it = |context: &Context| context.name == name && context.loss().lost().is_none();
     match known(is_it) {
         Some((_, Some(device))) => return Ok(device),
         Some((context, None)) => return device_in(context),
@@ -254,7 +254,7 @@ impl ClDevice {
 
     fn make_stream(&self) -> Result<Arc<ClStream>> {
         let context = self.context;
-        context.check_fork()?;
+        context.check_usable()?;
         let queue = context.new_queue().map_err(|fault| context.failed(fault))?;
         let stream = ClStream::new(self.core.clone(), context, queue, PROFILING);
         self.streams.add(&stream);
@@ -291,7 +291,7 @@ impl DeviceImpl for ClDevice {
     }
 
     fn correlate(&self, at: Place, look: Look<'_>) -> Result<Sample> {
-        self.context.check_fork()?;
+        self.context.check_usable()?;
         if !self.has_timer(at, &mut *look)? {
             return bracket::sample(&*self.make_stream()?, at, look);
         }

@@ -11,6 +11,7 @@ use super::{
     account::{Answer, Native},
     fault::{Fault, Status, WAITED_FOR_FAILED, failed_work},
     loader::{EventHandle, Loader, ask},
+    loss::ContextLoss,
 };
 use crate::{
     error::Cause,
@@ -28,6 +29,8 @@ pub(super) struct Events {
     process: Process,
     /// Those that nobody holds, and that were pending when they were dropped.
     leftovers: Mutex<Leftovers>,
+    /// What is asked of events may tell that the context is lost.
+    pub(super) loss: ContextLoss,
 }
 
 struct Leftovers {
@@ -39,7 +42,7 @@ struct Leftovers {
 const FIRST_SWEEP: usize = 32;
 
 impl Events {
-    pub(super) fn new(loader: &'static Loader) -> Events {
+    pub(super) fn new(loader: &'static Loader, loss: ContextLoss) -> Events {
         Events {
             loader,
             process: Process::this(),
@@ -47,6 +50,7 @@ impl Events {
                 events: Vec::new(),
                 sweep_at: FIRST_SWEEP,
             }),
+            loss,
         }
     }
 
@@ -128,10 +132,12 @@ impl ClEvent {
         Ok(time)
     }
 
-    /// Blocks until its command is over.
+    /// Blocks until its command is over. A fault may tell that the context is lost: call it without
+    /// any lock.
     pub(super) fn wait(&self) -> Result<(), Fault> {
         // SAFETY: the event is alive.
-        unsafe { self.events.loader.wait_for_events(1, &raw const self.raw) }
+        let waited = unsafe { self.events.loader.wait_for_events(1, &raw const self.raw) };
+        waited.inspect_err(|fault| drop(self.events.loss.look_at(*fault)))
     }
 }
 
@@ -147,9 +153,16 @@ impl Native for ClEvent {
                 _ => Answer::Complete,
             },
             Ok(status) if status > COMPLETE => return Answer::Pending,
-            Ok(status) => Answer::Failed(Cause::new(failed_work(status))),
-            // Its command may be pending.
-            Err(fault) => return Answer::Failed(Cause::new(fault.to_string())),
+            Ok(status) => {
+                let cause = Cause::new(failed_work(status));
+                drop(self.events.loss.look_at_status(status, &cause));
+                Answer::Failed(cause)
+            }
+            Err(fault) => {
+                drop(self.events.loss.look_at(fault));
+                // Its command may be pending.
+                return Answer::Failed(Cause::new(fault.to_string()));
+            }
         };
         self.is_over.store(true, Ordering::Relaxed);
         answer

@@ -147,16 +147,25 @@ const OF_ARGUMENTS: [&str; 43] = [
     "CL_MAX_SIZE_RESTRICTION_EXCEEDED",
 ];
 
-/// The name of a code.
-pub(super) fn name(code: Status) -> &'static str {
+/// The name of a code in the header `cl.h`.
+fn in_header(code: Status) -> Option<&'static str> {
     let below = |first: Status| {
         first
             .checked_sub(code)
             .and_then(|at| usize::try_from(at).ok())
     };
     let named = |names: &'static [&'static str], first| names.get(below(first)?).copied();
-    let name = named(&OF_RUN_TIME, -1).or_else(|| named(&OF_ARGUMENTS, -30));
-    name.unwrap_or(match code {
+    named(&OF_RUN_TIME, -1).or_else(|| named(&OF_ARGUMENTS, -30))
+}
+
+/// Whether OpenCL names the code.
+pub(super) fn is_named(code: Status) -> bool {
+    code == SUCCESS || in_header(code).is_some()
+}
+
+/// The name of a code.
+pub(super) fn name(code: Status) -> &'static str {
+    in_header(code).unwrap_or(match code {
         PLATFORM_NOT_FOUND => "CL_PLATFORM_NOT_FOUND_KHR",
         -9999 => "NVIDIA's code for a kernel's illegal access to memory",
         ..-1000 => "a code of an extension, or of the driver's vendor alone",
@@ -178,14 +187,9 @@ fn remedy(code: Status) -> &'static str {
     match code {
         -2 => "; the device is in use elsewhere, or was reset",
         -4 | -6 => "; free memory, or use fewer streams and events",
-        -5 => {
-            "; free device memory; NVIDIA's driver also returns this after a kernel that faulted, \
-               and the context is lost then"
-        }
-        -34 | -36 => {
-            "; the context or queue was released while streams or markers of it were in use"
-        }
-        -9999 => "; the context is lost: restart the process",
+        -5 => "; free device memory, or look for a kernel that faults: drivers say this then, too",
+        -34 | -36 => "; its owner has released it too often, or work that failed took it along",
+        -9999 => "; a kernel reads or writes where it must not",
         _ => "",
     }
 }

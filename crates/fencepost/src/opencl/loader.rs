@@ -222,6 +222,11 @@ table! {
          out: *mut EventHandle) -> Status;
 }
 
+/// `CL_QUEUE_PROFILING_ENABLE`.
+pub(super) const PROFILING: u64 = 2;
+/// `CL_QUEUE_PROPERTIES`.
+const QUEUE_PROPERTIES: u64 = 0x1093;
+
 /// `CL_DEVICE_TYPE_ALL`.
 const ALL: u64 = 0xFFFF_FFFF;
 /// `CL_DEVICE_TYPE_GPU` and `CL_DEVICE_TYPE_ACCELERATOR`.
@@ -448,6 +453,29 @@ impl Loader {
         // SAFETY: passed on to the caller; `value` has room for `size` bytes.
         unsafe { self.queue_info(queue, what, size, out, std::ptr::null_mut()) }?;
         Ok(value)
+    }
+
+    /// A new queue of a context that is retained, for a device of it.
+    pub(super) fn new_queue(
+        &self,
+        context: ContextHandle,
+        device: DeviceHandle,
+        properties: u64,
+    ) -> Result<QueueHandle, Fault> {
+        let mut code = 0;
+        let list = [QUEUE_PROPERTIES, properties, 0];
+        // SAFETY: the context is retained, and the device is of it; the list ends with 0.
+        let made = unsafe { self.create_queue(context, device, list.as_ptr(), &raw mut code) };
+        let queue = match made {
+            // An implementation of OpenCL 1.2.
+            Err(Fault::Missing(_)) => {
+                // SAFETY: as above.
+                unsafe { self.create_queue_1(context, device, properties, &raw mut code) }?
+            }
+            made => made?,
+        };
+        check("clCreateCommandQueueWithProperties", code)?;
+        Ok(QueueHandle(queue))
     }
 
     /// Whether the device is no CPU.

@@ -24,6 +24,11 @@
 //!   kept from running, so such a failure is not seen. Elsewhere a failure is seen if a marker was
 //!   recorded behind the work before it failed. The failure then sticks to the stream. This library
 //!   passes it on to whoever waits, not the driver.
+//! - Work that faults may take its whole context along. All streams and markers of the device then
+//!   report the first cause as [`Error::DeviceLost`], and [`Device::open`] makes another context.
+//!   OpenCL has no code for that: after one that may mean it, the library tries the context with a
+//!   new queue. A thread that waits without a deadline is inside of the driver, and returns when
+//!   that does. None of this has run on a GPU.
 //! - On a queue of the caller's that runs out of order, a marker is complete once everything
 //!   submitted before it is, and later work does not wait for it: [`Stream::wait`] for a marker of
 //!   the same stream is a barrier there. A driver may list all that is pending for each such
@@ -56,6 +61,7 @@ pub(crate) mod exit;
 pub(crate) mod fault;
 pub(crate) mod gates;
 pub(crate) mod loader;
+mod loss;
 mod marker;
 pub(crate) mod stream;
 mod watched;
@@ -78,8 +84,8 @@ use crate::{device::Device, error::Result, marker::Marker, stream::Stream};
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a null handle; [`Error::Backend`] where the driver refuses, as for a
-/// context that it finds to be invalid; [`Error::Unavailable`] without a loader or a driver;
-/// [`Error::Forked`].
+/// context that it finds to be invalid; [`Error::DeviceLost`] for a lost one;
+/// [`Error::Unavailable`] without a loader or a driver; [`Error::Forked`].
 ///
 /// # References
 /// - [`clRetainContext`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clRetainContext)

@@ -6,13 +6,13 @@ use std::{
 };
 
 use super::{
-    account::Account,
-    context::{Context, OUT_OF_ORDER, PROFILING},
+    account::{Account, Unsettled},
+    context::{Context, OUT_OF_ORDER},
     event::ClEvent,
     exit,
     fault::Fault,
     gates::HostGate,
-    loader::{EventHandle, QueueHandle},
+    loader::{EventHandle, PROFILING, QueueHandle},
     marker::ClMarker,
     watched::Watch,
 };
@@ -64,6 +64,8 @@ impl ClStream {
         let me = Arc::downgrade(&stream);
         let work: Weak<dyn DeviceWork> = me;
         drop(core.device_work.set(work));
+        let account: Arc<dyn Unsettled> = stream.account.clone();
+        context.loss().add(&account);
         stream
     }
 
@@ -239,10 +241,10 @@ impl StreamImpl for ClStream {
     }
 
     fn clear_error(&self) -> Result<()> {
-        self.context.check_fork()?;
+        self.context.check_usable()?;
         self.account.settle(u64::MAX);
         self.account.start_new_epoch();
-        Ok(())
+        self.context.loss().check(&*self.account)
     }
 
     fn overwrite_cache(&self, _: Place) -> Result<()> {
