@@ -21,7 +21,8 @@ pub use crate::trace::entries::{Entries, Entry, EntryState, EntryTrack};
 #[cfg(feature = "trace")]
 use crate::trace::{HostSpan, Span, Summary, Trace, Value};
 use crate::{
-    Correlation, Device, Error, Event, Gate, Marker, Place, Result, Stream, Timeout, WaitSet,
+    Correlation, Device, Elapsed, Error, Event, Gate, Marker, Place, Result, Stream, Timeout,
+    WaitSet,
     error::InWords,
     measure::{Measure, Measurement},
     panics::Raised,
@@ -66,6 +67,17 @@ pub mod pictures {
 #[must_use = "where it returns false, nothing was recorded"]
 pub fn record_in_place(event: &Event, stream: &Stream, at: Place) -> bool {
     event.record_in_place(stream, at)
+}
+
+/// [`Event::elapsed`], where both events are known to be complete and their backend tells the time
+/// at once; otherwise `None`, and `elapsed` tells the time or why there is none.
+///
+/// It runs no code of the caller's and drops no object of the caller's, as
+/// [`record_in_place`] does.
+#[inline]
+#[must_use]
+pub fn elapsed_at_once(start: &Event, end: &Event) -> Option<Elapsed> {
+    start.elapsed_at_once(end)
 }
 
 /// How many CUDA devices there are, without initialising the driver; `None` where only the driver

@@ -498,7 +498,7 @@ impl Event {
     /// The time between two markers that are known to be complete, where the backend tells without
     /// further ado; else `None`.
     #[inline]
-    fn elapsed_at_once(&self, end: &Event) -> Option<Elapsed> {
+    pub(crate) fn elapsed_at_once(&self, end: &Event) -> Option<Elapsed> {
         if !(self.timing && end.timing) || self.device != end.device || self.check_fork().is_err() {
             return None;
         }

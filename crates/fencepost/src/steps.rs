@@ -52,7 +52,7 @@ impl Steps {
     /// The clock was seen to make this difference.
     #[cold]
     pub(crate) fn saw(&self, difference: u64) {
-        if difference == 0 {
+        if difference == 0 || self.has_seen(difference) {
             return;
         }
         let mut step = self.step.load(Ordering::Relaxed);
@@ -72,6 +72,15 @@ impl Steps {
             }
         }
         self.count(difference);
+    }
+
+    /// Whether the difference has gone into the step before. That takes no division, and who takes
+    /// the time between the same two markers again and again never stops learning.
+    fn has_seen(&self, difference: u64) -> bool {
+        let known = self.known.iter().map(|place| place.load(Ordering::Acquire));
+        known
+            .take_while(|&known| known != 0)
+            .any(|known| known == difference)
     }
 
     /// Fills the first free place, unless the difference is known.

@@ -129,11 +129,13 @@ impl Context {
     /// are some and the driver's number has lost something.
     #[inline]
     pub(super) fn interval(&self, events: (EventHandle, EventHandle), millis: f32) -> Elapsed {
-        let direct = self.clock.millis(millis);
-        if millis.abs() < EXACT_MILLIS || !self.kept.anchors.any() {
-            return direct;
+        if millis.abs() >= EXACT_MILLIS
+            && self.kept.anchors.any()
+            && let Some(kept) = self.kept_interval(events, millis)
+        {
+            return kept;
         }
-        self.kept_interval(events, millis).unwrap_or(direct)
+        self.clock.millis(millis)
     }
 
     /// `None` where the anchors tell no more than the driver does.
