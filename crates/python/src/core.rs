@@ -12,12 +12,12 @@ use std::{
     any::Any,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU16, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
 };
 
 use fencepost::{
-    Backend, Device, Error, Event, Marker, Place, Result, Status, Stream,
+    Backend, Device, Error, Event, Marker, Result, Status, Stream,
     bindings::{self, Cancel},
 };
 use pyo3::{exceptions::PyTimeoutError, ffi, prelude::*};
@@ -54,6 +54,8 @@ pub(crate) struct Core {
     event: OnceLock<Event>,
     exposure: Exposure,
     name: Mutex<Option<String>>,
+    /// Whether `name` was ever set.
+    was_named: AtomicBool,
     /// Part of the address of the stream that `event` was last recorded on: a hint that the next
     /// record can be made in place. 0 is no hint.
     recorded_on: AtomicU16,
@@ -115,6 +117,7 @@ impl Core {
 
     /// Sets the name; the empty one is none.
     pub(crate) fn set_name(&self, name: Option<String>) {
+        self.was_named.store(true, Ordering::Relaxed);
         let mut mine = self.name.lock().unwrap_or_else(PoisonError::into_inner);
         *mine = name.filter(|name| !name.is_empty());
         self.tell_name(mine.as_deref());
@@ -143,6 +146,16 @@ impl Core {
             self.tell_name(name.as_deref());
         }
         event
+    }
+
+    /// As [`event_on`](Core::event_on), without the lock of the name where none was ever set:
+    /// whoever sets one has the GIL, too. A build without a GIL takes the lock.
+    #[inline]
+    fn event_with_gil(&self, _py: Python<'_>, device: &Device) -> &Event {
+        match cfg!(Py_GIL_DISABLED) || self.was_named.load(Ordering::Relaxed) {
+            true => self.event_on(device),
+            false => self.event.get_or_init(|| new_event(device, self.flags)),
+        }
     }
 
     /// Takes over the raw event of `opened`. Nobody else may know this event yet.
@@ -189,14 +202,18 @@ impl Core {
         }
         let event = match self.event.get() {
             Some(event) => event,
-            None => self.event_on(stream.device()),
+            None => self.event_with_gil(py, stream.device()),
         };
         let line = place::of_record(py);
         // A wrong hint, from another stream with the same part of the address, costs time only.
         let at = (std::ptr::from_ref(stream).addr() >> 4) as u16;
         let before = self.recorded_on.load(Ordering::Relaxed);
         if before == at && at != 0 {
-            if record_in_place(py, event, stream, line) {
+            // SAFETY: recording in place runs only the library's and the driver's code and drops
+            // nothing.
+            let recorded =
+                unsafe { detach_bare(py, || bindings::record_in_place(event, stream, line)) };
+            if recorded {
                 return match self.exposure.is_under_way() {
                     false => Ok(()),
                     true => py.detach(|| self.record_exposed(stream)),
@@ -436,10 +453,12 @@ impl Core {
     }
 }
 
-/// `py.detach(|| bindings::record_in_place(…))`, without the cost of PyO3's count of attached
-/// threads.
+/// `py.detach(call)`, without the cost of PyO3's count of attached threads.
+///
+/// # Safety
+/// `call` touches nothing of Python, and drops no Python object, which would look at that count.
 #[inline]
-fn record_in_place(_py: Python<'_>, event: &Event, stream: &Stream, at: Place) -> bool {
+pub(crate) unsafe fn detach_bare<R>(_py: Python<'_>, call: impl FnOnce() -> R) -> R {
     /// Takes the GIL again when it is dropped, also while a panic unwinds.
     struct Attach(*mut ffi::PyThreadState);
 
@@ -453,10 +472,9 @@ fn record_in_place(_py: Python<'_>, event: &Event, stream: &Stream, at: Place) -
     }
 
     // SAFETY: this thread is attached, as `_py` proves. Until it is attached again it touches
-    // nothing of Python: recording in place runs only the library's and the driver's code and drops
-    // nothing, so it drops no Python object, which would look at PyO3's count.
+    // nothing of Python, by the caller's promise.
     let _attach = Attach(unsafe { ffi::PyEval_SaveThread() });
-    bindings::record_in_place(event, stream, at)
+    call()
 }
 
 fn new_event(device: &Device, flags: Flags) -> Event {

@@ -15,7 +15,7 @@ use crate::{
     awaiting,
     core::Core,
     cuda_class::cuda_event,
-    cuda_streams::{current, index_of},
+    cuda_streams::{current, index_of, with_current},
     elapsed::elapsed_now,
     error::{CallResult, to_py},
     interprocess,
@@ -50,7 +50,7 @@ impl CudaEvent {
                 let parameter = Parameter::new("record", "stream");
                 with_stream(py, stream, parameter, |stream| self.record_on(py, stream))
             }
-            None => self.record_on(py, &*current(py, None)?),
+            None => with_current(py, |stream| self.record_on(py, stream)),
         }
     }
 
@@ -63,7 +63,7 @@ impl CudaEvent {
                     Ok(self.core.wait(py, stream)?)
                 })
             }
-            None => Ok(self.core.wait(py, &*current(py, None)?)?),
+            None => with_current(py, |stream| Ok(self.core.wait(py, stream)?)),
         }
     }
 }

@@ -22,7 +22,10 @@ use std::{
 use fencepost::{Backend, Device, Error, Stream, bindings, cuda};
 use pyo3::prelude::*;
 
-use crate::{error::to_py, torch};
+use crate::{
+    error::{CallResult, to_py},
+    torch::{self, TorchCuda},
+};
 
 struct Wrapped {
     handle: usize,
@@ -190,7 +193,41 @@ pub(crate) fn current(py: Python<'_>, index: Option<usize>) -> PyResult<StreamRe
             None => by_handle(py, 0, None, None),
         };
     };
-    match (torch.current_stream(py, index)?, index) {
+    let handle = torch.current_stream(py, index)?;
+    of_torch(py, torch, handle, index)
+}
+
+/// Calls `f` with the current CUDA stream of the current device, as [`current`] finds it.
+#[inline]
+pub(crate) fn with_current<R>(
+    py: Python<'_>,
+    f: impl Fn(&Stream) -> CallResult<R>,
+) -> CallResult<R> {
+    let Some(torch) = torch::cuda_in_use(py)? else {
+        return f(&*by_handle(py, 0, None, None)?);
+    };
+    let handle = torch.current_stream(py, None)?;
+    let result = KNOWN.try_with(|known| {
+        // Borrowed while `f` runs, so that no reference is counted. Python code that may run on
+        // this thread meanwhile, and come here again, finds streams too, but adds none.
+        let known = known.try_borrow().ok()?;
+        let found = known.iter().find(|known| known.handle == handle)?;
+        Some(f(found.lasting.as_ref()?))
+    });
+    match result {
+        Ok(Some(result)) => result,
+        _ => f(&*of_torch(py, torch, handle, None)?),
+    }
+}
+
+/// The stream of a handle that PyTorch says is current, on a device or on the current one.
+fn of_torch(
+    py: Python<'_>,
+    torch: &TorchCuda,
+    handle: usize,
+    index: Option<usize>,
+) -> PyResult<StreamRef> {
+    match (handle, index) {
         (handle, None) if is_default(handle) => {
             by_handle(py, handle, Some(torch.current_device(py)?), None)
         }

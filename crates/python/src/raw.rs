@@ -104,8 +104,9 @@ impl RawEvent {
 /// Whether an event is exposed, and as which raw event.
 #[derive(Debug, Default)]
 pub(crate) struct Exposure {
-    /// Set once, for good.
-    raw: OnceLock<RawEvent>,
+    /// Set once, for good. In a box, since most events have none, and each object of Python is as
+    /// large as what it may hold.
+    raw: OnceLock<Box<RawEvent>>,
     /// Whether a thread is about to set `raw`.
     exposing: AtomicBool,
 }
@@ -113,7 +114,7 @@ pub(crate) struct Exposure {
 impl Exposure {
     #[inline]
     pub(crate) fn get(&self) -> Option<&RawEvent> {
-        self.raw.get()
+        self.raw.get().map(|raw| &**raw)
     }
 
     /// Whether the raw event is exposed, or may be at this moment.
@@ -127,7 +128,7 @@ impl Exposure {
         while self.exposing.load(Ordering::Acquire) {
             std::thread::yield_now();
         }
-        self.raw.get()
+        self.get()
     }
 
     /// Opens the event that another process exported.
@@ -138,7 +139,7 @@ impl Exposure {
             recorded: AtomicBool::new(true),
         };
         Ok(Exposure {
-            raw: OnceLock::from(raw),
+            raw: OnceLock::from(Box::new(raw)),
             exposing: AtomicBool::new(false),
         })
     }
@@ -163,7 +164,7 @@ impl Exposure {
             recorded: AtomicBool::new(true),
         };
         Ok(Exposure {
-            raw: OnceLock::from(raw),
+            raw: OnceLock::from(Box::new(raw)),
             exposing: AtomicBool::new(false),
         })
     }
@@ -177,7 +178,7 @@ impl Exposure {
 
     /// The raw event, which is made on `device` if there is none yet.
     pub(crate) fn get_or_create(&self, device: &Device, flags: Flags) -> Result<&RawEvent> {
-        if let Some(raw) = self.raw.get() {
+        if let Some(raw) = self.get() {
             return Ok(raw);
         }
         if device.backend() != Backend::Cuda {
@@ -193,7 +194,7 @@ impl Exposure {
             device: device.clone(),
             recorded: AtomicBool::new(false),
         };
-        Ok(self.raw.get_or_init(|| raw))
+        Ok(self.raw.get_or_init(|| Box::new(raw)))
     }
 
     /// Exposes the raw event of the marker that `held` returns, for good; `None` if there is no
@@ -220,7 +221,7 @@ impl Exposure {
             std::thread::yield_now();
         }
         let _exposing = Exposing(&self.exposing);
-        if let Some(raw) = self.raw.get() {
+        if let Some(raw) = self.get() {
             return Ok(Some(raw));
         }
         let Some((device, marker)) = held() else {
@@ -236,7 +237,7 @@ impl Exposure {
             device,
             recorded: AtomicBool::new(true),
         };
-        Ok(Some(self.raw.get_or_init(|| raw)))
+        Ok(Some(self.raw.get_or_init(|| Box::new(raw))))
     }
 }
 
