@@ -29,7 +29,7 @@ mod wgpu;
 const WIDTH: usize = 80;
 
 /// Device events on this machine: run a pipeline that they order, list devices, check what the
-/// events promise, measure what they cost, and tell what a CUDA program waits for.
+/// events promise, measure what they cost, and tell what a GPU program waits for.
 ///
 /// Without a command, `fencepost` does the same as `fencepost run`, with its options.
 #[derive(Parser)]

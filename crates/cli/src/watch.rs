@@ -1,6 +1,7 @@
 //! `fencepost watch`: runs a program with the library of `crates/watch` in it, and prints what that
 //! reports.
 
+mod layer;
 mod trace;
 
 use std::{
@@ -35,12 +36,13 @@ use crate::{Stop, run::refuse_unwritable};
 /// Signals, with who sent them.
 type Signals = SignalsInfo<WithRawSiginfo>;
 
-/// Run a CUDA program, unchanged, and tell what it waits for when it is stuck
+/// Run a CUDA or Vulkan program, unchanged, and tell what it waits for when it is stuck
 ///
-/// A library is loaded into the program, which follows its calls of CUDA's driver by CUPTI. When
-/// nothing has moved for a while although streams are busy, it reports each stream with work
-/// pending, what that waits for, the end of the chain of waits, and the calls that threads do not
-/// return from. The program goes on undisturbed. Reports go to the standard error.
+/// A library is loaded into the program, which follows its calls of CUDA's driver by CUPTI, and
+/// those of Vulkan as a layer. When nothing has moved for a while although streams or queues are
+/// busy, it reports each of them with work pending, what that waits for, the end of the chain of
+/// waits, and the calls that threads do not return from. The program goes on undisturbed. Reports
+/// go to the standard error.
 #[derive(clap::Args)]
 #[command(
     override_usage = "fencepost watch [OPTIONS] -- PROGRAM [ARGUMENTS]",
@@ -70,7 +72,7 @@ pub(crate) struct Args {
     #[arg(long)]
     lines: bool,
 
-    /// When the program ends, write what its threads called to this file, with waits of streams
+    /// When the program ends, write what its threads called of CUDA to this file, with waits of streams
     /// as arrows: .pftrace for Perfetto, .json for Chrome, .svg for a picture. Each further process
     /// has a file of its own beside it, with its number in the name
     #[arg(long, value_name = "FILE")]
@@ -118,6 +120,8 @@ pub(crate) fn run(args: &Args) -> Result<u8, Stop> {
     let output = output(args.output.as_deref())?;
     args.trace.as_deref().map_or(Ok(()), refuse_unwritable)?;
     let socket = Socket::open()?;
+    let layer = layer::variables(&socket.folder, &library);
+    let layer = layer.map_err(|error| failed("Vulkan's layer cannot be named", &error))?;
     let shared = Arc::new(Shared {
         output: Mutex::new(output),
         state: Mutex::default(),
@@ -132,6 +136,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Stop> {
         .args(arguments)
         .env(INJECTION, &library)
         .env("LD_PRELOAD", preload(&library))
+        .envs(layer)
         .env("FENCEPOST_WATCH_SOCKET", &socket.path)
         .env("FENCEPOST_WATCH_AFTER", args.after.to_string())
         .env("FENCEPOST_WATCH_LINES", number(args.lines))
@@ -284,7 +289,7 @@ impl Socket {
                 listener,
             }),
             Err(error) => {
-                let _ = std::fs::remove_dir(&folder);
+                remove(&folder);
                 Err(error)
             }
         }
@@ -295,15 +300,21 @@ fn private_folder(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
 
     // Left over from a process of the same number.
-    let _ = std::fs::remove_file(folder.join("socket"));
-    let _ = std::fs::remove_dir(folder);
+    remove(folder);
     std::fs::DirBuilder::new().mode(0o700).create(folder)
+}
+
+/// Removes the folder, if it has nothing but what is put there.
+fn remove(folder: &Path) {
+    for name in ["socket", layer::MANIFEST] {
+        let _ = std::fs::remove_file(folder.join(name));
+    }
+    let _ = std::fs::remove_dir(folder);
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-        let _ = std::fs::remove_dir(&self.folder);
+        remove(&self.folder);
     }
 }
 
@@ -319,7 +330,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// One for each process that uses CUDA now, by their order.
+    /// One for each process that uses CUDA or Vulkan now, by their order.
     connections: BTreeMap<usize, Arc<UnixStream>>,
     /// How many there were.
     seen: usize,
@@ -436,7 +447,10 @@ impl Shared {
         drop(state);
         if seen == 0 {
             let why = cannot_be_watched(program).unwrap_or_default();
-            self.say("unused", &format!("no process was seen to use CUDA{why}"));
+            self.say(
+                "unused",
+                &format!("no process was seen to use CUDA or Vulkan{why}"),
+            );
         } else if reports == 0 && calls > 0 {
             let text = format!("nothing was stuck, in {calls} calls of the driver");
             self.say("summary", &text);
@@ -444,7 +458,7 @@ impl Shared {
     }
 }
 
-/// Why a program that uses CUDA may not have been seen to.
+/// Why a program that uses one of them may not have been seen to.
 fn cannot_be_watched(program: &Path) -> Option<&'static str> {
     let mode = program.metadata().map_or(0, |found| found.mode());
     if mode & 0o6000 != 0 {

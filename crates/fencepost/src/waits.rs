@@ -5,6 +5,7 @@
 //! calls of another program. So both find the same circles and say the same sentences.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     fmt::{self, Write as _},
     time::Duration,
@@ -119,7 +120,7 @@ pub enum What {
     /// A gate.
     Gate,
     /// Anything else of a stream, in words that the stream's name follows: `a write of`.
-    Other(&'static str),
+    Other(Cow<'static, str>),
 }
 
 /// What of a stream waits.
@@ -242,7 +243,7 @@ impl fmt::Display for Subject<'_> {
 /// What is waited for.
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = match self.what {
+        let at = match &self.what {
             What::Gate => {
                 write!(f, " for {}", self.full)?;
                 "made at"

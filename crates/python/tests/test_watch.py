@@ -32,7 +32,7 @@ def watch(*program, **env):
 def test_a_program_is_run():
     done = watch("sh", "-c", "exit 5")
     assert done.returncode == 5
-    assert done.stderr == "fencepost watch: no process was seen to use CUDA\n"
+    assert done.stderr == "fencepost watch: no process was seen to use CUDA or Vulkan\n"
 
 
 @pytest.mark.cuda

@@ -428,16 +428,16 @@ fn node(target: &Target<'_>) -> Node {
     let (what, line, value) = match target.what {
         Of::Marker(mark) => (What::Marker, mark.line, mark.value),
         Of::Write(line) => (
-            What::Other("a value in memory that a write sets on"),
+            What::Other("a value in memory that a write sets on".into()),
             line,
             0,
         ),
         Of::InFront => (
-            What::Other("what came before it, by the default stream's order, on"),
+            What::Other("what came before it, by the default stream's order, on".into()),
             Line::UNKNOWN,
             0,
         ),
-        Of::Work => (What::Other("the work of"), Line::UNKNOWN, 0),
+        Of::Work => (What::Other("the work of".into()), Line::UNKNOWN, 0),
     };
     Node {
         stream,

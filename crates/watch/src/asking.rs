@@ -16,6 +16,7 @@ use std::{
 use crate::{
     driver::{Driver, NOT_READY, SUCCESS},
     seen::{self, EventState, Inner, Life, Mark, Stream, StreamOf},
+    vulkan,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,11 +60,14 @@ impl Facts {
     }
 }
 
+/// What is known of CUDA's streams and of Vulkan's queues.
+pub(crate) type Known = (Vec<Facts>, vulkan::account::Account);
+
 /// Asks the driver, on its own thread.
 #[derive(Debug)]
 pub(crate) struct Asker {
     requests: Mutex<Sender<()>>,
-    answers: Mutex<Receiver<Vec<Facts>>>,
+    answers: Mutex<Receiver<Known>>,
     /// Whether a request is not answered yet.
     waits: Mutex<bool>,
 }
@@ -84,7 +88,8 @@ impl Asker {
                             driver.inspect(Driver::relax);
                         }
                         let facts = all_facts(driver.as_ref(), &mut devices);
-                        if answered.send(facts).is_err() {
+                        let vulkan = vulkan::asking::account(true);
+                        if answered.send((facts, vulkan)).is_err() {
                             return;
                         }
                     }
@@ -97,8 +102,8 @@ impl Asker {
         })
     }
 
-    /// What is known of the streams. `false`: the driver did not answer within `limit`.
-    pub(crate) fn ask(&self, limit: Duration) -> (Vec<Facts>, bool) {
+    /// What is known now. `false`: a driver did not answer within `limit`.
+    pub(crate) fn ask(&self, limit: Duration) -> (Known, bool) {
         let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if *waits && answers.try_recv().is_ok() {
@@ -109,12 +114,13 @@ impl Asker {
             *waits = requests.send(()).is_ok();
         }
         match answers.recv_timeout(limit) {
-            Ok(facts) => {
+            Ok(answer) => {
                 *waits = false;
-                (facts, true)
+                (answer, true)
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                (all_facts(None, &mut HashMap::new()), false)
+                let facts = all_facts(None, &mut HashMap::new());
+                ((facts, vulkan::asking::account(false)), false)
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What runs in every followed call, on the thread that makes it.
 
 use std::{
-    ffi::{c_char, c_int, c_uint, c_void},
+    ffi::{CStr, c_char, c_int, c_uint, c_void},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
@@ -12,6 +12,7 @@ use crate::{
     place::{self, Line},
     seen::{self, Awaits, EventState, Inner, Stream, Thread},
     traced::{self, Marker, Traced},
+    vulkan,
 };
 
 /// `CUpti_CallbackData`.
@@ -42,9 +43,15 @@ pub(crate) static PANICS: AtomicU64 = AtomicU64::new(0);
 /// Runs `body`, out of which no panic comes.
 pub(crate) fn guarded(body: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(body)).is_err() {
-        FOLLOWS.store(false, Ordering::Relaxed);
+        stop_following();
         PANICS.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// From now on no call is written down, of CUDA or of Vulkan.
+pub(crate) fn stop_following() {
+    FOLLOWS.store(false, Ordering::SeqCst);
+    vulkan::FOLLOWS.store(false, Ordering::SeqCst);
 }
 
 /// Writes down a followed call, before and after it is made.
@@ -137,6 +144,38 @@ impl Thread {
             code: unsafe { data.returned.as_ref() }.map_or(SUCCESS, |&code| code),
         };
         traced::keep(&self.traced, call);
+    }
+
+    /// The thread enters a call of Vulkan.
+    pub(crate) fn enter_vulkan(&self, name: &'static CStr) {
+        self.stream.store(usize::MAX, Ordering::Relaxed);
+        self.context.store(0, Ordering::Relaxed);
+        self.name.store(name.as_ptr().cast_mut(), Ordering::Relaxed);
+        self.entered.store(seen::now(), Ordering::Relaxed);
+        self.inside.store(calls::VULKAN, Ordering::Release);
+    }
+
+    /// The call that it has entered begins a wait.
+    pub(crate) fn begins(&self) {
+        let entered = self.entered.load(Ordering::Relaxed);
+        self.began.store(entered, Ordering::Relaxed);
+        self.inside.store(calls::VULKAN_WAIT, Ordering::Release);
+    }
+
+    /// The call that it has entered goes on with the wait that began before.
+    pub(crate) fn goes_on(&self) {
+        let began = self.began.load(Ordering::Relaxed);
+        self.entered.store(began, Ordering::Relaxed);
+        self.inside.store(calls::VULKAN_WAIT, Ordering::Release);
+    }
+
+    /// The thread leaves a call of Vulkan, which may have moved something.
+    pub(crate) fn exit_vulkan(&self, moves: bool) {
+        self.exit();
+        if moves {
+            let moves = self.moves.load(Ordering::Relaxed) + 1;
+            self.moves.store(moves, Ordering::Relaxed);
+        }
     }
 
     #[inline]

@@ -231,6 +231,11 @@ impl Call {
     }
 }
 
+/// In place of an id, while a thread is in a call of Vulkan.
+pub(crate) const VULKAN: u32 = u32::MAX;
+/// The same, of a call that waits for what `vulkan::seen` has of the thread.
+pub(crate) const VULKAN_WAIT: u32 = u32::MAX - 1;
+
 const IDS: usize = 1024;
 
 /// The place in [`CALLS`] by id, plus 1.

@@ -58,6 +58,8 @@ mod seen;
 #[cfg(not(loom))]
 mod traced;
 #[cfg(not(loom))]
+mod vulkan;
+#[cfg(not(loom))]
 mod watcher;
 
 #[cfg(not(loom))]
@@ -66,11 +68,14 @@ pub use cupti::{
     cuptiGetCallbackState, cuptiSubscribe, cuptiUnsubscribe,
 };
 
+#[cfg(not(loom))]
+pub use vulkan::vkNegotiateLoaderLayerInterfaceVersion;
+
 /// Called by the driver while it initializes: see `CUDA_INJECTION64_PATH` in CUPTI's documentation,
 /// <https://docs.nvidia.com/cupti/main/main.html>.
 #[cfg(not(loom))]
 #[unsafe(no_mangle)]
 pub extern "C" fn InitializeInjection() -> std::ffi::c_int {
-    callback::guarded(watcher::start);
+    callback::guarded(watcher::start_cuda);
     1
 }

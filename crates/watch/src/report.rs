@@ -19,6 +19,7 @@ use crate::{
     calls::{self, Kind},
     cupti, kernel_name,
     seen::{self, Awaits, Life, Point, Thread},
+    vulkan::{self, report::QueueReport},
 };
 
 /// The width of the text.
@@ -29,8 +30,12 @@ pub(crate) struct Report {
     why: String,
     program: String,
     streams: Vec<StreamReport>,
+    queues: Vec<QueueReport>,
     threads: Vec<ThreadReport>,
     circle: bool,
+    /// What ends the circles.
+    #[serde(skip)]
+    ends: Vec<&'static str>,
     notes: Vec<String>,
 }
 
@@ -59,43 +64,62 @@ struct ThreadReport {
     name: String,
     call: String,
     stream: Option<String>,
+    /// What it waits for, in a call of Vulkan.
+    awaits: Option<String>,
     for_ms: u64,
-    remark: Option<&'static str>,
+    remark: Option<String>,
 }
 
-fn words(ms: u64) -> String {
+pub(crate) fn words(ms: u64) -> String {
     // Times come in steps of the system's ticks.
     duration_in_words(Duration::from_millis(ms / 10 * 10))
 }
 
 impl Report {
     /// Calls are told of that have lasted for `long`.
-    pub(crate) fn new(why: String, account: &Account, answered: bool, long: Duration) -> Report {
+    pub(crate) fn new(
+        why: String,
+        account: &Account,
+        vulkan: &vulkan::account::Account,
+        answered: bool,
+        long: Duration,
+    ) -> Report {
         let busy = account.busy().into_iter();
-        let mut circle = false;
+        let mut ends = Vec::new();
         let streams: Vec<_> = busy
             .map(|facts| {
                 let (report, closes) = stream_report(account, facts);
-                circle |= closes;
+                ends.extend(closes.then_some(CIRCLE_ENDS));
                 report
             })
             .collect();
-        let threads = thread_reports(account, long);
+        let queues = vulkan.busy().into_iter();
+        let queues: Vec<_> = queues
+            .map(|queue| {
+                let (report, closes) = QueueReport::new(vulkan, queue);
+                ends.extend(closes.then_some(vulkan::account::CIRCLE_ENDS));
+                report
+            })
+            .collect();
+        ends.dedup();
+        let threads = thread_reports(account, vulkan, long);
         let mut notes = notes(account, answered);
         notes.extend(through_the_host(account, &threads));
         Report {
             why,
             program: program(),
             streams,
+            queues,
             threads,
-            circle,
+            circle: !ends.is_empty(),
+            ends,
             notes,
         }
     }
 
     /// Whether it says anything of streams or threads.
     pub(crate) fn is_empty(&self) -> bool {
-        self.streams.is_empty() && self.threads.is_empty()
+        self.streams.is_empty() && self.queues.is_empty() && self.threads.is_empty()
     }
 
     pub(crate) fn text(&self) -> String {
@@ -107,15 +131,18 @@ impl Report {
             self.program
         );
         wrap(&mut text, "", &head);
-        if self.circle {
-            let circle = format!("The waits form a circle, which {CIRCLE_ENDS}.");
+        for ends in &self.ends {
+            let circle = format!("The waits form a circle, which {ends}.");
             wrap(&mut text, "", &circle);
         }
-        if self.streams.is_empty() {
-            wrap(&mut text, "", "No stream has work pending.");
+        if self.streams.is_empty() && self.queues.is_empty() {
+            wrap(&mut text, "", "No stream or queue has work pending.");
         }
         for stream in &self.streams {
             stream.write(&mut text);
+        }
+        for queue in &self.queues {
+            queue.write(&mut text);
         }
         for thread in &self.threads {
             thread.write(&mut text);
@@ -164,7 +191,8 @@ impl StreamReport {
 
 impl ThreadReport {
     fn write(&self, text: &mut String) {
-        let stream = self.stream.as_ref().map(|stream| format!(" for {stream}"));
+        let stream = self.stream.as_ref().or(self.awaits.as_ref());
+        let stream = stream.map(|stream| format!(" for {stream}"));
         let head = format!(
             "thread {} ({}) has been in {}{} for {}",
             self.tid,
@@ -174,7 +202,7 @@ impl ThreadReport {
             words(self.for_ms)
         );
         wrap(text, "", &head);
-        if let Some(remark) = self.remark {
+        if let Some(remark) = &self.remark {
             wrap(text, "    ", remark);
         }
     }
@@ -286,7 +314,11 @@ fn last(facts: &Facts) -> String {
 }
 
 /// The calls that threads have been in for long.
-fn thread_reports(account: &Account, long: Duration) -> Vec<ThreadReport> {
+fn thread_reports(
+    account: &Account,
+    vulkan: &vulkan::account::Account,
+    long: Duration,
+) -> Vec<ThreadReport> {
     let mut reports = Vec::new();
     for thread in seen::threads() {
         let id = thread.inside.load(Ordering::Acquire);
@@ -308,12 +340,21 @@ fn thread_reports(account: &Account, long: Duration) -> Vec<ThreadReport> {
                 && (handle != 0 || inner.context == context)
                 && (inner.thread == 0 || inner.thread == tid)
         });
+        let awaited = vulkan.awaited_by(tid).filter(|_| id == calls::VULKAN_WAIT);
+        let (awaits, remark) = match awaited.map(|awaited| vulkan.words_of_thread(awaited)) {
+            Some((awaits, remark)) => (Some(awaits), remark),
+            None => {
+                let submits = calls::of(id).is_some_and(|call| call.kind.submits());
+                (None, remark(&call, submits).map(str::to_owned))
+            }
+        };
         reports.push(ThreadReport {
             tid,
             name: thread_name(tid),
-            remark: remark(&call, calls::of(id).is_some_and(|call| call.kind.submits())),
+            remark,
             call,
             stream: stream.map(short),
+            awaits,
             for_ms: since.as_millis() as u64,
         });
     }
@@ -446,7 +487,7 @@ fn program() -> String {
 }
 
 /// Adds a paragraph, each line of it at most [`WIDTH`] columns where words permit.
-fn wrap(text: &mut String, indent: &str, paragraph: &str) {
+pub(crate) fn wrap(text: &mut String, indent: &str, paragraph: &str) {
     let mut column = 0;
     for word in paragraph.split_whitespace() {
         let length = word.chars().count();

@@ -442,7 +442,9 @@ pub(crate) fn forget_all() {
     forget_events();
     CAPTURES.store(0, Ordering::SeqCst);
     RELEASES.store(0, Ordering::SeqCst);
-    for thread in threads() {
+    let vulkan = [calls::VULKAN, calls::VULKAN_WAIT];
+    let in_vulkan = |thread: &&Thread| vulkan.contains(&thread.inside.load(Ordering::Relaxed));
+    for thread in threads().into_iter().filter(|thread| !in_vulkan(thread)) {
         thread.inside.store(0, Ordering::Relaxed);
         thread.awaits.lock().clear();
     }
@@ -685,6 +687,8 @@ pub(crate) struct Thread {
     pub(crate) stream: AtomicUsize,
     pub(crate) context: AtomicUsize,
     pub(crate) entered: AtomicU64,
+    /// When it began what it waits for in a call of Vulkan.
+    pub(crate) began: AtomicU64,
     /// When it entered the call, and the calls that it has returned from, for a trace.
     pub(crate) begun: AtomicU64,
     pub(crate) traced: Lock<Vec<Traced>>,

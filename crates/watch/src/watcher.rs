@@ -13,13 +13,15 @@ use serde_json::json;
 
 use crate::{
     account::Account,
-    asking::{Asker, Facts},
+    asking::{Asker, Facts, Known},
     batch::Sender,
-    callback::{self, FOLLOWS},
+    callback::{self, stop_following},
     channel::{self, Channel},
-    cupti, place,
+    cupti,
+    lock::Lock,
+    place,
     report::Report,
-    seen, traced,
+    seen, traced, vulkan,
 };
 
 /// The variable that says after how many seconds without a movement a report is made.
@@ -51,29 +53,59 @@ fn end() -> &'static End {
     })
 }
 
-/// Begins to watch this process, once.
-pub(crate) fn start() {
+/// Begins to watch this process for its calls of CUDA, once.
+pub(crate) fn start_cuda() {
     static STARTED: AtomicBool = AtomicBool::new(false);
-    if STARTED.swap(true, Ordering::SeqCst) {
-        return;
+    if !STARTED.swap(true, Ordering::SeqCst) {
+        start(cupti::start);
     }
+}
+
+/// Begins to watch this process for its calls of Vulkan, once.
+pub(crate) fn start_vulkan() {
+    static STARTED: AtomicBool = AtomicBool::new(false);
+    if !STARTED.swap(true, Ordering::SeqCst) {
+        start(|| {
+            vulkan::FOLLOWS.store(true, Ordering::SeqCst);
+            Ok(())
+        });
+    }
+}
+
+/// What is to be told by the thread that watches, which another driver has started.
+static TROUBLE: Lock<Vec<String>> = Lock::new(Vec::new());
+
+/// Begins to follow one driver, and to watch if nothing does yet.
+fn start(follow: impl FnOnce() -> Result<(), String>) {
+    /// Whether the process is watched, once that was tried.
+    static WATCHED: Mutex<Option<bool>> = Mutex::new(None);
+    let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
+    match *watched {
+        None => *watched = Some(start_watching(follow)),
+        Some(true) => TROUBLE.lock().extend(follow().err()),
+        Some(false) => {}
+    }
+}
+
+/// Returns whether the process is watched from now on.
+fn start_watching(follow: impl FnOnce() -> Result<(), String>) -> bool {
     // Nothing of this library is printed, not even a panic of its own.
     std::panic::set_hook(Box::new(|_| {}));
     let Some(mut channel) = Channel::open() else {
-        return;
+        return false;
     };
     place::start();
     traced::start();
-    if let Err(why) = cupti::start() {
+    if let Err(why) = follow() {
         channel.send("trouble", json!(why));
     } else {
         channel.send("start", json!(null));
     }
     let asker = without_signals(Asker::start);
     let Ok(asker) = asker else {
-        FOLLOWS.store(false, Ordering::SeqCst);
+        stop_following();
         channel.send("trouble", json!("no thread can be started"));
-        return;
+        return false;
     };
     let watch = Watch::new(channel, asker);
     let started = without_signals(|| {
@@ -82,14 +114,15 @@ pub(crate) fn start() {
             .spawn(move || watching(|| watch.run()))
     });
     if started.is_err() {
-        FOLLOWS.store(false, Ordering::SeqCst);
-    } else {
-        // SAFETY: the functions live as long as the process, since the library is never unloaded
-        unsafe {
-            libc::pthread_atfork(None, None, Some(in_child));
-            libc::atexit(at_exit);
-        }
+        stop_following();
+        return false;
     }
+    // SAFETY: the functions live as long as the process, since the library is never unloaded
+    unsafe {
+        libc::pthread_atfork(None, None, Some(in_child));
+        libc::atexit(at_exit);
+    }
+    true
 }
 
 /// Runs `run`, and tells the end of the process that it need not wait any more, also after a panic.
@@ -117,7 +150,7 @@ fn without_signals<R>(start: impl FnOnce() -> R) -> R {
 
 extern "C" fn in_child() {
     CHILD.store(true, Ordering::SeqCst);
-    FOLLOWS.store(false, Ordering::SeqCst);
+    stop_following();
 }
 
 /// Makes the last report, while the driver still answers.
@@ -140,7 +173,7 @@ extern "C" fn at_exit() {
             begun = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     });
-    FOLLOWS.store(false, Ordering::SeqCst);
+    stop_following();
 }
 
 struct Watch {
@@ -188,9 +221,12 @@ impl Watch {
                 return;
             }
             cupti::try_again();
+            for why in std::mem::take(&mut *TROUBLE.lock()) {
+                self.channel.send("trouble", json!(why));
+            }
             if asked {
-                let (facts, answered) = self.asker.ask(ANSWER);
-                self.report("asked for a report".into(), facts, answered);
+                let (known, answered) = self.asker.ask(ANSWER);
+                self.report("asked for a report".into(), known, answered);
             }
             self.look();
         }
@@ -215,9 +251,11 @@ impl Watch {
         if self.reported && self.still.is_some_and(|still| still.elapsed() < self.after) {
             return;
         }
-        let (facts, answered) = self.asker.ask(ANSWER);
-        let complete = facts.iter().map(|facts| facts.inner.complete).sum();
-        let busy = facts.iter().any(Facts::is_busy) || is_anybody_inside(self.after);
+        let ((facts, vulkan), answered) = self.asker.ask(ANSWER);
+        let complete: u64 = facts.iter().map(|facts| facts.inner.complete).sum();
+        let complete = complete.wrapping_add(vulkan.complete());
+        let busy = facts.iter().any(Facts::is_busy) || vulkan.is_busy();
+        let busy = busy || is_anybody_inside(self.after);
         if complete != self.seen.1 || !busy {
             self.seen.1 = complete;
             self.still = None;
@@ -228,12 +266,14 @@ impl Watch {
         if still.elapsed() >= self.after && !self.reported {
             self.reported = true;
             let after = duration_in_words(self.after);
-            self.report(format!("nothing has moved for {after}"), facts, answered);
+            let known = (facts, vulkan);
+            self.report(format!("nothing has moved for {after}"), known, answered);
         }
     }
 
-    fn report(&mut self, why: String, facts: Vec<Facts>, answered: bool) {
-        let report = Report::new(why, &Account::new(facts), answered, self.long());
+    fn report(&mut self, why: String, (facts, vulkan): Known, answered: bool) {
+        let account = Account::new(facts);
+        let report = Report::new(why, &account, &vulkan, answered, self.long());
         let text = report.text();
         self.channel
             .send("report", json!({ "text": text, "report": report }));
@@ -247,10 +287,11 @@ impl Watch {
 
     fn last(&mut self) {
         self.trace();
-        let (facts, answered) = self.asker.ask(ANSWER);
+        let ((facts, vulkan), answered) = self.asker.ask(ANSWER);
         let report = Report::new(
             "at the end".into(),
             &Account::new(facts),
+            &vulkan,
             answered,
             self.long(),
         );
@@ -288,10 +329,10 @@ mod tests {
 
     #[test]
     fn the_end_of_the_process_waits_for_no_watching_that_has_failed() {
-        let follows = FOLLOWS.load(Ordering::Relaxed);
+        let follows = callback::FOLLOWS.load(Ordering::Relaxed);
         watching(|| panic!("the test's own"));
         assert!(end().begun.lock().unwrap().1);
         callback::PANICS.store(0, Ordering::Relaxed);
-        FOLLOWS.store(follows, Ordering::Relaxed);
+        callback::FOLLOWS.store(follows, Ordering::Relaxed);
     }
 }

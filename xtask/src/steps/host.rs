@@ -54,10 +54,10 @@ pub(super) fn steps() -> Vec<Step> {
                 let library = w.cargo("test --package fencepost --tests --locked --no-fail-fast");
                 let rest = Programs {
                     build: everything(w),
-                    // That of `fencepost watch` is a step of the stand-in for CUDA, and that of
-                    // OpenCL one of its driver.
+                    // Those of `fencepost watch` are in the steps of the stand-in for CUDA and of
+                    // Vulkan's drivers, and that of OpenCL in one of its driver.
                     chosen: |folder, name| {
-                        let elsewhere = ["watch", "opencl"].contains(&name);
+                        let elsewhere = ["watch", "watch_vulkan", "opencl"].contains(&name);
                         folder.starts_with("crates") && !is_library(folder) && !elsewhere
                     },
                     prepare: |_, _| (),

@@ -22,8 +22,8 @@ pub(super) fn steps() -> Vec<Step> {
             parts: PARTS,
             lane: Lane::Main,
             device: LAVAPIPE,
-            proves: "the Vulkan backend's conformance and model, with the validation layer on and \
-                     silent",
+            proves: "the Vulkan backend's conformance and model, and fencepost watch with stuck \
+                     programs, with the validation layer on and silent",
             count: Count::Libtest,
             ready: mesa,
             tasks: |w| {
@@ -35,7 +35,8 @@ pub(super) fn steps() -> Vec<Step> {
                     on_lavapipe(test);
                     test.args(MEMORY);
                 });
-                Ok(vec![validated, memory])
+                let watch = tests(w, WATCH, |_, test| on_lavapipe(test));
+                Ok(vec![validated, memory, watch])
             },
         },
         Step {
@@ -53,7 +54,11 @@ pub(super) fn steps() -> Vec<Step> {
                     test.env("VK_LAYER_PATH", layer_folder(w));
                     validated(test);
                 });
-                Ok(vec![validated])
+                let watch = tests(w, WATCH, |w, test| {
+                    on_swiftshader(test);
+                    test.env("VK_LAYER_PATH", layer_folder(w));
+                });
+                Ok(vec![validated, watch])
             },
         },
         Step {
@@ -106,6 +111,8 @@ const SUITES: Chosen =
     |folder, name| is_library(folder) && ["vulkan", "vulkan_model"].contains(&name);
 const SUITES_AND_FAULTS: Chosen =
     |folder, name| SUITES(folder, name) || (is_library(folder) && name == "vulkan_faults");
+
+const WATCH: Chosen = |folder, name| folder.starts_with("crates") && name == "watch_vulkan";
 
 type Chosen = fn(&Path, &str) -> bool;
 

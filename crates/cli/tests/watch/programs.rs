@@ -16,14 +16,7 @@ const NON_BLOCKING: c_uint = 1;
 /// `CU_STREAM_PER_THREAD`.
 const PER_THREAD: Stream = 2;
 
-/// A program and, for each, lines that its report must have.
-pub(crate) struct Program {
-    pub(crate) name: &'static str,
-    pub(crate) run: fn(&Gpu),
-    /// Variables of the stand-in.
-    pub(crate) set: &'static [(&'static str, &'static str)],
-    pub(crate) told: &'static [&'static str],
-}
+pub(crate) type Program = super::running::Program<Gpu>;
 
 /// The device, with the words that hold streams.
 pub(crate) struct Gpu {

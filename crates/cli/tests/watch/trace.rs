@@ -9,9 +9,8 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    CODE,
     programs::{PROGRAMS, Program},
-    start, wait_for,
+    running::{CODE, start, wait_for},
 };
 
 /// The folder of Perfetto's trace_processor.
