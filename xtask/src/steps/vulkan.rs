@@ -175,27 +175,40 @@ pub(super) fn layer_folder(w: &Workspace) -> PathBuf {
 
 /// Writes the manifest of Chromium's validation layer, which its package lacks.
 pub(super) fn newer_layer(w: &Workspace) -> Result<(), String> {
+    let library = Path::new(CHROMIUM).join("libVkLayer_khronos_validation.so");
+    let extensions = r#"
+            { "name": "VK_EXT_debug_utils", "spec_version": "2" },
+            { "name": "VK_EXT_validation_features", "spec_version": "6" }
+        "#;
+    let name = "VK_LAYER_KHRONOS_validation";
+    write_manifest(&layer_folder(w), name, &library, extensions)
+}
+
+/// Writes the manifest of a layer to `folder`, which has no other.
+pub(super) fn write_manifest(
+    folder: &Path,
+    name: &str,
+    library: &Path,
+    extensions: &str,
+) -> Result<(), String> {
     let manifest = format!(
         r#"{{
     "file_format_version": "1.2.0",
     "layer": {{
-        "name": "VK_LAYER_KHRONOS_validation",
+        "name": "{name}",
         "type": "GLOBAL",
-        "library_path": "{CHROMIUM}/libVkLayer_khronos_validation.so",
+        "library_path": "{}",
         "api_version": "1.4.0",
         "implementation_version": "1",
-        "description": "Khronos Validation Layer",
-        "instance_extensions": [
-            {{ "name": "VK_EXT_debug_utils", "spec_version": "2" }},
-            {{ "name": "VK_EXT_validation_features", "spec_version": "6" }}
-        ]
+        "description": "{name}",
+        "instance_extensions": [{extensions}]
     }}
 }}
-"#
+"#,
+        library.display()
     );
-    let folder = layer_folder(w);
-    let file = folder.join("VkLayer_khronos_validation.json");
-    fs::create_dir_all(&folder)
+    let file = folder.join("layer.json");
+    fs::create_dir_all(folder)
         .and_then(|()| fs::write(&file, manifest))
         .map_err(|error| format!("cannot write {}: {error}", file.display()))
 }

@@ -1,9 +1,11 @@
-//! wgpu, on a software driver whose submits do not block, with the validation layer.
+//! wgpu, on a software driver whose submits do not block, with the validation layer, and with one
+//! that makes calls of the driver fail.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::host::{example, is_library};
-use super::vulkan::{layer_folder, newer_layer, on_swiftshader, swiftshader};
+use super::vulkan::{layer_folder, newer_layer, on_swiftshader, swiftshader, write_manifest};
 use super::{Count, Lane, Programs, Step, Task};
 use crate::run::Workspace;
 
@@ -18,18 +20,28 @@ pub(super) fn steps() -> Vec<Step> {
             lane: Lane::Main,
             device: SWIFTSHADER,
             proves: "the wgpu backend's conformance, model and misuse, with the validation layer \
-                     on and silent",
+                     on and silent; faults of the driver",
             count: Count::Libtest,
             ready: swiftshader,
             tasks: |w| {
                 newer_layer(w)?;
+                layer_of_faults(w)?;
                 let tests = Programs {
                     build: with_wgpu(w),
-                    chosen: |folder, name| is_library(folder) && TESTS.contains(&name),
+                    chosen: |folder, name| is_library(folder) && VALIDATED.contains(&name),
                     prepare: validated,
+                };
+                let faults = Programs {
+                    build: with_wgpu(w),
+                    chosen: |folder, name| {
+                        let of_layer = folder == Path::new("standins/layer");
+                        of_layer || is_library(folder) && name == FAULTS
+                    },
+                    prepare: with_faults,
                 };
                 Ok(vec![
                     Task::Programs(tests),
+                    Task::Programs(faults),
                     Task::Test(unit_tests(w)),
                     Task::Test(doctests(w)),
                 ])
@@ -65,14 +77,21 @@ pub(super) fn steps() -> Vec<Step> {
     ]
 }
 
-const TESTS: &[&str] = &["wgpu30", "wgpu30_model", "wgpu30_faults"];
+const VALIDATED: &[&str] = &["wgpu30", "wgpu30_model", "wgpu30_misuse"];
+const FAULTS: &str = "wgpu30_faults";
+/// What `VK_INSTANCE_LAYERS` calls `standins/layer`.
+const LAYER: &str = "VK_LAYER_FENCEPOST_faults";
 /// What turns the backend on, in the library and the command line.
 pub(super) const FEATURES: &str = "fencepost/wgpu30,fencepost-cli/wgpu30";
 
 /// Builds what runs on wgpu, in one way for all steps. The other steps' builds leave wgpu out.
 fn with_wgpu(w: &Workspace) -> Command {
-    let mut command = w.cargo("build --locked --package fencepost --package fencepost-cli --bins");
-    command.args(TESTS.iter().flat_map(|test| ["--test", test]));
+    let mut command = w.cargo(
+        "build --locked --package fencepost --package fencepost-cli --package fencepost-sim-layer \
+         --lib --bins --test library",
+    );
+    let tests = VALIDATED.iter().chain([&FAULTS]);
+    command.args(tests.flat_map(|test| ["--test", test]));
     command.args(["--example", "wgpu_pass", "--features", FEATURES]);
     command
 }
@@ -100,4 +119,20 @@ fn validated(w: &Workspace, test: &mut Command) {
     test.env("WGPU_VALIDATION", "1");
     // What lavapipe alone does is tested by hand.
     test.args(["--skip", "on_lavapipe"]);
+}
+
+/// On SwiftShader, behind a layer that makes chosen calls fail.
+fn with_faults(w: &Workspace, test: &mut Command) {
+    on_swiftshader(test);
+    test.env("VK_LAYER_PATH", fault_folder(w));
+    test.env("VK_INSTANCE_LAYERS", LAYER);
+}
+
+fn fault_folder(w: &Workspace) -> PathBuf {
+    w.target.join("vulkan-faults")
+}
+
+fn layer_of_faults(w: &Workspace) -> Result<(), String> {
+    let library = w.target.join("debug/libfencepost_sim_layer.so");
+    write_manifest(&fault_folder(w), LAYER, &library, "")
 }

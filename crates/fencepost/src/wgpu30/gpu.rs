@@ -71,7 +71,9 @@ impl Gpu {
             });
         }
         #[cfg(not(target_vendor = "apple"))]
-        let table = Table::of(device).filter(|_| !polls);
+        let table = Table::of(device).map_err(|fault| fault.error())?;
+        #[cfg(not(target_vendor = "apple"))]
+        let table = table.filter(|_| !polls);
         #[cfg(not(target_vendor = "apple"))]
         let bits = table.as_ref().map_or(64, |table| table.valid_bits);
         #[cfg(target_vendor = "apple")]

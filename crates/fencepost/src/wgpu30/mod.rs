@@ -26,7 +26,8 @@
 //! - After `Device::destroy`, markers that are recorded fail, and earlier ones complete.
 //!
 //! # What wgpu does that one would not guess
-//! Each row was seen with wgpu 30.0.2, and has a test in `tests/wgpu30.rs` or `wgpu30_faults.rs`.
+//! Each row was seen with wgpu 30.0.2, and has a test in `tests/wgpu30.rs`, `wgpu30_misuse.rs` or
+//! `wgpu30_faults.rs`.
 //!
 //! | wgpu | so here |
 //! |---|---|
@@ -38,6 +39,8 @@
 //! | The timestamp period is 1 also on devices without timestamps. | Timing there is [`Error::Unsupported`], and names the feature. |
 //! | A driver may signal wgpu's fence of a submit a moment after this crate's semaphore of it. | Reading a time waits for it, for ten seconds at most, or one second where wgpu's queue is empty. |
 //! | `poll` panics on a lost device; `submit` to a lost or destroyed one does nothing, without an error. | The markers fail, with the cause. |
+//! | A submit that the driver refuses has taken this crate's signal with it. Where memory ran out, the caller's handler of uncaptured errors is called, which panics by default; where the device is lost, nobody is told but the device's lost callback. | The marker fails, once its signal was missed for five seconds on an empty queue. |
+//! | When memory runs out for an encoder or a submit, wgpu counts the device as lost; for a buffer or a query set it does not. | Recording is an error in the second case, and the stream goes on. |
 //! | An invalid command in an encoder is an error only when the encoder is finished. A submit that wgpu refuses calls the done callbacks of its encoders all the same. | A marker of [`record_into`] fails, since its time is missing. Any other is complete, and a time around a pass is an error. |
 //! | Dropping the last owner of a queue waits until it is idle. | A thread of this crate does that. |
 //! | On Mesa's lavapipe each submit from the second on waits for the work before, since it waits for a binary semaphore. | Recording waits there too. |

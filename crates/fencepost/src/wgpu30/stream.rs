@@ -64,10 +64,11 @@ impl WgpuStream {
     }
 
     /// Submits what carries the staged value `native` of `epoch`. Where wgpu refuses that, the
-    /// epoch fails behind the last value that it took. Call it without any lock.
-    fn submit(&self, epoch: &Arc<Epoch>, native: u64, work: Option<wgpu::CommandBuffer>) {
+    /// epoch fails behind the last value that it took, and this is `false`. Call it without any
+    /// lock.
+    fn submit(&self, epoch: &Arc<Epoch>, native: u64, work: Option<wgpu::CommandBuffer>) -> bool {
         let Err(Refused(first)) = self.native.submit(&self.queue.raw, native, work) else {
-            return;
+            return true;
         };
         let cause = self.gpu.refused();
         epoch.begin_may_fail();
@@ -76,6 +77,7 @@ impl WgpuStream {
             epoch.settle(counter);
         }
         self.gpu.look_again();
+        false
     }
 
     /// Submits work of a test's; `false` behind a failure, where nothing is submitted.
@@ -257,8 +259,9 @@ impl StreamImpl for WgpuStream {
             Ok::<_, Error>(time)
         })?;
         if place.submitted.is_some() {
-            self.submit(&place.epoch, place.epoch.native(place.value), work);
-            if let Some(reading) = reading {
+            let is_taken = self.submit(&place.epoch, place.epoch.native(place.value), work);
+            // On a device that wgpu has lost the buffer may be invalid: to map that is an error.
+            if let Some(reading) = reading.filter(|_| is_taken) {
                 reading.submitted();
             }
         }

@@ -6,9 +6,11 @@ use std::{
 };
 
 use ash::vk;
-use wgpu::hal::{Device as _, api::Vulkan, vulkan as hal};
+use wgpu::hal::{Device as _, DeviceError, api::Vulkan, vulkan as hal};
 
 use crate::error::Error;
+
+const SEMAPHORE: &str = "vkCreateSemaphore";
 
 /// A call that the driver refused, and its reason.
 pub(super) struct Fault {
@@ -38,13 +40,22 @@ pub(super) struct Table {
 
 impl Table {
     /// `None` for a device of another API, and for one without timeline semaphores.
-    pub(super) fn of(device: &wgpu::Device) -> Option<Arc<Table>> {
+    pub(super) fn of(device: &wgpu::Device) -> Result<Option<Arc<Table>>, Fault> {
         let info = device.adapter_info();
         // SAFETY: nothing is destroyed through it.
-        let hal = unsafe { device.as_hal::<Vulkan>() }?;
+        let Some(hal) = (unsafe { device.as_hal::<Vulkan>() }) else {
+            return Ok(None);
+        };
         // SAFETY: the device is alive. wgpu makes a fence of this kind only where timeline
         // semaphores are enabled.
-        let fence = unsafe { hal.create_fence() }.ok()?;
+        let fence = unsafe { hal.create_fence() }.map_err(|error| Fault {
+            call: SEMAPHORE,
+            result: match error {
+                DeviceError::OutOfMemory => vk::Result::ERROR_OUT_OF_DEVICE_MEMORY,
+                DeviceError::Lost => vk::Result::ERROR_DEVICE_LOST,
+                _ => vk::Result::ERROR_UNKNOWN,
+            },
+        })?;
         let enabled = matches!(fence, hal::Fence::TimelineSemaphore(_));
         // SAFETY: just made, and used by nobody.
         unsafe { hal.destroy_fence(fence) };
@@ -57,18 +68,18 @@ impl Table {
         };
         // A device of Vulkan 1.1 has them under the extension's names only.
         if !enabled || !has(c"vkWaitSemaphores") || !has(c"vkGetSemaphoreCounterValue") {
-            return None;
+            return Ok(None);
         }
         // SAFETY: the device's own physical device.
         let families = unsafe {
             instance.get_physical_device_queue_family_properties(hal.raw_physical_device())
         };
         let family = families.get(hal.queue_family_index() as usize);
-        Some(Arc::new(Table {
+        Ok(Some(Arc::new(Table {
             device: table.clone(),
             spins: info.driver == "llvmpipe",
             valid_bits: family.map_or(64, |family| family.timestamp_valid_bits),
-        }))
+        })))
     }
 
     /// The `VkDevice`.
@@ -87,7 +98,7 @@ impl Table {
         // call.
         let raw = unsafe { self.device.create_semaphore(&info, None) };
         let raw = raw.map_err(|result| Fault {
-            call: "vkCreateSemaphore",
+            call: SEMAPHORE,
             result,
         })?;
         Ok(Timeline {

@@ -131,8 +131,11 @@ fn listen() {
                 return;
             }
             eprintln!("{}: {}", record.target(), record.args());
-            if record.target().starts_with("wgpu_hal::vulkan::instance") {
-                lock().push(record.args().to_string());
+            let text = record.args().to_string();
+            // The loader's own are about variables. What objects a message is about comes after it.
+            let is_of_layer = !text.contains("[Loader Message") && !text.starts_with("\tobjects");
+            if is_of_layer && record.target().starts_with("wgpu_hal::vulkan::instance") {
+                lock().push(text);
             }
         }
         fn flush(&self) {}
