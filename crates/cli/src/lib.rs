@@ -175,7 +175,9 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Stop> {
 /// The device of this name; without a name, the one that `Device::open_best` chooses.
 fn open(name: Option<&str>) -> Result<Device, Stop> {
     #[cfg(feature = "wgpu30")]
-    if name == Some(wgpu::NAME) {
+    if name == Some(wgpu::NAME)
+        || name.is_none() && std::env::var_os("FENCEPOST_DEVICE").is_some_and(|n| n == wgpu::NAME)
+    {
         return wgpu::open();
     }
     let opened = match name {

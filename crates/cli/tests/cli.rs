@@ -153,6 +153,18 @@ fn a_bad_device_is_refused_with_what_would_work() {
     }
 }
 
+#[cfg(not(feature = "wgpu30"))]
+#[test]
+fn a_backend_that_the_build_leaves_out_names_the_feature_to_build_with() {
+    for command in ["run", "check", "bench"] {
+        let hint = "cargo feature wgpu30";
+        refused(fencepost(&[command, "--device", "wgpu30"]), &[hint]);
+        let mut command = fencepost(&[command]);
+        command.env("FENCEPOST_DEVICE", "wgpu30");
+        refused(command, &["FENCEPOST_DEVICE", hint]);
+    }
+}
+
 #[cfg(not(target_vendor = "apple"))] // There the default is Metal.
 #[test]
 fn a_driver_that_fails_is_no_bad_argument() {

@@ -111,6 +111,9 @@ impl Device {
                 (backend, number)
             }
         };
+        if backend == Backend::Wgpu30.name() {
+            return Err(no_wgpu(name));
+        }
         let entry = REGISTRY
             .iter()
             .find(|entry| entry.backend.name() == backend)
@@ -413,6 +416,18 @@ fn device_name(backend: Backend, index: usize) -> String {
 
 /// What names there can be, for the text of an error. It asks no driver which there are: a process
 /// that was only given a wrong name can still be forked.
+/// wgpu's devices are those of programs.
+fn no_wgpu(name: &str) -> Error {
+    let why = match cfg!(all(feature = "wgpu30", not(loom))) {
+        true => "the library opens no device of wgpu; pass yours to fencepost::wgpu30::stream",
+        false => "this build has no wgpu; build with the cargo feature wgpu30",
+    };
+    Error::Unavailable {
+        device: name.into(),
+        why: why.into(),
+    }
+}
+
 const FORMS: &str = "names are host, metal, cuda:N, vulkan:N and opencl:N, where N counts from 0; \
     the command `fencepost devices` lists those that are here";
 

@@ -39,6 +39,17 @@ fn every_host_device_has_a_name_of_its_own() {
 }
 
 #[test]
+fn a_device_of_wgpu_is_no_unknown_one() {
+    let error = Device::open("wgpu30").unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+    let remedy = match cfg!(feature = "wgpu30") {
+        true => "fencepost::wgpu30::stream",
+        false => "build with the cargo feature wgpu30",
+    };
+    assert!(error.to_string().contains(remedy), "{error}");
+}
+
+#[test]
 fn the_debug_text_of_a_marker_names_its_state() {
     let stream = Device::new_host(1).new_stream().unwrap();
     let (go, wait) = mpsc::channel::<()>();

@@ -13,7 +13,7 @@ use pyo3::{
 const TIMING: &str = "Both events must be created with argument 'enable_timing=True'";
 const RECORDED: &str = "Both events must be recorded before calculating elapsed time";
 /// What texts of the library say to programs in Rust, and what they say here.
-const TERMS: [(&str, &str); 6] = [
+const TERMS: [(&str, &str); 7] = [
     ("Event::wait", "Event.wait"),
     ("call elapsed()", "call elapsed_time()"),
     (
@@ -28,6 +28,10 @@ const TERMS: [(&str, &str); 6] = [
     (
         "exec() and open it anew",
         "open it anew in a process that is not forked, as multiprocessing starts them by \"spawn\"",
+    ),
+    (
+        "this build has no wgpu; build with the cargo feature wgpu30",
+        "its devices are those of programs in Rust",
     ),
     (
         "std::thread::Builder::spawn failed",

@@ -32,6 +32,7 @@ UNREACHED = {
     "launched at {at} panicked": "an exception in launched work is one that it raised",
     "mark your command buffers with metal::": "Python wraps no queue of Metal",
     "let QueueLock::locked call": "Python gives no lock of its own for a queue",
+    "pass yours to fencepost::wgpu30::stream": "the package is built without wgpu",
     "build with the cargo feature": "the package is built with every backend",
 }
 
