@@ -12,13 +12,8 @@ mod model;
 /// A device whose queue the tests can hold.
 fn that_holds() -> Option<gpus::Gpu> {
     let gpu = gpus::gpu()?;
-    match work::gate(&gpu.stream()) {
-        Ok(_) => Some(gpu),
-        Err(why) => {
-            common::skip(&common::test_name(), &why.to_string());
-            None
-        }
-    }
+    gpus::hold(&gpu.stream())?;
+    Some(gpu)
 }
 
 #[test]
