@@ -2,9 +2,7 @@
 
 use std::{any::Any, fmt, sync::Arc};
 
-use super::work;
 use crate::{
-    device::Device,
     error::{Error, Result},
     stream::Stream,
 };
@@ -39,19 +37,8 @@ pub(crate) trait ByteCounterImpl: Send + Sync + Any {
 }
 
 impl ByteCounter {
-    /// Memory for `capacity` bytes; all counts are zero. May block on the device's work.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] if streams run closures; the driver's error if there is no memory.
-    ///
-    /// ```no_run
-    /// # use fencepost::{Device, testing::work::ByteCounter};
-    /// let counter = ByteCounter::new(&Device::open("cuda:0")?, 1 << 20)?;
-    /// # Ok::<(), fencepost::Error>(())
-    /// ```
-    pub fn new(device: &Device, capacity: usize) -> Result<ByteCounter> {
-        let inner = work::of(device.imp())?.byte_counter(capacity)?;
-        Ok(ByteCounter { inner })
+    pub(super) fn of(inner: Arc<dyn ByteCounterImpl>) -> ByteCounter {
+        ByteCounter { inner }
     }
 
     /// Calls `fill` with room for `len` bytes, or for the capacity if that is less. No work that

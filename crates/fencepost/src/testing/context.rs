@@ -4,10 +4,7 @@ use std::time::{Duration, Instant};
 
 #[cfg(feature = "mutants")]
 use super::mutants::{Mutant, defect_of};
-use super::{
-    Options,
-    work::{self, Gate, Log},
-};
+use super::work::{self, Gate, Log};
 #[cfg(all(feature = "trace", not(loom)))]
 use crate::trace::{Trace, picture::Picture};
 use crate::{
@@ -19,6 +16,25 @@ use crate::{
     stream::Stream,
     wait::{WaitSet, Waitable, synchronize_all_timeout, synchronize_any_timeout},
 };
+
+/// How long a case waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    /// The limit for what must happen. The case fails after it.
+    pub(super) patience: Duration,
+    /// How long the case watches that something does not happen.
+    pub(super) moment: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            // Only a hang takes longer, whatever else the machine does.
+            patience: Duration::from_secs(120),
+            moment: Duration::from_millis(20),
+        }
+    }
+}
 
 /// Why a case ended early.
 pub(super) enum Stop {

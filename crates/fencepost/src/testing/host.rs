@@ -3,9 +3,8 @@
 use std::{panic::resume_unwind, sync::Arc, time::Duration};
 
 use super::{
-    TestWork,
     bytes::{self, ByteCounterImpl},
-    work::{Gate, Log},
+    test_work::{Gate, Log, TestWork},
 };
 use crate::{
     contract::{Backend, DeviceImpl, MarkerImpl, StreamImpl},

@@ -47,18 +47,18 @@ pub mod metal;
 mod mutants;
 #[cfg(all(feature = "opencl", not(loom)))]
 pub mod opencl;
+mod test_work;
 #[cfg(all(feature = "vulkan", not(loom)))]
 pub mod vulkan;
 #[cfg(all(feature = "wgpu30", not(target_vendor = "apple"), not(loom)))]
 pub mod wgpu30;
 pub mod work;
 
-use context::{Context, Stop};
+use context::{Context, Options, Stop};
 #[cfg(feature = "mutants")]
 pub use kills::{KillTable, kill_mutants};
 #[cfg(feature = "mutants")]
 pub use mutants::{Mutant, mutated};
-pub(crate) use work::TestWork;
 
 /// A check of one promise.
 ///
@@ -135,25 +135,6 @@ impl fmt::Display for Summary {
             skipped,
         } = self;
         write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
-    }
-}
-
-/// How long a case waits.
-#[derive(Clone, Copy, Debug)]
-struct Options {
-    /// The limit for what must happen. The case fails after it.
-    patience: Duration,
-    /// How long the case watches that something does not happen.
-    moment: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            // Only a hang takes longer, whatever else the machine does.
-            patience: Duration::from_secs(120),
-            moment: Duration::from_millis(20),
-        }
     }
 }
 

@@ -12,10 +12,9 @@ use std::{
 };
 
 use super::{
-    TestWork,
     bytes::ByteCounterImpl,
     held,
-    work::{self, Gate, Log},
+    test_work::{Gate, Log, TestWork},
 };
 use crate::timeline::Point;
 use crate::{
@@ -163,11 +162,16 @@ pub(super) fn defect_of(device: &dyn DeviceImpl) -> Option<Mutant> {
     Some(device.shared.mutant)
 }
 
-/// The test work of a device, if it is a mutant.
-pub(super) fn work_of(device: &dyn DeviceImpl) -> Option<Arc<dyn TestWork>> {
+/// The device inside, if `device` is a mutant.
+pub(super) fn wrapped_by(device: &dyn DeviceImpl) -> Option<&dyn DeviceImpl> {
     let device: &dyn Any = device;
-    let inner = device.downcast_ref::<MutantDevice>()?.inner.imp();
-    Some(Arc::new(MutantWork(work::of(inner).ok()?)))
+    let mutant = device.downcast_ref::<MutantDevice>()?;
+    Some(mutant.inner.imp())
+}
+
+/// The test work of a mutant around a device whose own is `inner`.
+pub(super) fn work_around(inner: Arc<dyn TestWork>) -> Arc<dyn TestWork> {
+    Arc::new(MutantWork(inner))
 }
 
 struct MutantStream {

@@ -7,7 +7,7 @@ use std::{any::Any, ffi::c_void, sync::Arc};
 
 use super::{
     kernels::{Functions, launch},
-    state,
+    state::state,
 };
 use crate::{
     cuda::{
@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Result},
     stream::Stream,
     sync::{Mutex, lock},
-    testing::{bytes::ByteCounterImpl, work::ByteCounter},
+    testing::bytes::{ByteCounter, ByteCounterImpl},
 };
 
 /// Page-locked memory that the host fills, device memory that it is copied to, and 256 counts.

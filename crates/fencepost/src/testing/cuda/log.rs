@@ -1,26 +1,15 @@
 //! Logs in page-locked memory, which the device writes to directly.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use super::state;
+use super::state::{BYTES, Pages, state};
 use crate::{
     cuda::{context::Context, stream::CudaStream},
     error::{Error, Result},
     sync::lock,
-    testing::work::{Log, LogImpl},
+    testing::test_work::{Log, LogImpl},
 };
 
-/// A log's memory: a count, a capacity, and the tokens.
-#[derive(Clone, Copy)]
-pub(super) struct Pages {
-    host: usize,
-    device: u64,
-}
-
-const BYTES: usize = 1 << 16;
 const CAPACITY: usize = BYTES / 4 - 2;
 
 pub(super) fn new(context: &'static Context) -> Result<Log> {
@@ -54,15 +43,6 @@ pub(super) fn append(stream: &CudaStream, log: &Log, token: u32) -> Result<()> {
         });
     };
     kernels.append(stream, pages, token)
-}
-
-impl Pages {
-    fn word(&self, index: usize) -> &AtomicU32 {
-        debug_assert!(index < BYTES / 4);
-        // SAFETY: within page-locked memory that is never freed, aligned, and read and written by
-        // host and device as whole words only.
-        unsafe { AtomicU32::from_ptr((self.host + index * 4) as *mut u32) }
-    }
 }
 
 struct PageLockedLog {

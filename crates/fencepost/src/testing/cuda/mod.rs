@@ -9,16 +9,15 @@
 mod bytes;
 mod kernels;
 mod log;
+mod state;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use kernels::Kernels;
-use log::Pages;
+use state::state;
 
 use super::{
-    TestWork,
     bytes::ByteCounterImpl,
-    work::{Gate, Log},
+    test_work::{Gate, Log, TestWork},
 };
 #[cfg(doc)]
 use crate::error::Error;
@@ -34,7 +33,6 @@ use crate::{
     host_gate::HostGated,
     place::Place,
     stream::Stream,
-    sync::{Mutex, lock},
 };
 
 /// Submits a kernel that faults. That ends the context, so call it in a process of its own.
@@ -96,33 +94,6 @@ pub(super) fn work_of(device: &dyn DeviceImpl) -> Option<Arc<dyn TestWork>> {
 /// The test work of the devices of one context.
 struct CudaWork {
     context: &'static Context,
-}
-
-/// What a context keeps for tests. Never freed, as the context itself.
-#[derive(Default)]
-struct State {
-    kernels: OnceLock<Result<Kernels>>,
-    /// Logs that are free.
-    logs: Mutex<Vec<Pages>>,
-}
-
-fn state(context: &'static Context) -> &'static State {
-    static STATES: Mutex<Vec<(&'static Context, &'static State)>> = Mutex::new(Vec::new());
-    let mut states = lock(&STATES);
-    let known = states.iter().find(|(of, _)| std::ptr::eq(*of, context));
-    if let Some((_, state)) = known {
-        return state;
-    }
-    let state = Box::leak(Box::default());
-    states.push((context, state));
-    state
-}
-
-impl State {
-    /// Loads the kernels, once.
-    fn kernels(&self, context: &Context) -> Result<Kernels> {
-        self.kernels.get_or_init(|| Kernels::load(context)).clone()
-    }
 }
 
 impl TestWork for CudaWork {

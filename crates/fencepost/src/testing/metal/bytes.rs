@@ -15,7 +15,7 @@ use crate::{
     metal::stream::{MtlStream, of_stream},
     stream::Stream,
     sync::{Mutex, lock},
-    testing::{bytes::ByteCounterImpl, work::ByteCounter},
+    testing::bytes::{ByteCounter, ByteCounterImpl},
 };
 
 struct MtlCounter {

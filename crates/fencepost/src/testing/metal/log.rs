@@ -13,7 +13,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     metal::stream::MtlStream,
-    testing::work::{Log, LogImpl},
+    testing::test_work::{Log, LogImpl},
 };
 
 const WORDS: usize = 1 << 14;

@@ -12,9 +12,8 @@ use kernels::{Dispatch, Kernels, dispatch};
 use memory::Memory;
 
 use super::{
-    TestWork,
     bytes::ByteCounterImpl,
-    work::{Gate, Log},
+    test_work::{Gate, Log, TestWork},
 };
 use crate::{
     contract::{DeviceImpl, StreamImpl},

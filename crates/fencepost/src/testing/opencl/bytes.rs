@@ -5,7 +5,10 @@
 
 use std::{any::Any, sync::Arc};
 
-use super::{State, kernels::Argument, state};
+use super::{
+    kernels::Argument,
+    state::{State, state},
+};
 use crate::{
     error::{Error, Result},
     opencl::{
@@ -16,7 +19,7 @@ use crate::{
     },
     stream::Stream,
     sync::{Mutex, lock},
-    testing::{bytes::ByteCounterImpl, work::ByteCounter},
+    testing::bytes::{ByteCounter, ByteCounterImpl},
 };
 
 struct ClCounter {

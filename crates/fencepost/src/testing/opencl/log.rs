@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{State, kernels::Argument, state};
+use super::{
+    kernels::Argument,
+    state::{State, state},
+};
 use crate::{
     error::{Error, Result},
     opencl::{
@@ -11,7 +14,7 @@ use crate::{
         loader::{MemoryHandle, QueueHandle},
         stream::ClStream,
     },
-    testing::work::{Log, LogImpl},
+    testing::test_work::{Log, LogImpl},
 };
 
 /// A count, and behind it so many tokens.

@@ -4,15 +4,16 @@
 mod bytes;
 mod kernels;
 mod log;
+mod state;
 
 use std::{ffi::c_void, sync::Arc};
 
-use kernels::{Argument, Kernels};
+use kernels::Argument;
+use state::state;
 
 use super::{
-    TestWork,
     bytes::ByteCounterImpl,
-    work::{Gate, Log},
+    test_work::{Gate, Log, TestWork},
 };
 #[cfg(doc)]
 use crate::error::Error;
@@ -24,12 +25,10 @@ use crate::{
     opencl::{
         context::Context,
         device::{new_context, new_device, of_device},
-        loader::{MemoryHandle, QueueHandle},
         stream::of_stream,
     },
     place::Place,
     stream::Stream,
-    sync::{Mutex, lock},
 };
 
 /// Another device in the context of `device`, with streams of its own, so that tests at the same
@@ -58,32 +57,6 @@ pub(super) fn work_of(device: &dyn DeviceImpl) -> Option<Arc<dyn TestWork>> {
 /// The test work of the devices of one context.
 struct ClWork {
     context: &'static Context,
-}
-
-/// What a context keeps for tests. Never released, as the context itself.
-struct State {
-    kernels: Kernels,
-    /// For what the host reads and writes, so that no stream of a test holds it up.
-    queue: QueueHandle,
-    /// What `spin` writes to.
-    word: MemoryHandle,
-}
-
-fn state(context: &'static Context) -> Result<&'static State> {
-    static STATES: Mutex<Vec<(&'static Context, &'static State)>> = Mutex::new(Vec::new());
-    let mut states = lock(&STATES);
-    let known = states.iter().find(|(of, _)| std::ptr::eq(*of, context));
-    if let Some((_, state)) = known {
-        return Ok(state);
-    }
-    let failed = |fault| context.failed(fault);
-    let state = &*Box::leak(Box::new(State {
-        kernels: Kernels::build(context)?,
-        queue: context.new_queue().map_err(failed)?,
-        word: context.new_memory(4).map_err(failed)?,
-    }));
-    states.push((context, state));
-    Ok(state)
 }
 
 impl TestWork for ClWork {

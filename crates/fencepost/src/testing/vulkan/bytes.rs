@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Result},
     stream::Stream,
     sync::{Mutex, lock},
-    testing::{bytes::ByteCounterImpl, work::ByteCounter},
+    testing::bytes::{ByteCounter, ByteCounterImpl},
     vulkan::{device::stream_as_vulkan, stream::VkStream},
 };
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    testing::work::{Log, LogImpl},
+    testing::test_work::{Log, LogImpl},
     vulkan::stream::VkStream,
 };
 

@@ -15,9 +15,8 @@ use kernels::Kernels;
 use memory::{Bound, for_kernels};
 
 use super::{
-    TestWork,
     bytes::ByteCounterImpl,
-    work::{Gate, Log},
+    test_work::{Gate, Log, TestWork},
 };
 use crate::{
     contract::{DeviceImpl, StreamImpl},

@@ -11,9 +11,8 @@ use std::{
 use memory::Shared;
 
 use super::{
-    TestWork,
     bytes::{ByteCounterImpl, no_counter},
-    work::{Gate, Log, LogImpl},
+    test_work::{Gate, Log, LogImpl, TestWork},
 };
 use crate::{
     contract::{DeviceImpl, StreamImpl},
