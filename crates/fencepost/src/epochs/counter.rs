@@ -3,6 +3,8 @@
 use std::{sync::Arc, time::Instant};
 
 use super::epoch::Epoch;
+#[cfg(any(feature = "vulkan", feature = "wgpu30"))]
+use crate::error::{Cause, Error};
 use crate::{
     clock::{Elapsed, Timestamp},
     error::Result,
@@ -22,6 +24,25 @@ pub(crate) trait Counter: Send + Sync + 'static {
 
     /// Makes sure that somebody settles `epoch` once the counter has reached `native`.
     fn watch(self: &Arc<Self>, epoch: &Arc<Epoch>, native: u64) -> Result<()>;
+
+    /// Reads the counter for a watcher's thread, and settles `epoch`. Returns whether `native` is
+    /// over. Call it without any lock.
+    #[cfg(any(feature = "vulkan", feature = "wgpu30"))]
+    fn look_at(&self, epoch: &Epoch, native: u64) -> bool {
+        match self.read() {
+            Ok(counter) => {
+                epoch.settle(counter);
+                counter >= native || epoch.timeline.has_failed()
+            }
+            // A loss fails the streams that are alive. The marker's may be dropped, or be that of a
+            // reservation.
+            Err(error) => {
+                let lost = matches!(error, Error::DeviceLost { .. });
+                epoch.timeline.fail(&Cause::of(&error), lost).fire();
+                true
+            }
+        }
+    }
 }
 
 /// Where the time of a complete marker comes from.

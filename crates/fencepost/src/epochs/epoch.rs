@@ -122,25 +122,6 @@ impl Epoch {
         self.timeline.wait(value, deadline).map(drop)
     }
 
-    /// Reads the counter for a watcher's thread, and settles the epoch. Returns whether `native` is
-    /// over. Call it without any lock.
-    #[cfg(any(feature = "vulkan", feature = "wgpu30"))]
-    pub(crate) fn look_at(&self, counter: &impl super::Counter, native: u64) -> bool {
-        match counter.read() {
-            Ok(counter) => {
-                self.settle(counter);
-                counter >= native || self.timeline.has_failed()
-            }
-            // A loss fails the streams that are alive. The marker's may be dropped, or be that of a
-            // reservation.
-            Err(error) => {
-                let lost = matches!(error, crate::error::Error::DeviceLost { .. });
-                self.timeline.fail(&Cause::of(&error), lost).fire();
-                true
-            }
-        }
-    }
-
     /// Tells the epoch what the counter was read as, and fires the waiters that are due. Call it
     /// without any lock.
     pub(crate) fn settle(&self, counter: u64) {

@@ -17,7 +17,7 @@ use super::{
     queue::SemaphoreValue,
 };
 use crate::{
-    epochs::Epoch,
+    epochs::{Counter, Epoch},
     error::{Error, Result},
     sync::{Mutex, lock, sleep},
     watcher::{Sleep, Watched, Watcher},
@@ -185,7 +185,7 @@ impl Watched for Watch {
                 native,
                 epoch,
                 value,
-            } => epoch.look_at(&**native, *value),
+            } => native.look_at(epoch, *value),
             Watch::Uses { .. } | Watch::Objects(_) => self.is_over(),
         }
     }

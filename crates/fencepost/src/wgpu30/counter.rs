@@ -264,7 +264,7 @@ impl Watched for AwaitedMarker {
     }
 
     fn look(&self) -> bool {
-        self.epoch.look_at(&*self.native, self.value)
+        self.native.look_at(&self.epoch, self.value)
     }
 }
 
