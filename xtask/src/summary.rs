@@ -125,13 +125,28 @@ pub(crate) fn judge(step: &Step, ended: &[Ended], noted: &[String], policy: &Pol
         failures.push("no test ran".to_owned());
     }
 
-    let mut said: Vec<&String> = Vec::new();
-    for skip in ended.iter().flat_map(|e| &e.log.skips).chain(noted) {
+    let mut outcome = Outcome {
+        step: step.name,
+        device: step.device,
+        counted: step.count != Count::Nothing,
+        tally,
+        failures,
+        skips,
+        ..Outcome::default()
+    };
+    let told = ended.iter().flat_map(|e| &e.log.skips).chain(noted);
+    count_skips(step, &told.collect::<Vec<_>>(), policy, &mut outcome);
+    outcome
+}
+
+/// Adds the skips that tests told of at run time, and takes them out of what was counted.
+fn count_skips(step: &Step, told: &[&String], policy: &Policy, outcome: &mut Outcome) {
+    let tally = &mut outcome.tally;
+    for (at, &skip) in told.iter().enumerate() {
         // A test may both print a skip and leave it in a file.
-        if said.contains(&skip) {
+        if told[..at].contains(&skip) {
             continue;
         }
-        said.push(skip);
         match step.count {
             // libtest knows no skip at run time, and counted the test as passed.
             Count::Libtest => tally.passed = tally.passed.saturating_sub(1),
@@ -142,24 +157,15 @@ pub(crate) fn judge(step: &Step, ended: &[Ended], noted: &[String], policy: &Pol
         let test = skip.split(':').next().unwrap_or_default().trim();
         if policy.allows(step.name) || policy.allows(test) {
             tally.skipped += 1;
-            skips.push(format!("{skip} ({ALLOWED})"));
+            outcome.skips.push(format!("{skip} ({ALLOWED})"));
         } else if policy.ci {
             tally.failed += 1;
-            failures.push(format!("skipped, which CI does not allow: {skip}"));
+            let failure = format!("skipped, which CI does not allow: {skip}");
+            outcome.failures.push(failure);
         } else {
             tally.skipped += 1;
-            skips.push(skip.clone());
+            outcome.skips.push(skip.clone());
         }
-    }
-
-    Outcome {
-        step: step.name,
-        device: step.device,
-        counted: step.count != Count::Nothing,
-        tally,
-        failures,
-        skips,
-        ..Outcome::default()
     }
 }
 
@@ -194,7 +200,21 @@ pub(crate) fn render(outcomes: &[Outcome], time: Duration) -> String {
             let _ = writeln!(text, "{}", table.body);
         }
     }
+    rows(&mut text, outcomes, time);
+    let steps: Duration = outcomes.iter().map(|outcome| outcome.time).sum();
+    if steps > time + Duration::from_secs(1) {
+        let _ = writeln!(
+            text,
+            "\nSteps ran beside each other, so the total is less than the sum of their seconds."
+        );
+    }
+    list(&mut text, "Skipped", outcomes, |outcome| &outcome.skips);
+    list(&mut text, "Failed", outcomes, |outcome| &outcome.failures);
+    text
+}
 
+/// One row for each step, and their total.
+fn rows(text: &mut String, outcomes: &[Outcome], time: Duration) {
     let _ = writeln!(text, "\n=== Summary");
     let width = |header: &str, of: fn(&Outcome) -> &str| {
         let cells = outcomes.iter().map(|outcome| of(outcome).chars().count());
@@ -239,16 +259,6 @@ pub(crate) fn render(outcomes: &[Outcome], time: Duration) -> String {
         all.skipped,
         time.as_secs_f64()
     );
-    let steps: Duration = outcomes.iter().map(|outcome| outcome.time).sum();
-    if steps > time + Duration::from_secs(1) {
-        let _ = writeln!(
-            text,
-            "\nSteps ran beside each other, so the total is less than the sum of their seconds."
-        );
-    }
-    list(&mut text, "Skipped", outcomes, |outcome| &outcome.skips);
-    list(&mut text, "Failed", outcomes, |outcome| &outcome.failures);
-    text
 }
 
 fn list(text: &mut String, title: &str, outcomes: &[Outcome], of: fn(&Outcome) -> &[String]) {

@@ -554,8 +554,8 @@ fn more_lines(report: &Report) -> String {
     least + &trace
 }
 
-fn text(report: &Report) -> String {
-    let or_none = |value: Option<f64>| value.map_or("-".into(), units::time);
+/// One row for each stage.
+fn stages(report: &Report) -> comfy_table::Table {
     let header = ["stage", "n", "min", "median", "p95", "max", "total"];
     let mut table = table(header);
     for stage in &report.stages {
@@ -571,35 +571,54 @@ fn text(report: &Report) -> String {
         table.add_row(row);
     }
     align_numbers(&mut table, 1);
-    let (wall, streams) = (or_none(report.wall_ns), report.streams);
-    let overlap = match report.overlap {
-        Some(overlap) => format!(
-            "on {streams} stream{}, {overlap:.2} stages were at work at once (1.0 means one after \
-             the other)",
-            if streams == 1 { "" } else { "s" }
-        ),
-        None => "none: there was nothing to do".into(),
+    table
+}
+
+fn or_none(nanos: Option<f64>) -> String {
+    nanos.map_or("-".into(), units::time)
+}
+
+fn plural(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// A line of its own, where one thread was measured too.
+fn speed(report: &Report) -> String {
+    let Some(compared) = &report.one_thread else {
+        return String::new();
     };
-    let throughput = match report.throughput_bytes_per_s {
-        Some(rate) => format!("{}/s, {wall} in all", units::size(rate)),
-        None => "none: there was nothing to do".into(),
-    };
-    let speed = match &report.one_thread {
-        Some(compared) => format!(
-            "speed: {:.2} times one thread ({}/s on {streams} stream{}, {}/s on one thread with \
-             the same code; best of {ROUNDS}{})\n",
-            compared.ratio,
-            units::size(compared.streams_bytes_per_s),
-            if streams == 1 { "" } else { "s" },
-            units::size(compared.one_thread_bytes_per_s),
-            match compared.bytes < report.bytes {
-                true => format!(", over the first {}", units::size(compared.bytes as f64)),
-                false => String::new(),
-            },
-        ),
-        None => String::new(),
-    };
-    let more = more_lines(report);
+    format!(
+        "speed: {:.2} times one thread ({}/s on {} stream{}, {}/s on one thread with the same \
+         code; best of {ROUNDS}{})\n",
+        compared.ratio,
+        units::size(compared.streams_bytes_per_s),
+        report.streams,
+        plural(report.streams as u64),
+        units::size(compared.one_thread_bytes_per_s),
+        match compared.bytes < report.bytes {
+            true => format!(", over the first {}", units::size(compared.bytes as f64)),
+            false => String::new(),
+        },
+    )
+}
+
+fn text(report: &Report) -> String {
+    const NONE: &str = "none: there was nothing to do";
+    let overlap = report.overlap.map_or(NONE.into(), |overlap| {
+        format!(
+            "on {} stream{}, {overlap:.2} stages were at work at once (1.0 means one after the \
+             other)",
+            report.streams,
+            plural(report.streams as u64)
+        )
+    });
+    let throughput = report.throughput_bytes_per_s.map_or(NONE.into(), |rate| {
+        format!(
+            "{}/s, {} in all",
+            units::size(rate),
+            or_none(report.wall_ns)
+        )
+    });
     let matches = match report.matches {
         true => "matches a plain single-threaded count",
         false => "DIFFERS from a plain single-threaded count",
@@ -610,9 +629,9 @@ fn text(report: &Report) -> String {
          bytes: {} in {} chunk{} of {}\n\
          \n{}\n\n\
          overlap: {overlap}\n\
-         {more}\
+         {}\
          throughput: {throughput}\n\
-         {speed}\
+         {}\
          entropy: {:.4} bits per byte\n\
          histogram: {matches}\n",
         report.device,
@@ -621,9 +640,11 @@ fn text(report: &Report) -> String {
         crate::printable(&report.input),
         report.bytes,
         report.chunks,
-        if report.chunks == 1 { "" } else { "s" },
+        plural(report.chunks),
         units::size(report.chunk_bytes as f64),
-        table.trim_fmt(),
+        stages(report).trim_fmt(),
+        more_lines(report),
+        speed(report),
         report.entropy_bits_per_byte,
     )
 }

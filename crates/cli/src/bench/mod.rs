@@ -123,33 +123,29 @@ impl Figures {
 /// What an operation is compared with: its name, and the bound of the ratio.
 type Base = (&'static str, Option<f64>);
 
-pub(crate) fn run(args: &Args) -> Result<(), Stop> {
-    let device = open(args.device.as_deref())?;
-    let bench = Bench {
-        device,
-        quick: args.quick,
-    };
-    let on_host: &[Measure] = &[
-        ("query, complete", Bench::query_complete),
-        ("query, pending", Bench::query_pending),
-        ("record on idle stream", Bench::record),
-        ("record on idle stream, timed", Bench::record_timed),
-        ("launch + record + synchronize", Bench::wake_hot),
-        ("the same after 1.5 ms of sleep", Bench::wake_cold),
-        ("create + drop", Bench::create),
-        ("create + record + drop", Bench::create_record),
-        ("each of 10,000 live streams", Bench::streams),
-        ("a closure behind 500 blocked", Bench::behind_blocked),
-        (GATE, Bench::gate),
-        ("next of 10,000 + work", Bench::any_of_many),
-        ("next of 10,000 + 10 ms of work", Bench::any_of_many_asleep),
-        ("synchronize_any of 10,000", Bench::any_of_many_at_once),
-        ("measure, each sample", Bench::measure_sample),
-        ("span of a thread", Bench::host_span),
-        ("trace save, each span", Bench::trace_save),
-    ];
-    let measures = match bench.device.backend() {
-        Backend::Host => on_host,
+const ON_HOST: &[Measure] = &[
+    ("query, complete", Bench::query_complete),
+    ("query, pending", Bench::query_pending),
+    ("record on idle stream", Bench::record),
+    ("record on idle stream, timed", Bench::record_timed),
+    ("launch + record + synchronize", Bench::wake_hot),
+    ("the same after 1.5 ms of sleep", Bench::wake_cold),
+    ("create + drop", Bench::create),
+    ("create + record + drop", Bench::create_record),
+    ("each of 10,000 live streams", Bench::streams),
+    ("a closure behind 500 blocked", Bench::behind_blocked),
+    (GATE, Bench::gate),
+    ("next of 10,000 + work", Bench::any_of_many),
+    ("next of 10,000 + 10 ms of work", Bench::any_of_many_asleep),
+    ("synchronize_any of 10,000", Bench::any_of_many_at_once),
+    ("measure, each sample", Bench::measure_sample),
+    ("span of a thread", Bench::host_span),
+    ("trace save, each span", Bench::trace_save),
+];
+
+fn measures_of(backend: Backend) -> Result<&'static [Measure], Stop> {
+    Ok(match backend {
+        Backend::Host => ON_HOST,
         Backend::Cuda => cuda::MEASURES,
         Backend::Vulkan => vulkan::MEASURES,
         Backend::OpenCl => opencl::MEASURES,
@@ -162,8 +158,17 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
                 "bench has no measures for {other} yet; use --device host"
             )));
         }
+    })
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Stop> {
+    let device = open(args.device.as_deref())?;
+    let bench = Bench {
+        device,
+        quick: args.quick,
     };
-    let mut measures: Vec<_> = measures
+    let backend = bench.device.backend();
+    let mut measures: Vec<_> = measures_of(backend)?
         .iter()
         .filter(|(name, _)| name.contains(&args.filter))
         .collect();
@@ -174,8 +179,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Stop> {
         )));
     }
     let is_of_many = |name: &str| name.contains(many::NAME);
-    let left_out = many::left_out(bench.device.backend())
-        .filter(|_| measures.iter().any(|(name, _)| is_of_many(name)));
+    let left_out =
+        many::left_out(backend).filter(|_| measures.iter().any(|(name, _)| is_of_many(name)));
     if left_out.is_some() {
         measures.retain(|(name, _)| !is_of_many(name));
     }

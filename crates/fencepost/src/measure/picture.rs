@@ -11,6 +11,9 @@ const TOP: f64 = 34.0;
 const BOTTOM: f64 = 36.0;
 const SIDE: f64 = 16.0;
 
+/// Where the bars stand, above the scale.
+const FLOOR: f64 = HEIGHT - BOTTOM;
+
 /// A histogram of `samples`, with their median and its interval. `title` is plain text.
 pub(super) fn histogram(samples: &[f64], title: &str) -> String {
     let sorted = Sorted::new(samples);
@@ -24,7 +27,6 @@ pub(super) fn histogram(samples: &[f64], title: &str) -> String {
     };
     let (from, to) = (least - room, most + room);
     let x = |value: f64| SIDE + (value - from) / (to - from) * (WIDTH - 2.0 * SIDE);
-    let floor = HEIGHT - BOTTOM;
 
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
@@ -40,49 +42,59 @@ pub(super) fn histogram(samples: &[f64], title: &str) -> String {
             "<rect x=\"{low:.1}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{:.1}\" \
              fill=\"#f3d9a4\"><title>95 % interval of the median</title></rect>",
             (high - low).max(1.0),
-            floor - TOP
+            FLOOR - TOP
         );
     }
-    let counts = counted(samples, from, to);
+    bars(&mut svg, &counted(samples, from, to));
+    let median = x(sorted.median());
+    let _ = write!(
+        svg,
+        "<path d=\"M{median:.1} {TOP}V{FLOOR}\" stroke=\"#b03a2e\" stroke-width=\"1.5\"/>\
+         <path d=\"M{SIDE} {FLOOR}H{}\" stroke=\"black\"/>",
+        WIDTH - SIDE
+    );
+    labels(&mut svg, [least, sorted.median(), most], median);
+    svg + "</svg>"
+}
+
+/// One bar for each bin that is not empty, the highest up to the title.
+fn bars(svg: &mut String, counts: &[usize]) {
     let highest = counts.iter().copied().max().unwrap_or(1).max(1) as f64;
     let step = (WIDTH - 2.0 * SIDE) / counts.len() as f64;
     for (i, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-        let height = count as f64 / highest * (floor - TOP);
+        let height = count as f64 / highest * (FLOOR - TOP);
         let _ = write!(
             svg,
             "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{height:.1}\" \
              fill=\"#3b6ea5\" fill-opacity=\"0.8\"><title>{count}</title></rect>",
             SIDE + i as f64 * step,
-            floor - height,
+            FLOOR - height,
             step - 1.0
         );
     }
-    let median = x(sorted.median());
-    let _ = write!(
-        svg,
-        "<path d=\"M{median:.1} {TOP}V{floor}\" stroke=\"#b03a2e\" stroke-width=\"1.5\"/>\
-         <path d=\"M{SIDE} {floor}H{}\" stroke=\"black\"/>",
-        WIDTH - SIDE
-    );
+}
+
+/// The scale: the least time, the median, which is at `middle`, and the longest.
+fn labels(svg: &mut String, [least, median, most]: [f64; 3], middle: f64) {
+    // The median has a line of its own, since it may be near one of the others.
     let labels = [
-        (SIDE, "start", least),
-        (median, "middle", sorted.median()),
-        (WIDTH - SIDE, "end", most),
+        (SIDE, FLOOR + 14.0, "start", "", least),
+        (
+            middle.max(SIDE + 60.0),
+            FLOOR + 28.0,
+            "middle",
+            "median ",
+            median,
+        ),
+        (WIDTH - SIDE, FLOOR + 14.0, "end", "", most),
     ];
-    for (i, (at, anchor, value)) in labels.into_iter().enumerate() {
-        // That of the median has a line of its own, since it may be near one of the others.
-        let (y, what) = match i {
-            1 => (floor + 28.0, "median "),
-            _ => (floor + 14.0, ""),
-        };
-        let at = at.clamp(SIDE + if i == 1 { 60.0 } else { 0.0 }, WIDTH - SIDE);
+    for (x, y, anchor, what, value) in labels {
         let _ = write!(
             svg,
-            "<text x=\"{at:.1}\" y=\"{y}\" text-anchor=\"{anchor}\">{what}{}</text>",
+            "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"{anchor}\">{what}{}</text>",
             Seconds(value)
         );
     }
-    svg + "</svg>"
 }
 
 /// How many samples lie in each of some bins of equal width.

@@ -65,16 +65,11 @@ pub(crate) fn make(index: usize, only: Option<Features>) -> Result<DeviceRef> {
     };
     let instance = &loader.instance;
     let offer = Offer::of(loader, found);
-    let only = only.unwrap_or(Features {
-        synchronization2: true,
-        host_query_reset: true,
-        calibrated_timestamps: true,
-    });
-    let features = Features {
+    let features = only.map_or(offer.features, |only| Features {
         synchronization2: offer.features.synchronization2 && only.synchronization2,
         host_query_reset: offer.features.host_query_reset && only.host_query_reset,
         calibrated_timestamps: offer.features.calibrated_timestamps && only.calibrated_timestamps,
-    };
+    });
     // SAFETY: a device of this instance.
     let families = unsafe { instance.get_physical_device_queue_family_properties(found.raw) };
     let (family, queues) = best_family(&families)

@@ -23,7 +23,7 @@ use std::{
 };
 
 use super::{
-    pool::{Doing, Finding, Found, Monitor, Shared, note},
+    pool::{Doing, Finding, Found, Monitor, Shared, State, note},
     probe::{Probe, ThreadState},
 };
 use crate::sync::{lock, park, sleep, thread};
@@ -124,51 +124,41 @@ fn find_batch(shared: &Arc<Shared>, pace: &mut Pace, taken: &mut Taken, before: 
     pace.pause = pace.pause.max(first_look * LOOK_SHARE);
 }
 
-/// Looks at the threads of the workers that run tasks. A quick look, without `taken`, passes over
-/// those that are known to be blocked, and leaves what is unclear to the next look after a pause.
-fn look(shared: &Shared, in_batch: bool, taken: Option<&mut Taken>) -> Vec<Found> {
-    struct Running {
-        place: usize,
-        task: u64,
-        seen: bool,
-        probe: Option<Arc<Probe>>,
-        before: Option<u64>,
-    }
-    let quick = taken.is_none();
-    let state = lock(&shared.state);
-    let running: Vec<Running> = state
-        .workers
-        .iter()
-        .enumerate()
-        .filter(|(_, worker)| match worker.doing {
+/// A worker that runs a task, as it was noted before a look.
+struct Running {
+    place: usize,
+    task: u64,
+    seen: bool,
+    probe: Option<Arc<Probe>>,
+    before: Option<u64>,
+}
+
+impl Running {
+    /// Those that a look concerns. A quick one passes over those that are known to be blocked.
+    fn of(state: &State, quick: bool) -> Vec<Running> {
+        let workers = state.workers.iter().enumerate();
+        let concerned = workers.filter(|(_, worker)| match worker.doing {
             Doing::Running => true,
             Doing::Seen => !quick,
             Doing::Coming | Doing::Told | Doing::Idle => false,
-        })
-        .map(|(place, worker)| Running {
-            place,
-            task: worker.task,
-            seen: worker.doing == Doing::Seen,
-            probe: worker.probe.clone(),
-            before: worker.cpu_time,
-        })
-        .collect();
-    let (taken_now, seen) = (state.taken, state.seen);
-    drop(state);
+        });
+        concerned
+            .map(|(place, worker)| Running {
+                place,
+                task: worker.task,
+                seen: worker.doing == Doing::Seen,
+                probe: worker.probe.clone(),
+                before: worker.cpu_time,
+            })
+            .collect()
+    }
 
-    let mut found = Vec::new();
-    let mut oldest_unknown: Option<(u64, usize)> = None;
-    for worker in running {
-        let time = worker.probe.as_ref().and_then(|probe| probe.cpu_time());
-        let (Some(probe), Some(time)) = (worker.probe, time) else {
-            let candidate = (worker.task, worker.place);
-            if !worker.seen && oldest_unknown.is_none_or(|oldest| candidate < oldest) {
-                oldest_unknown = Some(candidate);
-            }
-            continue;
-        };
-        let stands = worker.before == Some(time);
-        let blocked = match (stands || in_batch) && !worker.seen {
+    /// Whether its thread runs. `None` where the system tells no CPU time.
+    fn look(&self, in_batch: bool, quick: bool) -> Option<Finding> {
+        let probe = self.probe.as_ref()?;
+        let time = probe.cpu_time()?;
+        let stands = self.before == Some(time);
+        let blocked = match (stands || in_batch) && !self.seen {
             true => match probe.state() {
                 ThreadState::Asleep => stands || probe.cpu_time() == Some(time),
                 ThreadState::Unclear => !quick,
@@ -176,11 +166,34 @@ fn look(shared: &Shared, in_batch: bool, taken: Option<&mut Taken>) -> Vec<Found
             },
             false => stands,
         };
-        let finding = match blocked {
+        Some(match blocked {
             true => Finding::Blocked(Some(time)),
             false => Finding::Runs(Some(time)),
-        };
-        found.push((worker.place, worker.task, finding));
+        })
+    }
+}
+
+/// Looks at the threads of the workers that run tasks. A quick look, without `taken`, passes over
+/// those that are known to be blocked, and leaves what is unclear to the next look after a pause.
+fn look(shared: &Shared, in_batch: bool, taken: Option<&mut Taken>) -> Vec<Found> {
+    let quick = taken.is_none();
+    let state = lock(&shared.state);
+    let running = Running::of(&state, quick);
+    let (taken_now, seen) = (state.taken, state.seen);
+    drop(state);
+
+    let mut found = Vec::new();
+    let mut oldest_unknown: Option<(u64, usize)> = None;
+    for worker in running {
+        match worker.look(in_batch, quick) {
+            Some(finding) => found.push((worker.place, worker.task, finding)),
+            None => {
+                let candidate = (worker.task, worker.place);
+                if !worker.seen && oldest_unknown.is_none_or(|oldest| candidate < oldest) {
+                    oldest_unknown = Some(candidate);
+                }
+            }
+        }
     }
     if let Some(Taken(at, count)) = taken {
         if std::mem::replace(count, taken_now) != taken_now {

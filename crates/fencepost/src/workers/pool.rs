@@ -418,30 +418,39 @@ fn take(shared: &Arc<Shared>, me: &Arc<Sleeper>) -> Option<Arc<dyn Task>> {
         }
         state.workers[me.place].doing = Doing::Idle;
         state.idle.push(me.clone());
-        let mut surplus = state.is_surplus(shared.target);
+        let surplus = state.is_surplus(shared.target);
         // Workers that came back from a wait may have made this one unwanted on its way to a task.
         // If they block out of sight, only the monitor sees to that task.
         match state.queue.is_empty() {
             true => drop(state),
             false => wake_monitor(shared, state),
         }
-        while !me.woken.load(Ordering::Acquire) {
-            park(surplus.then_some(SURPLUS_IDLE));
-            if surplus && !me.woken.load(Ordering::Acquire) {
-                let mut state = lock(&shared.state);
-                // Where it is not in the list, a caller took it out and is about to wake it.
-                let at = state.idle.iter().position(|idle| Arc::ptr_eq(idle, me));
-                surplus = at.is_some() && state.is_surplus(shared.target);
-                if surplus && let Some(at) = at {
-                    state.idle.swap_remove(at);
-                    state.free.push(me.place);
-                    return None;
-                }
-            }
+        if !is_called(shared, me, surplus) {
+            return None;
         }
-        me.woken.store(false, Ordering::Relaxed);
         looked = false;
     }
+}
+
+/// Sleeps until a caller wakes this worker. `false` if it has given up its place instead, for it
+/// was `surplus` for a while.
+fn is_called(shared: &Shared, me: &Arc<Sleeper>, mut surplus: bool) -> bool {
+    while !me.woken.load(Ordering::Acquire) {
+        park(surplus.then_some(SURPLUS_IDLE));
+        if surplus && !me.woken.load(Ordering::Acquire) {
+            let mut state = lock(&shared.state);
+            // Where it is not in the list, a caller took it out and is about to wake it.
+            let at = state.idle.iter().position(|idle| Arc::ptr_eq(idle, me));
+            surplus = at.is_some() && state.is_surplus(shared.target);
+            if surplus && let Some(at) = at {
+                state.idle.swap_remove(at);
+                state.free.push(me.place);
+                return false;
+            }
+        }
+    }
+    me.woken.store(false, Ordering::Relaxed);
+    true
 }
 
 impl State {

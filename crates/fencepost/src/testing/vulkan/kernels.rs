@@ -33,6 +33,27 @@ pub(super) struct Kernels {
     pub(super) free: Mutex<Vec<Recorder>>,
 }
 
+/// A pipeline of the module's entry point of this name.
+fn pipeline(
+    device: &ash::Device,
+    module: vk::ShaderModule,
+    layout: vk::PipelineLayout,
+    name: &CStr,
+) -> Result<vk::Pipeline, Fault> {
+    let stage = vk::PipelineShaderStageCreateInfo::default()
+        .stage(vk::ShaderStageFlags::COMPUTE)
+        .module(module)
+        .name(name);
+    let info = [vk::ComputePipelineCreateInfo::default()
+        .stage(stage)
+        .layout(layout)];
+    // SAFETY: the device is alive, module and layout are its own, and the module has an entry point
+    // of this name.
+    let made = unsafe { device.create_compute_pipelines(vk::PipelineCache::null(), &info, None) };
+    made.map(|pipelines| pipelines[0])
+        .map_err(|(_, result)| Fault::of("vkCreateComputePipelines")(result))
+}
+
 impl Kernels {
     pub(super) fn new(gpu: &Arc<Gpu>) -> Result<Kernels, Fault> {
         let device = &gpu.device;
@@ -70,20 +91,7 @@ impl Kernels {
         // SAFETY: as above.
         let layout = unsafe { device.create_pipeline_layout(&info, None) }
             .map_err(Fault::of("vkCreatePipelineLayout"))?;
-        let pipeline = |name: &CStr| {
-            let stage = vk::PipelineShaderStageCreateInfo::default()
-                .stage(vk::ShaderStageFlags::COMPUTE)
-                .module(module)
-                .name(name);
-            let info = [vk::ComputePipelineCreateInfo::default()
-                .stage(stage)
-                .layout(layout)];
-            // SAFETY: as above; the module has an entry point of this name.
-            let made =
-                unsafe { device.create_compute_pipelines(vk::PipelineCache::null(), &info, None) };
-            made.map(|pipelines| pipelines[0])
-                .map_err(|(_, result)| Fault::of("vkCreateComputePipelines")(result))
-        };
+        let pipeline = |name| pipeline(device, module, layout, name);
         Ok(Kernels {
             gpu: gpu.clone(),
             module,
