@@ -49,6 +49,12 @@
 //! still the front, by its number. The timeline moves under the lock: else a thread could fail it
 //! before another one has advanced it over what is complete. Its waiters are fired afterwards.
 //!
+//! **Events are kept until their commands are over.** A driver may need them until then (see
+//! [`event`](super::event)). Some of them belong to no marker: that of a wait's barrier, and what is
+//! submitted beside markers. Others outlive their entry: those in front of a failure. The list
+//! `kept` holds both kinds. Whoever settles the account, and each record and wait, drops those in
+//! front that are over.
+//!
 //! **A wait is for a marker that was recorded before it.** So the entries in front of that marker
 //! are all older than the wait, and a walk that follows waits into other accounts only ever goes to
 //! older entries: it ends. It keeps the accounts in a list of its own, so that the length of a
@@ -66,18 +72,21 @@ use crate::{
     core::StreamCore,
     error::Cause,
     host_gate::failed_wait,
-    sync::{Mutex, Ordering, lock},
+    sync::{BriefGuard, BriefLock, Ordering},
     timeline::{Reached, Timeline, Wake},
 };
 
 /// A native event. It is asked and dropped without a lock.
 pub(super) trait Native: Send + Sync + 'static {
     fn ask(&self) -> Answer;
+
+    /// Whether its command is over, for good or ill: for less than [`ask`](Native::ask).
+    fn is_over(&self) -> bool;
 }
 
-/// A marker of the backend, as an account knows it. Its native event is asked and dropped without a
-/// lock.
-pub(super) trait Recorded: Native + Sized {
+/// A marker of the backend, as an account knows it.
+pub(super) trait Recorded: Send + Sync + Sized + 'static {
+    /// The native event of a marker, and of what else is submitted.
     type Event: Native;
 
     /// The account and the value of a marker, if it is one of this kind.
@@ -100,6 +109,9 @@ pub(super) trait Unsettled: Send + Sync {
     /// As [`Account::is_settled`].
     fn is_settled(&self) -> bool;
 
+    /// As [`Account::is_done`].
+    fn is_done(&self) -> bool;
+
     /// As [`Account::lose`].
     fn lose(&self, cause: &Cause);
 }
@@ -113,6 +125,10 @@ impl<M: Recorded> Unsettled for Account<M> {
         Account::is_settled(self)
     }
 
+    fn is_done(&self) -> bool {
+        Account::is_done(self)
+    }
+
     fn lose(&self, cause: &Cause) {
         Account::lose(self, cause);
     }
@@ -120,25 +136,28 @@ impl<M: Recorded> Unsettled for Account<M> {
 
 pub(super) struct Account<M: Recorded> {
     core: Arc<StreamCore>,
-    state: Mutex<State<M>>,
+    state: BriefLock<State<M>>,
 }
 
 struct State<M: Recorded> {
     timeline: Arc<Timeline>,
     entries: VecDeque<Entry<M>>,
+    /// The events that are kept for the driver alone, until their commands are over. They are in
+    /// the order of the queue, so one that is pending stands for all behind it.
+    kept: VecDeque<Arc<M::Event>>,
     /// The number of the front entry; those behind it count up from there. No number is used again.
     first: u64,
     /// The last value in front of the first entry that is known to fail the stream; `None` while
     /// there is no such entry and the timeline has not failed.
     ends_after: Option<u64>,
-    /// All entries are looked at when there are that many.
+    /// The entries are looked at when there are that many.
     sweep_at: usize,
 }
 
 enum Entry<M: Recorded> {
     Record {
         value: u64,
-        marker: Arc<M>,
+        event: Arc<M::Event>,
     },
     Wait(Arc<Wait<M>>),
     End {
@@ -156,7 +175,7 @@ struct Wait<M: Recorded> {
     /// The event of a native marker in front of the native wait; unset while the calls for both go
     /// on. A failure must not overtake what is in front of the wait, and need not wait for what
     /// else holds the stream behind it.
-    at: OnceLock<M::Event>,
+    at: OnceLock<Arc<M::Event>>,
     /// Whether a host gate holds the stream for it, which the end of the process opens.
     through_host: bool,
 }
@@ -165,9 +184,9 @@ struct Wait<M: Recorded> {
 impl<M: Recorded> Clone for Entry<M> {
     fn clone(&self) -> Entry<M> {
         match self {
-            Entry::Record { value, marker } => Entry::Record {
+            Entry::Record { value, event } => Entry::Record {
                 value: *value,
-                marker: marker.clone(),
+                event: event.clone(),
             },
             Entry::Wait(wait) => Entry::Wait(wait.clone()),
             Entry::End { at, cause } => Entry::End {
@@ -200,6 +219,12 @@ enum Step<M: Recorded> {
     Upstream(Arc<Account<M>>, u64),
 }
 
+/// What is to be dropped without the lock.
+struct Gone<M: Recorded> {
+    _entries: VecDeque<Entry<M>>,
+    _kept: VecDeque<Arc<M::Event>>,
+}
+
 /// How an entry is over.
 enum Over {
     Complete(Option<u64>),
@@ -215,17 +240,20 @@ pub(super) fn gates_are_open() {
     GATES_ARE_OPEN.store(true, Ordering::Release);
 }
 
-const FIRST_SWEEP: usize = 32;
+/// How many entries are added between two looks at those in front. A look ends at the first entry
+/// that is not over.
+const SWEEP_EVERY: usize = 32;
 
 impl<M: Recorded> Account<M> {
     pub(super) fn new(core: Arc<StreamCore>) -> Arc<Account<M>> {
         Arc::new(Account {
-            state: Mutex::new(State {
+            state: BriefLock::over(State {
                 timeline: Timeline::new(core.clone(), 0),
                 entries: VecDeque::new(),
+                kept: VecDeque::new(),
                 first: 0,
                 ends_after: None,
-                sweep_at: FIRST_SWEEP,
+                sweep_at: SWEEP_EVERY,
             }),
             core,
         })
@@ -233,47 +261,55 @@ impl<M: Recorded> Account<M> {
 
     /// The current timeline.
     pub(super) fn timeline(&self) -> Arc<Timeline> {
-        lock(&self.state).timeline.clone()
+        self.state.lock().timeline.clone()
     }
 
     /// Whether the stream has failed, or fails once what was submitted before is over.
     #[cfg_attr(not(feature = "conformance"), allow(dead_code))]
     pub(super) fn has_ended(&self) -> bool {
-        lock(&self.state).ends_after.is_some()
+        self.state.lock().ends_after.is_some()
     }
 
     /// Whether the marker at `value` is known to fail.
     fn fails_in_front_of(&self, value: u64) -> bool {
-        let ends_after = lock(&self.state).ends_after;
+        let ends_after = self.state.lock().ends_after;
         ends_after.is_some_and(|after| after < value)
     }
 
     /// Whether nothing is left that is not known to be over.
     pub(super) fn is_settled(&self) -> bool {
-        lock(&self.state).entries.is_empty()
+        self.state.lock().entries.is_empty()
     }
 
-    /// Adds the marker that `make` makes of its timeline and value, behind its native call. On a
-    /// stream that has failed it has failed from the start. `make` must not call the driver.
+    /// Whether nothing is left, and no event is kept.
+    pub(super) fn is_done(&self) -> bool {
+        let state = self.state.lock();
+        state.entries.is_empty() && state.kept.is_empty()
+    }
+
+    /// Keeps the event of a command that was submitted just now until that is over.
+    pub(super) fn keep(&self, event: Arc<M::Event>) {
+        self.state.lock().kept.push_back(event);
+    }
+
+    /// Adds the marker that `make` makes of its timeline and value, behind its native call, whose
+    /// event is `event`. On a stream that has failed it has failed from the start. `make` must not
+    /// call the driver.
     ///
-    /// Now and then it looks at what may be over, so that entries do not pile up while nobody asks:
-    /// at a cost that is constant on average.
-    pub(super) fn record(self: &Arc<Self>, make: impl FnOnce(Arc<Timeline>, u64) -> M) -> Arc<M> {
-        let mut state = lock(&self.state);
+    /// It looks at what may be over as [`look_now_and_then`](Account::look_now_and_then) does.
+    pub(super) fn record(
+        &self,
+        event: Arc<M::Event>,
+        make: impl FnOnce(Arc<Timeline>, u64) -> M,
+    ) -> Arc<M> {
+        let mut state = self.state.lock();
         let (value, marker) = self.next(&state, make);
         if state.timeline.has_failed() {
-            return marker;
+            state.kept.push_back(event);
+        } else {
+            state.entries.push_back(Entry::Record { value, event });
         }
-        let entry = Entry::Record {
-            value,
-            marker: marker.clone(),
-        };
-        state.entries.push_back(entry);
-        let is_full = state.is_full();
-        drop(state);
-        if is_full {
-            self.sweep();
-        }
+        self.look_now_and_then(state);
         marker
     }
 
@@ -284,7 +320,7 @@ impl<M: Recorded> Account<M> {
         &self,
         make: impl FnOnce(Arc<Timeline>, u64) -> M,
     ) -> Option<Arc<M>> {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         let has_failed = state.timeline.has_failed();
         has_failed.then(|| self.next(&state, make).1)
     }
@@ -295,11 +331,47 @@ impl<M: Recorded> Account<M> {
         (value, Arc::new(make(state.timeline.clone(), value)))
     }
 
+    /// Looks at what may be over if many entries were added since the last look, or events are
+    /// kept. So neither pile up while nobody asks, at a cost that is constant on average: a look
+    /// ends at what is pending.
+    fn look_now_and_then(&self, state: BriefGuard<'_, State<M>>) {
+        let (is_full, keeps) = (state.is_full(), !state.kept.is_empty());
+        drop(state);
+        if is_full || keeps && self.release_over() {
+            self.sweep();
+        }
+    }
+
     #[cold]
     fn sweep(&self) {
         self.settle(u64::MAX);
-        let mut state = lock(&self.state);
-        state.sweep_at = (state.entries.len() * 2).max(FIRST_SWEEP);
+        let mut state = self.state.lock();
+        state.sweep_at = state.entries.len() + SWEEP_EVERY;
+    }
+
+    /// Drops the kept events whose commands are over, up to the first that is pending. Whether
+    /// there was one.
+    #[cold]
+    fn release_over(&self) -> bool {
+        let mut any = false;
+        loop {
+            let Some(front) = self.state.lock().kept.front().cloned() else {
+                return any;
+            };
+            if !front.is_over() {
+                return any;
+            }
+            let mut state = self.state.lock();
+            // Another thread may have been here.
+            let is_front = state
+                .kept
+                .front()
+                .is_some_and(|now| Arc::ptr_eq(now, &front));
+            let gone = is_front.then(|| state.kept.pop_front());
+            drop(state);
+            drop(gone);
+            any = true;
+        }
     }
 
     /// Adds a wait for `marker`, in front of its native call. `None` where the stream fails anyway,
@@ -311,7 +383,7 @@ impl<M: Recorded> Account<M> {
         through_host: bool,
     ) -> Option<Waiting<'_, M>> {
         let place = M::place_of(&**marker);
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.ends_after.is_some() {
             // What `place` holds is dropped without the lock.
             drop(state);
@@ -336,7 +408,7 @@ impl<M: Recorded> Account<M> {
 
     /// Takes back a wait whose native call was refused.
     pub(super) fn take_back(&self, wait: Waiting<'_, M>) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let at = wait.number.checked_sub(state.first);
         let entry = at.and_then(|at| state.entries.get_mut(at as usize));
         let gone = entry.map(|entry| std::mem::replace(entry, Entry::Void));
@@ -345,15 +417,13 @@ impl<M: Recorded> Account<M> {
     }
 
     /// The stream fails with `cause` behind `at`, which was submitted just now.
-    pub(super) fn end(&self, at: M::Event, cause: Cause) {
-        let mut state = lock(&self.state);
+    pub(super) fn end(&self, at: Arc<M::Event>, cause: Cause) {
+        let mut state = self.state.lock();
         if state.ends_after.is_some() {
-            // What `at` holds is dropped without the lock.
-            drop(state);
+            state.kept.push_back(at);
             return;
         }
         state.ends_after = Some(self.core.recorded.load(Ordering::Relaxed));
-        let at = Arc::new(at);
         state.entries.push_back(Entry::End { at, cause });
     }
 
@@ -368,7 +438,7 @@ impl<M: Recorded> Account<M> {
     }
 
     fn fail_now(&self, cause: &Cause, lost: bool) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let (wake, gone) = state.fail(cause, lost);
         drop(state);
         drop(gone);
@@ -377,7 +447,7 @@ impl<M: Recorded> Account<M> {
 
     /// Starts a new timeline if the current one has failed.
     pub(super) fn start_new_epoch(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if !state.timeline.has_failed() {
             return;
         }
@@ -388,9 +458,14 @@ impl<M: Recorded> Account<M> {
         drop(before);
     }
 
-    /// Takes off what is over, up to the marker at `value`. Asks the driver, and fires waiters:
-    /// call it without any lock.
+    /// Takes off what is over, up to the marker at `value`, and releases the kept events that are
+    /// over. Asks the driver, and fires waiters: call it without any lock.
     pub(super) fn settle(&self, value: u64) {
+        self.walk(value);
+        self.release_over();
+    }
+
+    fn walk(&self, value: u64) {
         let mut upstream: Vec<(Arc<Account<M>>, u64)> = Vec::new();
         loop {
             let step = match upstream.last() {
@@ -412,7 +487,7 @@ impl<M: Recorded> Account<M> {
     }
 
     fn step(&self, value: u64) -> Step<M> {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         if state.timeline.reached(value) != Reached::NotYet {
             return Step::Done;
         }
@@ -422,7 +497,7 @@ impl<M: Recorded> Account<M> {
         let number = state.first;
         drop(state);
         let over = match &front {
-            Entry::Record { value, marker } => match marker.ask() {
+            Entry::Record { value, event } => match event.ask() {
                 Answer::Pending => return Step::Blocked,
                 Answer::Complete => Over::Complete(Some(*value)),
                 Answer::Failed(cause) => Over::Failed(cause),
@@ -444,15 +519,18 @@ impl<M: Recorded> Account<M> {
 
     /// Takes off the front entry, if it still has this number.
     fn take_off(&self, number: u64, over: Over) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.first != number {
             return;
         }
         let (wake, gone) = match over {
             Over::Complete(value) => {
-                let front: VecDeque<_> = state.entries.pop_front().into_iter().collect();
+                let gone = Gone {
+                    _entries: state.entries.pop_front().into_iter().collect(),
+                    _kept: VecDeque::new(),
+                };
                 state.first += 1;
-                (value.map(|value| state.timeline.advance(value)), front)
+                (value.map(|value| state.timeline.advance(value)), gone)
             }
             Over::Failed(cause) => {
                 let (wake, gone) = state.fail(&cause, false);
@@ -471,23 +549,19 @@ impl<M: Recorded> Account<M> {
 impl<M: Recorded> Waiting<'_, M> {
     /// The native call was accepted. `at` is the event of a native marker in front of it.
     ///
-    /// Now and then it looks at what may be over, as [`record`](Account::record) does.
-    pub(super) fn submitted(self, at: M::Event) {
+    /// It looks at what may be over as [`look_now_and_then`](Account::look_now_and_then) does.
+    pub(super) fn submitted(self, at: Arc<M::Event>) {
         let unused = self.wait.at.set(at);
         debug_assert!(unused.is_ok(), "submitted once");
         let place = self.wait.place.as_ref();
         let fails = place.is_some_and(|(account, value)| account.fails_in_front_of(*value));
-        let mut state = lock(&self.account.state);
+        let mut state = self.account.state.lock();
         // A walk may have taken it off meanwhile.
         if fails && self.number >= state.first {
             let other = state.ends_after.unwrap_or(u64::MAX);
             state.ends_after = Some(other.min(self.after));
         }
-        let is_full = state.is_full();
-        drop(state);
-        if is_full {
-            self.account.sweep();
-        }
+        self.account.look_now_and_then(state);
     }
 }
 
@@ -508,7 +582,7 @@ impl<M: Recorded> Wait<M> {
                 Ok(Over::Complete(None))
             }
             Ok(false) => Err(Step::Blocked),
-            Err(error) => match self.at.get().map(Native::ask) {
+            Err(error) => match self.at.get().map(|at| at.ask()) {
                 None | Some(Answer::Pending) => Err(Step::Blocked),
                 Some(Answer::Complete | Answer::Failed(_)) => {
                     let marker = self.marker.to_string();
@@ -525,11 +599,27 @@ impl<M: Recorded> State<M> {
         self.entries.len() >= self.sweep_at
     }
 
-    /// Fails the timeline, and gives the entries that fail with it. `lost` says whether the device
-    /// is lost.
-    fn fail(&mut self, cause: &Cause, lost: bool) -> (Wake, VecDeque<Entry<M>>) {
-        let gone = std::mem::take(&mut self.entries);
-        self.first += gone.len() as u64;
+    /// Fails the timeline, and gives what goes with it. The events of the entries are kept, but for
+    /// those of a device that is `lost`: its driver may never tell that they are over.
+    fn fail(&mut self, cause: &Cause, lost: bool) -> (Wake, Gone<M>) {
+        let entries = std::mem::take(&mut self.entries);
+        self.first += entries.len() as u64;
+        let mut kept = VecDeque::new();
+        if lost {
+            kept = std::mem::take(&mut self.kept);
+        } else {
+            let events = entries.iter().filter_map(|entry| match entry {
+                Entry::Record { event, .. } => Some(event.clone()),
+                Entry::End { at, .. } => Some(at.clone()),
+                // Kept since they were submitted.
+                Entry::Wait(_) | Entry::Void => None,
+            });
+            self.kept.extend(events);
+        }
+        let gone = Gone {
+            _entries: entries,
+            _kept: kept,
+        };
         self.ends_after = Some(self.timeline.completed());
         (self.timeline.fail(cause, lost), gone)
     }
@@ -573,18 +663,15 @@ mod loom_tests {
                 _ => Answer::Failed(Cause::new("the driver's")),
             }
         }
+
+        fn is_over(&self) -> bool {
+            self.0.load(Ordering::Acquire) != PENDING
+        }
     }
 
     struct Fake {
         point: Point,
         account: Arc<Account<Fake>>,
-        says: Says,
-    }
-
-    impl Native for Fake {
-        fn ask(&self) -> Answer {
-            self.says.ask()
-        }
     }
 
     impl Recorded for Fake {
@@ -613,12 +700,7 @@ mod loom_tests {
         Account::new(stream_core())
     }
 
-    fn fake(
-        account: &Arc<Account<Fake>>,
-        says: &Says,
-        timeline: Arc<Timeline>,
-        value: u64,
-    ) -> Fake {
+    fn fake(account: &Arc<Account<Fake>>, timeline: Arc<Timeline>, value: u64) -> Fake {
         let point = Point {
             timeline,
             value,
@@ -628,12 +710,12 @@ mod loom_tests {
         Fake {
             point,
             account: account.clone(),
-            says: says.clone(),
         }
     }
 
     fn record(account: &Arc<Account<Fake>>, says: &Says) -> Arc<Fake> {
-        account.record(|timeline, value| fake(account, says, timeline, value))
+        let event = Arc::new(says.clone());
+        account.record(event, |timeline, value| fake(account, timeline, value))
     }
 
     /// The texts of the causes, or none where it is complete.
@@ -677,7 +759,7 @@ mod loom_tests {
             let wait = down.wait(&marker, false).expect("it has not failed");
             // The native call, which a driver may call complete at once, whatever becomes of the
             // other; and a record behind it.
-            wait.submitted(Says::new(COMPLETE));
+            wait.submitted(Arc::new(Says::new(COMPLETE)));
             let behind = record(&down, &Says::new(COMPLETE));
             assert!(!matches!(behind.query(), Ok(true)), "it was believed");
             failing.join().unwrap();
@@ -692,7 +774,7 @@ mod loom_tests {
             let marker: Arc<dyn MarkerImpl> = record(&up, &Says::new(FAILED));
             let in_front = Says::new(PENDING);
             let wait = down.wait(&marker, false).expect("nobody has asked");
-            wait.submitted(in_front.clone());
+            wait.submitted(Arc::new(in_front.clone()));
             let behind = record(&down, &Says::new(PENDING));
             let completing = {
                 let in_front = in_front.clone();
@@ -726,7 +808,7 @@ mod loom_tests {
     fn a_wait_for_a_failure_that_is_taken_back_leaves_later_waits_and_failures() {
         loom::model(|| {
             let (up, down) = (account(), account());
-            up.end(Says::new(PENDING), Cause::new("x"));
+            up.end(Arc::new(Says::new(PENDING)), Cause::new("x"));
             let failing: Arc<dyn MarkerImpl> = record(&up, &Says::new(PENDING));
             let wait = down.wait(&failing, false).expect("it has not failed");
             let other = {
@@ -734,12 +816,13 @@ mod loom_tests {
                 thread::spawn(move || {
                     let marker: Arc<dyn MarkerImpl> = record(&account(), &Says::new(COMPLETE));
                     let wait = down.wait(&marker, false);
-                    wait.expect("nothing fails").submitted(Says::new(COMPLETE));
+                    wait.expect("nothing fails")
+                        .submitted(Arc::new(Says::new(COMPLETE)));
                 })
             };
             down.take_back(wait);
             other.join().unwrap();
-            down.end(Says::new(COMPLETE), Cause::new("y"));
+            down.end(Arc::new(Says::new(COMPLETE)), Cause::new("y"));
             let behind = record(&down, &Says::new(COMPLETE));
             assert_eq!(failure(&behind).as_deref(), Some("y"));
         });
@@ -750,9 +833,9 @@ mod loom_tests {
         loom::model(|| {
             let (up, down) = (account(), account());
             let marker: Arc<dyn MarkerImpl> = record(&up, &Says::new(COMPLETE));
-            for _ in 0..FIRST_SWEEP {
+            for _ in 0..SWEEP_EVERY {
                 let wait = down.wait(&marker, false).expect("nothing fails");
-                wait.submitted(Says::new(COMPLETE));
+                wait.submitted(Arc::new(Says::new(COMPLETE)));
             }
             assert!(down.is_settled());
         });
@@ -762,7 +845,7 @@ mod loom_tests {
     fn a_marker_of_a_new_epoch_does_not_fail_by_the_one_before() {
         loom::model(|| {
             let account = account();
-            account.end(Says::new(COMPLETE), Cause::new("x"));
+            account.end(Arc::new(Says::new(COMPLETE)), Cause::new("x"));
             let recording = {
                 let account = account.clone();
                 thread::spawn(move || record(&account, &Says::new(COMPLETE)))
@@ -786,9 +869,7 @@ mod loom_tests {
                 let account = account.clone();
                 thread::spawn(move || account.start_new_epoch())
             };
-            let nothing = Says::new(PENDING);
-            let refused =
-                account.record_refused(|timeline, value| fake(&account, &nothing, timeline, value));
+            let refused = account.record_refused(|timeline, value| fake(&account, timeline, value));
             clearing.join().unwrap();
             if let Some(marker) = refused {
                 assert_eq!(failure(&marker).as_deref(), Some("x"));

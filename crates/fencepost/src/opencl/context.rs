@@ -147,40 +147,26 @@ impl Context {
     }
 
     /// Makes later work of `queue` run after `event`, which is of this context. The result is the
-    /// event of a marker in front of the wait.
-    pub(super) fn wait_event(
+    /// event of that barrier.
+    pub(super) fn barrier(
         &'static self,
         queue: QueueHandle,
         event: EventHandle,
     ) -> Result<ClEvent, Fault> {
-        let in_front = self.mark(queue)?;
-        let mut barrier = EventHandle::NULL;
+        let mut raw = EventHandle::NULL;
         // SAFETY: the queue is alive, as its owner promises, and so is the event: the caller holds
         // its owner.
         unsafe {
             self.loader
-                .barrier(queue, 1, &raw const event, &raw mut barrier)
+                .barrier(queue, 1, &raw const event, &raw mut raw)
         }?;
-        // To be released once it is over.
-        drop(ClEvent::new(&self.events, barrier));
-        Ok(in_front)
+        Ok(ClEvent::new(&self.events, raw))
     }
 
     /// As [`flush`](Loader::flush), for a queue that its owner keeps alive.
     pub(crate) fn flush(&self, queue: QueueHandle) -> Result<(), Fault> {
         // SAFETY: the queue is alive.
         unsafe { self.loader.flush(queue) }
-    }
-
-    /// Holds `queue` until the gate that it gives is opened. The event is that of a marker in
-    /// front.
-    pub(super) fn block(&'static self, queue: QueueHandle) -> Result<(HostGate, ClEvent), Fault> {
-        let gate = self.gates.close()?;
-        let waits = self.wait_event(queue, gate.0);
-        let in_front = waits.inspect_err(|_| self.gates.open(gate))?;
-        // What is in front need not wait for the next record.
-        let _ = self.flush(queue);
-        Ok((gate, in_front))
     }
 
     /// Lets a stream go on. Call it without any lock: the driver may run work and callbacks in it.
@@ -264,13 +250,13 @@ impl Context {
         }
     }
 
-    /// Writes zeros over memory of this context.
-    pub(crate) fn clear(
+    /// Writes zeros over memory of this context. The result is the event of that.
+    pub(super) fn fill(
         &'static self,
         queue: QueueHandle,
         memory: MemoryHandle,
         bytes: usize,
-    ) -> Result<(), Fault> {
+    ) -> Result<ClEvent, Fault> {
         let zero = 0_u32;
         let pattern = (&raw const zero).cast();
         let (size, list, mut raw) = (size_of::<u32>(), std::ptr::null(), EventHandle::NULL);
@@ -280,9 +266,7 @@ impl Context {
             self.loader
                 .fill(queue, memory, pattern, size, 0, bytes, 0, list, out)
         }?;
-        // To be released once it is over.
-        drop(ClEvent::new(&self.events, raw));
-        Ok(())
+        Ok(ClEvent::new(&self.events, raw))
     }
 }
 
@@ -299,7 +283,7 @@ impl Context {
         let event = unsafe { self.loader.create_user_event(self.raw, &raw mut code) }?;
         check("clCreateUserEvent", code)?;
         let event = EventHandle(event);
-        self.wait_event(queue, event)?;
+        self.barrier(queue, event)?;
         self.flush(queue)?;
         Ok(move |status| {
             // SAFETY: the event is alive, and was never set before.
@@ -307,6 +291,16 @@ impl Context {
             // SAFETY: ours, and not used any more.
             let _ = unsafe { self.loader.release_event(event) };
         })
+    }
+
+    /// Writes zeros over memory of this context.
+    pub(crate) fn clear(
+        &'static self,
+        queue: QueueHandle,
+        memory: MemoryHandle,
+        bytes: usize,
+    ) -> Result<(), Fault> {
+        self.fill(queue, memory, bytes).map(drop)
     }
 
     /// Copies `bytes` bytes from the host's memory.

@@ -2,8 +2,8 @@
 //!
 //! *Invariant: an event is released only once its command is over.* PoCL 3.1 cannot tell that a
 //! command has failed without an event of it that somebody holds: it ends the process ("PTHREAD
-//! ERROR in pocl_update_event_failed"). So every command of ours has an event, and one that is
-//! dropped while it is pending goes to a list.
+//! ERROR in pocl_update_event_failed"). So every command of ours has an event. The account of
+//! its stream holds that until it is over; one that is dropped before goes to a list.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -166,6 +166,12 @@ impl Native for ClEvent {
         };
         self.is_over.store(true, Ordering::Relaxed);
         answer
+    }
+
+    fn is_over(&self) -> bool {
+        let is_over = self.is_over.load(Ordering::Relaxed) || self.events.is_over(self.raw);
+        self.is_over.store(is_over, Ordering::Relaxed);
+        is_over
     }
 }
 

@@ -1,7 +1,7 @@
 //! Markers of OpenCL streams.
 //!
-//! A marker owns its `cl_event`, which is released when nobody holds the marker any more. Its
-//! stream's account holds it until it is known to be over.
+//! A marker shares its `cl_event` with its stream's account, which holds it until it is known to be
+//! over. It is released when nobody holds the marker any more, either.
 
 use std::{
     any::Any,
@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    account::{Account, Answer, Native, Recorded},
+    account::{Account, Recorded},
     context::Context,
     event::ClEvent,
     watched::Watch,
@@ -31,7 +31,7 @@ pub(super) struct ClMarker {
     pub(super) context: &'static Context,
     pub(super) account: Arc<Account<ClMarker>>,
     /// `None` where the stream had failed and the driver refused.
-    pub(super) event: Option<ClEvent>,
+    pub(super) event: Option<Arc<ClEvent>>,
     /// Whether the driver was told to call back once it is over.
     pub(super) calls_back: AtomicBool,
 }
@@ -48,12 +48,6 @@ impl ClMarker {
     fn look(&self) -> Result<bool> {
         self.account.settle(self.point.value);
         self.point.timeline.check(self.point.value)
-    }
-}
-
-impl Native for ClMarker {
-    fn ask(&self) -> Answer {
-        self.event.as_ref().map_or(Answer::Pending, Native::ask)
     }
 }
 

@@ -69,7 +69,7 @@ impl ClStream {
         stream
     }
 
-    fn marker(&self, event: Option<ClEvent>, point: Point) -> ClMarker {
+    fn marker(&self, event: Option<Arc<ClEvent>>, point: Point) -> ClMarker {
         ClMarker {
             point,
             context: self.context,
@@ -80,16 +80,38 @@ impl ClStream {
     }
 
     /// A native marker behind everything so far, submitted.
-    fn mark_native(&self) -> Result<ClEvent, Fault> {
-        let event = self.context.mark(self.queue)?;
-        self.context.flush(self.queue)?;
-        Ok(event)
+    fn mark_native(&self) -> Result<Arc<ClEvent>, Fault> {
+        let event = Arc::new(self.context.mark(self.queue)?);
+        match self.context.flush(self.queue) {
+            Ok(()) => Ok(event),
+            Err(fault) => {
+                self.account.keep(event);
+                Err(fault)
+            }
+        }
     }
 
-    fn block_native(&self) -> Result<(HostGate, ClEvent), Fault> {
-        let blocked = self.context.block(self.queue)?;
+    /// Makes later work run after `event`, which is of this context. The result is the event of a
+    /// marker in front of the wait.
+    fn wait_event(&self, event: EventHandle) -> Result<Arc<ClEvent>, Fault> {
+        let in_front = Arc::new(self.context.mark(self.queue)?);
+        self.account.keep(in_front.clone());
+        let barrier = self.context.barrier(self.queue, event)?;
+        self.account.keep(Arc::new(barrier));
+        Ok(in_front)
+    }
+
+    /// Holds the stream until the gate that it gives is opened. The event is that of a marker in
+    /// front.
+    fn block_native(&self) -> Result<(HostGate, Arc<ClEvent>), Fault> {
+        let gates = &self.context.gates;
+        let gate = gates.close()?;
+        let waits = self.wait_event(gate.0);
+        let in_front = waits.inspect_err(|_| gates.open(gate))?;
+        // What is in front need not wait for the next record.
+        let _ = self.context.flush(self.queue);
         exit::used();
-        Ok(blocked)
+        Ok((gate, in_front))
     }
 
     /// Holds the stream until the gate that it gives is opened, by the driver alone.
@@ -140,7 +162,7 @@ impl ClStream {
                 None => return Ok(()),
             },
         };
-        match self.context.wait_event(self.queue, event) {
+        match self.wait_event(event) {
             Ok(in_front) => {
                 if let Some(wait) = wait {
                     wait.submitted(in_front);
@@ -208,7 +230,11 @@ impl StreamImpl for ClStream {
         };
         let account = &self.account;
         match self.mark_native() {
-            Ok(event) => Ok(account.record(|timeline, value| make(Some(event), timeline, value))),
+            Ok(event) => {
+                let of_marker = event.clone();
+                let make = |timeline, value| make(Some(of_marker), timeline, value);
+                Ok(account.record(event, make))
+            }
             Err(fault) => {
                 let marker = account.record_refused(|timeline, value| make(None, timeline, value));
                 Ok(marker.ok_or_else(|| self.context.failed(fault))?)
@@ -258,7 +284,9 @@ impl StreamImpl for ClStream {
                 remedy: "measure with a warm one".into(),
             });
         };
-        context.clear(self.queue, memory, bytes).map_err(failed)
+        let event = context.fill(self.queue, memory, bytes).map_err(failed)?;
+        self.account.keep(Arc::new(event));
+        Ok(())
     }
 }
 
@@ -325,11 +353,11 @@ impl Drop for ClStream {
         }
         // Accounts of streams that wait for each other hold each other until they are settled.
         self.account.settle(u64::MAX);
-        if !self.account.is_settled() {
+        if !self.account.is_done() {
             let rest = Watch {
                 account: self.account.clone(),
                 timeline: self.account.timeline(),
-                value: u64::MAX,
+                value: Watch::ALL,
             };
             drop(context.watcher.watch(rest));
         }

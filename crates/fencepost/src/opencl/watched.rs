@@ -27,8 +27,12 @@ use crate::{
 pub(super) struct Watch {
     pub(super) account: Arc<dyn Unsettled>,
     pub(super) timeline: Arc<Timeline>,
-    /// Above every value where all of the account is to be settled.
     pub(super) value: u64,
+}
+
+impl Watch {
+    /// The value that stands for all of an account, also for the events that it keeps.
+    pub(super) const ALL: u64 = u64::MAX;
 }
 
 impl Watched for Watch {
@@ -38,7 +42,10 @@ impl Watched for Watch {
 
     fn look(&self) -> bool {
         self.account.settle(self.value);
-        self.timeline.reached(self.value) != Reached::NotYet || self.account.is_settled()
+        match self.value {
+            Watch::ALL => self.account.is_done(),
+            value => self.timeline.reached(value) != Reached::NotYet || self.account.is_settled(),
+        }
     }
 }
 
