@@ -1,12 +1,23 @@
-//! Says where the Metal backend is built, and translates the kernels of the conformance suite: one
-//! source for Vulkan and Metal.
+//! Says where the Metal backend is built, and any backend of a GPU; and translates the kernels of
+//! the conformance suite: one source for Vulkan and Metal.
 
 fn main() {
-    println!("cargo::rustc-check-cfg=cfg(has_metal)");
+    println!("cargo::rustc-check-cfg=cfg(has_metal, has_gpu)");
     let is = |name: &str| std::env::var_os(name).is_some();
     let apple = std::env::var("CARGO_CFG_TARGET_VENDOR").is_ok_and(|vendor| vendor == "apple");
-    if is("CARGO_FEATURE_METAL") && (apple || is("CARGO_CFG_METAL_SIM")) && !is("CARGO_CFG_LOOM") {
+    let metal =
+        is("CARGO_FEATURE_METAL") && (apple || is("CARGO_CFG_METAL_SIM")) && !is("CARGO_CFG_LOOM");
+    if metal {
         println!("cargo::rustc-cfg=has_metal");
+    }
+    // What every backend but the host uses has one name for when it is used.
+    let others = ["CUDA", "OPENCL", "VULKAN", "WGPU30"];
+    if metal
+        || others
+            .iter()
+            .any(|name| is(&format!("CARGO_FEATURE_{name}")))
+    {
+        println!("cargo::rustc-cfg=has_gpu");
     }
     println!("cargo::rerun-if-changed=src/testing/kernels.wgsl");
     #[cfg(feature = "conformance")]

@@ -145,16 +145,7 @@ pub(crate) enum Stamp {
 
 impl Sample {
     /// What was read at some time between `before` and `after`.
-    #[cfg_attr(
-        not(any(
-            feature = "cuda",
-            feature = "opencl",
-            feature = "vulkan",
-            feature = "wgpu30",
-            has_metal
-        )),
-        allow(dead_code)
-    )]
+    #[cfg_attr(not(has_gpu), allow(dead_code))]
     pub(crate) fn between(before: Instant, after: Instant, stamp: Stamp) -> Sample {
         let half = after.saturating_duration_since(before) / 2;
         Sample {
@@ -167,16 +158,7 @@ impl Sample {
     }
 
     /// The better one of two.
-    #[cfg_attr(
-        not(any(
-            feature = "cuda",
-            feature = "opencl",
-            feature = "vulkan",
-            feature = "wgpu30",
-            has_metal
-        )),
-        allow(dead_code)
-    )]
+    #[cfg_attr(not(has_gpu), allow(dead_code))]
     pub(crate) fn or_closer(self, other: Sample) -> Sample {
         match other.error < self.error {
             true => other,
@@ -292,16 +274,7 @@ pub(crate) enum TimelineKnowledge {
     Nothing,
     /// That it is complete, once somebody has learnt of it; while pending, the marker is to be
     /// asked.
-    #[cfg_attr(
-        not(any(
-            feature = "cuda",
-            feature = "opencl",
-            feature = "vulkan",
-            feature = "wgpu30",
-            has_metal
-        )),
-        allow(dead_code)
-    )]
+    #[cfg_attr(not(has_gpu), allow(dead_code))]
     Completion,
     /// Everything.
     All,

@@ -88,28 +88,10 @@ impl fmt::Display for DeviceCore {
 }
 
 /// Whether a device is lost, and why: the first cause stays.
-#[cfg_attr(
-    not(any(
-        feature = "cuda",
-        feature = "opencl",
-        feature = "vulkan",
-        feature = "wgpu30",
-        has_metal
-    )),
-    allow(dead_code)
-)]
+#[cfg_attr(not(has_gpu), allow(dead_code))]
 pub(crate) struct Loss(OnceLock<Cause>);
 
-#[cfg_attr(
-    not(any(
-        feature = "cuda",
-        feature = "opencl",
-        feature = "vulkan",
-        feature = "wgpu30",
-        has_metal
-    )),
-    allow(dead_code)
-)]
+#[cfg_attr(not(has_gpu), allow(dead_code))]
 impl Loss {
     pub(crate) fn new() -> Loss {
         Loss(OnceLock::new())
@@ -298,16 +280,7 @@ impl StreamCore {
     }
 
     /// What is submitted from now on waits for `point`, on the device.
-    #[cfg_attr(
-        not(any(
-            feature = "cuda",
-            feature = "opencl",
-            feature = "vulkan",
-            feature = "wgpu30",
-            has_metal
-        )),
-        allow(dead_code)
-    )]
+    #[cfg_attr(not(has_gpu), allow(dead_code))]
     pub(crate) fn waits_on_device(&self, point: &Point) {
         let wait = DeviceWait {
             timeline: Arc::downgrade(&point.timeline),

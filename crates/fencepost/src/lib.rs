@@ -62,7 +62,11 @@
 //! - `conformance`: the conformance suite, as library code.
 //! - `mutants`: devices that are wrong in one way each, which the suite must notice.
 #![deny(missing_docs, unsafe_code)]
-#![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(has_metal, loom))))]
+#![cfg_attr(
+    docsrs,
+    feature(doc_cfg),
+    doc(auto_cfg(hide(has_gpu, has_metal, loom)))
+)]
 #![cfg_attr(loom, allow(dead_code))]
 
 #[doc(hidden)]
@@ -99,14 +103,7 @@ mod fork;
 mod gate;
 pub mod guide;
 mod host;
-#[cfg(any(
-    feature = "cuda",
-    feature = "opencl",
-    feature = "vulkan",
-    feature = "wgpu30",
-    has_metal,
-    loom
-))]
+#[cfg(any(has_gpu, loom))]
 mod host_gate;
 mod marker;
 pub mod measure;

@@ -80,16 +80,7 @@ impl Point {
     /// Whether this point is complete, for a marker whose driver is to be asked (`ask`) while the
     /// timeline knows nothing. What has failed stays failed, whatever the driver says later.
     #[inline]
-    #[cfg_attr(
-        not(any(
-            feature = "cuda",
-            feature = "opencl",
-            feature = "vulkan",
-            feature = "wgpu30",
-            has_metal
-        )),
-        allow(dead_code)
-    )]
+    #[cfg_attr(not(has_gpu), allow(dead_code))]
     pub(crate) fn query(&self, ask: impl FnOnce() -> Result<bool>) -> Result<bool> {
         match self.reached() {
             Reached::Yes => Ok(true),

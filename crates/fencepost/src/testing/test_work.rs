@@ -152,16 +152,7 @@ impl Log {
     }
 
     /// A log in memory that a device's own work writes to.
-    #[cfg_attr(
-        not(any(
-            feature = "cuda",
-            feature = "opencl",
-            feature = "vulkan",
-            feature = "wgpu30",
-            has_metal
-        )),
-        allow(dead_code)
-    )]
+    #[cfg_attr(not(has_gpu), allow(dead_code))]
     pub(crate) fn on_device(inner: Arc<dyn LogImpl>) -> Log {
         Log { inner }
     }

@@ -200,16 +200,7 @@ impl State {
 
 impl Pool {
     /// At most `target` workers run at the same time, those that are blocked not counted.
-    #[cfg_attr(
-        not(any(
-            feature = "cuda",
-            feature = "opencl",
-            feature = "vulkan",
-            feature = "wgpu30",
-            has_metal
-        )),
-        allow(dead_code)
-    )]
+    #[cfg_attr(not(has_gpu), allow(dead_code))]
     pub(crate) fn new(target: usize) -> Pool {
         Pool::with_max_threads(target, MAX_THREADS)
     }
