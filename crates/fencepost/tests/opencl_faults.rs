@@ -6,10 +6,15 @@
 
 use std::{path::Path, sync::mpsc, time::Duration};
 
-use fencepost::{Device, Error, Event, Gate, Result, testing::work};
+use fencepost::{
+    Device, Error, Event, Gate, Result, opencl,
+    testing::{self, work},
+};
 use fencepost_sim_opencl::{Control, Tells};
 
 mod common;
+#[path = "common/suite.rs"]
+mod suite;
 
 const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
 const OUT_OF_RESOURCES: i32 = -5;
@@ -267,6 +272,10 @@ fn stays_lost(device: &Device, control: &Control, parts: &[&str]) {
     ] {
         is_loss(&error, parts);
     }
+    let (context, id) = opencl::device_as_raw(device).unwrap();
+    // SAFETY: the library never releases a context.
+    let again = unsafe { opencl::device_from_raw(context, id) };
+    is_loss(&again.unwrap_err(), parts);
 }
 
 /// By a record. The driver still says of what is pending that it is pending.
@@ -365,6 +374,51 @@ fn a_context_that_still_takes_work_is_not_lost() {
         assert!(!pending.query().unwrap());
         gate.open();
         pending.synchronize_timeout(PATIENCE).unwrap();
+    });
+}
+
+#[test]
+fn a_handle_that_was_released_is_refused_where_the_driver_sees_it() {
+    with_faults(|device, control| {
+        let call = "clRetainContext";
+        control.fail_call(call, 1, INVALID_CONTEXT);
+        let error = testing::opencl::elsewhere(device).unwrap_err();
+        is_refusal(&error, call, INVALID_CONTEXT);
+        let queue = testing::opencl::queue(device, 0).unwrap();
+        for call in ["clGetCommandQueueInfo", "clRetainCommandQueue"] {
+            control.fail_call(call, 1, INVALID_COMMAND_QUEUE);
+            // SAFETY: the queue is never released.
+            let error = unsafe { opencl::stream_from_raw(queue) }.unwrap_err();
+            is_refusal(&error, call, INVALID_COMMAND_QUEUE);
+        }
+        // SAFETY: as above.
+        let stream = unsafe { opencl::stream_from_raw(queue) }.unwrap();
+        stream.synchronize_timeout(PATIENCE).unwrap();
+    });
+}
+
+/// The whole suite, where a callback runs on whichever thread calls the driver next: a lock that it
+/// takes and that is held across a call would hang.
+#[test]
+fn callbacks_may_run_inside_of_every_call() {
+    with_faults(|device, control| {
+        control.call_back_inside_calls();
+        let passed = suite::keeps_every_promise(device, |_| false);
+        assert!(passed >= 80, "only {passed} cases passed");
+        assert!(control.calls("clSetEventCallback") > 0);
+    });
+}
+
+#[test]
+fn a_marker_has_a_time_where_only_its_end_has_one() {
+    with_faults(|device, control| {
+        control.have_end_alone();
+        let stream = device.new_stream().unwrap();
+        let (start, end) = (Event::with_timing(device), Event::with_timing(device));
+        start.record(&stream).unwrap();
+        end.record(&stream).unwrap();
+        done(&end).unwrap();
+        assert!(start.elapsed_time(&end).unwrap() >= 0.0);
     });
 }
 
@@ -481,6 +535,71 @@ fn say_why_there_is_none() {
     assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
     assert!(!error.to_string().contains('\n'), "{error}");
     println!("said: {error}");
+}
+
+/// A loader has functions for all versions. What they find in the table of a driver of an older one
+/// may be anything.
+#[test]
+fn nothing_is_called_that_a_device_is_too_old_for() {
+    let Some(control) = faults() else { return };
+    if common::is_child() {
+        let device = Device::open("opencl:0").unwrap();
+        let stream = device.new_stream().unwrap();
+        let marker = stream.record_timed().unwrap();
+        marker.synchronize_timeout(PATIENCE).unwrap();
+        marker.host_time(&device.correlate().unwrap()).unwrap();
+        assert!(control.calls("clCreateCommandQueue") > 0);
+        for call in [
+            "clCreateCommandQueueWithProperties",
+            "clGetDeviceAndHostTimer",
+        ] {
+            assert_eq!(control.calls(call), 0, "{call}");
+        }
+        return;
+    }
+    said_in_a_child(|child| {
+        child.env("FENCEPOST_SIM_OPENCL_VERSION", "1.2");
+    });
+}
+
+#[test]
+fn a_device_that_is_too_old_is_named() {
+    if common::is_child() {
+        return say_why_there_is_none();
+    }
+    if faults().is_none() {
+        return;
+    }
+    let said = said_in_a_child(|child| {
+        child.env("FENCEPOST_SIM_OPENCL_VERSION", "1.1");
+    });
+    assert!(said.contains("is older than OpenCL 1.2"), "{said}");
+}
+
+#[test]
+fn a_loader_without_a_platform_says_so() {
+    if common::is_child() {
+        return say_why_there_is_none();
+    }
+    let Some(named) = std::env::var_os("OCL_ICD_VENDORS") else {
+        return;
+    };
+    if faults().is_none() {
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("fencepost-no-icd-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    // No driver at all, and one that loads and has no platform.
+    for vendors in [folder.as_os_str(), &*named] {
+        let said = said_in_a_child(|child| {
+            child.env("OCL_ICD_VENDORS", vendors);
+            child.env("FENCEPOST_SIM_OPENCL_BEHIND", "/nowhere/libdriver.so");
+        });
+        for part in ["finds no driver", "OCL_ICD_VENDORS is", "install a driver"] {
+            assert!(said.contains(part), "no \"{part}\" in: {said}");
+        }
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

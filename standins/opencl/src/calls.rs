@@ -1,6 +1,7 @@
 //! The calls that pass here: counted, refused where a test has planned it, or passed on.
 
 use crate::events::{self, IN_CALLBACK, IN_STATUS, IN_WAIT};
+use crate::quirks::{self, Due};
 use crate::table::{Handle, original};
 use fencepost_sim::CallLog;
 use std::ffi::{c_char, c_int, c_void};
@@ -10,16 +11,26 @@ use std::sync::Once;
 pub(crate) static LOG: CallLog<c_int> = CallLog::new("OpenCL");
 
 const FAULTS: &str = "FENCEPOST_SIM_OPENCL_FAULTS";
+/// `CL_DEVICE_VERSION`
+const DEVICE_VERSION: u32 = 0x102f;
+/// `CL_PROFILING_COMMAND_END`
+const PROFILING_END: u32 = 0x1283;
 /// `CL_EVENT_COMMAND_EXECUTION_STATUS`
 const EXECUTION_STATUS: u32 = 0x11d3;
 /// `CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST`
 const IN_WAIT_LIST: c_int = -14;
 
-type Callback = unsafe extern "system" fn(Handle, c_int, *mut c_void);
+pub(crate) type Callback = unsafe extern "system" fn(Handle, c_int, *mut c_void);
 type Data = *mut c_void;
 type Handles = *mut Handle;
 type List = *const Handle;
 type Sizes = *const usize;
+
+/// A call begins. The code to return if it is to fail.
+fn enter(name: &'static str) -> Option<c_int> {
+    quirks::run_due();
+    LOG.count(name)
+}
 
 /// Defines a function for each call. The number in front is its position in the table of
 /// `cl_icd.h`.
@@ -68,7 +79,7 @@ macro_rules! calls {
     // Returns a code.
     (@call status $name:ident($($argument:ident: $type:ty),*)) => {
         unsafe extern "system" fn $name($($argument: $type),*) -> c_int {
-            match LOG.count(stringify!($name)) {
+            match enter(stringify!($name)) {
                 Some(code) => code,
                 // SAFETY: passed on
                 None => unsafe { real::$name($($argument),*) },
@@ -78,7 +89,7 @@ macro_rules! calls {
     // Returns a handle. Its last argument is the place for a code.
     (@call create $name:ident($($argument:ident: $type:ty),*)) => {
         unsafe extern "system" fn $name($($argument: $type,)* errcode: *mut c_int) -> Handle {
-            if let Some(code) = LOG.count(stringify!($name)) {
+            if let Some(code) = enter(stringify!($name)) {
                 if !errcode.is_null() {
                     // SAFETY: the caller's place for a code
                     unsafe { errcode.write(code) };
@@ -96,7 +107,7 @@ macro_rules! calls {
     // Returns a code. Its last arguments are a wait list and a place for an event, or null.
     (@call enqueue $name:ident($($argument:ident: $type:ty),*)) => {
         unsafe extern "system" fn $name($($argument: $type),*) -> c_int {
-            if let Some(code) = LOG.count(stringify!($name)) {
+            if let Some(code) = enter(stringify!($name)) {
                 return code;
             }
             let event = calls!(@last $($argument)*);
@@ -120,7 +131,7 @@ calls! {
     2 clGetDeviceIDs = status(
         platform: Handle, kind: u64, count: u32, devices: Handles, found: *mut u32,
     );
-    3 clGetDeviceInfo = status(
+    3 clGetDeviceInfo = by_hand(
         device: Handle, name: u32, size: usize, value: Data, size_ret: *mut usize,
     );
     4 clCreateContext = create(
@@ -152,7 +163,7 @@ calls! {
     );
     43 clRetainEvent = by_hand(event: Handle);
     44 clReleaseEvent = by_hand(event: Handle);
-    45 clGetEventProfilingInfo = status(
+    45 clGetEventProfilingInfo = by_hand(
         event: Handle, name: u32, size: usize, value: Data, size_ret: *mut usize,
     );
     46 clFlush = status(queue: Handle);
@@ -188,8 +199,50 @@ calls! {
     140 clGetDeviceAndHostTimer = status(device: Handle, on_device: *mut u64, on_host: *mut u64);
 }
 
+unsafe extern "system" fn clGetDeviceInfo(
+    device: Handle,
+    name: u32,
+    size: usize,
+    value: Data,
+    size_ret: *mut usize,
+) -> c_int {
+    if let Some(code) = enter("clGetDeviceInfo") {
+        return code;
+    }
+    // SAFETY: passed on
+    let status = unsafe { real::clGetDeviceInfo(device, name, size, value, size_ret) };
+    if status == 0 && name == DEVICE_VERSION && !value.is_null() {
+        if let Some(version) = quirks::version() {
+            // SAFETY: the driver has just written "OpenCL 3.0" there, or another version
+            let number = unsafe { value.cast::<u8>().add(quirks::VERSION_BEGINS.len()) };
+            // SAFETY: as above; the number is as long
+            unsafe { number.copy_from_nonoverlapping(version.as_ptr(), version.len()) };
+        }
+    }
+    status
+}
+
+unsafe extern "system" fn clGetEventProfilingInfo(
+    event: Handle,
+    name: u32,
+    size: usize,
+    value: Data,
+    size_ret: *mut usize,
+) -> c_int {
+    if let Some(code) = enter("clGetEventProfilingInfo") {
+        return code;
+    }
+    // SAFETY: passed on
+    let status = unsafe { real::clGetEventProfilingInfo(event, name, size, value, size_ret) };
+    if status == 0 && name != PROFILING_END && !value.is_null() && quirks::has_end_alone() {
+        // SAFETY: the driver has just written a time there
+        unsafe { value.cast::<u64>().write(0) };
+    }
+    status
+}
+
 unsafe extern "system" fn clWaitForEvents(count: u32, events: List) -> c_int {
-    if let Some(code) = LOG.count("clWaitForEvents") {
+    if let Some(code) = enter("clWaitForEvents") {
         return code;
     }
     // SAFETY: passed on
@@ -210,7 +263,7 @@ unsafe extern "system" fn clGetEventInfo(
     value: Data,
     size_ret: *mut usize,
 ) -> c_int {
-    if let Some(code) = LOG.count("clGetEventInfo") {
+    if let Some(code) = enter("clGetEventInfo") {
         return code;
     }
     // SAFETY: passed on
@@ -228,7 +281,7 @@ unsafe extern "system" fn clGetEventInfo(
 }
 
 unsafe extern "system" fn clRetainEvent(event: Handle) -> c_int {
-    if let Some(code) = LOG.count("clRetainEvent") {
+    if let Some(code) = enter("clRetainEvent") {
         return code;
     }
     // SAFETY: passed on
@@ -240,7 +293,7 @@ unsafe extern "system" fn clRetainEvent(event: Handle) -> c_int {
 }
 
 unsafe extern "system" fn clReleaseEvent(event: Handle) -> c_int {
-    if let Some(code) = LOG.count("clReleaseEvent") {
+    if let Some(code) = enter("clReleaseEvent") {
         return code;
     }
     events::released(event);
@@ -248,18 +301,28 @@ unsafe extern "system" fn clReleaseEvent(event: Handle) -> c_int {
     unsafe { real::clReleaseEvent(event) }
 }
 
-/// A callback that is to be told of a failure.
+/// A callback that is called another way than by the driver.
 struct Told {
     callback: Callback,
     data: Data,
-    code: c_int,
+    /// What it is told in place of the driver's status.
+    code: Option<c_int>,
 }
 
-unsafe extern "system" fn tell(event: Handle, _: c_int, told: Data) {
+unsafe extern "system" fn tell(event: Handle, status: c_int, told: Data) {
     // SAFETY: made by `clSetEventCallback`, and the driver calls back once
     let told = unsafe { Box::from_raw(told.cast::<Told>()) };
-    // SAFETY: as the program wants it
-    unsafe { (told.callback)(event, told.code, told.data) };
+    let due = Due {
+        callback: told.callback,
+        event,
+        status: told.code.unwrap_or(status),
+        data: told.data,
+    };
+    match quirks::calls_back_inside() {
+        true => quirks::run_inside(due),
+        // SAFETY: as the program wants it
+        false => unsafe { due.run() },
+    }
 }
 
 unsafe extern "system" fn clSetEventCallback(
@@ -268,24 +331,25 @@ unsafe extern "system" fn clSetEventCallback(
     callback: Callback,
     data: Data,
 ) -> c_int {
-    if let Some(code) = LOG.count("clSetEventCallback") {
+    if let Some(code) = enter("clSetEventCallback") {
         return code;
     }
-    match events::failure_of(event) {
-        Some(failure) if failure.told & IN_CALLBACK == 0 => 0,
-        Some(failure) => {
-            let code = failure.code;
-            let told = Box::new(Told {
-                callback,
-                data,
-                code,
-            });
-            // SAFETY: a callback and what belongs to it
-            unsafe { real::clSetEventCallback(event, kind, tell, Box::into_raw(told).cast()) }
-        }
+    let failure = events::failure_of(event);
+    match failure {
+        Some(failure) if failure.told & IN_CALLBACK == 0 => return 0,
         // SAFETY: passed on
-        None => unsafe { real::clSetEventCallback(event, kind, callback, data) },
+        None if !quirks::calls_back_inside() => unsafe {
+            return real::clSetEventCallback(event, kind, callback, data);
+        },
+        _ => {}
     }
+    let told = Box::new(Told {
+        callback,
+        data,
+        code: failure.map(|failure| failure.code),
+    });
+    // SAFETY: a callback and what belongs to it
+    unsafe { real::clSetEventCallback(event, kind, tell, Box::into_raw(told).cast()) }
 }
 
 /// Plans the faults that the environment names, once.

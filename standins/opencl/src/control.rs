@@ -2,6 +2,7 @@
 
 use crate::calls::{FUNCTIONS, LOG};
 use crate::events::{self, Failure, IN_CALLBACK, IN_STATUS, IN_WAIT, PLANNED};
+use crate::quirks;
 use fencepost_sim::ffi::{c_name, read_text};
 use libloading::Library;
 use std::ffi::{c_char, c_int};
@@ -72,6 +73,18 @@ pub unsafe extern "C" fn fencepost_sim_opencl_fail_event(
 pub extern "C" fn fencepost_sim_opencl_clear_faults() {
     LOG.clear_failures();
     PLANNED.clear_failures();
+}
+
+/// Whether callbacks run inside of the next call, whichever that is, on its thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_opencl_call_back_inside(on: c_int) {
+    quirks::set_calls_back_inside(on != 0);
+}
+
+/// Whether all times of a command are 0 but that of its end.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_opencl_end_alone(on: c_int) {
+    quirks::set_has_end_alone(on != 0);
 }
 
 /// How many references to events the program owns.
@@ -224,6 +237,18 @@ impl Control {
     /// Forgets all planned faults. Events that have failed already stay failed.
     pub fn clear_faults(&self) {
         self.get::<extern "C" fn()>("fencepost_sim_opencl_clear_faults")();
+    }
+
+    /// Makes callbacks run inside of the next call that passes here, whichever that is, on its
+    /// thread: what the specification allows, and more than any driver does.
+    pub fn call_back_inside_calls(&self) {
+        self.get::<extern "C" fn(c_int)>("fencepost_sim_opencl_call_back_inside")(1);
+    }
+
+    /// Makes all times of a command 0, with success, but that of its end: the way of Intel's
+    /// runtime for CPUs.
+    pub fn have_end_alone(&self) {
+        self.get::<extern "C" fn(c_int)>("fencepost_sim_opencl_end_alone")(1);
     }
 
     /// How many references to events the program owns: those made and retained, less those

@@ -29,6 +29,7 @@
 //! * `FENCEPOST_SIM_OPENCL_FAULTS`: faults from the start, for programs that plan none themselves:
 //!   `CALL:NTH:CODE`, separated by commas. `NTH+` means that call and all later ones. So
 //!   `clGetDeviceIDs:1+:-1` is a platform without devices.
+//! * `FENCEPOST_SIM_OPENCL_VERSION`: the version that devices say they have, such as `1.2`.
 //!
 //! [`cl_khr_icd`]: https://registry.khronos.org/OpenCL/specs/unified/html/OpenCL_Ext.html#cl_khr_icd
 
@@ -42,6 +43,8 @@ mod calls;
 mod control;
 #[cfg(target_os = "linux")]
 mod events;
+#[cfg(target_os = "linux")]
+mod quirks;
 #[cfg(target_os = "linux")]
 mod table;
 

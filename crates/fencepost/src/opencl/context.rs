@@ -67,6 +67,11 @@ impl Context {
         let resolution = Duration::from_nanos(stated.unwrap_or(0).max(1) as u64);
         let clock = Clock::learning(clock, 1.0, 64, resolution, 1).kept_for_ever();
         let loss = ContextLoss::new(loader, raw, device, name.clone());
+        // OpenCL 2.1 brought the call for it.
+        let has_timer = match loader.version_of(device) < Some((2, 1)) {
+            true => OnceLock::from(false),
+            false => OnceLock::new(),
+        };
         Box::leak(Box::new(Context {
             loader,
             raw,
@@ -79,7 +84,7 @@ impl Context {
             events: Events::new(loader, loss),
             gates: Gates::new(loader, raw),
             watcher: Watcher::new("fencepost-opencl", Callbacks::new()),
-            has_timer: OnceLock::new(),
+            has_timer,
             larger_than_cache: Mutex::new(None),
         }))
     }
@@ -176,7 +181,8 @@ impl Context {
         }
     }
 
-    /// What the device's timer counts now, on the clock of its profiling times.
+    /// What the device's timer counts now, on the clock of its profiling times. Only where
+    /// [`has_timer`](Context::has_timer) is not known to be false.
     pub(super) fn timer(&self) -> Result<u64, Fault> {
         let (mut device, mut host) = (0, 0);
         // SAFETY: both are u64s.

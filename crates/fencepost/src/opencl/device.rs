@@ -116,7 +116,10 @@ pub(super) unsafe fn device_from_raw(
     let (raw, device) = (ContextHandle(context), DeviceHandle(device));
     let is_it = |known: &Context| known.raw == raw && known.device == device;
     match known(is_it) {
-        Some((_, Some(device))) => return Ok(device),
+        Some((context, Some(device))) => {
+            context.check_usable()?;
+            return Ok(device);
+        }
         Some((context, None)) => return device_in(context),
         None => {}
     }

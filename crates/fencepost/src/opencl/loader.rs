@@ -385,10 +385,16 @@ impl Loader {
 
     /// Whether the device is older than OpenCL 1.2, which brought markers with a wait list.
     fn is_too_old(&self, device: DeviceHandle) -> bool {
-        let version = self.text(device, ask::DEVICE_VERSION);
-        ["OpenCL 1.0", "OpenCL 1.1"]
-            .iter()
-            .any(|old| version.starts_with(old))
+        let version = self.version_of(device);
+        version.is_some_and(|version| version < (1, 2))
+    }
+
+    /// The version of OpenCL that a device has; `None`, below every other, where it does not say.
+    /// What a later version brought must not be called. Loaders have a function for it all the
+    /// same, which calls whatever the driver's table has in that place: with Oclgrind 21.10 and
+    /// ocl-icd 2.3.1, `clCreateCommandQueueWithProperties` never returns.
+    pub(super) fn version_of(&self, device: DeviceHandle) -> Option<(u32, u32)> {
+        version(&self.text(device, ask::DEVICE_VERSION))
     }
 
     /// A platform's name and version.
@@ -463,19 +469,17 @@ impl Loader {
         properties: u64,
     ) -> Result<QueueHandle, Fault> {
         let mut code = 0;
+        if self.version_of(device) < Some((2, 0)) {
+            // SAFETY: the context is retained, and the device is of it.
+            let queue = unsafe { self.create_queue_1(context, device, properties, &raw mut code) };
+            check("clCreateCommandQueue", code)?;
+            return Ok(QueueHandle(queue?));
+        }
         let list = [QUEUE_PROPERTIES, properties, 0];
-        // SAFETY: the context is retained, and the device is of it; the list ends with 0.
-        let made = unsafe { self.create_queue(context, device, list.as_ptr(), &raw mut code) };
-        let queue = match made {
-            // An implementation of OpenCL 1.2.
-            Err(Fault::Missing(_)) => {
-                // SAFETY: as above.
-                unsafe { self.create_queue_1(context, device, properties, &raw mut code) }?
-            }
-            made => made?,
-        };
+        // SAFETY: as above; the list ends with 0.
+        let queue = unsafe { self.create_queue(context, device, list.as_ptr(), &raw mut code) };
         check("clCreateCommandQueueWithProperties", code)?;
-        Ok(QueueHandle(queue))
+        Ok(QueueHandle(queue?))
     }
 
     /// Whether the device is no CPU.
@@ -483,6 +487,13 @@ impl Loader {
         self.fact(device, ask::DEVICE_TYPE, 0_u64)
             .is_ok_and(|kind| kind & HARDWARE != 0)
     }
+}
+
+/// The version that a text such as `OpenCL 1.2 pocl` begins with.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let version = text.strip_prefix("OpenCL ")?.split(' ').next()?;
+    let (major, minor) = version.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// A text that a function gives in two calls: its length, then its bytes.
@@ -594,6 +605,20 @@ impl fmt::Debug for Loader {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_read_as_drivers_write_them() {
+        for (text, expected) in [
+            ("OpenCL 1.2 (Oclgrind 21.10)", Some((1, 2))),
+            ("OpenCL 3.0 PoCL HSTR: cpu", Some((3, 0))),
+            ("OpenCL 3.1 ", Some((3, 1))),
+            ("OpenCL 1.1", Some((1, 1))),
+            ("", None),
+            ("OpenCL C 1.2", None),
+        ] {
+            assert_eq!(version(text), expected, "{text}");
+        }
+    }
 
     #[test]
     fn a_driver_that_cannot_be_loaded_is_named_with_its_file() {
