@@ -211,13 +211,12 @@ unsafe extern "system" fn clGetDeviceInfo(
     }
     // SAFETY: passed on
     let status = unsafe { real::clGetDeviceInfo(device, name, size, value, size_ret) };
-    if status == 0 && name == DEVICE_VERSION && !value.is_null() {
-        if let Some(version) = quirks::version() {
-            // SAFETY: the driver has just written "OpenCL 3.0" there, or another version
-            let number = unsafe { value.cast::<u8>().add(quirks::VERSION_BEGINS.len()) };
-            // SAFETY: as above; the number is as long
-            unsafe { number.copy_from_nonoverlapping(version.as_ptr(), version.len()) };
-        }
+    let told = status == 0 && name == DEVICE_VERSION && !value.is_null();
+    if let Some(version) = quirks::version().filter(|_| told) {
+        // SAFETY: the driver has just written "OpenCL 3.0" there, or another version
+        let number = unsafe { value.cast::<u8>().add(quirks::VERSION_BEGINS.len()) };
+        // SAFETY: as above; the number is as long
+        unsafe { number.copy_from_nonoverlapping(version.as_ptr(), version.len()) };
     }
     status
 }

@@ -18,6 +18,9 @@ type GetPlatforms = unsafe extern "system" fn(u32, *mut Handle, *mut u32) -> c_i
 type GetPlatformInfo =
     unsafe extern "system" fn(Handle, u32, usize, *mut c_void, *mut usize) -> c_int;
 type GetAddress = unsafe extern "system" fn(*const c_char) -> *const c_void;
+type GetFunction = unsafe extern "system" fn(Handle, *const c_char) -> *const c_void;
+
+const FUNCTION_OF_PLATFORM: &CStr = c"clIcdGetFunctionAddressForPlatformKHR";
 
 /// The driver's functions that ours replaced, in the order of [`calls::replaced`].
 struct Originals(Vec<*const c_void>);
@@ -68,9 +71,27 @@ fn extension(name: &CStr) -> *const c_void {
     unsafe { get(name.as_ptr()) }
 }
 
+/// The functions of a driver of `cl_khr_icd` 2.0, which loaders of that version take by their names,
+/// past the table: ours where there is one.
+unsafe extern "system" fn function_of_platform(
+    platform: Handle,
+    name: *const c_char,
+) -> *const c_void {
+    // SAFETY: a C string of the loader's
+    let wanted = unsafe { CStr::from_ptr(name) };
+    let mut ours = calls::FUNCTIONS.iter().zip(calls::replaced());
+    if let Some((_, (_, found))) = ours.find(|(known, _)| known.as_bytes() == wanted.to_bytes()) {
+        return found;
+    }
+    let get = extension(FUNCTION_OF_PLATFORM);
+    // SAFETY: the type of the function of this name; it was there when the loader asked for ours
+    let get = unsafe { std::mem::transmute::<*const c_void, GetFunction>(get) };
+    // SAFETY: passed on
+    unsafe { get(platform, name) }
+}
+
 /// Finds `clIcdGetPlatformIDsKHR` and `clGetPlatformInfo` of this library for the loader, and
-/// anything else in the driver behind; but not what makes it a driver of `cl_khr_icd` 2.0, by which
-/// loaders take the driver's functions past its table.
+/// anything else in the driver behind.
 ///
 /// # Safety
 /// `name` is null or a C string.
@@ -83,8 +104,8 @@ pub unsafe extern "system" fn clGetExtensionFunctionAddress(name: *const c_char)
     let name = unsafe { CStr::from_ptr(name) };
     match name.to_bytes() {
         b"clIcdGetPlatformIDsKHR" => clIcdGetPlatformIDsKHR as *const c_void,
-        b"clIcdGetFunctionAddressForPlatformKHR" | b"clIcdSetPlatformDispatchDataKHR" => {
-            std::ptr::null()
+        _ if name == FUNCTION_OF_PLATFORM && !extension(name).is_null() => {
+            function_of_platform as *const c_void
         }
         _ => extension(name),
     }
