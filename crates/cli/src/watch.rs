@@ -72,9 +72,9 @@ pub(crate) struct Args {
     #[arg(long)]
     lines: bool,
 
-    /// When the program ends, write what its threads called of CUDA to this file, with waits of streams
-    /// as arrows: .pftrace for Perfetto, .json for Chrome, .svg for a picture. Each further process
-    /// has a file of its own beside it, with its number in the name
+    /// When the program ends, write what its threads called of CUDA to this file, with waits of
+    /// streams as arrows: .pftrace for Perfetto, .json for Chrome, .svg for a picture. Each further
+    /// process has a file of its own beside it, with its number in the name
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 

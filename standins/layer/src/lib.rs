@@ -3,8 +3,8 @@
 //!
 //! A program meets it through the loader that it has anyway: `VK_LAYER_PATH` names a folder with a
 //! manifest, which names the layer ([`NAME`]) and the library ([`library_path`]), and
-//! `VK_INSTANCE_LAYERS` names the layer. So it also stands between a driver and libraries with a use
-//! of Vulkan of their own, such as wgpu. The calls that pass here are listed in [`FUNCTIONS`].
+//! `VK_INSTANCE_LAYERS` names the layer. So it also stands between a driver and libraries with a
+//! use of Vulkan of their own, such as wgpu. The calls that pass here are listed in [`FUNCTIONS`].
 //!
 //! Tests plan faults through a [`Control`] loaded from the same path:
 //!

@@ -20,8 +20,8 @@ const TOO: &str = "VK_ADD_LAYER_PATH";
 /// The layers that it loads into every program.
 const LAYERS: &str = "VK_INSTANCE_LAYERS";
 
-/// Writes the manifest into a folder, and returns the variables of the program. There are none where
-/// the library's path is no text, which a manifest must be.
+/// Writes the manifest into a folder, and returns the variables of the program. There are none
+/// where the library's path is no text, which a manifest must be.
 pub(super) fn variables(folder: &Path, library: &Path) -> Result<Vec<(&'static str, OsString)>> {
     let Some(text) = library.to_str() else {
         return Ok(Vec::new());

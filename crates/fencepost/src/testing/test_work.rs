@@ -172,8 +172,8 @@ impl Log {
         self.inner.push(token);
     }
 
-    /// The tokens so far, in the order in which the device wrote them. Those of work that is pending
-    /// may or may not be among them. Blocks for a copy at most.
+    /// The tokens so far, in the order in which the device wrote them. Those of work that is
+    /// pending may or may not be among them. Blocks for a copy at most.
     ///
     /// # Errors
     /// The driver's, where the memory has to be copied (OpenCL).

@@ -5,8 +5,8 @@
 //! device for one later.
 //!
 //! Each marker has a [`Stamp`] of its own, which gets the ticks of the slot's generation that the
-//! marker took (`slots.rs`). A query that nothing wrote resolves to 0, or to the ticks of an earlier
-//! generation. The slot keeps those, and equal ticks count as none.
+//! marker took (`slots.rs`). A query that nothing wrote resolves to 0, or to the ticks of an
+//! earlier generation. The slot keeps those, and equal ticks count as none.
 
 use std::sync::{Arc, OnceLock};
 
