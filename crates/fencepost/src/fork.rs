@@ -16,7 +16,7 @@
 //!
 //! | kind | in the child | for |
 //! |---|---|---|
-//! | [`Lasting`] | takes no lock | the origin and the clock of the host; whose child Metal refuses |
+//! | [`Lasting`] | takes no lock | the origin and the clock of the host; whose child Metal and wgpu refuse |
 //! | [`PerProcess`] | one of its own, which takes no lock to make | the shared host device; failures that are held (`root.rs`) or lost, and their hook (`unobserved.rs`); lines of other languages (`place.rs`); deadlines of gates; Metal's streams at exit |
 //! | [`Once`] | what the parent made; told where a thread of the parent was making it | CUDA's driver, NVML, the loaders of Vulkan and OpenCL |
 //! | [`Lock`] | told where a thread of the parent has it | calls of NVML |

@@ -1,5 +1,5 @@
 //! Faults of the driver under wgpu, by a layer in front of it that makes chosen calls fail: every
-//! waiter is told the first cause, and nothing hangs.
+//! waiter is told the first cause, and nothing hangs. And forked children, which must not call it.
 //!
 //! Each fault has a process of its own, since the faults are those of a whole process.
 #![cfg(all(feature = "wgpu30", target_os = "linux", not(loom)))]
@@ -14,7 +14,6 @@ use std::{
 
 use fencepost::{
     Device, Error, Event, Marker, Result,
-    testing::work as held,
     wgpu30::{self, wgpu},
 };
 use fencepost_sim_layer::{Control, NAME, library_path};
@@ -23,7 +22,7 @@ mod common;
 #[path = "common/wgpu.rs"]
 mod gpus;
 
-use gpus::{Gpu, gpu, open, wanted};
+use gpus::{Gpu, gpu, hold, open, wanted};
 
 const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
 
@@ -126,7 +125,7 @@ fn a_lost_device_is_told_to_every_waiter_with_one_cause() {
         let second = stream.device().new_stream().unwrap();
         let encoder = gpu.device.create_command_encoder(&Default::default());
         let mark = wgpu30::reserve(stream.device(), &encoder).unwrap();
-        let gate = held::gate(&stream).unwrap();
+        let Some(gate) = hold(&stream) else { return };
         gpu.queue.submit([encoder.finish()]);
         let markers = [
             stream.record().unwrap(),
@@ -324,7 +323,7 @@ fn a_semaphore_that_cannot_be_made_is_an_error() {
 fn a_wait_or_a_look_that_the_driver_refuses_is_an_error_and_the_next_one_works() {
     with_faults(|gpu, control| {
         let stream = gpu.stream();
-        let gate = held::gate(&stream).unwrap();
+        let Some(gate) = hold(&stream) else { return };
         let marker = stream.record().unwrap();
         control.fail_calls_from(WAIT, 1, OUT_OF_HOST_MEMORY);
         let refused = marker.synchronize_timeout(PATIENCE);
@@ -343,7 +342,7 @@ fn a_wait_or_a_look_that_the_driver_refuses_is_an_error_and_the_next_one_works()
 fn callbacks_are_told_though_the_watchers_calls_fail_for_a_time() {
     with_faults(|gpu, control| {
         let stream = gpu.stream();
-        let gate = held::gate(&stream).unwrap();
+        let Some(gate) = hold(&stream) else { return };
         let markers = [stream.record().unwrap(), stream.record().unwrap()];
         let first = told(&markers[0]);
         for nth in 1..=20 {
@@ -363,7 +362,7 @@ fn callbacks_are_told_though_the_watchers_calls_fail_for_a_time() {
 fn a_callback_is_told_that_the_watcher_cannot_read_the_counter() {
     with_faults(|gpu, control| {
         let stream = gpu.stream();
-        let gate = held::gate(&stream).unwrap();
+        let Some(gate) = hold(&stream) else { return };
         let told = told(&stream.record().unwrap());
         control.fail_calls_from(VALUE, 1, OUT_OF_HOST_MEMORY);
         gate.open();
@@ -372,5 +371,99 @@ fn a_callback_is_told_that_the_watcher_cannot_read_the_counter() {
         control.clear_faults();
         stream.clear_error().unwrap();
         over(&stream.record().unwrap()).unwrap();
+    });
+}
+
+/// Runs `child` in a forked child, which it ends. One that hangs is ended by a signal.
+fn in_a_forked_child(child: impl FnOnce()) {
+    // SAFETY: the child calls nothing but this crate, which is what is tested, and alarm and _exit.
+    match unsafe { libc::fork() } {
+        -1 => panic!("fork failed"),
+        0 => {
+            // SAFETY: as above.
+            unsafe { libc::alarm(60) };
+            let outcome = catch_unwind(AssertUnwindSafe(child));
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(i32::from(outcome.is_err())) }
+        }
+        child => {
+            let mut status = -1;
+            // SAFETY: a child of ours; `status` is an int.
+            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            assert_eq!(status, 0, "the child was not told, hangs, or crashed");
+        }
+    }
+}
+
+fn is_told(call: &str, result: Result<()>) {
+    assert!(
+        matches!(result, Err(Error::Forked { .. })),
+        "{call}: {result:?}"
+    );
+}
+
+#[test]
+fn a_forked_child_is_told_so_and_never_calls_the_driver() {
+    with_faults(|gpu, control| {
+        let (device, queue) = (&gpu.device, &gpu.queue);
+        let stream = gpu.stream();
+        let done = Event::with_timing(stream.device());
+        done.record(&stream).unwrap();
+        done.synchronize_timeout(PATIENCE).unwrap();
+        let other = stream.device().new_stream().unwrap();
+        let Some(gate) = hold(&stream) else { return };
+        let pending = Event::with_timing(stream.device());
+        pending.record(&other).unwrap();
+        let marker = pending.marker().unwrap();
+        let callback = told(&marker);
+        let mut encoder = device.create_command_encoder(&Default::default());
+        let marks = [
+            wgpu30::reserve(stream.device(), &encoder).unwrap(),
+            wgpu30::record_into(stream.device(), &mut encoder).unwrap(),
+        ];
+        let [times, unused] = [(); 2].map(|()| wgpu30::PassTimes::new(stream.device()).unwrap());
+        let owned = (stream, other, done, pending, marker, marks, times, unused);
+        in_a_forked_child(|| {
+            let calls = control.all_calls();
+            let (stream, other, done, pending, marker, marks, times, unused) = owned;
+            is_told("stream", wgpu30::stream(device, queue).map(drop));
+            is_told("record", stream.record().map(drop));
+            is_told("record_timed", other.record_timed().map(drop));
+            is_told("Event::record", done.record(&stream));
+            is_told("Event::wait", pending.wait(&stream));
+            is_told("Stream::wait", stream.wait(&marker));
+            is_told("query", pending.query().map(drop));
+            is_told("synchronize", marker.synchronize());
+            is_told("synchronize_timeout", marker.synchronize_timeout(PATIENCE));
+            is_told("on_complete", marker.on_complete(|_| unreachable!()));
+            is_told("elapsed", done.elapsed(&pending).map(drop));
+            is_told("Stream::query", stream.query().map(drop));
+            is_told("Stream::synchronize", other.synchronize());
+            is_told("error", stream.error().map_or(Ok(()), Err));
+            is_told("clear_error", stream.clear_error());
+            is_told("new_stream", stream.device().new_stream().map(drop));
+            is_told("Device::synchronize", stream.device().synchronize());
+            is_told(
+                "reserve",
+                wgpu30::reserve(stream.device(), &encoder).map(drop),
+            );
+            let marked = wgpu30::record_into(stream.device(), &mut encoder);
+            is_told("record_into", marked.map(drop));
+            is_told(
+                "PassTimes::new",
+                wgpu30::PassTimes::new(stream.device()).map(drop),
+            );
+            is_told(
+                "PassTimes::record_into",
+                times.record_into(&mut encoder).map(drop),
+            );
+            let [reserved, recorded] = marks;
+            is_told("reserved", reserved.submitted().synchronize());
+            drop((recorded, unused, done, pending, marker, other, stream));
+            assert_eq!(control.all_calls(), calls, "calls of the driver");
+        });
+        gate.open();
+        callback.recv_timeout(PATIENCE).unwrap().unwrap();
+        let_the_work_end(device);
     });
 }

@@ -18,7 +18,7 @@ mod common;
 #[path = "common/wgpu.rs"]
 mod gpus;
 
-use gpus::{Gpu, gpu, gpu_with, open, ready, wanted};
+use gpus::{Gpu, gpu, gpu_with, hold, open, ready, wanted};
 
 const PATIENCE: Duration = fencepost_sim::HANG_TIMEOUT;
 
@@ -83,6 +83,10 @@ fn the_validation_layer_is_heard() {
 fn two_devices_of_wgpu_are_two_devices() {
     let Some(gpu) = gpu() else { return };
     let (device, queue) = open(wanted()).unwrap();
+    assert!(
+        gpu.device == device && gpu.queue == queue,
+        "wgpu compares numbers that each instance gives anew"
+    );
     let (here, there) = (gpu.stream(), wgpu30::stream(&device, &queue).unwrap());
     let event = Event::new(here.device());
     let mismatch = event.record(&there);
@@ -172,6 +176,61 @@ fn a_device_that_is_destroyed_leaves_nobody_waiting() {
         "{error:?}"
     );
     assert!(error.to_string().contains("destroy"), "{error}");
+}
+
+/// The unwinding drops the encoder, and looks to the library as a panic of another callback's.
+#[test]
+fn a_panic_that_drops_an_encoder_completes_no_time_in_it() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.stream();
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    let mark = wgpu30::record_into(stream.device(), &mut encoder).unwrap();
+    let unwound = catch_unwind(AssertUnwindSafe(move || {
+        let _dropped = encoder;
+        panic!("between the mark and the submit");
+    }));
+    assert!(unwound.is_err());
+    let error = over(&mark.submitted()).unwrap_err();
+    assert!(error.to_string().contains("without a submit"), "{error}");
+}
+
+#[test]
+fn a_stream_that_waits_for_a_mark_fails_with_it_when_its_encoder_is_dropped() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.stream();
+    let second = stream.device().new_stream().unwrap();
+    let encoder = gpu.device.create_command_encoder(&Default::default());
+    let mark = wgpu30::reserve(stream.device(), &encoder)
+        .unwrap()
+        .submitted();
+    // So that all waits below are for pending markers.
+    let Some(gate) = hold(&stream) else { return };
+    let before = stream.record().unwrap();
+    stream.wait(&mark).unwrap();
+    second.wait(&stream.record().unwrap()).unwrap();
+    let (tell, told) = mpsc::channel();
+    drop(encoder);
+    gate.open();
+    for stream in [&stream, &second] {
+        let behind = stream.record().unwrap();
+        let tell = tell.clone();
+        behind
+            .on_complete(move |ended| tell.send(ended).unwrap())
+            .unwrap();
+        let heard = told.recv_timeout(PATIENCE).expect("a callback");
+        for error in [over(&behind).unwrap_err(), heard.unwrap_err()] {
+            assert!(error.to_string().contains("without a submit"), "{error}");
+        }
+        stream.clear_error().unwrap();
+        over(&stream.record().unwrap()).unwrap();
+    }
+    over(&before).unwrap();
+    // A mark that completes leaves no failure behind.
+    let encoder = gpu.device.create_command_encoder(&Default::default());
+    let mark = wgpu30::reserve(stream.device(), &encoder).unwrap();
+    gpu.queue.submit([encoder.finish()]);
+    stream.wait(&mark.submitted()).unwrap();
+    over(&stream.record().unwrap()).unwrap();
 }
 
 /// wgpu lets a panic unwind out of `poll`, and drops the other callbacks that were due.

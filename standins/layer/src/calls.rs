@@ -11,11 +11,11 @@ type Object = u64;
 type Info = *const c_void;
 type Out = *mut c_void;
 
-/// Defines a function for each call. All return a `VkResult`, and the first argument is a device or
-/// an object that has the device's dispatch table.
+/// Defines a function for each call. The first argument is a device or an object that has the
+/// device's dispatch table.
 macro_rules! calls {
-    ($($name:ident = $kind:ident($first:ident: Handle $(, $argument:ident: $type:ty)*);)*) => {
-        /// The calls that a test can count and make fail.
+    ($($name:ident = $kind:ident($($argument:ident: $type:ty),*);)*) => {
+        /// The calls that a test can count. Those that return a `VkResult`, it can make fail.
         pub const FUNCTIONS: &[&str] = &[$(stringify!($name)),*];
 
         /// How the calls are numbered among the driver's own functions.
@@ -29,41 +29,66 @@ macro_rules! calls {
             vec![$($name as *const c_void),*]
         }
 
-        $(
-            unsafe extern "system" fn $name($first: Handle $(, $argument: $type)*) -> c_int {
-                let planned = LOG.count(stringify!($name));
-                if let (Some(code), "refused") = (planned, stringify!($kind)) {
-                    return code;
-                }
-                type Real = unsafe extern "system" fn(Handle $(, $type)*) -> c_int;
-                // SAFETY: the caller's object of a device
-                let real = unsafe { original($first, Number::$name as usize) };
-                // SAFETY: the next function of this name and type; the rest is the caller's
-                let result = unsafe {
-                    std::mem::transmute::<*const c_void, Real>(real)($first $(, $argument)*)
-                };
-                planned.unwrap_or(result)
-            }
-        )*
+        $(calls! { @call $kind $name($($argument: $type),*) })*
     };
+
+    // Refused, or passed on.
+    (@call result $name:ident($($argument:ident: $type:ty),*)) => {
+        unsafe extern "system" fn $name($($argument: $type),*) -> c_int {
+            match LOG.count(stringify!($name)) {
+                Some(code) => code,
+                None => calls!(@pass $name($($argument: $type),*) -> c_int),
+            }
+        }
+    };
+    // Passed on. It may return another result than the driver's.
+    (@call wait $name:ident($($argument:ident: $type:ty),*)) => {
+        unsafe extern "system" fn $name($($argument: $type),*) -> c_int {
+            let planned = LOG.count(stringify!($name));
+            let result = calls!(@pass $name($($argument: $type),*) -> c_int);
+            planned.unwrap_or(result)
+        }
+    };
+    // Passed on. It has no result.
+    (@call nothing $name:ident($($argument:ident: $type:ty),*)) => {
+        unsafe extern "system" fn $name($($argument: $type),*) {
+            LOG.count(stringify!($name));
+            calls!(@pass $name($($argument: $type),*) -> ())
+        }
+    };
+
+    (@pass $name:ident(
+        $first:ident: $handle:ty $(, $argument:ident: $type:ty)*
+    ) -> $result:ty) => {{
+        type Real = unsafe extern "system" fn($handle $(, $type)*) -> $result;
+        // SAFETY: the caller's object of a device
+        let real = unsafe { original($first, Number::$name as usize) };
+        // SAFETY: the next function of this name and type; the rest is the caller's
+        unsafe { std::mem::transmute::<*const c_void, Real>(real)($first $(, $argument)*) }
+    }};
 }
 
 calls! {
-    vkAllocateMemory = refused(device: Handle, info: Info, allocator: Info, memory: Out);
-    vkBeginCommandBuffer = refused(buffer: Handle, info: Info);
-    vkCreateBuffer = refused(device: Handle, info: Info, allocator: Info, buffer: Out);
-    vkCreateQueryPool = refused(device: Handle, info: Info, allocator: Info, pool: Out);
-    vkCreateSemaphore = refused(device: Handle, info: Info, allocator: Info, semaphore: Out);
-    vkDeviceWaitIdle = called_before(device: Handle);
-    vkGetSemaphoreCounterValue = refused(device: Handle, semaphore: Object, value: *mut u64);
-    vkMapMemory = refused(
+    vkAllocateMemory = result(device: Handle, info: Info, allocator: Info, memory: Out);
+    vkBeginCommandBuffer = result(buffer: Handle, info: Info);
+    vkCreateBuffer = result(device: Handle, info: Info, allocator: Info, buffer: Out);
+    vkCreateQueryPool = result(device: Handle, info: Info, allocator: Info, pool: Out);
+    vkCreateSemaphore = result(device: Handle, info: Info, allocator: Info, semaphore: Out);
+    vkDestroyBuffer = nothing(device: Handle, buffer: Object, allocator: Info);
+    vkDestroyCommandPool = nothing(device: Handle, pool: Object, allocator: Info);
+    vkDestroyQueryPool = nothing(device: Handle, pool: Object, allocator: Info);
+    vkDestroySemaphore = nothing(device: Handle, semaphore: Object, allocator: Info);
+    vkDeviceWaitIdle = wait(device: Handle);
+    vkFreeMemory = nothing(device: Handle, memory: Object, allocator: Info);
+    vkGetSemaphoreCounterValue = result(device: Handle, semaphore: Object, value: *mut u64);
+    vkMapMemory = result(
         device: Handle, memory: Object, offset: u64, size: u64, flags: u32, data: Out
     );
-    vkQueueSubmit = refused(queue: Handle, count: u32, submits: Info, fence: Object);
-    vkQueueWaitIdle = called_before(queue: Handle);
-    vkSignalSemaphore = refused(device: Handle, info: Info);
-    vkWaitForFences = refused(
+    vkQueueSubmit = result(queue: Handle, count: u32, submits: Info, fence: Object);
+    vkQueueWaitIdle = wait(queue: Handle);
+    vkSignalSemaphore = result(device: Handle, info: Info);
+    vkWaitForFences = result(
         device: Handle, count: u32, fences: *const Object, all: u32, timeout: u64
     );
-    vkWaitSemaphores = refused(device: Handle, info: Info, timeout: u64);
+    vkWaitSemaphores = result(device: Handle, info: Info, timeout: u64);
 }

@@ -102,6 +102,11 @@ impl Control {
         calls
     }
 
+    /// How often any of [`FUNCTIONS`] was called.
+    pub fn all_calls(&self) -> u64 {
+        FUNCTIONS.iter().map(|name| self.calls(name)).sum()
+    }
+
     /// Makes the `nth` call of a function from now on, counted from 1, return `code`.
     ///
     /// # Panics

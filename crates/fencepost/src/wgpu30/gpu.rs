@@ -25,9 +25,10 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    contract::StreamImpl,
+    contract::{Backend, StreamImpl},
     core::{DeviceCore, Loss, Streams},
     error::{Cause, Error, Result},
+    fork::{Lasting, Process},
     panics::{discard, text_of},
     sync::{AtomicBool, Ordering},
     watcher::Watcher,
@@ -58,9 +59,21 @@ pub(crate) struct Gpu {
     destroyed: exit::Destroyed,
 }
 
+/// An error in a process that was forked after the first use: its driver stays with the parent.
+fn check_fork() -> Result<()> {
+    static CALLER: Lasting<Process> = Lasting::new();
+    match CALLER.get_or_make(Process::this).is_this() {
+        true => Ok(()),
+        false => Err(Error::Forked {
+            device: Backend::Wgpu30.name().into(),
+        }),
+    }
+}
+
 impl Gpu {
     /// `polls` has it go without signals of ours, as on APIs that have none.
     pub(super) fn new(device: &wgpu::Device, queue: &wgpu::Queue, polls: bool) -> Result<Arc<Gpu>> {
+        check_fork()?;
         let info = device.adapter_info();
         #[cfg(not(target_vendor = "apple"))]
         if !vulkan::belong_together(device, queue) {

@@ -24,26 +24,28 @@
 //!   binary semaphores, and one that waits for a signal that is not submitted yet is invalid. For
 //!   the same reason a gate on wgpu is [`Error::Unsupported`].
 //! - After `Device::destroy`, markers that are recorded fail, and earlier ones complete.
+//! - In a forked child every call that needs wgpu is [`Error::Forked`], and to drop things calls
+//!   neither wgpu nor the driver.
 //!
 //! # What wgpu does that one would not guess
-//! Each row was seen with wgpu 30.0.2, and has a test in `tests/wgpu30.rs`, `wgpu30_misuse.rs` or
+//! Each row was seen with wgpu 30.0.2. The tests are in `tests/wgpu30.rs`, `wgpu30_misuse.rs` and
 //! `wgpu30_faults.rs`.
 //!
-//! | wgpu | so here |
-//! |---|---|
-//! | A callback that panics unwinds out of `poll` or `submit`, and the others that are due then are dropped uncalled. | A panic in a submit or poll that this crate makes is caught; the panic hook has reported it. A marker whose callback another panic drops completes all the same. |
-//! | `submit` calls the done callbacks that are due. | This crate holds no lock then, so they may record and query. |
-//! | `poll` with a wait accepts a submission index of another device, and says that its work is done. | A marker belongs to its device; another one is [`Error::DeviceMismatch`]. |
-//! | `==` of two devices, or of two queues, compares numbers within an instance: the first ones of two instances are equal. | Native handles are compared. |
-//! | A query that nothing wrote resolves to 0, or to what it held before, without an error. | Its time is an error, never a number. |
-//! | The timestamp period is 1 also on devices without timestamps. | Timing there is [`Error::Unsupported`], and names the feature. |
-//! | A driver may signal wgpu's fence of a submit a moment after this crate's semaphore of it. | Reading a time waits for it, for ten seconds at most, or one second where wgpu's queue is empty. |
-//! | `poll` panics on a lost device; `submit` to a lost or destroyed one does nothing, without an error. | The markers fail, with the cause. |
-//! | A submit that the driver refuses has taken this crate's signal with it. Where memory ran out, the caller's handler of uncaptured errors is called, which panics by default; where the device is lost, nobody is told but the device's lost callback. | The marker fails, once its signal was missed for five seconds on an empty queue. |
-//! | When memory runs out for an encoder or a submit, wgpu counts the device as lost; for a buffer or a query set it does not. | Recording is an error in the second case, and the stream goes on. |
-//! | An invalid command in an encoder is an error only when the encoder is finished. A submit that wgpu refuses calls the done callbacks of its encoders all the same. | A marker of [`record_into`] fails, since its time is missing. Any other is complete, and a time around a pass is an error. |
-//! | Dropping the last owner of a queue waits until it is idle. | A thread of this crate does that. |
-//! | On Mesa's lavapipe each submit from the second on waits for the work before, since it waits for a binary semaphore. | Recording waits there too. |
+//! | wgpu | so here | test |
+//! |---|---|---|
+//! | A callback that panics unwinds out of `poll` or `submit`, and the others that are due then are dropped uncalled. | A panic in a submit or poll that this crate makes is caught; the panic hook has reported it. A marker whose callback another panic drops completes all the same. | `a_panic_in_a_callback_of_the_callers_hides_no_mark_in_an_encoder` |
+//! | `submit` calls the done callbacks that are due. | This crate holds no lock then, so they may record and query. | `a_callback_of_the_users_that_runs_in_a_record_may_record` |
+//! | `poll` with a wait accepts a submission index of another device, and says that its work is done. | A marker belongs to its device; another one is [`Error::DeviceMismatch`]. | `an_index_of_another_device_is_taken_by_wgpu_and_a_marker_is_not` |
+//! | `==` of two devices, or of two queues, compares numbers within an instance: the first ones of two instances are equal. | Native handles are compared. | `two_devices_of_wgpu_are_two_devices` |
+//! | A query that nothing wrote resolves to 0, or to what it held before, without an error. | Its time is an error, never a number. | `a_pass_has_times_if_it_was_begun_with_them` |
+//! | The timestamp period is 1 also on devices without timestamps. | Timing there is [`Error::Unsupported`], and names the feature. | `without_features_there_are_no_times_and_the_error_names_the_feature` |
+//! | A driver may signal wgpu's fence of a submit a moment after this crate's semaphore of it. | Reading a time waits for it, for ten seconds at most, or one second where wgpu's queue is empty. | `a_time_is_there_once_its_marker_is_complete` |
+//! | `poll` panics on a lost device; `submit` to a lost or destroyed one does nothing, without an error. | The markers fail, with the cause. | `on_a_lost_device_wgpus_poll_panics_and_its_submit_says_nothing`, `after_destroy_what_is_pending_completes_and_what_is_recorded_fails` |
+//! | A submit that the driver refuses has taken this crate's signal with it. Where memory ran out, the caller's handler of uncaptured errors is called, which panics by default; where the device is lost, nobody is told but the device's lost callback. | The marker fails, once its signal was missed for five seconds on an empty queue. | `a_submit_that_the_driver_refuses_fails_its_marker_and_those_behind_it` |
+//! | When memory runs out for an encoder or a submit, wgpu counts the device as lost; for a buffer or a query set it does not. | Recording is an error in the second case, and the stream goes on. | `memory_that_runs_out_for_a_time_is_an_error_and_the_stream_goes_on`, `a_loss_that_wgpu_meets_first_ends_in_errors_and_none_of_them_goes_to_the_callers_handler` |
+//! | An invalid command in an encoder is an error only when the encoder is finished. A submit that wgpu refuses calls the done callbacks of its encoders all the same. | A marker of [`record_into`] fails, since its time is missing. Any other is complete, and a time around a pass is an error. | `a_mark_inside_of_a_pass_fails_without_a_panic_of_ours` |
+//! | Dropping the last owner of a queue waits until it is idle. | A thread of this crate does that. | `no_drop_waits_for_work_that_is_held` |
+//! | On Mesa's lavapipe each submit from the second on waits for the work before, since it waits for a binary semaphore. | Recording waits there too. | `on_lavapipe_a_record_waits_for_the_work_before_by_wgpus_doing` |
 #![allow(unsafe_code)]
 
 mod counter;
@@ -83,7 +85,8 @@ pub use wgpu;
 ///
 /// # Errors
 /// [`Error::DeviceMismatch`] for a queue of another device, where that can be told (Vulkan);
-/// [`Error::Backend`] where the driver refuses a call.
+/// [`Error::Backend`] where the driver refuses a call; [`Error::Forked`] in a process that was
+/// forked after the first call, whatever device it is.
 ///
 /// # References
 /// - [`Queue::submit`](https://docs.rs/wgpu/30.0.2/wgpu/struct.Queue.html#method.submit)
@@ -118,7 +121,7 @@ pub fn stream(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Stream> {
 /// [`Error::Unsupported`] for a device of another backend; [`Error::DeviceLost`];
 /// [`Error::Forked`]. If the encoder is dropped without a submit, the marker fails, and says so. If
 /// wgpu refuses the submit, it calls the done callback as if the work were over, and the marker is
-/// complete; a marker of [`record_into`] fails then.
+/// complete; so it is if a panic drops the encoder. A marker of [`record_into`] fails then.
 ///
 /// # References
 /// - [`CommandEncoder::on_submitted_work_done`](https://docs.rs/wgpu/30.0.2/wgpu/struct.CommandEncoder.html#method.on_submitted_work_done)

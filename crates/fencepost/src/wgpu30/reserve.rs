@@ -4,7 +4,10 @@
 //! drops the callback uncalled where the encoder is never submitted: then the marker has failed.
 //! wgpu also drops it uncalled where another callback panics: then the work is over, and the marker
 //! is complete. wgpu calls it also after a submit that it refused: then the time of a marker of
-//! [`record_into`] is missing, and that marker has failed; any other counts as complete.
+//! [`record_into`] is missing, and that marker has failed; any other counts as complete. A panic
+//! that drops the encoder itself is told from one of a callback's by that time alone.
+//!
+//! Until then the marker's epoch *may fail*, so that a stream which waits for it fails with it.
 
 use std::sync::Arc;
 
@@ -51,7 +54,9 @@ fn reserve_with(
     let values = ValueAllocator::new(StreamCore::new(gpu.core.clone()));
     let place = values.record(|_| Ok::<_, Error>(time))?;
     let state = State::reserved();
+    place.epoch.begin_may_fail();
     let over = Over {
+        gpu: gpu.clone(),
         tell: Some(told.tell(1)),
         epoch: place.epoch.clone(),
         state: state.clone(),
@@ -65,6 +70,7 @@ fn reserve_with(
 
 /// What the done callback of an encoder holds.
 struct Over {
+    gpu: Arc<Gpu>,
     tell: Option<Tell>,
     epoch: Arc<Epoch>,
     state: Arc<State>,
@@ -73,27 +79,43 @@ struct Over {
 
 impl Over {
     fn tell(mut self) {
-        let refused = self.written.as_ref().is_some_and(|time| time.is_missing());
         match self.tell.take() {
-            Some(tell) if refused => self.fail(tell, "wgpu refused the submit of its encoder"),
-            tell => drop(tell),
+            Some(tell) if self.is_missing() => {
+                self.fail(tell, "wgpu refused the submit of its encoder");
+            }
+            Some(tell) => self.complete(tell),
+            None => {}
         }
     }
 
+    /// Whether it is known that nothing of the encoder ran. wgpu calls or drops what reads the time
+    /// before this.
+    fn is_missing(&self) -> bool {
+        self.written.as_ref().is_some_and(|time| time.is_missing())
+    }
+
+    fn complete(&self, tell: Tell) {
+        drop(tell);
+        self.epoch.clear();
+    }
+
     fn fail(&self, tell: Tell, why: &str) {
-        self.epoch.timeline.fail(&Cause::new(why), false).fire();
+        self.epoch.fail_after(0, &Cause::new(why));
+        self.epoch.settle(0);
         tell.forget();
         if !self.state.is_submitted() {
             // Nobody has claimed a submit, so nobody need be told that there was none.
             let _ = self.epoch.timeline.failure().map(Error::seen);
         }
+        // Streams that wait for it have failed, too.
+        self.gpu.look_again();
     }
 }
 
 impl Drop for Over {
     fn drop(&mut self) {
         match self.tell.take() {
-            Some(tell) if std::thread::panicking() => drop(tell),
+            Some(tell) if std::thread::panicking() && !self.is_missing() => self.complete(tell),
             Some(tell) => self.fail(
                 tell,
                 "the encoder that it was recorded into was dropped without a submit; if it is \
@@ -150,6 +172,7 @@ impl Pass {
         at: Place,
     ) -> Result<[Reserved; 2]> {
         let Pass { gpu, slot } = self;
+        gpu.core.check_fork()?;
         let reading = gpu.scoped("wgpu::CommandEncoder::resolve_query_set", || {
             Reading::new(&gpu, slot, encoder, 2)
         })?;

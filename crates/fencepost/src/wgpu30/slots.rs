@@ -10,7 +10,10 @@
 
 use std::mem;
 
-use crate::sync::{Mutex, lock};
+use crate::{
+    fork::Process,
+    sync::{Mutex, lock},
+};
 
 /// Queries in one set. Metal has room for some 32 sets on a device, so they are not small.
 const QUERIES: u32 = 256;
@@ -27,6 +30,23 @@ pub(super) struct Slot {
     pub(super) mapped: wgpu::Buffer,
     /// The ticks of the generation before.
     pub(super) before: [u64; 2],
+    made_in: Process,
+}
+
+/// In a forked child its objects get one owner more, for good: to drop the last one of them would
+/// call the driver.
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if !self.made_in.is_this() {
+            let Slot {
+                set,
+                resolved,
+                mapped,
+                ..
+            } = self;
+            mem::forget((set.clone(), resolved.clone(), mapped.clone()));
+        }
+    }
 }
 
 pub(super) struct FreeSlots(Mutex<Vec<Slot>>);
@@ -49,8 +69,11 @@ impl FreeSlots {
     }
 
     /// Keeps them for good: to drop them would call the driver.
-    pub(super) fn forget(&self) {
-        mem::forget(mem::take(&mut *lock(&self.0)));
+    pub(super) fn forget(&mut self) {
+        // No lock: in a forked child a thread of the parent may have it.
+        if let Ok(slots) = self.0.get_mut() {
+            mem::forget(mem::take(slots));
+        }
     }
 }
 
@@ -82,6 +105,7 @@ pub(super) fn make(device: &wgpu::Device) -> Vec<Slot> {
             wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
         ),
         before: [0; 2],
+        made_in: Process::this(),
     };
     (0..slots).rev().map(slot).collect()
 }
