@@ -10,7 +10,7 @@ use super::{
     pending::Noted,
     picture::{Arrow, ArrowEnd, Attribute, Kind, Mark, On, Picture, Slice, State, Track, Value},
     shared::{self, Shared},
-    store::{Block, Record},
+    store::{Block, NameOf, Record},
     value,
 };
 use crate::sync::{Ordering, lock};
@@ -222,15 +222,24 @@ impl Drawing<'_> {
 
     fn add_finished(&mut self, blocks: &[Arc<Block>], gone: usize) {
         let mut skip = gone;
+        // Taken after the blocks: each name in them is there.
+        let names = self.shared.names.all();
+        let mut known = vec![None; names.len()];
         for block in blocks {
             let texts: Vec<_> = block.texts.iter().map(|text| self.text_of(text)).collect();
             for record in block.records.iter().skip(std::mem::take(&mut skip)) {
-                self.add_record(block, &texts, record);
+                let name = match record.name() {
+                    NameOf::Block(text) => texts.get(text as usize).copied(),
+                    NameOf::Known(number) => known.get_mut(number as usize).map(|text| {
+                        *text.get_or_insert_with(|| self.text_of(&names[number as usize]))
+                    }),
+                };
+                self.add_record(block, &texts, record, name.unwrap_or_default());
             }
         }
     }
 
-    fn add_record(&mut self, block: &Block, texts: &[u32], record: &Record) {
+    fn add_record(&mut self, block: &Block, texts: &[u32], record: &Record, name: u32) {
         let text = |number: u32| texts.get(number as usize).copied().unwrap_or_default();
         let first = self.picture.attributes.len() as u32;
         let attributes = block.attributes_of(record).map(|(name, value)| Attribute {
@@ -261,7 +270,7 @@ impl Drawing<'_> {
             .fold(0.0, f64::max);
         let rough = Rough {
             is_mark: record.is_mark,
-            name: text(record.name),
+            name,
             state: failure.map_or(State::Complete, |why| State::Failed(text(why))),
             start: start.map(|(time, _)| time),
             end: end.map(|(time, _)| time),

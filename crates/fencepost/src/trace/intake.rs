@@ -11,7 +11,7 @@ use super::{
     pending::Ended,
     recorder::{Pair, Recorder},
     shared::Shared,
-    store::Told,
+    store::{Named, Told},
 };
 use crate::{
     contract::{Sample, Stamp},
@@ -170,7 +170,7 @@ impl Shared {
         let attributes = noted.attributes.as_deref();
         lock(&self.store).store.add(&Told {
             track: recorder.track,
-            name: &noted.name,
+            name: Named::Text(&noted.name),
             attributes: attributes.map_or(&[], Vec::as_slice),
             start,
             length,

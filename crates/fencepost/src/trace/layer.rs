@@ -14,7 +14,6 @@ use tracing_subscriber::{
 
 use super::{
     Trace,
-    text::Text,
     threads::HostRecord,
     value::{self, Attributes, Value},
 };
@@ -170,14 +169,14 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TraceLayer {
         }
         let extensions = span.extensions();
         let fields = extensions.get::<Fields>();
-        let Some(track) = shared.thread_track(|| None) else {
+        let Some((track, name)) = shared.begin_here(span.name(), || None) else {
             return;
         };
         shared.host(HostRecord {
             track,
             start: shared.since_origin(entered.at),
             length: end.saturating_duration_since(entered.at).as_nanos() as u64,
-            name: Text::new(span.name()),
+            name,
             attributes: fields.and_then(|fields| fields.attributes.clone()),
             mark: None,
         });

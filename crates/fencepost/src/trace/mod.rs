@@ -32,7 +32,8 @@
 //!   to 1.2 times as long as two bare timed records on an H200. No record waits for the device, and
 //!   nothing is read from the device on the thread that records: a thread of the trace does that.
 //! - **A finished span takes at most 60 bytes**, with its share of names, which are kept once for
-//!   each few thousand spans. Attributes take 24 bytes each, and their texts.
+//!   each few thousand spans, and the first 4,096 short ones of threads' spans once for the trace.
+//!   Attributes take 24 bytes each, and their texts.
 //! - **Memory is bounded**: see [`Options`].
 //!
 //! # What it never does
@@ -88,6 +89,7 @@ mod flows;
 mod identifiers;
 mod intake;
 mod json;
+mod known;
 mod lanes;
 #[cfg(feature = "tracing-layer")]
 mod layer;
@@ -125,7 +127,6 @@ use self::{
     pending::Begun,
     recorder::{Pair, Recorder},
     shared::Shared,
-    text::Text,
     threads::{HostRecord, Opened},
 };
 pub use self::{
@@ -413,11 +414,11 @@ impl Trace {
         name: &str,
         thread: impl FnOnce() -> Option<String>,
     ) -> HostSpan<'_> {
-        let track = match self.is_ours() {
-            true => self.shared().thread_track(thread),
+        let begun = match self.is_ours() {
+            true => self.shared().begin_here(name, thread),
             false => None,
         };
-        HostSpan::new(self, track, name)
+        HostSpan::new(self, begun)
     }
 
     /// Begins a span of the calling thread, calls `f`, and ends the span: also where `f` panics.
@@ -452,7 +453,7 @@ impl Trace {
         if !self.is_ours() {
             return;
         }
-        let Some(track) = self.shared().thread_track(thread) else {
+        let Some((track, name)) = self.shared().begin_here(name, thread) else {
             return;
         };
         let mut noted = None;
@@ -463,7 +464,7 @@ impl Trace {
             track,
             start: self.shared().since_origin(at),
             length: 0,
-            name: Text::new(name),
+            name,
             attributes: noted,
             mark: Some(Opened(0)),
         });

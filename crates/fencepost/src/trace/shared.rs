@@ -16,11 +16,12 @@ use super::{
     arrows::{self, Arrows},
     clocks::{Reading, unique},
     intake::Intake,
+    known::KnownNames,
     picture::{Picture, ProcessFacts},
     recorder::Recorder,
-    store::Store,
+    store::{Record, Store},
     text::Text,
-    threads::{self, Buffer, Here, HostRecord, Opened},
+    threads::{self, Buffer, Here, HostRecord, Name, Opened, Records},
 };
 use crate::{
     core::StreamCore,
@@ -40,6 +41,8 @@ pub(super) struct Shared {
     pub(super) readings: Mutex<Vec<Reading>>,
     pending: Option<usize>,
     pub(super) tracks: Mutex<Tracks>,
+    /// Names of spans of threads.
+    pub(super) names: KnownNames,
     pub(super) store: Mutex<Stored>,
     pub(super) arrows: Mutex<Arrows>,
     pub(super) intake: Mutex<Intake>,
@@ -52,7 +55,7 @@ pub(super) struct Shared {
 
 pub(super) struct Stored {
     pub(super) store: Store,
-    spare: Vec<HostRecord>,
+    spare: Records,
 }
 
 /// So many tracks are kept in any case.
@@ -91,9 +94,10 @@ impl Shared {
             readings: Mutex::new(vec![Reading::now()]),
             pending: options.pending,
             tracks: Mutex::new(Tracks::new()),
+            names: KnownNames::default(),
             store: Mutex::new(Stored {
                 store: Store::new(options.capacity),
-                spare: Vec::new(),
+                spare: Records::default(),
             }),
             arrows: Mutex::new(Arrows::new(options.capacity)),
             intake: Mutex::new(Intake::default()),
@@ -165,33 +169,68 @@ impl Shared {
     /// Adds a record of this thread, or of the thread with the track that it names.
     #[inline]
     pub(super) fn host(&self, record: HostRecord) {
-        let pushed = threads::here(
+        self.add_here(|records| records.others.push(record));
+    }
+
+    /// The same of a span with a known name and without attributes.
+    #[inline]
+    pub(super) fn plain(&self, record: Record) {
+        self.add_here(|records| records.plain.push(record));
+    }
+
+    #[inline]
+    fn add_here(&self, put: impl FnOnce(&mut Records)) {
+        let added = threads::here(
             self.id,
             || self.new_thread(),
             |here| {
-                let moves = here.buffer.push(record).map_err(drop)?;
-                if moves {
+                let added = here.buffer.add(put);
+                if added == Some(true) {
                     self.move_if_free(&here.buffer);
                 }
-                Ok::<(), ()>(())
+                added
             },
         );
-        if !matches!(pushed, Some(Ok(()))) {
+        if added.flatten().is_none() {
             self.lost(None);
         }
     }
 
-    /// The track of this thread, which is named by `name` if that tells one. `None` at its end.
+    /// The track of this thread, which is named by `thread` if that tells one, and what a span
+    /// there is called. `None` at the end of the thread.
     #[inline]
-    pub(super) fn thread_track(&self, name: impl FnOnce() -> Option<String>) -> Option<u32> {
-        threads::here(
+    pub(super) fn begin_here(
+        &self,
+        name: &str,
+        thread: impl FnOnce() -> Option<String>,
+    ) -> Option<(u32, Name)> {
+        let (track, known) = threads::here(
             self.id,
             || self.new_thread(),
-            |here| match here.buffer.track.get() {
-                Some(track) if here.buffer.is_named.load(Ordering::Relaxed) => *track,
-                _ => self.name_thread(&here.buffer, Some(name())),
+            |here| {
+                let track = match here.buffer.track.get() {
+                    Some(track) if here.buffer.is_named.load(Ordering::Relaxed) => *track,
+                    _ => self.name_thread(&here.buffer, Some(thread())),
+                };
+                (track, here.number(name))
             },
-        )
+        )?;
+        match known {
+            Some(number) => Some((track, Name::Known(number))),
+            None => Some((track, self.name(name))),
+        }
+    }
+
+    /// The name of a span of a thread; this thread keeps its number, if it has one.
+    #[cold]
+    pub(super) fn name(&self, name: &str) -> Name {
+        match self.names.number(name) {
+            Some(number) => {
+                threads::keep(self.id, name, number);
+                Name::Known(number)
+            }
+            None => Name::Other(Box::new(Text::new(name))),
+        }
     }
 
     /// Gives the thread a track, and its track the name that the caller's language has for it, or
@@ -221,10 +260,7 @@ impl Shared {
             // Those of threads that have ended would pile up.
             self.take_in_threads();
         }
-        Here {
-            trace: self.id,
-            buffer,
-        }
+        Here::new(self.id, buffer)
     }
 
     /// Forgets tracks on which nothing is any more, when there are many.
@@ -391,7 +427,7 @@ impl Observer for Shared {
             track,
             start: self.since_origin(at),
             length: 0,
-            name: Text::new(&format!("open {}", gate.short())),
+            name: Name::Other(Box::new(Text::new(&format!("open {}", gate.short())))),
             attributes: None,
             mark: Some(Opened(gate.id)),
         });

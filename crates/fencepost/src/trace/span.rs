@@ -6,8 +6,8 @@ use super::{
     Trace,
     pending::Begun,
     recorder::{Pair, Recorder},
-    text::Text,
-    threads::{HostRecord, Opened},
+    store::Record,
+    threads::{HostRecord, Name},
     value::{self, Attributes, Value},
 };
 use crate::{place::Place, stream::Stream};
@@ -254,7 +254,7 @@ pub struct HostSpan<'a> {
 struct HostRecording<'a> {
     trace: Held<'a, Trace>,
     track: u32,
-    name: Text,
+    name: Name,
     attributes: Attributes,
     /// The last that is read before the span, and read first after it.
     start: Instant,
@@ -262,16 +262,16 @@ struct HostRecording<'a> {
 
 impl<'a> HostSpan<'a> {
     #[inline]
-    pub(super) fn new(trace: &'a Trace, track: Option<u32>, name: &str) -> HostSpan<'a> {
-        let make = |track| HostRecording {
+    pub(super) fn new(trace: &'a Trace, begun: Option<(u32, Name)>) -> HostSpan<'a> {
+        let make = |(track, name)| HostRecording {
             trace: Held::Borrowed(trace),
             track,
-            name: Text::new(name),
+            name,
             attributes: None,
             start: Instant::now(),
         };
         HostSpan {
-            recording: track.map(make),
+            recording: begun.map(make),
         }
     }
 
@@ -339,25 +339,39 @@ impl Drop for HostSpan<'_> {
         };
         let end = Instant::now();
         let trace = recording.trace.get();
-        if trace.is_ours() {
-            trace.shared().host(HostRecord {
+        if !trace.is_ours() {
+            return;
+        }
+        let shared = trace.shared();
+        let start = shared.since_origin(recording.start);
+        let length = end.saturating_duration_since(recording.start).as_nanos() as u64;
+        match (recording.name, recording.attributes) {
+            (Name::Known(name), None) => {
+                shared.plain(Record::of_thread(recording.track, name, start, length));
+            }
+            (name, attributes) => shared.host(HostRecord {
                 track: recording.track,
-                start: trace.shared().since_origin(recording.start),
-                length: end.saturating_duration_since(recording.start).as_nanos() as u64,
-                name: recording.name,
-                attributes: recording.attributes,
-                mark: None::<Opened>,
-            });
+                start,
+                length,
+                name,
+                attributes,
+                mark: None,
+            }),
         }
     }
 }
 
 impl fmt::Debug for HostSpan<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self
-            .recording
-            .as_ref()
-            .map(|recording| recording.name.get());
+        let shown = |recording: &HostRecording<'_>| match &recording.name {
+            // In a forked child a thread of the parent may have the lock.
+            Name::Known(number) if recording.trace.get().is_ours() => {
+                recording.trace.get().shared().names.get(*number)
+            }
+            Name::Known(_) => None,
+            Name::Other(text) => Some(text.get().into()),
+        };
+        let name = self.recording.as_ref().and_then(shown);
         f.debug_tuple("HostSpan").field(&name).finish()
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! They are in blocks, each with its own texts and attributes. So when the oldest spans are
 //! dropped, everything that belongs to them goes too, and memory is bounded whatever names they
-//! have. A block that is full never changes again, so that a picture shares it.
+//! have. A block that is full never changes again, so that a picture shares it. Names that the
+//! trace [knows](super::known) are not in the blocks.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -26,8 +27,8 @@ pub(super) struct Record {
     /// The values of the two markers on their stream, which are in the order of the stream.
     pub(super) values: [u64; 2],
     pub(super) track: u32,
-    /// Of a text of the block.
-    pub(super) name: u32,
+    /// See [`NameOf`].
+    name: u32,
     /// One more than the first of its attributes in the block; 0 for none.
     attributes: u32,
     /// One more than the text of the block that says why it failed; 0 where it did not.
@@ -35,18 +36,61 @@ pub(super) struct Record {
     pub(super) is_mark: bool,
 }
 
+/// Marks the number of a name as one of a [known](super::known) name.
+const KNOWN: u32 = 1 << 31;
+
+/// What a record is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NameOf {
+    /// The known name with this number.
+    Known(u32),
+    /// A text of its block.
+    Block(u32),
+}
+
 impl Record {
+    /// A span of a thread, with a known name and without attributes. Times are nanoseconds since
+    /// the trace began.
+    #[inline]
+    pub(super) fn of_thread(track: u32, name: u32, start: u64, length: u64) -> Record {
+        Record {
+            // As signed numbers, which a processor converts by one instruction.
+            start: start as i64 as f64,
+            length: length as i64 as f64,
+            values: [0, 0],
+            track,
+            name: name | KNOWN,
+            attributes: 0,
+            failure: 0,
+            is_mark: false,
+        }
+    }
+
+    pub(super) fn name(&self) -> NameOf {
+        match self.name & KNOWN {
+            0 => NameOf::Block(self.name),
+            _ => NameOf::Known(self.name & !KNOWN),
+        }
+    }
+
     /// Whether it is a mark that the trace made itself, where a gate was opened.
     fn is_of_gate(&self) -> bool {
         self.is_mark && self.values[0] == 0 && self.values[1] != 0
     }
 }
 
+/// The name that is told of a record.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Named<'a> {
+    Known(u32),
+    Text(&'a Text),
+}
+
 /// What is told of a record: the rest of it.
 #[derive(Clone, Debug)]
 pub(super) struct Told<'a> {
     pub(super) track: u32,
-    pub(super) name: &'a Text,
+    pub(super) name: Named<'a>,
     pub(super) attributes: &'a [Noted],
     pub(super) start: f64,
     pub(super) length: f64,
@@ -143,42 +187,60 @@ impl Store {
             length: told.length,
             values: told.values,
             track: told.track,
-            name: self.name(told.name),
+            name: match told.name {
+                Named::Known(number) => number | KNOWN,
+                Named::Text(text) => self.name(text),
+            },
             attributes: self.note(told.attributes),
             failure,
             is_mark: told.is_mark,
         };
         self.failed += usize::from(failure > 0);
         self.of_gates += usize::from(record.is_of_gate());
-        if self.filling.records.capacity() == 0 {
-            self.filling
-                .records
-                .reserve_exact(BLOCK.min(self.capacity.saturating_add(1)));
-        }
-        self.filling.records.push(record);
-        if self.len() > self.capacity {
-            self.drop_oldest();
-        }
-        if self.filling.records.len() >= BLOCK {
-            self.texts.clear();
-            let mut full = std::mem::take(&mut self.filling);
-            full.texts.shrink_to_fit();
-            full.attributes.shrink_to_fit();
-            self.full.push_back(Arc::new(full));
+        self.extend(&[record]);
+    }
+
+    /// Adds records that need nothing of a block, as they are. The oldest go, as above.
+    pub(super) fn extend(&mut self, mut records: &[Record]) {
+        while !records.is_empty() {
+            let filling = &mut self.filling.records;
+            if filling.capacity() == 0 {
+                filling.reserve_exact(BLOCK.min(self.capacity.saturating_add(1)));
+            }
+            let room = records.len().min(BLOCK - filling.len());
+            let (now, later) = records.split_at(room);
+            filling.extend_from_slice(now);
+            records = later;
+            self.drop_oldest(self.len().saturating_sub(self.capacity));
+            if self.filling.records.len() >= BLOCK {
+                self.texts.clear();
+                let mut full = std::mem::take(&mut self.filling);
+                full.texts.shrink_to_fit();
+                full.attributes.shrink_to_fit();
+                self.full.push_back(Arc::new(full));
+            }
         }
     }
 
-    fn drop_oldest(&mut self) {
-        let first = self.full.front().map_or(&self.filling, |first| &**first);
-        let oldest = first.records.get(self.gone);
-        let has_failed = oldest.is_some_and(|oldest| oldest.failure > 0);
-        let is_of_gate = oldest.is_some_and(Record::is_of_gate);
-        self.failed -= usize::from(has_failed);
-        self.of_gates -= usize::from(is_of_gate);
-        self.dropped += 1;
-        self.gone += 1;
-        if self.gone >= BLOCK && self.full.pop_front().is_some() {
-            self.gone = 0;
+    /// Drops so many of the oldest records.
+    fn drop_oldest(&mut self, mut count: usize) {
+        while count > 0 {
+            let first = self.full.front().map_or(&self.filling, |first| &**first);
+            let left = first.records.get(self.gone..).unwrap_or_default();
+            let oldest = &left[..count.min(left.len())];
+            if oldest.is_empty() {
+                return;
+            }
+            let is_failed = |record: &&Record| record.failure > 0;
+            self.failed -= oldest.iter().filter(is_failed).count();
+            self.of_gates -= oldest.iter().filter(|record| record.is_of_gate()).count();
+            let dropped = oldest.len();
+            self.dropped += dropped as u64;
+            self.gone += dropped;
+            count -= dropped;
+            if self.gone >= BLOCK && self.full.pop_front().is_some() {
+                self.gone = 0;
+            }
         }
     }
 
@@ -275,7 +337,7 @@ mod tests {
     fn told(name: &str, failure: Option<&'static str>) -> Told<'static> {
         Told {
             track: 0,
-            name: Box::leak(Box::new(Text::new(name))),
+            name: Named::Text(Box::leak(Box::new(Text::new(name)))),
             attributes: &[],
             start: 1.0,
             length: 2.0,
@@ -288,7 +350,10 @@ mod tests {
     fn names(store: &Store) -> Vec<String> {
         let (blocks, gone) = store.blocks();
         let names = blocks.iter().flat_map(|block| {
-            let name = |record: &Record| block.texts[record.name as usize].to_string();
+            let name = |record: &Record| match record.name() {
+                NameOf::Block(text) => block.texts[text as usize].to_string(),
+                NameOf::Known(number) => format!("known {number}"),
+            };
             block.records.iter().map(name)
         });
         names.skip(gone).collect()
@@ -352,6 +417,28 @@ mod tests {
             names(&store),
             [last - 2, last - 1, last].map(|n| n.to_string())
         );
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "minutes for two blocks of spans")]
+    fn records_that_are_added_many_at_once_push_out_as_many() {
+        let known = |number| Record::of_thread(0, number, 1, 2);
+        for capacity in [3, BLOCK, BLOCK + 10] {
+            let mut store = Store::new(capacity);
+            store.add(&told("one", Some("why")));
+            for number in 0..2 * BLOCK as u32 / 128 {
+                store.extend(&[known(number); 128]);
+                assert!(store.len() <= capacity);
+                assert_eq!(
+                    store.len() + store.dropped as usize,
+                    1 + 128 * (number as usize + 1)
+                );
+            }
+            assert_eq!((store.len(), store.failed), (capacity, 0));
+            let left = names(&store);
+            assert_eq!(left.len(), capacity);
+            assert_eq!(left[capacity - 1], format!("known {}", 2 * BLOCK / 128 - 1));
+        }
     }
 
     #[test]
