@@ -3,7 +3,7 @@
 use fencepost::{Device, opencl};
 use serde::Serialize;
 
-use crate::{Stop, WIDTH, open, print, print_json, printable, table};
+use crate::{Stop, WIDTH, open, print, print_json, printable, table, wrap};
 
 /// List the devices of every backend and their clocks, or what a backend lacks
 ///
@@ -220,23 +220,6 @@ fn text(report: &Report) -> String {
         text.push_str(&format!("\n{}\n", wrap(&why, WIDTH)));
     }
     text
-}
-
-/// Breaks `text` at spaces into lines of at most `width` columns, where it has spaces enough.
-fn wrap(text: &str, width: usize) -> String {
-    let mut wrapped = String::with_capacity(text.len());
-    let mut column = 0;
-    for word in text.split(' ') {
-        let wide = word.chars().count();
-        if column > 0 {
-            let fits = column + 1 + wide <= width;
-            wrapped.push(if fits { ' ' } else { '\n' });
-            column = if fits { column + 1 } else { 0 };
-        }
-        wrapped.push_str(word);
-        column += wide;
-    }
-    wrapped
 }
 
 #[cfg(test)]

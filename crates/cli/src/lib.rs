@@ -224,6 +224,23 @@ fn table<const N: usize>(header: [&str; N]) -> comfy_table::Table {
     table
 }
 
+/// Breaks `text` at spaces into lines of at most `width` columns, where it has spaces enough.
+fn wrap(text: &str, width: usize) -> String {
+    let mut wrapped = String::with_capacity(text.len());
+    let mut column = 0;
+    for word in text.split(' ') {
+        let wide = word.chars().count();
+        if column > 0 {
+            let fits = column + 1 + wide <= width;
+            wrapped.push(if fits { ' ' } else { '\n' });
+            column = if fits { column + 1 } else { 0 };
+        }
+        wrapped.push_str(word);
+        column += wide;
+    }
+    wrapped
+}
+
 /// Aligns the columns from the `first` on to the right.
 fn align_numbers(table: &mut comfy_table::Table, first: usize) {
     for column in table.column_iter_mut().skip(first) {
@@ -239,6 +256,17 @@ mod tests {
     fn the_arguments_are_well_formed() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_table_of_a_help_text_is_wrapped() {
+        use clap::CommandFactory as _;
+        for command in Cli::command().get_subcommands() {
+            let text = command.get_after_help().map(ToString::to_string);
+            let table = text.iter().flat_map(|text| text.lines());
+            let mut table = table.filter(|line| line.starts_with("  "));
+            assert_eq!(table.find(|line| line.len() > WIDTH), None);
+        }
     }
 
     #[test]

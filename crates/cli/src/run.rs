@@ -12,11 +12,11 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::{
-    Stop, align_numbers, gpu, open,
+    Stop, WIDTH, align_numbers, gpu, open,
     pipeline::{self, Counts, MOST_CHUNKS, Outcome, Plan, STAGES, Source},
     print, print_json, progress_bar,
     stats::{Interval, Stats, common, entropy, union},
-    table, units,
+    table, units, wrap,
 };
 
 /// Count a file's bytes in a pipeline that only events order, and time each stage
@@ -80,13 +80,13 @@ JSON fields of run (times in nanoseconds on the device's clock, sizes in bytes):
                                       wall_ns; 1.0 means not at all
   overlaps                            for each two stages that one clock times,
                                       the least first: stages, both_ns when both
-                                      were at work, and share, both_ns divided by
-                                      the time of the shorter one
+                                      were at work, and share, both_ns divided
+                                      by the time of the shorter one
   throughput_bytes_per_s              bytes divided by the seconds of wall_ns
   trace                               with --trace: file, finished, failed,
                                       unfinished, dropped; else null
-  one_thread                          on the host, for a file of 1 MiB or more: the
-                                      same code over the same chunks on one
+  one_thread                          on the host, for a file of 1 MiB or more:
+                                      the same code over the same chunks on one
                                       thread and on the streams, in turns, the
                                       best of 3 each: bytes (the first 512 MiB
                                       at most), streams_bytes_per_s,
@@ -530,13 +530,13 @@ fn overlaps(times: [Vec<Interval>; 3], first: usize) -> Vec<Overlap> {
 /// The lines on the two stages that overlapped least, and on the trace.
 fn more_lines(report: &Report) -> String {
     let least = match report.overlaps.first() {
-        Some(least) if report.streams > 1 => format!(
-            "least: {} and {} were at work at once for {:.0} % of the time of {}\n",
+        Some(least) if report.streams > 1 => paragraph(&format!(
+            "least: {} and {} were at work at once for {:.0} % of the time of {}",
             least.stages[0],
             least.stages[1],
             least.share * 100.0,
             least.shorter
-        ),
+        )),
         _ => String::new(),
     };
     let trace = match &report.trace {
@@ -582,14 +582,19 @@ fn plural(count: u64) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 
+/// `text` in lines of a terminal's width, those behind the first indented.
+fn paragraph(text: &str) -> String {
+    wrap(text, WIDTH - 2).replace('\n', "\n  ") + "\n"
+}
+
 /// A line of its own, where one thread was measured too.
 fn speed(report: &Report) -> String {
     let Some(compared) = &report.one_thread else {
         return String::new();
     };
-    format!(
+    paragraph(&format!(
         "speed: {:.2} times one thread ({}/s on {} stream{}, {}/s on one thread with the same \
-         code; best of {ROUNDS}{})\n",
+         code; best of {ROUNDS}{})",
         compared.ratio,
         units::size(compared.streams_bytes_per_s),
         report.streams,
@@ -599,19 +604,21 @@ fn speed(report: &Report) -> String {
             true => format!(", over the first {}", units::size(compared.bytes as f64)),
             false => String::new(),
         },
-    )
+    ))
 }
 
 fn text(report: &Report) -> String {
     const NONE: &str = "none: there was nothing to do";
-    let overlap = report.overlap.map_or(NONE.into(), |overlap| {
-        format!(
-            "on {} stream{}, {overlap:.2} stages were at work at once (1.0 means one after the \
-             other)",
-            report.streams,
-            plural(report.streams as u64)
-        )
-    });
+    let overlap = report
+        .overlap
+        .map_or(format!("overlap: {NONE}"), |overlap| {
+            format!(
+                "overlap: on {} stream{}, {overlap:.2} stages were at work at once (1.0 means one \
+             after the other)",
+                report.streams,
+                plural(report.streams as u64)
+            )
+        });
     let throughput = report.throughput_bytes_per_s.map_or(NONE.into(), |rate| {
         format!(
             "{}/s, {} in all",
@@ -628,7 +635,7 @@ fn text(report: &Report) -> String {
          file: {}\n\
          bytes: {} in {} chunk{} of {}\n\
          \n{}\n\n\
-         overlap: {overlap}\n\
+         {}\
          {}\
          throughput: {throughput}\n\
          {}\
@@ -643,6 +650,7 @@ fn text(report: &Report) -> String {
         plural(report.chunks),
         units::size(report.chunk_bytes as f64),
         stages(report).trim_fmt(),
+        paragraph(&overlap),
         more_lines(report),
         speed(report),
         report.entropy_bits_per_byte,

@@ -47,7 +47,7 @@ type Signals = SignalsInfo<WithRawSiginfo>;
 #[command(
     override_usage = "fencepost watch [OPTIONS] -- PROGRAM [ARGUMENTS]",
     after_help = "Exit codes: that of the program, 128 and the signal's number where a signal \
-    ended it;\n2 bad arguments, or the program cannot be started."
+    ended it; 2 bad arguments, or the program cannot be started."
 )]
 pub(crate) struct Args {
     /// Report when nothing has moved for so many seconds

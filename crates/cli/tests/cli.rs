@@ -381,6 +381,8 @@ fn the_main_job_on_the_host_says_how_much_faster_its_streams_are_than_one_thread
     };
     let text = run(utf8(&large), &[]);
     assert!(text.contains("times one thread"), "{text}");
+    // The lines in front have names in them, of any length.
+    fits_a_terminal(&text[text.find("\nbytes:").unwrap()..]);
     assert!(!run(utf8(&small), &[]).contains("times one thread"));
 
     let json: Value = serde_json::from_str(&run(utf8(&large), &["--json"])).unwrap();
