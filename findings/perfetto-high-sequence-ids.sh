@@ -1,8 +1,8 @@
 #!/bin/sh
 # tracing-perfetto-file and Perfetto: every second trace is empty, by the number of its sequence.
 #
-# Packets of a Perfetto trace belong to sequences, which have a 32-bit number. A sequence can have
-# an incremental clock of its own, by which each time is the distance from the one before. Where the
+# Packets of a Perfetto trace belong to sequences, which have a 32-bit number. A sequence can have a
+# clock of its own that is incremental: each time is the distance from the one before. Where the
 # number is 2^31 or more, trace_processor does not take the snapshot of such a clock, and then drops
 # everything timed by it. The crate tracing-perfetto-file times its spans so, and begins with a
 # random number at each run. Newer Perfettos were not run.
