@@ -71,8 +71,8 @@ fn extension(name: &CStr) -> *const c_void {
     unsafe { get(name.as_ptr()) }
 }
 
-/// The functions of a driver of `cl_khr_icd` 2.0, which loaders of that version take by their names,
-/// past the table: ours where there is one.
+/// The functions of a driver of `cl_khr_icd` 2.0, which loaders of that version take by their
+/// names, past the table: ours where there is one.
 unsafe extern "system" fn function_of_platform(
     platform: Handle,
     name: *const c_char,

@@ -50,8 +50,8 @@
 //! before another one has advanced it over what is complete. Its waiters are fired afterwards.
 //!
 //! **Events are kept until their commands are over.** A driver may need them until then (see
-//! [`event`](super::event)). Some of them belong to no marker: that of a wait's barrier, and what is
-//! submitted beside markers. Others outlive their entry: those in front of a failure. The list
+//! [`event`](super::event)). Some of them belong to no marker: that of a wait's barrier, and what
+//! is submitted beside markers. Others outlive their entry: those in front of a failure. The list
 //! `kept` holds both kinds. Whoever settles the account, and each record and wait, drops those in
 //! front that are over.
 //!
