@@ -251,8 +251,8 @@ impl StreamCore {
         self.count()
     }
 
-    /// Allocates the next value. The caller holds the lock of the order.
-    #[cfg_attr(not(any(feature = "cuda", loom)), allow(dead_code))]
+    /// Allocates the next value. The caller holds the lock under which that is done.
+    #[cfg_attr(not(any(feature = "cuda", feature = "opencl", loom)), allow(dead_code))]
     #[inline]
     pub(crate) fn count(&self) -> u64 {
         let value = self.recorded.load(Ordering::Relaxed) + 1;

@@ -20,6 +20,11 @@
 //! A backend that stops in between drops the `Recording`; then the event holds what it held before.
 //! Nobody can come to hold the marker meanwhile, since only an owner of the slot hands it out.
 //!
+//! A driver that calls back inside of a call of ours may run code that uses the event, and would
+//! wait for ever on a slot that its own thread has taken. OpenCL's backend therefore calls the
+//! driver before `begin`. Whether `begin` is likely to succeed then is told by
+//! [`Rerecord::may_begin`], without a lock.
+//!
 //! # The word
 //!
 //! | low two bits | meaning | high bits |
@@ -64,7 +69,10 @@
 
 #![allow(unsafe_code)]
 // The host records nothing again, and Metal makes a marker for each record.
-#![cfg_attr(not(any(feature = "cuda", feature = "vulkan", loom)), allow(dead_code))]
+#![cfg_attr(
+    not(any(feature = "cuda", feature = "opencl", feature = "vulkan", loom)),
+    allow(dead_code)
+)]
 
 use std::{
     any::Any,
@@ -79,13 +87,17 @@ use crate::{
     contract::{MarkerImpl, TimelineKnowledge},
     core::StreamCore,
     fork::Process,
-    sync::{AtomicU64, BriefGuard, BriefLock, MutPtr, Ordering, UnsafeCell, look_until},
+    sync::{
+        AtomicBool, AtomicU64, BriefGuard, BriefLock, MutPtr, Ordering, UnsafeCell, look_until,
+    },
     timeline::{Reached, Timeline},
 };
 
 /// The place for a marker, which any number of threads may use.
 pub(crate) struct Slot {
     word: AtomicU64,
+    /// Whether the marker was handed out since it came, so that others may hold it. A hint.
+    is_shared: AtomicBool,
     state: AtomicU64,
     lock: BriefLock,
     /// Set before the first word that is `PRIMARY` is stored.
@@ -182,6 +194,18 @@ impl<'a> Lock<'a> {
 }
 
 impl<'a> Rerecord<'a> {
+    /// Whether the held marker is on the primary timeline, that is of `stream`, and was handed out
+    /// to nobody: [`begin`](Rerecord::begin) then fails only where another thread comes in between.
+    /// Three atomic loads.
+    #[inline(always)]
+    #[cfg_attr(not(feature = "opencl"), allow(dead_code))]
+    pub(crate) fn may_begin(&self, stream: &StreamCore) -> bool {
+        let slot = self.0;
+        let is_primary = slot.word() & TAG == PRIMARY && !slot.is_shared.load(Ordering::Relaxed);
+        let primary = slot.primary.get().filter(|_| is_primary);
+        primary.is_some_and(|primary| std::ptr::eq(&*primary.timeline.stream, stream))
+    }
+
     /// The held marker, to be changed in place; and the lock that guards the slot, which may be
     /// that of the stream's order already. Drop the lock before the driver is called: the marker is
     /// the recording's without it.
@@ -300,6 +324,7 @@ impl Slot {
     pub(crate) fn new() -> Slot {
         Slot {
             word: AtomicU64::new(UNRECORDED),
+            is_shared: AtomicBool::new(false),
             state: AtomicU64::new(OWN),
             lock: BriefLock::new(),
             primary: Once::new(),
@@ -362,15 +387,20 @@ impl Slot {
 
     /// The marker that is held now. Waits while it is changed in place.
     pub(crate) fn marker(&self) -> Option<Arc<dyn MarkerImpl>> {
-        self.with(|held| held.marker.clone())
+        self.with(|held| self.hand_out(held))
     }
 
     /// As [`marker`](Slot::marker), without waiting.
     pub(crate) fn try_marker(&self) -> Result<Option<Arc<dyn MarkerImpl>>, Taken> {
         match self.try_lock() {
-            Some(lock) => Ok(self.with_lock(lock, |held| held.marker.clone())),
+            Some(lock) => Ok(self.with_lock(lock, |held| self.hand_out(held))),
             None => Err(Taken),
         }
+    }
+
+    fn hand_out(&self, held: &Held) -> Option<Arc<dyn MarkerImpl>> {
+        self.is_shared.store(true, Ordering::Relaxed);
+        held.marker.clone()
     }
 
     /// The marker, where it is known to be complete without asking, and the slot is not taken.
@@ -405,10 +435,11 @@ impl Slot {
         // event that is recorded again.
         let word = match marker.timeline_knowledge() {
             TimelineKnowledge::All => self.word_of(&marker),
-            TimelineKnowledge::Completion if self.primary.get().is_some() => self.word_of(&marker),
+            TimelineKnowledge::Completion if self.is_recorded() => self.word_of(&marker),
             _ => None,
         };
         let old = self.with(|held| {
+            self.is_shared.store(false, Ordering::Relaxed);
             self.publish(held, word);
             held.is_like_ours = is_like_ours;
             held.delegate = false;

@@ -55,10 +55,10 @@ fn done(event: &Event) -> Result<()> {
 }
 
 /// Of a thousand events that went, some may be left: a stream looks at its markers when somebody
-/// asks, and with each 32nd record or wait.
+/// asks, and with each 64th record or wait.
 fn are_released(control: &Control, owned: i64) {
     let left = control.owned_events() - owned;
-    assert!(left <= 64, "{left} events are left behind");
+    assert!(left <= 128, "{left} events are left behind");
 }
 
 /// The error is of `call`, which returned `code`.
@@ -464,7 +464,7 @@ fn no_event_is_left_behind() {
 }
 
 #[test]
-fn the_events_of_a_burst_of_waits_go_with_the_next_record() {
+fn the_events_of_a_burst_of_waits_go_once_somebody_asks() {
     with_faults(|device, control| {
         let (first, second) = (device.new_stream().unwrap(), device.new_stream().unwrap());
         second.synchronize().unwrap();
@@ -476,7 +476,6 @@ fn the_events_of_a_burst_of_waits_go_with_the_next_record() {
         }
         gate.open();
         second.synchronize_timeout(PATIENCE).unwrap();
-        drop(second.record().unwrap());
         let left = control.owned_events() - owned;
         assert!(left <= 2, "{left} events are left behind");
     });

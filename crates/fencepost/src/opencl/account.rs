@@ -52,8 +52,8 @@
 //! **Events are kept until their commands are over.** A driver may need them until then (see
 //! [`event`](super::event)). Some of them belong to no marker: that of a wait's barrier, and what
 //! is submitted beside markers. Others outlive their entry: those in front of a failure. The list
-//! `kept` holds both kinds. Whoever settles the account, and each record and wait, drops those in
-//! front that are over.
+//! `kept` holds both kinds. Whoever settles the account drops those in front that are over, and
+//! every 64th record settles it.
 //!
 //! **A wait is for a marker that was recorded before it.** So the entries in front of that marker
 //! are all older than the wait, and a walk that follows waits into other accounts only ever goes to
@@ -72,7 +72,7 @@ use crate::{
     core::StreamCore,
     error::Cause,
     host_gate::failed_wait,
-    sync::{BriefGuard, BriefLock, Ordering},
+    sync::{self, BriefGuard, BriefLock, Ordering},
     timeline::{Reached, Timeline, Wake},
 };
 
@@ -136,6 +136,9 @@ impl<M: Recorded> Unsettled for Account<M> {
 
 pub(super) struct Account<M: Recorded> {
     core: Arc<StreamCore>,
+    /// Whether it is time for a [`sweep`](Account::sweep): set by a record in place, which makes
+    /// none. A hint: late by some records, it costs memory for as long.
+    is_full: sync::AtomicBool,
     state: BriefLock<State<M>>,
 }
 
@@ -150,7 +153,7 @@ struct State<M: Recorded> {
     /// The last value in front of the first entry that is known to fail the stream; `None` while
     /// there is no such entry and the timeline has not failed.
     ends_after: Option<u64>,
-    /// The entries are looked at when there are that many.
+    /// The entries and kept events are looked at when there are that many.
     sweep_at: usize,
 }
 
@@ -242,11 +245,12 @@ pub(super) fn gates_are_open() {
 
 /// How many entries are added between two looks at those in front. A look ends at the first entry
 /// that is not over.
-const SWEEP_EVERY: usize = 32;
+const SWEEP_EVERY: usize = 64;
 
 impl<M: Recorded> Account<M> {
     pub(super) fn new(core: Arc<StreamCore>) -> Arc<Account<M>> {
         Arc::new(Account {
+            is_full: sync::AtomicBool::new(false),
             state: BriefLock::over(State {
                 timeline: Timeline::new(core.clone(), 0),
                 entries: VecDeque::new(),
@@ -326,18 +330,46 @@ impl<M: Recorded> Account<M> {
     }
 
     fn next(&self, state: &State<M>, make: impl FnOnce(Arc<Timeline>, u64) -> M) -> (u64, Arc<M>) {
-        let value = self.core.recorded.load(Ordering::Relaxed) + 1;
-        self.core.recorded.store(value, Ordering::Release);
+        let value = self.core.count();
         (value, Arc::new(make(state.timeline.clone(), value)))
     }
 
-    /// Looks at what may be over if many entries were added since the last look, or events are
-    /// kept. So neither pile up while nobody asks, at a cost that is constant on average: a look
-    /// ends at what is pending.
+    /// The value of a marker of this account that is recorded again in place, on its timeline;
+    /// `None` where that has failed, or another one has come. `event` is that of the native call.
+    ///
+    /// Fires no waiter, so it does not look at what may be over.
+    #[inline]
+    pub(super) fn record_again(
+        &self,
+        timeline: &Arc<Timeline>,
+        event: Arc<M::Event>,
+    ) -> Option<u64> {
+        let mut state = self.state.lock();
+        if !Arc::ptr_eq(&state.timeline, timeline) || timeline.has_failed() {
+            state.kept.push_back(event);
+            return None;
+        }
+        let value = self.core.count();
+        state.entries.push_back(Entry::Record { value, event });
+        if state.is_full() {
+            self.is_full.store(true, Ordering::Relaxed);
+        }
+        Some(value)
+    }
+
+    /// Whether the next record is to look at what may be over, and not to be one in place.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
+    }
+
+    /// Looks at what may be over if many entries were added since the last look. So they do not
+    /// pile up while nobody asks, at a cost that is constant on average: a look ends at what is
+    /// pending.
     fn look_now_and_then(&self, state: BriefGuard<'_, State<M>>) {
-        let (is_full, keeps) = (state.is_full(), !state.kept.is_empty());
+        let is_full = state.is_full();
         drop(state);
-        if is_full || keeps && self.release_over() {
+        if is_full {
             self.sweep();
         }
     }
@@ -346,20 +378,18 @@ impl<M: Recorded> Account<M> {
     fn sweep(&self) {
         self.settle(u64::MAX);
         let mut state = self.state.lock();
-        state.sweep_at = state.entries.len() + SWEEP_EVERY;
+        state.sweep_at = state.len() + SWEEP_EVERY;
+        self.is_full.store(false, Ordering::Relaxed);
     }
 
-    /// Drops the kept events whose commands are over, up to the first that is pending. Whether
-    /// there was one.
-    #[cold]
-    fn release_over(&self) -> bool {
-        let mut any = false;
+    /// Drops the kept events whose commands are over, up to the first that is pending.
+    fn release_over(&self) {
         loop {
             let Some(front) = self.state.lock().kept.front().cloned() else {
-                return any;
+                return;
             };
             if !front.is_over() {
-                return any;
+                return;
             }
             let mut state = self.state.lock();
             // Another thread may have been here.
@@ -370,7 +400,6 @@ impl<M: Recorded> Account<M> {
             let gone = is_front.then(|| state.kept.pop_front());
             drop(state);
             drop(gone);
-            any = true;
         }
     }
 
@@ -594,9 +623,13 @@ impl<M: Recorded> Wait<M> {
 }
 
 impl<M: Recorded> State<M> {
+    fn len(&self) -> usize {
+        self.entries.len() + self.kept.len()
+    }
+
     /// Whether it is time for a [`sweep`](Account::sweep).
     fn is_full(&self) -> bool {
-        self.entries.len() >= self.sweep_at
+        self.len() >= self.sweep_at
     }
 
     /// Fails the timeline, and gives what goes with it. The events of the entries are kept, but for
@@ -643,11 +676,11 @@ mod loom_tests {
 
     /// What a driver says of an event.
     #[derive(Clone)]
-    struct Says(Arc<crate::sync::AtomicU64>);
+    struct Says(Arc<sync::AtomicU64>);
 
     impl Says {
         fn new(status: u64) -> Says {
-            Says(Arc::new(crate::sync::AtomicU64::new(status)))
+            Says(Arc::new(sync::AtomicU64::new(status)))
         }
 
         fn set(&self, status: u64) {
@@ -855,6 +888,29 @@ mod loom_tests {
             let marker = recording.join().unwrap();
             let is_of_now = Arc::ptr_eq(&marker.point.timeline, &account.timeline());
             assert_eq!(marker.query().is_ok(), is_of_now);
+            assert!(record(&account, &Says::new(COMPLETE)).query().unwrap());
+        });
+    }
+
+    /// Its value would be of another timeline than the marker.
+    #[test]
+    fn a_record_in_place_is_not_made_on_another_timeline() {
+        loom::model(|| {
+            let account = account();
+            let marker = record(&account, &Says::new(COMPLETE));
+            let timeline = marker.point.timeline.clone();
+            let failing = {
+                let account = account.clone();
+                thread::spawn(move || {
+                    account.fail(&Cause::new("x"));
+                    account.start_new_epoch();
+                })
+            };
+            let again = account.record_again(&timeline, Arc::new(Says::new(COMPLETE)));
+            failing.join().unwrap();
+            if let Some(value) = again {
+                assert!(timeline.check(value).is_err(), "it came before the failure");
+            }
             assert!(record(&account, &Says::new(COMPLETE)).query().unwrap());
         });
     }

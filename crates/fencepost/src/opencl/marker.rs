@@ -22,6 +22,7 @@ use crate::{
     clock::Timestamp,
     contract::{MarkerImpl, TimelineKnowledge},
     error::{Error, Result},
+    place::Place,
     sync::spin_until,
     timeline::{Awaited, Point, Reached},
 };
@@ -37,6 +38,20 @@ pub(super) struct ClMarker {
 }
 
 impl ClMarker {
+    /// The marker was recorded again in place, with this native event. It gives the one before.
+    #[inline]
+    pub(super) fn is_now(
+        &mut self,
+        value: u64,
+        event: Arc<ClEvent>,
+        at: Place,
+    ) -> Option<Arc<ClEvent>> {
+        self.point.value = value;
+        self.point.at = at;
+        *self.calls_back.get_mut() = false;
+        self.event.replace(event)
+    }
+
     /// The marker behind a marker of any backend, if it is one of OpenCL.
     pub(super) fn of(marker: &dyn MarkerImpl) -> Option<&ClMarker> {
         (marker as &dyn Any).downcast_ref()

@@ -22,6 +22,7 @@ use crate::{
     error::{Cause, Error, Result},
     host_gate::{GateWait, HostGated, PublishedWait, open_after},
     place::Place,
+    rerecord::{Rerecord, Rerecorded},
     timeline::{Awaited, Point},
 };
 
@@ -240,6 +241,28 @@ impl StreamImpl for ClStream {
                 Ok(marker.ok_or_else(|| self.context.failed(fault))?)
             }
         }
+    }
+
+    /// The driver is called first: it may call back in there, which may use the event, so the
+    /// event's slot is not taken then.
+    fn record_again(&self, event: Rerecord<'_>, at: Place) -> Option<Rerecorded> {
+        if !event.may_begin(&self.core) || self.account.is_full() {
+            return None;
+        }
+        self.context.check_fork().ok()?;
+        let native = self.mark_native().ok()?;
+        let Some((mut marker, lock)) = event.begin::<ClMarker>() else {
+            self.account.keep(native);
+            return None;
+        };
+        drop(lock);
+        let timeline = &marker.point.timeline;
+        let value = self.account.record_again(timeline, native.clone())?;
+        let before = marker.is_now(value, native, at);
+        let recorded = marker.finish();
+        // A call of the driver, if the event is over.
+        drop(before);
+        Some(recorded)
     }
 
     fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
