@@ -2,14 +2,23 @@
 //! finds. Without one, the tests count as skipped.
 #![cfg(target_os = "linux")]
 
+#[allow(dead_code, reason = "the tests with CUDA alone use the rest")]
+#[path = "watch/cuda.rs"]
+mod cuda;
 #[path = "watch/running.rs"]
 mod running;
 #[path = "watch/vulkan.rs"]
 mod vulkan;
 
-use std::{fs::File, path::Path, process::Stdio};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
-use running::{ended, wait_for, with_program};
+use running::{CODE, PROGRAM, STOP, ended, this_program, wait_for, with_program};
 use vulkan::{Gpu, OTHERS, PROGRAMS, Program};
 
 /// No test, but the program that the tests watch: this executable again.
@@ -48,7 +57,7 @@ fn a_vulkan_program_that_is_not_stuck_goes_on_and_its_exit_code_is_passed_throug
     if !has_device("a_vulkan_program_that_is_not_stuck_goes_on") {
         return;
     }
-    for (name, code) in [("ends_well", 0), ("leaves_its_device", 3)] {
+    for (name, code) in [("ends_well", 0), ("leaves_its_device", 3), ("presents", 5)] {
         let folder = tempfile::tempdir().unwrap();
         let (ended, said) = ended(&mut with_program(folder.path(), &["--after", "0.5"], name));
         assert_eq!(ended, Some(code), "{name}: {said}");
@@ -71,6 +80,9 @@ fn validated(program: &Program) -> String {
         .stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
     let told = wait_for(&report, program.told);
+    if program.name == "many_threads" {
+        ask_again_and_again(&mut child);
+    }
     // The others end by themselves.
     if !program.told.is_empty() {
         std::fs::write(folder.path().join("stop"), "").unwrap();
@@ -78,6 +90,18 @@ fn validated(program: &Program) -> String {
     child.wait().unwrap();
     told.unwrap();
     std::fs::read_to_string(&said).unwrap()
+}
+
+/// Has reports made, for which the driver is asked, while the program makes and destroys what it is
+/// asked about.
+fn ask_again_and_again(child: &mut Child) {
+    // Before fencepost handles the signal, it would be ended by it; the program needs longer.
+    std::thread::sleep(Duration::from_millis(200));
+    while child.try_wait().unwrap().is_none() {
+        // SAFETY: the process is our child, which was not waited for
+        unsafe { libc::kill(child.id() as i32, libc::SIGUSR1) };
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
@@ -89,11 +113,92 @@ fn the_validation_layer_is_silent_behind_the_watching() {
     if !vulkan::has_validation() {
         return skip(test, "the validation layer is not installed");
     }
-    let is_valid = |program: &&Program| program.name != "behind_a_binary_semaphore";
+    // The second presents what it has not drawn.
+    let not_valid = ["behind_a_binary_semaphore", "presents"];
+    let is_valid = |program: &&Program| !not_valid.contains(&program.name);
     for program in PROGRAMS.iter().chain(OTHERS).filter(is_valid) {
         let said = validated(program);
         let serious = said.contains("VUID") || said.contains("Validation Error");
         let is_wrong = program.name == "signals_a_lower_value";
         assert_eq!(serious, is_wrong, "{}: {said}", program.name);
+    }
+}
+
+#[test]
+fn queues_are_told_in_json() {
+    if !has_device("queues_are_told_in_json") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("report");
+    let options = [
+        "--after",
+        "0.5",
+        "--json",
+        "--output",
+        file.to_str().unwrap(),
+    ];
+    let mut command = with_program(folder.path(), &options, "host_signal_never_sent");
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let told = wait_for(&file, &["\"kind\":\"report\""]);
+    std::fs::write(folder.path().join("stop"), "").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(CODE));
+    let told = told.unwrap();
+    let report = told
+        .lines()
+        .find(|line| line.contains("\"kind\":\"report\""));
+    let report: serde_json::Value = serde_json::from_str(report.unwrap()).unwrap();
+    let report = &report["message"]["report"];
+    let queue = &report["queues"][0];
+    assert_eq!(queue["queue"], "queue 1 of device 1");
+    assert_eq!(
+        (&queue["pending"], &queue["family"]),
+        (&2.into(), &0.into())
+    );
+    assert_eq!(
+        queue["waits_for"],
+        "batch 1 waits for value 1 of timeline semaphore 1 \"loaded\", which is at 0"
+    );
+    let thread = &report["threads"][0];
+    assert_eq!(thread["call"], "vkWaitSemaphores");
+    assert_eq!(
+        thread["awaits"],
+        "value 1 of timeline semaphore 2 \"done\", which is at 0"
+    );
+}
+
+/// Prints what calls cost with and without the watching, each the least of some runs in turns.
+#[test]
+#[ignore = "measures: run it alone, in release, with --nocapture"]
+fn what_calls_cost() {
+    let mut least: BTreeMap<String, [u64; 2]> = BTreeMap::new();
+    for turn in 0..10 {
+        let folder = tempfile::tempdir().unwrap();
+        let is_watched = turn % 2 == 1;
+        let mut command = match is_watched {
+            true => with_program(folder.path(), &[], "prices"),
+            false => {
+                let [exe, arguments @ ..] = this_program();
+                let mut command = Command::new(exe);
+                command
+                    .args(arguments)
+                    .env(PROGRAM, "prices")
+                    .env(STOP, folder.path().join("stop"));
+                command
+            }
+        };
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        for line in said.lines().filter_map(|line| line.strip_prefix("PRICE ")) {
+            let (name, price) = line.rsplit_once(": ").unwrap();
+            let price: u64 = price.parse().unwrap();
+            let of = least.entry(name.into()).or_insert([u64::MAX; 2]);
+            of[usize::from(is_watched)] = price.min(of[usize::from(is_watched)]);
+        }
+    }
+    assert!(!least.is_empty());
+    for (name, [plain, watched]) in least {
+        let ratio = watched as f64 / plain as f64;
+        println!("| {name} | {plain} | {watched} | {ratio:.2} |");
     }
 }

@@ -1,8 +1,20 @@
 //! Vulkan programs that are stuck, in the ways that people report.
 
-use std::{ffi::CStr, time::Duration};
+use std::{
+    ffi::CStr,
+    path::PathBuf,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
-use ash::{Entry, ext::debug_utils, khr::synchronization2, vk};
+use ash::{
+    Entry,
+    ext::{debug_utils, headless_surface},
+    khr::{surface, swapchain, synchronization2},
+    vk,
+};
+
+use super::cuda::Cuda;
 
 pub(crate) type Program = super::running::Program<Gpu>;
 
@@ -23,15 +35,26 @@ pub(crate) fn has_validation() -> bool {
     })
 }
 
+/// Whether an extension is among those that were found.
+fn has(found: Result<Vec<vk::ExtensionProperties>, vk::Result>, name: &CStr) -> bool {
+    found.is_ok_and(|found| {
+        let mut names = found.iter().map(|of| of.extension_name_as_c_str());
+        names.any(|found| found == Ok(name))
+    })
+}
+
 /// A device with one queue, and what gives objects their names.
 pub(crate) struct Gpu {
-    _entry: Entry,
+    entry: Entry,
     instance: ash::Instance,
     pub(crate) device: ash::Device,
     queue: vk::Queue,
     names: debug_utils::Device,
     /// `vkQueueSubmit2KHR`, where the device has it.
     second: Option<synchronization2::Device>,
+    physical: vk::PhysicalDevice,
+    /// Whether images can be presented to nobody.
+    presents: bool,
 }
 
 impl Gpu {
@@ -44,7 +67,13 @@ impl Gpu {
         // SAFETY: the loader is the system's own
         let entry = unsafe { Entry::load() }.map_err(|error| error.to_string())?;
         let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_2);
-        let extensions = [debug_utils::NAME.as_ptr()];
+        // SAFETY: it has no requirement
+        let found = unsafe { entry.enumerate_instance_extension_properties(None) };
+        let has_surface = has(found, headless_surface::NAME);
+        let mut extensions = vec![debug_utils::NAME.as_ptr()];
+        if has_surface {
+            extensions.extend([surface::NAME.as_ptr(), headless_surface::NAME.as_ptr()]);
+        }
         let info = vk::InstanceCreateInfo::default()
             .application_info(&application)
             .enabled_extension_names(&extensions);
@@ -57,23 +86,22 @@ impl Gpu {
         let physical = *physical.first().ok_or("no device")?;
         // SAFETY: as above
         let found = unsafe { instance.enumerate_device_extension_properties(physical) };
-        let has_second = found.is_ok_and(|found| {
-            let mut names = found.iter().map(|of| of.extension_name_as_c_str());
-            names.any(|name| name == Ok(synchronization2::NAME))
-        });
+        let has_second = has(found.clone(), synchronization2::NAME);
+        let presents = has_surface && has(found, swapchain::NAME);
         let queues = [vk::DeviceQueueCreateInfo::default().queue_priorities(&[1.0])];
         let mut timeline =
             vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
         let mut second =
             vk::PhysicalDeviceSynchronization2Features::default().synchronization2(true);
-        let extensions = [synchronization2::NAME.as_ptr()];
+        let mut extensions = Vec::new();
+        extensions.extend(has_second.then_some(synchronization2::NAME.as_ptr()));
+        extensions.extend(presents.then_some(swapchain::NAME.as_ptr()));
         let mut info = vk::DeviceCreateInfo::default()
             .queue_create_infos(&queues)
+            .enabled_extension_names(&extensions)
             .push_next(&mut timeline);
         if has_second {
-            info = info
-                .enabled_extension_names(&extensions)
-                .push_next(&mut second);
+            info = info.push_next(&mut second);
         }
         // SAFETY: as above
         let device = unsafe { instance.create_device(physical, &info, None) };
@@ -83,7 +111,9 @@ impl Gpu {
         Ok(Gpu {
             names: debug_utils::Device::new(&instance, &device),
             second: has_second.then(|| synchronization2::Device::new(&instance, &device)),
-            _entry: entry,
+            entry,
+            physical,
+            presents,
             instance,
             device,
             queue,
@@ -254,6 +284,95 @@ fn second_submit(gpu: &Gpu) {
     unsafe { second.queue_submit2(gpu.queue, &info, vk::Fence::null()) }.expect("a submit");
 }
 
+/// Images that are presented to nobody.
+struct Images {
+    device: swapchain::Device,
+    chain: vk::SwapchainKHR,
+    count: usize,
+}
+
+impl Images {
+    fn new(gpu: &Gpu) -> Images {
+        let headless = headless_surface::Instance::new(&gpu.entry, &gpu.instance);
+        let info = vk::HeadlessSurfaceCreateInfoEXT::default();
+        // SAFETY: the instance has the extension
+        let surface = unsafe { headless.create_headless_surface(&info, None) };
+        let surface = surface.expect("a surface");
+        let of = surface::Instance::new(&gpu.entry, &gpu.instance);
+        // SAFETY: both are alive
+        let (formats, limits, can) = unsafe {
+            (
+                of.get_physical_device_surface_formats(gpu.physical, surface),
+                of.get_physical_device_surface_capabilities(gpu.physical, surface),
+                of.get_physical_device_surface_support(gpu.physical, 0, surface),
+            )
+        };
+        assert!(can.expect("whether it presents"));
+        let (format, limits) = (formats.expect("formats")[0], limits.expect("limits"));
+        let info = vk::SwapchainCreateInfoKHR::default()
+            .surface(surface)
+            .min_image_count(limits.min_image_count)
+            .image_format(format.format)
+            .image_color_space(format.color_space)
+            .image_extent(vk::Extent2D {
+                width: 64,
+                height: 64,
+            })
+            .image_array_layers(1)
+            .image_usage(vk::ImageUsageFlags::COLOR_ATTACHMENT)
+            .image_sharing_mode(vk::SharingMode::EXCLUSIVE)
+            .pre_transform(limits.current_transform)
+            .composite_alpha(vk::CompositeAlphaFlagsKHR::OPAQUE)
+            .present_mode(vk::PresentModeKHR::FIFO);
+        let device = swapchain::Device::new(&gpu.instance, &gpu.device);
+        // SAFETY: the device has the extension, and the surface is alive
+        let chain = unsafe { device.create_swapchain(&info, None) }.expect("images");
+        // SAFETY: as above
+        let images = unsafe { device.get_swapchain_images(chain) };
+        let count = images.expect("images").len();
+        Images {
+            device,
+            chain,
+            count,
+        }
+    }
+
+    fn acquire(&self, semaphore: vk::Semaphore) -> u32 {
+        let fence = vk::Fence::null();
+        // SAFETY: no other thread uses the images
+        let acquired = unsafe {
+            self.device
+                .acquire_next_image(self.chain, u64::MAX, semaphore, fence)
+        };
+        acquired.expect("an image").0
+    }
+}
+
+fn behind_an_image(gpu: &Gpu) {
+    let (image, loaded) = (gpu.binary(), gpu.timeline(c"loaded"));
+    gpu.name(image, c"image");
+    if gpu.presents {
+        Images::new(gpu).acquire(image);
+        gpu.submit(&[(image, 0), (loaded, 1)], &[], vk::Fence::null());
+    } else {
+        gpu.submit(&[(loaded, 1)], &[], vk::Fence::null());
+    }
+}
+
+/// Holds a stream of CUDA and a queue of Vulkan.
+fn cuda_too(gpu: &Gpu) {
+    let library = std::env::var_os("FENCEPOST_CUDA_LIBRARY").expect("the stand-in's path");
+    let cuda = Cuda::load(&PathBuf::from(library));
+    let (mut context, mut words, mut stream) = (0, std::ptr::null_mut(), 0);
+    cuda.init(0);
+    cuda.retain(&raw mut context, 0);
+    cuda.set_current(context);
+    cuda.allocate_host(&raw mut words, 64, 0);
+    cuda.create_stream(&raw mut stream, 1);
+    cuda.wait_value(stream, words.addr() as u64, 1, 0);
+    value_nobody_signals(gpu);
+}
+
 pub(crate) static PROGRAMS: &[Program] = &[
     Program {
         name: "value_nobody_signals",
@@ -331,8 +450,25 @@ pub(crate) static PROGRAMS: &[Program] = &[
         set: &[],
         // Mesa's driver does not return from the second submit before it knows the signal's batch.
         told: &[
+            "2 batches pending, 2 submitted",
             "batch 1 waits for value 1 of timeline semaphore 1 \"loaded\", which is at 0",
             "has been in vk",
+        ],
+    },
+    Program {
+        name: "behind_an_image",
+        run: behind_an_image,
+        set: &[],
+        told: &["batch 1 waits for value 1 of timeline semaphore 2 \"loaded\", which is at 0"],
+    },
+    Program {
+        name: "cuda_too",
+        run: cuda_too,
+        set: &[],
+        told: &[
+            "stream 1 of cuda:0: 1 piece of work pending",
+            "waits for a value in memory (cuStreamWaitValue)",
+            "batch 1 waits for value 2 of timeline semaphore 1 \"frame\", which is at 0",
         ],
     },
     Program {
@@ -370,6 +506,103 @@ fn leaves_its_device(gpu: &Gpu) {
     std::process::exit(3);
 }
 
+/// Presents images, if that is possible here.
+fn presents(gpu: &Gpu) {
+    if gpu.presents {
+        let images = Images::new(gpu);
+        let (image, fence) = (gpu.binary(), gpu.fence());
+        let drawn: Vec<_> = (0..images.count).map(|_| gpu.binary()).collect();
+        for _ in 0..20 {
+            let index = images.acquire(image);
+            let drawn = drawn[index as usize];
+            gpu.submit(&[(image, 0)], &[(drawn, 0)], fence);
+            let (waits, chains, indices) = ([drawn], [images.chain], [index]);
+            let info = vk::PresentInfoKHR::default()
+                .wait_semaphores(&waits)
+                .swapchains(&chains)
+                .image_indices(&indices);
+            // SAFETY: no other thread uses the queue or the images
+            unsafe { images.device.queue_present(gpu.queue, &info) }.expect("a present");
+            assert!(gpu.wait_for(fence, u64::MAX));
+            // SAFETY: nothing uses the fence
+            unsafe { gpu.device.reset_fences(&[fence]) }.expect("a reset");
+        }
+    }
+    gpu.idle();
+    std::process::exit(5);
+}
+
+/// Makes, uses and destroys semaphores and fences on several threads.
+fn many_threads(gpu: &Gpu) {
+    let alone = Mutex::new(());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for value in 1..=200 {
+                    let (done, fence) = (gpu.timeline(c"done"), gpu.fence());
+                    let submit = || {
+                        let _alone = alone.lock().unwrap();
+                        gpu.submit(&[(done, value)], &[(done, value + 1)], fence);
+                    };
+                    submit();
+                    // Long enough for the watching to ask now and then.
+                    std::thread::sleep(Duration::from_millis(1));
+                    gpu.signal(done, value);
+                    assert!(gpu.wait_for(fence, u64::MAX));
+                    // SAFETY: nothing uses the fence
+                    unsafe { gpu.device.reset_fences(&[fence]) }.expect("a reset");
+                    // SAFETY: what was submitted is complete
+                    unsafe {
+                        gpu.device.destroy_semaphore(done, None);
+                        gpu.device.destroy_fence(fence, None);
+                    }
+                }
+            });
+        }
+    });
+    std::process::exit(6);
+}
+
+/// What calls cost, in nanoseconds: a name and the median of some turns, a line each.
+fn prices(gpu: &Gpu) {
+    const TURNS: usize = 41;
+    const CALLS: u64 = 200;
+
+    let (done, fence) = (gpu.timeline(c"done"), gpu.fence());
+    let mut value = 0;
+    let mut told = |name: &str, call: &mut dyn FnMut(u64)| {
+        let mut turns: Vec<u64> = Vec::new();
+        for _ in 0..TURNS {
+            let begun = Instant::now();
+            for _ in 0..CALLS {
+                value += 1;
+                call(value);
+            }
+            turns.push(begun.elapsed().as_nanos() as u64 / CALLS);
+            gpu.idle();
+        }
+        turns.sort_unstable();
+        println!("PRICE {name}: {}", turns[TURNS / 2]);
+    };
+    told("submit", &mut |_| gpu.submit(&[], &[], vk::Fence::null()));
+    told("submit that signals a value", &mut |value| {
+        gpu.submit(&[], &[(done, value)], vk::Fence::null());
+    });
+    told("submit with a fence, wait, reset", &mut |_| {
+        gpu.submit(&[], &[], fence);
+        assert!(gpu.wait_for(fence, u64::MAX));
+        // SAFETY: nothing uses the fence
+        unsafe { gpu.device.reset_fences(&[fence]) }.expect("a reset");
+    });
+    told("wait for a reached value", &mut |_| gpu.wait(done, 1));
+    told("new semaphore, dropped", &mut |_| {
+        let semaphore = gpu.binary();
+        // SAFETY: nothing uses it
+        unsafe { gpu.device.destroy_semaphore(semaphore, None) };
+    });
+    std::process::exit(0);
+}
+
 /// Not valid: a signal must raise the value.
 fn signals_a_lower_value(gpu: &Gpu) {
     let done = gpu.timeline(c"done");
@@ -383,6 +616,24 @@ pub(crate) static OTHERS: &[Program] = &[
     Program {
         name: "ends_well",
         run: ends_well,
+        set: &[],
+        told: &[],
+    },
+    Program {
+        name: "presents",
+        run: presents,
+        set: &[],
+        told: &[],
+    },
+    Program {
+        name: "many_threads",
+        run: many_threads,
+        set: &[],
+        told: &[],
+    },
+    Program {
+        name: "prices",
+        run: prices,
         set: &[],
         told: &[],
     },

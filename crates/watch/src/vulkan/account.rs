@@ -176,7 +176,8 @@ impl Account {
     }
 
     /// The waits of the first batch up to `position` that has waits that are not known to be over:
-    /// first those that nothing ends, then those for queues that wait themselves.
+    /// first those that nothing ends, then those for queues that wait themselves, and last those
+    /// that may be over.
     pub(crate) fn fronts<'a>(&'a self, queue: &'a Queue, position: u64) -> Vec<Front<'a>> {
         let of = |batch: &'a Batch| -> Vec<Front<'a>> {
             let waits = batch.waits.iter().filter(|wait| self.may_wait(wait));
@@ -193,6 +194,7 @@ impl Account {
         let mut fronts = batches.map(of).find(|fronts| !fronts.is_empty());
         if let Some(fronts) = &mut fronts {
             fronts.sort_by_key(|front| match front.target {
+                None if is_unseen(&front.wait) => 3,
                 None => 0,
                 Some(target) => 2 - i32::from(self.stands(target.queue, target.position)),
             });
@@ -420,6 +422,11 @@ impl Account {
     }
 }
 
+/// Whether nobody can see that the wait is over.
+fn is_unseen(wait: &Wait) -> bool {
+    matches!(wait.until, Until::Signal(Source::Acquire | Source::Unseen))
+}
+
 /// Of several that are waited for, behind the first.
 fn others(count: usize, any: bool) -> String {
     match (count.saturating_sub(1), any) {
@@ -576,6 +583,23 @@ mod tests {
     }
 
     #[test]
+    fn an_image_that_may_be_there_is_told_last() {
+        let mut program = Program::new();
+        let image = program.0.semaphore(1, 3);
+        program.0.will_signal(image, Source::Acquire);
+        program.submit(1, &[(3, 0), (1, 1)], &[]);
+        let account = program.account();
+        let fronts = account.fronts(account.queue(1).unwrap(), 1);
+        let semaphores: Vec<u64> = fronts.iter().map(|front| front.wait.semaphore).collect();
+        assert_eq!(semaphores, [1, 3]);
+        let remark = account.remark(&fronts[1]).unwrap();
+        assert!(remark.contains("vkAcquireNextImageKHR"), "{remark}");
+        // The image alone makes no queue busy.
+        program.0.state.reached(1, 1);
+        assert!(!program.account().is_busy());
+    }
+
+    #[test]
     fn a_batch_that_nothing_tells_of_is_neither_complete_nor_busy() {
         let mut program = Program::new();
         program.submit(1, &[], &[]);
@@ -627,6 +651,22 @@ mod tests {
                 .unwrap()
                 .contains("no signal of that semaphore was submitted")
         );
+    }
+
+    #[test]
+    fn a_submit_that_fails_changes_nothing() {
+        let mut program = Program::new();
+        program.submit(1, &[], &[(3, 0)]);
+        program.submit(2, &[(3, 0)], &[(3, 0)]);
+        program.submit(2, &[(1, 1)], &[]);
+        program.0.take_back(2, 0);
+        assert!(!program.account().is_busy());
+        program.submit(2, &[(3, 0)], &[]);
+        let account = program.account();
+        let queue = account.queue(2).unwrap();
+        assert_eq!(queue.submitted, 1);
+        let wait = queue.pending().next().unwrap().waits[0];
+        assert_eq!(account.signal_of(&wait).map(|target| target.queue), Some(1));
     }
 
     #[test]

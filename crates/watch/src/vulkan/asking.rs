@@ -1,5 +1,7 @@
 //! How far the queues are: what was seen of them, and what the driver says.
 
+use std::sync::atomic::Ordering;
+
 use ash::vk::{self, Handle as _};
 
 use super::{
@@ -15,7 +17,13 @@ pub(crate) fn account(asks: bool) -> Account {
         ask_semaphores();
         ask_fences();
     }
+    let threads: Vec<i32> = crate::seen::threads()
+        .iter()
+        .map(|thread| thread.tid.load(Ordering::Acquire))
+        .collect();
     let mut seen = SEEN.lock();
+    // Of threads that have ended between two waits for the same.
+    seen.state.threads.retain(|tid, _| threads.contains(tid));
     seen.state.settle();
     Account::new(seen.state.clone())
 }

@@ -203,31 +203,54 @@ impl Submits<'_> {
     }
 }
 
-/// Writes down what a successful submit has brought to its queue.
-fn submitted(
+/// Writes down what a call is about to submit: a driver may not return from the call before what it
+/// waits for has come. Returns the queue, and how many batches it had before.
+fn submit(
     device: u64,
     queue: vk::Queue,
-    fence: vk::Fence,
-    is_empty: bool,
+    is_fence_alone: bool,
     batches: impl FnOnce(&mut Submits<'_>),
-) {
+) -> Option<(u64, u64)> {
+    let mut before = None;
     note(|seen| {
         let Some(queue) = seen.queue(queue.as_raw()) else {
             return;
         };
+        before = seen
+            .state
+            .queues
+            .get(&queue)
+            .map(|of| (queue, of.submitted));
         batches(&mut Submits {
             seen,
             device,
             queue,
         });
-        if fence.is_null() {
-            return;
-        }
-        if is_empty {
+        if is_fence_alone {
             seen.submit(queue, Kind::Fence, Vec::new());
         }
-        seen.submit_fence(queue, device, fence.as_raw());
     });
+    before
+}
+
+/// The call has returned: if it has failed, it has submitted nothing. Nobody asks for its fence
+/// before.
+fn submitted(
+    device: u64,
+    before: Option<(u64, u64)>,
+    fence: vk::Fence,
+    result: vk::Result,
+    inside: Inside,
+) {
+    if let Some((queue, before)) = before {
+        note(|seen| match result {
+            vk::Result::SUCCESS if fence.is_null() => {}
+            vk::Result::SUCCESS => seen.submit_fence(queue, device, fence.as_raw()),
+            _ => seen.take_back(queue, before),
+        });
+    }
+    check(device, result);
+    inside.exit(result == vk::Result::SUCCESS);
 }
 
 pub(super) unsafe extern "system" fn queue_submit(
@@ -238,27 +261,24 @@ pub(super) unsafe extern "system" fn queue_submit(
 ) -> vk::Result {
     let (device, next) = next!(queue, queue_submit);
     let inside = Inside::enter(c"vkQueueSubmit");
+    let before = submit(device, queue, count == 0 && !fence.is_null(), |to| {
+        // SAFETY: the caller has passed these structures
+        for info in unsafe { list(infos, count) } {
+            // SAFETY: as above
+            let (waits, signals, (wait_values, signal_values)) = unsafe {
+                (
+                    list(info.p_wait_semaphores, info.wait_semaphore_count),
+                    list(info.p_signal_semaphores, info.signal_semaphore_count),
+                    values(info.p_next),
+                )
+            };
+            let signals = with_values(signals, signal_values);
+            to.batch(Kind::Submit, with_values(waits, wait_values), signals);
+        }
+    });
     // SAFETY: the arguments are the caller's
     let result = unsafe { next(queue, count, infos, fence) };
-    if result == vk::Result::SUCCESS {
-        submitted(device, queue, fence, count == 0, |to| {
-            // SAFETY: the caller has passed these structures
-            for info in unsafe { list(infos, count) } {
-                // SAFETY: as above
-                let (waits, signals, (wait_values, signal_values)) = unsafe {
-                    (
-                        list(info.p_wait_semaphores, info.wait_semaphore_count),
-                        list(info.p_signal_semaphores, info.signal_semaphore_count),
-                        values(info.p_next),
-                    )
-                };
-                let signals = with_values(signals, signal_values);
-                to.batch(Kind::Submit, with_values(waits, wait_values), signals);
-            }
-        });
-    }
-    check(device, result);
-    inside.exit(result == vk::Result::SUCCESS);
+    submitted(device, before, fence, result, inside);
     result
 }
 
@@ -270,30 +290,27 @@ pub(super) unsafe extern "system" fn queue_submit2(
 ) -> vk::Result {
     let (device, next) = next!(queue, queue_submit2);
     let inside = Inside::enter(c"vkQueueSubmit2");
+    let before = submit(device, queue, count == 0 && !fence.is_null(), |to| {
+        // SAFETY: the caller has passed these structures
+        for info in unsafe { list(infos, count) } {
+            // SAFETY: as above
+            let (waits, signals) = unsafe {
+                (
+                    list(info.p_wait_semaphore_infos, info.wait_semaphore_info_count),
+                    list(
+                        info.p_signal_semaphore_infos,
+                        info.signal_semaphore_info_count,
+                    ),
+                )
+            };
+            let of = |info: &vk::SemaphoreSubmitInfo<'_>| (info.semaphore.as_raw(), info.value);
+            let signals = signals.iter().map(of);
+            to.batch(Kind::Submit, waits.iter().map(of), signals);
+        }
+    });
     // SAFETY: the arguments are the caller's
     let result = unsafe { next(queue, count, infos, fence) };
-    if result == vk::Result::SUCCESS {
-        submitted(device, queue, fence, count == 0, |to| {
-            // SAFETY: the caller has passed these structures
-            for info in unsafe { list(infos, count) } {
-                // SAFETY: as above
-                let (waits, signals) = unsafe {
-                    (
-                        list(info.p_wait_semaphore_infos, info.wait_semaphore_info_count),
-                        list(
-                            info.p_signal_semaphore_infos,
-                            info.signal_semaphore_info_count,
-                        ),
-                    )
-                };
-                let of = |info: &vk::SemaphoreSubmitInfo<'_>| (info.semaphore.as_raw(), info.value);
-                let signals = signals.iter().map(of);
-                to.batch(Kind::Submit, waits.iter().map(of), signals);
-            }
-        });
-    }
-    check(device, result);
-    inside.exit(result == vk::Result::SUCCESS);
+    submitted(device, before, fence, result, inside);
     result
 }
 
@@ -305,28 +322,25 @@ pub(super) unsafe extern "system" fn queue_bind_sparse(
 ) -> vk::Result {
     let (device, next) = next!(queue, queue_bind_sparse);
     let inside = Inside::enter(c"vkQueueBindSparse");
+    let before = submit(device, queue, count == 0 && !fence.is_null(), |to| {
+        // SAFETY: the caller has passed these structures
+        for info in unsafe { list(infos, count) } {
+            // SAFETY: as above
+            let (waits, signals, (wait_values, signal_values)) = unsafe {
+                (
+                    list(info.p_wait_semaphores, info.wait_semaphore_count),
+                    list(info.p_signal_semaphores, info.signal_semaphore_count),
+                    values(info.p_next),
+                )
+            };
+            let signals = with_values(signals, signal_values);
+            let waits = with_values(waits, wait_values);
+            to.batch(Kind::SparseBinding, waits, signals);
+        }
+    });
     // SAFETY: the arguments are the caller's
     let result = unsafe { next(queue, count, infos, fence) };
-    if result == vk::Result::SUCCESS {
-        submitted(device, queue, fence, count == 0, |to| {
-            // SAFETY: the caller has passed these structures
-            for info in unsafe { list(infos, count) } {
-                // SAFETY: as above
-                let (waits, signals, (wait_values, signal_values)) = unsafe {
-                    (
-                        list(info.p_wait_semaphores, info.wait_semaphore_count),
-                        list(info.p_signal_semaphores, info.signal_semaphore_count),
-                        values(info.p_next),
-                    )
-                };
-                let signals = with_values(signals, signal_values);
-                let waits = with_values(waits, wait_values);
-                to.batch(Kind::SparseBinding, waits, signals);
-            }
-        });
-    }
-    check(device, result);
-    inside.exit(result == vk::Result::SUCCESS);
+    submitted(device, before, fence, result, inside);
     result
 }
 

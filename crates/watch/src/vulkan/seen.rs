@@ -471,6 +471,37 @@ impl Seen {
         }
     }
 
+    /// A submit to a queue that had `before` batches has failed: it has changed nothing.
+    pub(crate) fn take_back(&mut self, queue: u64, before: u64) {
+        let state = &mut self.state;
+        let Some(of) = state.queues.get_mut(&queue) else {
+            return;
+        };
+        let mut waits = Vec::new();
+        let kept = of.batches.partition_point(|batch| batch.position <= before);
+        for batch in of.batches.drain(kept..) {
+            waits.extend(batch.waits);
+        }
+        of.submitted = before;
+        of.complete = of.complete.min(before);
+        for semaphore in state.semaphores.values_mut() {
+            if let Source::Batch {
+                queue: by,
+                position,
+            } = semaphore.signal
+                && by == queue
+                && position > before
+            {
+                semaphore.signal = Source::Nothing;
+            }
+        }
+        for wait in waits {
+            if let Until::Signal(source) = wait.until {
+                self.will_signal(Some(wait.semaphore), source);
+            }
+        }
+    }
+
     /// What was submitted to the queue last signals a fence.
     pub(crate) fn submit_fence(&mut self, queue: u64, device: u64, handle: u64) {
         let position = self.state.queues.get(&queue).map(|queue| queue.submitted);
