@@ -11,7 +11,7 @@
 use std::{
     any::Any,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU16, Ordering},
     },
 };
@@ -21,6 +21,7 @@ use fencepost::{
     bindings::{self, Cancel},
 };
 use pyo3::{exceptions::PyTimeoutError, ffi, prelude::*};
+use spin::once::Once;
 
 use crate::{
     error::to_py,
@@ -51,7 +52,8 @@ impl Pending<'_> {
 #[derive(Debug, Default)]
 pub(crate) struct Core {
     pub(crate) flags: Flags,
-    event: OnceLock<Event>,
+    /// Most events live for one record, and std's `OnceLock` takes 100 instructions to make one.
+    event: Once<Event>,
     exposure: Exposure,
     name: Mutex<Option<String>>,
     /// Whether `name` was ever set.
@@ -74,7 +76,7 @@ impl Core {
     pub(crate) fn on(device: &Device, flags: Flags) -> Core {
         Core {
             flags,
-            event: OnceLock::from(new_event(device, flags)),
+            event: Once::initialized(new_event(device, flags)),
             ..Core::default()
         }
     }
@@ -139,7 +141,7 @@ impl Core {
 
     /// The library's event, made on `device` if there is none yet.
     fn event_on(&self, device: &Device) -> &Event {
-        let event = self.event.get_or_init(|| new_event(device, self.flags));
+        let event = self.event.call_once(|| new_event(device, self.flags));
         // Read after the event is there: a name that is set meanwhile reaches it here or there.
         let name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
         if name.is_some() {
@@ -154,7 +156,7 @@ impl Core {
     fn event_with_gil(&self, _py: Python<'_>, device: &Device) -> &Event {
         match cfg!(Py_GIL_DISABLED) || self.was_named.load(Ordering::Relaxed) {
             true => self.event_on(device),
-            false => self.event.get_or_init(|| new_event(device, self.flags)),
+            false => self.event.call_once(|| new_event(device, self.flags)),
         }
     }
 

@@ -917,3 +917,15 @@ async def waits(event):
 {AWAITS[part]}
 """,
     )
+
+
+@pytest.mark.parametrize("when", ["before the first record", "behind it"])
+def test_a_name_is_told_whenever_it_was_given(cuda, host, when):
+    event = Event()
+    if when == "before the first record":
+        event.name = "loaded"
+    event.record(cuda.stream())
+    if when == "behind it":
+        event.name = "loaded"
+    with pytest.raises(RuntimeError, match='event "loaded" of cuda:0'):
+        event.record(host.stream())
