@@ -70,7 +70,13 @@
 #![allow(unsafe_code)]
 // The host records nothing again, and Metal makes a marker for each record.
 #![cfg_attr(
-    not(any(feature = "cuda", feature = "opencl", feature = "vulkan", loom)),
+    not(any(
+        feature = "cuda",
+        feature = "opencl",
+        feature = "vulkan",
+        feature = "wgpu30",
+        loom
+    )),
     allow(dead_code)
 )]
 

@@ -15,6 +15,7 @@ use crate::{
 };
 use bare::{Queries, Work};
 
+#[allow(unsafe_code)]
 mod bare;
 
 pub(super) const MEASURES: &[Measure] = &[
@@ -60,7 +61,22 @@ impl Bench {
             Ok(())
         });
         let base = ("empty submit by hand", Some(1.1));
-        self.compare_settled("record", base, &|| sides.settle(), ours, bare)
+        let settle = || sides.settle();
+        #[cfg(not(target_vendor = "apple"))]
+        if let Some(mut signalled) = bare::Signalled::new(sides.bare)? {
+            let floor: Side<'_> = Box::new(|n| {
+                (0..n).for_each(|_| signalled.submit());
+                Ok(())
+            });
+            let how = self.how(301, 32, None);
+            let [ours, bare, floor] = in_settled_turns(how, &settle, [ours, bare, floor])?;
+            let bases = [
+                (&bare, base),
+                (&floor, ("signal added and looked for", None)),
+            ];
+            return Ok(row("record", how, &ours, bases));
+        }
+        self.compare_settled("record", base, &settle, ours, bare)
     }
 
     fn wgpu_record_timed(&self) -> Result<Row, Stop> {

@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     gpu::Gpu,
+    queue::SharedQueue,
     signal::Signal,
     staging::{Refused, Staging},
     time::MarkTime,
@@ -17,10 +18,10 @@ use super::{
 #[cfg(not(target_vendor = "apple"))]
 use super::{vulkan::Fault, watcher::Due};
 use crate::{
-    epochs::{Counter, Epoch},
+    epochs::{Counter, Epoch, ValueAllocator},
     error::{Cause, Result},
     panics::contain,
-    sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock, park},
+    sync::{AtomicBool, Mutex, Ordering, lock, park},
     watcher::{Watched, pause_after},
 };
 
@@ -28,8 +29,6 @@ pub(crate) struct Native {
     pub(super) gpu: Arc<Gpu>,
     pub(super) signal: Signal,
     staging: Staging,
-    /// The last value that a submit is known to have taken.
-    submitted: AtomicU64,
     /// The value that is missing though the queue is empty, and since when it was seen so.
     missing: Mutex<Option<(u64, Instant)>>,
 }
@@ -47,41 +46,50 @@ impl Native {
             gpu: gpu.clone(),
             signal,
             staging: Staging::new(),
-            submitted: AtomicU64::new(0),
             missing: Mutex::new(None),
         })
     }
 
-    /// Stages a value. Called under the stream's submit lock, so that values grow.
-    pub(super) fn stage(&self, queue: &wgpu::Queue, native: u64) {
-        self.staging
-            .stage(native, || self.signal.stage(queue, native));
+    /// Whether the next submit raises the counter, so that a value that was handed out is on its
+    /// way whoever submits.
+    pub(super) fn rides_along(&self) -> bool {
+        !matches!(self.signal, Signal::Told(_))
+    }
+
+    /// Stages a value. Call it under the submit lock of the stream's `values`, so that they grow.
+    pub(super) fn stage(&self, queue: &SharedQueue, native: u64) {
+        let add = || {
+            if let Some(hal) = queue.hal() {
+                self.signal.stage(hal, native);
+            }
+        };
+        self.staging.stage(native, || self.withdraw(queue), add);
+    }
+
+    fn withdraw(&self, queue: &SharedQueue) -> bool {
+        queue.hal().is_some_and(|hal| self.signal.withdraw(hal))
     }
 
     /// Submits what carries a staged value. Call it without any lock.
     pub(super) fn submit(
         &self,
-        queue: &wgpu::Queue,
+        queue: &SharedQueue,
         native: u64,
         work: Option<wgpu::CommandBuffer>,
+        values: &ValueAllocator,
     ) -> Result<(), Refused> {
         contain(|| {
-            queue.submit(work);
+            queue.raw.submit(work);
         });
         if let Signal::Told(told) = &self.signal {
             if self.is_refusing() {
                 return Err(Refused(native));
             }
             let tell = told.tell(native);
-            contain(|| queue.on_submitted_work_done(move || drop(tell)));
-        } else {
-            let withdraw = || self.signal.withdraw(queue);
-            if !self.staging.look_back(native, withdraw)? {
-                return Ok(());
-            }
+            contain(|| queue.raw.on_submitted_work_done(move || drop(tell)));
         }
-        self.submitted.fetch_max(native, Ordering::AcqRel);
-        Ok(())
+        let _submits = values.lock_submits();
+        self.staging.look_back(native, || self.withdraw(queue))
     }
 
     /// Whether wgpu takes no submits any more: then to map a buffer fails at once. A wait for the
@@ -123,7 +131,7 @@ impl Native {
 
     /// The last value that a submit is known to have taken.
     fn submitted(&self) -> u64 {
-        self.submitted.load(Ordering::Acquire)
+        self.staging.taken()
     }
 
     /// What to sleep for until the counter has reached `value`.
@@ -352,7 +360,8 @@ mod tests {
         let native = Native::new(&gpu, gpu.signal().unwrap());
         native.look_for_a_lost_signal_after(Duration::ZERO).unwrap();
         // As after a submit that took the signal, and failed in the driver.
-        native.submitted.store(1, Ordering::Release);
+        native.staging.stage(1, || false, || ());
+        native.staging.look_back(1, || false).unwrap();
         native.look_for_a_lost_signal().unwrap();
         assert!(gpu.lost().is_none(), "it may come yet");
         let lost = native.look_for_a_lost_signal_after(Duration::ZERO);

@@ -1,8 +1,10 @@
 //! Shared events that wgpu's submits signal.
 
+use std::ops::Deref;
+
 use objc2::{rc::Retained, runtime::ProtocolObject};
 use objc2_metal::{MTLDevice as _, MTLSharedEvent};
-use wgpu::hal::api::Metal;
+use wgpu::hal::{api::Metal, metal as hal};
 
 /// Whether the two are one queue. Where they are not Metal's, nothing but wgpu can tell.
 pub(super) fn is_one(one: &wgpu::Queue, two: &wgpu::Queue) -> bool {
@@ -12,6 +14,18 @@ pub(super) fn is_one(one: &wgpu::Queue, two: &wgpu::Queue) -> bool {
         [Some(one), Some(two)] => std::ptr::eq(one.as_raw(), two.as_raw()),
         [None, None] => one == two,
         _ => false,
+    }
+}
+
+/// A queue as wgpu-hal has it, which lives as long as this.
+pub(super) struct HalQueue(Box<dyn Deref<Target = hal::Queue> + Send + Sync>);
+
+impl HalQueue {
+    /// `None` for a queue of another API.
+    pub(super) fn of(queue: &wgpu::Queue) -> Option<HalQueue> {
+        // SAFETY: nothing is destroyed through it.
+        let hal = unsafe { queue.as_hal::<Metal>() }?;
+        Some(HalQueue(Box::new(hal)))
     }
 }
 
@@ -31,20 +45,12 @@ impl Event {
         self.0.signaledValue()
     }
 
-    pub(super) fn stage(&self, queue: &wgpu::Queue, value: u64) -> bool {
-        // SAFETY: nothing is destroyed through it.
-        let Some(queue) = (unsafe { queue.as_hal::<Metal>() }) else {
-            return false;
-        };
-        let replaced = queue.remove_signal_event(&self.0);
-        queue.add_signal_event(self.0.clone(), value);
-        replaced
+    pub(super) fn stage(&self, queue: &HalQueue, value: u64) {
+        queue.0.add_signal_event(self.0.clone(), value);
     }
 
-    pub(super) fn withdraw(&self, queue: &wgpu::Queue) -> bool {
-        // SAFETY: nothing is destroyed through it.
-        let queue = unsafe { queue.as_hal::<Metal>() };
-        queue.is_some_and(|queue| queue.remove_signal_event(&self.0))
+    pub(super) fn withdraw(&self, queue: &HalQueue) -> bool {
+        queue.0.remove_signal_event(&self.0)
     }
 }
 

@@ -5,9 +5,11 @@ use std::{
     sync::Arc,
 };
 
-#[cfg(not(target_vendor = "apple"))]
-use super::watcher::Due;
+#[cfg(target_vendor = "apple")]
+use super::metal::HalQueue;
 use super::{exit, gpu::Gpu, watcher::Watch};
+#[cfg(not(target_vendor = "apple"))]
+use super::{vulkan::HalQueue, watcher::Due};
 use crate::{
     panics::contain,
     sync::{Mutex, lock},
@@ -16,15 +18,22 @@ use crate::{
 
 pub(super) struct SharedQueue {
     pub(super) raw: ManuallyDrop<wgpu::Queue>,
+    hal: ManuallyDrop<Option<HalQueue>>,
     gpu: Arc<Gpu>,
 }
 
 impl SharedQueue {
     pub(super) fn new(gpu: &Arc<Gpu>, raw: wgpu::Queue) -> Arc<SharedQueue> {
         Arc::new(SharedQueue {
+            hal: ManuallyDrop::new(HalQueue::of(&raw)),
             raw: ManuallyDrop::new(raw),
             gpu: gpu.clone(),
         })
+    }
+
+    /// The queue as wgpu-hal has it, on Vulkan and Metal.
+    pub(super) fn hal(&self) -> Option<&HalQueue> {
+        self.hal.as_ref()
     }
 }
 
@@ -37,11 +46,13 @@ impl Drop for SharedQueue {
         }
         // SAFETY: dropped once, here, and not used after.
         let raw = unsafe { ManuallyDrop::take(&mut self.raw) };
+        // SAFETY: as above.
+        let hal = unsafe { ManuallyDrop::take(&mut self.hal) };
         exit::will_be_destroyed();
         // If no thread can be started, it lives until the process ends.
         let _ = self.gpu.watch(LastQueue {
             gpu: self.gpu.clone(),
-            queue: Mutex::new(Some(raw)),
+            queue: Mutex::new(Some((raw, hal))),
         });
     }
 }
@@ -49,7 +60,7 @@ impl Drop for SharedQueue {
 /// A queue that no stream uses any more, to be dropped where a wait does no harm.
 struct LastQueue {
     gpu: Arc<Gpu>,
-    queue: Mutex<Option<wgpu::Queue>>,
+    queue: Mutex<Option<(wgpu::Queue, Option<HalQueue>)>>,
 }
 
 impl Watched for LastQueue {

@@ -8,13 +8,17 @@
 
 use std::sync::Arc;
 
+#[cfg(target_vendor = "apple")]
+use super::metal::{self as native, HalQueue};
+#[cfg(not(target_vendor = "apple"))]
+use super::vulkan::{self as native, HalQueue};
 use crate::sync::{AtomicU64, Ordering};
 
 pub(super) enum Signal {
     #[cfg(not(target_vendor = "apple"))]
-    Semaphore(super::vulkan::Timeline),
+    Semaphore(native::Timeline),
     #[cfg(target_vendor = "apple")]
-    Event(super::metal::Event),
+    Event(native::Event),
     Told(Arc<Told>),
 }
 
@@ -59,20 +63,20 @@ impl Drop for Tell {
 }
 
 impl Signal {
-    /// Has the next submit of `queue`, whoever makes it, raise the counter to `value`, in place of
-    /// an earlier value that no submit has taken. `true` where there was one.
-    pub(super) fn stage(&self, queue: &wgpu::Queue, value: u64) -> bool {
+    /// Has the next submit of `queue`, whoever makes it, raise the counter to `value`. Nothing else
+    /// of this counter is staged.
+    pub(super) fn stage(&self, queue: &HalQueue, value: u64) {
         match self {
             #[cfg(not(target_vendor = "apple"))]
             Signal::Semaphore(semaphore) => semaphore.stage(queue, value),
             #[cfg(target_vendor = "apple")]
             Signal::Event(event) => event.stage(queue, value),
-            Signal::Told(_) => false,
+            Signal::Told(_) => {}
         }
     }
 
     /// Takes back what is staged. `true` where no submit has taken it.
-    pub(super) fn withdraw(&self, queue: &wgpu::Queue) -> bool {
+    pub(super) fn withdraw(&self, queue: &HalQueue) -> bool {
         match self {
             #[cfg(not(target_vendor = "apple"))]
             Signal::Semaphore(semaphore) => semaphore.withdraw(queue),

@@ -8,23 +8,27 @@
 //! 1. *Stage*, under the stream's submit lock: a value is handed out, and the next submit is to
 //!    raise the counter to it, in place of an earlier value that no submit has taken.
 //! 2. *Submit*, under no lock: wgpu calls callbacks of the user's here, and these may record.
-//! 3. *Look back*: if this value is the last one staged, and no submit has taken it, wgpu refused
-//!    the submit.
+//! 3. *Look back*, under the submit lock again: if this value is the last one staged, and no submit
+//!    has taken it, wgpu refused the submit.
 //!
 //! *Invariant: at most one value is staged, the highest, and each value that it stands for (`first`
 //! to `last`) was handed out before.* A submit that takes it comes after everything that was
 //! submitted before those values were handed out, whoever made it, so a marker is never complete
 //! too early. Who staged the last value looks back last; so a refused value is always found. A
 //! value that was replaced is on the queue only once who replaced it has submitted.
+//!
+//! Where `taken` is `last`, nothing is staged. The three are written under the submit lock only, so
+//! they need no atomic read-modify-write.
 
-use crate::sync::{Mutex, lock};
+use crate::sync::{AtomicU64, Ordering};
 
-pub(super) struct Staging(Mutex<Staged>);
-
-/// The values that are staged for the next submit, or that the last one took.
-struct Staged {
-    first: u64,
-    last: u64,
+pub(super) struct Staging {
+    /// The first of the values that are staged for the next submit, or that the last one took.
+    first: AtomicU64,
+    /// The last value that was staged.
+    last: AtomicU64,
+    /// The last value that a submit is known to have taken.
+    taken: AtomicU64,
 }
 
 /// Submits of all values from this one on were refused.
@@ -33,33 +37,45 @@ pub(super) struct Refused(pub(super) u64);
 
 impl Staging {
     pub(super) fn new() -> Staging {
-        Staging(Mutex::new(Staged { first: 0, last: 0 }))
-    }
-
-    /// Stages `value`, higher than all before. `replace` puts it in place of the value that no
-    /// submit has taken, and is `true` where there was such a value.
-    pub(super) fn stage(&self, value: u64, replace: impl FnOnce() -> bool) {
-        let mut staged = lock(&self.0);
-        if !replace() {
-            staged.first = value;
+        Staging {
+            first: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
         }
-        staged.last = value;
     }
 
-    /// After the submit of `value`. `withdraw` takes back what no submit has taken, and is `true`
-    /// where there was something. Gives whether it is known that a submit has taken `value`; if
-    /// not, another thread that has staged a higher one is about to submit.
+    /// The last value that a submit is known to have taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Acquire)
+    }
+
+    /// Stages `value`, higher than all before, by `add`. `withdraw` takes back what no submit has
+    /// taken, and is `true` where there was something. Call it under the submit lock.
+    pub(super) fn stage(&self, value: u64, withdraw: impl FnOnce() -> bool, add: impl FnOnce()) {
+        let is_staged = self.taken() != self.last.load(Ordering::Relaxed) && withdraw();
+        if !is_staged {
+            self.first.store(value, Ordering::Relaxed);
+        }
+        self.last.store(value, Ordering::Relaxed);
+        add();
+    }
+
+    /// After the submit of `value`. If another thread has staged a higher one, that one is about to
+    /// submit, and looks back. `withdraw` is as for [`stage`](Staging::stage). Call it under the
+    /// submit lock.
     pub(super) fn look_back(
         &self,
         value: u64,
         withdraw: impl FnOnce() -> bool,
-    ) -> Result<bool, Refused> {
-        let staged = lock(&self.0);
-        let is_last = staged.last == value;
-        match is_last && withdraw() {
-            true => Err(Refused(staged.first)),
-            false => Ok(is_last),
+    ) -> Result<(), Refused> {
+        if self.last.load(Ordering::Relaxed) != value {
+            return Ok(());
         }
+        if withdraw() {
+            return Err(Refused(self.first.load(Ordering::Relaxed)));
+        }
+        self.taken.store(value, Ordering::Release);
+        Ok(())
     }
 }
 
@@ -68,12 +84,13 @@ mod loom_tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::sync::{AtomicU64, Ordering, thread};
+    use crate::sync::{Mutex, lock, thread};
 
     /// A queue that raises a counter to the staged value.
     struct Queue {
         rides: Mutex<Option<u64>>,
         counter: AtomicU64,
+        /// The submit lock, and the last value that was handed out.
         values: Mutex<u64>,
         staging: Staging,
     }
@@ -96,29 +113,34 @@ mod loom_tests {
             }
         }
 
-        /// As wgpu's queue: the value before is removed, then the new one is added.
+        fn withdraw(&self) -> bool {
+            lock(&self.rides).take().is_some()
+        }
+
+        fn add(&self, value: u64) {
+            let before = lock(&self.rides).replace(value);
+            assert_eq!(before, None, "at most one value is staged");
+        }
+
         fn stage(&self) -> u64 {
             let mut last = lock(&self.values);
             *last += 1;
             let value = *last;
-            self.staging.stage(value, || {
-                let before = lock(&self.rides).take();
-                *lock(&self.rides) = Some(value);
-                before.is_some()
-            });
+            let (withdraw, add) = (|| self.withdraw(), || self.add(value));
+            self.staging.stage(value, withdraw, add);
             value
         }
 
-        fn record(&self, refuses: bool) -> Result<bool, Refused> {
+        fn record(&self, refuses: bool) -> Result<(), Refused> {
             let value = self.stage();
             if !refuses {
                 self.submit();
             }
-            let withdraw = || lock(&self.rides).take().is_some();
-            let looked = self.staging.look_back(value, withdraw);
-            if let Ok(true) = looked {
-                assert!(self.counter.load(Ordering::Acquire) >= value);
-            }
+            let values = lock(&self.values);
+            let looked = self.staging.look_back(value, || self.withdraw());
+            drop(values);
+            let taken = self.staging.taken();
+            assert!(self.counter.load(Ordering::Acquire) >= taken);
             looked
         }
     }

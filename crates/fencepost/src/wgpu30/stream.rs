@@ -17,6 +17,7 @@ use crate::{
     error::{Cause, Error, Result},
     host_gate::{failed_wait, foreign_wait},
     place::Place,
+    rerecord::{Rerecord, Rerecorded},
     timeline::{Awaited, Reached},
 };
 #[cfg(all(feature = "vulkan", not(target_vendor = "apple")))]
@@ -60,24 +61,33 @@ impl WgpuStream {
 
     /// Stages a value. Called under the submit lock.
     fn stage(&self, native: u64) {
-        self.native.stage(&self.queue.raw, native);
+        self.native.stage(&self.queue, native);
     }
 
-    /// Submits what carries the staged value `native` of `epoch`. Where wgpu refuses that, the
-    /// epoch fails behind the last value that it took, and this is `false`. Call it without any
-    /// lock.
-    fn submit(&self, epoch: &Arc<Epoch>, native: u64, work: Option<wgpu::CommandBuffer>) -> bool {
-        let Err(Refused(first)) = self.native.submit(&self.queue.raw, native, work) else {
-            return true;
-        };
+    /// Submits what carries the staged value `native`. Where wgpu refuses that, the stream fails
+    /// behind the last value that it took, and this is `false`. Call it without any lock.
+    fn submit(&self, native: u64, work: Option<wgpu::CommandBuffer>) -> bool {
+        let values = &self.values;
+        match self.native.submit(&self.queue, native, work, values) {
+            Ok(()) => true,
+            Err(refused) => {
+                self.refused(refused);
+                false
+            }
+        }
+    }
+
+    #[cold]
+    fn refused(&self, Refused(first): Refused) {
         let cause = self.gpu.refused();
+        // Another one than that of the value only if that has failed already.
+        let epoch = self.values.current_epoch();
         epoch.begin_may_fail();
         epoch.fail_after(epoch.before(first), &cause);
         if let Ok(counter) = self.native.read() {
             epoch.settle(counter);
         }
         self.gpu.look_again();
-        false
     }
 
     /// Submits work of a test's; `false` behind a failure, where nothing is submitted.
@@ -110,14 +120,13 @@ impl WgpuStream {
     /// submitted so far is complete.
     pub(crate) fn fail_from_here(&self, cause: &Cause) {
         let mut staged = None;
-        let epoch = self.values.current_epoch();
         self.values.fail_from_here(cause, |native| {
             self.stage(native);
             staged = Some(native);
             Ok::<(), ()>(())
         });
         if let Some(native) = staged {
-            self.submit(&epoch, native, None);
+            self.submit(native, None);
         }
     }
 
@@ -212,8 +221,8 @@ impl WgpuStream {
         let expected = found
             .epoch
             .add_dependent(value, &open.epoch, open.last, text);
-        if let Expected::Completes(native) = expected {
-            super::vulkan::stage_wait(&self.queue.raw, found.semaphore, native);
+        if let (Expected::Completes(native), Some(hal)) = (&expected, self.queue.hal()) {
+            super::vulkan::stage_wait(hal, found.semaphore, *native);
         }
         self.core.waits_on_device(marker.point());
         drop(open);
@@ -259,7 +268,7 @@ impl StreamImpl for WgpuStream {
             Ok::<_, Error>(time)
         })?;
         if place.submitted.is_some() {
-            let is_taken = self.submit(&place.epoch, place.epoch.native(place.value), work);
+            let is_taken = self.submit(place.epoch.native(place.value), work);
             // On a device that wgpu has lost the buffer may be invalid: to map that is an error.
             if let Some(reading) = reading.filter(|_| is_taken) {
                 reading.submitted();
@@ -269,7 +278,26 @@ impl StreamImpl for WgpuStream {
         Ok(Arc::new(marker))
     }
 
-    // Nothing is recorded in place: a submit calls the user's callbacks, which may ask the event.
+    // A submit calls callbacks of the user's, which may ask the event. So its slot is free again
+    // before the submit: whoever makes the next one, that carries the value.
+    fn record_again(&self, event: Rerecord<'_>, at: Place) -> Option<Rerecorded> {
+        self.gpu.core.check_fork().ok()?;
+        if !self.native.rides_along() {
+            return None;
+        }
+        let (mut marker, lock) = event.begin::<WgpuMarker>()?;
+        drop(lock);
+        if !Arc::ptr_eq(&marker.counter, &self.native) || marker.point().timing {
+            return None;
+        }
+        let next = self.values.next_on(&marker.epoch)?;
+        let native = next.native();
+        self.stage(native);
+        marker.is_now(next.submitted(), None, at);
+        let recorded = marker.finish();
+        self.submit(native, None);
+        Some(recorded)
+    }
 
     fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
         self.wait_for(marker, || {

@@ -1,6 +1,7 @@
 //! Timeline semaphores that wgpu's submits signal.
 
 use std::{
+    ops::Deref,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -162,6 +163,18 @@ pub(super) fn is_one(one: &wgpu::Queue, two: &wgpu::Queue) -> bool {
     }
 }
 
+/// A queue as wgpu-hal has it, which lives as long as this. To ask wgpu for it takes 20 ns.
+pub(super) struct HalQueue(Box<dyn Deref<Target = hal::Queue> + Send + Sync>);
+
+impl HalQueue {
+    /// `None` for a queue of another API.
+    pub(super) fn of(queue: &wgpu::Queue) -> Option<HalQueue> {
+        // SAFETY: nothing is destroyed through it.
+        let hal = unsafe { queue.as_hal::<Vulkan>() }?;
+        Some(HalQueue(Box::new(hal)))
+    }
+}
+
 /// A timeline semaphore of ours. Its owner calls [`destroy`](Timeline::destroy).
 pub(super) struct Timeline {
     table: Arc<Table>,
@@ -201,20 +214,13 @@ impl Timeline {
         let _ = unsafe { self.table.device.signal_semaphore(&info) };
     }
 
-    pub(super) fn stage(&self, queue: &wgpu::Queue, value: u64) -> bool {
-        // SAFETY: the semaphore is alive until what signals it is complete (`counter.rs`).
-        let Some(queue) = (unsafe { queue.as_hal::<Vulkan>() }) else {
-            return false;
-        };
-        let replaced = queue.remove_signal_semaphore(self.raw);
-        queue.add_signal_semaphore(self.raw, Some(value));
-        replaced
+    /// The semaphore must be alive until what signals it is complete (`counter.rs`).
+    pub(super) fn stage(&self, queue: &HalQueue, value: u64) {
+        queue.0.add_signal_semaphore(self.raw, Some(value));
     }
 
-    pub(super) fn withdraw(&self, queue: &wgpu::Queue) -> bool {
-        // SAFETY: nothing is destroyed through it.
-        let queue = unsafe { queue.as_hal::<Vulkan>() };
-        queue.is_some_and(|queue| queue.remove_signal_semaphore(self.raw))
+    pub(super) fn withdraw(&self, queue: &HalQueue) -> bool {
+        queue.0.remove_signal_semaphore(self.raw)
     }
 
     /// Destroys it. Called once, when nothing that uses it is pending.
@@ -227,10 +233,7 @@ impl Timeline {
 /// Has the next submit of `queue`, whoever makes it, wait for a timeline semaphore of its device.
 /// The caller keeps that alive until the submit is complete.
 #[cfg(feature = "vulkan")]
-pub(super) fn stage_wait(queue: &wgpu::Queue, semaphore: vk::Semaphore, value: u64) {
-    // SAFETY: nothing is destroyed through it.
-    if let Some(queue) = unsafe { queue.as_hal::<Vulkan>() } {
-        let stages = vk::PipelineStageFlags::ALL_COMMANDS;
-        queue.add_wait_semaphore(semaphore, Some(value), stages);
-    }
+pub(super) fn stage_wait(queue: &HalQueue, semaphore: vk::Semaphore, value: u64) {
+    let stages = vk::PipelineStageFlags::ALL_COMMANDS;
+    queue.0.add_wait_semaphore(semaphore, Some(value), stages);
 }

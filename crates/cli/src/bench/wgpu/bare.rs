@@ -1,5 +1,7 @@
 //! The same by hand, as a program writes it that has wgpu alone.
 
+#[cfg(not(target_vendor = "apple"))]
+use std::ops::Deref;
 use std::{
     hint::black_box,
     sync::{
@@ -12,6 +14,8 @@ use std::{
 use fencepost::wgpu30::wgpu::{
     self, Buffer, BufferUsages, CommandBuffer, CommandEncoderDescriptor, PollType, QuerySet,
 };
+#[cfg(not(target_vendor = "apple"))]
+use fencepost::{vulkan::ash::vk, wgpu30::wgpu::hal};
 
 use crate::{Stop, wgpu::Opened};
 
@@ -50,6 +54,61 @@ impl Opened {
             self.poll(PollType::Poll)?;
         }
         Ok(())
+    }
+}
+
+/// Submits that also signal a timeline semaphore, and then look whether wgpu took it: what every
+/// marker has to do that completes without a poll, and fails if its submit was refused.
+#[cfg(not(target_vendor = "apple"))]
+pub(super) struct Signalled {
+    on: &'static Opened,
+    queue: Box<dyn Deref<Target = hal::vulkan::Queue>>,
+    semaphore: vk::Semaphore,
+    value: u64,
+}
+
+#[cfg(not(target_vendor = "apple"))]
+impl Signalled {
+    /// `None` on a device that is not Vulkan's.
+    pub(super) fn new(on: &'static Opened) -> Result<Option<Signalled>, Stop> {
+        // SAFETY: nothing is destroyed through it.
+        let Some(queue) = (unsafe { on.queue.as_hal::<hal::api::Vulkan>() }) else {
+            return Ok(None);
+        };
+        let mut kind =
+            vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::TIMELINE);
+        let info = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
+        // SAFETY: the device is alive. The library uses timeline semaphores on it too.
+        let semaphore = unsafe { queue.raw_device().create_semaphore(&info, None) };
+        let failed = |why| Stop::Failed(format!("vkCreateSemaphore failed: {why}"));
+        Ok(Some(Signalled {
+            on,
+            semaphore: semaphore.map_err(failed)?,
+            queue: Box::new(queue),
+            value: 0,
+        }))
+    }
+
+    pub(super) fn submit(&mut self) {
+        self.value += 1;
+        let value = Some(self.value);
+        self.queue.add_signal_semaphore(self.semaphore, value);
+        self.on.queue.submit([]);
+        black_box(self.queue.remove_signal_semaphore(self.semaphore));
+    }
+}
+
+#[cfg(not(target_vendor = "apple"))]
+impl Drop for Signalled {
+    fn drop(&mut self) {
+        if self.on.wait().is_ok() {
+            // SAFETY: made of this device, and what signals it is complete.
+            unsafe {
+                self.queue
+                    .raw_device()
+                    .destroy_semaphore(self.semaphore, None)
+            };
+        }
     }
 }
 
