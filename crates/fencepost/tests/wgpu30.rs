@@ -410,6 +410,26 @@ fn no_drop_waits_for_work_that_is_held() {
     told.recv_timeout(PATIENCE).unwrap().unwrap();
 }
 
+#[test]
+fn a_marker_is_told_in_front_of_work_that_the_last_owner_of_the_queue_would_wait_for() {
+    let Some((device, queue)) = gpu().map(|gpu| (gpu.device.clone(), gpu.queue.clone())) else {
+        return;
+    };
+    let stream = wgpu30::stream(&device, &queue).unwrap();
+    let Some(front) = hold(&stream) else { return };
+    let marker = stream.record().unwrap();
+    let Some(behind) = hold(&stream) else { return };
+    let (tell, told) = mpsc::channel();
+    marker
+        .on_complete(move |result| tell.send(result).unwrap())
+        .unwrap();
+    drop((queue, device));
+    drop((stream, marker));
+    front.open();
+    told.recv_timeout(PATIENCE).unwrap().unwrap();
+    behind.open();
+}
+
 /// Half a second of pending work or more: it goes on until the test opens the gate.
 #[test]
 fn destroy_and_submits_do_not_wait_while_markers_are_waited_for() {

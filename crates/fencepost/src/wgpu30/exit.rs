@@ -71,7 +71,9 @@ pub(super) fn used() {
 }
 
 /// The watcher's thread is about to take a device apart, which a layer may do with what it has
-/// registered an exit handler for since.
+/// registered an exit handler for since. Registered for each device: layers register handlers with
+/// each, and with fewer of ours the validation layer 1.4.364 crashed at the exit. The system
+/// keeps some 32 bytes of it.
 pub(super) fn will_be_destroyed() {
     at_exit_of_use(&AtomicU64::new(0), leave);
 }

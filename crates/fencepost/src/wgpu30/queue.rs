@@ -7,7 +7,7 @@ use std::{
 
 #[cfg(target_vendor = "apple")]
 use super::metal::HalQueue;
-use super::{exit, gpu::Gpu, watcher::Watch};
+use super::{exit, gpu::Gpu, signal::Told, watcher::Watch};
 #[cfg(not(target_vendor = "apple"))]
 use super::{vulkan::HalQueue, watcher::Due};
 use crate::{
@@ -38,7 +38,7 @@ impl SharedQueue {
 }
 
 /// wgpu's last owner of a queue waits until it is idle, and nobody can tell who is the last. So the
-/// watcher's thread drops this one.
+/// watcher's thread drops this one, once what was submitted until now is over.
 impl Drop for SharedQueue {
     fn drop(&mut self) {
         if self.gpu.is_gone() {
@@ -49,17 +49,24 @@ impl Drop for SharedQueue {
         // SAFETY: as above.
         let hal = unsafe { ManuallyDrop::take(&mut self.hal) };
         exit::will_be_destroyed();
+        let over = Told::new();
+        let tell = over.tell(1);
+        contain(|| raw.on_submitted_work_done(move || drop(tell)));
         // If no thread can be started, it lives until the process ends.
         let _ = self.gpu.watch(LastQueue {
             gpu: self.gpu.clone(),
+            over,
             queue: Mutex::new(Some((raw, hal))),
         });
     }
 }
 
-/// A queue that no stream uses any more, to be dropped where a wait does no harm.
+/// A queue that no stream uses any more. The watcher's thread must not wait in its drop: it would
+/// tell nobody of other markers meanwhile.
 struct LastQueue {
     gpu: Arc<Gpu>,
+    /// Whether what was submitted before is over.
+    over: Arc<Told>,
     queue: Mutex<Option<(wgpu::Queue, Option<HalQueue>)>>,
 }
 
@@ -69,8 +76,14 @@ impl Watched for LastQueue {
     }
 
     fn look(&self) -> bool {
+        // Nothing more comes of a lost device.
+        let is_lost = self.gpu.poll().is_err();
+        if self.over.value() == 0 && !is_lost {
+            return false;
+        }
         let queue = lock(&self.queue).take();
-        // It waits, and calls callbacks of the user's.
+        // It waits where the caller's last owner was dropped with later work. It calls callbacks of
+        // the user's.
         contain(|| drop(queue));
         true
     }
@@ -79,7 +92,7 @@ impl Watched for LastQueue {
 impl Watch for LastQueue {
     #[cfg(not(target_vendor = "apple"))]
     fn due(&self) -> Due<'_> {
-        Due::Now
+        Due::Poll
     }
 }
 

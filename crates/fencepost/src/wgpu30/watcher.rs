@@ -44,7 +44,6 @@ impl Watched for Box<dyn Watch> {
 /// What to sleep for.
 #[cfg(not(target_vendor = "apple"))]
 pub(super) enum Due<'a> {
-    Now,
     At(&'a Timeline, u64),
     /// The thread polls.
     Poll,
@@ -128,7 +127,6 @@ impl Sleep<Box<dyn Watch>> for Sleeper {
             let mut polls = false;
             for watch in lowest {
                 match watch.due() {
-                    Due::Now => return,
                     Due::At(timeline, value) => awaited.push((timeline, value)),
                     Due::Poll => polls = true,
                 }
