@@ -20,7 +20,7 @@ use super::vulkan::{self, Fault, Table};
 use super::{
     exit,
     signal::{Signal, Told},
-    slots::FreeSlots,
+    slots::Slots,
     watcher::{Sleeper, Watch},
 };
 use crate::{
@@ -48,7 +48,7 @@ pub(crate) struct Gpu {
     table: Option<Arc<Table>>,
     #[cfg(target_vendor = "apple")]
     polls: bool,
-    pub(super) free_slots: FreeSlots,
+    pub(super) slots: Slots,
     watcher: Watcher<Box<dyn Watch>, Sleeper>,
     streams: Streams<dyn GpuStream>,
     lost: Loss,
@@ -112,7 +112,7 @@ impl Gpu {
             table,
             #[cfg(target_vendor = "apple")]
             polls,
-            free_slots: FreeSlots::new(),
+            slots: Slots::new(),
             watcher: Watcher::new("fencepost-wgpu", sleeper),
             streams: Streams::new(),
             lost: Loss::new(),
@@ -342,7 +342,7 @@ impl Drop for Gpu {
     fn drop(&mut self) {
         self.watcher.close();
         if self.is_gone() {
-            self.free_slots.forget();
+            self.slots.forget();
             return;
         }
         self.watcher.sleeper().destroy();

@@ -15,8 +15,9 @@ use crate::{
     sync::{Mutex, lock},
 };
 
-/// Queries in one set. Metal has room for some 32 sets on a device, so they are not small.
-const QUERIES: u32 = 256;
+/// Queries in the first set. Each further set has twice as many as the one before, up to wgpu's
+/// most: Metal has room for some 32 sets on a device, and most users need few queries.
+const FIRST: u32 = 256;
 /// Where a set's queries may be resolved to: the distance of two slots there.
 const STRIDE: u64 = wgpu::QUERY_RESOLVE_BUFFER_ALIGNMENT;
 pub(super) const TICKS: u64 = size_of::<u64>() as u64;
@@ -49,65 +50,124 @@ impl Drop for Slot {
     }
 }
 
-pub(super) struct FreeSlots(Mutex<Vec<Slot>>);
+/// The slots of a device that are free.
+pub(super) struct Slots(Mutex<State>);
 
-impl FreeSlots {
-    pub(super) fn new() -> FreeSlots {
-        FreeSlots(Mutex::new(Vec::new()))
+struct State {
+    free: Vec<Slot>,
+    /// The last set, some slots of which nobody has taken yet.
+    last: Option<Set>,
+    sets: u32,
+}
+
+/// A query set whose slots are made when they are first taken.
+#[derive(Clone)]
+struct Set {
+    set: wgpu::QuerySet,
+    resolved: wgpu::Buffer,
+    slots: u32,
+    made: u32,
+}
+
+impl Slots {
+    pub(super) fn new() -> Slots {
+        Slots(Mutex::new(State {
+            free: Vec::new(),
+            last: None,
+            sets: 0,
+        }))
     }
 
+    /// Takes a slot that is free.
     pub(super) fn take(&self) -> Option<Slot> {
-        lock(&self.0).pop()
+        lock(&self.0).free.pop()
     }
 
-    pub(super) fn add(&self, mut slots: Vec<Slot>) {
-        lock(&self.0).append(&mut slots);
+    /// Makes a slot, and a set for it where the last one has no more.
+    pub(super) fn make(&self, device: &wgpu::Device) -> Slot {
+        loop {
+            let mut state = lock(&self.0);
+            if let Some(last) = state.last.as_mut().filter(|last| last.made < last.slots) {
+                let (number, set) = (last.made, last.clone());
+                last.made += 1;
+                drop(state);
+                return set.slot(device, number);
+            }
+            state.sets += 1;
+            let queries = queries_of(state.sets);
+            drop(state);
+            let fresh = Set::new(device, queries);
+            let old = lock(&self.0).last.replace(fresh);
+            drop(old);
+        }
+    }
+
+    /// Makes no more slots of the last set, which wgpu may have refused.
+    pub(super) fn discard_last(&self) {
+        let last = lock(&self.0).last.take();
+        drop(last);
     }
 
     pub(super) fn give(&self, slot: Slot) {
-        lock(&self.0).push(slot);
+        lock(&self.0).free.push(slot);
     }
 
     /// Keeps them for good: to drop them would call the driver.
     pub(super) fn forget(&mut self) {
         // No lock: in a forked child a thread of the parent may have it.
-        if let Ok(slots) = self.0.get_mut() {
-            mem::forget(mem::take(slots));
+        if let Ok(state) = self.0.get_mut() {
+            mem::forget(mem::take(&mut state.free));
+            mem::forget(state.last.take());
         }
     }
 }
 
-/// The slots of a new set.
-pub(super) fn make(device: &wgpu::Device) -> Vec<Slot> {
-    let set = device.create_query_set(&wgpu::QuerySetDescriptor {
+/// How many queries the set of this number has, from 1.
+fn queries_of(number: u32) -> u32 {
+    let doubled = FIRST.checked_shl(number - 1).unwrap_or(0);
+    match doubled {
+        FIRST..=wgpu::QUERY_SET_MAX_QUERIES => doubled,
+        _ => wgpu::QUERY_SET_MAX_QUERIES,
+    }
+}
+
+impl Set {
+    fn new(device: &wgpu::Device, queries: u32) -> Set {
+        let slots = queries / 2;
+        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+        Set {
+            set: device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: Some("fencepost"),
+                ty: wgpu::QueryType::Timestamp,
+                count: queries,
+            }),
+            resolved: buffer(device, STRIDE * u64::from(slots), usage),
+            slots,
+            made: 0,
+        }
+    }
+
+    fn slot(self, device: &wgpu::Device, number: u32) -> Slot {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        Slot {
+            set: self.set,
+            first: 2 * number,
+            resolved: self.resolved,
+            at: STRIDE * u64::from(number),
+            mapped: buffer(device, 2 * TICKS, usage),
+            before: [0; 2],
+            made_in: Process::this(),
+        }
+    }
+}
+
+fn buffer(device: &wgpu::Device, size: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
+    device.create_buffer(&wgpu::BufferDescriptor {
         label: Some("fencepost"),
-        ty: wgpu::QueryType::Timestamp,
-        count: QUERIES,
-    });
-    let buffer = |size, usage| {
-        device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("fencepost"),
-            size,
-            usage,
-            mapped_at_creation: false,
-        })
-    };
-    let slots = QUERIES / 2;
-    let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-    let resolved = buffer(STRIDE * u64::from(slots), usage);
-    let slot = |number: u32| Slot {
-        set: set.clone(),
-        first: 2 * number,
-        resolved: resolved.clone(),
-        at: STRIDE * u64::from(number),
-        mapped: buffer(
-            2 * TICKS,
-            wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-        ),
-        before: [0; 2],
-        made_in: Process::this(),
-    };
-    (0..slots).rev().map(slot).collect()
+        size,
+        usage,
+        mapped_at_creation: false,
+    })
 }
 
 impl Slot {
@@ -130,5 +190,17 @@ impl Slot {
         encoder.resolve_query_set(&self.set, queries, &self.resolved, self.at);
         let size = TICKS * u64::from(count);
         encoder.copy_buffer_to_buffer(&self.resolved, self.at, &self.mapped, 0, size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_thousand_times_fit_into_fewer_sets_than_metal_has_room_for() {
+        let slots: u32 = (1..=8).map(|set| queries_of(set) / 2).sum();
+        assert!(slots >= 10_000, "{slots} in 8 sets");
+        assert_eq!(queries_of(100), wgpu::QUERY_SET_MAX_QUERIES);
     }
 }

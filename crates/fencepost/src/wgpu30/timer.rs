@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::{
     gpu::Gpu,
-    slots::{Slot, TICKS, make},
+    slots::{Slot, TICKS},
 };
 use crate::{
     clock::host_ticks,
@@ -69,15 +69,17 @@ impl Stamp {
     }
 }
 
-/// Takes a slot, and makes more if none is free.
+/// Takes a slot, and makes one if none is free.
 pub(super) fn take(gpu: &Gpu) -> Result<Slot> {
-    if let Some(slot) = gpu.free_slots.take() {
+    if let Some(slot) = gpu.slots.take() {
         return Ok(slot);
     }
-    let mut made = gpu.scoped("wgpu::Device::create_query_set", || make(&gpu.device))?;
-    let slot = made.pop().ok_or_else(|| gpu.no_timing("TIMESTAMP_QUERY"))?;
-    gpu.free_slots.add(made);
-    Ok(slot)
+    let make = || gpu.slots.make(&gpu.device);
+    let made = gpu.scoped("wgpu::Device::create_query_set", make);
+    if made.is_err() {
+        gpu.slots.discard_last();
+    }
+    made
 }
 
 /// A taken slot on its way: reads the ticks when wgpu has mapped them, or drops it.
@@ -156,6 +158,6 @@ impl Drop for Reading {
                 slot.before[query] = ticks[query];
             }
         }
-        self.gpu.free_slots.give(slot);
+        self.gpu.slots.give(slot);
     }
 }
