@@ -16,7 +16,7 @@ use std::{
 };
 
 #[cfg(not(target_vendor = "apple"))]
-use super::vulkan::{self, Fault, Table};
+use super::vulkan::{self, Fault, HalQueue, Table};
 use super::{
     exit,
     signal::{Signal, Told},
@@ -48,6 +48,9 @@ pub(crate) struct Gpu {
     table: Option<Arc<Table>>,
     #[cfg(target_vendor = "apple")]
     polls: bool,
+    /// The length of a tick in nanoseconds, where the clock wraps and wgpu gives nanoseconds in
+    /// place of ticks (`InstanceFlags::AUTOMATIC_TIMESTAMP_NORMALIZATION`).
+    normalised: Option<f32>,
     pub(super) slots: Slots,
     watcher: Watcher<Box<dyn Watch>, Sleeper>,
     streams: Streams<dyn GpuStream>,
@@ -91,7 +94,13 @@ impl Gpu {
         let bits = table.as_ref().map_or(64, |table| table.valid_bits);
         #[cfg(target_vendor = "apple")]
         let bits = 64;
-        let period = f64::from(queue.get_timestamp_period());
+        let shown = queue.get_timestamp_period();
+        #[cfg(not(target_vendor = "apple"))]
+        let tick = HalQueue::of(queue).map_or(shown, |queue| queue.tick());
+        #[cfg(target_vendor = "apple")]
+        let tick = shown;
+        let normalised = (bits < 64 && tick != shown).then_some(tick);
+        let period = f64::from(normalised.unwrap_or(shown));
         let clock = Clock::learning(
             format!("wgpu timestamps of {}", info.name),
             period,
@@ -112,6 +121,7 @@ impl Gpu {
             table,
             #[cfg(target_vendor = "apple")]
             polls,
+            normalised,
             slots: Slots::new(),
             watcher: Watcher::new("fencepost-wgpu", sleeper),
             streams: Streams::new(),
@@ -246,6 +256,14 @@ impl Gpu {
         Ok(())
     }
 
+    /// The ticks behind what a query was resolved to. Nanoseconds would wrap at no power of two.
+    pub(super) fn ticks(&self, resolved: u64) -> u64 {
+        match self.normalised {
+            Some(tick) => ticks_of(resolved, tick),
+            None => resolved,
+        }
+    }
+
     pub(super) fn no_timing(&self, feature: &str) -> Error {
         Error::Unsupported {
             what: format!("timing without wgpu::Features::{feature}"),
@@ -351,10 +369,36 @@ impl Drop for Gpu {
     }
 }
 
+/// The first number of ticks, each `tick` nanoseconds long, that makes this number of whole
+/// nanoseconds.
+fn ticks_of(nanoseconds: u64, tick: f32) -> u64 {
+    // With this many binary places the length is exact down to 15 ps, and nothing overflows.
+    const PLACES: u32 = 40;
+    let tick = (f64::from(tick) * (1_u64 << PLACES) as f64) as u128;
+    (u128::from(nanoseconds) << PLACES).div_ceil(tick.max(1)) as u64
+}
+
 /// What a future of wgpu's gives, which is ready at once but in browsers.
 fn now<T>(future: impl Future<Output = Option<T>>) -> Option<T> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
         Poll::Pending => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ticks_come_back_from_the_nanoseconds_that_wgpu_made_of_them() {
+        for tick in [83.333_f32, 52.083_332, 10.0, 1.5] {
+            for ticks in [0, 1, 2, 12_345, (1 << 36) - 1, (1 << 50) + 7] {
+                // As wgpu's shader: times a fraction that is the f32 exactly, rounded down.
+                let exact = (f64::from(tick) * (1_u64 << 30) as f64) as u128;
+                let nanoseconds = (u128::from(ticks) * exact) >> 30;
+                assert_eq!(ticks_of(nanoseconds as u64, tick), ticks, "{tick} ns");
+            }
+        }
     }
 }

@@ -68,10 +68,10 @@ impl MarkTime {
             let marker = format!("a marker of {}", self.gpu.name());
             return Err(Error::time_not_ready(which, marker));
         };
-        let (ticks, bounds) = read?;
+        let (resolved, bounds) = read?;
         let bits = self.gpu.core.clock.valid_bits();
         Ok(Reading {
-            ticks,
+            ticks: self.gpu.ticks(resolved),
             bits,
             bounds: (bits < 64).then_some(bounds),
         })

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ash::vk;
-use wgpu::hal::{Device as _, DeviceError, api::Vulkan, vulkan as hal};
+use wgpu::hal::{Device as _, DeviceError, Queue as _, api::Vulkan, vulkan as hal};
 
 use crate::error::Error;
 
@@ -172,6 +172,12 @@ impl HalQueue {
         // SAFETY: nothing is destroyed through it.
         let hal = unsafe { queue.as_hal::<Vulkan>() }?;
         Some(HalQueue(Box::new(hal)))
+    }
+
+    /// The length of a tick of the device in nanoseconds.
+    pub(super) fn tick(&self) -> f32 {
+        // SAFETY: the queue is alive; this only reads.
+        unsafe { self.0.get_timestamp_period() }
     }
 }
 
