@@ -28,9 +28,10 @@ use super::{
 const ENOUGH: usize = 1 << 18;
 
 /// Numbers of names of our own. Those of texts come behind them.
-const CATEGORY_FAILED: u64 = 1;
-const CATEGORY_UNFINISHED: u64 = 2;
-const CATEGORY_WAIT: u64 = 3;
+const CATEGORY_COMPLETE: u64 = 1;
+const CATEGORY_FAILED: u64 = 2;
+const CATEGORY_UNFINISHED: u64 = 3;
+const CATEGORY_WAIT: u64 = 4;
 const NAME_WAIT: u64 = 1;
 const NAME_DROPPED: u64 = 2;
 const START_TICKS: u64 = 1;
@@ -240,7 +241,8 @@ impl<'a> File<'a> {
     fn state(&mut self, state: State) {
         let event = self.event.track_event.get_or_insert_default();
         match state {
-            State::Complete => {}
+            // The reader's export to Chrome's format leaves out what has no category.
+            State::Complete => event.category_iids.push(CATEGORY_COMPLETE),
             State::Unfinished => event.category_iids.push(CATEGORY_UNFINISHED),
             State::Failed(why) => {
                 event.category_iids.push(CATEGORY_FAILED);
@@ -391,6 +393,7 @@ fn interned(picture: &Picture) -> InternedData {
     debug_annotation_names.extend(listed(&used.keys));
     InternedData {
         event_categories: own(&[
+            (CATEGORY_COMPLETE, "complete"),
             (CATEGORY_FAILED, "failed"),
             (CATEGORY_UNFINISHED, "unfinished"),
             (CATEGORY_WAIT, "wait"),

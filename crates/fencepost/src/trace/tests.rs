@@ -242,7 +242,8 @@ fn compare(picture: &Picture, found: &Found<'_>, origin: i64) {
             "{read}"
         );
         let category = match slice.state {
-            State::Complete => Json::Null,
+            State::Complete if found.loose => Json::Null,
+            State::Complete => json!("complete"),
             State::Failed(_) => json!("failed"),
             State::Unfinished => json!("unfinished"),
         };
