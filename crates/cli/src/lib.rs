@@ -175,10 +175,8 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Stop> {
 /// The device of this name; without a name, the one that `Device::open_best` chooses.
 fn open(name: Option<&str>) -> Result<Device, Stop> {
     #[cfg(feature = "wgpu30")]
-    if name == Some(wgpu::NAME)
-        || name.is_none() && std::env::var_os("FENCEPOST_DEVICE").is_some_and(|n| n == wgpu::NAME)
-    {
-        return wgpu::open();
+    if let Some(opened) = wgpu::open_named(name) {
+        return opened;
     }
     let opened = match name {
         Some(name) => Device::open(name),

@@ -29,8 +29,22 @@ pub(crate) struct Opened {
 
 static OPENED: OnceLock<Opened> = OnceLock::new();
 
+/// The device, if `name`, or `FENCEPOST_DEVICE` where there is none, names one of wgpu.
+pub(crate) fn open_named(name: Option<&str>) -> Option<Result<Device, Stop>> {
+    let variable = std::env::var("FENCEPOST_DEVICE").ok();
+    let name = name.or(variable.as_deref())?;
+    let unknown = || {
+        let what = "wgpu has one, and WGPU_ADAPTER_NAME chooses its adapter";
+        Stop::Usage(format!("unknown device {name:?}: {what}; use {NAME}"))
+    };
+    match name {
+        NAME => Some(open()),
+        _ => name.starts_with("wgpu").then(|| Err(unknown())),
+    }
+}
+
 /// The device of wgpu's first adapter. `WGPU_ADAPTER_NAME` and wgpu's other variables choose it.
-pub(crate) fn open() -> Result<Device, Stop> {
+fn open() -> Result<Device, Stop> {
     if OPENED.get().is_none() {
         let fresh = make()?;
         let _ = OPENED.set(fresh);
