@@ -53,6 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "seconds for 4,096 names")]
     fn names_are_known_up_to_a_bound() {
         let names = KnownNames::default();
         assert_eq!(names.number("load"), Some(0));
