@@ -23,7 +23,8 @@
 //! A driver that calls back inside of a call of ours may run code that uses the event, and would
 //! wait for ever on a slot that its own thread has taken. OpenCL's backend therefore calls the
 //! driver before `begin`. Whether `begin` is likely to succeed then is told by
-//! [`Rerecord::may_begin`], without a lock.
+//! [`Rerecord::may_begin`], without a lock. wgpu's backend calls wgpu after `finish`: the value is
+//! staged before, and the next submit carries it, whoever makes that.
 //!
 //! # The word
 //!
