@@ -4,6 +4,7 @@
 //! - `seeing`, with the feature `trace`: what ran when, on several streams and devices.
 //! - [`ordering`]: how streams wait for each other, and what a wait costs.
 //! - [`failures`]: what happens when work fails, and how a wait ends that nobody answers.
+//! - `opencl`, with the feature `opencl`: queues, contexts and failures of OpenCL.
 //! - [`forks`]: what a forked child may do, and what happens when the process ends.
 
 #[doc = include_str!("timing.md")]
@@ -18,6 +19,10 @@ pub mod ordering {}
 
 #[doc = include_str!("failures.md")]
 pub mod failures {}
+
+#[cfg(feature = "opencl")]
+#[doc = include_str!("opencl.md")]
+pub mod opencl {}
 
 #[doc = include_str!("forks.md")]
 pub mod forks {}
