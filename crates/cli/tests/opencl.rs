@@ -59,7 +59,37 @@ fn a_loader_that_is_not_there_is_told_in_one_line() {
     for args in ON_OPENCL {
         let mut command = fencepost(args);
         command.env("FENCEPOST_OPENCL_LIBRARY", "/nowhere/libOpenCL.so.1");
-        refused(command, 2, &["FENCEPOST_OPENCL_LIBRARY"]);
+        refused(command, 2, &["FENCEPOST_OPENCL_LIBRARY", "unset it"]);
+    }
+}
+
+#[test]
+fn a_loader_without_a_driver_is_told_in_one_line() {
+    if !has_faults() {
+        return;
+    }
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    for args in ON_OPENCL {
+        let mut command = fencepost(args);
+        command.env("OCL_ICD_VENDORS", folder.path());
+        refused(command, 2, &["unset OCL_ICD_VENDORS, or install a driver"]);
+    }
+}
+
+#[test]
+fn a_device_that_is_not_there_is_told_in_one_line() {
+    if !has_faults() {
+        return;
+    }
+    for command in ["run", "check", "bench"] {
+        let beyond = fencepost(&[command, "--device", "opencl:9"]);
+        refused(
+            beyond,
+            2,
+            &["opencl:9", "the last one of opencl is \"opencl:0\""],
+        );
+        let wrong = fencepost(&[command, "--device", "opencl:x"]);
+        refused(wrong, 2, &["opencl:x", "`fencepost devices` lists those"]);
     }
 }
 

@@ -516,7 +516,8 @@ fn open_library() -> Result<libloading::Library, Missing> {
     // variable is set by whoever runs the process, as LD_PRELOAD would be.
     unsafe { libloading::Library::new(&path) }.map_err(|error| match named {
         Some(_) => failed(format!(
-            "{LIBRARY_VARIABLE} names a library that cannot be loaded ({})",
+            "{LIBRARY_VARIABLE} names a library that cannot be loaded ({}); name an OpenCL loader, \
+             or unset it for the system's",
             reason(&error)
         )),
         None => Missing::Absent(format!(
@@ -541,16 +542,21 @@ fn named() -> Option<OsString> {
 fn no_platform() -> Missing {
     let variable = std::env::var_os("OCL_ICD_VENDORS").filter(|name| !name.is_empty());
     let vendors = PathBuf::from(variable.clone().unwrap_or("/etc/OpenCL/vendors".into()));
-    let set_by = match variable {
-        Some(_) => format!(" (OCL_ICD_VENDORS is {})", vendors.display()),
-        None => String::new(),
+    let (set_by, remedy) = match variable {
+        Some(_) => (
+            format!(" (OCL_ICD_VENDORS is {})", vendors.display()),
+            "unset OCL_ICD_VENDORS, or ",
+        ),
+        None => (String::new(), ""),
     };
     let mut text = format!("an OpenCL loader is installed and finds no driver{set_by}");
     for line in broken_drivers(&vendors) {
         text.push_str("; ");
         text.push_str(&line);
     }
-    text.push_str("; install a driver, such as the GPU's own or PoCL (pocl-opencl-icd)");
+    text.push_str("; ");
+    text.push_str(remedy);
+    text.push_str("install a driver, such as the GPU's own or PoCL (pocl-opencl-icd)");
     Missing::Absent(text)
 }
 
