@@ -163,6 +163,8 @@ fn a_failure_that_no_callback_tells_is_told() {
     marker
         .on_complete(move |result| drop(tell.send(result)))
         .unwrap();
+    // By now the watcher has looked, and sleeps.
+    std::thread::sleep(Duration::from_millis(50));
     fail(-42);
     let told = told.recv_timeout(PATIENCE).unwrap();
     assert!(matches!(told, Err(Error::StreamFailed { .. })), "{told:?}");
