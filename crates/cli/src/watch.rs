@@ -410,6 +410,9 @@ impl Shared {
     /// Writes a file for each process of which calls are known.
     fn save_traces(&self, path: &Path) {
         let traced = std::mem::take(&mut self.state().traced);
+        if traced.is_empty() {
+            self.say("trace", "no trace is saved, since no call of CUDA was seen");
+        }
         for (number, calls) in traced.into_values().enumerate() {
             let file = trace::file(path, number, &calls);
             let text = match calls.save(&file) {

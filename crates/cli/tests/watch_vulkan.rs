@@ -68,6 +68,23 @@ fn a_vulkan_program_that_is_not_stuck_goes_on_and_its_exit_code_is_passed_throug
     }
 }
 
+#[test]
+fn a_trace_of_vulkan_alone_is_said_to_be_missing() {
+    if !has_device("a_trace_of_vulkan_alone_is_said_to_be_missing") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("calls.json");
+    let options = ["--trace", file.to_str().unwrap()];
+    let (code, said) = ended(&mut with_program(folder.path(), &options, "ends_well"));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("no trace is saved, since no call of CUDA was seen"),
+        "{said}"
+    );
+    assert!(!file.exists());
+}
+
 /// What the validation layer says of a program, whose calls it sees behind those of the watching.
 fn validated(program: &Program) -> String {
     let folder = tempfile::tempdir().unwrap();
