@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use super::pool::{Pool, Task};
+use super::{pool::Pool, state::Task};
 use crate::{
     core::{Callbacks, Job},
     deadlock::{self, Blocking},

@@ -6,8 +6,10 @@ mod deadlines;
 mod monitor;
 mod pool;
 mod probe;
+mod state;
 
 pub(crate) use callbacks::CallbackQueue;
 pub(crate) use deadlines::{Deadline, Deadlines, Expire};
-pub(crate) use pool::{MAX_THREADS, Pool, Task};
+pub(crate) use pool::{MAX_THREADS, Pool};
 pub(crate) use probe::coarse_nanos;
+pub(crate) use state::Task;

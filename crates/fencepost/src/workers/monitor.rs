@@ -23,8 +23,8 @@ use std::{
 };
 
 use super::{
-    pool::{Doing, Finding, Found, Monitor, Shared, State, note},
     probe::{Probe, ThreadState},
+    state::{Doing, Finding, Found, Monitor, Shared, State},
 };
 use crate::sync::{lock, park, sleep, thread};
 
@@ -60,8 +60,12 @@ const START: Pace = Pace {
 /// When a task was last seen to have been taken, and how many were.
 struct Taken(Instant, u64);
 
+/// Notes what a look found, calls workers in place of those that are blocked, and gives how many
+/// are [`Doing::Seen`].
+type Note = fn(&Arc<Shared>, Vec<Found>) -> usize;
+
 /// Watches the pool while tasks are queued, until it is dropped.
-pub(super) fn run(pool: &Weak<Shared>) {
+pub(super) fn run(pool: &Weak<Shared>, note: Note) {
     let mut pace = START;
     let mut taken = Taken(Instant::now(), 0);
     loop {
@@ -85,11 +89,16 @@ pub(super) fn run(pool: &Weak<Shared>) {
         }
         let before = state.seen;
         drop(state);
-        find_batch(&shared, &mut pace, &mut taken, before);
+        find_batch(&shared, note, &mut pace, (&mut taken, before));
     }
 }
 
-fn find_batch(shared: &Arc<Shared>, pace: &mut Pace, taken: &mut Taken, before: usize) {
+fn find_batch(
+    shared: &Arc<Shared>,
+    note: Note,
+    pace: &mut Pace,
+    (taken, before): (&mut Taken, usize),
+) {
     let began = Instant::now();
     let mut seen = note(shared, look(shared, pace.batch > 1, Some(taken)));
     let first_look = began.elapsed();

@@ -36,7 +36,11 @@ use std::{
     time::Duration,
 };
 
-use super::{monitor, probe::Probe};
+use super::{
+    monitor,
+    probe::Probe,
+    state::{Doing, Found, Monitor, Shared, Sleeper, State, Task},
+};
 use crate::{
     deadlock::Blocking,
     diagnostics,
@@ -45,158 +49,15 @@ use crate::{
     sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, lock, park, spin_until, thread},
 };
 
-/// Something to run on a worker. It never panics: it catches the panics of users' code. In a child
-/// that was forked in users' code it returns at once, since a thread of the parent may hold a lock.
-pub(crate) trait Task: Send + Sync {
-    /// `worker` is to be told when the task blocks.
-    fn run(self: Arc<Self>, worker: &Arc<dyn Blocking>);
-}
-
 /// The owner's handle. Once it is dropped, the workers finish what is queued, and end.
 pub(crate) struct Pool {
     pub(super) shared: Arc<Shared>,
-}
-
-pub(super) struct Shared {
-    target: usize,
-    max_threads: usize,
-    process: Process,
-    /// Whether there is a worker, so that tasks pushed from now on will run.
-    started: AtomicBool,
-    /// The queue's length, for spinning without the lock.
-    queued: AtomicUsize,
-    pub(super) state: Mutex<State>,
-}
-
-pub(super) struct State {
-    pub(super) queue: VecDeque<Arc<dyn Task>>,
-    idle: Vec<Arc<Sleeper>>,
-    /// By the number of the worker's place. Those of places in `free` mean nothing.
-    pub(super) workers: Vec<Worker>,
-    free: Vec<usize>,
-    /// How many are [`Doing::Told`] or [`Doing::Seen`].
-    blocked: usize,
-    /// How many are [`Doing::Seen`].
-    pub(super) seen: usize,
-    spinning: bool,
-    pub(super) closed: bool,
-    /// How many tasks were ever taken.
-    pub(super) taken: u64,
-    pub(super) monitor: Monitor,
-}
-
-pub(super) struct Worker {
-    pub(super) doing: Doing,
-    /// The number of its latest task: the value of `taken`.
-    pub(super) task: u64,
-    /// How many calls that block are nested in the task.
-    told: u32,
-    /// `None` until the worker arrives, and where the system cannot tell.
-    pub(super) probe: Option<Arc<Probe>>,
-    /// The CPU time at the latest look, if that saw the present task.
-    pub(super) cpu_time: Option<u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Doing {
-    Coming,
-    Running,
-    Told,
-    Seen,
-    Idle,
-}
-
-/// What a look at a worker's thread found, with its CPU time where the system tells that.
-pub(super) enum Finding {
-    /// It ran since the last look, or could have, had it been given a core.
-    Runs(Option<u64>),
-    Blocked(Option<u64>),
-}
-
-/// The finding, for the worker of this place while it runs the task of this number.
-pub(super) type Found = (usize, u64, Finding);
-
-pub(super) enum Monitor {
-    NotStarted,
-    Awake,
-    Asleep(thread::Thread),
-}
-
-struct Sleeper {
-    place: usize,
-    thread: thread::Thread,
-    woken: AtomicBool,
 }
 
 /// How many threads a pool has at most, if nobody says otherwise.
 pub(crate) const MAX_THREADS: usize = 4096;
 /// How long a worker beyond the target waits for work before it ends.
 const SURPLUS_IDLE: Duration = Duration::from_secs(1);
-
-impl State {
-    /// How many workers are running a task, or on their way to the queue.
-    fn active(&self) -> usize {
-        self.live() - self.idle.len() - self.blocked
-    }
-
-    fn live(&self) -> usize {
-        self.workers.len() - self.free.len()
-    }
-
-    /// A place for a worker that is about to be started.
-    fn add_worker(&mut self) -> usize {
-        let worker = Worker {
-            doing: Doing::Coming,
-            task: 0,
-            told: 0,
-            probe: None,
-            cpu_time: None,
-        };
-        match self.free.pop() {
-            Some(place) => {
-                self.workers[place] = worker;
-                place
-            }
-            None => {
-                self.workers.push(worker);
-                self.workers.len() - 1
-            }
-        }
-    }
-
-    /// The worker of this place comes to the queue.
-    fn arrive(&mut self, place: usize) {
-        let before = std::mem::replace(&mut self.workers[place].doing, Doing::Coming);
-        if before == Doing::Seen {
-            self.blocked -= 1;
-            self.seen -= 1;
-        }
-    }
-
-    /// Notes what a look found. What a worker has done since then makes it void.
-    fn note(&mut self, (place, task, finding): Found) {
-        let worker = &mut self.workers[place];
-        if worker.task != task {
-            return;
-        }
-        match (worker.doing, finding) {
-            (Doing::Running, Finding::Blocked(cpu_time)) => {
-                worker.cpu_time = cpu_time;
-                worker.doing = Doing::Seen;
-                self.blocked += 1;
-                self.seen += 1;
-            }
-            (Doing::Seen, Finding::Runs(cpu_time)) => {
-                worker.cpu_time = cpu_time;
-                worker.doing = Doing::Running;
-                self.blocked -= 1;
-                self.seen -= 1;
-            }
-            (Doing::Running, Finding::Runs(cpu_time)) => worker.cpu_time = cpu_time,
-            _ => {}
-        }
-    }
-}
 
 impl Pool {
     /// At most `target` workers run at the same time, those that are blocked not counted.
@@ -306,7 +167,7 @@ fn summon(shared: &Arc<Shared>, mut state: MutexGuard<'_, State>) {
 
 /// Notes what a look found, and calls as many workers for the queue as may be active now. Gives the
 /// number that are [`Doing::Seen`] after it.
-pub(super) fn note(shared: &Arc<Shared>, found: impl IntoIterator<Item = Found>) -> usize {
+fn note(shared: &Arc<Shared>, found: Vec<Found>) -> usize {
     let mut state = lock(&shared.state);
     for finding in found {
         state.note(finding);
@@ -444,13 +305,6 @@ fn is_called(shared: &Shared, me: &Arc<Sleeper>, mut surplus: bool) -> bool {
     true
 }
 
-impl State {
-    /// Whether there are more workers than could be active.
-    fn is_surplus(&self, target: usize) -> bool {
-        self.live() > target + self.blocked
-    }
-}
-
 /// How a task that blocks tells its pool.
 struct Blocker {
     shared: Arc<Shared>,
@@ -499,7 +353,7 @@ fn wake_monitor(shared: &Arc<Shared>, mut state: MutexGuard<'_, State>) {
             let weak: Weak<Shared> = Arc::downgrade(shared);
             let spawned = thread::Builder::new()
                 .name(MONITOR.into())
-                .spawn(move || monitor::run(&weak));
+                .spawn(move || monitor::run(&weak, note));
             if let Err(error) = spawned {
                 lock(&shared.state).monitor = Monitor::NotStarted;
                 diagnostics::thread_not_started(MONITOR, &no_thread(&error));
@@ -575,7 +429,7 @@ mod fork_tests {
 
 #[cfg(all(test, loom))]
 mod loom_tests {
-    use super::*;
+    use super::{super::state::Finding, *};
     use crate::sync::AtomicUsize;
 
     /// What the tasks of a model share.
