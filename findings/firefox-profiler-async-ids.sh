@@ -44,6 +44,7 @@ def read(events):
     trace.write_text(json.dumps({"traceEvents": [*events, LAST]}))
     loaded = call("load", str(trace))
     if loaded.returncode:
+        call("stop", "--all")
         assert "did not follow the expected form" in loaded.stdout + loaded.stderr, loaded
         return None
     threads = json.loads(call("thread", "list", "--json").stdout)["threads"]
