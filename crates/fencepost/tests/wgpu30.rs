@@ -174,40 +174,6 @@ fn a_device_keeps_every_promise() {
     assert!(passed >= at_least(&gpu), "only {passed} cases passed");
 }
 
-/// What one queue hides. A marker of another stream is no earlier than one of the right stream, and
-/// the cases that would show the other two need a second queue.
-#[cfg(unix)]
-const HIDDEN: &[&str] = &[
-    "an_event_holds_a_marker_made_elsewhere claims to kill SignalBeforeTheWork, but passes on it",
-    "nobody kills FailureOfManySwallowed",
-    "nobody kills WaitForTheLatest",
-    "record_again_shows_the_new_marker claims to kill SignalBeforeTheWork, but passes on it",
-    "record_marks_everything_submitted_so_far claims to kill SignalBeforeTheWork, but passes on it",
-];
-
-/// In a process of its own: some mutants leave hanging threads and held queues behind.
-#[cfg(unix)]
-#[test]
-fn every_mutant_dies_that_one_queue_shows() {
-    let Some(gpu) = gpu() else { return };
-    if hold(&gpu.stream()).is_none() {
-        return;
-    }
-    drop(gpu);
-    common::in_a_process_of_its_own(|| {
-        let fresh = || {
-            let (device, queue) = open(devices::wanted()).unwrap();
-            let stream = wgpu30::stream(&device, &queue).unwrap();
-            stream.device().clone()
-        };
-        let title = "Mutants of the wgpu backend";
-        suite::every_mutant_dies_but("mutants-wgpu", title, fresh, HIDDEN);
-        // The threads are in the driver, which its exit handlers would take apart under them.
-        // SAFETY: ends the process at once.
-        unsafe { libc::_exit(0) }
-    });
-}
-
 #[test]
 fn a_time_is_there_once_its_marker_is_complete() {
     let Some(gpu) = gpu() else { return };
