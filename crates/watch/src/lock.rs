@@ -39,6 +39,17 @@ impl<T> Lock<T> {
         Guard(self)
     }
 
+    /// Takes the lock until [`let_go`](Lock::let_go).
+    pub(crate) fn hold(&self) {
+        std::mem::forget(self.lock());
+    }
+
+    /// # Safety
+    /// The lock is held by [`hold`](Lock::hold), and nobody has let it go since.
+    pub(crate) unsafe fn let_go(&self) {
+        self.taken.store(false, Ordering::Release);
+    }
+
     #[cold]
     fn wait(&self) {
         let mut looked = 0;

@@ -119,7 +119,11 @@ fn start_watching(follow: impl FnOnce() -> Result<(), String>) -> bool {
     }
     // SAFETY: the functions live as long as the process, since the library is never unloaded
     unsafe {
-        libc::pthread_atfork(None, None, Some(in_child));
+        libc::pthread_atfork(
+            Some(vulkan::hold_locks),
+            Some(vulkan::let_locks_go),
+            Some(in_child),
+        );
         libc::atexit(at_exit);
     }
     true
@@ -149,6 +153,7 @@ fn without_signals<R>(start: impl FnOnce() -> R) -> R {
 }
 
 extern "C" fn in_child() {
+    vulkan::let_locks_go();
     CHILD.store(true, Ordering::SeqCst);
     stop_following();
 }
@@ -329,6 +334,7 @@ mod tests {
 
     #[test]
     fn the_end_of_the_process_waits_for_no_watching_that_has_failed() {
+        let _alone = vulkan::ALONE.lock().unwrap();
         let follows = callback::FOLLOWS.load(Ordering::Relaxed);
         watching(|| panic!("the test's own"));
         assert!(end().begun.lock().unwrap().1);

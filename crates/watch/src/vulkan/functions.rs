@@ -93,7 +93,7 @@ pub(crate) struct Device {
     pub(crate) next: Arc<Functions>,
 }
 
-static DEVICES: Lock<BTreeMap<usize, Device>> = Lock::new(BTreeMap::new());
+pub(super) static DEVICES: Lock<BTreeMap<usize, Device>> = Lock::new(BTreeMap::new());
 
 /// What the loader writes at the beginning of a dispatchable object: the same for all objects of a
 /// device, and for all physical devices of an instance.

@@ -81,7 +81,7 @@ unsafe fn find_link<L>(
 /// An instance, with the next layer's functions. They are found while it is made: later, the loader
 /// may answer with those of the first layer.
 #[derive(Clone, Copy)]
-struct Instance {
+pub(super) struct Instance {
     handle: vk::Instance,
     get: vk::PFN_vkGetInstanceProcAddr,
     destroy: Option<vk::PFN_vkDestroyInstance>,
@@ -109,7 +109,7 @@ impl Instance {
     }
 }
 
-static INSTANCES: Lock<BTreeMap<usize, Instance>> = Lock::new(BTreeMap::new());
+pub(super) static INSTANCES: Lock<BTreeMap<usize, Instance>> = Lock::new(BTreeMap::new());
 
 /// Called by Vulkan's loader for a layer.
 ///

@@ -33,3 +33,73 @@ pub use layer::vkNegotiateLoaderLayerInterfaceVersion;
 
 /// Whether calls are written down.
 pub(crate) static FOLLOWS: AtomicBool = AtomicBool::new(false);
+
+/// Before the process forks: a child has none of the threads that may hold a lock at that moment,
+/// and takes each of them if it makes an instance and devices of its own.
+pub(crate) extern "C" fn hold_locks() {
+    layer::INSTANCES.hold();
+    functions::DEVICES.hold();
+    seen::SEEN.hold();
+}
+
+/// After the process has forked, in it and in the child.
+pub(crate) extern "C" fn let_locks_go() {
+    // SAFETY: the thread that has forked has held them
+    unsafe {
+        seen::SEEN.let_go();
+        functions::DEVICES.let_go();
+        layer::INSTANCES.let_go();
+    }
+}
+
+/// Held by tests that look at what was seen in this process, or change whether calls are followed.
+#[cfg(test)]
+pub(crate) static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "forks")]
+    fn a_forked_child_finds_no_lock_held() {
+        let _alone = ALONE.lock().unwrap();
+        // SAFETY: the functions are there as long as the process
+        unsafe { libc::pthread_atfork(Some(hold_locks), Some(let_locks_go), Some(let_locks_go)) };
+        let ends = AtomicBool::new(false);
+        let hold = || {
+            while !ends.load(Ordering::Relaxed) {
+                let seen = seen::SEEN.lock();
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                drop(seen);
+                std::thread::yield_now();
+            }
+        };
+        let fork = || {
+            // SAFETY: the child calls nothing but what is safe in a signal handler
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: as above; the alarm ends a child that hangs
+                unsafe {
+                    libc::alarm(60);
+                    drop(seen::SEEN.lock());
+                    drop(functions::DEVICES.lock());
+                    drop(layer::INSTANCES.lock());
+                    libc::_exit(0);
+                }
+            }
+            let mut status = -1;
+            // SAFETY: the child is our own, and the pointer is to a number
+            unsafe { libc::waitpid(child, &raw mut status, 0) };
+            status
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(hold);
+            let ended: Vec<i32> = (0..20).map(|_| fork()).take_while(|of| *of == 0).collect();
+            ends.store(true, Ordering::Relaxed);
+            assert_eq!(ended, [0; 20]);
+        });
+    }
+}
