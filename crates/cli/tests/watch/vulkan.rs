@@ -382,7 +382,8 @@ pub(crate) static PROGRAMS: &[Program] = &[
             "queue 1 \"main\" of device 1 (",
             "1 batch pending, 1 submitted",
             "batch 1 waits for value 2 of timeline semaphore 1 \"frame\", which is at 0, for ",
-            "no batch that was submitted signals it; only the host (vkSignalSemaphore), or",
+            "no batch that was submitted signals it; only the host (vkSignalSemaphore), a later \
+             batch or",
             "has been in vkQueueWaitIdle for queue 1 \"main\" of device 1 for ",
         ],
     },
@@ -414,7 +415,8 @@ pub(crate) static PROGRAMS: &[Program] = &[
         run: waits_for_its_own_later_batch,
         set: &[],
         told: &[
-            "The waits form a circle, which ends only if the host signals one of these values",
+            "The waits form a circle, which ends only if the host (vkSignalSemaphore) or a later \
+             batch signals one of these values",
             "batch 1 waits for value 1 of timeline semaphore 1 \"turn\", signalled by batch 2 of \
              queue 1 of device 1, for ",
         ],

@@ -17,10 +17,10 @@ use super::seen::{
 /// What ends a circle. Each has a wait for a value: a binary semaphore's signal is submitted before
 /// the wait for it.
 pub(crate) const CIRCLE_ENDS: &str =
-    "ends only if the host signals one of these values (vkSignalSemaphore)";
+    "ends only if the host (vkSignalSemaphore) or a later batch signals one of these values";
 /// What else can signal a value that no batch does.
 const ONLY_UNSEEN: &str =
-    "only the host (vkSignalSemaphore), or what cannot be seen, can signal that value";
+    "only the host (vkSignalSemaphore), a later batch or what cannot be seen can signal that value";
 
 #[derive(Debug)]
 pub(crate) struct Account {
@@ -546,7 +546,7 @@ mod tests {
         assert!(circle && queues == 3);
         let text = text.unwrap();
         for told in [
-            "ends only if the host signals one of these values",
+            "ends only if the host (vkSignalSemaphore) or a later batch signals one of",
             "queue 1 waits for value 1 of timeline semaphore 1, signalled by batch 1 of queue 2",
             "queue 2 waits for value 1 of timeline semaphore 2, signalled by batch 1 of queue 1",
         ] {
@@ -624,6 +624,38 @@ mod tests {
         assert!(!account.is_busy());
         // The first batch must be complete too: the second has waited for its semaphore.
         assert_eq!(account.queue(1).unwrap().complete, 1);
+    }
+
+    #[test]
+    fn a_complete_batch_tells_of_the_values_that_it_has_waited_for() {
+        let mut program = Program::new();
+        program.submit(1, &[], &[(1, 3)]);
+        program.submit(2, &[(1, 3)], &[]);
+        program.0.submit_fence(2, 1, FENCE);
+        let fence = program.0.fence(1, FENCE).unwrap();
+        program.0.state.signalled(fence);
+        assert!(!program.account().is_busy());
+        assert_eq!(program.account().queue(1).unwrap().complete, 1);
+    }
+
+    #[test]
+    fn a_fence_that_is_used_again_is_another_wait() {
+        let mut program = Program::new();
+        let fence = program.0.fence(1, FENCE).unwrap();
+        let awaited = Awaited::Fences(vec![fence], false);
+        program.0.state.threads.insert(7, awaited);
+        program.0.set_fence(1, FENCE, FenceState::Reset);
+        assert!(program.account().awaited_by(7).is_none());
+    }
+
+    #[test]
+    fn a_value_may_come_from_a_batch_that_is_yet_to_be_submitted() {
+        let mut program = Program::new();
+        program.submit(1, &[(1, 1)], &[]);
+        let account = program.account();
+        let fronts = account.fronts(account.queue(1).unwrap(), 1);
+        let remark = account.remark(&fronts[0]).unwrap();
+        assert!(remark.contains("a later batch"), "{remark}");
     }
 
     #[test]

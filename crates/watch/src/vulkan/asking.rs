@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use ash::vk::{self, Handle as _};
 
 use super::{
+    FOLLOWS,
     account::Account,
     calls::ASKED,
     functions::{self, Device},
@@ -47,6 +48,11 @@ fn awaited(state: &State) -> Vec<u64> {
     all
 }
 
+/// Whether what the program destroys is still written down: else nothing may be asked about.
+fn follows() -> bool {
+    FOLLOWS.load(Ordering::SeqCst)
+}
+
 fn ask_semaphores() {
     let semaphores = {
         let mut seen = SEEN.lock();
@@ -57,7 +63,8 @@ fn ask_semaphores() {
             .collect::<Vec<_>>()
     };
     for of in semaphores {
-        let is_there = || SEEN.lock().semaphore(of.device, of.handle) == Some(of.number);
+        let is_there =
+            || follows() && SEEN.lock().semaphore(of.device, of.handle) == Some(of.number);
         let answer = ASKED.while_there([of.handle as usize, 0], is_there, || {
             value(&functions::device(of.device)?, of.handle)
         });
@@ -87,7 +94,7 @@ fn ask_fences() {
         let is_there = || {
             let seen = SEEN.lock();
             let now = seen.state.fences.get(&of.number);
-            now.is_some_and(|now| now.state == of.state)
+            follows() && now.is_some_and(|now| now.state == of.state)
         };
         let answer = ASKED.while_there([of.handle as usize, 0], is_there, || {
             is_signalled(&functions::device(of.device)?, of.handle)

@@ -2,7 +2,7 @@
 //! the next layer's function with the caller's own arguments, and writes down what came of it.
 
 use std::{
-    ffi::{CStr, c_void},
+    ffi::{CStr, c_int, c_void},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -345,7 +345,7 @@ pub(super) unsafe extern "system" fn queue_bind_sparse(
 }
 
 /// A present takes the signals of its semaphores. When it is over cannot be seen, so it is no
-/// batch.
+/// batch. It may have fences, which the presentation engine signals.
 pub(super) unsafe extern "system" fn queue_present(
     queue: vk::Queue,
     info: *const vk::PresentInfoKHR<'_>,
@@ -359,6 +359,15 @@ pub(super) unsafe extern "system" fn queue_present(
         let semaphores = unsafe { list((*info).p_wait_semaphores, (*info).wait_semaphore_count) };
         for semaphore in semaphores {
             seen.wait(device, semaphore.as_raw(), 0);
+        }
+        let kind = vk::StructureType::SWAPCHAIN_PRESENT_FENCE_INFO_EXT;
+        // SAFETY: as above, with its chain
+        let fences = unsafe {
+            in_chain::<vk::SwapchainPresentFenceInfoEXT<'_>>((*info).p_next, kind)
+                .map_or(&[][..], |of| list(of.p_fences, of.swapchain_count))
+        };
+        for fence in fences {
+            seen.set_fence(device, fence.as_raw(), FenceState::Acquire);
         }
         seen.presented(queue.as_raw());
     });
@@ -648,6 +657,23 @@ pub(super) unsafe extern "system" fn import_fence(
     unsafe { next(device, info) }
 }
 
+/// A fence whose state is taken as it is, and not shared, is reset by that.
+pub(super) unsafe extern "system" fn export_fence(
+    device: vk::Device,
+    info: *const vk::FenceGetFdInfoKHR<'_>,
+    fd: *mut c_int,
+) -> vk::Result {
+    let (number, next) = next!(device, export_fence);
+    // SAFETY: the arguments are the caller's
+    let result = unsafe { next(device, info, fd) };
+    // SAFETY: the caller has passed this structure
+    let (handle, kind) = unsafe { ((*info).fence.as_raw(), (*info).handle_type) };
+    if result == vk::Result::SUCCESS && kind == vk::ExternalFenceHandleTypeFlags::SYNC_FD {
+        note(|seen| seen.set_fence(number, handle, FenceState::Reset));
+    }
+    result
+}
+
 pub(super) unsafe extern "system" fn reset_fences(
     device: vk::Device,
     count: u32,
@@ -829,5 +855,157 @@ pub(super) unsafe extern "system" fn destroy_device(
     if let Some(destroy) = next.next.destroy_device {
         // SAFETY: the arguments are the caller's
         unsafe { destroy(device, allocator) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        ffi::c_char,
+        sync::{
+            PoisonError,
+            atomic::{AtomicU64, AtomicUsize},
+        },
+    };
+
+    use super::{super::ALONE, super::asking, *};
+
+    type Found = unsafe extern "system" fn();
+
+    /// How often the driver was asked for a semaphore's value.
+    static ASKED_FOR: AtomicU64 = AtomicU64::new(0);
+
+    unsafe extern "system" fn present(
+        _: vk::Queue,
+        _: *const vk::PresentInfoKHR<'_>,
+    ) -> vk::Result {
+        vk::Result::SUCCESS
+    }
+
+    unsafe extern "system" fn fence_fd(
+        _: vk::Device,
+        _: *const vk::FenceGetFdInfoKHR<'_>,
+        _: *mut c_int,
+    ) -> vk::Result {
+        vk::Result::SUCCESS
+    }
+
+    unsafe extern "system" fn value(_: vk::Device, _: vk::Semaphore, _: *mut u64) -> vk::Result {
+        ASKED_FOR.fetch_add(1, Ordering::Relaxed);
+        vk::Result::SUCCESS
+    }
+
+    unsafe extern "system" fn get(_: vk::Device, name: *const c_char) -> vk::PFN_vkVoidFunction {
+        // SAFETY: the name is a C string, and whoever asks for it calls it with its type
+        unsafe {
+            match CStr::from_ptr(name).to_bytes() {
+                b"vkQueuePresentKHR" => Some(
+                    std::mem::transmute::<vk::PFN_vkQueuePresentKHR, Found>(present),
+                ),
+                b"vkGetFenceFdKHR" => Some(std::mem::transmute::<vk::PFN_vkGetFenceFdKHR, Found>(
+                    fence_fd,
+                )),
+                b"vkGetSemaphoreCounterValue" => Some(std::mem::transmute::<
+                    vk::PFN_vkGetSemaphoreCounterValue,
+                    Found,
+                >(value)),
+                _ => None,
+            }
+        }
+    }
+
+    const FENCE: u64 = 0x70;
+    const SEMAPHORE: u64 = 0x80;
+
+    /// Runs a test with a device of its own, whose queue is the same dispatchable object. It is
+    /// given its number, and has a fence and a timeline semaphore.
+    fn with_device(test: impl FnOnce(u64, vk::Device, vk::Queue)) {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        FOLLOWS.store(true, Ordering::SeqCst);
+        let table = AtomicUsize::new(0);
+        let object = AtomicUsize::new(table.as_ptr().expose_provenance());
+        let handle = object.as_ptr().expose_provenance() as u64;
+        let (device, queue) = (vk::Device::from_raw(handle), vk::Queue::from_raw(handle));
+        let number = SEEN.lock().created_device("none".into());
+        // SAFETY: the first word of the object is its own, and `get` finds what it is asked for
+        unsafe { functions::add(number, device, get) };
+        {
+            let mut seen = SEEN.lock();
+            seen.got_queue(number, handle, 0);
+            seen.created_fence(number, FENCE, false);
+            seen.created_semaphore(number, SEMAPHORE, Some(0), false);
+        }
+        test(number, device, queue);
+        // SAFETY: as above
+        unsafe { functions::remove(device) };
+        SEEN.lock().destroyed_device(number);
+        FOLLOWS.store(false, Ordering::SeqCst);
+    }
+
+    fn state_of_fence(device: u64) -> FenceState {
+        let seen = SEEN.lock();
+        let number = seen.fence(device, FENCE).unwrap();
+        seen.state.fences[&number].state
+    }
+
+    #[test]
+    fn a_fence_that_a_present_signals_is_not_said_to_be_signalled_by_nothing() {
+        with_device(|number, _, queue| {
+            let fences = [vk::Fence::null(), vk::Fence::from_raw(FENCE)];
+            let mut fences = vk::SwapchainPresentFenceInfoEXT::default().fences(&fences);
+            let info = vk::PresentInfoKHR::default().push_next(&mut fences);
+            // SAFETY: the structure is complete
+            let result = unsafe { queue_present(queue, &raw const info) };
+            assert_eq!(result, vk::Result::SUCCESS);
+            assert_eq!(state_of_fence(number), FenceState::Acquire);
+        });
+    }
+
+    #[test]
+    fn a_fence_whose_state_was_exported_tells_of_no_batch_any_more() {
+        with_device(|number, device, queue| {
+            let raw = queue.as_raw();
+            {
+                let mut seen = SEEN.lock();
+                let of = seen.queue(raw).unwrap();
+                seen.submit(of, Kind::Submit, Vec::new());
+                seen.submit_fence(of, number, FENCE);
+            }
+            let get = in_place(c"vkGetFenceFdKHR");
+            // SAFETY: it has this type
+            let get = unsafe { std::mem::transmute::<Found, vk::PFN_vkGetFenceFdKHR>(get) };
+            let info = vk::FenceGetFdInfoKHR::default()
+                .fence(vk::Fence::from_raw(FENCE))
+                .handle_type(vk::ExternalFenceHandleTypeFlags::SYNC_FD);
+            let mut fd = 0;
+            // SAFETY: the structure is complete, and the pointer to a number
+            let result = unsafe { get(device, &raw const info, &raw mut fd) };
+            assert_eq!(result, vk::Result::SUCCESS);
+            assert_eq!(state_of_fence(number), FenceState::Reset);
+        });
+    }
+
+    fn in_place(name: &CStr) -> Found {
+        functions::in_place_of(name).expect("a followed function")
+    }
+
+    #[test]
+    fn nothing_is_asked_about_once_calls_are_not_followed() {
+        with_device(|number, _, _| {
+            {
+                let mut seen = SEEN.lock();
+                let semaphore = seen.semaphore(number, SEMAPHORE).unwrap();
+                let queue = *seen.state.queues.keys().last().unwrap();
+                let wait = seen.wait(number, SEMAPHORE, 7).unwrap();
+                assert_eq!(wait.semaphore, semaphore);
+                seen.submit(queue, Kind::Submit, vec![wait]);
+            }
+            asking::account(true);
+            assert_eq!(ASKED_FOR.swap(0, Ordering::Relaxed), 1);
+            // From now on the program may have destroyed it.
+            FOLLOWS.store(false, Ordering::SeqCst);
+            asking::account(true);
+            assert_eq!(ASKED_FOR.swap(0, Ordering::Relaxed), 0);
+        });
     }
 }

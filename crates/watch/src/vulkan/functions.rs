@@ -71,6 +71,7 @@ followed! {
     create_fence: vk::PFN_vkCreateFence = calls::create_fence, c"vkCreateFence";
     destroy_fence: vk::PFN_vkDestroyFence = calls::destroy_fence, c"vkDestroyFence";
     import_fence: vk::PFN_vkImportFenceFdKHR = calls::import_fence, c"vkImportFenceFdKHR";
+    export_fence: vk::PFN_vkGetFenceFdKHR = calls::export_fence, c"vkGetFenceFdKHR";
     reset_fences: vk::PFN_vkResetFences = calls::reset_fences, c"vkResetFences";
     fence_status: vk::PFN_vkGetFenceStatus = calls::fence_status, c"vkGetFenceStatus";
     wait_for_fences: vk::PFN_vkWaitForFences = calls::wait_for_fences, c"vkWaitForFences";

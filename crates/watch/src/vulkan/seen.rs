@@ -244,27 +244,42 @@ impl State {
     }
 
     /// Draws the conclusions: a batch is complete if a later one of its queue is, if a value that
-    /// it signals was reached, and if a complete batch has waited for its binary semaphore. What is
-    /// complete is dropped.
+    /// it signals was reached, and if a complete batch has waited for its binary semaphore. A value
+    /// was reached if a complete batch has waited for it. What is complete is dropped.
     pub(crate) fn settle(&mut self) {
         let numbers: Vec<u64> = self.queues.keys().copied().collect();
         let mut again = true;
         while std::mem::take(&mut again) {
             for number in &numbers {
-                for (queue, position) in self.settle_queue(*number) {
-                    if let Some(queue) = self.queues.get_mut(&queue)
-                        && queue.complete < position
-                    {
-                        queue.completes(position);
-                        again = true;
-                    }
+                for wait in self.settle_queue(*number) {
+                    again |= self.is_over(wait);
                 }
             }
         }
     }
 
-    /// Returns what must be complete on other queues.
-    fn settle_queue(&mut self, number: u64) -> Vec<(u64, u64)> {
+    /// A complete batch has had this wait. Returns whether that tells something new.
+    fn is_over(&mut self, wait: Wait) -> bool {
+        match wait.until {
+            Until::Value(value) => {
+                let is_new = !self.has_reached(wait.semaphore, value);
+                self.reached(wait.semaphore, value);
+                is_new
+            }
+            Until::Signal(Source::Batch { queue, position }) => {
+                let queue = self.queues.get_mut(&queue);
+                queue.is_some_and(|queue| {
+                    let before = queue.complete;
+                    queue.completes(position);
+                    queue.complete > before
+                })
+            }
+            Until::Signal(_) => false,
+        }
+    }
+
+    /// Drops the batches of a queue that are complete. Returns what they have waited for.
+    fn settle_queue(&mut self, number: u64) -> Vec<Wait> {
         let Some(queue) = self.queues.get(&number) else {
             return Vec::new();
         };
@@ -277,17 +292,14 @@ impl State {
             return Vec::new();
         };
         queue.completes(told);
-        let mut sources = Vec::new();
+        let mut waits = Vec::new();
         while let Some(batch) = queue.batches.front()
             && batch.position <= queue.complete
         {
-            sources.extend(batch.waits.iter().filter_map(|wait| match wait.until {
-                Until::Signal(Source::Batch { queue, position }) => Some((queue, position)),
-                _ => None,
-            }));
+            waits.extend_from_slice(&batch.waits);
             queue.batches.pop_front();
         }
-        sources
+        waits
     }
 }
 
@@ -531,9 +543,19 @@ impl Seen {
     }
 
     pub(crate) fn set_fence(&mut self, device: u64, handle: u64, state: FenceState) {
-        let number = self.fence(device, handle);
-        if let Some(fence) = number.and_then(|number| self.state.fences.get_mut(&number)) {
+        let Some(number) = self.fence(device, handle) else {
+            return;
+        };
+        if let Some(fence) = self.state.fences.get_mut(&number) {
             fence.state = state;
+        }
+        if state == FenceState::Reset {
+            // Who waits for it from now on does not go on with a wait from before.
+            let names = |awaited: &Awaited| match awaited {
+                Awaited::Fences(fences, _) => fences.contains(&number),
+                _ => false,
+            };
+            self.state.threads.retain(|_, awaited| !names(awaited));
         }
     }
 
