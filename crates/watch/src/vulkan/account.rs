@@ -235,9 +235,18 @@ impl Account {
     }
 
     /// The pending batch that brings a timeline semaphore to a value, with the lowest that does.
+    /// One that itself waits until the semaphore has it, or a higher one, comes too late.
     fn signal_of_value(&self, semaphore: u64, value: u64) -> Option<Target<'_>> {
+        let comes_first = |batch: &&Batch| {
+            let mut waits = batch
+                .waits
+                .iter()
+                .filter(|wait| wait.semaphore == semaphore);
+            !waits.any(|wait| matches!(wait.until, Until::Value(until) if until >= value))
+        };
         let batches = self.state.queues.values().flat_map(|queue| {
-            let pending = queue.pending().map(|batch| (queue.number, batch));
+            let pending = queue.pending().filter(comes_first);
+            let pending = pending.map(|batch| (queue.number, batch));
             pending.collect::<Vec<_>>()
         });
         let signals = batches.flat_map(|(queue, batch)| {
@@ -552,6 +561,23 @@ mod tests {
         ] {
             assert!(text.contains(told), "{told}: {text}");
         }
+    }
+
+    #[test]
+    fn what_waits_for_a_value_itself_does_not_signal_it() {
+        let mut program = Program::new();
+        // The host was to signal 1 and 3.
+        program.submit(1, &[(1, 1)], &[(1, 2)]);
+        program.submit(2, &[(1, 3)], &[(1, 4)]);
+        let account = program.account();
+        for queue in QUEUES {
+            let queue = account.queue(queue).unwrap();
+            assert!(account.fronts(queue, 1)[0].target.is_none());
+            assert!(!account.chain(queue).2);
+        }
+        // The batch that waits for 1 does bring 2.
+        let found = account.signal_of_value(1, 2).unwrap();
+        assert_eq!((found.queue, found.position), (1, 1));
     }
 
     #[test]
