@@ -132,8 +132,13 @@ fn the_validation_layer_is_silent_behind_the_watching() {
     }
     // The second presents what it has not drawn.
     let not_valid = ["behind_a_binary_semaphore", "presents"];
-    let is_valid = |program: &&Program| !not_valid.contains(&program.name);
-    for program in PROGRAMS.iter().chain(OTHERS).filter(is_valid) {
+    // On a busy machine, the lavapipe of Mesa 22.3.6 loses its device in this program, also where
+    // nothing watches it.
+    let is_lavapipe = Gpu::open().model.contains("llvmpipe");
+    let fails_by_itself = |name| is_lavapipe && name == "many_threads";
+    let runs =
+        |program: &&Program| !not_valid.contains(&program.name) && !fails_by_itself(program.name);
+    for program in PROGRAMS.iter().chain(OTHERS).filter(runs) {
         let said = validated(program);
         let serious = said.contains("VUID") || said.contains("Validation Error");
         let is_wrong = program.name == "signals_a_lower_value";

@@ -45,6 +45,8 @@ fn has(found: Result<Vec<vk::ExtensionProperties>, vk::Result>, name: &CStr) -> 
 
 /// A device with one queue, and what gives objects their names.
 pub(crate) struct Gpu {
+    /// What the driver calls the device.
+    pub(crate) model: String,
     entry: Entry,
     instance: ash::Instance,
     pub(crate) device: ash::Device,
@@ -85,6 +87,10 @@ impl Gpu {
         let physical = physical.map_err(|error| error.to_string())?;
         let physical = *physical.first().ok_or("no device")?;
         // SAFETY: as above
+        let facts = unsafe { instance.get_physical_device_properties(physical) };
+        let model = facts.device_name_as_c_str().unwrap_or_default();
+        let model = model.to_string_lossy().into_owned();
+        // SAFETY: as above
         let found = unsafe { instance.enumerate_device_extension_properties(physical) };
         let has_second = has(found.clone(), synchronization2::NAME);
         let presents = has_surface && has(found, swapchain::NAME);
@@ -109,6 +115,7 @@ impl Gpu {
         // SAFETY: the device has one queue of this family
         let queue = unsafe { device.get_device_queue(0, 0) };
         Ok(Gpu {
+            model,
             names: debug_utils::Device::new(&instance, &device),
             second: has_second.then(|| synchronization2::Device::new(&instance, &device)),
             entry,
