@@ -390,9 +390,8 @@ impl Loader {
     }
 
     /// The version of OpenCL that a device has; `None`, below every other, where it does not say.
-    /// What a later version brought must not be called. Loaders have a function for it all the
-    /// same, which calls whatever the driver's table has in that place: with Oclgrind 21.10 and
-    /// ocl-icd 2.3.1, `clCreateCommandQueueWithProperties` never returns.
+    /// What a later version brought must not be called. A newer loader has a function for it all
+    /// the same, which calls whatever the driver's table has in that place.
     pub(super) fn version_of(&self, device: DeviceHandle) -> Option<(u32, u32)> {
         version(&self.text(device, ask::DEVICE_VERSION))
     }
@@ -469,16 +468,19 @@ impl Loader {
         properties: u64,
     ) -> Result<QueueHandle, Fault> {
         let mut code = 0;
-        if self.version_of(device) < Some((2, 0)) {
-            // SAFETY: the context is retained, and the device is of it.
-            let queue = unsafe { self.create_queue_1(context, device, properties, &raw mut code) };
-            check("clCreateCommandQueue", code)?;
-            return Ok(QueueHandle(queue?));
+        if self.version_of(device) >= Some((2, 0)) {
+            let list = [QUEUE_PROPERTIES, properties, 0];
+            // SAFETY: the context is retained, and the device is of it; the list ends with 0.
+            let queue = unsafe { self.create_queue(context, device, list.as_ptr(), &raw mut code) };
+            // A loader of OpenCL 1.2, such as Wine's, has no such function for a newer device.
+            if !matches!(queue, Err(Fault::Missing(_))) {
+                check("clCreateCommandQueueWithProperties", code)?;
+                return Ok(QueueHandle(queue?));
+            }
         }
-        let list = [QUEUE_PROPERTIES, properties, 0];
-        // SAFETY: as above; the list ends with 0.
-        let queue = unsafe { self.create_queue(context, device, list.as_ptr(), &raw mut code) };
-        check("clCreateCommandQueueWithProperties", code)?;
+        // SAFETY: as above.
+        let queue = unsafe { self.create_queue_1(context, device, properties, &raw mut code) };
+        check("clCreateCommandQueue", code)?;
         Ok(QueueHandle(queue?))
     }
 
