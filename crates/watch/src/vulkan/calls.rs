@@ -201,6 +201,23 @@ impl Submits<'_> {
             self.seen.signal(self.queue, self.device, semaphore, value);
         }
     }
+
+    /// A batch whose timeline semaphores have their values in the chain behind `next`.
+    ///
+    /// # Safety
+    /// `next` begins a chain of Vulkan's structures.
+    unsafe fn batch_with_chain(
+        &mut self,
+        kind: Kind,
+        waits: &[vk::Semaphore],
+        signals: &[vk::Semaphore],
+        next: *const c_void,
+    ) {
+        // SAFETY: the caller vouches for it
+        let (wait_values, signal_values) = unsafe { values(next) };
+        let waits = with_values(waits, wait_values);
+        self.batch(kind, waits, with_values(signals, signal_values));
+    }
 }
 
 /// Writes down what a call is about to submit: a driver may not return from the call before what it
@@ -265,15 +282,11 @@ pub(super) unsafe extern "system" fn queue_submit(
         // SAFETY: the caller has passed these structures
         for info in unsafe { list(infos, count) } {
             // SAFETY: as above
-            let (waits, signals, (wait_values, signal_values)) = unsafe {
-                (
-                    list(info.p_wait_semaphores, info.wait_semaphore_count),
-                    list(info.p_signal_semaphores, info.signal_semaphore_count),
-                    values(info.p_next),
-                )
-            };
-            let signals = with_values(signals, signal_values);
-            to.batch(Kind::Submit, with_values(waits, wait_values), signals);
+            unsafe {
+                let waits = list(info.p_wait_semaphores, info.wait_semaphore_count);
+                let signals = list(info.p_signal_semaphores, info.signal_semaphore_count);
+                to.batch_with_chain(Kind::Submit, waits, signals, info.p_next);
+            }
         }
     });
     // SAFETY: the arguments are the caller's
@@ -326,16 +339,11 @@ pub(super) unsafe extern "system" fn queue_bind_sparse(
         // SAFETY: the caller has passed these structures
         for info in unsafe { list(infos, count) } {
             // SAFETY: as above
-            let (waits, signals, (wait_values, signal_values)) = unsafe {
-                (
-                    list(info.p_wait_semaphores, info.wait_semaphore_count),
-                    list(info.p_signal_semaphores, info.signal_semaphore_count),
-                    values(info.p_next),
-                )
-            };
-            let signals = with_values(signals, signal_values);
-            let waits = with_values(waits, wait_values);
-            to.batch(Kind::SparseBinding, waits, signals);
+            unsafe {
+                let waits = list(info.p_wait_semaphores, info.wait_semaphore_count);
+                let signals = list(info.p_signal_semaphores, info.signal_semaphore_count);
+                to.batch_with_chain(Kind::SparseBinding, waits, signals, info.p_next);
+            }
         }
     });
     // SAFETY: the arguments are the caller's
