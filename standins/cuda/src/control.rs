@@ -20,6 +20,7 @@ control! {
     ipc_in_one_process = fencepost_sim_ipc_in_one_process: fn(c_int);
     queue_depth = fencepost_sim_queue_depth: fn(usize);
     advance = fencepost_sim_advance: fn(u64);
+    leave_real_time = fencepost_sim_leave_real_time: fn();
     event_tick = fencepost_sim_event_tick: fn(CUevent) -> u64;
     live = fencepost_sim_live: fn(u32) -> u64;
 }
@@ -122,6 +123,13 @@ impl Control {
     pub fn advance(&self, ns: u64) {
         // SAFETY: the function has no requirement
         unsafe { (self.functions.advance)(ns) }
+    }
+
+    /// From now on simulated time passes by the work's steps and by [`Control::advance`] alone, and
+    /// not as real time does: for tests that must not depend on how fast the machine is.
+    pub fn leave_real_time(&self) {
+        // SAFETY: the function has no requirement
+        unsafe { (self.functions.leave_real_time)() }
     }
 
     /// The device's clock when the last record of this event completed, in nanoseconds; `None`

@@ -164,6 +164,14 @@ pub extern "C" fn fencepost_sim_advance(ns: u64) {
     }
 }
 
+/// From now on simulated time passes by the work's steps and by [`fencepost_sim_advance`] alone.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_leave_real_time() {
+    if let Some(root) = root() {
+        root.leave_real_time();
+    }
+}
+
 /// The device's clock at the last record of an event; `u64::MAX` where it has none.
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_event_tick(event: CUevent) -> u64 {

@@ -74,6 +74,7 @@ pub struct Config {
     /// Whether the clock follows real time: each step then takes the real time that has passed, and
     /// a reading is never ahead of it, unless by [`SimDevice::advance`](crate::SimDevice::advance).
     /// For tests that compare it with the host's time. A seed then no longer determines timestamps.
+    /// [`SimDevice::leave_real_time`](crate::SimDevice::leave_real_time) ends it.
     pub follows_real_time: bool,
     /// Whether the device accepts objects of other devices of its machine, as it does CUDA events
     /// and Metal shared events. Vulkan objects need an export.

@@ -305,6 +305,15 @@ impl SimDevice {
         });
     }
 
+    /// From now on the clock no longer follows real time: it moves with steps and with
+    /// [`SimDevice::advance`] alone, so that nothing depends on how fast the caller is.
+    pub fn leave_real_time(&self) {
+        self.with(|state| {
+            state.follow_real_time();
+            state.real_time = None;
+        });
+    }
+
     /// The mask of the valid bits. Differences of timestamps are computed under it.
     pub fn tick_mask(&self) -> u64 {
         mask(self.config().valid_bits)

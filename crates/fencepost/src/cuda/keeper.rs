@@ -111,8 +111,7 @@ impl Context {
         }
         let keeper = Keeper::new(self).map_err(|fault| self.failed(fault, None))?;
         // Before any work that is submitted from now on.
-        let begun = keeper.round();
-        begun.map_err(|fault| self.failed(fault, None))?;
+        keeper.round().map_err(|fault| self.failed(fault, None))?;
         let guard = Arc::new(Guard::start(keeper)?);
         let mut held = lock(&self.kept.guard);
         if let Some(first) = held.upgrade() {
@@ -154,15 +153,23 @@ impl Context {
         Ok(millis.map(|millis| Span::of(millis, self.clock.step())))
     }
 
-    /// As the keeper's thread does each so often; for tests, which have no time to wait.
+    /// Records an anchor, as the keeper's thread does each so often; for tests, which have no time
+    /// to wait. Blocks while that thread is in a round of its own, and until the anchor that is
+    /// pending is complete.
     #[cfg(feature = "conformance")]
     pub(crate) fn anchor_now(&'static self) -> Result<()> {
+        self.check_fork()?;
         let guard = lock(&self.kept.guard).upgrade();
         let Some(guard) = guard else {
             return Ok(());
         };
-        let done = guard.keeper.round();
-        done.map_err(|fault| self.failed(fault, None))
+        loop {
+            let recorded = guard.keeper.round();
+            if recorded.map_err(|fault| self.failed(fault, None))? {
+                return Ok(());
+            }
+            std::thread::yield_now();
+        }
     }
 }
 
@@ -174,7 +181,7 @@ impl Guard {
                 prepare_watcher();
             }
             match rounds.round() {
-                Ok(()) => true,
+                Ok(_) => true,
                 Err(fault) => match fault.meaning() {
                     Meaning::Refused => true,
                     Meaning::Gone => false,
@@ -215,17 +222,18 @@ impl Keeper {
     }
 
     /// Adds the pending anchor if it is complete, and records the next one; behind it a burst,
-    /// where the clock's steps are not known yet.
-    fn round(&self) -> Result<(), Fault> {
+    /// where the clock's steps are not known yet. `false` where it has recorded none, since another
+    /// round is going on or the pending anchor is not complete.
+    fn round(&self) -> Result<bool, Fault> {
         let Some(mut next) = lock(&self.next).take() else {
-            return Ok(());
+            return Ok(false);
         };
         let done = self.go_on(&mut next);
         *lock(&self.next) = Some(next);
         done
     }
 
-    fn go_on(&self, next: &mut Next) -> Result<(), Fault> {
+    fn go_on(&self, next: &mut Next) -> Result<bool, Fault> {
         let (context, anchors) = (self.context, &self.context.kept.anchors);
         context.calls.check_alive()?;
         if let [.., last] = &next.burst[..]
@@ -236,7 +244,7 @@ impl Keeper {
         if let Some(pending) = next.pending.take() {
             if !context.calls.query(pending.raw)? {
                 next.pending = Some(pending);
-                return Ok(());
+                return Ok(false);
             }
             let last = anchors.last();
             let link = match &last {
@@ -254,7 +262,7 @@ impl Keeper {
                 next.burst.push(Event::record(context, self.stream)?);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Has the clock see the times between events that were recorded one right after the other.

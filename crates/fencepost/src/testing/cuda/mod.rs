@@ -70,10 +70,11 @@ pub fn fresh(device: &Device) -> Result<Device> {
 }
 
 /// Records an anchor now, as the thread of [`Device::keep_time`] does each 200 ms: for tests in
-/// which hours pass on a simulated clock. Does nothing while no time is kept.
+/// which hours pass on a simulated clock. Does nothing while no time is kept. Blocks until the
+/// anchor before it is complete.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a device of another backend; the driver's error.
+/// [`Error::Unsupported`] for a device of another backend; [`Error::Forked`]; the driver's error.
 ///
 /// ```no_run
 /// let device = fencepost::Device::open("cuda:0")?;
