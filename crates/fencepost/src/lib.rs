@@ -125,6 +125,7 @@ pub mod opencl;
 #[cfg(loom)]
 mod opencl {
     mod account;
+    mod lost;
     mod watched;
 }
 mod panics;

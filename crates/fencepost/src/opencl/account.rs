@@ -659,7 +659,7 @@ impl<M: Recorded> State<M> {
 }
 
 #[cfg(all(test, loom))]
-mod loom_tests {
+pub(super) mod loom_tests {
     use std::any::Any;
 
     use super::*;
@@ -676,7 +676,7 @@ mod loom_tests {
 
     /// What a driver says of an event.
     #[derive(Clone)]
-    struct Says(Arc<sync::AtomicU64>);
+    pub(in crate::opencl) struct Says(Arc<sync::AtomicU64>);
 
     impl Says {
         fn new(status: u64) -> Says {
@@ -702,7 +702,7 @@ mod loom_tests {
         }
     }
 
-    struct Fake {
+    pub(in crate::opencl) struct Fake {
         point: Point,
         account: Arc<Account<Fake>>,
     }

@@ -25,11 +25,9 @@ use super::{
     account::Unsettled,
     fault::{Fault, Status, is_named},
     loader::{ContextHandle, DeviceHandle, Loader, PROFILING},
+    lost::Lost,
 };
-use crate::{
-    core::{Loss, Streams},
-    error::{Cause, Error, Result},
-};
+use crate::error::{Cause, Error, Result};
 
 const OUT_OF_RESOURCES: Status = -5;
 const INVALID_CONTEXT: Status = -34;
@@ -40,14 +38,11 @@ pub(super) struct ContextLoss {
     loader: &'static Loader,
     context: ContextHandle,
     device: DeviceHandle,
-    /// Of the device.
-    name: String,
-    loss: Loss,
-    accounts: Streams<dyn Unsettled>,
+    lost: Lost,
 }
 
 impl ContextLoss {
-    /// The context is retained for as long as the process lives.
+    /// The context is retained for as long as the process lives. `name` is that of the device.
     pub(super) fn new(
         loader: &'static Loader,
         context: ContextHandle,
@@ -58,33 +53,23 @@ impl ContextLoss {
             loader,
             context,
             device,
-            name,
-            loss: Loss::new(),
-            accounts: Streams::new(),
+            lost: Lost::new(name),
         }
     }
 
-    /// The error of every call, once the context is lost.
+    /// See [`Lost::error`].
     pub(super) fn lost(&self) -> Option<Error> {
-        self.loss.error(&self.name)
+        self.lost.error()
     }
 
-    /// `account` fails with the context, also where that is lost already.
+    /// See [`Lost::add`].
     pub(super) fn add(&self, account: &Arc<dyn Unsettled>) {
-        self.accounts.add(account);
-        let _ = self.check(&**account);
+        self.lost.add(account);
     }
 
-    /// An error where the context is lost; then `account` has failed. Whoever starts a new timeline
-    /// calls it afterwards: the loss may have come before that, or will see the new one.
+    /// See [`Lost::check`].
     pub(super) fn check(&self, account: &dyn Unsettled) -> Result<()> {
-        match self.lost() {
-            None => Ok(()),
-            Some(lost) => {
-                account.lose(&Cause::of(&lost));
-                Err(lost)
-            }
-        }
+        self.lost.check(account)
     }
 
     /// The error for the caller of a call that was refused. Call it without any lock, as the
@@ -92,7 +77,7 @@ impl ContextLoss {
     #[cold]
     pub(super) fn error(&self, fault: Fault) -> Error {
         let lost = self.look_at(fault);
-        lost.unwrap_or_else(|| fault.error(&self.name))
+        lost.unwrap_or_else(|| fault.error(self.lost.name()))
     }
 
     /// The loss of the context, if it is lost by now; `fault` is the first cause if nothing was
@@ -113,14 +98,7 @@ impl ContextLoss {
         let is_lost = self.lost().is_some() || code.is_some_and(may_be) && self.refuses_all();
         // Also where it was lost before: the thread that found that may not have failed all yet,
         // and the caller may be about to fail one of them by a cause of its own.
-        let lose = || {
-            self.loss.declare(&self.name, cause, |cause| {
-                for account in self.accounts.alive() {
-                    account.lose(cause);
-                }
-            })
-        };
-        is_lost.then(lose)
+        is_lost.then(|| self.lost.declare(cause))
     }
 
     /// Tries the context.
