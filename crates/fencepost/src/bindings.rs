@@ -57,12 +57,13 @@ pub mod pictures {
 }
 
 /// [`Event::record`], where that makes no new marker and drops none: at most when the event was
-/// last recorded on the same stream, of CUDA or Vulkan, and nobody else holds that marker.
-/// Otherwise, and if the driver refuses, it records nothing and returns `false`: `record` tells
-/// why.
+/// last recorded on the same stream, of CUDA, OpenCL, Vulkan or wgpu, and nobody else holds that
+/// marker. Otherwise, and if the driver refuses, it records nothing and returns `false`: `record`
+/// tells why.
 ///
-/// It drops no object of the caller's, so the caller may have released the GIL by hand. It runs
-/// code of the caller's only where a lock of the caller's guards a Vulkan queue.
+/// It drops no object of the caller's, so on CUDA and Vulkan the caller may have released the GIL
+/// by hand. There it runs code of the caller's only where a lock of the caller's guards a Vulkan
+/// queue. OpenCL's drivers and wgpu may run callbacks of the caller's in it.
 #[inline]
 #[must_use = "where it returns false, nothing was recorded"]
 pub fn record_in_place(event: &Event, stream: &Stream, at: Place) -> bool {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use fencepost::{
-    Backend, Device, Error, Event, Gate, Stream, opencl,
+    Backend, Device, Error, Event, Gate, Stream, bindings, opencl,
     testing::{self, work},
 };
 
@@ -270,6 +270,69 @@ fn a_queue_that_runs_out_of_order_is_ordered_by_waits() {
     two.synchronize_timeout(PATIENCE).unwrap();
     assert_eq!(log.read().unwrap(), [1, 2]);
     assert!(one.query().unwrap());
+}
+
+/// Records `event` once more; whether that made no new marker.
+fn is_in_place(event: &Event, stream: &Stream) -> bool {
+    let in_place = bindings::record_in_place(event, stream, bindings::unknown_place());
+    if !in_place {
+        event.record(stream).unwrap();
+    }
+    in_place
+}
+
+/// An event that was recorded on `stream` as often as it takes: the first record has no marker to
+/// change, and the second one makes the stream the event's primary one.
+fn recorded_in_place(device: &Device, stream: &Stream) -> Event {
+    let event = Event::new(device);
+    let first = [(); 3].map(|()| is_in_place(&event, stream));
+    assert_eq!(first, [false, false, true]);
+    event
+}
+
+/// Now and then a record makes a marker, and takes off what is over. That is no matter of how many
+/// were pending before.
+#[test]
+fn an_event_is_recorded_in_place_whatever_was_pending_before() {
+    let Some(device) = device() else { return };
+    for burst in 48..80 {
+        let stream = device.new_stream().unwrap();
+        let event = recorded_in_place(&device, &stream);
+        let gate = work::gate(&stream).unwrap();
+        for _ in 0..burst {
+            is_in_place(&event, &stream);
+        }
+        gate.open();
+        let made = (0..100).filter(|_| {
+            // Asks of all that is pending, and records nothing.
+            while bindings::peek(&event) != Some(true) {
+                assert!(stream.error().is_none());
+            }
+            !is_in_place(&event, &stream)
+        });
+        let made = made.count();
+        assert!(
+            made <= 4,
+            "{made} of 100 records made a marker after {burst}"
+        );
+    }
+}
+
+/// Whoever holds the marker sees it as it is.
+#[test]
+fn a_record_in_place_keeps_other_holders_of_the_marker() {
+    let Some(device) = device() else { return };
+    let stream = device.new_stream().unwrap();
+    let event = recorded_in_place(&device, &stream);
+    let before = event.marker().unwrap();
+    let native = opencl::marker_as_raw(&before);
+    let gate = work::gate(&stream).unwrap();
+    assert!(!is_in_place(&event, &stream), "its marker has an owner");
+    before.synchronize_timeout(PATIENCE).unwrap();
+    assert_eq!(opencl::marker_as_raw(&before), native);
+    assert!(!event.query().unwrap());
+    gate.open();
+    event.synchronize_timeout(PATIENCE).unwrap();
 }
 
 #[test]

@@ -368,6 +368,10 @@ impl<M: Recorded> Account<M> {
     /// pending.
     fn look_now_and_then(&self, state: BriefGuard<'_, State<M>>) {
         let is_full = state.is_full();
+        if !is_full {
+            // Somebody has taken off what filled it, without a sweep.
+            self.is_full.store(false, Ordering::Relaxed);
+        }
         drop(state);
         if is_full {
             self.sweep();
