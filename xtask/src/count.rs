@@ -1,5 +1,6 @@
 //! Finds results in what commands print.
 
+use std::collections::VecDeque;
 use std::ops::AddAssign;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,11 +30,55 @@ pub(crate) struct Log {
     pub(crate) ignored: Vec<String>,
     /// The reasons of tests that skipped themselves while they ran.
     pub(crate) skips: Vec<String>,
+    /// What failed tests printed, which libtest shows when all tests are over.
+    said: Vec<(String, Tail)>,
+    /// Whether the last of these is not over.
+    is_saying: bool,
+    /// The end of everything.
+    tail: Tail,
+}
+
+/// The last lines of a text, without the frames of backtraces, which say less than the panic's
+/// message in front of them.
+#[derive(Debug, Default)]
+struct Tail {
+    lines: VecDeque<String>,
+    in_backtrace: bool,
+}
+
+/// So many lines hold a panic with the values of a failed assertion, and some of what led to it.
+const TAIL: usize = 15;
+
+impl Tail {
+    fn read(&mut self, line: &str) {
+        // Tests mark so what their child processes print.
+        let unmarked = line.strip_prefix("| ").unwrap_or(line);
+        self.in_backtrace &= unmarked.starts_with(' ');
+        self.in_backtrace |= unmarked == "stack backtrace:";
+        if !self.in_backtrace && !unmarked.trim().is_empty() && !is_about_backtraces(unmarked) {
+            if self.lines.len() == TAIL {
+                self.lines.pop_front();
+            }
+            self.lines.push_back(line.trim_end().to_owned());
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.lines.iter().cloned().collect()
+    }
+}
+
+fn is_about_backtraces(line: &str) -> bool {
+    line.starts_with("note: ") && line.contains("backtrace")
 }
 
 impl Log {
     pub(crate) fn read(&mut self, line: &str) {
         let line = without_colours(line);
+        if self.read_said(&line) {
+            return;
+        }
+        self.tail.read(&line);
         let line = line.trim();
         if let Some(results) = libtest_result(line) {
             self.libtest += results;
@@ -51,6 +96,31 @@ impl Log {
         } else if let Some(skip) = line.strip_prefix(SKIPPED) {
             self.skips.push(skip.to_owned());
         }
+    }
+
+    /// Whether the line is of what a failed test printed.
+    fn read_said(&mut self, line: &str) -> bool {
+        if let Some(name) = said_by(line) {
+            self.said.push((name.to_owned(), Tail::default()));
+            self.is_saying = true;
+            return true;
+        }
+        self.is_saying &= line != "failures:";
+        if let (true, Some((_, said))) = (self.is_saying, self.said.last_mut()) {
+            said.read(line);
+        }
+        self.is_saying
+    }
+
+    /// The last lines that a failed test printed.
+    pub(crate) fn said(&self, test: &str) -> Vec<String> {
+        let said = self.said.iter().find(|(name, _)| name == test);
+        said.map(|(_, said)| said.lines()).unwrap_or_default()
+    }
+
+    /// The last lines of everything.
+    pub(crate) fn tail(&self) -> Vec<String> {
+        self.tail.lines()
     }
 }
 
@@ -86,6 +156,11 @@ fn tally(counts: &str, separator: &str, skipped: &str) -> Option<Tally> {
 /// `test NAME ... VERDICT`
 fn libtest_line(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("test ")?.split_once(" ... ")
+}
+
+/// `---- NAME stdout ----`
+fn said_by(line: &str) -> Option<&str> {
+    line.strip_prefix("---- ")?.strip_suffix(" stdout ----")
 }
 
 /// CI services often ask cargo and libtest to colour their output.
@@ -170,6 +245,55 @@ this mentions SKIPPED: in passing
             log.skips,
             ["two_devices: there is one", "fork: no fork here"]
         );
+    }
+
+    #[test]
+    fn what_failed_tests_printed_is_kept_without_backtraces() {
+        let log = read(
+            "test a ... FAILED
+test b ... FAILED
+test c ... ok
+
+failures:
+
+---- a stdout ----
+before
+thread 'a' panicked at src/a.rs:1:2:
+left: 1
+stack backtrace:
+   0: rust_begin_unwind
+             at /rustc/panicking.rs:1:2
+note: Some details are omitted, run with `RUST_BACKTRACE=full` for a verbose backtrace.
+
+---- b stdout ----
+| stack backtrace:
+|    0: rust_begin_unwind
+| test b ... FAILED
+| test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out
+
+failures:
+    a
+    b
+
+test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out
+",
+        );
+        let panic = "thread 'a' panicked at src/a.rs:1:2:";
+        assert_eq!(log.said("a"), ["before", panic, "left: 1"]);
+        assert_eq!(log.said("b").len(), 2);
+        assert!(log.said("c").is_empty());
+        assert_eq!(log.failed_tests, ["a", "b"]);
+        assert_eq!(log.libtest, tally(1, 2, 0));
+    }
+
+    #[test]
+    fn the_end_of_a_log_is_kept() {
+        let mut log = Log::default();
+        (0..40).for_each(|line| log.read(&format!("  \u{1b}[31mline {line}\u{1b}[m")));
+        log.read("");
+        let tail = log.tail();
+        assert_eq!(tail.len(), TAIL);
+        assert_eq!(tail.last().map(String::as_str), Some("  line 39"));
     }
 
     #[test]

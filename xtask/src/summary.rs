@@ -53,10 +53,24 @@ pub(crate) struct Outcome {
     tally: Tally,
     /// The text in the row of a step that was not run.
     not_run: Option<&'static str>,
-    failures: Vec<String>,
+    failures: Vec<Failure>,
     skips: Vec<String>,
     pub(crate) tables: Vec<Table>,
     pub(crate) time: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Failure {
+    what: String,
+    /// The last lines that a test or a command printed.
+    said: Vec<String>,
+}
+
+impl From<String> for Failure {
+    fn from(what: String) -> Failure {
+        let said = Vec::new();
+        Failure { what, said }
+    }
 }
 
 const ALLOWED: &str = "allowed by FENCEPOST_ALLOW_SKIP";
@@ -77,7 +91,7 @@ pub(crate) fn not_run(step: &Step, reason: String, policy: &Policy) -> Outcome {
         outcome.tally.failed = 1;
         outcome
             .failures
-            .push(format!("not run, which CI does not allow: {reason}"));
+            .push(format!("not run, which CI does not allow: {reason}").into());
     } else {
         outcome.tally.skipped = 1;
         outcome.skips.push(reason);
@@ -89,7 +103,7 @@ pub(crate) fn not_run(step: &Step, reason: String, policy: &Policy) -> Outcome {
 /// files.
 pub(crate) fn judge(step: &Step, ended: &[Ended], noted: &[String], policy: &Policy) -> Outcome {
     let mut tally = Tally::default();
-    let mut failures = Vec::new();
+    let mut failures: Vec<Failure> = Vec::new();
     let mut skips: Vec<String> = Vec::new();
 
     for command in ended {
@@ -104,16 +118,23 @@ pub(crate) fn judge(step: &Step, ended: &[Ended], noted: &[String], policy: &Pol
             },
         };
         tally += counted;
-        failures.extend_from_slice(&log.failed_tests);
+        failures.extend(log.failed_tests.iter().map(|test| Failure {
+            what: test.clone(),
+            said: log.said(test),
+        }));
+        let mut fails = |what| {
+            let said = log.tail();
+            failures.push(Failure { what, said });
+        };
         match &command.trouble {
             // The build failed or a process died, so not every test printed its result.
             Some(trouble) if counted.failed == 0 => {
                 tally.failed += 1;
                 let colon = if command.command.is_empty() { "" } else { ": " };
-                failures.push(format!("{trouble}{colon}{}", command.command));
+                fails(format!("{trouble}{colon}{}", command.command));
             }
             _ if counted.failed > 0 && log.failed_tests.is_empty() => {
-                failures.push(format!("{} failed: {}", counted.failed, command.command));
+                fails(format!("{} failed: {}", counted.failed, command.command));
             }
             _ => {}
         }
@@ -122,7 +143,7 @@ pub(crate) fn judge(step: &Step, ended: &[Ended], noted: &[String], policy: &Pol
     // Before skips are subtracted: a test that skipped itself has run, too.
     if step.count != Count::Nothing && tally.passed + tally.failed == 0 {
         tally.failed += 1;
-        failures.push("no test ran".to_owned());
+        failures.push("no test ran".to_owned().into());
     }
 
     let mut outcome = Outcome {
@@ -161,7 +182,7 @@ fn count_skips(step: &Step, told: &[&String], policy: &Policy, outcome: &mut Out
         } else if policy.ci {
             tally.failed += 1;
             let failure = format!("skipped, which CI does not allow: {skip}");
-            outcome.failures.push(failure);
+            outcome.failures.push(failure.into());
         } else {
             tally.skipped += 1;
             outcome.skips.push(skip.clone());
@@ -208,8 +229,17 @@ pub(crate) fn render(outcomes: &[Outcome], time: Duration) -> String {
             "\nSteps ran beside each other, so the total is less than the sum of their seconds."
         );
     }
-    list(&mut text, "Skipped", outcomes, |outcome| &outcome.skips);
-    list(&mut text, "Failed", outcomes, |outcome| &outcome.failures);
+    list(&mut text, "Skipped", outcomes, |outcome| {
+        outcome
+            .skips
+            .iter()
+            .map(|skip| (&**skip, &[][..]))
+            .collect()
+    });
+    list(&mut text, "Failed", outcomes, |outcome| {
+        let failures = outcome.failures.iter();
+        failures.map(|f| (&*f.what, &*f.said)).collect()
+    });
     text
 }
 
@@ -261,14 +291,20 @@ fn rows(text: &mut String, outcomes: &[Outcome], time: Duration) {
     );
 }
 
-fn list(text: &mut String, title: &str, outcomes: &[Outcome], of: fn(&Outcome) -> &[String]) {
+/// A line of a list, and the lines below it.
+type Item<'a> = (&'a str, &'a [String]);
+
+fn list(text: &mut String, title: &str, outcomes: &[Outcome], of: fn(&Outcome) -> Vec<Item<'_>>) {
     if outcomes.iter().all(|outcome| of(outcome).is_empty()) {
         return;
     }
     let _ = writeln!(text, "\n{title}:");
     for outcome in outcomes {
-        for line in of(outcome) {
+        for (line, below) in of(outcome) {
             let _ = writeln!(text, "  {}: {line}", outcome.step);
+            for line in below {
+                let _ = writeln!(text, "      {line}");
+            }
         }
     }
 }
@@ -341,6 +377,45 @@ test result: FAILED. 4 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out";
         )];
         assert_eq!(closing_line(&outcomes), "4 passed, 1 failed, 0 skipped");
         assert!(render(&outcomes).ends_with("\nFailed:\n  tests: a\n"));
+    }
+
+    #[test]
+    fn what_a_failed_test_printed_stands_below_its_name() {
+        let log = "test a ... FAILED
+failures:
+---- a stdout ----
+thread 'a' panicked at src/a.rs:1:2:
+too late
+failures:
+    a
+test result: FAILED. 4 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out";
+        let trouble = Some("exit status: 101");
+        let text = render(&[judged(Count::Libtest, log, trouble, &here())]);
+        let end = "
+Failed:
+  tests: a
+      thread 'a' panicked at src/a.rs:1:2:
+      too late
+";
+        assert!(text.ends_with(end), "{text}");
+    }
+
+    #[test]
+    fn the_last_lines_of_a_command_that_names_no_test_stand_below_it() {
+        let log = "FAILED tests/test_wait.py::test_any - TimeoutError
+40 passed, 1 failed, 0 skipped";
+        let text = render(&[judged(
+            Count::ClosingLine,
+            log,
+            Some("exit status: 1"),
+            &here(),
+        )]);
+        let end = "
+  tests: 1 failed: cargo test
+      FAILED tests/test_wait.py::test_any - TimeoutError
+      40 passed, 1 failed, 0 skipped
+";
+        assert!(text.ends_with(end), "{text}");
     }
 
     #[test]
