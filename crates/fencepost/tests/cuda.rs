@@ -930,10 +930,9 @@ fn an_event_is_shared_with_another_process() {
     event.record(&stream).unwrap();
     assert!(!event.query().unwrap());
     let text: String = handle.iter().map(|byte| format!("{byte:02x}")).collect();
-    let status = common::child(name)
-        .env("FENCEPOST_TEST_HANDLE", text)
-        .status()
-        .unwrap();
+    let mut child = common::child(name);
+    child.env("FENCEPOST_TEST_HANDLE", text);
+    let status = common::run(child);
     assert!(status.success(), "{status}");
     event.synchronize().unwrap();
     drop(event);
@@ -1344,11 +1343,10 @@ fn an_event_that_processes_cannot_share_is_refused_where_it_is_made() {
     assert!(error.to_string().contains("shares no time"), "{error}");
     if !common::is_child() {
         drop(gpu);
-        let status = common::child(&common::test_name())
-            // Only the stand-in knows it.
-            .env("FENCEPOST_SIM_CUDA_IPC", "0")
-            .status()
-            .unwrap();
+        let mut child = common::child(&common::test_name());
+        // Only the stand-in knows it.
+        child.env("FENCEPOST_SIM_CUDA_IPC", "0");
+        let status = common::run(child);
         return assert!(status.success(), "{status}");
     }
     match RawEvent::new(&gpu.device, shared) {
@@ -1572,13 +1570,12 @@ fn asking_leaves_a_forked_child_the_driver() {
                 "/nowhere/libnvidia-ml.so.1",
             ),
         ] {
-            let status = common::child(&common::test_name())
+            let mut child = common::child(&common::test_name());
+            child
                 .env("FENCEPOST_NVML_LIBRARY", &library)
                 .env("FENCEPOST_TEST_SCENARIO", scenario)
-                .env(variable, value)
-                .status()
-                .unwrap();
-            assert!(status.success(), "{variable}={value}");
+                .env(variable, value);
+            assert!(common::run(child).success(), "{variable}={value}");
         }
         return;
     };
@@ -1652,12 +1649,11 @@ fn a_driver_that_fails_is_an_error_and_not_the_host() {
         return;
     }
     for scenario in ["no GPU", "a failure"] {
-        let status = common::child(&common::test_name())
+        let mut child = common::child(&common::test_name());
+        child
             .env("FENCEPOST_TEST_SCENARIO", scenario)
-            .env_remove("FENCEPOST_DEVICE")
-            .status()
-            .unwrap();
-        assert!(status.success(), "{scenario}");
+            .env_remove("FENCEPOST_DEVICE");
+        assert!(common::run(child).success(), "{scenario}");
     }
 }
 

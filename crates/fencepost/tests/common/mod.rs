@@ -64,20 +64,45 @@ pub(crate) fn in_a_process_of_its_own(scenario: impl FnOnce()) {
         return scenario();
     }
     let name = test_name();
-    let mut child = child(&name).spawn().unwrap();
+    let status = run(child(&name));
+    assert!(status.success(), "{name}: {status}");
+}
+
+/// Runs a child process of a test to its end. What it printed is a part of what this test prints,
+/// with a mark before each line: a reader of the log would count its results as this program's.
+pub(crate) fn run(mut child: std::process::Command) -> std::process::ExitStatus {
+    let name = test_name();
+    let file = format!(
+        "fencepost-{}-{}",
+        std::process::id(),
+        name.replace("::", "-")
+    );
+    // Whoever outlives the child may keep the file open, while a pipe would never end.
+    let file = std::env::temp_dir().join(file);
+    let printed = std::fs::File::create(&file).unwrap();
+    child.stdout(printed.try_clone().unwrap()).stderr(printed);
+    let mut running = child.spawn().unwrap();
+    drop(child);
     // Longer than what the child itself may wait for.
     let deadline = std::time::Instant::now() + fencepost_sim::HANG_TIMEOUT * 2;
+    let mut hangs = false;
     let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
+        if let Some(status) = running.try_wait().unwrap() {
             break status;
         }
-        if std::time::Instant::now() > deadline {
-            child.kill().unwrap();
-            panic!("{name} hangs");
+        if !hangs && std::time::Instant::now() > deadline {
+            hangs = true;
+            running.kill().unwrap();
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     };
-    assert!(status.success(), "{name}: {status}");
+    let text = std::fs::read(&file).unwrap();
+    let _ = std::fs::remove_file(&file);
+    for line in String::from_utf8_lossy(&text).lines() {
+        println!("| {line}");
+    }
+    assert!(!hangs, "{name} hangs");
+    status
 }
 
 /// Sets the limit of this process's address space, and gives the old one.
