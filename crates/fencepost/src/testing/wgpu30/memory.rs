@@ -68,14 +68,18 @@ fn allocate(
     // SAFETY: the device's own physical device.
     let has =
         unsafe { instance.get_physical_device_memory_properties(device.raw_physical_device()) };
-    let wanted = vk::MemoryPropertyFlags::HOST_VISIBLE | vk::MemoryPropertyFlags::HOST_COHERENT;
-    let fits = |&kind: &u32| {
-        needs.memory_type_bits & (1 << kind) != 0
-            && has.memory_types[kind as usize]
-                .property_flags
-                .contains(wanted)
+    let visible = vk::MemoryPropertyFlags::HOST_VISIBLE | vk::MemoryPropertyFlags::HOST_COHERENT;
+    let first_with = |wanted| {
+        (0..has.memory_type_count).find(|&kind| {
+            needs.memory_type_bits & (1 << kind) != 0
+                && has.memory_types[kind as usize]
+                    .property_flags
+                    .contains(wanted)
+        })
     };
-    let kind = (0..has.memory_type_count).find(fits);
+    // A kernel on an H200 that runs while the host writes does not see that in the host's memory.
+    let kind =
+        first_with(visible | vk::MemoryPropertyFlags::DEVICE_LOCAL).or_else(|| first_with(visible));
     let kind = kind.ok_or(vk::Result::ERROR_FEATURE_NOT_PRESENT)?;
     let info = vk::MemoryAllocateInfo::default()
         .allocation_size(needs.size)
