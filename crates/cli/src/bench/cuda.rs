@@ -3,8 +3,12 @@
 use std::{
     hint::black_box,
     pin::Pin,
-    sync::atomic::AtomicBool,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{self, Poll},
+    thread,
 };
 
 use fencepost::{Event, Stream, cuda, testing::work};
@@ -72,6 +76,12 @@ pub(super) const MEASURES: &[Measure] = &[
         bench.cuda_await_cost("await, 2 ms, processor time", 2_000_000)
     }),
     ("each of 200 awaited", Bench::cuda_await_many),
+    ("callback, nothing to do", |bench| {
+        bench.cuda_callback("callback, nothing to do", 0)
+    }),
+    ("callback, 200 µs of work", |bench| {
+        bench.cuda_callback("callback, 200 µs of work", 200_000)
+    }),
     ("span of a stream", Bench::cuda_span),
     ("bare records of 256 pairs", Bench::cuda_pairs),
     ("span of a thread", Bench::host_span),
@@ -423,6 +433,40 @@ impl Bench {
             &ours,
             [(&bare, ("Record + Synchronize", bound))],
         ))
+    }
+
+    /// From the launch until this thread, which sleeps, was woken by a callback.
+    fn cuda_callback(&self, operation: &'static str, nanos: u64) -> Result<Row, Stop> {
+        let sides = self.sides()?;
+        let event = self.new_event(false);
+        let ours: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                work::spin(&sides.ours, nanos)?;
+                event.record(&sides.ours)?;
+                let is_done = Arc::new(AtomicBool::new(false));
+                let (tell, thread) = (is_done.clone(), thread::current());
+                event.on_complete(move |_| {
+                    tell.store(true, Ordering::Release);
+                    thread.unpark();
+                })?;
+                while !is_done.load(Ordering::Acquire) {
+                    thread::park();
+                }
+            }
+            Ok(())
+        });
+        let bare: Side<'_> = Box::new(|n| {
+            for _ in 0..n {
+                work::spin(&sides.bare.owner, nanos)?;
+                sides.bare.call_back()?;
+            }
+            Ok(())
+        });
+        let how = self.how(151, 1, Some(AWAIT_PAUSE));
+        let settle = || sides.settle();
+        let [ours, bare] = in_settled_turns(how, &settle, [ours, bare])?;
+        let base = ("cuLaunchHostFunc", None);
+        Ok(row(operation, how, &ours, [(&bare, base)]))
     }
 
     /// One of many events that are awaited at the same time.

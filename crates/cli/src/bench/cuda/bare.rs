@@ -3,9 +3,10 @@
 use std::{
     ffi::{c_int, c_uint, c_void},
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    thread::{self, Thread},
 };
 
 use fencepost::{Device, cuda};
@@ -14,6 +15,9 @@ use crate::Stop;
 
 /// A `CUcontext`, `CUstream` or `CUevent`.
 type Handle = *mut c_void;
+
+/// A `CUhostFn`.
+type HostFunction = extern "system" fn(Handle);
 
 /// What the driver's own event query returns for an event that is not complete.
 const NOT_READY: c_int = 600;
@@ -53,6 +57,7 @@ functions! {
     synchronize = "cuEventSynchronize" (Handle);
     wait = "cuStreamWaitEvent" (Handle, Handle, c_uint);
     wait_value = "cuStreamWaitValue32_v2" (Handle, u64, u32, c_uint);
+    call_host = "cuLaunchHostFunc" (Handle, HostFunction, Handle);
     host_alloc = "cuMemHostAlloc" (*mut Handle, usize, c_uint);
     host_pointer = "cuMemHostGetDevicePointer_v2" (*mut u64, Handle, c_uint);
     elapsed = "cuEventElapsedTime_v2" or "cuEventElapsedTime" (*mut f32, Handle, Handle);
@@ -222,6 +227,37 @@ impl Stream {
             locked.store(false, Ordering::Release);
         }
         millis.map(Some)
+    }
+
+    /// Has the driver wake the calling thread once what is on the stream is complete, and sleeps
+    /// until then: `cuLaunchHostFunc`.
+    pub(super) fn call_back(&self) -> Result<(), Stop> {
+        struct Call {
+            thread: Thread,
+            is_done: AtomicBool,
+        }
+        extern "system" fn wake(call: Handle) {
+            // SAFETY: a reference that was given to the driver for this one call.
+            let call = unsafe { Arc::from_raw(call.cast::<Call>().cast_const()) };
+            call.is_done.store(true, Ordering::Release);
+            call.thread.unpark();
+        }
+        let call = Arc::new(Call {
+            thread: thread::current(),
+            is_done: AtomicBool::new(false),
+        });
+        let given = Arc::into_raw(call.clone());
+        // SAFETY: the stream is alive; the function takes the reference, once.
+        let status = unsafe { (self.driver.call_host)(self.raw, wake, given.cast_mut().cast()) };
+        if status != 0 {
+            // SAFETY: the driver has refused the call, and makes none.
+            drop(unsafe { Arc::from_raw(given) });
+        }
+        check("cuLaunchHostFunc", status)?;
+        while !call.is_done.load(Ordering::Acquire) {
+            thread::park();
+        }
+        Ok(())
     }
 
     /// Waits for everything on the stream, by an event of its own.
