@@ -354,7 +354,7 @@ impl dyn MarkerImpl {
                 }
             },
             Err(waiter) => {
-                waiter.fire(&point.timeline.check(point.value).map(drop));
+                point.timeline.fire_late(point.value, waiter);
                 Ok(None)
             }
         }

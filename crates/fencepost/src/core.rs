@@ -27,8 +27,20 @@ pub(crate) type Work = Box<dyn FnOnce() -> Result<(), Box<Returned>> + Send>;
 
 /// Where a device runs users' callbacks: one at a time, in order, on a thread of the library.
 pub(crate) trait Callbacks: Send + Sync {
-    /// Runs `job` soon. In a forked child, which has no thread for it, drops it.
-    fn call(&self, job: Job);
+    /// Puts `job` behind those that are queued, for the next [`start`](Callbacks::start). It holds
+    /// one lock for a moment and takes no other, so it may be called under the locks of this crate.
+    /// In a forked child, which has no thread for the job, it is leaked: to drop it may run code of
+    /// the user's.
+    fn push(&self, job: Job);
+
+    /// Has what is queued run soon. Call it after a [`push`](Callbacks::push), without any lock.
+    fn start(&self);
+
+    /// Runs `job` soon.
+    fn call(&self, job: Job) {
+        self.push(job);
+        self.start();
+    }
 
     /// How many jobs have panicked.
     fn panics(&self) -> u64;

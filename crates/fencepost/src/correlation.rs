@@ -475,7 +475,8 @@ mod tests {
 
     struct Never;
     impl Callbacks for Never {
-        fn call(&self, _: Job) {}
+        fn push(&self, _: Job) {}
+        fn start(&self) {}
         fn panics(&self) -> u64 {
             0
         }

@@ -353,8 +353,14 @@ impl Marker {
     /// called soon, but never on the calling thread. Never blocks.
     ///
     /// Callbacks run on a thread of the library, without any lock of the library, one at a time for
-    /// each device, in order of completion. They may use every call of this crate; one that blocks
-    /// delays those behind it. A panic in one is caught: the panic hook reports it, and
+    /// each device. Those of one stream come in the order of its markers, whichever threads learn
+    /// of their completion, unless the stream's error is
+    /// [cleared](crate::Stream::clear_error) between them; those of several streams come in any.
+    /// Those of one marker come in the order of their registration. One for a marker that is
+    /// complete already comes behind those that are due.
+    ///
+    /// Callbacks may use every call of this crate; one that blocks delays those behind it. A panic
+    /// in one is caught: the panic hook reports it, and
     /// [`Device::callback_panics`](crate::Device::callback_panics) counts it. Callbacks that are
     /// pending when the process ends never run.
     ///
@@ -380,36 +386,35 @@ impl Marker {
     ) -> Result<Option<Ticket>> {
         self.check_fork()?;
         let callbacks = self.imp.point().timeline.stream.device.callbacks.clone();
-        let call = Waiter::Call(Box::new(move |result| {
-            callbacks.call(Box::new(move || callback(result.map_err(Error::seen))));
-        }));
+        let callback = move |result: Result<()>| callback(result.map_err(Error::seen));
+        let waiter = Waiter::Callback(callbacks, Box::new(callback));
         match self.imp.may_complete_soon() {
-            true => Ok(self.look_by_callback(call)),
-            false => self.imp.notify(call),
+            true => Ok(self.look_by_callback(waiter)),
+            false => self.imp.notify(waiter),
         }
     }
 
     /// As `notify`, but the thread for callbacks looks for a moment before the marker is watched.
     /// Where it is complete by then, one thread is woken in place of two.
-    fn look_by_callback(&self, call: Waiter) -> Option<Ticket> {
+    fn look_by_callback(&self, callback: Waiter) -> Option<Ticket> {
         let point = self.imp.point();
-        let ticket = match point.timeline.register(point.value, call) {
+        let ticket = match point.timeline.register(point.value, callback) {
             Ok(ticket) => ticket,
-            Err(call) => {
-                call.fire(&point.timeline.check(point.value).map(drop));
+            Err(callback) => {
+                point.timeline.fire_late(point.value, callback);
                 return None;
             }
         };
         let imp = self.imp.clone();
         let look = move || {
-            // A look that finds it complete fires `call`, which comes behind this on the queue.
+            // A look that finds it complete queues the callback, which comes behind this.
             spin_until(None, || !matches!(imp.query(), Ok(false)));
             let point = imp.point();
             if point.reached() == Reached::NotYet
                 && let Err(error) = imp.ensure_watched()
-                && let Some(call) = point.timeline.cancel(ticket)
+                && let Some(callback) = point.timeline.cancel(ticket)
             {
-                call.fire(&Err(error));
+                callback.fire(&Err(error));
             }
         };
         point.timeline.stream.device.callbacks.call(Box::new(look));

@@ -12,6 +12,10 @@
 //! **No waiter is fired under a lock.** [`Timeline::advance`] and [`Timeline::fail`] return the
 //! waiters that are due as a [`Wake`]. The caller drops its own locks first, and then fires it.
 //!
+//! **Callbacks come in the order of their values**, whichever threads complete them. Two threads
+//! may fire what they took out in any order. So a callback is put onto its device's queue by the
+//! thread that takes it out, under the lock under which it does so. Firing only starts the queue.
+//!
 //! # The protocol
 //!
 //! | `state` | meaning |
@@ -23,16 +27,22 @@
 //! waits costs one atomic read-modify-write and one load, and no lock.
 //!
 //! *Invariant: a waiter for value `v` that stays registered is fired by the thread that makes
-//! `c >= v` or sets `FAILED`.* A registering thread first raises `waiting`, then does a
-//! read-modify-write of `state`. A completing thread first does a read-modify-write of `state`,
-//! then loads `waiting`. The two operations on `state` have an order:
+//! `c >= v` or sets `FAILED`, if no other one has taken it out by then.* A registering thread first
+//! raises `waiting`, then does a read-modify-write of `state`. A completing thread first does a
+//! read-modify-write of `state`, then loads `waiting`. The two operations on `state` have an order:
 //! - If the completing thread's is first, the registering thread sees the new state and does not
 //!   stay registered.
 //! - If the registering thread's is first, the completing thread's reads from it, and so sees the
 //!   raised `waiting`. It takes the lock, which the registering thread holds until its waiter is in
 //!   the list.
 //!
-//! `loom_tests` below explores both.
+//! *Invariant: callbacks are queued in the order of their values, and those of one value in the
+//! order of their registration.* Waiters are taken out under the lock, lowest first, and nobody
+//! takes one out and leaves a lower one. A callback that is registered too late is queued by its
+//! own thread, which first takes out those that are due up to its value: the thread that completed
+//! them may not have come to that yet.
+//!
+//! `loom_tests` below explores all of this.
 
 use std::{
     collections::BTreeMap,
@@ -44,7 +54,7 @@ use std::{
 };
 
 use crate::{
-    core::StreamCore,
+    core::{Callbacks, StreamCore},
     error::{Cause, Error, Result},
     panics::contain,
     place::Place,
@@ -135,9 +145,16 @@ pub(crate) trait Awaited: Send + Sync {
 pub(crate) enum Waiter {
     Thread(thread::Thread),
     Waker(Waker),
-    /// Code of this crate. It is short, never blocks and never panics.
-    Call(Box<dyn FnOnce(Result<()>) + Send>),
+    /// Code of this crate. It is short, never blocks and never panics. Calls of one timeline that
+    /// are due may come in any order.
+    Call(OnEnd),
+    /// Code of the user's, for this queue. Callbacks of one timeline come in the order of their
+    /// values.
+    Callback(Arc<dyn Callbacks>, OnEnd),
 }
+
+/// Is called with how what it waited for has ended.
+type OnEnd = Box<dyn FnOnce(Result<()>) + Send>;
 
 /// Identifies a registered waiter, so that it can be cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,9 +165,12 @@ pub(crate) struct Ticket {
 
 /// Waiters that are due. The caller fires them once it holds no lock.
 #[must_use = "a waiter that is due and never fired waits for ever"]
+#[derive(Default)]
 pub(crate) struct Wake {
-    waiters: Vec<Waiter>,
-    result: Result<()>,
+    /// Each with what it is told. No callbacks: they are on their queue.
+    due: Vec<(Waiter, Result<()>)>,
+    /// The queue of the callbacks, if any are due.
+    queue: Option<Arc<dyn Callbacks>>,
 }
 
 pub(crate) struct Timeline {
@@ -234,22 +254,19 @@ impl Timeline {
         debug_assert!(value < FAILED);
         // A failed state stays as it is: with `FAILED` it is larger than any value.
         self.state.fetch_max(value, Ordering::AcqRel);
-        let mut due = Wake {
-            waiters: Vec::new(),
-            result: Ok(()),
-        };
+        let mut wake = Wake::default();
         if self.waiting.load(Ordering::Acquire) != 0 {
             let mut inner = lock(&self.inner);
             while let Some(first) = inner.waiters.first_entry() {
                 if first.key().value > value {
                     break;
                 }
-                due.waiters.push(first.remove());
+                wake.add(first.remove(), &Ok(()));
             }
             self.waiting
                 .store(inner.waiters.len() as u64, Ordering::Release);
         }
-        due
+        wake
     }
 
     /// As [`advance`](Timeline::advance), to a value that nothing can be waiting for yet: it was
@@ -280,20 +297,23 @@ impl Timeline {
         };
         let mut inner = lock(&self.inner);
         if inner.failure.is_some() {
-            return Wake {
-                waiters: Vec::new(),
-                result: Err(error),
-            };
+            return Wake::default();
         }
         let callbacks = self.stream.device.callbacks.clone();
         unobserved::stick(cause, &error, move |job| callbacks.call(job));
         inner.failure = Some(error.clone());
-        self.state.fetch_or(FAILED, Ordering::AcqRel);
+        let completed = self.state.fetch_or(FAILED, Ordering::AcqRel);
         self.waiting.store(0, Ordering::Release);
-        Wake {
-            waiters: std::mem::take(&mut inner.waiters).into_values().collect(),
-            result: Err(error),
+        let mut wake = Wake::default();
+        let failed = Err(error);
+        for (ticket, waiter) in std::mem::take(&mut inner.waiters) {
+            // Who completed it may not have taken it out yet.
+            match ticket.value <= completed {
+                true => wake.add(waiter, &Ok(())),
+                false => wake.add(waiter, &failed),
+            }
         }
+        wake
     }
 
     /// Registers `waiter`, to be fired once `value` is complete or has failed. Gives it back where
@@ -314,6 +334,14 @@ impl Timeline {
         let ticket = Ticket { value, number };
         inner.waiters.insert(ticket, waiter);
         Ok(ticket)
+    }
+
+    /// Fires a waiter that [`register`](Timeline::register) gave back, behind the callbacks that
+    /// are due up to `value`. Call it without any lock held.
+    pub(crate) fn fire_late(&self, value: u64, waiter: Waiter) {
+        // If `value` has failed, this does nothing: what was due was taken out with the failure.
+        self.advance(value).fire();
+        waiter.fire(&self.check(value).map(drop));
     }
 
     /// Takes a waiter back. `None` where it was fired already, or is about to be.
@@ -356,13 +384,29 @@ impl Timeline {
 impl Wake {
     /// Whether no waiter is due.
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiters.is_empty()
+        self.due.is_empty() && self.queue.is_none()
+    }
+
+    /// Adds a waiter that is due. Called under the timeline's lock, lowest value first.
+    fn add(&mut self, waiter: Waiter, result: &Result<()>) {
+        let result = result.clone();
+        match waiter {
+            Waiter::Callback(queue, callback) => {
+                queue.push(Box::new(move || callback(result)));
+                self.queue.get_or_insert(queue);
+            }
+            other => self.due.push((other, result)),
+        }
     }
 
     /// Fires the waiters. Call it without any lock held.
     pub(crate) fn fire(self) {
-        for waiter in self.waiters {
-            waiter.fire(&self.result);
+        // First: a waker is the user's code and may take its time.
+        if let Some(queue) = self.queue {
+            queue.start();
+        }
+        for (waiter, result) in self.due {
+            waiter.fire(&result);
         }
     }
 }
@@ -374,6 +418,10 @@ impl Waiter {
             // A waker is the user's code: its panic must not keep others from being fired.
             Waiter::Waker(waker) => contain(|| waker.wake()),
             Waiter::Call(call) => call(result.clone()),
+            Waiter::Callback(queue, callback) => {
+                let result = result.clone();
+                queue.call(Box::new(move || callback(result)));
+            }
         }
     }
 }
@@ -383,13 +431,14 @@ pub(crate) mod loom_tests {
     use super::*;
     use crate::{
         clock::host_clock,
-        core::{Callbacks, DeviceCore, Job},
+        core::{DeviceCore, Job},
     };
     use loom::sync::atomic::AtomicUsize;
 
     struct NoCallbacks;
     impl Callbacks for NoCallbacks {
-        fn call(&self, _: Job) {}
+        fn push(&self, _: Job) {}
+        fn start(&self) {}
         fn panics(&self) -> u64 {
             0
         }
@@ -508,6 +557,117 @@ pub(crate) mod loom_tests {
             other.join().unwrap();
             assert_eq!(timeline.completed(), 2);
             assert_eq!(timeline.waiting.load(Ordering::SeqCst), 0);
+        });
+    }
+
+    /// The callbacks that were queued, and how many of them somebody has had started.
+    #[derive(Default)]
+    struct Queue {
+        jobs: Vec<Job>,
+        started: usize,
+    }
+
+    impl Callbacks for Mutex<Queue> {
+        fn push(&self, job: Job) {
+            lock(self).jobs.push(job);
+        }
+        fn start(&self) {
+            let mut queue = lock(self);
+            queue.started = queue.jobs.len();
+        }
+        fn panics(&self) -> u64 {
+            0
+        }
+    }
+
+    /// A timeline whose callbacks note their number and whether they were told of a completion.
+    struct Noted {
+        timeline: Arc<Timeline>,
+        queue: Arc<Mutex<Queue>>,
+        noted: Arc<Mutex<Vec<(u64, bool)>>>,
+    }
+
+    impl Noted {
+        fn new() -> Noted {
+            let queue = Arc::new(Mutex::new(Queue::default()));
+            let device = DeviceCore::new("loom", host_clock(), queue.clone());
+            Noted {
+                timeline: Timeline::new(StreamCore::new(device), 0),
+                queue,
+                noted: Arc::new(Mutex::new(Vec::new())),
+            }
+        }
+
+        fn call_back(&self, value: u64, number: u64) {
+            let noted = self.noted.clone();
+            let note = move |result: Result<()>| lock(&noted).push((number, result.is_ok()));
+            let queue = self.timeline.stream.device.callbacks.clone();
+            let waiter = Waiter::Callback(queue, Box::new(note));
+            if let Err(waiter) = self.timeline.register(value, waiter) {
+                self.timeline.fire_late(value, waiter);
+            }
+        }
+
+        /// What the callbacks have noted, which somebody has had started, all of them.
+        fn noted(self) -> Vec<(u64, bool)> {
+            let queue = std::mem::take(&mut *lock(&self.queue));
+            assert_eq!(
+                queue.started,
+                queue.jobs.len(),
+                "a callback would never run"
+            );
+            queue.jobs.into_iter().for_each(|job| job());
+            let noted = std::mem::take(&mut *lock(&self.noted));
+            noted
+        }
+    }
+
+    #[test]
+    fn callbacks_are_queued_in_the_order_of_their_values() {
+        loom::model(|| {
+            let calls = Noted::new();
+            calls.call_back(2, 2);
+            calls.call_back(1, 1);
+            let other = {
+                let timeline = calls.timeline.clone();
+                thread::spawn(move || timeline.advance(1).fire())
+            };
+            calls.timeline.advance(2).fire();
+            other.join().unwrap();
+            assert_eq!(calls.noted(), [(1, true), (2, true)]);
+        });
+    }
+
+    #[test]
+    fn a_late_callback_is_queued_behind_those_that_are_due() {
+        loom::model(|| {
+            let calls = Noted::new();
+            calls.call_back(1, 1);
+            let completer = {
+                let timeline = calls.timeline.clone();
+                thread::spawn(move || timeline.advance(2).fire())
+            };
+            // It is registered, or the value is complete already.
+            calls.call_back(2, 2);
+            completer.join().unwrap();
+            assert_eq!(calls.noted(), [(1, true), (2, true)]);
+        });
+    }
+
+    #[test]
+    fn callbacks_are_told_what_their_timeline_tells() {
+        loom::model(|| {
+            let calls = Noted::new();
+            calls.call_back(1, 1);
+            calls.call_back(2, 2);
+            let completer = {
+                let timeline = calls.timeline.clone();
+                thread::spawn(move || timeline.advance(1).fire())
+            };
+            calls.timeline.fail(&Cause::new("x"), false).fire();
+            completer.join().unwrap();
+            let is_complete = calls.timeline.check(1).is_ok();
+            assert_eq!(calls.noted(), [(1, is_complete), (2, false)]);
         });
     }
 }

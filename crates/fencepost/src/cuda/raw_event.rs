@@ -32,7 +32,6 @@ use super::{
 use crate::{
     clock::Elapsed,
     contract::{MarkerImpl, StreamImpl},
-    core::Callbacks,
     device::Device,
     error::{Error, Result},
     marker::Marker,
@@ -745,7 +744,8 @@ impl RawEvent {
     /// The driver tells nobody when such an event completes, so one thread of the library asks, for
     /// all that are awaited. Its pauses are at most 1/100 of the time since one was last awaited or
     /// found complete, but 20 µs at least and 1 ms at most. Callbacks run as those of
-    /// [`Marker::on_complete`](crate::Marker::on_complete) do.
+    /// [`Marker::on_complete`](crate::Marker::on_complete) do, in the order in which it finds the
+    /// events complete.
     ///
     /// # Errors
     /// [`Error::Backend`] where no thread can be started to ask; [`Error::Forked`]. The callback is
@@ -771,11 +771,9 @@ impl RawEvent {
         &self,
         callback: impl FnOnce(Result<()>) + Send + 'static,
     ) -> Result<impl Fn() + Send + Sync + 'static> {
-        let callbacks = &self.context().callbacks;
-        let call = Waiter::Call(Box::new(move |result| {
-            callbacks.call(Box::new(move || callback(result)));
-        }));
-        let wait = Arc::downgrade(&RawWait::begin(&self.native, call)?);
+        let callbacks = self.context().callbacks.clone();
+        let waiter = Waiter::Callback(callbacks, Box::new(callback));
+        let wait = Arc::downgrade(&RawWait::begin(&self.native, waiter)?);
         Ok(move || {
             if let Some(wait) = wait.upgrade() {
                 wait.cancel();

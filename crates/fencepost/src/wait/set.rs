@@ -321,8 +321,7 @@ impl<K> WaitSet<K> {
     pub(crate) fn call_back(&mut self, callback: impl FnOnce() + Send + 'static) -> bool {
         if let Some(first) = self.heads.any() {
             let callbacks = first.point().timeline.stream.device.callbacks.clone();
-            let call = move |_| callbacks.call(Box::new(callback));
-            self.wake_by(|| Waiter::Call(Box::new(call)));
+            self.wake_by(|| Waiter::Callback(callbacks, Box::new(|_| callback())));
         }
         self.ended.is_empty() && self.pending != 0
     }

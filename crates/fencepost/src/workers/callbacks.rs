@@ -30,6 +30,9 @@ struct Shared {
     panics: AtomicU64,
 }
 
+/// *Invariant: where there are jobs, the pool has the queue, or a worker is running it, or whoever
+/// put the last one there is about to start it.* A worker that finds no job gives the queue up
+/// under the lock under which it looked.
 struct Queue {
     jobs: VecDeque<Job>,
     /// Whether the pool has this queue, or a worker is running it.
@@ -52,13 +55,19 @@ impl CallbackQueue {
 }
 
 impl Callbacks for CallbackQueue {
-    fn call(&self, job: Job) {
+    fn push(&self, job: Job) {
+        match self.shared.pool.is_forked() {
+            true => std::mem::forget(job),
+            false => lock(&self.shared.queue).jobs.push_back(job),
+        }
+    }
+
+    fn start(&self) {
         if self.shared.pool.is_forked() {
             return;
         }
         let mut queue = lock(&self.shared.queue);
-        queue.jobs.push_back(job);
-        if std::mem::replace(&mut queue.scheduled, true) {
+        if queue.jobs.is_empty() || std::mem::replace(&mut queue.scheduled, true) {
             return;
         }
         drop(queue);

@@ -15,6 +15,7 @@ use std::{
 use super::case;
 use crate::{
     error::{Error, Result},
+    marker::Marker,
     testing::{
         Case,
         context::{Context, Stop, Verdict, check},
@@ -40,6 +41,11 @@ pub(super) const CASES: &[Case] = &[
     case!(
         "on complete",
         callbacks_run_in_order_of_completion,
+        [RecordNotSubmitted]
+    ),
+    case!(
+        "on complete",
+        callbacks_keep_their_order_whoever_else_asks,
         [RecordNotSubmitted]
     ),
     case!(
@@ -166,6 +172,67 @@ fn callbacks_run_in_order_of_completion(c: &Context) -> Verdict {
             number == expected,
             "callback {number} came in place of {expected}"
         );
+    }
+    Ok(())
+}
+
+/// Threads that ask learn of completion too, and then register callbacks of their own.
+fn callbacks_keep_their_order_whoever_else_asks(c: &Context) -> Verdict {
+    const ROUNDS: usize = 10;
+    const MARKERS: usize = 30;
+    const ASKERS: usize = 2;
+    let stream = c.stream()?;
+    for round in 0..ROUNDS {
+        let gate = c.gate(&stream)?;
+        let markers: Vec<_> = (0..MARKERS)
+            .map(|_| stream.record())
+            .collect::<Result<_>>()?;
+        let (tell, heard) = mpsc::channel();
+        for (number, marker) in markers.iter().enumerate().rev() {
+            let tell = tell.clone();
+            marker.on_complete(move |_| tell.send((number, false)).unwrap_or(()))?;
+        }
+        for _ in 0..ASKERS {
+            let (markers, tell, patience) = (markers.clone(), tell.clone(), c.options.patience);
+            std::thread::spawn(move || ask_and_call_back(&markers, &tell, patience));
+        }
+        gate.open();
+        let mut next = 0;
+        for _ in 0..MARKERS * (1 + ASKERS) {
+            let (number, is_late) = told(c, &heard)?;
+            if is_late {
+                check!(
+                    number < next,
+                    "round {round}: a late callback of marker {number} came before {next}"
+                );
+            } else {
+                check!(
+                    number == next,
+                    "round {round}: callback {number} came in place of {next}"
+                );
+                next += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Asks each marker until it is complete, and has a late callback of it tell its number.
+fn ask_and_call_back(
+    markers: &[Marker],
+    tell: &mpsc::Sender<(usize, bool)>,
+    patience: Duration,
+) -> Result<()> {
+    let start = Instant::now();
+    for (number, marker) in markers.iter().enumerate() {
+        while !marker.query()? {
+            if start.elapsed() > patience {
+                return Ok(());
+            }
+            std::thread::yield_now();
+        }
+        let tell = tell.clone();
+        marker.on_complete(move |_| tell.send((number, true)).unwrap_or(()))?;
     }
     Ok(())
 }
