@@ -13,17 +13,22 @@ use crate::{
     fork::Process,
     panics::contain,
     sync::spin_until,
-    timeline::{Awaited, Ticket, Waiter},
+    timeline::{Awaited, Reached, Ticket, Waiter},
 };
 
 /// How long a wait asks a driver for itself, before it sleeps until the watcher tells. The driver's
 /// own wait for one marker asks for as long as it takes.
 const POLL: Duration = Duration::from_millis(5);
 
+/// Of how many new markers the timelines are looked at for a moment before they are to tell. Where
+/// one of them ends in that moment, it is not registered, and no thread has to tell of it: half the
+/// cost of a wake-up. With more of them a look takes too long.
+const FEW: usize = 4;
+
 /// Markers that a thread waits for. Each is removed when it is returned as ended.
 ///
-/// A marker is *new* until its timeline is to tell when it ends. A GPU's stays so while the thread
-/// asks for itself, which costs less than a watcher where it is complete soon.
+/// A marker is *new* until its timeline is to tell when it ends. It stays so while the thread looks
+/// for itself, at its timeline or by asking its driver: where it is complete soon, that costs less.
 pub(super) struct Heads {
     inbox: Arc<Inbox>,
     heads: Vec<Option<Head>>,
@@ -177,15 +182,11 @@ impl Heads {
         loop {
             let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if ended.is_empty() && !over {
-                self.register(|head| !head.is_to_be_asked());
                 ended = self.poll(deadline);
             }
             if ended.is_empty() && !over {
                 self.register(|_| true);
-                let inbox = &self.inbox;
-                if !spin_until(deadline, || !inbox.is_empty()) {
-                    inbox.sleep(deadline);
-                }
+                self.inbox.sleep(deadline);
                 ended = self.told();
             }
             if ended.is_empty() {
@@ -273,12 +274,39 @@ impl Heads {
         });
     }
 
-    /// Asks a driver for a while, if there is a new marker that it alone knows of.
+    /// Looks for a while, before the thread sleeps: for longer where there is a new marker that a
+    /// driver alone knows of.
     fn poll(&mut self, deadline: Option<Instant>) -> Vec<Ended> {
+        if self.new.len() > FEW {
+            self.register(|head| !head.is_to_be_asked());
+        }
+        let mut new = self.new.iter().filter_map(|number| self.get(*number));
+        match new.any(Head::is_to_be_asked) {
+            true => self.poll_drivers(deadline),
+            false => self.spin(deadline),
+        }
+    }
+
+    /// Looks at the timelines of new markers, and at what is told of the others.
+    fn spin(&mut self, deadline: Option<Instant>) -> Vec<Ended> {
+        let ends = |number: &Number| {
+            let head = self.get(*number);
+            head.is_some_and(|head| head.marker.point().reached() != Reached::NotYet)
+        };
+        match spin_until(deadline, || {
+            !self.inbox.is_empty() || self.new.iter().any(ends)
+        }) {
+            true => self.look(),
+            false => Vec::new(),
+        }
+    }
+
+    fn poll_drivers(&mut self, deadline: Option<Instant>) -> Vec<Ended> {
         // No model has a driver.
-        if self.new.is_empty() || cfg!(loom) {
+        if cfg!(loom) {
             return Vec::new();
         }
+        self.register(|head| !head.is_to_be_asked());
         let until = Instant::now() + POLL;
         let until = deadline.map_or(until, |deadline| deadline.min(until));
         while self.inbox.is_empty() && Instant::now() < until {
