@@ -199,8 +199,9 @@ pub(crate) struct StreamCore {
     /// The last value allocated, for [`Timeout`](crate::error::Timeout) and progress.
     pub(crate) recorded: AtomicU64,
     /// The lock under which values are allocated, where the backend has none of its own for it. It
-    /// may guard the slots of events too ([`Slot`](crate::rerecord::Slot)), so no other lock is
-    /// taken under it.
+    /// may guard the slots of events too ([`Slot`](crate::rerecord::Slot)), and what OpenCL's
+    /// backend keeps of a stream ([`Ordered`](crate::ordered::Ordered)). So under it no lock is
+    /// taken but a timeline's, under which nobody takes this one.
     pub(crate) order: BriefLock,
     /// The stream's waits that the host knows of and that are not over, in their order. A host
     /// stream has several where its work waits for many, a GPU's stream where waits queue up.

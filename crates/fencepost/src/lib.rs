@@ -128,6 +128,8 @@ mod opencl {
     mod lost;
     mod watched;
 }
+#[cfg(any(feature = "opencl", loom))]
+mod ordered;
 mod panics;
 mod place;
 mod registry;

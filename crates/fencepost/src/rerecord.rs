@@ -65,8 +65,8 @@
 //! slot is `TAKEN` meanwhile, and nothing changes. Queries find it complete by the word. Whoever
 //! has one marker lent never waits for a second one.
 //!
-//! Nobody who has one of these locks waits for another: the locks need no order. As with any lock,
-//! a process that is forked while another thread is inside finds it held for ever.
+//! Nobody who has one of these locks waits for another of them: they need no order. As with any
+//! lock, a process that is forked while another thread is inside finds it held for ever.
 
 #![allow(unsafe_code)]
 // The host records nothing again, and Metal makes a marker for each record.

@@ -49,6 +49,9 @@
 //! still the front, by its number. The timeline moves under the lock: else a thread could fail it
 //! before another one has advanced it over what is complete. Its waiters are fired afterwards.
 //!
+//! **The lock is that of the stream's order**, which guards the slots of events that are recorded
+//! in place as well. Such a record has it already when it adds its entry: it locks once.
+//!
 //! **Events are kept until their commands are over.** A driver may need them until then (see
 //! [`event`](super::event)). Some of them belong to no marker: that of a wait's barrier, and what
 //! is submitted beside markers. Others outlive their entry: those in front of a failure. The list
@@ -72,7 +75,9 @@ use crate::{
     core::StreamCore,
     error::Cause,
     host_gate::failed_wait,
-    sync::{self, BriefGuard, BriefLock, Ordering},
+    ordered::{Guard, Ordered},
+    rerecord::Lock,
+    sync::{self, Ordering},
     timeline::{Reached, Timeline, Wake},
 };
 
@@ -135,11 +140,10 @@ impl<M: Recorded> Unsettled for Account<M> {
 }
 
 pub(super) struct Account<M: Recorded> {
-    core: Arc<StreamCore>,
     /// Whether it is time for a [`sweep`](Account::sweep): set by a record in place, which makes
     /// none. A hint: late by some records, it costs memory for as long.
     is_full: sync::AtomicBool,
-    state: BriefLock<State<M>>,
+    state: Ordered<State<M>>,
 }
 
 struct State<M: Recorded> {
@@ -249,17 +253,17 @@ const SWEEP_EVERY: usize = 64;
 
 impl<M: Recorded> Account<M> {
     pub(super) fn new(core: Arc<StreamCore>) -> Arc<Account<M>> {
+        let state = State {
+            timeline: Timeline::new(core.clone(), 0),
+            entries: VecDeque::new(),
+            kept: VecDeque::new(),
+            first: 0,
+            ends_after: None,
+            sweep_at: SWEEP_EVERY,
+        };
         Arc::new(Account {
             is_full: sync::AtomicBool::new(false),
-            state: BriefLock::over(State {
-                timeline: Timeline::new(core.clone(), 0),
-                entries: VecDeque::new(),
-                kept: VecDeque::new(),
-                first: 0,
-                ends_after: None,
-                sweep_at: SWEEP_EVERY,
-            }),
-            core,
+            state: Ordered::new(core, state),
         })
     }
 
@@ -330,26 +334,28 @@ impl<M: Recorded> Account<M> {
     }
 
     fn next(&self, state: &State<M>, make: impl FnOnce(Arc<Timeline>, u64) -> M) -> (u64, Arc<M>) {
-        let value = self.core.count();
+        let value = self.state.stream.count();
         (value, Arc::new(make(state.timeline.clone(), value)))
     }
 
     /// The value of a marker of this account that is recorded again in place, on its timeline;
-    /// `None` where that has failed, or another one has come. `event` is that of the native call.
+    /// `None` where that has failed, or another one has come. `event` is that of the native call,
+    /// and `lock` may be the lock of the account already.
     ///
     /// Fires no waiter, so it does not look at what may be over.
     #[inline]
     pub(super) fn record_again(
         &self,
+        lock: Lock<'_>,
         timeline: &Arc<Timeline>,
         event: Arc<M::Event>,
     ) -> Option<u64> {
-        let mut state = self.state.lock();
+        let mut state = self.state.lock_from(lock);
         if !Arc::ptr_eq(&state.timeline, timeline) || timeline.has_failed() {
             state.kept.push_back(event);
             return None;
         }
-        let value = self.core.count();
+        let value = self.state.stream.count();
         state.entries.push_back(Entry::Record { value, event });
         if state.is_full() {
             self.is_full.store(true, Ordering::Relaxed);
@@ -366,7 +372,7 @@ impl<M: Recorded> Account<M> {
     /// Looks at what may be over if many entries were added since the last look. So they do not
     /// pile up while nobody asks, at a cost that is constant on average: a look ends at what is
     /// pending.
-    fn look_now_and_then(&self, state: BriefGuard<'_, State<M>>) {
+    fn look_now_and_then(&self, state: Guard<'_, State<M>>) {
         let is_full = state.is_full();
         if !is_full {
             // Somebody has taken off what filled it, without a sweep.
@@ -430,7 +436,7 @@ impl<M: Recorded> Account<M> {
             through_host,
         });
         state.entries.push_back(Entry::Wait(wait.clone()));
-        let after = self.core.recorded.load(Ordering::Relaxed);
+        let after = self.state.stream.recorded.load(Ordering::Relaxed);
         Some(Waiting {
             account: self,
             wait,
@@ -456,7 +462,7 @@ impl<M: Recorded> Account<M> {
             state.kept.push_back(at);
             return;
         }
-        state.ends_after = Some(self.core.recorded.load(Ordering::Relaxed));
+        state.ends_after = Some(self.state.stream.recorded.load(Ordering::Relaxed));
         state.entries.push_back(Entry::End { at, cause });
     }
 
@@ -485,8 +491,9 @@ impl<M: Recorded> Account<M> {
             return;
         }
         state.ends_after = None;
-        let last = self.core.recorded.load(Ordering::Relaxed);
-        let before = std::mem::replace(&mut state.timeline, Timeline::new(self.core.clone(), last));
+        let last = self.state.stream.recorded.load(Ordering::Relaxed);
+        let fresh = Timeline::new(self.state.stream.clone(), last);
+        let before = std::mem::replace(&mut state.timeline, fresh);
         drop(state);
         drop(before);
     }
@@ -668,8 +675,10 @@ pub(super) mod loom_tests {
 
     use super::*;
     use crate::{
+        contract::TimelineKnowledge,
         error::Result,
         place::Place,
+        rerecord::Slot,
         sync::thread,
         timeline::{Awaited, Point, loom_tests::stream_core},
     };
@@ -731,7 +740,11 @@ pub(super) mod loom_tests {
         }
     }
 
-    impl MarkerImpl for Fake {}
+    impl MarkerImpl for Fake {
+        fn timeline_knowledge(&self) -> TimelineKnowledge {
+            TimelineKnowledge::Completion
+        }
+    }
 
     fn account() -> Arc<Account<Fake>> {
         Account::new(stream_core())
@@ -753,6 +766,16 @@ pub(super) mod loom_tests {
     fn record(account: &Arc<Account<Fake>>, says: &Says) -> Arc<Fake> {
         let event = Arc::new(says.clone());
         account.record(event, |timeline, value| fake(account, timeline, value))
+    }
+
+    /// The event in `slot` is recorded in place, as the stream does it, where that can be.
+    fn record_in_place(account: &Account<Fake>, slot: &Slot) -> Option<u64> {
+        let (mut marker, lock) = slot.rerecord().begin::<Fake>()?;
+        let event = Arc::new(Says::new(COMPLETE));
+        let value = account.record_again(lock, &marker.point.timeline, event)?;
+        marker.point.value = value;
+        marker.finish();
+        Some(value)
     }
 
     /// The texts of the causes, or none where it is complete.
@@ -910,12 +933,41 @@ pub(super) mod loom_tests {
                     account.start_new_epoch();
                 })
             };
-            let again = account.record_again(&timeline, Arc::new(Says::new(COMPLETE)));
+            let lock = Lock::of(&account.state.stream, None);
+            let again = account.record_again(lock, &timeline, Arc::new(Says::new(COMPLETE)));
             failing.join().unwrap();
             if let Some(value) = again {
                 assert!(timeline.check(value).is_err(), "it came before the failure");
             }
             assert!(record(&account, &Says::new(COMPLETE)).query().unwrap());
+        });
+    }
+
+    /// The lock of the account guards the event's slot, too.
+    #[test]
+    fn a_marker_that_is_taken_beside_a_record_in_place_is_the_one_before_or_the_new_one() {
+        loom::model(|| {
+            let (account, slot) = (account(), Arc::new(Slot::new()));
+            slot.put(record(&account, &Says::new(COMPLETE)), true);
+            assert_eq!(record_in_place(&account, &slot), Some(2));
+            assert!(slot.is_delegated());
+            let taking = {
+                let slot = slot.clone();
+                thread::spawn(move || slot.marker().map(|marker| marker.point().value))
+            };
+            let settling = {
+                let account = account.clone();
+                thread::spawn(move || account.settle(u64::MAX))
+            };
+            let again = record_in_place(&account, &slot);
+            settling.join().unwrap();
+            match (taking.join().unwrap(), again) {
+                (Some(2), _) | (Some(3), Some(3)) => {}
+                other => panic!("{other:?}"),
+            }
+            account.settle(u64::MAX);
+            let last = again.unwrap_or(2);
+            assert_eq!(account.timeline().completed(), last);
         });
     }
 

@@ -255,9 +255,8 @@ impl StreamImpl for ClStream {
             self.account.keep(native);
             return None;
         };
-        drop(lock);
         let timeline = &marker.point.timeline;
-        let value = self.account.record_again(timeline, native.clone())?;
+        let value = self.account.record_again(lock, timeline, native.clone())?;
         let before = marker.is_now(value, native, at);
         let recorded = marker.finish();
         // A call of the driver, if the event is over.
