@@ -5,7 +5,7 @@
 #![cfg(all(feature = "opencl", not(loom)))]
 
 use std::{
-    sync::{Barrier, mpsc},
+    sync::{Barrier, Mutex, mpsc},
     time::Duration,
 };
 
@@ -391,6 +391,109 @@ fn a_failure_reaches_another_context() {
     fail(-42);
     let error = behind.synchronize_timeout(PATIENCE).unwrap_err();
     assert_eq!(error.cause().unwrap().hops(), 1, "{error}");
+}
+
+/// Runs `scenario` with two devices of one context, in a process of its own. PoCL shows as many
+/// devices as the variable names.
+fn on_two_devices(scenario: impl FnOnce(&Device, &Device)) {
+    if !common::is_child() && device().is_none() {
+        return;
+    }
+    common::in_a_process_with(&[("POCL_DEVICES", "pthread pthread")], || {
+        let found = ["opencl:0", "opencl:1"].map(Device::open);
+        let [Ok(first), Ok(second)] = found else {
+            return common::skip(&common::test_name(), "the driver has one device");
+        };
+        let devices = testing::opencl::together(&[first, second]).unwrap();
+        scenario(&devices[0], &devices[1]);
+    });
+}
+
+#[test]
+fn two_devices_of_one_context_are_told_apart() {
+    on_two_devices(|one, other| {
+        assert_ne!(one, other);
+        let context = |device| opencl::device_as_raw(device).unwrap().0;
+        assert_eq!(context(one), context(other));
+        for (device, number) in [(one, "device 1 of 2"), (other, "device 2 of 2")] {
+            assert!(device.name().starts_with("opencl (context "), "{device}");
+            assert!(device.name().contains(number), "{device}");
+            let stream = wrapped(device, PROFILING);
+            assert_eq!(stream.device(), device);
+            stream.synchronize_timeout(PATIENCE).unwrap();
+        }
+    });
+}
+
+#[test]
+fn streams_of_two_devices_of_one_context_wait_for_each_other_on_the_device() {
+    on_two_devices(|one, other| {
+        for (one, other) in [(one, other), (other, one)] {
+            let (here, there) = (wrapped(one, PROFILING), wrapped(other, PROFILING));
+            let gate = work::gate(&here).unwrap();
+            let start = here.record_timed().unwrap();
+            there.wait(&start).unwrap();
+            let passed = there.record_timed().unwrap();
+            let early = passed.synchronize_timeout(Duration::from_millis(20));
+            let text = early.unwrap_err().to_string();
+            // A wait through the host would not need to say so.
+            let stuck = format!("as far as the host sees, stuck is {here}");
+            assert!(text.contains(&stuck), "no \"{stuck}\" in: {text}");
+            gate.open();
+            passed.synchronize_timeout(PATIENCE).unwrap();
+            assert!(start.query().unwrap());
+            let mixed = start.elapsed(&passed);
+            assert!(
+                matches!(mixed, Err(Error::DeviceMismatch { .. })),
+                "{mixed:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_failure_reaches_another_device_of_its_context() {
+    on_two_devices(|one, other| {
+        let (here, there) = (one.new_stream().unwrap(), other.new_stream().unwrap());
+        let back = one.new_stream().unwrap();
+        let fail = testing::opencl::work_that_fails(&here).unwrap();
+        there.wait(&here.record().unwrap()).unwrap();
+        let behind = there.record().unwrap();
+        back.wait(&behind).unwrap();
+        let last = back.record().unwrap();
+        fail(-42);
+        let error = last.synchronize_timeout(PATIENCE).unwrap_err();
+        let cause = error.cause().unwrap();
+        assert!(cause.root().contains("work of the stream"), "{error}");
+        assert_eq!(cause.hops(), 2, "{error}");
+        assert!(behind.query().is_err());
+        // One that the driver knows nothing of.
+        let (here, there) = (one.new_stream().unwrap(), other.new_stream().unwrap());
+        let gate = work::gate(&here).unwrap();
+        work::fail(&here, "the disk is full").unwrap();
+        there.wait(&here.record().unwrap()).unwrap();
+        let behind = there.record().unwrap();
+        gate.open();
+        let error = behind.synchronize_timeout(PATIENCE).unwrap_err();
+        assert_eq!(error.cause().unwrap().root(), "the disk is full");
+        there.clear_error().unwrap();
+        there.synchronize_timeout(PATIENCE).unwrap();
+    });
+}
+
+#[test]
+fn a_process_may_end_while_one_device_waits_for_another() {
+    on_two_devices(|one, other| {
+        static KEPT: Mutex<Option<(Stream, Stream, Gate)>> = Mutex::new(None);
+        let (here, there) = (one.new_stream().unwrap(), other.new_stream().unwrap());
+        let gate = Gate::with_limit(one, Duration::MAX).unwrap();
+        gate.wait(&here).unwrap();
+        there.wait(&here.record().unwrap()).unwrap();
+        let behind = there.record().unwrap();
+        here.wait(&behind).unwrap();
+        assert!(!here.record().unwrap().query().unwrap());
+        *KEPT.lock().unwrap() = Some((here, there, gate));
+    });
 }
 
 #[test]

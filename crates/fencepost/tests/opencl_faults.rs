@@ -309,6 +309,31 @@ fn failed_work_that_takes_its_context_along_is_the_first_cause() {
     });
 }
 
+/// So the host need not see a marker complete before the other device goes on.
+#[test]
+fn a_wait_for_another_device_of_the_context_makes_no_gate() {
+    let Some(control) = faults() else { return };
+    common::in_a_process_with(&[("POCL_DEVICES", "pthread pthread")], || {
+        let devices = ["opencl:0", "opencl:1"].map(|name| Device::open(name).unwrap());
+        let devices = testing::opencl::together(&devices).unwrap();
+        let streams = [0, 1].map(|at: usize| devices[at].new_stream().unwrap());
+        let gate = work::gate(&streams[0]).unwrap();
+        let made = control.calls("clCreateUserEvent");
+        streams[1].wait(&streams[0].record().unwrap()).unwrap();
+        let behind = streams[1].record().unwrap();
+        assert_eq!(control.calls("clCreateUserEvent"), made);
+        assert!(!behind.query().unwrap());
+        // A refused one is an error, and holds nothing.
+        control.fail_call(BARRIER, 1, OUT_OF_RESOURCES);
+        let error = streams[0].wait(&behind).unwrap_err();
+        is_refusal(&error, BARRIER, OUT_OF_RESOURCES);
+        gate.open();
+        for stream in &streams {
+            stream.synchronize_timeout(PATIENCE).unwrap();
+        }
+    });
+}
+
 /// A code may mean both: a context that takes a new queue and its work is not lost.
 #[test]
 fn a_context_that_still_takes_work_is_not_lost() {

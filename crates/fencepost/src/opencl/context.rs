@@ -1,4 +1,7 @@
-//! One OpenCL context and the one device of it that is used: its calls, its gates and its watcher.
+//! One OpenCL context and one device of it: its calls, its gates and its watcher.
+//!
+//! **Each device of a context has a [`Context`] of its own.** They share the `cl_context`, whose
+//! events all of its devices may wait for.
 //!
 //! **A context is never released.** There are as many as devices, and a few more where the caller
 //! brings some. So a handle names the same context for as long as the process lives, and markers
@@ -151,8 +154,8 @@ impl Context {
         Ok(ClEvent::new(&self.events, raw))
     }
 
-    /// Makes later work of `queue` run after `event`, which is of this context. The result is the
-    /// event of that barrier.
+    /// Makes later work of `queue` run after `event`, which is of this `cl_context`. The result is
+    /// the event of that barrier.
     pub(super) fn barrier(
         &'static self,
         queue: QueueHandle,

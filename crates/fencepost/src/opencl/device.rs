@@ -96,7 +96,7 @@ pub(crate) fn open(index: usize) -> Result<DeviceRef> {
             why: format!("there are {} OpenCL devices", loader.found.len()),
         });
     };
-    let raw = new_context(loader, device).map_err(|fault| fault.error(&name))?;
+    let raw = new_context(loader, &[device]).map_err(|fault| fault.error(&name))?;
     let context = Context::new(loader, raw, device, name.clone());
     device_in(learn(context, is_it))
 }
@@ -126,8 +126,22 @@ pub(super) unsafe fn device_from_raw(
     // SAFETY: the context is alive, as the caller promises. From here on we keep it alive, so its
     // handle names no other one later.
     unsafe { loader.retain_context(raw) }.map_err(|fault| fault.error("opencl"))?;
-    let name = format!("opencl (context {context:p})");
+    let name = name_in(loader, raw, device);
     device_in(learn(Context::new(loader, raw, device, name), is_it))
+}
+
+/// The name of a device in a context of the caller's, which is alive.
+fn name_in(loader: &Loader, context: ContextHandle, device: DeviceHandle) -> String {
+    let in_context = format!("opencl (context {:p}", context.0);
+    // SAFETY: the context is alive. One that does not tell its devices has no numbers for them.
+    let devices = unsafe { loader.devices_in(context) }.unwrap_or_default();
+    match devices.iter().position(|known| *known == device) {
+        // Devices of one context may have the same model.
+        Some(at) if devices.len() > 1 => {
+            format!("{in_context}, device {} of {})", at + 1, devices.len())
+        }
+        _ => format!("{in_context})"),
+    }
 }
 
 /// See [`crate::opencl::stream_from_raw`].
@@ -174,15 +188,18 @@ fn null_handle(of: &str) -> Error {
     }
 }
 
-pub(crate) fn new_context(loader: &Loader, device: DeviceHandle) -> Result<ContextHandle, Fault> {
+pub(crate) fn new_context(
+    loader: &Loader,
+    devices: &[DeviceHandle],
+) -> Result<ContextHandle, Fault> {
     let mut code = 0;
     let none = std::ptr::null_mut();
-    // SAFETY: one device of the loader's; without properties its platform is taken.
+    // SAFETY: devices of the loader's; without properties their platform is taken.
     let raw = unsafe {
         loader.create_context(
             std::ptr::null(),
-            1,
-            &raw const device,
+            devices.len() as u32,
+            devices.as_ptr(),
             None,
             none,
             &raw mut code,

@@ -154,6 +154,9 @@ table! {
     create_context = "clCreateContext"
         (properties: *const isize, count: u32, devices: *const DeviceHandle,
          callback: Option<ContextCallback>, data: *mut c_void, code: *mut Status) -> *mut c_void;
+    context_info = "clGetContextInfo"
+        (context: ContextHandle, what: u32, size: usize, out: *mut c_void, needed: *mut usize)
+        -> Status;
     retain_context = "clRetainContext" (context: ContextHandle) -> Status;
     release_context = "clReleaseContext" (context: ContextHandle) -> Status;
     create_queue = "clCreateCommandQueueWithProperties"
@@ -244,6 +247,7 @@ pub(super) mod ask {
     pub(in crate::opencl) const DEVICE_PLATFORM: u32 = 0x1031;
     /// Of the extension `cl_khr_device_uuid`.
     pub(in crate::opencl) const DEVICE_UUID: u32 = 0x106A;
+    pub(in crate::opencl) const CONTEXT_DEVICES: u32 = 0x1081;
     pub(in crate::opencl) const QUEUE_CONTEXT: u32 = 0x1090;
     pub(in crate::opencl) const QUEUE_DEVICE: u32 = 0x1091;
     pub(in crate::opencl) const QUEUE_PROPERTIES: u32 = 0x1093;
@@ -441,6 +445,25 @@ impl Loader {
         // SAFETY: `value` has room for `size` bytes, and the callers ask for plain data.
         unsafe { self.device_info(device, what, size, out, std::ptr::null_mut()) }?;
         Ok(value)
+    }
+
+    /// The devices of a context, in the order in which it was made with them.
+    ///
+    /// # Safety
+    /// The context is alive.
+    pub(super) unsafe fn devices_in(
+        &self,
+        context: ContextHandle,
+    ) -> Result<Vec<DeviceHandle>, Fault> {
+        let (what, none) = (ask::CONTEXT_DEVICES, std::ptr::null_mut());
+        let mut bytes = 0;
+        // SAFETY: passed on to the caller; there is no room for a device.
+        unsafe { self.context_info(context, what, 0, none, &raw mut bytes) }?;
+        let mut devices = vec![DeviceHandle::NULL; bytes / size_of::<DeviceHandle>()];
+        let (room, out) = (size_of_val(&*devices), devices.as_mut_ptr().cast());
+        // SAFETY: as above, with room for so many bytes.
+        unsafe { self.context_info(context, what, room, out, std::ptr::null_mut()) }?;
+        Ok(devices)
     }
 
     /// A fact of a queue, which is as large as `initial`.

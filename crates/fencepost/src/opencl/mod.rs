@@ -14,9 +14,10 @@
 //! - A marker's time is `CL_PROFILING_COMMAND_END`. By the specification a marker may start before
 //!   what is in front of it has ended, so its start proves nothing. On PoCL and Intel's runtime for
 //!   CPUs, the two are 0.1 to 2 µs apart.
-//! - An event belongs to one context. Waiting for a marker of another context, also of the same
-//!   device, goes through the host: a user event holds the queue until the host has seen the marker
-//!   complete.
+//! - An event belongs to one context. Streams of one context wait for each other on the device,
+//!   also where the context is of the caller's and has several devices. Waiting for a marker of
+//!   another context, also of the same device, goes through the host: a user event holds the queue
+//!   until the host has seen the marker complete.
 //! - Each [`Stream::wait`] submits a barrier (`clEnqueueBarrierWithWaitList`) and, in front of it,
 //!   a marker that tells when the work before the wait is over.
 //! - Drivers say little of work that fails: an event has a negative status at best. Intel's CPU
@@ -57,9 +58,12 @@
 //! | `QUEUED`, `SUBMIT` of a marker | there | there | 0, with success | there | `END` alone is read, and 0 is an error | `a_marker_has_a_time_where_only_its_end_has_one`, `a_time_that_the_driver_does_not_have_is_an_error` |
 //! | times of a queue without profiling | -7 | 25.0: 0, with success; 26.2: -7 | not run | -7 | the property of the queue is asked for | `a_queue_without_profiling_has_no_times_and_names_the_property` |
 //! | a queue made to run out of order | does so | runs in order | does so | runs in order | nothing depends on it | `a_queue_that_runs_out_of_order_is_ordered_by_waits` |
+//! | a barrier of one device for an event of another one, in one context | waits | not run: one device | waits (sub-devices) | not run | the driver waits, as between two queues of one device | `streams_of_two_devices_of_one_context_wait_for_each_other_on_the_device` |
 //!
-//! Oclgrind 21.10 does not work with this backend: its `clFlush` does not return while work waits
-//! for a user event, so that no stream can be held.
+//! Two drivers do not work with this backend, since no stream can be held there. The `clFlush` of
+//! Oclgrind 21.10 does not return while work waits for a user event. On PoCL 3.1's device `basic`,
+//! which `POCL_DEVICES` may name, `clSetUserEventStatus` does not return if work waits for the
+//! event. PoCL 6.0 has mended that.
 #![allow(unsafe_code)]
 
 mod account;
@@ -85,6 +89,10 @@ use crate::{device::Device, error::Result, marker::Marker, stream::Stream};
 
 /// The device behind a `cl_context` of the caller's and a `cl_device_id` that it was made for. The
 /// same two give an equal [`Device`] each time. Never blocks on the device's work.
+///
+/// Each device of a context is a [`Device`] of its own, with a clock of its own. Their streams wait
+/// for each other on the device. Their names tell them apart: `opencl (context 0x55d0c0ffee00,
+/// device 1 of 2)`.
 ///
 /// The library retains the context for as long as the process lives.
 ///

@@ -92,8 +92,8 @@ impl ClStream {
         }
     }
 
-    /// Makes later work run after `event`, which is of this context. The result is the event of a
-    /// marker in front of the wait.
+    /// Makes later work run after `event`, which is of this `cl_context`. The result is the event
+    /// of a marker in front of the wait.
     fn wait_event(&self, event: EventHandle) -> Result<Arc<ClEvent>, Fault> {
         let in_front = Arc::new(self.context.mark(self.queue)?);
         self.account.keep(in_front.clone());
@@ -139,7 +139,7 @@ impl ClStream {
         }
     }
 
-    /// A wait for a marker of the same context.
+    /// A wait for a marker of the same `cl_context`.
     fn wait_native(
         &self,
         marker: &Arc<dyn MarkerImpl>,
@@ -191,14 +191,15 @@ impl ClStream {
         self.context.check_fork()?;
         let native = match ClMarker::of(&**marker) {
             Some(imp) => {
-                if let (true, Some(event)) = (std::ptr::eq(imp.context, self.context), &imp.event) {
+                if let (true, Some(event)) = (imp.context.raw == self.context.raw, &imp.event) {
                     return self.wait_native(marker, imp, event.raw);
                 }
                 true
             }
             None => false,
         };
-        // An event is of one context, so for one of another context the host waits.
+        // An event is of one context and may be waited for on every device of that. For one of
+        // another context the host waits.
         self.wait_unseen(marker, native || foreign)
     }
 }

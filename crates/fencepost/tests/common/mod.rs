@@ -60,11 +60,18 @@ pub(crate) fn is_child() -> bool {
 /// Runs `scenario` in a process of its own, by running this test there: for what ends a process or
 /// leaves it changed.
 pub(crate) fn in_a_process_of_its_own(scenario: impl FnOnce()) {
+    in_a_process_with(&[], scenario);
+}
+
+/// The same, with these variables in the environment of that process.
+pub(crate) fn in_a_process_with(variables: &[(&str, &str)], scenario: impl FnOnce()) {
     if is_child() {
         return scenario();
     }
     let name = test_name();
-    let status = run(child(&name));
+    let mut child = child(&name);
+    child.envs(variables.iter().copied());
+    let status = run(child);
     assert!(status.success(), "{name}: {status}");
 }
 

@@ -25,6 +25,7 @@ use crate::{
     opencl::{
         context::Context,
         device::{new_context, new_device, of_device},
+        loader::DeviceHandle,
         stream::of_stream,
     },
     place::Place,
@@ -165,8 +166,36 @@ pub fn queue(device: &Device, properties: u64) -> Result<*mut c_void> {
 /// ```
 pub fn elsewhere(device: &Device) -> Result<Device> {
     let context = of_device(device.imp())?.context;
-    let raw = new_context(context.loader, context.device);
+    let raw = new_context(context.loader, &[context.device]);
     let raw = raw.map_err(|fault| context.failed(fault))?;
     // SAFETY: made just now, and never released.
     unsafe { crate::opencl::device_from_raw(raw.0, context.device.0) }
+}
+
+/// One context for all that is behind `devices`, which are of one platform, as a caller may have
+/// one: the devices in it, in the same order. It is never released.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a device of another backend; the driver's error.
+///
+/// ```no_run
+/// use fencepost::{Device, testing};
+/// let devices = [Device::open("opencl:0")?, Device::open("opencl:1")?];
+/// let together = testing::opencl::together(&devices)?;
+/// together[1].new_stream()?.wait(&together[0].new_stream()?.record()?)?;
+/// # Ok::<(), fencepost::Error>(())
+/// ```
+pub fn together(devices: &[Device]) -> Result<Vec<Device>> {
+    let contexts = devices
+        .iter()
+        .map(|device| Ok(of_device(device.imp())?.context));
+    let contexts = contexts.collect::<Result<Vec<_>>>()?;
+    let Some(first) = contexts.first() else {
+        return Ok(Vec::new());
+    };
+    let handles: Vec<_> = contexts.iter().map(|context| context.device).collect();
+    let raw = new_context(first.loader, &handles).map_err(|fault| first.failed(fault))?;
+    // SAFETY: made just now, and never released.
+    let wrap = |device: &DeviceHandle| unsafe { crate::opencl::device_from_raw(raw.0, device.0) };
+    handles.iter().map(wrap).collect()
 }
