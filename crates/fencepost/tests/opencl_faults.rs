@@ -309,6 +309,23 @@ fn failed_work_that_takes_its_context_along_is_the_first_cause() {
     });
 }
 
+/// Nobody calls anything of the other device.
+#[test]
+fn a_context_that_is_lost_for_one_device_is_tried_for_the_others() {
+    let Some(control) = faults() else { return };
+    common::in_a_process_with(&[("POCL_DEVICES", "pthread pthread")], || {
+        let devices = ["opencl:0", "opencl:1"].map(|name| Device::open(name).unwrap());
+        let devices = testing::opencl::together(&devices).unwrap();
+        let stream = devices[0].new_stream().unwrap();
+        let parts = [MARKER, "CL_INVALID_CONTEXT (-34)"];
+        let lose = || {
+            control.lose_context_quietly(INVALID_CONTEXT);
+            is_loss(&stream.record().unwrap_err(), &parts);
+        };
+        everyone_is_told(&devices[1], lose, &parts);
+    });
+}
+
 /// So the host need not see a marker complete before the other device goes on.
 #[test]
 fn a_wait_for_another_device_of_the_context_makes_no_gate() {

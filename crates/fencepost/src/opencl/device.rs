@@ -60,6 +60,7 @@ fn learn(context: &'static Context, is: impl Fn(&Context) -> bool) -> &'static C
         devices.push((context, None));
         drop(devices);
         leave_at_exit(context);
+        context.loss().join();
         return context;
     };
     drop(devices);

@@ -16,6 +16,10 @@
 //! queue, such as one that its owner has released, is then told apart; so is memory that is short,
 //! since a second -5 decides nothing.
 //!
+//! **The other devices of a lost context are tried at once**, and fail with the same first cause if
+//! they are lost, too: their streams may wait on the device for what never ends now, and nobody may
+//! call anything of theirs.
+//!
 //! What NVIDIA's and Intel's drivers do is from the reports and the source that the table names.
 //! None of it has been run here: tests make PoCL's calls return such codes.
 
@@ -27,7 +31,10 @@ use super::{
     loader::{ContextHandle, DeviceHandle, Loader, PROFILING},
     lost::Lost,
 };
-use crate::error::{Cause, Error, Result};
+use crate::{
+    error::{Cause, Error, Result},
+    sync::{Mutex, lock},
+};
 
 const OUT_OF_RESOURCES: Status = -5;
 const INVALID_CONTEXT: Status = -34;
@@ -40,6 +47,9 @@ pub(super) struct ContextLoss {
     device: DeviceHandle,
     lost: Lost,
 }
+
+/// Those of all devices. They live as long as the process.
+static ALL: Mutex<Vec<&'static ContextLoss>> = Mutex::new(Vec::new());
 
 impl ContextLoss {
     /// The context is retained for as long as the process lives. `name` is that of the device.
@@ -55,6 +65,11 @@ impl ContextLoss {
             device,
             lost: Lost::new(name),
         }
+    }
+
+    /// From now on it is tried when another device of the context is lost.
+    pub(super) fn join(&'static self) {
+        lock(&ALL).push(self);
     }
 
     /// See [`Lost::error`].
@@ -95,10 +110,26 @@ impl ContextLoss {
 
     fn look(&self, code: Option<Status>, cause: impl FnOnce() -> Cause) -> Option<Error> {
         let may_be = |code| code == OUT_OF_RESOURCES || means_a_loss(code);
-        let is_lost = self.lost().is_some() || code.is_some_and(may_be) && self.refuses_all();
+        let was_lost = self.lost().is_some();
+        let is_lost = was_lost || code.is_some_and(may_be) && self.refuses_all();
         // Also where it was lost before: the thread that found that may not have failed all yet,
         // and the caller may be about to fail one of them by a cause of its own.
-        is_lost.then(|| self.lost.declare(cause))
+        let lost = is_lost.then(|| self.lost.declare(cause));
+        if let (false, Some(lost)) = (was_lost, &lost) {
+            self.try_others(&Cause::of(lost));
+        }
+        lost
+    }
+
+    /// Tries the other devices of the context, which is lost by `cause` for this one.
+    fn try_others(&self, cause: &Cause) {
+        let others = lock(&ALL).clone();
+        for other in others {
+            let shares = other.context == self.context && other.device != self.device;
+            if shares && other.lost().is_none() && other.refuses_all() {
+                other.lost.declare(|| cause.clone());
+            }
+        }
     }
 
     /// Tries the context.

@@ -29,6 +29,7 @@
 //!   fails once a failure has gone through it. Make a new stream there.
 //! - Work that faults may take its whole context along. All streams and markers of the device then
 //!   report the first cause as [`Error::DeviceLost`], and [`Device::open`] makes another context.
+//!   The other devices of that context are tried, and are lost with it if they refuse their work.
 //!   OpenCL has no code for that: after one that may mean it, the library tries the context with a
 //!   new queue. A thread that waits without a deadline is inside of the driver, and returns when
 //!   that does. None of this has run on a GPU.
