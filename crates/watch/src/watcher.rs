@@ -226,6 +226,7 @@ impl Watch {
                 return;
             }
             cupti::try_again();
+            vulkan::asking::forget_ended();
             for why in std::mem::take(&mut *TROUBLE.lock()) {
                 self.channel.send("trouble", json!(why));
             }

@@ -22,6 +22,10 @@ pub(crate) const CIRCLE_ENDS: &str =
 const ONLY_UNSEEN: &str =
     "only the host (vkSignalSemaphore), a later batch or what cannot be seen can signal that value";
 
+/// Of a fence that others have too.
+const SHARED: &str = "it is shared with what cannot be seen, such as another process, which may \
+                      have reset or signalled it";
+
 #[derive(Debug)]
 pub(crate) struct Account {
     state: State,
@@ -65,35 +69,37 @@ pub(crate) struct Front<'a> {
 
 impl Account {
     pub(crate) fn new(state: State) -> Account {
-        let pending = BTreeMap::new();
+        let pending = pending_by_fences(&state);
         let mut account = Account { state, pending };
+        // A wait for a binary semaphore is submitted after its signal, so each round finds all that
+        // a queue tells of the next one in a chain.
         let mut again = true;
         while std::mem::take(&mut again) {
             for queue in account.state.queues.values() {
-                let is_lost = |device: &Device| device.is_lost;
-                if account.device(queue.device).is_some_and(is_lost) {
-                    continue;
-                }
+                let known = account.pending.get(&queue.number).copied();
                 let mut sure = queue
                     .pending()
-                    .filter(|batch| account.is_sure(queue, batch));
-                let Some(sure) = sure.next().map(|batch| batch.position) else {
-                    continue;
-                };
-                let known = account.pending.get(&queue.number).copied();
-                if known.is_none_or(|known| sure < known) {
+                    .take_while(|batch| known.is_none_or(|known| batch.position < known))
+                    .filter(|batch| account.is_sure(batch));
+                if let Some(sure) = sure.next().map(|batch| batch.position) {
                     account.pending.insert(queue.number, sure);
                     again = true;
-                    break;
                 }
             }
         }
+        // What a lost device had to do is neither pending nor complete.
+        let devices = &account.state.devices;
+        let queues = &account.state.queues;
+        account.pending.retain(|number, _| {
+            let device = queues.get(number).map(|queue| queue.device);
+            let device = device.and_then(|number| devices.get(&number));
+            device.is_none_or(|device| !device.is_lost)
+        });
         account
     }
 
-    /// Whether a batch that is not known to be complete is known to be pending.
-    fn is_sure(&self, queue: &Queue, batch: &Batch) -> bool {
-        let state = &self.state;
+    /// Whether a batch that is not known to be complete is known to be pending, by its semaphores.
+    fn is_sure(&self, batch: &Batch) -> bool {
         let waits = |wait: &Wait| match wait.until {
             Until::Value(value) => self.is_below(wait.semaphore, value),
             Until::Signal(Source::Nothing) => true,
@@ -104,13 +110,8 @@ impl Account {
             Until::Signal(Source::Acquire | Source::Unseen) => false,
         };
         let mut signals = batch.signals.iter();
-        let of = FenceState::Submitted {
-            queue: queue.number,
-            position: batch.position,
-        };
         batch.waits.iter().any(waits)
             || signals.any(|&(semaphore, value)| self.is_below(semaphore, value))
-            || state.fences.values().any(|fence| fence.state == of)
     }
 
     /// Whether a timeline semaphore was asked and is below a value.
@@ -147,6 +148,13 @@ impl Account {
 
     pub(crate) fn queue(&self, number: u64) -> Option<&Queue> {
         self.state.queues.get(&number)
+    }
+
+    /// The queues of a device.
+    #[cfg(test)]
+    pub(crate) fn queues_of(&self, device: u64) -> Vec<&Queue> {
+        let queues = self.state.queues.values();
+        queues.filter(|queue| queue.device == device).collect()
     }
 
     pub(crate) fn device(&self, number: u64) -> Option<&Device> {
@@ -381,7 +389,7 @@ impl Account {
             Awaited::Fences(fences, any) => {
                 let fences = fences.iter().filter_map(|number| self.fence(*number));
                 let open: Vec<_> = fences
-                    .filter(|fence| fence.state != FenceState::Signalled)
+                    .filter(|fence| fence.is_shared || fence.state != FenceState::Signalled)
                     .collect();
                 let Some(fence) = open.first() else {
                     return ("fences that were signalled".into(), None);
@@ -390,11 +398,40 @@ impl Account {
                 let remark = self.remark_of_fence(fence);
                 (words + &others(open.len(), *any), Some(remark))
             }
+            Awaited::Image(number) => {
+                let words = format!("an image of {}", self.swapchain_name(*number));
+                (words, None)
+            }
+            Awaited::Present(number, id) => self.words_of_present(*number, *id),
         }
+    }
+
+    /// What the presentation engine makes a thread wait for.
+    fn words_of_present(&self, number: u64, id: u64) -> (String, Option<String>) {
+        let words = format!("present {id} of {}", self.swapchain_name(number));
+        let swapchain = self.state.swapchains.get(&number);
+        let remark = match swapchain.map_or(0, |of| of.presented) {
+            0 => "no image of it was presented with an id".into(),
+            highest if highest < id => {
+                format!("no image of it was presented with that id: the highest is {highest}")
+            }
+            _ => "how far the presentation engine is cannot be seen".into(),
+        };
+        (words, Some(remark))
+    }
+
+    fn swapchain_name(&self, number: u64) -> String {
+        let of = self.state.swapchains.get(&number);
+        named("swapchain", number, of.and_then(|of| of.name.as_ref()))
     }
 
     fn remark_of_fence(&self, fence: &Fence) -> String {
         match fence.state {
+            FenceState::Submitted { queue, position } if fence.is_shared => {
+                let target = self.target(queue, position, None);
+                format!("{} signals it, but {SHARED}", target.batch_name())
+            }
+            _ if fence.is_shared => SHARED.into(),
             FenceState::NeverSubmitted => {
                 "that fence was never submitted, so nothing signals it".into()
             }
@@ -429,6 +466,23 @@ impl Account {
             None => name,
         }
     }
+}
+
+/// By queue: the first batch whose fence tells that it is pending.
+fn pending_by_fences(state: &State) -> BTreeMap<u64, u64> {
+    let mut pending = BTreeMap::new();
+    for fence in state.fences.values() {
+        let FenceState::Submitted { queue, position } = fence.state else {
+            continue;
+        };
+        let complete = state.queues.get(&queue).map(|queue| queue.complete);
+        // A shared one may be unsignalled since others have reset it.
+        if !fence.is_shared && complete.is_some_and(|complete| position > complete) {
+            let first = pending.entry(queue).or_insert(position);
+            *first = position.min(*first);
+        }
+    }
+    pending
 }
 
 /// Whether nobody can see that the wait is over.
@@ -737,5 +791,79 @@ mod tests {
         let queue = account.queue(1).unwrap();
         assert!(queue.lacks_batches() && queue.pending().count() < 5000);
         assert_eq!(queue.submitted, 5000);
+    }
+
+    /// What tells of the batches of a large program, none of which is complete.
+    #[derive(Clone, Copy, Debug)]
+    enum Told {
+        ValuesAndFences,
+        TheLastFence,
+        Nothing,
+    }
+
+    /// A program of 16 queues that have 2,000 batches each, and of 10,000 fences.
+    fn large(told: Told) -> Program {
+        const QUEUES: u64 = 16;
+        const FENCES: u64 = 10_000;
+        let (semaphore, fence) = (|of: u64| 0x1000 + of, |of: u64| 0x10_0000 + of);
+        let mut program = Program::new();
+        for queue in 3..=QUEUES {
+            program.0.got_queue(1, 0x100 + queue, 0);
+        }
+        (0..=QUEUES).for_each(|of| {
+            program
+                .0
+                .created_semaphore(1, semaphore(of), Some(0), false)
+        });
+        (0..FENCES).for_each(|of| program.0.created_fence(1, fence(of), false));
+        for batch in 1..=2000 {
+            for queue in 1..=QUEUES {
+                let number = batch * QUEUES + queue;
+                match told {
+                    Told::ValuesAndFences => {
+                        let waits = [(semaphore(queue - 1), batch)];
+                        program.submit(queue, &waits, &[(semaphore(queue), batch)]);
+                        program.0.submit_fence(queue, 1, fence(number % FENCES));
+                    }
+                    _ => program.submit(queue, &[], &[]),
+                }
+            }
+        }
+        if let Told::TheLastFence = told {
+            (1..=QUEUES).for_each(|queue| program.0.submit_fence(queue, 1, fence(queue)));
+        }
+        program
+    }
+
+    /// Prints what is slowest of it.
+    #[test]
+    #[ignore = "measures: run it alone, in release, with --nocapture"]
+    fn what_an_account_costs() {
+        use std::time::Instant;
+
+        for told in [Told::ValuesAndFences, Told::TheLastFence, Told::Nothing] {
+            let begun = Instant::now();
+            let mut program = large(told);
+            let submit = begun.elapsed() / 32_000;
+            let begun = Instant::now();
+            program.0.state.settle();
+            let settle = begun.elapsed();
+            let begun = Instant::now();
+            let state = program.0.state.clone();
+            let copy = begun.elapsed();
+            let begun = Instant::now();
+            let account = Account::new(state);
+            let pending = begun.elapsed();
+            let begun = Instant::now();
+            for queue in account.busy() {
+                let (chain, fronts) = (account.chain(queue), account.fronts(queue, u64::MAX));
+                assert!(chain.1 > 0 && fronts.len() < 2);
+            }
+            let telling = begun.elapsed();
+            println!(
+                "{told:?}: submit {submit:?}, settle {settle:?}, copy {copy:?}, what is pending \
+                 {pending:?}, telling {telling:?}"
+            );
+        }
     }
 }

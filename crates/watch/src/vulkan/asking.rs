@@ -12,19 +12,25 @@ use super::{
     seen::{Awaited, FenceState, SEEN, State},
 };
 
+/// Forgets what threads waited for that have ended between two waits for the same.
+pub(crate) fn forget_ended() {
+    let all = crate::seen::threads();
+    let alive: Vec<i32> = all
+        .iter()
+        .map(|thread| thread.tid.load(Ordering::Acquire))
+        .collect();
+    let mut seen = SEEN.lock();
+    seen.state.threads.retain(|tid, _| alive.contains(tid));
+}
+
 /// What is known now. The driver is asked only where `asks` says so.
 pub(crate) fn account(asks: bool) -> Account {
     if asks {
         ask_semaphores();
         ask_fences();
     }
-    let threads: Vec<i32> = crate::seen::threads()
-        .iter()
-        .map(|thread| thread.tid.load(Ordering::Acquire))
-        .collect();
+    forget_ended();
     let mut seen = SEEN.lock();
-    // Of threads that have ended between two waits for the same.
-    seen.state.threads.retain(|tid, _| threads.contains(tid));
     seen.state.settle();
     Account::new(seen.state.clone())
 }

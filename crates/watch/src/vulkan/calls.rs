@@ -11,7 +11,7 @@ use ash::vk::{self, Handle};
 use super::{
     FOLLOWS,
     functions::{self, Functions},
-    seen::{Awaited, FenceState, Kind, SEEN, Seen, Source, Wait, name},
+    seen::{Awaited, FenceState, Kind, SEEN, Seen, Wait, name},
 };
 use crate::{
     asked::Asked,
@@ -23,17 +23,17 @@ use crate::{
 pub(crate) static ASKED: Asked = Asked::new();
 
 /// Writes to what was seen, if calls are followed.
-fn note(write: impl FnOnce(&mut Seen)) {
+pub(super) fn note(write: impl FnOnce(&mut Seen)) {
     if FOLLOWS.load(Ordering::Relaxed) {
         guarded(|| write(&mut SEEN.lock()));
     }
 }
 
 /// A call that a thread is in.
-struct Inside(Option<&'static Thread>);
+pub(super) struct Inside(Option<&'static Thread>);
 
 impl Inside {
-    fn enter(name: &'static CStr) -> Inside {
+    pub(super) fn enter(name: &'static CStr) -> Inside {
         let mut inside = Inside(None);
         if FOLLOWS.load(Ordering::Relaxed) {
             guarded(|| inside.0 = seen::thread());
@@ -46,7 +46,10 @@ impl Inside {
 
     /// As `enter`, of a call that waits for what `awaited` says. A program that waits for the same
     /// again and again, for a while each time, has waited since the first.
-    fn wait(name: &'static CStr, awaited: impl FnOnce(&Seen) -> Option<Awaited>) -> Inside {
+    pub(super) fn wait(
+        name: &'static CStr,
+        awaited: impl FnOnce(&Seen) -> Option<Awaited>,
+    ) -> Inside {
         let inside = Inside::enter(name);
         let Some(thread) = inside.0 else {
             return inside;
@@ -67,14 +70,20 @@ impl Inside {
     }
 
     /// The call has returned. It has moved something if work was submitted or a value signalled.
-    fn exit(self, moves: bool) {
+    pub(super) fn exit(self, moves: bool) {
         if let Some(thread) = self.0 {
             thread.exit_vulkan(moves);
         }
     }
 
-    /// The wait is over. `write` writes down what is complete.
-    fn waited(self, result: vk::Result, write: impl FnOnce(&mut Seen)) {
+    /// The call has returned from its wait. `write` writes down what is complete.
+    pub(super) fn waited(self, result: vk::Result, write: impl FnOnce(&mut Seen)) {
+        self.ended(result, write);
+        self.exit(false);
+    }
+
+    /// As `waited`, while the thread is still inside.
+    pub(super) fn ended(&self, result: vk::Result, write: impl FnOnce(&mut Seen)) {
         if let Some(thread) = self.0
             && result != vk::Result::TIMEOUT
         {
@@ -87,7 +96,6 @@ impl Inside {
                 }
             });
         }
-        self.exit(false);
     }
 }
 
@@ -96,16 +104,17 @@ impl Inside {
 macro_rules! next {
     ($handle:expr, $field:ident) => {{
         // SAFETY: the caller passes a handle that is alive
-        let device = unsafe { functions::device_of($handle) };
+        let device = unsafe { crate::vulkan::functions::device_of($handle) };
         match device.as_ref().and_then(|device| device.next.$field) {
             Some(next) => (device.map_or(0, |device| device.number), next),
             None => return vk::Result::ERROR_INITIALIZATION_FAILED,
         }
     }};
 }
+pub(super) use next;
 
 /// A device may be lost at any call.
-fn check(device: u64, result: vk::Result) {
+pub(super) fn check(device: u64, result: vk::Result) {
     if result == vk::Result::ERROR_DEVICE_LOST {
         note(|seen| seen.lost_device(device));
     }
@@ -115,7 +124,7 @@ fn check(device: u64, result: vk::Result) {
 ///
 /// # Safety
 /// The pointer is to that many, which live as long as the caller says.
-unsafe fn list<'a, T>(pointer: *const T, count: u32) -> &'a [T] {
+pub(super) unsafe fn list<'a, T>(pointer: *const T, count: u32) -> &'a [T] {
     match pointer.is_null() {
         true => &[],
         // SAFETY: the caller vouches for it
@@ -127,7 +136,10 @@ unsafe fn list<'a, T>(pointer: *const T, count: u32) -> &'a [T] {
 ///
 /// # Safety
 /// `next` begins a chain of Vulkan's structures, and `T` is that of this kind.
-unsafe fn in_chain<'a, T>(mut next: *const c_void, kind: vk::StructureType) -> Option<&'a T> {
+pub(super) unsafe fn in_chain<'a, T>(
+    mut next: *const c_void,
+    kind: vk::StructureType,
+) -> Option<&'a T> {
     while !next.is_null() {
         let base = next.cast::<vk::BaseInStructure<'_>>();
         // SAFETY: every structure of the chain begins so
@@ -352,38 +364,6 @@ pub(super) unsafe extern "system" fn queue_bind_sparse(
     result
 }
 
-/// A present takes the signals of its semaphores. When it is over cannot be seen, so it is no
-/// batch. It may have fences, which the presentation engine signals.
-pub(super) unsafe extern "system" fn queue_present(
-    queue: vk::Queue,
-    info: *const vk::PresentInfoKHR<'_>,
-) -> vk::Result {
-    let (device, next) = next!(queue, queue_present);
-    let inside = Inside::enter(c"vkQueuePresentKHR");
-    // SAFETY: the arguments are the caller's
-    let result = unsafe { next(queue, info) };
-    note(|seen| {
-        // SAFETY: the caller has passed this structure
-        let semaphores = unsafe { list((*info).p_wait_semaphores, (*info).wait_semaphore_count) };
-        for semaphore in semaphores {
-            seen.wait(device, semaphore.as_raw(), 0);
-        }
-        let kind = vk::StructureType::SWAPCHAIN_PRESENT_FENCE_INFO_EXT;
-        // SAFETY: as above, with its chain
-        let fences = unsafe {
-            in_chain::<vk::SwapchainPresentFenceInfoEXT<'_>>((*info).p_next, kind)
-                .map_or(&[][..], |of| list(of.p_fences, of.swapchain_count))
-        };
-        for fence in fences {
-            seen.set_fence(device, fence.as_raw(), FenceState::Acquire);
-        }
-        seen.presented(queue.as_raw());
-    });
-    check(device, result);
-    inside.exit(true);
-    result
-}
-
 pub(super) unsafe extern "system" fn queue_wait_idle(queue: vk::Queue) -> vk::Result {
     let (device, next) = next!(queue, queue_wait_idle);
     let mut until = None;
@@ -464,7 +444,7 @@ pub(super) unsafe extern "system" fn get_device_queue2(
 ///
 /// # Safety
 /// The device is alive.
-unsafe fn of(device: vk::Device) -> Option<(u64, Arc<Functions>)> {
+pub(super) unsafe fn of(device: vk::Device) -> Option<(u64, Arc<Functions>)> {
     // SAFETY: the caller vouches for it
     let device = unsafe { functions::device_of(device) }?;
     Some((device.number, device.next))
@@ -658,14 +638,26 @@ pub(super) unsafe extern "system" fn import_fence(
 ) -> vk::Result {
     let (number, next) = next!(device, import_fence);
     // SAFETY: the caller has passed this structure
-    let handle = unsafe { (*info).fence.as_raw() };
+    let (handle, kind, flags) = unsafe {
+        let info = &*info;
+        (info.fence.as_raw(), info.handle_type, info.flags)
+    };
     note(|seen| seen.set_fence(number, handle, FenceState::Unseen));
     wait_for_answer(handle);
     // SAFETY: the arguments are the caller's
-    unsafe { next(device, info) }
+    let result = unsafe { next(device, info) };
+    // The state of a file of synchronization is taken as it is, until the next reset.
+    let is_copied = kind == vk::ExternalFenceHandleTypeFlags::SYNC_FD;
+    if result == vk::Result::SUCCESS
+        && !is_copied
+        && !flags.contains(vk::FenceImportFlags::TEMPORARY)
+    {
+        note(|seen| seen.shared_fence(number, handle));
+    }
+    result
 }
 
-/// A fence whose state is taken as it is, and not shared, is reset by that.
+/// A fence is shared with who imports it, or its state is taken as it is, which resets it.
 pub(super) unsafe extern "system" fn export_fence(
     device: vk::Device,
     info: *const vk::FenceGetFdInfoKHR<'_>,
@@ -676,8 +668,13 @@ pub(super) unsafe extern "system" fn export_fence(
     let result = unsafe { next(device, info, fd) };
     // SAFETY: the caller has passed this structure
     let (handle, kind) = unsafe { ((*info).fence.as_raw(), (*info).handle_type) };
-    if result == vk::Result::SUCCESS && kind == vk::ExternalFenceHandleTypeFlags::SYNC_FD {
-        note(|seen| seen.set_fence(number, handle, FenceState::Reset));
+    if result == vk::Result::SUCCESS {
+        note(|seen| match kind {
+            vk::ExternalFenceHandleTypeFlags::SYNC_FD => {
+                seen.set_fence(number, handle, FenceState::Reset);
+            }
+            _ => seen.shared_fence(number, handle),
+        });
     }
     result
 }
@@ -751,57 +748,6 @@ pub(super) unsafe extern "system" fn wait_for_fences(
     result
 }
 
-/// An image's semaphore and fence are signalled by the presentation engine.
-fn acquired(device: u64, semaphore: vk::Semaphore, fence: vk::Fence) {
-    note(|seen| {
-        let semaphore = seen.semaphore(device, semaphore.as_raw());
-        seen.will_signal(semaphore, Source::Acquire);
-        seen.set_fence(device, fence.as_raw(), FenceState::Acquire);
-    });
-}
-
-/// Whether an image was acquired.
-fn has_image(result: vk::Result) -> bool {
-    [vk::Result::SUCCESS, vk::Result::SUBOPTIMAL_KHR].contains(&result)
-}
-
-pub(super) unsafe extern "system" fn acquire_next_image(
-    device: vk::Device,
-    swapchain: vk::SwapchainKHR,
-    timeout: u64,
-    semaphore: vk::Semaphore,
-    fence: vk::Fence,
-    index: *mut u32,
-) -> vk::Result {
-    let (number, next) = next!(device, acquire_next_image);
-    let inside = Inside::enter(c"vkAcquireNextImageKHR");
-    // SAFETY: the arguments are the caller's
-    let result = unsafe { next(device, swapchain, timeout, semaphore, fence, index) };
-    if has_image(result) {
-        acquired(number, semaphore, fence);
-    }
-    inside.exit(has_image(result));
-    result
-}
-
-pub(super) unsafe extern "system" fn acquire_next_image2(
-    device: vk::Device,
-    info: *const vk::AcquireNextImageInfoKHR<'_>,
-    index: *mut u32,
-) -> vk::Result {
-    let (number, next) = next!(device, acquire_next_image2);
-    let inside = Inside::enter(c"vkAcquireNextImage2KHR");
-    // SAFETY: the arguments are the caller's
-    let result = unsafe { next(device, info, index) };
-    if has_image(result) {
-        // SAFETY: the caller has passed this structure
-        let (semaphore, fence) = unsafe { ((*info).semaphore, (*info).fence) };
-        acquired(number, semaphore, fence);
-    }
-    inside.exit(has_image(result));
-    result
-}
-
 /// With `VK_QUERY_RESULT_WAIT_BIT` it may not return.
 pub(super) unsafe extern "system" fn query_results(
     device: vk::Device,
@@ -840,6 +786,7 @@ pub(super) unsafe extern "system" fn set_name(
             vk::ObjectType::QUEUE => seen.name_queue(handle, name),
             vk::ObjectType::SEMAPHORE => seen.name_semaphore(number, handle, name),
             vk::ObjectType::FENCE => seen.name_fence(number, handle, name),
+            vk::ObjectType::SWAPCHAIN_KHR => seen.name_swapchain(number, handle, name),
             _ => {}
         }
     });
@@ -863,157 +810,5 @@ pub(super) unsafe extern "system" fn destroy_device(
     if let Some(destroy) = next.next.destroy_device {
         // SAFETY: the arguments are the caller's
         unsafe { destroy(device, allocator) };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{
-        ffi::c_char,
-        sync::{
-            PoisonError,
-            atomic::{AtomicU64, AtomicUsize},
-        },
-    };
-
-    use super::{super::ALONE, super::asking, *};
-
-    type Found = unsafe extern "system" fn();
-
-    /// How often the driver was asked for a semaphore's value.
-    static ASKED_FOR: AtomicU64 = AtomicU64::new(0);
-
-    unsafe extern "system" fn present(
-        _: vk::Queue,
-        _: *const vk::PresentInfoKHR<'_>,
-    ) -> vk::Result {
-        vk::Result::SUCCESS
-    }
-
-    unsafe extern "system" fn fence_fd(
-        _: vk::Device,
-        _: *const vk::FenceGetFdInfoKHR<'_>,
-        _: *mut c_int,
-    ) -> vk::Result {
-        vk::Result::SUCCESS
-    }
-
-    unsafe extern "system" fn value(_: vk::Device, _: vk::Semaphore, _: *mut u64) -> vk::Result {
-        ASKED_FOR.fetch_add(1, Ordering::Relaxed);
-        vk::Result::SUCCESS
-    }
-
-    unsafe extern "system" fn get(_: vk::Device, name: *const c_char) -> vk::PFN_vkVoidFunction {
-        // SAFETY: the name is a C string, and whoever asks for it calls it with its type
-        unsafe {
-            match CStr::from_ptr(name).to_bytes() {
-                b"vkQueuePresentKHR" => Some(
-                    std::mem::transmute::<vk::PFN_vkQueuePresentKHR, Found>(present),
-                ),
-                b"vkGetFenceFdKHR" => Some(std::mem::transmute::<vk::PFN_vkGetFenceFdKHR, Found>(
-                    fence_fd,
-                )),
-                b"vkGetSemaphoreCounterValue" => Some(std::mem::transmute::<
-                    vk::PFN_vkGetSemaphoreCounterValue,
-                    Found,
-                >(value)),
-                _ => None,
-            }
-        }
-    }
-
-    const FENCE: u64 = 0x70;
-    const SEMAPHORE: u64 = 0x80;
-
-    /// Runs a test with a device of its own, whose queue is the same dispatchable object. It is
-    /// given its number, and has a fence and a timeline semaphore.
-    fn with_device(test: impl FnOnce(u64, vk::Device, vk::Queue)) {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        FOLLOWS.store(true, Ordering::SeqCst);
-        let table = AtomicUsize::new(0);
-        let object = AtomicUsize::new(table.as_ptr().expose_provenance());
-        let handle = object.as_ptr().expose_provenance() as u64;
-        let (device, queue) = (vk::Device::from_raw(handle), vk::Queue::from_raw(handle));
-        let number = SEEN.lock().created_device("none".into());
-        // SAFETY: the first word of the object is its own, and `get` finds what it is asked for
-        unsafe { functions::add(number, device, get) };
-        {
-            let mut seen = SEEN.lock();
-            seen.got_queue(number, handle, 0);
-            seen.created_fence(number, FENCE, false);
-            seen.created_semaphore(number, SEMAPHORE, Some(0), false);
-        }
-        test(number, device, queue);
-        // SAFETY: as above
-        unsafe { functions::remove(device) };
-        SEEN.lock().destroyed_device(number);
-        FOLLOWS.store(false, Ordering::SeqCst);
-    }
-
-    fn state_of_fence(device: u64) -> FenceState {
-        let seen = SEEN.lock();
-        let number = seen.fence(device, FENCE).unwrap();
-        seen.state.fences[&number].state
-    }
-
-    #[test]
-    fn a_fence_that_a_present_signals_is_not_said_to_be_signalled_by_nothing() {
-        with_device(|number, _, queue| {
-            let fences = [vk::Fence::null(), vk::Fence::from_raw(FENCE)];
-            let mut fences = vk::SwapchainPresentFenceInfoEXT::default().fences(&fences);
-            let info = vk::PresentInfoKHR::default().push_next(&mut fences);
-            // SAFETY: the structure is complete
-            let result = unsafe { queue_present(queue, &raw const info) };
-            assert_eq!(result, vk::Result::SUCCESS);
-            assert_eq!(state_of_fence(number), FenceState::Acquire);
-        });
-    }
-
-    #[test]
-    fn a_fence_whose_state_was_exported_tells_of_no_batch_any_more() {
-        with_device(|number, device, queue| {
-            let raw = queue.as_raw();
-            {
-                let mut seen = SEEN.lock();
-                let of = seen.queue(raw).unwrap();
-                seen.submit(of, Kind::Submit, Vec::new());
-                seen.submit_fence(of, number, FENCE);
-            }
-            let get = in_place(c"vkGetFenceFdKHR");
-            // SAFETY: it has this type
-            let get = unsafe { std::mem::transmute::<Found, vk::PFN_vkGetFenceFdKHR>(get) };
-            let info = vk::FenceGetFdInfoKHR::default()
-                .fence(vk::Fence::from_raw(FENCE))
-                .handle_type(vk::ExternalFenceHandleTypeFlags::SYNC_FD);
-            let mut fd = 0;
-            // SAFETY: the structure is complete, and the pointer to a number
-            let result = unsafe { get(device, &raw const info, &raw mut fd) };
-            assert_eq!(result, vk::Result::SUCCESS);
-            assert_eq!(state_of_fence(number), FenceState::Reset);
-        });
-    }
-
-    fn in_place(name: &CStr) -> Found {
-        functions::in_place_of(name).expect("a followed function")
-    }
-
-    #[test]
-    fn nothing_is_asked_about_once_calls_are_not_followed() {
-        with_device(|number, _, _| {
-            {
-                let mut seen = SEEN.lock();
-                let semaphore = seen.semaphore(number, SEMAPHORE).unwrap();
-                let queue = *seen.state.queues.keys().last().unwrap();
-                let wait = seen.wait(number, SEMAPHORE, 7).unwrap();
-                assert_eq!(wait.semaphore, semaphore);
-                seen.submit(queue, Kind::Submit, vec![wait]);
-            }
-            asking::account(true);
-            assert_eq!(ASKED_FOR.swap(0, Ordering::Relaxed), 1);
-            // From now on the program may have destroyed it.
-            FOLLOWS.store(false, Ordering::SeqCst);
-            asking::account(true);
-            assert_eq!(ASKED_FOR.swap(0, Ordering::Relaxed), 0);
-        });
     }
 }

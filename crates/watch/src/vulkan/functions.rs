@@ -9,7 +9,7 @@ use std::{
 
 use ash::vk;
 
-use super::calls;
+use super::{calls, presenting};
 use crate::lock::Lock;
 
 type Found = unsafe extern "system" fn();
@@ -55,7 +55,6 @@ followed! {
     queue_submit2: vk::PFN_vkQueueSubmit2 =
         calls::queue_submit2, c"vkQueueSubmit2" c"vkQueueSubmit2KHR";
     queue_bind_sparse: vk::PFN_vkQueueBindSparse = calls::queue_bind_sparse, c"vkQueueBindSparse";
-    queue_present: vk::PFN_vkQueuePresentKHR = calls::queue_present, c"vkQueuePresentKHR";
     queue_wait_idle: vk::PFN_vkQueueWaitIdle = calls::queue_wait_idle, c"vkQueueWaitIdle";
     device_wait_idle: vk::PFN_vkDeviceWaitIdle = calls::device_wait_idle, c"vkDeviceWaitIdle";
     create_semaphore: vk::PFN_vkCreateSemaphore = calls::create_semaphore, c"vkCreateSemaphore";
@@ -75,10 +74,19 @@ followed! {
     reset_fences: vk::PFN_vkResetFences = calls::reset_fences, c"vkResetFences";
     fence_status: vk::PFN_vkGetFenceStatus = calls::fence_status, c"vkGetFenceStatus";
     wait_for_fences: vk::PFN_vkWaitForFences = calls::wait_for_fences, c"vkWaitForFences";
+    create_swapchain: vk::PFN_vkCreateSwapchainKHR =
+        presenting::create_swapchain, c"vkCreateSwapchainKHR";
+    destroy_swapchain: vk::PFN_vkDestroySwapchainKHR =
+        presenting::destroy_swapchain, c"vkDestroySwapchainKHR";
     acquire_next_image: vk::PFN_vkAcquireNextImageKHR =
-        calls::acquire_next_image, c"vkAcquireNextImageKHR";
+        presenting::acquire_next_image, c"vkAcquireNextImageKHR";
     acquire_next_image2: vk::PFN_vkAcquireNextImage2KHR =
-        calls::acquire_next_image2, c"vkAcquireNextImage2KHR";
+        presenting::acquire_next_image2, c"vkAcquireNextImage2KHR";
+    queue_present: vk::PFN_vkQueuePresentKHR = presenting::queue_present, c"vkQueuePresentKHR";
+    wait_for_present: vk::PFN_vkWaitForPresentKHR =
+        presenting::wait_for_present, c"vkWaitForPresentKHR";
+    wait_for_present2: presenting::WaitForPresent2 =
+        presenting::wait_for_present2, c"vkWaitForPresent2KHR";
     query_results: vk::PFN_vkGetQueryPoolResults = calls::query_results, c"vkGetQueryPoolResults";
     set_name: vk::PFN_vkSetDebugUtilsObjectNameEXT =
         calls::set_name, c"vkSetDebugUtilsObjectNameEXT";

@@ -15,15 +15,16 @@
 //! the object and then waits while the driver is being asked about it, as `asked.rs` describes.
 //! Only a fence that was submitted and not reset is asked about, so that a submit need not wait.
 //!
-//! From bottom to top: `seen` (what was seen), `functions` (the next layer's), `calls` (what writes
-//! to `seen`, on the program's threads), `layer` (the loader's interface), `asking` (asks the
-//! driver), `account` and `report`.
+//! From bottom to top: `seen` (what was seen), `functions` (the next layer's), `calls` and
+//! `presenting` (what writes to `seen`, on the program's threads), `layer` (the loader's
+//! interface), `asking` (asks the driver), `account` and `report`.
 
 pub(crate) mod account;
 pub(crate) mod asking;
 mod calls;
 mod functions;
 mod layer;
+mod presenting;
 pub(crate) mod report;
 pub(crate) mod seen;
 
@@ -57,49 +58,4 @@ pub(crate) extern "C" fn let_locks_go() {
 pub(crate) static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use super::*;
-
-    #[test]
-    #[cfg_attr(miri, ignore = "forks")]
-    fn a_forked_child_finds_no_lock_held() {
-        let _alone = ALONE.lock().unwrap();
-        // SAFETY: the functions are there as long as the process
-        unsafe { libc::pthread_atfork(Some(hold_locks), Some(let_locks_go), Some(let_locks_go)) };
-        let ends = AtomicBool::new(false);
-        let hold = || {
-            while !ends.load(Ordering::Relaxed) {
-                let seen = seen::SEEN.lock();
-                std::thread::sleep(std::time::Duration::from_millis(1));
-                drop(seen);
-                std::thread::yield_now();
-            }
-        };
-        let fork = || {
-            // SAFETY: the child calls nothing but what is safe in a signal handler
-            let child = unsafe { libc::fork() };
-            if child == 0 {
-                // SAFETY: as above; the alarm ends a child that hangs
-                unsafe {
-                    libc::alarm(60);
-                    drop(seen::SEEN.lock());
-                    drop(functions::DEVICES.lock());
-                    drop(layer::INSTANCES.lock());
-                    libc::_exit(0);
-                }
-            }
-            let mut status = -1;
-            // SAFETY: the child is our own, and the pointer is to a number
-            unsafe { libc::waitpid(child, &raw mut status, 0) };
-            status
-        };
-        std::thread::scope(|scope| {
-            scope.spawn(hold);
-            let ended: Vec<i32> = (0..20).map(|_| fork()).take_while(|of| *of == 0).collect();
-            ends.store(true, Ordering::Relaxed);
-            assert_eq!(ended, [0; 20]);
-        });
-    }
-}
+mod tests;

@@ -6,8 +6,8 @@
 //! submitted to the queue before. So one number says how far a queue has come.
 //!
 //! **All of it is bounded.** A queue keeps its last [`BATCHES`] batches; where an older one may be
-//! pending, that is said. Of each queue, semaphore and fence that is alive there is one entry, and
-//! of the last [`DESTROYED`] semaphores that were destroyed.
+//! pending, that is said. Of each queue, semaphore, fence and swapchain that is alive there is one
+//! entry, and of the last [`DESTROYED`] semaphores that were destroyed.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,6 +18,8 @@ use crate::{lock::Lock, seen::now};
 
 /// How many batches a queue keeps.
 const BATCHES: usize = 1024;
+/// After so many further submits a full queue is looked at again: each time, all queues are.
+const SETTLES_EACH: u64 = 128;
 /// How many destroyed semaphores are kept, since batches may wait for them.
 const DESTROYED: usize = 64;
 /// How much of a name is kept.
@@ -84,6 +86,8 @@ pub(crate) struct Queue {
     pub(crate) batches: VecDeque<Batch>,
     /// The position of the last batch that is not kept although it was not known to be complete.
     lost: u64,
+    /// From so many submits on, it is looked at again if it is full.
+    settles_at: u64,
     pub(crate) last: (Kind, u64),
 }
 
@@ -118,6 +122,8 @@ pub(crate) struct Fence {
     pub(crate) device: u64,
     pub(crate) handle: u64,
     pub(crate) name: Option<String>,
+    /// Whether another process or interface has it too, and may reset or signal it.
+    pub(crate) is_shared: bool,
     pub(crate) state: FenceState,
 }
 
@@ -125,6 +131,14 @@ pub(crate) struct Fence {
 pub(crate) struct Device {
     pub(crate) model: String,
     pub(crate) is_lost: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Swapchain {
+    device: u64,
+    pub(crate) name: Option<String>,
+    /// The highest id that one of its images was presented with.
+    pub(crate) presented: u64,
 }
 
 /// What a thread waits for in a call.
@@ -135,6 +149,10 @@ pub(crate) enum Awaited {
     /// Semaphores and values, and whether one of them is enough.
     Values(Vec<(u64, u64)>, bool),
     Fences(Vec<u64>, bool),
+    /// An image of this swapchain.
+    Image(u64),
+    /// That an image of this swapchain was presented that has this id, or a higher one.
+    Present(u64, u64),
 }
 
 /// All of it, by numbers that no two objects of a kind share.
@@ -144,6 +162,7 @@ pub(crate) struct State {
     pub(crate) queues: BTreeMap<u64, Queue>,
     pub(crate) semaphores: BTreeMap<u64, Semaphore>,
     pub(crate) fences: BTreeMap<u64, Fence>,
+    pub(crate) swapchains: BTreeMap<u64, Swapchain>,
     /// By the thread's number.
     pub(crate) threads: BTreeMap<i32, Awaited>,
 }
@@ -156,16 +175,18 @@ enum Numbered {
     Queue,
     Semaphore,
     Fence,
+    Swapchain,
 }
 
 /// The state, and how its objects are found by their handles. A handle is the device's own.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) state: State,
-    numbers: [u64; 4],
+    numbers: [u64; 5],
     queues: BTreeMap<u64, u64>,
     semaphores: BTreeMap<(u64, u64), u64>,
     fences: BTreeMap<(u64, u64), u64>,
+    swapchains: BTreeMap<(u64, u64), u64>,
     destroyed: VecDeque<u64>,
 }
 
@@ -213,6 +234,7 @@ impl State {
             queues: BTreeMap::new(),
             semaphores: BTreeMap::new(),
             fences: BTreeMap::new(),
+            swapchains: BTreeMap::new(),
             threads: BTreeMap::new(),
         }
     }
@@ -307,10 +329,11 @@ impl Seen {
     pub(crate) const fn new() -> Seen {
         Seen {
             state: State::new(),
-            numbers: [0; 4],
+            numbers: [0; 5],
             queues: BTreeMap::new(),
             semaphores: BTreeMap::new(),
             fences: BTreeMap::new(),
+            swapchains: BTreeMap::new(),
             destroyed: VecDeque::new(),
         }
     }
@@ -336,8 +359,10 @@ impl Seen {
         state.queues.retain(|_, queue| queue.device != device);
         state.semaphores.retain(|_, of| of.device != device);
         state.fences.retain(|_, fence| fence.device != device);
+        state.swapchains.retain(|_, of| of.device != device);
         self.semaphores.retain(|&(of, _), _| of != device);
         self.fences.retain(|&(of, _), _| of != device);
+        self.swapchains.retain(|&(of, _), _| of != device);
         let queues = &state.queues;
         self.queues.retain(|_, number| queues.contains_key(number));
     }
@@ -364,6 +389,7 @@ impl Seen {
             complete: 0,
             batches: VecDeque::new(),
             lost: 0,
+            settles_at: 0,
             last: (Kind::Nothing, now()),
         };
         self.state.queues.insert(number, queue);
@@ -393,7 +419,8 @@ impl Seen {
             value: value.unwrap_or(0),
             signal: Source::Nothing,
         };
-        self.semaphores.insert((device, handle), number);
+        let before = self.semaphores.insert((device, handle), number);
+        before.map(|before| self.state.semaphores.remove(&before));
         self.state.semaphores.insert(number, semaphore);
     }
 
@@ -440,11 +467,21 @@ impl Seen {
         let semaphore = self.state.semaphores.get_mut(&number)?;
         let until = match (semaphore.is_timeline, semaphore.signal) {
             (true, _) => Until::Value(value),
-            // What is shared may be signalled elsewhere, and is.
-            (false, Source::Nothing) if semaphore.is_shared => Until::Signal(Source::Unseen),
             (false, signal) => {
                 semaphore.signal = Source::Nothing;
-                Until::Signal(signal)
+                // What is shared may have been signalled elsewhere since.
+                let is_over = match signal {
+                    Source::Nothing => true,
+                    Source::Batch { queue, position } => {
+                        let queue = self.state.queues.get(&queue);
+                        queue.is_none_or(|queue| position <= queue.complete)
+                    }
+                    Source::Acquire | Source::Unseen => false,
+                };
+                Until::Signal(match semaphore.is_shared && is_over {
+                    true => Source::Unseen,
+                    false => signal,
+                })
             }
         };
         Some(Wait {
@@ -455,8 +492,11 @@ impl Seen {
 
     /// A batch was submitted. Returns its position.
     pub(crate) fn submit(&mut self, queue: u64, kind: Kind, waits: Vec<Wait>) -> u64 {
-        let is_full = |queue: &Queue| queue.batches.len() == BATCHES;
-        if self.state.queues.get(&queue).is_some_and(is_full) {
+        if let Some(of) = self.state.queues.get_mut(&queue)
+            && of.batches.len() == BATCHES
+            && of.submitted >= of.settles_at
+        {
+            of.settles_at = of.submitted + SETTLES_EACH;
             self.state.settle();
         }
         let queue = self.state.queues.get_mut(&queue);
@@ -529,12 +569,14 @@ impl Seen {
             device,
             handle,
             name: None,
+            is_shared: false,
             state: match is_signalled {
                 true => FenceState::Signalled,
                 false => FenceState::NeverSubmitted,
             },
         };
-        self.fences.insert((device, handle), number);
+        let before = self.fences.insert((device, handle), number);
+        before.map(|before| self.state.fences.remove(&before));
         self.state.fences.insert(number, fence);
     }
 
@@ -559,6 +601,15 @@ impl Seen {
         }
     }
 
+    /// From now on, others have the fence too.
+    pub(crate) fn shared_fence(&mut self, device: u64, handle: u64) {
+        let fences = &mut self.state.fences;
+        let number = self.fences.get(&(device, handle));
+        if let Some(fence) = number.and_then(|number| fences.get_mut(number)) {
+            fence.is_shared = true;
+        }
+    }
+
     pub(crate) fn destroyed_fence(&mut self, device: u64, handle: u64) {
         if let Some(number) = self.fences.remove(&(device, handle)) {
             self.state.fences.remove(&number);
@@ -571,6 +622,46 @@ impl Seen {
             queue.completes(position);
         }
         self.state.settle();
+    }
+
+    pub(crate) fn created_swapchain(&mut self, device: u64, handle: u64) {
+        let number = self.next(Numbered::Swapchain);
+        let swapchain = Swapchain {
+            device,
+            name: None,
+            presented: 0,
+        };
+        let before = self.swapchains.insert((device, handle), number);
+        before.map(|before| self.state.swapchains.remove(&before));
+        self.state.swapchains.insert(number, swapchain);
+    }
+
+    pub(crate) fn swapchain(&self, device: u64, handle: u64) -> Option<u64> {
+        self.swapchains.get(&(device, handle)).copied()
+    }
+
+    pub(crate) fn destroyed_swapchain(&mut self, device: u64, handle: u64) {
+        if let Some(number) = self.swapchains.remove(&(device, handle)) {
+            self.state.swapchains.remove(&number);
+        }
+    }
+
+    fn swapchain_mut(&mut self, device: u64, handle: u64) -> Option<&mut Swapchain> {
+        let number = self.swapchain(device, handle)?;
+        self.state.swapchains.get_mut(&number)
+    }
+
+    /// An image of the swapchain was presented with an id.
+    pub(crate) fn presented_as(&mut self, device: u64, handle: u64, id: u64) {
+        if let Some(swapchain) = self.swapchain_mut(device, handle) {
+            swapchain.presented = swapchain.presented.max(id);
+        }
+    }
+
+    pub(crate) fn name_swapchain(&mut self, device: u64, handle: u64, name: Option<String>) {
+        if let Some(swapchain) = self.swapchain_mut(device, handle) {
+            swapchain.name = name;
+        }
     }
 
     /// The queue was given an image to present.
