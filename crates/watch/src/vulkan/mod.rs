@@ -45,12 +45,9 @@ pub(crate) extern "C" fn hold_locks() {
 
 /// After the process has forked, in it and in the child.
 pub(crate) extern "C" fn let_locks_go() {
-    // SAFETY: the thread that has forked has held them
-    unsafe {
-        seen::SEEN.let_go();
-        functions::DEVICES.let_go();
-        layer::INSTANCES.let_go();
-    }
+    seen::SEEN.let_go();
+    functions::DEVICES.let_go();
+    layer::INSTANCES.let_go();
 }
 
 /// Held by tests that look at what was seen in this process, or change whether calls are followed.

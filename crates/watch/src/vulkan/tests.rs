@@ -552,3 +552,38 @@ fn a_forked_child_finds_no_lock_held() {
         assert_eq!(ended, [0; 20]);
     });
 }
+
+#[test]
+#[cfg_attr(miri, ignore = "forks")]
+fn a_signal_handler_forks_in_the_midst_of_a_followed_call() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: the functions are there as long as the process
+    unsafe { libc::pthread_atfork(Some(hold_locks), Some(let_locks_go), Some(let_locks_go)) };
+    // SAFETY: the children call nothing but what is safe in a signal handler, and take locks that
+    // none of their other threads can have
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: as above; the alarm ends a child that hangs
+        unsafe {
+            libc::alarm(60);
+            let seen = SEEN.lock();
+            // As a handler does that interrupts the thread here.
+            let grandchild = libc::fork();
+            if grandchild == 0 {
+                libc::alarm(60);
+            }
+            drop(functions::DEVICES.lock());
+            drop(seen);
+            drop(SEEN.lock());
+            let mut status = 0;
+            if grandchild != 0 {
+                libc::waitpid(grandchild, &raw mut status, 0);
+            }
+            libc::_exit(i32::from(status != 0));
+        }
+    }
+    let mut status = -1;
+    // SAFETY: the child is our own, and the pointer is to a number
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!(status, 0);
+}
