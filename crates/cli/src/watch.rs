@@ -121,7 +121,6 @@ pub(crate) fn run(args: &Args) -> Result<u8, Stop> {
     args.trace.as_deref().map_or(Ok(()), refuse_unwritable)?;
     let socket = Socket::open()?;
     let layer = layer::variables(&socket.folder, &library);
-    let layer = layer.map_err(|error| failed("Vulkan's layer cannot be named", &error))?;
     let shared = Arc::new(Shared {
         output: Mutex::new(output),
         state: Mutex::default(),
@@ -129,6 +128,9 @@ pub(crate) fn run(args: &Args) -> Result<u8, Stop> {
         json: args.json,
         lost: AtomicBool::new(false),
     });
+    if let Err(why) = &layer {
+        shared.say("trouble", &format!("no call of Vulkan is followed: {why}"));
+    }
     // Before the program starts, so that no signal is missed.
     let signals = Signals::new(handled(args.on));
     let signals = signals.map_err(|error| failed("signals cannot be handled", &error))?;
@@ -136,7 +138,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Stop> {
         .args(arguments)
         .env(INJECTION, &library)
         .env("LD_PRELOAD", preload(&library))
-        .envs(layer)
+        .envs(layer.unwrap_or_default())
         .env("FENCEPOST_WATCH_SOCKET", &socket.path)
         .env("FENCEPOST_WATCH_AFTER", args.after.to_string())
         .env("FENCEPOST_WATCH_LINES", number(args.lines))
@@ -273,8 +275,12 @@ struct Socket {
 impl Socket {
     fn open() -> Result<Socket, Stop> {
         // A socket's path has at most 107 bytes, which a temporary folder may exceed.
-        let opened = Socket::open_in(&std::env::temp_dir());
-        let opened = opened.or_else(|_| Socket::open_in(Path::new("/tmp")));
+        let (folder, other) = (std::env::temp_dir(), Path::new("/tmp"));
+        let (first, second) = match layer::can_name(&folder) {
+            true => (&*folder, other),
+            false => (other, &*folder),
+        };
+        let opened = Socket::open_in(first).or_else(|_| Socket::open_in(second));
         opened.map_err(|error| failed("no socket can be opened for the reports", &error))
     }
 

@@ -69,6 +69,20 @@ fn a_vulkan_program_that_is_not_stuck_goes_on_and_its_exit_code_is_passed_throug
 }
 
 #[test]
+fn a_temporary_folder_with_a_colon_hides_no_program() {
+    if !has_device("a_temporary_folder_with_a_colon_hides_no_program") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let odd = folder.path().join("a:b");
+    std::fs::create_dir(&odd).unwrap();
+    let mut command = with_program(folder.path(), &[], "ends_well");
+    let (code, said) = ended(command.env("TMPDIR", odd));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("nothing was stuck, in "), "{said}");
+}
+
+#[test]
 fn a_trace_of_vulkan_alone_is_said_to_be_missing() {
     if !has_device("a_trace_of_vulkan_alone_is_said_to_be_missing") {
         return;

@@ -4,7 +4,6 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    io::Result,
     path::Path,
 };
 
@@ -20,11 +19,28 @@ const TOO: &str = "VK_ADD_LAYER_PATH";
 /// The layers that it loads into every program.
 const LAYERS: &str = "VK_INSTANCE_LAYERS";
 
-/// Writes the manifest into a folder, and returns the variables of the program. There are none
-/// where the library's path is no text, which a manifest must be.
-pub(super) fn variables(folder: &Path, library: &Path) -> Result<Vec<(&'static str, OsString)>> {
+/// Whether the loader can be told of a folder.
+pub(super) fn can_name(folder: &Path) -> bool {
+    !folder.as_os_str().as_encoded_bytes().contains(&b':')
+}
+
+/// Writes the manifest into a folder, and returns the variables of the program. The error says why
+/// calls of Vulkan cannot be followed, and what would help.
+pub(super) fn variables(
+    folder: &Path,
+    library: &Path,
+) -> Result<Vec<(&'static str, OsString)>, String> {
+    if !can_name(folder) {
+        return Err(format!(
+            "Vulkan's loader cannot be told of {}, which has a colon: set TMPDIR to another folder",
+            folder.display()
+        ));
+    }
     let Some(text) = library.to_str() else {
-        return Ok(Vec::new());
+        return Err(format!(
+            "Vulkan's loader needs a path that is text, and {} is none: move the library",
+            library.display()
+        ));
     };
     let manifest = serde_json::json!({
         "file_format_version": "1.2.0",
@@ -37,7 +53,13 @@ pub(super) fn variables(folder: &Path, library: &Path) -> Result<Vec<(&'static s
             "description": "Tells what the program waits for when it is stuck",
         },
     });
-    std::fs::write(folder.join(MANIFEST), manifest.to_string())?;
+    let file = folder.join(MANIFEST);
+    std::fs::write(&file, manifest.to_string()).map_err(|error| {
+        format!(
+            "{} cannot be written: {error}; set TMPDIR to another folder",
+            file.display()
+        )
+    })?;
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let path = if is_set(ONLY) { ONLY } else { TOO };
     Ok(vec![
@@ -54,4 +76,25 @@ fn in_front(entry: &OsStr, variable: &str) -> OsString {
         all.push(others);
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_the_loader_cannot_be_told_of_is_named_with_what_helps() {
+        let told = variables(Path::new("/a:b"), Path::new("/library.so"));
+        let told = told.unwrap_err();
+        assert!(
+            told.contains("/a:b, which has a colon: set TMPDIR"),
+            "{told}"
+        );
+        let told = variables(Path::new("/none/such"), Path::new("/library.so"));
+        let told = told.unwrap_err();
+        assert!(
+            told.starts_with("/none/such/layer.json cannot be written"),
+            "{told}"
+        );
+    }
 }
