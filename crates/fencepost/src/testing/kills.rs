@@ -19,6 +19,14 @@ impl Options {
             moment: Duration::from_millis(100),
         }
     }
+
+    /// The same, with more time for threads that get no core.
+    fn slower(&self) -> Options {
+        Options {
+            patience: self.patience * 4,
+            moment: self.moment * 4,
+        }
+    }
 }
 
 /// Which case killed which mutant of one backend; made by [`kill_mutants`].
@@ -80,15 +88,17 @@ impl fmt::Display for KillTable {
 }
 
 /// Runs a case on a mutant. A thread that gets no core for a while may miss what is wrong, so a
-/// case that passes is run again: a mutant survives if the case passes three times.
+/// case that passes is run again, more slowly: a mutant survives if the case passes each time.
 fn run_on_mutant(case: &'static Case, mutant: Mutant, make: &impl Fn() -> Device) -> Outcome {
-    const TRIES: usize = 3;
+    const TRIES: usize = 4;
     let mut outcome = Outcome::Passed;
+    let mut options = Options::for_mutants();
     for _ in 0..TRIES {
-        outcome = run_case(case, &mutated(&make(), mutant), Options::for_mutants());
+        outcome = run_case(case, &mutated(&make(), mutant), options);
         if outcome != Outcome::Passed {
             break;
         }
+        options = options.slower();
     }
     outcome
 }
