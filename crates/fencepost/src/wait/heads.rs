@@ -155,20 +155,27 @@ impl Heads {
             // Nothing of the parent's ends here.
             return self.ask(|_| true);
         }
-        let mut ended = self.told();
-        if ended.is_empty() {
-            let mut new = std::mem::take(&mut self.new);
-            new.retain(|number| match self.get(*number).map(Head::ask) {
-                Some(Some(how)) => {
-                    ended.push((*number, how));
-                    false
-                }
-                Some(None) => true,
-                None => false,
-            });
-            self.new = new;
-            self.are_over(&ended);
+        let ended = self.told();
+        match ended.is_empty() {
+            true => self.ask_new(),
+            false => ended,
         }
+    }
+
+    /// Asks the new ones, and takes out what has ended.
+    fn ask_new(&mut self) -> Vec<Ended> {
+        let mut ended = Vec::new();
+        let mut new = std::mem::take(&mut self.new);
+        new.retain(|number| match self.get(*number).map(Head::ask) {
+            Some(Some(how)) => {
+                ended.push((*number, how));
+                false
+            }
+            Some(None) => true,
+            None => false,
+        });
+        self.new = new;
+        self.are_over(&ended);
         ended
     }
 
@@ -301,6 +308,8 @@ impl Heads {
         }
     }
 
+    /// Asks of the new markers only. Of the others the watcher tells, and to ask of each of many takes
+    /// long.
     fn poll_drivers(&mut self, deadline: Option<Instant>) -> Vec<Ended> {
         // No model has a driver.
         if cfg!(loom) {
@@ -310,7 +319,7 @@ impl Heads {
         let until = Instant::now() + POLL;
         let until = deadline.map_or(until, |deadline| deadline.min(until));
         while self.inbox.is_empty() && Instant::now() < until {
-            let ended = self.ask(Head::is_to_be_asked);
+            let ended = self.ask_new();
             if !ended.is_empty() {
                 return ended;
             }
