@@ -103,3 +103,41 @@ impl Task for Shared {
         });
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::sync::{AtomicUsize, thread};
+
+    #[test]
+    fn whatever_is_queued_runs_once_in_order_whoever_starts() {
+        loom::model(|| {
+            let pool = Arc::new(Pool::with_max_threads(1, 1));
+            pool.start().unwrap();
+            let queue = Arc::new(CallbackQueue::new(pool.clone()));
+            let ran = Arc::new(AtomicUsize::new(0));
+            let job = |number| {
+                let ran = ran.clone();
+                move || assert_eq!(ran.fetch_add(1, Ordering::SeqCst), number)
+            };
+            queue.push(Box::new(job(0)));
+            queue.push(Box::new(job(1)));
+            let other = {
+                let queue = queue.clone();
+                thread::spawn(move || queue.start())
+            };
+            queue.start();
+            // Were one never run, this would never end, which loom reports.
+            while ran.load(Ordering::SeqCst) != 2 {
+                thread::yield_now();
+            }
+            other.join().unwrap();
+            queue.call(Box::new(job(2)));
+            while ran.load(Ordering::SeqCst) != 3 {
+                thread::yield_now();
+            }
+            assert_eq!(queue.panics(), 0);
+            drop(pool);
+        });
+    }
+}

@@ -192,10 +192,10 @@ fn callbacks_keep_their_order_whoever_else_asks(c: &Context) -> Verdict {
             let tell = tell.clone();
             marker.on_complete(move |_| tell.send((number, false)).unwrap_or(()))?;
         }
-        for _ in 0..ASKERS {
+        let askers = [(); ASKERS].map(|()| {
             let (markers, tell, patience) = (markers.clone(), tell.clone(), c.options.patience);
-            std::thread::spawn(move || ask_and_call_back(&markers, &tell, patience));
-        }
+            std::thread::spawn(move || ask_and_call_back(&markers, &tell, patience))
+        });
         gate.open();
         let mut next = 0;
         for _ in 0..MARKERS * (1 + ASKERS) {
@@ -212,6 +212,9 @@ fn callbacks_keep_their_order_whoever_else_asks(c: &Context) -> Verdict {
                 );
                 next += 1;
             }
+        }
+        for asker in askers {
+            let _ = asker.join();
         }
     }
     Ok(())
