@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::case;
 use crate::{
-    error::Error,
+    error::{Error, Result},
     measure::{Measure, Measurement, Note, in_a_row},
+    stream::Stream,
     testing::{
         Case,
         context::{Context, Stop, Verdict, check, check_error},
@@ -29,23 +30,26 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 const BUDGET: Duration = Duration::from_millis(20);
+/// So that a function is called as often as it takes, however slow the machine is.
+const ANY_BUDGET: Duration = Duration::from_secs(3600);
 /// In nanoseconds, or rounds of a loop.
 const WORK: u64 = 100_000;
 
-/// Measures until what is found is right, which only a fault keeps it from for a minute.
+/// Measures until what is found is right, which only a fault keeps it from for a minute. A text
+/// says what is wrong with a measurement.
 fn until(
-    mut measure: impl FnMut() -> Result<(Measurement, bool), Stop>,
+    mut measure: impl FnMut() -> Result<Result<Measurement, String>, Stop>,
 ) -> Result<Measurement, Stop> {
     let begin = Instant::now();
     loop {
-        let (found, right) = measure()?;
-        if right {
-            return Ok(found);
-        }
+        let wrong = match measure()? {
+            Ok(found) => return Ok(found),
+            Err(wrong) => wrong,
+        };
         let waited = begin.elapsed();
         check!(
             waited < Duration::from_secs(60),
-            "no measurement of a minute saw the work: {found}"
+            "no measurement of a minute was right: {wrong}"
         );
     }
 }
@@ -59,7 +63,10 @@ fn a_measured_call_takes_the_time_of_its_work(c: &Context) -> Verdict {
             .budget(BUDGET)
             .run(|| work::spin(&stream, WORK))?;
         let right = found.median() > 0.0 && !found.notes().iter().any(no_work);
-        Ok((found, right))
+        Ok(match right {
+            true => Ok(found),
+            false => Err(found.to_string()),
+        })
     })?;
     check!(!found.samples().is_empty(), "there is no sample: {found}");
     check!(
@@ -78,8 +85,10 @@ fn a_cold_call_is_measured_alone(c: &Context) -> Verdict {
             Err(Error::Unsupported { what, .. }) => return Err(Stop::Skip(what)),
             found => found?,
         };
-        let right = found.median() > 0.0;
-        Ok((found, right))
+        Ok(match found.median() > 0.0 {
+            true => Ok(found),
+            false => Err(found.to_string()),
+        })
     })?;
     check!(found.calls() == (0, 1), "{:?} calls", found.calls());
     check!(found.alone() == found.median(), "{found}");
@@ -107,7 +116,7 @@ fn an_error_of_the_function_lets_the_stream_go(c: &Context) -> Verdict {
     for good_calls in [0, 1, 5, 40] {
         let stream = c.stream()?;
         let mut calls = 0;
-        let found = Measure::new(&stream).run(|| {
+        let found = Measure::new(&stream).budget(ANY_BUDGET).run(|| {
             calls += 1;
             match calls > good_calls {
                 true => Err(Error::Unavailable {
@@ -118,7 +127,12 @@ fn an_error_of_the_function_lets_the_stream_go(c: &Context) -> Verdict {
             }
         });
         check_error!(found, Error::Unavailable { .. }, "the function's error");
-        check!(calls == good_calls + 1, "called {calls} times");
+        // On a held stream a call may fail late on a slow machine, and is then made once more.
+        let bad_calls = 1..=1 + usize::from(good_calls > 1);
+        check!(
+            bad_calls.contains(&(calls - good_calls)),
+            "called {calls} times, and not {good_calls} and {bad_calls:?}"
+        );
         c.done(&stream.record()?)?;
     }
     Ok(())
@@ -128,9 +142,24 @@ fn an_error_of_the_function_lets_the_stream_go(c: &Context) -> Verdict {
 /// stream is held.
 fn a_deadline_of_the_function_is_not_missed_for_the_hold(c: &Context) -> Verdict {
     let stream = c.stream()?;
+    let found = until(|| {
+        let found = match with_a_deadline(c, &stream) {
+            // A busy machine may miss the deadline by itself, but not always.
+            Err(error @ Error::Timeout { .. }) => return Ok(Err(error.to_string())),
+            found => found?,
+        };
+        Ok(Ok(found))
+    })?;
+    check!(!found.is_gated(), "it was held: {found}");
+    check!(!found.samples().is_empty(), "there is no sample: {found}");
+    Ok(())
+}
+
+/// Measures a function that gives up once the device is late.
+fn with_a_deadline(c: &Context, stream: &Stream) -> Result<Measurement> {
     let budget = Duration::from_millis(1);
     let (mut calls, mut missed, mut longest) = (0, false, Duration::ZERO);
-    let found = Measure::new(&stream).budget(budget).run(|| {
+    Measure::new(stream).budget(budget).run(|| {
         let began = Instant::now();
         let marker = stream.record()?;
         calls += 1;
@@ -146,17 +175,14 @@ fn a_deadline_of_the_function_is_not_missed_for_the_hold(c: &Context) -> Verdict
         c.done(&marker)?;
         longest = longest.max(began.elapsed());
         Ok(())
-    })?;
-    check!(!found.is_gated(), "it was held: {found}");
-    check!(!found.samples().is_empty(), "there is no sample: {found}");
-    Ok(())
+    })
 }
 
 /// An error that the hold is not the reason of recurs on a stream that is not held.
 fn an_error_that_takes_long_is_passed_on(c: &Context) -> Verdict {
     let stream = c.stream()?;
     let mut calls = 0;
-    let found = Measure::new(&stream).run(|| {
+    let found = Measure::new(&stream).budget(ANY_BUDGET).run(|| {
         calls += 1;
         if calls <= 20 {
             return work::spin(&stream, 1_000);
