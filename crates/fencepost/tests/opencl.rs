@@ -503,6 +503,62 @@ fn a_process_may_end_with_anything_pending() {
     }
 }
 
+/// The end of the process lets a held stream go, and the thread for callbacks is about to look at
+/// that moment.
+#[test]
+fn a_callback_that_is_pending_when_the_process_ends_never_runs() {
+    static GO_ON: Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>> = Mutex::new(None);
+    static KEPT: Mutex<Option<work::Gate>> = Mutex::new(None);
+    extern "C" fn let_callbacks_go_on() {
+        let Some((go_on, done)) = GO_ON.lock().unwrap().take() else {
+            return;
+        };
+        let _ = go_on.send(());
+        let _ = done.recv_timeout(PATIENCE);
+    }
+    if device().is_none() {
+        return;
+    }
+    common::in_a_process_of_its_own(|| {
+        unsafe extern "C" {
+            fn atexit(handler: extern "C" fn()) -> std::ffi::c_int;
+        }
+        // A context registers its handler when it is made, so this one runs behind that.
+        // SAFETY: a function that takes and returns nothing, and does not unwind.
+        assert_eq!(unsafe { atexit(let_callbacks_go_on) }, 0);
+        let device = testing::opencl::elsewhere(&Device::open("opencl:0").unwrap()).unwrap();
+        let (go_on, gone_on) = mpsc::channel();
+        let (tell, done) = mpsc::channel();
+        *GO_ON.lock().unwrap() = Some((go_on, done));
+        let complete = device.new_stream().unwrap().record().unwrap();
+        complete.synchronize_timeout(PATIENCE).unwrap();
+        let stream = device.new_stream().unwrap();
+        let gate = work::gate(&stream).unwrap();
+        let pending = stream.record().unwrap();
+        *KEPT.lock().unwrap() = Some(gate);
+        // Callbacks of a device run one after the other.
+        complete
+            .on_complete(move |_| {
+                let _ = gone_on.recv_timeout(PATIENCE);
+            })
+            .unwrap();
+        pending
+            .on_complete(|result| {
+                eprintln!("called at the end of the process: {result:?}");
+                std::process::abort();
+            })
+            .unwrap();
+        let again = complete.clone();
+        complete
+            .on_complete(move |_| {
+                // Behind a callback that the look in front of this one may have queued.
+                let last = move |_| tell.send(()).unwrap();
+                again.on_complete(last).unwrap();
+            })
+            .unwrap();
+    });
+}
+
 #[test]
 fn a_process_may_end_with_a_closed_gate() {
     if device().is_some() {
