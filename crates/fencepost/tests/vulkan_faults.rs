@@ -397,6 +397,82 @@ fn what_is_dropped_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_thousand_gates_make_no_more_semaphores_than_one() {
+    with_device(|device, control| {
+        let (stream, beside) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+        let once = || {
+            let [gate, other] = [&stream, &beside].map(|stream| work::gate(stream).unwrap());
+            let behind = [&stream, &beside].map(|stream| stream.record().unwrap());
+            gate.open();
+            other.open();
+            for marker in behind {
+                marker.synchronize_timeout(PATIENCE).unwrap();
+            }
+        };
+        once();
+        let counts = || ["vkCreateSemaphore", "vkDestroySemaphore"].map(|call| control.calls(call));
+        let before = counts();
+        (0..500).for_each(|_| once());
+        assert_eq!(
+            counts(),
+            before,
+            "each gate is a value of its stream's semaphore"
+        );
+    });
+}
+
+#[test]
+fn gates_that_are_closed_together_open_by_one_semaphore() {
+    with_device(|device, control| {
+        let stream = device.new_stream().unwrap();
+        let gates: Vec<_> = (0..100).map(|_| work::gate(&stream).unwrap()).collect();
+        let behind = stream.record().unwrap();
+        let before = control.live().semaphores;
+        for gate in gates.into_iter().rev() {
+            assert!(!behind.query().unwrap(), "the first gate is closed");
+            gate.open();
+        }
+        behind.synchronize_timeout(PATIENCE).unwrap();
+        assert_eq!(control.live().semaphores, before);
+    });
+}
+
+/// A wait that was not submitted leaves a gate that nobody opens.
+#[test]
+fn a_gate_that_was_refused_holds_back_no_later_one() {
+    with_device(|device, control| {
+        let stream = device.new_stream().unwrap();
+        let first = work::gate(&stream).unwrap();
+        refuse_submits(control, vk::Result::ERROR_OUT_OF_DEVICE_MEMORY);
+        assert!(work::gate(&stream).is_err());
+        control.clear_faults();
+        let last = work::gate(&stream).unwrap();
+        let behind = stream.record().unwrap();
+        first.open();
+        assert!(!behind.query().unwrap(), "the last gate is closed");
+        last.open();
+        behind.synchronize_timeout(PATIENCE).unwrap();
+    });
+}
+
+/// A later signal opens what an earlier one was to open.
+#[test]
+fn a_signal_that_was_refused_is_made_up_for_by_the_next_gate() {
+    with_device(|device, control| {
+        let stream = device.new_stream().unwrap();
+        let refused = work::gate(&stream).unwrap();
+        control.fail_calls_from("vkSignalSemaphore", 1, vk::Result::ERROR_OUT_OF_HOST_MEMORY);
+        refused.open();
+        control.clear_faults();
+        let next = work::gate(&stream).unwrap();
+        let behind = stream.record().unwrap();
+        assert!(!behind.query().unwrap());
+        next.open();
+        behind.synchronize_timeout(PATIENCE).unwrap();
+    });
+}
+
+#[test]
 fn a_loss_reaches_markers_whose_stream_is_dropped() {
     with_device(|device, control| everyone_is_told(device, || control.lose_device(0), &LOST));
 }

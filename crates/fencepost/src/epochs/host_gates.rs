@@ -5,9 +5,9 @@
 //! in front of it may open. Signals are made under the lock, so that two threads cannot signal two
 //! tickets in the wrong order.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, lock, sleep};
 
 pub(crate) struct HostGates {
     state: Mutex<State>,
@@ -59,16 +59,19 @@ impl HostGates {
     }
 
     /// For the end of the process: calls `signal` with the last ticket taken, if its gate is not
-    /// open yet. No-op while another thread is at a gate of the stream.
-    #[cfg_attr(not(has_metal), allow(dead_code))]
+    /// open yet. No-op where a signal of another thread does not return within a moment, or was
+    /// begun by the calling thread.
     pub(crate) fn all_done(&self, signal: impl FnOnce(u64)) {
-        let Ok(mut state) = self.state.try_lock() else {
-            return;
-        };
-        if !state.done.is_empty() {
-            state.signalled += state.done.len() as u64;
-            state.done.clear();
-            signal(state.signalled);
+        for _ in 0..200 {
+            if let Ok(mut state) = self.state.try_lock() {
+                if !state.done.is_empty() {
+                    state.signalled += state.done.len() as u64;
+                    state.done.clear();
+                    signal(state.signalled);
+                }
+                return;
+            }
+            sleep(Duration::from_millis(1));
         }
     }
 }

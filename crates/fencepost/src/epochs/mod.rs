@@ -9,8 +9,8 @@
 //! - **A failure ends an epoch** ([`epoch`]): what lies in front of the failure point completes,
 //!   what lies behind it fails, whatever the counter says later.
 //! - **A stream that waits for a host gate may fail** until it is known how the awaited marker ends
-//!   ([`epoch`]). If that fails, all that wait behind the gate fail before it opens. Where one
-//!   event serves all gates of a stream (Metal), they open in their order.
+//!   ([`epoch`]). If that fails, all that wait behind the gate fail before it opens. One semaphore
+//!   or event serves all gates of a stream, which open in their order ([`host_gates`]).
 //!
 //! What differs is in [`Counter`] and [`Time`]: how the counter is read and waited for, who watches
 //! it, and where a marker's time comes from. A time may come from the device's memory (Vulkan) or
@@ -23,7 +23,7 @@
 
 mod counter;
 mod epoch;
-#[cfg(any(has_metal, loom))]
+#[cfg(any(feature = "vulkan", has_metal, loom))]
 mod host_gates;
 mod marker;
 mod reserve;
@@ -31,7 +31,7 @@ mod values;
 
 pub(crate) use counter::{Counter, Time};
 pub(crate) use epoch::{Epoch, Expected};
-#[cfg(any(has_metal, loom))]
+#[cfg(any(feature = "vulkan", has_metal, loom))]
 pub(crate) use host_gates::HostGates;
 pub(crate) use marker::{CountedMarker, ReservedMarker};
 pub(crate) use reserve::{Reserved, State};

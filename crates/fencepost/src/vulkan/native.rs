@@ -1,4 +1,5 @@
-//! The native objects of a stream: its semaphores and query slots, and how long they live.
+//! The native objects of a stream: its semaphores and query slots, and how long they live. The gate
+//! timeline is in `gate.rs`.
 //!
 //! - **The marker timeline** is the timeline semaphore whose values are the stream's markers.
 //! - **The work timeline** is signalled by batches that mark nothing (waits, and the work of

@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use ash::vk;
@@ -10,7 +10,7 @@ use ash::vk;
 use super::{
     exit,
     fault::Fault,
-    gate::HostGate,
+    gate::{GateTimeline, HostGate},
     gpu::{Gpu, GpuStream},
     marker::VkMarker,
     native::Native,
@@ -37,6 +37,8 @@ pub(crate) struct VkStream {
     pub(crate) queue: Arc<Queue>,
     pub(crate) values: ValueAllocator,
     pub(super) native: Arc<Native>,
+    /// Made with the first host gate.
+    gates: OnceLock<Arc<GateTimeline>>,
     /// Keeps the caller's queue alive.
     _keep_alive: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -61,6 +63,7 @@ impl VkStream {
             gpu: gpu.clone(),
             queue,
             native,
+            gates: OnceLock::new(),
             _keep_alive: keep_alive,
         });
         let work: Weak<dyn DeviceWork> = Arc::<VkStream>::downgrade(&stream);
@@ -147,6 +150,14 @@ impl VkStream {
         timer.get().ok_or_else(|| self.gpu.failed(unknown))
     }
 
+    fn gates(&self) -> Result<&Arc<GateTimeline>, Fault> {
+        if let Some(gates) = self.gates.get() {
+            return Ok(gates);
+        }
+        let fresh = self.native.watcher.new_gate_timeline()?;
+        Ok(self.gates.get_or_init(|| fresh))
+    }
+
     /// The epoch that is recorded on now, after a look at the counter if it may have failed.
     fn refresh(&self) -> Arc<Epoch> {
         let epoch = self.values.current_epoch();
@@ -200,9 +211,9 @@ impl VkStream {
         &self,
         submitted: impl FnOnce(&Arc<Epoch>, u64),
     ) -> Result<Option<Arc<HostGate>>> {
-        let gate = self.native.watcher.new_gate();
-        let gate = gate.map_err(|fault| self.gpu.failed(fault))?;
+        let gates = self.gates().map_err(|fault| self.gpu.failed(fault))?;
         let waits = self.values.submit(|open| {
+            let gate = gates.new_gate();
             self.submit_work(gate.clone(), Some(gate.opening()), None)?;
             submitted(&open.epoch, open.last);
             Ok(gate)

@@ -11,7 +11,7 @@ use ash::{Device as Table, vk};
 use super::{
     exit,
     fault::Fault,
-    gate::HostGate,
+    gate::GateTimeline,
     gpu::Gpu,
     native::{Native, Objects, Uses},
     queue::SemaphoreValue,
@@ -27,7 +27,8 @@ use crate::{
 pub(crate) struct DeviceWatcher {
     pub(super) gpu: Arc<Gpu>,
     watcher: Watcher<Watch, Sleeper>,
-    gates: Mutex<Vec<Weak<HostGate>>>,
+    /// The gate timelines of the streams that have one.
+    gates: Mutex<Vec<Weak<GateTimeline>>>,
 }
 
 impl DeviceWatcher {
@@ -66,16 +67,16 @@ impl DeviceWatcher {
         }
     }
 
-    /// A closed gate, which is opened at the end of the process at the latest.
-    pub(super) fn new_gate(&self) -> Result<Arc<HostGate>, Fault> {
-        let gate = Arc::new(HostGate::new(&self.gpu)?);
+    /// A gate timeline, whose gates are opened at the end of the process at the latest.
+    pub(super) fn new_gate_timeline(&self) -> Result<Arc<GateTimeline>, Fault> {
+        let timeline = Arc::new(GateTimeline::new(&self.gpu)?);
         let mut gates = lock(&self.gates);
         if gates.len() == gates.capacity() {
             // Swept only before it would grow, so that sweeping costs no more than growing.
-            gates.retain(|gate| gate.strong_count() > 0);
+            gates.retain(|timeline| timeline.strong_count() > 0);
         }
-        gates.push(Arc::downgrade(&gate));
-        Ok(gate)
+        gates.push(Arc::downgrade(&timeline));
+        Ok(timeline)
     }
 
     /// Takes the thread out of the driver; `false` while it is still there.
@@ -83,14 +84,14 @@ impl DeviceWatcher {
         self.watcher.leave()
     }
 
-    /// For the end of the process: opens all gates, and gives them.
-    pub(super) fn open_all_gates(&self) -> Vec<Arc<HostGate>> {
+    /// For the end of the process: opens all gates, and gives their timelines.
+    pub(super) fn open_all_gates(&self) -> Vec<Arc<GateTimeline>> {
         let gates: Vec<_> = match self.gates.try_lock() {
             Ok(gates) => gates.iter().filter_map(Weak::upgrade).collect(),
             Err(_) => return Vec::new(),
         };
-        for gate in &gates {
-            gate.open();
+        for timeline in &gates {
+            timeline.open_all();
         }
         gates
     }
