@@ -187,6 +187,103 @@ fn a_failure_between_markers_is_not_passed_over() {
     assert!(before.query().unwrap());
 }
 
+/// A wait marks what is in front of it. That tells of a failure there, also while the wait goes on
+/// and where the driver calls complete what comes behind.
+#[test]
+fn a_failure_in_front_of_a_wait_is_told_whatever_becomes_of_the_wait() {
+    let Some(device) = that_tells_failures() else {
+        return;
+    };
+    let (held, stream) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+    let gate = work::gate(&held).unwrap();
+    let pending = held.record().unwrap();
+    let fail = testing::opencl::work_that_fails(&stream).unwrap();
+    stream.wait(&pending).unwrap();
+    let behind = stream.record().unwrap();
+    fail(-42);
+    let told = behind.synchronize_timeout(PATIENCE).unwrap_err();
+    assert!(matches!(told, Error::StreamFailed { .. }), "{told:?}");
+    assert!(!pending.query().unwrap());
+
+    let other = device.new_stream().unwrap();
+    let fail = testing::opencl::work_that_fails(&other).unwrap();
+    other.wait(&pending).unwrap();
+    fail(-42);
+    gate.open();
+    pending.synchronize_timeout(PATIENCE).unwrap();
+    let after = other.record().unwrap().synchronize_timeout(PATIENCE);
+    assert!(after.is_err(), "it was passed over");
+}
+
+/// PoCL 3.1 ends the process where a wait has failed whose event is gone when what it waits for is
+/// over.
+#[test]
+fn a_stream_may_fail_while_it_waits() {
+    let Some(device) = that_tells_failures() else {
+        return;
+    };
+    common::in_a_process_of_its_own(|| {
+        for through_host in [false, true].repeat(20) {
+            let (held, stream) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+            let gate = Gate::new(&device).unwrap();
+            gate.wait(&held).unwrap();
+            let pending = held.record().unwrap();
+            let fail = testing::opencl::work_that_fails(&stream).unwrap();
+            match through_host {
+                false => stream.wait(&pending).unwrap(),
+                true => gate.wait(&stream).unwrap(),
+            }
+            let behind = stream.record().unwrap();
+            fail(-42);
+            assert!(behind.synchronize_timeout(PATIENCE).is_err());
+            // All that the stream keeps is looked at.
+            assert!(stream.error().is_some());
+            drop((behind, stream));
+            gate.open();
+            pending.synchronize_timeout(PATIENCE).unwrap();
+        }
+    });
+}
+
+/// A few threads record, wait, fail and clear on the same streams, through the driver and through
+/// the host. None of them waits for a marker that is never told.
+#[test]
+fn threads_that_wait_for_each_others_streams_beside_failures_all_go_on() {
+    let Some(device) = device() else { return };
+    let other = testing::opencl::elsewhere(&device).unwrap();
+    let [one, two] = [(); 2].map(|()| device.new_stream().unwrap());
+    let there = other.new_stream().unwrap();
+    let host = Device::open("host").unwrap().new_stream().unwrap();
+    let streams = [&one, &two, &there, &host];
+    std::thread::scope(|scope| {
+        for number in 0..4 {
+            scope.spawn(move || {
+                for round in 0..300 {
+                    let (from, to) = (streams[(round + number) % 4], streams[round / 4 % 4]);
+                    let marker = from.record().unwrap();
+                    to.wait_foreign(&marker).unwrap();
+                    let behind = to.record().unwrap();
+                    match round % 8 {
+                        3 => work::fail(to, "on purpose").unwrap(),
+                        6 => streams
+                            .iter()
+                            .for_each(|stream| stream.clear_error().unwrap()),
+                        7 => {
+                            let ended = behind.synchronize_timeout(PATIENCE);
+                            assert!(!matches!(ended, Err(Error::Timeout(_))), "{ended:?}");
+                        }
+                        _ => {}
+                    }
+                }
+            });
+        }
+    });
+    for stream in streams {
+        let ended = stream.synchronize_timeout(PATIENCE);
+        assert!(!matches!(ended, Err(Error::Timeout(_))), "{ended:?}");
+    }
+}
+
 #[test]
 fn a_queue_of_the_callers_is_a_stream() {
     let Some(device) = device() else { return };

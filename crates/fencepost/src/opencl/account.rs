@@ -15,8 +15,9 @@
 //! |---|---|---|
 //! | `Record` | its native event is complete | the timeline advances to its value |
 //! | | its native event has failed | the stream fails there |
-//! | `Wait` | the marker that is waited for is complete | nothing |
-//! | | that marker has failed, and what is in front of the wait is over | the stream fails there, by that marker's cause |
+//! | `Wait` | what is in front of it has failed, by the event of a marker there | the stream fails there, by what the driver says |
+//! | | what is in front of it is complete, and so is the marker that is waited for | nothing |
+//! | | what is in front of it is complete, and that marker has failed | the stream fails there, by that marker's cause |
 //! | `End` | its native event is complete | the stream fails there, by the entry's cause |
 //! | | its native event has failed | the stream fails there, by what the driver says |
 //!
@@ -33,6 +34,10 @@
 //! judged by its own event, so either is right. A wait adds its entry in front of its native
 //! call, and takes it back if that is refused: what any thread submits behind the native wait finds
 //! the entry in front of it.
+//!
+//! *Invariant: what an entry is asked for is submitted before the entry is added.* So it depends on
+//! no call that begins after an entry behind has been added, and no entry is blocked by what waits
+//! for one behind it.
 //!
 //! *Invariant: what `ends_after` tells of cannot be taken back.* An `End` sets it, a failure of the
 //! timeline, and a wait for a marker that is known to fail, once the native call for it was
@@ -71,7 +76,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, OnceLock, atomic},
+    sync::{Arc, atomic},
 };
 
 use crate::{
@@ -183,10 +188,10 @@ struct Wait<M: Recorded> {
     marker: Arc<dyn MarkerImpl>,
     /// Where the marker is, if it is one of this backend.
     place: Option<(Arc<Account<M>>, u64)>,
-    /// The event of a native marker in front of the native wait; unset while the calls for both go
-    /// on. A failure must not overtake what is in front of the wait, and need not wait for what
-    /// else holds the stream behind it.
-    at: OnceLock<Arc<M::Event>>,
+    /// The event of a native marker in front of the native wait. A failure of the marker that is
+    /// waited for must not overtake what is in front of the wait. One of what is in front waits for
+    /// nothing else.
+    at: Arc<M::Event>,
     /// Whether a host gate holds the stream for it, which the end of the process opens.
     through_host: bool,
 }
@@ -285,7 +290,6 @@ impl<M: Recorded> Account<M> {
     }
 
     /// Whether the stream has failed, or fails once what was submitted before is over.
-    #[cfg_attr(not(feature = "conformance"), allow(dead_code))]
     pub(super) fn has_ended(&self) -> bool {
         self.state.lock().ends_after.is_some()
     }
@@ -425,13 +429,14 @@ impl<M: Recorded> Account<M> {
         }
     }
 
-    /// Adds a wait for `marker`, in front of its native call. `None` where the stream fails anyway,
-    /// so that nothing behind the wait depends on it.
-    /// `through_host` says that the native wait is for a host gate.
+    /// Adds a wait for `marker`, in front of its native call. `at` is the event of a native marker
+    /// that was submitted for it. `None` where the stream fails anyway, so that nothing behind the
+    /// wait depends on it. `through_host` says that the native wait is for a host gate.
     pub(super) fn wait(
         &self,
         marker: &Arc<dyn MarkerImpl>,
         through_host: bool,
+        at: Arc<M::Event>,
     ) -> Option<Waiting<'_, M>> {
         let place = M::place_of(&**marker);
         let mut state = self.state.lock();
@@ -444,7 +449,7 @@ impl<M: Recorded> Account<M> {
         let wait = Arc::new(Wait {
             marker: marker.clone(),
             place,
-            at: OnceLock::new(),
+            at,
             through_host,
         });
         state.entries.push_back(Entry::Wait(wait.clone()));
@@ -602,12 +607,10 @@ impl<M: Recorded> Account<M> {
 }
 
 impl<M: Recorded> Waiting<'_, M> {
-    /// The native call was accepted. `at` is the event of a native marker in front of it.
+    /// The native call was accepted.
     ///
     /// It looks at what may be over as [`look_now_and_then`](Account::look_now_and_then) does.
-    pub(super) fn submitted(self, at: Arc<M::Event>) {
-        let unused = self.wait.at.set(at);
-        debug_assert!(unused.is_ok(), "submitted once");
+    pub(super) fn submitted(self) {
         let place = self.wait.place.as_ref();
         let fails = place.is_some_and(|(account, value)| account.fails_in_front_of(*value));
         let mut state = self.account.state.lock();
@@ -623,6 +626,11 @@ impl<M: Recorded> Waiting<'_, M> {
 impl<M: Recorded> Wait<M> {
     /// How it is over; else what the account does about it.
     fn ask(&self) -> Result<Over, Step<M>> {
+        match self.at.ask() {
+            Answer::Pending => return Err(Step::Blocked),
+            Answer::Failed(cause) => return Ok(Over::Failed(cause)),
+            Answer::Complete => {}
+        }
         match (self.marker.point().reached(), &self.place) {
             (Reached::Yes, _) => return Ok(Over::Complete(None)),
             // With nothing left there, the marker itself tells.
@@ -637,13 +645,10 @@ impl<M: Recorded> Wait<M> {
                 Ok(Over::Complete(None))
             }
             Ok(false) => Err(Step::Blocked),
-            Err(error) => match self.at.get().map(|at| at.ask()) {
-                None | Some(Answer::Pending) => Err(Step::Blocked),
-                Some(Answer::Complete | Answer::Failed(_)) => {
-                    let marker = self.marker.to_string();
-                    Ok(Over::Failed(failed_wait(marker, &error)))
-                }
-            },
+            Err(error) => {
+                let marker = self.marker.to_string();
+                Ok(Over::Failed(failed_wait(marker, &error)))
+            }
         }
     }
 }
@@ -793,6 +798,15 @@ pub(super) mod loom_tests {
         Some(value)
     }
 
+    /// A wait, with a native marker in front of it.
+    fn wait<'a>(
+        account: &'a Account<Fake>,
+        marker: &Arc<dyn MarkerImpl>,
+        in_front: &Says,
+    ) -> Option<Waiting<'a, Fake>> {
+        account.wait(marker, false, Arc::new(in_front.clone()))
+    }
+
     /// The texts of the causes, or none where it is complete.
     fn failure(marker: &Fake) -> Option<String> {
         let error = marker.query().err()?;
@@ -831,10 +845,10 @@ pub(super) mod loom_tests {
                 let upstream = upstream.clone();
                 thread::spawn(move || upstream.set(FAILED))
             };
-            let wait = down.wait(&marker, false).expect("it has not failed");
-            // The native call, which a driver may call complete at once, whatever becomes of the
-            // other; and a record behind it.
-            wait.submitted(Arc::new(Says::new(COMPLETE)));
+            // The native calls, which a driver may call complete at once, whatever becomes of the
+            // other; and a record behind them.
+            let wait = wait(&down, &marker, &Says::new(COMPLETE));
+            wait.expect("it has not failed").submitted();
             let behind = record(&down, &Says::new(COMPLETE));
             assert!(!matches!(behind.query(), Ok(true)), "it was believed");
             failing.join().unwrap();
@@ -848,8 +862,8 @@ pub(super) mod loom_tests {
             let (up, down) = (account(), account());
             let marker: Arc<dyn MarkerImpl> = record(&up, &Says::new(FAILED));
             let in_front = Says::new(PENDING);
-            let wait = down.wait(&marker, false).expect("nobody has asked");
-            wait.submitted(Arc::new(in_front.clone()));
+            let wait = wait(&down, &marker, &in_front);
+            wait.expect("nobody has asked").submitted();
             let behind = record(&down, &Says::new(PENDING));
             let completing = {
                 let in_front = in_front.clone();
@@ -864,11 +878,31 @@ pub(super) mod loom_tests {
     }
 
     #[test]
+    fn what_fails_in_front_of_a_wait_is_told_while_that_goes_on() {
+        loom::model(|| {
+            let (up, down) = (account(), account());
+            let marker: Arc<dyn MarkerImpl> = record(&up, &Says::new(PENDING));
+            let in_front = Says::new(PENDING);
+            let wait = wait(&down, &marker, &in_front);
+            wait.expect("it has not failed").submitted();
+            let behind = record(&down, &Says::new(COMPLETE));
+            let failing = {
+                let in_front = in_front.clone();
+                thread::spawn(move || in_front.set(FAILED))
+            };
+            assert!(!matches!(behind.query(), Ok(true)), "it was believed");
+            failing.join().unwrap();
+            assert!(behind.query().is_err());
+        });
+    }
+
+    #[test]
     fn a_wait_that_is_taken_back_holds_nothing_up() {
         loom::model(|| {
             let (up, down) = (account(), account());
             let marker: Arc<dyn MarkerImpl> = record(&up, &Says::new(PENDING));
-            let wait = down.wait(&marker, false).expect("it has not failed");
+            let wait = wait(&down, &marker, &Says::new(COMPLETE));
+            let wait = wait.expect("it has not failed");
             let recording = {
                 let down = down.clone();
                 thread::spawn(move || record(&down, &Says::new(COMPLETE)))
@@ -885,17 +919,17 @@ pub(super) mod loom_tests {
             let (up, down) = (account(), account());
             up.end(Arc::new(Says::new(PENDING)), Cause::new("x"));
             let failing: Arc<dyn MarkerImpl> = record(&up, &Says::new(PENDING));
-            let wait = down.wait(&failing, false).expect("it has not failed");
+            let mine = wait(&down, &failing, &Says::new(COMPLETE));
+            let mine = mine.expect("it has not failed");
             let other = {
                 let down = down.clone();
                 thread::spawn(move || {
                     let marker: Arc<dyn MarkerImpl> = record(&account(), &Says::new(COMPLETE));
-                    let wait = down.wait(&marker, false);
-                    wait.expect("nothing fails")
-                        .submitted(Arc::new(Says::new(COMPLETE)));
+                    let wait = wait(&down, &marker, &Says::new(COMPLETE));
+                    wait.expect("nothing fails").submitted();
                 })
             };
-            down.take_back(wait);
+            down.take_back(mine);
             other.join().unwrap();
             down.end(Arc::new(Says::new(COMPLETE)), Cause::new("y"));
             let behind = record(&down, &Says::new(COMPLETE));
@@ -909,8 +943,8 @@ pub(super) mod loom_tests {
             let (up, down) = (account(), account());
             let marker: Arc<dyn MarkerImpl> = record(&up, &Says::new(COMPLETE));
             for _ in 0..SWEEP_EVERY {
-                let wait = down.wait(&marker, false).expect("nothing fails");
-                wait.submitted(Arc::new(Says::new(COMPLETE)));
+                let wait = wait(&down, &marker, &Says::new(COMPLETE));
+                wait.expect("nothing fails").submitted();
             }
             assert!(down.is_settled());
         });

@@ -168,7 +168,7 @@ impl Context {
             self.loader
                 .barrier(queue, 1, &raw const event, &raw mut raw)
         }?;
-        Ok(ClEvent::new(&self.events, raw))
+        Ok(ClEvent::of_wait(&self.events, raw))
     }
 
     /// As [`flush`](Loader::flush), for a queue that its owner keeps alive.

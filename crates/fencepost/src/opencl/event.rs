@@ -4,6 +4,12 @@
 //! command has failed without an event of it that somebody holds: it ends the process ("PTHREAD
 //! ERROR in pocl_update_event_failed"). So every command of ours has an event. The account of
 //! its stream holds that until it is over; one that is dropped before goes to a list.
+//!
+//! *Invariant: the event of a wait that has failed is never released.* Its command may fail by what
+//! is in front of it, while the one that it waits for is pending. PoCL 3.1 tells it of that one's
+//! end all the same, a moment after that has the status for it, and ends the process where the
+//! event is gone ("PTHREAD ERROR in pocl_lock_events_inorder"). Nothing says when the moment is
+//! over. Such an event is left for each stream that failed while it waited.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -78,6 +84,10 @@ impl Events {
         matches!(self.status(event), Ok(status) if status <= COMPLETE)
     }
 
+    fn has_failed(&self, event: EventHandle) -> bool {
+        matches!(self.status(event), Ok(status) if status < COMPLETE)
+    }
+
     /// An error is dropped: the caller could do nothing about it.
     fn release(&self, event: EventHandle) {
         // SAFETY: the event is ours, and its last owner has let go.
@@ -97,7 +107,10 @@ impl Events {
         let (over, pending): (Vec<_>, Vec<_>) =
             events.into_iter().partition(|event| self.is_over(*event));
         for event in over {
-            self.release(event);
+            // It may be that of a wait.
+            if !self.has_failed(event) {
+                self.release(event);
+            }
         }
         let mut list = lock(&self.leftovers);
         list.events.extend(pending);
@@ -109,15 +122,27 @@ impl Events {
 pub(super) struct ClEvent {
     events: &'static Events,
     pub(super) raw: EventHandle,
+    /// Whether its command waits for an event of a list.
+    waits: bool,
     /// Whether the driver has said that it is over.
     is_over: AtomicBool,
 }
 
 impl ClEvent {
     pub(super) fn new(events: &'static Events, raw: EventHandle) -> ClEvent {
+        ClEvent::of(events, raw, false)
+    }
+
+    /// That of a command with a wait list.
+    pub(super) fn of_wait(events: &'static Events, raw: EventHandle) -> ClEvent {
+        ClEvent::of(events, raw, true)
+    }
+
+    fn of(events: &'static Events, raw: EventHandle, waits: bool) -> ClEvent {
         ClEvent {
             events,
             raw,
+            waits,
             is_over: AtomicBool::new(false),
         }
     }
@@ -182,6 +207,7 @@ impl Drop for ClEvent {
             return;
         }
         match *self.is_over.get_mut() || events.is_over(self.raw) {
+            true if self.waits && events.has_failed(self.raw) => {}
             true => events.release(self.raw),
             false => events.release_later(self.raw),
         }

@@ -92,35 +92,37 @@ impl ClStream {
         }
     }
 
-    /// Makes later work run after `event`, which is of this `cl_context`. The result is the event
-    /// of a marker in front of the wait.
-    fn wait_event(&self, event: EventHandle) -> Result<Arc<ClEvent>, Fault> {
+    /// A marker in front of a wait.
+    fn mark_in_front(&self) -> Result<Arc<ClEvent>, Fault> {
         let in_front = Arc::new(self.context.mark(self.queue)?);
         self.account.keep(in_front.clone());
-        let barrier = self.context.barrier(self.queue, event)?;
-        self.account.keep(Arc::new(barrier));
         Ok(in_front)
     }
 
-    /// Holds the stream until the gate that it gives is opened. The event is that of a marker in
-    /// front.
-    fn block_native(&self) -> Result<(HostGate, Arc<ClEvent>), Fault> {
+    /// Makes later work run after `event`, which is of this `cl_context`.
+    fn wait_event(&self, event: EventHandle) -> Result<(), Fault> {
+        let barrier = self.context.barrier(self.queue, event)?;
+        self.account.keep(Arc::new(barrier));
+        Ok(())
+    }
+
+    /// Holds the stream until the gate that it gives is opened.
+    fn block_native(&self) -> Result<HostGate, Fault> {
         let gates = &self.context.gates;
         let gate = gates.close()?;
         let waits = self.wait_event(gate.0);
-        let in_front = waits.inspect_err(|_| gates.open(gate))?;
+        waits.inspect_err(|_| gates.open(gate))?;
         // What is in front need not wait for the next record.
         let _ = self.context.flush(self.queue);
         exit::used();
-        Ok((gate, in_front))
+        Ok(gate)
     }
 
     /// Holds the stream until the gate that it gives is opened, by the driver alone.
     #[cfg(feature = "conformance")]
     pub(crate) fn close_gate(&self) -> Result<HostGate> {
-        let blocked = self.block_native();
-        let (gate, _) = blocked.map_err(|fault| self.context.failed(fault))?;
-        Ok(gate)
+        self.block_native()
+            .map_err(|fault| self.context.failed(fault))
     }
 
     /// Whether what is submitted now counts: the stream has not failed, and does not fail once what
@@ -155,34 +157,52 @@ impl ClStream {
             }
         }
         let is_own = Arc::ptr_eq(&imp.account, &self.account);
-        let wait = match is_own {
+        let waited = match is_own {
             // The account is in order anyway.
-            true => None,
-            false => match self.account.wait(marker, false) {
-                Some(wait) => Some(wait),
-                None => return Ok(()),
-            },
+            true => {
+                let marked = self.mark_in_front();
+                marked.and_then(|_| self.wait_event(event)).map(Some)
+            }
+            false => self.wait_in_account(marker, false, |_| self.wait_event(event)),
         };
-        match self.wait_event(event) {
-            Ok(in_front) => {
-                if let Some(wait) = wait {
-                    wait.submitted(in_front);
-                }
+        match waited {
+            Ok(Some(())) => {
                 self.core.waits_on_device(imp.point());
                 Ok(())
             }
+            Ok(None) => Ok(()),
+            // Drivers refuse to wait for what has failed.
+            Err(_) if imp.query().is_err() => {
+                self.fail_by_wait(marker);
+                Ok(())
+            }
+            Err(fault) => self.refused(fault),
+        }
+    }
+
+    /// A wait by `native`, which gets the last value in front of it. `None` where the stream fails
+    /// anyway.
+    fn wait_in_account<R>(
+        &self,
+        marker: &Arc<dyn MarkerImpl>,
+        through_host: bool,
+        native: impl FnOnce(u64) -> Result<R, Fault>,
+    ) -> Result<Option<R>, Fault> {
+        if self.account.has_ended() {
+            return Ok(None);
+        }
+        let in_front = self.mark_in_front()?;
+        let Some(wait) = self.account.wait(marker, through_host, in_front) else {
+            return Ok(None);
+        };
+        match native(wait.after) {
+            Ok(submitted) => {
+                wait.submitted();
+                Ok(Some(submitted))
+            }
             Err(fault) => {
-                if let Some(wait) = wait {
-                    self.account.take_back(wait);
-                }
-                // Drivers refuse to wait for what has failed.
-                match imp.query() {
-                    Err(_) => {
-                        self.fail_by_wait(marker);
-                        Ok(())
-                    }
-                    Ok(_) => self.refused(fault),
-                }
+                self.account.take_back(wait);
+                Err(fault)
             }
         }
     }
@@ -326,23 +346,20 @@ impl HostGated for ClStream {
     /// The driver knows nothing of the marker, and lets the stream go on once the gate is open. The
     /// account fails what is behind the wait if the marker fails.
     fn block_until(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {
-        let Some(wait) = self.account.wait(marker, true) else {
-            return Ok(());
+        let blocked = self.wait_in_account(marker, true, |after| {
+            let gate = self.block_native()?;
+            Ok((gate, PublishedWait::new(&self.core, marker, after)))
+        });
+        let (gate, published) = match blocked {
+            Ok(Some(blocked)) => blocked,
+            Ok(None) => return Ok(()),
+            Err(fault) => return self.refused(fault),
         };
-        let (gate, in_front) = match self.block_native() {
-            Ok(closed) => closed,
-            Err(fault) => {
-                self.account.take_back(wait);
-                return self.refused(fault);
-            }
-        };
-        let published = vec![PublishedWait::new(&self.core, marker, wait.after)];
-        wait.submitted(in_front);
         let wait = SubmittedWait {
             gate,
             context: self.context,
         };
-        open_after(marker, wait, published)
+        open_after(marker, wait, vec![published])
     }
 
     fn fail_from_here(&self, cause: &Cause) {
