@@ -275,17 +275,21 @@ fn a_clock_that_wraps_between_two_markers_gives_the_time_between_them() {
     with_driver(&[("VALID_BITS", 36), ("CLOCK", almost)], |_| {
         let device = Device::open("vulkan:0").unwrap();
         let stream = device.new_stream().unwrap();
+        let mut begun = Instant::now();
         let mut last = stream.record_timed().unwrap();
         for _ in 0..50 {
+            let before = Instant::now();
             work::spin(&stream, 1000).unwrap();
             let next = stream.record_timed().unwrap();
             next.synchronize_timeout(PATIENCE).unwrap();
             let took = last.elapsed(&next).unwrap();
             let back = next.elapsed(&last).unwrap();
             assert!(!took.is_negative(), "{took}");
-            assert!(took.as_secs_f64() < 1.0, "{took}");
+            // The clock follows real time, but for what the work takes.
+            let most = begun.elapsed().as_secs_f64() + 1.0;
+            assert!(took.as_secs_f64() < most, "{took}, in {most} s at most");
             assert_eq!(took.as_nanos_f64(), -back.as_nanos_f64());
-            last = next;
+            (begun, last) = (before, next);
         }
     });
 }
@@ -381,11 +385,8 @@ fn what_is_dropped_leaves_nothing_behind() {
         (0..200).for_each(|_| once());
         device.synchronize().unwrap();
         // Another thread destroys what is pending, once it is complete.
-        let mut after = control.live();
-        for _ in 0..200 {
-            if after.semaphores <= before.semaphores + 8 {
-                break;
-            }
+        let (begun, mut after) = (Instant::now(), control.live());
+        while after.semaphores > before.semaphores + 8 && begun.elapsed() < PATIENCE {
             std::thread::sleep(Duration::from_millis(20));
             after = control.live();
         }

@@ -806,8 +806,8 @@ asyncio.run(main())
 """,
     "Ctrl-C": """
 event = pending()
-threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     asyncio.run(waits(event))
 except KeyboardInterrupt:
     pass

@@ -724,7 +724,7 @@ else:
     assert fencepost._C._mps_device().name == "cuda:0"
     event = fencepost.cuda.Event(enable_timing=True)
     event.record()
-    event.synchronize(timeout=20)
+    event.synchronize(timeout=PATIENCE)
     assert event.query()
     print("end", flush=True)
     os._exit(0)
