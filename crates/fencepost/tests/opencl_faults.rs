@@ -266,6 +266,55 @@ fn a_lost_context_fails_everybody_with_the_first_cause() {
     });
 }
 
+/// Drivers say so of a device that has too little, and of a context that is lost.
+#[test]
+fn a_context_without_resources_that_refuses_all_is_lost() {
+    with_faults(|device, control| {
+        let other = device.new_stream().unwrap();
+        let parts = [MARKER, "CL_OUT_OF_RESOURCES (-5)"];
+        let lose = || {
+            control.fail_call(MARKER, 1, OUT_OF_RESOURCES);
+            control.lose_context_quietly(INVALID_COMMAND_QUEUE);
+            is_loss(&other.record().unwrap_err(), &parts);
+        };
+        everyone_is_told(device, lose, &parts);
+        stays_lost(device, control, &parts);
+    });
+}
+
+#[test]
+fn a_call_that_lacks_memory_or_is_wrong_tries_no_context() {
+    with_faults(|device, control| {
+        let stream = device.new_stream().unwrap();
+        let made = control.calls("clCreateCommandQueueWithProperties");
+        for code in [-4, OUT_OF_HOST_MEMORY, -14, -30, -59] {
+            control.fail_call(MARKER, 1, code);
+            is_refusal(&stream.record().unwrap_err(), MARKER, code);
+            stream.synchronize_timeout(PATIENCE).unwrap();
+        }
+        assert_eq!(control.calls("clCreateCommandQueueWithProperties"), made);
+    });
+}
+
+/// As Mesa's rusticl does to a queue once a failure has gone through it.
+#[test]
+fn a_queue_that_fails_for_good_fails_its_stream_each_time() {
+    with_faults(|device, control| {
+        let stream = device.new_stream().unwrap();
+        for nth in 1..=100 {
+            control.fail_event(MARKER, nth, -42, Tells::EVERYWHERE);
+        }
+        for _ in 0..3 {
+            let error = stream.synchronize_timeout(PATIENCE).unwrap_err();
+            assert!(matches!(error, Error::StreamFailed { .. }), "{error:?}");
+            stream.clear_error().unwrap();
+        }
+        control.clear_faults();
+        let fresh = device.new_stream().unwrap();
+        fresh.synchronize_timeout(PATIENCE).unwrap();
+    });
+}
+
 /// Nobody calls anything: the watcher asks.
 #[test]
 fn a_context_whose_events_cannot_be_asked_is_lost() {
@@ -442,6 +491,24 @@ fn a_time_that_the_driver_does_not_have_is_an_error() {
         assert!(start.elapsed_time(&end).unwrap() >= 0.0);
         control.fail_call(call, 1, 0);
         assert!(start.elapsed_time(&end).is_err());
+    });
+}
+
+#[test]
+fn the_timer_of_a_device_is_read_where_it_counts_on_the_clock_of_times() {
+    with_faults(|device, control| {
+        let call = "clGetDeviceAndHostTimer";
+        let hour = Duration::from_secs(3600);
+        for (ahead, is_read) in [(Duration::ZERO, true), (hour, false)] {
+            control.have_timer(ahead);
+            let device = testing::opencl::elsewhere(device).unwrap();
+            device.correlate().unwrap();
+            let calls = control.calls(call);
+            device.correlate().unwrap();
+            assert_eq!(control.calls(call) > calls, is_read, "{ahead:?}");
+            let case = "a_host_time_lies_between_reads_of_the_hosts_clock";
+            suite::keeps(&device, &[case]);
+        }
     });
 }
 

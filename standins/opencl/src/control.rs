@@ -8,6 +8,7 @@ use libloading::Library;
 use std::ffi::{c_char, c_int};
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// # Safety
 /// `name` is null or a C string.
@@ -85,6 +86,12 @@ pub extern "C" fn fencepost_sim_opencl_call_back_inside(on: c_int) {
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_opencl_end_alone(on: c_int) {
     quirks::set_has_end_alone(on != 0);
+}
+
+/// The timers of devices work, and are ahead of the clock of their times by so many nanoseconds.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_opencl_timer(ahead: u64) {
+    quirks::set_timer(ahead);
 }
 
 /// How many references to events the program owns.
@@ -249,6 +256,13 @@ impl Control {
     /// runtime for CPUs.
     pub fn have_end_alone(&self) {
         self.get::<extern "C" fn(c_int)>("fencepost_sim_opencl_end_alone")(1);
+    }
+
+    /// Makes `clGetDeviceAndHostTimer` work, also where the driver has no timer and its times are
+    /// those of `CLOCK_MONOTONIC_RAW`: PoCL 3.1. The timer is `ahead` of that clock.
+    pub fn have_timer(&self, ahead: Duration) {
+        let nanoseconds = ahead.as_nanos() as u64;
+        self.get::<extern "C" fn(u64)>("fencepost_sim_opencl_timer")(nanoseconds);
     }
 
     /// How many references to events the program owns: those made and retained, less those

@@ -4,13 +4,16 @@ use crate::calls::Callback;
 use crate::table::Handle;
 use fencepost_sim::lock;
 use std::ffi::{c_int, c_void};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 /// Whether callbacks run inside of the next call that passes here, on its thread.
 static CALLS_BACK_INSIDE: AtomicBool = AtomicBool::new(false);
 /// Whether commands have no time but that of their end.
 static HAS_END_ALONE: AtomicBool = AtomicBool::new(false);
+/// By how many nanoseconds the timers of devices are ahead of their clock; `NO_TIMER` for none.
+static TIMER: AtomicU64 = AtomicU64::new(NO_TIMER);
+const NO_TIMER: u64 = u64::MAX;
 
 /// What the text of a version begins with.
 pub(crate) const VERSION_BEGINS: &str = "OpenCL ";
@@ -37,6 +40,26 @@ pub(crate) fn set_has_end_alone(on: bool) {
 
 pub(crate) fn has_end_alone() -> bool {
     HAS_END_ALONE.load(Ordering::SeqCst)
+}
+
+pub(crate) fn set_timer(ahead: u64) {
+    TIMER.store(ahead, Ordering::SeqCst);
+}
+
+/// By how many nanoseconds the timers of devices are ahead, where a test has planned it.
+pub(crate) fn timer() -> Option<u64> {
+    Some(TIMER.load(Ordering::SeqCst)).filter(|ahead| *ahead != NO_TIMER)
+}
+
+/// The clock of PoCL's times.
+pub(crate) fn raw_clock() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a place for a time
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_RAW, &raw mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// A call of a program's callback that is due.
