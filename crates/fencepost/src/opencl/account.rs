@@ -174,6 +174,9 @@ enum Entry<M: Recorded> {
     Record {
         value: u64,
         event: Arc<M::Event>,
+        /// The event that the marker had before, where it was recorded in place: to let go of it
+        /// costs a read-modify-write, and perhaps a call of the driver, which the record saves.
+        _before: Option<Arc<M::Event>>,
     },
     Wait(Arc<Wait<M>>),
     End {
@@ -200,9 +203,10 @@ struct Wait<M: Recorded> {
 impl<M: Recorded> Clone for Entry<M> {
     fn clone(&self) -> Entry<M> {
         match self {
-            Entry::Record { value, event } => Entry::Record {
+            Entry::Record { value, event, .. } => Entry::Record {
                 value: *value,
                 event: event.clone(),
+                _before: None,
             },
             Entry::Wait(wait) => Entry::Wait(wait.clone()),
             Entry::End { at, cause } => Entry::End {
@@ -331,7 +335,11 @@ impl<M: Recorded> Account<M> {
         if state.timeline.has_failed() {
             state.kept.push_back(event);
         } else {
-            state.entries.push_back(Entry::Record { value, event });
+            state.entries.push_back(Entry::Record {
+                value,
+                event,
+                _before: None,
+            });
         }
         self.look_now_and_then(state);
         marker
@@ -356,7 +364,8 @@ impl<M: Recorded> Account<M> {
 
     /// The value of a marker of this account that is recorded again in place, on its timeline;
     /// `None` where that has failed, or another one has come. `event` is that of the native call,
-    /// and `lock` may be the lock of the account already.
+    /// which takes the place of the one that the marker has, and `lock` may be the lock of the
+    /// account already.
     ///
     /// Fires no waiter, so it does not look at what may be over.
     #[inline]
@@ -365,6 +374,7 @@ impl<M: Recorded> Account<M> {
         lock: Lock<'_>,
         timeline: &Arc<Timeline>,
         event: Arc<M::Event>,
+        of_marker: &mut Option<Arc<M::Event>>,
     ) -> Option<u64> {
         let mut state = self.state.lock_from(lock);
         if !Arc::ptr_eq(&state.timeline, timeline) || timeline.has_failed() {
@@ -372,7 +382,12 @@ impl<M: Recorded> Account<M> {
             return None;
         }
         let value = self.state.stream.count();
-        state.entries.push_back(Entry::Record { value, event });
+        let before = of_marker.replace(event.clone());
+        state.entries.push_back(Entry::Record {
+            value,
+            event,
+            _before: before,
+        });
         if state.is_full() {
             self.is_full.store(true, Ordering::Relaxed);
         }
@@ -554,7 +569,7 @@ impl<M: Recorded> Account<M> {
         let number = state.first;
         drop(state);
         let over = match &front {
-            Entry::Record { value, event } => match event.ask() {
+            Entry::Record { value, event, .. } => match event.ask() {
                 Answer::Pending => return Step::Blocked,
                 Answer::Complete => Over::Complete(Some(*value)),
                 Answer::Failed(cause) => Over::Failed(cause),
@@ -583,23 +598,24 @@ impl<M: Recorded> Account<M> {
         if END_HAS_BEGUN.load(Ordering::Acquire) {
             state.timeline.abandon_waiters();
         }
-        let (wake, gone) = match over {
+        let (wake, front, gone) = match over {
             Over::Complete(value) => {
-                let gone = Gone {
-                    _entries: state.entries.pop_front().into_iter().collect(),
-                    _kept: VecDeque::new(),
-                };
                 state.first += 1;
-                (value.map(|value| state.timeline.advance(value)), gone)
+                let front = state.entries.pop_front();
+                (
+                    value.map(|value| state.timeline.advance(value)),
+                    front,
+                    None,
+                )
             }
             Over::Failed(cause) => {
                 let (wake, gone) = state.fail(&cause, false);
-                (Some(wake), gone)
+                (Some(wake), None, Some(gone))
             }
         };
         drop(state);
         // What the entries hold is dropped without the lock.
-        drop(gone);
+        drop((front, gone));
         if let Some(wake) = wake {
             wake.fire();
         }
@@ -792,7 +808,8 @@ pub(super) mod loom_tests {
     fn record_in_place(account: &Account<Fake>, slot: &Slot) -> Option<u64> {
         let (mut marker, lock) = slot.rerecord().begin::<Fake>()?;
         let event = Arc::new(Says::new(COMPLETE));
-        let value = account.record_again(lock, &marker.point.timeline, event)?;
+        let timeline = &marker.point.timeline;
+        let value = account.record_again(lock, timeline, event, &mut None)?;
         marker.point.value = value;
         marker.finish();
         Some(value)
@@ -983,7 +1000,8 @@ pub(super) mod loom_tests {
                 })
             };
             let lock = Lock::of(&account.state.stream, None);
-            let again = account.record_again(lock, &timeline, Arc::new(Says::new(COMPLETE)));
+            let event = Arc::new(Says::new(COMPLETE));
+            let again = account.record_again(lock, &timeline, event, &mut None);
             failing.join().unwrap();
             if let Some(value) = again {
                 assert!(timeline.check(value).is_err(), "it came before the failure");

@@ -38,18 +38,12 @@ pub(super) struct ClMarker {
 }
 
 impl ClMarker {
-    /// The marker was recorded again in place, with this native event. It gives the one before.
+    /// The marker was recorded again in place, and has its new event.
     #[inline]
-    pub(super) fn is_now(
-        &mut self,
-        value: u64,
-        event: Arc<ClEvent>,
-        at: Place,
-    ) -> Option<Arc<ClEvent>> {
+    pub(super) fn is_now(&mut self, value: u64, at: Place) {
         self.point.value = value;
         self.point.at = at;
         *self.calls_back.get_mut() = false;
-        self.event.replace(event)
     }
 
     /// The marker behind a marker of any backend, if it is one of OpenCL.

@@ -276,13 +276,15 @@ impl StreamImpl for ClStream {
             self.account.keep(native);
             return None;
         };
-        let timeline = &marker.point.timeline;
-        let value = self.account.record_again(lock, timeline, native.clone())?;
-        let before = marker.is_now(value, native, at);
-        let recorded = marker.finish();
-        // A call of the driver, if the event is over.
-        drop(before);
-        Some(recorded)
+        let ClMarker {
+            point,
+            event: of_marker,
+            ..
+        } = &mut *marker;
+        let account = &self.account;
+        let value = account.record_again(lock, &point.timeline, native, of_marker)?;
+        marker.is_now(value, at);
+        Some(marker.finish())
     }
 
     fn wait(&self, marker: &Arc<dyn MarkerImpl>) -> Result<()> {

@@ -127,6 +127,11 @@ pub(super) struct Event {
     raw: Handle,
 }
 
+// SAFETY: OpenCL's calls for events may be made by any thread, also at the same time.
+unsafe impl Send for Event {}
+// SAFETY: as above.
+unsafe impl Sync for Event {}
+
 impl Queue {
     /// A queue in the context of `device`.
     pub(super) fn new(device: &Device) -> Result<Queue, Stop> {
