@@ -5,7 +5,7 @@ use std::{hint::black_box, thread};
 use fencepost::{Stream, wgpu30::wgpu::PollType};
 
 use super::{
-    Bench, Figures, Measure, Row, against,
+    Base, Bench, Figures, Measure, Row, against,
     harness::{AWAIT_PAUSE, How, Side, Unpark, block_on, in_settled_turns},
     queries, records, row,
 };
@@ -63,42 +63,58 @@ impl Bench {
         let base = ("empty submit by hand", Some(1.1));
         let settle = || sides.settle();
         #[cfg(not(target_vendor = "apple"))]
-        if let Some(mut signalled) = bare::Signalled::new(sides.bare)? {
+        if let Some(signalled) = bare::Signalled::new(sides.bare)? {
             let floor: Side<'_> = Box::new(|n| {
-                (0..n).for_each(|_| signalled.submit());
+                (0..n).for_each(|_| signalled.submit(None));
                 Ok(())
             });
             let how = self.how(301, 32, None);
             let [ours, bare, floor] = in_settled_turns(how, &settle, [ours, bare, floor])?;
-            let bases = [
-                (&bare, base),
-                (&floor, ("signal added and looked for", None)),
-            ];
+            let bases = [(&bare, base), (&floor, ("signal added, looked for", None))];
             return Ok(row("record", how, &ours, bases));
         }
         self.compare_settled("record", base, &settle, ours, bare)
     }
 
     fn wgpu_record_timed(&self) -> Result<Row, Stop> {
+        const READ: Base = ("timestamp, resolved and mapped", Some(1.15));
+        const UNREAD: Base = ("timestamp that nobody reads", None);
         let sides = self.wgpu_sides()?;
         let event = self.new_event(true);
         let (mut read, mut unread) = (Queries::new(sides.bare)?, Queries::new(sides.bare)?);
         let ours: Side<'_> = Box::new(|n| records(&event, &sides.ours, n));
         let read: Side<'_> = Box::new(|n| {
+            read.rewind();
             (0..n).for_each(|_| read.submit_and_read());
             Ok(())
         });
         let unread: Side<'_> = Box::new(|n| {
+            unread.rewind();
             (0..n).for_each(|_| unread.submit());
             Ok(())
         });
         let how = self.how(301, 32, None);
         let settle = || sides.settle();
-        let [ours, read, unread] = in_settled_turns(how, &settle, [ours, read, unread])?;
-        let bases = [
-            (&read, ("timestamp, resolved and mapped", Some(1.15))),
-            (&unread, ("timestamp that nobody reads", None)),
-        ];
+        #[cfg(not(target_vendor = "apple"))]
+        if let Some(signalled) = bare::Signalled::new(sides.bare)? {
+            let mut marked = Queries::new(sides.bare)?;
+            let floor: Side<'_> = Box::new(|n| {
+                marked.rewind();
+                (0..n).for_each(|_| marked.mark_and_read(&signalled));
+                Ok(())
+            });
+            // The buffers of the first one are made first.
+            let all = [read, ours, floor, unread];
+            let [read, ours, floor, unread] = in_settled_turns(how, &settle, all)?;
+            let bases = [
+                (&read, READ),
+                (&floor, ("with a signal, in error scopes", None)),
+                (&unread, UNREAD),
+            ];
+            return Ok(row("record, timed", how, &ours, bases));
+        }
+        let [read, ours, unread] = in_settled_turns(how, &settle, [read, ours, unread])?;
+        let bases = [(&read, READ), (&unread, UNREAD)];
         Ok(row("record, timed", how, &ours, bases))
     }
 

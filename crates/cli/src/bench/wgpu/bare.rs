@@ -1,7 +1,5 @@
 //! The same by hand, as a program writes it that has wgpu alone.
 
-#[cfg(not(target_vendor = "apple"))]
-use std::ops::Deref;
 use std::{
     hint::black_box,
     sync::{
@@ -9,6 +7,11 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
+};
+#[cfg(not(target_vendor = "apple"))]
+use std::{
+    ops::Deref,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use fencepost::wgpu30::wgpu::{
@@ -58,13 +61,16 @@ impl Opened {
 }
 
 /// Submits that also signal a timeline semaphore, and then look whether wgpu took it: what every
-/// marker has to do that completes without a poll, and fails if its submit was refused.
+/// marker has to do that completes without a poll, and fails if its submit was refused. Both are
+/// under a lock, since any thread may stage a value at any time, but not the submit: that calls
+/// callbacks. wgpu keeps its own lock of signals while it calls the driver, so that this lock may
+/// be held for long, and is the system's.
 #[cfg(not(target_vendor = "apple"))]
 pub(super) struct Signalled {
     on: &'static Opened,
     queue: Box<dyn Deref<Target = hal::vulkan::Queue>>,
     semaphore: vk::Semaphore,
-    value: u64,
+    value: Mutex<u64>,
 }
 
 #[cfg(not(target_vendor = "apple"))]
@@ -85,16 +91,26 @@ impl Signalled {
             on,
             semaphore: semaphore.map_err(failed)?,
             queue: Box::new(queue),
-            value: 0,
+            value: Mutex::new(0),
         }))
     }
 
-    pub(super) fn submit(&mut self) {
-        self.value += 1;
-        let value = Some(self.value);
-        self.queue.add_signal_semaphore(self.semaphore, value);
-        self.on.queue.submit([]);
+    pub(super) fn submit(&self, work: Option<CommandBuffer>) {
+        let mut value = self.lock();
+        *value += 1;
+        self.queue
+            .add_signal_semaphore(self.semaphore, Some(*value));
+        drop(value);
+        self.on.queue.submit(work);
+        let value = self.lock();
         black_box(self.queue.remove_signal_semaphore(self.semaphore));
+        drop(value);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        black_box(&self.value)
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -113,6 +129,9 @@ impl Drop for Signalled {
 }
 
 /// Timestamp queries, and where each is read.
+///
+/// What it costs in wgpu to use a buffer grows with the number of those that the device had before
+/// it. So these are made when they are first needed, as those of the library are.
 pub(super) struct Queries {
     on: &'static Opened,
     set: QuerySet,
@@ -132,7 +151,6 @@ impl Queries {
             return Err(Stop::Failed("this device has no timestamps".into()));
         }
         let size = u64::from(QUERIES) * wgpu::QUERY_RESOLVE_BUFFER_ALIGNMENT;
-        let mapped = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
         Ok(Queries {
             on,
             set: on.device.create_query_set(&wgpu::QuerySetDescriptor {
@@ -141,14 +159,20 @@ impl Queries {
                 count: QUERIES,
             }),
             resolved: on.buffer(size, BufferUsages::QUERY_RESOLVE | BufferUsages::COPY_SRC),
-            mapped: (0..QUERIES).map(|_| on.buffer(TICKS, mapped)).collect(),
+            mapped: Vec::new(),
             next: 0,
         })
     }
 
+    /// Begins again with the first query, since all are over.
+    pub(super) fn rewind(&mut self) {
+        self.next = 0;
+    }
+
     fn next(&mut self) -> u32 {
-        self.next = (self.next + 1) % QUERIES;
-        self.next
+        let index = self.next;
+        self.next = (index + 1) % QUERIES;
+        index
     }
 
     /// A timestamp that nobody reads.
@@ -161,23 +185,54 @@ impl Queries {
 
     /// A timestamp that comes to the host once it is written, and is read there.
     pub(super) fn submit_and_read(&mut self) {
+        let (work, mapped) = self.encode();
+        self.on.queue.submit([work]);
+        read(&mapped);
+    }
+
+    /// The same with what a timed marker needs beside: no error of it is to come to the caller's
+    /// handler, and its submit signals.
+    #[cfg(not(target_vendor = "apple"))]
+    pub(super) fn mark_and_read(&mut self, signalled: &Signalled) {
+        let filters = [
+            wgpu::ErrorFilter::OutOfMemory,
+            wgpu::ErrorFilter::Validation,
+        ];
+        let scopes = filters.map(|filter| self.on.device.push_error_scope(filter));
+        let (work, mapped) = self.encode();
+        // The last one pushed is popped first.
+        for scope in scopes.into_iter().rev() {
+            drop(black_box(scope.pop()));
+        }
+        signalled.submit(Some(work));
+        read(&mapped);
+    }
+
+    fn encode(&mut self) -> (CommandBuffer, Buffer) {
         let index = self.next();
         let at = u64::from(index) * wgpu::QUERY_RESOLVE_BUFFER_ALIGNMENT;
+        if self.mapped.len() <= index as usize {
+            let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
+            self.mapped.push(self.on.buffer(TICKS, usage));
+        }
         let mapped = &self.mapped[index as usize];
         let mut encoder = self.on.encoder();
         encoder.write_timestamp(&self.set, index);
         encoder.resolve_query_set(&self.set, index..index + 1, &self.resolved, at);
         encoder.copy_buffer_to_buffer(&self.resolved, at, mapped, 0, TICKS);
-        self.on.queue.submit([encoder.finish()]);
-        let of = mapped.clone();
-        mapped.map_async(wgpu::MapMode::Read, .., move |ended| {
-            if ended.is_ok() {
-                let ticks = of.get_mapped_range(..);
-                let _ = black_box(ticks.map(|ticks| ticks.to_vec()));
-                of.unmap();
-            }
-        });
+        (encoder.finish(), mapped.clone())
     }
+}
+
+fn read(mapped: &Buffer) {
+    let of = mapped.clone();
+    mapped.map_async(wgpu::MapMode::Read, .., move |ended| {
+        if ended.is_ok() {
+            let ticks = of.get_mapped_range(..);
+            let _ = black_box(ticks.map(|ticks| ticks.to_vec()));
+            of.unmap();
+        }
+    });
 }
 
 /// Work that takes the device some two milliseconds.
