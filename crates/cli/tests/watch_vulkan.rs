@@ -82,6 +82,57 @@ fn a_temporary_folder_with_a_colon_hides_no_program() {
     assert!(said.contains("nothing was stuck, in "), "{said}");
 }
 
+/// What a process may have more at the end than after a quarter of its calls: less than is kept of
+/// a semaphore or a fence, for each that was made in between.
+const GROWTH: u64 = 1 << 20;
+
+#[test]
+fn many_calls_take_no_more_memory() {
+    if !has_device("many_calls_take_no_more_memory") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = with_program(folder.path(), &["--after", "60"], "many_calls");
+    if std::env::var_os(vulkan::CALLS).is_none() {
+        command.env(vulkan::CALLS, "100000");
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let memory: Vec<u64> = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("MEMORY ")?.parse().ok())
+        .collect();
+    let [quarter, end] = memory[..] else {
+        panic!("{said}{}", String::from_utf8_lossy(&output.stderr));
+    };
+    println!(
+        "{} KiB after a quarter of the calls, {} KiB at the end",
+        quarter >> 10,
+        end >> 10
+    );
+    assert!(end < quarter + GROWTH, "{quarter} bytes, then {end}");
+}
+
+#[test]
+fn a_semaphore_that_is_shared_is_said_to_be() {
+    if !has_device("a_semaphore_that_is_shared_is_said_to_be") || Gpu::open().shares.is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("report");
+    let options = ["--after", "0.5", "--output", file.to_str().unwrap()];
+    let mut command = with_program(folder.path(), &options, "shared_semaphore");
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let told = [
+        "batch 2 waits for value 1 of timeline semaphore 1 \"loaded\"",
+        "it also waits for binary semaphore 3 \"imported\": it is shared with what cannot be seen",
+    ];
+    let told = wait_for(&file, &told);
+    std::fs::write(folder.path().join("stop"), "").unwrap();
+    child.wait().unwrap();
+    told.unwrap();
+}
+
 #[test]
 fn a_trace_of_vulkan_alone_is_said_to_be_missing() {
     if !has_device("a_trace_of_vulkan_alone_is_said_to_be_missing") {

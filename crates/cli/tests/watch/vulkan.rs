@@ -10,7 +10,7 @@ use std::{
 use ash::{
     Entry,
     ext::{debug_utils, headless_surface},
-    khr::{surface, swapchain, synchronization2},
+    khr::{external_semaphore_fd, surface, swapchain, synchronization2},
     vk,
 };
 
@@ -43,6 +43,19 @@ fn has(found: Result<Vec<vk::ExtensionProperties>, vk::Result>, name: &CStr) -> 
     })
 }
 
+fn takes_sparse_bindings(instance: &ash::Instance, physical: vk::PhysicalDevice) -> bool {
+    // SAFETY: the instance is alive
+    let (features, families) = unsafe {
+        (
+            instance.get_physical_device_features(physical),
+            instance.get_physical_device_queue_family_properties(physical),
+        )
+    };
+    let flags = families.first().map(|family| family.queue_flags);
+    features.sparse_binding == vk::TRUE
+        && flags.is_some_and(|flags| flags.contains(vk::QueueFlags::SPARSE_BINDING))
+}
+
 /// A device with one queue, and what gives objects their names.
 pub(crate) struct Gpu {
     /// What the driver calls the device.
@@ -57,6 +70,10 @@ pub(crate) struct Gpu {
     physical: vk::PhysicalDevice,
     /// Whether images can be presented to nobody.
     presents: bool,
+    /// What exports and imports semaphores, where the device has it.
+    pub(crate) shares: Option<external_semaphore_fd::Device>,
+    /// Whether the queue takes sparse bindings.
+    binds: bool,
 }
 
 impl Gpu {
@@ -93,18 +110,26 @@ impl Gpu {
         // SAFETY: as above
         let found = unsafe { instance.enumerate_device_extension_properties(physical) };
         let has_second = has(found.clone(), synchronization2::NAME);
+        let shares = has(found.clone(), external_semaphore_fd::NAME);
         let presents = has_surface && has(found, swapchain::NAME);
+        let wanted = [
+            (has_second, synchronization2::NAME),
+            (shares, external_semaphore_fd::NAME),
+            (presents, swapchain::NAME),
+        ];
+        let extensions = wanted.iter().filter(|(has, _)| *has);
+        let extensions: Vec<_> = extensions.map(|(_, name)| name.as_ptr()).collect();
+        let binds = takes_sparse_bindings(&instance, physical);
+        let features = vk::PhysicalDeviceFeatures::default().sparse_binding(binds);
         let queues = [vk::DeviceQueueCreateInfo::default().queue_priorities(&[1.0])];
         let mut timeline =
             vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
         let mut second =
             vk::PhysicalDeviceSynchronization2Features::default().synchronization2(true);
-        let mut extensions = Vec::new();
-        extensions.extend(has_second.then_some(synchronization2::NAME.as_ptr()));
-        extensions.extend(presents.then_some(swapchain::NAME.as_ptr()));
         let mut info = vk::DeviceCreateInfo::default()
             .queue_create_infos(&queues)
             .enabled_extension_names(&extensions)
+            .enabled_features(&features)
             .push_next(&mut timeline);
         if has_second {
             info = info.push_next(&mut second);
@@ -118,6 +143,8 @@ impl Gpu {
             model,
             names: debug_utils::Device::new(&instance, &device),
             second: has_second.then(|| synchronization2::Device::new(&instance, &device)),
+            shares: shares.then(|| external_semaphore_fd::Device::new(&instance, &device)),
+            binds,
             entry,
             physical,
             presents,
@@ -291,8 +318,54 @@ fn second_submit(gpu: &Gpu) {
     unsafe { second.queue_submit2(gpu.queue, &info, vk::Fence::null()) }.expect("a submit");
 }
 
+/// A sparse binding that waits, where the queue takes some.
+fn sparse_binding(gpu: &Gpu) {
+    let frame = gpu.timeline(c"frame");
+    if !gpu.binds {
+        return gpu.submit(&[(frame, 3)], &[], vk::Fence::null());
+    }
+    let (waits, values) = ([frame], [3]);
+    let mut values = vk::TimelineSemaphoreSubmitInfo::default().wait_semaphore_values(&values);
+    let info = vk::BindSparseInfo::default()
+        .wait_semaphores(&waits)
+        .push_next(&mut values);
+    let fence = vk::Fence::null();
+    // SAFETY: the structure is complete, and no other thread uses the queue
+    unsafe { gpu.device.queue_bind_sparse(gpu.queue, &[info], fence) }.expect("a binding");
+}
+
+/// Waits for a semaphore that shares its state with another one, where the device has such.
+fn shared_semaphore(gpu: &Gpu) {
+    let loaded = gpu.timeline(c"loaded");
+    let Some(shares) = &gpu.shares else {
+        return gpu.submit(&[(loaded, 1)], &[], vk::Fence::null());
+    };
+    let kind = vk::ExternalSemaphoreHandleTypeFlags::OPAQUE_FD;
+    let mut exported = vk::ExportSemaphoreCreateInfo::default().handle_types(kind);
+    let info = vk::SemaphoreCreateInfo::default().push_next(&mut exported);
+    // SAFETY: the device has the extension
+    let exported = unsafe { gpu.device.create_semaphore(&info, None) }.expect("a semaphore");
+    let info = vk::SemaphoreGetFdInfoKHR::default()
+        .semaphore(exported)
+        .handle_type(kind);
+    // SAFETY: the semaphore can be exported so
+    let fd = unsafe { shares.get_semaphore_fd(&info) }.expect("a descriptor");
+    let imported = gpu.binary();
+    gpu.name(imported, c"imported");
+    let info = vk::ImportSemaphoreFdInfoKHR::default()
+        .semaphore(imported)
+        .handle_type(kind)
+        .fd(fd);
+    // SAFETY: the descriptor is a semaphore's, and given away
+    unsafe { shares.import_semaphore_fd(&info) }.expect("an import");
+    gpu.submit(&[], &[(exported, 0)], vk::Fence::null());
+    gpu.submit(&[(imported, 0), (loaded, 1)], &[], vk::Fence::null());
+}
+
 /// Images that are presented to nobody.
 struct Images {
+    of: surface::Instance,
+    surface: vk::SurfaceKHR,
     device: swapchain::Device,
     chain: vk::SwapchainKHR,
     count: usize,
@@ -338,9 +411,19 @@ impl Images {
         let images = unsafe { device.get_swapchain_images(chain) };
         let count = images.expect("images").len();
         Images {
+            of,
+            surface,
             device,
             chain,
             count,
+        }
+    }
+
+    fn destroy(self) {
+        // SAFETY: nothing uses the images
+        unsafe {
+            self.device.destroy_swapchain(self.chain, None);
+            self.of.destroy_surface(self.surface, None);
         }
     }
 
@@ -425,7 +508,7 @@ pub(crate) static PROGRAMS: &[Program] = &[
             "The waits form a circle, which ends only if the host (vkSignalSemaphore) or a later \
              batch signals one of these values",
             "batch 1 waits for value 1 of timeline semaphore 1 \"turn\", signalled by batch 2 of \
-             queue 1 of device 1, for ",
+             queue 1 of device 1 for ",
         ],
     },
     Program {
@@ -479,6 +562,18 @@ pub(crate) static PROGRAMS: &[Program] = &[
             "waits for a value in memory (cuStreamWaitValue)",
             "batch 1 waits for value 2 of timeline semaphore 1 \"frame\", which is at 0",
         ],
+    },
+    Program {
+        name: "sparse_binding",
+        run: sparse_binding,
+        set: &[],
+        told: &["batch 1 waits for value 3 of timeline semaphore 1 \"frame\", which is at 0"],
+    },
+    Program {
+        name: "shared_semaphore",
+        run: shared_semaphore,
+        set: &[],
+        told: &["waits for value 1 of timeline semaphore 1 \"loaded\", which is at 0"],
     },
     Program {
         name: "second_submit",
@@ -612,6 +707,81 @@ fn prices(gpu: &Gpu) {
     std::process::exit(0);
 }
 
+/// How many submits `many_calls` makes.
+pub(crate) const CALLS: &str = "FENCEPOST_TEST_CALLS";
+
+/// Makes calls again and again, and prints how many bytes of memory the process has after a quarter
+/// of them and at the end.
+fn many_calls(gpu: &Gpu) {
+    let calls: u64 = std::env::var(CALLS).map_or(2000, |calls| calls.parse().expect("a number"));
+    let done = gpu.timeline(c"done");
+    let info = vk::CommandPoolCreateInfo::default();
+    // SAFETY: the device has queues of family 0
+    let pool = unsafe { gpu.device.create_command_pool(&info, None) }.expect("a pool");
+    for value in 1..=calls {
+        gpu.submit(&[], &[(done, value)], vk::Fence::null());
+        if value % 4 == 0 {
+            make_and_drop(gpu, pool);
+        }
+        if value % 2000 == 0 && gpu.presents {
+            Images::new(gpu).destroy();
+        }
+        if [calls / 4, calls].contains(&value) {
+            println!("MEMORY {}", resident());
+        }
+    }
+    std::process::exit(0);
+}
+
+/// Uses a command buffer, a binary semaphore and a fence, which are made for it.
+fn make_and_drop(gpu: &Gpu, pool: vk::CommandPool) {
+    let (copied, fence) = (gpu.binary(), gpu.fence());
+    gpu.name(copied, c"copied");
+    let info = vk::CommandBufferAllocateInfo::default()
+        .command_pool(pool)
+        .command_buffer_count(1);
+    // SAFETY: all objects are alive, and what is freed is not in use
+    unsafe {
+        let buffers = gpu
+            .device
+            .allocate_command_buffers(&info)
+            .expect("a buffer");
+        let begin = vk::CommandBufferBeginInfo::default();
+        gpu.device
+            .begin_command_buffer(buffers[0], &begin)
+            .expect("a recording");
+        gpu.device
+            .end_command_buffer(buffers[0])
+            .expect("a recording");
+        let signals = [copied];
+        let info = vk::SubmitInfo::default()
+            .command_buffers(&buffers)
+            .signal_semaphores(&signals);
+        gpu.device
+            .queue_submit(gpu.queue, &[info], vk::Fence::null())
+            .expect("a submit");
+        gpu.submit(&[(copied, 0)], &[], fence);
+        assert!(gpu.wait_for(fence, u64::MAX));
+        gpu.idle();
+        gpu.device.free_command_buffers(pool, &buffers);
+        gpu.device.destroy_fence(fence, None);
+        gpu.device.destroy_semaphore(copied, None);
+    }
+}
+
+/// The memory that this process has, in bytes.
+fn resident() -> u64 {
+    let sizes = std::fs::read_to_string("/proc/self/statm").expect("sizes");
+    let pages: u64 = sizes
+        .split(' ')
+        .nth(1)
+        .expect("a size")
+        .parse()
+        .expect("pages");
+    // SAFETY: it has no requirement
+    pages * unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64
+}
+
 /// Not valid: a signal must raise the value.
 fn signals_a_lower_value(gpu: &Gpu) {
     let done = gpu.timeline(c"done");
@@ -637,6 +807,12 @@ pub(crate) static OTHERS: &[Program] = &[
     Program {
         name: "many_threads",
         run: many_threads,
+        set: &[],
+        told: &[],
+    },
+    Program {
+        name: "many_calls",
+        run: many_calls,
         set: &[],
         told: &[],
     },
