@@ -341,6 +341,10 @@ struct State {
     /// How many there were.
     seen: usize,
     reports: usize,
+    /// How many processes have told of their end.
+    ends: usize,
+    /// Whether it was said of one that it cannot be watched.
+    is_troubled: bool,
     calls: u64,
     /// For a trace, by connection.
     traced: BTreeMap<usize, trace::Calls>,
@@ -400,6 +404,8 @@ impl Shared {
             let mut state = self.state();
             state.calls += content["calls"].as_u64().unwrap_or(0);
             state.reports += usize::from(is_report);
+            state.ends += usize::from(kind == "end");
+            state.is_troubled |= kind == "trouble";
         }
         if self.json {
             self.write(&format!("{line}\n"));
@@ -452,7 +458,8 @@ impl Shared {
             let waited = self.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        let (seen, reports, calls) = (state.seen, state.reports, state.calls);
+        let (seen, reports) = (state.seen, state.reports);
+        let (ends, calls, is_troubled) = (state.ends, state.calls, state.is_troubled);
         drop(state);
         if seen == 0 {
             let why = cannot_be_watched(program).unwrap_or_default();
@@ -460,10 +467,19 @@ impl Shared {
                 "unused",
                 &format!("no process was seen to use CUDA or Vulkan{why}"),
             );
-        } else if reports == 0 && calls > 0 {
-            let text = format!("nothing was stuck, in {calls} calls of the driver");
-            self.say("summary", &text);
+        } else if reports == 0 && (calls > 0 || !is_troubled) {
+            self.say("summary", &without_a_report(ends, calls));
         }
+    }
+}
+
+/// What is said of processes of which nothing was reported.
+fn without_a_report(ends: usize, calls: u64) -> String {
+    match (ends, calls) {
+        (0, _) => "no last report was made: the program was ended, or called _exit".into(),
+        (_, 0) => "nothing was stuck: no call that submits or waits was seen".into(),
+        (_, 1) => "nothing was stuck, in 1 call of the driver".into(),
+        (_, calls) => format!("nothing was stuck, in {calls} calls of the driver"),
     }
 }
 
@@ -475,8 +491,13 @@ fn cannot_be_watched(program: &Path) -> Option<&'static str> {
             ": the program runs with another user's rights, so the system loads nothing into it",
         );
     }
-    is_static(program)
-        .then_some(": the program is linked statically, so nothing can be loaded into it")
+    if is_static(program) {
+        return Some(": the program is linked statically, so nothing can be loaded into it");
+    }
+    layer::is_disabled().then_some(
+        ": VK_LOADER_LAYERS_DISABLE is set, by which Vulkan's loader leaves layers out, also the \
+         one that watches",
+    )
 }
 
 /// Whether an ELF file names no loader.

@@ -134,6 +134,28 @@ fn a_semaphore_that_is_shared_is_said_to_be() {
 }
 
 #[test]
+fn the_end_of_a_program_that_does_nothing_is_told_too() {
+    if !has_device("the_end_of_a_program_that_does_nothing_is_told_too") {
+        return;
+    }
+    for (name, told) in [
+        (
+            "does_nothing",
+            "nothing was stuck: no call that submits or waits was seen",
+        ),
+        ("submits_once", "nothing was stuck, in 1 call of the driver"),
+        (
+            "is_killed",
+            "no last report was made: the program was ended, or called _exit",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, said) = ended(&mut with_program(folder.path(), &["--after", "60"], name));
+        assert_eq!(said, format!("fencepost watch: {told}"), "{name}");
+    }
+}
+
+#[test]
 fn a_trace_of_vulkan_alone_is_said_to_be_missing() {
     if !has_device("a_trace_of_vulkan_alone_is_said_to_be_missing") {
         return;

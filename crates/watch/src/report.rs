@@ -191,14 +191,16 @@ impl StreamReport {
 
 impl ThreadReport {
     fn write(&self, text: &mut String) {
-        let stream = self.stream.as_ref().or(self.awaits.as_ref());
-        let stream = stream.map(|stream| format!(" for {stream}"));
+        let awaited = match (&self.stream, &self.awaits) {
+            (Some(stream), _) => format!(" for {stream}"),
+            (None, Some(awaited)) => format!(" for {awaited},"),
+            (None, None) => String::new(),
+        };
         let head = format!(
-            "thread {} ({}) has been in {}{} for {}",
+            "thread {} ({}) has been in {}{awaited} for {}",
             self.tid,
             self.name,
             self.call,
-            stream.unwrap_or_default(),
             words(self.for_ms)
         );
         wrap(text, "", &head);

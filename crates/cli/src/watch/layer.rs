@@ -19,6 +19,15 @@ const TOO: &str = "VK_ADD_LAYER_PATH";
 /// The layers that it loads into every program.
 const LAYERS: &str = "VK_INSTANCE_LAYERS";
 
+/// Whether the loader is told to leave layers out.
+pub(super) fn is_disabled() -> bool {
+    is_set("VK_LOADER_LAYERS_DISABLE")
+}
+
+fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| !value.is_empty())
+}
+
 /// Whether the loader can be told of a folder.
 pub(super) fn can_name(folder: &Path) -> bool {
     !folder.as_os_str().as_encoded_bytes().contains(&b':')
@@ -60,7 +69,6 @@ pub(super) fn variables(
             file.display()
         )
     })?;
-    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let path = if is_set(ONLY) { ONLY } else { TOO };
     Ok(vec![
         (path, in_front(folder.as_os_str(), path)),

@@ -474,7 +474,7 @@ pub(crate) static PROGRAMS: &[Program] = &[
             "batch 1 waits for value 2 of timeline semaphore 1 \"frame\", which is at 0, for ",
             "no batch that was submitted signals it; only the host (vkSignalSemaphore), a later \
              batch or",
-            "has been in vkQueueWaitIdle for queue 1 \"main\" of device 1 for ",
+            "has been in vkQueueWaitIdle for queue 1 \"main\" of device 1, for ",
         ],
     },
     Program {
@@ -483,7 +483,7 @@ pub(crate) static PROGRAMS: &[Program] = &[
         set: &[],
         told: &[
             "has been in vkWaitSemaphores for value 4 of timeline semaphore 1 \"frame\", which is \
-             at 3 for ",
+             at 3, for ",
             "no batch that was submitted signals it",
         ],
     },
@@ -496,7 +496,7 @@ pub(crate) static PROGRAMS: &[Program] = &[
             "2 batches pending, 2 submitted",
             "batch 1 waits for value 1 of timeline semaphore 1 \"loaded\", which is at 0",
             "has been in vkWaitSemaphores for value 1 of timeline semaphore 2 \"done\", which is \
-             at 0 for ",
+             at 0, for ",
             "batch 2 of queue 1 of device 1 signals it",
         ],
     },
@@ -508,7 +508,7 @@ pub(crate) static PROGRAMS: &[Program] = &[
             "The waits form a circle, which ends only if the host (vkSignalSemaphore) or a later \
              batch signals one of these values",
             "batch 1 waits for value 1 of timeline semaphore 1 \"turn\", signalled by batch 2 of \
-             queue 1 of device 1 for ",
+             queue 1 of device 1, for ",
         ],
     },
     Program {
@@ -517,7 +517,7 @@ pub(crate) static PROGRAMS: &[Program] = &[
         set: &[],
         told: &[
             "No stream or queue has work pending.",
-            "has been in vkWaitForFences for fence 1 \"in flight\" for ",
+            "has been in vkWaitForFences for fence 1 \"in flight\", for ",
             "that fence was never submitted, so nothing signals it",
         ],
     },
@@ -526,7 +526,7 @@ pub(crate) static PROGRAMS: &[Program] = &[
         run: fence_reset,
         set: &[],
         told: &[
-            "has been in vkWaitForFences for fence 1 for ",
+            "has been in vkWaitForFences for fence 1, for ",
             "that fence was reset and not submitted since, so nothing signals it",
         ],
     },
@@ -790,6 +790,21 @@ fn signals_a_lower_value(gpu: &Gpu) {
     std::process::exit(0);
 }
 
+fn does_nothing(_: &Gpu) {
+    std::process::exit(0);
+}
+
+fn submits_once(gpu: &Gpu) {
+    gpu.submit(&[], &[], vk::Fence::null());
+    std::process::exit(0);
+}
+
+fn is_killed(gpu: &Gpu) {
+    gpu.submit(&[], &[], vk::Fence::null());
+    // SAFETY: it has no requirement
+    unsafe { libc::raise(libc::SIGKILL) };
+}
+
 /// Programs of which nothing is stuck.
 pub(crate) static OTHERS: &[Program] = &[
     Program {
@@ -813,6 +828,24 @@ pub(crate) static OTHERS: &[Program] = &[
     Program {
         name: "many_calls",
         run: many_calls,
+        set: &[],
+        told: &[],
+    },
+    Program {
+        name: "does_nothing",
+        run: does_nothing,
+        set: &[],
+        told: &[],
+    },
+    Program {
+        name: "submits_once",
+        run: submits_once,
+        set: &[],
+        told: &[],
+    },
+    Program {
+        name: "is_killed",
+        run: is_killed,
         set: &[],
         told: &[],
     },
