@@ -105,6 +105,7 @@ impl Report {
         let threads = thread_reports(account, vulkan, long);
         let mut notes = notes(account, answered);
         notes.extend(through_the_host(account, &threads));
+        notes.extend(vulkan.lost());
         Report {
             why,
             program: program(),

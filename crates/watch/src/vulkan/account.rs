@@ -161,6 +161,22 @@ impl Account {
         self.state.devices.get(&number)
     }
 
+    /// Whether the queue is known to have work.
+    pub(crate) fn has_work(&self, queue: u64) -> bool {
+        self.pending.contains_key(&queue)
+    }
+
+    /// The devices that were lost, in words: nothing is known of their queues any more.
+    pub(crate) fn lost(&self) -> Vec<String> {
+        let devices = self.state.devices.iter();
+        let lost = devices.filter(|(_, device)| device.is_lost);
+        lost.map(|(number, device)| {
+            let model = &device.model;
+            format!("device {number} ({model}) was lost: how far its queues were is unknown")
+        })
+        .collect()
+    }
+
     /// What the thread of this number waits for.
     pub(crate) fn awaited_by(&self, tid: i32) -> Option<&Awaited> {
         self.state.threads.get(&tid)
@@ -779,6 +795,18 @@ mod tests {
         assert_eq!(queue.submitted, 1);
         let wait = queue.pending().next().unwrap().waits[0];
         assert_eq!(account.signal_of(&wait).map(|target| target.queue), Some(1));
+    }
+
+    #[test]
+    fn a_device_that_was_lost_is_named() {
+        let mut program = Program::new();
+        program.submit(1, &[(1, 1)], &[]);
+        assert!(program.account().is_busy() && program.account().lost().is_empty());
+        program.0.lost_device(1);
+        let account = program.account();
+        assert!(!account.is_busy());
+        let told = "device 1 (a GPU) was lost: how far its queues were is unknown";
+        assert_eq!(account.lost(), [told]);
     }
 
     #[test]

@@ -111,6 +111,8 @@ fn remarks(account: &Account, queue: &Queue, fronts: &[Front<'_>]) -> Vec<String
     }
     if queue.lacks_batches() {
         remarks.push("older batches of it were not kept".into());
+    } else if fronts.is_empty() && account.has_work(queue.number) {
+        remarks.push("no batch of it waits: the device is at work, or hangs".into());
     }
     if account
         .device(queue.device)
@@ -128,5 +130,31 @@ fn last(kind: Kind) -> &'static str {
         Kind::SparseBinding => "a batch of vkQueueBindSparse",
         Kind::Fence => "a fence alone",
         Kind::Present => "an image, by vkQueuePresentKHR",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::seen::Seen, *};
+
+    #[test]
+    fn a_queue_that_waits_for_nothing_is_said_to_be_at_work() {
+        let mut seen = Seen::new();
+        let device = seen.created_device("a GPU".into());
+        for handle in 1..=2 {
+            seen.got_queue(device, handle, 0);
+            seen.submit(handle, Kind::Submit, Vec::new());
+        }
+        seen.created_fence(device, 9, false);
+        seen.submit_fence(1, device, 9);
+        let account = Account::new(seen.state);
+        let told = |number| {
+            let queue = account.queue(number).unwrap();
+            let mut text = String::new();
+            QueueReport::new(&account, queue).0.write(&mut text);
+            text.contains("no batch of it waits: the device is at work, or hangs")
+        };
+        // Nothing tells whether the second queue is done.
+        assert!(told(1) && !told(2));
     }
 }
