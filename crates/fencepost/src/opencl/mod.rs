@@ -32,7 +32,7 @@
 //!   The other devices of that context are tried, and are lost with it if they refuse their work.
 //!   OpenCL has no code for that: after one that may mean it, the library tries the context with a
 //!   new queue. A thread that waits without a deadline is inside of the driver, and returns when
-//!   that does. None of this has run on a GPU.
+//!   that does. No GPU has lost a context under this library: stand-ins have.
 //! - On a queue of the caller's that runs out of order, a marker is complete once everything
 //!   submitted before it is, and later work does not wait for it: [`Stream::wait`] for a marker of
 //!   the same stream is a barrier there. A driver may list all that is pending for each such
@@ -41,8 +41,7 @@
 //! # What implementations do
 //! The tests named here run on PoCL 3.1 in CI. The whole conformance suite was run by hand on
 //! PoCL 6.0 and 7.1, on Mesa's rusticl 25.0 and 26.2 with llvmpipe, and on Intel's CPU runtime
-//! 2026.2. This backend has not run on a GPU: what is said of NVIDIA's driver 580 was seen with
-//! bare calls on an H200.
+//! 2026.2, and on an H200 with NVIDIA's driver 580, whose column was seen with bare calls there.
 //!
 //! | what | PoCL | rusticl | Intel's CPU runtime | NVIDIA | so | test |
 //! |---|---|---|---|---|---|---|
@@ -52,15 +51,15 @@
 //! | a command fails while it waits for another one, and its event is released | 3.1 ends the process when the other one is over | not run | not run | not run | the event of a wait that has failed is never released | `a_stream_may_fail_while_it_waits` |
 //! | callback of a failed event | 3.1, 6.0: never called; 7.1: called, with "complete" | called | called | called | a callback's status is not read, and the watcher also asks | `a_failure_that_no_callback_tells_is_told` |
 //! | a failure spreads to | what is queued behind it then | what is queued behind it, then and later; wait lists, and what is behind those | wait lists only | wait lists | each marker's event is asked, in order | `a_failure_between_markers_is_not_passed_over` |
-//! | what is submitted to that queue afterwards | runs | fails, for as long as the queue lives | runs | not run | [`Stream::clear_error`] makes the stream usable where its queue is; a new stream is | `a_stream_is_usable_again_after_a_failure_of_the_drivers`, `a_queue_that_fails_for_good_fails_its_stream_each_time` |
+//! | what is submitted to that queue afterwards | runs | fails, for as long as the queue lives | runs | runs | [`Stream::clear_error`] makes the stream usable where its queue is; a new stream is | `a_stream_is_usable_again_after_a_failure_of_the_drivers`, `a_queue_that_fails_for_good_fails_its_stream_each_time` |
 //! | callbacks run on | a thread of the driver | a thread of the driver | the thread that sets the user event, or waits | a thread of the driver | a callback wakes the watcher, and does nothing else; no lock that it takes is held across a call | `callbacks_may_run_inside_of_every_call` |
-//! | where the event is complete already | the thread that asks for the callback | the same | not run | not run | the same | the same |
+//! | where the event is complete already | the thread that asks for the callback | the same | not run | a thread of the driver | the same | the same |
 //! | clock of profiling | `CLOCK_MONOTONIC_RAW` | `CLOCK_MONOTONIC` | `CLOCK_MONOTONIC` | the GPU's | it counts as a clock of the device's own | `host_times_of_two_devices_are_in_order` |
 //! | `clGetDeviceAndHostTimer` | 3.1: -59; later ones work | works | works | works | a marker's time between two reads of the host's clock, where it fails or counts on another clock | `a_host_time_lies_between_reads_of_the_hosts_clock`, `the_timer_of_a_device_is_read_where_it_counts_on_the_clock_of_times` |
 //! | `QUEUED`, `SUBMIT` of a marker | there | there | 0, with success | there | `END` alone is read, and 0 is an error | `a_marker_has_a_time_where_only_its_end_has_one`, `a_time_that_the_driver_does_not_have_is_an_error` |
 //! | times of a queue without profiling | -7 | 25.0: 0, with success; 26.2: -7 | not run | -7 | the property of the queue is asked for | `a_queue_without_profiling_has_no_times_and_names_the_property` |
 //! | a queue made to run out of order | does so | runs in order | does so | runs in order | nothing depends on it | `a_queue_that_runs_out_of_order_is_ordered_by_waits` |
-//! | a barrier of one device for an event of another one, in one context | waits | not run: one device | waits (sub-devices) | not run | the driver waits, as between two queues of one device | `streams_of_two_devices_of_one_context_wait_for_each_other_on_the_device` |
+//! | a barrier of one device for an event of another one, in one context | waits | not run: one device | waits (sub-devices) | waits | the driver waits, as between two queues of one device | `streams_of_two_devices_of_one_context_wait_for_each_other_on_the_device` |
 //!
 //! Two drivers do not work with this backend, since no stream can be held there. The `clFlush` of
 //! Oclgrind 21.10 does not return while work waits for a user event. On PoCL 3.1's device `basic`,

@@ -308,8 +308,8 @@ impl Heads {
         }
     }
 
-    /// Asks of the new markers only. Of the others the watcher tells, and to ask of each of many takes
-    /// long.
+    /// Asks of the new markers only. Of the others the watcher tells, and to ask of each of many
+    /// takes long.
     fn poll_drivers(&mut self, deadline: Option<Instant>) -> Vec<Ended> {
         // No model has a driver.
         if cfg!(loom) {
