@@ -222,6 +222,46 @@ fn a_submit_that_the_driver_refuses_fails_its_marker_and_those_behind_it() {
     });
 }
 
+/// The library's thread polls for a mark in an encoder, and does not sleep for the signal.
+#[test]
+fn a_refused_submit_is_told_beside_a_mark_that_is_never_submitted() {
+    with_faults(|gpu, control| {
+        let stream = gpu.stream();
+        let encoder = gpu.device.create_command_encoder(&Default::default());
+        let mark = wgpu30::reserve(stream.device(), &encoder).unwrap();
+        let _of_mark = told(&mark.submitted());
+        listen(&gpu.device);
+        control.fail_call(SUBMIT, 1, OUT_OF_HOST_MEMORY);
+        let told = told(&stream.record().unwrap());
+        let ended = told.recv_timeout(PATIENCE).expect("a callback");
+        let cause = cause_of_loss(&ended.unwrap_err());
+        assert!(cause.contains("the submit failed in the driver"), "{cause}");
+        let_the_work_end(&gpu.device);
+    });
+}
+
+#[test]
+fn a_time_is_waited_for_where_wgpus_fence_is_later_than_the_semaphore() {
+    with_faults(|gpu, control| {
+        // wgpu has made its fence by now, and this crate no semaphore.
+        control.be_late();
+        let stream = gpu.stream();
+        let [start, end] = [(); 2].map(|()| stream.record_timed().unwrap());
+        over(&end).unwrap();
+        let polled = gpu.device.poll(wgpu::PollType::Poll).unwrap();
+        assert!(!polled.is_queue_empty(), "the fence is not late");
+        let (tell, told) = mpsc::channel();
+        let reading = thread::spawn(move || tell.send(start.elapsed(&end)).unwrap());
+        // By now the thread looks for the time.
+        thread::sleep(Duration::from_millis(50));
+        assert!(told.try_recv().is_err(), "there is no time yet");
+        control.be_on_time();
+        let elapsed = told.recv_timeout(PATIENCE).unwrap().unwrap();
+        assert!(!elapsed.is_negative(), "{elapsed}");
+        reading.join().unwrap();
+    });
+}
+
 #[test]
 fn on_a_lost_device_wgpus_poll_panics_and_its_submit_says_nothing() {
     with_faults(|gpu, control| {

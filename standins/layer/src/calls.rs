@@ -1,6 +1,7 @@
 //! The calls that pass here: counted, refused where a test has planned it, or passed on.
 
 use crate::chain::{Handle, original};
+use crate::late;
 use fencepost_sim::CallLog;
 use std::ffi::{c_int, c_void};
 
@@ -49,6 +50,8 @@ macro_rules! calls {
             planned.unwrap_or(result)
         }
     };
+    // Written out below.
+    (@call by_hand $name:ident($($argument:ident: $type:ty),*)) => {};
     // Passed on. It has no result.
     (@call nothing $name:ident($($argument:ident: $type:ty),*)) => {
         unsafe extern "system" fn $name($($argument: $type),*) {
@@ -73,14 +76,14 @@ calls! {
     vkBeginCommandBuffer = result(buffer: Handle, info: Info);
     vkCreateBuffer = result(device: Handle, info: Info, allocator: Info, buffer: Out);
     vkCreateQueryPool = result(device: Handle, info: Info, allocator: Info, pool: Out);
-    vkCreateSemaphore = result(device: Handle, info: Info, allocator: Info, semaphore: Out);
+    vkCreateSemaphore = by_hand(device: Handle, info: Info, allocator: Info, semaphore: Out);
     vkDestroyBuffer = nothing(device: Handle, buffer: Object, allocator: Info);
     vkDestroyCommandPool = nothing(device: Handle, pool: Object, allocator: Info);
     vkDestroyQueryPool = nothing(device: Handle, pool: Object, allocator: Info);
     vkDestroySemaphore = nothing(device: Handle, semaphore: Object, allocator: Info);
     vkDeviceWaitIdle = wait(device: Handle);
     vkFreeMemory = nothing(device: Handle, memory: Object, allocator: Info);
-    vkGetSemaphoreCounterValue = result(device: Handle, semaphore: Object, value: *mut u64);
+    vkGetSemaphoreCounterValue = by_hand(device: Handle, semaphore: Object, value: *mut u64);
     vkMapMemory = result(
         device: Handle, memory: Object, offset: u64, size: u64, flags: u32, data: Out
     );
@@ -91,4 +94,41 @@ calls! {
         device: Handle, count: u32, fences: *const Object, all: u32, timeout: u64
     );
     vkWaitSemaphores = result(device: Handle, info: Info, timeout: u64);
+}
+
+unsafe extern "system" fn vkCreateSemaphore(
+    device: Handle,
+    info: Info,
+    allocator: Info,
+    semaphore: Out,
+) -> c_int {
+    if let Some(code) = LOG.count("vkCreateSemaphore") {
+        return code;
+    }
+    let result = calls!(@pass vkCreateSemaphore(
+        device: Handle, info: Info, allocator: Info, semaphore: Out
+    ) -> c_int);
+    if result == 0 {
+        // SAFETY: the driver has just written a semaphore there
+        late::made(unsafe { *semaphore.cast::<Object>() });
+    }
+    result
+}
+
+unsafe extern "system" fn vkGetSemaphoreCounterValue(
+    device: Handle,
+    semaphore: Object,
+    value: *mut u64,
+) -> c_int {
+    if let Some(code) = LOG.count("vkGetSemaphoreCounterValue") {
+        return code;
+    }
+    let result = calls!(@pass vkGetSemaphoreCounterValue(
+        device: Handle, semaphore: Object, value: *mut u64
+    ) -> c_int);
+    if result == 0 {
+        // SAFETY: the driver has just written a value there
+        unsafe { *value = late::shown(semaphore, *value) };
+    }
+    result
 }

@@ -1,6 +1,7 @@
 //! What tests plan and inspect: exported functions that no layer has, and their safe wrapper.
 
 use crate::calls::{FUNCTIONS, LOG};
+use crate::late;
 use fencepost_sim::ffi::{c_name, read_text};
 use libloading::Library;
 use std::ffi::{c_char, c_int};
@@ -55,6 +56,19 @@ pub unsafe extern "C" fn fencepost_sim_layer_fail_call(
 #[unsafe(no_mangle)]
 pub extern "C" fn fencepost_sim_layer_clear_faults() {
     LOG.clear_failures();
+}
+
+/// From now on the counters of all semaphores that exist are seen as they are when they are next
+/// read, until `fencepost_sim_layer_be_on_time`.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_layer_be_late() {
+    late::begin();
+}
+
+/// All counters are seen as they are.
+#[unsafe(no_mangle)]
+pub extern "C" fn fencepost_sim_layer_be_on_time() {
+    late::end();
 }
 
 /// The path of the library, if cargo has built it beside the running test.
@@ -137,6 +151,17 @@ impl Control {
         for name in FUNCTIONS {
             self.fail(name, 1, DEVICE_LOST, true);
         }
+    }
+
+    /// From now on the counters of all semaphores that exist are seen as they are when they are
+    /// next read, until [`Control::be_on_time`]. Waits for them end as before.
+    pub fn be_late(&self) {
+        self.get::<extern "C" fn()>("fencepost_sim_layer_be_late")();
+    }
+
+    /// All counters are seen as they are.
+    pub fn be_on_time(&self) {
+        self.get::<extern "C" fn()>("fencepost_sim_layer_be_on_time")();
     }
 
     /// Forgets all planned faults.

@@ -1,5 +1,5 @@
-//! A Vulkan layer in front of a real driver, for tests only. It makes chosen calls fail; everything
-//! else is the driver's.
+//! A Vulkan layer in front of a real driver, for tests only. It makes chosen calls fail, or shows
+//! the counters of semaphores late; everything else is the driver's.
 //!
 //! A program meets it through the loader that it has anyway: `VK_LAYER_PATH` names a folder with a
 //! manifest, which names the layer ([`NAME`]) and the library ([`library_path`]), and
@@ -30,6 +30,7 @@
 mod calls;
 mod chain;
 mod control;
+mod late;
 
 pub use calls::FUNCTIONS;
 pub use chain::vkNegotiateLoaderLayerInterfaceVersion;

@@ -125,11 +125,18 @@ impl Sleep<Box<dyn Watch>> for Sleeper {
         if let Some(driver) = &self.driver {
             let mut awaited = Vec::new();
             let mut polls = false;
+            let mut signalled = None;
             for watch in lowest {
                 match watch.due() {
-                    Due::At(timeline, value) => awaited.push((timeline, value)),
+                    Due::At(timeline, value) => {
+                        awaited.push((timeline, value));
+                        signalled = signalled.or(Some(watch));
+                    }
                     Due::Poll => polls = true,
                 }
+            }
+            if let (true, Some(watch)) = (polls && quiet >= SLICE, signalled) {
+                watch.has_not_come(None);
             }
             if let (false, Some(watch)) = (polls, lowest.first()) {
                 match driver.sleep(awaited, sequence) {
