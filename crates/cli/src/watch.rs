@@ -21,7 +21,7 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -150,7 +150,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Stop> {
     pass_on(signals, args.on, &child, &shared)?;
     let status = child.wait();
     let status = status.map_err(|error| failed("the program cannot be waited for", &error))?;
-    shared.finish(&program);
+    shared.finish(&program, &socket);
     if let Some(path) = &args.trace {
         shared.save_traces(path);
     }
@@ -346,12 +346,18 @@ struct State {
     /// Whether it was said of one that it cannot be watched.
     is_troubled: bool,
     calls: u64,
+    /// Whether all have been taken that connected before the program's end.
+    is_last: bool,
     /// For a trace, by connection.
     traced: BTreeMap<usize, trace::Calls>,
 }
 
 /// How long the last messages may take after the program has ended.
 const LAST: Duration = Duration::from_secs(1);
+/// How long the thread that takes connections may have to wait for a processor.
+const STARVED: Duration = Duration::from_secs(10);
+/// What this process sends to itself behind the last connection of the program.
+const MARK: &str = r#"{"kind":"mark"}"#;
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
@@ -388,6 +394,12 @@ impl Shared {
 
     /// One message of a watched process.
     fn take(&self, number: usize, line: &str) {
+        if line == MARK {
+            let mut state = self.state();
+            state.seen -= 1;
+            state.is_last = true;
+            return;
+        }
         if line.starts_with(trace::BEGIN) {
             if let Ok(message) = serde_json::from_str(line) {
                 self.state().traced.entry(number).or_default().add(message);
@@ -446,18 +458,26 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// Waits until the state is so, for a while.
+    fn wait(&self, limit: Duration, is_so: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let state = self.state();
+        let waited = self
+            .changed
+            .wait_timeout_while(state, limit, |state| !is_so(state));
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
     /// Says at the end what was not said before.
-    fn finish(&self, program: &Path) {
-        let mut state = self.state();
-        let until = Instant::now() + LAST;
-        while !state.connections.is_empty() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            let waited = self.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+    fn finish(&self, program: &Path, socket: &Socket) {
+        // Connections are taken in their order, so that all of the program's are known behind one
+        // that is made now, also where the program has ended before its own were taken.
+        if let Ok(mut mark) = UnixStream::connect(&socket.path)
+            && writeln!(mark, "{MARK}").is_ok()
+        {
+            drop(mark);
+            drop(self.wait(STARVED, |state| state.is_last));
         }
+        let state = self.wait(LAST, |state| state.connections.is_empty());
         let (seen, reports) = (state.seen, state.reports);
         let (ends, calls, is_troubled) = (state.ends, state.calls, state.is_troubled);
         drop(state);
@@ -593,4 +613,43 @@ fn pass_on(mut signals: Signals, on: i32, child: &Child, shared: &Arc<Shared>) -
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_ended_before_its_connection_was_taken_was_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = folder.path().join("said");
+        let socket = Socket::open_in(folder.path()).unwrap();
+        let shared = Arc::new(Shared {
+            output: Mutex::new(Box::new(File::create(&said).unwrap())),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            json: false,
+            lost: AtomicBool::new(false),
+        });
+        let mut process = UnixStream::connect(&socket.path).unwrap();
+        writeln!(
+            process,
+            r#"{{"kind":"end","pid":1,"message":{{"calls":2}}}}"#
+        )
+        .unwrap();
+        drop(process);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // As where all processors are busy.
+                std::thread::sleep(Duration::from_millis(100));
+                listen(&socket, &shared).map_err(drop).unwrap();
+            });
+            shared.finish(Path::new("/none"), &socket);
+        });
+        let said = std::fs::read_to_string(said).unwrap();
+        assert_eq!(
+            said,
+            "fencepost watch: nothing was stuck, in 2 calls of the driver\n"
+        );
+    }
 }
