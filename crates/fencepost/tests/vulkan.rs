@@ -8,7 +8,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use fencepost::{
@@ -390,6 +390,66 @@ fn a_reservation_is_pending_until_its_work_is_done() {
     assert!(!one.elapsed(&end).unwrap().is_negative());
     assert!(!two.elapsed(&end).unwrap().is_negative());
     assert!(end.elapsed(&one).unwrap().as_nanos_f64() <= 0.0);
+}
+
+/// To make a semaphore takes some drivers half a millisecond.
+#[test]
+fn a_reservation_uses_the_semaphore_of_one_that_is_over() {
+    let Some(_gpu) = gpu() else { return };
+    // A device that is destroyed in the end, with the semaphores that it has kept.
+    let device = &testing::vulkan::fresh(0, None).unwrap();
+    let stream = device.new_stream().unwrap();
+    let family = vulkan::stream_as_raw(&stream, |_, family| family).unwrap();
+    let commands = Commands::new(vulkan::device_as_raw(device).unwrap(), family);
+    let reserve = |timing: bool| {
+        let (buffer, reservation) = commands.buffer(|buffer| match timing {
+            // SAFETY: recording, outside a render pass, for that family.
+            true => unsafe { vulkan::record_into(device, buffer, family) }.unwrap(),
+            false => vulkan::reserve(device).unwrap(),
+        });
+        let raw = vulkan::marker_as_raw(&reservation.marker()).unwrap();
+        (buffer, reservation, raw)
+    };
+    let submit = |buffer, raw| {
+        vulkan::stream_as_raw(&stream, |queue, _| commands.submit(queue, buffer, raw)).unwrap();
+    };
+    let (buffer, reservation, first) = reserve(false);
+    submit(buffer, first);
+    reservation
+        .submitted()
+        .synchronize_timeout(PATIENCE)
+        .unwrap();
+    // The watcher's thread may have it for a moment yet.
+    let reserve_again = |timing, value| {
+        let started = Instant::now();
+        loop {
+            let (buffer, reservation, raw) = reserve(timing);
+            if raw == (first.0, value) {
+                return (buffer, reservation);
+            }
+            assert!(started.elapsed() < PATIENCE, "{raw:?} is not {value}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    for (timing, value) in [(true, first.1 + 1), (false, first.1 + 2)] {
+        let (buffer, reservation) = reserve_again(timing, value);
+        let marker = reservation.marker();
+        assert!(!marker.query().unwrap(), "its own signal is not made");
+        let (_, beside, another) = reserve(false);
+        assert_ne!(another.0, first.0, "the semaphore of a marker in use");
+        drop(beside);
+        submit(buffer, (first.0, value));
+        reservation
+            .submitted()
+            .synchronize_timeout(PATIENCE)
+            .unwrap();
+        assert_eq!(marker.timestamp().is_ok(), timing);
+    }
+    // Nobody knows whether the work of a reservation that was given up will signal.
+    let abandoned = reserve_again(false, first.1 + 3);
+    drop(abandoned);
+    let (_, _reservation, raw) = reserve(false);
+    assert_ne!(raw, (first.0, first.1 + 3));
 }
 
 #[test]

@@ -81,7 +81,12 @@ impl SubmitState {
 
 impl ValueAllocator {
     pub(crate) fn new(core: Arc<StreamCore>) -> ValueAllocator {
-        let epoch = Epoch::new(&core, 0, 0);
+        ValueAllocator::with_offset(core, 0)
+    }
+
+    /// On a counter that has the value `offset` by now.
+    pub(crate) fn with_offset(core: Arc<StreamCore>, offset: u64) -> ValueAllocator {
+        let epoch = Epoch::new(&core, 0, offset);
         ValueAllocator {
             core,
             current: Mutex::new(epoch.clone()),

@@ -266,9 +266,10 @@ pub fn marker_as_raw(marker: &Marker) -> Option<(vk::Semaphore, u64)> {
 /// `VkTimelineSemaphoreSubmitInfo`. To signal the value twice is invalid usage, so work that is
 /// submitted again needs another reservation.
 ///
-/// After the marker is dropped, the semaphore is destroyed once it is signalled. If the reservation
-/// was dropped without [`submitted`](Reservation::submitted), it is destroyed at once: then no work
-/// that signals it may be pending.
+/// Once the semaphore is signalled and the marker dropped, a later reservation may have the same
+/// semaphore, with a higher value. If the reservation was dropped without
+/// [`submitted`](Reservation::submitted), the semaphore is destroyed at once: then no work that
+/// signals it may be pending.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a device of another backend; [`Error::Backend`] where the driver

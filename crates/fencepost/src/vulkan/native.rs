@@ -44,6 +44,8 @@ pub(crate) struct Objects {
     pub(super) marker_timeline: vk::Semaphore,
     /// The last value of the marker timeline that was submitted.
     submitted: AtomicU64,
+    /// The only value that is signalled, where these are the objects of a reservation.
+    reserved: Option<u64>,
     work_timeline: OnceLock<WorkTimeline>,
     pub(super) timer: OnceLock<Timer>,
     /// Made with the first timed marker of a device whose clock wraps.
@@ -61,19 +63,36 @@ struct WorkTimeline {
 pub(super) type Uses = VecDeque<(u64, Arc<dyn Any + Send + Sync>)>;
 
 impl Native {
+    /// The objects of a new stream.
     pub(super) fn new(watcher: &Arc<DeviceWatcher>) -> Result<Arc<Native>, Fault> {
-        let gpu = &watcher.gpu;
-        Ok(Arc::new(Native {
+        let timeline = watcher.gpu.timeline_semaphore()?;
+        Ok(Native::with(watcher, timeline, None))
+    }
+
+    /// The objects of a reservation, and the value that its submit is to signal.
+    pub(super) fn reserved(watcher: &Arc<DeviceWatcher>) -> Result<(Arc<Native>, u64), Fault> {
+        let (timeline, reached) = watcher.take_spare()?;
+        let value = reached + 1;
+        Ok((Native::with(watcher, timeline, Some(value)), value))
+    }
+
+    fn with(
+        watcher: &Arc<DeviceWatcher>,
+        marker_timeline: vk::Semaphore,
+        reserved: Option<u64>,
+    ) -> Arc<Native> {
+        Arc::new(Native {
             objects: Some(Objects {
-                marker_timeline: gpu.timeline_semaphore()?,
-                gpu: gpu.clone(),
+                marker_timeline,
+                gpu: watcher.gpu.clone(),
                 watcher: watcher.clone(),
                 submitted: AtomicU64::new(0),
+                reserved,
                 work_timeline: OnceLock::new(),
                 timer: OnceLock::new(),
                 sightings: OnceLock::new(),
             }),
-        }))
+        })
     }
 
     /// The stream is dropped, so no later submit frees what its last batches use: from now on the
@@ -198,6 +217,16 @@ impl Objects {
             })
     }
 
+    /// Whether another reservation can use the marker timeline: the signal of this one was made, on
+    /// a device that is not lost.
+    fn is_spare(&self) -> bool {
+        let value = self.submitted.load(Ordering::Acquire);
+        let counter = || self.gpu.counter(self.marker_timeline);
+        self.reserved == Some(value)
+            && self.gpu.lost().is_none()
+            && counter().is_ok_and(|reached| reached == value)
+    }
+
     /// Destroys everything. Called once, when nothing is pending.
     pub(super) fn destroy(&mut self) {
         let device = &self.gpu.device;
@@ -205,7 +234,10 @@ impl Objects {
             timer.destroy(device);
         }
         let work = self.work_timeline.take().map(|work| work.semaphore);
-        for semaphore in [Some(self.marker_timeline), work].into_iter().flatten() {
+        let markers = (self.marker_timeline, self.submitted.load(Ordering::Acquire));
+        let is_kept = self.is_spare() && self.watcher.give_spare(markers);
+        let markers = (!is_kept).then_some(self.marker_timeline);
+        for semaphore in [markers, work].into_iter().flatten() {
             // SAFETY: made by us of this device; all batches that use it are complete, and nobody
             // else is left to ask it.
             unsafe { device.destroy_semaphore(semaphore, None) };

@@ -71,16 +71,20 @@ impl SlotTime {
         Some(sighting)
     }
 
-    /// The only slot of a timer that has one, for the marker whose native value is 1, and the query
-    /// that the caller's own buffer is to write.
-    pub(super) fn only(native: &Arc<Native>, timer: &Timer) -> Option<(SlotTime, Query)> {
+    /// The only slot of a timer that has one, for the marker whose native value is `until`, and the
+    /// query that the caller's own buffer is to write.
+    pub(super) fn only(
+        native: &Arc<Native>,
+        timer: &Timer,
+        until: u64,
+    ) -> Option<(SlotTime, Query)> {
         let (slot, query) = timer.only()?;
         let time = SlotTime {
             native: native.clone(),
             slot,
             query: query.clone(),
-            until: 1,
-            sighting: SlotTime::sighting(native, 1),
+            until,
+            sighting: SlotTime::sighting(native, until),
         };
         Some((time, query))
     }

@@ -29,7 +29,12 @@ pub(crate) struct DeviceWatcher {
     watcher: Watcher<Watch, Sleeper>,
     /// The gate timelines of the streams that have one.
     gates: Mutex<Vec<Weak<GateTimeline>>>,
+    /// The semaphores of reservations that are over, at most [`SPARE`], and their values.
+    spare: Mutex<Vec<SemaphoreValue>>,
 }
+
+/// Enough for the reservations that are pending at one time in most programs.
+const SPARE: usize = 64;
 
 impl DeviceWatcher {
     pub(super) fn new(gpu: Arc<Gpu>) -> Result<Arc<DeviceWatcher>> {
@@ -50,6 +55,7 @@ impl DeviceWatcher {
             watcher: Watcher::new("fencepost-vulkan", sleeper),
             gpu,
             gates: Mutex::new(Vec::new()),
+            spare: Mutex::new(Vec::new()),
         }))
     }
 
@@ -79,6 +85,26 @@ impl DeviceWatcher {
         Ok(timeline)
     }
 
+    /// A timeline semaphore that nobody uses, and its value.
+    pub(super) fn take_spare(&self) -> Result<SemaphoreValue, Fault> {
+        // Of a lost device the driver is asked, since it may say so.
+        let spare = match self.gpu.lost() {
+            Some(_) => None,
+            None => lock(&self.spare).pop(),
+        };
+        spare.map_or_else(|| Ok((self.gpu.timeline_semaphore()?, 0)), Ok)
+    }
+
+    /// Keeps a timeline semaphore that nobody uses, with its value; `false` where enough are kept.
+    pub(super) fn give_spare(&self, spare: SemaphoreValue) -> bool {
+        let mut all = lock(&self.spare);
+        let has_room = all.len() < SPARE;
+        if has_room {
+            all.push(spare);
+        }
+        has_room
+    }
+
     /// Takes the thread out of the driver; `false` while it is still there.
     pub(super) fn leave(&self) -> bool {
         self.watcher.leave()
@@ -102,8 +128,12 @@ impl Drop for DeviceWatcher {
         self.watcher.close();
         if !self.gpu.is_gone() {
             let wake = self.watcher.sleeper().wake;
-            // SAFETY: ours, and nobody sleeps on it: whatever is watched keeps this watcher.
-            unsafe { self.gpu.device.destroy_semaphore(wake, None) };
+            let spare = lock(&self.spare).split_off(0);
+            for semaphore in spare.into_iter().map(|(spare, _)| spare).chain([wake]) {
+                // SAFETY: ours. Nobody sleeps on the one that wakes, since whatever is watched
+                // keeps this watcher, and nobody uses the others.
+                unsafe { self.gpu.device.destroy_semaphore(semaphore, None) };
+            }
         }
     }
 }
