@@ -136,8 +136,8 @@ pub unsafe fn device_from_raw(context: *mut c_void, device: *mut c_void) -> Resu
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a null handle, and for a queue on the device (`CL_QUEUE_ON_DEVICE`);
-/// [`Error::Backend`] for a handle that the driver finds to be invalid; [`Error::Unavailable`]
-/// without a loader or a driver; [`Error::Forked`].
+/// [`Error::Backend`] for a handle that the driver finds to be invalid; [`Error::DeviceLost`] for a
+/// queue of a lost context; [`Error::Unavailable`] without a loader or a driver; [`Error::Forked`].
 ///
 /// # References
 /// - [`clGetCommandQueueInfo`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clGetCommandQueueInfo)

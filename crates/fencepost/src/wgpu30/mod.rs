@@ -264,7 +264,8 @@ impl PassTimes {
 
     /// Reserves the two markers, behind the pass and in the same encoder. Never blocks. Both are
     /// complete when what is made of the encoder is. If no pass was begun with these queries, their
-    /// times are [`Error::Backend`].
+    /// times are [`Error::Backend`]. wgpu does not tell which encoder a pass is of: one in another
+    /// encoder that is submitted later may write its times into those of other marks.
     ///
     /// # Errors
     /// Those of [`reserve`]; [`Error::Backend`] where wgpu refuses.
