@@ -9,7 +9,7 @@ use crate::entry::DEINITIALIZED;
 use crate::event::EventState;
 use crate::log::LOG;
 use crate::types::{CUdevice, CUevent, CUstream};
-use fencepost_sim::{SimDevice, common_control_functions, lock};
+use fencepost_sim::{SimDevice, Waited, common_control_functions, lock};
 use std::ffi::c_int;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -144,8 +144,8 @@ pub extern "C" fn fencepost_sim_wait_idle(milliseconds: u64) -> c_int {
     };
     let idle = || root.pending_work().is_empty();
     let timeout = Some(Duration::from_millis(milliseconds));
-    let _ = root.wait_until(timeout, idle);
-    idle().into()
+    // another thread may have submitted more since
+    (root.wait_until(timeout, idle) == Waited::Reached).into()
 }
 
 /// How many submissions may be pending on a stream before a call that adds one blocks until there

@@ -8,7 +8,7 @@ use crate::options;
 use crate::usage::LOG;
 use ash::vk;
 use fencepost_sim::ffi::read_text;
-use fencepost_sim::{Fault, SimDevice, common_control_functions, lock};
+use fencepost_sim::{Fault, SimDevice, Waited, common_control_functions, lock};
 use std::ffi::{c_char, c_int};
 use std::time::Duration;
 
@@ -163,8 +163,8 @@ pub extern "C" fn fencepost_sim_wait_idle(milliseconds: u64) -> c_int {
     // the queues of destroyed devices have no pending work
     let idle = || queues.iter().all(|queue| queue.pending() == 0);
     let timeout = Some(Duration::from_millis(milliseconds));
-    let _ = root.wait_until(timeout, idle);
-    idle().into()
+    // another thread may have submitted more since
+    (root.wait_until(timeout, idle) == Waited::Reached).into()
 }
 
 /// How many objects of a kind are alive. The kinds are numbered like the fields of
