@@ -43,6 +43,25 @@ fn has(found: Result<Vec<vk::ExtensionProperties>, vk::Result>, name: &CStr) -> 
     })
 }
 
+/// Also says whether it has surfaces that nobody sees.
+fn make_instance(entry: &Entry) -> Result<(ash::Instance, bool), String> {
+    let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_2);
+    // SAFETY: it has no requirement
+    let found = unsafe { entry.enumerate_instance_extension_properties(None) };
+    let has_surface = has(found, headless_surface::NAME);
+    let mut extensions = vec![debug_utils::NAME.as_ptr()];
+    if has_surface {
+        extensions.extend([surface::NAME.as_ptr(), headless_surface::NAME.as_ptr()]);
+    }
+    let info = vk::InstanceCreateInfo::default()
+        .application_info(&application)
+        .enabled_extension_names(&extensions);
+    // SAFETY: the structure is complete, and what it points to is alive
+    let instance = unsafe { entry.create_instance(&info, None) };
+    let instance = instance.map_err(|error| error.to_string())?;
+    Ok((instance, has_surface))
+}
+
 fn takes_sparse_bindings(instance: &ash::Instance, physical: vk::PhysicalDevice) -> bool {
     // SAFETY: the instance is alive
     let (features, families) = unsafe {
@@ -85,20 +104,7 @@ impl Gpu {
     pub(crate) fn try_open() -> Result<Gpu, String> {
         // SAFETY: the loader is the system's own
         let entry = unsafe { Entry::load() }.map_err(|error| error.to_string())?;
-        let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_2);
-        // SAFETY: it has no requirement
-        let found = unsafe { entry.enumerate_instance_extension_properties(None) };
-        let has_surface = has(found, headless_surface::NAME);
-        let mut extensions = vec![debug_utils::NAME.as_ptr()];
-        if has_surface {
-            extensions.extend([surface::NAME.as_ptr(), headless_surface::NAME.as_ptr()]);
-        }
-        let info = vk::InstanceCreateInfo::default()
-            .application_info(&application)
-            .enabled_extension_names(&extensions);
-        // SAFETY: the structure is complete, and what it points to is alive
-        let instance = unsafe { entry.create_instance(&info, None) };
-        let instance = instance.map_err(|error| error.to_string())?;
+        let (instance, has_surface) = make_instance(&entry)?;
         // SAFETY: the instance is alive
         let physical = unsafe { instance.enumerate_physical_devices() };
         let physical = physical.map_err(|error| error.to_string())?;

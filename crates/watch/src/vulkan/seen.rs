@@ -265,7 +265,7 @@ impl State {
         fence.state = FenceState::Signalled;
     }
 
-    /// Draws the conclusions: a batch is complete if a later one of its queue is, if a value that
+    /// Derives what is complete: a batch, if a later one of its queue is, if a value that
     /// it signals was reached, and if a complete batch has waited for its binary semaphore. A value
     /// was reached if a complete batch has waited for it. What is complete is dropped.
     pub(crate) fn settle(&mut self) {
