@@ -73,6 +73,8 @@ fn a_library_that_is_no_loader_is_an_error() {
 #[test]
 fn a_device_keeps_every_promise() {
     let Some(device) = device() else { return };
+    // Other tests make streams of the first device fail, which whoever waits for all of them sees.
+    let device = testing::opencl::fresh(&device).unwrap();
     let passed = suite::keeps_every_promise(&device, |_| false);
     assert!(passed >= 80, "only {passed} cases passed");
 }
