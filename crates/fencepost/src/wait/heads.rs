@@ -34,6 +34,8 @@ pub(super) struct Heads {
     heads: Vec<Option<Head>>,
     free: Vec<usize>,
     new: Vec<Number>,
+    /// How many of the new ones the last look has left.
+    left: usize,
     added: u32,
     /// The storage of what the inbox gave last.
     spare: Vec<Ended>,
@@ -75,6 +77,7 @@ impl Heads {
             heads: Vec::new(),
             free: Vec::new(),
             new: Vec::new(),
+            left: 0,
             added: 0,
             spare: Vec::new(),
             process: Process::this(),
@@ -155,11 +158,17 @@ impl Heads {
             // Nothing of the parent's ends here.
             return self.ask(|_| true);
         }
-        let ended = self.told();
-        match ended.is_empty() {
-            true => self.ask_new(),
-            false => ended,
+        // Else a set of thousands would be asked of each of them by every look, while what is added
+        // always ends so soon that no wait is needed.
+        if self.left > FEW {
+            self.register(|_| true);
         }
+        let mut ended = self.told();
+        if ended.is_empty() {
+            ended = self.ask_new();
+        }
+        self.left = self.new.len();
+        ended
     }
 
     /// Asks the new ones, and takes out what has ended.
@@ -338,6 +347,32 @@ impl Drop for Heads {
                 head.cancel();
             }
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::{Device, Gate};
+
+    #[test]
+    fn what_stays_pending_is_asked_by_one_look() {
+        let device = Device::new_host(2);
+        let gate = Gate::with_limit(&device, Duration::MAX).unwrap();
+        let streams: Vec<_> = (0..10).map(|_| device.new_stream().unwrap()).collect();
+        let mut heads = Heads::new();
+        for stream in &streams {
+            gate.wait(stream).unwrap();
+            heads.add(stream.record().unwrap().imp().clone());
+        }
+        let idle = device.new_stream().unwrap();
+        for left in [streams.len(), 0] {
+            let number = heads.add(idle.record().unwrap().imp().clone());
+            let ended = heads.look();
+            assert!(ended.iter().map(|(ended, _)| *ended).eq([number]));
+            assert_eq!(heads.new.len(), left);
+        }
+        gate.open();
     }
 }
 
