@@ -36,12 +36,27 @@ pub(crate) fn at_exit_of_use(uses: &AtomicU64, handler: extern "C" fn()) {
     }
 }
 
+/// Whether an exit handler of this crate has begun. The handlers open gates, so that markers
+/// complete which nobody has waited for to the end.
+pub(crate) fn has_begun() -> bool {
+    HAS_BEGUN.load(Ordering::Acquire)
+}
+
+static HAS_BEGUN: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn begin() {
+    HAS_BEGUN.store(true, Ordering::Release);
+}
+
 fn register(handler: extern "C" fn()) {
     unsafe extern "C" {
         fn atexit(handler: extern "C" fn()) -> std::ffi::c_int;
     }
-    // SAFETY: C's atexit, with a function that never unwinds.
-    // https://en.cppreference.com/w/c/program/atexit
-    // If the call fails, the process ends without this handler.
-    let _ = unsafe { atexit(handler) };
+    // The one that is registered last runs first.
+    for handler in [handler, begin] {
+        // SAFETY: C's atexit, with a function that never unwinds.
+        // https://en.cppreference.com/w/c/program/atexit
+        // If the call fails, the process ends without this handler.
+        let _ = unsafe { atexit(handler) };
+    }
 }

@@ -1465,6 +1465,13 @@ fn calls_of(
 }
 
 #[test]
+fn a_process_may_end_with_anything_pending() {
+    if gpu().is_some() {
+        suite::a_process_may_end_with_anything_pending("cuda:0");
+    }
+}
+
+#[test]
 fn a_process_may_end_with_a_closed_gate() {
     // The child opens no device before it has its own exit handler.
     if common::is_child() || gpu().is_some() {

@@ -14,7 +14,7 @@ use super::{pool::Pool, state::Task};
 use crate::{
     core::{Callbacks, Job},
     deadlock::{self, Blocking},
-    diagnostics,
+    diagnostics, exit,
     panics::{discard, text_of},
     sync::{AtomicU64, Mutex, Ordering, lock},
 };
@@ -89,6 +89,11 @@ impl Task for Shared {
                     return;
                 };
                 drop(queue);
+                if exit::has_begun() {
+                    // Exit handlers let markers complete that are pending. Their callbacks, and
+                    // what those hold, are the user's and never run from here on.
+                    return std::mem::forget(job);
+                }
                 let ended = catch_unwind(AssertUnwindSafe(job));
                 if self.pool.is_forked() {
                     // A child that was forked in the callback.

@@ -7,6 +7,7 @@ use std::{
     pin::pin,
     sync::Mutex,
     task::{Context, Poll, Waker},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -72,18 +73,26 @@ pub(crate) fn another_library_is_an_error(
     }
 }
 
-/// A process ends well with a held stream, a pending event and a callback.
+/// A process ends well with a held stream, a pending event and a callback, which never runs, though
+/// exit handlers let the stream go on.
 pub(crate) fn a_process_may_end_with_anything_pending(device: &str) {
+    extern "C" fn linger() {
+        thread::sleep(Duration::from_millis(300));
+    }
+    unsafe extern "C" {
+        fn atexit(handler: extern "C" fn()) -> std::ffi::c_int;
+    }
     common::in_a_process_of_its_own(|| {
+        // SAFETY: C's atexit, with a function that never unwinds. It runs behind the handlers of
+        // the library, which are registered later.
+        assert_eq!(unsafe { atexit(linger) }, 0);
         static KEPT: Mutex<Vec<(Event, work::Gate)>> = Mutex::new(Vec::new());
         let device = Device::open(device).unwrap();
         let stream = device.new_stream().unwrap();
         let gate = work::gate(&stream).unwrap();
         let event = Event::with_timing(&device);
         event.record(&stream).unwrap();
-        event
-            .on_complete(|_| unreachable!("it never completes"))
-            .unwrap();
+        event.on_complete(|_| std::process::abort()).unwrap();
         KEPT.lock().unwrap().push((event, gate));
     });
 }
@@ -102,7 +111,7 @@ pub(crate) fn a_process_may_end_with_a_closed_gate(device: &str, lets_go: bool) 
                 eprintln!("the stream is still held: {marker:?}");
                 std::process::abort();
             }
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
     }
     common::in_a_process_of_its_own(|| {
