@@ -196,11 +196,6 @@ fn a_failure_in_front_of_a_wait_is_told_whatever_becomes_of_the_wait() {
     let Some(device) = that_tells_failures() else {
         return;
     };
-    // PoCL 3.1 may fail work of other streams, too, when what a failed wait waits for is over.
-    common::in_a_process_of_its_own(|| a_wait_tells_what_fails_in_front(&device));
-}
-
-fn a_wait_tells_what_fails_in_front(device: &Device) {
     let (held, stream) = (device.new_stream().unwrap(), device.new_stream().unwrap());
     let gate = work::gate(&held).unwrap();
     let pending = held.record().unwrap();
