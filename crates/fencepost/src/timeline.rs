@@ -353,15 +353,6 @@ impl Timeline {
         waiter
     }
 
-    /// Nobody who waits now is ever woken: for the end of the process. What they wait with may be
-    /// the user's, and is not dropped at that time.
-    #[cfg_attr(not(feature = "opencl"), allow(dead_code))]
-    pub(crate) fn abandon_waiters(&self) {
-        let mut inner = lock(&self.inner);
-        std::mem::forget(std::mem::take(&mut inner.waiters));
-        self.waiting.store(0, Ordering::Release);
-    }
-
     /// Blocks until `value` is complete (`true`), has failed (an error), or `deadline` has passed
     /// (`false`).
     pub(crate) fn wait(&self, value: u64, deadline: Option<Instant>) -> Result<bool> {

@@ -68,10 +68,6 @@
 //! older entries: it ends. It keeps the accounts in a list of its own, so that the length of a
 //! chain of waits costs no stack.
 //!
-//! *Invariant: nobody is woken for what is over because the process ends.* The end of the process
-//! opens all gates, and first says that it has begun. So whoever finds an event over because of
-//! that, by a look of the watcher, of the thread for callbacks or of the user's, sees the end too.
-//!
 //! `loom_tests` explores the order of the threads.
 
 use std::{
@@ -258,14 +254,6 @@ static GATES_ARE_OPEN: atomic::AtomicBool = atomic::AtomicBool::new(false);
 /// Host gates hold nothing any more: what they were closed for is not waited for.
 pub(super) fn gates_are_open() {
     GATES_ARE_OPEN.store(true, Ordering::Release);
-}
-
-/// Whether the process is ending, and nobody is woken any more. Of std, as the other.
-static END_HAS_BEGUN: atomic::AtomicBool = atomic::AtomicBool::new(false);
-
-/// The process is ending. Call it before what is held is let go for that.
-pub(super) fn end_has_begun() {
-    END_HAS_BEGUN.store(true, Ordering::Release);
 }
 
 /// How many entries are added between two looks at those in front. A look ends at the first entry
@@ -594,9 +582,6 @@ impl<M: Recorded> Account<M> {
         let mut state = self.state.lock();
         if state.first != number {
             return;
-        }
-        if END_HAS_BEGUN.load(Ordering::Acquire) {
-            state.timeline.abandon_waiters();
         }
         let (wake, front, gone) = match over {
             Over::Complete(value) => {

@@ -2,10 +2,7 @@
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
-use super::{
-    account::{end_has_begun, gates_are_open},
-    context::Context,
-};
+use super::{account::gates_are_open, context::Context};
 use crate::{
     exit::at_exit_of_use,
     sync::{Mutex, lock, sleep},
@@ -43,9 +40,7 @@ pub(crate) fn open_all_gates() {
     }
 }
 
-/// From here on nobody is woken, not even by a watcher that does not leave in time.
 extern "C" fn leave() {
-    end_has_begun();
     for context in all() {
         // For a moment only: a driver that does not return must not keep the process alive.
         for _ in 0..200 {
