@@ -276,6 +276,7 @@ fn elapsed_never_waits(c: &Context) -> Verdict {
     let gate = c.gate(&stream)?;
     end.record(&stream)?;
     c.moment();
+    check!(!end.query()?, "complete before the gate is open");
     check_error!(
         start.elapsed(&end),
         Error::NotReady { which: "end", .. },
