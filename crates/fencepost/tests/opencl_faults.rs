@@ -4,7 +4,11 @@
 //! Each fault has a process of its own, since the faults are those of a whole process.
 #![cfg(all(feature = "opencl", target_os = "linux", not(loom)))]
 
-use std::{path::Path, sync::mpsc, time::Duration};
+use std::{
+    path::Path,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
 use fencepost::{
     Device, Error, Event, Gate, Result, opencl,
@@ -547,8 +551,14 @@ fn the_events_of_a_burst_of_waits_go_once_somebody_asks() {
         }
         gate.open();
         second.synchronize_timeout(PATIENCE).unwrap();
-        let left = control.owned_events() - owned;
-        assert!(left <= 2, "{left} events are left behind");
+        // A driver may say of the last one that it is over before it says so of those in front.
+        let start = Instant::now();
+        while control.owned_events() - owned > 2 {
+            assert!(second.error().is_none());
+            let left = control.owned_events() - owned;
+            assert!(start.elapsed() < PATIENCE, "{left} events are left behind");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     });
 }
 

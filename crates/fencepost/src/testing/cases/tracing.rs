@@ -505,6 +505,25 @@ fn a_wait_is_an_arrow_from_span_to_span(c: &Context) -> Verdict {
         );
         check!(found[0].1 <= found[1].1, "it goes back in time: {found:?}");
     }
+    // Where the loads are over before the first computation, one that begins at another wait's load
+    // goes forward, too.
+    let of = |wanted: &'static str, time: fn(&Slice) -> i64| {
+        let slices = picture.slices.iter();
+        let mut times: Vec<_> = slices
+            .filter(|slice| name(&picture, slice) == wanted)
+            .map(time)
+            .collect();
+        times.sort_unstable();
+        times
+    };
+    let ends = of("load", |slice| slice.end);
+    let expected: Vec<_> = ends
+        .into_iter()
+        .zip(of("compute", |slice| slice.start))
+        .collect();
+    let mut told: Vec<_> = arrows.iter().map(|[from, to]| (from.1, to.1)).collect();
+    told.sort_unstable();
+    check!(told == expected, "{told:?} in place of {expected:?}");
     Ok(())
 }
 
