@@ -33,6 +33,8 @@ struct Shared {
 /// *Invariant: where there are jobs, the pool has the queue, or a worker is running it, or whoever
 /// put the last one there is about to start it.* A worker that finds no job gives the queue up
 /// under the lock under which it looked.
+///
+/// Once the process ends, the worker that sees it leaves the queue scheduled: nobody runs it again.
 struct Queue {
     jobs: VecDeque<Job>,
     /// Whether the pool has this queue, or a worker is running it.
