@@ -22,10 +22,19 @@ use crate::{
 };
 
 /// The streams, by their numbers.
+///
+/// A report asks of each stream what all those on its chain wait for, so what is asked for must not
+/// be searched among all streams.
 #[derive(Debug)]
 pub(crate) struct Account {
     all: Vec<Facts>,
     by_number: HashMap<u64, usize>,
+    /// By context, the legacy default streams that have work, and the streams that keep their
+    /// order.
+    legacy: HashMap<usize, Vec<usize>>,
+    blocking: HashMap<usize, Vec<usize>>,
+    /// By address, the pending writes of a value: the stream and the place among its points.
+    writes: HashMap<u64, Vec<(usize, usize)>>,
 }
 
 /// Something of a stream that is awaited.
@@ -85,12 +94,34 @@ pub(crate) enum Front<'a> {
 
 impl Account {
     pub(crate) fn new(all: Vec<Facts>) -> Account {
-        let by_number = all
-            .iter()
-            .enumerate()
-            .map(|(at, facts)| (facts.inner.number, at))
-            .collect();
-        Account { all, by_number }
+        let mut account = Account {
+            by_number: HashMap::with_capacity(all.len()),
+            legacy: HashMap::new(),
+            blocking: HashMap::new(),
+            writes: HashMap::new(),
+            all,
+        };
+        for (at, facts) in account.all.iter().enumerate() {
+            let inner = &facts.inner;
+            account.by_number.insert(inner.number, at);
+            let ordered = match (inner.is_legacy(), inner.blocking) {
+                (true, _) => Some(&mut account.legacy),
+                (false, Some(true)) => Some(&mut account.blocking),
+                _ => None,
+            };
+            if let Some(ordered) = ordered.filter(|_| facts.has_work()) {
+                ordered.entry(inner.context).or_default().push(at);
+            }
+            for (place, point) in inner.points.iter().enumerate() {
+                if let Awaits::Writes { address } = point.awaits
+                    && point.position > inner.complete
+                {
+                    let writes = account.writes.entry(address).or_default();
+                    writes.push((at, place));
+                }
+            }
+        }
+        account
     }
 
     pub(crate) fn streams(&self) -> &[Facts] {
@@ -184,16 +215,12 @@ impl Account {
 
     /// The pending write of the value at an address, if a stream other than `waiting` has one.
     fn writer_of(&self, address: u64, waiting: u64) -> Option<Target<'_>> {
-        let others = self.all.iter();
-        let mut others = others.filter(|facts| facts.inner.number != waiting);
-        others.find_map(|facts| {
-            let inner = &facts.inner;
-            let writes = |point: &&Point| match point.awaits {
-                Awaits::Writes { address: of } => of == address && point.position > inner.complete,
-                _ => false,
-            };
-            let point = inner.points.iter().find(writes)?;
-            Some(self.target(inner.number, point.position, Of::Write(point.line)))
+        let writes = self.writes.get(&address)?;
+        writes.iter().find_map(|&(at, place)| {
+            let inner = &self.all[at].inner;
+            let point = inner.points.get(place)?;
+            let target = self.target(inner.number, point.position, Of::Write(point.line));
+            (inner.number != waiting).then_some(target)
         })
     }
 
@@ -208,8 +235,13 @@ impl Account {
         if position <= inner.complete {
             return None;
         }
+        let ordered = match (inner.is_legacy(), inner.blocking) {
+            (true, _) => self.blocking.get(&inner.context)?,
+            (false, Some(true)) => self.legacy.get(&inner.context)?,
+            _ => return None,
+        };
         let mut unsure = None;
-        for other in self.all.iter().filter(|other| are_ordered(facts, other)) {
+        for other in ordered.iter().map(|&at| &self.all[at]) {
             let of = &other.inner;
             let before = |position| of.last_before(inner.order_of(position)?);
             let last = before(position).unwrap_or(of.submitted);
@@ -324,16 +356,6 @@ fn awaited_by(facts: &Facts) -> impl Iterator<Item = u64> {
         Awaits::Marker(mark) => Some(mark.stream.number),
         _ => None,
     })
-}
-
-/// Whether the legacy default stream's order holds between the two, and the second has work.
-fn are_ordered(facts: &Facts, other: &Facts) -> bool {
-    let (inner, of) = (&facts.inner, &other.inner);
-    let related = match inner.is_legacy() {
-        true => of.blocking == Some(true),
-        false => inner.blocking == Some(true) && of.is_legacy(),
-    };
-    related && of.number != inner.number && of.context == inner.context && other.has_work()
 }
 
 /// The last of the stream's markers that is complete.

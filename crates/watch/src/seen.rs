@@ -92,6 +92,10 @@ impl<T> Ring<T> {
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> + ExactSizeIterator {
         self.list.iter()
     }
+
+    pub(crate) fn get(&self, place: usize) -> Option<&T> {
+        self.list.get(place)
+    }
 }
 
 /// A stream as it was when this was taken: its entry may be another stream's by now.
