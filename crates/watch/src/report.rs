@@ -480,7 +480,8 @@ pub(crate) fn process_name() -> String {
 
 /// The program's command line.
 fn program() -> String {
-    let bytes = std::fs::read("/proc/self/cmdline").unwrap_or_default();
+    // Not of the process: that is empty once its first thread has ended.
+    let bytes = std::fs::read("/proc/thread-self/cmdline").unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes).replace('\0', " ");
     let text: String = text.trim().chars().filter(|c| !c.is_control()).collect();
     match text.char_indices().nth(200) {
