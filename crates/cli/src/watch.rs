@@ -437,8 +437,9 @@ impl Shared {
         if traced.is_empty() {
             self.say("trace", "no trace is saved, since no call of CUDA was seen");
         }
-        for (number, calls) in traced.into_values().enumerate() {
-            let file = trace::file(path, number, &calls);
+        let traced: Vec<_> = traced.into_values().collect();
+        let files = trace::files(path, &traced);
+        for (calls, file) in traced.into_iter().zip(files) {
             let text = match calls.save(&file) {
                 Ok(()) => format!("the trace is in {}", file.display()),
                 Err(error) => {

@@ -242,17 +242,49 @@ impl<'a> Drawing<'a> {
     }
 }
 
-/// The file of a process: the first has the one that was named, and others have their number in
-/// front of its suffix.
-pub(super) fn file(named: &Path, number: usize, calls: &Calls) -> PathBuf {
-    if number == 0 {
-        return named.to_owned();
+/// The files of processes: the first has the one that was named, and others have their number in
+/// front of its suffix. One that became another program is told of twice, or more often.
+pub(super) fn files(named: &Path, all: &[Calls]) -> Vec<PathBuf> {
+    let mut times: HashMap<u32, u32> = HashMap::new();
+    let file = |(place, calls): (usize, &Calls)| {
+        let times = times.entry(calls.pid).or_default();
+        *times += 1;
+        let mut name = named.file_stem().unwrap_or_default().to_owned();
+        match (place, *times) {
+            (0, _) => return named.to_owned(),
+            (_, 1) => name.push(format!(".{}", calls.pid)),
+            (_, times) => name.push(format!(".{}-{times}", calls.pid)),
+        }
+        if let Some(suffix) = named.extension() {
+            name.push(".");
+            name.push(suffix);
+        }
+        named.with_file_name(name)
+    };
+    all.iter().enumerate().map(file).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_process_and_each_program_that_it_becomes_has_a_file_of_its_own() {
+        let all = [7, 7, 7, 8, 8].map(|pid| Calls {
+            pid,
+            ..Calls::default()
+        });
+        let files = files(Path::new("a/calls.json"), &all);
+        let files: Vec<_> = files.iter().map(|file| file.to_str().unwrap()).collect();
+        assert_eq!(
+            files,
+            [
+                "a/calls.json",
+                "a/calls.7-2.json",
+                "a/calls.7-3.json",
+                "a/calls.8.json",
+                "a/calls.8-2.json"
+            ]
+        );
     }
-    let mut name = named.file_stem().unwrap_or_default().to_owned();
-    name.push(format!(".{}", calls.pid));
-    if let Some(suffix) = named.extension() {
-        name.push(".");
-        name.push(suffix);
-    }
-    named.with_file_name(name)
 }
