@@ -131,7 +131,8 @@ fn one_line(rendered: &str) -> String {
         .filter(|line| !line.is_empty() && !line.starts_with("For more information"));
     let mut text = said.collect::<Vec<_>>().join("; ");
     text.push_str("; see fencepost --help");
-    text
+    // What a line with a colon introduces is in the lines behind it.
+    text.replace(":; ", ": ")
 }
 
 /// Escapes control characters: names of files and devices may hold any, and a message is one line.
@@ -285,6 +286,22 @@ mod tests {
         assert!(write_to(Fails(ErrorKind::BrokenPipe), "1 failed").is_ok());
         let full = write_to(Fails(ErrorKind::StorageFull), "1 failed");
         assert!(matches!(full, Err(Stop::Failed(text)) if text.contains("cannot write")));
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_arguments_is_one_sentence_of_clap() {
+        let missing = "error: the following required arguments were not provided:\n  \
+            <PROGRAM>...\n\nUsage: fencepost watch\n\nFor more information, try '--help'.\n";
+        assert_eq!(
+            one_line(missing),
+            "the following required arguments were not provided: <PROGRAM>...; see fencepost --help"
+        );
+        let unknown =
+            "error: unexpected argument '-x' found\n\n  tip: use '--x'\n\nUsage: fencepost\n";
+        assert_eq!(
+            one_line(unknown),
+            "unexpected argument '-x' found; tip: use '--x'; see fencepost --help"
+        );
     }
 
     #[test]

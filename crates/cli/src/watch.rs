@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     error::Error as _,
     ffi::{OsStr, OsString},
+    fmt::Write as _,
     fs::File,
     io::{BufRead as _, BufReader, Write},
     os::unix::{
@@ -16,10 +17,11 @@ use std::{
         process::ExitStatusExt as _,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus},
+    process::{Command, ExitStatus},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
+        mpsc::{Sender, channel},
     },
     time::Duration,
 };
@@ -131,9 +133,12 @@ pub(crate) fn run(args: &Args) -> Result<u8, Stop> {
     if let Err(why) = &layer {
         shared.say("trouble", &format!("no call of Vulkan is followed: {why}"));
     }
-    // Before the program starts, so that no signal is missed.
+    // All that can fail is done before the program starts, which nobody would wait for otherwise.
+    // And so no signal is missed.
     let signals = Signals::new(handled(args.on));
     let signals = signals.map_err(|error| failed("signals cannot be handled", &error))?;
+    let started = pass_on(signals, args.on, &shared)?;
+    listen(&socket, &shared)?;
     let child = Command::new(name)
         .args(arguments)
         .env(INJECTION, &library)
@@ -146,8 +151,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Stop> {
         .spawn();
     let mut child = child
         .map_err(|error| Stop::Usage(format!("{} cannot be started: {error}", name.display())))?;
-    listen(&socket, &shared)?;
-    pass_on(signals, args.on, &child, &shared)?;
+    let _ = started.send(Pid::from_child(&child));
     let status = child.wait();
     let status = status.map_err(|error| failed("the program cannot be waited for", &error))?;
     shared.finish(&program, &socket);
@@ -171,9 +175,8 @@ fn handled(on: i32) -> Vec<i32> {
         .find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     let ignored = ignored.unwrap_or(0);
-    let mut signals = vec![SIGINT, SIGQUIT, SIGTERM, SIGHUP];
-    signals.retain(|signal| ignored >> (signal - 1) & 1 == 0);
-    signals.push(on);
+    let mut signals = vec![SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2];
+    signals.retain(|&signal| signal == on || ignored >> (signal - 1) & 1 == 0);
     signals
 }
 
@@ -195,14 +198,26 @@ fn find(name: &OsStr) -> Result<PathBuf, Stop> {
         let metadata = path.metadata();
         metadata.is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
     };
-    let found = match name.as_encoded_bytes().contains(&b'/') {
-        true => Some(PathBuf::from(name)).filter(|path| is_program(path)),
-        false => std::env::var_os("PATH").and_then(|folders| {
-            let mut paths = std::env::split_paths(&folders).map(|folder| folder.join(name));
-            paths.find(|path| is_program(path))
-        }),
-    };
-    found.ok_or_else(|| Stop::Usage(format!("the program {} is not found", name.display())))
+    if name.as_encoded_bytes().contains(&b'/') {
+        let path = PathBuf::from(name);
+        return match (is_program(&path), path.exists()) {
+            (true, _) => Ok(path),
+            (false, true) => Err(Stop::Usage(format!("{} is not executable", path.display()))),
+            (false, false) => Err(not_found(name)),
+        };
+    }
+    // As the C library searches where there is no such variable.
+    let folders = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    let mut paths = std::env::split_paths(&folders).map(|folder| folder.join(name));
+    let found = paths.find(|path| is_program(path));
+    found.ok_or_else(|| not_found(name))
+}
+
+fn not_found(name: &OsStr) -> Stop {
+    match name.is_empty() {
+        true => Stop::Usage("the program's name is empty".into()),
+        false => Stop::Usage(format!("the program {} is not found", name.display())),
+    }
 }
 
 /// The library to load: the one that is named, or beside this program.
@@ -276,6 +291,8 @@ impl Socket {
     fn open() -> Result<Socket, Stop> {
         // A socket's path has at most 107 bytes, which a temporary folder may exceed.
         let (folder, other) = (std::env::temp_dir(), Path::new("/tmp"));
+        // The program may change to another folder before it uses a driver.
+        let folder = std::path::absolute(&folder).unwrap_or(folder);
         let (first, second) = match layer::can_name(&folder) {
             true => (&*folder, other),
             false => (other, &*folder),
@@ -489,19 +506,28 @@ impl Shared {
                 &format!("no process was seen to use CUDA or Vulkan{why}"),
             );
         } else if reports == 0 && (calls > 0 || !is_troubled) {
-            self.say("summary", &without_a_report(ends, calls));
+            self.say("summary", &without_a_report(seen, ends, calls));
         }
     }
 }
 
-/// What is said of processes of which nothing was reported.
-fn without_a_report(ends: usize, calls: u64) -> String {
-    match (ends, calls) {
-        (0, _) => "no last report was made: the program was ended, or called _exit".into(),
+/// What is said where nothing was reported, of as many programs as were seen.
+fn without_a_report(seen: usize, ends: usize, calls: u64) -> String {
+    let mut said = match (ends, calls) {
+        (0, _) => return "no last report was made: the program was ended, or called _exit".into(),
         (_, 0) => "nothing was stuck: no call that submits or waits was seen".into(),
         (_, 1) => "nothing was stuck, in 1 call of the driver".into(),
         (_, calls) => format!("nothing was stuck, in {calls} calls of the driver"),
+    };
+    if ends < seen {
+        let _ = write!(
+            said,
+            "; {} of {seen} programs made no last report: they run on, were ended, or called _exit \
+             or exec",
+            seen - ends
+        );
     }
+    said
 }
 
 /// Why a program that uses one of them may not have been seen to.
@@ -591,34 +617,57 @@ fn spawn(body: impl FnOnce() + Send + 'static) -> Result<(), Stop> {
     thread.map(drop)
 }
 
-/// Asks for reports on one signal, and passes on those that end a program.
-fn pass_on(mut signals: Signals, on: i32, child: &Child, shared: &Arc<Shared>) -> Result<(), Stop> {
-    let pid = Pid::from_child(child);
+/// Asks for reports on one signal, and passes the others on to the program, once it is told of it.
+fn pass_on(mut signals: Signals, on: i32, shared: &Arc<Shared>) -> Result<Sender<Pid>, Stop> {
+    let (started, program) = channel();
     let shared = shared.clone();
-    spawn(move || {
+    let passes = move || {
+        let Ok(pid) = program.recv() else {
+            return;
+        };
         for signal in &mut signals {
             // As `SI_FROMUSER` of Linux. What a terminal sends, the kernel sends to all of its
             // foreground's processes, so also to the program.
             let is_sent_here = signal.si_code <= 0;
-            match signal.si_signo {
+            let signal = match signal.si_signo {
                 signal if signal == on => {
                     for connection in shared.state().connections.values() {
                         let _ = (&**connection).write_all(b"report\n");
                     }
+                    continue;
                 }
-                SIGTERM => drop(kill_process(pid, Signal::TERM)),
-                SIGHUP => drop(kill_process(pid, Signal::HUP)),
-                SIGINT if is_sent_here => drop(kill_process(pid, Signal::INT)),
-                SIGQUIT if is_sent_here => drop(kill_process(pid, Signal::QUIT)),
-                _ => {}
-            }
+                SIGTERM => Signal::TERM,
+                SIGHUP => Signal::HUP,
+                SIGUSR1 => Signal::USR1,
+                SIGUSR2 => Signal::USR2,
+                SIGINT if is_sent_here => Signal::INT,
+                SIGQUIT if is_sent_here => Signal::QUIT,
+                _ => continue,
+            };
+            let _ = kill_process(pid, signal);
         }
-    })
+    };
+    spawn(passes).map(|()| started)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_known_of_a_program_is_not_said_to_be_well() {
+        assert_eq!(
+            without_a_report(1, 1, 5),
+            "nothing was stuck, in 5 calls of the driver"
+        );
+        let said = without_a_report(3, 1, 5);
+        assert!(
+            said.contains("; 2 of 3 programs made no last report"),
+            "{said}"
+        );
+        let said = without_a_report(1, 0, 0);
+        assert!(said.starts_with("no last report was made"), "{said}");
+    }
 
     #[test]
     fn a_process_that_ended_before_its_connection_was_taken_was_seen() {

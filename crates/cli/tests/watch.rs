@@ -101,6 +101,39 @@ fn a_long_temporary_folder_stops_nothing() {
     assert_eq!(std::fs::read_dir(&long).unwrap().count(), 0);
 }
 
+#[test]
+fn a_relative_temporary_folder_is_found_from_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = this_program();
+    let words = ["env", "-C", "/"].into_iter();
+    let words: Vec<_> = words.chain(program.iter().map(String::as_str)).collect();
+    let mut command = watch(folder.path(), &[], &words);
+    command
+        .current_dir(folder.path())
+        .env("TMPDIR", ".")
+        .env(PROGRAM, "ends_well");
+    let (code, said) = ended(&mut command);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("nothing was stuck, in "), "{said}");
+}
+
+#[test]
+fn the_other_signal_for_users_reaches_the_program() {
+    for (on, signal) in [("USR1", libc::SIGUSR2), ("USR2", libc::SIGUSR1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let ready = folder.path().join("ready");
+        let script = "trap 'exit 9' USR1 USR2; echo > \"$1\"; while :; do sleep 0.02; done";
+        let program = ["sh", "-c", script, "sh", ready.to_str().unwrap()];
+        let mut child = watch(folder.path(), &["--on", on], &program)
+            .spawn()
+            .unwrap();
+        wait_for_file(&ready);
+        // SAFETY: the process is our child, which was not waited for
+        unsafe { libc::kill(child.id() as i32, signal) };
+        assert_eq!(child.wait().unwrap().code(), Some(9));
+    }
+}
+
 /// A program that counts interrupts from its first on, and ends with their number and 20.
 const COUNTS_INTERRUPTS: &str = "n=20; trap 'n=$((n + 1))' INT QUIT; echo > \"$1\"; \
     while [ $n = 20 ]; do sleep 0.02; done; sleep 0.5; exit $n";
@@ -267,7 +300,9 @@ fn bad_arguments_get_one_line() {
             "no-such-program",
             "the program no-such-program is not found",
         ),
-        (&[], "./Cargo.toml", "is not found"),
+        (&[], "./Cargo.toml", "./Cargo.toml is not executable"),
+        (&[], "./nowhere", "the program ./nowhere is not found"),
+        (&[], "", "the program's name is empty"),
         (
             &["--trace", "/nowhere/x.json"],
             "true",
@@ -283,7 +318,36 @@ fn bad_arguments_get_one_line() {
     command.env("CUDA_INJECTION64_PATH", "/other/tool.so");
     let (code, said) = ended(&mut command);
     assert!(code == Some(2) && said.contains("another tool"), "{said}");
-    assert!(ended(&mut watch(folder.path(), &[], &[])).0 == Some(2));
+    let (code, said) = ended(&mut watch(folder.path(), &[], &[]));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("not provided: <PROGRAM>...; see "), "{said}");
+}
+
+#[test]
+fn a_program_that_cannot_be_watched_for_want_of_descriptors_is_not_started() {
+    let folder = tempfile::tempdir().unwrap();
+    for descriptors in 3..16 {
+        let ran = folder.path().join(descriptors.to_string());
+        let mut command = watch(folder.path(), &[], &["touch", ran.to_str().unwrap()]);
+        let limit = libc::rlimit {
+            rlim_cur: descriptors,
+            rlim_max: descriptors,
+        };
+        let lower = move || {
+            // SAFETY: the pointer is to a limit
+            unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+            Ok(())
+        };
+        // SAFETY: between fork and exec, only `setrlimit` is called, which is permitted there
+        unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, lower) };
+        let Ok(output) = command.output() else {
+            continue;
+        };
+        let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.code() != Some(0) {
+            assert!(!ran.exists(), "{descriptors}: {said}");
+        }
+    }
 }
 
 #[test]
