@@ -215,6 +215,14 @@ def is_marked(event, opener):
     return marked
 
 
+@pytest.fixture
+def alone(monkeypatch):
+    """Hide the frameworks that other tests have loaded."""
+    for name in ("cupy", "warp", "jax", "tensorflow", "paddle", "mlx"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("framework", [cupy, warp])
 def test_the_only_framework_loaded_tells(cuda, gate, event, silent, monkeypatch, framework):
     stream, opener = held(cuda, gate)
@@ -234,6 +242,7 @@ def test_a_framework_tells_of_its_own_tensors(cuda, gate, event, silent, monkeyp
     assert is_marked(event, opener)
 
 
+@pytest.mark.usefixtures("alone")
 def test_no_framework_is_chosen_among_several(cuda, event, silent, monkeypatch):
     stream = cuda.stream()
     for make in (cupy, warp):
@@ -243,6 +252,7 @@ def test_no_framework_is_chosen_among_several(cuda, event, silent, monkeypatch):
         event.record(like=silent())
 
 
+@pytest.mark.usefixtures("alone")
 def test_without_a_framework_there_is_no_current_stream(event, silent):
     with pytest.raises(RuntimeError, match=r"loaded: none\); pass the stream itself"):
         event.record(like=silent())

@@ -287,6 +287,7 @@ def test_an_array_of_cupy_stands_for_cupys_current_stream():
 
 def test_an_array_of_warp_stands_for_warps_current_stream():
     warp = pytest.importorskip("warp", reason="Warp is not installed")
+    warp.init()
     stream, event = warp.Stream("cuda:0"), Event()
     event.record(stream)
     event.record(warp.get_device("cuda:0").null_stream)
