@@ -58,6 +58,7 @@
 //! | `clGetDeviceAndHostTimer` | 3.1: -59; later ones work | works | works | works | a marker's time between two reads of the host's clock, where it fails or counts on another clock | `a_host_time_lies_between_reads_of_the_hosts_clock`, `the_timer_of_a_device_is_read_where_it_counts_on_the_clock_of_times` |
 //! | `QUEUED`, `SUBMIT` of a marker | there | there | 0, with success | there | `END` alone is read, and 0 is an error | `a_marker_has_a_time_where_only_its_end_has_one`, `a_time_that_the_driver_does_not_have_is_an_error` |
 //! | times of a queue without profiling | -7 | 25.0: 0, with success; 26.2: -7 | not run | -7 | the property of the queue is asked for | `a_queue_without_profiling_has_no_times_and_names_the_property` |
+//! | `START`, `END` of a pending command | -7 | 0, with success (25.0) | -7 | not run | 0 is an error | `a_time_that_the_driver_does_not_have_is_an_error` |
 //! | a queue made to run out of order | does so | runs in order | does so | runs in order | nothing depends on it | `a_queue_that_runs_out_of_order_is_ordered_by_waits` |
 //! | a barrier of one device for an event of another one, in one context | waits | not run: one device | waits (sub-devices) | waits | the driver waits, as between two queues of one device | `streams_of_two_devices_of_one_context_wait_for_each_other_on_the_device` |
 //!
