@@ -35,6 +35,8 @@ use crate::{
 
 pub(crate) struct Epoch {
     pub(crate) timeline: Arc<Timeline>,
+    /// The last value in front of it.
+    start: u64,
     offset: u64,
     limit: AtomicU64,
     failures: Mutex<Failures>,
@@ -81,6 +83,7 @@ impl Epoch {
     pub(super) fn new(core: &Arc<StreamCore>, last: u64, offset: u64) -> Arc<Epoch> {
         Arc::new(Epoch {
             timeline: Timeline::new(core.clone(), last),
+            start: last,
             offset,
             limit: AtomicU64::new(NONE),
             failures: Mutex::new(Failures {
@@ -274,7 +277,7 @@ impl Epoch {
         let mut failures = lock(&self.failures);
         failures.add(FailurePoint {
             before,
-            native: self.native(before),
+            native: self.complete_at(before),
             cause: cause.clone(),
         });
         self.lower(&failures);
@@ -285,6 +288,16 @@ impl Epoch {
         due.into_iter()
             .map(|dependent: Dependent| (dependent, cause.clone()))
             .collect()
+    }
+
+    /// The value of the counter at which the markers of this epoch up to `before` are complete.
+    /// Without any they are from the start: nobody may ever signal the native value in front of the
+    /// first marker, which belonged to a failure point of the epoch before.
+    fn complete_at(&self, before: u64) -> u64 {
+        match before > self.start {
+            true => self.native(before),
+            false => 0,
+        }
     }
 
     /// Lowers the limit to the first failure point.

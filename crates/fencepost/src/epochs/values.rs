@@ -182,6 +182,41 @@ impl ValueAllocator {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::{device::Device, timeline::Reached};
+
+    /// As by gates of the host that fail one after the other, with nothing recorded behind them.
+    #[test]
+    fn a_stream_fails_again_and_again_though_its_counter_stays() {
+        let stream = Device::open("host").unwrap().new_stream().unwrap();
+        let values = ValueAllocator::new(stream.imp().core().clone());
+        for round in 1..=3 {
+            let epoch = values.current_epoch();
+            epoch.begin_may_fail();
+            epoch.fail_after(values.lock_submits().last, &Cause::new("x"));
+            let failed = values.record(|_| Ok::<(), ()>(())).unwrap();
+            assert_eq!(failed.submitted, None);
+            epoch.settle(0);
+            assert_eq!(
+                epoch.timeline.reached(failed.value),
+                Reached::Failed,
+                "{round}"
+            );
+            values.start_new_epoch();
+        }
+        let mut signalled = 0;
+        let next = values.record(|native| {
+            signalled = native;
+            Ok::<(), ()>(())
+        });
+        let next = next.unwrap();
+        next.epoch.settle(signalled);
+        assert_eq!(next.epoch.timeline.reached(next.value), Reached::Yes);
+    }
+}
+
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;

@@ -60,6 +60,11 @@ pub(super) const CASES: &[Case] = &[
     ),
     case!(
         "gate",
+        a_stream_fails_by_gate_after_gate_and_goes_on,
+        [WaitDoesNothing, QueryAlwaysTrue]
+    ),
+    case!(
+        "gate",
         a_failure_of_a_gate_travels_along_waits,
         [WaitDoesNothing, QueryAlwaysTrue]
     ),
@@ -273,6 +278,32 @@ fn a_cleared_stream_does_not_fail_by_earlier_waits(c: &Context) -> Verdict {
         }
         Ok(())
     })
+}
+
+/// Each time nothing is recorded behind the wait before the gate fails.
+fn a_stream_fails_by_gate_after_gate_and_goes_on(c: &Context) -> Verdict {
+    let (stream, dependent) = (c.stream()?, c.stream()?);
+    for _ in 0..3 {
+        let gate = gate(c)?;
+        gate.wait(&stream)?;
+        gate.fail("the disk is full");
+        c.failed(&stream.record()?, "the disk is full")?;
+        stream.clear_error()?;
+    }
+    for _ in 0..3 {
+        let gate = gate(c)?;
+        gate.wait(&stream)?;
+        dependent.wait(&stream.record()?)?;
+        gate.fail("the disk is full");
+        for stream in [&dependent, &stream] {
+            c.failed(&stream.record()?, "the disk is full")?;
+            stream.clear_error()?;
+        }
+    }
+    for stream in [&dependent, &stream] {
+        c.stream_done(stream)?;
+    }
+    Ok(())
 }
 
 fn a_failure_of_a_gate_travels_along_waits(c: &Context) -> Verdict {
