@@ -326,7 +326,10 @@ fn handle_of(object: &Bound<'_, PyAny>, parameter: Parameter) -> PyResult<Option
     if object.cast::<PyInt>().is_ok() {
         return integer(object, parameter).map(Some);
     }
-    Ok(None)
+    match torch::handle_of_generic(object)? {
+        Some(handle) => integer(&handle, parameter).map(Some),
+        None => Ok(None),
+    }
 }
 
 /// The handle of a CUDA stream as a number.

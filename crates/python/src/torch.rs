@@ -129,6 +129,32 @@ pub(crate) fn is_lasting_current(
     Ok(its == handle && is_lasting_stream(&current))
 }
 
+/// The handle of a `torch.Stream` of CUDA, which has none itself: PyTorch makes a
+/// `torch.cuda.Stream` of it. `None` for any other object.
+pub(crate) fn handle_of_generic<'py>(
+    object: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = object.py();
+    let Some(torch) = loaded(py, "torch")? else {
+        return Ok(None);
+    };
+    let class = torch.getattr("Stream");
+    if !class.is_ok_and(|class| object.is_instance(&class).unwrap_or(false)) {
+        return Ok(None);
+    }
+    let device: String = object.getattr("device")?.getattr("type")?.extract()?;
+    if device != "cuda" {
+        return Ok(None);
+    }
+    let same = PyDict::new(py);
+    for name in ["stream_id", "device_index", "device_type"] {
+        same.set_item(name, object.getattr(name)?)?;
+    }
+    let cuda = torch.getattr("cuda")?;
+    let stream = cuda.call_method("Stream", (), Some(&same))?;
+    stream.getattr("cuda_stream").map(Some)
+}
+
 /// `function(argument)`, without the tuple that PyO3 makes for the argument when it keeps to the
 /// stable ABI of CPython 3.9.
 fn call_with_one<'py>(

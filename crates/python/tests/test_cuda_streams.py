@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import sys
 import threading
 import types
 
@@ -151,6 +152,44 @@ def test_a_default_stream_of_a_device_that_is_not_there_is_an_error(cuda):
     for handle in DEFAULTS.values():
         with pytest.raises(ValueError, match="unknown device"):
             Event().record(Forms.torch(handle, 77))
+
+
+def generic_torch(streams):
+    """A PyTorch whose streams of all devices are in ``streams``, by their IDs."""
+
+    class Stream:
+        def __init__(self, stream_id, device="cuda"):
+            self.stream_id, self.device_index, self.device_type = stream_id, 0, 1
+            self.device = types.SimpleNamespace(type=device, index=0)
+
+    class CudaStream(Stream):
+        def __init__(self, *, stream_id, device_index, device_type):
+            assert (device_index, device_type) == (0, 1)
+            super().__init__(stream_id)
+            self.cuda_stream = streams[stream_id].cuda_stream
+
+    torch = types.ModuleType("torch")
+    torch.Stream, torch.cuda = Stream, types.SimpleNamespace(Stream=CudaStream)
+    torch.cuda.is_initialized = lambda: False
+    return torch
+
+
+def test_a_stream_of_pytorchs_class_for_all_devices_is_that_of_cuda(cuda, gate, monkeypatch):
+    streams = {3: cuda.stream(), 5: cuda.stream()}
+    torch = generic_torch(streams)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    opener = gate(streams[3])
+    for event in (Event(), fencepost.Event(cuda)):
+        event.record(torch.Stream(5))
+        event.synchronize(timeout=PATIENCE)
+        event.record(torch.Stream(3))
+        assert not event.query()
+    assert wrap_stream(torch.Stream(5)) == streams[5]
+    opener.open()
+    event.wait(torch.Stream(5))
+    event.synchronize(timeout=PATIENCE)
+    with pytest.raises(TypeError, match=r"'stream': expected .*; got .*Stream$"):
+        Event().record(torch.Stream(5, "xpu"))
 
 
 def test_an_argument_of_a_wrong_type_is_named(cuda, host):

@@ -19,6 +19,14 @@ class _TorchStream(Protocol):
     @property
     def cuda_stream(self) -> int: ...
 
+class _AcceleratorStream(Protocol):
+    @property
+    def stream_id(self) -> int: ...
+    @property
+    def device_index(self) -> int: ...
+    @property
+    def device_type(self) -> int: ...
+
 class _CudaStream(Protocol):
     def __cuda_stream__(self) -> tuple[int, int]: ...
 
@@ -43,7 +51,14 @@ class _Tensor(Protocol):
 
 _DeviceLike: TypeAlias = Device | str | _TorchDevice
 _StreamLike: TypeAlias = (
-    Stream | _TorchStream | _CudaStream | _CuPyStream | _NumbaStream | _PyOpenClQueue | int
+    Stream
+    | _TorchStream
+    | _AcceleratorStream
+    | _CudaStream
+    | _CuPyStream
+    | _NumbaStream
+    | _PyOpenClQueue
+    | int
 )
 _TracedLike: TypeAlias = _StreamLike | _DeviceLike
 _MpsStreamLike: TypeAlias = _MpsStream | _TorchMpsStream
