@@ -5,13 +5,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from conftest import PATIENCE
 
 RUNNER = Path(__file__).with_name("torch_own.py")
 
 TORCH = {
-    "__init__.py": "from . import cuda",
-    "cuda/__init__.py": "from .streams import Event",
+    "__init__.py": """
+from . import cuda
+class Event:
+    def __init__(self, device=None, *, enable_timing=False): pass
+    def elapsed_time(self, end): raise ValueError("created with argument 'enable_timing=True'")
+""",
+    "cuda/__init__.py": "from .streams import Event\ndef current_device(): return 0",
     "cuda/streams.py": """
 class Event:
     def __repr__(self): return "torch's"
@@ -51,28 +58,60 @@ class TestCuda(unittest.TestCase):
 """
 
 
-def test_it_tells_what_fails_from_what_cannot_pass(tmp_path, monkeypatch):
+ACCELERATOR = """
+import unittest
+import torch
+
+class TestAccelerator(unittest.TestCase):
+    def test_of_nothing(self): raise SystemError("it uses no events, and must be left out")
+    def test_generic_event_behavior(self):
+        events = [torch.Event(), torch.Event("cuda", enable_timing=False)]
+        with self.assertRaisesRegex(ValueError, "created with argument 'enable_timing=True'"):
+            events[0].elapsed_time(events[1])
+    def test_whose(self):
+        event = torch.Event("cuda:0", enable_timing=True)
+        self.assertTrue(event.query())
+        self.assertIn("fencepost.Event of cuda:0", repr(event))
+    def test_that_we_fail(self): self.assertEqual(type(torch.Event()).__name__, "Event")
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Run the runner on a folder with these files. Return its exit code, results and output."""
     for name, text in TORCH.items():
         path = tmp_path / "site/torch" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    (tmp_path / "test").mkdir()
-    (tmp_path / "test/test_cuda.py").write_text(TESTS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"), prepend=os.pathsep)
-    done = subprocess.run(
-        [sys.executable, RUNNER, tmp_path / "test"],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    became = {}
-    for line in done.stdout.splitlines():
-        for what in ("passed", "skipped", "cannot", "not ours", "FAILED"):
-            if line.startswith(f"{what:8} test_cuda.TestCuda."):
-                name, _, why = line[9:].partition(": ")
-                became[name.rpartition(".")[2]] = (what, why)
+    tests = tmp_path / "test"
+    tests.mkdir()
+
+    def run(files):
+        for name, text in files.items():
+            (tests / name).write_text(text)
+        done = subprocess.run(
+            [sys.executable, RUNNER, tests], capture_output=True, text=True, timeout=PATIENCE
+        )
+        became = {}
+        for line in done.stdout.splitlines():
+            for what in ("passed", "skipped", "cannot", "not ours", "FAILED"):
+                if line.startswith(f"{what:8} test_"):
+                    name, _, why = line[9:].partition(": ")
+                    became[name.rpartition(".")[2]] = (what, why)
+        return done, became
+
+    return run
+
+
+def what_became(became):
+    return {name: what for name, (what, _) in became.items()}
+
+
+def test_it_tells_what_fails_from_what_cannot_pass(own):
+    done, became = own({"test_cuda.py": TESTS})
     assert done.returncode == 1, done.stderr
-    assert {name: what for name, (what, _) in became.items()} == {
+    assert what_became(became) == {
         "test_that_holds": "passed",
         "test_that_is_skipped": "skipped",
         "test_generic_stream_event": "cannot",
@@ -83,3 +122,20 @@ def test_it_tells_what_fails_from_what_cannot_pass(tmp_path, monkeypatch):
     assert became["test_that_is_skipped"][1] == "no Event"
     assert "subclass of torch.Event" in became["test_generic_stream_event"][1]
     assert "not there: test_cuda_trace.py" in done.stdout
+
+
+@pytest.mark.cuda
+def test_the_generic_class_is_assigned_where_that_is_tested(own, cuda):
+    done, became = own({"test_accelerator.py": ACCELERATOR})
+    assert what_became(became) == {
+        "test_generic_event_behavior": "passed",
+        "test_whose": "passed",
+        "test_that_we_fail": "FAILED",
+    }, done.stdout
+
+
+def test_a_folder_without_tests_is_an_error(own):
+    done, became = own({})
+    assert (done.returncode, became) == (2, {})
+    assert "no tests of events in" in done.stderr
+    assert "not there: test_cuda.py" in done.stdout

@@ -2,6 +2,9 @@
 
     python tests/torch_own.py PYTORCH/test [--list] [--only TEXT] [--timeout SECONDS]
 
+In the tests of ``torch.accelerator``, ``fencepost.Event`` is assigned over ``torch.Event``, the
+class for events of any device.
+
 Takes the ``test`` folder of a PyTorch checkout, preferably of the installed version, and runs each
 test in it that uses CUDA events: its code, or that of a helper it calls, names ``torch.cuda.Event``
 or a method for events. Needs a CUDA device, ``fencepost``, and the packages that PyTorch's test
@@ -68,7 +71,6 @@ DYNAMO = "Dynamo traces only events that are instances of torch.Event"
 # Tests that no class outside of PyTorch can pass, and why. They run nevertheless.
 CANNOT = {
     "test_cuda.*.test_generic_stream_event": SUBCLASS,
-    "test_accelerator.*": SUBCLASS,
     "test_cuda_trace.*": TRACE,
     "test_cuda_sanitizer.*": TRACE,
     "jit/test_cuda.*": SCRIPT,
@@ -84,6 +86,22 @@ import torch as _torch
 if _os.environ.get({SWITCH!r}) == "1":
     import fencepost.cuda as _cuda
     _torch.cuda.Event = _torch.cuda.streams.Event = _cuda.Event
+"""
+
+# Where the class for all devices is tested. Elsewhere PyTorch's own is used beside that of CUDA,
+# and is its base. Without a device, and without an index, it means the current one.
+GENERIC = ["test_accelerator.py"]
+GENERIC_PRELUDE = f"""
+if _os.environ.get({SWITCH!r}) == "1":
+    import fencepost as _fencepost
+
+    class _Event(_fencepost.Event):
+        def __new__(cls, device=None, **flags):
+            if device is None or str(device) == "cuda":
+                device = f"cuda:{{_torch.cuda.current_device()}}"
+            return super().__new__(cls, device, **flags)
+
+    _torch.Event = _Event
 """
 
 # PyTorch's utilities make several tests of one (``several``), for each device or parameter. All of
@@ -194,7 +212,8 @@ def prepare(folder, copies, files):
         # Imports from __future__ must come first, in front of the prelude too.
         copy.write_text("from __future__ import annotations\n" * ("annotations" in future(tree)))
         with copy.open("a") as out:
-            out.write(PRELUDE + ast.unparse(pruned(tree, {test[:2] for test in chosen})) + "\n")
+            out.write(PRELUDE + GENERIC_PRELUDE * (file in GENERIC))
+            out.write(ast.unparse(pruned(tree, {test[:2] for test in chosen})) + "\n")
     return tests, missing
 
 
