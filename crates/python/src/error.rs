@@ -184,6 +184,8 @@ fn in_terms(text: String) -> String {
 /// A Python exception in one line, for texts that cannot carry the exception itself.
 pub(crate) fn in_one_line(py: Python<'_>, error: &PyErr) -> String {
     let mut line = error.to_string();
+    // Without a text, as Python's own tracebacks tell it: that of a bare `assert`, for example.
+    line.truncate(line.trim_end_matches(": ").len());
     if let Some(place) = raised_at(py, error) {
         line += &format!(" (at {place})");
     }

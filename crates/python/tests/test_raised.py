@@ -75,6 +75,18 @@ def test_work_that_ends_the_program_elsewhere_says_what_it_ends(host, raised):
     assert type(failed.value.__cause__) is raised
 
 
+def test_an_exception_without_a_text_is_told_by_its_name(host):
+    stream = host.stream()
+
+    def fails():
+        raise AssertionError
+
+    stream.launch(fails)
+    with pytest.raises(RuntimeError, match=r"raised AssertionError \(at "):
+        stream.synchronize(timeout=PATIENCE)
+    stream.clear_error()
+
+
 def test_a_failure_keeps_neither_the_stream_nor_the_works_variables(host, unraisable):
     class Big:
         pass
