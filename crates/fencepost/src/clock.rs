@@ -213,14 +213,15 @@ impl Clock {
 
     /// A time that the driver gives as an `f32` of milliseconds, on a clock of 1 ns a tick.
     #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
-    #[inline]
+    #[inline(always)]
     pub(crate) fn millis(&self, millis: f32) -> Elapsed {
         /// Below this, an `f32` tells the nanosecond.
         const EXACT: f32 = 16.0;
         let nanos = f64::from(millis) * 1e6;
         if millis.abs() < EXACT {
-            // To the next whole number: `round` is a call where the processor need not have it.
-            self.saw(|| (nanos.abs() + 0.5) as u64);
+            // To the next whole number: `round` is a call where the processor need not have it. As
+            // one of 32 bits, which takes fewer instructions, and is enough for 16 ms.
+            self.saw(|| (nanos.abs() + 0.5) as u32 as u64);
         }
         Elapsed {
             nanos,
@@ -235,7 +236,7 @@ impl Clock {
         self.0.steps.as_ref().is_some_and(Steps::is_learning)
     }
 
-    #[inline]
+    #[inline(always)]
     fn saw(&self, difference: impl FnOnce() -> u64) {
         if let Some(steps) = &self.0.steps
             && steps.is_learning()

@@ -18,6 +18,7 @@
 use std::{
     any::Any,
     fmt,
+    num::NonZeroUsize,
     ops::Deref,
     sync::Arc,
     time::{Duration, Instant},
@@ -28,7 +29,7 @@ use crate::{
     core::{DeviceCore, StreamCore, Work},
     error::{Error, Result},
     place::Place,
-    rerecord::{Rerecord, Rerecorded},
+    rerecord::{Glimpse, Rerecord, Rerecorded},
     timeline::{Awaited, Ticket, Waiter},
 };
 
@@ -95,6 +96,16 @@ pub(crate) trait DeviceImpl: Send + Sync + Any {
     /// Keeps long times exact while what it gives lives; `None` where they are exact anyway.
     fn keep_time(&self) -> Result<Option<Arc<dyn Any + Send + Sync>>> {
         Ok(None)
+    }
+
+    /// The time between two complete markers of the device by their [native
+    /// objects](MarkerImpl::timed_native), where one call of a driver tells and nothing is out of
+    /// the ordinary; else `None`. Others may record these objects meanwhile: an answer counts only
+    /// if both glimpses [are current](Glimpse::is_current) after it. Takes no lock, fires no
+    /// waiters, and gives nothing in a forked child.
+    fn elapsed_between(&self, start: &Glimpse<'_>, end: &Glimpse<'_>) -> Option<Elapsed> {
+        let _ = (start, end);
+        None
     }
 
     /// Called on a thread of the library before it asks the device for what it knows, while other
@@ -325,10 +336,16 @@ pub(crate) trait MarkerImpl: Awaited + Any {
         Err(Error::timing_disabled("held"))
     }
 
-    /// As [`elapsed`](MarkerImpl::elapsed), where one call or none of a driver tells, and nothing
-    /// is out of the ordinary; else `None`. Both markers are complete and of one device, perhaps
-    /// without timing. They are taken out of their events, and nobody else reaches them meanwhile:
-    /// so no lock is taken and no waiter fired.
+    /// What its device's [`elapsed_between`](DeviceImpl::elapsed_between) takes for it, once it is
+    /// complete: a native object that may be asked for a time as long as the process lives, whoever
+    /// records it again. `None` for a marker without timing.
+    fn timed_native(&self) -> Option<NonZeroUsize> {
+        None
+    }
+
+    /// As [`elapsed`](MarkerImpl::elapsed), where no driver is called; else `None`. Both markers
+    /// are complete and of one device, perhaps without timing. They are taken out of their events,
+    /// and nobody else reaches them meanwhile: so no lock is taken and no waiter fired.
     fn elapsed_at_once(&self, end: &dyn MarkerImpl) -> Option<Elapsed> {
         let _ = end;
         None

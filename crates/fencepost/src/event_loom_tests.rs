@@ -3,6 +3,7 @@
 
 use std::{
     any::Any,
+    num::NonZeroUsize,
     sync::{Arc, OnceLock},
 };
 
@@ -19,7 +20,7 @@ use crate::{
     place::Place,
     rerecord::{Lock, Rerecord, Rerecorded},
     stream::Stream,
-    sync::thread,
+    sync::{AtomicU64, Ordering, thread},
     timeline::{Awaited, Timeline, loom_tests::stream_core},
 };
 
@@ -29,6 +30,9 @@ struct FakeStream {
     core: Arc<StreamCore>,
     timeline: Arc<Timeline>,
     knowledge: TimelineKnowledge,
+    /// What its markers are recorded by, which tells the value that was recorded last. A driver's
+    /// own order between a record and a question is none here.
+    native: AtomicU64,
     /// What happens while the driver records.
     meanwhile: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -36,6 +40,7 @@ struct FakeStream {
 struct FakeMarker {
     point: Point,
     knowledge: TimelineKnowledge,
+    native: usize,
 }
 
 impl Awaited for FakeMarker {
@@ -47,6 +52,9 @@ impl Awaited for FakeMarker {
 impl MarkerImpl for FakeMarker {
     fn timeline_knowledge(&self) -> TimelineKnowledge {
         self.knowledge
+    }
+    fn timed_native(&self) -> Option<NonZeroUsize> {
+        NonZeroUsize::new(self.native).filter(|_| self.point.timing)
     }
 }
 
@@ -61,8 +69,12 @@ impl StreamImpl for FakeStream {
             at,
             timing,
         };
-        let knowledge = self.knowledge;
-        Ok(Arc::new(FakeMarker { point, knowledge }))
+        self.native.store(point.value, Ordering::Relaxed);
+        Ok(Arc::new(FakeMarker {
+            point,
+            knowledge: self.knowledge,
+            native: std::ptr::from_ref(&self.native).addr(),
+        }))
     }
     fn record_again(&self, event: Rerecord<'_>, _: Place) -> Option<Rerecorded> {
         let (mut marker, lock) = event.begin::<FakeMarker>()?;
@@ -77,6 +89,7 @@ impl StreamImpl for FakeStream {
         if let Some(meanwhile) = self.meanwhile.get() {
             meanwhile();
         }
+        self.native.store(value, Ordering::Relaxed);
         marker.point.value = value;
         Some(marker.finish())
     }
@@ -124,6 +137,7 @@ fn streams(knowledge: TimelineKnowledge) -> (Device, [(Stream, Arc<Timeline>); 2
             core,
             timeline,
             knowledge,
+            native: AtomicU64::new(0),
             meanwhile: OnceLock::new(),
         })
     };
@@ -150,11 +164,16 @@ fn recorded(knowledge: TimelineKnowledge) -> (Arc<Event>, Stream, Arc<Timeline>)
 /// An event that was recorded twice on the first stream, so that this one's lock guards it.
 fn delegated() -> (Arc<Event>, [(Stream, Arc<Timeline>); 2]) {
     let (device, streams) = streams(TimelineKnowledge::Completion);
-    let event = Arc::new(Event::new(&device));
+    let event = Arc::new(Event::with_timing(&device));
     event.record(&streams[0].0).unwrap();
     event.record(&streams[0].0).unwrap();
     assert!(event.slot.is_delegated());
     (event, streams)
+}
+
+fn fake(stream: &Stream) -> &FakeStream {
+    let any: &dyn Any = stream.imp();
+    any.downcast_ref().unwrap()
 }
 
 /// Whatever a query by another thread remembers meanwhile, after a record the new marker counts.
@@ -321,15 +340,13 @@ fn a_query_does_not_wait_for_a_record_that_goes_on() {
     loom::model(|| {
         let (event, [(stream, timeline), _]) = delegated();
         timeline.advance(1).fire();
-        let fake: &dyn Any = stream.imp();
-        let fake = fake.downcast_ref::<FakeStream>().unwrap();
         let asked = Arc::downgrade(&event);
         let meanwhile = Box::new(move || {
             let event = asked.upgrade().unwrap();
             assert!(!event.query().unwrap());
             assert_eq!(event.status().unwrap(), Status::Pending);
         });
-        assert!(fake.meanwhile.set(meanwhile).is_ok());
+        assert!(fake(&stream).meanwhile.set(meanwhile).is_ok());
         event.record(&stream).unwrap();
         timeline.advance(3).fire();
         assert!(event.query().unwrap());
@@ -357,5 +374,61 @@ fn a_lent_marker_stays_as_it_is() {
         recording.join().unwrap();
         assert!(event.slot.lend_complete().is_none(), "lent while pending");
         assert_eq!(event.marker().unwrap().imp().point().value, 3);
+    });
+}
+
+/// Asks the native object of one of two streams, as who reads a time does; what it tells, where
+/// that is to be believed.
+fn told_at_once(event: &Event, streams: [&Stream; 2]) -> Option<u64> {
+    let glimpse = event.slot.glimpse()?;
+    let asked = glimpse.native().unwrap().get();
+    let natives = streams.map(|stream| &fake(stream).native);
+    let mut of_it = natives
+        .into_iter()
+        .filter(|native| std::ptr::from_ref(*native).addr() == asked);
+    let told = of_it.next().unwrap().load(Ordering::Relaxed);
+    glimpse.is_current().then_some(told)
+}
+
+#[test]
+fn a_time_read_without_a_lock_is_that_of_the_marker_that_is_complete() {
+    loom::model(|| {
+        let (event, [(stream, timeline), (other, _)]) = delegated();
+        timeline.advance(2).fire();
+        let streams = [&stream, &other];
+        assert_eq!(told_at_once(&event, streams), Some(2));
+        let recording = {
+            let (event, stream) = (event.clone(), stream.clone());
+            thread::spawn(move || event.record(&stream).unwrap())
+        };
+        if let Some(told) = told_at_once(&event, streams) {
+            assert_eq!(told, 2, "of the record that goes on");
+        }
+        recording.join().unwrap();
+        assert_eq!(told_at_once(&event, streams), None, "while pending");
+        timeline.advance(3).fire();
+        assert_eq!(told_at_once(&event, streams), Some(3));
+    });
+}
+
+/// The marker that is replaced is gone, and its native object is recorded for another event.
+#[test]
+fn a_time_read_without_a_lock_is_never_that_of_another_marker() {
+    loom::model(|| {
+        let (event, [(stream, timeline), (other, of_other)]) = delegated();
+        timeline.advance(2).fire();
+        // What the event comes to hold is complete by the time that it does.
+        of_other.advance(1).fire();
+        let recording = {
+            let (event, stream, other) = (event.clone(), stream.clone(), other.clone());
+            thread::spawn(move || {
+                event.record(&other).unwrap();
+                fake(&stream).native.store(99, Ordering::Relaxed);
+            })
+        };
+        if let Some(told) = told_at_once(&event, [&stream, &other]) {
+            assert_eq!(told, 2);
+        }
+        recording.join().unwrap();
     });
 }

@@ -65,6 +65,28 @@
 //! slot is `TAKEN` meanwhile, and nothing changes. Queries find it complete by the word. Whoever
 //! has one marker lent never waits for a second one.
 //!
+//! # A time without a lock
+//!
+//! Where a native object tells the time of a marker, and outlives it, `timed` names it, and a time
+//! is read without a lock: others may record the event meanwhile, and then the answer is dropped.
+//!
+//! | who reads, by a [`Glimpse`] | who records again in place | who [puts](Slot::put) another marker |
+//! |---|---|---|
+//! | loads the word: it says complete | stores `TAKEN` in `state` | stores a word that says nothing |
+//! | loads `timed` | a release fence | a release fence |
+//! | asks the driver | records the native object | stores `timed` |
+//! | an acquire fence | stores the new word | stores the new word |
+//! | loads `state`, then the word again | stores `state` | |
+//!
+//! *Invariant: if `state` is not `TAKEN` then, and the word is the same, the answer is of the
+//! marker that the word stands for.* An answer, or a `timed`, of a later marker comes from a write
+//! behind one of the fences. So the loads behind the reader's fence see what was stored in front of
+//! that, or something later: `TAKEN`, or a word that differs, since no word comes again. Where
+//! `state` is seen as it is after `TAKEN`, the new word is seen too. A marker that is replaced
+//! gives its native object back after the new word is stored, so whoever records that next is no
+//! exception. All of this needs a driver whose calls are thread-safe: who is told of a record sees
+//! what the recording thread did before it. The event's `loom_tests` explore it.
+//!
 //! Nobody who has one of these locks waits for another of them: they need no order. As with any
 //! lock, a process that is forked while another thread is inside finds it held for ever.
 
@@ -83,9 +105,10 @@
 
 use std::{
     any::Any,
+    num::NonZeroUsize,
     ops::{Deref, DerefMut},
     ptr::NonNull,
-    sync::{Arc, atomic::fence},
+    sync::Arc,
 };
 
 use spin::once::Once;
@@ -95,7 +118,8 @@ use crate::{
     core::StreamCore,
     fork::Process,
     sync::{
-        AtomicBool, AtomicU64, BriefGuard, BriefLock, MutPtr, Ordering, UnsafeCell, look_until,
+        AtomicBool, AtomicU64, AtomicUsize, BriefGuard, BriefLock, MutPtr, Ordering, UnsafeCell,
+        fence, look_until,
     },
     timeline::{Reached, Timeline},
 };
@@ -103,6 +127,9 @@ use crate::{
 /// The place for a marker, which any number of threads may use.
 pub(crate) struct Slot {
     word: AtomicU64,
+    /// The native object that tells the marker's time, where it may be asked without a lock; else
+    /// 0.
+    timed: AtomicUsize,
     /// Whether the marker was handed out since it came, so that others may hold it. A hint.
     is_shared: AtomicBool,
     state: AtomicU64,
@@ -160,6 +187,13 @@ pub(crate) struct Lent<'a> {
     _held: MutPtr<Held>,
     /// Dropped last: it lets the next owner in.
     _leave: Leave<'a>,
+}
+
+/// A look at an event whose marker is complete, and whose time a native object tells. It costs no
+/// atomic read-modify-write, and keeps nobody out.
+pub(crate) struct Glimpse<'a> {
+    slot: &'a Slot,
+    word: u64,
 }
 
 /// The proof that an event was recorded again: only [`Recording::finish`] makes one.
@@ -232,6 +266,8 @@ impl<'a> Rerecord<'a> {
             unsafe { &mut *held }.changeable::<M>()
         })?;
         slot.state.store(TAKEN, Ordering::Release);
+        // Before the driver is called: see "A time without a lock".
+        fence(Ordering::Release);
         let leave = Leave(slot);
         Some((
             Recording {
@@ -285,6 +321,25 @@ impl<M> DerefMut for Recording<'_, M> {
     }
 }
 
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+impl Glimpse<'_> {
+    /// What the marker gave as its [`timed_native`](MarkerImpl::timed_native), or a later one of
+    /// the event did.
+    #[inline]
+    pub(crate) fn native(&self) -> Option<NonZeroUsize> {
+        NonZeroUsize::new(self.slot.timed.load(Ordering::Relaxed))
+    }
+
+    /// Whether the event still holds the marker, and nobody records that again: then what the
+    /// native object has told so far is of that marker.
+    #[inline]
+    pub(crate) fn is_current(&self) -> bool {
+        fence(Ordering::Acquire);
+        self.slot.state.load(Ordering::Acquire) != TAKEN
+            && self.slot.word.load(Ordering::Relaxed) == self.word
+    }
+}
+
 impl Deref for Lent<'_> {
     type Target = dyn MarkerImpl;
 
@@ -331,6 +386,7 @@ impl Slot {
     pub(crate) fn new() -> Slot {
         Slot {
             word: AtomicU64::new(UNRECORDED),
+            timed: AtomicUsize::new(0),
             is_shared: AtomicBool::new(false),
             state: AtomicU64::new(OWN),
             lock: BriefLock::new(),
@@ -410,6 +466,24 @@ impl Slot {
         held.marker.clone()
     }
 
+    /// A look at the marker, where that is known to be complete without asking, and a native object
+    /// tells its time.
+    #[inline(always)]
+    pub(crate) fn glimpse(&self) -> Option<Glimpse<'_>> {
+        let word = self.word();
+        let is_complete = match word & TAG {
+            COMPLETE => true,
+            PRIMARY => {
+                // SAFETY: as in `peek`.
+                let primary = unsafe { self.primary.get_unchecked() };
+                primary.timeline.reached(word >> 2) == Reached::Yes
+            }
+            _ => false,
+        };
+        let has_native = self.timed.load(Ordering::Relaxed) != 0;
+        (is_complete && has_native).then_some(Glimpse { slot: self, word })
+    }
+
     /// The marker, where it is known to be complete without asking, and the slot is not taken.
     ///
     /// Queries take no lock while it is lent: the word says that it is complete. Everything else
@@ -445,15 +519,19 @@ impl Slot {
             TimelineKnowledge::Completion if self.is_recorded() => self.word_of(&marker),
             _ => None,
         };
+        let timed = marker.timed_native().filter(|_| is_like_ours);
         let old = self.with(|held| {
             self.is_shared.store(false, Ordering::Relaxed);
+            self.change_timed(held, timed);
             self.publish(held, word);
             held.is_like_ours = is_like_ours;
             held.delegate = false;
             held.marker.replace(marker)
         });
-        // The last owner of a marker may hand native objects back: not under the lock.
+        // The last owner of a marker may hand native objects back: not under the lock, and behind
+        // the word of the new one.
         if let Some(old) = old {
+            fence(Ordering::Release);
             old.retire();
         }
     }
@@ -484,6 +562,21 @@ impl Slot {
             process: point.timeline.stream.device.process,
         });
         Arc::ptr_eq(&primary.timeline, &point.timeline).then_some(point.value << 2 | PRIMARY)
+    }
+
+    /// Names the native object of a new marker, whose word is published next.
+    #[inline]
+    fn change_timed(&self, held: &mut Held, timed: Option<NonZeroUsize>) {
+        let timed = timed.map_or(0, NonZeroUsize::get);
+        if timed == self.timed.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.is_recorded() {
+            // Nobody takes the new one for that of the marker before.
+            self.publish(held, None);
+            fence(Ordering::Release);
+        }
+        self.timed.store(timed, Ordering::Relaxed);
     }
 
     /// Lets queries know of a new marker, by its own word or as one to be asked.

@@ -50,8 +50,16 @@ impl Steps {
     }
 
     /// The clock was seen to make this difference.
-    #[cold]
+    #[inline]
     pub(crate) fn saw(&self, difference: u64) {
+        // As where the time of two markers is read again.
+        if self.known[0].load(Ordering::Acquire) != difference {
+            self.learn(difference);
+        }
+    }
+
+    #[cold]
+    fn learn(&self, difference: u64) {
         if difference == 0 || self.has_seen(difference) {
             return;
         }

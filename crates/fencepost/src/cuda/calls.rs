@@ -126,7 +126,7 @@ impl Calls {
     }
 
     /// Milliseconds, as the driver gives them; `Ok(None)` while one of the two is pending.
-    #[inline]
+    #[inline(always)]
     pub(super) fn elapsed(
         &self,
         start: EventHandle,

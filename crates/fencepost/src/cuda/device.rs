@@ -25,15 +25,17 @@ use std::{any::Any, ffi::c_void, sync::Arc};
 
 use crate::{
     bracket,
+    clock::Elapsed,
     contract::{Backend, DeviceImpl, DeviceRef, Look, Missing, Sample, StreamImpl},
     core::{DeviceCore, Streams},
     error::{Error, Result},
     place::Place,
+    rerecord::Glimpse,
     sync::{Mutex, lock},
 };
 
 use super::context::{Context, Lose, relax_capture};
-use super::driver::{ContextHandle, Driver, Ordinal, StreamHandle};
+use super::driver::{ContextHandle, Driver, EventHandle, Ordinal, StreamHandle};
 use super::fault::Fault;
 use super::host_gates::open_at_exit;
 use super::native_stream::{LEGACY, Origin, PER_THREAD};
@@ -383,6 +385,18 @@ impl DeviceImpl for CudaDevice {
 
     fn keep_time(&self) -> Result<Option<Arc<dyn Any + Send + Sync>>> {
         self.context.keep_time().map(Some)
+    }
+
+    fn elapsed_between(&self, start: &Glimpse<'_>, end: &Glimpse<'_>) -> Option<Elapsed> {
+        let (context, calls) = (self.context, &self.context.calls);
+        if calls.is_forked() {
+            return None;
+        }
+        let event = |glimpse: &Glimpse<'_>| glimpse.native().map(EventHandle::of_number);
+        let millis = calls.elapsed(event(start)?, event(end)?).ok()??;
+        // Before the clock learns from the time.
+        let is_theirs = start.is_current() && end.is_current();
+        is_theirs.then(|| context.interval_at_once(millis))?
     }
 
     fn streams(&self) -> Vec<Arc<dyn StreamImpl>> {

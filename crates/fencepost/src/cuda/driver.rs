@@ -10,6 +10,7 @@
 use std::{
     ffi::{CStr, OsString, c_char, c_int, c_uint, c_void},
     fmt,
+    num::NonZeroUsize,
 };
 
 use super::fault::{Fault, NO_DEVICE, NOT_SUPPORTED, STUB_LIBRARY, Status, check, remedy};
@@ -53,6 +54,19 @@ handles! {
     ContextHandle "A `CUcontext`."
     StreamHandle "A `CUstream`."
     EventHandle "A `CUevent`."
+}
+
+impl EventHandle {
+    /// As a number, which [`of_number`](EventHandle::of_number) takes.
+    #[inline]
+    pub(super) fn to_number(self) -> Option<NonZeroUsize> {
+        NonZeroUsize::new(self.0.expose_provenance())
+    }
+
+    #[inline]
+    pub(super) fn of_number(number: NonZeroUsize) -> EventHandle {
+        EventHandle(std::ptr::with_exposed_provenance_mut(number.get()))
+    }
 }
 
 /// A `CUdeviceptr`.

@@ -128,17 +128,24 @@ impl Context {
     /// are some and the driver's number has lost something.
     #[inline]
     pub(super) fn interval(&self, events: (EventHandle, EventHandle), millis: f32) -> Elapsed {
-        if millis.abs() >= EXACT_MILLIS
-            && self.kept.anchors.any()
-            && let Some(kept) = self.kept_interval(events, millis)
-        {
-            return kept;
-        }
-        self.clock.millis(millis)
+        let at_once = self.interval_at_once(millis);
+        at_once.unwrap_or_else(|| self.long_interval(events, millis))
+    }
+
+    /// As [`interval`](Context::interval); `None` where anchors are to be asked.
+    #[inline(always)]
+    pub(super) fn interval_at_once(&self, millis: f32) -> Option<Elapsed> {
+        let is_long = millis.abs() >= EXACT_MILLIS;
+        (!is_long || !self.kept.anchors.any()).then(|| self.clock.millis(millis))
+    }
+
+    #[cold]
+    fn long_interval(&self, events: (EventHandle, EventHandle), millis: f32) -> Elapsed {
+        let kept = self.kept_interval(events, millis);
+        kept.unwrap_or_else(|| self.clock.millis(millis))
     }
 
     /// `None` where the anchors tell no more than the driver does.
-    #[cold]
     fn kept_interval(&self, events: (EventHandle, EventHandle), millis: f32) -> Option<Elapsed> {
         self.check_fork().ok()?;
         let measure = |anchor: &Event, event: &EventHandle| self.span(anchor.raw, *event).ok()?;

@@ -20,6 +20,7 @@
 use std::{
     any::Any,
     cell::Cell,
+    num::NonZeroUsize,
     sync::{Arc, OnceLock},
     time::Instant,
 };
@@ -316,16 +317,12 @@ impl MarkerImpl for CudaMarker {
         })
     }
 
-    fn elapsed_at_once(&self, end: &dyn MarkerImpl) -> Option<Elapsed> {
-        let end = CudaMarker::of(end)?;
-        let (Native::Own(first), Native::Own(last)) = (&self.native, &end.native) else {
-            return None;
-        };
-        if !(self.kind.timing && end.kind.timing) {
-            return None;
+    /// An event of the pool, which is never destroyed.
+    fn timed_native(&self) -> Option<NonZeroUsize> {
+        match self.native {
+            Native::Own(event) if self.kind.timing => event.to_number(),
+            _ => None,
         }
-        let millis = self.context.calls.elapsed(*first, *last).ok()??;
-        Some(self.context.interval((*first, *last), millis))
     }
 
     fn elapsed(&self, end: &dyn MarkerImpl) -> Result<Elapsed> {

@@ -1,8 +1,14 @@
 //! Markers: recorded again in place, their callbacks, and their times.
 
-use std::sync::mpsc;
+use std::{
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Instant,
+};
 
-use fencepost::{Event, cuda, measure::Measure, testing::work};
+use fencepost::{Error, Event, cuda, measure::Measure, testing::work};
 
 use crate::{
     PATIENCE,
@@ -138,4 +144,47 @@ fn times_are_the_drivers_own() {
         assert_eq!(ours as f32, theirs);
         assert!(ours * 1e6 >= nanos as f64 - 1500.0, "shorter than it spun");
     }
+}
+
+/// Times are read without a lock while others record the same native events. What is told then is
+/// the time between two of their markers, or that one is pending.
+#[test]
+fn times_may_be_read_while_other_threads_record_the_events() {
+    let Some(gpu) = gpu() else { return };
+    let stream = gpu.device.new_stream().unwrap();
+    let events = [(); 2].map(|()| Event::with_timing(&gpu.device));
+    let record = || events.iter().try_for_each(|event| event.record(&stream));
+    let (begin, done) = (Instant::now(), AtomicBool::new(false));
+    record().unwrap();
+    stream.synchronize().unwrap();
+    std::thread::scope(|scope| {
+        let reading = [(); 2].map(|()| {
+            scope.spawn(|| {
+                let mut told = 0;
+                while !done.load(Ordering::Relaxed) {
+                    match events[0].elapsed(&events[1]) {
+                        Ok(time) => {
+                            told += 1;
+                            // Of the same records, by a clock that may be a little faster.
+                            assert!(time.unsigned() <= begin.elapsed() * 2, "{time}");
+                        }
+                        Err(Error::NotReady { .. }) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                told
+            })
+        });
+        for round in 0..2000 {
+            record().unwrap();
+            if round % 8 == 0 {
+                stream.synchronize().unwrap();
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        let told = reading.map(|reading| reading.join().unwrap());
+        println!("{told:?} times were told");
+    });
+    stream.synchronize().unwrap();
+    assert!(!events[0].elapsed(&events[1]).unwrap().is_negative());
 }
