@@ -16,9 +16,11 @@ use fencepost::bindings::{
 use crate::{
     asking::{Facts, State},
     calls::Kind,
+    events::{self, EventState},
     kernel_name,
+    lock::Me,
     place::Line,
-    seen::{self, Awaits, EventState, Life, Mark, Point},
+    seen::{self, Awaits, Life, Mark, Point},
 };
 
 /// The streams, by their numbers.
@@ -492,7 +494,7 @@ impl Target<'_> {
         let Of::Marker(mark) = self.what else {
             return None;
         };
-        match seen::event(mark.event) {
+        match events::event(Me::get(), mark.event) {
             Some(EventState::Recorded(now)) if now.is(&mark) => None,
             Some(EventState::Recorded(now)) => Some(format!(
                 "that event was recorded again since, as marker {} of stream {}: this wait is for \

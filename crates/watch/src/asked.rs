@@ -13,13 +13,7 @@
 //! writes before it reads, with a sequentially consistent fence in between, so at least one sees
 //! the other's write: either nothing is asked, or the destruction waits for the answer.
 
-#[cfg(loom)]
-use loom::{
-    sync::atomic::{AtomicUsize, Ordering, fence},
-    thread::yield_now,
-};
-#[cfg(not(loom))]
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use crate::sync::{AtomicUsize, Ordering, fence};
 
 #[derive(Debug)]
 pub(crate) struct Asked([AtomicUsize; 2]);
@@ -84,7 +78,7 @@ fn pause() {
 
 #[cfg(loom)]
 fn pause() {
-    yield_now();
+    loom::thread::yield_now();
 }
 
 #[cfg(all(test, loom))]

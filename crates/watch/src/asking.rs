@@ -15,8 +15,10 @@ use std::{
 
 use crate::{
     driver::{Driver, NOT_READY, SUCCESS},
-    seen::{self, EventState, Inner, Life, Mark, Stream, StreamOf},
-    vulkan,
+    events::{self, EventState},
+    lock::Me,
+    seen::{self, Inner, Life, Mark, Stream, StreamOf},
+    threads, vulkan,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -234,9 +236,9 @@ fn ask_marks(driver: Option<&Driver>, inner: &Inner) -> (u64, bool) {
 }
 
 fn holds(mark: &Mark) -> bool {
-    !seen::is_being_recorded(mark.event)
+    !threads::is_being_recorded(mark.event)
         && matches!(
-            seen::event(mark.event),
+            events::event(Me::get(), mark.event),
             Some(EventState::Recorded(now)) if now.is(mark)
         )
 }

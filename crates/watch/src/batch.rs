@@ -9,8 +9,8 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    kernel_name, report,
-    seen::{self, Thread},
+    kernel_name, report, seen,
+    threads::{self, Thread},
     traced::{self, Traced},
 };
 
@@ -47,7 +47,7 @@ impl Sender {
         }
         let mut texts = Texts::default();
         let (mut calls, mut inside, mut threads) = (Vec::new(), Vec::new(), Vec::new());
-        for thread in seen::threads() {
+        for thread in threads::threads() {
             let list = std::mem::take(&mut *thread.traced.lock());
             calls.extend(list.iter().map(|call| row(call, &mut texts)));
             let last = list.last().map_or(0, |call| call.start);

@@ -9,8 +9,10 @@ use std::{
 use crate::{
     calls::{self, Call, Kind},
     driver::{Driver, SUCCESS},
+    events::{self, EventState},
     place::{self, Line},
-    seen::{self, Awaits, EventState, Inner, Stream, Thread},
+    seen::{self, Awaits, Inner, Stream},
+    threads::{self, Here, Thread},
     traced::{self, Marker, Traced},
     vulkan,
 };
@@ -60,30 +62,39 @@ pub(crate) fn stop_following() {
 /// `data` is what CUPTI gives to a callback for this call of the driver.
 #[inline]
 pub(crate) unsafe fn called(id: c_uint, data: *const CallbackData) {
+    // SAFETY: the caller vouches for it
+    let data = unsafe { &*data };
     guarded(|| {
-        // SAFETY: the caller vouches for it
-        let data = unsafe { &*data };
-        let call = calls::of(id);
-        let thread = seen::thread();
-        if data.site == ENTER {
-            let stream = call.and_then(|call| stream_handle(call, id, data));
-            if let Some(call) = call {
-                enter(call, data, stream, thread);
-            }
-            if let Some(thread) = thread {
-                thread.enter(id, data, stream);
-            }
-            return;
-        }
-        let marker = call.map_or((0, 0), |call| exit(call, id, data, thread));
-        if let Some(thread) = thread {
-            if traced::is_on() {
-                thread.keep(call, data, marker);
-            }
-            // Last: while the thread is inside, nobody relies on what the event held before.
-            thread.exit();
-        }
+        threads::here(|here| match data.site {
+            ENTER => entered(id, data, here),
+            _ => returned(id, data, here),
+        });
     });
+}
+
+#[inline]
+fn entered(id: c_uint, data: &CallbackData, here: &Here) {
+    let call = calls::of(id);
+    let stream = call.and_then(|call| stream_handle(call, id, data));
+    if let Some(call) = call {
+        enter(call, data, stream, here);
+    }
+    if let Some(thread) = here.thread() {
+        thread.enter(id, data, stream);
+    }
+}
+
+#[inline]
+fn returned(id: c_uint, data: &CallbackData, here: &Here) {
+    let call = calls::of(id);
+    let marker = call.map_or((0, 0), |call| exit(call, id, data, here));
+    if let Some(thread) = here.thread() {
+        if traced::is_on() {
+            thread.keep(call, data, marker);
+        }
+        // Last: while the thread is inside, nobody relies on what the event held before.
+        thread.exit();
+    }
 }
 
 /// One field of the call's parameters.
@@ -186,38 +197,48 @@ impl Thread {
     }
 }
 
-/// `thread` is `None` while the thread ends: the program may destroy its streams from there.
-fn enter(call: &Call, data: &CallbackData, stream: Option<usize>, thread: Option<&Thread>) {
+/// There is no thread while it ends: the program may destroy its streams from there.
+#[inline]
+fn enter(call: &Call, data: &CallbackData, stream: Option<usize>, here: &Here) {
     match call.kind {
-        Kind::Synchronize => {
-            if let Some(thread) = thread {
-                thread.awaits_stream(data.context, stream);
-            }
-        }
-        Kind::SynchronizeEvent => {
-            if let Some(thread) = thread {
-                // SAFETY: the first parameter is the event
-                thread.awaits_event(unsafe { field(data, 0) });
-            }
-        }
         Kind::Record => {
             // SAFETY: the first parameter is the event
             let event = unsafe { field(data, 0) };
-            match thread {
+            match here.thread() {
                 Some(thread) => thread.event.store(event, Ordering::Relaxed),
                 // Nobody could see that it is being recorded.
-                None => seen::set_event(event, EventState::Unseen),
+                None => events::set(here.me(), event, EventState::Unseen),
+            }
+        }
+        kind if kind.submits() => {}
+        _ => enter_rarely(call, data, stream, here),
+    }
+}
+
+/// [`enter`], of calls that submit nothing.
+#[inline(never)]
+fn enter_rarely(call: &Call, data: &CallbackData, stream: Option<usize>, here: &Here) {
+    match call.kind {
+        Kind::Synchronize => {
+            if let Some(thread) = here.thread() {
+                thread.awaits_stream(here, data.context, stream);
+            }
+        }
+        Kind::SynchronizeEvent => {
+            if let Some(thread) = here.thread() {
+                // SAFETY: the first parameter is the event
+                thread.awaits_event(here, unsafe { field(data, 0) });
             }
         }
         Kind::DestroyEvent => {
             // SAFETY: the first parameter is the event
             let event: usize = unsafe { field(data, 0) };
-            seen::forget_event(event);
+            events::forget(here.me(), &here.events, event);
             seen::ASKED.wait(Some(event));
         }
         Kind::Destroy => {
             if let Some(handle) = stream {
-                end_capture_of(data.context, handle);
+                end_capture_of(here, data.context, handle);
                 seen::destroyed(data.context, handle);
                 seen::ASKED.wait(Some(handle));
             }
@@ -240,23 +261,52 @@ fn enter(call: &Call, data: &CallbackData, stream: Option<usize>, thread: Option
             seen::RELEASES.fetch_add(1, Ordering::SeqCst);
             seen::ASKED.wait(None);
         }
-        Kind::RecordInGraph => seen::records_go_unseen(),
+        Kind::RecordInGraph => events::records_go_unseen(),
         Kind::Unload => seen::unloaded(),
         _ => {}
     }
 }
 
 /// Returns what the call recorded, or made its stream wait for.
-fn exit(call: &Call, id: u32, data: &CallbackData, thread: Option<&Thread>) -> Marker {
+#[inline]
+fn exit(call: &Call, id: u32, data: &CallbackData, here: &Here) -> Marker {
     // SAFETY: after the call, it is a pointer to its result
     let code = unsafe { data.returned.as_ref() }.map_or(SUCCESS, |&code| code);
-    let succeeded = code == SUCCESS;
     let handle = stream_handle(call, id, data);
+    let mut marker = (0, 0);
+    if !call.kind.submits() {
+        if !exit_rarely(call, data, code, handle, here) {
+            return marker;
+        }
+    } else if code != SUCCESS {
+        return marker;
+    } else if let Some(handle) = handle
+        && let Some(entry) = seen::stream(&here.streams, data.context, handle)
+    {
+        marker = submitted(call, data, entry, here);
+    }
+    if let Some(thread) = here.thread() {
+        let moves = thread.moves.load(Ordering::Relaxed) + 1;
+        thread.moves.store(moves, Ordering::Relaxed);
+    }
+    marker
+}
+
+/// [`exit`], of calls that submit nothing. Returns whether such a call moves something.
+#[inline(never)]
+fn exit_rarely(
+    call: &Call,
+    data: &CallbackData,
+    code: c_int,
+    handle: Option<usize>,
+    here: &Here,
+) -> bool {
+    let succeeded = code == SUCCESS;
     match call.kind {
-        Kind::BeginCapture => begin_capture(data.context, handle, succeeded),
+        Kind::BeginCapture => begin_capture(here, data.context, handle, succeeded),
         Kind::EndCapture => {
             if let Some(handle) = handle.filter(|_| ends_capture(code)) {
-                end_capture_of(data.context, handle);
+                end_capture_of(here, data.context, handle);
             }
         }
         Kind::Release => {
@@ -268,34 +318,22 @@ fn exit(call: &Call, id: u32, data: &CallbackData, thread: Option<&Thread>) -> M
             seen::RELEASES.fetch_sub(1, Ordering::SeqCst);
         }
         Kind::Synchronize | Kind::SynchronizeEvent => {
-            if let Some(thread) = thread {
+            if let Some(thread) = here.thread() {
                 thread.has_waited(succeeded);
             }
         }
-        _ if !succeeded => return (0, 0),
+        _ if !succeeded => return false,
         Kind::Create => create(call, data),
         Kind::OpenEvent => {
             // SAFETY: the first parameter is a pointer to the event that the call has made
             let event = unsafe { field::<*const usize>(data, 0).as_ref() };
             if let Some(&event) = event {
-                seen::set_event(event, EventState::Unseen);
+                events::set(here.me(), event, EventState::Unseen);
             }
         }
         _ => {}
     }
-    let mut marker = (0, 0);
-    if call.kind.submits()
-        && let Some(handle) = handle
-        && let Some(entry) = seen::stream(data.context, handle)
-    {
-        let at = thread.map_or_else(seen::now, |thread| thread.entered.load(Ordering::Relaxed));
-        marker = submitted(call, data, entry, at);
-    }
-    if let Some(thread) = thread {
-        let moves = thread.moves.load(Ordering::Relaxed) + 1;
-        thread.moves.store(moves, Ordering::Relaxed);
-    }
-    marker
+    true
 }
 
 fn create(call: &Call, data: &CallbackData) {
@@ -314,18 +352,21 @@ fn create(call: &Call, data: &CallbackData) {
 }
 
 /// Work of `call` was submitted to a stream. Returns what it recorded or waits for.
-fn submitted(call: &Call, data: &CallbackData, entry: &'static Stream, at: u64) -> Marker {
+#[inline]
+fn submitted(call: &Call, data: &CallbackData, entry: &'static Stream, here: &Here) -> Marker {
+    let thread = here.thread();
+    let at = thread.map_or_else(seen::now, |thread| thread.entered.load(Ordering::Relaxed));
     let line = (place::line(), at);
     match call.kind {
         Kind::Launch => {
-            let mut inner = entry.0.lock();
+            let mut inner = entry.0.lock_by(here.me());
             if inner.submit(call.kind, line).is_some() {
                 // SAFETY: for a launch, CUPTI gives the kernel's name or null
                 unsafe { inner.launched(data.symbol) };
             }
         }
-        Kind::Record => return record(call, data, entry, line),
-        Kind::Wait => return wait(data, entry, line),
+        Kind::Record => return record(call, data, entry, line, here),
+        Kind::Wait => return wait(data, entry, line, here),
         Kind::Host => stop(entry, call.kind, Awaits::Host, line),
         Kind::WaitSemaphore => stop(entry, call.kind, Awaits::Semaphore, line),
         Kind::MemoryOperations => stop(entry, call.kind, Awaits::Values, line),
@@ -356,32 +397,42 @@ fn stop(entry: &'static Stream, kind: Kind, awaits: Awaits, line: (Line, u64)) {
 /// `CU_EVENT_RECORD_EXTERNAL`, and `CU_EVENT_WAIT_EXTERNAL`.
 const EXTERNAL: c_uint = 1;
 
-fn record(call: &Call, data: &CallbackData, entry: &'static Stream, line: (Line, u64)) -> Marker {
+fn record(
+    call: &Call,
+    data: &CallbackData,
+    entry: &'static Stream,
+    line: (Line, u64),
+    here: &Here,
+) -> Marker {
     // SAFETY: the first parameter is the event
     let event: usize = unsafe { field(data, 0) };
     let with_flags = call.name == "cuEventRecordWithFlags";
     // SAFETY: the third parameter of that function is the flags
     let external = with_flags && unsafe { field::<c_uint>(data, 16) } & EXTERNAL != 0;
-    let mut inner = entry.0.lock();
+    let slot = events::find(here.me(), &here.events, event);
+    let mut inner = entry.0.lock_by(here.me());
     let state = match (inner.submit(call.kind, line), external) {
         (Some(position), _) => EventState::Recorded(inner.mark(entry, position, event)),
         // The graph records it, whenever it runs.
         (None, true) => EventState::Unseen,
         (None, false) => EventState::Captured(inner.capture),
     };
+    let is_set = events::set_under(slot, &mut inner, event, state);
     drop(inner);
-    seen::set_event(event, state);
+    if !is_set {
+        events::set_on(here.me(), &here.events, entry, event, state);
+    }
     match state {
         EventState::Recorded(mark) => (mark.stream.number, mark.value),
         _ => (0, 0),
     }
 }
 
-fn wait(data: &CallbackData, entry: &'static Stream, line: (Line, u64)) -> Marker {
+fn wait(data: &CallbackData, entry: &'static Stream, line: (Line, u64), here: &Here) -> Marker {
     // SAFETY: the second parameter is the event
     let event: usize = unsafe { field(data, 8) };
-    let state = seen::awaited(event);
-    let mut inner = entry.0.lock();
+    let state = events::awaited(here.me(), &here.events, event);
+    let mut inner = entry.0.lock_by(here.me());
     if let Some(EventState::Captured(capture)) = state {
         inner.capture = capture;
         return (0, 0);
@@ -404,8 +455,8 @@ fn wait(data: &CallbackData, entry: &'static Stream, line: (Line, u64)) -> Marke
     }
 }
 
-fn begin_capture(context: usize, handle: Option<usize>, succeeded: bool) {
-    let entry = handle.and_then(|handle| seen::stream(context, handle));
+fn begin_capture(here: &Here, context: usize, handle: Option<usize>, succeeded: bool) {
+    let entry = handle.and_then(|handle| seen::stream(&here.streams, context, handle));
     match entry {
         Some(entry) if succeeded => {
             let mut inner: crate::lock::Guard<'_, Inner> = entry.0.lock();
@@ -433,8 +484,8 @@ fn ends_capture(code: c_int) -> bool {
 }
 
 /// The capture that began on this stream has ended, whether well or not.
-fn end_capture_of(context: usize, handle: usize) {
-    let Some(entry) = seen::stream(context, handle) else {
+fn end_capture_of(here: &Here, context: usize, handle: usize) {
+    let Some(entry) = seen::stream(&here.streams, context, handle) else {
         return;
     };
     let number = {
@@ -458,7 +509,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::lock::Lock;
+    use crate::lock::{Lock, Me};
 
     /// What was seen is one for the process, so one test at a time.
     static ALONE: Lock<()> = Lock::new(());
@@ -517,7 +568,8 @@ mod tests {
     }
 
     fn inner(stream: usize) -> Inner {
-        seen::stream(0x10, stream).unwrap().0.lock().clone()
+        let entry = threads::here(|here| seen::stream(&here.streams, 0x10, stream));
+        entry.unwrap().0.lock().clone()
     }
 
     #[test]
@@ -554,7 +606,7 @@ mod tests {
             record(event, stream);
             destroy(stream);
             call(DESTROY_EVENT, &[event], std::ptr::null());
-            assert!(seen::event(event).is_none());
+            assert!(events::event(Me::get(), event).is_none());
         }
         assert!(seen::streams().len() - before <= 100);
         destroy(0x1000);
@@ -578,6 +630,44 @@ mod tests {
         let awaits = second.points.iter().next().unwrap().awaits;
         assert!(matches!(awaits, Awaits::Marker(mark) if mark.stream.number == first.number));
         destroy(0x3000);
+    }
+
+    #[test]
+    fn an_event_holds_its_last_record_whichever_streams_made_them() {
+        let _alone = ALONE.lock();
+        FOLLOWS.store(true, Ordering::Relaxed);
+        let streams = [0xd000, 0xd100, 0xd200];
+        streams.into_iter().for_each(create);
+        let event = 0xee;
+        let turns = [0, 0, 1, 1, 1, 0, 1, 2, 0, 2, 2, 1, 1];
+        for (turn, stream) in turns.map(|turn| streams[turn]).into_iter().enumerate() {
+            record(event, stream);
+            let last = inner(stream);
+            let state = events::event(Me::get(), event);
+            let Some(EventState::Recorded(mark)) = state else {
+                panic!("{state:?} in turn {turn}")
+            };
+            assert_eq!(
+                (mark.stream.number, mark.value),
+                (last.number, last.records)
+            );
+        }
+        // What other threads know of it is the same, also once it is another event.
+        let destroyed = std::thread::spawn(move || {
+            record(event, streams[0]);
+            call(DESTROY_EVENT, &[event], std::ptr::null());
+            events::event(Me::get(), event).is_none()
+        });
+        assert!(destroyed.join().unwrap());
+        record(event, streams[1]);
+        wait(streams[2], event);
+        let points = inner(streams[2]).points;
+        let number = inner(streams[1]).number;
+        assert!(matches!(
+            points.last().unwrap().awaits,
+            Awaits::Marker(mark) if mark.stream.number == number
+        ));
+        streams.into_iter().for_each(destroy);
     }
 
     #[test]
@@ -640,7 +730,7 @@ mod tests {
         impl Drop for Owner {
             fn drop(&mut self) {
                 assert!(
-                    seen::thread().is_none(),
+                    threads::here(Here::thread).is_none(),
                     "the thread's entry is gone before"
                 );
                 record(0x44, 0x9000);
@@ -668,8 +758,9 @@ mod tests {
             .find(|entry| entry.0.lock().number == number);
         let life = left.map(|entry| entry.0.lock().life);
         assert_eq!(life, Some(seen::Life::Destroyed));
-        assert!(seen::event(0x44).is_none());
-        assert!(matches!(seen::event(0x45), Some(EventState::Recorded(mark)) if mark.value == 2));
+        assert!(events::event(Me::get(), 0x44).is_none());
+        let other = events::event(Me::get(), 0x45);
+        assert!(matches!(other, Some(EventState::Recorded(mark)) if mark.value == 2));
     }
 
     #[test]
@@ -701,7 +792,7 @@ mod tests {
             for number in 0..1_000_000 {
                 body();
                 if number % 1000 == 0 {
-                    seen::thread().unwrap().traced.lock().clear();
+                    threads::here(Here::thread).unwrap().traced.lock().clear();
                 }
             }
             println!("{what}: {} ns", begun.elapsed().as_nanos() / 1_000_000);

@@ -19,7 +19,7 @@ use std::{
 
 use crate::{
     callback::{self, CallbackData, DRIVER_CALLS, FOLLOWS},
-    calls, driver, seen,
+    calls, driver, seen, threads,
 };
 
 type Code = c_int;
@@ -616,7 +616,7 @@ pub unsafe extern "C" fn cuptiFinalize() -> c_int {
         cupti.ended = true;
         cupti.ends += 1;
         cupti.ended_at = seen::now();
-        seen::forget_all();
+        threads::forget_all();
     }
     code
 }

@@ -15,9 +15,9 @@
 //!
 //! From bottom to top:
 //!
-//! 1. `lock`, `asked`, `place`, `traced` and `calls`: which calls are followed, and where their
-//!    streams are.
-//! 2. `seen`: what was seen of streams, events and threads.
+//! 1. `lock`, `delegated`, `asked`, `place`, `traced` and `calls`: which calls are followed, and
+//!    where their streams are.
+//! 2. `seen`, `events` and `threads`: what was seen of streams, events and threads.
 //! 3. `callback`: writes to it, on the program's threads.
 //! 4. `driver` and `asking`: asks the driver how far its streams are, on a thread of its own.
 //! 5. `account` and `report`: who waits for what, by the graph that fencepost's timeouts use, and
@@ -36,6 +36,8 @@ mod asking;
 #[cfg(not(loom))]
 mod batch;
 #[cfg(not(loom))]
+mod cache;
+#[cfg(not(loom))]
 mod callback;
 #[cfg(not(loom))]
 mod calls;
@@ -43,18 +45,27 @@ mod calls;
 mod channel;
 #[cfg(not(loom))]
 mod cupti;
+#[cfg_attr(loom, allow(dead_code))]
+mod delegated;
 #[cfg(not(loom))]
 mod driver;
 #[cfg(not(loom))]
-mod kernel_name;
+mod events;
 #[cfg(not(loom))]
+mod kernel_name;
+#[cfg_attr(loom, allow(dead_code))]
 mod lock;
 #[cfg(not(loom))]
 mod place;
 #[cfg(not(loom))]
 mod report;
 #[cfg(not(loom))]
+mod ring;
+#[cfg(not(loom))]
 mod seen;
+mod sync;
+#[cfg(not(loom))]
+mod threads;
 #[cfg(not(loom))]
 mod traced;
 #[cfg(not(loom))]

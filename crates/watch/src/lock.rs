@@ -2,17 +2,18 @@
 //! while other code of the program runs.
 
 use std::{
-    cell::UnsafeCell,
+    cell::Cell,
     ops::{Deref, DerefMut},
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
 };
+
+use crate::sync::{AtomicUsize, Ordering, UnsafeCell, let_others_run};
 
 /// `std`'s mutex costs as much without contention, but may sleep in the system with it; the holder
 /// of this one is always about to let go.
-#[derive(Debug, Default)]
+#[derive(Debug)]
+#[cfg_attr(not(loom), derive(Default))]
 pub(crate) struct Lock<T> {
-    /// 0: nobody has it. Else the thread that has, by [`me`], with [`FORKS`] while it forks.
+    /// 0: nobody has it. Else the thread that has, by its [`Me`], with [`FORKS`] while it forks.
     holder: AtomicUsize,
     value: UnsafeCell<T>,
 }
@@ -25,24 +26,34 @@ pub(crate) struct Guard<'a, T>(&'a Lock<T>);
 /// Added to a thread: it has the lock while it forks.
 const FORKS: usize = 1;
 
-/// How often a thread looks before it lets others run, among them a preempted holder.
-const SPINS: u32 = 64;
-/// How often it looks before it sleeps each time. A thread of real-time priority lets only its
-/// equals run otherwise.
-const YIELDS: u32 = 1024;
-const SLEEP: Duration = Duration::from_micros(50);
+/// A thread, to its locks: a number that no other thread has, and is not 0. It stays in a forked
+/// child.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Me(usize);
 
-/// A number that no other thread has, and is not 0. It stays in a forked child.
-#[inline]
-fn me() -> usize {
-    thread_local! {
-        static PLACE: AtomicUsize = const { AtomicUsize::new(0) };
+impl Me {
+    /// The calling thread.
+    #[inline]
+    pub(crate) fn get() -> Me {
+        thread_local! {
+            // Of two bytes, so that the lowest bit of its address is free for [`FORKS`].
+            static PLACE: Cell<u16> = const { Cell::new(0) };
+        }
+        PLACE.with(|place| Me(place.as_ptr().addr()))
     }
-    PLACE.with(|place| place.as_ptr().addr())
 }
 
 impl<T> Lock<T> {
+    #[cfg(not(loom))]
     pub(crate) const fn new(value: T) -> Lock<T> {
+        Lock {
+            holder: AtomicUsize::new(0),
+            value: UnsafeCell::new(value),
+        }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new(value: T) -> Lock<T> {
         Lock {
             holder: AtomicUsize::new(0),
             value: UnsafeCell::new(value),
@@ -51,7 +62,12 @@ impl<T> Lock<T> {
 
     #[inline]
     pub(crate) fn lock(&self) -> Guard<'_, T> {
-        let me = me();
+        self.lock_by(Me::get())
+    }
+
+    /// [`lock`](Lock::lock), where the thread knows itself already.
+    #[inline]
+    pub(crate) fn lock_by(&self, Me(me): Me) -> Guard<'_, T> {
         if !self.take(me) {
             self.wait(me);
         }
@@ -62,7 +78,7 @@ impl<T> Lock<T> {
     /// has the lock already, a signal handler forks in the midst of what holds it: that is not
     /// waited for, and goes on once the handler has returned, in the forked child too.
     pub(crate) fn hold(&self) {
-        let me = me();
+        let Me(me) = Me::get();
         if self.holder.load(Ordering::Relaxed) & !FORKS != me && !self.take(me | FORKS) {
             self.wait(me | FORKS);
         }
@@ -70,7 +86,7 @@ impl<T> Lock<T> {
 
     /// Ends what [`hold`](Lock::hold) has begun, on the same thread or in its forked child.
     pub(crate) fn let_go(&self) {
-        if self.holder.load(Ordering::Relaxed) == me() | FORKS {
+        if self.holder.load(Ordering::Relaxed) == Me::get().0 | FORKS {
             self.holder.store(0, Ordering::Release);
         }
     }
@@ -86,19 +102,20 @@ impl<T> Lock<T> {
     #[cold]
     fn wait(&self, holder: usize) {
         let mut looked: u32 = 0;
-        loop {
-            while self.holder.load(Ordering::Relaxed) != 0 {
-                looked = looked.saturating_add(1);
-                match looked {
-                    ..SPINS => std::hint::spin_loop(),
-                    SPINS..YIELDS => std::thread::yield_now(),
-                    _ => std::thread::sleep(SLEEP),
-                }
-            }
-            if self.take(holder) {
-                return;
-            }
+        // loom may show an old holder for ever, but takes the lock where it is free.
+        let seems_free = || cfg!(loom) || self.holder.load(Ordering::Relaxed) == 0;
+        while !(seems_free() && self.take(holder)) {
+            looked = looked.saturating_add(1);
+            let_others_run(looked);
         }
+    }
+}
+
+impl<'a, T> Guard<'a, T> {
+    /// The lock that this holds.
+    #[inline]
+    pub(crate) fn of(&self) -> &'a Lock<T> {
+        self.0
     }
 }
 
@@ -107,14 +124,14 @@ impl<T> Deref for Guard<'_, T> {
 
     fn deref(&self) -> &T {
         // SAFETY: the guard is the only one
-        unsafe { &*self.0.value.get() }
+        self.0.value.with(|value| unsafe { &*value })
     }
 }
 
 impl<T> DerefMut for Guard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as above
-        unsafe { &mut *self.0.value.get() }
+        self.0.value.with_mut(|value| unsafe { &mut *value })
     }
 }
 

@@ -18,7 +18,8 @@ use crate::{
     asking::{Facts, State},
     calls::{self, Kind},
     cupti, kernel_name,
-    seen::{self, Awaits, Life, Point, Thread},
+    seen::{self, Awaits, Life, Point},
+    threads::{self, Thread},
     vulkan::{self, report::QueueReport},
 };
 
@@ -323,7 +324,7 @@ fn thread_reports(
     long: Duration,
 ) -> Vec<ThreadReport> {
     let mut reports = Vec::new();
-    for thread in seen::threads() {
+    for thread in threads::threads() {
         let id = thread.inside.load(Ordering::Acquire);
         let tid = thread.tid.load(Ordering::Relaxed);
         if id == 0 || tid == 0 {

@@ -1,33 +1,30 @@
-//! What was seen of the program's streams, events and threads.
+//! What was seen of the program's streams.
 //!
-//! **All of it is bounded.** A stream keeps its last [`RECORDS`] records, its last [`WAITS`] waits
-//! and its last [`TURNS`] turns; what was overwritten is said to be missing. There is an entry for
-//! each live event that was recorded, for each live stream, for the last [`DESTROYED`] streams that
-//! were destroyed, and for each thread alive at the same time. Entries of streams and threads are
-//! used again and never freed, so that a reference to one is valid for ever; a stream's number
-//! tells whether it is still the same stream.
+//! **All of it is bounded**, and so is what `events` and `threads` keep. A stream keeps its last
+//! [`RECORDS`] records, its last [`WAITS`] waits and its last [`TURNS`] turns; what was overwritten
+//! is said to be missing. There is an entry for each live stream, for the last [`DESTROYED`]
+//! streams that were destroyed, and for each thread alive at the same time; the events' table has
+//! at most twice as many slots as there were recorded events alive, and a few more. Entries and
+//! slots are used again and never freed, so that a reference to one is valid for ever; a stream's
+//! number tells whether it is still the same stream.
 //!
 //! **Positions.** The work submitted to a stream is counted; a record, a wait, a launch each is at
 //! one position. A stream's work runs in this order, so one number says how far it has come.
 
 use std::{
-    cell::Cell,
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     ffi::c_char,
-    hash::{BuildHasherDefault, Hasher},
-    sync::{
-        OnceLock,
-        atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
 
 use crate::{
     asked::Asked,
-    calls::{self, Kind, PER_THREAD},
+    cache::Cache,
+    calls::{Kind, PER_THREAD},
     lock::Lock,
     place::Line,
-    traced::Traced,
+    ring::Ring,
 };
 
 /// How many records a stream keeps: they are written in turn, so few of them stay in the cache.
@@ -55,47 +52,6 @@ pub(crate) fn now() -> u64 {
 
 pub(crate) fn since(then: u64) -> Duration {
     Duration::from_millis(now().saturating_sub(then))
-}
-
-/// The last entries of a list, in their order.
-#[derive(Clone, Debug)]
-pub(crate) struct Ring<T> {
-    list: VecDeque<T>,
-    /// Whether an older entry was overwritten.
-    pub(crate) lacks_older: bool,
-}
-
-impl<T> Ring<T> {
-    const fn new() -> Ring<T> {
-        Ring {
-            list: VecDeque::new(),
-            lacks_older: false,
-        }
-    }
-
-    /// Returns what is overwritten.
-    fn push(&mut self, most: usize, entry: T) -> Option<T> {
-        let lost = match self.list.len() == most {
-            true => self.list.pop_front(),
-            false => None,
-        };
-        self.lacks_older |= lost.is_some();
-        self.list.push_back(entry);
-        lost
-    }
-
-    fn clear(&mut self) {
-        self.list.clear();
-        self.lacks_older = false;
-    }
-
-    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> + ExactSizeIterator {
-        self.list.iter()
-    }
-
-    pub(crate) fn get(&self, place: usize) -> Option<&T> {
-        self.list.get(place)
-    }
 }
 
 /// A stream as it was when this was taken: its entry may be another stream's by now.
@@ -357,16 +313,30 @@ impl Streams {
     }
 }
 
-/// The entry of a stream; a new one where the stream was not seen before.
+/// The streams that a thread meant last, by context, handle and [`GENERATION`].
+pub(crate) type StreamCache = Cache<(usize, usize, u64), Option<&'static Stream>, 16>;
+
+/// The entry of a stream, as the calling thread means it; a new one where the stream was not seen
+/// before.
 #[inline]
-pub(crate) fn stream(context: usize, handle: usize) -> Option<&'static Stream> {
-    let generation = GENERATION.load(Ordering::Acquire);
-    let known = LOCAL.try_with(|local| local.last.get()).ok();
-    if let Some((of, entry)) = known
-        && of == (context, handle, generation)
-    {
-        return entry;
+pub(crate) fn stream(
+    cache: &StreamCache,
+    context: usize,
+    handle: usize,
+) -> Option<&'static Stream> {
+    let of = (context, handle, GENERATION.load(Ordering::Acquire));
+    match cache.get(handle, of) {
+        Some(entry) => entry,
+        None => {
+            let entry = find_stream(context, handle);
+            cache.set(handle, of, entry);
+            entry
+        }
     }
+}
+
+#[cold]
+fn find_stream(context: usize, handle: usize) -> Option<&'static Stream> {
     let key = key(context, handle);
     let entry = STREAMS_SEEN.lock().entry(key);
     if let Some(entry) = entry {
@@ -375,7 +345,6 @@ pub(crate) fn stream(context: usize, handle: usize) -> Option<&'static Stream> {
             inner.context = context;
         }
     }
-    let _ = LOCAL.try_with(|local| local.last.set(((context, handle, generation), entry)));
     entry
 }
 
@@ -439,21 +408,6 @@ pub(crate) fn lost(context: Option<usize>) {
     GENERATION.fetch_add(1, Ordering::AcqRel);
 }
 
-/// Calls go by unseen, so nothing that was seen is true any more.
-pub(crate) fn forget_all() {
-    lost(None);
-    records_go_unseen();
-    forget_events();
-    CAPTURES.store(0, Ordering::SeqCst);
-    RELEASES.store(0, Ordering::SeqCst);
-    let vulkan = [calls::VULKAN, calls::VULKAN_WAIT];
-    let in_vulkan = |thread: &&Thread| vulkan.contains(&thread.inside.load(Ordering::Relaxed));
-    for thread in threads().into_iter().filter(|thread| !in_vulkan(thread)) {
-        thread.inside.store(0, Ordering::Relaxed);
-        thread.awaits.lock().clear();
-    }
-}
-
 /// Every entry that is or was a stream.
 pub(crate) fn streams() -> Vec<&'static Stream> {
     STREAMS_SEEN.lock().all.clone()
@@ -478,7 +432,7 @@ impl Inner {
             return;
         }
         let order = ORDER.fetch_add(1, Ordering::Relaxed) + 1;
-        let run = self.turns.list.back();
+        let run = self.turns.last();
         if run.is_none_or(|&(at, first)| first + (self.submitted - at) != order) {
             self.turns.push(TURNS, (self.submitted, order));
         }
@@ -487,7 +441,7 @@ impl Inner {
     /// The place of a position in the order over all streams. 0: before all that have one. `None`
     /// where that is not kept any more.
     pub(crate) fn order_of(&self, position: u64) -> Option<u64> {
-        let runs = &self.turns.list;
+        let runs = &self.turns;
         match runs.partition_point(|&(at, _)| at <= position) {
             0 if self.turns.lacks_older => None,
             0 => Some(0),
@@ -499,7 +453,7 @@ impl Inner {
 
     /// The last position that has a lower place than `order`. `None` where that is not kept.
     pub(crate) fn last_before(&self, order: u64) -> Option<u64> {
-        let runs = &self.turns.list;
+        let runs = &self.turns;
         let count = runs.partition_point(|&(_, first)| first < order);
         let end = runs.get(count).map_or(self.submitted, |&(at, _)| at - 1);
         match count.checked_sub(1).and_then(|run| runs.get(run)) {
@@ -578,241 +532,14 @@ impl Inner {
     }
 }
 
-/// What an event holds, as far as it was seen.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum EventState {
-    Recorded(Mark),
-    /// In the capture of the stream of this number.
-    Captured(u64),
-    Unseen,
-}
-
-#[derive(Default)]
-pub(crate) struct HandleHash(u64);
-
-impl Hasher for HandleHash {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_usize(usize::from(*byte));
-        }
-    }
-
-    fn write_usize(&mut self, value: usize) {
-        let mixed = (self.0 ^ value as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ mixed >> 32;
-    }
-}
-
-type Events = HashMap<usize, EventState, BuildHasherDefault<HandleHash>>;
-
-const SHARDS: usize = 64;
-/// How many events a shard follows.
-const EVENTS: usize = 1 << 16;
-
-/// Whether an event may have been recorded that has no entry. Set before such a record can happen.
-static RECORDS_UNSEEN: AtomicBool = AtomicBool::new(false);
-
-static EVENTS_SEEN: [Lock<Events>; SHARDS] =
-    [const { Lock::new(Events::with_hasher(BuildHasherDefault::new())) }; SHARDS];
-
-fn shard(event: usize) -> &'static Lock<Events> {
-    let mut hash = HandleHash::default();
-    hash.write_usize(event);
-    &EVENTS_SEEN[(hash.finish() >> 20) as usize % SHARDS]
-}
-
-pub(crate) fn event(event: usize) -> Option<EventState> {
-    shard(event).lock().get(&event).copied()
-}
-
-/// What a wait finds in an event: `None`, that it was never recorded.
-pub(crate) fn awaited(handle: usize) -> Option<EventState> {
-    let unseen = || {
-        RECORDS_UNSEEN
-            .load(Ordering::SeqCst)
-            .then_some(EventState::Unseen)
-    };
-    event(handle).or_else(unseen)
-}
-
-/// From now on, an event without an entry may have been recorded.
-pub(crate) fn records_go_unseen() {
-    RECORDS_UNSEEN.store(true, Ordering::SeqCst);
-}
-
-/// Whether a thread is in a call that records the event, so that what it holds is not known.
-pub(crate) fn is_being_recorded(event: usize) -> bool {
-    threads().iter().any(|thread| {
-        let inside = calls::of(thread.inside.load(Ordering::Acquire));
-        inside.is_some_and(|call| call.kind == Kind::Record)
-            && thread.event.load(Ordering::Relaxed) == event
-    })
-}
-
-pub(crate) fn set_event(event: usize, state: EventState) {
-    let mut events = shard(event).lock();
-    if events.len() < EVENTS || events.contains_key(&event) {
-        events.insert(event, state);
-    } else {
-        records_go_unseen();
-    }
-}
-
-pub(crate) fn forget_event(event: usize) {
-    shard(event).lock().remove(&event);
-}
-
-/// Nothing is known of any event any more.
-fn forget_events() {
-    for shard in &EVENTS_SEEN {
-        for state in shard.lock().values_mut() {
-            *state = EventState::Unseen;
-        }
-    }
-}
-
-/// A thread of the program, and the followed call that it is in.
-#[derive(Debug, Default)]
-pub(crate) struct Thread {
-    /// 0: it has ended, and the entry may be another's.
-    pub(crate) tid: AtomicI32,
-    /// The callback id of the call; 0: none.
-    pub(crate) inside: AtomicU32,
-    /// The function's name, which CUPTI keeps.
-    pub(crate) name: AtomicPtr<c_char>,
-    /// The event of a record that it makes or made.
-    pub(crate) event: AtomicUsize,
-    /// What is complete once the call has returned: streams, and their positions.
-    pub(crate) awaits: Lock<Vec<(StreamOf, u64)>>,
-    pub(crate) stream: AtomicUsize,
-    pub(crate) context: AtomicUsize,
-    pub(crate) entered: AtomicU64,
-    /// When it began what it waits for in a call of Vulkan.
-    pub(crate) began: AtomicU64,
-    /// When it entered the call, and the calls that it has returned from, for a trace.
-    pub(crate) begun: AtomicU64,
-    pub(crate) traced: Lock<Vec<Traced>>,
-    /// How many calls it has made. Only the thread writes it.
-    pub(crate) calls: AtomicU64,
-    /// How many of them submitted work, or waited for some.
-    pub(crate) moves: AtomicU64,
-}
-
-struct Local {
-    thread: Cell<Option<&'static Thread>>,
-    last: Cell<(Remembered, Option<&'static Stream>)>,
-}
-
-/// Context, handle and generation.
-type Remembered = (usize, usize, u64);
-
-impl Drop for Local {
-    fn drop(&mut self) {
-        if let Some(thread) = self.thread.get() {
-            thread.inside.store(0, Ordering::Relaxed);
-            thread.tid.store(0, Ordering::Release);
-        }
-    }
-}
-
-thread_local! {
-    static LOCAL: Local = const {
-        Local {
-            thread: Cell::new(None),
-            last: Cell::new(((0, 0, 0), None)),
-        }
-    };
-}
-
-static THREADS_SEEN: OnceLock<Lock<Vec<&'static Thread>>> = OnceLock::new();
-
-fn threads_seen() -> &'static Lock<Vec<&'static Thread>> {
-    THREADS_SEEN.get_or_init(|| Lock::new(Vec::new()))
-}
-
-fn tid() -> i32 {
-    // SAFETY: it has no requirement
-    unsafe { libc::gettid() }
-}
-
-/// The calling thread; `None` while it ends.
-#[inline]
-pub(crate) fn thread() -> Option<&'static Thread> {
-    LOCAL
-        .try_with(|local| match local.thread.get() {
-            Some(thread) => thread,
-            None => {
-                let thread = new_thread();
-                local.thread.set(Some(thread));
-                thread
-            }
-        })
-        .ok()
-}
-
-#[cold]
-fn new_thread() -> &'static Thread {
-    let mut threads = threads_seen().lock();
-    let free = |thread: &&&'static Thread| thread.tid.load(Ordering::Acquire) == 0;
-    let thread = match threads.iter().find(free) {
-        Some(thread) => *thread,
-        None => {
-            let thread: &Thread = Box::leak(Box::default());
-            threads.push(thread);
-            thread
-        }
-    };
-    thread.tid.store(tid(), Ordering::Release);
-    thread
-}
-
 /// All work that the stream has now.
-fn work_of(entry: &'static Stream) -> (StreamOf, u64) {
+pub(crate) fn work_of(entry: &'static Stream) -> (StreamOf, u64) {
     let inner = entry.0.lock();
     let number = inner.number;
     (StreamOf { entry, number }, inner.submitted)
 }
 
-impl Thread {
-    /// The thread begins to wait for the work that a stream has now; `None`: that all streams of
-    /// the context have.
-    pub(crate) fn awaits_stream(&self, context: usize, handle: Option<usize>) {
-        let awaited = match handle {
-            Some(handle) => stream(context, handle).into_iter().map(work_of).collect(),
-            None => streams()
-                .into_iter()
-                .filter(|entry| entry.0.lock().context == context)
-                .map(work_of)
-                .collect(),
-        };
-        *self.awaits.lock() = awaited;
-    }
-
-    /// The thread begins to wait for what an event holds now.
-    pub(crate) fn awaits_event(&self, handle: usize) {
-        let mut awaits = self.awaits.lock();
-        awaits.clear();
-        if let Some(EventState::Recorded(mark)) = event(handle) {
-            awaits.push((mark.stream, mark.position));
-        }
-    }
-
-    /// The wait is over, well or not.
-    pub(crate) fn has_waited(&self, succeeded: bool) {
-        let awaited = std::mem::take(&mut *self.awaits.lock());
-        for (of, position) in awaited.into_iter().filter(|_| succeeded) {
-            let mut inner = of.entry.0.lock();
-            if inner.number == of.number {
-                inner.complete = inner.complete.max(position);
-            }
-        }
-    }
-}
-
-pub(crate) fn threads() -> Vec<&'static Thread> {
-    threads_seen().lock().clone()
+pub(crate) fn tid() -> i32 {
+    // SAFETY: it has no requirement
+    unsafe { libc::gettid() }
 }

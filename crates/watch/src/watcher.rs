@@ -21,7 +21,7 @@ use crate::{
     lock::Lock,
     place,
     report::Report,
-    seen, traced, vulkan,
+    seen, threads, traced, vulkan,
 };
 
 /// The variable that says after how many seconds without a movement a report is made.
@@ -301,7 +301,7 @@ impl Watch {
             answered,
             self.long(),
         );
-        let calls: u64 = seen::threads()
+        let calls: u64 = threads::threads()
             .iter()
             .map(|thread| thread.calls.load(Ordering::Relaxed))
             .sum();
@@ -316,14 +316,14 @@ impl Watch {
 }
 
 fn moves() -> u64 {
-    let moves = |thread: &&seen::Thread| thread.moves.load(Ordering::Relaxed);
-    seen::threads().iter().map(moves).sum()
+    let moves = |thread: &&threads::Thread| thread.moves.load(Ordering::Relaxed);
+    threads::threads().iter().map(moves).sum()
 }
 
 /// Whether a thread has been in a followed call for `limit`: a call may be stuck that has submitted
 /// nothing yet.
 fn is_anybody_inside(limit: Duration) -> bool {
-    seen::threads().iter().any(|thread| {
+    threads::threads().iter().any(|thread| {
         thread.inside.load(Ordering::Acquire) != 0
             && seen::since(thread.entered.load(Ordering::Relaxed)) >= limit
     })

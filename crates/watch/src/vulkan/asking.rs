@@ -14,7 +14,7 @@ use super::{
 
 /// Forgets what threads waited for that have ended between two waits for the same.
 pub(crate) fn forget_ended() {
-    let all = crate::seen::threads();
+    let all = crate::threads::threads();
     let alive: Vec<i32> = all
         .iter()
         .map(|thread| thread.tid.load(Ordering::Acquire))

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     asked::Asked,
     callback::guarded,
-    seen::{self, Thread},
+    threads::{self, Here, Thread},
 };
 
 /// What the driver is being asked about.
@@ -36,7 +36,7 @@ impl Inside {
     pub(super) fn enter(name: &'static CStr) -> Inside {
         let mut inside = Inside(None);
         if FOLLOWS.load(Ordering::Relaxed) {
-            guarded(|| inside.0 = seen::thread());
+            guarded(|| inside.0 = threads::here(Here::thread));
         }
         if let Some(thread) = inside.0 {
             thread.enter_vulkan(name);
