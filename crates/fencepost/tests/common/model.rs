@@ -215,9 +215,9 @@ impl Model {
     }
 }
 
-/// A device that is compared with the model.
+/// Devices that are compared with the model. Streams and events are dealt out to them in turn.
 struct Run<'a> {
-    device: &'a Device,
+    devices: &'a [Device],
     /// The limit for what must happen.
     patience: Duration,
     model: Model,
@@ -234,13 +234,20 @@ struct Run<'a> {
 
 /// Each mutant of the devices that `make` returns must differ from the model in one of `runs` runs:
 /// a model that every device agrees with would prove nothing.
+#[allow(dead_code)] // Not for several devices.
 pub(crate) fn tells_apart(make: impl Fn() -> Device, mutants: &[Mutant], runs: usize) {
+    tells_several_apart(|| vec![make()], mutants, runs);
+}
+
+/// As [`tells_apart`], for several devices whose streams may wait for each other.
+pub(crate) fn tells_several_apart(make: impl Fn() -> Vec<Device>, mutants: &[Mutant], runs: usize) {
     for &mutant in mutants {
         let mut runner = TestRunner::deterministic();
         let caught = (0..runs).any(|_| {
             let ops = ops().new_tree(&mut runner).expect("a strategy").current();
-            let device = mutated(&make(), mutant);
-            run_shared(&device, &ops, Duration::from_secs(1), work::share_order).is_err()
+            let devices = make();
+            let devices: Vec<_> = devices.iter().map(|one| mutated(one, mutant)).collect();
+            run_on(&devices, &ops, Duration::from_secs(1), work::share_order).is_err()
         });
         assert!(caught, "the model agrees with {mutant} in {runs} runs");
     }
@@ -250,6 +257,16 @@ pub(crate) fn tells_apart(make: impl Fn() -> Device, mutants: &[Mutant], runs: u
 /// [`run_shared`].
 #[allow(dead_code)] // The host has its own.
 pub(crate) fn holds_for(device: &Device, runs: u32, share: impl Fn(&Stream, &Stream) -> bool) {
+    holds_for_several(std::slice::from_ref(device), runs, share);
+}
+
+/// As [`holds_for`], for several devices whose streams may wait for each other.
+#[allow(dead_code)] // Only OpenCL has them in CI.
+pub(crate) fn holds_for_several(
+    devices: &[Device],
+    runs: u32,
+    share: impl Fn(&Stream, &Stream) -> bool,
+) {
     let config = Config {
         cases: runs,
         max_shrink_iters: 20,
@@ -258,7 +275,7 @@ pub(crate) fn holds_for(device: &Device, runs: u32, share: impl Fn(&Stream, &Str
     };
     TestRunner::new(config)
         .run(&ops(), |ops| {
-            let told = run_shared(device, &ops, fencepost_sim::HANG_TIMEOUT, &share);
+            let told = run_on(devices, &ops, fencepost_sim::HANG_TIMEOUT, &share);
             prop_assert_eq!(told, Ok(()));
             Ok(())
         })
@@ -290,24 +307,37 @@ pub(crate) fn run_shared(
     patience: Duration,
     share: impl Fn(&Stream, &Stream) -> bool,
 ) -> Result<(), String> {
+    run_on(std::slice::from_ref(device), ops, patience, share)
+}
+
+/// As [`run_shared`], on several devices.
+fn run_on(
+    devices: &[Device],
+    ops: &[Op],
+    patience: Duration,
+    share: impl Fn(&Stream, &Stream) -> bool,
+) -> Result<(), String> {
+    let device = |number| &devices[number % devices.len()];
     let streams: Vec<_> = (0..STREAMS)
-        .map(|_| device.new_stream())
+        .map(|stream| device(stream).new_stream())
         .collect::<Result<_, _>>()
         .map_err(text)?;
     let first = |stream| {
         (0..STREAMS).find(|&other| other == stream || share(&streams[other], &streams[stream]))
     };
     let mut run = Run {
-        device,
+        devices,
         patience,
         model: Model {
             queues: std::array::from_fn(|stream| first(stream).unwrap_or(stream)),
             ..Model::default()
         },
         streams,
-        log: work::new_log(device).map_err(text)?,
+        log: work::new_log(device(0)).map_err(text)?,
         gates: Vec::new(),
-        events: (0..EVENTS).map(|_| Event::with_timing(device)).collect(),
+        events: (0..EVENTS)
+            .map(|event| Event::with_timing(device(event)))
+            .collect(),
         held: vec![None; EVENTS],
         markers: Vec::new(),
         told: Vec::new(),
@@ -364,6 +394,10 @@ impl Run<'_> {
             Op::Open(_) => {}
             Op::Record(event, stream) => {
                 let (event, stream) = (event % EVENTS, stream % STREAMS);
+                let device = self.streams[stream].device();
+                if self.events[event].device() != device {
+                    self.events[event] = Event::with_timing(device);
+                }
                 self.events[event]
                     .record(&self.streams[stream])
                     .map_err(text)?;
@@ -398,7 +432,8 @@ impl Run<'_> {
             }
             Op::Replace(event) => {
                 let event = event % EVENTS;
-                self.events[event] = Event::with_timing(self.device);
+                let device = &self.devices[event % self.devices.len()];
+                self.events[event] = Event::with_timing(device);
                 self.held[event] = None;
             }
             Op::Fail(stream) => {
@@ -488,7 +523,11 @@ impl Run<'_> {
                     let _ = (event.query(), event.record(stream), event.wait(stream));
                     let _ = event.synchronize_timeout(Duration::ZERO);
                 }
-                let _ = (stream.record(), stream.query(), self.device.new_stream());
+                let _ = (
+                    stream.record(),
+                    stream.query(),
+                    stream.device().new_stream(),
+                );
                 // SAFETY: ends the child at once, without what its parent would do at exit.
                 unsafe { libc::_exit(0) }
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    kernels::Argument,
+    kernels::{Argument, Kernels},
     state::{State, state},
 };
 use crate::{
@@ -51,20 +51,26 @@ pub(super) fn append(stream: &ClStream, log: &Log, token: u32) -> Result<()> {
             remedy: "make the log on an OpenCL device".into(),
         });
     };
-    log.append(stream.queue, token)
+    // Those that were built for the device of the stream, which may be another one than the log's.
+    let kernels = state(stream.context)?.kernels;
+    log.append(stream.context, kernels, stream.queue, token)
         .map_err(|fault| stream.context.failed(fault))
 }
 
 impl DeviceLog {
-    fn append(&self, queue: QueueHandle, token: u32) -> Result<(), Fault> {
+    fn append(
+        &self,
+        context: &Context,
+        kernels: Kernels,
+        queue: QueueHandle,
+        token: u32,
+    ) -> Result<(), Fault> {
         let arguments = [
             Argument::Memory(self.memory),
             Argument::Word(token),
             Argument::Word(CAPACITY as u32),
         ];
-        let name = c"fencepost_append";
-        let kernels = self.state.kernels;
-        kernels.launch(self.context, queue, name, (1, 1), &arguments)
+        kernels.launch(context, queue, c"fencepost_append", (1, 1), &arguments)
     }
 
     /// The first `count` words, read on the suite's own queue.
@@ -80,7 +86,8 @@ impl DeviceLog {
 impl LogImpl for DeviceLog {
     /// By the kernel, too, so that no token is lost.
     fn push(&self, token: u32) {
-        if self.append(self.state.queue, token).is_ok() {
+        let State { kernels, queue, .. } = *self.state;
+        if self.append(self.context, kernels, queue, token).is_ok() {
             let _ = self.words(1);
         }
     }
