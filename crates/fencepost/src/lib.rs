@@ -105,6 +105,8 @@ pub mod guide;
 mod host;
 #[cfg(any(has_gpu, loom))]
 mod host_gate;
+#[cfg(any(has_gpu, loom))]
+mod lost;
 mod marker;
 pub mod measure;
 #[cfg(has_metal)]
@@ -125,7 +127,6 @@ pub mod opencl;
 #[cfg(loom)]
 mod opencl {
     mod account;
-    mod lost;
     mod watched;
 }
 #[cfg(any(feature = "opencl", loom))]

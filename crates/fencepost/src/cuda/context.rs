@@ -6,7 +6,7 @@
 
 use std::{
     any::Any,
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -24,9 +24,9 @@ use super::{
 use crate::workers::{CallbackQueue, Pool};
 use crate::{
     clock::Clock,
-    core::{DeviceCore, Loss},
+    core::DeviceCore,
     error::{Cause, Error, Result},
-    sync::{Mutex, lock},
+    lost::{Loses, Lost},
     timeline::Timeline,
     watcher::{Pauses, Watcher},
 };
@@ -45,18 +45,10 @@ pub(crate) struct Context {
     pub(super) watcher: Watcher<Watch, Pauses>,
     pub(super) upstreams: Upstreams,
     pub(super) kept: Kept,
-    /// The streams of its devices.
-    devices: Mutex<Vec<Weak<dyn Lose>>>,
-    /// The first fault that ended it. Nothing in it works after that.
-    loss: Loss,
+    /// Nothing in it works once a fault has ended it.
+    lost: Lost<dyn Loses>,
     /// What keeps it alive, where it is the caller's and is no primary one.
     pub(super) keep_alive: OnceLock<Arc<dyn Any + Send + Sync>>,
-}
-
-/// What ends with its context.
-pub(super) trait Lose: Send + Sync {
-    /// The context is gone, for this reason. Called without any lock.
-    fn lose(&self, cause: &Cause);
 }
 
 /// The error of the events, by the driver's reference of `cuEventElapsedTime`: about half a
@@ -86,6 +78,7 @@ impl Context {
             driver,
             calls,
             clock: Clock::learning(clock, 1.0, 64, RESOLUTION, FINEST_STEP).kept_for_ever(),
+            lost: Lost::new(name.clone()),
             name,
             uuid,
             callbacks: Arc::new(CallbackQueue::new(Arc::new(Pool::new(1)))),
@@ -100,8 +93,6 @@ impl Context {
             ),
             upstreams: Upstreams::new(),
             kept: Kept::new(),
-            devices: Mutex::new(Vec::new()),
-            loss: Loss::new(),
             keep_alive: OnceLock::new(),
         }))
     }
@@ -115,11 +106,14 @@ impl Context {
         )
     }
 
-    /// Fails `device` with the context, from now on.
-    pub(super) fn add_device(&self, device: Weak<dyn Lose>) {
-        let mut devices = lock(&self.devices);
-        devices.retain(|device| device.strong_count() > 0);
-        devices.push(device);
+    /// See [`Lost::add`].
+    pub(super) fn add_stream(&self, stream: &Arc<dyn Loses>) {
+        self.lost.add(stream);
+    }
+
+    /// See [`Lost::check`].
+    pub(super) fn check_loss(&self, stream: &dyn Loses) -> Result<()> {
+        self.lost.check(stream)
     }
 
     /// An error in a process forked from the one that opened the context, where the driver must not
@@ -135,7 +129,7 @@ impl Context {
 
     /// The error of everything in a context that has died.
     pub(super) fn lost(&self) -> Option<Error> {
-        self.loss.error(&self.name)
+        self.lost.error()
     }
 
     /// Completes the marker at `value`, as the driver says, and those before it; but only up to the
@@ -165,18 +159,12 @@ impl Context {
             return self.driver.error(fault, &self.name);
         }
         let cause = || Cause::new(self.driver.describe(fault));
-        self.loss.declare(&self.name, cause, |cause| {
-            let devices: Vec<_> = lock(&self.devices)
-                .iter()
-                .filter_map(Weak::upgrade)
-                .collect();
-            for device in devices {
-                device.lose(cause);
-            }
-            if let Some(timeline) = timeline {
-                timeline.fail(cause, true).fire();
-            }
-        })
+        let lost = self.lost.declare(cause);
+        // That of a stream which is dropped is not found.
+        if let Some(timeline) = timeline {
+            timeline.fail(&Cause::of(&lost), true).fire();
+        }
+        lost
     }
 }
 

@@ -34,7 +34,7 @@ use crate::{
     sync::{Mutex, lock},
 };
 
-use super::context::{Context, Lose, relax_capture};
+use super::context::{Context, relax_capture};
 use super::driver::{ContextHandle, Driver, EventHandle, Ordinal, StreamHandle};
 use super::fault::Fault;
 use super::host_gates::open_at_exit;
@@ -46,7 +46,7 @@ pub(crate) struct CudaDevice {
     core: Arc<DeviceCore>,
     pub(crate) context: &'static Context,
     default: Arc<CudaStream>,
-    streams: Arc<Streams<CudaStream>>,
+    streams: Streams<CudaStream>,
 }
 
 /// How many GPUs there are.
@@ -111,10 +111,8 @@ fn device_of(
 pub(crate) fn new_device(context: &'static Context) -> CudaDevice {
     let core = context.device_core();
     let default = CudaStream::new(core.clone(), context, LEGACY, Origin::Legacy, false);
-    let streams = Arc::new(Streams::new());
+    let streams = Streams::new();
     streams.add(&default);
-    let as_lost: Arc<dyn Lose> = streams.clone();
-    context.add_device(Arc::downgrade(&as_lost));
     CudaDevice {
         core,
         context,

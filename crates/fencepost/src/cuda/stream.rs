@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    context::{Context, Lose},
+    context::Context,
     driver::StreamHandle,
     fault::Fault,
     marker::{self, CudaMarker, Native},
@@ -21,10 +21,11 @@ use crate::{
     rerecord::{Lock, Rerecord, Rerecorded, alone},
 };
 use crate::{
-    core::{DeviceCore, DeviceWork, StreamCore, Streams},
+    core::{DeviceCore, DeviceWork, StreamCore},
     error::{Cause, Error, Result},
     host_gate::HostGated,
-    timeline::{Awaited, Timeline},
+    lost::Loses,
+    timeline::{Awaited, Timeline, Wake},
 };
 
 pub(crate) struct CudaStream {
@@ -56,7 +57,7 @@ impl CudaStream {
         blocking: bool,
     ) -> Arc<CudaStream> {
         let core = StreamCore::new(device);
-        Arc::new_cyclic(|me: &Weak<CudaStream>| {
+        let stream = Arc::new_cyclic(|me: &Weak<CudaStream>| {
             let work: Weak<dyn DeviceWork> = me.clone();
             drop(core.device_work.set(work));
             CudaStream {
@@ -67,7 +68,10 @@ impl CudaStream {
                 native: NativeStream::new(context, raw, origin),
                 blocking,
             }
-        })
+        });
+        let known: Arc<dyn Loses> = stream.clone();
+        context.add_stream(&known);
+        stream
     }
 
     /// Records into a marker that nobody else holds; `None` where that cannot be or was refused,
@@ -150,12 +154,9 @@ impl DeviceWork for CudaStream {
     }
 }
 
-impl Lose for Streams<CudaStream> {
-    fn lose(&self, cause: &Cause) {
-        for stream in self.alive() {
-            let (timeline, _) = stream.values.current();
-            timeline.fail(cause, true).fire();
-        }
+impl Loses for CudaStream {
+    fn lose(&self, cause: &Cause) -> Wake {
+        self.values.lose(cause)
     }
 }
 
@@ -299,7 +300,7 @@ impl StreamImpl for CudaStream {
         if timeline.has_failed() {
             self.values.start_new_epoch();
         }
-        Ok(())
+        self.context.check_loss(self)
     }
 }
 

@@ -46,8 +46,10 @@ use std::sync::Arc;
 use crate::rerecord::Lock;
 use crate::{
     core::StreamCore,
+    error::Cause,
+    lost::Loses,
     sync::{AtomicU64, Mutex, Ordering, lock},
-    timeline::Timeline,
+    timeline::{Timeline, Wake},
 };
 
 /// Gives out a stream's values. `E` is what the backend knows of a failure point.
@@ -173,10 +175,37 @@ impl<E> ValueAllocator<E> {
     }
 }
 
+impl<E: Send + Sync> Loses for ValueAllocator<E> {
+    fn lose(&self, cause: &Cause) -> Wake {
+        // Under the lock: of a timeline that was started just now, `epoch` alone may tell late.
+        let timeline = lock(&self.current).timeline.clone();
+        timeline.fail(cause, true)
+    }
+}
+
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;
-    use crate::{sync::thread, timeline::loom_tests::stream_core};
+    use crate::{
+        lost::loom_tests::{Epochs, a_loss_reaches_every_stream},
+        sync::thread,
+        timeline::loom_tests::stream_core,
+    };
+
+    impl Epochs for ValueAllocator<u64> {
+        fn timeline(&self) -> Arc<Timeline> {
+            self.current().0
+        }
+
+        fn start_new_epoch(&self) {
+            ValueAllocator::start_new_epoch(self);
+        }
+    }
+
+    #[test]
+    fn a_loss_reaches_a_stream_that_is_made_or_cleared_beside_it() {
+        a_loss_reaches_every_stream(|| Arc::new(ValueAllocator::<u64>::new(stream_core())));
+    }
 
     #[test]
     fn a_failure_point_counts_every_marker_placed_in_front_of_it() {

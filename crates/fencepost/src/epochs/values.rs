@@ -10,6 +10,7 @@ use super::epoch::Epoch;
 use crate::{
     core::StreamCore,
     error::Cause,
+    lost::Loses,
     sync::{Mutex, MutexGuard, Ordering, lock},
     timeline::Wake,
 };
@@ -182,6 +183,12 @@ impl ValueAllocator {
     }
 }
 
+impl Loses for ValueAllocator {
+    fn lose(&self, cause: &Cause) -> Wake {
+        self.current_epoch().timeline.fail(cause, true)
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -221,9 +228,25 @@ mod tests {
 mod loom_tests {
     use super::*;
     use crate::{
+        lost::loom_tests::{Epochs, a_loss_reaches_every_stream},
         sync::{AtomicU64, thread},
-        timeline::{Reached, loom_tests::stream_core},
+        timeline::{Reached, Timeline, loom_tests::stream_core},
     };
+
+    impl Epochs for ValueAllocator {
+        fn timeline(&self) -> Arc<Timeline> {
+            self.current_epoch().timeline.clone()
+        }
+
+        fn start_new_epoch(&self) {
+            ValueAllocator::start_new_epoch(self);
+        }
+    }
+
+    #[test]
+    fn a_loss_reaches_a_stream_that_is_made_or_cleared_beside_it() {
+        a_loss_reaches_every_stream(|| Arc::new(ValueAllocator::new(stream_core())));
+    }
 
     /// Signals at once, as a device that is never busy; a value may only grow.
     fn signal(counter: &AtomicU64, native: u64) -> Result<(), ()> {

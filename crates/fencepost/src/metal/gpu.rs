@@ -11,21 +11,20 @@ use objc2_metal::MTLDevice;
 use super::{
     objects::{Event, Object, nil, pooled},
     time,
-    wakes::fire_all,
 };
 use crate::{
-    core::{DeviceCore, Loss, Streams},
+    core::DeviceCore,
     epochs::ValueAllocator,
     error::{Cause, Error, Result},
+    lost::Lost,
     workers::{CallbackQueue, Pool},
 };
 
 pub(crate) struct Gpu {
     pub(crate) device: Object<dyn MTLDevice>,
     pub(crate) core: Arc<DeviceCore>,
-    /// The values of its streams, which fail when the device is lost.
-    streams: Streams<ValueAllocator>,
-    loss: Loss,
+    /// The values of its streams fail when the device is lost.
+    lost: Lost<ValueAllocator>,
 }
 
 impl Gpu {
@@ -33,10 +32,9 @@ impl Gpu {
         let model = pooled(|| device.name().to_string());
         let callbacks = Arc::new(CallbackQueue::new(Arc::new(Pool::new(1))));
         Arc::new(Gpu {
+            lost: Lost::new(name.clone()),
             core: DeviceCore::new(name, time::clock(&model), callbacks),
             device,
-            streams: Streams::new(),
-            loss: Loss::new(),
         })
     }
 
@@ -64,33 +62,25 @@ impl Gpu {
         Ok(Object::new(event))
     }
 
-    /// Makes the stream of these values fail when the device is lost.
+    /// See [`Lost::add`].
     pub(super) fn add_stream(&self, values: &Arc<ValueAllocator>) {
-        self.streams.add(values);
+        self.lost.add(values);
     }
 
     /// The error for a device that is lost.
     pub(super) fn lost(&self) -> Option<Error> {
-        self.loss.error(&self.core.name)
+        self.lost.error()
+    }
+
+    /// See [`Lost::check`].
+    pub(super) fn check_loss(&self, values: &ValueAllocator) -> Result<()> {
+        self.lost.check(values)
     }
 
     /// Fails every stream, since the device is lost. All get the first cause. Call it without any
     /// lock held.
     pub(super) fn lose(&self, cause: &Cause) {
-        let name = &self.core.name;
-        self.loss.declare(
-            name,
-            || cause.clone(),
-            |cause| {
-                // All fail before any waiter is fired. Else a stream that waits for another would
-                // report the failure of that one, and not the loss of its device.
-                let streams = self.streams.alive();
-                let fail = |values: &Arc<ValueAllocator>| {
-                    values.current_epoch().timeline.fail(cause, true)
-                };
-                fire_all(streams.iter().map(fail).collect());
-            },
-        );
+        self.lost.declare(|| cause.clone());
     }
 }
 

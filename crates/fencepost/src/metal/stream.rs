@@ -333,6 +333,6 @@ impl StreamImpl for MtlStream {
             return Err(lost);
         }
         self.values.start_new_epoch();
-        Ok(())
+        self.gpu.check_loss(&self.values)
     }
 }

@@ -80,6 +80,7 @@ use crate::{
     core::StreamCore,
     error::Cause,
     host_gate::failed_wait,
+    lost::Loses,
     ordered::{Guard, Ordered},
     rerecord::Lock,
     sync::{self, Ordering},
@@ -112,7 +113,7 @@ pub(super) enum Answer {
 }
 
 /// An account, as the watcher knows it.
-pub(super) trait Unsettled: Send + Sync {
+pub(super) trait Unsettled: Loses {
     /// As [`Account::settle`].
     fn settle(&self, value: u64);
 
@@ -121,9 +122,6 @@ pub(super) trait Unsettled: Send + Sync {
 
     /// As [`Account::is_done`].
     fn is_done(&self) -> bool;
-
-    /// As [`Account::lose`].
-    fn lose(&self, cause: &Cause);
 }
 
 impl<M: Recorded> Unsettled for Account<M> {
@@ -138,9 +136,11 @@ impl<M: Recorded> Unsettled for Account<M> {
     fn is_done(&self) -> bool {
         Account::is_done(self)
     }
+}
 
-    fn lose(&self, cause: &Cause) {
-        Account::lose(self, cause);
+impl<M: Recorded> Loses for Account<M> {
+    fn lose(&self, cause: &Cause) -> Wake {
+        self.fail_now(cause, true)
     }
 }
 
@@ -488,20 +488,16 @@ impl<M: Recorded> Account<M> {
 
     /// The stream fails now.
     pub(super) fn fail(&self, cause: &Cause) {
-        self.fail_now(cause, false);
+        self.fail_now(cause, false).fire();
     }
 
-    /// The stream fails now, since its device is lost.
-    fn lose(&self, cause: &Cause) {
-        self.fail_now(cause, true);
-    }
-
-    fn fail_now(&self, cause: &Cause, lost: bool) {
+    /// As [`State::fail`], for a caller without any lock, who fires what it gives.
+    fn fail_now(&self, cause: &Cause, lost: bool) -> Wake {
         let mut state = self.state.lock();
         let (wake, gone) = state.fail(cause, lost);
         drop(state);
         drop(gone);
-        wake.fire();
+        wake
     }
 
     /// Starts a new timeline if the current one has failed.
@@ -691,13 +687,14 @@ impl<M: Recorded> State<M> {
 }
 
 #[cfg(all(test, loom))]
-pub(super) mod loom_tests {
+mod loom_tests {
     use std::any::Any;
 
     use super::*;
     use crate::{
         contract::TimelineKnowledge,
         error::Result,
+        lost::loom_tests::{Epochs, a_loss_reaches_every_stream},
         place::Place,
         rerecord::Slot,
         sync::thread,
@@ -710,7 +707,7 @@ pub(super) mod loom_tests {
 
     /// What a driver says of an event.
     #[derive(Clone)]
-    pub(in crate::opencl) struct Says(Arc<sync::AtomicU64>);
+    struct Says(Arc<sync::AtomicU64>);
 
     impl Says {
         fn new(status: u64) -> Says {
@@ -736,7 +733,7 @@ pub(super) mod loom_tests {
         }
     }
 
-    pub(in crate::opencl) struct Fake {
+    struct Fake {
         point: Point,
         account: Arc<Account<Fake>>,
     }
@@ -813,6 +810,21 @@ pub(super) mod loom_tests {
     fn failure(marker: &Fake) -> Option<String> {
         let error = marker.query().err()?;
         Some(error.cause().expect("a failure has a cause").root().into())
+    }
+
+    impl Epochs for Account<Fake> {
+        fn timeline(&self) -> Arc<Timeline> {
+            Account::timeline(self)
+        }
+
+        fn start_new_epoch(&self) {
+            Account::start_new_epoch(self);
+        }
+    }
+
+    #[test]
+    fn a_loss_reaches_a_stream_that_is_made_or_cleared_beside_it() {
+        a_loss_reaches_every_stream(account);
     }
 
     #[test]

@@ -29,10 +29,10 @@ use super::{
     account::Unsettled,
     fault::{Fault, Status, is_named},
     loader::{ContextHandle, DeviceHandle, Loader, PROFILING},
-    lost::Lost,
 };
 use crate::{
     error::{Cause, Error, Result},
+    lost::Lost,
     sync::{Mutex, lock},
 };
 
@@ -45,7 +45,7 @@ pub(super) struct ContextLoss {
     loader: &'static Loader,
     context: ContextHandle,
     device: DeviceHandle,
-    lost: Lost,
+    lost: Lost<dyn Unsettled>,
 }
 
 /// Those of all devices. They live as long as the process.

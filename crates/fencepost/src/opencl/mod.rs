@@ -77,7 +77,6 @@ pub(crate) mod fault;
 pub(crate) mod gates;
 pub(crate) mod loader;
 mod loss;
-mod lost;
 mod marker;
 pub(crate) mod stream;
 mod watched;

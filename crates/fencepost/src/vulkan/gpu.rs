@@ -25,9 +25,10 @@ use super::{
 use crate::{
     clock::Clock,
     contract::StreamImpl,
-    core::{DeviceCore, Loss, Streams},
+    core::DeviceCore,
     error::{Cause, Error, Result},
     fork::Process,
+    lost::{Loses, Lost},
     sync::{Mutex, lock},
     workers::{CallbackQueue, Pool},
 };
@@ -59,8 +60,7 @@ pub(crate) struct Gpu {
     queues: Mutex<Vec<Arc<Queue>>>,
     /// Further queues of the caller's, while they have streams.
     wrapped: Mutex<Vec<Weak<Queue>>>,
-    streams: Streams<dyn GpuStream>,
-    loss: Loss,
+    lost: Lost<dyn GpuStream>,
     /// Whether the process is ending, and its driver may be taken apart.
     exiting: AtomicBool,
     /// The process that it was made in.
@@ -76,10 +76,7 @@ pub(super) fn has_query_commands(family: &vk::QueueFamilyProperties) -> bool {
 }
 
 /// A stream, as its device knows it.
-pub(super) trait GpuStream: StreamImpl {
-    /// The device is lost, and this stream has failed with it.
-    fn lose(&self, cause: &Cause);
-}
+pub(super) trait GpuStream: StreamImpl + Loses {}
 
 impl Gpu {
     /// # Safety
@@ -105,14 +102,13 @@ impl Gpu {
             device: Arc::new(parts.device),
             instance: parts.instance,
             physical: parts.physical,
-            name: parts.name,
             uuid: facts.uuid,
             families: facts.families,
             callbacks: Arc::new(CallbackQueue::new(Arc::new(Pool::new(1)))),
             queues: Mutex::new(Vec::new()),
             wrapped: Mutex::new(Vec::new()),
-            streams: Streams::new(),
-            loss: Loss::new(),
+            lost: Lost::new(parts.name.clone()),
+            name: parts.name,
             exiting: AtomicBool::new(false),
             process: Process::this(),
             keep_alive: parts.keep_alive,
@@ -215,17 +211,23 @@ impl Gpu {
         queue
     }
 
+    /// See [`Lost::add`].
     pub(super) fn add_stream(&self, stream: Arc<dyn GpuStream>) {
-        self.streams.add(&stream);
+        self.lost.add(&stream);
     }
 
     pub(super) fn streams(&self) -> Vec<Arc<dyn GpuStream>> {
-        self.streams.alive()
+        self.lost.streams()
     }
 
     /// The error of every call, once the device is lost.
     pub(super) fn lost(&self) -> Option<Error> {
-        self.loss.error(&self.name)
+        self.lost.error()
+    }
+
+    /// See [`Lost::check`].
+    pub(super) fn check_loss(&self, stream: &dyn GpuStream) -> Result<()> {
+        self.lost.check(stream)
     }
 
     /// The error of a call that the driver refused. A loss fails every stream, with the first such
@@ -246,11 +248,7 @@ impl Gpu {
                 fault.call
             ))
         };
-        self.loss.declare(&self.name, cause, |cause| {
-            for stream in self.streams() {
-                stream.lose(cause);
-            }
-        })
+        self.lost.declare(cause)
     }
 
     /// A new timeline semaphore, with the value 0.

@@ -25,10 +25,11 @@ use crate::{
     epochs::{Counter, Epoch, Expected, ValueAllocator},
     error::{Cause, Error, Result},
     host_gate::{GateWait, HostGated, PublishedWait, open_after},
+    lost::Loses,
     place::Place,
     rerecord::{Rerecord, Rerecorded},
     sync::Ordering,
-    timeline::{Awaited, Reached},
+    timeline::{Awaited, Reached, Wake},
 };
 
 pub(crate) struct VkStream {
@@ -249,15 +250,13 @@ impl DeviceWork for VkStream {
     }
 }
 
-impl GpuStream for VkStream {
-    fn lose(&self, cause: &Cause) {
-        self.values
-            .current_epoch()
-            .timeline
-            .fail(cause, true)
-            .fire();
+impl Loses for VkStream {
+    fn lose(&self, cause: &Cause) -> Wake {
+        self.values.lose(cause)
     }
 }
+
+impl GpuStream for VkStream {}
 
 impl HostGated for VkStream {
     /// Everything that is submitted to the queue from now on waits too, so the wait is published on
@@ -382,7 +381,7 @@ impl StreamImpl for VkStream {
             return Err(lost);
         }
         self.values.start_new_epoch();
-        Ok(())
+        self.gpu.check_loss(self)
     }
 }
 

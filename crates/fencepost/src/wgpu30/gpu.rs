@@ -26,9 +26,10 @@ use super::{
 use crate::{
     clock::Clock,
     contract::{Backend, StreamImpl},
-    core::{DeviceCore, Loss, Streams},
+    core::{DeviceCore, Loss},
     error::{Cause, Error, Result},
     fork::{Lasting, Process},
+    lost::{Loses, Lost},
     panics::{discard, text_of},
     sync::{AtomicBool, Ordering},
     watcher::Watcher,
@@ -36,10 +37,7 @@ use crate::{
 };
 
 /// A stream, as its device knows it.
-pub(super) trait GpuStream: StreamImpl {
-    /// The device is lost, and this stream fails with it.
-    fn lose(&self, cause: &Cause);
-}
+pub(super) trait GpuStream: StreamImpl + Loses {}
 
 pub(crate) struct Gpu {
     pub(crate) device: ManuallyDrop<wgpu::Device>,
@@ -55,8 +53,7 @@ pub(crate) struct Gpu {
     normalised: Option<f32>,
     pub(super) slots: Slots,
     watcher: Watcher<Box<dyn Watch>, Sleeper>,
-    streams: Streams<dyn GpuStream>,
-    lost: Loss,
+    lost: Lost<dyn GpuStream>,
     closed: Loss,
     /// Whether the process is ending, and its driver may be taken apart.
     exiting: AtomicBool,
@@ -111,7 +108,8 @@ impl Gpu {
             1,
         );
         let callbacks = Arc::new(CallbackQueue::new(Arc::new(Pool::new(1))));
-        let core = DeviceCore::new(format!("wgpu30 ({})", info.name), clock, callbacks);
+        let name = format!("wgpu30 ({})", info.name);
+        let core = DeviceCore::new(name.clone(), clock, callbacks);
         #[cfg(not(target_vendor = "apple"))]
         let sleeper = Sleeper::new(table.clone()).map_err(|fault| fault.error())?;
         #[cfg(target_vendor = "apple")]
@@ -127,8 +125,7 @@ impl Gpu {
             normalised,
             slots: Slots::new(),
             watcher: Watcher::new("fencepost-wgpu", sleeper),
-            streams: Streams::new(),
-            lost: Loss::new(),
+            lost: Lost::new(name),
             closed: Loss::new(),
             exiting: AtomicBool::new(false),
             destroyed: exit::Destroyed::not_yet(),
@@ -169,12 +166,13 @@ impl Gpu {
         self.table.as_ref().map(|table| table.handle())
     }
 
+    /// See [`Lost::add`].
     pub(super) fn add_stream(&self, stream: &Arc<dyn GpuStream>) {
-        self.streams.add(stream);
+        self.lost.add(stream);
     }
 
     pub(super) fn streams(&self) -> Vec<Arc<dyn GpuStream>> {
-        self.streams.alive()
+        self.lost.streams()
     }
 
     pub(super) fn watch(&self, watch: impl Watch) -> Result<()> {
@@ -286,7 +284,12 @@ impl Gpu {
 
     /// The error of every call, once the device is lost.
     pub(super) fn lost(&self) -> Option<Error> {
-        self.lost.error(self.name())
+        self.lost.error()
+    }
+
+    /// See [`Lost::check`].
+    pub(super) fn check_loss(&self, stream: &dyn GpuStream) -> Result<()> {
+        self.lost.check(stream)
     }
 
     /// Why a submit was refused. Later ones will be, too.
@@ -308,11 +311,7 @@ impl Gpu {
     /// without any lock.
     #[cold]
     pub(super) fn lose(&self, cause: impl FnOnce() -> Cause) -> Error {
-        self.lost.declare(self.name(), cause, |cause| {
-            for stream in self.streams() {
-                stream.lose(cause);
-            }
-        })
+        self.lost.declare(cause)
     }
 
     /// The error of a call that the driver refused. A loss fails every stream. Call it without any

@@ -16,9 +16,10 @@ use crate::{
     epochs::{CountedMarker, Counter, Epoch, Expected, ValueAllocator},
     error::{Cause, Error, Result},
     host_gate::{failed_wait, foreign_wait},
+    lost::Loses,
     place::Place,
     rerecord::{Rerecord, Rerecorded},
-    timeline::{Awaited, Reached},
+    timeline::{Awaited, Reached, Wake},
 };
 #[cfg(all(feature = "vulkan", not(target_vendor = "apple")))]
 use crate::{timeline::Waiter, vulkan};
@@ -236,12 +237,13 @@ impl WgpuStream {
     }
 }
 
-impl GpuStream for WgpuStream {
-    fn lose(&self, cause: &Cause) {
-        let epoch = self.values.current_epoch();
-        epoch.timeline.fail(cause, true).fire();
+impl Loses for WgpuStream {
+    fn lose(&self, cause: &Cause) -> Wake {
+        self.values.lose(cause)
     }
 }
+
+impl GpuStream for WgpuStream {}
 
 impl DeviceWork for WgpuStream {
     fn look(&self) -> bool {
@@ -323,7 +325,7 @@ impl StreamImpl for WgpuStream {
             return Err(ended);
         }
         self.values.start_new_epoch();
-        Ok(())
+        self.gpu.check_loss(self)
     }
 }
 
