@@ -162,7 +162,8 @@ struct State<M: Recorded> {
     /// The last value in front of the first entry that is known to fail the stream; `None` while
     /// there is no such entry and the timeline has not failed.
     ends_after: Option<u64>,
-    /// The entries and kept events are looked at when there are that many.
+    /// The entries and kept events are looked at when there are that many: `SWEEP_EVERY` more than
+    /// the last look, or whoever took some off since, has left.
     sweep_at: usize,
 }
 
@@ -427,6 +428,7 @@ impl<M: Recorded> Account<M> {
                 .front()
                 .is_some_and(|now| Arc::ptr_eq(now, &front));
             let gone = is_front.then(|| state.kept.pop_front());
+            state.has_shrunk();
             drop(state);
             drop(gone);
         }
@@ -583,6 +585,7 @@ impl<M: Recorded> Account<M> {
             Over::Complete(value) => {
                 state.first += 1;
                 let front = state.entries.pop_front();
+                state.has_shrunk();
                 (
                     value.map(|value| state.timeline.advance(value)),
                     front,
@@ -658,6 +661,11 @@ impl<M: Recorded> State<M> {
     /// Whether it is time for a [`sweep`](Account::sweep).
     fn is_full(&self) -> bool {
         self.len() >= self.sweep_at
+    }
+
+    /// Else what is over would pile up after a burst, up to the length of the burst.
+    fn has_shrunk(&mut self) {
+        self.sweep_at = self.sweep_at.min(self.len() + SWEEP_EVERY);
     }
 
     /// Fails the timeline, and gives what goes with it. The events of the entries are kept, but for
@@ -961,6 +969,27 @@ mod loom_tests {
                 wait.expect("nothing fails").submitted();
             }
             assert!(down.is_settled());
+        });
+    }
+
+    #[test]
+    fn what_is_over_does_not_pile_up_after_a_burst() {
+        let mut model = loom::model::Builder::new();
+        // One thread, but many records.
+        model.max_branches = 100_000;
+        model.check(|| {
+            let account = account();
+            let burst = Says::new(PENDING);
+            for _ in 0..4 * SWEEP_EVERY {
+                record(&account, &burst);
+            }
+            burst.set(COMPLETE);
+            account.settle(u64::MAX);
+            for _ in 0..2 * SWEEP_EVERY {
+                record(&account, &burst);
+                let entries = account.state.lock().entries.len();
+                assert!(entries <= SWEEP_EVERY, "{entries} that are over are kept");
+            }
         });
     }
 
