@@ -15,7 +15,7 @@
 //! *Invariant: all streams that are found have failed before any waiter is fired.* A waiter may be
 //! that of another stream of the device, which would fail by its wait, and not by the loss.
 //!
-//! `loom_tests` explores it, and what starts the timelines of each backend's streams calls it there.
+//! `loom_tests` explores it, on what starts the timelines of each backend's streams, too.
 
 use std::sync::Arc;
 
