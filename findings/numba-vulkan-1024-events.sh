@@ -1,11 +1,11 @@
 #!/bin/sh
 # numba-vulkan: of a device the last 1024 records have times; an older event has another one's.
 #
-# All events of a device share 1024 places for their times, and each record takes the next place. An
-# event that was recorded 1024 records ago has the time of the event that took its place, so
-# `elapsed_time` of an old pair is a time between two other events. If only the start is overwritten,
-# it is later than the end, and the time reads 18446744072855 ms: a negative one is taken modulo
-# 2^64 ns. Nothing is raised, and the documentation of `Event` does not say it.
+# All events of a device share 1024 places for their times, and each record takes the next place.
+# An event that was recorded 1024 records ago has the time of the event that took its place, so
+# `elapsed_time` of an old pair is a time between two other events. If only the start has lost its
+# place, it is later than the end, and the time reads 18446744072829 ms: a negative one is taken
+# modulo 2^64 ns. Nothing is raised, and the documentation of `Event` does not say it.
 #
 # Guess before the run: an event keeps its time as long as it lives, as in `numba.cuda`, whose names
 # these are; or an error tells that too many are in use.
