@@ -8,6 +8,9 @@
 //! which that gives the end: else, of slices that touch, the first could end after the second
 //! begins.
 //!
+//! Every event has a category and arguments, and those that describe the time 0, as Chrome writes
+//! them: there are readers that take nothing less.
+//!
 //! # References
 //! - <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU>
 
@@ -83,8 +86,7 @@ struct Event<'a> {
     dur: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cat: Option<&'static str>,
+    cat: &'static str,
     /// Of an arrow. As text, since floats have no place for it; readers take hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
@@ -94,8 +96,15 @@ struct Event<'a> {
     /// Of an instant: that it is on its row only.
     #[serde(skip_serializing_if = "Option::is_none")]
     s: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "args_or_none")]
     args: Option<Args<'a>>,
+}
+
+fn args_or_none<S: Serializer>(args: &Option<Args<'_>>, serializer: S) -> Result<S::Ok, S::Error> {
+    match args {
+        Some(args) => args.serialize(serializer),
+        None => serializer.serialize_map(Some(0))?.end(),
+    }
 }
 
 impl<'a> File<'a> {
@@ -146,7 +155,9 @@ impl<'a> File<'a> {
         self.put(&Event {
             ph: "M",
             tid: row,
+            ts: Some(0.0),
             name: Some(what.into()),
+            cat: "__metadata",
             args: self.args([fact], 0..0),
             ..self.event()
         })
@@ -260,7 +271,7 @@ impl<'a> File<'a> {
             tid,
             ts: Some(self.microseconds(time)),
             name: Some("wait".into()),
-            cat: Some("wait"),
+            cat: "wait",
             id: Some(format!("{:#x}", identifiers::arrow(self.picture, arrow))),
             ..self.event()
         })
@@ -277,7 +288,7 @@ impl<'a> File<'a> {
                 ts: Some(self.microseconds(late.time)),
                 dur: Some(0.0),
                 name: Some("wait".into()),
-                cat: Some("wait"),
+                cat: "wait",
                 ..self.event()
             })?;
             self.arrow(late.arrow, false, tid, late.time)?;
@@ -323,11 +334,11 @@ fn rows(picture: &Picture, lanes: &Lanes) -> Vec<u64> {
     (0..).zip(&lanes.lanes).map(row).collect()
 }
 
-fn category(state: State) -> Option<&'static str> {
+fn category(state: State) -> &'static str {
     match state {
-        State::Complete => None,
-        State::Failed(_) => Some("failed"),
-        State::Unfinished => Some("unfinished"),
+        State::Complete => "complete",
+        State::Failed(_) => "failed",
+        State::Unfinished => "unfinished",
     }
 }
 

@@ -242,7 +242,6 @@ fn compare(picture: &Picture, found: &Found<'_>, origin: i64) {
             "{read}"
         );
         let category = match slice.state {
-            State::Complete if found.loose => Json::Null,
             State::Complete => json!("complete"),
             State::Failed(_) => json!("failed"),
             State::Unfinished => json!("unfinished"),
@@ -332,6 +331,38 @@ fn undecoded(text: &str) -> String {
     let inner = &written[1..written.len() - 1];
     let marked = inner.replace("\\\\", "\0").replace("\\\"", "\"");
     marked.replace('\0', "\\u005c")
+}
+
+/// Readers of Chrome's format refuse the whole file for one event without these.
+#[test]
+fn in_chromes_format_each_event_has_what_readers_ask_of_it() {
+    let mut picture = samples::pipeline(6);
+    picture.marks.push(Mark {
+        track: 0,
+        name: 0,
+        time: picture.slices[0].start,
+        state: State::Complete,
+        ticks: None,
+        uncertainty: 0,
+        attributes: 0..0,
+    });
+    let mut file = Vec::new();
+    super::json::write(&picture, &mut file).unwrap();
+    let file: Json = serde_json::from_slice(&file).unwrap();
+    let events = file["traceEvents"].as_array().unwrap();
+    for phase in ["M", "X", "i", "s", "f"] {
+        assert!(events.iter().any(|event| event["ph"] == phase), "{phase}");
+    }
+    for event in events {
+        for text in ["ph", "name", "cat"] {
+            assert!(event[text].is_string(), "{text} of {event}");
+        }
+        for number in ["pid", "tid", "ts"] {
+            assert!(event[number].is_number(), "{number} of {event}");
+        }
+        assert!(event["args"].is_object(), "{event}");
+        assert_eq!(event["dur"].is_number(), event["ph"] == "X", "{event}");
+    }
 }
 
 /// Runs `test` on so many random pictures.
