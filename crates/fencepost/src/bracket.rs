@@ -24,10 +24,10 @@ const SLICE: Duration = Duration::from_millis(50);
 /// at some time between the host's read before its record and the one after its completion. If the
 /// time is over after the first, those that there are count.
 pub(crate) fn sample(stream: &dyn StreamImpl, at: Place, look: Look<'_>) -> Result<Sample> {
-    let deadline = Instant::now() + LIMIT;
-    let mut best = stamp(stream, at, deadline, look)?;
+    let began = Instant::now();
+    let mut best = stamp(stream, at, began, look)?;
     for _ in 1..STAMPS {
-        match stamp(stream, at, deadline, look) {
+        match stamp(stream, at, began, look) {
             Err(Error::Timeout(_)) => break,
             next => best = best.or_closer(next?),
         }
@@ -35,7 +35,8 @@ pub(crate) fn sample(stream: &dyn StreamImpl, at: Place, look: Look<'_>) -> Resu
     Ok(best)
 }
 
-fn stamp(stream: &dyn StreamImpl, at: Place, deadline: Instant, look: Look<'_>) -> Result<Sample> {
+fn stamp(stream: &dyn StreamImpl, at: Place, began: Instant, look: Look<'_>) -> Result<Sample> {
+    let deadline = began + LIMIT;
     let before = Instant::now();
     let marker = stream.mark(true, at)?;
     loop {
@@ -45,7 +46,7 @@ fn stamp(stream: &dyn StreamImpl, at: Place, deadline: Instant, look: Look<'_>) 
             return Ok(Sample::between(before, Instant::now(), stamp));
         }
         if Instant::now() >= deadline || !look() {
-            return Err(explain::timeout(&marker, LIMIT));
+            return Err(explain::timeout(&marker, began.elapsed().min(LIMIT)));
         }
     }
 }
@@ -66,8 +67,12 @@ mod tests {
             looks += 1;
             looks < 2
         };
+        let began = Instant::now();
         let held = sample(stream.imp(), Place::caller(), &mut look);
-        assert!(matches!(held, Err(Error::Timeout(_))));
+        let Err(Error::Timeout(timeout)) = held else {
+            panic!("it did not end");
+        };
+        assert!(timeout.limit <= began.elapsed(), "it says {timeout}");
         gate.open();
         assert!(sample(stream.imp(), Place::caller(), &mut || true).is_ok());
         assert_eq!(looks, 2);

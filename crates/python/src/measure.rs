@@ -25,7 +25,8 @@ const PROFILER: &str = "PyTorch's profiler is on";
 /// one: PyTorch's where PyTorch uses CUDA, otherwise the default stream of the best device. It is
 /// called some dozens to thousands of times. Samples are taken for ``budget`` seconds at most, or
 /// until the median is known within 1 %; the warm-up comes on top. With ``cold``, memory larger
-/// than the device's cache is written before each call, which does not count; on the host and CUDA.
+/// than the device's cache is written before each call, which does not count; on the host, CUDA and
+/// OpenCL.
 ///
 /// The stream is held while calls are queued, so the result does not depend on how fast Python is.
 /// Where it cannot be held, because ``fn`` waits for the device, a profiler is attached from

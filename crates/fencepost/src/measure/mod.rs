@@ -101,7 +101,8 @@ impl Measure<'_> {
     /// # References
     /// - those of [`Gate::wait`](crate::Gate::wait), [`Event::record`](crate::Event::record) and
     ///   [`Event::elapsed`](crate::Event::elapsed)
-    /// - a cold cache: [`cuMemsetD32Async`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html);
+    /// - a cold cache: [`cuMemsetD32Async`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html),
+    ///   [`clEnqueueFillBuffer`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clEnqueueFillBuffer);
     ///   on the host a buffer that is written
     /// - the interval: [Hyndman and Fan, *Sample quantiles in statistical
     ///   packages*](https://doi.org/10.2307/2684934) for quantiles; order statistics of the

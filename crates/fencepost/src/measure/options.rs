@@ -65,9 +65,10 @@ impl<'a> Measure<'a> {
 
     /// Whether memory larger than the device's last cache is written before each sample, so that
     /// the call finds nothing of its own in there. The time of that write does not count. A sample
-    /// is then a single call less an empty pair. The host and CUDA know the size of their caches,
-    /// and on the others it is [`Error::Unsupported`]. On CUDA twice the size of the L2 cache is
-    /// taken of the device's memory by the first such measurement, and kept for the next ones.
+    /// is then a single call less an empty pair. The host, CUDA and OpenCL know the size of their
+    /// caches, and on the others it is [`Error::Unsupported`]. On CUDA twice the size of the L2
+    /// cache is taken of the device's memory by the first such measurement, and kept for the next
+    /// ones.
     ///
     /// ```
     /// # let stream = fencepost::Device::open("host")?.new_stream()?;

@@ -159,10 +159,26 @@ impl fmt::Display for Note {
                 "the spread is wide: the middle half of the samples spans {:.0} % of the median",
                 share * 100.0
             ),
-            Note::FewSamples { samples } => write!(
-                f,
-                "{samples} samples are too few for an interval: give it a larger budget"
-            ),
+            Note::FewSamples { samples } => {
+                let are = if *samples == 1 { "is" } else { "are" };
+                write!(
+                    f,
+                    "{} {are} too few for an interval: give it a larger budget",
+                    Samples(*samples)
+                )
+            }
+        }
+    }
+}
+
+/// A number of samples in words.
+struct Samples(usize);
+
+impl fmt::Display for Samples {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => f.write_str("1 sample"),
+            count => write!(f, "{count} samples"),
         }
     }
 }
@@ -288,8 +304,8 @@ impl Measurement {
     /// ```
     pub fn to_svg(&self) -> String {
         let title = format!(
-            "{} samples of {} on {}",
-            self.samples.len(),
+            "{} of {} on {}",
+            Samples(self.samples.len()),
             match self.cold {
                 true => "one call with a cold cache",
                 false => "one call in a row",
@@ -313,7 +329,7 @@ impl fmt::Display for Measurement {
         if !self.cold {
             write!(f, ", {} alone", Seconds(self.alone))?;
         }
-        write!(f, "\n{} samples of ", self.samples.len())?;
+        write!(f, "\n{} of ", Samples(self.samples.len()))?;
         match self.calls {
             (0, 1) => write!(f, "1 call")?,
             (few, more) => write!(f, "{few} and {more} calls")?,
@@ -368,9 +384,10 @@ impl Evidence<'_> {
         let holds_zero = |(low, high): (f64, f64)| low <= 0.0 && 0.0 <= high;
         let added = self.sorted.median() * self.divisor;
         let noise = (median(self.empty).abs() / 4.0).max(self.resolution);
-        let is_small = added.abs() <= noise || self.sorted.interval().is_some_and(holds_zero);
+        // Work takes time: what is below zero is noise, however far.
+        let is_small = added <= noise || self.sorted.interval().is_some_and(holds_zero);
         // Where a call takes long alone, a slope near zero is noise.
-        self.ungated.is_none() && is_small && self.alone.abs() <= 2.0 * noise
+        self.ungated.is_none() && is_small && self.alone <= 2.0 * noise
     }
 }
 
@@ -447,6 +464,19 @@ mod tests {
         let no_work = [Note::NoWork { stream }];
         assert_eq!(notes(&around(1e-9, 40), 1e-6, None), no_work);
         assert_eq!(notes(&[0.0; 20], 1e-6, None), no_work);
+        // A function that sleeps, on a host: its empty pairs take what wakes the worker.
+        let few = [-2.0e-7, -2.7e-7, -3.0e-7];
+        let slept = Evidence {
+            samples: &few,
+            sorted: &Sorted::new(&few),
+            alone: -2.4e-6,
+            empty: &[2.5e-6],
+            divisor: 1.0,
+            resolution: 1e-9,
+            ungated: None,
+            stream: "stream 7 of host",
+        };
+        assert_eq!(slept.notes(), no_work);
         let noise: Vec<f64> = (0..21).map(|i| f64::from(i - 10) * 1e-6).collect();
         assert_eq!(notes(&noise, 1e-6, None), no_work);
         // A slope that cannot be told from zero, of calls that take long alone.
@@ -485,6 +515,11 @@ mod tests {
         );
         let few = notes(&around(2e-6, 5), 1e-6, None);
         assert_eq!(few, [Note::FewSamples { samples: 5 }]);
+        let one = notes(&[2e-6], 1e-6, None)[0].to_string();
+        assert!(
+            one.starts_with("1 sample is too few for an interval"),
+            "{one}"
+        );
     }
 
     #[test]
