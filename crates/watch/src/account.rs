@@ -382,7 +382,7 @@ pub(crate) fn words_of(facts: &Facts, point: &Point, position: u64) -> String {
         Awaits::Semaphore => "waits for an external semaphore",
         _ => {
             "waits for an event that was recorded where it cannot be seen (another process, a \
-             graph, or while nothing was followed)"
+             graph, a whole context, or while nothing was followed)"
         }
     };
     let others = others(facts, point.position, position);
@@ -504,6 +504,11 @@ impl Target<'_> {
             Some(EventState::Captured(_) | EventState::Unseen) => Some(
                 "that event was recorded again since, where it cannot be seen: this wait is for \
                  the earlier record"
+                    .into(),
+            ),
+            Some(EventState::Elsewhere) => Some(
+                "a graph or another process may have recorded that event again since: this wait \
+                 is for the earlier record"
                     .into(),
             ),
             None => Some("that event was destroyed since".into()),

@@ -221,7 +221,9 @@ fn enter_rarely(call: &Call, data: &CallbackData, stream: Option<usize>, here: &
     match call.kind {
         Kind::Synchronize => {
             if let Some(thread) = here.thread() {
-                thread.awaits_stream(here, data.context, stream);
+                // SAFETY: they are the parameters of this call
+                let context = unsafe { call.context(data.params) };
+                thread.awaits_stream(here, context.unwrap_or(data.context), stream);
             }
         }
         Kind::SynchronizeEvent => {
@@ -261,7 +263,20 @@ fn enter_rarely(call: &Call, data: &CallbackData, stream: Option<usize>, here: &
             seen::RELEASES.fetch_add(1, Ordering::SeqCst);
             seen::ASKED.wait(None);
         }
-        Kind::RecordInGraph => events::records_go_unseen(),
+        Kind::RecordElsewhere => {
+            // SAFETY: they are the parameters of this call
+            if let Some(event) = unsafe { call.event(data.params) } {
+                events::set(here.me(), event, EventState::Elsewhere);
+            }
+        }
+        Kind::RecordContext => {
+            // SAFETY: they are the parameters of this call
+            let event = unsafe { call.event(data.params) }.unwrap_or(0);
+            match here.thread() {
+                Some(thread) => thread.event.store(event, Ordering::Relaxed),
+                None => events::set(here.me(), event, EventState::Unseen),
+            }
+        }
         Kind::Unload => seen::unloaded(),
         _ => {}
     }
@@ -328,6 +343,12 @@ fn exit_rarely(
             // SAFETY: the first parameter is a pointer to the event that the call has made
             let event = unsafe { field::<*const usize>(data, 0).as_ref() };
             if let Some(&event) = event {
+                events::set(here.me(), event, EventState::Elsewhere);
+            }
+        }
+        Kind::RecordContext => {
+            // SAFETY: they are the parameters of this call
+            if let Some(event) = unsafe { call.event(data.params) } {
                 events::set(here.me(), event, EventState::Unseen);
             }
         }
@@ -379,7 +400,12 @@ fn submitted(call: &Call, data: &CallbackData, entry: &'static Stream, here: &He
             };
             stop(entry, call.kind, awaits, line);
         }
-        Kind::Graph | Kind::Copy | Kind::Fill | Kind::Memory | Kind::SignalSemaphore => {
+        Kind::Graph
+        | Kind::Copy
+        | Kind::Fill
+        | Kind::Memory
+        | Kind::Prepare
+        | Kind::SignalSemaphore => {
             entry.0.lock().submit(call.kind, line);
         }
         _ => {}
@@ -414,7 +440,7 @@ fn record(
     let state = match (inner.submit(call.kind, line), external) {
         (Some(position), _) => EventState::Recorded(inner.mark(entry, position, event)),
         // The graph records it, whenever it runs.
-        (None, true) => EventState::Unseen,
+        (None, true) => EventState::Elsewhere,
         (None, false) => EventState::Captured(inner.capture),
     };
     let is_set = events::set_under(slot, &mut inner, event, state);
@@ -764,19 +790,80 @@ mod tests {
     }
 
     #[test]
-    fn an_event_without_an_entry_is_unrecorded_only_while_every_record_is_seen() {
+    fn an_event_that_may_be_recorded_elsewhere_is_not_guessed() {
         const GRAPH_RECORDS: u32 = 589;
+        const GRAPH_NODE: u32 = 712;
+        const IPC_HANDLE: u32 = 334;
 
         let _alone = ALONE.lock();
         FOLLOWS.store(true, Ordering::Relaxed);
         create(0x8000);
-        wait(0x8000, 0x66);
-        call(GRAPH_RECORDS, &[0_usize; 5], std::ptr::null());
-        wait(0x8000, 0x66);
-        let all: Vec<_> = inner(0x8000).points.iter().copied().collect();
-        assert!(matches!(all[0].awaits, Awaits::NeverRecorded));
-        assert!(matches!(all[1].awaits, Awaits::Unseen));
+        let awaited = |event| {
+            wait(0x8000, event);
+            inner(0x8000).points.last().unwrap().awaits
+        };
+        for event in 0x60..0x64 {
+            assert!(matches!(awaited(event), Awaits::NeverRecorded));
+            record(event, 0x8000);
+            assert!(matches!(awaited(event), Awaits::Marker(_)));
+        }
+        call(GRAPH_RECORDS, &[0, 0, 0, 0, 0x60_usize], std::ptr::null());
+        let node = [7_usize, 0, 0x61];
+        let node = node.as_ptr().expose_provenance();
+        call(GRAPH_NODE, &[0, 0, 0, 0, node], std::ptr::null());
+        call(IPC_HANDLE, &[0_usize, 0x62], std::ptr::null());
+        for event in 0x60..0x63 {
+            record(event, 0x8000);
+            assert!(matches!(awaited(event), Awaits::Unseen), "{event:#x}");
+            call(DESTROY_EVENT, &[event], std::ptr::null());
+            assert!(matches!(awaited(event), Awaits::NeverRecorded));
+        }
+        assert!(matches!(awaited(0x63), Awaits::Marker(_)));
         destroy(0x8000);
+    }
+
+    #[test]
+    fn an_event_that_a_context_records_is_unseen_until_a_stream_records_it() {
+        const CONTEXT_RECORDS: u32 = 755;
+
+        let _alone = ALONE.lock();
+        FOLLOWS.store(true, Ordering::Relaxed);
+        create(0xe000);
+        record(0x68, 0xe000);
+        call(CONTEXT_RECORDS, &[0x10_usize, 0x68], std::ptr::null());
+        let state = || events::event(Me::get(), 0x68);
+        assert!(matches!(state(), Some(EventState::Unseen)));
+        record(0x68, 0xe000);
+        assert!(matches!(state(), Some(EventState::Recorded(mark)) if mark.value == 2));
+        destroy(0xe000);
+    }
+
+    #[test]
+    fn a_context_that_is_named_is_waited_for_and_no_other() {
+        const SYNCHRONIZE: u32 = 800;
+
+        let _alone = ALONE.lock();
+        FOLLOWS.store(true, Ordering::Relaxed);
+        create(0xf000);
+        launch(0xf000);
+        call(SYNCHRONIZE, &[0x99_usize], std::ptr::null());
+        assert_eq!(inner(0xf000).complete, 0);
+        call(SYNCHRONIZE, &[0x10_usize], std::ptr::null());
+        assert_eq!(inner(0xf000).complete, 1);
+        destroy(0xf000);
+    }
+
+    #[test]
+    fn a_prefetch_is_work_of_its_stream() {
+        const PREFETCH: u32 = 716;
+
+        let _alone = ALONE.lock();
+        FOLLOWS.store(true, Ordering::Relaxed);
+        create(0xf100);
+        call(PREFETCH, &[0, 0, 0, 0, 0xf100_usize], std::ptr::null());
+        let stream = inner(0xf100);
+        assert_eq!((stream.submitted, stream.last.kind), (1, Kind::Prepare));
+        destroy(0xf100);
     }
 
     #[test]
@@ -787,15 +874,17 @@ mod tests {
         traced::start();
         create(0x6000);
         create(0x7000);
+        // The least of many short turns: other programs take the processor between them.
         let cost = |what: &str, body: &dyn Fn()| {
-            let begun = Instant::now();
-            for number in 0..1_000_000 {
-                body();
-                if number % 1000 == 0 {
-                    threads::here(Here::thread).unwrap().traced.lock().clear();
-                }
-            }
-            println!("{what}: {} ns", begun.elapsed().as_nanos() / 1_000_000);
+            let turn = || {
+                let begun = Instant::now();
+                (0..1000).for_each(|_| body());
+                let taken = begun.elapsed();
+                threads::here(Here::thread).unwrap().traced.lock().clear();
+                taken
+            };
+            let least = (0..2000).map(|_| turn()).min().unwrap();
+            println!("{what}: {:.1} ns", least.as_nanos() as f64 / 1000.0);
         };
         for _ in 0..3 {
             cost("record", &|| record(0x88, 0x6000));

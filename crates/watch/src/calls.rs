@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Fill,
     /// Allocates or frees in the order of the stream.
     Memory,
+    /// Moves, maps or gives up memory, or loads what a later launch needs.
+    Prepare,
     WaitValue,
     WriteValue,
     /// Waits for values and writes of them, which are not looked at.
@@ -31,9 +33,13 @@ pub(crate) enum Kind {
     Create,
     Destroy,
     DestroyEvent,
+    /// Makes an event that is or was recorded where it cannot be seen.
     OpenEvent,
-    /// Makes a graph record an event, whenever it runs.
-    RecordInGraph,
+    /// From now on an event may be recorded where it cannot be seen: by a graph, whenever that
+    /// runs, or by another process.
+    RecordElsewhere,
+    /// Records an event behind the work of all streams of a context.
+    RecordContext,
     BeginCapture,
     EndCapture,
     DestroyContext,
@@ -58,6 +64,7 @@ impl Kind {
                 | Copy
                 | Fill
                 | Memory
+                | Prepare
                 | WaitValue
                 | WriteValue
                 | MemoryOperations
@@ -67,14 +74,20 @@ impl Kind {
     }
 }
 
-/// Where a call's stream is.
-#[derive(Clone, Copy, Debug)]
+/// Where a call's stream is, or what it has in place of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Where {
     None,
     /// At this offset of the parameters.
     At(u8),
     /// In the structure that the first parameter points to.
     Config,
+    /// No stream, but an event at this offset.
+    Event(u8),
+    /// No stream, but a pointer to `CUgraphNodeParams` at this offset.
+    Node(u8),
+    /// No stream, but a context, which is the first parameter.
+    Context,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,25 +113,47 @@ const fn row(name: &'static str, id: u32, per_thread: u32, kind: Kind, stream: W
 pub(crate) static CALLS: &[Call] = &[
     row("cuEventRecord", 119, 441, Record, At(8)),
     row("cuEventRecordWithFlags", 587, 588, Record, At(8)),
-    row("cuGraphAddEventRecordNode", 589, 0, RecordInGraph, None),
+    row("cuCtxRecordEvent", 755, 0, RecordContext, Event(8)),
+    row("cuGreenCtxRecordEvent", 749, 0, RecordContext, Event(8)),
+    row(
+        "cuGraphAddEventRecordNode",
+        589,
+        0,
+        RecordElsewhere,
+        Event(32),
+    ),
     row(
         "cuGraphEventRecordNodeSetEvent",
         593,
         0,
-        RecordInGraph,
-        None,
+        RecordElsewhere,
+        Event(8),
     ),
     row(
         "cuGraphExecEventRecordNodeSetEvent",
         595,
         0,
-        RecordInGraph,
-        None,
+        RecordElsewhere,
+        Event(16),
     ),
+    row("cuGraphAddNode", 712, 0, RecordElsewhere, Node(32)),
+    row("cuGraphAddNode_v2", 723, 0, RecordElsewhere, Node(40)),
+    row("cuGraphAddNode_v3", 863, 0, RecordElsewhere, Node(40)),
+    row("cuGraphNodeSetParams", 713, 0, RecordElsewhere, Node(8)),
+    row("cuGraphNodeSetParams_v2", 864, 0, RecordElsewhere, Node(8)),
+    row(
+        "cuGraphExecNodeSetParams",
+        714,
+        0,
+        RecordElsewhere,
+        Node(16),
+    ),
+    row("cuIpcGetEventHandle", 334, 0, RecordElsewhere, Event(8)),
     row("cuStreamWaitEvent", 295, 436, Wait, At(0)),
     row("cuLaunchKernel", 307, 442, Launch, At(40)),
     row("cuLaunchKernelEx", 652, 653, Launch, Config),
     row("cuLaunchCooperativeKernel", 477, 478, Launch, At(40)),
+    row("cuLaunchGridAsync", 117, 0, Launch, At(16)),
     row("cuLaunchHostFunc", 527, 528, Host, At(0)),
     row("cuLaunchHostFunc_v2", 831, 832, Host, At(0)),
     row("cuStreamAddCallback", 346, 437, Host, At(0)),
@@ -135,6 +170,11 @@ pub(crate) static CALLS: &[Call] = &[
     row("cuMemcpyAtoHAsync_v2", 283, 420, Copy, At(32)),
     row("cuMemcpyBatchAsync", 776, 777, Copy, At(64)),
     row("cuMemcpyBatchAsync_v2", 796, 797, Copy, At(56)),
+    row("cuMemcpy3DBatchAsync", 778, 779, Copy, At(32)),
+    row("cuMemcpy3DBatchAsync_v2", 798, 799, Copy, At(24)),
+    row("cuMemcpyWithAttributesAsync", 837, 838, Copy, At(32)),
+    row("cuMemcpy3DWithAttributesAsync", 839, 840, Copy, At(16)),
+    row("cuMemBatchDecompressAsync", 761, 762, Copy, At(32)),
     row("cuMemsetD8Async", 216, 428, Fill, At(24)),
     row("cuMemsetD16Async", 218, 429, Fill, At(24)),
     row("cuMemsetD32Async", 220, 430, Fill, At(24)),
@@ -144,6 +184,22 @@ pub(crate) static CALLS: &[Call] = &[
     row("cuMemAllocAsync", 598, 599, Memory, At(16)),
     row("cuMemFreeAsync", 600, 601, Memory, At(8)),
     row("cuMemAllocFromPoolAsync", 611, 612, Memory, At(24)),
+    row("cuMemPrefetchAsync", 467, 468, Prepare, At(24)),
+    row("cuMemPrefetchAsync_v2", 716, 717, Prepare, At(32)),
+    row("cuMemPrefetchBatchAsync", 784, 785, Prepare, At(56)),
+    row("cuMemDiscardBatchAsync", 789, 790, Prepare, At(32)),
+    row(
+        "cuMemDiscardAndPrefetchBatchAsync",
+        791,
+        792,
+        Prepare,
+        At(56),
+    ),
+    row("cuStreamAttachMemAsync", 377, 438, Prepare, At(0)),
+    row("cuMemMapArrayAsync", 584, 585, Prepare, At(16)),
+    row("cuGraphicsMapResources", 133, 443, Prepare, At(16)),
+    row("cuGraphicsUnmapResources", 134, 444, Prepare, At(16)),
+    row("cuGraphUpload", 580, 581, Prepare, At(8)),
     row("cuStreamWaitValue32", 458, 459, WaitValue, At(0)),
     row("cuStreamWriteValue32", 460, 461, WriteValue, At(0)),
     row("cuStreamWaitValue32_v2", 659, 660, WaitValue, At(0)),
@@ -171,7 +227,7 @@ pub(crate) static CALLS: &[Call] = &[
     row("cuStreamSynchronize", 126, 440, Synchronize, At(0)),
     row("cuEventSynchronize", 121, 0, SynchronizeEvent, None),
     row("cuCtxSynchronize", 17, 0, Synchronize, None),
-    row("cuCtxSynchronize_v2", 800, 0, Synchronize, None),
+    row("cuCtxSynchronize_v2", 800, 0, Synchronize, Context),
     row("cuStreamCreate", 124, 0, Create, None),
     row("cuStreamCreateWithPriority", 367, 0, Create, None),
     row("cuGreenCtxStreamCreate", 758, 0, Create, None),
@@ -180,12 +236,24 @@ pub(crate) static CALLS: &[Call] = &[
     row("cuEventDestroy", 122, 0, DestroyEvent, None),
     row("cuEventDestroy_v2", 325, 0, DestroyEvent, None),
     row("cuIpcOpenEventHandle", 335, 0, OpenEvent, None),
+    row("cuEventCreateFromEGLSync", 479, 0, OpenEvent, None),
     row("cuStreamBeginCapture", 495, 496, BeginCapture, At(0)),
     row("cuStreamBeginCapture_v2", 539, 540, BeginCapture, At(0)),
     row("cuStreamBeginCaptureToGraph", 720, 721, BeginCapture, At(0)),
+    row(
+        "cuStreamBeginRecaptureToGraph",
+        846,
+        847,
+        BeginCapture,
+        At(0),
+    ),
+    row("cuStreamBeginCaptureToCig", 783, 814, BeginCapture, At(0)),
     row("cuStreamEndCapture", 497, 498, EndCapture, At(0)),
+    row("cuStreamEndCaptureToCig", 815, 816, EndCapture, At(0)),
     row("cuCtxDestroy", 11, 0, DestroyContext, None),
+    row("cuCtxDetach", 13, 0, DestroyContext, None),
     row("cuCtxDestroy_v2", 322, 0, DestroyContext, None),
+    row("cuGreenCtxDestroy", 744, 0, Reset, None),
     row("cuDevicePrimaryCtxReset", 389, 0, Reset, None),
     row("cuDevicePrimaryCtxReset_v2", 545, 0, Reset, None),
     row("cuDevicePrimaryCtxRelease", 387, 0, Release, None),
@@ -209,7 +277,7 @@ impl Call {
     pub(crate) unsafe fn stream(&self, id: u32, params: *const c_void) -> Option<usize> {
         let params = params.cast::<u8>();
         let handle = match self.stream {
-            None => return Option::None,
+            None | Event(_) | Node(_) | Context => return Option::None,
             // SAFETY: the caller vouches for it
             At(offset) => unsafe { params.add(offset.into()).cast::<usize>().read() },
             Config => {
@@ -228,6 +296,43 @@ impl Call {
             1 => 0,
             handle => handle,
         })
+    }
+
+    /// The event of a call that has no stream, where that is one of its parameters, or of the node
+    /// that they describe. Not of calls that destroy an event, or wait for one.
+    ///
+    /// # Safety
+    /// `params` are the call's parameters, as CUPTI gives them.
+    pub(crate) unsafe fn event(&self, params: *const c_void) -> Option<usize> {
+        /// `CU_GRAPH_NODE_TYPE_EVENT_RECORD`.
+        const EVENT_RECORD: i32 = 7;
+        /// `eventRecord.event` in `CUgraphNodeParams`.
+        const EVENT_OF_NODE: usize = 16;
+
+        let params = params.cast::<u8>();
+        match self.stream {
+            // SAFETY: the caller vouches for it
+            Event(offset) => Some(unsafe { params.add(offset.into()).cast::<usize>().read() }),
+            Node(offset) => {
+                // SAFETY: this parameter is a pointer
+                let node = unsafe { params.add(offset.into()).cast::<*const u8>().read() };
+                // SAFETY: the driver is about to read the structure, which begins with its kind
+                let kind = unsafe { node.cast::<i32>().as_ref() };
+                // SAFETY: as above, and of this kind
+                (kind == Some(&EVENT_RECORD))
+                    .then(|| unsafe { node.add(EVENT_OF_NODE).cast::<usize>().read() })
+            }
+            _ => Option::None,
+        }
+    }
+
+    /// The context of a call that names one in place of a stream.
+    ///
+    /// # Safety
+    /// `params` are the call's parameters, as CUPTI gives them.
+    pub(crate) unsafe fn context(&self, params: *const c_void) -> Option<usize> {
+        // SAFETY: the caller vouches for it
+        (self.stream == Context).then(|| unsafe { params.cast::<usize>().read() })
     }
 }
 
@@ -372,6 +477,95 @@ mod tests {
             assert_eq!(of(call.id).unwrap().name, call.name);
         }
         assert!(of(0).is_none() && of(1 << 20).is_none());
+    }
+
+    /// Calls with a stream or an event that are not looked at, other than quick ones.
+    const NOT_FOLLOWED: &[(&str, &[u32])] = &[
+        (
+            "CUDA 3's, for addresses of 32 bits",
+            &[60, 62, 64, 66, 67, 68, 69],
+        ),
+        ("sets a property of a stream", &[572, 573, 576, 577]),
+        (
+            "about what a graph waits for, which is not seen",
+            &[594, 596],
+        ),
+        (
+            "makes a whole context wait, of whose streams some are yet to be made",
+            &[750, 756],
+        ),
+        (
+            "launches on several streams, which CUDA 13 does not have any more",
+            &[480],
+        ),
+        ("asks how a kernel fits the device", &[675, 676]),
+    ];
+
+    #[test]
+    fn every_call_of_the_drivers_list_is_followed_or_said_not_to_be() {
+        let is_in = |ranges: &[(u32, u32)], id| ranges.iter().any(|r| (r.0..=r.1).contains(&id));
+        let mut listed = Vec::new();
+        let lines = include_str!("driver_calls.txt").lines();
+        for line in lines.filter(|line| !line.starts_with('#')) {
+            let mut words = line.split(' ');
+            let id: u32 = words.next().unwrap().parse().unwrap();
+            let name = words.next().unwrap();
+            let parameters: Vec<_> = words.collect();
+            listed.push(id);
+            let is_named = NOT_FOLLOWED.iter().any(|(_, ids)| ids.contains(&id));
+            let Some(call) = of(id) else {
+                assert!(is_named || is_in(QUICK, id), "{line} is not followed");
+                continue;
+            };
+            assert!(!is_named, "{line} is followed");
+            let per_thread = ["_ptsz", "_ptds"]
+                .iter()
+                .find_map(|end| name.strip_suffix(end));
+            assert_eq!(call.name, per_thread.unwrap_or(name));
+            assert_eq!(call.per_thread == id, per_thread.is_some(), "{line}");
+            let at = match call.stream {
+                At(offset) => format!("stream@{offset}"),
+                Config => "config@0".into(),
+                Event(offset) => format!("event@{offset}"),
+                Node(offset) => format!("node@{offset}"),
+                None | Context => continue,
+            };
+            assert!(parameters.contains(&&*at), "{line} has no {at}");
+        }
+        // Of these, CUPTI has no parameters.
+        let lacks = [
+            "cuCtxSynchronize",
+            "cuEventCreateFromEGLSync",
+            "cuIpcOpenEventHandle",
+        ];
+        for call in CALLS.iter().filter(|call| !lacks.contains(&call.name)) {
+            let both = [call.id, call.per_thread];
+            assert!(
+                both.iter().all(|id| *id == 0 || listed.contains(id)),
+                "{}",
+                call.name
+            );
+        }
+    }
+
+    #[test]
+    fn a_graphs_node_that_records_an_event_is_told_from_others() {
+        let event = |call: &Call, params: &[usize; 6]| {
+            // SAFETY: the parameters are those of the function
+            unsafe { call.event(params.as_ptr().cast()) }
+        };
+        // The node's kind, and what it records; behind it is no event.
+        let (records, waits) = ([7_usize, 0, 0x70], [6_usize, 0, 0x70]);
+        for (id, at) in [(712, 4), (713, 1), (714, 2), (723, 5), (863, 5), (864, 1)] {
+            let call = of(id).unwrap();
+            let mut params = [0; 6];
+            assert_eq!(event(call, &params), Option::None, "{}", call.name);
+            params[at] = waits.as_ptr().expose_provenance();
+            assert_eq!(event(call, &params), Option::None, "{}", call.name);
+            params[at] = records.as_ptr().expose_provenance();
+            assert_eq!(event(call, &params), Some(0x70), "{}", call.name);
+        }
+        assert_eq!(event(of(595).unwrap(), &[1, 2, 3, 4, 5, 6]), Some(3));
     }
 
     #[test]

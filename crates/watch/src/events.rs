@@ -26,6 +26,8 @@ pub(crate) enum EventState {
     /// In the capture of the stream of this number.
     Captured(u64),
     Unseen,
+    /// It may be recorded where it cannot be seen, at any time: by a graph, or by another process.
+    Elsewhere,
 }
 
 /// Whose the slot is, and what that event holds. 0: it is nobody's.
@@ -41,7 +43,8 @@ impl Holds {
     #[inline]
     fn set(&mut self, event: usize, state: EventState) -> bool {
         let is_its = self.event == event;
-        if is_its {
+        // That it may be recorded elsewhere stays so.
+        if is_its && !matches!(self.state, Some(EventState::Elsewhere)) {
             self.state = Some(state);
         }
         is_its
@@ -207,15 +210,18 @@ pub(crate) fn set_on(
         records_go_unseen();
         return;
     };
-    slot.delegate(me, &entry.0, |holds| holds.state = Some(state));
+    slot.delegate(me, &entry.0, |holds| holds.set(event, state));
     cache.set(event, event, slot);
 }
 
 /// The event holds `state` from now on.
 pub(crate) fn set(me: Me, event: usize, state: EventState) {
+    if event == 0 {
+        return;
+    }
     let mut shard = shard(event).lock_by(me);
     match shard.slot(me, event) {
-        Some(slot) => slot.with(me, |holds| holds.state = Some(state)),
+        Some(slot) => drop(slot.with(me, |holds| holds.set(event, state))),
         None => records_go_unseen(),
     }
 }
@@ -265,8 +271,8 @@ pub(crate) fn forget_all() {
     records_go_unseen();
     let me = Me::get();
     let forget = |holds: &mut Holds| {
-        if let Some(state) = &mut holds.state {
-            *state = EventState::Unseen;
+        if holds.state.is_some() {
+            holds.set(holds.event, EventState::Unseen);
         }
     };
     for shard in &EVENTS_SEEN {

@@ -300,6 +300,7 @@ fn last(facts: &Facts) -> String {
         Kind::Copy => "a copy".into(),
         Kind::Fill => "a fill of memory".into(),
         Kind::Memory => "an allocation or a release of memory".into(),
+        Kind::Prepare => "a prefetch or a mapping of memory, or an upload of a graph".into(),
         Kind::WaitValue | Kind::WriteValue | Kind::MemoryOperations => {
             "a wait for, or a write of, a value in memory".into()
         }

@@ -85,8 +85,8 @@ pub(crate) enum Awaits {
     Marker(Mark),
     /// The event was not recorded, so the wait does nothing.
     NeverRecorded,
-    /// The event was recorded where it cannot be seen: in another process, by a graph, or while
-    /// nothing was followed.
+    /// The event was recorded where it cannot be seen: in another process, by a graph, for a
+    /// whole context, or while nothing was followed.
     Unseen,
     Value {
         address: u64,

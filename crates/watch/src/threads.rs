@@ -190,7 +190,7 @@ pub(crate) fn threads() -> Vec<&'static Thread> {
 pub(crate) fn is_being_recorded(event: usize) -> bool {
     threads().iter().any(|thread| {
         let inside = calls::of(thread.inside.load(Ordering::Acquire));
-        inside.is_some_and(|call| call.kind == Kind::Record)
+        inside.is_some_and(|call| matches!(call.kind, Kind::Record | Kind::RecordContext))
             && thread.event.load(Ordering::Relaxed) == event
     })
 }
