@@ -4,10 +4,15 @@
 
 Each round runs a batch of calls of each class, in alternating order. Between batches the GPU is
 drained, which is not measured. Each row shows the medians over the rounds with the 10th and 90th
-percentile, their ratio, and this project's bound on the ratio. With a wheel for tests (feature
-``testing``) it also shows the bare call of CUDA's driver, made in a loop in C, and for ``record``
-with one release of the interpreter's lock, which both classes need. Where a bound is less than the
-bare call it cannot be kept. The exit code is 1 if a bound is missed.
+percentile, their ratio, and this project's goal for the ratio.
+
+With a wheel for tests (feature ``testing``) it also shows what no such call can do without, made in
+a loop in C, and that in parts of torch's time: CUDA's driver, with one release of the interpreter's
+lock where the driver may block; PyTorch's own answer which stream is current; the making of the
+smallest object. A goal below that is ``below the bare call``: no package meets it.
+
+A goal is ``MISSED`` if nine of ten rounds miss it, and ``near`` if fewer do. The exit code is 1 if
+a goal that is not below the bare call is missed.
 """
 
 import argparse
@@ -17,6 +22,7 @@ import platform
 import statistics
 import sys
 import time
+from typing import Callable, NamedTuple, Optional
 
 import torch
 
@@ -86,30 +92,44 @@ def record_two(module, event, stream):
         event.record(other)
 
 
-# Name, batch, whether with timing, the bound on the ratio if there is one, whether the event is
-# pending meanwhile, and the bare call.
+class Row(NamedTuple):
+    """A call that is measured."""
+
+    name: str
+    batch: Callable
+    timing: bool = False
+    goal: Optional[float] = None
+    bare: Optional[str] = None
+    pending: bool = False
+
+
 ROWS = [
-    ("record(stream)", record, False, 0.4, False, "record"),
-    ("record(stream), timing", record, True, 0.75, False, "record timed"),
-    ("record()", record_current, False, 0.1, False, "record"),
-    ("record(), timing", record_current, True, None, False, "record timed"),
-    ("record on two streams in turn", record_two, False, None, False, "record"),
-    ("query(), complete", query, False, 0.4, False, None),
-    ("query(), pending", query, False, None, True, "query"),
-    ("elapsed_time(), complete", elapsed, True, 0.3, False, "elapsed"),
-    ("wait(stream), complete", wait, False, None, False, None),
-    ("Event()", create, False, 0.25, False, None),
-    ("Event().record(stream), drop", life, False, 0.25, False, None),
-    ("Event(timing).record(stream), drop", timed_life, True, 0.45, False, None),
+    Row("record(stream)", record, goal=0.4, bare="record"),
+    Row("record(stream), timing", record, timing=True, goal=0.62, bare="record timed"),
+    Row("record()", record_current, goal=0.07, bare="record current"),
+    Row("record(), timing", record_current, timing=True, bare="record current timed"),
+    Row("record on two streams in turn", record_two, goal=0.36, bare="record in turn"),
+    Row("query(), complete", query, goal=0.4),
+    Row("query(), pending", query, goal=0.5, bare="query released", pending=True),
+    Row("elapsed_time(), complete", elapsed, timing=True, goal=0.3, bare="elapsed"),
+    Row("wait(stream), complete", wait),
+    Row("Event()", create, goal=0.25),
+    Row("Event().record(stream), drop", life, goal=0.17, bare="life"),
+    Row(
+        "Event(timing).record(stream), drop", timed_life, timing=True, goal=0.36, bare="life timed"
+    ),
 ]
+# How many nanoseconds `record(stream)` may take over the bare call with one release.
+OVER_BARE = 40
 
 OTHER = None
 # By module: an event that is complete, to take times to.
 PAIR = {}
 
 
-def measure(batch, timing, pending, rounds):
+def measure(row, rounds):
     """Return the nanoseconds per call of each side, as a list over the rounds."""
+    timing = row.timing
     stream = torch.cuda.Stream()
     sides = {"fencepost": fencepost.cuda, "torch": torch.cuda}
     events = {name: module.Event(enable_timing=timing) for name, module in sides.items()}
@@ -126,17 +146,17 @@ def measure(batch, timing, pending, rounds):
             event.query()
             if timing:
                 PAIR[sides[name]].query()
-            if pending:
+            if row.pending:
                 with torch.cuda.stream(stream):
                     torch.cuda._sleep(20_000_000)
                 event.record(stream)
             gc.disable()
             with torch.cuda.stream(stream):
                 start = time.perf_counter_ns()
-                batch(sides[name], event, stream)
+                row.batch(sides[name], event, stream)
                 taken = time.perf_counter_ns() - start
             gc.enable()
-            if pending and event.query():
+            if row.pending and event.query():
                 raise SystemExit("the GPU was done before the measurement")
             torch.cuda.synchronize()
             # The first rounds warm up.
@@ -152,10 +172,10 @@ def bare(call, rounds):
     stream, times = torch.cuda.Stream(), []
     for _ in range(rounds):
         torch.cuda.synchronize()
-        if call == "query":
-            with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream):
+            if call.startswith("query"):
                 torch.cuda._sleep(20_000_000)
-        times.append(_C._bare_call(call, stream.cuda_stream, BATCH))
+            times.append(_C._bare_call(call, stream.cuda_stream, BATCH, OTHER.cuda_stream))
     torch.cuda.synchronize()
     return statistics.median(times)
 
@@ -164,6 +184,59 @@ def spread(values):
     """Return the median and the 10th and 90th percentile."""
     deciles = statistics.quantiles(values, n=10)
     return statistics.median(values), deciles[0], deciles[-1]
+
+
+def verdict(goal, ratio, ratios, floor):
+    """Say how the ratio is to the goal, given that of each round and that of the bare call."""
+    if goal is None:
+        return ""
+    if ratio <= goal:
+        return "met"
+    if floor is not None and floor > goal:
+        return "below the bare call"
+    return "MISSED" if spread(ratios)[1] > goal else "near"
+
+
+def show(row, rounds):
+    """Measure a row and print it."""
+    times = measure(row, rounds)
+    ours, theirs = spread(times["fencepost"]), spread(times["torch"])
+    ratio = ours[0] / theirs[0]
+    ratios = [mine / its for mine, its in zip(times["fencepost"], times["torch"])]
+    needed = bare(row.bare, rounds)
+    floor = None if needed is None else needed / theirs[0]
+    said = verdict(row.goal, ratio, ratios, floor)
+    shown = [f"{median:7.0f} ({low:.0f}..{high:.0f})" for median, low, high in (ours, theirs)]
+    print(
+        f"{row.name:36} {shown[0]:>22} {shown[1]:>24} {ratio:6.2f} {row.goal or '':>5} "
+        f"{'' if needed is None else round(needed):>6} "
+        f"{'' if floor is None else format(floor, '.2f'):>6}  {said}"
+    )
+    return {
+        "name": row.name,
+        "fencepost": ours,
+        "torch": theirs,
+        "ratio": ratio,
+        "goal": row.goal,
+        "bare": needed,
+        "verdict": said,
+    }
+
+
+def over_bare(ours, rounds):
+    """Print what `record(stream)` takes over the bare call; return whether that is too much."""
+    needed = bare("record", rounds)
+    if needed is None:
+        return False
+    asked = bare("record asked", rounds)
+    over, least = ours[0] - needed, ours[1] - needed
+    late = least > OVER_BARE
+    print(
+        f"record(stream) takes {over:.0f} ns over the bare call with one release; the goal is "
+        f"{OVER_BARE}: {'MISSED' if late else 'met' if over <= OVER_BARE else 'near'}. "
+        f"{asked - needed:.0f} of them are two questions to the driver."
+    )
+    return late
 
 
 def main():
@@ -183,37 +256,23 @@ def main():
         f"CPython {platform.python_version()}, fencepost {fencepost.__version__}, "
         f"{options.rounds} rounds of {BATCH} calls; ns a call"
     )
-    print(f"{'':36} {'fencepost':>22} {'torch':>24} {'ratio':>6} {'bound':>6} {'bare':>6}")
-    release = bare("release", options.rounds)
-    if release is not None:
-        print(f"a release of the interpreter's lock alone: {release:.0f}")
-    results, missed = [], 0
-    for name, batch, timing, bound, pending, call in ROWS:
-        times = measure(batch, timing, pending, options.rounds)
-        ours, theirs = spread(times["fencepost"]), spread(times["torch"])
-        ratio = ours[0] / theirs[0]
-        floor = bare(call, options.rounds)
-        kept = bound is None or ratio <= bound
-        missed += not kept
-        shown = [f"{median:7.0f} ({low:.0f}..{high:.0f})" for median, low, high in (ours, theirs)]
-        print(
-            f"{name:36} {shown[0]:>22} {shown[1]:>24} {ratio:6.2f} {bound or '':>6} "
-            f"{'' if floor is None else round(floor):>6} {'' if kept else 'MISSED'}"
-        )
-        results.append(
-            {
-                "name": name,
-                "fencepost": ours,
-                "torch": theirs,
-                "ratio": ratio,
-                "bound": bound,
-                "bare": floor,
-            }
-        )
+    print(
+        f"{'':36} {'fencepost':>22} {'torch':>24} {'ratio':>6} {'goal':>5} {'bare':>6} "
+        f"{'/torch':>6}"
+    )
+    results = [show(row, options.rounds) for row in ROWS]
+    for call, words in (
+        ("release", "a release of the interpreter's lock"),
+        ("query", "a query of a pending event, without a release"),
+    ):
+        nanos = bare(call, options.rounds)
+        if nanos is not None:
+            print(f"{words} takes {nanos:.0f} ns")
+    late = over_bare(results[0]["fencepost"], options.rounds)
     if options.json:
         with open(options.json, "w") as file:
             json.dump(results, file, indent=1)
-    return int(missed > 0)
+    return int(late or any(result["verdict"] == "MISSED" for result in results))
 
 
 if __name__ == "__main__":

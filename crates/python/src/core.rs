@@ -202,9 +202,9 @@ impl Core {
         if self.is_raw() || self.is_raw_from_the_start() {
             return py.detach(|| self.record_raw(stream).map_err(Box::new));
         }
-        let event = match self.event.get() {
-            Some(event) => event,
-            None => self.event_with_gil(py, stream.device()),
+        let (event, is_new) = match self.event.get() {
+            Some(event) => (event, false),
+            None => (self.event_with_gil(py, stream.device()), true),
         };
         let line = place::of_record(py);
         // A wrong hint, from another stream with the same part of the address, costs time only.
@@ -225,7 +225,8 @@ impl Core {
         } else if let Backend::Cuda | Backend::Vulkan = stream.device().backend() {
             self.recorded_on.store(at, Ordering::Relaxed);
         }
-        let elsewhere = before != 0 && before != at;
+        // Where nothing can be recorded in place, that is not tried.
+        let elsewhere = is_new || (before != 0 && before != at);
         py.detach(|| {
             let recorded = match elsewhere {
                 true => bindings::record_elsewhere_at(event, stream, line),

@@ -20,7 +20,7 @@ use crate::{
     error::{CallResult, to_py},
     interprocess,
     like::like_of,
-    objects::{CudaEvent, PyDevice, PyMarker},
+    objects::{CudaEvent, PyDevice, PyMarker, Reusable},
     raised::call_back,
     raw::Flags,
     torch::loaded,
@@ -110,7 +110,7 @@ impl CudaEvent {
             external,
         };
         Ok(CudaEvent {
-            core: Core::new(flags.check()?),
+            core: Reusable::new(Core::new(flags.check()?)),
         })
     }
 

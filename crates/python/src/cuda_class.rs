@@ -9,13 +9,30 @@
 //!
 //! All of this is in the stable ABI since 3.4
 //! ([contents](https://docs.python.org/3/c-api/stable.html#contents-of-limited-api)).
+//!
+//! # Objects that are used again
+//!
+//! Making an object and freeing it takes CPython and PyO3 a thousand instructions, most of them for
+//! memory, for a dict that few programs ask for, and for PyO3's fields. So the derived class has a
+//! `tp_dealloc` of its own too: it keeps a dead object with PyO3's fields as they are, and `tp_new`
+//! makes that the next event, as CPython does with floats and tuples.
+//!
+//! *Invariant: an object in [`SPARE`] is exactly of this class, has no reference, no attribute and
+//! no weak reference, and its [`Core`] is that of a new event.* What is of another class, has an
+//! attribute or a weak reference, or is a raw event, is left to PyO3's `tp_dealloc`.
+//!
+//! The list belongs to whoever has the GIL. A build without a GIL keeps no objects. The garbage
+//! collector knows an object while it is an event only.
 
 use std::{
-    ffi::{CStr, CString, c_void},
+    ffi::{CStr, CString, c_ulong, c_void},
+    panic::{AssertUnwindSafe, catch_unwind},
     ptr::null_mut,
+    sync::atomic::{AtomicPtr, AtomicUsize, Ordering},
 };
 
 use pyo3::{
+    Borrowed,
     exceptions::PyRuntimeError,
     ffi, intern,
     prelude::*,
@@ -23,18 +40,29 @@ use pyo3::{
     types::{PyBool, PyString, PyTuple, PyType},
 };
 
-use crate::objects::CudaEvent;
+use crate::{core::Core, objects::CudaEvent, raw::Flags};
 
 const NAME: &CStr = c"fencepost.cuda.Event";
 
 struct Made {
     class: Py<PyType>,
-    /// PyO3's `tp_new`.
+    /// PyO3's `tp_new` and `tp_dealloc`.
     pyo3_new: ffi::newfunc,
+    pyo3_dealloc: ffi::destructor,
+    /// Whether dead objects become new ones.
+    keeps_dead: bool,
+    /// Whether objects have no dict before an attribute is set. CPython 3.11 and 3.12 make one for
+    /// each object at once. 3.11 is quick to find the methods of an object that has one, 3.12 of an
+    /// object that has none ([specialized calls](https://peps.python.org/pep-0659/)).
+    drops_dicts: bool,
+    /// Where an object has its dict and the list of its weak references.
+    dict: usize,
+    weak_references: usize,
     /// `"enable_timing"`.
     keyword: Py<PyString>,
-    /// The positional arguments that mean `enable_timing=True`.
+    /// The positional arguments that mean `enable_timing=True`, and those that mean `False`.
     timing: Py<PyTuple>,
+    no_timing: Py<PyTuple>,
 }
 
 static MADE: PyOnceLock<Made> = PyOnceLock::new();
@@ -50,7 +78,7 @@ fn make(py: Python<'_>) -> PyResult<Made> {
     // SAFETY: PyO3 makes its classes at run time, as this function requires, with both slots. The
     // slots hold functions of these types
     // (https://docs.python.org/3/c-api/type.html#c.PyType_GetSlot).
-    let (pyo3_new, dealloc) = unsafe {
+    let (pyo3_new, pyo3_dealloc) = unsafe {
         let slot = |slot| ffi::PyType_GetSlot(base.as_type_ptr(), slot);
         let pyo3_new = slot(ffi::Py_tp_new);
         let dealloc = slot(ffi::Py_tp_dealloc);
@@ -59,15 +87,17 @@ fn make(py: Python<'_>) -> PyResult<Made> {
         }
         (
             std::mem::transmute::<*mut c_void, ffi::newfunc>(pyo3_new),
-            dealloc,
+            std::mem::transmute::<*mut c_void, ffi::destructor>(dealloc),
         )
     };
     let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
     let mut slots = [
         slot(ffi::Py_tp_doc, documentation.as_ptr().cast_mut().cast()),
         slot(ffi::Py_tp_new, new as ffi::newfunc as *mut c_void),
-        // The derived class adds nothing to an object, so PyO3's function frees it.
-        slot(ffi::Py_tp_dealloc, dealloc),
+        slot(
+            ffi::Py_tp_dealloc,
+            dealloc as ffi::destructor as *mut c_void,
+        ),
         slot(0, null_mut()),
     ];
     let mut spec = ffi::PyType_Spec {
@@ -93,11 +123,22 @@ fn make(py: Python<'_>) -> PyResult<Made> {
     base.setattr("__name__", "_CudaEventBase")?;
     base.setattr("__qualname__", "_CudaEventBase")?;
     base.setattr("__module__", "fencepost._C")?;
+    let offset = |name| -> PyResult<usize> { class.getattr(name)?.extract() };
+    // SAFETY: a class.
+    let flags = unsafe { ffi::PyType_GetFlags(class.as_type_ptr()) };
+    // PyO3 tells the garbage collector of objects with a dict; `keep` and `again` rely on that.
+    let is_collected = flags & ffi::Py_TPFLAGS_HAVE_GC as c_ulong != 0;
     Ok(Made {
+        keeps_dead: !cfg!(Py_GIL_DISABLED) && is_collected,
+        drops_dicts: py.version_info() >= (3, 12),
+        dict: offset("__dictoffset__")?,
+        weak_references: offset("__weakrefoffset__")?,
         class: class.unbind(),
         pyo3_new,
+        pyo3_dealloc,
         keyword: intern!(py, "enable_timing").clone().unbind(),
         timing: PyTuple::new(py, [PyBool::new(py, true)])?.unbind(),
+        no_timing: PyTuple::empty(py).unbind(),
     })
 }
 
@@ -111,6 +152,222 @@ pub(crate) fn documentation_of(object: &Bound<'_, PyAny>, name: &str) -> PyResul
         Some(signature) => CString::new(format!("{name}{signature}\n--\n\n{text}")),
         None => CString::new(text),
     }?)
+}
+
+/// Dead objects for the next events.
+struct Spare {
+    count: AtomicUsize,
+    objects: [AtomicPtr<ffi::PyObject>; SPARE_AT_MOST],
+}
+
+/// Programs time with pairs of events, and some keep a pair for each step.
+const SPARE_AT_MOST: usize = 64;
+
+static SPARE: Spare = Spare {
+    count: AtomicUsize::new(0),
+    objects: [const { AtomicPtr::new(null_mut()) }; SPARE_AT_MOST],
+};
+
+/// Plain loads and stores: the GIL orders them.
+impl Spare {
+    fn take(&self, _py: Python<'_>) -> Option<*mut ffi::PyObject> {
+        let last = self.count.load(Ordering::Relaxed).checked_sub(1)?;
+        let object = self.objects.get(last)?.load(Ordering::Relaxed);
+        self.count.store(last, Ordering::Relaxed);
+        Some(object)
+    }
+
+    fn is_full(&self, _py: Python<'_>) -> bool {
+        self.count.load(Ordering::Relaxed) == SPARE_AT_MOST
+    }
+
+    /// Whether there was a place for it.
+    fn put(&self, _py: Python<'_>, object: *mut ffi::PyObject) -> bool {
+        let count = self.count.load(Ordering::Relaxed);
+        let Some(place) = self.objects.get(count) else {
+            return false;
+        };
+        place.store(object, Ordering::Relaxed);
+        self.count.store(count + 1, Ordering::Relaxed);
+        true
+    }
+}
+
+impl Made {
+    /// An event of `class`, out of a dead one if `class` is this one and one is there.
+    ///
+    /// # Safety
+    /// `class` is this class or one derived from it.
+    #[inline]
+    unsafe fn again(
+        &self,
+        py: Python<'_>,
+        class: *mut ffi::PyTypeObject,
+        timing: bool,
+    ) -> Option<*mut ffi::PyObject> {
+        if class.cast() != self.class.as_ptr() {
+            return None;
+        }
+        let object = SPARE.take(py)?;
+        // SAFETY: an object of this class whose fields are as PyO3 has made them, and to which
+        // nobody refers. CPython gives it its first reference, the class one more
+        // (https://docs.python.org/3/c-api/allocation.html#c.PyObject_Init), and tells the garbage
+        // collector again (https://docs.python.org/3/c-api/gcsupport.html#c.PyObject_GC_Track).
+        unsafe {
+            (*core_of(py, object)).flags = Flags::with_timing(timing);
+            let event = ffi::PyObject_Init(object, class);
+            ffi::PyObject_GC_Track(event.cast());
+            Some(event)
+        }
+    }
+
+    /// Whether the usual calls ask for timing; `None` for every other call.
+    ///
+    /// # Safety
+    /// A tuple, and null or a dict.
+    #[inline]
+    unsafe fn timing_of(
+        &self,
+        arguments: *mut ffi::PyObject,
+        keywords: *mut ffi::PyObject,
+    ) -> Option<bool> {
+        // SAFETY: the caller's promise. The dict's items are compared only.
+        unsafe {
+            if ffi::PyTuple_Size(arguments) != 0 {
+                return None;
+            }
+            if keywords.is_null() {
+                return Some(false);
+            }
+            if ffi::PyDict_Size(keywords) != 1 {
+                return None;
+            }
+            let (mut at, mut name, mut value) = (0, null_mut(), null_mut());
+            ffi::PyDict_Next(keywords, &mut at, &mut name, &mut value);
+            // Names in the source of a program are interned, as `keyword` is. Other strings are
+            // left to PyO3.
+            match name == self.keyword.as_ptr() {
+                true if value == ffi::Py_True() => Some(true),
+                true if value == ffi::Py_False() => Some(false),
+                _ => None,
+            }
+        }
+    }
+
+    /// Whether an object's dict is as that of a new one, or can be made so.
+    ///
+    /// # Safety
+    /// `object` is an instance of this class or of a derived one.
+    #[inline]
+    unsafe fn renew_dict(&self, object: *mut ffi::PyObject) -> bool {
+        // SAFETY: this field of the object is null, or the object's reference to a dict
+        // (https://docs.python.org/3/c-api/typeobj.html#c.PyTypeObject.tp_dictoffset). An empty
+        // dict takes nothing with it.
+        unsafe {
+            let field = object.byte_add(self.dict).cast::<*mut ffi::PyObject>();
+            let dict = *field;
+            if dict.is_null() {
+                return true;
+            }
+            if ffi::PyDict_Size(dict) != 0 {
+                return false;
+            }
+            if self.drops_dicts {
+                *field = null_mut();
+                ffi::Py_DECREF(dict);
+                return true;
+            }
+            ffi::Py_REFCNT(dict) == 1
+        }
+    }
+
+    /// Makes an object by PyO3's `tp_new`.
+    ///
+    /// # Safety
+    /// As [`new`].
+    unsafe fn make(
+        &self,
+        class: *mut ffi::PyTypeObject,
+        arguments: *mut ffi::PyObject,
+        keywords: *mut ffi::PyObject,
+    ) -> *mut ffi::PyObject {
+        // SAFETY: the caller's promise. The result is null or a new object of the class.
+        unsafe {
+            let object = (self.pyo3_new)(class, arguments, keywords);
+            if !object.is_null() {
+                self.renew_dict(object);
+            }
+            object
+        }
+    }
+
+    /// Keeps a dead object for the next event, if that can be; returns whether it did.
+    ///
+    /// # Safety
+    /// As [`dealloc`].
+    #[inline]
+    unsafe fn keep(&self, py: Python<'_>, object: *mut ffi::PyObject) -> bool {
+        // SAFETY: an object of this class or a derived one. This field of it is null, or a pointer
+        // to its weak references
+        // (https://docs.python.org/3/c-api/typeobj.html#c.PyTypeObject.tp_weaklistoffset).
+        let (class, weak_references) = unsafe {
+            let weak_references = object.byte_add(self.weak_references);
+            (
+                ffi::Py_TYPE(object),
+                *weak_references.cast::<*mut ffi::PyObject>(),
+            )
+        };
+        if class.cast() != self.class.as_ptr() || !weak_references.is_null() || SPARE.is_full(py) {
+            return false;
+        }
+        // SAFETY: an object of this class, which nobody else uses.
+        let core = unsafe { &mut *core_of(py, object) };
+        if core.is_raw() {
+            return false;
+        }
+        // SAFETY: the caller's promise.
+        if !unsafe { self.renew_dict(object) } {
+            return false;
+        }
+        // SAFETY: an object that the garbage collector knows, as `keeps_dead` says. It must forget
+        // the object before other code runs
+        // (https://docs.python.org/3/c-api/gcsupport.html#c.PyObject_GC_UnTrack).
+        unsafe { ffi::PyObject_GC_UnTrack(object.cast()) };
+        // Dropping what it held may run other code, which may make and free events.
+        let is_new = catch_unwind(AssertUnwindSafe(|| *core = Core::default())).is_ok();
+        if !is_new || !SPARE.put(py, object) {
+            return false;
+        }
+        // SAFETY: an object of a class that was made at run time has one reference to it
+        // (https://docs.python.org/3/c-api/typeobj.html#c.PyTypeObject.tp_dealloc).
+        unsafe { ffi::Py_DECREF(class.cast()) };
+        true
+    }
+}
+
+/// The core of an event.
+///
+/// # Safety
+/// `object` is an instance of PyO3's class, which may be dead.
+unsafe fn core_of(py: Python<'_>, object: *mut ffi::PyObject) -> *mut Core {
+    // SAFETY: the caller's promise. No reference is counted.
+    let event = unsafe { Borrowed::from_ptr(py, object).cast_unchecked::<CudaEvent>() };
+    event.get().core.as_ptr()
+}
+
+/// # Safety
+/// Only CPython may call it, as the `tp_dealloc` of the class that [`make`] makes.
+unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: CPython frees objects on attached threads only.
+    let py = unsafe { Python::assume_attached() };
+    // There was no object before the class was made.
+    let Some(made) = MADE.get(py) else { return };
+    // SAFETY: the caller's promise. What is not kept is as PyO3 has made it.
+    unsafe {
+        if !made.keeps_dead || !made.keep(py, object) {
+            (made.pyo3_dealloc)(object);
+        }
+    }
 }
 
 /// # Safety
@@ -131,23 +388,16 @@ unsafe extern "C" fn new(
     // this call, and its borrowed items are compared only. PyO3's `tp_new` gets the class with a
     // tuple and no keywords, or with the arguments of this call.
     unsafe {
-        if !keywords.is_null()
-            && ffi::PyDict_Size(keywords) == 1
-            && ffi::PyTuple_Size(arguments) == 0
-        {
-            let (mut at, mut name, mut value) = (0, null_mut(), null_mut());
-            ffi::PyDict_Next(keywords, &mut at, &mut name, &mut value);
-            // Names in the source of a program are interned, as `keyword` is. Other strings are
-            // left to PyO3.
-            if name == made.keyword.as_ptr() {
-                if value == ffi::Py_True() {
-                    return (made.pyo3_new)(class, made.timing.as_ptr(), null_mut());
-                }
-                if value == ffi::Py_False() {
-                    return (made.pyo3_new)(class, arguments, null_mut());
-                }
-            }
+        let Some(timing) = made.timing_of(arguments, keywords) else {
+            return made.make(class, arguments, keywords);
+        };
+        if let Some(event) = made.again(py, class, timing) {
+            return event;
         }
-        (made.pyo3_new)(class, arguments, keywords)
+        let arguments = match timing {
+            true => &made.timing,
+            false => &made.no_timing,
+        };
+        made.make(class, arguments.as_ptr(), null_mut())
     }
 }

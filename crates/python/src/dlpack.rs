@@ -80,14 +80,19 @@ impl CurrentStream {
         // argument. The thread is attached, as for any function that may set an exception.
         match unsafe { (self.0)(place.0, place.1, &raw mut stream) } {
             0 if !PyErr::occurred(py) => Ok(stream as usize),
-            _ => Err(PyErr::take(py).unwrap_or_else(|| {
-                PyRuntimeError::new_err(format!(
-                    "the framework does not tell its current stream on DLPack's device {place:?}, \
-                     and gives no reason; pass the stream itself"
-                ))
-            })),
+            _ => Err(untold(py, place)),
         }
     }
+}
+
+#[cold]
+fn untold(py: Python<'_>, place: Place) -> PyErr {
+    PyErr::take(py).unwrap_or_else(|| {
+        PyRuntimeError::new_err(format!(
+            "the framework does not tell its current stream on DLPack's device {place:?}, and \
+             gives no reason; pass the stream itself"
+        ))
+    })
 }
 
 /// The table of a known version, in a capsule; `None` where there is none of that version.

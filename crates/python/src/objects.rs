@@ -5,7 +5,7 @@
 //! The classes are apart from their methods because methods take objects of the other classes:
 //! [`arguments`](crate::arguments) lies between the two.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{cell::UnsafeCell, ops::Deref, sync::OnceLock, time::Duration};
 
 use fencepost::{Correlation, Device, HostTime, Marker, Stream};
 use pyo3::prelude::*;
@@ -156,7 +156,36 @@ pub(crate) struct PyHostTime {
     module = "fencepost.cuda"
 )]
 pub(crate) struct CudaEvent {
-    pub(crate) core: Core,
+    pub(crate) core: Reusable,
+}
+
+/// A [`Core`] that a dead object keeps for the next one: see [`cuda_class`](crate::cuda_class).
+pub(crate) struct Reusable(UnsafeCell<Core>);
+
+// SAFETY: whoever shares it gets `&Core`, which is `Sync`, and changes it by `as_ptr` only where
+// nobody else uses it.
+unsafe impl Sync for Reusable where Core: Sync {}
+
+impl Reusable {
+    pub(crate) fn new(core: Core) -> Reusable {
+        Reusable(UnsafeCell::new(core))
+    }
+
+    /// For who proves that nobody else uses it.
+    #[inline]
+    pub(crate) fn as_ptr(&self) -> *mut Core {
+        self.0.get()
+    }
+}
+
+impl Deref for Reusable {
+    type Target = Core;
+
+    #[inline]
+    fn deref(&self) -> &Core {
+        // SAFETY: it is changed only where nobody else uses it.
+        unsafe { &*self.0.get() }
+    }
 }
 
 /// A drop-in for ``torch.mps.Event``: on a Mac on Metal, elsewhere on the best device there is.

@@ -48,12 +48,19 @@ pub(crate) fn is_profiling(py: Python<'_>) -> PyResult<bool> {
     enabled.call0()?.is_truthy()
 }
 
+static TORCH: PyOnceLock<TorchCuda> = PyOnceLock::new();
+
 /// PyTorch's CUDA side, once PyTorch uses CUDA. From then on it uses CUDA until the process ends.
+#[inline]
 pub(crate) fn cuda_in_use(py: Python<'_>) -> PyResult<Option<&'static TorchCuda>> {
-    static TORCH: PyOnceLock<TorchCuda> = PyOnceLock::new();
-    if let Some(torch) = TORCH.get(py) {
-        return Ok(Some(torch));
+    match TORCH.get(py) {
+        Some(torch) => Ok(Some(torch)),
+        None => find_cuda(py),
     }
+}
+
+#[cold]
+fn find_cuda(py: Python<'_>) -> PyResult<Option<&'static TorchCuda>> {
     let Some(torch) = loaded(py, "torch")? else {
         return Ok(None);
     };
@@ -90,6 +97,7 @@ impl TorchCuda {
     }
 
     /// The handle of the current stream of a device, or of the current device.
+    #[inline]
     pub(crate) fn current_stream(&self, py: Python<'_>, device: Option<usize>) -> PyResult<usize> {
         if let Some(current) = self.current {
             // -1 is the current device, as for `stream`.
@@ -98,6 +106,12 @@ impl TorchCuda {
                 return Ok(handle);
             }
         }
+        self.ask_for_stream(py, device)
+    }
+
+    /// As [`current_stream`](TorchCuda::current_stream), by PyTorch's function for Python.
+    #[cold]
+    fn ask_for_stream(&self, py: Python<'_>, device: Option<usize>) -> PyResult<usize> {
         let stream = self.stream.bind(py);
         let handle = match device {
             Some(index) => call_with_one(stream, index.into_pyobject(py)?.as_any())?,

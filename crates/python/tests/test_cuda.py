@@ -18,7 +18,7 @@ import weakref
 import pytest
 
 import fencepost
-from conftest import PATIENCE
+from conftest import PATIENCE, at_once
 from fencepost.cuda import Event, wrap_stream
 
 pytestmark = pytest.mark.cuda
@@ -752,6 +752,122 @@ def test_making_an_event_leaks_no_reference_to_its_class(cuda):
             refused,
         ):
             assert grown(make, kind, *Event.__mro__[:2]) < usual + 100
+
+
+def test_an_event_that_was_another_one_is_as_new(cuda, gate, stream):
+    # A dead event becomes the next one (src/cuda_class.rs), on builds with a GIL.
+    for timing in (False, True, False):
+        event = Event(enable_timing=timing)
+        event.name, event.mine = "mine", 1
+        event.record(stream)
+        event.synchronize(timeout=PATIENCE)
+        del event
+        event = Event(enable_timing=timing)
+        event.name = "another"
+        event.record(stream)
+        opener = gate(stream)
+        event.record(stream)
+        assert event.query() is False
+        del event
+        event = Event(enable_timing=not timing)
+        assert (event.device, event.name, event.cuda_event) == (None, None, 0)
+        assert event.query() is True
+        assert not hasattr(event, "mine")
+        assert "never recorded" in repr(event)
+        opener.open()
+        assert has_timing(event, stream) is not timing
+
+
+def test_a_dead_events_dict_belongs_to_whoever_kept_it(cuda):
+    event = Event()
+    kept = event.__dict__
+    del event
+    events = [Event() for _ in range(100)]
+    kept["mine"] = 1
+    assert not any(hasattr(event, "mine") for event in events)
+    events[0].mine = 2
+    assert kept == {"mine": 1}
+
+
+def test_what_an_event_refers_to_goes_with_it(cuda, stream):
+    class Anything:
+        pass
+
+    def dies(make):
+        event, other = make(), Anything()
+        event.other = other
+        event.record(stream)
+        return weakref.ref(event), weakref.ref(other)
+
+    # Behind one that is kept alive by its attribute, which the garbage collector finds.
+    def circle():
+        event = Event()
+        event.me = event
+        return event
+
+    for make in (Event, circle, lambda: Event(enable_timing=True)):
+        of_event, of_other = dies(make)
+        gc.collect()
+        events = [Event() for _ in range(100)]
+        assert of_event() is None
+        assert of_other() is None
+        assert not any(hasattr(event, "other") for event in events)
+
+
+def test_weak_references_to_a_dead_event_do_not_find_the_next_one(cuda):
+    for _ in range(3):
+        called = []
+        event = Event()
+        gone = weakref.ref(event, called.append)
+        del event
+        gc.collect()
+        event = Event()
+        assert gone() is None
+        assert len(called) == 1
+        assert weakref.getweakrefcount(event) == 0
+        assert weakref.ref(event)() is event
+
+
+def test_the_garbage_collector_knows_an_event_while_it_is_one(cuda):
+    def known():
+        return sum(type(one) is Event for one in gc.get_objects())
+
+    before = known()
+    for count in (1, 100, 30, 200):
+        events = [Event() for _ in range(count)]
+        assert len(set(map(id, events))) == count
+        assert known() == before + count
+        assert all(gc.is_tracked(event) for event in events)
+        del events
+        assert known() == before
+
+
+def test_an_event_that_became_one_of_another_class_is_left_to_it(cuda):
+    class Derived(Event):
+        pass
+
+    event = Event()
+    event.__class__ = Derived
+    assert type(event) is Derived
+    del event
+    event = Derived()
+    event.__class__ = Event
+    del event
+    assert {type(event) for event in [Event() for _ in range(100)]} == {Event}
+
+
+def test_threads_make_and_drop_events_at_the_same_time(cuda):
+    streams = [cuda.stream() for _ in range(4)]
+
+    def work(number):
+        stream = streams[number]
+        for index in range(300):
+            events = [Event(enable_timing=index % 2 == 0) for _ in range(1 + index % 7)]
+            for event in events:
+                event.record(stream)
+            assert has_timing(events[0], stream) is (index % 2 == 0)
+
+    at_once(work, threads=len(streams))
 
 
 def test_query_takes_no_argument_and_events_only(cuda, stream):

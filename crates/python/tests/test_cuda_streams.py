@@ -234,18 +234,31 @@ def test_the_repr_tells_complete_from_never_recorded(device):
     assert ", complete" in repr(event)
 
 
-@pytest.mark.parametrize("call", ["record", "record timed", "query", "elapsed", "release"])
+BARE_CALLS = [
+    *("record", "record timed", "record asked", "record in turn", "life", "life timed"),
+    *("query", "query released", "elapsed", "release"),
+]
+
+
+@pytest.mark.parametrize("call", BARE_CALLS)
 def test_the_bare_calls_that_costs_are_compared_with(cuda, make_current, gate, call):
     stream = cuda.stream()
 
     def work():
         make_current(0)
-        opener = gate(stream) if call == "query" else None
-        taken = _C._bare_call(call, stream.cuda_stream, 5)
+        opener = gate(stream) if call.startswith("query") else None
+        taken = _C._bare_call(call, stream.cuda_stream, 5, cuda.stream().cuda_stream)
         if opener:
             opener.open()
         return taken
 
     assert in_a_thread(work) > 0.0
-    with pytest.raises(ValueError, match="no call is named"):
-        _C._bare_call("another", stream.cuda_stream, 1)
+
+
+def test_a_bare_call_of_an_unknown_name_is_an_error(cuda, make_current):
+    def work():
+        make_current(0)
+        with pytest.raises(ValueError, match='no call is named "another"'):
+            _C._bare_call("another", cuda.stream().cuda_stream, 1)
+
+    in_a_thread(work)
