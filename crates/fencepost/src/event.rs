@@ -4,6 +4,8 @@ use std::{fmt, future::IntoFuture, sync::Arc, time::Duration};
 
 #[cfg(all(feature = "trace", not(loom)))]
 use crate::observe;
+#[cfg(feature = "trace")]
+use crate::rerecord::Glimpse;
 use crate::{
     clock::Elapsed,
     device::Device,
@@ -309,6 +311,12 @@ impl Event {
     #[inline]
     pub(crate) fn is_recorded(&self) -> bool {
         self.slot.is_recorded()
+    }
+
+    /// See [`Slot::glimpse`].
+    #[cfg(feature = "trace")]
+    pub(crate) fn glimpse(&self) -> Option<Glimpse<'_>> {
+        self.slot.glimpse()
     }
 
     /// See [`crate::bindings::peek`].

@@ -330,6 +330,13 @@ impl Glimpse<'_> {
         NonZeroUsize::new(self.slot.timed.load(Ordering::Relaxed))
     }
 
+    /// The marker's value, where the word tells it.
+    #[cfg_attr(not(feature = "trace"), allow(dead_code))]
+    #[inline]
+    pub(crate) fn value(&self) -> Option<u64> {
+        (self.word & TAG == PRIMARY).then_some(self.word >> 2)
+    }
+
     /// Whether the event still holds the marker, and nobody records that again: then what the
     /// native object has told so far is of that marker.
     #[inline]

@@ -42,8 +42,9 @@ use crate::{
 pub struct Stream {
     imp: Arc<dyn StreamImpl>,
     device: Device,
-    /// The process that opened its device.
+    /// The process that opened its device, and its number: within reach without a call.
     process: Process,
+    id: u64,
 }
 
 /// How far a stream has come, as [`Stream::progress`] tells.
@@ -69,6 +70,7 @@ impl Stream {
     pub(crate) fn new(imp: Arc<dyn StreamImpl>, device: Device) -> Stream {
         Stream {
             process: device.core().process,
+            id: imp.core().id,
             imp,
             device,
         }
@@ -113,7 +115,7 @@ impl Stream {
     /// # Ok::<(), fencepost::Error>(())
     /// ```
     pub fn id(&self) -> u64 {
-        self.imp.core().id
+        self.id
     }
 
     /// Gives the stream a name, for the texts of errors, [`Display`](fmt::Display) and

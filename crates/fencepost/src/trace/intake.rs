@@ -17,8 +17,10 @@ use crate::{
     contract::{Sample, Stamp},
     device::Device,
     error::{Error, Result},
+    event::Event,
     marker::Marker,
     place::Place,
+    rerecord::Glimpse,
     sync::{Ordering, lock},
 };
 
@@ -33,6 +35,8 @@ struct DeviceClock {
     axis: Axis,
     /// The last reading of both clocks, and its position.
     last: Option<(Stamp, f64)>,
+    /// Holds the marker of that reading, where it is one.
+    stamp: Event,
     read: Option<Instant>,
     /// Not before this.
     next: Option<Instant>,
@@ -50,6 +54,19 @@ const NEW: Duration = Duration::from_millis(20);
 
 /// How far apart attempts are made at most, where none succeeds.
 const LONGEST: Duration = Duration::from_secs(60);
+
+/// So many spans go into the store at once, so that locks are taken seldom that who records takes.
+const AT_ONCE: usize = 16;
+
+/// A span that is over, on its way into the store.
+struct Over {
+    ended: Ended<Pair>,
+    start: f64,
+    length: f64,
+    /// Those of its two markers.
+    values: [u64; 2],
+    failure: Option<String>,
+}
 
 /// What became of a span.
 enum Fate {
@@ -124,32 +141,53 @@ impl Shared {
     }
 
     fn take_in(&self, recorder: &Recorder, clock: &DeviceClock) -> usize {
-        let mut freed = Vec::new();
-        let mut failed = false;
+        let (mut taken, mut failed) = (0, false);
+        let mut over = Vec::with_capacity(AT_ONCE);
         let seen = self.since_origin(Instant::now()) as f64;
-        let all = recorder.pending.ended();
+        let all = recorder.pending.take_ended();
         // If the last one is complete, so is all before it, and no other is asked of the driver.
         if let Some(last) = all.last() {
             last.ask();
         }
-        for ended in all {
-            let fate = clock.fate(&ended);
-            let keep = matches!(fate, Fate::Complete(..));
-            match fate {
-                // What was begun later is later on the stream.
-                Fate::Pending if !ended.began() => break,
-                Fate::Pending => continue,
-                Fate::Complete(start, length) => self.add(recorder, &ended, start, length, None),
-                Fate::Failed(start, error) => {
-                    failed = true;
-                    self.add(recorder, &ended, start, seen, Some(&error));
+        let mut all = all.into_iter();
+        let mut left = Vec::new();
+        while let Some(ended) = all.next() {
+            let (fate, values) = clock.fate(&ended);
+            let (start, length, failure) = match fate {
+                Fate::Pending => {
+                    // What was begun later is later on the stream.
+                    let is_last = !ended.began();
+                    left.push(ended);
+                    if is_last {
+                        left.extend(all);
+                        break;
+                    }
+                    continue;
                 }
-                Fate::Lost(error) => self.lost(Some(&error)),
+                Fate::Complete(start, length) => (start, length, None),
+                Fate::Failed(start, error) => (start, seen, Some(error.to_string())),
+                Fate::Lost(error) => {
+                    self.lost(Some(&error));
+                    recorder.pending.free([(ended, false)]);
+                    taken += 1;
+                    continue;
+                }
+            };
+            failed |= failure.is_some();
+            taken += 1;
+            over.push(Over {
+                ended,
+                start,
+                length,
+                values,
+                failure,
+            });
+            if over.len() == AT_ONCE {
+                self.add(recorder, &mut over);
             }
-            freed.push((ended.slot, keep));
         }
-        let taken = freed.len();
-        recorder.pending.free(freed);
+        self.add(recorder, &mut over);
+        recorder.pending.give_back(left);
         if failed {
             // Their markers keep the cause of a failure alive, which is reported when it is gone.
             recorder.pending.drop_free();
@@ -157,27 +195,31 @@ impl Shared {
         taken
     }
 
-    fn add(
-        &self,
-        recorder: &Recorder,
-        ended: &Ended<Pair>,
-        start: f64,
-        length: f64,
-        error: Option<&Error>,
-    ) {
-        let failure = error.map(Error::to_string);
-        let noted = recorder.pending.take(ended.slot);
-        let attributes = noted.attributes.as_deref();
-        lock(&self.store).store.add(&Told {
-            track: recorder.track,
-            name: Named::Text(&noted.name),
-            attributes: attributes.map_or(&[], Vec::as_slice),
-            start,
-            length,
-            values: ended.values(),
-            is_mark: ended.is_mark,
-            failure: failure.as_deref(),
-        });
+    /// Moves spans into the store, then frees their slots.
+    fn add(&self, recorder: &Recorder, over: &mut Vec<Over>) {
+        let noted = recorder
+            .pending
+            .take(over.iter().map(|over| over.ended.slot));
+        let mut stored = lock(&self.store);
+        for (over, noted) in over.iter().zip(&noted) {
+            let attributes = noted.attributes.as_deref();
+            stored.store.add(&Told {
+                track: recorder.track,
+                name: Named::Text(&noted.name),
+                attributes: attributes.map_or(&[], Vec::as_slice),
+                start: over.start,
+                length: over.length,
+                values: over.values,
+                is_mark: over.ended.is_mark,
+                failure: over.failure.as_deref(),
+            });
+        }
+        drop(stored);
+        let freed: Vec<_> = over
+            .drain(..)
+            .map(|over| (over.ended, over.failure.is_none()))
+            .collect();
+        recorder.pending.free(freed);
     }
 }
 
@@ -217,6 +259,7 @@ impl Intake {
             device: device.clone(),
             axis: Axis::default(),
             last: None,
+            stamp: Event::with_timing(device),
             read: None,
             next: None,
             pause: OLD,
@@ -287,8 +330,13 @@ impl DeviceClock {
             host,
             error: sample.error.as_nanos() as f64,
         });
+        if let Stamp::Marker(marker) = &sample.stamp {
+            let marker = Marker::new(marker.clone(), self.device.clone());
+            self.stamp.set_marker(marker)?;
+        }
         self.last = Some((sample.stamp, position));
-        Ok(())
+        // The stamp is complete, which its event knows from now on.
+        self.stamp.query().map(|_| ())
     }
 
     fn position(&self, marker: &Marker) -> Result<f64> {
@@ -298,12 +346,42 @@ impl DeviceClock {
         Ok(at + stamp.elapsed(&**marker.imp())?.as_nanos_f64())
     }
 
-    fn fate(&self, ended: &Ended<Pair>) -> Fate {
+    /// What became of a span, and the values of its two markers.
+    fn fate(&self, ended: &Ended<Pair>) -> (Fate, [u64; 2]) {
+        if let Some((start, length, values)) = self.complete_at_once(ended) {
+            return (Fate::Complete(start, length), values);
+        }
         let Some((start, end)) = ended.markers() else {
-            return Fate::Pending;
+            return (Fate::Pending, [0, 0]);
         };
+        let values = [start.value(), end.value()];
+        (self.fate_of(ended.is_mark, &start, &end), values)
+    }
+
+    /// When a complete span began, how long it took, and the values of its markers, where native
+    /// objects tell the times. It writes nothing to the events, which would be memory that the
+    /// thread that records has to fetch back, and takes no lock of theirs.
+    fn complete_at_once(&self, ended: &Ended<Pair>) -> Option<(f64, f64, [u64; 2])> {
+        let (_, at) = self.last.as_ref()?;
+        let between = |start: &Glimpse<'_>, end: &Glimpse<'_>| {
+            let told = self.device.imp().elapsed_between(start, end);
+            told.map(|elapsed| elapsed.as_nanos_f64())
+        };
+        let start = ended.pair.start.glimpse()?;
+        let (began, value) = (
+            at + between(&self.stamp.glimpse()?, &start)?,
+            start.value()?,
+        );
+        if ended.is_mark {
+            return Some((began, f64::NAN, [value; 2]));
+        }
+        let end = ended.pair.end.glimpse()?;
+        Some((began, between(&start, &end)?, [value, end.value()?]))
+    }
+
+    fn fate_of(&self, is_mark: bool, start: &Marker, end: &Marker) -> Fate {
         let mut began = f64::NAN;
-        for (marker, is_start) in [(&start, true), (&end, false)] {
+        for (marker, is_start) in [(start, true), (end, false)] {
             // As it is, and not as one that the user has seen: nobody has asked for a failure yet.
             match marker.imp().query() {
                 Ok(true) if is_start => match self.position(marker) {
@@ -319,7 +397,7 @@ impl DeviceClock {
                 Err(error) => return Fate::Lost(error),
             }
         }
-        if ended.is_mark {
+        if is_mark {
             return Fate::Complete(began, f64::NAN);
         }
         match start.imp().elapsed(&**end.imp()) {

@@ -390,8 +390,7 @@ impl Trace {
 
     pub(crate) fn instant_at(&self, name: &str, stream: &Stream, at: Place) -> Moment {
         let begun = self.begin(name, stream, true, at);
-        let moment = |begun: Begun<Pair>| (self.clone(), begun.pair.recorder.clone(), begun.slot);
-        Moment::new(begun.map(moment))
+        Moment::new(begun.map(|begun| (self.clone(), begun)))
     }
 
     /// Begins a span of the calling thread. It ends when the guard is dropped. Never blocks.
@@ -547,31 +546,40 @@ impl Trace {
         if !self.is_ours() {
             return None;
         }
-        let shared = self.shared();
-        let known = RECORDERS.try_with(|near| {
-            let near = near.try_borrow().ok()?;
-            let mut near = near.iter();
-            let known = near.find(|r| r.core.id == stream.id() && r.trace == shared.id)?;
+        let known = self.with_near(stream, |known| {
             Some(known.pending.begin(name, is_mark, || known.pair()))
         });
-        let begun = match known {
-            Ok(Some(begun)) => begun,
-            _ => {
-                let recorder = self.come_near(stream);
-                recorder.pending.begin(name, is_mark, || recorder.pair())
-            }
-        };
+        let begun = known.unwrap_or_else(|| {
+            let recorder = self.come_near(stream);
+            recorder.pending.begin(name, is_mark, || recorder.pair())
+        });
         let Some(begun) = begun else {
-            shared.lost(None);
+            self.shared().lost(None);
             return None;
         };
         match begun.pair.start.record_at(stream, at) {
             Ok(()) => Some(begun),
             Err(error) => {
-                self.give_up(&begun.pair.recorder, begun.slot, &error);
+                self.give_up(&begun, &error);
                 None
             }
         }
+    }
+
+    /// Calls `f` with the recorder of a stream, where that is within reach of this thread.
+    #[inline]
+    fn with_near<R>(
+        &self,
+        stream: &Stream,
+        f: impl FnOnce(&Arc<Recorder>) -> Option<R>,
+    ) -> Option<R> {
+        let (trace, stream) = (self.shared().id, stream.id());
+        let found = RECORDERS.try_with(|near| {
+            let near = near.try_borrow().ok()?;
+            let mut near = near.iter();
+            f(near.find(|known| known.core.id == stream && known.trace == trace)?)
+        });
+        found.ok().flatten()
     }
 
     /// The recorder of a stream, which is within reach of this thread from now on.
@@ -592,17 +600,34 @@ impl Trace {
     }
 
     #[inline]
-    fn ended(&self, recorder: &Recorder, slot: u32, recorded: Result<()>) {
-        match recorded {
-            Ok(()) if recorder.is_due_at(recorder.pending.end(slot)) => self.shared().alarm.ring(),
-            Ok(()) => {}
-            Err(error) => self.give_up(recorder, slot, &error),
+    fn ended(&self, stream: &Stream, begun: Begun<Pair>, recorded: Result<()>) {
+        if let Err(error) = recorded {
+            return self.give_up(&begun, &error);
+        }
+        let mut begun = Some(begun);
+        let is_due = self.with_near(stream, |recorder| {
+            Some(recorder.is_due_at(recorder.pending.end(begun.take()?)))
+        });
+        match (is_due, begun) {
+            (_, Some(begun)) => self.ended_far(begun),
+            (Some(true), None) => self.shared().alarm.ring(),
+            _ => {}
+        }
+    }
+
+    /// As [`ended`](Trace::ended), for what was recorded, on a thread that need not know the
+    /// recorder.
+    #[cold]
+    fn ended_far(&self, begun: Begun<Pair>) {
+        let recorder = begun.pair.recorder.clone();
+        if recorder.is_due_at(recorder.pending.end(begun)) {
+            self.shared().alarm.ring();
         }
     }
 
     #[cold]
-    fn give_up(&self, recorder: &Recorder, slot: u32, error: &Error) {
-        recorder.pending.give_up(slot);
+    fn give_up(&self, begun: &Begun<Pair>, error: &Error) {
+        begun.pair.recorder.pending.give_up(begun.slot);
         self.shared().lost(Some(error));
     }
 }

@@ -13,7 +13,9 @@
 //! *Invariant: an index is in `free` exactly if its slot is `Free`, so that no two spans share a
 //! slot.* All changes are made under one lock, which is held for a few moves of memory, and never
 //! while a driver is called or a thread is woken. The events themselves are used without the lock:
-//! by the owner of the slot alone, who has a reference to them of its own.
+//! by the owner of the slot alone, who has a reference to them of its own. That one moves from the
+//! slot to its owner and back, so that no reference is counted: whoever counts writes to memory
+//! that the thread which records next has to fetch back.
 
 use std::sync::Arc;
 
@@ -39,6 +41,8 @@ struct Slots<P> {
 struct Slot<P> {
     state: State,
     pair: Option<Arc<P>>,
+    /// Another reference to the pair, for who opens the slot, or collects what is there.
+    spare: Option<Arc<P>>,
     noted: Noted,
 }
 
@@ -92,7 +96,6 @@ impl<P> Pending<P> {
         is_mark: bool,
         make: impl FnOnce() -> Option<P>,
     ) -> Option<Begun<P>> {
-        let name = Text::new(name);
         let mut slots = self.0.lock();
         let slots = &mut *slots;
         let index = match slots.free.pop() {
@@ -102,12 +105,12 @@ impl<P> Pending<P> {
         };
         slots.begun += 1;
         let slot = slots.slots.get_mut(index as usize)?;
-        let pair = match &slot.pair {
-            Some(pair) => pair.clone(),
-            None => slot.pair.insert(Arc::new(make()?)).clone(),
+        let pair = match slot.spare.take() {
+            Some(pair) => pair,
+            None => slot.another(make)?,
         };
         slot.state = State::Open;
-        slot.noted.name = name;
+        slot.noted.name.set(name);
         slot.noted.is_mark = is_mark;
         slot.noted.number = slots.begun;
         Some(Begun { slot: index, pair })
@@ -123,11 +126,16 @@ impl<P> Pending<P> {
 
     /// Gives the slot to who collects. Tells how many of the budget are ended by now.
     #[inline]
-    pub(super) fn end(&self, slot: u32) -> usize {
+    pub(super) fn end(&self, begun: Begun<P>) -> usize {
         let mut slots = self.0.lock();
-        if let Some(slot) = slots.slots.get_mut(slot as usize) {
-            slot.state = State::Ended;
-        }
+        let Some(slot) = slots.slots.get_mut(begun.slot as usize) else {
+            // It is closed. The pair is dropped without the lock.
+            drop(slots);
+            return 0;
+        };
+        slot.state = State::Ended;
+        debug_assert!(slot.spare.is_none());
+        slot.spare = Some(begun.pair);
         slots.ended += 1;
         slots.ended
     }
@@ -140,23 +148,31 @@ impl<P> Pending<P> {
 
     /// The spans that are ended, in the order in which they were begun. They stay where they are.
     pub(super) fn ended(&self) -> Vec<Ended<P>> {
-        self.list(State::Ended)
+        self.list(State::Ended, |slot| slot.pair.clone())
+    }
+
+    /// As [`ended`](Pending::ended), for who [frees](Pending::free) them or [gives them
+    /// back](Pending::give_back).
+    pub(super) fn take_ended(&self) -> Vec<Ended<P>> {
+        self.list(State::Ended, |slot| {
+            slot.spare.take().or_else(|| slot.pair.clone())
+        })
     }
 
     /// The spans that are open.
     pub(super) fn open(&self) -> Vec<Ended<P>> {
-        self.list(State::Open)
+        self.list(State::Open, |slot| slot.pair.clone())
     }
 
-    fn list(&self, state: State) -> Vec<Ended<P>> {
-        let slots = self.0.lock();
-        let all = slots.slots.iter().zip(0..);
+    fn list(&self, state: State, pair: impl Fn(&mut Slot<P>) -> Option<Arc<P>>) -> Vec<Ended<P>> {
+        let mut slots = self.0.lock();
+        let all = slots.slots.iter_mut().zip(0..);
         let mut list: Vec<_> = all
             .filter(|(slot, _)| slot.state == state)
             .filter_map(|(slot, index)| {
                 Some(Ended {
                     slot: index,
-                    pair: slot.pair.clone()?,
+                    pair: pair(slot)?,
                     is_mark: slot.noted.is_mark,
                     number: slot.noted.number,
                 })
@@ -167,12 +183,17 @@ impl<P> Pending<P> {
         list
     }
 
-    /// What is known of a span that is taken in. It is gone from its slot then.
-    pub(super) fn take(&self, slot: u32) -> Noted {
+    /// What is known of spans that are taken in. It is gone from their slots then.
+    pub(super) fn take(&self, taken: impl ExactSizeIterator<Item = u32>) -> Vec<Noted> {
+        let mut noted = Vec::with_capacity(taken.len());
         let mut slots = self.0.lock();
-        let slot = slots.slots.get_mut(slot as usize);
-        slot.map(|slot| std::mem::take(&mut slot.noted))
-            .unwrap_or_default()
+        noted.extend(taken.map(|slot| {
+            let slot = slots.slots.get_mut(slot as usize);
+            slot.map(|slot| std::mem::take(&mut slot.noted))
+                .unwrap_or_default()
+        }));
+        drop(slots);
+        noted
     }
 
     /// A copy of what is known of a span, where it is still the one that was listed.
@@ -183,18 +204,32 @@ impl<P> Pending<P> {
     }
 
     /// Frees slots whose spans are taken in. Without `keep` their events are not used again.
-    pub(super) fn free(&self, taken: impl IntoIterator<Item = (u32, bool)>) {
+    pub(super) fn free(&self, taken: impl IntoIterator<Item = (Ended<P>, bool)>) {
         let mut gone = Vec::new();
         let mut slots = self.0.lock();
-        for (index, keep) in taken {
+        for (ended, keep) in taken {
             slots.ended -= 1;
-            gone.push((slots.clear(index), None));
-            if !keep && let Some(slot) = slots.slots.get_mut(index as usize) {
-                gone.push((None, slot.pair.take()));
+            let attributes = slots.clear(ended.slot);
+            let before = slots.give(ended.slot, ended.pair);
+            let slot = slots.slots.get_mut(ended.slot as usize);
+            let pair = slot.filter(|_| !keep).map(Slot::take_pair);
+            if attributes.is_some() || before.is_some() || pair.is_some() {
+                gone.push((attributes, before, pair));
             }
         }
         drop(slots);
         // Dropped without the lock: events go back to their pools.
+        drop(gone);
+    }
+
+    /// Leaves spans that were taken as they are, for the next time.
+    pub(super) fn give_back(&self, taken: impl IntoIterator<Item = Ended<P>>) {
+        let mut gone = Vec::new();
+        let mut slots = self.0.lock();
+        for ended in taken {
+            gone.extend(slots.give(ended.slot, ended.pair));
+        }
+        drop(slots);
         drop(gone);
     }
 
@@ -205,7 +240,7 @@ impl<P> Pending<P> {
             .slots
             .iter_mut()
             .filter(|slot| slot.state == State::Free);
-        let gone: Vec<_> = free.map(|slot| slot.pair.take()).collect();
+        let gone: Vec<_> = free.map(Slot::take_pair).collect();
         drop(slots);
         drop(gone);
     }
@@ -231,14 +266,38 @@ impl<P> Pending<P> {
     }
 }
 
+impl<P> Slot<P> {
+    /// A further reference to its pair, which `make` makes where there is none.
+    #[cold]
+    fn another(&mut self, make: impl FnOnce() -> Option<P>) -> Option<Arc<P>> {
+        if self.pair.is_none() {
+            self.pair = Some(Arc::new(make()?));
+        }
+        self.pair.clone()
+    }
+
+    fn take_pair(&mut self) -> [Option<Arc<P>>; 2] {
+        [self.pair.take(), self.spare.take()]
+    }
+}
+
 impl<P> Slots<P> {
     fn add(&mut self) -> u32 {
         self.slots.push(Slot {
             state: State::Free,
             pair: None,
+            spare: None,
             noted: Noted::default(),
         });
         self.slots.len() as u32 - 1
+    }
+
+    /// Puts a reference to its pair back into the slot. What it gives is dropped without the lock.
+    fn give(&mut self, index: u32, pair: Arc<P>) -> Option<Arc<P>> {
+        match self.slots.get_mut(index as usize) {
+            Some(slot) => slot.spare.replace(pair),
+            None => Some(pair),
+        }
     }
 
     /// Frees the slot. What it gives is dropped without the lock.
@@ -268,17 +327,19 @@ mod tests {
         assert_eq!((*one.pair, *two.pair), (1, 2));
         pending.note(two.slot, "bytes", 7_u32.into());
         assert_eq!(pending.count(), (2, 0));
-        assert_eq!(pending.end(two.slot), 1);
-        assert_eq!(pending.end(one.slot), 2);
-        let ended = pending.ended();
-        let name = |ended: &Ended<_>| pending.take(ended.slot).name.get().into_owned();
-        let names: Vec<_> = ended.iter().map(name).collect();
+        assert_eq!(pending.end(two), 1);
+        assert_eq!(pending.end(one), 2);
+        let ended = pending.take_ended();
+        let noted = pending.take(ended.iter().map(|ended| ended.slot));
+        let names: Vec<_> = noted.iter().map(|noted| noted.name.get()).collect();
         assert_eq!(
             names,
             ["one", "two"],
             "in the order in which they were begun"
         );
-        pending.free([(ended[0].slot, true), (ended[1].slot, false)]);
+        pending.give_back(ended);
+        let keep = pending.take_ended().into_iter().zip([true, false]);
+        pending.free(keep);
         assert_eq!(pending.count(), (0, 0));
         let again = [begin("three").unwrap(), begin("four").unwrap()];
         let mut pairs = again.map(|begun| *begun.pair);
@@ -311,18 +372,18 @@ mod loom_tests {
                         return 0;
                     };
                     assert_eq!(begun.pair.fetch_add(1, Ordering::Relaxed), 0, "it is mine");
-                    pending.end(begun.slot);
+                    pending.end(begun);
                     1
                 })
             };
             let recording = [record(pending.clone(), "a"), record(pending.clone(), "b")];
             let collect = || {
-                let ended = pending.ended();
+                let ended = pending.take_ended();
                 for ended in &ended {
                     assert_eq!(ended.pair.fetch_sub(1, Ordering::Relaxed), 1, "it is over");
                 }
                 let count = ended.len();
-                pending.free(ended.into_iter().map(|ended| (ended.slot, true)));
+                pending.free(ended.into_iter().map(|ended| (ended, true)));
                 count
             };
             let early = collect();

@@ -1,35 +1,36 @@
 //! Guards: what ends a span.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{borrow::Borrow, fmt, time::Instant};
 
 use super::{
     Trace,
     pending::Begun,
-    recorder::{Pair, Recorder},
+    recorder::Pair,
     store::Record,
     threads::{HostRecord, Name},
     value::{self, Attributes, Value},
 };
 use crate::{place::Place, stream::Stream};
 
-/// What the guard has, or what its maker has.
-enum Held<'a, T> {
-    Own(T),
+/// What the guard has, as an `O`, or what its maker has.
+enum Held<'a, T, O = T> {
+    Own(O),
     Borrowed(&'a T),
 }
 
-impl<T: Clone> Held<'_, T> {
+impl<T: Clone, O: Borrow<T> + From<T>> Held<'_, T, O> {
+    #[inline]
     fn get(&self) -> &T {
         match self {
-            Held::Own(own) => own,
+            Held::Own(own) => own.borrow(),
             Held::Borrowed(borrowed) => borrowed,
         }
     }
 
-    fn into_owned(self) -> Held<'static, T> {
+    fn into_owned(self) -> Held<'static, T, O> {
         match self {
             Held::Own(own) => Held::Own(own),
-            Held::Borrowed(borrowed) => Held::Own(borrowed.clone()),
+            Held::Borrowed(borrowed) => Held::Own(borrowed.clone().into()),
         }
     }
 }
@@ -54,14 +55,17 @@ pub struct Span<'a> {
 
 struct Recording<'a> {
     trace: Held<'a, Trace>,
-    stream: Held<'a, Stream>,
-    begun: Begun<Pair>,
+    /// In a box, so that a guard that borrows is small.
+    stream: Held<'a, Stream, Box<Stream>>,
+    /// `None` once it is ended.
+    begun: Option<Begun<Pair>>,
     at: Place,
 }
 
 impl<'a> Span<'a> {
     pub(super) const NONE: Span<'a> = Span { recording: None };
 
+    #[inline]
     pub(super) fn new(
         trace: &'a Trace,
         stream: &'a Stream,
@@ -72,7 +76,7 @@ impl<'a> Span<'a> {
             recording: Some(Recording {
                 trace: Held::Borrowed(trace),
                 stream: Held::Borrowed(stream),
-                begun,
+                begun: Some(begun),
                 at,
             }),
         }
@@ -106,8 +110,8 @@ impl<'a> Span<'a> {
     pub fn add(&self, name: &str, value: Value) {
         if let Some(recording) = &self.recording
             && recording.trace.get().is_ours()
+            && let Some(begun) = &recording.begun
         {
-            let begun = &recording.begun;
             begun.pair.recorder.pending.note(begun.slot, name, value);
         }
     }
@@ -149,20 +153,22 @@ impl<'a> Span<'a> {
 impl Drop for Span<'_> {
     #[inline]
     fn drop(&mut self) {
-        let Some(recording) = self.recording.take() else {
+        // In place, since to move it all out takes longer.
+        let Some(recording) = &mut self.recording else {
             return;
         };
-        let (trace, begun) = (recording.trace.get(), recording.begun);
+        let Some(begun) = recording.begun.take() else {
+            return;
+        };
+        let trace = recording.trace.get();
         if !trace.is_ours() {
             // Of the parent of this process: nothing of it is touched.
-            std::mem::forget(begun.pair);
+            std::mem::forget(begun);
             return;
         }
-        let ended = begun
-            .pair
-            .end
-            .record_at(recording.stream.get(), recording.at);
-        trace.ended(&begun.pair.recorder, begun.slot, ended);
+        let end = &begun.pair.end;
+        let ended = end.record_at(recording.stream.get(), recording.at);
+        trace.ended(recording.stream.get(), begun, ended);
     }
 }
 
@@ -188,11 +194,11 @@ impl fmt::Debug for Span<'_> {
 /// ```
 pub struct Moment {
     /// `None` where nothing is recorded.
-    recording: Option<(Trace, Arc<Recorder>, u32)>,
+    recording: Option<(Trace, Begun<Pair>)>,
 }
 
 impl Moment {
-    pub(super) fn new(recording: Option<(Trace, Arc<Recorder>, u32)>) -> Moment {
+    pub(super) fn new(recording: Option<(Trace, Begun<Pair>)>) -> Moment {
         Moment { recording }
     }
 
@@ -206,10 +212,11 @@ impl Moment {
     /// ```
     #[allow(clippy::must_use_candidate, clippy::return_self_not_must_use)]
     pub fn with(self, name: &str, value: impl Into<Value>) -> Moment {
-        if let Some((trace, recorder, slot)) = &self.recording
+        if let Some((trace, begun)) = &self.recording
             && trace.is_ours()
         {
-            recorder.pending.note(*slot, name, value.into());
+            let pending = &begun.pair.recorder.pending;
+            pending.note(begun.slot, name, value.into());
         }
         self
     }
@@ -217,10 +224,12 @@ impl Moment {
 
 impl Drop for Moment {
     fn drop(&mut self) {
-        if let Some((trace, recorder, slot)) = self.recording.take()
-            && trace.is_ours()
-        {
-            trace.ended(&recorder, slot, Ok(()));
+        let Some((trace, begun)) = self.recording.take() else {
+            return;
+        };
+        match trace.is_ours() {
+            true => trace.ended_far(begun),
+            false => std::mem::forget(begun),
         }
     }
 }

@@ -27,6 +27,18 @@ impl Text {
         }
     }
 
+    /// Becomes this one.
+    #[inline]
+    pub(super) fn set(&mut self, text: &str) {
+        match self {
+            Text::Short { length, bytes } if text.len() <= SHORT => {
+                bytes[..text.len()].copy_from_slice(text.as_bytes());
+                *length = text.len() as u8;
+            }
+            _ => *self = Text::new(text),
+        }
+    }
+
     #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
@@ -62,6 +74,11 @@ mod tests {
             &"y".repeat(500),
         ] {
             assert_eq!(Text::new(text).get(), text);
+            for before in ["before", &"z".repeat(40)] {
+                let mut changed = Text::new(before);
+                changed.set(text);
+                assert_eq!(changed.get(), text);
+            }
         }
         assert_eq!(size_of::<Text>(), 32);
     }
