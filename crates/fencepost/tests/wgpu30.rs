@@ -391,9 +391,12 @@ fn an_index_of_another_device_is_taken_by_wgpu_and_a_marker_is_not() {
 
 #[test]
 fn no_drop_waits_for_work_that_is_held() {
-    let Some((device, queue)) = gpu().map(|gpu| (gpu.device.clone(), gpu.queue.clone())) else {
-        return;
-    };
+    let Some(gpu) = gpu() else { return };
+    let Gpu {
+        device,
+        queue,
+        alone: _alone,
+    } = gpu;
     let stream = wgpu30::stream(&device, &queue).unwrap();
     let Some(gate) = hold(&stream) else { return };
     let event = Event::with_timing(stream.device());
@@ -412,9 +415,12 @@ fn no_drop_waits_for_work_that_is_held() {
 
 #[test]
 fn a_marker_is_told_in_front_of_work_that_the_last_owner_of_the_queue_would_wait_for() {
-    let Some((device, queue)) = gpu().map(|gpu| (gpu.device.clone(), gpu.queue.clone())) else {
-        return;
-    };
+    let Some(gpu) = gpu() else { return };
+    let Gpu {
+        device,
+        queue,
+        alone: _alone,
+    } = gpu;
     let stream = wgpu30::stream(&device, &queue).unwrap();
     let Some(front) = hold(&stream) else { return };
     let marker = stream.record().unwrap();

@@ -16,13 +16,19 @@ use fencepost::{
 
 use super::common;
 
-/// A device of wgpu, for one test at a time. The test fails on any message of the validation layer.
+/// A device of wgpu, for one test at a time.
 pub(crate) struct Gpu {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
-    /// How many messages the validation layer gave before.
+    pub(crate) alone: Alone,
+}
+
+/// While it is alive, no other test has a device. The test fails on any message of the validation
+/// layer in that time.
+pub(crate) struct Alone {
+    /// How many messages there were before.
     said: usize,
-    _alone: MutexGuard<'static, ()>,
+    _guard: MutexGuard<'static, ()>,
 }
 
 impl Gpu {
@@ -36,7 +42,7 @@ impl Gpu {
     }
 }
 
-impl Drop for Gpu {
+impl Drop for Alone {
     fn drop(&mut self) {
         let messages = validation_messages();
         if !std::thread::panicking() {
@@ -58,14 +64,16 @@ pub(crate) fn wanted() -> wgpu::Features {
 /// A new device with these features, if there is an adapter.
 pub(crate) fn gpu_with(features: wgpu::Features) -> Option<Gpu> {
     static ONE: Mutex<()> = Mutex::new(());
-    let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let said = validation_messages().len();
+    let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let alone = Alone {
+        said: validation_messages().len(),
+        _guard: guard,
+    };
     match open(features) {
         Ok((device, queue)) => Some(Gpu {
             device,
             queue,
-            said,
-            _alone: alone,
+            alone,
         }),
         Err(why) => {
             common::skip(&common::test_name(), &why);
