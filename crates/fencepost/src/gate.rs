@@ -170,7 +170,7 @@ impl Gate {
     /// # References
     /// - [`cuStreamWaitValue32`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEMOP.html)
     /// - a [timeline semaphore](https://registry.khronos.org/vulkan/specs/latest/man/html/VkSemaphoreTypeCreateInfo.html)
-    ///   of its own for each wait
+    ///   for all gates of a stream, and a value of it for each wait
     /// - [`clCreateUserEvent`](https://registry.khronos.org/OpenCL/specs/3.0-unified/html/OpenCL_API.html#clCreateUserEvent)
     /// - [`encodeWaitForEvent`](https://developer.apple.com/documentation/metal/mtlcommandbuffer/encodewaitforevent(_:value:))
     /// - host: memory, no thread

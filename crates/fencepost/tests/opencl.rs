@@ -478,6 +478,36 @@ fn streams_of_two_contexts_wait_for_each_other_through_the_host() {
 }
 
 #[test]
+#[ignore = "needs drivers of two platforms"]
+fn streams_of_two_platforms_wait_for_each_other_through_the_host() {
+    let devices: Vec<_> = (0..)
+        .map_while(|number| Device::open(&format!("opencl:{number}")).ok())
+        .collect();
+    let platform = |device: &Device| opencl::platform(device).unwrap();
+    let first = &devices[0];
+    let is_other = |device: &&Device| platform(device) != platform(first);
+    let other = devices.iter().find(is_other).expect("another platform");
+    for (here, there) in [(first, other), (other, first)] {
+        let (here, there) = (here.new_stream().unwrap(), there.new_stream().unwrap());
+        let gate = work::gate(&here).unwrap();
+        there.wait(&here.record().unwrap()).unwrap();
+        let passed = there.record().unwrap();
+        let early = passed.synchronize_timeout(Duration::from_millis(20));
+        let text = early.unwrap_err().to_string();
+        assert!(text.contains(&format!("stuck is {here}")), "{text}");
+        gate.open();
+        passed.synchronize_timeout(PATIENCE).unwrap();
+        let gate = work::gate(&here).unwrap();
+        work::fail(&here, "the disk is full").unwrap();
+        there.wait(&here.record().unwrap()).unwrap();
+        let behind = there.record().unwrap();
+        gate.open();
+        let error = behind.synchronize_timeout(PATIENCE).unwrap_err();
+        assert_eq!(error.cause().unwrap().root(), "the disk is full");
+    }
+}
+
+#[test]
 fn a_failure_reaches_another_context() {
     let Some(device) = that_tells_failures() else {
         return;

@@ -98,6 +98,24 @@ fn a_refused_record_leaves_the_event_as_it_was() {
     });
 }
 
+/// Else work might stay with the host until somebody waits.
+#[test]
+fn each_record_is_submitted_by_one_flush() {
+    with_faults(|device, control| {
+        let stream = device.new_stream().unwrap();
+        for new_event in [Event::new, Event::with_timing] {
+            let event = new_event(device);
+            // At first, and once it is recorded in place.
+            for _ in 0..5 {
+                let flushed = control.calls("clFlush");
+                event.record(&stream).unwrap();
+                assert_eq!(control.calls("clFlush") - flushed, 1);
+            }
+            done(&event).unwrap();
+        }
+    });
+}
+
 #[test]
 fn a_refused_wait_is_an_error_and_holds_nothing() {
     with_faults(|device, control| {

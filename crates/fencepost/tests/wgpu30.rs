@@ -9,7 +9,7 @@ use std::{
 };
 
 use fencepost::{
-    Backend, Device, Error, Event, testing,
+    Backend, Device, Error, Event, Gate, testing,
     wgpu30::{self, wgpu},
 };
 
@@ -106,6 +106,14 @@ fn a_stream_waits_for_no_pending_marker_of_another_backend() {
     gpu.queue.submit([work(&gpu)]);
     host.wait(&stream.record().unwrap()).unwrap();
     host.synchronize_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_gate_is_refused_where_it_is_made_and_says_why() {
+    let Some(gpu) = gpu() else { return };
+    let error = Gate::new(gpu.stream().device()).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+    assert!(error.to_string().contains("binary semaphores"), "{error}");
 }
 
 #[test]
