@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use programs::{Gpu, OTHERS, PROGRAMS};
+use programs::{Gpu, HOLDS_CUPTI, OTHERS, PROGRAMS};
 use running::{
     CODE, DEADLINE, PROGRAM, STOP, ended, library, start, this_program, wait_for, watch,
     with_program,
@@ -284,6 +284,119 @@ fn without_cupti_one_line_says_so_and_the_program_runs_on() {
 }
 
 #[test]
+fn where_another_tool_holds_cupti_one_line_says_so_and_the_program_runs_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = with_program(folder.path(), &[], "ends_well");
+    command.env(HOLDS_CUPTI, "1");
+    let (code, said) = ended(&mut command);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(
+        said.contains("cannot be watched: another tool holds CUPTI"),
+        "{said}"
+    );
+}
+
+#[test]
+fn work_that_is_pending_at_the_end_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = ["--after", "3600"];
+    let mut command = with_program(folder.path(), &options, "ends_with_work");
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(8));
+    let said = String::from_utf8_lossy(&output.stderr);
+    for told in [
+        "fencepost watch: at the end: process ",
+        "stream 1 of cuda:0: 2 pieces of work pending, 0 of 0 markers complete",
+        "waits for a value in memory (cuStreamWaitValue)",
+    ] {
+        assert!(said.contains(told), "no \"{told}\" in: {said}");
+    }
+}
+
+/// Threads submit, make and destroy what they like, and calls fail, while reports are asked for all
+/// the time. The program ends with 1 where the library has asked the driver for what was destroyed.
+#[test]
+fn a_program_of_any_schedule_and_with_failing_calls_is_not_disturbed() {
+    std::thread::scope(|scope| {
+        for seed in 1..=4 {
+            scope.spawn(move || {
+                let folder = tempfile::tempdir().unwrap();
+                let options = ["--after", "0.05", "--output", "/dev/null"];
+                let mut command = with_program(folder.path(), &options, "does_anything");
+                command.env("FENCEPOST_SIM_SEED", seed.to_string());
+                let output = command.output().unwrap();
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert_eq!(output.status.code(), Some(0), "seed {seed}: {said}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_program_into_which_nothing_can_be_loaded_is_told_why() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("program");
+    let other_rights = std::fs::copy("/bin/true", &program).and_then(|_| {
+        let mode = std::fs::Permissions::from_mode(0o4755);
+        std::fs::set_permissions(&program, mode)
+    });
+    other_rights.unwrap();
+    let path = program.to_str().unwrap();
+    let (code, said) = ended(&mut watch(folder.path(), &[], &[path]));
+    assert!(
+        code == Some(0) && said.contains("runs with another user's rights"),
+        "{said}"
+    );
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_program_that_is_linked_statically_is_told_so() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    /// Where it is in memory, behind its header and its one segment's.
+    const START: u64 = 0x40_0000;
+    /// `exit(21)`
+    const CODE: &[u8] = &[0xbf, 21, 0, 0, 0, 0xb8, 60, 0, 0, 0, 0x0f, 0x05];
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(16, 0);
+    let half = |file: &mut Vec<u8>, number: u16| file.extend(number.to_le_bytes());
+    let long = |file: &mut Vec<u8>, number: u64| file.extend(number.to_le_bytes());
+    // An executable file of x86-64.
+    half(&mut file, 2);
+    half(&mut file, 62);
+    file.extend(1_u32.to_le_bytes());
+    for number in [START + 120, 64, 0] {
+        long(&mut file, number);
+    }
+    file.extend(0_u32.to_le_bytes());
+    for number in [64, 56, 1, 64, 0, 0] {
+        half(&mut file, number);
+    }
+    // A segment to load, to be read and executed.
+    file.extend(1_u32.to_le_bytes());
+    file.extend(5_u32.to_le_bytes());
+    let len = 120 + CODE.len() as u64;
+    for number in [0, START, START, len, len, 0x1000] {
+        long(&mut file, number);
+    }
+    file.extend(CODE);
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("program");
+    std::fs::write(&program, file).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = program.to_str().unwrap();
+    let (code, said) = ended(&mut watch(folder.path(), &[], &[path]));
+    assert!(
+        code == Some(21) && said.contains("is linked statically"),
+        "{code:?}, {said}"
+    );
+}
+
+#[test]
 fn bad_arguments_get_one_line() {
     let folder = tempfile::tempdir().unwrap();
     for (options, program, told) in [
@@ -428,9 +541,10 @@ fn lines_of_a_python_program_are_told_where_they_are_asked_for() {
     let told = wait_for(
         &file,
         &[
-            "lines.py:22: ",
-            &format!("waits for marker 1 of stream 1 of cuda:0, recorded at {script}:29"),
-            &format!("told to at {script}:33"),
+            "lines.py:24: ",
+            &format!("waits for marker 1 of stream 1 of cuda:0, recorded at {script}:31"),
+            &format!("told to at {script}:41"),
+            &format!("last submitted: kernel fencepost_spin, submitted at {script}:37"),
         ],
     );
     std::fs::write(folder.path().join("stop"), "").unwrap();

@@ -628,6 +628,21 @@ mod tests {
     }
 
     #[test]
+    fn an_external_semaphore_is_told_as_what_it_is() {
+        let mut a = busy(1);
+        stop(&mut a, Awaits::Semaphore);
+        launch(&mut a);
+        let account = Account::new(vec![a]);
+        let Front::At(point) = account.front(&account.all[0], 2) else {
+            panic!("the semaphore is in front")
+        };
+        assert_eq!(
+            words_of(&account.all[0], point, 2),
+            "waits for an external semaphore, or is at the 1 piece of work around that"
+        );
+    }
+
+    #[test]
     fn a_circle_through_a_value_is_not_said_to_have_no_end() {
         let (mut a, mut b) = (busy(1), busy(2));
         stop(&mut a, Awaits::Value { address: 64 });

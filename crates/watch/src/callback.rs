@@ -697,6 +697,24 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_for_an_external_semaphore_stops_a_stream_and_a_signal_does_not() {
+        const WAIT_SEMAPHORES: u32 = 492;
+        const SIGNAL_SEMAPHORES: u32 = 490;
+
+        let _alone = ALONE.lock();
+        FOLLOWS.store(true, Ordering::Relaxed);
+        create(0xe000);
+        for id in [SIGNAL_SEMAPHORES, WAIT_SEMAPHORES] {
+            call(id, &[0_usize, 0, 1, 0xe000], std::ptr::null());
+        }
+        let inner = inner(0xe000);
+        assert_eq!((inner.submitted, inner.points.iter().len()), (2, 1));
+        let point = inner.points.iter().next().unwrap();
+        assert!(matches!(point.awaits, Awaits::Semaphore) && point.position == 2);
+        destroy(0xe000);
+    }
+
+    #[test]
     fn work_in_a_capture_is_not_submitted() {
         const BEGIN: u32 = 539;
         const END: u32 = 497;

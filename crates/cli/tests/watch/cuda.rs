@@ -7,7 +7,7 @@ use libloading::Library;
 macro_rules! functions {
     ($($name:ident = $symbol:literal ($($argument:ident: $type:ty),*);)*) => {
         /// The driver.
-        pub(crate) struct Cuda { $($name: unsafe extern "C" fn($($type),*) -> c_int,)* }
+        pub(crate) struct Cuda { $(pub(crate) $name: unsafe extern "C" fn($($type),*) -> c_int,)* }
 
         impl Cuda {
             pub(crate) fn load(path: &std::path::Path) -> Cuda {

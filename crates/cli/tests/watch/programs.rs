@@ -26,10 +26,36 @@ pub(crate) struct Gpu {
     spin: usize,
 }
 
+/// The variable by which the program is one whose own tool holds CUPTI.
+pub(crate) const HOLDS_CUPTI: &str = "FENCEPOST_TEST_HOLDS_CUPTI";
+
+fn stand_in() -> PathBuf {
+    std::env::var_os("FENCEPOST_CUDA_LIBRARY")
+        .expect("the stand-in's path")
+        .into()
+}
+
+/// Subscribes to CUPTI by its library's own function, before anybody else can.
+fn hold_cupti() {
+    let callback = counts as *const c_void;
+    let mut subscriber = 0;
+    // SAFETY: the library is the stand-in, which may be loaded anywhere, and cupti_callbacks.h
+    // declares the function of this name with this type
+    unsafe {
+        let library = libloading::Library::new(stand_in()).expect("the stand-in loads");
+        let library: &'static libloading::Library = Box::leak(Box::new(library));
+        let subscribe = library.get::<Subscribe>(b"cuptiSubscribe").expect("it has");
+        let code = subscribe(&raw mut subscriber, callback, std::ptr::null_mut());
+        assert_eq!(code, 0);
+    }
+}
+
 impl Gpu {
     pub(crate) fn open() -> Gpu {
-        let library = std::env::var_os("FENCEPOST_CUDA_LIBRARY").expect("the stand-in's path");
-        let cuda = Cuda::load(&PathBuf::from(library));
+        if std::env::var_os(HOLDS_CUPTI).is_some() {
+            hold_cupti();
+        }
+        let cuda = Cuda::load(&stand_in());
         cuda.init(0);
         let (mut context, mut words, mut module, mut spin) = (0, std::ptr::null_mut(), 0, 0);
         cuda.retain(&raw mut context, 0);
@@ -418,6 +444,107 @@ fn ends_well(gpu: &Gpu) {
     std::process::exit(0);
 }
 
+fn ends_with_work(gpu: &Gpu) {
+    let a = gpu.stream();
+    gpu.hold(a);
+    gpu.launch(a, 10);
+    std::process::exit(8);
+}
+
+/// Threads that make, use and destroy streams and events, whatever calls return, while reports are
+/// asked for.
+fn does_anything(gpu: &Gpu) {
+    let control = fencepost_sim_cuda::Control::load(&stand_in()).expect("the stand-in's control");
+    let seed = std::env::var("FENCEPOST_SIM_SEED").expect("a seed");
+    let seed: u64 = seed.parse().expect("a number");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let threads = [1, 2, 3].map(|thread| {
+            let control = &control;
+            scope.spawn(move || {
+                gpu.cuda.set_current(gpu.context);
+                does_anything_on(gpu, control, seed * 8 + thread);
+            })
+        });
+        scope.spawn(|| {
+            let fencepost = parent_id();
+            while !over.load(Ordering::Relaxed) {
+                // SAFETY: it is the parent, which handles this signal
+                unsafe { libc::kill(fencepost as i32, libc::SIGUSR1) };
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let ended = threads.map(|thread| thread.join().is_ok());
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(ended, [true; 3]);
+    });
+    control.clear_faults();
+    gpu.cuda.synchronize();
+    let violations = control.violations();
+    for violation in &violations {
+        eprintln!("{violation}");
+    }
+    std::process::exit(i32::from(!violations.is_empty()));
+}
+
+/// `CUDA_ERROR_OUT_OF_MEMORY`.
+const OUT_OF_MEMORY: c_uint = 2;
+
+fn does_anything_on(gpu: &Gpu, control: &fencepost_sim_cuda::Control, seed: u64) {
+    const FAILING: [&str; 5] = [
+        "cuEventRecord",
+        "cuStreamWaitEvent",
+        "cuStreamCreate",
+        "cuStreamQuery",
+        "cuEventQuery",
+    ];
+
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as usize % below
+    };
+    let cuda = &gpu.cuda;
+    let (mut streams, mut events): (Vec<Stream>, Vec<Event>) = (Vec::new(), Vec::new());
+    for _ in 0..2_000 {
+        let any = |list: &[usize], at: usize| list.get(at % list.len().max(1)).copied();
+        let (stream, event) = (any(&streams, random(64)), any(&events, random(64)));
+        // SAFETY: the streams and events are this thread's own, and alive
+        unsafe {
+            match (random(12), stream, event) {
+                (0 | 1, _, _) => {
+                    let mut stream = 0;
+                    if (cuda.create_stream)(&raw mut stream, random(2) as c_uint) == 0 {
+                        streams.push(stream);
+                    }
+                }
+                (2, _, _) => {
+                    let mut event = 0;
+                    if (cuda.create_event)(&raw mut event, 2) == 0 {
+                        events.push(event);
+                    }
+                }
+                (3, Some(stream), _) if streams.len() > 3 => {
+                    streams.retain(|other| *other != stream);
+                    (cuda.destroy_stream)(stream);
+                }
+                (4, _, Some(event)) if events.len() > 3 => {
+                    events.retain(|other| *other != event);
+                    (cuda.destroy_event)(event);
+                }
+                (5, _, _) => control.fail_call(FAILING[random(5)], 1, OUT_OF_MEMORY),
+                (6 | 7, Some(stream), Some(event)) => drop((cuda.record)(event, stream)),
+                (8 | 9, Some(stream), Some(event)) => drop((cuda.wait)(stream, event, 0)),
+                (10, Some(stream), _) => gpu.launch(stream, 100_000),
+                (11, Some(stream), _) => drop((cuda.synchronize_stream)(stream)),
+                _ => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+}
+
 /// As is permitted: the driver releases the streams once their work is done.
 fn destroys_busy_streams(gpu: &Gpu) {
     for _ in 0..3 {
@@ -510,6 +637,8 @@ pub(crate) static OTHERS: &[Program] = &[
     program!(destroys_busy_streams, ""),
     program!(closes_everything, ""),
     program!(forks, ""),
+    program!(ends_with_work, ""),
+    program!(does_anything, ""),
     program!(comes_and_goes, ""),
 ];
 

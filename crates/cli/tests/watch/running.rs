@@ -135,6 +135,10 @@ fn report_of<G>(program: &Program<G>) -> Result<String, String> {
             "it ended with {status}, not with the program's {CODE}"
         ));
     }
+    let pointer = text.lines().find(|line| line.contains("0x"));
+    if let Some(line) = pointer.filter(|line| !line.contains('/')) {
+        return Err(format!("a pointer in place of a name: {line}"));
+    }
     let long = text.lines().find(|line| line.chars().count() > 80);
     match long.filter(|line| !line.contains('/')) {
         Some(line) => Err(format!("more than 80 columns: {line}")),
