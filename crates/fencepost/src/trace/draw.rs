@@ -159,7 +159,7 @@ impl Drawing<'_> {
     /// The time on the picture's axis of so many nanoseconds since the trace began.
     fn on_axis(&self, nanos: f64) -> i64 {
         let way = Duration::from_nanos(nanos.abs() as u64);
-        let origin = self.shared.origin;
+        let origin = self.shared.origin.at;
         let at = if nanos < 0.0 {
             origin.checked_sub(way)
         } else {

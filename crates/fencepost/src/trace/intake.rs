@@ -314,9 +314,9 @@ impl DeviceClock {
         let deadline = Instant::now() + PATIENCE;
         let mut look = || Instant::now() < deadline && !shared.stopping.load(Ordering::Relaxed);
         let sample = self.device.imp().correlate(Place::unknown(), &mut look)?;
-        let host = match sample.host.checked_duration_since(shared.origin) {
+        let host = match sample.host.checked_duration_since(shared.origin.at) {
             Some(since) => since.as_nanos() as f64,
-            None => -(shared.origin.duration_since(sample.host).as_nanos() as f64),
+            None => -(shared.origin.at.duration_since(sample.host).as_nanos() as f64),
         };
         let position = match &self.last {
             Some((last, at)) => at + last.until(&sample.stamp)?.as_nanos_f64(),

@@ -87,6 +87,7 @@ mod draw;
 pub(crate) mod entries;
 mod flows;
 mod identifiers;
+mod instants;
 mod intake;
 mod json;
 mod known;

@@ -15,6 +15,7 @@ use super::{
     alarm::Alarm,
     arrows::{self, Arrows},
     clocks::{Reading, unique},
+    instants::Origin,
     intake::Intake,
     known::KnownNames,
     picture::{Picture, ProcessFacts},
@@ -37,7 +38,7 @@ pub(super) struct Shared {
     pub(super) process: Process,
     pub(super) facts: ProcessFacts,
     /// When the trace began: what times of the host count from.
-    pub(super) origin: Instant,
+    pub(super) origin: Origin,
     pub(super) readings: Mutex<Vec<Reading>>,
     pending: Option<usize>,
     pub(super) tracks: Mutex<Tracks>,
@@ -90,7 +91,7 @@ impl Shared {
                 name: process_name(),
                 unique: unique(),
             },
-            origin: Instant::now(),
+            origin: Origin::now(),
             readings: Mutex::new(vec![Reading::now()]),
             pending: options.pending,
             tracks: Mutex::new(Tracks::new()),
@@ -116,7 +117,7 @@ impl Shared {
 
     #[inline]
     pub(super) fn since_origin(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.origin).as_nanos() as u64
+        self.origin.until(at)
     }
 
     /// A span is lost. The first error is kept.

@@ -343,7 +343,8 @@ impl<'a> HostSpan<'a> {
 impl Drop for HostSpan<'_> {
     #[inline]
     fn drop(&mut self) {
-        let Some(recording) = self.recording.take() else {
+        // In place, since to move it all out takes longer.
+        let Some(recording) = &mut self.recording else {
             return;
         };
         let end = Instant::now();
@@ -352,17 +353,16 @@ impl Drop for HostSpan<'_> {
             return;
         }
         let shared = trace.shared();
-        let start = shared.since_origin(recording.start);
-        let length = end.saturating_duration_since(recording.start).as_nanos() as u64;
-        match (recording.name, recording.attributes) {
+        let (start, length) = shared.origin.place(recording.start, end);
+        match (&mut recording.name, recording.attributes.take()) {
             (Name::Known(name), None) => {
-                shared.plain(Record::of_thread(recording.track, name, start, length));
+                shared.plain(Record::of_thread(recording.track, *name, start, length));
             }
             (name, attributes) => shared.host(HostRecord {
                 track: recording.track,
                 start,
                 length,
-                name,
+                name: std::mem::replace(name, Name::Known(0)),
                 attributes,
                 mark: None,
             }),
