@@ -268,6 +268,47 @@ fn a_pass_has_times_if_it_was_begun_with_them() {
 }
 
 #[test]
+fn a_render_pass_has_times() {
+    let Some(gpu) = gpu_with(wgpu::Features::TIMESTAMP_QUERY) else {
+        return;
+    };
+    let stream = gpu.stream();
+    let texture = gpu.device.create_texture(&wgpu::TextureDescriptor {
+        label: None,
+        size: wgpu::Extent3d {
+            width: 64,
+            height: 64,
+            depth_or_array_layers: 1,
+        },
+        mip_level_count: 1,
+        sample_count: 1,
+        dimension: wgpu::TextureDimension::D2,
+        format: wgpu::TextureFormat::Rgba8Unorm,
+        usage: wgpu::TextureUsages::RENDER_ATTACHMENT,
+        view_formats: &[],
+    });
+    let view = texture.create_view(&Default::default());
+    let times = wgpu30::PassTimes::new(stream.device()).unwrap();
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    drop(encoder.begin_render_pass(&wgpu::RenderPassDescriptor {
+        color_attachments: &[Some(wgpu::RenderPassColorAttachment {
+            view: &view,
+            depth_slice: None,
+            resolve_target: None,
+            ops: wgpu::Operations::default(),
+        })],
+        timestamp_writes: Some(times.render()),
+        ..Default::default()
+    }));
+    let (start, end) = times.record_into(&mut encoder).unwrap();
+    gpu.queue.submit([encoder.finish()]);
+    let (start, end) = (start.submitted(), end.submitted());
+    end.synchronize_timeout(PATIENCE).unwrap();
+    let took = start.elapsed(&end).unwrap();
+    assert!(took.as_nanos_f64() >= 0.0, "{took}");
+}
+
+#[test]
 fn without_features_there_are_no_times_and_the_error_names_the_feature() {
     let Some(gpu) = gpu_with(wgpu::Features::empty()) else {
         return;
