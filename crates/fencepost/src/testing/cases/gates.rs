@@ -5,6 +5,7 @@ use std::sync::mpsc;
 use super::case;
 use crate::{
     Gate,
+    contract::Backend,
     error::Error,
     testing::{
         Case,
@@ -209,12 +210,13 @@ fn waiting_for_an_open_gate_is_a_no_op(c: &Context) -> Verdict {
 
 fn a_gate_that_fails_lets_its_streams_go_and_fails_them(c: &Context) -> Verdict {
     for_both_kinds(|record| {
-        let (one, two) = (c.stream()?, c.stream()?);
+        let (one, two, log) = (c.stream()?, c.stream()?, c.log()?);
         let gate = gate(c)?;
         let before = [record(&one)?, record(&two)?];
         let mut held = Vec::new();
         for stream in [&one, &two] {
             gate.wait(stream)?;
+            c.append(stream, &log, 1)?;
             held.push(record(stream)?);
         }
         gate.fail("the disk is full");
@@ -230,6 +232,16 @@ fn a_gate_that_fails_lets_its_streams_go_and_fails_them(c: &Context) -> Verdict 
             stream.clear_error()?;
             c.done(&record(stream)?)?;
         }
+        // A GPU cannot take back what is queued.
+        let ran = match c.device.backend() {
+            Backend::Host => 0,
+            _ => 2,
+        };
+        check!(
+            log.read()? == vec![1; ran],
+            "the work left {:?}",
+            log.read()?
+        );
         for marker in &held {
             c.failed(marker, "the disk is full")?;
         }
