@@ -208,7 +208,8 @@ impl<P> Pending<P> {
         let mut gone = Vec::new();
         let mut slots = self.0.lock();
         for (ended, keep) in taken {
-            slots.ended -= 1;
+            // Nothing is ended any more where it was closed since they were listed.
+            slots.ended = slots.ended.saturating_sub(1);
             let attributes = slots.clear(ended.slot);
             let before = slots.give(ended.slot, ended.pair);
             let slot = slots.slots.get_mut(ended.slot as usize);
@@ -351,6 +352,27 @@ mod tests {
                 .iter()
                 .all(|open| pending.noted(open).unwrap().attributes.is_none())
         );
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod closing_tests {
+    use super::*;
+
+    /// As where a trace is dropped while its thread collects and a span is open.
+    #[test]
+    fn what_is_closed_may_be_freed_and_ended_all_the_same() {
+        let pending = Pending::new(4);
+        let begin = |name| pending.begin(name, false, || Some(())).unwrap();
+        let (over, open) = (begin("over"), begin("open"));
+        pending.end(over);
+        let listed = pending.take_ended();
+        pending.close();
+        pending.free(listed.into_iter().map(|ended| (ended, true)));
+        assert_eq!(pending.count(), (0, 0));
+        pending.end(open);
+        assert_eq!(pending.count(), (0, 0));
+        assert!(pending.begin("late", false, || Some(())).is_none());
     }
 }
 
