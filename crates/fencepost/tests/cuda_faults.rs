@@ -13,6 +13,7 @@ use std::{
 
 use fencepost::{
     Device, Error, Event, Gate, Marker, Result, Status, Stream, cuda, testing, testing::work,
+    trace::Trace,
 };
 use fencepost_sim_cuda::Control;
 
@@ -442,17 +443,42 @@ fn a_time_that_nobody_kept_says_how_uncertain_it_is() {
 }
 
 #[test]
+fn a_trace_keeps_the_time_of_its_devices() {
+    with_stand_in(|device, control| {
+        control.leave_real_time();
+        let (trace, stream) = (Trace::new(), device.new_stream().unwrap());
+        trace.span("first", &stream).end();
+        let begin = Instant::now();
+        while trace.collect().finished < 1 {
+            assert!(begin.elapsed() < PATIENCE, "{}", trace.summary());
+            assert!(control.wait_idle(PATIENCE));
+        }
+        let pass = |nanos| pass(device, control, nanos);
+        pass(2_000_000_000);
+        let start = timed(&stream, control);
+        pass(HOUR);
+        let end = timed(&stream, control);
+        pass(1_000_000_000);
+        assert!(off(&start, &end) < 1000.0, "an hour");
+        become_as_many_as(1);
+        drop(trace);
+        become_as_many_as(0);
+    });
+}
+
+/// Waits until so many threads keep time: one gives itself its name, so it is not found at once.
+fn become_as_many_as(count: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    while keepers() != count {
+        assert!(Instant::now() < deadline, "there never were {count}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
 fn a_keeper_ends_with_its_guard_and_survives_a_lost_device() {
     with_stand_in(|device, control| {
-        let become_as_many_as = |count| {
-            let deadline = Instant::now() + PATIENCE;
-            while keepers() != count {
-                assert!(Instant::now() < deadline, "there never were {count}");
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        };
         let keeper = device.keep_time().unwrap();
-        // A thread gives itself its name, so it is not found at once.
         become_as_many_as(1);
         drop(keeper);
         become_as_many_as(0);

@@ -22,6 +22,7 @@ use crate::{
     place::Place,
     rerecord::Glimpse,
     sync::{Ordering, lock},
+    time_keeper::TimeKeeper,
 };
 
 /// What collects knows of devices. One thread at a time collects.
@@ -33,6 +34,8 @@ pub(super) struct Intake {
 struct DeviceClock {
     device: Device,
     axis: Axis,
+    /// So that spans of hours are exact.
+    _keeper: Option<TimeKeeper>,
     /// The last reading of both clocks, and its position.
     last: Option<(Stamp, f64)>,
     /// Holds the marker of that reading, where it is one.
@@ -258,6 +261,7 @@ impl Intake {
         let make = || DeviceClock {
             device: device.clone(),
             axis: Axis::default(),
+            _keeper: None,
             last: None,
             stamp: Event::with_timing(device),
             read: None,
@@ -322,6 +326,10 @@ impl DeviceClock {
             Some((last, at)) => at + last.until(&sample.stamp)?.as_nanos_f64(),
             None => {
                 self.axis = axis_of(&sample, &self.device);
+                match self.device.keep_time() {
+                    Ok(keeper) => self._keeper = Some(keeper),
+                    Err(error) => shared.note_error(&error),
+                }
                 0.0
             }
         };

@@ -76,7 +76,8 @@
 //! 1970. A device's time is brought there along a line between two correlations, which are taken
 //! when a device comes first, each second while spans come in, and at [`Trace::collect`]. What is
 //! uncertain about a time is written beside it. On one stream, what comes later is never shown
-//! earlier.
+//! earlier. A trace holds a [`TimeKeeper`](crate::TimeKeeper) of each device, so that a span of an
+//! hour is known within a microsecond on CUDA too.
 
 mod alarm;
 mod arrows;
