@@ -466,6 +466,42 @@ fn a_trace_keeps_the_time_of_its_devices() {
     });
 }
 
+#[test]
+fn spans_of_a_lost_device_have_failed_and_the_trace_goes_on() {
+    with_stand_in(|device, control| {
+        let (trace, stream) = (Trace::new(), device.new_stream().unwrap());
+        let come_to = |finished, failed| {
+            let begin = Instant::now();
+            loop {
+                let summary = trace.collect();
+                if (summary.finished, summary.failed) == (finished, failed) {
+                    return summary;
+                }
+                assert!(begin.elapsed() < PATIENCE, "{summary}");
+                std::thread::yield_now();
+            }
+        };
+        trace.span("before", &stream).end();
+        stream.synchronize_timeout(PATIENCE).unwrap();
+        come_to(1, 0);
+        let gate = Gate::with_limit(device, Duration::MAX).unwrap();
+        gate.wait(&stream).unwrap();
+        trace.span("held", &stream).end();
+        let open = trace.span("open", &stream);
+        control.fail_contexts(0, ILLEGAL_ADDRESS);
+        gate.open();
+        assert!(stream.synchronize_timeout(PATIENCE).is_err());
+        open.end();
+        trace.span("after", &stream).end();
+        let host = Device::open("host").unwrap().new_stream().unwrap();
+        trace.span("elsewhere", &host).end();
+        trace.host_span("here").end();
+        host.synchronize_timeout(PATIENCE).unwrap();
+        let summary = come_to(3, 3);
+        assert_eq!((summary.unfinished, summary.dropped), (0, 0), "{summary}");
+    });
+}
+
 /// Waits until so many threads keep time: one gives itself its name, so it is not found at once.
 fn become_as_many_as(count: usize) {
     let deadline = Instant::now() + PATIENCE;
