@@ -15,8 +15,8 @@
 //!
 //! From bottom to top:
 //!
-//! 1. `lock`, `delegated`, `asked`, `place`, `traced` and `calls`: which calls are followed, and
-//!    where their streams are.
+//! 1. `lock`, `delegated`, `asked`, `frames`, `place`, `traced` and `calls`: which calls are
+//!    followed, and where their streams are.
 //! 2. `seen`, `events` and `threads`: what was seen of streams, events and threads.
 //! 3. `callback`: writes to it, on the program's threads.
 //! 4. `driver` and `asking`: asks the driver how far its streams are, on a thread of its own.
@@ -51,6 +51,8 @@ mod delegated;
 mod driver;
 #[cfg(not(loom))]
 mod events;
+#[cfg(not(loom))]
+mod frames;
 #[cfg(not(loom))]
 mod kernel_name;
 #[cfg_attr(loom, allow(dead_code))]

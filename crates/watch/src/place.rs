@@ -4,7 +4,7 @@
 //! without it. Taking it here could make threads wait for each other that do not otherwise. So the
 //! interpreter is asked as its own fault handler asks: `_Py_DumpTraceback` needs no lock, and
 //! writes the thread's own lines to a descriptor. That takes some microseconds, which is why it is
-//! done only where it is asked for.
+//! done only where it is asked for. CPython 3.11 and 3.12 export it; of 3.13, see `frames.rs`.
 
 use std::{
     cell::RefCell,
@@ -17,7 +17,7 @@ use std::{
 
 use fencepost::{Place, bindings};
 
-use crate::driver;
+use crate::{driver, frames::Frames};
 
 /// The line that made a call, where somebody looked for it.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +78,19 @@ fn python() -> Option<Python> {
             })
         }
     })
+}
+
+fn frames() -> Option<Frames> {
+    static FRAMES: OnceLock<Option<Frames>> = OnceLock::new();
+    *FRAMES.get_or_init(Frames::find)
+}
+
+/// Whether lines are asked for of an interpreter that does not tell them.
+pub(crate) fn are_untold() -> bool {
+    ASKED_FOR.load(Ordering::Relaxed)
+        && python().is_none()
+        && frames().is_none()
+        && driver::symbol(libc::RTLD_DEFAULT, "Py_IsInitialized").is_some()
 }
 
 /// A file in memory that one thread writes to and reads.
@@ -144,18 +157,23 @@ impl Drop for Memory {
 
 #[cold]
 fn look() -> Line {
-    let text = python().and_then(|python| {
-        let dump = |memory: &RefCell<Option<Memory>>| {
-            let mut memory = memory.borrow_mut();
-            if memory.is_none() {
-                *memory = Memory::new();
-            }
-            memory.as_ref()?.dump(python)
-        };
-        MEMORY.try_with(dump).ok().flatten()
-    });
+    let text = match python() {
+        Some(python) => dumped(python),
+        None => frames().and_then(|frames| frames.text()),
+    };
     let line = text.as_deref().and_then(own_line);
     Line(line.map(|(file, line)| bindings::place(file, line)))
+}
+
+fn dumped(python: Python) -> Option<String> {
+    let dump = |memory: &RefCell<Option<Memory>>| {
+        let mut memory = memory.borrow_mut();
+        if memory.is_none() {
+            *memory = Memory::new();
+        }
+        memory.as_ref()?.dump(python)
+    };
+    MEMORY.try_with(dump).ok().flatten()
 }
 
 /// The first line that is not of an installed package or of Python itself.

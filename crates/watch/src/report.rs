@@ -17,7 +17,7 @@ use crate::{
     },
     asking::{Facts, State},
     calls::{self, Kind},
-    cupti, kernel_name,
+    cupti, kernel_name, place,
     seen::{self, Awaits, Life, Point},
     threads::{self, Thread},
     vulkan::{self, report::QueueReport},
@@ -443,6 +443,9 @@ fn notes(account: &Account, answered: bool) -> Vec<String> {
         )),
     }
     notes.extend(never_recorded_lines(account));
+    if place::are_untold() {
+        notes.push("this Python does not tell its lines: CPython 3.11, 3.12 and 3.13 do".into());
+    }
     let (ends, ms, now) = cupti::unseen();
     if ends != 0 {
         let now = if now { ", and does so now" } else { "" };
