@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpgid, getpgrp, kill_process};
 use serde_json::Value;
 use signal_hook::{
     consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
@@ -626,9 +626,10 @@ fn pass_on(mut signals: Signals, on: i32, shared: &Arc<Shared>) -> Result<Sender
             return;
         };
         for signal in &mut signals {
-            // As `SI_FROMUSER` of Linux. What a terminal sends, the kernel sends to all of its
-            // foreground's processes, so also to the program.
-            let is_sent_here = signal.si_code <= 0;
+            // As `SI_FROMUSER` of Linux. What a terminal sends, the kernel sends to all processes
+            // of its foreground's group, so also to the program, unless that has left the group.
+            let is_sent_here =
+                signal.si_code <= 0 || getpgid(Some(pid)).is_ok_and(|group| group != getpgrp());
             let signal = match signal.si_signo {
                 signal if signal == on => {
                     for connection in shared.state().connections.values() {

@@ -177,8 +177,9 @@ fn an_interrupt_that_a_process_sends_reaches_the_program() {
     }
 }
 
-#[test]
-fn an_interrupt_of_the_terminal_reaches_the_program_once() {
+/// Types Ctrl-C while the program runs, and returns how `fencepost watch` has ended. `before` is
+/// what starts the program.
+fn interrupted_at_a_terminal(before: &[&str]) -> Option<i32> {
     use std::os::{fd::FromRawFd as _, unix::process::CommandExt as _};
 
     let (mut terminal, mut end) = (-1, -1);
@@ -204,7 +205,7 @@ fn an_interrupt_of_the_terminal_reaches_the_program_once() {
     let folder = tempfile::tempdir().unwrap();
     let ready = folder.path().join("ready");
     let program = ["sh", "-c", COUNTS_INTERRUPTS, "sh", ready.to_str().unwrap()];
-    let mut command = watch(folder.path(), &[], &program);
+    let mut command = watch(folder.path(), &[], &[before, &program].concat());
     command.stdin(end);
     with_default_signals(&mut command);
     let controls = || {
@@ -220,7 +221,17 @@ fn an_interrupt_of_the_terminal_reaches_the_program_once() {
     let mut child = command.spawn().unwrap();
     wait_for_file(&ready);
     std::io::Write::write_all(&mut terminal, b"\x03").unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(21));
+    child.wait().unwrap().code()
+}
+
+#[test]
+fn an_interrupt_of_the_terminal_reaches_the_program_once() {
+    assert_eq!(interrupted_at_a_terminal(&[]), Some(21));
+}
+
+#[test]
+fn an_interrupt_of_the_terminal_reaches_a_program_that_has_left_it() {
+    assert_eq!(interrupted_at_a_terminal(&["setsid"]), Some(21));
 }
 
 #[test]
