@@ -201,17 +201,29 @@ impl Thread {
 #[inline]
 fn enter(call: &Call, data: &CallbackData, stream: Option<usize>, here: &Here) {
     match call.kind {
-        Kind::Record => {
-            // SAFETY: the first parameter is the event
-            let event = unsafe { field(data, 0) };
-            match here.thread() {
-                Some(thread) => thread.event.store(event, Ordering::Relaxed),
-                // Nobody could see that it is being recorded.
-                None => events::set(here.me(), event, EventState::Unseen),
+        // SAFETY: the first parameter is the event
+        Kind::Record => is_recorded(unsafe { field(data, 0) }, here),
+        kind if kind.submits() => {}
+        Kind::RecordElsewhere | Kind::RecordContext => {
+            // SAFETY: they are the parameters of this call
+            let event = unsafe { call.event(data.params) };
+            match event {
+                Some(event) if call.kind == Kind::RecordContext => is_recorded(event, here),
+                Some(event) => events::set(here.me(), event, EventState::Elsewhere),
+                None => {}
             }
         }
-        kind if kind.submits() => {}
         _ => enter_rarely(call, data, stream, here),
+    }
+}
+
+/// The thread begins to record an event.
+#[inline]
+fn is_recorded(event: usize, here: &Here) {
+    match here.thread() {
+        Some(thread) => thread.event.store(event, Ordering::Relaxed),
+        // Nobody could see that it is being recorded.
+        None => events::set(here.me(), event, EventState::Unseen),
     }
 }
 
@@ -262,20 +274,6 @@ fn enter_rarely(call: &Call, data: &CallbackData, stream: Option<usize>, here: &
         Kind::Release => {
             seen::RELEASES.fetch_add(1, Ordering::SeqCst);
             seen::ASKED.wait(None);
-        }
-        Kind::RecordElsewhere => {
-            // SAFETY: they are the parameters of this call
-            if let Some(event) = unsafe { call.event(data.params) } {
-                events::set(here.me(), event, EventState::Elsewhere);
-            }
-        }
-        Kind::RecordContext => {
-            // SAFETY: they are the parameters of this call
-            let event = unsafe { call.event(data.params) }.unwrap_or(0);
-            match here.thread() {
-                Some(thread) => thread.event.store(event, Ordering::Relaxed),
-                None => events::set(here.me(), event, EventState::Unseen),
-            }
         }
         Kind::Unload => seen::unloaded(),
         _ => {}
