@@ -254,7 +254,7 @@ mod loom_tests {
             let before = values.last();
             let (old, _) = values.current();
             values.set_failure_point(&old, before.into());
-            old.fail(&crate::error::Cause::new("x"), false).fire();
+            old.fail(&Cause::new("x"), false).fire();
             let allocating = {
                 let values = values.clone();
                 thread::spawn(move || values.allocate())
@@ -282,7 +282,7 @@ mod loom_tests {
                 let (values, old) = (values.clone(), old.clone());
                 thread::spawn(move || values.set_failure_point(&old, Arc::new(7)))
             };
-            old.fail(&crate::error::Cause::new("x"), false).fire();
+            old.fail(&Cause::new("x"), false).fire();
             values.start_new_epoch();
             failing.join().unwrap();
             let (timeline, failure_point) = values.current();

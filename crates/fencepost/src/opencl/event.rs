@@ -33,7 +33,9 @@ pub(super) struct Events {
     loader: &'static Loader,
     /// The process that opened the context.
     process: Process,
-    /// Those that nobody holds, and that were pending when they were dropped.
+    /// Those that nobody holds, and that were pending when they were dropped. An account holds its
+    /// events until they are over, so these are events of a lost device, or of one whose watcher
+    /// could not be started.
     leftovers: Mutex<Leftovers>,
     /// What is asked of events may tell that the context is lost.
     pub(super) loss: ContextLoss,
