@@ -197,14 +197,14 @@ impl Gpu {
         if let Some(known) = known {
             return known;
         }
+        // Dropped behind the lock: by then each may be the last owner, whose drop drops a lock of
+        // the caller's.
+        let alive: Vec<_>;
         let mut wrapped = lock(&self.wrapped);
         wrapped.retain(|queue| queue.strong_count() > 0);
-        if let Some(known) = wrapped
-            .iter()
-            .filter_map(Weak::upgrade)
-            .find(|queue| queue.raw == raw)
-        {
-            return known;
+        alive = wrapped.iter().filter_map(Weak::upgrade).collect();
+        if let Some(known) = alive.iter().find(|queue: &&Arc<Queue>| queue.raw == raw) {
+            return known.clone();
         }
         let queue = Arc::new(Queue::new(raw, family, Some(guard)));
         wrapped.push(Arc::downgrade(&queue));

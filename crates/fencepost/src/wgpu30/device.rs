@@ -46,12 +46,15 @@ pub(super) fn wrap(
     device: &wgpu::Device,
     queue: &wgpu::Queue,
 ) -> Result<(DeviceRef, Arc<dyn StreamImpl>)> {
+    // Dropped behind the lock: by then each may be the last owner, whose drop calls wgpu, and that
+    // the user's callbacks.
+    let alive: Vec<_>;
     let mut all = lock(ALL.get_or_make(|_| Mutex::new(Vec::new())));
     all.retain(|known| known.strong_count() > 0);
-    let known = all.iter().filter_map(Weak::upgrade);
-    let known = known.into_iter().find(|known| known.is_of(device, queue));
+    alive = all.iter().filter_map(Weak::upgrade).collect();
+    let known = alive.iter().find(|known| known.is_of(device, queue));
     let found = match known {
-        Some(found) => found,
+        Some(found) => found.clone(),
         None => {
             let fresh = Arc::new(WgpuDevice::new(device, queue, false)?);
             all.push(Arc::downgrade(&fresh));
