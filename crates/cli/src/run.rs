@@ -176,6 +176,7 @@ struct Traced {
 pub(crate) fn run(args: &Args) -> Result<(), Stop> {
     if let Some(path) = &args.trace {
         refuse_unwritable(path)?;
+        refuse_the_input(path, args.input.as_deref())?;
     }
     let device = open(args.device.as_deref())?;
     let (name, file) = input(args)?;
@@ -307,6 +308,21 @@ pub(crate) fn refuse_unwritable(path: &Path) -> Result<(), Stop> {
             Stop::Usage(format!("--trace: cannot write {path}: {error}"))
         }
     })
+}
+
+/// The trace would replace the file that is read.
+fn refuse_the_input(trace: &Path, input: Option<&Path>) -> Result<(), Stop> {
+    let place = |path: &Path| std::fs::canonicalize(path).ok();
+    let input = input.filter(|input| *input != Path::new("-"));
+    match input.and_then(place) {
+        None => Ok(()),
+        input if input != place(trace) => Ok(()),
+        _ => {
+            let trace = trace.display();
+            let text = format!("--trace: {trace} is the input; name another file");
+            Err(Stop::Usage(text))
+        }
+    }
 }
 
 /// Opens `path` only if it is a regular file: opening a pipe may block for ever.

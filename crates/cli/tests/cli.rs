@@ -521,6 +521,19 @@ fn a_trace_of_the_main_job_shows_every_chunk_in_every_stage() {
 }
 
 #[test]
+fn a_trace_does_not_replace_the_file_that_is_read() {
+    let files = Files::new();
+    let input = files.write("input.json", b"x");
+    let run = ["run", "--device", "host", "--input", utf8(&input)];
+    for trace in ["input.json", "./input.json"] {
+        let trace = files.path(trace);
+        let out = fencepost(&[&run[..], &["--trace", utf8(&trace)]].concat());
+        refused(out, &["--trace", "input.json", "another"]);
+    }
+    assert_eq!(fs::read(&input).expect("it is there"), b"x");
+}
+
+#[test]
 fn a_trace_that_cannot_be_written_is_refused_before_the_run() {
     let files = Files::new();
     let input = files.write("input", b"x");
