@@ -49,11 +49,13 @@ impl<S: Loses + ?Sized> Lost<S> {
     }
 
     /// Of the device.
+    #[cfg(feature = "opencl")]
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Those that were added, and are alive.
+    #[cfg(any(feature = "vulkan", feature = "wgpu30"))]
     pub(crate) fn streams(&self) -> Vec<Arc<S>> {
         self.streams.alive()
     }
