@@ -2,6 +2,9 @@
 //
 //   nvcc -O2 -o cuda-stalls cuda-stalls.cu -lcuda && ./cuda-stalls
 //
+// `./cuda-stalls queue` asks only what waits for a full queue, and `./cuda-stalls query` what a
+// query of an event waits for.
+//
 // Each stall is ended by a watchdog, so nothing here hangs: "held up" means that the call or work
 // came back only after the watchdog had let the stalled stream go.
 #include <cuda.h>
@@ -613,10 +616,78 @@ static void faults() {
     if (st) printf("  (child ended with status %d: signal %d)\n", st, WTERMSIG(st));
 }
 
-int main(int argc, char **) {
+// A thread is blocked in a call that returns only once the stalled stream goes on. Does a query of
+// an event, by another thread, return meanwhile?
+static void queries() {
+    CUstream s, other;
+    CUevent pending, done;
+    CK(cuStreamCreate(&s, CU_STREAM_NON_BLOCKING));
+    CK(cuStreamCreate(&other, CU_STREAM_NON_BLOCKING));
+    CK(cuEventCreate(&pending, CU_EVENT_DISABLE_TIMING));
+    CK(cuEventCreate(&done, CU_EVENT_DISABLE_TIMING));
+    CK(cuEventRecord(done, other));
+    auto wait_for_word = [](void *) {
+        while (!*word) usleep(1000);
+    };
+    auto one = [&](const char *what, std::function<void()> prepare,
+                   std::function<CUresult()> call) {
+        for (bool is_pending : {true, false}) {
+            CK(cuCtxSynchronize());
+            prepare();
+            stall(WAIT_VALUE, s, s, done);
+            CK(cuEventRecord(pending, s));
+            std::atomic<bool> back{false};
+            std::thread blocked([&] {
+                cuCtxSetCurrent(context);
+                call();
+                back = true;
+            });
+            usleep(100000);
+            const char *state = back ? "was NOT blocked" : "blocked";
+            double longest = 0;
+            int times = 0;
+            CUresult r = CUDA_SUCCESS;
+            Watchdog dog(500);
+            for (; times < 10000 && !dog.fired; times++) {
+                auto start = Clock::now();
+                r = cuEventQuery(is_pending ? pending : done);
+                longest = std::max(longest, ms_since(start));
+            }
+            dog.done = true;
+            bool fired = dog.fired;
+            *word = 1;
+            blocked.join();
+            printf("  %-28s %-15s %-16s %-10s %d queries, longest %.3f ms  %s\n", what, state,
+                   is_pending ? "pending event" : "complete event", fired ? "HELD UP" : "returns",
+                   times, longest, name(r));
+        }
+    };
+    CUdeviceptr memory;
+    void *host;
+    CUmodule module;
+    auto nothing = [] {};
+    one("cuMemFree", [&] { CK(cuMemAlloc(&memory, 1 << 20)); }, [&] { return cuMemFree(memory); });
+    one("cuMemFreeHost", [&] { CK(cuMemHostAlloc(&host, 4096, CU_MEMHOSTALLOC_PORTABLE)); },
+        [&] { return cuMemFreeHost(host); });
+    one("cuModuleLoadData", nothing, [&] { return cuModuleLoadData(&module, PTX_OTHER); });
+    one("cuStreamSynchronize", nothing, [&] { return cuStreamSynchronize(s); });
+    one("cuEventSynchronize", nothing, [&] { return cuEventSynchronize(pending); });
+    one("cuCtxSynchronize", nothing, [] { return cuCtxSynchronize(); });
+    one("a host function", nothing, [&] {
+        cuLaunchHostFunc(other, wait_for_word, nullptr);
+        return cuStreamSynchronize(other);
+    });
+}
+
+int main(int argc, char **argv) {
     int version;
     if (argc > 1) {
         setup();
+        if (!strcmp(argv[1], "query")) {
+            printf("queries of a thread while another one is blocked\n");
+            queries();
+            return 0;
+        }
         printf("calls of another thread while one is blocked in cuEventRecord by a full queue\n");
         full_queue();
         return 0;
@@ -675,6 +746,8 @@ int main(int argc, char **) {
     }
     printf("calls of another thread while one is blocked in cuEventRecord by a full queue\n");
     full_queue();
+    printf("queries of a thread while another one is blocked\n");
+    queries();
     printf("bare costs\n");
     costs();
     printf("other questions\n");
