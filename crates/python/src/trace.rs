@@ -48,7 +48,10 @@ pub(crate) struct PyTrace(pub(crate) Trace);
 impl PyTrace {
     #[new]
     #[pyo3(signature = (*, capacity = None, pending = None))]
-    fn new(capacity: Option<i64>, pending: Option<i64>) -> PyResult<PyTrace> {
+    fn new(
+        capacity: Option<&Bound<'_, PyAny>>,
+        pending: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<PyTrace> {
         let mut options = Options::default();
         if let Some(capacity) = capacity {
             options = options.capacity(positive(capacity, "capacity")?);
@@ -182,14 +185,17 @@ fn unsaved(error: io::Error, path: PathBuf) -> PyErr {
     }
 }
 
-fn positive(number: i64, argument: &'static str) -> PyResult<usize> {
-    let positive = usize::try_from(number).ok().filter(|number| *number > 0);
-    positive.ok_or_else(|| {
-        let parameter = Parameter::new("Trace", argument);
-        PyValueError::new_err(format!(
-            "{parameter}: expected a positive number; got {number}"
-        ))
-    })
+fn positive(number: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<usize> {
+    let parameter = Parameter::new("Trace", argument);
+    match number.extract::<i64>() {
+        Ok(positive @ 1..) => Ok(usize::try_from(positive).unwrap_or(usize::MAX)),
+        Err(error) if error.is_instance_of::<PyTypeError>(number.py()) => {
+            Err(parameter.expected("a positive int", number))
+        }
+        _ => Err(PyValueError::new_err(format!(
+            "{parameter}: expected a positive number of at most 63 bits; got {number}"
+        ))),
+    }
 }
 
 /// A span: what ``Trace.span`` returns. It begins where its block begins, and ends where that ends.

@@ -469,11 +469,12 @@ def test_a_trace_keeps_as_much_as_it_is_told_to_and_counts_the_rest(host, gate):
 
 @pytest.mark.parametrize("argument", ["capacity", "pending"])
 def test_how_much_a_trace_keeps_is_a_positive_number(argument):
-    for wrong in (0, -1):
+    for wrong in (0, -1, 1 << 63):
         with pytest.raises(ValueError, match=rf"Trace\(\) argument '{argument}'.*got {wrong}"):
             Trace(**{argument: wrong})
-    with pytest.raises(TypeError):
-        Trace(**{argument: "many"})
+    for wrong, name in (("many", "str"), (1.5, "float")):
+        with pytest.raises(TypeError, match=rf"Trace\(\) argument '{argument}'.*got {name}"):
+            Trace(**{argument: wrong})
 
 
 def test_a_trace_is_saved_by_suffix(host, tmp_path):
