@@ -8,8 +8,9 @@
 //! which that gives the end: else, of slices that touch, the first could end after the second
 //! begins.
 //!
-//! Every event has a category and arguments, and those that describe the time 0, as Chrome writes
-//! them: there are readers that take nothing less.
+//! Every event has a category, and those that describe rows have the time 0, as Chrome writes them:
+//! there are readers that take nothing less. What has no arguments has no object for them, which a
+//! reader would show behind the name.
 //!
 //! # References
 //! - <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU>
@@ -96,15 +97,8 @@ struct Event<'a> {
     /// Of an instant: that it is on its row only.
     #[serde(skip_serializing_if = "Option::is_none")]
     s: Option<&'static str>,
-    #[serde(serialize_with = "args_or_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     args: Option<Args<'a>>,
-}
-
-fn args_or_none<S: Serializer>(args: &Option<Args<'_>>, serializer: S) -> Result<S::Ok, S::Error> {
-    match args {
-        Some(args) => args.serialize(serializer),
-        None => serializer.serialize_map(Some(0))?.end(),
-    }
 }
 
 impl<'a> File<'a> {

@@ -360,7 +360,8 @@ fn in_chromes_format_each_event_has_what_readers_ask_of_it() {
         for number in ["pid", "tid", "ts"] {
             assert!(event[number].is_number(), "{number} of {event}");
         }
-        assert!(event["args"].is_object(), "{event}");
+        // One reader shows them behind the name.
+        assert_ne!(event["args"], json!({}), "{event}");
         assert_eq!(event["dur"].is_number(), event["ph"] == "X", "{event}");
     }
 }
