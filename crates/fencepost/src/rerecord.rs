@@ -51,7 +51,7 @@
 //! |---|---|
 //! | `OWN` | whoever has the slot's own lock |
 //! | `DELEGATED` | whoever has the lock of the stream that is `primary` |
-//! | `TAKEN` | one thread, which changes the marker or reads its time, perhaps in the driver: no lock |
+//! | `TAKEN` | one thread, which changes the marker, perhaps in the driver, or reads its time: no lock |
 //!
 //! *Invariant: only an owner writes `state`, and but for `TAKEN`, with which it stays one, as the
 //! last thing it does; at no time are there two.* A thread takes the lock that `state` names, then
@@ -61,9 +61,9 @@
 //! change of `state` is a release, and every look before entering an acquire, so the next owner
 //! sees what the last one did. The event's `loom_tests` explore it.
 //!
-//! A complete marker may also be [lent](Slot::lend_complete), for the call that reads its time: the
-//! slot is `TAKEN` meanwhile, and nothing changes. Queries find it complete by the word. Whoever
-//! has one marker lent never waits for a second one.
+//! A complete marker that keeps its time itself may also be [lent](Slot::lend_complete), for the
+//! look at that: the slot is `TAKEN` meanwhile, and nothing changes. Queries find it complete by
+//! the word. Whoever has one marker lent never waits for a second one.
 //!
 //! # A time without a lock
 //!
@@ -179,7 +179,7 @@ pub(crate) struct Recording<'a, M> {
     leave: Leave<'a>,
 }
 
-/// The complete marker of an event, for one call of the driver: the event's slot is taken, so that
+/// The complete marker of an event, for one look at its time: the event's slot is taken, so that
 /// the marker is neither changed nor dropped. It costs one atomic read-modify-write, where a clone
 /// of the marker costs three.
 pub(crate) struct Lent<'a> {
