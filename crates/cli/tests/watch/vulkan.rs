@@ -62,6 +62,21 @@ fn make_instance(entry: &Entry) -> Result<(ash::Instance, bool), String> {
     Ok((instance, has_surface))
 }
 
+/// Whether a binary semaphore can be exported and imported. Mesa 26.2's lavapipe has the extension,
+/// and refuses it.
+fn shares_binary(instance: &ash::Instance, physical: vk::PhysicalDevice) -> bool {
+    let kind = vk::ExternalSemaphoreHandleTypeFlags::OPAQUE_FD;
+    let info = vk::PhysicalDeviceExternalSemaphoreInfo::default().handle_type(kind);
+    let mut facts = vk::ExternalSemaphoreProperties::default();
+    // SAFETY: the instance is alive, and of Vulkan 1.1 or later
+    unsafe {
+        instance.get_physical_device_external_semaphore_properties(physical, &info, &mut facts);
+    }
+    let both = vk::ExternalSemaphoreFeatureFlags::EXPORTABLE
+        | vk::ExternalSemaphoreFeatureFlags::IMPORTABLE;
+    facts.external_semaphore_features.contains(both)
+}
+
 fn takes_sparse_bindings(instance: &ash::Instance, physical: vk::PhysicalDevice) -> bool {
     // SAFETY: the instance is alive
     let (features, families) = unsafe {
@@ -116,7 +131,8 @@ impl Gpu {
         // SAFETY: as above
         let found = unsafe { instance.enumerate_device_extension_properties(physical) };
         let has_second = has(found.clone(), synchronization2::NAME);
-        let shares = has(found.clone(), external_semaphore_fd::NAME);
+        let shares =
+            has(found.clone(), external_semaphore_fd::NAME) && shares_binary(&instance, physical);
         let presents = has_surface && has(found, swapchain::NAME);
         let wanted = [
             (has_second, synchronization2::NAME),
