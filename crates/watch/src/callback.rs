@@ -839,6 +839,31 @@ mod tests {
     }
 
     #[test]
+    fn an_event_that_may_be_recorded_elsewhere_joins_a_stream_to_a_capture() {
+        const IPC_HANDLE: u32 = 334;
+        const BEGIN: u32 = 539;
+        const END: u32 = 497;
+
+        let _alone = ALONE.lock();
+        FOLLOWS.store(true, Ordering::Relaxed);
+        create(0x8100);
+        create(0x8200);
+        call(IPC_HANDLE, &[0_usize, 0x65], std::ptr::null());
+        call(BEGIN, &[0x8100_usize, 0], std::ptr::null());
+        record(0x65, 0x8100);
+        wait(0x8200, 0x65);
+        launch(0x8200);
+        assert_eq!(inner(0x8200).submitted, 0);
+        call(END, &[0x8100_usize, 0], std::ptr::null());
+        record(0x65, 0x8100);
+        let state = events::event(Me::get(), 0x65);
+        assert!(matches!(state, Some(EventState::Elsewhere)), "{state:?}");
+        call(DESTROY_EVENT, &[0x65_usize], std::ptr::null());
+        destroy(0x8100);
+        destroy(0x8200);
+    }
+
+    #[test]
     fn an_event_that_a_context_records_is_unseen_until_a_stream_records_it() {
         const CONTEXT_RECORDS: u32 = 755;
 

@@ -34,18 +34,33 @@ pub(crate) enum EventState {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Holds {
     event: usize,
+    /// Whether it may be recorded elsewhere, which stays so.
+    elsewhere: bool,
     /// `None`: the event was not recorded, or is destroyed.
     state: Option<EventState>,
 }
 
 impl Holds {
+    const fn new(event: usize) -> Holds {
+        Holds {
+            event,
+            elsewhere: false,
+            state: None,
+        }
+    }
+
     /// `false`: the slot is another's.
     #[inline]
     fn set(&mut self, event: usize, state: EventState) -> bool {
         let is_its = self.event == event;
-        // That it may be recorded elsewhere stays so.
-        if is_its && !matches!(self.state, Some(EventState::Elsewhere)) {
-            self.state = Some(state);
+        if is_its {
+            self.elsewhere |= matches!(state, EventState::Elsewhere);
+            self.state = Some(match state {
+                // In a capture, only this process records it.
+                EventState::Captured(_) => state,
+                _ if self.elsewhere => EventState::Elsewhere,
+                _ => state,
+            });
         }
         is_its
     }
@@ -119,7 +134,7 @@ impl Shard {
         if self.slots.len() >= EVENTS {
             return None;
         }
-        let holds = Holds { event, state: None };
+        let holds = Holds::new(event);
         let slot = match self.free.pop() {
             Some(slot) => {
                 slot.with(me, |value| *value = holds);
@@ -231,7 +246,7 @@ pub(crate) fn forget(me: Me, cache: &EventCache, event: usize) {
     let forget = |holds: &mut Holds| {
         let is_its = holds.event == event;
         if is_its {
-            holds.state = None;
+            *holds = Holds::new(event);
         }
         is_its
     };
