@@ -74,6 +74,26 @@ impl FromPyObject<'_, '_> for Name {
     }
 }
 
+/// A switch as PyTorch's events take it: True, False, or an integer.
+pub(crate) struct Switch(pub(crate) bool);
+
+impl FromPyObject<'_, '_> for Switch {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, '_, PyAny>) -> PyResult<Switch> {
+        if let Ok(on) = object.cast::<PyBool>() {
+            return Ok(Switch(on.is_true()));
+        }
+        match object.extract::<i64>() {
+            Ok(number) => Ok(Switch(number != 0)),
+            Err(_) => Err(PyTypeError::new_err(format!(
+                "expected True or False; got {}",
+                object.get_type().fully_qualified_name()?
+            ))),
+        }
+    }
+}
+
 /// An error for what has no methods of an event. Events of other libraries are taken too.
 pub(crate) fn check_event(event: &Bound<'_, PyAny>, parameter: Parameter) -> PyResult<()> {
     match event.hasattr("record")? && event.hasattr("wait")? {

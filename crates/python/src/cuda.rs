@@ -11,7 +11,7 @@ use pyo3::{
 };
 
 use crate::{
-    arguments::{Name, Parameter, core_of, cuda_device_of, event_handle, with_stream},
+    arguments::{Name, Parameter, Switch, core_of, cuda_device_of, event_handle, with_stream},
     awaiting,
     core::Core,
     cuda_class::cuda_event,
@@ -94,20 +94,25 @@ fn no_cuda_stream(stream: &Stream) -> PyErr {
 #[pymethods]
 impl CudaEvent {
     #[new]
-    #[pyo3(signature = (
-        enable_timing = false, blocking = false, interprocess = false, external = false
-    ))]
+    #[pyo3(
+        signature = (
+            enable_timing = Switch(false), blocking = Switch(false), interprocess = Switch(false),
+            external = Switch(false)
+        ),
+        text_signature =
+            "(enable_timing=False, blocking=False, interprocess=False, external=False)"
+    )]
     fn new(
-        enable_timing: bool,
-        blocking: bool,
-        interprocess: bool,
-        external: bool,
+        enable_timing: Switch,
+        blocking: Switch,
+        interprocess: Switch,
+        external: Switch,
     ) -> PyResult<CudaEvent> {
         let flags = Flags {
-            timing: enable_timing,
-            blocking,
-            interprocess,
-            external,
+            timing: enable_timing.0,
+            blocking: blocking.0,
+            interprocess: interprocess.0,
+            external: external.0,
         };
         Ok(CudaEvent {
             core: Reusable::new(Core::new(flags.check()?)),
