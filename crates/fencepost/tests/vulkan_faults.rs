@@ -496,6 +496,29 @@ fn a_lost_device_whose_counters_stand_still_is_told_by_waiting() {
     });
 }
 
+/// As NVIDIA's driver does with the device of a kernel that it has ended: waits time out, and
+/// counters stand still.
+#[test]
+fn a_loss_that_only_submits_tell_reaches_everyone_who_waits() {
+    with_driver(&[("LOST_COUNTERS", 3)], |control| {
+        let device = Device::open("vulkan:0").unwrap();
+        everyone_is_told(&device, || control.lose_device(0), &LOST);
+    });
+}
+
+#[test]
+fn a_loss_that_only_submits_tell_ends_a_wait_of_the_calling_thread() {
+    with_driver(&[("LOST_COUNTERS", 3)], |control| {
+        let stream = Device::open("vulkan:0").unwrap().new_stream().unwrap();
+        let gate = work::gate(&stream).unwrap();
+        let marker = stream.record().unwrap();
+        let waiting = std::thread::spawn(move || marker.synchronize_timeout(PATIENCE));
+        control.lose_device(0);
+        is_loss(&waiting.join().unwrap().unwrap_err(), &LOST);
+        drop(gate);
+    });
+}
+
 #[test]
 fn a_device_that_was_lost_is_opened_anew() {
     with_device(|device, control| {

@@ -4,18 +4,36 @@ use crate::table::Child;
 use crate::usage::{LOG, VkResult, invalid_usage};
 use ash::vk::{self, Handle};
 use fencepost_sim::SimDevice;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 /// The part of a device that waits and submitted work use without the driver's lock.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) sim: SimDevice,
     pub(crate) physical: usize,
+    /// Whether only a submit tells of a loss, and waits and counters after it.
+    pub(crate) hides_loss: bool,
+    /// A submit has told of it.
+    pub(crate) told: AtomicBool,
 }
 
 impl Shared {
     pub(crate) fn lost(&self) -> bool {
         self.sim.lost().is_some()
+    }
+
+    /// Whether waits and counters tell that the device is lost.
+    pub(crate) fn shows_loss(&self) -> bool {
+        self.lost() && (!self.hides_loss || self.told.load(Ordering::Acquire))
+    }
+
+    /// As [`check`](Shared::check), by a submit.
+    pub(crate) fn check_submit(&self) -> VkResult {
+        self.told.fetch_or(self.lost(), Ordering::AcqRel);
+        self.check()
     }
 
     pub(crate) fn check(&self) -> VkResult {

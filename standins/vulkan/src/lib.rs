@@ -47,7 +47,8 @@
 //! * `PORTABILITY`: 1 lists the devices only for instances that enumerate portability devices.
 //!   Default: 0.
 //! * `LOST_COUNTERS`: the result of reading a counter of a lost device. 0: an error; 1: all bits
-//!   set; 2: the last value. Default: 0.
+//!   set; 2: the last value; 3: the last value, and waits go on, until a submit was refused.
+//!   Default: 0.
 //! * `MAX_DIFFERENCE`: `maxTimelineSemaphoreValueDifference`. Default: 2³¹ − 1, the smallest that
 //!   the specification permits.
 //! * `HEAP`: the size of each of the two memory heaps in bytes. Default: 256 MiB.

@@ -56,7 +56,7 @@ pub(crate) struct Options {
     pub(crate) heap: u64,
     pub(crate) max_allocations: u64,
     /// The result of reading a counter of a lost device. 0: an error; 1: all bits set; 2: the last
-    /// value.
+    /// value; 3: the last value, and waits go on, until a submit has told of the loss.
     pub(crate) lost_counters: u64,
     /// Whether the devices are listed only for instances that enumerate portability devices.
     pub(crate) portability: bool,

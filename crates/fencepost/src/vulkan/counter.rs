@@ -1,10 +1,13 @@
 //! A stream's marker timeline as the counter that its epochs are told by.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ash::vk;
 
-use super::{fault::Fault, native::Native, time::SlotTime, watcher::Watch};
+use super::{fault::Fault, gpu::SLICE, native::Native, time::SlotTime, watcher::Watch};
 use crate::{
     epochs::{Counter, Epoch},
     error::Result,
@@ -32,25 +35,29 @@ impl Counter for Native {
     fn wait(&self, epoch: &Epoch, native: u64, deadline: Option<Instant>) -> Result<()> {
         /// The longest call while the epoch may fail: the host may learn of a failure that the
         /// semaphore does not show.
-        const AT_ONCE: u64 = 10_000_000;
-        let timeout = match deadline {
-            None => u64::MAX,
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                u64::try_from(left.as_nanos()).unwrap_or(u64::MAX)
-            }
+        const AT_ONCE: Duration = Duration::from_millis(10);
+        let longest = match epoch.may_fail() {
+            true => AT_ONCE,
+            false => SLICE,
         };
-        let timeout = match epoch.may_fail() {
-            true => timeout.min(AT_ONCE),
-            false => timeout,
-        };
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.unwrap_or(longest).min(longest);
         let (semaphores, values) = ([self.marker_timeline], [native]);
         let info = vk::SemaphoreWaitInfo::default()
             .semaphores(&semaphores)
             .values(&values);
         // SAFETY: our own timeline semaphore, alive while `self` is borrowed.
-        match unsafe { self.gpu.device.wait_semaphores(&info, timeout) } {
-            Ok(()) | Err(vk::Result::TIMEOUT) => Ok(()),
+        match unsafe {
+            let nanos = timeout.as_nanos() as u64;
+            self.gpu.device.wait_semaphores(&info, nanos)
+        } {
+            Ok(()) => Ok(()),
+            Err(vk::Result::TIMEOUT) => {
+                if timeout == SLICE {
+                    self.gpu.look_for_a_loss();
+                }
+                Ok(())
+            }
             Err(result) => Err(self.gpu.failed(Fault {
                 call: "vkWaitSemaphores",
                 result,

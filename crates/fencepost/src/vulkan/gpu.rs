@@ -13,6 +13,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use ash::{Device as Table, vk};
@@ -68,6 +69,9 @@ pub(crate) struct Gpu {
     /// `None` for a device of ours.
     keep_alive: Option<Arc<dyn Any + Send + Sync>>,
 }
+
+/// The longest sleep in the driver before a look whether the device is lost.
+pub(super) const SLICE: Duration = Duration::from_secs(1);
 
 /// Whether buffers for queues of a family may reset and copy queries: not where they only transfer.
 pub(super) fn has_query_commands(family: &vk::QueueFamilyProperties) -> bool {
@@ -228,6 +232,27 @@ impl Gpu {
     /// See [`Lost::check`].
     pub(super) fn check_loss(&self, stream: &dyn GpuStream) -> Result<()> {
         self.lost.check(stream)
+    }
+
+    /// Looks whether the device is lost, where something has not come for a [`SLICE`]. NVIDIA's
+    /// driver tells a loss by a submit alone (seen on an H200, driver 580.159.04): until then waits
+    /// time out, and counters and fences say that all is pending. A loss fails every stream. Call it
+    /// without any lock.
+    pub(super) fn look_for_a_loss(&self) {
+        if self.is_gone() || self.lost().is_some() {
+            return;
+        }
+        let queues = lock(&self.queues).clone();
+        let submit = self.submitter.submit;
+        let lost = |queue: &Arc<Queue>| {
+            queue.submit_nothing(submit) == Some(vk::Result::ERROR_DEVICE_LOST)
+        };
+        if queues.iter().any(lost) {
+            self.failed(Fault {
+                call: "vkQueueSubmit",
+                result: vk::Result::ERROR_DEVICE_LOST,
+            });
+        }
     }
 
     /// The error of a call that the driver refused. A loss fails every stream, with the first such

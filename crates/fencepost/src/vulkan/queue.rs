@@ -108,6 +108,18 @@ impl Queue {
         }
     }
 
+    /// What the driver says to a submit of nothing; `None` where the lock is taken, or the caller's:
+    /// no thread of the library waits for either.
+    pub(super) fn submit_nothing(&self, submit: vk::PFN_vkQueueSubmit) -> Option<vk::Result> {
+        let Guard::Ours(mutex) = &self.lock else {
+            return None;
+        };
+        let _alone = mutex.try_lock().ok()?;
+        // SAFETY: the queue's lock is held, and there is no batch.
+        // https://registry.khronos.org/vulkan/specs/latest/man/html/vkQueueSubmit.html
+        Some(unsafe { submit(self.raw, 0, std::ptr::null(), vk::Fence::null()) })
+    }
+
     /// How many streams are on it.
     pub(super) fn users(&self) -> usize {
         self.users.load(Ordering::Relaxed)

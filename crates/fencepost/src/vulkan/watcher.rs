@@ -3,7 +3,7 @@
 use std::{
     mem::ManuallyDrop,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ash::{Device as Table, vk};
@@ -12,7 +12,7 @@ use super::{
     exit,
     fault::Fault,
     gate::GateTimeline,
-    gpu::Gpu,
+    gpu::{Gpu, SLICE},
     native::{Native, Objects, Uses},
     queue::SemaphoreValue,
 };
@@ -261,12 +261,22 @@ impl Sleep<Watch> for Sleeper {
             .flags(vk::SemaphoreWaitFlags::ANY)
             .semaphores(&semaphores)
             .values(&values);
-        let timeout = if self.polls { 0 } else { u64::MAX };
+        let timeout = if self.polls { Duration::ZERO } else { SLICE };
         let mut pause = Duration::from_micros(20);
+        let end = Instant::now() + SLICE;
         loop {
             // SAFETY: timeline semaphores of this device. What is watched keeps them alive, and the
             // device.
-            match unsafe { self.device.wait_semaphores(&info, timeout) } {
+            match unsafe {
+                let nanos = timeout.as_nanos() as u64;
+                self.device.wait_semaphores(&info, nanos)
+            } {
+                Err(vk::Result::TIMEOUT) if Instant::now() >= end => {
+                    if let Some(watch) = lowest.first() {
+                        watch.gpu().look_for_a_loss();
+                    }
+                    return;
+                }
                 Err(vk::Result::TIMEOUT) => {
                     sleep(pause);
                     pause = (pause * 2).min(Duration::from_millis(1));

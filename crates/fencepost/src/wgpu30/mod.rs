@@ -23,6 +23,8 @@
 //!   For any other pending marker, a wait is [`Error::ForeignWait`]: wgpu chains its submits by
 //!   binary semaphores, and one that waits for a signal that is not submitted yet is invalid. For
 //!   the same reason a gate on wgpu is [`Error::Unsupported`].
+//! - NVIDIA's driver for Vulkan tells that a device is lost by a submit alone. Until the program
+//!   submits something, or records a marker, waits for earlier ones go on.
 //! - After `Device::destroy`, markers that are recorded fail, and earlier ones complete.
 //! - In a forked child every call that needs wgpu is [`Error::Forked`], and to drop things calls
 //!   neither wgpu nor the driver.

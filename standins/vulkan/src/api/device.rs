@@ -9,7 +9,7 @@ use crate::table::{Child, name_of};
 use crate::usage::{VkResult, invalid_usage, report_invalid_usage};
 use ash::vk::{self, Handle};
 use fencepost_sim::{Config, Error, Order, drift_of, offset_of};
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 /// The features that a device creation requests.
 fn requested_features(info: &vk::DeviceCreateInfo<'_>) -> Features {
@@ -184,7 +184,12 @@ impl Driver {
             ..self.config.clone()
         };
         let sim = self.root.another(config).map_err(initialization_failed)?;
-        Ok(Arc::new(Shared { sim, physical }))
+        Ok(Arc::new(Shared {
+            sim,
+            physical,
+            hides_loss: self.options.lost_counters == 3,
+            told: AtomicBool::new(false),
+        }))
     }
 
     /// The handles of a device's queues.

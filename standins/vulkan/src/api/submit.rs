@@ -18,8 +18,11 @@ impl Driver {
         if !fence.is_null() {
             self.fences.get(target.device, fence)?.check_submit()?;
         }
-        target.shared.check()?;
-        let fault = self.due_fault();
+        target.shared.check_submit()?;
+        let fault = match batches.is_empty() {
+            true => None,
+            false => self.due_fault(),
+        };
         for batch in &batches {
             self.check_batch(&target, batch)?;
             self.enqueue(&target, batch, fault)?;
