@@ -236,8 +236,8 @@ impl Gpu {
 
     /// Looks whether the device is lost, where something has not come for a [`SLICE`]. NVIDIA's
     /// driver tells a loss by a submit alone (seen on an H200, driver 580.159.04): until then waits
-    /// time out, and counters and fences say that all is pending. A loss fails every stream. Call it
-    /// without any lock.
+    /// time out, and counters and fences say that all is pending. A loss fails every stream. Call
+    /// it without any lock.
     pub(super) fn look_for_a_loss(&self) {
         if self.is_gone() || self.lost().is_some() {
             return;

@@ -108,8 +108,8 @@ impl Queue {
         }
     }
 
-    /// What the driver says to a submit of nothing; `None` where the lock is taken, or the caller's:
-    /// no thread of the library waits for either.
+    /// What the driver says to a submit of nothing; `None` where the lock is taken, or the
+    /// caller's: no thread of the library waits for either.
     pub(super) fn submit_nothing(&self, submit: vk::PFN_vkQueueSubmit) -> Option<vk::Result> {
         let Guard::Ours(mutex) = &self.lock else {
             return None;
