@@ -6,13 +6,14 @@
 #![cfg(all(feature = "vulkan", target_os = "linux", not(loom)))]
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{Mutex, mpsc},
     time::{Duration, Instant},
 };
 
 use ash::vk;
-use fencepost::{Backend, Device, Error, Event, Found, Result, testing::work};
+use fencepost::{Backend, Device, Error, Event, Found, Marker, Result, testing::work, vulkan};
 use fencepost_sim_vulkan::Control;
 
 mod common;
@@ -517,6 +518,62 @@ fn a_loss_that_only_submits_tell_ends_a_wait_of_the_calling_thread() {
         is_loss(&waiting.join().unwrap().unwrap_err(), &LOST);
         drop(gate);
     });
+}
+
+/// As Python's waits are made, which look for signals in between.
+#[test]
+fn a_loss_that_only_submits_tell_ends_waits_in_small_slices() {
+    with_driver(&[("LOST_COUNTERS", 3)], |control| {
+        let stream = Device::open("vulkan:0").unwrap().new_stream().unwrap();
+        let gate = work::gate(&stream).unwrap();
+        let marker = stream.record().unwrap();
+        control.lose_device(0);
+        is_loss(&wait_in_slices(&marker), &LOST);
+        drop(gate);
+    });
+}
+
+#[test]
+fn a_loss_that_only_submits_tell_ends_a_wait_on_a_stream_that_waits_for_the_host() {
+    with_driver(&[("LOST_COUNTERS", 3)], |control| {
+        let stream = Device::open("vulkan:0").unwrap().new_stream().unwrap();
+        let host = Device::open("host").unwrap().new_stream().unwrap();
+        let gate = work::gate(&host).unwrap();
+        stream.wait_foreign(&host.record().unwrap()).unwrap();
+        let marker = stream.record().unwrap();
+        control.lose_device(0);
+        is_loss(&marker.synchronize_timeout(PATIENCE).unwrap_err(), &LOST);
+        drop(gate);
+    });
+}
+
+/// Such a panic poisons the lock of its queue, here of each.
+#[test]
+fn a_loss_that_only_submits_tell_is_found_where_submits_of_the_callers_have_panicked() {
+    with_driver(&[("LOST_COUNTERS", 3)], |control| {
+        let device = Device::open("vulkan:0").unwrap();
+        let streams: Vec<_> = (0..16).map(|_| device.new_stream().unwrap()).collect();
+        for stream in &streams {
+            let panics = || vulkan::stream_as_raw(stream, |_, _| -> () { panic!("as asked") });
+            assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+        }
+        let gate = work::gate(&streams[0]).unwrap();
+        let marker = streams[0].record().unwrap();
+        control.lose_device(0);
+        is_loss(&marker.synchronize_timeout(PATIENCE).unwrap_err(), &LOST);
+        drop(gate);
+    });
+}
+
+/// How waits of 50 ms, made for as long as a hang takes, end.
+fn wait_in_slices(marker: &Marker) -> Error {
+    let start = Instant::now();
+    loop {
+        match marker.synchronize_timeout(Duration::from_millis(50)) {
+            Err(Error::Timeout(_)) if start.elapsed() < PATIENCE => {}
+            ended => return ended.unwrap_err(),
+        }
+    }
 }
 
 #[test]

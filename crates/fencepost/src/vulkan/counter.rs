@@ -53,9 +53,7 @@ impl Counter for Native {
         } {
             Ok(()) => Ok(()),
             Err(vk::Result::TIMEOUT) => {
-                if timeout == SLICE {
-                    self.gpu.look_for_a_loss();
-                }
+                self.gpu.look_for_a_loss();
                 Ok(())
             }
             Err(result) => Err(self.gpu.failed(Fault {

@@ -13,7 +13,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ash::{Device as Table, vk};
@@ -62,6 +62,8 @@ pub(crate) struct Gpu {
     /// Further queues of the caller's, while they have streams.
     wrapped: Mutex<Vec<Weak<Queue>>>,
     lost: Lost<dyn GpuStream>,
+    /// When it was last looked whether the device is lost.
+    looked: Mutex<Instant>,
     /// Whether the process is ending, and its driver may be taken apart.
     exiting: AtomicBool,
     /// The process that it was made in.
@@ -70,7 +72,8 @@ pub(crate) struct Gpu {
     keep_alive: Option<Arc<dyn Any + Send + Sync>>,
 }
 
-/// The longest sleep in the driver before a look whether the device is lost.
+/// The longest sleep in the driver before a look whether the device is lost, and how far apart two
+/// such looks are at least.
 pub(super) const SLICE: Duration = Duration::from_secs(1);
 
 /// Whether buffers for queues of a family may reset and copy queries: not where they only transfer.
@@ -112,6 +115,7 @@ impl Gpu {
             queues: Mutex::new(Vec::new()),
             wrapped: Mutex::new(Vec::new()),
             lost: Lost::new(parts.name.clone()),
+            looked: Mutex::new(Instant::now()),
             name: parts.name,
             exiting: AtomicBool::new(false),
             process: Process::this(),
@@ -234,14 +238,20 @@ impl Gpu {
         self.lost.check(stream)
     }
 
-    /// Looks whether the device is lost, where something has not come for a [`SLICE`]. NVIDIA's
-    /// driver tells a loss by a submit alone (seen on an H200, driver 580.159.04): until then waits
-    /// time out, and counters and fences say that all is pending. A loss fails every stream. Call
-    /// it without any lock.
+    /// Looks whether the device is lost, where something has not come; at most once in a [`SLICE`],
+    /// so that waits in small slices may call it after each. NVIDIA's driver tells a loss by a
+    /// submit alone (seen on an H200, driver 580.159.04): until then waits time out, and counters
+    /// and fences say that all is pending. A loss fails every stream. Call it without any lock.
     pub(super) fn look_for_a_loss(&self) {
         if self.is_gone() || self.lost().is_some() {
             return;
         }
+        let mut looked = lock(&self.looked);
+        if looked.elapsed() < SLICE {
+            return;
+        }
+        *looked = Instant::now();
+        drop(looked);
         let queues = lock(&self.queues).clone();
         let submit = self.submitter.submit;
         let lost = |queue: &Arc<Queue>| {

@@ -25,10 +25,10 @@
 //!   that queue. NVIDIA's driver 580 on an H200 does so from some 6,550 pending submits on. If none
 //!   of them completes within some ten seconds, it reports the device as lost.
 //! - NVIDIA's driver tells that a device is lost by a submit alone: until then waits time out, and
-//!   counters read as pending. So where something has not come for a second, a wait of this crate
-//!   submits nothing to the queues that are guarded by locks of its own. On a device whose queues
-//!   all have the caller's locks, the next submit tells. A loop of queries needs a record, or a
-//!   wait, to learn of a loss.
+//!   counters read as pending. So a wait of this crate whose marker has not come submits nothing to
+//!   the queues that are guarded by locks of its own, once a second at most. On a device whose
+//!   queues all have the caller's locks, the next submit tells. A loop of queries needs a record,
+//!   or a wait, to learn of a loss.
 //! - When the process ends, queues that are held for the host go on, since a driver may wait for
 //!   them to be idle. So the work behind such a wait may still run.
 //! - Where timestamps have fewer than 64 valid bits, they wrap. How often they did between two

@@ -3,7 +3,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
-        Arc, PoisonError, Weak,
+        Arc, PoisonError, TryLockError, Weak,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -114,7 +114,12 @@ impl Queue {
         let Guard::Ours(mutex) = &self.lock else {
             return None;
         };
-        let _alone = mutex.try_lock().ok()?;
+        let _alone = match mutex.try_lock() {
+            Ok(alone) => alone,
+            // What the caller did under the lock has panicked: see `with_queue`.
+            Err(TryLockError::Poisoned(alone)) => alone.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
         // SAFETY: the queue's lock is held, and there is no batch.
         // https://registry.khronos.org/vulkan/specs/latest/man/html/vkQueueSubmit.html
         Some(unsafe { submit(self.raw, 0, std::ptr::null(), vk::Fence::null()) })
