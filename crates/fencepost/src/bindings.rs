@@ -140,6 +140,10 @@ pub fn open_host_gates() {
 /// The event of a CUDA marker, which holds that marker's recording until it is recorded again;
 /// `None` for markers of other backends, and of streams that have failed. From then on it is never
 /// used for another marker; recording it again changes what that marker tells while it is pending.
+///
+/// Keep it for as long as each [`Event`] that holds the marker, also where that is recorded again:
+/// a thread may be asking it for a time, as [`elapsed_at_once`] does, when it is destroyed with the
+/// marker.
 #[cfg(all(feature = "cuda", not(loom)))]
 pub fn raw_event_of(marker: &Marker) -> Option<RawEvent> {
     RawEvent::of_marker(marker)

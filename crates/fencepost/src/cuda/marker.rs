@@ -317,7 +317,8 @@ impl MarkerImpl for CudaMarker {
         })
     }
 
-    /// An event of the pool, which is never destroyed.
+    /// An event of the pool, which is never destroyed. Only one that was handed out is: whoever has
+    /// it handed out keeps it for as long as the events that held the marker.
     fn timed_native(&self) -> Option<NonZeroUsize> {
         match self.native {
             Native::Own(event) if self.kind.timing => event.to_number(),
