@@ -19,7 +19,8 @@
 //!
 //! *Invariant: an object in [`SPARE`] is exactly of this class, has no reference, no attribute and
 //! no weak reference, and its [`Core`] is that of a new event.* What is of another class, has an
-//! attribute or a weak reference, or is a raw event, is left to PyO3's `tp_dealloc`.
+//! attribute, a dict of another class than `dict` or a weak reference, or is a raw event, is left to
+//! PyO3's `tp_dealloc`.
 //!
 //! The list belongs to whoever has the GIL. A build without a GIL keeps no objects. The garbage
 //! collector knows an object while it is an event only.
@@ -269,7 +270,9 @@ impl Made {
             if dict.is_null() {
                 return true;
             }
-            if ffi::PyDict_Size(dict) != 0 {
+            // One of a derived class has more than its items, and its `__del__` may look for this
+            // object, which the garbage collector still knows.
+            if ffi::PyDict_CheckExact(dict) == 0 || ffi::PyDict_Size(dict) != 0 {
                 return false;
             }
             if self.drops_dicts {

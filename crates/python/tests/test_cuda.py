@@ -800,6 +800,29 @@ def test_a_dead_events_dict_belongs_to_whoever_kept_it(cuda):
     assert kept == {"mine": 1}
 
 
+def test_a_dead_events_dict_may_be_of_a_class_of_its_own(cuda):
+    def live():
+        return sum(type(one) is Event for one in gc.get_objects())
+
+    class Attributes(dict):
+        def __del__(self):
+            gc.collect()
+            seen.append(live())
+
+    before, seen = live(), []
+    event = Event()
+    event.__dict__ = attributes = Attributes()
+    attributes.mine = 1
+    gone = weakref.ref(attributes)
+    del attributes, event
+    assert gone() is None
+    # The dead event is none that the garbage collector knows.
+    assert seen == [before]
+    events = [Event() for _ in range(100)]
+    assert len(set(map(id, events))) == len(events)
+    assert {type(event.__dict__) for event in events} == {dict}
+
+
 def test_what_an_event_refers_to_goes_with_it(cuda, stream):
     class Anything:
         pass
