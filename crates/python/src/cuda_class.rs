@@ -17,10 +17,10 @@
 //! `tp_dealloc` of its own too: it keeps a dead object with PyO3's fields as they are, and `tp_new`
 //! makes that the next event, as CPython does with floats and tuples.
 //!
-//! *Invariant: an object in [`SPARE`] is exactly of this class, has no reference, no attribute and
-//! no weak reference, and its [`Core`] is that of a new event.* What is of another class, has an
-//! attribute, a dict of another class than `dict` or a weak reference, or is a raw event, is left to
-//! PyO3's `tp_dealloc`.
+//! *Invariant: an object in [`SPARE`] is exactly of this class, has no reference, no attribute, no
+//! weak reference and no mark of a finalizer that was called, and its [`Core`] is that of a new
+//! event.* What is of another class, has an attribute, a dict of another class than `dict`, a weak
+//! reference or that mark, or is a raw event, is left to PyO3's `tp_dealloc`.
 //!
 //! The list belongs to whoever has the GIL. A build without a GIL keeps no objects. The garbage
 //! collector knows an object while it is an event only.
@@ -326,6 +326,13 @@ impl Made {
         // SAFETY: an object of this class, which nobody else uses.
         let core = unsafe { &mut *core_of(py, object) };
         if core.is_raw() {
+            return false;
+        }
+        // CPython calls the `__del__` of an object once, and marks the object. This one may have
+        // been of a class that has one, and the next event may become of such a class.
+        // SAFETY: any object may be asked
+        // (https://docs.python.org/3/c-api/gcsupport.html#c.PyObject_GC_IsFinalized).
+        if unsafe { ffi::PyObject_GC_IsFinalized(object) } != 0 {
             return false;
         }
         // SAFETY: the caller's promise.

@@ -890,6 +890,50 @@ def test_an_event_that_became_one_of_another_class_is_left_to_it(cuda):
     assert {type(event) for event in [Event() for _ in range(100)]} == {Event}
 
 
+def test_a_dead_event_becomes_none_of_another_class(cuda):
+    class Large(Event):
+        # More than 512 bytes, which CPython takes from elsewhere.
+        __slots__ = tuple(f"slot_{number}" for number in range(200))
+
+    for old, new in ((Large, Event), (Event, Large)):
+        # None of an earlier test is left for the next event.
+        others = [Event() for _ in range(100)]
+        olds = [old() for _ in range(200)]
+        # Every other one stays, so that no allocator has a whole page for something else.
+        dead = set(map(id, olds[::2]))
+        del olds[::2]
+        news = [new() for _ in range(100)]
+        assert dead.isdisjoint(map(id, news))
+        assert {type(event) for event in news} == {new}
+        assert len(others) == len(olds)
+
+
+def test_an_event_whose_finalizer_was_called_does_not_become_the_next_one(cuda):
+    class Derived(Event):
+        def __del__(self):
+            kept.append(self)
+
+    def finalized():
+        events.extend(Event() for _ in range(100))
+        return sum(map(gc.is_finalized, events))
+
+    # Events that live, so that none that was kept before is left.
+    events, kept = [], []
+    assert finalized() == 0
+    derived = [Derived() for _ in range(100)]
+    del derived
+    assert len(kept) == 100
+    # Of the derived class when it dies: its finalizer is called once.
+    del kept[50:]
+    assert finalized() == 0
+    # Of this class when it dies.
+    while kept:
+        event = kept.pop()
+        event.__class__ = Event
+        del event
+    assert finalized() == 0
+
+
 def test_threads_make_and_drop_events_at_the_same_time(cuda):
     streams = [cuda.stream() for _ in range(4)]
 
