@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use fencepost::{Device, Error};
+use fencepost::{Device, Error, testing::work};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
 mod bench;
@@ -103,10 +103,12 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
             return watch::run(&args).unwrap_or_else(|stop| end(&stop));
         }
     };
-    match result {
+    let code = match result {
         Ok(()) => 0,
         Err(stop) => end(&stop),
-    }
+    };
+    work::settle();
+    code
 }
 
 fn end(stop: &Stop) -> u8 {

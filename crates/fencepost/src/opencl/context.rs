@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "conformance")]
+use super::loader::KernelHandle;
 use super::{
     event::{COMPLETE, ClEvent, Events},
     fault::{Fault, Status, check},
@@ -314,19 +316,42 @@ impl Context {
 
     /// Copies `bytes` bytes from the host's memory.
     pub(crate) fn write(
-        &self,
+        &'static self,
         queue: QueueHandle,
         memory: MemoryHandle,
         from: *const c_void,
         bytes: usize,
     ) -> Result<(), Fault> {
-        let (list, out) = (std::ptr::null(), std::ptr::null_mut());
+        let (list, mut raw) = (std::ptr::null(), EventHandle::NULL);
+        let out = &raw mut raw;
         // SAFETY: queue and memory are alive; the host's memory is of that size, and is there until
         // the copy is done, as the callers see to.
         unsafe {
             self.loader
                 .write(queue, memory, 0, 0, bytes, from, 0, list, out)
-        }
+        }?;
+        drop(ClEvent::new(&self.events, raw));
+        Ok(())
+    }
+
+    /// Launches a kernel of one dimension, whose arguments are set.
+    pub(crate) fn launch(
+        &'static self,
+        queue: QueueHandle,
+        kernel: KernelHandle,
+        (items, group): (usize, usize),
+    ) -> Result<(), Fault> {
+        let (offset, items, group) = (std::ptr::null(), &raw const items, &raw const group);
+        let (list, mut raw) = (std::ptr::null(), EventHandle::NULL);
+        let out = &raw mut raw;
+        // SAFETY: queue and kernel are alive, and so is the memory until the kernel has run, as the
+        // callers see to; all counts are of one dimension.
+        unsafe {
+            self.loader
+                .launch(queue, kernel, 1, offset, items, group, 0, list, out)
+        }?;
+        drop(ClEvent::new(&self.events, raw));
+        Ok(())
     }
 
     /// Copies `bytes` bytes to the host's memory. Blocks until that is done.

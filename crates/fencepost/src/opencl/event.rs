@@ -12,6 +12,8 @@
 //! over. Such an event is left for each stream that failed while it waited.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(feature = "conformance")]
+use std::time::{Duration, Instant};
 
 use super::{
     account::{Answer, Native},
@@ -34,8 +36,8 @@ pub(super) struct Events {
     /// The process that opened the context.
     process: Process,
     /// Those that nobody holds, and that were pending when they were dropped. An account holds its
-    /// events until they are over, so these are events of a lost device, or of one whose watcher
-    /// could not be started.
+    /// events until they are over, so these are events of the work of tests, of a lost device, or
+    /// of one whose watcher could not be started.
     leftovers: Mutex<Leftovers>,
     /// What is asked of events may tell that the context is lost.
     pub(super) loss: ContextLoss,
@@ -48,6 +50,11 @@ struct Leftovers {
 }
 
 const FIRST_SWEEP: usize = 32;
+
+/// Compiling a kernel takes a second or two on a busy machine; a device that does not answer must
+/// not keep the process alive.
+#[cfg(feature = "conformance")]
+const LONGEST_SETTLING: Duration = Duration::from_secs(10);
 
 impl Events {
     pub(super) fn new(loader: &'static Loader, loss: ContextLoss) -> Events {
@@ -100,12 +107,17 @@ impl Events {
     fn release_later(&self, event: EventHandle) {
         let mut list = lock(&self.leftovers);
         list.events.push(event);
-        if list.events.len() < list.sweep_at {
-            return;
-        }
-        let events = std::mem::take(&mut list.events);
-        // The driver is asked without the lock.
+        let sweeps = list.events.len() >= list.sweep_at;
         drop(list);
+        if sweeps {
+            self.sweep();
+        }
+    }
+
+    /// Releases those that nobody holds and that are over. Returns whether none is left.
+    fn sweep(&self) -> bool {
+        let events = std::mem::take(&mut lock(&self.leftovers).events);
+        // The driver is asked without the lock.
         let (over, pending): (Vec<_>, Vec<_>) =
             events.into_iter().partition(|event| self.is_over(*event));
         for event in over {
@@ -117,6 +129,16 @@ impl Events {
         let mut list = lock(&self.leftovers);
         list.events.extend(pending);
         list.sweep_at = (list.events.len() * 2).max(FIRST_SWEEP);
+        list.events.is_empty()
+    }
+
+    /// Waits for the commands whose events nobody holds, but not for long.
+    #[cfg(feature = "conformance")]
+    pub(super) fn settle(&self) {
+        let began = Instant::now();
+        while !self.sweep() && self.loss.lost().is_none() && began.elapsed() < LONGEST_SETTLING {
+            crate::sync::sleep(Duration::from_millis(1));
+        }
     }
 }
 

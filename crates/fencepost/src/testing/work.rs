@@ -64,6 +64,26 @@ pub(super) fn of(device: &dyn DeviceImpl) -> Result<Arc<dyn TestWork>> {
     })
 }
 
+/// Waits until the work that was put on OpenCL streams is over, 10 s at most: call it before the
+/// process ends. PoCL 3.1 crashes when it is taken apart while it compiles a kernel, and the
+/// process loses its exit code. Does nothing for other backends: none was seen to need it.
+///
+/// ```
+/// use std::process::ExitCode;
+///
+/// use fencepost::testing::work;
+///
+/// fn main() -> ExitCode {
+///     let code = ExitCode::SUCCESS; // the tests, on any device
+///     work::settle();
+///     code
+/// }
+/// ```
+pub fn settle() {
+    #[cfg(all(feature = "opencl", not(loom)))]
+    crate::opencl::exit::settle();
+}
+
 fn work_of(stream: &Stream) -> Result<Arc<dyn TestWork>> {
     of(stream.device().imp())
 }

@@ -67,14 +67,14 @@ impl Kernels {
         }
     }
 
-    /// Launches the kernel of this name with `items` work items, in groups of `group`. A kernel of
-    /// its own each time: no two threads may set the arguments of one.
+    /// Launches the kernel of this name with that many work items, in groups of so many. A kernel
+    /// of its own each time: no two threads may set the arguments of one.
     pub(super) fn launch(
         self,
-        context: &Context,
+        context: &'static Context,
         queue: QueueHandle,
         name: &CStr,
-        (items, group): (usize, usize),
+        items: (usize, usize),
         arguments: &[Argument],
     ) -> Result<(), Fault> {
         let (loader, mut code) = (context.loader, 0);
@@ -94,11 +94,8 @@ impl Kernels {
                 // SAFETY: the driver copies the value, checks its size, and knows the kernel.
                 unsafe { loader.set_argument(kernel, index as u32, size, value) }?;
             }
-            let (list, out) = (std::ptr::null(), std::ptr::null_mut());
-            let (offset, items, group) = (std::ptr::null(), &raw const items, &raw const group);
-            // SAFETY: the queue is alive, and so is the memory until the kernel has run, as the
-            // callers see to; all counts are of one dimension.
-            unsafe { loader.launch(queue, kernel, 1, offset, items, group, 0, list, out) }
+            // The memory is alive until the kernel has run, as the callers see to.
+            context.launch(queue, kernel, items)
         };
         let launched = set_all();
         // SAFETY: ours; the driver keeps it until it has run.

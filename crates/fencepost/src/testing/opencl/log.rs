@@ -60,7 +60,7 @@ pub(super) fn append(stream: &ClStream, log: &Log, token: u32) -> Result<()> {
 impl DeviceLog {
     fn append(
         &self,
-        context: &Context,
+        context: &'static Context,
         kernels: Kernels,
         queue: QueueHandle,
         token: u32,
