@@ -70,6 +70,23 @@ pub fn record_in_place(event: &Event, stream: &Stream, at: Place) -> bool {
     event.record_in_place(stream, at)
 }
 
+/// Makes an event that nobody uses any more as if it had never been recorded, but keeps its name
+/// and its marker: the next record on the same stream can be made in place. Returns whether it did;
+/// if not, nothing has changed: the event was not recorded, its stream has failed, or others hold
+/// its marker.
+///
+/// While it is kept, a failure of its stream that nobody asks for is reported at the end of the
+/// process only.
+pub fn forget(event: &mut Event) -> bool {
+    event.forget()
+}
+
+/// Whether [`forget`] succeeded last, and nothing was recorded since.
+#[inline]
+pub fn is_blank(event: &Event) -> bool {
+    event.is_blank()
+}
+
 /// [`Event::elapsed`], where both events are known to be complete and their backend tells the time
 /// at once; otherwise `None`, and `elapsed` tells the time or why there is none.
 ///

@@ -307,6 +307,17 @@ impl Event {
         }
     }
 
+    /// See [`crate::bindings::forget`].
+    pub(crate) fn forget(&mut self) -> bool {
+        self.slot.forget()
+    }
+
+    /// See [`crate::bindings::is_blank`].
+    #[inline]
+    pub(crate) fn is_blank(&self) -> bool {
+        self.slot.is_blank()
+    }
+
     /// See [`crate::bindings::is_recorded`].
     #[inline]
     pub(crate) fn is_recorded(&self) -> bool {

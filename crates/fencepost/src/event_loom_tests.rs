@@ -432,3 +432,32 @@ fn a_time_read_without_a_lock_is_never_that_of_another_marker() {
         recording.join().unwrap();
     });
 }
+
+/// A blank event is an unrecorded one, until what it kept is recorded again in place.
+#[test]
+fn a_blank_event_tells_nothing_of_the_marker_that_it_keeps() {
+    loom::model(|| {
+        let (event, [(stream, timeline), _]) = delegated();
+        timeline.advance(2).fire();
+        let mut event = Arc::into_inner(event).unwrap();
+        assert!(event.forget());
+        let event = Arc::new(event);
+        assert_eq!(told_at_once(&event, [&stream, &stream]), None);
+        let recording = {
+            let (event, stream) = (event.clone(), stream.clone());
+            thread::spawn(move || assert!(event.record_in_place(&stream, Place::caller())))
+        };
+        match event.status().unwrap() {
+            Status::Unrecorded | Status::Pending => {}
+            Status::Complete => panic!("by the marker before"),
+        }
+        assert!(event.slot.lend_complete().is_none());
+        if let Some(marker) = event.marker() {
+            assert_eq!(marker.imp().point().value, 3);
+        }
+        recording.join().unwrap();
+        assert!(!event.is_blank());
+        assert_eq!(event.status().unwrap(), Status::Pending);
+        assert_eq!(event.marker().unwrap().imp().point().value, 3);
+    });
+}

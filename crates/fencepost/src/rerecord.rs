@@ -31,6 +31,7 @@
 //! | low two bits | meaning | high bits |
 //! |---|---|---|
 //! | `UNRECORDED` | no marker | 0 |
+//! | `UNRECORDED` | no marker for anybody but the next record: [`BLANK`] | 1 |
 //! | `COMPLETE` | the marker is complete | the generation |
 //! | `ASK` | only the marker itself can tell | the generation |
 //! | `PRIMARY` | the primary timeline at this value tells | the marker's value |
@@ -208,6 +209,8 @@ pub(crate) struct Lock<'a> {
 
 const TAG: u64 = 0b11;
 const UNRECORDED: u64 = 0;
+/// The whole word of a slot that was [forgotten](Slot::forget).
+const BLANK: u64 = 1 << 2 | UNRECORDED;
 const COMPLETE: u64 = 1;
 const ASK: u64 = 2;
 const PRIMARY: u64 = 3;
@@ -439,8 +442,36 @@ impl Slot {
     }
 
     /// Whether there is a marker.
+    #[inline]
     pub(crate) fn is_recorded(&self) -> bool {
         self.word() & TAG != UNRECORDED
+    }
+
+    /// Whether it was forgotten, and nothing was recorded since.
+    #[inline]
+    pub(crate) fn is_blank(&self) -> bool {
+        self.word() == BLANK
+    }
+
+    /// Makes it blank: as if nothing had been recorded, but the next record may change the marker
+    /// in place. Returns whether it did: not for a marker that others hold, or that differs from
+    /// the event, or whose stream has failed, since keeping that would hold back the report of a
+    /// failure that nobody has asked for.
+    pub(crate) fn forget(&mut self) -> bool {
+        let may_be_kept = self.held.with_mut(|held| {
+            // SAFETY: `self` is borrowed exclusively.
+            let held = unsafe { &mut *held };
+            match &mut held.marker {
+                Some(marker) if held.is_like_ours => {
+                    alone(marker).is_some_and(|marker| !marker.point().timeline.has_failed())
+                }
+                _ => false,
+            }
+        });
+        if may_be_kept {
+            self.word.store(BLANK, Ordering::Release);
+        }
+        may_be_kept
     }
 
     /// The marker that `word` stands for is complete.
@@ -457,11 +488,18 @@ impl Slot {
 
     /// The marker that is held now. Waits while it is changed in place.
     pub(crate) fn marker(&self) -> Option<Arc<dyn MarkerImpl>> {
+        // Nobody but the next record knows what a blank slot holds.
+        if !self.is_recorded() {
+            return None;
+        }
         self.with(|held| self.hand_out(held))
     }
 
     /// As [`marker`](Slot::marker), without waiting.
     pub(crate) fn try_marker(&self) -> Result<Option<Arc<dyn MarkerImpl>>, Taken> {
+        if !self.is_recorded() {
+            return Ok(None);
+        }
         match self.try_lock() {
             Some(lock) => Ok(self.with_lock(lock, |held| self.hand_out(held))),
             None => Err(Taken),
@@ -499,7 +537,7 @@ impl Slot {
     pub(crate) fn lend_complete(&self) -> Option<Lent<'_>> {
         let lock = self.try_lock()?;
         // Under the lock the word is that of the held marker.
-        if self.peek() != Some(true) {
+        if self.peek() != Some(true) || !self.is_recorded() {
             return None;
         }
         let held = self.held.get_mut();

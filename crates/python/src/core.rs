@@ -5,13 +5,17 @@
 //!
 //! | `exposure` | what the event is |
 //! |---|---|
-//! | holds no raw event | `event`, or not bound to a device yet while that is empty too |
+//! | holds no raw event | `elsewhere`, if there is one; else `event`, unless that is blank; else not bound to a device yet |
 //! | holds a raw event | that raw event |
+//!
+//! A blank `event` is that of a dead object that became this one
+//! ([`cuda_class`](crate::cuda_class)). The first record makes it this object's, if it is on the
+//! same device. If not, `elsewhere` is made, since a library's event is of one device for life.
 
 use std::{
     any::Any,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU16, Ordering},
     },
 };
@@ -54,6 +58,8 @@ pub(crate) struct Core {
     pub(crate) flags: Flags,
     /// Most events live for one record, and std's `OnceLock` takes 100 instructions to make one.
     event: Once<Event>,
+    /// The event, where `event` is blank and of another device.
+    elsewhere: OnceLock<Box<Event>>,
     exposure: Exposure,
     name: Mutex<Option<String>>,
     /// Whether `name` was ever set.
@@ -128,9 +134,50 @@ impl Core {
     /// Gives the name to the library's event, if there is one. The caller holds the lock of the
     /// name, so that the last name is the one that lasts.
     fn tell_name(&self, name: Option<&str>) {
-        if let Some(event) = self.event.get() {
+        if let Some(event) = self.held() {
             event.set_name(name.unwrap_or_default());
         }
+    }
+
+    /// The library's event, blank or not.
+    #[inline]
+    fn held(&self) -> Option<&Event> {
+        match self.elsewhere.get() {
+            Some(event) => Some(event),
+            None => self.event.get(),
+        }
+    }
+
+    /// The library's event, once this one is bound to a device.
+    fn bound(&self) -> Option<&Event> {
+        self.held().filter(|event| !bindings::is_blank(event))
+    }
+
+    /// Makes it the core of a new object. Nobody uses it any more. With `keeps_marker` its event
+    /// may stay, blank, so that the next record on the same stream can be made in place.
+    ///
+    /// Dropping what it held may run Python code.
+    #[inline]
+    pub(crate) fn renew(&mut self, keeps_marker: bool) {
+        let flags = Flags::with_timing(self.flags.timing);
+        let is_blank = keeps_marker
+            && !*self.was_named.get_mut()
+            && self.elsewhere.get().is_none()
+            && self.event.get_mut().is_some_and(bindings::forget);
+        match is_blank {
+            true => self.flags = flags,
+            false => *self = Core::new(flags),
+        }
+    }
+
+    /// Sets the flags of what [`renew`](Core::renew) has made, for a new object. A blank event of
+    /// another kind is dropped, which may run Python code.
+    #[inline]
+    pub(crate) fn take_flags(&mut self, flags: Flags) {
+        if self.flags != flags && self.event.get().is_some() {
+            *self = Core::new(flags);
+        }
+        self.flags = flags;
     }
 
     /// The name in a `repr`: in quotes, behind a space.
@@ -141,7 +188,10 @@ impl Core {
 
     /// The library's event, made on `device` if there is none yet.
     fn event_on(&self, device: &Device) -> &Event {
-        let event = self.event.call_once(|| new_event(device, self.flags));
+        let event = match self.held() {
+            Some(event) => event,
+            None => self.event.call_once(|| new_event(device, self.flags)),
+        };
         // Read after the event is there: a name that is set meanwhile reaches it here or there.
         let name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
         if name.is_some() {
@@ -169,7 +219,7 @@ impl Core {
     pub(crate) fn device(&self) -> Option<&Device> {
         match self.exposure.get() {
             Some(raw) => Some(&raw.device),
-            None => self.event.get().map(Event::device),
+            None => self.bound().map(Event::device),
         }
     }
 
@@ -177,7 +227,7 @@ impl Core {
     pub(crate) fn event(&self) -> Option<&Event> {
         match self.exposure.get() {
             Some(_) => None,
-            None => self.event.get(),
+            None => self.bound(),
         }
     }
 
@@ -202,7 +252,7 @@ impl Core {
         if self.is_raw() || self.is_raw_from_the_start() {
             return py.detach(|| self.record_raw(stream).map_err(Box::new));
         }
-        let (event, is_new) = match self.event.get() {
+        let (event, is_new) = match self.held() {
             Some(event) => (event, false),
             None => (self.event_with_gil(py, stream.device()), true),
         };
@@ -225,6 +275,10 @@ impl Core {
         } else if let Backend::Cuda | Backend::Vulkan = stream.device().backend() {
             self.recorded_on.store(at, Ordering::Relaxed);
         }
+        let event = match bindings::is_blank(event) && event.device() != stream.device() {
+            true => self.event_elsewhere(stream.device()),
+            false => event,
+        };
         // Where nothing can be recorded in place, that is not tried.
         let elsewhere = is_new || (before != 0 && before != at);
         py.detach(|| {
@@ -238,6 +292,16 @@ impl Core {
                 true => self.record_exposed(stream),
             }
         })
+    }
+
+    /// The library's event on another device than that of the blank one.
+    #[cold]
+    fn event_elsewhere(&self, device: &Device) -> &Event {
+        let make = || Box::new(new_event(device, self.flags));
+        let event = self.elsewhere.get_or_init(make);
+        let name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
+        self.tell_name(name.as_deref());
+        event
     }
 
     /// Records the raw event too, if it was exposed meanwhile.
@@ -257,14 +321,14 @@ impl Core {
     /// The raw event, which is made on `device` if there is none yet. An event that is bound to a
     /// device already has it made there.
     fn raw_on(&self, device: &Device) -> Result<&RawEvent> {
-        let device = self.event.get().map_or(device, Event::device);
+        let device = self.bound().map_or(device, Event::device);
         self.exposure.get_or_create(device, self.flags)
     }
 
     /// Exposes the raw event of what this event holds now; `None` before the first record.
     pub(crate) fn expose(&self) -> Result<Option<&RawEvent>> {
         self.exposure.expose(|| {
-            let event = self.event.get()?;
+            let event = self.held()?;
             Some((event.device().clone(), event.marker()?))
         })
     }
@@ -296,7 +360,7 @@ impl Core {
         if let Some(raw) = self.exposure.get() {
             return py.detach(|| raw.event.wait(stream).map_err(Box::new));
         }
-        match self.event.get() {
+        match self.held() {
             None => Ok(()),
             // Nothing is submitted, so nothing can block.
             Some(event) if bindings::peek(event) == Some(true) => Ok(()),
@@ -306,7 +370,7 @@ impl Core {
 
     /// Whether it was ever recorded.
     pub(crate) fn is_recorded(&self) -> bool {
-        match (self.exposure.get(), self.event.get()) {
+        match (self.exposure.get(), self.held()) {
             (Some(raw), _) => raw.is_recorded(),
             (None, Some(event)) => bindings::is_recorded(event),
             (None, None) => false,
@@ -319,7 +383,7 @@ impl Core {
         if let Some(raw) = self.exposure.get() {
             return py.detach(|| raw.event.query().map_err(Box::new));
         }
-        match self.event.get() {
+        match self.held() {
             None => Ok(true),
             // A query that may wait for a lock of the library must not hold the GIL: the holder of
             // that lock may be blocked in the driver, whose progress may need Python.
@@ -352,7 +416,7 @@ impl Core {
                 ))),
             };
         }
-        let Some(event) = self.event.get() else {
+        let Some(event) = self.bound() else {
             return Ok(());
         };
         match py.detach(|| event.marker()) {
@@ -380,7 +444,7 @@ impl Core {
 
     /// `unrecorded`, `pending` or `complete`.
     pub(crate) fn status(&self, py: Python<'_>) -> Result<&'static str> {
-        let status = match (self.exposure.get(), self.event.get()) {
+        let status = match (self.exposure.get(), self.bound()) {
             (Some(raw), _) => match raw.is_recorded() {
                 false => Status::Unrecorded,
                 true if py.detach(|| raw.event.query())? => Status::Complete,
@@ -417,7 +481,7 @@ impl Core {
         if let Some(marker) = self.marker(py) {
             return py.detach(|| marker.on_complete(callback));
         }
-        py.detach(|| match (self.exposure.get(), self.event.get()) {
+        py.detach(|| match (self.exposure.get(), self.bound()) {
             (Some(raw), _) => raw.event.on_complete(callback),
             (None, Some(event)) => event.on_complete(callback),
             // It counts as complete, and has no device yet.
@@ -440,7 +504,7 @@ impl Core {
 
     /// The state in a `repr`, as far as it is known without asking a driver.
     pub(crate) fn state(&self, py: Python<'_>) -> &'static str {
-        match (self.exposure.get(), self.event.get()) {
+        match (self.exposure.get(), self.bound()) {
             (Some(raw), _) if raw.is_recorded() => "recorded",
             (Some(_), _) | (None, None) => "never recorded",
             (None, Some(event)) => match bindings::peek(event) {

@@ -19,8 +19,14 @@
 //!
 //! *Invariant: an object in [`SPARE`] is exactly of this class, has no reference, no attribute, no
 //! weak reference and no mark of a finalizer that was called, and its [`Core`] is that of a new
-//! event.* What is of another class, has an attribute, a dict of another class than `dict`, a weak
-//! reference or that mark, or is a raw event, is left to PyO3's `tp_dealloc`.
+//! event, but for a blank event of the library's in the first few of the list.* What is of another
+//! class, has an attribute, a dict of another class than `dict`, a weak reference or that mark, or
+//! is a raw event, is left to PyO3's `tp_dealloc`.
+//!
+//! **A blank event** keeps the marker that the dead object held, so that a new object's first
+//! record on the same stream is made in place, as later ones are. That is a tenth of the life of an
+//! event that is recorded once. While a marker is kept, a failure of its stream that nobody asks
+//! for is reported at the end of the process only. So few are kept.
 //!
 //! The list belongs to whoever has the GIL. A build without a GIL keeps no objects. The garbage
 //! collector knows an object while it is an event only.
@@ -164,6 +170,9 @@ struct Spare {
 /// Programs time with pairs of events, and some keep a pair for each step.
 const SPARE_AT_MOST: usize = 64;
 
+/// How many of them may keep a marker: a pair.
+const MARKERS_AT_MOST: usize = 2;
+
 static SPARE: Spare = Spare {
     count: AtomicUsize::new(0),
     objects: [const { AtomicPtr::new(null_mut()) }; SPARE_AT_MOST],
@@ -178,8 +187,8 @@ impl Spare {
         Some(object)
     }
 
-    fn is_full(&self, _py: Python<'_>) -> bool {
-        self.count.load(Ordering::Relaxed) == SPARE_AT_MOST
+    fn count(&self, _py: Python<'_>) -> usize {
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Whether there was a place for it.
@@ -210,12 +219,16 @@ impl Made {
             return None;
         }
         let object = SPARE.take(py)?;
+        // SAFETY: an object of this class, which nobody else uses.
+        let core = unsafe { &mut *core_of(py, object) };
+        let flags = Flags::with_timing(timing);
+        // Dropping a marker may run other code, which may make and free events.
+        catch_unwind(AssertUnwindSafe(|| core.take_flags(flags))).ok()?;
         // SAFETY: an object of this class whose fields are as PyO3 has made them, and to which
         // nobody refers. CPython gives it its first reference, the class one more
         // (https://docs.python.org/3/c-api/allocation.html#c.PyObject_Init), and tells the garbage
         // collector again (https://docs.python.org/3/c-api/gcsupport.html#c.PyObject_GC_Track).
         unsafe {
-            (*core_of(py, object)).flags = Flags::with_timing(timing);
             let event = ffi::PyObject_Init(object, class);
             ffi::PyObject_GC_Track(event.cast());
             Some(event)
@@ -320,7 +333,11 @@ impl Made {
                 *weak_references.cast::<*mut ffi::PyObject>(),
             )
         };
-        if class.cast() != self.class.as_ptr() || !weak_references.is_null() || SPARE.is_full(py) {
+        if class.cast() != self.class.as_ptr() || !weak_references.is_null() {
+            return false;
+        }
+        let count = SPARE.count(py);
+        if count == SPARE_AT_MOST {
             return false;
         }
         // SAFETY: an object of this class, which nobody else uses.
@@ -344,7 +361,8 @@ impl Made {
         // (https://docs.python.org/3/c-api/gcsupport.html#c.PyObject_GC_UnTrack).
         unsafe { ffi::PyObject_GC_UnTrack(object.cast()) };
         // Dropping what it held may run other code, which may make and free events.
-        let is_new = catch_unwind(AssertUnwindSafe(|| *core = Core::default())).is_ok();
+        let keeps_marker = count < MARKERS_AT_MOST;
+        let is_new = catch_unwind(AssertUnwindSafe(|| core.renew(keeps_marker))).is_ok();
         if !is_new || !SPARE.put(py, object) {
             return false;
         }

@@ -14,7 +14,10 @@ use pyo3::{
     prelude::*,
 };
 
-use crate::torch::{TorchCuda, cuda_in_use};
+use crate::{
+    fastcall::{Entry, FASTCALL_KEYWORDS, replace},
+    torch::{TorchCuda, cuda_in_use},
+};
 
 type Handle = *mut c_void;
 
@@ -212,6 +215,48 @@ impl Drop for Bench<'_> {
 
 fn no_torch() -> PyErr {
     PyRuntimeError::new_err("PyTorch does not use CUDA in this process; call torch.cuda.init()")
+}
+
+/// A method that takes a stream and does nothing: what a call costs the interpreter.
+#[pyclass(frozen)]
+pub(crate) struct _Nothing;
+
+#[pymethods]
+impl _Nothing {
+    #[new]
+    fn new() -> _Nothing {
+        _Nothing
+    }
+
+    /// Do nothing.
+    #[allow(clippy::unused_self)]
+    fn record(&self, _stream: &Bound<'_, PyAny>) {}
+}
+
+/// # Safety
+/// Only CPython may call it, as a method.
+unsafe extern "C" fn nothing(
+    _object: *mut ffi::PyObject,
+    _arguments: *const *mut ffi::PyObject,
+    _count: ffi::Py_ssize_t,
+    _keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls methods on attached threads only; a new reference to `None`.
+    unsafe {
+        ffi::Py_INCREF(ffi::Py_None());
+        ffi::Py_None()
+    }
+}
+
+/// Gives the method the entry that those of events have.
+pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
+    let class = py.get_type::<_Nothing>();
+    let method = class.getattr("record")?;
+    // SAFETY: this field takes functions of all conventions, and the flags say which one it is
+    // (https://docs.python.org/3/c-api/structures.html#c.PyMethodDef).
+    let function = unsafe { std::mem::transmute::<Entry, ffi::PyCFunction>(nothing) };
+    // SAFETY: it has the convention of these flags, and looks at no object.
+    unsafe { replace(&class, c"record", &method, function, FASTCALL_KEYWORDS) }
 }
 
 /// Return the nanoseconds that one bare call of CUDA's driver takes, of ``calls`` in a row.

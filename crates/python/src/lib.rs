@@ -132,6 +132,8 @@ mod _C {
     fn for_tests(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
         module.setattr("_Gate", py.get_type::<crate::gate::TestGate>())?;
+        crate::floors::install(py)?;
+        module.setattr("_Nothing", py.get_type::<crate::floors::_Nothing>())?;
         let bare_call = wrap_pyfunction!(crate::floors::_bare_call, module)?;
         module.setattr("_bare_call", bare_call)
     }

@@ -789,6 +789,56 @@ def test_an_event_that_was_another_one_is_as_new(cuda, gate, stream):
         assert has_timing(event, stream) is not timing
 
 
+def test_a_dead_events_marker_is_told_by_no_other_event(cuda, gate, stream):
+    # The first few dead events keep their markers for the next record on the same stream.
+    others = [cuda.stream() for _ in range(2)]
+    for timing in (False, True):
+        opener = gate(stream)
+        for _ in range(3):
+            pair = [Event(enable_timing=timing) for _ in range(2)]
+            for event in pair:
+                assert event.query() is True
+                assert (event.device, event.cuda_event) == (None, 0)
+                assert "never recorded" in repr(event)
+                # Nothing to wait for.
+                event.wait(others[0])
+                event.synchronize(timeout=PATIENCE)
+                with pytest.raises((RuntimeError, ValueError)):
+                    event.elapsed_time(event)
+            pair[0].record(stream)
+            assert pair[0].query() is False
+            assert pair[1].query() is True
+            pair[1].record(others[1])
+            pair[1].synchronize(timeout=PATIENCE)
+            assert pair[0].query() is False
+            del event, pair
+        others[0].synchronize(timeout=PATIENCE)
+        event = Event(enable_timing=timing)
+        event.name = "named before its first record"
+        event.record(stream)
+        with pytest.raises(TimeoutError, match="named before its first record"):
+            event.synchronize(timeout=0)
+        opener.open()
+        event.synchronize(timeout=PATIENCE)
+        del event
+
+
+def test_a_dead_events_device_is_not_that_of_the_next_one(cuda, stream):
+    if fencepost.cuda.device_count() < 2:
+        pytest.skip("one CUDA device; this takes two")
+    streams = [stream, fencepost.Device("cuda:1").stream()]
+    for number in (0, 1, 1, 0, 0, 1, 0, 1):
+        event = Event(enable_timing=True)
+        assert event.device is None
+        for _ in range(2):
+            event.record(streams[number])
+            event.synchronize(timeout=PATIENCE)
+            assert str(event.device) == f"cuda:{number}"
+            assert event.elapsed_time(event) == 0.0
+        with pytest.raises(RuntimeError, match=f"Event device {number} does not match"):
+            event.record(streams[1 - number])
+
+
 def test_a_dead_events_dict_belongs_to_whoever_kept_it(cuda):
     event = Event()
     kept = event.__dict__

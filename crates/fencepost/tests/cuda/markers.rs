@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use fencepost::{Error, Event, cuda, measure::Measure, testing::work};
+use fencepost::{Error, Event, Status, bindings, cuda, measure::Measure, testing::work};
 
 use crate::{
     PATIENCE,
@@ -40,6 +40,60 @@ fn a_record_in_place_keeps_other_holders_of_the_marker() {
     event.synchronize().unwrap();
     let apart = held.elapsed(&event.marker().unwrap()).unwrap();
     assert!(apart.as_nanos_f64() > 0.0, "{apart}");
+}
+
+#[test]
+fn a_forgotten_event_is_as_new_and_is_recorded_in_place() {
+    let Some(gpu) = gpu() else { return };
+    let device = &gpu.device;
+    let (stream, other) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+    for new_event in [Event::new, Event::with_timing] {
+        let mut event = new_event(device);
+        assert!(!bindings::forget(&mut event), "nothing was recorded");
+        let gate = work::gate(&stream).unwrap();
+        event.record(&stream).unwrap();
+        assert!(!event.query().unwrap());
+        assert!(bindings::forget(&mut event) && bindings::is_blank(&event));
+        assert_eq!(event.status().unwrap(), Status::Unrecorded);
+        assert!(event.query().unwrap() && event.marker().is_none());
+        let refused = event.elapsed(&event).unwrap_err();
+        assert!(matches!(
+            refused,
+            Error::NotRecorded { .. } | Error::TimingDisabled { .. }
+        ));
+        event.wait(&other).unwrap();
+        other
+            .record()
+            .unwrap()
+            .synchronize_timeout(PATIENCE)
+            .unwrap();
+        gate.open();
+        for _ in 0..2 {
+            assert!(bindings::record_in_place(
+                &event,
+                &stream,
+                bindings::unknown_place()
+            ));
+            assert!(!bindings::is_blank(&event));
+            // The driver's own wait: the watcher would share the marker's native event.
+            event.synchronize().unwrap();
+            assert!(bindings::forget(&mut event));
+        }
+        event.record(&other).unwrap();
+        event.synchronize_timeout(PATIENCE).unwrap();
+        let held = event.marker().unwrap();
+        assert!(
+            !bindings::forget(&mut event),
+            "somebody else holds its marker"
+        );
+        drop(held);
+        work::fail(&other, "it broke").unwrap();
+        event.record(&other).unwrap();
+        assert!(event.synchronize_timeout(PATIENCE).is_err());
+        assert!(!bindings::forget(&mut event), "its stream has failed");
+        assert!(event.query().is_err());
+        other.clear_error().unwrap();
+    }
 }
 
 #[test]
