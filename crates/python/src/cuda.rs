@@ -86,8 +86,7 @@ fn record_error(core: &Core, stream: &Stream, error: Error) -> PyErr {
 #[cold]
 fn no_cuda_stream(stream: &Stream) -> PyErr {
     PyTypeError::new_err(format!(
-        "record() argument 'stream': expected a CUDA stream; got {stream}: \
-         record it with fencepost.Event"
+        "record(): expected a CUDA stream; got {stream}: record it with fencepost.Event"
     ))
 }
 

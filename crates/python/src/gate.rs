@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use fencepost::{Gate, bindings};
-use pyo3::{exceptions::PyValueError, prelude::*};
+use pyo3::prelude::*;
 
 use crate::{
     arguments::{Name, Parameter, current_to_hold, device_of, stream_of},
     error::{in_one_line, to_py},
     objects::PyDevice,
     place,
+    wait::duration_of,
 };
 
 /// A point that the host opens, and that streams can be made to wait for before it is open.
@@ -44,16 +45,16 @@ pub(crate) struct PyGate(Gate);
 impl PyGate {
     #[new]
     #[pyo3(
-        signature = (device = None, *, limit = Some(10.0), name = None),
+        signature = (device = None, *, limit = Some(Seconds(Duration::from_secs(10))), name = None),
         text_signature = "(device=None, *, limit=10.0, name=None)"
     )]
     fn new(
         py: Python<'_>,
         device: Option<&Bound<'_, PyAny>>,
-        limit: Option<f64>,
+        limit: Option<Seconds>,
         name: Option<Name>,
     ) -> PyResult<PyGate> {
-        let limit = limit_of(limit)?;
+        let limit = limit.map_or(Duration::MAX, |limit| limit.0);
         let device = device_of(py, device, Parameter::new("Gate", "device"))?;
         let at = place::of_caller(py);
         let gate = bindings::gate_at(&device, limit, at).map_err(to_py)?;
@@ -140,16 +141,17 @@ impl PyGate {
     }
 }
 
-/// What the argument `limit`, in seconds, means.
-fn limit_of(limit: Option<f64>) -> PyResult<Duration> {
-    match limit {
-        Some(seconds) if seconds.is_nan() || seconds < 0.0 => Err(PyValueError::new_err(format!(
-            "Gate() argument 'limit': expected a number of seconds of at least 0, or None for no \
-             limit; got {seconds}"
-        ))),
-        // A duration that no clock can reach is no limit.
-        Some(seconds) => Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)),
-        None => Ok(Duration::MAX),
+/// What the argument `limit` means.
+struct Seconds(Duration);
+
+impl FromPyObject<'_, '_> for Seconds {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, '_, PyAny>) -> PyResult<Seconds> {
+        const EXPECTED: &str = "Gate() argument 'limit': expected a number of seconds of at least \
+                                0, or None for no limit";
+        let given = duration_of(&object, EXPECTED)?;
+        Ok(Seconds(given.unwrap_or(Duration::MAX)))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     arguments::{Parameter, current_to_hold, device_of, stream_of},
     cuda_streams::{StreamRef, current},
     torch,
-    wait::Ended,
+    wait::{Ended, duration_of},
 };
 
 /// Why a stream is not held. A profiler follows each launch, and may wait for the device in it.
@@ -37,25 +37,20 @@ const PROFILER: &str = "PyTorch's profiler is on";
 /// budget that is no positive number, NotImplementedError for a stream that is being captured into
 /// a graph.
 #[pyfunction]
-#[pyo3(signature = (r#fn, stream = None, *, budget = 0.2, cold = false))]
+#[pyo3(
+    signature = (r#fn, stream = None, *, budget = Budget(Duration::from_millis(200)), cold = false),
+    text_signature = "(fn, stream=None, *, budget=0.2, cold=False)"
+)]
 pub(crate) fn measure(
     py: Python<'_>,
     r#fn: &Bound<'_, PyAny>,
     stream: Option<&Bound<'_, PyAny>>,
-    budget: f64,
+    budget: Budget,
     cold: bool,
 ) -> PyResult<PyMeasurement> {
     if !r#fn.is_callable() {
         return Err(Parameter::new("measure", "fn").expected("a callable", r#fn));
     }
-    let budget = match Duration::try_from_secs_f64(budget) {
-        Ok(budget) if !budget.is_zero() => budget,
-        _ => {
-            return Err(PyValueError::new_err(format!(
-                "budget must be a positive number of seconds; got {budget}"
-            )));
-        }
-    };
     let stream = match stream {
         Some(stream) => stream_of(py, stream, Parameter::new("measure", "stream"))?,
         None => (*current_stream(py)?).clone(),
@@ -66,13 +61,31 @@ pub(crate) fn measure(
         _ => None,
     };
     let found = py.detach(|| {
-        let measure = Measure::new(&stream).budget(budget).cold(cold);
+        let measure = Measure::new(&stream).budget(budget.0).cold(cold);
         let raised = |result: PyResult<()>| result.map_err(Ended::Raised);
         let mut call = || raised(Python::attach(|py| call.call0(py).map(drop)));
         let mut look = || raised(Python::attach(|py| py.check_signals()));
         bindings::measure(&measure, &mut call, &mut look, ungated)
     });
     Ok(PyMeasurement(found?))
+}
+
+/// What the argument `budget` means.
+pub(crate) struct Budget(Duration);
+
+impl FromPyObject<'_, '_> for Budget {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, '_, PyAny>) -> PyResult<Budget> {
+        const EXPECTED: &str = "budget must be a positive number of seconds";
+        match duration_of(&object, EXPECTED)? {
+            Some(budget) if !budget.is_zero() => Ok(Budget(budget)),
+            _ => Err(PyValueError::new_err(format!(
+                "{EXPECTED}; got {}",
+                object.str()?
+            ))),
+        }
+    }
 }
 
 /// The stream that is current for a call without one.

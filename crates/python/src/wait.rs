@@ -252,26 +252,31 @@ pub(crate) fn limit(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Limit> {
     let Some(timeout) = timeout else {
         return Ok(Limit::never());
     };
-    let seconds = match timeout.extract::<f64>() {
-        Ok(seconds) if seconds >= 0.0 => seconds,
-        Ok(_) => {
-            let got = timeout.str()?;
-            return Err(PyValueError::new_err(format!("{EXPECTED}; got {got}")));
-        }
-        Err(error) if error.is_instance_of::<PyOverflowError>(timeout.py()) => {
-            return Err(PyValueError::new_err(format!(
-                "{EXPECTED}; got a larger one"
-            )));
-        }
-        Err(error) if error.is_instance_of::<PyTypeError>(timeout.py()) => {
-            let got = timeout.get_type().fully_qualified_name()?;
-            return Err(PyTypeError::new_err(format!("{EXPECTED}; got {got}")));
-        }
-        Err(error) => return Err(error),
-    };
     Ok(Limit {
-        // A duration that no clock can reach is no limit.
-        given: Duration::try_from_secs_f64(seconds).ok(),
+        given: duration_of(timeout, EXPECTED)?,
         ..Limit::never()
     })
+}
+
+/// A number of seconds as a duration; `None` for one that no clock can reach, which is no limit.
+/// `expected` begins the text of an error.
+pub(crate) fn duration_of(
+    seconds: &Bound<'_, PyAny>,
+    expected: &str,
+) -> PyResult<Option<Duration>> {
+    match seconds.extract::<f64>() {
+        Ok(number) if number >= 0.0 => Ok(Duration::try_from_secs_f64(number).ok()),
+        Ok(_) => {
+            let got = seconds.str()?;
+            Err(PyValueError::new_err(format!("{expected}; got {got}")))
+        }
+        Err(error) if error.is_instance_of::<PyOverflowError>(seconds.py()) => Err(
+            PyValueError::new_err(format!("{expected}; got a larger one")),
+        ),
+        Err(error) if error.is_instance_of::<PyTypeError>(seconds.py()) => {
+            let got = seconds.get_type().fully_qualified_name()?;
+            Err(PyTypeError::new_err(format!("{expected}; got {got}")))
+        }
+        Err(error) => Err(error),
+    }
 }

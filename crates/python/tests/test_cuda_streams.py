@@ -255,6 +255,10 @@ def test_the_bare_calls_that_costs_are_compared_with(cuda, make_current, gate, c
     assert in_a_thread(work) > 0.0
 
 
+def test_the_call_of_a_method_that_does_nothing_does_nothing(cuda):
+    assert _C._Nothing().record(cuda.stream()) is None
+
+
 def test_a_bare_call_of_an_unknown_name_is_an_error(cuda, make_current):
     def work():
         make_current(0)

@@ -88,7 +88,14 @@ def test_a_gate_fails_at_its_limit(device, stream):
     assert not gate.is_open
 
 
-@pytest.mark.parametrize("limit", [-1.0, float("nan")])
+@pytest.mark.parametrize("limit", ["1", 1j, [1.0]])
+def test_a_limit_that_is_no_number_is_refused_by_its_name(limit):
+    kind = type(limit).__name__
+    with pytest.raises(TypeError, match=rf"Gate\(\) argument 'limit': .*; got {kind}"):
+        fencepost.Gate("host", limit=limit)
+
+
+@pytest.mark.parametrize("limit", [-1.0, float("nan"), 10**400])
 def test_a_limit_that_is_none_is_refused(limit):
     with pytest.raises(ValueError, match="limit"):
         fencepost.Gate("host", limit=limit)

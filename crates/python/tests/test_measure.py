@@ -146,6 +146,8 @@ def test_wrong_arguments_are_errors(host):
         measure(7)
     with pytest.raises(TypeError, match="measure.. argument 'stream': expected a stream"):
         measure(lambda: None, "stream")
+    with pytest.raises(TypeError, match="budget must be a positive number of seconds; got str"):
+        measure(lambda: None, host.stream(), budget="1")
     found = measure(lambda: None, host.stream(), budget=0.01)
     for q in [-0.1, 1.5, math.nan]:
         with pytest.raises(ValueError, match="q must be from 0 to 1"):
