@@ -49,7 +49,8 @@ pub(crate) fn explain(marker: &Arc<dyn MarkerImpl>) -> Explanation {
         (Stop::NoWait, Some(last)) => end_of(last.marker.point()),
         _ => End::GoesOn,
     };
-    tell(&nodes_of(&steps), &end)
+    let on_device = steps.iter().any(|step| step.on_device);
+    tell(steps.len(), |at| node_at(&steps, at), on_device, &end)
 }
 
 /// What the marker of a stream at a value waits for: what the host knows of, else what the device
@@ -92,30 +93,26 @@ fn end_of(point: &Point) -> End {
     }
 }
 
-fn nodes_of(steps: &[AwaitedStep]) -> Vec<Node> {
-    let mut before: Option<&StreamCore> = None;
-    let mut nodes = Vec::with_capacity(steps.len());
-    for step in steps {
-        let point = step.marker.point();
-        let stream = &*point.timeline.stream;
-        let waiter = match (step.in_work, before.and_then(StreamCore::doing)) {
-            (false, _) => Waiter::Stream,
-            (true, Some(Doing::Runs { at, .. })) => Waiter::Work(Some(at)),
-            (true, _) => Waiter::Work(None),
-        };
-        nodes.push(Node {
-            stream: stream.short(),
-            full: stream.to_string(),
-            value: point.value,
-            at: point.at,
-            what: match stream.is_gate {
-                true => What::Gate,
-                false => What::Marker,
-            },
-            waiter,
-            on_device: step.on_device,
-        });
-        before = Some(stream);
+fn node_at(steps: &[AwaitedStep], at: usize) -> Node {
+    let step = &steps[at];
+    let point = step.marker.point();
+    let stream = &*point.timeline.stream;
+    let before = at.checked_sub(1).map(|before| steps[before].marker.point());
+    let doing = before.and_then(|before| before.timeline.stream.doing());
+    let waiter = match (step.in_work, doing) {
+        (false, _) => Waiter::Stream,
+        (true, Some(Doing::Runs { at, .. })) => Waiter::Work(Some(at)),
+        (true, _) => Waiter::Work(None),
+    };
+    Node {
+        stream: stream.short(),
+        full: stream.to_string(),
+        value: point.value,
+        at: point.at,
+        what: match stream.is_gate {
+            true => What::Gate,
+            false => What::Marker,
+        },
+        waiter,
     }
-    nodes
 }

@@ -94,7 +94,7 @@ pub struct Explanation {
 }
 
 /// A marker that is waited for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Node {
     /// The marker's stream, as in `stream 3 "load"`.
     pub stream: String,
@@ -108,12 +108,10 @@ pub struct Node {
     pub what: What,
     /// What of the stream before waits for it.
     pub waiter: Waiter,
-    /// Whether it waits on its device.
-    pub on_device: bool,
 }
 
 /// What is waited for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum What {
     /// The marker of a stream.
     Marker,
@@ -124,7 +122,7 @@ pub enum What {
 }
 
 /// What of a stream waits.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Waiter {
     /// The stream itself.
     Stream,
@@ -168,30 +166,39 @@ pub enum End {
 /// How many waits of a long chain are told at each of its ends.
 const TOLD: usize = 2;
 
-/// Tells a chain, whose first node is the marker that was awaited.
-pub fn tell(nodes: &[Node], end: &End) -> Explanation {
-    let mut waits: Vec<_> = nodes.windows(2).map(|pair| (&pair[0], &pair[1])).collect();
-    let left_out = waits.len().saturating_sub(2 * TOLD);
+/// Tells a chain of `count` nodes, which `node_at` makes by their number: number 0 is the marker
+/// that was awaited. Of a long chain only the nodes at its ends are made. `on_device` says whether
+/// any of them waits on its device.
+pub fn tell(
+    count: usize,
+    node_at: impl Fn(usize) -> Node,
+    on_device: bool,
+    end: &End,
+) -> Explanation {
+    let waits = count.saturating_sub(1);
+    let left_out = waits.saturating_sub(2 * TOLD);
     // One line about a single stream is no shorter than to tell of it.
     let left_out = if left_out > 1 { left_out } else { 0 };
-    if left_out != 0 {
-        waits.drain(TOLD..TOLD + left_out);
-    }
-    let lacks_places = waits.iter().any(|(_, node)| !node.at.is_known());
-    let Some(last) = nodes.last() else {
+    let is_told = |wait: &usize| !(TOLD..TOLD + left_out).contains(wait);
+    let told = (0..waits).filter(is_told);
+    let told: Vec<_> = told
+        .map(|wait| (node_at(wait), node_at(wait + 1)))
+        .collect();
+    let lacks_places = told.iter().any(|(_, node)| !node.at.is_known());
+    let Some(last) = count.checked_sub(1).map(node_at) else {
         return Explanation {
             text: None,
             lacks_places,
         };
     };
-    if waits.is_empty() {
+    if told.is_empty() {
         let text = match end {
             End::Native { .. } | End::Circle(_) => None,
-            end => Some(end.words(last, &last.stream)),
+            end => Some(end.words(&last, &last.stream)),
         };
         return Explanation { text, lacks_places };
     }
-    let mut text = match (end, nodes.len() - 2) {
+    let mut text = match (end, count - 2) {
         (End::Circle(ends), _) => format!("the waits form a circle, which {ends}"),
         (end, between) => {
             let between = match between {
@@ -200,15 +207,15 @@ pub fn tell(nodes: &[Node], end: &End) -> Explanation {
                 many => format!(" ({many} streams lie between)"),
             };
             // The host does not learn when a wait on the device is over.
-            let seen = match nodes.iter().any(|node| node.on_device) {
+            let seen = match on_device {
                 true => "as far as the host sees, ",
                 false => "",
             };
-            let end = end.words(last, "it");
+            let end = end.words(&last, "it");
             format!("{seen}stuck is {}{between}: {end}", last.full)
         }
     };
-    for (number, (one, two)) in waits.into_iter().enumerate() {
+    for (number, (one, two)) in told.iter().enumerate() {
         if number == TOLD && left_out != 0 {
             let _ = write!(text, "; … {left_out} more streams …");
         }
@@ -305,13 +312,16 @@ mod tests {
             at: Place::of_line("load.py", number as u32),
             what: What::Marker,
             waiter: Waiter::Stream,
-            on_device: false,
         };
         (1..=from).rev().map(node).collect()
     }
 
+    fn told(nodes: &[Node], end: &End) -> Explanation {
+        tell(nodes.len(), |at| nodes[at].clone(), false, end)
+    }
+
     fn text(nodes: &[Node], end: &End) -> String {
-        tell(nodes, end).text.unwrap()
+        told(nodes, end).text.unwrap()
     }
 
     #[test]
@@ -483,9 +493,9 @@ mod tests {
     #[test]
     fn a_line_that_nobody_looked_for_is_left_out() {
         let mut nodes = chain(2);
-        assert!(!tell(&nodes, &End::GoesOn).lacks_places);
+        assert!(!told(&nodes, &End::GoesOn).lacks_places);
         nodes[1].at = Place::unknown();
-        let told = tell(&nodes, &End::GoesOn);
+        let told = told(&nodes, &End::GoesOn);
         assert!(told.lacks_places);
         assert!(!told.text.unwrap().contains("recorded at"));
     }

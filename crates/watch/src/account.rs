@@ -4,6 +4,7 @@
 //! has returned, what a value in memory is, what a graph does inside.
 
 use std::{
+    cell::Cell,
     collections::{HashMap, HashSet},
     sync::atomic::Ordering,
 };
@@ -266,16 +267,22 @@ impl Account {
     pub(crate) fn chain(&self, facts: &Facts) -> (Option<String>, usize, bool) {
         let inner = &facts.inner;
         let first = self.target(inner.number, inner.submitted, Of::Work);
+        // Whether any of the streams may be elsewhere.
+        let unsure = Cell::new(false);
         let (steps, stop) = walk(first, |target: &Target<'_>| {
             let facts = target.facts?;
             match target.account.front(facts, target.position) {
-                Front::Waits(point, marker) => Some(Step {
-                    marker,
-                    in_work: false,
-                    on_device: true,
-                    // The default stream's order is in front of all that is pending.
-                    after: point.map_or(facts.inner.complete, |point| point.position - 1),
-                }),
+                Front::Waits(point, marker) => {
+                    let may_be_elsewhere = |point| may_be_elsewhere(facts, point);
+                    unsure.set(unsure.get() || point.is_some_and(may_be_elsewhere));
+                    Some(Step {
+                        marker,
+                        in_work: false,
+                        on_device: true,
+                        // The default stream's order is in front of all that is pending.
+                        after: point.map_or(facts.inner.complete, |point| point.position - 1),
+                    })
+                }
                 _ => None,
             }
         });
@@ -285,11 +292,7 @@ impl Account {
             (Stop::NoWait, Some(last)) => self.end(&last.marker),
             _ => End::GoesOn,
         };
-        // The last stream's own work is in the words of the end.
-        let waits = steps.split_last().map_or(&[][..], |(_, waits)| waits);
-        let unsure = waits.iter().any(|step| self.may_be_elsewhere(&step.marker));
-        let nodes: Vec<Node> = steps.iter().map(|step| node(&step.marker)).collect();
-        let mut text = waits::tell(&nodes, &end).text;
+        let mut text = waits::tell(steps.len(), |at| node(&steps[at].marker), true, &end).text;
         if let (Some(text), Some(last)) = (&mut text, steps.last())
             && let Some(facts) = last.marker.facts
             && facts.inner.last.kind == Kind::Launch
@@ -298,24 +301,10 @@ impl Account {
             let kernel = kernel_name::readable(&facts.inner.last.symbol);
             text.push_str(&format!(". The last kernel launched there is {kernel}"));
         }
-        if let Some(text) = text.as_mut().filter(|_| unsure) {
+        if let Some(text) = text.as_mut().filter(|_| unsure.get()) {
             text.push_str(". Some of these streams may be elsewhere, as their lines say");
         }
-        (text, nodes.len(), circle)
-    }
-
-    /// Whether a stream of a chain may be in front of or behind the wait that is told of it.
-    fn may_be_elsewhere(&self, target: &Target<'_>) -> bool {
-        let Some(facts) = target.facts else {
-            return false;
-        };
-        match self.front(facts, target.position) {
-            Front::Waits(Some(point), _) => {
-                others(facts, point.position, point.position) > 0
-                    || !matches!(point.awaits, Awaits::Marker(_))
-            }
-            _ => false,
-        }
+        (text, steps.len(), circle)
     }
 
     fn end(&self, target: &Target<'_>) -> End {
@@ -347,6 +336,11 @@ impl Account {
             },
         }
     }
+}
+
+/// Whether a stream may be in front of or behind the wait at `point`.
+fn may_be_elsewhere(facts: &Facts, point: &Point) -> bool {
+    others(facts, point.position, point.position) > 0 || !matches!(point.awaits, Awaits::Marker(_))
 }
 
 /// The streams of the records that a stream has yet to wait for.
@@ -470,7 +464,6 @@ fn node(target: &Target<'_>) -> Node {
         at: line.0.unwrap_or_else(bindings::unknown_place),
         what,
         waiter: Waiter::Stream,
-        on_device: true,
     }
 }
 
@@ -557,6 +550,34 @@ mod tests {
     fn stop(facts: &mut Facts, awaits: Awaits) {
         let position = facts.inner.submit(Kind::Wait, HERE).unwrap();
         facts.inner.stop_at(position, awaits, Line::UNKNOWN);
+    }
+
+    /// Each is told to its end, so this takes as many steps as there are pairs of streams.
+    #[test]
+    fn a_chain_of_thousands_of_streams_is_told() {
+        let mut all: Vec<Facts> = (1..=2000).map(busy).collect();
+        launch(&mut all[0]);
+        for at in 1..all.len() {
+            let mark = record(&mut all[at - 1]);
+            stop(&mut all[at], Awaits::Marker(mark));
+        }
+        let account = Account::new(all);
+        let chains: Vec<_> = account
+            .all
+            .iter()
+            .map(|facts| account.chain(facts))
+            .collect();
+        let (text, streams, circle) = chains.last().unwrap();
+        let text = text.as_deref().unwrap();
+        assert_eq!((*streams, *circle), (2000, false));
+        assert!(
+            text.contains("stuck is stream 1 of cuda:0 (1998 streams lie between)"),
+            "{text}"
+        );
+        assert!(
+            text.contains("stream 2000 waits for marker 1 of stream 1999"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -307,8 +307,8 @@ impl Account {
             (Stop::NoWait, Some(last)) => End::Other(self.end(&last.marker)),
             _ => End::GoesOn,
         };
-        let nodes: Vec<Node> = steps.iter().map(|step| node(&step.marker)).collect();
-        (waits::tell(&nodes, &end).text, nodes.len(), circle)
+        let told = waits::tell(steps.len(), |at| node(&steps[at].marker), true, &end);
+        (told.text, steps.len(), circle)
     }
 
     /// What a queue that waits for no other does, behind its name or `it`.
@@ -560,7 +560,6 @@ fn node(target: &Target<'_>) -> Node {
         at: bindings::unknown_place(),
         what: What::Other(what.into()),
         waiter: Waiter::Stream,
-        on_device: true,
     }
 }
 
