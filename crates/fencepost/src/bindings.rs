@@ -70,21 +70,15 @@ pub fn record_in_place(event: &Event, stream: &Stream, at: Place) -> bool {
     event.record_in_place(stream, at)
 }
 
-/// Makes an event that nobody uses any more as if it had never been recorded, but keeps its name
-/// and its marker: the next record on the same stream can be made in place. Returns whether it did;
-/// if not, nothing has changed: the event was not recorded, its stream has failed, or others hold
-/// its marker.
+/// Makes an event that nobody uses any more blank: as if it had never been recorded, but it keeps
+/// its name, and its marker, so that the next record on the same stream may be made in place.
+/// Returns whether it did. If not, nothing has changed: the event was not recorded, or its marker
+/// cannot be recorded again in place, or the marker's stream has failed.
 ///
-/// While it is kept, a failure of its stream that nobody asks for is reported at the end of the
-/// process only.
+/// A failure of that stream that nobody asks for is reported only once the event is recorded on
+/// another stream or dropped, or at the end of the process.
 pub fn forget(event: &mut Event) -> bool {
     event.forget()
-}
-
-/// Whether [`forget`] succeeded last, and nothing was recorded since.
-#[inline]
-pub fn is_blank(event: &Event) -> bool {
-    event.is_blank()
 }
 
 /// [`Event::elapsed`], where both events are known to be complete and their backend tells the time

@@ -330,6 +330,11 @@ pub(crate) trait MarkerImpl: Awaited + Any {
     /// the next record, if nobody else holds it. Never blocks, never calls a driver.
     fn retire(self: Arc<Self>) {}
 
+    /// Whether recording again may change it in place, where its event holds it alone.
+    fn may_be_changed(&self) -> bool {
+        true
+    }
+
     /// When it completed. Called only for a complete marker with timing; as written here for a
     /// kind of marker that has none.
     fn timestamp(&self) -> Result<Timestamp> {

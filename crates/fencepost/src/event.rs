@@ -312,12 +312,6 @@ impl Event {
         self.slot.forget()
     }
 
-    /// See [`crate::bindings::is_blank`].
-    #[inline]
-    pub(crate) fn is_blank(&self) -> bool {
-        self.slot.is_blank()
-    }
-
     /// See [`crate::bindings::is_recorded`].
     #[inline]
     pub(crate) fn is_recorded(&self) -> bool {

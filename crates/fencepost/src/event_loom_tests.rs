@@ -445,7 +445,7 @@ fn a_blank_event_tells_nothing_of_the_marker_that_it_keeps() {
         assert_eq!(told_at_once(&event, [&stream, &stream]), None);
         let recording = {
             let (event, stream) = (event.clone(), stream.clone());
-            thread::spawn(move || assert!(event.record_in_place(&stream, Place::caller())))
+            thread::spawn(move || assert!(event.record_in_place(&stream, Place::unknown())))
         };
         match event.status().unwrap() {
             Status::Unrecorded | Status::Pending => {}
@@ -456,7 +456,6 @@ fn a_blank_event_tells_nothing_of_the_marker_that_it_keeps() {
             assert_eq!(marker.imp().point().value, 3);
         }
         recording.join().unwrap();
-        assert!(!event.is_blank());
         assert_eq!(event.status().unwrap(), Status::Pending);
         assert_eq!(event.marker().unwrap().imp().point().value, 3);
     });

@@ -36,10 +36,10 @@
 //! | `ASK` | only the marker itself can tell | the generation |
 //! | `PRIMARY` | the primary timeline at this value tells | the marker's value |
 //!
-//! An owner of the slot writes it: with a new marker, and after a query that found the marker
-//! complete, if the word still is the one that the query had read. Each marker to be asked has a
-//! generation of its own, which keeps that replacement honest: two words are equal only when they
-//! stand for the same marker.
+//! An owner of the slot writes it: with a new marker, where the marker is forgotten, and after a
+//! query that found the marker complete, if the word still is the one that the query had read. Each
+//! marker to be asked has a generation of its own, which keeps that replacement honest: two words
+//! are equal only when they stand for the same marker.
 //!
 //! # The lock
 //!
@@ -82,11 +82,11 @@
 //! *Invariant: if `state` is not `TAKEN` then, and the word is the same, the answer is of the
 //! marker that the word stands for.* An answer, or a `timed`, of a later marker comes from a write
 //! behind one of the fences. So the loads behind the reader's fence see what was stored in front of
-//! that, or something later: `TAKEN`, or a word that differs, since no word comes again. Where
-//! `state` is seen as it is after `TAKEN`, the new word is seen too. A marker that is replaced
-//! gives its native object back after the new word is stored, so whoever records that next is no
-//! exception. All of this needs a driver whose calls are thread-safe: who is told of a record sees
-//! what the recording thread did before it. The event's `loom_tests` explore it.
+//! that, or something later: `TAKEN`, or a word that differs, since no word that says complete
+//! comes again. Where `state` is seen as it is after `TAKEN`, the new word is seen too. A marker
+//! that is replaced gives its native object back after the new word is stored, so whoever records
+//! that next is no exception. All of this needs a driver whose calls are thread-safe: who is told
+//! of a record sees what the recording thread did before it. The event's `loom_tests` explore it.
 //!
 //! Nobody who has one of these locks waits for another of them: they need no order. As with any
 //! lock, a process that is forked while another thread is inside finds it held for ever.
@@ -293,6 +293,8 @@ impl<M: MarkerImpl> Recording<'_, M> {
             // SAFETY: the only owner, as long as the slot is taken.
             let held = unsafe { &mut *held };
             match slot.word.load(Ordering::Relaxed) & TAG {
+                // As for each first record.
+                UNRECORDED => slot.publish(held, None),
                 // The timeline is the same, so what was at primary still is.
                 PRIMARY => {
                     slot.word.store(value << 2 | PRIMARY, Ordering::Release);
@@ -447,29 +449,29 @@ impl Slot {
         self.word() & TAG != UNRECORDED
     }
 
-    /// Whether it was forgotten, and nothing was recorded since.
-    #[inline]
-    pub(crate) fn is_blank(&self) -> bool {
-        self.word() == BLANK
-    }
-
     /// Makes it blank: as if nothing had been recorded, but the next record may change the marker
-    /// in place. Returns whether it did: not for a marker that others hold, or that differs from
-    /// the event, or whose stream has failed, since keeping that would hold back the report of a
-    /// failure that nobody has asked for.
+    /// in place. Returns whether it did: not for a marker that cannot be changed, that others hold,
+    /// or that differs from the event in timing, nor for one whose stream has failed, since keeping
+    /// that would hold back the report of a failure that nobody has asked for.
     pub(crate) fn forget(&mut self) -> bool {
         let may_be_kept = self.held.with_mut(|held| {
             // SAFETY: `self` is borrowed exclusively.
             let held = unsafe { &mut *held };
-            match &mut held.marker {
-                Some(marker) if held.is_like_ours => {
-                    alone(marker).is_some_and(|marker| !marker.point().timeline.has_failed())
-                }
+            let may_be_kept = match &mut held.marker {
+                Some(marker) if held.is_like_ours => alone(marker).is_some_and(|marker| {
+                    marker.may_be_changed() && !marker.point().timeline.has_failed()
+                }),
                 _ => false,
-            }
+            };
+            held.delegate &= !may_be_kept;
+            may_be_kept
         });
         if may_be_kept {
             self.word.store(BLANK, Ordering::Release);
+            // The next records may be on other streams, of which the primary would tell nothing.
+            // Nobody has its lock: `self` is borrowed exclusively.
+            self.leave(false);
+            self.primary = Once::new();
         }
         may_be_kept
     }
@@ -486,7 +488,7 @@ impl Slot {
         }
     }
 
-    /// The marker that is held now. Waits while it is changed in place.
+    /// The marker that is held now. Waits while it is changed in place, but not for a first record.
     pub(crate) fn marker(&self) -> Option<Arc<dyn MarkerImpl>> {
         // Nobody but the next record knows what a blank slot holds.
         if !self.is_recorded() {

@@ -5,12 +5,13 @@
 //!
 //! | `exposure` | what the event is |
 //! |---|---|
-//! | holds no raw event | `elsewhere`, if there is one; else `event`, unless that is blank; else not bound to a device yet |
+//! | holds no raw event | `elsewhere`, if there is one; else `event`, unless `is_blank`; else not bound to a device yet |
 //! | holds a raw event | that raw event |
 //!
 //! A blank `event` is that of a dead object that became this one
 //! ([`cuda_class`](crate::cuda_class)). The first record makes it this object's, if it is on the
-//! same device. If not, `elsewhere` is made, since a library's event is of one device for life.
+//! same device. If not, `elsewhere` is made, since a library's event is of one device for life. The
+//! GIL orders what decides that: there are blank events only in builds that have one.
 
 use std::{
     any::Any,
@@ -58,14 +59,16 @@ pub(crate) struct Core {
     pub(crate) flags: Flags,
     /// Most events live for one record, and std's `OnceLock` takes 100 instructions to make one.
     event: Once<Event>,
-    /// The event, where `event` is blank and of another device.
+    /// Whether `event` is that of a dead object, and this one was not recorded yet.
+    is_blank: AtomicBool,
+    /// The event, where `event` was blank and of another device.
     elsewhere: OnceLock<Box<Event>>,
     exposure: Exposure,
     name: Mutex<Option<String>>,
     /// Whether `name` was ever set.
     was_named: AtomicBool,
-    /// Part of the address of the stream that `event` was last recorded on: a hint that the next
-    /// record can be made in place. 0 is no hint.
+    /// Part of the address of the stream that the library's event was last recorded on: a hint that
+    /// the next record can be made in place. 0 is no hint.
     recorded_on: AtomicU16,
 }
 
@@ -150,34 +153,24 @@ impl Core {
 
     /// The library's event, once this one is bound to a device.
     fn bound(&self) -> Option<&Event> {
-        self.held().filter(|event| !bindings::is_blank(event))
+        match self.is_blank.load(Ordering::Relaxed) {
+            true => None,
+            false => self.held(),
+        }
     }
 
-    /// Makes it the core of a new object. Nobody uses it any more. With `keeps_marker` its event
-    /// may stay, blank, so that the next record on the same stream can be made in place.
-    ///
-    /// Dropping what it held may run Python code.
+    /// Makes it the core of a new object with or without timing, as this one was, with a blank
+    /// event. Returns whether that could be; if not, nothing has changed. Nobody uses it any more.
     #[inline]
-    pub(crate) fn renew(&mut self, keeps_marker: bool) {
-        let flags = Flags::with_timing(self.flags.timing);
-        let is_blank = keeps_marker
-            && !*self.was_named.get_mut()
+    pub(crate) fn become_blank(&mut self) -> bool {
+        let is_blank = !*self.was_named.get_mut()
             && self.elsewhere.get().is_none()
             && self.event.get_mut().is_some_and(bindings::forget);
-        match is_blank {
-            true => self.flags = flags,
-            false => *self = Core::new(flags),
+        if is_blank {
+            self.flags = Flags::with_timing(self.flags.timing);
+            *self.is_blank.get_mut() = true;
         }
-    }
-
-    /// Sets the flags of what [`renew`](Core::renew) has made, for a new object. A blank event of
-    /// another kind is dropped, which may run Python code.
-    #[inline]
-    pub(crate) fn take_flags(&mut self, flags: Flags) {
-        if self.flags != flags && self.event.get().is_some() {
-            *self = Core::new(flags);
-        }
-        self.flags = flags;
+        is_blank
     }
 
     /// The name in a `repr`: in quotes, behind a space.
@@ -252,10 +245,13 @@ impl Core {
         if self.is_raw() || self.is_raw_from_the_start() {
             return py.detach(|| self.record_raw(stream).map_err(Box::new));
         }
-        let (event, is_new) = match self.held() {
+        let (mut event, is_new) = match self.held() {
             Some(event) => (event, false),
             None => (self.event_with_gil(py, stream.device()), true),
         };
+        if self.is_blank.load(Ordering::Relaxed) {
+            event = self.bind_blank(event, stream.device());
+        }
         let line = place::of_record(py);
         // A wrong hint, from another stream with the same part of the address, costs time only.
         let at = (std::ptr::from_ref(stream).addr() >> 4) as u16;
@@ -275,10 +271,6 @@ impl Core {
         } else if let Backend::Cuda | Backend::Vulkan = stream.device().backend() {
             self.recorded_on.store(at, Ordering::Relaxed);
         }
-        let event = match bindings::is_blank(event) && event.device() != stream.device() {
-            true => self.event_elsewhere(stream.device()),
-            false => event,
-        };
         // Where nothing can be recorded in place, that is not tried.
         let elsewhere = is_new || (before != 0 && before != at);
         py.detach(|| {
@@ -294,7 +286,16 @@ impl Core {
         })
     }
 
-    /// The library's event on another device than that of the blank one.
+    /// Binds an object with a blank event to a device: the library's event from now on.
+    #[inline]
+    fn bind_blank<'a>(&'a self, blank: &'a Event, device: &Device) -> &'a Event {
+        self.is_blank.store(false, Ordering::Relaxed);
+        match blank.device() == device {
+            true => blank,
+            false => self.event_elsewhere(device),
+        }
+    }
+
     #[cold]
     fn event_elsewhere(&self, device: &Device) -> &Event {
         let make = || Box::new(new_event(device, self.flags));

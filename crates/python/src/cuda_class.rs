@@ -19,16 +19,18 @@
 //!
 //! *Invariant: an object in [`SPARE`] is exactly of this class, has no reference, no attribute, no
 //! weak reference and no mark of a finalizer that was called, and its [`Core`] is that of a new
-//! event, but for a blank event of the library's in the first few of the list.* What is of another
-//! class, has an attribute, a dict of another class than `dict`, a weak reference or that mark, or
-//! is a raw event, is left to PyO3's `tp_dealloc`.
+//! event. In [`BLANK`] it is so, too, but its core has a blank event of the library's.* What is of
+//! another class, has an attribute, a dict of another class than `dict`, a weak reference or that
+//! mark, or is a raw event, is left to PyO3's `tp_dealloc`.
 //!
 //! **A blank event** keeps the marker that the dead object held, so that a new object's first
-//! record on the same stream is made in place, as later ones are. That is a tenth of the life of an
-//! event that is recorded once. While a marker is kept, a failure of its stream that nobody asks
-//! for is reported at the end of the process only. So few are kept.
+//! record on the same stream is made in place, as later ones are. Otherwise it would take a marker
+//! and a new event of the library's, which is a tenth of the life of an event that is recorded
+//! once. A kept marker holds back the report of a failure of its stream that nobody asks for, and
+//! keeps the stream's timeline. So there are two at most of each kind, and the oldest is the next
+//! event.
 //!
-//! The list belongs to whoever has the GIL. A build without a GIL keeps no objects. The garbage
+//! The lists belong to whoever has the GIL. A build without a GIL keeps no objects. The garbage
 //! collector knows an object while it is an event only.
 
 use std::{
@@ -162,24 +164,28 @@ pub(crate) fn documentation_of(object: &Bound<'_, PyAny>, name: &str) -> PyResul
 }
 
 /// Dead objects for the next events.
-struct Spare {
+struct Dead<const N: usize> {
     count: AtomicUsize,
-    objects: [AtomicPtr<ffi::PyObject>; SPARE_AT_MOST],
+    objects: [AtomicPtr<ffi::PyObject>; N],
 }
 
 /// Programs time with pairs of events, and some keep a pair for each step.
-const SPARE_AT_MOST: usize = 64;
+static SPARE: Dead<64> = Dead::new();
 
-/// How many of them may keep a marker: a pair.
-const MARKERS_AT_MOST: usize = 2;
-
-static SPARE: Spare = Spare {
-    count: AtomicUsize::new(0),
-    objects: [const { AtomicPtr::new(null_mut()) }; SPARE_AT_MOST],
-};
+/// Those with a blank event, by whether that has timing.
+static BLANK: [Dead<2>; 2] = [Dead::new(), Dead::new()];
 
 /// Plain loads and stores: the GIL orders them.
-impl Spare {
+impl<const N: usize> Dead<N> {
+    const fn new() -> Dead<N> {
+        Dead {
+            count: AtomicUsize::new(0),
+            objects: [const { AtomicPtr::new(null_mut()) }; N],
+        }
+    }
+
+    /// The one that was put last.
+    #[inline]
     fn take(&self, _py: Python<'_>) -> Option<*mut ffi::PyObject> {
         let last = self.count.load(Ordering::Relaxed).checked_sub(1)?;
         let object = self.objects.get(last)?.load(Ordering::Relaxed);
@@ -187,11 +193,26 @@ impl Spare {
         Some(object)
     }
 
-    fn count(&self, _py: Python<'_>) -> usize {
-        self.count.load(Ordering::Relaxed)
+    /// The one that was put first, of a list that is short.
+    #[inline]
+    fn take_oldest(&self, _py: Python<'_>) -> Option<*mut ffi::PyObject> {
+        let count = self.count.load(Ordering::Relaxed);
+        let oldest = self.objects.first().filter(|_| count > 0)?;
+        let oldest = oldest.load(Ordering::Relaxed);
+        for pair in self.objects.windows(2) {
+            pair[0].store(pair[1].load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        self.count.store(count - 1, Ordering::Relaxed);
+        Some(oldest)
+    }
+
+    #[inline]
+    fn is_full(&self, _py: Python<'_>) -> bool {
+        self.count.load(Ordering::Relaxed) == N
     }
 
     /// Whether there was a place for it.
+    #[inline]
     fn put(&self, _py: Python<'_>, object: *mut ffi::PyObject) -> bool {
         let count = self.count.load(Ordering::Relaxed);
         let Some(place) = self.objects.get(count) else {
@@ -218,12 +239,15 @@ impl Made {
         if class.cast() != self.class.as_ptr() {
             return None;
         }
-        let object = SPARE.take(py)?;
-        // SAFETY: an object of this class, which nobody else uses.
-        let core = unsafe { &mut *core_of(py, object) };
-        let flags = Flags::with_timing(timing);
-        // Dropping a marker may run other code, which may make and free events.
-        catch_unwind(AssertUnwindSafe(|| core.take_flags(flags))).ok()?;
+        let object = match BLANK[usize::from(timing)].take_oldest(py) {
+            Some(blank) => blank,
+            None => {
+                let spare = SPARE.take(py)?;
+                // SAFETY: an object of this class, which nobody else uses.
+                unsafe { (*core_of(py, spare)).flags = Flags::with_timing(timing) };
+                spare
+            }
+        };
         // SAFETY: an object of this class whose fields are as PyO3 has made them, and to which
         // nobody refers. CPython gives it its first reference, the class one more
         // (https://docs.python.org/3/c-api/allocation.html#c.PyObject_Init), and tells the garbage
@@ -336,10 +360,6 @@ impl Made {
         if class.cast() != self.class.as_ptr() || !weak_references.is_null() {
             return false;
         }
-        let count = SPARE.count(py);
-        if count == SPARE_AT_MOST {
-            return false;
-        }
         // SAFETY: an object of this class, which nobody else uses.
         let core = unsafe { &mut *core_of(py, object) };
         if core.is_raw() {
@@ -360,11 +380,14 @@ impl Made {
         // the object before other code runs
         // (https://docs.python.org/3/c-api/gcsupport.html#c.PyObject_GC_UnTrack).
         unsafe { ffi::PyObject_GC_UnTrack(object.cast()) };
-        // Dropping what it held may run other code, which may make and free events.
-        let keeps_marker = count < MARKERS_AT_MOST;
-        let is_new = catch_unwind(AssertUnwindSafe(|| core.renew(keeps_marker))).is_ok();
-        if !is_new || !SPARE.put(py, object) {
-            return false;
+        let blank = &BLANK[usize::from(core.flags.timing)];
+        let is_blank = !blank.is_full(py) && core.become_blank() && blank.put(py, object);
+        if !is_blank {
+            // Dropping what it held may run other code, which may make and free events.
+            let is_new = catch_unwind(AssertUnwindSafe(|| *core = Core::default())).is_ok();
+            if !is_new || !SPARE.put(py, object) {
+                return false;
+            }
         }
         // SAFETY: an object of a class that was made at run time has one reference to it
         // (https://docs.python.org/3/c-api/typeobj.html#c.PyTypeObject.tp_dealloc).

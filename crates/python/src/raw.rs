@@ -12,9 +12,9 @@
 //! | exposes | sets `exposing` | takes the marker from the event |
 //! | records | puts its marker into the event | looks at `exposing` and `raw` |
 //!
-//! The event's own lock orders the two accesses to the marker. So either the exposed marker is the
-//! new one, or the record sees `exposing` or `raw`, waits until `exposing` is false, and records
-//! the raw event too.
+//! The event's own lock orders the two accesses to the marker, and an event without a record has
+//! none to expose. So either the exposed marker is the new one, or the record sees `exposing` or
+//! `raw`, waits until `exposing` is false, and records the raw event too.
 
 use std::{
     any::Any,

@@ -300,6 +300,10 @@ impl MarkerImpl for CudaMarker {
         matches!(self.native, Native::Own(_)) && self.context.watcher.may_settle_soon()
     }
 
+    fn may_be_changed(&self) -> bool {
+        self.event_again().is_some()
+    }
+
     fn retire(self: Arc<Self>) {
         // Kept, it would hold back the report of a failure that nobody has asked for.
         if self.point.timeline.has_failed() {
