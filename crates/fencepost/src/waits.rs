@@ -94,7 +94,8 @@ pub struct Explanation {
 }
 
 /// A marker that is waited for.
-#[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Clone))]
+#[derive(Debug)]
 pub struct Node {
     /// The marker's stream, as in `stream 3 "load"`.
     pub stream: String,
@@ -111,7 +112,8 @@ pub struct Node {
 }
 
 /// What is waited for.
-#[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Clone))]
+#[derive(Debug)]
 pub enum What {
     /// The marker of a stream.
     Marker,
@@ -122,7 +124,8 @@ pub enum What {
 }
 
 /// What of a stream waits.
-#[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Clone))]
+#[derive(Debug)]
 pub enum Waiter {
     /// The stream itself.
     Stream,

@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// `METH_FASTCALL | METH_KEYWORDS`. PyO3 lacks the first for the stable ABI of 3.9.
-pub(crate) const FASTCALL_KEYWORDS: c_int = 0x80 | ffi::METH_KEYWORDS;
+const FASTCALL_KEYWORDS: c_int = 0x80 | ffi::METH_KEYWORDS;
 
 pub(crate) type Entry = unsafe extern "C" fn(
     *mut ffi::PyObject,
@@ -125,20 +125,33 @@ fn put<M: Method>(py: Python<'_>) -> PyResult<()> {
     {
         return Ok(());
     }
-    // SAFETY: this field takes functions of all conventions, and the flags say which one it is
-    // (https://docs.python.org/3/c-api/structures.html#c.PyMethodDef).
-    let function = unsafe { std::mem::transmute::<Entry, ffi::PyCFunction>(enter::<M>) };
-    // SAFETY: `enter` has the convention of these flags, and instances of the class are instances
-    // of PyO3's class.
-    unsafe { replace(&class, M::NAME, &pyo3_method, function, FASTCALL_KEYWORDS) }
+    // SAFETY: instances of the class are instances of PyO3's class.
+    unsafe { replace(&class, M::NAME, &pyo3_method, enter::<M>) }
 }
 
-/// Replaces a method of PyO3's by `function`.
+/// Replaces a method of PyO3's by `entry`.
+///
+/// # Safety
+/// `entry` works on every instance of the class.
+pub(crate) unsafe fn replace(
+    class: &Bound<'_, PyType>,
+    name: &CStr,
+    pyo3_method: &Bound<'_, PyAny>,
+    entry: Entry,
+) -> PyResult<()> {
+    // SAFETY: the field for the function takes those of all conventions, and the flags say which
+    // one it is (https://docs.python.org/3/c-api/structures.html#c.PyMethodDef).
+    let function = unsafe { std::mem::transmute::<Entry, ffi::PyCFunction>(entry) };
+    // SAFETY: it has the convention of these flags; the rest is the caller's promise.
+    unsafe { replace_with(class, name, pyo3_method, function, FASTCALL_KEYWORDS) }
+}
+
+/// As [`replace`], by a function of any convention.
 ///
 /// # Safety
 /// `function` has the calling convention that `flags` say, and works on every instance of the
 /// class.
-pub(crate) unsafe fn replace(
+unsafe fn replace_with(
     class: &Bound<'_, PyType>,
     name: &CStr,
     pyo3_method: &Bound<'_, PyAny>,
@@ -170,7 +183,7 @@ fn put_query(py: Python<'_>) -> PyResult<()> {
     let pyo3_method = class.getattr("query")?;
     // SAFETY: METH_NOARGS calls a function with the object and a null pointer, and instances of the
     // class are instances of PyO3's class.
-    unsafe { replace(class, c"query", &pyo3_method, query, ffi::METH_NOARGS) }
+    unsafe { replace_with(class, c"query", &pyo3_method, query, ffi::METH_NOARGS) }
 }
 
 /// # Safety
@@ -201,17 +214,7 @@ fn put_elapsed(py: Python<'_>) -> PyResult<()> {
         return Ok(());
     }
     // SAFETY: as in `put`.
-    let function = unsafe { std::mem::transmute::<Entry, ffi::PyCFunction>(elapsed) };
-    // SAFETY: as in `put`.
-    unsafe {
-        replace(
-            class,
-            c"elapsed_time",
-            &pyo3_method,
-            function,
-            FASTCALL_KEYWORDS,
-        )
-    }
+    unsafe { replace(class, c"elapsed_time", &pyo3_method, elapsed) }
 }
 
 /// # Safety

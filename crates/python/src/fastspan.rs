@@ -17,7 +17,7 @@ use pyo3::{
 };
 
 use crate::{
-    fastcall::{Entry, FASTCALL_KEYWORDS, panicked, pass_on, raise, replace},
+    fastcall::{Entry, panicked, pass_on, raise, replace},
     trace::{PySpan, PyTrace, attribute_of},
 };
 
@@ -44,11 +44,8 @@ fn put(
     {
         return Ok(());
     }
-    // SAFETY: this field takes functions of all conventions, and the flags say which one it is
-    // (https://docs.python.org/3/c-api/structures.html#c.PyMethodDef).
-    let function = unsafe { std::mem::transmute::<Entry, ffi::PyCFunction>(entry) };
-    // SAFETY: the entries have the convention of these flags, and both classes are PyO3's own.
-    unsafe { replace(class, name, &method, function, FASTCALL_KEYWORDS) }
+    // SAFETY: each entry works on the class that it is put into, which is PyO3's own.
+    unsafe { replace(class, name, &method, entry) }
 }
 
 /// # Safety

@@ -15,7 +15,7 @@ use pyo3::{
 };
 
 use crate::{
-    fastcall::{Entry, FASTCALL_KEYWORDS, replace},
+    fastcall::replace,
     torch::{TorchCuda, cuda_in_use},
 };
 
@@ -252,11 +252,8 @@ unsafe extern "C" fn nothing(
 pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     let class = py.get_type::<_Nothing>();
     let method = class.getattr("record")?;
-    // SAFETY: this field takes functions of all conventions, and the flags say which one it is
-    // (https://docs.python.org/3/c-api/structures.html#c.PyMethodDef).
-    let function = unsafe { std::mem::transmute::<Entry, ffi::PyCFunction>(nothing) };
-    // SAFETY: it has the convention of these flags, and looks at no object.
-    unsafe { replace(&class, c"record", &method, function, FASTCALL_KEYWORDS) }
+    // SAFETY: it looks at no object.
+    unsafe { replace(&class, c"record", &method, nothing) }
 }
 
 /// Return the nanoseconds that one bare call of CUDA's driver takes, of ``calls`` in a row.

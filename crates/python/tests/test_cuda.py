@@ -790,7 +790,7 @@ def test_an_event_that_was_another_one_is_as_new(cuda, gate, stream):
 
 
 def test_a_dead_events_marker_is_told_by_no_other_event(cuda, gate, stream):
-    # The first few dead events keep their markers for the next record on the same stream.
+    # Two dead events with timing and two without keep their markers, for a record on that stream.
     others = [cuda.stream() for _ in range(2)]
     for timing in (False, True):
         opener = gate(stream)

@@ -25,10 +25,12 @@ pub(crate) const CODE: i32 = 7;
 /// Only a hang takes so long.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Becomes the program that the variable names; without it, does nothing.
+/// Becomes the program that the variable names; without it, does nothing. `leave` ends a program
+/// that is stuck.
 pub(crate) fn be_the_program<G: 'static>(
     mut all: impl Iterator<Item = &'static Program<G>>,
     open: impl FnOnce() -> G,
+    leave: fn(i32) -> !,
 ) {
     let Ok(name) = std::env::var(PROGRAM) else {
         return;
@@ -38,7 +40,7 @@ pub(crate) fn be_the_program<G: 'static>(
         while !Path::new(&stop).exists() {
             std::thread::sleep(Duration::from_millis(20));
         }
-        std::process::exit(CODE);
+        leave(CODE);
     });
     let program = all.find(|program| program.name == name);
     let program = program.expect("a program of this name");

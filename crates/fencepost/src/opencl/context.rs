@@ -150,9 +150,19 @@ impl Context {
     /// A marker behind everything on `queue`. It is not submitted yet.
     #[inline]
     pub(super) fn mark(&'static self, queue: QueueHandle) -> Result<ClEvent, Fault> {
+        self.event_of(|out| {
+            // SAFETY: the queue is alive, as its owner promises; `out` is for one handle.
+            unsafe { self.loader.marker(queue, 0, std::ptr::null(), out) }
+        })
+    }
+
+    /// The event of what `submit` submits, which stores its handle.
+    fn event_of(
+        &'static self,
+        submit: impl FnOnce(*mut EventHandle) -> Result<(), Fault>,
+    ) -> Result<ClEvent, Fault> {
         let mut raw = EventHandle::NULL;
-        // SAFETY: the queue is alive, as its owner promises; `raw` is one handle.
-        unsafe { self.loader.marker(queue, 0, std::ptr::null(), &raw mut raw) }?;
+        submit(&raw mut raw)?;
         Ok(ClEvent::new(&self.events, raw))
     }
 
@@ -270,14 +280,15 @@ impl Context {
     ) -> Result<ClEvent, Fault> {
         let zero = 0_u32;
         let pattern = (&raw const zero).cast();
-        let (size, list, mut raw) = (size_of::<u32>(), std::ptr::null(), EventHandle::NULL);
-        let out = &raw mut raw;
-        // SAFETY: the queue and the memory are alive; the driver copies the pattern in the call.
-        unsafe {
-            self.loader
-                .fill(queue, memory, pattern, size, 0, bytes, 0, list, out)
-        }?;
-        Ok(ClEvent::new(&self.events, raw))
+        let (size, list) = (size_of::<u32>(), std::ptr::null());
+        self.event_of(|out| {
+            // SAFETY: the queue and the memory are alive; the driver copies the pattern in the
+            // call; `out` is for one handle.
+            unsafe {
+                self.loader
+                    .fill(queue, memory, pattern, size, 0, bytes, 0, list, out)
+            }
+        })
     }
 }
 
@@ -322,16 +333,16 @@ impl Context {
         from: *const c_void,
         bytes: usize,
     ) -> Result<(), Fault> {
-        let (list, mut raw) = (std::ptr::null(), EventHandle::NULL);
-        let out = &raw mut raw;
-        // SAFETY: queue and memory are alive; the host's memory is of that size, and is there until
-        // the copy is done, as the callers see to.
-        unsafe {
-            self.loader
-                .write(queue, memory, 0, 0, bytes, from, 0, list, out)
-        }?;
-        drop(ClEvent::new(&self.events, raw));
-        Ok(())
+        let list = std::ptr::null();
+        let event = self.event_of(|out| {
+            // SAFETY: queue and memory are alive; the host's memory is of that size, and is there
+            // until the copy is done, as the callers see to; `out` is for one handle.
+            unsafe {
+                self.loader
+                    .write(queue, memory, 0, 0, bytes, from, 0, list, out)
+            }
+        });
+        event.map(drop)
     }
 
     /// Launches a kernel of one dimension, whose arguments are set.
@@ -342,16 +353,16 @@ impl Context {
         (items, group): (usize, usize),
     ) -> Result<(), Fault> {
         let (offset, items, group) = (std::ptr::null(), &raw const items, &raw const group);
-        let (list, mut raw) = (std::ptr::null(), EventHandle::NULL);
-        let out = &raw mut raw;
-        // SAFETY: queue and kernel are alive, and so is the memory until the kernel has run, as the
-        // callers see to; all counts are of one dimension.
-        unsafe {
-            self.loader
-                .launch(queue, kernel, 1, offset, items, group, 0, list, out)
-        }?;
-        drop(ClEvent::new(&self.events, raw));
-        Ok(())
+        let list = std::ptr::null();
+        let event = self.event_of(|out| {
+            // SAFETY: queue and kernel are alive, and so is the memory until the kernel has run, as
+            // the callers see to; all counts are of one dimension; `out` is for one handle.
+            unsafe {
+                self.loader
+                    .launch(queue, kernel, 1, offset, items, group, 0, list, out)
+            }
+        });
+        event.map(drop)
     }
 
     /// Copies `bytes` bytes to the host's memory. Blocks until that is done.
