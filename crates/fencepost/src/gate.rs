@@ -39,9 +39,10 @@ use crate::{
 /// # What a held stream stalls
 /// - The host: nothing else. The stream's queue is parked, and no thread waits.
 /// - CUDA: `cuMemFree`, `cuMemFreeHost` and the loading of modules, which the first launch of a
-///   kernel may bring, return only once the gate has ended. About 1,020 launches and timed records
-///   fit behind a held stream, then the next call blocks. A held legacy default stream also holds
-///   every stream that was made without `CU_STREAM_NON_BLOCKING`. Streams share 8 hardware
+///   kernel may bring, return only once the gate has ended. So did the making of a stream, in a
+///   process that had used several contexts: make streams before. About 1,020 launches and timed
+///   records fit behind a held stream, then the next call blocks. A held legacy default stream also
+///   holds every stream that was made without `CU_STREAM_NON_BLOCKING`. Streams share 8 hardware
 ///   connections, or as many as `CUDA_DEVICE_MAX_CONNECTIONS` says: where more are held with work
 ///   behind, they may hold other streams that share theirs.
 /// - Vulkan: the hardware queue, and every stream on it.
