@@ -37,7 +37,8 @@ use crate::{
 ///
 /// While a CUDA stream is held, ``cudaFree``, loading a module (which the first launch of a kernel
 /// may do), and a call that fills its queue (some 1,020 launches) wait for the gate; so does
-/// synchronizing. Such a call in the block ends only when the limit does.
+/// synchronizing, and at times making a stream. Such a call in the block ends only when the limit
+/// does.
 #[pyclass(frozen, weakref, name = "Gate", module = "fencepost")]
 pub(crate) struct PyGate(Gate);
 
