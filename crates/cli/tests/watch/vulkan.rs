@@ -271,6 +271,17 @@ fn value_nobody_signals(gpu: &Gpu) {
     gpu.idle();
 }
 
+/// As this project's own waits look for a lost device.
+fn empty_submits_meanwhile(gpu: &Gpu) {
+    let frame = gpu.timeline(c"frame");
+    gpu.submit(&[(frame, 2)], &[], vk::Fence::null());
+    loop {
+        // SAFETY: no other thread uses the queue
+        unsafe { gpu.device.queue_submit(gpu.queue, &[], vk::Fence::null()) }.expect("a submit");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 fn value_too_high(gpu: &Gpu) {
     let frame = gpu.timeline(c"frame");
     for value in 1..=3 {
@@ -497,6 +508,16 @@ pub(crate) static PROGRAMS: &[Program] = &[
             "no batch that was submitted signals it; only the host (vkSignalSemaphore), a later \
              batch or",
             "has been in vkQueueWaitIdle for queue 1 \"main\" of device 1, for ",
+        ],
+    },
+    Program {
+        name: "empty_submits_meanwhile",
+        run: empty_submits_meanwhile,
+        set: &[],
+        told: &[
+            "nothing has moved for 500 ms",
+            "1 batch pending, 1 submitted",
+            "batch 1 waits for value 2 of timeline semaphore 1 \"frame\", which is at 0, for ",
         ],
     },
     Program {
