@@ -132,7 +132,11 @@ fn one_line(rendered: &str) -> String {
         .map(|line| line.trim().trim_start_matches("error: "))
         .filter(|line| !line.is_empty() && !line.starts_with("For more information"));
     let mut text = said.collect::<Vec<_>>().join("; ");
-    text.push_str("; see fencepost --help");
+    // The command itself, in front of its options.
+    let usage = rendered.split("\nUsage: ").nth(1).unwrap_or("fencepost");
+    let is_name = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase());
+    let command: Vec<_> = usage.split_whitespace().take_while(is_name).collect();
+    let _ = write!(text, "; see {} --help", command.join(" "));
     // What a line with a colon introduces is in the lines behind it.
     text.replace(":; ", ": ")
 }
@@ -296,7 +300,8 @@ mod tests {
             <PROGRAM>...\n\nUsage: fencepost watch\n\nFor more information, try '--help'.\n";
         assert_eq!(
             one_line(missing),
-            "the following required arguments were not provided: <PROGRAM>...; see fencepost --help"
+            "the following required arguments were not provided: <PROGRAM>...; \
+             see fencepost watch --help"
         );
         let unknown =
             "error: unexpected argument '-x' found\n\n  tip: use '--x'\n\nUsage: fencepost\n";

@@ -112,6 +112,14 @@ pub(crate) fn run(args: &Args) -> Result<u8, Stop> {
     let Some((name, arguments)) = args.program.split_first() else {
         return Err(Stop::Usage("which program?".into()));
     };
+    // clap takes what it does not know for the program.
+    if name.as_encoded_bytes().starts_with(b"-") {
+        return Err(Stop::Usage(format!(
+            "{} is no option of watch, and the program comes behind all options; \
+             see fencepost watch --help",
+            name.display()
+        )));
+    }
     let program = find(name)?;
     if std::env::var_os(INJECTION).is_some_and(|path| !path.is_empty()) {
         return Err(Stop::Usage(format!(

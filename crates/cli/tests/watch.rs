@@ -427,6 +427,12 @@ fn bad_arguments_get_one_line() {
         ),
         (&[], "./Cargo.toml", "./Cargo.toml is not executable"),
         (&[], "./nowhere", "the program ./nowhere is not found"),
+        (
+            &["--device", "host"],
+            "true",
+            "--device is no option of watch, and the program comes behind all options; \
+             see fencepost watch --help",
+        ),
         (&[], "", "the program's name is empty"),
         (
             &["--trace", "/nowhere/x.json"],

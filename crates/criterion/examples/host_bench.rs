@@ -18,7 +18,7 @@ fn main() -> Result<(), fencepost::Error> {
         criterion.bench_function(&format!("sum of {terms}"), |bencher| {
             bencher.iter_on_device(&stream, || {
                 stream.launch(move || {
-                    black_box((0..black_box(terms)).sum::<u64>());
+                    black_box((0..terms).map(black_box).sum::<u64>());
                 })
             });
         });

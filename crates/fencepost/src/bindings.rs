@@ -72,8 +72,8 @@ pub fn record_in_place(event: &Event, stream: &Stream, at: Place) -> bool {
 
 /// Makes an event that nobody uses any more blank: as if it had never been recorded, but it keeps
 /// its name, and its marker, so that the next record on the same stream may be made in place.
-/// Returns whether it did. If not, nothing has changed: the event was not recorded, or its marker
-/// cannot be recorded again in place, or the marker's stream has failed.
+/// Returns whether it did. If not, nothing has changed: the event is none of CUDA, or was not
+/// recorded, or its marker cannot be recorded again in place, or the marker's stream has failed.
 ///
 /// A failure of that stream that nobody asks for is reported only once the event is recorded on
 /// another stream or dropped, or at the end of the process.

@@ -330,9 +330,10 @@ pub(crate) trait MarkerImpl: Awaited + Any {
     /// the next record, if nobody else holds it. Never blocks, never calls a driver.
     fn retire(self: Arc<Self>) {}
 
-    /// Whether recording again may change it in place, where its event holds it alone.
+    /// Whether a [forgotten](crate::bindings::forget) event may keep it, to change it in place by
+    /// its next record. As written here for backends whose events nobody forgets.
     fn may_be_changed(&self) -> bool {
-        true
+        false
     }
 
     /// When it completed. Called only for a complete marker with timing; as written here for a

@@ -30,7 +30,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///     other => panic!("{other:?}"),
 /// }
 /// ```
-#[derive(Clone, Debug, thiserror::Error)]
+///
+/// Its `Debug` form is its text too: so `unwrap`, and a `main` that returns an error, say what to
+/// do.
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// No device has this name.
@@ -90,7 +93,7 @@ pub enum Error {
 
     /// The call never waits, and the marker is pending, or the driver does not show its time yet.
     #[error(
-        "the {which} marker is {} ({marker}{}); {}, or call elapsed_time(), which waits",
+        "the {which} marker is {} ({marker}{}); {}{}",
         match complete {
             true => "complete, but its time is not readable yet",
             false => "not complete yet",
@@ -99,6 +102,10 @@ pub enum Error {
         match complete {
             true => "ask again",
             false => "call synchronize() on it first",
+        },
+        match *which {
+            "held" => "",
+            _ => ", or call elapsed_time(), which waits",
         }
     )]
     #[non_exhaustive]
@@ -404,6 +411,12 @@ impl Error {
 
     pub(crate) fn timing_disabled(which: &'static str) -> Error {
         Error::TimingDisabled { which, event: None }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
     }
 }
 
@@ -744,6 +757,18 @@ impl fmt::Display for InWords {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_unwrap_shows_is_the_text() {
+        let error = crate::Device::open("gpu").unwrap_err();
+        assert_eq!(format!("{error:?}"), error.to_string());
+        let pending = Error::not_ready("held", "marker 1 of stream 2 of host".into());
+        assert!(
+            pending
+                .to_string()
+                .ends_with("call synchronize() on it first")
+        );
+    }
 
     #[test]
     fn a_limit_is_told_as_a_person_says_it() {

@@ -50,6 +50,10 @@ impl Awaited for FakeMarker {
 }
 
 impl MarkerImpl for FakeMarker {
+    fn may_be_changed(&self) -> bool {
+        true
+    }
+
     fn timeline_knowledge(&self) -> TimelineKnowledge {
         self.knowledge
     }

@@ -46,7 +46,7 @@ use crate::{
 ///   connections, or as many as `CUDA_DEVICE_MAX_CONNECTIONS` says: where more are held with work
 ///   behind, they may hold other streams that share theirs.
 /// - Vulkan: the hardware queue, and every stream on it.
-/// - OpenCL: the stream's command queue. Not tried on a GPU.
+/// - OpenCL: the stream's command queue.
 /// - Metal: the stream's command queue, which takes 1,024 uncompleted command buffers.
 ///
 /// So a thread that blocks behind the gate in one of these ways cannot open it: the limit does.
@@ -437,7 +437,7 @@ impl Expire for Barrier {
     fn expire(&self) {
         self.fail(|| {
             Cause::new(format!(
-                "{} was not opened within {} of its first wait",
+                "{} was not opened within {} of its first wait, which is its limit",
                 self.in_words(),
                 InWords(self.limit)
             ))

@@ -149,7 +149,8 @@ impl Marker {
     }
 
     /// Blocks the calling thread until the marker is complete. It spins for some microseconds, then
-    /// sleeps; on CUDA it spins in the driver, unless the stream was made for blocking.
+    /// sleeps; on CUDA it spins in the driver, unless the stream was made with
+    /// `cuda::StreamOptions::blocking_sync`.
     ///
     /// Inside host work, other streams go on while this blocks.
     ///

@@ -57,10 +57,11 @@
 //! *Invariant: only an owner writes `state`, and but for `TAKEN`, with which it stays one, as the
 //! last thing it does; at no time are there two.* A thread takes the lock that `state` names, then
 //! looks again. What it sees then is true: each change away from a lock's own state is made by a
-//! holder of that lock, so whoever takes the lock later sees it. So of two threads that each hold
-//! one of the locks, one at most is admitted; neither lock admits anyone while `TAKEN`. Every
-//! change of `state` is a release, and every look before entering an acquire, so the next owner
-//! sees what the last one did. The event's `loom_tests` explore it.
+//! holder of that lock, so whoever takes the lock later sees it; or by [`Slot::forget`], which has
+//! the slot to itself. So of two threads that each hold one of the locks, one at most is admitted;
+//! neither lock admits anyone while `TAKEN`. Every change of `state` is a release, and every look
+//! before entering an acquire, so the next owner sees what the last one did. The event's
+//! `loom_tests` explore it.
 //!
 //! A complete marker that keeps its time itself may also be [lent](Slot::lend_complete), for the
 //! look at that: the slot is `TAKEN` meanwhile, and nothing changes. Queries find it complete by
@@ -144,7 +145,8 @@ pub(crate) struct Slot {
 // protocol above. So it is what a `Mutex` is, which is `Sync` for what is `Send`.
 unsafe impl Sync for Slot where Held: Send {}
 
-/// The timeline of the event's first stream, or of the first that it was recorded on again where
+/// The timeline of the event's first stream since it was made or
+/// [forgotten](Slot::forget), or of the first that it was recorded on again where
 /// markers must be asked while they are pending: recording on that stream, which is what most
 /// events do, keeps queries free of locks.
 struct Primary {
@@ -469,7 +471,7 @@ impl Slot {
         if may_be_kept {
             self.word.store(BLANK, Ordering::Release);
             // The next records may be on other streams, of which the primary would tell nothing.
-            // Nobody has its lock: `self` is borrowed exclusively.
+            // Nobody waits for this slot: `self` is borrowed exclusively.
             self.leave(false);
             self.primary = Once::new();
         }

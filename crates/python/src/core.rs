@@ -9,9 +9,10 @@
 //! | holds a raw event | that raw event |
 //!
 //! A blank `event` is that of a dead object that became this one
-//! ([`cuda_class`](crate::cuda_class)). The first record makes it this object's, if it is on the
-//! same device. If not, `elsewhere` is made, since a library's event is of one device for life. The
-//! GIL orders what decides that: there are blank events only in builds that have one.
+//! ([`cuda_class`](crate::cuda_class)). The first record, also one that is refused, makes it this
+//! object's, if it is on the same device. If not, `elsewhere` is made, since a library's event is of
+//! one device for life. The GIL orders what decides that: there are blank events only in builds that
+//! have one.
 
 use std::{
     any::Any,
@@ -59,7 +60,7 @@ pub(crate) struct Core {
     pub(crate) flags: Flags,
     /// Most events live for one record, and std's `OnceLock` takes 100 instructions to make one.
     event: Once<Event>,
-    /// Whether `event` is that of a dead object, and this one was not recorded yet.
+    /// Whether `event` is that of a dead object, and no record of this one was tried yet.
     is_blank: AtomicBool,
     /// The event, where `event` was blank and of another device.
     elsewhere: OnceLock<Box<Event>>,
@@ -179,7 +180,8 @@ impl Core {
             .map_or_else(String::new, |name| format!(" {name:?}"))
     }
 
-    /// The library's event, made on `device` if there is none yet.
+    /// The library's event, made on `device` if there is none yet. A blank one may be of another
+    /// device.
     fn event_on(&self, device: &Device) -> &Event {
         let event = match self.held() {
             Some(event) => event,

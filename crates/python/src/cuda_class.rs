@@ -19,7 +19,8 @@
 //!
 //! *Invariant: an object in [`SPARE`] is exactly of this class, has no reference, no attribute, no
 //! weak reference and no mark of a finalizer that was called, and its [`Core`] is that of a new
-//! event. In [`BLANK`] it is so, too, but its core has a blank event of the library's.* What is of
+//! event. In [`BLANK`] it is so, too, but its core has a blank event of the library's, and the hint
+//! that goes with it.* What is of
 //! another class, has an attribute, a dict of another class than `dict`, a weak reference or that
 //! mark, or is a raw event, is left to PyO3's `tp_dealloc`.
 //!
@@ -381,13 +382,17 @@ impl Made {
         // (https://docs.python.org/3/c-api/gcsupport.html#c.PyObject_GC_UnTrack).
         unsafe { ffi::PyObject_GC_UnTrack(object.cast()) };
         let blank = &BLANK[usize::from(core.flags.timing)];
-        let is_blank = !blank.is_full(py) && core.become_blank() && blank.put(py, object);
-        if !is_blank {
-            // Dropping what it held may run other code, which may make and free events.
-            let is_new = catch_unwind(AssertUnwindSafe(|| *core = Core::default())).is_ok();
-            if !is_new || !SPARE.put(py, object) {
-                return false;
+        let put = || {
+            // Dropping what it held, in both ways, may run other code, which may make and free
+            // events. So there may be no place any more.
+            if !blank.is_full(py) && core.become_blank() && blank.put(py, object) {
+                return true;
             }
+            *core = Core::default();
+            SPARE.put(py, object)
+        };
+        if !catch_unwind(AssertUnwindSafe(put)).unwrap_or(false) {
+            return false;
         }
         // SAFETY: an object of a class that was made at run time has one reference to it
         // (https://docs.python.org/3/c-api/typeobj.html#c.PyTypeObject.tp_dealloc).

@@ -39,6 +39,8 @@ const TERMS: [(&str, &str); 7] = [
     ),
 ];
 
+/// Which marker it is where there is one alone, in the library's words.
+const HELD: &str = "held";
 const COMPLETED: &str = "Both events must be completed before calculating elapsed time";
 
 /// The exception that ended work, which the failure of its stream carries.
@@ -121,6 +123,18 @@ pub(crate) fn cuda_only(what: &str, device: &Device) -> Error {
 /// The text of `error`, in Python's terms.
 pub(crate) fn in_python_terms(error: &Error) -> String {
     match error {
+        Error::TimingDisabled {
+            which: HELD, event, ..
+        } => format!(
+            "the event{} has no timing; make it with enable_timing=True",
+            quoted(event)
+        ),
+        Error::NotReady {
+            which: HELD,
+            marker,
+            complete: false,
+            ..
+        } => format!("{marker} is not complete yet; call synchronize() first"),
         Error::TimingDisabled { which, event, .. } => {
             format!("{TIMING}: the {which} event{} was not", quoted(event))
         }

@@ -98,7 +98,8 @@ impl PyStream {
     /// records fail, and every error has that exception as its ``__cause__``, until
     /// ``clear_error()``. The frames in its traceback hold no variables any more. If nobody ever
     /// asks for the failure, ``sys.unraisablehook`` gets the exception when the last stream and
-    /// event that could tell it is gone, or at exit.
+    /// event that could tell it is gone, or at exit. A ``fencepost.cuda.Event`` that is gone may be
+    /// kept for the next ones: then it gets it later.
     ///
     /// Raises NotImplementedError on a GPU's stream, RuntimeError if the stream has failed.
     fn launch(&self, py: Python<'_>, work: Py<PyAny>) -> PyResult<()> {

@@ -64,7 +64,7 @@ def test_a_host_time_needs_a_complete_timed_marker(device, gate):
     stream = device.stream()
     held = gate(stream)
     marker = stream.record(enable_timing=True)
-    with pytest.raises(RuntimeError, match="pending"):
+    with pytest.raises(RuntimeError, match=r"^marker 1 of .* is not complete yet; call synch"):
         marker.host_time(correlation)
     held.open()
     marker.synchronize(timeout=PATIENCE)
@@ -73,5 +73,5 @@ def test_a_host_time_needs_a_complete_timed_marker(device, gate):
         marker.host_time(foreign)
     with pytest.raises(RuntimeError, match="two of the same device"):
         correlation.with_drift_since(foreign)
-    with pytest.raises(ValueError, match="enable_timing=True"):
+    with pytest.raises(ValueError, match="^the event has no timing; make it with enable_timing"):
         stream.record().host_time(correlation)
