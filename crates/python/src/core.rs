@@ -10,9 +10,9 @@
 //!
 //! A blank `event` is that of a dead object that became this one
 //! ([`cuda_class`](crate::cuda_class)). The first record, also one that is refused, makes it this
-//! object's, if it is on the same device. If not, `elsewhere` is made, since a library's event is of
-//! one device for life. The GIL orders what decides that: there are blank events only in builds that
-//! have one.
+//! object's, if it is on the same device. If not, `elsewhere` is made, since a library's event is
+//! of one device for life. The GIL orders what decides that: there are blank events only in builds
+//! that have one.
 
 use std::{
     any::Any,
