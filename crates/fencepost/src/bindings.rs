@@ -134,6 +134,11 @@ pub fn gate_at(device: &Device, limit: Duration, at: Place) -> Result<Gate> {
     Gate::made_at(device, limit, at)
 }
 
+/// `open`, `closed` or `failed`.
+pub fn gate_state(gate: &Gate) -> &'static str {
+    gate.state()
+}
+
 /// Lets every stream go on that a [`Gate`] or a wait for another backend's marker holds on a GPU,
 /// as the end of the process does: for an interpreter, whose end comes first and may free memory,
 /// which waits for such a stream. Gates that hold a stream later may be open at once. Never blocks.

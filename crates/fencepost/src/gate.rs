@@ -142,6 +142,15 @@ impl Gate {
         Gate::made_at(device, limit, Place::caller())
     }
 
+    /// See [`crate::bindings::gate_state`].
+    pub(crate) fn state(&self) -> &'static str {
+        match self.barrier.point.reached() {
+            Reached::Yes => "open",
+            Reached::NotYet => "closed",
+            Reached::Failed => "failed",
+        }
+    }
+
     /// See [`crate::bindings::gate_at`].
     pub(crate) fn made_at(device: &Device, limit: Duration, at: Place) -> Result<Gate> {
         device.core().check_fork()?;
@@ -476,12 +485,7 @@ impl fmt::Display for Gate {
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.barrier.point.reached() {
-            Reached::Yes => "Open",
-            Reached::NotYet => "Closed",
-            Reached::Failed => "Failed",
-        };
-        write!(f, "Gate({self}, {state})")
+        write!(f, "Gate({self}, {})", self.state())
     }
 }
 

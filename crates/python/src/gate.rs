@@ -137,7 +137,7 @@ impl PyGate {
     }
 
     fn __repr__(&self) -> String {
-        let state = if self.0.is_open() { "open" } else { "not open" };
+        let state = bindings::gate_state(&self.0);
         format!("<fencepost.Gate: {}, {state}>", self.0)
     }
 }

@@ -161,9 +161,13 @@ impl PyStream {
         (progress.recorded, progress.completed)
     }
 
-    /// Make later work of this stream run after what ``event`` holds now. Never blocks the calling
-    /// thread.
+    /// Make later work of this stream run after what ``event`` holds now, which may be a marker
+    /// itself. Never blocks the calling thread.
     fn wait_event(slf: &Bound<'_, Self>, event: &Bound<'_, PyAny>) -> PyResult<()> {
+        if let Ok(marker) = event.cast::<PyMarker>() {
+            let (stream, marker) = (&slf.get().stream, &marker.get().0);
+            return slf.py().detach(|| stream.wait(marker)).map_err(to_py);
+        }
         check_event(event, Parameter::new("wait_event", "event"))?;
         event.call_method1("wait", (slf,)).map(drop)
     }

@@ -379,6 +379,17 @@ def test_streams_wait_for_streams_and_events(device, gate):
     assert first.record_event(event) is event
 
 
+def test_streams_wait_for_markers(device, gate):
+    first, second = Stream(device), Stream(device)
+    held = gate(first)
+    marker = first.record()
+    second.wait_event(marker)
+    assert not second.query()
+    held.open()
+    second.synchronize(timeout=PATIENCE)
+    assert marker.query()
+
+
 def test_a_device_waits_for_all_of_its_streams(device, gate):
     streams = [device.stream() for _ in range(3)]
     held = gate(streams[1])

@@ -22,7 +22,7 @@ def test_a_gate_holds_its_stream_until_it_is_opened(device, stream):
     assert gate.device == device
     assert gate.name == "upload"
     assert '"upload"' in repr(gate)
-    assert repr(gate).endswith("not open>")
+    assert repr(gate).endswith(", closed>")
     gate.open()
     event.synchronize(PATIENCE)
     assert gate.is_open
@@ -83,9 +83,11 @@ def test_a_gate_that_is_dropped_fails(device, stream):
 def test_a_gate_fails_at_its_limit(device, stream):
     gate = fencepost.Gate(device, limit=0.01)
     gate.wait(stream)
-    with pytest.raises(RuntimeError, match="was not opened within 10 ms of its first wait"):
+    limit = "was not opened within 10 ms of its first wait, which is its limit"
+    with pytest.raises(RuntimeError, match=limit):
         stream.synchronize(PATIENCE)
     assert not gate.is_open
+    assert repr(gate).endswith(", failed>")
 
 
 @pytest.mark.parametrize("limit", ["1", 1j, [1.0]])

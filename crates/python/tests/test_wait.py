@@ -241,8 +241,10 @@ def test_bad_arguments_are_refused_at_once(held):
             expected = rf"{name}\(\) argument 'events': expected events and .*got (list|dict)"
             with pytest.raises(TypeError, match=expected):
                 call(wrong)
-        with pytest.raises(TypeError, match="not iterable"):
+        with pytest.raises(TypeError, match=rf"{name}\(\) argument 'events': .* into a list"):
             call(events[0])
+        with pytest.raises(TypeError, match="not iterable"):
+            call(7)
         with pytest.raises(ValueError, match="at least 0"):
             call(events, timeout=-1)
         with pytest.raises(TypeError, match="number of seconds"):

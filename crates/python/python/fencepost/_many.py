@@ -31,6 +31,11 @@ class _Waits(Generic[W]):
     """
 
     def __init__(self, call: str, events: Iterable[W], timeout: Optional[float]) -> None:
+        if isinstance(events, (Event, cuda.Event, mps.Event, Marker)):
+            raise TypeError(
+                f"{call}() argument 'events': expected events and markers, got one alone; "
+                "put it into a list"
+            )
         given = list(events)
         try:
             self.left = dict(enumerate(dict.fromkeys(given)))
