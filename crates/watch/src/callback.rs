@@ -299,10 +299,22 @@ fn exit(call: &Call, id: u32, data: &CallbackData, here: &Here) -> Marker {
         marker = submitted(call, data, entry, here);
     }
     if let Some(thread) = here.thread() {
+        if thread.keeps_time.load(Ordering::Relaxed) {
+            keeps_time(handle, data.context, here);
+            return marker;
+        }
         let moves = thread.moves.load(Ordering::Relaxed) + 1;
         thread.moves.store(moves, Ordering::Relaxed);
     }
     marker
+}
+
+/// What was submitted tells nothing of the program.
+#[cold]
+fn keeps_time(handle: Option<usize>, context: usize, here: &Here) {
+    if let Some(entry) = handle.and_then(|handle| seen::stream(&here.streams, context, handle)) {
+        entry.0.lock().keeps_time = true;
+    }
 }
 
 /// [`exit`], of calls that submit nothing. Returns whether such a call moves something.

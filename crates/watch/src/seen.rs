@@ -157,6 +157,8 @@ pub(crate) struct Inner {
     pub(crate) points: Ring<Point>,
     /// The position of the last wait that was overwritten.
     lost_wait: u64,
+    /// Whether its last work is of a thread that [keeps time](crate::threads::Thread::keeps_time).
+    pub(crate) keeps_time: bool,
 }
 
 impl Inner {
@@ -185,6 +187,7 @@ impl Inner {
             marks: Ring::new(),
             points: Ring::new(),
             lost_wait: 0,
+            keeps_time: false,
         }
     }
 
@@ -474,6 +477,7 @@ impl Inner {
         self.last.kind = kind;
         self.last.at = at;
         self.last.line = line;
+        self.keeps_time = false;
         Some(self.submitted)
     }
 

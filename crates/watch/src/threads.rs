@@ -2,10 +2,10 @@
 
 use std::{
     cell::Cell,
-    ffi::c_char,
+    ffi::{CStr, c_char},
     sync::{
         OnceLock,
-        atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -44,6 +44,9 @@ pub(crate) struct Thread {
     pub(crate) calls: AtomicU64,
     /// How many of them submitted work, or waited for some.
     pub(crate) moves: AtomicU64,
+    /// Whether it is the thread by which fencepost keeps the time of a device: it records an event
+    /// five times a second, whatever else is stuck.
+    pub(crate) keeps_time: AtomicBool,
 }
 
 /// What a thread keeps for itself.
@@ -137,8 +140,20 @@ fn new_thread() -> &'static Thread {
             thread
         }
     };
+    thread.keeps_time.store(is_keeper(), Ordering::Relaxed);
     thread.tid.store(seen::tid(), Ordering::Release);
     thread
+}
+
+/// Whether the calling thread has the name of those that keep time, `Device::keep_time` of
+/// fencepost.
+fn is_keeper() -> bool {
+    // The system's limit on names, with the byte that ends one.
+    let mut name = [0_u8; 16];
+    // SAFETY: it writes a name of at most so many bytes
+    // (https://man7.org/linux/man-pages/man2/pr_get_name.2const.html)
+    unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
+    CStr::from_bytes_until_nul(&name) == Ok(c"fencepost-time")
 }
 
 impl Thread {

@@ -258,9 +258,10 @@ impl Watch {
             return;
         }
         let ((facts, vulkan), answered) = self.asker.ask(ANSWER);
-        let complete: u64 = facts.iter().map(|facts| facts.inner.complete).sum();
+        let of_program = || facts.iter().filter(|facts| !facts.inner.keeps_time);
+        let complete: u64 = of_program().map(|facts| facts.inner.complete).sum();
         let complete = complete.wrapping_add(vulkan.complete());
-        let busy = facts.iter().any(Facts::is_busy) || vulkan.is_busy();
+        let busy = of_program().any(Facts::is_busy) || vulkan.is_busy();
         let busy = busy || is_anybody_inside(self.after);
         if complete != self.seen.1 || !busy {
             self.seen.1 = complete;

@@ -204,6 +204,22 @@ fn chain(gpu: &Gpu) {
     gpu.cuda.synchronize_stream(c);
 }
 
+/// As `Device::keep_time` records events, which go on.
+fn keeps_time(gpu: &Gpu) {
+    let (held, time, event) = (gpu.stream(), gpu.stream(), gpu.event());
+    gpu.hold(held);
+    std::thread::scope(|scope| {
+        let ticks = || loop {
+            gpu.cuda.set_current(gpu.context);
+            gpu.cuda.record(event, time);
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let thread = std::thread::Builder::new().name("fencepost-time".into());
+        thread.spawn_scoped(scope, ticks).expect("a thread");
+        gpu.cuda.synchronize_stream(held);
+    });
+}
+
 fn long_chain(gpu: &Gpu) {
     let mut last = gpu.stream();
     gpu.hold(last);
@@ -692,6 +708,11 @@ pub(crate) static PROGRAMS: &[Program] = &[
         chain,
         "stuck is stream 1 of cuda:0 (1 stream lies between): it waits for a value in memory",
         "stream 3 waits for marker 1 of stream 2 of cuda:0"
+    ),
+    program!(
+        keeps_time,
+        "nothing has moved for 500 ms",
+        "stream 1 of cuda:0: 1 piece of work pending"
     ),
     program!(long_chain, "(9 streams lie between)", "… 6 more streams …"),
     program!(

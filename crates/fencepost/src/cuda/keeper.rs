@@ -201,6 +201,7 @@ impl Guard {
             }
         };
         let ticker =
+            // `fencepost watch` knows the thread by this name: what it records is no progress.
             Ticker::start("fencepost-time", PAUSE, round).map_err(|error| Error::Backend {
                 call: "std::thread::Builder::spawn",
                 code: error.raw_os_error().unwrap_or(-1).into(),
