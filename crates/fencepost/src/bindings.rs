@@ -134,7 +134,7 @@ pub fn gate_at(device: &Device, limit: Duration, at: Place) -> Result<Gate> {
     Gate::made_at(device, limit, at)
 }
 
-/// `open`, `closed` or `failed`.
+/// `Open`, `Closed` or `Failed`, as the gate's `Debug` form says.
 pub fn gate_state(gate: &Gate) -> &'static str {
     gate.state()
 }

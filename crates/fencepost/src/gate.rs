@@ -145,9 +145,9 @@ impl Gate {
     /// See [`crate::bindings::gate_state`].
     pub(crate) fn state(&self) -> &'static str {
         match self.barrier.point.reached() {
-            Reached::Yes => "open",
-            Reached::NotYet => "closed",
-            Reached::Failed => "failed",
+            Reached::Yes => "Open",
+            Reached::NotYet => "Closed",
+            Reached::Failed => "Failed",
         }
     }
 

@@ -145,10 +145,9 @@ pub(crate) struct Slot {
 // protocol above. So it is what a `Mutex` is, which is `Sync` for what is `Send`.
 unsafe impl Sync for Slot where Held: Send {}
 
-/// The timeline of the event's first stream since it was made or
-/// [forgotten](Slot::forget), or of the first that it was recorded on again where
-/// markers must be asked while they are pending: recording on that stream, which is what most
-/// events do, keeps queries free of locks.
+/// The timeline of the event's first stream, since it was made or [forgotten](Slot::forget), or of
+/// the first that it was recorded on again where markers must be asked while they are pending:
+/// recording on that stream, which is what most events do, keeps queries free of locks.
 struct Primary {
     timeline: Arc<Timeline>,
     /// Whether it also tells that a marker is pending.

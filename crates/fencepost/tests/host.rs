@@ -64,7 +64,7 @@ fn the_debug_text_of_a_marker_names_its_state() {
     marker.synchronize().unwrap();
     assert!(format!("{marker:?}").ends_with(", Complete)"), "{marker:?}");
     failed.synchronize().unwrap_err();
-    assert!(format!("{failed:?}").ends_with(", failed)"), "{failed:?}");
+    assert!(format!("{failed:?}").ends_with(", Failed)"), "{failed:?}");
 }
 
 #[test]

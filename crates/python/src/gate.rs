@@ -137,7 +137,7 @@ impl PyGate {
     }
 
     fn __repr__(&self) -> String {
-        let state = bindings::gate_state(&self.0);
+        let state = bindings::gate_state(&self.0).to_lowercase();
         format!("<fencepost.Gate: {}, {state}>", self.0)
     }
 }
