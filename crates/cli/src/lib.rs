@@ -124,16 +124,15 @@ fn end(stop: &Stop) -> u8 {
 
 /// clap's message in one line: the reason and the hints, without the usage.
 fn one_line(rendered: &str) -> String {
-    let said = rendered
-        .split("\nUsage:")
-        .next()
-        .unwrap_or(rendered)
+    let (said, usage) = rendered
+        .split_once("\nUsage: ")
+        .unwrap_or((rendered, "fencepost"));
+    let said = said
         .lines()
         .map(|line| line.trim().trim_start_matches("error: "))
         .filter(|line| !line.is_empty() && !line.starts_with("For more information"));
     let mut text = said.collect::<Vec<_>>().join("; ");
     // The command itself, in front of its options.
-    let usage = rendered.split("\nUsage: ").nth(1).unwrap_or("fencepost");
     let is_name = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase());
     let command: Vec<_> = usage.split_whitespace().take_while(is_name).collect();
     let _ = write!(text, "; see {} --help", command.join(" "));

@@ -134,6 +134,10 @@ pub fn gate_at(device: &Device, limit: Duration, at: Place) -> Result<Gate> {
     Gate::made_at(device, limit, at)
 }
 
+/// The name of the threads of [`Device::keep_time`]. `fencepost watch` knows them by it: what they
+/// record is no progress of the program.
+pub const TIME_KEEPER: &str = "fencepost-time";
+
 /// `Open`, `Closed` or `Failed`, as the gate's `Debug` form says.
 pub fn gate_state(gate: &Gate) -> &'static str {
     gate.state()

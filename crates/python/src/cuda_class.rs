@@ -20,9 +20,8 @@
 //! *Invariant: an object in [`SPARE`] is exactly of this class, has no reference, no attribute, no
 //! weak reference and no mark of a finalizer that was called, and its [`Core`] is that of a new
 //! event. In [`BLANK`] it is so, too, but its core has a blank event of the library's, and the hint
-//! that goes with it.* What is of
-//! another class, has an attribute, a dict of another class than `dict`, a weak reference or that
-//! mark, or is a raw event, is left to PyO3's `tp_dealloc`.
+//! that goes with it.* What is of another class, has an attribute, a dict of another class than
+//! `dict`, a weak reference or that mark, or is a raw event, is left to PyO3's `tp_dealloc`.
 //!
 //! **A blank event** keeps the marker that the dead object held, so that a new object's first
 //! record on the same stream is made in place, as later ones are. Otherwise it would take a marker

@@ -117,36 +117,35 @@ fn event(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
 }
 
 fn put<M: Method>(py: Python<'_>) -> PyResult<()> {
-    let class = M::class(py)?;
-    let pyo3_method = class.getattr(&*M::NAME.to_string_lossy())?;
-    if M::pyo3_method()
-        .set(py, pyo3_method.clone().unbind())
-        .is_err()
-    {
-        return Ok(());
-    }
     // SAFETY: instances of the class are instances of PyO3's class.
-    unsafe { replace(&class, M::NAME, &pyo3_method, enter::<M>) }
+    unsafe { replace(&M::class(py)?, M::NAME, M::pyo3_method(), enter::<M>) }
 }
 
-/// Replaces a method of PyO3's by `entry`.
+/// Replaces a method of PyO3's by `entry`, once, and keeps PyO3's in `pyo3_method`.
 ///
 /// # Safety
 /// `entry` works on every instance of the class.
 pub(crate) unsafe fn replace(
     class: &Bound<'_, PyType>,
     name: &CStr,
-    pyo3_method: &Bound<'_, PyAny>,
+    pyo3_method: &PyOnceLock<Py<PyAny>>,
     entry: Entry,
 ) -> PyResult<()> {
+    let method = class.getattr(&*name.to_string_lossy())?;
+    if pyo3_method
+        .set(class.py(), method.clone().unbind())
+        .is_err()
+    {
+        return Ok(());
+    }
     // SAFETY: the field for the function takes those of all conventions, and the flags say which
     // one it is (https://docs.python.org/3/c-api/structures.html#c.PyMethodDef).
     let function = unsafe { std::mem::transmute::<Entry, ffi::PyCFunction>(entry) };
     // SAFETY: it has the convention of these flags; the rest is the caller's promise.
-    unsafe { replace_with(class, name, pyo3_method, function, FASTCALL_KEYWORDS) }
+    unsafe { replace_with(class, name, &method, function, FASTCALL_KEYWORDS) }
 }
 
-/// As [`replace`], by a function of any convention.
+/// Replaces a method of PyO3's by a function of any convention.
 ///
 /// # Safety
 /// `function` has the calling convention that `flags` say, and works on every instance of the
@@ -209,12 +208,8 @@ static PYO3_ELAPSED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 fn put_elapsed(py: Python<'_>) -> PyResult<()> {
     let class = cuda_class::cuda_event(py)?;
-    let pyo3_method = class.getattr("elapsed_time")?;
-    if PYO3_ELAPSED.set(py, pyo3_method.clone().unbind()).is_err() {
-        return Ok(());
-    }
     // SAFETY: as in `put`.
-    unsafe { replace(class, c"elapsed_time", &pyo3_method, elapsed) }
+    unsafe { replace(class, c"elapsed_time", &PYO3_ELAPSED, elapsed) }
 }
 
 /// # Safety

@@ -2,7 +2,6 @@
 //! [`fastcall`](crate::fastcall).
 
 use std::{
-    ffi::CStr,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr::null_mut,
 };
@@ -13,11 +12,11 @@ use pyo3::{
     ffi, intern,
     prelude::*,
     sync::PyOnceLock,
-    types::{PyBool, PyTuple, PyType},
+    types::{PyBool, PyTuple},
 };
 
 use crate::{
-    fastcall::{Entry, panicked, pass_on, raise, replace},
+    fastcall::{panicked, pass_on, raise, replace},
     trace::{PySpan, PyTrace, attribute_of},
 };
 
@@ -27,29 +26,16 @@ static EXIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// Replaces PyO3's methods by these entries.
 pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
-    put(&py.get_type::<PyTrace>(), c"span", &SPAN, span)?;
-    put(&py.get_type::<PySpan>(), c"__exit__", &EXIT, exit)
-}
-
-fn put(
-    class: &Bound<'_, PyType>,
-    name: &CStr,
-    pyo3_method: &PyOnceLock<Py<PyAny>>,
-    entry: Entry,
-) -> PyResult<()> {
-    let method = class.getattr(&*name.to_string_lossy())?;
-    if pyo3_method
-        .set(class.py(), method.clone().unbind())
-        .is_err()
-    {
-        return Ok(());
-    }
+    let (trace, one) = (py.get_type::<PyTrace>(), py.get_type::<PySpan>());
     // SAFETY: each entry works on the class that it is put into, which is PyO3's own.
-    unsafe { replace(class, name, &method, entry) }
+    unsafe {
+        replace(&trace, c"span", &SPAN, span)?;
+        replace(&one, c"__exit__", &EXIT, exit)
+    }
 }
 
 /// # Safety
-/// Only CPython may call it, as the method that [`put`] makes.
+/// Only CPython may call it, as the method that [`install`] makes.
 unsafe extern "C" fn span(
     trace: *mut ffi::PyObject,
     arguments: *const *mut ffi::PyObject,
@@ -101,7 +87,7 @@ fn two_streams() -> PyErr {
 }
 
 /// # Safety
-/// Only CPython may call it, as the method that [`put`] makes.
+/// Only CPython may call it, as the method that [`install`] makes.
 unsafe extern "C" fn exit(
     span: *mut ffi::PyObject,
     arguments: *const *mut ffi::PyObject,

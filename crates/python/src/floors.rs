@@ -12,6 +12,7 @@ use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
     ffi,
     prelude::*,
+    sync::PyOnceLock,
 };
 
 use crate::{
@@ -251,9 +252,9 @@ unsafe extern "C" fn nothing(
 /// Gives the method the entry that those of events have.
 pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     let class = py.get_type::<_Nothing>();
-    let method = class.getattr("record")?;
+    static PYO3_METHOD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     // SAFETY: it looks at no object.
-    unsafe { replace(&class, c"record", &method, nothing) }
+    unsafe { replace(&class, c"record", &PYO3_METHOD, nothing) }
 }
 
 /// Return the nanoseconds that one bare call of CUDA's driver takes, of ``calls`` in a row.

@@ -9,6 +9,8 @@ use std::{
     },
 };
 
+use fencepost::bindings::TIME_KEEPER;
+
 use crate::{
     calls::{self, Kind},
     events::{self, EventCache, EventState},
@@ -153,7 +155,7 @@ fn is_keeper() -> bool {
     // SAFETY: it writes a name of at most so many bytes
     // (https://man7.org/linux/man-pages/man2/pr_get_name.2const.html)
     unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
-    CStr::from_bytes_until_nul(&name) == Ok(c"fencepost-time")
+    CStr::from_bytes_until_nul(&name).is_ok_and(|name| name.to_bytes() == TIME_KEEPER.as_bytes())
 }
 
 impl Thread {

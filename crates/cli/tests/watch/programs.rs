@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use fencepost::bindings::TIME_KEEPER;
+
 use super::cuda::{Cuda, Event, Stream};
 
 /// `CU_STREAM_NON_BLOCKING`.
@@ -214,7 +216,7 @@ fn keeps_time(gpu: &Gpu) {
             gpu.cuda.record(event, time);
             std::thread::sleep(Duration::from_millis(20));
         };
-        let thread = std::thread::Builder::new().name("fencepost-time".into());
+        let thread = std::thread::Builder::new().name(TIME_KEEPER.into());
         thread.spawn_scoped(scope, ticks).expect("a thread");
         gpu.cuda.synchronize_stream(held);
     });

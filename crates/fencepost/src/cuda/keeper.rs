@@ -31,6 +31,7 @@ use super::{
     ticker::Ticker,
 };
 use crate::{
+    bindings::TIME_KEEPER,
     clock::Elapsed,
     error::{Error, Result},
     sync::{Mutex, lock},
@@ -200,13 +201,11 @@ impl Guard {
                 },
             }
         };
-        let ticker =
-            // `fencepost watch` knows the thread by this name: what it records is no progress.
-            Ticker::start("fencepost-time", PAUSE, round).map_err(|error| Error::Backend {
-                call: "std::thread::Builder::spawn",
-                code: error.raw_os_error().unwrap_or(-1).into(),
-                text: format!("{error}; end some threads, or raise the process's limit"),
-            })?;
+        let ticker = Ticker::start(TIME_KEEPER, PAUSE, round).map_err(|error| Error::Backend {
+            call: "std::thread::Builder::spawn",
+            code: error.raw_os_error().unwrap_or(-1).into(),
+            text: format!("{error}; end some threads, or raise the process's limit"),
+        })?;
         Ok(Guard {
             keeper,
             _ticker: ticker,
